@@ -1,0 +1,58 @@
+"""groundup: build a language model from the ground up, on your own machine.
+
+From the first derivative to an aligned chat model: mathematics and neural networks on NumPy alone,
+then tokenizer, transformer, pre-training, fine-tuning and alignment on PyTorch. Every model folder
+is a Hugging Face folder.
+
+    model, tokenizer = groundup.load("runs/sft")
+    groundup.generate(model, [groundup.Request(prompt="The sea")], tokenizer)
+
+Names below are loaded when first used, so that `import groundup` is instant and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from groundup.errors import UserError
+
+if TYPE_CHECKING:
+    from groundup.lm.generate import Completion, Request, generate, stream
+    from groundup.lm.hub import load
+    from groundup.lm.logprobs import logprobs
+    from groundup.lm.sample import Sampling
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Completion",
+    "Request",
+    "Sampling",
+    "UserError",
+    "__version__",
+    "generate",
+    "load",
+    "logprobs",
+    "stream",
+]
+
+_HOMES = {
+    "Completion": "groundup.lm.generate",
+    "Request": "groundup.lm.generate",
+    "Sampling": "groundup.lm.sample",
+    "generate": "groundup.lm.generate",
+    "load": "groundup.lm.hub",
+    "logprobs": "groundup.lm.logprobs",
+    "stream": "groundup.lm.generate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,22 @@
+"""The settings of the alignment stages, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from groundup.train.config import TrainingConfig
+
+
+class DPOConfig(TrainingConfig):
+    """Direct preference optimisation: raise what people prefer over what they do not."""
+
+    model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
+    data: Path = Field(description="a data-stage folder, or a .jsonl or .parquet file of pairs")
+    beta: float = Field(0.1, gt=0, description="how dearly moving away from the reference is paid")
+    learning_rate: float = Field(0.0003, gt=0, description="peak learning rate of the matrices")
+    embedding_learning_rate: float = Field(
+        0.0001, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
+    )
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps spent warming up")

@@ -1,0 +1,144 @@
+"""Direct preference optimisation (Rafailov et al. 2023, equation 7).
+
+    loss = - log sigmoid( beta * [ (log pi(chosen) - log ref(chosen))
+                                 - (log pi(rejected) - log ref(rejected)) ] )
+
+The best policy under a reward with a price `beta` on leaving the reference can be solved for the
+reward: r = beta (log pi - log ref) + const. Put into the Bradley-Terry model of preferences, the
+reward model and the reinforcement learning fall away and a classification loss remains. What the
+reference thinks never changes, so it is computed once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from groundup.align.config import DPOConfig
+from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs, preferences
+from groundup.evals.score import score
+from groundup.lm.card import model_card, sources
+from groundup.lm.hub import load_model
+from groundup.lm.logprobs import sequence_logprobs
+from groundup.lm.model import CausalLM
+from groundup.lm.training import planned, train
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Loss
+from groundup.train.progress import say
+from groundup.train.run import Run
+
+# Held-out pairs scored at each evaluation on the way.
+_CURVE_PAIRS = 300
+
+
+def dpo_loss(
+    chosen: Float[Tensor, " pairs"],
+    rejected: Float[Tensor, " pairs"],
+    reference_chosen: Float[Tensor, " pairs"],
+    reference_rejected: Float[Tensor, " pairs"],
+    beta: float,
+) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
+    """Each pair's loss, and its margin of implicit rewards, from log-probabilities in nats."""
+    margin = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+    return -logsigmoid(margin), margin
+
+
+def preference_loss(model: nn.Module, batch: PairBatch, beta: float) -> Loss:
+    """The loss of a batch of pairs, as `fit` wants it."""
+    chosen, rejected = sequence_logprobs(model, batch.rows)[batch.sequences].unbind(-1)
+    reference_chosen, reference_rejected = batch.reference.unbind(-1)
+    losses, margin = dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta)
+    total, count = losses.sum(), batch.weight
+    metrics = {
+        "loss": (float(total.detach()), count),
+        "accuracy": (float((margin > 0).sum()), count),
+        "margin": (float(margin.detach().sum()), count),
+        "chosen_logprob": (float(chosen.detach().sum()), count),
+    }
+    return Loss(total, count, metrics)
+
+
+def run(config: DPOConfig) -> Path:
+    """Align by `config` and return the run folder, which is a model folder.
+
+    Raises `UserError` for settings, data or a folder that cannot be used.
+    """
+    with Run.open(config.out, "dpo", config, {"model": config.model, "data": config.data}) as run:
+        if run.finished:
+            return run.folder
+        tokenizer = Tokenizer.load(config.model)
+        model = load_model(config.model)
+        context = model.config.max_position_embeddings
+        trained, heldout = (
+            marked_pairs(tokenizer, side, context) for side in preferences(config.data)
+        )
+        heldout = heldout[:_CURVE_PAIRS]
+        reference = _reference(run.folder / "reference.safetensors", model, trained + heldout)
+        stream = PairStream(
+            trained,
+            reference[: len(trained)],
+            context=context,
+            rows=config.rows,
+            micro_rows=config.micro_rows,
+            seed=config.seed,
+        )
+        plan = planned(
+            config, run, model.config, rows_per_epoch=stream.rows_per_epoch, context=context
+        )
+        return train(
+            run,
+            plan,
+            model,
+            tokenizer,
+            stream,
+            functools.partial(preference_loss, beta=config.beta),
+            seed=config.seed,
+            card=model_card(
+                "A chat model aligned by groundup",
+                how=f"Direct preference optimisation of {config.model} with beta {config.beta}.",
+                facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
+                data=sources(config.data),
+                parent=str(config.model),
+            ),
+            evaluate=lambda step: _evaluate(run, model, heldout, reference[len(trained) :], step),
+        )
+
+
+def pair_logprobs(model: CausalLM, pairs: Sequence[Pair]) -> Float[np.ndarray, "pairs 2"]:
+    """log p of chosen and rejected answers in nats, without gradients."""
+    context = model.config.max_position_embeddings
+    flat = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
+    sums = [float(found.sum()) for found in score(model, flat, context=context)]
+    return np.array(sums, np.float32).reshape(-1, 2)
+
+
+def _reference(path: Path, model: CausalLM, pairs: Sequence[Pair]) -> Float[np.ndarray, "pairs 2"]:
+    """What the untouched model thinks: computed by the first start, read by every later one."""
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        save_file({"logprobs": pair_logprobs(model, pairs)}, partial)
+        partial.replace(path)
+    return load_file(path)["logprobs"]
+
+
+def _evaluate(
+    run: Run,
+    model: CausalLM,
+    heldout: Sequence[Pair],
+    reference: Float[np.ndarray, "pairs 2"],
+    step: int,
+) -> dict[str, Any]:
+    if not heldout:
+        return {"heldout_accuracy": None}
+    gained = pair_logprobs(model, heldout) - reference
+    accuracy = float(np.mean(gained[:, 0] > gained[:, 1]))
+    say(f"{run.stage}  step {step}  held-out preference accuracy {accuracy:.1%}")
+    return {"heldout_accuracy": accuracy}

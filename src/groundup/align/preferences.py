@@ -1,0 +1,167 @@
+"""Pairs of answers, one preferred: from files to batches.
+
+A pair's two answers always travel in one micro-batch. Sequences are packed into rows of the very
+shape pre-training uses, so compiled blocks serve alignment too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from groundup.errors import UserError
+from groundup.text.chat import encode_chat
+from groundup.text.packing import Marked, cut_to, packed_batch
+from groundup.text.records import Preference, read_preferences
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch, DataStream
+from groundup.train.progress import say
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt with each of its two answers; only the answers' tokens are trained on."""
+
+    chosen: Marked
+    rejected: Marked
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Packed sequences, which of them belong together, and what the reference thinks of them.
+
+    `sequences` holds the segment numbers of each pair's chosen and rejected answer, `reference`
+    their log-probabilities in nats under the reference model.
+    """
+
+    rows: Batch
+    sequences: Int[Tensor, "pairs 2"]
+    reference: Float[Tensor, "pairs 2"]
+
+    @property
+    def weight(self) -> float:
+        return float(len(self.sequences))
+
+    @property
+    def tokens(self) -> int:
+        return self.rows.tokens
+
+    def to(self, device: torch.device) -> PairBatch:
+        return PairBatch(
+            self.rows.to(device), self.sequences.to(device), self.reference.to(device)
+        )
+
+
+class PairStream(DataStream):
+    """Micro-batches of whole pairs, a pure function of (seed, step)."""
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        reference: Float[np.ndarray, "pairs 2"],
+        *,
+        context: int,
+        rows: int,
+        micro_rows: int,
+        seed: int,
+    ) -> None:
+        if not pairs:
+            raise UserError("the data holds no preference pair to train on; give some")
+        self.pairs, self.reference = pairs, reference
+        self.context, self.seed = context, seed
+        # Two rows at least: the two answers of a pair may be as long as the context.
+        self.micro_rows = max(2, min(micro_rows, rows))
+        self.per_step = max(1, rows // self.micro_rows)
+        self._epoch = functools.lru_cache(maxsize=2)(self._packed)
+        self.rows_per_epoch = len(self._epoch(0)) * self.micro_rows
+
+    def at(self, step: int, model: nn.Module) -> list[PairBatch]:
+        wanted = range(step * self.per_step, (step + 1) * self.per_step)
+        batches = []
+        for index in wanted:
+            epoch, place = divmod(index, self.rows_per_epoch // self.micro_rows)
+            packed = self._epoch(epoch)
+            batches.append(self._batch(packed[place % len(packed)]))
+        return batches
+
+    def _packed(self, epoch: int) -> list[list[list[int]]]:
+        """This epoch's micro-batches, each a list of rows, each a list of sequences.
+
+        Sequence 2i is the chosen and 2i + 1 the rejected answer of pair i.
+        """
+        batches: list[list[list[int]]] = []
+        for index in np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs)):
+            if not batches or not self._lay(batches[-1], int(index)):
+                batches.append([[] for _ in range(self.micro_rows)])
+                fits = self._lay(batches[-1], int(index))
+                assert fits, "two rows hold any pair"
+        return batches
+
+    def _lay(self, rows: list[list[int]], index: int) -> bool:
+        """Lay both answers of a pair into the fullest rows they fit; False leaves all as it was."""
+        places: list[int] = []
+        for sequence in (2 * index, 2 * index + 1):
+            need = self._sequence(sequence).inputs
+            free = [self.context - sum(self._sequence(s).inputs for s in row) for row in rows]
+            fitting = [row for row in range(len(rows)) if free[row] >= need]
+            if not fitting:
+                for row in places:
+                    rows[row].pop()
+                return False
+            places.append(min(fitting, key=lambda row: free[row]))
+            rows[places[-1]].append(sequence)
+        return True
+
+    def _sequence(self, number: int) -> Marked:
+        pair = self.pairs[number // 2]
+        return pair.rejected if number % 2 else pair.chosen
+
+    def _batch(self, rows: Sequence[Sequence[int]]) -> PairBatch:
+        laid = [sequence for row in rows for sequence in row]
+        pairs = sorted({sequence // 2 for sequence in laid})
+        sequences = [[laid.index(2 * pair), laid.index(2 * pair + 1)] for pair in pairs]
+        return PairBatch(
+            packed_batch([[self._sequence(s) for s in row] for row in rows], self.context),
+            torch.tensor(sequences),
+            torch.from_numpy(self.reference[pairs]),
+        )
+
+
+def preferences(data: Path) -> tuple[Sequence[Preference], Sequence[Preference]]:
+    """Training and held-out pairs of a data-stage folder or of a file of one's own.
+
+    Of a person's own file every twentieth pair is held out.
+    """
+    if data.is_dir():
+        folder = data / "preferences"
+        train, held = folder / "train.jsonl", folder / "heldout.jsonl"
+        return read_preferences(train).rows, read_preferences(held).rows
+    records = read_preferences(data)
+    for line in records.bad:
+        say(str(line))
+    held_out = records.rows[::20] if len(records.rows) > 1 else ()
+    return [row for i, row in enumerate(records.rows) if i % 20 or not held_out], held_out
+
+
+def marked_pairs(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Pair]:
+    """Pairs as tokens, cut to the context; a prompt that leaves no room for an answer is left out."""
+    pairs = []
+    for row in rows:
+        messages = [{"role": m.role, "content": m.content} for m in row.prompt]
+        start = len(encode_chat(tokenizer, messages, generation_prompt=True).ids)
+        sides = []
+        for answer in (row.chosen, row.rejected):
+            whole = encode_chat(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+            # Earlier turns of the assistant belong to the prompt.
+            trained = [spoken and i >= start for i, spoken in enumerate(whole.assistant)]
+            sides.append(cut_to(Marked(whole.ids, trained), context))
+        if all(any(side.trained[1:]) for side in sides):
+            pairs.append(Pair(*sides))
+    return pairs

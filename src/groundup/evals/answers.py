@@ -1,0 +1,130 @@
+"""Held-out conversations: how well a model predicts what the assistant says.
+
+    loss = - sum log p(token | all before it) / tokens        over the assistant's tokens, in nats
+
+The tokens are those that fine-tuning trains on: the assistant's words and the control token that
+ends its turn. Bits per byte counts the words alone, so that it can stand beside that of documents.
+Every model, a base model too, reads the same chat format: what it lacks there is what it has yet to
+learn. Conversations about one article or question are one group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from groundup.evals.measured import BySource, by_source
+from groundup.evals.score import score
+from groundup.lm.model import CausalLM
+from groundup.text.chat import encode_chat
+from groundup.text.packing import Marked
+from groundup.text.records import Conversation, Message
+from groundup.text.tokenizer import Tokenizer
+
+
+def as_dicts(messages: Sequence[Message]) -> list[Mapping[str, str]]:
+    """Messages as the chat template reads them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def marked_answer(
+    tokenizer: Tokenizer, prompt: Sequence[Message], answer: str, context: int
+) -> Marked:
+    """A prompt and the assistant's answer to it, whose tokens are the trained ones.
+
+    Where both are too long together, the last prompt loses its beginning and keeps its end, where
+    the question stands: cut at the other side, the answer itself would be lost.
+    """
+    content = prompt[-1].content
+    while True:
+        asked = Message(prompt[-1].role, content)
+        said = Message("assistant", answer)
+        chat = encode_chat(tokenizer, as_dicts([*prompt[:-1], asked, said]))
+        excess = max(0, len(chat.ids) - 1 - context)
+        kept = tokenizer.encode(content)[excess:]
+        if excess == 0 or not kept:
+            return Marked(chat.ids, chat.assistant)
+        content = tokenizer.decode(kept).lstrip("\ufffd ")
+
+
+def without_controls(item: Marked, tokenizer: Tokenizer) -> Marked:
+    """The same tokens with only words to score: no control token of the assistant's."""
+    words = [
+        spoken and token not in tokenizer.special_ids
+        for token, spoken in zip(item.ids, item.trained, strict=True)
+    ]
+    return Marked(item.ids, words)
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """Held-out conversations made ready for one tokenizer."""
+
+    items: list[Marked]
+    sources: list[str]
+    groups: list[str]
+
+
+def ready_conversations(
+    rows: Sequence[Conversation], tokenizer: Tokenizer, context: int
+) -> Conversations:
+    """Encode them, without those whose assistant says nothing within the context."""
+    kept, items = [], []
+    for row in rows:
+        chat = encode_chat(tokenizer, as_dicts(row.messages))
+        if any(chat.assistant[1 : context + 1]):
+            kept.append(row)
+            items.append(Marked(chat.ids[: context + 1], chat.assistant[: context + 1]))
+    return Conversations(items, [row.source for row in kept], [row.group for row in kept])
+
+
+@dataclass(frozen=True)
+class AssistantLoss:
+    """What the assistant's tokens of each conversation cost, item by item so that models compare.
+
+    `nats` and `tokens` with the control token that ends a turn, `bits` and `bytes` without.
+    """
+
+    nats: np.ndarray
+    tokens: np.ndarray
+    bits: np.ndarray
+    bytes: np.ndarray
+    of: Conversations
+
+    def per_token(self) -> BySource:
+        """Nats per assistant token."""
+        return by_source(self.nats, self.of.sources, self.tokens, groups=self.of.groups)
+
+    def per_byte(self) -> BySource:
+        """Bits per byte of the assistant's words."""
+        return by_source(self.bits, self.of.sources, self.bytes, groups=self.of.groups)
+
+    def minus(self, other: AssistantLoss) -> BySource:
+        """How many nats per assistant token more than `other` on the same conversations."""
+        difference = self.nats - other.nats
+        return by_source(difference, self.of.sources, self.tokens, groups=self.of.groups)
+
+
+def assistant_loss(
+    model: CausalLM,
+    conversations: Conversations,
+    tokenizer: Tokenizer,
+    *,
+    context: int,
+    micro_rows: int = 16,
+) -> AssistantLoss:
+    """Score the assistant's tokens of every conversation."""
+    scores = score(model, conversations.items, context=context, micro_rows=micro_rows)
+    nats, bits, lengths = [], [], []
+    for item, values in zip(conversations.items, scores, strict=True):
+        spoken = [token for token, is_own in zip(item.ids, item.trained, strict=True) if is_own]
+        spoken = spoken[-len(values) :]
+        is_word = np.array([token not in tokenizer.special_ids for token in spoken])
+        nats.append(-values.sum())
+        bits.append(-values[is_word].sum() / math.log(2))
+        lengths.append(sum(len(tokenizer.token_bytes(t)) for t in np.array(spoken)[is_word]))
+    tokens = np.array([len(values) for values in scores], float)
+    return AssistantLoss(np.array(nats), tokens, np.array(bits), np.array(lengths), conversations)

@@ -1,0 +1,80 @@
+"""Multiple choice: of several answers to a question, does the model find the right one likeliest?
+
+    choice = argmax over options of  sum log p(token of the option | question) / tokens of it
+
+Each option is scored as the assistant's answer in chat format, its words alone without the control
+token that would end the turn. The mean over tokens keeps a long option from losing by its length;
+the accuracy by the plain sum is reported beside it. Guessing reaches the mean of 1 / options.
+Source of the method: Brown et al. 2020, Language Models are Few-Shot Learners, section 2.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from groundup.evals.answers import marked_answer, without_controls
+from groundup.evals.measured import BySource, by_source
+from groundup.evals.score import score
+from groundup.lm.model import CausalLM
+from groundup.text.packing import Marked
+from groundup.text.records import Choice, Message
+from groundup.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Questions made ready for one tokenizer: all options of all questions, one after the other."""
+
+    items: list[Marked]
+    rows: list[Choice]
+
+
+def ready_choices(rows: Sequence[Choice], tokenizer: Tokenizer, context: int) -> Choices:
+    """Encode every option of every question as an answer to it."""
+    items = [
+        without_controls(
+            marked_answer(tokenizer, [Message("user", row.prompt)], option, context), tokenizer
+        )
+        for row in rows
+        for option in row.options
+    ]
+    return Choices(items, list(rows))
+
+
+@dataclass(frozen=True)
+class ChoiceAccuracy:
+    """Which share of the questions was answered right, by mean and by sum over tokens."""
+
+    by_mean: BySource
+    by_sum: BySource
+
+
+def choice_accuracy(
+    model: CausalLM, choices: Choices, *, context: int, micro_rows: int = 16
+) -> ChoiceAccuracy:
+    """Score all options and see which is likeliest; equally likely ones share the point."""
+    scores = score(model, choices.items, context=context, micro_rows=micro_rows)
+    ends = np.cumsum([len(row.options) for row in choices.rows])
+    sums = np.split(np.array([values.sum() for values in scores]), ends[:-1])
+    lengths = np.split(np.array([len(values) for values in scores]), ends[:-1])
+    means = [total / np.maximum(1, length) for total, length in zip(sums, lengths, strict=True)]
+    return ChoiceAccuracy(_accuracy(means, choices.rows), _accuracy(sums, choices.rows))
+
+
+def _accuracy(scores: Sequence[np.ndarray], rows: Sequence[Choice]) -> BySource:
+    right = np.array([_credit(one, row.answer) for one, row in zip(scores, rows, strict=True)])
+    return by_source(
+        right,
+        [row.source for row in rows],
+        groups=[row.group for row in rows],
+        chances=np.array([1 / len(row.options) for row in rows]),
+    )
+
+
+def _credit(scores: np.ndarray, answer: int) -> float:
+    """1 if the right option scores highest, its share of 1 if others score as high, else 0."""
+    best = scores == scores.max()
+    return float(best[answer] / best.sum())

@@ -1,0 +1,83 @@
+"""Preferences: does the model find the better of two answers likelier?
+
+    own preference:     log p(chosen | prompt) > log p(rejected | prompt)
+    implicit reward:    log p(chosen) - log p_ref(chosen) > log p(rejected) - log p_ref(rejected)
+
+The second is what DPO trains: its reward is beta times log p / p_ref (Rafailov et al. 2023, section
+4), where the reference is the model that DPO started from. Log-probabilities are sums over the
+answer, its end included. A tie counts half, so guessing reaches 0.5. Two baselines need no
+training at all: the longer answer, and what the reference itself prefers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from groundup.evals.answers import marked_answer
+from groundup.evals.measured import BySource, by_source
+from groundup.evals.score import score
+from groundup.lm.model import CausalLM
+from groundup.text.packing import Marked
+from groundup.text.records import Preference
+from groundup.text.tokenizer import Tokenizer
+
+Margins = Float[np.ndarray, " pairs"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Preferences made ready for one tokenizer: all chosen answers, then all rejected ones."""
+
+    items: list[Marked]
+    rows: list[Preference]
+
+
+def ready_pairs(rows: Sequence[Preference], tokenizer: Tokenizer, context: int) -> Pairs:
+    """Encode both answers of every pair."""
+    answers = [row.chosen for row in rows] + [row.rejected for row in rows]
+    items = [
+        marked_answer(tokenizer, row.prompt, answer, context)
+        for row, answer in zip([*rows, *rows], answers, strict=True)
+    ]
+    return Pairs(items, list(rows))
+
+
+def margins(model: CausalLM, pairs: Pairs, *, context: int, micro_rows: int = 16) -> Margins:
+    """log p(chosen) - log p(rejected) of every pair, in nats."""
+    scores = score(model, pairs.items, context=context, micro_rows=micro_rows)
+    chosen, rejected = np.split(np.array([values.sum() for values in scores]), 2)
+    found: Margins = chosen - rejected
+    return found
+
+
+def length_margins(pairs: Pairs) -> Margins:
+    """By how many characters the chosen answer is longer: the baseline that reads nothing."""
+    return np.array([len(row.chosen) - len(row.rejected) for row in pairs.rows], float)
+
+
+def preference_accuracy(margins: Margins, pairs: Pairs) -> BySource:
+    """The share of pairs whose chosen answer comes out ahead; a tie counts half."""
+    return _by_source(_hits(margins), pairs, chance=0.5)
+
+
+def preference_gain(margins: Margins, baseline: Margins, pairs: Pairs) -> BySource:
+    """How much more accurate than a baseline, pair by pair."""
+    return _by_source(_hits(margins) - _hits(baseline), pairs, chance=None)
+
+
+def _hits(margins: Margins) -> Float[np.ndarray, " pairs"]:
+    found: Float[np.ndarray, " pairs"] = (np.sign(margins) + 1) / 2
+    return found
+
+
+def _by_source(values: np.ndarray, pairs: Pairs, chance: float | None) -> BySource:
+    return by_source(
+        values,
+        [row.source for row in pairs.rows],
+        groups=[row.group for row in pairs.rows],
+        chances=None if chance is None else np.full(len(values), chance),
+    )

@@ -1,0 +1,63 @@
+"""The model card: what a model is, what it was made of, and what must not be expected of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+_LIMITS = """\
+## What it is not
+A small model, trained in minutes on one machine. It writes text that looks like its training text;
+it knows little, states falsehoods fluently, and has no access to anything beyond its weights. It
+has not been made safe for use by others. Do not rely on anything it says.
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set with the words its licence asks for."""
+
+    name: str
+    licence: str
+    citation: str
+
+
+def sources(data: Path) -> tuple[Source, ...]:
+    """The sets that a data-stage folder was made of; none for a person's own text."""
+    description = data / "data.json"
+    if not description.is_file():
+        return ()
+    packs = json.loads(description.read_text(encoding="utf-8"))["packs"]
+    return tuple(Source(pack["name"], pack["licence"], pack["citation"]) for pack in packs)
+
+
+def model_card(
+    title: str,
+    *,
+    how: str,
+    facts: Mapping[str, object],
+    data: tuple[Source, ...],
+    parent: str | None,
+) -> str:
+    """README.md of a model folder: Hugging Face's front matter, then plain words."""
+    front = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "language": ["en"],
+        "tags": ["groundup"],
+        # Weights carry what their texts' licences ask for; the strictest of them is named here.
+        "license": "cc-by-sa-4.0" if any("SA" in s.licence for s in data) else "other",
+    }
+    if parent is not None:
+        front["base_model"] = parent
+    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    credit = "\n".join(f"- **{s.name}** ({s.licence}): {s.citation}" for s in data)
+    return (
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title}\n\n{how}\n\n"
+        f"| | |\n|---|---|\n{table}\n\n## What it was trained on\n"
+        f"{credit or 'Text given by the person who trained it.'}\n\n{_LIMITS}"
+    )

@@ -1,0 +1,102 @@
+"""How probable a model finds the tokens that are there, without the logits of a whole batch.
+
+    log p(y_t) = logits_t[y_t] - logsumexp(logits_t),      logits_t = head @ hidden_t
+
+The loss of `train/loss.py` knows each token's weight beforehand and makes gradients at once. Here
+the weight of a token is known only when backward arrives (a preference loss looks at whole
+sequences first), so the forward pass keeps one number per token, the logsumexp, and backward makes
+the logits of each chunk again:
+
+    d log p(y_t) / d logits_t = onehot(y_t) - softmax(logits_t)
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from groundup.train.batch import Batch
+from groundup.train.loss import CHUNK, HeadedModel
+
+
+class _TargetLogprobs(torch.autograd.Function):
+    """log softmax(hidden @ head.T)[targets], chunk by chunk in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        normalisers = hidden.new_empty(hidden.shape[0], dtype=_precise(hidden))
+        chosen = torch.empty_like(normalisers)
+        for part in _chunks(hidden):
+            logits = (hidden[part] @ head.T).to(chosen.dtype)
+            normalisers[part] = logits.logsumexp(-1)
+            chosen[part] = logits.gather(-1, targets[part, None])[:, 0]
+        ctx.save_for_backward(hidden, head, targets, normalisers)
+        return chosen - normalisers
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        hidden, head, targets, normalisers = ctx.saved_tensors
+        hidden_gradient = torch.empty_like(hidden)
+        # A frozen head, as under LoRA, is spared its third of the work. Summed over chunks in
+        # float32 at least: bf16 sums would lose the small terms.
+        trained = ctx.needs_input_grad[1]
+        head_gradient = torch.zeros_like(head, dtype=_precise(head)) if trained else None
+        for part in _chunks(hidden):
+            logits = (hidden[part] @ head.T).to(normalisers.dtype)
+            gradient = (logits - normalisers[part, None]).exp_() * -upstream[part, None]
+            gradient.scatter_add_(-1, targets[part, None], upstream[part, None])
+            gradient = gradient.to(hidden.dtype)
+            hidden_gradient[part] = gradient @ head
+            if head_gradient is not None:
+                head_gradient += gradient.T @ hidden[part]
+        return (
+            hidden_gradient,
+            None if head_gradient is None else head_gradient.to(head.dtype),
+            None,
+        )
+
+
+def _chunks(hidden: Tensor) -> list[slice]:
+    return [slice(start, start + CHUNK) for start in range(0, hidden.shape[0], CHUNK)]
+
+
+def _precise(like: Tensor) -> torch.dtype:
+    return torch.float64 if like.dtype == torch.float64 else torch.float32
+
+
+def target_logprobs(
+    hidden: Float[Tensor, "tokens width"],
+    head: Float[Tensor, "vocab width"],
+    targets: Int[Tensor, " tokens"],
+) -> Float[Tensor, " tokens"]:
+    """log p of each target in nats, differentiable in `hidden` and `head`; at least float32."""
+    out = _TargetLogprobs.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
+    return cast(Tensor, out)
+
+
+@torch.no_grad()
+def logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, "rows time"]:
+    """log p(target) in nats at every place of the batch, whatever its weight; no gradients."""
+    headed = cast(HeadedModel, model)
+    hidden = headed(batch).flatten(0, 1)
+    return target_logprobs(hidden, headed.head, batch.targets.flatten()).view_as(batch.targets)
+
+
+def sequence_logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " segments"]:
+    """Per segment of the batch the sum of weight * log p(target) in nats, differentiable.
+
+    With weights of 1 on a completion's tokens it is log pi(completion | prompt), as in DPO
+    (Rafailov et al. 2023, eq. 7). Tokens of weight 0 cost no head at all.
+    """
+    headed = cast(HeadedModel, model)
+    hidden = headed(batch)
+    rows, places = batch.weights.nonzero(as_tuple=True)
+    per_token = target_logprobs(hidden[rows, places], headed.head, batch.targets[rows, places])
+    weighted = per_token * batch.weights[rows, places]
+    segments = int(batch.segment_ids.max()) + 1
+    return weighted.new_zeros(segments).index_add(0, batch.segment_ids[rows, places], weighted)

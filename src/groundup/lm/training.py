@@ -1,0 +1,188 @@
+"""What pre-training, fine-tuning and alignment do alike with a transformer: plan, train, keep.
+
+A stage brings its stream and its loss; this page turns its settings into a plan, hands everything
+to `fit`, and leaves a model folder behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from groundup.lm.config import ModelConfig
+from groundup.lm.hub import save_model
+from groundup.lm.model import CausalLM
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import B, Batch, LossFunction, Stream
+from groundup.train.config import TrainingConfig
+from groundup.train.device import Compute, prepare, refuse_inexact, require_memory, resolve
+from groundup.train.loop import Rhythm, fit
+from groundup.train.loss import next_token_loss
+from groundup.train.optim import Optimizer
+from groundup.train.plan import TrainPlan, resolved
+from groundup.train.progress import say
+from groundup.train.run import Run
+
+# Timed micro-batches after one that warms caches (and compiles); the median is taken.
+_TIMED = 5
+# Muon's and AdamW's step, logging and the stream take about this share beside the passes.
+_STEP_OVERHEAD = 1.12
+
+
+def measure_speed(config: ModelConfig, compute: Compute, *, context: int, micro_rows: int) -> float:
+    """Training tokens a second of a model of this shape here, on random tokens."""
+    model = CausalLM(config)
+    model.initialise(0)
+    prepare(model, compute)
+    ids = torch.randint(3, config.vocab_size, (micro_rows, context + 1))
+    plain = Batch.of(ids[:, :-1])
+    batch = Batch(
+        plain.input_ids,
+        ids[:, 1:].contiguous(),
+        torch.ones(micro_rows, context),
+        plain.position_ids.contiguous(),
+        plain.segment_ids,
+    ).to(torch.device(compute.device))
+    seconds = []
+    for _ in range(_TIMED + 1):
+        start = time.perf_counter()
+        next_token_loss(model, batch).total.backward()  # type: ignore[no-untyped-call]
+        seconds.append(time.perf_counter() - start)
+    median = sorted(seconds[1:])[_TIMED // 2]
+    return micro_rows * context / median / _STEP_OVERHEAD
+
+
+def training_memory(config: ModelConfig, compute: Compute, *, context: int, micro_rows: int) -> int:
+    """Bytes that training takes at its peak, roughly: weights, optimizer state, activations."""
+    width = 2 if compute.dtype == "bfloat16" else 4
+    state = config.parameters * (4 * 4 + width)  # masters, gradients, two moments, and the weights
+    per_token = config.num_hidden_layers * (
+        14 * config.hidden_size + 4 * config.intermediate_size
+    ) + (2 * config.num_hidden_layers * config.num_attention_heads * context)
+    return state + micro_rows * context * per_token * width + 500_000_000
+
+
+def compute_for(config: TrainingConfig, run: Run) -> Compute:
+    """How this run computes: as planned, if it was begun before; else as this machine can."""
+    now = resolve(config, config.minutes)
+    if not run.planned:
+        return now
+    planned = TrainPlan.from_json(run.plan({})).compute
+    refuse_inexact(planned, now, config.allow_inexact_resume)
+    return planned
+
+
+def planned(
+    config: TrainingConfig,
+    run: Run,
+    shape: ModelConfig,
+    *,
+    rows_per_epoch: int,
+    context: int,
+    reasons: dict[str, str] | None = None,
+) -> TrainPlan:
+    """The run's plan: read if it was begun before, else resolved, shown and written."""
+    compute = compute_for(config, run)
+    if run.planned:
+        return TrainPlan.from_json(run.plan({}))
+    check_memory(shape, compute, context=context, micro_rows=config.micro_rows)
+    speed = None
+    if config.steps is None and config.minutes is not None:
+        speed = measure_speed(shape, compute, context=context, micro_rows=config.micro_rows)
+    plan = resolved(
+        config,
+        compute,
+        context=context,
+        rows_per_epoch=rows_per_epoch,
+        tokens_per_second=speed,
+        parameters=shape.parameters,
+        flops_per_token=shape.flops_per_token(context),
+        reasons=reasons or {},
+    )
+    run.plan(plan.to_json() | {"model": shape.to_hf()})
+    show(run.stage, plan)
+    return plan
+
+
+def show(stage: str, plan: TrainPlan) -> None:
+    """Say what will be done and why, before it is done."""
+    say(
+        f"{stage}: {plan.parameters / 1e6:.1f} M parameters, {plan.steps} steps of "
+        f"{plan.tokens_per_step:,} tokens, {plan.compute.dtype} on {plan.compute.device} with "
+        f"{plan.compute.threads} threads, {'compiled' if plan.compute.compile else 'eager'}"
+    )
+    for name, reason in plan.reasons.items():
+        say(f"  {name}: {reason}")
+
+
+def train(
+    run: Run,
+    plan: TrainPlan,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    stream: Stream[B],
+    loss: LossFunction[B],
+    *,
+    seed: int,
+    card: str,
+    evaluate: Callable[[int], dict[str, Any]],
+    snapshots: bool = False,
+) -> Path:
+    """Train by the plan, evaluating on the way, and leave the model in the run's folder."""
+    prepare(model, plan.compute)
+    optimizer = Optimizer(model, plan.rates, muon=plan.muon)
+
+    def observe(step: int, last: bool) -> None:
+        if snapshots and _is_power_of_four(step):
+            _snapshot(run.folder / "snapshots" / f"step-{step}", model)
+        if last or step % plan.evaluate_every == 0:
+            begun = time.perf_counter()
+            model.eval()
+            found = evaluate(step)
+            model.train()
+            seconds = time.perf_counter() - begun
+            run.log("metrics.jsonl", kind="evaluation", step=step, seconds=seconds, **found)
+
+    rhythm = Rhythm(
+        schedule=plan.schedule,
+        gradient_clip=plan.gradient_clip,
+        save_every=plan.save_every,
+        seed=seed,
+        flops_per_token=plan.flops_per_token,
+        peak_flops=plan.peak_flops,
+    )
+    fit(model, stream, loss, optimizer, run, rhythm, observe)
+    optimizer.hand_over(model)
+    save_model(run.folder, model, tokenizer, card=card)
+    run.finish(step=plan.steps, steps=plan.steps)
+    return run.folder
+
+
+def _is_power_of_four(step: int) -> bool:
+    return step > 0 and step & (step - 1) == 0 and step.bit_length() % 2 == 1
+
+
+def _snapshot(folder: Path, model: CausalLM) -> None:
+    """Weights alone, in the compute type, for whoever wants to watch a head form."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: p.detach().contiguous() for name, p in model.named_parameters()}
+    partial = folder / "model.safetensors.partial"
+    save_file(weights, partial, metadata={"format": "pt"})
+    partial.replace(folder / "model.safetensors")
+
+
+def check_memory(config: ModelConfig, compute: Compute, *, context: int, micro_rows: int) -> None:
+    """Refuse a plan that would not fit before anything is allocated."""
+    if compute.device == "cpu":
+        need = training_memory(config, compute, context=context, micro_rows=micro_rows)
+        require_memory(
+            need,
+            f"training {config.parameters / 1e6:.1f} M parameters with micro_rows={micro_rows} of "
+            f"context={context}",
+            "lower --micro-rows, --context or --depth",
+        )

@@ -1,0 +1,30 @@
+"""The settings of pre-training, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from groundup.train.config import TrainingConfig
+
+
+class PretrainConfig(TrainingConfig):
+    """Train a language model from nothing on documents.
+
+    What is left unset is planned from `minutes` (or `depth`) and the speed of this machine, and
+    shown with its reason before training starts.
+    """
+
+    data: Path = Field(description="a data-stage folder, a text file or a folder of texts")
+    tokenizer: Path = Field(description="folder of the tokenizer")
+    depth: int | None = Field(None, ge=1, description="layers (default: from minutes)")
+    width: int | None = Field(None, ge=64, description="features per token (default: from depth)")
+    heads: int | None = Field(None, ge=1, description="attention heads (default: width / 64)")
+    kv_heads: int | None = Field(None, ge=1, description="key-value heads (default: heads / 3)")
+    context: int = Field(256, ge=16, le=32_768, description="tokens the model sees at once")
+    weight_decay: float = Field(0.1, ge=0, description="decoupled weight decay")
+    evaluations: int = Field(8, ge=1, description="how often held-out text is measured on the way")
+    prompt: str = Field(
+        "The history of", description="what the sample at every evaluation continues"
+    )

@@ -1,0 +1,123 @@
+"""Pre-training: predict the next token of everything, and grammar and facts follow.
+
+    minimise  - sum_t log p(x_t | x_<t)       over documents, packed, never across their borders
+
+The stage turns minutes into a model size and a number of steps, encodes the text once into token
+shards, and hands a document stream with the next-token loss to the loop that all stages share.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from groundup.evals.perplexity import bits_per_byte
+from groundup.lm.card import model_card, sources
+from groundup.lm.config import ModelConfig
+from groundup.lm.generate import Request, generate
+from groundup.lm.model import CausalLM
+from groundup.lm.sample import Sampling
+from groundup.lm.training import compute_for, planned, train
+from groundup.pretrain.config import PretrainConfig
+from groundup.pretrain.shape import model_shape
+from groundup.text.corpus import Shard, documents, encode
+from groundup.text.packing import DocumentStream
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import matmul_peak
+from groundup.train.loss import next_token_loss
+from groundup.train.progress import say
+from groundup.train.run import Run
+
+# Held-out bytes per source read at each evaluation on the way: a curve, not a verdict.
+_CURVE_BYTES = 40_000
+
+
+def run(config: PretrainConfig) -> Path:
+    """Pre-train by `config` and return the run folder, which is a model folder.
+
+    Raises `UserError` for settings, text or a folder that cannot be used.
+    """
+    parents = {"data": config.data, "tokenizer": config.tokenizer}
+    with Run.open(config.out, "pretrain", config, parents) as run:
+        if run.finished:
+            return run.folder
+        tokenizer = Tokenizer.load(config.tokenizer)
+        texts = documents(config.data)
+        for line in texts.bad:
+            say(str(line))
+        shards = run.folder / "tokens"
+        train_shard = encode(texts.train, tokenizer, shards / "train", split="train")
+        heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
+        shape, reasons = _shape(config, run, tokenizer.vocab_size)
+        stream = DocumentStream(
+            train_shard,
+            context=config.context,
+            rows=config.rows,
+            micro_rows=config.micro_rows,
+            seed=config.seed,
+        )
+        plan = planned(
+            config,
+            run,
+            shape,
+            rows_per_epoch=stream.rows_per_epoch,
+            context=config.context,
+            reasons=reasons,
+        )
+        model = CausalLM(shape)
+        model.initialise(config.seed)
+        return train(
+            run,
+            plan,
+            model,
+            tokenizer,
+            stream,
+            next_token_loss,
+            seed=config.seed,
+            card=model_card(
+                "A base model pre-trained by groundup",
+                how="Pre-trained from random weights on documents, next token by next token.",
+                facts={
+                    "parameters": f"{plan.parameters:,}",
+                    "tokens read": f"{plan.steps * plan.tokens_per_step:,}",
+                    "context": config.context,
+                },
+                data=sources(config.data),
+                parent=None,
+            ),
+            evaluate=lambda step: _evaluate(config, run, model, tokenizer, heldout, step),
+            snapshots=True,
+        )
+
+
+def _shape(config: PretrainConfig, run: Run, vocab_size: int) -> tuple[ModelConfig, dict[str, str]]:
+    if run.planned:
+        return ModelConfig.from_hf(run.plan({})["model"]), {}
+    compute = compute_for(config, run)
+    return model_shape(
+        config, compute, vocab_size, matmul_peak(compute.device, compute.torch_dtype)
+    )
+
+
+def _evaluate(
+    config: PretrainConfig,
+    run: Run,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    heldout: Shard,
+    step: int,
+) -> dict[str, Any]:
+    """Held-out bits per byte, and a sample of what the model writes by now."""
+    found = bits_per_byte(
+        model, heldout, tokenizer, bytes_per_source=_CURVE_BYTES, context=config.context
+    )
+    request = Request(
+        prompt=config.prompt,
+        sampling=Sampling(temperature=0.8, max_new_tokens=40, seed=config.seed),
+    )
+    [completion] = generate(model, [request], tokenizer)
+    run.log("samples.jsonl", step=step, prompt=config.prompt, text=completion.text)
+    pooled = found.per_byte()
+    say(f"{run.stage}  step {step}  held-out {pooled:.3f} bits per byte")
+    say(f"  {config.prompt}{completion.text}".replace("\n", " "))
+    return {"bits_per_byte": pooled, "by_source": found.per_byte_by_source()}

@@ -1,0 +1,302 @@
+"""Byte-pair encoding: learn a vocabulary by joining, again and again, the commonest pair of tokens.
+
+Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units", section 3.2,
+on bytes as in GPT-2 (Radford et al. 2019, section 2.2): the 256 bytes are the alphabet, so that
+every text has an encoding and no token is ever unknown. A text is first split into pre-tokens
+(words with their leading space, single digits, runs of punctuation); no merge crosses them.
+
+The merges and their order are those of the `tokenizers` library's own trainer on the same text,
+which is what makes a model folder of ours an ordinary one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from tokenizers import Regex, pre_tokenizers
+
+from groundup.errors import UserError
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+# Qwen2's pattern, letter for letter: llama.cpp knows it by the name "qwen2" and carries it in code.
+SPLIT_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+Tie = Literal["smallest", "greatest"]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class BPE:
+    """A trained vocabulary: token → id, and the merges in the order in which they were learned.
+
+    Tokens are written in the byte alphabet (`BYTE_TO_CHAR`), special tokens as they are.
+    """
+
+    vocab: dict[str, int]
+    merges: list[tuple[str, str]]
+    special_tokens: tuple[str, ...] = SPECIAL_TOKENS
+
+
+def _byte_alphabet() -> tuple[str, ...]:
+    """One visible character for each byte, as GPT-2 draws them (a space becomes "Ġ").
+
+    Printable Latin-1 bytes stand for themselves; the other 68 take the characters from 256 on,
+    so that a token never holds a blank or a control character and files of merges stay readable.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
+    printable += range(ord("®"), ord("ÿ") + 1)
+    hidden = [byte for byte in range(256) if byte not in printable]
+    drawn = {byte: chr(byte) for byte in printable}
+    drawn |= {byte: chr(256 + place) for place, byte in enumerate(hidden)}
+    return tuple(drawn[byte] for byte in range(256))
+
+
+BYTE_TO_CHAR = _byte_alphabet()
+CHAR_TO_BYTE = {char: byte for byte, char in enumerate(BYTE_TO_CHAR)}
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# The encoder's own splitter, rather than the `regex` package's: the two know different editions of
+# Unicode, and a letter that only one of them has heard of would be split in two ways.
+_SPLITTER = pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated")
+
+
+def valid_unicode(text: str) -> str:
+    """Return `text` with lone surrogates (JSON's "\\ud800" makes them) replaced by U+FFFD.
+
+    They are not characters, have no UTF-8 form, and would stop the encoder.
+    """
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def split_text(text: str) -> list[str]:
+    """Split `text` into pre-tokens by Qwen2's pattern; joined, they are the text again."""
+    return [piece for piece, _ in _SPLITTER.pre_tokenize_str(valid_unicode(text))]
+
+
+def draw_bytes(text: str) -> str:
+    """Write the UTF-8 bytes of `text` in the byte alphabet, one character per byte."""
+    return "".join([BYTE_TO_CHAR[byte] for byte in text.encode("utf-8")])
+
+
+def drawn_to_bytes(token: str) -> bytes:
+    """Return the bytes for which a `token` of the byte alphabet stands."""
+    return bytes([CHAR_TO_BYTE[char] for char in token])
+
+
+def train_bpe(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    tie: Tie = "smallest",
+    progress: Progress | None = None,
+) -> BPE:
+    """Learn a byte-level BPE of at most `vocab_size` tokens from `texts`.
+
+    Ids: the special tokens, then the 256 bytes in the order of their drawn characters, then one
+    new token a merge; a merge that yields a string which already is a token takes that token's id.
+    Each step joins the pair with the greatest count. Among equals, `tie="smallest"` takes the
+    smallest pair of ids, as `tokenizers` does, and `tie="greatest"` the lexicographically greatest
+    pair of byte strings, as many courses do. Training ends early when no pair is left.
+
+    `progress(tokens so far, vocab_size)` is called after each merge.
+
+    Counts are kept, not made anew: every pair knows the words it was seen in, and only those change
+    with a merge. The heap is lazy: a count that has sunk since it was pushed is noticed when it
+    comes to the top, and goes back in with its present value.
+    """
+    texts = _checked_texts(texts)
+    ids = _start_vocabulary(vocab_size, special_tokens)
+    tokens = list(ids)
+    words, weights = _words_of_ids(texts, ids)
+    counts, where = _count_pairs(words, weights)
+    order = _tie_order(tie, tokens)
+    heap = [(-count, order(pair), pair) for pair, count in counts.items()]
+    heapq.heapify(heap)
+    merges: list[tuple[str, str]] = []
+
+    while heap and len(tokens) < vocab_size:
+        negative_count, key, pair = heapq.heappop(heap)
+        count = counts.get(pair, 0)
+        if count != -negative_count:
+            if count > 0:
+                heapq.heappush(heap, (-count, key, pair))
+            continue
+        left, right = tokens[ord(pair[0])], tokens[ord(pair[1])]
+        merges.append((left, right))
+        new_id = ids.setdefault(left + right, len(tokens))
+        if new_id == len(tokens):
+            tokens.append(left + right)
+        for new in _merge_pair(pair, chr(new_id), words, weights, counts, where):
+            heapq.heappush(heap, (-counts[new], order(new), new))
+        if progress is not None:
+            progress(len(tokens), vocab_size)
+    return BPE(vocab=ids, merges=merges, special_tokens=tuple(special_tokens))
+
+
+def _checked_texts(texts: Iterable[str]) -> Iterable[str]:
+    """Refuse one string in place of many: it would be read as texts of one letter each."""
+    if isinstance(texts, str):
+        raise UserError("texts is a single string, but several are expected; pass [text]")
+    return texts
+
+
+def _start_vocabulary(vocab_size: int, special_tokens: Sequence[str]) -> dict[str, int]:
+    """Return token → id before the first merge: special tokens, then the byte alphabet."""
+    if len(set(special_tokens)) != len(special_tokens) or "" in special_tokens:
+        raise UserError(
+            f"special_tokens={list(special_tokens)} holds an empty or a repeated token; "
+            "name each token once"
+        )
+    ids = {token: place for place, token in enumerate(special_tokens)}
+    for char in sorted(BYTE_TO_CHAR):
+        ids.setdefault(char, len(ids))
+    # A word is kept as a string of chr(id) below, and Python has 0x110000 characters.
+    if not len(ids) <= vocab_size < 0x110000:
+        raise UserError(
+            f"vocab_size={vocab_size} must hold the 256 bytes and the {len(special_tokens)} "
+            f"special tokens; choose a number from {len(ids)} to {0x110000 - 1}"
+        )
+    return ids
+
+
+def _words_of_ids(texts: Iterable[str], ids: dict[str, int]) -> tuple[list[str], list[int]]:
+    """Return each different pre-token as a string whose characters are token ids, and its count.
+
+    With chr(id) for a token, a pair is a string of two characters, merging is `str.replace` (left
+    to right, without overlap, as BPE asks) and comparing two pairs compares their ids.
+    """
+    seen: Counter[str] = Counter()
+    for text in texts:
+        seen.update(split_text(text))
+    by_byte = [chr(ids[char]) for char in BYTE_TO_CHAR]
+    words = ["".join([by_byte[byte] for byte in word.encode("utf-8")]) for word in seen]
+    return words, list(seen.values())
+
+
+def _count_pairs(
+    words: list[str], weights: list[int]
+) -> tuple[dict[str, int], dict[str, set[int]]]:
+    """Return for every pair of neighbours how often it occurs, and in which words."""
+    counts: dict[str, int] = {}
+    where: dict[str, set[int]] = {}
+    for index, word in enumerate(words):
+        for left, right in pairwise(word):
+            pair = left + right
+            counts[pair] = counts.get(pair, 0) + weights[index]
+            where.setdefault(pair, set()).add(index)
+    return counts, where
+
+
+def _merge_pair(
+    pair: str,
+    merged: str,
+    words: list[str],
+    weights: list[int],
+    counts: dict[str, int],
+    where: dict[str, set[int]],
+) -> set[str]:
+    """Replace `pair` by `merged` wherever it stands, keep the counts true, return the new pairs."""
+    new_pairs: set[str] = set()
+    for index in where.pop(pair):
+        old = words[index]
+        new = words[index] = old.replace(pair, merged)
+        if len(new) == len(old):  # an earlier merge has taken this pair apart here
+            continue
+        weight = weights[index]
+        for left, right in pairwise(old):
+            counts[left + right] -= weight
+        for left, right in pairwise(new):
+            now = left + right
+            counts[now] = counts.get(now, 0) + weight
+            if left == merged or right == merged:
+                new_pairs.add(now)
+                where.setdefault(now, set()).add(index)
+    del counts[pair]
+    return new_pairs
+
+
+def _tie_order(tie: Tie, tokens: list[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return the key by which pairs of equal count are ordered, the first to be merged smallest."""
+    if tie == "smallest":
+        return lambda pair: (pair,)
+    if tie != "greatest":
+        raise UserError(f'tie={tie!r} is neither "smallest" nor "greatest"; choose one of them')
+
+    def backwards(token: str) -> str:
+        # Byte b as 255 - b turns the order round; the closing 256 puts "ab" after "abc".
+        return "".join([chr(255 - byte) for byte in drawn_to_bytes(token)]) + chr(256)
+
+    return lambda pair: tuple(backwards(tokens[ord(char)]) for char in pair)
+
+
+# The slow and obvious forms, against which the fast ones are tested.
+
+
+def reference_train_bpe(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    tie: Tie = "smallest",
+) -> BPE:
+    """Learn the same BPE as `train_bpe`, counting every pair of every word anew at each step."""
+    vocab = _start_vocabulary(vocab_size, special_tokens)
+    words = Counter(tuple(draw_bytes(word)) for text in texts for word in split_text(text))
+    merges: list[tuple[str, str]] = []
+    while len(vocab) < vocab_size:
+        counts: Counter[tuple[str, str]] = Counter()
+        for word, count in words.items():
+            for left, right in pairwise(word):
+                counts[left, right] += count
+        if not counts:
+            break
+        most = max(counts.values())
+        best = [pair for pair, count in counts.items() if count == most]
+        if tie == "smallest":
+            pair = min(best, key=lambda pair: [vocab[token] for token in pair])
+        else:
+            pair = max(best, key=lambda pair: [drawn_to_bytes(token) for token in pair])
+        merges.append(pair)
+        vocab.setdefault("".join(pair), len(vocab))
+        words = Counter({_join(word, pair): count for word, count in words.items()})
+    return BPE(vocab=vocab, merges=merges, special_tokens=tuple(special_tokens))
+
+
+def reference_encode(bpe: BPE, text: str) -> list[int]:
+    """Encode `text` by applying, in each pre-token, the earliest learned merge until none fits."""
+    rank = {pair: place for place, pair in enumerate(bpe.merges)}
+    ids: list[int] = []
+    for piece in split_text(text):
+        word = tuple(draw_bytes(piece))
+        while True:
+            known = [pair for pair in pairwise(word) if pair in rank]
+            if not known:
+                break
+            word = _join(word, min(known, key=lambda pair: rank[pair]))
+        ids += [bpe.vocab[token] for token in word]
+    return ids
+
+
+def _join(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """Join each occurrence of `pair` in `word`, from left to right."""
+    joined: list[str] = []
+    place = 0
+    while place < len(word):
+        if word[place : place + 2] == pair:
+            joined.append(pair[0] + pair[1])
+            place += 2
+        else:
+            joined.append(word[place])
+            place += 1
+    return tuple(joined)

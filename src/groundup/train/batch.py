@@ -1,0 +1,120 @@
+"""What flows through the one loop: batches in, a loss out, from a stream that can be resumed.
+
+Every training stage is these three things and nothing else. Pre-training and fine-tuning use
+`Batch` as it is; pair and rollout stages bring a dataclass of their own that wraps one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol, Self, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of tokens, each row one or several documents packed side by side.
+
+    `weights` says how much each target counts: 0 is not trained on. Tokens of different
+    `segment_ids` never see each other; segments are numbered over the whole batch, so a number
+    names one sequence. Padding has segment -1 and weight 0. `position_ids` restart at 0 in each
+    segment.
+    """
+
+    input_ids: Int[Tensor, "rows time"]
+    targets: Int[Tensor, "rows time"]
+    weights: Float[Tensor, "rows time"]
+    position_ids: Int[Tensor, "rows time"]
+    segment_ids: Int[Tensor, "rows time"]
+
+    @property
+    def weight(self) -> float:
+        """The sum of the weights, known before any forward pass: what `fit` divides by."""
+        return float(self.weights.sum())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens the model reads, padding left out."""
+        return int((self.segment_ids >= 0).sum())
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    @classmethod
+    def of(cls, input_ids: Int[Tensor, "rows time"]) -> Batch:
+        """Plain rows of one document each, for a forward pass without a loss."""
+        rows, time = input_ids.shape
+        positions = torch.arange(time, device=input_ids.device).expand(rows, time)
+        numbers = torch.arange(rows, device=input_ids.device)[:, None].expand(rows, time)
+        zeros = torch.zeros_like(input_ids)
+        return cls(input_ids, zeros, zeros.float(), positions, numbers)
+
+
+class TrainingBatch(Protocol):
+    """What `fit` needs to know of a batch, of whatever kind."""
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def tokens(self) -> int: ...
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+B = TypeVar("B", bound=TrainingBatch)
+B_co = TypeVar("B_co", bound=TrainingBatch, covariant=True)
+B_contra = TypeVar("B_contra", bound=TrainingBatch, contravariant=True)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`total` is a sum whose terms the batch has weighted already; never a mean.
+
+    Averaging averages gives short rows more say than long ones, a well-known error, so the mean
+    is taken once, by `fit`, over everything that one optimizer step saw. `metrics` are
+    (sum, count) pairs for the same reason.
+    """
+
+    total: Float[Tensor, ""]
+    weight: float
+    metrics: Mapping[str, tuple[float, float]]
+
+
+class LossFunction(Protocol[B_contra]):
+    def __call__(self, model: nn.Module, batch: B_contra) -> Loss: ...
+
+
+class Stream(Protocol[B_co]):
+    """Where batches come from.
+
+    A data stream is a pure function of (seed, step): its `state` is empty, any step may be saved.
+    A rollout stream depends on the live model and can be saved only between rollouts.
+    """
+
+    def at(self, step: int, model: nn.Module) -> Sequence[B_co]:
+        """The micro-batches of one optimizer step."""
+        ...
+
+    def can_save(self, step: int) -> bool: ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class DataStream:
+    """The part of `Stream` that every pure data stream shares: nothing to save."""
+
+    def can_save(self, step: int) -> bool:
+        return True
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        assert not state, "a data stream is a pure function of (seed, step)"

@@ -1,0 +1,134 @@
+"""Checkpoints that a power cut cannot harm.
+
+A checkpoint is written into a new directory, every file is synced, then one rename commits it:
+before the rename it does not exist, after it it is whole. `manifest.json` holds the SHA-256 of each
+file, so bytes that changed later are noticed and the checkpoint before is used. Tensors are
+safetensors; nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from groundup.errors import UserError
+from groundup.train.run import file_hash, sync_folder, write_json
+
+# Two, so that one whose bytes went bad leaves another.
+KEPT = 2
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after `step` optimizer steps."""
+
+    step: int
+    counters: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+
+
+def save(
+    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], counters: dict[str, Any]
+) -> Path:
+    """Commit `folder`/step-N, one safetensors file for each entry of `tensors`, and drop old ones.
+
+    Raises `UserError` when the disk is too full; the checkpoints before stay as they were.
+    """
+    final = folder / f"step-{step}"
+    folder.mkdir(parents=True, exist_ok=True)
+    need = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
+    require_space(folder, need, f"a checkpoint at step {step}", newest(folder))
+    partial = folder / f".step-{step}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        files = {}
+        for name, group in tensors.items():
+            path = partial / f"{name}.safetensors"
+            save_file({k: t.detach().contiguous() for k, t in group.items()}, path)
+            _sync_file(path)
+            files[path.name] = {"sha256": file_hash(path), "bytes": path.stat().st_size}
+        manifest = {"schema": SCHEMA, "step": step, "counters": counters, "files": files}
+        write_json(partial / "manifest.json", manifest)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(
+            f"writing a checkpoint at step {step} into {folder} failed ({error.strerror}); "
+            f"{_standing(newest(folder))}; make room and start the same command again"
+        ) from error
+    shutil.rmtree(final, ignore_errors=True)
+    os.rename(partial, final)
+    sync_folder(folder)
+    for old in steps(folder)[:-KEPT]:
+        shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
+    return final
+
+
+def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint whose every byte is as it was written, or None."""
+    for step in reversed(steps(folder)):
+        path = folder / f"step-{step}"
+        fault = _fault(path)
+        if fault is None:
+            manifest = json.loads((path / "manifest.json").read_text())
+            tensors = {Path(name).stem: load_file(path / name) for name in manifest["files"]}
+            return Checkpoint(step, manifest["counters"], tensors)
+        say(f"checkpoint {path} is damaged ({fault}); trying the one before it")
+        shutil.rmtree(path)
+    return None
+
+
+def steps(folder: Path) -> list[int]:
+    """The committed checkpoints, oldest first."""
+    names = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def newest(folder: Path) -> int | None:
+    found = steps(folder)
+    return found[-1] if found else None
+
+
+def require_space(folder: Path, need: int, what: str, last_good: int | None) -> None:
+    """Refuse before writing what would not fit; a tenth is left for everybody else."""
+    free = shutil.disk_usage(folder).free
+    if free < need * 1.1:
+        raise UserError(
+            f"{what} needs {need * 1.1 / 1e6:,.0f} MB and the disk of {folder} has "
+            f"{free / 1e6:,.0f} MB free; {_standing(last_good)}; "
+            "make room and start the same command again"
+        )
+
+
+def _standing(last_good: int | None) -> str:
+    if last_good is None:
+        return "no checkpoint has been written yet"
+    return f"the checkpoint at step {last_good} is untouched"
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return "manifest.json cannot be read"
+    for name, facts in manifest["files"].items():
+        file = path / name
+        if not file.exists():
+            return f"{name} is missing"
+        if file.stat().st_size != facts["bytes"] or file_hash(file) != facts["sha256"]:
+            return f"the bytes of {name} changed"
+    return None
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

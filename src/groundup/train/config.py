@@ -1,0 +1,68 @@
+"""The settings that every training stage shares. Torch-free, so that --help answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+DType = Literal["auto", "float32", "bfloat16"]
+
+# glibc hands large blocks back to the kernel after every step and page-faults them in again at the
+# next; these keep the pages (8 % of a step). They are read before Python starts.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+class StageConfig(BaseModel):
+    """What every stage has: a folder to write and a seed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    out: Path = Field(description="folder this run writes")
+    seed: int = Field(0, ge=0, description="seed of everything random in this run")
+
+
+class TrainingConfig(StageConfig):
+    """What every training stage has. 'auto' is resolved once and written to plan.json."""
+
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="how long training may take here; sets the steps when they are unset",
+    )
+    steps: int | None = Field(None, ge=1, description="optimizer steps (default: from minutes)")
+    epochs: float = Field(
+        1.0, gt=0, description="passes over the data when neither steps nor minutes say"
+    )
+    rows: int = Field(32, ge=1, description="rows of one context each in an optimizer step")
+    micro_rows: int = Field(8, ge=1, description="rows in one forward and backward pass")
+    optimizer: Literal["muon", "adamw"] = Field(
+        "muon", description="what trains the matrices; AdamW trains the rest either way"
+    )
+    learning_rate: float = Field(0.01, gt=0, description="peak learning rate of the matrices")
+    embedding_learning_rate: float = Field(
+        0.006, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    warmup: float = Field(0.02, ge=0, le=1, description="share of the steps spent warming up")
+    decay: float = Field(0.5, ge=0, le=1, description="share of the steps spent decaying to zero")
+    evaluations: int = Field(4, ge=1, description="how often held-out text is measured on the way")
+    gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm let through")
+    save_every: int | None = Field(
+        None, ge=1, description="steps between checkpoints (default: about once a minute)"
+    )
+    device: Device = Field("auto", description="where to compute")
+    dtype: DType = Field("auto", description="compute type; bfloat16 where the processor has it")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="compile the blocks (auto: with a C++ compiler and over 5 minutes)"
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads (default: all cores)")
+    allow_inexact_resume: bool = Field(
+        False, description="continue although torch, threads, dtype or compile mode changed"
+    )

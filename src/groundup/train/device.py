@@ -1,0 +1,192 @@
+"""All that groundup knows of hardware: what this machine is, how fast, and how to use it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, cast
+
+import torch
+from torch import nn
+
+from groundup.errors import UserError
+from groundup.train.config import TrainingConfig
+from groundup.train.loss import compile_chunks
+
+# Compiling costs up to half a minute of a cold cache; a shorter run would not earn it back.
+COMPILE_FROM_MINUTES = 5.0
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How a run computes. Part of its plan: results are the same bits only while it is the same."""
+
+    device: str
+    dtype: Literal["float32", "bfloat16"]
+    attention: Literal["matmul", "fused"]
+    compile: bool
+    threads: int
+    torch_version: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return torch.float32 if self.dtype == "float32" else torch.bfloat16
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a few seconds of matrix products say about this machine."""
+
+    cores: int
+    memory_bytes: int
+    float32_flops: float
+    bfloat16_flops: float
+
+    def peak(self, dtype: str) -> float:
+        return self.bfloat16_flops if dtype == "bfloat16" else self.float32_flops
+
+
+def resolve(config: TrainingConfig, minutes: float | None) -> Compute:
+    """Turn every 'auto' into a fact about this machine."""
+    device = _device(config.device)
+    dtype = config.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if has_fast_bfloat16(device) else "float32"
+    long_enough = minutes is None or minutes >= COMPILE_FROM_MINUTES
+    compiles = config.compile == "on" or (config.compile == "auto" and long_enough)
+    if compiles and not has_compiler():
+        if config.compile == "on":
+            raise UserError(
+                "compile='on' needs a C++ compiler and none is on the PATH; "
+                "install g++ or clang, or use compile='auto'"
+            )
+        compiles = False
+    return Compute(
+        device=device,
+        dtype=dtype,
+        attention="matmul" if device == "cpu" else "fused",
+        compile=compiles,
+        threads=config.threads or os.cpu_count() or 1,
+        torch_version=torch.__version__,
+    )
+
+
+class Prepared(Protocol):
+    """What a model offers so that it can be put to work on a device."""
+
+    def set_attention(self, path: Literal["matmul", "fused"]) -> None: ...
+
+    def compile_blocks(self) -> None: ...
+
+
+def prepare(model: nn.Module, compute: Compute) -> None:
+    """Put `model` on its device and type, and compile what the plan says is compiled."""
+    torch.set_num_threads(compute.threads)
+    model.to(device=torch.device(compute.device), dtype=compute.torch_dtype)
+    prepared = cast(Prepared, model)
+    prepared.set_attention(compute.attention)
+    compile_chunks(compute.compile)
+    if compute.compile:
+        prepared.compile_blocks()
+
+
+def refuse_inexact(planned: Compute, now: Compute, allowed: bool) -> None:
+    """A resumed run must compute as the begun one did, or say aloud that it does not."""
+    if allowed:
+        return
+    for name, was in asdict(planned).items():
+        value = getattr(now, name)
+        if was != value:
+            raise UserError(
+                f"this run was planned with {name}={was} and would continue with {name}={value}, "
+                "which does not give the same bits; restore it or pass --allow-inexact-resume"
+            )
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether bf16 matrix products run in hardware; emulated ones are slower than float32."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "mps":
+        return False
+    # What the kernels ask themselves: AVX512-BF16, AMX or Arm's bf16 instructions.
+    return any(flag in _cpu_flags() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def has_compiler() -> bool:
+    chosen = os.environ.get("CXX")
+    return any(shutil.which(name) for name in (chosen, "g++", "clang++", "c++") if name)
+
+
+def measure(seconds: float = 0.3, size: int = 1024) -> Machine:
+    """Matrix-multiply peaks of the CPU in float32 and bfloat16, in FLOP/s."""
+    return Machine(
+        cores=os.cpu_count() or 1,
+        memory_bytes=available_memory(),
+        float32_flops=matmul_peak("cpu", torch.float32, seconds, size),
+        bfloat16_flops=matmul_peak("cpu", torch.bfloat16, seconds, size),
+    )
+
+
+def matmul_peak(device: str, dtype: torch.dtype, seconds: float = 0.3, size: int = 1024) -> float:
+    """The best FLOP/s of a square matrix product, over tries that last `seconds` together."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    best, spent = float("inf"), 0.0
+    a @ a
+    while spent < seconds:
+        start = time.perf_counter()
+        a @ a
+        if device == "cuda":
+            torch.cuda.synchronize()
+        taken = time.perf_counter() - start
+        best, spent = min(best, taken), spent + taken
+    return 2 * size**3 / best
+
+
+def available_memory() -> int:
+    """Bytes that a new process may use now."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            facts = dict(line.split(":") for line in file)
+        return int(facts["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def require_memory(need: int, what: str, remedy: str) -> None:
+    """Refuse a plan that would not fit, before anything is allocated."""
+    free = available_memory()
+    if need > free:
+        raise UserError(
+            f"{what} needs about {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
+            f"{remedy}"
+        )
+
+
+def _device(wanted: str) -> str:
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available[wanted]:
+        raise UserError(f"device={wanted!r} is not available on this machine; use device='auto'")
+    return wanted
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(("flags", "Features")):
+                    return frozenset(line.split(":")[1].split())
+    except OSError:
+        pass
+    return frozenset()

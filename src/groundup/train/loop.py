@@ -1,0 +1,232 @@
+"""The training loop: the only one.
+
+    for each step:  batches from the stream  ->  loss  ->  gradients  ->  one update
+
+A stage is a stream of batches and a loss; everything a run owes its owner is done here, once:
+resuming with the same bits, stopping before a bad gradient touches the weights, saving, logging,
+leaving in good order on Ctrl-C.
+
+Bits are the same because nothing random outlives a step: the global generator is seeded afresh from
+(seed, step), data streams are pure functions of the step, and the rest is in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.errors import UserError
+from groundup.train import checkpoint
+from groundup.train.batch import B, Loss, LossFunction, Stream
+from groundup.train.optim import Optimizer
+from groundup.train.progress import Bar, say
+from groundup.train.run import Run
+from groundup.train.schedule import Schedule
+
+# One bad step may be a freak of the data; this many in a row are a diverged run.
+BAD_STEPS_ALLOWED = 5
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """When `fit` does what, in steps, and the constants it reports with."""
+
+    schedule: Schedule
+    gradient_clip: float
+    save_every: int
+    seed: int
+    flops_per_token: float
+    peak_flops: float
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C: the run was saved and can go on."""
+
+
+class _Bad(Exception):
+    """A loss or gradient that is not finite."""
+
+
+def fit(
+    model: nn.Module,
+    stream: Stream[B],
+    loss: LossFunction[B],
+    optimizer: Optimizer,
+    run: Run,
+    rhythm: Rhythm,
+    observe: Callable[[int, bool], None] = lambda step, last: None,
+) -> None:
+    """Train `model` until the schedule ends, from the newest checkpoint in `run` if there is one.
+
+    `observe(step, last)` is called after each step with the number of steps done, to evaluate or to
+    sample; it must leave weights and generators alone. Raises `Interrupted` after saving on
+    Ctrl-C, and `UserError` when the loss stays non-finite or the disk is full.
+    """
+    steps, folder = rhythm.schedule.steps, run.folder / "checkpoints"
+    start, tokens, bad = _resume(run, stream, optimizer)
+    saved = start
+    model.train()
+    with _stop_signal() as stopped, Bar(run.stage, steps, start) as bar:
+        for step in range(start, steps):
+            begun = time.perf_counter()
+            torch.manual_seed(step_seed(rhythm.seed, step))
+            try:
+                facts = _update(model, stream, loss, optimizer, rhythm, step)
+                bad = 0
+            except _Bad as error:
+                optimizer.clear()
+                bad += 1
+                facts = {"skipped": str(error), "tokens": 0}
+                if bad >= BAD_STEPS_ALLOWED:
+                    raise UserError(_diverged(run, step, str(error))) from None
+            done = step + 1
+            read, seconds = facts.pop("tokens"), time.perf_counter() - begun
+            tokens += read
+            _log(run, rhythm, done, tokens, read, seconds, facts)
+            bar.advance(done, facts.get("loss", math.nan), read / seconds)
+            observe(done, done == steps)
+            due = done % rhythm.save_every == 0 or stopped()
+            if due and done < steps and stream.can_save(done):
+                _save(run, done, stream, optimizer, tokens, bad)
+                saved = done
+            if stopped() and done < steps:
+                raise Interrupted(
+                    f"stopped; saved at step {saved} of {steps} in {folder}. "
+                    "The same command continues from there."
+                )
+    model.eval()
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed for everything random inside one step; neighbours are unrelated."""
+    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _update(
+    model: nn.Module,
+    stream: Stream[B],
+    loss: LossFunction[B],
+    optimizer: Optimizer,
+    rhythm: Rhythm,
+    step: int,
+) -> dict[str, Any]:
+    """One optimizer step; the facts it should be remembered by."""
+    device = next(model.parameters()).device
+    batches = stream.at(step, model)
+    # The whole step's weight is known before its first forward pass: a mean is taken once.
+    weight = sum(batch.weight for batch in batches)
+    if weight <= 0:
+        raise _Bad("no token of this step is trained on")
+    sums: dict[str, tuple[float, float]] = {}
+    for batch in batches:
+        result = loss(model, batch.to(device))
+        if not math.isfinite(float(result.total.detach())):
+            raise _Bad(f"the loss is {float(result.total.detach())}")
+        (result.total / weight).backward()  # type: ignore[no-untyped-call]
+        _add(sums, result)
+    norm = optimizer.gradient_norm()
+    if not math.isfinite(float(norm)):
+        raise _Bad(f"the gradient norm is {float(norm)}")
+    optimizer.clip(norm, rhythm.gradient_clip)
+    scale = rhythm.schedule(step)
+    optimizer.step(scale)
+    return {
+        **{name: total / max(count, 1e-9) for name, (total, count) in sums.items()},
+        "learning_rate": optimizer.rates.matrices * scale,
+        "gradient_norm": float(norm),
+        "tokens": sum(batch.tokens for batch in batches),
+    }
+
+
+def _add(sums: dict[str, tuple[float, float]], result: Loss) -> None:
+    for name, (total, count) in result.metrics.items():
+        before = sums.get(name, (0.0, 0.0))
+        sums[name] = (before[0] + total, before[1] + count)
+
+
+def _log(
+    run: Run,
+    rhythm: Rhythm,
+    step: int,
+    tokens: int,
+    read: int,
+    seconds: float,
+    facts: dict[str, Any],
+) -> None:
+    flops = read / seconds * rhythm.flops_per_token
+    run.log(
+        "metrics.jsonl",
+        kind="train",
+        step=step,
+        tokens=tokens,
+        **facts,
+        seconds=seconds,
+        tokens_per_second=read / seconds,
+        flops_per_second=flops,
+        peak_share=flops / rhythm.peak_flops,
+    )
+    run.heartbeat(step=step, steps=rhythm.schedule.steps)
+
+
+def _resume(run: Run, stream: Stream[B], optimizer: Optimizer) -> tuple[int, int, int]:
+    found = checkpoint.load_newest(run.folder / "checkpoints", say)
+    run.cut_back(found.step if found else 0)
+    if found is None:
+        return 0, 0, 0
+    optimizer.restore(found.tensors["model"], found.tensors["optimizer"])
+    stream.restore(found.tensors["stream"])
+    say(f"{run.stage}: continuing from step {found.step}")
+    return found.step, found.counters["tokens"], found.counters["bad"]
+
+
+def _save(
+    run: Run, step: int, stream: Stream[B], optimizer: Optimizer, tokens: int, bad: int
+) -> None:
+    tensors: dict[str, dict[str, Tensor]] = {
+        "model": {name: master.detach() for name, master in optimizer.masters.items()},
+        "optimizer": optimizer.state(),
+        "stream": stream.state(),
+    }
+    checkpoint.save(run.folder / "checkpoints", step, tensors, {"tokens": tokens, "bad": bad})
+
+
+def _diverged(run: Run, step: int, what: str) -> str:
+    return (
+        f"{run.stage} ended at step {step}: {what}, {BAD_STEPS_ALLOWED} times in a row. The weights "
+        f"were not touched by these steps. Start again with a lower learning rate or another --out; "
+        f"{run.folder / 'metrics.jsonl'} shows where it began"
+    )
+
+
+@contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C into a question the loop asks between steps; a second Ctrl-C ends at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        say("stopping after this step, to save …")
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not the main thread: whoever started it handles signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,131 @@
+"""Next-token cross-entropy that never holds the logits of a whole batch.
+
+    loss = - sum_t weight_t * log softmax(head @ hidden_t)[target_t]
+
+With a vocabulary of 8,192 the logits of 2,048 tokens weigh more than all activations of a small
+model. So the head is applied chunk by chunk. The gradient of a chunk's logits,
+
+    d loss / d logits_t = weight_t * (softmax(logits_t) - onehot(target_t)),
+
+is known as soon as its logits are, because the weights are: it is turned at once into the gradients
+of hidden states and head, and the logits are forgotten. Chunks stay in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from groundup.train.batch import Batch, Loss
+
+# 512 rows of 8,192 bf16 logits are 8 MB: they stay in a laptop's last-level cache.
+CHUNK = 512
+
+
+class HeadedModel(Protocol):
+    """A model whose hidden states and output head are separate, so that a loss may choose."""
+
+    @property
+    def head(self) -> Float[Tensor, "vocab width"]: ...
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "rows time width"]: ...
+
+
+def _chunk_loss(
+    logits: Float[Tensor, "chunk vocab"],
+    targets: Int[Tensor, " chunk"],
+    weights: Float[Tensor, " chunk"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, "chunk vocab"]]:
+    """The weighted loss of a chunk and its gradient with respect to the logits."""
+    logits32 = logits.float()
+    shifted = logits32 - logits32.amax(-1, keepdim=True)
+    exponentials = shifted.exp()
+    normaliser = exponentials.sum(-1, keepdim=True)
+    loss = (normaliser.log() - shifted.gather(-1, targets[:, None]))[:, 0] @ weights
+    gradient = exponentials * (weights[:, None] / normaliser)
+    gradient.scatter_add_(-1, targets[:, None], -weights[:, None])
+    return loss, gradient.to(logits.dtype)
+
+
+_ChunkLoss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+_full_chunk_loss: _ChunkLoss = _chunk_loss
+
+
+def compile_chunks(on: bool) -> None:
+    """Let inductor fuse a full chunk's exponentials and sums into one pass over the logits.
+
+    A process-wide switch, set by every stage when it starts, so that a stage computes the same bits
+    whether or not another ran before it in the same process.
+    """
+    global _full_chunk_loss
+    _full_chunk_loss = torch.compile(_chunk_loss, dynamic=False) if on else _chunk_loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of `hidden @ head.T`, with gradients made in the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        training = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        hidden_gradient = torch.empty_like(hidden) if training else None
+        # Summed over chunks in float32: bf16 sums would lose the small terms.
+        head_gradient = torch.zeros_like(head, dtype=torch.float32) if training else None
+        for start in range(0, hidden.shape[0], CHUNK):
+            part = slice(start, start + CHUNK)
+            logits = hidden[part] @ head.T
+            # The last, shorter chunk would be compiled anew for every length it ever has.
+            chunk_loss = _full_chunk_loss if logits.shape[0] == CHUNK else _chunk_loss
+            loss, gradient = chunk_loss(logits, targets[part], weights[part])
+            total += loss
+            if hidden_gradient is not None and head_gradient is not None:
+                hidden_gradient[part] = gradient @ head
+                head_gradient += gradient.T @ hidden[part]
+        if head_gradient is not None:
+            ctx.save_for_backward(hidden_gradient, head_gradient.to(head.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> Any:
+        hidden_gradient, head_gradient = ctx.saved_tensors
+        return (
+            hidden_gradient * scale.to(hidden_gradient.dtype),
+            head_gradient * scale.to(head_gradient.dtype),
+            None,
+            None,
+        )
+
+
+def linear_cross_entropy(
+    hidden: Float[Tensor, "tokens width"],
+    head: Float[Tensor, "vocab width"],
+    targets: Int[Tensor, " tokens"],
+    weights: Float[Tensor, " tokens"],
+) -> Float[Tensor, ""]:
+    """Weighted sum of next-token losses in nats. Tokens of weight 0 cost no head at all."""
+    trained = weights.nonzero()[:, 0]
+    if trained.shape[0] < weights.shape[0]:
+        hidden, targets, weights = hidden[trained], targets[trained], weights[trained]
+    total = _LinearCrossEntropy.apply(hidden, head, targets, weights)  # type: ignore[no-untyped-call]
+    return cast(Tensor, total)
+
+
+def next_token_loss(model: nn.Module, batch: Batch) -> Loss:
+    """The loss of pre-training and of supervised fine-tuning alike."""
+    headed = cast(HeadedModel, model)
+    hidden = headed(batch)
+    total = linear_cross_entropy(
+        hidden.flatten(0, 1), headed.head, batch.targets.flatten(), batch.weights.flatten()
+    )
+    weight = batch.weight
+    return Loss(total, weight, {"loss": (float(total.detach()), weight)})

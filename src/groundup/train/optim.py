@@ -1,0 +1,193 @@
+"""One optimizer object: Muon for the matrices of the blocks, AdamW for everything else.
+
+Muon (Jordan et al. 2024) replaces a matrix's momentum M = U S V^T by U V^T, so that every
+direction the gradient has is followed equally far. U V^T comes from a few Newton-Schulz steps,
+matrix products alone, which is why it suits the hardware. Embeddings and gains are not linear maps
+between activations and stay with AdamW (Loshchilov & Hutter 2019).
+
+The model may compute in bf16; weights are kept in float32 here ("masters"), gradients are summed in
+float32, and after every step the model receives the rounded masters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+# Quintic Newton-Schulz coefficients of Jordan et al. 2024: the steepest slope at zero such that
+# five steps bring every singular value in (0, 1] close to 1.
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
+
+
+def orthogonalise(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
+    """The nearest (semi-)orthogonal matrix to each, roughly: singular values within 0.7 to 1.2.
+
+    X <- a X + (b G + c G^2) X with G = X X^T, in bf16, which is precise enough for a direction.
+    """
+    a, b, c = _QUINTIC
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates and decay at the top of the schedule."""
+
+    # Muon's step is scaled by 0.2 sqrt(max(rows, columns)), the size of a typical AdamW step
+    # (Liu et al. 2025, Moonlight, section 2.2), so both rates live on one scale.
+    matrices: float
+    embeddings: float
+    gains: float
+    weight_decay: float = 0.0
+    momentum: float = 0.95
+    # The second moment is forgotten faster than torch's 0.999, as all large pre-training does.
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+class Optimizer:
+    """Masters, float32 gradient sums, and the update. State is keyed by parameter name."""
+
+    def __init__(self, model: nn.Module, rates: Rates, *, muon: bool = True) -> None:
+        self.rates = rates
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.masters = {
+            name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_()
+            for name, p in self.parameters.items()
+        }
+        matrices = [n for n in self.masters if _is_block_matrix(n, self.masters[n])]
+        self.muon_names = matrices if muon else []
+        self.momenta = {name: torch.zeros_like(self.masters[name]) for name in self.muon_names}
+        self.adamw = torch.optim.AdamW(
+            [
+                {"params": [self.masters[n] for n in names], "lr": rate, "base": rate}
+                for names, rate in self._adamw_groups()
+            ],
+            betas=rates.betas,
+            weight_decay=rates.weight_decay,
+            fused=True,
+        )
+        self._hooks = [
+            p.register_post_accumulate_grad_hook(self._collector(name))  # type: ignore[no-untyped-call]
+            for name, p in self.parameters.items()
+            if p is not self.masters[name]
+        ]
+
+    def _adamw_groups(self) -> Iterator[tuple[list[str], float]]:
+        rest = {n: p for n, p in self.masters.items() if n not in self.momenta}
+        matrices = [n for n, p in rest.items() if _is_block_matrix(n, p)]
+        embeddings = [n for n in rest if _is_embedding(n)]
+        gains = [n for n in rest if n not in matrices and n not in embeddings]
+        kinds = (matrices, self.rates.matrices), (embeddings, self.rates.embeddings)
+        for names, rate in (*kinds, (gains, self.rates.gains)):
+            if names:
+                yield names, rate
+
+    def _collector(self, name: str) -> Callable[[Tensor], None]:
+        master = self.masters[name]
+
+        def collect(parameter: Tensor) -> None:
+            """Move a bf16 gradient into the float32 sum as soon as backward has made it."""
+            assert parameter.grad is not None
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad += parameter.grad
+            parameter.grad = None
+
+        return collect
+
+    def gradient_norm(self) -> Float[Tensor, ""]:
+        gradients = [m.grad for m in self.masters.values() if m.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def clip(self, norm: Float[Tensor, ""], limit: float) -> None:
+        """Scale all gradients so that their common norm is at most `limit`."""
+        torch.nn.utils.clip_grads_with_norm_(list(self.masters.values()), limit, norm)
+
+    def step(self, scale: float) -> None:
+        """Update masters with all rates times `scale`, hand them to the model, clear gradients."""
+        with torch.no_grad():
+            self._muon_step(self.rates.matrices * scale)
+            for group in self.adamw.param_groups:
+                group["lr"] = group["base"] * scale
+            self.adamw.step()
+            for name, parameter in self.parameters.items():
+                if parameter is not self.masters[name]:
+                    parameter.copy_(self.masters[name])
+        self.clear()
+
+    def _muon_step(self, rate: float) -> None:
+        by_shape: dict[torch.Size, list[str]] = {}
+        for name in self.muon_names:
+            if self.masters[name].grad is not None:
+                by_shape.setdefault(self.masters[name].shape, []).append(name)
+        for shape, names in by_shape.items():
+            updates = torch.stack([self._nesterov(name) for name in names])
+            step = rate * 0.2 * max(shape) ** 0.5
+            for name, direction in zip(names, orthogonalise(updates), strict=True):
+                master = self.masters[name]
+                master.mul_(1 - rate * self.rates.weight_decay)
+                master.add_(direction, alpha=-step)
+
+    def _nesterov(self, name: str) -> Tensor:
+        gradient, momentum = self.masters[name].grad, self.rates.momentum
+        assert gradient is not None
+        buffer = self.momenta[name].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(buffer, momentum)
+
+    def hand_over(self, model: nn.Module) -> None:
+        """Turn `model` into float32 with the masters' exact values, ready to be saved."""
+        model.float()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in self.masters:
+                    parameter.copy_(self.masters[name])
+
+    def clear(self) -> None:
+        for master in self.masters.values():
+            master.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything a resumed run needs, beside the masters."""
+        state = {f"momentum/{name}": buffer for name, buffer in self.momenta.items()}
+        for name, master in self.masters.items():
+            for key, value in self.adamw.state.get(master, {}).items():
+                state[f"{key}/{name}"] = value
+        return state
+
+    def restore(self, masters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+        """Continue exactly where `masters` and `state` were saved."""
+        with torch.no_grad():
+            for name, master in self.masters.items():
+                master.copy_(masters[name])
+                self.parameters[name].copy_(master)
+            for name, buffer in self.momenta.items():
+                buffer.copy_(state[f"momentum/{name}"])
+        for name, master in self.masters.items():
+            saved = {
+                key: state[f"{key}/{name}"].clone()
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}/{name}" in state
+            }
+            if saved:
+                self.adamw.state[master] = saved
+
+
+def _is_embedding(name: str) -> bool:
+    return "embed_tokens" in name or "lm_head" in name
+
+
+def _is_block_matrix(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim == 2 and not _is_embedding(name)

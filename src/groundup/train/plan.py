@@ -1,0 +1,122 @@
+"""A training run's plan: everything derived, resolved once, with the reason for each value.
+
+The first start writes it to plan.json; every later start reads it and measures nothing, so that a
+budget of minutes never becomes a check of the clock and a resumed run takes the very same steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from groundup.train.config import TrainingConfig
+from groundup.train.device import Compute, matmul_peak
+from groundup.train.optim import Rates
+from groundup.train.schedule import Schedule
+
+# Training takes this share of a stage's minutes; evaluations, samples and saves take the rest.
+TRAINING_SHARE = 0.92
+# A step is saved about this often: what a kill may cost.
+SAVE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What `fit` will do and why."""
+
+    steps: int
+    warmup_steps: int
+    decay_steps: int
+    save_every: int
+    evaluate_every: int
+    tokens_per_step: int
+    rates: Rates
+    muon: bool
+    gradient_clip: float
+    compute: Compute
+    parameters: int
+    flops_per_token: float
+    peak_flops: float
+    tokens_per_second: float | None
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.steps, self.warmup_steps, self.decay_steps)
+
+    def to_json(self) -> dict[str, Any]:
+        plan: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return plan
+
+    @classmethod
+    def from_json(cls, plan: dict[str, Any]) -> TrainPlan:
+        known = {name: plan[name] for name in cls.__dataclass_fields__}
+        return _ADAPTER.validate_python(known)
+
+
+_ADAPTER = TypeAdapter(TrainPlan)
+
+
+def resolved(
+    config: TrainingConfig,
+    compute: Compute,
+    *,
+    context: int,
+    rows_per_epoch: int,
+    tokens_per_second: float | None,
+    parameters: int,
+    flops_per_token: float,
+    reasons: dict[str, str],
+) -> TrainPlan:
+    """Fill in every value that follows from the settings and the measured speed."""
+    tokens_per_step = config.rows * context
+    steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second)
+    save_every, evaluate_every = config.save_every, max(1, -(-steps // config.evaluations))
+    reasons = reasons | {"steps": why}
+    if save_every is None:
+        seconds_per_step = tokens_per_step / tokens_per_second if tokens_per_second else 1.0
+        save_every = max(1, round(SAVE_SECONDS / seconds_per_step))
+        reasons |= {"save_every": "about once a minute; change with --save-every"}
+    return TrainPlan(
+        steps=steps,
+        warmup_steps=round(steps * config.warmup),
+        decay_steps=round(steps * config.decay),
+        save_every=save_every,
+        evaluate_every=evaluate_every,
+        tokens_per_step=tokens_per_step,
+        rates=Rates(
+            matrices=config.learning_rate,
+            embeddings=config.embedding_learning_rate,
+            gains=config.embedding_learning_rate,
+            weight_decay=config.weight_decay,
+        ),
+        muon=config.optimizer == "muon",
+        gradient_clip=config.gradient_clip,
+        compute=compute,
+        parameters=parameters,
+        flops_per_token=flops_per_token,
+        peak_flops=matmul_peak(compute.device, compute.torch_dtype),
+        tokens_per_second=tokens_per_second,
+        reasons=reasons,
+    )
+
+
+def _steps(
+    config: TrainingConfig,
+    tokens_per_step: int,
+    rows_per_epoch: int,
+    tokens_per_second: float | None,
+) -> tuple[int, str]:
+    if config.steps is not None:
+        return config.steps, "as given"
+    if config.minutes is not None and tokens_per_second is not None:
+        seconds = config.minutes * 60 * TRAINING_SHARE
+        return max(1, round(seconds * tokens_per_second / tokens_per_step)), (
+            f"{config.minutes:.3g} minutes at {tokens_per_second:,.0f} tokens a second measured "
+            f"here, {tokens_per_step:,} tokens a step; change with --minutes or --steps"
+        )
+    return max(1, round(config.epochs * rows_per_epoch / config.rows)), (
+        f"{config.epochs:g} passes over {rows_per_epoch:,} rows; change with --epochs or --steps"
+    )

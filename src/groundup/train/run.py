@@ -1,0 +1,254 @@
+"""A run folder: one stage's work, its whole story, and who may write to it.
+
+    run.json        what was asked: config, seed, versions, git revision, parents, machine
+    plan.json       what was resolved from it, once
+    metrics.jsonl   one line a step, flushed at once;  samples.jsonl  text on the way
+    status.json     the heartbeat: where it stands
+    checkpoints/    see `checkpoint`
+
+Every start opens the same folder the same way. A finished run is left alone, an interrupted one is
+continued, another run's folder is refused, and so is a second process in the same one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import BaseModel
+
+from groundup.errors import UserError
+
+SCHEMA = 1
+_VERSIONED = ("groundup", "torch", "numpy", "safetensors", "tokenizers")
+# Where a run lies and how it is watched does not change what it computes.
+_FREE_FIELDS = frozenset({"out", "allow_inexact_resume"})
+
+
+class Run:
+    """An open run folder. Use it as a context: the lock is held until it closes."""
+
+    def __init__(self, folder: Path, stage: str, lock: IO[str]) -> None:
+        self.folder, self.stage, self._lock = folder, stage, lock
+        self._files: dict[str, IO[str]] = {}
+        self._last_beat = 0.0
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        stage: str,
+        config: BaseModel,
+        parents: Mapping[str, Path] | None = None,
+    ) -> Run:
+        """Create `folder` for this config, or continue it if it was begun with the same one."""
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file, but a run needs a folder; choose another --out")
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / "run.json").exists():
+            left = [path.name for path in folder.iterdir() if path.name != ".lock"]
+            if left:
+                raise UserError(
+                    f"{folder} already holds other files ({left[0]}, …) and no run.json; "
+                    "choose another --out or empty it yourself"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        run = cls(folder, stage, lock_folder(folder))
+        wanted = _description(stage, config, parents or {})
+        if (folder / "run.json").exists():
+            _require_same(folder, json.loads((folder / "run.json").read_text()), wanted)
+        else:
+            write_json(folder / "run.json", wanted)
+        return run
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        self._lock.close()
+
+    @property
+    def finished(self) -> bool:
+        return is_finished(self.folder)
+
+    def finish(self, **facts: Any) -> None:
+        """Say that this stage is done: a later start will skip it."""
+        self.status("finished", **facts)
+
+    def status(self, state: str, **facts: Any) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": now, **facts}
+        write_json(self.folder / "status.json", line, sync=state == "finished")
+
+    def heartbeat(self, **facts: Any) -> None:
+        """Refresh status.json, at most once a second."""
+        if time.monotonic() - self._last_beat > 1.0:
+            self._last_beat = time.monotonic()
+            self.status("running", **facts)
+
+    def plan(self, fresh: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the plan on the first start; on every later one, return what was written."""
+        path = self.folder / "plan.json"
+        if not path.exists():
+            write_json(path, {"schema": SCHEMA, **fresh})
+        plan: dict[str, Any] = json.loads(path.read_text())
+        return plan
+
+    @property
+    def planned(self) -> bool:
+        return (self.folder / "plan.json").exists()
+
+    def log(self, file: str, **values: Any) -> None:
+        """Append a line to metrics.jsonl or samples.jsonl; it is on its way to disk at once."""
+        if file not in self._files:
+            path = self.folder / file
+            self._files[file] = open(path, "a", encoding="utf-8")  # noqa: SIM115 (kept open)
+        self._files[file].write(json.dumps({"schema": SCHEMA, **values}) + "\n")
+        self._files[file].flush()
+
+    def cut_back(self, step: int) -> None:
+        """Forget what was logged after `step`, and a last line that a kill tore."""
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            path = self.folder / name
+            if not path.exists():
+                continue
+            assert name not in self._files, "cut back before logging"
+            kept = [line for line in read_lines(path) if line["step"] <= step]
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            os.replace(partial, path)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the stage in this folder came to its end."""
+    try:
+        state = json.loads((folder / "status.json").read_text())["state"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool(state == "finished")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a .jsonl log; a torn last line, the mark of a kill, is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def write_json(path: Path, value: Mapping[str, Any], *, sync: bool = True) -> None:
+    """Replace `path` as a whole: a reader sees the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_hash(folder: Path) -> str:
+    """One hash for a model, tokenizer or data folder: of the files that make it what it is."""
+    patterns: Iterable[str] = ("*.safetensors", "tokenizer.json", "*/*.jsonl", "*.npy", "*.txt")
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    whole = hashlib.sha256()
+    for path in files:
+        if "checkpoints" not in path.parts:
+            whole.update(f"{path.relative_to(folder)} {file_hash(path)}\n".encode())
+    return whole.hexdigest()
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """Take the folder for this process; the kernel gives it back however the process ends."""
+    file = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115 (open is locked)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise UserError(
+            f"another process is working in {folder}; wait for it to end, or choose another --out"
+        ) from None
+    return file
+
+
+def _description(stage: str, config: BaseModel, parents: Mapping[str, Path]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "stage": stage,
+        "config": config.model_dump(mode="json"),
+        "parents": {
+            name: {
+                "path": str(path),
+                "sha256": folder_hash(path) if path.is_dir() else file_hash(path),
+            }
+            for name, path in parents.items()
+        },
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in _VERSIONED},
+        "git": _git_revision(),
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout this package runs from, if it runs from one."""
+    here = Path(__file__).resolve().parent
+    if not (here.parents[2] / ".git").exists():
+        return None
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or None
+
+
+def _require_same(folder: Path, have: dict[str, Any], want: dict[str, Any]) -> None:
+    if have["stage"] != want["stage"]:
+        raise UserError(
+            f"{folder} holds a {have['stage']} run, not a {want['stage']} run; choose another --out"
+        )
+    for key in sorted(have["config"].keys() | want["config"].keys()):
+        old, new = have["config"].get(key), want["config"].get(key)
+        if key not in _FREE_FIELDS and old != new:
+            raise UserError(
+                f"{folder} was begun with {key}={old!r}, not {key}={new!r}; "
+                "choose another --out, or give the same settings to continue it"
+            )
+    for name, parent in want["parents"].items():
+        if have["parents"].get(name, {}).get("sha256") != parent["sha256"]:
+            raise UserError(
+                f"{folder} was begun from another {name} than {parent['path']} is now; "
+                "choose another --out"
+            )

@@ -1,0 +1,26 @@
+"""The settings of supervised fine-tuning, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from groundup.train.config import TrainingConfig
+
+
+class SFTConfig(TrainingConfig):
+    """Supervised fine-tuning: a model learns to answer in the assistant's role."""
+
+    model: Path = Field(description="folder of the model to start from")
+    data: Path = Field(
+        description="a data-stage folder, or a .jsonl or .parquet file of conversations"
+    )
+    epochs: float = Field(
+        2.0, gt=0, description="passes over the conversations when neither steps nor minutes say"
+    )
+    learning_rate: float = Field(0.002, gt=0, description="peak learning rate of the matrices")
+    embedding_learning_rate: float = Field(
+        0.001, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
+    )
+    decay: float = Field(0.8, ge=0, le=1, description="share of the steps spent decaying to zero")

@@ -1,0 +1,82 @@
+"""Packed scoring against one plain forward pass per item."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.evals.score import score
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.text.packing import Marked
+from groundup.train.batch import Batch
+
+
+def random_model(seed: int) -> CausalLM:
+    """Every weight random: fresh output projections would hide what packing gets wrong."""
+    model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=320, context=64))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.1, 0.2, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> CausalLM:
+    return random_model(0)
+
+
+def alone(model: CausalLM, item: Marked, context: int) -> list[float]:
+    """log softmax of the full logits of this item by itself, at its trained targets."""
+    ids = list(item.ids)[: context + 1]
+    if len(ids) < 2:
+        return []
+    with torch.no_grad():
+        logprobs = model.logits(Batch.of(torch.tensor([ids[:-1]]))).log_softmax(-1)[0]
+    return [float(logprobs[t - 1, ids[t]]) for t in range(1, len(ids)) if item.trained[t]]
+
+
+def random_items(lengths: list[int], seed: int) -> list[Marked]:
+    random = np.random.default_rng(seed)
+    return [
+        Marked(random.integers(0, 320, n).tolist(), (random.random(n) < 0.6).tolist())
+        for n in lengths
+    ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=25), st.integers(0, 99), st.integers(1, 5))
+def test_packed_scores_are_those_of_each_item_alone(
+    lengths: list[int], seed: int, micro_rows: int
+) -> None:
+    model = random_model(seed)
+    items = random_items(lengths, seed)
+    found = score(model, items, context=48, micro_rows=micro_rows)
+    assert len(found) == len(items)
+    for values, item in zip(found, items, strict=True):
+        np.testing.assert_allclose(values, alone(model, item, 48), atol=2e-4)
+
+
+def test_an_item_without_a_target_has_no_scores(model: CausalLM) -> None:
+    items = [Marked([7], [True]), Marked([7, 8], [True, False]), Marked([7, 8], [True, True])]
+    assert [len(values) for values in score(model, items, context=16)] == [0, 0, 1]
+
+
+def test_no_items_give_no_scores(model: CausalLM) -> None:
+    assert score(model, [], context=16) == []
+
+
+def test_what_lies_beyond_the_context_is_left_out(model: CausalLM) -> None:
+    [values] = score(model, [Marked(list(range(40)), [True] * 40)], context=10)
+    assert len(values) == 10
+
+
+def test_training_mode_and_gradients_are_left_alone(model: CausalLM) -> None:
+    model.train()
+    score(model, random_items([12, 7], 0), context=16)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch.testing import assert_close
+
+from groundup.lm.cache import KVCache
+from groundup.lm.model import CausalLM
+from groundup.train.batch import Batch
+
+
+def read(model: CausalLM, cache: KVCache, ids: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """Logits of `ids`, whose rows begin at the positions `start`, through the cache."""
+    positions = start[:, None] + torch.arange(ids.shape[1])
+    zeros = torch.zeros_like(ids)
+    return model.logits(Batch(ids, zeros, zeros.float(), positions, zeros), cache)
+
+
+@torch.no_grad()
+def test_reading_in_pieces_equals_reading_at_once(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, ids = tiny_model(), torch.randint(320, (3, 20))
+    whole = model.logits(Batch.of(ids))
+    cache = KVCache.empty(model.config, rows=3, slots=20, like=model.head)
+    cuts = [0, 7, 8, 9, 15, 20]
+    for start, end in pairwise(cuts):
+        piece = read(model, cache, ids[:, start:end], torch.full((3,), start))
+        assert_close(piece, whole[:, start:end], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_rows_of_other_lengths_and_rows_that_left_change_nothing(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, ids = tiny_model(), torch.randint(320, (3, 12))
+    whole = model.logits(Batch.of(ids))
+    cache = KVCache.empty(model.config, rows=3, slots=12, like=model.head)
+    lengths = torch.tensor([3, 8, 5])
+    padded = torch.where(torch.arange(8) < lengths[:, None], ids[:, :8], 0)
+    read(model, cache, padded, torch.zeros(3, dtype=torch.int64))
+    kept = torch.tensor([0, 2])
+    cache, lengths = cache.select(kept), lengths[kept]
+    for step in range(4):
+        at = lengths + step
+        new = read(model, cache, ids[kept, at][:, None], at)[:, 0]
+        assert_close(new, whole[kept, at], rtol=1e-4, atol=1e-4)
+
+
+def test_the_cache_takes_the_type_of_the_model(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model().to(torch.bfloat16)
+    cache = KVCache.empty(model.config, rows=1, slots=4, like=model.head)
+    assert cache.keys[0].dtype == torch.bfloat16 and cache.slots == 4

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from groundup.lm import logprobs as module
+from groundup.lm.logprobs import logprobs, sequence_logprobs, target_logprobs
+from groundup.train.batch import Batch
+
+
+def weighted_batch() -> Batch:
+    """Three rows: two sequences packed, one alone, and one that counts for nothing."""
+    ids = torch.randint(320, (3, 21))
+    weights = torch.rand(3, 20) * (torch.rand(3, 20) < 0.6)
+    weights[2] = 0
+    positions = torch.arange(20).repeat(3, 1)
+    positions[0, 8:] -= 8
+    segments = torch.tensor([[0] * 8 + [1] * 12, [2] * 20, [3] * 17 + [-1] * 3])
+    return Batch(ids[:, :-1], ids[:, 1:], weights, positions, segments)
+
+
+def plain(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    everything = model.logits(batch).log_softmax(-1)  # type: ignore[operator]
+    return everything.gather(-1, batch.targets[..., None])[..., 0]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks that do not divide the number of tokens, so that a ragged last one is there."""
+    monkeypatch.setattr(module, "CHUNK", 7)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_logprobs_equal_log_softmax_of_all_logits(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, batch = tiny_model(), weighted_batch()
+    out = logprobs(model, batch)
+    assert out.shape == batch.targets.shape and not out.requires_grad
+    assert_close(out, plain(model, batch), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("tied", [True, False])
+def test_sequence_logprobs_and_their_gradients_equal_plain_torch(tiny_model, tied: bool) -> None:  # type: ignore[no-untyped-def]
+    model, batch = tiny_model(tie_word_embeddings=tied), weighted_batch()
+    parameters = list(model.parameters())
+    upstream = torch.tensor([1.0, -2.0, 3.0, 4.0])
+    ours = sequence_logprobs(model, batch)
+    weighted = plain(model, batch) * batch.weights
+    oracle = torch.stack([weighted[batch.segment_ids == number].sum() for number in range(4)])
+    assert_close(ours, oracle, rtol=1e-5, atol=1e-5)
+    assert ours[3] == 0
+    gradients = torch.autograd.grad((ours * upstream).sum(), parameters)
+    expected = torch.autograd.grad((oracle * upstream).sum(), parameters)
+    for one, other in zip(gradients, expected, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_gradients_hold_against_finite_differences() -> None:
+    hidden = torch.randn(10, 4, dtype=torch.float64, requires_grad=True)
+    head = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(6, (10,))
+    assert torch.autograd.gradcheck(lambda h, w: target_logprobs(h, w, targets), (hidden, head))
+
+
+def test_a_frozen_head_gets_no_gradient_and_hidden_states_still_do() -> None:
+    hidden = torch.randn(5, 4, requires_grad=True)
+    target_logprobs(hidden, torch.randn(6, 4), torch.randint(6, (5,))).sum().backward()
+    assert hidden.grad is not None and hidden.grad.abs().sum() > 0
+
+
+def test_a_batch_without_weights_gives_zeros_that_can_be_trained_on(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model()
+    out = sequence_logprobs(model, Batch.of(torch.randint(320, (2, 5))))
+    assert out.tolist() == [0, 0]
+    out.sum().backward()
+
+
+def test_bf16_models_give_float32_logprobs(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, batch = tiny_model().to(torch.bfloat16), weighted_batch()
+    out = sequence_logprobs(model, batch)
+    assert out.dtype == torch.float32
+    out.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import torch
+from torch.testing import assert_close
+
+from groundup.lm.config import ModelConfig
+from groundup.lm.generate import Request, generate
+from groundup.lm.model import CausalLM
+from groundup.lm.sample import Sampling
+from groundup.train.batch import Batch
+
+
+def packed(*lengths: int, padding: int = 0) -> Batch:
+    """One row of documents side by side, with random tokens."""
+    time = sum(lengths) + padding
+    positions = [p for length in (*lengths, padding) for p in range(length)]
+    segments = [i for i, length in enumerate(lengths) for _ in range(length)] + [-1] * padding
+    ids, zeros = torch.randint(320, (1, time)), torch.zeros(1, time)
+    return Batch(ids, ids, zeros, torch.tensor([positions]), torch.tensor([segments]))
+
+
+def test_packed_documents_give_the_logits_they_have_alone(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, batch = tiny_model(), packed(5, 1, 9, padding=3)
+    together = model.logits(batch)[0]
+    for start, length in ((0, 5), (5, 1), (6, 9)):
+        part = slice(start, start + length)
+        alone = model.logits(Batch.of(batch.input_ids[:, part]))[0]
+        assert_close(together[part], alone, rtol=1e-5, atol=1e-5)
+    assert together.isfinite().all(), "padding must not breed NaNs"
+
+
+def test_no_token_sees_what_follows(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model()
+    ids = torch.randint(320, (1, 12))
+    changed = ids.clone()
+    changed[0, 7] = (ids[0, 7] + 1) % 320
+    before, after = model.logits(Batch.of(ids))[0], model.logits(Batch.of(changed))[0]
+    assert torch.equal(before[:7], after[:7])
+    assert (before[7:] != after[7:]).any(dim=-1).all()
+
+
+def test_both_attention_paths_agree(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, batch = tiny_model(), packed(5, 9)
+    by_matmul = model.logits(batch)
+    model.set_attention("fused")
+    assert_close(model.logits(batch), by_matmul, rtol=1e-4, atol=1e-4)
+
+
+def test_fresh_weights_follow_from_the_seed_and_blocks_start_as_identity() -> None:
+    config = ModelConfig.of(width=64, depth=2, vocab_size=128, context=32)
+    first, again, other = CausalLM(config), CausalLM(config), CausalLM(config)
+    first.initialise(seed=1)
+    again.initialise(seed=1)
+    other.initialise(seed=2)
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+    assert not torch.equal(first.head, other.head)
+    # Identity blocks: the hidden state is the normalised embedding, whatever came before.
+    ids = torch.tensor([[3, 5, 3]])
+    hidden = first(Batch.of(ids))[0]
+    assert_close(hidden[0], hidden[2])
+    assert first.head is first.model.embed_tokens.weight
+
+
+def test_every_parameter_learns_once_blocks_are_not_identities(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model(tie_word_embeddings=False)
+    model.logits(packed(6, 4)).logsumexp(-1).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_bf16_stays_near_float32(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, batch = tiny_model(), packed(12)
+    exact = model.logits(batch).log_softmax(-1)
+    rounded = model.to(torch.bfloat16).logits(batch)
+    assert rounded.dtype == torch.float32
+    # A mean of 0.05 nats: 8 bits of mantissa through two layers.
+    assert (rounded.log_softmax(-1) - exact).abs().mean() < 0.05
+
+
+def test_a_compiled_model_generates_and_trains_in_turns(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    """Samples are drawn in the midst of training: neither must disturb the other."""
+    model, batch = tiny_model(), packed(8)
+    request = Request(prompt_ids=[5, 6, 7], sampling=Sampling(temperature=0.0, max_new_tokens=12))
+    expected = generate(model, [request])[0].ids
+    model.logits(batch).sum().backward()
+    gradient = model.head.grad.clone()
+    model.zero_grad()
+    model.compile_blocks()
+    assert generate(model, [request])[0].ids == expected
+    # Whether a compiler is there or not, generation has not used it; training goes on eager here.
+    with torch.compiler.set_stance("force_eager"):
+        model.logits(batch).sum().backward()
+    assert_close(model.head.grad, gradient)

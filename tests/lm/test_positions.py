@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+
+from groundup.lm.config import Rope
+from groundup.lm.positions import inverse_frequencies, rotate, rotation
+
+CPU = torch.device("cpu")
+SCALINGS: list[dict[str, Any]] = [
+    {"rope_type": "default"},
+    {"rope_type": "linear", "factor": 4.0},
+    {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+]
+
+
+@pytest.mark.parametrize("theta", [1e4, 5e5])
+@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling["rope_type"])
+def test_rotation_is_that_of_transformers(theta: float, scaling: dict[str, Any]) -> None:
+    parameters = {"rope_theta": theta, **scaling}
+    config = LlamaConfig(
+        hidden_size=128,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        rope_parameters=parameters,
+    )
+    theirs = LlamaRotaryEmbedding(config)
+    x, positions = torch.randn(2, 4, 9, 32), torch.randint(512, (2, 9))
+    frequencies = inverse_frequencies(Rope.from_hf({"rope_parameters": parameters}), 32, CPU)
+    assert_close(frequencies, theirs.inv_freq, rtol=1e-6, atol=0)
+    cos, sin = theirs(x, positions)
+    ours = rotate(x, rotation(frequencies, positions, x.dtype))
+    assert_close(ours, apply_rotary_pos_emb(x, x, cos, sin)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_scores_depend_on_distance_alone() -> None:
+    frequencies = inverse_frequencies(Rope(), 16, CPU)
+    query, key = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
+
+    def score(at: int, seen_from: int) -> torch.Tensor:
+        turned_query = rotate(
+            query, rotation(frequencies, torch.tensor([[seen_from]]), query.dtype)
+        )
+        turned_key = rotate(key, rotation(frequencies, torch.tensor([[at]]), key.dtype))
+        return (turned_query * turned_key).sum()
+
+    assert_close(score(3, 10), score(103, 110), rtol=1e-4, atol=1e-4)
+    assert not torch.isclose(score(3, 10), score(3, 11), rtol=1e-3)
+
+
+def test_angles_of_far_positions_keep_float32_under_bf16() -> None:
+    frequencies = inverse_frequencies(Rope(), 16, CPU)
+    positions = torch.tensor([[1001]])
+    cos, _ = rotation(frequencies, positions, torch.bfloat16)
+    exact, _ = rotation(frequencies, positions, torch.float32)
+    assert cos.dtype == torch.bfloat16
+    assert_close(cos.float(), exact, atol=4e-3, rtol=0)

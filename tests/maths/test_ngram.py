@@ -1,0 +1,224 @@
+"""n-gram models against the definition in dictionaries, worked examples and known sources."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.errors import UserError
+from groundup.maths.ngram import (
+    AddK,
+    KneserNey,
+    context_lengths,
+    discounts,
+    reference_kneser_ney,
+)
+
+streams = st.integers(2, 6).flatmap(
+    lambda vocab: st.tuples(st.just(vocab), st.lists(st.integers(0, vocab - 1), max_size=80))
+)
+orders = st.integers(1, 5)
+boundaries = st.sampled_from([0, 1, None])
+
+
+def documents(rng: np.random.Generator, count: int, vocab: int) -> list[list[int]]:
+    """Random documents of tokens 1 ... vocab - 1 from a lopsided chain, so that counts vary."""
+    rows = rng.dirichlet(np.full(vocab - 1, 0.3), size=vocab)
+    result = []
+    for _ in range(count):
+        document = [0]
+        for _ in range(rng.integers(0, 30)):
+            document.append(1 + int(rng.choice(vocab - 1, p=rows[document[-1]])))
+        result.append(document)
+    return result
+
+
+def reference_context(tokens: list[int], end: int, boundary: int | None) -> list[int]:
+    """The tokens of the same document before position `end`, by walking back."""
+    context: list[int] = []
+    for token in reversed(tokens[:end]):
+        context.insert(0, token)
+        if token == boundary:
+            break
+    return context
+
+
+@given(streams, streams, orders, boundaries)
+@settings(max_examples=150, deadline=None)
+def test_equals_the_definition_at_every_position(train, test, order, boundary):
+    vocab = max(train[0], test[0])
+    model = KneserNey.fit(np.array(train[1], int), order, vocab, boundary=boundary)
+    oracle = reference_kneser_ney(train[1], order, vocab, boundary=boundary)
+    logprobs = model.logprobs(np.array(test[1], int))
+    assert np.isnan(logprobs[:1]).all()
+    for i in range(1, len(test[1])):
+        context = reference_context(test[1], i, boundary)
+        assert np.exp(logprobs[i]) == pytest.approx(oracle(context, test[1][i]), rel=1e-12)
+
+
+@given(streams, st.lists(st.integers(0, 5), max_size=6), orders, boundaries)
+@settings(max_examples=150, deadline=None)
+def test_every_distribution_is_one(train, context, order, boundary):
+    vocab, tokens = 6, train[1]
+    model = KneserNey.fit(np.array(tokens, int), order, vocab, boundary=boundary)
+    oracle = reference_kneser_ney(tokens, order, vocab, boundary=boundary)
+    distribution = model.distribution(context)
+    assert distribution.min() > 0
+    assert distribution.sum() == pytest.approx(1, abs=1e-12)
+    assert distribution == pytest.approx([oracle(context, w) for w in range(vocab)], rel=1e-12)
+
+
+def test_equals_the_definition_with_modified_discounts():
+    """Enough text that all three discounts come from counts of counts at some orders."""
+    tokens = [t for d in documents(np.random.default_rng(0), 150, 30) for t in d]
+    held_out = [t for d in documents(np.random.default_rng(1), 10, 30) for t in d]
+    model = KneserNey.fit(np.array(tokens, np.uint16), 4, 30)
+    oracle = reference_kneser_ney(tokens, 4, 30)
+    wanted = [
+        np.log(oracle(reference_context(held_out, i, 0), held_out[i]))
+        for i in range(1, len(held_out))
+    ]
+    assert model.logprobs(np.array(held_out, np.uint16))[1:] == pytest.approx(wanted, rel=1e-10)
+
+
+def test_large_vocabulary_at_order_five_does_not_overflow():
+    rng = np.random.default_rng(0)
+    words = np.append(rng.integers(1, 1 << 16, size=20), (1 << 16) - 1)
+    tokens = rng.choice(words, size=400).astype(np.uint16)
+    model = KneserNey.fit(tokens, 5, 1 << 16)
+    oracle = reference_kneser_ney(tokens.tolist(), 5, 1 << 16)
+    logprobs = model.logprobs(tokens)
+    for i in range(380, 400):
+        assert np.exp(logprobs[i]) == pytest.approx(oracle(tokens[:i].tolist(), int(tokens[i])))
+
+
+def test_a_worked_bigram():
+    """Tokens a=1, b=2 in two documents, [a b] and [b]; the numbers are worked out by hand.
+
+    Bigrams: 0a 1, ab 1, b0 1, 0b 1 (the last document's end is not in the stream). All counts
+    are 1, so D = 1/2. Different tokens before: of 0 {b}, of a {0}, of b {a, 0}: n1 = 2, n2 = 1,
+    so D = 2 / (2 + 2) = 1/2 there too.
+    """
+    model = KneserNey.fit(np.array([0, 1, 2, 0, 2]), 2, 4)
+    unigram = np.array([0.5, 0.5, 1.5, 0]) / 4 + (1.5 / 4) / 4
+    assert model.distribution([3]) == pytest.approx(unigram)
+    assert model.distribution([2]) == pytest.approx(np.array([0.5, 0, 0, 0]) + 0.5 * unigram)
+    assert model.distribution([0]) == pytest.approx(np.array([0, 0.25, 0.25, 0]) + 0.5 * unigram)
+
+
+def test_a_word_of_one_context_is_a_bad_guess_elsewhere():
+    """'Francisco' (2) follows 'San' (1) fifty times, token 3 follows ten different tokens once."""
+    tokens = [0] + [1, 2] * 50 + [t for left in range(4, 14) for t in (left, 3)]
+    model = KneserNey.fit(np.array(tokens), 2, 15)
+    unknown = model.distribution([14])
+    assert tokens.count(2) > tokens.count(3)
+    assert unknown[3] > 4 * unknown[2]
+    assert model.distribution([1])[2] > 0.9
+
+
+def test_discounts_by_hand():
+    # n1 = 4, n2 = 3, n3 = 2, n4 = 1: Y = 4 / 10
+    counts = np.repeat([1, 2, 3, 4, 9, 0], [4, 3, 2, 1, 5, 7])
+    wanted = [0, 1 - 0.8 * 3 / 4, 2 - 1.2 * 2 / 3, 3 - 1.6 * 1 / 2]
+    assert discounts(counts) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("counts", "discount"),
+    [
+        ([], 0.5),
+        ([1, 1, 1], 0.5),
+        ([2, 2, 5], 0.5),
+        ([1, 1, 2], 2 / (2 + 2)),
+        ([1, 1, 1, 2, 3], 3 / (3 + 2)),
+        ([1, 2, 3, 3, 3, 4], 1 / (1 + 2)),  # D_2 = 2 - 3 Y 3 / 1 would be below 0
+    ],
+)
+def test_discounts_of_small_texts(counts, discount):
+    assert discounts(np.array(counts, int)) == pytest.approx([0, discount, discount, discount])
+
+
+def test_documents_do_not_see_each_other():
+    rng = np.random.default_rng(3)
+    parts = documents(rng, 40, 12)
+    shuffled = [parts[i] for i in rng.permutation(len(parts))]
+    one, other = (
+        KneserNey.fit(np.array([t for d in order for t in d] + [0]), 4, 12)
+        for order in (parts, shuffled)
+    )
+    text = np.array([t for d in parts for t in d])
+    assert np.array_equal(one.logprobs(text), other.logprobs(text), equal_nan=True)
+    alone = np.concatenate([one.logprobs(np.array(d))[1:] for d in parts])
+    assert np.array_equal(one.logprobs(text)[text != 0], alone)
+
+
+def test_context_lengths():
+    tokens = np.array([0, 5, 6, 0, 0, 7])
+    assert context_lengths(tokens, 0).tolist() == [0, 1, 2, 3, 1, 1]
+    assert context_lengths(tokens, None).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_finds_the_entropy_of_a_known_source():
+    """On a second-order chain the trigram comes near the entropy rate and the others do not."""
+    rng = np.random.default_rng(0)
+    table = rng.dirichlet(np.full(8, 0.2), size=(8, 8))
+    thresholds = table.cumsum(axis=-1)
+    tokens = [1, 2]
+    for u in rng.random(60_000):
+        tokens.append(min(7, int(np.searchsorted(thresholds[tokens[-2], tokens[-1]], u))))
+    train, test = np.array(tokens[:50_000]), np.array(tokens[50_000:])
+    truth = -np.log(table[test[:-2], test[1:-1], test[2:]]).mean()
+    loss = [
+        -KneserNey.fit(train, order, 8, boundary=None).logprobs(test)[2:].mean()
+        for order in range(1, 6)
+    ]
+    assert truth < loss[2] < truth + 0.01
+    assert loss[0] > loss[1] > loss[2] + 0.2
+    assert loss[4] < loss[2] + 0.05  # longer contexts than needed cost little
+
+
+def test_samples_follow_the_text():
+    tokens = np.array([0, 1, 2, 3] * 4000)
+    model = KneserNey.fit(tokens, 3, 4)
+    assert model.sample(10, seed=1) == model.sample(10, seed=1)
+    assert [model.sample(10, seed=s) for s in range(20)].count([1, 2, 3, 0]) >= 18
+    assert model.sample(1, context=[0, 1], seed=0) == [2]
+
+
+def test_add_k_by_hand():
+    model = AddK.fit(np.array([0, 1, 1, 2, 0, 1, 2]), 2, 4, k=0.5)
+    p = np.exp(model.logprobs(np.array([0, 1, 1, 3, 3])))
+    # after 0: 1 twice of 2; after 1: 1 once, 2 twice; after 3: never seen
+    assert p[1:] == pytest.approx([2.5 / 4, 1.5 / 5, 0.5 / 5, 0.25])
+
+
+@given(streams, orders, st.lists(st.integers(0, 5), min_size=1, max_size=5))
+@settings(max_examples=50, deadline=None)
+def test_add_k_sums_to_one(train, order, context):
+    model = AddK.fit(np.array(train[1], int), order, 6, k=0.1)
+    total = sum(np.exp(model.logprobs(np.array([*context, w]))[-1]) for w in range(6))
+    assert total == pytest.approx(1)
+
+
+def test_maximum_likelihood_is_relative_frequency():
+    tokens = np.array([0, 1, 1, 2, 0, 1, 2])
+    model = AddK.fit(tokens, 3, 4, k=0.0)
+    p = np.exp(model.logprobs(np.array([0, 1, 2, 0, 2, 1, 3])))
+    assert p[1:] == pytest.approx([1, 1 / 2, 1, 0, 0, 0])
+    # no other model of its order gives the counted text a higher likelihood
+    best = model.logprobs(tokens)[1:].sum()
+    assert best > AddK.fit(tokens, 3, 4, k=0.01).logprobs(tokens)[1:].sum()
+    assert best > KneserNey.fit(tokens, 3, 4).logprobs(tokens)[1:].sum()
+
+
+def test_what_is_refused():
+    with pytest.raises(UserError, match="order=0"):
+        KneserNey.fit(np.array([0, 1]), 0, 4)
+    with pytest.raises(UserError, match=r"token 4 is outside 0 \.\.\. 3"):
+        KneserNey.fit(np.array([0, 4]), 2, 4)
+    with pytest.raises(UserError, match="token -1"):
+        KneserNey.fit(np.array([0, 1]), 2, 4).logprobs(np.array([-1]))
+    with pytest.raises(UserError, match="k=-1"):
+        AddK.fit(np.array([0, 1]), 2, 4, k=-1.0)

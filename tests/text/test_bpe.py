@@ -1,0 +1,163 @@
+"""Our trainer against two others: the `tokenizers` library's, and the naive one that recounts."""
+
+import json
+import random
+import time
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Regex, models, pre_tokenizers, trainers
+
+from groundup.errors import UserError
+from groundup.text import packs
+from groundup.text.bpe import (
+    BPE,
+    SPECIAL_TOKENS,
+    SPLIT_PATTERN,
+    draw_bytes,
+    drawn_to_bytes,
+    reference_encode,
+    reference_train_bpe,
+    split_text,
+    train_bpe,
+)
+from groundup.text.tokenizer import Tokenizer
+
+START = 256 + len(SPECIAL_TOKENS)
+
+# Few letters, so that pairs tie and overlap, and some for each branch of the split pattern.
+few_letters = st.text(alphabet="ab cß'é1\n ", max_size=60)
+any_text = st.text(max_size=40)
+
+
+def library_bpe(texts: list[str], vocab_size: int, special_tokens=SPECIAL_TOKENS) -> BPE:
+    """The same training by `tokenizers`."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(special_tokens),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return BPE(model["vocab"], [tuple(pair) for pair in model["merges"]], tuple(special_tokens))
+
+
+@pytest.fixture(scope="module")
+def speeches() -> list[str]:
+    return list(packs.read_set("sotu").values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(few_letters, any_text), max_size=6), st.integers(0, 60))
+def test_merges_are_those_of_the_library(texts, merges):
+    assert train_bpe(texts, START + merges) == library_bpe(texts, START + merges)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(few_letters, max_size=6), st.integers(0, 40), st.sampled_from(["smallest", "greatest"])
+)
+def test_merges_are_those_of_naive_recounting(texts, merges, tie):
+    fast = train_bpe(texts, START + merges, tie=tie)
+    assert fast == reference_train_bpe(texts, START + merges, tie=tie)
+
+
+def test_real_speeches_give_the_librarys_merges(speeches):
+    fast = train_bpe(speeches, 2048)
+    assert fast == library_bpe(speeches, 2048)
+    assert len(fast.vocab) == 2048
+
+
+def test_a_merge_that_yields_a_special_token_takes_its_id():
+    texts = ["hehehe the then"] * 3
+    special = ("<|endoftext|>", "he", "t")
+    bpe = train_bpe(texts, 270, special_tokens=special)
+    assert bpe == library_bpe(texts, 270, special)
+    assert ("h", "e") in bpe.merges and bpe.vocab["he"] == 1
+    assert len(bpe.merges) == len(bpe.vocab) - (256 + 2) + 1
+
+
+def test_ties():
+    # "ab", "bc" and "cd" occur once each; "a" has the smallest id, "cd" is the greatest string.
+    assert train_bpe(["abcd"], START + 1).merges == [("a", "b")]
+    assert train_bpe(["abcd"], START + 1, tie="greatest").merges == [("c", "d")]
+    # Greatest by bytes, not by drawn characters: é is C3 A9 and ß C3 9F, and A9 is drawn below Ł.
+    assert train_bpe(["ßé"], START + 1, tie="greatest").merges == [
+        (draw_bytes("é")[0], draw_bytes("é")[1])
+    ]
+    # A longer string is greater than its own beginning: ("ab", "x") before ("a", "x") on one count.
+    texts = ["ab"] * 9 + ["abx", "ax"]
+    assert train_bpe(texts, START + 2, tie="greatest").merges[1] == ("ab", "x")
+
+
+def test_ids_are_specials_then_drawn_bytes_then_merges():
+    bpe = train_bpe(["low low low lower"], START + 2)
+    by_id = sorted(bpe.vocab, key=bpe.vocab.__getitem__)
+    assert by_id[:3] == ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    assert by_id[3:START] == sorted(pre_tokenizers.ByteLevel.alphabet())
+    assert [left + right for left, right in bpe.merges] == by_id[START:]
+
+
+def test_training_ends_when_no_pair_is_left():
+    assert len(train_bpe(["abc"], 1000).merges) == 2
+    assert train_bpe([], 1000).merges == []
+
+
+def test_progress_is_told_of_every_token():
+    calls: list[tuple[int, int]] = []
+    train_bpe(
+        ["to be or not to be"], START + 3, progress=lambda done, goal: calls.append((done, goal))
+    )
+    assert calls == [(START + 1, START + 3), (START + 2, START + 3), (START + 3, START + 3)]
+
+
+@given(any_text)
+def test_pieces_join_to_the_text_and_bytes_come_back(text):
+    assert "".join(split_text(text)) == text
+    assert drawn_to_bytes(draw_bytes(text)) == text.encode()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.one_of(few_letters, any_text))
+def test_the_fast_encoder_agrees_with_naive_merging(text):
+    bpe = train_bpe(["a banana bandana, a cab's ßßß 11 22\n\n  aéé"] * 2, START + 25)
+    assert Tokenizer.from_bpe(bpe).encode(text) == reference_encode(bpe, text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"texts": "one text", "vocab_size": 300}, "single string"),
+        ({"texts": ["a"], "vocab_size": 258}, "vocab_size=258"),
+        ({"texts": ["a"], "vocab_size": 300, "special_tokens": ("x", "x")}, "repeated"),
+        ({"texts": ["a"], "vocab_size": 300, "tie": "largest"}, "tie='largest'"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(UserError, match=message):
+        train_bpe(**arguments)
+
+
+@pytest.mark.long
+def test_twenty_megabytes_within_a_minute(speeches):
+    """20 MB: speeches, then made-up words, of which there are as many as real text has."""
+    rng = random.Random(0)
+    letters = "etaoinshrdlucmfwypvbgk"
+    words = ["".join(rng.choices(letters, k=rng.randint(2, 12))) for _ in range(100_000)]
+    texts, size = list(speeches), sum(len(text) for text in speeches)
+    while size < 20_000_000:
+        texts.append(" ".join(rng.choices(words, k=2000)))
+        size += len(texts[-1])
+    start = time.process_time()
+    assert len(train_bpe(texts, 8192).vocab) == 8192
+    assert time.process_time() - start < 60

@@ -1,0 +1,232 @@
+"""The data stage on the real packs: sides that never mix, harm that is only ever rejected."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from groundup.errors import UserError
+from groundup.text import build, leaks, records, sources
+from groundup.text.cleaning import key, words
+from groundup.text.config import DataConfig
+from groundup.text.corpus import documents
+from groundup.text.records import Conversation, Document, Message
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build.run(DataConfig(out=tmp_path_factory.mktemp("data") / "data"))
+
+
+def _facts(data: Path, name: str) -> dict[str, object]:
+    found = json.loads((data / name).read_text(encoding="utf-8"))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_every_file_is_read_back_whole(data: Path) -> None:
+    counts = _facts(data, "data.json")["counts"]
+    assert isinstance(counts, dict)
+    for name, read in (
+        ("documents/train", records.read_documents),
+        ("documents/heldout", records.read_documents),
+        ("conversations/train", records.read_conversations),
+        ("conversations/heldout", records.read_conversations),
+        ("preferences/train", records.read_preferences),
+        ("preferences/heldout", records.read_preferences),
+        ("choices/heldout", records.read_choices),
+        ("refusals/heldout", records.read_refusals),
+    ):
+        found = read(data / f"{name}.jsonl")
+        assert not found.bad and len(found.rows) == counts[name]["rows"] > 50
+
+
+def test_there_is_enough_of_each(data: Path) -> None:
+    found = documents(data)
+    size = sum(len(d.text.encode()) for d in found.train)
+    assert 13e6 < size < 20e6
+    assert Counter(d.source for d in found.heldout)["sotu"] == 14
+    assert {d.source for d in found.heldout} == {"wiki", "boolq", "sotu"}
+    talks = Counter(
+        c.source for c in records.read_conversations(data / "conversations/train.jsonl").rows
+    )
+    assert talks["own"] >= 100 and talks["wiki"] > 20_000 and talks["harm-scores"] > 100
+
+
+def test_no_title_stands_on_both_sides(data: Path) -> None:
+    def titles(name: str) -> set[str]:
+        rows = records.read_documents(data / f"documents/{name}.jsonl").rows
+        return {" ".join(words(r.text.split("\n")[0])) for r in rows if r.source != "sotu"}
+
+    tested = records.read_choices(data / "choices/heldout.jsonl").rows
+    heldout = titles("heldout") | {one.group for one in tested if one.source == "boolq"}
+    train = titles("train")
+    assert not train & heldout
+    learned = records.read_conversations(data / "conversations/train.jsonl").rows
+    assert not {c.group for c in learned if c.source in ("wiki", "boolq")} & heldout
+
+
+def test_thirteen_words_in_a_row_never_stand_on_both_sides(data: Path) -> None:
+    """With tuples of words in sets, slowly: an independent look at what the stage reports."""
+
+    def grams(text: str) -> set[tuple[str, ...]]:
+        said = words(text)
+        return {tuple(said[i : i + 13]) for i in range(len(said) - 12)}
+
+    tested: set[tuple[str, ...]] = set()
+    for document in records.read_documents(data / "documents/heldout.jsonl").rows:
+        tested |= grams(document.text)
+    for choice in records.read_choices(data / "choices/heldout.jsonl").rows:
+        tested |= grams(choice.prompt)
+    for pair in records.read_preferences(data / "preferences/heldout.jsonl").rows:
+        tested |= grams(pair.chosen) | grams(pair.rejected)
+    # All of them, evaluated or not: some passages repeat a dev passage but for a word.
+    for question in sources.boolq(sources.SetAside()).dev:
+        tested |= grams(question.passage)
+    for one in records.read_documents(data / "documents/train.jsonl").rows[::7]:
+        assert not grams(one.text) & tested
+    for talk in records.read_conversations(data / "conversations/train.jsonl").rows[::7]:
+        assert not any(grams(message.content) & tested for message in talk.messages)
+    assert _facts(data, "leaks.json")["left"] == 0
+
+
+def test_dev_passages_of_boolq_never_train(data: Path) -> None:
+    dev = {key(q.passage) for q in sources.boolq(sources.SetAside()).dev}
+    for document in documents(data).train:
+        assert key(document.text.partition("\n\n")[2]) not in dev
+    for talk in records.read_conversations(data / "conversations/train.jsonl").rows:
+        if talk.source == "boolq":
+            assert key(talk.messages[0].content.partition("\n\n")[0]) not in dev
+
+
+def test_harmful_responses_are_only_ever_rejected(data: Path) -> None:
+    scored = [one for one in sources.scored_responses(sources.SetAside()) if one.kind == "harm"]
+    # By the first words, since responses are cut to fit the context.
+    harmful = {tuple(words(one.response)[:12]) for one in scored if one.score >= 0.25}
+    harmful -= {tuple(words(one.response)[:12]) for one in scored if one.score < 0.25}
+    said = {
+        tuple(words(message.content)[:12])
+        for side in ("train", "heldout")
+        for talk in records.read_conversations(data / f"conversations/{side}.jsonl").rows
+        for message in talk.messages
+        if message.role == "assistant"
+    }
+    assert not said & harmful
+    for side in ("train", "heldout"):
+        pairs = records.read_preferences(data / f"preferences/{side}.jsonl").rows
+        mine = [pair for pair in pairs if pair.source.startswith("harm")]
+        assert len(mine) > 100
+        assert not {tuple(words(pair.chosen)[:12]) for pair in mine} & harmful
+        assert {tuple(words(pair.rejected)[:12]) for pair in mine} <= harmful | {
+            tuple(words(one.response)[:12]) for one in scored if one.score >= 0.5
+        }
+
+
+def test_prompts_and_questions_stand_on_one_side(data: Path) -> None:
+    train = records.read_preferences(data / "preferences/train.jsonl").rows
+    heldout = records.read_preferences(data / "preferences/heldout.jsonl").rows
+    assert not {pair.group for pair in train} & {pair.group for pair in heldout}
+    refused = records.read_refusals(data / "refusals/heldout.jsonl").rows
+    assert not {pair.group for pair in train} & {one.group for one in refused}
+    tested = records.read_choices(data / "choices/heldout.jsonl").rows
+    assert not {pair.prompt[0].content for pair in train} & {one.prompt for one in tested}
+    halves = Counter(pair.source for pair in train), Counter(one.source for one in tested)
+    for name in ("siqa", "commonsenseqa", "openbookqa", "piqa"):
+        assert halves[0][name] > 0 and halves[1][name] > 0
+    assert {one.kind for one in refused} == {"harmful", "benign"}
+
+
+def test_conversations_fit_their_context_and_end_with_an_answer(data: Path) -> None:
+    for talk in records.read_conversations(data / "conversations/train.jsonl").rows:
+        assert [m.role for m in talk.messages] == ["user", "assistant"] * (len(talk.messages) // 2)
+    # Four characters a token is typical of English: 256 tokens with room for markers.
+    rows = records.read_conversations(data / "conversations/train.jsonl").rows
+    long = sum(sum(len(m.content) for m in talk.messages) > 900 for talk in rows)
+    assert long < 0.01 * len(rows)
+
+
+def test_the_split_does_not_depend_on_the_seed_and_the_stage_is_deterministic(
+    data: Path, tmp_path: Path
+) -> None:
+    packs = ("openbookqa", "chatterbot")
+    one = build.run(DataConfig(out=tmp_path / "one", packs=packs))
+    again = build.run(DataConfig(out=tmp_path / "again", packs=packs))
+    other = build.run(DataConfig(out=tmp_path / "other", packs=packs, seed=1))
+    for path in one.rglob("*.jsonl"):
+        name = path.relative_to(one)
+        assert (again / name).read_bytes() == path.read_bytes()
+        if "heldout" in name.name:
+            assert (other / name).read_bytes() == path.read_bytes()
+    assert (other / "preferences/train.jsonl").read_bytes() != (
+        one / "preferences/train.jsonl"
+    ).read_bytes()
+    whole = (data / "choices/heldout.jsonl").read_text(encoding="utf-8")
+    assert (one / "choices/heldout.jsonl").read_text(encoding="utf-8") in whole
+
+
+def test_a_second_start_returns_and_other_settings_are_refused(data: Path) -> None:
+    before = (data / "data.json").stat().st_mtime_ns
+    assert build.run(DataConfig(out=data)) == data
+    assert (data / "data.json").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="other settings"):
+        build.run(DataConfig(out=data, seed=7))
+    with pytest.raises(UserError, match="did you mean 'boolq'"):
+        build.run(DataConfig(out=data.parent / "new", packs=("boolk",)))
+
+
+def test_data_json_names_every_licence_and_hash(data: Path) -> None:
+    packs = _facts(data, "data.json")["packs"]
+    assert isinstance(packs, list) and len(packs) == 9
+    assert all(one["licence"] and one["citation"] and one["archive"]["sha256"] for one in packs)
+
+
+def test_the_data_stage_loads_no_torch() -> None:
+    program = "import sys, groundup.text.build, groundup.text.corpus; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+# The leak check on texts made to leak.
+
+LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+
+
+def _talk(asked: str, answer: str, group: str = "", source: str = "x") -> Conversation:
+    return Conversation((Message("user", asked), Message("assistant", answer)), source, group)
+
+
+def test_each_check_finds_its_leak_and_nothing_else() -> None:
+    against = leaks.evaluated(
+        [
+            Document(f"Held Title\n\n{LONG}", "wiki", "t"),
+            _talk("Who painted the ceiling of that famous old chapel?", "Someone", "g", "siqa"),
+        ]
+    )
+    question = "who painted the ceiling of that famous old chapel"
+    assert leaks.failed(Document("held title\n\nother text", "wiki", "x"), against) == {"title"}
+    assert leaks.failed(Document("held title\n\nother text", "sotu", "x"), against) == set()
+    assert leaks.failed(Document(f"And {LONG.upper()}, and", "sotu", "x"), against) == {"13-gram"}
+    assert leaks.failed(Document(" ".join(LONG.split()[:12]), "sotu", "x"), against) == set()
+    assert leaks.failed(Document(f"Guess: {question}!", "sotu", "x"), against) == {"question"}
+    assert leaks.failed(_talk(question.title(), "No idea"), against) == {"question"}
+    assert leaks.failed(_talk("Other", "Answer", "g"), against) == {"question"}
+    assert leaks.failed(_talk("Other", f"He said: {LONG}"), against) == {"13-gram"}
+    assert leaks.failed(_talk("Other", "x", "held title", "boolq"), against) == {"title"}
+
+
+def test_only_the_leaking_paragraphs_leave_a_long_document() -> None:
+    against = leaks.evaluated([Document(LONG, "sotu", "t")])
+    half = LONG.split()
+    spread = f"Before.\n\nThen {' '.join(half[:7])}\n\n{' '.join(half[7:])} ends.\n\nAfter."
+    documents_in = [Document(spread, "sotu", "a"), Document("Sound.", "sotu", "b")]
+    kept, report = leaks.remove(documents_in, against, "documents")
+    assert [document.text for document in kept] == ["Before.\n\nAfter.", "Sound."]
+    (found,) = (one for one in report if one.check == "13-gram")
+    assert (found.items, found.found, found.left) == (2, 1, 0)

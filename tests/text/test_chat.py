@@ -1,0 +1,225 @@
+"""Chat encoding against transformers, against forgery, and against templates of strangers."""
+
+import random
+import time
+
+import pytest
+from transformers import AutoTokenizer
+
+from groundup.errors import UserError
+from groundup.text.bpe import train_bpe
+from groundup.text.chat import CHATML, check_messages, encode_chat, render_chat
+from groundup.text.tokenizer import Tokenizer
+
+TEXT = "It was the best of times, it was the worst of times; 1859. Don't they'll. naïve café 🙂\n"
+LOOK_ALIKES = [
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|im_", "end|>", "<|", "|>", "<", ">", "|",
+    "<|im_end|", "|im_end|>", "<|<|im_end|>|>", "<|im_end|><|im_start|>", "assistant\n", "user\n",
+    "<\u200b|im_end|>", "\ue000", "\ue001", "\ue002", "{{ x }}", "{%", " ", "\n", "é", "🙂", "\x02",
+]  # fmt: skip
+
+TALK = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "  What is 12 + 30?\n\n"},
+    {"role": "assistant", "content": "42, naïve café 🙂."},
+    {"role": "user", "content": "And ½ of it?"},
+    {"role": "assistant", "content": " 21\n"},
+]
+# ChatML as a stranger would bring it: no generation blocks, another hash.
+FOREIGN = "{# a stranger's #}" + CHATML.replace("{%- generation %}", "").replace(
+    "{%- endgeneration %}", ""
+)
+# The manner of Qwen3: reasoning stands in the last turn only.
+FORGETFUL = """{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- if message.role == 'assistant' and loop.last -%}{{- '(thinks)\\n' -}}{%- endif -%}
+{{- message.content + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
+
+
+def tokenizer_with(template: str | None) -> Tokenizer:
+    texts = [TEXT, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n" * 50]
+    return Tokenizer.from_bpe(train_bpe(texts, 512), chat_template=template)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return tokenizer_with(CHATML)
+
+
+def spoken(tokenizer: Tokenizer, messages, **options) -> str:
+    tokens = encode_chat(tokenizer, messages, **options)
+    assert len(tokens.ids) == len(tokens.assistant)
+    said = [id for id, speaks in zip(tokens.ids, tokens.assistant, strict=True) if speaks]
+    return tokenizer.decode(said)
+
+
+@pytest.mark.parametrize("generation_prompt", [False, True])
+def test_transformers_agrees_on_text_ids_and_mask(tokenizer, tmp_path, generation_prompt):
+    tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    talk = TALK[:4] if generation_prompt else TALK
+    ours = encode_chat(tokenizer, talk, generation_prompt=generation_prompt)
+    out = theirs.apply_chat_template(
+        talk,
+        add_generation_prompt=generation_prompt,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    text = theirs.apply_chat_template(talk, add_generation_prompt=generation_prompt, tokenize=False)
+    assert render_chat(tokenizer, talk, generation_prompt=generation_prompt) == text
+    assert ours.ids == out["input_ids"]
+    assert ours.assistant == [bool(speaks) for speaks in out["assistant_masks"]]
+
+
+def test_the_text_is_chatml(tokenizer):
+    assert render_chat(tokenizer, TALK[3:], generation_prompt=True) == (
+        "<|im_start|>user\nAnd ½ of it?<|im_end|>\n<|im_start|>assistant\n 21\n<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_the_assistant_speaks_its_words_and_the_end(tokenizer):
+    assert spoken(tokenizer, TALK) == "42, naïve café 🙂.<|im_end|> 21\n<|im_end|>"
+    assert spoken(tokenizer, TALK[:2], generation_prompt=True) == ""
+
+
+def test_a_prompt_is_the_beginning_of_the_conversation_it_leads_to(tokenizer):
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "\n\nwell"}]
+    prompt = encode_chat(tokenizer, talk[:1], generation_prompt=True).ids
+    tokens = encode_chat(tokenizer, talk)
+    assert tokens.ids[: len(prompt)] == prompt
+    assert tokens.assistant.index(True) == len(prompt)
+
+
+@pytest.mark.parametrize("template", [CHATML, FOREIGN, FORGETFUL])
+def test_no_message_forges_a_control_token(template):
+    """100,000 random messages: the control tokens are those that the template writes, in place."""
+    tokenizer = tokenizer_with(template)
+    count = 100_000 if template == CHATML else 2_000
+    rng = random.Random(7)
+    texts = ["".join(rng.choices(LOOK_ALIKES, k=rng.randint(1, 12))) for _ in range(count)]
+    roles = ["user", "assistant"] if template == CHATML else ["user"]
+    for start in range(0, count, 1000):
+        talk = [
+            {"role": roles[place % len(roles)], "content": text}
+            for place, text in enumerate(texts[start : start + 1000])
+        ]
+        ids = encode_chat(tokenizer, talk).ids
+        assert [id for id in ids if id in tokenizer.special_ids] == [1, 2] * len(talk)
+        expected = "".join(
+            f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in talk
+        )
+        assert tokenizer.decode(ids) == expected
+
+
+@pytest.mark.parametrize("half", ["<", "<|im_end|", "|>", ">", "<|im_end", "im_end|>"])
+def test_half_a_control_token_is_not_completed_by_the_template(half):
+    """A template whose own text would join with a message's to "<|im_end|>"."""
+    start, end = {"<": ("", "|im_end|>"), "<|im_end|": ("", ">"), "<|im_end": ("", "|>")}.get(
+        half, ("<|im_end|>"[: -len(half)], "")
+    )
+    template = f"{start}{{{{ messages[0].content }}}}{end}"
+    tokenizer = tokenizer_with(template)
+    ids = encode_chat(tokenizer, [{"role": "user", "content": half}]).ids
+    assert tokenizer.decode(ids) == "<|im_end|>"
+    assert tokenizer.special_ids.isdisjoint(ids)
+
+
+def test_a_control_token_of_one_character():
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "※")
+    bpe = train_bpe([TEXT], 300, special_tokens=special)
+    tokenizer = Tokenizer.from_bpe(bpe, "{{ messages[0].content }}※")
+    ids = encode_chat(tokenizer, [{"role": "user", "content": "a※b※"}]).ids
+    assert ids == [*tokenizer.encode("a※b※"), 3]
+    assert ids.count(3) == 1
+
+
+def test_private_characters_in_a_message_survive(tokenizer):
+    content = "\ue000\ue001<|im_end|>\ue002\uf8ff"
+    talk = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
+    assert render_chat(tokenizer, talk).count(content) == 2
+    assert spoken(tokenizer, talk) == content + "<|im_end|>"
+
+
+def test_a_foreign_template_gives_the_same_tokens_by_prefixes(tokenizer):
+    foreign = tokenizer_with(FOREIGN)
+    for talk in (TALK, TALK[2:], TALK[:2], [{"role": "user", "content": LOOK_ALIKES[2]}, TALK[2]]):
+        assert encode_chat(foreign, talk) == encode_chat(tokenizer, talk)
+
+
+def test_a_template_that_writes_earlier_turns_otherwise_is_still_understood():
+    said = spoken(tokenizer_with(FORGETFUL), TALK)
+    assert said == "42, naïve café 🙂.<|im_end|>(thinks)\n 21\n<|im_end|>"
+
+
+def test_a_template_that_hides_the_assistant_is_refused():
+    backwards = "{% for m in messages|reverse %}{{ m.content }}<|im_end|>{% endfor %}"
+    with pytest.raises(UserError, match="does not show which text is the assistant's"):
+        encode_chat(tokenizer_with(backwards), TALK)
+
+
+def test_a_tokenizer_without_a_template_is_refused():
+    with pytest.raises(UserError, match="no chat template"):
+        encode_chat(tokenizer_with(None), TALK)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "2 s"),
+        ("{{ 'a' * 10**10 }}", "512 MB"),
+        ("{{ ('a' * 10**8) | list }}", "512 MB|2 s"),
+        ("{{ 'a' * (40 * 2**20) }}", "32 million"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+        ("{{ cycler.__init__.__globals__.os.getcwd() }}", "unsafe"),
+        ("{{ messages.append(1) }}", "unsafe"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{% include '/etc/hostname' %}", "no loader"),
+        ("{% if %}", "line 1"),
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+    ],
+)
+def test_a_hostile_or_broken_template_gives_one_message(template, reason):
+    tokenizer = tokenizer_with(template)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=reason):
+        render_chat(tokenizer, TALK)
+    assert time.monotonic() - start < 20
+    # And the next, honest one is served.
+    assert render_chat(tokenizer_with("{{ messages[0].content }}"), TALK) == "Be brief."
+
+
+def test_foreign_templates_have_what_they_expect():
+    template = (
+        "{{ eos_token }}{{ [1, '<é>'] | tojson }}{% for m in messages %}"
+        "{% if loop.index > 1 %}{% break %}{% endif %}{{ m['content'] | trim }}{% endfor %}"
+        "{{ tools is none }}{{ strftime_now('%Y') | length }}"
+    )
+    assert render_chat(tokenizer_with(template), TALK) == '<|im_end|>[1, "<é>"]Be brief.True4'
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "at least one"),
+        ("hello", "must be a list"),
+        ({"role": "user", "content": "x"}, "must be a list"),
+        (["hello"], "message 1 is a str"),
+        ([TALK[0], {"role": "human", "content": "x"}], "message 2 has the role 'human'"),
+        ([{"content": "x"}], "message 1 has the role None"),
+        ([{"role": "user"}], "content of type NoneType"),
+        ([{"role": "user", "content": [{"type": "text", "text": "x"}]}], "content of type list"),
+        ([{"role": "assistant", "content": "", "tool_calls": [1]}], "the key 'tool_calls'"),
+    ],
+)
+def test_wrong_messages_are_named(messages, message):
+    with pytest.raises(UserError, match=message):
+        check_messages(messages)
+
+
+def test_absent_fields_may_be_written_as_null():
+    assert check_messages([{"role": "user", "content": "x", "name": None}]) == [
+        {"role": "user", "content": "x"}
+    ]

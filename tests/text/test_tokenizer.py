@@ -1,0 +1,220 @@
+"""The tokenizer against transformers' reading of the same folder, and its one promise."""
+
+import json
+import logging
+import random
+import warnings
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from groundup.errors import UserError
+from groundup.text.bpe import train_bpe
+from groundup.text.tokenizer import StreamDecoder, Tokenizer
+
+TEXT = (
+    "It was the best of times, it was the worst of times; 1859 and 2024. Don't they'll we've I'm.\n"
+    "Crème brûlée, naïve café — e\u0301a\u0300 — Straße, Москва, 東京, 👩‍👩‍👧‍👦 🙂\n\n"
+    "   three  spaces\t\ttabs\r\n"
+)
+
+HARD = [
+    "0123456789 3.14159 1,000,000 ² ½ ٣",
+    "e\u0301 cafe\u0301 \u00e9 A\u030a \u212b \ufb01",  # decomposed accents and compatibility forms
+    "👩‍👩‍👧‍👦 🏳️‍🌈 🙂🙂 👍🏽",
+    "a b  c   d    e     f\t\t\tg \n \n\n  h  ",
+    "don't DON'T we'Ll ſ 'ſ x'ſ",
+    "\r\n\r\n\n\n \r \u00a0\u00a0\u2003 \u3000",
+    "<|endoftext|>",
+    "",
+]
+
+LOOK_ALIKES = [
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|im_", "end|>", "<|", "|>", "<", ">", "|",
+    "im_start", "endoftext", "<|im_end|", "|im_end|>", "<|<|im_end|>|>", "<|im_end|><|im_start|>",
+    "assistant\n", "<s>", "</s>", "\u0120", "<|IM_END|>", "＜|im_end|＞", "<\u200b|im_end|>",
+    "\ue000", "<|im\u00ad_end|>", " ", "\n", "é", "🙂", "\x00", "\x02", "0", "2",
+]  # fmt: skip
+
+
+def random_look_alikes(count: int) -> list[str]:
+    rng = random.Random(20)
+    return ["".join(rng.choices(LOOK_ALIKES, k=rng.randint(1, 12))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    texts = [TEXT, "<|im_start|>user\nhi<|im_end|>\n<|endoftext|>" * 50]  # look-alikes get learned
+    return Tokenizer.from_bpe(train_bpe(texts, 512))
+
+
+@pytest.fixture(scope="module")
+def folder(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer.save(folder)
+    return folder
+
+
+def test_control_tokens_have_the_first_ids(tokenizer):
+    assert (tokenizer.end_of_text, tokenizer.im_start, tokenizer.im_end) == (0, 1, 2)
+    assert tokenizer.special_ids == {0, 1, 2}
+    assert tokenizer.stop_ids == {0, 2}
+    assert tokenizer.vocab_size == len(tokenizer._fast.get_vocab())
+
+
+def test_a_hundred_thousand_look_alikes_make_no_control_token(tokenizer):
+    texts = random_look_alikes(100_000)
+    encoded = tokenizer.encode_batch(texts)
+    assert not any(tokenizer.special_ids & set(ids) for ids in encoded)
+    assert [tokenizer.decode(ids) for ids in encoded] == texts
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.text(), st.sampled_from(HARD)))
+def test_every_text_comes_back(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
+    stream = StreamDecoder(tokenizer)
+    assert "".join(map(stream.push, ids)) + stream.finish() == text
+
+
+def test_transformers_reads_the_folder_without_a_word_and_gives_our_ids(tokenizer, folder, caplog):
+    transformers_logging.enable_propagation()
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
+        warnings.simplefilter("error")
+        theirs = AutoTokenizer.from_pretrained(folder)
+    assert not caplog.records
+    for text in [*HARD[:-2], TEXT]:
+        assert theirs(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text), text
+    assert theirs.eos_token == "<|im_end|>" and theirs.pad_token == "<|endoftext|>"
+    assert len(theirs) == tokenizer.vocab_size
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text())
+def test_transformers_gives_our_ids_on_any_text(folder, text):
+    theirs = _auto(folder)
+    assert theirs(text, add_special_tokens=False)["input_ids"] == Tokenizer.load(folder).encode(
+        text
+    )
+
+
+def _auto(folder, cache={}):  # noqa: B006  (one reading a session is enough)
+    if folder not in cache:
+        cache[folder] = AutoTokenizer.from_pretrained(folder)
+    return cache[folder]
+
+
+def test_saved_loaded_and_saved_again_is_the_same(tokenizer, folder, tmp_path):
+    again = Tokenizer.load(folder)
+    again.save(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    assert again.hash == tokenizer.hash == Tokenizer.load(tmp_path).hash
+    assert again.chat_template == tokenizer.chat_template
+
+
+def test_the_hash_knows_another_vocabulary(tokenizer):
+    assert Tokenizer.from_bpe(train_bpe([TEXT], 300)).hash != tokenizer.hash
+
+
+def test_decoding_can_leave_out_control_tokens(tokenizer):
+    ids = [1, *tokenizer.encode("hi"), 2, 0]
+    assert tokenizer.decode(ids) == "<|im_start|>hi<|im_end|><|endoftext|>"
+    assert tokenizer.decode(ids, skip_special=True) == "hi"
+    stream = StreamDecoder(tokenizer)
+    assert "".join(map(stream.push, ids)) == "hi"
+
+
+def test_the_stream_holds_back_half_a_character(tokenizer):
+    ids = [id for byte in "🙂".encode() for id in _ids_of_byte(tokenizer, byte)]
+    stream = StreamDecoder(tokenizer)
+    assert [stream.push(id) for id in ids] == ["", "", "", "🙂"]
+    assert stream.push(ids[0]) == ""
+    assert stream.finish() == "\ufffd"
+
+
+def _ids_of_byte(tokenizer, byte):
+    return [id for id in range(tokenizer.vocab_size) if tokenizer.token_bytes(id) == bytes([byte])]
+
+
+def test_ids_past_the_vocabulary_stand_for_nothing(tokenizer):
+    # A model's vocabulary may be rounded up, and an untrained model samples such rows.
+    assert tokenizer.token_bytes(tokenizer.vocab_size + 3) == b""
+    assert tokenizer.decode([tokenizer.vocab_size + 3]) == ""
+
+
+def test_lone_surrogates_do_not_stop_it(tokenizer):
+    assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
+
+
+def test_a_foreign_folder_keeps_its_own_control_tokens(tmp_path):
+    """Qwen3's manner: "<think>" is said to be ordinary, but the template writes it."""
+    fast = tokenizers.Tokenizer(models.BPE(vocab=_bytes_vocab(), merges=[]))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    fast.add_special_tokens([AddedToken("<eos>", special=True), AddedToken("<pad>", special=True)])
+    fast.add_tokens([AddedToken("<think>", normalized=False), AddedToken("    ", normalized=False)])
+    fast.save(str(tmp_path / "tokenizer.json"))
+    config = {"eos_token": {"content": "<eos>"}, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "chat_template.jinja").write_text("{% if 1 %}    <think>{% endif %}")
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [256, 257]}))
+
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.special_ids == {256, 257, 258}
+    assert tokenizer.stop_ids == {256, 257}
+    assert tokenizer.end_of_text == tokenizer.im_end == 256
+    assert tokenizer.encode("<think>    <eos>") == [
+        *tokenizer.encode("<think>"), 259, *tokenizer.encode("<eos>")
+    ]  # fmt: skip
+    assert tokenizer.decode(tokenizer.encode("<think><eos>")) == "<think><eos>"
+    with pytest.raises(UserError, match="im_start"):
+        _ = tokenizer.im_start
+
+
+def _bytes_vocab() -> dict[str, int]:
+    return {char: id for id, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+
+
+def test_bytes_of_a_sentencepiece_vocabulary(tmp_path):
+    vocab = {"<unk>": 0, "<0x0A>": 1, "▁": 2, "a": 3, "▁a": 4}
+    fast = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[("▁", "a")], byte_fallback=True))
+    fast.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    fast.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    fast.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert b"".join(map(tokenizer.token_bytes, tokenizer.encode("a a\na"))) == b"a a\na"
+
+
+def test_a_vocabulary_that_spells_a_control_token_is_refused(tmp_path):
+    """With `ignore_merges`, a pre-token that is a vocabulary entry becomes it without any merge."""
+    vocab = _bytes_vocab() | {"stop": 256}
+    fast = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.add_special_tokens(["stop"])
+    fast.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match="control token"):
+        Tokenizer.load(tmp_path).encode("stop")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds no tokenizer.json"),
+        ("{broken", "is not JSON"),
+        ("[]", "JSON object is expected"),
+        ('{"model": {}}', "not a tokenizer that can be read"),
+    ],
+)
+def test_a_bad_folder_is_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        Tokenizer.load(tmp_path)
