@@ -54,9 +54,7 @@ class PairBatch:
         return self.rows.tokens
 
     def to(self, device: torch.device) -> PairBatch:
-        return PairBatch(
-            self.rows.to(device), self.sequences.to(device), self.reference.to(device)
-        )
+        return PairBatch(self.rows.to(device), self.sequences.to(device), self.reference.to(device))
 
 
 class PairStream(DataStream):

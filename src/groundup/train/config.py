@@ -10,12 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16"]
 
-# glibc hands large blocks back to the kernel after every step and page-faults them in again at the
-# next; these keep the pages (8 % of a step). They are read before Python starts.
-ALLOCATOR = {
+# Read by the C library before Python starts, so the command line sets them and starts itself anew.
+ENVIRONMENT = {
+    # glibc hands large blocks back to the kernel after every step and page-faults them in again at
+    # the next; these keep the pages.
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
+    # A thread that waits for another spins first. Long spins beside any other busy program make two
+    # threads slower than one; short ones cost nothing on a quiet machine.
+    "GOMP_SPINCOUNT": "1000",
 }
 
 

@@ -1,0 +1,289 @@
+"""At the terminal with a model: completions, and a conversation that streams.
+
+A conversation is a list of messages that is rendered anew for every answer. A model sees only so
+many tokens at once, so when the conversation has grown past that, its oldest turns are forgotten,
+and the person is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import UserError
+from groundup.lm.generate import Request, generate, stream
+from groundup.lm.hub import GENERATION_CONFIG, load
+from groundup.lm.model import CausalLM
+from groundup.lm.sample import Sampling
+from groundup.stages import known_names
+from groundup.text.chat import Message, encode_chat
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.progress import say
+from groundup.train.run import read_lines
+
+# Room that is kept free for the answer: at least this share of what the model sees at once.
+_ANSWER_SHARE = 4
+
+HELP = """\
+/reset            forget the conversation and begin anew
+/save FILE        append the conversation to FILE, as a line of JSON that `sft` can train on
+/temperature X    0 always takes the likeliest token; more is more random
+/help             this
+/quit             leave (Ctrl-D does, too; Ctrl-C stops an answer)"""
+
+
+def sampling_of(folder: Path, **given: Any) -> Sampling:
+    """How to draw: the values given, else what the model's folder says, else our defaults."""
+    settings: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        own = json.loads((folder / GENERATION_CONFIG).read_bytes())
+        names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+        settings = {name: own[name] for name in names if own.get(name) is not None}
+        if own.get("do_sample") is False:
+            settings = {"temperature": 0.0}
+    return Sampling(**settings | {name: v for name, v in given.items() if v is not None})
+
+
+def write_completions(
+    folder: Path, prompts: Sequence[str], sampling: Sampling, *, as_messages: bool
+) -> None:
+    """Write what the model makes of each prompt to standard output."""
+    model, tokenizer = load(folder)
+    requests = [
+        Request(messages=[{"role": "user", "content": prompt}], sampling=sampling)
+        if as_messages
+        else Request(prompt=prompt, sampling=sampling)
+        for prompt in prompts
+    ]
+    if len(requests) == 1:
+        if not as_messages:
+            _write(prompts[0])
+        for piece in stream(model, tokenizer, requests[0]):
+            _write(piece)
+        _write("\n")
+        return
+    for prompt, completion in zip(prompts, generate(model, requests, tokenizer), strict=True):
+        _write(f"{prompt}{chr(10) if as_messages else ''}{completion.text}\n\n")
+
+
+# The conversation.
+
+
+@dataclass
+class Conversation:
+    """What was said, and the model that answers."""
+
+    model: CausalLM
+    tokenizer: Tokenizer
+    sampling: Sampling
+    messages: list[Message] = field(default_factory=list)
+
+    def ask(self, text: str) -> int:
+        """Add a person's message; returns how many old messages had to be forgotten for it.
+
+        Raises `UserError`, and forgets nothing, for a message too long for the model's context.
+        """
+        kept = [*self.messages, {"role": "user", "content": text}]
+        context = self.model.config.max_position_embeddings
+        room = min(self.sampling.max_new_tokens, context // _ANSWER_SHARE)
+        while (length := self._length(kept)) > context - room and len(kept) > 1:
+            del kept[:2]
+        if length > context - room:
+            raise UserError(
+                f"that message takes {length} tokens and the model sees {context} at once, the "
+                "answer among them; say it in fewer words"
+            )
+        forgotten = len(self.messages) + 1 - len(kept)
+        self.messages = kept
+        return forgotten
+
+    def answer(self) -> Iterator[str]:
+        """The assistant's answer, piece by piece. What was drawn so far is kept if it stops."""
+        said: list[str] = []
+        try:
+            request = Request(messages=list(self.messages), sampling=self.sampling)
+            for piece in stream(self.model, self.tokenizer, request):
+                said.append(piece)
+                yield piece
+        finally:
+            self.messages.append({"role": "assistant", "content": "".join(said).strip()})
+
+    def _length(self, messages: Sequence[Message]) -> int:
+        return len(encode_chat(self.tokenizer, messages, generation_prompt=True).ids)
+
+
+def converse(folder: Path, sampling: Sampling, seed: int | None = None) -> None:
+    """Talk until the person leaves. Input may be piped: then it is echoed, as in a transcript."""
+    model, tokenizer = load(folder)
+    conversation = Conversation(model, tokenizer, sampling)
+    say(introduction(folder, model))
+    for turn, line in enumerate(_lines()):
+        if line.startswith("/"):
+            if not _command(conversation, line):
+                return
+            continue
+        # Fresh for every answer: the same question asked again gets another one.
+        drawn = secrets.randbits(32) if seed is None else seed + turn
+        conversation.sampling = replace(conversation.sampling, seed=drawn)
+        try:
+            forgotten = conversation.ask(line)
+        except UserError as error:
+            say(f"({error})")
+            continue
+        if forgotten:
+            say(f"(the oldest {forgotten} messages no longer fit into its memory: forgotten)")
+        _stream_answer(conversation.answer())
+
+
+def _stream_answer(pieces: Iterator[str]) -> None:
+    # Closed in any case, for then the conversation keeps what was said.
+    with contextlib.closing(pieces) as answer:  # type: ignore[type-var]
+        try:
+            empty = True
+            for piece in answer:
+                _write(piece)
+                empty = empty and not piece.strip()
+            _write("(no words)\n\n" if empty else "\n\n")
+        except KeyboardInterrupt:
+            _write(" … (stopped)\n\n")
+
+
+def _lines() -> Iterator[str]:
+    """What the person types, without empty lines."""
+    at_terminal = sys.stdin.isatty()
+    if at_terminal:
+        import readline  # noqa: F401 (gives input() editing and history)
+    elif hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            _write("\n")
+            return
+        except KeyboardInterrupt:
+            _write("\n(Ctrl-D or /quit leaves)\n")
+            continue
+        if not at_terminal:
+            _write(f"{line}\n")
+        if line:
+            yield line
+
+
+# Commands.
+
+
+def _command(conversation: Conversation, line: str) -> bool:
+    """Do what a line that begins with a slash asks for; False if it is to leave."""
+    name, _, argument = line.partition(" ")
+    if name in ("/quit", "/exit"):
+        return False
+    try:
+        say(_commanded(conversation, name, argument.strip()))
+    except UserError as error:
+        say(f"({error})")
+    except OSError as error:
+        say(f"({error.filename} cannot be written: {error.strerror})")
+    return True
+
+
+def _commanded(conversation: Conversation, name: str, argument: str) -> str:
+    commands: dict[str, Callable[[], str]] = {
+        "/reset": lambda: _reset(conversation),
+        "/save": lambda: _save(conversation, argument),
+        "/temperature": lambda: _temperature(conversation, argument),
+        "/help": lambda: HELP,
+    }
+    if name not in commands:
+        raise UserError(f"{name} is no command; {known_names(name, commands, 'there are')}")
+    return commands[name]()
+
+
+def _reset(conversation: Conversation) -> str:
+    conversation.messages.clear()
+    return "(a new conversation)"
+
+
+def _save(conversation: Conversation, argument: str) -> str:
+    if not argument:
+        raise UserError("name a file: /save talk.jsonl")
+    if not conversation.messages:
+        raise UserError("nothing has been said yet")
+    path = Path(argument).expanduser()
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"messages": conversation.messages}, ensure_ascii=False) + "\n")
+    return f"({len(conversation.messages)} messages appended to {path})"
+
+
+def _temperature(conversation: Conversation, argument: str) -> str:
+    if argument:
+        try:
+            value = float(argument)
+        except ValueError:
+            raise UserError(
+                f"temperature={argument!r} must be a number; try /temperature 0.7"
+            ) from None
+        conversation.sampling = replace(conversation.sampling, temperature=value)
+    return f"(temperature {conversation.sampling.temperature:g})"
+
+
+# What the model is.
+
+
+def introduction(folder: Path, model: CausalLM) -> str:
+    """What one should know before talking to it, from the records of the runs that made it."""
+    size = f"{model.config.parameters / 1e6:.1f} million parameters"
+    runs = _history(folder)
+    if runs:
+        tokens, seconds = sum(run.tokens for run in runs), sum(run.seconds for run in runs)
+        stages = ", then ".join(run.stage for run in runs)
+        size += (
+            f", trained from {'random weights' if runs[0].stage == 'pretrain' else 'another model'}"
+            f" on {tokens / 1e6:.1f} million tokens in {seconds / 60:.0f} minutes ({stages})"
+        )
+    lines = [
+        f"You are talking to {folder}: {size}.",
+        "It is a small program that continues text with what is likely. It is not a person, it "
+        "knows little, and it makes things up: check whatever it says.",
+    ]
+    if runs and runs[-1].stage == "pretrain":
+        lines.append("This one was never taught to answer (groundup sft does that), so it rambles.")
+    lines.append("/help shows what else you can do; Ctrl-D leaves.\n")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Past:
+    stage: str
+    tokens: int
+    seconds: float
+
+
+def _history(folder: Path) -> list[_Past]:
+    """The training runs that led to a model, the first one first; none for a stranger's model."""
+    runs: list[_Past] = []
+    seen: set[Path] = set()
+    while (folder / "run.json").is_file() and folder.resolve() not in seen:
+        seen.add(folder.resolve())
+        try:
+            about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            steps = [s for s in read_lines(folder / "metrics.jsonl") if s.get("kind") == "train"]
+            tokens = steps[-1]["tokens"] if steps else 0
+            runs.append(_Past(about["stage"], tokens, sum(step["seconds"] for step in steps)))
+            parent = Path(about["parents"]["model"]["path"])
+        except (OSError, ValueError, KeyError):
+            break
+        # A recipe's folder may have been moved since; its runs still lie side by side.
+        folder = parent if parent.is_dir() else folder.parent / parent.name
+    return runs[::-1]
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

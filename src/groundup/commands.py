@@ -1,0 +1,297 @@
+"""What each command of `groundup` does; `cli` names them and imports this page when one is chosen.
+
+A stage's command is made from its config: every field is an option with the field's own type,
+default and description, so nothing is said twice.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+from pydantic.fields import FieldInfo
+
+from groundup.errors import UserError
+from groundup.recipe import find_model, read_recipe, run_recipe
+from groundup.stages import INPUTS, STAGES, Stage, configured
+from groundup.train.config import TrainingConfig
+from groundup.train.progress import say
+
+QUICKSTART_MINUTES = 15.0
+RUNS = Path("runs")
+
+# Journeys.
+
+
+def quickstart(
+    *,
+    minutes: Annotated[
+        float | None,
+        Parameter(help="how long it may take, downloads apart (default: 15, or as it was begun)"),
+    ] = None,
+    out: Annotated[Path, Parameter(help="folder for everything it makes")] = Path("quickstart"),
+) -> None:
+    """Run the recipe that comes with groundup, planned for this machine."""
+    _journey("quickstart", out, minutes)
+
+
+def run(
+    recipe: Annotated[str, Parameter(help="a .toml file, or the name of one that comes along")],
+    /,
+    *,
+    minutes: Annotated[
+        float | None,
+        Parameter(help="plan sizes and steps to take this long (default: as the recipe says)"),
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="folder for everything it makes (default: the recipe's name)")
+    ] = None,
+) -> None:
+    """Run a recipe of one's own, or one that comes along."""
+    _journey(recipe, out, minutes)
+
+
+def _journey(source: str, out: Path | None, minutes: float | None) -> None:
+    # Not `minutes <= 0`, which a NaN would pass.
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UserError(f"--minutes={minutes:g} must be more than 0; try {QUICKSTART_MINUTES:g}")
+    recipe = read_recipe(source)
+    out = Path(recipe.name) if out is None else out
+    if minutes is None and recipe.name == "quickstart" and not (out / "plan.json").exists():
+        minutes = QUICKSTART_MINUTES
+    run_recipe(recipe, out, minutes)
+
+
+# Stages.
+
+
+def _command(stage: Stage, *positional: str) -> Callable[..., None]:
+    """The command of a stage: a function whose signature is the stage's config."""
+
+    def command(*given: Any, **settings: Any) -> None:
+        bound = signature.bind(*given, **settings)
+        config = configured(stage.config, _located(stage, bound.arguments), _option)
+        folder = stage.run(config)
+        say(f"Done:  {folder}")
+
+    fields = sorted(
+        stage.config.model_fields.items(),
+        key=lambda item: (item[0] not in positional, not item[1].is_required()),
+    )
+    signature = inspect.Signature(
+        [_parameter(stage, name, field, name in positional) for name, field in fields]
+    )
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    return command
+
+
+_OWN = Group("What to do", sort_key=1)
+_TRAINING = Group("How to train", sort_key=2)
+
+
+def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
+    shared = name in TrainingConfig.model_fields and name not in ("out", "seed", "minutes", "steps")
+    default = inspect.Parameter.empty if field.is_required() else field.default
+    option = Parameter(
+        help=field.description,
+        negative="",
+        group=_TRAINING if shared else _OWN,
+        consume_multiple=not positional,
+        show_default=default is not None and default is not False,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY,
+        default=RUNS / stage.name if name == "out" else default,
+        annotation=Annotated[field.annotation, option],
+    )
+
+
+def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with inputs that are known to be there."""
+    found = dict(settings)
+    for name in stage.inputs:
+        if INPUTS[name] == ("model",):
+            given = found[name]
+            found[name] = (
+                [find_model(path) for path in given]
+                if isinstance(given, tuple)
+                else find_model(given)
+            )
+        elif not found[name].exists():
+            raise UserError(
+                f"{_option(name)}={found[name]} is not there; "
+                f"give {stage.config.model_fields[name].description}"
+            )
+    return found
+
+
+def _option(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+data_build = _command(STAGES["data"])
+tokenizer = _command(STAGES["tokenizer"], "data")
+pretrain = _command(STAGES["pretrain"])
+sft = _command(STAGES["sft"], "model")
+dpo = _command(STAGES["dpo"], "model")
+evaluate = _command(STAGES["eval"], "models")
+
+# Data by name.
+
+
+def data_list() -> None:
+    """Show every data set: what it is, how large, under which licence, and whom to cite."""
+    from groundup.text.packs import SETS, cache_folder, is_cached
+
+    for one in SETS:
+        cached = "cached" if is_cached(one.name) else "not cached"
+        say(f"{one.name:<14} {one.size / 1e6:5.1f} MB  {one.licence:<13} {cached}")
+        for text in (one.about, one.citation):
+            say(textwrap.indent(textwrap.fill(text, _width() - 4), "    "))
+    say("")
+    archives = {one.archive for one in SETS}
+    total = sum(archive.size for archive in archives)
+    say(f"All of them come in {len(archives)} downloads of {total / 1e6:.0f} MB together.")
+    say(f"The cache is {cache_folder()} (GROUNDUP_CACHE changes it).")
+
+
+def _width() -> int:
+    # Longer lines are hard to read, however wide the terminal is.
+    return min(100, shutil.get_terminal_size().columns)
+
+
+def data_pull(
+    *names: Annotated[str, Parameter(help="names of data sets (default: all)", negative="")],
+) -> None:
+    """Fetch data sets and say what came."""
+    from groundup.text.packs import ALL_SETS, find_set, pull
+
+    for one in [find_set(name) for name in names or ALL_SETS]:
+        path = pull(one.name, say)
+        say(f"{one.name}: in the cache, {path.stat().st_size / 1e6:.1f} MB, {one.licence}")
+
+
+# Using a model.
+
+_SAMPLING = Group("How to draw (default: as the model's generation_config.json says)", sort_key=10)
+Temperature = Annotated[
+    float | None,
+    Parameter(group=_SAMPLING, help="0 always takes the likeliest token; more is more random"),
+]
+TopK = Annotated[
+    int | None, Parameter(group=_SAMPLING, help="keep the k likeliest tokens; 0 keeps all")
+]
+TopP = Annotated[
+    float | None,
+    Parameter(group=_SAMPLING, help="keep the fewest tokens that have this probability together"),
+]
+MinP = Annotated[
+    float | None,
+    Parameter(group=_SAMPLING, help="keep tokens with this share of the likeliest's probability"),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    Parameter(group=_SAMPLING, help="above 1, tokens that were there before become less likely"),
+]
+MaxNewTokens = Annotated[
+    int | None, Parameter(group=_SAMPLING, help="most tokens of one answer (default: 256)")
+]
+ModelFolder = Annotated[
+    Path, Parameter(help="a model folder, or the folder of a recipe with its models")
+]
+
+
+def generate(
+    model: ModelFolder,
+    /,
+    *prompts: Annotated[str, Parameter(help="texts to continue (default: standard input)")],
+    chat: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="let the model answer each prompt as a message"
+        ),
+    ] = False,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    stop: Annotated[
+        tuple[str, ...],
+        Parameter(group=_SAMPLING, negative="", show_default=False, help="end before this text"),
+    ] = (),
+    seed: Annotated[
+        int | None, Parameter(group=_SAMPLING, help="the same seed draws the same text")
+    ] = None,
+) -> None:
+    """Write what a model makes of the prompts."""
+    folder = find_model(model)
+    texts = _prompts(prompts)
+    from groundup.chat import sampling_of, write_completions
+
+    sampling = sampling_of(
+        folder,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop=stop or None,
+        seed=seed,
+    )
+    write_completions(folder, texts, sampling, as_messages=chat)
+
+
+def _prompts(given: Sequence[str]) -> Sequence[str]:
+    texts = given or (() if sys.stdin.isatty() else (sys.stdin.read().rstrip("\n"),))
+    if not any(texts):
+        raise UserError('there is no prompt; give one in quotes: groundup generate MODEL "The sea"')
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the prompt is not valid UTF-8 (character {error.start + 1}); "
+                "give it as text in UTF-8"
+            ) from None
+    return texts
+
+
+def chat(
+    model: ModelFolder,
+    /,
+    *,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Annotated[
+        int | None,
+        Parameter(group=_SAMPLING, help="draw the same answers every time (default: fresh ones)"),
+    ] = None,
+) -> None:
+    """Talk with a model."""
+    folder = find_model(model)
+    from groundup.chat import converse, sampling_of
+
+    sampling = sampling_of(
+        folder,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+    )
+    converse(folder, sampling, seed)

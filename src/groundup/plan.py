@@ -1,0 +1,220 @@
+"""From minutes to a plan: how a recipe's time is spent on this machine, and why.
+
+A short measurement says how fast the machine multiplies matrices and trains a model of the chosen
+size. Stages of fixed cost (reading data, measuring) are set aside; the training stages share what
+is left. The result is printed with the reason for every value and written to plan.json beside the
+recipe; later starts read that file and measure nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from groundup.errors import UserError
+from groundup.evals.config import EvalConfig
+from groundup.lm.training import measure_speed
+from groundup.pretrain.config import PretrainConfig
+from groundup.pretrain.shape import model_shape
+from groundup.recipe import Recipe, Table
+from groundup.text.config import TokenizerConfig
+from groundup.train.config import TrainingConfig
+from groundup.train.device import Compute, Machine, measure, resolve
+from groundup.train.plan import TRAINING_SHARE
+from groundup.train.progress import say
+from groundup.train.run import write_json
+
+SCHEMA = 1
+# Seconds, measured on two cores: reading, cleaning and comparing 15 MB of packs; training a
+# tokenizer on them; starting Python and compiling a stage whose kernels are cached.
+_DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 20.0, 8.0, 6.0
+# Compiling for the first time, while the speed is measured.
+_COMPILE_SECONDS = 30.0
+# The eval stage at its default sizes, for three models; a short run measures less.
+_EVAL_SECONDS, _EVAL_FULL_MINUTES = 75.0, 12.0
+# How the training stages share the rest: most of what a chat model knows comes from pre-training.
+_WEIGHTS = {"pretrain": 0.74, "sft": 0.17, "dpo": 0.09}
+# A training stage below this learns nothing worth the name.
+_LEAST_STAGE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One derived value: what it is, why, and how to say otherwise."""
+
+    table: str
+    setting: str
+    value: Any
+    reason: str
+
+
+def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
+    """The recipe with every open value filled in, read from `out`/plan.json if that exists."""
+    path = out / "plan.json"
+    if path.exists():
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        if minutes is not None and plan["minutes"] != minutes:
+            raise UserError(
+                f"{out} was planned for {plan['minutes']:g} minutes, not {minutes:g}; "
+                "give the same --minutes to go on, or another --out"
+            )
+        say(f"plan: as written in {path}")
+        return _filled(recipe, plan["settings"])
+    assert minutes is not None, "a recipe without minutes and without a plan is not planned"
+    machine = measure()
+    lines = _lines(recipe, out, minutes, machine)
+    settings: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        settings.setdefault(line.table, {})[line.setting] = line.value
+    planned = _filled(recipe, settings)
+    write_json(
+        path,
+        {
+            "schema": SCHEMA,
+            "minutes": minutes,
+            "machine": vars(machine),
+            "settings": settings,
+            "reasons": {f"{line.table}.{line.setting}": line.reason for line in lines},
+        },
+    )
+    _show(lines, machine, minutes)
+    return planned
+
+
+def _filled(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """What the recipe's author wrote stands; the plan fills in the rest."""
+    tables = tuple(
+        replace(table, settings={**settings.get(table.name, {}), **table.settings})
+        for table in recipe.tables
+    )
+    return replace(recipe, tables=tables)
+
+
+def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[Line]:
+    lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes)]
+    training = [table for table in recipe.tables if table.stage.name in _WEIGHTS]
+    if not training:
+        return lines
+    left = minutes * 60 - sum(_fixed_seconds(table, minutes) for table in recipe.tables)
+    compute = _compute(training[0], out, minutes)
+    if compute.compile:
+        left -= _COMPILE_SECONDS
+    left = max(left, _LEAST_STAGE_SECONDS * len(training))
+    whole = sum(_WEIGHTS[table.stage.name] for table in training)
+    seconds = {t.name: left * _WEIGHTS[t.stage.name] / whole for t in training}
+    speed: float | None = None
+    for table in training:
+        config = cast(TrainingConfig, table.config(out))
+        lines.append(_compile_line(table, compute))
+        if isinstance(config, PretrainConfig):
+            shape_lines, speed = _model_lines(
+                table, config, compute, recipe, out, seconds[table.name], machine
+            )
+            lines += shape_lines
+        if config.steps is None and speed is not None:
+            lines.append(_steps_line(table, config, speed, seconds[table.name], whole))
+    return lines
+
+
+def _fixed_seconds(table: Table, minutes: float) -> float:
+    fixed = {"data": _DATA_SECONDS, "tokenizer": _TOKENIZER_SECONDS}
+    if table.stage.name == "eval":
+        return _EVAL_SECONDS * _eval_scale(minutes) + _STAGE_SECONDS
+    return fixed.get(table.stage.name, _STAGE_SECONDS)
+
+
+def _eval_scale(minutes: float) -> float:
+    return min(1.0, max(0.1, minutes / _EVAL_FULL_MINUTES))
+
+
+def _fixed_lines(table: Table, out: Path, minutes: float) -> list[Line]:
+    scale = _eval_scale(minutes)
+    if table.stage.name == "tokenizer" and minutes < 5 and "vocab_size" not in table.settings:
+        reason = "a small vocabulary suits a model of few minutes; set it in the recipe"
+        return [Line(table.name, "vocab_size", 2_048, reason)]
+    if table.stage.name == "eval" and scale < 1:
+        config = cast(EvalConfig, table.config(out))
+        reason = f"{scale:.0%} of the default, so that measuring does not outlast training"
+        return [
+            Line(table.name, name, max(least, round(getattr(config, name) * scale)), reason)
+            for name, least in (
+                ("bytes_per_source", 16_384),
+                ("questions", 40),
+                ("refusal_prompts", 10),
+            )
+            if name not in table.settings
+        ]
+    return []
+
+
+def _compute(table: Table, out: Path, minutes: float) -> Compute:
+    return resolve(cast(TrainingConfig, table.config(out)), minutes)
+
+
+def _compile_line(table: Table, compute: Compute) -> Line:
+    if compute.compile:
+        reason = 'over 5 minutes and a C++ compiler is here; change with compile = "off"'
+    else:
+        reason = "compiling would not earn its time back, or no C++ compiler is here"
+    return Line(table.name, "compile", "on" if compute.compile else "off", reason)
+
+
+def _model_lines(
+    table: Table,
+    config: PretrainConfig,
+    compute: Compute,
+    recipe: Recipe,
+    out: Path,
+    seconds: float,
+    machine: Machine,
+) -> tuple[list[Line], float]:
+    """Depth and width for these seconds, and the training speed of that model."""
+    timed = config.model_copy(update={"minutes": seconds / 60})
+    vocab_size = _vocab_size(recipe, out)
+    shape, reasons = model_shape(timed, compute, vocab_size, machine.peak(compute.dtype))
+    say("measuring this machine with a model of that size …")
+    speed = measure_speed(shape, compute, context=config.context, micro_rows=config.micro_rows)
+    values = {"depth": shape.num_hidden_layers, "width": shape.hidden_size}
+    return [
+        Line(table.name, name, value, reasons[name])
+        for name, value in values.items()
+        if name in reasons
+    ], speed
+
+
+def _vocab_size(recipe: Recipe, out: Path) -> int:
+    for table in recipe.tables:
+        config = table.config(out)
+        if isinstance(config, TokenizerConfig):
+            return config.vocab_size
+    return cast(int, TokenizerConfig.model_fields["vocab_size"].default)
+
+
+def _steps_line(
+    table: Table, config: TrainingConfig, speed: float, seconds: float, whole: float
+) -> Line:
+    context = config.context if isinstance(config, PretrainConfig) else 256
+    tokens = config.rows * context
+    steps = max(1, round(seconds * TRAINING_SHARE * speed / tokens))
+    share = _WEIGHTS[table.stage.name] / whole
+    return Line(
+        table.name,
+        "steps",
+        steps,
+        f"{seconds:.0f} s ({share:.0%} of the training time) at {speed:,.0f} tokens a second "
+        f"measured here, {tokens:,} a step; set steps in the recipe",
+    )
+
+
+def _show(lines: list[Line], machine: Machine, minutes: float) -> None:
+    say(
+        f"plan for {minutes:g} minutes on {machine.cores} cores, {machine.memory_bytes / 1e9:.0f} "
+        f"GB free: {machine.bfloat16_flops / 1e9:,.0f} GFLOP/s in bfloat16, "
+        f"{machine.float32_flops / 1e9:,.0f} in float32"
+    )
+    for line in lines:
+        say(f"  {line.table}.{line.setting} = {line.value}")
+        say(f"      {line.reason}")

@@ -1,0 +1,407 @@
+"""A recipe is a whole journey in one TOML file.
+
+    [base]                      a table is a run, and its name is the folder
+    stage = "pretrain"          what it does (default: the table's name)
+    from = "tokenizer"          an earlier table, a folder or pack:name (default: the table before)
+    data = "data"               further inputs by name; everything else is a setting of the stage
+
+It is read and checked as a whole before anything runs. Then table after table runs in its own
+folder under one `out`; what is finished is skipped and what is half-finished goes on, so that the
+same command always brings the journey to its end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from groundup.errors import UserError
+from groundup.stages import INPUTS, STAGES, Stage, configured, known_names
+from groundup.text.packs import find_set
+from groundup.train.progress import say
+from groundup.train.run import is_finished, lock_folder
+
+_FILE = "recipe.toml"
+_TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_PACK = "pack:"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One run of a recipe.
+
+    `settings` are what the recipe sets of the stage's own; `inputs` where its inputs lie: the name
+    of an earlier table, or an absolute path.
+    """
+
+    name: str
+    stage: Stage
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str | tuple[str, ...]]
+
+    def config(self, out: Path) -> BaseModel:
+        """The stage's config with `out` as the folder of the whole recipe. Raises `UserError`."""
+        # Under pathlib, `out / path` is `path` itself where that is absolute.
+        inputs = {
+            field: str(out / at) if isinstance(at, str) else [str(out / one) for one in at]
+            for field, at in self.inputs.items()
+        }
+        values = {**self.settings, **inputs, "out": str(out / self.name)}
+        return configured(self.stage.config, values, lambda field: f"[{self.name}] {field}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that has been read and found sound; `text` is the file as it was written."""
+
+    name: str
+    text: str
+    tables: tuple[Table, ...]
+
+    @property
+    def chat_table(self) -> Table | None:
+        """The table whose model one talks to: the last that was taught to answer."""
+        return next((table for table in reversed(self.tables) if table.stage.chats), None)
+
+
+# Reading.
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the recipes that come with the package."""
+    files = resources.files("groundup.recipes").iterdir()
+    return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
+
+
+def read_recipe(source: Path | str) -> Recipe:
+    """The recipe in a file, or one that comes with the package by its name.
+
+    Folders in it are relative to the file's own. Raises `UserError` for all that would not run:
+    the syntax, unknown tables and settings, wrong values, inputs that are not there or do not fit.
+    """
+    path = Path(source)
+    if str(source) in shipped() and not path.is_file():
+        text = (resources.files("groundup.recipes") / f"{source}.toml").read_text(encoding="utf-8")
+        return _recipe(str(source), text, Path())
+    return _recipe(path.stem, _read(path), path.parent)
+
+
+def _read(path: Path) -> str:
+    if path.is_dir():
+        raise UserError(f"{str(path)!r} is a folder; give the recipe's .toml file")
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no recipe file {str(path)!r}; "
+            f"{known_names(str(path), shipped(), 'the recipes that come with groundup are')}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{str(path)!r} is not text in UTF-8 (byte {error.start}); a recipe is a TOML file"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{str(path)!r} cannot be read ({error.strerror}); check its name and permissions"
+        ) from None
+
+
+def _recipe(name: str, text: str, folder: Path) -> Recipe:
+    try:
+        contents = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"recipe {name!r} is not valid TOML: {error}; correct that place") from None
+    if not contents:
+        raise UserError(f"recipe {name!r} is empty; give it a table, such as [tokenizer]")
+    tables: list[Table] = []
+    for title, values in contents.items():
+        if not isinstance(values, dict):
+            raise UserError(
+                f"{title} in recipe {name!r} stands in no table of its own; put settings under "
+                "the table that they belong to, such as [base]"
+            )
+        later = tuple(contents)[tuple(contents).index(title) + 1 :]
+        tables += _table(title, values, {table.name: table for table in tables}, later, folder)
+    return Recipe(name, text, tuple(tables))
+
+
+def _table(
+    title: str,
+    values: Mapping[str, Any],
+    earlier: Mapping[str, Table],
+    later: tuple[str, ...],
+    folder: Path,
+) -> list[Table]:
+    """The table, after those that its packs stand for; checked."""
+    if not _TABLE_NAME.fullmatch(title):
+        raise UserError(
+            f"[{title}] cannot name a folder; use letters, digits, '-' and '_', such as [base]"
+        )
+    stage = _stage(title, values)
+    if "out" in values:
+        raise UserError(f"[{title}] sets out, but its folder is the table's name; leave out away")
+    inputs = _inputs(title, stage, values, earlier)
+    packs: dict[str, Table] = {}
+    found: dict[str, str | tuple[str, ...]] = {}
+    for field, named in inputs.items():
+        several = (named,) if isinstance(named, str) else tuple(named)
+        at = tuple(
+            _locate(_Reference(title, field, one), earlier, later, folder, packs) for one in several
+        )
+        found[field] = at[0] if isinstance(named, str) else at
+    settings = {k: v for k, v in values.items() if k not in {"stage", "from", *inputs}}
+    table = Table(title, stage, settings, found)
+    table.config(Path())
+    for pack in settings.get("packs", ()):
+        find_set(pack)
+    return [*packs.values(), table]
+
+
+def _stage(title: str, values: Mapping[str, Any]) -> Stage:
+    name = values.get("stage", title)
+    if isinstance(name, str) and name in STAGES:
+        return STAGES[name]
+    known = known_names(str(name), STAGES, "the stages are")
+    if "stage" in values:
+        raise UserError(f"[{title}] stage={name!r} is not a stage; {known}")
+    raise UserError(f'[{title}] is not a stage; add stage = "…" to it, or rename it: {known}')
+
+
+def _inputs(
+    title: str, stage: Stage, values: Mapping[str, Any], earlier: Mapping[str, Table]
+) -> dict[str, Any]:
+    """The inputs that are named, and the main one from `from` or the table before."""
+    # What is neither a name nor names is left to the config, which says so best.
+    inputs = {
+        field: values[field]
+        for field in stage.inputs
+        if isinstance(values.get(field), str)
+        or (isinstance(values.get(field), list) and all(isinstance(v, str) for v in values[field]))
+    }
+    start = stage.start
+    if "from" in values:
+        if start is None:
+            remedy = f"name {stage.inputs[0]}" if stage.inputs else "leave it away"
+            raise UserError(f"[{title}] has from, but {stage.name} starts from nothing; {remedy}")
+        if start in values:
+            raise UserError(f"[{title}] has both from and {start}, which are the same; keep one")
+        if not isinstance(values["from"], str):
+            raise UserError(
+                f"[{title}] from={values['from']!r} must be text in quotes: an earlier table, a "
+                "folder or pack:name"
+            )
+        inputs[start] = values["from"]
+    elif start is not None and start not in values:
+        if not earlier:
+            raise UserError(
+                f"[{title}] is the first table, so nothing is there for {stage.name} to start "
+                f'from; add from = "…" with the folder of a {start}'
+            )
+        inputs[start] = tuple(earlier)[-1]
+    return inputs
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What a table says of one of its inputs."""
+
+    title: str
+    field: str
+    named: str
+
+    def __str__(self) -> str:
+        return f'[{self.title}] {self.field} = "{self.named}"'
+
+
+def _locate(
+    reference: _Reference,
+    earlier: Mapping[str, Table],
+    later: tuple[str, ...],
+    folder: Path,
+    packs: dict[str, Table],
+) -> str:
+    """The table's name or the absolute path that is meant; a pack becomes a table in `packs`."""
+    named, wanted = reference.named, INPUTS[reference.field]
+    if named in earlier:
+        makes = earlier[named].stage.makes
+        if makes not in wanted:
+            fitting = [name for name, table in earlier.items() if table.stage.makes in wanted]
+            raise UserError(
+                f"{reference} does not fit: [{named}] makes a {makes}, and a {wanted[0]} is "
+                f"needed; {f'name {_either(fitting)}' if fitting else 'add such a table above'}"
+            )
+        return named
+    if named.startswith(_PACK):
+        pack = find_set(named.removeprefix(_PACK)).name
+        if "data" not in wanted:
+            raise UserError(
+                f"{reference} does not fit: a pack is data, and a {wanted[0]} is needed"
+            )
+        name = f"pack-{pack}"
+        if name not in earlier:
+            packs[name] = Table(name, STAGES["data"], {"packs": [pack]}, {})
+        return name
+    if named == reference.title or named in later:
+        raise UserError(f"{reference} is not above it; a table starts from one that came before")
+    path = (folder / named).expanduser().absolute()
+    if not named or not path.exists():
+        raise UserError(
+            f"{reference} is neither a table above nor there as a folder; "
+            f"{known_names(named, earlier, 'tables above are') if earlier else 'check its name'}"
+        )
+    return str(find_model(path) if wanted == ("model",) else path)
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join(f'"{name}"' for name in names)
+
+
+# Running.
+
+
+def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
+    """Run every table in its folder under `out` and return `out`.
+
+    With `minutes` the tables are planned to take that long on this machine; without, a folder that
+    was begun with a plan goes on with it. Raises `UserError` for an `out` that holds anything else,
+    or that another process is working in.
+    """
+    with _claimed(recipe, out):
+        if minutes is not None or (out / "plan.json").exists():
+            from groundup.plan import plan_recipe  # measures the machine, which needs torch
+
+            recipe = plan_recipe(recipe, out, minutes)
+        for number, table in enumerate(recipe.tables, start=1):
+            say(f"\n[{number}/{len(recipe.tables)}] {table.name}: {_standing(table, out)}")
+            # A finished stage looks whether its inputs are still the ones it was made from.
+            table.stage.run(table.config(out))
+    _say_farewell(recipe, out)
+    return out
+
+
+def _standing(table: Table, out: Path) -> str:
+    folder = out / table.name
+    if is_finished(folder) or (folder / "data.json").is_file():
+        return f"{table.stage.name}, finished before"
+    if folder.exists():
+        return f"{table.stage.name}, begun before; going on"
+    return table.stage.name
+
+
+@contextmanager
+def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
+    """Hold `out` for this recipe and this process."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{str(out)!r} is a file; choose another folder with --out")
+    _refuse_foreign(recipe, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(out)
+    except OSError as error:
+        raise UserError(
+            f"{str(out)!r} cannot be written ({error.strerror}); choose another folder with --out"
+        ) from None
+    with lock:
+        _refuse_foreign(recipe, out)
+        if not (out / _FILE).exists():
+            partial = out / f".{_FILE}.partial"
+            partial.write_text(recipe.text, encoding="utf-8")
+            os.replace(partial, out / _FILE)
+        yield
+
+
+def _refuse_foreign(recipe: Recipe, out: Path) -> None:
+    if (out / _FILE).is_file():
+        difference = _difference(_begun(out), tomllib.loads(recipe.text))
+        if difference:
+            raise UserError(
+                f"{str(out)!r} was begun with another recipe ({difference}); choose another folder "
+                "with --out, or change the recipe back"
+            )
+        return
+    others = sorted(p.name for p in out.iterdir() if p.name[0] != ".") if out.is_dir() else []
+    if others:
+        raise UserError(
+            f"{str(out)!r} holds other files ({', '.join(others[:3])}) and no recipe's output; "
+            "choose another folder with --out"
+        )
+
+
+def _begun(out: Path) -> dict[str, Any]:
+    """The recipe that `out` was begun with."""
+    try:
+        return tomllib.loads((out / _FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{str(out / _FILE)!r} cannot be read ({error}); put the recipe back there, or choose "
+            "another folder with --out"
+        ) from None
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first thing in which two recipes differ, in words; empty if nothing does."""
+    if list(old) != list(new):
+        return f"its tables were {', '.join(old)}"
+    for title in old:
+        for key in sorted(old[title].keys() | new[title].keys()):
+            if old[title].get(key) != new[title].get(key):
+                was = repr(old[title][key]) if key in old[title] else "not set"
+                return f"[{title}] {key} was {was}"
+    return ""
+
+
+def _say_farewell(recipe: Recipe, out: Path) -> None:
+    say("")
+    for table in recipe.tables:
+        if table.stage.makes == "report":
+            say(f"Report:      {out / table.name / 'report.html'}")
+    if recipe.chat_table is not None:
+        say(f"Talk to it:  groundup chat {out}")
+    elif any(table.stage.makes == "model" for table in recipe.tables):
+        say(f'Try it:      groundup generate {out} "The history of"')
+    else:
+        say(f"Done:        {out}")
+
+
+# Finding.
+
+
+def find_model(path: Path | str) -> Path:
+    """The model that `path` means: a model folder itself, or a recipe's output folder.
+
+    Of a recipe's models it is the last that was taught to answer, else the last; of those, one that
+    is finished. Raises `UserError` when there is none.
+    """
+    path = Path(path)
+    if (path / "config.json").is_file():
+        return path
+    if not path.exists():
+        raise UserError(f"there is no model folder {str(path)!r}; check its name")
+    if not path.is_dir():
+        raise UserError(f"{str(path)!r} is a file, not a model folder; give the folder around it")
+    if not (path / _FILE).is_file():
+        inside = sorted(p.parent.name for p in path.glob("*/config.json"))
+        remedy = f"give one inside it: {', '.join(inside)}" if inside else "check its name"
+        raise UserError(f"the folder {str(path)!r} holds no model (config.json); {remedy}")
+    tables = _begun(path)
+    stages = {title: STAGES.get(table.get("stage", title)) for title, table in tables.items()}
+    models = [
+        (stage.chats, place, title)
+        for place, (title, stage) in enumerate(stages.items())
+        if stage is not None and (path / title / "config.json").is_file()
+    ]
+    if not models:
+        raise UserError(
+            f"the recipe in {str(path)!r} has no finished model yet; "
+            "start the command that began it again, and it goes on"
+        )
+    return path / max(models)[2]

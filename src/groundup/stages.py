@@ -1,0 +1,156 @@
+"""The stages by name: what each reads, what it makes, and where its code lies.
+
+A stage is `run(config) -> Path`. This table is all that recipes and the command line know of one.
+Configs are torch-free and loaded here; the code that runs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from groundup.align.config import DPOConfig
+from groundup.errors import UserError
+from groundup.evals.config import EvalConfig
+from groundup.pretrain.config import PretrainConfig
+from groundup.text.config import DataConfig, TokenizerConfig
+from groundup.tune.config import SFTConfig
+
+C = TypeVar("C", bound=BaseModel)
+
+# The fields that name folders to read, and what may lie in such a folder.
+INPUTS: Mapping[str, tuple[str, ...]] = {
+    "data": ("data",),
+    "tokenizer": ("tokenizer", "model"),  # a model folder carries its tokenizer
+    "model": ("model",),
+    "models": ("model",),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kind of step. `start` is the input that a recipe's `from` fills, if there is one."""
+
+    name: str
+    config: type[BaseModel]
+    module: str
+    makes: str
+    start: str | None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(name for name in self.config.model_fields if name in INPUTS)
+
+    @property
+    def chats(self) -> bool:
+        """Whether its model answers, rather than only continues a text."""
+        return self.name in ("sft", "dpo")
+
+    def run(self, config: BaseModel) -> Path:
+        """Do the work, or find it done; the folder it lies in."""
+        folder: Path = importlib.import_module(self.module).run(config)
+        return folder
+
+
+STAGES: Mapping[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("data", DataConfig, "groundup.text.build", "data", None),
+        Stage("tokenizer", TokenizerConfig, "groundup.text.vocabulary", "tokenizer", "data"),
+        Stage("pretrain", PretrainConfig, "groundup.pretrain.stage", "model", "tokenizer"),
+        Stage("sft", SFTConfig, "groundup.tune.sft", "model", "model"),
+        Stage("dpo", DPOConfig, "groundup.align.dpo", "model", "model"),
+        Stage("eval", EvalConfig, "groundup.evals.run", "report", None),
+    )
+}
+
+
+def configured(
+    config: type[C], values: Mapping[str, Any], spelled: Callable[[str], str] = str
+) -> C:
+    """`values` as a config, with no value bent into another type.
+
+    Raises `UserError` with a line for each fault; `spelled` writes a field as its owner knows it.
+    """
+    faults = [
+        f"{spelled(name)}={value} must be a finite number; {_remedy(config, name)}"
+        for name, value in values.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
+    if faults:
+        raise UserError("\n".join(faults))
+    try:
+        # As JSON, because there a path is a string, and nothing else is taken for one.
+        return config.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        lines = [_fault(config, dict(fault), spelled) for fault in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def known_names(name: str, known: Iterable[str], introduction: str) -> str:
+    """What is known instead of `name`: the nearest one, if one is near, and all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    everything = f"{introduction} {', '.join(names)}"
+    if not near:
+        return everything
+    return f"did you mean {near[0]!r}? {everything[0].upper()}{everything[1:]}"
+
+
+_RULES = {
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "bool": "must be true or false",
+    "string": "must be text in quotes",
+    "path": "must be a path in quotes",
+    "tuple": "must be a list",
+    "too_short": "must not be empty",
+}
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def _fault(config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[[str], str]) -> str:
+    """One of pydantic's findings in one sentence: the value, the rule, the remedy."""
+    kind, context = fault["type"], fault.get("ctx", {})
+    name = str(fault["loc"][0]) if fault["loc"] else ""
+    if kind == "missing":
+        return f"{spelled(name)} is missing; give {config.model_fields[name].description}"
+    if kind == "extra_forbidden":
+        known = tuple(field for field in config.model_fields if field != "out")
+        return (
+            f"{spelled(name)} is not a setting of this stage; "
+            f"{known_names(name, known, 'its settings are')}"
+        )
+    if not name:  # a rule between several settings
+        return str(fault["msg"]).removeprefix("Value error, ")
+    if kind in _BOUNDS:
+        words, key = _BOUNDS[kind]
+        rule = f"must be {words} {context[key]:g}"
+    elif kind == "literal_error":
+        rule = f"must be one of {context['expected']}"
+    else:
+        rule = _RULES.get(kind, _RULES.get(kind.split("_")[0], f"cannot be used ({fault['msg']})"))
+    value = json.dumps(fault["input"], ensure_ascii=False, default=str)
+    return f"{spelled(name)}={value} {rule}; {_remedy(config, name)}"
+
+
+def _remedy(config: type[BaseModel], name: str) -> str:
+    field = config.model_fields.get(name)
+    if field is None or field.is_required():
+        return f"give {field.description if field else 'another value'}"
+    if field.default is None:
+        return f"or leave it out: {field.description}"
+    return f"the default is {json.dumps(field.default, default=str)}"
