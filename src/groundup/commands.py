@@ -82,7 +82,7 @@ def _command(stage: Stage, *positional: str) -> Callable[..., None]:
 
     fields = sorted(
         stage.config.model_fields.items(),
-        key=lambda item: (item[0] not in positional, not item[1].is_required()),
+        key=lambda item: (item[0] not in positional, item[0] == "out" or not item[1].is_required()),
     )
     signature = inspect.Signature(
         [_parameter(stage, name, field, name in positional) for name, field in fields]
@@ -93,17 +93,19 @@ def _command(stage: Stage, *positional: str) -> Callable[..., None]:
 
 _OWN = Group("What to do", sort_key=1)
 _TRAINING = Group("How to train", sort_key=2)
+_ALWAYS_ASKED = {"out", "seed", "minutes", "steps"}
 
 
 def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
-    shared = name in TrainingConfig.model_fields and name not in ("out", "seed", "minutes", "steps")
+    training = issubclass(stage.config, TrainingConfig)
+    shared = training and name in set(TrainingConfig.model_fields) - _ALWAYS_ASKED
     default = inspect.Parameter.empty if field.is_required() else field.default
     option = Parameter(
         help=field.description,
         negative="",
         group=_TRAINING if shared else _OWN,
         consume_multiple=not positional,
-        show_default=default is not None and default is not False,
+        show_default=False if default is None or default is False else _as_typed,
     )
     return inspect.Parameter(
         name,
@@ -111,6 +113,10 @@ def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> i
         default=RUNS / stage.name if name == "out" else default,
         annotation=Annotated[field.annotation, option],
     )
+
+
+def _as_typed(default: Any) -> str:
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:

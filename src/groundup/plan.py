@@ -22,7 +22,7 @@ from groundup.pretrain.shape import model_shape
 from groundup.recipe import Recipe, Table
 from groundup.text.config import TokenizerConfig
 from groundup.train.config import TrainingConfig
-from groundup.train.device import Compute, Machine, measure, resolve
+from groundup.train.device import COMPILE_FROM_MINUTES, Compute, Machine, measure, resolve
 from groundup.train.plan import TRAINING_SHARE
 from groundup.train.progress import say
 from groundup.train.run import write_json
@@ -66,9 +66,7 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
     assert minutes is not None, "a recipe without minutes and without a plan is not planned"
     machine = measure()
     lines = _lines(recipe, out, minutes, machine)
-    settings: dict[str, dict[str, Any]] = {}
-    for line in lines:
-        settings.setdefault(line.table, {})[line.setting] = line.value
+    settings = _settings(lines)
     planned = _filled(recipe, settings)
     write_json(
         path,
@@ -84,6 +82,13 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
     return planned
 
 
+def _settings(lines: list[Line]) -> dict[str, dict[str, Any]]:
+    settings: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        settings.setdefault(line.table, {})[line.setting] = line.value
+    return settings
+
+
 def _filled(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> Recipe:
     """What the recipe's author wrote stands; the plan fills in the rest."""
     tables = tuple(
@@ -95,6 +100,7 @@ def _filled(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> Recipe
 
 def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[Line]:
     lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes)]
+    recipe = _filled(recipe, _settings(lines))
     training = [table for table in recipe.tables if table.stage.name in _WEIGHTS]
     if not training:
         return lines
@@ -151,7 +157,8 @@ def _fixed_lines(table: Table, out: Path, minutes: float) -> list[Line]:
 
 
 def _compute(table: Table, out: Path, minutes: float) -> Compute:
-    return resolve(cast(TrainingConfig, table.config(out)), minutes)
+    config = cast(TrainingConfig, table.config(out))
+    return resolve(config, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
 
 
 def _compile_line(table: Table, compute: Compute) -> Line:
@@ -174,7 +181,7 @@ def _model_lines(
     """Depth and width for these seconds, and the training speed of that model."""
     timed = config.model_copy(update={"minutes": seconds / 60})
     vocab_size = _vocab_size(recipe, out)
-    shape, reasons = model_shape(timed, compute, vocab_size, machine.peak(compute.dtype))
+    shape, reasons = model_shape(timed, vocab_size, machine.peak(compute.dtype))
     say("measuring this machine with a model of that size …")
     speed = measure_speed(shape, compute, context=config.context, micro_rows=config.micro_rows)
     values = {"depth": shape.num_hidden_layers, "width": shape.hidden_size}

@@ -281,20 +281,26 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
 
             recipe = plan_recipe(recipe, out, minutes)
         for number, table in enumerate(recipe.tables, start=1):
-            say(f"\n[{number}/{len(recipe.tables)}] {table.name}: {_standing(table, out)}")
-            # A finished stage looks whether its inputs are still the ones it was made from.
-            table.stage.run(table.config(out))
+            _say_heading(f"[{number}/{len(recipe.tables)}] {table.name}", table, out)
+            try:
+                # A finished stage looks whether its inputs are still the ones it was made from.
+                table.stage.run(table.config(out))
+            except KeyboardInterrupt as stopped:
+                message = str(stopped) or "stopped. The same command goes on from there."
+                raise KeyboardInterrupt(message) from None
     _say_farewell(recipe, out)
     return out
 
 
-def _standing(table: Table, out: Path) -> str:
-    folder = out / table.name
-    if is_finished(folder) or (folder / "data.json").is_file():
-        return f"{table.stage.name}, finished before"
-    if folder.exists():
-        return f"{table.stage.name}, begun before; going on"
-    return table.stage.name
+def _say_heading(title: str, table: Table, out: Path) -> None:
+    folder, stage = out / table.name, table.stage.name
+    what = title if table.name == stage else f"{title} ({stage})"
+    if is_finished(folder):
+        say(f"{what}: finished before")
+    elif folder.exists():
+        say(f"\n{what}: begun before, going on")
+    else:
+        say(f"\n{what}")
 
 
 @contextmanager

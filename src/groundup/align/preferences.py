@@ -149,7 +149,7 @@ def preferences(data: Path) -> tuple[Sequence[Preference], Sequence[Preference]]
 
 
 def marked_pairs(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Pair]:
-    """Pairs as tokens, cut to the context; a prompt that leaves no room for an answer is left out."""
+    """Pairs as tokens, cut to the context; one whose prompt leaves no room is left out."""
     pairs = []
     for row in rows:
         messages = [{"role": m.role, "content": m.content} for m in row.prompt]

@@ -87,7 +87,7 @@ def by_source(
         found[name] = ratio(
             numerators[at],
             None if denominators is None else denominators[at],
-            groups=None if groups is None else [groups[i] for i in at],
+            groups=None if groups is None else [groups[int(i)] for i in at],
             chance=None if chances is None else float(chances[at].mean()),
         )
     return found

@@ -11,13 +11,14 @@ The answers to these prompts are counted here and nowhere kept, shown or logged.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from groundup.evals.answers import as_dicts
 from groundup.evals.measured import Measured, share
 from groundup.lm.generate import Request, generate
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
-from groundup.text.records import RefusalPrompt
+from groundup.text.records import Message, RefusalPrompt
 from groundup.text.tokenizer import Tokenizer
 
 # Enough for any way of saying no.
@@ -54,7 +55,7 @@ def refusal_rates(
 ) -> dict[str, Measured]:
     """The share refused of the `harmful` and of the `benign` prompts; a kind without any is absent.
 
-    Prompts longer than the context allows are left out.
+    Raises `UserError` for a prompt longer than the context.
     """
     kinds = sorted({prompt.kind for prompt in prompts}, reverse=True)
     return {kind: _rate(model, tokenizer, [p for p in prompts if p.kind == kind]) for kind in kinds}
@@ -73,13 +74,19 @@ def _rate(model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[RefusalPrompt
 def stop_rate(
     model: CausalLM,
     tokenizer: Tokenizer,
-    prompts: Sequence[Sequence[Mapping[str, str]]],
+    prompts: Sequence[Sequence[Message]],
     *,
     max_new_tokens: int = 128,
 ) -> Measured:
-    """The share of sampled answers (temperature 0.7) that the model itself ends with <|im_end|>."""
+    """The share of sampled answers (temperature 0.7) that the model itself ends with <|im_end|>.
+
+    An answer that goes on to write another role's turn has a control token before its end and does
+    not count.
+    """
     sampling = Sampling(temperature=0.7, max_new_tokens=max_new_tokens)
-    requests = [Request(messages=prompt, sampling=sampling) for prompt in prompts]
-    answers = generate(model, requests, tokenizer, batch_size=64)
-    ended = sum(answer.ids[-1:] == [tokenizer.im_end] for answer in answers)
-    return share(ended, len(answers))
+    requests = [Request(messages=as_dicts(prompt), sampling=sampling) for prompt in prompts]
+    ended = 0
+    for answer in generate(model, requests, tokenizer, batch_size=64):
+        controls = [token for token in answer.ids if token in tokenizer.special_ids]
+        ended += controls == [tokenizer.im_end] and answer.finish_reason == "stop"
+    return share(ended, len(requests))

@@ -6,6 +6,7 @@ to `fit`, and leaves a model folder behind.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,18 @@ from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import B, Batch, LossFunction, Stream
 from groundup.train.config import TrainingConfig
-from groundup.train.device import Compute, prepare, refuse_inexact, require_memory, resolve
+from groundup.train.device import (
+    COMPILE_FROM_MINUTES,
+    EXPECTED_PEAK_SHARE,
+    Compute,
+    has_fast_bfloat16,
+    matmul_peak,
+    prepare,
+    refuse_inexact,
+    require_memory,
+    resolve,
+    resolve_device,
+)
 from groundup.train.loop import Rhythm, fit
 from groundup.train.loss import next_token_loss
 from groundup.train.optim import Optimizer
@@ -67,16 +79,6 @@ def training_memory(config: ModelConfig, compute: Compute, *, context: int, micr
     return state + micro_rows * context * per_token * width + 500_000_000
 
 
-def compute_for(config: TrainingConfig, run: Run) -> Compute:
-    """How this run computes: as planned, if it was begun before; else as this machine can."""
-    now = resolve(config, config.minutes)
-    if not run.planned:
-        return now
-    planned = TrainPlan.from_json(run.plan({})).compute
-    refuse_inexact(planned, now, config.allow_inexact_resume)
-    return planned
-
-
 def planned(
     config: TrainingConfig,
     run: Run,
@@ -87,9 +89,17 @@ def planned(
     reasons: dict[str, str] | None = None,
 ) -> TrainPlan:
     """The run's plan: read if it was begun before, else resolved, shown and written."""
-    compute = compute_for(config, run)
     if run.planned:
-        return TrainPlan.from_json(run.plan({}))
+        plan = TrainPlan.from_json(run.plan({}))
+        now = resolve(config, compile_by_default=plan.compute.compile)
+        refuse_inexact(plan.compute, now, config.allow_inexact_resume)
+        return plan
+    tokens_per_step = config.rows * context
+    minutes = config.minutes
+    if minutes is None:
+        steps = config.steps or math.ceil(config.epochs * rows_per_epoch / config.rows)
+        minutes = expected_minutes(shape, context, steps * tokens_per_step)
+    compute = resolve(config, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
     check_memory(shape, compute, context=context, micro_rows=config.micro_rows)
     speed = None
     if config.steps is None and config.minutes is not None:
@@ -107,6 +117,14 @@ def planned(
     run.plan(plan.to_json() | {"model": shape.to_hf()})
     show(run.stage, plan)
     return plan
+
+
+def expected_minutes(shape: ModelConfig, context: int, tokens: int) -> float:
+    """Roughly how long training on so many tokens takes here: is compiling worth its time?"""
+    device = resolve_device("auto")
+    dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    speed = matmul_peak(device, dtype) * EXPECTED_PEAK_SHARE
+    return tokens * shape.flops_per_token(context) / speed / 60
 
 
 def show(stage: str, plan: TrainPlan) -> None:

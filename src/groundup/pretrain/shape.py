@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
-from groundup.train.device import Compute
+from groundup.train.device import EXPECTED_PEAK_SHARE
 
 # Hoffmann et al. find about 20 for one pass over endless text. Runs of minutes on text that is
 # seen more than once want smaller ratios.
 TOKENS_PER_PARAMETER = 1.0
-# Of the measured matrix-multiply peak, what a training step of a small model reaches.
-_EXPECTED_PEAK_SHARE = 0.45
 _LARGEST_DEPTH = 48
 
 
 def model_shape(
-    config: PretrainConfig, compute: Compute, vocab_size: int, peak_flops: float
+    config: PretrainConfig, vocab_size: int, peak_flops: float
 ) -> tuple[ModelConfig, dict[str, str]]:
     """The model's shape with its reasons: as asked, else from the minutes and the peak."""
     reasons: dict[str, str] = {}
@@ -30,13 +28,12 @@ def model_shape(
         depth = max(1, config.width // 64)
         reasons["depth"] = f"width {config.width} / 64; change with --depth"
     elif depth is None:
-        budget = (config.minutes or 5.0) * 60 * peak_flops * _EXPECTED_PEAK_SHARE
+        budget = (config.minutes or 5.0) * 60 * peak_flops * EXPECTED_PEAK_SHARE
         depth = _affordable_depth(config, vocab_size, budget)
         reasons["depth"] = (
             f"the deepest that sees {TOKENS_PER_PARAMETER:g} tokens a parameter in "
-            f"{config.minutes or 5.0:.3g} minutes at {peak_flops * _EXPECTED_PEAK_SHARE / 1e9:,.0f} "
-            f"GFLOP/s ({_EXPECTED_PEAK_SHARE:.0%} of the {compute.dtype} peak measured here); "
-            "change with --depth"
+            f"{config.minutes or 5.0:.3g} minutes at {peak_flops * EXPECTED_PEAK_SHARE / 1e9:,.0f} "
+            f"GFLOP/s ({EXPECTED_PEAK_SHARE:.0%} of the peak measured here); change with --depth"
         )
     width = config.width
     if width is None:

@@ -17,13 +17,13 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.generate import Request, generate
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
-from groundup.lm.training import compute_for, planned, train
+from groundup.lm.training import planned, train
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
 from groundup.text.corpus import Shard, documents, encode
 from groundup.text.packing import DocumentStream
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.device import matmul_peak
+from groundup.train.device import matmul_peak, resolve
 from groundup.train.loss import next_token_loss
 from groundup.train.progress import say
 from groundup.train.run import Run
@@ -93,10 +93,8 @@ def run(config: PretrainConfig) -> Path:
 def _shape(config: PretrainConfig, run: Run, vocab_size: int) -> tuple[ModelConfig, dict[str, str]]:
     if run.planned:
         return ModelConfig.from_hf(run.plan({})["model"]), {}
-    compute = compute_for(config, run)
-    return model_shape(
-        config, compute, vocab_size, matmul_peak(compute.device, compute.torch_dtype)
-    )
+    compute = resolve(config, compile_by_default=False)
+    return model_shape(config, vocab_size, matmul_peak(compute.device, compute.torch_dtype))
 
 
 def _evaluate(

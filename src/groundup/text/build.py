@@ -15,7 +15,6 @@ hashes that are fixed in the manifest, so it is the same on every machine, whate
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -51,6 +50,8 @@ from groundup.text.sources import (
     scored_responses,
     speeches,
 )
+from groundup.train.progress import say
+from groundup.train.run import Run, write_json
 
 _SCHEMA = 1
 _QUESTION_SETS = ("siqa", "commonsenseqa", "openbookqa", "piqa")
@@ -90,27 +91,32 @@ class Data:
     refusals: list[RefusalPrompt]
 
 
-def run(config: DataConfig, progress: Callable[[str], None] | None = None) -> Path:
+def run(config: DataConfig) -> Path:
     """Build the data folder `config.out`; one that is finished, of the same settings, is returned.
 
-    Raises UserError: an unknown pack, no network for a pack that is not cached, a folder of other
+    Raises `UserError`: an unknown pack, no network for a pack that is not cached, a folder of other
     settings, a disk that is full.
     """
-    if _is_finished(config):
-        return config.out
-    say = progress or (lambda _: None)
+    for name in config.packs:
+        find_set(name)
+    with Run.open(config.out, "data", config) as run:
+        if not run.finished:
+            _make(config)
+            run.finish()
+        return run.folder
+
+
+def _make(config: DataConfig) -> None:
     aside = SetAside()
-    say("reading the packs")
-    raw = _read(config.packs, aside, progress)
-    say("splitting, removing repeats")
+    say("data: reading the packs")
+    raw = _read(config.packs, aside, say)
     data = _build(raw, config, aside)
-    say("removing leaks")
+    say("data: looking for leaks from what is evaluated into what trains")
     dev_passages = [question.passage for question in raw.boolq.dev]
     against = leaks.evaluated(_evaluated(data), dev_passages)
     documents, of_documents = leaks.remove(data.documents, against, "documents")
     conversations, of_conversations = leaks.remove(data.conversations, against, "conversations")
     pairs, of_pairs = leaks.remove(data.preferences, against, "preferences")
-    say("writing")
     rows: dict[str, Sequence[_Row]] = {
         "documents/train": documents,
         "documents/heldout": data.documents_heldout,
@@ -121,8 +127,14 @@ def run(config: DataConfig, progress: Callable[[str], None] | None = None) -> Pa
         "choices/heldout": data.choices,
         "refusals/heldout": data.refusals,
     }
-    _write(config, rows, [*of_documents, *of_conversations, *of_pairs], aside)
-    return config.out
+    leaked = [*of_documents, *of_conversations, *of_pairs]
+    _write(config, rows, leaked, aside)
+    found, left = sum(one.found for one in leaked), sum(one.left for one in leaked)
+    size = sum(len(document.text.encode()) for document in documents)
+    say(
+        f"data: {size / 1e6:.1f} MB of text, {len(conversations):,} conversations, {len(pairs):,} "
+        f"preferences; {found:,} leaks found and removed, {left} left"
+    )
 
 
 _Row = Document | Conversation | Preference | Choice | RefusalPrompt
@@ -253,28 +265,6 @@ def _evaluated(data: Data) -> Iterable[_Row]:
 # Files.
 
 
-def _settings(config: DataConfig) -> dict[str, object]:
-    return {**config.model_dump(mode="json", exclude={"out"}), "schema": _SCHEMA}
-
-
-def _is_finished(config: DataConfig) -> bool:
-    path = config.out / "data.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{str(path)!r} cannot be read ({error}); delete the folder or choose another one"
-        ) from error
-    if not isinstance(found, dict) or found.get("settings") != _settings(config):
-        raise UserError(
-            f"the folder {str(config.out)!r} holds data made with other settings; delete it or "
-            "choose another one"
-        )
-    return True
-
-
 def _write(
     config: DataConfig,
     rows: dict[str, Sequence[_Row]],
@@ -283,7 +273,6 @@ def _write(
 ) -> None:
     facts = {
         "schema": _SCHEMA,
-        "settings": _settings(config),
         "counts": {name: _counts(of_set) for name, of_set in rows.items()},
         "set_aside": dict(sorted(aside.counts.items())),
         "removed_as_leaks": {
@@ -303,10 +292,7 @@ def _write(
             "left": sum(one.left for one in report),
         }
         (config.out / "leaks.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        # Last and at once: a folder that has it is whole.
-        scratch = config.out / "data.json.part"
-        scratch.write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(scratch, config.out / "data.json")
+        write_json(config.out / "data.json", facts)
     except OSError as error:
         raise UserError(
             f"cannot write the data to {str(config.out)!r} ({error.strerror}); the stage needs "

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from groundup.text.packs import ALL_SETS
+from groundup.train.config import StageConfig
 
 
-class DataConfig(BaseModel):
+class DataConfig(StageConfig):
     """Settings of the data stage: packs in, cleaned and split text, conversations, pairs out."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    out: Path = Field(description="folder to write the data to")
     packs: tuple[str, ...] = Field(
         default=ALL_SETS, description="names of the data sets to use (groundup data list)"
     )
@@ -22,16 +20,13 @@ class DataConfig(BaseModel):
         default=3, ge=1, le=8, description="how many wordings of a question each article gets"
     )
     seed: int = Field(
-        default=0, description="picks wordings and wrong options; never the held-out split"
+        default=0, ge=0, description="picks wordings and wrong options; never the held-out split"
     )
 
 
-class TokenizerConfig(BaseModel):
+class TokenizerConfig(StageConfig):
     """Settings of the tokenizer stage: byte-level BPE from the training split alone."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    out: Path = Field(description="folder to write the tokenizer to")
     data: Path = Field(
         description="a data-stage folder, a text file, or a folder of .txt, .md and .jsonl files"
     )

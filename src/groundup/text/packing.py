@@ -79,18 +79,24 @@ class DocumentStream(DataStream):
 
 
 class ConversationStream(DataStream):
-    """Fine-tuning rows: whole conversations packed side by side, trained where `trained` says."""
+    """Fine-tuning rows: whole conversations packed side by side, trained where `trained` says.
+
+    With `balance` above 0, small sources are heard more often than they are large (see `balanced`).
+    """
 
     def __init__(
         self,
         conversations: Sequence[Marked],
         *,
+        sources: Sequence[str] = (),
+        balance: float = 0.0,
         context: int,
         rows: int,
         micro_rows: int,
         seed: int,
     ) -> None:
         self.conversations = [cut_to(c, context) for c in conversations]
+        self.sources, self.balance = sources or [""] * len(conversations), balance
         self.context, self.seed = context, seed
         self.rows, self.micro_rows = rows, min(micro_rows, rows)
         if not any(any(c.trained[1:]) for c in self.conversations):
@@ -112,7 +118,8 @@ class ConversationStream(DataStream):
         return [_batch(rows[i : i + self.micro_rows]) for i in range(0, len(rows), self.micro_rows)]
 
     def _packed(self, epoch: int) -> list[list[int]]:
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.conversations))
+        generator = np.random.default_rng((self.seed, epoch))
+        order = balanced(self.sources, self.balance, generator)
         packed = pack([self.conversations[i].inputs for i in order], self.context)
         # A row that closed late stands late: shuffled, or the last batches would be odd ones.
         mixed = np.random.default_rng((self.seed, epoch, 1)).permutation(len(packed))
@@ -120,6 +127,30 @@ class ConversationStream(DataStream):
 
     def _row(self, members: Sequence[int]) -> _Row:
         return _joined([self.conversations[i] for i in members], self.context)
+
+
+def balanced(
+    sources: Sequence[str], balance: float, generator: np.random.Generator
+) -> Int[np.ndarray, " items"]:
+    """An epoch's order of items, as many as there are, drawn from their sources.
+
+    A source of n items gets a share in proportion to n^(1 - balance): 0 takes every item once, 1
+    gives every source the same say. A source that needs more than it has is repeated whole before
+    any of its items comes once more; one that needs less gives a fresh sample each epoch.
+    """
+    names, membership = np.unique(np.array(sources), return_inverse=True)
+    sizes = np.bincount(membership, minlength=len(names))
+    shares = sizes ** (1.0 - balance)
+    # Cumulative rounding: the parts always add up to the whole.
+    edges = np.round(np.cumsum(shares) / shares.sum() * len(sources)).astype(np.int64)
+    wanted = np.diff(edges, prepend=0)
+    drawn: list[Int[np.ndarray, " part"]] = []
+    for source, count in enumerate(wanted):
+        members = np.flatnonzero(membership == source)
+        while count > 0:
+            drawn.append(generator.permutation(members)[:count])
+            count -= len(drawn[-1])
+    return generator.permutation(np.concatenate(drawn))
 
 
 def cut_to(conversation: Marked, context: int) -> Marked:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -54,6 +54,12 @@ class Batch:
         return cls(input_ids, zeros, zeros.float(), positions, numbers)
 
 
+Same = TypeVar("Same")
+
+
+# The tests' import hook checks arguments, hence `runtime_checkable` here and below; it knows no
+# `typing.Self`.
+@runtime_checkable
 class TrainingBatch(Protocol):
     """What `fit` needs to know of a batch, of whatever kind."""
 
@@ -63,7 +69,7 @@ class TrainingBatch(Protocol):
     @property
     def tokens(self) -> int: ...
 
-    def to(self, device: torch.device) -> Self: ...
+    def to(self: Same, device: torch.device) -> Same: ...
 
 
 B = TypeVar("B", bound=TrainingBatch)
@@ -85,10 +91,12 @@ class Loss:
     metrics: Mapping[str, tuple[float, float]]
 
 
+@runtime_checkable
 class LossFunction(Protocol[B_contra]):
     def __call__(self, model: nn.Module, batch: B_contra) -> Loss: ...
 
 
+@runtime_checkable
 class Stream(Protocol[B_co]):
     """Where batches come from.
 

@@ -203,9 +203,9 @@ def _save(
 
 def _diverged(run: Run, step: int, what: str) -> str:
     return (
-        f"{run.stage} ended at step {step}: {what}, {BAD_STEPS_ALLOWED} times in a row. The weights "
-        f"were not touched by these steps. Start again with a lower learning rate or another --out; "
-        f"{run.folder / 'metrics.jsonl'} shows where it began"
+        f"{run.stage} ended at step {step}: {what}, {BAD_STEPS_ALLOWED} times in a row. These "
+        f"steps did not touch the weights. Start again with a lower learning rate and another "
+        f"--out; {run.folder / 'metrics.jsonl'} shows where it began"
     )
 
 

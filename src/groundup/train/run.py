@@ -19,7 +19,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,10 @@ SCHEMA = 1
 _VERSIONED = ("groundup", "torch", "numpy", "safetensors", "tokenizers")
 # Where a run lies and how it is watched does not change what it computes.
 _FREE_FIELDS = frozenset({"out", "allow_inexact_resume"})
+# What a folder's hash covers: weights, tokenizers, texts; not what a run says about itself.
+_CONTENT = frozenset({".safetensors", ".txt", ".md", ".jsonl", ".parquet"})
+_LOGS = frozenset({"metrics.jsonl", "samples.jsonl", "README.md", "reference.safetensors"})
+_ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
 
 
 class Run:
@@ -182,12 +186,12 @@ def file_hash(path: Path) -> str:
 
 def folder_hash(folder: Path) -> str:
     """One hash for a model, tokenizer or data folder: of the files that make it what it is."""
-    patterns: Iterable[str] = ("*.safetensors", "tokenizer.json", "*/*.jsonl", "*.npy", "*.txt")
-    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     whole = hashlib.sha256()
-    for path in files:
-        if "checkpoints" not in path.parts:
-            whole.update(f"{path.relative_to(folder)} {file_hash(path)}\n".encode())
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        content = path.suffix in _CONTENT or path.name == "tokenizer.json"
+        if content and path.name not in _LOGS and not _ASIDE.intersection(parts):
+            whole.update(f"{'/'.join(parts)} {file_hash(path)}\n".encode())
     return whole.hexdigest()
 
 

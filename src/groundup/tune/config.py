@@ -19,6 +19,12 @@ class SFTConfig(TrainingConfig):
     epochs: float = Field(
         2.0, gt=0, description="passes over the conversations when neither steps nor minutes say"
     )
+    balance: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="0 takes sources as large as they are, 1 gives every source the same say",
+    )
     learning_rate: float = Field(0.002, gt=0, description="peak learning rate of the matrices")
     embedding_learning_rate: float = Field(
         0.001, gt=0, description="peak learning rate of embeddings and gains (AdamW)"

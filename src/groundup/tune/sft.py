@@ -47,6 +47,8 @@ def run(config: SFTConfig) -> Path:
         context = model.config.max_position_embeddings
         stream = ConversationStream(
             [marked(tokenizer, row) for row in trained],
+            sources=[row.source for row in trained],
+            balance=config.balance,
             context=context,
             rows=config.rows,
             micro_rows=config.micro_rows,

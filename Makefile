@@ -1,0 +1,40 @@
+# make quickstart   from nothing to a model that chats (about a quarter of an hour)
+# make test         the whole default test suite
+# Both set themselves up on the first run and leave the set-up alone afterwards.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+MINUTES ?= 15
+OUT     ?= quickstart
+
+.PHONY: quickstart test test-long lint benchmark clean
+
+quickstart: $(VENV)/installed
+	$(VENV)/bin/groundup quickstart --minutes $(MINUTES) --out $(OUT)
+
+test: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest
+
+test-long: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest -m long
+
+lint: $(VENV)/installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+benchmark: $(VENV)/installed-test
+	$(VENV)/bin/python benchmarks/pretrain.py --muon
+
+# A marker is newer than pyproject.toml exactly when what it asks for is installed.
+$(VENV)/installed: pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

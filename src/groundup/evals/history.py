@@ -1,0 +1,151 @@
+"""What a run folder says of how its model came to be: lineage, curves and costs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from groundup.train.run import read_lines
+
+# What each training stage measures on held-out material on the way, and what it is called.
+HELDOUT = {
+    "bits_per_byte": "held-out bits per byte",
+    "heldout_loss": "held-out loss, nats per token",
+    "heldout_accuracy": "held-out preference accuracy",
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over the training tokens read before each."""
+
+    name: str
+    tokens: Float[np.ndarray, " points"]
+    values: Float[np.ndarray, " points"]
+
+
+@dataclass(frozen=True)
+class History:
+    """A run folder's own account; of a model from elsewhere there is none (`of` gives None).
+
+    `run` and `plan` are run.json and plan.json, `train` and `evaluations` the lines of
+    metrics.jsonl by kind.
+    """
+
+    folder: Path
+    run: dict[str, Any]
+    plan: dict[str, Any]
+    train: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+
+    @staticmethod
+    def of(folder: Path) -> History | None:
+        """Read a finished training run's folder."""
+        files = [folder / name for name in ("run.json", "plan.json", "metrics.jsonl")]
+        if not all(file.is_file() for file in files):
+            return None
+        run, plan = (json.loads(file.read_text(encoding="utf-8")) for file in files[:2])
+        lines = read_lines(files[2])
+        return History(
+            folder,
+            run,
+            plan,
+            # A step that was skipped for a bad gradient read nothing and has no loss.
+            [line for line in lines if line["kind"] == "train" and "loss" in line],
+            [line for line in lines if line["kind"] == "evaluation"],
+        )
+
+    @property
+    def stage(self) -> str:
+        return str(self.run["stage"])
+
+    @property
+    def parent(self) -> Path | None:
+        """The model this one was trained from."""
+        described = self.run["parents"].get("model")
+        if described is None:
+            return None
+        path = Path(described["path"])
+        # Runs of one recipe stand side by side, also after the whole was moved elsewhere.
+        return path if path.is_dir() else self.folder.parent / path.name
+
+    @cached_property
+    def tokens(self) -> Float[np.ndarray, " steps"]:
+        """Tokens read up to and with each logged step."""
+        return np.array([line["tokens"] for line in self.train], float)
+
+    @cached_property
+    def seconds(self) -> Float[np.ndarray, " steps"]:
+        """Seconds spent in training steps up to and with each; evaluations and saves apart."""
+        read = np.diff(self.tokens, prepend=0.0)
+        speed = np.array([line["tokens_per_second"] for line in self.train], float)
+        return np.cumsum(read / speed)
+
+    def loss(self) -> Curve:
+        """Training loss, step by step."""
+        return Curve("training loss", self.tokens, self._of_steps("loss"))
+
+    def learning_rate(self) -> Curve:
+        return Curve("learning rate", self.tokens, self._of_steps("learning_rate"))
+
+    def heldout(self) -> Curve | None:
+        """What the stage measured on held-out material on the way, if it did."""
+        for key, name in HELDOUT.items():
+            lines = [line for line in self.evaluations if line.get(key) is not None]
+            if lines and self.train:
+                tokens = [self._at_step(line["step"], self.tokens) for line in lines]
+                return Curve(name, np.array(tokens), np.array([line[key] for line in lines], float))
+        return None
+
+    def costs(self) -> dict[str, float]:
+        """Steps, tokens, minutes, FLOPs, and the median share of the machine's peak."""
+        tokens = float(self.tokens[-1]) if self.train else 0.0
+        steps = float(self.seconds[-1]) if self.train else 0.0
+        evaluated = sum(line["seconds"] for line in self.evaluations)
+        shares = self._of_steps("peak_share")
+        return {
+            "steps": len(self.train),
+            "tokens": tokens,
+            "minutes": (steps + evaluated) / 60,
+            "flops": tokens * self.plan["flops_per_token"],
+            "tokens_per_second": tokens / steps if steps else 0.0,
+            "peak_share": float(np.median(shares)) if len(shares) else 0.0,
+        }
+
+    def passed(self, level: float) -> dict[str, float] | None:
+        """The first evaluation at which held-out bits per byte were below `level`, if ever."""
+        for line in self.evaluations:
+            if line["bits_per_byte"] < level:
+                return {
+                    "step": line["step"],
+                    "tokens": self._at_step(line["step"], self.tokens),
+                    "minutes": self._at_step(line["step"], self.seconds) / 60,
+                }
+        return None
+
+    def _at_step(self, step: int, values: Float[np.ndarray, " steps"]) -> float:
+        """The value at the last logged step up to `step`."""
+        steps = [line["step"] for line in self.train]
+        return float(values[max(0, int(np.searchsorted(steps, step, side="right")) - 1)])
+
+    def _of_steps(self, name: str) -> Float[np.ndarray, " steps"]:
+        return np.array([line[name] for line in self.train], float)
+
+
+def lineage(folder: Path) -> list[History]:
+    """The training runs that led to a model, from the first to its own."""
+    found: list[History] = []
+    at: Path | None = folder
+    while at is not None and at not in [one.folder for one in found]:
+        history = History.of(at)
+        if history is None:
+            break
+        found.insert(0, history)
+        at = history.parent
+    return found

@@ -1,0 +1,182 @@
+"""What models are measured on, made ready once for all that share a tokenizer and a context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from groundup.evals.answers import Conversations, as_dicts, ready_conversations
+from groundup.evals.choice import Choices, ready_choices
+from groundup.evals.config import EvalConfig
+from groundup.evals.history import lineage
+from groundup.evals.perplexity import BYTES_ON_THE_WAY, Bits, ngram_bits
+from groundup.evals.preference import Pairs, ready_pairs
+from groundup.maths.ngram import KneserNey
+from groundup.text.chat import encode_chat
+from groundup.text.corpus import Documents, Shard, encode
+from groundup.text.records import (
+    Choice,
+    Conversation,
+    Message,
+    Preference,
+    Records,
+    RefusalPrompt,
+    read_choices,
+    read_conversations,
+    read_preferences,
+    read_refusals,
+)
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.progress import say
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out side of a data folder, thinned to what the settings allow."""
+
+    documents: Documents
+    conversations: Sequence[Conversation]
+    choices: Sequence[Choice]
+    pairs: Sequence[Preference]
+    refusals: Sequence[RefusalPrompt]
+
+    @staticmethod
+    def read(config: EvalConfig, documents: Documents) -> HeldOut:
+        """Text of a person's own has documents only; all else is then empty."""
+        refusals = _rows(config.data / "refusals" / "heldout.jsonl", read_refusals)
+        return HeldOut(
+            documents,
+            spread(
+                _rows(config.data / "conversations" / "heldout.jsonl", read_conversations),
+                config.conversations,
+            ),
+            spread(
+                _rows(config.data / "choices" / "heldout.jsonl", read_choices), config.questions
+            ),
+            spread(
+                _rows(config.data / "preferences" / "heldout.jsonl", read_preferences), config.pairs
+            ),
+            spread(refusals, config.refusal_prompts, by=lambda row: row.kind),
+        )
+
+
+@dataclass(frozen=True)
+class Ngram:
+    """What counting pays: for the text of the report, and for what training reads on the way."""
+
+    bits: Bits
+    on_the_way: float
+
+
+@dataclass(frozen=True)
+class Material:
+    """The held-out side as one tokenizer writes it; empty where there is no chat template."""
+
+    context: int
+    heldout: Shard
+    ngrams: Mapping[int, Ngram]
+    conversations: Conversations
+    choices: Choices
+    pairs: Pairs
+    refusals: Sequence[RefusalPrompt]
+    openings: Sequence[Sequence[Message]]
+
+
+def ready(
+    config: EvalConfig, held: HeldOut, model: Path, tokenizer: Tokenizer, context: int
+) -> Material:
+    """Encode everything, and count n-grams over the training tokens of `model`'s base."""
+    shards = config.out / "tokens" / tokenizer.hash[:12]
+    heldout = encode(held.documents.heldout, tokenizer, shards / "heldout", split="heldout")
+    train = _training_shard(model, tokenizer)
+    if train is None:
+        train = encode(held.documents.train, tokenizer, shards / "train")
+    chats = tokenizer.chat_template is not None
+    first_turns = [row.messages[:1] for row in held.conversations if row.messages[0].role == "user"]
+    return Material(
+        context,
+        heldout,
+        {
+            order: _counted(config, order, train, heldout, tokenizer)
+            for order in config.ngram_orders
+        },
+        ready_conversations(held.conversations if chats else (), tokenizer, context),
+        ready_choices(held.choices if chats else (), tokenizer, context),
+        ready_pairs(held.pairs if chats else (), tokenizer, context),
+        [
+            row
+            for row in (held.refusals if chats else ())
+            if _fits(tokenizer, [Message("user", row.prompt)], context)
+        ],
+        [
+            turn
+            for turn in _thinned(first_turns if chats else [], config.refusal_prompts)
+            if _fits(tokenizer, turn, context)
+        ],
+    )
+
+
+def _training_shard(model: Path, tokenizer: Tokenizer) -> Shard | None:
+    """Exactly the tokens that the model's base was trained on, if it was trained here."""
+    runs = lineage(model)
+    path = runs[0].folder / "tokens" / "train" if runs else None
+    if path is None or not path.with_name("train.json").is_file():
+        return None
+    shard = Shard.open(path)
+    return shard if shard.tokenizer_hash == tokenizer.hash else None
+
+
+def _counted(
+    config: EvalConfig, order: int, train: Shard, heldout: Shard, tokenizer: Tokenizer
+) -> Ngram:
+    say(f"eval  counting {order}-grams over {len(train.tokens):,} training tokens")
+    counts = KneserNey.fit(train.tokens, order, tokenizer.vocab_size)
+    return Ngram(
+        ngram_bits(counts, heldout, tokenizer, bytes_per_source=config.bytes_per_source),
+        ngram_bits(counts, heldout, tokenizer, bytes_per_source=BYTES_ON_THE_WAY).per_byte(),
+    )
+
+
+def _fits(tokenizer: Tokenizer, prompt: Sequence[Message], context: int) -> bool:
+    """Whether a prompt leaves room for an answer."""
+    return len(encode_chat(tokenizer, as_dicts(prompt), generation_prompt=True).ids) < context // 2
+
+
+# Choosing rows.
+
+
+class _Sourced(Protocol):
+    @property
+    def source(self) -> str: ...
+
+
+Row = TypeVar("Row")
+S = TypeVar("S", bound=_Sourced)
+
+
+def spread(
+    rows: Sequence[S], limit: int, by: Callable[[S], Hashable] = lambda row: row.source
+) -> list[S]:
+    """At most `limit` rows of each source, taken evenly from all of it."""
+    sources = list(dict.fromkeys(by(row) for row in rows))
+    return [
+        row
+        for source in sources
+        for row in _thinned([one for one in rows if by(one) == source], limit)
+    ]
+
+
+def _thinned(rows: Sequence[Row], limit: int) -> Sequence[Row]:
+    return [rows[i * len(rows) // limit] for i in range(limit)] if len(rows) > limit else rows
+
+
+def _rows(path: Path, read: Callable[[Path], Records[Row]]) -> Sequence[Row]:
+    """The rows of a file; none where a data folder has none of that kind."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return ()
+    records = read(path)
+    for line in records.bad:
+        say(str(line))
+    return records.rows

@@ -1,0 +1,162 @@
+"""The house rules, read off the syntax trees: who may import whom, and what is never used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import groundup
+
+ROOT = Path(groundup.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+# A module may import from its own folder and from those before it.
+ORDER = [
+    "maths",
+    "nn",
+    "train",
+    "text",
+    "adapters",
+    "lm",
+    "evals",
+    "pretrain",
+    "tune",
+    "align",
+    "serve",
+    "studio",
+    "experiments",
+    "recipes",
+]
+# Oracles of the tests; the package stands without them.
+ORACLES = {"transformers", "peft", "trl", "bitsandbytes"}
+
+
+def imported(path: Path, root: Path = ROOT) -> Iterator[str]:
+    """Every module that a file imports, at whatever depth, with relative names made absolute."""
+    package = ["groundup", *path.relative_to(root).with_suffix("").parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            # `from groundup import text` and `from . import text` name a module as well.
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def folder_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "groundup" and len(parts) > 1 else None
+
+
+def forbidden(path: Path, root: Path = ROOT) -> list[str]:
+    """The imports of a file that run forwards."""
+    parts = path.relative_to(root).parts
+    if len(parts) == 1:  # the pages at the top may use everything
+        return []
+    own = ORDER.index(parts[0])
+    found = []
+    for module in imported(path, root):
+        folder = folder_of(module)
+        if module.split(".")[0] != "groundup" or folder == "errors":
+            continue
+        if folder not in ORDER or ORDER.index(folder) > own:
+            found.append(module)
+    return found
+
+
+def where(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_every_folder_has_its_place_in_the_order() -> None:
+    folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    assert folders <= set(ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=where)
+def test_imports_run_backwards(path: Path) -> None:
+    assert forbidden(path) == []
+
+
+def test_the_rule_sees_every_way_to_import(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    page = tmp_path / "text" / "page.py"
+    page.write_text(
+        "import groundup.lm.model\n"
+        "from groundup.lm import hub\n"
+        "from ..align.dpo import run\n"
+        "from .. import evals\n"
+        "from . import corpus\n"
+        "from groundup import load\n"
+        "from groundup.train.batch import Batch\n"
+        "from groundup.errors import UserError\n"
+        "def late():\n    from groundup.pretrain.stage import run\n"
+    )
+    assert forbidden(page, tmp_path) == [
+        "groundup.lm.model",
+        "groundup.lm.hub",
+        "groundup.align.dpo.run",
+        "groundup.evals",
+        "groundup.load",
+        "groundup.pretrain.stage.run",
+    ]
+
+
+@pytest.mark.parametrize("folder", ["maths", "nn"])
+def test_the_first_two_steps_know_no_torch(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert not [name for name in imported(path) if name.split(".")[0] == "torch"], path
+
+
+@pytest.mark.parametrize("path", FILES, ids=where)
+def test_no_oracle_no_pickle_no_shell(path: Path) -> None:
+    packages = {name.split(".")[0] for name in imported(path)}
+    allowed = ORACLES if path.relative_to(ROOT) == Path("evals/verify.py") else set()
+    assert not packages & ORACLES - allowed
+    assert not packages & {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"torch.load", "torch.save", "eval", "exec", "os.system"}
+            assert not [k for k in node.keywords if k.arg == "shell"], "no shell"
+
+
+def test_no_vague_names() -> None:
+    vague = {"utils", "util", "helpers", "common", "manager", "handler", "misc"}
+    for path in FILES:
+        stem = path.stem
+        assert stem not in vague and not stem.startswith("base_") and not stem.endswith("_v2"), path
+
+
+def test_settings_recipes_and_commands_load_without_torch() -> None:
+    configs = [
+        ".".join(("groundup", *p.relative_to(ROOT).with_suffix("").parts))
+        for p in FILES
+        if p.name == "config.py"
+    ]
+    modules = [
+        *configs,
+        "groundup",
+        "groundup.cli",
+        "groundup.commands",
+        "groundup.recipe",
+        "groundup.stages",
+        "groundup.text.bpe",
+        "groundup.text.packs",
+        "groundup.text.records",
+    ]
+    code = "\n".join(
+        [
+            "import importlib, sys",
+            f"for name in {modules}:",
+            "    importlib.import_module(name)",
+            "    assert 'torch' not in sys.modules, name",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

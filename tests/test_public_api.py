@@ -1,0 +1,57 @@
+"""The names that people may rely on. Changing this list is a decision, not a side effect."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import groundup
+from groundup.stages import STAGES
+
+
+def test_names_are_pinned() -> None:
+    assert sorted(groundup.__all__) == [
+        "Completion",
+        "Request",
+        "Sampling",
+        "UserError",
+        "__version__",
+        "generate",
+        "load",
+        "logprobs",
+        "stream",
+    ]
+    assert dir(groundup) == groundup.__all__
+
+
+@pytest.mark.parametrize("name", groundup.__all__)
+def test_every_name_is_there_and_explained(name: str) -> None:
+    value = getattr(groundup, name)
+    if callable(value):
+        assert inspect.getdoc(value)
+
+
+def test_other_names_are_not_there() -> None:
+    with pytest.raises(AttributeError, match="frobnicate"):
+        groundup.frobnicate  # noqa: B018
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_is_run_of_its_config(name: str) -> None:
+    stage = STAGES[name]
+    run = importlib.import_module(stage.module).run
+    signature = inspect.signature(run, eval_str=True)
+    assert [p.annotation for p in signature.parameters.values()] == [stage.config]
+    assert signature.return_annotation is Path
+    assert inspect.getdoc(run)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_settings_are_strict_and_every_one_is_described(name: str) -> None:
+    config = STAGES[name].config
+    assert config.model_config["extra"] == "forbid"
+    for field, info in config.model_fields.items():
+        assert info.description and "\n" not in info.description, field
