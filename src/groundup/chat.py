@@ -106,7 +106,10 @@ class Conversation:
         return forgotten
 
     def answer(self) -> Generator[str]:
-        """The assistant's answer, piece by piece. What was drawn so far is kept if it stops."""
+        """The assistant's answer, piece by piece. What was drawn so far is kept if it stops.
+
+        A question that got no words is taken back: an empty turn would teach nobody anything.
+        """
         said: list[str] = []
         try:
             request = Request(messages=list(self.messages), sampling=self.sampling)
@@ -114,7 +117,10 @@ class Conversation:
                 said.append(piece)
                 yield piece
         finally:
-            self.messages.append({"role": "assistant", "content": "".join(said).strip()})
+            if words := "".join(said).strip():
+                self.messages.append({"role": "assistant", "content": words})
+            else:
+                self.messages.pop()
 
     def _length(self, messages: Sequence[Message]) -> int:
         return len(encode_chat(self.tokenizer, messages, generation_prompt=True).ids)

@@ -20,7 +20,7 @@ import groundup
 from groundup.errors import UserError
 
 WRONG_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
-# What trains wants its memory allocator set up, before Python starts.
+# What trains wants the memory allocator and the threads set up before Python starts.
 TRAINING = frozenset({"quickstart", "run", "pretrain", "sft", "dpo"})
 
 _JOURNEYS = Group("Whole journeys", sort_key=1)
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         arguments = sys.argv[1:]
         if arguments and arguments[0] in TRAINING:
-            _keep_pages()
+            _set_environment()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows a question mark, not a traceback.
         if hasattr(stream, "reconfigure"):
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "check the path, its permissions and the space on its disk"
         )
     except KeyboardInterrupt as stopped:
-        print(f"\n{stopped or 'stopped'}", file=sys.stderr)
+        print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -141,10 +141,10 @@ def _misread(error: CycloptsError) -> str:
     return f"{why} See: {' '.join(['groundup', *(error.command_chain or ())])} --help"
 
 
-def _keep_pages() -> None:
-    """Start this command over with the allocator's settings, which glibc reads at the start only.
+def _set_environment() -> None:
+    """Start this command over with what the C library reads before Python starts.
 
-    That they are set is also how the second start knows that it is one.
+    That the variables are set is also how the second start knows that it is one.
     """
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
         return

@@ -18,7 +18,7 @@ from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
 from groundup.errors import UserError
-from groundup.recipe import find_model, read_recipe, run_recipe
+from groundup.recipe import farewell, find_model, read_recipe, run_recipe
 from groundup.stages import INPUTS, STAGES, Stage, configured
 from groundup.train.config import TrainingConfig
 from groundup.train.progress import say
@@ -76,9 +76,9 @@ def _command(stage: Stage, *positional: str) -> Callable[..., None]:
 
     def command(*given: Any, **settings: Any) -> None:
         bound = signature.bind(*given, **settings)
+        bound.apply_defaults()
         config = configured(stage.config, _located(stage, bound.arguments), _option)
-        folder = stage.run(config)
-        say(f"Done:  {folder}")
+        say(farewell(stage, stage.run(config)))
 
     fields = sorted(
         stage.config.model_fields.items(),

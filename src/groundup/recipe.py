@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -369,13 +370,24 @@ def _say_farewell(recipe: Recipe, out: Path) -> None:
     say("")
     for table in recipe.tables:
         if table.stage.makes == "report":
-            say(f"Report:      {out / table.name / 'report.html'}")
+            say(farewell(table.stage, out / table.name))
+    models = [table.stage for table in recipe.tables if table.stage.makes == "model"]
     if recipe.chat_table is not None:
-        say(f"Talk to it:  groundup chat {out}")
-    elif any(table.stage.makes == "model" for table in recipe.tables):
-        say(f'Try it:      groundup generate {out} "The history of"')
-    else:
-        say(f"Done:        {out}")
+        say(farewell(recipe.chat_table.stage, out))
+    elif models:
+        say(farewell(models[-1], out))
+
+
+def farewell(stage: Stage, folder: Path) -> str:
+    """What one can do with what a stage has made in `folder`."""
+    typed = shlex.quote(str(folder))
+    if stage.chats:
+        return f"Talk to it:  groundup chat {typed}"
+    if stage.makes == "model":
+        return f'Try it:      groundup generate {typed} "The history of"'
+    if stage.makes == "report":
+        return f"Report:      {folder / 'report.html'}"
+    return f"Done:        {folder}"
 
 
 # Finding.

@@ -15,8 +15,8 @@ class DPOConfig(TrainingConfig):
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
     data: Path = Field(description="a data-stage folder, or a .jsonl or .parquet file of pairs")
     beta: float = Field(0.1, gt=0, description="how dearly moving away from the reference is paid")
-    learning_rate: float = Field(0.0003, gt=0, description="peak learning rate of the matrices")
+    learning_rate: float = Field(0.002, gt=0, description="peak learning rate of the matrices")
     embedding_learning_rate: float = Field(
-        0.0001, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
+        0.0007, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
     )
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps spent warming up")

@@ -83,9 +83,7 @@ class History:
     @cached_property
     def seconds(self) -> Float[np.ndarray, " steps"]:
         """Seconds spent in training steps up to and with each; evaluations and saves apart."""
-        read = np.diff(self.tokens, prepend=0.0)
-        speed = np.array([line["tokens_per_second"] for line in self.train], float)
-        return np.cumsum(read / speed)
+        return np.cumsum(self._of_steps("seconds"))
 
     def loss(self) -> Curve:
         """Training loss, step by step."""

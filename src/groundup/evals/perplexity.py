@@ -30,7 +30,7 @@ from groundup.text.tokenizer import Tokenizer
 BLOCK_BYTES = 2048
 # What a training run reads of each source at its evaluations on the way: some two seconds' work,
 # and the report compares n-grams on exactly these bytes when it says when they were passed.
-BYTES_ON_THE_WAY = 50_000
+BYTES_ON_THE_WAY = 40_000
 
 
 @dataclass(frozen=True)

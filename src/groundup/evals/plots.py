@@ -32,8 +32,6 @@ _STYLE: Any = {
     "axes.titlelocation": "left",
     "axes.grid": True,
     "grid.color": "#e6e6e6",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
     "svg.fonttype": "path",
     "svg.hashsalt": "groundup",  # the same numbers give the same file
 }
@@ -86,7 +84,7 @@ def loss_plot(title: str, loss: Curve, heldout: Curve | None) -> Plot:
     axes.set_ylim(*_limits(loss.values, heldout))
     _log_tokens(axes)
     axes.set_ylabel("loss")
-    axes.legend()
+    axes.legend(frameon=False)
     return _plot(figure, f"{title} over the tokens read.")
 
 
@@ -98,7 +96,7 @@ def rate_plot(rates: Mapping[str, Curve]) -> Plot:
         axes.plot(course, curve.values, color=COLOURS[number % len(COLOURS)], label=name)
     axes.set_xlabel("% of the stage's tokens")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    axes.legend(frameon=False)
     return _plot(figure, "Learning rate of the matrices over the course of each stage.")
 
 
@@ -125,10 +123,10 @@ def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: b
         )
     if chance:
         _mark_chance(axes, sources, next(iter(rows.values())))
-    axes.set_yticks(range(len(sources)), sources)
+    axes.set_yticks(range(len(sources)), [source.replace(" (", "\n(") for source in sources])
     axes.set_ylim(len(sources) - 0.5, -0.5)
     axes.set_xlabel(unit)
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return _plot(figure, f"{title}, with 95 % intervals.")
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from groundup.lm.generate import Request, generate
+from groundup.lm.generate import Completion, Request, generate
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
 from groundup.text.tokenizer import Tokenizer
 
-_TOKENS = 80
+_TOKENS = 60
 
 # Benign all of them: what a model answers to harmful prompts is counted and never shown.
 TEXTS = ("The history of", "My fellow citizens,")
@@ -28,7 +28,10 @@ CHATS: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt (one text, or turns of a chat that the user began) and two ways to go on."""
+    """A prompt (one text, or turns of a chat that the user began) and two ways to go on.
+
+    Three dots end what went on beyond the limit.
+    """
 
     prompt: tuple[str, ...]
     chat: bool
@@ -47,9 +50,13 @@ def samples(model: CausalLM, tokenizer: Tokenizer, *, seed: int) -> list[Sample]
         for sampling in (greedy, warm)
     ]
     return [
-        Sample(prompt, prompt in chats, best.text, drawn.text)
+        Sample(prompt, prompt in chats, _shown(best), _shown(drawn))
         for prompt, best, drawn in zip(prompts, *answers, strict=True)
     ]
+
+
+def _shown(answer: Completion) -> str:
+    return f"{answer.text} …" if answer.finish_reason == "length" else answer.text
 
 
 def _request(prompt: Sequence[str], sampling: Sampling) -> Request:

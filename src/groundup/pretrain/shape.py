@@ -23,6 +23,8 @@ def model_shape(
 ) -> tuple[ModelConfig, dict[str, str]]:
     """The model's shape with its reasons: as asked, else from the minutes and the peak."""
     reasons: dict[str, str] = {}
+    # Little text gives fewer tokens than were asked for; rows past them are never spoken.
+    vocab_size = -(-vocab_size // 64) * 64
     depth = config.depth
     if depth is None and config.width is not None:
         depth = max(1, config.width // 64)

@@ -44,12 +44,12 @@ class TrainingConfig(StageConfig):
     epochs: float = Field(
         1.0, gt=0, description="passes over the data when neither steps nor minutes say"
     )
-    rows: int = Field(32, ge=1, description="rows of one context each in an optimizer step")
+    rows: int = Field(16, ge=1, description="rows of one context each in an optimizer step")
     micro_rows: int = Field(8, ge=1, description="rows in one forward and backward pass")
     optimizer: Literal["muon", "adamw"] = Field(
         "muon", description="what trains the matrices; AdamW trains the rest either way"
     )
-    learning_rate: float = Field(0.01, gt=0, description="peak learning rate of the matrices")
+    learning_rate: float = Field(0.02, gt=0, description="peak learning rate of the matrices")
     embedding_learning_rate: float = Field(
         0.006, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
     )

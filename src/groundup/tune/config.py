@@ -25,8 +25,8 @@ class SFTConfig(TrainingConfig):
         le=1,
         description="0 takes sources as large as they are, 1 gives every source the same say",
     )
-    learning_rate: float = Field(0.002, gt=0, description="peak learning rate of the matrices")
+    learning_rate: float = Field(0.006, gt=0, description="peak learning rate of the matrices")
     embedding_learning_rate: float = Field(
-        0.001, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
+        0.002, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
     )
     decay: float = Field(0.8, ge=0, le=1, description="share of the steps spent decaying to zero")

@@ -1,0 +1,291 @@
+"""The report: every number in report.json, and one page for people, report.html.
+
+The page needs nothing but itself: plots are inside, fonts are the reader's own, and whatever a
+model or a data set says stands there as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from groundup.evals import plots
+from groundup.evals.config import EvalConfig
+from groundup.evals.findings import Finding, findings, passing
+from groundup.evals.history import Curve, History
+from groundup.evals.measured import POOLED, BySource, Measured
+from groundup.evals.plots import Plot, short_number
+from groundup.evals.preference import length_margins, preference_accuracy
+from groundup.evals.run import Evaluated
+from groundup.train.device import Compute
+from groundup.train.run import write_json
+
+SCHEMA = 1
+# Points of a curve kept in report.json; a run's metrics.jsonl has all of them.
+_CURVE_POINTS = 400
+
+# Where a set is one half of a well-known benchmark, its name says so.
+_SET_NAMES = {
+    "siqa": "SIQA (held-out half)",
+    "commonsenseqa": "CommonsenseQA (held-out half)",
+    "openbookqa": "OpenBookQA (held-out half)",
+    "piqa": "PIQA (held-out half)",
+    "boolq": "BoolQ (held-out half)",
+    "harm": "less against more harmful",
+    "harm-refusal": "refusal against harmful",
+    POOLED: "pooled",
+}
+# As text to read, BoolQ is passages of Wikipedia and no benchmark.
+_TEXT_NAMES = {"boolq": "boolq passages", POOLED: "pooled"}
+
+
+def write_report(
+    folder: Path,
+    config: EvalConfig,
+    models: Sequence[Evaluated],
+    compute: Compute,
+    seconds: float,
+) -> None:
+    """Write report.json and report.html into `folder`."""
+    tested = findings(models)
+    content = report_json(config, models, tested, compute, seconds)
+    write_json(folder / "report.json", content)
+    page = folder / "report.html"
+    partial = page.with_name(".report.html.partial")
+    partial.write_text(report_html(content, models, tested), encoding="utf-8")
+    partial.replace(page)
+
+
+# Numbers.
+
+
+def report_json(
+    config: EvalConfig,
+    models: Sequence[Evaluated],
+    tested: Sequence[Finding],
+    compute: Compute,
+    seconds: float,
+) -> dict[str, Any]:
+    """Every number of the report; intervals are 95 %, clustered where items share a group."""
+    return {
+        "schema": SCHEMA,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": seconds,
+        "compute": compute.to_json(),
+        "settings": config.model_dump(mode="json"),
+        "models": {model.name: _model_json(model) for model in models},
+        "baselines": _baselines_json(models),
+        "passed_counting": {
+            name: {f"{order}-gram": when for order, when in orders.items()}
+            for name, orders in passing(models).items()
+        },
+        "findings": [finding.to_json() for finding in tested],
+        "data": _read_json(config.data / "data.json"),
+        "leaks": _read_json(config.data / "leaks.json"),
+    }
+
+
+def _model_json(model: Evaluated) -> dict[str, Any]:
+    pairs, own, reference = model.material.pairs, model.margins, model.reference_margins
+    implicit = None if own is None or reference is None else own - reference
+    history = model.history
+    return {
+        "folder": str(model.folder),
+        "stage": model.stage,
+        "parent": None if history is None or history.parent is None else str(history.parent),
+        "parameters": model.parameters,
+        "context": model.material.context,
+        "bits_per_byte": _json(model.bits.measured()),
+        "assistant_loss": _json(model.loss.per_token() if model.loss else {}),
+        "assistant_bits_per_byte": _json(model.loss.per_byte() if model.loss else {}),
+        "choice_accuracy": _json(model.choice.by_mean if model.choice else {}),
+        "choice_accuracy_by_sum": _json(model.choice.by_sum if model.choice else {}),
+        "preference_accuracy": _json({} if own is None else preference_accuracy(own, pairs)),
+        "implicit_reward_accuracy": _json(
+            {} if implicit is None else preference_accuracy(implicit, pairs)
+        ),
+        "refusal_rate": _json(model.refusals),
+        "stops_by_itself": None if model.stops is None else model.stops.to_json(),
+        "costs": {} if history is None else history.costs(),
+        "curves": {} if history is None else _curves_json(history),
+        "samples": [
+            {"prompt": list(s.prompt), "chat": s.chat, "greedy": s.greedy, "sampled": s.sampled}
+            for s in model.samples
+        ],
+        "run": {} if history is None else history.run,
+    }
+
+
+def _baselines_json(models: Sequence[Evaluated]) -> dict[str, Any]:
+    """What needs no training; n-grams under the name of each tokenizer's first model."""
+    found: dict[str, Any] = {"ngrams": {}, "longer_answer": {}}
+    for model in _one_of_each_material(models):
+        found["ngrams"][model.name] = {
+            f"{order}-gram": _json(counted.bits.measured())
+            for order, counted in sorted(model.material.ngrams.items())
+        }
+        pairs = model.material.pairs
+        if pairs.rows:
+            found["longer_answer"] = _json(preference_accuracy(length_margins(pairs), pairs))
+    return found
+
+
+def _one_of_each_material(models: Sequence[Evaluated]) -> list[Evaluated]:
+    return list({id(model.material): model for model in reversed(models)}.values())[::-1]
+
+
+def _json(by_source: Mapping[str, Measured]) -> dict[str, Any]:
+    return {source: measured.to_json() for source, measured in by_source.items()}
+
+
+def _curves_json(history: History) -> dict[str, Any]:
+    curves = [history.loss(), history.learning_rate(), history.heldout()]
+    return {curve.name: _thinned(curve) for curve in curves if curve is not None}
+
+
+def _thinned(curve: Curve) -> dict[str, list[float]]:
+    kept = np.unique(np.linspace(0, len(curve.tokens) - 1, _CURVE_POINTS).astype(int))
+    kept = kept[: len(curve.tokens)]
+    return {"tokens": curve.tokens[kept].tolist(), "values": curve.values[kept].tolist()}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A data folder's own account; None for text of a person's own."""
+    if not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+# The page.
+
+
+def report_html(
+    content: Mapping[str, Any], models: Sequence[Evaluated], tested: Sequence[Finding]
+) -> str:
+    """The page, made of the numbers of report.json alone, beside its plots."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "short": short_number,
+        "set_name": lambda source: _SET_NAMES.get(source, source),
+        "text_name": lambda source: _TEXT_NAMES.get(source, source),
+        "settings": _settings,
+    }
+    template = environment.get_template("report.html.jinja")
+    return template.render(
+        report=content,
+        models=content["models"],
+        ngrams=_shared_ngrams(content),
+        findings=tested,
+        plots=_plots(content, models),
+        data=content["data"],
+        leaks=_leaks_by_check(content["leaks"]),
+        total_minutes=sum(m["costs"].get("minutes", 0.0) for m in content["models"].values()),
+    )
+
+
+def _shared_ngrams(content: Mapping[str, Any]) -> dict[str, Any]:
+    """N-gram rows by name; with several tokenizers the model that they belong to is named too."""
+    of_models = content["baselines"]["ngrams"]
+    if len(of_models) == 1:
+        return dict(next(iter(of_models.values())))
+    return {
+        f"{order} ({name}'s tokens)": row
+        for name, orders in of_models.items()
+        for order, row in orders.items()
+    }
+
+
+def _plots(content: Mapping[str, Any], models: Sequence[Evaluated]) -> dict[str, list[Plot]]:
+    bits = {name: model["bits_per_byte"] for name, model in content["models"].items()}
+    drawn: dict[str, list[Plot]] = {"bits": [], "choices": [], "preferences": [], "curves": []}
+    rows = {name: _measured(row) for name, row in (bits | _shared_ngrams(content)).items()}
+    drawn["bits"].append(
+        plots.interval_plot(
+            "Held-out text", "bits per byte, less is better", _renamed(rows, _TEXT_NAMES), False
+        )
+    )
+    for key, title, accuracies in (
+        ("choices", "Multiple choice", {"": "choice_accuracy"}),
+        (
+            "preferences",
+            "Preferences",
+            {"": "preference_accuracy", ", implicit reward": "implicit_reward_accuracy"},
+        ),
+    ):
+        rows = {
+            name + suffix: _measured(model[accuracy])
+            for name, model in content["models"].items()
+            for suffix, accuracy in accuracies.items()
+            if model[accuracy]
+        }
+        if rows:
+            rows = _renamed(rows, _SET_NAMES)
+            drawn[key].append(plots.interval_plot(title, "accuracy", rows, True))
+    drawn["curves"] = _curve_plots(models)
+    return drawn
+
+
+def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
+    drawn = []
+    trained = {model.name: model for model in models if model.history and model.history.train}
+    for name, model in trained.items():
+        assert model.history is not None
+        heldout = model.history.heldout()
+        if heldout is not None and model.stage == "pretrain":
+            levels = {f"{n}-gram": one.on_the_way for n, one in model.material.ngrams.items()}
+            drawn.append(plots.heldout_plot(f"{name}: held-out text", heldout, levels))
+        # Only fine-tuning measures the very loss that it trains on.
+        comparable = heldout if model.stage == "sft" else None
+        drawn.append(plots.loss_plot(f"{name}: loss", model.history.loss(), comparable))
+        if heldout is not None and model.stage == "dpo":
+            drawn.append(plots.heldout_plot(f"{name}: preferences", heldout, {}))
+    rates = {n: m.history.learning_rate() for n, m in trained.items() if m.history is not None}
+    return [*drawn, plots.rate_plot(rates)] if rates else drawn
+
+
+def _measured(row: Mapping[str, Mapping[str, Any]]) -> BySource:
+    return {source: Measured(**facts) for source, facts in row.items()}
+
+
+def _renamed(rows: Mapping[str, BySource], names: Mapping[str, str]) -> dict[str, BySource]:
+    return {
+        name: {names.get(source, source): found for source, found in row.items()}
+        for name, row in rows.items()
+    }
+
+
+def _leaks_by_check(leaks: Mapping[str, Any] | None) -> dict[str, dict[str, int]]:
+    """How much each check found in all training sets together, and how much is left."""
+    found: dict[str, dict[str, int]] = {}
+    for one in leaks["checks"] if leaks else ():
+        sums = found.setdefault(one["check"], {"found": 0, "left": 0})
+        sums["found"] += one["found"]
+        sums["left"] += one["left"]
+    return found
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    """A run's settings in one line, folders by their last name: a report may be shown around."""
+
+    def shown(value: object) -> str:
+        if isinstance(value, list):
+            return "[" + ", ".join(map(shown, value)) + "]"
+        text = str(value)
+        return Path(text).name if isinstance(value, str) and "/" in text else text
+
+    return ", ".join(
+        f"{name}={shown(value)}" for name, value in config.items() if value is not None
+    )

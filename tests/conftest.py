@@ -1,0 +1,151 @@
+"""A tiny world of its own: text from a seeded generator, a tokenizer of it, and stages over both."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.text.config import TokenizerConfig
+from groundup.text.vocabulary import run as train_tokenizer
+from groundup.train.config import ENVIRONMENT
+
+# The machine is shared with whoever runs the tests, and tiny products gain nothing from threads.
+torch.set_num_threads(1)
+
+STEPS = 24
+COLOURS = {"sea": "blue", "grass": "green", "snow": "white", "coal": "black", "sun": "yellow"}
+# Small enough that a stage takes about a second, saved often enough that kills meet a save.
+SETTINGS = {
+    "steps": STEPS,
+    "rows": 4,
+    "micro-rows": 2,
+    "save-every": 3,
+    "evaluations": 2,
+    "compile": "off",
+    "dtype": "float32",
+    "threads": 1,
+}
+OWN_SETTINGS = {
+    "pretrain": {"depth": 1, "width": 64, "context": 64},
+    "sft": {"learning-rate": 0.02, "embedding-learning-rate": 0.01},
+    "dpo": {"learning-rate": 0.004, "embedding-learning-rate": 0.002, "beta": 0.5},
+}
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A folder with tiny data and a tokenizer, and the commands of the training stages."""
+
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / "tokenizer"
+
+    def command(self, stage: str, out: Path, **changes: Any) -> list[str]:
+        """`groundup STAGE …`; keywords change its settings (underscores for hyphens)."""
+        settings = SETTINGS | OWN_SETTINGS[stage] | {"data": self.data, "out": out}
+        if stage == "pretrain":
+            settings["tokenizer"] = self.tokenizer
+        else:
+            settings["model"] = self.finished("pretrain" if stage == "sft" else "sft")
+        settings |= {name.replace("_", "-"): value for name, value in changes.items()}
+        words = [w for name, value in settings.items() for w in (f"--{name}", str(value))]
+        return [sys.executable, "-m", "groundup", stage, *(w for w in words if w != "True")]
+
+    def start(self, command: list[str]) -> subprocess.Popen[str]:
+        """A process of its own. It is the very pid: the allocator's settings are there already."""
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | ENVIRONMENT,
+        )
+
+    def run(self, command: list[str]) -> tuple[int, str]:
+        """Run to the end: the exit code and all that was said."""
+        process = self.start(command)
+        said, _ = process.communicate(timeout=300)
+        return process.returncode, said
+
+    def finished(self, stage: str) -> Path:
+        """The folder of this stage's uninterrupted run, made when first asked for."""
+        out = self.folder / stage
+        if not (out / "said.txt").exists():
+            code, said = self.run(self.command(stage, out))
+            assert code == 0, said
+            (out / "said.txt").write_text(said)
+        return out
+
+    def said(self, stage: str) -> str:
+        """What that run said at the terminal."""
+        return (self.finished(stage) / "said.txt").read_text()
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    shop = Workshop(tmp_path_factory.mktemp("workshop"))
+    write_data(shop.data)
+    train_tokenizer(TokenizerConfig(out=shop.tokenizer, data=shop.data, vocab_size=320))
+    return shop
+
+
+def write_data(folder: Path) -> None:
+    """A data stage's folder: documents, conversations and preferences about colours."""
+    source = random.Random(0)
+    _write(folder / "documents", "heldout", [document(source) for _ in range(8)])
+    _write(folder / "documents", "train", [document(source) for _ in range(80)])
+    for side, count in (("train", 40), ("heldout", 10)):
+        asked = [question(source) for _ in range(count)]
+        _write(folder / "conversations", side, [conversation(*pair) for pair in asked])
+        _write(folder / "preferences", side, [preference(source, *pair) for pair in asked])
+    licences = [{"name": "colours", "licence": "CC BY-SA 4.0", "citation": "A Box of Paints."}]
+    (folder / "data.json").write_text(json.dumps({"packs": licences}))
+
+
+def document(source: random.Random) -> dict[str, str]:
+    said = (f"The {thing} is {COLOURS[thing]}." for thing in source.choices(list(COLOURS), k=12))
+    return {"text": " ".join(said), "source": "colours", "id": str(source.random())}
+
+
+def question(source: random.Random) -> tuple[str, str]:
+    thing = source.choice(list(COLOURS))
+    asked = source.choice(["What is the colour of the {}?", "The {} is what colour?"])
+    return asked.format(thing), thing
+
+
+def conversation(asked: str, thing: str) -> dict[str, Any]:
+    answer = f"The {thing} is {COLOURS[thing]}."
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    return {"messages": messages, "source": "colours", "group": asked}
+
+
+def preference(source: random.Random, asked: str, thing: str) -> dict[str, Any]:
+    wrong = source.choice([colour for colour in COLOURS.values() if colour != COLOURS[thing]])
+    return {
+        "prompt": [{"role": "user", "content": asked}],
+        "chosen": f"The {thing} is {COLOURS[thing]}.",
+        "rejected": f"The {thing} is {wrong}.",
+        "source": "colours",
+        "group": asked,
+    }
+
+
+def _write(folder: Path, side: str, rows: Iterable[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
