@@ -1,56 +1,31 @@
-"""Packed scoring against one plain forward pass per item."""
+"""Batched scoring against one plain forward pass per item."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.evals.score import score
-from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.packing import Marked
-from groundup.train.batch import Batch
-
-
-def random_model(seed: int) -> CausalLM:
-    """Every weight random: fresh output projections would hide what packing gets wrong."""
-    model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=320, context=64))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0.1, 0.2, generator=generator)
-    return model
-
-
-@pytest.fixture(scope="module")
-def model() -> CausalLM:
-    return random_model(0)
-
-
-def alone(model: CausalLM, item: Marked, context: int) -> list[float]:
-    """log softmax of the full logits of this item by itself, at its trained targets."""
-    ids = list(item.ids)[: context + 1]
-    if len(ids) < 2:
-        return []
-    with torch.no_grad():
-        logprobs = model.logits(Batch.of(torch.tensor([ids[:-1]]))).log_softmax(-1)[0]
-    return [float(logprobs[t - 1, ids[t]]) for t in range(1, len(ids)) if item.trained[t]]
+from tests.evals.conftest import VOCAB, alone, random_model
 
 
 def random_items(lengths: list[int], seed: int) -> list[Marked]:
     random = np.random.default_rng(seed)
     return [
-        Marked(random.integers(0, 320, n).tolist(), (random.random(n) < 0.6).tolist())
+        Marked(random.integers(0, VOCAB, n).tolist(), (random.random(n) < 0.6).tolist())
         for n in lengths
     ]
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 70), min_size=1, max_size=25), st.integers(0, 99), st.integers(1, 5))
-def test_packed_scores_are_those_of_each_item_alone(
+@given(
+    st.lists(st.integers(1, 70), min_size=1, max_size=25), st.integers(0, 99), st.integers(1, 5)
+)
+def test_scores_are_those_of_each_item_alone(
     lengths: list[int], seed: int, micro_rows: int
 ) -> None:
     model = random_model(seed)
@@ -75,8 +50,19 @@ def test_what_lies_beyond_the_context_is_left_out(model: CausalLM) -> None:
     assert len(values) == 10
 
 
-def test_training_mode_and_gradients_are_left_alone(model: CausalLM) -> None:
+def test_training_mode_and_gradients_are_left_alone() -> None:
+    model = random_model(0)
     model.train()
     score(model, random_items([12, 7], 0), context=16)
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_compiled_model_is_scored_without_compiling() -> None:
+    model = random_model(0)
+    expected = score(model, random_items([12, 7], 0), context=16)
+    model.compile_blocks()
+    torch._dynamo.utils.counters.clear()
+    found = score(model, random_items([12, 7], 0), context=16)
+    np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"].get("unique_graphs", 0) == 0

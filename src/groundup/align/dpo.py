@@ -32,6 +32,7 @@ from groundup.lm.model import CausalLM
 from groundup.lm.training import planned, train
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Loss
+from groundup.train.device import use_threads
 from groundup.train.progress import say
 from groundup.train.run import Run
 
@@ -81,6 +82,7 @@ def run(config: DPOConfig) -> Path:
             marked_pairs(tokenizer, side, context) for side in preferences(config.data)
         )
         heldout = heldout[:_CURVE_PAIRS]
+        use_threads(config)
         reference = _reference(run.folder / "reference.safetensors", model, trained + heldout)
         stream = PairStream(
             trained,

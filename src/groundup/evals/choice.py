@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from groundup.evals.answers import marked_answer, without_controls
-from groundup.evals.measured import BySource, by_source
+from groundup.evals.measured import BySource, by_source, ratio
 from groundup.evals.score import score
 from groundup.lm.model import CausalLM
 from groundup.text.packing import Marked
@@ -62,6 +62,18 @@ def choice_accuracy(
     lengths = np.split(np.array([len(values) for values in scores]), ends[:-1])
     means = [total / np.maximum(1, length) for total, length in zip(sums, lengths, strict=True)]
     return ChoiceAccuracy(_accuracy(means, choices.rows), _accuracy(sums, choices.rows))
+
+
+def commonest_answer(rows: Sequence[Choice]) -> BySource:
+    """What always giving the commonest answer reaches, of the sets that always offer the same."""
+    found: BySource = {}
+    for source in sorted({row.source for row in rows}):
+        of_source = [row for row in rows if row.source == source]
+        if len({row.options for row in of_source}) == 1:
+            answers = np.array([row.answer for row in of_source])
+            is_commonest = (answers == np.bincount(answers).argmax()).astype(float)
+            found[source] = ratio(is_commonest, groups=[row.group for row in of_source])
+    return found
 
 
 def _accuracy(scores: Sequence[np.ndarray], rows: Sequence[Choice]) -> BySource:

@@ -49,16 +49,19 @@ def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
     """What was measured on held-out material over the tokens read, with levels to beat."""
     figure, axes = _figure(title)
     axes.plot(curve.tokens, curve.values, "o-", color=COLOURS[0], markersize=4)
-    for number, (name, level) in enumerate(levels.items()):
+    for number, (name, level) in enumerate(sorted(levels.items(), key=lambda one: -one[1])):
         colour = COLOURS[(number + 1) % len(COLOURS)]
+        # The highest line has its name above it and the others below, since two often lie close.
+        above = number == 0
         axes.axhline(level, color=colour, linestyle="--", linewidth=1.2)
         axes.annotate(
             f"{name}  {level:.3f}",
             (1.0, level),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
+            xytext=(0, 3 if above else -3),
             textcoords="offset points",
             ha="right",
+            va="bottom" if above else "top",
             color=colour,
         )
     # The first evaluation of a long run would squeeze all that follows into a corner.

@@ -16,10 +16,12 @@ import jinja2
 import numpy as np
 
 from groundup.evals import plots
+from groundup.evals.choice import commonest_answer
 from groundup.evals.config import EvalConfig
 from groundup.evals.findings import Finding, findings, passing
 from groundup.evals.history import Curve, History
 from groundup.evals.measured import POOLED, BySource, Measured
+from groundup.evals.perplexity import BYTES_ON_THE_WAY
 from groundup.evals.plots import Plot, short_number
 from groundup.evals.preference import length_margins, preference_accuracy
 from groundup.evals.run import Evaluated
@@ -124,12 +126,13 @@ def _model_json(model: Evaluated) -> dict[str, Any]:
 
 def _baselines_json(models: Sequence[Evaluated]) -> dict[str, Any]:
     """What needs no training; n-grams under the name of each tokenizer's first model."""
-    found: dict[str, Any] = {"ngrams": {}, "longer_answer": {}}
+    found: dict[str, Any] = {"ngrams": {}, "longer_answer": {}, "commonest_answer": {}}
     for model in _one_of_each_material(models):
         found["ngrams"][model.name] = {
             f"{order}-gram": _json(counted.bits.measured())
             for order, counted in sorted(model.material.ngrams.items())
         }
+        found["commonest_answer"] = _json(commonest_answer(model.material.choices.rows))
         pairs = model.material.pairs
         if pairs.rows:
             found["longer_answer"] = _json(preference_accuracy(length_margins(pairs), pairs))
@@ -190,6 +193,7 @@ def report_html(
         ngrams=_shared_ngrams(content),
         findings=tested,
         plots=_plots(content, models),
+        curve_bytes=BYTES_ON_THE_WAY,
         data=content["data"],
         leaks=_leaks_by_check(content["leaks"]),
         total_minutes=sum(m["costs"].get("minutes", 0.0) for m in content["models"].values()),
@@ -251,7 +255,7 @@ def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
         comparable = heldout if model.stage == "sft" else None
         drawn.append(plots.loss_plot(f"{name}: loss", model.history.loss(), comparable))
         if heldout is not None and model.stage == "dpo":
-            drawn.append(plots.heldout_plot(f"{name}: preferences", heldout, {}))
+            drawn.append(plots.heldout_plot(f"{name}: preferences", heldout, {"chance": 0.5}))
     rates = {n: m.history.learning_rate() for n, m in trained.items() if m.history is not None}
     return [*drawn, plots.rate_plot(rates)] if rates else drawn
 

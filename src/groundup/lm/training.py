@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from groundup.lm.config import ModelConfig
 from groundup.lm.hub import save_model
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
+from groundup.train import checkpoint
 from groundup.train.batch import B, Batch, LossFunction, Stream
 from groundup.train.config import TrainingConfig
 from groundup.train.device import (
@@ -32,6 +33,7 @@ from groundup.train.device import (
     require_memory,
     resolve,
     resolve_device,
+    use_threads,
 )
 from groundup.train.loop import Rhythm, fit
 from groundup.train.loss import next_token_loss
@@ -79,6 +81,12 @@ def training_memory(config: ModelConfig, compute: Compute, *, context: int, micr
     return state + micro_rows * context * per_token * width + 500_000_000
 
 
+def training_disk(config: ModelConfig) -> int:
+    """Bytes that a run writes, roughly: one checkpoint more than are kept, and the model."""
+    masters_and_moments = 3 * 4
+    return config.parameters * (masters_and_moments * (checkpoint.KEPT + 1) + 4)
+
+
 def planned(
     config: TrainingConfig,
     run: Run,
@@ -89,11 +97,12 @@ def planned(
     reasons: dict[str, str] | None = None,
 ) -> TrainPlan:
     """The run's plan: read if it was begun before, else resolved, shown and written."""
+    use_threads(config)
     if run.planned:
         plan = TrainPlan.from_json(run.plan({}))
         now = resolve(config, compile_by_default=plan.compute.compile)
         refuse_inexact(plan.compute, now, config.allow_inexact_resume)
-        return plan
+        return replace(plan, compute=now)
     tokens_per_step = config.rows * context
     minutes = config.minutes
     if minutes is None:
@@ -101,6 +110,8 @@ def planned(
         minutes = expected_minutes(shape, context, steps * tokens_per_step)
     compute = resolve(config, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
     check_memory(shape, compute, context=context, micro_rows=config.micro_rows)
+    what = f"training {shape.parameters / 1e6:.1f} M parameters"
+    checkpoint.require_space(run.folder, training_disk(shape), what, None)
     speed = None
     if config.steps is None and config.minutes is not None:
         speed = measure_speed(shape, compute, context=context, micro_rows=config.micro_rows)
@@ -188,9 +199,8 @@ def _is_power_of_four(step: int) -> bool:
 def _snapshot(folder: Path, model: CausalLM) -> None:
     """Weights alone, in the compute type, for whoever wants to watch a head form."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: p.detach().contiguous() for name, p in model.named_parameters()}
     partial = folder / "model.safetensors.partial"
-    save_file(weights, partial, metadata={"format": "pt"})
+    checkpoint.write_tensors(partial, dict(model.named_parameters()), {"format": "pt"})
     partial.replace(folder / "model.safetensors")
 
 

@@ -23,7 +23,7 @@ from groundup.pretrain.shape import model_shape
 from groundup.text.corpus import Shard, documents, encode
 from groundup.text.packing import DocumentStream
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.device import matmul_peak, resolve
+from groundup.train.device import matmul_peak, resolve, use_threads
 from groundup.train.loss import next_token_loss
 from groundup.train.progress import say
 from groundup.train.run import Run
@@ -93,6 +93,7 @@ def run(config: PretrainConfig) -> Path:
 def _shape(config: PretrainConfig, run: Run, vocab_size: int) -> tuple[ModelConfig, dict[str, str]]:
     if run.planned:
         return ModelConfig.from_hf(run.plan({})["model"]), {}
+    use_threads(config)
     compute = resolve(config, compile_by_default=False)
     return model_shape(config, vocab_size, matmul_peak(compute.device, compute.torch_dtype))
 

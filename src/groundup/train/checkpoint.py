@@ -2,12 +2,13 @@
 
 A checkpoint is written into a new directory, every file is synced, then one rename commits it:
 before the rename it does not exist, after it it is whole. `manifest.json` holds the SHA-256 of each
-file, so bytes that changed later are noticed and the checkpoint before is used. Tensors are
-safetensors; nothing is ever pickled.
+file and of itself, so bytes that changed later are noticed and the checkpoint before is used.
+Tensors are safetensors; nothing is ever pickled.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -47,22 +49,23 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     need = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
     require_space(folder, need, f"a checkpoint at step {step}", newest(folder))
+    for left in folder.glob(".step-*.partial"):  # by a kill inside a save
+        shutil.rmtree(left, ignore_errors=True)
     partial = folder / f".step-{step}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     try:
+        partial.mkdir()
         files = {}
         for name, group in tensors.items():
             path = partial / f"{name}.safetensors"
-            save_file({k: t.detach().contiguous() for k, t in group.items()}, path)
-            _sync_file(path)
+            write_tensors(path, group)
             files[path.name] = {"sha256": file_hash(path), "bytes": path.stat().st_size}
         manifest = {"schema": SCHEMA, "step": step, "counters": counters, "files": files}
-        write_json(partial / "manifest.json", manifest)
+        write_json(partial / "manifest.json", manifest | {"sha256": _seal(manifest)})
+        sync_folder(partial)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
-            f"writing a checkpoint at step {step} into {folder} failed ({error.strerror}); "
+            f"writing a checkpoint at step {step} into {folder} failed ({error.strerror or error}); "
             f"{_standing(newest(folder))}; make room and start the same command again"
         ) from error
     shutil.rmtree(final, ignore_errors=True)
@@ -71,6 +74,17 @@ def save(
     for old in steps(folder)[:-KEPT]:
         shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
     return final
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write one safetensors file and wait until it is on disk. Raises `OSError` when it cannot."""
+    try:
+        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, path, metadata)
+    except SafetensorError as error:  # what that library makes of every failed write
+        raise OSError(f"{path}: {error}") from error
+    _sync_file(path)
 
 
 def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
@@ -120,6 +134,8 @@ def _fault(path: Path) -> str | None:
         manifest = json.loads((path / "manifest.json").read_text())
     except (OSError, ValueError):
         return "manifest.json cannot be read"
+    if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _seal(manifest):
+        return "the bytes of manifest.json changed"
     for name, facts in manifest["files"].items():
         file = path / name
         if not file.exists():
@@ -127,6 +143,10 @@ def _fault(path: Path) -> str | None:
         if file.stat().st_size != facts["bytes"] or file_hash(file) != facts["sha256"]:
             return f"the bytes of {name} changed"
     return None
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _sync_file(path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from groundup.errors import UserError
 from groundup.train.config import TrainingConfig
 from groundup.train.loss import compile_chunks
+from groundup.train.progress import say
 
 # Compiling costs up to half a minute of a cold cache; a shorter run would not earn it back.
 COMPILE_FROM_MINUTES = 5.0
@@ -72,9 +73,18 @@ def resolve(config: TrainingConfig, *, compile_by_default: bool) -> Compute:
         dtype=dtype,
         attention="matmul" if device == "cpu" else "fused",
         compile=compiles,
-        threads=config.threads or os.cpu_count() or 1,
+        threads=thread_count(config),
         torch_version=torch.__version__,
     )
+
+
+def thread_count(config: TrainingConfig) -> int:
+    return config.threads or os.cpu_count() or 1
+
+
+def use_threads(config: TrainingConfig) -> None:
+    """Compute with the run's threads from here on, what is measured before training included."""
+    torch.set_num_threads(thread_count(config))
 
 
 class Prepared(Protocol):
@@ -98,15 +108,17 @@ def prepare(model: nn.Module, compute: Compute) -> None:
 
 def refuse_inexact(planned: Compute, now: Compute, allowed: bool) -> None:
     """A resumed run must compute as the begun one did, or say aloud that it does not."""
-    if allowed:
-        return
     for name, was in asdict(planned).items():
         value = getattr(now, name)
-        if was != value:
-            raise UserError(
-                f"this run was planned with {name}={was} and would continue with {name}={value}, "
-                "which does not give the same bits; restore it or pass --allow-inexact-resume"
-            )
+        if was == value:
+            continue
+        changed = (
+            f"this run was planned with {name}={was} and would continue with {name}={value}, "
+            "which does not give the same bits"
+        )
+        if not allowed:
+            raise UserError(f"{changed}; restore it or pass --allow-inexact-resume")
+        say(f"{changed}; it goes on, as --allow-inexact-resume says")
 
 
 def has_fast_bfloat16(device: str) -> bool:

@@ -89,10 +89,10 @@ class Optimizer:
         matrices = [n for n, p in rest.items() if _is_block_matrix(n, p)]
         embeddings = [n for n in rest if _is_embedding(n)]
         gains = [n for n in rest if n not in matrices and n not in embeddings]
-        kinds = (matrices, self.rates.matrices), (embeddings, self.rates.embeddings)
-        for names, rate in (*kinds, (gains, self.rates.gains)):
-            if names:
-                yield names, rate
+        # A group may be empty: a model of matrices alone leaves AdamW nothing.
+        yield matrices, self.rates.matrices
+        yield embeddings, self.rates.embeddings
+        yield gains, self.rates.gains
 
     def _collector(self, name: str) -> Callable[[Tensor], None]:
         master = self.masters[name]

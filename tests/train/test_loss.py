@@ -1,0 +1,145 @@
+"""Chunked cross-entropy against torch's own over all logits at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.testing import assert_close
+
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.train import loss as module
+from groundup.train.batch import Batch
+from groundup.train.device import has_compiler
+from groundup.train.loss import CHUNK, linear_cross_entropy, next_token_loss
+
+VOCAB, WIDTH = 96, 16
+
+
+def problem(tokens: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    """Hidden states, a head, targets, and weights of which a third is zero."""
+    generator = torch.Generator().manual_seed(tokens)
+    hidden = torch.randn(tokens, WIDTH, generator=generator).to(dtype).requires_grad_()
+    head = torch.randn(VOCAB, WIDTH, generator=generator).to(dtype).requires_grad_()
+    targets = torch.randint(VOCAB, (tokens,), generator=generator)
+    weights = torch.rand(tokens, generator=generator) * 2
+    weights[::3] = 0
+    return hidden, head, targets, weights
+
+
+def plain(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """The equation over all logits at once, in float64."""
+    logits = hidden.double() @ head.double().T
+    return cross_entropy(logits, targets, reduction="none") @ weights.double()
+
+
+@pytest.mark.parametrize("every", [True, False], ids=["all trained", "some trained"])
+@pytest.mark.parametrize("tokens", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 77])
+def test_value_and_gradients_are_torchs(tokens: int, every: bool) -> None:
+    hidden, head, targets, weights = problem(tokens)
+    weights = weights + 0.5 if every else weights
+    ours = linear_cross_entropy(hidden, head, targets, weights)
+    oracle = plain(hidden, head, targets, weights)
+    assert_close(ours.double(), oracle, rtol=1e-5, atol=1e-5)
+    # A scale from outside must reach both gradients, and once.
+    got = torch.autograd.grad(ours * 0.37, (hidden, head))
+    expected = torch.autograd.grad(oracle * 0.37, (hidden, head))
+    for one, other in zip(got, expected, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_backward_gives_the_same_gradients_again() -> None:
+    hidden, head, targets, weights = problem(40)
+    total = linear_cross_entropy(hidden, head, targets, weights)
+    first = torch.autograd.grad(total / 7, (hidden, head), retain_graph=True)
+    again = torch.autograd.grad(total / 7, (hidden, head))
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_bf16_loses_no_more_than_bf16_must() -> None:
+    hidden, head, targets, weights = problem(CHUNK + 300, torch.bfloat16)
+    ours = linear_cross_entropy(hidden, head, targets, weights)
+    oracle = plain(hidden, head, targets, weights)
+    assert ours.dtype == torch.float32
+    assert_close(ours.double(), oracle, rtol=5e-3, atol=0)
+    got = torch.autograd.grad(ours, (hidden, head))
+    expected = torch.autograd.grad(oracle, (hidden, head))
+    for one, other in zip(got, expected, strict=True):
+        assert one.dtype == torch.bfloat16
+        assert (one - other).float().norm() < 1e-2 * other.float().norm()
+
+
+def test_huge_logits_do_not_overflow() -> None:
+    hidden, head, targets, weights = problem(20)
+    scaled = (hidden * 1e4).detach().requires_grad_()
+    ours = linear_cross_entropy(scaled, head, targets, weights)
+    assert_close(ours.double(), plain(scaled, head, targets, weights), rtol=1e-4, atol=1e-2)
+    assert torch.autograd.grad(ours, scaled)[0].isfinite().all()
+
+
+def test_nothing_kept_for_backward_is_as_large_as_the_logits() -> None:
+    hidden, head, targets, weights = problem(4 * CHUNK)
+    kept: list[int] = []
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
+    )
+    with hooks:
+        linear_cross_entropy(hidden, head, targets, weights)
+    assert kept and max(kept) <= hidden.numel() < hidden.shape[0] * VOCAB
+
+
+def test_without_weights_the_loss_is_zero_and_can_be_trained_on() -> None:
+    hidden, head, targets, weights = problem(12)
+    total = linear_cross_entropy(hidden, head, targets, weights * 0)
+    assert not total.any()
+    for gradient in torch.autograd.grad(total, (hidden, head)):
+        assert not gradient.any()
+
+
+def test_a_frozen_head_and_no_gradients_at_all() -> None:
+    hidden, head, targets, weights = problem(12)
+    frozen = linear_cross_entropy(hidden, head.detach(), targets, weights)
+    [gradient] = torch.autograd.grad(frozen, (hidden,))
+    [expected] = torch.autograd.grad(plain(hidden, head, targets, weights), (hidden,))
+    assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert_close(linear_cross_entropy(hidden, head, targets, weights), frozen)
+
+
+def test_the_next_token_loss_of_a_model_is_a_weighted_sum() -> None:
+    model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=32))
+    ids = torch.randint(320, (3, 21))
+    plain_rows = Batch.of(ids[:, :-1])
+    weights = torch.rand(3, 20).round(decimals=1)
+    batch = Batch(
+        plain_rows.input_ids,
+        ids[:, 1:],
+        weights,
+        plain_rows.position_ids,
+        plain_rows.segment_ids,
+    )
+    found = next_token_loss(model, batch)
+    every = cross_entropy(model.logits(batch).transpose(1, 2), batch.targets, reduction="none")
+    assert_close(found.total, (every * weights).sum(), rtol=1e-5, atol=1e-4)
+    assert found.weight == pytest.approx(float(weights.sum()))
+    assert found.metrics["loss"] == (pytest.approx(float(found.total)), found.weight)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
+def test_compiled_chunks_say_the_same() -> None:
+    hidden, head, targets, weights = problem(CHUNK * 4)
+    eager = linear_cross_entropy(hidden, head, targets, weights)
+    expected = torch.autograd.grad(eager, (hidden, head))
+    module.compile_chunks(True)
+    try:
+        compiled = linear_cross_entropy(hidden, head, targets, weights)
+        got = torch.autograd.grad(compiled, (hidden, head))
+    finally:
+        module.compile_chunks(False)
+    assert_close(compiled, eager)
+    for one, other in zip(got, expected, strict=True):
+        assert_close(one, other)

@@ -1,0 +1,232 @@
+"""One optimizer object against torch's Muon and AdamW, and its masters against exact sums."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from groundup.train.optim import Optimizer, Rates, orthogonalise
+
+RATES = Rates(matrices=0.02, embeddings=0.006, gains=0.003, weight_decay=0.1)
+
+
+class Tiny(nn.Module):
+    """The three kinds of parameters that a transformer has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+
+        def random(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape, generator=generator))
+
+        self.embed_tokens = nn.Embedding(32, 16)
+        self.embed_tokens.weight = random(32, 16)
+        self.wide, self.tall = nn.Linear(16, 8, bias=False), nn.Linear(16, 48, bias=False)
+        self.also_tall = nn.Linear(16, 48, bias=False)
+        for linear in (self.wide, self.tall, self.also_tall):
+            linear.weight = random(*linear.weight.shape)
+        self.gain = random(16)
+
+
+MATRICES = ("wide.weight", "tall.weight", "also_tall.weight")
+
+
+def gradients(model: nn.Module, step: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return {n: torch.randn(p.shape, generator=generator) for n, p in model.named_parameters()}
+
+
+def give(optimizer: Optimizer, found: dict[str, Tensor]) -> None:
+    for name, master in optimizer.masters.items():
+        master.grad = found[name].clone()
+
+
+def test_muon_is_torchs_muon_step_by_step() -> None:
+    ours, theirs = Tiny(), Tiny()
+    optimizer = Optimizer(ours, RATES)
+    assert set(optimizer.muon_names) == set(MATRICES)
+    parameters = dict(theirs.named_parameters())
+    muon = torch.optim.Muon(
+        [parameters[name] for name in MATRICES],
+        lr=RATES.matrices,
+        weight_decay=RATES.weight_decay,
+        momentum=RATES.momentum,
+        nesterov=True,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    for step in range(12):
+        scale = (1.0, 0.5, 0.1)[step % 3]
+        found = gradients(ours, step)
+        before = {name: parameters[name].detach().clone() for name in MATRICES}
+        give(optimizer, found)
+        optimizer.step(scale)
+        for name in MATRICES:
+            parameters[name].grad = found[name].clone()
+        muon.param_groups[0]["lr"] = RATES.matrices * scale
+        muon.step()
+        for name in MATRICES:
+            moved = (parameters[name].detach() - before[name]).norm()
+            apart = (optimizer.masters[name] - parameters[name]).norm()
+            # Both take their direction in bf16 by other products: rounding is all that is allowed.
+            assert apart < 0.02 * moved, (step, name)
+            # Differences must not pile up over the steps.
+            with torch.no_grad():
+                parameters[name].copy_(optimizer.masters[name])
+
+
+def test_the_rest_is_torchs_adamw_to_the_bit() -> None:
+    ours, theirs = Tiny(), Tiny()
+    optimizer = Optimizer(ours, RATES)
+    parameters = dict(theirs.named_parameters())
+    adamw = torch.optim.AdamW(
+        [
+            {"params": [parameters["embed_tokens.weight"]], "lr": RATES.embeddings},
+            {"params": [parameters["gain"]], "lr": RATES.gains},
+        ],
+        betas=RATES.betas,
+        weight_decay=RATES.weight_decay,
+        fused=True,
+    )
+    for step in range(10):
+        found = gradients(ours, step)
+        give(optimizer, found)
+        optimizer.step(1.0)
+        for name, parameter in parameters.items():
+            parameter.grad = found[name].clone()
+        adamw.step()
+        for name in ("embed_tokens.weight", "gain"):
+            assert torch.equal(optimizer.masters[name], parameters[name])
+
+
+@pytest.mark.parametrize(
+    ("matrices", "embeddings", "gains"), [(0.03, 0.02, 0.01), (0.01, 0.01, 0.01)]
+)
+def test_every_parameter_has_its_own_rate_without_muon(
+    matrices: float, embeddings: float, gains: float
+) -> None:
+    model = Tiny()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = Optimizer(model, Rates(matrices, embeddings, gains), muon=False)
+    give(optimizer, {name: torch.ones_like(p) for name, p in model.named_parameters()})
+    optimizer.step(0.5)
+    for name, parameter in model.named_parameters():
+        # Adam's first step is the rate itself, against the gradient's sign.
+        rate = {"gain": gains, "embed_tokens.weight": embeddings}.get(name, matrices)
+        moved = before[name] - parameter.detach()
+        assert_close(moved, torch.full_like(moved, 0.5 * rate), rtol=1e-3, atol=1e-6)
+
+
+def test_orthogonalise_keeps_directions_and_levels_their_sizes() -> None:
+    matrices = torch.randn(5, 24, 64, generator=torch.Generator().manual_seed(1))
+    for given in (matrices, matrices.mT):
+        found = orthogonalise(given).float()
+        sizes = torch.linalg.svdvals(found)
+        assert sizes.min() > 0.6 and sizes.max() < 1.3
+        u, _, vh = torch.linalg.svd(given, full_matrices=False)
+        polar = u @ vh
+        cosine = (found * polar).sum((-2, -1)) / (
+            found.norm(dim=(-2, -1)) * polar.norm(dim=(-2, -1))
+        )
+        assert cosine.min() > 0.97
+
+
+def test_orthogonalising_nothing_gives_nothing() -> None:
+    assert not orthogonalise(torch.zeros(2, 4, 8)).any()
+
+
+def test_a_bf16_model_receives_the_rounded_masters() -> None:
+    model = Tiny().to(torch.bfloat16)
+    exact = Tiny()
+    optimizer, reference = Optimizer(model, RATES), Optimizer(exact, RATES)
+    for name, master in optimizer.masters.items():
+        assert master.dtype == torch.float32
+        with torch.no_grad():
+            reference.masters[name].copy_(master)
+    for step in range(20):
+        # Rates so small that bf16 weights alone would stand still.
+        for one in (optimizer, reference):
+            give(one, gradients(exact, step))
+            one.step(0.01)
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == torch.bfloat16
+        assert torch.equal(optimizer.masters[name], reference.masters[name])
+        assert torch.equal(parameter, optimizer.masters[name].bfloat16())
+    optimizer.hand_over(model)
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.equal(parameter, optimizer.masters[name])
+
+
+def test_gradients_of_micro_batches_are_summed_in_float32() -> None:
+    model = nn.Linear(4, 1, bias=False).to(torch.bfloat16)
+    optimizer = Optimizer(model, RATES)
+    for size in [1.0] + [2.0**-9] * 256:  # in bf16, 1 + 2^-9 is 1
+        (model.weight * size).sum().backward()
+    assert model.weight.grad is None
+    gradient = optimizer.masters["weight"].grad
+    assert gradient is not None and torch.equal(gradient, torch.full((1, 4), 1.5))
+    assert float(optimizer.gradient_norm()) == pytest.approx(3.0)
+    optimizer.clear()
+    assert optimizer.masters["weight"].grad is None
+
+
+def test_clipping_is_torchs() -> None:
+    model = Tiny()
+    optimizer = Optimizer(model, RATES)
+    give(optimizer, gradients(model, 0))
+    other = [nn.Parameter(p.detach()) for p in model.parameters()]
+    for parameter, gradient in zip(other, gradients(model, 0).values(), strict=True):
+        parameter.grad = gradient
+    expected = torch.nn.utils.clip_grad_norm_(other, 2.5)
+    norm = optimizer.gradient_norm()
+    optimizer.clip(norm, 2.5)
+    assert_close(norm, expected)
+    for master, parameter in zip(optimizer.masters.values(), other, strict=True):
+        assert_close(master.grad, parameter.grad)
+
+
+@pytest.mark.parametrize("muon", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_is_keyed_by_name_and_continues_to_the_bit(muon: bool, dtype: torch.dtype) -> None:
+    def advance(optimizer: Optimizer, steps: range) -> None:
+        for step in steps:
+            give(optimizer, gradients(Tiny(), step))
+            optimizer.step(1 / (step + 1))
+
+    through = Optimizer(Tiny().to(dtype), RATES, muon=muon)
+    advance(through, range(3))
+    masters = {name: m.detach().clone() for name, m in through.masters.items()}
+    state = {key: value.clone() for key, value in through.state().items()}
+    names = set(masters)
+    assert {key.split("/", 1)[1] for key in state} == names
+    advance(through, range(3, 6))
+
+    torch.manual_seed(1)
+    model = Tiny()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    model = model.to(dtype)
+    resumed = Optimizer(model, RATES, muon=muon)
+    resumed.restore(masters, state)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, masters[name].to(dtype))
+    advance(resumed, range(3, 6))
+    for name in names:
+        assert torch.equal(resumed.masters[name], through.masters[name])
+    for key, value in through.state().items():
+        assert torch.equal(resumed.state()[key], value)
+
+
+def test_a_frozen_parameter_is_left_alone() -> None:
+    model = Tiny()
+    model.tall.weight.requires_grad_(False)
+    kept = model.tall.weight.detach().clone()
+    optimizer = Optimizer(model, RATES)
+    give(optimizer, gradients(model, 0))
+    optimizer.step(1.0)
+    assert "tall.weight" not in optimizer.masters
+    assert torch.equal(model.tall.weight, kept)
