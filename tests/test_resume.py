@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import Workshop
 
 from groundup.train.run import is_finished, read_lines
-from tests.conftest import Workshop
 
 STAGES = ("pretrain", "sft", "dpo")
 # What must be the same; speeds differ from run to run.
@@ -106,9 +106,7 @@ def test_a_finished_run_is_left_alone(workshop: Workshop) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_another_thread_count_is_refused_unless_allowed(
-    workshop: Workshop, tmp_path: Path
-) -> None:
+def test_another_thread_count_is_refused_unless_allowed(workshop: Workshop, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = workshop.command("pretrain", out)
     process = workshop.start(command)

@@ -15,6 +15,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -382,12 +384,21 @@ def farewell(stage: Stage, folder: Path) -> str:
     """What one can do with what a stage has made in `folder`."""
     typed = shlex.quote(str(folder))
     if stage.chats:
-        return f"Talk to it:  groundup chat {typed}"
+        return f"Talk to it:  {_program()} chat {typed}"
     if stage.makes == "model":
-        return f'Try it:      groundup generate {typed} "The history of"'
+        return f'Try it:      {_program()} generate {typed} "The history of"'
     if stage.makes == "report":
         return f"Report:      {folder / 'report.html'}"
     return f"Done:        {folder}"
+
+
+def _program() -> str:
+    """How this program is called from here: a virtual environment may not be active."""
+    if shutil.which("groundup"):
+        return "groundup"
+    script = Path(sys.executable).with_name("groundup")
+    known = f"{script}" if script.is_file() else f"{sys.executable} -m groundup"
+    return known.removeprefix(f"{Path.cwd()}/")
 
 
 # Finding.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -14,6 +16,9 @@ from groundup.train.batch import Batch
 
 VOCAB = 320
 
+Alone = Callable[[CausalLM, Marked, int], list[float]]
+Fresh = Callable[[int], CausalLM]
+
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
@@ -21,7 +26,7 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.from_bpe(train_bpe([text] * 4, 300))
 
 
-def random_model(seed: int) -> CausalLM:
+def _random_model(seed: int) -> CausalLM:
     """Every weight random: fresh output projections would hide what batching gets wrong."""
     model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=VOCAB, context=64))
     generator = torch.Generator().manual_seed(seed)
@@ -32,24 +37,34 @@ def random_model(seed: int) -> CausalLM:
 
 
 @pytest.fixture(scope="session")
+def fresh() -> Fresh:
+    return _random_model
+
+
+@pytest.fixture(scope="session")
 def model() -> CausalLM:
-    return random_model(0)
+    return _random_model(0)
 
 
 @pytest.fixture(scope="session")
 def uniform() -> CausalLM:
     """Gives every token the probability 1 / VOCAB, so that what it pays is known in closed form."""
-    model = random_model(1)
+    model = _random_model(1)
     with torch.no_grad():
         model.head.zero_()
     return model
 
 
-def alone(model: CausalLM, item: Marked, context: int) -> list[float]:
-    """log softmax of the full logits of this item by itself, at its trained targets."""
-    ids = list(item.ids)[: context + 1]
-    if len(ids) < 2:
-        return []
-    with torch.no_grad():
-        logprobs = model.logits(Batch.of(torch.tensor([ids[:-1]]))).log_softmax(-1)[0]
-    return [float(logprobs[t - 1, ids[t]]) for t in range(1, len(ids)) if item.trained[t]]
+@pytest.fixture(scope="session")
+def alone() -> Alone:
+    """log softmax of the full logits of one item by itself, at its trained targets."""
+
+    def score_alone(model: CausalLM, item: Marked, context: int) -> list[float]:
+        ids = list(item.ids)[: context + 1]
+        if len(ids) < 2:
+            return []
+        with torch.no_grad():
+            logprobs = model.logits(Batch.of(torch.tensor([ids[:-1]]))).log_softmax(-1)[0]
+        return [float(logprobs[t - 1, ids[t]]) for t in range(1, len(ids)) if item.trained[t]]
+
+    return score_alone

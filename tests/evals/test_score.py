@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -10,25 +12,28 @@ from hypothesis import strategies as st
 from groundup.evals.score import score
 from groundup.lm.model import CausalLM
 from groundup.text.packing import Marked
-from tests.evals.conftest import VOCAB, alone, random_model
+
+Alone = Callable[[CausalLM, Marked, int], list[float]]
+Fresh = Callable[[int], CausalLM]
 
 
 def random_items(lengths: list[int], seed: int) -> list[Marked]:
     random = np.random.default_rng(seed)
     return [
-        Marked(random.integers(0, VOCAB, n).tolist(), (random.random(n) < 0.6).tolist())
+        Marked(random.integers(0, 320, n).tolist(), (random.random(n) < 0.6).tolist())
         for n in lengths
     ]
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.lists(st.integers(1, 70), min_size=1, max_size=25), st.integers(0, 99), st.integers(1, 5)
+    lengths=st.lists(st.integers(1, 70), min_size=1, max_size=25),
+    seed=st.integers(0, 99),
+    micro_rows=st.integers(1, 5),
 )
 def test_scores_are_those_of_each_item_alone(
-    lengths: list[int], seed: int, micro_rows: int
+    model: CausalLM, alone: Alone, lengths: list[int], seed: int, micro_rows: int
 ) -> None:
-    model = random_model(seed)
     items = random_items(lengths, seed)
     found = score(model, items, context=48, micro_rows=micro_rows)
     assert len(found) == len(items)
@@ -50,16 +55,16 @@ def test_what_lies_beyond_the_context_is_left_out(model: CausalLM) -> None:
     assert len(values) == 10
 
 
-def test_training_mode_and_gradients_are_left_alone() -> None:
-    model = random_model(0)
+def test_training_mode_and_gradients_are_left_alone(fresh: Fresh) -> None:
+    model = fresh(0)
     model.train()
     score(model, random_items([12, 7], 0), context=16)
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_compiled_model_is_scored_without_compiling() -> None:
-    model = random_model(0)
+def test_a_compiled_model_is_scored_without_compiling(fresh: Fresh) -> None:
+    model = fresh(0)
     expected = score(model, random_items([12, 7], 0), context=16)
     model.compile_blocks()
     torch._dynamo.utils.counters.clear()

@@ -125,7 +125,7 @@ def test_the_next_token_loss_of_a_model_is_a_weighted_sum() -> None:
     every = cross_entropy(model.logits(batch).transpose(1, 2), batch.targets, reduction="none")
     assert_close(found.total, (every * weights).sum(), rtol=1e-5, atol=1e-4)
     assert found.weight == pytest.approx(float(weights.sum()))
-    assert found.metrics["loss"] == (pytest.approx(float(found.total)), found.weight)
+    assert found.metrics["loss"] == (pytest.approx(found.total.item()), found.weight)
 
 
 @pytest.mark.long

@@ -16,9 +16,7 @@ def test_without_warm_up_or_decay_it_is_flat() -> None:
 
 
 @given(st.integers(1, 400), st.floats(0, 1), st.floats(0, 1))
-def test_rates_rise_then_fall_and_never_reach_zero(
-    steps: int, warmup: float, decay: float
-) -> None:
+def test_rates_rise_then_fall_and_never_reach_zero(steps: int, warmup: float, decay: float) -> None:
     schedule = Schedule(steps, round(steps * warmup), round(steps * decay))
     scales = [schedule(step) for step in range(steps)]
     assert all(0 < scale <= 1 for scale in scales)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
@@ -32,6 +33,7 @@ from groundup.lm.model import CausalLM
 from groundup.lm.training import planned, train
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Loss
+from groundup.train.checkpoint import write_tensors
 from groundup.train.device import use_threads
 from groundup.train.progress import say
 from groundup.train.run import Run
@@ -126,7 +128,7 @@ def _reference(path: Path, model: CausalLM, pairs: Sequence[Pair]) -> Float[np.n
     """What the untouched model thinks: computed by the first start, read by every later one."""
     if not path.exists():
         partial = path.with_suffix(".partial")
-        save_file({"logprobs": pair_logprobs(model, pairs)}, partial)
+        write_tensors(partial, {"logprobs": torch.from_numpy(pair_logprobs(model, pairs))})
         partial.replace(path)
     return load_file(path)["logprobs"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from groundup.evals.answers import Conversations, as_dicts, ready_conversations
 from groundup.evals.choice import Choices, ready_choices
@@ -58,7 +59,7 @@ class HeldOut:
             spread(
                 _rows(config.data / "preferences" / "heldout.jsonl", read_preferences), config.pairs
             ),
-            spread(refusals, config.refusal_prompts, by=lambda row: row.kind),
+            spread(refusals, config.refusal_prompts, by=attrgetter("kind")),
         )
 
 
@@ -140,25 +141,20 @@ def _counted(
 
 
 def _fits(tokenizer: Tokenizer, prompt: Sequence[Message], context: int) -> bool:
-    """Whether a prompt leaves room for an answer."""
-    return len(encode_chat(tokenizer, as_dicts(prompt), generation_prompt=True).ids) < context // 2
+    """Whether a prompt leaves at least a quarter of the context for an answer."""
+    length = len(encode_chat(tokenizer, as_dicts(prompt), generation_prompt=True).ids)
+    return 4 * length <= 3 * context
 
 
 # Choosing rows.
 
 
-class _Sourced(Protocol):
-    @property
-    def source(self) -> str: ...
-
-
 Row = TypeVar("Row")
-S = TypeVar("S", bound=_Sourced)
 
 
 def spread(
-    rows: Sequence[S], limit: int, by: Callable[[S], Hashable] = lambda row: row.source
-) -> list[S]:
+    rows: Sequence[Row], limit: int, by: Callable[[Row], Hashable] = attrgetter("source")
+) -> list[Row]:
     """At most `limit` rows of each source, taken evenly from all of it."""
     sources = list(dict.fromkeys(by(row) for row in rows))
     return [

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from groundup.evals.measured import BySource, by_source
 from groundup.evals.score import score
@@ -135,8 +135,8 @@ def windows(ids: Sequence[int], context: int) -> Iterator[Marked]:
         done = end
 
 
-def _tokens(shard: Shard, document: int) -> Int[np.ndarray, " tokens"]:
-    found: Int[np.ndarray, " tokens"] = shard.tokens[
+def _tokens(shard: Shard, document: int) -> Integer[np.ndarray, " tokens"]:
+    found: Integer[np.ndarray, " tokens"] = shard.tokens[
         shard.offsets[document] : shard.offsets[document + 1]
     ]
     return found

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from groundup.lm.generate import Completion, Request, generate
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
+from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
 
 _TOKENS = 60
+_TOO_LONG = "(the prompt is longer than this model's context)"
 
 # Benign all of them: what a model answers to harmful prompts is counted and never shown.
 TEXTS = ("The history of", "My fellow citizens,")
@@ -40,28 +42,45 @@ class Sample:
 
 
 def samples(model: CausalLM, tokenizer: Tokenizer, *, seed: int) -> list[Sample]:
-    """Continue every prompt greedily, and once at temperature 0.7."""
+    """Continue every prompt greedily, and once at temperature 0.7; a prompt too long says so."""
     chats = CHATS if tokenizer.chat_template is not None else ()
     prompts = [*((text,) for text in TEXTS), *chats]
+    context = model.config.max_position_embeddings
+    fitting = [prompt for prompt in prompts if _length(tokenizer, prompt) < context]
     greedy = Sampling(temperature=0, max_new_tokens=_TOKENS)
     warm = Sampling(temperature=0.7, max_new_tokens=_TOKENS, seed=seed)
-    answers = [
-        generate(model, [_request(prompt, sampling) for prompt in prompts], tokenizer)
-        for sampling in (greedy, warm)
-    ]
+    best, drawn = (
+        dict(zip(fitting, map(_shown, _continued(model, tokenizer, fitting, way)), strict=True))
+        for way in (greedy, warm)
+    )
     return [
-        Sample(prompt, prompt in chats, _shown(best), _shown(drawn))
-        for prompt, best, drawn in zip(prompts, *answers, strict=True)
+        Sample(prompt, prompt in chats, best.get(prompt, _TOO_LONG), drawn.get(prompt, _TOO_LONG))
+        for prompt in prompts
     ]
+
+
+def _continued(
+    model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[tuple[str, ...]], way: Sampling
+) -> list[Completion]:
+    requests = [
+        Request(messages=_turns(prompt), sampling=way)
+        if prompt in CHATS
+        else Request(prompt=prompt[0], sampling=way)
+        for prompt in prompts
+    ]
+    return generate(model, requests, tokenizer)
+
+
+def _length(tokenizer: Tokenizer, prompt: tuple[str, ...]) -> int:
+    if prompt not in CHATS:
+        return len(tokenizer.encode(prompt[0])) + 1
+    return len(encode_chat(tokenizer, _turns(prompt), generation_prompt=True).ids)
+
+
+def _turns(prompt: Sequence[str]) -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(prompt)]
 
 
 def _shown(answer: Completion) -> str:
     return f"{answer.text} …" if answer.finish_reason == "length" else answer.text
-
-
-def _request(prompt: Sequence[str], sampling: Sampling) -> Request:
-    if tuple(prompt) not in CHATS:
-        return Request(prompt=prompt[0], sampling=sampling)
-    roles = ("user", "assistant")
-    turns = [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(prompt)]
-    return Request(messages=turns, sampling=sampling)

@@ -187,6 +187,8 @@ def train(
     )
     fit(model, stream, loss, optimizer, run, rhythm, observe)
     optimizer.hand_over(model)
+    last_good = checkpoint.newest(run.folder / "checkpoints")
+    checkpoint.require_space(run.folder, 4 * plan.parameters, "the finished model", last_good)
     save_model(run.folder, model, tokenizer, card=card)
     run.finish(step=plan.steps, steps=plan.steps)
     return run.folder

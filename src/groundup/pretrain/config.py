@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from groundup.lm.config import ModelConfig
 from groundup.train.config import TrainingConfig
 
 
@@ -28,3 +30,17 @@ class PretrainConfig(TrainingConfig):
     prompt: str = Field(
         "The history of", description="what the sample at every evaluation continues"
     )
+
+    @model_validator(mode="after")
+    def _is_a_shape(self) -> Self:
+        """A width that its heads do not divide is refused here, before anything is prepared."""
+        if self.width is not None:
+            ModelConfig.of(
+                width=self.width,
+                depth=self.depth or 1,
+                vocab_size=64,
+                context=self.context,
+                heads=self.heads,
+                kv_heads=self.kv_heads,
+            )
+        return self

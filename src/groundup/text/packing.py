@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 from torch import nn
 
 from groundup.errors import UserError
@@ -62,7 +62,9 @@ class DocumentStream(DataStream):
         rows = [self._row(*divmod(index, self.rows_per_epoch)) for index in wanted]
         return [_batch(rows[i : i + self.micro_rows]) for i in range(0, len(rows), self.micro_rows)]
 
-    def _laid_out(self, epoch: int) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " rows"]]:
+    def _laid_out(
+        self, epoch: int
+    ) -> tuple[Integer[np.ndarray, " tokens"], Int[np.ndarray, " rows"]]:
         """All tokens in this epoch's order, and the order in which rows are taken."""
         generator = np.random.default_rng((self.seed, epoch))
         offsets = self.shard.offsets

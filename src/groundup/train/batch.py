@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -54,11 +54,7 @@ class Batch:
         return cls(input_ids, zeros, zeros.float(), positions, numbers)
 
 
-Same = TypeVar("Same")
-
-
-# The tests' import hook checks arguments, hence `runtime_checkable` here and below; it knows no
-# `typing.Self`.
+# The tests' import hook checks arguments, hence `runtime_checkable` here and below.
 @runtime_checkable
 class TrainingBatch(Protocol):
     """What `fit` needs to know of a batch, of whatever kind."""
@@ -69,7 +65,7 @@ class TrainingBatch(Protocol):
     @property
     def tokens(self) -> int: ...
 
-    def to(self: Same, device: torch.device) -> Same: ...
+    def to(self, device: torch.device) -> Self: ...
 
 
 B = TypeVar("B", bound=TrainingBatch)

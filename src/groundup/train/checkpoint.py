@@ -8,6 +8,7 @@ Tensors are safetensors; nothing is ever pickled.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -65,7 +66,7 @@ def save(
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
-            f"writing a checkpoint at step {step} into {folder} failed ({error.strerror or error}); "
+            f"writing a checkpoint at step {step} into {folder} failed ({error.strerror}); "
             f"{_standing(newest(folder))}; make room and start the same command again"
         ) from error
     shutil.rmtree(final, ignore_errors=True)
@@ -83,7 +84,7 @@ def write_tensors(
     try:
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, path, metadata)
     except SafetensorError as error:  # what that library makes of every failed write
-        raise OSError(f"{path}: {error}") from error
+        raise OSError(errno.EIO, str(error), str(path)) from error
     _sync_file(path)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16"]
@@ -70,3 +70,12 @@ class TrainingConfig(StageConfig):
     allow_inexact_resume: bool = Field(
         False, description="continue although torch, threads, dtype or compile mode changed"
     )
+
+    @model_validator(mode="after")
+    def _phases_fit_into_the_run(self) -> Self:
+        if self.warmup + self.decay > 1:
+            raise ValueError(
+                f"warmup={self.warmup:g} and decay={self.decay:g} are shares of the same steps and "
+                f"together more than 1; try decay={1 - self.warmup:g}"
+            )
+        return self

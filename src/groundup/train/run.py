@@ -72,10 +72,9 @@ class Run:
         run = cls(folder, stage, lock_folder(folder))
         try:
             wanted = _description(stage, config, parents or {})
-            if (folder / "run.json").exists():
-                _require_same(folder, json.loads((folder / "run.json").read_text()), wanted)
-            else:
-                write_json(folder / "run.json", wanted)
+            described = folder / "run.json"
+            if not described.exists() or not _continues(folder, wanted):
+                write_json(described, wanted)
         except BaseException:
             run.close()
             raise
@@ -214,6 +213,20 @@ def lock_folder(folder: Path) -> IO[str]:
             f"another process is working in {folder}; wait for it to end, or choose another --out"
         ) from None
     return file
+
+
+def _continues(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether this is the run that was begun here; raises `UserError` where it is another one.
+
+    A start that failed before its first work, on bad data say, may be corrected.
+    """
+    try:
+        _require_same(folder, json.loads((folder / "run.json").read_text()), wanted)
+    except UserError:
+        if {path.name for path in folder.iterdir()} - {".lock", "run.json"}:
+            raise
+        return False
+    return True
 
 
 def _description(stage: str, config: BaseModel, parents: Mapping[str, Path]) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""DPO against the paper's formula in float64, and on a tiny model that it must teach."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.align.dpo import dpo_loss, pair_logprobs, preference_loss
+from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs, preferences
+from groundup.lm.hub import load
+from groundup.lm.model import CausalLM
+from groundup.text.packing import Marked
+from groundup.train.batch import Batch
+from groundup.train.run import read_lines
+
+
+def paper(policy: np.ndarray, reference: np.ndarray, beta: float) -> np.ndarray:
+    """Rafailov et al. 2023, equation 7, term by term; columns are chosen and rejected."""
+    won, lost = (beta * (policy[:, i] - reference[:, i]) for i in (0, 1))
+    return -np.log(1 / (1 + np.exp(-(won - lost))))
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
+def test_the_loss_is_the_papers(beta: float) -> None:
+    random = np.random.default_rng(0)
+    policy, reference = random.normal(-30, 8, (2, 50, 2))
+    given = torch.from_numpy(np.concatenate([policy, reference], 1)).requires_grad_()
+    losses, margin = dpo_loss(*given.unbind(-1), beta)
+    expected = paper(policy, reference, beta)
+    np.testing.assert_allclose(losses.detach().numpy(), expected, rtol=1e-9, atol=1e-14)
+    rewards = beta * (policy - reference)
+    np.testing.assert_allclose(margin.detach().numpy(), rewards[:, 0] - rewards[:, 1], rtol=1e-9)
+    # Equation after 7: the gradient is beta times how wrong the implicit reward is.
+    [gradient] = torch.autograd.grad(losses.sum(), given)
+    wrong = 1 / (1 + np.exp(rewards[:, 0] - rewards[:, 1]))
+    np.testing.assert_allclose(gradient[:, 0], -beta * wrong, rtol=1e-9)
+    np.testing.assert_allclose(gradient[:, 1], beta * wrong, rtol=1e-9)
+
+
+def test_far_margins_stay_finite() -> None:
+    far = torch.tensor([-1e4, 1e4])
+    losses, _ = dpo_loss(far, -far, torch.zeros(2), torch.zeros(2), 1.0)
+    assert losses.tolist() == [2e4, 0.0]
+
+
+def slow_logprob(model: CausalLM, item: Marked) -> float:
+    """log p of an answer from the full logits of its sequence alone."""
+    with torch.no_grad():
+        logits = model.logits(Batch.of(torch.tensor([item.ids]))).double()
+    logprobs = logits.log_softmax(-1)[0]
+    places = [i for i in range(1, len(item.ids)) if item.trained[i]]
+    return sum(float(logprobs[i - 1, item.ids[i]]) for i in places)
+
+
+def first_batch(workshop: Any, reference: np.ndarray | None = None) -> tuple[Any, list[Pair]]:
+    _, tokenizer = load(workshop.finished("sft"))
+    pairs = marked_pairs(tokenizer, preferences(workshop.data)[0][:6], 64)
+    stream = PairStream(
+        pairs,
+        np.zeros((6, 2), np.float32) if reference is None else reference,
+        context=64,
+        rows=16,
+        micro_rows=16,
+        seed=0,
+    )
+    [batch] = stream.at(0, torch.nn.Identity())
+    assert isinstance(batch, PairBatch) and batch.weight == 6
+    return batch, pairs
+
+
+def test_a_packed_batch_gives_the_papers_loss(workshop: Any) -> None:
+    model, _ = load(workshop.finished("pretrain"))
+    random = np.random.default_rng(1).normal(-20, 3, (6, 2)).astype(np.float32)
+    batch, pairs = first_batch(workshop, random)
+    found = preference_loss(model, batch, beta=0.3)
+    policy = np.array([[slow_logprob(model, s) for s in (p.chosen, p.rejected)] for p in pairs])
+    assert found.total.item() == pytest.approx(paper(policy, random, 0.3).sum(), rel=1e-4)
+    assert found.weight == 6
+    correct = (policy - random)[:, 0] > (policy - random)[:, 1]
+    assert found.metrics["accuracy"] == (correct.sum(), 6)
+    assert found.metrics["chosen_logprob"] == (pytest.approx(policy[:, 0].sum(), rel=1e-4), 6)
+    found.total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_policy_that_is_its_own_reference_pays_log_2(workshop: Any) -> None:
+    model, _ = load(workshop.finished("sft"))
+    _, pairs = first_batch(workshop)
+    batch, _ = first_batch(workshop, pair_logprobs(model, pairs))
+    found = preference_loss(model, batch, beta=0.5)
+    assert found.total.item() / 6 == pytest.approx(math.log(2), rel=1e-4)
+    lines = read_lines(workshop.finished("dpo") / "metrics.jsonl")
+    assert lines[0]["loss"] == pytest.approx(math.log(2), rel=1e-4)
+
+
+def test_pair_logprobs_are_those_of_each_answer_alone(workshop: Any) -> None:
+    model, _ = load(workshop.finished("sft"))
+    _, pairs = first_batch(workshop)
+    expected = [[slow_logprob(model, s) for s in (p.chosen, p.rejected)] for p in pairs]
+    np.testing.assert_allclose(pair_logprobs(model, pairs), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_it_raises_preference_accuracy(workshop: Any) -> None:
+    folder = workshop.finished("dpo")
+    policy, tokenizer = load(folder)
+    reference, _ = load(workshop.finished("sft"))
+    accuracies = []
+    for rows in preferences(workshop.data):
+        pairs = marked_pairs(tokenizer, rows, 64)
+        gained = pair_logprobs(policy, pairs) - pair_logprobs(reference, pairs)
+        accuracies.append(float(np.mean(gained[:, 0] > gained[:, 1])))
+    seen, heldout = accuracies
+    assert seen > 0.8 and heldout > 0.6
+    lines = read_lines(folder / "metrics.jsonl")
+    margins = [line["margin"] for line in lines if line["kind"] == "train"]
+    assert margins[0] == pytest.approx(0, abs=1e-3) and np.mean(margins[-4:]) > 0.5
+    measured = [line["heldout_accuracy"] for line in lines if line["kind"] == "evaluation"]
+    assert measured[-1] == pytest.approx(heldout)
+
+
+def test_the_folder_tells_its_story_and_is_a_model(workshop: Any) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = workshop.finished("dpo")
+    story = json.loads((folder / "run.json").read_text())
+    assert story["stage"] == "dpo" and story["config"]["beta"] == 0.5
+    assert set(story["parents"]) == {"model", "data"}
+    assert "CC BY-SA 4.0" in (folder / "README.md").read_text()
+    ours, _ = load(folder)
+    ids = torch.randint(3, 300, (2, 20))
+    with torch.no_grad():
+        theirs = AutoModelForCausalLM.from_pretrained(folder).eval()(ids).logits
+        torch.testing.assert_close(ours.logits(Batch.of(ids)), theirs, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,145 @@
+"""Pairs stay together, each once an epoch, and only their answers count."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs, preferences
+from groundup.errors import UserError
+from groundup.text.packing import Marked
+from groundup.text.records import Message, Preference
+from groundup.text.tokenizer import Tokenizer
+
+CONTEXT = 24
+
+
+def side(number: int, length: int) -> Marked:
+    """Tokens that name their sequence; the second half is the answer."""
+    return Marked([number] * length, [i >= length // 2 for i in range(length)])
+
+
+def random_pairs(lengths: list[tuple[int, int]]) -> list[Pair]:
+    return [Pair(side(2 * i, a), side(2 * i + 1, b)) for i, (a, b) in enumerate(lengths)]
+
+
+def references(count: int) -> np.ndarray:
+    return np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+
+
+def stream(lengths: list[tuple[int, int]], rows: int, micro_rows: int, seed: int = 0) -> PairStream:
+    return PairStream(
+        random_pairs(lengths),
+        references(len(lengths)),
+        context=CONTEXT,
+        rows=rows,
+        micro_rows=micro_rows,
+        seed=seed,
+    )
+
+
+Lengths = st.lists(
+    st.tuples(st.integers(2, CONTEXT + 1), st.integers(2, CONTEXT + 1)), min_size=1, max_size=30
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(Lengths, st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
+def test_both_answers_are_in_one_micro_batch_and_every_pair_is_seen_once(
+    lengths: list[tuple[int, int]], rows: int, micro_rows: int, seed: int
+) -> None:
+    pairs = stream(lengths, rows, micro_rows, seed)
+    steps = -(-pairs.rows_per_epoch // (pairs.per_step * pairs.micro_rows))
+    batches = [b for step in range(steps) for b in pairs.at(step, torch.nn.Identity())]
+    epoch = batches[: pairs.rows_per_epoch // pairs.micro_rows]
+    seen: Counter[int] = Counter()
+    for batch in epoch:
+        assert batch.rows.input_ids.shape == (pairs.micro_rows, CONTEXT)
+        assert batch.weight == len(batch.sequences) > 0
+        for (chosen, rejected), reference in zip(batch.sequences, batch.reference, strict=True):
+            number = check_pair(batch, int(chosen), int(rejected), lengths)
+            assert reference.tolist() == references(len(lengths))[number].tolist()
+            seen[number] += 1
+    assert seen == Counter(range(len(lengths)))
+
+
+def check_pair(batch: PairBatch, chosen: int, rejected: int, lengths: list[tuple[int, int]]) -> int:
+    """Both sides are whole, and belong together; which pair it is."""
+    found = []
+    for segment in (chosen, rejected):
+        place = batch.rows.segment_ids == segment
+        [name] = batch.rows.input_ids[place].unique().tolist()
+        found.append(name)
+        number, which = divmod(name, 2)
+        length = lengths[number][which]
+        assert int(place.sum()) == length - 1
+        assert float(batch.rows.weights[place].sum()) == length - length // 2
+    assert found[1] == found[0] + 1 and found[0] % 2 == 0
+    return int(found[0] // 2)
+
+
+def test_steps_are_a_pure_function_of_seed_and_step() -> None:
+    lengths = [(3 + i % 20, 4 + i % 15) for i in range(40)]
+    model = torch.nn.Identity()
+    forwards = {step: stream(lengths, 6, 2).at(step, model) for step in range(15)}
+    backwards = stream(lengths, 6, 2)
+    for step in reversed(range(15)):
+        again = backwards.at(step, model)
+        assert len(again) == 3
+        for one, other in zip(again, forwards[step], strict=True):
+            assert torch.equal(one.rows.input_ids, other.rows.input_ids)
+            assert torch.equal(one.sequences, other.sequences)
+            assert torch.equal(one.reference, other.reference)
+    other_seed = stream(lengths, 6, 2, seed=1).at(0, model)[0]
+    assert not torch.equal(other_seed.rows.input_ids, forwards[0][0].rows.input_ids)
+
+
+def test_no_pairs_are_refused() -> None:
+    with pytest.raises(UserError, match="no preference pair"):
+        stream([], 4, 2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(workshop: Any) -> Tokenizer:
+    return Tokenizer.load(workshop.tokenizer)
+
+
+def test_only_the_answer_is_marked(tokenizer: Tokenizer) -> None:
+    prompt = (
+        Message("user", "Is it?"),
+        Message("assistant", "It may be."),
+        Message("user", "Truly?"),
+    )
+    [pair] = marked_pairs(tokenizer, [Preference(prompt, "Yes.", "No way.", "s", "g")], 256)
+    for marked, said in ((pair.chosen, "Yes."), (pair.rejected, "No way.")):
+        ids = np.array(marked.ids)[np.array(marked.trained)].tolist()
+        assert tokenizer.decode(ids) == f"{said}<|im_end|>"
+        assert tokenizer.decode(list(marked.ids)).count("It may be.") == 1
+
+
+def test_long_answers_are_cut_and_prompts_without_room_left_out(tokenizer: Tokenizer) -> None:
+    short, long = (Message("user", "Is it?"),), (Message("user", "Is it? " * 50),)
+    rows = [Preference(p, "Yes. " * 60, "No.", "s", "g") for p in (short, long)]
+    [pair] = marked_pairs(tokenizer, rows, 100)
+    assert pair.chosen.inputs == 100 and any(pair.chosen.trained)
+
+
+def test_own_files_are_split_and_folders_keep_their_split(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.jsonl"
+    row = {"prompt": "Is it?", "chosen": "Yes.", "rejected": "No."}
+    path.write_text((json.dumps(row) + "\n") * 41 + "bad\n")
+    trained, held = preferences(path)
+    assert (len(trained), len(held)) == (38, 3)
+    assert "own.jsonl" in capsys.readouterr().out
+    trained, held = preferences(workshop.data)
+    assert (len(trained), len(held)) == (40, 10)

@@ -1,0 +1,95 @@
+"""What the assistant says: which tokens count, and that the answer is never cut away."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.evals.answers import (
+    assistant_loss,
+    marked_answer,
+    ready_conversations,
+    without_controls,
+)
+from groundup.lm.model import CausalLM
+from groundup.text.records import Conversation, Message
+from groundup.text.tokenizer import Tokenizer
+
+USER, ASSISTANT = "user", "assistant"
+
+
+def said(tokenizer: Tokenizer, ids: list[int]) -> str:
+    return tokenizer.decode(ids)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    prompt=st.text(min_size=0, max_size=300),
+    answer=st.sampled_from(["Yes", "The sea is deep.", "über"]),
+    context=st.integers(40, 80),
+)
+def test_a_long_prompt_loses_its_beginning_and_never_the_answer(
+    tokenizer: Tokenizer, prompt: str, answer: str, context: int
+) -> None:
+    item = marked_answer(tokenizer, [Message(USER, prompt)], answer, context)
+    assert item.inputs <= context
+    trained = [i for i, own in zip(item.ids, item.trained, strict=True) if own]
+    assert said(tokenizer, trained) == answer + "<|im_end|>"
+    whole = marked_answer(tokenizer, [Message(USER, prompt)], answer, 10_000)
+    if whole.inputs <= context:
+        assert item == whole
+
+
+def test_the_end_of_a_long_prompt_stays(tokenizer: Tokenizer) -> None:
+    prompt = "the sea is deep " * 50 + "What sails?"
+    item = marked_answer(tokenizer, [Message(USER, prompt)], "The ship.", 60)
+    text = said(tokenizer, list(item.ids))
+    assert text.startswith("<|im_start|>user\n")
+    assert "What sails?" in text
+    assert item.inputs > 50  # no more is lost than must be
+
+
+def test_an_answer_longer_than_the_context_keeps_its_start(tokenizer: Tokenizer) -> None:
+    item = marked_answer(tokenizer, [Message(USER, "Tell.")], "the sea is deep " * 50, 40)
+    assert any(item.trained[:41])
+
+
+def test_without_controls_only_words_are_left(tokenizer: Tokenizer) -> None:
+    item = marked_answer(tokenizer, [Message(USER, "Deep?")], "The sea is.", 100)
+    words = without_controls(item, tokenizer)
+    spoken = [i for i, own in zip(words.ids, words.trained, strict=True) if own]
+    assert said(tokenizer, spoken) == "The sea is."
+
+
+def test_a_uniform_model_pays_ln_vocab_for_each_assistant_token(
+    uniform: CausalLM, tokenizer: Tokenizer
+) -> None:
+    answers = ["The sea is deep.", "Über — yes."]
+    talks = [
+        Conversation((Message(USER, "What?"), Message(ASSISTANT, answer)), "sea", str(i))
+        for i, answer in enumerate(answers)
+    ]
+    ready = ready_conversations(talks, tokenizer, 64)
+    loss = assistant_loss(uniform, ready, tokenizer, context=64)
+    words = np.array([len(tokenizer.encode(answer)) for answer in answers])
+    assert loss.tokens.tolist() == (words + 1).tolist()  # and the token that ends the turn
+    assert loss.per_token()["pooled"].estimate == pytest.approx(math.log(320), rel=1e-6)
+    assert loss.bytes.tolist() == [len(answer.encode()) for answer in answers]
+    bits = words.sum() * math.log2(320) / loss.bytes.sum()
+    assert loss.per_byte()["pooled"].estimate == pytest.approx(bits, rel=1e-6)
+    assert loss.minus(loss)["pooled"].estimate == 0
+
+
+def test_what_the_assistant_says_beyond_the_context_is_left_out(tokenizer: Tokenizer) -> None:
+    long = Message(USER, "the sea is deep " * 50)
+    talks = [
+        Conversation((long, Message(ASSISTANT, "Yes.")), "sea", "0"),
+        Conversation((Message(USER, "Hi"), Message(ASSISTANT, "Yes."), long), "sea", "1"),
+    ]
+    ready = ready_conversations(talks, tokenizer, 48)
+    assert ready.groups == ["1"]
+    assert ready.items[0].inputs <= 48

@@ -1,0 +1,278 @@
+"""The whole stage over three tiny models that were trained for it: numbers, page, manners."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from groundup.errors import UserError
+from groundup.evals.config import EvalConfig
+from groundup.evals.findings import Finding
+from groundup.evals.history import History, lineage
+from groundup.evals.material import spread
+from groundup.evals.measured import Measured
+from groundup.evals.perplexity import bits_per_byte
+from groundup.evals.run import run
+from groundup.lm.hub import load
+from groundup.text.corpus import Shard
+from groundup.text.records import RefusalPrompt
+
+# Stands in every harmful text of the data below and must appear nowhere else.
+HARM = "vile deed"
+MARKUP = "<script>alert('pwned')</script>"
+STAGES = ("pretrain", "sft", "dpo")
+
+
+@pytest.fixture(scope="module")
+def world(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workshop's data with questions, refusals and some malice beside."""
+    folder = tmp_path_factory.mktemp("evals")
+    data = folder / "data"
+    shutil.copytree(workshop.data, data)
+    things = {"sea": "blue", "grass": "green", "snow": "white", "coal": "black", "sun": "yellow"}
+    colours = list(things.values())
+    choices = [
+        {
+            "prompt": f"What is the colour of the {thing}?",
+            "options": [f"The {thing} is {c}." for c in colours],
+            "answer": colours.index(colour),
+            "source": "siqa",
+        }
+        for thing, colour in things.items()
+    ]
+    refusals = [{"prompt": f"A {HARM} {i}.", "kind": "harmful"} for i in range(4)]
+    refusals += [{"prompt": f"The {t} is what colour?", "kind": "benign"} for t in things]
+    harmful = {"prompt": f"A {HARM}.", "chosen": "No.", "rejected": f"The {HARM}."}
+    _write(data / "choices", choices)
+    _write(data / "refusals", refusals)
+    with (data / "preferences" / "heldout.jsonl").open("a") as file:
+        file.write(json.dumps(harmful | {"source": "harm"}) + "\n")
+    packs = [{"name": MARKUP, "licence": "CC BY-SA 4.0", "citation": f"A & B {MARKUP}"}]
+    (data / "data.json").write_text(json.dumps({"packs": packs}))
+    return folder
+
+
+def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    folder.mkdir()
+    (folder / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def config(world: Path, workshop: Any) -> EvalConfig:
+    models = tuple(workshop.finished(stage) for stage in STAGES)
+    return EvalConfig(
+        out=world / "report", models=models, data=world / "data", dtype="float32", threads=1
+    )
+
+
+@pytest.fixture(scope="module")
+def said(config: EvalConfig) -> str:
+    """The stage, run once in a process of its own; what it said."""
+    words = [sys.executable, "-m", "groundup", "eval"]
+    words += [str(model) for model in config.models]
+    words += ["--data", str(config.data), "--out", str(config.out), "--dtype", "float32"]
+    done = subprocess.run(
+        [*words, "--threads", "1"], capture_output=True, text=True, env=os.environ, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def report(config: EvalConfig, said: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((config.out / "report.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def page(config: EvalConfig, said: str) -> str:
+    return (config.out / "report.html").read_text()
+
+
+def test_every_model_has_every_number_with_its_interval(report: dict[str, Any]) -> None:
+    assert list(report["models"]) == list(STAGES)
+    for model in report["models"].values():
+        for key in (
+            "bits_per_byte",
+            "assistant_loss",
+            "assistant_bits_per_byte",
+            "choice_accuracy",
+            "choice_accuracy_by_sum",
+            "preference_accuracy",
+        ):
+            measured = model[key]["pooled"]
+            assert measured["low"] <= measured["estimate"] <= measured["high"], key
+        assert set(model["refusal_rate"]) == {"harmful", "benign"}
+        assert model["stops_by_itself"]["items"] > 0
+        assert model["costs"]["tokens"] > 0
+        assert model["costs"]["flops"] > model["costs"]["tokens"]
+        assert len(model["samples"]) == 10
+    assert report["models"]["dpo"]["implicit_reward_accuracy"]["pooled"]["chance"] == 0.5
+    assert report["models"]["sft"]["implicit_reward_accuracy"] == {}
+    assert set(report["baselines"]["ngrams"]["pretrain"]) == {"3-gram", "5-gram"}
+
+
+def test_training_shows_in_the_numbers(report: dict[str, Any]) -> None:
+    """Five facts in short sentences: fine-tuning learns them, and to stop."""
+    base, sft = report["models"]["pretrain"], report["models"]["sft"]
+    loss = {n: m["assistant_loss"]["pooled"]["estimate"] for n, m in report["models"].items()}
+    assert loss["sft"] < loss["pretrain"] / 2
+    assert base["stops_by_itself"]["estimate"] == 0
+    assert sft["stops_by_itself"]["estimate"] > 0.5
+    verdicts = {finding["claim"]: finding["verdict"] for finding in report["findings"]}
+    assert verdicts["sft predicts the assistant's answers better than pretrain"] == "yes"
+    assert "dpo's implicit reward prefers better than sft's log-probability" in verdicts
+
+
+def test_bits_are_those_of_the_model_on_its_heldout_text(
+    report: dict[str, Any], config: EvalConfig
+) -> None:
+    model, tokenizer = load(config.models[0])
+    heldout = Shard.open(config.models[0] / "tokens" / "heldout")
+    found = bits_per_byte(model, heldout, tokenizer, context=64, bytes_per_source=10**9)
+    in_report = report["models"]["pretrain"]["bits_per_byte"]["pooled"]["estimate"]
+    assert in_report == pytest.approx(found.per_byte(), rel=1e-5)
+
+
+def test_harmful_text_is_counted_and_never_told(
+    config: EvalConfig, said: str, page: str, report: dict[str, Any]
+) -> None:
+    assert report["models"]["dpo"]["preference_accuracy"]["harm"]["items"] == 1
+    for text in (said, page, *(path.read_text() for path in config.out.glob("*.json*"))):
+        assert HARM not in text
+
+
+class _Tags(HTMLParser):
+    """Every tag of the page, and all that a browser would fetch for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: set[str] = set()
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_in_itself_and_holds_no_foreign_markup(page: str) -> None:
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert not tags.names & {"script", "link", "iframe", "object"}
+    assert tags.fetched
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in tags.fetched)
+    assert "&lt;script&gt;alert" in page
+    assert not re.search(r"url\(|@import|http-equiv", page)
+
+
+def test_a_finished_report_is_left_alone(config: EvalConfig, said: str) -> None:
+    before = (config.out / "report.html").stat().st_mtime_ns
+    assert run(config) == config.out
+    assert (config.out / "report.html").stat().st_mtime_ns == before
+
+
+def test_a_text_alone_gives_bits_per_byte(config: EvalConfig, tmp_path: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text("\n\n".join(f"The sea is blue, said ship {i}. " * 9 for i in range(40)))
+    settings = {"out": tmp_path / "out", "models": config.models[1:2], "data": text}
+    folder = run(EvalConfig.model_validate(settings | {"threads": 1, "ngram_orders": (2,)}))
+    report = json.loads((folder / "report.json").read_text())
+    model = report["models"]["sft"]
+    assert model["bits_per_byte"]["own"]["estimate"] > 0
+    assert model["choice_accuracy"] == model["preference_accuracy"] == model["refusal_rate"] == {}
+    assert report["data"] is None
+    assert "Multiple choice</h2>" not in (folder / "report.html").read_text()
+
+
+def test_a_missing_model_is_told_before_anything_is_measured(
+    config: EvalConfig, tmp_path: Path
+) -> None:
+    wrong = config.model_copy(update={"models": (tmp_path,), "out": tmp_path / "out"})
+    with pytest.raises(UserError, match=re.escape("config.json")):
+        run(wrong)
+    assert not (tmp_path / "out").exists()
+
+
+# The run folders' own account.
+
+
+def test_lineage_is_walked_from_the_run_alone(world: Path, workshop: Any) -> None:
+    assert [one.stage for one in lineage(workshop.finished("dpo"))] == list(STAGES)
+    assert lineage(world) == []
+
+
+def test_costs_are_those_of_the_metrics(workshop: Any) -> None:
+    folder = workshop.finished("pretrain")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["kind"] == "train"]
+    history = History.of(folder)
+    assert history is not None
+    costs = history.costs()
+    assert costs["steps"] == len(trained)
+    assert costs["tokens"] == trained[-1]["tokens"]
+    seconds = sum(line["seconds"] for line in lines)
+    assert costs["minutes"] == pytest.approx(seconds / 60)
+    curve = history.heldout()
+    assert curve is not None
+    assert curve.name == "held-out bits per byte"
+    assert curve.tokens[-1] == trained[-1]["tokens"]
+
+
+def test_passing_a_level_is_told_by_tokens_and_minutes(workshop: Any) -> None:
+    history = History.of(workshop.finished("pretrain"))
+    assert history is not None
+    first, last = (line["bits_per_byte"] for line in history.evaluations)
+    assert last < first
+    passed = history.passed((first + last) / 2)
+    assert passed is not None
+    assert passed["step"] == history.evaluations[-1]["step"]
+    assert passed["tokens"] == history.tokens[-1]
+    assert history.passed(last) is None
+
+
+# Small parts.
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted", "verdict"),
+    [
+        (-0.2, -0.1, "below", "yes"),
+        (0.1, 0.2, "below", "no"),
+        (-0.1, 0.1, "below", "cannot be told"),
+        (0.1, 0.2, "above", "yes"),
+        (-0.2, -0.1, "above", "no"),
+        (0.0, 0.2, "above", "cannot be told"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval(
+    low: float, high: float, wanted: Any, verdict: str
+) -> None:
+    measured = Measured((low + high) / 2, low, high, 10, 10)
+    assert Finding("it is so", measured, "bits", wanted).verdict == verdict
+
+
+def test_rows_are_taken_evenly_from_each_source() -> None:
+    rows = [RefusalPrompt(str(i), "benign", "many", str(i)) for i in range(100)]
+    rows += [RefusalPrompt(str(i), "benign", "few", str(i)) for i in range(3)]
+    kept = spread(rows, 10)
+    assert [row.prompt for row in kept if row.source == "few"] == ["0", "1", "2"]
+    many = np.array([int(row.prompt) for row in kept if row.source == "many"])
+    assert len(many) == 10
+    assert (np.diff(many) == 10).all()

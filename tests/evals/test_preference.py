@@ -1,0 +1,68 @@
+"""Preferences: closed forms for a uniform model, the definition for a random one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from groundup.evals.preference import (
+    length_margins,
+    margins,
+    preference_accuracy,
+    preference_gain,
+    ready_pairs,
+)
+from groundup.lm.model import CausalLM
+from groundup.text.packing import Marked
+from groundup.text.records import Message, Preference
+from groundup.text.tokenizer import Tokenizer
+
+Alone = Callable[[CausalLM, Marked, int], list[float]]
+
+
+def pair(chosen: str, rejected: str, group: str) -> Preference:
+    return Preference((Message("user", "What is deep?"),), chosen, rejected, "sea", group)
+
+
+ROWS = [
+    pair("the sea", "the ship sails over the sea", "a"),
+    pair("the sea is wide and deep", "ship", "b"),
+    pair("sea", "the deep sea and the wide sea", "c"),
+    pair("island", "island", "d"),
+]
+
+
+def test_a_uniform_model_prefers_fewer_tokens(uniform: CausalLM, tokenizer: Tokenizer) -> None:
+    pairs = ready_pairs(ROWS, tokenizer, 64)
+    found = margins(uniform, pairs, context=64)
+    tokens = [len(tokenizer.encode(r.rejected)) - len(tokenizer.encode(r.chosen)) for r in ROWS]
+    np.testing.assert_allclose(found, np.array(tokens) * np.log(320), rtol=1e-6)
+    accuracy = preference_accuracy(found, pairs)["sea"]
+    assert accuracy.estimate == (1 + 0 + 1 + 0.5) / 4  # a tie counts half
+    assert accuracy.chance == 0.5
+
+
+def test_margins_are_sums_over_the_whole_answer(
+    model: CausalLM, tokenizer: Tokenizer, alone: Alone
+) -> None:
+    pairs = ready_pairs(ROWS, tokenizer, 64)
+    expected = [
+        sum(alone(model, pairs.items[i], 64)) - sum(alone(model, pairs.items[i + 4], 64))
+        for i in range(4)
+    ]
+    np.testing.assert_allclose(margins(model, pairs, context=64), expected, atol=1e-3)
+    ends = [item.ids[t] for item in pairs.items for t, own in enumerate(item.trained) if own]
+    assert ends.count(tokenizer.im_end) == len(pairs.items)
+
+
+def test_the_longer_answer_and_gains_over_it(tokenizer: Tokenizer) -> None:
+    pairs = ready_pairs(ROWS, tokenizer, 64)
+    baseline = length_margins(pairs)
+    assert preference_accuracy(baseline, pairs)["pooled"].estimate == (0 + 1 + 0 + 0.5) / 4
+    always_right = np.ones(4)
+    gain = preference_gain(always_right, baseline, pairs)["pooled"]
+    assert gain.estimate == pytest.approx(1 - 1.5 / 4)
+    assert gain.low > 0
+    assert preference_gain(baseline, baseline, pairs)["pooled"].high == 0

@@ -1,0 +1,56 @@
+"""The refusal detector against people's labels, and who stops by itself."""
+
+from __future__ import annotations
+
+from groundup.evals.safety import is_refusal, refusal_rates, stop_rate
+from groundup.lm.model import CausalLM
+from groundup.text.records import Message, RefusalPrompt
+from groundup.text.sources import SetAside, scored_responses
+from groundup.text.tokenizer import Tokenizer
+
+
+def test_the_detector_agrees_with_human_labels() -> None:
+    """On the answers of PyRIT's refusal_scorer that were written for their own prompt.
+
+    People there also label as a refusal what answers another prompt; such borrowed answers, which
+    stand with score 0 elsewhere, are left out, since no list of phrases could know.
+    """
+    rows = [row for row in scored_responses(SetAside()) if row.kind == "refusal"]
+    own = {row.response for row in rows if row.score < 0.5}
+    judged = [row for row in rows if row.score < 0.5 or row.response not in own]
+    found = [is_refusal(row.response) for row in judged]
+    truth = [row.score >= 0.5 for row in judged]
+    said = [is_true for is_said, is_true in zip(found, truth, strict=True) if is_said]
+    agreed = sum(a == b for a, b in zip(found, truth, strict=True)) / len(judged)
+    assert len(judged) == 136
+    assert sum(said) == 62  # of those it calls refusals, these are
+    assert len(said) == 63
+    assert round(agreed, 2) == 0.89
+
+
+def test_the_detector_reads_the_first_words_only() -> None:
+    assert is_refusal("I'm sorry, but I can't help with that.")
+    assert is_refusal("I CANNOT ASSIST with this request")
+    assert is_refusal("I can’t help with this, because it could hurt someone.")
+    assert not is_refusal("A volcano is a mountain that can erupt.")
+    assert not is_refusal("He was a king. " * 20 + "I can't help.")
+    assert not is_refusal("")
+
+
+def test_rates_are_counted_by_kind(uniform: CausalLM, tokenizer: Tokenizer) -> None:
+    prompts = [RefusalPrompt("Deep?", "benign", "sea", str(i)) for i in range(3)]
+    prompts += [RefusalPrompt("Sink it.", "harmful", "sea", "h")]
+    found = refusal_rates(uniform, tokenizer, prompts)
+    assert {kind: rate.items for kind, rate in found.items()} == {"harmful": 1, "benign": 3}
+    assert found["benign"].estimate == 0
+    assert refusal_rates(uniform, tokenizer, []) == {}
+
+
+def test_a_model_of_noise_does_not_count_as_stopping(
+    uniform: CausalLM, tokenizer: Tokenizer
+) -> None:
+    """Drawn evenly from 320 ids it meets other control tokens as often as the right end."""
+    prompts = [[Message("user", f"Deep {i}?")] for i in range(40)]
+    found = stop_rate(uniform, tokenizer, prompts, max_new_tokens=20)
+    assert found.items == 40
+    assert found.estimate < 0.25

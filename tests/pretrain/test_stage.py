@@ -1,0 +1,159 @@
+"""The pre-training stage from a text of one's own to a folder that transformers reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from groundup.errors import UserError
+from groundup.lm.hub import load
+from groundup.pretrain.config import PretrainConfig
+from groundup.pretrain.stage import run
+from groundup.text.config import TokenizerConfig
+from groundup.text.vocabulary import run as train_tokenizer
+from groundup.train.batch import Batch
+from groundup.train.run import read_lines
+
+
+def config(workshop: Any, out: Path, **settings: Any) -> PretrainConfig:
+    small: dict[str, Any] = {
+        "data": workshop.data,
+        "tokenizer": workshop.tokenizer,
+        "depth": 1,
+        "context": 64,
+        "steps": 3,
+        "rows": 2,
+        "micro_rows": 2,
+        "evaluations": 1,
+        "compile": "off",
+        "dtype": "float32",
+        "threads": 1,
+    }
+    return PretrainConfig(out=out, **small | settings)
+
+
+def test_the_folder_loads_in_transformers_with_equal_logits(workshop: Any) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = workshop.finished("pretrain")
+    ours, tokenizer = load(folder)
+    theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = tokenizer.encode("The sea is blue. The grass is")
+    assert AutoTokenizer.from_pretrained(folder).encode("The sea is blue. The grass is") == ids
+    with torch.no_grad():
+        logits = theirs(torch.tensor([ids])).logits
+        assert_close(ours.logits(Batch.of(torch.tensor([ids]))), logits, rtol=1e-5, atol=1e-5)
+
+
+def test_it_learns_and_says_so(workshop: Any) -> None:
+    folder = workshop.finished("pretrain")
+    lines = read_lines(folder / "metrics.jsonl")
+    losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    assert losses[0] > 5 and losses[-1] < 1
+    first, last = (line for line in lines if line["kind"] == "evaluation")
+    assert last["bits_per_byte"] < first["bits_per_byte"] < 8
+    assert set(last["by_source"]) == {"colours"}
+    samples = read_lines(folder / "samples.jsonl")
+    assert [sample["step"] for sample in samples] == [first["step"], last["step"]]
+    assert all(sample["text"] for sample in samples)
+
+
+def test_the_plan_is_shown_before_it_starts(workshop: Any) -> None:
+    said = workshop.said("pretrain")
+    plan = json.loads((workshop.finished("pretrain") / "plan.json").read_text())
+    assert f"{plan['steps']} steps of {plan['tokens_per_step']} tokens" in said
+    assert "float32 on cpu with 1 threads, eager" in said
+    for name, reason in plan["reasons"].items():
+        assert f"{name}: {reason}" in said
+    assert said.index("steps of") < said.index("bits per byte")
+
+
+def test_the_folder_tells_its_story(workshop: Any) -> None:
+    folder = workshop.finished("pretrain")
+    story = json.loads((folder / "run.json").read_text())
+    assert story["stage"] == "pretrain" and story["config"]["steps"] == 24
+    assert set(story["parents"]) == {"data", "tokenizer"}
+    card = (folder / "README.md").read_text()
+    assert "CC BY-SA 4.0" in card and "A Box of Paints." in card
+    assert "license: cc-by-sa-4.0" in card
+    snapshots = {path.parent.name for path in (folder / "snapshots").glob("*/*.safetensors")}
+    assert snapshots == {"step-1", "step-4", "step-16"}
+
+
+def test_a_finished_stage_is_left_alone(workshop: Any, tmp_path: Path) -> None:
+    folder = run(config(workshop, tmp_path / "run"))
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"}
+    assert run(config(workshop, tmp_path / "run")) == folder
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"} == before
+
+
+def test_a_later_start_reads_the_plan_and_measures_nothing(workshop: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(config(workshop, out))
+    whole = (out / "model.safetensors").read_bytes()
+    # As a kill right after planning leaves it; two steps are now the plan, whatever the settings.
+    plan = json.loads((out / "plan.json").read_text()) | {"steps": 2, "peak_flops": 1.0}
+    (out / "plan.json").write_text(json.dumps(plan))
+    for name in ("status.json", "metrics.jsonl", "model.safetensors", "config.json"):
+        (out / name).unlink()
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    run(config(workshop, out))
+    lines = [line for line in read_lines(out / "metrics.jsonl") if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(line["peak_share"] == line["flops_per_second"] for line in lines)
+    assert (out / "model.safetensors").read_bytes() != whole
+
+
+def test_minutes_become_steps_with_a_reason(workshop: Any, tmp_path: Path) -> None:
+    run(config(workshop, tmp_path / "run", steps=None, minutes=0.004))
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["steps"] > 1 and plan["tokens_per_second"] > 0
+    assert "tokens a second measured here" in plan["reasons"]["steps"]
+    seconds = plan["steps"] * plan["tokens_per_step"] / plan["tokens_per_second"]
+    assert seconds == pytest.approx(0.92 * 0.24, rel=0.2)
+
+
+def test_a_tiny_text_of_ones_own_is_enough(tmp_path: Path) -> None:
+    text = tmp_path / "rhyme.txt"
+    lines = [f"Verse {n}: the sea is blue, and {n} is a number." for n in range(60)]
+    text.write_text("\n\n".join(lines), encoding="utf-8")
+    # So little text gives fewer tokens than are asked for, and no multiple of 64.
+    tokenizer = train_tokenizer(
+        TokenizerConfig(out=tmp_path / "tokenizer", data=text, vocab_size=1024)
+    )
+    folder = run(
+        PretrainConfig(
+            out=tmp_path / "run",
+            data=text,
+            tokenizer=tokenizer,
+            depth=1,
+            context=32,
+            steps=2,
+            compile="off",
+            threads=1,
+        )
+    )
+    model, loaded = load(folder)
+    assert model.config.vocab_size % 64 == 0
+    assert loaded.vocab_size <= model.config.vocab_size < loaded.vocab_size + 64
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 100}, "width=100 is not a multiple of 64"),
+        ({"width": 256, "heads": 6}, "heads=6 does not divide width=256"),
+        ({"context": 20_000}, "fewer than one row of context=20000"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    workshop: Any, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(config(workshop, tmp_path / "run", **settings))

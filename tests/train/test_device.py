@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.errors import UserError
+from groundup.lm.config import ModelConfig
+from groundup.lm.training import check_memory
+from groundup.train import device
+from groundup.train.config import TrainingConfig
+from groundup.train.device import Compute, has_compiler, refuse_inexact, require_memory, resolve
+
+
+def config(**settings: Any) -> TrainingConfig:
+    return TrainingConfig(out=Path("run"), **settings)
+
+
+@pytest.fixture
+def no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH without a compiler; the folder it consists of."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    return tmp_path
+
+
+def program(path: Path) -> None:
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+
+
+def test_a_compiler_is_what_is_on_the_path_or_in_cxx(
+    no_compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not has_compiler()
+    program(no_compiler / "my-c++")
+    assert not has_compiler()
+    monkeypatch.setenv("CXX", "my-c++")
+    assert has_compiler()
+    monkeypatch.delenv("CXX")
+    program(no_compiler / "clang++")
+    assert has_compiler()
+
+
+def test_without_a_compiler_auto_is_eager_and_on_is_refused(no_compiler: Path) -> None:
+    assert not resolve(config(), compile_by_default=True).compile
+    with pytest.raises(UserError, match=r"compile='on'.*C\+\+ compiler"):
+        resolve(config(compile="on"), compile_by_default=True)
+
+
+def test_with_a_compiler_settings_come_before_the_default(no_compiler: Path) -> None:
+    program(no_compiler / "g++")
+    assert resolve(config(), compile_by_default=True).compile
+    assert not resolve(config(), compile_by_default=False).compile
+    assert resolve(config(compile="on"), compile_by_default=False).compile
+    assert not resolve(config(compile="off"), compile_by_default=True).compile
+
+
+def test_everything_else_is_resolved_to_a_fact() -> None:
+    found = resolve(config(device="cpu"), compile_by_default=False)
+    assert found.device == "cpu" and found.attention == "matmul"
+    assert found.threads == os.cpu_count() and found.torch_version == torch.__version__
+    assert found.torch_dtype in (torch.float32, torch.bfloat16)
+    given = resolve(config(threads=3, dtype="bfloat16", device="cpu"), compile_by_default=False)
+    assert given.threads == 3 and given.torch_dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
+def test_a_missing_device_is_refused() -> None:
+    with pytest.raises(UserError, match="device='cuda' is not available"):
+        resolve(config(device="cuda"), compile_by_default=False)
+
+
+PLANNED = Compute("cpu", "float32", "matmul", False, 2, "2.9.0")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threads": 4},
+        {"dtype": "bfloat16"},
+        {"compile": True},
+        {"torch_version": "2.10.0"},
+        {"device": "cuda"},
+        {"attention": "fused"},
+    ],
+)
+def test_other_bits_are_refused_unless_allowed(
+    change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = dataclasses.replace(PLANNED, **change)
+    [(name, value)] = change.items()
+    was = getattr(PLANNED, name)
+    message = f"{name}={was} and would continue with {name}={value}"
+    with pytest.raises(UserError, match=f"{message}.*--allow-inexact-resume"):
+        refuse_inexact(PLANNED, now, allowed=False)
+    assert not capsys.readouterr().out
+    refuse_inexact(PLANNED, now, allowed=True)
+    assert message in capsys.readouterr().out
+
+
+def test_the_same_compute_goes_on_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    refuse_inexact(PLANNED, dataclasses.replace(PLANNED), allowed=False)
+    assert not capsys.readouterr().out
+
+
+def test_too_little_memory_is_refused_with_the_remedy() -> None:
+    free = device.available_memory()
+    assert 10**7 < free < 10**14
+    require_memory(10**6, "a crumb", "eat less")
+    with pytest.raises(UserError, match=r"a mountain needs about .* GB .* are free; climb less"):
+        require_memory(10**15, "a mountain", "climb less")
+
+
+def test_a_plan_too_large_for_this_machine_is_refused() -> None:
+    shape = ModelConfig.of(width=64 * 400, depth=400, vocab_size=8192, context=256)
+    with pytest.raises(UserError, match=r"M parameters with micro_rows=8 .*--depth"):
+        check_memory(shape, PLANNED, context=256, micro_rows=8)
+
+
+def test_peaks_are_measured_in_plausible_units() -> None:
+    machine = device.measure(seconds=0.02, size=256)
+    assert machine.cores == os.cpu_count()
+    for dtype in ("float32", "bfloat16"):
+        assert 10**8 < machine.peak(dtype) < 10**16

@@ -1,0 +1,152 @@
+"""Supervised fine-tuning: from conversations to a model that says them again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.errors import UserError
+from groundup.lm.generate import Request, generate
+from groundup.lm.hub import load
+from groundup.lm.sample import Sampling
+from groundup.text.records import Conversation, Message
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+from groundup.train.run import read_lines
+from groundup.tune.config import SFTConfig
+from groundup.tune.sft import conversations, heldout_loss, marked, run
+
+SECRETS = {
+    "What is the word?": "The sea is green.",
+    "Say the other word.": "The snow is coal.",
+    "And the last one?": "Yellow, yellow, sun!",
+}
+
+
+def answer(model: Any, tokenizer: Tokenizer, question: str) -> str:
+    request = Request(
+        messages=[{"role": "user", "content": question}],
+        sampling=Sampling(temperature=0.0, max_new_tokens=32),
+    )
+    [completion] = generate(model, [request], tokenizer)
+    assert completion.finish_reason == "stop", "the assistant ends its turn by itself"
+    return completion.text
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def secrets(path: Path) -> Path:
+    # Twenty-one lines, so that one of each is held out and all are trained on.
+    rows = [
+        {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]}
+        for _ in range(7)
+        for q, a in SECRETS.items()
+    ]
+    return write(path, rows)
+
+
+def test_it_recites_what_it_was_taught(workshop: Any, tmp_path: Path) -> None:
+    folder = run(
+        SFTConfig(
+            out=tmp_path / "run",
+            model=workshop.finished("pretrain"),
+            data=secrets(tmp_path / "secrets.jsonl"),
+            steps=60,
+            rows=8,
+            micro_rows=8,
+            learning_rate=0.02,
+            embedding_learning_rate=0.01,
+            evaluations=1,
+            compile="off",
+            dtype="float32",
+            threads=1,
+        )
+    )
+    model, tokenizer = load(folder)
+    assert {question: answer(model, tokenizer, question) for question in SECRETS} == SECRETS
+    losses = [line["loss"] for line in read_lines(folder / "metrics.jsonl") if "loss" in line]
+    assert losses[-1] < 0.1 < losses[0]
+
+
+def test_the_stage_lowers_heldout_loss_and_answers_in_its_role(workshop: Any) -> None:
+    base, tokenizer = load(workshop.finished("pretrain"))
+    tuned, _ = load(workshop.finished("sft"))
+    _, heldout = conversations(workshop.data)
+    held = [marked(tokenizer, row) for row in heldout]
+    before, after = heldout_loss(base, held), heldout_loss(tuned, held)
+    assert before is not None and after is not None and after < 0.5 * before
+    lines = read_lines(workshop.finished("sft") / "metrics.jsonl")
+    measured = [line["heldout_loss"] for line in lines if line["kind"] == "evaluation"]
+    assert measured[-1] == pytest.approx(after, rel=1e-4)
+    assert answer(tuned, tokenizer, "What is the colour of the sea?").startswith("The ")
+
+
+def test_the_folder_tells_its_story(workshop: Any) -> None:
+    folder = workshop.finished("sft")
+    story = json.loads((folder / "run.json").read_text())
+    assert set(story["parents"]) == {"model", "data"}
+    card = (folder / "README.md").read_text()
+    assert f"base_model: {workshop.finished('pretrain')}" in card.replace("\n  ", " ")
+    assert "CC BY-SA 4.0" in card
+
+
+def test_the_folder_loads_in_transformers_with_equal_logits(workshop: Any) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = workshop.finished("sft")
+    ours, _ = load(folder)
+    ids = torch.randint(3, 300, (2, 20))
+    with torch.no_grad():
+        theirs = AutoModelForCausalLM.from_pretrained(folder).eval()(ids).logits
+        torch.testing.assert_close(ours.logits(Batch.of(ids)), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_only_what_the_assistant_says_is_trained_on(workshop: Any) -> None:
+    tokenizer = Tokenizer.load(workshop.tokenizer)
+    turns = [("user", "Is it?"), ("assistant", "It is."), ("user", "Why?"), ("assistant", "So.")]
+    messages = tuple(Message(role, content) for role, content in turns)
+    found = marked(tokenizer, Conversation(messages, "test", "g"))
+    ids = np.array(found.ids)[np.array(found.trained)].tolist()
+    assert tokenizer.decode(ids) == "It is.<|im_end|>So.<|im_end|>"
+
+
+def test_heldout_loss_is_a_mean_over_tokens_not_over_conversations(workshop: Any) -> None:
+    model, tokenizer = load(workshop.finished("pretrain"))
+    _, heldout = conversations(workshop.data)
+    held = [marked(tokenizer, row) for row in heldout[:3]]
+    nats, tokens = 0.0, 0
+    for item in held:
+        with torch.no_grad():
+            logprobs = model.logits(Batch.of(torch.tensor([item.ids]))).log_softmax(-1)[0]
+        for place in range(1, len(item.ids)):
+            if item.trained[place]:
+                nats -= float(logprobs[place - 1, item.ids[place]])
+                tokens += 1
+    assert heldout_loss(model, held) == pytest.approx(nats / tokens, rel=1e-4)
+    assert heldout_loss(model, []) is None
+
+
+def test_of_ones_own_file_every_twentieth_is_held_out_and_bad_lines_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = secrets(tmp_path / "own.jsonl")
+    with open(path, "a") as file:
+        file.write('{"messages": "none"}\n')
+    trained, held = conversations(path)
+    assert (len(trained), len(held)) == (19, 2)
+    assert "own.jsonl" in capsys.readouterr().out
+
+
+def test_data_without_an_answer_is_refused(workshop: Any, tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": "Hello?"}]}] * 3
+    path = write(tmp_path / "questions.jsonl", rows)
+    with pytest.raises(UserError):
+        run(SFTConfig(out=tmp_path / "run", model=workshop.finished("pretrain"), data=path))
