@@ -1,4 +1,4 @@
-"""A tiny world of its own: text from a seeded generator, a tokenizer of it, and stages over both."""
+"""A tiny world of its own: seeded text, a tokenizer of it, and stages over both."""
 
 from __future__ import annotations
 

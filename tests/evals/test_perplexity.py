@@ -128,7 +128,7 @@ def test_models_and_counts_are_compared_on_the_same_blocks(
 def test_documents_are_whole_and_within_the_limit(sizes: list[int], limit: int) -> None:
     names = ["even" if i % 2 else "odd" for i in range(len(sizes))]
     empty = np.zeros(0, np.uint16)
-    shard = Shard(empty, np.zeros(len(sizes) + 1), names, np.array(sizes), "", "heldout")
+    shard = Shard(empty, np.zeros(len(sizes) + 1, int), names, np.array(sizes), "", "heldout")
     chosen = heldout_documents(shard, limit)
     assert len(set(chosen)) == len(chosen)
     for name in set(names):

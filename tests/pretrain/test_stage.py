@@ -86,13 +86,6 @@ def test_the_folder_tells_its_story(workshop: Any) -> None:
     assert snapshots == {"step-1", "step-4", "step-16"}
 
 
-def test_a_finished_stage_is_left_alone(workshop: Any, tmp_path: Path) -> None:
-    folder = run(config(workshop, tmp_path / "run"))
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"}
-    assert run(config(workshop, tmp_path / "run")) == folder
-    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"} == before
-
-
 def test_a_later_start_reads_the_plan_and_measures_nothing(workshop: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(config(workshop, out))

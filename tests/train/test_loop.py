@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -284,26 +281,6 @@ def test_metrics_say_everything_about_every_step(workshop: Any) -> None:
         assert line["peak_share"] == pytest.approx(flops / plan["peak_flops"])
     # The processor's clock may rise between the two measurements, but not by this much.
     assert all(0 < line["peak_share"] < 1.2 for line in lines)
-
-
-def test_ctrl_c_saves_says_how_to_go_on_and_the_same_command_does(
-    workshop: Any, tmp_path: Path
-) -> None:
-    # Long enough that it cannot end before the signal comes.
-    command = workshop.command("pretrain", tmp_path, steps=400, save_every=1000, evaluations=1)
-    process = workshop.start(command)
-    while not (tmp_path / "metrics.jsonl").exists() and process.poll() is None:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "Traceback" not in said and "The same command continues" in said
-    [step] = re.findall(r"saved at step (\d+)", said)
-    assert (tmp_path / "checkpoints" / f"step-{step}").is_dir()
-    code, said = workshop.run(command)
-    assert code == 0 and f"continuing from step {step}" in said
-    lines = read_lines(tmp_path / "metrics.jsonl")
-    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 401))
 
 
 def test_a_full_disk_is_refused_when_planning(

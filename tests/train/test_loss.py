@@ -10,9 +10,7 @@ from torch.testing import assert_close
 
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.train import loss as module
 from groundup.train.batch import Batch
-from groundup.train.device import has_compiler
 from groundup.train.loss import CHUNK, linear_cross_entropy, next_token_loss
 
 VOCAB, WIDTH = 96, 16
@@ -126,20 +124,3 @@ def test_the_next_token_loss_of_a_model_is_a_weighted_sum() -> None:
     assert_close(found.total, (every * weights).sum(), rtol=1e-5, atol=1e-4)
     assert found.weight == pytest.approx(float(weights.sum()))
     assert found.metrics["loss"] == (pytest.approx(found.total.item()), found.weight)
-
-
-@pytest.mark.long
-@pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
-def test_compiled_chunks_say_the_same() -> None:
-    hidden, head, targets, weights = problem(CHUNK * 4)
-    eager = linear_cross_entropy(hidden, head, targets, weights)
-    expected = torch.autograd.grad(eager, (hidden, head))
-    module.compile_chunks(True)
-    try:
-        compiled = linear_cross_entropy(hidden, head, targets, weights)
-        got = torch.autograd.grad(compiled, (hidden, head))
-    finally:
-        module.compile_chunks(False)
-    assert_close(compiled, eager)
-    for one, other in zip(got, expected, strict=True):
-        assert_close(one, other)

@@ -10,11 +10,13 @@ learn. Conversations about one article or question are one group.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from groundup.evals.measured import BySource, by_source
 from groundup.evals.score import score
@@ -88,10 +90,10 @@ class AssistantLoss:
     `nats` and `tokens` with the control token that ends a turn, `bits` and `bytes` without.
     """
 
-    nats: np.ndarray
-    tokens: np.ndarray
-    bits: np.ndarray
-    bytes: np.ndarray
+    nats: Float[np.ndarray, " items"]
+    tokens: Float[np.ndarray, " items"]
+    bits: Float[np.ndarray, " items"]
+    bytes: Float[np.ndarray, " items"]
     of: Conversations
 
     def per_token(self) -> BySource:
@@ -125,6 +127,9 @@ def assistant_loss(
         is_word = np.array([token not in tokenizer.special_ids for token in spoken])
         nats.append(-values.sum())
         bits.append(-values[is_word].sum() / math.log(2))
-        lengths.append(sum(len(tokenizer.token_bytes(t)) for t in np.array(spoken)[is_word]))
+        words = itertools.compress(spoken, is_word)
+        lengths.append(sum(len(tokenizer.token_bytes(token)) for token in words))
     tokens = np.array([len(values) for values in scores], float)
-    return AssistantLoss(np.array(nats), tokens, np.array(bits), np.array(lengths), conversations)
+    return AssistantLoss(
+        np.array(nats), tokens, np.array(bits), np.array(lengths, float), conversations
+    )

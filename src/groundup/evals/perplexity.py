@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Integer
 
 from groundup.evals.measured import BySource, by_source
 from groundup.evals.score import score
@@ -143,7 +143,7 @@ def _tokens(shard: Shard, document: int) -> Integer[np.ndarray, " tokens"]:
 
 
 def _blocks(
-    logprobs: Sequence[Float[np.ndarray, " tokens"]],
+    logprobs: Sequence[Float[np.ndarray, " _"]],
     documents: Sequence[int],
     shard: Shard,
     tokenizer: Tokenizer,

@@ -24,7 +24,7 @@ from groundup.text.packing import Marked, cut_to, packed_batch
 @torch.inference_mode()
 def score(
     model: CausalLM, items: Sequence[Marked], *, context: int, micro_rows: int = 16
-) -> list[Float[np.ndarray, " targets"]]:
+) -> list[Float[np.ndarray, " _"]]:
     """log p in nats of the trained tokens of every item, in order, given all tokens before them.
 
     An item is cut after `context` inputs; what is cut off has no value in its array. The first
@@ -32,7 +32,7 @@ def score(
     tokens, and no gradient is recorded.
     """
     cut = [cut_to(item, context) for item in items]
-    values: list[Float[np.ndarray, " targets"]] = [np.empty(0)] * len(cut)
+    values: list[Float[np.ndarray, " _"]] = [np.empty(0)] * len(cut)
     with _uncompiled(model):
         for together in _alike(cut, micro_rows * context):
             for i, found in zip(together, _scored(model, [cut[i] for i in together]), strict=True):
@@ -50,7 +50,7 @@ def _alike(items: Sequence[Marked], tokens: int) -> Iterator[list[int]]:
         asked = asked[count:]
 
 
-def _scored(model: CausalLM, items: Sequence[Marked]) -> list[Float[np.ndarray, " targets"]]:
+def _scored(model: CausalLM, items: Sequence[Marked]) -> list[Float[np.ndarray, " _"]]:
     """One forward pass."""
     width = max(item.inputs for item in items)
     batch = packed_batch([[item] for item in items], width).to(model.head.device)

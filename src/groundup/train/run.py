@@ -235,10 +235,7 @@ def _description(stage: str, config: BaseModel, parents: Mapping[str, Path]) -> 
         "stage": stage,
         "config": config.model_dump(mode="json"),
         "parents": {
-            name: {
-                "path": str(path),
-                "sha256": folder_hash(path) if path.is_dir() else file_hash(path),
-            }
+            name: {"path": str(path), "sha256": _content_hash(name, path)}
             for name, path in parents.items()
         },
         "versions": {"python": platform.python_version()} | {p: version(p) for p in _VERSIONED},
@@ -246,6 +243,12 @@ def _description(stage: str, config: BaseModel, parents: Mapping[str, Path]) -> 
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _content_hash(name: str, path: Path) -> str:
+    if not path.exists():
+        raise UserError(f"there is no {name} {str(path)!r}; check the path")
+    return folder_hash(path) if path.is_dir() else file_hash(path)
 
 
 def _git_revision() -> str | None:
