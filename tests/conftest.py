@@ -7,11 +7,12 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 
@@ -38,7 +39,7 @@ SETTINGS = {
 OWN_SETTINGS = {
     "pretrain": {"depth": 1, "width": 64, "context": 64},
     "sft": {"learning-rate": 0.02, "embedding-learning-rate": 0.01},
-    "dpo": {"learning-rate": 0.004, "embedding-learning-rate": 0.002, "beta": 0.5},
+    "dpo": {"learning-rate": 0.004, "embedding-learning-rate": 0.002, "beta": 0.5, "nll": 0.0},
 }
 
 
@@ -95,6 +96,14 @@ class Workshop:
     def said(self, stage: str) -> str:
         """What that run said at the terminal."""
         return (self.finished(stage) / "said.txt").read_text()
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """For arguments of wrong types, which our own messages must name (see typecheck.py)."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

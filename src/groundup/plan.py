@@ -150,6 +150,8 @@ def _fixed_lines(table: Table, out: Path, minutes: float) -> list[Line]:
                 ("bytes_per_source", 16_384),
                 ("questions", 40),
                 ("refusal_prompts", 10),
+                ("pairs", 100),
+                ("conversations", 15),
             )
             if name not in table.settings
         ]

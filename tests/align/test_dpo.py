@@ -88,14 +88,29 @@ def test_a_packed_batch_gives_the_papers_loss(workshop: Any) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_the_chosen_answers_own_loss_is_a_mean_over_its_tokens(workshop: Any) -> None:
+    model, _ = load(workshop.finished("pretrain"))
+    batch, pairs = first_batch(workshop)
+    plain, added = (preference_loss(model, batch, 0.3, nll).total.item() for nll in (0.0, 0.5))
+    means = [slow_logprob(model, p.chosen) / sum(p.chosen.trained[1:]) for p in pairs]
+    assert added - plain == pytest.approx(-0.5 * sum(means), rel=1e-4)
+
+
 def test_a_policy_that_is_its_own_reference_pays_log_2(workshop: Any) -> None:
     model, _ = load(workshop.finished("sft"))
     _, pairs = first_batch(workshop)
     batch, _ = first_batch(workshop, pair_logprobs(model, pairs))
     found = preference_loss(model, batch, beta=0.5)
     assert found.total.item() / 6 == pytest.approx(math.log(2), rel=1e-4)
-    lines = read_lines(workshop.finished("dpo") / "metrics.jsonl")
-    assert lines[0]["loss"] == pytest.approx(math.log(2), rel=1e-4)
+
+
+def test_the_chosen_answers_own_loss_is_added_per_token(workshop: Any) -> None:
+    model, _ = load(workshop.finished("pretrain"))
+    batch, pairs = first_batch(workshop)
+    plain, both = (preference_loss(model, batch, beta=0.3, nll=nll) for nll in (0.0, 0.7))
+    means = [slow_logprob(model, p.chosen) / sum(p.chosen.trained[1:]) for p in pairs]
+    added = both.total.item() - plain.total.item()
+    assert added == pytest.approx(-0.7 * sum(means), rel=1e-4)
 
 
 def test_pair_logprobs_are_those_of_each_answer_alone(workshop: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from groundup.errors import UserError
@@ -101,6 +102,30 @@ def test_a_later_start_reads_the_plan_and_measures_nothing(workshop: Any, tmp_pa
     assert [line["step"] for line in lines] == [1, 2]
     assert all(line["peak_share"] == line["flops_per_second"] for line in lines)
     assert (out / "model.safetensors").read_bytes() != whole
+
+
+def test_masters_are_stored_whatever_the_compute_type(workshop: Any, tmp_path: Path) -> None:
+    run(config(workshop, tmp_path / "run", dtype="bfloat16"))
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    embedding = weights["model.embed_tokens.weight"]
+    assert not torch.equal(embedding, embedding.bfloat16().float())
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert stored["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_a_short_run_is_eager_and_says_why(
+    workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: bool
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if compiler:
+        (tmp_path / "g++").touch(0o755)
+    run(config(workshop, tmp_path / "run", compile="auto", steps=1))
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert not plan["compute"]["compile"]
+    assert ("5 minutes" if compiler else "C++ compiler") in plan["reasons"]["compile"]
 
 
 def test_minutes_become_steps_with_a_reason(workshop: Any, tmp_path: Path) -> None:

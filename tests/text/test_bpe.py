@@ -134,6 +134,7 @@ def test_the_fast_encoder_agrees_with_naive_merging(text):
     assert Tokenizer.from_bpe(bpe).encode(text) == reference_encode(bpe, text)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

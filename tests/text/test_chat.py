@@ -200,6 +200,7 @@ def test_foreign_templates_have_what_they_expect():
     assert render_chat(tokenizer_with(template), TALK) == '<|im_end|>[1, "<é>"]Be brief.True4'
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("messages", "message"),
     [

@@ -97,7 +97,7 @@ def test_transformers_reads_the_folder_without_a_word_and_gives_our_ids(tokenize
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text())
+@given(st.text().filter(lambda text: "<|" not in text))  # there a control token, here text
 def test_transformers_gives_our_ids_on_any_text(folder, text):
     theirs = _auto(folder)
     assert theirs(text, add_special_tokens=False)["input_ids"] == Tokenizer.load(folder).encode(

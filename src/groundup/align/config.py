@@ -15,6 +15,9 @@ class DPOConfig(TrainingConfig):
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
     data: Path = Field(description="a data-stage folder, or a .jsonl or .parquet file of pairs")
     beta: float = Field(0.1, gt=0, description="how dearly moving away from the reference is paid")
+    nll: float = Field(
+        0.2, ge=0, description="weight of the chosen answer's own loss; 0 is plain DPO"
+    )
     learning_rate: float = Field(0.002, gt=0, description="peak learning rate of the matrices")
     embedding_learning_rate: float = Field(
         0.0007, gt=0, description="peak learning rate of embeddings and gains (AdamW)"

@@ -50,6 +50,14 @@ class PairBatch:
         return float(len(self.sequences))
 
     @property
+    def chosen_tokens(self) -> Float[Tensor, " pairs"]:
+        """How many tokens each chosen answer has."""
+        counts = self.rows.weights.new_zeros(int(self.rows.segment_ids.max()) + 1)
+        answered = self.rows.weights > 0
+        counts.index_add_(0, self.rows.segment_ids[answered], self.rows.weights[answered])
+        return counts[self.sequences[:, 0]]
+
+    @property
     def tokens(self) -> int:
         return self.rows.tokens
 

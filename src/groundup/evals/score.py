@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from jaxtyping import Float
 from groundup.lm.logprobs import target_logprobs
 from groundup.lm.model import CausalLM
 from groundup.text.packing import Marked, cut_to, packed_batch
+
+T = TypeVar("T")
 
 
 @torch.inference_mode()
@@ -64,3 +67,9 @@ def _scored(model: CausalLM, items: Sequence[Marked]) -> list[Float[np.ndarray, 
 def _uncompiled(model: CausalLM) -> AbstractContextManager[object]:
     """Blocks compiled for training's one shape must not be compiled anew for every width here."""
     return torch.compiler.set_stance("force_eager") if model.compiled else nullcontext()
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the items, evenly spaced, since files stand source after source."""
+    count = min(most, len(items))
+    return [items[place * len(items) // count] for place in range(count)]

@@ -26,6 +26,7 @@ from groundup.train.device import (
     COMPILE_FROM_MINUTES,
     EXPECTED_PEAK_SHARE,
     Compute,
+    has_compiler,
     has_fast_bfloat16,
     matmul_peak,
     prepare,
@@ -123,11 +124,21 @@ def planned(
         tokens_per_second=speed,
         parameters=shape.parameters,
         flops_per_token=shape.flops_per_token(context),
-        reasons=reasons or {},
+        reasons=(reasons or {}) | _why_eager(config, compute),
     )
     run.plan(plan.to_json() | {"model": shape.to_hf()})
     show(run.stage, plan)
     return plan
+
+
+def _why_eager(config: TrainingConfig, compute: Compute) -> dict[str, str]:
+    """The reason, where a run that might have been compiled is not."""
+    if compute.compile or config.compile != "auto":
+        return {}
+    if not has_compiler():
+        return {"compile": "eager, as no C++ compiler is on the PATH; install g++ or clang"}
+    why = f"eager, as compiling pays from {COMPILE_FROM_MINUTES:g} minutes on"
+    return {"compile": f"{why}; change with --compile on"}
 
 
 def expected_minutes(shape: ModelConfig, context: int, tokens: int) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from groundup.evals.perplexity import bits_per_byte
+from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
 from groundup.lm.card import model_card, sources
 from groundup.lm.config import ModelConfig
 from groundup.lm.generate import Request, generate
@@ -27,9 +27,6 @@ from groundup.train.device import matmul_peak, resolve, use_threads
 from groundup.train.loss import next_token_loss
 from groundup.train.progress import say
 from groundup.train.run import Run
-
-# Held-out bytes per source read at each evaluation on the way: a curve, not a verdict.
-_CURVE_BYTES = 40_000
 
 
 def run(config: PretrainConfig) -> Path:
@@ -109,7 +106,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Held-out bits per byte, and a sample of what the model writes by now."""
     found = bits_per_byte(
-        model, heldout, tokenizer, bytes_per_source=_CURVE_BYTES, context=config.context
+        model, heldout, tokenizer, bytes_per_source=BYTES_ON_THE_WAY, context=config.context
     )
     request = Request(
         prompt=config.prompt,

@@ -256,9 +256,12 @@ def _git_revision() -> str | None:
     here = Path(__file__).resolve().parent
     if not (here.parents[2] / ".git").exists():
         return None
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:  # no git here
+        return None
     return done.stdout.strip() or None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.evals.score import score
+from groundup.evals.score import score, spread
 from groundup.lm.card import model_card, sources
 from groundup.lm.generate import Request, generate
 from groundup.lm.hub import load_model
@@ -54,7 +54,7 @@ def run(config: SFTConfig) -> Path:
             micro_rows=config.micro_rows,
             seed=config.seed,
         )
-        held = [marked(tokenizer, row) for row in heldout[:_CURVE_CONVERSATIONS]]
+        held = [marked(tokenizer, row) for row in spread(heldout, _CURVE_CONVERSATIONS)]
         plan = planned(
             config, run, model.config, rows_per_epoch=stream.rows_per_epoch, context=context
         )
