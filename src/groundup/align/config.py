@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -18,8 +19,13 @@ class DPOConfig(TrainingConfig):
     nll: float = Field(
         0.2, ge=0, description="weight of the chosen answer's own loss; 0 is plain DPO"
     )
-    learning_rate: float = Field(0.002, gt=0, description="peak learning rate of the matrices")
+    # Muon follows every direction of a gradient equally far, and so forgets how to speak while it
+    # learns to prefer; AdamW at a small rate does not.
+    optimizer: Literal["muon", "adamw"] = Field(
+        "adamw", description="what trains the matrices; AdamW trains the rest either way"
+    )
+    learning_rate: float = Field(0.0003, gt=0, description="peak learning rate of the matrices")
     embedding_learning_rate: float = Field(
-        0.0007, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
+        0.0003, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
     )
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps spent warming up")

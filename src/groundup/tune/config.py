@@ -20,7 +20,7 @@ class SFTConfig(TrainingConfig):
         2.0, gt=0, description="passes over the conversations when neither steps nor minutes say"
     )
     balance: float = Field(
-        0.5,
+        0.7,
         ge=0,
         le=1,
         description="0 takes sources as large as they are, 1 gives every source the same say",
