@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from groundup.align.dpo import dpo_loss, pair_logprobs, preference_loss
-from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs, preferences
+from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
 from groundup.lm.hub import load
 from groundup.lm.model import CausalLM
 from groundup.text.packing import Marked
+from groundup.text.records import read_preferences, split
 from groundup.train.batch import Batch
 from groundup.train.run import read_lines
 
@@ -59,7 +60,9 @@ def slow_logprob(model: CausalLM, item: Marked) -> float:
 
 def first_batch(workshop: Any, reference: np.ndarray | None = None) -> tuple[Any, list[Pair]]:
     _, tokenizer = load(workshop.finished("sft"))
-    pairs = marked_pairs(tokenizer, preferences(workshop.data)[0][:6], 64)
+    pairs = marked_pairs(
+        tokenizer, split(workshop.data, "preferences", read_preferences)[0].rows[:6], 64
+    )
     stream = PairStream(
         pairs,
         np.zeros((6, 2), np.float32) if reference is None else reference,
@@ -125,8 +128,8 @@ def test_it_raises_preference_accuracy(workshop: Any) -> None:
     policy, tokenizer = load(folder)
     reference, _ = load(workshop.finished("sft"))
     accuracies = []
-    for rows in preferences(workshop.data):
-        pairs = marked_pairs(tokenizer, rows, 64)
+    for side in split(workshop.data, "preferences", read_preferences):
+        pairs = marked_pairs(tokenizer, side.rows, 64)
         gained = pair_logprobs(policy, pairs) - pair_logprobs(reference, pairs)
         accuracies.append(float(np.mean(gained[:, 0] > gained[:, 1])))
     seen, heldout = accuracies

@@ -13,10 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs, preferences
+from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
 from groundup.errors import UserError
 from groundup.text.packing import Marked
-from groundup.text.records import Message, Preference
+from groundup.text.records import Message, Preference, read_preferences, split
 from groundup.text.tokenizer import Tokenizer
 
 CONTEXT = 24
@@ -132,14 +132,12 @@ def test_long_answers_are_cut_and_prompts_without_room_left_out(tokenizer: Token
     assert pair.chosen.inputs == 100 and any(pair.chosen.trained)
 
 
-def test_own_files_are_split_and_folders_keep_their_split(
-    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_own_files_are_split_and_folders_keep_their_split(workshop: Any, tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     row = {"prompt": "Is it?", "chosen": "Yes.", "rejected": "No."}
     path.write_text((json.dumps(row) + "\n") * 41 + "bad\n")
-    trained, held = preferences(path)
-    assert (len(trained), len(held)) == (38, 3)
-    assert "own.jsonl" in capsys.readouterr().out
-    trained, held = preferences(workshop.data)
-    assert (len(trained), len(held)) == (40, 10)
+    trained, held = split(path, "preferences", read_preferences)
+    assert (len(trained.rows), len(held.rows)) == (38, 3)
+    assert "own.jsonl" in str(trained.bad[0])
+    trained, held = split(workshop.data, "preferences", read_preferences)
+    assert (len(trained.rows), len(held.rows)) == (40, 10)

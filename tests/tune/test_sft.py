@@ -14,12 +14,12 @@ from groundup.errors import UserError
 from groundup.lm.generate import Request, generate
 from groundup.lm.hub import load
 from groundup.lm.sample import Sampling
-from groundup.text.records import Conversation, Message
+from groundup.text.records import Conversation, Message, read_conversations, split
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.train.run import read_lines
 from groundup.tune.config import SFTConfig
-from groundup.tune.sft import conversations, heldout_loss, marked, run
+from groundup.tune.sft import heldout_loss, marked, run
 
 SECRETS = {
     "What is the word?": "The sea is green.",
@@ -79,7 +79,7 @@ def test_it_recites_what_it_was_taught(workshop: Any, tmp_path: Path) -> None:
 def test_the_stage_lowers_heldout_loss_and_answers_in_its_role(workshop: Any) -> None:
     base, tokenizer = load(workshop.finished("pretrain"))
     tuned, _ = load(workshop.finished("sft"))
-    _, heldout = conversations(workshop.data)
+    heldout = split(workshop.data, "conversations", read_conversations)[1].rows
     held = [marked(tokenizer, row) for row in heldout]
     before, after = heldout_loss(base, held), heldout_loss(tuned, held)
     assert before is not None and after is not None and after < 0.5 * before
@@ -120,7 +120,7 @@ def test_only_what_the_assistant_says_is_trained_on(workshop: Any) -> None:
 
 def test_heldout_loss_is_a_mean_over_tokens_not_over_conversations(workshop: Any) -> None:
     model, tokenizer = load(workshop.finished("pretrain"))
-    _, heldout = conversations(workshop.data)
+    heldout = split(workshop.data, "conversations", read_conversations)[1].rows
     held = [marked(tokenizer, row) for row in heldout[:3]]
     nats, tokens = 0.0, 0
     for item in held:
@@ -135,14 +135,14 @@ def test_heldout_loss_is_a_mean_over_tokens_not_over_conversations(workshop: Any
 
 
 def test_of_ones_own_file_every_twentieth_is_held_out_and_bad_lines_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
 ) -> None:
     path = secrets(tmp_path / "own.jsonl")
     with open(path, "a") as file:
         file.write('{"messages": "none"}\n')
-    trained, held = conversations(path)
-    assert (len(trained), len(held)) == (19, 2)
-    assert "own.jsonl" in capsys.readouterr().out
+    trained, held = split(path, "conversations", read_conversations)
+    assert (len(trained.rows), len(held.rows)) == (19, 2)
+    assert "own.jsonl" in str(trained.bad[0])
 
 
 def test_data_without_an_answer_is_refused(workshop: Any, tmp_path: Path) -> None:

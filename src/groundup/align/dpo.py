@@ -28,13 +28,14 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from groundup.align.config import DPOConfig
-from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs, preferences
+from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
 from groundup.evals.score import score, spread
 from groundup.lm.card import model_card, sources
 from groundup.lm.hub import load_model
 from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
 from groundup.lm.training import planned, train
+from groundup.text.records import read_preferences, split
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Loss
 from groundup.train.checkpoint import write_tensors
@@ -86,9 +87,10 @@ def run(config: DPOConfig) -> Path:
         tokenizer = Tokenizer.load(config.model)
         model = load_model(config.model)
         context = model.config.max_position_embeddings
-        trained, heldout = (
-            marked_pairs(tokenizer, side, context) for side in preferences(config.data)
-        )
+        sides = split(config.data, "preferences", read_preferences)
+        for line in sides[0].bad:
+            say(str(line))
+        trained, heldout = (marked_pairs(tokenizer, side.rows, context) for side in sides)
         heldout = spread(heldout, _CURVE_PAIRS)
         use_threads(config)
         reference = _reference(run.folder / "reference.safetensors", model, trained + heldout)

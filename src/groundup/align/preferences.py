@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,10 +18,9 @@ from torch import Tensor, nn
 from groundup.errors import UserError
 from groundup.text.chat import encode_chat
 from groundup.text.packing import Marked, cut_to, packed_batch
-from groundup.text.records import Preference, read_preferences
+from groundup.text.records import Preference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream
-from groundup.train.progress import say
 
 
 @dataclass(frozen=True)
@@ -138,22 +136,6 @@ class PairStream(DataStream):
             torch.tensor(sequences),
             torch.from_numpy(self.reference[pairs]),
         )
-
-
-def preferences(data: Path) -> tuple[Sequence[Preference], Sequence[Preference]]:
-    """Training and held-out pairs of a data-stage folder or of a file of one's own.
-
-    Of a person's own file every twentieth pair is held out.
-    """
-    if data.is_dir():
-        folder = data / "preferences"
-        train, held = folder / "train.jsonl", folder / "heldout.jsonl"
-        return read_preferences(train).rows, read_preferences(held).rows
-    records = read_preferences(data)
-    for line in records.bad:
-        say(str(line))
-    held_out = records.rows[::20] if len(records.rows) > 1 else ()
-    return [row for i, row in enumerate(records.rows) if i % 20 or not held_out], held_out
 
 
 def marked_pairs(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Pair]:

@@ -45,8 +45,7 @@ def run(config: PretrainConfig) -> Path:
         shards = run.folder / "tokens"
         train_shard = encode(texts.train, tokenizer, shards / "train", split="train")
         heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
-        # A text that is small gives fewer tokens than asked for; matrices stay multiples of 64.
-        shape, reasons = _shape(config, run, -(-tokenizer.vocab_size // 64) * 64)
+        shape, reasons = _shape(config, run, tokenizer.vocab_size)
         stream = DocumentStream(
             train_shard,
             context=config.context,

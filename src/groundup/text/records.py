@@ -231,6 +231,22 @@ def read_refusals(path: Path) -> Records[RefusalPrompt]:
     return _read(path, _refusal)
 
 
+def split(
+    data: Path, kind: str, read: Callable[[Path], Records[Row]]
+) -> tuple[Records[Row], Records[Row]]:
+    """The training and held-out rows of a data-stage folder's `kind`, or of a file of one's own.
+
+    Of a person's own file every twentieth row is held out, so long as one is left to train on.
+    """
+    if data.is_dir():
+        return read(data / kind / "train.jsonl"), read(data / kind / "heldout.jsonl")
+    whole = read(data)
+    if len(whole.rows) < 2:
+        return whole, Records((), ())
+    train = tuple(row for place, row in enumerate(whole.rows) if place % 20)
+    return Records(train, whole.bad), Records(whole.rows[::20], ())
+
+
 def _read(path: Path, parse: Callable[[Json, str, int], Row]) -> Records[Row]:
     """Every row of a .jsonl or .parquet file.
 

@@ -21,7 +21,7 @@ from groundup.lm.sample import Sampling
 from groundup.lm.training import planned, train
 from groundup.text.chat import encode_chat
 from groundup.text.packing import ConversationStream, Marked
-from groundup.text.records import Conversation, read_conversations
+from groundup.text.records import Conversation, read_conversations, split
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.loss import next_token_loss
 from groundup.train.progress import say
@@ -43,18 +43,20 @@ def run(config: SFTConfig) -> Path:
             return run.folder
         tokenizer = Tokenizer.load(config.model)
         model = load_model(config.model)
-        trained, heldout = conversations(config.data)
+        trained, heldout = split(config.data, "conversations", read_conversations)
+        for line in trained.bad:
+            say(str(line))
         context = model.config.max_position_embeddings
         stream = ConversationStream(
-            [marked(tokenizer, row) for row in trained],
-            sources=[row.source for row in trained],
+            [marked(tokenizer, row) for row in trained.rows],
+            sources=[row.source for row in trained.rows],
             balance=config.balance,
             context=context,
             rows=config.rows,
             micro_rows=config.micro_rows,
             seed=config.seed,
         )
-        held = [marked(tokenizer, row) for row in spread(heldout, _CURVE_CONVERSATIONS)]
+        held = [marked(tokenizer, row) for row in spread(heldout.rows, _CURVE_CONVERSATIONS)]
         plan = planned(
             config, run, model.config, rows_per_epoch=stream.rows_per_epoch, context=context
         )
@@ -76,22 +78,6 @@ def run(config: SFTConfig) -> Path:
             ),
             evaluate=lambda step: _evaluate(run, model, tokenizer, held, step),
         )
-
-
-def conversations(data: Path) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """The training and held-out conversations of a data-stage folder or of a file of one's own.
-
-    Of a person's own file every twentieth conversation is held out.
-    """
-    if data.is_dir():
-        folder = data / "conversations"
-        train, held = folder / "train.jsonl", folder / "heldout.jsonl"
-        return read_conversations(train).rows, read_conversations(held).rows
-    records = read_conversations(data)
-    for line in records.bad:
-        say(str(line))
-    held_out = records.rows[::20] if len(records.rows) > 1 else ()
-    return [row for i, row in enumerate(records.rows) if i % 20 or not held_out], held_out
 
 
 def marked(tokenizer: Tokenizer, conversation: Conversation) -> Marked:
