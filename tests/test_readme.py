@@ -56,9 +56,9 @@ def test_python_imports_what_exists(block: str) -> None:
         if isinstance(node, ast.ImportFrom):
             module = importlib.import_module(str(node.module))
             assert all(hasattr(module, alias.name) for alias in node.names)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id == "groundup":
-                assert hasattr(importlib.import_module("groundup"), node.attr)
+        owner = node.value if isinstance(node, ast.Attribute) else None
+        if isinstance(owner, ast.Name) and owner.id == "groundup":
+            assert hasattr(importlib.import_module("groundup"), node.attr)
 
 
 @pytest.mark.parametrize("path", re.findall(r"`(src/groundup/[\w/.]+)`", README))
