@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,9 @@ from groundup.train.config import ENVIRONMENT
 
 # The machine is shared with whoever runs the tests, and tiny products gain nothing from threads.
 torch.set_num_threads(1)
+# A job in the background starts with Ctrl-C ignored and hands that on to its children; the tests
+# that press Ctrl-C mean a program that somebody watches.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STEPS = 24
 COLOURS = {"sea": "blue", "grass": "green", "snow": "white", "coal": "black", "sun": "yellow"}

@@ -355,7 +355,9 @@ def test_at_a_terminal(journey: Journey) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "groundup", "chat", folder])
     seen = wait_for(terminal, "> ")
     assert "You are talking to" in seen
+    end = time.monotonic() + 60
     while "/quit leaves)" not in seen:  # Python may miss a Ctrl-C between prompt and reading
+        assert time.monotonic() < end, seen
         os.write(terminal, b"\x03")
         seen += read_for(terminal, 1)
     os.write(terminal, b"Where is it?\n")
