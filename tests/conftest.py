@@ -16,11 +16,16 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from hypothesis import settings
 
 from groundup.text.config import TokenizerConfig
 from groundup.text.vocabulary import run as train_tokenizer
 from groundup.train.config import ENVIRONMENT
 
+# The same examples on every run: a suite that fails now and then teaches people to run it again.
+# `pytest --hypothesis-profile=default` looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 # The machine is shared with whoever runs the tests, and tiny products gain nothing from threads.
 torch.set_num_threads(1)
 # A job in the background starts with Ctrl-C ignored and hands that on to its children; the tests

@@ -57,6 +57,12 @@ def test_filters_are_those_of_transformers(
     assert_close(ours[same], oracle[same], rtol=1e-4, atol=1e-4)
 
 
+def test_top_k_beyond_the_vocabulary_cuts_nothing() -> None:
+    # The last token's mass is below float32's rounding of the sum before it.
+    logits = torch.tensor([[30.0, 0.0, -30.0]])
+    assert filtered(logits, Sampling(temperature=1.0, top_k=40)).isfinite().all()
+
+
 def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     for top_p, kept in ((0.4, 1), (0.6, 2), (0.79, 2), (0.81, 3), (0.99, 4)):

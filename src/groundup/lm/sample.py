@@ -86,7 +86,8 @@ def filtered(logits: Logits, sampling: Sampling) -> Logits:
         values, ids, total = _candidates(scores, sampling)
         probabilities = (values - total).exp()
         mass_before = probabilities.cumsum(-1) - probabilities
-        values = values.masked_fill(mass_before >= sampling.top_p, -torch.inf)
+        if sampling.top_p < 1:  # A rounded mass of 1 must not cut what only top-k may.
+            values = values.masked_fill(mass_before >= sampling.top_p, -torch.inf)
         scores = torch.full_like(scores, -torch.inf).scatter(-1, ids, values)
     if sampling.min_p:
         floor = scores.amax(-1, keepdim=True) + math.log(sampling.min_p)
