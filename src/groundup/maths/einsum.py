@@ -1,0 +1,107 @@
+"""Einstein's sum: products of tensors, summed over the letters that the result does not have.
+
+`einsum("ij,jk->ik", a, b)` is the matrix product, "ii->" the trace, "bhqd,bhkd->bhqk" the scores of
+attention. It is linear in each operand, and the gradient of one operand is an einsum again: of the
+output's gradient and the other operands, with the operand's own letters as the result,
+
+    y = einsum("ij,jk->ik", a, b):   da = einsum("ik,jk->ij", g, b).
+
+That needs every letter of an operand to stand in the output or in another operand, once. `_plain`
+brings any expression into this form.
+"""
+
+from __future__ import annotations
+
+from string import ascii_letters
+from typing import Any
+
+import numpy as np
+
+from groundup.maths.autograd import Rule, Tensor, apply
+from groundup.maths.values import Array, Operand, ShapeError
+
+
+def einsum(equation: str, *operands: Operand) -> Tensor:
+    """Sum products of operands over all letters that are not in the output.
+
+    As in NumPy and torch: "..." stands for any further dimensions, and without "->" the output
+    has the letters that occur once, in alphabetical order. Raises `ShapeError` for an equation
+    that does not fit the operands.
+    """
+    tensors = [x if isinstance(x, Tensor) else Tensor(x, requires_grad=False) for x in operands]
+    letters, output = _letters(equation, tensors)
+    letters, tensors = _plain(letters, output, tensors)
+    joined = f"{','.join(letters)}->{output}"
+
+    def share(i: int) -> Rule:
+        """The gradient of operand i, from the gradient g and the other operands."""
+        others = [j for j in range(len(tensors)) if j != i]
+        backward = f"{','.join([output, *(letters[j] for j in others)])}->{letters[i]}"
+        return lambda g, _: einsum(backward, g, *(tensors[j] for j in others))
+
+    def forward(*arrays: Array) -> Any:
+        return np.einsum(joined, *arrays, optimize=True)
+
+    rules = tuple(share(i) for i in range(len(tensors)))
+    return apply("einsum", forward, tuple(tensors), rules)
+
+
+def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:
+    """The letters of each operand and of the output, with letters in the place of "..."."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    parts = left.split(",")
+    if len(parts) != len(tensors):
+        raise ShapeError(f"{equation!r} is for {len(parts)} operands and has {len(tensors)}")
+    free = [letter for letter in ascii_letters if letter not in equation]
+    extra = [
+        tensor.ndim - len(part.replace("...", ""))
+        for part, tensor in zip(parts, tensors, strict=True)
+    ]
+    for part, tensor, more in zip(parts, tensors, extra, strict=True):
+        if more < 0 or (more > 0 and "..." not in part):
+            raise ShapeError(f"{part!r} in {equation!r} does not fit shape {tensor.shape}")
+    wide = max(extra)
+    dots = "".join(free[:wide])
+    letters = [
+        part.replace("...", dots[len(dots) - more :] if more else "")
+        for part, more in zip(parts, extra, strict=True)
+    ]
+    if not arrow:
+        everything = left.replace("...", "").replace(",", "")
+        right = "..." + "".join(sorted(c for c in set(everything) if everything.count(c) == 1))
+    return letters, right.replace("...", dots)
+
+
+def _plain(
+    letters: list[str], output: str, tensors: list[Tensor]
+) -> tuple[list[str], list[Tensor]]:
+    """An equal expression in which no letter is twice in an operand, or in that operand alone.
+
+    A diagonal "ii" becomes "ij" times the identity "ij"; a letter that is only summed over gets
+    ones to multiply with; lengths of 1 that NumPy would stretch are stretched.
+    """
+    lengths = dict.fromkeys("".join(letters), 1)
+    for part, tensor in zip(letters, tensors, strict=True):
+        lengths |= {letter: n for letter, n in zip(part, tensor.shape, strict=True) if n != 1}
+    letters = list(letters)
+    tensors = [
+        tensor.expand(*(lengths[letter] for letter in part))
+        for part, tensor in zip(letters, tensors, strict=True)
+    ]
+    free = [c for c in ascii_letters if c not in "".join([*letters, output])]
+    for i in range(len(letters)):
+        for place, letter in enumerate(letters[i]):
+            if letter in letters[i][:place]:
+                new = free.pop()
+                letters[i] = letters[i][:place] + new + letters[i][place + 1 :]
+                identity = np.eye(tensors[i].shape[place], dtype=tensors[i].dtype)
+                letters.append(letter + new)
+                tensors.append(Tensor.made(identity))
+    for i in range(len(letters)):
+        for place, letter in enumerate(letters[i]):
+            if letter not in output and not any(
+                letter in part for j, part in enumerate(letters) if j != i
+            ):
+                letters.append(letter)
+                tensors.append(tensors[i].new_ones(tensors[i].shape[place]))
+    return letters, tensors

@@ -1,0 +1,104 @@
+"""Is a gradient right? Compare it with what a small step really does.
+
+    df/dx_i ≈ (f(x + h e_i) - f(x - h e_i)) / 2h
+
+The central difference errs by h² (the third derivative) and by rounding of about 1e-16 / h; with
+h = 1e-6 both are far below the tolerance in float64. In float32 nothing can be seen this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from groundup.maths.autograd import GradientError, Tensor, grad
+from groundup.maths.forward import jvp
+from groundup.maths.ops import cat
+from groundup.maths.values import Array
+
+
+def gradcheck(
+    function: Callable[..., Tensor],
+    *inputs: Tensor,
+    step: float = 1e-6,
+    rtol: float = 1e-3,
+    atol: float = 1e-5,
+    forward: bool = True,
+) -> bool:
+    """Whether the gradients of `function` by all float64 inputs agree with central differences.
+
+    Checked is every entry of the Jacobian, by the reverse mode and, with `forward`, by dual
+    numbers. Returns True, or raises `GradientError` that names the worst entry.
+    """
+    for number, x in enumerate(inputs):
+        if x.dtype != np.float64:
+            raise GradientError(f"input {number} is {x.dtype}; a check needs float64")
+    for number, x in enumerate(inputs):
+        truth = numerical_jacobian(function, inputs, number, step)
+        found = {"gradient": _reverse(function, inputs, number)}
+        if forward:
+            found["tangent"] = _forward(function, inputs, number)
+        for kind, jacobian in found.items():
+            wrong = np.abs(jacobian - truth) - (atol + rtol * np.abs(truth))
+            if not (wrong <= 0).all():  # NaN is wrong as well
+                row, column = np.unravel_index(
+                    np.nan_to_num(wrong, nan=np.inf).argmax(), wrong.shape
+                )
+                raise GradientError(
+                    f"the {kind} of output {row} by element {column} of input {number} "
+                    f"(shape {x.shape}) is {jacobian[row, column]:.6g}, and a small step says "
+                    f"{truth[row, column]:.6g}"
+                )
+    return True
+
+
+def gradgradcheck(function: Callable[..., Tensor], *inputs: Tensor, **settings: Any) -> bool:
+    """`gradcheck` of the gradients themselves, for a random direction of the output."""
+    direction = np.random.default_rng(0).normal(size=function(*inputs).shape)
+
+    def gradients(*values: Tensor) -> Tensor:
+        found = grad((function(*values) * direction).sum(), values, create_graph=True)
+        return cat([gradient.reshape(-1) for gradient in found])
+
+    return gradcheck(gradients, *inputs, **settings)
+
+
+def numerical_jacobian(
+    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], number: int, step: float = 1e-6
+) -> Array:
+    """df/dx by central differences: one row per element of f, one column per element of x."""
+    columns = []
+    for i in range(inputs[number].numel()):
+        ends = []
+        for sign in (1, -1):
+            moved = inputs[number].data.copy()
+            moved.reshape(-1)[i] += sign * step
+            values = [Tensor(moved) if n == number else x for n, x in enumerate(inputs)]
+            ends.append(function(*values).data.reshape(-1))
+        columns.append((ends[0] - ends[1]) / (2 * step))
+    outputs = function(*inputs).numel()
+    return np.stack(columns, axis=1) if columns else np.zeros((outputs, 0))
+
+
+def _reverse(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], number: int) -> Array:
+    """The Jacobian by one backward sweep per element of the output."""
+    x = inputs[number]
+    output = function(*inputs)
+    rows = np.zeros((output.numel(), x.numel()))
+    if output.requires_grad:
+        for i, seed in enumerate(np.eye(output.numel())):
+            (gradient,) = grad(output, x, seed.reshape(output.shape), retain_graph=True)
+            rows[i] = gradient.data.reshape(-1)
+    return rows
+
+
+def _forward(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], number: int) -> Array:
+    """The Jacobian by one run with dual numbers per element of the input."""
+    columns = []
+    for direction in np.eye(inputs[number].numel()):
+        still = [np.zeros(x.shape) for x in inputs]
+        still[number] = direction.reshape(inputs[number].shape)
+        columns.append(jvp(function, inputs, still)[1].data.reshape(-1))
+    return np.stack(columns, axis=1) if columns else np.zeros((function(*inputs).numel(), 0))

@@ -1,0 +1,635 @@
+"""The operations of a tensor beyond arithmetic, each with its value and the rule of its gradient.
+
+Two kinds of rule cover nearly all. An elementwise function multiplies the gradient by its
+derivative: y = exp(x) gives g · y. A linear map y = A x sends the gradient back through its
+transpose, Aᵀ g, and the transpose of each map here is another one: of a sum the repetition, of a
+slice the padding with zeros, of a gather the scatter that adds, of a shift the shift back.
+
+Functions marked as methods are both: `exp(x)` is `x.exp()`. Dimensions count as in torch, from 0
+or from -1 at the end.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Sequence
+from math import pi, prod
+from math import sqrt as root
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+
+from groundup.maths.autograd import Forward, Rule, Tensor, apply
+from groundup.maths.erf import erf as erf_of
+from groundup.maths.values import Array, Operand, Shape, ShapeError, as_array
+
+Dims: TypeAlias = int | Sequence[int] | None
+"""One dimension, several, or all of them."""
+F = TypeVar("F", bound=Callable[..., Any])
+
+METHODS: list[str] = []
+
+
+def method(function: F) -> F:
+    """Make a function of a tensor its method too."""
+    setattr(Tensor, function.__name__, function)
+    METHODS.append(function.__name__)
+    return function
+
+
+# Elementwise functions: g times the derivative
+
+
+def _elementwise(name: str, x: Tensor, forward: Forward, rule: Rule) -> Tensor:
+    return apply(name, forward, (x,), (rule,))
+
+
+@method
+def exp(x: Tensor) -> Tensor:
+    """d exp(x) = exp(x) dx."""
+    return _elementwise("exp", x, np.exp, lambda g, y: g * y)
+
+
+@method
+def log(x: Tensor) -> Tensor:
+    """d log(x) = dx / x."""
+    return _elementwise("log", x, np.log, lambda g, _: g / x)
+
+
+@method
+def log1p(x: Tensor) -> Tensor:
+    """log(1 + x), exact near 0; d log(1 + x) = dx / (1 + x)."""
+    return _elementwise("log1p", x, np.log1p, lambda g, _: g / (1 + x))
+
+
+@method
+def expm1(x: Tensor) -> Tensor:
+    """exp(x) - 1, exact near 0; its derivative is exp(x)."""
+    return _elementwise("expm1", x, np.expm1, lambda g, y: g * (y + 1))
+
+
+@method
+def sqrt(x: Tensor) -> Tensor:
+    """d √x = dx / 2√x."""
+    return _elementwise("sqrt", x, np.sqrt, lambda g, y: g / (2 * y))
+
+
+@method
+def rsqrt(x: Tensor) -> Tensor:
+    """y = 1/√x, dy = -y³/2 dx."""
+    return _elementwise("rsqrt", x, lambda a: 1 / np.sqrt(a), lambda g, y: g * (y * y * y * -0.5))
+
+
+@method
+def square(x: Tensor) -> Tensor:
+    """d x² = 2x dx."""
+    return x**2
+
+
+@method
+def reciprocal(x: Tensor) -> Tensor:
+    """d 1/x = -dx / x²."""
+    return 1 / x
+
+
+@method
+def tanh(x: Tensor) -> Tensor:
+    """y = tanh(x), dy = (1 - y²) dx."""
+    return _elementwise("tanh", x, np.tanh, lambda g, y: g * (1 - y * y))
+
+
+@method
+def sigmoid(x: Tensor) -> Tensor:
+    """y = 1 / (1 + exp(-x)), dy = y (1 - y) dx."""
+    return _elementwise(
+        "sigmoid", x, lambda a: 1 / (1 + np.exp(-a)), lambda g, y: g * (y * (1 - y))
+    )
+
+
+@method
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0); the derivative at 0 is 0."""
+    return _elementwise("relu", x, lambda a: np.maximum(a, 0), lambda g, _: g * (x > 0))
+
+
+@method
+def erf(x: Tensor) -> Tensor:
+    """The error function, d erf(x) = 2/√π exp(-x²) dx."""
+    return _elementwise("erf", x, erf_of, lambda g, _: g * ((-x * x).exp() * (2 / root(pi))))
+
+
+@method
+def sin(x: Tensor) -> Tensor:
+    """d sin(x) = cos(x) dx."""
+    return _elementwise("sin", x, np.sin, lambda g, _: g * cos(x))
+
+
+@method
+def cos(x: Tensor) -> Tensor:
+    """d cos(x) = -sin(x) dx."""
+    return _elementwise("cos", x, np.cos, lambda g, _: -g * sin(x))
+
+
+@method
+def abs(x: Tensor) -> Tensor:
+    """d |x| = sign(x) dx, 0 at 0."""
+    return _elementwise("abs", x, np.abs, lambda g, _: g * np.sign(x.data))
+
+
+@method
+def clip(x: Tensor, min: builtins.float | None = None, max: builtins.float | None = None) -> Tensor:
+    """x held between two bounds; where a bound cuts, the derivative is 0."""
+
+    def inside(g: Tensor, _: Tensor) -> Tensor:
+        above = x >= min if min is not None else x == x
+        return g * (above if max is None else above & (x <= max))
+
+    return _elementwise("clip", x, lambda a: np.clip(a, min, max), inside)
+
+
+@method
+def clamp(
+    x: Tensor, min: builtins.float | None = None, max: builtins.float | None = None
+) -> Tensor:
+    """Another name of `clip`."""
+    return clip(x, min, max)
+
+
+def silu(x: Tensor) -> Tensor:
+    """x sigmoid(x) (Elfwing, Uchibe and Doya 2017; also called swish)."""
+    return x * sigmoid(x)
+
+
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """x Φ(x), with Φ the normal distribution's cumulative one (Hendrycks and Gimpel 2016).
+
+    `approximate="tanh"` is that paper's x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))).
+    """
+    if approximate == "tanh":
+        return 0.5 * x * (1 + tanh((x + 0.044715 * x**3) * root(2 / pi)))
+    return 0.5 * x * (1 + erf(x * root(0.5)))
+
+
+def maximum(a: Tensor, b: Operand) -> Tensor:
+    """The larger of two, element by element; equals share the gradient."""
+    other = a.like(b)
+    ahead = ((a > other) + 0.5 * (a == other)).to(a.dtype)
+    rules: tuple[Rule, Rule] = (lambda g, _: g * ahead, lambda g, _: g * (1 - ahead))
+    return apply("maximum", np.maximum, (a, other), rules)
+
+
+def minimum(a: Tensor, b: Operand) -> Tensor:
+    """The smaller of two, element by element; equals share the gradient."""
+    return -maximum(-a, -a.like(b))
+
+
+# Reductions
+
+
+def _axes(dim: Dims) -> int | tuple[int, ...] | None:
+    return dim if dim is None or isinstance(dim, int) else tuple(dim)
+
+
+def _kept(y: Tensor, x: Tensor, dim: Dims) -> Tensor:
+    """A reduced tensor in the shape that keeps the reduced dimensions, with length 1."""
+    dims = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
+    reduced = {d % x.ndim for d in dims}
+    return y.reshape(*(1 if d in reduced else n for d, n in enumerate(x.shape)))
+
+
+@method
+def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Every element gets the gradient of the sum it went into."""
+    return apply(
+        "sum",
+        lambda a: a.sum(axis=_axes(dim), keepdims=keepdim),
+        (x,),
+        (lambda g, _: _kept(g, x, dim).expand(*x.shape),),
+        linear=True,
+    )
+
+
+@method
+def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """sum(x) / n."""
+    total = sum(x, dim, keepdim)
+    return total / (x.numel() // total.numel() if total.numel() else 0)
+
+
+@method
+def var(
+    x: Tensor,
+    dim: Dims = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: int | None = None,
+) -> Tensor:
+    """Σ (x - mean)² / (n - correction); the correction is 1, and 0 unless `unbiased`."""
+    centre = mean(x, dim, keepdim=True)
+    n = x.numel() // centre.numel() if centre.numel() else 0
+    free = n - (int(unbiased) if correction is None else correction)
+    return sum((x - centre) ** 2, dim, keepdim) / builtins.max(free, 0)
+
+
+@method
+def std(
+    x: Tensor,
+    dim: Dims = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: int | None = None,
+) -> Tensor:
+    """The square root of `var`."""
+    return var(x, dim, unbiased, keepdim, correction=correction).sqrt()
+
+
+@method
+def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The largest value; where several are largest they share the gradient equally."""
+
+    def shared(g: Tensor, y: Tensor) -> Tensor:
+        largest = x.data == _kept(y, x, dim).data
+        share: Array = largest / largest.sum(axis=_axes(dim), keepdims=True)
+        return _kept(g, x, dim) * share.astype(x.dtype)
+
+    def forward(a: Array) -> Any:
+        return a.max(axis=_axes(dim), keepdims=keepdim)
+
+    return apply("amax", forward, (x,), (shared,), dim=_axes(dim))
+
+
+@method
+def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The smallest value; where several are smallest they share the gradient equally."""
+    return -amax(-x, dim, keepdim)
+
+
+class Extreme(NamedTuple):
+    """What `max` and `min` along a dimension give."""
+
+    values: Tensor
+    indices: Tensor
+
+
+@method
+def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The largest value of all, or along `dim` values and indices: the first of equals wins."""
+    return amax(x) if dim is None else _extreme(x, x.argmax(dim, keepdim=True), dim, keepdim)
+
+
+@method
+def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The smallest value of all, or along `dim` values and indices: the first of equals wins."""
+    return amin(x) if dim is None else _extreme(x, x.argmin(dim, keepdim=True), dim, keepdim)
+
+
+def _extreme(x: Tensor, indices: Tensor, dim: int, keepdim: bool) -> Extreme:
+    values = gather(x, dim, indices)
+    return Extreme(
+        *((values, indices) if keepdim else (squeeze(values, dim), squeeze(indices, dim)))
+    )
+
+
+def _peak(a: Array, axis: int | tuple[int, ...] | None) -> Array:
+    """What to subtract so that no exponential overflows."""
+    peak = np.max(a, axis=axis, keepdims=True, initial=-np.inf)
+    finite: Array = np.where(peak == -np.inf, a.dtype.type(0), peak)
+    return finite
+
+
+@method
+def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
+    """log Σ exp(x), without overflow; its derivative is the softmax."""
+
+    def forward(a: Array) -> Any:
+        peak = _peak(a, _axes(dim))
+        total = np.log(np.exp(a - peak).sum(axis=_axes(dim), keepdims=True)) + peak
+        return total if keepdim else total.squeeze(axis=_axes(dim))
+
+    def rule(g: Tensor, y: Tensor) -> Tensor:
+        return _kept(g, x, dim) * exp(x - _kept(y, x, dim))
+
+    return apply("logsumexp", forward, (x,), (rule,), dim=_axes(dim))
+
+
+@method
+def softmax(x: Tensor, dim: int) -> Tensor:
+    """y = exp(x) / Σ exp(x), dy = y (dx - Σ y dx)."""
+
+    def forward(a: Array) -> Array:
+        powers: Array = np.exp(a - _peak(a, dim))
+        powers /= powers.sum(axis=dim, keepdims=True)
+        return powers
+
+    def rule(g: Tensor, y: Tensor) -> Tensor:
+        return y * (g - sum(g * y, dim, keepdim=True))
+
+    return apply("softmax", forward, (x,), (rule,), dim=dim)
+
+
+@method
+def log_softmax(x: Tensor, dim: int) -> Tensor:
+    """y = x - log Σ exp(x), dy = dx - Σ exp(y) dx."""
+
+    def forward(a: Array) -> Array:
+        below: Array = a - _peak(a, dim)
+        below -= np.log(np.exp(below).sum(axis=dim, keepdims=True))
+        return below
+
+    def rule(g: Tensor, y: Tensor) -> Tensor:
+        return g - exp(y) * sum(g, dim, keepdim=True)
+
+    return apply("log_softmax", forward, (x,), (rule,), dim=dim)
+
+
+@method
+def cumsum(x: Tensor, dim: int) -> Tensor:
+    """Σ of the elements so far; the gradient sums from the other end."""
+    return _linear(
+        "cumsum",
+        x,
+        lambda a: np.cumsum(a, axis=dim),
+        lambda g: flip(cumsum(flip(g, dim), dim), dim),
+    )
+
+
+# Shapes: linear maps that only move numbers about
+
+
+def _linear(
+    name: str, x: Tensor, forward: Forward, transposed: Callable[[Tensor], Tensor]
+) -> Tensor:
+    return apply(name, forward, (x,), (lambda g, _: transposed(g),), linear=True)
+
+
+def _sizes(sizes: tuple[Any, ...]) -> Shape:
+    """(2, 3) from either f(2, 3) or f((2, 3))."""
+    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+
+
+@method
+def reshape(x: Tensor, *shape: Any) -> Tensor:
+    """The same numbers, row by row, in another shape; one length may be -1."""
+    return _linear("reshape", x, lambda a: a.reshape(_sizes(shape)), lambda g: g.reshape(x.shape))
+
+
+@method
+def view(x: Tensor, *shape: Any) -> Tensor:
+    """Another name of `reshape`."""
+    return reshape(x, *shape)
+
+
+@method
+def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Dimensions from `start_dim` to `end_dim` as one."""
+    if not x.ndim:
+        return reshape(x, 1)
+    first, last = start_dim % x.ndim, end_dim % x.ndim
+    return reshape(x, *x.shape[:first], prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
+
+
+@method
+def unsqueeze(x: Tensor, dim: int) -> Tensor:
+    """A new dimension of length 1 at `dim`."""
+    at = dim % (x.ndim + 1)
+    return reshape(x, *x.shape[:at], 1, *x.shape[at:])
+
+
+@method
+def squeeze(x: Tensor, dim: Dims = None) -> Tensor:
+    """Without the dimensions of length 1, or without `dim` if it has length 1."""
+    dims = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
+    gone = {d % x.ndim for d in dims if x.shape[d] == 1}
+    return reshape(x, *(n for d, n in enumerate(x.shape) if d not in gone))
+
+
+@method
+def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Two dimensions exchanged."""
+    return _linear(
+        "transpose", x, lambda a: a.swapaxes(dim0, dim1), lambda g: transpose(g, dim0, dim1)
+    )
+
+
+@method
+def permute(x: Tensor, *dims: Any) -> Tensor:
+    """The dimensions in another order."""
+    order = _sizes(dims)
+    back = [int(d) for d in np.argsort([d % builtins.max(x.ndim, 1) for d in order])]
+    return _linear("permute", x, lambda a: a.transpose(order), lambda g: permute(g, *back))
+
+
+@method
+def expand(x: Tensor, *sizes: Any) -> Tensor:
+    """Dimensions of length 1 repeated without a copy, and new ones in front; -1 keeps a length."""
+    wanted = _sizes(sizes)
+    own = (1,) * (len(wanted) - x.ndim) + x.shape
+    shape = tuple(n if size == -1 else size for n, size in zip(own, wanted, strict=True))
+    return _linear("expand", x, lambda a: np.broadcast_to(a, shape), lambda g: sum_to(g, x.shape))
+
+
+def sum_to(x: Tensor, shape: Shape) -> Tensor:
+    """Undo a broadcast: sum over the dimensions that `shape` lacks or has with length 1."""
+    if x.shape == shape:
+        return x
+    new = x.ndim - len(shape)
+    repeated = [d for d, n in enumerate(x.shape) if d < new or (n != 1 and shape[d - new] == 1)]
+    return reshape(sum(x, repeated) if repeated else x, *shape)
+
+
+@method
+def repeat(x: Tensor, *sizes: Any) -> Tensor:
+    """Copies laid side by side, `sizes` times along each dimension."""
+    times = _sizes(sizes)
+    shape = (1,) * (len(times) - x.ndim) + x.shape
+    pairs = [n for pair in zip(times, shape, strict=True) for n in pair]
+
+    def gathered(g: Tensor) -> Tensor:
+        return sum(g.reshape(*pairs), list(range(0, len(pairs), 2))).reshape(x.shape)
+
+    return _linear("repeat", x, lambda a: np.tile(a, times), gathered if pairs else lambda g: g)
+
+
+@method
+def roll(x: Tensor, shifts: int, dims: int) -> Tensor:
+    """Elements moved along a dimension; what leaves at the end enters at the start."""
+    return _linear(
+        "roll", x, lambda a: np.roll(a, shifts, axis=dims), lambda g: roll(g, -shifts, dims)
+    )
+
+
+@method
+def flip(x: Tensor, *dims: Any) -> Tensor:
+    """The order reversed along some dimensions."""
+    return _linear("flip", x, lambda a: np.flip(a, _sizes(dims)), lambda g: flip(g, *dims))
+
+
+@method
+def tril(x: Tensor, diagonal: int = 0) -> Tensor:
+    """The lower triangle of each matrix, the rest 0."""
+    return _linear("tril", x, lambda a: np.tril(a, diagonal), lambda g: tril(g, diagonal))
+
+
+@method
+def triu(x: Tensor, diagonal: int = 0) -> Tensor:
+    """The upper triangle of each matrix, the rest 0."""
+    return _linear("triu", x, lambda a: np.triu(a, diagonal), lambda g: triu(g, diagonal))
+
+
+@method
+def clone(x: Tensor) -> Tensor:
+    """A copy; gradients pass through."""
+    return _linear("clone", x, np.copy, lambda g: g)
+
+
+@method
+def to(x: Tensor, dtype: Any) -> Tensor:
+    """The same numbers as another NumPy dtype."""
+    if x.dtype == dtype:
+        return x
+    if np.dtype(dtype).kind != "f":
+        return Tensor.made(x.data.astype(dtype))
+    return _linear("to", x, lambda a: a.astype(dtype), lambda g: to(g, x.dtype))
+
+
+@method
+def double(x: Tensor) -> Tensor:
+    return to(x, np.float64)
+
+
+@method
+def float(x: Tensor) -> Tensor:
+    return to(x, np.float32)
+
+
+@method
+def long(x: Tensor) -> Tensor:
+    return to(x, np.int64)
+
+
+@method
+def new_ones(x: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
+    """A constant of ones, by default of this tensor's dtype."""
+    return Tensor.made(np.ones(_sizes(shape), x.dtype if dtype is None else dtype))
+
+
+@method
+def new_zeros(x: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
+    """A constant of zeros, by default of this tensor's dtype."""
+    return Tensor.made(np.zeros(_sizes(shape), x.dtype if dtype is None else dtype))
+
+
+@method
+def new_tensor(x: Tensor, data: Operand) -> Tensor:
+    """Numbers as a constant of this tensor's dtype."""
+    return Tensor.made(np.array(as_array(data), dtype=x.dtype))
+
+
+# Reading from places: the transpose adds up what came from the same place
+
+
+def array_index(index: Any) -> Any:
+    """An index as NumPy takes it, with arrays in the place of tensors and lists."""
+    if isinstance(index, tuple):
+        return tuple(array_index(part) for part in index)
+    if isinstance(index, Tensor):
+        return index.data
+    return (
+        np.asarray(index, dtype=np.int64 if not index else None)
+        if isinstance(index, list)
+        else index
+    )
+
+
+def select(x: Tensor, index: Any) -> Tensor:
+    """x[index], with all that NumPy's indices can say."""
+    at = array_index(index)
+    return _linear("index", x, lambda a: a[at], lambda g: scatter(g, at, x.shape))
+
+
+def scatter(x: Tensor, index: Any, shape: Shape) -> Tensor:
+    """Zeros of `shape` with x added at `index`: what `select` does, transposed."""
+    return _linear("scatter", x, lambda a: _added_at(a, index, shape), lambda g: select(g, index))
+
+
+def _added_at(values: Array, index: Any, shape: Shape) -> Array:
+    out = np.zeros(shape, values.dtype)
+    parts = index if isinstance(index, tuple) else (index,)
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if not any(array.dtype.kind in "iu" for array in arrays):
+        out[index] = values  # slices and masks name no place twice
+    elif len(parts) == 1 and len(shape) > 1 and values.size:
+        # Rows of a table, as in an embedding: sums over runs of equal rows are many times as fast.
+        rows = arrays[0].reshape(-1) % shape[0]
+        order = np.argsort(rows, kind="stable")
+        starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
+        runs = values.reshape(len(rows), *shape[1:])[order]
+        out[rows[order][starts]] = np.add.reduceat(runs, starts, axis=0)
+    else:
+        np.add.at(out, index, values)
+    return out
+
+
+@method
+def gather(x: Tensor, dim: int, index: Operand) -> Tensor:
+    """y[i, j, …] = x[i, index[i, j, …], …] with the index in the place of dimension `dim`."""
+    places = as_array(index)
+    grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in places.shape)])
+    grid[dim] = places
+    return select(x, tuple(grid))
+
+
+def where(condition: Operand, a: Operand, b: Operand) -> Tensor:
+    """a where the condition holds and b elsewhere; nothing of the other side's gradient leaks."""
+    chosen = as_array(condition)
+    one = a if isinstance(a, Tensor) else b.like(a) if isinstance(b, Tensor) else Tensor(a, False)
+    other = one.like(b)
+    rules: tuple[Rule, Rule] = (
+        lambda g, _: where(chosen, g, 0.0),
+        lambda g, _: where(chosen, 0.0, g),
+    )
+    return apply("where", lambda x, y: np.where(chosen, x, y), (one, other), rules, linear=True)
+
+
+@method
+def masked_fill(x: Tensor, mask: Operand, value: Operand) -> Tensor:
+    """`value` where the mask holds; no gradient comes from there."""
+    return where(mask, x.like(value), x)
+
+
+# Several tensors
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors joined along a dimension; each gets its stretch of the gradient."""
+    if not tensors:
+        raise ShapeError("cat needs at least one tensor; the list is empty")
+    ends = np.cumsum([tensor.shape[dim] if tensor.ndim else 1 for tensor in tensors]).tolist()
+
+    def stretch(start: int, end: int) -> Rule:
+        axis = dim % tensors[0].ndim
+        return lambda g, _: g[(slice(None),) * axis + (slice(start, end),)]
+
+    rules = tuple(stretch(start, end) for start, end in zip([0, *ends], ends, strict=False))
+    return apply(
+        "cat", lambda *arrays: np.concatenate(arrays, axis=dim), tuple(tensors), rules, linear=True
+    )
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors of one shape along a new dimension."""
+    return cat([unsqueeze(tensor, dim) for tensor in tensors], dim)
+
+
+@method
+def matmul(a: Tensor, b: Operand) -> Tensor:
+    """Another name of `@`."""
+    return a @ b
+
+
+@method
+def pow(x: Tensor, exponent: Operand) -> Tensor:
+    """Another name of `**`."""
+    return x**exponent

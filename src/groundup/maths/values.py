@@ -1,0 +1,179 @@
+"""The array inside a tensor: what it holds, how it reads and how it compares. No derivatives here.
+
+`maths.autograd.Tensor` adds the history that gradients need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+
+from groundup.errors import UserError
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Shape: TypeAlias = tuple[int, ...]
+Operand: TypeAlias = "Values | Array | np.generic | float | Sequence[Any]"
+"""What can stand beside a tensor in arithmetic and comparisons."""
+
+
+class ShapeError(UserError, ValueError):
+    """Shapes that an operation cannot take; the message names all of them."""
+
+
+class Values:
+    """A NumPy array under the names that torch has for what one asks of it."""
+
+    __slots__ = ("_array", "changes")
+    __array_ufunc__ = None  # array * tensor is for the tensor to answer
+
+    _array: Array
+    changes: list[int]
+    """How often it was changed in place, in a list that is shared with views of its memory."""
+
+    @classmethod
+    def made(cls, array: Any, changes: list[int] | None = None) -> Self:
+        """A constant around an array that is ours, without a copy."""
+        values = cls.__new__(cls)
+        values._array = np.asarray(array)
+        values.changes = [0] if changes is None else changes
+        return values
+
+    def like(self, other: Operand) -> Self:
+        """`other` as an operand beside this one: a plain number takes its floating dtype."""
+        if isinstance(other, type(self)):
+            return other
+        if isinstance(other, (int, float, np.generic)) and self.dtype.kind == "f":
+            return self.made(np.asarray(other, dtype=self.dtype))
+        # Beside whole numbers NumPy's own rules hold: 2 stays whole and 2.5 makes a float.
+        return self.made(other if isinstance(other, int) else as_array(other))
+
+    @property
+    def data(self) -> Array:
+        """The array itself, without history. Assigning to it counts as a change in place.
+
+        Writing into the array (`x.data[0] = 1`) is as free of checks as it is in torch;
+        `x[0] = 1` is checked.
+        """
+        return self._array
+
+    @data.setter
+    def data(self, value: Operand) -> None:
+        self._array = np.asarray(self.like(value)._array, dtype=self.dtype)
+        self.changes[0] += 1
+
+    @property
+    def shape(self) -> Shape:
+        shape: Shape = self._array.shape
+        return shape
+
+    @property
+    def ndim(self) -> int:
+        return self._array.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._array.dtype
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the length of one dimension."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        return self.ndim
+
+    def numel(self) -> int:
+        return int(self._array.size)
+
+    def item(self) -> Any:
+        """The one number of a tensor of one element, as Python's own."""
+        if self._array.size != 1:
+            raise ShapeError(
+                f"one number is asked for and this tensor has shape {self.shape}; "
+                "index it, or reduce it by sum() or mean()"
+            )
+        return self._array.item()
+
+    def numpy(self) -> Array:
+        return self._array
+
+    def tolist(self) -> Any:
+        return self._array.tolist()
+
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Self:
+        """Where the largest value stands: in the flattened tensor, or along `dim`."""
+        return self.made(np.argmax(self._array, axis=dim, keepdims=keepdim))
+
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Self:
+        """Where the smallest value stands: in the flattened tensor, or along `dim`."""
+        return self.made(np.argmin(self._array, axis=dim, keepdims=keepdim))
+
+    def all(self) -> Self:
+        return self.made(self._array.all())
+
+    def any(self) -> Self:
+        return self.made(self._array.any())
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a tensor without dimensions has no length")
+        return self.shape[0]
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        return self._array.__index__()
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self._array, dtype=dtype, copy=copy)
+
+    def __eq__(self, other: object) -> Self:  # type: ignore[override]  # one truth per element
+        if not isinstance(other, (Values, np.ndarray, np.generic, int, float, list, tuple)):
+            return NotImplemented
+        return self.made(self._array == self.like(other)._array)
+
+    def __ne__(self, other: object) -> Self:  # type: ignore[override]
+        if not isinstance(other, (Values, np.ndarray, np.generic, int, float, list, tuple)):
+            return NotImplemented
+        return self.made(self._array != self.like(other)._array)
+
+    def __lt__(self, other: Operand) -> Self:
+        return self.made(self._array < self.like(other)._array)
+
+    def __le__(self, other: Operand) -> Self:
+        return self.made(self._array <= self.like(other)._array)
+
+    def __gt__(self, other: Operand) -> Self:
+        return self.made(self._array > self.like(other)._array)
+
+    def __ge__(self, other: Operand) -> Self:
+        return self.made(self._array >= self.like(other)._array)
+
+    def __invert__(self) -> Self:
+        return self.made(~self._array)
+
+    def __and__(self, other: Operand) -> Self:
+        return self.made(self._array & self.like(other)._array)
+
+    def __or__(self, other: Operand) -> Self:
+        return self.made(self._array | self.like(other)._array)
+
+    __hash__ = object.__hash__
+
+
+def as_array(data: Any) -> Array:
+    """Arrays as they are; Python's numbers, and lists of them, as float64."""
+    if isinstance(data, Values):
+        return data._array
+    if isinstance(data, (np.ndarray, np.generic)):
+        return np.asarray(data)
+    array = np.asarray(data)
+    return array.astype(np.float64) if array.dtype.kind in "iu" else array
