@@ -171,7 +171,8 @@ class Tensor(Values):
 
         def by_base(g: Tensor, _: Tensor) -> Tensor:
             if isinstance(exponent, (int, float)):
-                return g * (exponent * a ** (exponent - 1)) if exponent else g * 0.0
+                power = a if exponent == 2 else a ** (exponent - 1)
+                return g * (exponent * power) if exponent else g * 0.0
             return g * ops.where(p == 0, 0.0, p * a ** (p - 1))
 
         def by_exponent(g: Tensor, y: Tensor) -> Tensor:

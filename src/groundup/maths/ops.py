@@ -101,9 +101,13 @@ def tanh(x: Tensor) -> Tensor:
 @method
 def sigmoid(x: Tensor) -> Tensor:
     """y = 1 / (1 + exp(-x)), dy = y (1 - y) dx."""
-    return _elementwise(
-        "sigmoid", x, lambda a: 1 / (1 + np.exp(-a)), lambda g, y: g * (y * (1 - y))
-    )
+
+    def forward(a: Array) -> Array:
+        out: Array = np.exp(-a)
+        out += 1
+        return np.divide(1, out, out=out)
+
+    return _elementwise("sigmoid", x, forward, lambda g, y: g * (y * (1 - y)))
 
 
 @method
