@@ -7,7 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from groundup.evals.choice import choice_accuracy, commonest_answer, ready_choices
+from groundup.evals.choice import (
+    choice_accuracy,
+    commonest_answer,
+    option_probabilities,
+    ready_choices,
+)
 from groundup.lm.model import CausalLM
 from groundup.text.packing import Marked
 from groundup.text.records import Choice
@@ -44,6 +49,45 @@ def test_the_likeliest_option_is_chosen(
     assert found.by_sum["pooled"].estimate == pytest.approx(np.mean(by_sum))
     assert found.by_mean["facts"].estimate == pytest.approx(np.mean(by_mean[2:]))
     assert by_mean != by_sum  # or this test could not tell them apart
+
+
+def test_calibration_is_that_of_the_normalised_likelihoods(
+    model: CausalLM, tokenizer: Tokenizer, alone: Alone
+) -> None:
+    """Probabilities of the options by hand: with so few questions, each is a bin of its own."""
+    choices = ready_choices(ROWS, tokenizer, 64)
+    likelihoods = iter(np.exp(sum(alone(model, item, 64))) for item in choices.items)
+    brier, gaps = [], []
+    for row in ROWS:
+        p = np.array([next(likelihoods) for _ in row.options])
+        p /= p.sum()
+        truth = np.arange(len(p)) == row.answer
+        brier.append(((p - truth) ** 2).sum())
+        gaps.append(float(p.argmax() == row.answer) - p.max())
+    found = choice_accuracy(model, choices, context=64)
+    assert list(found.calibration) == ["pooled", "facts", "sea"]
+    pooled, facts = found.calibration["pooled"], found.calibration["facts"]
+    assert pooled.brier.estimate == pytest.approx(np.mean(brier), abs=1e-4)
+    assert facts.brier.estimate == pytest.approx(np.mean(brier[2:]), abs=1e-4)
+    assert facts.brier.chance == 0.5
+    assert pooled.error == pytest.approx(np.mean(np.abs(gaps)), abs=1e-4)
+    assert sum(one.count for one in pooled.curve) == len(ROWS)
+    accuracy = sum(one.count * one.accuracy.estimate for one in pooled.curve) / len(ROWS)
+    assert accuracy == pytest.approx(found.by_sum["pooled"].estimate)
+    assert pooled.to_json()["brier"]["estimate"] == pooled.brier.estimate
+
+
+def test_options_that_a_question_lacks_have_no_probability() -> None:
+    found = option_probabilities([np.array([-1000.0, -1000.0]), np.log([0.1, 0.1, 0.2])])
+    np.testing.assert_allclose(found, [[0.5, 0.5, 0], [0.25, 0.25, 0.5]])
+
+
+def test_a_model_that_knows_nothing_claims_nothing(uniform: CausalLM, tokenizer: Tokenizer) -> None:
+    rows = [Choice(f"Ship {i}?", ("sea", "sea", "sea"), i % 3, "sea", str(i)) for i in range(9)]
+    found = choice_accuracy(uniform, ready_choices(rows, tokenizer, 64), context=64)
+    calibration = found.calibration["sea"]
+    assert calibration.error == pytest.approx(0, abs=1e-6)
+    assert calibration.brier.estimate == pytest.approx(calibration.brier.chance, abs=1e-6)
 
 
 def test_a_model_that_knows_nothing_is_right_by_chance(

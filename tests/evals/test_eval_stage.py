@@ -112,6 +112,11 @@ def test_every_model_has_every_number_with_its_interval(report: dict[str, Any]) 
         ):
             measured = model[key]["pooled"]
             assert measured["low"] <= measured["estimate"] <= measured["high"], key
+        calibration = model["choice_calibration"]["pooled"]
+        assert calibration["brier"]["chance"] == pytest.approx(1 - 1 / 5)
+        assert 0 <= calibration["error"] <= 1
+        assert 0 <= calibration["error_by_chance"] <= 1
+        assert sum(one["count"] for one in calibration["curve"]) == calibration["brier"]["items"]
         assert set(model["refusal_rate"]) == {"harmful", "benign"}
         assert model["stops_by_itself"]["items"] > 0
         assert model["costs"]["tokens"] > 0
@@ -142,6 +147,14 @@ def test_bits_are_those_of_the_model_on_its_heldout_text(
     found = bits_per_byte(model, heldout, tokenizer, context=64, bytes_per_source=10**9)
     in_report = report["models"]["pretrain"]["bits_per_byte"]["pooled"]["estimate"]
     assert in_report == pytest.approx(found.per_byte(), rel=1e-5)
+
+
+def test_the_page_says_how_honest_the_choices_are(page: str, report: dict[str, Any]) -> None:
+    for name, model in report["models"].items():
+        assert f"<th>{name}, calibration error ↓</th>" in page
+        assert f"<td>{model['choice_calibration']['siqa']['error']:.3f}<span" in page
+        assert f"<td>{model['choice_calibration']['siqa']['brier']['estimate']:.3f}<span" in page
+    assert 'alt="Calibration: accuracy over confidence' in page
 
 
 def test_harmful_text_is_counted_and_never_told(
@@ -197,6 +210,7 @@ def test_a_text_alone_gives_bits_per_byte(config: EvalConfig, tmp_path: Path) ->
     model = report["models"]["sft"]
     assert model["bits_per_byte"]["own"]["estimate"] > 0
     assert model["choice_accuracy"] == model["preference_accuracy"] == model["refusal_rate"] == {}
+    assert model["choice_calibration"] == {}
     assert report["data"] is None
     assert "Multiple choice</h2>" not in (folder / "report.html").read_text()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,10 +13,11 @@ from groundup.errors import UserError
 from groundup.maths.ngram import (
     AddK,
     KneserNey,
-    context_lengths,
     discounts,
+    maximum_likelihood,
     reference_kneser_ney,
 )
+from groundup.maths.trie import context_lengths
 
 streams = st.integers(2, 6).flatmap(
     lambda vocab: st.tuples(st.just(vocab), st.lists(st.integers(0, vocab - 1), max_size=80))
@@ -194,23 +197,111 @@ def test_add_k_by_hand():
     assert p[1:] == pytest.approx([2.5 / 4, 1.5 / 5, 0.5 / 5, 0.25])
 
 
-@given(streams, orders, st.lists(st.integers(0, 5), min_size=1, max_size=5))
-@settings(max_examples=50, deadline=None)
-def test_add_k_sums_to_one(train, order, context):
-    model = AddK.fit(np.array(train[1], int), order, 6, k=0.1)
-    total = sum(np.exp(model.logprobs(np.array([*context, w]))[-1]) for w in range(6))
-    assert total == pytest.approx(1)
+contexts = st.lists(st.integers(0, 5), max_size=6)
+
+
+@given(streams, contexts, orders, boundaries, st.sampled_from([0.1, 1.0]))
+@settings(max_examples=100, deadline=None)
+def test_add_k_sums_to_one_and_is_what_it_pays(train, context, order, boundary, k):
+    model = AddK.fit(np.array(train[1], int), order, 6, k=k, boundary=boundary)
+    distribution = model.distribution(context)
+    assert distribution.sum() == pytest.approx(1, abs=1e-12)
+    for w in range(6) if context else ():
+        paid = model.logprobs(np.array([*context, w]))[-1]
+        assert distribution[w] == pytest.approx(np.exp(paid), rel=1e-12)
+
+
+@given(streams, contexts, orders, boundaries)
+@settings(max_examples=100, deadline=None)
+def test_maximum_likelihood_sums_to_one_where_it_has_seen_something(
+    train, context, order, boundary
+):
+    model = maximum_likelihood(np.array(train[1], int), order, 6, boundary=boundary)
+    seen = [np.exp(model.logprobs(np.array([*context, w]))[-1]) for w in range(6)]
+    try:
+        distribution = model.distribution(context)
+    except UserError:
+        assert not context or sum(seen) == 0
+    else:
+        assert distribution.sum() == pytest.approx(1, abs=1e-12)
+        assert not context or distribution == pytest.approx(seen, rel=1e-12)
 
 
 def test_maximum_likelihood_is_relative_frequency():
     tokens = np.array([0, 1, 1, 2, 0, 1, 2])
-    model = AddK.fit(tokens, 3, 4, k=0.0)
+    model = maximum_likelihood(tokens, 3, 4)
     p = np.exp(model.logprobs(np.array([0, 1, 2, 0, 2, 1, 3])))
     assert p[1:] == pytest.approx([1, 1 / 2, 1, 0, 0, 0])
     # no other model of its order gives the counted text a higher likelihood
     best = model.logprobs(tokens)[1:].sum()
     assert best > AddK.fit(tokens, 3, 4, k=0.01).logprobs(tokens)[1:].sum()
     assert best > KneserNey.fit(tokens, 3, 4).logprobs(tokens)[1:].sum()
+
+
+def test_what_was_never_seen_makes_maximum_likelihood_infinitely_perplexed():
+    model = maximum_likelihood(np.array([0, 1, 1, 2, 0, 1, 2]), 2, 4)
+    assert model.perplexity(np.array([0, 1, 1, 2])) == pytest.approx((1 * 3 * 3 / 2) ** (1 / 3))
+    for unseen in ([0, 1, 3], [0, 2, 2], [3, 3, 3]):
+        assert model.perplexity(np.array(unseen)) == np.inf
+        assert model.bits_per_byte(np.array(unseen)) == np.inf
+
+
+def test_perplexity_of_dice():
+    """All faces equally likely: as many choices as faces, whatever is thrown."""
+    tokens = np.random.default_rng(0).integers(6, size=60_000)
+    for model in (
+        AddK.fit(tokens, 1, 6, boundary=None),
+        KneserNey.fit(tokens, 2, 6, boundary=None),
+        maximum_likelihood(tokens, 1, 6, boundary=None),
+    ):
+        assert model.perplexity(tokens[:1000]) == pytest.approx(6, rel=0.01)
+        assert model.bits_per_byte(tokens[:1000]) == pytest.approx(np.log2(6), rel=0.01)
+
+
+def test_bits_per_byte_counts_the_text_alone():
+    """The boundary writes nothing; tokens 1, 2, 3 write 1, 4 and 2 bytes."""
+    model = AddK.fit(np.array([0, 1, 2, 3, 0, 2, 2]), 2, 4)
+    text = np.array([0, 1, 3, 0, 2])
+    paid = -model.logprobs(text) / np.log(2)
+    sizes = np.array([0, 1, 4, 2])
+    assert model.bits_per_byte(text, sizes) == pytest.approx((paid[1] + paid[2] + paid[4]) / 7)
+    assert model.bits_per_byte(text) == pytest.approx((paid[1] + paid[2] + paid[4]) / 3)
+    with pytest.raises(UserError, match="no byte of text"):
+        model.bits_per_byte(np.array([2, 0]))
+    with pytest.raises(UserError, match="3 sizes for a vocabulary of 4"):
+        model.bits_per_byte(text, np.array([0, 1, 4]))
+    with pytest.raises(UserError, match="1 tokens leave nothing"):
+        model.perplexity(np.array([0]))
+
+
+def test_bits_do_not_depend_on_how_bytes_are_grouped():
+    """The same text in pairs of bytes: half the tokens, another perplexity, near the same bits."""
+    rng = np.random.default_rng(0)
+    text = rng.choice(4, size=80_000, p=[0.5, 0.3, 0.15, 0.05])
+    pairs = text[::2] * 4 + text[1::2]
+    single = AddK.fit(text, 1, 4, boundary=None)
+    double = AddK.fit(pairs, 1, 16, boundary=None)
+    bits = single.bits_per_byte(text)
+    assert double.bits_per_byte(pairs, np.full(16, 2)) == pytest.approx(bits, rel=1e-3)
+    assert double.perplexity(pairs) == pytest.approx(single.perplexity(text) ** 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("k", [0.0, 0.001])
+def test_samples_of_counted_text(k):
+    model = AddK.fit(np.array([0, 1, 2, 3] * 500), 3, 4, k=k)
+    assert model.sample(10, seed=1) == [1, 2, 3, 0]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("vocab", "length"), [(256, 20_000_000), (8192, 5_000_000)])
+def test_twenty_megabytes_are_counted_and_scored_in_two_minutes(vocab, length):
+    """As bytes, and as tokens of 4 bytes; Zipf's law, so that n-grams repeat as in text."""
+    chances = 1 / np.arange(1, vocab + 1)
+    rng = np.random.default_rng(0)
+    tokens = rng.choice(vocab, size=length, p=chances / chances.sum()).astype(np.uint16)
+    begun = time.monotonic()
+    KneserNey.fit(tokens, 5, vocab).logprobs(tokens)
+    assert time.monotonic() - begun < 120
 
 
 def test_what_is_refused():
@@ -222,3 +313,5 @@ def test_what_is_refused():
         KneserNey.fit(np.array([0, 1]), 2, 4).logprobs(np.array([-1]))
     with pytest.raises(UserError, match="k=-1"):
         AddK.fit(np.array([0, 1]), 2, 4, k=-1.0)
+    with pytest.raises(UserError, match=r"nothing was seen to follow \[3\]"):
+        maximum_likelihood(np.array([0, 1]), 2, 4).distribution([3])

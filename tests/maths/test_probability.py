@@ -1,196 +1,281 @@
-"""Intervals against closed forms, exact binomial sums and coverage in simulated experiments."""
+"""Distributions against closed forms, torch.distributions, numerical integrals and their draws."""
 
 from __future__ import annotations
 
-from math import comb, sqrt
-from statistics import NormalDist
+from math import e, inf, log, nan, pi, sqrt
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from groundup.errors import UserError
+from groundup.maths import probability
 from groundup.maths.probability import (
-    Interval,
-    bootstrap_difference,
-    bootstrap_interval,
-    bootstrap_ratio,
-    wilson_interval,
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    counts,
+    log_softmax,
+    sigmoid,
 )
 
-Z = NormalDist().inv_cdf(0.975)
+weights = st.lists(st.floats(0, 1), min_size=1, max_size=8).filter(lambda w: sum(w) > 0.01)
+logits = st.lists(st.floats(-30, 30), min_size=1, max_size=8).map(np.array)
+gaussians = st.builds(Gaussian, st.floats(-5, 5), st.floats(0.1, 5))
+chances = st.floats(1e-6, 1 - 1e-6)
 
 
-def covers(interval: Interval, truth: float) -> bool:
-    return interval.low <= truth <= interval.high
+def categorical(w: list[float]) -> Categorical:
+    return Categorical.from_probs(np.array(w) / sum(w))
 
 
-@pytest.mark.parametrize(("successes", "n"), [(1, 10), (5, 10), (9, 10), (300, 1000), (7, 8)])
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
-def test_wilson_ends_solve_the_defining_equation(successes, n, confidence):
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    interval = wilson_interval(successes, n, confidence)
-    assert interval.low < interval.estimate == successes / n < interval.high
-    for p in (interval.low, interval.high):
-        assert abs(successes / n - p) == pytest.approx(z * sqrt(p * (1 - p) / n), rel=1e-9)
+# The categorical distribution.
 
 
-def test_wilson_at_the_edges():
-    none, every = wilson_interval(0, 20), wilson_interval(20, 20)
-    assert (none.estimate, none.low) == (0, 0)
-    assert none.high == pytest.approx(Z**2 / (20 + Z**2))
-    assert (every.low, every.high) == pytest.approx((1 - none.high, 1))
-    assert every.high <= 1
+@given(logits, st.floats(0.01, 100))
+@settings(deadline=None)
+def test_log_softmax_is_torchs(z, temperature):
+    wanted = torch.log_softmax(torch.tensor(z) / temperature, -1).numpy()
+    np.testing.assert_allclose(log_softmax(z, temperature), wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_wilson_coverage_summed_exactly():
-    """Over the true rate p, Wilson's coverage swings around 95 % (Brown, Cai, DasGupta 2001)."""
-    n = 50
-    intervals = [wilson_interval(s, n) for s in range(n + 1)]
-    coverage = [
-        sum(
-            comb(n, s) * p**s * (1 - p) ** (n - s)
-            for s, interval in enumerate(intervals)
-            if covers(interval, p)
-        )
-        for p in np.linspace(0.1, 0.9, 81)
-    ]
-    assert np.mean(coverage) == pytest.approx(0.95, abs=0.01)
-    assert min(coverage) > 0.91
+def test_log_softmax_of_rows_and_of_huge_logits():
+    z = np.array([[0.0, 1e4, -1e4], [-inf, 2.0, 2.0]])
+    wanted = [[-1e4, 0, -2e4], [-inf, -log(2), -log(2)]]
+    np.testing.assert_allclose(log_softmax(z), wanted)
 
 
-def test_bootstrap_of_a_mean_equals_the_normal_interval_for_many_values():
-    values = np.random.default_rng(0).exponential(size=4000)
-    interval = bootstrap_interval(values, samples=4000)
-    error = values.std() / sqrt(len(values))
-    assert interval.estimate == pytest.approx(values.mean())
-    assert interval.low == pytest.approx(values.mean() - Z * error, abs=0.15 * error)
-    assert interval.high == pytest.approx(values.mean() + Z * error, abs=0.15 * error)
-    half = bootstrap_interval(values, samples=4000, confidence=0.5)
-    width = 2 * NormalDist().inv_cdf(0.75) * error
-    assert half.high - half.low == pytest.approx(width, rel=0.1)
+def test_sigmoid_is_torchs_and_keeps_tiny_values():
+    z = np.array([-700.0, -50.0, -1.0, 0.0, 2.0, 1000.0])
+    np.testing.assert_allclose(sigmoid(z), torch.tensor(z).sigmoid().numpy(), rtol=1e-12)
 
 
-def test_bootstrap_coverage():
-    rng = np.random.default_rng(1)
-    hits = [
-        covers(bootstrap_interval(rng.normal(3, 1, size=80), samples=400), 3) for _ in range(600)
-    ]
-    assert 0.91 < np.mean(hits) < 0.975
+def test_temperature_goes_to_its_limits():
+    z = np.array([3.0, 1.0, 3.0, -inf])
+    assert np.exp(log_softmax(z, 0.0)) == pytest.approx([0.5, 0, 0.5, 0])
+    assert np.exp(log_softmax(z, inf)) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+    for temperature, limit in ((1e-3, 0.0), (1e5, inf), (1e-320, 0.0)):
+        near, at = log_softmax(z, temperature), log_softmax(z, limit)
+        assert np.exp(near) == pytest.approx(np.exp(at), abs=1e-4)
 
 
-def test_only_clusters_cover_when_answers_share_a_prompt():
-    """20 answers on each of 30 prompts; nearly all variance lies between the prompts."""
-    rng = np.random.default_rng(2)
-    clusters = np.repeat(np.arange(30), 20)
-    clustered, naive = [], []
-    for _ in range(300):
-        values = rng.normal(size=30)[clusters] + 0.3 * rng.normal(size=600)
-        clustered.append(covers(bootstrap_interval(values, clusters=clusters, samples=300), 0))
-        naive.append(covers(bootstrap_interval(values, samples=300), 0))
-    assert 0.88 < np.mean(clustered) < 0.98
-    assert np.mean(naive) < 0.5
+@given(logits, st.floats(0.1, 5), st.floats(1.01, 3))
+@settings(deadline=None)
+def test_entropy_rises_with_temperature(z, temperature, factor):
+    cold = Categorical.from_logits(z, temperature).entropy()
+    warm = Categorical.from_logits(z, temperature * factor).entropy()
+    assert warm >= cold - 1e-12
+    assert warm <= log(len(z)) + 1e-12
 
 
-@pytest.mark.parametrize("statistic", [None, np.mean, np.median])
-def test_copies_in_one_cluster_add_no_certainty(statistic):
-    values = np.random.default_rng(3).normal(size=40)
-    names = [f"prompt {i}" for i in range(40)]
-    once = bootstrap_interval(values, statistic, samples=200)
-    copied = bootstrap_interval(np.tile(values, 5), statistic, clusters=names * 5, samples=200)
-    for one, other in zip(vars(once).values(), vars(copied).values(), strict=True):
-        assert one == pytest.approx(other)
+@given(logits, logits)
+@settings(deadline=None)
+def test_measures_of_categoricals_are_torchs(one, other):
+    size = min(len(one), len(other))
+    p, q = (Categorical.from_logits(z[:size]) for z in (one, other))
+    tp, tq = (torch.distributions.Categorical(logits=torch.tensor(z[:size])) for z in (one, other))
+    assert p.entropy() == pytest.approx(float(tp.entropy()), abs=1e-12)
+    kl = float(torch.distributions.kl_divergence(tp, tq))
+    assert p.kl(q) == pytest.approx(kl, rel=1e-10, abs=1e-12)
+    x = np.arange(size)
+    np.testing.assert_allclose(p.log_prob(x), tp.log_prob(torch.tensor(x)).numpy(), atol=1e-12)
 
 
-def test_another_statistic_agrees_with_the_fast_mean():
-    values = np.random.default_rng(4).normal(size=50)
-    fast, slow = bootstrap_interval(values), bootstrap_interval(values, lambda v: float(v.mean()))
-    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high))
+@given(weights, weights)
+@settings(deadline=None)
+def test_cross_entropy_is_entropy_and_divergence(one, other):
+    size = min(len(one), len(other))
+    if not (sum(one[:size]) > 0 and sum(other[:size]) > 0):
+        return
+    p, q = categorical(one[:size]), categorical(other[:size])
+    assert p.cross_entropy(q) == pytest.approx(p.entropy() + p.kl(q))
+    assert p.kl(q) >= -1e-12
+    assert p.kl(p) == 0
 
 
-def test_median_of_skewed_values():
-    values = np.random.default_rng(5).exponential(size=2000)
-    interval = bootstrap_interval(values, np.median, samples=1000)
-    error = 1 / (2 * 0.5 * sqrt(2000))  # 1 / (2 f(median) sqrt n), and the density there is 1/2
-    assert interval.high - interval.low == pytest.approx(2 * Z * error, rel=0.2)
-    assert covers(interval, np.log(2))
-
-
-def test_ratio_of_sums_matches_the_delta_method():
-    rng = np.random.default_rng(6)
-    size = rng.integers(100, 3000, size=3000).astype(float)
-    nats = size * rng.normal(1.5, 0.4, size=3000)
-    interval = bootstrap_ratio(nats, size)
-    ratio = nats.sum() / size.sum()
-    error = sqrt(((nats - ratio * size) ** 2).sum()) / size.sum()
-    assert interval.estimate == pytest.approx(ratio)
-    assert interval.high - interval.low == pytest.approx(2 * Z * error, rel=0.1)
-
-
-def test_weights_are_repetitions():
-    values = np.array([1.0, 2.0, 5.0])
-    weighted = bootstrap_interval(values, weights=np.array([1, 3, 2]), samples=100)
-    repeated = bootstrap_interval(
-        np.repeat(values, [1, 3, 2]), clusters=np.repeat([7, 8, 9], [1, 3, 2]), samples=100
+def test_divergence_is_infinite_only_where_something_possible_is_ruled_out():
+    half, certain = (
+        Categorical.from_probs(np.array([0.5, 0.5])),
+        Categorical.from_probs(np.array([1.0, 0.0])),
     )
-    assert (weighted.estimate, weighted.low, weighted.high) == pytest.approx(
-        (repeated.estimate, repeated.low, repeated.high)
+    assert half.kl(certain) == inf
+    assert half.cross_entropy(certain) == inf
+    assert certain.kl(half) == pytest.approx(log(2))
+    assert certain.entropy() == 0
+
+
+def test_tiny_probabilities_keep_their_logarithm():
+    p = Categorical.from_logits(np.array([0.0, -2000.0]))
+    assert p.probs[1] == 0
+    assert p.log_prob(np.array([1]))[0] == -2000
+
+
+@pytest.mark.parametrize("sampler", [Categorical.sample, Categorical.sample_gumbel])
+def test_both_samplers_draw_the_distribution(sampler):
+    """Pearson's chi-square: below its 99.9 % point, 22.46 at 6 degrees of freedom."""
+    probs = np.array([0.3, 0.0, 0.05, 0.2, 0.01, 0.4, 0.03, 0.01, 0.0])
+    n = 40_000
+    drawn = counts(sampler(Categorical.from_probs(probs), n, np.random.default_rng(0)), 9)
+    possible = probs > 0
+    assert drawn[~possible].sum() == 0
+    wanted = n * probs[possible]
+    assert ((drawn[possible] - wanted) ** 2 / wanted).sum() < 22.46
+
+
+def test_the_inverse_cdf_meets_the_ends_of_the_stick():
+    class Ends(np.random.Generator):
+        def random(self, n: int) -> np.ndarray:
+            return np.array([0.0, 0.25, np.nextafter(0.25, 0), np.nextafter(1, 0)])
+
+    p = Categorical.from_probs(np.array([0.0, 0.25, 0.75, 0.0]))
+    assert p.sample(4, Ends(np.random.PCG64(0))).tolist() == [1, 2, 1, 2]
+
+
+# Maximum likelihood: closed form, by gradient, and nothing better nearby.
+
+
+@given(st.lists(st.integers(0, 3), max_size=60))
+@settings(deadline=None, max_examples=40)
+def test_categorical_fits_agree(extra):
+    outcomes = np.array([0, 1, 2, 3, *extra])
+    exact, climbed = Categorical.fit(outcomes, 4), Categorical.fit_by_gradient(outcomes, 4)
+    np.testing.assert_allclose(climbed.probs, exact.probs, atol=1e-10)
+    best = exact.log_prob(outcomes).sum()
+    for other in np.random.default_rng(0).dirichlet(np.ones(4), size=20):
+        assert Categorical.from_probs(other).log_prob(outcomes).sum() <= best + 1e-9
+
+
+@given(st.lists(st.booleans(), max_size=60))
+@settings(deadline=None, max_examples=40)
+def test_bernoulli_fits_agree(extra):
+    outcomes = np.array([False, True, *extra])
+    exact, climbed = Bernoulli.fit(outcomes), Bernoulli.fit_by_gradient(outcomes)
+    assert exact.p == pytest.approx(outcomes.mean())
+    assert climbed.p == pytest.approx(exact.p, abs=1e-10)
+
+
+@given(
+    st.lists(st.floats(-3, 3), min_size=2, max_size=50),
+    st.floats(-1e6, 1e6),
+    st.sampled_from([1e-4, 1.0, 1e5]),
+)
+@settings(deadline=None, max_examples=60)
+def test_gaussian_fits_agree_in_every_unit(shape, place, unit):
+    values = place + unit * np.array([*shape, -4.0, 4.0])
+    exact, climbed = Gaussian.fit(values), Gaussian.fit_by_gradient(values)
+    assert climbed.mean == pytest.approx(exact.mean, abs=1e-9 * exact.std, rel=1e-12)
+    assert climbed.std == pytest.approx(exact.std, rel=1e-9)
+    best = exact.log_prob(values).sum()
+    for shift, scale in ((0.01, 1), (-0.01, 1), (0, 1.01), (0, 0.99)):
+        near = Gaussian(exact.mean + shift * exact.std, exact.std * scale)
+        assert near.log_prob(values).sum() < best
+
+
+def test_a_fit_of_single_precision_is_computed_in_double():
+    values = (1000 + np.random.default_rng(0).normal(size=5000)).astype(np.float32)
+    wanted = values.astype(float)
+    assert Gaussian.fit(values) == Gaussian(wanted.mean(), wanted.std())
+
+
+# Bernoulli and Gaussian.
+
+
+@given(chances, chances)
+@settings(deadline=None)
+def test_measures_of_bernoullis_are_torchs(one, other):
+    p, q = Bernoulli(one), Bernoulli(other)
+    tp, tq = (torch.distributions.Bernoulli(torch.tensor(x, dtype=float)) for x in (one, other))
+    assert p.entropy() == pytest.approx(float(tp.entropy()), rel=1e-9)
+    assert p.kl(q) == pytest.approx(
+        float(torch.distributions.kl_divergence(tp, tq)), rel=1e-7, abs=1e-9
+    )
+    assert p.cross_entropy(q) == pytest.approx(p.entropy() + p.kl(q))
+    x = np.array([True, False])
+    assert p.log_prob(x) == pytest.approx(
+        tp.log_prob(torch.tensor([1.0, 0.0], dtype=float)).numpy()
     )
 
 
-def test_groups_without_weight_change_nothing_but_the_draws():
-    interval = bootstrap_ratio(np.array([1.0, 0, 0]), np.array([2.0, 0, 0]))
-    assert interval == Interval(0.5, 0.5, 0.5)
+def test_certain_bernoullis():
+    assert Bernoulli(1.0).entropy() == Bernoulli(0.0).entropy() == 0
+    assert Bernoulli(0.0).log_prob(np.array([0, 1])).tolist() == [0, -inf]
+    assert Bernoulli(0.5).kl(Bernoulli(0.0)) == inf
 
 
-def test_pairs_show_a_difference_that_single_intervals_hide():
-    rng = np.random.default_rng(7)
-    hardness = rng.normal(size=200)
-    first, second = (hardness + shift + 0.1 * rng.normal(size=200) for shift in (0.05, 0.0))
-    assert covers(bootstrap_interval(first), second.mean())
-    assert bootstrap_difference(first, second).low > 0
-    constant = bootstrap_difference(hardness + 2, hardness)
-    assert (constant.low, constant.high) == pytest.approx((2, 2))
+@given(gaussians, gaussians)
+@settings(deadline=None)
+def test_measures_of_gaussians_are_torchs(p, q):
+    tp, tq = (torch.distributions.Normal(torch.tensor(g.mean, dtype=float), g.std) for g in (p, q))
+    assert p.entropy() == pytest.approx(float(tp.entropy()))
+    kl = float(torch.distributions.kl_divergence(tp, tq))
+    assert p.kl(q) == pytest.approx(kl, rel=1e-9, abs=1e-9)
+    x = np.linspace(-8, 8, 9)
+    np.testing.assert_allclose(p.log_prob(x), tp.log_prob(torch.tensor(x)).numpy(), rtol=1e-9)
 
 
-def test_right_and_wrong_answers_are_values_too():
-    right = np.random.default_rng(10).random(400) < 0.7
-    measured, closed_form = bootstrap_interval(right), wilson_interval(int(right.sum()), 400)
-    assert measured.estimate == closed_form.estimate
-    assert measured.low == pytest.approx(closed_form.low, abs=0.01)
-    assert measured.high == pytest.approx(closed_form.high, abs=0.01)
+def test_gaussian_measures_are_their_integrals():
+    p, q = Gaussian(1.0, 0.7), Gaussian(-0.5, 1.3)
+    x, step = np.linspace(-20, 20, 100_001, retstep=True)
+    density = np.exp(p.log_prob(x)) * step
+    assert density.sum() == pytest.approx(1)
+    assert -(density @ p.log_prob(x)) == pytest.approx(p.entropy())
+    assert -(density @ q.log_prob(x)) == pytest.approx(p.cross_entropy(q))
+    assert Gaussian(3.0, 1 / sqrt(2 * pi * e)).entropy() == pytest.approx(0)
 
 
-def test_the_seed_decides():
-    values = np.random.default_rng(8).normal(size=30)
-    assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
-    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+def test_samples_have_the_moments():
+    rng = np.random.default_rng(0)
+    n = 100_000
+    x = Gaussian(2.0, 3.0).sample(n, rng)
+    assert x.mean() == pytest.approx(2, abs=4 * 3 / sqrt(n))
+    assert x.std() == pytest.approx(3, abs=4 * 3 / sqrt(2 * n))
+    y = Bernoulli(0.3).sample(n, rng)
+    assert y.mean() == pytest.approx(0.3, abs=4 * sqrt(0.21 / n))
 
 
-def test_large_data_is_drawn_in_parts():
-    values = np.random.default_rng(9).normal(size=1_500_000)
-    interval = bootstrap_interval(values, samples=20)
-    assert interval.low < interval.estimate < interval.high
-    assert interval.high - interval.low < 6 / sqrt(len(values))
+# What is refused.
 
 
-def test_what_is_refused():
-    values = np.ones(3)
-    with pytest.raises(UserError, match="0 successes in 0 trials"):
-        wilson_interval(0, 0)
-    with pytest.raises(UserError, match="6 successes in 5 trials"):
-        wilson_interval(6, 5)
-    with pytest.raises(UserError, match="confidence=95"):
-        wilson_interval(1, 5, confidence=95.0)
-    with pytest.raises(UserError, match="no values"):
-        bootstrap_interval(np.array([]))
-    with pytest.raises(UserError, match="3 values with 2 cluster names"):
-        bootstrap_interval(values, clusters=["a", "b"])
-    # Where the shapes in signatures are checked, they refuse first, with a TypeError.
-    with pytest.raises((UserError, TypeError)):
-        bootstrap_interval(values, weights=np.ones(1))
-    with pytest.raises((UserError, TypeError)):
-        bootstrap_difference(values, np.ones(1))
-    with pytest.raises(UserError, match="denominators sum to 0"):
-        bootstrap_ratio(values, np.zeros(3))
-    with pytest.raises(UserError, match="mean only"):
-        bootstrap_interval(values, np.median, weights=values)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: Categorical(np.array([0.2, 0.8])), "use Categorical.from_probs"),
+        (lambda: Categorical.from_probs(np.array([0.2, 0.9])), "sum to 1.1"),
+        (lambda: Categorical.from_probs(np.array([-0.5, 1.5])), "none below 0"),
+        (lambda: Categorical.from_logits(np.array([-inf, -inf])), "no finite largest"),
+        (lambda: Categorical.from_logits(np.array([nan, 0.0])), "no finite largest"),
+        (lambda: Categorical.from_logits(np.array([])), "no finite largest"),
+        (lambda: log_softmax(np.zeros(2), -1.0), "temperature=-1.0"),
+        (lambda: categorical([1, 1]).log_prob(np.array([-1])), r"outcome -1 is outside 0 \.\.\. 1"),
+        (lambda: categorical([1, 1]).kl(categorical([1, 1, 1])), "over 2 and 3 outcomes"),
+        (lambda: Categorical.fit(np.array([], int), 3), "no data"),
+        (lambda: Categorical.fit(np.array([3]), 3), "outcome 3"),
+        (lambda: Categorical.fit_by_gradient(np.array([0, 2]), 3), "outcome 1 was never seen"),
+        (lambda: Bernoulli(1.5), "p=1.5"),
+        (lambda: Bernoulli.fit(np.array([0, 2])), "outcome 2"),
+        (lambda: Bernoulli.fit_by_gradient(np.array([1, 1])), "all outcomes are 1"),
+        (lambda: Gaussian(0.0, 0.0), "std=0.0"),
+        (lambda: Gaussian(nan, 1.0), "mean=nan"),
+        (lambda: Gaussian.fit(np.array([3.0, 3.0])), "at least two different"),
+        (lambda: Gaussian.fit_by_gradient(np.array([3.0])), "at least two different"),
+    ],
+)
+def test_what_is_refused(wrong, message):
+    with pytest.raises(UserError, match=message):
+        wrong()
+
+
+def test_rare_outcomes_are_too_far_for_a_climb(monkeypatch):
+    monkeypatch.setattr(probability, "_MOST_STEPS", 1000)
+    outcomes = np.zeros(10**6, int)
+    outcomes[0] = 1
+    with pytest.raises(UserError, match="has not arrived"):
+        Bernoulli.fit_by_gradient(outcomes)
+    assert Bernoulli.fit(outcomes).p == 1e-6
+
+
+def test_floats_are_no_outcomes(unchecked_types):
+    with pytest.raises(UserError, match="type float64"):
+        Bernoulli.fit(np.array([0.5, 1.0]))

@@ -6,22 +6,44 @@ Each option is scored as the assistant's answer in chat format, its words alone 
 token that would end the turn. The mean over tokens keeps a long option from losing by its length;
 the accuracy by the plain sum is reported beside it. Guessing reaches the mean of 1 / options.
 Source of the method: Brown et al. 2020, Language Models are Few-Shot Learners, section 2.4.
+
+Only the plain sum is a probability, and so the one whose honesty can be measured:
+
+    p(option) = exp(sum of its log p) / the same, summed over all options of the question
+
+Of all choices made with p = 0.7, seven in ten should be right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from groundup.evals.answers import marked_answer, without_controls
-from groundup.evals.measured import BySource, by_source, ratio
+from groundup.evals.measured import POOLED, BySource, Measured, by_source, ratio
 from groundup.evals.score import score
 from groundup.lm.model import CausalLM
+from groundup.maths.calibration import (
+    Binning,
+    ReliabilityBin,
+    brier_scores,
+    calibration_error_by_chance,
+    expected_calibration_error,
+    reliability_curve,
+    top_label,
+)
+from groundup.maths.probability import log_softmax
 from groundup.text.packing import Marked
 from groundup.text.records import Choice, Message
 from groundup.text.tokenizer import Tokenizer
+
+# Confidences crowd together where a model is small: bins of equal mass put them apart.
+_BINS = 10
+_BINNING: Binning = "equal mass"
 
 
 @dataclass(frozen=True)
@@ -45,11 +67,47 @@ def ready_choices(rows: Sequence[Choice], tokenizer: Tokenizer, context: int) ->
 
 
 @dataclass(frozen=True)
+class ChoiceCalibration:
+    """How far a model's probabilities of the options can be believed.
+
+    `error` is the expected calibration error of the choices by sum, `error_by_chance` what a
+    perfectly calibrated model would show on as many questions, and `brier` the Brier score.
+    """
+
+    error: float
+    error_by_chance: float
+    brier: Measured
+    curve: list[ReliabilityBin]
+
+    def to_json(self) -> dict[str, Any]:
+        """All its numbers."""
+        return {
+            "error": self.error,
+            "error_by_chance": self.error_by_chance,
+            "brier": self.brier.to_json(),
+            "curve": [
+                {
+                    "confidence": one.confidence,
+                    "accuracy": one.accuracy.estimate,
+                    "low": one.accuracy.low,
+                    "high": one.accuracy.high,
+                    "count": one.count,
+                }
+                for one in self.curve
+            ],
+        }
+
+
+@dataclass(frozen=True)
 class ChoiceAccuracy:
-    """Which share of the questions was answered right, by mean and by sum over tokens."""
+    """Which share of the questions was answered right, by mean and by sum over tokens.
+
+    `calibration` says, source by source, whether the model knows which of its choices those are.
+    """
 
     by_mean: BySource
     by_sum: BySource
+    calibration: dict[str, ChoiceCalibration]
 
 
 def choice_accuracy(
@@ -61,7 +119,22 @@ def choice_accuracy(
     sums = np.split(np.array([values.sum() for values in scores]), ends[:-1])
     lengths = np.split(np.array([len(values) for values in scores]), ends[:-1])
     means = [total / np.maximum(1, length) for total, length in zip(sums, lengths, strict=True)]
-    return ChoiceAccuracy(_accuracy(means, choices.rows), _accuracy(sums, choices.rows))
+    return ChoiceAccuracy(
+        _accuracy(means, choices.rows),
+        _accuracy(sums, choices.rows),
+        _calibration(option_probabilities(sums), choices.rows),
+    )
+
+
+def option_probabilities(
+    sums: Sequence[Float[np.ndarray, " _"]],
+) -> Float[np.ndarray, " questions most"]:
+    """p of every option, given that one of the question's own is said; 0 where it has fewer."""
+    logprobs = np.full((len(sums), max(map(len, sums))), -np.inf)
+    for row, values in zip(logprobs, sums, strict=True):
+        row[: len(values)] = values
+    probabilities: Float[np.ndarray, " questions most"] = np.exp(log_softmax(logprobs))
+    return probabilities
 
 
 def commonest_answer(rows: Sequence[Choice]) -> BySource:
@@ -84,6 +157,30 @@ def _accuracy(scores: Sequence[np.ndarray], rows: Sequence[Choice]) -> BySource:
         groups=[row.group for row in rows],
         chances=np.array([1 / len(row.options) for row in rows]),
     )
+
+
+def _calibration(
+    probabilities: Float[np.ndarray, " questions most"], rows: Sequence[Choice]
+) -> dict[str, ChoiceCalibration]:
+    answers = np.array([row.answer for row in rows])
+    confidence, correct = top_label(probabilities, answers)
+    brier = by_source(
+        brier_scores(probabilities, answers),
+        [row.source for row in rows],
+        groups=[row.group for row in rows],
+        chances=np.array([1 - 1 / len(row.options) for row in rows]),
+    )
+    found = {}
+    for source, measured in brier.items():
+        at = np.array([source in (POOLED, row.source) for row in rows])
+        said, right = confidence[at], correct[at]
+        found[source] = ChoiceCalibration(
+            expected_calibration_error(said, right, bins=_BINS, binning=_BINNING),
+            calibration_error_by_chance(said, bins=_BINS, binning=_BINNING),
+            measured,
+            reliability_curve(said, right, bins=_BINS, binning=_BINNING),
+        )
+    return found
 
 
 def _credit(scores: np.ndarray, answer: int) -> float:

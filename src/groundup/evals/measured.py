@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from groundup.maths.probability import bootstrap_ratio, wilson_interval
+from groundup.maths.intervals import bootstrap_ratio, wilson_interval
 
 POOLED = "pooled"
 

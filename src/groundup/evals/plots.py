@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from groundup.evals.history import Curve
 from groundup.evals.measured import BySource
+from groundup.maths.calibration import ReliabilityBin, draw_reliability
 
 # Colours that the colour-blind can tell apart too (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -131,6 +132,22 @@ def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: b
     axes.set_xlabel(unit)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return _plot(figure, f"{title}, with 95 % intervals.")
+
+
+def calibration_plot(title: str, curves: Mapping[str, Sequence[ReliabilityBin]]) -> Plot:
+    """How often choices were right over how sure the model was, one colour a model."""
+    figure, axes = _figure(title)
+    # Each choice is the likeliest option, so that confidence does not come near 0.
+    left = min(one.confidence for curve in curves.values() for one in curve)
+    axes.plot([left, 1], [left, 1], ":", color=_GREY, label="perfectly calibrated")
+    for number, (name, curve) in enumerate(curves.items()):
+        draw_reliability(axes, curve, label=name, color=COLOURS[number % len(COLOURS)])
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("how sure the model is of its choice")
+    axes.set_ylabel("share of right choices")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    caption = f"{title}: accuracy over confidence, with 95 % intervals of independent questions."
+    return _plot(figure, caption)
 
 
 def _mark_chance(axes: Axes, sources: Sequence[str], row: BySource) -> None:

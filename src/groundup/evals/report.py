@@ -16,7 +16,7 @@ import jinja2
 import numpy as np
 
 from groundup.evals import plots
-from groundup.evals.choice import commonest_answer
+from groundup.evals.choice import ChoiceCalibration, commonest_answer
 from groundup.evals.config import EvalConfig
 from groundup.evals.findings import Finding, findings, passing
 from groundup.evals.history import Curve, History
@@ -108,6 +108,7 @@ def _model_json(model: Evaluated) -> dict[str, Any]:
         "assistant_bits_per_byte": _json(model.loss.per_byte() if model.loss else {}),
         "choice_accuracy": _json(model.choice.by_mean if model.choice else {}),
         "choice_accuracy_by_sum": _json(model.choice.by_sum if model.choice else {}),
+        "choice_calibration": _json(model.choice.calibration if model.choice else {}),
         "preference_accuracy": _json({} if own is None else preference_accuracy(own, pairs)),
         "implicit_reward_accuracy": _json(
             {} if implicit is None else preference_accuracy(implicit, pairs)
@@ -143,7 +144,7 @@ def _one_of_each_material(models: Sequence[Evaluated]) -> list[Evaluated]:
     return list({id(model.material): model for model in reversed(models)}.values())[::-1]
 
 
-def _json(by_source: Mapping[str, Measured]) -> dict[str, Any]:
+def _json(by_source: Mapping[str, Measured | ChoiceCalibration]) -> dict[str, Any]:
     return {source: measured.to_json() for source, measured in by_source.items()}
 
 
@@ -238,6 +239,9 @@ def _plots(content: Mapping[str, Any], models: Sequence[Evaluated]) -> dict[str,
         if rows:
             rows = _renamed(rows, _SET_NAMES)
             drawn[key].append(plots.interval_plot(title, "accuracy", rows, True))
+    calibrated = {m.name: m.choice.calibration[POOLED].curve for m in models if m.choice}
+    if calibrated:
+        drawn["choices"].append(plots.calibration_plot("Calibration", calibrated))
     drawn["curves"] = _curve_plots(models)
     return drawn
 

@@ -1,8 +1,10 @@
-"""Language models that only count: n-grams with Kneser-Ney smoothing.
+"""Language models that only count: n-grams by maximum likelihood, add-k and Kneser-Ney smoothing.
 
 To predict a token, look up what followed its last few tokens before. Long contexts are sharp but
-rare, short ones frequent but blunt; Kneser and Ney (1995) blend them. Every count gives up a small
-discount D, and what a context gave up is spread as the next shorter context says:
+rare, and `maximum_likelihood` finds impossible whatever they never showed; `AddK` pretends to have
+seen everything a little. Short contexts are frequent but blunt; Kneser and Ney (1995) blend all
+lengths. Every count gives up a small discount D, and what a context gave up is spread as the next
+shorter context says:
 
     p(w | h) = (a(h w) - D(a(h w))) / a(h) + gamma(h) p(w | h')     h' is h without its first token
     gamma(h) = sum_w D(a(h w)) / a(h)     a(h) = sum_w a(h w)       below no context stands 1 / V
@@ -18,18 +20,92 @@ baseline that a neural model has to beat.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Integer
 
 from groundup.errors import UserError
+from groundup.maths.trie import Trie, checked_tokens, count_ngrams
+
+
+class Ngram(ABC):
+    """What every model that counts can be asked, whatever it makes of the counts."""
+
+    trie: Trie
+
+    @abstractmethod
+    def logprobs(self, tokens: Integer[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        """Gives ln p(token | its up to order - 1 predecessors in the same document), in nats.
+
+        The value at a boundary is the price of ending the document before it. The stream's first
+        token is not predicted by anything: its value is NaN, so that no sum counts it unnoticed.
+        """
+
+    @abstractmethod
+    def distribution(self, context: Sequence[int]) -> Float[np.ndarray, "vocab"]:
+        """Gives p(w | context) for every w; only the last order - 1 tokens matter, and of those
+        only what follows the last boundary, itself included.
+        """
+
+    def perplexity(self, tokens: Integer[np.ndarray, "n"]) -> float:
+        """Gives exp(-mean ln p) over all tokens but the first: among how many equally likely
+        tokens the model is left to guess, on average. It is inf where a token is impossible.
+
+        Errors: `UserError` for fewer than 2 tokens, or tokens outside 0 ... vocab_size - 1.
+        """
+        if len(tokens) < 2:
+            raise UserError(f"{len(tokens)} tokens leave nothing to predict; give 2 or more")
+        with np.errstate(over="ignore"):
+            return float(np.exp(-self.logprobs(tokens)[1:].mean()))
+
+    def bits_per_byte(
+        self,
+        tokens: Integer[np.ndarray, "n"],
+        token_bytes: Integer[np.ndarray, "vocab"] | None = None,
+    ) -> float:
+        """Gives - sum log2 p(token) / bytes over all tokens but the first; inf where one is
+        impossible.
+
+        `token_bytes` says how many bytes each token of the vocabulary writes; without it that is
+        1 for all but the boundary, as in models over bytes. Tokens that write nothing are no text
+        and cost nothing (as in `evals.perplexity`).
+        Errors: `UserError` for a text of no bytes, sizes that are not one for each token of the
+        vocabulary, or tokens outside it.
+        """
+        if token_bytes is None:
+            token_bytes = (np.arange(self.trie.vocab_size) != self.trie.boundary).astype(np.int64)
+        if len(token_bytes) != self.trie.vocab_size:
+            raise UserError(
+                f"{len(token_bytes)} sizes for a vocabulary of {self.trie.vocab_size}; give the "
+                "bytes of every token"
+            )
+        logprobs = self.logprobs(tokens)[1:]
+        sizes = token_bytes[tokens[1:]]
+        if sizes.sum() == 0:
+            raise UserError(f"the {len(tokens)} tokens predict no byte of text; give longer text")
+        return float(-logprobs[sizes > 0].sum() / np.log(2) / sizes.sum())
+
+    def sample(self, length: int, *, context: Sequence[int] = (), seed: int = 0) -> list[int]:
+        """Draws up to `length` tokens after `context` (default: a new document), ending with the
+        boundary token where the model ends the document. Errors: as those of `distribution`.
+        """
+        boundary = self.trie.boundary
+        history = list(context) or ([] if boundary is None else [boundary])
+        start, random = len(history), np.random.default_rng(seed)
+        while len(history) - start < length:
+            p = self.distribution(history)
+            history.append(int(random.choice(len(p), p=p / p.sum())))
+            if history[-1] == boundary:
+                break
+        return history[start:]
 
 
 @dataclass(frozen=True, eq=False)
-class KneserNey:
+class KneserNey(Ngram):
     """An interpolated, modified Kneser-Ney model of one order over integer tokens.
 
     Fields: `trie` numbers the n-grams; of a k-gram h w, `shares[k - 1][its number]` is the first
@@ -58,7 +134,7 @@ class KneserNey:
         no past and is not counted as a target. `boundary=None`: one endless document.
         Errors: `UserError` for an order below 1 or tokens outside 0 ... vocab_size - 1.
         """
-        trie, levels = _count(tokens, order, vocab_size, boundary)
+        trie, levels = count_ngrams(tokens, order, vocab_size, boundary)
         shares, backoffs = [], []
         opening = np.zeros(vocab_size, dtype=bool)
         for k, level in enumerate(levels, start=1):
@@ -75,12 +151,8 @@ class KneserNey:
         return KneserNey(trie, tuple(shares), tuple(backoffs))
 
     def logprobs(self, tokens: Integer[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-        """Gives ln p(token | its up to order - 1 predecessors in the same document), in nats.
-
-        The value at a boundary is the price of ending the document before it. The stream's first
-        token is not predicted by anything: its value is NaN, so that no sum counts it unnoticed.
-        """
-        tokens = _checked(tokens, self.trie.vocab_size)
+        """Gives ln p in nats, as `Ngram.logprobs` says: the formula, order by order."""
+        tokens = checked_tokens(tokens, self.trie.vocab_size)
         result = np.full(len(tokens), 1 / self.trie.vocab_size)
         steps = zip(self.trie.walk(tokens), self.shares, self.backoffs, strict=True)
         for (at, contexts, grams), share, gamma in steps:
@@ -90,9 +162,7 @@ class KneserNey:
         return logprobs
 
     def distribution(self, context: Sequence[int]) -> Float[np.ndarray, "vocab"]:
-        """Gives p(w | context) for every w; only the last order - 1 tokens matter, and of those
-        only what follows the last boundary, itself included.
-        """
+        """Gives p(w | context) for every w, above 0 whatever the context."""
         size = self.trie.vocab_size
         result = np.full(size, 1 / size)
         for k, number in enumerate(self.trie.suffix_numbers(context), start=1):
@@ -101,20 +171,6 @@ class KneserNey:
             words = self.trie.keys[k][followers] - number * size
             result[words] += self.shares[k - 1][followers]
         return result
-
-    def sample(self, length: int, *, context: Sequence[int] = (), seed: int = 0) -> list[int]:
-        """Draws up to `length` tokens after `context` (default: a new document), ending with the
-        boundary token where the model ends the document.
-        """
-        boundary = self.trie.boundary
-        history = list(context) or ([] if boundary is None else [boundary])
-        start, random = len(history), np.random.default_rng(seed)
-        while len(history) - start < length:
-            p = self.distribution(history)
-            history.append(int(random.choice(len(p), p=p / p.sum())))
-            if history[-1] == boundary:
-                break
-        return history[start:]
 
 
 def discounts(counts: Integer[np.ndarray, "n"]) -> Float[np.ndarray, "4"]:
@@ -156,12 +212,12 @@ def _discounted(
 
 
 @dataclass(frozen=True, eq=False)
-class AddK:
+class AddK(Ngram):
     """Counting with k added to every count: p(w | h) = (c(h w) + k) / (c(h) + k V).
 
-    k = 1 is Laplace's rule, k = 0 maximum likelihood, which calls impossible (ln p = -inf) all
-    that it has not seen. The context h is always the longest allowed, up to order - 1 tokens of
-    the same document, seen or not: the comparison shows what Kneser-Ney's blending is worth.
+    k = 1 is Laplace's rule, k = 0 is `maximum_likelihood`. The context h is always the longest
+    allowed, up to order - 1 tokens of the same document, seen or not: the comparison shows what
+    Kneser-Ney's blending is worth.
     """
 
     trie: Trie
@@ -181,19 +237,19 @@ class AddK:
         """Counts a stream of documents under the same rules as `KneserNey.fit`."""
         if k < 0:
             raise UserError(f"k={k} would make probabilities negative; give 0 or more")
-        trie, levels = _count(tokens, order, vocab_size, boundary)
+        trie, levels = count_ngrams(tokens, order, vocab_size, boundary)
         totals = []
         for n, level in enumerate(levels, start=1):
-            total = np.zeros(len(trie.keys[n - 1]) + 1, dtype=np.int64)
-            np.add.at(total, trie.keys[n] // vocab_size, level.counts)
-            totals.append(total)
+            contexts = trie.keys[n] // vocab_size
+            total = np.bincount(contexts, weights=level.counts, minlength=len(trie.keys[n - 1]))
+            totals.append(np.append(total, 0).astype(np.int64))
         counts = [np.append(level.counts, 0) for level in levels]
         return AddK(trie, tuple(counts), tuple(totals), k)
 
     def logprobs(self, tokens: Integer[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         """Gives ln p(token | its context) in nats; NaN for the first token of the stream."""
         size = self.trie.vocab_size
-        tokens = _checked(tokens, size)
+        tokens = checked_tokens(tokens, size)
         seen, total = np.zeros(len(tokens)), np.zeros(len(tokens))
         steps = zip(self.trie.walk(tokens), self.counts, self.totals, strict=True)
         for (at, contexts, grams), counts, totals in steps:  # the longest context is the last word
@@ -205,130 +261,41 @@ class AddK:
         logprobs[:1] = np.nan
         return logprobs
 
+    def distribution(self, context: Sequence[int]) -> Float[np.ndarray, "vocab"]:
+        """Gives p(w | context) for every w.
 
-@dataclass(frozen=True, eq=False)
-class Trie:
-    """The n-grams of a text as one sorted array per order, where an n-gram's place is its number.
-
-    `keys[k]` holds the k-grams, each as number_of_its_first_(k-1)_tokens * vocab_size + its last
-    token. Numbers stay below the length of the text, so the key fits 64 bits at any order, and a
-    whole text is looked up order by order with binary searches. The empty 0-gram has number 0;
-    all 1-grams are present, so that a token is its own number. -1 stands for "never seen".
-    """
-
-    keys: tuple[Integer[np.ndarray, "_"], ...]
-    vocab_size: int
-    boundary: int | None
-
-    def walk(
-        self, tokens: Integer[np.ndarray, "n"]
-    ) -> Iterator[
-        tuple[Integer[np.ndarray, "at"], Integer[np.ndarray, "at"], Integer[np.ndarray, "at"]]
-    ]:
-        """Yields, for k = 1, 2, ..., the positions with at least k - 1 tokens of context, and at
-        each the number of this context and of the k-gram that the token makes of it.
+        Errors: `UserError` with k = 0 after a context that nothing was seen to follow: relative
+        frequencies of nothing are none.
         """
-        reach = context_lengths(tokens, self.boundary)
-        numbers = np.zeros(len(tokens) + 1, dtype=np.int64)  # entry i: of the (k-1)-gram before i
-        for k in range(1, len(self.keys)):
-            at = np.flatnonzero(reach >= k - 1)
-            contexts = numbers[at]
-            grams = self.find(k, contexts, tokens[at])
-            yield at, contexts, grams
-            numbers = np.full(len(tokens) + 1, -1)
-            numbers[at + 1] = grams
-
-    def find(
-        self, k: int, contexts: Integer[np.ndarray, "n"], tokens: Integer[np.ndarray, "n"]
-    ) -> Integer[np.ndarray, "n"]:
-        """Gives the numbers of the k-grams (context, token), -1 for those never seen."""
-        keys = self.keys[k]
-        result = np.full(len(contexts), -1, dtype=np.int64)
-        known = np.flatnonzero(contexts >= 0)
-        if len(keys) and len(known):
-            wanted = contexts[known] * self.vocab_size + tokens[known]
-            place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-            result[known] = np.where(keys[place] == wanted, place, -1)
-        return result
-
-    def followers(self, k: int, context: int) -> slice:
-        """Gives the numbers of all k-grams that begin with a context: they stand in a row."""
-        ends = [context * self.vocab_size, (context + 1) * self.vocab_size]
-        return slice(*np.searchsorted(self.keys[k], ends).tolist())
-
-    def suffix_numbers(self, context: Sequence[int]) -> list[int]:
-        """Gives the numbers of the context's last 0, 1, 2, ... tokens, as far as they were seen."""
-        longest = len(self.keys) - 2
-        recent = _checked(np.array(context[max(0, len(context) - longest) :], int), self.vocab_size)
-        recent = recent[np.flatnonzero(recent == self.boundary).max(initial=0) :]
-        result: list[int] = []
-        for length in range(len(recent) + 1):
-            number = np.zeros(1, dtype=np.int64)
-            for k, token in enumerate(recent[len(recent) - length :], start=1):
-                number = self.find(k, number, token[None])
-            if number[0] < 0:
-                break
-            result.append(int(number[0]))
+        recent = self.trie.recent(context)
+        numbers = self.trie.suffix_numbers(context)
+        n = len(recent) + 1
+        number = numbers[-1] if len(numbers) == n else -1
+        total = int(self.totals[n - 1][number])
+        if total + self.k == 0:
+            raise UserError(
+                f"nothing was seen to follow {recent.tolist()}, so that maximum likelihood says "
+                "nothing about it; give k above 0, or use KneserNey"
+            )
+        seen = np.zeros(self.trie.vocab_size)
+        if number >= 0:
+            followers = self.trie.followers(n, number)
+            seen[self.trie.keys[n][followers] % self.trie.vocab_size] = self.counts[n - 1][
+                followers
+            ]
+        result: Float[np.ndarray, "vocab"] = (seen + self.k) / (total + self.k * len(seen))
         return result
 
 
-@dataclass(frozen=True, eq=False)
-class _Level:
-    """For every k-gram of one order: how often it occurs, and its last k-1 tokens' number."""
+def maximum_likelihood(
+    tokens: Integer[np.ndarray, "n"], order: int, vocab_size: int, *, boundary: int | None = 0
+) -> AddK:
+    """Counts relative frequencies: p(w | h) = c(h w) / c(h).
 
-    counts: Integer[np.ndarray, "grams"]
-    suffixes: Integer[np.ndarray, "grams"]
-
-
-def _count(
-    tokens: Integer[np.ndarray, "n"], order: int, vocab_size: int, boundary: int | None
-) -> tuple[Trie, list[_Level]]:
-    """Numbers and counts all n-grams up to an order, each order with one sort."""
-    if order < 1:
-        raise UserError(f"order={order} is no n-gram; give 1 or more")
-    tokens = _checked(tokens, vocab_size)
-    reach = context_lengths(tokens, boundary)
-    numbers = tokens  # entry i: of the k-gram that ends at i
-    keys = [np.zeros(1, dtype=np.int64), np.arange(vocab_size)]
-    counts = np.bincount(tokens[1:], minlength=vocab_size)
-    levels = [_Level(counts, np.zeros(vocab_size, dtype=np.int64))]
-    for k in range(2, order + 1):
-        at = np.flatnonzero(reach >= k - 1)
-        found, inverse, counts = np.unique(
-            numbers[at - 1] * vocab_size + tokens[at], return_inverse=True, return_counts=True
-        )
-        suffixes = np.empty(len(found), dtype=np.int64)
-        suffixes[inverse] = numbers[at]
-        numbers = np.full(len(tokens), -1)
-        numbers[at] = inverse
-        keys.append(found)
-        levels.append(_Level(counts, suffixes))
-    return Trie(tuple(keys), vocab_size, boundary), levels
-
-
-def context_lengths(
-    tokens: Integer[np.ndarray, "n"], boundary: int | None
-) -> Integer[np.ndarray, "n"]:
-    """Counts, for every position, the tokens before it back to the boundary that opens its
-    document (included); for a boundary these are all tokens of the document that it ends.
+    No model of this order finds the counted text more likely, and none finds new text less so: what
+    was never seen is impossible, ln p = -inf, and one such token makes the perplexity inf.
     """
-    positions = np.arange(len(tokens))
-    opens = np.equal(tokens, -1 if boundary is None else boundary)
-    latest = np.maximum.accumulate(np.where(opens, positions, 0))
-    positions[1:] -= latest[:-1]
-    return positions
-
-
-def _checked(tokens: Integer[np.ndarray, "n"], vocab_size: int) -> Integer[np.ndarray, "n"]:
-    """Gives the tokens as int64, or says which one is none of the vocabulary's."""
-    least, most = (int(tokens.min()), int(tokens.max())) if len(tokens) else (0, 0)
-    if least < 0 or most >= vocab_size:
-        wrong = least if least < 0 else most
-        raise UserError(
-            f"token {wrong} is outside 0 ... {vocab_size - 1}; "
-            "give the vocabulary size of the tokenizer that made the tokens"
-        )
-    return tokens.astype(np.int64)
+    return AddK.fit(tokens, order, vocab_size, k=0.0, boundary=boundary)
 
 
 def reference_kneser_ney(

@@ -1,193 +1,383 @@
-"""How sure a measured number is: intervals for proportions, means and ratios.
+"""Three distributions and what is asked of each: how likely is this, and which one fits best?
 
-A measurement on some hundred test questions is one draw of many that could have been made. An
-interval says which true values would make the measured one unsurprising. For a proportion there
-is a closed form (Wilson 1927); for anything else the bootstrap (Efron 1979) draws new data sets
-from the data, with replacement, and looks at how the statistic moves. Answers that share a prompt
-or an article move together, so whole groups are drawn (Field and Welsh 2007): otherwise the
-interval would be too narrow.
+    log-likelihood    log p(x_1, ..., x_n) = sum_i log p(x_i)            log_prob(x).sum()
+    entropy           H(p) = -E_p[log p(x)]                              the surprise in p itself
+    cross-entropy     H(p, q) = -E_p[log q(x)] = H(p) + KL(p || q)       what q pays for data of p
+    divergence        KL(p || q) = E_p[log p(x) - log q(x)] >= 0         what q pays too much
+
+A language model is a `Categorical` per position, and training it is maximum likelihood: least
+cross-entropy against the text. Each `fit` has the closed form of the maximum; `fit_by_gradient`
+climbs to the same place knowing only the slope of the log-likelihood (its score), as must be done
+where no closed form exists. All logarithms are natural: nats, where 1 bit is log 2 nats.
+
+Source: MacKay (2003), "Information theory, inference, and learning algorithms", chapters 2 and 22.
+Neighbours: `kl.py` estimates KL from samples, `bayes.py` keeps all parameters that remain
+plausible, `intervals.py` and `calibration.py` judge measured numbers and stated probabilities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
+from math import exp, inf, isfinite, log, pi
 
 import numpy as np
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from groundup.errors import UserError
 
-DRAWS_AT_ONCE = 1 << 21  # indices drawn in one go: 16 MiB, whatever the size of the data
+Outcomes = Integer[np.ndarray, "*n"] | Bool[np.ndarray, "*n"]
+
+# Steps shorter than this end an ascent, and so many without arriving say that it will not.
+_ARRIVED, _MOST_STEPS = 1e-12, 100_000
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A measured value and the two ends between which the true one plausibly lies."""
+def log_softmax(
+    logits: Float[np.ndarray, "*batch k"], temperature: float = 1.0
+) -> Float[np.ndarray, "*batch k"]:
+    """Turns logits z into log-probabilities over the last axis.
 
-    estimate: float
-    low: float
-    high: float
+    log p_i = z_i / T - log sum_j exp(z_j / T)
 
-
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Bounds a success rate from `successes` in `n` independent trials.
-
-    The p with |s/n - p| <= z sqrt(p (1 - p) / n), which are those from c - r to c + r:
-    c = (s + z^2/2) / (n + z^2),  r = z / (n + z^2) sqrt(s (n - s) / n + z^2/4)
-
-    Unlike p +- z sigma it stays within 0 ... 1 and has a width at 0 and n successes.
-    Errors: `UserError` without trials, for impossible counts or confidence.
-    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
+    `temperature` T below 1 sharpens and above 1 flattens. Its limits are meant: at 0 the largest
+    logit takes all (equal ones share), at infinity all logits above -inf are equally likely.
+    Errors: `UserError` for a negative temperature, or a row without a finite largest logit.
     """
-    if not 0 <= successes <= n or n == 0:
-        raise UserError(
-            f"{successes} successes in {n} trials; give 1 or more trials, 0 ... n of them"
-        )
-    z = NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
-    centre = (successes + z**2 / 2) / (n + z**2)
-    radius = z / (n + z**2) * sqrt(successes * (n - successes) / n + z**2 / 4)
-    return Interval(successes / n, max(0.0, centre - radius), min(1.0, centre + radius))
-
-
-def bootstrap_interval(
-    values: Shaped[np.ndarray, "n"],
-    statistic: Callable[[np.ndarray], float] | None = None,
-    *,
-    clusters: Iterable[Hashable] | None = None,
-    weights: Shaped[np.ndarray, "n"] | None = None,
-    samples: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
-    """Bounds a statistic of some values, by default their (weighted) mean sum w v / sum w.
-
-    `clusters` names the group of each value; groups are drawn whole. Another `statistic`, such
-    as `np.median`, is called once per sample on the drawn values and takes no weights. The ends
-    are the percentiles of the samples' statistics. One group alone cannot show how groups
-    differ: both ends are then the estimate, and below some ten the interval is too narrow.
-    Errors: `UserError` for no values, lengths that differ, weights with a statistic of one's own.
-    Sources: Efron (1979), "Bootstrap methods: another look at the jackknife"; Field and Welsh
-    (2007), "Bootstrapping clustered data", section 2.
-    """
-    values = np.asarray(values, dtype=float)
-    if statistic is None:
-        weights = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
-        return bootstrap_ratio(
-            values * _paired(weights, values),
-            weights,
-            clusters=clusters,
-            samples=samples,
-            seed=seed,
-            confidence=confidence,
-        )
-    if weights is not None:
-        raise UserError("weights apply to the mean only; leave out weights or statistic")
-    group = _group_numbers(len(values), clusters)
-    by_group = np.split(
-        values[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group))[:-1]
-    )
-    random = np.random.default_rng(seed)
-    replicates = [
-        float(statistic(np.concatenate([by_group[g] for g in drawn])))
-        for drawn in random.integers(len(by_group), size=(samples, len(by_group)))
-    ]
-    return _percentiles(float(statistic(values)), np.array(replicates), confidence)
-
-
-def bootstrap_ratio(
-    numerators: Shaped[np.ndarray, "n"],
-    denominators: Shaped[np.ndarray, "n"],
-    *,
-    clusters: Iterable[Hashable] | None = None,
-    samples: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
-    """Bounds a ratio of sums, sum a / sum b, such as bits per byte over blocks of text.
-
-    Numerator and denominator are drawn together, block by block or cluster by cluster, and the
-    sums divided only then: the mean of the blocks' own ratios would be another quantity. The
-    difference of two models on the same blocks is the ratio with numerators a1 - a2.
-    Errors: `UserError` for no values, lengths that differ, denominators negative or all zero.
-    """
-    a, b = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
-    group = _group_numbers(len(_paired(a, b)), clusters)
-    if b.min() < 0 or b.sum() == 0:
-        raise UserError(
-            f"denominators sum to {b.sum()}, least {b.min()}; give none below 0, not all 0"
-        )
-    a, b = np.bincount(group, weights=a), np.bincount(group, weights=b)
-    random = np.random.default_rng(seed)
-    replicates = []
-    rows = max(1, DRAWS_AT_ONCE // len(a))
-    for first in range(0, samples, rows):
-        drawn = random.integers(len(a), size=(min(rows, samples - first), len(a)))
-        top, bottom = a[drawn].sum(axis=1), b[drawn].sum(axis=1)
-        # A sample of nothing but weightless groups has no ratio and is left out.
-        replicates.append(top[bottom > 0] / bottom[bottom > 0])
-    return _percentiles(float(a.sum() / b.sum()), np.concatenate(replicates), confidence)
-
-
-def bootstrap_difference(
-    first: Shaped[np.ndarray, "n"],
-    second: Shaped[np.ndarray, "n"],
-    *,
-    clusters: Iterable[Hashable] | None = None,
-    weights: Shaped[np.ndarray, "n"] | None = None,
-    samples: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
-    """Bounds the mean of first - second, two measurements of the same n items, item by item.
-
-    What makes an item hard for both cancels, so this sees differences that two separate
-    intervals would hide; the difference is significant when 0 lies outside.
-    """
-    difference = np.asarray(_paired(first, second), dtype=float) - np.asarray(second, dtype=float)
-    return bootstrap_interval(
-        difference,
-        clusters=clusters,
-        weights=weights,
-        samples=samples,
-        seed=seed,
-        confidence=confidence,
-    )
-
-
-def _paired(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Gives back the first of two arrays that describe the same items, or refuses."""
-    if len(one) != len(other):
-        raise UserError(
-            f"lengths {len(one)} and {len(other)} differ; give one value of each per item"
-        )
-    return one
-
-
-def _group_numbers(n: int, clusters: Iterable[Hashable] | None) -> Integer[np.ndarray, "n"]:
-    """Numbers the groups 0, 1, ... in order of appearance; without clusters each item is one."""
-    if n == 0:
-        raise UserError("no values to bootstrap; give at least one")
-    if clusters is None:
-        return np.arange(n)
-    numbers: dict[Hashable, int] = {}
-    result = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=int)
-    if len(result) != n:
-        raise UserError(f"{n} values with {len(result)} cluster names; give one for each")
+    if not temperature >= 0:
+        raise UserError(f"temperature={temperature} must be 0 or more; 1 leaves logits as they are")
+    if logits.shape[-1] == 0 or not np.isfinite(logits.max(axis=-1)).all():
+        raise UserError("a row of logits has no finite largest one; remove nan, inf and empty rows")
+    shifted = logits - logits.max(axis=-1, keepdims=True)  # exp of 0 at most cannot overflow
+    if temperature == 0:
+        scaled = np.where(shifted == 0, 0.0, -inf)
+    elif temperature == inf:
+        scaled = np.where(shifted == -inf, -inf, 0.0)
+    else:
+        with np.errstate(over="ignore"):  # beyond the least float there is no probability left
+            scaled = shifted / temperature
+    result: Float[np.ndarray, "*batch k"]
+    result = scaled - np.log(np.exp(scaled).sum(axis=-1, keepdims=True))
     return result
 
 
-def _percentiles(
-    estimate: float, replicates: Float[np.ndarray, "samples"], confidence: float
-) -> Interval:
-    tail = (1 - _checked(confidence)) / 2
-    low, high = np.quantile(replicates, [tail, 1 - tail])
-    return Interval(estimate, float(low), float(high))
+def sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Gives 1 / (1 + exp(-z)), the p of a Bernoulli whose logit is z = log(p / (1 - p)).
+
+    As exp(-log(1 + exp(-z))), which overflows nowhere and keeps the digits of tiny results.
+    """
+    p: Float[np.ndarray, "*shape"] = np.exp(-np.logaddexp(0, -logits))
+    return p
 
 
-def _checked(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise UserError(f"confidence={confidence} is no probability; give one such as 0.95")
-    return confidence
+@dataclass(frozen=True, eq=False)
+class Categorical:
+    """One of k outcomes 0 ... k-1: p(x) = probs[x].
+
+    Held as `logprobs`, since a probability too small for a float still has a logarithm; build it
+    by `from_probs` or `from_logits`. Errors: `UserError` unless exp(logprobs) sums to 1.
+    """
+
+    logprobs: Float[np.ndarray, "k"]
+
+    def __post_init__(self) -> None:
+        with np.errstate(over="ignore"):
+            total = float(np.exp(self.logprobs).sum())
+        if not abs(total - 1) < 1e-6:
+            raise UserError(
+                f"exp(logprobs) sums to {total:.6g}, not 1; "
+                "use Categorical.from_probs or Categorical.from_logits"
+            )
+
+    @staticmethod
+    def from_probs(probs: Float[np.ndarray, "k"]) -> Categorical:
+        """Takes probabilities: none negative, sum 1 up to 1e-6 (as float32 leaves it)."""
+        probs = np.asarray(probs, dtype=float)
+        total = float(probs.sum())
+        if not ((probs >= 0).all() and abs(total - 1) < 1e-6):
+            raise UserError(f"probabilities sum to {total:.6g}; give none below 0, with sum 1")
+        with np.errstate(divide="ignore"):
+            return Categorical(np.log(probs / total))
+
+    @staticmethod
+    def from_logits(logits: Float[np.ndarray, "k"], temperature: float = 1.0) -> Categorical:
+        """Takes logits, softened or sharpened by a temperature: see `log_softmax`."""
+        return Categorical(log_softmax(np.asarray(logits, dtype=float), temperature))
+
+    @property
+    def probs(self) -> Float[np.ndarray, "k"]:
+        """The probability of each outcome."""
+        probs: Float[np.ndarray, "k"] = np.exp(self.logprobs)
+        return probs
+
+    def log_prob(self, outcomes: Outcomes) -> Float[np.ndarray, "*n"]:
+        """Gives log p of each outcome; -inf for an impossible one."""
+        logprobs: Float[np.ndarray, "*n"] = self.logprobs[_outcomes(outcomes, len(self.logprobs))]
+        return logprobs
+
+    def sample(self, n: int, rng: np.random.Generator) -> Integer[np.ndarray, "n"]:
+        """Draws n outcomes by the inverse cumulative distribution.
+
+        The outcome is the first whose cumulative probability exceeds u ~ U[0, 1): outcomes lie
+        side by side on a stick of length 1, as long as they are likely, and u points at one.
+        """
+        cumulative = np.cumsum(self.probs)
+        u = rng.random(n) * cumulative[-1]  # which rounding may have left beside 1
+        outcomes: Integer[np.ndarray, "n"] = np.searchsorted(cumulative, u, side="right")
+        return outcomes
+
+    def sample_gumbel(self, n: int, rng: np.random.Generator) -> Integer[np.ndarray, "n"]:
+        """Draws n outcomes by the Gumbel-max trick: argmax_i (log p_i + g_i), g_i ~ Gumbel(0, 1).
+
+        Needs logits only up to a constant, so no sum over outcomes; uses n k random numbers.
+        Source: Gumbel (1954), "Statistical theory of extreme values"; Maddison, Tarlow and Minka
+        (2014), "A* sampling", section 2.
+        """
+        noisy = self.logprobs + rng.gumbel(size=(n, len(self.logprobs)))
+        outcomes: Integer[np.ndarray, "n"] = noisy.argmax(axis=1)
+        return outcomes
+
+    def expectation(self, values: Float[np.ndarray, "k"]) -> float:
+        """Gives E[v] = sum_i p_i v_i, where impossible outcomes do not count, even with v = inf."""
+        possible = self.probs > 0
+        return float(self.probs[possible] @ values[possible])
+
+    def entropy(self) -> float:
+        """Gives H(p) in nats: 0 for a certain outcome, log k when all are equally likely."""
+        return self.expectation(-self.logprobs)
+
+    def cross_entropy(self, other: Categorical) -> float:
+        """Gives H(p, q) in nats; inf if `other` finds impossible what can happen here."""
+        return self.expectation(-self._alike(other).logprobs)
+
+    def kl(self, other: Categorical) -> float:
+        """Gives KL(p || q) in nats; inf if `other` finds impossible what can happen here."""
+        return self.expectation(self.log_ratio(other))
+
+    def log_ratio(self, other: Categorical) -> Float[np.ndarray, "k"]:
+        """Gives log p(x) - log q(x) of every outcome; 0 for what is impossible here.
+
+        There the ratio may have no value (-inf - -inf), and no expectation asks for it.
+        """
+        possible = self.probs > 0
+        ratio = np.zeros(len(self.logprobs))
+        np.subtract(self.logprobs, self._alike(other).logprobs, out=ratio, where=possible)
+        return ratio
+
+    @staticmethod
+    def fit(outcomes: Outcomes, size: int) -> Categorical:
+        """Maximum likelihood over `size` outcomes: p_i = n_i / n, the relative frequencies."""
+        return Categorical.from_probs(_frequencies(outcomes, size))
+
+    @staticmethod
+    def fit_by_gradient(outcomes: Outcomes, size: int) -> Categorical:
+        """Climbs the mean log-likelihood of logits z to the same maximum.
+
+        Score: d/dz_i (1/n) sum log p(x) = n_i / n - p_i. The curvature is at most 1/2, so a rate
+        of 2 never overshoots. An outcome never seen would have its logit fall without end.
+        """
+        wanted = _frequencies(outcomes, size)
+        if not wanted.all():
+            raise UserError(
+                f"outcome {wanted.argmin()} was never seen, so its best logit is -inf, which no "
+                "climb reaches; use fit, or leave the outcome out"
+            )
+        logits = _ascend(lambda z: 2 * (wanted - np.exp(log_softmax(z))), np.zeros(size))
+        return Categorical.from_logits(logits)
+
+    def _alike(self, other: Categorical) -> Categorical:
+        if len(self.logprobs) != len(other.logprobs):
+            raise UserError(
+                f"distributions over {len(self.logprobs)} and {len(other.logprobs)} outcomes "
+                "cannot be compared; give both the same outcomes"
+            )
+        return other
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Yes or no: p(1) = p, p(0) = 1 - p. Errors: `UserError` for p outside 0 ... 1."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise UserError(f"p={self.p} is no probability; give one from 0 to 1")
+
+    def as_categorical(self) -> Categorical:
+        """The same as two outcomes: 0 with probability 1 - p, 1 with p."""
+        with np.errstate(divide="ignore"):
+            return Categorical(np.array([np.log1p(-self.p), np.log(self.p)]))
+
+    def log_prob(self, outcomes: Outcomes) -> Float[np.ndarray, "*n"]:
+        """Gives x log p + (1 - x) log(1 - p) for outcomes x of 0 and 1, or False and True."""
+        return self.as_categorical().log_prob(outcomes)
+
+    def sample(self, n: int, rng: np.random.Generator) -> Bool[np.ndarray, "n"]:
+        """Draws n outcomes: u < p with u ~ U[0, 1)."""
+        return rng.random(n) < self.p
+
+    def entropy(self) -> float:
+        """Gives -p log p - (1 - p) log(1 - p) in nats; most, log 2, at p = 1/2."""
+        return self.as_categorical().entropy()
+
+    def cross_entropy(self, other: Bernoulli) -> float:
+        """Gives -p log q - (1 - p) log(1 - q) in nats: the loss of binary classification."""
+        return self.as_categorical().cross_entropy(other.as_categorical())
+
+    def kl(self, other: Bernoulli) -> float:
+        """Gives p log(p / q) + (1 - p) log((1 - p) / (1 - q)) in nats."""
+        return self.as_categorical().kl(other.as_categorical())
+
+    @staticmethod
+    def fit(outcomes: Outcomes) -> Bernoulli:
+        """Maximum likelihood: the share of ones."""
+        return Bernoulli(float(_frequencies(outcomes, 2)[1]))
+
+    @staticmethod
+    def fit_by_gradient(outcomes: Outcomes) -> Bernoulli:
+        """Climbs the mean log-likelihood of the logit z, p = 1 / (1 + exp(-z)), to the maximum.
+
+        Score: d/dz (1/n) sum log p(x) = mean(x) - p. The curvature is at most 1/4, so a rate of 4
+        never overshoots. Outcomes that are all alike would let the logit grow without end.
+        """
+        share = float(_frequencies(outcomes, 2)[1])
+        if share in (0, 1):
+            raise UserError(
+                f"all outcomes are {share:.0f}, so the best logit is infinite, which no climb "
+                "reaches; use fit, or give outcomes of both kinds"
+            )
+        logit = _ascend(lambda z: 4 * (share - sigmoid(z)), np.zeros(1))
+        return Bernoulli(float(sigmoid(logit)[0]))
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The normal distribution: p(x) = exp(-(x - mean)^2 / (2 std^2)) / (std sqrt(2 pi)).
+
+    Errors: `UserError` unless both are finite and std is above 0.
+    """
+
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.mean) and 0 < self.std < inf):
+            raise UserError(
+                f"mean={self.mean}, std={self.std} make no Gaussian; give finite ones, std above 0"
+            )
+
+    def log_prob(self, values: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """Gives the logarithm of the density, which may be above 0, at each value."""
+        z = (values - self.mean) / self.std
+        logprobs: Float[np.ndarray, "*n"] = -0.5 * z**2 - log(self.std) - 0.5 * log(2 * pi)
+        return logprobs
+
+    def sample(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, "n"]:
+        """Draws n values mean + std z, z ~ N(0, 1)."""
+        return self.mean + self.std * rng.standard_normal(n)
+
+    def entropy(self) -> float:
+        """Gives log(std sqrt(2 pi e)) in nats, relative to the unit of x: it may be below 0."""
+        return log(self.std) + 0.5 * log(2 * pi) + 0.5
+
+    def cross_entropy(self, other: Gaussian) -> float:
+        """Gives H(p, q) = H(p) + KL(p || q) in nats, relative to the unit of x."""
+        return self.entropy() + self.kl(other)
+
+    def kl(self, other: Gaussian) -> float:
+        """Gives log(s_q / s_p) + (s_p^2 + (m_p - m_q)^2) / (2 s_q^2) - 1/2 in nats."""
+        ratio, shift = self.std / other.std, (self.mean - other.mean) / other.std
+        return 0.5 * (ratio**2 + shift**2 - 1) - log(ratio)
+
+    @staticmethod
+    def fit(values: Float[np.ndarray, "n"]) -> Gaussian:
+        """Maximum likelihood: the mean, and std^2 = sum (x - mean)^2 / n (n, not n - 1).
+
+        Errors: `UserError` for fewer than two different values, where the likelihood grows
+        without bound as std goes to 0.
+        """
+        _spread(values)
+        return Gaussian(float(values.mean(dtype=float)), float(values.std(dtype=float)))
+
+    @staticmethod
+    def fit_by_gradient(values: Float[np.ndarray, "n"]) -> Gaussian:
+        """Climbs the log-likelihood of (mean, log std), along the natural gradient, to the maximum.
+
+        Scores: d/dmean = (m - mean) / std^2,  d/dlog std = (v + (m - mean)^2) / std^2 - 1
+        with the data's mean m and variance v, here in units of the data's range.
+
+        Their scales differ without bound, so that no one rate suits both; each is divided by its
+        Fisher information, 1 / std^2 and 2, which makes the steps independent of all units.
+        Source: Amari (1998), "Natural gradient works efficiently in learning".
+        """
+        unit = _spread(values)
+        z = (values.astype(float) - values[0]) / unit
+        m, v = float(z.mean()), float(z.var())
+
+        def half_a_natural_step(theta: np.ndarray) -> np.ndarray:
+            mean, log_std = theta
+            excess = (v + (m - mean) ** 2) * exp(-2 * log_std) - 1
+            return 0.5 * np.array([m - mean, excess / 2])
+
+        # From std = the whole range, twice the largest possible, the way leads down evenly.
+        mean, log_std = _ascend(half_a_natural_step, np.zeros(2))
+        return Gaussian(float(values[0] + unit * mean), float(unit * np.exp(log_std)))
+
+
+def counts(outcomes: Outcomes, size: int) -> Integer[np.ndarray, "size"]:
+    """Counts how often each of `size` outcomes 0 ... size - 1 occurs; False is 0 and True is 1.
+
+    All that a categorical likelihood wants to know of the data (its sufficient statistic).
+    Errors: `UserError` for an outcome that is none of these.
+    """
+    found: Integer[np.ndarray, "size"] = np.bincount(_outcomes(outcomes, size), minlength=size)
+    return found
+
+
+def _ascend(
+    step: Callable[[Float[np.ndarray, "k"]], Float[np.ndarray, "k"]], start: Float[np.ndarray, "k"]
+) -> Float[np.ndarray, "k"]:
+    """Gradient ascent: theta <- theta + step(theta) until the step is all but nothing."""
+    theta: Float[np.ndarray, "k"] = start
+    for _ in range(_MOST_STEPS):
+        move = step(theta)
+        theta = theta + move
+        if np.abs(move).max() < _ARRIVED:
+            return theta
+    raise UserError(
+        f"gradient ascent has not arrived after {_MOST_STEPS} steps: some outcome is too rare; "
+        "use fit, which has the closed form"
+    )
+
+
+def _outcomes(outcomes: Outcomes, size: int) -> Integer[np.ndarray, "*n"]:
+    """Gives outcomes as integers, all in 0 ... size - 1; NumPy would read -1 as the last."""
+    if outcomes.dtype.kind not in "biu":
+        raise UserError(f"outcomes of type {outcomes.dtype} cannot be counted; give integers")
+    wrong = outcomes[(outcomes < 0) | (outcomes >= size)]
+    if wrong.size:
+        raise UserError(f"outcome {wrong[0]} is outside 0 ... {size - 1}; count outcomes from 0")
+    numbers: Integer[np.ndarray, "*n"] = outcomes.astype(np.int64)
+    return numbers
+
+
+def _frequencies(outcomes: Outcomes, size: int) -> Float[np.ndarray, "size"]:
+    frequencies: Float[np.ndarray, "size"] = counts(_some(outcomes), size) / len(outcomes)
+    return frequencies
+
+
+def _some(values: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "n"]:
+    if len(values) == 0:
+        raise UserError("no data to fit to; give at least one value")
+    return values
+
+
+def _spread(values: Float[np.ndarray, "n"]) -> float:
+    """Gives the range of values that a Gaussian can be fitted to."""
+    spread = float(np.ptp(_some(values)))
+    if not 0 < spread < inf:
+        raise UserError(
+            f"{len(values)} values with a range of {spread} bound no likelihood; "
+            "give at least two different finite ones"
+        )
+    return spread

@@ -1,0 +1,200 @@
+"""Bayes' rule: from what was believed before and what was seen, to what should be believed now.
+
+    p(h | x) = p(h) p(x | h) / p(x)        p(x) = sum_h p(h) p(x | h)
+
+Over a list of hypotheses that is one addition in logarithms and one normalisation. Over a
+continuous parameter it is an integral, unless prior and likelihood fit together (are conjugate);
+then the posterior is of the prior's own kind, and seeing data is adding to its parameters:
+
+    the parameter          prior              after seeing
+    p of a Bernoulli       Beta(a, b)         Beta(a + number of ones, b + number of zeros)
+    p of a Categorical     Dirichlet(a)       Dirichlet(a + counts)
+    mean of a Gaussian     Gaussian(m, s)     precisions add up, and the mean is weighed by them
+
+A prior's parameters are thus data that one pretends to have seen. Add-k smoothing of n-grams
+(`ngram.AddK`) is exactly the predictive distribution of a Dirichlet with all a_i = k.
+
+Source: Gelman et al. (2013), "Bayesian data analysis", 3rd edition, chapters 2 and 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, log, sqrt
+
+import numpy as np
+from jaxtyping import Float
+
+from groundup.errors import UserError
+from groundup.maths.intervals import Interval
+from groundup.maths.probability import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Outcomes,
+    counts,
+    log_softmax,
+    sigmoid,
+)
+
+# Points of the grid that a Beta is integrated on, and how many nats below the peak it ends.
+_POINTS, _DEPTH = 100_001, 45.0
+
+
+def posterior(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) -> Categorical:
+    """Gives p(h | x) over k hypotheses: log p(h) + log p(x | h), normalised.
+
+    `log_likelihoods` holds log p(x | h) of all data together under each hypothesis h. Since they
+    are logarithms, data of any length underflows nowhere.
+    Errors: `UserError` if every hypothesis that the prior allows finds the data impossible.
+    """
+    joint = prior.logprobs + log_likelihoods
+    if joint.max() == -inf:
+        raise UserError(
+            "no hypothesis can have made the data; add one that can, with a prior above 0"
+        )
+    return Categorical(log_softmax(joint))
+
+
+def log_evidence(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) -> float:
+    """Gives log p(x) = log sum_h p(h) p(x | h): how well the hypotheses together foresaw the data.
+
+    The difference between two families of hypotheses is the log Bayes factor between them.
+    """
+    joint = prior.logprobs + log_likelihoods
+    peak = float(joint.max())
+    return peak if peak == -inf else peak + log(np.exp(joint - peak).sum())
+
+
+@dataclass(frozen=True)
+class Beta:
+    """Belief about the p of a Bernoulli: density proportional to p^(a - 1) (1 - p)^(b - 1).
+
+    Beta(1, 1) finds every p equally plausible. Errors: `UserError` unless a and b are above 0.
+    """
+
+    a: float
+    b: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.a < inf and 0 < self.b < inf):
+            raise UserError(f"Beta({self.a}, {self.b}) has no density; give two finite, above 0")
+
+    @property
+    def mean(self) -> float:
+        """a / (a + b)."""
+        return self.a / (self.a + self.b)
+
+    def update(self, outcomes: Outcomes) -> Beta:
+        """Gives the belief after seeing outcomes of 0 and 1."""
+        zeros, ones = counts(outcomes, 2).tolist()
+        return Beta(self.a + ones, self.b + zeros)
+
+    def predictive(self) -> Bernoulli:
+        """Gives the next outcome's distribution, all p weighed: p(1) = a / (a + b).
+
+        After Beta(1, 1) this is Laplace's rule of succession, (ones + 1) / (n + 2).
+        """
+        return Bernoulli(self.mean)
+
+    def credible_interval(self, confidence: float = 0.95) -> Interval:
+        """Gives the mean, and two ends with (1 - confidence) / 2 of the belief beyond each.
+
+        By numerical integration, on a grid over the logit u = log(p / (1 - p)): there the density
+        is proportional to p^a (1 - p)^b, which has one smooth peak for every a and b, whereas
+        over p it is infinite at an end where a or b is below 1. For a and b of 0.1 or more the
+        belief beyond each end is right to 1e-5, where a float can tell the end from 1.
+        """
+        if not 0 < confidence < 1:
+            raise UserError(f"confidence={confidence} is no probability; give one such as 0.95")
+        u = self._grid()
+        log_density = self._log_density(u)
+        density = np.exp(log_density - log_density.max())
+        below = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+        tail = (1 - confidence) / 2
+        ends = np.interp([tail, 1 - tail], below / below[-1], u)
+        low, high = sigmoid(ends).tolist()
+        return Interval(self.mean, low, high)
+
+    def _grid(self) -> Float[np.ndarray, "points"]:
+        """Gives evenly spaced logits, out to where either side lies `_DEPTH` nats below the peak.
+
+        Far out the density's logarithm falls like a straight line, of slope a on the left and b
+        on the right, so that for small a or b the way is much longer than the peak is wide.
+        """
+        peak, width = log(self.a / self.b), sqrt(1 / self.a + 1 / self.b)
+        floor = self._log_density(np.array([peak]))[0] - _DEPTH
+        reach = width * 1.5 ** np.arange(80)
+        low, high = (
+            peak + side * reach[self._log_density(peak + side * reach) < floor][0]
+            for side in (-1, 1)
+        )
+        return np.linspace(low, high, _POINTS)
+
+    def _log_density(self, u: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points"]:
+        """a log p + b log(1 - p) for p = 1 / (1 + exp(-u))."""
+        density: Float[np.ndarray, "points"]
+        density = -self.a * np.logaddexp(0, -u) - self.b * np.logaddexp(0, u)
+        return density
+
+
+@dataclass(frozen=True, eq=False)
+class Dirichlet:
+    """Belief about the probs of a Categorical: density proportional to prod p_i^(a_i - 1).
+
+    All a_i = 1 finds every distribution equally plausible. Errors: `UserError` unless all a_i
+    are above 0.
+    """
+
+    a: Float[np.ndarray, "k"]
+
+    def __post_init__(self) -> None:
+        if not (len(self.a) and (self.a > 0).all() and np.isfinite(self.a).all()):
+            raise UserError(f"Dirichlet({self.a}) has no density; give finite numbers above 0")
+
+    @property
+    def mean(self) -> Float[np.ndarray, "k"]:
+        """a_i / sum a."""
+        mean: Float[np.ndarray, "k"] = self.a / self.a.sum()
+        return mean
+
+    def update(self, outcomes: Outcomes) -> Dirichlet:
+        """Gives the belief after seeing outcomes from 0 ... k - 1."""
+        return Dirichlet(self.a + counts(outcomes, len(self.a)))
+
+    def predictive(self) -> Categorical:
+        """Gives the next outcome's distribution, all probs weighed: its probs are `mean`."""
+        return Categorical.from_probs(self.mean)
+
+    def sample(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, "n k"]:
+        """Draws n plausible distributions: gamma variates of shapes a_i, divided by their sum."""
+        return rng.dirichlet(self.a, size=n)
+
+
+@dataclass(frozen=True)
+class GaussianMean:
+    """Belief about the mean of a Gaussian whose own std, the `noise`, is known.
+
+    Errors: `UserError` unless the noise is above 0.
+    """
+
+    belief: Gaussian
+    noise: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.noise < inf:
+            raise UserError(f"noise={self.noise} is no standard deviation; give one above 0")
+
+    def update(self, values: Float[np.ndarray, "n"]) -> GaussianMean:
+        """Gives the belief after seeing values, where precision is 1 / variance:
+
+        precision = 1 / s^2 + n / noise^2,   mean = (m / s^2 + sum x / noise^2) / precision
+        """
+        before = self.belief.std**-2
+        precision = before + len(values) * self.noise**-2
+        mean = (before * self.belief.mean + self.noise**-2 * float(values.sum())) / precision
+        return GaussianMean(Gaussian(mean, precision**-0.5), self.noise)
+
+    def predictive(self) -> Gaussian:
+        """Gives the next value's distribution: doubt about the mean and noise add as variances."""
+        return Gaussian(self.belief.mean, sqrt(self.belief.std**2 + self.noise**2))

@@ -1,0 +1,194 @@
+"""How sure a measured number is: intervals for proportions, means and ratios.
+
+A measurement on some hundred test questions is one draw of many that could have been made. An
+interval says which true values would make the measured one unsurprising. For a proportion there
+is a closed form (Wilson 1927); for anything else the bootstrap (Efron 1979) draws new data sets
+from the data, with replacement, and looks at how the statistic moves. Answers that share a prompt
+or an article move together, so whole groups are drawn (Field and Welsh 2007): otherwise the
+interval would be too narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+from jaxtyping import Float, Integer, Shaped
+
+from groundup.errors import UserError
+
+DRAWS_AT_ONCE = 1 << 21  # indices drawn in one go: 16 MiB, whatever the size of the data
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value and the two ends between which the true one plausibly lies."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Interval:
+    """Bounds a success rate from `successes` in `n` independent trials; a tie may count a part.
+
+    The p with |s/n - p| <= z sqrt(p (1 - p) / n), which are those from c - r to c + r:
+    c = (s + z^2/2) / (n + z^2),  r = z / (n + z^2) sqrt(s (n - s) / n + z^2/4)
+
+    Unlike p +- z sigma it stays within 0 ... 1 and has a width at 0 and n successes.
+    Errors: `UserError` without trials, for impossible counts or confidence.
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise UserError(
+            f"{successes} successes in {n} trials; give 1 or more trials, 0 ... n of them"
+        )
+    z = NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
+    centre = (successes + z**2 / 2) / (n + z**2)
+    radius = z / (n + z**2) * sqrt(successes * (n - successes) / n + z**2 / 4)
+    return Interval(successes / n, max(0.0, centre - radius), min(1.0, centre + radius))
+
+
+def bootstrap_interval(
+    values: Shaped[np.ndarray, "n"],
+    statistic: Callable[[np.ndarray], float] | None = None,
+    *,
+    clusters: Iterable[Hashable] | None = None,
+    weights: Shaped[np.ndarray, "n"] | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Bounds a statistic of some values, by default their (weighted) mean sum w v / sum w.
+
+    `clusters` names the group of each value; groups are drawn whole. Another `statistic`, such
+    as `np.median`, is called once per sample on the drawn values and takes no weights. The ends
+    are the percentiles of the samples' statistics. One group alone cannot show how groups
+    differ: both ends are then the estimate, and below some ten the interval is too narrow.
+    Errors: `UserError` for no values, lengths that differ, weights with a statistic of one's own.
+    Sources: Efron (1979), "Bootstrap methods: another look at the jackknife"; Field and Welsh
+    (2007), "Bootstrapping clustered data", section 2.
+    """
+    values = np.asarray(values, dtype=float)
+    if statistic is None:
+        weights = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
+        return bootstrap_ratio(
+            values * _paired(weights, values),
+            weights,
+            clusters=clusters,
+            samples=samples,
+            seed=seed,
+            confidence=confidence,
+        )
+    if weights is not None:
+        raise UserError("weights apply to the mean only; leave out weights or statistic")
+    group = _group_numbers(len(values), clusters)
+    by_group = np.split(
+        values[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group))[:-1]
+    )
+    random = np.random.default_rng(seed)
+    replicates = [
+        float(statistic(np.concatenate([by_group[g] for g in drawn])))
+        for drawn in random.integers(len(by_group), size=(samples, len(by_group)))
+    ]
+    return _percentiles(float(statistic(values)), np.array(replicates), confidence)
+
+
+def bootstrap_ratio(
+    numerators: Shaped[np.ndarray, "n"],
+    denominators: Shaped[np.ndarray, "n"],
+    *,
+    clusters: Iterable[Hashable] | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Bounds a ratio of sums, sum a / sum b, such as bits per byte over blocks of text.
+
+    Numerator and denominator are drawn together, block by block or cluster by cluster, and the
+    sums divided only then: the mean of the blocks' own ratios would be another quantity. The
+    difference of two models on the same blocks is the ratio with numerators a1 - a2.
+    Errors: `UserError` for no values, lengths that differ, denominators negative or all zero.
+    """
+    a, b = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    group = _group_numbers(len(_paired(a, b)), clusters)
+    if b.min() < 0 or b.sum() == 0:
+        raise UserError(
+            f"denominators sum to {b.sum()}, least {b.min()}; give none below 0, not all 0"
+        )
+    a, b = np.bincount(group, weights=a), np.bincount(group, weights=b)
+    random = np.random.default_rng(seed)
+    replicates = []
+    rows = max(1, DRAWS_AT_ONCE // len(a))
+    for first in range(0, samples, rows):
+        drawn = random.integers(len(a), size=(min(rows, samples - first), len(a)))
+        top, bottom = a[drawn].sum(axis=1), b[drawn].sum(axis=1)
+        # A sample of nothing but weightless groups has no ratio and is left out.
+        replicates.append(top[bottom > 0] / bottom[bottom > 0])
+    return _percentiles(float(a.sum() / b.sum()), np.concatenate(replicates), confidence)
+
+
+def bootstrap_difference(
+    first: Shaped[np.ndarray, "n"],
+    second: Shaped[np.ndarray, "n"],
+    *,
+    clusters: Iterable[Hashable] | None = None,
+    weights: Shaped[np.ndarray, "n"] | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Bounds the mean of first - second, two measurements of the same n items, item by item.
+
+    What makes an item hard for both cancels, so this sees differences that two separate
+    intervals would hide; the difference is significant when 0 lies outside.
+    Errors: `UserError` for no values, or lengths that differ.
+    """
+    difference = np.asarray(_paired(first, second), dtype=float) - np.asarray(second, dtype=float)
+    return bootstrap_interval(
+        difference,
+        clusters=clusters,
+        weights=weights,
+        samples=samples,
+        seed=seed,
+        confidence=confidence,
+    )
+
+
+def _paired(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Gives back the first of two arrays that describe the same items, or refuses."""
+    if len(one) != len(other):
+        raise UserError(
+            f"lengths {len(one)} and {len(other)} differ; give one value of each per item"
+        )
+    return one
+
+
+def _group_numbers(n: int, clusters: Iterable[Hashable] | None) -> Integer[np.ndarray, "n"]:
+    """Numbers the groups 0, 1, ... in order of appearance; without clusters each item is one."""
+    if n == 0:
+        raise UserError("no values to bootstrap; give at least one")
+    if clusters is None:
+        return np.arange(n)
+    numbers: dict[Hashable, int] = {}
+    result = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=int)
+    if len(result) != n:
+        raise UserError(f"{n} values with {len(result)} cluster names; give one for each")
+    return result
+
+
+def _percentiles(
+    estimate: float, replicates: Float[np.ndarray, "samples"], confidence: float
+) -> Interval:
+    tail = (1 - _checked(confidence)) / 2
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high))
+
+
+def _checked(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise UserError(f"confidence={confidence} is no probability; give one such as 0.95")
+    return confidence

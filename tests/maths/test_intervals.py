@@ -1,0 +1,204 @@
+"""Intervals against closed forms, exact binomial sums and coverage in simulated experiments."""
+
+from __future__ import annotations
+
+from math import comb, sqrt
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from groundup.errors import UserError
+from groundup.maths.intervals import (
+    Interval,
+    bootstrap_difference,
+    bootstrap_interval,
+    bootstrap_ratio,
+    wilson_interval,
+)
+
+Z = NormalDist().inv_cdf(0.975)
+
+
+def covers(interval: Interval, truth: float) -> bool:
+    return interval.low <= truth <= interval.high
+
+
+@pytest.mark.parametrize(("successes", "n"), [(1, 10), (5, 10), (9, 10), (300, 1000), (7, 8)])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+def test_wilson_ends_solve_the_defining_equation(successes, n, confidence):
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    interval = wilson_interval(successes, n, confidence)
+    assert interval.low < interval.estimate == successes / n < interval.high
+    for p in (interval.low, interval.high):
+        assert abs(successes / n - p) == pytest.approx(z * sqrt(p * (1 - p) / n), rel=1e-9)
+
+
+def test_wilson_between_two_counts():
+    """A tie that counts half lies between its two whole neighbours."""
+    less, tied, more = (wilson_interval(s, 20) for s in (7, 7.5, 8))
+    assert less.low < tied.low < more.low
+    assert less.high < tied.high < more.high
+    assert tied.estimate == 7.5 / 20
+
+
+def test_wilson_at_the_edges():
+    none, every = wilson_interval(0, 20), wilson_interval(20, 20)
+    assert (none.estimate, none.low) == (0, 0)
+    assert none.high == pytest.approx(Z**2 / (20 + Z**2))
+    assert (every.low, every.high) == pytest.approx((1 - none.high, 1))
+    assert every.high <= 1
+
+
+def test_wilson_coverage_summed_exactly():
+    """Over the true rate p, Wilson's coverage swings around 95 % (Brown, Cai, DasGupta 2001)."""
+    n = 50
+    intervals = [wilson_interval(s, n) for s in range(n + 1)]
+    coverage = [
+        sum(
+            comb(n, s) * p**s * (1 - p) ** (n - s)
+            for s, interval in enumerate(intervals)
+            if covers(interval, p)
+        )
+        for p in np.linspace(0.1, 0.9, 81)
+    ]
+    assert np.mean(coverage) == pytest.approx(0.95, abs=0.01)
+    assert min(coverage) > 0.91
+
+
+def test_bootstrap_of_a_mean_equals_the_normal_interval_for_many_values():
+    values = np.random.default_rng(0).exponential(size=4000)
+    interval = bootstrap_interval(values, samples=4000)
+    error = values.std() / sqrt(len(values))
+    assert interval.estimate == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - Z * error, abs=0.15 * error)
+    assert interval.high == pytest.approx(values.mean() + Z * error, abs=0.15 * error)
+    half = bootstrap_interval(values, samples=4000, confidence=0.5)
+    width = 2 * NormalDist().inv_cdf(0.75) * error
+    assert half.high - half.low == pytest.approx(width, rel=0.1)
+
+
+def test_bootstrap_coverage():
+    rng = np.random.default_rng(1)
+    hits = [
+        covers(bootstrap_interval(rng.normal(3, 1, size=80), samples=400), 3) for _ in range(600)
+    ]
+    assert 0.91 < np.mean(hits) < 0.975
+
+
+def test_only_clusters_cover_when_answers_share_a_prompt():
+    """20 answers on each of 30 prompts; nearly all variance lies between the prompts."""
+    rng = np.random.default_rng(2)
+    clusters = np.repeat(np.arange(30), 20)
+    clustered, naive = [], []
+    for _ in range(300):
+        values = rng.normal(size=30)[clusters] + 0.3 * rng.normal(size=600)
+        clustered.append(covers(bootstrap_interval(values, clusters=clusters, samples=300), 0))
+        naive.append(covers(bootstrap_interval(values, samples=300), 0))
+    assert 0.88 < np.mean(clustered) < 0.98
+    assert np.mean(naive) < 0.5
+
+
+@pytest.mark.parametrize("statistic", [None, np.mean, np.median])
+def test_copies_in_one_cluster_add_no_certainty(statistic):
+    values = np.random.default_rng(3).normal(size=40)
+    names = [f"prompt {i}" for i in range(40)]
+    once = bootstrap_interval(values, statistic, samples=200)
+    copied = bootstrap_interval(np.tile(values, 5), statistic, clusters=names * 5, samples=200)
+    for one, other in zip(vars(once).values(), vars(copied).values(), strict=True):
+        assert one == pytest.approx(other)
+
+
+def test_another_statistic_agrees_with_the_fast_mean():
+    values = np.random.default_rng(4).normal(size=50)
+    fast, slow = bootstrap_interval(values), bootstrap_interval(values, lambda v: float(v.mean()))
+    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high))
+
+
+def test_median_of_skewed_values():
+    values = np.random.default_rng(5).exponential(size=2000)
+    interval = bootstrap_interval(values, np.median, samples=1000)
+    error = 1 / (2 * 0.5 * sqrt(2000))  # 1 / (2 f(median) sqrt n), and the density there is 1/2
+    assert interval.high - interval.low == pytest.approx(2 * Z * error, rel=0.2)
+    assert covers(interval, np.log(2))
+
+
+def test_ratio_of_sums_matches_the_delta_method():
+    rng = np.random.default_rng(6)
+    size = rng.integers(100, 3000, size=3000).astype(float)
+    nats = size * rng.normal(1.5, 0.4, size=3000)
+    interval = bootstrap_ratio(nats, size)
+    ratio = nats.sum() / size.sum()
+    error = sqrt(((nats - ratio * size) ** 2).sum()) / size.sum()
+    assert interval.estimate == pytest.approx(ratio)
+    assert interval.high - interval.low == pytest.approx(2 * Z * error, rel=0.1)
+
+
+def test_weights_are_repetitions():
+    values = np.array([1.0, 2.0, 5.0])
+    weighted = bootstrap_interval(values, weights=np.array([1, 3, 2]), samples=100)
+    repeated = bootstrap_interval(
+        np.repeat(values, [1, 3, 2]), clusters=np.repeat([7, 8, 9], [1, 3, 2]), samples=100
+    )
+    assert (weighted.estimate, weighted.low, weighted.high) == pytest.approx(
+        (repeated.estimate, repeated.low, repeated.high)
+    )
+
+
+def test_groups_without_weight_change_nothing_but_the_draws():
+    interval = bootstrap_ratio(np.array([1.0, 0, 0]), np.array([2.0, 0, 0]))
+    assert interval == Interval(0.5, 0.5, 0.5)
+
+
+def test_pairs_show_a_difference_that_single_intervals_hide():
+    rng = np.random.default_rng(7)
+    hardness = rng.normal(size=200)
+    first, second = (hardness + shift + 0.1 * rng.normal(size=200) for shift in (0.05, 0.0))
+    assert covers(bootstrap_interval(first), second.mean())
+    assert bootstrap_difference(first, second).low > 0
+    constant = bootstrap_difference(hardness + 2, hardness)
+    assert (constant.low, constant.high) == pytest.approx((2, 2))
+
+
+def test_right_and_wrong_answers_are_values_too():
+    right = np.random.default_rng(10).random(400) < 0.7
+    measured, closed_form = bootstrap_interval(right), wilson_interval(int(right.sum()), 400)
+    assert measured.estimate == closed_form.estimate
+    assert measured.low == pytest.approx(closed_form.low, abs=0.01)
+    assert measured.high == pytest.approx(closed_form.high, abs=0.01)
+
+
+def test_the_seed_decides():
+    values = np.random.default_rng(8).normal(size=30)
+    assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
+    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+
+
+def test_large_data_is_drawn_in_parts():
+    values = np.random.default_rng(9).normal(size=1_500_000)
+    interval = bootstrap_interval(values, samples=20)
+    assert interval.low < interval.estimate < interval.high
+    assert interval.high - interval.low < 6 / sqrt(len(values))
+
+
+def test_what_is_refused():
+    values = np.ones(3)
+    with pytest.raises(UserError, match="0 successes in 0 trials"):
+        wilson_interval(0, 0)
+    with pytest.raises(UserError, match="6 successes in 5 trials"):
+        wilson_interval(6, 5)
+    with pytest.raises(UserError, match="confidence=95"):
+        wilson_interval(1, 5, confidence=95.0)
+    with pytest.raises(UserError, match="no values"):
+        bootstrap_interval(np.array([]))
+    with pytest.raises(UserError, match="3 values with 2 cluster names"):
+        bootstrap_interval(values, clusters=["a", "b"])
+    # Where the shapes in signatures are checked, they refuse first, with a TypeError.
+    with pytest.raises((UserError, TypeError)):
+        bootstrap_interval(values, weights=np.ones(1))
+    with pytest.raises((UserError, TypeError)):
+        bootstrap_difference(values, np.ones(1))
+    with pytest.raises(UserError, match="denominators sum to 0"):
+        bootstrap_ratio(values, np.zeros(3))
+    with pytest.raises(UserError, match="mean only"):
+        bootstrap_interval(values, np.median, weights=values)
