@@ -116,6 +116,17 @@ def test_too_little_memory_is_refused_with_the_remedy() -> None:
         require_memory(10**15, "a mountain", "climb less")
 
 
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    whole = device.available_memory()
+    (tmp_path / "memory.current").write_text("100000000\n")
+    (tmp_path / "memory.stat").write_text("anon 60000000\ninactive_file 30000000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device.available_memory() > 0.5 * whole
+    (tmp_path / "memory.max").write_text("150000000\n")
+    assert device.available_memory() == 80_000_000
+
+
 def test_a_plan_too_large_for_this_machine_is_refused() -> None:
     shape = ModelConfig.of(width=64 * 400, depth=400, vocab_size=8192, context=256)
     with pytest.raises(UserError, match=r"M parameters with micro_rows=8 .*--depth"):

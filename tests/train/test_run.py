@@ -163,6 +163,14 @@ def test_a_run_is_finished_when_it_says_so(tmp_path: Path) -> None:
     assert not is_finished(tmp_path)
 
 
+def test_a_run_that_was_stopped_says_so_and_where(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path) as run:
+        run.heartbeat(step=7, steps=9)
+        raise KeyboardInterrupt
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["step"]) == ("stopped", 7)
+
+
 def test_the_plan_is_written_once(tmp_path: Path) -> None:
     with open_run(tmp_path) as run:
         assert run.plan({"steps": 10})["steps"] == 10

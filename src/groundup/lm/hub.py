@@ -159,7 +159,13 @@ def _write_weights(folder: Path, model: CausalLM, dtype: torch.dtype, max_shard_
     for number, names in enumerate(shards, start=1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else WEIGHTS
         shard = {name: tensors[name].to("cpu", dtype).contiguous() for name in names}
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        try:
+            save_file(shard, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise UserError(
+                f"{folder / file} cannot be written ({error}); free some space on its disk and "
+                "start again"
+            ) from None
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         total = sum(tensor.numel() for tensor in tensors.values()) * dtype.itemsize

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import torch
@@ -20,6 +21,7 @@ from groundup.train.progress import say
 COMPILE_FROM_MINUTES = 5.0
 # Of the measured matrix-multiply peak, what a training step of a small model reaches.
 EXPECTED_PEAK_SHARE = 0.5
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -162,13 +164,23 @@ def matmul_peak(device: str, dtype: torch.dtype, seconds: float = 0.3, size: int
 
 
 def available_memory() -> int:
-    """Bytes that a new process may use now."""
+    """Bytes that a new process may use now, on this machine and in this container."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             facts = dict(line.split(":") for line in file)
-        return int(facts["MemAvailable"].split()[0]) * 1024
+        free = int(facts["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        # A container's limit (cgroup v2): without one the file is absent or says "max". What is
+        # counted there as used includes files that the kernel keeps only while there is room.
+        limit, used = (
+            int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current")
+        )
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        return min(free, limit - used + int(stat["inactive_file"]))
+    except (OSError, ValueError, KeyError):
+        return free
 
 
 def require_memory(need: int, what: str, remedy: str) -> None:

@@ -12,6 +12,7 @@ continued, another run's folder is refused, and so is a second process in the sa
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -47,6 +48,7 @@ class Run:
         self.folder, self.stage, self._lock = folder, stage, lock
         self._files: dict[str, IO[str]] = {}
         self._last_beat = 0.0
+        self._last_facts: dict[str, Any] = {}
 
     @classmethod
     def open(
@@ -83,7 +85,11 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not self.finished:
+            # A full disk may be the very reason; the reason is what the user is to see.
+            with contextlib.suppress(OSError):
+                self.status("stopped", **self._last_facts)
         self.close()
 
     def close(self) -> None:
@@ -108,7 +114,7 @@ class Run:
     def heartbeat(self, **facts: Any) -> None:
         """Refresh status.json, at most once a second."""
         if time.monotonic() - self._last_beat > 1.0:
-            self._last_beat = time.monotonic()
+            self._last_beat, self._last_facts = time.monotonic(), facts
             self.status("running", **facts)
 
     def plan(self, fresh: Mapping[str, Any]) -> dict[str, Any]:
