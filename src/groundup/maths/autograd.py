@@ -74,8 +74,10 @@ class Operation:
     dim: int | tuple[int, ...] | None
 
 
-observers: list[Callable[[Operation, Tensor], None]] = []
-"""Who is told of every operation and its result: forward mode, profilers."""
+Observer: TypeAlias = "Callable[[Operation, Tensor], None]"
+
+observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=())
+"""Who is told of every operation of this thread and its result: forward mode, profilers."""
 
 FREED = Node("freed", (), (), linear=True)
 
@@ -92,6 +94,11 @@ class Tensor(Values):
 
     def __init__(self, data: Operand, requires_grad: bool | None = None) -> None:
         self._array, self.changes = np.array(as_array(data)), [0]  # nobody else's memory
+        if self.dtype.kind not in "biuf":
+            raise UserError(
+                f"a tensor holds real numbers or truth values, and not {self.dtype}; "
+                "give numbers, an array, or lists of equal lengths"
+            )
         self._begin()
         floating = self.dtype.kind == "f"
         if requires_grad and not floating:
@@ -114,6 +121,14 @@ class Tensor(Values):
         tensor._begin()
         return tensor
 
+    def __reduce__(self) -> tuple[type[Tensor], tuple[Array, bool]]:
+        """Copies and pickles are new leaves with the same numbers."""
+        if self.node is not None:
+            raise GradientError(
+                "only a tensor without history can be copied or pickled; detach() it first"
+            )
+        return Tensor, (self._array, self.requires_grad)
+
     @property
     def is_leaf(self) -> bool:
         """Whether it was made by a person rather than by an operation on the tape."""
@@ -124,6 +139,10 @@ class Tensor(Values):
         return Tensor.made(self.data, self.changes)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        if requires_grad and self.dtype.kind != "f":
+            raise GradientError(f"a tensor of {self.dtype} has no gradients; make it double()")
+        if not requires_grad and self.node is not None:
+            raise GradientError("this tensor was computed and has a history; detach() cuts it off")
         self.requires_grad = requires_grad
         return self
 
@@ -155,6 +174,12 @@ class Tensor(Values):
         """d(-a) = -da."""
         return apply("neg", np.negative, (self,), (lambda g, _: -g,), linear=True)
 
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return ops.abs(self)
+
     def __mul__(self, other: Operand) -> Tensor:
         """d(a b) = b da + a db."""
         a, b = self, self.like(other)
@@ -168,6 +193,8 @@ class Tensor(Values):
     def __pow__(self, exponent: Operand) -> Tensor:
         """d(a^p) = p a^(p-1) da + a^p log(a) dp; where p = 0, or a = 0 for dp, the term is 0."""
         a, p = self, self.like(exponent)
+        if isinstance(exponent, float):
+            exponent = float(exponent)  # NumPy's own float64 would widen float32
 
         def by_base(g: Tensor, _: Tensor) -> Tensor:
             if isinstance(exponent, (int, float)):
@@ -230,26 +257,25 @@ class Tensor(Values):
     # value that is no longer there is an error and not a wrong number
 
     def __setitem__(self, index: Any, value: Operand) -> None:
-        self._change()[ops.array_index(index)] = self.like(value)._array
+        self._change(ops.array_index(index), value, lambda _, new: new)
 
     def copy_(self, other: Operand) -> Tensor:
-        self._change()[...] = self.like(other)._array
-        return self
+        return self._change(..., other, lambda _, new: new)
 
     def zero_(self) -> Tensor:
         return self.copy_(0.0)
 
     def add_(self, other: Operand) -> Tensor:
-        return self.copy_(self._array + self.like(other)._array)
+        return self._change(..., other, np.add)
 
     def sub_(self, other: Operand) -> Tensor:
-        return self.copy_(self._array - self.like(other)._array)
+        return self._change(..., other, np.subtract)
 
     def mul_(self, other: Operand) -> Tensor:
-        return self.copy_(self._array * self.like(other)._array)
+        return self._change(..., other, np.multiply)
 
     def div_(self, other: Operand) -> Tensor:
-        return self.copy_(self._array / self.like(other)._array)
+        return self._change(..., other, np.true_divide)
 
     # `x += y` makes a new tensor, as it does for numbers, unless recording is off: then it is how
     # optimizers write w -= rate * w.grad.
@@ -266,15 +292,21 @@ class Tensor(Values):
     def __itruediv__(self, other: Operand) -> Tensor:
         return self / other if is_grad_enabled() else self.div_(other)
 
-    def _change(self) -> Array:
-        """The array, to be written into."""
-        if self.requires_grad and is_grad_enabled():
+    def _change(self, index: Any, other: Operand, by: Callable[[Array, Array], Any]) -> Tensor:
+        """Write `by(old, other)` over what stands at `index`."""
+        new = self.like(other)
+        if (self.requires_grad or new.requires_grad) and is_grad_enabled():
             raise GradientError(
-                f"a change in place of a tensor of shape {self.shape} that requires gradients "
-                "is not recorded; compute a new tensor, or wrap the change in no_grad()"
+                f"a change in place of a tensor of shape {self.shape} is not recorded, and "
+                "gradients are required; compute a new tensor, or wrap the change in no_grad()"
             )
+        try:
+            with np.errstate(all="ignore"):
+                self._array[index] = by(self._array[index], new._array)
+        except ValueError as error:
+            raise ShapeError(f"{new.shape} cannot go into shape {self.shape}: {error}") from None
         self.changes[0] += 1
-        return self._array
+        return self
 
     # Backpropagation
 
@@ -388,13 +420,14 @@ def apply(
     except ValueError as error:
         shapes = " and ".join(str(parent.shape) for parent in parents)
         raise ShapeError(f"{name} cannot take {shapes}: {error}") from None
-    # What has a base is a view of somebody's memory, and the only candidate is the first parent's.
-    out = Tensor.made(array, None if array.base is None else parents[0].changes)
+    # A view of memory can only be one of the first parent's, and then counts its changes with it.
+    viewed = array.base is not None and np.may_share_memory(array, parents[0]._array)
+    out = Tensor.made(array, parents[0].changes if viewed else None)
     if _RECORDING.get() and any(parent.requires_grad for parent in parents):
         out.requires_grad = True
         changes = () if linear else tuple(tensor.changes[0] for tensor in (*parents, out))
         out.node = Node(name, parents, rules, linear, changes)
-    for observer in observers:
+    for observer in observers.get():
         observer(Operation(name, forward, parents, linear, dim), out)
     return out
 
@@ -414,7 +447,7 @@ def sweep(
     """
     order = _tape(root, inputs)
     needed = {tensor.number for tensor in order}
-    pending = {root.number: seed}
+    pending = {root.number: seed if record else seed.detach()}
     while order:
         tensor = order.pop()
         gradient = pending.pop(tensor.number)
@@ -482,17 +515,19 @@ def grad(
     are those of `backward`.
     """
     wanted = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    for number, tensor in enumerate(wanted):
+        if not tensor.requires_grad:
+            raise GradientError(
+                f"input {number} of shape {tensor.shape} is a constant and has no gradient; "
+                "make it with requires_grad=True before the output is computed from it"
+            )
     retain = create_graph if retain_graph is None else retain_graph
-    found = {
-        tensor.number: gradient
-        for tensor, gradient in sweep(
-            output, _seed(output, gradient), inputs=wanted, retain=retain, record=create_graph
-        )
-    }
-    return tuple(
-        found[tensor.number] if tensor.number in found else Tensor.made(np.zeros_like(tensor.data))
-        for tensor in wanted
-    )
+    found = {tensor.number: Tensor.made(np.zeros_like(tensor.data)) for tensor in wanted}
+    seed = _seed(output, gradient)
+    for tensor, share in sweep(output, seed, inputs=wanted, retain=retain, record=create_graph):
+        if tensor.number in found:
+            found[tensor.number] = share
+    return tuple(found[tensor.number] for tensor in wanted)
 
 
 def _seed(root: Tensor, gradient: Operand | None) -> Tensor:

@@ -82,7 +82,12 @@ def _plain(
     """
     lengths = dict.fromkeys("".join(letters), 1)
     for part, tensor in zip(letters, tensors, strict=True):
-        lengths |= {letter: n for letter, n in zip(part, tensor.shape, strict=True) if n != 1}
+        for letter, n in zip(part, tensor.shape, strict=True):
+            if 1 not in (n, lengths[letter]) and n != lengths[letter]:
+                shapes = " and ".join(str(tensor.shape) for tensor in tensors)
+                raise ShapeError(f"{letter!r} is {lengths[letter]} and {n} long in {shapes}")
+            if n != 1:
+                lengths[letter] = n
     letters = list(letters)
     tensors = [
         tensor.expand(*(lengths[letter] for letter in part))

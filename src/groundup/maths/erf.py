@@ -54,8 +54,7 @@ def erf(x: Array) -> Array:
             out[inside] = formula(size[inside])
     out[np.isnan(size)] = np.nan
     dtype = values.dtype if values.dtype.kind == "f" else np.float64
-    signed: Array = np.copysign(out, values)
-    return signed.astype(dtype)
+    return np.asarray(np.copysign(out, values), dtype=dtype)
 
 
 def _near(x: Array) -> Array:

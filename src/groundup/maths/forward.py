@@ -16,13 +16,17 @@ several factors varies one factor at a time. The rest are the derivatives in the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from math import pi, sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from groundup.maths.autograd import Operation, Tensor, observers
+from groundup.maths.autograd import GradientError, Operation, Tensor, observers
 from groundup.maths.values import Array, Operand, ShapeError
+
+_MOVING: ContextVar[dict[int, tuple[Array, int]] | None] = ContextVar("moving", default=None)
+"""The tangents so far by their tensor's number, each with how often that had been changed."""
 
 
 def jvp(
@@ -34,34 +38,53 @@ def jvp(
 
     `function` gives a tensor or a tuple of tensors, and both results have that form. Each
     tangent has the shape of its primal. A gradient taken inside `function` moves as well, which
-    gives Hessian-vector products (forward over reverse).
+    gives Hessian-vector products (forward over reverse). Raises `GradientError` for a tensor that
+    is given twice or changed in place on the way, and inside another `jvp`.
     """
-    moving: dict[int, Array] = {}
+    if _MOVING.get() is not None:
+        raise GradientError("jvp inside jvp sees constants only; take the inner one by grad()")
+    if len({primal.number for primal in primals}) < len(primals):
+        raise GradientError("a tensor is given twice, with two tangents; give a clone() of it")
+    moving: dict[int, tuple[Array, int]] = {}
     for primal, tangent in zip(primals, tangents, strict=True):
-        moving[primal.number] = np.asarray(primal.like(tangent).data, dtype=primal.dtype)
-        if moving[primal.number].shape != primal.shape:
-            raise ShapeError(
-                f"a tangent of shape {moving[primal.number].shape} is not one for {primal.shape}"
-            )
-
-    def carry(operation: Operation, out: Tensor) -> None:
-        parts = [moving.get(parent.number) for parent in operation.parents]
-        if any(part is not None for part in parts) and out.dtype.kind == "f":
-            with np.errstate(all="ignore"):
-                moving[out.number] = np.asarray(_tangent(operation, parts, out.data))
-
-    observers.append(carry)
+        direction = np.asarray(primal.like(tangent).data, dtype=primal.dtype)
+        if direction.shape != primal.shape:
+            raise ShapeError(f"a tangent of shape {direction.shape} is not one for {primal.shape}")
+        moving[primal.number] = direction, primal.changes[0]
+    outside = _MOVING.set(moving), observers.set((*observers.get(), _carry))
     try:
         value = function(*primals)
+        if isinstance(value, Tensor):
+            return value, Tensor.made(_found(moving, value))
+        return value, tuple(Tensor.made(_found(moving, tensor)) for tensor in value)
     finally:
-        observers.remove(carry)
+        _MOVING.reset(outside[0])
+        observers.reset(outside[1])
 
-    def tangent_of(tensor: Tensor) -> Tensor:
-        return Tensor.made(moving.get(tensor.number, np.zeros_like(tensor.data)))
 
-    if isinstance(value, Tensor):
-        return value, tangent_of(value)
-    return value, tuple(tangent_of(tensor) for tensor in value)
+def _carry(operation: Operation, out: Tensor) -> None:
+    """Give the result of an operation its tangent, if a parent has one."""
+    moving = _MOVING.get()
+    assert moving is not None
+    parts = [
+        _found(moving, parent) if parent.number in moving else None for parent in operation.parents
+    ]
+    if any(part is not None for part in parts) and out.dtype.kind == "f":
+        with np.errstate(all="ignore"):
+            tangent = np.asarray(_tangent(operation, parts, out.data), dtype=out.dtype)
+        moving[out.number] = tangent, out.changes[0]
+
+
+def _found(moving: dict[int, tuple[Array, int]], tensor: Tensor) -> Array:
+    if tensor.number not in moving:
+        return np.zeros_like(tensor.data)
+    tangent, changes = moving[tensor.number]
+    if tensor.changes[0] != changes:
+        raise GradientError(
+            f"a moving tensor of shape {tensor.shape} was changed in place, and no tangent says "
+            "how; compute a new tensor instead"
+        )
+    return tangent
 
 
 def _tangent(operation: Operation, tangents: list[Array | None], y: Array) -> Any:
@@ -108,14 +131,18 @@ ELEMENTWISE: dict[str, Callable[[Array, Array], Any]] = {
 
 Slope: TypeAlias = Callable[[], Any]
 OF_TWO: dict[str, Callable[[Array, Array, Array], tuple[Slope, Slope]]] = {
-    "div": lambda a, b, y: (lambda: 1 / b, lambda: -a / b**2),
+    "div": lambda a, b, y: (lambda: 1 / b, lambda: -y / b),
     "pow": lambda a, p, y: (
         lambda: np.where(p == 0, 0, p * np.power(a, p - 1)),
         lambda: np.where((a == 0) & (p >= 0), 0, y * np.log(a)),
     ),
     "maximum": lambda a, b, y: (
-        lambda: np.where(a == b, 0.5, a > b),
-        lambda: np.where(a == b, 0.5, a < b),
+        lambda: np.where(a == b, 0.5, ~(a < b)),
+        lambda: np.where(a == b, 0.5, ~(b < a)),
+    ),
+    "minimum": lambda a, b, y: (
+        lambda: np.where(a == b, 0.5, ~(a > b)),
+        lambda: np.where(a == b, 0.5, ~(b > a)),
     ),
 }
 """dy/da and dy/db, from a, b and y; computed where that one moves."""
@@ -130,20 +157,24 @@ def _log_softmax(x: Array, t: Array, y: Array, dim: Any) -> Any:
 
 
 def _logsumexp(x: Array, t: Array, y: Array, dim: Any) -> Any:
-    shares = np.exp(x - x.max(axis=dim, keepdims=True))
-    moved = (shares * t).sum(axis=dim) / shares.sum(axis=dim)
-    return moved.reshape(y.shape)
+    peak = np.max(x, axis=dim, keepdims=True, initial=-np.inf)
+    shares = np.exp(x - peak)
+    return ((shares * t).sum(axis=dim) / shares.sum(axis=dim)).reshape(y.shape)
 
 
-def _amax(x: Array, t: Array, y: Array, dim: Any) -> Any:
-    largest = x == x.max(axis=dim, keepdims=True)
-    return ((largest * t).sum(axis=dim) / largest.sum(axis=dim)).reshape(y.shape)
+def _best(best: Callable[..., Any]) -> Callable[[Array, Array, Array, Any], Any]:
+    def mean_of_equals(x: Array, t: Array, y: Array, dim: Any) -> Any:
+        equal = x == best(x, axis=dim, keepdims=True)
+        return ((equal * t).sum(axis=dim) / equal.sum(axis=dim)).reshape(y.shape)
+
+    return mean_of_equals
 
 
 ALONG: dict[str, Callable[[Array, Any, Array, Any], Any]] = {
     "softmax": _softmax,
     "log_softmax": _log_softmax,
     "logsumexp": _logsumexp,
-    "amax": _amax,
+    "amax": _best(np.max),
+    "amin": _best(np.min),
 }
 """dy, from x, dx, y and the dimensions that are looked along."""

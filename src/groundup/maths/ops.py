@@ -44,6 +44,18 @@ def _elementwise(name: str, x: Tensor, forward: Forward, rule: Rule) -> Tensor:
     return apply(name, forward, (x,), (rule,))
 
 
+def _weighted(g: Tensor, weights: Any) -> Tensor:
+    """A gradient times constant weights, 0 where they are 0, even if the gradient is infinite."""
+
+    def forward(a: Array) -> Any:
+        out = a * weights
+        if not np.isfinite(out.sum()):  # np.where alone would be several times as slow
+            out = np.where(weights == 0, a.dtype.type(0), out)
+        return out
+
+    return _linear("weighted", g, forward, lambda h: _weighted(h, weights))
+
+
 @method
 def exp(x: Tensor) -> Tensor:
     """d exp(x) = exp(x) dx."""
@@ -103,7 +115,7 @@ def sigmoid(x: Tensor) -> Tensor:
     """y = 1 / (1 + exp(-x)), dy = y (1 - y) dx."""
 
     def forward(a: Array) -> Array:
-        out: Array = np.exp(-a)
+        out = np.asarray(np.exp(-a))
         out += 1
         return np.divide(1, out, out=out)
 
@@ -113,7 +125,9 @@ def sigmoid(x: Tensor) -> Tensor:
 @method
 def relu(x: Tensor) -> Tensor:
     """max(x, 0); the derivative at 0 is 0."""
-    return _elementwise("relu", x, lambda a: np.maximum(a, 0), lambda g, _: g * (x > 0))
+    return _elementwise(
+        "relu", x, lambda a: np.maximum(a, 0), lambda g, _: _weighted(g, ~(x.data <= 0))
+    )
 
 
 @method
@@ -143,12 +157,15 @@ def abs(x: Tensor) -> Tensor:
 @method
 def clip(x: Tensor, min: builtins.float | None = None, max: builtins.float | None = None) -> Tensor:
     """x held between two bounds; where a bound cuts, the derivative is 0."""
+    low = None if min is None else x.like(min).data
+    high = None if max is None else x.like(max).data
 
     def inside(g: Tensor, _: Tensor) -> Tensor:
-        above = x >= min if min is not None else x == x
-        return g * (above if max is None else above & (x <= max))
+        above = True if low is None else x.data >= low
+        below = True if high is None else x.data <= high
+        return _weighted(g, np.logical_and(above, below))
 
-    return _elementwise("clip", x, lambda a: np.clip(a, min, max), inside)
+    return _elementwise("clip", x, lambda a: np.clip(a, low, high), inside)
 
 
 @method
@@ -176,28 +193,51 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 def maximum(a: Tensor, b: Operand) -> Tensor:
     """The larger of two, element by element; equals share the gradient."""
-    other = a.like(b)
-    ahead = ((a > other) + 0.5 * (a == other)).to(a.dtype)
-    rules: tuple[Rule, Rule] = (lambda g, _: g * ahead, lambda g, _: g * (1 - ahead))
-    return apply("maximum", np.maximum, (a, other), rules)
+    return _better("maximum", np.maximum, np.less, a, a.like(b))
 
 
 def minimum(a: Tensor, b: Operand) -> Tensor:
     """The smaller of two, element by element; equals share the gradient."""
-    return -maximum(-a, -a.like(b))
+    return _better("minimum", np.minimum, np.greater, a, a.like(b))
+
+
+def _better(name: str, forward: Forward, loses: np.ufunc, a: Tensor, b: Tensor) -> Tensor:
+    def share(mine: Tensor, theirs: Tensor) -> Rule:
+        def rule(g: Tensor, _: Tensor) -> Tensor:
+            wins = ~loses(mine.data, theirs.data)
+            weights = np.where(mine.data == theirs.data, 0.5, wins)
+            return _weighted(g, weights.astype(g.dtype))
+
+        return rule
+
+    return apply(name, forward, (a, b), (share(a, b), share(b, a)))
 
 
 # Reductions
 
 
 def _axes(dim: Dims) -> int | tuple[int, ...] | None:
-    return dim if dim is None or isinstance(dim, int) else tuple(dim)
+    """As NumPy takes them; an empty list means all dimensions, as in torch."""
+    return tuple(dim) or None if isinstance(dim, Sequence) else dim
+
+
+def _place(dim: int, ndim: int) -> int:
+    """A dimension counted from 0; a tensor without dimensions counts as having one."""
+    n = builtins.max(ndim, 1)
+    if not -n <= dim < n:
+        raise ShapeError(f"dimension {dim} is not one of {ndim}; give {-n} to {n - 1}")
+    return dim % n
+
+
+def _places(x: Tensor, dim: Dims) -> set[int]:
+    dims = _axes(dim)
+    listed = range(x.ndim) if dims is None else dims if isinstance(dims, tuple) else (dims,)
+    return {_place(d, x.ndim) for d in listed}
 
 
 def _kept(y: Tensor, x: Tensor, dim: Dims) -> Tensor:
     """A reduced tensor in the shape that keeps the reduced dimensions, with length 1."""
-    dims = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
-    reduced = {d % x.ndim for d in dims}
+    reduced = _places(x, dim)
     return y.reshape(*(1 if d in reduced else n for d, n in enumerate(x.shape)))
 
 
@@ -245,29 +285,34 @@ def std(
     *,
     correction: int | None = None,
 ) -> Tensor:
-    """The square root of `var`."""
-    return var(x, dim, unbiased, keepdim, correction=correction).sqrt()
+    """The square root of `var`; where that is 0 so is the derivative."""
+    spread = var(x, dim, unbiased, keepdim, correction=correction)
+    none = spread.data == 0
+    return where(none, 0.0, where(none, 1.0, spread).sqrt())
 
 
 @method
 def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The largest value; where several are largest they share the gradient equally."""
-
-    def shared(g: Tensor, y: Tensor) -> Tensor:
-        largest = x.data == _kept(y, x, dim).data
-        share: Array = largest / largest.sum(axis=_axes(dim), keepdims=True)
-        return _kept(g, x, dim) * share.astype(x.dtype)
-
-    def forward(a: Array) -> Any:
-        return a.max(axis=_axes(dim), keepdims=keepdim)
-
-    return apply("amax", forward, (x,), (shared,), dim=_axes(dim))
+    return _best("amax", np.max, x, dim, keepdim)
 
 
 @method
 def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The smallest value; where several are smallest they share the gradient equally."""
-    return -amax(-x, dim, keepdim)
+    return _best("amin", np.min, x, dim, keepdim)
+
+
+def _best(name: str, best: Callable[..., Any], x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    def shared(g: Tensor, y: Tensor) -> Tensor:
+        equal = x.data == _kept(y, x, dim).data
+        share: Array = equal / equal.sum(axis=_axes(dim), keepdims=True)
+        return _kept(g, x, dim) * share.astype(x.dtype)
+
+    def forward(a: Array) -> Any:
+        return best(a, axis=_axes(dim), keepdims=keepdim)
+
+    return apply(name, forward, (x,), (shared,), dim=_axes(dim))
 
 
 class Extreme(NamedTuple):
@@ -296,11 +341,9 @@ def _extreme(x: Tensor, indices: Tensor, dim: int, keepdim: bool) -> Extreme:
     )
 
 
-def _peak(a: Array, axis: int | tuple[int, ...] | None) -> Array:
+def _peak(a: Array, axis: int | tuple[int, ...] | None) -> Any:
     """What to subtract so that no exponential overflows."""
-    peak = np.max(a, axis=axis, keepdims=True, initial=-np.inf)
-    finite: Array = np.where(peak == -np.inf, a.dtype.type(0), peak)
-    return finite
+    return np.max(a, axis=axis, keepdims=True, initial=-np.inf)
 
 
 @method
@@ -309,6 +352,7 @@ def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
 
     def forward(a: Array) -> Any:
         peak = _peak(a, _axes(dim))
+        peak = np.where(np.isinf(peak), a.dtype.type(0), peak)
         total = np.log(np.exp(a - peak).sum(axis=_axes(dim), keepdims=True)) + peak
         return total if keepdim else total.squeeze(axis=_axes(dim))
 
@@ -323,7 +367,7 @@ def softmax(x: Tensor, dim: int) -> Tensor:
     """y = exp(x) / Σ exp(x), dy = y (dx - Σ y dx)."""
 
     def forward(a: Array) -> Array:
-        powers: Array = np.exp(a - _peak(a, dim))
+        powers = np.asarray(np.exp(a - _peak(a, dim)))
         powers /= powers.sum(axis=dim, keepdims=True)
         return powers
 
@@ -338,7 +382,7 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
     """y = x - log Σ exp(x), dy = dx - Σ exp(y) dx."""
 
     def forward(a: Array) -> Array:
-        below: Array = a - _peak(a, dim)
+        below = np.asarray(a - _peak(a, dim))
         below -= np.log(np.exp(below).sum(axis=dim, keepdims=True))
         return below
 
@@ -351,6 +395,8 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
 @method
 def cumsum(x: Tensor, dim: int) -> Tensor:
     """Σ of the elements so far; the gradient sums from the other end."""
+    if not x.ndim:
+        return reshape(cumsum(reshape(x, 1), dim), ())
     return _linear(
         "cumsum",
         x,
@@ -390,23 +436,22 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions from `start_dim` to `end_dim` as one."""
     if not x.ndim:
         return reshape(x, 1)
-    first, last = start_dim % x.ndim, end_dim % x.ndim
+    first, last = _place(start_dim, x.ndim), _place(end_dim, x.ndim)
     return reshape(x, *x.shape[:first], prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
 
 
 @method
 def unsqueeze(x: Tensor, dim: int) -> Tensor:
     """A new dimension of length 1 at `dim`."""
-    at = dim % (x.ndim + 1)
+    at = _place(dim, x.ndim + 1)
     return reshape(x, *x.shape[:at], 1, *x.shape[at:])
 
 
 @method
 def squeeze(x: Tensor, dim: Dims = None) -> Tensor:
     """Without the dimensions of length 1, or without `dim` if it has length 1."""
-    dims = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
-    gone = {d % x.ndim for d in dims if x.shape[d] == 1}
-    return reshape(x, *(n for d, n in enumerate(x.shape) if d not in gone))
+    dims = _places(x, dim)
+    return reshape(x, *(n for d, n in enumerate(x.shape) if n != 1 or d not in dims))
 
 
 @method
@@ -430,7 +475,7 @@ def expand(x: Tensor, *sizes: Any) -> Tensor:
     """Dimensions of length 1 repeated without a copy, and new ones in front; -1 keeps a length."""
     wanted = _sizes(sizes)
     own = (1,) * (len(wanted) - x.ndim) + x.shape
-    shape = tuple(n if size == -1 else size for n, size in zip(own, wanted, strict=True))
+    shape = tuple(n if size == -1 else size for n, size in zip(own, wanted, strict=False))
     return _linear("expand", x, lambda a: np.broadcast_to(a, shape), lambda g: sum_to(g, x.shape))
 
 
@@ -447,6 +492,8 @@ def sum_to(x: Tensor, shape: Shape) -> Tensor:
 def repeat(x: Tensor, *sizes: Any) -> Tensor:
     """Copies laid side by side, `sizes` times along each dimension."""
     times = _sizes(sizes)
+    if len(times) < x.ndim:
+        raise ShapeError(f"repeats {times} do not name every dimension of shape {x.shape}")
     shape = (1,) * (len(times) - x.ndim) + x.shape
     pairs = [n for pair in zip(times, shape, strict=True) for n in pair]
 
@@ -473,13 +520,21 @@ def flip(x: Tensor, *dims: Any) -> Tensor:
 @method
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of each matrix, the rest 0."""
-    return _linear("tril", x, lambda a: np.tril(a, diagonal), lambda g: tril(g, diagonal))
+    return _triangle(np.tril, x, diagonal)
 
 
 @method
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of each matrix, the rest 0."""
-    return _linear("triu", x, lambda a: np.triu(a, diagonal), lambda g: triu(g, diagonal))
+    return _triangle(np.triu, x, diagonal)
+
+
+def _triangle(cut: Callable[[Array, int], Array], x: Tensor, diagonal: int) -> Tensor:
+    if x.ndim < 2:
+        raise ShapeError(f"only a matrix has triangles and this tensor has shape {x.shape}")
+    return _linear(
+        cut.__name__, x, lambda a: cut(a, diagonal), lambda g: _triangle(cut, g, diagonal)
+    )
 
 
 @method
@@ -490,12 +545,11 @@ def clone(x: Tensor) -> Tensor:
 
 @method
 def to(x: Tensor, dtype: Any) -> Tensor:
-    """The same numbers as another NumPy dtype."""
+    """The same numbers as another NumPy dtype; whole numbers and truth values are constants."""
     if x.dtype == dtype:
         return x
-    if np.dtype(dtype).kind != "f":
-        return Tensor.made(x.data.astype(dtype))
-    return _linear("to", x, lambda a: a.astype(dtype), lambda g: to(g, x.dtype))
+    source = x if np.dtype(dtype).kind == "f" else x.detach()
+    return _linear("to", source, lambda a: a.astype(dtype), lambda g: to(g, x.dtype))
 
 
 @method
@@ -535,21 +589,28 @@ def new_tensor(x: Tensor, data: Operand) -> Tensor:
 
 
 def array_index(index: Any) -> Any:
-    """An index as NumPy takes it, with arrays in the place of tensors and lists."""
-    if isinstance(index, tuple):
-        return tuple(array_index(part) for part in index)
-    if isinstance(index, Tensor):
-        return index.data
-    return (
-        np.asarray(index, dtype=np.int64 if not index else None)
-        if isinstance(index, list)
-        else index
-    )
+    """An index as NumPy takes it, with arrays in the place of tensors and lists.
+
+    The arrays are copies, since the way back needs the index as it was.
+    """
+    return tuple(map(_part, index)) if isinstance(index, tuple) else _part(index)
+
+
+def _part(index: Any) -> Any:
+    if isinstance(index, (Tensor, np.ndarray)):
+        return np.array(as_array(index))
+    if isinstance(index, (list, tuple, range)):
+        places = np.array(index)
+        return places if places.size else places.astype(np.int64)
+    return index
 
 
 def select(x: Tensor, index: Any) -> Tensor:
     """x[index], with all that NumPy's indices can say."""
     at = array_index(index)
+    parts = at if isinstance(at, tuple) else (at,)
+    if all(isinstance(part, (int, np.integer)) for part in parts):
+        at = (*parts, ...)  # a view like any other, also of a single number
     return _linear("index", x, lambda a: a[at], lambda g: scatter(g, at, x.shape))
 
 
@@ -566,7 +627,7 @@ def _added_at(values: Array, index: Any, shape: Shape) -> Array:
         out[index] = values  # slices and masks name no place twice
     elif len(parts) == 1 and len(shape) > 1 and values.size:
         # Rows of a table, as in an embedding: sums over runs of equal rows are many times as fast.
-        rows = arrays[0].reshape(-1) % shape[0]
+        rows = arrays[0].reshape(-1).astype(np.intp) % shape[0]
         order = np.argsort(rows, kind="stable")
         starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
         runs = values.reshape(len(rows), *shape[1:])[order]
@@ -579,15 +640,22 @@ def _added_at(values: Array, index: Any, shape: Shape) -> Array:
 @method
 def gather(x: Tensor, dim: int, index: Operand) -> Tensor:
     """y[i, j, …] = x[i, index[i, j, …], …] with the index in the place of dimension `dim`."""
-    places = as_array(index)
+    places = np.asarray(index)
+    if places.ndim != x.ndim:
+        raise ShapeError(
+            f"an index of shape {places.shape} does not fit shape {x.shape}; "
+            "gather needs as many dimensions in both"
+        )
+    if not x.ndim:
+        return reshape(gather(reshape(x, 1), dim, places.reshape(1)), ())
     grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in places.shape)])
-    grid[dim] = places
+    grid[_place(dim, x.ndim)] = places
     return select(x, tuple(grid))
 
 
 def where(condition: Operand, a: Operand, b: Operand) -> Tensor:
     """a where the condition holds and b elsewhere; nothing of the other side's gradient leaks."""
-    chosen = as_array(condition)
+    chosen = np.array(as_array(condition))  # a copy, since the way back needs it as it was
     one = a if isinstance(a, Tensor) else b.like(a) if isinstance(b, Tensor) else Tensor(a, False)
     other = one.like(b)
     rules: tuple[Rule, Rule] = (
@@ -610,7 +678,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors joined along a dimension; each gets its stretch of the gradient."""
     if not tensors:
         raise ShapeError("cat needs at least one tensor; the list is empty")
-    ends = np.cumsum([tensor.shape[dim] if tensor.ndim else 1 for tensor in tensors]).tolist()
+    # NumPy refuses a tensor that lacks the dimension before any rule is used.
+    lengths = [tensor.shape[dim] for tensor in tensors if -tensor.ndim <= dim < tensor.ndim]
+    ends = np.cumsum(lengths, dtype=int).tolist()
 
     def stretch(start: int, end: int) -> Rule:
         axis = dim % tensors[0].ndim

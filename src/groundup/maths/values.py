@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -18,6 +19,23 @@ Operand: TypeAlias = "Values | Array | np.generic | float | Sequence[Any]"
 """What can stand beside a tensor in arithmetic and comparisons."""
 
 
+OPERATORS: dict[np.ufunc, Callable[[Any, Any], Any]] = {
+    np.add: operator.add,
+    np.subtract: operator.sub,
+    np.multiply: operator.mul,
+    np.true_divide: operator.truediv,
+    np.power: operator.pow,
+    np.matmul: operator.matmul,
+    np.equal: operator.eq,
+    np.not_equal: operator.ne,
+    np.less: operator.lt,
+    np.less_equal: operator.le,
+    np.greater: operator.gt,
+    np.greater_equal: operator.ge,
+}
+"""What NumPy asks for when an array stands on the left of a tensor."""
+
+
 class ShapeError(UserError, ValueError):
     """Shapes that an operation cannot take; the message names all of them."""
 
@@ -26,7 +44,6 @@ class Values:
     """A NumPy array under the names that torch has for what one asks of it."""
 
     __slots__ = ("_array", "changes")
-    __array_ufunc__ = None  # array * tensor is for the tensor to answer
 
     _array: Array
     changes: list[int]
@@ -132,39 +149,65 @@ class Values:
     def __bool__(self) -> bool:
         return bool(self.item())
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and not self.shape else format(str(self), spec)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self._array, dtype=dtype, copy=copy)
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Array, ...] = ()
+    ) -> Any:
+        """`array * tensor` is for the tensor to answer; `array -= tensor` changes the array.
+
+        Other functions of NumPy would lose the gradient, so they are TypeErrors.
+        """
+        if method != "__call__" or ufunc not in OPERATORS:
+            return NotImplemented
+        if out:
+            return ufunc(*(as_array(x) for x in inputs), out=out)
+        return OPERATORS[ufunc](self.like(inputs[0]), inputs[1])
 
     def __eq__(self, other: object) -> Self:  # type: ignore[override]  # one truth per element
         if not isinstance(other, (Values, np.ndarray, np.generic, int, float, list, tuple)):
             return NotImplemented
-        return self.made(self._array == self.like(other)._array)
+        return self._compared(np.equal, other)
 
     def __ne__(self, other: object) -> Self:  # type: ignore[override]
         if not isinstance(other, (Values, np.ndarray, np.generic, int, float, list, tuple)):
             return NotImplemented
-        return self.made(self._array != self.like(other)._array)
+        return self._compared(np.not_equal, other)
 
     def __lt__(self, other: Operand) -> Self:
-        return self.made(self._array < self.like(other)._array)
+        return self._compared(np.less, other)
 
     def __le__(self, other: Operand) -> Self:
-        return self.made(self._array <= self.like(other)._array)
+        return self._compared(np.less_equal, other)
 
     def __gt__(self, other: Operand) -> Self:
-        return self.made(self._array > self.like(other)._array)
+        return self._compared(np.greater, other)
 
     def __ge__(self, other: Operand) -> Self:
-        return self.made(self._array >= self.like(other)._array)
+        return self._compared(np.greater_equal, other)
+
+    def __and__(self, other: Operand) -> Self:
+        return self._compared(np.bitwise_and, other)
+
+    def __or__(self, other: Operand) -> Self:
+        return self._compared(np.bitwise_or, other)
+
+    def _compared(self, by: np.ufunc, other: Operand) -> Self:
+        beside = self.like(other)
+        try:
+            return self.made(by(self._array, beside._array))
+        except ValueError:
+            raise ShapeError(
+                f"shapes {self.shape} and {beside.shape} cannot be compared; "
+                "lengths must be equal or 1, counted from the last dimension"
+            ) from None
 
     def __invert__(self) -> Self:
         return self.made(~self._array)
-
-    def __and__(self, other: Operand) -> Self:
-        return self.made(self._array & self.like(other)._array)
-
-    def __or__(self, other: Operand) -> Self:
-        return self.made(self._array | self.like(other)._array)
 
     __hash__ = object.__hash__
 
@@ -175,5 +218,8 @@ def as_array(data: Any) -> Array:
         return data._array
     if isinstance(data, (np.ndarray, np.generic)):
         return np.asarray(data)
-    array = np.asarray(data)
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ShapeError(f"lists within a list must have equal lengths: {error}") from None
     return array.astype(np.float64) if array.dtype.kind in "iu" else array
