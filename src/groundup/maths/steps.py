@@ -1,0 +1,264 @@
+"""Backpropagation step by step: a graph's values and then its gradients, each with a sentence.
+
+    x, w = Tensor(2.0), Tensor(-3.0)
+    y = w * x
+    for step in steps(y, names={"x": x, "w": w, "y": y}):
+        print(step.explanation)
+
+    x is given: 2.
+    w is given: -3.
+    y is w · x = -3 · 2 = -6.
+    y: the gradient starts as 1 and times the other factor, 2, goes to w (2)
+       and times the other factor, -3, goes to x (-3).
+    w: the gradient 2 is complete.
+    x: the gradient -3 is complete.
+
+`draw(y, step=step)` colours a step in the picture of the graph, and `animate` makes a page of all
+these pictures to leaf through. The page is plain HTML that loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from string import Template
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from groundup.maths import ops
+from groundup.maths.autograd import Rule, Tensor, no_grad
+from groundup.maths.draw import Document, escaped, placed, svg
+from groundup.maths.graph import (
+    Graph,
+    Step,
+    gradient_rows,
+    is_small,
+    kind_of,
+    parents_of,
+    short,
+)
+from groundup.maths.style import STYLE
+
+MOST_ANIMATED = 64  # two frames per node, each of all nodes: 5 MB for a chain, 12 with much shared
+
+
+def steps(root: Tensor, *, names: Mapping[str, object] | None = None) -> Iterator[Step]:
+    """Yield how `root` is computed, oldest tensor first, then its gradients, newest first.
+
+    Arguments and errors are those of `draw`. Values are read and not computed anew.
+    """
+    graph = Graph.below(root, names)
+    none: Mapping[int, Tensor] = MappingProxyType({})
+    for tensor in graph.tensors:
+        yield Step("forward", tensor, kind_of(tensor), none, none, graph.computed(tensor))
+    gradients: dict[int, Tensor] = {}
+    for tensor, gradient in graph.gradients():
+        gradients[tensor.number] = gradient
+        shares, flows = _shares(graph, tensor, gradient), []
+        for parent, share, how in shares.values():
+            before = gradients.get(parent.number)
+            gradients[parent.number] = share if before is None else before + share
+            total = "" if before is None else f", together {_amount(gradients[parent.number])}"
+            flows.append(f"{how} goes to {graph.label(parent)} ({_amount(share)}{total})".lstrip())
+        yield Step(
+            "backward",
+            tensor,
+            kind_of(tensor),
+            MappingProxyType({operand: share.gradient for operand, share in shares.items()}),
+            MappingProxyType(dict(gradients)),
+            _handed_on(graph, tensor, gradient, flows),
+        )
+
+
+class Page(Document):
+    """An HTML page; notebooks show it in a frame of its own."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{escape(self)}" title="Backpropagation, step by step" '
+            'style="width: 100%; height: 36em; border: 0"></iframe>'
+        )
+
+
+def animate(root: Tensor, *, names: Mapping[str, object] | None = None) -> Page:
+    """Make an HTML page of all `steps`, to leaf through with buttons or arrow keys.
+
+    Arguments and errors are those of `draw`, with at most 64 nodes.
+    """
+    graph = Graph.below(root, names, MOST_ANIMATED)
+    layout = placed(graph, gradients=True)
+    turns = list(steps(root, names=names))
+    frames = [
+        f"<section{' hidden' if i else ''}>"
+        f"<p><b>Step {i + 1} of {len(turns)}, {turn.direction}.</b> "
+        f"{escaped(turn.explanation)}</p>\n"
+        f"<figure>{svg(graph, layout, turn.gradients, turn, style='')}</figure></section>"
+        for i, turn in enumerate(turns)
+    ]
+    return Page(PAGE.substitute(title=escaped(graph.title), style=STYLE, frames="\n".join(frames)))
+
+
+# The shares
+
+
+class Share(NamedTuple):
+    """What flows back to one parent, and in words how it comes from the gradient."""
+
+    parent: Tensor
+    gradient: Tensor
+    how: str
+
+
+def _shares(graph: Graph, tensor: Tensor, gradient: Tensor) -> dict[int, Share]:
+    """The shares of a tensor's operands, without those that require no gradient."""
+    shares = {}
+    rules = tensor.node.rules if tensor.node else ()
+    for operand, (parent, rule) in enumerate(zip(parents_of(tensor), rules, strict=True)):
+        if rule is not None and parent.requires_grad:
+            whole = _ruled(rule, gradient, tensor)
+            how = _how(graph, tensor, operand, rule)
+            if whole.shape != parent.shape:
+                how += " summed over the broadcast dimensions"
+            share = ops.sum_to(whole, parent.shape).to(parent.dtype)
+            shares[operand] = Share(parent, share, how)
+    return shares
+
+
+def _ruled(rule: Rule, gradient: Tensor, tensor: Tensor) -> Tensor:
+    with no_grad(), np.errstate(all="ignore"):
+        return rule(gradient, tensor)
+
+
+# The words
+
+
+def _handed_on(graph: Graph, tensor: Tensor, gradient: Tensor, flows: list[str]) -> str:
+    """The backward step's sentence: "mul 3: the gradient 2 times … goes to x (-6)."."""
+    amount = _amount(gradient) if is_small(gradient) else f"of {_amount(gradient)}"
+    if tensor is graph.root:
+        amount = f"starts as {_amount(gradient) if is_small(gradient) else 'ones'} and"
+    return f"{graph.label(tensor)}: the gradient {amount} {' and '.join(flows) or 'is complete'}."
+
+
+def _how(graph: Graph, tensor: Tensor, operand: int, rule: Rule) -> str:
+    """The local rule, with the operands and for scalars with the local derivative as a number."""
+    parents, kind = parents_of(tensor), kind_of(tensor)
+    said = [graph.label(parent) if parent.ndim else short(parent.data) for parent in parents]
+    slope = ""
+    if not tensor.ndim and not parents[operand].ndim:
+        one = Tensor.made(np.ones_like(tensor.data))
+        slope = f", {short(_ruled(rule, one, tensor).data)},"
+    ways = RULES.get(kind, (f"by the rule of {kind}",))
+    return ways[min(operand, len(ways) - 1)].format(a=said[0], b=said[-1], slope=slope)
+
+
+def _amount(gradient: Tensor) -> str:
+    return " ".join(gradient_rows(gradient))
+
+
+RULES: dict[str, tuple[str, ...]] = {
+    "add": ("",),
+    "sub": ("", "with the opposite sign"),
+    "neg": ("with the opposite sign",),
+    "mul": ("times the other factor, {b},", "times the other factor, {a},"),
+    "div": ("divided by the denominator, {b},", "times -quotient / denominator{slope}"),
+    "pow": ("times {b} · operand^({b} - 1){slope}", "times result · log({a}){slope}"),
+    "matmul": ("times the transpose of {b}", "from the left times the transpose of {a}"),
+    "einsum": ("contracted with the other operands",),
+    "exp": ("times the result itself{slope}",),
+    "expm1": ("times result + 1{slope}",),
+    "log": ("divided by the operand, {a},",),
+    "log1p": ("divided by 1 + {a}",),
+    "sqrt": ("divided by twice the result",),
+    "rsqrt": ("times -result³ / 2{slope}",),
+    "tanh": ("times 1 - result²{slope}",),
+    "sigmoid": ("times result · (1 - result){slope}",),
+    "relu": ("times 1 where {a} > 0, else 0{slope}",),
+    "erf": ("times 2/√π · exp(-operand²){slope}",),
+    "sin": ("times cos({a}){slope}",),
+    "cos": ("times -sin({a}){slope}",),
+    "abs": ("times the sign of {a}{slope}",),
+    "clip": ("times 1 within the bounds, else 0{slope}",),
+    "maximum": (
+        "times 1 where {a} is larger, 1/2 where equal, else 0{slope}",
+        "times 1 where {b} is larger, 1/2 where equal, else 0{slope}",
+    ),
+    "minimum": (
+        "times 1 where {a} is smaller, 1/2 where equal, else 0{slope}",
+        "times 1 where {b} is smaller, 1/2 where equal, else 0{slope}",
+    ),
+    "where": ("where the condition holds", "where the condition does not hold"),
+    "sum": ("repeated for each summed element",),
+    "cumsum": ("summed up from the other end",),
+    "amax": ("divided among the largest elements",),
+    "amin": ("divided among the smallest elements",),
+    "softmax": ("less its mean under the result, times the result,",),
+    "log_softmax": ("less its sum times the softmax",),
+    "logsumexp": ("times the softmax of {a}",),
+    "reshape": ("in the former shape",),
+    "transpose": ("transposed back",),
+    "permute": ("permuted back",),
+    "expand": ("summed over the copies",),
+    "repeat": ("summed over the copies",),
+    "roll": ("rolled back",),
+    "flip": ("flipped back",),
+    "tril": ("within the triangle",),
+    "triu": ("within the triangle",),
+    "index": ("at the places that were read",),
+    "scatter": ("at the places that were written",),
+    "cat": ("in the stretch that came from there",),
+    "clone": ("",),
+    "to": ("",),
+    "weighted": ("times the same weights",),
+}
+"""How a result's gradient becomes the share of each operand; the last entry serves all further.
+
+{a} and {b} stand for the first and the last operand, {slope} for a scalar's local derivative.
+"""
+
+PAGE = Template(
+    """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>$title, step by step</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; margin: 1em }
+p { min-height: 3em; max-width: 60em }
+figure { margin: 0; overflow-x: auto }
+button { font: inherit; padding: 0.3em 1em }
+$style</style>
+<nav>
+<button id="back">← Previous</button>
+<button id="on">Next →</button>
+</nav>
+<main aria-live="polite">
+$frames
+</main>
+<script>
+const frames = [...document.querySelectorAll("section")];
+let now = 0;
+function show(frame) {
+  now = Math.max(0, Math.min(frame, frames.length - 1));
+  frames.forEach((section, i) => { section.hidden = i !== now; });
+  document.getElementById("back").disabled = now === 0;
+  document.getElementById("on").disabled = now === frames.length - 1;
+  frames[now].querySelector(".node.forward, .node.backward")
+    .scrollIntoView({ block: "nearest", inline: "center" });
+}
+document.getElementById("back").onclick = () => show(now - 1);
+document.getElementById("on").onclick = () => show(now + 1);
+document.onkeydown = (event) => {
+  const keys = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: frames.length - 1 };
+  if (event.key in keys) { event.preventDefault(); show(keys[event.key]); }
+};
+show(0);
+</script>
+</html>
+"""
+)
