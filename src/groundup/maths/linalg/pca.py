@@ -1,0 +1,81 @@
+"""Principal component analysis: the few directions along which data vary most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Real
+
+from groundup.errors import UserError
+from groundup.maths.linalg.precision import as_matrix, like
+from groundup.maths.linalg.singular_values import svd
+
+
+@dataclass(frozen=True, eq=False)
+class PCA:
+    """The directions along which data vary most: principal component analysis.
+
+    Fields: `mean` of the data; `components`, orthonormal rows, the direction of most variance
+    first; `explained_variance` along each (divided by n - 1) and `explained_variance_ratio`, its
+    part of the whole. A component and its negative are the same line: the entry of largest
+    modulus is positive here.
+    """
+
+    mean: Float[np.ndarray, "d"]
+    components: Float[np.ndarray, "k d"]
+    explained_variance: Float[np.ndarray, "k"]
+    explained_variance_ratio: Float[np.ndarray, "k"]
+
+    @staticmethod
+    def fit(data: Real[np.ndarray, "n d"], components: int | None = None) -> PCA:
+        """Takes the first `components` (default: all) right singular vectors of data - mean.
+
+        They are the eigenvectors of the covariance matrix, s^2 / (n - 1) its eigenvalues; the SVD
+        of the data itself spares the squaring, which would lose half of the digits.
+        Errors: `UserError` for rows that are all equal, or components outside 1 ... min(n, d).
+        Source: Pearson (1901), "On lines and planes of closest fit to systems of points".
+        """
+        x = as_matrix(data)
+        k = min(x.shape) if components is None else components
+        if not 1 <= k <= min(x.shape):
+            raise UserError(f"{k} components of data of shape {x.shape}; give 1 ... {min(x.shape)}")
+        if not np.ptp(x, axis=0).any():
+            raise UserError("all rows are equal and vary in no direction; give different ones")
+        mean = x.mean(axis=0)
+        _, s, vt = svd(x - mean)
+        largest = np.argmax(np.abs(vt), axis=1)
+        vt *= np.sign(vt[np.arange(len(vt)), largest])[:, None]
+        variance = s**2 / (len(x) - 1)
+        return PCA(
+            like(mean, data),
+            like(vt[:k], data),
+            like(variance[:k], data),
+            like(variance[:k] / variance.sum(), data),
+        )
+
+    def transform(self, data: Real[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
+        """Gives each row's k coordinates along the components, seen from the mean.
+
+        Errors: `UserError` for rows of another length than those fitted.
+        """
+        x = as_matrix(data)
+        if x.shape[1] != len(self.mean):
+            raise UserError(
+                f"data of shape {x.shape}, but fitted to rows of {len(self.mean)} numbers; "
+                "give rows as long"
+            )
+        return like((x - self.mean) @ self.components.T, data, self.mean)
+
+    def reconstruct(self, coordinates: Real[np.ndarray, "n k"]) -> Float[np.ndarray, "n d"]:
+        """Gives the points that have these coordinates; with k < d the rest is lost.
+
+        Errors: `UserError` for rows of another length than the number of components.
+        """
+        x = as_matrix(coordinates)
+        if x.shape[1] != len(self.components):
+            raise UserError(
+                f"coordinates of shape {x.shape} for {len(self.components)} components; "
+                "give one coordinate for each"
+            )
+        return like(x @ self.components + self.mean, coordinates, self.mean)

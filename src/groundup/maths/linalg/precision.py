@@ -1,0 +1,95 @@
+"""Working precision: numbers of any real type come in, float64 does the work, and what goes out
+is float64 too, or float32 where only float32 came in.
+
+Here is also what keeps float64 out of trouble: how small a rounding is, and how to square numbers
+that are very large or very small.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Real
+
+from groundup.errors import UserError
+
+EPS = float(np.finfo(np.float64).eps)  # the spacing of float64 at 1, about 2.2e-16
+# Next to a largest entry between 1 and 2 this is nothing; the square of less could underflow.
+VANISHED = 1e-140
+
+
+def as_floats(a: Real[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """A copy in float64 of a vector or matrix, to work in."""
+    given = _array(a)
+    if given.ndim not in (1, 2) or given.size == 0:
+        raise UserError(f"an array of shape {given.shape}; give 1 or 2 axes of at least one number")
+    if given.dtype.kind not in "fiu":
+        raise UserError(f"an array of {given.dtype}; give real numbers")
+    x = given.astype(np.float64)
+    if not np.isfinite(x).all():
+        where = tuple(np.argwhere(~np.isfinite(x))[0].tolist())
+        raise UserError(f"the entry at {where} is {x[where]}; give finite numbers")
+    return x
+
+
+def as_matrix(a: Real[np.ndarray, "m n"]) -> Float[np.ndarray, "m n"]:
+    """The same of a matrix; a vector is refused, for it might be a row or a column."""
+    shape = _array(a).shape
+    if len(shape) != 2:
+        raise UserError(f"shape {shape} is not a matrix's; give two axes, as a[:, None] has")
+    return as_floats(a)
+
+
+def as_square(a: Real[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """The same of a square matrix."""
+    x = as_matrix(a)
+    if x.shape[0] != x.shape[1]:
+        raise UserError(f"shape {x.shape} is not square; give as many rows as columns")
+    return x
+
+
+def as_right_side(
+    a: Real[np.ndarray, "m *n"], b: Real[np.ndarray, "m *k"]
+) -> Float[np.ndarray, "m *k"]:
+    """The same of b, which must have a row for each of a's."""
+    x, shape = as_floats(b), np.shape(a)
+    if len(x) != shape[0]:
+        raise UserError(f"shapes {shape} and {x.shape} do not match; give as many rows in both")
+    return x
+
+
+def _array(a: Real[np.ndarray, "*shape"]) -> Real[np.ndarray, "*shape"]:
+    """Lists become arrays; that only arrays are annotated keeps the shapes in the signatures."""
+    try:
+        return np.asarray(a)
+    except ValueError as error:
+        raise UserError(f"lists within a list must have equal lengths: {error}") from None
+
+
+def precision_of(*given: np.ndarray) -> np.dtype[Any]:
+    """float32 where all of the given arrays are, else float64."""
+    single = all(np.asarray(array).dtype == np.float32 for array in given)
+    return np.dtype(np.float32 if single else np.float64)
+
+
+def like(result: Float[np.ndarray, "*shape"], *given: np.ndarray) -> Float[np.ndarray, "*shape"]:
+    """The result in the precision of what was given."""
+    return result.astype(precision_of(*given), copy=False)
+
+
+def scaled(a: Float[np.ndarray, "m n"]) -> tuple[Float[np.ndarray, "m n"], float]:
+    """a / scale and scale, a power of two that brings the largest entry to between 1 and 2.
+
+    Nothing is rounded, and squares can neither overflow nor vanish.
+    """
+    _, exponent = math.frexp(np.abs(a).max())
+    scale = math.ldexp(1.0, exponent - 1)
+    return a / scale, scale
+
+
+def length(v: Float[np.ndarray, "n"]) -> float:
+    """sqrt(sum v_i^2), with no square too large or too small."""
+    largest = float(np.abs(v).max(initial=0.0))
+    return largest * math.sqrt(np.square(v / largest).sum()) if largest > 0 else 0.0

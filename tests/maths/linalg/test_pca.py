@@ -1,0 +1,37 @@
+"""Principal components against scikit-learn's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA as OraclePCA
+
+from groundup.maths import linalg
+from matrices import assert_orthonormal, random
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(50, 6, 6), (50, 6, 2), (5, 9, 4), (30, 1, 1)])
+def test_pca_is_scikit_learns(n: int, d: int, k: int) -> None:
+    data = random().normal(size=(n, d)) @ random(1).normal(size=(d, d)) + 10
+    ours, oracle = linalg.PCA.fit(data, k), OraclePCA(k, svd_solver="full").fit(data)
+    signs = np.sign(np.sum(oracle.components_ * ours.components, axis=1))
+    np.testing.assert_allclose(ours.mean, oracle.mean_)
+    np.testing.assert_allclose(ours.components, oracle.components_ * signs[:, None], atol=1e-12)
+    np.testing.assert_allclose(ours.explained_variance, oracle.explained_variance_)
+    np.testing.assert_allclose(ours.explained_variance_ratio, oracle.explained_variance_ratio_)
+    scores = ours.transform(data)
+    np.testing.assert_allclose(scores, oracle.transform(data) * signs, atol=1e-11)
+    expected = oracle.inverse_transform(oracle.transform(data))
+    np.testing.assert_allclose(ours.reconstruct(scores), expected, atol=1e-11)
+
+
+def test_pca_sees_little_variance_beside_a_large_mean() -> None:
+    data = random().normal(size=(100, 3)) * np.array([1.0, 1e-4, 1e-6]) + 1e3
+    variances = linalg.PCA.fit(data).explained_variance
+    np.testing.assert_allclose(variances, data.var(axis=0, ddof=1), rtol=0.05)
+
+
+def test_components_point_where_their_largest_entry_is_positive() -> None:
+    components = linalg.PCA.fit(random().normal(size=(40, 5))).components
+    assert np.all(components[np.arange(5), np.abs(components).argmax(axis=1)] > 0)
+    assert_orthonormal(components.T)

@@ -1,0 +1,103 @@
+"""A = U diag(s) V^T: against NumPy's, and where ours keeps digits that NumPy's loses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from groundup.errors import UserError
+from groundup.maths import linalg
+from groundup.maths.linalg import singular_values
+from matrices import (
+    EPS,
+    Array,
+    any_matrix,
+    assert_equal_up_to_rounding,
+    assert_orthonormal,
+    every,
+    hilbert,
+    random,
+    with_singular_values,
+)
+
+
+@every
+@pytest.mark.parametrize("full", [False, True])
+def test_svd(a: Array, full: bool) -> None:
+    u, s, vt = linalg.svd(a, full=full)
+    unit = np.abs(a).max() or 1.0
+    expected = np.linalg.svd(a / unit, full_matrices=full)
+    assert (u.shape, s.shape, vt.shape) == tuple(part.shape for part in expected)
+    assert_orthonormal(u)
+    assert_orthonormal(vt.T)
+    assert np.all(np.diff(s) <= 0)
+    assert np.all(s >= 0)
+    assert_equal_up_to_rounding(u[:, : len(s)] * s @ vt[: len(s)], a, a)
+    assert_equal_up_to_rounding(s / unit, expected[1], a / unit)
+
+
+@given(any_matrix)
+@settings(deadline=None)
+def test_svd_of_random_matrices(a: Array) -> None:
+    test_svd(a, full=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("n", [100, 200])
+@pytest.mark.parametrize("exponent", [0, 6, 12, 20])
+def test_svd_of_large_matrices(n: int, exponent: int) -> None:
+    a = with_singular_values(np.logspace(0, -exponent, n), n, n)
+    test_svd(a, full=False)
+
+
+def test_small_singular_values_keep_their_digits() -> None:
+    """The least of B D is 1 over the largest of D^-1 B^-1, which NumPy finds to all digits; in
+    B D it is far below the rounding of the largest.
+    """
+    b, scales = random().normal(size=(6, 6)), np.logspace(-25, 0, 6)
+    exact = 1 / np.linalg.norm(np.linalg.inv(b) / scales[:, None], 2)
+    assert linalg.svd(b * scales)[1][-1] == pytest.approx(exact, rel=1e-13, abs=0)
+    assert np.linalg.svd(b * scales)[1][-1] != pytest.approx(exact, rel=0.5, abs=0)
+
+
+@every
+def test_rank_is_numpys(a: Array) -> None:
+    unit = np.abs(a).max() or 1.0
+    assert linalg.matrix_rank(a) == np.linalg.matrix_rank(a / unit)
+
+
+def test_rank_of_chosen_accuracy() -> None:
+    a = with_singular_values(np.logspace(0, -9, 10), 12, 10)
+    assert [linalg.matrix_rank(a, rtol) for rtol in (0.5, 3e-4, 3e-7, 0)] == [1, 4, 7, 10]
+
+
+@every
+def test_pseudo_inverse_fulfils_penroses_conditions(a: Array) -> None:
+    unit = np.abs(a).max() or 1.0
+    a, x = a / unit, linalg.pinv(a) * unit
+    tolerance = 8 * max(a.shape) * EPS * max(1.0, np.linalg.norm(a, 2) * np.linalg.norm(x, 2))
+    for found, expected in (
+        (a @ x @ a, a),
+        (x @ a @ x / max(1.0, np.abs(x).max()), x / max(1.0, np.abs(x).max())),
+        ((a @ x).T, a @ x),
+        ((x @ a).T, x @ a),
+    ):
+        assert np.abs(found - expected).max() <= tolerance * max(1.0, np.linalg.norm(a, 2))
+
+
+@pytest.mark.parametrize("condition", [1.0, 1e3, 1e6, 1e12])
+def test_condition_number(condition: float) -> None:
+    a = with_singular_values(np.geomspace(1, 1 / condition, 7), 9, 7)
+    assert linalg.cond(a) == pytest.approx(condition, rel=10 * EPS * condition + 1e-13)
+
+
+def test_condition_number_of_singular_matrices() -> None:
+    assert linalg.cond(np.zeros((2, 2))) == np.inf
+    assert linalg.cond(np.diag([1.0, 0.0])) == np.inf
+
+
+def test_a_jacobi_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(singular_values, "PATIENCE", 0)
+    with pytest.raises(UserError, match="did not converge"):
+        linalg.svd(hilbert(5))
