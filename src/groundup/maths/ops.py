@@ -117,7 +117,8 @@ def sigmoid(x: Tensor) -> Tensor:
     def forward(a: Array) -> Array:
         out = np.asarray(np.exp(-a))
         out += 1
-        return np.divide(1, out, out=out)
+        np.divide(1, out, out=out)
+        return out
 
     return _elementwise("sigmoid", x, forward, lambda g, y: g * (y * (1 - y)))
 
@@ -554,16 +555,19 @@ def to(x: Tensor, dtype: Any) -> Tensor:
 
 @method
 def double(x: Tensor) -> Tensor:
+    """The same numbers as float64."""
     return to(x, np.float64)
 
 
 @method
 def float(x: Tensor) -> Tensor:
+    """The same numbers as float32."""
     return to(x, np.float32)
 
 
 @method
 def long(x: Tensor) -> Tensor:
+    """The same numbers as int64, cut towards 0."""
     return to(x, np.int64)
 
 

@@ -1,0 +1,324 @@
+"""A GPT, written once for two engines: NumPy with `maths.autograd.Tensor`, and torch.
+
+The shape is Qwen3's (Qwen team 2025, "Qwen3 technical report", section 2): in each layer
+
+    x ← x + attention(norm(x)),
+    x ← x + W_down (silu(W_gate n) · W_up n)    with n = norm(x),
+
+with RMSNorm before each part (Zhang and Sennrich 2019), queries and keys normalised per head and
+turned by their position (RoPE, Su et al. 2021), keys and values shared by groups of heads (Ainslie
+et al. 2023), a gated feed-forward part (SwiGLU, Shazeer 2020) and no biases.
+
+`gpt_logits` and all it calls use only methods and operators that the tensors of both engines have,
+so the very same lines are the model here and, in the tests, on torch: equal logits, equal
+gradients. Weights are a mapping by Hugging Face's names, which is what lies in a model folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from math import inf, sqrt
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from groundup.errors import UserError
+from groundup.maths.autograd import Tensor, no_grad
+from groundup.nn.layers import linear, rms_norm
+from groundup.nn.losses import cross_entropy
+from groundup.nn.module import Module
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# What config.json says beside the sizes, for whoever else reads the folder.
+QWEN3 = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The sizes of a model, under the names that Hugging Face's `config.json` has for them."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    intermediate_size: int
+    head_dim: int = 64
+    max_position_embeddings: int = 256
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise UserError(
+                f"num_key_value_heads={self.num_key_value_heads} does not divide "
+                f"num_attention_heads={self.num_attention_heads}; give a divisor of it"
+            )
+        if self.head_dim % 2:
+            raise UserError(f"head_dim={self.head_dim} is odd; rotations need pairs of numbers")
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The name and shape of every weight."""
+        width, inner, d = self.hidden_size, self.intermediate_size, self.head_dim
+        queries, keys = self.num_attention_heads * d, self.num_key_value_heads * d
+        layer = {
+            "input_layernorm.weight": (width,),
+            "self_attn.q_proj.weight": (queries, width),
+            "self_attn.k_proj.weight": (keys, width),
+            "self_attn.v_proj.weight": (keys, width),
+            "self_attn.o_proj.weight": (width, queries),
+            "self_attn.q_norm.weight": (d,),
+            "self_attn.k_norm.weight": (d,),
+            "post_attention_layernorm.weight": (width,),
+            "mlp.gate_proj.weight": (inner, width),
+            "mlp.up_proj.weight": (inner, width),
+            "mlp.down_proj.weight": (width, inner),
+        }
+        shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab_size, width)}
+        for number in range(self.num_hidden_layers):
+            shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
+        shapes["model.norm.weight"] = (width,)
+        if not self.tie_word_embeddings:
+            shapes["lm_head.weight"] = (self.vocab_size, width)
+        return shapes
+
+
+# The model, on either engine: `Any` is a tensor of one of them
+
+
+def gpt_logits(weights: Mapping[str, Any], config: GPTConfig, ids: Int[np.ndarray, "b t"]) -> Any:
+    """The logits of the next token at each position, (b, t, vocab_size)."""
+    embedding = weights["model.embed_tokens.weight"]
+    eps = config.rms_norm_eps
+    x = embedding[ids]
+    places = Places.of(x, config)
+    for number in range(config.num_hidden_layers):
+        layer = _below(f"model.layers.{number}.", weights)
+        n = rms_norm(x, layer["input_layernorm.weight"], eps)
+        x = x + attention(_below("self_attn.", layer), config, n, places)
+        n = rms_norm(x, layer["post_attention_layernorm.weight"], eps)
+        x = x + feed_forward(_below("mlp.", layer), n)
+    x = rms_norm(x, weights["model.norm.weight"], eps)
+    return linear(x, embedding if config.tie_word_embeddings else weights["lm_head.weight"])
+
+
+def attention(weights: Mapping[str, Any], config: GPTConfig, x: Any, places: Places) -> Any:
+    """Each position reads from those before it: softmax(q kᵀ / √d) v per head, for x (b, t, c)."""
+    batch, time, _ = x.shape
+    eps = config.rms_norm_eps
+
+    def heads(name: str) -> Any:
+        return linear(x, weights[f"{name}_proj.weight"]).reshape(batch, time, -1, config.head_dim)
+
+    q = rms_norm(heads("q"), weights["q_norm.weight"], eps).transpose(1, 2)
+    k = rms_norm(heads("k"), weights["k_norm.weight"], eps).transpose(1, 2)
+    v = heads("v").transpose(1, 2)
+    q, k = rotate(q, places) * (1 / sqrt(config.head_dim)), rotate(k, places)
+    group = config.num_attention_heads // config.num_key_value_heads
+    scores = q @ _shared(k, group).mT + places.future
+    mixed = scores.softmax(-1) @ _shared(v, group)
+    return linear(mixed.transpose(1, 2).reshape(batch, time, -1), weights["o_proj.weight"])
+
+
+def feed_forward(weights: Mapping[str, Any], x: Any) -> Any:
+    """W_down (silu(W_gate x) · W_up x), where silu(z) = z sigmoid(z)."""
+    gate = linear(x, weights["gate_proj.weight"])
+    return linear(
+        gate * gate.sigmoid() * linear(x, weights["up_proj.weight"]), weights["down_proj.weight"]
+    )
+
+
+class Places(NamedTuple):
+    """What depends on the position alone: how to turn (t, d), and whom not to look at (t, t)."""
+
+    cos: Any
+    sin: Any
+    future: Any
+    """0 up to each position, and -inf beyond, to be added to the scores."""
+
+    @classmethod
+    def of(cls, x: Any, config: GPTConfig) -> Places:
+        """For x of shape (b, t, c), in its dtype and on its engine."""
+        time, half = x.shape[1], config.head_dim // 2
+        frequencies = config.rope_theta ** (-np.arange(half) / half)
+        angles = np.arange(time)[:, None] * frequencies
+        cos, sin = np.cos(angles), np.sin(angles)
+        return cls(
+            x.new_tensor(np.concatenate([cos, cos], axis=1)),
+            x.new_tensor(np.concatenate([-sin, sin], axis=1)),
+            x.new_tensor(np.triu(np.full((time, time), -inf), 1)),
+        )
+
+
+def rotate(x: Any, places: Places) -> Any:
+    """Turn each pair (x_i, x_{i + d/2}) by the angle position · θ^(-2i/d) (RoPE, section 3.4.2)."""
+    return x * places.cos + x.roll(x.shape[-1] // 2, -1) * places.sin
+
+
+def _shared(x: Any, group: int) -> Any:
+    """Keys or values (b, heads, t, d) once for each query head of their group."""
+    if group == 1:
+        return x
+    batch, heads, time, d = x.shape
+    return x.unsqueeze(2).expand(-1, -1, group, -1, -1).reshape(batch, heads * group, time, d)
+
+
+def _below(prefix: str, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights under a prefix, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): weight
+        for name, weight in weights.items()
+        if name.startswith(prefix)
+    }
+
+
+# On the NumPy engine
+
+
+class GPT(Module):
+    """The model as a module: its weights, `forward`, and a model folder that is Hugging Face's.
+
+    Initial weights are those of `lm.model`: matrices of scale 1/√(fan in), embeddings of 0.02, and
+    output projections of 0, so that every layer begins as the identity.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        *,
+        rng: np.random.Generator | int = 0,
+        dtype: Any = np.float32,
+    ) -> None:
+        self.config = config
+        random = np.random.default_rng(rng)
+        for name, shape in config.shapes().items():
+            # An attribute may have dots in its name, and then parameters have Hugging Face's.
+            setattr(self, name, Tensor(_initial(name, shape, random).astype(dtype)))
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters by name."""
+        return dict(self.named_parameters())
+
+    def forward(self, ids: Int[np.ndarray, "b t"]) -> Tensor:
+        """Logits (b, t, vocab_size)."""
+        longest = self.config.max_position_embeddings
+        if ids.shape[1] > longest:
+            raise UserError(
+                f"{ids.shape[1]} tokens are more than max_position_embeddings={longest}"
+            )
+        logits: Tensor = gpt_logits(self.weights, self.config, ids)
+        return logits
+
+    def loss(self, ids: Int[np.ndarray, "b t"], targets: Int[np.ndarray, "b t"]) -> Tensor:
+        """The mean cross-entropy of the next tokens, in nats."""
+        loss: Tensor = cross_entropy(self(ids).flatten(0, 1), targets.reshape(-1))
+        return loss
+
+    def generate(
+        self,
+        ids: Int[np.ndarray, " t"],
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        rng: np.random.Generator | int = 0,
+    ) -> Int[np.ndarray, " n"]:
+        """`ids` continued by tokens drawn one by one; temperature 0 takes the likeliest."""
+        random = np.random.default_rng(rng)
+        out = list(ids)
+        with no_grad():
+            for _ in range(max_new_tokens):
+                recent = np.array(out[-self.config.max_position_embeddings :])
+                logits = self(recent[None]).data[0, -1].astype(np.float64)
+                out.append(int(_drawn(logits, temperature, random)))
+        return np.array(out)
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write `config.json` and `model.safetensors`, as `lm` and `transformers` read them."""
+        from safetensors.numpy import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = self.state_dict()
+        dtype = str(state["model.norm.weight"].dtype)
+        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+        rope = {"rope_type": "default", "rope_theta": self.config.rope_theta}
+        described = {**QWEN3, **asdict(self.config), "rope_parameters": rope, "dtype": dtype}
+        (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, dtype: Any = None) -> Self:
+        """The model of a folder with a Qwen3 `config.json` and one `model.safetensors`.
+
+        In its own dtype or in `dtype`. Raises `UserError` for another architecture and for
+        weights that are missing, unknown, of another shape, or bfloat16, which NumPy lacks.
+        """
+        folder = Path(folder)
+        config = _read_config(folder / CONFIG)
+        arrays = _read_weights(folder / WEIGHTS)
+        if config.tie_word_embeddings:
+            arrays.pop("lm_head.weight", None)
+        model = cls(config, dtype=arrays["model.norm.weight"].dtype if dtype is None else dtype)
+        model.load_state_dict(arrays)
+        return model
+
+
+def _initial(
+    name: str, shape: tuple[int, ...], random: np.random.Generator
+) -> Float[np.ndarray, "..."]:
+    if len(shape) == 1:
+        return np.ones(shape)
+    if name.endswith(("o_proj.weight", "down_proj.weight")):
+        return np.zeros(shape)
+    wide = name in ("model.embed_tokens.weight", "lm_head.weight")
+    return random.normal(0.0, 0.02 if wide else 1 / sqrt(shape[1]), shape)
+
+
+def _drawn(
+    logits: Float[np.ndarray, " vocab"], temperature: float, random: np.random.Generator
+) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    # The largest of logits with Gumbel noise falls on each token with its softmax probability.
+    return int((logits / temperature + random.gumbel(size=logits.shape)).argmax())
+
+
+def _read_config(path: Path) -> GPTConfig:
+    try:
+        described = json.loads(path.read_bytes())
+        kind = described.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); give a model folder") from None
+    rope = described.get("rope_parameters") or {}
+    described["rope_theta"] = rope.get("rope_theta", described.get("rope_theta", 10_000.0))
+    scaled = rope.get("rope_type", "default") != "default" or described.get("rope_scaling")
+    if kind != "qwen3" or described.get("attention_bias") or scaled:
+        raise UserError(
+            f"{path} describes model_type {kind!r}; the NumPy engine has qwen3 without biases and "
+            "RoPE scaling, and groundup.load has others"
+        )
+    names = {field.name for field in fields(GPTConfig)}
+    return GPTConfig(**{name: value for name, value in described.items() if name in names})
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); give one whole file of float32 or float64 weights"
+        ) from None

@@ -1,0 +1,266 @@
+"""Losses: one number that says how wrong an output is, and whose gradient says how to do better.
+
+    regression            mse                                 Gaussian noise
+    yes or no             binary_cross_entropy_with_logits    Bernoulli
+    one of C classes      cross_entropy                       categorical
+    a margin              hinge, multi_margin                 support vector machines
+
+The first three are negative log-likelihoods: least loss is maximum likelihood under the
+distribution on the right (mse up to constants). They take logits, never probabilities, since
+log(softmax(x)) written as two steps is log(0) where one step is exact.
+
+The functions use only methods that tensors of both engines have, ours and torch's. The modules
+below them are the same with their options bound, under torch's names. `reduction` is "mean",
+"sum", or "none" for one loss per example. Classes are integers, in an array or a tensor.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+
+from groundup.errors import UserError
+from groundup.maths.autograd import Tensor
+from groundup.maths.values import Array, ShapeError
+from groundup.nn.activations import softplus
+from groundup.nn.module import Module
+
+T = TypeVar("T", bound=Any)
+"""A tensor of either engine, ours or torch's."""
+Reduction: TypeAlias = Literal["mean", "sum", "none"]
+IGNORED = -100
+"""The target that counts for nothing, unless another is named: torch's convention."""
+
+
+def mse(outputs: T, targets: Any, reduction: Reduction = "mean") -> T:
+    """Compute the squared error (y - t)², for outputs and targets of one shape.
+
+    Raises `ShapeError` where shapes differ, which broadcasting would hide: (n, 1) minus (n,) is
+    an n × n matrix.
+    """
+    _check_same_shape(outputs, targets)
+    losses: T = (outputs - targets) ** 2
+    return _reduced(losses, reduction)
+
+
+def binary_cross_entropy_with_logits(logits: T, targets: Any, reduction: Reduction = "mean") -> T:
+    """Compute -t log p - (1 - t) log(1 - p) with p = sigmoid(x), for targets t from 0 to 1.
+
+    Written as t softplus(-x) + (1 - t) softplus(x), where nothing overflows and log 0 cannot occur.
+    Raises `ShapeError` where the shapes differ.
+    """
+    _check_same_shape(logits, targets)
+    losses: T = targets * softplus(-logits) + (1 - targets) * softplus(logits)
+    return _reduced(losses, reduction)
+
+
+def cross_entropy(
+    logits: T,
+    targets: Any,
+    weight: Any = None,
+    ignore_index: int = IGNORED,
+    reduction: Reduction = "mean",
+    label_smoothing: float = 0.0,
+) -> T:
+    """Compute -log softmax(x)_t for logits (n, C, …) and classes t of shape (n, …).
+
+    `weight` (C) counts classes differently, and the mean is then a weighted one; targets equal to
+    `ignore_index` do not count. `label_smoothing` ε makes the target distribution 1 - ε on t plus
+    ε / C on each class (Szegedy et al. 2016, section 7). A mean over nothing is NaN.
+    Raises `UserError` for a target that is no class, `ShapeError` where the shapes do not fit.
+    """
+    log_probs = logits.log_softmax(1)
+    hard: T = nll(log_probs, targets, weight, ignore_index, reduction)
+    if not label_smoothing:
+        return hard
+    classes, counted = _counted(log_probs, targets, weight, ignore_index)
+    if weight is not None:
+        along = (-1, *[1] * (log_probs.ndim - 2))
+        log_probs = log_probs * log_probs.new_tensor(np.asarray(weight).reshape(along))
+    soft = _reduced_over(-log_probs.mean(1), classes == ignore_index, counted, reduction)
+    smoothed: T = (1 - label_smoothing) * hard + label_smoothing * soft
+    return smoothed
+
+
+def nll(
+    log_probs: T,
+    targets: Any,
+    weight: Any = None,
+    ignore_index: int = IGNORED,
+    reduction: Reduction = "mean",
+) -> T:
+    """Compute -log p_t for log-probabilities (n, C, …) and classes t of shape (n, …).
+
+    The other arguments and the errors are those of `cross_entropy`.
+    """
+    classes, counted = _counted(log_probs, targets, weight, ignore_index)
+    ignored = classes == ignore_index
+    losses: T = -_chosen(log_probs, np.where(ignored, 0, classes))
+    if weight is not None:
+        losses = losses * losses.new_tensor(counted)
+    return _reduced_over(losses, ignored, counted, reduction)
+
+
+def hinge(scores: T, targets: Any, reduction: Reduction = "mean") -> T:
+    """Compute max(0, 1 - t s) for scores s and targets t that are 1 or -1, of one shape.
+
+    Zero once a score is right by a margin of 1 (Cortes and Vapnik 1995). Raises `UserError` for
+    other targets, `ShapeError` where the shapes differ.
+    """
+    _check_same_shape(scores, targets)
+    if not ((targets == 1) | (targets == -1)).all():
+        raise UserError("the hinge loss needs targets 1 and -1; for 0 and 1 give 2 * targets - 1")
+    losses: T = (1 - targets * scores).relu()
+    return _reduced(losses, reduction)
+
+
+def multi_margin(
+    scores: T, targets: Any, p: int = 1, margin: float = 1.0, reduction: Reduction = "mean"
+) -> T:
+    """Compute 1/C Σ_{j≠t} max(0, margin - s_t + s_j)^p for scores (n, C) and classes t (n).
+
+    The hinge loss of more than two classes (Weston and Watkins 1999); p is 1 or 2.
+    Raises `UserError` for a target that is no class, `ShapeError` where the shapes do not fit.
+    """
+    own = _chosen(scores, _classes(scores, targets)).unsqueeze(1)
+    # The sum runs over j = t too, whose term is the constant margin^p.
+    losses: T = (((scores - own + margin).relu() ** p).sum(1) - margin**p) / scores.shape[1]
+    return _reduced(losses, reduction)
+
+
+def _chosen(values: Any, classes: Array) -> Any:
+    """The value of each example's class: values[i, classes[i, …], …]."""
+    first, *rest = np.ogrid[tuple(slice(n) for n in classes.shape)]
+    return values[(first, classes, *rest)]
+
+
+def _counted(values: Any, targets: Any, weight: Any, ignore_index: int) -> tuple[Array, Array]:
+    """The classes, after a check, and how much each example counts."""
+    classes = _classes(values, targets, ignore_index)
+    kept = classes != ignore_index
+    return classes, kept if weight is None else np.asarray(weight)[classes * kept] * kept
+
+
+def _classes(values: Any, targets: Any, ignore_index: int | None = None) -> Array:
+    """Targets as an array of integers that are classes of `values`, or `ignore_index`."""
+    classes = np.asarray(targets)
+    if values.ndim < 2 or (values.shape[0], *values.shape[2:]) != classes.shape:
+        raise ShapeError(
+            f"class targets of shape {classes.shape} do not fit outputs of {tuple(values.shape)}; "
+            "give one target per example, (n, …) for outputs (n, classes, …)"
+        )
+    if classes.dtype.kind not in "iu":
+        raise UserError(f"class targets are integers, and these are {classes.dtype}")
+    most = values.shape[1]
+    wrong = ((classes < 0) | (classes >= most)) & (classes != ignore_index)
+    if wrong.any():
+        raise UserError(
+            f"target {classes[wrong][0]} is not one of the {most} classes, 0 to {most - 1}"
+        )
+    return classes
+
+
+def _reduced(losses: T, reduction: Reduction) -> T:
+    if reduction not in ("mean", "sum", "none"):
+        raise UserError(f"reduction={reduction!r} is unknown; use 'mean', 'sum' or 'none'")
+    result: T = losses if reduction == "none" else getattr(losses, reduction)()
+    return result
+
+
+def _reduced_over(losses: T, ignored: Array, counted: Array, reduction: Reduction) -> T:
+    """The same without those ignored; the mean is over what the others count."""
+    if ignored.any():
+        losses = losses.masked_fill(losses.new_tensor(ignored) == 1, 0.0)
+    if reduction != "mean":
+        return _reduced(losses, reduction)
+    mean: T = losses.sum() / float(counted.sum())
+    return mean
+
+
+def _check_same_shape(outputs: Any, targets: Any) -> None:
+    if tuple(outputs.shape) != tuple(targets.shape):
+        raise ShapeError(
+            f"outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)} "
+            "differ; reshape one of them"
+        )
+
+
+class MSELoss(Module):
+    """`mse` as a module."""
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        self.reduction = reduction
+
+    def forward(self, outputs: Tensor, targets: Tensor | Array) -> Tensor:
+        return mse(outputs, targets, self.reduction)
+
+
+class BCEWithLogitsLoss(Module):
+    """`binary_cross_entropy_with_logits` as a module."""
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        self.reduction = reduction
+
+    def forward(self, logits: Tensor, targets: Tensor | Array) -> Tensor:
+        return binary_cross_entropy_with_logits(logits, targets, self.reduction)
+
+
+class CrossEntropyLoss(Module):
+    """`cross_entropy` as a module."""
+
+    def __init__(
+        self,
+        weight: Tensor | Array | None = None,
+        ignore_index: int = IGNORED,
+        reduction: Reduction = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        self.weight = None if weight is None else np.asarray(weight)
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor | Array) -> Tensor:
+        return cross_entropy(
+            logits, targets, self.weight, self.ignore_index, self.reduction, self.label_smoothing
+        )
+
+
+class NLLLoss(Module):
+    """`nll` as a module."""
+
+    def __init__(
+        self,
+        weight: Tensor | Array | None = None,
+        ignore_index: int = IGNORED,
+        reduction: Reduction = "mean",
+    ) -> None:
+        self.weight = None if weight is None else np.asarray(weight)
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+
+    def forward(self, log_probs: Tensor, targets: Tensor | Array) -> Tensor:
+        return nll(log_probs, targets, self.weight, self.ignore_index, self.reduction)
+
+
+class HingeLoss(Module):
+    """`hinge` as a module."""
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        self.reduction = reduction
+
+    def forward(self, scores: Tensor, targets: Tensor | Array) -> Tensor:
+        return hinge(scores, targets, self.reduction)
+
+
+class MultiMarginLoss(Module):
+    """`multi_margin` as a module."""
+
+    def __init__(self, p: int = 1, margin: float = 1.0, reduction: Reduction = "mean") -> None:
+        self.p = p
+        self.margin = margin
+        self.reduction = reduction
+
+    def forward(self, scores: Tensor, targets: Tensor | Array) -> Tensor:
+        return multi_margin(scores, targets, self.p, self.margin, self.reduction)

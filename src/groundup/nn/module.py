@@ -1,0 +1,278 @@
+"""A module: parameters, and the computation that uses them, under one name.
+
+A network is a tree. Its leaves are layers that own tensors; what stands above them owns other
+modules and says in `forward` in which order they act. Everything one does to a whole network is a
+walk over that tree: list its parameters for an optimizer, write them to a file, switch dropout off.
+
+    class Net(Module):
+        def __init__(self) -> None:
+            self.hidden = Linear(2, 16)
+            self.out = Linear(16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.hidden(x).tanh())
+
+An attribute that is a tensor requiring gradients is a parameter. An attribute that is a module, or
+a list of modules, is a child. Names are dotted paths, "hidden.weight", "layers.0.bias", and torch's
+where a layer has one of torch, so that a `state_dict` fits both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from textwrap import indent
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from groundup.errors import UserError
+from groundup.maths.autograd import Tensor, no_grad
+from groundup.maths.values import Array
+
+Observer: TypeAlias = "Callable[[Module, Any, Any], None]"
+
+observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=())
+"""Who is told of every module that was called, its first input and its output."""
+
+
+class Module:
+    """A part of a network: parameters, children, and `forward`, which subclasses write.
+
+    A tensor is a parameter if, when it is assigned, it requires gradients and was not computed
+    from others; it stays one when it is frozen by `requires_grad_(False)`. Constants that belong
+    to the state are given to `register_buffer`. Tensors in lists are not looked for.
+    """
+
+    _parameters: set[str]
+    _buffers: set[str]
+    training: bool
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        # Here and not in __init__, so that no subclass need remember super().__init__().
+        module = super().__new__(cls)
+        vars(module).update(_parameters=set(), _buffers=set(), training=True)
+        return module
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, Tensor) and value.requires_grad and value.is_leaf:
+            self._parameters.add(name)
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Compute the output from the inputs."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward; write one")
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        output = self.forward(*inputs, **options)
+        for observer in observers.get():
+            observer(self, inputs[0] if inputs else None, output)
+        return output
+
+    def register_buffer(self, name: str, tensor: Tensor) -> None:
+        """Hold a constant that is saved and loaded with the parameters, but never trained.
+
+        Raises `UserError` for a tensor that requires gradients.
+        """
+        if tensor.requires_grad:
+            raise UserError(f"buffer {name} requires gradients; make it with requires_grad=False")
+        self._buffers.add(name)
+        setattr(self, name, tensor)
+
+    # The tree
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly below, also those in lists: ("layers.0", …), ("layers.1", …)."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, (list, tuple)):
+                for i, item in enumerate(value):
+                    if isinstance(item, Module):
+                        yield f"{name}.{i}", item
+
+    def named_modules(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+        """This module under the name "" and all below it; a shared one comes once, or each time."""
+        seen: set[int] = set()
+
+        def walk(prefix: str, module: Module) -> Iterator[tuple[str, Module]]:
+            if remove_duplicate and id(module) in seen:
+                return
+            seen.add(id(module))
+            yield prefix, module
+            for name, child in module.named_children():
+                yield from walk(_joined(prefix, name), child)
+
+        return walk("", self)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def apply(self, function: Callable[[Module], Any]) -> Self:
+        """Call `function` on every module, children before their parents."""
+        for _, child in self.named_children():
+            child.apply(function)
+        function(self)
+        return self
+
+    # The tensors
+
+    def named_parameters(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter with its dotted name; a shared one comes once, or by all its names."""
+        seen: set[int] = set()
+        for prefix, module in self.named_modules(remove_duplicate):
+            for name, tensor in module._own(module._parameters):
+                if not (remove_duplicate and id(tensor) in seen):
+                    seen.add(id(tensor))
+                    yield _joined(prefix, name), tensor
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Every parameter once, for an optimizer."""
+        return (tensor for _, tensor in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Every buffer with its dotted name."""
+        for prefix, module in self.named_modules(remove_duplicate=False):
+            for name, tensor in module._own(module._buffers):
+                yield _joined(prefix, name), tensor
+
+    def _own(self, names: Collection[str]) -> list[tuple[str, Tensor]]:
+        """The tensors among this module's own attributes that have one of these names."""
+        return [(n, v) for n, v in vars(self).items() if n in names and isinstance(v, Tensor)]
+
+    def _state(self) -> dict[str, Tensor]:
+        return dict([*self.named_parameters(remove_duplicate=False), *self.named_buffers()])
+
+    # The state: out, in, to a file and back
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and buffers by their dotted names."""
+        return {name: tensor.data.copy() for name, tensor in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> None:
+        """Take over numbers by name, in this module's dtypes; all or, where one is wrong, none.
+
+        Raises `UserError` for names that are missing or unexpected, unless `strict` is False, and
+        for shapes that differ.
+        """
+        own = self._state()
+        common = [name for name in own if name in state]
+        problems = [
+            f"{name} has shape {np.shape(state[name])} there and {own[name].shape} here"
+            for name in common
+            if np.shape(state[name]) != own[name].shape
+        ]
+        if strict:
+            missing, unexpected = own.keys() - state.keys(), state.keys() - own.keys()
+            problems += [f"missing: {', '.join(sorted(missing))}"] if missing else []
+            problems += [f"unexpected: {', '.join(sorted(unexpected))}"] if unexpected else []
+        if problems:
+            raise UserError(
+                f"this state does not fit {type(self).__name__}: {'; '.join(problems)}. Build the "
+                "module with the sizes that the state was saved from"
+                + (", or load what it has in common with strict=False" if strict else "")
+            )
+        with no_grad():
+            for name in common:
+                own[name].copy_(state[name])
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a safetensors file."""
+        from safetensors.numpy import save_file
+
+        save_file(self.state_dict(), path)
+
+    def load(self, path: str | Path, strict: bool = True) -> None:
+        """Read the state from a safetensors file; `UserError` as in `load_state_dict`."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            state = load_file(path)
+        # The last two are its words for a dtype that NumPy lacks, such as bfloat16.
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} cannot be read as a safetensors file ({error}); give one that save() wrote"
+            ) from None
+        self.load_state_dict(state, strict)
+
+    # What training switches
+
+    def train(self, mode: bool = True) -> Self:
+        """Behave as in training: dropout drops."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Behave as in use: dropout lets everything pass."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for tensor in self.parameters():
+            tensor.grad = None
+
+    def to(self, dtype: DTypeLike) -> Self:
+        """Convert floating-point parameters and buffers to another dtype.
+
+        They are new tensors, so an optimizer is made after this.
+        """
+        converted: dict[int, Tensor] = {}
+        for module in self.modules():
+            for name, old in module._own(module._parameters | module._buffers):
+                if old.dtype.kind == "f":
+                    new = Tensor(old.data.astype(dtype), requires_grad=old.requires_grad)
+                    setattr(module, name, converted.setdefault(id(old), new))
+        return self
+
+    # How it reads
+
+    def extra_repr(self) -> str:
+        """What stands in the brackets of a layer: its sizes and options."""
+        return ""
+
+    def __repr__(self) -> str:
+        about = self.extra_repr()
+        children = [f"({name}): {child!r}" for name, child in self.named_children()]
+        if not children:
+            return f"{type(self).__name__}({about})"
+        lines = "\n".join([about, *children] if about else children)
+        return f"{type(self).__name__}(\n{indent(lines, '  ')}\n)"
+
+
+class Sequential(Module):
+    """Modules one after the other: the output of each is the input of the next."""
+
+    def __init__(self, *layers: Module) -> None:
+        self._layers = list(layers)
+
+    def forward(self, x: Any) -> Any:
+        for layer in self._layers:
+            x = layer(x)
+        return x
+
+    def append(self, layer: Module) -> Self:
+        """Add a module at the end."""
+        self._layers.append(layer)
+        return self
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The layers by their numbers: ("0", …), ("1", …)."""
+        return ((str(i), layer) for i, layer in enumerate(self._layers))
+
+    def __getitem__(self, index: int) -> Module:
+        return self._layers[index]
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._layers)
+
+
+def _joined(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name

@@ -1,0 +1,411 @@
+"""Optimizers: from a gradient to a step. Gradient descent, and what seventy years made of it.
+
+Gradient descent takes w ← w - η g and treats every direction alike. Its descendants change two
+things. *Momentum* averages gradients over time, so that what points the same way again and again
+adds up and what zigzags cancels. *Adaptive* methods divide each weight's step by the typical size
+of its gradients, so that rare or flat directions move as fast as frequent or steep ones. Adam does
+both.
+
+    SGD        v ← μ v + g             w ← w - η v
+    Adagrad    s ← s + g²              w ← w - η g / √s
+    RMSprop    s ← average of g²       w ← w - η g / √s
+    Adam       m ← average of g        w ← w - η m / √s
+    AdamW      as Adam                 and w ← w - η λ w beside it
+
+Names, arguments, defaults and every rounding convention that shows in the result are those of
+`torch.optim`. An optimizer has one setting for all its parameters: where some want another, such
+as no weight decay on biases, give them an optimizer of their own.
+
+Reviews: Ruder (2016), "An overview of gradient descent optimization algorithms"; Bottou, Curtis
+and Nocedal (2018), "Optimization methods for large-scale machine learning".
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import InitVar, dataclass, field
+from math import inf, sqrt
+from typing import TypeAlias
+
+import numpy as np
+
+from groundup.errors import UserError
+from groundup.maths.autograd import Tensor
+from groundup.maths.values import Array, Shape
+
+State: TypeAlias = dict[str, Array]
+"""What an optimizer remembers of one parameter: arrays of its shape by their names in torch."""
+
+# An update passes over its arrays a dozen times. In pieces of 128 KiB of float32 they stay in the
+# processor's cache meanwhile, which is up to twice as fast, so the formulas can be written plainly.
+_BLOCK = 32_768
+
+
+@dataclass(eq=False)
+class Optimizer(ABC):
+    """Changes parameters in place along their gradients; each subclass says how.
+
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    `lr` is the learning rate η and may be assigned at any time. A tensor that is listed twice, as
+    tied weights are, counts once. Errors: `UserError` for a parameter that was computed from other
+    tensors, for no parameters at all, and for settings outside their range.
+    """
+
+    parameters: InitVar[Iterable[Tensor]]
+    lr: float
+    weights: list[Tensor] = field(init=False, repr=False)
+    state: list[State] = field(init=False, repr=False)
+    steps: list[int] = field(init=False, repr=False)
+    """How many steps each parameter has taken: those without a gradient do not count."""
+
+    def __post_init__(self, parameters: Iterable[Tensor]) -> None:
+        self.weights = list({id(weight): weight for weight in parameters}.values())
+        self.state = [{} for _ in self.weights]
+        self.steps = [0 for _ in self.weights]
+        if not self.weights:
+            raise UserError("an optimizer needs at least one parameter; the list is empty")
+        for number, weight in enumerate(self.weights):
+            if not weight.is_leaf:
+                raise UserError(
+                    f"parameter {number} of shape {weight.shape} was computed from other tensors; "
+                    "give the tensors that it was computed from"
+                )
+        _within("lr", self.lr, inf)
+
+    @property
+    @abstractmethod
+    def buffers(self) -> tuple[str, ...]:
+        """The names of the arrays to remember for each parameter; they begin as zeros."""
+
+    @abstractmethod
+    def update(self, w: Array, g: Array, state: State, t: int, lr: float) -> None:
+        """Change `w` in place, and `state` with it, given its gradient, at its step t = 1, 2, ...
+
+        All arrays have one shape, with one dimension or more. `g` stays as it is.
+        """
+
+    def step(self, scale: float = 1.0) -> None:
+        """Update every parameter that has a gradient, with the learning rate `scale` times `lr`.
+
+        A graph in which a parameter was used before cannot be differentiated any more.
+        """
+        lr = float(self.lr * scale)  # one of NumPy's would turn float32 into float64
+        with np.errstate(over="ignore", invalid="ignore"):  # what diverges ends in inf and nan
+            for number, weight in enumerate(self.weights):
+                if weight.grad is not None:
+                    state = self._state_of(number)
+                    self.steps[number] += 1
+                    for w, g, part in _blocks(weight.data, weight.grad.data, state):
+                        self.update(w, g, part, self.steps[number], lr)
+                    weight.changes[0] += 1
+
+    def _state_of(self, number: int) -> State:
+        if not self.state[number]:
+            weight = self.weights[number].data
+            self.state[number] = {name: np.zeros_like(weight) for name in self.buffers}
+        return self.state[number]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients, before the next backward adds to them."""
+        for weight in self.weights:
+            weight.grad = None
+
+    def state_dict(self) -> dict[str, Array]:
+        """Everything a resumed run needs beside the weights: "lr", and per parameter "3.step" and
+        its arrays, such as "3.exp_avg". All are copies.
+        """
+        saved = {"lr": np.array(self.lr)}
+        for number, (state, step) in enumerate(zip(self.state, self.steps, strict=True)):
+            saved[f"{number}.step"] = np.array(step)
+            saved |= {f"{number}.{name}": array.copy() for name, array in state.items()}
+        return saved
+
+    def load_state_dict(self, saved: Mapping[str, Array]) -> None:
+        """Continue as the optimizer that gave `saved`, which had these parameters in this order.
+
+        Errors: `UserError` for missing and unexpected entries and for other shapes; then nothing
+        is changed.
+        """
+        steps = [int(saved.get(f"{number}.step", 0)) for number in range(len(self.weights))]
+        shapes: dict[str, Shape] = {"lr": ()}
+        shapes |= {f"{number}.step": () for number in range(len(steps))}
+        for number, (weight, step) in enumerate(zip(self.weights, steps, strict=True)):
+            shapes |= {f"{number}.{name}": weight.shape for name in self.buffers if step}
+        _fits({name: array.shape for name, array in saved.items()}, shapes)
+        self.lr, self.steps = float(saved["lr"]), steps
+        self.state = [
+            {
+                name: np.array(saved[f"{number}.{name}"], dtype=weight.dtype)
+                for name in self.buffers
+                if steps[number]
+            }
+            for number, weight in enumerate(self.weights)
+        ]
+
+
+@dataclass(eq=False)
+class SGD(Optimizer):
+    """Stochastic gradient descent (Robbins and Monro 1951), with momentum if asked for.
+
+        v ← μ v + (1 - τ) g        the first v is g
+        w ← w - η v                or with Nesterov's momentum  w ← w - η (g + μ v)
+
+    μ is `momentum` (Polyak 1964, the heavy ball), τ `dampening`. Nesterov's (1983) looks where the
+    momentum is about to lead, in the form of Sutskever et al. (2013). `weight_decay` λ adds λ w to
+    the gradient, which is the derivative of a penalty λ/2 |w|².
+    """
+
+    lr: float = 1e-3
+    momentum: float = 0.0
+    dampening: float = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self, parameters: Iterable[Tensor]) -> None:
+        super().__post_init__(parameters)
+        _within("momentum", self.momentum, inf)
+        _within("weight_decay", self.weight_decay, inf)
+        if self.nesterov and not (self.momentum > 0 and self.dampening == 0):
+            raise UserError(
+                f"nesterov with momentum={self.momentum} and dampening={self.dampening}: "
+                "it needs a momentum above 0, such as 0.9, and no dampening"
+            )
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        return ("momentum_buffer",) if self.momentum else ()
+
+    def update(self, w: Array, g: Array, state: State, t: int, lr: float) -> None:
+        g = _decayed(g, w, self.weight_decay)
+        if self.momentum:
+            v = state["momentum_buffer"]
+            v *= self.momentum
+            v += (1 - self.dampening) * g if t > 1 else g
+            g = g + self.momentum * v if self.nesterov else v
+        w -= lr * g
+
+
+@dataclass(eq=False)
+class Adagrad(Optimizer):
+    """Steps divided by all gradients so far (Duchi, Hazan and Singer 2011, figure 1, diagonal).
+
+        s ← s + g²
+        w ← w - η g / (√s + ε)
+
+    A weight whose gradient is seldom other than zero keeps its large steps for when it comes. Since
+    s only grows, all steps shrink as 1/√t; `lr_decay` shrinks them by 1 + (t - 1) lr_decay more.
+    """
+
+    lr: float = 1e-2
+    lr_decay: float = 0.0
+    weight_decay: float = 0.0
+    initial_accumulator_value: float = 0.0
+    eps: float = 1e-10
+
+    def __post_init__(self, parameters: Iterable[Tensor]) -> None:
+        super().__post_init__(parameters)
+        for name in ("lr_decay", "weight_decay", "initial_accumulator_value", "eps"):
+            _within(name, getattr(self, name), inf)
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        return ("sum",)
+
+    def update(self, w: Array, g: Array, state: State, t: int, lr: float) -> None:
+        g = _decayed(g, w, self.weight_decay)
+        s = state["sum"]
+        s += g * g if t > 1 else g * g + self.initial_accumulator_value
+        w -= lr / (1 + (t - 1) * self.lr_decay) * g / (np.sqrt(s) + self.eps)
+
+
+@dataclass(eq=False)
+class RMSprop(Optimizer):
+    """Steps divided by the root mean square of late gradients (Tieleman and Hinton 2012, 6.5).
+
+        s ← α s + (1 - α) g²
+        w ← w - η g / (√s + ε)
+
+    An average that forgets, where Adagrad's sum does not. `centered` divides by the standard
+    deviation instead, √(s - m²) with m the same average of g (Graves 2013, section 2.1). `momentum`
+    μ sums the quotients up: v ← μ v + g / (√s + ε), w ← w - η v.
+    """
+
+    lr: float = 1e-2
+    alpha: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    centered: bool = False
+
+    def __post_init__(self, parameters: Iterable[Tensor]) -> None:
+        super().__post_init__(parameters)
+        _within("alpha", self.alpha, 1.0)
+        for name in ("eps", "weight_decay", "momentum"):
+            _within(name, getattr(self, name), inf)
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        asked = {"square_avg": True, "grad_avg": self.centered, "momentum_buffer": self.momentum}
+        return tuple(name for name, wanted in asked.items() if wanted)
+
+    def update(self, w: Array, g: Array, state: State, t: int, lr: float) -> None:
+        g = _decayed(g, w, self.weight_decay)
+        s = state["square_avg"]
+        s += (1 - self.alpha) * (g * g - s)
+        if self.centered:
+            m = state["grad_avg"]
+            m += (1 - self.alpha) * (g - m)
+            s = np.maximum(s - m * m, 0)  # rounding can leave a variance of 0 below it
+        quotient = g / (np.sqrt(s) + self.eps)
+        if self.momentum:
+            v = state["momentum_buffer"]
+            v *= self.momentum
+            v += quotient
+            quotient = v
+        w -= lr * quotient
+
+
+@dataclass(eq=False)
+class Adam(Optimizer):
+    """Averages of gradients over averages of their squares (Kingma and Ba 2015, algorithm 1).
+
+        m ← β₁ m + (1 - β₁) g         m̂ = m / (1 - β₁ᵗ)
+        s ← β₂ s + (1 - β₂) g²        ŝ = s / (1 - β₂ᵗ)
+        w ← w - η m̂ / (√ŝ + ε)
+
+    m and s begin at zero and would stay too small for long; the hats mend that. The quotient is at
+    most about 1, so η is the length of a step whatever the scale of the loss. `weight_decay` adds
+    to the gradient as in SGD, and is divided away with it: see `AdamW`. `amsgrad` divides by the
+    largest s so far, which makes it converge where Adam may not (Reddi, Kale and Kumar 2018).
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    amsgrad: bool = False
+
+    def __post_init__(self, parameters: Iterable[Tensor]) -> None:
+        super().__post_init__(parameters)
+        for number, beta in enumerate(self.betas):
+            _within(f"betas[{number}]", beta, 1.0)
+        _within("eps", self.eps, inf)
+        _within("weight_decay", self.weight_decay, inf)
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if self.amsgrad else []))
+
+    def update(self, w: Array, g: Array, state: State, t: int, lr: float) -> None:
+        self.descend(w, _decayed(g, w, self.weight_decay), state, t, lr)
+
+    def descend(self, w: Array, g: Array, state: State, t: int, lr: float) -> None:
+        """The three lines of the algorithm, without weight decay."""
+        beta1, beta2 = self.betas
+        m, s = state["exp_avg"], state["exp_avg_sq"]
+        m += (1 - beta1) * (g - m)
+        s += (1 - beta2) * (g * g - s)
+        if self.amsgrad:
+            s = np.maximum(state["max_exp_avg_sq"], s, out=state["max_exp_avg_sq"])
+        w -= lr / (1 - beta1**t) * m / (np.sqrt(s) / sqrt(1 - beta2**t) + self.eps)
+
+
+@dataclass(eq=False)
+class AdamW(Adam):
+    """Adam with its weight decay beside the gradient (Loshchilov and Hutter 2019, algorithm 2).
+
+        w ← w - η λ w
+        w ← w - η m̂ / (√ŝ + ε)
+
+    In Adam itself the decay goes through the quotient, so that weights with large gradients hardly
+    decay at all. Here every weight shrinks by the same share, as in SGD.
+    """
+
+    weight_decay: float = 1e-2
+
+    def update(self, w: Array, g: Array, state: State, t: int, lr: float) -> None:
+        w *= 1 - lr * self.weight_decay
+        self.descend(w, g, state, t, lr)
+
+
+def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients together so that their common norm is at most `max_norm`.
+
+        g ← g · min(1, max_norm / (|g| + 1e-6)),  |g|² = the sum over all parameters
+
+    The direction stays (Pascanu, Mikolov and Bengio 2013, algorithm 1). Returns |g| as it was, so
+    that `max_norm=math.inf` only measures. Errors: `UserError` for a norm that is not above 0.
+    """
+    if not max_norm > 0:
+        raise UserError(f"max_norm={max_norm} must be above 0, such as 1.0")
+    gradients = _gradients(parameters)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = sqrt(sum(float(np.dot(flat, flat)) for flat in map(_flat, gradients)))
+        if norm + 1e-6 > max_norm:
+            for gradient in gradients:
+                gradient.data *= max_norm / (norm + 1e-6)
+    return norm
+
+
+def clip_grad_value(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Cut every entry of every gradient at -clip_value and clip_value, which turns its direction.
+
+    Errors: `UserError` for a value that is not above 0.
+    """
+    if not clip_value > 0:
+        raise UserError(f"clip_value={clip_value} must be above 0, such as 1.0")
+    for gradient in _gradients(parameters):
+        np.clip(gradient.data, -clip_value, clip_value, out=gradient.data)
+        gradient.changes[0] += 1
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """The gradients that are there, each once."""
+    tensors = [parameters] if isinstance(parameters, Tensor) else parameters
+    distinct = {id(tensor): tensor.grad for tensor in tensors}
+    return [gradient for gradient in distinct.values() if gradient is not None]
+
+
+def _flat(tensor: Tensor) -> Array:
+    """The numbers in the order of their memory, so without a copy."""
+    return tensor.data.ravel(order="K")
+
+
+def _decayed(g: Array, w: Array, weight_decay: float) -> Array:
+    """The gradient of the loss plus λ/2 |w|²."""
+    return g + weight_decay * w if weight_decay else g
+
+
+def _blocks(w: Array, g: Array, state: State) -> Iterable[tuple[Array, Array, State]]:
+    """Arrays of one shape, flat and in pieces, where those of w and of the state are views."""
+    if not all(array.flags.c_contiguous for array in (w, *state.values())):
+        return [(w, g, state)]
+    flat, gradient = w.reshape(-1), g.reshape(-1)
+    memory = {name: array.reshape(-1) for name, array in state.items()}
+    cuts = [slice(start, start + _BLOCK) for start in range(0, w.size, _BLOCK)]
+    return [(flat[c], gradient[c], {name: a[c] for name, a in memory.items()}) for c in cuts]
+
+
+def _within(name: str, value: float, end: float) -> None:
+    """Refuse a setting outside [0, end)."""
+    if not 0 <= value < end:
+        raise UserError(
+            f"{name}={value} must be 0 or more and " + ("finite" if end == inf else f"below {end}")
+        )
+
+
+def _fits(found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> None:
+    """Refuse a state whose entries or shapes are not the wanted ones."""
+    missing, unexpected = sorted(wanted.keys() - found), sorted(found.keys() - wanted)
+    if missing or unexpected:
+        raise UserError(
+            f"this is not the state of such an optimizer over these parameters: "
+            f"missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}"
+        )
+    for name, shape in found.items():
+        if shape != wanted[name]:
+            raise UserError(f"{name} has shape {shape}, and its parameter wants {wanted[name]}")

@@ -1,0 +1,123 @@
+"""Learning-rate schedules: a schedule is a pure function from a step to a factor.
+
+    schedule = linear_warmup(100, then=cosine(900))
+    for step in range(1000):
+        ...
+        optimizer.step(schedule(step))    # with the learning rate schedule(step) * optimizer.lr
+
+Steps count from 0. A factor depends on the step alone, so a run that resumes at step 500 needs no
+state to go on as if it had not stopped. Early steps want a low rate because the gradients of a
+fresh network are large and an adaptive optimizer's averages are young; late steps want one because
+the noise of the batches keeps weights from settling at any fixed rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import cos, pi
+from typing import TypeAlias
+
+from groundup.errors import UserError
+
+Schedule: TypeAlias = Callable[[int], float]
+"""A step, counted from 0, -> what the learning rate is multiplied by."""
+
+
+def constant() -> Schedule:
+    """1 at every step."""
+    return lambda step: 1.0
+
+
+def linear(steps: int, start: float, end: float) -> Schedule:
+    """From `start` to `end` on a straight line over `steps` steps, and `end` from there on.
+
+    start + (end - start) · min(step / steps, 1)
+    """
+    _positive("steps", steps)
+    return lambda step: start + (end - start) * min(step / steps, 1.0)
+
+
+def linear_warmup(steps: int, then: Schedule | None = None) -> Schedule:
+    """Rise to 1 on a straight line, then follow `then` from its own step 0 (by default stay at 1).
+
+    (step + 1) / steps        while step < steps
+
+    The first factor is not 0, which would waste a step. Source: Goyal et al. (2017), "Accurate,
+    large minibatch SGD", section 2.2.
+    """
+    after = constant() if then is None else then
+    return lambda step: (step + 1) / steps if step < steps else after(step - steps)
+
+
+def cosine(steps: int, floor: float = 0.0) -> Schedule:
+    """Fall from 1 to `floor` along half a cosine over `steps` steps, and stay there.
+
+    floor + (1 - floor) · (1 + cos(π step / steps)) / 2
+
+    Source: Loshchilov and Hutter (2017), "SGDR", equation 5, without restarts.
+    """
+    _positive("steps", steps)
+    return lambda step: _half_cosine(1.0, floor, min(step / steps, 1.0))
+
+
+def step_decay(every: int, gamma: float = 0.1) -> Schedule:
+    """Multiply by `gamma` after each `every` steps: gamma^⌊step / every⌋."""
+    _positive("every", every)
+    return lambda step: float(gamma ** (step // every))
+
+
+def exponential(gamma: float) -> Schedule:
+    """Multiply by `gamma` after each step: gamma^step."""
+    return lambda step: float(gamma**step)
+
+
+def warmup_stable_decay(steps: int, warmup: int, decay: int) -> Schedule:
+    """Rise over `warmup` steps, stay at 1, and fall towards 0 over the last `decay` of `steps`.
+
+    min((step + 1) / warmup, 1, (steps - step) / decay), and 0 after the last
+
+    Every point of the flat middle is a place to start the decay from, so that a run can be extended
+    without having known its length. Source: Hu et al. (2024), "MiniCPM", section 4.
+    """
+
+    def factor(step: int) -> float:
+        rising = (step + 1) / warmup if warmup else 1.0
+        falling = (steps - step) / decay if decay else 1.0
+        return max(min(rising, 1.0, falling), 0.0)
+
+    return factor
+
+
+def one_cycle(
+    steps: int, pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4
+) -> Schedule:
+    """Rise from 1 / div_factor to 1 over the share `pct_start` of `steps`, then fall far below.
+
+    Both ways follow half a cosine; at the last step 1 / (div_factor · final_div_factor) is reached,
+    and kept. The high rates in the middle act as a regulariser. Source: Smith and Topin (2018),
+    "Super-convergence", with the cosines and defaults of torch's `OneCycleLR`.
+    """
+    if not 0 < pct_start < 1 or pct_start * steps <= 1:
+        raise UserError(
+            f"pct_start={pct_start} of steps={steps} leaves no step to rise in; "
+            "give a share between 0 and 1, and more steps"
+        )
+    first, last = 1 / div_factor, 1 / (div_factor * final_div_factor)
+    top, end = pct_start * steps - 1, steps - 1
+
+    def factor(step: int) -> float:
+        if step <= top:
+            return _half_cosine(first, 1.0, step / top)
+        return _half_cosine(1.0, last, min((step - top) / (end - top), 1.0))
+
+    return factor
+
+
+def _half_cosine(start: float, end: float, share: float) -> float:
+    """From `start` to `end` as the share goes from 0 to 1, level at both."""
+    return end + (start - end) * (1 + cos(pi * share)) / 2
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise UserError(f"{name}={value} must be at least 1")

@@ -1,0 +1,682 @@
+"""Every operation against torch: value, gradients, second gradients and forward mode.
+
+`OPERATIONS` says of each how to draw a call of it, over shapes (no elements, one, no dimensions),
+broadcasts, dimensions counted from either end, ties, and views whose memory is not in order.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from groundup.errors import UserError
+from groundup.maths import (
+    ShapeError,
+    Tensor,
+    cat,
+    einsum,
+    gelu,
+    grad,
+    maximum,
+    minimum,
+    silu,
+    stack,
+    where,
+)
+from groundup.maths.forward import jvp
+from torch_oracle import OURS, THEIRS, Formula, agree, same
+
+inf, nan = float("inf"), float("nan")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A formula and what to call it with."""
+
+    formula: Formula
+    arrays: tuple[np.ndarray, ...]
+
+
+def shapes(low: int = 0, high: int = 3, side: int = 0) -> st.SearchStrategy[tuple[int, ...]]:
+    return hnp.array_shapes(min_dims=low, max_dims=high, min_side=side, max_side=4)
+
+
+@st.composite
+def numbers(draw: Any, shape: Any, positive: bool = False) -> np.ndarray:
+    """Scattered numbers, or multiples of a half with many ties and zeros."""
+    shape = draw(shape) if isinstance(shape, st.SearchStrategy) else shape
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    ties = rng.integers(-2, 3, size=shape) / 2
+    array = draw(st.sampled_from([rng.normal(size=shape) * 2, ties]))
+    return np.asarray(np.abs(array) + 0.25 if positive else array)
+
+
+def method(name: str, *arguments: Any, **settings: Any) -> Formula:
+    return lambda _, x: getattr(x, name)(*arguments, **settings)
+
+
+def elementwise(formula: Formula, positive: bool = False) -> st.SearchStrategy[Call]:
+    return numbers(shapes(), positive).map(lambda x: Call(formula, (x,)))
+
+
+def alike(draw: Any, count: int = 2, side: int = 0) -> list[tuple[int, ...]]:
+    """Shapes that broadcast."""
+    drawn = hnp.mutually_broadcastable_shapes(
+        num_shapes=count, max_dims=3, min_side=side, max_side=3
+    )
+    return list(draw(drawn).input_shapes)
+
+
+@st.composite
+def of_two(
+    draw: Any, formula: Formula, first_positive: bool = False, second_positive: bool = False
+) -> Call:
+    one, two = alike(draw)
+    arrays = draw(numbers(one, first_positive)), draw(numbers(two, second_positive))
+    return Call(formula, arrays)
+
+
+@st.composite
+def power_of_number(draw: Any) -> Call:
+    exponent = draw(st.sampled_from([-2, -1, -0.5, 0, 0.0, 0.5, 1, 1.5, 2, 3, 4.0]))
+    whole_and_up = exponent == int(exponent) and exponent >= 0
+    x = draw(numbers(shapes(), positive=not whole_and_up))
+    return Call(lambda _, x: x**exponent, (x,))
+
+
+@st.composite
+def clipped(draw: Any, name: str) -> Call:
+    low, high = draw(st.sampled_from([(None, 0.5), (-0.5, None), (-0.5, 0.5), (0.0, 0.0)]))
+    return Call(method(name, min=low, max=high), (draw(numbers(shapes())),))
+
+
+@st.composite
+def reduced(draw: Any, name: str, side: int = 0, several: bool = True, least: int = 0) -> Call:
+    shape = draw(shapes(low=least, side=side))
+    ndim = len(shape)
+    one = st.integers(-ndim, ndim - 1) if ndim else st.sampled_from([0, -1])
+    dims = [one]
+    if several:
+        subset = st.lists(st.integers(0, max(ndim - 1, 0)), unique=True, max_size=ndim)
+        dims += [st.none(), subset.map(lambda ds: [d - ndim * (d % 2) for d in ds])]
+    dim = draw(st.one_of(dims))
+    if name == "logsumexp" and (dim is None or dim == []):
+        dim = list(range(ndim))  # torch takes no None here, and its forward mode no []
+    keepdim = draw(st.booleans())
+    if name in ("max", "min"):
+        formula = lambda _, x: getattr(x, name)(dim, keepdim).values  # noqa: E731
+    elif name in ("softmax", "log_softmax", "cumsum"):
+        formula = method(name, dim)
+    else:
+        formula = method(name, dim, keepdim=keepdim)
+    return Call(formula, (draw(numbers(shape)),))
+
+
+@st.composite
+def spread(draw: Any, name: str) -> Call:
+    """Variance and deviation, of at least two elements each."""
+    shape = draw(shapes(low=1, side=2))
+    dim = draw(st.sampled_from([None, 0, -1, list(range(len(shape)))]))
+    settings = draw(st.sampled_from([{}, {"unbiased": False}, {"correction": 0}]))
+    keepdim = {"keepdim": draw(st.booleans())} if dim is not None else {}
+    # Where a deviation is 0 its second derivative is not a number, and not of interest.
+    x = np.random.default_rng(draw(st.integers(0, 999))).normal(size=shape)
+    if dim is None and "unbiased" in settings:
+        settings = {"correction": 0}
+    return Call(method(name, dim, **settings, **keepdim), (x,))
+
+
+@st.composite
+def reshaped(draw: Any, name: str) -> Call:
+    x = draw(numbers(shapes(side=1)))
+    sizes = draw(st.permutations([*x.shape, 1]))
+    if draw(st.booleans()):
+        sizes[draw(st.integers(0, len(sizes) - 1))] = -1
+    arguments = (sizes,) if draw(st.booleans()) else tuple(sizes)
+    return Call(lambda _, x: getattr(x, name)(*arguments), (x,))
+
+
+@st.composite
+def flattened(draw: Any) -> Call:
+    x = draw(numbers(shapes(low=1)))
+    start = draw(st.integers(0, x.ndim - 1))
+    end = draw(st.integers(start, x.ndim - 1))
+    return Call(method("flatten", start - x.ndim * draw(st.booleans()), end), (x,))
+
+
+@st.composite
+def with_dims(draw: Any, name: str) -> Call:
+    """unsqueeze, squeeze, transpose, permute, flip and roll."""
+    x = draw(numbers(shapes(low=0 if name == "unsqueeze" else 1)))
+    n = x.ndim
+    place = st.integers(-n, n - 1)
+    arguments: tuple[Any, ...]
+    if name == "unsqueeze":
+        arguments = (draw(st.integers(-n - 1, n)),)
+    elif name == "squeeze":
+        arguments = draw(st.one_of(st.just(()), place.map(lambda d: (d,))))
+    elif name == "transpose":
+        arguments = (draw(place), draw(place))
+    elif name == "permute":
+        order = draw(st.permutations(range(n)))
+        arguments = tuple(d - n * draw(st.booleans()) for d in order)
+    elif name == "flip":
+        arguments = tuple(draw(st.lists(st.integers(0, n - 1), unique=True, min_size=1)))
+    else:
+        arguments = (draw(st.integers(-5, 5)), draw(place))
+    return Call(method(name, *arguments), (x,))
+
+
+@st.composite
+def expanded(draw: Any) -> Call:
+    x = draw(numbers(shapes()))
+    sizes = [draw(st.sampled_from([-1, n] if n != 1 else [-1, 1, 3, 0])) for n in x.shape]
+    new = draw(st.lists(st.integers(0, 3), max_size=2))
+    return Call(method("expand", (*new, *sizes)), (x,))
+
+
+@st.composite
+def repeated(draw: Any) -> Call:
+    x = draw(numbers(shapes()))
+    times = draw(st.lists(st.integers(0, 3), min_size=x.ndim, max_size=x.ndim + 1))
+    return Call(method("repeat", times), (x,))
+
+
+@st.composite
+def triangle(draw: Any, name: str) -> Call:
+    return Call(method(name, draw(st.integers(-3, 3))), (draw(numbers(shapes(low=2))),))
+
+
+@st.composite
+def indexed(draw: Any) -> Call:
+    """Numbers, slices, new dimensions, and at most one array of places or of truth values."""
+    shape = draw(shapes(low=1, side=1))
+    parts: list[Any] = []
+    array = draw(st.sampled_from([None, *range(len(shape))]))
+    for d, n in enumerate(shape):
+        if d == array and draw(st.booleans()):
+            parts.append(np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)), bool))
+        elif d == array:
+            places = hnp.arrays(np.int64, shapes(low=1, high=2), elements=st.integers(-n, n - 1))
+            parts.append(draw(places))
+        elif array is None and draw(st.booleans()):  # beside arrays NumPy and torch differ here
+            parts.append(draw(st.integers(-n, n - 1)))
+        else:
+            start, stop = draw(st.integers(-n, n)), draw(st.integers(-n, n))
+            parts.append(slice(start, stop, draw(st.integers(1, 2))))
+    if draw(st.booleans()):
+        parts[draw(st.integers(0, len(parts) - 1)) :] = [...]
+    if draw(st.booleans()):
+        parts.insert(draw(st.integers(0, len(parts))), None)
+    return Call(partial(_index, parts=parts), (draw(numbers(shape)),))
+
+
+@st.composite
+def indexed_together(draw: Any) -> Call:
+    """Several arrays of places side by side, which broadcast."""
+    shape = draw(shapes(low=2, side=1))
+    sides = alike(draw, count=len(shape))
+    parts = [
+        np.array(draw(hnp.arrays(np.int64, side, elements=st.integers(-n, n - 1))))
+        for n, side in zip(shape, sides, strict=True)
+    ]
+    return Call(partial(_index, parts=parts[: draw(st.integers(1, 3))]), (draw(numbers(shape)),))
+
+
+def _index(engine: Any, x: Any, parts: list[Any]) -> Any:
+    return x[tuple(engine.constant(p) if isinstance(p, np.ndarray) else p for p in parts)]
+
+
+@st.composite
+def gathered(draw: Any) -> Call:
+    shape = draw(shapes(low=1, side=1))
+    dim = draw(st.integers(-len(shape), len(shape) - 1))
+    lengths = [draw(st.integers(0, n)) for n in shape]
+    lengths[dim] = draw(st.integers(0, 5))
+    places = draw(hnp.arrays(np.int64, lengths, elements=st.integers(0, shape[dim] - 1)))
+    return Call(lambda on, x: x.gather(dim, on.constant(places)), (draw(numbers(shape)),))
+
+
+@st.composite
+def chosen(draw: Any) -> Call:
+    one, two, three = alike(draw, count=3)
+    truth = draw(hnp.arrays(np.bool_, three))
+    arrays = draw(numbers(one)), draw(numbers(two))
+    return Call(lambda on, a, b: on.where(on.constant(truth), a, b), arrays)
+
+
+@st.composite
+def filled(draw: Any) -> Call:
+    shape, other = alike(draw)
+    mask = draw(hnp.arrays(np.bool_, other))
+    value = draw(st.sampled_from([-inf, 0.0, 1.5]))
+    x = draw(numbers(np.broadcast_shapes(shape, other)))
+    return Call(lambda on, x: x.masked_fill(on.constant(mask), value), (x,))
+
+
+@st.composite
+def joined(draw: Any) -> Call:
+    shape = draw(shapes(low=1))
+    dim = draw(st.integers(0, len(shape) - 1))
+    lengths = draw(st.lists(st.integers(0, 3), min_size=1, max_size=4))
+    arrays = tuple(draw(numbers((*shape[:dim], length, *shape[dim + 1 :]))) for length in lengths)
+    at = dim - len(shape) * draw(st.booleans())
+    return Call(lambda on, *xs: on.cat(xs, at), arrays)
+
+
+@st.composite
+def stacked(draw: Any) -> Call:
+    shape = draw(shapes(high=2))
+    dim = draw(st.integers(-len(shape) - 1, len(shape)))
+    count = draw(st.integers(1, 3))
+    return Call(
+        lambda on, *xs: on.stack(xs, dim), tuple(draw(numbers(shape)) for _ in range(count))
+    )
+
+
+@st.composite
+def multiplied(draw: Any) -> Call:
+    """Vectors, matrices and broadcast stacks of them."""
+    drawn = hnp.mutually_broadcastable_shapes(
+        signature="(n?,k),(k,m?)->(n?,m?)", max_dims=2, min_side=0, max_side=3
+    )
+    one, two = draw(drawn).input_shapes
+    return Call(lambda _, a, b: a @ b, (draw(numbers(one)), draw(numbers(two))))
+
+
+TO_NUMBER = ("sum", "mean", "max", "min", "amax", "amin")
+SMOOTH = ("exp", "expm1", "tanh", "sigmoid", "erf", "sin", "cos", "square")
+OF_POSITIVE = ("log", "log1p", "sqrt", "rsqrt", "reciprocal")
+
+OPERATIONS: dict[str, st.SearchStrategy[Call]] = {
+    **{name: elementwise(method(name)) for name in (*SMOOTH, "relu", "abs")},
+    **{name: elementwise(method(name), positive=True) for name in OF_POSITIVE},
+    "silu": elementwise(lambda on, x: on.silu(x)),
+    "gelu": elementwise(lambda on, x: on.gelu(x)),
+    "gelu by tanh": elementwise(lambda on, x: on.gelu(x, approximate="tanh")),
+    "clip": clipped("clip"),
+    "clamp": clipped("clamp"),
+    "-": elementwise(lambda _, x: -x),
+    "+ -": of_two(lambda _, a, b: a + b - b * 2),
+    "*": of_two(lambda _, a, b: a * b),
+    "/": of_two(lambda _, a, b: a / b, second_positive=True),
+    "**": of_two(lambda _, a, b: a**b, first_positive=True),
+    "** number": power_of_number(),
+    "number **": elementwise(lambda _, x: 1.5**x),
+    "pow": of_two(lambda _, a, b: a.pow(b), first_positive=True),
+    "reflected": elementwise(lambda _, x: (2 - x) * (1 + x) / 3 + 2.5 / x, positive=True),
+    "maximum": of_two(lambda on, a, b: on.maximum(a, b)),
+    "minimum": of_two(lambda on, a, b: on.minimum(a, b)),
+    "@": multiplied(),
+    "matmul": multiplied().map(lambda call: Call(lambda _, a, b: a.matmul(b), call.arrays)),
+    **{name: reduced(name) for name in ("sum", "logsumexp")},
+    **{name: reduced(name, side=1) for name in ("mean", "amax", "amin")},
+    **{name: reduced(name, side=1, several=False) for name in ("max", "min")},
+    **{name: reduced(name, several=False) for name in ("softmax", "log_softmax", "cumsum")},
+    **{f"{name} of all": numbers(shapes(side=1)).map(
+        lambda x, name=name: Call(method(name), (x,))) for name in TO_NUMBER},
+    "var": spread("var"),
+    "std": spread("std"),
+    "reshape": reshaped("reshape"),
+    "view": reshaped("view"),
+    "flatten": flattened(),
+    **{
+        name: with_dims(name)
+        for name in ("unsqueeze", "squeeze", "transpose", "permute", "flip", "roll")
+    },
+    "T": numbers(shapes(low=2, high=2)).map(lambda x: Call(lambda _, x: x.T @ x.mT.T, (x,))),
+    "mT": numbers(shapes(low=2)).map(lambda x: Call(lambda _, x: x.mT * 2, (x,))),
+    "expand": expanded(),
+    "repeat": repeated(),
+    "tril": triangle("tril"),
+    "triu": triangle("triu"),
+    "clone": elementwise(method("clone")),
+    "index": indexed(),
+    "index by arrays": indexed_together(),
+    "gather": gathered(),
+    "where": chosen(),
+    "masked_fill": filled(),
+    "cat": joined(),
+    "stack": stacked(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@settings(max_examples=12)
+@given(data=st.data())
+def test_operation(name: str, data: Any):
+    call = data.draw(OPERATIONS[name])
+    agree(call.formula, call.arrays)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", OPERATIONS)
+@settings(max_examples=300)
+@given(data=st.data())
+def test_operation_at_length(name: str, data: Any):
+    call = data.draw(OPERATIONS[name])
+    agree(call.formula, call.arrays)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@settings(max_examples=4)
+@given(data=st.data())
+def test_operation_on_views_out_of_order(name: str, data: Any):
+    """The inputs are transposes, and every other element of something larger."""
+    call = data.draw(OPERATIONS[name])
+
+    def of_views(engine: Any, *stored: Any) -> Any:
+        views = [x.permute(*reversed(range(x.ndim)))[..., ::2] if x.ndim else x for x in stored]
+        return call.formula(engine, *views)
+
+    agree(of_views, [np.repeat(a, 2, axis=-1).T.copy() if a.ndim else a for a in call.arrays])
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@settings(max_examples=3)
+@given(data=st.data())
+def test_float32_stays_float32(name: str, data: Any):
+    """In value, gradients and tangent: `agree` compares the dtypes as well."""
+    call = data.draw(OPERATIONS[name])
+    agree(call.formula, [a.astype(np.float32) for a in call.arrays], tolerance=2e-5)
+
+
+# Edges where the numbers are not finite, or huge
+
+
+EDGES = [-inf, -1e308, -800.0, -1.0, -1e-320, -0.0, 0.0, 1e-320, 1.0, 800.0, 1e308, inf, nan]
+# Torch says NaN, or 0, where ours is the better answer: gelu(inf) = inf, and d|x| at NaN is NaN.
+SMOOTH_AT_EDGES = ("exp", "expm1", "tanh", "sigmoid", "erf", "relu", "square", "log", "sqrt")
+
+
+def first_order(formula: Formula, x: np.ndarray) -> None:
+    agree(formula, [x], second=False)
+
+
+@pytest.mark.parametrize("name", SMOOTH_AT_EDGES)
+def test_edges_elementwise(name: str):
+    x, t = Tensor(EDGES), torch.tensor(EDGES, dtype=torch.float64, requires_grad=True)
+    y, z = getattr(x, name)(), getattr(t, name)()
+    same(y, z, "value")
+    y.sum().backward()
+    z.sum().backward()
+    same(x.grad, t.grad, "gradient")
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        [1000.0, 0.0, -1000.0],
+        [1e308, -1e308, 0.0],
+        [-inf, 0.0, 1.0],
+        [-inf, -inf, 3.0],
+        [-inf, -inf, -inf],
+        [nan, 0.0, 1.0],
+        [5.0, 5.0, 5.0],
+    ],
+    ids=str,
+)
+def test_normalisers_at_edges(name: str, row: list[float]):
+    """Also of a row that is masked altogether, which is NaN in torch too."""
+    first_order(method(name, -1), np.array([row, [0.0, 1.0, 2.0]]))
+
+
+def test_logsumexp_of_infinity_is_infinity():
+    assert Tensor([inf, 1.0, -inf]).logsumexp(0).item() == inf
+    first_order(method("logsumexp", -1), np.array([[inf, 1.0], [inf, -inf]]))
+
+
+@pytest.mark.parametrize("name", ["amax", "max", "amin", "min"])
+def test_extremes_of_nan_are_nan(name: str):
+    formula = method(name, -1)
+    pick = (lambda on, x: formula(on, x).values) if name in ("max", "min") else formula
+    first_order(pick, np.array([[1.0, nan, 2.0], [3.0, 1.0, 3.0]]))
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda on, x: x.relu().sqrt(),
+        lambda on, x: x.clip(0.0, 2.0).sqrt(),
+        lambda on, x: on.maximum(x, on.where(on.constant(True), x * 0, x)).sqrt(),
+        lambda on, x: on.where(on.constant(np.array([0, 0, 1, 1]) > 0), x, x * 0 + 4).log(),
+        lambda on, x: x.masked_fill(on.constant(np.array([1, 1, 0, 0]) > 0), 1.0).log(),
+        lambda on, x: (x * 0).std(),
+    ],
+    ids=["relu", "clip", "maximum", "where", "masked_fill", "std"],
+)
+def test_no_gradient_leaks_from_what_was_cut_off(formula: Formula):
+    """0 times an infinite slope is 0 here, as in torch, and not NaN."""
+    x, t = Tensor([-4.0, 0.0, 1.0, 4.0]), torch.tensor([-4.0, 0.0, 1.0, 4.0]).double()
+    t.requires_grad_()
+    formula(OURS, x).sum().backward()
+    formula(THEIRS, t).sum().backward()
+    same(x.grad, t.grad, "gradient")
+
+
+def test_powers_of_zero():
+    for exponent in (0.0, 1.0, 2.0, 0, 1, 2, 3, 0.5):
+        first_order(lambda _, x, p=exponent: x**p, np.array([0.0, 2.0]))
+    bases, exponents = np.array([0.0, 0.0, 2.0, 0.0]), np.array([0.0, 2.0, 0.0, 1.0])
+    agree(lambda _, a, b: a**b, [bases, exponents], second=False)
+    agree(lambda _, p: 0.0**p, [np.array([0.0, 1.0, 2.0])], second=False)
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "logsumexp", "var", "softmax"])
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom")
+def test_of_nothing(name: str):
+    for shape, dim in (((0,), 0), ((2, 0), 1), ((0, 3), 1), ((2, 0), -2)):
+        x, t = Tensor(np.ones(shape)), torch.ones(shape, dtype=torch.float64)
+        same(getattr(x, name)(dim), getattr(t, name)(dim), f"{name} of {shape} over {dim}")
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "amax", "amin", "softmax", "cumsum", "flip"])
+@pytest.mark.parametrize("dim", [0, -1])
+def test_a_number_has_one_dimension_to_name(name: str, dim: int):
+    if name != "flip":
+        agree(method(name, dim), [np.array(2.0)])
+    agree(lambda _, x: x.max(dim).values, [np.array(2.0)])
+    agree(lambda on, x: x.gather(dim, on.constant(0)), [np.array(2.0)])
+
+
+# Kinds of numbers
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8, np.bool_])
+@pytest.mark.parametrize("by", [operator.add, operator.mul, operator.sub, operator.truediv])
+def test_whole_numbers_and_truth_values_beside_a_tensor(kind: Any, by: Callable[..., Any]):
+    x, other = np.array([0.5, -2.0, 3.0]), np.array([1, 1, 1]).astype(kind)
+
+    def constant(engine: Any) -> Any:
+        return Tensor(other) if engine is OURS else engine.constant(other)
+
+    if not (kind is np.bool_ and by is operator.sub):  # torch has no difference of truth values
+        agree(lambda on, x: by(x, constant(on)), [x])
+        agree(lambda on, x: by(constant(on), x), [x])
+    np.testing.assert_array_equal(by(other, Tensor(x)).data, by(other.astype(float), x))
+    np.testing.assert_array_equal(by(Tensor(x), other).data, by(x, other.astype(float)))
+
+
+def test_reductions_of_whole_numbers_and_truth_values():
+    whole, truth = Tensor(np.array([[3, 0], [5, 1]], np.uint8)), Tensor(np.array([True, False]))
+    assert whole.amin().item() == 0 and whole.amax().item() == 5
+    assert minimum(whole, 2).tolist() == [[2, 0], [2, 1]]
+    assert whole.min(1).values.tolist() == [0, 1] and whole.min(1).indices.tolist() == [1, 1]
+    assert truth.sum().item() == 1 and not truth.requires_grad and not truth.amin().item()
+    assert (Tensor(np.array([7, 8])) / 2).tolist() == [3.5, 4]
+    assert whole.to(np.float64).requires_grad is False
+
+
+def test_numpys_own_numbers_leave_float32_alone():
+    x = Tensor(np.array([1.0, 2.0], np.float32))
+    two = np.float64(2)
+    results = [x + two, two * x, x**two, two**x, x / np.float32(2), x - np.int64(2)]
+    results += [maximum(x, two), where(x > 1, x, two), x.clip(two, None), x.masked_fill(x > 1, two)]
+    assert {r.dtype for r in results} == {np.dtype(np.float32)}
+    (total,) = grad(sum(r.sum() for r in results), x)
+    assert total.dtype == np.float32
+
+
+def test_conversions_carry_gradients_between_floats_only():
+    x = Tensor([1.5, -2.5])
+    x.float().double().sum().backward()
+    assert x.grad.dtype == np.float64 and x.grad.tolist() == [1, 1]
+    assert x.float().dtype == np.float32 and x.to(np.float64) is x
+    assert x.long().tolist() == [1, -2] and not x.long().requires_grad
+    assert not Tensor([nan, 1e300]).long().requires_grad  # without a warning
+
+
+# Indices
+
+
+def test_what_is_read_twice_adds_up():
+    weight = np.arange(12.0).reshape(4, 3)
+    for index in (
+        np.array([1, 1, -1, 3, 1]),
+        np.array([[0, 2], [2, -4]]),
+        [0, 0, 2],
+        ([0, 0, 2], [1, 1, 0]),
+        (slice(None), [0, 0, 2]),
+        (slice(None), (0, 0, 2)),
+        (np.array([[0], [1]]), np.array([[0, 0, 1]])),
+    ):
+        agree(lambda on, x, index=index: x[index] * x[index], [weight])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32, np.uint64])
+def test_places_in_small_integers(kind: Any):
+    """Bytes are the tokens of many a model, and 256 rows do not fit into a byte."""
+    table = Tensor(np.zeros((256, 2)))
+    table[np.array([97, 98, 97], kind)].sum().backward()
+    assert table.grad.data[97].tolist() == [2, 2] and table.grad.data.sum() == 6
+
+
+def test_places_may_be_tensors_ranges_and_empty():
+    x = Tensor(np.arange(6.0).reshape(3, 2))
+    assert x[Tensor(np.array([2, 0]))].tolist() == [[4, 5], [0, 1]]
+    assert x[range(2)].tolist() == x[[0, 1]].tolist() == x[:2].tolist()
+    assert x[[]].shape == (0, 2) and x[np.zeros((0, 3), int)].shape == (0, 3, 2)
+    assert x[x > 2].tolist() == [3, 4, 5] and x[[True, False, True]].shape == (2, 2)
+    assert x[x > 9].sum().item() == 0
+    assert x[..., None, 0].shape == (3, 1) and x[()].shape == (3, 2) and x[1, -1].item() == 3
+
+
+def test_an_index_is_remembered_as_it_was():
+    x, places, mask = Tensor([1.0, 2.0]), np.array([0, 0]), Tensor(np.array([True, False]))
+    total = x[places].sum() + 10 * x.masked_fill(mask, 0.0).sum()
+    total = total + 100 * x.gather(0, places).sum()
+    places[:] = 1
+    mask.copy_(np.array([False, True]))
+    total.backward()
+    assert x.grad.tolist() == [202, 10]
+
+
+def test_first_of_equals_wins():
+    x = Tensor([[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
+    assert x.max(1).indices.tolist() == [1, 0] and x.min(-1).indices.tolist() == [0, 0]
+    values, indices = x.max(1, keepdim=True)
+    assert values.shape == indices.shape == (2, 1)
+    assert x.argmax().item() == 1 and x.argmin(1).tolist() == [0, 0]
+
+
+# What is refused
+
+
+def ones(*shape: int) -> Tensor:
+    return Tensor(np.ones(shape))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "parts"),
+    [
+        (lambda: ones(2, 3) + ones(4, 3), ["(2, 3)", "(4, 3)"]),
+        (lambda: ones(2) * ones(3), ["(2,)", "(3,)"]),
+        (lambda: ones(2) ** ones(3), ["(2,)", "(3,)"]),
+        (lambda: ones(2) < ones(3), ["(2,)", "(3,)"]),
+        (lambda: ones(2) == ones(3), ["(2,)", "(3,)"]),
+        (lambda: maximum(ones(2), ones(3)), ["(2,)", "(3,)"]),
+        (lambda: where(np.ones(2, bool), ones(2), ones(3)), ["(2,)", "(3,)"]),
+        (lambda: ones(2, 3) @ ones(2, 3), ["(2, 3)", "(2, 3)"]),
+        (lambda: ones(5, 2, 3) @ ones(4, 3, 2), ["(5, 2, 3)", "(4, 3, 2)"]),
+        (lambda: ones(3) @ ones(4), ["(3,)", "(4,)"]),
+        (lambda: ones(3) @ Tensor(1.0), ["(3,)", "()"]),
+        (lambda: ones(2, 3).reshape(4), ["(2, 3)", "(4,)"]),
+        (lambda: ones(2, 3).expand(4, 3), ["(2,3)", "(4,3)"]),
+        (lambda: ones(2, 3).expand(3), ["(2, 3)"]),
+        (lambda: ones(2, 3).repeat(3), ["(2, 3)", "(3,)"]),
+        (lambda: ones(2, 3).sum(2), ["(2, 3)", "axis 2"]),
+        (lambda: ones(2, 3).softmax(-3), ["(2, 3)", "axis -3"]),
+        (lambda: ones(2, 3).flatten(5), ["dimension 5"]),
+        (lambda: ones(2, 3).unsqueeze(4), ["dimension 4"]),
+        (lambda: ones(2, 3).squeeze(-3), ["dimension -3"]),
+        (lambda: ones(2, 3).transpose(0, 2), ["(2, 3)"]),
+        (lambda: ones(2, 3).permute(0), ["(2, 3)"]),
+        (lambda: ones(3).tril(), ["(3,)"]),
+        (lambda: ones(2, 3).gather(1, np.array([0])), ["(1,)", "(2, 3)"]),
+        (lambda: ones(2, 3).gather(2, np.array([[0]])), ["dimension 2"]),
+        (lambda: ones(0, 3).amax(0), ["(0, 3)"]),
+        (lambda: cat([ones(2, 3), ones(3, 2)]), ["(2, 3)", "(3, 2)"]),
+        (lambda: cat([ones(2, 3), ones(3)], 1), ["(2, 3)", "(3,)"]),
+        (lambda: cat([ones(2, 3), ones(2, 3)], 2), ["(2, 3)"]),
+        (lambda: cat([]), ["at least one"]),
+        (lambda: stack([ones(2), ones(3)]), ["2", "3"]),
+        (lambda: einsum("ij,jk->ik", ones(2, 3), ones(4, 5)), ["(2, 3)", "(4, 5)", "'j'"]),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(wrong: Callable[[], Any], parts: list[str]):
+    with pytest.raises(ShapeError) as caught:
+        wrong()
+    assert isinstance(caught.value, UserError) and isinstance(caught.value, ValueError)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_functions_of_numpy_that_would_lose_the_gradient_are_refused():
+    for function in (np.exp, np.maximum.reduce, np.tanh):
+        with pytest.raises(TypeError):
+            function(ones(2))
+
+
+# Functions beside methods
+
+
+def test_functions_take_numbers_and_arrays_beside_tensors():
+    x = Tensor([-1.0, 2.0])
+    assert maximum(x, 0).tolist() == [0, 2] and minimum(x, np.array([0.0, 5.0])).tolist() == [-1, 2]
+    assert where(x > 0, x, 0.0).tolist() == [0, 2] and where(x.data > 0, 0.0, x).tolist() == [-1, 0]
+    assert where([True, False], 1, 2).tolist() == [1, 2]
+    assert silu(x).tolist() == (x * x.sigmoid()).tolist()
+    assert gelu(x).data == pytest.approx(gelu(x, "tanh").data, abs=1e-3)
+
+
+def test_makers_follow_the_tensor():
+    x = Tensor(np.ones((2, 3), np.float32))
+    assert x.new_ones(2, 3).tolist() == x.new_ones((2, 3)).tolist() == np.ones((2, 3)).tolist()
+    assert x.new_zeros(4).dtype == x.new_tensor([1, 2]).dtype == np.float32
+    assert x.new_ones(2, dtype=bool).dtype == bool
+    assert not any(made.requires_grad for made in (x.new_ones(1), x.new_zeros(1), x.new_tensor(1)))
+
+
+@pytest.mark.parametrize("name", ["sum", "softmax", "index"])
+def test_forward_and_reverse_mode_agree_with_each_other(name: str):
+    """g · (J t) = (g J) · t; against torch both are checked above."""
+    rng = np.random.default_rng(0)
+    x, t = Tensor(rng.normal(size=(3, 4))), rng.normal(size=(3, 4))
+    function = {
+        "sum": lambda x: x.sum(0), "softmax": lambda x: x.softmax(1), "index": lambda x: x[[0, 0]]
+    }[name]  # fmt: skip
+    y, moved = jvp(function, [x], [t])
+    g = rng.normal(size=y.shape)
+    (pulled,) = grad(y, x, g)
+    assert (g * moved.data).sum() == pytest.approx((pulled.data * t).sum(), rel=1e-12)

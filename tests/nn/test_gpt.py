@@ -1,0 +1,156 @@
+"""The GPT of the NumPy engine: its model folder, beside `lm` and `transformers`; its training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file, save_file
+
+from groundup.errors import UserError
+from groundup.lm.hub import load_model, save_model
+from groundup.nn.gpt import GPT, GPTConfig
+from groundup.nn.optim import AdamW
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+
+
+def config(**changes: Any) -> GPTConfig:
+    sizes: dict[str, Any] = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "intermediate_size": 48,
+        "max_position_embeddings": 32,
+    }
+    return GPTConfig(**{**sizes, **changes})
+
+
+def shaken(model: GPT, seed: int = 0) -> GPT:
+    """Output projections are zero at first, which would hide faults."""
+    random = np.random.default_rng(seed)
+    for weight in model.weights.values():
+        weight.data = weight.data + random.normal(0, 0.2, weight.shape)
+    return model
+
+
+IDS = np.random.default_rng(5).integers(64, size=(3, 17))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"tie_word_embeddings": False}, {"rope_theta": 5e5}, {"num_key_value_heads": 4}]
+)
+def test_model_folder_is_read_by_lm_and_transformers(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    model = shaken(GPT(config(**changes)))
+    model.save_pretrained(tmp_path)
+    logits = torch.from_numpy(model(IDS).data)
+    ids = torch.from_numpy(IDS)
+    ours = load_model(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.logits(Batch.of(ids)), logits, rtol=1e-4, atol=1e-4)
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+        torch.testing.assert_close(theirs(ids).logits, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_model_folder_of_lm_is_read_back(tmp_path: Path, workshop: Any) -> None:
+    model = shaken(GPT(config(vocab_size=64)))
+    model.save_pretrained(tmp_path / "numpy")
+    tokenizer = Tokenizer.load(workshop.folder / "tokenizer")
+    save_model(tmp_path / "torch", load_model(tmp_path / "numpy"), tokenizer, card="")
+    back = GPT.from_pretrained(tmp_path / "torch")
+    assert back.config == model.config
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(back.state_dict()[name], array)
+
+
+def test_float64_folder_keeps_its_numbers(tmp_path: Path) -> None:
+    model = shaken(GPT(config(), dtype=np.float64))
+    model.save_pretrained(tmp_path)
+    np.testing.assert_array_equal(GPT.from_pretrained(tmp_path)(IDS).data, model(IDS).data)
+    single = GPT.from_pretrained(tmp_path, dtype=np.float32)
+    assert single.weights["model.norm.weight"].dtype == np.float32
+
+
+def test_names_and_shapes_are_those_of_transformers() -> None:
+    for tied in (True, False):
+        shape = config(tie_word_embeddings=tied)
+        described = transformers.Qwen3Config(
+            **{name: getattr(shape, name) for name in shape.__dataclass_fields__}
+        )
+        theirs = transformers.Qwen3ForCausalLM(described)
+        names = {name: tuple(p.shape) for name, p in theirs.named_parameters()}
+        assert GPT(shape).config.shapes() == names
+
+
+def test_it_learns_one_batch_and_recites_it() -> None:
+    model = GPT(config(), rng=1)
+    text = np.random.default_rng(2).integers(64, size=(2, 13))
+    optimizer = AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
+    first = float(model.loss(text[:, :-1], text[:, 1:]))
+    assert first == pytest.approx(np.log(64), rel=0.02)  # a new model knows nothing
+    for _ in range(120):
+        loss = model.loss(text[:, :-1], text[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss) < 0.02
+    np.testing.assert_array_equal(model.generate(text[0, :3], 10, temperature=0), text[0])
+
+
+def test_drawn_tokens_follow_the_softmax() -> None:
+    model = shaken(GPT(config(vocab_size=8)))
+    start = np.array([1, 2, 3])
+    logits = model(start[None]).data[0, -1].astype(np.float64)
+    expected = np.exp(logits - logits.max())
+    expected /= expected.sum()
+    drawn = [model.generate(start, 1, rng=seed)[-1] for seed in range(2000)]
+    shares = np.bincount(drawn, minlength=8) / 2000
+    # Four standard errors of a share.
+    assert (np.abs(shares - expected) < 4 * np.sqrt(expected * (1 - expected) / 2000) + 1e-3).all()
+
+
+def test_no_position_sees_the_future() -> None:
+    model = shaken(GPT(config()))
+    changed = IDS.copy()
+    changed[:, 9:] = (changed[:, 9:] + 1) % 64
+    np.testing.assert_array_equal(model(IDS).data[:, :9], model(changed).data[:, :9])
+    assert np.abs(model(IDS).data[:, 9:] - model(changed).data[:, 9:]).max() > 0.1
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="num_key_value_heads=3 does not divide"):
+        config(num_key_value_heads=3)
+    with pytest.raises(UserError, match="head_dim=7 is odd"):
+        config(head_dim=7)
+    with pytest.raises(UserError, match="33 tokens are more than max_position_embeddings=32"):
+        GPT(config())(np.zeros((1, 33), int))
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        GPT.from_pretrained(tmp_path)
+    model = GPT(config())
+    model.save_pretrained(tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**described, "model_type": "gpt2"}))
+    with pytest.raises(UserError, match="'gpt2'"):
+        GPT.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**described, "hidden_size": 16}))
+    with pytest.raises(UserError, match=r"embed_tokens\.weight has shape \(64, 32\)"):
+        GPT.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
+        GPT.from_pretrained(tmp_path)
+    state = {**model.state_dict(), "extra": np.zeros(1, np.float32)}
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="unexpected: extra"):
+        GPT.from_pretrained(tmp_path)
+    assert "extra" in load_file(tmp_path / "model.safetensors")

@@ -1,0 +1,220 @@
+"""Layers against torch.nn with copied weights, and what they say of wrong input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from groundup import nn
+from groundup.errors import UserError
+from groundup.maths import Tensor
+from groundup.nn.layers import layer_norm, rms_norm
+from torch_layers import agree
+
+RNG = np.random.default_rng(0)
+DOUBLE = {"dtype": np.float64}
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape)
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 4), (0, 4)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear(shape: tuple[int, ...], bias: bool) -> None:
+    agree(nn.Linear(4, 5, bias, **DOUBLE), torch.nn.Linear(4, 5, bias), normal(*shape))
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (2, 5)])
+def test_embedding(shape: tuple[int, ...]) -> None:
+    ids = RNG.integers(7, size=shape)
+    agree(nn.Embedding(7, 3, **DOUBLE), torch.nn.Embedding(7, 3), ids, second=False)
+
+
+def test_embedding_takes_tensors_and_adds_up_repeated_ids() -> None:
+    layer = nn.Embedding(4, 2)
+    layer(Tensor(np.array([1, 3, 1]))).sum().backward()
+    assert layer.weight.grad is not None
+    np.testing.assert_array_equal(layer.weight.grad.data, [[0, 0], [2, 2], [0, 0], [1, 1]])
+
+
+@pytest.mark.parametrize("inner", [4, (4,), (3, 4)])
+def test_layer_norm(inner: Any) -> None:
+    ours = nn.LayerNorm(inner, **DOUBLE)
+    ours.apply(_shaken)
+    agree(ours, torch.nn.LayerNorm(inner), normal(2, 3, 4))
+
+
+@pytest.mark.parametrize("inner", [4, (3, 4)])
+@pytest.mark.parametrize("eps", [None, 1e-3])
+def test_rms_norm(inner: Any, eps: float | None) -> None:
+    ours = nn.RMSNorm(inner, eps, **DOUBLE)
+    ours.apply(_shaken)
+    agree(ours, torch.nn.RMSNorm(inner, eps), normal(2, 3, 4) * 1e-2)
+
+
+def _shaken(layer: nn.Module) -> None:
+    """Weights other than the ones and zeros that they begin with."""
+    for parameter in layer.parameters():
+        parameter.data = parameter.data + normal(*parameter.shape)
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_norms_of_equal_numbers_have_gradients(norm: str) -> None:
+    x, w, b = Tensor(np.zeros((2, 3))), Tensor(np.ones(3)), Tensor(np.zeros(3))
+    y = layer_norm(x, w, b, 1e-5) if norm == "layer" else rms_norm(x, w, 1e-5)
+    (y * normal(2, 3)).sum().backward()
+    assert x.grad is not None and np.isfinite(x.grad.data).all()
+
+
+convolutions = st.fixed_dictionaries(
+    {
+        "kernel_size": st.integers(1, 4),
+        "stride": st.integers(1, 3),
+        "padding": st.integers(0, 3),
+        "dilation": st.integers(1, 3),
+        "bias": st.booleans(),
+    }
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    convolutions,
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.integers(1, 2),
+    st.integers(1, 9),
+    st.data(),
+)
+def test_convolution(
+    options: dict[str, Any], groups: int, into: int, out: int, length: int, data: st.DataObject
+) -> None:
+    reach = options["dilation"] * (options["kernel_size"] - 1) + 1
+    assume(length + 2 * options["padding"] >= reach)
+    channels = (into * groups, out * groups)
+    agree(
+        nn.Conv1d(*channels, **options, groups=groups, **DOUBLE),
+        torch.nn.Conv1d(*channels, **options, groups=groups),
+        normal(data.draw(st.integers(1, 3)), channels[0], length),
+    )
+
+
+def test_a_convolution_of_one_place_is_a_linear_layer() -> None:
+    conv = nn.Conv1d(3, 5, 1, **DOUBLE)
+    linear = nn.Linear(3, 5, **DOUBLE)
+    linear.load_state_dict({"weight": conv.weight.data[:, :, 0], "bias": conv.bias.data})
+    x = Tensor(normal(2, 3, 7))
+    np.testing.assert_allclose(conv(x).data, linear(x.mT).mT.data, rtol=1e-12)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_keeps_the_mean(p: float) -> None:
+    x = Tensor(np.ones(100_000))
+    y = nn.Dropout(p, rng=0)(x)
+    zeros = (y.data == 0).mean()
+    # Four standard deviations of a share of 100,000.
+    assert zeros == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 100_000))
+    np.testing.assert_allclose(y.data[y.data != 0], 1 / (1 - p))
+    y.sum().backward()
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.grad.data, y.data)  # what passes, passes back
+
+
+def test_dropout_at_its_ends_and_in_evaluation() -> None:
+    x = Tensor(normal(50))
+    assert (nn.Dropout(0.0)(x).data == x.data).all()
+    assert (nn.Dropout(1.0)(x).data == 0).all()
+    layer = nn.Sequential(nn.Dropout(0.5))
+    assert (layer.eval()(x).data == x.data).all()
+    assert (layer.train()(x).data == 0).any()
+
+
+def test_dropout_has_a_stream_of_its_own() -> None:
+    x = Tensor(np.ones(64))
+    first, second = nn.Dropout(rng=3), nn.Dropout(rng=3)
+    np.testing.assert_array_equal(first(x).data, second(x).data)
+    assert (first(x).data != nn.Dropout(rng=3)(x).data).any()  # new zeros at each call
+    shared = np.random.default_rng(3)
+    assert (nn.Dropout(rng=shared)(x).data != nn.Dropout(rng=shared)(x).data).any()
+
+
+def test_everything_is_float32_unless_told() -> None:
+    x = Tensor(normal(2, 4, 6).astype(np.float32))
+    ids = np.array([0, 1])
+    net = nn.Sequential(
+        nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.RMSNorm(8), nn.Dropout(0.1), nn.Softplus()
+    )
+    for y in (net(x), nn.Conv1d(4, 2, 3, padding=1)(x), nn.Embedding(3, 2)(ids)):
+        assert y.dtype == np.float32
+        y.sum().backward()
+    for parameter in net.parameters():
+        assert parameter.grad is not None and parameter.grad.dtype == np.float32
+
+
+def test_equal_seeds_give_equal_layers_and_none_gives_others() -> None:
+    def weights(rng: Any) -> np.ndarray:
+        return nn.Linear(3, 3, rng=rng).weight.data
+
+    np.testing.assert_array_equal(weights(1), weights(1))
+    assert (weights(1) != weights(2)).all()
+    assert (weights(None) != weights(None)).all()
+    nn.manual_seed(5)
+    first = weights(None)
+    nn.manual_seed(5)
+    np.testing.assert_array_equal(weights(None), first)
+
+
+@pytest.mark.parametrize(
+    ("make", "theirs"),
+    [
+        (lambda: nn.Linear(40, 50), lambda: torch.nn.Linear(40, 50)),
+        (lambda: nn.Embedding(40, 50), lambda: torch.nn.Embedding(40, 50)),
+        (lambda: nn.Conv1d(12, 20, 9, groups=2), lambda: torch.nn.Conv1d(12, 20, 9, groups=2)),
+        (lambda: nn.LSTM(20, 30), lambda: torch.nn.LSTM(20, 30)),
+    ],
+    ids=["Linear", "Embedding", "Conv1d", "LSTM"],
+)
+def test_initial_values_are_distributed_as_torchs(make: Any, theirs: Any) -> None:
+    torch.manual_seed(0)
+    state, truth = make().state_dict(), theirs().state_dict()
+    assert list(state) == list(truth)
+    for name, values in state.items():
+        other = truth[name].numpy()
+        n = values.size
+        assert abs(values.mean() - other.mean()) < 6 * other.std() / np.sqrt(n), name
+        assert values.std() == pytest.approx(other.std(), rel=6 / np.sqrt(n)), name
+        if not isinstance(make(), nn.Embedding):  # uniform: the ends are reached and kept
+            assert np.abs(values).max() == pytest.approx(np.abs(other).max(), rel=10 / n), name
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: nn.Linear(0, 3), "in_features=0 must be at least 1"),
+        (lambda: nn.Linear(4, 3)(Tensor(normal(2, 5))), r"\(2, 5\) and \(4, 3\)"),
+        (lambda: nn.Embedding(5, 2)(np.array([1, 5])), "id 5 is not one of the 5 embeddings"),
+        (lambda: nn.Embedding(5, 2)(np.array([-1])), "id -1 is not one"),
+        (lambda: nn.LayerNorm(4)(Tensor(normal(2, 1))), r"\(2, 1\) does not end in \(4,\)"),
+        (lambda: nn.RMSNorm((3, 4))(Tensor(normal(4))), r"\(4,\) does not end in \(3, 4\)"),
+        (lambda: nn.Dropout(1.5), "p=1.5 is no chance"),
+        (lambda: nn.Conv1d(4, 6, 3, groups=4), r"groups=4 does not divide .* try 2"),
+        (lambda: nn.Conv1d(2, 2, 3)(Tensor(normal(1, 3, 9))), r"\(1, 3, 9\) does not fit"),
+        (lambda: nn.Conv1d(2, 2, 3, dilation=2)(Tensor(normal(1, 2, 4))), "at least 5"),
+        (lambda: nn.Conv1d(2, 2, 3, stride=0), "stride=0 must be at least 1"),
+        (lambda: nn.Conv1d(2, 2, 3, padding=-1), "padding=-1 must be at least 0"),
+    ],
+)
+def test_wrong_input_is_named(call: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        call()
+
+
+def test_ids_that_are_no_integers_are_named(unchecked_types: None) -> None:
+    with pytest.raises(UserError, match="ids are float64; give integers"):
+        nn.Embedding(5, 2)(Tensor([1, 2]))  # a list becomes float64

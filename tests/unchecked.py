@@ -1,0 +1,20 @@
+"""Run a test file as a program, in a Python where no types and shapes are checked.
+
+The checks (see `typecheck.py`) make each call of a small function many times as slow and leave
+cycles in memory. Tests of large graphs, many graphs and memory want the code as users have it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_unchecked(file: str, *arguments: str, timeout: float = 1200) -> None:
+    """`python file arguments…`, which must end well; the failure shows what it said."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, file, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
