@@ -26,7 +26,6 @@ Tensor, `.data` the NumPy array, and a scalar is a tensor without dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
@@ -35,19 +34,29 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 
 from groundup.errors import UserError
-from groundup.maths.values import Array, Operand, ShapeError, Values, as_array
+from groundup.maths.changes import Changeable, GradientError, is_grad_enabled, no_grad, recording
+from groundup.maths.values import Array, Operand, ShapeError, as_array
+
+__all__ = [
+    "GradientError",
+    "Node",
+    "Operation",
+    "Tensor",
+    "apply",
+    "grad",
+    "is_grad_enabled",
+    "no_grad",
+    "observers",
+    "recording",
+    "sweep",
+]
 
 Forward: TypeAlias = Callable[..., Any]
 """Arrays of the parents -> the value, an array or NumPy scalar."""
 Rule: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """(gradient of the output, the output) -> one parent's share of it."""
 
-_RECORDING = ContextVar("recording", default=True)
 _numbers = count()  # every tensor has one, and a parent's is lower than its children's
-
-
-class GradientError(UserError, RuntimeError):
-    """A gradient that cannot be had, or that would be wrong."""
 
 
 @dataclass(slots=True)
@@ -82,7 +91,7 @@ observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=()
 FREED = Node("freed", (), (), linear=True)
 
 
-class Tensor(Values):
+class Tensor(Changeable):
     """A NumPy array with the history of its computation.
 
     `data` is an array, or numbers and lists of them, which become float64. Floating-point tensors
@@ -90,7 +99,7 @@ class Tensor(Values):
     truth values have no gradients.
     """
 
-    __slots__ = ("__weakref__", "grad", "keeps_grad", "node", "number", "requires_grad")
+    __slots__ = ("__weakref__", "grad", "keeps_grad", "node", "number")
 
     def __init__(self, data: Operand, requires_grad: bool | None = None) -> None:
         self._array, self.changes = np.array(as_array(data)), [0]  # nobody else's memory
@@ -253,61 +262,6 @@ class Tensor(Values):
     def __rmatmul__(self, other: Operand) -> Tensor:
         return self.like(other) @ self
 
-    # Changes in place, for optimizers: never recorded, but counted, so that a gradient through a
-    # value that is no longer there is an error and not a wrong number
-
-    def __setitem__(self, index: Any, value: Operand) -> None:
-        self._change(ops.array_index(index), value, lambda _, new: new)
-
-    def copy_(self, other: Operand) -> Tensor:
-        return self._change(..., other, lambda _, new: new)
-
-    def zero_(self) -> Tensor:
-        return self.copy_(0.0)
-
-    def add_(self, other: Operand) -> Tensor:
-        return self._change(..., other, np.add)
-
-    def sub_(self, other: Operand) -> Tensor:
-        return self._change(..., other, np.subtract)
-
-    def mul_(self, other: Operand) -> Tensor:
-        return self._change(..., other, np.multiply)
-
-    def div_(self, other: Operand) -> Tensor:
-        return self._change(..., other, np.true_divide)
-
-    # `x += y` makes a new tensor, as it does for numbers, unless recording is off: then it is how
-    # optimizers write w -= rate * w.grad.
-
-    def __iadd__(self, other: Operand) -> Tensor:
-        return self + other if is_grad_enabled() else self.add_(other)
-
-    def __isub__(self, other: Operand) -> Tensor:
-        return self - other if is_grad_enabled() else self.sub_(other)
-
-    def __imul__(self, other: Operand) -> Tensor:
-        return self * other if is_grad_enabled() else self.mul_(other)
-
-    def __itruediv__(self, other: Operand) -> Tensor:
-        return self / other if is_grad_enabled() else self.div_(other)
-
-    def _change(self, index: Any, other: Operand, by: Callable[[Array, Array], Any]) -> Tensor:
-        """Write `by(old, other)` over what stands at `index`."""
-        new = self.like(other)
-        if (self.requires_grad or new.requires_grad) and is_grad_enabled():
-            raise GradientError(
-                f"a change in place of a tensor of shape {self.shape} is not recorded, and "
-                "gradients are required; compute a new tensor, or wrap the change in no_grad()"
-            )
-        try:
-            with np.errstate(all="ignore"):
-                self._array[index] = by(self._array[index], new._array)
-        except ValueError as error:
-            raise ShapeError(f"{new.shape} cannot go into shape {self.shape}: {error}") from None
-        self.changes[0] += 1
-        return self
-
     # Backpropagation
 
     def backward(
@@ -423,7 +377,7 @@ def apply(
     # A view of memory can only be one of the first parent's, and then counts its changes with it.
     viewed = array.base is not None and np.may_share_memory(array, parents[0]._array)
     out = Tensor.made(array, parents[0].changes if viewed else None)
-    if _RECORDING.get() and any(parent.requires_grad for parent in parents):
+    if is_grad_enabled() and any(parent.requires_grad for parent in parents):
         out.requires_grad = True
         changes = () if linear else tuple(tensor.changes[0] for tensor in (*parents, out))
         out.node = Node(name, parents, rules, linear, changes)
@@ -548,25 +502,6 @@ def _seed(root: Tensor, gradient: Operand | None) -> Tensor:
     if seed.shape != root.shape:
         raise ShapeError(f"a gradient of shape {seed.shape} is not one for shape {root.shape}")
     return seed
-
-
-@contextmanager
-def recording(on: bool) -> Iterator[None]:
-    """Put operations on the tape, or do not, within the block or the decorated function."""
-    before = _RECORDING.set(on)
-    try:
-        yield
-    finally:
-        _RECORDING.reset(before)
-
-
-def no_grad() -> AbstractContextManager[None]:
-    """Leave the tape alone: `with no_grad():` or `@no_grad()`."""
-    return recording(False)
-
-
-def is_grad_enabled() -> bool:
-    return _RECORDING.get()
 
 
 def _same(gradient: Tensor, _: Tensor) -> Tensor:

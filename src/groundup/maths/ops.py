@@ -21,7 +21,7 @@ import numpy as np
 
 from groundup.maths.autograd import Forward, Rule, Tensor, apply
 from groundup.maths.erf import erf as erf_of
-from groundup.maths.values import Array, Operand, Shape, ShapeError, as_array
+from groundup.maths.values import Array, Operand, Shape, ShapeError, array_index, as_array
 
 Dims: TypeAlias = int | Sequence[int] | None
 """One dimension, several, or all of them."""
@@ -590,23 +590,6 @@ def new_tensor(x: Tensor, data: Operand) -> Tensor:
 
 
 # Reading from places: the transpose adds up what came from the same place
-
-
-def array_index(index: Any) -> Any:
-    """An index as NumPy takes it, with arrays in the place of tensors and lists.
-
-    The arrays are copies, since the way back needs the index as it was.
-    """
-    return tuple(map(_part, index)) if isinstance(index, tuple) else _part(index)
-
-
-def _part(index: Any) -> Any:
-    if isinstance(index, (Tensor, np.ndarray)):
-        return np.array(as_array(index))
-    if isinstance(index, (list, tuple, range)):
-        places = np.array(index)
-        return places if places.size else places.astype(np.int64)
-    return index
 
 
 def select(x: Tensor, index: Any) -> Tensor:

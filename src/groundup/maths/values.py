@@ -223,3 +223,20 @@ def as_array(data: Any) -> Array:
     except ValueError as error:
         raise ShapeError(f"lists within a list must have equal lengths: {error}") from None
     return array.astype(np.float64) if array.dtype.kind in "iu" else array
+
+
+def array_index(index: Any) -> Any:
+    """An index as NumPy takes it, with arrays in the place of tensors and lists.
+
+    The arrays are copies, since the way back needs the index as it was.
+    """
+    return tuple(map(_part, index)) if isinstance(index, tuple) else _part(index)
+
+
+def _part(index: Any) -> Any:
+    if isinstance(index, (Values, np.ndarray)):
+        return np.array(as_array(index))
+    if isinstance(index, (list, tuple, range)):
+        places = np.array(index)
+        return places if places.size else places.astype(np.int64)
+    return index
