@@ -369,7 +369,7 @@ def test_clipped_values_are_seen_by_graphs_that_hold_them() -> None:
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, nan])
 def test_limits_are_positive(limit: float) -> None:
-    with pytest.raises(UserError, match="max_norm=.*above 0"):
+    with pytest.raises(UserError, match=r"max_norm=.*above 0"):
         clip_grad_norm([Tensor(1.0)], limit)
-    with pytest.raises(UserError, match="clip_value=.*above 0"):
+    with pytest.raises(UserError, match=r"clip_value=.*above 0"):
         clip_grad_value([Tensor(1.0)], limit)
