@@ -29,7 +29,7 @@ from groundup.train.config import ENVIRONMENT
 from miniature import write_miniature
 
 COMMANDS = ["quickstart", "run", "data", "tokenizer", "pretrain", "sft", "dpo", "eval"]
-COMMANDS += ["generate", "chat"]
+COMMANDS += ["generate", "chat", "experiment"]
 
 
 @dataclass(frozen=True)

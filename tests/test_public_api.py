@@ -34,6 +34,15 @@ def test_every_name_is_there_and_explained(name: str) -> None:
         assert inspect.getdoc(value)
 
 
+@pytest.mark.parametrize("package", ["maths", "nn", "maths.linalg"])
+def test_the_names_of_steps_one_and_two_are_there_and_explained(package: str) -> None:
+    module = importlib.import_module(f"groundup.{package}")
+    assert module.__doc__ and sorted(module.__all__) == sorted(set(module.__all__))
+    for name in module.__all__:
+        value = getattr(module, name)
+        assert inspect.getdoc(value), name
+
+
 def test_other_names_are_not_there() -> None:
     with pytest.raises(AttributeError, match="frobnicate"):
         groundup.frobnicate  # noqa: B018

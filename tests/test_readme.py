@@ -35,7 +35,7 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_and_its_options_are_there(command: str) -> None:
     words = shlex.split(command)[1:]
-    name = words[:2] if words[0] == "data" else words[:1]
+    name = words[:2] if words[0] in ("data", "experiment") else words[:1]
     shown = subprocess.run(
         [sys.executable, "-m", "groundup", *name, "--help"], capture_output=True, text=True
     )

@@ -21,12 +21,13 @@ from groundup.errors import UserError
 
 WRONG_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 # What trains wants the memory allocator and the threads set up before Python starts.
-TRAINING = frozenset({"quickstart", "run", "pretrain", "sft", "dpo"})
+TRAINING = frozenset({"quickstart", "run", "pretrain", "sft", "dpo", "experiment"})
 
 _JOURNEYS = Group("Whole journeys", sort_key=1)
 _STAGES = Group("Stages, each a command of its own", sort_key=2)
 _MODELS = Group("Using a model", sort_key=3)
-_ABOUT = Group("About", sort_key=4)
+_UNDERSTANDING = Group("Understanding", sort_key=4)
+_ABOUT = Group("About", sort_key=5)
 _RESUMES = (
     "Stopped at any moment, the same command goes on from there; finished stages are skipped."
 )
@@ -43,7 +44,13 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 data = App(name="data", help="List, fetch and build training data.", group=_STAGES, sort_key=0)
+experiment = App(
+    name="experiment",
+    help="Measured answers on the NumPy engine, each with a table, plots and a page.",
+    group=_UNDERSTANDING,
+)
 app.command(data)
+app.command(experiment)
 app["--help"].group = app["--version"].group = _ABOUT
 
 
@@ -89,6 +96,34 @@ _add(
 )
 _add(data, "data_pull", "pull", None, "Download data sets into the cache, to work offline.")
 _add(data, "data_build", "build", None, "Clean, split and check data sets: the data stage.")
+_add(
+    experiment,
+    "experiment_perceptron",
+    "perceptron",
+    None,
+    "What can one neuron learn, and what takes a layer of them?",
+)
+_add(
+    experiment,
+    "experiment_initialisation",
+    "initialisation",
+    None,
+    "What goes wrong in a deep network whose weights begin too small or too large?",
+)
+_add(
+    experiment,
+    "experiment_optimizer_race",
+    "optimizer-race",
+    None,
+    "Which optimizer is fastest on the same network, each at its best learning rate?",
+)
+_add(
+    experiment,
+    "experiment_ladder",
+    "ladder",
+    None,
+    "From counting to GPT: what does each rung of language models gain on one text?",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

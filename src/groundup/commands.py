@@ -18,6 +18,13 @@ from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
 from groundup.errors import UserError
+from groundup.experiments.config import (
+    ExperimentConfig,
+    InitialisationConfig,
+    LadderConfig,
+    OptimizerRaceConfig,
+    PerceptronConfig,
+)
 from groundup.recipe import farewell, find_model, read_recipe, run_recipe
 from groundup.stages import INPUTS, STAGES, Stage, configured
 from groundup.train.config import TrainingConfig
@@ -110,7 +117,7 @@ def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> i
     return inspect.Parameter(
         name,
         inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY,
-        default=RUNS / stage.name if name == "out" else default,
+        default=RUNS / stage.name if name == "out" and field.is_required() else default,
         annotation=Annotated[field.annotation, option],
     )
 
@@ -130,7 +137,7 @@ def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
                 if isinstance(given, tuple)
                 else find_model(given)
             )
-        elif not found[name].exists():
+        elif found[name] is not None and not found[name].exists():
             raise UserError(
                 f"{_option(name)}={found[name]} is not there; "
                 f"give {stage.config.model_fields[name].description}"
@@ -148,6 +155,19 @@ pretrain = _command(STAGES["pretrain"])
 sft = _command(STAGES["sft"], "model")
 dpo = _command(STAGES["dpo"], "model")
 evaluate = _command(STAGES["eval"], "models")
+
+# Experiments: like stages, each a config and a `run` that writes a folder.
+
+
+def _experiment(name: str, config: type[ExperimentConfig]) -> Callable[..., None]:
+    module = f"groundup.experiments.{name.replace('-', '_')}"
+    return _command(Stage(name, config, module, makes="report", start=None))
+
+
+experiment_perceptron = _experiment("perceptron", PerceptronConfig)
+experiment_initialisation = _experiment("initialisation", InitialisationConfig)
+experiment_optimizer_race = _experiment("optimizer-race", OptimizerRaceConfig)
+experiment_ladder = _experiment("ladder", LadderConfig)
 
 # Data by name.
 

@@ -1,8 +1,20 @@
-"""Step 1: mathematics on NumPy alone. Calculus, linear algebra, probability, optimisation."""
+"""Step 1: mathematics on NumPy alone. Calculus, linear algebra, probability, optimisation.
+
+Calculus        autograd (the tensor and its tape), ops, einsum, forward, gradcheck, derivatives;
+                draw and steps show a computation
+Linear algebra  linalg, transforms
+Probability     probability, kl, bayes, intervals, calibration, ngram
+Optimisation    optimise, landscapes
+
+Here are the names of calculus; the other pages are imported by their own.
+"""
 
 from groundup.maths.autograd import GradientError, Tensor, grad, no_grad
+from groundup.maths.derivatives import hessian, hessian_vector_product, jacobian
 from groundup.maths.draw import draw
 from groundup.maths.einsum import einsum
+from groundup.maths.forward import jvp
+from groundup.maths.gradcheck import gradcheck
 from groundup.maths.ops import cat, gelu, maximum, minimum, silu, stack, where
 from groundup.maths.steps import animate, steps
 from groundup.maths.values import ShapeError
@@ -17,6 +29,11 @@ __all__ = [
     "einsum",
     "gelu",
     "grad",
+    "gradcheck",
+    "hessian",
+    "hessian_vector_product",
+    "jacobian",
+    "jvp",
     "maximum",
     "minimum",
     "no_grad",

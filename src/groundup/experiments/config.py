@@ -1,0 +1,63 @@
+"""The settings of the experiments, without torch and without plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from groundup.train.config import StageConfig
+
+
+class ExperimentConfig(StageConfig):
+    """What every experiment has beside a folder and a seed."""
+
+    quick: bool = Field(False, description="a miniature in seconds, to see that it runs")
+
+
+class PerceptronConfig(ExperimentConfig):
+    """A perceptron and a multi-layer network on moons, spirals and handwritten digits."""
+
+    out: Path = Field(Path("experiment-perceptron"), description="folder this experiment writes")
+    seeds: int = Field(3, ge=1, description="how often everything is learned, each time anew")
+
+
+class InitialisationConfig(ExperimentConfig):
+    """Signals and gradients through a deep network, by how its weights begin."""
+
+    out: Path = Field(
+        Path("experiment-initialisation"), description="folder this experiment writes"
+    )
+    seeds: int = Field(3, ge=1, description="how often everything is measured, each time anew")
+
+
+class OptimizerRaceConfig(ExperimentConfig):
+    """Every optimizer on the same network, batches and steps, each at its best learning rate."""
+
+    out: Path = Field(
+        Path("experiment-optimizer-race"), description="folder this experiment writes"
+    )
+    seeds: int = Field(3, ge=1, description="how often each learning rate is tried, each time anew")
+
+
+class LadderConfig(ExperimentConfig):
+    """Language models from counting to GPT on one text, each for the same training time."""
+
+    out: Path = Field(Path("experiment-ladder"), description="folder this experiment writes")
+    data: Path | None = Field(
+        None,
+        description="a data-stage folder, a text file or a folder of texts (default: pack sotu)",
+    )
+    vocab_size: int = Field(
+        512, ge=320, le=4096, description="BPE tokens; characters are the other vocabulary"
+    )
+    minutes: float = Field(
+        10.0, gt=0, description="training time of all networks together, in equal parts"
+    )
+    steps: int | None = Field(
+        None, ge=1, description="steps of every network (default: from minutes and the speed here)"
+    )
+    seeds: int = Field(3, ge=1, description="how often each network is trained, each time anew")
+    prompt: str = Field(
+        "The people of the United States", min_length=1, description="what the samples continue"
+    )

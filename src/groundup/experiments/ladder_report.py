@@ -1,0 +1,257 @@
+"""What the ladder's runs say: the table, the learning curves, and in words who beat whom.
+
+Every sentence is computed. A rung counts as better than another only if the interval of their
+difference, document by document, leaves out 0, and if its worst seed is better than the other's
+best; otherwise the two cannot be told apart here, and the report says that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from groundup.experiments.config import LadderConfig
+from groundup.experiments.outcome import Plot, Table, number, over_seeds, write
+from groundup.experiments.plots import BASELINE, COLOURS, GREY, panels
+from groundup.maths.intervals import Interval, bootstrap_ratio
+
+_QUESTION = (
+    "Which language model predicts held-out text best, if every network may train for the same "
+    "short time on the NumPy engine, and how does it compare with counting?"
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a network paid for the glance of held-out text after so much training."""
+
+    step: int
+    seconds: float
+    bits_per_byte: float
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One rung in one vocabulary: what it paid, and what that took. Networks have several seeds."""
+
+    name: str
+    vocabulary: str
+    kind: Literal["chance", "counted", "network", "less text"]
+    bits: Float[np.ndarray, "seeds documents"]
+    bytes: Integer[np.ndarray, "documents"]
+    glance: float
+    """Bits per byte of the part of the held-out text that the learning curves are measured on."""
+    parameters: int = 0
+    tokens: int = 0
+    """Read in training, repeats included."""
+    seconds: tuple[float, ...] = ()
+    curves: tuple[tuple[Point, ...], ...] = ()
+    losses: tuple[tuple[float, ...], ...] = ()
+    sample: str = ""
+
+    @property
+    def by_seed(self) -> Interval:
+        """Bits per byte: the mean over seeds, the least and the greatest."""
+        return over_seeds((self.bits.sum(axis=1) / self.bytes.sum()).tolist())
+
+    @property
+    def interval(self) -> Interval:
+        """Bits per byte of the mean seed, between which a draw of other documents would lie."""
+        return bootstrap_ratio(self.bits.mean(axis=0), self.bytes)
+
+    def minus(self, other: Result) -> Interval:
+        """How many bits per byte more than `other` it paid for the same documents."""
+        return bootstrap_ratio(self.bits.mean(axis=0) - other.bits.mean(axis=0), self.bytes)
+
+    def beats(self, other: Result) -> bool:
+        """Whether it is better beyond what other documents and other seeds could change."""
+        return self.minus(other).high < 0 and self.by_seed.high < other.by_seed.low
+
+
+def write_report(
+    config: LadderConfig, name: str, results: Sequence[Result], seconds: float
+) -> Path:
+    """Write the folder of the experiment."""
+    ladders = _by_vocabulary(results)
+    return write(
+        config,
+        name,
+        _QUESTION,
+        tables=[table(results), rung_by_rung(ladders)],
+        plots=[curves(ladders)],
+        remarks=[remark for ladder in ladders for remark in remarks(ladder)],
+        data={"results": [_numbers(result) for result in results]},
+        texts={f"{one.name}, {one.vocabulary}": one.sample for one in results if one.sample},
+        seconds=seconds,
+    )
+
+
+def _by_vocabulary(results: Sequence[Result]) -> list[list[Result]]:
+    names = dict.fromkeys(result.vocabulary for result in results)
+    return [[result for result in results if result.vocabulary == name] for name in names]
+
+
+def _numbers(result: Result) -> dict[str, object]:
+    return asdict(result) | {
+        "bits": result.bits.tolist(),
+        "bytes": result.bytes.tolist(),
+        "by_seed": result.by_seed,
+        "interval": result.interval,
+    }
+
+
+# The tables
+
+
+def table(results: Sequence[Result]) -> Table:
+    """Bits per byte against training time, parameters and tokens read."""
+    documents, size = len(results[0].bytes), results[0].bytes.sum()
+    return Table(
+        "Bits per byte against training time",
+        ("rung", "bits per byte ↓\n95 % interval", "training", "parameters", "tokens read"),
+        tuple(
+            (
+                _name(one),
+                number(one.interval),
+                f"{np.mean(one.seconds):.1f} s" if one.seconds else "",
+                f"{one.parameters:,}" if one.parameters else "",
+                f"{one.tokens:,}" if one.tokens else "",
+            )
+            for one in results
+        ),
+        remarks=(
+            f"Measured on {size:,} bytes from {documents} documents that no rung has seen; the "
+            "intervals come from drawing whole documents. A network is trained on windows from "
+            "random places, and its row is the mean of its seeds. A counting model reads its text "
+            "once, and its parameters are the different n-grams in it.",
+        ),
+        baselines=tuple(_name(one) for one in results if not one.curves),
+    )
+
+
+def rung_by_rung(ladders: Sequence[Sequence[Result]]) -> Table:
+    """Each rung against the one below it: the difference, the seeds, and what follows from them."""
+    pairs = [pair for ladder in ladders for pair in pairwise(_climbed(ladder))]
+    return Table(
+        "Does each rung beat the one before?",
+        ("rung", "change in bits per byte\n95 % interval", "seeds\nleast to greatest", "verdict"),
+        tuple(
+            (
+                _name(one),
+                signed(one.minus(before)),
+                number(one.by_seed) if one.curves else "",
+                verdict(one, before),
+            )
+            for before, one in pairs
+        ),
+        remarks=(
+            "The change is measured document by document, where what is hard for both cancels. A "
+            "rung beats another if the interval leaves out 0 and its worst seed is better than the "
+            "other's best.",
+        ),
+        baselines=tuple(_name(one) for _, one in pairs if not one.curves),
+    )
+
+
+def verdict(one: Result, other: Result) -> str:
+    """Whether `one` is better than `other`, in words."""
+    if one.beats(other):
+        return f"beats {other.name}"
+    if other.beats(one):
+        return f"does not beat {other.name} at this size: worse"
+    return f"cannot be told from {other.name}"
+
+
+def signed(difference: Interval) -> str:
+    """A cell: a difference above its interval."""
+    return f"{difference.estimate:+.3f}\n{difference.low:+.3f} to {difference.high:+.3f}"
+
+
+def _name(one: Result) -> str:
+    return f"{one.name}\n{one.vocabulary}"
+
+
+def _climbed(ladder: Sequence[Result]) -> list[Result]:
+    return [result for result in ladder if result.kind != "less text"]
+
+
+# The plot
+
+
+def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
+    """Bits per byte over seconds of training, one panel a vocabulary, counting as lines."""
+    figure, [axes] = panels(1, len(ladders), width=9.6, height=4.2)
+    for ladder, panel in zip(ladders, axes, strict=True):
+        networks = [result for result in ladder if result.curves]
+        for colour, result in zip(COLOURS, networks, strict=False):
+            seconds = np.array([[point.seconds for point in curve] for curve in result.curves])
+            bits = np.array([[point.bits_per_byte for point in curve] for curve in result.curves])
+            at = seconds.mean(axis=0)
+            panel.fill_between(
+                at, bits.min(axis=0), bits.max(axis=0), color=colour, alpha=0.2, linewidth=0
+            )
+            panel.plot(at, bits.mean(axis=0), "o-", color=colour, markersize=3, label=result.name)
+        for result in ladder:
+            if result.kind == "counted":
+                panel.axhline(result.glance, **BASELINE)
+                panel.annotate(
+                    result.name,
+                    (1.0, result.glance),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(0, 2),
+                    textcoords="offset points",
+                    ha="right",
+                    va="bottom",
+                    color=GREY,
+                    fontsize=8,
+                )
+        panel.set_title(ladder[0].vocabulary)
+        panel.set_xlabel("seconds of training")
+    axes[0].set_ylabel("bits per byte")
+    axes[0].legend()
+    for panel in axes[1:]:
+        panel.sharey(axes[0])
+    caption = (
+        "Held-out bits per byte over the seconds of training, on a smaller part of the text than "
+        "in the table. Lines are means over seeds, bands their least and greatest; dotted lines "
+        "are models that count."
+    )
+    return Plot("curves", caption, figure)
+
+
+# The words
+
+
+def remarks(ladder: Sequence[Result]) -> list[str]:
+    """The best network of one vocabulary against counting, and which rungs did not hold."""
+    networks = [result for result in ladder if result.curves]
+    counts = [result for result in ladder if result.kind == "counted"]
+    best = min(networks, key=lambda result: result.by_seed.estimate)
+    where = f"In {ladder[0].vocabulary}"
+    rivals = [min(counts, key=lambda result: result.by_seed.estimate)]
+    rivals += [result for result in ladder if result.kind == "less text"]
+    said = [f"{where}, {_against(best, rival)}." for rival in rivals]
+    broken = [
+        f"{one.name} {verdict(one, before)}"
+        for before, one in pairwise(_climbed(ladder))
+        if not one.beats(before)
+    ]
+    return [*said, f"{where}, {'; '.join(broken) if broken else 'every rung beats the one below'}."]
+
+
+def _against(best: Result, count: Result) -> str:
+    what = f"{count.name} ({count.tokens:,} tokens counted in {count.seconds[0]:.1f} s)"
+    if best.beats(count):
+        said = f"the best network, {best.name}, beats {what}"
+    elif count.beats(best):
+        said = f"no network beats {what}; the best is {best.name}"
+    else:
+        said = f"the best network, {best.name}, cannot be told from {what}"
+    pays = f"{best.by_seed.estimate:.3f} bits per byte against {count.by_seed.estimate:.3f}"
+    return f"{said}: {pays}, after {best.tokens:,} tokens in {np.mean(best.seconds):.0f} s"

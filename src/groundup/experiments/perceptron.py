@@ -1,0 +1,68 @@
+"""What does a hidden layer buy? A perceptron and a multi-layer network on the same data.
+
+Rosenblatt's perceptron (1958) draws one straight line, and moves it whenever it is wrong. Where a
+line is not enough (Minsky and Papert 1969) it never comes to rest. A layer of hidden units between
+input and output bends the line, and backpropagation trains it (Rumelhart, Hinton and Williams
+1986). Both (`learners`) are watched at work on points in the plane (`plane`), and then given real
+images to read (`reading`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from groundup.experiments import digits
+from groundup.experiments.config import PerceptronConfig
+from groundup.experiments.outcome import claim, write
+from groundup.experiments.perceptron_plots import boundary_plot
+from groundup.experiments.plane import Course, plane_remark, plane_table, watch
+from groundup.experiments.points import two_moons, two_spirals
+from groundup.experiments.reading import digit_plots, digit_remarks, digits_table, read
+
+NAME = "perceptron"
+QUESTION = (
+    "What does a hidden layer buy? A perceptron, which draws straight lines, and a multi-layer "
+    "network learn the same points in the plane, and then the same handwritten digits."
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is learned: of points, and how many passes over the digits."""
+
+    course: Course
+    passes: int
+
+
+FULL = Plan(Course(points=400, frames=(1, 5, 20, 70, 200), grid=200), passes=65)
+QUICK = Plan(Course(points=200, frames=(1, 3, 10), grid=60), passes=10)
+
+
+def run(config: PerceptronConfig) -> Path:
+    """Learn moons, spirals and digits with both models, and write what came of it.
+
+    Raises `UserError` for a folder of something else, and where scikit-learn is not installed.
+    """
+    claim(config.out, NAME)
+    begun, plan = perf_counter(), QUICK if config.quick else FULL
+    data = digits.load(config.seed)
+    planes = [
+        watch("moons", two_moons, plan.course, config),
+        watch("spirals", two_spirals, plan.course, config),
+    ]
+    readings = read(data, plan.passes, config)
+    return write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[plane_table(planes), digits_table(readings, data)],
+        plots=[*map(boundary_plot, planes), *digit_plots(readings, data.test)],
+        remarks=[*map(plane_remark, planes), *digit_remarks(readings, data.test)],
+        data={
+            "planes": {plane.name: plane.numbers() for plane in planes},
+            "digits": {reading.name: reading.numbers(data.test) for reading in readings},
+        },
+        seconds=perf_counter() - begun,
+    )

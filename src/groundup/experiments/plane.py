@@ -1,0 +1,166 @@
+"""The perceptron and the network on points in the plane, where their boundaries can be watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from groundup.experiments.config import PerceptronConfig
+from groundup.experiments.learners import NETWORK, PERCEPTRON, Learner, Network, Perceptron
+from groundup.experiments.outcome import Table, over_seeds, percent, seeds
+from groundup.experiments.points import Points
+from groundup.maths.intervals import Interval
+from groundup.nn.activations import Tanh
+from groundup.nn.layers import Linear
+from groundup.nn.module import Sequential
+from groundup.nn.optim import Adam
+from groundup.train.progress import say
+
+TEST_POINTS = 2000
+Window: TypeAlias = tuple[float, float, float, float]
+"""(left, right, bottom, top) of what is drawn."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How many points are learned, for how long, and how closely that is watched."""
+
+    points: int
+    frames: tuple[int, ...]
+    """After how many passes over the points the boundary is looked at; the last ends learning."""
+    grid: int
+    """How many points on each side of the drawn plane are asked for their class."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """One model that learns: its accuracies, and its probability of class 1, frame after frame."""
+
+    train: list[float]
+    test: list[float]
+    maps: list[Float[np.ndarray, "side side"]]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Both models on points of one kind, once for each seed.
+
+    The points are the first seed's; `window`, which is (left, right, bottom, top), holds them, and
+    is what the maps show.
+    """
+
+    name: str
+    frames: tuple[int, ...]
+    points: Points
+    window: Window
+    models: dict[str, list[Followed]]
+
+    def last(self, model: str, part: Literal["train", "test"]) -> Interval:
+        """The accuracy at the end, over the seeds."""
+        return over_seeds([getattr(followed, part)[-1] for followed in self.models[model]])
+
+    def numbers(self) -> dict[str, list[dict[str, list[float]]]]:
+        """The accuracies by model, seed and frame."""
+        return {
+            model: [{"train": followed.train, "test": followed.test} for followed in turns]
+            for model, turns in self.models.items()
+        }
+
+
+def watch(
+    name: str,
+    draw: Callable[[int, np.random.Generator], Points],
+    course: Course,
+    config: PerceptronConfig,
+) -> Plane:
+    """Let both models learn new points for each seed, and look at them at every frame."""
+    say(f"{name}: {course.points} points, {seeds(config.seeds)}")
+    generators = [np.random.default_rng([config.seed, turn, 1]) for turn in range(config.seeds)]
+    drawn = [draw(course.points, rng) for rng in generators]
+    window = _window(drawn[0])
+    models: dict[str, list[Followed]] = {PERCEPTRON: [], NETWORK: []}
+    for points, rng in zip(drawn, generators, strict=True):
+        test = draw(TEST_POINTS, rng)
+        for model, learner in _learners(points, rng).items():
+            models[model].append(follow(learner, points, test, course, window))
+    return Plane(name, course.frames, drawn[0], window, models)
+
+
+def follow(
+    learner: Learner, points: Points, test: Points, course: Course, window: Window
+) -> Followed:
+    """Let a model learn, and look at it at every frame."""
+    followed, grid = Followed([], [], []), _grid(window, course.grid)
+    for before, after in pairwise((0, *course.frames)):
+        learner.learn(after - before)
+        followed.train.append(_accuracy(learner, points))
+        followed.test.append(_accuracy(learner, test))
+        followed.maps.append(learner.probabilities(grid)[:, 1].reshape(course.grid, -1))
+    return followed
+
+
+def _learners(points: Points, rng: np.random.Generator) -> dict[str, Learner]:
+    layers = Linear(2, 64, rng=rng), Tanh(), Linear(64, 64, rng=rng), Tanh(), Linear(64, 2, rng=rng)
+    model = Sequential(*layers)
+    optimizer = Adam(model.parameters(), lr=0.01)
+    return {
+        PERCEPTRON: Perceptron(points.x, points.labels, 2, rng),
+        NETWORK: Network(model, optimizer, points.x, points.labels, rng, batch=40),
+    }
+
+
+def _window(points: Points) -> Window:
+    """What holds the points, with a margin."""
+    (left, bottom), (right, top) = points.x.min(axis=0) - 0.2, points.x.max(axis=0) + 0.2
+    return float(left), float(right), float(bottom), float(top)
+
+
+def _grid(window: Window, side: int) -> Float[np.ndarray, "cells 2"]:
+    """Points all over the window, row by row from below."""
+    left, right, bottom, top = window
+    across, up = np.meshgrid(np.linspace(left, right, side), np.linspace(bottom, top, side))
+    return np.stack([across.ravel(), up.ravel()], axis=1).astype(np.float32)
+
+
+def _accuracy(learner: Learner, data: Points) -> float:
+    return float((learner.probabilities(data.x).argmax(axis=1) == data.labels).mean())
+
+
+def plane_table(planes: Sequence[Plane]) -> Table:
+    """Accuracy of both models on what they learned and on new points."""
+    names: tuple[Literal["train", "test"], ...] = ("train", "test")
+    parts = [(plane, part) for plane in planes for part in names]
+    columns = ["", *(f"{plane.name}, {part}" for plane, part in parts)]
+    rows = [["guessing", *("50.0 %" for _ in parts)]]
+    for model in (PERCEPTRON, NETWORK):
+        rows.append([model, *(percent(plane.last(model, part)) for plane, part in parts)])
+    turns = seeds(len(planes[0].models[NETWORK]))
+    return Table(
+        "Points in the plane",
+        tuple(columns),
+        tuple(map(tuple, rows)),
+        (
+            f"The mean over {turns}, each with points and weights of its own, and the least "
+            f"and the greatest of them. {TEST_POINTS:,} points to test.",
+        ),
+        ("guessing",),
+    )
+
+
+def plane_remark(plane: Plane) -> str:
+    """What the hidden layers bought on these points."""
+    line, bent = plane.last(PERCEPTRON, "test"), plane.last(NETWORK, "test")
+    verdict = (
+        f"is right more often with every seed, on {100 * bent.estimate:.1f} %"
+        if bent.low > line.high
+        else f"is not right more often with every seed ({100 * bent.estimate:.1f} %)"
+    )
+    return (
+        f"On {plane.name} a straight line is right on {100 * line.estimate:.1f} % of new points "
+        f"where guessing is right on half; the multi-layer network {verdict}."
+    )

@@ -1,0 +1,189 @@
+"""The perceptron and the network on handwritten digits, beside what needs no learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from groundup.experiments import digits
+from groundup.experiments.config import PerceptronConfig
+from groundup.experiments.digits import Digits, Images
+from groundup.experiments.learners import NETWORK, PERCEPTRON, Learner, Network, Perceptron
+from groundup.experiments.outcome import Plot, Table, number, over_seeds, percent, seeds
+from groundup.experiments.perceptron_plots import misread_plot, reading_plot
+from groundup.maths.calibration import (
+    calibration_error_by_chance,
+    expected_calibration_error,
+    top_label,
+)
+from groundup.maths.intervals import Interval, wilson_interval
+from groundup.nn.optim import AdamW
+from groundup.nn.schedule import cosine
+from groundup.train.progress import say
+
+GOAL = 0.97  # of the digits that were not trained on
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one kind of model made of the test images: probabilities, once for each seed."""
+
+    name: str
+    seeds: list[Float[np.ndarray, "n classes"]]
+    learned: bool
+
+    def accuracies(self, test: Images) -> list[float]:
+        return [float((probs.argmax(axis=1) == test.labels).mean()) for probs in self.seeds]
+
+    def calibration_errors(self, test: Images) -> list[float]:
+        return [expected_calibration_error(*top_label(p, test.labels)) for p in self.seeds]
+
+    def numbers(self, test: Images) -> dict[str, Any]:
+        return {
+            "accuracies": self.accuracies(test),
+            "interval": self.interval(test),
+            "calibration_errors": self.calibration_errors(test),
+        }
+
+    def interval(self, test: Images) -> Interval:
+        """The mean accuracy with Wilson's interval for so many images, whatever the seeds."""
+        n = len(test.labels)
+        return wilson_interval(float(np.mean(self.accuracies(test))) * n, n)
+
+
+def read(data: Digits, passes: int, config: PerceptronConfig) -> list[Reading]:
+    """Learn the digits with both models and two baselines, and read the test images."""
+    x = np.concatenate([data.train.x, data.validation.x])
+    labels = np.concatenate([data.train.labels, data.validation.labels])
+    say(f"digits: {config.seeds} times {len(labels):,} images")
+    learned: dict[str, list[Float[np.ndarray, "n classes"]]] = {PERCEPTRON: [], NETWORK: []}
+    for turn in range(config.seeds):
+        rng = np.random.default_rng([config.seed, turn, 2])
+        learners: dict[str, Learner] = {
+            PERCEPTRON: Perceptron(x, labels, digits.CLASSES, rng),
+            NETWORK: reading_network(x, labels, passes, rng),
+        }
+        for model, learner in learners.items():
+            learner.learn(passes)
+            learned[model].append(learner.probabilities(data.test.x))
+    return [
+        Reading("always the commonest digit", [commonest(labels, data.test.x)], learned=False),
+        Reading("nearest mean image", [nearest_centroid(x, labels, data.test.x)], learned=False),
+        *(Reading(model, found, learned=True) for model, found in learned.items()),
+    ]
+
+
+def reading_network(
+    x: Float[np.ndarray, "n pixels"],
+    labels: Integer[np.ndarray, " n"],
+    passes: int,
+    rng: np.random.Generator,
+) -> Network:
+    """A network with what keeps it from learning 1,437 images by heart: dropout, noise, decay.
+
+    Measured on six other splits of the data with as many seeds: 97.3 % on average without dropout
+    and noise, 98.0 % with dropout alone, 98.4 % with both.
+    """
+    model, batch = digits.network(rng, dropout=0.3), 64
+    optimizer = AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
+    schedule = cosine(passes * (len(labels) // batch))
+    return Network(model, optimizer, x, labels, rng, batch=batch, noise=0.2, schedule=schedule)
+
+
+def commonest(
+    labels: Integer[np.ndarray, " n"], test: Float[np.ndarray, "m pixels"]
+) -> Float[np.ndarray, "m classes"]:
+    """Look at no image and answer the digit that was most frequent."""
+    answer = np.bincount(labels, minlength=digits.CLASSES).argmax()
+    return np.tile(np.eye(digits.CLASSES)[answer], (len(test), 1))
+
+
+def nearest_centroid(
+    x: Float[np.ndarray, "n pixels"],
+    labels: Integer[np.ndarray, " n"],
+    test: Float[np.ndarray, "m pixels"],
+) -> Float[np.ndarray, "m classes"]:
+    """Answer the digit whose mean image is nearest."""
+    means = np.stack([x[labels == digit].mean(axis=0) for digit in range(digits.CLASSES)])
+    distances = ((test[:, None] - means) ** 2).sum(axis=2)
+    certain: Float[np.ndarray, "m classes"] = np.eye(digits.CLASSES)[distances.argmin(axis=1)]
+    return certain
+
+
+def digits_table(readings: Sequence[Reading], data: Digits) -> Table:
+    """Accuracy of everyone on the test images, and whether the network knows how sure to be."""
+    test, rows = data.test, []
+    for reading in readings:
+        spread = over_seeds(reading.accuracies(test))
+        doubts = reading.name == NETWORK
+        rows.append(
+            (
+                reading.name,
+                percent(reading.interval(test)),
+                f"{100 * spread.low:.1f} to {100 * spread.high:.1f} %" if reading.learned else "",
+                number(over_seeds(reading.calibration_errors(test))) if doubts else "",
+            )
+        )
+    learned = len(data.train.labels) + len(data.validation.labels)
+    return Table(
+        "Handwritten digits",
+        ("", "test accuracy", "over seeds", "calibration error"),
+        tuple(rows),
+        (
+            f"The mean over {seeds(len(readings[-1].seeds))} on the same {len(test.labels)} test "
+            f"images, with Wilson's 95 % interval for so many images, and the least and greatest "
+            f"of the seeds. Learned from {learned:,} images. The same people wrote both.",
+            "Calibration error: the expected distance between how sure a model is of its answer "
+            "and how often it is right; its small numbers are the least and greatest of the seeds. "
+            "A network that is perfectly honest would show "
+            f"{_honest(readings[-1], test):.3f} by chance.",
+        ),
+        tuple(reading.name for reading in readings if not reading.learned),
+    )
+
+
+def digit_remarks(readings: Sequence[Reading], test: Images) -> list[str]:
+    """Whether the goal was met, and what the network still misreads."""
+    network, line = readings[-1], readings[-2]
+    accuracies = over_seeds(network.accuracies(test))
+    met = "reached" if accuracies.low >= GOAL else "not reached"
+    gained = 100 * (accuracies.estimate - over_seeds(line.accuracies(test)).estimate)
+    confused = confusion(network, test)
+    np.fill_diagonal(confused, 0)
+    right, wrong = np.unravel_index(confused.argmax(), confused.shape)
+    remarks = [
+        f"The network reads {100 * accuracies.estimate:.1f} % of the digits that it has never "
+        f"seen, {abs(gained):.1f} points {'more' if gained > 0 else 'less'} than the perceptron. "
+        f"{100 * GOAL:.0f} % with every seed was wanted, and {met}: the least is "
+        f"{100 * accuracies.low:.1f} %."
+    ]
+    if confused.any():
+        remarks.append(
+            f"No mistake of it is commoner than to read a {right} as a {wrong}: "
+            f"{confused.max()} of {confused.sum()} mistakes over all seeds."
+        )
+    return remarks
+
+
+def digit_plots(readings: Sequence[Reading], test: Images) -> list[Plot]:
+    """The network's confusions, its calibration, and the images that it misread."""
+    network = readings[-1]
+    answers = np.stack([probs.argmax(axis=1) for probs in network.seeds])
+    plots = [reading_plot(confusion(network, test), network.seeds[0], test)]
+    return plots + ([misread_plot(answers, test)] if (answers != test.labels).any() else [])
+
+
+def confusion(reading: Reading, test: Images) -> Integer[np.ndarray, "right read"]:
+    """How often each digit was read as each, over all seeds."""
+    counts = np.zeros((digits.CLASSES, digits.CLASSES), dtype=int)
+    for probs in reading.seeds:
+        np.add.at(counts, (test.labels, probs.argmax(axis=1)), 1)
+    return counts
+
+
+def _honest(reading: Reading, test: Images) -> float:
+    return calibration_error_by_chance(top_label(reading.seeds[0], test.labels)[0])

@@ -1,0 +1,123 @@
+"""The race of the optimizers: a fair start, an honest choice, and words that follow the numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from groundup.experiments import digits
+from groundup.experiments.config import OptimizerRaceConfig
+from groundup.experiments.optimizer_race import (
+    GUESSING,
+    OPTIMIZERS,
+    QUICK,
+    course_plot,
+    remarks,
+    run,
+    sweep_plot,
+)
+from groundup.experiments.sweep import Heat, Rate, Sweep, heats
+
+
+def heat(validation_loss: float, accuracy: float = 0.9, train_loss: float = 0.5) -> Heat:
+    correct = np.arange(100) < 100 * accuracy
+    return Heat(np.full(5, 1.0), train_loss, validation_loss, accuracy, correct, 0.001)
+
+
+def sweep(name: str = "SGD", **changes: list[float]) -> Sweep:
+    """Four rates, of which the third is the best and the second as good as it."""
+    losses = changes.get("losses", [2.0, 0.4, 0.3, 1.0])
+    accuracies = changes.get("accuracies", [0.5, 0.89, 0.9, 0.8])
+    pairs = zip((0.01, 0.1, 1.0, 10.0), losses, accuracies, strict=True)
+    return Sweep(name, [Rate(rate, [heat(loss, a)]) for rate, loss, a in pairs])
+
+
+def test_the_best_rate_has_the_highest_validation_accuracy_over_all_seeds() -> None:
+    lucky_once = Rate(0.1, [heat(0.1, 0.99), heat(0.1, 0.8)])
+    steady = Rate(1.0, [heat(0.4, 0.9), heat(0.4, 0.9)])
+    assert Sweep("SGD", [lucky_once, steady]).best is steady
+
+
+def test_of_equal_accuracies_the_least_loss_decides() -> None:
+    surer = Rate(0.1, [heat(0.5, 0.9), heat(0.5, 0.8), heat(0.5, 0.7)])
+    wiser = Rate(1.0, [heat(0.4, 0.7), heat(0.4, 0.8), heat(0.4, 0.9)])
+    assert Sweep("SGD", [surer, wiser]).best is wiser
+    assert Sweep("SGD", [wiser, surer]).best is wiser
+
+
+def test_good_rates_are_the_range_around_the_best() -> None:
+    assert sweep().good == (0.1, 1.0) and not sweep().at_the_edge
+    # A good rate beyond a bad one does not belong to the range.
+    assert sweep(accuracies=[0.9, 0.5, 0.9, 0.8]).good == (1.0, 1.0)
+
+
+def test_a_best_rate_at_the_edge_is_told() -> None:
+    at_the_edge = sweep("Adam", losses=[0.1, 0.4, 0.3, 1.0], accuracies=[0.9] * 4)
+    assert at_the_edge.at_the_edge
+    assert remarks([sweep(), at_the_edge])[-1].endswith("perhaps better beyond: Adam.")
+    assert "edge" not in " ".join(remarks([sweep()]))
+
+
+def test_equals_are_not_ranked() -> None:
+    first, second, third = remarks([sweep("SGD"), sweep("Adam")])
+    assert "by the spread of the seeds it cannot be told from Adam" in first
+    assert "no difference that so many images could show" in second
+    assert "a factor of 10: SGD and Adam" in third
+
+
+def test_what_differs_is_ranked() -> None:
+    good = Sweep("Adam", [Rate(0.1, [heat(0.1, 0.95, 0.01), heat(0.1, 0.95, 0.02)])])
+    poor = Sweep("SGD", [Rate(0.1, [heat(0.5, 0.5, 0.4), heat(0.5, 0.5, 0.6)])])
+    first, second, *_ = remarks([poor, good])
+    assert "Adam comes furthest" in first and "cannot be told" not in first
+    assert "+45.0 points" in second and "a difference that so many images can show" in second
+
+
+def one_heat(name: str, rate: float) -> Heat:
+    config = OptimizerRaceConfig(seeds=1)
+    (only,) = heats(OPTIMIZERS[name], rate, digits.load(0), QUICK, config)
+    return only
+
+
+def test_everyone_starts_from_the_same_weights_and_sees_the_same_batches() -> None:
+    # With a rate of zero nobody moves, so the losses are those of the batches alone.
+    courses = [one_heat(name, 0.0).course for name in OPTIMIZERS]
+    assert len(np.unique(courses[0])) > 10
+    for course in courses[1:]:
+        np.testing.assert_array_equal(course, courses[0])
+
+
+def test_what_diverges_is_worse_than_anything_and_can_be_drawn() -> None:
+    exploded = one_heat("SGD", 1e12)
+    assert np.isinf(exploded.course[-1]) and np.isinf(exploded.validation_loss)
+    both = [Sweep("SGD", [Rate(0.1, [heat(0.3)]), Rate(1e12, [exploded])])]
+    assert both[0].best.rate == 0.1
+    sweep_plot(both)
+    course_plot([Sweep("SGD", [Rate(1e12, [exploded])])])
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("race")
+    run(OptimizerRaceConfig(out=folder, quick=True, seeds=1))
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    assert all((folder / file).stat().st_size for file in found["files"])
+    return found
+
+
+def test_everyone_takes_part_and_learns(outcome: dict[str, Any]) -> None:
+    assert outcome["data"].keys() == OPTIMIZERS.keys()
+    for name, numbers in outcome["data"].items():
+        assert numbers["test_accuracy"]["low"] > 0.1, name
+        assert numbers["rates"][f"{numbers['best_rate']:.2g}"]["train_loss"][0] < GUESSING
+    assert [row[0] for row in outcome["tables"][0]["rows"]] == ["guessing", *OPTIMIZERS]
+
+
+def test_the_same_seed_gives_the_same_numbers(outcome: dict[str, Any]) -> None:
+    numbers = outcome["data"]["Adam"]
+    again = one_heat("Adam", numbers["best_rate"])
+    assert numbers["course"] == [again.course.tolist()]
+    assert numbers["test_accuracy"]["estimate"] == again.correct.mean()

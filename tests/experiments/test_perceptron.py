@@ -1,0 +1,272 @@
+"""The perceptron experiment: its data, its two models, and its claims on real images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.metrics import confusion_matrix
+from sklearn.neighbors import NearestCentroid
+
+from groundup.errors import UserError
+from groundup.experiments import digits
+from groundup.experiments.config import PerceptronConfig
+from groundup.experiments.digits import Images
+from groundup.experiments.learners import NETWORK, PERCEPTRON, Network, Perceptron
+from groundup.experiments.perceptron import FULL, QUICK, run
+from groundup.experiments.perceptron_plots import misread_plot
+from groundup.experiments.plane import watch
+from groundup.experiments.points import two_moons, two_spirals
+from groundup.experiments.reading import (
+    GOAL,
+    Reading,
+    commonest,
+    confusion,
+    digit_remarks,
+    nearest_centroid,
+    read,
+)
+from groundup.nn.activations import Tanh
+from groundup.nn.layers import Linear
+from groundup.nn.module import Sequential
+from groundup.nn.optim import Adam
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+# The data.
+
+
+@given(seed=seeds, n=st.integers(2, 200))
+def test_moons_lie_on_their_circles(seed: int, n: int) -> None:
+    moons = two_moons(n, generator(seed), noise=0.0)
+    centres = np.where(moons.labels[:, None] == 0, [0.0, 0.0], [1.0, 0.5])
+    np.testing.assert_allclose(np.linalg.norm(moons.x - centres, axis=1), 1, atol=1e-6)
+    height = (moons.x - centres)[:, 1]
+    assert (height[moons.labels == 0] >= -1e-6).all()
+    assert (height[moons.labels == 1] <= 1e-6).all()
+    assert abs(int((moons.labels == 0).sum()) - int((moons.labels == 1).sum())) <= 1
+
+
+@given(seed=seeds, n=st.integers(2, 200))
+def test_spirals_wind_one_and_a_half_times_and_are_each_others_mirror(seed: int, n: int) -> None:
+    spirals = two_spirals(n, generator(seed), noise=0.0)
+    # Turned by half a turn, the second arm lies on the first.
+    x = np.where(spirals.labels[:, None] == 0, spirals.x, -spirals.x).astype(float)
+    r = np.linalg.norm(x, axis=1)
+    assert (r <= 1 + 1e-6).all()
+    turned = x @ np.array([1, 1j]) * np.exp(-3j * np.pi * r)
+    np.testing.assert_allclose(turned, r, atol=1e-4)
+
+
+def test_noise_has_the_size_that_was_asked_for() -> None:
+    clean = two_spirals(20_000, generator(), noise=0.0)
+    noisy = two_spirals(20_000, generator(), noise=0.1)
+    assert (noisy.x - clean.x).std() == pytest.approx(0.1, rel=0.02)
+
+
+def test_digits_are_scikit_learns_and_each_lies_in_one_part() -> None:
+    data = digits.load(0)
+    pixels, labels = load_digits(return_X_y=True)
+    parts = [data.train, data.validation, data.test]
+    assert [len(part.labels) for part in parts] == [1167, 270, 360]
+
+    def sorted_rows(x: Any, labels: Any) -> Any:
+        rows = np.column_stack([16 * x, labels])
+        return rows[np.lexsort(rows.T)]
+
+    x = np.concatenate([part.x for part in parts])
+    drawn = np.concatenate([part.labels for part in parts])
+    np.testing.assert_array_equal(sorted_rows(x, drawn), sorted_rows(pixels / 16, labels))
+
+
+def test_the_split_is_the_seeds() -> None:
+    one, same, other = digits.load(1), digits.load(1), digits.load(2)
+    np.testing.assert_array_equal(one.test.x, same.test.x)
+    assert (one.test.labels != other.test.labels).any()
+
+
+def test_without_scikit_learn_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'groundup\[examples\]'"):
+        run(PerceptronConfig(out=tmp_path / "out", quick=True))
+    assert not (tmp_path / "out").exists()
+
+
+# The models.
+
+
+@given(seed=seeds, dimensions=st.integers(1, 5))
+def test_a_perceptron_comes_to_rest_within_novikoffs_bound(seed: int, dimensions: int) -> None:
+    rng = generator(seed)
+    truth = rng.standard_normal(dimensions + 1)
+    truth /= np.linalg.norm(truth)
+    x = rng.standard_normal((60, dimensions))
+    margins = np.column_stack([x, np.ones(60)]) @ truth
+    x, margins = x[np.abs(margins) > 0.1], margins[np.abs(margins) > 0.1]
+    labels = (margins > 0).astype(int)
+    perceptron = Perceptron(x, labels, 2, rng)
+    radius = (x**2).sum(axis=1).max(initial=0) + 1
+    # A pass without a mistake is the last, so there are at most as many others as mistakes.
+    for _ in range(int(radius / 0.1**2) + 1):
+        before = perceptron.weights.copy()
+        perceptron.learn(1)
+        if (perceptron.weights == before).all():
+            break
+    assert (perceptron.weights == before).all()
+    np.testing.assert_array_equal(perceptron.probabilities(x).argmax(axis=1), labels)
+
+
+def test_exclusive_or_needs_a_hidden_layer() -> None:
+    x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    labels, rng = np.array([0, 1, 1, 0]), generator()
+    line = Perceptron(x, labels, 2, rng)
+    for _ in range(50):
+        line.learn(1)
+        assert (line.probabilities(x).argmax(axis=1) == labels).sum() < 4
+    model = Sequential(Linear(2, 8, rng=rng), Tanh(), Linear(8, 2, rng=rng))
+    bent = Network(model, Adam(model.parameters(), lr=0.05), x, labels, rng, batch=4)
+    bent.learn(200)
+    assert (bent.probabilities(x).argmax(axis=1) == labels).all()
+
+
+def test_a_networks_probabilities_sum_to_one() -> None:
+    data = digits.load(0)
+    model = digits.network(generator(), dropout=0.5)
+    network = Network(
+        model, Adam(model.parameters()), data.test.x, data.test.labels, generator(), batch=10
+    )
+    probs = network.probabilities(data.test.x)
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-12)
+    # In use dropout lets everything pass: the same again.
+    np.testing.assert_array_equal(probs, network.probabilities(data.test.x))
+
+
+@pytest.mark.filterwarnings("ignore:.*standard deviation:UserWarning")  # pixels always blank
+def test_baselines_against_scikit_learn() -> None:
+    data = digits.load(0)
+    x, labels, test = data.train.x, data.train.labels, data.test
+    expected = NearestCentroid().fit(x, labels).predict(test.x)
+    np.testing.assert_array_equal(nearest_centroid(x, labels, test.x).argmax(axis=1), expected)
+    answers = commonest(np.array([3, 1, 3]), test.x).argmax(axis=1)
+    assert (answers == 3).all() and len(answers) == len(test.labels)
+
+
+def test_confusion_against_scikit_learn() -> None:
+    rng = generator()
+    test = Images(np.zeros((50, 64), np.float32), rng.integers(0, 10, 50))
+    probs = [rng.dirichlet(np.ones(10), 50) for _ in range(2)]
+    expected = sum(confusion_matrix(test.labels, p.argmax(axis=1), labels=range(10)) for p in probs)
+    np.testing.assert_array_equal(confusion(Reading("", probs, True), test), expected)
+
+
+# What is said of them.
+
+
+def reading(name: str, right: int, n: int = 100) -> Reading:
+    """A model that is right on the first so many of n zeros and takes the others for ones."""
+    return Reading(name, [np.eye(10)[[0] * right + [1] * (n - right)]], learned=True)
+
+
+@pytest.mark.parametrize(("right", "said"), [(97, "and reached"), (96, "and not reached")])
+def test_the_goal_is_judged_by_the_numbers(right: int, said: str) -> None:
+    test = Images(np.zeros((100, 64), np.float32), np.zeros(100, int))
+    first, *rest = digit_remarks([reading(PERCEPTRON, 98), reading(NETWORK, right)], test)
+    assert said in first and f"{98 - right:.1f} points less than the perceptron" in first
+    assert rest == [
+        f"No mistake of it is commoner than to read a 0 as a 1: {100 - right} of {100 - right} "
+        "mistakes over all seeds."
+    ]
+
+
+def test_a_faultless_network_has_no_commonest_mistake() -> None:
+    test = Images(np.zeros((100, 64), np.float32), np.zeros(100, int))
+    assert len(digit_remarks([reading(PERCEPTRON, 90), reading(NETWORK, 100)], test)) == 1
+
+
+def test_misread_images_are_told_with_what_they_were_taken_for() -> None:
+    test = Images(np.zeros((3, 64), np.float32), np.array([0, 1, 2]))
+    answers = np.array([[0, 7, 2], [0, 7, 2], [0, 1, 4]])
+    plot = misread_plot(answers, test)
+    titles = [axes.get_title() for axes in plot.figure.axes if axes.get_title()]
+    assert titles == ["1, read as 7\nby 2 of 3", "2, read as 4\nby 1 of 3"]
+
+
+# The whole.
+
+
+MINIATURE = PerceptronConfig(quick=True, seeds=1)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = run(MINIATURE.model_copy(update={"out": tmp_path_factory.mktemp("perceptron")}))
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    assert all((folder / file).stat().st_size for file in found["files"])
+    return found
+
+
+def test_the_miniature_learns(outcome: dict[str, Any]) -> None:
+    assert {"boundary-moons.png", "boundary-spirals.svg", "digits.png"} < set(outcome["files"])
+    readings = outcome["data"]["digits"]
+    guessing = readings["always the commonest digit"]["accuracies"][0]
+    assert 0.05 < guessing < 0.2
+    for model in (PERCEPTRON, NETWORK):
+        assert readings[model]["accuracies"][0] > 0.85
+        interval = readings[model]["interval"]
+        assert interval["low"] < readings[model]["accuracies"][0] < interval["high"]
+    moons = outcome["data"]["planes"]["moons"]
+    assert moons[NETWORK][0]["test"][-1] > 0.8
+    assert len(moons[PERCEPTRON][0]["train"]) == len(moons[NETWORK][0]["test"]) > 2
+
+
+def test_every_row_of_its_tables_is_whole(outcome: dict[str, Any]) -> None:
+    points, images = (table["rows"] for table in outcome["tables"])
+    assert [row[0] for row in points] == ["guessing", PERCEPTRON, NETWORK]
+    assert [row[0] for row in images][2:] == [PERCEPTRON, NETWORK]
+    assert all(points[2]) and all(images[3])
+
+
+def test_the_same_seed_gives_the_same_numbers(outcome: dict[str, Any]) -> None:
+    data = digits.load(0)
+    for reading in read(data, QUICK.passes, MINIATURE):
+        found = outcome["data"]["digits"][reading.name]
+        assert found["accuracies"] == reading.accuracies(data.test)
+        assert found["calibration_errors"] == reading.calibration_errors(data.test)
+    moons = watch("moons", two_moons, QUICK.course, MINIATURE)
+    assert outcome["data"]["planes"]["moons"] == moons.numbers()
+
+
+def test_a_network_reads_97_percent_after_a_third_of_the_training() -> None:
+    data = digits.load(0)
+    readings = read(data, 22, PerceptronConfig(seeds=1))
+    assert readings[-1].accuracies(data.test)[0] >= GOAL
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_three_networks_read_97_percent_of_any_split(seed: int) -> None:
+    data = digits.load(seed)
+    readings = read(data, FULL.passes, PerceptronConfig(seed=seed))
+    assert min(readings[-1].accuracies(data.test)) >= GOAL
+
+
+@pytest.mark.long
+def test_the_network_unwinds_the_spirals(tmp_path: Path) -> None:
+    run(PerceptronConfig(out=tmp_path))
+    planes = json.loads((tmp_path / "result.json").read_text())["data"]["planes"]
+    assert min(seed["test"][-1] for seed in planes["spirals"][NETWORK]) > 0.95
+    assert max(seed["test"][-1] for seed in planes["spirals"][PERCEPTRON]) < 0.75
