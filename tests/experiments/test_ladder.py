@@ -105,7 +105,6 @@ def test_the_same_seed_gives_the_same_numbers(rung: ladder.Rung) -> None:
     assert one[1].losses != other[1].losses
 
 
-@pytest.mark.long
 def test_the_same_seed_gives_the_same_report(outcome: Path, tmp_path: Path) -> None:
     again = climbed(tmp_path / "two")
     for one, other in zip(results(outcome), results(again), strict=True):

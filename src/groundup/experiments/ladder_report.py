@@ -15,9 +15,10 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Integer
+from matplotlib.axes import Axes
 
 from groundup.experiments.config import LadderConfig
-from groundup.experiments.outcome import Plot, Table, number, over_seeds, write
+from groundup.experiments.outcome import Plot, Table, number, over_seeds, seeds, write
 from groundup.experiments.plots import BASELINE, COLOURS, GREY, panels
 from groundup.maths.intervals import Interval, bootstrap_ratio
 
@@ -112,6 +113,8 @@ def _numbers(result: Result) -> dict[str, object]:
 def table(results: Sequence[Result]) -> Table:
     """Bits per byte against training time, parameters and tokens read."""
     documents, size = len(results[0].bytes), results[0].bytes.sum()
+    networks = [one for one in results if one.curves]
+    took = [seconds for one in networks for seconds in one.seconds]
     return Table(
         "Bits per byte against training time",
         ("rung", "bits per byte ↓\n95 % interval", "training", "parameters", "tokens read"),
@@ -128,8 +131,11 @@ def table(results: Sequence[Result]) -> Table:
         remarks=(
             f"Measured on {size:,} bytes from {documents} documents that no rung has seen; the "
             "intervals come from drawing whole documents. A network is trained on windows from "
-            "random places, and its row is the mean of its seeds. A counting model reads its text "
-            "once, and its parameters are the different n-grams in it.",
+            f"random places, and its row is the mean of {seeds(len(networks[0].bits))}. A counting "
+            "model reads its text once, and its parameters are the different n-grams in it.",
+            f"One training of a network took {min(took):.1f} to {max(took):.1f} s. Its steps are "
+            "counted out beforehand, by the time that a few of them take, so on a busy machine the "
+            "times are less equal than they should be.",
         ),
         baselines=tuple(_name(one) for one in results if not one.curves),
     )
@@ -186,43 +192,53 @@ def _climbed(ladder: Sequence[Result]) -> list[Result]:
 
 def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
     """Bits per byte over seconds of training, one panel a vocabulary, counting as lines."""
-    figure, [axes] = panels(1, len(ladders), width=9.6, height=4.2)
+    figure, [axes] = panels(1, len(ladders), width=9.6, height=4.4)
+    for panel in axes[1:]:
+        panel.sharex(axes[0])
+        panel.sharey(axes[0])
     for ladder, panel in zip(ladders, axes, strict=True):
-        networks = [result for result in ladder if result.curves]
-        for colour, result in zip(COLOURS, networks, strict=False):
-            seconds = np.array([[point.seconds for point in curve] for curve in result.curves])
-            bits = np.array([[point.bits_per_byte for point in curve] for curve in result.curves])
-            at = seconds.mean(axis=0)
-            panel.fill_between(
-                at, bits.min(axis=0), bits.max(axis=0), color=colour, alpha=0.2, linewidth=0
-            )
-            panel.plot(at, bits.mean(axis=0), "o-", color=colour, markersize=3, label=result.name)
-        for result in ladder:
-            if result.kind == "counted":
-                panel.axhline(result.glance, **BASELINE)
-                panel.annotate(
-                    result.name,
-                    (1.0, result.glance),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(0, 2),
-                    textcoords="offset points",
-                    ha="right",
-                    va="bottom",
-                    color=GREY,
-                    fontsize=8,
-                )
-        panel.set_title(ladder[0].vocabulary)
+        for colour, one in zip(COLOURS, (one for one in ladder if one.curves), strict=False):
+            _draw_curves(panel, one, colour)
+        for one in ladder:
+            if one.kind == "counted":
+                _draw_level(panel, one)
+        panel.set_title(ladder[0].vocabulary, loc="left")
         panel.set_xlabel("seconds of training")
     axes[0].set_ylabel("bits per byte")
-    axes[0].legend()
-    for panel in axes[1:]:
-        panel.sharey(axes[0])
+    axes[0].set_xlim(left=0)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     caption = (
         "Held-out bits per byte over the seconds of training, on a smaller part of the text than "
         "in the table. Lines are means over seeds, bands their least and greatest; dotted lines "
         "are models that count."
     )
     return Plot("curves", caption, figure)
+
+
+def _draw_curves(panel: Axes, one: Result, colour: str) -> None:
+    """The mean of the seeds, and a band from the least to the greatest."""
+    seconds = np.array([[point.seconds for point in curve] for curve in one.curves]).mean(axis=0)
+    bits = np.array([[point.bits_per_byte for point in curve] for curve in one.curves])
+    low, high = bits.min(axis=0), bits.max(axis=0)
+    panel.fill_between(seconds, low, high, color=colour, alpha=0.2, linewidth=0)
+    panel.plot(seconds, bits.mean(axis=0), "o-", color=colour, markersize=3, label=one.name)
+
+
+def _draw_level(panel: Axes, one: Result) -> None:
+    """What a counting model pays, as a line with its name."""
+    panel.axhline(one.glance, **BASELINE)
+    panel.annotate(
+        one.name,
+        (1.0, one.glance),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        color=GREY,
+        fontsize=8,
+    )
 
 
 # The words

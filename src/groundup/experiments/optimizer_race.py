@@ -109,7 +109,8 @@ def table(sweeps: Sequence[Sweep], plan: Plan) -> Table:
             f"accuracy Wilson's 95 % interval for {len(heats[0].correct)} images.",
             "Good rates are those around the best whose validation accuracy is within "
             f"{100 * NEAR:.0f} points of the optimizer's highest: the wider their range, the less "
-            "it matters to know the rate.",
+            "it matters to know the rate. A step is timed in the optimizer's fastest heat, and "
+            "times differ with whatever else the machine did.",
         ),
         ("guessing",),
     )
