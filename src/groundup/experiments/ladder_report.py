@@ -144,6 +144,7 @@ def table(results: Sequence[Result]) -> Table:
 def rung_by_rung(ladders: Sequence[Sequence[Result]]) -> Table:
     """Each rung against the one below it: the difference, the seeds, and what follows from them."""
     pairs = [pair for ladder in ladders for pair in pairwise(_climbed(ladder))]
+    alone = all(len(one.bits) == 1 for _, one in pairs)
     return Table(
         "Does each rung beat the one before?",
         ("rung", "change in bits per byte\n95 % interval", "seeds\nleast to greatest", "verdict"),
@@ -159,7 +160,8 @@ def rung_by_rung(ladders: Sequence[Sequence[Result]]) -> Table:
         remarks=(
             "The change is measured document by document, where what is hard for both cancels. A "
             "rung beats another if the interval leaves out 0 and its worst seed is better than the "
-            "other's best.",
+            "other's best."
+            + (" With one seed, what another would change is not seen." if alone else ""),
         ),
         baselines=tuple(_name(one) for _, one in pairs if not one.curves),
     )
