@@ -25,6 +25,7 @@ lint: $(VENV)/installed-test
 
 benchmark: $(VENV)/installed-test
 	$(VENV)/bin/python benchmarks/pretrain.py --muon
+	$(VENV)/bin/python benchmarks/numpy_engine.py
 
 # A marker is newer than pyproject.toml exactly when what it asks for is installed.
 $(VENV)/installed: pyproject.toml

@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         arguments = sys.argv[1:]
         if arguments and arguments[0] in TRAINING:
-            _set_environment()
+            _set_environment(arguments[0])
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows a question mark, not a traceback.
         if hasattr(stream, "reconfigure"):
@@ -176,16 +176,17 @@ def _misread(error: CycloptsError) -> str:
     return f"{why} See: {' '.join(['groundup', *(error.command_chain or ())])} --help"
 
 
-def _set_environment() -> None:
+def _set_environment(command: str) -> None:
     """Start this command over with what the C library reads before Python starts.
 
     That the variables are set is also how the second start knows that it is one.
     """
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
         return
-    from groundup.train.config import ENVIRONMENT
+    from groundup.train.config import ENVIRONMENT, NUMPY_ENVIRONMENT
 
-    unset = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+    wanted = NUMPY_ENVIRONMENT if command == "experiment" else ENVIRONMENT
+    unset = {name: value for name, value in wanted.items() if name not in os.environ}
     if unset and sys.executable:
         os.environ.update(unset)
         sys.stdout.flush()

@@ -117,7 +117,7 @@ def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> i
     return inspect.Parameter(
         name,
         inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY,
-        default=RUNS / stage.name if name == "out" and field.is_required() else default,
+        default=RUNS / stage.name if name == "out" else default,
         annotation=Annotated[field.annotation, option],
     )
 

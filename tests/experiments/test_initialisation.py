@@ -79,6 +79,6 @@ def test_the_miniature_is_whole(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
-    he, config = BEGINNINGS[-1], InitialisationConfig()
+    he, config = BEGINNINGS[-1], InitialisationConfig(out=Path("unused"))
     assert measure(he, 32, config, 0) == measure(he, 32, config, 0)
     assert measure(he, 32, config, 0) != measure(he, 32, config, 1)

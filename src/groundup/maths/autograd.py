@@ -20,7 +20,8 @@ The rules are themselves written with tensors, so gradients have gradients (`cre
 
 Names and meanings are torch's, with two differences. Python numbers and lists become float64, and
 floating-point tensors that a person makes require gradients unless told otherwise. `.grad` is a
-Tensor, `.data` the NumPy array, and a scalar is a tensor without dimensions.
+Tensor, `.data` the NumPy array, and a scalar is a tensor without dimensions. Where two dtypes meet,
+NumPy's rules hold: float32 beside a float64 tensor, even of one number, gives float64.
 """
 
 from __future__ import annotations
@@ -296,6 +297,10 @@ class Tensor(Changeable):
         """The transpose of a matrix, or of each in a stack of them."""
         return self.transpose(-1, -2)
 
+    def where(self, condition: Operand, other: Operand) -> Tensor:
+        """This tensor where the condition holds, and `other` elsewhere."""
+        return ops.where(condition, self, other)
+
     if TYPE_CHECKING:  # functions of ops.py that are methods as well; `ops.method` adds them
         exp = ops.exp
         log = ops.log
@@ -501,7 +506,7 @@ def _seed(root: Tensor, gradient: Operand | None) -> Tensor:
     seed = root.like(gradient)
     if seed.shape != root.shape:
         raise ShapeError(f"a gradient of shape {seed.shape} is not one for shape {root.shape}")
-    return seed
+    return seed.to(root.dtype)
 
 
 def _same(gradient: Tensor, _: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from groundup.maths.autograd import GradientError, Operation, Tensor, observers
-from groundup.maths.values import Array, Operand, ShapeError
+from groundup.maths.values import Array, ShapeError
 
 _MOVING: ContextVar[dict[int, tuple[Array, int]] | None] = ContextVar("moving", default=None)
 """The tangents so far by their tensor's number, each with how often that had been changed."""
@@ -31,22 +31,26 @@ _MOVING: ContextVar[dict[int, tuple[Array, int]] | None] = ContextVar("moving", 
 
 def jvp(
     function: Callable[..., Any],
-    primals: Sequence[Tensor],
-    tangents: Sequence[Operand],
+    primals: Tensor | Sequence[Tensor],
+    tangents: Any,
 ) -> tuple[Any, Any]:
     """The value of `function(*primals)` and its derivative in the direction of `tangents`.
+
+    For one primal, a tensor and its tangent will do.
 
     `function` gives a tensor or a tuple of tensors, and both results have that form. Each
     tangent has the shape of its primal. A gradient taken inside `function` moves as well, which
     gives Hessian-vector products (forward over reverse). Raises `GradientError` for a tensor that
     is given twice or changed in place on the way, and inside another `jvp`.
     """
+    if isinstance(primals, Tensor):
+        return jvp(function, (primals,), (primals.like(tangents),))
     if _MOVING.get() is not None:
         raise GradientError("jvp inside jvp sees constants only; take the inner one by grad()")
     if len({primal.number for primal in primals}) < len(primals):
         raise GradientError("a tensor is given twice, with two tangents; give a clone() of it")
     moving: dict[int, tuple[Array, int]] = {}
-    for primal, tangent in zip(primals, tangents, strict=True):
+    for primal, tangent in zip(primals, list(tangents), strict=True):
         direction = np.asarray(primal.like(tangent).data, dtype=primal.dtype)
         if direction.shape != primal.shape:
             raise ShapeError(f"a tangent of shape {direction.shape} is not one for {primal.shape}")

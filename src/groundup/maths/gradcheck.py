@@ -13,30 +13,34 @@ from typing import Any
 
 import numpy as np
 
-from groundup.maths.autograd import GradientError, Tensor, grad
+from groundup.maths.autograd import GradientError, Tensor, grad, recording
 from groundup.maths.forward import jvp
 from groundup.maths.ops import cat
 from groundup.maths.values import Array
 
 
+@recording(True)
 def gradcheck(
     function: Callable[..., Tensor],
-    *inputs: Tensor,
-    step: float = 1e-6,
+    *inputs: Any,
+    eps: float = 1e-6,
     rtol: float = 1e-3,
     atol: float = 1e-5,
     forward: bool = True,
 ) -> bool:
-    """Whether the gradients of `function` by all float64 inputs agree with central differences.
+    """Whether the gradients of `function` agree with central differences of step `eps`.
 
-    Checked is every entry of the Jacobian, by the reverse mode and, with `forward`, by dual
-    numbers. Returns True, or raises `GradientError` that names the worst entry.
+    Inputs that require gradients are checked, and must be float64; others are passed on. They
+    may also come in one tuple, as torch takes them. Checked is every entry of the Jacobian, by
+    the reverse mode and, with `forward`, by dual numbers. Returns True, or raises `GradientError`
+    that names the worst entry.
     """
-    for number, x in enumerate(inputs):
+    inputs = _unpacked(inputs)
+    for number, x in _checked(inputs):
         if x.dtype != np.float64:
             raise GradientError(f"input {number} is {x.dtype}; a check needs float64")
-    for number, x in enumerate(inputs):
-        truth = numerical_jacobian(function, inputs, number, step)
+    for number, x in _checked(inputs):
+        truth = numerical_jacobian(function, inputs, number, eps)
         found = {"gradient": _reverse(function, inputs, number)}
         if forward:
             found["tangent"] = _forward(function, inputs, number)
@@ -54,19 +58,31 @@ def gradcheck(
     return True
 
 
-def gradgradcheck(function: Callable[..., Tensor], *inputs: Tensor, **settings: Any) -> bool:
+@recording(True)
+def gradgradcheck(function: Callable[..., Tensor], *inputs: Any, **settings: Any) -> bool:
     """`gradcheck` of the gradients themselves, for a random direction of the output."""
+    inputs = _unpacked(inputs)
     direction = np.random.default_rng(0).normal(size=function(*inputs).shape)
 
-    def gradients(*values: Tensor) -> Tensor:
-        found = grad((function(*values) * direction).sum(), values, create_graph=True)
+    def gradients(*values: Any) -> Tensor:
+        wanted = [x for _, x in _checked(values)]
+        found = grad((function(*values) * direction).sum(), wanted, create_graph=True)
         return cat([gradient.reshape(-1) for gradient in found])
 
     return gradcheck(gradients, *inputs, **settings)
 
 
+def _unpacked(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(inputs[0]) if len(inputs) == 1 and isinstance(inputs[0], (tuple, list)) else inputs
+
+
+def _checked(inputs: tuple[Any, ...]) -> list[tuple[int, Tensor]]:
+    """The inputs that require gradients, with their places."""
+    return [(n, x) for n, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
+
+
 def numerical_jacobian(
-    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], number: int, step: float = 1e-6
+    function: Callable[..., Tensor], inputs: tuple[Any, ...], number: int, step: float = 1e-6
 ) -> Array:
     """df/dx by central differences: one row per element of f, one column per element of x."""
     columns = []
@@ -82,7 +98,7 @@ def numerical_jacobian(
     return np.stack(columns, axis=1) if columns else np.zeros((outputs, 0))
 
 
-def _reverse(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], number: int) -> Array:
+def _reverse(function: Callable[..., Tensor], inputs: tuple[Any, ...], number: int) -> Array:
     """The Jacobian by one backward sweep per element of the output."""
     x = inputs[number]
     output = function(*inputs)
@@ -94,11 +110,15 @@ def _reverse(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], number
     return rows
 
 
-def _forward(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], number: int) -> Array:
+def _forward(function: Callable[..., Tensor], inputs: tuple[Any, ...], number: int) -> Array:
     """The Jacobian by one run with dual numbers per element of the input."""
-    columns = []
-    for direction in np.eye(inputs[number].numel()):
-        still = [np.zeros(x.shape) for x in inputs]
-        still[number] = direction.reshape(inputs[number].shape)
-        columns.append(jvp(function, inputs, still)[1].data.reshape(-1))
+    x = inputs[number]
+
+    def of_this(value: Tensor) -> Tensor:
+        return function(*inputs[:number], value, *inputs[number + 1 :])
+
+    columns = [
+        jvp(of_this, x, direction.reshape(x.shape))[1].data.reshape(-1)
+        for direction in np.eye(x.numel())
+    ]
     return np.stack(columns, axis=1) if columns else np.zeros((function(*inputs).numel(), 0))

@@ -157,7 +157,7 @@ def abs(x: Tensor) -> Tensor:
 
 @method
 def clip(x: Tensor, min: builtins.float | None = None, max: builtins.float | None = None) -> Tensor:
-    """x held between two bounds; where a bound cuts, the derivative is 0."""
+    """x held between two bounds, which are constants; where one cuts, the derivative is 0."""
     low = None if min is None else x.like(min).data
     high = None if max is None else x.like(max).data
 
@@ -505,10 +505,15 @@ def repeat(x: Tensor, *sizes: Any) -> Tensor:
 
 
 @method
-def roll(x: Tensor, shifts: int, dims: int) -> Tensor:
-    """Elements moved along a dimension; what leaves at the end enters at the start."""
+def roll(x: Tensor, shifts: int | tuple[int, ...], dims: Dims = None) -> Tensor:
+    """Elements moved along dimensions, or through all of them as if they were one.
+
+    What leaves at the end enters at the start.
+    """
+    back = -shifts if isinstance(shifts, int) else tuple(-shift for shift in shifts)
+    axes = _axes(dims)
     return _linear(
-        "roll", x, lambda a: np.roll(a, shifts, axis=dims), lambda g: roll(g, -shifts, dims)
+        "roll", x, lambda a: np.roll(a, shifts, axis=axes), lambda g: roll(g, back, dims)
     )
 
 
@@ -627,7 +632,7 @@ def _added_at(values: Array, index: Any, shape: Shape) -> Array:
 @method
 def gather(x: Tensor, dim: int, index: Operand) -> Tensor:
     """y[i, j, …] = x[i, index[i, j, …], …] with the index in the place of dimension `dim`."""
-    places = np.asarray(index)
+    places = array_index(index)
     if places.ndim != x.ndim:
         raise ShapeError(
             f"an index of shape {places.shape} does not fit shape {x.shape}; "

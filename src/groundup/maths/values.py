@@ -235,7 +235,12 @@ def array_index(index: Any) -> Any:
 
 def _part(index: Any) -> Any:
     if isinstance(index, (Values, np.ndarray)):
-        return np.array(as_array(index))
+        places = np.array(as_array(index))
+        if places.dtype.kind == "f":
+            raise IndexError(
+                f"an index holds integers or truth values, not {places.dtype}; use .long()"
+            )
+        return places
     if isinstance(index, (list, tuple, range)):
         places = np.array(index)
         return places if places.size else places.astype(np.int64)

@@ -12,6 +12,7 @@ from groundup.nn.activations import (
     Softmax,
     Softplus,
     Tanh,
+    softplus,
 )
 from groundup.nn.attention import CausalSelfAttention
 from groundup.nn.gpt import GPT, GPTConfig
@@ -24,6 +25,10 @@ from groundup.nn.losses import (
     MSELoss,
     MultiMarginLoss,
     NLLLoss,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    hinge,
+    mse,
 )
 from groundup.nn.module import Module, Sequential
 from groundup.nn.optim import (
@@ -78,11 +83,16 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "binary_cross_entropy_with_logits",
     "clip_grad_norm",
     "clip_grad_value",
+    "cross_entropy",
+    "hinge",
     "init",
     "manual_seed",
     "minibatches",
+    "mse",
     "schedule",
+    "softplus",
     "train",
 ]

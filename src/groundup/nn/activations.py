@@ -32,7 +32,8 @@ def softplus(x: T) -> T:
 
     Not as max(x, 0) + log(1 + exp(-|x|)), whose rules give wrong second derivatives at 0.
     """
-    pair = x.unsqueeze(-1) * x.new_tensor([0.0, 1.0])
+    pair = x.unsqueeze(-1).expand(*x.shape, 2)
+    pair = pair.masked_fill(x.new_tensor([1.0, 0.0]) > 0, 0.0)  # not times 0: x may be infinite
     result: T = pair.logsumexp(-1)
     return result
 

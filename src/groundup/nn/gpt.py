@@ -60,6 +60,10 @@ class GPTConfig:
     tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and not (isinstance(value, int) and value >= 1):
+                raise UserError(f"{field.name}={value!r} must be a whole number from 1")
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
                 f"num_key_value_heads={self.num_key_value_heads} does not divide "
@@ -212,7 +216,17 @@ class GPT(Module):
         return dict(self.named_parameters())
 
     def forward(self, ids: Int[np.ndarray, "b t"]) -> Tensor:
-        """Logits (b, t, vocab_size)."""
+        """Logits (b, t, vocab_size); `UserError` for ids that the model does not have."""
+        ids = np.asarray(ids)
+        vocab = self.config.vocab_size
+        if ids.ndim != 2 or ids.dtype.kind not in "iu":
+            raise UserError(
+                f"ids are {ids.dtype} of shape {ids.shape}; give integers (batch, time)"
+            )
+        if ids.size and not (ids.min() >= 0 and ids.max() < vocab):
+            raise UserError(
+                f"ids go from {ids.min()} to {ids.max()}; the vocabulary from 0 to {vocab - 1}"
+            )
         longest = self.config.max_position_embeddings
         if ids.shape[1] > longest:
             raise UserError(
@@ -235,6 +249,11 @@ class GPT(Module):
         rng: np.random.Generator | int = 0,
     ) -> Int[np.ndarray, " n"]:
         """`ids` continued by tokens drawn one by one; temperature 0 takes the likeliest."""
+        if not len(ids) or not temperature >= 0:
+            raise UserError(
+                f"{len(ids)} ids to continue at temperature={temperature}; "
+                "give at least one, and 0 or more"
+            )
         random = np.random.default_rng(rng)
         out = list(ids)
         with no_grad():
@@ -269,7 +288,7 @@ class GPT(Module):
         arrays = _read_weights(folder / WEIGHTS)
         if config.tie_word_embeddings:
             arrays.pop("lm_head.weight", None)
-        model = cls(config, dtype=arrays["model.norm.weight"].dtype if dtype is None else dtype)
+        model = cls(config, dtype=next(iter(arrays.values())).dtype if dtype is None else dtype)
         model.load_state_dict(arrays)
         return model
 
@@ -297,19 +316,27 @@ def _drawn(
 def _read_config(path: Path) -> GPTConfig:
     try:
         described = json.loads(path.read_bytes())
-        kind = described.get("model_type")
+        rope = described.get("rope_parameters") or described.get("rope_scaling") or {}
+        theta = rope.get("rope_theta", described.get("rope_theta", 10_000.0))
+        kind = rope.get("rope_type", rope.get("type", "default"))
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({error}); give a model folder") from None
-    rope = described.get("rope_parameters") or {}
-    described["rope_theta"] = rope.get("rope_theta", described.get("rope_theta", 10_000.0))
-    scaled = rope.get("rope_type", "default") != "default" or described.get("rope_scaling")
-    if kind != "qwen3" or described.get("attention_bias") or scaled:
+    # What Qwen3's own config means by leaving something out.
+    described = {"head_dim": 128, "tie_word_embeddings": False, **QWEN3, **described}
+    other = [name for name, value in QWEN3.items() if described[name] != value]
+    other += ["use_sliding_window"] if described.get("use_sliding_window") else []
+    other += ["rope_parameters"] if kind != "default" else []
+    if other:
         raise UserError(
-            f"{path} describes model_type {kind!r}; the NumPy engine has qwen3 without biases and "
-            "RoPE scaling, and groundup.load has others"
+            f"{path} says {other[0]}={described.get(other[0])!r}; the NumPy engine has plain Qwen3 "
+            "only, and groundup.load has more"
         )
     names = {field.name for field in fields(GPTConfig)}
-    return GPTConfig(**{name: value for name, value in described.items() if name in names})
+    found = {name: value for name, value in described.items() if name in names}
+    try:
+        return GPTConfig(**{**found, "rope_theta": theta})
+    except TypeError as error:
+        raise UserError(f"{path} lacks a size ({error}); give a whole config.json") from None
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

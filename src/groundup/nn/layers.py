@@ -1,8 +1,9 @@
 """Layers: linear, embedding, the two normalisations, dropout, convolution in one dimension.
 
-Names, shapes, options and initial values are torch's, so that weights go from one to the other as
-they are. `linear`, `layer_norm` and `rms_norm` are formulas for tensors of both engines, ours and
-torch's. Every layer draws its initial values from `rng` (see `nn.init`) and is float32 by default.
+Names, shapes, initial values, and the options that are here, are torch's, so that weights go from
+one to the other as they are. `linear`, `layer_norm` and `rms_norm` are formulas for tensors of both
+engines, ours and torch's. Every layer draws its initial values from `rng` (see `nn.init`) and is
+float32 by default.
 """
 
 from __future__ import annotations
@@ -281,8 +282,8 @@ class Conv1d(Module):
 
 def _at_least(least: int, **sizes: int) -> None:
     for name, size in sizes.items():
-        if size < least:
-            raise UserError(f"{name}={size} must be at least {least}")
+        if not isinstance(size, (int, np.integer)) or size < least:
+            raise UserError(f"{name}={size!r} must be a whole number from {least}")
 
 
 def _as_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from groundup.errors import UserError
 from groundup.maths.autograd import Tensor
-from groundup.maths.values import Array, ShapeError
+from groundup.maths.values import Array, Operand, ShapeError
 from groundup.nn.activations import softplus
 from groundup.nn.module import Module
 
@@ -192,8 +192,8 @@ class MSELoss(Module):
     def __init__(self, reduction: Reduction = "mean") -> None:
         self.reduction = reduction
 
-    def forward(self, outputs: Tensor, targets: Tensor | Array) -> Tensor:
-        return mse(outputs, targets, self.reduction)
+    def forward(self, outputs: Tensor, targets: Operand) -> Tensor:
+        return mse(outputs, outputs.like(targets).to(outputs.dtype), self.reduction)
 
 
 class BCEWithLogitsLoss(Module):
@@ -202,8 +202,10 @@ class BCEWithLogitsLoss(Module):
     def __init__(self, reduction: Reduction = "mean") -> None:
         self.reduction = reduction
 
-    def forward(self, logits: Tensor, targets: Tensor | Array) -> Tensor:
-        return binary_cross_entropy_with_logits(logits, targets, self.reduction)
+    def forward(self, logits: Tensor, targets: Operand) -> Tensor:
+        return binary_cross_entropy_with_logits(
+            logits, logits.like(targets).to(logits.dtype), self.reduction
+        )
 
 
 class CrossEntropyLoss(Module):
@@ -250,8 +252,8 @@ class HingeLoss(Module):
     def __init__(self, reduction: Reduction = "mean") -> None:
         self.reduction = reduction
 
-    def forward(self, scores: Tensor, targets: Tensor | Array) -> Tensor:
-        return hinge(scores, targets, self.reduction)
+    def forward(self, scores: Tensor, targets: Operand) -> Tensor:
+        return hinge(scores, scores.like(targets).to(scores.dtype), self.reduction)
 
 
 class MultiMarginLoss(Module):

@@ -211,10 +211,10 @@ class Module:
         """Behave as in use: dropout lets everything pass."""
         return self.train(False)
 
-    def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or set them to zero."""
         for tensor in self.parameters():
-            tensor.grad = None
+            tensor.grad = None if set_to_none or tensor.grad is None else tensor.grad * 0.0
 
     def to(self, dtype: DTypeLike) -> Self:
         """Convert floating-point parameters and buffers to another dtype.
@@ -228,6 +228,14 @@ class Module:
                     new = Tensor(old.data.astype(dtype), requires_grad=old.requires_grad)
                     setattr(module, name, converted.setdefault(id(old), new))
         return self
+
+    def double(self) -> Self:
+        """Convert to float64, as `to` does."""
+        return self.to(np.float64)
+
+    def float(self) -> Self:
+        """Convert to float32, as `to` does."""
+        return self.to(np.float32)
 
     # How it reads
 
@@ -264,8 +272,9 @@ class Sequential(Module):
         """The layers by their numbers: ("0", …), ("1", …)."""
         return ((str(i), layer) for i, layer in enumerate(self._layers))
 
-    def __getitem__(self, index: int) -> Module:
-        return self._layers[index]
+    def __getitem__(self, index: int | slice) -> Module:
+        chosen = self._layers[index]
+        return Sequential(*chosen) if isinstance(chosen, list) else chosen
 
     def __len__(self) -> int:
         return len(self._layers)

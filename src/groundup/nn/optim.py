@@ -109,10 +109,10 @@ class Optimizer(ABC):
             self.state[number] = {name: np.zeros_like(weight) for name in self.buffers}
         return self.state[number]
 
-    def zero_grad(self) -> None:
-        """Forget the gradients, before the next backward adds to them."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or set them to zero, before the next backward adds to them."""
         for weight in self.weights:
-            weight.grad = None
+            weight.grad = None if set_to_none or weight.grad is None else weight.grad * 0.0
 
     def state_dict(self) -> dict[str, Array]:
         """Everything a resumed run needs beside the weights: "lr", and per parameter "3.step" and

@@ -20,10 +20,10 @@ ENVIRONMENT = {
     # A thread that waits for another spins first. Long spins beside any other busy program make two
     # threads slower than one; short ones cost nothing on a quiet machine.
     "GOMP_SPINCOUNT": "1000",
-    # The same for NumPy's products, whose threads cannot be told to wait quietly: the networks of
-    # the experiments are small, and one thread is many times as fast as two beside a busy program.
-    "OPENBLAS_NUM_THREADS": "1",
 }
+# The threads of NumPy's products cannot be told to wait quietly. The networks of the experiments
+# are small, and beside a busy program one thread is many times as fast as two.
+NUMPY_ENVIRONMENT = {**ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"}
 
 
 class StageConfig(BaseModel):

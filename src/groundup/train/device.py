@@ -178,7 +178,7 @@ def available_memory() -> int:
             int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current")
         )
         stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        return min(free, limit - used + int(stat["inactive_file"]))
+        return max(0, min(free, limit - used + int(stat["inactive_file"])))
     except (OSError, ValueError, KeyError):
         return free
 
