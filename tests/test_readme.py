@@ -28,6 +28,10 @@ COMMANDS = [
 ]
 
 
+def test_nothing_is_left_to_fill_in() -> None:
+    assert not re.search(r"@@", README)
+
+
 def test_there_are_commands_to_check() -> None:
     assert len(COMMANDS) > 8 and blocks("python")
 
