@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_what_differs_is_ranked() -> None:
 
 
 def one_heat(name: str, rate: float) -> Heat:
-    config = OptimizerRaceConfig(seeds=1)
+    config = OptimizerRaceConfig(out=Path("unused"), seeds=1)
     (only,) = heats(OPTIMIZERS[name], rate, digits.load(0), QUICK, config)
     return only
 

@@ -208,7 +208,7 @@ def test_misread_images_are_told_with_what_they_were_taken_for() -> None:
 # The whole.
 
 
-MINIATURE = PerceptronConfig(quick=True, seeds=1)
+MINIATURE = PerceptronConfig(out=Path("unused"), quick=True, seeds=1)
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def test_the_same_seed_gives_the_same_numbers(outcome: dict[str, Any]) -> None:
 
 def test_a_network_reads_97_percent_after_a_third_of_the_training() -> None:
     data = digits.load(0)
-    readings = read(data, 22, PerceptronConfig(seeds=1))
+    readings = read(data, 22, PerceptronConfig(out=Path("unused"), seeds=1))
     assert readings[-1].accuracies(data.test)[0] >= GOAL
 
 
@@ -260,7 +260,7 @@ def test_a_network_reads_97_percent_after_a_third_of_the_training() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_three_networks_read_97_percent_of_any_split(seed: int) -> None:
     data = digits.load(seed)
-    readings = read(data, FULL.passes, PerceptronConfig(seed=seed))
+    readings = read(data, FULL.passes, PerceptronConfig(out=Path("unused"), seed=seed))
     assert min(readings[-1].accuracies(data.test)) >= GOAL
 
 

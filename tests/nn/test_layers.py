@@ -196,7 +196,7 @@ def test_initial_values_are_distributed_as_torchs(make: Any, theirs: Any) -> Non
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: nn.Linear(0, 3), "in_features=0 must be at least 1"),
+        (lambda: nn.Linear(0, 3), "in_features=0 must be a whole number from 1"),
         (lambda: nn.Linear(4, 3)(Tensor(normal(2, 5))), r"\(2, 5\) and \(4, 3\)"),
         (lambda: nn.Embedding(5, 2)(np.array([1, 5])), "id 5 is not one of the 5 embeddings"),
         (lambda: nn.Embedding(5, 2)(np.array([-1])), "id -1 is not one"),
@@ -206,8 +206,8 @@ def test_initial_values_are_distributed_as_torchs(make: Any, theirs: Any) -> Non
         (lambda: nn.Conv1d(4, 6, 3, groups=4), r"groups=4 does not divide .* try 2"),
         (lambda: nn.Conv1d(2, 2, 3)(Tensor(normal(1, 3, 9))), r"\(1, 3, 9\) does not fit"),
         (lambda: nn.Conv1d(2, 2, 3, dilation=2)(Tensor(normal(1, 2, 4))), "at least 5"),
-        (lambda: nn.Conv1d(2, 2, 3, stride=0), "stride=0 must be at least 1"),
-        (lambda: nn.Conv1d(2, 2, 3, padding=-1), "padding=-1 must be at least 0"),
+        (lambda: nn.Conv1d(2, 2, 3, stride=0), "stride=0 must be a whole number from 1"),
+        (lambda: nn.Conv1d(2, 2, 3, padding=-1), "padding=-1 must be a whole number from 0"),
     ],
 )
 def test_wrong_input_is_named(call: Any, message: str) -> None:
