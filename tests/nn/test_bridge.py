@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from groundup.nn.recurrent import gru_step, lstm_step
 
 from groundup.maths import Tensor
 from groundup.maths.kl import kl_k1, kl_k2, kl_k3
@@ -16,6 +15,7 @@ from groundup.nn.attention import attention
 from groundup.nn.gpt import GPT, GPTConfig, gpt_logits
 from groundup.nn.layers import layer_norm, linear, rms_norm
 from groundup.nn.losses import cross_entropy
+from groundup.nn.recurrent import gru_step, lstm_step
 
 RANDOM = np.random.default_rng(0)
 
