@@ -121,9 +121,13 @@ def test_compiled_runs_resume_with_the_same_bits_and_learn_as_eager_ones_do(
     code, said = workshop.run(workshop.command("pretrain", tmp_path / "eager", **shape))
     assert code == 0, said
     eager, compiled = promised(tmp_path / "eager"), promised(tmp_path / "whole")
+    # Roundings differ from the first step on and grow from step to step, in gradients the most:
+    # 1e-7 of the norm at first, and on one processor 1.5 % at the sixth step.
+    tolerances = {"loss": 0.01, "gradient_norm": 0.05, "bits_per_byte": 0.01}
     for one, other in zip(eager, compiled, strict=True):
-        for name in ("loss", "gradient_norm", "bits_per_byte"):
-            assert one[name] == (other[name] and pytest.approx(other[name], rel=0.01))
+        for name, rel in tolerances.items():
+            assert one[name] == (other[name] and pytest.approx(other[name], rel=rel))
+    assert eager[0]["gradient_norm"] == pytest.approx(compiled[0]["gradient_norm"], rel=1e-4)
 
 
 def test_a_finished_run_is_left_alone(workshop: Workshop) -> None:
