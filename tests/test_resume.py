@@ -116,17 +116,16 @@ def test_compiled_runs_resume_with_the_same_bits_and_learn_as_eager_ones_do(
     workshop: Workshop, tmp_path: Path
 ) -> None:
     # 16 rows of 64 tokens fill two chunks of the loss, which are compiled too.
-    shape = {"rows": 16, "micro_rows": 16, "steps": 8, "save_every": 1}
+    # At the larger rates of the other tests their different roundings grow from step to step.
+    rates = {"learning_rate": 0.005, "embedding_learning_rate": 0.0015}
+    shape = {"rows": 16, "micro_rows": 16, "steps": 8, "save_every": 1, **rates}
     check(workshop, tmp_path, "pretrain", kills=1, compile="on", **shape)
     code, said = workshop.run(workshop.command("pretrain", tmp_path / "eager", **shape))
     assert code == 0, said
     eager, compiled = promised(tmp_path / "eager"), promised(tmp_path / "whole")
-    # Roundings differ from the first step on and grow from step to step, in gradients the most:
-    # 1e-7 of the norm at first, and on one processor 1.5 % at the sixth step.
-    tolerances = {"loss": 0.01, "gradient_norm": 0.05, "bits_per_byte": 0.01}
     for one, other in zip(eager, compiled, strict=True):
-        for name, rel in tolerances.items():
-            assert one[name] == (other[name] and pytest.approx(other[name], rel=rel))
+        for name in ("loss", "gradient_norm", "bits_per_byte"):
+            assert one[name] == (other[name] and pytest.approx(other[name], rel=0.01))
     assert eager[0]["gradient_norm"] == pytest.approx(compiled[0]["gradient_norm"], rel=1e-4)
 
 

@@ -131,13 +131,18 @@ class Tensor(Changeable):
         tensor._begin()
         return tensor
 
-    def __reduce__(self) -> tuple[type[Tensor], tuple[Array, bool]]:
-        """Copies and pickles are new leaves with the same numbers."""
+    def __copy__(self) -> Tensor:
+        """A new leaf with the same numbers; `clone` is the copy that stays on the tape."""
         if self.node is not None:
-            raise GradientError(
-                "only a tensor without history can be copied or pickled; detach() it first"
-            )
-        return Tensor, (self._array, self.requires_grad)
+            raise GradientError("only a tensor without history can be copied; detach() it first")
+        return Tensor(self._array, self.requires_grad)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.__copy__()
+
+    def __reduce__(self) -> Any:
+        """Never: reading such a file can run any code."""
+        raise TypeError("a tensor is not pickled; save its .data by safetensors or np.save")
 
     @property
     def is_leaf(self) -> bool:
