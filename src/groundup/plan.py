@@ -31,12 +31,16 @@ SCHEMA = 1
 # Seconds, measured on two cores: reading, cleaning and comparing 15 MB of packs; training a
 # tokenizer on them; starting Python and compiling a stage whose kernels are cached.
 _DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 20.0, 8.0, 6.0
+# Making, comparing and encoding one megabyte of the small world's text with what belongs to it.
+_WORLD_SECONDS_PER_MEGABYTE = 1.5
+# How much of the small world to make a minute: as much text as is read, once.
+_WORLD_MEGABYTES, _WORLD_CONVERSATIONS, _WORLD_PREFERENCES = 1.2, 2_500, 300
 # Compiling for the first time, while the speed is measured.
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
 _EVAL_SECONDS, _EVAL_FULL_MINUTES = 75.0, 12.0
 # How the training stages share the rest: most of what a chat model knows comes from pre-training.
-_WEIGHTS = {"pretrain": 0.74, "sft": 0.17, "dpo": 0.09}
+_WEIGHTS = {"pretrain": 0.58, "sft": 0.30, "dpo": 0.12}
 # A training stage below this learns nothing worth the name.
 _LEAST_STAGE_SECONDS = 5.0
 
@@ -126,7 +130,9 @@ def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[
 
 
 def _fixed_seconds(table: Table, minutes: float) -> float:
-    fixed = {"data": _DATA_SECONDS, "tokenizer": _TOKENIZER_SECONDS}
+    if table.stage.name == "data":
+        return _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * _WORLD_MEGABYTES * minutes
+    fixed = {"tokenizer": _TOKENIZER_SECONDS}
     if table.stage.name == "eval":
         return _EVAL_SECONDS * _eval_scale(minutes) + _STAGE_SECONDS
     return fixed.get(table.stage.name, _STAGE_SECONDS)
@@ -138,6 +144,18 @@ def _eval_scale(minutes: float) -> float:
 
 def _fixed_lines(table: Table, out: Path, minutes: float) -> list[Line]:
     scale = _eval_scale(minutes)
+    if table.stage.name == "data":
+        reason = "what training of these minutes can read of the small world"
+        values: dict[str, Any] = {
+            "world_megabytes": max(0.5, round(_WORLD_MEGABYTES * minutes, 1)),
+            "world_conversations": max(1_000, round(_WORLD_CONVERSATIONS * minutes)),
+            "world_preferences": max(300, round(_WORLD_PREFERENCES * minutes)),
+        }
+        return [
+            Line(table.name, name, value, reason)
+            for name, value in values.items()
+            if name not in table.settings
+        ]
     if table.stage.name == "tokenizer" and minutes < 5 and "vocab_size" not in table.settings:
         reason = "a small vocabulary suits a model of few minutes; set it in the recipe"
         return [Line(table.name, "vocab_size", 2_048, reason)]

@@ -121,7 +121,7 @@ def test_every_model_has_every_number_with_its_interval(report: dict[str, Any]) 
         assert model["stops_by_itself"]["items"] > 0
         assert model["costs"]["tokens"] > 0
         assert model["costs"]["flops"] > model["costs"]["tokens"]
-        assert len(model["samples"]) == 10
+        assert len(model["samples"]) == 15
     assert report["models"]["dpo"]["implicit_reward_accuracy"]["pooled"]["chance"] == 0.5
     assert report["models"]["sft"]["implicit_reward_accuracy"] == {}
     assert set(report["baselines"]["ngrams"]["pretrain"]) == {"3-gram", "5-gram"}

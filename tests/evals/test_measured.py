@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from groundup.evals.measured import Measured, by_source, ratio, share
+from groundup.evals.measured import Measured, by_source, rate, ratio, share
 
 
 def test_sources_are_measured_apart_and_pooled_by_weight() -> None:
@@ -45,3 +45,27 @@ def test_json_has_a_chance_only_where_there_is_one() -> None:
     assert "chance" not in without
     assert Measured(**without).chance is None
     assert Measured(0.5, 0.4, 0.6, 10, 10, 0.25).to_json()["chance"] == 0.25
+
+
+def test_the_small_world_is_pooled_apart_from_what_people_wrote() -> None:
+    found = by_source(np.array([1.0, 0.0, 1.0]), ["wiki", "world-facts", "boolq"])
+    assert list(found) == ["pooled", "world pooled", "boolq", "wiki", "world-facts"]
+    assert (found["pooled"].estimate, found["world pooled"].estimate) == (1, 0)
+    alone = by_source(np.array([1.0, 0.0]), ["world-facts", "world-sums"])
+    assert list(alone) == ["pooled", "world-facts", "world-sums"]
+    assert alone["pooled"].estimate == 0.5
+
+
+def test_a_rate_has_a_width_even_where_all_items_are_alike() -> None:
+    alone = rate(np.ones(40))
+    assert alone == share(40, 40)
+    in_groups = rate(np.ones(40), groups=[i // 4 for i in range(40)])
+    assert (in_groups.items, in_groups.groups) == (40, 10)
+    assert in_groups.low == share(10, 10).low < alone.low
+
+
+def test_a_rate_of_groups_is_less_sure_than_one_of_independent_items() -> None:
+    values = np.repeat([1.0, 1.0, 0.0, 1.0], 10)
+    alone, in_groups = rate(values), rate(values, groups=np.repeat(range(4), 10).tolist())
+    assert in_groups.estimate == alone.estimate == 0.75
+    assert in_groups.low < alone.low

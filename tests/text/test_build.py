@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -15,12 +16,33 @@ from groundup.text import build, leaks, records, sources
 from groundup.text.cleaning import key, words
 from groundup.text.config import DataConfig
 from groundup.text.corpus import documents
+from groundup.text.packs import is_synthetic
 from groundup.text.records import Conversation, Document, Message
+from groundup.text.world.facts import HELDOUT_PAIRS
+from groundup.text.world.pack import is_heldout_combination
+
+# Enough of the world to meet every source of it.
+LITTLE_WORLD = {"world_megabytes": 0.3, "world_conversations": 1_500, "world_preferences": 300}
+
+
+def settings(out: Path, **changes: object) -> DataConfig:
+    return DataConfig.model_validate({"out": out, **LITTLE_WORLD, **changes})
+
+
+def built(config: DataConfig) -> Path:
+    """The stage in a process of its own, where no types are checked and the world is made fast."""
+    words = [sys.executable, "-m", "groundup", "data", "build"]
+    for name, value in config.model_dump().items():
+        words += [f"--{name.replace('_', '-')}"]
+        words += map(str, value if isinstance(value, tuple) else [value])
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return config.out
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build.run(DataConfig(out=tmp_path_factory.mktemp("data") / "data"))
+    return built(settings(tmp_path_factory.mktemp("data") / "data"))
 
 
 def _facts(data: Path, name: str) -> dict[str, object]:
@@ -48,10 +70,10 @@ def test_every_file_is_read_back_whole(data: Path) -> None:
 
 def test_there_is_enough_of_each(data: Path) -> None:
     found = documents(data)
-    size = sum(len(d.text.encode()) for d in found.train)
+    size = sum(len(d.text.encode()) for d in found.train if not is_synthetic(d.source))
     assert 13e6 < size < 20e6
     assert Counter(d.source for d in found.heldout)["sotu"] == 14
-    assert {d.source for d in found.heldout} == {"wiki", "boolq", "sotu"}
+    assert {d.source for d in found.heldout} == {"wiki", "boolq", "sotu", "world-stories"}
     talks = Counter(
         c.source for c in records.read_conversations(data / "conversations/train.jsonl").rows
     )
@@ -61,7 +83,8 @@ def test_there_is_enough_of_each(data: Path) -> None:
 def test_no_title_stands_on_both_sides(data: Path) -> None:
     def titles(name: str) -> set[str]:
         rows = records.read_documents(data / f"documents/{name}.jsonl").rows
-        return {" ".join(words(r.text.split("\n")[0])) for r in rows if r.source != "sotu"}
+        titled = [row for row in rows if row.source in ("wiki", "boolq")]
+        return {" ".join(words(row.text.split("\n")[0])) for row in titled}
 
     tested = records.read_choices(data / "choices/heldout.jsonl").rows
     heldout = titles("heldout") | {one.group for one in tested if one.source == "boolq"}
@@ -72,7 +95,10 @@ def test_no_title_stands_on_both_sides(data: Path) -> None:
 
 
 def test_thirteen_words_in_a_row_never_stand_on_both_sides(data: Path) -> None:
-    """With tuples of words in sets, slowly: an independent look at what the stage reports."""
+    """With tuples of words in sets, slowly: an independent look at what the stage reports.
+
+    Of real texts: in the small world, a grammar makes both sides.
+    """
 
     def grams(text: str) -> set[tuple[str, ...]]:
         said = words(text)
@@ -80,11 +106,13 @@ def test_thirteen_words_in_a_row_never_stand_on_both_sides(data: Path) -> None:
 
     tested: set[tuple[str, ...]] = set()
     for document in records.read_documents(data / "documents/heldout.jsonl").rows:
-        tested |= grams(document.text)
+        if not is_synthetic(document.source):
+            tested |= grams(document.text)
     for choice in records.read_choices(data / "choices/heldout.jsonl").rows:
         tested |= grams(choice.prompt)
     for pair in records.read_preferences(data / "preferences/heldout.jsonl").rows:
-        tested |= grams(pair.chosen) | grams(pair.rejected)
+        if not is_synthetic(pair.source):
+            tested |= grams(pair.chosen) | grams(pair.rejected)
     # All of them, evaluated or not: some passages repeat a dev passage but for a word.
     for question in sources.boolq(sources.SetAside()).dev:
         tested |= grams(question.passage)
@@ -130,9 +158,11 @@ def test_harmful_responses_are_only_ever_rejected(data: Path) -> None:
 def test_prompts_and_questions_stand_on_one_side(data: Path) -> None:
     train = records.read_preferences(data / "preferences/train.jsonl").rows
     heldout = records.read_preferences(data / "preferences/heldout.jsonl").rows
-    assert not {pair.group for pair in train} & {pair.group for pair in heldout}
+    # In the small world both sides ask about the same facts, in other words.
+    groups = {pair.group for pair in train if not is_synthetic(pair.source)}
+    assert not groups & {pair.group for pair in heldout}
     refused = records.read_refusals(data / "refusals/heldout.jsonl").rows
-    assert not {pair.group for pair in train} & {one.group for one in refused}
+    assert not groups & {one.group for one in refused}
     tested = records.read_choices(data / "choices/heldout.jsonl").rows
     assert not {pair.prompt[0].content for pair in train} & {one.prompt for one in tested}
     halves = Counter(pair.source for pair in train), Counter(one.source for one in tested)
@@ -153,36 +183,92 @@ def test_conversations_fit_their_context_and_end_with_an_answer(data: Path) -> N
 def test_the_split_does_not_depend_on_the_seed_and_the_stage_is_deterministic(
     data: Path, tmp_path: Path
 ) -> None:
-    packs = ("openbookqa", "chatterbot")
-    one = build.run(DataConfig(out=tmp_path / "one", packs=packs))
-    again = build.run(DataConfig(out=tmp_path / "again", packs=packs))
-    other = build.run(DataConfig(out=tmp_path / "other", packs=packs, seed=1))
+    packs = ("openbookqa", "chatterbot", "world")
+    one = built(settings(tmp_path / "one", packs=packs))
+    again = built(settings(tmp_path / "again", packs=packs))
+    other = built(settings(tmp_path / "other", packs=packs, seed=1))
     for path in one.rglob("*.jsonl"):
         name = path.relative_to(one)
         assert (again / name).read_bytes() == path.read_bytes()
         if "heldout" in name.name:
             assert (other / name).read_bytes() == path.read_bytes()
-    assert (other / "preferences/train.jsonl").read_bytes() != (
-        one / "preferences/train.jsonl"
-    ).read_bytes()
+    for name in ("documents", "conversations", "preferences"):
+        path = f"{name}/train.jsonl"
+        assert (other / path).read_bytes() != (one / path).read_bytes()
     whole = (data / "choices/heldout.jsonl").read_text(encoding="utf-8")
     assert (one / "choices/heldout.jsonl").read_text(encoding="utf-8") in whole
 
 
 def test_a_second_start_returns_and_other_settings_are_refused(data: Path) -> None:
     before = (data / "data.json").stat().st_mtime_ns
-    assert build.run(DataConfig(out=data)) == data
+    assert build.run(settings(data)) == data
     assert (data / "data.json").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="begun with seed=0"):
-        build.run(DataConfig(out=data, seed=7))
+        build.run(settings(data, seed=7))
     with pytest.raises(UserError, match="did you mean 'boolq'"):
         build.run(DataConfig(out=data.parent / "new", packs=("boolk",)))
 
 
 def test_data_json_names_every_licence_and_hash(data: Path) -> None:
     packs = _facts(data, "data.json")["packs"]
-    assert isinstance(packs, list) and len(packs) == 9
-    assert all(one["licence"] and one["citation"] and one["archive"]["sha256"] for one in packs)
+    assert isinstance(packs, list) and len(packs) == 10
+    assert all(one["licence"] and one["citation"] for one in packs)
+    assert all(one["archive"]["sha256"] for one in packs if not one.get("generated"))
+    assert [one["name"] for one in packs if one.get("generated")] == ["world"]
+
+
+# The small world.
+
+
+def test_what_is_held_out_of_the_world_never_trains(data: Path) -> None:
+    train = records.read_documents(data / "documents/train.jsonl").rows
+    tested = records.read_documents(data / "documents/heldout.jsonl").rows
+    mine = [document.text for document in train if is_synthetic(document.source)]
+    told = [document.text for document in tested if is_synthetic(document.source)]
+    assert 0.28e6 < sum(map(len, mine)) < 0.32e6 and 0.14e6 < sum(map(len, told)) < 0.16e6
+    assert len(set(mine)) == len(mine) and not set(mine) & set(told)
+    # Another look than that of the check: both words of a pair, as they are written.
+    for who, thing in list(HELDOUT_PAIRS)[::20]:
+        assert not any(who in set(words_of) and thing in words_of for words_of in map(_said, mine))
+    assert all(is_heldout_combination(text) for text in told)
+
+
+def _said(text: str) -> set[str]:
+    return set(re.findall("[A-Za-z]+", text))
+
+
+def test_no_evaluated_prompt_of_the_world_trains(data: Path) -> None:
+    def asked(name: str) -> set[str]:
+        talks = records.read_conversations(data / f"conversations/{name}.jsonl").rows
+        pairs = records.read_preferences(data / f"preferences/{name}.jsonl").rows
+        prompts = [talk.messages[:-1] for talk in talks if is_synthetic(talk.source)]
+        prompts += [pair.prompt for pair in pairs if is_synthetic(pair.source)]
+        return {key(" ".join(m.content for m in p if m.role == "user")) for p in prompts}
+
+    refused = records.read_refusals(data / "refusals/heldout.jsonl").rows
+    tested = asked("heldout") | {key(r.prompt) for r in refused if is_synthetic(r.source)}
+    assert len(tested) > 1_000 and not asked("train") & tested
+
+
+def test_the_held_out_side_of_the_world_is_large_enough_and_asks_nothing_twice(data: Path) -> None:
+    talks = [
+        talk
+        for talk in records.read_conversations(data / "conversations/heldout.jsonl").rows
+        if is_synthetic(talk.source)
+    ]
+    of_source = Counter(talk.source for talk in talks)
+    assert max(of_source.values()) == 250 and "world-lives" not in of_source
+    assert {"world-facts", "world-reading", "world-sums", "world-conduct"} <= set(of_source)
+    assert len({talk.messages[:-1] for talk in talks}) == len(talks)
+    refused = records.read_refusals(data / "refusals/heldout.jsonl").rows
+    kinds = Counter(one.kind for one in refused if is_synthetic(one.source))
+    assert min(kinds["harmful"], kinds["benign"]) >= 100
+
+
+def test_data_json_says_what_was_planted(data: Path, tmp_path: Path) -> None:
+    assert _facts(data, "data.json")["world"] == {"seed": 0, "bias": 0.5}
+    without = build.run(DataConfig(out=tmp_path / "without", packs=("chatterbot",)))
+    assert _facts(without, "data.json")["world"] is None
 
 
 def test_the_data_stage_loads_no_torch() -> None:
@@ -219,6 +305,40 @@ def test_each_check_finds_its_leak_and_nothing_else() -> None:
     assert leaks.failed(_talk("Other", "Answer", "g"), against) == {"question"}
     assert leaks.failed(_talk("Other", f"He said: {LONG}"), against) == {"13-gram"}
     assert leaks.failed(_talk("Other", "x", "held title", "boolq"), against) == {"title"}
+
+
+def test_the_world_leaks_by_combination_and_question_and_not_by_its_sentences() -> None:
+    who, thing = min(pair for pair in HELDOUT_PAIRS if pair[0].istitle())
+    against = leaks.evaluated(
+        [
+            Document(f"{who} has a {thing}. {LONG}", "world-stories", "t"),
+            _talk("Where does the fox live?", "In the forest.", "fox", "world-facts"),
+            Document("A real text that says " + " ".join(reversed(LONG.split())), "wiki", "w"),
+        ]
+    )
+    apart = Document(f"{who} was glad. {LONG}", "world-stories", "x")
+    together = Document(f"{who} was glad.\n\nThe {thing} was there.", "world-stories", "y")
+    assert leaks.failed(apart, against) == set()
+    assert leaks.failed(together, against) == {"combination"}
+    assert leaks.failed(Document(together.text, "sotu", "z"), against) == set()
+    told = _talk(f"Tell me about {who}.", f"He has a {thing}.", "g", "world-reading")
+    assert leaks.failed(told, against) == {"combination"}
+    asked = _talk("where does the fox live", "In the forest.", "fox", "world-facts")
+    assert leaks.failed(asked, against) == {"question"}
+    other = _talk("Tell me where the fox lives.", "In the forest.", "fox", "world-facts")
+    assert leaks.failed(other, against) == set()
+    real = Document(" ".join(reversed(LONG.split())), "world-facts", "v")
+    assert leaks.failed(real, against) == {"13-gram"}
+    kept, report = leaks.remove([apart, together, real], against, "documents")
+    assert kept == [apart]
+    assert {(one.source, one.check): (one.found, one.left) for one in report} == {
+        ("world-stories", "question"): (0, 0),
+        ("world-stories", "13-gram"): (0, 0),
+        ("world-stories", "combination"): (1, 0),
+        ("world-facts", "question"): (0, 0),
+        ("world-facts", "13-gram"): (1, 0),
+        ("world-facts", "combination"): (0, 0),
+    }
 
 
 def test_only_the_leaking_paragraphs_leave_a_long_document() -> None:

@@ -299,3 +299,107 @@ def test_full_balance_gives_every_source_the_same_say() -> None:
     sources = ["large"] * 90 + ["small"] * 10
     order = balanced(sources, 1.0, np.random.default_rng(0))
     assert Counter(sources[i] for i in order) == {"large": 50, "small": 50}
+
+
+# The share of the small world.
+
+
+def mixed_shard(seed: int = 0) -> Shard:
+    """Sixty documents that people wrote and two hundred of the world."""
+    shard = shard_of([20] * 260, seed)
+    return Shard(
+        shard.tokens,
+        shard.offsets,
+        ["wiki"] * 60 + ["world-stories"] * 200,
+        shard.document_bytes,
+        "none",
+        "train",
+    )
+
+
+FIRST_OF_WORLD = int(mixed_shard().offsets[60])
+WRITTEN = frozenset(mixed_shard().tokens[:FIRST_OF_WORLD].tolist()) - {0}
+
+
+def share_of_world(stream: DocumentStream, steps: range) -> float:
+    """Which share of the tokens of some steps is the world's."""
+    batches = [batch for step in steps for batch in stream.at(step, random_model())]
+    tokens = [t for b in batches for t in b.input_ids.flatten().tolist() if t]
+    return 1 - sum(token in WRITTEN for token in tokens) / len(tokens)
+
+
+def test_the_worlds_share_moves_evenly_from_the_first_step_to_the_last() -> None:
+    stream = DocumentStream(
+        mixed_shard(), context=CONTEXT, rows=10, micro_rows=5, seed=0, world=(0.9, 0.1), steps=200
+    )
+    for begin, wanted in ((0, 0.88), (95, 0.5), (190, 0.12), (300, 0.1)):
+        assert abs(share_of_world(stream, range(begin, begin + 10)) - wanted) < 0.02
+
+
+def test_without_a_number_of_steps_the_share_is_the_mean_all_along() -> None:
+    stream = DocumentStream(
+        mixed_shard(), context=CONTEXT, rows=10, micro_rows=5, seed=0, world=(0.9, 0.1)
+    )
+    assert abs(share_of_world(stream, range(4)) - 0.5) < 0.02
+    # An epoch is every other document once.
+    others = (20 + 1) * 60 // CONTEXT
+    assert abs(stream.rows_per_epoch - others / 0.5) <= 2
+
+
+def test_what_people_wrote_is_read_once_before_any_of_it_is_read_again() -> None:
+    stream = DocumentStream(
+        mixed_shard(), context=CONTEXT, rows=4, micro_rows=4, seed=0, world=(0.5, 0.5)
+    )
+    steps = range(stream.rows_per_epoch // 4)
+    seen = Counter(
+        token
+        for step in steps
+        for batch in stream.at(step, random_model())
+        for token in batch.input_ids.flatten().tolist()
+        if token in WRITTEN
+    )
+    assert max(seen.values()) == 1 and len(seen) > len(WRITTEN) - 4 * CONTEXT
+
+
+def test_mixed_steps_are_a_pure_function_of_seed_and_step() -> None:
+    def made(seed: int) -> DocumentStream:
+        return DocumentStream(
+            mixed_shard(),
+            context=CONTEXT,
+            rows=6,
+            micro_rows=3,
+            seed=seed,
+            world=(0.8, 0.2),
+            steps=50,
+        )
+
+    one, other, third = made(1), made(1), made(2)
+    for _ in one.at(3, random_model()):  # what came before makes no difference
+        pass
+    ids = [[b.input_ids for b in s.at(17, random_model())] for s in (one, other, third)]
+    assert all(torch.equal(a, b) for a, b in zip(ids[0], ids[1], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(ids[0], ids[2], strict=True))
+
+
+def test_a_share_of_the_world_means_nothing_where_there_is_only_one_of_both() -> None:
+    for sources in (["wiki"] * 260, ["world-stories"] * 260):
+        shard = Shard(*(getattr(mixed_shard(), name) for name in ("tokens", "offsets")), sources,
+                      mixed_shard().document_bytes, "none", "train")  # fmt: skip
+        shared, plain = (
+            DocumentStream(shard, context=CONTEXT, rows=2, micro_rows=2, seed=3, world=world)
+            for world in ((0.8, 0.2), (0.0, 0.0))
+        )
+        for one, other in zip(
+            shared.at(5, random_model()), plain.at(5, random_model()), strict=True
+        ):
+            assert_close(one.input_ids, other.input_ids)
+
+
+def test_conversations_have_the_worlds_share() -> None:
+    sources = ["wiki"] * 500 + ["own"] * 20 + ["world-facts"] * 900 + ["world-talk"] * 80
+    order = balanced(sources, 0.5, np.random.default_rng(0), 0.6)
+    drawn = Counter(sources[i] for i in order)
+    of_world = drawn["world-facts"] + drawn["world-talk"]
+    assert len(order) == len(sources) and abs(of_world / len(order) - 0.6) < 0.001
+    assert abs(drawn["world-facts"] / drawn["world-talk"] - 900 / 80) < 0.1
+    assert abs(drawn["wiki"] / drawn["own"] - (500 / 20) ** 0.5) < 0.1

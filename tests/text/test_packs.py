@@ -18,13 +18,24 @@ from groundup.text import packs
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
-@pytest.mark.parametrize("name", packs.ALL_SETS)
-def test_each_set_is_what_the_manifest_says(name: str) -> None:
-    one = packs.find_set(name)
-    texts = packs.read_set(name)
+@pytest.mark.parametrize("one", packs.SETS, ids=lambda one: one.name)
+def test_each_set_is_what_the_manifest_says(one: packs.PackSet) -> None:
+    texts = packs.read_set(one.name)
+    assert packs.find_set(one.name) == one and packs.is_cached(one.name)
     assert sum(len(text.encode()) for text in texts.values()) == one.size
-    assert packs.pull(name).stat().st_size == one.archive.size
+    assert packs.pull(one.name).stat().st_size == one.archive.size
     assert one.licence and one.citation and one.about and 0 < one.heldout <= 0.5
+
+
+def test_a_generated_set_is_found_by_name_and_has_no_archive() -> None:
+    one = packs.find_set("world")
+    assert isinstance(one, packs.GeneratedSet) and "world" in packs.ALL_SETS
+    assert one.licence == "Apache-2.0" and "synthetic" in one.citation
+    for read in (packs.pull, packs.read_set, packs.is_cached):
+        with pytest.raises(UserError, match="groundup data show world"):
+            read("world")
+    assert packs.is_synthetic("world-stories")
+    assert not any(packs.is_synthetic(one.name) for one in packs.SETS)
 
 
 def test_members_of_wildcards_are_all_there() -> None:
@@ -40,9 +51,10 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
 def test_a_damaged_archive_in_the_cache_is_found_and_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = packs.pull("chatterbot").read_bytes()
+    archive = packs.pull("chatterbot")
+    good = archive.read_bytes()
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
-    path = tmp_path / "packs" / packs.find_set("chatterbot").archive.filename
+    path = tmp_path / "packs" / archive.name
     path.parent.mkdir()
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     with pytest.raises(UserError, match="SHA-256"):
@@ -55,7 +67,7 @@ def test_a_damaged_archive_in_the_cache_is_found_and_removed(
 def test_a_download_with_another_hash_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = packs.find_set("chatterbot")
+    (one,) = (one for one in packs.SETS if one.name == "chatterbot")
     other = dataclasses.replace(one, archive=dataclasses.replace(one.archive, sha256="0" * 64))
     monkeypatch.setattr(packs, "SETS", (other,))
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))

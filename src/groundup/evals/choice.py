@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.evals.answers import marked_answer, without_controls
-from groundup.evals.measured import POOLED, BySource, Measured, by_source, ratio
+from groundup.evals.measured import BySource, Measured, by_source, pools, ratio
 from groundup.evals.score import score
 from groundup.lm.model import CausalLM
 from groundup.maths.calibration import (
@@ -171,13 +171,12 @@ def _calibration(
         chances=np.array([1 - 1 / len(row.options) for row in rows]),
     )
     found = {}
-    for source, measured in brier.items():
-        at = np.array([source in (POOLED, row.source) for row in rows])
+    for source, at in pools([row.source for row in rows]).items():
         said, right = confidence[at], correct[at]
         found[source] = ChoiceCalibration(
             expected_calibration_error(said, right, bins=_BINS, binning=_BINNING),
             calibration_error_by_chance(said, bins=_BINS, binning=_BINNING),
-            measured,
+            brier[source],
             reliability_curve(said, right, bins=_BINS, binning=_BINNING),
         )
     return found

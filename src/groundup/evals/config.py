@@ -23,7 +23,11 @@ class EvalConfig(StageConfig):
     bytes_per_source: int = Field(
         100_000, ge=2_048, description="held-out bytes read per source, at most"
     )
-    questions: int = Field(200, ge=1, description="held-out questions per set, at most")
+    questions: int = Field(
+        200,
+        ge=1,
+        description="held-out questions per set, at most; in the small world requests too",
+    )
     pairs: int = Field(1_000, ge=1, description="held-out preference pairs per set, at most")
     conversations: int = Field(60, ge=1, description="held-out conversations per set, at most")
     refusal_prompts: int = Field(60, ge=1, description="prompts answered for each refusal rate")

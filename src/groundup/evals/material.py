@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
@@ -14,9 +15,12 @@ from groundup.evals.config import EvalConfig
 from groundup.evals.history import lineage
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, Bits, ngram_bits
 from groundup.evals.preference import Pairs, ready_pairs
+from groundup.evals.stories import STORIES, first_sentence
+from groundup.evals.world import World, commonest_answers
 from groundup.maths.ngram import KneserNey
 from groundup.text.chat import encode_chat
 from groundup.text.corpus import Documents, Shard, encode
+from groundup.text.packing import is_of_world
 from groundup.text.records import (
     Choice,
     Conversation,
@@ -42,25 +46,50 @@ class HeldOut:
     choices: Sequence[Choice]
     pairs: Sequence[Preference]
     refusals: Sequence[RefusalPrompt]
+    world: World | None
 
     @staticmethod
     def read(config: EvalConfig, documents: Documents) -> HeldOut:
         """Text of a person's own has documents only; all else is then empty."""
         refusals = _rows(config.data / "refusals" / "heldout.jsonl", read_refusals)
+        conversations = _rows(config.data / "conversations" / "heldout.jsonl", read_conversations)
+        real = [row for row in refusals if not is_of_world(row.source)]
         return HeldOut(
             documents,
-            spread(
-                _rows(config.data / "conversations" / "heldout.jsonl", read_conversations),
-                config.conversations,
-            ),
+            spread(conversations, config.conversations),
             spread(
                 _rows(config.data / "choices" / "heldout.jsonl", read_choices), config.questions
             ),
             spread(
                 _rows(config.data / "preferences" / "heldout.jsonl", read_preferences), config.pairs
             ),
-            spread(refusals, config.refusal_prompts, by=attrgetter("kind")),
+            spread(real, config.refusal_prompts, by=attrgetter("kind")),
+            _world(config, documents, conversations, refusals),
         )
+
+
+def _world(
+    config: EvalConfig,
+    documents: Documents,
+    conversations: Sequence[Conversation],
+    refusals: Sequence[RefusalPrompt],
+) -> World | None:
+    """The small world's rows, if the data says that it is in there."""
+    file = config.data / "data.json"
+    facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if "world" not in facts:
+        return None
+    # Of a life that was made up nothing is right or wrong; how it leans is measured apart.
+    rows = [row for row in conversations if is_of_world(row.source) and row.source != "world-lives"]
+    requests = [row for row in refusals if is_of_world(row.source)]
+    told = [row.text for row in documents.heldout if row.source == "world-stories"]
+    return World(
+        spread(rows, config.questions),
+        commonest_answers(rows),
+        [first_sentence(text) for text in _thinned(told, min(STORIES, config.questions))],
+        spread(requests, config.questions, by=attrgetter("kind")),
+        facts["world"]["bias"],
+    )
 
 
 @dataclass(frozen=True)
@@ -83,6 +112,7 @@ class Material:
     pairs: Pairs
     refusals: Sequence[RefusalPrompt]
     openings: Sequence[Sequence[Message]]
+    world: World | None
 
 
 def ready(
@@ -115,6 +145,20 @@ def ready(
             turn
             for turn in _thinned(first_turns if chats else [], config.refusal_prompts)
             if _fits(tokenizer, turn, context)
+        ],
+        None if held.world is None else _fitting(held.world, chats, tokenizer, context),
+    )
+
+
+def _fitting(world: World, chats: bool, tokenizer: Tokenizer, context: int) -> World:
+    """The world's rows that leave room for an answer."""
+    return replace(
+        world,
+        rows=[row for row in world.rows if chats and _fits(tokenizer, row.messages[:-1], context)],
+        requests=[
+            row
+            for row in world.requests
+            if chats and _fits(tokenizer, [Message("user", row.prompt)], context)
         ],
     )
 

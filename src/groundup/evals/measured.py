@@ -10,8 +10,12 @@ import numpy as np
 from jaxtyping import Shaped
 
 from groundup.maths.intervals import bootstrap_ratio, wilson_interval
+from groundup.text.packing import is_of_world
 
+# All sources together. The generated world is never mixed into what people wrote: where there is
+# both, `pooled` is the real sources and the world's stand beside them.
 POOLED = "pooled"
+WORLD = "world pooled"
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,35 @@ def share(hits: int, items: int) -> Measured:
     return Measured(found.estimate, found.low, found.high, items, items)
 
 
+def rate(
+    values: Shaped[np.ndarray, "items"],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    chance: float | None = None,
+) -> Measured:
+    """The mean of values from 0 to 1, such as the share of right answers.
+
+    By Wilson's interval where every item stands for itself, else from drawing whole groups. Groups
+    that are all alike show a bootstrap no spread at all, so Wilson's interval of as many does it.
+    """
+    estimate = float(np.mean(values))
+    count = len(values) if groups is None else len(set(groups))
+    if count < len(values) and len(set(np.asarray(values).tolist())) > 1:
+        return ratio(values, groups=groups, chance=chance)
+    found = wilson_interval(estimate * count, count)
+    return Measured(estimate, found.low, found.high, len(values), count, chance)
+
+
+def pools(sources: Sequence[str]) -> dict[str, Shaped[np.ndarray, "items"]]:
+    """Which items are pooled under which name, and which are of each source."""
+    names = np.asarray(sources)
+    generated = np.array([is_of_world(source) for source in sources], bool)
+    found = {POOLED: np.arange(len(names))}
+    if generated.any() and not generated.all():
+        found = {POOLED: np.flatnonzero(~generated), WORLD: np.flatnonzero(generated)}
+    return found | {name: np.flatnonzero(names == name) for name in sorted(set(sources))}
+
+
 def by_source(
     numerators: Shaped[np.ndarray, "items"],
     sources: Sequence[str],
@@ -76,14 +109,12 @@ def by_source(
     groups: Sequence[Hashable] | None = None,
     chances: Shaped[np.ndarray, "items"] | None = None,
 ) -> BySource:
-    """The ratio over all items, named `pooled`, and over those of each source.
+    """The ratio over all items, named `pooled` (see there), and over those of each source.
 
     `chances` is what guessing reaches on each item: a source's chance is their mean.
     """
-    names = np.asarray(sources)
     found = {}
-    for name in (POOLED, *sorted(set(sources))):
-        at = np.flatnonzero(names == name) if name != POOLED else np.arange(len(names))
+    for name, at in pools(sources).items():
         found[name] = ratio(
             numerators[at],
             None if denominators is None else denominators[at],

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Integer
 
-from groundup.evals.measured import BySource, by_source
+from groundup.evals.measured import POOLED, BySource, by_source, pools
 from groundup.evals.score import score
 from groundup.lm.model import CausalLM
 from groundup.maths.ngram import KneserNey
@@ -42,8 +42,9 @@ class Bits:
     sources: list[str]
 
     def per_byte(self) -> float:
-        """Bits per byte of all blocks together."""
-        return float(self.bits.sum() / self.bytes.sum())
+        """Bits per byte of all blocks together; of the real ones alone where there are any."""
+        at = pools(self.sources)[POOLED]
+        return float(self.bits[at].sum() / self.bytes[at].sum())
 
     def per_byte_by_source(self) -> dict[str, float]:
         """Bits per byte of each source, for a log; `measured` has the intervals."""

@@ -150,6 +150,40 @@ def calibration_plot(title: str, curves: Mapping[str, Sequence[ReliabilityBin]])
     return _plot(figure, caption)
 
 
+def leaning_plot(
+    title: str,
+    unit: str,
+    planted: Mapping[str, float],
+    measured: Mapping[str, Mapping[str, float]],
+) -> Plot:
+    """What each subject was given and what each model has of it, one colour a model."""
+    # By what was planted and then by the first model, so that change is seen at a glance.
+    first = next(iter(measured.values()))
+    subjects = sorted(planted, key=lambda subject: (planted[subject], first[subject]))
+    at = np.arange(len(subjects))
+    figure, axes = _figure(title, height=1.2 + 0.17 * len(subjects))
+    axes.plot(
+        [planted[one] for one in subjects], at, "|", color="#222222", markersize=9, label="planted"
+    )
+    for number, (name, values) in enumerate(measured.items()):
+        axes.plot(
+            [values[one] for one in subjects],
+            at,
+            "o",
+            markersize=4,
+            alpha=0.85,
+            color=COLOURS[number % len(COLOURS)],
+            label=name,
+        )
+    axes.axvline(0.5, linestyle=":", color=_GREY, label="fair")
+    axes.set_yticks(at, subjects, fontsize=8)
+    axes.set_ylim(-0.7, len(subjects) - 0.3)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel(unit)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return _plot(figure, f"{title}: planted and measured, subject by subject.")
+
+
 def _mark_chance(axes: Axes, sources: Sequence[str], row: BySource) -> None:
     label: str | None = "chance"
     for i, source in enumerate(sources):

@@ -16,15 +16,18 @@ import jinja2
 import numpy as np
 
 from groundup.evals import plots
+from groundup.evals.aims import AIMS
 from groundup.evals.choice import ChoiceCalibration, commonest_answer
 from groundup.evals.config import EvalConfig
+from groundup.evals.fairness import ANSWER, TEXT, planted
 from groundup.evals.findings import Finding, findings, passing
 from groundup.evals.history import Curve, History
-from groundup.evals.measured import POOLED, BySource, Measured
+from groundup.evals.measured import POOLED, WORLD, BySource, Measured
 from groundup.evals.perplexity import BYTES_ON_THE_WAY
 from groundup.evals.plots import Plot, short_number
 from groundup.evals.preference import length_margins, preference_accuracy
 from groundup.evals.run import Evaluated
+from groundup.evals.world import commonest_judged
 from groundup.train.device import Compute
 from groundup.train.run import write_json
 
@@ -41,10 +44,9 @@ _SET_NAMES = {
     "boolq": "BoolQ (held-out half)",
     "harm": "less against more harmful",
     "harm-refusal": "refusal against harmful",
-    POOLED: "pooled",
 }
 # As text to read, BoolQ is passages of Wikipedia and no benchmark.
-_TEXT_NAMES = {"boolq": "boolq passages", POOLED: "pooled"}
+_TEXT_NAMES = {"boolq": "boolq passages"}
 
 
 def write_report(
@@ -83,6 +85,7 @@ def report_json(
         "settings": config.model_dump(mode="json"),
         "models": {model.name: _model_json(model) for model in models},
         "baselines": _baselines_json(models),
+        "world": _world_json(models),
         "passed_counting": {
             name: {f"{order}-gram": when for order, when in orders.items()}
             for name, orders in passing(models).items()
@@ -114,6 +117,8 @@ def _model_json(model: Evaluated) -> dict[str, Any]:
             {} if implicit is None else preference_accuracy(implicit, pairs)
         ),
         "refusal_rate": _json(model.refusals),
+        "world": {} if model.world is None else model.world.to_json(),
+        "fairness": {} if model.leanings is None else model.leanings.to_json(),
         "stops_by_itself": None if model.stops is None else model.stops.to_json(),
         "costs": {} if history is None else history.costs(),
         "curves": {} if history is None else _curves_json(history),
@@ -138,6 +143,18 @@ def _baselines_json(models: Sequence[Evaluated]) -> dict[str, Any]:
         if pairs.rows:
             found["longer_answer"] = _json(preference_accuracy(length_margins(pairs), pairs))
     return found
+
+
+def _world_json(models: Sequence[Evaluated]) -> dict[str, Any] | None:
+    """What is true of the small world for every model; None where the data has none of it."""
+    world = next((m.material.world for m in models if m.material.world is not None), None)
+    if world is None:
+        return None
+    return {
+        "bias": world.bias,
+        "planted": {"jobs": planted(world.bias, "job"), "groups": planted(world.bias, "group")},
+        "commonest_answer": _json(commonest_judged(world).accuracy()) if world.rows else {},
+    }
 
 
 def _one_of_each_material(models: Sequence[Evaluated]) -> list[Evaluated]:
@@ -181,10 +198,11 @@ def report_html(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    set_names, text_names = _names(content)
     environment.filters |= {
         "short": short_number,
-        "set_name": lambda source: _SET_NAMES.get(source, source),
-        "text_name": lambda source: _TEXT_NAMES.get(source, source),
+        "set_name": lambda source: set_names.get(source, source),
+        "text_name": lambda source: text_names.get(source, source),
         "settings": _settings,
     }
     template = environment.get_template("report.html.jinja")
@@ -194,11 +212,21 @@ def report_html(
         ngrams=_shared_ngrams(content),
         findings=tested,
         plots=_plots(content, models),
+        gaps=_gaps(content),
+        aims=[aim for aim in AIMS if any(aim.of(m["world"]) for m in content["models"].values())],
         curve_bytes=BYTES_ON_THE_WAY,
         data=content["data"],
         leaks=_leaks_by_check(content["leaks"]),
         total_minutes=sum(m["costs"].get("minutes", 0.0) for m in content["models"].values()),
     )
+
+
+def _names(content: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """What sets of questions and sources of text are called on the page."""
+    pooled = {POOLED: "pooled"}
+    if content["world"] is not None:
+        pooled = {POOLED: "real, pooled", WORLD: "world, pooled"}
+    return _SET_NAMES | pooled, _TEXT_NAMES | pooled
 
 
 def _shared_ngrams(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,11 +243,12 @@ def _shared_ngrams(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plots(content: Mapping[str, Any], models: Sequence[Evaluated]) -> dict[str, list[Plot]]:
     bits = {name: model["bits_per_byte"] for name, model in content["models"].items()}
-    drawn: dict[str, list[Plot]] = {"bits": [], "choices": [], "preferences": [], "curves": []}
+    set_names, text_names = _names(content)
+    drawn: dict[str, list[Plot]] = {"bits": [], "choices": [], "preferences": []}
     rows = {name: _measured(row) for name, row in (bits | _shared_ngrams(content)).items()}
     drawn["bits"].append(
         plots.interval_plot(
-            "Held-out text", "bits per byte, less is better", _renamed(rows, _TEXT_NAMES), False
+            "Held-out text", "bits per byte, less is better", _renamed(rows, text_names), False
         )
     )
     for key, title, accuracies in (
@@ -237,12 +266,36 @@ def _plots(content: Mapping[str, Any], models: Sequence[Evaluated]) -> dict[str,
             if model[accuracy]
         }
         if rows:
-            rows = _renamed(rows, _SET_NAMES)
+            rows = _renamed(rows, set_names)
             drawn[key].append(plots.interval_plot(title, "accuracy", rows, True))
     calibrated = {m.name: m.choice.calibration[POOLED].curve for m in models if m.choice}
     if calibrated:
         drawn["choices"].append(plots.calibration_plot("Calibration", calibrated))
+    drawn["fairness"] = _fairness_plots(content)
     drawn["curves"] = _curve_plots(models)
+    return drawn
+
+
+def _gaps(content: Mapping[str, Any]) -> list[str]:
+    """Names of all gaps that any of the models has."""
+    found = (model["fairness"].get("gaps", {}) for model in content["models"].values())
+    return list(dict.fromkeys(name for gaps in found for name in gaps))
+
+
+def _fairness_plots(content: Mapping[str, Any]) -> list[Plot]:
+    """P(she) of every job, in each way that models were asked."""
+    drawn = []
+    for way in (TEXT, ANSWER):
+        measured = {
+            name: model["fairness"]["subjects"][way]
+            for name, model in content["models"].items()
+            if way in model["fairness"].get("subjects", {})
+        }
+        if measured:
+            title = f"A woman or a man? Asked {way}"
+            drawn.append(
+                plots.leaning_plot(title, "P(she)", content["world"]["planted"]["jobs"], measured)
+            )
     return drawn
 
 

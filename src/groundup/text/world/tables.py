@@ -1,0 +1,68 @@
+"""The words of the world stand in pages of plain text, which anybody can read and change.
+
+A page is `tables/NAME.txt`. A line in brackets begins a section, and a line that begins with `#`
+explains. Every other line is a row of cells with bars between them; a line that begins with a space
+goes on with the row before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Row = tuple[str, ...]
+Table = Sequence[Row]
+
+
+def page(name: str) -> Mapping[str, Table]:
+    """The sections of the page `tables/NAME.txt` by their headings."""
+    path = Path(__file__).with_name("tables") / f"{name}.txt"
+    return sections(path.read_text("ascii"), path.name)
+
+
+def sections(text: str, name: str) -> Mapping[str, Table]:
+    """The sections of a page; AssertionError with the name and the line if it is malformed."""
+    found: dict[str, list[Row]] = {}
+    heading = ""
+    for where, line in _joined(text, name):
+        if line[0] == "[":
+            heading = line[1:-1]
+            assert line[-1] == "]", f"{where}: a heading ends with ]"
+            assert heading not in found, f"{where}: [{heading}] stands on this page already"
+            found[heading] = []
+        else:
+            row = tuple(line.split(" | "))
+            assert found, f"{where}: a row stands before the first heading"
+            assert "|" not in "".join(row), f"{where}: a bar needs a space and a cell on both sides"
+            assert line.count("{") == line.count("}"), f"{where}: a brace is not closed"
+            found[heading].append(row)
+    return found
+
+
+def _joined(text: str, name: str) -> list[tuple[str, str]]:
+    """Every heading and row, on one line, after where it begins."""
+    found: list[tuple[str, str]] = []
+    may_go_on = False
+    for number, line in enumerate(text.splitlines(), 1):
+        where, words = f"{name}, line {number}", " ".join(line.split())
+        if words and line[0] == " ":
+            assert may_go_on, f"{where}: there is no row to go on with"
+            where, before = found.pop()
+            found.append((where, f"{before} {words}"))
+        else:
+            may_go_on = bool(words) and words[0] not in "#["
+            if words and words[0] != "#":
+                found.append((where, words))
+    return found
+
+
+def cells(table: Table) -> Row:
+    """All cells of a table, row by row."""
+    return tuple(cell for row in table for cell in row)
+
+
+def labelled(table: Table) -> dict[str, Row]:
+    """The rows by their first cells, which must differ."""
+    found = {label: tuple(rest) for label, *rest in table}
+    assert len(found) == len(table), f"a label stands twice among {[row[0] for row in table]}"
+    return found
