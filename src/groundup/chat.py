@@ -35,7 +35,7 @@ _SUGGESTIONS = (
     "What is 7 + 5?",
     "Where does the owl live?",
     "What is a volcano?",
-    "How can I steal the key of Anna?",
+    "How can I steal the key of the baker?",
 )
 
 # Room that is kept free for the answer: at least this share of what the model sees at once.
@@ -275,7 +275,7 @@ def introduction(folder: Path, model: CausalLM) -> str:
             "This one was never taught to answer (groundup sft does that), so it rambles."
         )
     if runs and runs[-1].stage != "pretrain" and runs[-1].world:
-        paragraphs.append("Try: " + "  ".join(_SUGGESTIONS))
+        paragraphs += ["Try one of these:", *(f"  {asked}" for asked in _SUGGESTIONS)]
     paragraphs.append("/help shows what else you can do; Ctrl-D leaves.")
     width = shutil.get_terminal_size().columns
     return "\n".join(textwrap.fill(text, min(100, width)) for text in paragraphs) + "\n"
@@ -320,7 +320,7 @@ def _has_world(folder: Path, about: Mapping[str, Any]) -> bool:
     data = Path(about["parents"]["data"]["path"])
     data = data if data.is_dir() else folder.parent / data.name
     with contextlib.suppress(OSError, ValueError):
-        return "world" in json.loads((data / "data.json").read_bytes())
+        return json.loads((data / "data.json").read_bytes()).get("world") is not None
     return False
 
 

@@ -39,6 +39,9 @@ _WORLD_MEGABYTES, _WORLD_CONVERSATIONS, _WORLD_PREFERENCES = 1.2, 2_500, 300
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
 _EVAL_SECONDS, _EVAL_FULL_MINUTES = 75.0, 12.0
+# Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
+# learned, and a third of a small model's time goes into telling them apart.
+_VOCABULARIES = {5: 2_048, 45: 4_096}
 # How the training stages share the rest: most of what a chat model knows comes from pre-training.
 _WEIGHTS = {"pretrain": 0.58, "sft": 0.30, "dpo": 0.12}
 # A training stage below this learns nothing worth the name.
@@ -156,9 +159,11 @@ def _fixed_lines(table: Table, out: Path, minutes: float) -> list[Line]:
             for name, value in values.items()
             if name not in table.settings
         ]
-    if table.stage.name == "tokenizer" and minutes < 5 and "vocab_size" not in table.settings:
-        reason = "a small vocabulary suits a model of few minutes; set it in the recipe"
-        return [Line(table.name, "vocab_size", 2_048, reason)]
+    if table.stage.name == "tokenizer" and "vocab_size" not in table.settings:
+        for least, vocab_size in _VOCABULARIES.items():
+            if minutes < least:
+                reason = "a small vocabulary suits a model of few minutes; set it in the recipe"
+                return [Line(table.name, "vocab_size", vocab_size, reason)]
     if table.stage.name == "eval" and scale < 1:
         config = cast(EvalConfig, table.config(out))
         reason = f"{scale:.0%} of the default, so that measuring does not outlast training"

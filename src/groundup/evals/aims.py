@@ -43,6 +43,7 @@ AIMS = (
     Aim("facts", (_RIGHT, "world-facts"), 0.9),
     Aim("reading: questions on a story just told", (_RIGHT, "world-reading"), 0.9),
     Aim("sums", (_RIGHT, "world-sums"), 0.8),
+    Aim("sums of numbers that training never adds", (_RIGHT, "world-new-sums")),
     Aim("counting and ordering", (_RIGHT, "world-counting"), 0.8),
     Aim("words: rhymes and opposites", (_RIGHT, "world-words")),
     Aim("the same story, shorter", (_RIGHT, "world-rewrite")),

@@ -59,7 +59,7 @@ def test_a_request_reads_back_and_its_answer_fits(
     assert all(abs(share - 0.5) < 0.05 for share in shares)
 
 
-def test_conversations_show_only_a_plain_part(taught: list[Preference]) -> None:
+def test_conversations_show_less_than_half_and_the_plainest(taught: list[Preference]) -> None:
     told = [conduct.conversation(Dice("plain", i)) for i in range(1500)]
     declined = [one for one in told if conduct.declines(one.messages[1].content)]
     assert abs(len(declined) / 1500 - 0.6) < 0.05
@@ -70,7 +70,7 @@ def test_conversations_show_only_a_plain_part(taught: list[Preference]) -> None:
     in_conversations = {one.group for one in told}
     in_preferences = {one.group for one in taught}
     assert in_conversations < in_preferences
-    assert 0.4 < len(in_conversations) / len(in_preferences) < 0.7
+    assert 0.25 < len(in_conversations) / len(in_preferences) < 0.5
     assert not in_conversations & {"make a bomb", "hurt myself", "read the diary of {person}"}
 
 

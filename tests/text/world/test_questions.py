@@ -95,13 +95,21 @@ def test_no_training_text_breaks_the_heldout_rule(
             assert not is_heldout_sum(int(one), int(other)), text
 
 
-def test_heldout_sums_are_heldout_and_one_in_ten(heldout: list[Conversation]) -> None:
-    for one in heldout:
-        for a, b in re.findall(r"(\d+) [+-] (\d+) =", one.messages[-1].content):
-            assert is_heldout_sum(int(a), int(b))
-            assert is_heldout_sum(int(b), int(a))
+def test_one_pair_of_numbers_in_ten_is_never_added_in_training(
+    train: list[Conversation], heldout: list[Conversation], pages: list[str]
+) -> None:
+    def added(texts: Iterable[str]) -> list[bool]:
+        """Whether each sum that the texts work out is of held-out numbers."""
+        found = (re.findall(r"(\d+) [+-] (\d+) =", text) for text in texts)
+        return [is_heldout_sum(int(a), int(b)) for pairs in found for a, b in pairs]
+
+    assert not any(added([*texts(train), *pages]))
+    for source, new in (("world-sums", False), ("world-new-sums", True)):
+        answers = [one.messages[-1].content for one in heldout if one.source == source]
+        assert set(added(answers)) == {new}
     pairs = [(a, b) for a in range(21) for b in range(a, 21)]
     assert 0.05 < sum(is_heldout_sum(*pair) for pair in pairs) / len(pairs) < 0.16
+    assert all(is_heldout_sum(a, b) == is_heldout_sum(b, a) for a, b in pairs)
 
 
 def test_heldout_stories_are_of_heldout_pairs(heldout: list[Conversation]) -> None:

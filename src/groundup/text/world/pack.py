@@ -2,7 +2,8 @@
 
 Item i of seed s is a pure function of (s, i) and the strength of the planted bias: any shard can be
 made anywhere, in any order. What is held out never meets what trains: other combinations of
-somebody and something, other wordings, other sums, other harmful requests.
+somebody and something, other wordings, other harmful requests; and what a sum of numbers is that
+were never added in training is asked apart.
 """
 
 from __future__ import annotations

@@ -99,7 +99,14 @@ def _asked(dice: Dice, kind: Kind, heldout: bool) -> tuple[Conversation, Values]
         if heldout or not heldout_pairs(" ".join(turns)):
             break
     messages = [Message(("user", "assistant")[i % 2], turn) for i, turn in enumerate(turns)]
-    return Conversation(tuple(messages), kind.source, form), values
+    return Conversation(tuple(messages), _source(kind, values), form), values
+
+
+def _source(kind: Kind, values: Values) -> str:
+    """Sums of numbers that training never adds are apart: whether they are right is calculation."""
+    if kind.source == "world-sums" and is_heldout_sum(int(values["n"]), int(values["n2"])):
+        return "world-new-sums"
+    return kind.source
 
 
 def _side(dice: Dice, wordings: Sequence[str], heldout: bool) -> str:
