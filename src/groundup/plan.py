@@ -32,18 +32,19 @@ SCHEMA = 1
 # tokenizer on them; starting Python and compiling a stage whose kernels are cached.
 _DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 20.0, 8.0, 6.0
 # Making, comparing and encoding one megabyte of the small world's text with what belongs to it.
-_WORLD_SECONDS_PER_MEGABYTE = 1.5
+_WORLD_SECONDS_PER_MEGABYTE = 2.5
 # How much of the small world to make a minute: as much text as is read, once.
-_WORLD_MEGABYTES, _WORLD_CONVERSATIONS, _WORLD_PREFERENCES = 1.2, 2_500, 300
+_WORLD_MEGABYTES, _WORLD_CONVERSATIONS, _WORLD_PREFERENCES = 0.8, 3_000, 1_300
 # Compiling for the first time, while the speed is measured.
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
-_EVAL_SECONDS, _EVAL_FULL_MINUTES = 75.0, 12.0
+_EVAL_SECONDS, _EVAL_FULL_MINUTES = 130.0, 12.0
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
-# How the training stages share the rest: most of what a chat model knows comes from pre-training.
-_WEIGHTS = {"pretrain": 0.58, "sft": 0.30, "dpo": 0.12}
+# How the training stages share the rest: pre-training carries the real texts, and most of what the
+# small world asks is learned in its conversations.
+_WEIGHTS = {"pretrain": 0.52, "sft": 0.34, "dpo": 0.14}
 # A training stage below this learns nothing worth the name.
 _LEAST_STAGE_SECONDS = 5.0
 

@@ -403,3 +403,11 @@ def test_conversations_have_the_worlds_share() -> None:
     assert len(order) == len(sources) and abs(of_world / len(order) - 0.6) < 0.001
     assert abs(drawn["world-facts"] / drawn["world-talk"] - 900 / 80) < 0.1
     assert abs(drawn["wiki"] / drawn["own"] - (500 / 20) ** 0.5) < 0.1
+
+
+def test_a_prompt_weight_is_for_what_the_assistant_did_not_say_and_padding_has_none() -> None:
+    said = Marked([5, 6, 7, 8, 9], [False, False, True, True, False])
+    stream = ConversationStream([said], prompt_weight=0.25, context=8, rows=1, micro_rows=1, seed=0)
+    [batch] = stream.at(0, random_model())
+    assert batch.weights.tolist() == [[0.25, 1.0, 1.0, 0.25, 0, 0, 0, 0]]
+    assert batch.targets.tolist()[0][:4] == [6, 7, 8, 9]

@@ -17,15 +17,15 @@ class DPOConfig(TrainingConfig):
     data: Path = Field(description="a data-stage folder, or a .jsonl or .parquet file of pairs")
     beta: float = Field(0.1, gt=0, description="how dearly moving away from the reference is paid")
     nll: float = Field(
-        0.2, ge=0, description="weight of the chosen answer's own loss; 0 is plain DPO"
+        1.0, ge=0, description="weight of the chosen answer's own loss; 0 is plain DPO"
     )
     # Muon follows every direction of a gradient equally far, and so forgets how to speak while it
     # learns to prefer; AdamW at a small rate does not.
     optimizer: Literal["muon", "adamw"] = Field(
         "adamw", description="what trains the matrices; AdamW trains the rest either way"
     )
-    learning_rate: float = Field(0.0003, gt=0, description="peak learning rate of the matrices")
+    learning_rate: float = Field(0.001, gt=0, description="peak learning rate of the matrices")
     embedding_learning_rate: float = Field(
-        0.0003, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
+        0.001, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
     )
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps spent warming up")

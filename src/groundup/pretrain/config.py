@@ -26,13 +26,13 @@ class PretrainConfig(TrainingConfig):
     kv_heads: int | None = Field(None, ge=1, description="key-value heads (default: heads / 3)")
     context: int = Field(256, ge=16, le=32_768, description="tokens the model sees at once")
     world_first: float = Field(
-        0.8,
+        0.7,
         ge=0,
         lt=1,
         description="share of the rows that are the small world's at first, where there are both",
     )
     world_last: float = Field(
-        0.2, ge=0, lt=1, description="that share at the end; it moves evenly in between"
+        0.15, ge=0, lt=1, description="that share at the end; it moves evenly in between"
     )
     weight_decay: float = Field(0.1, ge=0, description="decoupled weight decay")
     evaluations: int = Field(8, ge=1, description="how often held-out text is measured on the way")

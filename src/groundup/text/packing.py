@@ -133,6 +133,8 @@ class _Rows:
 class ConversationStream(DataStream):
     """Fine-tuning rows: whole conversations packed side by side, trained where `trained` says.
 
+    What is not the assistant's has `prompt_weight`.
+
     With `balance` above 0, small sources are heard more often than they are large, and with a
     `world` share that share of the conversations is the world's (see `balanced`).
     """
@@ -144,6 +146,7 @@ class ConversationStream(DataStream):
         sources: Sequence[str] = (),
         balance: float = 0.0,
         world: float | None = None,
+        prompt_weight: float = 0.0,
         context: int,
         rows: int,
         micro_rows: int,
@@ -151,7 +154,7 @@ class ConversationStream(DataStream):
     ) -> None:
         self.conversations = [cut_to(c, context) for c in conversations]
         self.sources, self.balance = sources or [""] * len(conversations), balance
-        self.world = world
+        self.world, self.prompt_weight = world, prompt_weight
         self.context, self.seed = context, seed
         self.rows, self.micro_rows = rows, min(micro_rows, rows)
         if not any(any(c.trained[1:]) for c in self.conversations):
@@ -181,7 +184,7 @@ class ConversationStream(DataStream):
         return [[int(order[i]) for i in packed[row]] for row in mixed]
 
     def _row(self, members: Sequence[int]) -> _Row:
-        return _joined([self.conversations[i] for i in members], self.context)
+        return _joined([self.conversations[i] for i in members], self.context, self.prompt_weight)
 
 
 def balanced(
@@ -260,7 +263,7 @@ class _Row:
     segment_ids: Int[np.ndarray, " context"]
 
 
-def _joined(members: Sequence[Marked], context: int) -> _Row:
+def _joined(members: Sequence[Marked], context: int, prompt_weight: float = 0.0) -> _Row:
     row = _Row(
         np.zeros(context, np.int64),
         np.zeros(context, np.int64),
@@ -272,7 +275,7 @@ def _joined(members: Sequence[Marked], context: int) -> _Row:
         place = slice(start, start + member.inputs)
         row.input_ids[place] = member.ids[:-1]
         row.targets[place] = member.ids[1:]
-        row.weights[place] = member.trained[1:]
+        row.weights[place] = np.where(member.trained[1:], 1.0, prompt_weight)
         row.segment_ids[place] = segment
         start += member.inputs
     return row

@@ -48,7 +48,7 @@ class TrainingConfig(StageConfig):
         1.0, gt=0, description="passes over the data when neither steps nor minutes say"
     )
     rows: int = Field(16, ge=1, description="rows of one context each in an optimizer step")
-    micro_rows: int = Field(8, ge=1, description="rows in one forward and backward pass")
+    micro_rows: int = Field(16, ge=1, description="rows in one forward and backward pass")
     optimizer: Literal["muon", "adamw"] = Field(
         "muon", description="what trains the matrices; AdamW trains the rest either way"
     )

@@ -25,14 +25,20 @@ class SFTConfig(TrainingConfig):
         le=1,
         description="0 takes sources as large as they are, 1 gives every source the same say",
     )
+    prompt_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="weight in the loss of what the assistant did not say",
+    )
     world: float = Field(
         0.75,
         ge=0,
         lt=1,
         description="share of the conversations that are the small world's, where there are both",
     )
-    learning_rate: float = Field(0.006, gt=0, description="peak learning rate of the matrices")
+    learning_rate: float = Field(0.01, gt=0, description="peak learning rate of the matrices")
     embedding_learning_rate: float = Field(
-        0.002, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
+        0.003, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
     )
     decay: float = Field(0.8, ge=0, le=1, description="share of the steps spent decaying to zero")

@@ -4,6 +4,9 @@
 
 It is pre-training's very loss over other batches: conversations instead of documents, with weight 0
 on everything the assistant did not say. Several conversations share a row and never see each other.
+Where answers are short and prompts long, as in questions about a story, a small weight on the
+prompt teaches more in the same time (Shi et al. 2024, Instruction Tuning With Loss Over
+Instructions).
 """
 
 from __future__ import annotations
@@ -51,6 +54,7 @@ def run(config: SFTConfig) -> Path:
             [marked(tokenizer, row) for row in trained.rows],
             sources=[row.source for row in trained.rows],
             balance=config.balance,
+            prompt_weight=config.prompt_weight,
             world=config.world,
             context=context,
             rows=config.rows,

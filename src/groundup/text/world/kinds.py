@@ -56,7 +56,7 @@ class Kind:
     draw: Draw
     follow: str = ""
     must: str = ""
-    weight: int = 4
+    weight: int = 8
 
     @functools.cached_property
     def slot(self) -> str:
@@ -146,7 +146,7 @@ def _wishes() -> Iterator[Kind]:
     for name, about in ASKING["about what"].items():
         train, heldout = _around("wishes", "{about}", "".join(f" {words}" for words in about))
         draw = functools.partial(wish, weather=name == "tell weather")
-        weight = 4 if name in ("tell both", "tell weather") else 2
+        weight = 8 if name in ("tell both", "tell weather") else 4
         yield Kind(name, "world-tell", "", train, heldout, draw, weight=weight)
 
 

@@ -18,7 +18,7 @@ _FACTS, _LIVES = 0.62, 0.16
 # Shares of the conversations; the rest are questions, stories and talk.
 _CONDUCT, _ASKED_LIVES = 0.06, 0.05
 # Shares of the pairs; the rest are right answers against wrong ones.
-_PAIRS_CONDUCT, _PAIRS_LIVES = 0.6, 0.2
+_PAIRS_CONDUCT, _PAIRS_LIVES = 0.5, 0.1
 
 
 def document(seed: int, index: int, *, bias: float = 0.5, heldout: bool = False) -> Document:

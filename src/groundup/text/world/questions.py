@@ -117,7 +117,7 @@ def _alone(dice: Dice, kind: Kind, values: Values, form: str, heldout: bool) -> 
     """A question and its answer; some are to be answered in a word or a few."""
     prompt, answer = _prompt(form, values), kind.answer(values)
     in_short = COULD_BE.get(kind.slot) and kind.source != "world-reading"
-    if in_short and prompt.endswith("?") and dice.chance(0.4):
+    if in_short and prompt.endswith("?") and dice.chance(0.15):
         short = answer.right[0]
         brief = ASKING["brief"]["few words" if " " in short else "one word"]
         return [_side(dice, brief, heldout).replace("{q}", prompt), capital(short) + "."]
@@ -174,9 +174,13 @@ def document(dice: Dice) -> str:
     return "\n\n".join(parts)
 
 
+# Of people, animals and things there is twice as much to know.
+_TOLD_OF = (*SUBJECTS, "animal", "thing", "name")
+
+
 def _facts_of(dice: Dice) -> str:
     """What is true of one subject: `The fox lives in the forest. It eats berries.`"""
-    subject = dice.pick(tuple(SUBJECTS))
+    subject = dice.pick(_TOLD_OF)
     kinds = [kind for kind in _FOLLOWED if kind.subject == subject]
     about = dice.pick(tuple(RELATIONS[kinds[0].name]))
     known = [kind for kind in kinds if about in RELATIONS[kind.name]]
