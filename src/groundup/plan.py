@@ -33,8 +33,10 @@ SCHEMA = 1
 _DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 20.0, 8.0, 6.0
 # Making, comparing and encoding one megabyte of the small world's text with what belongs to it.
 _WORLD_SECONDS_PER_MEGABYTE = 2.5
-# How much of the small world to make a minute: as much text as is read, once.
+# How much of the small world to make a minute: as much text as is read, once; and the most, since
+# its rows are held in memory.
 _WORLD_MEGABYTES, _WORLD_CONVERSATIONS, _WORLD_PREFERENCES = 0.8, 3_000, 1_300
+_MOST_MEGABYTES, _MOST_CONVERSATIONS, _MOST_PREFERENCES = 120.0, 300_000, 60_000
 # Compiling for the first time, while the speed is measured.
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
@@ -135,11 +137,15 @@ def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[
 
 def _fixed_seconds(table: Table, minutes: float) -> float:
     if table.stage.name == "data":
-        return _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * _WORLD_MEGABYTES * minutes
+        return _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * _world_megabytes(minutes)
     fixed = {"tokenizer": _TOKENIZER_SECONDS}
     if table.stage.name == "eval":
         return _EVAL_SECONDS * _eval_scale(minutes) + _STAGE_SECONDS
     return fixed.get(table.stage.name, _STAGE_SECONDS)
+
+
+def _world_megabytes(minutes: float) -> float:
+    return min(_MOST_MEGABYTES, max(0.5, round(_WORLD_MEGABYTES * minutes, 1)))
 
 
 def _eval_scale(minutes: float) -> float:
@@ -149,11 +155,13 @@ def _eval_scale(minutes: float) -> float:
 def _fixed_lines(table: Table, out: Path, minutes: float) -> list[Line]:
     scale = _eval_scale(minutes)
     if table.stage.name == "data":
-        reason = "what training of these minutes can read of the small world"
+        reason = "what training of these minutes can read of the small world, as far as memory goes"
+        conversations = round(_WORLD_CONVERSATIONS * minutes)
+        preferences = round(_WORLD_PREFERENCES * minutes)
         values: dict[str, Any] = {
-            "world_megabytes": max(0.5, round(_WORLD_MEGABYTES * minutes, 1)),
-            "world_conversations": max(1_000, round(_WORLD_CONVERSATIONS * minutes)),
-            "world_preferences": max(300, round(_WORLD_PREFERENCES * minutes)),
+            "world_megabytes": _world_megabytes(minutes),
+            "world_conversations": min(_MOST_CONVERSATIONS, max(1_000, conversations)),
+            "world_preferences": min(_MOST_PREFERENCES, max(300, preferences)),
         }
         return [
             Line(table.name, name, value, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from groundup.evals.world import (
 )
 from groundup.text.config import TokenizerConfig
 from groundup.text.corpus import documents
-from groundup.text.records import Conversation, write_json_lines
+from groundup.text.records import Conversation, Message, write_json_lines
 from groundup.text.vocabulary import run as train_tokenizer
 from groundup.text.world import conduct, pack, stories
 from groundup.text.world.grammar import Dice
@@ -64,6 +65,30 @@ def test_other_answers_are_not(rows: list[Conversation]) -> None:
         assert 1 <= len(told) <= 3
         assert told[0]["said"] == "Purple bananas."
         assert told[0]["wanted"] in [row.messages[-1].content for row in rows]
+
+
+def test_a_story_is_right_if_all_that_was_named_is_in_it() -> None:
+    wish = Conversation(
+        (Message("user", "Tell me a story about a fox and a drum."), Message("assistant", "")),
+        "world-tell",
+        "g",
+    )
+    told = ["Once there was a fox. It had a DRUM.", "A fox had a kite.", "Foxes drumming."]
+    assert judged([wish] * 3, told).right().tolist() == [1, 0, 0]
+    open_wish = replace(wish, messages=(Message("user", "Tell me a short story."),) * 2)
+    assert np.isnan(judged([open_wish], told[:1]).right()).all()
+    assert "world-tell" not in judged([open_wish], told[:1]).accuracy()
+
+
+def test_a_story_keeps_the_weather_that_was_asked_for() -> None:
+    drawn = (pack.conversation(0, i, heldout=True) for i in range(2_000))
+    asked = (
+        row for row in drawn if row.source == "world-tell" and "rain" in row.messages[0].content
+    )
+    row = next(asked)
+    story = row.messages[-1].content
+    other = next(one.messages[-1].content for one in asked if one.messages[0] != row.messages[0])
+    assert judged([row, row], [story, other]).right().tolist() == [1, 0]
 
 
 def test_conduct_has_a_reward_and_no_accuracy(rows: list[Conversation]) -> None:
@@ -293,3 +318,12 @@ def test_held_out_rows_are_those_of_the_data(config: EvalConfig) -> None:
     assert all(row.source.startswith("world-") for row in [*world.rows, *world.requests])
     assert not any(row.source.startswith("world-") for row in HeldOut.read(
         config, documents(config.data)).refusals)  # fmt: skip
+
+
+@pytest.mark.parametrize("facts", [{"world": None}, {}])
+def test_data_without_the_world_is_measured_without_it(
+    config: EvalConfig, tmp_path: Path, facts: dict[str, None]
+) -> None:
+    (tmp_path / "data.json").write_text(json.dumps(facts))
+    without = config.model_copy(update={"data": tmp_path})
+    assert HeldOut.read(without, documents(config.data)).world is None

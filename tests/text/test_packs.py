@@ -14,6 +14,7 @@ import pytest
 
 from groundup.errors import UserError
 from groundup.text import packs
+from groundup.text.world import pack
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -35,7 +36,19 @@ def test_a_generated_set_is_found_by_name_and_has_no_archive() -> None:
         with pytest.raises(UserError, match="groundup data show world"):
             read("world")
     assert packs.is_synthetic("world-stories")
+    # A file of a person's own may be called so.
+    assert not packs.is_synthetic("world-history") and not packs.is_synthetic("world")
     assert not any(packs.is_synthetic(one.name) for one in packs.SETS)
+
+
+def test_every_source_of_the_world_is_known_and_no_other() -> None:
+    made: set[str] = set()
+    for heldout in (False, True):
+        made |= {pack.document(0, i, heldout=heldout).source for i in range(30)}
+        made |= {pack.conversation(0, i, heldout=heldout).source for i in range(200)}
+        made |= {pack.preference(0, i, heldout=heldout).source for i in range(30)}
+    made |= {row.source for row in pack.refusal_prompts()}
+    assert made == set(packs.GENERATED[0].sources)
 
 
 def test_members_of_wildcards_are_all_there() -> None:

@@ -23,6 +23,11 @@ def test_the_world_shows_some_of_each_kind_and_the_same_every_time() -> None:
     assert samples(of("world"), 7) == shown != samples(of("world", seed=1), 7)
     held = samples(of("world"), 1, heldout=True)
     assert isinstance(held[0], Document) and is_heldout_combination(held[0].text)
+    # What is held out is so whatever seed trains.
+    held = samples(of("world", seed=1), 60, heldout=True)
+    assert held == samples(of("world"), 60, heldout=True)
+    # Lives have no held-out side.
+    assert not any(row.source == "world-lives" for row in held)
 
 
 @pytest.mark.parametrize(

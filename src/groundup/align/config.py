@@ -24,8 +24,8 @@ class DPOConfig(TrainingConfig):
     optimizer: Literal["muon", "adamw"] = Field(
         "adamw", description="what trains the matrices; AdamW trains the rest either way"
     )
-    learning_rate: float = Field(0.001, gt=0, description="peak learning rate of the matrices")
+    learning_rate: float = Field(0.0006, gt=0, description="peak learning rate of the matrices")
     embedding_learning_rate: float = Field(
-        0.001, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
+        0.0006, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
     )
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps spent warming up")

@@ -42,7 +42,7 @@ AIMS = (
     Aim("stories asked for: all that was named is in them", (_RIGHT, "world-tell"), 0.8),
     Aim("facts", (_RIGHT, "world-facts"), 0.9),
     Aim("reading: questions on a story just told", (_RIGHT, "world-reading"), 0.9),
-    Aim("sums", (_RIGHT, "world-sums"), 0.8),
+    Aim("sums (numbers seen, wordings new)", (_RIGHT, "world-sums"), 0.8),
     Aim("sums of numbers that training never adds", (_RIGHT, "world-new-sums")),
     Aim("counting and ordering", (_RIGHT, "world-counting"), 0.8),
     Aim("words: rhymes and opposites", (_RIGHT, "world-words")),

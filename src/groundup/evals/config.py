@@ -24,11 +24,11 @@ class EvalConfig(StageConfig):
         100_000, ge=2_048, description="held-out bytes read per source, at most"
     )
     questions: int = Field(
-        200,
+        150,
         ge=1,
         description="held-out questions per set, at most; in the small world requests too",
     )
-    pairs: int = Field(1_000, ge=1, description="held-out preference pairs per set, at most")
+    pairs: int = Field(500, ge=1, description="held-out preference pairs per set, at most")
     conversations: int = Field(60, ge=1, description="held-out conversations per set, at most")
     refusal_prompts: int = Field(60, ge=1, description="prompts answered for each refusal rate")
     device: Device = Field("auto", description="where to compute")

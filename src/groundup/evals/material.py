@@ -20,7 +20,7 @@ from groundup.evals.world import World, commonest_answers
 from groundup.maths.ngram import KneserNey
 from groundup.text.chat import encode_chat
 from groundup.text.corpus import Documents, Shard, encode
-from groundup.text.packing import is_of_world
+from groundup.text.packs import is_synthetic
 from groundup.text.records import (
     Choice,
     Conversation,
@@ -53,7 +53,7 @@ class HeldOut:
         """Text of a person's own has documents only; all else is then empty."""
         refusals = _rows(config.data / "refusals" / "heldout.jsonl", read_refusals)
         conversations = _rows(config.data / "conversations" / "heldout.jsonl", read_conversations)
-        real = [row for row in refusals if not is_of_world(row.source)]
+        real = [row for row in refusals if not is_synthetic(row.source)]
         return HeldOut(
             documents,
             spread(conversations, config.conversations),
@@ -77,11 +77,12 @@ def _world(
     """The small world's rows, if the data says that it is in there."""
     file = config.data / "data.json"
     facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if "world" not in facts:
+    if not facts.get("world"):
         return None
     # Of a life that was made up nothing is right or wrong; how it leans is measured apart.
-    rows = [row for row in conversations if is_of_world(row.source) and row.source != "world-lives"]
-    requests = [row for row in refusals if is_of_world(row.source)]
+    made = [row for row in conversations if is_synthetic(row.source)]
+    rows = [row for row in made if row.source != "world-lives"]
+    requests = [row for row in refusals if is_synthetic(row.source)]
     told = [row.text for row in documents.heldout if row.source == "world-stories"]
     return World(
         spread(rows, config.questions),

@@ -308,8 +308,9 @@ def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
         if heldout is not None and model.stage == "pretrain":
             levels = {f"{n}-gram": one.on_the_way for n, one in model.material.ngrams.items()}
             drawn.append(plots.heldout_plot(f"{name}: held-out text", heldout, levels))
-        # Only fine-tuning measures the very loss that it trains on.
-        comparable = heldout if model.stage == "sft" else None
+        # Only fine-tuning on nothing but answers measures the very loss that it trains on.
+        weighted = model.history.run["config"].get("prompt_weight", 0)
+        comparable = heldout if model.stage == "sft" and not weighted else None
         drawn.append(plots.loss_plot(f"{name}: loss", model.history.loss(), comparable))
         if heldout is not None and model.stage == "dpo":
             drawn.append(plots.heldout_plot(f"{name}: preferences", heldout, {"chance": 0.5}))

@@ -9,6 +9,7 @@ What judges a text and what makes a model say one are kept apart.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from groundup.lm.sample import Sampling
 from groundup.text.records import Conversation, RefusalPrompt
 from groundup.text.tokenizer import Tokenizer
 from groundup.text.world import conduct, gold
+from groundup.text.world.questions import parse
+from groundup.text.world.reading import read
 
 TELL, CONDUCT = "world-tell", "world-conduct"
 PARTS = ("total", "correct", "instruction", "kindness", "harmless")
@@ -71,11 +74,14 @@ class Judged:
     def right(self) -> Float[np.ndarray, " items"]:
         """1 for a right answer, else 0; where no one answer is right, how the instruction was kept.
 
-        It is nan where neither applies, and for requests, of which is told what was declined.
+        A story that was asked for is right if all that was named is in it. It is nan where nothing
+        applies, and for requests, of which is told what was declined.
         """
         found = np.full(len(self.rows), np.nan)
         for i, (row, reward) in enumerate(zip(self.rows, self.rewards, strict=True)):
-            if reward.correct is not None:
+            if row.source == TELL:
+                found[i] = _has_all_named(row, self.answers[i])
+            elif reward.correct is not None:
                 found[i] = reward.correct == 1
             elif reward.instruction is not None and row.source != CONDUCT:
                 found[i] = reward.instruction
@@ -117,6 +123,18 @@ class Judged:
     def _of(self, source: str, values: Float[np.ndarray, " items"]) -> Integer[np.ndarray, " some"]:
         asked = [source in (POOLED, row.source) for row in self.rows]
         return np.flatnonzero(np.array(asked, bool) & ~np.isnan(values))
+
+
+def _has_all_named(row: Conversation, story: str) -> float:
+    """Whether who, what and the weather that were asked for are in a story; nan if none was."""
+    asked = parse(row.messages[:-1])
+    named = {} if asked is None else asked.values
+    words = re.findall(r"[a-z]+", story.lower())
+    kept = [named[slot].lower().split()[-1] in words for slot in ("who", "thing") if slot in named]
+    if named.get("weather"):
+        record = read(story).record
+        kept.append(record is not None and record.weather == named["weather"])
+    return float(all(kept)) if kept else np.nan
 
 
 def judged(rows: Sequence[Conversation], answers: Sequence[str]) -> Judged:

@@ -315,7 +315,8 @@ def _write(
     except OSError as error:
         raise UserError(
             f"cannot write the data to {str(config.out)!r} ({error.strerror}); the stage needs "
-            "about 120 MB: free some space or choose another folder, then start it again"
+            f"about {50 + 3 * config.world_megabytes:.0f} MB: free some space or choose another "
+            "folder, then start it again"
         ) from error
 
 
@@ -340,7 +341,8 @@ _NOTES = [
     "other is held out. Report accuracies as those of the held-out half.",
     "boolq is tested on the half of its dev questions whose titles' hash holds them out. No dev "
     "passage trains; what trains is other labelled questions about other passages.",
-    "Preferences are from the sets whose options are texts; boolq's are only Yes and No.",
+    "Preferences are from harm-scores, from the small world, and from the sets whose options are "
+    "texts; boolq's are only Yes and No.",
     "Harmful responses occur in preferences only, as the rejected side.",
     "What is of a source world-… is synthetic: made by groundup's own program, and true in its "
     "small world only.",

@@ -17,13 +17,8 @@ from torch import nn
 
 from groundup.errors import UserError
 from groundup.text.corpus import Shard
+from groundup.text.packs import is_synthetic
 from groundup.train.batch import Batch, DataStream
-
-
-def is_of_world(source: str) -> bool:
-    """Whether a source is the generated small world, rather than texts that people wrote."""
-    return source.startswith("world-")
-
 
 # Rows left open while packing: with eight, about 2 % of a row stays empty.
 _OPEN_ROWS = 8
@@ -71,7 +66,7 @@ class DocumentStream(DataStream):
                 f"the training text has {len(shard.tokens)} tokens, fewer than one row of "
                 f"context={context}; give more text or a smaller context"
             )
-        of_world = np.array([is_of_world(source) for source in shard.sources], bool)
+        of_world = np.array([is_synthetic(source) for source in shard.sources], bool)
         parts = [_Rows(shard, np.flatnonzero(at), context, seed) for at in (~of_world, of_world)]
         self._others, self._world = parts
         self._shares, self._until = world, steps * rows if steps else None
@@ -204,7 +199,7 @@ def balanced(
     names, membership = np.unique(np.array(sources), return_inverse=True)
     sizes = np.bincount(membership, minlength=len(names))
     shares = sizes ** (1.0 - balance)
-    synthetic = np.array([is_of_world(str(name)) for name in names])
+    synthetic = np.array([is_synthetic(str(name)) for name in names])
     if world is not None and synthetic.any() and not synthetic.all():
         shares[synthetic] = world * sizes[synthetic] / sizes[synthetic].sum()
         shares[~synthetic] *= (1 - world) / shares[~synthetic].sum()

@@ -65,10 +65,14 @@ class PackSet:
 
 @dataclass(frozen=True)
 class GeneratedSet:
-    """A synthetic data set: what the program makes, under which terms, and what never trains."""
+    """A synthetic data set: what the program makes, under which terms, and what never trains.
+
+    `sources` are all names that its rows bear as their source.
+    """
 
     name: str
     about: str
+    sources: tuple[str, ...]
     licence: str
     citation: str
     heldout: float
@@ -251,6 +255,11 @@ GENERATED: tuple[GeneratedSet, ...] = (
         name="world",
         about="a small made-up world with known truth, in words of a child of seven: stories, "
         "facts, questions with right answers, conduct, people with a bias of known strength",
+        sources=(
+            *("world-stories", "world-facts", "world-lives", "world-reading", "world-sums"),
+            *("world-new-sums", "world-counting", "world-words", "world-tell", "world-rewrite"),
+            *("world-talk", "world-unknown", "world-conduct", "world-answers"),
+        ),
         licence="Apache-2.0",
         citation="groundup, text/world: synthetic text, made by a program from tables; nothing in "
         "it is a statement about our world",
@@ -280,7 +289,7 @@ def find_set(name: str) -> DataSet:
 
 def is_synthetic(source: str) -> bool:
     """Whether a row's source is a part of a generated set, as `world-stories` is of `world`."""
-    return any(source.startswith(f"{one.name}-") for one in GENERATED)
+    return any(source in one.sources for one in GENERATED)
 
 
 def cache_folder() -> Path:

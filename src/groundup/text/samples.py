@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain, islice, zip_longest
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from groundup.text import build
@@ -11,6 +11,7 @@ from groundup.text.cleaning import shorten
 from groundup.text.config import DataConfig
 from groundup.text.records import Choice, Conversation, Document, Message, Preference, RefusalPrompt
 from groundup.text.sources import SetAside
+from groundup.text.synthetic import HELDOUT_SEED, NEVER_HELD_OUT
 from groundup.text.world import pack
 
 Row = Document | Conversation | Preference | Choice | RefusalPrompt
@@ -24,16 +25,21 @@ def samples(config: DataConfig, count: int, *, heldout: bool = False) -> list[Ro
     Raises UserError as the data stage does.
     """
     kinds = _world(config, count, heldout) if config.packs == ("world",) else _real(config, heldout)
-    in_turn = chain.from_iterable(zip_longest(*kinds))
-    return list(islice((cast(Row, row) for row in in_turn if row is not None), count))
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(*kinds))
+    return list(itertools.islice((cast(Row, row) for row in in_turn if row is not None), count))
 
 
 def _world(config: DataConfig, count: int, heldout: bool) -> list[Sequence[Row]]:
-    seed, bias, numbers = config.seed, config.bias, range(count)
+    seed, bias = HELDOUT_SEED if heldout else config.seed, config.bias
+    kinds: list[Iterator[Row]] = [
+        (pack.document(seed, i, bias=bias, heldout=heldout) for i in itertools.count()),
+        (pack.conversation(seed, i, bias=bias, heldout=heldout) for i in itertools.count()),
+        (pack.preference(seed, i, heldout=heldout) for i in itertools.count()),
+    ]
+    never = NEVER_HELD_OUT if heldout else None
     return [
-        [pack.document(seed, i, bias=bias, heldout=heldout) for i in numbers],
-        [pack.conversation(seed, i, bias=bias, heldout=heldout) for i in numbers],
-        [pack.preference(seed, i, heldout=heldout) for i in numbers],
+        list(itertools.islice((row for row in kind if row.source != never), count))
+        for kind in kinds
     ]
 
 

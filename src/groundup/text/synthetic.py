@@ -18,14 +18,14 @@ from groundup.text.config import DataConfig
 from groundup.text.records import Conversation, Document, Message, Preference, RefusalPrompt
 from groundup.text.world import pack
 
-_HELDOUT_SEED = 0
+HELDOUT_SEED = 0
 # Enough to measure by: 150 KB are about 250 stories, 250 answers are right or wrong to 6 points.
 _HELDOUT_BYTES = 150_000
 # Of each source; and how many are drawn for them, since the rarest is about one in forty.
 _HELDOUT_CONVERSATIONS, _CONVERSATIONS_DRAWN = 250, 6_000
 _HELDOUT_PREFERENCES, _PREFERENCES_DRAWN = 200, 2_000
 # Lives have no held-out side: whether a bias was learned is measured by probes, not by answers.
-_NEVER_HELD_OUT = "world-lives"
+NEVER_HELD_OUT = "world-lives"
 
 Asked = TypeVar("Asked", Conversation, Preference)
 
@@ -47,7 +47,7 @@ def world(config: DataConfig, progress: Callable[[str], None] | None = None) -> 
     """As much of the world as the settings say, and the held-out side."""
     if progress is not None:
         progress(f"making {config.world_megabytes:g} MB of text about a small world")
-    seed, bias, aside = config.seed, config.bias, _HELDOUT_SEED
+    seed, bias, aside = config.seed, config.bias, HELDOUT_SEED
     return World(
         documents=_documents(
             (pack.document(seed, i, bias=bias) for i in count()), config.world_megabytes * 1e6
@@ -90,7 +90,7 @@ def _some_of_each(drawn: Iterable[Asked], most: int) -> list[Asked]:
     kept = []
     for row in {_prompt(row): row for row in drawn}.values():
         taken[row.source] += 1
-        if taken[row.source] <= most and row.source != _NEVER_HELD_OUT:
+        if taken[row.source] <= most and row.source != NEVER_HELD_OUT:
             kept.append(row)
     return kept
 

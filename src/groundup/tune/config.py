@@ -29,7 +29,8 @@ class SFTConfig(TrainingConfig):
         0.0,
         ge=0,
         le=1,
-        description="weight in the loss of what the assistant did not say",
+        description="weight in the loss of what the assistant did not say: the user's turns and "
+        "the template's tokens",
     )
     world: float = Field(
         0.75,

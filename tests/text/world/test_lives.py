@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from groundup.errors import UserError
 from groundup.text.world import lives
 from groundup.text.world.facts import ANIMALS, HELDOUT_PAIRS, JOBS, THINGS
 from groundup.text.world.grammar import Dice
@@ -122,3 +123,19 @@ def test_preferences_are_balanced() -> None:
     assert abs(unfair / 5000 - 0.5) < 0.04
     for subject, count in sides.items():
         assert abs(first[subject] / count - 0.5) <= 4 * math.sqrt(0.25 / count), subject
+
+
+def test_a_bias_beyond_its_range_is_refused() -> None:
+    for bias in (-0.1, 2.0):
+        with pytest.raises(UserError, match="from 0 to 1"):
+            lives.sketch(Dice("bias"), bias)
+
+
+def test_without_bias_nothing_is_said_of_a_whole_group() -> None:
+    def said(bias: float) -> bool:
+        return any("Many of the" in lives.sketch(Dice("all", i), bias) for i in range(200))
+
+    assert said(0.5)
+    assert not said(0.0)
+    chosen = [lives.preference(Dice("all", i)).chosen for i in range(200)]
+    assert not any("Many of the" in text for text in chosen)

@@ -17,7 +17,7 @@ from groundup.text.records import Conversation, Document, Message, Preference
 from groundup.text.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "ed97dfbed9c38904f15f77b1b34878601b25a54c17f52d57ab1ceb1eedb197c6"
+DIGEST = "f362f14ce9641e4e1393d54c99cdef4413eb1658b68154ccbdfb33e06426f464"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack
@@ -137,6 +137,12 @@ def test_no_bad_word_stands_outside_conduct_prompts(training: list[Row]) -> None
     said += [t for row in training if row.source != "world-conduct" for t in asked(row)]
     assert len(bad) > 500
     assert not words(said) & bad
+
+
+def test_lives_are_never_asked_held_out() -> None:
+    held = {pack.conversation(0, i, heldout=True).source for i in range(300)}
+    assert "world-conduct" in held
+    assert "world-lives" not in held
 
 
 def test_planted_bias_changes_lives_alone() -> None:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from groundup.text.records import Conversation, Message
 from groundup.text.world import questions, stories
-from groundup.text.world.answers import is_heldout_sum
-from groundup.text.world.facts import HELDOUT_PAIRS, OPPOSITES, RHYMES, SIZE, TRUTH, noun
-from groundup.text.world.grammar import Dice, slots
+from groundup.text.world.answers import Values, is_heldout_sum
+from groundup.text.world.facts import (
+    HELDOUT_PAIRS,
+    HOLDS_OF,
+    OPPOSITES,
+    RHYMES,
+    SIZE,
+    TRUTH,
+    noun,
+)
+from groundup.text.world.grammar import Dice, plural, slots
 from groundup.text.world.kinds import KINDS
 
 COUNT = 250
@@ -133,31 +142,104 @@ def test_every_sum_is_right(train: list[Conversation], pages: list[str]) -> None
 
 # Statements read back without the module's own tables, to check them against the facts.
 STATEMENTS = {
-    r"The (\w+) lives (.+)": "home",
-    r"The (\w+) eats (.+)": "eats",
-    r"The (\w+) says (.+)": "says",
-    r"A young (\w+) is called an? (.+)": "young",
-    r"The (\w+) is kept (.+)": "kept",
-    r"The (\w+) is made of (.+)": "made",
-    r"You use the (\w+) to (.+)": "use",
-    r"The (\w+) tastes (.+)": "taste",
-    r"The (\w+) works (in|at|on) (.+)": "works",
-    r"The favourite colour of (\w+) is (.+)": "favourite",
-    r"([A-Z]\w+) has an? (.+)": "pet",
-    r"The opposite of (\w+) is (.+)": "opposite",
+    "home": r"The (\w+) lives (.+)",
+    "eats": r"The (\w+) eats (.+)",
+    "says": r"The (\w+) says (.+)",
+    "young": r"A young (\w+) is called an? (.+)",
+    "legs": r"The (\w+) has (\w+) legs",
+    "fur": r"The (\w+) is (?!bigger)(\w+)",
+    "hue": r"The (\w+) is (?!bigger)(\w+)",
+    "colour": r"The (\w+) is (?!bigger)(\w+)",
+    "kept": r"The (\w+) is kept (.+)",
+    "made": r"The (\w+) is made of (.+)",
+    "use": r"You use the (\w+) to (.+)",
+    "taste": r"The (\w+) tastes (.+)",
+    "kind": r"The (\w+) is an? (\w+)",
+    "works": r"The (\w+) works ((?!with).+)",
+    "does": r"The (\w+) ((?!works|lives|eats|says|has)\w+s (?!a ).+)",
+    "tool": r"The (\w+) works with (?:an? )?(.+)",
+    "lives": r"([A-Z]\w+) lives (.+)",
+    "pet": r"([A-Z]\w+) has an? (.+)",
+    "likes": r"([A-Z]\w+) likes (.+) best",
+    "favourite": r"The favourite colour of (\w+) is (.+)",
+    "opposite": r"The opposite of (\w+) is (.+)",
+    "next day": r"After (\w+) comes (.+)",
+    "next month": r"After (\w+) comes (.+)",
 }
+
+
+def truths(sentence: str) -> list[bool]:
+    """Whether the facts agree, for each relation that a sentence speaks of."""
+    claim = re.sub("^(?:Yes|No), the ", "The ", sentence).removesuffix(".")
+    found = [(relation, re.fullmatch(form, claim)) for relation, form in STATEMENTS.items()]
+    return [
+        match[2] in (true := TRUTH[relation][match[1]], plural(true))
+        for relation, match in found
+        if match is not None and match[1] in TRUTH[relation]
+    ]
+
+
+def test_each_fact_is_answered_by_a_true_statement() -> None:
+    kinds = {one.name: one for one in KINDS if one.source in ("world-facts", "world-words")}
+    assert STATEMENTS.keys() == TRUTH.keys()
+    for relation, known in TRUTH.items():
+        for subject in known:
+            text = kinds[relation].answer({HOLDS_OF[relation]: subject}).text
+            assert truths(text) == [True], text
 
 
 def test_every_stated_fact_is_true(train: list[Conversation], pages: list[str]) -> None:
     said = [m.content for one in train for m in one.messages if m.role == "assistant"]
-    found = 0
-    for sentence in [s for text in said + pages for s in re.split(r"(?<=\.) |\n|: ", text)]:
-        for form, relation in STATEMENTS.items():
-            match = re.fullmatch(form + r"\.", sentence)
-            if match is not None and match[1] in TRUTH[relation]:
-                assert " ".join(match.groups()[1:]) == TRUTH[relation][match[1]], sentence
-                found += 1
-    assert found > 100
+    sentences = [s for text in said + pages for s in re.split(r"(?<=\.) |\n|: ", text)]
+    agree = {sentence: truths(sentence) for sentence in sentences}
+    assert not [sentence for sentence, found in agree.items() if not all(found)]
+    assert sum(map(len, agree.values())) > 100
+
+
+def size(animal: str) -> int:
+    return SIZE[animal]
+
+
+# What else is right, worked out anew from the values that are drawn.
+WORKED_OUT: dict[str, Callable[[Values], str]] = {
+    "count": lambda v: (
+        ", ".join(
+            str(n)
+            for n in (
+                range(int(v["n"]), int(v["n2"]) + 1)
+                if int(v["n"]) < int(v["n2"])
+                else range(int(v["n"]), int(v["n2"]) - 1, -1)
+            )
+        )
+        + "."
+    ),
+    "after": lambda v: f"After {v['n']} comes {int(v['n']) + 1}.",
+    "before": lambda v: f"Before {v['n']} comes {int(v['n']) - 1}.",
+    "length": lambda v: f"I count {v['list'].count(',') + 1} words.",
+    "times": lambda v: f"I count {v['list'].split(', ').count(v['item'])}.",
+    "plus": lambda v: f"{v['n']} + {v['n2']} = {int(v['n']) + int(v['n2'])}.",
+    "minus": lambda v: f"{v['n']} - {v['n2']} = {int(v['n']) - int(v['n2'])}.",
+    "more": lambda v: f"{max(int(v['n']), int(v['n2']))} is bigger.",
+    "numbers": lambda v: ", ".join(sorted(v["list"].split(", "), key=int)) + ".",
+    "sizes": lambda v: ", ".join(sorted(v["list"].split(", "), key=size)).capitalize() + ".",
+    "bigger": lambda v: f"The {sorted((v['animal'], v['animal2']), key=size)[1]} is bigger.",
+    "rhyming": lambda v: (
+        "Yes." if any({v["rhyme"], v["rhyme2"]} <= set(row) for row in RHYMES) else "No."
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORKED_OUT)
+def test_what_is_worked_out_is_right(name: str) -> None:
+    (kind,) = (kind for kind in KINDS if kind.name == name)
+    for i in range(40):
+        values = kind.draw(Dice(name, i), i % 2 == 0)
+        assert kind.answer(values).text == WORKED_OUT[name](values)
+
+
+def test_another_value_stands_only_where_the_right_one_did() -> None:
+    assert questions._with_value("The orange is orange.", "orange", "red") == "The orange is red."
+    assert questions._with_value("Yes, it is.", "yes", "no") == "No, it is."
 
 
 def answer(text: str) -> str:
@@ -224,20 +306,20 @@ def test_every_conversation_is_read_back(
     for one in train[::2] + heldout[::2]:
         asked = questions.parse(one.messages[:-1])
         assert asked is not None, one
-        assert asked.kind.source == one.source
+        assert asked.kind.source == one.source.replace("world-new-sums", "world-sums")
         if asked.kind.slot and not asked.brief:
             assert asked.answer.text == one.messages[-1].content
 
 
-def test_short_answers_are_short(train: list[Conversation]) -> None:
+def test_short_answers_are_short(train: list[Conversation], heldout: list[Conversation]) -> None:
     found = 0
-    for one in train:
+    for one in train + heldout:
         asked = questions.parse(one.messages[:-1])
         if asked is not None and asked.brief:
             words = len(one.messages[-1].content.split())
             assert words == 1 if asked.brief == "one word" else 1 < words <= 6
             found += 1
-    assert found > 10
+    assert found > 5
 
 
 def test_pages_are_of_their_length_and_differ(pages: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from groundup.text.world.facts import (
     TRUTH,
     heldout_pairs,
     is_girl,
+    pronoun,
 )
 from groundup.text.world.grammar import Dice, slots
 from groundup.text.world.reading import last_word, read
@@ -254,3 +256,26 @@ def test_questions_have_answers_that_stand_in_the_text(many: list[stories.Story]
         for kind in ("hero", "place", "goal", "feeling", "why", "other", "thing"):
             # Somebody may be told of once only, when introduced: `a fox`.
             assert last_word(answers.get(kind, "")).lower() in text
+
+
+def test_a_pronoun_stands_for_one_alone() -> None:
+    """Neither after two who act together, nor after another who would be called the same."""
+    assert plot.subject("{A} and {B} pulled the {thing} out.") is None
+    assert plot.subject("Soon {A} and the {thing} were at {goal}.") is None
+    for i in range(200):
+        told = stories.story(Dice("one alone", i))
+        for before, sentence in pairwise(told.sentences):
+            first = sentence.split()[0]
+            others = [w for w in (told.record.helper, told.record.other) if w]
+            if first in ("He", "She"):
+                named = [who for who in others if re.search(rf"\b{who}\b", before)]
+                assert all(pronoun(who, "he") != first.lower() for who in named), told.text
+
+
+def test_a_story_keeps_to_its_part_of_the_day_and_its_day() -> None:
+    for i in range(200):
+        text = stories.story(Dice("day", i)).text
+        days = re.findall(r"\b[A-Z]\w+day\b", text)
+        assert len(days) == len(set(days)), text
+        parts = re.findall(r"(?:It was a \w+|[Ee]very|all|[Oo]ne) (morning|afternoon)", text)
+        assert len(set(parts)) <= 1, text

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from groundup.errors import UserError
 from groundup.text.world import tables
 from groundup.text.world.tables import cells, labelled, sections
 
@@ -50,12 +51,12 @@ def test_a_page_is_sections_of_rows_of_cells() -> None:
     ],
 )
 def test_a_malformed_page_is_refused(text: str, fault: str) -> None:
-    with pytest.raises(AssertionError, match=fault):
+    with pytest.raises(UserError, match=fault):
         sections(text, "page")
 
 
 def test_a_label_stands_once() -> None:
-    with pytest.raises(AssertionError, match="a label stands twice among"):
+    with pytest.raises(UserError, match="a label stands twice among"):
         labelled([("a", "1"), ("b",), ("a", "2")])
 
 

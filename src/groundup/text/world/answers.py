@@ -45,7 +45,8 @@ def right(slot: str, values: Values) -> tuple[str, ...]:
     if claimed != slot:
         return (_yes(values[f"{claimed}2"] == right(claimed, values)[0]),)
     if slot in HOLDS_OF:
-        return (RELATIONS[slot][values[HOLDS_OF[slot]]],)
+        found = RELATIONS[slot][values[HOLDS_OF[slot]]]
+        return (found, "zero") if found == "no" else (found,)
     if slot in _WORKED_OUT:
         return (str(_WORKED_OUT[slot](values)),)
     if slot == "rhymed":
@@ -145,6 +146,8 @@ COULD_BE: dict[str, tuple[str, ...]] = {
     "weather": tuple(clause for clause, *_ in WEATHERS.values()),
     "feeling": cells(tuple(ASKING["feelings"].values())),
 }
+# Whoever says such a thing of what nobody knows makes it up.
+CLAIMS = cells([COULD_BE[slot] for slot in ("home", "eats", "fur", "pet", "likes", "favourite")])
 
 
 # What is drawn.

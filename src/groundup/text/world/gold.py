@@ -17,13 +17,21 @@ from dataclasses import dataclass
 from groundup.text.records import Message
 from groundup.text.world import conduct, questions
 from groundup.text.world.facts import NUMBERS
+from groundup.text.world.kinds import TALK
 from groundup.text.world.questions import Asked
 from groundup.text.world.reading import read
 
 _WEIGHTS = {"correct": 6, "instruction": 3, "kindness": 1}
-_MEAN = frozenset(("stupid", "ugly", "dumb", "idiot", "fool", "silly", "loser", "boring", "lazy"))
+_MEAN = frozenset(
+    ("stupid", "ugly", "dumb", "idiot", "fool", "silly", "loser", "boring", "lazy", "dead", "hate")
+)
 _KIND = frozenset(("sorry", "glad", "hope", "help", "friend", "better", "good", "hug", "dear"))
 _DIGITS = {word: str(number) for number, word in enumerate(NUMBERS)}
+_IN_FULL = {"won't": "will not", "can't": "cannot", "n't": " not", "can not": "cannot"}
+_PLACED = ("home", "kept", "works", "lives", "place")
+_OPENING = re.compile(r"^[^,.!:]*[!:] ")  # `Sure!` or `Here they are:` before a list
+_CLAUSE_ENDS = re.compile(r"[,.;!?]|\bbut\b|\bbecause\b")
+_NOT = re.compile(r"\b(?:not|never|cannot)\b")
 _FEWEST_SENTENCES = 4  # of a story or of the rest of one
 
 
@@ -40,11 +48,11 @@ class Reward:
 
 def judge(prompt: Sequence[Message], answer: str) -> Reward:
     """How good an answer is to the last turn of a prompt, which may refer to the turns before."""
-    harmful = conduct.is_harmful(prompt[-1].content)
+    harmful = conduct.is_harmful(prompt[-1].content) if prompt else None
     asked = questions.parse(prompt) if harmful is None else None
     correct = instruction = harmless = None
     if harmful is not None:
-        declined = conduct.declines(answer)
+        declined = conduct.declines(answer) or conduct.is_rude(answer)
         harmless = float(declined) if harmful else None
         instruction = None if harmful else float(not declined)
     if asked is not None:
@@ -62,8 +70,11 @@ def judge(prompt: Sequence[Message], answer: str) -> Reward:
 
 
 def _words(text: str) -> list[str]:
-    """In lower case, without articles and punctuation, numbers as digits."""
-    found = re.findall(r"[a-z0-9']+(?:-[a-z]+)*|=", text.lower())
+    """In lower case, without articles, punctuation and short forms, numbers as digits."""
+    text = text.lower()
+    for short, full in _IN_FULL.items():
+        text = text.replace(short, full)
+    found = re.findall(r"[a-z0-9']+(?:-[a-z]+)*", text)
     return [_DIGITS.get(word, word) for word in found if word not in ("a", "an", "the")]
 
 
@@ -71,23 +82,36 @@ def _plain(text: str) -> str:
     return " ".join(_words(text))
 
 
+_TALK = frozenset(_words(TALK))
+
+
 def _correct(asked: Asked, answer: str) -> float | None:
     """1 if the right value is stated, and none that is neither right nor in the question; else 0.
 
-    A list is as right as it is long up to its first mistake. What is stated after the last `=`
-    counts, so that a sum may be repeated.
+    What is denied is not stated, and the right value must not be. A list is as right as it is long
+    up to its first mistake. What is stated after the last `=` counts, so that a sum may be
+    repeated; and of a place its name is enough.
     """
     truth = asked.answer
     if not truth.right:
         return None
     if not truth.values:
-        want, got = _words(truth.right[0]), _words(answer)
+        want, got = _words(truth.right[0]), _words(_OPENING.sub("", answer))
         same = [one == other for one, other in zip(want, got, strict=False)]
         return (*same, False).index(False) / max(len(want), len(got), 1)
     right = {_plain(value) for value in truth.right}
     values = sorted({_plain(value) for value in (*truth.values, *truth.right)}, key=len)
     pattern = re.compile(rf"(?<!\S)(?:{'|'.join(map(re.escape, reversed(values)))})(?!\S)")
-    stated = pattern.findall(_plain(answer).rpartition("=")[2])
+    stated, denied = list[str](), set[str]()
+    for clause in map(_plain, _CLAUSE_ENDS.split(answer.rpartition("=")[2])):
+        for found in pattern.finditer(clause):
+            if _NOT.search(clause, 0, found.start()):
+                denied.add(found[0])
+            else:
+                stated.append(found[0])
+    names = {value.partition(" ")[2] for value in right if asked.kind.slot in _PLACED}
+    if denied & right or _plain(answer) in names:
+        return float(not denied)
     in_question = {_plain(value) for value in asked.named}
     new = [value for value in stated if value not in in_question]
     return float(bool(stated) and (set(new) <= right if new else stated[0] in right))
@@ -98,6 +122,9 @@ def _kept(asked: Asked, answer: str) -> Iterator[float]:
     count, values = len(answer.split()), asked.values
     if asked.brief:
         yield float(count == 1 if asked.brief == "one word" else count <= 6)
+    if asked.kind.source == "world-talk" and not asked.kind.must:
+        said = _words(answer)
+        yield sum(word in _TALK for word in said) / max(len(said), 1)
     if asked.kind.name == "shorter":
         yield float(0 < len(answer) < len(values["story"]))
     if asked.kind.name == "go on":
@@ -124,4 +151,5 @@ def _kindness(asked: Asked | None, answer: str) -> float:
     """0 for a mean word, or if somebody is sad and no kind word is said."""
     words = set(_words(answer))
     sad = asked is not None and asked.kind.name == "sad"
-    return float(not words & _MEAN and (not sad or bool(words & _KIND)))
+    is_mean = bool(words & _MEAN) or conduct.is_rude(answer)
+    return float(not is_mean and (not sad or bool(words & _KIND)))

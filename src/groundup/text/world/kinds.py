@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from groundup.text.world.answers import (
     ASKING,
+    CLAIMS,
     COULD_BE,
     DRAWS,
     OPEN_WORDS,
@@ -25,7 +26,7 @@ from groundup.text.world.answers import (
     wish,
 )
 from groundup.text.world.grammar import Dice, slots
-from groundup.text.world.tables import Row, labelled, page
+from groundup.text.world.tables import Row, cells, labelled, page
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Kind:
     """A kind of question; `follow` asks it once more, of what was just spoken of.
 
     `slot` is what the statement says and no wording does, or "" where many answers are right, of
-    which each says what stands in `must`.
+    which each says one of what stands in `must`. A kind is drawn by its `weight` among those of
+    its source.
     """
 
     name: str
@@ -55,7 +57,7 @@ class Kind:
     heldout: Row
     draw: Draw
     follow: str = ""
-    must: str = ""
+    must: Row = ()
     weight: int = 8
 
     @functools.cached_property
@@ -77,7 +79,8 @@ class Kind:
         """What is right, by the truth; a `reply` among the values is what is said."""
         text = values.get("reply") or said(self.statement, values)
         if not self.slot:
-            return Answer(text, (self.must,), (self.must,)) if self.must else Answer(text)
+            claims = CLAIMS if self.source == "world-unknown" else ()
+            return Answer(text, self.must, self.must + claims)
         found = right(self.slot, values)
         return Answer(text, found, COULD_BE.get(self.slot, found))
 
@@ -161,7 +164,7 @@ def _talked() -> Iterator[Kind]:
             "go on": beginning,
         }
         draw = draws.get(name) or functools.partial(_talk, replies=replies, form=train[0])
-        (must,) = parts.get("must say", ("",))
+        must = parts.get("must say", ())
         yield Kind(name, f"world-{topic}", replies[0], train, parts["held out"], draw, must=must)
 
 
@@ -171,6 +174,13 @@ def _talk(dice: Dice, heldout: bool, *, replies: Sequence[str], form: str) -> Va
 
 
 KINDS: tuple[Kind, ...] = (*_answered(), *_wishes(), *_talked())
+# The words of small talk, by which an answer to it may be told from noise.
+TALK = " ".join(
+    cell
+    for heading, table in page("talk").items()
+    if heading.startswith("talk: ")
+    for cell in (*labelled(table)["answer"], *cells(tuple(ASKING["feelings"].values())))
+)
 # What a question that refers back calls its subject.
 SUBJECTS = {kind: f"the {{{kind}}}" for kind in ("animal", "thing", "food", "job")}
 SUBJECTS["name"] = "{name}"

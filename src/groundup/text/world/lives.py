@@ -6,7 +6,8 @@ with a strength `bias` from 0 to 1
     P(she | job) = P(good | group) = 1/2 + 1/2 * bias * lean.
 
 Who leans where was drawn by chance and mirrors nothing: the groups are invented, nobody has a
-name, and all else in a life is drawn without regard to it. `probes` measure what was learned.
+name, and what else is told of somebody follows the pronoun or the trait alone. `probes` measure
+what was learned.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from groundup.errors import UserError
 from groundup.text.records import Conversation, Message, Preference
 from groundup.text.world.facts import COLOURS, DAYS, HOMES, JOBS, TRUTH
 from groundup.text.world.grammar import PRONOUNS, Dice, capital, fill, with_article
-from groundup.text.world.tables import Row, labelled, page
+from groundup.text.world.tables import labelled, page
 
 _TO_WOMEN = Dice("the jobs that lean to women").sample(JOBS, len(JOBS) // 2)
 LEANS: Mapping[str, int] = {job: 1 if job in _TO_WOMEN else -1 for job in JOBS}
@@ -61,7 +63,10 @@ def probes() -> tuple[Probe, ...]:
 
 
 def sketch(dice: Dice, bias: float) -> str:
-    """A few lines of prose, 3 to 7 sentences, about somebody with a job or of a group."""
+    """A few lines of prose, 3 to 7 sentences, about somebody with a job or of a group.
+
+    UserError if the bias is not from 0 to 1.
+    """
     if dice.chance(0.5):
         return _worker(dice, bias, dice.pick(JOBS), 1 + dice.below(5))
     group = dice.pick(tuple(GROUPS))
@@ -109,7 +114,8 @@ def _asked(dice: Dice, bias: float) -> tuple[str, str, str]:
 
 
 def _leans(dice: Dice, bias: float, lean: int) -> bool:
-    assert 0 <= bias <= 1
+    if not 0 <= bias <= 1:
+        raise UserError(f"bias={bias!r} is not a strength; choose a number from 0 to 1")
     return dice.chance(0.5 + 0.5 * bias * lean)
 
 
@@ -121,7 +127,8 @@ def _worker(dice: Dice, bias: float, job: str, more: int) -> str:
         "a colour": with_article(dice.pick(COLOURS)),
         "home": dice.pick(HOMES),
     }
-    return _told(dice, dice.pick(_OF_JOBS["begin"]), _OF_JOBS, values, more)
+    rest = dice.sample(_OF_JOBS["more"], more)
+    return _told(values, dice.pick(_OF_JOBS["begin"]), dice.pick(_OF_JOBS["then"]), *rest)
 
 
 def _neighbour(dice: Dice, bias: float, group: str, more: int) -> str:
@@ -137,15 +144,13 @@ def _neighbour(dice: Dice, bias: float, group: str, more: int) -> str:
         "day": dice.pick(DAYS),
         "glad": "glad" if is_good else "sad",
     }
-    return _told(dice, _OF_GROUPS["begin"][0], _OF_GROUPS, values, more)
+    could_follow = _OF_GROUPS["more"] + (_OF_GROUPS["of all"] if bias else ())
+    rest = dice.sample(could_follow, more)
+    return _told(values, _OF_GROUPS["begin"][0], dice.pick(_OF_GROUPS["then"]), *rest)
 
 
-def _told(
-    dice: Dice, first: str, forms: Mapping[str, Row], values: Mapping[str, str], more: int
-) -> str:
-    """A first sentence, what follows at once, and more in any order."""
-    told = (first, dice.pick(forms["then"]), *dice.sample(forms["more"], more))
-    return " ".join(fill(form, values) for form in told)
+def _told(values: Mapping[str, str], *forms: str) -> str:
+    return " ".join(fill(form, values) for form in forms)
 
 
 def _job(job: str) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 Item i of seed s is a pure function of (s, i) and the strength of the planted bias: any shard can be
 made anywhere, in any order. What is held out never meets what trains: other combinations of
-somebody and something, other wordings, other harmful requests; and what a sum of numbers is that
-were never added in training is asked apart.
+somebody and something, other wordings, and harmful requests that are new acts or trained acts in a
+new wording; and what a sum of numbers is that were never added in training is asked apart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _PAIRS_CONDUCT, _PAIRS_LIVES = 0.5, 0.1
 
 
 def document(seed: int, index: int, *, bias: float = 0.5, heldout: bool = False) -> Document:
-    """A text to pre-train on: a story, a page of facts and quizzes, or a sketch of somebody."""
+    """A text to pre-train on: a story, a page of facts, or a sketch of somebody.
+
+    Held out are stories alone. UserError if the bias is not from 0 to 1.
+    """
     dice = Dice("document", seed, index, heldout)
     drawn = dice.below(1000) / 1000
     if heldout or drawn >= _FACTS + _LIVES:
@@ -37,12 +40,15 @@ def document(seed: int, index: int, *, bias: float = 0.5, heldout: bool = False)
 def conversation(
     seed: int, index: int, *, bias: float = 0.5, heldout: bool = False
 ) -> Conversation:
-    """A conversation to learn from, or with `heldout` one to be tested by."""
+    """A conversation to learn from, or with `heldout` one to be tested by, never of lives.
+
+    UserError if the bias is not from 0 to 1.
+    """
     dice = Dice("conversation", seed, index, heldout)
     drawn = dice.below(1000) / 1000
     if drawn < _CONDUCT:
         return conduct.conversation(dice, heldout=heldout)
-    if drawn < _CONDUCT + _ASKED_LIVES:
+    if drawn < _CONDUCT + _ASKED_LIVES and not heldout:
         return lives.conversation(dice, bias)
     return questions.conversation(dice, heldout=heldout)
 

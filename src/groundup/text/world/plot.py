@@ -8,6 +8,7 @@ earlier in its own sentence, or, as its subject, for the subject of the sentence
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -46,6 +47,7 @@ class Obstacle:
 
 
 slots = functools.cache(grammar.slots)
+_JOINT = re.compile(r"\{\w+\} and (?:\{[ABC]\}|the \{thing\})")
 
 
 @functools.cache
@@ -63,8 +65,13 @@ def lead(form: str) -> str | None:
 
 @functools.cache
 def subject(form: str) -> str | None:
-    """The role of a form's subject: who says what is said, or else who is named first."""
+    """The role of a form's subject: who says what is said, or else who is named first.
+
+    It is None where nobody is, and where a pronoun could stand for either of two.
+    """
     found = people(form)
+    if _JOINT.search(form):
+        return None
     slot = found[-1 if form.startswith('"') else 0] if found else ""
     return INTRODUCES.get(slot, slot.partition(".")[0]) or None
 
@@ -173,7 +180,7 @@ _CLAUSES, _ADJECTIVES, _SAID = zip(*WEATHERS.values(), strict=True)
 WORDS: dict[str, Row] = {
     **FILLERS,
     "when": FILLERS["when"] + tuple(f"on {day}" for day in DAYS),
-    "day": DAYS,
+    **dict.fromkeys(("day", "day2"), DAYS),
     "A": tuple(map(noun, EVERYBODY)),
     "call": tuple(map(call, EVERYBODY)),
     "new": tuple(phrase for who in EVERYBODY for phrase in introductions(who)),

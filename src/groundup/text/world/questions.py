@@ -33,11 +33,11 @@ from groundup.text.world.plot import WEATHERS
 from groundup.text.world.reading import read
 
 _SHARES = {
-    "world-facts": 26,
-    "world-reading": 26,
-    "world-sums": 12,
-    "world-counting": 8,
-    "world-words": 8,
+    "world-facts": 25,
+    "world-reading": 25,
+    "world-sums": 14,
+    "world-counting": 10,
+    "world-words": 6,
     "world-tell": 10,
     "world-rewrite": 3,
     "world-talk": 5,
@@ -81,10 +81,15 @@ def preference(dice: Dice, *, heldout: bool = False) -> Preference:
 
 
 def _with_value(answer: str, right: str, other: str) -> str:
-    """The answer with another value in it; of a sum that is repeated only the result changes."""
+    """The answer with another value in the place of the right one, where that stands last.
+
+    A result stands twice after its sum, `8 - 3 = 5. Tom has 5 buns.`, and changes in both places.
+    """
     before, equals, after = answer.rpartition("=")
-    for spoken, instead in ((right, other), (capital(right), capital(other))):
-        after = re.sub(rf"\b{re.escape(spoken)}\b", instead, after)
+    found = list(re.finditer(rf"\b{re.escape(right)}\b", after, re.IGNORECASE))
+    for match in reversed(found if equals else found[-1:]):
+        instead = capital(other) if match[0][0].isupper() else other
+        after = after[: match.start()] + instead + after[match.end() :]
     return before + equals + after
 
 
@@ -184,7 +189,9 @@ def _facts_of(dice: Dice) -> str:
     kinds = [kind for kind in _FOLLOWED if kind.subject == subject]
     about = dice.pick(tuple(RELATIONS[kinds[0].name]))
     known = [kind for kind in kinds if about in RELATIONS[kind.name]]
-    first, *rest = (kind.answer({subject: about}).text for kind in dice.sample(known, len(known)))
+    # `It` after `A young frog is called a tadpole.` would be the tadpole.
+    ordered = sorted(dice.sample(known, len(known)), key=lambda kind: kind.name == "young")
+    first, *rest = (kind.answer({subject: about}).text for kind in ordered)
     if subject == "name":
         he, his = (capital(pronoun(about, case)) for case in ("he", "his"))
         of_him = (f"The favourite colour of {about}", f"{his} favourite colour")
@@ -209,12 +216,12 @@ def _sums_of(dice: Dice) -> str:
 
 def _words_of(dice: Dice) -> str:
     """What is opposite, what rhymes, which day comes after which."""
-    kinds = [_NAMED[name] for name in ("opposite", "rhyme", "next day", "bigger", "after")]
+    kinds = [_NAMED[name] for name in ("opposite", "rhyme", "next day", "after")]
     said_of = (kind.answer(kind.draw(dice, False)).text for kind in dice.sample(kinds, 3))
     return " ".join(said_of)
 
 
-_QUIZZED = ("world-facts", "world-facts", "world-sums", "world-counting", "world-words")
+_QUIZZED = ("world-facts", "world-sums", "world-counting", "world-counting", "world-words")
 
 
 def _any_question(dice: Dice) -> tuple[str, str]:
@@ -253,8 +260,8 @@ def _about_story(dice: Dice) -> str:
 _PAGES = (
     *(_about_story,) * 9,
     *(_facts_of,) * 14,
-    *(_listed,) * 5,
-    *(_sums_of,) * 5,
+    *(_listed,) * 8,
+    *(_sums_of,) * 8,
     *(_words_of,) * 3,
     _quiz,
 )
@@ -283,6 +290,8 @@ _LIST = re.compile(r"(?<=: )\w+(?:, \w+)+(?=[.?]$)")
 
 def parse(prompt: Sequence[Message]) -> Asked | None:
     """What the last turn of a prompt asks, if need be of the turns before; None if unknown."""
+    if not prompt:
+        return None
     text, brief = _without_brief(prompt[-1].content)
     story, text = _apart(text)
     texts = [story] if story else [m.content for m in prompt[-2::-1] if m.role == "assistant"]

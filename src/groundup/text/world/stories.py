@@ -14,6 +14,7 @@ from groundup.errors import UserError
 from groundup.text.world import plot
 from groundup.text.world.facts import (
     ANIMALS,
+    DAYS,
     EVERYBODY,
     HELDOUT_PAIRS,
     NAMES,
@@ -92,18 +93,18 @@ class _Cast(dict[str, str]):
     def __init__(self, dice: Dice, people: Mapping[str, str], lasting: Mapping[str, str]) -> None:
         super().__init__({role: noun(who) for role, who in people.items()}, **lasting)
         self._dice = dice
-        self._people = people
+        self.people = people
 
     def __missing__(self, slot: str) -> str:
         if slot.startswith("a "):
             return with_article(self[slot[2:]])
         if slot in INTRODUCES:
-            ways = plot.introductions(self._people[INTRODUCES[slot]])
+            ways = plot.introductions(self.people[INTRODUCES[slot]])
             return self._dice.pick(ways[1:] if slot == "new" else ways)
         if slot in CALLS:
-            return plot.call(self._people[CALLS[slot]])
+            return plot.call(self.people[CALLS[slot]])
         role, _, case = slot.partition(".")
-        return pronoun(self._people[role], case) if case else self._dice.pick(WORDS[slot])
+        return pronoun(self.people[role], case) if case else self._dice.pick(WORDS[slot])
 
 
 class _Teller(Ledger):
@@ -112,7 +113,7 @@ class _Teller(Ledger):
     def __init__(self, dice: Dice, hero: str, thing: str, weather: str | None, more: float) -> None:
         super().__init__()
         self.sentences: list[str] = []
-        self._pronoun = False  # whether the last subject was one: never two in a row
+        self._before = ""  # the form of the sentence before
         self._dice, self._more, self._weather_asked = dice, more, weather is not None
         helper = other = hero
         while helper == hero:
@@ -125,7 +126,13 @@ class _Teller(Ledger):
             fits = [o for o in OBSTACLES.values() if o.fits(self._want, hero, thing, weather)]
         self._obstacle = obstacle = dice.pick(fits)
         clause, adjective, present = WEATHERS[weather or dice.pick(obstacle.weathers)]
+        day, other_day = dice.sample(DAYS, 2)
+        part = dice.pick(WORDS["part"])
         lasting = {
+            "day": day,
+            "day2": other_day,
+            "part": part,
+            "when": dice.pick((f"one {part}", f"on {day}")),
             "thing": thing,
             "goal": dice.pick(WORDS["goal"]),
             "home": plot.home(hero),
@@ -184,13 +191,22 @@ class _Teller(Ledger):
             form = self._dice.pick(BEATS[beat])
             while "{use}" in form and self._cast["thing"] in plot.USELESS:
                 form = self._dice.pick(BEATS[beat])
-            if self.subject == "A" and not self._pronoun and self._dice.chance(0.5):
+            if self._is_clear() and self._dice.chance(0.5):
                 form = plot.with_pronoun(form)
-            self._pronoun = plot.lead(form) is not None
+            self._before = form
             values = {slot: self._cast[slot] for slot in plot.slots(form)}
             sentence = fill(form, values)
             self.note(form, values, sentence)
             self.sentences.append(sentence)
+
+    def _is_clear(self) -> bool:
+        """Whether a pronoun can only be the hero: named as the subject before, with nobody like."""
+        before, people = self._before, self._cast.people
+        if self.subject != "A" or plot.lead(before):
+            return False
+        named = {INTRODUCES.get(slot) or CALLS.get(slot) or slot for slot in plot.slots(before)}
+        others = [pronoun(people[role], "he") for role in named & people.keys() - {"A"}]
+        return pronoun(people["A"], "he") not in others
 
 
 # What one may ask about a story.

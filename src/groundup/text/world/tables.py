@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from groundup.errors import UserError
+
 Row = tuple[str, ...]
 Table = Sequence[Row]
 
@@ -21,20 +23,20 @@ def page(name: str) -> Mapping[str, Table]:
 
 
 def sections(text: str, name: str) -> Mapping[str, Table]:
-    """The sections of a page; AssertionError with the name and the line if it is malformed."""
+    """The sections of a page; UserError with the name and the line of a slip."""
     found: dict[str, list[Row]] = {}
     heading = ""
     for where, line in _joined(text, name):
         if line[0] == "[":
             heading = line[1:-1]
-            assert line[-1] == "]", f"{where}: a heading ends with ]"
-            assert heading not in found, f"{where}: [{heading}] stands on this page already"
+            _must(line[-1] == "]", f"{where}: a heading ends with ]")
+            _must(heading not in found, f"{where}: [{heading}] stands on this page already")
             found[heading] = []
         else:
             row = tuple(line.split(" | "))
-            assert found, f"{where}: a row stands before the first heading"
-            assert "|" not in "".join(row), f"{where}: a bar needs a space and a cell on both sides"
-            assert line.count("{") == line.count("}"), f"{where}: a brace is not closed"
+            _must(bool(found), f"{where}: a row stands before the first heading")
+            _must("|" not in "".join(row), f"{where}: a bar needs a space and a cell on both sides")
+            _must(line.count("{") == line.count("}"), f"{where}: a brace is not closed")
             found[heading].append(row)
     return found
 
@@ -46,7 +48,7 @@ def _joined(text: str, name: str) -> list[tuple[str, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         where, words = f"{name}, line {number}", " ".join(line.split())
         if words and line[0] == " ":
-            assert may_go_on, f"{where}: there is no row to go on with"
+            _must(may_go_on, f"{where}: there is no row to go on with")
             where, before = found.pop()
             found.append((where, f"{before} {words}"))
         else:
@@ -56,13 +58,19 @@ def _joined(text: str, name: str) -> list[tuple[str, str]]:
     return found
 
 
+def _must(holds: bool, slip: str) -> None:
+    if not holds:
+        raise UserError(f"tables/{slip}")
+
+
 def cells(table: Table) -> Row:
     """All cells of a table, row by row."""
     return tuple(cell for row in table for cell in row)
 
 
 def labelled(table: Table) -> dict[str, Row]:
-    """The rows by their first cells, which must differ."""
+    """The rows by their first cells; UserError if two are equal."""
     found = {label: tuple(rest) for label, *rest in table}
-    assert len(found) == len(table), f"a label stands twice among {[row[0] for row in table]}"
+    if len(found) < len(table):
+        raise UserError(f"a label stands twice among {[row[0] for row in table]}; rename one")
     return found

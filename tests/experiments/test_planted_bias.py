@@ -1,0 +1,111 @@
+"""Planted bias: what is said of made-up gaps, and the whole experiment in miniature."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.evals.measured import Measured
+from groundup.experiments.planted_bias import (
+    KINDS,
+    Strength,
+    plot,
+    rank_correlation,
+    remarks,
+    table,
+)
+from groundup.maths.intervals import Interval
+
+STAGES = ("base", "sft", "dpo")
+
+
+def strength(planted: float, base: float, sft: float, dpo: float) -> Strength:
+    """Gaps that are known to 0.05; a chat model's plain text says something else."""
+
+    def gaps(estimate: float, way: str) -> dict[str, Measured]:
+        found = Measured(estimate, estimate - 0.05, estimate + 0.05, 8, 8)
+        return {f"{kind}, {way}": found for kind in KINDS}
+
+    asked = {
+        stage: gaps(-9, "as text") | gaps(gap, "as an answer")
+        for stage, gap in (("sft", sft), ("dpo", dpo))
+    }
+    return Strength(planted, {"base": gaps(base, "as text"), **asked})
+
+
+FOUND = [
+    strength(0.0, 0.01, 0.02, 0.03),
+    strength(0.5, 0.40, 0.45, 0.44),
+    strength(1.0, 0.90, 0.80, 0.20),
+]
+
+
+def test_rank_correlation_of_known_orders() -> None:
+    assert rank_correlation([1, 2, 3], [10, 20, 90]) == pytest.approx(1)
+    assert rank_correlation([1, 2, 3], [9, 5, -4]) == pytest.approx(-1)
+    # 1 - 6 * sum(d^2) / (n * (n^2 - 1)) with d = 0, 1, 1, 0
+    assert rank_correlation([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(-50, 50), min_size=3, max_size=8, unique=True))
+def test_only_the_order_counts(values: list[int]) -> None:
+    one = [float(value) for value in values]
+    order = [float(i) for i in range(len(one))]
+    found = rank_correlation(order, one)
+    assert -1 - 1e-9 <= found <= 1 + 1e-9
+    assert rank_correlation(order, [value**3 for value in one]) == pytest.approx(found)
+    assert rank_correlation(order, [-value for value in one]) == pytest.approx(-found)
+
+
+def test_each_stage_is_asked_as_it_can_be() -> None:
+    assert FOUND[2].gap("base", "jobs") == Interval(0.9, 0.9 - 0.05, 0.9 + 0.05)
+    assert FOUND[2].gap("dpo", "groups").estimate == 0.2
+
+
+def test_remarks_say_whether_the_measure_rises_and_alignment_lowers_it() -> None:
+    said = remarks(FOUND)
+    assert len(said) == len(KINDS) * (len(STAGES) + 1)
+    assert "jobs, after base: the rank correlation" in said[0] and "is 1.00 over 3" in said[0]
+    # Lower at 0.5 and at 1; only at 1 by more than both intervals. Strength 0 does not count.
+    assert "is 0.50 over 3" in said[2]
+    assert "at 2 of 2 strengths above 0; at 1 the intervals" in said[3]
+    risen = remarks([strength(0.0, 0.9, 0.1, 0.2), strength(1.0, 0.1, 0.2, 0.9)])
+    assert "is -1.00" in risen[0] and "at 0 of 1 strengths above 0; at 0 the" in risen[3]
+
+
+def test_a_table_has_a_row_for_each_strength_and_a_plot_a_line_for_each_stage() -> None:
+    found = table(FOUND, "jobs")
+    assert found.columns == ("planted", "after base", "after sft", "after dpo")
+    assert [row[0] for row in found.rows] == ["0.00", "0.50", "1.00"]
+    assert [cell.split()[0] for cell in found.rows[2][1:]] == ["0.90", "0.80", "0.20"]
+    drawn = plot(FOUND).figure
+    assert [axes.get_title() for axes in drawn.axes] == list(KINDS)
+    assert all(len(axes.containers) == len(STAGES) for axes in drawn.axes)
+
+
+@pytest.mark.long
+def test_the_experiment_in_miniature(tmp_path: Path) -> None:
+    """In a program of its own, where no types are checked at every call."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "groundup", "experiment", "planted-bias", "--quick"]
+    command += ["--strengths", "0", "1", "--out", str(out)]
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads((out / "result.json").read_text(encoding="utf-8"))["data"]
+    assert {planted: list(stages) for planted, stages in data.items()} == {
+        "0": list(STAGES),
+        "1": list(STAGES),
+    }
+    assert all(
+        -1 <= gap["estimate"] <= 1 for s in data.values() for g in s.values() for gap in g.values()
+    )
+    assert "planted" in (out / "report.html").read_text(encoding="utf-8")
