@@ -17,7 +17,7 @@ from groundup.text.records import Conversation, Document, Message, Preference
 from groundup.text.world import pack
 
 # Of the first 1,000 documents, conversations and pairs of seed 0, for every Python and machine.
-DIGEST = "f362f14ce9641e4e1393d54c99cdef4413eb1658b68154ccbdfb33e06426f464"
+DIGEST = "18d5d85633abf64679732485a60afcb4ee265a1ba0a0286f35330ee158e5dd43"
 PROGRAM = """
 import hashlib
 from groundup.text.world import pack
