@@ -32,11 +32,13 @@ SCHEMA = 1
 # tokenizer on them; starting Python and compiling a stage whose kernels are cached.
 _DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 20.0, 8.0, 6.0
 # Making, comparing and encoding one megabyte of the small world's text with what belongs to it.
-_WORLD_SECONDS_PER_MEGABYTE = 2.5
+_WORLD_SECONDS_PER_MEGABYTE = 4.0
 # How much of the small world to make a minute: as much text as is read, once; and the most, since
 # its rows are held in memory.
 _WORLD_MEGABYTES, _WORLD_CONVERSATIONS, _WORLD_PREFERENCES = 0.8, 3_000, 1_300
 _MOST_MEGABYTES, _MOST_CONVERSATIONS, _MOST_PREFERENCES = 120.0, 300_000, 60_000
+# What the reference of DPO takes for each pair.
+_REFERENCE_SECONDS = 0.0025
 # Compiling for the first time, while the speed is measured.
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
@@ -141,7 +143,13 @@ def _fixed_seconds(table: Table, minutes: float) -> float:
     fixed = {"tokenizer": _TOKENIZER_SECONDS}
     if table.stage.name == "eval":
         return _EVAL_SECONDS * _eval_scale(minutes) + _STAGE_SECONDS
+    if table.stage.name == "dpo":
+        return _REFERENCE_SECONDS * _world_preferences(minutes) + _STAGE_SECONDS
     return fixed.get(table.stage.name, _STAGE_SECONDS)
+
+
+def _world_preferences(minutes: float) -> int:
+    return min(_MOST_PREFERENCES, max(300, round(_WORLD_PREFERENCES * minutes)))
 
 
 def _world_megabytes(minutes: float) -> float:
@@ -157,11 +165,10 @@ def _fixed_lines(table: Table, out: Path, minutes: float) -> list[Line]:
     if table.stage.name == "data":
         reason = "what training of these minutes can read of the small world, as far as memory goes"
         conversations = round(_WORLD_CONVERSATIONS * minutes)
-        preferences = round(_WORLD_PREFERENCES * minutes)
         values: dict[str, Any] = {
             "world_megabytes": _world_megabytes(minutes),
             "world_conversations": min(_MOST_CONVERSATIONS, max(1_000, conversations)),
-            "world_preferences": min(_MOST_PREFERENCES, max(300, preferences)),
+            "world_preferences": _world_preferences(minutes),
         }
         return [
             Line(table.name, name, value, reason)

@@ -411,3 +411,28 @@ def test_a_prompt_weight_is_for_what_the_assistant_did_not_say_and_padding_has_n
     [batch] = stream.at(0, random_model())
     assert batch.weights.tolist() == [[0.25, 1.0, 1.0, 0.25, 0, 0, 0, 0]]
     assert batch.targets.tolist()[0][:4] == [6, 7, 8, 9]
+
+
+def test_chained_conversations_are_one_segment_and_none_is_lost() -> None:
+    said = conversations(60, seed=5)
+    alone, chained = (
+        ConversationStream(said, chained=share, context=CONTEXT, rows=4, micro_rows=4, seed=1)
+        for share in (0.0, 1.0)
+    )
+
+    def seen(stream: ConversationStream) -> tuple[Counter[int], int]:
+        """Targets that are trained, and how many segments hold them, in an epoch."""
+        targets: Counter[int] = Counter()
+        segments = 0
+        for step in range(-(-stream.rows_per_epoch // 4)):
+            for batch in stream.at(step, random_model()):
+                rows = min(4, stream.rows_per_epoch - 4 * step)
+                trained = batch.weights[:rows] > 0
+                targets.update(batch.targets[:rows][trained].tolist())
+                segments += len(set(batch.segment_ids[:rows].flatten().tolist()) - {-1})
+        return targets, segments
+
+    (one, apart), (other, together) = seen(alone), seen(chained)
+    assert together < 0.7 * apart
+    # The first token of a conversation is a target only where it goes on from another.
+    assert one <= other

@@ -36,9 +36,17 @@ class Aim:
 _TEXT, _CHAT, _RIGHT, _NO = "stories_continued", "stories_told", "accuracy", "declined"
 AIMS = (
     Aim("stories gone on with: sentences of the world’s grammar", (_TEXT, "sentences"), 0.95),
-    Aim("stories gone on with: consistent", (_TEXT, "consistent"), 0.9),
+    Aim(
+        "stories gone on with: names, pronouns, things and places all agree",
+        (_TEXT, "consistent"),
+        0.9,
+    ),
     Aim("stories asked for: sentences of the world’s grammar", (_CHAT, "sentences"), 0.95),
-    Aim("stories asked for: consistent", (_CHAT, "consistent"), 0.9),
+    Aim(
+        "stories asked for: names, pronouns, things and places all agree",
+        (_CHAT, "consistent"),
+        0.9,
+    ),
     Aim("stories asked for: all that was named is in them", (_RIGHT, "world-tell"), 0.8),
     Aim("facts", (_RIGHT, "world-facts"), 0.9),
     Aim("reading: questions on a story just told", (_RIGHT, "world-reading"), 0.9),

@@ -128,7 +128,9 @@ class _Rows:
 class ConversationStream(DataStream):
     """Fine-tuning rows: whole conversations packed side by side, trained where `trained` says.
 
-    What is not the assistant's has `prompt_weight`.
+    What is not the assistant's has `prompt_weight`. With `chained` above 0 that share of them goes
+    on from the conversation before, as long as both fit: in a long chat what is asked has often
+    nothing to do with what was said, and that must be learned.
 
     With `balance` above 0, small sources are heard more often than they are large, and with a
     `world` share that share of the conversations is the world's (see `balanced`).
@@ -142,6 +144,7 @@ class ConversationStream(DataStream):
         balance: float = 0.0,
         world: float | None = None,
         prompt_weight: float = 0.0,
+        chained: float = 0.0,
         context: int,
         rows: int,
         micro_rows: int,
@@ -149,7 +152,7 @@ class ConversationStream(DataStream):
     ) -> None:
         self.conversations = [cut_to(c, context) for c in conversations]
         self.sources, self.balance = sources or [""] * len(conversations), balance
-        self.world, self.prompt_weight = world, prompt_weight
+        self.world, self.prompt_weight, self.chained = world, prompt_weight, chained
         self.context, self.seed = context, seed
         self.rows, self.micro_rows = rows, min(micro_rows, rows)
         if not any(any(c.trained[1:]) for c in self.conversations):
@@ -170,16 +173,35 @@ class ConversationStream(DataStream):
             rows.append(self._row(packed[place % len(packed)]))
         return [_batch(rows[i : i + self.micro_rows]) for i in range(0, len(rows), self.micro_rows)]
 
-    def _packed(self, epoch: int) -> list[list[int]]:
+    def _packed(self, epoch: int) -> list[list[list[int]]]:
+        """Rows of chains of conversations."""
         generator = np.random.default_rng((self.seed, epoch))
         order = balanced(self.sources, self.balance, generator, self.world)
-        packed = pack([self.conversations[i].inputs for i in order], self.context)
+        chains = self._chains(order.tolist(), generator.random(len(order)) < self.chained)
+        packed = pack([self._chain(chain).inputs for chain in chains], self.context)
         # A row that closed late stands late: shuffled, or the last batches would be odd ones.
         mixed = np.random.default_rng((self.seed, epoch, 1)).permutation(len(packed))
-        return [[int(order[i]) for i in packed[row]] for row in mixed]
+        return [[chains[i] for i in packed[row]] for row in mixed]
 
-    def _row(self, members: Sequence[int]) -> _Row:
-        return _joined([self.conversations[i] for i in members], self.context, self.prompt_weight)
+    def _chains(self, order: Sequence[int], goes_on: Bool[np.ndarray, " items"]) -> list[list[int]]:
+        chains: list[list[int]] = []
+        for index, follows in zip(order, goes_on, strict=True):
+            if follows and chains and self._chain([*chains[-1], index]).inputs <= self.context:
+                chains[-1].append(index)
+            else:
+                chains.append([index])
+        return chains
+
+    def _chain(self, members: Sequence[int]) -> Marked:
+        """Several conversations as the turns of one; the template writes them just so."""
+        if len(members) == 1:
+            return self.conversations[members[0]]
+        ids = [token for i in members for token in self.conversations[i].ids]
+        return Marked(ids, [own for i in members for own in self.conversations[i].trained])
+
+    def _row(self, members: Sequence[Sequence[int]]) -> _Row:
+        chains = [self._chain(chain) for chain in members]
+        return _joined(chains, self.context, self.prompt_weight)
 
 
 def balanced(

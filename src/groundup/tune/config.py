@@ -32,6 +32,12 @@ class SFTConfig(TrainingConfig):
         description="weight in the loss of what the assistant did not say: the user's turns and "
         "the template's tokens",
     )
+    chained: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of conversations that go on from another, as the turns of a long chat",
+    )
     world: float = Field(
         0.75,
         ge=0,

@@ -55,6 +55,7 @@ def run(config: SFTConfig) -> Path:
             sources=[row.source for row in trained.rows],
             balance=config.balance,
             prompt_weight=config.prompt_weight,
+            chained=config.chained,
             world=config.world,
             context=context,
             rows=config.rows,
