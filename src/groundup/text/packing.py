@@ -178,7 +178,7 @@ class ConversationStream(DataStream):
         generator = np.random.default_rng((self.seed, epoch))
         order = balanced(self.sources, self.balance, generator, self.world)
         chains = self._chains(order.tolist(), generator.random(len(order)) < self.chained)
-        packed = pack([self._chain(chain).inputs for chain in chains], self.context)
+        packed = pack([self._inputs(chain) for chain in chains], self.context)
         # A row that closed late stands late: shuffled, or the last batches would be odd ones.
         mixed = np.random.default_rng((self.seed, epoch, 1)).permutation(len(packed))
         return [[chains[i] for i in packed[row]] for row in mixed]
@@ -186,16 +186,17 @@ class ConversationStream(DataStream):
     def _chains(self, order: Sequence[int], goes_on: Bool[np.ndarray, " items"]) -> list[list[int]]:
         chains: list[list[int]] = []
         for index, follows in zip(order, goes_on, strict=True):
-            if follows and chains and self._chain([*chains[-1], index]).inputs <= self.context:
+            if follows and chains and self._inputs([*chains[-1], index]) <= self.context:
                 chains[-1].append(index)
             else:
                 chains.append([index])
         return chains
 
+    def _inputs(self, members: Sequence[int]) -> int:
+        return sum(len(self.conversations[i].ids) for i in members) - 1
+
     def _chain(self, members: Sequence[int]) -> Marked:
         """Several conversations as the turns of one; the template writes them just so."""
-        if len(members) == 1:
-            return self.conversations[members[0]]
         ids = [token for i in members for token in self.conversations[i].ids]
         return Marked(ids, [own for i in members for own in self.conversations[i].trained])
 

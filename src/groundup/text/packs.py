@@ -67,7 +67,8 @@ class PackSet:
 class GeneratedSet:
     """A synthetic data set: what the program makes, under which terms, and what never trains.
 
-    `sources` are all names that its rows bear as their source.
+    `sources` are all names that its rows bear as their source; `generated` tells whoever reads the
+    manifest in data.json.
     """
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from groundup.text import build
@@ -11,7 +11,7 @@ from groundup.text.cleaning import shorten
 from groundup.text.config import DataConfig
 from groundup.text.records import Choice, Conversation, Document, Message, Preference, RefusalPrompt
 from groundup.text.sources import SetAside
-from groundup.text.synthetic import HELDOUT_SEED, NEVER_HELD_OUT
+from groundup.text.synthetic import HELDOUT_SEED
 from groundup.text.world import pack
 
 Row = Document | Conversation | Preference | Choice | RefusalPrompt
@@ -30,16 +30,11 @@ def samples(config: DataConfig, count: int, *, heldout: bool = False) -> list[Ro
 
 
 def _world(config: DataConfig, count: int, heldout: bool) -> list[Sequence[Row]]:
-    seed, bias = HELDOUT_SEED if heldout else config.seed, config.bias
-    kinds: list[Iterator[Row]] = [
-        (pack.document(seed, i, bias=bias, heldout=heldout) for i in itertools.count()),
-        (pack.conversation(seed, i, bias=bias, heldout=heldout) for i in itertools.count()),
-        (pack.preference(seed, i, heldout=heldout) for i in itertools.count()),
-    ]
-    never = NEVER_HELD_OUT if heldout else None
+    seed, bias, numbers = HELDOUT_SEED if heldout else config.seed, config.bias, range(count)
     return [
-        list(itertools.islice((row for row in kind if row.source != never), count))
-        for kind in kinds
+        [pack.document(seed, i, bias=bias, heldout=heldout) for i in numbers],
+        [pack.conversation(seed, i, bias=bias, heldout=heldout) for i in numbers],
+        [pack.preference(seed, i, heldout=heldout) for i in numbers],
     ]
 
 

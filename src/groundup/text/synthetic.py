@@ -24,8 +24,6 @@ _HELDOUT_BYTES = 150_000
 # Of each source; and how many are drawn for them, since the rarest is about one in forty.
 _HELDOUT_CONVERSATIONS, _CONVERSATIONS_DRAWN = 250, 6_000
 _HELDOUT_PREFERENCES, _PREFERENCES_DRAWN = 200, 2_000
-# Lives have no held-out side: whether a bias was learned is measured by probes, not by answers.
-NEVER_HELD_OUT = "world-lives"
 
 Asked = TypeVar("Asked", Conversation, Preference)
 
@@ -90,7 +88,7 @@ def _some_of_each(drawn: Iterable[Asked], most: int) -> list[Asked]:
     kept = []
     for row in {_prompt(row): row for row in drawn}.values():
         taken[row.source] += 1
-        if taken[row.source] <= most and row.source != NEVER_HELD_OUT:
+        if taken[row.source] <= most:
             kept.append(row)
     return kept
 

@@ -141,7 +141,8 @@ def test_no_bad_word_stands_outside_conduct_prompts(training: list[Row]) -> None
 
 def test_lives_are_never_asked_held_out() -> None:
     held = {pack.conversation(0, i, heldout=True).source for i in range(300)}
-    assert "world-conduct" in held
+    held |= {pack.preference(0, i, heldout=True).source for i in range(300)}
+    assert {"world-conduct", "world-answers"} <= held
     assert "world-lives" not in held
 
 

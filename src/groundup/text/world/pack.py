@@ -15,6 +15,7 @@ from groundup.text.world.grammar import Dice
 
 # Shares of the documents; the rest are stories.
 _FACTS, _LIVES = 0.62, 0.16
+# Lives have no held-out side: whether a bias was learned is measured by probes, not by answers.
 # Shares of the conversations; the rest are questions, stories and talk.
 _CONDUCT, _ASKED_LIVES = 0.06, 0.05
 # Shares of the pairs; the rest are right answers against wrong ones.
@@ -54,13 +55,15 @@ def conversation(
 
 
 def preference(seed: int, index: int, *, heldout: bool = False) -> Preference:
-    """Two answers to one prompt: kind against harmful, fair against prejudiced, right
-    against wrong."""
+    """Two answers to one prompt, the better one first; held out never of lives.
+
+    Kind is preferred to harmful, fair to prejudiced, and right to wrong.
+    """
     dice = Dice("preference", seed, index, heldout)
     drawn = dice.below(1000) / 1000
     if drawn < _PAIRS_CONDUCT:
         return conduct.preference(dice, heldout=heldout)
-    if drawn < _PAIRS_CONDUCT + _PAIRS_LIVES:
+    if drawn < _PAIRS_CONDUCT + _PAIRS_LIVES and not heldout:
         return lives.preference(dice)
     return questions.preference(dice, heldout=heldout)
 
