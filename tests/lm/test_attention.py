@@ -43,10 +43,17 @@ def test_both_paths_have_the_same_gradients() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(0, 4))
-def test_mask_is_a_triangle_per_document(lengths: list[int], padding: int) -> None:
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=5),
+    st.integers(0, 4),
+    st.none() | st.integers(1, 6),
+)
+def test_mask_is_a_triangle_or_a_band_per_document(
+    lengths: list[int], padding: int, window: int | None
+) -> None:
     segments = [i for i, length in enumerate(lengths) for _ in range(length)] + [-1] * padding
-    mask = document_mask(torch.tensor([segments]))[0]
+    mask = document_mask(torch.tensor([segments]), window)[0]
     for t, own in enumerate(segments):
         for j, other in enumerate(segments):
-            assert bool(mask[t, j]) == (own == other and j <= t)
+            near = window is None or t - j < window
+            assert bool(mask[t, j]) == (own == other and j <= t and near)

@@ -20,9 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from groundup.errors import UserError
-from groundup.lm.config import Rope
+from groundup.lm.generate import Request, generate
 from groundup.lm.hub import load, load_config, load_model, save_model
 from groundup.lm.model import CausalLM
+from groundup.lm.rope import Rope
+from groundup.lm.sample import Sampling
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
@@ -55,6 +57,13 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 LLAMA3 = Rope(type="llama3", factor=8.0, original_max_position_embeddings=16)
+YARN = Rope(
+    type="yarn", factor=4.0, original_max_position_embeddings=16, attention_factor=1.1386294
+)
+GPT2 = {
+    "attention_bias": True, "mlp_bias": True, "hidden_act": "gelu_new", "num_key_value_heads": 4,
+    "head_dim": 16, "rms_norm_eps": 1e-5, "eos_token_ids": (2, 0),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -64,8 +73,16 @@ LLAMA3 = Rope(type="llama3", factor=8.0, original_max_position_embeddings=16)
         {"tie_word_embeddings": False, "attention_bias": True},
         {"model_type": "llama", "rope": LLAMA3, "mlp_bias": True, "head_dim": 24},
         {"model_type": "llama", "rope": Rope(type="linear", factor=4.0), "eos_token_ids": ()},
+        {"rope": YARN, "sliding_window": 6, "windowed_layers": (1,)},
+        {"model_type": "qwen2", "attention_bias": True, "head_dim": 16},
+        {"model_type": "mistral", "sliding_window": 5, "head_dim": 24},
+        {"model_type": "mistral", "sliding_window": None},
+        {"model_type": "gpt2", **GPT2},
     ],
-    ids=["own", "untied", "llama3", "linear"],
+    ids=[
+        *("own", "untied", "llama3", "linear", "yarn and windows", "qwen2", "mistral"),
+        *("mistral without windows", "gpt2"),
+    ],
 )
 def test_transformers_reads_our_folder_without_a_word(
     changes: dict[str, Any],
@@ -107,6 +124,29 @@ def qwen3(**changes: Any) -> Any:
     return transformers.Qwen3Config(**settings)
 
 
+def qwen2(**changes: Any) -> Any:
+    settings = llama().to_dict() | {"max_window_layers": 1, "sliding_window": 6} | changes
+    for name in ("model_type", "mlp_bias", "attention_bias", "head_dim"):
+        del settings[name]
+    return transformers.Qwen2Config(**settings)
+
+
+def mistral(**changes: Any) -> Any:
+    settings = llama().to_dict() | {"sliding_window": 6} | changes
+    for name in ("model_type", "mlp_bias", "attention_bias"):
+        del settings[name]
+    return transformers.MistralConfig(**settings)
+
+
+def gpt2(**changes: Any) -> Any:
+    settings = {
+        "vocab_size": 320, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64,
+        "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    return transformers.GPT2Config(**(settings | changes))
+
+
+YARNED = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 THEIRS = {
     "llama": llama(),
     "llama tied": llama(tie_word_embeddings=True),
@@ -120,6 +160,19 @@ THEIRS = {
     "qwen3": qwen3(),
     "qwen3 tied": qwen3(tie_word_embeddings=True),
     "qwen3 biased": qwen3(attention_bias=True, rope_parameters={"rope_theta": 1e6}),
+    "qwen3 yarn": qwen3(rope_parameters={"rope_theta": 1e6, **YARNED}),
+    "qwen3 windows": qwen3(use_sliding_window=True, sliding_window=5, max_window_layers=1),
+    "llama yarn": llama(rope_parameters={"rope_theta": 1e4, **YARNED, "beta_fast": 8.0}),
+    "qwen2": qwen2(),
+    "qwen2 tied": qwen2(tie_word_embeddings=True),
+    "qwen2 windows": qwen2(use_sliding_window=True),
+    "qwen2 yarn": qwen2(rope_parameters={"rope_theta": 1e6, **YARNED}),
+    "mistral": mistral(),
+    "mistral without windows": mistral(sliding_window=None),
+    "mistral wide heads": mistral(head_dim=24),
+    "gpt2": gpt2(),
+    "gpt2 untied": gpt2(tie_word_embeddings=False),
+    "gpt2 relu": gpt2(activation_function="relu", n_inner=96),
 }
 
 
@@ -132,6 +185,44 @@ def test_we_read_a_folder_of_transformers(name: str, tmp_path: Path, randomise) 
     assert ours.config.eos_token_ids == (2,)
     with torch.no_grad():
         assert_close(ours.logits(Batch.of(IDS)), theirs(IDS).logits, rtol=1e-5, atol=1e-5)
+    theirs.generation_config.eos_token_id = None  # rows of equal length, whatever they say
+    expected = theirs.generate(IDS, max_new_tokens=24, do_sample=False)[:, IDS.shape[1] :]
+    endless = CausalLM(replace(ours.config, eos_token_ids=()))
+    endless.load_state_dict(ours.state_dict())
+    greedy = Sampling(temperature=0, max_new_tokens=24)
+    requests = [Request(prompt_ids=ids, sampling=greedy) for ids in IDS.tolist()]
+    assert [found.ids for found in generate(endless, requests)] == expected.tolist()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen2 windows", "mistral", "qwen3 yarn"])
+def test_a_folder_of_transformers_goes_back_as_it_came(
+    name: str, tmp_path: Path, randomise, tokenizer: Tokenizer
+) -> None:  # type: ignore[no-untyped-def]
+    theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name]).eval()
+    randomise(theirs)
+    theirs.save_pretrained(tmp_path / "theirs")
+    save_model(tmp_path / "ours", load_model(tmp_path / "theirs"), tokenizer, card=CARD)
+    back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    assert type(back) is type(theirs)
+    for key, tensor in theirs.state_dict().items():
+        assert torch.equal(back.state_dict()[key], tensor), key
+    with torch.no_grad():
+        assert torch.equal(back(IDS).logits, theirs(IDS).logits)
+
+
+def test_the_names_of_a_bare_decoder_are_known(tmp_path: Path) -> None:
+    """The first GPT-2 files, and whatever AutoModel saves, leave the decoder's name out."""
+    for name in ("gpt2", "llama tied"):
+        theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name]).eval()
+        theirs.base_model.save_pretrained(tmp_path / name)
+        state = load_file(tmp_path / name / "model.safetensors")
+        state["h.0.attn.bias" if name == "gpt2" else "layers.0.self_attn.rotary_emb.inv_freq"] = (
+            torch.ones(3)
+        )
+        save_file(state, tmp_path / name / "model.safetensors")
+        with torch.no_grad():
+            ours = load_model(tmp_path / name).logits(Batch.of(IDS))
+            assert_close(ours, theirs(IDS).logits, rtol=1e-5, atol=1e-5)
 
 
 def test_the_older_spelling_of_rope_gives_the_same_logits(tmp_path: Path) -> None:

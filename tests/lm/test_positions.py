@@ -8,8 +8,8 @@ from torch.testing import assert_close
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from groundup.lm.config import Rope
 from groundup.lm.positions import inverse_frequencies, rotate, rotation
+from groundup.lm.rope import Rope
 
 CPU = torch.device("cpu")
 SCALINGS: list[dict[str, Any]] = [
@@ -22,7 +22,12 @@ SCALINGS: list[dict[str, Any]] = [
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64,
     },
-]
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32, "beta_fast": 8.0,
+     "beta_slow": 2.0, "truncate": False, "mscale": 1.2, "mscale_all_dim": 0.8},
+    {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64,
+     "attention_factor": 1.5},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("theta", [1e4, 5e5])
@@ -37,10 +42,11 @@ def test_rotation_is_that_of_transformers(theta: float, scaling: dict[str, Any])
     )
     theirs = LlamaRotaryEmbedding(config)
     x, positions = torch.randn(2, 4, 9, 32), torch.randint(512, (2, 9))
-    frequencies = inverse_frequencies(Rope.from_hf({"rope_parameters": parameters}), 32, CPU)
+    rope = Rope.from_hf({"rope_parameters": parameters})
+    frequencies = inverse_frequencies(rope, 32, CPU)
     assert_close(frequencies, theirs.inv_freq, rtol=1e-6, atol=0)
     cos, sin = theirs(x, positions)
-    ours = rotate(x, rotation(frequencies, positions, x.dtype))
+    ours = rotate(x, rotation(frequencies, positions, x.dtype, rope.attention_factor))
     assert_close(ours, apply_rotary_pos_emb(x, x, cos, sin)[0], rtol=1e-5, atol=1e-5)
 
 
@@ -66,3 +72,23 @@ def test_angles_of_far_positions_keep_float32_under_bf16() -> None:
     exact, _ = rotation(frequencies, positions, torch.float32)
     assert cos.dtype == torch.bfloat16
     assert_close(cos.float(), exact, atol=4e-3, rtol=0)
+
+
+def test_either_pairing_is_a_rotation_of_complex_numbers() -> None:
+    """The paper's own form (section 3.4.2): a pair is a number a + ib, turned by e^(ip theta)."""
+    frequencies = inverse_frequencies(Rope(), 16, CPU)
+    x, positions = torch.randn(2, 3, 5, 16, dtype=torch.float64), torch.randint(99, (2, 5))
+    turn = rotation(frequencies.double(), positions, torch.float64)
+    angles = (positions[..., None].float() * frequencies.double()).double()[:, None]
+    by = torch.polar(torch.ones_like(angles), angles)
+    neighbours = torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (8, 2))) * by)
+    assert_close(rotate(x, turn, "neighbours"), neighbours.flatten(-2))
+    halves = torch.complex(x[..., :8], x[..., 8:]) * by
+    assert_close(rotate(x, turn, "halves"), torch.cat((halves.real, halves.imag), -1))
+
+
+def test_pairings_differ_by_the_order_of_features_alone() -> None:
+    turn = rotation(inverse_frequencies(Rope(), 16, CPU), torch.arange(6)[None], torch.float32)
+    x = torch.randn(1, 2, 6, 16)
+    order = torch.arange(16).view(8, 2).T.flatten()  # evens, then odds
+    assert torch.equal(rotate(x, turn, "neighbours")[..., order], rotate(x[..., order], turn))

@@ -1,10 +1,21 @@
 """Attention: every token asks, every earlier token of its document answers.
 
+From its vector each token makes three: a *query* (what am I looking for?), a *key* (what can be
+found here?) and a *value* (what is handed over when I am found). A query is compared with all keys
+by inner products; a softmax turns the scores into weights that sum to 1; and the token receives the
+weighted mean of the values:
+
     attention(Q, K, V) = softmax(Q K^T / sqrt(d) + mask) V        (Vaswani et al. 2017, eq. 1)
 
-Queries outnumber keys (grouped-query attention, Ainslie et al. 2023): the query heads that share
-a key head are laid side by side along time, so that one matrix product serves them all and keys
-are never copied.
+Scores of random vectors of d numbers vary like sqrt(d), hence the division: without it the softmax
+would pick one token from the start and learn nothing about the others. The mask is minus infinity
+where a query may not look: at what follows it, at other documents, and with a *window* (Beltagy et
+al. 2020; Mistral) at what is too far back. This runs in several heads at once, each looking for
+something of its own.
+
+Queries may outnumber keys (grouped-query attention, Ainslie et al. 2023), so that less has to be
+kept in the cache: the query heads that share a key head are laid side by side along time, one
+matrix product serves them all, and keys are never copied.
 """
 
 from __future__ import annotations
@@ -62,14 +73,17 @@ def _matmul_attention(query: Query, key: Key, value: Key, mask: Mask) -> Query:
     return (weights @ value).view(rows, heads, time, head_dim)
 
 
-def document_mask(segment_ids: Int[Tensor, "rows time"]) -> Mask:
+def document_mask(segment_ids: Int[Tensor, "rows time"], window: int | None = None) -> Mask:
     """Causal within each document, nothing across documents: a block-diagonal triangle.
 
-    Padding (-1) forms a segment of its own, so that no query is without a key.
+    With a `window` a token sees itself and the window - 1 tokens before it: a band. Padding (-1)
+    forms a segment of its own, so that no query is without a key.
     """
     time = segment_ids.shape[1]
-    causal = torch.ones(time, time, dtype=torch.bool, device=segment_ids.device).tril()
-    return causal & (segment_ids[:, :, None] == segment_ids[:, None, :])
+    seen = torch.ones(time, time, dtype=torch.bool, device=segment_ids.device).tril()
+    if window is not None:
+        seen = seen.triu(1 - window)
+    return seen & (segment_ids[:, :, None] == segment_ids[:, None, :])
 
 
 def reference_attention(query: Query, key: Key, value: Key, mask: Mask) -> Query:

@@ -47,14 +47,32 @@ class KVCache:
         self.values[layer][rows, :, position_ids] = value.transpose(1, 2)
         return self.keys[layer][:, :, :visible], self.values[layer][:, :, :visible]
 
+    def view(self, position_ids: Int[Tensor, "rows time"]) -> CacheView:
+        """The cache as one forward pass over these positions sees it."""
+        return CacheView(self, position_ids)
+
     def select(self, rows: Int[Tensor, " kept"]) -> KVCache:
         """The cache of the kept rows only, when others have finished."""
         return KVCache([key[rows] for key in self.keys], [value[rows] for value in self.values])
 
 
-def cached_mask(
-    position_ids: Int[Tensor, "rows time"], visible: int
-) -> Bool[Tensor, "rows time visible"]:
-    """Slot j may be seen from position p when j <= p."""
-    slots = torch.arange(visible, device=position_ids.device)
-    return slots <= position_ids[:, :, None]
+class CacheView:
+    """A cache seen from one forward pass: where its tokens go and how many slots it reads."""
+
+    def __init__(self, cache: KVCache, position_ids: Int[Tensor, "rows time"]) -> None:
+        self.cache, self.position_ids = cache, position_ids
+        self.visible = int(position_ids.max()) + 1
+        assert self.visible <= cache.slots, (self.visible, cache.slots)
+
+    def write(
+        self, layer: int, key: Float[Tensor, ...], value: Float[Tensor, ...]
+    ) -> tuple[Float[Tensor, ...], Float[Tensor, ...]]:
+        """Store a layer's new keys and values; return all that this pass may look at."""
+        return self.cache.write(layer, key, value, self.position_ids, self.visible)
+
+    def mask(self, window: int | None) -> Bool[Tensor, "rows time visible"]:
+        """Slot j may be seen from position p when p - window < j <= p."""
+        slots = torch.arange(self.visible, device=self.position_ids.device)
+        positions = self.position_ids[:, :, None]
+        seen = slots <= positions
+        return seen if window is None else seen & (slots > positions - window)

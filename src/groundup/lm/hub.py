@@ -6,8 +6,9 @@
     generation_config.json   the ids that end a completion, and how to sample
     README.md                the model card
 
-Weights are read memory-mapped and given to the model without a second copy. Only safetensors are
-read: a pickle can run any code when it is opened.
+A model may also be one GGUF file, llama.cpp's format, which holds all of that; and it may be named
+instead of lying there: `pack:smollm2` comes from the Python package index, `hub:owner/name` from
+Hugging Face's hub.
 """
 
 from __future__ import annotations
@@ -15,31 +16,37 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
+from groundup.lm.weights import (
+    CONFIG,
+    INDEX,
+    MAX_SHARD_BYTES,
+    listed,
+    read_json,
+    read_weights,
+    write_weights,
+)
+from groundup.text.packs import pull_model
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.progress import say
 
-CONFIG = "config.json"
+if TYPE_CHECKING:
+    from groundup.lm.gguf import GGUFModel
+
 GENERATION_CONFIG = "generation_config.json"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 CARD = "README.md"
-
-# Small enough for file systems and downloads of every kind, large enough that small models are
-# one file.
-MAX_SHARD_BYTES = 2 * 10**9
+GGUF_SUFFIX = ".gguf"
+_PACK, _HUB = "pack:", "hub:"
 
 DTYPES = {
     "float64": torch.float64,
@@ -49,48 +56,141 @@ DTYPES = {
 }
 
 
-def load(folder: Path | str) -> tuple[CausalLM, Tokenizer]:
-    """The model and the tokenizer of a model folder, a run folder or any Hugging Face folder."""
-    return load_model(folder), Tokenizer.load(Path(folder))
+def load(source: Path | str) -> tuple[CausalLM, Tokenizer]:
+    """The model and the tokenizer of a folder, a GGUF file, `pack:NAME` or `hub:OWNER/NAME`.
+
+    A folder may be a model's, a run's or any Hugging Face folder of a family that is known.
+    Raises `UserError` for what is missing, damaged or not supported.
+    """
+    path = locate(source)
+    return load_model(path), load_tokenizer(path)
 
 
-def load_config(folder: Path | str) -> ModelConfig:
-    """The shape of the model in a folder, with every id that ends a completion.
+def _gguf(path: Path) -> GGUFModel:
+    from groundup.lm.gguf import read_gguf  # seldom needed
+
+    return read_gguf(path)
+
+
+def locate(source: Path | str) -> Path:
+    """The model folder or the GGUF file that is meant, downloaded first if it is only named."""
+    named = str(source)
+    if named.startswith(_PACK):
+        return pull_model(named.removeprefix(_PACK), say)
+    if named.startswith(_HUB):
+        return _from_hub(named.removeprefix(_HUB))
+    path = Path(source)
+    if path.is_dir() and not (path / CONFIG).is_file():
+        files = sorted(path.glob(f"*{GGUF_SUFFIX}"))
+        if len(files) == 1:  # what `groundup export` leaves, or a download
+            return files[0]
+        if files:
+            raise UserError(
+                f"{path} holds several models; give one of them: {listed(map(str, files))}"
+            )
+    return path
+
+
+def is_named(source: Path | str) -> bool:
+    """Whether a model is meant by its name somewhere else, and not by where it lies."""
+    return str(source).startswith((_PACK, _HUB))
+
+
+def _from_hub(name: str) -> Path:
+    """The snapshot of a repository in Hugging Face's own cache, without its pickles and code."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
+    except ImportError as error:
+        raise UserError(
+            f"hub:{name} needs the hub's client; run pip install 'groundup[hub]'"
+        ) from error
+    wanted = ["*.json", "*.jinja", "*.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except HFValidationError:
+        raise UserError(f"hub:{name} is no name on the hub; write hub:owner/name") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"hub:{name} cannot be had ({why}); check its name and the network, "
+            "or give a folder in which it lies"
+        ) from None
+
+
+def load_tokenizer(source: Path | str) -> Tokenizer:
+    """The tokenizer of a model, wherever it is."""
+    path = locate(source)
+    if path.suffix == GGUF_SUFFIX:
+        return _gguf(path).tokenizer
+    return Tokenizer.load(path)
+
+
+def load_config(source: Path | str) -> ModelConfig:
+    """The shape of a model, with every id that ends a completion.
 
     `config.json` holds one such id and `generation_config.json`, where there is one, all of them.
     """
-    folder = Path(folder)
-    config = ModelConfig.from_hf(_config_json(folder))
-    if (folder / GENERATION_CONFIG).is_file():
-        eos = _read_json(folder / GENERATION_CONFIG).get("eos_token_id")
+    path = locate(source)
+    if path.suffix == GGUF_SUFFIX:
+        return _gguf(path).config
+    config = ModelConfig.from_hf(_config_json(path))
+    if (path / GENERATION_CONFIG).is_file():
+        eos = read_json(path / GENERATION_CONFIG).get("eos_token_id")
         if eos is not None:
-            config = replace(config, eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,))
+            config = replace(config, eos_token_ids=_ids(path / GENERATION_CONFIG, eos))
     return config
 
 
+def _ids(path: Path, value: Any) -> tuple[int, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(one, int) and one >= 0 for one in values):
+        raise UserError(f"{path} names the token ids {value!r}, which must be numbers from 0")
+    return tuple(values)
+
+
 def load_model(
-    folder: Path | str,
+    source: Path | str,
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> CausalLM:
-    """The model of a folder in its own dtype, or in `dtype`.
+    """The model in its own dtype, or in `dtype`.
 
     Raises `UserError` when files or tensors are missing, unknown or of another shape.
     """
-    folder = Path(folder)
-    config = load_config(folder)
+    path = locate(source)
+    if path.suffix == GGUF_SUFFIX:
+        found = _gguf(path)
+        return _assembled(found.config, found.state_dict(dtype), device)
+    config = load_config(path)
     if dtype is None:
-        described = _config_json(folder)
+        described = _config_json(path)
         name = described.get("dtype") or described.get("torch_dtype") or "float32"
-        if name not in DTYPES:
-            raise UserError(f"{folder}: dtype {name!r} is not supported; {', '.join(DTYPES)} are")
+        if not isinstance(name, str) or name not in DTYPES:
+            raise UserError(f"{path}: dtype {name!r} is not supported; {', '.join(DTYPES)} are")
         dtype = DTYPES[name]
+    tensors = read_weights(path, _empty(config), device)
+    return _assembled(config, {name: t.to(dtype) for name, t in tensors.items()}, device)
+
+
+def _empty(config: ModelConfig) -> CausalLM:
+    """A model of that shape that takes no memory."""
     with torch.device("meta"):
-        model = CausalLM(config)
-    tensors = _read_weights(folder, model, device)
+        return CausalLM(config)
+
+
+def _assembled(
+    config: ModelConfig, tensors: Mapping[str, Tensor], device: torch.device | str
+) -> CausalLM:
+    """The model with these very tensors as its parameters, not with copies of them."""
+    model = _empty(config)
     model.load_state_dict(
-        {name: tensor.to(dtype) for name, tensor in tensors.items()}, strict=False, assign=True
+        {name: tensor.to(device) for name, tensor in tensors.items()}, strict=False, assign=True
     )
     if config.tie_word_embeddings:
         # Assigning gave the embedding a new parameter; the head must be that very one again.
@@ -116,7 +216,7 @@ def save_model(
     partial = folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    _write_weights(partial, model, dtype, max_shard_bytes)
+    write_weights(partial, model, dtype, max_shard_bytes)
     tokenizer.save(partial)
     (partial / CARD).write_text(card, encoding="utf-8")
     _write_json(partial / GENERATION_CONFIG, _generation_config(model.config))
@@ -149,136 +249,18 @@ def _generation_config(config: ModelConfig) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
-# Writing weights.
-
-
-def _write_weights(folder: Path, model: CausalLM, dtype: torch.dtype, max_shard_bytes: int) -> None:
-    tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    shards = _shards(tensors, dtype.itemsize, max_shard_bytes)
-    weight_map: dict[str, str] = {}
-    for number, names in enumerate(shards, start=1):
-        file = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else WEIGHTS
-        shard = {name: tensors[name].to("cpu", dtype).contiguous() for name in names}
-        try:
-            save_file(shard, folder / file, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise UserError(
-                f"{folder / file} cannot be written ({error}); free some space on its disk and "
-                "start again"
-            ) from None
-        weight_map |= dict.fromkeys(names, file)
-    if len(shards) > 1:
-        total = sum(tensor.numel() for tensor in tensors.values()) * dtype.itemsize
-        _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-
-
-def _shards(tensors: Mapping[str, Tensor], itemsize: int, max_shard_bytes: int) -> list[list[str]]:
-    """Names in the model's order, cut where a shard would grow too large."""
-    shards: list[list[str]] = [[]]
-    size = 0
-    for name, tensor in tensors.items():
-        grown = tensor.numel() * itemsize
-        if shards[-1] and size + grown > max_shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-        size += grown
-    return shards
-
-
-# Reading weights.
-
-
-def _read_weights(folder: Path, model: CausalLM, device: torch.device | str) -> dict[str, Tensor]:
-    """The tensors that the model has, checked by name and shape before the first is read."""
-    # A tied head is one parameter with two names, of which this keeps the first.
-    expected = {name: list(p.shape) for name, p in model.named_parameters()}
-    missing, tensors = set(expected), {}
-    tied_head: Tensor | None = None
-    for path in _weight_files(folder):
-        with _open_weights(path, device) as file:
-            for name in file.keys():  # noqa: SIM118 (not a dictionary)
-                if name.endswith("rotary_emb.inv_freq"):
-                    continue  # early Llama folders store what follows from the config
-                if name == "lm_head.weight" and name not in expected:
-                    tied_head = file.get_tensor(name)
-                    continue
-                _check_shape(path, name, file.get_slice(name).get_shape(), expected.get(name))
-                tensors[name] = file.get_tensor(name)
-                missing.discard(name)
-    if missing:
-        raise UserError(
-            f"{folder}: the weights lack {_listed(sorted(missing))}, which {CONFIG} asks for; "
-            "download or save the folder again"
-        )
-    if tied_head is not None and not torch.equal(tied_head, tensors["model.embed_tokens.weight"]):
-        raise UserError(
-            f"{folder}: lm_head.weight differs from the embedding that {CONFIG} ties it to; "
-            'set "tie_word_embeddings": false there'
-        )
-    return tensors
-
-
-def _check_shape(path: Path, name: str, shape: list[int], expected: list[int] | None) -> None:
-    if expected is None:
-        raise UserError(
-            f"{path}: tensor {name} is not part of the model that {CONFIG} describes; "
-            f"check that {CONFIG} belongs to these weights (quantised weights are not read here)"
-        )
-    if shape != expected:
-        raise UserError(
-            f"{path}: tensor {name} has shape {shape}, but {CONFIG} asks for {expected}; "
-            "check that both come from the same model"
-        )
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / INDEX).is_file():
-        weight_map = _read_json(folder / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise UserError(f"{folder / INDEX}: no weight_map; download the folder again")
-        names = sorted({str(name) for name in weight_map.values()})
-    elif (folder / WEIGHTS).is_file():
-        names = [WEIGHTS]
-    elif pickles := sorted(folder.glob("pytorch_model*.bin")):
-        raise UserError(
-            f"{pickles[0]} is a pickle, which can run any code when opened, and is not read; "
-            "save the model with safetensors (transformers: save_pretrained) and load that"
-        )
-    else:
-        raise UserError(f"{folder} has a {CONFIG} but no {WEIGHTS}; download the weights as well")
-    for name in names:
-        # A bare file name: an index from a stranger must not point outside its folder.
-        if Path(name).name != name or not (folder / name).is_file():
-            raise UserError(
-                f"{folder / INDEX} names {name!r}, which is not in the folder; download it as well"
-            )
-    return [folder / name for name in names]
-
-
-@contextmanager
-def _open_weights(path: Path, device: torch.device | str) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            yield file
-    except SafetensorError as error:
-        raise UserError(
-            f"{path} is damaged ({error}); download it or save the model again"
-        ) from None
-
-
 # JSON.
 
 
 def _config_json(folder: Path) -> dict[str, Any]:
     if (folder / CONFIG).is_file():
-        return _read_json(folder / CONFIG)
+        return read_json(folder / CONFIG)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one that holds a {CONFIG}")
     if within := sorted(path.parent for path in folder.glob(f"[!.]*/{CONFIG}")):
         raise UserError(
             f"{folder} is not a model itself but holds {len(within)}; give one of them: "
-            f"{_listed(map(str, within))}"
+            f"{listed(map(str, within))}"
         )
     raise UserError(
         f"{folder} has no {CONFIG}, so it holds no finished model; "
@@ -286,21 +268,5 @@ def _config_json(folder: Path) -> dict[str, Any]:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        contents = json.loads(path.read_bytes())
-    except ValueError as error:  # bad JSON and bad UTF-8 alike
-        raise UserError(f"{path} is not valid JSON ({error}); download or save it again") from None
-    if not isinstance(contents, dict):
-        raise UserError(f"{path} is not a JSON object; download or save it again")
-    return contents
-
-
 def _write_json(path: Path, contents: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
-
-
-def _listed(names: Any, most: int = 3) -> str:
-    names = list(names)
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

@@ -4,27 +4,45 @@
     h = h + attention(norm(h));  h = h + mlp(norm(h))        once per layer
     logits = head(norm(h))
 
-Parameters carry Hugging Face's names, so a state dict needs no translation. The model returns
-hidden states and the head stands apart: a loss decides how much of the logits it ever holds, and
-reward or value heads take the head's place.
+Every token is a vector, its *hidden state*, which starts as what the token is and ends as what
+should follow it. A layer reads the state twice and adds what it finds: attention fetches something
+from the tokens before, the feed-forward part (mlp) works on each token by itself. Since both only
+ever add, gradients reach the first layer as directly as the last (He et al. 2015), and since both
+read a normalised copy, states may grow without anybody noticing. The head compares the last state
+with a vector for each token of the vocabulary; the likelier the better they match.
+
+This one page is Qwen3, Llama, SmolLM2, Mistral, Qwen2 and GPT-2: what differs is a field of the
+config. Parameters carry Hugging Face's names, so a state dict needs no translation. The model
+returns hidden states and the head stands apart: a loss decides how much of the logits it ever
+holds, and reward or value heads take the head's place.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, relu, silu
 
 from groundup.lm.attention import AttentionPath, Mask, attention, document_mask
-from groundup.lm.cache import KVCache, cached_mask
-from groundup.lm.config import ModelConfig
+from groundup.lm.cache import CacheView, KVCache
+from groundup.lm.config import Activation, ModelConfig
 from groundup.lm.positions import Rotation, inverse_frequencies, rotate, rotation
 from groundup.train.batch import Batch
 
 Hidden = Float[Tensor, "rows time width"]
+
+_ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": silu,  # x * sigmoid(x)
+    "gelu": gelu,  # x * Phi(x), Phi the normal distribution (Hendrycks & Gimpel 2016)
+    "gelu_new": partial(gelu, approximate="tanh"),  # GPT-2's name for the approximation
+    "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
+    "relu": relu,
+}
 
 
 class RMSNorm(nn.Module):
@@ -41,7 +59,15 @@ class RMSNorm(nn.Module):
         return self.weight * normed.to(x.dtype)
 
 
+def norm(config: ModelConfig) -> nn.Module:
+    """RMSNorm or, in GPT-2, LayerNorm, which takes the mean away first and adds a bias at last."""
+    kind = RMSNorm if config.family.norm == "rms" else nn.LayerNorm
+    return kind(config.hidden_size, config.rms_norm_eps)
+
+
 class Attention(nn.Module):
+    """Queries, keys and values of each head, attention, and a matrix that mixes the heads."""
+
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
@@ -52,15 +78,20 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(width, queries, bias=bias)
         self.k_proj = nn.Linear(width, keys, bias=bias)
         self.v_proj = nn.Linear(width, keys, bias=bias)
-        self.o_proj = nn.Linear(queries, width, bias=bias)
-        norm = RMSNorm if config.qk_norm else _NoNorm
-        self.q_norm = norm(config.head_dim, config.rms_norm_eps)
-        self.k_norm = norm(config.head_dim, config.rms_norm_eps)
+        self.o_proj = nn.Linear(queries, width, bias=config.output_bias)
+        # Normalised, no query can shout: scores stay in bounds however large the weights grow.
+        head_norm = RMSNorm if config.qk_norm else nn.Identity
+        self.q_norm = head_norm(config.head_dim, config.rms_norm_eps)
+        self.k_norm = head_norm(config.head_dim, config.rms_norm_eps)
 
-    def forward(self, x: Hidden, mask: Mask, turn: Rotation, cache: CacheView | None) -> Hidden:
-        query = rotate(self.q_norm(self._heads(self.q_proj(x))), turn)
-        key = rotate(self.k_norm(self._heads(self.k_proj(x))), turn)
+    def forward(
+        self, x: Hidden, mask: Mask, turn: Rotation | None, cache: CacheView | None
+    ) -> Hidden:
+        query = self.q_norm(self._heads(self.q_proj(x)))
+        key = self.k_norm(self._heads(self.k_proj(x)))
         value = self._heads(self.v_proj(x))
+        if turn is not None:
+            query, key = rotate(query, turn), rotate(key, turn)
         if cache is not None:
             key, value = cache.write(self.layer, key, value)
         mixed = attention(query, key, value, mask, self.path)
@@ -71,40 +102,43 @@ class Attention(nn.Module):
         return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
 
-class _NoNorm(nn.Module):
-    """Stands where Qwen3 normalises queries and keys and Llama does not."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
 class MLP(nn.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x)) (Shazeer 2020)."""
+    """The feed-forward part: SwiGLU, down(silu(gate(x)) * up(x)) (Shazeer 2020).
+
+    Of each of the inner features `gate` says how much of it is let through. GPT-2 has no gate:
+    down(gelu(up(x))).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate_proj = nn.Linear(width, inner, bias=bias)
+        self.activation = _ACTIVATIONS[config.hidden_act]
+        self.gate_proj = nn.Linear(width, inner, bias=bias) if config.family.gated else None
         self.up_proj = nn.Linear(width, inner, bias=bias)
         self.down_proj = nn.Linear(inner, width, bias=bias)
 
     def forward(self, x: Hidden) -> Hidden:
-        out: Tensor = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+        if self.gate_proj is None:
+            inner = self.activation(self.up_proj(x))
+        else:
+            inner = self.activation(self.gate_proj(x)) * self.up_proj(x)
+        out: Tensor = self.down_proj(inner)
         return out
 
 
 class Block(nn.Module):
+    """One layer: look around, then think, each added to what was there."""
+
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = norm(config)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Hidden, mask: Mask, turn: Rotation, cache: CacheView | None) -> Hidden:
+    def forward(
+        self, x: Hidden, mask: Mask, turn: Rotation | None, cache: CacheView | None
+    ) -> Hidden:
         x = x + self.self_attn(self.input_layernorm(x), mask, turn, cache)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
@@ -115,36 +149,35 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        if not config.family.rotary:
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.rope, self.head_dim = config.rope, config.head_dim
+        self.norm = norm(config)
 
     def forward(self, batch: Batch, cache: KVCache | None) -> Hidden:
         x = self.embed_tokens(batch.input_ids)
-        frequencies = inverse_frequencies(self.rope, self.head_dim, x.device)
-        turn = rotation(frequencies, batch.position_ids, x.dtype)
-        if cache is None:
-            view, mask = None, document_mask(batch.segment_ids)
+        turn = None
+        if self.config.family.rotary:
+            turn = self._rotation(batch, x)
         else:
-            view = CacheView(cache, batch.position_ids)
-            mask = cached_mask(batch.position_ids, view.visible)
-        for layer in self.layers:
-            x = layer(x, mask, turn, view)
+            x = x + self.embed_positions(batch.position_ids)
+        view = None if cache is None else cache.view(batch.position_ids)
+        windows = self.config.windows
+        masks = {
+            window: document_mask(batch.segment_ids, window) if view is None else view.mask(window)
+            for window in set(windows)
+        }
+        for layer, window in zip(self.layers, windows, strict=True):
+            x = layer(x, masks[window], turn, view)
         out: Tensor = self.norm(x)
         return out
 
-
-class CacheView:
-    """A cache seen from one forward pass: where its tokens go and how many slots it reads."""
-
-    def __init__(self, cache: KVCache, position_ids: Tensor) -> None:
-        self.cache, self.position_ids = cache, position_ids
-        self.visible = int(position_ids.max()) + 1
-        assert self.visible <= cache.slots, (self.visible, cache.slots)
-
-    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cache.write(layer, key, value, self.position_ids, self.visible)
+    def _rotation(self, batch: Batch, x: Hidden) -> Rotation:
+        rope = self.config.rope
+        frequencies = inverse_frequencies(rope, self.config.head_dim, x.device)
+        return rotation(frequencies, batch.position_ids, x.dtype, rope.attention_factor)
 
 
 class CausalLM(nn.Module):
@@ -200,6 +233,6 @@ class CausalLM(nn.Module):
                 elif "norm" in name:
                     parameter.fill_(1.0)
                 else:
-                    wide = "embed_tokens" in name or "lm_head" in name
+                    wide = "embed_" in name or "lm_head" in name
                     std = 0.02 if wide else 1 / math.sqrt(parameter.shape[1])
                     parameter.normal_(0.0, std, generator=generator)

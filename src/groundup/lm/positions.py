@@ -1,23 +1,61 @@
 """Rotary position embedding: a query meets a key rotated by how far apart they stand.
 
-Each pair of features (i, i + d/2) is a point in the plane, turned by the angle
-position * theta^(-2i/d). The inner product of a turned query and a turned key depends on the
-difference of their positions alone (Su et al. 2021, RoFormer, section 3.2). The pairing of halves,
-and not of neighbours, is Hugging Face's.
+Attention compares a query with keys by inner products, which know nothing of order: without help,
+"dog bites man" and "man bites dog" are the same. RoPE (Su et al. 2021, RoFormer, section 3.2) tells
+it apart by turning. The features of a head are taken as pairs, each pair is a point in the plane,
+and at position p pair i is turned by the angle
+
+    p * theta^(-2i/d),        i = 0 … d/2 - 1
+
+so that the first pair goes round once in six tokens and the last one hardly moves in ten thousand:
+the hands of a clock, from seconds to years. Turning two vectors by a and b leaves an inner product
+that depends on a - b alone, so a score knows the *distance* of two tokens and not where they stand.
+
+Which features form a pair is a matter of convention: i and i + d/2 (`halves`, Hugging Face's and
+ours) or 2i and 2i + 1 (`neighbours`, the paper's and llama.cpp's). Weights made for one are the
+other's with the rows of the query and key matrices in another order.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from groundup.lm.config import Rope
+from groundup.lm.rope import Rope
 
-Rotation = tuple[Float[Tensor, "rows time head_dim"], Float[Tensor, "rows time head_dim"]]
+Pairing = Literal["halves", "neighbours"]
+Rotation = tuple[Float[Tensor, "rows time half"], Float[Tensor, "rows time half"]]
+
+
+def rotate(
+    x: Float[Tensor, "rows heads time head_dim"], turn: Rotation, pairing: Pairing = "halves"
+) -> Float[Tensor, "rows heads time head_dim"]:
+    """Turn every pair of features: (a, b) → (a cos - b sin, a sin + b cos)."""
+    cos, sin = turn[0][:, None], turn[1][:, None]
+    if pairing == "neighbours":
+        a, b = x[..., 0::2], x[..., 1::2]
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+def rotation(
+    frequencies: Float[Tensor, " half"],
+    position_ids: Int[Tensor, "rows time"],
+    dtype: torch.dtype,
+    scale: float = 1.0,
+) -> Rotation:
+    """Cosine and sine of every pair's angle at every position, times `scale` (YaRN's).
+
+    Computed in float32, since angles grow large and bf16 would lose their fractions.
+    """
+    angles = position_ids[..., None].float() * frequencies
+    return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
 
 
 @functools.cache
@@ -32,34 +70,47 @@ def inverse_frequencies(rope: Rope, head_dim: int, device: torch.device) -> Floa
 def _frequencies(rope: Rope, head_dim: int) -> Float[Tensor, " half"]:
     exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
     frequencies = 1.0 / rope.theta**exponents
-    if rope.type == "linear":
-        return frequencies / rope.factor
-    if rope.type == "llama3":
-        return _llama3_frequencies(rope, frequencies)
-    return frequencies
+    if rope.type == "default":
+        return frequencies
+    # A model is made to read further than it was trained by slowing the hands down: `factor` times
+    # the distance then looks like a distance it has seen. Slowing all of them blurs neighbours, so
+    # the better methods slow the slow ones, whose full circle was never seen, and keep the fast.
+    keep = {"linear": _keep_none, "llama3": _keep_by_turns, "yarn": _keep_by_pair}[rope.type]
+    kept = keep(rope, frequencies)
+    return kept * frequencies + (1 - kept) * frequencies / rope.factor
 
 
-def _llama3_frequencies(rope: Rope, frequencies: Float[Tensor, " half"]) -> Float[Tensor, " half"]:
-    wavelengths = 2 * math.pi / frequencies
-    turns = rope.original_max_position_embeddings / wavelengths
-    # 0 where a pair turns too seldom in the original context (stretch it), 1 where often (keep it).
-    keep = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
-    keep = keep.clamp(0.0, 1.0)
-    return (1 - keep) * frequencies / rope.factor + keep * frequencies
+Kept = Float[Tensor, " half"]
+"""For each pair 1 to keep its frequency, 0 to divide it by the factor, or something between."""
 
 
-def rotation(
-    frequencies: Float[Tensor, " half"], position_ids: Int[Tensor, "rows time"], dtype: torch.dtype
-) -> Rotation:
-    """Cosines and sines for every position; computed in float32, since angles grow large."""
-    angles = position_ids[..., None].float() * frequencies
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+def _keep_none(rope: Rope, frequencies: Float[Tensor, " half"]) -> Kept:
+    """Position interpolation (Chen et al. 2023): all alike."""
+    return torch.zeros_like(frequencies)
 
 
-def rotate(
-    x: Float[Tensor, "rows heads time head_dim"], turn: Rotation
-) -> Float[Tensor, "rows heads time head_dim"]:
-    cos, sin = turn[0][:, None], turn[1][:, None]
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+def _keep_by_turns(rope: Rope, frequencies: Float[Tensor, " half"]) -> Kept:
+    """Llama 3: by how many turns a pair makes within the original context."""
+    turns = rope.original_max_position_embeddings * frequencies / (2 * math.pi)
+    # Equal bounds mean a step, which dividing by almost nothing is.
+    width = max(rope.high_freq_factor - rope.low_freq_factor, 1e-9)
+    return ((turns - rope.low_freq_factor) / width).clamp(0.0, 1.0)
+
+
+def _keep_by_pair(rope: Rope, frequencies: Float[Tensor, " half"]) -> Kept:
+    """YaRN (Peng et al. 2023, section 3.2): by a line between the pairs that turn `beta_fast` and
+    `beta_slow` times."""
+    half = len(frequencies)
+
+    def pair_that_turns(times: float) -> float:
+        wavelength = rope.original_max_position_embeddings / times
+        return half * math.log(wavelength / (2 * math.pi)) / math.log(rope.theta)
+
+    first, last = pair_that_turns(rope.beta_fast), pair_that_turns(rope.beta_slow)
+    if rope.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * half - 1)
+    if first == last:
+        last += 0.001  # a step, but a finite one
+    line = (torch.arange(half, dtype=torch.float32) - first) / (last - first)
+    return 1 - line.clamp(0.0, 1.0)

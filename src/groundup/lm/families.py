@@ -1,0 +1,178 @@
+"""Everyone's checkpoints: one page of what each family calls the parts of one and the same model.
+
+Our own models are Qwen3-shaped and our parameters carry Qwen3's names. What another family has or
+lacks beside it, how its `config.json` spells a size, and under which name a file keeps a tensor
+stands here as tables; nothing else in groundup knows a family by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ModelType = Literal["qwen3", "qwen2", "llama", "mistral", "gpt2"]
+Norm = Literal["rms", "layer"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a file keeps one of our tensors.
+
+    `transposed`: as (in, out), GPT-2's "Conv1D". `part` (i, n): the i-th of n equal pieces of the
+    outputs, which stand in one tensor.
+    """
+
+    name: str
+    transposed: bool = False
+    part: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """What an architecture is beside its sizes.
+
+    `defaults` are what its `config.json` means by leaving a word out; `words` its own words for
+    ours; `weights` its own names for our tensors ("{}" is the layer), the same where none is given;
+    `ignored` is a pattern of stored names that carry nothing learned (early files store what
+    follows from the config).
+    """
+
+    architecture: str
+    defaults: Mapping[str, Any]
+    norm: Norm = "rms"
+    gated: bool = True
+    """A gated feed-forward part (SwiGLU), else two matrices with an activation between."""
+    rotary: bool = True
+    """RoPE, else a learned vector for each position."""
+    qk_norm: bool = False
+    """Queries and keys are normalised per head before RoPE."""
+    output_bias: bool = True
+    """Where queries, keys and values have biases, the output projection has one, too."""
+    windows: Literal["none", "all layers", "some layers"] = "none"
+    """Which layers may look no further back than `sliding_window` tokens."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, Stored] = field(default_factory=dict)
+    ignored: str = r"rotary_emb\.inv_freq$"
+
+
+_GPT2_WORDS = {
+    "hidden_size": "n_embd",
+    "intermediate_size": "n_inner",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "rms_norm_eps": "layer_norm_epsilon",
+    "hidden_act": "activation_function",
+}
+
+
+def _gpt2_weights() -> dict[str, Stored]:
+    """Queries, keys and values are one matrix, and every matrix is (in, out)."""
+    layer = "model.layers.{}."
+    table = {
+        "model.embed_tokens.weight": Stored("wte.weight"),
+        "model.embed_positions.weight": Stored("wpe.weight"),
+    }
+    for ours, theirs in (("model.norm", "ln_f"), (f"{layer}input_layernorm", "h.{}.ln_1")):
+        table |= {f"{ours}.{part}": Stored(f"{theirs}.{part}") for part in ("weight", "bias")}
+    for part in ("weight", "bias"):
+        turned = part == "weight"
+        norm = f"{layer}post_attention_layernorm.{part}"
+        table[norm] = Stored(f"h.{{}}.ln_2.{part}")
+        for i, name in enumerate(("q_proj", "k_proj", "v_proj")):
+            joined = Stored(f"h.{{}}.attn.c_attn.{part}", turned, (i, 3))
+            table[f"{layer}self_attn.{name}.{part}"] = joined
+        for ours, theirs in (
+            ("self_attn.o_proj", "attn.c_proj"),
+            ("mlp.up_proj", "mlp.c_fc"),
+            ("mlp.down_proj", "mlp.c_proj"),
+        ):
+            table[f"{layer}{ours}.{part}"] = Stored(f"h.{{}}.{theirs}.{part}", turned)
+    return {name: _under("transformer.", stored) for name, stored in table.items()}
+
+
+def _under(prefix: str, stored: Stored) -> Stored:
+    return Stored(prefix + stored.name, stored.transposed, stored.part)
+
+
+_LLAMA_LIKE = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
+
+FAMILIES: Mapping[str, Family] = {
+    "qwen3": Family(
+        "Qwen3ForCausalLM",
+        {**_LLAMA_LIKE, "head_dim": 128, "max_position_embeddings": 32_768},
+        qk_norm=True,
+        windows="some layers",
+    ),
+    "qwen2": Family(
+        "Qwen2ForCausalLM",
+        {**_LLAMA_LIKE, "max_position_embeddings": 32_768, "attention_bias": True},
+        output_bias=False,
+        windows="some layers",
+    ),
+    "llama": Family(
+        "LlamaForCausalLM",
+        {**_LLAMA_LIKE, "max_position_embeddings": 2_048},
+    ),
+    "mistral": Family(
+        "MistralForCausalLM",
+        {
+            **_LLAMA_LIKE,
+            "max_position_embeddings": 131_072,
+            "num_key_value_heads": 8,
+            "sliding_window": 4_096,
+        },
+        windows="all layers",
+    ),
+    "gpt2": Family(
+        "GPT2LMHeadModel",
+        {
+            "hidden_act": "gelu_new",
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": True,
+            "max_position_embeddings": 1_024,
+            "attention_bias": True,
+            "mlp_bias": True,
+        },
+        norm="layer",
+        gated=False,
+        rotary=False,
+        words=_GPT2_WORDS,
+        weights=_gpt2_weights(),
+        ignored=r"\.attn\.(masked_)?bias$",  # the causal triangle
+    ),
+}
+
+_LAYER = re.compile(r"(?<=\.layers\.)\d+(?=\.)")
+
+
+def stored_as(model_type: str, name: str) -> Stored:
+    """Where a file of that family keeps our tensor `name`."""
+    layer = _LAYER.search(name)
+    number = layer.group() if layer else ""
+    stored = FAMILIES[model_type].weights.get(_LAYER.sub("{}", name, count=1))
+    if stored is None:
+        return Stored(name)
+    return Stored(stored.name.format(number), stored.transposed, stored.part)
+
+
+# What GGUF calls our tensors; llama.cpp's own list, `blk.N` for a layer.
+GGUF_TENSORS: Mapping[str, str] = {
+    "model.embed_tokens": "token_embd",
+    "model.embed_positions": "position_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "model.layers.{}.input_layernorm": "blk.{}.attn_norm",
+    "model.layers.{}.self_attn.q_proj": "blk.{}.attn_q",
+    "model.layers.{}.self_attn.k_proj": "blk.{}.attn_k",
+    "model.layers.{}.self_attn.v_proj": "blk.{}.attn_v",
+    "model.layers.{}.self_attn.o_proj": "blk.{}.attn_output",
+    "model.layers.{}.self_attn.q_norm": "blk.{}.attn_q_norm",
+    "model.layers.{}.self_attn.k_norm": "blk.{}.attn_k_norm",
+    "model.layers.{}.post_attention_layernorm": "blk.{}.ffn_norm",
+    "model.layers.{}.mlp.gate_proj": "blk.{}.ffn_gate",
+    "model.layers.{}.mlp.up_proj": "blk.{}.ffn_up",
+    "model.layers.{}.mlp.down_proj": "blk.{}.ffn_down",
+}

@@ -1,0 +1,227 @@
+"""Weights on disk: safetensors, one file or shards with an index, under each family's own names.
+
+They are read memory-mapped and given to the model without a second copy. Only safetensors are read:
+a pickle can run any code when it is opened. What is wrong with a file is found before the first
+number is read, from its header alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from groundup.errors import UserError
+from groundup.lm.config import ModelConfig
+from groundup.lm.families import Stored, stored_as
+from groundup.lm.model import CausalLM
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+# Small enough for file systems and downloads of every kind, large enough that small models are
+# one file.
+MAX_SHARD_BYTES = 2 * 10**9
+
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+# Writing.
+
+
+def write_weights(folder: Path, model: CausalLM, dtype: torch.dtype, max_shard_bytes: int) -> None:
+    """Write `model.safetensors`, or shards and an index where they would exceed a file's size."""
+    model_type = model.config.model_type
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    pieces: dict[str, list[tuple[Stored, Tensor]]] = {}
+    for name, parameter in parameters.items():
+        stored = stored_as(model_type, name)
+        pieces.setdefault(stored.name, []).append((stored, parameter))
+    sizes = {name: sum(t.numel() for _, t in parts) for name, parts in pieces.items()}
+    shards = _shards(sizes, dtype.itemsize, max_shard_bytes)
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else WEIGHTS
+        shard = {name: _joined(pieces[name]).to("cpu", dtype).contiguous() for name in names}
+        try:
+            save_file(shard, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise UserError(
+                f"{folder / file} cannot be written ({error}); free some space on its disk and "
+                "start again"
+            ) from None
+        weight_map |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        total = sum(sizes.values()) * dtype.itemsize
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _joined(pieces: list[tuple[Stored, Tensor]]) -> Tensor:
+    """The tensor that a file keeps of one or several of ours."""
+    whole = torch.cat([tensor for _, tensor in pieces]) if len(pieces) > 1 else pieces[0][1]
+    return whole.T if pieces[0][0].transposed else whole
+
+
+def _shards(sizes: Mapping[str, int], itemsize: int, max_shard_bytes: int) -> list[list[str]]:
+    """Names in the model's order, cut where a shard would grow too large."""
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, numbers in sizes.items():
+        grown = numbers * itemsize
+        if shards[-1] and size + grown > max_shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += grown
+    return shards
+
+
+# Reading.
+
+
+def read_weights(folder: Path, model: CausalLM, device: torch.device | str) -> dict[str, Tensor]:
+    """The tensors that the model has, checked by name, type and shape before the first is read.
+
+    Raises `UserError` naming the tensor that is missing, unknown, or of another type or shape.
+    """
+    config = model.config
+    # A tied head is one parameter with two names, of which this keeps the first.
+    wanted: dict[str, list[tuple[str, Stored]]] = {}
+    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    for name in shapes:
+        stored = stored_as(config.model_type, name)
+        wanted.setdefault(stored.name, []).append((name, stored))
+    missing, tensors = set(wanted), {}
+    tied_head: Tensor | None = None
+    for path in _weight_files(folder):
+        with _open_weights(path, device) as file:
+            for name in file.keys():  # noqa: SIM118 (not a dictionary)
+                known = _known_name(config, name, wanted)
+                if known is None and re.search(config.family.ignored, name):
+                    continue
+                if known is None and name == _HEAD:
+                    tied_head = file.get_tensor(name)
+                    continue
+                parts = [] if known is None else wanted[known]
+                _check(path, name, file.get_slice(name), _expected_shape(parts, shapes))
+                tensors.update(_ours(file.get_tensor(name), parts))
+                missing.discard(str(known))
+    if missing:
+        raise UserError(
+            f"{folder}: the weights lack {listed(sorted(missing))}, which {CONFIG} asks for; "
+            "download or save the folder again"
+        )
+    if tied_head is not None and not torch.equal(tied_head, tensors[_EMBEDDING]):
+        raise UserError(
+            f"{folder}: {_HEAD} differs from the embedding that {CONFIG} ties it to; "
+            'set "tie_word_embeddings": false there'
+        )
+    return tensors
+
+
+def _known_name(config: ModelConfig, name: str, wanted: Mapping[str, Any]) -> str | None:
+    """The stored name under which we want `name`; files of a bare decoder leave out its prefix."""
+    prefixes = ("", "model.") if config.family.rotary else ("", "transformer.")
+    return next((prefix + name for prefix in prefixes if prefix + name in wanted), None)
+
+
+def _expected_shape(
+    parts: list[tuple[str, Stored]], shapes: Mapping[str, list[int]]
+) -> list[int] | None:
+    """The shape that the file must have for these of our tensors, which it may keep as one."""
+    if not parts:
+        return None
+    outputs = sum(shapes[name][0] for name, _ in parts)
+    shape = [outputs, *shapes[parts[0][0]][1:]]
+    return shape[::-1] if parts[0][1].transposed else shape
+
+
+def _ours(whole: Tensor, parts: list[tuple[str, Stored]]) -> dict[str, Tensor]:
+    """What a file keeps as one tensor, as the tensors of our model."""
+    [(name, stored), *more] = parts
+    if not more and not stored.transposed:
+        return {name: whole}
+    pieces = (whole.T if stored.transposed else whole).chunk(len(parts))
+    return {name: piece.contiguous() for (name, _), piece in zip(parts, pieces, strict=True)}
+
+
+def _check(path: Path, name: str, found: Any, expected: list[int] | None) -> None:
+    if expected is None:
+        raise UserError(
+            f"{path}: tensor {name} is not part of the model that {CONFIG} describes; "
+            f"check that {CONFIG} belongs to these weights (quantised weights are not read here)"
+        )
+    if found.get_shape() != expected:
+        raise UserError(
+            f"{path}: tensor {name} has shape {found.get_shape()}, but {CONFIG} asks for "
+            f"{expected}; check that both come from the same model"
+        )
+    if found.get_dtype() not in _FLOATS:
+        raise UserError(
+            f"{path}: tensor {name} is of type {found.get_dtype()}, and weights are read as "
+            f"{', '.join(_FLOATS)}; save the model in one of these"
+        )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / INDEX).is_file():
+        weight_map = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise UserError(f"{folder / INDEX}: no weight_map; download the folder again")
+        names = sorted({str(name) for name in weight_map.values()})
+    elif (folder / WEIGHTS).is_file():
+        names = [WEIGHTS]
+    elif pickles := sorted(folder.glob("pytorch_model*.bin")):
+        raise UserError(
+            f"{pickles[0]} is a pickle, which can run any code when opened, and is not read; "
+            "save the model with safetensors (transformers: save_pretrained) and load that"
+        )
+    else:
+        raise UserError(f"{folder} has a {CONFIG} but no {WEIGHTS}; download the weights as well")
+    for name in names:
+        # A bare file name: an index from a stranger must not point outside its folder.
+        if Path(name).name != name or not (folder / name).is_file():
+            raise UserError(
+                f"{folder / INDEX} names {name!r}, which is not in the folder; download it as well"
+            )
+    return [folder / name for name in names]
+
+
+@contextmanager
+def _open_weights(path: Path, device: torch.device | str) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            yield file
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); download it or save the model again"
+        ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; `UserError` for whatever else is in there."""
+    try:
+        contents = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 alike
+        raise UserError(f"{path} is not valid JSON ({error}); download or save it again") from None
+    if not isinstance(contents, dict):
+        raise UserError(f"{path} is not a JSON object; download or save it again")
+    return contents
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """The first few of the names, and how many more there are."""
+    names = list(names)
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
