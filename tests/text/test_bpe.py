@@ -32,12 +32,18 @@ few_letters = st.text(alphabet="ab cß'é1\n ", max_size=60)
 any_text = st.text(max_size=40)
 
 
-def library_bpe(texts: list[str], vocab_size: int, special_tokens=SPECIAL_TOKENS) -> BPE:
+# GPT-2's, as its authors and most courses write it.
+GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+
+def library_bpe(
+    texts: list[str], vocab_size: int, special_tokens=SPECIAL_TOKENS, pattern=SPLIT_PATTERN
+) -> BPE:
     """The same training by `tokenizers`."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -49,7 +55,8 @@ def library_bpe(texts: list[str], vocab_size: int, special_tokens=SPECIAL_TOKENS
     )
     tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    return BPE(model["vocab"], [tuple(pair) for pair in model["merges"]], tuple(special_tokens))
+    merges = [tuple(pair) for pair in model["merges"]]
+    return BPE(model["vocab"], merges, tuple(special_tokens), pattern)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +83,19 @@ def test_real_speeches_give_the_librarys_merges(speeches):
     fast = train_bpe(speeches, 2048)
     assert fast == library_bpe(speeches, 2048)
     assert len(fast.vocab) == 2048
+
+
+def test_another_pattern_splits_training_and_encoding_alike(speeches):
+    texts = [speeches[0], "In 1984 and 2001, it's 12345."]
+    bpe = train_bpe(texts, 600, pattern=GPT2_PATTERN)
+    assert bpe == library_bpe(texts, 600, pattern=GPT2_PATTERN)
+    assert bpe.merges != train_bpe(texts, 600).merges
+    tokenizer = Tokenizer.from_bpe(bpe)
+    for text in ("It's 1984!", texts[0][:2000]):
+        assert tokenizer.encode(text) == reference_encode(bpe, text)
+    assert split_text("It's 1984!", GPT2_PATTERN) == ["It", "'s", " 1984", "!"]
+    with pytest.raises(UserError, match="no regular expression"):
+        train_bpe(texts, 600, pattern="(")
 
 
 def test_a_merge_that_yields_a_special_token_takes_its_id():

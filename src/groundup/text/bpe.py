@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -39,12 +40,14 @@ Progress = Callable[[int, int], None]
 class BPE:
     """A trained vocabulary: token → id, and the merges in the order in which they were learned.
 
-    Tokens are written in the byte alphabet (`BYTE_TO_CHAR`), special tokens as they are.
+    Tokens are written in the byte alphabet (`BYTE_TO_CHAR`), special tokens as they are. `pattern`
+    splits a text into the pre-tokens that no merge crosses.
     """
 
     vocab: dict[str, int]
     merges: list[tuple[str, str]]
     special_tokens: tuple[str, ...] = SPECIAL_TOKENS
+    pattern: str = SPLIT_PATTERN
 
 
 def _byte_alphabet() -> tuple[str, ...]:
@@ -65,9 +68,6 @@ BYTE_TO_CHAR = _byte_alphabet()
 CHAR_TO_BYTE = {char: byte for byte, char in enumerate(BYTE_TO_CHAR)}
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# The encoder's own splitter, rather than the `regex` package's: the two know different editions of
-# Unicode, and a letter that only one of them has heard of would be split in two ways.
-_SPLITTER = pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated")
 
 
 def valid_unicode(text: str) -> str:
@@ -78,9 +78,22 @@ def valid_unicode(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
-def split_text(text: str) -> list[str]:
-    """Split `text` into pre-tokens by Qwen2's pattern; joined, they are the text again."""
-    return [piece for piece, _ in _SPLITTER.pre_tokenize_str(valid_unicode(text))]
+def split_text(text: str, pattern: str = SPLIT_PATTERN) -> list[str]:
+    """Split `text` into pre-tokens, by default with Qwen2's pattern; joined, they are the text."""
+    return [piece for piece, _ in _splitter(pattern).pre_tokenize_str(valid_unicode(text))]
+
+
+@lru_cache(maxsize=8)
+def _splitter(pattern: str) -> pre_tokenizers.Split:
+    """Return the encoder's own splitter, rather than the `regex` package's.
+
+    The two know different editions of Unicode, and a letter that only one of them has heard of
+    would be split in two ways.
+    """
+    try:
+        return pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    except Exception as error:  # the Rust library raises bare Exception
+        raise UserError(f"pattern={pattern!r} is no regular expression: {error}") from None
 
 
 def draw_bytes(text: str) -> str:
@@ -98,6 +111,7 @@ def train_bpe(
     vocab_size: int,
     *,
     special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    pattern: str = SPLIT_PATTERN,
     tie: Tie = "smallest",
     progress: Progress | None = None,
 ) -> BPE:
@@ -109,7 +123,7 @@ def train_bpe(
     smallest pair of ids, as `tokenizers` does, and `tie="greatest"` the lexicographically greatest
     pair of byte strings, as many courses do. Training ends early when no pair is left.
 
-    `progress(tokens so far, vocab_size)` is called after each merge.
+    `pattern` splits the texts; `progress(tokens so far, vocab_size)` is called after each merge.
 
     Counts are kept, not made anew: every pair knows the words it was seen in, and only those change
     with a merge. The heap is lazy: a count that has sunk since it was pushed is noticed when it
@@ -118,7 +132,7 @@ def train_bpe(
     texts = _checked_texts(texts)
     ids = _start_vocabulary(vocab_size, special_tokens)
     tokens = list(ids)
-    words, weights = _words_of_ids(texts, ids)
+    words, weights = _words_of_ids(texts, ids, pattern)
     counts, where = _count_pairs(words, weights)
     order = _tie_order(tie, tokens)
     heap = [(-count, order(pair), pair) for pair, count in counts.items()]
@@ -141,7 +155,7 @@ def train_bpe(
             heapq.heappush(heap, (-counts[new], order(new), new))
         if progress is not None:
             progress(len(tokens), vocab_size)
-    return BPE(vocab=ids, merges=merges, special_tokens=tuple(special_tokens))
+    return BPE(ids, merges, tuple(special_tokens), pattern)
 
 
 def _checked_texts(texts: Iterable[str]) -> Iterable[str]:
@@ -170,7 +184,9 @@ def _start_vocabulary(vocab_size: int, special_tokens: Sequence[str]) -> dict[st
     return ids
 
 
-def _words_of_ids(texts: Iterable[str], ids: dict[str, int]) -> tuple[list[str], list[int]]:
+def _words_of_ids(
+    texts: Iterable[str], ids: dict[str, int], pattern: str
+) -> tuple[list[str], list[int]]:
     """Return each different pre-token as a string whose characters are token ids, and its count.
 
     With chr(id) for a token, a pair is a string of two characters, merging is `str.replace` (left
@@ -178,7 +194,7 @@ def _words_of_ids(texts: Iterable[str], ids: dict[str, int]) -> tuple[list[str],
     """
     seen: Counter[str] = Counter()
     for text in texts:
-        seen.update(split_text(text))
+        seen.update(split_text(text, pattern))
     by_byte = [chr(ids[char]) for char in BYTE_TO_CHAR]
     words = ["".join([by_byte[byte] for byte in word.encode("utf-8")]) for word in seen]
     return words, list(seen.values())
@@ -248,11 +264,12 @@ def reference_train_bpe(
     vocab_size: int,
     *,
     special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    pattern: str = SPLIT_PATTERN,
     tie: Tie = "smallest",
 ) -> BPE:
     """Learn the same BPE as `train_bpe`, counting every pair of every word anew at each step."""
     vocab = _start_vocabulary(vocab_size, special_tokens)
-    words = Counter(tuple(draw_bytes(word)) for text in texts for word in split_text(text))
+    words = Counter(tuple(draw_bytes(word)) for text in texts for word in split_text(text, pattern))
     merges: list[tuple[str, str]] = []
     while len(vocab) < vocab_size:
         counts: Counter[tuple[str, str]] = Counter()
@@ -270,14 +287,14 @@ def reference_train_bpe(
         merges.append(pair)
         vocab.setdefault("".join(pair), len(vocab))
         words = Counter({_join(word, pair): count for word, count in words.items()})
-    return BPE(vocab=vocab, merges=merges, special_tokens=tuple(special_tokens))
+    return BPE(vocab, merges, tuple(special_tokens), pattern)
 
 
 def reference_encode(bpe: BPE, text: str) -> list[int]:
     """Encode `text` by applying, in each pre-token, the earliest learned merge until none fits."""
     rank = {pair: place for place, pair in enumerate(bpe.merges)}
     ids: list[int] = []
-    for piece in split_text(text):
+    for piece in split_text(text, bpe.pattern):
         word = tuple(draw_bytes(piece))
         while True:
             known = [pair for pair in pairwise(word) if pair in rank]

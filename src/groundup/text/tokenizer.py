@@ -19,7 +19,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from groundup.errors import UserError
-from groundup.text.bpe import BPE, CHAR_TO_BYTE, SPLIT_PATTERN, valid_unicode
+from groundup.text.bpe import BPE, CHAR_TO_BYTE, valid_unicode
 from groundup.text.template import CHATML
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -54,11 +54,11 @@ class Tokenizer:
 
     @classmethod
     def from_bpe(cls, bpe: BPE, chat_template: str | None = CHATML) -> Tokenizer:
-        """Make a tokenizer of a trained `bpe`, with Qwen2's split pattern and no normaliser."""
+        """Make a tokenizer of a trained `bpe`, with its split pattern and no normaliser."""
         fast = tokenizers.Tokenizer(models.BPE(vocab=bpe.vocab, merges=bpe.merges))
         fast.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
+                pre_tokenizers.Split(Regex(bpe.pattern), behavior="isolated"),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
