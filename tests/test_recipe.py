@@ -155,6 +155,9 @@ BASE = '[tokenizer]\nfrom = "sea.txt"\n[base]\nstage = "pretrain"\ndata = "sea.t
         pytest.param(
             '[sft]\nfrom = "pack:wiki"\ndata = "sea.txt"\n', ["pack", "model"], id="pack as model"
         ),
+        pytest.param(
+            '[sft]\nfrom = "pack:smollm"\ndata = "sea.txt"\n', ["'smollm2'"], id="unknown model"
+        ),
         pytest.param('[data]\npacks = ["wikki"]\n', ["wikki", "'wiki'"], id="unknown pack in data"),
         pytest.param(
             '[sft]\nfrom = "."\ndata = "sea.txt"\n', ["no model"], id="a folder that is no model"
@@ -279,3 +282,24 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
         find_model(tmp_path / "runs" / "sft" / "config.json")
     with pytest.raises(UserError, match="no model folder"):
         find_model(tmp_path / "nowhere")
+
+
+def test_a_model_may_be_named_and_is_not_fetched_by_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "talks.jsonl").write_text("")
+    for named in ("pack:smollm2", "hub:HuggingFaceTB/SmolLM2-135M"):
+        path = tmp_path / "tuning.toml"
+        path.write_text(f'[sft]\nfrom = "{named}"\ndata = "talks.jsonl"\n')
+        [table] = read_recipe(path).tables
+        assert str(table.config(tmp_path).model) == named  # type: ignore[attr-defined]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_gguf_file_is_a_model_and_a_folder_with_one_means_it(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"")
+    assert find_model(tmp_path) == find_model(tmp_path / "a.gguf") == tmp_path / "a.gguf"
+    (tmp_path / "b.gguf").write_bytes(b"")
+    with pytest.raises(UserError, match="holds 2 GGUF files; give one of them: a.gguf, b.gguf"):
+        find_model(tmp_path)

@@ -20,7 +20,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from groundup.errors import UserError
+from groundup.lm.sources import GGUF_SUFFIX, PACK, check_named, is_named, locate
 from groundup.stages import INPUTS, STAGES, Stage, configured, known_names
 from groundup.text.packs import find_set
 from groundup.train.progress import say
@@ -35,7 +36,6 @@ from groundup.train.run import is_finished, lock_folder
 
 _FILE = "recipe.toml"
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_PACK = "pack:"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Table:
     """One run of a recipe.
 
     `settings` are what the recipe sets of the stage's own; `inputs` where its inputs lie: the name
-    of an earlier table, or an absolute path.
+    of an earlier table, an absolute path, or a model's name (`pack:smollm2`, `hub:owner/name`).
     """
 
     name: str
@@ -53,13 +53,18 @@ class Table:
 
     def config(self, out: Path) -> BaseModel:
         """The stage's config with `out` as the folder of the whole recipe. Raises `UserError`."""
-        # Under pathlib, `out / path` is `path` itself where that is absolute.
         inputs = {
-            field: str(out / at) if isinstance(at, str) else [str(out / one) for one in at]
+            field: _placed(out, at) if isinstance(at, str) else [_placed(out, one) for one in at]
             for field, at in self.inputs.items()
         }
         values = {**self.settings, **inputs, "out": str(out / self.name)}
         return configured(self.stage.config, values, lambda field: f"[{self.name}] {field}")
+
+
+def _placed(out: Path, at: str) -> str:
+    """Where an input lies once the recipe's folder is known; a model that is named stays so."""
+    # Under pathlib, `out / path` is `path` itself where that is absolute.
+    return at if is_named(at) else str(out / at)
 
 
 @dataclass(frozen=True)
@@ -243,8 +248,14 @@ def _locate(
                 f"needed; {f'name {_either(fitting)}' if fitting else 'add such a table above'}"
             )
         return named
-    if named.startswith(_PACK):
-        pack = find_set(named.removeprefix(_PACK)).name
+    if wanted == ("model",) and is_named(named):
+        try:
+            check_named(named)
+        except UserError as error:
+            raise UserError(f"{reference} does not fit: {error}") from None
+        return named
+    if named.startswith(PACK):
+        pack = find_set(named.removeprefix(PACK)).name
         if "data" not in wanted:
             raise UserError(
                 f"{reference} does not fit: a pack is data, and a {wanted[0]} is needed"
@@ -287,12 +298,25 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
             _say_heading(f"[{number}/{len(recipe.tables)}] {table.name}", table, out)
             try:
                 # A finished stage looks whether its inputs are still the ones it was made from.
-                table.stage.run(table.config(out))
+                table.stage.run(_fetched(table).config(out))
             except KeyboardInterrupt as stopped:
                 message = str(stopped) or "stopped. The same command goes on from there."
                 raise KeyboardInterrupt(message) from None
     _say_farewell(recipe, out)
     return out
+
+
+def _fetched(table: Table) -> Table:
+    """The table with the models that are only named downloaded, if they are not there yet."""
+    inputs = {
+        field: _here(at) if isinstance(at, str) else tuple(map(_here, at))
+        for field, at in table.inputs.items()
+    }
+    return replace(table, inputs=inputs)
+
+
+def _here(at: str) -> str:
+    return str(locate(at)) if is_named(at) else at
 
 
 def _say_heading(title: str, table: Table, out: Path) -> None:
@@ -405,13 +429,13 @@ def _program() -> str:
 
 
 def find_model(path: Path | str) -> Path:
-    """The model that `path` means: a model folder itself, or a recipe's output folder.
+    """The model that `path` means: a model, by its name or where it lies, or a recipe's output.
 
     Of a recipe's models it is the last that was taught to answer, else the last; of those, one that
     is finished. Raises `UserError` when there is none.
     """
-    path = Path(path)
-    if (path / "config.json").is_file():
+    path = locate(path)
+    if (path / "config.json").is_file() or (path.is_file() and path.suffix == GGUF_SUFFIX):
         return path
     if not path.exists():
         raise UserError(f"there is no model folder {str(path)!r}; check its name")

@@ -27,6 +27,7 @@ from torch import Tensor
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
+from groundup.lm.sources import GGUF_SUFFIX, locate
 from groundup.lm.weights import (
     CONFIG,
     INDEX,
@@ -36,17 +37,13 @@ from groundup.lm.weights import (
     read_weights,
     write_weights,
 )
-from groundup.text.packs import pull_model
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.progress import say
 
 if TYPE_CHECKING:
     from groundup.lm.gguf import GGUFModel
 
 GENERATION_CONFIG = "generation_config.json"
 CARD = "README.md"
-GGUF_SUFFIX = ".gguf"
-_PACK, _HUB = "pack:", "hub:"
 
 DTYPES = {
     "float64": torch.float64,
@@ -70,56 +67,6 @@ def _gguf(path: Path) -> GGUFModel:
     from groundup.lm.gguf import read_gguf  # seldom needed
 
     return read_gguf(path)
-
-
-def locate(source: Path | str) -> Path:
-    """The model folder or the GGUF file that is meant, downloaded first if it is only named."""
-    named = str(source)
-    if named.startswith(_PACK):
-        return pull_model(named.removeprefix(_PACK), say)
-    if named.startswith(_HUB):
-        return _from_hub(named.removeprefix(_HUB))
-    path = Path(source)
-    if path.is_dir() and not (path / CONFIG).is_file():
-        files = sorted(path.glob(f"*{GGUF_SUFFIX}"))
-        if len(files) == 1:  # what `groundup export` leaves, or a download
-            return files[0]
-        if files:
-            raise UserError(
-                f"{path} holds several models; give one of them: {listed(map(str, files))}"
-            )
-    return path
-
-
-def is_named(source: Path | str) -> bool:
-    """Whether a model is meant by its name somewhere else, and not by where it lies."""
-    return str(source).startswith((_PACK, _HUB))
-
-
-def _from_hub(name: str) -> Path:
-    """The snapshot of a repository in Hugging Face's own cache, without its pickles and code."""
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
-    except ImportError as error:
-        raise UserError(
-            f"hub:{name} needs the hub's client; run pip install 'groundup[hub]'"
-        ) from error
-    wanted = ["*.json", "*.jinja", "*.safetensors"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except HFValidationError:
-        raise UserError(f"hub:{name} is no name on the hub; write hub:owner/name") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"hub:{name} cannot be had ({why}); check its name and the network, "
-            "or give a folder in which it lies"
-        ) from None
 
 
 def load_tokenizer(source: Path | str) -> Tokenizer:

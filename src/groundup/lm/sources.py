@@ -1,0 +1,83 @@
+"""Where a model lies: a folder, one GGUF file, or a name of something that is downloaded first.
+
+    runs/sft                   a folder of ours, of transformers, of whoever keeps to the format
+    SmolLM2-Q4_1.gguf          llama.cpp's format; a folder with one such file means that file
+    pack:smollm2               from the Python package index, as the data packs are
+    hub:Qwen/Qwen2.5-0.5B      from Hugging Face's hub, with the extra `hub`
+
+Nothing here loads torch: recipes and the command line ask where things are before any work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from groundup.errors import UserError
+from groundup.text.manifest import find_model
+from groundup.text.packs import pull_model
+from groundup.train.progress import say
+
+GGUF_SUFFIX = ".gguf"
+PACK, HUB = "pack:", "hub:"
+_SEALED = "config.json"
+
+
+def is_named(source: Path | str) -> bool:
+    """Whether a model is meant by its name somewhere else, and not by where it lies."""
+    return str(source).startswith((PACK, HUB))
+
+
+def check_named(source: str) -> None:
+    """Raise `UserError` for the name of a model pack that there is none of; nothing is fetched."""
+    if source.startswith(PACK):
+        find_model(source.removeprefix(PACK))
+
+
+def locate(source: Path | str) -> Path:
+    """The model folder or the GGUF file that is meant, downloaded first if it is only named.
+
+    Raises `UserError` for an unknown name, no network, and a folder of several GGUF files. Whether
+    there is a model at all in a path is for whoever reads it to say.
+    """
+    named = str(source)
+    if named.startswith(PACK):
+        return pull_model(named.removeprefix(PACK), say)
+    if named.startswith(HUB):
+        return _snapshot(named.removeprefix(HUB))
+    path = Path(source)
+    if path.is_dir() and not (path / _SEALED).is_file():
+        files = sorted(path.glob(f"*{GGUF_SUFFIX}"))
+        if len(files) > 1:
+            raise UserError(
+                f"{path} holds {len(files)} GGUF files; give one of them: "
+                f"{', '.join(file.name for file in files[:3])}"
+            )
+        if files:
+            return files[0]
+    return path
+
+
+def _snapshot(name: str) -> Path:
+    """A repository of the hub in Hugging Face's own cache, without its pickles and its code."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
+    except ImportError:
+        raise UserError(
+            f"hub:{name} needs the hub's client; run pip install 'groundup[hub]'"
+        ) from None
+    wanted = ["*.json", "*.jinja", "*.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except HFValidationError:
+        raise UserError(f"hub:{name} is no name on the hub; write hub:owner/name") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"hub:{name} cannot be had ({why}); check its name and the network, "
+            "or give a folder in which it lies"
+        ) from None
