@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import time
 import warnings
 
 import pytest
@@ -209,7 +210,7 @@ def test_a_vocabulary_that_spells_a_control_token_is_refused(tmp_path):
     [
         (None, "holds no tokenizer.json"),
         ("{broken", "is not JSON"),
-        ("[]", "JSON object is expected"),
+        ("[]", "is not a JSON object"),
         ('{"model": {}}', "not a tokenizer that can be read"),
     ],
 )
@@ -218,3 +219,15 @@ def test_a_bad_folder_is_named(tmp_path, content, message):
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(UserError, match=message):
         Tokenizer.load(tmp_path)
+
+
+def test_a_split_pattern_that_takes_for_ever_is_refused_at_the_text(capfd):
+    """The regular expressions of a tokenizer.json are a stranger's, too."""
+    bpe = train_bpe([TEXT], 300, pattern=r"(a+a+)+[bc]")
+    tokenizer = Tokenizer.from_bpe(bpe)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"this tokenizer fails on a text .*retry-limit"):
+        tokenizer.encode("a" * 100 + "db")
+    assert time.monotonic() - start < 20
+    capfd.readouterr()  # the library's own last words
+    assert tokenizer.encode("abc")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from groundup.errors import UserError
 from groundup.lm.families import FAMILIES, Family, ModelType
-from groundup.lm.reader import MOST, Reader
+from groundup.lm.reader import MOST, Reader, shown
 from groundup.lm.rope import Rope
 
 Activation = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
@@ -133,7 +133,7 @@ class ModelConfig:
         family = FAMILIES.get(kind) if isinstance(kind, str) else None
         if kind is None or family is None:
             raise UserError(
-                f"model_type {kind!r} is not supported; this version reads "
+                f"model_type {shown(kind)} is not supported; this version reads "
                 f"{', '.join(FAMILIES)} (SmolLM2 is a llama)"
             )
         _refuse_other_models(config)
@@ -147,7 +147,8 @@ class ModelConfig:
         known = ("silu",) if family.gated else ACTIVATIONS
         if activation not in known:
             raise UserError(
-                f"hidden_act {activation!r} is not supported; of a {kind} {', '.join(known)} is"
+                f"hidden_act {shown(activation)} is not supported; "
+                f"of a {kind} {', '.join(known)} is"
             )
         if not family.gated:
             read.values.setdefault("intermediate_size", 4 * width)
@@ -297,7 +298,7 @@ def _windows(
         other = sorted({str(kind) for kind in kinds} - {"full_attention", "sliding_attention"})
         if other:
             raise UserError(
-                f"layer_types has {other[0]!r}; this version knows full_attention and "
+                f"layer_types has {shown(other[0])}; this version knows full_attention and "
                 "sliding_attention"
             )
         chosen = [n for n in layers if kinds[n] == "sliding_attention"]
@@ -320,7 +321,7 @@ def _refuse_other_models(config: Mapping[str, Any]) -> None:
     for name, value in plain.items():
         if config.get(name, value) != value:
             raise UserError(
-                f"config.json says {name}={str(config[name])[:80]}, which is not supported; "
+                f"config.json says {name}={shown(config[name])}, which is not supported; "
                 "save the model without it"
             )
 

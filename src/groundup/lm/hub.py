@@ -27,16 +27,17 @@ from torch import Tensor
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
+from groundup.lm.reader import shown
 from groundup.lm.sources import GGUF_SUFFIX, locate
 from groundup.lm.weights import (
     CONFIG,
     INDEX,
     MAX_SHARD_BYTES,
     listed,
-    read_json,
     read_weights,
     write_weights,
 )
+from groundup.text.json_files import read_json_object
 from groundup.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def load_config(source: Path | str) -> ModelConfig:
         return _gguf(path).config
     config = ModelConfig.from_hf(_config_json(path))
     if (path / GENERATION_CONFIG).is_file():
-        eos = read_json(path / GENERATION_CONFIG).get("eos_token_id")
+        eos = read_json_object(path / GENERATION_CONFIG).get("eos_token_id")
         if eos is not None:
             config = replace(config, eos_token_ids=_ids(path / GENERATION_CONFIG, eos))
     return config
@@ -96,7 +97,7 @@ def load_config(source: Path | str) -> ModelConfig:
 def _ids(path: Path, value: Any) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(one, int) and one >= 0 for one in values):
-        raise UserError(f"{path} names the token ids {value!r}, which must be numbers from 0")
+        raise UserError(f"{path} names the token ids {shown(value)}, which must be numbers from 0")
     return tuple(values)
 
 
@@ -119,7 +120,9 @@ def load_model(
         described = _config_json(path)
         name = described.get("dtype") or described.get("torch_dtype") or "float32"
         if not isinstance(name, str) or name not in DTYPES:
-            raise UserError(f"{path}: dtype {name!r} is not supported; {', '.join(DTYPES)} are")
+            raise UserError(
+                f"{path}: dtype {shown(name)} is not supported; {', '.join(DTYPES)} are"
+            )
         dtype = DTYPES[name]
     tensors = read_weights(path, _empty(config), device)
     return _assembled(config, {name: t.to(dtype) for name, t in tensors.items()}, device)
@@ -201,7 +204,7 @@ def _generation_config(config: ModelConfig) -> dict[str, Any]:
 
 def _config_json(folder: Path) -> dict[str, Any]:
     if (folder / CONFIG).is_file():
-        return read_json(folder / CONFIG)
+        return read_json_object(folder / CONFIG)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one that holds a {CONFIG}")
     if within := sorted(path.parent for path in folder.glob(f"[!.]*/{CONFIG}")):

@@ -22,6 +22,12 @@ MOST = {
 }
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it: a stranger's may be endless."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
 class Reader:
     """Values of a stranger's JSON, each of the type and size that it must have."""
 
@@ -40,7 +46,7 @@ class Reader:
             value = int(value)  # some writers of JSON know one kind of number only
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise UserError(
-                f"config.json says {self._word(name)}={value!r}, which must be a whole number "
+                f"config.json says {self._word(name)}={shown(value)}, which must be a whole number "
                 f"from {least:,} to {most:,}; download it again"
             )
         return value
@@ -50,7 +56,7 @@ class Reader:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
         if not fits or not least <= float(value) <= most:  # type: ignore[arg-type]
             raise UserError(
-                f"config.json says {self._word(name)}={value!r}, which must be a number from "
+                f"config.json says {self._word(name)}={shown(value)}, which must be a number from "
                 f"{least:g} to {most:g}; download it again"
             )
         return float(value)  # type: ignore[arg-type]
@@ -59,7 +65,7 @@ class Reader:
         value = self.values.get(name, False)
         if not isinstance(value, bool):
             raise UserError(
-                f"config.json says {self._word(name)}={value!r}, which must be true or false"
+                f"config.json says {self._word(name)}={shown(value)}, which must be true or false"
             )
         return value
 
@@ -75,6 +81,8 @@ class Reader:
         values = value if isinstance(value, list) else [] if value is None else [value]
         for one in values:
             if isinstance(one, bool) or not isinstance(one, int):
-                raise UserError(f"config.json names the token id {one!r}, which must be a number")
+                raise UserError(
+                    f"config.json names the token id {shown(one)}, which must be a number"
+                )
         # Some files say -1 where they mean none.
         return tuple(one for one in values if one >= 0)

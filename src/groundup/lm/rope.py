@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from groundup.errors import UserError
-from groundup.lm.reader import MOST, Reader
+from groundup.lm.reader import MOST, Reader, shown
 
 RopeType = Literal["default", "linear", "llama3", "yarn"]
 
@@ -43,18 +43,22 @@ class Rope:
         for name in ("rope_scaling", "rope_parameters"):
             given = config.get(name) or {}
             if not isinstance(given, Mapping):
-                raise UserError(f"{name}={given!r} must be an object; download config.json again")
+                raise UserError(
+                    f"{name}={shown(given)} must be an object; download config.json again"
+                )
             settings |= given
-        kind = settings.get("rope_type", settings.get("type", "default"))
-        if kind not in _SCALING_FIELDS:
+        named = settings.get("rope_type", settings.get("type", "default"))
+        kind = next((known for known in _SCALING_FIELDS if known == named), None)
+        if kind is None:
             raise UserError(
-                f"rope type {kind!r} is not supported; this version reads "
+                f"rope type {shown(named)} is not supported; this version reads "
                 f"{', '.join(_SCALING_FIELDS)}"
             )
         partial = settings.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1
         if partial != 1:
             raise UserError(
-                f"partial_rotary_factor={partial!r} is not supported; only whole heads are turned"
+                f"partial_rotary_factor={shown(partial)} is not supported; "
+                "only whole heads are turned"
             )
         read = Reader(settings, "rope")
         theta = settings.get("rope_theta", config.get("rope_theta"))

@@ -23,6 +23,8 @@ from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.families import Stored, stored_as
 from groundup.lm.model import CausalLM
+from groundup.lm.reader import shown
+from groundup.text.json_files import read_json_object
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -159,7 +161,7 @@ def _ours(whole: Tensor, parts: list[tuple[str, Stored]]) -> dict[str, Tensor]:
 def _check(path: Path, name: str, found: Any, expected: list[int] | None) -> None:
     if expected is None:
         raise UserError(
-            f"{path}: tensor {name} is not part of the model that {CONFIG} describes; "
+            f"{path}: tensor {name[:200]} is not part of the model that {CONFIG} describes; "
             f"check that {CONFIG} belongs to these weights (quantised weights are not read here)"
         )
     if found.get_shape() != expected:
@@ -176,7 +178,7 @@ def _check(path: Path, name: str, found: Any, expected: list[int] | None) -> Non
 
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
-        weight_map = read_json(folder / INDEX).get("weight_map")
+        weight_map = read_json_object(folder / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise UserError(f"{folder / INDEX}: no weight_map; download the folder again")
         names = sorted({str(name) for name in weight_map.values()})
@@ -189,11 +191,13 @@ def _weight_files(folder: Path) -> list[Path]:
         )
     else:
         raise UserError(f"{folder} has a {CONFIG} but no {WEIGHTS}; download the weights as well")
+    # By the folder's own list: an index from a stranger must not point outside.
+    there = {path.name for path in folder.iterdir() if path.is_file()}
     for name in names:
-        # A bare file name: an index from a stranger must not point outside its folder.
-        if Path(name).name != name or not (folder / name).is_file():
+        if name not in there:
             raise UserError(
-                f"{folder / INDEX} names {name!r}, which is not in the folder; download it as well"
+                f"{folder / INDEX} names {shown(name)}, which is not in the folder; "
+                "download it as well"
             )
     return [folder / name for name in names]
 
@@ -207,17 +211,6 @@ def _open_weights(path: Path, device: torch.device | str) -> Iterator[Any]:
         raise UserError(
             f"{path} is damaged ({error}); download it or save the model again"
         ) from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; `UserError` for whatever else is in there."""
-    try:
-        contents = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 alike
-        raise UserError(f"{path} is not valid JSON ({error}); download or save it again") from None
-    if not isinstance(contents, dict):
-        raise UserError(f"{path} is not a JSON object; download or save it again")
-    return contents
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:

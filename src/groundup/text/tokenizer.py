@@ -11,7 +11,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from groundup.errors import UserError
 from groundup.text.bpe import BPE, CHAR_TO_BYTE, valid_unicode
+from groundup.text.json_files import read_json_object
 from groundup.text.template import CHATML
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -82,15 +84,9 @@ class Tokenizer:
         config |= _read_json(folder / "tokenizer_config.json") or {}
         config["chat_template"] = _read_template(folder, config)
         ends = (_read_json(folder / "generation_config.json") or {}).get("eos_token_id") or []
-        try:
+        file = folder / "tokenizer.json"
+        with _faults_named(f"{file} is not a tokenizer that can be read"):
             return cls(content, config, ends if isinstance(ends, list) else [ends])
-        except UserError:
-            raise
-        except Exception as error:  # the Rust library raises bare Exception for a bad file
-            raise UserError(
-                f"{folder / 'tokenizer.json'} is not a tokenizer that can be read ({error}); "
-                "fetch or write the folder again"
-            ) from error
 
     def save(self, folder: Path | str) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` (with the chat template)."""
@@ -108,7 +104,8 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each of `texts`, as `encode` does, on several cores."""
         safe = [valid_unicode(text) for text in texts]
-        batch = self._fast.encode_batch_fast(safe, add_special_tokens=False)
+        with _faults_named("this tokenizer fails on a text"):
+            batch = self._fast.encode_batch_fast(safe, add_special_tokens=False)
         ids: list[list[int]] = [encoding.ids for encoding in batch]
         for text, encoded in zip(texts, ids, strict=True):
             if not self.special_ids.isdisjoint(encoded):
@@ -123,7 +120,8 @@ class Tokenizer:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         if skip_special:
             ids = [id for id in ids if id not in self.special_ids]
-        text: str = self._fast.decode(list(ids), skip_special_tokens=False)
+        with _faults_named("this tokenizer cannot decode its tokens"):
+            text: str = self._fast.decode(list(ids), skip_special_tokens=False)
         return text
 
     def token_bytes(self, id: int) -> bytes:
@@ -139,6 +137,14 @@ class Tokenizer:
         return self._first_id(END_OF_TEXT, "eos_token")
 
     @property
+    def opening_ids(self) -> list[int]:
+        """What its post-processor puts before every text, such as Llama's <s>; mostly nothing."""
+        plain, whole = (
+            self._fast.encode("a", add_special_tokens=added).ids for added in (False, True)
+        )
+        return list(whole[: whole.index(plain[0])]) if plain else []
+
+    @property
     def im_start(self) -> int:
         """The id that opens a message in ChatML."""
         return self._first_id(IM_START)
@@ -147,6 +153,11 @@ class Tokenizer:
     def im_end(self) -> int:
         """The id that closes a message; in a tokenizer without ChatML, its end-of-sequence."""
         return self._first_id(IM_END, "eos_token")
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        """What `tokenizer.json` says, for whoever writes it in another format."""
+        return self._content
 
     @property
     def template_variables(self) -> dict[str, str]:
@@ -188,6 +199,22 @@ class StreamDecoder:
     def finish(self) -> str:
         """Return what is held back: U+FFFD if the last character never came to its end."""
         return self._utf8.decode(b"", final=True)
+
+
+@contextmanager
+def _faults_named(what: str) -> Iterator[None]:
+    """Whatever the Rust library raises for a file that is damaged or hostile, as one sentence.
+
+    It raises bare Exceptions, and panics, which are no Exceptions: on a split pattern that takes
+    for ever, among others.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{what} ({why}); fetch or write the folder again") from None
 
 
 def _own_config(special_tokens: Sequence[str], chat_template: str | None) -> dict[str, Any]:
@@ -272,22 +299,19 @@ def _read_template(folder: Path, config: dict[str, Any]) -> str | None:
     """Return the chat template: a file of its own comes first, then the config's entry."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path} is not text in UTF-8 (byte {error.start}); fetch the folder again"
+            ) from None
     template = config.get("chat_template")
     if isinstance(template, list):  # several, by name
-        named = {entry.get("name"): entry.get("template") for entry in template}
-        template = named.get("default")
+        entries = [entry for entry in template if isinstance(entry, dict)]
+        template = next((e.get("template") for e in entries if e.get("name") == "default"), None)
     return template if isinstance(template, str) else None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON object in `path`, or None where there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); fetch or write the folder again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}, but a JSON object is expected")
-    return value
+    return read_json_object(path) if path.is_file() else None
