@@ -47,7 +47,8 @@ def test_rotation_is_that_of_transformers(theta: float, scaling: dict[str, Any])
     assert_close(frequencies, theirs.inv_freq, rtol=1e-6, atol=0)
     cos, sin = theirs(x, positions)
     ours = rotate(x, rotation(frequencies, positions, x.dtype, rope.attention_factor))
-    assert_close(ours, apply_rotary_pos_emb(x, x, cos, sin)[0], rtol=1e-5, atol=1e-5)
+    # The last bit of a frequency, five hundred positions on.
+    assert_close(ours, apply_rotary_pos_emb(x, x, cos, sin)[0], rtol=1e-5, atol=1e-4)
 
 
 def test_scores_depend_on_distance_alone() -> None:

@@ -91,7 +91,8 @@ def _keep_none(rope: Rope, frequencies: Float[Tensor, " half"]) -> Kept:
 
 def _keep_by_turns(rope: Rope, frequencies: Float[Tensor, " half"]) -> Kept:
     """Llama 3: by how many turns a pair makes within the original context."""
-    turns = rope.original_max_position_embeddings * frequencies / (2 * math.pi)
+    wavelengths = 2 * math.pi / frequencies
+    turns = rope.original_max_position_embeddings / wavelengths
     # Equal bounds mean a step, which dividing by almost nothing is.
     width = max(rope.high_freq_factor - rope.low_freq_factor, 1e-9)
     return ((turns - rope.low_freq_factor) / width).clamp(0.0, 1.0)

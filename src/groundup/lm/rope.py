@@ -48,7 +48,7 @@ class Rope:
                 )
             settings |= given
         named = settings.get("rope_type", settings.get("type", "default"))
-        kind = next((known for known in _SCALING_FIELDS if known == named), None)
+        kind = next((one for one in _SCALING_FIELDS if one == named), None)
         if kind is None:
             raise UserError(
                 f"rope type {shown(named)} is not supported; this version reads "
@@ -91,7 +91,7 @@ class Rope:
         return {"rope_theta": self.theta, "rope_type": self.type, **scaling}
 
 
-_SCALING_FIELDS: dict[str, tuple[str, ...]] = {
+_SCALING_FIELDS: dict[RopeType, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
     "llama3": (
