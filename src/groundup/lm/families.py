@@ -176,3 +176,24 @@ GGUF_TENSORS: Mapping[str, str] = {
     "model.layers.{}.mlp.up_proj": "blk.{}.ffn_up",
     "model.layers.{}.mlp.down_proj": "blk.{}.ffn_down",
 }
+
+# What GGUF calls each family. Mistral is a Llama to llama.cpp, which knows no window for it.
+GGUF_ARCHITECTURES: Mapping[ModelType, str] = {
+    "qwen3": "qwen3",
+    "qwen2": "qwen2",
+    "llama": "llama",
+    "mistral": "llama",
+    "gpt2": "gpt2",
+}
+
+
+def stored_in_gguf(model_type: str, name: str) -> Stored:
+    """Where a GGUF file of that family keeps our tensor `name`; matrices are (out, in) in all."""
+    layer = _LAYER.search(name)
+    module, _, part = _LAYER.sub("{}", name, count=1).rpartition(".")
+    theirs = f"{GGUF_TENSORS[module]}.{part}"
+    in_hf = FAMILIES[model_type].weights.get(f"{module}.{part}")
+    split = in_hf.part if in_hf else None
+    if split:  # GPT-2's queries, keys and values are one matrix here, too
+        theirs = f"blk.{{}}.attn_qkv.{part}"
+    return Stored(theirs.format(layer.group() if layer else ""), part=split)

@@ -85,7 +85,7 @@ class Tokenizer:
         config["chat_template"] = _read_template(folder, config)
         ends = (_read_json(folder / "generation_config.json") or {}).get("eos_token_id") or []
         file = folder / "tokenizer.json"
-        with _faults_named(f"{file} is not a tokenizer that can be read"):
+        with faults_named(f"{file} is not a tokenizer that can be read"):
             return cls(content, config, ends if isinstance(ends, list) else [ends])
 
     def save(self, folder: Path | str) -> None:
@@ -104,7 +104,7 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each of `texts`, as `encode` does, on several cores."""
         safe = [valid_unicode(text) for text in texts]
-        with _faults_named("this tokenizer fails on a text"):
+        with faults_named("this tokenizer fails on a text"):
             batch = self._fast.encode_batch_fast(safe, add_special_tokens=False)
         ids: list[list[int]] = [encoding.ids for encoding in batch]
         for text, encoded in zip(texts, ids, strict=True):
@@ -120,7 +120,7 @@ class Tokenizer:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         if skip_special:
             ids = [id for id in ids if id not in self.special_ids]
-        with _faults_named("this tokenizer cannot decode its tokens"):
+        with faults_named("this tokenizer cannot decode its tokens"):
             text: str = self._fast.decode(list(ids), skip_special_tokens=False)
         return text
 
@@ -202,7 +202,7 @@ class StreamDecoder:
 
 
 @contextmanager
-def _faults_named(what: str) -> Iterator[None]:
+def faults_named(what: str) -> Iterator[None]:
     """Whatever the Rust library raises for a file that is damaged or hostile, as one sentence.
 
     It raises bare Exceptions, and panics, which are no Exceptions: on a split pattern that takes

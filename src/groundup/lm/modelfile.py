@@ -1,0 +1,90 @@
+"""Ollama's Modelfile: which GGUF file, how a conversation becomes a prompt, and how to draw.
+
+Ollama does not run Jinja. It has templates of its own, in Go's language, and looks for one that it
+knows the model's Jinja as. A template of ours it may not know, so a Modelfile says it.
+(https://github.com/ollama/ollama/blob/main/docs/modelfile.md)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from groundup.errors import UserError
+from groundup.text.chat import Message, render_chat
+from groundup.text.tokenizer import Tokenizer
+
+# ChatML as Go's text/template: every message, then where the assistant begins.
+_CHATML_GO = """\
+{{- range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}<|im_end|>
+{{ end }}<|im_start|>assistant
+"""
+_MOST_CONTEXT = 8_192
+_QUESTION: Message = {"role": "user", "content": "Q"}
+_PROBES: tuple[list[Message], ...] = (
+    [{"role": "system", "content": "S"}, _QUESTION],
+    [
+        {"role": "system", "content": "S"},
+        _QUESTION,
+        {"role": "assistant", "content": "A"},
+        {"role": "user", "content": "R"},
+    ],
+)
+
+
+def modelfile(
+    file: str, tokenizer: Tokenizer, *, context: int, sampling: Mapping[str, Any] | None = None
+) -> str:
+    """The Modelfile beside the GGUF file named `file`.
+
+    `context` is how many tokens the model sees; `sampling` may say temperature, top_p, top_k,
+    min_p and repetition_penalty, as a folder's generation_config.json does.
+    """
+    lines = [f"FROM ./{file}"]
+    system = chatml_system(tokenizer)
+    if system is None:
+        lines.append("# Ollama finds the conversation's format in the GGUF file, if it knows it.")
+    else:
+        lines.append(f'TEMPLATE """{_CHATML_GO}"""')
+        if system:
+            lines.append(f'SYSTEM """{system}"""')
+    stops = sorted(tokenizer.decode([id]) for id in tokenizer.stop_ids)
+    lines += [f'PARAMETER stop "{stop}"' for stop in stops if stop and '"' not in stop]
+    # Ollama reserves memory for all of it, so a model that could see a book gets a chapter.
+    lines.append(f"PARAMETER num_ctx {min(context, _MOST_CONTEXT)}")
+    names = {"repetition_penalty": "repeat_penalty"}
+    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
+        value = (sampling or {}).get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            lines.append(f"PARAMETER {names.get(name, name)} {value}")
+    return "\n".join(lines) + "\n"
+
+
+def chatml_system(tokenizer: Tokenizer) -> str | None:
+    """The system message that a ChatML template adds by itself, "" for none; else None.
+
+    Found by trying: what the template makes of conversations is compared with ChatML, so that
+    Qwen's and SmolLM2's templates are known as well as ours.
+    """
+    try:
+        for messages in _PROBES:
+            if render_chat(tokenizer, messages, generation_prompt=True) != _chatml(messages):
+                return None
+        rendered = render_chat(tokenizer, [_QUESTION], generation_prompt=True)
+    except UserError:  # no template, or one that refuses a plain conversation
+        return None
+    alone = _chatml([_QUESTION])
+    if rendered == alone:
+        return ""
+    before, system = rendered.removesuffix(alone), "<|im_start|>system\n"
+    if before == rendered or not before.startswith(system) or not before.endswith("<|im_end|>\n"):
+        return None
+    said = before.removeprefix(system).removesuffix("<|im_end|>\n")
+    # Three quotes would end the Modelfile's own.
+    return None if "<|im_" in said or '"""' in said else said
+
+
+def _chatml(messages: list[Message]) -> str:
+    turns = (f"<|im_start|>{one['role']}\n{one['content']}<|im_end|>\n" for one in messages)
+    return "".join(turns) + "<|im_start|>assistant\n"
