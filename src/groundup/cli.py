@@ -3,8 +3,8 @@
 Each command is named here with its one line of help and lies in `commands`, which is imported when
 a command is chosen: `groundup --help` loads next to nothing.
 
-What a user gave wrong ends in one line on stderr and exit code 2, Ctrl-C in 130, and neither in a
-traceback; a traceback is a bug of ours.
+What a user gave wrong ends in one line on stderr and exit code 2, a check that fails in 1, Ctrl-C
+in 130, and none in a traceback; a traceback is a bug of ours.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError, Group, MissingArgumentError
 
 import groundup
-from groundup.errors import UserError
+from groundup.errors import CheckFailed, UserError
 
-WRONG_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+DIFFERS, WRONG_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 # What trains wants the memory allocator and the threads set up before Python starts.
 TRAINING = frozenset({"quickstart", "run", "pretrain", "sft", "dpo", "experiment"})
 
@@ -87,6 +87,24 @@ _add(
 )
 _add(app, "chat", "chat", _MODELS, "Talk with a model at the terminal.")
 _add(
+    app,
+    "export",
+    "export",
+    _MODELS,
+    "Write a model for llama.cpp and Ollama (GGUF), or as a Hugging Face folder.",
+    "The copy is read back and compared with the model. A GGUF comes with a Modelfile: "
+    "ollama create NAME -f Modelfile.",
+)
+_add(
+    app,
+    "verify",
+    "verify",
+    _MODELS,
+    "Prove that a model answers the same however it is asked, and its copies as it does.",
+    "Compares reading at once and through the cache, alone and in a batch, here and in "
+    "transformers, text and ids, the folder and its GGUF. Exit code 1 says that something differs.",
+)
+_add(
     data,
     "data_list",
     "list",
@@ -149,6 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         return _complain(str(error))
+    except CheckFailed as error:
+        _complain(str(error))
+        return DIFFERS
     except CycloptsError as error:
         return _complain(_misread(error))
     except BrokenPipeError:

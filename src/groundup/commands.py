@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
@@ -26,6 +26,7 @@ from groundup.experiments.config import (
     PerceptronConfig,
     PlantedBiasConfig,
 )
+from groundup.lm.sources import is_named
 from groundup.recipe import farewell, find_model, read_recipe, run_recipe
 from groundup.stages import INPUTS, STAGES, Stage, configured
 from groundup.text.config import DataConfig
@@ -274,7 +275,11 @@ MaxNewTokens = Annotated[
     int | None, Parameter(group=_SAMPLING, help="most tokens of one answer (default: 256)")
 ]
 ModelFolder = Annotated[
-    Path, Parameter(help="a model folder, or the folder of a recipe with its models")
+    Path,
+    Parameter(
+        help="a model folder, the folder of a recipe with its models, a GGUF file, pack:NAME or "
+        "hub:OWNER/NAME"
+    ),
 ]
 
 
@@ -365,3 +370,45 @@ def chat(
         repetition_penalty=repetition_penalty,
     )
     converse(folder, sampling, seed)
+
+
+def export(
+    model: ModelFolder,
+    /,
+    *,
+    to: Annotated[
+        Literal["gguf", "hf"],
+        Parameter(help="llama.cpp's and Ollama's one file, or a Hugging Face folder"),
+    ] = "gguf",
+    type: Annotated[
+        str | None,
+        Parameter(
+            help="how weights are stored: f32, f16, bf16; in gguf also q8_0 and q4_0 "
+            "(default: q8_0; in hf the model's own)"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="folder to write (default: beside the model)")
+    ] = None,
+) -> None:
+    """Write a model in the form that other programs read, and prove that it is the same."""
+    from groundup.export import export as write
+
+    # Where a name is given, and not a place, the copy belongs into the folder one is in.
+    source = model if is_named(model) else find_model(model)
+    say(f"Written:     {write(source, to, type, out)}")
+
+
+def verify(
+    model: ModelFolder,
+    /,
+    *,
+    against: Annotated[
+        Path | None, Parameter(help="the model folder that a GGUF file was made of")
+    ] = None,
+) -> None:
+    """Compare a model with itself, with transformers and with its copies."""
+    folder, original = find_model(model), None if against is None else find_model(against)
+    from groundup.evals.verify import require_same, verify
+
+    require_same(verify(folder, original), folder)

@@ -9,3 +9,10 @@ class UserError(Exception):
     The command line prints the message alone and exits with code 2; library callers catch it
     like any exception. Our own broken invariants are `assert`s and never this class.
     """
+
+
+class CheckFailed(Exception):
+    """Something was compared as asked, and differs: no wrong input, but no success either.
+
+    The command line prints the message and exits with code 1.
+    """

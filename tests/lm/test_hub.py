@@ -285,6 +285,24 @@ def test_a_loaded_model_trains_and_leaves_its_file_alone(folder: Path) -> None:
     assert not torch.equal(model.head, load_model(folder).head)
 
 
+def _own_memory() -> int:
+    """Bytes of this process that no file stands behind."""
+    facts = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(facts["RssAnon"].split()[0]) * 1024
+
+
+def test_weights_are_mapped_and_not_copied(
+    tmp_path: Path, tiny_model, tokenizer: Tokenizer
+) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model(vocab_size=2**18)  # 67 MB in float32
+    save_model(tmp_path, model, tokenizer, card=CARD)
+    load_model(tmp_path)  # whatever loading brings along for the first time
+    before = _own_memory()
+    loaded = load_model(tmp_path)
+    assert torch.equal(loaded.head[-3:], model.head[-3:])
+    assert _own_memory() - before < 15e6
+
+
 def test_all_ids_that_end_a_completion_survive(folder: Path) -> None:
     assert load_config(folder).eos_token_ids == (2, 0)
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [2, 0]

@@ -62,11 +62,11 @@ class Rope:
             )
         read = Reader(settings, "rope")
         theta = settings.get("rope_theta", config.get("rope_theta"))
-        # Theta above 1e12 or a factor above 1e6 turns nothing within any context there is.
+        # At theta 1 all pairs would turn alike; above 1e12, or a factor of 1e6, none turns at all.
         found: dict[str, Any] = {
             "theta": cls.theta
             if theta is None
-            else Reader({"rope_theta": theta}, "rope").real("rope_theta", 1.0, 1e12)
+            else Reader({"rope_theta": theta}, "rope").real("rope_theta", 2.0, 1e12)
         }
         if settings.get("original_max_position_embeddings") is None:
             context = config.get("max_position_embeddings")

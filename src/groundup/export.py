@@ -1,0 +1,115 @@
+"""A model in the form that other programs read: a GGUF file for llama.cpp and Ollama, or a folder.
+
+    groundup export runs/sft                     runs/sft-gguf: sft.q8_0.gguf, Modelfile, README.md
+    groundup export pack:smollm2 --to hf         smollm2-hf, a Hugging Face folder
+
+A model folder of ours is a Hugging Face folder already; `hf` makes one of a GGUF file, or of a
+folder in another number format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from groundup.errors import UserError
+from groundup.evals.verify import (
+    Check,
+    compared_with_folder,
+    compared_with_gguf,
+    require_same,
+)
+from groundup.lm.gguf import GGUF_TYPES, read_gguf, save_gguf
+from groundup.lm.hub import CARD, GENERATION_CONFIG, load, save_model
+from groundup.lm.modelfile import modelfile
+from groundup.lm.sources import GGUF_SUFFIX, is_named, locate
+from groundup.text.json_files import read_json_object
+from groundup.train.progress import say
+
+_HF_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+def export(
+    source: Path | str, to: str = "gguf", type: str | None = None, out: Path | None = None
+) -> Path:
+    """Write the model of `source` (a folder, a .gguf file, `pack:NAME`) to the folder `out`.
+
+    `type` is how weights are stored: f32, f16, bf16, and for GGUF q8_0 (the default there) and
+    q4_0; a Hugging Face folder keeps the model's own by default. Returns the folder, after it was
+    read back and compared with the model.
+
+    Raises `UserError` for what cannot be expressed in that format, and `CheckFailed`, with the
+    copy still there to look at, should it not be the same.
+    """
+    writers = {"gguf": (_to_gguf, GGUF_TYPES), "hf": (_to_hf, tuple(_HF_TYPES))}
+    if to not in writers:
+        raise UserError(f"--to={to} is not a format; choose one of {', '.join(writers)}")
+    write, types = writers[to]
+    if type is not None and type.lower() not in types:
+        raise UserError(f"--type={type} is not written to {to}; choose one of {', '.join(types)}")
+    path = locate(source)
+    name = path.resolve().name.removesuffix(GGUF_SUFFIX)
+    beside = Path() if is_named(source) else path.parent
+    out = beside / f"{name}-{to}" if out is None else out
+    if out.resolve() == path.resolve():
+        raise UserError(f"--out={out} is the model itself; give another folder")
+    checks = write(path, name, type and type.lower(), out)
+    require_same(checks, out)
+    return out
+
+
+def _to_gguf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
+    type = type or "q8_0"
+    model, tokenizer = load(path)
+    file = f"{name}.{type}{GGUF_SUFFIX}"
+    save_gguf(out / file, model, tokenizer, type, name=name, licence=_licence(path))
+    windows = [window for window in model.config.windows if window is not None]
+    context = min([model.config.max_position_embeddings, *windows])
+    sampling: dict[str, Any] = {}
+    if (path / GENERATION_CONFIG).is_file():
+        sampling = read_json_object(path / GENERATION_CONFIG)
+    said = modelfile(file, tokenizer, context=context, sampling=sampling)
+    (out / "Modelfile").write_text(said, encoding="utf-8")
+    if (path / CARD).is_file():
+        shutil.copyfile(path / CARD, out / CARD)
+    say(f"{out / file}: {(out / file).stat().st_size / 1e6:.1f} MB")
+    return compared_with_gguf(model, tokenizer, out / file)
+
+
+def _to_hf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
+    model, tokenizer = load(path)
+    dtype = next(model.parameters()).dtype if type is None else _HF_TYPES[type]
+    save_model(out, model, tokenizer, card=_card(path, name), dtype=dtype)
+    return compared_with_folder(model, tokenizer, out, dtype)
+
+
+def _card(path: Path, name: str) -> str:
+    """The model's own card, or what a GGUF file says of itself."""
+    if (path / CARD).is_file():
+        return (path / CARD).read_text(encoding="utf-8")
+    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if (licence := _licence(path)) is not None:
+        front["license"] = licence
+    return (
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n\n"
+        f"Made from {path.name} by `groundup export`. Who trained it, on what, and under which "
+        "terms it may be used is for its source to say.\n"
+    )
+
+
+def _licence(path: Path) -> str | None:
+    """The licence that the model's card or file names."""
+    found: Any = None
+    if path.suffix == GGUF_SUFFIX:
+        found = read_gguf(path).file.metadata.get("general.license")
+    elif (path / CARD).is_file():
+        pieces = (path / CARD).read_text(encoding="utf-8", errors="replace").split("---\n", 2)
+        with contextlib.suppress(yaml.YAMLError):  # a card without front matter, or a broken one
+            front = yaml.safe_load(pieces[1]) if len(pieces) == 3 and not pieces[0] else None
+            found = front.get("license") if isinstance(front, dict) else None
+    return found if isinstance(found, str) else None

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.cli import main
+from groundup.evals.verify import Check, compared_with_itself, verify
+from groundup.lm.config import ModelConfig
+from groundup.lm.gguf import save_gguf
+from groundup.lm.hub import load, save_model
+from groundup.lm.model import CausalLM
+from groundup.lm.rope import Rope
+from groundup.text.bpe import train_bpe
+from groundup.text.template import CHATML
+from groundup.text.tokenizer import Tokenizer
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "qwen2": {"attention_bias": True, "tie_word_embeddings": False},
+    "llama": {"rope": Rope(theta=5e5, type="llama3", factor=8.0)},
+    "mistral": {"sliding_window": 24},
+    "gpt2": {
+        "attention_bias": True, "mlp_bias": True, "hidden_act": "gelu_new",
+        "num_key_value_heads": 4, "rms_norm_eps": 1e-5,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_bpe(train_bpe(["The sea is wide and the ship sails over the sea."], 300))
+
+
+def make(seed: int = 0, **changes: Any) -> CausalLM:
+    """A model with random weights; two layers and grouped queries."""
+    config = ModelConfig.of(width=64, depth=2, vocab_size=320, context=128, heads=4, kv_heads=2)
+    model = CausalLM(replace(config, **changes))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "norm" in name else 0.0, 0.2, generator=generator)
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    save_model(tmp_path / "model", make(), tokenizer, card="# x\n")
+    return tmp_path / "model"
+
+
+def differing(checks: list[Check]) -> list[str]:
+    return [check.name for check in checks if check.status == "differs"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sound_folder_is_the_same_in_every_way(
+    family: str, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    model = make(model_type=family, **FAMILIES[family])
+    if family == "qwen2":
+        # Whatever a Qwen2 folder's tokenizer says, transformers normalises as Qwen's own does.
+        normalised = {**tokenizer.content, "normalizer": {"type": "NFC"}}
+        tokenizer = Tokenizer(normalised, {"eos_token": "<|im_end|>", "chat_template": CHATML})
+    save_model(tmp_path, model, tokenizer, card="# x\n")
+    checks = verify(tmp_path)
+    assert differing(checks) == [], checks
+    compared = {check.name for check in checks if check.status == "same"}
+    assert {
+        "logits through the KV cache",
+        "logits in a batch",
+        "greedy tokens in a batch",
+        "logits as transformers computes them",
+        "ids as transformers makes them",
+        "chat template as transformers renders it",
+        "GGUF F32: tensors",
+        "GGUF F32: logits",
+        "GGUF Q8_0: logits",
+        "GGUF Q8_0: chat template",
+    } <= compared
+
+
+def test_an_export_is_held_against_its_folder(
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    model, _ = load(folder)
+    file = tmp_path / "model.gguf"
+    for kind in ("f16", "q4_0"):
+        save_gguf(file, model, tokenizer, kind)
+        checks = verify(file, folder)
+        assert differing(checks) == []
+        assert f"GGUF {kind.upper()}: tensors" in {check.name for check in checks}
+
+
+def test_a_changed_weight_is_found(folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model, _ = load(folder)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 5] += 0.5  # type: ignore[union-attr, operator, index]
+    save_gguf(tmp_path / "model.gguf", model, tokenizer, "f32")
+    checks = verify(tmp_path / "model.gguf", folder)
+    assert differing(checks) == ["GGUF F32: tensors", "GGUF F32: logits"]
+    [tensors] = [check for check in checks if check.name == "GGUF F32: tensors"]
+    assert tensors.about == "1 of 24 tensors, the first of them model.layers.1.mlp.up_proj.weight"
+
+
+def test_a_changed_setting_is_found_though_every_weight_is_right(
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    model, _ = load(folder)
+    turned = CausalLM(replace(model.config, rope=Rope(theta=500.0)))
+    turned.load_state_dict(model.state_dict())
+    save_gguf(tmp_path / "model.gguf", turned, tokenizer, "q8_0")
+    assert differing(verify(tmp_path / "model.gguf", folder)) == ["GGUF Q8_0: logits"]
+
+
+def test_another_tokenizer_is_found(folder: Path, tmp_path: Path) -> None:
+    model, _ = load(folder)
+    other = Tokenizer.from_bpe(train_bpe(["A wholly different text about owls and lamps."], 300))
+    save_gguf(tmp_path / "model.gguf", model, other, "f32")
+    assert differing(verify(tmp_path / "model.gguf", folder)) == [
+        "GGUF F32: ids",
+        "GGUF F32: chat template",
+    ]
+
+
+def test_a_vocabulary_larger_than_the_model_is_found(tokenizer: Tokenizer) -> None:
+    checks = compared_with_itself(make(vocab_size=256), tokenizer)
+    assert differing(checks) == ["every token has its row"]
+
+
+def test_a_template_that_people_can_break_is_found(tokenizer: Tokenizer) -> None:
+    """One that looks at what people wrote: marks inside it change what it says."""
+    curious = CHATML + "{{ messages[2]['content'] | length }}"
+    content = Tokenizer(
+        dict(tokenizer.content), {"eos_token": "<|im_end|>"} | {"chat_template": curious}
+    )
+    assert differing(compared_with_itself(make(), content)) == [
+        "chat template as its Jinja renders it"
+    ]
+
+
+def test_what_transformers_reads_otherwise_is_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """In a folder that calls itself Qwen2 it normalises texts, though tokenizer.json does not."""
+    model = make(model_type="qwen2", attention_bias=True)
+    save_model(tmp_path, model, tokenizer, card="# x\n")
+    assert differing(verify(tmp_path)) == ["ids as transformers makes them"]
+
+
+def test_a_tokenizer_that_loses_text_is_found(tokenizer: Tokenizer) -> None:
+    lossy = Tokenizer({**tokenizer.content, "normalizer": {"type": "Lowercase"}}, {})
+    assert "text to ids and back" in differing(compared_with_itself(make(), lossy))
+
+
+def test_the_command_prints_a_table_and_exits_with_one_where_something_differs(
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "logits through the KV cache" in said and "DIFFERS" not in said
+    save_gguf(tmp_path / "other.gguf", make(seed=1), tokenizer, "f32")
+    assert main(["verify", str(tmp_path / "other.gguf"), "--against", str(folder)]) == 1
+    heard = capsys.readouterr()
+    assert "DIFFERS" in heard.out
+    assert heard.err.startswith("error: 2 of ") and len(heard.err.splitlines()) == 1
