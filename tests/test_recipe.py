@@ -301,5 +301,5 @@ def test_a_gguf_file_is_a_model_and_a_folder_with_one_means_it(tmp_path: Path) -
     (tmp_path / "a.gguf").write_bytes(b"")
     assert find_model(tmp_path) == find_model(tmp_path / "a.gguf") == tmp_path / "a.gguf"
     (tmp_path / "b.gguf").write_bytes(b"")
-    with pytest.raises(UserError, match="holds 2 GGUF files; give one of them: a.gguf, b.gguf"):
+    with pytest.raises(UserError, match=r"holds 2 GGUF files; give one of them: a\.gguf, b\.gguf"):
         find_model(tmp_path)

@@ -1,4 +1,4 @@
-"""At the terminal with a model: completions, and a conversation that streams.
+"""At the terminal with a model: a conversation that streams.
 
 A conversation is a list of messages that is rendered anew for every answer. A model sees only so
 many tokens at once, so when the conversation has grown past that, its oldest turns are forgotten,
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.lm.generate import Request, generate, stream
-from groundup.lm.hub import GENERATION_CONFIG, load
+from groundup.lm.generate import Engine, Request, pieces
+from groundup.lm.hub import load
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
 from groundup.stages import known_names
@@ -49,51 +49,24 @@ HELP = """\
 /quit             leave (Ctrl-D does, too; Ctrl-C stops an answer)"""
 
 
-def sampling_of(folder: Path, **given: Any) -> Sampling:
-    """How to draw: the values given, else what the model's folder says, else our defaults."""
-    settings: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        own = json.loads((folder / GENERATION_CONFIG).read_bytes())
-        names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-        settings = {name: own[name] for name in names if own.get(name) is not None}
-        if own.get("do_sample") is False:
-            settings = {"temperature": 0.0}
-    return Sampling(**settings | {name: v for name, v in given.items() if v is not None})
-
-
-def write_completions(
-    folder: Path, prompts: Sequence[str], sampling: Sampling, *, as_messages: bool
-) -> None:
-    """Write what the model makes of each prompt to standard output."""
-    model, tokenizer = load(folder)
-    requests = [
-        Request(messages=[{"role": "user", "content": prompt}], sampling=sampling)
-        if as_messages
-        else Request(prompt=prompt, sampling=sampling)
-        for prompt in prompts
-    ]
-    if len(requests) == 1:
-        if not as_messages:
-            _write(prompts[0])
-        for piece in stream(model, tokenizer, requests[0]):
-            _write(piece)
-        _write("\n")
-        return
-    for prompt, completion in zip(prompts, generate(model, requests, tokenizer), strict=True):
-        _write(f"{prompt}{chr(10) if as_messages else ''}{completion.text}\n\n")
-
-
 # The conversation.
 
 
 @dataclass
 class Conversation:
-    """What was said, and the model that answers."""
+    """What was said, and the model that answers.
+
+    The engine lives as long as the conversation: of every new turn it reads what is new alone, and
+    an answer begins as soon after a long conversation as after a short one.
+    """
 
     model: CausalLM
     tokenizer: Tokenizer
     sampling: Sampling
     messages: list[Message] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._engine = Engine(self.model, self.tokenizer, batch_size=1)
 
     def ask(self, text: str) -> int:
         """Add a person's message; returns how many old messages had to be forgotten for it.
@@ -120,12 +93,20 @@ class Conversation:
         A question that got no words is taken back: an empty turn would teach nobody anything.
         """
         said: list[str] = []
+        number = -1
+        request = Request(messages=list(self.messages), sampling=self.sampling)
         try:
-            request = Request(messages=list(self.messages), sampling=self.sampling)
-            for piece in stream(self.model, self.tokenizer, request):
-                said.append(piece)
-                yield piece
+            # Always the first copy: with the same seed the same question gets the same answer.
+            number = self._engine.submit(request, copy=0)
+            while self._engine.unfinished:
+                for piece in pieces(self._engine.step()):
+                    said.append(piece)
+                    yield piece
+        except KeyboardInterrupt:  # in the midst of a step, whose engine nobody should trust
+            self._engine = Engine(self.model, self.tokenizer, batch_size=1)
+            raise
         finally:
+            self._engine.cancel(number)
             if words := "".join(said).strip():
                 self.messages.append({"role": "assistant", "content": words})
             else:
@@ -140,6 +121,8 @@ def converse(folder: Path, sampling: Sampling, seed: int | None = None) -> None:
     model, tokenizer = load(folder)
     conversation = Conversation(model, tokenizer, sampling)
     say(introduction(folder, model))
+    if sampling.temperature == 0:
+        say("It always takes the likeliest next token. /temperature 0.7 lets chance in.\n")
     for turn, line in enumerate(_lines()):
         if line.startswith("/"):
             if not _command(conversation, line):

@@ -48,3 +48,39 @@ def test_the_cache_takes_the_type_of_the_model(tiny_model) -> None:  # type: ign
     model = tiny_model().to(torch.bfloat16)
     cache = KVCache.empty(model.config, rows=1, slots=4, like=model.head)
     assert cache.keys[0].dtype == torch.bfloat16 and cache.slots == 4
+
+
+@torch.no_grad()
+def test_a_cache_that_grew_and_whose_rows_were_copied_and_swapped_is_the_same(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, ids = tiny_model(), torch.randint(320, (3, 20))
+    ids[2, :9] = ids[0, :9]  # what is copied must be the same tokens
+    whole = model.logits(Batch.of(ids))
+    first = KVCache.empty(model.config, rows=2, slots=12, like=model.head)
+    read(model, first, ids[:2, :12], torch.zeros(2, dtype=torch.int64))
+    cache = KVCache.empty(model.config, rows=0, slots=0, like=model.head)
+    cache.grow(2, 9)
+    for row in range(2):
+        cache.copy(row, first, row, 9)
+    cache.grow(3, 15)
+    cache.copy(2, cache, 0, 9)
+    cache.swap(0, 1, 9)
+    cache.grow(3, 20)
+    cache.grow(1, 4)  # never shrinks
+    assert (cache.rows, cache.slots) == (3, 20)
+    order = torch.tensor([1, 0, 2])
+    new = read(model, cache, ids[order, 9:], torch.full((3,), 9))
+    assert_close(new, whole[order, 9:], rtol=1e-4, atol=1e-4)
+    fewer = read(model, cache, ids[order[:2], 15:], torch.full((2,), 15))
+    assert_close(fewer, whole[order[:2], 15:], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_window_hides_what_is_too_far_back(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, ids = tiny_model(model_type="mistral", sliding_window=5), torch.randint(320, (2, 20))
+    whole = model.logits(Batch.of(ids))
+    cache = KVCache.empty(model.config, rows=2, slots=20, like=model.head)
+    for start, end in pairwise([0, 9, 10, 20]):
+        piece = read(model, cache, ids[:, start:end], torch.full((2,), start))
+        assert_close(piece, whole[:, start:end], rtol=1e-4, atol=1e-4)
+    seen = cache.view(torch.tensor([[3], [7]])).mask(5)
+    assert seen[:, 0].nonzero()[:, 1].tolist() == [0, 1, 2, 3, 3, 4, 5, 6, 7]

@@ -8,8 +8,9 @@ from torch.testing import assert_close
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from groundup.errors import UserError
-from groundup.lm.generate import Completion, Request, _Text, generate, reference_generate, stream
+from groundup.lm.generate import Completion, Request, generate, reference_generate, stream
 from groundup.lm.model import CausalLM
+from groundup.lm.request import Text
 from groundup.lm.sample import Sampling
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
@@ -207,7 +208,7 @@ def test_a_stop_string_ends_text_before_it_and_keeps_its_tokens(
 
 def spell(tokenizer: Tokenizer, text: str, stop: tuple[str, ...]) -> list[str]:
     """The pieces shown when `text` comes byte by byte."""
-    shown = _Text(tokenizer, stop)
+    shown = Text(tokenizer, stop)
     single = {tokenizer.token_bytes(i): i for i in range(tokenizer.vocab_size)}
     pieces = [shown.push(single[bytes([byte])]) for byte in text.encode()]
     return [*pieces, shown.finish()]

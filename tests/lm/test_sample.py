@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from groundup.errors import UserError
-from groundup.lm.sample import Sampling, choose, filtered, penalised
+from groundup.lm.sample import Draws, Sampling, choose, filtered, penalised
 
 
 def theirs(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -55,6 +55,44 @@ def test_filters_are_those_of_transformers(
     assert (unequal <= 1).all()
     same = unequal == 0
     assert_close(ours[same], oracle[same], rtol=1e-4, atol=1e-4)
+
+
+WAYS = st.fixed_dictionaries(
+    {
+        "temperature": st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+        "top_k": st.sampled_from([0, 0, 1, 40, 300, 9999]),
+        "top_p": st.sampled_from([1.0, 1.0, 0.95, 0.3]),
+        "min_p": st.sampled_from([0.0, 0.0, 0.1]),
+        "repetition_penalty": st.sampled_from([1.0, 1.0, 0.5, 1.3]),
+    }
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    settings=st.lists(WAYS, min_size=1, max_size=8),
+    seed=st.integers(0, 2**31),
+    spread=st.sampled_from([0.01, 1.0, 8.0]),
+    vocab=st.sampled_from([11, 3000]),
+)
+def test_rows_with_ways_of_their_own_are_drawn_as_each_alone(
+    settings: list[dict[str, Any]], seed: int, spread: float, vocab: int
+) -> None:
+    ways = [Sampling(**one) for one in settings]
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(len(ways), vocab, generator=generator) * spread
+    uniforms = torch.rand(len(ways), generator=generator)
+    seen = torch.rand(len(ways), vocab, generator=generator) < 0.2
+    draws = Draws(ways, vocab, logits.device)
+    left, tokens = filtered(logits, draws), choose(logits, draws, uniforms, seen)
+    for row, way in enumerate(ways):
+        one = slice(row, row + 1)
+        assert_close(left[one], filtered(logits[one], way), rtol=1e-5, atol=1e-5)
+        assert tokens[one].equal(choose(logits[one], way, uniforms[one], seen[one])), way
+        if way.temperature:
+            # A token whose mass lies within rounding of the limit may fall on either side.
+            oracle = theirs(logits[one], way).isfinite()
+            assert (left[one].isfinite() != oracle).sum() <= 1
 
 
 def test_top_k_beyond_the_vocabulary_cuts_nothing() -> None:
@@ -127,6 +165,7 @@ def test_temperature_zero_is_greedy_after_the_penalty() -> None:
         {"repetition_penalty": 0.0},
         {"max_new_tokens": 0},
         {"stop": ("",)},
+        {"stop_ids": (3, -1)},
     ],
 )
 def test_values_out_of_range_are_named(wrong: dict[str, Any]) -> None:

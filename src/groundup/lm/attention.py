@@ -52,6 +52,8 @@ def attention(query: Query, key: Key, value: Key, mask: Mask, path: AttentionPat
             query, key, value, attn_mask=mask[:, None], enable_gqa=True
         )
     time, keys = query.shape[2], key.shape[2]
+    if time == 1:
+        return _one_query(query, key, value, mask)
     if time != keys or time <= _BLOCK:
         return _matmul_attention(query, key, value, mask)
     blocks = []
@@ -70,7 +72,19 @@ def _matmul_attention(query: Query, key: Key, value: Key, mask: Mask) -> Query:
     scores = (grouped @ key.transpose(-1, -2)).view(rows, kv_heads, -1, time, keys)
     scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
     weights = scores.softmax(-1).view(rows, kv_heads, -1, keys)
-    return (weights @ value).view(rows, heads, time, head_dim)
+    return (weights @ value).view(rows, heads, time, -1)
+
+
+def _one_query(query: Query, key: Key, value: Key, mask: Mask) -> Query:
+    """A step of decoding, by torch's kernel, which reads keys where they lie in the cache.
+
+    A matrix product would first copy them, and there are as many as all tokens so far.
+    """
+    rows, heads, _, head_dim = query.shape
+    grouped = query.reshape(rows, key.shape[1], -1, head_dim)
+    seen = mask[:, None].expand(rows, 1, grouped.shape[2], -1)
+    mixed = scaled_dot_product_attention(grouped, key, value, attn_mask=seen)
+    return mixed.reshape(rows, heads, 1, -1)
 
 
 def document_mask(segment_ids: Int[Tensor, "rows time"], window: int | None = None) -> Mask:

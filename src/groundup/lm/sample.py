@@ -4,12 +4,13 @@
 
 The random number u comes from outside, one per row, so that a token is a pure function of logits
 and u: a request draws its own numbers and gets the same tokens alone or in a batch. The filters
-and their order are those of Hugging Face's `generate`.
+and their order are those of Hugging Face's `generate`. Every row of a batch may have its own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +20,13 @@ from torch import Tensor
 from groundup.errors import UserError
 
 Logits = Float[Tensor, "rows vocab"]
+PerRow = Float[Tensor, " rows"]
+# Some of the rows, and of each the best scores and their ids.
+Candidates = tuple[Int[Tensor, " some"], Float[Tensor, "some best"], Int[Tensor, "some best"]]
 
 # Sorting a whole vocabulary costs twenty times what finding its best 256 does, and the best 256
-# nearly always hold the mass that top-p asks for.
-FIRST_CANDIDATES = 256
+# nearly always hold the mass that top-p asks for. Rows where they do not get eight times as many.
+FIRST_CANDIDATES, MORE_CANDIDATES = 256, 8
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     """A completion ends before the first of these strings."""
     seed: int = 0
+    stop_ids: tuple[int, ...] = ()
+    """A completion ends with the first of these tokens, beside the model's own ends."""
 
     def __post_init__(self) -> None:
         rules = (
@@ -59,79 +65,167 @@ class Sampling:
             ),
             ("max_new_tokens", self.max_new_tokens >= 1, "1 or more; try 256"),
             ("stop", all(self.stop), "a list of strings that are not empty"),
+            ("stop_ids", all(i >= 0 for i in self.stop_ids), "a list of token ids, 0 or more"),
         )
         for name, holds, rule in rules:
             if not holds:
                 raise UserError(f"{name}={getattr(self, name)!r} must be {rule}")
 
-    @property
-    def filters(self) -> tuple[float, int, float, float, float]:
-        """What rows must have in common to be drawn together."""
-        return (self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty)
 
+class Draws:
+    """How each row of a batch is drawn: every setting as one number a row.
 
-def penalised(logits: Logits, seen: Bool[Tensor, "rows vocab"], penalty: float) -> Logits:
-    """Make the tokens already seen less likely (CTRL, Keskar et al. 2019, section 4.1)."""
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
-
-
-def filtered(logits: Logits, sampling: Sampling) -> Logits:
-    """Log-probabilities after temperature, top-k, top-p and min-p; -inf where a token is out.
-
-    The most probable token always stays. Temperature must be above 0.
+    Rows are drawn in one of three ways, which is settled here, once for many steps: greedily, among
+    the best (top-k, top-p), or among all tokens.
     """
-    assert sampling.temperature > 0, "greedy choice has no distribution"
-    scores = logits.float() / sampling.temperature
-    if sampling.top_k or sampling.top_p < 1:
-        values, ids, total = _candidates(scores, sampling)
-        probabilities = (values - total).exp()
-        mass_before = probabilities.cumsum(-1) - probabilities
-        if sampling.top_p < 1:  # A rounded mass of 1 must not cut what only top-k may.
-            values = values.masked_fill(mass_before >= sampling.top_p, -torch.inf)
-        scores = torch.full_like(scores, -torch.inf).scatter(-1, ids, values)
-    if sampling.min_p:
-        floor = scores.amax(-1, keepdim=True) + math.log(sampling.min_p)
-        scores = scores.masked_fill(scores < floor, -torch.inf)
-    return scores.log_softmax(-1)
 
+    def __init__(self, samplings: Sequence[Sampling], vocab: int, device: torch.device) -> None:
+        def per_row(values: list[float]) -> PerRow:
+            return torch.tensor(values, dtype=torch.float32, device=device)
 
-def _candidates(
-    scores: Logits, sampling: Sampling
-) -> tuple[Float[Tensor, "rows best"], Int[Tensor, "rows best"], Float[Tensor, "rows 1"]]:
-    """The tokens that top-k and top-p may keep, best first, and the log of the mass they share.
+        # A row without top-k may keep the whole vocabulary.
+        top_k = [min(one.top_k, vocab) or vocab for one in samplings]
+        self.temperature = per_row([one.temperature or 1.0 for one in samplings])
+        self.top_k = torch.tensor(top_k, device=device)
+        self.top_p = per_row([one.top_p for one in samplings])
+        self.min_p = per_row([one.min_p for one in samplings])
+        self.penalty = per_row([one.repetition_penalty for one in samplings])
+        self.penalised = any(one.repetition_penalty != 1 for one in samplings)
+        self.random = any(one.temperature for one in samplings)
 
-    Top-p counts the mass of what top-k left, as Hugging Face does.
-    """
-    vocab = scores.shape[-1]
-    if sampling.top_k:
-        values, ids = scores.topk(min(sampling.top_k, vocab))
-        return values, ids, values.logsumexp(-1, keepdim=True)
-    total = scores.logsumexp(-1, keepdim=True)
-    values, ids = scores.topk(min(FIRST_CANDIDATES, vocab))
-    if bool(((values - total).exp().sum(-1) < sampling.top_p).any()):
-        values, ids = scores.sort(-1, descending=True)
-    return values, ids, total
+        ways: list[list[int]] = [[], [], []]
+        for row, one in enumerate(samplings):
+            few = top_k[row] < vocab or one.top_p < 1
+            ways[0 if one.temperature == 0 else 1 if few else 2].append(row)
+        self.greedy, self.best, self.all = (torch.tensor(way, device=device) for way in ways)
+        limits = [top_k[row] for row in ways[1]]
+        self.candidates = max((k if k < vocab else FIRST_CANDIDATES for k in limits), default=0)
+
+    @classmethod
+    def of(cls, sampling: Sampling | Draws, logits: Logits) -> Draws:
+        if isinstance(sampling, Draws):
+            return sampling
+        return cls([sampling] * logits.shape[0], logits.shape[1], logits.device)
 
 
 def choose(
     logits: Logits,
-    sampling: Sampling,
-    uniforms: Float[Tensor, " rows"],
+    sampling: Sampling | Draws,
+    uniforms: PerRow,
     seen: Bool[Tensor, "rows vocab"] | None = None,
 ) -> Int[Tensor, " rows"]:
     """One token per row: the best at temperature 0, else by inverting the cumulative distribution.
 
     `uniforms` are in [0, 1), one per row; `seen` marks the tokens of prompt and completion, for
-    the repetition penalty.
+    the repetition penalty. `sampling` is one for all rows or each row's own.
     """
-    if sampling.repetition_penalty != 1:
+    draws = Draws.of(sampling, logits)
+    if draws.penalised:
         assert seen is not None, "the repetition penalty needs the tokens seen"
-        logits = penalised(logits, seen, sampling.repetition_penalty)
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    cumulative = filtered(logits, sampling).exp().cumsum(-1)
+        logits = penalised(logits, seen, draws.penalty)
+    tokens = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
+    if len(draws.greedy):
+        tokens[draws.greedy] = _of(logits, draws.greedy).argmax(-1)
+    for rows, values, ids in _best(logits, draws):
+        picked = _pick(values.softmax(-1), _of(uniforms, rows))
+        tokens[rows] = ids.gather(-1, picked[:, None])[:, 0]
+    if len(draws.all):
+        tokens[draws.all] = _pick(_all(logits, draws).softmax(-1), _of(uniforms, draws.all))
+    return tokens
+
+
+def _of(values: Tensor, rows: Int[Tensor, " some"]) -> Tensor:
+    """Some of the rows; nothing is copied when it is all of them."""
+    return values if len(rows) == len(values) else values[rows]
+
+
+def _pick(
+    probabilities: Float[Tensor, "some candidates"], uniforms: Float[Tensor, " some"]
+) -> Int[Tensor, " some"]:
+    """The first candidate at which the cumulative probability exceeds the random number."""
+    cumulative = probabilities.cumsum(-1)
     total = cumulative[:, -1:]
     # Never quite the total, or a rounding would pick a token beyond the last candidate.
     below_total = torch.nextafter(total, torch.zeros_like(total))
     points = torch.minimum(uniforms[:, None].float() * total, below_total)
     return torch.searchsorted(cumulative, points, right=True)[:, 0]
+
+
+# What the filters leave.
+
+
+def penalised(logits: Logits, seen: Bool[Tensor, "rows vocab"], penalty: float | PerRow) -> Logits:
+    """Make the tokens already seen less likely (CTRL, Keskar et al. 2019, section 4.1)."""
+    if isinstance(penalty, Tensor):
+        penalty = penalty[:, None]
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def filtered(logits: Logits, sampling: Sampling | Draws) -> Logits:
+    """Log-probabilities after temperature, top-k, top-p and min-p; -inf where a token is out.
+
+    The most probable token always stays, and alone at temperature 0.
+    """
+    draws = Draws.of(sampling, logits)
+    scores = torch.full_like(logits, -torch.inf, dtype=torch.float32)
+    if len(draws.greedy):
+        best = logits[draws.greedy].argmax(-1, keepdim=True)
+        scores[draws.greedy] = scores[draws.greedy].scatter(-1, best, 0.0)
+    for rows, values, ids in _best(logits, draws):
+        scores[rows] = scores[rows].scatter(-1, ids, values)
+    if len(draws.all):
+        scores[draws.all] = _all(logits, draws)
+    return scores.log_softmax(-1)
+
+
+def _all(logits: Logits, draws: Draws) -> Float[Tensor, "some vocab"]:
+    """The scores of the rows that are drawn among all tokens."""
+    rows = draws.all
+    scores = _of(logits, rows).float() / _of(draws.temperature, rows)[:, None]
+    return _at_least(scores, _of(draws.min_p, rows))
+
+
+def _best(logits: Logits, draws: Draws) -> Iterator[Candidates]:
+    """What top-k, top-p and min-p leave, best first: rows, their scores (-inf is out) and ids.
+
+    Rows whose first candidates do not hold the mass that top-p asks for come later, with more.
+    """
+    rows, width, vocab = draws.best, draws.candidates, logits.shape[-1]
+    while len(rows):
+        width = vocab if width * MORE_CANDIDATES > vocab else width
+        values, ids, enough = _cut(logits, draws, rows, width)
+        if width == vocab or bool(enough.all()):
+            yield rows, values, ids
+            return
+        if bool(enough.any()):
+            yield rows[enough], values[enough], ids[enough]
+        rows, width = rows[~enough], width * MORE_CANDIDATES
+
+
+def _cut(
+    logits: Logits, draws: Draws, rows: Int[Tensor, " some"], width: int
+) -> tuple[Float[Tensor, "some width"], Int[Tensor, "some width"], Bool[Tensor, " some"]]:
+    """The best `width` scores as the filters leave them, their ids, and whether they are enough.
+
+    Top-p counts the mass of what top-k left, as Hugging Face does.
+    """
+    scores = _of(logits, rows).float() / _of(draws.temperature, rows)[:, None]
+    top_k, top_p = (_of(setting, rows)[:, None] for setting in (draws.top_k, draws.top_p))
+    values, ids = scores.topk(width)
+    values = values.masked_fill(torch.arange(width, device=ids.device) >= top_k, -torch.inf)
+    limited = top_k < scores.shape[-1]
+    masses = values.logsumexp(-1, keepdim=True), scores.logsumexp(-1, keepdim=True)
+    probabilities = (values - torch.where(limited, *masses)).exp()
+    mass = probabilities.cumsum(-1)
+    enough = limited | (mass[:, -1:] >= top_p)
+    # With top-p off, a rounded mass of 1 must not cut what only top-k may.
+    values = values.masked_fill((mass - probabilities >= top_p) & (top_p < 1), -torch.inf)
+    return _at_least(values, _of(draws.min_p, rows)), ids, enough[:, 0]
+
+
+def _at_least(
+    scores: Float[Tensor, "some candidates"], min_p: Float[Tensor, " some"]
+) -> Float[Tensor, "some candidates"]:
+    """Without what has less than min_p of the best one's probability; log 0 leaves everything."""
+    floor = scores.amax(-1, keepdim=True) + min_p.log()[:, None]
+    return scores.masked_fill(scores < floor, -torch.inf)

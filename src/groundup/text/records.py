@@ -78,6 +78,20 @@ class RefusalPrompt:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a model is to go on from: a text, or else messages that it is to answer.
+
+    `settings` are all other fields of the row, among which may be its own ways to draw.
+    """
+
+    text: str | None
+    messages: tuple[Message, ...]
+    id: str | int | None
+    line: int
+    settings: Mapping[str, object]
+
+
+@dataclass(frozen=True)
 class BadLine:
     """A line that was set aside, and why."""
 
@@ -204,6 +218,37 @@ def _refusal(row: Json, file: str, line: int) -> RefusalPrompt:
     if kind not in ("harmful", "benign"):
         raise _BadRow(f"'kind' must be harmful or benign, not {kind!r}")
     return RefusalPrompt(prompt, kind, _label(row, "source", file), _label(row, "group", prompt))
+
+
+def _asked(row: Json, file: str, line: int) -> Asked:
+    if "messages" not in row and "prompt" not in row:
+        raise _BadRow(f"needs 'prompt' or 'messages'; it has {sorted(row)}")
+    name = "messages" if "messages" in row else "prompt"
+    text, messages = None, tuple[Message, ...]()
+    if name == "prompt" and not isinstance(row["prompt"], list):
+        text = _text(row, "prompt")
+    else:
+        messages = _messages(row[name], name)
+        if messages[-1].role == "assistant":
+            raise _BadRow(f"{name!r} ends with the assistant's turn, and there is none to answer")
+    id = row.get("id")
+    if isinstance(id, bool) or not isinstance(id, str | int | None):
+        raise _BadRow(f"'id' must be a string or a whole number, not {type(id).__name__}")
+    if isinstance(id, str):
+        _text(row, "id")
+    settings = {key: value for key, value in row.items() if key not in (name, "id")}
+    return Asked(text, messages, id, line, settings)
+
+
+def read_prompts(path: Path) -> Records[Asked]:
+    """Prompts: the lines of a .txt file, or rows of {prompt} or {messages} with an optional id.
+
+    Empty lines of a .txt file are no prompts. Raises UserError as `_read` and `read_text` do.
+    """
+    if path.suffix != ".txt":
+        return _read(path, _asked)
+    lines = enumerate(read_text(path).split("\n"), 1)
+    return Records(tuple(Asked(text, (), None, n, {}) for n, text in lines if text.strip()), ())
 
 
 def read_documents(path: Path) -> Records[Document]:

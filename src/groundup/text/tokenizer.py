@@ -288,8 +288,8 @@ def _bytes_of_tokens(tokens: dict[int, str], content: dict[str, Any]) -> dict[in
     return {id: spell(id, token) for id, token in tokens.items()}
 
 
-def _token_text(value: str | dict[str, Any] | None) -> str | None:
-    """Return a token's text; older configs wrap it as {"content": …}."""
+def _token_text(value: Any) -> str | None:
+    """Return a token's text, which older configs wrap as {"content": …}; None for what is none."""
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else None

@@ -1,0 +1,180 @@
+"""Generation speed beside `transformers`' `generate`, on the same weights.
+
+    python benchmarks/generate.py [--repeats 5] [--shapes small 135m] [--dtypes float32 bfloat16]
+
+Two random models of Qwen3's shape: `small`, the quickstart's (6 layers of width 256, vocabulary
+4,096), and `135m`, SmolLM2-135M's (30 layers of width 576, vocabulary 49,152). What is asked:
+
+    one        one prompt of 64 tokens, 64 new ones
+    batch      32 prompts of 16 to 128 tokens, 64 new ones each
+    nucleus    the same, drawn with temperature 0.8 and top-p 0.9; all others are greedy
+    uneven     64 prompts as above, 8 to 128 new tokens, 32 rows at a time
+    samples    16 samples from each of two prompts of 384 tokens, 32 new tokens each
+
+Nothing ends early. Both sides keep a cache; the peer pads its prompts on the left, and a batch of
+its takes as long as the longest completion in it. The two take turns in one process, so the
+machine's moods fall on both. Where both are greedy, the share of ids that agree is printed: in
+bfloat16 a near tie is decided by the order of additions, and all that follows differs.
+
+Needs `pip install transformers` (the extra `test`). Prints medians and the ratio pair by pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from groundup.train.config import ENVIRONMENT
+
+SHAPES: dict[str, dict[str, int]] = {
+    "small": {"width": 256, "depth": 6, "vocab_size": 4_096, "heads": 4, "kv_heads": 1},
+    "135m": {"width": 576, "depth": 30, "vocab_size": 49_152, "heads": 9, "kv_heads": 3},
+}
+CONTEXT, ROWS = 1_024, 32
+NUCLEUS = {"temperature": 0.8, "top_p": 0.9}
+WORKLOADS = ("one", "batch", "nucleus", "uneven", "samples")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Prompts, how many new tokens each gets, and how they are drawn."""
+
+    prompts: list[list[int]]
+    lengths: list[int]
+    ways: dict[str, Any]
+
+
+Serve = Callable[[], list[list[int]]]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=SHAPES)
+    arguments.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    arguments.add_argument("--workloads", nargs="+", default=WORKLOADS, choices=WORKLOADS)
+    arguments.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options = arguments.parse_args()
+    if any(name not in os.environ for name in ENVIRONMENT):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
+
+    import torch
+
+    torch.set_num_threads(options.threads)
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
+    for shape in options.shapes:
+        for dtype in options.dtypes:
+            model, peer = models(shape, getattr(torch, dtype))
+            for name in options.workloads:
+                work = workload(name, SHAPES[shape]["vocab_size"])
+                sides = (ours(model, work), theirs(peer, work))
+                compare(f"{shape:5} {dtype:8} {name:7}", sides, work, options.repeats)
+
+
+def compare(name: str, sides: tuple[Serve, Serve], work: Workload, repeats: int) -> None:
+    mine, peers = (side() for side in sides)  # and warm up
+    pairs = [a == b for x, y in zip(mine, peers, strict=True) for a, b in zip(x, y, strict=True)]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(repeats):
+        for side, taken in zip(sides, seconds, strict=True):
+            start = time.perf_counter()
+            side()
+            taken.append(time.perf_counter() - start)
+    ratios = sorted(peer / own for own, peer in zip(*seconds, strict=True))
+    own, peer = (sum(work.lengths) / statistics.median(taken) for taken in seconds)
+    same = "" if work.ways else f"  {sum(pairs) / len(pairs):4.0%} of ids equal"
+    print(
+        f"{name}  groundup {own:6,.0f} tokens/s  transformers {peer:6,.0f}  "
+        f"ratio {statistics.median(ratios):5.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}){same}",
+        flush=True,
+    )
+
+
+def workload(name: str, vocabulary: int) -> Workload:
+    dice = random.Random(0)
+
+    def prompt(length: int) -> list[int]:
+        return [dice.randrange(3, vocabulary) for _ in range(length)]
+
+    if name == "one":
+        return Workload([prompt(64)], [64], {})
+    if name == "samples":
+        return Workload([prompt(384)] * 16 + [prompt(384)] * 16, [32] * 32, {})
+    count = 2 * ROWS if name == "uneven" else ROWS
+    prompts = [prompt(16 + 112 * i // count) for i in range(count)]
+    lengths = [dice.randrange(8, 129) if name == "uneven" else 64 for _ in prompts]
+    return Workload(prompts, lengths, NUCLEUS if name == "nucleus" else {})
+
+
+def models(shape: str, dtype: Any) -> tuple[Any, Any]:
+    import torch
+    import transformers
+
+    from groundup.lm.config import ModelConfig
+    from groundup.lm.model import CausalLM
+
+    config = ModelConfig.of(context=CONTEXT, **SHAPES[shape])
+    model = CausalLM(config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" not in name:
+                # Logits of a standard deviation of 3.5: an entropy like a trained model's.
+                scale = (3.5 if "embed" in name else 1.0) * parameter.shape[-1] ** -0.5
+                parameter.normal_(0.0, scale, generator=generator)
+    peer = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**config.to_hf()))
+    peer.load_state_dict(model.state_dict())
+    return model.to(dtype), peer.to(dtype).eval()
+
+
+def ours(model: Any, work: Workload) -> Serve:
+    from dataclasses import replace
+
+    from groundup.lm.generate import Request, generate
+    from groundup.lm.sample import Sampling
+
+    model.config = replace(model.config, eos_token_ids=())
+    ways = {"temperature": 0.0, **work.ways}
+    requests = [
+        Request(prompt_ids=prompt, sampling=Sampling(max_new_tokens=length, **ways))
+        for prompt, length in zip(work.prompts, work.lengths, strict=True)
+    ]
+    return lambda: [one.ids for one in generate(model, requests, batch_size=ROWS)]
+
+
+def theirs(peer: Any, work: Workload) -> Serve:
+    import torch
+
+    settings: dict[str, Any] = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    if work.ways:
+        settings |= {"do_sample": True, "top_k": 0, **work.ways}
+
+    def serve() -> list[list[int]]:
+        drawn: list[list[int]] = []
+        for start in range(0, len(work.prompts), ROWS):
+            prompts, lengths = work.prompts[start:][:ROWS], work.lengths[start:][:ROWS]
+            longest = max(map(len, prompts))
+            ids = torch.tensor([[0] * (longest - len(one)) + one for one in prompts])
+            seen = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts])
+            with torch.inference_mode():
+                out = peer.generate(
+                    ids, attention_mask=seen, max_new_tokens=max(lengths), **settings
+                )
+            rows = zip(out[:, longest:].tolist(), lengths, strict=True)
+            drawn += [row[:length] for row, length in rows]
+        return drawn
+
+    return serve
+
+
+if __name__ == "__main__":
+    main()
