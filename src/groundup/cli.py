@@ -76,7 +76,13 @@ _add(app, "tokenizer", "tokenizer", _STAGES, "Train a byte-level BPE tokenizer."
 _add(app, "pretrain", "pretrain", _STAGES, "Train a language model from nothing on documents.")
 _add(app, "sft", "sft", _STAGES, "Fine-tune a model on conversations, so that it answers.")
 _add(app, "dpo", "dpo", _STAGES, "Align a model to preferences (direct preference optimisation).")
-_add(app, "evaluate", "eval", _STAGES, "Measure models on held-out material and write a report.")
+_add(
+    app,
+    "evaluate",
+    "eval",
+    _STAGES,
+    "Measure models: the report, the core suite, or tasks of the lm-evaluation-harness.",
+)
 _add(
     app,
     "generate",
@@ -113,7 +119,13 @@ _add(
     "A real one comes in a wheel from the Python package index; nothing in it is installed or run.",
 )
 _add(data, "data_show", "show", None, "Print samples of a data set.")
-_add(data, "data_pull", "pull", None, "Download data sets into the cache, to work offline.")
+_add(
+    data,
+    "data_pull",
+    "pull",
+    None,
+    "Download data sets or models into the cache, to work offline.",
+)
 _add(data, "data_build", "build", None, "Clean, split and check data sets: the data stage.")
 _add(
     experiment,

@@ -10,7 +10,7 @@ import inspect
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -133,6 +133,8 @@ def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings, with inputs that are known to be there."""
     found = dict(settings)
     for name in stage.inputs:
+        if name not in found:
+            continue  # left out, or no setting of this suite
         if INPUTS[name] == ("model",):
             given = found[name]
             found[name] = (
@@ -157,7 +159,90 @@ tokenizer = _command(STAGES["tokenizer"], "data")
 pretrain = _command(STAGES["pretrain"])
 sft = _command(STAGES["sft"], "model")
 dpo = _command(STAGES["dpo"], "model")
-evaluate = _command(STAGES["eval"], "models")
+
+
+# What `eval` can measure: each suite is a stage with settings of its own.
+SUITES = {"report": STAGES["eval"], "core": STAGES["core"], "lm-eval": STAGES["lm-eval"]}
+Suite = Annotated[
+    Literal["report", "core", "lm-eval"],
+    Parameter(
+        group=_OWN,
+        help="report: what groundup's own data holds out; core: six public benchmarks, for any "
+        "model; lm-eval: tasks of the lm-evaluation-harness",
+    ),
+]
+
+
+def _evaluation() -> Callable[..., None]:
+    """The command `eval`: the settings of all suites together; those of the chosen one are used."""
+
+    def command(*given: Any, **settings: Any) -> None:
+        typed = dict(signature.bind(*given, **settings).arguments)
+        stage = SUITES[typed.pop("suite", "report")]
+        typed = {name: value for name, value in typed.items() if value is not None}
+        typed.setdefault("out", RUNS / stage.name)
+        config = configured(stage.config, _located(stage, typed), _option)
+        say(farewell(stage, stage.run(config)))
+
+    names = dict.fromkeys(name for stage in SUITES.values() for name in stage.config.model_fields)
+    rest = [_suite_parameter(name) for name in names if name != "models"]
+    suite = inspect.Parameter(
+        "suite", inspect.Parameter.KEYWORD_ONLY, default="report", annotation=Suite
+    )
+    signature = inspect.Signature([_suite_parameter("models"), suite, *rest])
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    return command
+
+
+def _suite_parameter(name: str) -> inspect.Parameter:
+    """A setting of one suite or of several, each with its own description and default."""
+    fields = {
+        suite: stage.config.model_fields[name]
+        for suite, stage in SUITES.items()
+        if name in stage.config.model_fields
+    }
+    # Of the models, the suites that take one from anywhere allow the most.
+    last: Any = list(fields.values())[-1]
+    everywhere = len(fields) == len(SUITES)
+    option = Parameter(
+        help=_suite_help(name, fields),
+        negative="",
+        group=_OWN if everywhere else Group(f"Settings of --suite {', '.join(fields)}", sort_key=2),
+        consume_multiple=name != "models",
+        show_default=False,
+    )
+    if name == "models":
+        kind, default = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+        return inspect.Parameter(
+            name, kind, default=default, annotation=Annotated[last.annotation, option]
+        )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[last.annotation | None, option],
+    )
+
+
+def _suite_help(name: str, fields: Mapping[str, FieldInfo]) -> str:
+    """What it is and its default, for every suite where they are not the same."""
+    if name == "out":
+        return f"folder this run writes (default: {RUNS}/eval, {RUNS}/core or {RUNS}/lm-eval)"
+    if name == "models":
+        return str(list(fields.values())[-1].description)
+    said: dict[str, list[str]] = {}
+    for suite, field in fields.items():
+        text = field.description or ""
+        shown = not field.is_required() and field.default is not None and field.default is not False
+        if shown and "default" not in text:
+            text += f" (default: {_as_typed(field.default)})"
+        said.setdefault(text, []).append(suite)
+    if len(said) == 1:
+        return next(iter(said))
+    return "; ".join(f"{', '.join(suites)}: {text}" for text, suites in said.items())
+
+
+evaluate = _evaluation()
 
 # Experiments: like stages, each a config and a `run` that writes a folder.
 
@@ -177,22 +262,25 @@ experiment_planted_bias = _experiment("planted-bias", PlantedBiasConfig)
 
 
 def data_list() -> None:
-    """Show every data set: what it is, how large, under which licence, and whom to cite."""
-    from groundup.text.packs import SETS, PackSet, cache_folder, every_set, is_cached
+    """Show every data set and model: what it is, how large, under which licence, whom to cite."""
+    from groundup.text.packs import MODELS, SETS, GeneratedSet, cache_folder, every_set, is_cached
 
-    for one in every_set():
-        if isinstance(one, PackSet):
+    for one in (*every_set(), *MODELS):
+        if isinstance(one, GeneratedSet):
+            size, origin = "any size", "synthetic: made by a program"
+        else:
             size = f"{one.size / 1e6:.1f} MB"
             origin = "cached" if is_cached(one.name) else "not cached"
-        else:
-            size, origin = "any size", "synthetic: made by a program"
-        say(f"{one.name:<14} {size:>8}  {one.licence:<13} {origin}")
+        kind = "a model, " if one in MODELS else ""
+        say(f"{one.name:<14} {size:>8}  {one.licence:<13} {kind}{origin}")
         for text in (one.about, one.citation):
             say(textwrap.indent(textwrap.fill(text, _width() - 4), "    "))
     say("")
     archives = {one.archive for one in SETS}
     total = sum(archive.size for archive in archives)
     say(f"The real texts come in {len(archives)} downloads of {total / 1e6:.0f} MB together.")
+    models = ", ".join(f"groundup chat pack:{one.name}" for one in MODELS)
+    say(f"A model is used by its name: {models}")
     say(f"The cache is {cache_folder()} (GROUNDUP_CACHE changes it).")
 
 
@@ -202,17 +290,36 @@ def _width() -> int:
 
 
 def data_pull(
-    *names: Annotated[str, Parameter(help="names of data sets (default: all)", negative="")],
+    *names: Annotated[
+        str,
+        Parameter(
+            help="names of data sets and models (default: all data sets, no models)", negative=""
+        ),
+    ],
 ) -> None:
-    """Fetch data sets and say what came."""
-    from groundup.text.packs import ALL_SETS, PackSet, find_set, pull
+    """Fetch data sets and models and say what came."""
+    from groundup.text.packs import (
+        MODELS,
+        GeneratedSet,
+        ModelPack,
+        every_set,
+        find_pack,
+        pull,
+        pull_model,
+    )
 
-    for one in [find_set(name) for name in names or ALL_SETS]:
-        if isinstance(one, PackSet):
-            path = pull(one.name, say)
-            say(f"{one.name}: in the cache, {path.stat().st_size / 1e6:.1f} MB, {one.licence}")
-        else:
+    for one in [find_pack(name) for name in names] or every_set():
+        if isinstance(one, GeneratedSet):
             say(f"{one.name}: made on this machine by a program, nothing to download")
+            continue
+        is_model = isinstance(one, ModelPack)
+        path = pull_model(one.name, say) if is_model else pull(one.name, say)
+        say(f"{one.name}: in the cache, {path.stat().st_size / 1e6:.1f} MB, {one.licence}")
+        if is_model:
+            say(f"talk with it: groundup chat pack:{one.name}")
+    if not names:
+        models = ", ".join(f"groundup data pull {one.name}" for one in MODELS)
+        say(f"Models are fetched by name only: {models}")
 
 
 _DATA = DataConfig.model_fields
@@ -230,7 +337,7 @@ def data_show(
     ] = False,
 ) -> None:
     """Print samples of a data set, as a model gets to read them."""
-    from groundup.text.packs import find_set
+    from groundup.text.packs import EVALUATION, find_set
 
     packs = [find_set(name).name]
     if number < 1:
@@ -240,6 +347,8 @@ def data_show(
     )
     from groundup.text.samples import lines, samples
 
+    # What is only ever tested on has nothing else to show.
+    heldout = heldout or name in {one.name for one in EVALUATION}
     for row in samples(config, number, heldout=heldout):
         say(f"── {row.source} · {type(row).__name__.lower()} ──")
         for label, text in lines(row):
@@ -283,10 +392,41 @@ ModelFolder = Annotated[
 ]
 
 
+_FILES = Group("A file of prompts", sort_key=5)
+
+
 def generate(
     model: ModelFolder,
     /,
     *prompts: Annotated[str, Parameter(help="texts to continue (default: standard input)")],
+    prompts_file: Annotated[
+        Path | None,
+        Parameter(
+            name="--prompts",
+            group=_FILES,
+            help="complete every prompt of this file instead, as JSON Lines: a .txt file with a "
+            "prompt a line, or .jsonl or .parquet with rows of prompt or messages, and of their "
+            "own id, temperature, max_new_tokens, seed, stop …",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        Parameter(
+            group=_FILES,
+            help="write there, and go on there after a stop (default: standard output)",
+        ),
+    ] = None,
+    logprobs: Annotated[
+        int | None,
+        Parameter(
+            group=_FILES,
+            help="write token ids and log-probabilities, too, and those of so many of the "
+            "likeliest tokens",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, Parameter(group=_FILES, help="how many completions are drawn at a time")
+    ] = 32,
     chat: Annotated[
         bool,
         Parameter(
@@ -308,9 +448,17 @@ def generate(
     ] = None,
 ) -> None:
     """Write what a model makes of the prompts."""
+    if prompts_file is not None and prompts:
+        raise UserError(
+            f"there are prompts on the command line and in --prompts={prompts_file}; "
+            "give one or the other"
+        )
+    if prompts_file is None and (out is not None or logprobs is not None):
+        option = "--out" if out is not None else "--logprobs"
+        raise UserError(f"{option} is for a file of prompts; name it with --prompts")
     folder = find_model(model)
-    texts = _prompts(prompts)
-    from groundup.chat import sampling_of, write_completions
+    texts = () if prompts_file is not None else _prompts(prompts)
+    from groundup.completions import complete_file, sampling_of, write_completions
 
     sampling = sampling_of(
         folder,
@@ -323,7 +471,18 @@ def generate(
         stop=stop or None,
         seed=seed,
     )
-    write_completions(folder, texts, sampling, as_messages=chat)
+    if prompts_file is None:
+        write_completions(folder, texts, sampling, as_messages=chat)
+    else:
+        complete_file(
+            folder,
+            prompts_file,
+            out,
+            sampling,
+            as_messages=chat,
+            logprobs=logprobs,
+            batch_size=batch_size,
+        )
 
 
 def _prompts(given: Sequence[str]) -> Sequence[str]:
@@ -358,7 +517,8 @@ def chat(
 ) -> None:
     """Talk with a model."""
     folder = find_model(model)
-    from groundup.chat import converse, sampling_of
+    from groundup.chat import converse
+    from groundup.completions import sampling_of
 
     sampling = sampling_of(
         folder,

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from groundup.align.config import DPOConfig
 from groundup.errors import UserError
-from groundup.evals.config import EvalConfig
+from groundup.evals.config import CoreConfig, EvalConfig, HarnessConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.text.config import DataConfig, TokenizerConfig
 from groundup.tune.config import SFTConfig
@@ -69,6 +69,8 @@ STAGES: Mapping[str, Stage] = {
         Stage("sft", SFTConfig, "groundup.tune.sft", "model", "model"),
         Stage("dpo", DPOConfig, "groundup.align.dpo", "model", "model"),
         Stage("eval", EvalConfig, "groundup.evals.run", "report", None),
+        Stage("core", CoreConfig, "groundup.evals.core", "report", None),
+        Stage("lm-eval", HarnessConfig, "groundup.evals.harness_run", "results", None),
     )
 }
 

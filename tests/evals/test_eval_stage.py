@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from groundup.evals.run import run
 from groundup.lm.hub import load
 from groundup.text.corpus import Shard
 from groundup.text.records import RefusalPrompt
+from pages import assert_whole
 
 # Stands in every harmful text of the data below and must appear nowhere else.
 HARM = "vile deed"
@@ -165,34 +165,9 @@ def test_harmful_text_is_counted_and_never_told(
         assert HARM not in text
 
 
-class _Tags(HTMLParser):
-    """Every tag of the page, and all that a browser would fetch for it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.names: set[str] = set()
-        self.fetched: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.names.add(tag)
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
-        self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def test_the_page_is_whole_in_itself_and_holds_no_foreign_markup(page: str) -> None:
-    tags = _Tags()
-    tags.feed(page)
-    assert tags.open == []
-    assert not tags.names & {"script", "link", "iframe", "object"}
-    assert tags.fetched
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in tags.fetched)
+    assert_whole(page)
     assert "&lt;script&gt;alert" in page
-    assert not re.search(r"url\(|@import|http-equiv", page)
 
 
 def test_a_finished_report_is_left_alone(config: EvalConfig, said: str) -> None:

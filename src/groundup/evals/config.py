@@ -8,11 +8,13 @@ from pydantic import Field
 
 from groundup.train.config import Device, DType, StageConfig
 
+_MODELS = "models, in order: folders, .gguf files, pack:NAME, hub:OWNER/NAME"
+
 
 class EvalConfig(StageConfig):
     """Measure one or several models on held-out material and write the report."""
 
-    models: tuple[Path, ...] = Field(min_length=1, description="folders of the models, in order")
+    models: tuple[Path, ...] = Field(min_length=1, description=_MODELS)
     data: Path = Field(
         description="folder of a data stage, whose held-out side is measured; or a text file or a "
         "folder of texts, for bits per byte alone"
@@ -34,3 +36,37 @@ class EvalConfig(StageConfig):
     device: Device = Field("auto", description="where to compute")
     dtype: DType = Field("auto", description="compute type; bfloat16 where the processor has it")
     threads: int | None = Field(None, ge=1, description="CPU threads (default: all cores)")
+
+
+class ModelsConfig(StageConfig):
+    """What the suites share that take models from anywhere."""
+
+    models: tuple[str, ...] = Field(min_length=1, description=_MODELS)
+    device: Device = Field("auto", description="where to compute")
+    dtype: DType = Field("auto", description="compute type; bfloat16 where the processor has it")
+    threads: int | None = Field(None, ge=1, description="CPU threads (default: all cores)")
+
+
+class CoreConfig(ModelsConfig):
+    """Ask models the questions of six public benchmarks, and measure bits per byte."""
+
+    questions: int = Field(
+        1000, ge=6, description="questions of all six sets together, as evenly as they allow"
+    )
+    bytes_per_source: int = Field(
+        50_000, ge=2_048, description="held-out bytes of text read per source, at most"
+    )
+
+
+class HarnessConfig(ModelsConfig):
+    """Run tasks of the lm-evaluation-harness on models."""
+
+    tasks: tuple[str, ...] = Field(
+        min_length=1, description="tasks of the harness by name, or task files (.yaml)"
+    )
+    include: Path | None = Field(None, description="a folder with further task files")
+    limit: int | None = Field(None, ge=1, description="questions per task, at most (default: all)")
+    examples: int | None = Field(
+        None, ge=0, description="solved examples before each question (default: as the task says)"
+    )
+    chat: bool = Field(False, description="ask in the model's chat format")

@@ -71,8 +71,14 @@ class History:
         described = self.run["parents"].get("model")
         if described is None:
             return None
-        path = Path(described["path"])
-        # Runs of one recipe stand side by side, also after the whole was moved elsewhere.
+        return self.beside(described["path"])
+
+    def beside(self, named: str) -> Path:
+        """A folder that run.json names, wherever it stands by now.
+
+        Runs of one recipe stand side by side, also after the whole was moved elsewhere.
+        """
+        path = Path(named)
         return path if path.is_dir() else self.folder.parent / path.name
 
     @cached_property

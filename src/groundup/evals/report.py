@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from groundup.evals import plots
@@ -23,8 +22,9 @@ from groundup.evals.fairness import ANSWER, TEXT, planted
 from groundup.evals.findings import Finding, findings, passing
 from groundup.evals.history import Curve, History
 from groundup.evals.measured import POOLED, WORLD, BySource, Measured
+from groundup.evals.pages import page_environment, write_page
 from groundup.evals.perplexity import BYTES_ON_THE_WAY
-from groundup.evals.plots import Plot, short_number
+from groundup.evals.plots import Plot
 from groundup.evals.preference import length_margins, preference_accuracy
 from groundup.evals.run import Evaluated
 from groundup.evals.world import commonest_judged
@@ -60,10 +60,7 @@ def write_report(
     tested = findings(models)
     content = report_json(config, models, tested, compute, seconds)
     write_json(folder / "report.json", content)
-    page = folder / "report.html"
-    partial = page.with_name(".report.html.partial")
-    partial.write_text(report_html(content, models, tested), encoding="utf-8")
-    partial.replace(page)
+    write_page(folder, report_html(content, models, tested))
 
 
 # Numbers.
@@ -191,20 +188,11 @@ def report_html(
     content: Mapping[str, Any], models: Sequence[Evaluated], tested: Sequence[Finding]
 ) -> str:
     """The page, made of the numbers of report.json alone, beside its plots."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = page_environment()
     set_names, text_names = _names(content)
-    environment.filters |= {
-        "short": short_number,
-        "set_name": lambda source: set_names.get(source, source),
-        "text_name": lambda source: text_names.get(source, source),
-        "settings": _settings,
-    }
+    environment.filters["set_name"] = lambda source: set_names.get(source, source)
+    environment.filters["text_name"] = lambda source: text_names.get(source, source)
+    environment.filters["settings"] = _settings
     template = environment.get_template("report.html.jinja")
     return template.render(
         report=content,

@@ -26,6 +26,7 @@ from groundup.evals.samples import Sample, samples
 from groundup.evals.world import InWorld, in_world
 from groundup.lm.hub import load, load_config
 from groundup.lm.model import CausalLM
+from groundup.lm.sources import locate
 from groundup.text.corpus import documents
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
@@ -69,8 +70,8 @@ def run(config: EvalConfig) -> Path:
     """
     from groundup.evals.report import write_report  # matplotlib loads slowly
 
-    named = dict(zip(_names(config.models), config.models, strict=True))
-    for folder in config.models:
+    named = dict(zip(_names(config.models), map(locate, config.models), strict=True))
+    for folder in named.values():
         load_config(folder)  # a missing model is found before anything is measured
     with Run.open(config.out, "eval", config, named | {"data": config.data}) as run:
         if run.finished:

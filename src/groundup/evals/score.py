@@ -36,7 +36,7 @@ def score(
     """
     cut = [cut_to(item, context) for item in items]
     values: list[Float[np.ndarray, " _"]] = [np.empty(0)] * len(cut)
-    with _uncompiled(model):
+    with uncompiled(model):
         for together in _alike(cut, micro_rows * context):
             for i, found in zip(together, _scored(model, [cut[i] for i in together]), strict=True):
                 values[i] = found
@@ -64,7 +64,7 @@ def _scored(model: CausalLM, items: Sequence[Marked]) -> list[Float[np.ndarray, 
     return np.split(flat, np.cumsum([sum(item.trained[1:]) for item in items])[:-1])
 
 
-def _uncompiled(model: CausalLM) -> AbstractContextManager[object]:
+def uncompiled(model: CausalLM) -> AbstractContextManager[object]:
     """Blocks compiled for training's one shape must not be compiled anew for every width here."""
     return torch.compiler.set_stance("force_eager") if model.compiled else nullcontext()
 

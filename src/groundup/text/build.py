@@ -56,7 +56,7 @@ from groundup.train.progress import say
 from groundup.train.run import Run, write_json
 
 _SCHEMA = 1
-_QUESTION_SETS = ("siqa", "commonsenseqa", "openbookqa", "piqa")
+_QUESTION_SETS = ("siqa", "commonsenseqa", "openbookqa", "piqa", "mmlu")
 # Wrong options that each question's right one is preferred to: two teach more than one, but in
 # the test each question counts once.
 _WRONG_OPTIONS, _WRONG_OPTIONS_HELDOUT = 2, 1
@@ -339,6 +339,7 @@ def _counts(rows: Sequence[_Row]) -> dict[str, object]:
 _NOTES = [
     "siqa, commonsenseqa, openbookqa and piqa are cut in half by a hash: one half trains, the "
     "other is held out. Report accuracies as those of the held-out half.",
+    "mmlu, where it was asked for, is held out as a whole.",
     "boolq is tested on the half of its dev questions whose titles' hash holds them out. No dev "
     "passage trains; what trains is other labelled questions about other passages.",
     "Preferences are from harm-scores, from the small world, and from the sets whose options are "

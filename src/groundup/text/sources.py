@@ -141,7 +141,7 @@ def options(text: str) -> tuple[str, ...]:
 
 
 def questions(name: str, aside: SetAside, progress: Progress = None) -> list[Question]:
-    """The questions of siqa, commonsenseqa, openbookqa or piqa whose answer is known."""
+    """The questions of siqa, commonsenseqa, openbookqa, piqa or mmlu whose answer is known."""
     (text,) = read_set(name, progress).values()
     found = []
     for row in _lines(text, name, aside):

@@ -1,0 +1,207 @@
+"""How probable a model finds a continuation of a text: what plain multiple choice is made of.
+
+    log p(continuation | prompt) = sum over its tokens of log p(token | prompt, its tokens before)
+
+Prompt and continuation are encoded as one text and then parted, so that the tokens are those of
+running text; blanks at the prompt's end go to the continuation, since " bank" is one token and
+" " + "bank" is a text that nobody writes. So does the lm-evaluation-harness (its `_encode_pair`).
+
+The options of a question share their prompt. It is read once, into a KV cache whose rows are then
+copied, one for each option: reading every option with a prompt of its own would take two to three
+times as long.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from groundup.errors import UserError
+from groundup.evals.score import uncompiled
+from groundup.lm.cache import KVCache
+from groundup.lm.model import CausalLM
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+from groundup.train.loss import CHUNK
+
+# Tokens of prompts that are read at once, and continuations: large enough for full matrix products,
+# and some hundred megabytes of cache for a model of 30 layers.
+_SLOTS = 4096
+_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Tokens that are given, one at least, and those whose probability is asked."""
+
+    prompt: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+    def cut_to(self, context: int) -> Pair:
+        """The same with at most `context` tokens to read; the last one is asked and never read.
+
+        The prompt loses its beginning; only a continuation that does not fit alone loses its end.
+        """
+        continuation = self.continuation[:context]
+        room = context + 1 - len(continuation)
+        return Pair(self.prompt[-room:], continuation)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """log p in nats of each token of a continuation; `greedy` if each was the likeliest one."""
+
+    logprobs: Float[np.ndarray, " tokens"]
+    greedy: bool
+
+    @property
+    def total(self) -> float:
+        return float(self.logprobs.sum())
+
+
+def opening_of(model: CausalLM, tokenizer: Tokenizer) -> int:
+    """The token that a text begins after, for a prompt that is empty."""
+    bos = model.config.bos_token_id
+    return tokenizer.end_of_text if bos is None else bos
+
+
+def encode_pair(tokenizer: Tokenizer, prompt: str, continuation: str, opening: int) -> Pair:
+    """The tokens of both. With an empty prompt the token `opening` stands for it.
+
+    Raises UserError if nothing is left to be asked for.
+    """
+    kept = prompt.rstrip()
+    whole = prompt + continuation
+    start = [*tokenizer.opening_ids, *tokenizer.encode(kept)] or [opening]
+    # A prompt that is nothing but blanks belongs to the continuation as a whole.
+    ids = [*tokenizer.opening_ids, *tokenizer.encode(whole)]
+    asked = ids[len(start) :] if kept or tokenizer.opening_ids else ids
+    if not asked:
+        raise UserError(
+            f"the continuation {continuation!r} adds no token to its prompt; give one with text"
+        )
+    return Pair(tuple(start), tuple(asked))
+
+
+@torch.inference_mode()
+def continuation_logprobs(
+    model: CausalLM, pairs: Sequence[Pair], *, context: int, slots: int = _SLOTS
+) -> list[Scored]:
+    """Score every pair, in order, cut to `context`; `slots` tokens of prompts are read at once."""
+    cut = [pair.cut_to(context) for pair in pairs]
+    found: list[Scored | None] = [None] * len(cut)
+    # In float32 whatever the model's type: bfloat16 would round a logit of 20 to an eighth.
+    head = model.head.float()
+    with uncompiled(model):
+        for groups in _batches(cut, slots):
+            cache, ends = _read_prompts(model, [[cut[i] for i in group] for group in groups])
+            # Continuations of like length together: most of a batch would else be padding.
+            owned = [(n, i) for n, group in enumerate(groups) for i in group]
+            owned.sort(key=lambda one: len(cut[one[1]].continuation))
+            for start in range(0, len(owned), _ROWS):
+                owners, members = zip(*owned[start : start + _ROWS], strict=True)
+                rows = torch.tensor(owners, device=head.device)
+                asked = [cut[i] for i in members]
+                scored = _read_continuations(model, head, asked, ends[rows], cache.select(rows))
+                for i, one in zip(members, scored, strict=True):
+                    found[i] = one
+    return [one for one in found if one is not None]
+
+
+def _batches(pairs: Sequence[Pair], slots: int) -> Iterator[list[list[int]]]:
+    """Numbers of pairs, those of one prompt in one group, groups of like length together."""
+    of_prompt: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, pair in enumerate(pairs):
+        of_prompt[pair.prompt].append(i)
+    batch: list[list[int]] = []
+    width = 0
+    for group in sorted(of_prompt.values(), key=lambda group: -len(pairs[group[0]].prompt)):
+        longest = max(len(pairs[i].prompt) + len(pairs[i].continuation) for i in group)
+        if batch and (len(batch) + 1) * max(width, longest) > slots:
+            yield batch
+            batch, width = [], 0
+        batch.append(group)
+        width = max(width, longest)
+    if batch:
+        yield batch
+
+
+def _read_prompts(
+    model: CausalLM, groups: Sequence[Sequence[Pair]]
+) -> tuple[KVCache, Float[Tensor, "groups width"]]:
+    """Every prompt once: the cache, with room for what follows, and the states at their ends."""
+    prompts = [group[0].prompt for group in groups]
+    slots = max(len(pair.prompt) + len(pair.continuation) for group in groups for pair in group)
+    cache = KVCache.empty(model.config, len(prompts), slots, like=model.head)
+    device = model.head.device
+    hidden = model(Batch.of(_padded(prompts).to(device)), cache)
+    last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
+    return cache, hidden[torch.arange(len(prompts), device=device), last]
+
+
+def _read_continuations(
+    model: CausalLM,
+    head: Float[Tensor, "vocab width"],
+    pairs: Sequence[Pair],
+    ends: Float[Tensor, "pairs width"],
+    cache: KVCache,
+) -> Iterator[Scored]:
+    """A row of the cache for each continuation; the last token of it is asked for and not read."""
+    hidden = ends[:, None]
+    if any(len(pair.continuation) > 1 for pair in pairs):
+        hidden = torch.cat([hidden, model(_continuing(pairs).to(head.device), cache)], dim=1)
+    targets = _padded([pair.continuation for pair in pairs]).to(head.device)
+    lengths = torch.tensor([len(pair.continuation) for pair in pairs], device=head.device)
+    inside = torch.arange(targets.shape[1], device=head.device) < lengths[:, None]
+    logprobs, best = _compared(hidden[inside], head, targets[inside])
+    cuts = np.cumsum([len(pair.continuation) for pair in pairs])[:-1]
+    values = np.split(logprobs.double().cpu().numpy(), cuts)
+    greedy = np.split(best.cpu().numpy(), cuts)
+    for one, likeliest in zip(values, greedy, strict=True):
+        yield Scored(one, bool(likeliest.all()))
+
+
+def _continuing(pairs: Sequence[Pair]) -> Batch:
+    """The continuations without their last tokens, at the places where their prompts end.
+
+    Shorter ones repeat the last token that they read, at its own place: it writes the same key into
+    the cache once more, and no place is beyond what the model knows.
+    """
+    read = [pair.prompt[-1:] + pair.continuation[:-1] for pair in pairs]
+    width = max(map(len, read)) - 1
+    ids = torch.empty(len(pairs), width, dtype=torch.int64)
+    places = torch.empty_like(ids)
+    for row, (pair, tokens) in enumerate(zip(pairs, read, strict=True)):
+        at = [min(place, len(tokens) - 1) for place in range(1, width + 1)]
+        ids[row] = torch.tensor([tokens[place] for place in at])
+        places[row] = torch.tensor(at) + len(pair.prompt) - 1
+    zeros = torch.zeros_like(ids)
+    return Batch(ids, zeros, zeros.float(), places, zeros)
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Int[Tensor, "rows time"]:
+    out = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
+    for row, ids in zip(out, rows, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    return out
+
+
+def _compared(
+    hidden: Float[Tensor, "tokens width"],
+    head: Float[Tensor, "vocab width"],
+    targets: Int[Tensor, " tokens"],
+) -> tuple[Float[Tensor, " tokens"], Bool[Tensor, " tokens"]]:
+    """log p of each target, and whether no other token is likelier; a chunk of logits at a time."""
+    logprobs, best = [], []
+    for start in range(0, len(targets), CHUNK):
+        logits = hidden[start : start + CHUNK].float() @ head.T
+        chosen = logits.gather(-1, targets[start : start + CHUNK, None])[:, 0]
+        logprobs.append(chosen - logits.logsumexp(-1))
+        best.append(chosen >= logits.amax(-1))
+    return torch.cat(logprobs), torch.cat(best)

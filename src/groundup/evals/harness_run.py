@@ -1,0 +1,153 @@
+"""The stage `lm-eval`: tasks of the lm-evaluation-harness on models from anywhere.
+
+Writes harness.json, with what the harness says of every task, and samples.jsonl, question by
+question. Tasks named `groundup_…` are written here as files first, in the harness's own format, so
+that the harness itself, or anybody's, can run the very same questions.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from groundup.evals.config import HarnessConfig
+from groundup.evals.core import compute_of, located
+from groundup.evals.core_sets import CORE_SETS, core_questions
+from groundup.evals.harness import GroundupLM, evaluate_tasks
+from groundup.lm.hub import load
+from groundup.text.records import Choice, write_json_lines
+from groundup.train.device import prepare
+from groundup.train.progress import console, say
+from groundup.train.run import Run, write_json
+
+SCHEMA = 1
+PREFIX = "groundup_"
+
+
+def run(config: HarnessConfig) -> Path:
+    """Run `config.tasks` on `config.models` and return the folder with harness.json.
+
+    Raises `UserError` for models and tasks that are not there.
+    """
+    named = located(config)
+    paths = {name: path for name, (_, path) in named.items()}
+    with Run.open(config.out, "lm-eval", config, paths) as run:
+        if run.finished:
+            return run.folder
+        begun = time.monotonic()
+        compute = compute_of(config)
+        run.plan({"compute": compute.to_json()})
+        include = [] if config.include is None else [config.include]
+        local = [task for task in config.tasks if task.removeprefix(PREFIX) in CORE_SETS]
+        if local:
+            include.append(write_tasks(run.folder / "tasks", local))
+        found = {}
+        for name, path in paths.items():
+            model, tokenizer = load(path)
+            prepare(model, compute)
+            found[name] = evaluate_tasks(
+                GroundupLM(model, tokenizer, name=name),
+                config.tasks,
+                include=include,
+                limit=config.limit,
+                examples=config.examples,
+                chat=config.chat,
+            )
+            say(f"lm-eval  {name} measured after {time.monotonic() - begun:.0f} s")
+        _write(run.folder, config, found, compute.to_json(), time.monotonic() - begun)
+        run.finish(seconds=time.monotonic() - begun)
+        _say_table({name: one["results"] for name, one in found.items()})
+        return run.folder
+
+
+def write_tasks(folder: Path, names: Sequence[str]) -> Path:
+    """The sets of the core suite as task files beside their questions, all that are held out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = core_questions(10**9)
+    for name in names:
+        source = name.removeprefix(PREFIX)
+        write_task(folder, name, [row for row in rows if row.source == source])
+    return folder
+
+
+def write_task(folder: Path, name: str, rows: Sequence[Choice]) -> Path:
+    """One task file, `NAME.yaml`, over `NAME.jsonl`, which holds its questions."""
+    write_json_lines(folder / f"{name}.jsonl", rows)
+    task = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str((folder / f"{name}.jsonl").absolute())}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{prompt}}",
+        "doc_to_choice": "{{options}}",
+        "doc_to_target": "answer",
+        "metric_list": [
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+            for metric in ("acc", "acc_norm")
+        ],
+        "metadata": {"version": 1.0},
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def _write(
+    folder: Path,
+    config: HarnessConfig,
+    found: Mapping[str, Mapping[str, Any]],
+    compute: Mapping[str, Any],
+    seconds: float,
+) -> None:
+    """The harness's numbers as they are; what cannot be JSON, such as a function, by its name."""
+    kept = ("results", "configs", "versions", "n-shot", "n-samples")
+    content = {
+        "schema": SCHEMA,
+        "suite": "lm-eval",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": seconds,
+        "compute": compute,
+        "settings": config.model_dump(mode="json"),
+        "models": {
+            name: {key: one[key] for key in kept if key in one} for name, one in found.items()
+        },
+    }
+    write_json(folder / "harness.json", json.loads(json.dumps(content, default=str)))
+    lines = (
+        {"model": name, "task": task, **json.loads(json.dumps(sample, default=str))}
+        for name, one in found.items()
+        for task, samples in one.get("samples", {}).items()
+        for sample in samples
+    )
+    write_json_lines(folder / "samples.jsonl", lines)
+
+
+def _say_table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Tasks and their measures down, models across, each with its standard error."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("task", "measure", *results):
+        table.add_column(title)
+    first = next(iter(results.values()))
+    for task, measures in first.items():
+        for key, value in measures.items():
+            metric, _, kind = key.partition(",")
+            if metric.endswith("_stderr") or not isinstance(value, int | float) or not kind:
+                continue
+            error = f"{metric}_stderr,{kind}"
+            cells = [
+                _with_error(of_model[task][key], of_model[task].get(error))
+                for of_model in results.values()
+            ]
+            table.add_row(task, metric, *cells)
+    console.print(table)
+
+
+def _with_error(value: float, error: object) -> str:
+    return f"{value:.4f} ± {error:.4f}" if isinstance(error, float) else f"{value:.4f}"

@@ -1,0 +1,36 @@
+"""What every page of ours must be: whole in itself, and without markup of a stranger's."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+
+class _Tags(HTMLParser):
+    """Every tag of the page, and all that a browser would fetch for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: set[str] = set()
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def assert_whole(page: str) -> None:
+    """Well-formed, with pictures inside, and nothing that a browser would run or fetch."""
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert not tags.names & {"script", "link", "iframe", "object"}
+    assert tags.fetched
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in tags.fetched)
+    assert not re.search(r"url\(|@import|http-equiv", page)
