@@ -127,6 +127,15 @@ def test_every_model_has_every_number_with_its_interval(report: dict[str, Any]) 
     assert set(report["baselines"]["ngrams"]["pretrain"]) == {"3-gram", "5-gram"}
 
 
+def test_every_model_was_asked_in_two_ways(report: dict[str, Any], page: str) -> None:
+    for model in report["models"].values():
+        found = {check["name"]: check["status"] for check in model["verified"]}
+        assert set(found.values()) == {"same"}, model["verified"]
+        assert {"logits through the KV cache", "GGUF Q8_0: logits"} < set(found)
+    assert "The same answer, however it is asked" in page
+    assert page.count(">same<") == 3 * len(report["models"]["sft"]["verified"])
+
+
 def test_training_shows_in_the_numbers(report: dict[str, Any]) -> None:
     """Five facts in short sentences: fine-tuning learns them, and to stop."""
     base, sft = report["models"]["pretrain"], report["models"]["sft"]

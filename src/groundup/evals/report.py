@@ -123,6 +123,7 @@ def _model_json(model: Evaluated) -> dict[str, Any]:
             {"prompt": list(s.prompt), "chat": s.chat, "greedy": s.greedy, "sampled": s.sampled}
             for s in model.samples
         ],
+        "verified": [check.to_json() for check in model.checks],
         "run": {} if history is None else history.run,
     }
 
@@ -205,6 +206,7 @@ def report_html(
         curve_bytes=BYTES_ON_THE_WAY,
         data=content["data"],
         leaks=_leaks_by_check(content["leaks"]),
+        verified=_verified(content),
         total_minutes=sum(m["costs"].get("minutes", 0.0) for m in content["models"].values()),
     )
 
@@ -227,6 +229,16 @@ def _shared_ngrams(content: Mapping[str, Any]) -> dict[str, Any]:
         for name, orders in of_models.items()
         for order, row in orders.items()
     }
+
+
+def _verified(content: Mapping[str, Any]) -> dict[str, list[dict[str, str] | None]]:
+    """For each check what it found of every model, in the models' order."""
+    by_model = [
+        {check["name"]: check for check in model["verified"]}
+        for model in content["models"].values()
+    ]
+    names = dict.fromkeys(name for checks in by_model for name in checks)
+    return {name: [checks.get(name) for checks in by_model] for name in names}
 
 
 def _plots(content: Mapping[str, Any], models: Sequence[Evaluated]) -> dict[str, list[Plot]]:

@@ -23,6 +23,7 @@ from groundup.evals.perplexity import Bits, bits_per_byte
 from groundup.evals.preference import Margins, margins
 from groundup.evals.safety import refusal_rates, stop_rate
 from groundup.evals.samples import Sample, samples
+from groundup.evals.verify import Check, verify
 from groundup.evals.world import InWorld, in_world
 from groundup.lm.hub import load, load_config
 from groundup.lm.model import CausalLM
@@ -57,6 +58,7 @@ class Evaluated:
     world: InWorld | None
     leanings: Leanings | None
     samples: Sequence[Sample]
+    checks: Sequence[Check]
 
     @property
     def stage(self) -> str:
@@ -149,6 +151,7 @@ def _measure(
         None if world is None else in_world(model, tokenizer, world, chats=chats, seed=config.seed),
         None if world is None else leanings(model, tokenizer, context=context, chats=chats),
         samples(model, tokenizer, seed=config.seed),
+        verify(folder),
     )
 
 
