@@ -31,12 +31,11 @@ from groundup.align.config import DPOConfig
 from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
 from groundup.evals.score import score, spread
 from groundup.lm.card import model_card, sources
-from groundup.lm.hub import load_model
+from groundup.lm.hub import load
 from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
 from groundup.lm.training import planned, train
 from groundup.text.records import read_preferences, split
-from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Loss
 from groundup.train.checkpoint import write_tensors
 from groundup.train.device import use_threads
@@ -84,8 +83,7 @@ def run(config: DPOConfig) -> Path:
     with Run.open(config.out, "dpo", config, {"model": config.model, "data": config.data}) as run:
         if run.finished:
             return run.folder
-        tokenizer = Tokenizer.load(config.model)
-        model = load_model(config.model)
+        model, tokenizer = load(config.model)
         context = model.config.max_position_embeddings
         sides = split(config.data, "preferences", read_preferences)
         for line in sides[0].bad:

@@ -29,19 +29,25 @@ from torch import Tensor
 from groundup.lm.rope import Rope
 
 Pairing = Literal["halves", "neighbours"]
-Rotation = tuple[Float[Tensor, "rows time half"], Float[Tensor, "rows time half"]]
+Rotation = tuple[Float[Tensor, "rows time head_dim"], Float[Tensor, "rows time head_dim"]]
 
 
 def rotate(
     x: Float[Tensor, "rows heads time head_dim"], turn: Rotation, pairing: Pairing = "halves"
 ) -> Float[Tensor, "rows heads time head_dim"]:
-    """Turn every pair of features: (a, b) → (a cos - b sin, a sin + b cos)."""
+    """Turn every pair of features: (a, b) → (a, b) cos + (-b, a) sin."""
     cos, sin = turn[0][:, None], turn[1][:, None]
     if pairing == "neighbours":
+        cos, sin = (_as_neighbours(both) for both in (cos, sin))
         a, b = x[..., 0::2], x[..., 1::2]
-        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+        return x * cos + torch.stack((-b, a), dim=-1).flatten(-2) * sin
     a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    return x * cos + torch.cat((-b, a), dim=-1) * sin
+
+
+def _as_neighbours(both: Float[Tensor, "... head_dim"]) -> Float[Tensor, "... head_dim"]:
+    """What was once for all first and once for all second features, each number twice in a row."""
+    return both.chunk(2, dim=-1)[0].repeat_interleave(2, dim=-1)
 
 
 def rotation(
@@ -52,9 +58,11 @@ def rotation(
 ) -> Rotation:
     """Cosine and sine of every pair's angle at every position, times `scale` (YaRN's).
 
-    Computed in float32, since angles grow large and bf16 would lose their fractions.
+    Once for the first features of all pairs and once more for the second. Computed in float32,
+    since angles grow large and bf16 would lose their fractions.
     """
     angles = position_ids[..., None].float() * frequencies
+    angles = torch.cat((angles, angles), dim=-1)
     return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
 
 

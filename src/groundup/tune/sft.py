@@ -18,7 +18,7 @@ from typing import Any
 from groundup.evals.score import score, spread
 from groundup.lm.card import model_card, sources
 from groundup.lm.generate import Request, generate
-from groundup.lm.hub import load_model
+from groundup.lm.hub import load
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
 from groundup.lm.training import planned, train
@@ -44,8 +44,7 @@ def run(config: SFTConfig) -> Path:
     with Run.open(config.out, "sft", config, {"model": config.model, "data": config.data}) as run:
         if run.finished:
             return run.folder
-        tokenizer = Tokenizer.load(config.model)
-        model = load_model(config.model)
+        model, tokenizer = load(config.model)
         trained, heldout = split(config.data, "conversations", read_conversations)
         for line in trained.bad:
             say(str(line))
