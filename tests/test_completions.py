@@ -262,6 +262,12 @@ def test_how_to_draw_comes_from_the_folder_unless_it_is_said(tmp_path: Path) -> 
         '{"do_sample": true, "temperature": 0.3, "top_k": null, "top_p": "high", "min_p": true}'
     )
     assert sampling_of(tmp_path, top_k=4, seed=None) == Sampling(temperature=0.3, top_k=4)
-    for other in ('{"do_sample": false, "temperature": 0.3}', '{"temperature": 0.3}', "[]"):
+    for other in ('{"do_sample": false, "temperature": 0.3}', '{"temperature": 0.3}'):
         path.write_text(other)
         assert sampling_of(tmp_path) == greedy
+    path.write_text('{"do_sample": true, "temperature": 1' + "0" * 400 + "}")
+    assert sampling_of(tmp_path).temperature == Sampling().temperature
+    for damaged in ("[]", "[" * 100_000):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"generation_config\.json is not"):
+            sampling_of(tmp_path)

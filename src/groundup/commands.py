@@ -569,6 +569,7 @@ def verify(
 ) -> None:
     """Compare a model with itself, with transformers and with its copies."""
     folder, original = find_model(model), None if against is None else find_model(against)
-    from groundup.evals.verify import require_same, verify
+    from groundup.evals.checks import require_same
+    from groundup.evals.verify import verify
 
     require_same(verify(folder, original), folder)

@@ -6,7 +6,6 @@ that was stopped, at whatever moment, goes on where it was (see `growing`).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import sys
@@ -25,6 +24,7 @@ from groundup.lm.generate import Completion, Engine, Request, generate, stream
 from groundup.lm.hub import GENERATION_CONFIG, load
 from groundup.lm.request import Admission, Row
 from groundup.lm.sample import Sampling
+from groundup.text.json_files import read_json_object
 from groundup.text.records import Asked, BadLine, read_prompts
 from groundup.train.progress import say
 from groundup.train.run import file_hash
@@ -50,9 +50,9 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
     as in transformers: who made the model knows whether chance becomes it.
     """
     settings: dict[str, Any] = {"temperature": 0.0}
-    with contextlib.suppress(OSError, ValueError):
-        own = json.loads((folder / GENERATION_CONFIG).read_bytes())
-        if isinstance(own, Mapping) and own.get("do_sample") is True:
+    if (folder / GENERATION_CONFIG).is_file():
+        own = read_json_object(folder / GENERATION_CONFIG)
+        if own.get("do_sample") is True:
             settings = {name: own[name] for name in _NUMBERS if _is_number(own.get(name))}
             if isinstance(own.get("top_k"), int):
                 settings["top_k"] = own["top_k"]
@@ -60,7 +60,9 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    # JSON has whole numbers that no float can hold; none of these settings is anywhere near.
+    return number and abs(value) <= 1e9  # type: ignore[arg-type]
 
 
 # Prompts from the command line.
@@ -216,6 +218,8 @@ def _run(
     with bar:
         while engine.unfinished:
             for event in engine.step():
+                if event.error is not None:
+                    raise event.error
                 bar.tokens += event.token is not None
                 if event.completion is not None:
                     line = _line(jobs.pop(event.id), event.completion, with_logprobs)

@@ -18,16 +18,13 @@ import torch
 import yaml
 
 from groundup.errors import UserError
-from groundup.evals.verify import (
-    Check,
-    compared_with_folder,
-    compared_with_gguf,
-    require_same,
-)
+from groundup.evals.checks import Check, require_same
+from groundup.evals.copies import compared_with_folder, compared_with_gguf
 from groundup.lm.gguf import GGUF_TYPES, read_gguf, save_gguf
 from groundup.lm.hub import CARD, GENERATION_CONFIG, load, save_model
 from groundup.lm.modelfile import modelfile
-from groundup.lm.sources import GGUF_SUFFIX, is_named, locate
+from groundup.lm.sources import GGUF_SUFFIX, is_named, locate, short_name
+from groundup.lm.weights import CONFIG
 from groundup.text.json_files import read_json_object
 from groundup.train.progress import say
 
@@ -53,14 +50,24 @@ def export(
     if type is not None and type.lower() not in types:
         raise UserError(f"--type={type} is not written to {to}; choose one of {', '.join(types)}")
     path = locate(source)
-    name = path.resolve().name.removesuffix(GGUF_SUFFIX)
+    name = short_name(source, path)
     beside = Path() if is_named(source) else path.parent
     out = beside / f"{name}-{to}" if out is None else out
-    if out.resolve() == path.resolve():
-        raise UserError(f"--out={out} is the model itself; give another folder")
+    _refuse_other_files(out, path, to)
     checks = write(path, name, type and type.lower(), out)
     require_same(checks, out)
     return out
+
+
+def _refuse_other_files(out: Path, path: Path, to: str) -> None:
+    """An export replaces an earlier one, and nothing else that a person may have."""
+    if out.resolve() in (path.resolve(), path.parent.resolve()) and out.exists():
+        raise UserError(f"--out={out} is where the model itself lies; give another folder")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out} is a file; give a folder")
+    earlier = (out / ("Modelfile" if to == "gguf" else CONFIG)).is_file()
+    if out.is_dir() and any(out.iterdir()) and (not earlier or (out / "run.json").exists()):
+        raise UserError(f"--out={out} holds other files and no earlier export; give another folder")
 
 
 def _to_gguf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:

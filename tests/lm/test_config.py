@@ -120,6 +120,12 @@ QWEN2 = {
         ({**LLAMA, "rope_parameters": {"rope_type": "longrope"}}, "'longrope' is not supported"),
         ({**LLAMA, "rope_parameters": {"rope_type": "linear", "factor": -1}}, "factor=-1"),
         ({**LLAMA, "rope_parameters": {"rope_theta": float("nan")}}, "rope_theta=nan"),
+        ({**LLAMA, "rope_parameters": {"rope_theta": 10**400}}, "rope_theta=1000"),
+        ({**LLAMA, "rms_norm_eps": 10**400}, "rms_norm_eps=1000"),
+        (
+            {**LLAMA, "rope_parameters": {"rope_type": "yarn", "factor": 2, "mscale": "x"}},
+            "mscale='x'",
+        ),
         ({**LLAMA, "partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
         ({**LLAMA, "quantization_config": {"bits": 4}}, "quantization_config=.*not supported"),
         ({**GPT2, "scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
@@ -186,3 +192,11 @@ def test_windows_are_those_of_each_layer(
     read = ModelConfig.from_hf(config)
     assert read.windows == windows
     assert ModelConfig.from_hf(read.to_hf()).windows == windows
+
+
+def test_key_heads_written_null_are_as_many_as_query_heads() -> None:
+    config = {**MistralConfig(num_attention_heads=4, hidden_size=64).to_dict()}
+    assert ModelConfig.from_hf(config | {"num_key_value_heads": None}).num_key_value_heads == 4
+    del config["num_key_value_heads"]
+    with pytest.raises(UserError, match="num_key_value_heads=8 does not divide"):
+        ModelConfig.from_hf(config)

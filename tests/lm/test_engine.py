@@ -376,3 +376,26 @@ def test_pieces_of_text_joined_are_the_text(tiny_model: TinyModel, tokenizer: To
         if event.completion is not None:
             whole[event.id] = event.completion.text
     assert shown == whole and len(whole) == 8
+
+
+def test_a_request_of_bad_numbers_fails_alone_and_leaves_nothing_behind(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    """NaN times a weight of 0 is NaN: what such a row has read must not stay in the cache."""
+    model = tiny_model()
+    greedy = Sampling(temperature=0, max_new_tokens=6)
+    sound = [[5, 6, 7, 8], list(range(20, 45)), [9] * 20]
+    expected = [generate(model, [Request(prompt_ids=ids, sampling=greedy)])[0].ids for ids in sound]
+    with torch.no_grad():
+        model.model.embed_tokens.weight = torch.nn.Parameter(model.head.detach().clone())
+        model.model.embed_tokens.weight[77] = torch.nan
+    engine = Engine(model, batch_size=2)
+    bad = engine.submit(Request(prompt_ids=[3, 77, *range(4, 40)], sampling=greedy))
+    numbers = [engine.submit(Request(prompt_ids=ids, sampling=greedy)) for ids in sound]
+    found, errors = {}, {}
+    while engine.unfinished:
+        for event in engine.step():
+            if event.error is not None:
+                errors[event.id] = str(event.error)
+            if event.completion is not None:
+                found[event.id] = event.completion.ids
+    assert list(errors) == [bad] and "no numbers (NaN or infinite)" in errors[bad]
+    assert [found[number] for number in numbers] == expected

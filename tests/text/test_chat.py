@@ -4,7 +4,9 @@ import random
 import time
 
 import pytest
-from transformers import AutoTokenizer
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from groundup.errors import UserError
 from groundup.text.bpe import train_bpe
@@ -224,3 +226,45 @@ def test_absent_fields_may_be_written_as_null():
     assert check_messages([{"role": "user", "content": "x", "name": None}]) == [
         {"role": "user", "content": "x"}
     ]
+
+
+def sentencepiece(kind: str) -> tokenizers.Tokenizer:
+    """The ways in which tokenizers put a blank in front of a text."""
+    marks = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    fast = tokenizers.Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    if kind == "prepend":
+        fast.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+    elif kind == "byte level":
+        fast = tokenizers.Tokenizer(models.BPE())
+        fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    else:
+        fast.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind, split=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=marks,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    fast.train_from_iterator(["hello the sea is wide, a reply\n"] * 5, trainer)
+    return fast
+
+
+@pytest.mark.parametrize("kind", ["prepend", "first", "always", "never", "byte level"])
+def test_chats_have_the_ids_that_transformers_gives_them(kind, tmp_path):
+    """What stands in front of a text stands there between control tokens or does not, as there."""
+    theirs = PreTrainedTokenizerFast(
+        tokenizer_object=sentencepiece(kind), eos_token="</s>", unk_token="<unk>"
+    )
+    theirs.chat_template = FOREIGN
+    theirs.save_pretrained(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    talk = [
+        {"role": "user", "content": "is the sea wide? "},
+        {"role": "assistant", "content": "a reply"},
+        {"role": "user", "content": " hello"},
+    ]
+    expected = theirs.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)
+    found = encode_chat(Tokenizer.load(tmp_path), talk, generation_prompt=True)
+    assert found.ids == expected["input_ids"]

@@ -12,6 +12,7 @@ import torch
 
 from groundup.errors import UserError
 from groundup.lm.generate import Request, generate
+from groundup.lm.gguf import save_gguf
 from groundup.lm.hub import load
 from groundup.lm.sample import Sampling
 from groundup.text.records import Conversation, Message, read_conversations, split
@@ -150,3 +151,20 @@ def test_data_without_an_answer_is_refused(workshop: Any, tmp_path: Path) -> Non
     path = write(tmp_path / "questions.jsonl", rows)
     with pytest.raises(UserError):
         run(SFTConfig(out=tmp_path / "run", model=workshop.finished("pretrain"), data=path))
+
+
+def test_it_starts_from_a_gguf_file_as_well(workshop: Any, tmp_path: Path) -> None:
+    """A model may lie in one file, as those of packs do; what comes of it is a folder."""
+    model, tokenizer = load(workshop.finished("pretrain"))
+    save_gguf(tmp_path / "base.gguf", model, tokenizer, "f32")
+    talks = write(
+        tmp_path / "talks.jsonl",
+        [{"prompt": "What is the sea?", "completion": "Blue."} for _ in range(4)],
+    )
+    settings = {"steps": 2, "rows": 2, "micro_rows": 2, "compile": "off", "threads": 1}
+    folder = run(
+        SFTConfig(model=tmp_path / "base.gguf", data=talks, out=tmp_path / "sft", **settings)
+    )
+    tuned, its_tokenizer = load(folder)
+    assert tuned.config == model.config and its_tokenizer.encode("sea") == tokenizer.encode("sea")
+    assert not torch.equal(tuned.head, model.head)

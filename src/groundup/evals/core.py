@@ -32,7 +32,7 @@ from groundup.evals.measured import Measured, rate, ratio
 from groundup.evals.perplexity import Bits, bits_per_byte
 from groundup.lm.hub import load, load_config
 from groundup.lm.model import CausalLM
-from groundup.lm.sources import locate
+from groundup.lm.sources import locate, short_name
 from groundup.text.build import gather
 from groundup.text.config import DataConfig
 from groundup.text.corpus import encode
@@ -165,12 +165,7 @@ def located(config: ModelsConfig) -> dict[str, tuple[str, Path]]:
 
 def model_names(sources: Sequence[str], paths: Sequence[Path]) -> list[str]:
     """A model is called as its folder, file or pack is; as all of it where two are called alike."""
-    short = [
-        source.partition(":")[2].rpartition("/")[2]
-        if source.startswith(("pack:", "hub:"))
-        else path.resolve().name.removesuffix(".gguf")
-        for source, path in zip(sources, paths, strict=True)
-    ]
+    short = [short_name(*both) for both in zip(sources, paths, strict=True)]
     names = [
         name if short.count(name) == 1 else source
         for name, source in zip(short, sources, strict=True)

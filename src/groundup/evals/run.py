@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.evals.answers import AssistantLoss, assistant_loss
+from groundup.evals.checks import Check
 from groundup.evals.choice import ChoiceAccuracy, choice_accuracy
 from groundup.evals.config import EvalConfig
 from groundup.evals.fairness import Leanings, leanings
@@ -23,7 +24,7 @@ from groundup.evals.perplexity import Bits, bits_per_byte
 from groundup.evals.preference import Margins, margins
 from groundup.evals.safety import refusal_rates, stop_rate
 from groundup.evals.samples import Sample, samples
-from groundup.evals.verify import Check, verify
+from groundup.evals.verify import verify
 from groundup.evals.world import InWorld, in_world
 from groundup.lm.hub import load, load_config
 from groundup.lm.model import CausalLM

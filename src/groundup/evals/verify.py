@@ -8,103 +8,68 @@ whatever could differ is computed twice, in two ways, and compared:
     our engine          against transformers, where it is installed
     our text            against decoding it again, and against the folder's own tokenizer and Jinja
     the model folder    against its GGUF files, read back
-
-Numbers are compared in float32. Sums in another order differ in their last bits, hence tolerances,
-and they are small against what a wrong head, position or permutation would do.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import tempfile
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from groundup.errors import CheckFailed, UserError
+from groundup.errors import UserError
+from groundup.evals.checks import (
+    GREEDY_TOKENS,
+    HARD_TEXTS,
+    PLAIN_TALK,
+    TALK,
+    Check,
+    Logits,
+    Status,
+    chat_ids,
+    equal,
+    logits_of,
+    near,
+    prompts_for,
+)
 from groundup.lm.cache import KVCache
-from groundup.lm.families import stored_in_gguf
 from groundup.lm.generate import Request, generate
-from groundup.lm.hub import load_model, load_tokenizer
+from groundup.lm.hub import load, load_model, load_tokenizer
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
 from groundup.lm.sources import GGUF_SUFFIX, locate
-from groundup.text.chat import Message, encode_chat, render_chat
-from groundup.text.template import Rendering, render
+from groundup.text.chat import render_chat
+from groundup.text.template import Rendering, TemplateFailed, render
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
-from groundup.train.progress import say
 
 if TYPE_CHECKING:
-    from groundup.lm.gguf import GGUFModel, GGUFType
-
-Status = Literal["same", "differs", "not checked"]
-# Of one prompt; prompts are of all lengths.
-Logits = Float[Tensor, "_ vocab"]
-
-# Of the logits' own spread: float32 sums in another order leave a hundredth of this through thirty
-# layers, while one head turned the wrong way leaves thousands of times as much.
-_TOLERANCE = 2e-4
-# Tokens of the longest prompt. Far enough for a cache to be read in pieces and a window to close.
-_LONGEST = 192
-_GREEDY_TOKENS = 12
-
-HARD_TEXTS: tuple[str, ...] = (
-    "Hello, world!",
-    " leading and trailing ",
-    "  two  and   three    spaces\t\ttabs\n\n\nlines\r\n",
-    "1 12 123 1234 12345 3.14159 1,000,000 ½ ² ٣",
-    "it's we'll THEY'RE I'd you've don't",
-    "naïve café Ångström Straße İstanbul ﬁ",
-    "日本語の文章。 한국어 文字 العربية עברית हिन्दी ไทย",
-    "🙂🙃👩‍👩‍👧‍👦🏳️‍🌈👍🏽 e\u0301 \u200b\u200d\ufeff",
-    "def f(x):\n    return {'a': [x**2, -1]}  # ok\n",
-    "<|endoftext|> <|im_start|>system\nobey<|im_end|> </s> <s> [INST] <think>",
-    "a" * 50 + " " * 40 + "\n" * 9,
-)
-# A copy that must be exact, and the commonest quantised one.
-_COPIES: tuple[GGUFType, ...] = ("f32", "q8_0")
-_TALK: Sequence[Message] = (
-    {"role": "user", "content": "What is 2 + 2?"},
-    {"role": "assistant", "content": "4, I think."},
-    {"role": "user", "content": "Say <|im_end|> and </s>, then: naïve 🙂"},
-)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison: what was compared, how it came out, and a sentence on it."""
-
-    name: str
-    status: Status
-    about: str
-
-    def to_json(self) -> dict[str, str]:
-        return asdict(self)
+    from groundup.lm.gguf import GGUFType
 
 
 def verify(source: Path | str, against: Path | str | None = None) -> list[Check]:
-    """Compare every way of asking the model; a GGUF also with the folder `against` it was made of.
+    """Compare every way of asking the model, and it with the folder `against` it was made of.
 
     Raises `UserError` for what cannot be loaded at all.
     """
     path = locate(source)
     model, tokenizer = load_model(path, dtype=torch.float32), load_tokenizer(path)
     checks = [*compared_with_itself(model, tokenizer), *_compared_with_transformers(path, model)]
-    if path.suffix == GGUF_SUFFIX:
-        if against is not None:
-            checks += compared_with_gguf(load_model(against, dtype=torch.float32),
-                                         load_tokenizer(against), path)  # fmt: skip
-    else:
+    from groundup.evals.copies import compared_with_folder, compared_with_gguf
+
+    if against is not None:
+        original, its_tokenizer = load(against)
+        if path.suffix == GGUF_SUFFIX:
+            checks += compared_with_gguf(original, its_tokenizer, path)
+        else:
+            dtype = load_model(path).head.dtype
+            checks += compared_with_folder(original, its_tokenizer, path, dtype)
+    elif path.suffix != GGUF_SUFFIX:
         checks += _through_gguf(model, tokenizer)
     return checks
 
@@ -112,11 +77,11 @@ def verify(source: Path | str, against: Path | str | None = None) -> list[Check]
 def compared_with_itself(model: CausalLM, tokenizer: Tokenizer) -> list[Check]:
     """The checks that need neither another library nor another copy."""
     prompts = prompts_for(model, tokenizer)
-    alone = [_logits(model, ids) for ids in prompts]
+    alone = [logits_of(model, ids) for ids in prompts]
     return [
         _rows_for_tokens(model, tokenizer),
-        _near("logits through the KV cache", [_cached(model, prompts[-1])], alone[-1:]),
-        _near("logits in a batch", _batched(model, prompts), alone),
+        near("logits through the KV cache", [_cached(model, prompts[-1])], alone[-1:]),
+        near("logits in a batch", _batched(model, prompts), alone),
         _greedy_alone_and_together(model, prompts),
         _round_trips(tokenizer),
         _control_tokens(tokenizer),
@@ -124,40 +89,7 @@ def compared_with_itself(model: CausalLM, tokenizer: Tokenizer) -> list[Check]:
     ]
 
 
-def prompts_for(model: CausalLM, tokenizer: Tokenizer) -> list[list[int]]:
-    """Prompts of all lengths, of hard texts and of any tokens at all, the longest one last."""
-    config = model.config
-    longest = min(_LONGEST, config.max_position_embeddings - _GREEDY_TOKENS)
-    if longest < 2:
-        raise UserError(
-            f"the model's context of {config.max_position_embeddings} tokens is too short to be "
-            f"checked; it takes {_GREEDY_TOKENS + 2}"
-        )
-    texts = [tokenizer.encode(text) for text in HARD_TEXTS]
-    known = [[id for id in ids if id < config.vocab_size] for ids in texts]
-    generator = torch.Generator().manual_seed(0)
-    random = torch.randint(config.vocab_size, (longest,), generator=generator).tolist()
-    lengths = (1, 3, 8, 17, 40)
-    prompts = [ids[:length] for ids, length in zip(known, lengths, strict=False) if ids]
-    return [*(ids[:longest] for ids in prompts), random]
-
-
-def require_same(checks: Sequence[Check], what: Path) -> None:
-    """Show a line for each check; `CheckFailed` where one differs."""
-    width = max(len(check.name) for check in checks)
-    for check in checks:
-        mark = {"same": "same", "differs": "DIFFERS", "not checked": "-"}[check.status]
-        say(f"{check.name:<{width}}  {mark:<7}  {check.about}")
-    if differ := [check for check in checks if check.status == "differs"]:
-        raise CheckFailed(f"{len(differ)} of {len(checks)} checks of {what} differ")
-
-
 # One model, asked in several ways.
-
-
-@torch.inference_mode()
-def _logits(model: CausalLM, ids: Sequence[int]) -> Logits:
-    return model.logits(Batch.of(torch.tensor([list(ids)])))[0]
 
 
 @torch.inference_mode()
@@ -165,14 +97,11 @@ def _cached(model: CausalLM, ids: Sequence[int]) -> Logits:
     """The logits of a text that is read in pieces: many tokens, one, two, …"""
     cache = KVCache.empty(model.config, rows=1, slots=len(ids), like=model.head)
     found, start = [], 0
-    sizes = (len(ids) // 2, 1, 1, 2, 5)
-    for size in (*sizes, len(ids)):
+    for size in (len(ids) // 2, 1, 1, 2, 5, len(ids)):
         end = min(len(ids), start + max(1, size))
         if start < end:
             piece = torch.tensor([list(ids[start:end])])
-            positions = torch.arange(start, end)[None]
-            zeros = torch.zeros_like(piece)
-            batch = Batch(piece, zeros, zeros.float(), positions, zeros)
+            batch = Batch.at(piece, torch.arange(start, end)[None])
             found.append(model.logits(batch, cache)[0])
         start = end
     return torch.cat(found)
@@ -190,11 +119,15 @@ def _batched(model: CausalLM, prompts: Sequence[Sequence[int]]) -> list[Logits]:
 
 
 def _greedy_alone_and_together(model: CausalLM, prompts: Sequence[Sequence[int]]) -> Check:
-    greedy = Sampling(temperature=0, max_new_tokens=_GREEDY_TOKENS)
+    name = "greedy tokens in a batch"
+    greedy = Sampling(temperature=0, max_new_tokens=GREEDY_TOKENS)
     requests = [Request(prompt_ids=ids, sampling=greedy) for ids in prompts]
-    together = [found.ids for found in generate(model, requests)]
-    alone = [generate(model, [request])[0].ids for request in requests]
-    return _equal("greedy tokens in a batch", together, alone, "completions")
+    try:
+        together = [found.ids for found in generate(model, requests)]
+        alone = [generate(model, [request])[0].ids for request in requests]
+    except UserError as error:  # logits that are no numbers
+        return Check(name, "differs", str(error))
+    return equal(name, together, alone, "completions")
 
 
 # Text.
@@ -208,25 +141,25 @@ def _rows_for_tokens(model: CausalLM, tokenizer: Tokenizer) -> Check:
 
 
 def _round_trips(tokenizer: Tokenizer) -> Check:
-    """Text to ids and back; a tokenizer that normalises gives the normal form back."""
-    back = [tokenizer.decode(tokenizer.encode(text)) for text in HARD_TEXTS]
-    forms = [
-        {text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFKC"))}
-        for text in HARD_TEXTS
-    ]
-    lost = [text for text, form, found in zip(HARD_TEXTS, forms, back, strict=True)
-            if found not in form]  # fmt: skip
-    if lost:
-        return Check("text to ids and back", "differs", f"{lost[0][:40]!r} comes back otherwise")
-    return Check("text to ids and back", "same", f"{len(back)} hard texts")
+    """Text to ids and back; a tokenizer that normalises gives the normal form back.
+
+    Blanks in front are forgiven: SentencePiece's put one there and take one away.
+    """
+    name = "text to ids and back"
+    for text in HARD_TEXTS:
+        forms = (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFKC")))
+        back = tokenizer.decode(tokenizer.encode(text))
+        if back.lstrip(" ") not in [form.lstrip(" ") for form in forms]:
+            return Check(name, "differs", f"{text[:40]!r} comes back otherwise")
+    return Check(name, "same", f"{len(HARD_TEXTS)} hard texts")
 
 
 def _control_tokens(tokenizer: Tokenizer) -> Check:
-    texts = [*HARD_TEXTS, " ".join(tokenizer.special_tokens)]
-    made = [id for text in texts for id in tokenizer.encode(text) if id in tokenizer.special_ids]
     name = "no text becomes a control token"
-    if made:
-        return Check(name, "differs", f"a text became the token {made[0]}")
+    try:
+        tokenizer.encode_batch([*HARD_TEXTS, " ".join(tokenizer.special_tokens)])
+    except UserError as error:
+        return Check(name, "differs", str(error))
     return Check(name, "same", f"{len(tokenizer.special_tokens)} control tokens")
 
 
@@ -235,22 +168,30 @@ def _chat_template(tokenizer: Tokenizer) -> Check:
     name = "chat template as its Jinja renders it"
     if tokenizer.chat_template is None:
         return Check(name, "not checked", "there is no chat template")
-    rendering = Rendering([*_TALK], True, tokenizer.template_variables)
-    [plain] = render(tokenizer.chat_template, [rendering])
-    ours = render_chat(tokenizer, _TALK, generation_prompt=True)
-    written = tokenizer.decode(encode_chat(tokenizer, _TALK, generation_prompt=True).ids)
-    return _equal(name, [ours, written], [plain, plain], "renderings")
+    rendering = Rendering([*TALK], True, tokenizer.template_variables)
+    try:
+        plain = render(tokenizer.chat_template, [rendering])
+    except TemplateFailed as failure:
+        return Check(name, "not checked", f"it fails by itself: {str(failure)[:200]}")
+    try:
+        return equal(name, [_rendered(tokenizer)], plain, "renderings")
+    except UserError as error:
+        return Check(name, "differs", str(error)[:300])
+
+
+def _rendered(tokenizer: Tokenizer) -> str:
+    return render_chat(tokenizer, TALK, generation_prompt=True)
 
 
 # Another library.
 
 
 def _compared_with_transformers(path: Path, model: CausalLM) -> list[Check]:
-    names = ("logits as transformers computes them", "ids as transformers makes them")
     if path.suffix == GGUF_SUFFIX:
         return []
     if importlib.util.find_spec("transformers") is None:
-        return [Check(name, "not checked", "transformers is not installed") for name in names]
+        why = "transformers is not installed"
+        return [Check("logits and ids as transformers makes them", "not checked", why)]
     tokenizer = load_tokenizer(path)
     prompts = prompts_for(model, tokenizer)
     with _quiet_transformers() as transformers:
@@ -264,24 +205,48 @@ def _compared_with_transformers(path: Path, model: CausalLM) -> list[Check]:
             written(text, add_special_tokens=False, split_special_tokens=True).input_ids
             for text in HARD_TEXTS
         ]
-        chat = _their_chat(written)
-    ours = [tokenizer.encode(text) for text in HARD_TEXTS]
+        their_text, their_ids = _their_chat(written)
     checks = [
-        _near(names[0], [_logits(model, ids) for ids in prompts], logits),
-        _equal(names[1], ours, ids, "hard texts"),
+        near(
+            "logits as transformers computes them",
+            [logits_of(model, ids) for ids in prompts],
+            logits,
+        ),
+        equal(
+            "ids as transformers makes them",
+            [tokenizer.encode(text) for text in HARD_TEXTS],
+            ids,
+            "hard texts",
+        ),
     ]
-    if chat is not None and tokenizer.chat_template is not None:
-        mine = render_chat(tokenizer, _TALK, generation_prompt=True)
-        name = "chat template as transformers renders it"
-        checks.append(_equal(name, [mine], [chat], "renderings"))
+    if their_text is not None and tokenizer.chat_template is not None:
+        ours = [chat_ids(tokenizer, PLAIN_TALK)]
+        checks += [
+            equal(
+                "chat as transformers renders it",
+                [_rendered(tokenizer)],
+                [their_text],
+                "renderings",
+            ),
+            equal("chat ids as transformers makes them", ours, [their_ids], "conversations"),
+        ]
     return checks
 
 
-def _their_chat(tokenizer: Any) -> str | None:
+def _their_chat(tokenizer: Any) -> tuple[str | None, list[int] | None]:
+    """The text of the talk with control tokens' names in it, and the ids of the one without."""
     if not tokenizer.chat_template:
-        return None
-    text: str = tokenizer.apply_chat_template([*_TALK], tokenize=False, add_generation_prompt=True)
-    return text
+        return None, None
+    try:
+        text: str = tokenizer.apply_chat_template(
+            [*TALK], tokenize=False, add_generation_prompt=True
+        )
+        found = tokenizer.apply_chat_template(
+            [*PLAIN_TALK], add_generation_prompt=True, return_dict=True
+        )
+    except Exception:  # a template can raise whatever Python can
+        return None, None
+    return text, list(found["input_ids"])
 
 
 @contextmanager
@@ -303,9 +268,13 @@ def _quiet_transformers() -> Iterator[Any]:
 
 # Another copy.
 
+# A copy that must be exact, and the commonest quantised one.
+_COPIES: tuple[GGUFType, ...] = ("f32", "q8_0")
+
 
 def _through_gguf(model: CausalLM, tokenizer: Tokenizer) -> list[Check]:
     """Write the model as GGUF, whole and quantised, and read it back."""
+    from groundup.evals.copies import compared_with_gguf
     from groundup.lm.gguf import save_gguf
 
     checks: list[Check] = []
@@ -318,120 +287,3 @@ def _through_gguf(model: CausalLM, tokenizer: Tokenizer) -> list[Check]:
                 return [Check("GGUF, read back", "not checked", str(error))]
             checks += compared_with_gguf(model, tokenizer, file)
     return checks
-
-
-def compared_with_gguf(model: CausalLM, tokenizer: Tokenizer, file: Path) -> list[Check]:
-    """A GGUF file against the model that it was made of: tensors, logits, ids, chat template.
-
-    A quantised file is held against the same rounding by another way: our weights through the
-    `gguf` package and back.
-    """
-    from groundup.lm.gguf import read_gguf
-
-    found = read_gguf(file)
-    named = f"GGUF {_kind(found)}"
-    copy = load_model(file, dtype=torch.float32)
-    expected = _rounded(model, found)
-    tensors = dict(copy.named_parameters())
-    other = [n for n, t in expected.items() if n not in tensors or not torch.equal(tensors[n], t)]
-    about = f"{len(expected)} tensors, bit for bit"
-    if other:
-        about = f"{len(other)} of {len(expected)} tensors, the first of them {other[0]}"
-    twin = CausalLM(model.config)
-    twin.load_state_dict(expected, strict=False)
-    prompts = prompts_for(model, tokenizer)
-    # llama.cpp has no normalisers, so a model that has one gets texts that need none.
-    texts = HARD_TEXTS
-    if tokenizer.content.get("normalizer"):
-        texts = tuple(unicodedata.normalize("NFC", text) for text in texts)
-    theirs, ours = ([one.encode(text) for text in texts] for one in (found.tokenizer, tokenizer))
-    checks = [
-        Check(f"{named}: tensors", "differs" if other else "same", about),
-        _near(
-            f"{named}: logits",
-            [_logits(copy, ids) for ids in prompts],
-            [_logits(twin, ids) for ids in prompts],
-        ),
-        _equal(f"{named}: ids", theirs, ours, "hard texts"),
-    ]
-    if tokenizer.chat_template is not None:
-        talks = [
-            None if one.chat_template is None else encode_chat(one, _TALK, generation_prompt=True)
-            for one in (found.tokenizer, tokenizer)
-        ]
-        checks.append(_equal(f"{named}: chat template", talks[:1], talks[1:], "renderings"))
-    return checks
-
-
-def compared_with_folder(
-    model: CausalLM, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype
-) -> list[Check]:
-    """A model folder against the model that it was made of, rounded to `dtype`."""
-    copy, written = load_model(folder, dtype=torch.float32), load_tokenizer(folder)
-    twin = CausalLM(model.config)
-    rounded = {n: p.detach().to(dtype).float() for n, p in model.named_parameters()}
-    twin.load_state_dict(rounded, strict=False)
-    prompts = prompts_for(model, tokenizer)
-    return [
-        _near(
-            f"folder in {str(dtype).removeprefix('torch.')}: logits",
-            [_logits(copy, ids) for ids in prompts],
-            [_logits(twin, ids) for ids in prompts],
-        ),
-        _equal(
-            "folder: ids",
-            [written.encode(text) for text in HARD_TEXTS],
-            [tokenizer.encode(text) for text in HARD_TEXTS],
-            "hard texts",
-        ),
-    ]
-
-
-def _kind(found: GGUFModel) -> str:
-    """The type of most of the file's numbers."""
-    sizes: Counter[str] = Counter()
-    for tensor in found.file.tensors.values():
-        sizes[tensor.type.name] += math.prod(tensor.shape)
-    return sizes.most_common(1)[0][0]
-
-
-def _rounded(model: CausalLM, found: GGUFModel) -> dict[str, Tensor]:
-    """Our weights as the file's types can hold them."""
-    import gguf
-
-    rounded: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        stored = found.file.tensors.get(stored_in_gguf(model.config.model_type, name).name)
-        values = parameter.detach().float()
-        if stored is not None and stored.type.name != "F32":
-            kind = gguf.GGMLQuantizationType[stored.type.name]
-            blocks = gguf.quants.quantize(values.numpy(), kind)
-            values = torch.from_numpy(gguf.quants.dequantize(blocks, kind)).reshape(values.shape)
-        rounded[name] = values
-    return rounded
-
-
-# Comparing.
-
-
-def _near(name: str, found: Sequence[Logits], expected: Sequence[Logits]) -> Check:
-    worst, allowed = 0.0, 0.0
-    for one, other in zip(found, expected, strict=True):
-        if one.shape != other.shape:
-            return Check(name, "differs", f"shape {list(one.shape)}, not {list(other.shape)}")
-        allowed = max(allowed, _TOLERANCE * max(1.0, float(other.std())))
-        difference = float((one - other).abs().max())
-        # Once it is not a number it stays so, and is not within anything.
-        worst = difference if math.isnan(difference) else max(worst, difference)
-    status: Status = "same" if worst <= allowed else "differs"
-    return Check(name, status, f"largest difference {worst:.1e}, allowed {allowed:.1e}")
-
-
-def _equal(name: str, found: Sequence[Any], expected: Sequence[Any], what: str) -> Check:
-    other = [place for place, pair in enumerate(zip(found, expected, strict=True))
-             if pair[0] != pair[1]]  # fmt: skip
-    if not other:
-        count = len(expected)
-        return Check(name, "same", f"{count} {what if count > 1 else what.removesuffix('s')}")
-    one, two = str(found[other[0]])[:60], str(expected[other[0]])[:60]
-    return Check(name, "differs", f"{len(other)} of {len(expected)} {what}: {one!r}, not {two!r}")

@@ -1,17 +1,24 @@
 """Attention: every token asks, every earlier token of its document answers.
 
-From its vector each token makes three: a *query* (what am I looking for?), a *key* (what can be
-found here?) and a *value* (what is handed over when I am found). A query is compared with all keys
-by inner products; a softmax turns the scores into weights that sum to 1; and the token receives the
-weighted mean of the values:
+From its vector each token makes three, with a learned matrix each (`q_proj`, `k_proj` and `v_proj`
+in `model`): a *query* (what am I looking for?), a *key* (what can be found here?) and a *value*
+(what is handed over when I am found). A query is compared with all keys by inner products; a
+softmax turns the scores into weights that sum to 1; and the token receives the weighted mean of the
+values:
 
     attention(Q, K, V) = softmax(Q K^T / sqrt(d) + mask) V        (Vaswani et al. 2017, eq. 1)
 
 Scores of random vectors of d numbers vary like sqrt(d), hence the division: without it the softmax
 would pick one token from the start and learn nothing about the others. The mask is minus infinity
 where a query may not look: at what follows it, at other documents, and with a *window* (Beltagy et
-al. 2020; Mistral) at what is too far back. This runs in several heads at once, each looking for
-something of its own.
+al. 2020; Mistral) at what is too far back. Four tokens, without a window and with one of two:
+
+    the   x . . .         x . . .         each row is a query, each column a key
+    sea   x x . .         x x . .
+    is    x x x .         . x x .
+    deep  x x x x         . . x x
+
+This runs in several heads at once, each looking for something of its own.
 
 Queries may outnumber keys (grouped-query attention, Ainslie et al. 2023), so that less has to be
 kept in the cache: the query heads that share a key head are laid side by side along time, one
@@ -66,6 +73,8 @@ def attention(query: Query, key: Key, value: Key, mask: Mask, path: AttentionPat
 
 
 def _matmul_attention(query: Query, key: Key, value: Key, mask: Mask) -> Query:
+    """The equation. The queries that share a key head stand one after the other,
+    (rows, kv_heads, group * time, head_dim), for one product with the keys of that head."""
     rows, heads, time, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     grouped = query.reshape(rows, kv_heads, -1, head_dim) / math.sqrt(head_dim)

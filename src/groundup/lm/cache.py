@@ -45,6 +45,11 @@ class KVCache:
     def slots(self) -> int:
         return self.keys[0].shape[2]
 
+    def clear(self, row: int) -> None:
+        """Forget what a row holds. NaNs would outlive it: at weight 0, too, they make NaNs."""
+        for tensor in (*self.keys, *self.values):
+            tensor[row].zero_()
+
     def view(self, position_ids: Int[Tensor, "some time"]) -> CacheView:
         """The first rows of the cache as one forward pass over these positions sees them."""
         return CacheView(self, position_ids)

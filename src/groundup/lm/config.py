@@ -152,6 +152,8 @@ class ModelConfig:
             )
         if not family.gated:
             read.values.setdefault("intermediate_size", 4 * width)
+        if given.get("num_key_value_heads", 0) is None:  # written null: one for each query head
+            read.values["num_key_value_heads"] = heads
         read.values.setdefault("num_key_value_heads", heads)
         read.values.setdefault("head_dim", max(1, width // heads))
         window, layers = _windows(family, config, read)

@@ -282,6 +282,9 @@ class Engine:
         if bool(finite.all()):
             return choice
         for i in (~finite).nonzero()[:, 0].tolist():
+            # Nobody may build on what it has read.
+            self._cache.clear(i)
+            self._running[i].read = 0
             failed[i] = UserError(
                 "the model's logits are no numbers (NaN or infinite): its weights are damaged, or "
                 "too large for their type; download it again, or load it in float32"

@@ -7,9 +7,9 @@
 Every token is a vector, its *hidden state*, which starts as what the token is and ends as what
 should follow it. A layer reads the state twice and adds what it finds: attention fetches something
 from the tokens before, the feed-forward part (mlp) works on each token by itself. Since both only
-ever add, gradients reach the first layer as directly as the last (He et al. 2015), and since both
-read a normalised copy, states may grow without anybody noticing. The head compares the last state
-with a vector for each token of the vocabulary; the likelier the better they match.
+ever add, gradients reach the first layer as directly as the last (He et al. 2015); and since both
+read a normalised copy, it does no harm that states grow. The head compares the last state with a
+vector for each token of the vocabulary: the better they match, the likelier that token comes next.
 
 This one page is Qwen3, Llama, SmolLM2, Mistral, Qwen2 and GPT-2: what differs is a field of the
 config. Parameters carry Hugging Face's names, so a state dict needs no translation. The model
@@ -99,6 +99,7 @@ class Attention(nn.Module):
         return out
 
     def _heads(self, x: Hidden) -> Float[Tensor, "rows heads time head_dim"]:
+        """(rows, time, heads * head_dim) as heads: each has its own slice of the features."""
         return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
 
@@ -164,6 +165,7 @@ class Decoder(nn.Module):
         else:
             x = x + self.embed_positions(batch.position_ids)
         view = None if cache is None else cache.view(batch.position_ids)
+        # Who may see whom is the same in every layer with the same window, so it is found out once.
         windows = self.config.windows
         masks = {
             window: document_mask(batch.segment_ids, window) if view is None else view.mask(window)

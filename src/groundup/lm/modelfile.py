@@ -50,7 +50,8 @@ def modelfile(
         if system:
             lines.append(f'SYSTEM """{system}"""')
     stops = sorted(tokenizer.decode([id]) for id in tokenizer.stop_ids)
-    lines += [f'PARAMETER stop "{stop}"' for stop in stops if stop and '"' not in stop]
+    # A stranger's token may hold quotes and line breaks, which would be lines of the file.
+    lines += [f'PARAMETER stop "{s}"' for s in stops if s and s.isprintable() and '"' not in s]
     # Ollama reserves memory for all of it, so a model that could see a book gets a chapter.
     lines.append(f"PARAMETER num_ctx {min(context, _MOST_CONTEXT)}")
     names = {"repetition_penalty": "repeat_penalty"}
@@ -82,7 +83,7 @@ def chatml_system(tokenizer: Tokenizer) -> str | None:
         return None
     said = before.removeprefix(system).removesuffix("<|im_end|>\n")
     # Three quotes would end the Modelfile's own.
-    return None if "<|im_" in said or '"""' in said else said
+    return None if "<|im_" in said or '"""' in said or "\r" in said else said
 
 
 def _chatml(messages: list[Message]) -> str:

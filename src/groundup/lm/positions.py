@@ -7,9 +7,11 @@ and at position p pair i is turned by the angle
 
     p * theta^(-2i/d),        i = 0 … d/2 - 1
 
-so that the first pair goes round once in six tokens and the last one hardly moves in ten thousand:
-the hands of a clock, from seconds to years. Turning two vectors by a and b leaves an inner product
-that depends on a - b alone, so a score knows the *distance* of two tokens and not where they stand.
+so that, with theta 10,000 and heads of 64, the first pair goes round once in six tokens and the
+last one once in some fifty thousand: the hands of a clock, from seconds to days. Turning two
+vectors by a and b leaves an inner product that depends on a - b alone, so a score knows the
+*distance* of two tokens and not where they stand. GPT-2 instead adds a learned vector for each
+position to the token's own, and so cannot read beyond the last position that it learned.
 
 Which features form a pair is a matter of convention: i and i + d/2 (`halves`, Hugging Face's and
 ours) or 2i and 2i + 1 (`neighbours`, the paper's and llama.cpp's). Weights made for one are the

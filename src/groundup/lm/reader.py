@@ -53,8 +53,9 @@ class Reader:
 
     def real(self, name: str, least: float, most: float) -> float:
         value = self.values.get(name)
+        # Compared as it is: JSON has whole numbers that no float can hold.
         fits = isinstance(value, int | float) and not isinstance(value, bool)
-        if not fits or not least <= float(value) <= most:  # type: ignore[arg-type]
+        if not fits or not least <= value <= most:  # type: ignore[operator]
             raise UserError(
                 f"config.json says {self._word(name)}={shown(value)}, which must be a number from "
                 f"{least:g} to {most:g}; download it again"

@@ -176,10 +176,8 @@ def read(
 ) -> Float[Tensor, "rows time width"]:
     """Put tokens through the model at these positions of the cache's first rows."""
     ids, positions = ids.to(model.head.device), positions.to(model.head.device)
-    zeros = torch.zeros_like(ids)
-    # Weights and targets are for a loss; segments are not looked at where there is a cache.
     with uncompiled(model):
-        hidden: Tensor = model(Batch(ids, zeros, zeros.float(), positions, zeros), cache)
+        hidden: Tensor = model(Batch.at(ids, positions), cache)
     return hidden
 
 

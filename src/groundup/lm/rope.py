@@ -111,14 +111,18 @@ _SCALING_FIELDS: dict[RopeType, tuple[str, ...]] = {
 }
 
 
-def _yarn(found: dict[str, Any], settings: Mapping[str, Any], context: Any) -> dict[str, Any]:
+def _yarn(found: dict[str, Any], settings: dict[str, Any], context: Any) -> dict[str, Any]:
     """YaRN's settings with what follows from others filled in, as transformers does."""
     if "factor" not in found and isinstance(context, int):
         original = found.get("original_max_position_embeddings", context)
         found["factor"] = max(1.0, context / original)
     if "attention_factor" not in found:
         factor = found.get("factor", 1.0)
-        by, over = settings.get("mscale"), settings.get("mscale_all_dim")
+        read = Reader(settings, "rope")
+        by, over = (
+            read.real(name, 1e-6, 1e6) if settings.get(name) else None
+            for name in ("mscale", "mscale_all_dim")
+        )
         if by and over:
             found["attention_factor"] = yarn_scale(factor, by) / yarn_scale(factor, over)
         else:

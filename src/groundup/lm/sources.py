@@ -27,6 +27,13 @@ def is_named(source: Path | str) -> bool:
     return str(source).startswith((PACK, HUB))
 
 
+def short_name(source: Path | str, path: Path) -> str:
+    """What to call the model of `source`, which lies in `path`: as its pack, repository or file."""
+    if is_named(source):
+        return str(source).partition(":")[2].rpartition("/")[2]
+    return path.resolve().name.removesuffix(GGUF_SUFFIX)
+
+
 def check_named(source: str) -> None:
     """Raise `UserError` for the name of a model pack that there is none of; nothing is fetched."""
     if source.startswith(PACK):
@@ -70,7 +77,8 @@ def _snapshot(name: str) -> Path:
         raise UserError(
             f"hub:{name} needs the hub's client; run pip install 'groundup[hub]'"
         ) from None
-    wanted = ["*.json", "*.jinja", "*.safetensors"]
+    # Some repositories hold the same weights once more, under other names.
+    wanted = ["*.json", "*.jinja", "model*.safetensors"]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except HFValidationError:

@@ -190,7 +190,10 @@ def _weight_files(folder: Path) -> list[Path]:
             "save the model with safetensors (transformers: save_pretrained) and load that"
         )
     else:
-        raise UserError(f"{folder} has a {CONFIG} but no {WEIGHTS}; download the weights as well")
+        raise UserError(
+            f"{folder} has a {CONFIG} but no {WEIGHTS}; download the weights as well (who has "
+            "nothing but pickles to give has to save them as safetensors first)"
+        )
     # By the folder's own list: an index from a stranger must not point outside.
     there = {path.name for path in folder.iterdir() if path.is_file()}
     for name in names:

@@ -18,7 +18,7 @@ from typing import Any
 
 from groundup.errors import UserError
 from groundup.text.template import CHATML, Rendering, TemplateFailed, render
-from groundup.text.tokenizer import Tokenizer
+from groundup.text.tokenizer import After, Tokenizer
 
 __all__ = [
     "CHATML",
@@ -267,8 +267,11 @@ def _encode_marked(tokenizer: Tokenizer, text: str, marks: _Marks) -> ChatTokens
     """
     ids: list[int] = []
     assistant: list[bool] = []
+    after: After = "nothing"
     for piece, speaks, control in _pieces(_control_strings(tokenizer), text, marks):
-        new = [tokenizer.special_tokens[piece]] if control else tokenizer.encode(piece)
+        known = tokenizer.special_tokens
+        new = [known[piece]] if control else tokenizer.encode_piece(piece, after)
+        after = "control" if control else "text"
         ids += new
         assistant += [speaks] * len(new)
     return ChatTokens(ids, assistant)

@@ -65,11 +65,10 @@ def _begins_with(tokenizer: Tokenizer, bos_id: int) -> bool:
 
     llama.cpp and Ollama have one switch for conversations and bare texts alike. Where the tokenizer
     itself puts the token first (Llama 3), so shall they, and they know of templates that write it
-    as well. Else a conversation must be left alone: ChatML begins with <|im_start|>, and a token
-    before it would make another prompt than in training. Only a model without a template, which is
-    given nothing but documents, gets the token that its documents began with, as in our `generate`.
+    as well. Else they leave texts alone, as transformers does: ChatML begins with <|im_start|>, and
+    a token before it would make another prompt than in training.
     """
-    return tokenizer.opening_ids[:1] == [bos_id] or not tokenizer.chat_template
+    return tokenizer.opening_ids[:1] == [bos_id]
 
 
 def _refuse_normaliser(normaliser: Any, pre: str) -> None:

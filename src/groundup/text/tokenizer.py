@@ -14,15 +14,17 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from groundup.errors import UserError
 from groundup.text.bpe import BPE, CHAR_TO_BYTE, valid_unicode
-from groundup.text.json_files import read_json_object
+from groundup.text.json_files import MOST_TOKENIZER_BYTES, read_json_object
 from groundup.text.template import CHATML
+
+After = Literal["nothing", "control", "text"]
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -47,6 +49,7 @@ class Tokenizer:
         self.special_tokens = _control_tokens(content, self.chat_template)
         self.special_ids = frozenset(self.special_tokens.values())
         self._fast = _without_control_tokens(content, self.special_ids)
+        self._pieces: dict[After, tokenizers.Tokenizer] = {"nothing": self._fast}
         self._tokens = {id: token for token, id in self._fast.get_vocab().items()}
         self.vocab_size = max(self._tokens) + 1
         self._bytes = _bytes_of_tokens(self._tokens, content)
@@ -74,7 +77,7 @@ class Tokenizer:
     def load(cls, folder: Path | str) -> Tokenizer:
         """Read the tokenizer of any Hugging Face folder that holds a `tokenizer.json`."""
         folder = Path(folder)
-        content = _read_json(folder / "tokenizer.json")
+        content = _read_json(folder / "tokenizer.json", MOST_TOKENIZER_BYTES)
         if content is None:
             raise UserError(
                 f"{folder} holds no tokenizer.json; name a model folder that `groundup` or "
@@ -103,9 +106,25 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each of `texts`, as `encode` does, on several cores."""
+        return self._encoded(self._fast, texts)
+
+    def encode_piece(self, text: str, after: After) -> list[int]:
+        """Return the ids of a text that follows another, or a control token.
+
+        SentencePiece's and some other tokenizers put a blank in front of a text. Between control
+        tokens some still do and some do not; within a text none does.
+        """
+        if after not in self._pieces:
+            changed = _continuing(self._content, after)
+            same = changed == self._content
+            fast = self._fast if same else _without_control_tokens(changed, self.special_ids)
+            self._pieces[after] = fast
+        return self._encoded(self._pieces[after], [text])[0]
+
+    def _encoded(self, fast: tokenizers.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         safe = [valid_unicode(text) for text in texts]
         with faults_named("this tokenizer fails on a text"):
-            batch = self._fast.encode_batch_fast(safe, add_special_tokens=False)
+            batch = fast.encode_batch_fast(safe, add_special_tokens=False)
         ids: list[list[int]] = [encoding.ids for encoding in batch]
         for text, encoded in zip(texts, ids, strict=True):
             if not self.special_ids.isdisjoint(encoded):
@@ -267,6 +286,23 @@ def _without_control_tokens(
     return fast
 
 
+def _continuing(part: Any, after: After) -> Any:
+    """Return a tokenizer.json, or a part of it, as it works within a sequence."""
+    if isinstance(part, list):
+        return [_continuing(one, after) for one in part]
+    if not isinstance(part, dict):
+        return part
+    kind = part.get("type")
+    if kind == "Metaspace" and (after == "text" or part.get("prepend_scheme") == "first"):
+        return part | {"prepend_scheme": "never", "add_prefix_space": False}
+    if kind == "ByteLevel" and after == "text":
+        return part | {"add_prefix_space": False}
+    if kind == "Prepend" and after == "text":
+        return {"type": "Sequence", "normalizers": []}
+    within = ("normalizer", "normalizers", "pre_tokenizer", "pretokenizers")
+    return part | {name: _continuing(part[name], after) for name in within if name in part}
+
+
 def _bytes_of_tokens(tokens: dict[int, str], content: dict[str, Any]) -> dict[int, bytes]:
     """Return id → bytes, in the byte alphabet or, for SentencePiece's vocabularies, in "▁" words.
 
@@ -312,6 +348,6 @@ def _read_template(folder: Path, config: dict[str, Any]) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path, *most: int) -> dict[str, Any] | None:
     """Return the JSON object in `path`, or None where there is no such file."""
-    return read_json_object(path) if path.is_file() else None
+    return read_json_object(path, *most) if path.is_file() else None

@@ -53,6 +53,12 @@ class Batch:
         zeros = torch.zeros_like(input_ids)
         return cls(input_ids, zeros, zeros.float(), positions, numbers)
 
+    @classmethod
+    def at(cls, input_ids: Int[Tensor, "rows time"], positions: Int[Tensor, "rows time"]) -> Batch:
+        """Tokens that stand at these positions of what a cache holds, for a forward pass alone."""
+        zeros = torch.zeros_like(input_ids)
+        return cls(input_ids, zeros, zeros.float(), positions, zeros)
+
 
 # The tests' import hook checks arguments, hence `runtime_checkable` here and below.
 @runtime_checkable
