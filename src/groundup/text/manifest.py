@@ -343,7 +343,7 @@ def find_pack(name: str) -> Pack:
     near = difflib.get_close_matches(name, [*sets, *models], n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(
-        f"unknown data set or model {name!r}; {hint}The sets are: {', '.join(sets)}; "
+        f"unknown data set {name!r}; {hint}The sets are: {', '.join(sets)}; "
         f"and the models: {', '.join(models)}"
     )
 
