@@ -23,9 +23,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from groundup.errors import UserError
-from groundup.evals.score import uncompiled
 from groundup.lm.cache import KVCache
 from groundup.lm.model import CausalLM
+from groundup.lm.reading import uncompiled
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.train.loss import CHUNK

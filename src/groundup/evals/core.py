@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.evals.choice import commonest_answer
-from groundup.evals.config import CoreConfig, ModelsConfig
+from groundup.evals.config import CoreConfig, EvalConfig, ModelsConfig
 from groundup.evals.continuations import continuation_logprobs, encode_pair, opening_of
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.familiar import Familiar, familiar
@@ -173,7 +173,7 @@ def model_names(sources: Sequence[str], paths: Sequence[Path]) -> list[str]:
     return [f"{n} ({i})" if names.count(n) > 1 else n for i, n in enumerate(names, start=1)]
 
 
-def compute_of(config: ModelsConfig) -> Compute:
+def compute_of(config: ModelsConfig | EvalConfig) -> Compute:
     """Eager: every batch has a shape of its own here, and compiling each would cost more."""
     wanted = TrainingConfig.model_validate(
         {

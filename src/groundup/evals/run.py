@@ -16,6 +16,7 @@ from groundup.evals.answers import AssistantLoss, assistant_loss
 from groundup.evals.checks import Check
 from groundup.evals.choice import ChoiceAccuracy, choice_accuracy
 from groundup.evals.config import EvalConfig
+from groundup.evals.core import compute_of
 from groundup.evals.fairness import Leanings, leanings
 from groundup.evals.history import History
 from groundup.evals.material import HeldOut, Material, ready
@@ -31,8 +32,7 @@ from groundup.lm.model import CausalLM
 from groundup.lm.sources import locate
 from groundup.text.corpus import documents
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.config import TrainingConfig
-from groundup.train.device import Compute, prepare, resolve
+from groundup.train.device import Compute, prepare
 from groundup.train.progress import say
 from groundup.train.run import Run
 
@@ -80,7 +80,7 @@ def run(config: EvalConfig) -> Path:
         if run.finished:
             return run.folder
         begun = time.monotonic()
-        compute = _compute(config)
+        compute = compute_of(config)
         run.plan({"compute": compute.to_json()})
         found = evaluate(config, named, compute)
         seconds = time.monotonic() - begun
@@ -176,20 +176,6 @@ def _reference_margins(
         prepare(model, compute)
         known[parent] = margins(model, material.pairs, context=material.context)
     return known[parent]
-
-
-def _compute(config: EvalConfig) -> Compute:
-    """Eager: every batch has a shape of its own here, and compiling each would cost more."""
-    wanted = TrainingConfig.model_validate(
-        {
-            "out": config.out,
-            "device": config.device,
-            "dtype": config.dtype,
-            "threads": config.threads,
-            "compile": "off",
-        }
-    )
-    return resolve(wanted, compile_by_default=False)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -10,7 +10,6 @@ would not give.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from jaxtyping import Float
 
 from groundup.lm.logprobs import target_logprobs
 from groundup.lm.model import CausalLM
+from groundup.lm.reading import uncompiled
 from groundup.text.packing import Marked, cut_to, packed_batch
 
 T = TypeVar("T")
@@ -62,11 +62,6 @@ def _scored(model: CausalLM, items: Sequence[Marked]) -> list[Float[np.ndarray, 
     hidden = model(batch)[row, place]
     flat = target_logprobs(hidden, model.head, batch.targets[row, place]).cpu().double().numpy()
     return np.split(flat, np.cumsum([sum(item.trained[1:]) for item in items])[:-1])
-
-
-def uncompiled(model: CausalLM) -> AbstractContextManager[object]:
-    """Blocks compiled for training's one shape must not be compiled anew for every width here."""
-    return torch.compiler.set_stance("force_eager") if model.compiled else nullcontext()
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
