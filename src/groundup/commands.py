@@ -32,6 +32,7 @@ from groundup.stages import INPUTS, STAGES, Stage, configured
 from groundup.text.config import DataConfig
 from groundup.train.config import TrainingConfig
 from groundup.train.progress import say
+from groundup.tune.config import SFTConfig
 
 QUICKSTART_MINUTES = 15.0
 RUNS = Path("runs")
@@ -135,18 +136,17 @@ def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
     for name in stage.inputs:
         if name not in found:
             continue  # left out, or no setting of this suite
+        several = isinstance(found[name], tuple)
+        given = found[name] if several else (found[name],)
         if INPUTS[name] == ("model",):
-            given = found[name]
-            found[name] = (
-                [find_model(path) for path in given]
-                if isinstance(given, tuple)
-                else find_model(given)
-            )
-        elif found[name] is not None and not found[name].exists():
-            raise UserError(
-                f"{_option(name)}={found[name]} is not there; "
-                f"give {stage.config.model_fields[name].description}"
-            )
+            given = [find_model(path) for path in given]
+        for path in given:
+            if path is not None and not is_named(path) and not path.exists():
+                raise UserError(
+                    f"{_option(name)}={path} is not there; "
+                    f"give {stage.config.model_fields[name].description}"
+                )
+        found[name] = given if several else given[0]
     return found
 
 
@@ -263,7 +263,15 @@ experiment_planted_bias = _experiment("planted-bias", PlantedBiasConfig)
 
 def data_list() -> None:
     """Show every data set and model: what it is, how large, under which licence, whom to cite."""
-    from groundup.text.packs import MODELS, SETS, GeneratedSet, cache_folder, every_set, is_cached
+    from groundup.text.packs import (
+        DOMAINS,
+        MODELS,
+        SETS,
+        GeneratedSet,
+        cache_folder,
+        every_set,
+        is_cached,
+    )
 
     for one in (*every_set(), *MODELS):
         if isinstance(one, GeneratedSet):
@@ -276,7 +284,7 @@ def data_list() -> None:
         for text in (one.about, one.citation):
             say(textwrap.indent(textwrap.fill(text, _width() - 4), "    "))
     say("")
-    archives = {one.archive for one in SETS}
+    archives = {one.archive for one in (*SETS, *DOMAINS)}
     total = sum(archive.size for archive in archives)
     say(f"The real texts come in {len(archives)} downloads of {total / 1e6:.0f} MB together.")
     models = ", ".join(f"groundup chat pack:{one.name}" for one in MODELS)
@@ -358,6 +366,44 @@ def data_show(
         say("")
 
 
+_SFT = SFTConfig.model_fields
+
+
+def data_inspect(
+    *files: Annotated[str, Parameter(help=_SFT["data"].description, negative="")],
+    model: Annotated[
+        Path, Parameter(help="the model whose tokenizer and chat template read it")
+    ] = Path("pack:smollm2"),
+    context: Annotated[int | None, Parameter(help=_SFT["context"].description)] = None,
+    columns: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help=_SFT["columns"].description,
+            negative="",
+            consume_multiple=True,
+            show_default=False,
+        ),
+    ] = (),
+    validation: Annotated[float, Parameter(help=_SFT["validation"].description)] = _SFT[
+        "validation"
+    ].default,
+    examples: Annotated[int, Parameter(help="how many rows to show, token by token")] = 3,
+    html: Annotated[Path | None, Parameter(help="write it into this file as a page, too")] = None,
+) -> None:
+    """Show what a model would make of one's own data: counts, faults, and the very tokens."""
+    if not files:
+        raise UserError("there is nothing to look at; name it: groundup data inspect my.jsonl")
+    if examples < 0:
+        raise UserError(f"--examples={examples} must be 0 or more; try 3")
+    settings = {"out": RUNS, "model": model, "data": files, "columns": columns}
+    settings |= {"context": context, "validation": validation}
+    config = configured(SFTConfig, settings, _option)
+    folder = find_model(model)
+    from groundup.inspection import inspect
+
+    inspect(files, config, str(model), folder, examples=examples, html=html)
+
+
 # Using a model.
 
 _SAMPLING = Group("How to draw (default: as the model's generation_config.json says)", sort_key=10)
@@ -389,6 +435,12 @@ ModelFolder = Annotated[
         help="a model folder, the folder of a recipe with its models, a GGUF file, pack:NAME or "
         "hub:OWNER/NAME"
     ),
+]
+
+
+Adapter = Annotated[
+    Path | None,
+    Parameter(help="folder of an adapter to put on the model, ours or PEFT's"),
 ]
 
 
@@ -427,6 +479,7 @@ def generate(
     batch_size: Annotated[
         int, Parameter(group=_FILES, help="how many completions are drawn at a time")
     ] = 32,
+    adapter: Adapter = None,
     chat: Annotated[
         bool,
         Parameter(
@@ -472,7 +525,7 @@ def generate(
         seed=seed,
     )
     if prompts_file is None:
-        write_completions(folder, texts, sampling, as_messages=chat)
+        write_completions(folder, texts, sampling, as_messages=chat, adapter=adapter)
     else:
         complete_file(
             folder,
@@ -482,6 +535,7 @@ def generate(
             as_messages=chat,
             logprobs=logprobs,
             batch_size=batch_size,
+            adapter=adapter,
         )
 
 
@@ -504,6 +558,16 @@ def chat(
     model: ModelFolder,
     /,
     *,
+    adapter: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            negative="",
+            consume_multiple=True,
+            show_default=False,
+            help="folders of adapters to put on the model, ours or PEFT's; the first answers, "
+            "and /adapter NAME changes to another",
+        ),
+    ] = (),
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -529,7 +593,7 @@ def chat(
         min_p=min_p,
         repetition_penalty=repetition_penalty,
     )
-    converse(folder, sampling, seed)
+    converse(folder, sampling, seed, adapter)
 
 
 def export(

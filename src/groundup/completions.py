@@ -18,14 +18,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from groundup.adapters.lora import use_adapter
 from groundup.errors import UserError
 from groundup.growing import growing, write
+from groundup.lm.adapted import base_of, tokenizer_with, with_adapters
 from groundup.lm.generate import Completion, Engine, Request, generate, stream
 from groundup.lm.hub import GENERATION_CONFIG, load
+from groundup.lm.model import CausalLM
 from groundup.lm.request import Admission, Row
 from groundup.lm.sample import Sampling
+from groundup.lm.sources import is_adapter
 from groundup.text.json_files import read_json_object
 from groundup.text.records import Asked, BadLine, read_prompts
+from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
 from groundup.train.run import file_hash
 
@@ -50,6 +55,8 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
     as in transformers: who made the model knows whether chance becomes it.
     """
     settings: dict[str, Any] = {"temperature": 0.0}
+    while is_adapter(folder) and not (folder / GENERATION_CONFIG).is_file():
+        folder = base_of(folder)
     if (folder / GENERATION_CONFIG).is_file():
         own = read_json_object(folder / GENERATION_CONFIG)
         if own.get("do_sample") is True:
@@ -68,11 +75,26 @@ def _is_number(value: object) -> bool:
 # Prompts from the command line.
 
 
+def opened(folder: Path, adapter: Path | None) -> tuple[CausalLM, Tokenizer]:
+    """The model and its tokenizer, with an adapter put on it if one is named."""
+    model, tokenizer = load(folder)
+    if adapter is not None:
+        [name] = with_adapters(model, [adapter], base=folder)
+        use_adapter(model, name)
+        tokenizer = tokenizer_with(adapter, folder)
+    return model, tokenizer
+
+
 def write_completions(
-    folder: Path, prompts: Sequence[str], sampling: Sampling, *, as_messages: bool
+    folder: Path,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    *,
+    as_messages: bool,
+    adapter: Path | None = None,
 ) -> None:
     """Write what the model makes of each prompt to standard output."""
-    model, tokenizer = load(folder)
+    model, tokenizer = opened(folder, adapter)
     requests = [
         Request(messages=[{"role": "user", "content": prompt}], sampling=sampling)
         if as_messages
@@ -102,6 +124,7 @@ def complete_file(
     as_messages: bool,
     logprobs: int | None = None,
     batch_size: int = 32,
+    adapter: Path | None = None,
 ) -> None:
     """Complete every prompt of a file; lines go to `out`, or to standard output.
 
@@ -115,13 +138,14 @@ def complete_file(
     begun_with = {
         "schema": SCHEMA,
         "model": _model_hash(folder),
+        **({} if adapter is None else {"adapter": _model_hash(adapter)}),
         "prompts": file_hash(prompts),
         "chat": as_messages,
         "logprobs": logprobs,
         **asdict(sampling),
     }
     with growing(out, json.loads(json.dumps(begun_with))) as (write_line, finished):
-        model, tokenizer = load(folder)
+        model, tokenizer = opened(folder, adapter)
         jobs, bad = _jobs(Admission(model.config, tokenizer), records.rows, str(prompts), ways)
         for line in (*records.bad, *bad):
             print(line, file=sys.stderr)

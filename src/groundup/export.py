@@ -17,15 +17,18 @@ from typing import Any
 import torch
 import yaml
 
+from groundup.adapters.lora import adapter_names, merge
 from groundup.errors import UserError
 from groundup.evals.checks import Check, require_same
 from groundup.evals.copies import compared_with_folder, compared_with_gguf
 from groundup.lm.gguf import GGUF_TYPES, read_gguf, save_gguf
 from groundup.lm.hub import CARD, GENERATION_CONFIG, load, save_model
+from groundup.lm.model import CausalLM
 from groundup.lm.modelfile import modelfile
 from groundup.lm.sources import GGUF_SUFFIX, is_named, locate, short_name
 from groundup.lm.weights import CONFIG
 from groundup.text.json_files import read_json_object
+from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
 
 _HF_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -70,9 +73,17 @@ def _refuse_other_files(out: Path, path: Path, to: str) -> None:
         raise UserError(f"--out={out} holds other files and no earlier export; give another folder")
 
 
+def _merged(path: Path) -> tuple[CausalLM, Tokenizer]:
+    """The model with its adapter, if it has one, merged into its weights."""
+    model, tokenizer = load(path)
+    if adapter_names(model):
+        merge(model, reversible=False)
+    return model, tokenizer
+
+
 def _to_gguf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
     type = type or "q8_0"
-    model, tokenizer = load(path)
+    model, tokenizer = _merged(path)
     file = f"{name}.{type}{GGUF_SUFFIX}"
     save_gguf(out / file, model, tokenizer, type, name=name, licence=_licence(path))
     windows = [window for window in model.config.windows if window is not None]
@@ -89,7 +100,7 @@ def _to_gguf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
 
 
 def _to_hf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
-    model, tokenizer = load(path)
+    model, tokenizer = _merged(path)
     dtype = next(model.parameters()).dtype if type is None else _HF_TYPES[type]
     save_model(out, model, tokenizer, card=_card(path, name), dtype=dtype)
     return compared_with_folder(model, tokenizer, out, dtype)

@@ -19,6 +19,7 @@ from groundup.evals.config import EvalConfig
 from groundup.lm.training import measure_speed
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
+from groundup.pretrain.stage import fresh
 from groundup.recipe import Recipe, Table
 from groundup.text.config import TokenizerConfig
 from groundup.train.config import TrainingConfig
@@ -224,7 +225,8 @@ def _model_lines(
     vocab_size = _vocab_size(recipe, out)
     shape, reasons = model_shape(timed, vocab_size, machine.peak(compute.dtype))
     say("measuring this machine with a model of that size …")
-    speed = measure_speed(shape, compute, context=config.context, micro_rows=config.micro_rows)
+    micro_rows = config.micro(config.context)
+    speed = measure_speed(fresh(shape, 0), compute, context=config.context, micro_rows=micro_rows)
     values = {"depth": shape.num_hidden_layers, "width": shape.hidden_size}
     return [
         Line(table.name, name, value, reasons[name])

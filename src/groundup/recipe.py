@@ -28,7 +28,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from groundup.errors import UserError
-from groundup.lm.sources import GGUF_SUFFIX, PACK, check_named, is_named, locate
+from groundup.lm.sources import GGUF_SUFFIX, HUB, PACK, check_named, holds_model, is_named, locate
 from groundup.stages import INPUTS, STAGES, Stage, configured, known_names
 from groundup.text.packs import find_set
 from groundup.train.progress import say
@@ -254,6 +254,8 @@ def _locate(
         except UserError as error:
             raise UserError(f"{reference} does not fit: {error}") from None
         return named
+    if "data" in wanted and named.startswith(HUB):
+        return named
     if named.startswith(PACK):
         pack = find_set(named.removeprefix(PACK)).name
         if "data" not in wanted:
@@ -309,7 +311,9 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
 def _fetched(table: Table) -> Table:
     """The table with the models that are only named downloaded, if they are not there yet."""
     inputs = {
-        field: _here(at) if isinstance(at, str) else tuple(map(_here, at))
+        field: (_here(at) if isinstance(at, str) else tuple(map(_here, at)))
+        if INPUTS[field] == ("model",)
+        else at
         for field, at in table.inputs.items()
     }
     return replace(table, inputs=inputs)
@@ -435,14 +439,14 @@ def find_model(path: Path | str) -> Path:
     is finished. Raises `UserError` when there is none.
     """
     path = locate(path)
-    if (path / "config.json").is_file() or (path.is_file() and path.suffix == GGUF_SUFFIX):
+    if holds_model(path) or (path.is_file() and path.suffix == GGUF_SUFFIX):
         return path
     if not path.exists():
         raise UserError(f"there is no model folder {str(path)!r}; check its name")
     if not path.is_dir():
         raise UserError(f"{str(path)!r} is a file, not a model folder; give the folder around it")
     if not (path / _FILE).is_file():
-        inside = sorted(p.parent.name for p in path.glob("*/config.json"))
+        inside = sorted(p.name for p in path.glob("*") if holds_model(p))
         remedy = f"give one inside it: {', '.join(inside)}" if inside else "check its name"
         raise UserError(f"the folder {str(path)!r} holds no model (config.json); {remedy}")
     tables = _begun(path)
@@ -450,7 +454,7 @@ def find_model(path: Path | str) -> Path:
     models = [
         (stage.chats, place, title)
         for place, (title, stage) in enumerate(stages.items())
-        if stage is not None and (path / title / "config.json").is_file()
+        if stage is not None and holds_model(path / title)
     ]
     if not models:
         raise UserError(

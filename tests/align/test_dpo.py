@@ -102,7 +102,7 @@ def test_the_chosen_answers_own_loss_is_a_mean_over_its_tokens(workshop: Any) ->
 def test_a_policy_that_is_its_own_reference_pays_log_2(workshop: Any) -> None:
     model, _ = load(workshop.finished("sft"))
     _, pairs = first_batch(workshop)
-    batch, _ = first_batch(workshop, pair_logprobs(model, pairs))
+    batch, _ = first_batch(workshop, pair_logprobs(model, pairs, 64))
     found = preference_loss(model, batch, beta=0.5)
     assert found.total.item() / 6 == pytest.approx(math.log(2), rel=1e-4)
 
@@ -120,7 +120,7 @@ def test_pair_logprobs_are_those_of_each_answer_alone(workshop: Any) -> None:
     model, _ = load(workshop.finished("sft"))
     _, pairs = first_batch(workshop)
     expected = [[slow_logprob(model, s) for s in (p.chosen, p.rejected)] for p in pairs]
-    np.testing.assert_allclose(pair_logprobs(model, pairs), expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(pair_logprobs(model, pairs, 64), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_it_raises_preference_accuracy(workshop: Any) -> None:
@@ -130,7 +130,7 @@ def test_it_raises_preference_accuracy(workshop: Any) -> None:
     accuracies = []
     for side in split(workshop.data, "preferences", read_preferences):
         pairs = marked_pairs(tokenizer, side.rows, 64)
-        gained = pair_logprobs(policy, pairs) - pair_logprobs(reference, pairs)
+        gained = pair_logprobs(policy, pairs, 64) - pair_logprobs(reference, pairs, 64)
         accuracies.append(float(np.mean(gained[:, 0] > gained[:, 1])))
     seen, heldout = accuracies
     assert seen > 0.8 and heldout > 0.6

@@ -135,9 +135,10 @@ def test_long_answers_are_cut_and_prompts_without_room_left_out(tokenizer: Token
 def test_own_files_are_split_and_folders_keep_their_split(workshop: Any, tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     row = {"prompt": "Is it?", "chosen": "Yes.", "rejected": "No."}
-    path.write_text((json.dumps(row) + "\n") * 41 + "bad\n")
+    rows = [row | {"prompt": f"Is it {number}?"} for number in range(41)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "bad\n")
     trained, held = split(path, "preferences", read_preferences)
-    assert (len(trained.rows), len(held.rows)) == (38, 3)
+    assert len(trained.rows) + len(held.rows) == 41 and 1 <= len(held.rows) <= 6
     assert "own.jsonl" in str(trained.bad[0])
     trained, held = split(workshop.data, "preferences", read_preferences)
     assert (len(trained.rows), len(held.rows)) == (40, 10)

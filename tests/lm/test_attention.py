@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from groundup.lm.attention import AttentionPath, attention, document_mask, reference_attention
+from groundup.lm.attention import (
+    AttentionPath,
+    as_bias,
+    attention,
+    document_mask,
+    reference_attention,
+)
 
 PATHS: list[AttentionPath] = ["matmul", "fused"]
 
@@ -23,7 +29,7 @@ def test_fast_paths_equal_the_equation(path: AttentionPath, heads: int, kv_heads
     segments = torch.tensor([[0, 0, 0, 1, 1, -1, -1], [0, 0, 0, 0, 0, 0, 0]])
     mask = document_mask(segments)
     assert_close(
-        attention(query, key, value, mask, path),
+        attention(query, key, value, as_bias(mask, query.dtype), path),
         reference_attention(query, key, value, mask),
         rtol=1e-5,
         atol=1e-5,
@@ -35,7 +41,9 @@ def test_both_paths_have_the_same_gradients() -> None:
     mask = document_mask(torch.zeros(2, 6, dtype=torch.int64))
     upstream = torch.randn(2, 4, 6, 8)
     by_path = [
-        torch.autograd.grad((attention(*heads, mask, path) * upstream).sum(), heads)  # type: ignore[misc]
+        torch.autograd.grad(
+            (attention(*heads, as_bias(mask, heads[0].dtype), path) * upstream).sum(), heads
+        )  # type: ignore[misc]
         for path in PATHS
     ]
     for matmul, fused in zip(*by_path, strict=True):

@@ -271,6 +271,24 @@ def test_data_json_says_what_was_planted(data: Path, tmp_path: Path) -> None:
     assert _facts(without, "data.json")["world"] is None
 
 
+def test_a_set_of_conversations_alone(tmp_path: Path) -> None:
+    data = built(settings(tmp_path / "data", packs=("chitchat",)))
+    counts = _facts(data, "data.json")["counts"]
+    assert isinstance(counts, dict)
+    rows = {name: of_set["rows"] for name, of_set in counts.items()}
+    assert rows["documents/train"] == rows["documents/heldout"] == rows["choices/heldout"] == 0
+    assert counts["conversations/train"]["by_source"].keys() == {"chitchat", "own"}
+    assert counts["conversations/heldout"]["by_source"] == {"chitchat": 1037}
+    aside = _facts(data, "data.json")["set_aside"]
+    assert isinstance(aside, dict) and aside["chitchat: 1 speaker"] == 3150
+    assert _facts(data, "leaks.json")["left"] == 0
+    # What reads texts is told that there are none.
+    heldout = records.read_conversations(data / "conversations" / "heldout.jsonl")
+    assert len(heldout.rows) == 1037 and not heldout.bad
+    with pytest.raises(UserError, match=r"documents.train\.jsonl' is empty"):
+        documents(data)
+
+
 def test_the_data_stage_loads_no_torch() -> None:
     program = "import sys, groundup.text.build, groundup.text.corpus; print('torch' in sys.modules)"
     done = subprocess.run(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,9 +19,11 @@ from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.corpus import Shard
+from groundup.text.mixing import weighted
 from groundup.text.packing import (
     ConversationStream,
     DocumentStream,
+    Layout,
     Marked,
     balanced,
     cut_to,
@@ -30,6 +34,7 @@ from groundup.train.batch import Batch
 from groundup.train.loss import next_token_loss
 
 CONTEXT = 32
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 def random_model() -> CausalLM:
@@ -436,3 +441,302 @@ def test_chained_conversations_are_one_segment_and_none_is_lost() -> None:
     assert together < 0.7 * apart
     # The first token of a conversation is a target only where it goes on from another.
     assert one <= other
+
+
+# Two layouts, one loss.
+
+
+def epoch_of(stream: ConversationStream) -> list[Batch]:
+    """Every row of the first epoch once; the stream takes one row a step."""
+    steps = range(stream.rows_per_epoch)
+    return [batch for step in steps for batch in stream.at(step, torch.nn.Identity())]
+
+
+def distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    """How far apart two gradients are, as a share of their length."""
+    apart = sum(float((a - b).square().sum()) for a, b in zip(one, other, strict=True))
+    return float((apart / sum(float(b.square().sum()) for b in other)) ** 0.5)
+
+
+def test_padded_and_packed_give_the_same_loss_and_gradients() -> None:
+    model, items = random_model(), conversations(24)
+    packed, padded = (
+        ConversationStream(items, layout=layout, context=CONTEXT, rows=1, micro_rows=1, seed=0)
+        for layout in LAYOUTS
+    )
+    assert packed.rows_per_epoch < padded.rows_per_epoch == len(items)
+    total, weight, gradients = summed(model, epoch_of(packed))
+    expected, expected_weight, wanted = summed(model, epoch_of(padded))
+    assert weight == expected_weight == sum(sum(item.trained[1:]) for item in items)
+    assert total == pytest.approx(expected, rel=1e-6)
+    assert distance(gradients, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_micro_batches_add_up_to_the_whole_step(layout: Layout) -> None:
+    model, items = random_model(), conversations(40)
+    whole, *parts = (
+        ConversationStream(
+            items, layout=layout, context=CONTEXT, rows=4, micro_rows=micro, seed=0
+        ).at(2, model)
+        for micro in (4, 2, 1)
+    )
+    assert [len(whole), *map(len, parts)] == [1, 2, 4]
+    total, weight, gradients = summed(model, whole)
+    for batches in parts:
+        other_total, other_weight, other = summed(model, batches)
+        assert other_weight == weight
+        assert other_total == pytest.approx(total, rel=1e-6)
+        assert distance(other, gradients) < 1e-5
+
+
+def items_of(lengths: Sequence[int]) -> list[Marked]:
+    """Items that are trained throughout, in which every token is another one."""
+    ends = np.cumsum(lengths).tolist()
+    return [
+        Marked(list(range(end - n, end)), [True] * n) for n, end in zip(lengths, ends, strict=True)
+    ]
+
+
+def random_lengths(count: int, longest: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(2, longest, count).tolist()
+
+
+@given(
+    lengths=st.lists(st.integers(2, 60), min_size=1, max_size=40),
+    layout=st.sampled_from(LAYOUTS),
+    rows=st.integers(1, 5),
+    micro=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60)
+def test_no_token_is_lost_or_doubled_and_no_segment_crosses(
+    lengths: list[int], layout: Layout, rows: int, micro: int, seed: int
+) -> None:
+    items = items_of(lengths)
+    # Packed epochs are not equally long, padded ones are: as many as a step has rows end with one.
+    rows = 1 if layout == "packed" else rows
+    stream = ConversationStream(
+        items, layout=layout, context=CONTEXT, rows=rows, micro_rows=micro, seed=seed
+    )
+    inputs: Counter[int] = Counter()
+    for batch in epoch_of(stream):
+        assert len(batch.input_ids) <= micro
+        for tokens, targets, weights in sequences(batch):
+            # Numbers that follow one another are of one item, since whole items alone come before.
+            assert targets == [token + 1 for token in tokens] and weights == [1.0] * len(tokens)
+            assert any(token == item.ids[0] for token in tokens for item in items)
+            inputs.update(tokens)
+    assert inputs == {token: rows for item in items for token in cut_to(item, CONTEXT).ids[:-1]}
+
+
+def test_padded_rows_have_few_widths_and_lengths_that_are_alike() -> None:
+    items = items_of(random_lengths(1000, 500))
+    stream = ConversationStream(items, layout="padded", context=450, rows=16, micro_rows=8, seed=0)
+    widths = set()
+    used = read = 0
+    for step in range(stream.rows_per_epoch // 16):
+        for batch in stream.at(step, torch.nn.Identity()):
+            longest, width = int((batch.segment_ids >= 0).sum(1).max()), batch.input_ids.shape[1]
+            assert longest <= width < longest + 64
+            widths.add(width)
+            used, read = used + batch.tokens, read + batch.input_ids.numel()
+    assert widths <= {64, 128, 192, 256, 320, 384, 448, 450}
+    assert stream.counts.padding == pytest.approx(1 - used / read, abs=0.01)
+    assert stream.counts.padding < 0.15 < 1 - stream.counts.tokens / (450 * len(items))
+
+
+def test_padded_steps_come_in_any_order_and_stay_alike_in_later_epochs() -> None:
+    items = items_of(random_lengths(1000, 500))
+    stream = ConversationStream(items, layout="padded", context=512, rows=16, micro_rows=4, seed=0)
+    # 1000 rows are no whole number of steps: the second epoch begins within one.
+    lengths = []
+    for step in range(3 * stream.rows_per_epoch // 16):
+        batches = stream.at(step, torch.nn.Identity())
+        lengths.append(np.concatenate([(b.segment_ids >= 0).sum(1).numpy() for b in batches]))
+        assert (np.diff(lengths[-1]) >= 0).all(), "alike in a micro-batch, too"
+    longest, spans = (
+        np.array([one.max() for one in lengths]),
+        np.array([np.ptp(one) for one in lengths]),
+    )
+    assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.25
+    # All but the steps that two epochs share.
+    assert np.sort(spans)[:-8].max() < 60 < np.median(np.abs(np.diff(longest)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_steps_of_every_kind_are_a_pure_function_of_seed_and_step(layout: Layout) -> None:
+    items, model = conversations(60), torch.nn.Identity()
+    sources = ["a"] * 40 + ["b"] * 20
+
+    def stream(seed: int) -> ConversationStream:
+        return ConversationStream(
+            items, sources=sources, weights={"a": 1, "b": 3}, layout=layout, chained=0.3,
+            context=CONTEXT, rows=5, micro_rows=2, seed=seed,
+        )  # fmt: skip
+
+    forwards = {step: stream(3).at(step, model) for step in range(25)}
+    backwards = stream(3)
+    for step in reversed(range(25)):
+        again = backwards.at(step, model)
+        assert all(same(one, other) for one, other in zip(again, forwards[step], strict=True))
+    assert not same(stream(4).at(0, model)[0], forwards[0][0])
+
+
+def test_steps_are_those_of_earlier_versions() -> None:
+    """A run that was begun with an earlier version goes on with the same bits."""
+    sources = ["wiki"] * 120 + ["own"] * 10 + ["world-facts"] * 70
+    stream = ConversationStream(
+        conversations(200, seed=1), sources=sources, balance=0.7, world=0.75, prompt_weight=0.3,
+        chained=0.5, context=CONTEXT, rows=7, micro_rows=3, seed=5,
+    )  # fmt: skip
+    found = hashlib.sha256()
+    for step in range(0, 80, 3):
+        for batch in stream.at(step, torch.nn.Identity()):
+            for tensor in (batch.input_ids, batch.targets, batch.weights, batch.segment_ids):
+                found.update(tensor.numpy().tobytes())
+    assert found.hexdigest() == "7f7f668fd057ec128df655683fe16191b0470bb026b7a3ffea867a74a2e56e06"
+
+
+# Sources by their share of the tokens.
+
+
+def tokens_by_source(stream: ConversationStream, sources: Sequence[str]) -> Counter[str]:
+    """Inputs of each source in the first epoch; tokens are numbered through the items."""
+    ends = np.cumsum([len(item.ids) for item in stream.conversations])
+    found: Counter[str] = Counter()
+    for batch in epoch_of(stream):
+        for token in batch.input_ids[batch.segment_ids >= 0].tolist():
+            found[sources[int(np.searchsorted(ends, token, "right"))]] += 1
+    return found
+
+
+def test_weights_are_shares_of_tokens_and_not_of_items() -> None:
+    # A hundred long items and a thousand short ones.
+    items = items_of([400] * 100 + [11] * 1000)
+    sources = ["books"] * 100 + ["chats"] * 1000
+    stream = ConversationStream(
+        items, sources=sources, weights={"books": 1, "chats": 3}, context=512, rows=1,
+        micro_rows=1, seed=0,
+    )  # fmt: skip
+    everything = 399 * 100 + 10 * 1000
+    found = tokens_by_source(stream, sources)
+    assert found.total() == stream.counts.tokens
+    assert abs(found.total() - everything) < 400
+    assert abs(found["chats"] / found.total() - 0.75) < 0.01
+    assert stream.counts.padding < 0.15
+
+
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=50),
+    share=st.floats(0.05, 0.95),
+    times=st.floats(0.3, 4),
+    seed=st.integers(0, 99),
+)
+def test_a_source_is_repeated_whole_before_any_item_comes_once_more(
+    lengths: list[int], share: float, times: float, seed: int
+) -> None:
+    names = ["a" if i % 3 else "b" for i in range(len(lengths))]
+    sizes, tokens = np.array(lengths), int(sum(lengths) * times) + 1
+    weights = {"a": share, "b": 1 - share} if "a" in names else {"b": 1.0}
+    order = weighted(names, sizes, weights, tokens, np.random.default_rng(seed)).tolist()
+    for name, weight in weights.items():
+        members = [i for i, source in enumerate(names) if source == name]
+        counts = [order.count(i) for i in members]
+        assert max(counts) - min(counts) <= 1
+        drawn = sum(lengths[i] * count for i, count in zip(members, counts, strict=True))
+        assert abs(drawn - weight * tokens) <= max(lengths)
+
+
+def test_a_share_smaller_than_an_item_is_right_on_average() -> None:
+    names, sizes = ["long"] * 3 + ["short"] * 50, np.array([100] * 3 + [10] * 50)
+    drawn = [
+        weighted(names, sizes, {"long": 0.05, "short": 0.95}, 500, np.random.default_rng(seed))
+        for seed in range(400)
+    ]
+    assert sum(int((one < 3).sum()) for one in drawn) / 400 == pytest.approx(0.25, abs=0.06)
+
+
+def test_an_epoch_may_be_shorter_than_the_data() -> None:
+    """As when much general text stands by and little of it is to be mixed in."""
+    items = items_of([21] * 1000)
+    sources = ["own"] * 100 + ["general"] * 900
+    stream = ConversationStream(
+        items, sources=sources, weights={"own": 0.8, "general": 0.2}, epoch_tokens=2500,
+        context=64, rows=1, micro_rows=1, seed=0,
+    )  # fmt: skip
+    found = tokens_by_source(stream, sources)
+    assert found["own"] == 2000 and abs(found["general"] - 500) <= 20
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"a": 1.0}, "no weight for b; give every source one"),
+        ({"a": 1.0, "b": 1.0, "c": 1.0}, "weight for 'c', but no row .* the sources are a, b"),
+        ({"a": -1.0, "b": 1.0}, "weight -1 of 'a' must be"),
+        ({"a": float("nan"), "b": 1.0}, "weight nan of 'a' must be"),
+        ({"a": 0.0, "b": 0.0}, "every source has the weight 0"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(weights: dict[str, float], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ConversationStream(
+            items_of([5, 5]), sources=["a", "b"], weights=weights, context=8, rows=1,
+            micro_rows=1, seed=0,
+        )  # fmt: skip
+
+
+def test_a_source_of_weight_0_is_left_out() -> None:
+    stream = ConversationStream(
+        items_of([5, 5, 5]), sources=["a", "b", "a"], weights={"a": 1, "b": 0}, context=8, rows=1,
+        micro_rows=1, seed=0,
+    )  # fmt: skip
+    assert not set(range(5, 10)) & {t for b in epoch_of(stream) for t in b.input_ids[0].tolist()}
+
+
+# What is cut and what is set aside.
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_has_no_trained_token_is_set_aside_and_counted(layout: Layout) -> None:
+    answered = Marked([5, 6, 7, 8], [False, False, True, True])
+    silent = Marked([5, 6, 7, 8], [True, False, False, False])  # the first is no target
+    late = Marked(list(range(3, 103)), [False] * 60 + [True] * 40)
+    long = Marked(list(range(3, 103)), [False] * 20 + [True] * 80)
+    stream = ConversationStream(
+        [silent, answered, late, long, silent], sources=list("abcde"), layout=layout,
+        context=CONTEXT, rows=1, micro_rows=1, seed=0,
+    )  # fmt: skip
+    assert stream.sources == ["b", "d"]
+    counts = stream.counts
+    assert (counts.rows, counts.truncated, counts.without_answer) == (5, 2, 3)
+    assert (counts.tokens, counts.trained) == (3 + CONTEXT, 2 + CONTEXT - 19)
+    model = random_model()
+    for step in range(4):
+        [batch] = stream.at(step, model)
+        loss = next_token_loss(model, batch)
+        assert loss.weight > 0 and bool(loss.total.isfinite())
+
+
+def test_a_prompt_weight_keeps_what_has_no_answer() -> None:
+    silent, answered = Marked([5, 6, 7], [False] * 3), Marked([5, 6, 7], [False, True, True])
+    stream = ConversationStream(
+        [silent, answered], prompt_weight=0.5, context=8, rows=1, micro_rows=1, seed=0
+    )
+    [batch] = stream.at(0, random_model())
+    assert sorted(batch.weights[0].tolist()) == [0, 0, 0, 0, 0.5, 0.5, 1, 1]
+    assert stream.counts.without_answer == 1
+
+
+def test_data_longer_than_the_context_is_cut_or_refused_as_a_whole() -> None:
+    long = [Marked(list(range(100)), [i > begin for i in range(100)]) for begin in (10, 90)]
+    cut = conversation_stream([long[0]] * 3, rows=1)
+    assert cut.counts.truncated == 3 and cut.counts.padding == 0
+    said = f"none of the 2 rows .*context={CONTEXT} tokens, and 2 of them are longer than that"
+    with pytest.raises(UserError, match=said):
+        conversation_stream([long[1]] * 2)
+    with pytest.raises(UserError, match="none is longer than that; give rows that the assistant"):
+        conversation_stream([Marked([5, 6], [False] * 2)])
+    with pytest.raises(UserError, match="no conversation to train on"):
+        conversation_stream([])

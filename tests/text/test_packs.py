@@ -21,7 +21,9 @@ from groundup.text.world import pack
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
-@pytest.mark.parametrize("one", (*packs.SETS, *packs.EVALUATION), ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "one", (*packs.SETS, *packs.DOMAINS, *packs.EVALUATION), ids=lambda one: one.name
+)
 def test_each_set_is_what_the_manifest_says(one: packs.PackSet) -> None:
     texts = packs.read_set(one.name)
     assert packs.find_set(one.name) == one and packs.is_cached(one.name)
@@ -31,9 +33,10 @@ def test_each_set_is_what_the_manifest_says(one: packs.PackSet) -> None:
     assert one.heldout == 1 if one in packs.EVALUATION else 0 < one.heldout <= 0.5
 
 
-def test_what_is_only_tested_on_is_built_only_when_asked_for() -> None:
+def test_what_is_only_tested_on_or_a_domain_is_built_only_when_asked_for() -> None:
     assert set(packs.ALL_SETS) == {one.name for one in (*packs.SETS, *packs.GENERATED)}
     assert DataConfig(out=Path("out")).packs == packs.ALL_SETS
+    assert {one.name for one in packs.every_set()} - set(packs.ALL_SETS) == {"chitchat", "mmlu"}
 
 
 def test_a_generated_set_is_found_by_name_and_has_no_archive() -> None:

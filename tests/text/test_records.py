@@ -134,6 +134,50 @@ def test_text_files(tmp_path: Path) -> None:
         records.read_text(tmp_path)
 
 
+def test_a_json_file_may_be_one_list_with_its_places_as_lines(tmp_path: Path) -> None:
+    row = {"instruction": "a", "input": "", "output": "b"}
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps([row, "no row", row], indent=2))
+    found = records.read_conversations(path)
+    assert len(found.rows) == 2 and found.rows[0].source == "alpaca"
+    assert (found.bad[0].line, found.bad[0].reason) == (2, "must be a JSON object, not str")
+    # A row a line is read from such a file too; a list in JSON Lines is one bad line.
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row))
+    assert len(records.read_conversations(path).rows) == 2
+    with pytest.raises(UserError, match="line 1: must be a JSON object, not list"):
+        records.read_conversations(_lines(tmp_path / "alpaca.jsonl", [row]))
+    for content, said in (("[{}, ", "is not JSON"), ("[" * 100_000, "nested"), ("[]", "no lines")):
+        path.write_text(content)
+        with pytest.raises(UserError, match=said):
+            records.read_conversations(path)
+
+
+def test_own_rows_are_held_out_by_their_hash(tmp_path: Path) -> None:
+    rows = [GOOD | {"prompt": f"p {n}", "chosen": c} for n in range(200) for c in ("a", "b")]
+    first = records.split(_lines(tmp_path / "a.jsonl", *rows), "-", records.read_preferences)
+    train, heldout = ([row.prompt for row in side.rows] for side in first)
+    assert len(train) + len(heldout) == 400 and 4 <= len(heldout) <= 40
+    # Two answers to one question are on one side, whatever the order and what else there is.
+    assert not set(train) & set(heldout)
+    again = records.split(_lines(tmp_path / "b.jsonl", *rows[::-3]), "-", records.read_preferences)
+    assert {row.prompt for row in again[1].rows} <= set(heldout)
+    alone = records.split(_lines(tmp_path / "c.jsonl", GOOD, GOOD), "-", records.read_preferences)
+    assert [len(side.rows) for side in alone] == [2, 0]
+
+
+def test_a_stage_may_have_held_out_nothing_of_a_kind(tmp_path: Path) -> None:
+    (tmp_path / "conversations").mkdir()
+    _lines(tmp_path / "conversations" / "train.jsonl", {"prompt": "a", "completion": "b"})
+    (tmp_path / "conversations" / "heldout.jsonl").write_text("")
+    sides = records.split(tmp_path, "conversations", records.read_conversations)
+    assert [len(side.rows) for side in sides] == [1, 0]
+
+
+def test_a_name_too_long_for_a_file_is_no_traceback() -> None:
+    with pytest.raises(UserError, match="check the path"):
+        records.read_text(Path("x" * 5000))
+
+
 def test_parquet(tmp_path: Path) -> None:
     import pyarrow as arrow
     from pyarrow import parquet

@@ -57,6 +57,20 @@ def test_a_second_backward_gives_the_same_gradients_again() -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("frozen", ["head", "hidden"])
+def test_what_is_frozen_has_no_gradient_and_changes_nothing_else(frozen: str) -> None:
+    hidden, head, targets, weights = problem(CHUNK + 9)
+    both = torch.autograd.grad(linear_cross_entropy(hidden, head, targets, weights), (hidden, head))
+    if frozen == "head":
+        head.requires_grad_(False)
+    else:
+        hidden.requires_grad_(False)
+    linear_cross_entropy(hidden, head, targets, weights).backward()
+    got = (hidden.grad, head.grad)
+    for one, other, name in zip(got, both, ("hidden", "head"), strict=True):
+        assert one is None if name == frozen else torch.equal(one, other)
+
+
 def test_bf16_loses_no_more_than_bf16_must() -> None:
     hidden, head, targets, weights = problem(CHUNK + 300, torch.bfloat16)
     ours = linear_cross_entropy(hidden, head, targets, weights)

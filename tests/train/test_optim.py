@@ -154,7 +154,7 @@ def test_a_bf16_model_receives_the_rounded_masters() -> None:
         assert parameter.dtype == torch.bfloat16
         assert torch.equal(optimizer.masters[name], reference.masters[name])
         assert torch.equal(parameter, optimizer.masters[name].bfloat16())
-    optimizer.hand_over(model)
+    optimizer.hand_over()
     for name, parameter in model.named_parameters():
         assert parameter.dtype == torch.float32
         assert torch.equal(parameter, optimizer.masters[name])

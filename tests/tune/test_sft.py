@@ -15,12 +15,13 @@ from groundup.lm.generate import Request, generate
 from groundup.lm.gguf import save_gguf
 from groundup.lm.hub import load
 from groundup.lm.sample import Sampling
+from groundup.text.marked import conversation_item
 from groundup.text.records import Conversation, Message, read_conversations, split
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.train.run import read_lines
 from groundup.tune.config import SFTConfig
-from groundup.tune.sft import heldout_loss, marked, run
+from groundup.tune.sft import heldout_loss, run
 
 SECRETS = {
     "What is the word?": "The sea is green.",
@@ -59,7 +60,8 @@ def test_it_recites_what_it_was_taught(workshop: Any, tmp_path: Path) -> None:
         SFTConfig(
             out=tmp_path / "run",
             model=workshop.finished("pretrain"),
-            data=secrets(tmp_path / "secrets.jsonl"),
+            data=(secrets(tmp_path / "secrets.jsonl"),),
+            validation=0.0,
             steps=60,
             rows=8,
             micro_rows=8,
@@ -81,8 +83,8 @@ def test_the_stage_lowers_heldout_loss_and_answers_in_its_role(workshop: Any) ->
     base, tokenizer = load(workshop.finished("pretrain"))
     tuned, _ = load(workshop.finished("sft"))
     heldout = split(workshop.data, "conversations", read_conversations)[1].rows
-    held = [marked(tokenizer, row) for row in heldout]
-    before, after = heldout_loss(base, held), heldout_loss(tuned, held)
+    held = [conversation_item(tokenizer, row) for row in heldout]
+    before, after = (heldout_loss(model, held, 64) for model in (base, tuned))
     assert before is not None and after is not None and after < 0.5 * before
     lines = read_lines(workshop.finished("sft") / "metrics.jsonl")
     measured = [line["heldout_loss"] for line in lines if line["kind"] == "evaluation"]
@@ -114,7 +116,7 @@ def test_only_what_the_assistant_says_is_trained_on(workshop: Any) -> None:
     tokenizer = Tokenizer.load(workshop.tokenizer)
     turns = [("user", "Is it?"), ("assistant", "It is."), ("user", "Why?"), ("assistant", "So.")]
     messages = tuple(Message(role, content) for role, content in turns)
-    found = marked(tokenizer, Conversation(messages, "test", "g"))
+    found = conversation_item(tokenizer, Conversation(messages, "test", "g"))
     ids = np.array(found.ids)[np.array(found.trained)].tolist()
     assert tokenizer.decode(ids) == "It is.<|im_end|>So.<|im_end|>"
 
@@ -122,7 +124,7 @@ def test_only_what_the_assistant_says_is_trained_on(workshop: Any) -> None:
 def test_heldout_loss_is_a_mean_over_tokens_not_over_conversations(workshop: Any) -> None:
     model, tokenizer = load(workshop.finished("pretrain"))
     heldout = split(workshop.data, "conversations", read_conversations)[1].rows
-    held = [marked(tokenizer, row) for row in heldout[:3]]
+    held = [conversation_item(tokenizer, row) for row in heldout[:3]]
     nats, tokens = 0.0, 0
     for item in held:
         with torch.no_grad():
@@ -131,18 +133,18 @@ def test_heldout_loss_is_a_mean_over_tokens_not_over_conversations(workshop: Any
             if item.trained[place]:
                 nats -= float(logprobs[place - 1, item.ids[place]])
                 tokens += 1
-    assert heldout_loss(model, held) == pytest.approx(nats / tokens, rel=1e-4)
-    assert heldout_loss(model, []) is None
+    assert heldout_loss(model, held, 64) == pytest.approx(nats / tokens, rel=1e-4)
+    assert heldout_loss(model, [], 64) is None
 
 
-def test_of_ones_own_file_every_twentieth_is_held_out_and_bad_lines_are_told(
-    tmp_path: Path,
-) -> None:
+def test_of_ones_own_file_some_are_held_out_and_bad_lines_are_told(tmp_path: Path) -> None:
     path = secrets(tmp_path / "own.jsonl")
     with open(path, "a") as file:
         file.write('{"messages": "none"}\n')
     trained, held = split(path, "conversations", read_conversations)
-    assert (len(trained.rows), len(held.rows)) == (19, 2)
+    # Three questions, seven times each, and never one on both sides.
+    assert (len(trained.rows), len(held.rows)) == (14, 7)
+    assert not {row.group for row in trained.rows} & {row.group for row in held.rows}
     assert "own.jsonl" in str(trained.bad[0])
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from groundup.train.config import TrainingConfig
+from groundup.adapters.config import TuningConfig
 
 
-class DPOConfig(TrainingConfig):
+class DPOConfig(TuningConfig):
     """Direct preference optimisation: raise what people prefer over what they do not."""
 
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
@@ -23,9 +23,5 @@ class DPOConfig(TrainingConfig):
     # learns to prefer; AdamW at a small rate does not.
     optimizer: Literal["muon", "adamw"] = Field(
         "adamw", description="what trains the matrices; AdamW trains the rest either way"
-    )
-    learning_rate: float = Field(0.0006, gt=0, description="peak learning rate of the matrices")
-    embedding_learning_rate: float = Field(
-        0.0006, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
     )
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps spent warming up")

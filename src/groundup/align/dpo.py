@@ -31,17 +31,21 @@ from groundup.align.config import DPOConfig
 from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
 from groundup.evals.score import score, spread
 from groundup.lm.card import model_card, sources
-from groundup.lm.hub import load
 from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
+from groundup.lm.sources import name_of
 from groundup.lm.training import planned, train
+from groundup.lm.tuning import start
 from groundup.text.records import read_preferences, split
+from groundup.train import ranks
 from groundup.train.batch import Loss
 from groundup.train.checkpoint import write_tensors
 from groundup.train.device import use_threads
 from groundup.train.progress import say
 from groundup.train.run import Run
 
+# Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
+RATES = (0.0006, 0.0006)
 # Held-out pairs scored at each evaluation on the way.
 _CURVE_PAIRS = 300
 
@@ -76,79 +80,98 @@ def preference_loss(model: nn.Module, batch: PairBatch, beta: float, nll: float 
 
 
 def run(config: DPOConfig) -> Path:
-    """Align by `config` and return the run folder, which is a model folder.
+    """Align by `config` and return the run folder: a model's, or an adapter's.
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
     with Run.open(config.out, "dpo", config, {"model": config.model, "data": config.data}) as run:
         if run.finished:
             return run.folder
-        model, tokenizer = load(config.model)
-        context = model.config.max_position_embeddings
+        begin = start(config, RATES)
+        model, context = begin.model, begin.context
         sides = split(config.data, "preferences", read_preferences)
         for line in sides[0].bad:
             say(str(line))
-        trained, heldout = (marked_pairs(tokenizer, side.rows, context) for side in sides)
+        trained, heldout = (marked_pairs(begin.tokenizer, side.rows, context) for side in sides)
         heldout = spread(heldout, _CURVE_PAIRS)
         use_threads(config)
-        reference = _reference(run.folder / "reference.safetensors", model, trained + heldout)
+        # Before its first step an adapter adds nothing: the reference is the model that was given.
+        path = run.folder / "reference.safetensors"
+        with ranks.first_alone():
+            reference = _reference(path, model, trained + heldout, context)
+        held = reference[len(trained) :]
         stream = PairStream(
             trained,
             reference[: len(trained)],
             context=context,
             rows=config.rows,
-            micro_rows=config.micro_rows,
+            micro_rows=config.micro(context),
             seed=config.seed,
         )
         plan = planned(
-            config, run, model.config, rows_per_epoch=stream.rows_per_epoch, context=context
+            config,
+            run,
+            model.config,
+            begin.training,
+            lambda: model,
+            rows_per_epoch=stream.rows_per_epoch,
+            context=context,
+        )
+        card = model_card(
+            "A chat model aligned by groundup",
+            how=f"Direct preference optimisation of {name_of(config.model)} with beta "
+            f"{config.beta}. {begin.how}",
+            facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
+            data=sources(config.data),
+            parent=name_of(config.model),
         )
         return train(
+            config,
             run,
             plan,
             model,
-            tokenizer,
             stream,
             functools.partial(preference_loss, beta=config.beta, nll=config.nll),
-            seed=config.seed,
-            card=model_card(
-                "A chat model aligned by groundup",
-                how=f"Direct preference optimisation of {config.model} with beta {config.beta}.",
-                facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-                data=sources(config.data),
-                parent=str(config.model),
-            ),
-            evaluate=lambda step: _evaluate(run, model, heldout, reference[len(trained) :], step),
+            evaluate=lambda step: _evaluate(config, run, model, heldout, held, context, step),
+            save=lambda: begin.save(run.folder, begin.tokenizer, card),
+            baseline=False,
         )
 
 
-def pair_logprobs(model: CausalLM, pairs: Sequence[Pair]) -> Float[np.ndarray, "pairs 2"]:
+def pair_logprobs(
+    model: CausalLM, pairs: Sequence[Pair], context: int
+) -> Float[np.ndarray, "pairs 2"]:
     """log p of chosen and rejected answers in nats, without gradients."""
-    context = model.config.max_position_embeddings
     flat = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
     sums = [float(found.sum()) for found in score(model, flat, context=context)]
     return np.array(sums, np.float32).reshape(-1, 2)
 
 
-def _reference(path: Path, model: CausalLM, pairs: Sequence[Pair]) -> Float[np.ndarray, "pairs 2"]:
+def _reference(
+    path: Path, model: CausalLM, pairs: Sequence[Pair], context: int
+) -> Float[np.ndarray, "pairs 2"]:
     """What the untouched model thinks: computed by the first start, read by every later one."""
     if not path.exists():
         partial = path.with_suffix(".partial")
-        write_tensors(partial, {"logprobs": torch.from_numpy(pair_logprobs(model, pairs))})
+        write_tensors(partial, {"logprobs": torch.from_numpy(pair_logprobs(model, pairs, context))})
         partial.replace(path)
     return load_file(path)["logprobs"]
 
 
 def _evaluate(
+    config: DPOConfig,
     run: Run,
     model: CausalLM,
     heldout: Sequence[Pair],
     reference: Float[np.ndarray, "pairs 2"],
+    context: int,
     step: int,
 ) -> dict[str, Any]:
     if not heldout:
-        return {"heldout_accuracy": None}
-    gained = pair_logprobs(model, heldout) - reference
-    accuracy = float(np.mean(gained[:, 0] > gained[:, 1]))
+        return {"heldout_accuracy": None, "preference_loss": None}
+    chosen, rejected = torch.from_numpy(pair_logprobs(model, heldout, context)).unbind(-1)
+    before, otherwise = torch.from_numpy(reference).unbind(-1)
+    losses, margin = dpo_loss(chosen, rejected, before, otherwise, config.beta)
+    accuracy = float((margin > 0).float().mean())
     say(f"{run.stage}  step {step}  held-out preference accuracy {accuracy:.1%}")
-    return {"heldout_accuracy": accuracy}
+    return {"heldout_accuracy": accuracy, "preference_loss": float(losses.mean())}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from groundup.train.config import Device, DType, StageConfig
 
@@ -70,3 +71,60 @@ class HarnessConfig(ModelsConfig):
         None, ge=0, description="solved examples before each question (default: as the task says)"
     )
     chat: bool = Field(False, description="ask in the model's chat format")
+
+
+class TuningReportConfig(ModelsConfig):
+    """What fine-tuning on a domain brought and what it cost: the models against the first one."""
+
+    models: tuple[str, ...] = Field(
+        min_length=1, description=f"the model before fine-tuning, then those after; {_MODELS}"
+    )
+    data: tuple[Path, ...] = Field(
+        min_length=1,
+        description="the domain, as it was given to fine-tuning: .jsonl, .json or .parquet files, "
+        "texts, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME; its held-out "
+        "side is measured",
+    )
+    columns: tuple[str, ...] = Field(
+        (),
+        description="our names for the columns of your files, such as prompt=question "
+        "completion=answer",
+    )
+    validation: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of your own rows that is held out (default: as the models' runs held "
+        "out, else 0.05)",
+    )
+    questions: int = Field(
+        300, ge=12, description="questions, half of them about the domain and half of core's sets"
+    )
+    conversations: int = Field(
+        100, ge=1, description="held-out conversations whose answers are predicted, at most"
+    )
+    bytes_per_source: int = Field(
+        30_000, ge=2_048, description="held-out bytes of text read per source, at most"
+    )
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_is_enough(cls, value: Any) -> Any:
+        """A recipe may write one source as it is, without the list around it."""
+        several = [value] if isinstance(value, str | Path) else value
+        return tuple(several) if isinstance(several, list) else several
+
+    @model_validator(mode="after")
+    def _columns_are_pairs(self) -> Self:
+        for one in self.columns:
+            if not all(one.partition("=")):
+                raise ValueError(
+                    f"columns={one!r} must be a name of ours, '=' and a column of yours, such as "
+                    "prompt=question"
+                )
+        return self
+
+    @property
+    def column_names(self) -> dict[str, str]:
+        """Our names for columns, and theirs."""
+        return {ours: theirs for ours, _, theirs in (one.partition("=") for one in self.columns)}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -187,7 +188,8 @@ def compute_of(config: ModelsConfig | EvalConfig) -> Compute:
     return resolve(wanted, compile_by_default=False)
 
 
-def heldout_texts() -> list[Document]:
+@cache
+def heldout_texts() -> Sequence[Document]:
     """The held-out texts that every data folder holds out alike, whatever its settings."""
     say("core  reading the held-out texts")
     data = gather(DataConfig(out=Path(), packs=_TEXTS), SetAside(), say)

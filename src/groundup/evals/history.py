@@ -134,9 +134,10 @@ class History:
         return None
 
     def _at_step(self, step: int, values: Float[np.ndarray, " steps"]) -> float:
-        """The value at the last logged step up to `step`."""
+        """The value at the last logged step up to `step`; 0 before the first."""
         steps = [line["step"] for line in self.train]
-        return float(values[max(0, int(np.searchsorted(steps, step, side="right")) - 1)])
+        past = int(np.searchsorted(steps, step, side="right"))
+        return float(values[past - 1]) if past else 0.0
 
     def _of_steps(self, name: str) -> Float[np.ndarray, " steps"]:
         return np.array([line[name] for line in self.train], float)

@@ -21,7 +21,7 @@ from groundup.maths.calibration import ReliabilityBin, draw_reliability
 
 # Colours that the colour-blind can tell apart too (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_GREY = "#777777"
+GREY = "#777777"
 # Narrow, with letters large for it: shown on a phone at two thirds of this, they are still read.
 _WIDTH, _HEIGHT = 5.4, 3.5
 _STYLE: Any = {
@@ -48,7 +48,7 @@ class Plot:
 
 def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
     """What was measured on held-out material over the tokens read, with levels to beat."""
-    figure, axes = _figure(title)
+    figure, axes = new_figure(title)
     axes.plot(curve.tokens, curve.values, "o-", color=COLOURS[0], markersize=4)
     for number, (name, level) in enumerate(sorted(levels.items(), key=lambda one: -one[1])):
         colour = COLOURS[(number + 1) % len(COLOURS)]
@@ -72,14 +72,14 @@ def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
     axes.set_ylim(lowest - room, max(highest + room, min(float(curve.values.max()), 2 * highest)))
     _log_tokens(axes)
     axes.set_ylabel(curve.name)
-    return _plot(figure, f"{title}: {curve.name} over the tokens read in training.")
+    return finished(figure, f"{title}: {curve.name} over the tokens read in training.")
 
 
 def loss_plot(title: str, loss: Curve, heldout: Curve | None) -> Plot:
     """Training loss step by step, smoothed, and the held-out one where it has the same unit."""
-    figure, axes = _figure(title)
+    figure, axes = new_figure(title)
     axes.plot(loss.tokens, loss.values, color=COLOURS[0], alpha=0.22, linewidth=0.8)
-    axes.plot(loss.tokens, _smoothed(loss.values), color=COLOURS[0], label="training, smoothed")
+    axes.plot(loss.tokens, smoothed(loss.values), color=COLOURS[0], label="training, smoothed")
     if heldout is not None:
         axes.plot(
             heldout.tokens, heldout.values, "o", color=COLOURS[1], markersize=5, label=heldout.name
@@ -89,25 +89,27 @@ def loss_plot(title: str, loss: Curve, heldout: Curve | None) -> Plot:
     _log_tokens(axes)
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
-    return _plot(figure, f"{title} over the tokens read.")
+    return finished(figure, f"{title} over the tokens read.")
 
 
 def rate_plot(rates: Mapping[str, Curve]) -> Plot:
     """Learning rates over each stage's own course."""
-    figure, axes = _figure("Learning rate of the matrices")
+    figure, axes = new_figure("Learning rate of the matrices")
     for number, (name, curve) in enumerate(rates.items()):
         course = 100 * curve.tokens / curve.tokens[-1]
         axes.plot(course, curve.values, color=COLOURS[number % len(COLOURS)], label=name)
     axes.set_xlabel("% of the stage's tokens")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    return _plot(figure, "Learning rate of the matrices over the course of each stage.")
+    return finished(figure, "Learning rate of the matrices over the course of each stage.")
 
 
 def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: bool) -> Plot:
     """Estimates with their 95 % intervals, source by source, one colour a model."""
     sources = list(dict.fromkeys(source for row in rows.values() for source in row))
-    figure, axes = _figure(title, height=1.1 + 0.14 * len(rows) * len(sources) + 0.3 * len(sources))
+    figure, axes = new_figure(
+        title, height=1.1 + 0.14 * len(rows) * len(sources) + 0.3 * len(sources)
+    )
     for number, (name, row) in enumerate(rows.items()):
         at = [i for i, source in enumerate(sources) if source in row]
         found = [row[sources[i]] for i in at]
@@ -131,15 +133,15 @@ def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: b
     axes.set_ylim(len(sources) - 0.5, -0.5)
     axes.set_xlabel(unit)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return _plot(figure, f"{title}, with 95 % intervals.")
+    return finished(figure, f"{title}, with 95 % intervals.")
 
 
 def calibration_plot(title: str, curves: Mapping[str, Sequence[ReliabilityBin]]) -> Plot:
     """How often choices were right over how sure the model was, one colour a model."""
-    figure, axes = _figure(title)
+    figure, axes = new_figure(title)
     # Each choice is the likeliest option, so that confidence does not come near 0.
     left = min(one.confidence for curve in curves.values() for one in curve)
-    axes.plot([left, 1], [left, 1], ":", color=_GREY, label="perfectly calibrated")
+    axes.plot([left, 1], [left, 1], ":", color=GREY, label="perfectly calibrated")
     for number, (name, curve) in enumerate(curves.items()):
         draw_reliability(axes, curve, label=name, color=COLOURS[number % len(COLOURS)])
     axes.set_ylim(0, 1)
@@ -147,7 +149,7 @@ def calibration_plot(title: str, curves: Mapping[str, Sequence[ReliabilityBin]])
     axes.set_ylabel("share of right choices")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     caption = f"{title}: accuracy over confidence, with 95 % intervals of independent questions."
-    return _plot(figure, caption)
+    return finished(figure, caption)
 
 
 def leaning_plot(
@@ -161,7 +163,7 @@ def leaning_plot(
     first = next(iter(measured.values()))
     subjects = sorted(planted, key=lambda subject: (planted[subject], first[subject]))
     at = np.arange(len(subjects))
-    figure, axes = _figure(title, height=1.2 + 0.17 * len(subjects))
+    figure, axes = new_figure(title, height=1.2 + 0.17 * len(subjects))
     axes.plot(
         [planted[one] for one in subjects], at, "|", color="#222222", markersize=9, label="planted"
     )
@@ -175,24 +177,25 @@ def leaning_plot(
             color=COLOURS[number % len(COLOURS)],
             label=name,
         )
-    axes.axvline(0.5, linestyle=":", color=_GREY, label="fair")
+    axes.axvline(0.5, linestyle=":", color=GREY, label="fair")
     axes.set_yticks(at, subjects, fontsize=8)
     axes.set_ylim(-0.7, len(subjects) - 0.3)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(unit)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return _plot(figure, f"{title}: planted and measured, subject by subject.")
+    return finished(figure, f"{title}: planted and measured, subject by subject.")
 
 
 def _mark_chance(axes: Axes, sources: Sequence[str], row: BySource) -> None:
     label: str | None = "chance"
     for i, source in enumerate(sources):
         if source in row and (level := row[source].chance) is not None:
-            axes.plot([level, level], [i - 0.45, i + 0.45], ":", color=_GREY, label=label)
+            axes.plot([level, level], [i - 0.45, i + 0.45], ":", color=GREY, label=label)
             label = None
 
 
-def _figure(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
+def new_figure(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
+    """An empty figure in the look of all of them; `height` in inches."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
@@ -200,7 +203,8 @@ def _figure(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _plot(figure: Figure, caption: str) -> Plot:
+def finished(figure: Figure, caption: str) -> Plot:
+    """The figure as a picture for a page."""
     file = io.BytesIO()
     with rc_context(_STYLE):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -224,7 +228,7 @@ def short_number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
+def smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
     """Exponential mean over about a fiftieth of the run, without a bias at its start."""
     keep = 1 - 1 / max(1.0, len(values) / 50)
     total, weight = 0.0, 0.0

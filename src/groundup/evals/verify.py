@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from groundup.adapters.adapter_files import read_origin
+from groundup.adapters.lora import adapter_names, merge
 from groundup.errors import UserError
 from groundup.evals.checks import (
     GREEDY_TOKENS,
@@ -37,14 +39,15 @@ from groundup.evals.checks import (
     near,
     prompts_for,
 )
+from groundup.lm.adapted import base_of
 from groundup.lm.cache import KVCache
 from groundup.lm.generate import Request, generate
 from groundup.lm.hub import load, load_model, load_tokenizer
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
-from groundup.lm.sources import GGUF_SUFFIX, locate
+from groundup.lm.sources import GGUF_SUFFIX, is_adapter, locate
 from groundup.text.chat import render_chat
-from groundup.text.template import Rendering, TemplateFailed, render
+from groundup.text.template import Renderings, TemplateFailed, render
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
@@ -59,6 +62,8 @@ def verify(source: Path | str, against: Path | str | None = None) -> list[Check]
     """
     path = locate(source)
     model, tokenizer = load_model(path, dtype=torch.float32), load_tokenizer(path)
+    if adapter_names(model):
+        merge(model, reversible=False)
     checks = [*compared_with_itself(model, tokenizer), *_compared_with_transformers(path, model)]
     from groundup.evals.copies import compared_with_folder, compared_with_gguf
 
@@ -168,9 +173,9 @@ def _chat_template(tokenizer: Tokenizer) -> Check:
     name = "chat template as its Jinja renders it"
     if tokenizer.chat_template is None:
         return Check(name, "not checked", "there is no chat template")
-    rendering = Rendering([*TALK], True, tokenizer.template_variables)
+    rendering = Renderings([*TALK], [(len(TALK), True)], tokenizer.template_variables)
     try:
-        plain = render(tokenizer.chat_template, [rendering])
+        plain = render(tokenizer.chat_template, rendering)
     except TemplateFailed as failure:
         return Check(name, "not checked", f"it fails by itself: {str(failure)[:200]}")
     try:
@@ -186,18 +191,36 @@ def _rendered(tokenizer: Tokenizer) -> str:
 # Another library.
 
 
+def _why_not_in_transformers(path: Path) -> str | None:
+    """Why transformers, with PEFT for an adapter, cannot be asked; None if it can."""
+    needed = ["transformers"]
+    if is_adapter(path):
+        needed.append("peft")
+        if base_of(path).suffix == GGUF_SUFFIX or is_adapter(base_of(path)):
+            return "the adapter's base is no folder of a model that PEFT could read"
+        if read_origin(path).quantisation is not None:
+            return "the adapter's base is quantised when it is loaded, each library in its own way"
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)} is not installed" if missing else None
+
+
 def _compared_with_transformers(path: Path, model: CausalLM) -> list[Check]:
     if path.suffix == GGUF_SUFFIX:
         return []
-    if importlib.util.find_spec("transformers") is None:
-        why = "transformers is not installed"
+    if (why := _why_not_in_transformers(path)) is not None:
         return [Check("logits and ids as transformers makes them", "not checked", why)]
     tokenizer = load_tokenizer(path)
     prompts = prompts_for(model, tokenizer)
     with _quiet_transformers() as transformers:
+        base = base_of(path) if is_adapter(path) else path
         theirs = transformers.AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, local_files_only=True
-        ).eval()
+            base, dtype=torch.float32, local_files_only=True
+        )
+        if is_adapter(path):
+            import peft
+
+            theirs = peft.PeftModel.from_pretrained(theirs, path)
+        theirs.eval()
         with torch.inference_mode():
             logits = [theirs(torch.tensor([list(ids)])).logits[0].float() for ids in prompts]
         written = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)

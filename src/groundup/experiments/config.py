@@ -74,3 +74,16 @@ class PlantedBiasConfig(ExperimentConfig):
                 "try 0, 0.5 and 1"
             )
         return strengths
+
+
+class QuantisationConfig(ExperimentConfig):
+    """A model's matrices in 16, 8 and 4 bits: their error, and what the model pays for it."""
+
+    model: Path = Field(
+        Path("pack:smollm2"),
+        description="the model to quantise: a folder, a .gguf file, pack:NAME or hub:OWNER/NAME",
+    )
+    bytes_per_source: int = Field(
+        12_000, ge=2_048, description="held-out bytes of text read per source, at most"
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads (default: all cores)")

@@ -42,6 +42,7 @@ AttentionPath = Literal["matmul", "fused"]
 Query = Float[Tensor, "rows heads time head_dim"]
 Key = Float[Tensor, "rows kv_heads keys head_dim"]
 Mask = Bool[Tensor, "rows time keys"]
+Bias = Float[Tensor, "rows time keys"]
 
 
 # Queries that are multiplied together on the `matmul` path. Keys that none of them may see yet are
@@ -49,50 +50,50 @@ Mask = Bool[Tensor, "rows time keys"]
 _BLOCK = 128
 
 
-def attention(query: Query, key: Key, value: Key, mask: Mask, path: AttentionPath) -> Query:
-    """`mask` is True where a query may look; each query must be allowed one key at least.
+def attention(query: Query, key: Key, value: Key, bias: Bias, path: AttentionPath) -> Query:
+    """`bias` is added to the scores (`as_bias`); each query must be allowed one key at least.
 
     With as many keys as queries, the mask must be causal.
     """
     if path == "fused":
         return scaled_dot_product_attention(
-            query, key, value, attn_mask=mask[:, None], enable_gqa=True
+            query, key, value, attn_mask=bias[:, None], enable_gqa=True
         )
     time, keys = query.shape[2], key.shape[2]
     if time == 1:
-        return _one_query(query, key, value, mask)
+        return _one_query(query, key, value, bias)
     if time != keys or time <= _BLOCK:
-        return _matmul_attention(query, key, value, mask)
+        return _matmul_attention(query, key, value, bias)
     blocks = []
     for start in range(0, time, _BLOCK):
         end = min(start + _BLOCK, time)
-        seen = mask[:, start:end, :end]
-        part = _matmul_attention(query[:, :, start:end], key[:, :, :end], value[:, :, :end], seen)
+        part = _matmul_attention(
+            query[:, :, start:end], key[:, :, :end], value[:, :, :end], bias[:, start:end, :end]
+        )
         blocks.append(part)
     return torch.cat(blocks, dim=2)
 
 
-def _matmul_attention(query: Query, key: Key, value: Key, mask: Mask) -> Query:
+def _matmul_attention(query: Query, key: Key, value: Key, bias: Bias) -> Query:
     """The equation. The queries that share a key head stand one after the other,
     (rows, kv_heads, group * time, head_dim), for one product with the keys of that head."""
     rows, heads, time, head_dim = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     grouped = query.reshape(rows, kv_heads, -1, head_dim) / math.sqrt(head_dim)
     scores = (grouped @ key.transpose(-1, -2)).view(rows, kv_heads, -1, time, keys)
-    scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
-    weights = scores.softmax(-1).view(rows, kv_heads, -1, keys)
+    weights = (scores + bias[:, None, None]).softmax(-1).view(rows, kv_heads, -1, keys)
     return (weights @ value).view(rows, heads, time, -1)
 
 
-def _one_query(query: Query, key: Key, value: Key, mask: Mask) -> Query:
+def _one_query(query: Query, key: Key, value: Key, bias: Bias) -> Query:
     """A step of decoding, by torch's kernel, which reads keys where they lie in the cache.
 
     A matrix product would first copy them, and there are as many as all tokens so far.
     """
     rows, heads, _, head_dim = query.shape
     grouped = query.reshape(rows, key.shape[1], -1, head_dim)
-    seen = mask[:, None].expand(rows, 1, grouped.shape[2], -1)
-    mixed = scaled_dot_product_attention(grouped, key, value, attn_mask=seen)
+    same = bias[:, None].expand(rows, 1, grouped.shape[2], -1)
+    mixed = scaled_dot_product_attention(grouped, key, value, attn_mask=same)
     return mixed.reshape(rows, heads, 1, -1)
 
 
@@ -107,6 +108,14 @@ def document_mask(segment_ids: Int[Tensor, "rows time"], window: int | None = No
     if window is not None:
         seen = seen.triu(1 - window)
     return seen & (segment_ids[:, :, None] == segment_ids[:, None, :])
+
+
+def as_bias(mask: Mask, dtype: torch.dtype) -> Bias:
+    """0 where a query may look, minus infinity where not.
+
+    Made once for all layers: adding it costs each of them less than choosing by the mask does.
+    """
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
 def reference_attention(query: Query, key: Key, value: Key, mask: Mask) -> Query:

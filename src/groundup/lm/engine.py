@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from groundup.adapters.lora import active_adapter
 from groundup.errors import UserError
 from groundup.lm.cache import KVCache
 from groundup.lm.model import CausalLM
@@ -71,7 +72,8 @@ class Engine:
     where prompts begin with the same tokens. `prompt_tokens` is how many tokens of prompts a step
     reads beside drawing: more lets newcomers in faster, less lets the running ones draw steadily;
     None reads whatever there are places for, where nobody watches single tokens.
-    Weights must not change while it lives, for the cache holds what the old ones made.
+    Weights must not change while it lives, for the cache holds what the old ones made; so it
+    answers with the adapter that is active when it is made, and with no other.
     """
 
     def __init__(
@@ -89,7 +91,8 @@ class Engine:
             raise UserError(f"prompt_tokens={prompt_tokens} must be 1 or more; try 512")
         self._model, self._batch_size = model, batch_size
         self._share, self._prompt_tokens = share_prefixes, prompt_tokens
-        self._admission = Admission(model.config, tokenizer)
+        active = active_adapter(model)
+        self._admission = Admission(model.config, tokenizer, [] if active is None else [active])
         self._submitted = 0
         self._waiting: deque[Row] = deque()
         # Prompts that fill the context: they are through before they begin.
@@ -112,7 +115,8 @@ class Engine:
 
         `copy` says which of equal requests this is, so that each draws tokens of its own; left out,
         the engine counts those that it was given, and remembers a few bytes of each.
-        Raises `UserError` for a prompt that is empty or longer than the model's context.
+        Raises `UserError` for a prompt that is empty or longer than the model's context, and for an
+        adapter that is not the one which answers.
         """
         return self.enqueue(self._admission.row(request, copy))
 

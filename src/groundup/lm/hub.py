@@ -6,8 +6,9 @@
     generation_config.json   the ids that end a completion, and how to sample
     README.md                the model card
 
-A model may also be one GGUF file, llama.cpp's format, which holds all of that; and it may be named
-instead of lying there: `pack:smollm2` comes from the Python package index, `hub:owner/name` from
+A model may also be one GGUF file, llama.cpp's format, which holds all of that; or an adapter's
+folder, which names the model that it stands on (see `adapted`); and it may be named instead of
+lying there: `pack:smollm2` comes from the Python package index, `hub:owner/name` from
 Hugging Face's hub.
 """
 
@@ -24,17 +25,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from groundup.adapters.lora import adapter_names
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
+from groundup.lm.four_bit import (
+    four_bit_names,
+    four_bit_tensors,
+    place_four_bit,
+    quantisation_setting,
+    unquantised,
+)
 from groundup.lm.model import CausalLM
 from groundup.lm.reader import shown
-from groundup.lm.sources import GGUF_SUFFIX, locate
+from groundup.lm.sources import GGUF_SUFFIX, is_adapter, locate
 from groundup.lm.weights import (
     CONFIG,
     INDEX,
     MAX_SHARD_BYTES,
     listed,
     read_weights,
+    tensor_names,
     write_weights,
 )
 from groundup.text.json_files import read_json_object
@@ -44,6 +54,7 @@ if TYPE_CHECKING:
     from groundup.lm.gguf import GGUFModel
 
 GENERATION_CONFIG = "generation_config.json"
+TOKENIZER = "tokenizer.json"
 CARD = "README.md"
 
 DTYPES = {
@@ -70,11 +81,19 @@ def _gguf(path: Path) -> GGUFModel:
     return read_gguf(path)
 
 
+def _base_of(path: Path) -> Path:
+    from groundup.lm.adapted import base_of  # which loads models with this page
+
+    return base_of(path)
+
+
 def load_tokenizer(source: Path | str) -> Tokenizer:
     """The tokenizer of a model, wherever it is."""
     path = locate(source)
     if path.suffix == GGUF_SUFFIX:
         return _gguf(path).tokenizer
+    if is_adapter(path) and not (path / TOKENIZER).is_file():
+        return load_tokenizer(_base_of(path))
     return Tokenizer.load(path)
 
 
@@ -86,7 +105,10 @@ def load_config(source: Path | str) -> ModelConfig:
     path = locate(source)
     if path.suffix == GGUF_SUFFIX:
         return _gguf(path).config
-    config = ModelConfig.from_hf(_config_json(path))
+    if is_adapter(path):
+        config = load_config(_base_of(path))
+    else:
+        config = ModelConfig.from_hf(unquantised(_config_json(path)))
     if (path / GENERATION_CONFIG).is_file():
         eos = read_json_object(path / GENERATION_CONFIG).get("eos_token_id")
         if eos is not None:
@@ -115,6 +137,10 @@ def load_model(
     if path.suffix == GGUF_SUFFIX:
         found = _gguf(path)
         return _assembled(found.config, found.state_dict(dtype), device)
+    if is_adapter(path):
+        from groundup.lm.adapted import load_adapted
+
+        return load_adapted(path, dtype=dtype, device=device)
     config = load_config(path)
     if dtype is None:
         described = _config_json(path)
@@ -124,8 +150,12 @@ def load_model(
                 f"{path}: dtype {shown(name)} is not supported; {', '.join(DTYPES)} are"
             )
         dtype = DTYPES[name]
-    tensors = read_weights(path, _empty(config), device)
-    return _assembled(config, {name: t.to(dtype) for name, t in tensors.items()}, device)
+    beside = four_bit_names(tensor_names(path))
+    tensors = read_weights(path, _empty(config), device, beside)
+    four_bit = {name: tensors.pop(name) for name in beside & tensors.keys()}
+    model = _assembled(config, {name: t.to(dtype) for name, t in tensors.items()}, device)
+    place_four_bit(model, four_bit, path)
+    return model
 
 
 def _empty(config: ModelConfig) -> CausalLM:
@@ -160,26 +190,52 @@ def save_model(
     """Write a model folder; other files in it, such as a run's, stay as they are.
 
     Everything is written aside and renamed into place, `config.json` last: a process that is
-    killed leaves a whole model or a folder without `config.json`, never half a model.
+    killed leaves a whole model or a folder without `config.json`, never half a model. Raises
+    `UserError` for a model with adapters on it.
     """
+    if names := adapter_names(model):
+        raise UserError(
+            f"the model has adapters on it ({', '.join(names)}); merge one into it first, or save "
+            "one alone with save_adapted"
+        )
     folder = Path(folder)
-    partial = folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_weights(partial, model, dtype, max_shard_bytes)
-    tokenizer.save(partial)
-    (partial / CARD).write_text(card, encoding="utf-8")
-    _write_json(partial / GENERATION_CONFIG, _generation_config(model.config))
-    _write_json(partial / CONFIG, model.config.to_hf(str(dtype).removeprefix("torch.")))
-    _move_into(folder, partial)
-
-
-def _move_into(folder: Path, partial: Path) -> None:
+    partial = _aside(folder)
+    write_weights(partial, model, dtype, max_shard_bytes, four_bit_tensors(model, dtype))
+    _write_beside(partial, model, tokenizer, card)
+    # An adapter that was merged may have brought a head of its own.
+    tied = model.lm_head.weight is model.model.embed_tokens.weight
+    config = replace(model.config, tie_word_embeddings=tied)
+    described = config.to_hf(str(dtype).removeprefix("torch."))
+    _write_json(partial / CONFIG, described | quantisation_setting(model, dtype))
     (folder / CONFIG).unlink(missing_ok=True)
     for stale in [*folder.glob("model*.safetensors"), folder / INDEX]:
         stale.unlink(missing_ok=True)
-    names = [path.name for path in partial.iterdir() if path.name != CONFIG]
-    for name in (*names, CONFIG):
+    _move_into(folder, partial)
+
+
+def save_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str) -> None:
+    """Write what stands beside the weights: tokenizer, generation settings and card."""
+    partial = _aside(folder)
+    _write_beside(partial, model, tokenizer, card)
+    _move_into(folder, partial)
+
+
+def _aside(folder: Path) -> Path:
+    partial = folder / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def _write_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str) -> None:
+    tokenizer.save(folder)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    _write_json(folder / GENERATION_CONFIG, _generation_config(model.config))
+
+
+def _move_into(folder: Path, partial: Path) -> None:
+    """Give the files their places, `config.json` last."""
+    for name in sorted(os.listdir(partial), key=lambda name: name == CONFIG):
         # Bytes before names: after a power cut, too, a file that is there is whole.
         with open(partial / name, "rb") as file:
             os.fsync(file.fileno())

@@ -27,8 +27,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, silu
+from torch.utils.checkpoint import checkpoint
 
-from groundup.lm.attention import AttentionPath, Mask, attention, document_mask
+from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.cache import CacheView, KVCache
 from groundup.lm.config import Activation, ModelConfig
 from groundup.lm.positions import Rotation, inverse_frequencies, rotate, rotation
@@ -85,7 +86,7 @@ class Attention(nn.Module):
         self.k_norm = head_norm(config.head_dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Hidden, mask: Mask, turn: Rotation | None, cache: CacheView | None
+        self, x: Hidden, bias: Bias, turn: Rotation | None, cache: CacheView | None
     ) -> Hidden:
         query = self.q_norm(self._heads(self.q_proj(x)))
         key = self.k_norm(self._heads(self.k_proj(x)))
@@ -94,7 +95,7 @@ class Attention(nn.Module):
             query, key = rotate(query, turn), rotate(key, turn)
         if cache is not None:
             key, value = cache.write(self.layer, key, value)
-        mixed = attention(query, key, value, mask, self.path)
+        mixed = attention(query, key, value, bias, self.path)
         out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -138,9 +139,9 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Hidden, mask: Mask, turn: Rotation | None, cache: CacheView | None
+        self, x: Hidden, bias: Bias, turn: Rotation | None, cache: CacheView | None
     ) -> Hidden:
-        x = x + self.self_attn(self.input_layernorm(x), mask, turn, cache)
+        x = x + self.self_attn(self.input_layernorm(x), bias, turn, cache)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -151,6 +152,7 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         if not config.family.rotary:
             self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
@@ -164,6 +166,10 @@ class Decoder(nn.Module):
             turn = self._rotation(batch, x)
         else:
             x = x + self.embed_positions(batch.position_ids)
+        if torch.is_grad_enabled() and not x.requires_grad:
+            # Beside frozen embeddings the first block would be the only one whose input needs no
+            # gradient, and the compiler would make a graph for it alone.
+            x.requires_grad_()
         view = None if cache is None else cache.view(batch.position_ids)
         # Who may see whom is the same in every layer with the same window, so it is found out once.
         windows = self.config.windows
@@ -171,8 +177,14 @@ class Decoder(nn.Module):
             window: document_mask(batch.segment_ids, window) if view is None else view.mask(window)
             for window in set(windows)
         }
+        biases = {window: as_bias(mask, x.dtype) for window, mask in masks.items()}
         for layer, window in zip(self.layers, windows, strict=True):
-            x = layer(x, masks[window], turn, view)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                # Memory for time: of a block its input alone is kept, and backward runs it again
+                # (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost).
+                x = checkpoint(layer, x, biases[window], turn, view, use_reentrant=False)
+            else:
+                x = layer(x, biases[window], turn, view)
         out: Tensor = self.norm(x)
         return out
 
@@ -208,6 +220,9 @@ class CausalLM(nn.Module):
         """Logits of every position, in float32. For a loss, use the head in chunks instead."""
         out: Tensor = self.lm_head(self(batch, cache))
         return out.float()
+
+    def set_gradient_checkpointing(self, on: bool) -> None:
+        self.model.gradient_checkpointing = on
 
     def set_attention(self, path: AttentionPath) -> None:
         for layer in self.model.layers:

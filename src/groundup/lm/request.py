@@ -36,7 +36,8 @@ class Request:
     answers; `prompt_ids` tokens as they are. `top_logprobs` asks for so many of the likeliest
     tokens at each place. `mask` constrains the output: before each token it gets the completion's
     ids so far and returns which tokens may come next, or None for all of them; it is applied before
-    temperature and filters.
+    temperature and filters. `adapter` is the one of the model's adapters that answers; None is
+    whatever the model now is.
     """
 
     prompt_ids: Sequence[int] | None = None
@@ -45,6 +46,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     top_logprobs: int = 0
     mask: LogitMask | None = None
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         given = [n for n in ("prompt_ids", "prompt", "messages") if getattr(self, n) is not None]
@@ -183,14 +185,26 @@ def _seed(seed: int, prompt: list[int], copy: int) -> int:
 
 
 class Admission:
-    """Makes rows of requests for one model, and counts which of equal requests each one is."""
+    """Makes rows of requests for one model, and counts which of equal requests each one is.
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer | None) -> None:
-        self._config, self._tokenizer = config, tokenizer
+    `adapters` are those of the model that a request may ask for.
+    """
+
+    def __init__(
+        self, config: ModelConfig, tokenizer: Tokenizer | None, adapters: Sequence[str] = ()
+    ) -> None:
+        self._config, self._tokenizer, self._adapters = config, tokenizer, adapters
         self._asked = Counter[bytes]()
 
     def row(self, request: Request, copy: int | None = None) -> Row:
-        """Raises `UserError` for a prompt that is empty or longer than the model's context."""
+        """Raises `UserError` for a prompt that is empty or longer than the model's context, and for
+        an adapter that there is none of."""
+        if request.adapter is not None and request.adapter not in self._adapters:
+            raise UserError(
+                f"adapter={request.adapter!r} is none of those that can answer here "
+                f"({', '.join(self._adapters) or 'there is none'}); load it beside the model, or "
+                "leave adapter out"
+            )
         prompt = prompt_ids(self._config, request, self._tokenizer)
         if copy is None:
             identity = hashlib.sha256(f"{request.sampling.seed} {prompt}".encode()).digest()

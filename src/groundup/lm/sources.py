@@ -1,6 +1,7 @@
 """Where a model lies: a folder, one GGUF file, or a name of something that is downloaded first.
 
-    runs/sft                   a folder of ours, of transformers, of whoever keeps to the format
+    runs/sft                   a folder of ours, of transformers, of whoever keeps to the format;
+                               an adapter's folder means its base with the adapter
     SmolLM2-Q4_1.gguf          llama.cpp's format; a folder with one such file means that file
     pack:smollm2               from the Python package index, as the data packs are
     hub:Qwen/Qwen2.5-0.5B      from Hugging Face's hub, with the extra `hub`
@@ -13,18 +14,43 @@ from __future__ import annotations
 from pathlib import Path
 
 from groundup.errors import UserError
-from groundup.text.manifest import find_model
-from groundup.text.packs import pull_model
+from groundup.text.manifest import MODELS, find_model
+from groundup.text.packs import cache_folder, pull_model
 from groundup.train.progress import say
 
 GGUF_SUFFIX = ".gguf"
 PACK, HUB = "pack:", "hub:"
-_SEALED = "config.json"
+# What seals a finished folder: a model's shape, or what an adapter is to be put on.
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 
 
 def is_named(source: Path | str) -> bool:
     """Whether a model is meant by its name somewhere else, and not by where it lies."""
     return str(source).startswith((PACK, HUB))
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a finished model, or an adapter for one, lies in this folder."""
+    return any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and no weights of a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file() and not any(folder.glob("model*.safetensors"))
+
+
+def name_of(path: Path) -> str:
+    """How to write down where a model lies: what came by a name by that, anything else by its path.
+
+    The hub's client keeps owner/name in models--owner--name/snapshots/REVISION.
+    """
+    for one in MODELS:
+        if path == cache_folder() / "packs" / one.filename:
+            return f"{PACK}{one.name}"
+    kind, *owner_and_name = path.parent.parent.name.split("--")
+    if kind == "models" and path.parent.name == "snapshots" and len(owner_and_name) == 2:
+        return f"{HUB}{'/'.join(owner_and_name)}"
+    return str(path)
 
 
 def short_name(source: Path | str, path: Path) -> str:
@@ -52,7 +78,7 @@ def locate(source: Path | str) -> Path:
     if named.startswith(HUB):
         return _snapshot(named.removeprefix(HUB))
     path = Path(source)
-    if path.is_dir() and not (path / _SEALED).is_file():
+    if path.is_dir() and not holds_model(path):
         files = sorted(path.glob(f"*{GGUF_SUFFIX}"))
         if len(files) > 1:
             raise UserError(
@@ -78,7 +104,7 @@ def _snapshot(name: str) -> Path:
             f"hub:{name} needs the hub's client; run pip install 'groundup[hub]'"
         ) from None
     # Some repositories hold the same weights once more, under other names.
-    wanted = ["*.json", "*.jinja", "model*.safetensors"]
+    wanted = ["*.json", "*.jinja", "model*.safetensors", "adapter_model.safetensors"]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except HFValidationError:

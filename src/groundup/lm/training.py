@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
+from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
-from groundup.lm.hub import save_model
 from groundup.lm.model import CausalLM
-from groundup.text.tokenizer import Tokenizer
-from groundup.train import checkpoint
+from groundup.train import checkpoint, ranks
 from groundup.train.batch import B, Batch, LossFunction, Stream
 from groundup.train.config import TrainingConfig
 from groundup.train.device import (
@@ -29,9 +29,11 @@ from groundup.train.device import (
     has_compiler,
     has_fast_bfloat16,
     matmul_peak,
+    peak_memory,
     prepare,
     refuse_inexact,
     require_memory,
+    reset_peak_memory,
     resolve,
     resolve_device,
     use_threads,
@@ -39,9 +41,9 @@ from groundup.train.device import (
 from groundup.train.loop import Rhythm, fit
 from groundup.train.loss import next_token_loss
 from groundup.train.optim import Optimizer
-from groundup.train.plan import TrainPlan, resolved
+from groundup.train.plan import Training, TrainPlan, resolved
 from groundup.train.progress import say
-from groundup.train.run import Run
+from groundup.train.run import Run, read_lines
 
 # Timed micro-batches after one that warms caches (and compiles); the median is taken.
 _TIMED = 5
@@ -49,12 +51,11 @@ _TIMED = 5
 _STEP_OVERHEAD = 1.12
 
 
-def measure_speed(config: ModelConfig, compute: Compute, *, context: int, micro_rows: int) -> float:
-    """Training tokens a second of a model of this shape here, on random tokens."""
-    model = CausalLM(config)
-    model.initialise(0)
+def measure_speed(model: CausalLM, compute: Compute, *, context: int, micro_rows: int) -> float:
+    """Tokens a second at which this model is trained here, on random tokens; weights stay."""
     prepare(model, compute)
-    ids = torch.randint(3, config.vocab_size, (micro_rows, context + 1))
+    model.train()
+    ids = torch.randint(3, model.config.vocab_size, (micro_rows, context + 1))
     plain = Batch.of(ids[:, :-1])
     batch = Batch(
         plain.input_ids,
@@ -68,63 +69,151 @@ def measure_speed(config: ModelConfig, compute: Compute, *, context: int, micro_
         start = time.perf_counter()
         next_token_loss(model, batch).total.backward()  # type: ignore[no-untyped-call]
         seconds.append(time.perf_counter() - start)
+    model.zero_grad(set_to_none=True)
     median = sorted(seconds[1:])[_TIMED // 2]
     return micro_rows * context / median / _STEP_OVERHEAD
 
 
-def training_memory(config: ModelConfig, compute: Compute, *, context: int, micro_rows: int) -> int:
+def training_memory(
+    shape: ModelConfig,
+    training: Training,
+    compute: Compute,
+    *,
+    context: int,
+    micro_rows: int,
+    gradient_checkpointing: bool = False,
+) -> int:
     """Bytes that training takes at its peak, roughly: weights, optimizer state, activations."""
     width = 2 if compute.dtype == "bfloat16" else 4
-    state = config.parameters * (4 * 4 + width)  # masters, gradients, two moments, and the weights
-    per_token = config.num_hidden_layers * (
-        14 * config.hidden_size + 4 * config.intermediate_size
-    ) + (2 * config.num_hidden_layers * config.num_attention_heads * context)
+    # What is trained has a master, a gradient and two moments in float32.
+    state = training.trained_parameters * 4 * 4 + training.parameters * width
+    block = (14 * shape.hidden_size + 4 * shape.intermediate_size) + (
+        2 * shape.num_attention_heads * context
+    )
+    per_token = block * shape.num_hidden_layers
+    if gradient_checkpointing:
+        per_token = shape.hidden_size * shape.num_hidden_layers + block
     return state + micro_rows * context * per_token * width + 500_000_000
 
 
-def training_disk(config: ModelConfig) -> int:
+def check_memory(
+    shape: ModelConfig,
+    training: Training,
+    compute: Compute,
+    *,
+    context: int,
+    micro_rows: int,
+    gradient_checkpointing: bool = False,
+) -> None:
+    """Refuse a plan that would not fit before anything is allocated."""
+    if compute.device == "cpu":
+        need = training_memory(
+            shape,
+            training,
+            compute,
+            context=context,
+            micro_rows=micro_rows,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        require_memory(
+            need,
+            f"training {shape.parameters / 1e6:.1f} M parameters with micro_rows={micro_rows} of "
+            f"context={context}",
+            "lower --micro-rows or --context, take a smaller model (--depth), or add "
+            "--gradient-checkpointing",
+        )
+
+
+def training_disk(training: Training) -> int:
     """Bytes that a run writes, roughly: one checkpoint more than are kept, and the model."""
     masters_and_moments = 3 * 4
-    return config.parameters * (masters_and_moments * (checkpoint.KEPT + 1) + 4)
+    return training.trained_parameters * (masters_and_moments * (checkpoint.KEPT + 1) + 4)
+
+
+def whole(shape: ModelConfig, context: int, rates: tuple[float, float], why_rates: str) -> Training:
+    """All of a model of this shape is trained."""
+    return Training(
+        parameters=shape.parameters,
+        trained_parameters=shape.parameters,
+        flops_per_token=shape.flops_per_token(context),
+        rates=rates,
+        why_rates=why_rates,
+    )
 
 
 def planned(
     config: TrainingConfig,
     run: Run,
     shape: ModelConfig,
+    training: Training,
+    model: Callable[[], CausalLM],
     *,
     rows_per_epoch: int,
     context: int,
     reasons: dict[str, str] | None = None,
 ) -> TrainPlan:
-    """The run's plan: read if it was begun before, else resolved, shown and written."""
+    """The run's plan: read if it was begun before, else resolved, shown and written.
+
+    `model` gives one to measure the speed with, where minutes are to become steps.
+    """
     use_threads(config)
+    with ranks.first_alone():
+        return _planned(
+            config,
+            run,
+            shape,
+            training,
+            model,
+            rows_per_epoch=rows_per_epoch,
+            context=context,
+            reasons=reasons or {},
+        )
+
+
+def _planned(
+    config: TrainingConfig,
+    run: Run,
+    shape: ModelConfig,
+    training: Training,
+    model: Callable[[], CausalLM],
+    *,
+    rows_per_epoch: int,
+    context: int,
+    reasons: dict[str, str],
+) -> TrainPlan:
     if run.planned:
         plan = TrainPlan.from_json(run.plan({}))
         now = resolve(config, compile_by_default=plan.compute.compile)
         refuse_inexact(plan.compute, now, config.allow_inexact_resume)
         return replace(plan, compute=now)
-    tokens_per_step = config.rows * context
+    micro_rows = config.micro(context)
     minutes = config.minutes
     if minutes is None:
         steps = config.steps or math.ceil(config.epochs * rows_per_epoch / config.rows)
-        minutes = expected_minutes(shape, context, steps * tokens_per_step)
+        minutes = expected_minutes(training, steps * config.rows * context)
     compute = resolve(config, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
-    check_memory(shape, compute, context=context, micro_rows=config.micro_rows)
-    what = f"training {shape.parameters / 1e6:.1f} M parameters"
-    checkpoint.require_space(run.folder, training_disk(shape), what, None)
+    check_memory(
+        shape,
+        training,
+        compute,
+        context=context,
+        micro_rows=micro_rows,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
+    what = f"training {training.trained_parameters / 1e6:.1f} M parameters"
+    checkpoint.require_space(run.folder, training_disk(training), what, None)
     speed = None
     if config.steps is None and config.minutes is not None:
-        speed = measure_speed(shape, compute, context=context, micro_rows=config.micro_rows)
+        speed = measure_speed(model(), compute, context=context, micro_rows=micro_rows)
+        speed *= ranks.size()
     plan = resolved(
         config,
         compute,
+        training,
         context=context,
         rows_per_epoch=rows_per_epoch,
         tokens_per_second=speed,
-        parameters=shape.parameters,
-        flops_per_token=shape.flops_per_token(context),
-        reasons=(reasons or {}) | _why_eager(config, compute),
+        reasons=reasons | _why_eager(config, compute),
     )
     run.plan(plan.to_json() | {"model": shape.to_hf()})
     show(run.stage, plan)
@@ -141,18 +230,21 @@ def _why_eager(config: TrainingConfig, compute: Compute) -> dict[str, str]:
     return {"compile": f"{why}; change with --compile on"}
 
 
-def expected_minutes(shape: ModelConfig, context: int, tokens: int) -> float:
+def expected_minutes(training: Training, tokens: int) -> float:
     """Roughly how long training on so many tokens takes here: is compiling worth its time?"""
     device = resolve_device("auto")
     dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     speed = matmul_peak(device, dtype) * EXPECTED_PEAK_SHARE
-    return tokens * shape.flops_per_token(context) / speed / 60
+    return tokens * training.flops_per_token / speed / 60
 
 
 def show(stage: str, plan: TrainPlan) -> None:
     """Say what will be done and why, before it is done."""
+    some = ""
+    if plan.adapter != "none" and plan.trained_parameters is not None:
+        some = f"{plan.trained_parameters / 1e6:.2f} M of them trained ({plan.adapter}), "
     say(
-        f"{stage}: {plan.parameters / 1e6:.1f} M parameters, {plan.steps} steps of "
+        f"{stage}: {plan.parameters / 1e6:.1f} M parameters, {some}{plan.steps} steps of "
         f"{plan.tokens_per_step:,} tokens, {plan.compute.dtype} on {plan.compute.device} with "
         f"{plan.compute.threads} threads, {'compiled' if plan.compute.compile else 'eager'}"
     )
@@ -161,48 +253,113 @@ def show(stage: str, plan: TrainPlan) -> None:
 
 
 def train(
+    config: TrainingConfig,
     run: Run,
     plan: TrainPlan,
     model: CausalLM,
-    tokenizer: Tokenizer,
     stream: Stream[B],
     loss: LossFunction[B],
     *,
-    seed: int,
-    card: str,
     evaluate: Callable[[int], dict[str, Any]],
+    save: Callable[[], None],
+    baseline: bool = True,
     snapshots: bool = False,
 ) -> Path:
-    """Train by the plan, evaluating on the way, and leave the model in the run's folder."""
-    prepare(model, plan.compute)
-    optimizer = Optimizer(model, plan.rates, muon=plan.muon)
+    """Train by the plan, evaluating on the way, and leave in the run's folder what `save` writes.
 
-    def observe(step: int, last: bool) -> None:
-        if snapshots and _is_power_of_four(step):
+    `evaluate(step)` says how good the model is by now; with `baseline` it is asked before the first
+    step too. With `config.patience` its held-out measure decides when to end and what is kept.
+    """
+    prepare(model, plan.compute)
+    model.set_gradient_checkpointing(config.gradient_checkpointing)
+    reset_peak_memory(plan.compute.device)
+    optimizer = Optimizer(model, plan.rates, muon=plan.muon)
+    best = Best(run, optimizer, config.patience)
+
+    def observe(step: int, last: bool) -> bool:
+        """Evaluate when it is time; whether training is to end here."""
+        if snapshots and run.writes and _is_power_of_four(step):
             _snapshot(run.folder / "snapshots" / f"step-{step}", model)
-        if last or step % plan.evaluate_every == 0:
-            begun = time.perf_counter()
-            model.eval()
-            found = evaluate(step)
-            model.train()
-            seconds = time.perf_counter() - begun
-            run.log("metrics.jsonl", kind="evaluation", step=step, seconds=seconds, **found)
+        if not last and (step % plan.evaluate_every or (step == 0 and not baseline)):
+            return False
+        begun = time.perf_counter()
+        model.eval()
+        found = evaluate(step)
+        model.train()
+        seconds = time.perf_counter() - begun
+        run.log("metrics.jsonl", kind="evaluation", step=step, seconds=seconds, **found)
+        return ranks.as_the_first(run.writes and best.ends_training(step))
 
     rhythm = Rhythm(
         schedule=plan.schedule,
         gradient_clip=plan.gradient_clip,
         save_every=plan.save_every,
-        seed=seed,
+        seed=config.seed,
         flops_per_token=plan.flops_per_token,
         peak_flops=plan.peak_flops,
     )
-    fit(model, stream, loss, optimizer, run, rhythm, observe)
-    optimizer.hand_over(model)
+    step = fit(model, stream, loss, optimizer, run, rhythm, observe)
+    ranks.leave()
+    if not run.writes:
+        return run.folder
+    facts = {"peak_memory_bytes": peak_memory(plan.compute.device), **best.restored()}
+    optimizer.hand_over()
     last_good = checkpoint.newest(run.folder / "checkpoints")
-    checkpoint.require_space(run.folder, 4 * plan.parameters, "the finished model", last_good)
-    save_model(run.folder, model, tokenizer, card=card)
-    run.finish(step=plan.steps, steps=plan.steps)
+    trained = plan.trained_parameters or plan.parameters
+    checkpoint.require_space(run.folder, 4 * trained, "the finished model", last_good)
+    save()
+    run.finish(step=step, steps=plan.steps, **facts)
+    # Not before: a run that is killed while it saves needs them once more.
+    best.path.unlink(missing_ok=True)
     return run.folder
+
+
+class Best:
+    """The best weights so far, by what is held out (early stopping: Prechelt 1998).
+
+    It remembers nothing that is not in the run's folder: metrics.jsonl says what was measured,
+    best.safetensors holds the weights of the best evaluation. So a resumed run decides alike.
+    """
+
+    # What the stages measure on held-out material; less is better in all of them.
+    MEASURES = ("heldout_loss", "bits_per_byte", "preference_loss")
+
+    def __init__(self, run: Run, optimizer: Optimizer, patience: int | None) -> None:
+        self.run, self.optimizer, self.patience = run, optimizer, patience
+        self.path = run.folder / "best.safetensors"
+
+    def ends_training(self, step: int) -> bool:
+        """After an evaluation at `step`: keep the weights if they are the best; is it enough?"""
+        if self.patience is None:
+            return False
+        steps, best = self._so_far()
+        if steps[best] == step:
+            partial = self.path.with_suffix(".partial")
+            checkpoint.write_tensors(partial, self.optimizer.masters)
+            partial.replace(self.path)
+        return len(steps) - 1 - best >= self.patience
+
+    def restored(self) -> dict[str, int]:
+        """Put the best weights back; at which step they were, if anybody asked for them."""
+        if self.patience is None:
+            return {}
+        steps, best = self._so_far()
+        self.optimizer.take(load_file(self.path))
+        say(f"{self.run.stage}: keeps the weights of step {steps[best]}, the best on held-out data")
+        return {"best_step": steps[best]}
+
+    def _so_far(self) -> tuple[list[int], int]:
+        """The steps at which there were evaluations, and the place of the best one."""
+        lines = read_lines(self.run.folder / "metrics.jsonl")
+        found = [line for line in lines if line["kind"] == "evaluation"]
+        key = next((key for key in self.MEASURES if found[0].get(key) is not None), None)
+        if key is None:
+            raise UserError(
+                f"patience={self.patience} needs held-out data to judge by, and none is held out; "
+                "give more rows, or leave patience out"
+            )
+        values = [line[key] for line in found]
+        return [line["step"] for line in found], values.index(min(values))
 
 
 def _is_power_of_four(step: int) -> bool:
@@ -215,15 +372,3 @@ def _snapshot(folder: Path, model: CausalLM) -> None:
     partial = folder / "model.safetensors.partial"
     checkpoint.write_tensors(partial, dict(model.named_parameters()), {"format": "pt"})
     partial.replace(folder / "model.safetensors")
-
-
-def check_memory(config: ModelConfig, compute: Compute, *, context: int, micro_rows: int) -> None:
-    """Refuse a plan that would not fit before anything is allocated."""
-    if compute.device == "cpu":
-        need = training_memory(config, compute, context=context, micro_rows=micro_rows)
-        require_memory(
-            need,
-            f"training {config.parameters / 1e6:.1f} M parameters with micro_rows={micro_rows} of "
-            f"context={context}",
-            "lower --micro-rows, --context or --depth",
-        )

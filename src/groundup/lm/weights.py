@@ -7,9 +7,10 @@ number is read, from its header alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from groundup.lm.families import Stored, stored_as
 from groundup.lm.model import CausalLM
 from groundup.lm.reader import shown
 from groundup.text.json_files import read_json_object
+from groundup.train.run import file_hash
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -41,8 +43,17 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 # Writing.
 
 
-def write_weights(folder: Path, model: CausalLM, dtype: torch.dtype, max_shard_bytes: int) -> None:
-    """Write `model.safetensors`, or shards and an index where they would exceed a file's size."""
+def write_weights(
+    folder: Path,
+    model: CausalLM,
+    dtype: torch.dtype,
+    max_shard_bytes: int,
+    beside: Mapping[str, Tensor],
+) -> None:
+    """Write `model.safetensors`, or shards and an index where they would exceed a file's size.
+
+    Tensors `beside` the parameters are written under their names as they are.
+    """
     model_type = model.config.model_type
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     pieces: dict[str, list[tuple[Stored, Tensor]]] = {}
@@ -50,11 +61,15 @@ def write_weights(folder: Path, model: CausalLM, dtype: torch.dtype, max_shard_b
         stored = stored_as(model_type, name)
         pieces.setdefault(stored.name, []).append((stored, parameter))
     sizes = {name: sum(t.numel() for _, t in parts) for name, parts in pieces.items()}
-    shards = _shards(sizes, dtype.itemsize, max_shard_bytes)
+    sizes = {name: numbers * dtype.itemsize for name, numbers in sizes.items()}
+    sizes |= {name: tensor.nbytes for name, tensor in beside.items()}
+    shards = _shards(sizes, max_shard_bytes)
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else WEIGHTS
-        shard = {name: _joined(pieces[name]).to("cpu", dtype).contiguous() for name in names}
+        shard = {name: _joined(pieces[name]).to(dtype) for name in names if name in pieces}
+        shard |= {name: beside[name] for name in names if name in beside}
+        shard = {name: tensor.cpu().contiguous() for name, tensor in shard.items()}
         try:
             save_file(shard, folder / file, metadata={"format": "pt"})
         except SafetensorError as error:
@@ -64,8 +79,7 @@ def write_weights(folder: Path, model: CausalLM, dtype: torch.dtype, max_shard_b
             ) from None
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
-        total = sum(sizes.values()) * dtype.itemsize
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
@@ -75,12 +89,11 @@ def _joined(pieces: list[tuple[Stored, Tensor]]) -> Tensor:
     return whole.T if pieces[0][0].transposed else whole
 
 
-def _shards(sizes: Mapping[str, int], itemsize: int, max_shard_bytes: int) -> list[list[str]]:
+def _shards(sizes: Mapping[str, int], max_shard_bytes: int) -> list[list[str]]:
     """Names in the model's order, cut where a shard would grow too large."""
     shards: list[list[str]] = [[]]
     size = 0
-    for name, numbers in sizes.items():
-        grown = numbers * itemsize
+    for name, grown in sizes.items():
         if shards[-1] and size + grown > max_shard_bytes:
             shards.append([])
             size = 0
@@ -92,8 +105,31 @@ def _shards(sizes: Mapping[str, int], itemsize: int, max_shard_bytes: int) -> li
 # Reading.
 
 
-def read_weights(folder: Path, model: CausalLM, device: torch.device | str) -> dict[str, Tensor]:
+def tensor_names(folder: Path) -> list[str]:
+    """The names of all tensors, from the files' headers."""
+    names: list[str] = []
+    for path in _weight_files(folder):
+        with _open_weights(path, "cpu") as file:
+            names += file.keys()
+    return names
+
+
+def weights_hash(path: Path) -> str:
+    """The SHA-256 of a model's weights alone: of a GGUF file, or of a folder's one file.
+
+    Of several files it is the hash of a list of theirs.
+    """
+    files = _weight_files(path) if path.is_dir() else [path]
+    hashes = [file_hash(file) for file in files]
+    return hashes[0] if len(files) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def read_weights(
+    folder: Path, model: CausalLM, device: torch.device | str, beside: Set[str] = frozenset()
+) -> dict[str, Tensor]:
     """The tensors that the model has, checked by name, type and shape before the first is read.
+
+    Those whose names in the files are `beside` the model's come under these, as they are.
 
     Raises `UserError` naming the tensor that is missing, unknown, or of another type or shape.
     """
@@ -104,11 +140,14 @@ def read_weights(folder: Path, model: CausalLM, device: torch.device | str) -> d
     for name in shapes:
         stored = stored_as(config.model_type, name)
         wanted.setdefault(stored.name, []).append((name, stored))
-    missing, tensors = set(wanted), {}
+    missing, tensors = set(wanted) - beside, {}
     tied_head: Tensor | None = None
     for path in _weight_files(folder):
         with _open_weights(path, device) as file:
             for name in file.keys():  # noqa: SIM118 (not a dictionary)
+                if name in beside:
+                    tensors[name] = file.get_tensor(name)
+                    continue
                 known = _known_name(config, name, wanted)
                 if known is None and re.search(config.family.ignored, name):
                     continue
@@ -162,7 +201,7 @@ def _check(path: Path, name: str, found: Any, expected: list[int] | None) -> Non
     if expected is None:
         raise UserError(
             f"{path}: tensor {name[:200]} is not part of the model that {CONFIG} describes; "
-            f"check that {CONFIG} belongs to these weights (quantised weights are not read here)"
+            f"check that {CONFIG} belongs to these weights"
         )
     if found.get_shape() != expected:
         raise UserError(

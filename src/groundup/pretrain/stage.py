@@ -15,18 +15,23 @@ from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
 from groundup.lm.card import model_card, sources
 from groundup.lm.config import ModelConfig
 from groundup.lm.generate import Request, generate
+from groundup.lm.hub import save_model
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
-from groundup.lm.training import planned, train
+from groundup.lm.training import planned, train, whole
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
 from groundup.text.corpus import Shard, documents, encode
 from groundup.text.packing import DocumentStream
 from groundup.text.tokenizer import Tokenizer
+from groundup.train import ranks
 from groundup.train.device import matmul_peak, resolve, use_threads
 from groundup.train.loss import next_token_loss
 from groundup.train.progress import say
 from groundup.train.run import Run
+
+# Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW).
+RATES = (0.02, 0.006)
 
 
 def run(config: PretrainConfig) -> Path:
@@ -43,42 +48,52 @@ def run(config: PretrainConfig) -> Path:
         for line in texts.bad:
             say(str(line))
         shards = run.folder / "tokens"
-        train_shard = encode(texts.train, tokenizer, shards / "train", split="train")
-        heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
+        with ranks.first_alone():
+            train_shard = encode(texts.train, tokenizer, shards / "train", split="train")
+            heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
         shape, reasons = _shape(config, run, tokenizer.vocab_size)
         plan = planned(
             config,
             run,
             shape,
+            whole(shape, config.context, RATES, "which suits small models from random weights"),
+            lambda: fresh(shape, config.seed),
             rows_per_epoch=_stream(config, train_shard).rows_per_epoch,
             context=config.context,
             reasons=reasons,
         )
         stream = _stream(config, train_shard, plan.steps)
-        model = CausalLM(shape)
-        model.initialise(config.seed)
+        model = fresh(shape, config.seed)
+        card = model_card(
+            "A base model pre-trained by groundup",
+            how="Pre-trained from random weights on documents, next token by next token.",
+            facts={
+                "parameters": f"{plan.parameters:,}",
+                "tokens read": f"{plan.steps * plan.tokens_per_step:,}",
+                "context": config.context,
+            },
+            data=sources(config.data),
+            parent=None,
+        )
         return train(
+            config,
             run,
             plan,
             model,
-            tokenizer,
             stream,
             next_token_loss,
-            seed=config.seed,
-            card=model_card(
-                "A base model pre-trained by groundup",
-                how="Pre-trained from random weights on documents, next token by next token.",
-                facts={
-                    "parameters": f"{plan.parameters:,}",
-                    "tokens read": f"{plan.steps * plan.tokens_per_step:,}",
-                    "context": config.context,
-                },
-                data=sources(config.data),
-                parent=None,
-            ),
             evaluate=lambda step: _evaluate(config, run, model, tokenizer, heldout, step),
+            save=lambda: save_model(run.folder, model, tokenizer, card=card),
+            baseline=False,
             snapshots=True,
         )
+
+
+def fresh(shape: ModelConfig, seed: int) -> CausalLM:
+    """A model with random weights."""
+    model = CausalLM(shape)
+    model.initialise(seed)
+    return model
 
 
 def _stream(config: PretrainConfig, shard: Shard, steps: int | None = None) -> DocumentStream:
@@ -86,7 +101,7 @@ def _stream(config: PretrainConfig, shard: Shard, steps: int | None = None) -> D
         shard,
         context=config.context,
         rows=config.rows,
-        micro_rows=config.micro_rows,
+        micro_rows=config.micro(config.context),
         seed=config.seed,
         world=(config.world_first, config.world_last),
         steps=steps,

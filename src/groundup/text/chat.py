@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.text.template import CHATML, Rendering, TemplateFailed, render
+from groundup.text.template import CHATML, Renderings, TemplateFailed, render
 from groundup.text.tokenizer import After, Tokenizer
 
 __all__ = [
@@ -56,9 +56,10 @@ def encode_chat(
     """
     checked = check_messages(messages)
     marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
-    full = _render_marked(tokenizer, checked, marks, generation_prompt)
+    broken = _broken(tokenizer, checked, marks)
+    [full] = _render(tokenizer, broken, marks, [(len(broken), generation_prompt)])
     if marks.start not in full and any(message["role"] == "assistant" for message in checked):
-        full = _mark_by_prefixes(tokenizer, checked, marks, full)
+        full = _mark_by_prefixes(tokenizer, broken, marks, full)
     return _encode_marked(tokenizer, full, marks)
 
 
@@ -68,7 +69,8 @@ def render_chat(
     """Return the text that the chat template makes of `messages`, for people to read."""
     checked = check_messages(messages)
     marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
-    return marks.remove(_render_marked(tokenizer, checked, marks, generation_prompt))
+    broken = _broken(tokenizer, checked, marks)
+    return marks.remove(_render(tokenizer, broken, marks, [(len(broken), generation_prompt)])[0])
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
@@ -179,34 +181,29 @@ def _control_strings(tokenizer: Tokenizer) -> _ControlStrings:
     return _ControlStrings.of(frozenset(tokenizer.special_tokens))
 
 
-def _render_marked(
-    tokenizer: Tokenizer, messages: list[Message], marks: _Marks, generation_prompt: bool
-) -> str:
-    """Render with contents broken, and the assistant's words between `start` and `end`."""
-    return _render_all(tokenizer, marks, [(messages, generation_prompt)])[0]
+def _broken(tokenizer: Tokenizer, messages: list[Message], marks: _Marks) -> list[Message]:
+    """The messages with their contents broken: no control string in them is whole."""
+    strings = _control_strings(tokenizer)
+    return [
+        message | {"content": strings.broken(message["content"], marks.break_)}
+        for message in messages
+    ]
 
 
-def _render_all(
-    tokenizer: Tokenizer, marks: _Marks, conversations: list[tuple[list[Message], bool]]
+def _render(
+    tokenizer: Tokenizer, broken: list[Message], marks: _Marks, cuts: list[tuple[int, bool]]
 ) -> list[str]:
+    """Render broken messages up to each cut, the assistant's words between `start` and `end`."""
     if tokenizer.chat_template is None:
         raise UserError(
             "this tokenizer has no chat template, so it cannot hold a conversation; use a chat "
-            "model's folder, or fine-tune this one with `groundup sft` first"
+            "model's folder, fine-tune this one on conversations with `groundup sft` if it knows "
+            "<|im_start|> and <|im_end|>, or write a chat_template into its tokenizer_config.json"
         )
-    strings = _control_strings(tokenizer)
     variables = tokenizer.template_variables
     variables |= {"generation_start": marks.start, "generation_end": marks.end}
-
-    def broken(message: Message) -> Message:
-        return message | {"content": strings.broken(message["content"], marks.break_)}
-
-    renderings = [
-        Rendering([broken(message) for message in messages], prompt, variables)
-        for messages, prompt in conversations
-    ]
     try:
-        return render(tokenizer.chat_template, renderings)
+        return render(tokenizer.chat_template, Renderings(broken, cuts, variables))
     except TemplateFailed as failure:
         reason = marks.remove(str(failure)).rstrip(".")
         raise UserError(
@@ -219,7 +216,7 @@ def _render_all(
 
 
 def _mark_by_prefixes(
-    tokenizer: Tokenizer, messages: list[Message], marks: _Marks, full: str
+    tokenizer: Tokenizer, broken: list[Message], marks: _Marks, full: str
 ) -> str:
     """Mark the assistant's turns in `full`, rendered by a template without generation blocks.
 
@@ -227,15 +224,16 @@ def _mark_by_prefixes(
     where the conversation up to it, rendered alone, ends; templates that write an earlier turn in
     another way than the last (dropping its reasoning) end it at the first token that stops a model.
     """
-    turns = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-    before = _render_all(tokenizer, marks, [(messages[:place], True) for place in turns])
-    upto = _render_all(tokenizer, marks, [(messages[: place + 1], False) for place in turns])
+    turns = [place for place, message in enumerate(broken) if message["role"] == "assistant"]
+    cuts = [(place, True) for place in turns] + [(place + 1, False) for place in turns]
+    rendered = _render(tokenizer, broken, marks, cuts)
+    before, upto = rendered[: len(turns)], rendered[len(turns) :]
     marked, done = "", 0
     for place, prompt, whole in zip(turns, before, upto, strict=True):
         start, end = len(prompt), _end_of_turn(tokenizer, full, prompt, whole)
-        said = _control_strings(tokenizer).broken(messages[place]["content"], marks.break_)
+        said = broken[place]["content"].strip()
         known = full.startswith(prompt) and done <= start < end
-        if not known or said.strip() not in full[start:end]:
+        if not known or said not in full[start:end]:
             raise UserError(
                 "the chat template does not show which text is the assistant's (message "
                 f"{place + 1} is not found where its turn begins); put {{% generation %}} and "

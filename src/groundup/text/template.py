@@ -60,16 +60,19 @@ class TemplateFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Rendering:
-    """One rendering to make: the messages, and the variables that the template may read."""
+class Renderings:
+    """What to render: the messages up to each of several places, and what the template may read.
+
+    A cut is how many of the messages there are, and whether a generation prompt follows them.
+    """
 
     messages: list[dict[str, str]]
-    add_generation_prompt: bool
+    cuts: list[tuple[int, bool]]
     variables: dict[str, str]
 
 
-def render(template: str, renderings: list[Rendering]) -> list[str]:
-    """Render `template` once for each of `renderings`.
+def render(template: str, renderings: Renderings) -> list[str]:
+    """Render `template` once for each cut of `renderings`.
 
     Where the template has a generation block, its text is put between the characters given as the
     variables `generation_start` and `generation_end`, if they are given.
@@ -85,19 +88,19 @@ def render(template: str, renderings: list[Rendering]) -> list[str]:
 _OWN_TEMPLATES = {hashlib.sha256(CHATML.encode()).digest()}
 
 
-def _render_here(template: str, renderings: list[Rendering]) -> list[str]:
+def _render_here(template: str, renderings: Renderings) -> list[str]:
     """Render in this process, in the sandbox."""
     try:
         compiled = _compile(template)
         return [
             compiled.render(
-                messages=rendering.messages,
-                add_generation_prompt=rendering.add_generation_prompt,
+                messages=renderings.messages[:count],
+                add_generation_prompt=prompt,
                 tools=None,
                 documents=None,
-                **rendering.variables,
+                **renderings.variables,
             )
-            for rendering in renderings
+            for count, prompt in renderings.cuts
         ]
     except jinja2.TemplateSyntaxError as error:
         raise TemplateFailed(f"line {error.lineno}: {error.message}") from error
@@ -151,10 +154,8 @@ class _Stranger:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
-    def render(self, template: str, renderings: list[Rendering]) -> list[str]:
-        question = json.dumps(
-            {"template": template, "renderings": [vars(rendering) for rendering in renderings]}
-        )
+    def render(self, template: str, renderings: Renderings) -> list[str]:
+        question = json.dumps({"template": template, "renderings": vars(renderings)})
         with self._lock:
             answer = self._ask(question)
         if "failed" in answer:
@@ -213,7 +214,7 @@ def _answer_questions() -> None:
     _limit_memory()
     for line in sys.stdin:
         question = json.loads(line)
-        renderings = [Rendering(**rendering) for rendering in question["renderings"]]
+        renderings = Renderings(**question["renderings"])
         _limit_time(CPU_SECONDS)
         try:
             texts = _render_here(question["template"], renderings)

@@ -91,6 +91,16 @@ class Tokenizer:
         with faults_named(f"{file} is not a tokenizer that can be read"):
             return cls(content, config, ends if isinstance(ends, list) else [ends])
 
+    def able_to_chat(self) -> Tokenizer:
+        """This tokenizer or, where it has no chat template, one with ChatML, if it has its tokens.
+
+        Base models are often published with a chat model's vocabulary and without a template.
+        """
+        if self.chat_template is not None or not {IM_START, IM_END} <= set(self.special_tokens):
+            return self
+        config = self._config | {"chat_template": CHATML, "eos_token": IM_END}
+        return Tokenizer(self._content, config, self.stop_ids)
+
     def save(self, folder: Path | str) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` (with the chat template)."""
         folder = Path(folder)

@@ -48,18 +48,38 @@ class TrainingConfig(StageConfig):
         1.0, gt=0, description="passes over the data when neither steps nor minutes say"
     )
     rows: int = Field(16, ge=1, description="rows of one context each in an optimizer step")
-    micro_rows: int = Field(16, ge=1, description="rows in one forward and backward pass")
+    micro_rows: int | None = Field(
+        None,
+        ge=1,
+        description="rows in one forward and backward pass (default: those of 4096 tokens)",
+    )
     optimizer: Literal["muon", "adamw"] = Field(
         "muon", description="what trains the matrices; AdamW trains the rest either way"
     )
-    learning_rate: float = Field(0.02, gt=0, description="peak learning rate of the matrices")
-    embedding_learning_rate: float = Field(
-        0.006, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="peak learning rate of the matrices (default: by the stage, the model's size "
+        "and what is trained)",
+    )
+    embedding_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="peak learning rate of embeddings and gains, by AdamW (default: likewise)",
     )
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
     warmup: float = Field(0.02, ge=0, le=1, description="share of the steps spent warming up")
     decay: float = Field(0.5, ge=0, le=1, description="share of the steps spent decaying to zero")
     evaluations: int = Field(4, ge=1, description="how often held-out text is measured on the way")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="evaluations in a row without a better one after which training ends; the "
+        "best weights are kept (default: train to the end, keep the last)",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="keep only each block's input and compute the rest again in backward"
+    )
     gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm let through")
     save_every: int | None = Field(
         None, ge=1, description="steps between checkpoints (default: about once a minute)"
@@ -73,6 +93,12 @@ class TrainingConfig(StageConfig):
     allow_inexact_resume: bool = Field(
         False, description="continue although torch, threads, dtype or compile mode changed"
     )
+
+    def micro(self, context: int) -> int:
+        """Rows in one forward and backward pass."""
+        # Some 4,096 tokens at once: more are no faster on CPUs and only take memory.
+        fitting = max(1, 4096 // context)
+        return min(self.rows, fitting if self.micro_rows is None else self.micro_rows)
 
     @model_validator(mode="after")
     def _phases_fit_into_the_run(self) -> Self:

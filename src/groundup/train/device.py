@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import shutil
 import time
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 
 from groundup.errors import UserError
+from groundup.train import ranks
 from groundup.train.config import TrainingConfig
 from groundup.train.loss import compile_chunks
 from groundup.train.progress import say
@@ -81,7 +84,7 @@ def resolve(config: TrainingConfig, *, compile_by_default: bool) -> Compute:
 
 
 def thread_count(config: TrainingConfig) -> int:
-    return config.threads or os.cpu_count() or 1
+    return config.threads or max(1, (os.cpu_count() or 1) // ranks.on_this_machine())
 
 
 def use_threads(config: TrainingConfig) -> None:
@@ -100,6 +103,8 @@ class Prepared(Protocol):
 def prepare(model: nn.Module, compute: Compute) -> None:
     """Put `model` on its device and type, and compile what the plan says is compiled."""
     torch.set_num_threads(compute.threads)
+    if compute.device == "cuda":
+        torch.cuda.set_device(ranks.device())
     model.to(device=torch.device(compute.device), dtype=compute.torch_dtype)
     prepared = cast(Prepared, model)
     prepared.set_attention(compute.attention)
@@ -181,6 +186,33 @@ def available_memory() -> int:
         return max(0, min(free, limit - used + int(stat["inactive_file"])))
     except (OSError, ValueError, KeyError):
         return free
+
+
+def reset_peak_memory(device: str) -> None:
+    """Count the peak from here on, without what was freed before and only kept for later."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with contextlib.suppress(OSError, AttributeError):  # not glibc, or not Linux
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # 5: the high-water mark becomes what is now
+
+
+def peak_memory(device: str) -> int | None:
+    """The most bytes this process has held on the device since then; None where nobody counts.
+
+    On a CPU it is the process's resident memory: weights and activations with Python and torch,
+    which alone take about 0.4 GB.
+    """
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            facts = dict(line.split(":", 1) for line in file)
+        return int(facts["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return None
 
 
 def require_memory(need: int, what: str, remedy: str) -> None:

@@ -16,7 +16,7 @@ import hashlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.errors import UserError
-from groundup.train import checkpoint
+from groundup.train import checkpoint, ranks
 from groundup.train.batch import B, Loss, LossFunction, Stream
 from groundup.train.optim import Optimizer
 from groundup.train.progress import Bar, say
@@ -64,18 +64,21 @@ def fit(
     optimizer: Optimizer,
     run: Run,
     rhythm: Rhythm,
-    observe: Callable[[int, bool], None] = lambda step, last: None,
-) -> None:
+    observe: Callable[[int, bool], bool | None] = lambda step, last: None,
+) -> int:
     """Train `model` until the schedule ends, from the newest checkpoint in `run` if there is one.
 
-    `observe(step, last)` is called after each step with the number of steps done, to evaluate or to
-    sample; it must leave weights and generators alone. Raises `Interrupted` after saving on
+    `observe(step, last)` is called before the first step and after each with the number of steps
+    done, to evaluate or to sample; it must leave weights and generators alone, and ends training
+    early when it says True. Returns the steps done. Raises `Interrupted` after saving on
     Ctrl-C, and `UserError` when the loss stays non-finite or the disk is full.
     """
     steps, folder = rhythm.schedule.steps, run.folder / "checkpoints"
     start, tokens, bad = _resume(run, stream, optimizer)
-    saved = start
+    saved = done = start
     model.train()
+    if start == 0:
+        observe(0, False)
     with _stop_signal() as stopped, Bar(run.stage, steps, start) as bar:
         for step in range(start, steps):
             begun = time.perf_counter()
@@ -94,17 +97,20 @@ def fit(
             tokens += read
             _log(run, rhythm, done, tokens, read, seconds, facts)
             bar.advance(done, facts.get("loss", math.nan), read / seconds)
-            observe(done, done == steps)
-            due = done % rhythm.save_every == 0 or stopped()
+            if observe(done, done == steps):
+                break
+            asked = ranks.any_of(stopped())
+            due = done % rhythm.save_every == 0 or asked
             if due and done < steps and stream.can_save(done):
                 _save(run, done, stream, optimizer, tokens, bad)
                 saved = done
-            if stopped() and done < steps:
+            if asked and done < steps:
                 raise Interrupted(
                     f"stopped; saved at step {saved} of {steps} in {folder}. "
                     "The same command continues from there."
                 )
     model.eval()
+    return done
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -129,12 +135,18 @@ def _update(
     if weight <= 0:
         raise _Bad("no token of this step is trained on")
     sums: dict[str, tuple[float, float]] = {}
-    for batch in batches:
+    fault = ""
+    for batch in _own(batches):
         result = loss(model, batch.to(device))
-        if not math.isfinite(float(result.total.detach())):
-            raise _Bad(f"the loss is {float(result.total.detach())}")
+        total = float(result.total.detach())
+        if not math.isfinite(total):
+            fault = f"the loss is {total}"
+            break
         (result.total / weight).backward()  # type: ignore[no-untyped-call]
         _add(sums, result)
+    if ranks.any_of(bool(fault)):
+        raise _Bad(fault or "the loss of another process is not finite")
+    sums = _summed(optimizer, sums, device)
     norm = optimizer.gradient_norm()
     if not math.isfinite(float(norm)):
         raise _Bad(f"the gradient norm is {float(norm)}")
@@ -147,6 +159,33 @@ def _update(
         "gradient_norm": float(norm),
         "tokens": sum(batch.tokens for batch in batches),
     }
+
+
+def _own(batches: Sequence[B]) -> Sequence[B]:
+    """This rank's micro-batches, of which there must be one."""
+    if len(batches) < ranks.size():
+        raise UserError(
+            f"a step has {len(batches)} micro-batches and {ranks.size()} processes are to share "
+            "them; give a smaller --micro-rows, more --rows, or fewer processes"
+        )
+    return ranks.share(batches)
+
+
+def _summed(
+    optimizer: Optimizer, sums: dict[str, tuple[float, float]], device: torch.device
+) -> dict[str, tuple[float, float]]:
+    """Gradients and metrics of all ranks together; on one, as they are."""
+    if ranks.size() == 1:
+        return sums
+    masters = optimizer.masters.values()
+    for master in masters:
+        if master.grad is None:
+            master.grad = torch.zeros_like(master)
+    ranks.add_up([master.grad for master in masters if master.grad is not None])
+    names = sorted(sums)
+    table = torch.tensor([sums[name] for name in names], dtype=torch.float64, device=device)
+    ranks.add_up([table])
+    return {name: (row[0], row[1]) for name, row in zip(names, table.tolist(), strict=True)}
 
 
 def _add(sums: dict[str, tuple[float, float]], result: Loss) -> None:
@@ -181,7 +220,8 @@ def _log(
 
 def _resume(run: Run, stream: Stream[B], optimizer: Optimizer) -> tuple[int, int, int]:
     found = checkpoint.load_newest(run.folder / "checkpoints", say)
-    run.cut_back(found.step if found else 0)
+    # What was observed before the first step is observed again.
+    run.cut_back(found.step if found else -1)
     if found is None:
         return 0, 0, 0
     optimizer.restore(found.tensors["model"], found.tensors["optimizer"])
@@ -193,6 +233,8 @@ def _resume(run: Run, stream: Stream[B], optimizer: Optimizer) -> tuple[int, int
 def _save(
     run: Run, step: int, stream: Stream[B], optimizer: Optimizer, tokens: int, bad: int
 ) -> None:
+    if not ranks.is_first():
+        return
     tensors: dict[str, dict[str, Tensor]] = {
         "model": {name: master.detach() for name, master in optimizer.masters.items()},
         "optimizer": optimizer.state(),

@@ -76,11 +76,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         weights: Tensor,
     ) -> Tensor:
-        training = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        needs_hidden, needs_head = ctx.needs_input_grad[:2]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        hidden_gradient = torch.empty_like(hidden) if training else None
-        # Summed over chunks in float32: bf16 sums would lose the small terms.
-        head_gradient = torch.zeros_like(head, dtype=torch.float32) if training else None
+        hidden_gradient = torch.empty_like(hidden) if needs_hidden else None
+        # A frozen head, as under LoRA, is spared its third of the work. Summed over chunks in
+        # float32: bf16 sums would lose the small terms.
+        head_gradient = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
         for start in range(0, hidden.shape[0], CHUNK):
             part = slice(start, start + CHUNK)
             logits = hidden[part] @ head.T
@@ -88,22 +89,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
             chunk_loss = _full_chunk_loss if logits.shape[0] == CHUNK else _chunk_loss
             loss, gradient = chunk_loss(logits, targets[part], weights[part])
             total += loss
-            if hidden_gradient is not None and head_gradient is not None:
+            if hidden_gradient is not None:
                 hidden_gradient[part] = gradient @ head
+            if head_gradient is not None:
                 head_gradient += gradient.T @ hidden[part]
-        if head_gradient is not None:
-            ctx.save_for_backward(hidden_gradient, head_gradient.to(head.dtype))
+        ctx.save_for_backward(
+            hidden_gradient, None if head_gradient is None else head_gradient.to(head.dtype)
+        )
         return total
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> Any:
-        hidden_gradient, head_gradient = ctx.saved_tensors
-        return (
-            hidden_gradient * scale.to(hidden_gradient.dtype),
-            head_gradient * scale.to(head_gradient.dtype),
-            None,
-            None,
-        )
+        scaled = [g if g is None else g * scale.to(g.dtype) for g in ctx.saved_tensors]
+        return (*scaled, None, None)
 
 
 def linear_cross_entropy(

@@ -51,6 +51,8 @@ class Rates:
     embeddings: float
     gains: float
     weight_decay: float = 0.0
+    # LoRA's B starts at zero and wants to move faster than A (Hayou et al. 2024, LoRA+).
+    lora_plus: float = 1.0
     momentum: float = 0.95
     # The second moment is forgotten faster than torch's 0.999, as all large pre-training does.
     betas: tuple[float, float] = (0.9, 0.95)
@@ -88,11 +90,15 @@ class Optimizer:
         rest = {n: p for n, p in self.masters.items() if n not in self.momenta}
         matrices = [n for n, p in rest.items() if _is_block_matrix(n, p)]
         embeddings = [n for n in rest if _is_embedding(n)]
-        gains = [n for n in rest if n not in matrices and n not in embeddings]
+        adapters = [n for n in rest if _is_adapter(n)]
+        ups = [n for n in adapters if ".lora_B." in n]
+        known = {*matrices, *embeddings, *adapters}
         # A group may be empty: a model of matrices alone leaves AdamW nothing.
         yield matrices, self.rates.matrices
         yield embeddings, self.rates.embeddings
-        yield gains, self.rates.gains
+        yield [n for n in rest if n not in known], self.rates.gains
+        yield [n for n in adapters if n not in ups], self.rates.matrices
+        yield ups, self.rates.matrices * self.rates.lora_plus
 
     def _collector(self, name: str) -> Callable[[Tensor], None]:
         master = self.masters[name]
@@ -147,13 +153,17 @@ class Optimizer:
         buffer = self.momenta[name].lerp_(gradient, 1 - momentum)
         return gradient.lerp(buffer, momentum)
 
-    def hand_over(self, model: nn.Module) -> None:
-        """Turn `model` into float32 with the masters' exact values, ready to be saved."""
-        model.float()
+    def hand_over(self) -> None:
+        """Give the model the masters' exact values, in float32, ready to be saved."""
+        for name, parameter in self.parameters.items():
+            parameter.data = self.masters[name].detach()
+
+    def take(self, masters: Mapping[str, Tensor]) -> None:
+        """Set masters and model to these weights; moments stay as they are."""
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in self.masters:
-                    parameter.copy_(self.masters[name])
+            for name, master in self.masters.items():
+                master.copy_(masters[name])
+                self.parameters[name].copy_(master)
 
     def clear(self) -> None:
         for master in self.masters.values():
@@ -169,10 +179,8 @@ class Optimizer:
 
     def restore(self, masters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         """Continue exactly where `masters` and `state` were saved."""
+        self.take(masters)
         with torch.no_grad():
-            for name, master in self.masters.items():
-                master.copy_(masters[name])
-                self.parameters[name].copy_(master)
             for name, buffer in self.momenta.items():
                 buffer.copy_(state[f"momentum/{name}"])
         for name, master in self.masters.items():
@@ -189,5 +197,10 @@ def _is_embedding(name: str) -> bool:
     return "embed_tokens" in name or "lm_head" in name
 
 
+def _is_adapter(name: str) -> bool:
+    """Whether it is part of a LoRA adapter: as thin matrices they are AdamW's, not Muon's."""
+    return ".lora_" in name
+
+
 def _is_block_matrix(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim == 2 and not _is_embedding(name)
+    return parameter.ndim == 2 and not _is_embedding(name) and not _is_adapter(name)

@@ -41,6 +41,9 @@ class TrainPlan:
     peak_flops: float
     tokens_per_second: float | None
     reasons: dict[str, str] = field(default_factory=dict)
+    micro_rows: int | None = None
+    trained_parameters: int | None = None
+    adapter: str = "none"
 
     @property
     def schedule(self) -> Schedule:
@@ -52,22 +55,35 @@ class TrainPlan:
 
     @classmethod
     def from_json(cls, plan: dict[str, Any]) -> TrainPlan:
-        known = {name: plan[name] for name in cls.__dataclass_fields__}
+        known = {name: plan[name] for name in cls.__dataclass_fields__ if name in plan}
         return _ADAPTER.validate_python(known)
 
 
 _ADAPTER = TypeAdapter(TrainPlan)
 
 
+@dataclass(frozen=True)
+class Training:
+    """What is trained, as far as a plan must know it."""
+
+    parameters: int
+    trained_parameters: int
+    flops_per_token: float
+    # Peak learning rates of matrices and of embeddings and gains, unless the user says others.
+    rates: tuple[float, float]
+    why_rates: str
+    adapter: str = "none"
+    lora_plus: float = 1.0
+
+
 def resolved(
     config: TrainingConfig,
     compute: Compute,
+    training: Training,
     *,
     context: int,
     rows_per_epoch: int,
     tokens_per_second: float | None,
-    parameters: int,
-    flops_per_token: float,
     reasons: dict[str, str],
 ) -> TrainPlan:
     """Fill in every value that follows from the settings and the measured speed."""
@@ -79,6 +95,9 @@ def resolved(
         seconds_per_step = tokens_per_step / tokens_per_second if tokens_per_second else 1.0
         save_every = max(1, round(SAVE_SECONDS / seconds_per_step))
         reasons |= {"save_every": "about once a minute; change with --save-every"}
+    matrices, embeddings = training.rates
+    if config.learning_rate is None:
+        reasons |= {"learning_rate": f"{matrices:.2g}, {training.why_rates}"}
     return TrainPlan(
         steps=steps,
         warmup_steps=round(steps * config.warmup),
@@ -87,19 +106,23 @@ def resolved(
         evaluate_every=evaluate_every,
         tokens_per_step=tokens_per_step,
         rates=Rates(
-            matrices=config.learning_rate,
-            embeddings=config.embedding_learning_rate,
-            gains=config.embedding_learning_rate,
+            matrices=config.learning_rate or matrices,
+            embeddings=config.embedding_learning_rate or embeddings,
+            gains=config.embedding_learning_rate or embeddings,
             weight_decay=config.weight_decay,
+            lora_plus=training.lora_plus,
         ),
         muon=config.optimizer == "muon",
         gradient_clip=config.gradient_clip,
         compute=compute,
-        parameters=parameters,
-        flops_per_token=flops_per_token,
+        parameters=training.parameters,
+        flops_per_token=training.flops_per_token,
         peak_flops=matmul_peak(compute.device, compute.torch_dtype),
         tokens_per_second=tokens_per_second,
         reasons=reasons,
+        micro_rows=config.micro(context),
+        trained_parameters=training.trained_parameters,
+        adapter=training.adapter,
     )
 
 

@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from groundup.train import ranks
+
 console = Console(stderr=False, highlight=False, soft_wrap=True)
 # In a log, a line every so many seconds tells enough.
 _LOG_SECONDS = 15.0
@@ -15,7 +17,8 @@ _LOG_SECONDS = 15.0
 
 def say(text: str) -> None:
     """One line for the person at the terminal; text is shown as it is, never as markup."""
-    console.print(text, markup=False)
+    if ranks.is_first():
+        console.print(text, markup=False)
 
 
 class Bar:
@@ -31,7 +34,7 @@ class Bar:
             TextColumn("{task.fields[facts]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and ranks.is_first()),
             transient=True,
         )
         self._task = self._progress.add_task(name, total=steps, completed=start, facts="")

@@ -28,6 +28,7 @@ from typing import IO, Any
 from pydantic import BaseModel
 
 from groundup.errors import UserError
+from groundup.train import ranks
 
 SCHEMA = 1
 _VERSIONED = ("groundup", "torch", "numpy", "safetensors", "tokenizers")
@@ -44,7 +45,7 @@ _ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
 class Run:
     """An open run folder. Use it as a context: the lock is held until it closes."""
 
-    def __init__(self, folder: Path, stage: str, lock: IO[str]) -> None:
+    def __init__(self, folder: Path, stage: str, lock: IO[str] | None) -> None:
         self.folder, self.stage, self._lock = folder, stage, lock
         self._files: dict[str, IO[str]] = {}
         self._last_beat = 0.0
@@ -58,7 +59,20 @@ class Run:
         config: BaseModel,
         parents: Mapping[str, Path] | None = None,
     ) -> Run:
-        """Create `folder` for this config, or continue it if it was begun with the same one."""
+        """Create `folder` for this config, or continue it if it was begun with the same one.
+
+        Of several processes that share a run the first alone writes; the others look on.
+        """
+        if not ranks.is_first():
+            with ranks.first_alone():
+                return cls(folder, stage, None)
+        with ranks.first_alone():
+            return cls._opened(folder, stage, config, parents)
+
+    @classmethod
+    def _opened(
+        cls, folder: Path, stage: str, config: BaseModel, parents: Mapping[str, Path] | None
+    ) -> Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file, but a run needs a folder; choose another --out")
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "run.json").exists():
@@ -96,7 +110,13 @@ class Run:
         for file in self._files.values():
             file.close()
         self._files.clear()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes here."""
+        return self._lock is not None
 
     @property
     def finished(self) -> bool:
@@ -107,6 +127,8 @@ class Run:
         self.status("finished", **facts)
 
     def status(self, state: str, **facts: Any) -> None:
+        if not self.writes:
+            return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": now, **facts}
         write_json(self.folder / "status.json", line, sync=state == "finished")
@@ -120,10 +142,15 @@ class Run:
     def plan(self, fresh: Mapping[str, Any]) -> dict[str, Any]:
         """Write the plan on the first start; on every later one, return what was written."""
         path = self.folder / "plan.json"
-        if not path.exists():
+        if not path.exists() and self.writes:
             write_json(path, {"schema": SCHEMA, **fresh})
         plan: dict[str, Any] = json.loads(path.read_text())
         return plan
+
+    def write(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write a JSON file of these values into the folder."""
+        if self.writes:
+            write_json(self.folder / name, values)
 
     @property
     def planned(self) -> bool:
@@ -131,6 +158,8 @@ class Run:
 
     def log(self, file: str, **values: Any) -> None:
         """Append a line to metrics.jsonl or samples.jsonl; it is on its way to disk at once."""
+        if not self.writes:
+            return
         if file not in self._files:
             path = self.folder / file
             self._files[file] = open(path, "a", encoding="utf-8")  # noqa: SIM115 (kept open)
@@ -139,6 +168,8 @@ class Run:
 
     def cut_back(self, step: int) -> None:
         """Forget what was logged after `step`, and a last line that a kill tore."""
+        if not self.writes:
+            return
         for name in ("metrics.jsonl", "samples.jsonl"):
             path = self.folder / name
             if not path.exists():

@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from groundup.train.config import TrainingConfig
+from groundup.adapters.config import TuningConfig
 
 
-class SFTConfig(TrainingConfig):
-    """Supervised fine-tuning: a model learns to answer in the assistant's role."""
+class SFTConfig(TuningConfig):
+    """Fine-tuning: a model learns to answer in the assistant's role, or the language of a domain.
 
-    model: Path = Field(description="folder of the model to start from")
-    data: Path = Field(
-        description="a data-stage folder, or a .jsonl or .parquet file of conversations"
+    Of conversations the assistant's words are learned, of documents every word.
+    """
+
+    data: tuple[Path, ...] = Field(
+        min_length=1,
+        description="what to learn: .jsonl, .json or .parquet files of conversations or texts, "
+        ".txt or .md files, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME",
+    )
+    columns: tuple[str, ...] = Field(
+        (),
+        description="our names for the columns of your files, such as prompt=question "
+        "completion=answer",
+    )
+    weights: tuple[float, ...] | None = Field(
+        None,
+        min_length=1,
+        description="share of the tokens that each of `data` gets (default: as large as it is)",
+    )
+    validation: float = Field(
+        0.05, ge=0, lt=1, description="share of your own rows that is held out, by their hash"
+    )
+    replay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the tokens that are general text, against forgetting",
+    )
+    replay_data: tuple[Path, ...] = Field(
+        (Path("pack:wiki"),), min_length=1, description="the general text of replay"
+    )
+    layout: Literal["packed", "padded"] = Field(
+        "packed",
+        description="packed: several conversations side by side in a row, never seeing each "
+        "other; padded: one to a row, beside others of like length",
     )
     epochs: float = Field(
         2.0, gt=0, description="passes over the conversations when neither steps nor minutes say"
@@ -44,8 +77,45 @@ class SFTConfig(TrainingConfig):
         lt=1,
         description="share of the conversations that are the small world's, where there are both",
     )
-    learning_rate: float = Field(0.01, gt=0, description="peak learning rate of the matrices")
-    embedding_learning_rate: float = Field(
-        0.003, gt=0, description="peak learning rate of embeddings and gains (AdamW)"
-    )
     decay: float = Field(0.8, ge=0, le=1, description="share of the steps spent decaying to zero")
+
+    @field_validator("data", "replay_data", mode="before")
+    @classmethod
+    def _one_is_enough(cls, value: Any) -> Any:
+        """A recipe may write one source as it is, without the list around it."""
+        values = [value] if isinstance(value, str | Path) else value
+        texts = isinstance(values, list | tuple) and all(isinstance(v, str | Path) for v in values)
+        return tuple(map(str, values)) if texts else value
+
+    @model_validator(mode="after")
+    def _weights_fit_the_data(self) -> Self:
+        if self.weights is None:
+            return self
+        if len(self.weights) != len(self.data):
+            raise ValueError(
+                f"weights={list(self.weights)} are {len(self.weights)} and data names "
+                f"{len(self.data)} sources; give one weight for each"
+            )
+        if min(self.weights) < 0 or sum(self.weights) == 0:
+            raise ValueError(
+                f"weights={list(self.weights)} must be 0 or more and not all 0; try "
+                f"{' '.join('1' for _ in self.weights)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_are_pairs(self) -> Self:
+        for one in self.columns:
+            ours, sign, theirs = one.partition("=")
+            if not (ours and sign and theirs):
+                raise ValueError(
+                    f"columns={one!r} must be a name of ours, '=' and a column of yours, such as "
+                    "prompt=question"
+                )
+        return self
+
+    @property
+    def column_names(self) -> Mapping[str, str]:
+        """Our names for columns, and theirs."""
+        pairs = (one.partition("=") for one in self.columns)
+        return {ours: theirs for ours, _, theirs in pairs}

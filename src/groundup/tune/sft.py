@@ -7,109 +7,124 @@ on everything the assistant did not say. Several conversations share a row and n
 Where answers are short and prompts long, as in questions about a story, a small weight on the
 prompt teaches more in the same time (Shi et al. 2024, Instruction Tuning With Loss Over
 Instructions).
+
+Given documents, it is continued pre-training on a domain (Gururangan et al. 2020, Don't Stop
+Pretraining). Either trains the whole model, or an adapter beside it (`lm/tuning.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from groundup.evals.score import score, spread
+from groundup.evals.score import score
 from groundup.lm.card import model_card, sources
 from groundup.lm.generate import Request, generate
-from groundup.lm.hub import load
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
+from groundup.lm.sources import name_of
 from groundup.lm.training import planned, train
-from groundup.text.chat import encode_chat
-from groundup.text.packing import ConversationStream, Marked
-from groundup.text.records import Conversation, read_conversations, split
-from groundup.text.tokenizer import Tokenizer
+from groundup.lm.tuning import start
+from groundup.text.packing import Marked
 from groundup.train.loss import next_token_loss
 from groundup.train.progress import say
 from groundup.train.run import Run
 from groundup.tune.config import SFTConfig
+from groundup.tune.data import TuningData, locations, read_data
 
-# Held-out conversations scored at each evaluation on the way.
-_CURVE_CONVERSATIONS = 300
-_QUESTION = "Who are you?"
+# Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW), where a small model is
+# trained as a whole.
+RATES = (0.01, 0.003)
+_QUESTION, _OPENING = "Who are you?", "The"
 
 
 def run(config: SFTConfig) -> Path:
-    """Fine-tune by `config` and return the run folder, which is a model folder.
+    """Fine-tune by `config` and return the run folder: a model's, or an adapter's.
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
-    with Run.open(config.out, "sft", config, {"model": config.model, "data": config.data}) as run:
+    parents = {"model": config.model, **locations(config.data)}
+    with Run.open(config.out, "sft", config, parents) as run:
         if run.finished:
             return run.folder
-        model, tokenizer = load(config.model)
-        trained, heldout = split(config.data, "conversations", read_conversations)
-        for line in trained.bad:
-            say(str(line))
-        context = model.config.max_position_embeddings
-        stream = ConversationStream(
-            [marked(tokenizer, row) for row in trained.rows],
-            sources=[row.source for row in trained.rows],
-            balance=config.balance,
-            prompt_weight=config.prompt_weight,
-            chained=config.chained,
-            world=config.world,
-            context=context,
-            rows=config.rows,
-            micro_rows=config.micro_rows,
-            seed=config.seed,
-        )
-        held = [marked(tokenizer, row) for row in spread(heldout.rows, _CURVE_CONVERSATIONS)]
+        begin = start(config, RATES)
+        model = begin.model
+        data = read_data(config, begin.tokenizer, begin.context)
+        tokenizer = data.tokenizer
+        if data.chats:
+            ends = dict.fromkeys((*model.config.eos_token_ids, *tokenizer.stop_ids))
+            model.config = replace(model.config, eos_token_ids=tuple(ends))
+        run.write("data.json", data.counts)
+        _say_counts(data)
         plan = planned(
-            config, run, model.config, rows_per_epoch=stream.rows_per_epoch, context=context
+            config,
+            run,
+            model.config,
+            begin.training,
+            lambda: model,
+            rows_per_epoch=data.stream.rows_per_epoch,
+            context=begin.context,
+        )
+        trained = "the assistant's tokens" if data.chats else "every token"
+        card = model_card(
+            "A model fine-tuned by groundup",
+            how=f"Fine-tuning of {name_of(config.model)}, loss on {trained}. {begin.how}",
+            facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
+            data=tuple(source for at in config.data for source in sources(at)),
+            parent=name_of(config.model),
         )
         return train(
+            config,
             run,
             plan,
             model,
-            tokenizer,
-            stream,
+            data.stream,
             next_token_loss,
-            seed=config.seed,
-            card=model_card(
-                "A chat model fine-tuned by groundup",
-                how=f"Supervised fine-tuning of {config.model} on conversations, loss on the "
-                "assistant's tokens alone.",
-                facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-                data=sources(config.data),
-                parent=str(config.model),
-            ),
-            evaluate=lambda step: _evaluate(run, model, tokenizer, held, step),
+            evaluate=lambda step: _evaluate(run, model, data, step),
+            save=lambda: begin.save(run.folder, tokenizer, card),
         )
 
 
-def marked(tokenizer: Tokenizer, conversation: Conversation) -> Marked:
-    """A conversation as tokens, with the assistant's marked."""
-    messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
-    tokens = encode_chat(tokenizer, messages)
-    return Marked(tokens.ids, tokens.assistant)
-
-
-def heldout_loss(model: CausalLM, held: Sequence[Marked]) -> float | None:
-    """Nats per assistant token on held-out conversations; None when nothing is held out."""
-    found = score(model, held, context=model.config.max_position_embeddings)
+def heldout_loss(model: CausalLM, held: Sequence[Marked], context: int) -> float | None:
+    """Nats per trained token within `context` on held-out items; None when nothing is held out."""
+    found = score(model, held, context=context)
     count = sum(len(logprobs) for logprobs in found)
     return -float(sum(logprobs.sum() for logprobs in found)) / count if count else None
 
 
-def _evaluate(
-    run: Run, model: CausalLM, tokenizer: Tokenizer, held: Sequence[Marked], step: int
-) -> dict[str, Any]:
-    loss = heldout_loss(model, held)
-    request = Request(
-        messages=[{"role": "user", "content": _QUESTION}],
-        sampling=Sampling(temperature=0.0, max_new_tokens=60),
+def _say_counts(data: TuningData) -> None:
+    """What is trained on, and what was set aside."""
+    counts = data.counts
+    say(
+        f"data: {counts['rows']:,} items to train on, {counts['heldout']:,} rows held out; an "
+        f"epoch reads {counts['tokens']:,} tokens and learns {counts['trained']:,} of them"
     )
-    [completion] = generate(model, [request], tokenizer)
-    run.log("samples.jsonl", step=step, prompt=_QUESTION, text=completion.text)
+    said = {
+        "unread": "rows left unread, as so few steps need no more",
+        "bad_lines": "bad lines set aside",
+        "refused": "rows that the chat template refuses",
+        "duplicates": "duplicates taken out",
+        "without_answer": "without a word to learn within the context",
+        "truncated": "cut at the context",
+    }
+    for name, what in said.items():
+        if counts[name]:
+            say(f"  {counts[name]:,} {what}")
+
+
+def _evaluate(run: Run, model: CausalLM, data: TuningData, step: int) -> dict[str, Any]:
+    loss = heldout_loss(model, data.heldout, data.stream.context)
+    sampling = Sampling(temperature=0.0, max_new_tokens=60)
+    prompt = _QUESTION if data.chats else _OPENING
+    if data.chats:
+        request = Request(messages=[{"role": "user", "content": prompt}], sampling=sampling)
+    else:
+        request = Request(prompt=prompt, sampling=sampling)
+    [completion] = generate(model, [request], data.tokenizer)
+    run.log("samples.jsonl", step=step, prompt=prompt, text=completion.text)
     if loss is not None:
-        say(f"{run.stage}  step {step}  held-out assistant loss {loss:.3f} nats a token")
-    say(f"  {_QUESTION}  {completion.text}".replace("\n", " "))
+        say(f"{run.stage}  step {step}  held-out loss {loss:.3f} nats a token")
+    say(f"  {prompt}  {completion.text}".replace("\n", " "))
     return {"heldout_loss": loss}

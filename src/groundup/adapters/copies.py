@@ -1,0 +1,77 @@
+"""Parameters that an adapter replaces as a whole, and that come and go with it.
+
+PEFT's `modules_to_save` (a norm, the output head, the embeddings) and trained biases: so small, or
+so changed, that a thin product beside them would not do. The model keeps its shape: while an
+adapter is active, its own parameters stand in the places of the base's.
+
+Paths are those of the base alone (`….q_proj.bias`), whether or not the layer has adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+# Of each adapter, by path; under None, the base's own wherever any adapter replaces them.
+Copies = dict[str | None, dict[str, nn.Parameter]]
+
+# A dictionary is no part of a module: names and state stay those of the base.
+_ATTRIBUTE = "copies_of_adapters"
+
+
+def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The model's parameters by path; one that is tied has several."""
+    everything = model.named_parameters(remove_duplicate=False)
+    return {path.replace(".base_layer.", "."): parameter for path, parameter in everything}
+
+
+def add(model: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Remember what that adapter puts in place of the parameters of these paths."""
+    if not tensors:
+        return
+    own, copies = parameters(model), _copies(model)
+    base = copies.setdefault(None, {})
+    base |= {path: own[path] for path in tensors if path not in base}
+    copies[name] = {path: nn.Parameter(tensor) for path, tensor in tensors.items()}
+
+
+def of(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """What that adapter replaces, by path."""
+    return _copies(model).get(name, {})
+
+
+def use(model: nn.Module, name: str | None) -> None:
+    """Put that adapter's parameters in their places, and the base's in all others."""
+    copies = _copies(model)
+    for path, parameter in (copies.get(None, {}) | copies.get(name, {})).items():
+        owner, _, leaf = path.rpartition(".")
+        module = model.get_submodule(owner)
+        module = getattr(module, "base_layer", module)
+        here = module.get_parameter(leaf)
+        # Whoever moved or converted the model did not see what was not in it.
+        parameter.data = parameter.data.to(here.device, here.dtype)
+        setattr(module, leaf, parameter)
+
+
+def freeze(model: nn.Module, *, but: str) -> None:
+    """Let training change what that adapter replaces, and nothing of another or of the base."""
+    for name, replaced in _copies(model).items():
+        for parameter in replaced.values():
+            parameter.requires_grad_(name == but)
+
+
+def take(model: nn.Module) -> Copies:
+    """Forget all of them, and leave what now stands in the model; returns them for `restore`."""
+    taken = dict(_copies(model))
+    _copies(model).clear()
+    return taken
+
+
+def restore(model: nn.Module, taken: Copies) -> None:
+    _copies(model).update(taken)
+
+
+def _copies(model: nn.Module) -> Copies:
+    found: Copies = model.__dict__.setdefault(_ATTRIBUTE, {})
+    return found

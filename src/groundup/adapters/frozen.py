@@ -1,0 +1,104 @@
+"""A linear layer whose weight never changes, so that it may be kept in fewer bits than it acts in.
+
+    y = x W^T + b,    dL/dx = dL/dy W,    dL/dW is not needed
+
+W is made from what is kept of it twice a step, for each of the two products, and forgotten in
+between. So a whole model in training needs room for one layer's W at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+
+class FrozenLinear(nn.Module):
+    """What the quantised layers have in common.
+
+    A subclass registers what it keeps of its weight by `keep` and says in `weight_of` how to make
+    the weight from it. Only the bias is a parameter.
+    """
+
+    def __init__(self, out_features: int, in_features: int, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.bias = bias
+        self._names: list[str] = []
+
+    def keep(self, **tensors: Tensor | None) -> None:
+        """Register what is kept of the weight, in the order in which `weight_of` takes it."""
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+        self._names += [name for name, tensor in tensors.items() if tensor is not None]
+
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        """All that is kept of the weight."""
+        return tuple(getattr(self, name) for name in self._names)
+
+    @property
+    def weight_of(self) -> Callable[..., Tensor]:
+        """(x, *kept) -> W (out, in) in the type of x."""
+        raise NotImplementedError
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of memory for each number of the weight, scales and all."""
+        held = sum(tensor.nbytes for tensor in self.kept)
+        return 8 * held / (self.in_features * self.out_features)
+
+    def dequantised(self, dtype: torch.dtype | None = None) -> Float[Tensor, "out in"]:
+        """The weight as a matrix, in float32 unless another type is asked for."""
+        like = torch.empty((), dtype=dtype or torch.float32)
+        return self.weight_of(like, *self.kept)
+
+    def forward(self, x: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
+        y: Tensor = _Product.apply(x, self.bias, self.weight_of, self.kept)  # type: ignore[no-untyped-call]
+        return y
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenLinear:
+        """Move what is kept between devices as ever, and never change its type.
+
+        `model.to(torch.bfloat16)` is about what a model computes in; rounded scales would make
+        another weight.
+        """
+        before = dict(zip(self._names, self.kept, strict=True))
+        super()._apply(fn, recurse)
+        for name, tensor in before.items():
+            moved = getattr(self, name)
+            if moved.dtype != tensor.dtype:
+                setattr(self, name, tensor.to(moved.device))
+        return self
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, bits_per_weight={self.bits_per_weight:.3f}"
+        )
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b, whose backward makes W again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        bias: Tensor | None,
+        weight_of: Callable[..., Tensor],
+        kept: tuple[Tensor, ...],  # not *kept: torch.compile counts arguments to find out about ctx
+    ) -> Tensor:
+        ctx.weight_of = weight_of
+        ctx.save_for_backward(*kept)
+        return linear(x, weight_of(x, *kept), bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        weight = ctx.weight_of(gradient, *ctx.saved_tensors)
+        of_bias = gradient.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        return gradient @ weight, of_bias, None, None

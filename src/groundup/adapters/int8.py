@@ -1,0 +1,74 @@
+"""int8: weights in 8 bits with one scale for each row, to compare NF4 with.
+
+    W[i, j] = q[i, j] * absmax[i] / 127,        q from -127 to 127
+
+The 255 values are evenly spaced (Dettmers et al. 2022, LLM.int8(), section 2.1, "absmax"). With so
+many nothing has to be clever: twice the memory of NF4, and less than a tenth of its error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int8
+from torch import Tensor, nn
+
+from groundup.adapters.frozen import FrozenLinear
+
+LARGEST = 127
+
+
+def quantise_int8(
+    weight: Float[Tensor, "out in"],
+) -> tuple[Int8[Tensor, "out in"], Float[Tensor, " out"]]:
+    """Whole numbers from -127 to 127, and each row's largest magnitude, in float32."""
+    weight = weight.float()
+    absmax = weight.abs().amax(1)
+    scaled = weight * (LARGEST / absmax.clamp(min=torch.finfo().tiny))[:, None]
+    return scaled.round().to(torch.int8), absmax
+
+
+def dequantise_int8(
+    whole: Int8[Tensor, "out in"], absmax: Float[Tensor, " out"], dtype: torch.dtype
+) -> Float[Tensor, "out in"]:
+    """The numbers again, computed in float32 and rounded to `dtype`."""
+    return (whole * absmax[:, None] * (1 / LARGEST)).to(dtype)
+
+
+class Int8Linear(FrozenLinear):
+    """A linear layer of which 8 bits a number are kept."""
+
+    def __init__(
+        self,
+        whole: Int8[Tensor, "out in"],
+        absmax: Float[Tensor, " out"],
+        bias: nn.Parameter | None = None,
+    ) -> None:
+        super().__init__(*whole.shape, bias)
+        self.keep(whole=whole, absmax=absmax)
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> Self:
+        """The layer with its weight quantised; its bias is the very same."""
+        return cls(*quantise_int8(layer.weight.detach()), layer.bias)
+
+    @property
+    def weight_of(self) -> Callable[..., Tensor]:
+        return _weight
+
+
+# One operation for the compiler, for the reason that `nf4` gives.
+@torch.library.custom_op(
+    "groundup::weight_of_int8",
+    mutates_args=(),
+    schema="(Tensor like, Tensor whole, Tensor absmax) -> Tensor",
+)
+def _weight(like: Tensor, whole: Tensor, absmax: Tensor) -> Tensor:
+    return dequantise_int8(whole, absmax, like.dtype)
+
+
+@_weight.register_fake
+def _(like: Tensor, whole: Tensor, absmax: Tensor) -> Tensor:
+    return whole.new_empty(whole.shape, dtype=like.dtype)

@@ -1,0 +1,208 @@
+"""NF4: weights in 4 bits, as in QLoRA (Dettmers et al. 2023, sections 2 and 3).
+
+Fine-tuning with LoRA needs gradients *through* a model's large matrices, never *of* them. So they
+may lie in memory in as few bits as one can read them from, and be made whole only for the moment
+in which they are multiplied with:
+
+    y = x W^T + s x A^T B^T        W: 4 bits a number;  A and B: trained, in full (equation 5)
+
+Four bits are sixteen values. Which, and how does any number become one of them?
+
+1. Blocks. 64 neighbours are divided by the largest magnitude among them, their scale: now they lie
+   in [-1, 1], and an outlier costs 63 others some accuracy, not a whole matrix.
+2. NormalFloat. Trained weights are spread like a bell around zero. If the sixteen values are
+   quantiles of the normal distribution, each is used about as often as any other, and no bit is
+   wasted. A number becomes the index of the value nearest to it, and two indices are a byte.
+3. Double quantisation. A float32 for each 64 numbers is half a bit a number. But scales are numbers
+   as well: their mean taken away, they are quantised to 8 bits in blocks of 256.
+
+    4 + 8/64 + 32/(64 * 256) = 4.127 bits a number, where bfloat16 has 16
+
+Bytes, scales and values are those of the bitsandbytes library (0.50, on a CPU), bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from math import prod
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from groundup.adapters.dynamic8 import dequantise_8bit, quantise_8bit
+from groundup.adapters.frozen import FrozenLinear
+
+FourBitKind = Literal["nf4", "fp4"]
+
+# The sixteen values as the paper prints them (appendix E), which everybody's files are in.
+NF4 = (
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
+    -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
+    0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+)  # fmt: skip
+
+# What it is compared with: floating point in 4 bits, of which one is the sign, two are an exponent
+# and one is a fraction. The order is bitsandbytes', whose zero has no sign.
+_FP4_SIZES = (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
+
+CODES: dict[FourBitKind, Float[Tensor, "16"]] = {
+    "nf4": torch.tensor(NF4),
+    "fp4": torch.tensor([*_FP4_SIZES, *(0.0 - size for size in _FP4_SIZES)]) / 12.0,
+}
+BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+# As in bitsandbytes: what a block of zeros is divided by.
+_TINY = 1e-38
+
+
+def derived_nf4() -> Float[Tensor, "16"]:
+    """The sixteen values from their definition (section 3): within 3e-7 of the paper's table.
+
+    Eight quantiles from the middle of the normal distribution down and nine up, evenly spaced in
+    probability, share the one in the middle, so that zero is exact; then all are divided by the
+    largest. Quantiles 0 and 1 are infinite, so at the ends half an interval is left out: the mean
+    of half a fifteenth and half a sixteenth (Yoshida 2023, NF4 Isn't Information Theoretically
+    Optimal).
+    """
+    outermost = 1 - (1 / 30 + 1 / 32) / 2
+    below, above = (
+        torch.special.ndtri(torch.linspace(0.5, outermost, count, dtype=torch.float64))
+        for count in (8, 9)
+    )
+    return (torch.cat([-below.flip(0), above[1:]]) / above[-1]).float()
+
+
+def quantise_4bit(
+    weight: Float[Tensor, "..."], kind: FourBitKind = "nf4", block_size: int = 64
+) -> tuple[UInt8[Tensor, " bytes"], Float[Tensor, " blocks"]]:
+    """Two indices to a byte, the first in the high bits, and each block's scale, in float32.
+
+    Blocks run through the rows; the last one may be shorter.
+    """
+    flat = weight.reshape(-1).float()
+    count, rest = flat.numel(), flat.numel() % block_size
+    blocks = pad(flat, (0, -count % block_size)).view(-1, block_size)
+    absmax = blocks.abs().amax(1)
+    scaled = blocks * (1 / absmax.clamp(min=_TINY))[:, None]
+    if rest:  # in bitsandbytes the shorter block is divided, which rounds differently
+        absmax[-1:].clamp_(min=_TINY)
+        scaled[-1] = blocks[-1] / absmax[-1]
+    values, order = CODES[kind].to(weight.device).sort(stable=True)
+    # The nearest value is told by how many of the middles between two are passed.
+    rank = torch.bucketize(scaled, (values[:-1] + values[1:]) / 2, out_int32=True)
+    indices = order.to(torch.uint8).index_select(0, rank.view(-1)[: count + count % 2])
+    return indices[0::2] << 4 | indices[1::2], absmax
+
+
+def dequantise_4bit(
+    packed: UInt8[Tensor, " bytes"],
+    absmax: Float[Tensor, " blocks"],
+    kind: FourBitKind,
+    block_size: int,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+) -> Float[Tensor, "..."]:
+    """The numbers again: value times scale in float32, then rounded to `dtype`."""
+    count = prod(shape)
+    pairs = _pairs(kind, packed.device).index_select(0, packed.int())
+    numbers = pairs.view(torch.float32)[:count]
+    whole = count // block_size
+    numbers[: whole * block_size].view(-1, block_size).mul_(absmax[:whole, None])
+    numbers[whole * block_size :].mul_(absmax[-1])
+    return numbers.to(dtype).view(tuple(shape))
+
+
+@cache
+def _pairs(kind: FourBitKind, device: torch.device) -> Int64[Tensor, "256"]:
+    """The two values that each byte stands for, side by side in the 64 bits of one number.
+
+    A byte's two values are found at once so, which takes a seventh of the time of finding each.
+    """
+    code = CODES[kind]
+    pairs = torch.stack([code.repeat_interleave(16), code.repeat(16)], dim=1)
+    return pairs.view(torch.int64).view(-1).to(device)
+
+
+class NF4Linear(FrozenLinear):
+    """A linear layer of which 4 bits a number are kept.
+
+    `packed` and `absmax` as from `quantise_4bit`. With double quantisation `absmax` are bytes, and
+    `nested_absmax` and `offset` say what they mean.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        packed: UInt8[Tensor, " bytes"],
+        absmax: Float[Tensor, " blocks"] | UInt8[Tensor, " blocks"],
+        nested_absmax: Float[Tensor, " nested"] | None = None,
+        offset: Float[Tensor, ""] | None = None,
+        *,
+        kind: FourBitKind = "nf4",
+        block_size: int = 64,
+        bias: nn.Parameter | None = None,
+    ) -> None:
+        super().__init__(*shape, bias)
+        self.kind, self.block_size = kind, block_size
+        self.keep(packed=packed, absmax=absmax, nested_absmax=nested_absmax, offset=offset)
+
+    @classmethod
+    def of(
+        cls,
+        layer: nn.Linear,
+        kind: FourBitKind = "nf4",
+        block_size: int = 64,
+        double_quantisation: bool = True,
+    ) -> Self:
+        """The layer with its weight quantised; its bias is the very same."""
+        packed, absmax = quantise_4bit(layer.weight.detach(), kind, block_size)
+        scales: tuple[Tensor, ...] = (absmax,)
+        if double_quantisation:
+            offset = absmax.mean()
+            scales = (*quantise_8bit(absmax - offset), offset)
+        shape = (layer.out_features, layer.in_features)
+        return cls(shape, packed, *scales, kind=kind, block_size=block_size, bias=layer.bias)
+
+    @property
+    def double_quantisation(self) -> bool:
+        return "offset" in self._names
+
+    @property
+    def weight_of(self) -> Callable[..., Tensor]:
+        shape = [self.out_features, self.in_features]
+        return partial(_weight, kind=self.kind, block_size=self.block_size, shape=shape)
+
+
+# To the compiler this is one operation, which it runs as it is written. Of what it can see into it
+# finds that forward and backward compute the same, and keeps all W in between. `like` is x in one
+# and a gradient in the other: the calls differ, and the second has to wait.
+@torch.library.custom_op(
+    "groundup::weight_of_4bit",
+    mutates_args=(),
+    schema="(Tensor like, Tensor packed, Tensor absmax, Tensor? nested_absmax=None, "
+    "Tensor? offset=None, *, str kind, int block_size, int[] shape) -> Tensor",
+)
+def _weight(
+    like: Tensor,
+    packed: Tensor,
+    absmax: Tensor,
+    nested_absmax: Tensor | None = None,
+    offset: Tensor | None = None,
+    *,
+    kind: str,
+    block_size: int,
+    shape: Sequence[int],
+) -> Tensor:
+    if nested_absmax is not None and offset is not None:
+        absmax = dequantise_8bit(absmax, nested_absmax) + offset
+    return dequantise_4bit(packed, absmax, kind, block_size, shape, like.dtype)  # type: ignore[arg-type]
+
+
+@_weight.register_fake
+def _(like: Tensor, packed: Tensor, *_: Tensor, shape: Sequence[int], **__: object) -> Tensor:
+    return packed.new_empty(shape, dtype=like.dtype)

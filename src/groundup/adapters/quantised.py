@@ -1,0 +1,112 @@
+"""Whole models with quantised layers; QLoRA is `add_lora(quantise(model))`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeVar, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundup.adapters.frozen import FrozenLinear
+from groundup.adapters.int8 import Int8Linear
+from groundup.adapters.layers import chosen
+from groundup.adapters.nf4 import BLOCK_SIZES, NF4Linear
+from groundup.errors import UserError
+
+Kind = Literal["nf4", "fp4", "int8"]
+M = TypeVar("M", bound=nn.Module)
+
+
+def quantise(
+    model: M,
+    kind: Kind = "nf4",
+    *,
+    block_size: int = 64,
+    double_quantisation: bool = True,
+    targets: Sequence[str] | str | None = None,
+) -> M:
+    """Put a quantised layer in the place of each linear layer of the blocks, and return the model.
+
+    Embeddings, norms and the output head stay as they are. `targets` narrows it to layers of these
+    names or ends of names, such as `q_proj`. `block_size` and `double_quantisation` are for 4 bits;
+    int8 has one scale for each row.
+
+    Raises `UserError` for a model that is quantised already, for settings that do not exist, for
+    targets that match nothing and for weights that are not finite.
+    """
+    if kind not in get_args(Kind):
+        raise UserError(f"kind={kind!r} is not known; choose one of {', '.join(get_args(Kind))}")
+    if block_size not in BLOCK_SIZES:
+        raise UserError(
+            f"block_size={block_size} is not supported; choose one of "
+            f"{', '.join(map(str, BLOCK_SIZES))} (the paper's is 64)"
+        )
+    if is_quantised(model):
+        raise UserError(
+            "the model is quantised already, and once more it would only lose more; "
+            "start from the model in full to quantise it otherwise"
+        )
+    layers = chosen(model, targets)
+    places = {module: name for name, module in model.named_modules()}
+    for name in list(layers):
+        layer = layers.pop(name)  # so that its weight is freed before the next is quantised
+        assert isinstance(layer, nn.Linear)
+        if not layer.weight.isfinite().all():
+            raise UserError(f"the weight of {name} is not finite everywhere; take an earlier model")
+        new = quantised_layer(layer, kind, block_size, double_quantisation)
+        model.set_submodule(places.pop(layer), new.train(layer.training))
+    return model
+
+
+def quantised_layer(
+    layer: nn.Linear, kind: Kind = "nf4", block_size: int = 64, double_quantisation: bool = True
+) -> FrozenLinear:
+    """One layer quantised; its bias is the very same."""
+    if kind == "int8":
+        return Int8Linear.of(layer)
+    return NF4Linear.of(layer, kind, block_size, double_quantisation)
+
+
+def dequantise(model: M, dtype: torch.dtype) -> M:
+    """Put a plain layer of the same weight, rounded to `dtype`, in the place of each; the model."""
+    for name, layer in quantised_layers(model).items():
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+        plain.weight = nn.Parameter(layer.dequantised(dtype))
+        plain.register_parameter("bias", layer.bias)
+        model.set_submodule(name, plain.train(layer.training))
+    return model
+
+
+def quantised_layers(model: nn.Module) -> dict[str, FrozenLinear]:
+    """The quantised layers, by path."""
+    modules = model.named_modules()
+    return {path: module for path, module in modules if isinstance(module, FrozenLinear)}
+
+
+def is_quantised(model: nn.Module) -> bool:
+    """Whether any layer of the model is quantised."""
+    return bool(quantised_layers(model))
+
+
+def bits_per_weight(model: nn.Module) -> float:
+    """Bits of memory for each number of the quantised layers' weights, scales and all."""
+    layers = quantised_layers(model).values()
+    assert layers, "a model with quantised layers"
+    held = sum(tensor.nbytes for layer in layers for tensor in layer.kept)
+    return 8 * held / sum(layer.in_features * layer.out_features for layer in layers)
+
+
+def relative_error(
+    weight: Float[Tensor, "out in"],
+    kind: Kind = "nf4",
+    *,
+    block_size: int = 64,
+    double_quantisation: bool = True,
+) -> float:
+    """How much quantising changes a weight: sqrt(mean((Q(W) - W)^2) / mean(W^2))."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    found = quantised_layer(layer, kind, block_size, double_quantisation).dequantised()
+    return float((found - weight.float()).norm() / weight.float().norm())

@@ -1,0 +1,183 @@
+"""What may be said of the numbers in words, and what is to be known before one believes them.
+
+A difference is called one only where its 95 % interval leaves 0 out. Where it does not, the
+interval says how much could still be there unseen: no proof of a loss is no proof that nothing was
+lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+from groundup.evals.measured import Measured
+from groundup.evals.tuning import Tuned
+from groundup.evals.tuning_measures import GENERAL_TEXT, MEASURES, Measure, main_domain, perplexity
+
+Kind = Literal["yes", "no", "open"]
+# Budgets that differ by more than this are not called equal.
+_EQUAL_BUDGET = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A sentence, and how it turned out: yes, no, or open where the data does not tell."""
+
+    about: str
+    kind: Kind
+    text: str
+
+
+def verdicts(models: Sequence[Tuned]) -> list[Verdict]:
+    """Of every tuned model what it gained and forgot, then of every two which is better."""
+    parent, *tuned = models
+    found = [
+        _of_change(model, parent, measure)
+        for model in tuned
+        for measure in MEASURES
+        # Nats per token are bits per byte again, in a unit that hangs on the tokenizer.
+        if measure.key != "loss" and measure.minus(model, parent) is not None
+    ]
+    judged = (main_domain(parent), GENERAL_TEXT)
+    return found + [
+        _of_two(one, other, measure)
+        for one, other in combinations(tuned, 2)
+        for measure in judged
+        if measure.minus(one, other) is not None
+    ]
+
+
+def _of_change(model: Tuned, parent: Tuned, measure: Measure) -> Verdict:
+    before, after, change = measure.of(parent), measure.of(model), measure.minus(model, parent)
+    assert before is not None and after is not None and change is not None
+    kind = kind_of(change, measure)
+    text = (
+        f"{measure.what} {shown(after, measure)}, {shown(before, measure)} before: "
+        f"{changed(change, measure)}. {_MEANING[measure.about][kind]}"
+    )
+    if kind == "open" and measure.about == "general":
+        text += f" {_unseen(change, measure)}"
+    if measure.key == "bits_per_byte" and model.loss is not None and parent.loss is not None:
+        text += _perplexities(model, parent)
+    return Verdict(f"{model.name} ({model.costs.method})", kind, text)
+
+
+_MEANING = {
+    "domain": {
+        "yes": "It learned the domain.",
+        "no": "It got worse at its own domain.",
+        "open": "The interval includes 0: no gain is shown.",
+    },
+    "general": {
+        "yes": "It got better at what it was not tuned on.",
+        "no": "That was forgotten.",
+        "open": "The interval includes 0: no forgetting is shown.",
+    },
+}
+
+
+def _perplexities(model: Tuned, parent: Tuned) -> str:
+    loss = next(measure for measure in MEASURES if measure.key == "loss")
+    after, before = loss.of(model), loss.of(parent)
+    if after is None or before is None or loss.minus(model, parent) is None:
+        return ""
+    before, after = perplexity(before), perplexity(after)
+    return f" Perplexity: {before.estimate:.1f} before, {after.estimate:.1f} after."
+
+
+def _of_two(one: Tuned, other: Tuned, measure: Measure) -> Verdict:
+    difference = measure.minus(one, other)
+    assert difference is not None
+    kind: Kind = "open" if includes_zero(difference) else "yes"
+    first_better = (difference.estimate > 0) == measure.more_is_better
+    better = one.name if first_better else other.name
+    result = f"{better} is better" if kind == "yes" else "no difference is shown"
+    where = "the domain" if measure.about == "domain" else "general text"
+    text = f"on {where} {one.name} needs {changed(difference, measure)}: {result}."
+    return Verdict(f"{one.name} against {other.name}", kind, text)
+
+
+def includes_zero(change: Measured) -> bool:
+    """Whether the interval of a difference allows for none."""
+    return change.low <= 0 <= change.high
+
+
+def kind_of(change: Measured, measure: Measure) -> Kind:
+    """Better, worse, or open."""
+    if includes_zero(change):
+        return "open"
+    return "yes" if (change.estimate > 0) == measure.more_is_better else "no"
+
+
+def _unseen(change: Measured, measure: Measure) -> str:
+    """How much worse it may be for all that one knows."""
+    worst = max(0.0, -change.low if measure.more_is_better else change.high)
+    return f"Up to {amount(worst, measure)} could be lost without being seen here."
+
+
+def shown(value: Measured, measure: Measure) -> str:
+    """A value in its unit: 1.140 bits, 62.0 %."""
+    return (
+        f"{100 * value.estimate:.1f} %"
+        if measure.unit == "share"
+        else (f"{value.estimate:.3f} {measure.unit}")
+    )
+
+
+def amount(value: float, measure: Measure) -> str:
+    """An amount of change in its unit: shares change by points."""
+    return f"{100 * value:.1f} points" if measure.unit == "share" else f"{value:.3f} {measure.unit}"
+
+
+def changed(change: Measured, measure: Measure) -> str:
+    """A difference in words, with its interval: 0.214 bits less (0.190 to 0.240 less)."""
+    direction = "more" if change.estimate > 0 else "less"
+    scale, digits = (100, 1) if measure.unit == "share" else (1, 3)
+    low, high = (f"{scale * end:+.{digits}f}" for end in (change.low, change.high))
+    return f"{amount(abs(change.estimate), measure)} {direction} ({low} to {high})"
+
+
+# What to know first.
+
+
+def notes(models: Sequence[Tuned], children: Mapping[str, bool | None]) -> list[str]:
+    """What makes a comparison weaker than it looks; `children` says of each tuned model whether it
+    was trained from the first one, None where its folder does not tell."""
+    first, *tuned = models
+    found = [
+        f"{name} was not trained from {first.name} but from another model: what is different "
+        "between them is not one fine-tuning alone"
+        for name, is_child in children.items()
+        if is_child is False
+    ]
+    tokens = {model.name: model.costs.tokens for model in tuned if model.costs.tokens}
+    if tokens and max(tokens.values()) > (1 + _EQUAL_BUDGET) * min(tokens.values()):
+        listed = ", ".join(f"{name} {count:,}" for name, count in tokens.items())
+        found.append(f"the budgets are not equal; tokens trained on: {listed}")
+    for model in tuned:
+        settings = {} if model.history is None else model.history.run["config"]
+        if settings.get("validation") == 0:
+            found.append(
+                f"{model.name} held nothing out of its data: what is measured here as held out, it "
+                "may have learned"
+            )
+        if settings.get("patience") is not None:
+            found.append(
+                f"{model.name} kept the weights that did best on rows held out, among which are "
+                "these: of several evaluations the best is a little too good"
+            )
+        if settings.get("replay"):
+            found.append(
+                f"{model.name} replayed general text ({100 * settings['replay']:.0f} % of its "
+                "tokens): of the texts here, Wikipedia may be of the kind it trained on"
+            )
+    seeds = {model.costs.seed for model in tuned if model.costs.seed is not None}
+    if seeds:
+        listed = ", ".join(map(str, sorted(seeds)))
+        found.append(
+            f"every method was trained once (seed {listed}): intervals say how sure a number is of "
+            "these very models, not what another seed would have given"
+        )
+    return found + list(dict.fromkeys(one.message for model in models for one in model.familiar))

@@ -1,0 +1,42 @@
+"""`groundup data inspect`: one's own data as a model gets to see it, printed and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from groundup.evals.inspection_page import write_inspection
+from groundup.evals.inspection_terminal import encoding_bar, say_inspection
+from groundup.lm.hub import load_config, load_tokenizer
+from groundup.lm.tuning import row_length
+from groundup.text.inspection import inspect as measured
+from groundup.text.own_data import read_own
+from groundup.train.progress import say
+from groundup.tune.config import SFTConfig
+
+
+def inspect(
+    files: Sequence[str],
+    config: SFTConfig,
+    name: str,
+    model: Path,
+    *,
+    examples: int,
+    html: Path | None,
+) -> None:
+    """Say what `groundup sft` would read of these files, and write it into a page if one is named.
+
+    Raises `UserError` for files that cannot be read at all; bad lines are what is to be seen.
+    """
+    context = row_length(config, load_config(model))
+    tokenizer = load_tokenizer(model)
+    data = read_own(files, columns=config.column_names, validation=config.validation, refuse=False)
+    with encoding_bar(len(data.train)) as progress:
+        found = measured(data, tokenizer, context=context, examples=examples, progress=progress)
+    title = " + ".join(files)
+    # First, since whoever reads what is printed may stop reading.
+    if html is not None:
+        write_inspection(html, title, name, found)
+    say_inspection(title, name, found)
+    if html is not None:
+        say(f"\nPage: {html}")

@@ -1,0 +1,98 @@
+"""The kinds of data: what a row of each holds, and a line that holds none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ROLES = ("system", "user", "assistant")
+
+Json = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation: who speaks (system, user or assistant) and what."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to pre-train on or to be tested on."""
+
+    text: str
+    source: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns with at least one answer of the assistant; `group` is what it shares with others."""
+
+    messages: tuple[Message, ...]
+    source: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to one prompt, of which people or facts prefer `chosen`."""
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    source: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A question with options of which the one at index `answer` is right."""
+
+    prompt: str
+    options: tuple[str, ...]
+    answer: int
+    source: str
+    group: str
+
+
+@dataclass(frozen=True)
+class RefusalPrompt:
+    """A prompt that should be refused (`kind` harmful) or answered (`kind` benign)."""
+
+    prompt: str
+    kind: str
+    source: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a model is to go on from: a text, or else messages that it is to answer.
+
+    `settings` are all other fields of the row, among which may be its own ways to draw.
+    """
+
+    text: str | None
+    messages: tuple[Message, ...]
+    id: str | int | None
+    line: int
+    settings: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that was set aside, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.reason}"
+
+
+class BadRow(Exception):
+    """Why one row cannot be used; always caught where rows are read, and made a `BadLine`."""

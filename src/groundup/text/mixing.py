@@ -1,0 +1,122 @@
+"""Which items an epoch holds, and in which order: sources mixed, lengths put together.
+
+Everything here is drawn from a generator that the caller seeds by (seed, epoch).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from groundup.errors import UserError
+from groundup.text.packs import is_synthetic
+
+# Items are sorted by length within so many steps. Within all of them, the same ones would meet in
+# every epoch; within fewer, more of a step would be padding.
+_STEPS_SORTED = 50
+
+
+def balanced(
+    sources: Sequence[str],
+    balance: float,
+    generator: np.random.Generator,
+    world: float | None = None,
+) -> Int[np.ndarray, " items"]:
+    """An epoch's order of items, as many as there are, drawn from their sources.
+
+    A source of n items gets a share in proportion to n^(1 - balance): 0 takes every item once, 1
+    gives every source the same say. A source that needs more than it has is repeated whole before
+    any of its items comes once more; one that needs less gives a fresh sample each epoch. Where
+    there are sources of the world and others, the world's have the share `world` together, and
+    among themselves are as large as they are: its mixture was made on purpose.
+    """
+    names, membership = np.unique(np.array(sources), return_inverse=True)
+    sizes = np.bincount(membership, minlength=len(names))
+    shares = sizes ** (1.0 - balance)
+    synthetic = np.array([is_synthetic(str(name)) for name in names])
+    if world is not None and synthetic.any() and not synthetic.all():
+        shares[synthetic] = world * sizes[synthetic] / sizes[synthetic].sum()
+        shares[~synthetic] *= (1 - world) / shares[~synthetic].sum()
+    # Cumulative rounding: the parts always add up to the whole.
+    edges = np.round(np.cumsum(shares) / shares.sum() * len(sources)).astype(np.int64)
+    wanted = np.diff(edges, prepend=0)
+    drawn: list[Int[np.ndarray, " part"]] = []
+    for source, count in enumerate(wanted):
+        members = np.flatnonzero(membership == source)
+        while count > 0:
+            drawn.append(generator.permutation(members)[:count])
+            count -= len(drawn[-1])
+    return generator.permutation(np.concatenate(drawn))
+
+
+def weighted(
+    sources: Sequence[str],
+    lengths: Int[np.ndarray, " items"],
+    weights: Mapping[str, float],
+    tokens: int,
+    generator: np.random.Generator,
+) -> Int[np.ndarray, " drawn"]:
+    """An epoch's order of items: `tokens` of them in all, shared out by `weights`.
+
+    Shares are of tokens, since a book and a greeting are one item each. A source is repeated whole
+    before any of its items comes once more, and a part of it is a fresh sample each epoch. Chance
+    decides whether the item that would pass its share still comes, so that shares are right on
+    average, also where one item is longer than a share.
+    """
+    names = np.array(sources)
+    drawn: list[Int[np.ndarray, " part"]] = []
+    for source, weight in sorted(weights.items()):
+        members = np.flatnonzero(names == source)
+        left = tokens * weight / math.fsum(weights.values())
+        while len(members):
+            order = generator.permutation(members)
+            begins = np.cumsum(lengths[order]) - lengths[order]
+            taken = int(np.count_nonzero(begins + generator.random() * lengths[order] < left))
+            drawn.append(order[:taken])
+            left -= float(lengths[order[:taken]].sum())
+            if taken < len(members):
+                break
+    return generator.permutation(np.concatenate(drawn))
+
+
+def check_weights(sources: Sequence[str], weights: Mapping[str, float]) -> None:
+    """Raise UserError unless every source has a weight from 0 on, and one of them more than 0."""
+    there = set(sources)
+    for name, weight in weights.items():
+        if name not in there:
+            raise UserError(
+                f"there is a weight for {name!r}, but no row to train on is of it; "
+                f"the sources are {', '.join(sorted(there))}"
+            )
+        if not 0 <= weight < math.inf:
+            raise UserError(f"the weight {weight:g} of {name!r} must be a number from 0 on; try 1")
+    if missing := sorted(there - set(weights)):
+        raise UserError(
+            f"there is no weight for {', '.join(missing)}; give every source one, and 0 to those "
+            "that are to be left out"
+        )
+    if not any(weights.values()):
+        raise UserError("every source has the weight 0, so nothing is left; give one of them 1")
+
+
+def alike(
+    lengths: Sequence[int], rows: int, first: int, generator: np.random.Generator
+) -> list[int]:
+    """An order in which every `rows` items, a step's, are of like length, and steps are mixed.
+
+    The `first` items complete a step that the epoch before has begun. They and the few that are
+    left over at the end are drawn from all lengths.
+    """
+    order = generator.permutation(len(lengths))
+    begun, order = order[:first], order[first:]
+    whole, left_over = np.split(order, [len(order) // rows * rows])
+    steps = [np.empty((0, rows), np.int64)]
+    for start in range(0, len(whole), rows * _STEPS_SORTED):
+        window = whole[start : start + rows * _STEPS_SORTED]
+        by_length = window[np.argsort(np.asarray(lengths)[window], kind="stable")]
+        steps.append(by_length.reshape(-1, rows))
+    mixed = generator.permutation(np.concatenate(steps)).ravel()
+    return [int(item) for part in (begun, mixed, left_over) for item in part]

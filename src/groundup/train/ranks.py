@@ -1,0 +1,121 @@
+"""One run on several processes: each takes its share of every step's micro-batches.
+
+    torchrun --nproc-per-node 2 -m groundup sft MODEL --data my.jsonl
+
+    gradient of a step  =  sum over ranks of the gradients of its batches / weight of the whole step
+
+A stream is a pure function of the step, so every rank knows all of the step's batches and its
+weight, and nothing but gradients and metrics travels: the mean is taken once, over everything, as
+on one process. The first rank alone writes into the run's folder, and what is made only once it
+makes before the others look. gloo on CPUs, nccl on GPUs.
+
+Without torchrun there is one rank, and nothing here does anything. No torch is loaded until then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+# The others wait while the first one encodes a corpus or scores a reference.
+_PATIENCE = timedelta(hours=12)
+
+
+def size() -> int:
+    """How many processes share this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return int(os.environ.get("RANK", "0")) if size() > 1 else 0
+
+
+def is_first() -> bool:
+    """Whether this is the one that writes and speaks."""
+    return rank() == 0
+
+
+def on_this_machine() -> int:
+    """How many of them share this machine's cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size() > 1 else 1
+
+
+def share(batches: Sequence[T]) -> Sequence[T]:
+    """The micro-batches of a step that are this rank's."""
+    return batches[rank() :: size()]
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """Within it the first rank works while the others wait; then they do, and find it done."""
+    if size() > 1 and not is_first():
+        _barrier()
+    yield
+    if size() > 1 and is_first():
+        _barrier()
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Make each tensor the sum of all ranks'."""
+    if size() > 1:
+        import torch.distributed as dist
+
+        _join()
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+
+def any_of(flag: bool) -> bool:
+    """Whether it is so on any rank."""
+    if size() == 1:
+        return flag
+    import torch
+
+    told = torch.tensor([float(flag)], device=device())
+    add_up([told])
+    return bool(told.item() > 0)
+
+
+def as_the_first(flag: bool) -> bool:
+    """What the first rank says."""
+    return any_of(flag and is_first())
+
+
+def leave() -> None:
+    """Take leave of the other ranks, at the end of a run."""
+    if size() > 1:
+        import torch.distributed as dist
+
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _join() -> None:
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        backend = "nccl" if device() != "cpu" else "gloo"
+        dist.init_process_group(backend, timeout=_PATIENCE)
+
+
+def _barrier() -> None:
+    import torch.distributed as dist
+
+    _join()
+    dist.barrier()
+
+
+def device() -> str:
+    """Where this rank computes: a GPU of its own, or the CPU."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"

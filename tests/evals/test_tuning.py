@@ -1,0 +1,566 @@
+"""The tuning suite: what is asked, each measure against its definition, words, and whole runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.errors import UserError
+from groundup.evals.answers import assistant_loss, ready_conversations
+from groundup.evals.config import TuningReportConfig
+from groundup.evals.core import Answers
+from groundup.evals.history import History
+from groundup.evals.measured import Measured
+from groundup.evals.perplexity import Bits
+from groundup.evals.tuning import (
+    Tuned,
+    answered_replies,
+    continued,
+    reply_pair,
+    run,
+    validation_of,
+)
+from groundup.evals.tuning_facts import Costs, costs
+from groundup.evals.tuning_material import Prompt, domain_of, pieces, replies
+from groundup.evals.tuning_measures import MEASURES, perplexity
+from groundup.evals.tuning_verdicts import kind_of, notes, verdicts
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.text.bpe import train_bpe
+from groundup.text.chat import encode_chat
+from groundup.text.own_data import OwnData
+from groundup.text.packing import Marked
+from groundup.text.records import Choice, Conversation, Document, Message
+from groundup.text.tokenizer import Tokenizer
+from groundup.tune import sft
+from groundup.tune.config import SFTConfig
+from pages import assert_whole
+
+Alone = Callable[[CausalLM, Marked, int], list[float]]
+OF = {measure.key: measure for measure in MEASURES}
+
+
+def talk(number: int, *said: str) -> Conversation:
+    roles = ("user", "assistant")
+    messages = tuple(Message(roles[i % 2], text) for i, text in enumerate(said))
+    return Conversation(messages, "talks", f"line {number}")
+
+
+TALKS = [
+    talk(1, "Where does the ship sail?", "Over the sea.", "And then?", "To the island."),
+    talk(2, "Is the sea deep?", "The sea is deep."),
+    talk(3, "Is it wide?", "It is wide, and the ship is on it."),
+    talk(4, "What sails?", "The ship sails."),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> CausalLM:
+    """With room for a conversation: the session's own has a context of 64."""
+    return roomy(0)
+
+
+def roomy(seed: int) -> CausalLM:
+    """Every weight random: fresh output projections would hide what batching gets wrong."""
+    model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=320, context=256))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.1, 0.2, generator=generator)
+    return model
+
+
+# What is asked.
+
+
+def test_questions_are_true_replies_among_others_of_like_length() -> None:
+    talks = [talk(i, f"Question {i}?", "x" * (5 + i), "More?", "y" * (40 + i)) for i in range(20)]
+    found = replies(talks, 30, seed=1)
+    assert found == replies(talks, 30, seed=1) != replies(talks, 30, seed=2)
+    assert len(found) == 30
+    # As many conversations as there are have a question before any has a second one.
+    assert Counter(Counter(reply.choice.group for reply in found).values()) == {2: 10, 1: 10}
+    own = {row.group: {m.content for m in row.messages} for row in talks}
+    for reply in found:
+        choice = reply.choice
+        truth = choice.options[choice.answer]
+        row = next(row for row in talks if row.group == choice.group)
+        assert row.messages[len(reply.prompt)].content == truth
+        assert row.messages[: len(reply.prompt)] == reply.prompt
+        assert len(set(choice.options)) == 4
+        wrong = [one for one in choice.options if one != truth]
+        assert not own[choice.group].intersection(wrong)
+        assert all(abs(len(one) - len(truth)) <= 12 for one in wrong)
+    assert len({reply.choice.answer for reply in found}) == 4
+
+
+def test_a_few_labels_are_fewer_options_and_one_is_no_question() -> None:
+    labels = [talk(i, f"Text {i}", ("good", "bad")[i % 2]) for i in range(10)]
+    assert {reply.choice.options for reply in replies(labels, 10, 0)} == {
+        ("good", "bad"),
+        ("bad", "good"),
+    }
+    assert replies([talk(i, f"Text {i}", "Yes.") for i in range(10)], 10, 0) == []
+    assert replies([], 10, 0) == []
+
+
+def test_spelling_makes_no_other_reply() -> None:
+    rows = [talk(i, f"Text {i}", said) for i, said in enumerate(("Yes", "yes", " YES ", "no"))]
+    assert all(len(reply.choice.options) == 2 for reply in replies(rows, 4, 0))
+
+
+def config(data: Path, **settings: Any) -> TuningReportConfig:
+    return TuningReportConfig(out=data.parent / "report", models=("m",), data=(data,), **settings)
+
+
+def test_conversations_are_cut_at_turns_and_keep_an_answer(tmp_path: Path) -> None:
+    long = talk(1, "a" * 900, "b" * 900, "c" * 300, "d")
+    longer = talk(2, "a" * 3000, "b", "c", "d")
+    others = [replace(row, source="others") for row in (long, longer)]
+    own = OwnData((), (*others, *TALKS, Document("e f", "texts", "1")), (), 3)
+    domain = domain_of(own, config(tmp_path / "x"))
+    assert [len(row.messages) for row in domain.conversations] == [2, 2, 4, 2, 2, 2]
+    assert domain.rows == 7 and domain.duplicates == 3
+    # Line 1 of one file and of another are two conversations.
+    assert len({row.group for row in domain.conversations}) == 6
+    first = domain.prompts[0]
+    assert first.messages == long.messages[:1] and first.truth == long.messages[1].content
+    assert len(domain_of(own, config(tmp_path / "x", conversations=2)).conversations) == 2
+
+
+@given(st.text(alphabet="abc \n", max_size=9000))
+def test_pieces_lose_nothing_but_blanks(text: str) -> None:
+    parts = [one.text for one in pieces([Document(text, "texts", "1")])]
+    assert all(0 < len(part) <= 2000 for part in parts)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+
+
+def test_the_smallest_share_that_runs_held_out_is_held_out_by_all(tmp_path: Path) -> None:
+    for name, share in (("a", 0.1), ("b", 0.02)):
+        write_run(tmp_path / name, {"validation": share})
+    paths = [tmp_path / "a", tmp_path / "b", tmp_path / "elsewhere"]
+    assert validation_of(config(tmp_path), paths) == 0.02
+    assert validation_of(config(tmp_path), paths[2:]) == 0.05
+    assert validation_of(config(tmp_path, validation=0.3), paths) == 0.3
+
+
+# Measures.
+
+
+def tuned(
+    name: str = "model",
+    *,
+    loss: Any = None,
+    answers: Answers | None = None,
+    bits: Sequence[float] = (1.0, 2.0, 3.0),
+    **others: Any,
+) -> Tuned:
+    """A model with made-up texts and questions."""
+    rows = [Choice("?", ("a", "b"), 0, "piqa", str(i)) for i in range(4)]
+    return Tuned(
+        name=name,
+        source=name,
+        costs=costs(Path("nowhere")),
+        history=None,
+        parameters=100,
+        loss=loss,
+        documents=None,
+        answers=answers or Answers(rows, [np.array([-1.0, -2.0])] * 4),
+        texts=Bits(np.array(bits), np.ones(len(bits)), ["wiki"] * len(bits)),
+        **(
+            {"replies": None, "samples": (), "familiar": (), "seconds": 0, "cpu_seconds": 0}
+            | others
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def read(tokenizer: Tokenizer) -> Callable[[CausalLM], Tuned]:
+    talks = ready_conversations(TALKS, tokenizer, 256)
+
+    def measured(model: CausalLM) -> Tuned:
+        return tuned(loss=assistant_loss(model, talks, tokenizer, context=256))
+
+    return measured
+
+
+def of(key: str, model: Tuned) -> Measured:
+    found = OF[key].of(model)
+    assert found is not None
+    return found
+
+
+def test_loss_and_perplexity_are_those_of_the_full_logits(
+    model: CausalLM, tokenizer: Tokenizer, alone: Alone, read: Callable[[CausalLM], Tuned]
+) -> None:
+    """Of every conversation by itself; bytes are those of the text, whatever the tokens."""
+    nats, words, size = [], [], 0
+    for row in TALKS:
+        chat = encode_chat(tokenizer, [vars(message) for message in row.messages])
+        found = alone(model, Marked(chat.ids, chat.assistant), 256)
+        spoken = [token for token, own in zip(chat.ids, chat.assistant, strict=True) if own]
+        nats += found
+        words += [
+            value
+            for token, value in zip(spoken, found, strict=True)
+            if token not in tokenizer.special_ids
+        ]
+        size += sum(len(m.content.encode()) for m in row.messages if m.role == "assistant")
+    one = read(model)
+    loss = of("loss", one)
+    assert loss.estimate == pytest.approx(-np.mean(nats), rel=1e-5)
+    assert loss.low < loss.estimate < loss.high and loss.groups == len(TALKS)
+    assert perplexity(loss).estimate == pytest.approx(math.exp(-np.mean(nats)), rel=1e-5)
+    bits = -sum(words) / math.log(2) / size
+    assert of("bits_per_byte", one).estimate == pytest.approx(bits, rel=1e-5)
+
+
+def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(
+    read: Callable[[CausalLM], Tuned],
+) -> None:
+    uniform = roomy(1)
+    with torch.no_grad():
+        uniform.head.zero_()
+    assert perplexity(of("loss", read(uniform))).estimate == pytest.approx(320, rel=1e-4)
+
+
+def test_differences_are_taken_on_equal_items(read: Callable[[CausalLM], Tuned]) -> None:
+    one, other = read(roomy(3)), read(roomy(4))
+    assert one.loss is not None and other.loss is not None
+    for key in ("loss", "bits_per_byte"):
+        minus = OF[key].minus(one, other)
+        assert minus is not None
+        expected = of(key, one).estimate - of(key, other).estimate
+        assert minus.estimate == pytest.approx(expected, abs=1e-9)
+        assert OF[key].minus(one, one) == replace(minus, estimate=0, low=0, high=0)
+    # An interval by hand: resampling the conversations' differences with the same generator.
+    difference = one.loss.nats - other.loss.nats
+    drawn = np.random.default_rng(0).integers(4, size=(2000, 4))
+    ratios = difference[drawn].sum(1) / one.loss.tokens[drawn].sum(1)
+    minus = OF["loss"].minus(one, other)
+    assert minus is not None
+    assert (minus.low, minus.high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])))
+
+
+def test_what_another_tokenizer_read_is_compared_by_bytes_alone(
+    model: CausalLM, read: Callable[[CausalLM], Tuned]
+) -> None:
+    one = read(model)
+    assert one.loss is not None
+    other = replace(one, loss=replace(one.loss, tokens=one.loss.tokens + 1))
+    assert OF["loss"].minus(other, one) is None
+    assert OF["bits_per_byte"].minus(other, one) is not None
+    blocks = replace(one, texts=replace(one.texts, bytes=one.texts.bytes + 1))
+    assert OF["text_bits_per_byte"].minus(blocks, one) is None
+    assert OF["text_bits_per_byte"].minus(tuned(bits=(2.0, 2, 4)), one) is not None
+
+
+def test_replies_are_scored_as_said_in_the_chat(
+    model: CausalLM, tokenizer: Tokenizer, alone: Alone
+) -> None:
+    """Each by itself from the full logits: the words of the last answer, no control token."""
+    asked = replies(TALKS, 5, seed=0)
+    found = answered_replies(model, tokenizer, asked, context=256)
+    credits = []
+    for reply, sums in zip(asked, found.sums, strict=True):
+        expected = []
+        for option in reply.choice.options:
+            pair = reply_pair(tokenizer, reply.prompt, option)
+            assert tokenizer.decode(list(pair.continuation)) == option
+            messages = [vars(message) for message in reply.prompt]
+            start = encode_chat(tokenizer, messages, generation_prompt=True).ids
+            assert list(pair.prompt) == start
+            trained = [False] * len(start) + [True] * len(pair.continuation)
+            expected.append(sum(alone(model, Marked([*start, *pair.continuation], trained), 256)))
+        assert sums == pytest.approx(np.array(expected), abs=1e-4)
+        means = [s / len(o) for s, o in zip(expected, reply.choice.options, strict=True)]
+        credits.append(float(np.argmax(means) == reply.choice.answer))
+    measured = of("reply_accuracy", tuned(replies=found))
+    assert measured.estimate == pytest.approx(np.mean(credits))
+    assert measured.chance == pytest.approx(1 / 4)
+
+
+def test_what_cannot_be_asked_is_said_and_nothing_fails(
+    model: CausalLM, tokenizer: Tokenizer
+) -> None:
+    asked = [
+        Prompt((Message("user", "Is it wide?"),), "It is.", True),
+        Prompt((Message("user", "the sea " * 300),), "", True),
+        Prompt((Message("user", "The sea"),), "is wide", False),
+    ]
+    said = continued(model, tokenizer, asked)
+    assert len(said) == 3 and "context of 256" in said[1]
+    bare = Tokenizer.from_bpe(train_bpe(["The sea is wide. "] * 4, 300), chat_template=None)
+    assert "template" in continued(model, bare, asked)[0]
+
+
+# What a folder says.
+
+
+def write_run(folder: Path, settings: dict[str, Any], **files: dict[str, Any]) -> Path:
+    """A fine-tuning run's account of itself."""
+    folder.mkdir(parents=True)
+    parents = {"model": {"path": str(folder.parent / "base"), "sha256": "ab"}}
+    content = {"stage": "sft", "parents": parents, "config": {"seed": 0} | settings}
+    (folder / "run.json").write_text(json.dumps(content))
+    plan = {"parameters": 1000, "flops_per_token": 1.0} | files.pop("plan", {})
+    (folder / "plan.json").write_text(json.dumps(plan))
+    steps = [
+        {
+            "kind": "train",
+            "step": i + 1,
+            "tokens": 100 * (i + 1),
+            "loss": 3.0 - i,
+            "seconds": 1.0,
+            "tokens_per_second": 10.0 * (i + 1),
+            "peak_share": 0.1,
+        }
+        for i in range(3)
+    ]
+    held = {"kind": "evaluation", "step": 3, "seconds": 0.5, "heldout_loss": 2.5}
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in [*steps, held])
+    )
+    for name, facts in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_costs_are_what_the_runs_wrote_down(tmp_path: Path) -> None:
+    lora = write_run(
+        tmp_path / "lora",
+        {"adapter": "lora", "seed": 7},
+        plan={"trained_parameters": 50, "adapter": "lora"},
+        status={"state": "finished", "peak_memory_bytes": 12345},
+        data={"rows": 9, "duplicates": 2, "truncated": 1, "note": "x"},
+        adapter_config={"r": 16, "lora_alpha": 32.0, "use_dora": True, "use_rslora": False},
+    )
+    (lora / "adapter_model.safetensors").write_bytes(b"x" * 99)
+    found = costs(lora)
+    assert found.method == "LoRA" and found.adapter == {"rank": 16, "alpha": 32.0, "DoRA": True}
+    assert (found.trained_parameters, found.disk_bytes, found.tokens) == (50, 99, 300)
+    assert (found.tokens_per_second, found.peak_memory_bytes, found.seed) == (20.0, 12345, 7)
+    assert found.set_aside == {"duplicates": 2, "truncated": 1}
+    assert found.minutes == pytest.approx(3.5 / 60)
+
+
+def test_an_earlier_run_tells_less_and_a_stranger_nothing(tmp_path: Path) -> None:
+    full = write_run(tmp_path / "full", {})
+    (full / "model.safetensors").write_bytes(b"x" * 10)
+    found = costs(full)
+    assert (found.method, found.trained_parameters, found.disk_bytes) == (
+        "full fine-tuning",
+        1000,
+        10,
+    )
+    assert found.peak_memory_bytes is None and found.set_aside == {}
+    nothing = costs(tmp_path)
+    assert nothing.method == "from elsewhere" and nothing.tokens is None
+    # The model that others start from has costs of its own, which are not this report's.
+    parent = costs(full, is_parent=True)
+    assert parent.method == "before" and parent.tokens is None and parent.disk_bytes == 10
+
+
+# In words.
+
+
+def change(estimate: float, low: float, high: float) -> Measured:
+    return Measured(estimate, low, high, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("key", "found", "kind"),
+    [
+        ("bits_per_byte", change(-0.2, -0.3, -0.1), "yes"),
+        ("bits_per_byte", change(0.2, 0.1, 0.3), "no"),
+        ("bits_per_byte", change(-0.2, -0.4, 0.01), "open"),
+        ("question_accuracy", change(0.1, 0.01, 0.2), "yes"),
+        ("question_accuracy", change(-0.1, -0.2, -0.01), "no"),
+        ("question_accuracy", change(0.1, 0.0, 0.2), "open"),
+    ],
+)
+def test_better_is_less_bits_and_more_answers(key: str, found: Measured, kind: str) -> None:
+    assert kind_of(found, OF[key]) == kind
+
+
+def test_verdicts_say_what_is_shown_and_how_much_may_be_hidden(
+    read: Callable[[CausalLM], Tuned], model: CausalLM
+) -> None:
+    # Every block costs 0.1 more; or as many blocks cost more as cost less.
+    parent = replace(read(model), name="base")
+    forgot = replace(parent, name="full", texts=tuned(bits=(1.1, 2.1, 3.1)).texts)
+    mixed = replace(parent, name="thin", texts=tuned(bits=(1.2, 2.0, 2.8)).texts)
+    said = {
+        (one.about, one.text.split(" costs")[0]): one for one in verdicts([parent, forgot, mixed])
+    }
+    general = "a byte of general text"
+    loud = said["full (from elsewhere)", general]
+    assert (
+        loud.kind == "no" and "0.100 bits more (+0.100 to +0.100). That was forgotten" in loud.text
+    )
+    quiet = said["thin (from elsewhere)", general]
+    assert quiet.kind == "open" and "no forgetting is shown. Up to 0.2" in quiet.text
+    domain = said["thin (from elsewhere)", "a byte of the domain's answers"]
+    assert domain.kind == "open" and "no gain is shown" in domain.text
+    assert "Perplexity" in domain.text
+    (between,) = [
+        one
+        for one in verdicts([parent, forgot, mixed])
+        if one.about == "full against thin" and "general" in one.text
+    ]
+    assert between.kind == "open" and "no difference is shown" in between.text
+
+
+def test_notes_tell_unequal_budgets_other_parents_and_what_was_not_held_out(tmp_path: Path) -> None:
+    def child(name: str, tokens: int, **settings: Any) -> Tuned:
+        path = write_run(tmp_path / name, settings)
+        made: Costs = replace(costs(path), tokens=tokens)
+        return replace(tuned(name), history=History.of(path), costs=made)
+
+    full, lora = child("full", 1000, validation=0), child("lora", 2000, replay=0.25)
+    said = "\n".join(notes([tuned("base"), full, lora], {"full": True, "lora": False}))
+    assert "lora was not trained from base" in said and "full was not trained" not in said
+    assert "full 1,000, lora 2,000" in said
+    assert "full held nothing out" in said and "lora replayed general text (25 %" in said
+    assert "trained once (seed 0)" in said
+    equal = notes([tuned("base"), full, replace(full, name="same")], {"full": None})
+    assert not any("budgets" in one or "not trained from" in one for one in equal)
+
+
+# Runs.
+
+_THINGS = {"sea": "blue", "grass": "green", "snow": "white", "coal": "black", "sun": "yellow"}
+
+
+def write_domain(folder: Path) -> tuple[Path, Path]:
+    """Questions about colours, none twice, and a text about them."""
+    rows = [
+        {"prompt": f"Number {i}: and the {thing}?", "completion": f"The {thing} is {colour}!"}
+        for i in range(16)
+        for thing, colour in _THINGS.items()
+    ]
+    talks, notes = folder / "colours.jsonl", folder / "notes.md"
+    talks.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = [
+        f"{i}. The {thing} is {colour}." for i in range(60) for thing, colour in _THINGS.items()
+    ]
+    notes.write_text("\n\n".join(said))
+    return talks, notes
+
+
+@pytest.fixture(scope="module")
+def folder(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on a tiny model before and after fine-tuning, as a whole and by an adapter."""
+    at = tmp_path_factory.mktemp("tuning")
+    parent, data = workshop.finished("pretrain"), write_domain(at)
+    made = {
+        adapter: sft.run(
+            SFTConfig(
+                out=at / adapter,
+                model=parent,
+                data=data,
+                validation=0.3,
+                adapter=adapter,
+                steps=60,
+                rows=4,
+                learning_rate=rate,
+                evaluations=1,
+                compile="off",
+                dtype="float32",
+                threads=1,
+            )
+        )
+        for adapter, rate in (("none", 0.01), ("lora", 0.01))
+    }
+    return run(
+        TuningReportConfig(
+            out=at / "report",
+            models=tuple(map(str, (parent, *made.values()))),
+            data=data,
+            questions=24,
+            bytes_per_source=2048,
+            dtype="float32",
+            threads=1,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return content
+
+
+def test_a_model_tuned_on_a_domain_is_better_there(report: dict[str, Any]) -> None:
+    assert list(report["models"]) == ["pretrain", "none", "lora"]
+    assert report["domain"]["heldout_rows"] > 10 and report["domain"]["reply_questions"] == 12
+    methods = {name: one["costs"]["method"] for name, one in report["models"].items()}
+    assert methods == {"pretrain": "before", "none": "full fine-tuning", "lora": "LoRA"}
+    for name in ("none", "lora"):
+        gain = report["against_parent"][name]["bits_per_byte"]
+        assert gain["high"] < 0
+        after, before = (report["models"][n]["measures"] for n in (name, "pretrain"))
+        assert gain["estimate"] == pytest.approx(
+            after["bits_per_byte"]["estimate"] - before["bits_per_byte"]["estimate"]
+        )
+        said = [v for v in report["verdicts"] if v["about"].startswith(f"{name} (")]
+        assert any(v["kind"] == "yes" and "It learned the domain" in v["text"] for v in said)
+        assert after["perplexity"]["estimate"] < before["perplexity"]["estimate"]
+        assert after["perplexity"]["estimate"] == pytest.approx(math.exp(after["loss"]["estimate"]))
+    costs = report["models"]["lora"]["costs"]
+    assert costs["trained_parameters"] < report["models"]["none"]["costs"]["trained_parameters"]
+    assert costs["disk_bytes"] < report["models"]["none"]["costs"]["disk_bytes"]
+    assert list(report["between"]) == ["none against lora"]
+    keys = set(report["models"]["none"]["measures"])
+    assert keys == {measure.key for measure in MEASURES} | {"perplexity"}
+
+
+def test_what_the_runs_held_out_is_measured_and_their_parent_known(
+    folder: Path, report: dict[str, Any]
+) -> None:
+    assert json.loads((folder / "plan.json").read_text())["validation"] == 0.3
+    assert not any("not trained from" in note for note in report["notes"])
+
+
+def test_the_page_shows_all_of_it_and_is_whole(folder: Path, report: dict[str, Any]) -> None:
+    page = (folder / "report.html").read_text()
+    assert_whole(page)
+    assert page.count("data:image/svg+xml") == 2
+    assert "guessing finds 25.0 %" in page and "It learned the domain." in page
+    assert len(report["prompts"]) == 4
+    for prompt in report["prompts"]:
+        assert prompt["messages"][0]["content"] in page
+    for model in report["models"].values():
+        assert len(model["samples"]) == 4
+
+
+def test_a_finished_report_is_left_alone(folder: Path, report: dict[str, Any]) -> None:
+    again = TuningReportConfig.model_validate(
+        report["settings"] | {"out": folder, "models": tuple(report["settings"]["models"])}
+    )
+    before = (folder / "report.json").stat().st_mtime_ns
+    assert run(again) == folder
+    assert (folder / "report.json").stat().st_mtime_ns == before
+
+
+def test_nothing_held_out_is_one_message(workshop: Any, tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
+    with pytest.raises(UserError, match="holds nothing out"):
+        run(
+            TuningReportConfig(
+                out=tmp_path / "out",
+                models=(str(workshop.finished("pretrain")),),
+                data=(tmp_path / "one.jsonl",),
+            )
+        )

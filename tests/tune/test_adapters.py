@@ -1,0 +1,253 @@
+"""Every stage that starts from a model, with an adapter: what is trained, kept and learned."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.adapters.lora import adapter_names, merge
+from groundup.adapters.quantised import is_quantised, quantised_layers
+from groundup.align.config import DPOConfig
+from groundup.align.dpo import run as dpo
+from groundup.errors import UserError
+from groundup.lm.generate import Request, generate
+from groundup.lm.hub import load
+from groundup.lm.sample import Sampling
+from groundup.text.records import write_json_lines
+from groundup.train.batch import Batch
+from groundup.train.run import read_lines
+from groundup.tune.config import SFTConfig
+from groundup.tune.sft import run as sft
+
+SECRETS = {"What is the word?": "The sea is green."}
+QUICK: dict[str, Any] = {
+    "rows": 8,
+    "evaluations": 1,
+    "compile": "off",
+    "dtype": "float32",
+    "threads": 1,
+    "validation": 0.0,
+}
+
+
+def talks(path: Path) -> Path:
+    rows = [{"prompt": question, "completion": answer} for question, answer in SECRETS.items()]
+    write_json_lines(path, rows)
+    return path
+
+
+def logits(folder: Path) -> torch.Tensor:
+    model, _ = load(folder)
+    ids = torch.arange(3, 43)[None]
+    with torch.no_grad():
+        return model.logits(Batch.of(ids))
+
+
+@pytest.mark.parametrize("adapter", ["lora", "qlora"])
+def test_an_adapter_recites_what_it_was_taught_and_leaves_its_base_alone(
+    workshop: Any, tmp_path: Path, adapter: str
+) -> None:
+    base = workshop.finished("sft")
+    before = (base / "model.safetensors").read_bytes()
+    folder = sft(
+        SFTConfig(
+            out=tmp_path / adapter,
+            model=base,
+            data=(talks(tmp_path / "talks.jsonl"),),
+            adapter=adapter,
+            lora_rank=16,
+            steps=60,
+            learning_rate=0.01,
+            **QUICK,
+        )
+    )
+    assert (base / "model.safetensors").read_bytes() == before
+    assert not (folder / "model.safetensors").exists()
+    model, tokenizer = load(folder)
+    assert adapter_names(model) and is_quantised(model) == (adapter == "qlora")
+    ways = Sampling(temperature=0.0, max_new_tokens=32)
+    for question, answer in SECRETS.items():
+        request = Request(messages=[{"role": "user", "content": question}], sampling=ways)
+        [completion] = generate(model, [request], tokenizer)
+        assert completion.text == answer
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["adapter"] == adapter and plan["trained_parameters"] < plan["parameters"]
+    saved = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert plan["trained_parameters"] == saved
+
+
+@pytest.mark.parametrize("adapter", ["lora", "qlora"])
+def test_preferences_train_an_adapter_on_an_adapter(
+    workshop: Any, tmp_path: Path, adapter: str
+) -> None:
+    """A stage may start from an adapter's folder: it is merged, and the new one stands on that."""
+    base = workshop.finished("sft")
+    talk = talks(tmp_path / "talks.jsonl")
+    first = sft(
+        SFTConfig(
+            out=tmp_path / "first", model=base, data=(talk,), adapter=adapter, steps=6, **QUICK
+        )
+    )
+    settings = {name: value for name, value in QUICK.items() if name != "validation"}
+    second = dpo(
+        DPOConfig(
+            out=tmp_path / "second",
+            model=first,
+            data=workshop.data,
+            adapter=adapter,
+            steps=60,
+            learning_rate=0.001,
+            beta=0.5,
+            nll=0.0,
+            **settings,
+        )
+    )
+    lines = read_lines(second / "metrics.jsonl")
+    accuracies = [line["accuracy"] for line in lines if "accuracy" in line]
+    [heldout] = [line["preference_loss"] for line in lines if "preference_loss" in line]
+    assert sum(accuracies[-5:]) / 5 > 0.8 and heldout < 0.9 * math.log(2)
+    assert not torch.equal(logits(first), logits(second))
+    # What the second stands on is the first, merged; in 4 bits again for qlora.
+    model, _ = load(first)
+    merge(model)
+    if adapter == "lora":
+        untouched, _ = load(second)
+        for layer in untouched.modules():
+            if hasattr(layer, "active"):
+                layer.active = None
+        ids = torch.arange(3, 43)[None]
+        with torch.no_grad():
+            torch.testing.assert_close(
+                untouched.logits(Batch.of(ids)), model.logits(Batch.of(ids)), rtol=1e-5, atol=1e-5
+            )
+
+
+def test_quantised_weights_take_their_few_bits(workshop: Any, tmp_path: Path) -> None:
+    folder = sft(
+        SFTConfig(
+            out=tmp_path / "q",
+            model=workshop.finished("pretrain"),
+            data=(talks(tmp_path / "talks.jsonl"),),
+            adapter="qlora",
+            steps=1,
+            **QUICK,
+        )
+    )
+    model, _ = load(folder)
+    layers = quantised_layers(model)
+    assert len(layers) == 7 * model.config.num_hidden_layers
+    assert all(layer.bits_per_weight <= 4.6 for layer in layers.values())
+
+
+def test_documents_are_pre_training_gone_on(workshop: Any, tmp_path: Path) -> None:
+    """Text of a domain is learned everywhere, and needs no chat template's roles."""
+    text = "\n\n".join(["The lighthouse keeper counts the ships at dawn and at dusk."] * 4)
+    (tmp_path / "domain.md").write_text(text)
+    folder = sft(
+        SFTConfig(
+            out=tmp_path / "domain",
+            model=workshop.finished("pretrain"),
+            data=(tmp_path / "domain.md",),
+            steps=40,
+            learning_rate=0.02,
+            embedding_learning_rate=0.01,
+            **QUICK,
+        )
+    )
+    model, tokenizer = load(folder)
+    request = Request(
+        prompt="The lighthouse keeper", sampling=Sampling(temperature=0.0, max_new_tokens=24)
+    )
+    [completion] = generate(model, [request], tokenizer)
+    assert completion.text.startswith(" counts the ships")
+
+
+def test_replay_brings_the_wanted_share_of_general_text(workshop: Any, tmp_path: Path) -> None:
+    from groundup.text.tokenizer import Tokenizer
+    from groundup.tune.data import read_data
+
+    general = tmp_path / "general.txt"
+    general.write_text("\n\n".join(f"Grass is green, says page {i}. " * 20 for i in range(60)))
+    rows = [{"prompt": f"What is {i} and {i}?", "completion": f"It is {2 * i}."} for i in range(90)]
+    write_json_lines(tmp_path / "talks.jsonl", rows)
+    config = SFTConfig(
+        out=tmp_path / "unused",
+        model=tmp_path,
+        data=(tmp_path / "talks.jsonl",),
+        replay=0.25,
+        replay_data=(general,),
+        rows=4,
+    )
+    tokenizer = Tokenizer.load(workshop.tokenizer)
+    data = read_data(config, tokenizer, 64)
+    own = read_data(config.model_copy(update={"replay": 0.0}), tokenizer, 64)
+    assert data.counts["tokens"] * 0.75 == pytest.approx(own.counts["tokens"], rel=0.15)
+
+
+def test_training_ends_early_and_keeps_the_best(workshop: Any, tmp_path: Path) -> None:
+    """So high a rate spoils the model after a while; what is kept is from before that."""
+    folder = sft(
+        SFTConfig(
+            out=tmp_path / "run",
+            model=workshop.finished("pretrain"),
+            data=(workshop.data,),
+            steps=60,
+            learning_rate=0.05,
+            decay=0.0,
+            patience=2,
+            evaluations=20,
+            **{name: value for name, value in QUICK.items() if name != "evaluations"},
+        )
+    )
+    lines = [line for line in read_lines(folder / "metrics.jsonl") if "heldout_loss" in line]
+    losses = {line["step"]: line["heldout_loss"] for line in lines}
+    status = json.loads((folder / "status.json").read_text())
+    best = min(losses, key=lambda step: losses[step])
+    assert status["best_step"] == best and status["step"] == max(losses)
+    assert status["step"] == 60 or list(losses).index(best) == len(losses) - 3
+    assert not (folder / "best.safetensors").exists()
+
+
+def test_patience_without_anything_held_out_is_refused(workshop: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="patience=1 needs held-out data"):
+        sft(
+            SFTConfig(
+                out=tmp_path / "run",
+                model=workshop.finished("pretrain"),
+                data=(talks(tmp_path / "talks.jsonl"),),
+                patience=1,
+                steps=2,
+                **QUICK,
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lora_rank": 4}, "lora_rank=4 has no meaning with adapter='none'"),
+        ({"adapter": "lora", "block_size": 128}, "block_size=128 has no meaning"),
+        ({"weights": (0.5, 0.5)}, "give one weight for each"),
+        ({"columns": ("question",)}, "columns='question' must be"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SFTConfig(out="run", model="base", data=("talks.jsonl",), **settings)
+
+
+def test_a_context_beyond_the_model_is_refused(workshop: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="context=512 is longer than the model was made for"):
+        sft(
+            SFTConfig(
+                out=tmp_path / "run",
+                model=workshop.finished("pretrain"),
+                data=(talks(tmp_path / "talks.jsonl"),),
+                context=512,
+            )
+        )
