@@ -30,7 +30,7 @@ from miniature import write_miniature
 
 COMMANDS = ["quickstart", "run", "data", "tokenizer", "pretrain", "sft", "dpo", "eval"]
 COMMANDS += ["generate", "chat", "experiment"]
-DATA_COMMANDS = ["data list", "data show", "data pull", "data build"]
+DATA_COMMANDS = ["data list", "data show", "data pull", "data build", "data inspect"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ def test_help_loads_no_torch(command: str) -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_every_setting_is_an_option_with_its_words(name: str) -> None:
     # Suites are stages that the eval command chooses between.
-    words = {"data": ("data", "build"), "core": ("eval",), "lm-eval": ("eval",)}.get(name, (name,))
+    words = ("data", "build") if name == "data" else (name,)
+    if name in ("core", "lm-eval", "tuning"):
+        words = ("eval",)
     shown = groundup(*words, "--help", COLUMNS="300")
     text = " ".join(re.sub("[│╭╮╰╯─]", " ", shown.stdout).split())
     for field, info in STAGES[name].config.model_fields.items():

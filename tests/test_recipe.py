@@ -46,13 +46,31 @@ def test_the_quickstart_is_the_whole_journey() -> None:
     assert configs["sft"]["model"] == out / "base"
     assert configs["dpo"]["model"] == out / "sft"
     assert configs["report"]["models"] == (out / "base", out / "sft", out / "dpo")
-    assert all(configs[name]["data"] == out / "data" for name in ("base", "sft", "dpo", "report"))
+    assert all(configs[name]["data"] == out / "data" for name in ("base", "dpo", "report"))
+    assert configs["sft"]["data"] == (out / "data",)
     assert all(config["out"] == out / name for name, config in configs.items())
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_shipped_recipes_are_sound(name: str) -> None:
+def test_shipped_recipes_are_sound(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name == "assistant":
+        with pytest.raises(UserError, match="make it first: groundup quickstart"):
+            read_recipe(name)
+        (tmp_path / "quickstart").mkdir()
+        (tmp_path / "quickstart" / "config.json").write_text("{}")
     assert read_recipe(name).name == name
+
+
+def test_three_ways_to_fine_tune_have_one_parent_and_as_many_tokens(tmp_path: Path) -> None:
+    tables = {table.name: table for table in read_recipe("domain").tables}
+    ways = [tables[name].config(tmp_path).model_dump() for name in ("full", "lora", "qlora")]
+    assert [way["adapter"] for way in ways] == ["none", "lora", "qlora"]
+    for name in ("model", "data", "context", "rows", "steps", "seed"):
+        assert len({str(way[name]) for way in ways}) == 1
+    assert ways[0]["rows"] * ways[0]["steps"] * ways[0]["context"] == 100_352
 
 
 def test_from_names_an_earlier_table_instead_of_the_one_before(folder: Path) -> None:

@@ -90,7 +90,7 @@ _add(
     "evaluate",
     "eval",
     _STAGES,
-    "Measure models: the report, the core suite, or tasks of the lm-evaluation-harness.",
+    "Measure models: the report, the core suite, what fine-tuning brought, or lm-eval.",
 )
 _add(
     app,
@@ -177,6 +177,13 @@ _add(
     "planted-bias",
     None,
     "Does a fairness measure find the bias that was planted, and does alignment lower it?",
+)
+_add(
+    experiment,
+    "experiment_quantisation",
+    "quantisation",
+    None,
+    "What do 16, 8 and 4 bits a weight cost, in error and in perplexity?",
 )
 
 

@@ -12,11 +12,12 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
+from groundup.adapters.config import TuningConfig
 from groundup.errors import UserError
 from groundup.experiments.config import (
     ExperimentConfig,
@@ -25,6 +26,7 @@ from groundup.experiments.config import (
     OptimizerRaceConfig,
     PerceptronConfig,
     PlantedBiasConfig,
+    QuantisationConfig,
 )
 from groundup.lm.sources import is_named
 from groundup.recipe import farewell, find_model, read_recipe, run_recipe
@@ -103,20 +105,28 @@ def _command(stage: Stage, *positional: str) -> Callable[..., None]:
 
 
 _OWN = Group("What to do", sort_key=1)
-_TRAINING = Group("How to train", sort_key=2)
+_ADAPTERS = Group("With --adapter", sort_key=2)
+_TRAINING = Group("How to train", sort_key=3)
 _ALWAYS_ASKED = {"out", "seed", "minutes", "steps"}
+_OF_TRAINING = set(TrainingConfig.model_fields) - _ALWAYS_ASKED
+_OF_ADAPTERS = set(TuningConfig.model_fields) - set(TrainingConfig.model_fields)
+_OF_ADAPTERS -= {"model", "context", "adapter"}
 
 
 def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
-    training = issubclass(stage.config, TrainingConfig)
-    shared = training and name in set(TrainingConfig.model_fields) - _ALWAYS_ASKED
+    group = _OWN
+    if issubclass(stage.config, TrainingConfig) and name in _OF_TRAINING:
+        group = _TRAINING
+    elif issubclass(stage.config, TuningConfig) and name in _OF_ADAPTERS:
+        group = _ADAPTERS
     default = inspect.Parameter.empty if field.is_required() else field.default
     option = Parameter(
         help=field.description,
-        negative="",
-        group=_TRAINING if shared else _OWN,
+        # What is on by default can be turned off: --no-….
+        negative=None if default is True else "",
+        group=group,
         consume_multiple=not positional,
-        show_default=False if default is None or default is False else _as_typed,
+        show_default=_as_typed if _is_told(default) else False,
     )
     return inspect.Parameter(
         name,
@@ -124,6 +134,11 @@ def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> i
         default=RUNS / stage.name if name == "out" else default,
         annotation=Annotated[field.annotation, option],
     )
+
+
+def _is_told(default: Any) -> bool:
+    """Whether a default says anything. 0 does, although it equals False."""
+    return default is not None and default is not False and default != ()
 
 
 def _as_typed(default: Any) -> str:
@@ -162,13 +177,19 @@ dpo = _command(STAGES["dpo"], "model")
 
 
 # What `eval` can measure: each suite is a stage with settings of its own.
-SUITES = {"report": STAGES["eval"], "core": STAGES["core"], "lm-eval": STAGES["lm-eval"]}
+SUITES = {
+    "report": STAGES["eval"],
+    "core": STAGES["core"],
+    "lm-eval": STAGES["lm-eval"],
+    "tuning": STAGES["tuning"],
+}
 Suite = Annotated[
-    Literal["report", "core", "lm-eval"],
+    Literal["report", "core", "lm-eval", "tuning"],
     Parameter(
         group=_OWN,
         help="report: what groundup's own data holds out; core: six public benchmarks, for any "
-        "model; lm-eval: tasks of the lm-evaluation-harness",
+        "model; tuning: what fine-tuning on a domain brought and what was forgotten; lm-eval: "
+        "tasks of the lm-evaluation-harness",
     ),
 ]
 
@@ -181,6 +202,7 @@ def _evaluation() -> Callable[..., None]:
         stage = SUITES[typed.pop("suite", "report")]
         typed = {name: value for name, value in typed.items() if value is not None}
         typed.setdefault("out", RUNS / stage.name)
+        typed = {name: _as_taken(stage, name, value) for name, value in typed.items()}
         config = configured(stage.config, _located(stage, typed), _option)
         say(farewell(stage, stage.run(config)))
 
@@ -192,6 +214,16 @@ def _evaluation() -> Callable[..., None]:
     signature = inspect.Signature([_suite_parameter("models"), suite, *rest])
     command.__signature__ = signature  # type: ignore[attr-defined]
     return command
+
+
+def _as_taken(stage: Stage, name: str, value: Any) -> Any:
+    """What one suite takes several of and another only one is typed as several."""
+    field = stage.config.model_fields.get(name)
+    if not isinstance(value, tuple) or field is None or get_origin(field.annotation) is tuple:
+        return value
+    if len(value) != 1:
+        raise UserError(f"{_option(name)} names {len(value)}, and this suite takes one; name one")
+    return value[0]
 
 
 def _suite_parameter(name: str) -> inspect.Parameter:
@@ -227,13 +259,13 @@ def _suite_parameter(name: str) -> inspect.Parameter:
 def _suite_help(name: str, fields: Mapping[str, FieldInfo]) -> str:
     """What it is and its default, for every suite where they are not the same."""
     if name == "out":
-        return f"folder this run writes (default: {RUNS}/eval, {RUNS}/core or {RUNS}/lm-eval)"
+        return f"folder this run writes (default: {RUNS}/eval, {RUNS}/core, {RUNS}/tuning …)"
     if name == "models":
         return str(list(fields.values())[-1].description)
     said: dict[str, list[str]] = {}
     for suite, field in fields.items():
         text = field.description or ""
-        shown = not field.is_required() and field.default is not None and field.default is not False
+        shown = not field.is_required() and _is_told(field.default)
         if shown and "default" not in text:
             text += f" (default: {_as_typed(field.default)})"
         said.setdefault(text, []).append(suite)
@@ -257,6 +289,7 @@ experiment_initialisation = _experiment("initialisation", InitialisationConfig)
 experiment_optimizer_race = _experiment("optimizer-race", OptimizerRaceConfig)
 experiment_ladder = _experiment("ladder", LadderConfig)
 experiment_planted_bias = _experiment("planted-bias", PlantedBiasConfig)
+experiment_quantisation = _experiment("quantisation", QuantisationConfig)
 
 # Data by name.
 

@@ -269,6 +269,10 @@ def _locate(
     if named == reference.title or named in later:
         raise UserError(f"{reference} is not above it; a table starts from one that came before")
     path = (folder / named).expanduser().absolute()
+    if named in shipped() and not path.exists():
+        # A journey that comes along makes a folder of its own name.
+        command = named if named == "quickstart" else f"run {named}"
+        raise UserError(f"{reference} is not there yet; make it first: groundup {command}")
     if not named or not path.exists():
         raise UserError(
             f"{reference} is neither a table above nor there as a folder; "

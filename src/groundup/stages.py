@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from groundup.align.config import DPOConfig
 from groundup.errors import UserError
-from groundup.evals.config import CoreConfig, EvalConfig, HarnessConfig
+from groundup.evals.config import CoreConfig, EvalConfig, HarnessConfig, TuningReportConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.text.config import DataConfig, TokenizerConfig
 from groundup.tune.config import SFTConfig
@@ -70,6 +70,7 @@ STAGES: Mapping[str, Stage] = {
         Stage("dpo", DPOConfig, "groundup.align.dpo", "model", "model"),
         Stage("eval", EvalConfig, "groundup.evals.run", "report", None),
         Stage("core", CoreConfig, "groundup.evals.core", "report", None),
+        Stage("tuning", TuningReportConfig, "groundup.evals.tuning", "report", None),
         Stage("lm-eval", HarnessConfig, "groundup.evals.harness_run", "results", None),
     )
 }

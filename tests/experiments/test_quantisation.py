@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from copy import deepcopy
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from groundup.adapters.quantised import quantise
 from groundup.errors import UserError
 from groundup.experiments.config import QuantisationConfig
 from groundup.experiments.quantisation import FULL, WAYS, outcomes, relative_error, run, ways
-from groundup.experiments.quantisation_report import origin, plot, remarks, table
+from groundup.experiments.quantisation_report import plot, remarks, shipped_types, table
 from groundup.lm.config import ModelConfig
 from groundup.lm.gguf import save_gguf
 from groundup.lm.hub import save_model
@@ -117,10 +118,14 @@ def test_rows_that_are_no_whole_blocks_go_without_llama_cpps_formats() -> None:
 
 def test_remarks_compare_on_the_same_text(model: CausalLM, items: list[Marked]) -> None:
     found = outcomes(model, items, np.ones(len(items)))
-    said = remarks(found, None)
+    said = remarks(found, Counter())
     assert len(said) == 4 and "nf4, blocks of 64 at 4.50 bits against fp4" in said[0]
-    assert remarks(found, "Read this.") == ["Read this.", *said]
-    shown = table(found, "tiny")
+    first, *others = remarks(found, Counter({"Q4_1": 3, "Q8_0": 1}))
+    assert "Q4_1 3 times, Q8_0 1 times" in first and "holds that error already" in first
+    assert others == said
+    marked = table(found, "tiny", Counter({"Q4_1": 3, "Q8_0": 1}))
+    assert [row[0] for row in marked.rows if "shipped" in row[0]] == ["GGUF Q4_1, as shipped"]
+    shown = table(found, "tiny", Counter())
     assert [row[0] for row in shown.rows] == [way.name for way in WAYS]
     assert shown.rows[0][4] == "" and shown.rows[1][4][0] in "+-"
     assert len(plot(found).figure.axes) == 2
@@ -130,9 +135,9 @@ def test_a_model_of_ggufs_blocks_is_told_to_be_one(model: CausalLM, tmp_path: Pa
     tokenizer = Tokenizer.from_bpe(train_bpe(["The sea is wide, the sea is deep. "] * 4, 300))
     for type in ("q4_0", "f16"):
         save_gguf(tmp_path / f"{type}.gguf", model, tokenizer, type)
-    said = origin(tmp_path / "q4_0.gguf")
-    assert said is not None and "Q4_0" in said and "as shipped" in said
-    assert origin(tmp_path / "f16.gguf") is None and origin(tmp_path) is None
+    # The embedding is kept finer, and is the head as well.
+    assert shipped_types(tmp_path / "q4_0.gguf") == {"Q4_0": 14, "Q8_0": 1}
+    assert not shipped_types(tmp_path / "f16.gguf") and not shipped_types(tmp_path)
 
 
 def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:

@@ -92,3 +92,27 @@ def test_a_compiled_model_generates_and_trains_in_turns(tiny_model) -> None:  # 
     with torch.compiler.set_stance("force_eager"):
         model.logits(batch).sum().backward()
     assert_close(model.head.grad, gradient)
+
+
+def test_gradient_checkpointing_changes_no_bit() -> None:
+    """Backward runs every block again, with the very dropout that it had."""
+    from groundup.adapters.lora import add_lora
+    from groundup.train.loss import next_token_loss
+
+    def gradients(on: bool) -> list[torch.Tensor]:
+        model = CausalLM(ModelConfig.of(width=64, depth=3, vocab_size=64, context=16))
+        model.initialise(0)
+        add_lora(model, 4, dropout=0.2)
+        model.set_gradient_checkpointing(on)
+        model.train()
+        ids = torch.randint(64, (2, 17), generator=torch.Generator().manual_seed(1))
+        plain = Batch.of(ids[:, :-1])
+        ones = torch.ones(2, 16)
+        batch = Batch(plain.input_ids, ids[:, 1:], ones, plain.position_ids, plain.segment_ids)
+        torch.manual_seed(5)
+        next_token_loss(model, batch).total.backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    kept, computed_again = gradients(False), gradients(True)
+    assert len(kept) == len(computed_again) == 2 * 7 * 3
+    assert all(torch.equal(one, other) for one, other in zip(kept, computed_again, strict=True))

@@ -60,4 +60,14 @@ def dequantise_8bit(
 ) -> Float[Tensor, " n"]:
     """The numbers again: value in the code times scale of the block."""
     values = dynamic_code(codes.device).index_select(0, codes.int())
-    return values * absmax.repeat_interleave(BLOCK)[: len(values)]
+    return scale_blocks_(values, absmax, BLOCK)
+
+
+def scale_blocks_(
+    numbers: Float[Tensor, " n"], absmax: Float[Tensor, " blocks"], size: int
+) -> Float[Tensor, " n"]:
+    """Multiply each block of so many numbers by its scale, in place; the last may be shorter."""
+    whole = len(numbers) // size
+    numbers[: whole * size].view(-1, size).mul_(absmax[:whole, None])
+    numbers[whole * size :].mul_(absmax[-1])
+    return numbers

@@ -68,7 +68,7 @@ class FrozenLinear(nn.Module):
         another weight.
         """
         before = dict(zip(self._names, self.kept, strict=True))
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, tensor in before.items():
             moved = getattr(self, name)
             if moved.dtype != tensor.dtype:
@@ -98,7 +98,7 @@ class _Product(torch.autograd.Function):
         return linear(x, weight_of(x, *kept), bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight = ctx.weight_of(gradient, *ctx.saved_tensors)
         of_bias = gradient.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         return gradient @ weight, of_bias, None, None

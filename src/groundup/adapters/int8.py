@@ -46,7 +46,7 @@ class Int8Linear(FrozenLinear):
         absmax: Float[Tensor, " out"],
         bias: nn.Parameter | None = None,
     ) -> None:
-        super().__init__(*whole.shape, bias)
+        super().__init__(whole.shape[0], whole.shape[1], bias)
         self.keep(whole=whole, absmax=absmax)
 
     @classmethod

@@ -33,7 +33,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from groundup.adapters.dynamic8 import dequantise_8bit, quantise_8bit
+from groundup.adapters.dynamic8 import dequantise_8bit, quantise_8bit, scale_blocks_
 from groundup.adapters.frozen import FrozenLinear
 
 FourBitKind = Literal["nf4", "fp4"]
@@ -74,7 +74,8 @@ def derived_nf4() -> Float[Tensor, "16"]:
         torch.special.ndtri(torch.linspace(0.5, outermost, count, dtype=torch.float64))
         for count in (8, 9)
     )
-    return (torch.cat([-below.flip(0), above[1:]]) / above[-1]).float()
+    values: Tensor = torch.cat([-below.flip(0), above[1:]]) / above[-1]
+    return values.float()
 
 
 def quantise_4bit(
@@ -108,13 +109,9 @@ def dequantise_4bit(
     dtype: torch.dtype,
 ) -> Float[Tensor, "..."]:
     """The numbers again: value times scale in float32, then rounded to `dtype`."""
-    count = prod(shape)
     pairs = _pairs(kind, packed.device).index_select(0, packed.int())
-    numbers = pairs.view(torch.float32)[:count]
-    whole = count // block_size
-    numbers[: whole * block_size].view(-1, block_size).mul_(absmax[:whole, None])
-    numbers[whole * block_size :].mul_(absmax[-1])
-    return numbers.to(dtype).view(tuple(shape))
+    numbers = pairs.view(torch.float32)[: prod(shape)]
+    return scale_blocks_(numbers, absmax, block_size).to(dtype).view(tuple(shape))
 
 
 @cache

@@ -146,7 +146,13 @@ def run(config: QuantisationConfig) -> Path:
 
     Raises `UserError` for a model that cannot be used and a folder of something else.
     """
-    from groundup.experiments.quantisation_report import numbers, origin, plot, remarks, table
+    from groundup.experiments.quantisation_report import (
+        numbers,
+        plot,
+        remarks,
+        shipped_types,
+        table,
+    )
 
     claim(config.out, NAME)
     begun = perf_counter()
@@ -163,14 +169,14 @@ def run(config: QuantisationConfig) -> Path:
         merge(model)
     model.float().eval()
     items, sizes = texts(config, model, tokenizer)
-    found = outcomes(model, items, sizes)
+    found, types = outcomes(model, items, sizes), shipped_types(path)
     return write(
         config,
         NAME,
         QUESTION,
-        tables=[table(found, short_name(config.model, path))],
+        tables=[table(found, short_name(config.model, path), types)],
         plots=[plot(found)],
-        remarks=remarks(found, origin(path)),
+        remarks=remarks(found, types),
         data={one.name: numbers(one, found[0]) for one in found},
         seconds=perf_counter() - begun,
     )

@@ -17,15 +17,18 @@ from groundup.lm.sources import GGUF_SUFFIX
 from groundup.maths.intervals import Interval, bootstrap_ratio
 
 
-def origin(path: Path) -> str | None:
-    """What is to be known of a model whose full weights were once quantised: None if of none."""
+def shipped_types(path: Path) -> Counter[str]:
+    """How many matrices of a quantised GGUF file are of each type; none of any other model."""
     if path.suffix != GGUF_SUFFIX:
-        return None
+        return Counter()
     matrices = [one for one in read_gguf(path).file.tensors.values() if len(one.shape) > 1]
     types = Counter(one.type.name for one in matrices)
-    if set(types) <= {"F32", "F16", "BF16"}:
-        return None
-    listed = ", ".join(f"{count} are {name}" for name, count in types.most_common())
+    return Counter() if set(types) <= {"F32", "F16", "BF16"} else types
+
+
+def origin(types: Counter[str]) -> str:
+    """What is to be known of a model whose weights were quantised before this began."""
+    listed = ", ".join(f"{name} {count} times" for name, count in types.most_common())
     return (
         f"The model comes from a GGUF file whose matrices are quantised as shipped ({listed}). "
         f"{FULL} holds that error already and is what all others are compared with, so the error "
@@ -34,7 +37,7 @@ def origin(path: Path) -> str | None:
     )
 
 
-def remarks(found: Sequence[Outcome], origin: str | None) -> list[str]:
+def remarks(found: Sequence[Outcome], types: Counter[str]) -> list[str]:
     """What the numbers say, and what is to be known of them."""
     of = {one.name: one for one in found}
     nf4, fp4 = of["nf4, blocks of 64"], of["fp4, blocks of 64"]
@@ -45,7 +48,7 @@ def remarks(found: Sequence[Outcome], origin: str | None) -> list[str]:
         (nf4, of["int8, a scale a row"], "4 bits instead of 8"),
     )
     said = [_against(*pair) for pair in pairs]
-    return said if origin is None else [origin, *said]
+    return [origin(types), *said] if types else said
 
 
 def _against(one: Outcome, other: Outcome, why: str) -> str:
@@ -60,12 +63,15 @@ def _against(one: Outcome, other: Outcome, why: str) -> str:
 
 
 def _span(value: Interval) -> str:
-    return f"{value.estimate:+.4f} ({value.low:+.4f} to {value.high:+.4f})"
+    # Adding 0 makes a zero of a negative one.
+    middle, low, high = (round(x, 4) + 0.0 for x in (value.estimate, value.low, value.high))
+    return f"{middle:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
-def table(found: Sequence[Outcome], name: str) -> Table:
+def table(found: Sequence[Outcome], name: str, types: Counter[str]) -> Table:
     """One row for each way, the model in full first."""
     full = found[0]
+    shipped = {f"GGUF {kind}" for kind, _ in types.most_common(1)}
     return Table(
         f"Weights of {name} in fewer bits",
         (
@@ -79,7 +85,7 @@ def table(found: Sequence[Outcome], name: str) -> Table:
         ),
         tuple(
             (
-                one.name,
+                f"{one.name}, as shipped" if one.name in shipped else one.name,
                 f"{one.bits:.2f}",
                 f"{100 * one.error:.2f} %",
                 number(one.read.bits_per_byte()),

@@ -30,7 +30,7 @@ class SFTConfig(TuningConfig):
     weights: tuple[float, ...] | None = Field(
         None,
         min_length=1,
-        description="share of the tokens that each of `data` gets (default: as large as it is)",
+        description="share of the tokens that each source of data gets (default: as large as it is)",
     )
     validation: float = Field(
         0.05, ge=0, lt=1, description="share of your own rows that is held out, by their hash"
