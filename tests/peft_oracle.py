@@ -47,6 +47,7 @@ def theirs(folder: Path) -> Any:
 def their_adapter(folder: Path, seed: int = 1, **settings: Any) -> peft.PeftModel:
     """PEFT's adapter on that base, as if trained: whatever it trains is random."""
     settings = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]} | settings
+    torch.manual_seed(seed)  # for what PEFT draws itself
     model = peft.get_peft_model(theirs(folder), peft.LoraConfig(**settings))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -72,7 +72,7 @@ FOLDERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {
             "target_modules": ALL_NAMES,
             "rank_pattern": {"q_proj": 2, r"model\.layers\.1\.mlp\..*": 6, "^model.layers.0": 1},
-            "alpha_pattern": {"layers.0.mlp.up_proj": 3, ".*k_proj": 20, "proj": 99},
+            "alpha_pattern": {"layers.0.mlp.up_proj": 3, ".*k_proj": 8, "proj": 99},
             "use_rslora": True,
         },
     ),

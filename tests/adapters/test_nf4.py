@@ -174,6 +174,13 @@ def test_values_are_right_in_shorter_blocks_too(shape: tuple[int, int]) -> None:
                     assert torch.equal(layer.dequantised(dtype), by_hand(layer, dtype))
 
 
+def test_large_matrices_are_made_in_pieces() -> None:
+    """The last of which may end within a block or a byte."""
+    for shape in ((512, 512), (513, 600), (513, 601)):
+        layer = NF4Linear.of(linear(normal(*shape)), block_size=4096)
+        assert torch.equal(layer.dequantised(), by_hand(layer, torch.float32))
+
+
 def test_what_was_quantised_is_quantised_to_itself() -> None:
     packed, absmax = quantise_4bit(normal(48, 256))
     again = dequantise_4bit(packed, absmax, "nf4", 64, (48, 256), torch.float32)

@@ -20,6 +20,7 @@ from groundup.errors import UserError
 from groundup.evals.answers import assistant_loss, ready_conversations
 from groundup.evals.config import TuningReportConfig
 from groundup.evals.core import Answers
+from groundup.evals.familiar import Familiar
 from groundup.evals.history import History
 from groundup.evals.measured import Measured
 from groundup.evals.perplexity import Bits
@@ -31,7 +32,7 @@ from groundup.evals.tuning import (
     run,
     validation_of,
 )
-from groundup.evals.tuning_facts import Costs, costs
+from groundup.evals.tuning_facts import costs
 from groundup.evals.tuning_material import Prompt, domain_of, pieces, replies
 from groundup.evals.tuning_measures import MEASURES, perplexity
 from groundup.evals.tuning_verdicts import kind_of, notes, verdicts
@@ -113,6 +114,13 @@ def test_a_few_labels_are_fewer_options_and_one_is_no_question() -> None:
     }
     assert replies([talk(i, f"Text {i}", "Yes.") for i in range(10)], 10, 0) == []
     assert replies([], 10, 0) == []
+
+
+def test_an_answer_late_in_a_long_conversation_is_not_asked_for_unless_it_is_the_first() -> None:
+    long = [talk(i, "a" * 700, f"first {i}", "b" * 400, f"second {i}") for i in range(6)]
+    late = [talk(i, "a" * 3000, f"only {i}") for i in range(6, 12)]
+    found = replies([*long, *late], 30, 0)
+    assert len(found) == 12 and all(len(reply.prompt) == 1 for reply in found)
 
 
 def test_spelling_makes_no_other_reply() -> None:
@@ -422,20 +430,35 @@ def test_verdicts_say_what_is_shown_and_how_much_may_be_hidden(
     assert between.kind == "open" and "no difference is shown" in between.text
 
 
+def test_four_bits_are_not_called_forgetting(read: Callable[[CausalLM], Tuned]) -> None:
+    parent = read(roomy(0))
+    made = replace(parent.costs, method="QLoRA")
+    model = replace(parent, costs=made, texts=tuned(bits=(1.1, 2.1, 3.1)).texts)
+    (said,) = [one for one in verdicts([parent, model]) if "general text" in one.text]
+    assert said.kind == "no" and "to the 4 bits of its base or by forgetting" in said.text
+
+
 def test_notes_tell_unequal_budgets_other_parents_and_what_was_not_held_out(tmp_path: Path) -> None:
     def child(name: str, tokens: int, **settings: Any) -> Tuned:
         path = write_run(tmp_path / name, settings)
-        made: Costs = replace(costs(path), tokens=tokens)
-        return replace(tuned(name), history=History.of(path), costs=made)
+        seen = Familiar(name, "sft", {}, f"{name} (sft) was trained on own.jsonl, unknown")
+        return replace(
+            tuned(name, familiar=[seen]),
+            history=History.of(path),
+            costs=replace(costs(path), tokens=tokens),
+        )
 
-    full, lora = child("full", 1000, validation=0), child("lora", 2000, replay=0.25)
+    full, lora = child("full", 1000, validation=0), child("lora", 2000, replay=0.25, patience=2)
     said = "\n".join(notes([tuned("base"), full, lora], {"full": True, "lora": False}))
     assert "lora was not trained from base" in said and "full was not trained" not in said
     assert "full 1,000, lora 2,000" in said
     assert "full held nothing out" in said and "lora replayed general text (25 %" in said
+    assert "lora kept the weights that did best" in said and "full kept" not in said
     assert "trained once (seed 0)" in said
+    assert "full (sft), lora (sft) were trained on own.jsonl, unknown" in said
     equal = notes([tuned("base"), full, replace(full, name="same")], {"full": None})
     assert not any("budgets" in one or "not trained from" in one for one in equal)
+    assert "full (sft) was trained on own.jsonl, unknown" in equal
 
 
 # Runs.
@@ -536,7 +559,7 @@ def test_what_the_runs_held_out_is_measured_and_their_parent_known(
 def test_the_page_shows_all_of_it_and_is_whole(folder: Path, report: dict[str, Any]) -> None:
     page = (folder / "report.html").read_text()
     assert_whole(page)
-    assert page.count("data:image/svg+xml") == 2
+    assert page.count("data:image/svg+xml") == 4
     assert "guessing finds 25.0 %" in page and "It learned the domain." in page
     assert len(report["prompts"]) == 4
     for prompt in report["prompts"]:

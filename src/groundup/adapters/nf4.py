@@ -56,6 +56,10 @@ CODES: dict[FourBitKind, Float[Tensor, "16"]] = {
 }
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
+# So many numbers are made at a time on a CPU. What lies between stays in a core's cache, and torch
+# gives so few to one thread, which waits for no other.
+_PIECE = 2**15
+
 # As in bitsandbytes: what a block of zeros is divided by.
 _TINY = 1e-38
 
@@ -109,9 +113,19 @@ def dequantise_4bit(
     dtype: torch.dtype,
 ) -> Float[Tensor, "..."]:
     """The numbers again: value times scale in float32, then rounded to `dtype`."""
-    pairs = _pairs(kind, packed.device).index_select(0, packed.int())
-    numbers = pairs.view(torch.float32)[: prod(shape)]
-    return scale_blocks_(numbers, absmax, block_size).to(dtype).view(tuple(shape))
+    pairs = _pairs(kind, packed.device)
+    out = packed.new_empty(2 * len(packed), dtype=dtype)
+    piece = _PIECE if packed.device.type == "cpu" else len(absmax) * block_size
+    pieces = zip(
+        torch.split(out, piece),
+        torch.split(packed, piece // 2),
+        torch.split(absmax, piece // block_size),
+        strict=True,
+    )
+    for part, some, scales in pieces:
+        numbers = pairs.index_select(0, some.int()).view(torch.float32)
+        part.copy_(scale_blocks_(numbers, scales, block_size))
+    return out[: prod(shape)].view(tuple(shape))
 
 
 @cache

@@ -33,7 +33,7 @@ from groundup.evals.measured import Measured, rate, ratio
 from groundup.evals.perplexity import Bits, bits_per_byte
 from groundup.lm.hub import load, load_config
 from groundup.lm.model import CausalLM
-from groundup.lm.sources import locate, short_name
+from groundup.lm.sources import is_named, locate, name_of, short_name
 from groundup.text.build import gather
 from groundup.text.config import DataConfig
 from groundup.text.corpus import encode
@@ -160,8 +160,13 @@ def located(config: ModelsConfig) -> dict[str, tuple[str, Path]]:
     paths = [locate(source) for source in config.models]
     for path in paths:
         load_config(path)
-    names = model_names(config.models, paths)
-    return dict(zip(names, zip(config.models, paths, strict=True), strict=True))
+    # The command line has found out where a pack lies; people know it by its name.
+    sources = [
+        source if is_named(source) else name_of(path)
+        for source, path in zip(config.models, paths, strict=True)
+    ]
+    names = model_names(sources, paths)
+    return dict(zip(names, zip(sources, paths, strict=True), strict=True))
 
 
 def model_names(sources: Sequence[str], paths: Sequence[Path]) -> list[str]:

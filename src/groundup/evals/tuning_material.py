@@ -30,6 +30,8 @@ from groundup.text.records import Choice, Conversation, Document, Message
 
 # About 500 tokens of English: what two cores read of a hundred conversations in some ten seconds.
 _CHARACTERS = 2_000
+# An answer is asked for where no more than this was said before.
+_BEFORE = 1_000
 _OPTIONS = 4
 # Wrong replies are drawn from so many of the nearest length.
 _NEAREST = 12
@@ -180,11 +182,18 @@ def replies(talks: Sequence[Conversation], count: int, seed: int) -> list[Reply]
 
 
 def _turns(talks: Sequence[Conversation], generator: np.random.Generator) -> list[tuple[int, int]]:
-    """Every answer by (conversation, message): one of each conversation, then a second one …"""
+    """Every answer by (conversation, message): one of each conversation, then a second one …
+
+    Those that come late in a long conversation are left out: the tokens before an answer are most
+    of what a question costs.
+    """
     drawn: list[tuple[int, int, int, int]] = []
     for place in generator.permutation(len(talks)).tolist():
-        messages = talks[place].messages
-        answers = [i for i, one in enumerate(messages) if one.role == "assistant" and i > 0]
+        answers, before = list[int](), 0
+        for turn, message in enumerate(talks[place].messages):
+            if message.role == "assistant" and turn > 0 and (not answers or before <= _BEFORE):
+                answers.append(turn)
+            before += len(message.content)
         for rank, turn in enumerate(generator.permutation(answers).tolist()):
             drawn.append((rank, len(drawn), place, int(turn)))
     return [(place, turn) for _, _, place, turn in sorted(drawn)]

@@ -56,11 +56,12 @@ def trade_plot(models: Sequence[Tuned]) -> Plot:
     figure, axes = new_figure("Gain on the domain, and its price")
     axes.axhline(0, color=GREY, linestyle=":", linewidth=1)
     axes.axvline(0, color=GREY, linestyle=":", linewidth=1)
-    axes.plot(0, 0, "o", color=GREY, markersize=6)
-    axes.annotate(parent.name, (0, 0), xytext=(6, 5), textcoords="offset points", color=GREY)
-    for number, model in enumerate(models[1:]):
+    axes.plot(0, 0, "o", color=COLOURS[0], markersize=5, label=parent.name)
+    for number, model in enumerate(models[1:], start=1):
         if (found := _trade(model, parent)) is not None:
-            _point(axes, *found, f"{model.name} ({model.costs.method})", COLOURS[number % 6])
+            _point(
+                axes, *found, f"{model.name} ({model.costs.method})", COLOURS[number % len(COLOURS)]
+            )
     axes.set_xlabel("general text: bits per byte more (to the right: forgotten)")
     axes.set_ylabel("domain: bits per byte less")
     axes.margins(0.2)
@@ -91,7 +92,7 @@ def _point(axes: Axes, price: Measured, gain: Measured, label: str, colour: str)
 def curves_plot(models: Sequence[Tuned]) -> Plot:
     """Training loss, smoothed, and held-out loss of all runs over the tokens read."""
     figure, axes = new_figure("Learning curves")
-    for number, model in enumerate(models[1:]):
+    for number, model in enumerate(models[1:], start=1):
         history = _curves(model)
         if history is None:
             continue

@@ -14,6 +14,7 @@ from typing import Literal
 
 from groundup.evals.measured import Measured
 from groundup.evals.tuning import Tuned
+from groundup.evals.tuning_facts import METHODS
 from groundup.evals.tuning_measures import GENERAL_TEXT, MEASURES, Measure, main_domain, perplexity
 
 Kind = Literal["yes", "no", "open"]
@@ -53,9 +54,12 @@ def _of_change(model: Tuned, parent: Tuned, measure: Measure) -> Verdict:
     before, after, change = measure.of(parent), measure.of(model), measure.minus(model, parent)
     assert before is not None and after is not None and change is not None
     kind = kind_of(change, measure)
+    meaning = _MEANING[measure.about][kind]
+    if (model.costs.method, measure.about, kind) == (METHODS["qlora"], "general", "no"):
+        meaning = "That was lost, to the 4 bits of its base or by forgetting."
     text = (
         f"{measure.what} {shown(after, measure)}, {shown(before, measure)} before: "
-        f"{changed(change, measure)}. {_MEANING[measure.about][kind]}"
+        f"{changed(change, measure)}. {meaning}"
     )
     if kind == "open" and measure.about == "general":
         text += f" {_unseen(change, measure)}"
@@ -180,4 +184,17 @@ def notes(models: Sequence[Tuned], children: Mapping[str, bool | None]) -> list[
             f"every method was trained once (seed {listed}): intervals say how sure a number is of "
             "these very models, not what another seed would have given"
         )
-    return found + list(dict.fromkeys(one.message for model in models for one in model.familiar))
+    return found + _familiar(models)
+
+
+def _familiar(models: Sequence[Tuned]) -> list[str]:
+    """What runs have trained on of the suite's own questions; alike runs are told of together."""
+    runs: dict[str, list[str]] = {}
+    for message in dict.fromkeys(one.message for model in models for one in model.familiar):
+        run, was, rest = message.partition(" was trained on ")
+        assert was, message
+        runs.setdefault(rest, []).append(run)
+    return [
+        f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} trained on {rest}"
+        for rest, names in runs.items()
+    ]

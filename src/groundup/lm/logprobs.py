@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from groundup.train.batch import Batch
-from groundup.train.loss import CHUNK, HeadedModel
+from groundup.train.loss import HeadedModel, chunk_rows
 
 
 class _TargetLogprobs(torch.autograd.Function):
@@ -30,7 +30,7 @@ class _TargetLogprobs(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
         normalisers = hidden.new_empty(hidden.shape[0], dtype=_precise(hidden))
         chosen = torch.empty_like(normalisers)
-        for part in _chunks(hidden):
+        for part in _chunks(hidden, head):
             logits = (hidden[part] @ head.T).to(chosen.dtype)
             normalisers[part] = logits.logsumexp(-1)
             chosen[part] = logits.gather(-1, targets[part, None])[:, 0]
@@ -46,7 +46,7 @@ class _TargetLogprobs(torch.autograd.Function):
         # float32 at least: bf16 sums would lose the small terms.
         trained = ctx.needs_input_grad[1]
         head_gradient = torch.zeros_like(head, dtype=_precise(head)) if trained else None
-        for part in _chunks(hidden):
+        for part in _chunks(hidden, head):
             logits = (hidden[part] @ head.T).to(normalisers.dtype)
             gradient = (logits - normalisers[part, None]).exp_() * -upstream[part, None]
             gradient.scatter_add_(-1, targets[part, None], upstream[part, None])
@@ -61,8 +61,9 @@ class _TargetLogprobs(torch.autograd.Function):
         )
 
 
-def _chunks(hidden: Tensor) -> list[slice]:
-    return [slice(start, start + CHUNK) for start in range(0, hidden.shape[0], CHUNK)]
+def _chunks(hidden: Tensor, head: Tensor) -> list[slice]:
+    rows = chunk_rows(head.shape[0])
+    return [slice(start, start + rows) for start in range(0, hidden.shape[0], rows)]
 
 
 def _precise(like: Tensor) -> torch.dtype:

@@ -215,9 +215,7 @@ def _render(
 # Which tokens are the assistant's.
 
 
-def _mark_by_prefixes(
-    tokenizer: Tokenizer, broken: list[Message], marks: _Marks, full: str
-) -> str:
+def _mark_by_prefixes(tokenizer: Tokenizer, broken: list[Message], marks: _Marks, full: str) -> str:
     """Mark the assistant's turns in `full`, rendered by a template without generation blocks.
 
     A turn begins where the conversation before it, rendered with a generation prompt, ends. It ends

@@ -22,8 +22,14 @@ from torch import Tensor, nn
 
 from groundup.train.batch import Batch, Loss
 
-# 512 rows of 8,192 bf16 logits are 8 MB: they stay in a laptop's last-level cache.
-CHUNK = 512
+# 512 rows of 8,192 bf16 logits are 8 MB: they stay in a laptop's last-level cache. Of a vocabulary
+# of 49,152 as many rows would be 50 MB, and 100 MB more for each step of the sum in float32.
+CHUNK, _CHUNK_LOGITS, _LEAST_CHUNK = 512, 2**22, 128
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Tokens whose logits are made at a time."""
+    return max(_LEAST_CHUNK, min(CHUNK, _CHUNK_LOGITS // vocabulary))
 
 
 class HeadedModel(Protocol):
@@ -82,11 +88,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # A frozen head, as under LoRA, is spared its third of the work. Summed over chunks in
         # float32: bf16 sums would lose the small terms.
         head_gradient = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
-        for start in range(0, hidden.shape[0], CHUNK):
-            part = slice(start, start + CHUNK)
+        rows = chunk_rows(head.shape[0])
+        for start in range(0, hidden.shape[0], rows):
+            part = slice(start, start + rows)
             logits = hidden[part] @ head.T
             # The last, shorter chunk would be compiled anew for every length it ever has.
-            chunk_loss = _full_chunk_loss if logits.shape[0] == CHUNK else _chunk_loss
+            chunk_loss = _full_chunk_loss if logits.shape[0] == rows else _chunk_loss
             loss, gradient = chunk_loss(logits, targets[part], weights[part])
             total += loss
             if hidden_gradient is not None:
