@@ -1,6 +1,6 @@
-"""Fine-tuning speed and memory beside `transformers`, `peft` and `bitsandbytes`, on the same shape.
+"""Fine-tuning speed and memory beside `transformers`, `peft` and `bitsandbytes`, of one shape.
 
-    python benchmarks/finetune.py [--steps 10] [--sides lora peft-eager …] [--rows 2] [--context 512]
+    python benchmarks/finetune.py [--steps 10] [--sides lora peft-eager …] [--rows 2]
 
 SmolLM2-135M's shape (30 layers of width 576, vocabulary 49,152), random weights, one micro-batch of
 2 rows of 512 tokens a step, all of them trained on, LoRA of rank 16 on every linear layer of the

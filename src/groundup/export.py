@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from groundup.adapters.lora import adapter_names, merge
+from groundup.adapters.quantised import dequantise, is_quantised
 from groundup.errors import UserError
 from groundup.evals.checks import Check, require_same
 from groundup.evals.copies import compared_with_folder, compared_with_gguf
@@ -84,6 +85,8 @@ def _merged(path: Path) -> tuple[CausalLM, Tokenizer]:
 def _to_gguf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
     type = type or "q8_0"
     model, tokenizer = _merged(path)
+    if is_quantised(model):  # NF4 is no type of GGUF's
+        dequantise(model, torch.float32)
     file = f"{name}.{type}{GGUF_SUFFIX}"
     save_gguf(out / file, model, tokenizer, type, name=name, licence=_licence(path))
     windows = [window for window in model.config.windows if window is not None]

@@ -24,6 +24,7 @@ import torch
 
 from groundup.adapters.adapter_files import read_origin
 from groundup.adapters.lora import adapter_names, merge
+from groundup.adapters.quantised import dequantise, is_quantised
 from groundup.errors import UserError
 from groundup.evals.checks import (
     GREEDY_TOKENS,
@@ -75,7 +76,7 @@ def verify(source: Path | str, against: Path | str | None = None) -> list[Check]
             dtype = load_model(path).head.dtype
             checks += compared_with_folder(original, its_tokenizer, path, dtype)
     elif path.suffix != GGUF_SUFFIX:
-        checks += _through_gguf(model, tokenizer)
+        checks += _through_gguf(dequantise(model, torch.float32), tokenizer)
     return checks
 
 
@@ -191,9 +192,11 @@ def _rendered(tokenizer: Tokenizer) -> str:
 # Another library.
 
 
-def _why_not_in_transformers(path: Path) -> str | None:
+def _why_not_in_transformers(path: Path, model: CausalLM) -> str | None:
     """Why transformers, with PEFT for an adapter, cannot be asked; None if it can."""
     needed = ["transformers"]
+    if is_quantised(model):
+        return "of weights in 4 bits bitsandbytes computes the products in bfloat16"
     if is_adapter(path):
         needed.append("peft")
         if base_of(path).suffix == GGUF_SUFFIX or is_adapter(base_of(path)):
@@ -207,7 +210,7 @@ def _why_not_in_transformers(path: Path) -> str | None:
 def _compared_with_transformers(path: Path, model: CausalLM) -> list[Check]:
     if path.suffix == GGUF_SUFFIX:
         return []
-    if (why := _why_not_in_transformers(path)) is not None:
+    if (why := _why_not_in_transformers(path, model)) is not None:
         return [Check("logits and ids as transformers makes them", "not checked", why)]
     tokenizer = load_tokenizer(path)
     prompts = prompts_for(model, tokenizer)

@@ -30,7 +30,7 @@ class SFTConfig(TuningConfig):
     weights: tuple[float, ...] | None = Field(
         None,
         min_length=1,
-        description="share of the tokens that each source of data gets (default: as large as it is)",
+        description="share of the tokens that each source of data gets (default: as it is large)",
     )
     validation: float = Field(
         0.05, ge=0, lt=1, description="share of your own rows that is held out, by their hash"
@@ -100,6 +100,15 @@ class SFTConfig(TuningConfig):
             raise ValueError(
                 f"weights={list(self.weights)} must be 0 or more and not all 0; try "
                 f"{' '.join('1' for _ in self.weights)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _replay_is_something_else(self) -> Self:
+        if self.replay and (same := set(self.data) & set(self.replay_data)):
+            raise ValueError(
+                f"replay_data={str(min(same))!r} is what is fine-tuned on already; give other, "
+                "general text, or leave replay out"
             )
         return self
 
