@@ -156,8 +156,7 @@ def work(name: str, rows: int, context: int) -> None:
     # The peak of training, not of making and quantising the model.
     from groundup.train.device import peak_memory, reset_peak_memory
 
-    if ours:
-        reset_peak_memory("cpu")
+    reset_peak_memory("cpu")
     print("ready", flush=True)
     for line in sys.stdin:
         if line.strip() != "step":

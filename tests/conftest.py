@@ -67,14 +67,18 @@ class Workshop:
         return self.folder / "tokenizer"
 
     def command(self, stage: str, out: Path, **changes: Any) -> list[str]:
-        """`groundup STAGE …`; keywords change its settings (underscores for hyphens)."""
+        """`groundup STAGE …`; keywords change its settings (underscores for hyphens).
+
+        None leaves a setting out.
+        """
         settings = SETTINGS | OWN_SETTINGS[stage] | {"data": self.data, "out": out}
         if stage == "pretrain":
             settings["tokenizer"] = self.tokenizer
         else:
             settings["model"] = self.finished("pretrain" if stage == "sft" else "sft")
         settings |= {name.replace("_", "-"): value for name, value in changes.items()}
-        words = [w for name, value in settings.items() for w in (f"--{name}", str(value))]
+        given = {name: value for name, value in settings.items() if value is not None}
+        words = [w for name, value in given.items() for w in (f"--{name}", str(value))]
         return [sys.executable, "-m", "groundup", stage, *(w for w in words if w != "True")]
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:

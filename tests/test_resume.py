@@ -106,6 +106,7 @@ def test_an_adapter_beside_4_bits_with_early_stopping_too(
 ) -> None:
     """Dropout, the best weights so far and when to end: all of it is decided alike."""
     settings = {"adapter": "qlora", "lora_rank": 4, "lora_dropout": 0.1, "learning_rate": 0.3}
+    settings |= {"embedding_learning_rate": None}
     check(workshop, tmp_path, "sft", kills=2, evaluations=12, patience=2, **settings)
 
 

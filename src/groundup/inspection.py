@@ -11,6 +11,7 @@ from groundup.lm.hub import load_config, load_tokenizer
 from groundup.lm.tuning import row_length
 from groundup.text.inspection import inspect as measured
 from groundup.text.own_data import read_own
+from groundup.text.records import Conversation
 from groundup.train.progress import say
 from groundup.tune.config import SFTConfig
 
@@ -31,6 +32,8 @@ def inspect(
     context = row_length(config, load_config(model))
     tokenizer = load_tokenizer(model)
     data = read_own(files, columns=config.column_names, validation=config.validation, refuse=False)
+    if any(isinstance(row, Conversation) for row in data.train):
+        tokenizer = tokenizer.able_to_chat()
     with encoding_bar(len(data.train)) as progress:
         found = measured(data, tokenizer, context=context, examples=examples, progress=progress)
     title = " + ".join(files)

@@ -36,7 +36,7 @@ def test_two_processes_train_as_one_does(workshop: Any, tmp_path: Path, adapter:
     # Sums in another order differ in their last bits, and high rates make more of that.
     settings |= {"learning_rate": 0.002, "embedding_learning_rate": 0.0006, "steps": 12}
     if adapter != "none":
-        settings["lora_rank"] = 4
+        settings |= {"lora_rank": 4, "embedding_learning_rate": None}
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     code, said = workshop.run(workshop.command("sft", alone, **settings))
     assert code == 0, said

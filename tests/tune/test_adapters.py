@@ -189,6 +189,46 @@ def test_replay_brings_the_wanted_share_of_general_text(workshop: Any, tmp_path:
     assert data.counts["tokens"] * 0.75 == pytest.approx(own.counts["tokens"], rel=0.15)
 
 
+def test_an_epoch_beside_replay_is_one_pass_over_what_the_context_holds(
+    workshop: Any, tmp_path: Path
+) -> None:
+    """Not over the tail that is cut off a long row, of which nothing is ever read."""
+    from groundup.text.tokenizer import Tokenizer
+    from groundup.tune.data import read_data
+
+    rows = [
+        {"prompt": f"Count to {i}.", "completion": f"{i} is the sea, the grass, the sun. " * 60}
+        for i in range(20)
+    ]
+    write_json_lines(tmp_path / "long.jsonl", rows)
+    (tmp_path / "general.txt").write_text(
+        "\n\n".join(f"Snow {i} is white. " * 9 for i in range(60))
+    )
+    config = SFTConfig(
+        out=tmp_path / "unused",
+        model=tmp_path,
+        data=(tmp_path / "long.jsonl",),
+        replay=0.5,
+        replay_data=(tmp_path / "general.txt",),
+        validation=0.0,
+    )
+    data = read_data(config, Tokenizer.load(workshop.tokenizer), 64)
+    assert data.counts["tokens"] == pytest.approx(2 * 20 * 64, rel=0.1)
+
+
+def test_a_start_that_failed_may_be_corrected_in_the_same_folder(
+    workshop: Any, tmp_path: Path
+) -> None:
+    settings = QUICK | {"steps": 1, "model": workshop.finished("sft"), "out": tmp_path / "run"}
+    data = (talks(tmp_path / "talks.jsonl"),)
+    with pytest.raises(UserError, match="rank=4096 must be from 1 to"):
+        sft(SFTConfig(data=data, adapter="lora", lora_rank=4096, **settings))
+    with pytest.raises(UserError, match="give at most 64"):
+        sft(SFTConfig(data=data, adapter="lora", context=128, **settings))
+    folder = sft(SFTConfig(data=data, adapter="lora", lora_rank=4, **settings))
+    assert (folder / "adapter_config.json").exists()
+
+
 def test_training_ends_early_and_keeps_the_best(workshop: Any, tmp_path: Path) -> None:
     """So high a rate spoils the model after a while; what is kept is from before that."""
     folder = sft(

@@ -56,6 +56,11 @@ class TuningConfig(TrainingConfig):
         fields += ["use_dora", "lora_plus"]
         unused = {"none": [*fields, "block_size", "double_quantisation"]}
         unused["lora"] = ["block_size", "double_quantisation"]
+        if self.adapter != "none" and self.embedding_learning_rate is not None:
+            raise ValueError(
+                f"embedding_learning_rate={self.embedding_learning_rate:g} has no meaning with "
+                f"adapter={self.adapter!r}, beside which embeddings stay as they are; leave it out"
+            )
         for name in unused.get(self.adapter, []):
             if getattr(self, name) != type(self).model_fields[name].default:
                 needed = "qlora" if name in ("block_size", "double_quantisation") else "lora"

@@ -77,7 +77,7 @@ class TuningReportConfig(ModelsConfig):
     """What fine-tuning on a domain brought and what it cost: the models against the first one."""
 
     models: tuple[str, ...] = Field(
-        min_length=1, description=f"the model before fine-tuning, then those after; {_MODELS}"
+        min_length=1, description=f"{_MODELS}; all are compared with the first"
     )
     data: tuple[Path, ...] = Field(
         min_length=1,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,15 @@ def familiar(model: Path) -> list[Familiar]:
 
 
 def _of_run(history: History) -> Iterator[Familiar]:
+    """A run may have read several sources: data, data 2, …, and replay."""
+    for name, described in history.run["parents"].items():
+        if name.startswith(("data", "replay")):
+            yield from _of_source(history, described)
+
+
+def _of_source(history: History, described: Mapping[str, str]) -> Iterator[Familiar]:
     run, stage = history.folder.resolve().name, history.stage
     called = run if run == stage else f"{run} ({stage})"
-    described = history.run["parents"].get("data")
-    if described is None:
-        return
     kinds = _READ_BY.get(stage, _KINDS)
     rows = _training_rows(history.beside(described["path"]), kinds)
     if rows is None:

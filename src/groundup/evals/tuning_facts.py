@@ -32,6 +32,7 @@ SET_ASIDE = {
     "duplicates": "duplicates",
     "without_answer": "without an answer within the context",
     "truncated": "cut to the context",
+    "unread": "not needed for so few steps",
 }
 
 

@@ -140,6 +140,8 @@ def changed(change: Measured, measure: Measure) -> str:
     direction = "more" if change.estimate > 0 else "less"
     scale, digits = (100, 1) if measure.unit == "share" else (1, 3)
     low, high = (f"{scale * end:+.{digits}f}" for end in (change.low, change.high))
+    if not round(scale * change.estimate, digits):
+        return f"no more and no less ({low} to {high})"
     return f"{amount(abs(change.estimate), measure)} {direction} ({low} to {high})"
 
 

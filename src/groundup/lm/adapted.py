@@ -63,11 +63,29 @@ def with_adapters(
     """
     paths = [locate(folder) for folder in folders]
     known = _hash(locate(base)) if base is not None else None
+    _quantise_for(model, paths)
     names = [path.resolve().name.replace(".", "_") for path in paths]
     for path, name in zip(paths, names, strict=True):
         load_adapter(model, path, name=name, base_sha256=known)
     use_adapter(model, None)
     return names
+
+
+def _quantise_for(model: CausalLM, folders: Sequence[Path]) -> None:
+    """Bring the base into the bits that its adapters were trained beside."""
+    # A folder without an adapter is told of when it is its turn.
+    folders = [folder for folder in folders if is_adapter(folder)]
+    said = [read_origin(folder).quantisation for folder in folders]
+    if not any(said) or is_quantised(model):
+        return
+    other = next((i for i, one in enumerate(said) if one != said[0]), None)
+    if other is not None:
+        raise UserError(
+            f"the adapters in {folders[0]} and {folders[other]} were trained beside weights in "
+            "different bits, and one base cannot be both; put on one at a time"
+        )
+    assert said[0] is not None
+    _quantise(folders[0], model, said[0])
 
 
 def tokenizer_with(adapter: Path | str, base: Path | str) -> Tokenizer:

@@ -86,7 +86,8 @@ def training_memory(
     """Bytes that training takes at its peak, roughly: weights, optimizer state, activations."""
     width = 2 if compute.dtype == "bfloat16" else 4
     # What is trained has a master, a gradient and two moments in float32.
-    state = training.trained_parameters * 4 * 4 + training.parameters * width
+    stored = 1 if training.adapter == "qlora" else width
+    state = training.trained_parameters * 4 * 4 + training.parameters * stored
     block = (14 * shape.hidden_size + 4 * shape.intermediate_size) + (
         2 * shape.num_attention_heads * context
     )
@@ -204,7 +205,9 @@ def _planned(
     checkpoint.require_space(run.folder, training_disk(training), what, None)
     speed = None
     if config.steps is None and config.minutes is not None:
-        speed = measure_speed(model(), compute, context=context, micro_rows=micro_rows)
+        measured = model()
+        measured.set_gradient_checkpointing(config.gradient_checkpointing)
+        speed = measure_speed(measured, compute, context=context, micro_rows=micro_rows)
         speed *= ranks.size()
     plan = resolved(
         config,
@@ -358,7 +361,8 @@ class Best:
                 f"patience={self.patience} needs held-out data to judge by, and none is held out; "
                 "give more rows, or leave patience out"
             )
-        values = [line[key] for line in found]
+        # A model that has diverged is no better than any.
+        values = [line[key] if math.isfinite(line[key]) else math.inf for line in found]
         return [line["step"] for line in found], values.index(min(values))
 
 

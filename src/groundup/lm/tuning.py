@@ -16,7 +16,7 @@ from pathlib import Path
 
 from groundup.adapters.config import TuningConfig
 from groundup.adapters.lora import adapter_names, add_lora, merge
-from groundup.adapters.quantised import is_quantised, quantise
+from groundup.adapters.quantised import dequantise, is_quantised, quantise
 from groundup.errors import UserError
 from groundup.lm.adapted import save_adapted
 from groundup.lm.config import ModelConfig
@@ -63,6 +63,8 @@ def start(config: TuningConfig, rates: tuple[float, float]) -> Start:
     model, tokenizer = load(config.model)
     if adapter_names(model):
         merge(model, reversible=False)
+        # Where an adapter was on some layers alone, the others are in 4 bits still.
+        dequantise(model, model.head.dtype)
     context = row_length(config, model.config)
     if config.adapter == "none":
         return _whole(config, model, tokenizer, context, rates)

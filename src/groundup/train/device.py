@@ -37,6 +37,7 @@ class Compute:
     compile: bool
     threads: int
     torch_version: str
+    processes: int = 1
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -80,6 +81,7 @@ def resolve(config: TrainingConfig, *, compile_by_default: bool) -> Compute:
         compile=compiles,
         threads=thread_count(config),
         torch_version=torch.__version__,
+        processes=ranks.size(),
     )
 
 
@@ -103,8 +105,6 @@ class Prepared(Protocol):
 def prepare(model: nn.Module, compute: Compute) -> None:
     """Put `model` on its device and type, and compile what the plan says is compiled."""
     torch.set_num_threads(compute.threads)
-    if compute.device == "cuda":
-        torch.cuda.set_device(ranks.device())
     model.to(device=torch.device(compute.device), dtype=compute.torch_dtype)
     prepared = cast(Prepared, model)
     prepared.set_attention(compute.attention)

@@ -82,7 +82,8 @@ def fit(
     with _stop_signal() as stopped, Bar(run.stage, steps, start) as bar:
         for step in range(start, steps):
             begun = time.perf_counter()
-            torch.manual_seed(step_seed(rhythm.seed, step))
+            # Each process of a run draws numbers of its own, dropout's for example.
+            torch.manual_seed(step_seed(rhythm.seed, step * ranks.size() + ranks.rank()))
             try:
                 facts = _update(model, stream, loss, optimizer, rhythm, step)
                 bad = 0

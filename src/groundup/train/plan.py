@@ -112,7 +112,7 @@ def resolved(
             weight_decay=config.weight_decay,
             lora_plus=training.lora_plus,
         ),
-        muon=config.optimizer == "muon",
+        muon=config.optimizer == "muon" and training.adapter == "none",
         gradient_clip=config.gradient_clip,
         compute=compute,
         parameters=training.parameters,

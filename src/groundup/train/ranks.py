@@ -31,7 +31,9 @@ _PATIENCE = timedelta(hours=12)
 
 def size() -> int:
     """How many processes share this run."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    # Schedulers set some of these, too; torchrun sets all.
+    launched = {"RANK", "MASTER_ADDR"} <= os.environ.keys()
+    return int(os.environ.get("WORLD_SIZE", "1")) if launched else 1
 
 
 def rank() -> int:
@@ -80,7 +82,7 @@ def any_of(flag: bool) -> bool:
         return flag
     import torch
 
-    told = torch.tensor([float(flag)], device=device())
+    told = torch.tensor([float(flag)])
     add_up([told])
     return bool(told.item() > 0)
 
@@ -100,22 +102,17 @@ def leave() -> None:
 
 
 def _join() -> None:
+    import torch
     import torch.distributed as dist
 
-    if not dist.is_initialized():
-        backend = "nccl" if device() != "cpu" else "gloo"
-        dist.init_process_group(backend, timeout=_PATIENCE)
+    if dist.is_initialized():
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=_PATIENCE)
 
 
 def _barrier() -> None:
-    import torch.distributed as dist
-
-    _join()
-    dist.barrier()
-
-
-def device() -> str:
-    """Where this rank computes: a GPU of its own, or the CPU."""
-    import torch
-
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    any_of(False)

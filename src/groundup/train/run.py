@@ -260,7 +260,8 @@ def _continues(folder: Path, wanted: dict[str, Any]) -> bool:
     try:
         _require_same(folder, json.loads((folder / "run.json").read_text()), wanted)
     except UserError:
-        if {path.name for path in folder.iterdir()} - {".lock", "run.json"}:
+        begun = {".lock", "run.json", "status.json", "data.json"}
+        if {path.name for path in folder.iterdir()} - begun or is_finished(folder):
             raise
         return False
     return True

@@ -6,7 +6,7 @@ different between supervised fine-tuning and continued pre-training on a domain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from groundup.evals.score import spread
-from groundup.text.marked import Items, Marked, encode_rows
+from groundup.text.marked import Items, Marked, cut_to, encode_rows
 from groundup.text.own_data import read_each, read_own
 from groundup.text.packing import ConversationStream
 from groundup.text.records import Conversation, Document
+from groundup.text.splitting import content
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
 from groundup.tune.config import SFTConfig
@@ -52,9 +53,10 @@ class _Part:
     items: Sequence[Marked]
     sources: Sequence[str]
 
-    @property
-    def tokens(self) -> int:
-        return sum(item.inputs for item in self.items)
+    def tokens(self, context: int) -> int:
+        """What a row of `context` can hold of its items, those apart that teach nothing there."""
+        cut = (cut_to(item, context) for item in self.items)
+        return sum(item.inputs for item in cut if any(item.trained[1:]))
 
 
 def read_data(config: SFTConfig, tokenizer: Tokenizer, context: int) -> TuningData:
@@ -77,10 +79,11 @@ def read_data(config: SFTConfig, tokenizer: Tokenizer, context: int) -> TuningDa
         parts.append(_Part(name, encoded.items, [rows[i].source for i in encoded.row]))
         if read.heldout:
             heldout += encode_rows(tokenizer, spread(read.heldout, _CURVE_ITEMS), context).items
-    tokens = sum(part.tokens for part in parts)
-    weights = _weights(config, parts)
+    sizes = [part.tokens(context) for part in parts]
+    weights, tokens = _weights(config, parts, sizes), sum(sizes)
     if config.replay:
-        parts += _replayed(config, tokenizer, context, wanted)
+        known = {content(row) for read in found for row in read.heldout}
+        parts += _replayed(config, tokenizer, context, wanted, known)
     stream = ConversationStream(
         [item for part in parts for item in part.items],
         # Weights are given for whole sources; without them, balance looks at the finer ones.
@@ -115,11 +118,13 @@ def _few(heldout: Sequence[Marked]) -> Sequence[Marked]:
     return spread(heldout, min(_CURVE_ITEMS, -(-_CURVE_TOKENS * len(heldout) // max(tokens, 1))))
 
 
-def _weights(config: SFTConfig, parts: Sequence[_Part]) -> dict[str, float] | None:
+def _weights(
+    config: SFTConfig, parts: Sequence[_Part], sizes: Sequence[int]
+) -> dict[str, float] | None:
     """Each source's share of the tokens; None where all are taken as they come."""
     if config.weights is None and not config.replay:
         return None
-    given = config.weights or [float(part.tokens) for part in parts]
+    given = config.weights or [float(size) for size in sizes]
     own = {
         part.name: (1 - config.replay) * weight / sum(given)
         for part, weight in zip(parts, given, strict=True)
@@ -149,12 +154,22 @@ def _characters(row: Row) -> int:
 
 
 def _replayed(
-    config: SFTConfig, tokenizer: Tokenizer, context: int, tokens: int | None
+    config: SFTConfig,
+    tokenizer: Tokenizer,
+    context: int,
+    tokens: int | None,
+    heldout: Set[Hashable],
 ) -> list[_Part]:
+    """The general text of replay, without what is held out of one's own."""
     parts = []
     for at in config.replay_data:
-        rows = _enough(read_own([at]).train, tokens, context, config.seed)
+        read = read_own([at])
+        for line in read.bad:
+            say(str(line))
+        general = [row for row in read.train if content(row) not in heldout]
+        rows = _enough(general, tokens, context, config.seed)
         found = encode_rows(tokenizer, rows, context)
+        _told(str(at), found)
         parts.append(_Part(str(at), found.items, [rows[i].source for i in found.row]))
     return parts
 
@@ -169,7 +184,11 @@ def _told(name: str, found: Items) -> int:
     return len(found.refused)
 
 
-def locations(sources: Sequence[Path]) -> dict[str, Path]:
+def locations(config: SFTConfig) -> dict[str, Path]:
     """The sources that lie somewhere, by the names under which a run remembers them."""
-    there = [at for at in sources if at.exists()]
-    return {f"data {i + 1}" if i else "data": at for i, at in enumerate(there)}
+    named = {"data": config.data, "replay": config.replay_data if config.replay else ()}
+    return {
+        f"{name} {i + 1}" if i else name: at
+        for name, sources in named.items()
+        for i, at in enumerate(at for at in sources if at.exists())
+    }

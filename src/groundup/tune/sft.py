@@ -45,7 +45,7 @@ def run(config: SFTConfig) -> Path:
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
-    parents = {"model": config.model, **locations(config.data)}
+    parents = {"model": config.model, **locations(config)}
     with Run.open(config.out, "sft", config, parents) as run:
         if run.finished:
             return run.folder
