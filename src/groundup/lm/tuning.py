@@ -29,10 +29,10 @@ from groundup.train.plan import Training
 
 # Rows longer than this are seldom what a person has, and cost attention its square.
 LONGEST_ROW = 1024
-# Rates that suit the small models which are trained here would undo a larger one: from this many
-# parameters on they fall with the size, as for fine-tuning they do in practice (0.01 by Muon at
-# 20 M, 0.0015 at 135 M, 0.00003 at 7 B).
-FULL_RATE_UP_TO = 20e6
+# Rates that suit the small models which are trained here in an hour would undo a larger one, which
+# was trained for long: there they fall with the size, from 0.01 by Muon to 0.0004 at 135 M (where
+# 0.0015 left SmolLM2 worse than 0.0003 after 30,000 tokens) and 0.000007 at 7 B.
+SMALL, FULL_RATE_UP_TO = 20e6, 5e6
 # The thin matrices of an adapter want a tenth of that, by AdamW, whatever the model's size.
 ADAPTER_SHARE = 0.1
 
@@ -111,7 +111,8 @@ def _whole(
             f"{config.model} is stored in 4 bits, and these cannot be trained themselves; "
             "train an adapter beside them with --adapter lora"
         )
-    share = min(1.0, FULL_RATE_UP_TO / model.config.parameters)
+    parameters = model.config.parameters
+    share = 1.0 if parameters <= SMALL else FULL_RATE_UP_TO / parameters
     why = "as for small models" if share == 1 else f"{share:.2g} of a small model's, for its size"
     training = whole(
         model.config,
