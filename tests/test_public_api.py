@@ -34,8 +34,8 @@ def test_every_name_is_there_and_explained(name: str) -> None:
         assert inspect.getdoc(value)
 
 
-@pytest.mark.parametrize("package", ["maths", "nn", "maths.linalg"])
-def test_the_names_of_steps_one_and_two_are_there_and_explained(package: str) -> None:
+@pytest.mark.parametrize("package", ["maths", "nn", "maths.linalg", "adapters"])
+def test_the_names_of_a_package_are_there_and_explained(package: str) -> None:
     module = importlib.import_module(f"groundup.{package}")
     assert module.__doc__ and sorted(module.__all__) == sorted(set(module.__all__))
     for name in module.__all__:

@@ -1,0 +1,71 @@
+"""Adapters: train little beside much that stays as it is, in full precision or in a few bits.
+
+    from groundup.adapters import add_lora, quantise
+
+    add_lora(quantise(model), rank=16)      # QLoRA
+
+Nothing here knows a model: layers are swapped by their names. The names load when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from groundup.adapters.adapter_files import load_adapter, save_adapter
+    from groundup.adapters.int8 import Int8Linear
+    from groundup.adapters.lora import (
+        LoRALinear,
+        adapter_names,
+        add_lora,
+        merge,
+        unmerge,
+        use_adapter,
+        using_adapter,
+    )
+    from groundup.adapters.nf4 import NF4Linear, dequantise_4bit, derived_nf4, quantise_4bit
+    from groundup.adapters.quantised import dequantise, is_quantised, quantise
+
+_PAGES = {
+    "adapter_files": ("load_adapter", "save_adapter"),
+    "int8": ("Int8Linear",),
+    "lora": (
+        "LoRALinear",
+        "adapter_names",
+        "add_lora",
+        "merge",
+        "unmerge",
+        "use_adapter",
+        "using_adapter",
+    ),
+    "nf4": ("NF4Linear", "dequantise_4bit", "derived_nf4", "quantise_4bit"),
+    "quantised": ("dequantise", "is_quantised", "quantise"),
+}
+
+__all__ = [
+    "Int8Linear",
+    "LoRALinear",
+    "NF4Linear",
+    "adapter_names",
+    "add_lora",
+    "dequantise",
+    "dequantise_4bit",
+    "derived_nf4",
+    "is_quantised",
+    "load_adapter",
+    "merge",
+    "quantise",
+    "quantise_4bit",
+    "save_adapter",
+    "unmerge",
+    "use_adapter",
+    "using_adapter",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for page, names in _PAGES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"groundup.adapters.{page}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
