@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from groundup.adapters.quantised import dequantise
 from groundup.errors import UserError
 from groundup.evals.answers import AssistantLoss, as_dicts, assistant_loss, ready_conversations
 from groundup.evals.config import TuningReportConfig
@@ -157,6 +158,8 @@ def measure(
     """All that is measured of one model, in the order of the report."""
     begun, spent = time.monotonic(), time.process_time()
     model, tokenizer = load(path)
+    # The same numbers to the bit, made once instead of in every pass.
+    dequantise(model, compute.torch_dtype)
     prepare(model, compute)
     model.eval()
     context = min(model.config.max_position_embeddings, CONTEXT)
