@@ -14,12 +14,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from groundup.errors import UserError
+from groundup.text.hub_data import snapshot
 from groundup.text.manifest import MODELS, find_model
 from groundup.text.packs import cache_folder, pull_model
 from groundup.train.progress import say
 
 GGUF_SUFFIX = ".gguf"
 PACK, HUB = "pack:", "hub:"
+# Some repositories hold the same weights once more, under other names.
+_OF_MODELS = ("*.json", "*.jinja", "model*.safetensors", "adapter_model.safetensors")
 # What seals a finished folder: a model's shape, or what an adapter is to be put on.
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 
@@ -76,7 +79,7 @@ def locate(source: Path | str) -> Path:
     if named.startswith(PACK):
         return pull_model(named.removeprefix(PACK), say)
     if named.startswith(HUB):
-        return _snapshot(named.removeprefix(HUB))
+        return snapshot(named.removeprefix(HUB), "model", _OF_MODELS)
     path = Path(source)
     if path.is_dir() and not holds_model(path):
         files = sorted(path.glob(f"*{GGUF_SUFFIX}"))
@@ -88,30 +91,3 @@ def locate(source: Path | str) -> Path:
         if files:
             return files[0]
     return path
-
-
-def _snapshot(name: str) -> Path:
-    """A repository of the hub in Hugging Face's own cache, without its pickles and its code."""
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
-    except ImportError:
-        raise UserError(
-            f"hub:{name} needs the hub's client; run pip install 'groundup[hub]'"
-        ) from None
-    # Some repositories hold the same weights once more, under other names.
-    wanted = ["*.json", "*.jinja", "model*.safetensors", "adapter_model.safetensors"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except HFValidationError:
-        raise UserError(f"hub:{name} is no name on the hub; write hub:owner/name") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"hub:{name} cannot be had ({why}); check its name and the network, "
-            "or give a folder in which it lies"
-        ) from None

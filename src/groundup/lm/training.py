@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
-from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
+from groundup.lm.early_stopping import Best
 from groundup.lm.model import CausalLM
 from groundup.train import checkpoint, ranks
 from groundup.train.batch import B, Batch, LossFunction, Stream
@@ -43,7 +42,7 @@ from groundup.train.loss import next_token_loss
 from groundup.train.optim import Optimizer
 from groundup.train.plan import Training, TrainPlan, resolved
 from groundup.train.progress import say
-from groundup.train.run import Run, read_lines
+from groundup.train.run import Run
 
 # Timed micro-batches after one that warms caches (and compiles); the median is taken.
 _TIMED = 5
@@ -159,68 +158,45 @@ def planned(
     """
     use_threads(config)
     with ranks.first_alone():
-        return _planned(
-            config,
-            run,
+        if run.planned:
+            plan = TrainPlan.from_json(run.plan({}))
+            now = resolve(config, compile_by_default=plan.compute.compile)
+            refuse_inexact(plan.compute, now, config.allow_inexact_resume)
+            return replace(plan, compute=now)
+        micro_rows = config.micro(context)
+        minutes = config.minutes
+        if minutes is None:
+            steps = config.steps or math.ceil(config.epochs * rows_per_epoch / config.rows)
+            minutes = expected_minutes(training, steps * config.rows * context)
+        compute = resolve(config, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
+        check_memory(
             shape,
             training,
-            model,
-            rows_per_epoch=rows_per_epoch,
+            compute,
             context=context,
-            reasons=reasons or {},
+            micro_rows=micro_rows,
+            gradient_checkpointing=config.gradient_checkpointing,
         )
-
-
-def _planned(
-    config: TrainingConfig,
-    run: Run,
-    shape: ModelConfig,
-    training: Training,
-    model: Callable[[], CausalLM],
-    *,
-    rows_per_epoch: int,
-    context: int,
-    reasons: dict[str, str],
-) -> TrainPlan:
-    if run.planned:
-        plan = TrainPlan.from_json(run.plan({}))
-        now = resolve(config, compile_by_default=plan.compute.compile)
-        refuse_inexact(plan.compute, now, config.allow_inexact_resume)
-        return replace(plan, compute=now)
-    micro_rows = config.micro(context)
-    minutes = config.minutes
-    if minutes is None:
-        steps = config.steps or math.ceil(config.epochs * rows_per_epoch / config.rows)
-        minutes = expected_minutes(training, steps * config.rows * context)
-    compute = resolve(config, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
-    check_memory(
-        shape,
-        training,
-        compute,
-        context=context,
-        micro_rows=micro_rows,
-        gradient_checkpointing=config.gradient_checkpointing,
-    )
-    what = f"training {training.trained_parameters / 1e6:.1f} M parameters"
-    checkpoint.require_space(run.folder, training_disk(training), what, None)
-    speed = None
-    if config.steps is None and config.minutes is not None:
-        measured = model()
-        measured.set_gradient_checkpointing(config.gradient_checkpointing)
-        speed = measure_speed(measured, compute, context=context, micro_rows=micro_rows)
-        speed *= ranks.size()
-    plan = resolved(
-        config,
-        compute,
-        training,
-        context=context,
-        rows_per_epoch=rows_per_epoch,
-        tokens_per_second=speed,
-        reasons=reasons | _why_eager(config, compute),
-    )
-    run.plan(plan.to_json() | {"model": shape.to_hf()})
-    show(run.stage, plan)
-    return plan
+        what = f"training {training.trained_parameters / 1e6:.1f} M parameters"
+        checkpoint.require_space(run.folder, training_disk(training), what, None)
+        speed = None
+        if config.steps is None and config.minutes is not None:
+            measured = model()
+            measured.set_gradient_checkpointing(config.gradient_checkpointing)
+            speed = measure_speed(measured, compute, context=context, micro_rows=micro_rows)
+            speed *= ranks.size()
+        plan = resolved(
+            config,
+            compute,
+            training,
+            context=context,
+            rows_per_epoch=rows_per_epoch,
+            tokens_per_second=speed,
+            reasons=(reasons or {}) | _why_eager(config, compute),
+        )
+        run.plan(plan.to_json() | {"model": shape.to_hf()})
+        show(run.stage, plan)
+        return plan
 
 
 def _why_eager(config: TrainingConfig, compute: Compute) -> dict[str, str]:
@@ -315,55 +291,6 @@ def train(
     # Not before: a run that is killed while it saves needs them once more.
     best.path.unlink(missing_ok=True)
     return run.folder
-
-
-class Best:
-    """The best weights so far, by what is held out (early stopping: Prechelt 1998).
-
-    It remembers nothing that is not in the run's folder: metrics.jsonl says what was measured,
-    best.safetensors holds the weights of the best evaluation. So a resumed run decides alike.
-    """
-
-    # What the stages measure on held-out material; less is better in all of them.
-    MEASURES = ("heldout_loss", "bits_per_byte", "preference_loss")
-
-    def __init__(self, run: Run, optimizer: Optimizer, patience: int | None) -> None:
-        self.run, self.optimizer, self.patience = run, optimizer, patience
-        self.path = run.folder / "best.safetensors"
-
-    def ends_training(self, step: int) -> bool:
-        """After an evaluation at `step`: keep the weights if they are the best; is it enough?"""
-        if self.patience is None:
-            return False
-        steps, best = self._so_far()
-        if steps[best] == step:
-            partial = self.path.with_suffix(".partial")
-            checkpoint.write_tensors(partial, self.optimizer.masters)
-            partial.replace(self.path)
-        return len(steps) - 1 - best >= self.patience
-
-    def restored(self) -> dict[str, int]:
-        """Put the best weights back; at which step they were, if anybody asked for them."""
-        if self.patience is None:
-            return {}
-        steps, best = self._so_far()
-        self.optimizer.take(load_file(self.path))
-        say(f"{self.run.stage}: keeps the weights of step {steps[best]}, the best on held-out data")
-        return {"best_step": steps[best]}
-
-    def _so_far(self) -> tuple[list[int], int]:
-        """The steps at which there were evaluations, and the place of the best one."""
-        lines = read_lines(self.run.folder / "metrics.jsonl")
-        found = [line for line in lines if line["kind"] == "evaluation"]
-        key = next((key for key in self.MEASURES if found[0].get(key) is not None), None)
-        if key is None:
-            raise UserError(
-                f"patience={self.patience} needs held-out data to judge by, and none is held out; "
-                "give more rows, or leave patience out"
-            )
-        # A model that has diverged is no better than any.
-        values = [line[key] if math.isfinite(line[key]) else math.inf for line in found]
-        return [line["step"] for line in found], values.index(min(values))
 
 
 def _is_power_of_four(step: int) -> bool:

@@ -1,15 +1,22 @@
-"""Data sets of Hugging Face's hub: fetched whole into its own cache, data files alone."""
+"""Repositories of Hugging Face's hub: fetched into its own cache, without code and pickles."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from groundup.errors import UserError
 from groundup.text.row_files import ROW_SUFFIXES, TEXT_SUFFIXES
 
 
 def pull_dataset(name: str) -> Path:
-    """The folder in which the data set `owner/name` lies, without code and without pickles.
+    """The folder in which the data set `owner/name` lies. Raises UserError as `snapshot` does."""
+    return snapshot(name, "dataset", [f"*{suffix}" for suffix in (*ROW_SUFFIXES, *TEXT_SUFFIXES)])
+
+
+def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]) -> Path:
+    """The folder with those files of `owner/name` that one of the patterns `wanted` means.
 
     Raises UserError: the extra `hub` is not installed, no such name, no network.
     """
@@ -24,9 +31,8 @@ def pull_dataset(name: str) -> Path:
         raise UserError(
             f"hub:{name} needs the hub's client; run pip install 'groundup[hub]'"
         ) from None
-    wanted = [f"*{suffix}" for suffix in (*ROW_SUFFIXES, *TEXT_SUFFIXES)]
     try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=wanted))
+        return Path(snapshot_download(name, repo_type=kind, allow_patterns=list(wanted)))
     except HFValidationError:
         raise UserError(f"hub:{name} is no name on the hub; write hub:owner/name") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
