@@ -28,7 +28,7 @@ def plain(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks that do not divide the number of tokens, so that a ragged last one is there."""
-    monkeypatch.setattr(module, "CHUNK", 7)
+    monkeypatch.setattr(module, "chunk_rows", lambda vocabulary: 7)
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.train.batch import Batch
-from groundup.train.loss import CHUNK, linear_cross_entropy, next_token_loss
+from groundup.train.loss import CHUNK, chunk_rows, linear_cross_entropy, next_token_loss
 
 VOCAB, WIDTH = 96, 16
 
@@ -138,3 +138,9 @@ def test_the_next_token_loss_of_a_model_is_a_weighted_sum() -> None:
     assert_close(found.total, (every * weights).sum(), rtol=1e-5, atol=1e-4)
     assert found.weight == pytest.approx(float(weights.sum()))
     assert found.metrics["loss"] == (pytest.approx(found.total.item()), found.weight)
+
+
+def test_chunks_of_large_vocabularies_hold_fewer_tokens() -> None:
+    assert [chunk_rows(v) for v in (2_048, 8_192, 16_384, 49_152, 151_936)] == [
+        512, 512, 256, 128, 128,
+    ]  # fmt: skip
