@@ -331,7 +331,8 @@ def _has_world(folder: Path, about: Mapping[str, Any]) -> bool:
         return False
     data = Path(about["parents"]["data"]["path"])
     data = data if data.is_dir() else folder.parent / data.name
-    with contextlib.suppress(OSError, ValueError):
+    # What lies in a person's own data.json is none of ours.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         return json.loads((data / "data.json").read_bytes()).get("world") is not None
     return False
 

@@ -291,3 +291,26 @@ def test_a_context_beyond_the_model_is_refused(workshop: Any, tmp_path: Path) ->
                 context=512,
             )
         )
+
+
+def test_the_card_names_whose_text_it_was_and_survives_a_file_called_as_ours(
+    workshop: Any, tmp_path: Path
+) -> None:
+    """What is read by a pack's name carries its licence; a person's own data.json is only data."""
+    own = tmp_path / "own"
+    own.mkdir()
+    rows = [
+        {"instruction": f"Say {word}.", "output": f"{word}!"} for word in ("sea", "sun", "coal")
+    ]
+    (own / "data.json").write_text(json.dumps(rows))
+    folder = sft(
+        SFTConfig(
+            out=tmp_path / "run",
+            model=workshop.finished("sft"),
+            data=(own, "pack:chatterbot"),
+            steps=1,
+            **QUICK,
+        )
+    )
+    card = (folder / "README.md").read_text()
+    assert "**chatterbot** (BSD-3-Clause)" in card

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
+from groundup.text.config import OwnDataConfig
 from groundup.train.config import Device, DType, StageConfig
 
 _MODELS = "models, in order: folders, .gguf files, pack:NAME, hub:OWNER/NAME"
@@ -73,7 +73,7 @@ class HarnessConfig(ModelsConfig):
     chat: bool = Field(False, description="ask in the model's chat format")
 
 
-class TuningReportConfig(ModelsConfig):
+class TuningReportConfig(ModelsConfig, OwnDataConfig):
     """What fine-tuning on a domain brought and what it cost: the models against the first one."""
 
     models: tuple[str, ...] = Field(
@@ -84,11 +84,6 @@ class TuningReportConfig(ModelsConfig):
         description="the domain, as it was given to fine-tuning: .jsonl, .json or .parquet files, "
         "texts, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME; its held-out "
         "side is measured",
-    )
-    columns: tuple[str, ...] = Field(
-        (),
-        description="our names for the columns of your files, such as prompt=question "
-        "completion=answer",
     )
     validation: float | None = Field(
         None,
@@ -106,25 +101,3 @@ class TuningReportConfig(ModelsConfig):
     bytes_per_source: int = Field(
         30_000, ge=2_048, description="held-out bytes of text read per source, at most"
     )
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _one_is_enough(cls, value: Any) -> Any:
-        """A recipe may write one source as it is, without the list around it."""
-        several = [value] if isinstance(value, str | Path) else value
-        return tuple(several) if isinstance(several, list) else several
-
-    @model_validator(mode="after")
-    def _columns_are_pairs(self) -> Self:
-        for one in self.columns:
-            if not all(one.partition("=")):
-                raise ValueError(
-                    f"columns={one!r} must be a name of ours, '=' and a column of yours, such as "
-                    "prompt=question"
-                )
-        return self
-
-    @property
-    def column_names(self) -> dict[str, str]:
-        """Our names for columns, and theirs."""
-        return {ours: theirs for ours, _, theirs in (one.partition("=") for one in self.columns)}

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import yaml
 
+from groundup.lm.sources import PACK
+from groundup.text.packs import find_set
+
 _LIMITS = """\
 ## What it is not
 A small model, trained in minutes on one machine. It writes text that looks like its training text;
@@ -27,12 +30,18 @@ class Source:
 
 
 def sources(data: Path) -> tuple[Source, ...]:
-    """The sets that a data-stage folder was made of; none for a person's own text."""
-    description = data / "data.json"
-    if not description.is_file():
+    """The set that is named (`pack:wiki`), or those that a data-stage folder was made of.
+
+    None for a person's own text, also where a file of it is called as the data stage's is.
+    """
+    if str(data).startswith(PACK):
+        one = find_set(str(data).removeprefix(PACK))
+        return (Source(one.name, one.licence, one.citation),)
+    try:
+        packs = json.loads((data / "data.json").read_text(encoding="utf-8"))["packs"]
+        return tuple(Source(pack["name"], pack["licence"], pack["citation"]) for pack in packs)
+    except (OSError, ValueError, KeyError, TypeError):
         return ()
-    packs = json.loads(description.read_text(encoding="utf-8"))["packs"]
-    return tuple(Source(pack["name"], pack["licence"], pack["citation"]) for pack in packs)
 
 
 def model_card(

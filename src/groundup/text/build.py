@@ -201,7 +201,8 @@ def _build(raw: Raw, config: DataConfig, aside: SetAside) -> Data:
             *answered(reading, seed),
             *talks,
             *chats,
-            *about_itself(),
+            # True of a model that starts from this folder's documents, and of no other.
+            *(about_itself() if documents or raw.world.documents else ()),
             *refusals.to_learn(raw.scored),
             *raw.world.conversations,
         ],

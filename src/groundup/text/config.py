@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from groundup.text.packs import ALL_SETS
 from groundup.train.config import StageConfig
@@ -40,6 +41,41 @@ class DataConfig(StageConfig):
         description="picks wordings, wrong options and what happens in the set world; never the "
         "held-out split",
     )
+
+
+class OwnDataConfig(StageConfig):
+    """What the stages share that read data of one's own: how its columns are called.
+
+    They name it in a field `data`; a recipe may write one source as it is, without a list.
+    """
+
+    columns: tuple[str, ...] = Field(
+        (),
+        description="our names for the columns of your files, such as prompt=question "
+        "completion=answer",
+    )
+
+    @field_validator("data", "replay_data", mode="before", check_fields=False)
+    @classmethod
+    def _one_is_enough(cls, value: Any) -> Any:
+        values = [value] if isinstance(value, str | Path) else value
+        texts = isinstance(values, list | tuple) and all(isinstance(v, str | Path) for v in values)
+        return tuple(map(str, values)) if texts else value
+
+    @model_validator(mode="after")
+    def _columns_are_pairs(self) -> Self:
+        for one in self.columns:
+            if not all(one.partition("=")):
+                raise ValueError(
+                    f"columns={one!r} must be a name of ours, '=' and a column of yours, such as "
+                    "prompt=question"
+                )
+        return self
+
+    @property
+    def column_names(self) -> dict[str, str]:
+        """Our names for columns, and theirs."""
+        return {ours: theirs for ours, _, theirs in (one.partition("=") for one in self.columns)}
 
 
 class TokenizerConfig(StageConfig):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from groundup.adapters.config import TuningConfig
+from groundup.text.config import OwnDataConfig
 
 
-class SFTConfig(TuningConfig):
+class SFTConfig(TuningConfig, OwnDataConfig):
     """Fine-tuning: a model learns to answer in the assistant's role, or the language of a domain.
 
     Of conversations the assistant's words are learned, of documents every word.
@@ -21,11 +21,6 @@ class SFTConfig(TuningConfig):
         min_length=1,
         description="what to learn: .jsonl, .json or .parquet files of conversations or texts, "
         ".txt or .md files, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME",
-    )
-    columns: tuple[str, ...] = Field(
-        (),
-        description="our names for the columns of your files, such as prompt=question "
-        "completion=answer",
     )
     weights: tuple[float, ...] | None = Field(
         None,
@@ -79,14 +74,6 @@ class SFTConfig(TuningConfig):
     )
     decay: float = Field(0.8, ge=0, le=1, description="share of the steps spent decaying to zero")
 
-    @field_validator("data", "replay_data", mode="before")
-    @classmethod
-    def _one_is_enough(cls, value: Any) -> Any:
-        """A recipe may write one source as it is, without the list around it."""
-        values = [value] if isinstance(value, str | Path) else value
-        texts = isinstance(values, list | tuple) and all(isinstance(v, str | Path) for v in values)
-        return tuple(map(str, values)) if texts else value
-
     @model_validator(mode="after")
     def _weights_fit_the_data(self) -> Self:
         if self.weights is None:
@@ -111,20 +98,3 @@ class SFTConfig(TuningConfig):
                 "general text, or leave replay out"
             )
         return self
-
-    @model_validator(mode="after")
-    def _columns_are_pairs(self) -> Self:
-        for one in self.columns:
-            ours, sign, theirs = one.partition("=")
-            if not (ours and sign and theirs):
-                raise ValueError(
-                    f"columns={one!r} must be a name of ours, '=' and a column of yours, such as "
-                    "prompt=question"
-                )
-        return self
-
-    @property
-    def column_names(self) -> Mapping[str, str]:
-        """Our names for columns, and theirs."""
-        pairs = (one.partition("=") for one in self.columns)
-        return {ours: theirs for ours, _, theirs in pairs}

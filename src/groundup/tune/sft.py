@@ -67,12 +67,13 @@ def run(config: SFTConfig) -> Path:
             rows_per_epoch=data.stream.rows_per_epoch,
             context=begin.context,
         )
+        read = (*config.data, *(config.replay_data if config.replay else ()))
         trained = "the assistant's tokens" if data.chats else "every token"
         card = model_card(
             "A model fine-tuned by groundup",
             how=f"Fine-tuning of {name_of(config.model)}, loss on {trained}. {begin.how}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=tuple(source for at in config.data for source in sources(at)),
+            data=tuple(dict.fromkeys(source for at in read for source in sources(at))),
             parent=name_of(config.model),
         )
         return train(
