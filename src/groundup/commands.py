@@ -298,6 +298,7 @@ def data_list() -> None:
     """Show every data set and model: what it is, how large, under which licence, whom to cite."""
     from groundup.text.packs import (
         DOMAINS,
+        IMAGES,
         MODELS,
         SETS,
         GeneratedSet,
@@ -306,7 +307,7 @@ def data_list() -> None:
         is_cached,
     )
 
-    for one in (*every_set(), *MODELS):
+    for one in (*every_set(), *IMAGES, *MODELS):
         if isinstance(one, GeneratedSet):
             size, origin = "any size", "synthetic: made by a program"
         else:
@@ -340,6 +341,7 @@ def data_pull(
 ) -> None:
     """Fetch data sets and models and say what came."""
     from groundup.text.packs import (
+        IMAGES,
         MODELS,
         GeneratedSet,
         ModelPack,
@@ -349,7 +351,7 @@ def data_pull(
         pull_model,
     )
 
-    for one in [find_pack(name) for name in names] or every_set():
+    for one in [find_pack(name) for name in names] or (*every_set(), *IMAGES):
         if isinstance(one, GeneratedSet):
             say(f"{one.name}: made on this machine by a program, nothing to download")
             continue

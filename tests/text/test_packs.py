@@ -33,6 +33,15 @@ def test_each_set_is_what_the_manifest_says(one: packs.PackSet) -> None:
     assert one.heldout == 1 if one in packs.EVALUATION else 0 < one.heldout <= 0.5
 
 
+def test_images_are_a_pack_like_another_and_no_text() -> None:
+    [one] = packs.IMAGES
+    members = packs.read_members(one.name)
+    assert sum(map(len, members.values())) == one.size
+    assert packs.pull(one.name).stat().st_size == one.archive.size
+    with pytest.raises(UserError, match="images"):
+        packs.find_set(one.name)
+
+
 def test_what_is_only_tested_on_or_a_domain_is_built_only_when_asked_for() -> None:
     assert set(packs.ALL_SETS) == {one.name for one in (*packs.SETS, *packs.GENERATED)}
     assert DataConfig(out=Path("out")).packs == packs.ALL_SETS

@@ -1,19 +1,22 @@
-"""Handwritten digits, 8 by 8 pixels: 1,797 real images by 13 people, which come with scikit-learn.
+"""Handwritten digits, 8 by 8 pixels: 1,797 real images by 13 people (the pack digits).
 
 Source: Alpaydin and Kaynak (1998), "Optical recognition of handwritten digits", UCI repository.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Integer
 
-from groundup.errors import UserError
 from groundup.nn.activations import ReLU
 from groundup.nn.layers import Dropout, Linear
 from groundup.nn.module import Sequential
+from groundup.text.packs import read_members
+from groundup.train.progress import say
 
 SIDE, CLASSES = 8, 10
 _TEST, _VALIDATION = 360, 270
@@ -39,16 +42,11 @@ class Digits:
 def load(seed: int) -> Digits:
     """Read the digits and split them at random: 1,167 to train, 270 to validate, 360 to test.
 
-    The same people wrote all three parts. Raises `UserError` where scikit-learn is not installed.
+    The same people wrote all three parts. Raises `UserError` where the pack cannot be downloaded.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise UserError(
-            "the handwritten digits come with scikit-learn, which is not installed; "
-            "try: pip install 'groundup[examples]'"
-        ) from None
-    pixels, labels = load_digits(return_X_y=True)
+    [packed] = read_members("digits", say).values()
+    table = np.loadtxt(io.BytesIO(gzip.decompress(packed)), delimiter=",")
+    pixels, labels = table[:, :-1], table[:, -1]
     images = (pixels / 16).astype(np.float32)
     order = np.random.default_rng([seed, 0]).permutation(len(images))
     parts = np.split(order, [_TEST, _TEST + _VALIDATION])

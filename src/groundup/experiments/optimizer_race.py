@@ -52,7 +52,7 @@ QUICK = Plan(steps=25, rates=(0.001, 0.01, 0.1))
 def run(config: OptimizerRaceConfig) -> Path:
     """Sweep every optimizer's learning rate, compare them at their best, and write the outcome.
 
-    Raises `UserError` for a folder of something else, and where scikit-learn is not installed.
+    Raises `UserError` for a folder of something else, and without the pack digits.
     """
     claim(config.out, NAME)
     begun, plan = perf_counter(), QUICK if config.quick else FULL

