@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from urllib.parse import unquote, urlparse
+
 
 class UserError(Exception):
     """A wrong input: the message names the value, the rule it breaks and the remedy.
@@ -16,3 +21,18 @@ class CheckFailed(Exception):
 
     The command line prints the message and exits with code 1.
     """
+
+
+def installing(extra: str) -> str:
+    """The command that adds an extra to this very installation, wherever it came from."""
+    place, editable = "groundup", ""
+    try:
+        # Written by pip where a package came from a folder (PEP 610).
+        origin = json.loads(distribution("groundup").read_text("direct_url.json") or "{}")
+        url = urlparse(origin.get("url", ""))
+        if url.scheme == "file" and "dir_info" in origin:
+            place = unquote(url.path)
+            editable = "--editable " if origin["dir_info"].get("editable") else ""
+    except (PackageNotFoundError, ValueError, OSError):
+        pass
+    return f"{sys.executable} -m pip install {editable}'{place}[{extra}]'"

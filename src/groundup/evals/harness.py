@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.errors import UserError
+from groundup.errors import UserError, installing
 from groundup.evals.continuations import (
     Pair,
     Scored,
@@ -40,7 +40,7 @@ try:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError as missing:
     raise UserError(
-        "the suite lm-eval needs the lm-evaluation-harness; run pip install 'groundup[lm-eval]'"
+        f"the suite lm-eval needs the lm-evaluation-harness; run {installing('lm-eval')}"
     ) from missing
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from groundup.errors import UserError
+from groundup.errors import UserError, installing
 from groundup.text.row_files import ROW_SUFFIXES, TEXT_SUFFIXES
 
 
@@ -28,9 +28,7 @@ def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]
             LocalEntryNotFoundError,
         )
     except ImportError:
-        raise UserError(
-            f"hub:{name} needs the hub's client; run pip install 'groundup[hub]'"
-        ) from None
+        raise UserError(f"hub:{name} needs the hub's client; run {installing('hub')}") from None
     try:
         return Path(snapshot_download(name, repo_type=kind, allow_patterns=list(wanted)))
     except HFValidationError:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from groundup.errors import UserError
+from groundup.errors import UserError, installing
 from groundup.text.kinds import BadRow, Json
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -85,7 +85,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
     except ImportError as error:
         raise UserError(
             f"{str(path)!r} is a Parquet file and pyarrow is not installed; "
-            "run pip install 'groundup[parquet]'"
+            f"run {installing('parquet')}"
         ) from error
     number = 0
     try:

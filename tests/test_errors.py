@@ -1,0 +1,37 @@
+"""What an error tells to install can be installed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import groundup
+from groundup.errors import installing
+
+PROJECT = Path(__file__).resolve().parents[1]
+SOURCE = Path(groundup.__file__).parent
+EXTRAS = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+NAMED = {
+    name
+    for path in SOURCE.rglob("*.py")
+    for name in re.findall(r"installing\([\"'](.+?)[\"']\)", path.read_text(encoding="utf-8"))
+}
+
+
+def test_every_extra_that_an_error_names_is_there_and_none_is_spelled_by_hand() -> None:
+    assert NAMED and set(EXTRAS) >= NAMED
+    for path in SOURCE.rglob("*.py"):
+        assert "pip install 'groundup[" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("extra", sorted(NAMED))
+def test_the_command_is_for_this_installation(extra: str) -> None:
+    python, *words = shlex.split(installing(extra))
+    assert python == sys.executable and words[:3] == ["-m", "pip", "install"]
+    place = words[-1].removesuffix(f"[{extra}]")
+    assert place == "groundup" or (Path(place) / "pyproject.toml").is_file()
