@@ -25,11 +25,11 @@ from groundup.lm.generate import Engine, Request, pieces
 from groundup.lm.hub import load
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
+from groundup.runs.files import read_lines
 from groundup.stages import known_names
 from groundup.text.chat import Message, encode_chat
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
-from groundup.train.run import read_lines
 
 # What to ask a model that has read the small world: all sorts of what it has learned to do.
 _SUGGESTIONS = (

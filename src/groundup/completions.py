@@ -28,11 +28,10 @@ from groundup.lm.model import CausalLM
 from groundup.lm.request import Admission, Row
 from groundup.lm.sample import Sampling
 from groundup.lm.sources import is_adapter
-from groundup.text.json_files import read_json_object
+from groundup.runs.files import file_hash, read_json_object
 from groundup.text.records import Asked, BadLine, read_prompts
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
-from groundup.train.run import file_hash
 
 SCHEMA = 1
 # What makes a model folder the model that it is; what is written beside it later does not count.

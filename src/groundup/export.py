@@ -28,7 +28,7 @@ from groundup.lm.model import CausalLM
 from groundup.lm.modelfile import modelfile
 from groundup.lm.sources import GGUF_SUFFIX, is_named, locate, short_name
 from groundup.lm.weights import CONFIG
-from groundup.text.json_files import read_json_object
+from groundup.runs.files import read_json_object
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
 

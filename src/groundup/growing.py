@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.train.run import write_json
+from groundup.runs.files import write_json
 
 
 @contextlib.contextmanager

@@ -21,12 +21,12 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import fresh
 from groundup.recipe import Recipe, Table
+from groundup.runs.files import write_json
 from groundup.text.config import TokenizerConfig
 from groundup.train.config import TrainingConfig
 from groundup.train.device import COMPILE_FROM_MINUTES, Compute, Machine, measure, resolve
 from groundup.train.plan import TRAINING_SHARE
 from groundup.train.progress import say
-from groundup.train.run import write_json
 
 SCHEMA = 1
 # Seconds, measured on two cores: reading, cleaning and comparing 15 MB of packs; training a

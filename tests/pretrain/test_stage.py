@@ -16,10 +16,10 @@ from groundup.errors import UserError
 from groundup.lm.hub import load
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.stage import run
+from groundup.runs.files import read_lines
 from groundup.text.config import TokenizerConfig
 from groundup.text.vocabulary import run as train_tokenizer
 from groundup.train.batch import Batch
-from groundup.train.run import read_lines
 
 
 def config(workshop: Any, out: Path, **settings: Any) -> PretrainConfig:

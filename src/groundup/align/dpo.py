@@ -152,9 +152,7 @@ def _reference(
 ) -> Float[np.ndarray, "pairs 2"]:
     """What the untouched model thinks: computed by the first start, read by every later one."""
     if not path.exists():
-        partial = path.with_suffix(".partial")
-        write_tensors(partial, {"logprobs": torch.from_numpy(pair_logprobs(model, pairs, context))})
-        partial.replace(path)
+        write_tensors(path, {"logprobs": torch.from_numpy(pair_logprobs(model, pairs, context))})
     return load_file(path)["logprobs"]
 
 

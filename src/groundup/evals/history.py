@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from groundup.train.run import read_lines
+from groundup.runs.files import read_lines
 
 # What each training stage measures on held-out material on the way, and what it is called.
 HELDOUT = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import jinja2
 
 from groundup.evals.plots import short_number
+from groundup.runs.files import write_text
 
 PAGE = "report.html"
 
@@ -26,6 +27,4 @@ def page_environment() -> jinja2.Environment:
 
 def write_page(folder: Path, html: str) -> None:
     """Write the page of a folder; a reader sees the old one or the whole new one."""
-    partial = folder / f".{PAGE}.partial"
-    partial.write_text(html, encoding="utf-8")
-    partial.replace(folder / PAGE)
+    write_text(folder / PAGE, html)

@@ -28,8 +28,8 @@ from groundup.evals.plots import Plot
 from groundup.evals.preference import length_margins, preference_accuracy
 from groundup.evals.run import Evaluated
 from groundup.evals.world import commonest_judged
+from groundup.runs.files import write_json
 from groundup.train.device import Compute
-from groundup.train.run import write_json
 
 SCHEMA = 1
 # Points of a curve kept in report.json; a run's metrics.jsonl has all of them.

@@ -43,9 +43,9 @@ from groundup.lm.hub import load
 from groundup.lm.model import CausalLM
 from groundup.lm.request import prompt_ids
 from groundup.lm.sample import Sampling
+from groundup.runs.files import read_json_object
 from groundup.text.chat import encode_chat
 from groundup.text.corpus import encode
-from groundup.text.json_files import read_json_object
 from groundup.text.records import Document, Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import Compute, prepare

@@ -19,7 +19,7 @@ import numpy as np
 
 from groundup.evals.history import History
 from groundup.lm.sources import ADAPTER_CONFIG
-from groundup.text.json_files import read_json_object
+from groundup.runs.files import read_json_object
 
 PARENT, ELSEWHERE = "before", "from elsewhere"
 METHODS = {"none": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}

@@ -30,8 +30,8 @@ from groundup.errors import UserError
 from groundup.experiments.config import ExperimentConfig
 from groundup.experiments.plots import image
 from groundup.maths.intervals import Interval
+from groundup.runs.files import write_json
 from groundup.train.progress import console, say
-from groundup.train.run import write_json
 
 SCHEMA = 1
 RESULT = "result.json"

@@ -7,10 +7,11 @@ import math
 from safetensors.torch import load_file
 
 from groundup.errors import UserError
+from groundup.runs.files import read_lines
 from groundup.train import checkpoint
 from groundup.train.optim import Optimizer
 from groundup.train.progress import say
-from groundup.train.run import Run, read_lines
+from groundup.train.run import Run
 
 
 class Best:
@@ -33,9 +34,7 @@ class Best:
             return False
         steps, best = self._so_far()
         if steps[best] == step:
-            partial = self.path.with_suffix(".partial")
-            checkpoint.write_tensors(partial, self.optimizer.masters)
-            partial.replace(self.path)
+            checkpoint.write_tensors(self.path, self.optimizer.masters)
         return len(steps) - 1 - best >= self.patience
 
     def restored(self) -> dict[str, int]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from jaxtyping import Int, UInt
 
 from groundup.errors import UserError
+from groundup.runs.files import write_text, written_aside
 from groundup.text.cleaning import place
 from groundup.text.records import BadLine, Document, read_documents, read_text
 
@@ -252,11 +252,10 @@ def encode(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     _beside(path, ".json").unlink(missing_ok=True)
-    np.save(_beside(path, ".npy"), tokens, allow_pickle=False)
-    np.save(_beside(path, ".offsets.npy"), offsets, allow_pickle=False)
-    scratch = _beside(path, ".json.part")
-    scratch.write_text(json.dumps(facts), encoding="utf-8")
-    os.replace(scratch, _beside(path, ".json"))
+    for suffix, array in ((".npy", tokens), (".offsets.npy", offsets)):
+        with written_aside(_beside(path, suffix)) as partial, partial.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+    write_text(_beside(path, ".json"), json.dumps(facts))
     return Shard.open(path)
 
 
