@@ -32,6 +32,8 @@ _MOST_BYTES = 16 * 2**20
 MOST_TOKENIZER_BYTES = 64 * 2**20
 # How errors of libraries say what the system answered: Rust's, Python's in a text.
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")
+# What a disk refuses with, and no network.
+OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _SEAL = "sha256"
 
 
@@ -160,11 +162,14 @@ def write_kept(path: Path, value: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def folder_aside(folder: Path, *, last: str = "", replaces: Sequence[str] = ()) -> Iterator[Path]:
+def folder_aside(
+    folder: Path, *, first: str = "", last: str = "", replaces: Sequence[str] = ()
+) -> Iterator[Path]:
     """A folder to write files into that belong together in `folder`; other files there stay.
 
     When the block ends, all are synced, those in `folder` that a pattern of `replaces` means are
-    removed, and the files get their places, `last` at the end: it seals the others. When the block
+    removed, and the files get their places, `first` before the others, which it makes known, and
+    `last` after them, which it seals. When the block
     fails, nothing of them stays, and neither does a `folder` that was not there before.
     """
     new = not folder.is_dir()
@@ -174,7 +179,7 @@ def folder_aside(folder: Path, *, last: str = "", replaces: Sequence[str] = ()) 
         with naming(folder, partial):
             partial.mkdir(parents=True)
             yield partial
-            names = sorted(os.listdir(partial), key=lambda name: name == last)
+            names = sorted(os.listdir(partial), key=lambda name: (name == last, name != first))
             for name in names:
                 _settle(partial / name, sync=True)
             for pattern in replaces:
@@ -254,6 +259,16 @@ def same_file(one: Path, other: Path) -> bool:
         return os.path.samefile(one, other)
     except OSError:  # one of them is not there
         return os.path.realpath(one) == os.path.realpath(other)
+
+
+def files_of(*paths: Path) -> list[Path]:
+    """These files, and those in these folders."""
+    return [
+        file
+        for path in paths
+        for file in ([path] if path.is_file() else sorted(path.rglob("*")))
+        if file.is_file()
+    ]
 
 
 # Reading.

@@ -36,6 +36,8 @@ def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]
     except HFValidationError:
         raise UserError(f"hub:{name} is no name on the hub; write hub:owner/name") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in OF_DISKS:
+            raise  # the network has no part in it
         why = " ".join(str(error).split())[:200]
         raise UserError(
             f"hub:{name} cannot be had ({why}); check its name and the network, "

@@ -25,7 +25,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from groundup.errors import UserError
-from groundup.runs.files import naming, os_error
+from groundup.runs.files import OF_DISKS, naming, os_error
 from groundup.text.manifest import (
     ALL_SETS,
     DOMAINS,
@@ -47,8 +47,6 @@ from groundup.text.manifest import (
     is_synthetic,
 )
 
-# What a disk refuses with, and no network.
-_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 # The manifest's names are part of this page: whoever reads data by name needs one import.
 __all__ = [
     "ALL_SETS",
@@ -263,9 +261,9 @@ def _pip_download(archive: Archive, folder: Path) -> Path:
 
 def _refuse_full_disk(stderr: str, archive: Archive, folder: Path) -> None:
     """Raises `OSError` where it was not the network that failed."""
-    if (refused := os_error(RuntimeError(stderr))) is not None and refused.errno in _OF_DISKS:
+    if (refused := os_error(RuntimeError(stderr))) is not None and refused.errno in OF_DISKS:
         raise refused
-    for number in _OF_DISKS:
+    for number in OF_DISKS:
         if os.strerror(number).lower() in stderr.lower():
             raise OSError(number, os.strerror(number))
     # The wheel, and what it is made of on the way.

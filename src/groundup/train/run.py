@@ -32,6 +32,7 @@ from groundup.errors import UserError
 from groundup.runs.files import (
     file_hash,
     is_kept,
+    is_number,
     naming,
     read_json_object,
     read_kept,
@@ -230,6 +231,30 @@ def is_finished(folder: Path) -> bool:
         return read_json_object(folder / "status.json").get("state") == "finished"
     except UserError:  # not there, or damaged: the run goes on to its end and writes it anew
         return False
+
+
+# What is made of a line of metrics.jsonl is made of these; the first must be there.
+_NEEDED = {"train": ("tokens", "seconds"), "evaluation": ()}
+_MEASURED = (
+    *("tokens", "seconds", "loss", "learning_rate", "peak_share", "tokens_per_second"),
+    *("bits_per_byte", "heldout_loss", "heldout_accuracy", "preference_loss"),
+)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, each of a `kind` and with numbers; damaged ones are left out."""
+    return [line for line in read_lines(path) if _is_metric(line)]
+
+
+def _is_metric(line: dict[str, Any]) -> bool:
+    kind = line.get("kind")
+    numbers = {name: line[name] for name in _MEASURED if line.get(name) is not None}
+    return (
+        isinstance(kind, str)
+        and kind in _NEEDED
+        and all(map(is_number, numbers.values()))
+        and all(name in numbers for name in _NEEDED[kind])
+    )
 
 
 def folder_hash(folder: Path) -> str:
