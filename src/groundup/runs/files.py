@@ -20,7 +20,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from groundup.errors import UserError
 
@@ -364,14 +364,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value of a JSON file is a number that a float can hold."""
     if isinstance(value, int) and not isinstance(value, bool):
         return abs(value) < 10**300  # JSON has whole numbers that no float can hold
     return isinstance(value, float)
 
 
-def is_count(value: object) -> bool:
+def is_count(value: object) -> TypeGuard[int]:
     """Whether a value of a JSON file is a whole number from 0 that 64 bits hold."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 

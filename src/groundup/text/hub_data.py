@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from groundup.errors import UserError
+from groundup.runs.files import OF_DISKS
 from groundup.text.row_files import ROW_SUFFIXES, TEXT_SUFFIXES
 
 
