@@ -83,8 +83,8 @@ def _world(
     bias = facts.get("bias") if isinstance(facts, dict) else None
     if not is_number(bias) or not 0 <= bias <= 1:
         raise UserError(
-            f"{file} says that the small world leans by bias={bias!r}, which is no number from 0 to "
-            "1; build the data again: groundup data build"
+            f"{file} says that the small world leans by bias={bias!r}, which is no number from 0 "
+            "to 1; build the data again: groundup data build"
         )
     # Of a life that was made up nothing is right or wrong; how it leans is measured apart.
     made = [row for row in conversations if is_synthetic(row.source)]

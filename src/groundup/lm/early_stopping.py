@@ -47,8 +47,8 @@ class Best:
             self.optimizer.take(load_file(self.path))
         except (SafetensorError, OSError, KeyError) as error:
             raise UserError(
-                f"{self.path} holds the best weights and is damaged or gone ({error}); start the run "
-                "anew with another --out"
+                f"{self.path} held the best weights and is damaged or gone ({error}); start the "
+                "run anew with another --out"
             ) from None
         say(f"{self.run.stage}: keeps the weights of step {steps[best]}, the best on held-out data")
         return {"best_step": steps[best]}
