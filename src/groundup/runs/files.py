@@ -306,18 +306,22 @@ def read_kept(
 ) -> T:
     """What `write_kept` wrote, as `check` makes it, from the copy where the file is damaged.
 
-    With `restored` the file is then put right, and a sentence says so. A file without a seal, which
-    somebody wrote by hand, is taken as it stands. Raises `UserError` when both are damaged.
+    With `restored` the file is then put right, and a sentence says so. A file whose seal somebody
+    took out, and nothing else, was changed on purpose and is taken as it stands. Raises
+    `UserError` when both are damaged.
     """
+    copy: dict[str, Any] | None = None
+    with contextlib.suppress(UserError):
+        copy, _ = _unsealed(_copy(path))
     try:
-        return check(_unsealed(path))
-    except UserError as error:
-        fault = error
-    try:
-        copy = _unsealed(_copy(path))
-        found = check(copy)
+        value, sealed = _unsealed(path)
+        if not sealed and copy is not None and value.keys() != copy.keys():
+            raise UserError(f"{path} is damaged: it holds other entries than were written")
+        return check(value)
     except UserError:
-        raise fault from None
+        if copy is None:
+            raise
+        found = check(copy)
     if restored is not None:
         write_json(path, {**copy, _SEAL: seal(copy)})
         restored(f"{path} was damaged or gone and is restored from its copy")
@@ -334,12 +338,15 @@ def seal(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _unsealed(path: Path) -> dict[str, Any]:
+def _unsealed(path: Path) -> tuple[dict[str, Any], bool]:
+    """What a file says, and whether it has a seal, which is then whole."""
     value = read_json_object(path)
-    said = value.pop(_SEAL, None)
-    if said is not None and said != seal(value):
+    if _SEAL not in value:
+        return value, False
+    said = value.pop(_SEAL)
+    if said != seal(value):
         raise UserError(f"{path} is damaged: its bytes are not those that were written")
-    return value
+    return value, True
 
 
 def _copy(path: Path) -> Path:
