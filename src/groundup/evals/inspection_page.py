@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from groundup.evals.pages import page_environment
-from groundup.runs.files import write_text
+from groundup.evals.pages import page_environment, write_html
 from groundup.text.inspection import Bin, Example, Inspection, histogram, quantiles, remarks
 from groundup.text.shown import Token
 
@@ -24,7 +23,7 @@ _CUT_SHOWN = 40
 
 def write_inspection(path: Path, title: str, tokenizer: str, found: Inspection) -> None:
     """Write the page; a reader sees the old one or the whole new one."""
-    write_text(path, inspection_html(title, tokenizer, found))
+    write_html(path, inspection_html(title, tokenizer, found))
 
 
 def is_inspection(path: Path) -> bool:

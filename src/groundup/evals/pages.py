@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 
 from groundup.evals.plots import short_number
-from groundup.runs.files import write_text
+from groundup.runs.files import write_bytes
 
 PAGE = "report.html"
 
@@ -27,4 +27,9 @@ def page_environment() -> jinja2.Environment:
 
 def write_page(folder: Path, html: str) -> None:
     """Write the page of a folder; a reader sees the old one or the whole new one."""
-    write_text(folder / PAGE, html)
+    write_html(folder / PAGE, html)
+
+
+def write_html(path: Path, html: str) -> None:
+    """Write a page; what UTF-8 cannot hold, as half of a surrogate pair, becomes '?'."""
+    write_bytes(path, html.encode("utf-8", errors="replace"))

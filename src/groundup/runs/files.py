@@ -140,8 +140,8 @@ def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
 
 
 def write_text(path: Path, text: str, *, sync: bool = True) -> None:
-    """Replace `path` as a whole by text in UTF-8; what that cannot hold becomes '?'."""
-    write_bytes(path, text.encode("utf-8", errors="replace"), sync=sync)
+    """Replace `path` as a whole by text in UTF-8. Raises `OSError` that names it."""
+    write_bytes(path, text.encode("utf-8"), sync=sync)
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, sync: bool = True) -> None:
