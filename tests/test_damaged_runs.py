@@ -1,4 +1,4 @@
-"""Run folders as failing disks and hasty hands leave them: recovered, or refused in one sentence."""
+"""Run folders as failing disks leave them: recovered, or refused in one sentence."""
 
 from __future__ import annotations
 

@@ -111,6 +111,7 @@ def test_report(workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[st
     refused([*words, "--out", str(disk.folder / "out")], disk, capsys, 0, 30_000)
 
 
+@pytest.mark.long
 def test_an_experiment(disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["experiment", "initialisation", "--quick", "--out", str(disk.folder / "out")]
     refused(words, disk, capsys, 0, 30_000)
