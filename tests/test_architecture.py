@@ -18,6 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [
     "maths",
     "nn",
+    "runs",
     "train",
     "text",
     "adapters",

@@ -10,7 +10,7 @@ import pytest
 
 from groundup.errors import UserError
 from groundup.recipe import Recipe, find_model, read_recipe, run_recipe, shipped
-from groundup.train.run import read_lines
+from groundup.runs.files import read_lines
 from miniature import RECIPE, write_miniature
 
 

@@ -25,11 +25,12 @@ from groundup.lm.generate import Engine, Request, pieces
 from groundup.lm.hub import load
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
+from groundup.runs.files import in_words, is_kept, naming, read_json_object
 from groundup.stages import known_names
 from groundup.text.chat import Message, encode_chat
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
-from groundup.train.run import read_lines
+from groundup.train.run import read_metrics, read_run
 
 # What to ask a model that has read the small world: all sorts of what it has learned to do.
 _SUGGESTIONS = (
@@ -205,7 +206,7 @@ def _command(conversation: Conversation, line: str) -> bool:
     except UserError as error:
         say(f"({error})")
     except OSError as error:
-        say(f"({error.filename} cannot be written: {error.strerror})")
+        say(f"({in_words(error)})")
     return True
 
 
@@ -233,7 +234,7 @@ def _save(conversation: Conversation, argument: str) -> str:
     if not conversation.messages:
         raise UserError("nothing has been said yet")
     path = Path(argument).expanduser()
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"messages": conversation.messages}, ensure_ascii=False) + "\n")
     return f"({len(conversation.messages)} messages appended to {path})"
 
@@ -303,11 +304,11 @@ def _history(folder: Path) -> list[_Past]:
     """The training runs that led to a model, the first one first; none for a stranger's model."""
     runs: list[_Past] = []
     seen: set[Path] = set()
-    while (folder / "run.json").is_file() and folder.resolve() not in seen:
+    while is_kept(folder / "run.json") and folder.resolve() not in seen:
         seen.add(folder.resolve())
         try:
-            about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            steps = [s for s in read_lines(folder / "metrics.jsonl") if s.get("kind") == "train"]
+            about = read_run(folder)
+            steps = [s for s in read_metrics(folder / "metrics.jsonl") if s["kind"] == "train"]
             tokens = steps[-1]["tokens"] if steps else 0
             runs.append(
                 _Past(
@@ -318,7 +319,7 @@ def _history(folder: Path) -> list[_Past]:
                 )
             )
             parent = Path(about["parents"]["model"]["path"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, UserError, KeyError):
             break
         # A recipe's folder may have been moved since; its runs still lie side by side.
         folder = parent if parent.is_dir() else folder.parent / parent.name
@@ -331,9 +332,8 @@ def _has_world(folder: Path, about: Mapping[str, Any]) -> bool:
         return False
     data = Path(about["parents"]["data"]["path"])
     data = data if data.is_dir() else folder.parent / data.name
-    # What lies in a person's own data.json is none of ours.
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads((data / "data.json").read_bytes()).get("world") is not None
+    with contextlib.suppress(UserError):  # what lies in a person's own data.json is none of ours
+        return read_json_object(data / "data.json").get("world") is not None
     return False
 
 

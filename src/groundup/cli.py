@@ -211,16 +211,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read us has gone, as in `groundup data list | head -1`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return _complain(
-            f"{str(error.filename)!r} cannot be used ({error.strerror}); "
-            "check the path, its permissions and the space on its disk"
-        )
     except KeyboardInterrupt as stopped:
         print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        from groundup.runs.files import in_words, os_error
+
+        # Libraries have errors of their own for what the system refuses.
+        refused = os_error(error)
+        if refused is None:
+            raise
+        return _complain(in_words(refused))
     return 0
 
 

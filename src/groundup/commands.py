@@ -30,6 +30,7 @@ from groundup.experiments.config import (
 )
 from groundup.lm.sources import is_named
 from groundup.recipe import farewell, find_model, read_recipe, run_recipe
+from groundup.runs.files import is_kept
 from groundup.stages import INPUTS, STAGES, Stage, configured
 from groundup.text.config import DataConfig
 from groundup.train.config import TrainingConfig
@@ -76,7 +77,7 @@ def _journey(source: str, out: Path | None, minutes: float | None) -> None:
         raise UserError(f"--minutes={minutes:g} must be more than 0; try {QUICKSTART_MINUTES:g}")
     recipe = read_recipe(source)
     out = Path(recipe.name) if out is None else out
-    if minutes is None and recipe.name == "quickstart" and not (out / "plan.json").exists():
+    if minutes is None and recipe.name == "quickstart" and not is_kept(out / "plan.json"):
         minutes = QUICKSTART_MINUTES
     run_recipe(recipe, out, minutes)
 
@@ -402,6 +403,12 @@ def data_show(
 
 
 _SFT = SFTConfig.model_fields
+Force = Annotated[
+    bool,
+    Parameter(
+        negative="", show_default=False, help="write over what is there and is not this command's"
+    ),
+]
 
 
 def data_inspect(
@@ -424,6 +431,7 @@ def data_inspect(
     ].default,
     examples: Annotated[int, Parameter(help="how many rows to show, token by token")] = 3,
     html: Annotated[Path | None, Parameter(help="write it into this file as a page, too")] = None,
+    force: Force = False,
 ) -> None:
     """Show what a model would make of one's own data: counts, faults, and the very tokens."""
     if not files:
@@ -436,7 +444,7 @@ def data_inspect(
     folder = find_model(model)
     from groundup.inspection import inspect
 
-    inspect(files, config, str(model), folder, examples=examples, html=html)
+    inspect(files, config, str(model), folder, examples=examples, html=html, force=force)
 
 
 # Using a model.
@@ -511,6 +519,7 @@ def generate(
             "likeliest tokens",
         ),
     ] = None,
+    force: Annotated[Force, Parameter(group=_FILES)] = False,
     batch_size: Annotated[
         int, Parameter(group=_FILES, help="how many completions are drawn at a time")
     ] = 32,
@@ -571,6 +580,7 @@ def generate(
             logprobs=logprobs,
             batch_size=batch_size,
             adapter=adapter,
+            force=force,
         )
 
 
@@ -649,13 +659,14 @@ def export(
     out: Annotated[
         Path | None, Parameter(help="folder to write (default: beside the model)")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write a model in the form that other programs read, and prove that it is the same."""
     from groundup.export import export as write
 
     # Where a name is given, and not a place, the copy belongs into the folder one is in.
     source = model if is_named(model) else find_model(model)
-    say(f"Written:     {write(source, to, type, out)}")
+    say(f"Written:     {write(source, to, type, out, force=force)}")
 
 
 def verify(

@@ -28,11 +28,10 @@ from groundup.lm.model import CausalLM
 from groundup.lm.request import Admission, Row
 from groundup.lm.sample import Sampling
 from groundup.lm.sources import is_adapter
-from groundup.text.json_files import read_json_object
+from groundup.runs.files import file_hash, files_of, read_json_object
 from groundup.text.records import Asked, BadLine, read_prompts
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
-from groundup.train.run import file_hash
 
 SCHEMA = 1
 # What makes a model folder the model that it is; what is written beside it later does not count.
@@ -125,6 +124,7 @@ def complete_file(
     logprobs: int | None = None,
     batch_size: int = 32,
     adapter: Path | None = None,
+    force: bool = False,
 ) -> None:
     """Complete every prompt of a file; lines go to `out`, or to standard output.
 
@@ -144,7 +144,11 @@ def complete_file(
         "logprobs": logprobs,
         **asdict(sampling),
     }
-    with growing(out, json.loads(json.dumps(begun_with))) as (write_line, finished):
+    inputs = [*files_of(prompts, folder), *(files_of(adapter) if adapter is not None else ())]
+    with growing(out, json.loads(json.dumps(begun_with)), inputs=inputs, force=force) as (
+        write_line,
+        finished,
+    ):
         model, tokenizer = opened(folder, adapter)
         jobs, bad = _jobs(Admission(model.config, tokenizer), records.rows, str(prompts), ways)
         for line in (*records.bad, *bad):

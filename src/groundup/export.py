@@ -10,7 +10,6 @@ folder in another number format.
 from __future__ import annotations
 
 import contextlib
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +21,41 @@ from groundup.adapters.quantised import dequantise, is_quantised
 from groundup.errors import UserError
 from groundup.evals.checks import Check, require_same
 from groundup.evals.copies import compared_with_folder, compared_with_gguf
+from groundup.lm.adapted import base_of
 from groundup.lm.gguf import GGUF_TYPES, read_gguf, save_gguf
 from groundup.lm.hub import CARD, GENERATION_CONFIG, load, save_model
 from groundup.lm.model import CausalLM
-from groundup.lm.modelfile import modelfile
-from groundup.lm.sources import GGUF_SUFFIX, is_named, locate, short_name
-from groundup.lm.weights import CONFIG
-from groundup.text.json_files import read_json_object
+from groundup.lm.modelfile import MARK, modelfile
+from groundup.lm.sources import GGUF_SUFFIX, is_adapter, is_named, locate, short_name
+from groundup.runs.files import (
+    folder_aside,
+    read_json_object,
+    same_file,
+    write_bytes,
+    write_text,
+)
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
 
+# By which a folder of ours is known again.
+_HF_MARK = ".groundup-export"
 _HF_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 def export(
-    source: Path | str, to: str = "gguf", type: str | None = None, out: Path | None = None
+    source: Path | str,
+    to: str = "gguf",
+    type: str | None = None,
+    out: Path | None = None,
+    *,
+    force: bool = False,
 ) -> Path:
     """Write the model of `source` (a folder, a .gguf file, `pack:NAME`) to the folder `out`.
 
     `type` is how weights are stored: f32, f16, bf16, and for GGUF q8_0 (the default there) and
     q4_0; a Hugging Face folder keeps the model's own by default. Returns the folder, after it was
-    read back and compared with the model.
+    read back and compared with the model. An earlier export in `out` is replaced; with `force`
+    whatever has the names of its files, but never the model itself.
 
     Raises `UserError` for what cannot be expressed in that format, and `CheckFailed`, with the
     copy still there to look at, should it not be the same.
@@ -57,21 +70,41 @@ def export(
     name = short_name(source, path)
     beside = Path() if is_named(source) else path.parent
     out = beside / f"{name}-{to}" if out is None else out
-    _refuse_other_files(out, path, to)
+    _refuse_other_files(out, path, to, force)
     checks = write(path, name, type and type.lower(), out)
     require_same(checks, out)
     return out
 
 
-def _refuse_other_files(out: Path, path: Path, to: str) -> None:
+def _refuse_other_files(out: Path, path: Path, to: str, force: bool) -> None:
     """An export replaces an earlier one, and nothing else that a person may have."""
-    if out.resolve() in (path.resolve(), path.parent.resolve()) and out.exists():
+    model = [path, path.parent]
+    while is_adapter(path):
+        path = base_of(path)
+        model.append(path)
+    if out.exists() and any(same_file(out, one) for one in model):
         raise UserError(f"--out={out} is where the model itself lies; give another folder")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out} is a file; give a folder")
-    earlier = (out / ("Modelfile" if to == "gguf" else CONFIG)).is_file()
-    if out.is_dir() and any(out.iterdir()) and (not earlier or (out / "run.json").exists()):
-        raise UserError(f"--out={out} holds other files and no earlier export; give another folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if (out / "run.json").exists():
+        raise UserError(f"--out={out} holds other files, those of a run; give another folder")
+    if not force and not _is_export(out, to):
+        raise UserError(
+            f"--out={out} holds other files and no earlier export; give another folder, or pass "
+            "--force to write into it"
+        )
+
+
+def _is_export(out: Path, to: str) -> bool:
+    """Whether a command like this one has written here before."""
+    if to == "hf":
+        return (out / _HF_MARK).is_file()
+    try:
+        return MARK in (out / "Modelfile").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 def _merged(path: Path) -> tuple[CausalLM, Tokenizer]:
@@ -88,16 +121,17 @@ def _to_gguf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
     if is_quantised(model):  # NF4 is no type of GGUF's
         dequantise(model, torch.float32)
     file = f"{name}.{type}{GGUF_SUFFIX}"
-    save_gguf(out / file, model, tokenizer, type, name=name, licence=_licence(path))
     windows = [window for window in model.config.windows if window is not None]
     context = min([model.config.max_position_embeddings, *windows])
     sampling: dict[str, Any] = {}
     if (path / GENERATION_CONFIG).is_file():
         sampling = read_json_object(path / GENERATION_CONFIG)
     said = modelfile(file, tokenizer, context=context, sampling=sampling)
-    (out / "Modelfile").write_text(said, encoding="utf-8")
-    if (path / CARD).is_file():
-        shutil.copyfile(path / CARD, out / CARD)
+    with folder_aside(out, last="Modelfile") as aside:
+        save_gguf(aside / file, model, tokenizer, type, name=name, licence=_licence(path))
+        write_text(aside / "Modelfile", said)
+        if (path / CARD).is_file():
+            write_bytes(aside / CARD, (path / CARD).read_bytes())
     say(f"{out / file}: {(out / file).stat().st_size / 1e6:.1f} MB")
     return compared_with_gguf(model, tokenizer, out / file)
 
@@ -106,6 +140,7 @@ def _to_hf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
     model, tokenizer = _merged(path)
     dtype = next(model.parameters()).dtype if type is None else _HF_TYPES[type]
     save_model(out, model, tokenizer, card=_card(path, name), dtype=dtype)
+    write_text(out / _HF_MARK, f"Made of {name} by groundup export, which may write it anew.\n")
     return compared_with_folder(model, tokenizer, out, dtype)
 
 

@@ -11,29 +11,35 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.train.run import write_json
+from groundup.runs.files import is_count, naming, read_json_object, writable, write_json
 
 
 @contextlib.contextmanager
 def growing(
-    out: Path | None, begun_with: Mapping[str, Any]
+    out: Path | None,
+    begun_with: Mapping[str, Any],
+    *,
+    inputs: Sequence[Path] = (),
+    force: bool = False,
 ) -> Iterator[tuple[Callable[[str], None], frozenset[int]]]:
     """What writes a line at once, and the indices of those that are there already.
 
-    Raises `UserError` for a file that another command has begun or is writing.
+    Raises `UserError` for a file that another command has begun or is writing, and for one of the
+    `inputs`; with `force` only for these.
     """
     if out is None:
         yield write, frozenset()
         return
-    if out.is_dir():
-        raise UserError(f"--out={out} is a folder; name a file in it, such as {out}/out.jsonl")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    about = out.with_name(f"{out.name}.run.json")
+    # Whether what is there may be gone on with is asked below.
+    writable(out, "--out", inputs=inputs, force=True)
+    writable(about, "the side file of --out", inputs=inputs, force=force, ours=_is_ours)
     # Without a buffer, so that a line is on its way to disk when it is written.
     with open(out, "ab", buffering=0) as file:
         try:
@@ -42,12 +48,24 @@ def growing(
             raise UserError(
                 f"another process is writing {out}; wait for it to end, or choose another --out"
             ) from None
-        about = out.with_name(f"{out.name}.run.json")
-        if out.stat().st_size:
-            _require_same(out, about, begun_with)
-        else:
+        finished = frozenset[int]()
+        try:
+            if out.stat().st_size:
+                _require_same(out, about, begun_with)
+                finished = _finished(out)
+            else:
+                write_json(about, begun_with)
+        except UserError:
+            if not force:
+                raise
+            file.truncate(0)
             write_json(about, begun_with)
-        yield lambda line: _write_whole(file, line.encode()), _finished(out)
+        except OSError:
+            if not out.stat().st_size:
+                out.unlink()  # it was made a moment ago
+            raise
+        with naming(out):
+            yield lambda line: _write_whole(file, line.encode()), finished
 
 
 def write(text: str) -> None:
@@ -61,13 +79,20 @@ def _write_whole(file: RawIOBase, line: bytes) -> None:
         line = line[file.write(line) or 0 :]
 
 
+def _is_ours(about: Path) -> bool:
+    try:
+        return {"schema", "model", "prompts"} <= read_json_object(about).keys()
+    except UserError:
+        return False
+
+
 def _require_same(out: Path, about: Path, begun_with: Mapping[str, Any]) -> None:
     try:
-        before = json.loads(about.read_bytes())
-    except (OSError, ValueError):
+        before = read_json_object(about)
+    except UserError:
         raise UserError(
-            f"{out} is there already, and without {about.name} nobody knows what it was begun "
-            "with; choose another --out"
+            f"{out} is there already, and without a whole {about.name} nobody knows what it was "
+            "begun with; choose another --out, or pass --force to write over it"
         ) from None
     for name, value in begun_with.items():
         if before.get(name) == value:
@@ -77,8 +102,8 @@ def _require_same(out: Path, about: Path, begun_with: Mapping[str, Any]) -> None
         else:
             what = f"with {name}={before.get(name)!r}, not {name}={value!r}"
         raise UserError(
-            f"{out} was begun {what}; choose another --out, or give what it was begun with to "
-            "continue it"
+            f"{out} was begun {what}; choose another --out, give what it was begun with to "
+            "continue it, or pass --force to write over it"
         )
 
 
@@ -86,15 +111,18 @@ def _finished(out: Path) -> frozenset[int]:
     """The indices that have their line; a last line that a kill tore is cut off."""
     content = out.read_bytes()
     whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(out, whole)
     indices = []
     for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
         try:
-            indices.append(int(json.loads(line)["index"]))
-        except (ValueError, TypeError, KeyError):
+            index = json.loads(line)["index"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            index = None
+        if not is_count(index):
             raise UserError(
                 f"{out}, line {number} is no completion of ours, so the file cannot be continued; "
-                "choose another --out"
-            ) from None
+                "choose another --out, or pass --force to write over it"
+            )
+        indices.append(index)
+    if whole < len(content):
+        os.truncate(out, whole)
     return frozenset(indices)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from groundup.evals.inspection_page import write_inspection
+from groundup.evals.inspection_page import is_inspection, write_inspection
 from groundup.evals.inspection_terminal import encoding_bar, say_inspection
 from groundup.lm.hub import load_config, load_tokenizer
 from groundup.lm.tuning import row_length
+from groundup.runs.files import files_of, writable
 from groundup.text.inspection import inspect as measured
 from groundup.text.own_data import read_own
 from groundup.text.records import Conversation
@@ -24,11 +25,15 @@ def inspect(
     *,
     examples: int,
     html: Path | None,
+    force: bool = False,
 ) -> None:
     """Say what `groundup sft` would read of these files, and write it into a page if one is named.
 
     Raises `UserError` for files that cannot be read at all; bad lines are what is to be seen.
     """
+    if html is not None:
+        inputs = files_of(*map(Path, files), model)
+        writable(html, "--html", inputs=inputs, force=force, ours=is_inspection)
     context = row_length(config, load_config(model))
     tokenizer = load_tokenizer(model)
     data = read_own(files, columns=config.column_names, validation=config.validation, refuse=False)

@@ -8,7 +8,6 @@ recipe; later starts read that file and measure nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +20,12 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import fresh
 from groundup.recipe import Recipe, Table
+from groundup.runs.files import is_kept, is_number, read_kept, write_kept
 from groundup.text.config import TokenizerConfig
 from groundup.train.config import TrainingConfig
 from groundup.train.device import COMPILE_FROM_MINUTES, Compute, Machine, measure, resolve
 from groundup.train.plan import TRAINING_SHARE
 from groundup.train.progress import say
-from groundup.train.run import write_json
 
 SCHEMA = 1
 # Seconds, measured on two cores: reading, cleaning and comparing 15 MB of packs; training a
@@ -67,8 +66,8 @@ class Line:
 def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
     """The recipe with every open value filled in, read from `out`/plan.json if that exists."""
     path = out / "plan.json"
-    if path.exists():
-        plan = json.loads(path.read_text(encoding="utf-8"))
+    plan = _written(path, recipe, out)
+    if plan is not None:
         if minutes is not None and plan["minutes"] != minutes:
             raise UserError(
                 f"{out} was planned for {plan['minutes']:g} minutes, not {minutes:g}; "
@@ -76,12 +75,13 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
             )
         say(f"plan: as written in {path}")
         return _filled(recipe, plan["settings"])
-    assert minutes is not None, "a recipe without minutes and without a plan is not planned"
+    if minutes is None:  # it was planned, and the plan is lost before anything was done by it
+        raise UserError(f"{path} is damaged; say again how long it may take: --minutes")
     machine = measure()
     lines = _lines(recipe, out, minutes, machine)
     settings = _settings(lines)
     planned = _filled(recipe, settings)
-    write_json(
+    write_kept(
         path,
         {
             "schema": SCHEMA,
@@ -93,6 +93,30 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
     )
     _show(lines, machine, minutes)
     return planned
+
+
+def _written(path: Path, recipe: Recipe, out: Path) -> dict[str, Any] | None:
+    """The plan that was written, if there is one."""
+    if not is_kept(path):
+        return None
+    try:
+        return read_kept(path, _checked, say)
+    except UserError as error:
+        begun = [table.name for table in recipe.tables if (out / table.name).exists()]
+        if begun or path.is_dir():
+            raise UserError(
+                f"{error}; without it {out} cannot be continued: put it back, or choose another "
+                "folder with --out"
+            ) from None
+        return None
+
+
+def _checked(plan: dict[str, Any]) -> dict[str, Any]:
+    settings = plan.get("settings")
+    tables = settings.values() if isinstance(settings, dict) else [None]
+    if not is_number(plan.get("minutes")) or not all(isinstance(one, dict) for one in tables):
+        raise UserError("plan.json is no plan of ours")
+    return plan
 
 
 def _settings(lines: list[Line]) -> dict[str, dict[str, Any]]:

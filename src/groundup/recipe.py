@@ -29,12 +29,14 @@ from pydantic import BaseModel
 
 from groundup.errors import UserError
 from groundup.lm.sources import GGUF_SUFFIX, HUB, PACK, check_named, holds_model, is_named, locate
+from groundup.runs.files import is_kept, write_text
 from groundup.stages import INPUTS, STAGES, Stage, configured, known_names
 from groundup.text.packs import find_set
 from groundup.train.progress import say
 from groundup.train.run import is_finished, lock_folder
 
 _FILE = "recipe.toml"
+_COPY = f".{_FILE}.copy"
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -126,6 +128,10 @@ def _read(path: Path) -> str:
 def _recipe(name: str, text: str, folder: Path) -> Recipe:
     try:
         contents = tomllib.loads(text)
+    except RecursionError:
+        raise UserError(
+            f"recipe {name!r} is not a recipe: nested too deeply; write tables of plain settings"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"recipe {name!r} is not valid TOML: {error}; correct that place") from None
     if not contents:
@@ -296,7 +302,7 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
     or that another process is working in.
     """
     with _claimed(recipe, out):
-        if minutes is not None or (out / "plan.json").exists():
+        if minutes is not None or is_kept(out / "plan.json"):
             from groundup.plan import plan_recipe  # measures the machine, which needs torch
 
             recipe = plan_recipe(recipe, out, minutes)
@@ -353,15 +359,17 @@ def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
         ) from None
     with lock:
         _refuse_foreign(recipe, out)
-        if not (out / _FILE).exists():
-            partial = out / f".{_FILE}.partial"
-            partial.write_text(recipe.text, encoding="utf-8")
-            os.replace(partial, out / _FILE)
+        if not _is_begun(out):
+            write_text(out / _COPY, recipe.text)
+        if _parsed(out / _FILE) is None:
+            if _is_begun(out) and os.path.lexists(out / _FILE):
+                say(f"{out / _FILE} was damaged and is written anew")
+            write_text(out / _FILE, (out / _COPY).read_text(encoding="utf-8"))
         yield
 
 
 def _refuse_foreign(recipe: Recipe, out: Path) -> None:
-    if (out / _FILE).is_file():
+    if _is_begun(out):
         difference = _difference(_begun(out), tomllib.loads(recipe.text))
         if difference:
             raise UserError(
@@ -377,15 +385,29 @@ def _refuse_foreign(recipe: Recipe, out: Path) -> None:
         )
 
 
-def _begun(out: Path) -> dict[str, Any]:
+def _is_begun(out: Path) -> bool:
+    return (out / _FILE).is_file() or (out / _COPY).is_file()
+
+
+def _begun(out: Path) -> dict[str, dict[str, Any]]:
     """The recipe that `out` was begun with."""
+    for file in (out / _FILE, out / _COPY):
+        tables = _parsed(file)
+        if tables is not None:
+            return tables
+    raise UserError(
+        f"{str(out / _FILE)!r} is not a recipe; put the one back that the folder was begun with, "
+        "or choose another folder with --out"
+    )
+
+
+def _parsed(file: Path) -> dict[str, dict[str, Any]] | None:
+    """The tables of a recipe, or None for what is none."""
     try:
-        return tomllib.loads((out / _FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{str(out / _FILE)!r} cannot be read ({error}); put the recipe back there, or choose "
-            "another folder with --out"
-        ) from None
+        found = tomllib.loads(file.read_bytes().decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if found and all(isinstance(one, dict) for one in found.values()) else None
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -449,12 +471,12 @@ def find_model(path: Path | str) -> Path:
         raise UserError(f"there is no model folder {str(path)!r}; check its name")
     if not path.is_dir():
         raise UserError(f"{str(path)!r} is a file, not a model folder; give the folder around it")
-    if not (path / _FILE).is_file():
+    if not _is_begun(path):
         inside = sorted(p.name for p in path.glob("*") if holds_model(p))
         remedy = f"give one inside it: {', '.join(inside)}" if inside else "check its name"
         raise UserError(f"the folder {str(path)!r} holds no model (config.json); {remedy}")
     tables = _begun(path)
-    stages = {title: STAGES.get(table.get("stage", title)) for title, table in tables.items()}
+    stages = {title: STAGES.get(str(table.get("stage", title))) for title, table in tables.items()}
     models = [
         (stage.chats, place, title)
         for place, (title, stage) in enumerate(stages.items())

@@ -14,10 +14,10 @@ from groundup.align.dpo import dpo_loss, pair_logprobs, preference_loss
 from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
 from groundup.lm.hub import load
 from groundup.lm.model import CausalLM
+from groundup.runs.files import read_lines
 from groundup.text.packing import Marked
 from groundup.text.records import read_preferences, split
 from groundup.train.batch import Batch
-from groundup.train.run import read_lines
 
 
 def paper(policy: np.ndarray, reference: np.ndarray, beta: float) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from full_disks import small_disk
 from groundup.errors import UserError
 from groundup.experiments.config import ExperimentConfig
 from groundup.experiments.outcome import (
@@ -168,3 +169,19 @@ def test_cells() -> None:
     assert percent(Interval(0.9712, 0.95, 0.98)) == "97.1 %\n95.0 to 98.0"
     assert number(Interval(2.0, 1.0, 3.0), 1) == "2.0\n1.0 to 3.0"
     assert over_seeds([3.0, 1.0, 2.0]) == Interval(2.0, 1.0, 3.0)
+
+
+@pytest.mark.parametrize("room", [0, 4_096, 20_000])
+def test_an_earlier_outcome_stays_where_there_is_no_room_for_the_next(
+    tmp_path: Path, room: int
+) -> None:
+    with small_disk(tmp_path / "disk", 2**22) as disk:
+        folder = disk.folder / "out"
+        with disk.left(room), pytest.raises(OSError) as error:
+            outcome(folder)
+        assert str(folder) in str(error.value.filename) and not folder.exists()
+        outcome(folder)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with disk.left(room), pytest.raises(OSError):
+            outcome(folder, remarks=["another"])
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -31,9 +31,9 @@ from groundup.lm.hub import load, load_config, load_model, load_tokenizer, save_
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
 from groundup.lm.weights import weights_hash
+from groundup.runs.files import file_hash
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
-from groundup.train.run import file_hash
 from peft_oracle import base_folder, our_logits, their_adapter, their_logits
 
 IDS = torch.arange(2, 42).reshape(2, 20) * 7

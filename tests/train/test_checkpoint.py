@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from groundup.errors import UserError
+from groundup.runs.files import file_hash
 from groundup.train import checkpoint
-from groundup.train.run import file_hash
 
 Usage = namedtuple("Usage", "total used free")
 

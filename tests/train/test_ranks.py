@@ -12,8 +12,8 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from groundup.runs.files import read_lines
 from groundup.train.config import ENVIRONMENT
-from groundup.train.run import read_lines
 
 
 def torchrun(processes: int, command: list[str]) -> tuple[int, str]:

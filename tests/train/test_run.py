@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from groundup.errors import UserError
+from groundup.runs.files import read_lines
 from groundup.train.config import TrainingConfig
-from groundup.train.run import Run, folder_hash, is_finished, read_lines
+from groundup.train.run import Run, folder_hash, is_finished
 
 
 def open_run(folder: Path, stage: str = "sft", **settings: Any) -> Run:

@@ -18,9 +18,9 @@ from groundup.errors import UserError
 from groundup.lm.generate import Request, generate
 from groundup.lm.hub import load
 from groundup.lm.sample import Sampling
+from groundup.runs.files import read_lines
 from groundup.text.records import write_json_lines
 from groundup.train.batch import Batch
-from groundup.train.run import read_lines
 from groundup.tune.config import SFTConfig
 from groundup.tune.sft import run as sft
 

@@ -15,11 +15,11 @@ from groundup.lm.generate import Request, generate
 from groundup.lm.gguf import save_gguf
 from groundup.lm.hub import load
 from groundup.lm.sample import Sampling
+from groundup.runs.files import read_lines
 from groundup.text.marked import conversation_item
 from groundup.text.records import Conversation, Message, read_conversations, split
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
-from groundup.train.run import read_lines
 from groundup.tune.config import SFTConfig
 from groundup.tune.sft import heldout_loss, run
 

@@ -30,6 +30,7 @@ from groundup.adapters.lora import LoRA, attach, check_known, lora_layers, train
 from groundup.adapters.peft_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
 from groundup.adapters.targets import ALL_LINEAR, Targets, by_pattern
 from groundup.errors import UserError
+from groundup.runs.files import write_bytes, write_json
 
 WEIGHTS = "adapter_model.safetensors"
 # What PEFT wraps around a model's own names.
@@ -284,8 +285,8 @@ def save_adapter(
     described = config.to_json() | {"base_model_name_or_path": known_as}
     # Bytes before names, and the seal broken first and set last.
     (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
-    _write(folder / WEIGHTS, _encoded(stored, metadata))
-    _write(folder / ADAPTER_CONFIG, f"{json.dumps(described, indent=2)}\n".encode())
+    write_bytes(folder / WEIGHTS, _encoded(stored, metadata))
+    write_json(folder / ADAPTER_CONFIG, described)
 
 
 def _described(model: nn.Module, loras: Mapping[str, LoRA], name: str) -> AdapterConfig:
@@ -350,12 +351,3 @@ def _encoded(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byte
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     assert len(text) <= size, "only the order has changed"
     return data[:8] + text.ljust(size) + data[8 + size :]
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

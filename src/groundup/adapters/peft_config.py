@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from groundup.adapters.targets import Targets
 from groundup.errors import UserError
-from groundup.text.json_files import read_json_object
+from groundup.runs.files import read_json_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 

@@ -15,7 +15,9 @@ over its tokens (Pang et al. 2024, Iterative Reasoning Preference Optimization, 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
@@ -151,11 +153,25 @@ def _reference(
     path: Path, model: CausalLM, pairs: Sequence[Pair], context: int
 ) -> Float[np.ndarray, "pairs 2"]:
     """What the untouched model thinks: computed by the first start, read by every later one."""
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        write_tensors(partial, {"logprobs": torch.from_numpy(pair_logprobs(model, pairs, context))})
-        partial.replace(path)
-    return load_file(path)["logprobs"]
+    if path.is_file():
+        with contextlib.suppress(SafetensorError, OSError):  # damaged: computed anew
+            found = _kept(path)
+            if found is not None and found.shape == (len(pairs), 2):
+                return found
+    found = pair_logprobs(model, pairs, context)
+    write_tensors(path, {"logprobs": torch.from_numpy(found)}, {"sha256": _hash(found)})
+    return found
+
+
+def _kept(path: Path) -> Float[np.ndarray, "pairs 2"] | None:
+    with safe_open(path, framework="np") as file:
+        said = (file.metadata() or {}).get("sha256")
+        found = file.get_tensor("logprobs")
+    return found if said is None or said == _hash(found) else None  # earlier versions do not say
+
+
+def _hash(found: Float[np.ndarray, "pairs 2"]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(found).tobytes()).hexdigest()
 
 
 def _evaluate(

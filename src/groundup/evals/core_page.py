@@ -15,11 +15,11 @@ from groundup.evals.core import ALL, CoreResult
 from groundup.evals.core_sets import CORE_SETS
 from groundup.evals.measured import POOLED, Measured
 from groundup.evals.pages import page_environment, write_page
+from groundup.runs.files import write_json
 from groundup.text.packs import find_set
 from groundup.text.records import write_json_lines
 from groundup.train.device import Compute
 from groundup.train.progress import console, say
-from groundup.train.run import write_json
 
 SCHEMA = 1
 TEXT_TITLES = {POOLED: "all texts", "wiki": "Wikipedia", "boolq": "passages", "sotu": "speeches"}

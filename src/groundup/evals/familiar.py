@@ -8,15 +8,16 @@ folders, and a data folder names its sources. Of a model from elsewhere nothing 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from groundup.errors import UserError
 from groundup.evals.core_sets import CORE_SETS
 from groundup.evals.history import History, lineage
+from groundup.runs.files import is_count, read_json_object
 
 # What each training stage reads of a data folder; one that is not named here may read all of it.
 _READ_BY = {
@@ -90,10 +91,13 @@ def _training_rows(data: Path, kinds: tuple[str, ...]) -> Counter[str] | None:
     """How many rows of these kinds a data folder has for training, by source; None where it does
     not say."""
     try:
-        counts = json.loads((data / "data.json").read_text(encoding="utf-8"))["counts"]
+        counts = read_json_object(data / "data.json")["counts"]
         rows: Counter[str] = Counter()
         for kind in kinds:
-            rows.update(counts.get(f"{kind}/train", {}).get("by_source", {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            found = counts.get(f"{kind}/train", {}).get("by_source", {})
+            if not all(map(is_count, found.values())):
+                return None
+            rows.update(found)
+    except (UserError, KeyError, TypeError, AttributeError):
         return None
     return rows

@@ -21,10 +21,11 @@ from groundup.evals.core import compute_of, located
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.harness import GroundupLM, evaluate_tasks
 from groundup.lm.hub import load
+from groundup.runs.files import write_json, write_text
 from groundup.text.records import Choice, write_json_lines
 from groundup.train.device import prepare
 from groundup.train.progress import console, say
-from groundup.train.run import Run, write_json
+from groundup.train.run import Run
 
 SCHEMA = 1
 PREFIX = "groundup_"
@@ -95,7 +96,7 @@ def write_task(folder: Path, name: str, rows: Sequence[Choice]) -> Path:
         "metadata": {"version": 1.0},
     }
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(task, sort_keys=False))
     return path
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from groundup.train.run import read_lines
+from groundup.errors import UserError
+from groundup.runs.files import is_kept, is_number, read_kept
+from groundup.train.progress import say
+from groundup.train.run import read_metrics, read_run
 
 # What each training stage measures on held-out material on the way, and what it is called.
 HELDOUT = {
@@ -46,12 +48,21 @@ class History:
 
     @staticmethod
     def of(folder: Path) -> History | None:
-        """Read a finished training run's folder."""
+        """Read a finished training run's folder; what is damaged in it is left out, and said."""
         files = [folder / name for name in ("run.json", "plan.json", "metrics.jsonl")]
-        if not all(file.is_file() for file in files):
+        if not (is_kept(files[0]) and is_kept(files[1]) and files[2].is_file()):
             return None
-        run, plan = (json.loads(file.read_text(encoding="utf-8")) for file in files[:2])
-        lines = read_lines(files[2])
+        try:
+            run = read_run(folder)
+        except UserError as error:
+            _tell_once(f"{error}; how the model in {folder} came to be is left out")
+            return None
+        plan: dict[str, Any] = {}
+        try:
+            plan = read_kept(files[1], dict)
+        except UserError as error:
+            _tell_once(f"{error}; what training by it cost is left out")
+        lines = read_metrics(files[2])
         return History(
             folder,
             run,
@@ -80,6 +91,16 @@ class History:
         """
         path = Path(named)
         return path if path.is_dir() else self.folder.parent / path.name
+
+    def planned(self, name: str) -> float | None:
+        """A number of the plan; None where it does not say."""
+        value = self.plan.get(name)
+        return float(value) if is_number(value) else None
+
+    def setting(self, name: str) -> float | None:
+        """A number of the run's settings; None where they do not say."""
+        value = self.run["config"].get(name)
+        return float(value) if is_number(value) else None
 
     @cached_property
     def tokens(self) -> Float[np.ndarray, " steps"]:
@@ -117,7 +138,7 @@ class History:
             "steps": len(self.train),
             "tokens": tokens,
             "minutes": (steps + evaluated) / 60,
-            "flops": tokens * self.plan["flops_per_token"],
+            "flops": tokens * (self.planned("flops_per_token") or 0.0),
             "tokens_per_second": tokens / steps if steps else 0.0,
             "peak_share": float(np.median(shares)) if len(shares) else 0.0,
         }
@@ -125,7 +146,8 @@ class History:
     def passed(self, level: float) -> dict[str, float] | None:
         """The first evaluation at which held-out bits per byte were below `level`, if ever."""
         for line in self.evaluations:
-            if line["bits_per_byte"] < level:
+            value = line.get("bits_per_byte")
+            if value is not None and value < level:
                 return {
                     "step": line["step"],
                     "tokens": self._at_step(line["step"], self.tokens),
@@ -140,7 +162,12 @@ class History:
         return float(values[past - 1]) if past else 0.0
 
     def _of_steps(self, name: str) -> Float[np.ndarray, " steps"]:
-        return np.array([line[name] for line in self.train], float)
+        return np.array([line.get(name, np.nan) for line in self.train], float)
+
+
+@cache
+def _tell_once(message: str) -> None:
+    say(message)
 
 
 def lineage(folder: Path) -> list[History]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from groundup.errors import UserError
-from groundup.evals.pages import page_environment
+from groundup.evals.pages import page_environment, write_html
 from groundup.text.inspection import Bin, Example, Inspection, histogram, quantiles, remarks
 from groundup.text.shown import Token
 
+# By which a page is known again.
+_GENERATOR = "groundup data inspect"
 # So many tokens of an example from its beginning and from its end; conversations are shorter.
 _FIRST, _LAST = 1500, 500
 _REASONS = 500
@@ -22,12 +23,13 @@ _CUT_SHOWN = 40
 
 def write_inspection(path: Path, title: str, tokenizer: str, found: Inspection) -> None:
     """Write the page; a reader sees the old one or the whole new one."""
-    if path.is_dir():
-        raise UserError(f"{str(path)!r} is a folder; name the file to write, such as page.html")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(inspection_html(title, tokenizer, found), encoding="utf-8")
-    partial.replace(path)
+    write_html(path, inspection_html(title, tokenizer, found))
+
+
+def is_inspection(path: Path) -> bool:
+    """Whether a file is such a page, and may be written anew."""
+    with open(path, "rb") as file:
+        return f'<meta name="generator" content="{_GENERATOR}">'.encode() in file.read(4096)
 
 
 def inspection_html(title: str, tokenizer: str, found: Inspection) -> str:
@@ -37,6 +39,7 @@ def inspection_html(title: str, tokenizer: str, found: Inspection) -> str:
         page_environment()
         .get_template("inspection.html.jinja")
         .render(
+            generator=_GENERATOR,
             models=(),  # the shared style sizes tables of samples by them
             title=title,
             tokenizer=tokenizer,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
+from groundup.errors import UserError
 from groundup.evals.answers import Conversations, as_dicts, ready_conversations
 from groundup.evals.choice import Choices, ready_choices
 from groundup.evals.config import EvalConfig
@@ -18,6 +18,7 @@ from groundup.evals.preference import Pairs, ready_pairs
 from groundup.evals.stories import STORIES, first_sentence
 from groundup.evals.world import World, commonest_answers
 from groundup.maths.ngram import KneserNey
+from groundup.runs.files import is_number, read_json_object
 from groundup.text.chat import encode_chat
 from groundup.text.corpus import Documents, Shard, encode
 from groundup.text.packs import is_synthetic
@@ -76,9 +77,15 @@ def _world(
 ) -> World | None:
     """The small world's rows, if the data says that it is in there."""
     file = config.data / "data.json"
-    facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if not facts.get("world"):
+    facts = read_json_object(file).get("world") if file.exists() else None
+    if not facts:
         return None
+    bias = facts.get("bias") if isinstance(facts, dict) else None
+    if not is_number(bias) or not 0 <= bias <= 1:
+        raise UserError(
+            f"{file} says that the small world leans by bias={bias!r}, which is no number from 0 "
+            "to 1; build the data again: groundup data build"
+        )
     # Of a life that was made up nothing is right or wrong; how it leans is measured apart.
     made = [row for row in conversations if is_synthetic(row.source)]
     rows = [row for row in made if row.source != "world-lives"]
@@ -89,7 +96,7 @@ def _world(
         commonest_answers(rows),
         [first_sentence(text) for text in _thinned(told, min(STORIES, config.questions))],
         spread(requests, config.questions, by=attrgetter("kind")),
-        facts["world"]["bias"],
+        bias,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import jinja2
 
 from groundup.evals.plots import short_number
+from groundup.runs.files import write_bytes
 
 PAGE = "report.html"
 
@@ -26,6 +27,9 @@ def page_environment() -> jinja2.Environment:
 
 def write_page(folder: Path, html: str) -> None:
     """Write the page of a folder; a reader sees the old one or the whole new one."""
-    partial = folder / f".{PAGE}.partial"
-    partial.write_text(html, encoding="utf-8")
-    partial.replace(folder / PAGE)
+    write_html(folder / PAGE, html)
+
+
+def write_html(path: Path, html: str) -> None:
+    """Write a page; what UTF-8 cannot hold, as half of a surrogate pair, becomes '?'."""
+    write_bytes(path, html.encode("utf-8", errors="replace"))

@@ -6,7 +6,6 @@ model or a data set says stands there as text, never as markup.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,8 +27,8 @@ from groundup.evals.plots import Plot
 from groundup.evals.preference import length_margins, preference_accuracy
 from groundup.evals.run import Evaluated
 from groundup.evals.world import commonest_judged
+from groundup.runs.files import read_json_object, write_json
 from groundup.train.device import Compute
-from groundup.train.run import write_json
 
 SCHEMA = 1
 # Points of a curve kept in report.json; a run's metrics.jsonl has all of them.
@@ -178,8 +177,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     """A data folder's own account; None for text of a person's own."""
     if not path.is_file():
         return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return read_json_object(path)
 
 
 # The page.
@@ -309,7 +307,7 @@ def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
             levels = {f"{n}-gram": one.on_the_way for n, one in model.material.ngrams.items()}
             drawn.append(plots.heldout_plot(f"{name}: held-out text", heldout, levels))
         # Only fine-tuning on nothing but answers measures the very loss that it trains on.
-        weighted = model.history.run["config"].get("prompt_weight", 0)
+        weighted = model.history.setting("prompt_weight") or 0
         comparable = heldout if model.stage == "sft" and not weighted else None
         drawn.append(plots.loss_plot(f"{name}: loss", model.history.loss(), comparable))
         if heldout is not None and model.stage == "dpo":

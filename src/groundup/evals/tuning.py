@@ -45,12 +45,11 @@ from groundup.lm.request import prompt_ids
 from groundup.lm.sample import Sampling
 from groundup.text.chat import encode_chat
 from groundup.text.corpus import encode
-from groundup.text.json_files import read_json_object
 from groundup.text.records import Document, Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import Compute, prepare
 from groundup.train.progress import say
-from groundup.train.run import Run
+from groundup.train.run import Run, read_run
 
 # Conversations and pieces of text are about this long; more would only be padding.
 CONTEXT = 512
@@ -123,12 +122,12 @@ def _data_folders(config: TuningReportConfig) -> dict[str, Path]:
 def children_of(folder: Path, models: Sequence[Tuned]) -> dict[str, bool | None]:
     """Whether each tuned model was trained from the first one, by the hashes that runs keep; None
     where a folder does not tell."""
-    parents = read_json_object(folder / "run.json")["parents"]
+    parents = read_run(folder)["parents"]
     first = parents[models[0].name]["sha256"]
     found: dict[str, bool | None] = {}
     for model in models[1:]:
         began = None if model.history is None else model.history.run["parents"].get("model")
-        found[model.name] = None if began is None else began["sha256"] == first
+        found[model.name] = None if began is None else began.get("sha256") == first
     return found
 
 
@@ -140,8 +139,10 @@ def validation_of(config: TuningReportConfig, models: Sequence[Path]) -> float:
     if config.validation is not None:
         return config.validation
     histories = [history for path in models if (history := History.of(path)) is not None]
-    shares = [history.run["config"].get("validation") for history in histories]
-    return min([float(share) for share in shares if share], default=_VALIDATION)
+    shares = [history.setting("validation") for history in histories]
+    return min(
+        [share for share in shares if share is not None and 0 < share < 1], default=_VALIDATION
+    )
 
 
 def measure(

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from groundup.errors import UserError
 from groundup.evals.history import History
 from groundup.lm.sources import ADAPTER_CONFIG
-from groundup.text.json_files import read_json_object
+from groundup.runs.files import read_json_object
 
 PARENT, ELSEWHERE = "before", "from elsewhere"
 METHODS = {"none": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
@@ -68,7 +69,7 @@ def costs(path: Path, *, is_parent: bool = False) -> Costs:
         method=PARENT if is_parent else _method(history if made else None, adapter),
         adapter=_adapter(adapter),
         parent=str(history.parent) if history is not None and history.parent else None,
-        seed=None if history is None else history.run["config"].get("seed"),
+        seed=_seed(history),
         trained_parameters=_trained(history, path, adapter),
         disk_bytes=_disk_bytes(path),
         tokens=int(history.tokens[-1]) if history is not None and history.train else None,
@@ -77,6 +78,11 @@ def costs(path: Path, *, is_parent: bool = False) -> Costs:
         peak_memory_bytes=None if history is None else _number(path, "peak_memory_bytes"),
         set_aside=_set_aside(path) if history is not None else {},
     )
+
+
+def _seed(history: History | None) -> int | None:
+    seed = None if history is None else history.setting("seed")
+    return None if seed is None else int(seed)
 
 
 def _method(history: History | None, adapter: dict[str, Any]) -> str:
@@ -100,14 +106,15 @@ def _adapter(adapter: dict[str, Any]) -> dict[str, Any]:
 
 def _trained(history: History | None, path: Path, adapter: dict[str, Any]) -> int | None:
     """As the plan says; of an earlier run or a stranger's adapter, as the weights themselves do."""
-    planned = None if history is None else history.plan.get("trained_parameters")
-    if isinstance(planned, int):
-        return planned
+    planned = None if history is None else history.planned("trained_parameters")
+    if planned is not None:
+        return int(planned)
     if adapter:
         return _stored_numbers(path)
     if history is None or history.parent is None:
         return None
-    return int(history.plan["parameters"])
+    planned = history.planned("parameters")
+    return None if planned is None else int(planned)
 
 
 def _stored_numbers(folder: Path) -> int:
@@ -152,5 +159,8 @@ def _set_aside(folder: Path) -> dict[str, int]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object, or nothing where there is none or the path is that of one file."""
-    return read_json_object(path) if path.is_file() else {}
+    """A JSON object, or nothing where there is none that can be read."""
+    try:
+        return read_json_object(path)
+    except UserError:
+        return {}

@@ -24,9 +24,9 @@ from groundup.evals.tuning_material import Domain, General
 from groundup.evals.tuning_measures import MEASURES, Measure, perplexity
 from groundup.evals.tuning_plots import tuning_plots
 from groundup.evals.tuning_verdicts import kind_of, notes, verdicts
+from groundup.runs.files import write_json
 from groundup.train.device import Compute
 from groundup.train.progress import console, say
-from groundup.train.run import write_json
 
 SCHEMA = 1
 # Points of a curve kept in report.json; a run's metrics.jsonl has all of them.

@@ -9,9 +9,9 @@ report.html     all of it on one page that needs nothing but itself
 from __future__ import annotations
 
 import base64
-import json
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +30,14 @@ from groundup.errors import UserError
 from groundup.experiments.config import ExperimentConfig
 from groundup.experiments.plots import image
 from groundup.maths.intervals import Interval
+from groundup.runs.files import (
+    folder_aside,
+    read_json_object,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from groundup.train.progress import console, say
-from groundup.train.run import write_json
 
 SCHEMA = 1
 RESULT = "result.json"
@@ -127,8 +133,6 @@ def write(
     Raises `UserError` as `claim` does.
     """
     claim(config.out, name)
-    config.out.mkdir(parents=True, exist_ok=True)
-    _clear(config.out)
     images = {
         f"{plot.name}.{format}": image(plot.figure, format)
         for plot in plots
@@ -151,12 +155,14 @@ def write(
         "texts": dict(texts or {}),
         "data": _finite(data),
     }
-    # First, so that a folder which was not finished is known as this experiment's.
-    write_json(config.out / RESULT, content)
-    for file, picture in images.items():
-        (config.out / file).write_bytes(picture)
-    (config.out / "table.md").write_text("\n".join(map(markdown, tables)), encoding="utf-8")
-    (config.out / "report.html").write_text(page(content, images), encoding="utf-8")
+    # The result first, so that a folder which was not finished is known as this experiment's.
+    stale = _written(config.out)
+    with folder_aside(config.out, first=RESULT, replaces=stale) as aside:
+        write_json(aside / RESULT, content)
+        for file, picture in images.items():
+            write_bytes(aside / file, picture)
+        write_text(aside / "table.md", "\n".join(map(markdown, tables)))
+        write_text(aside / "report.html", page(content, images))
     for table in tables:
         console.print(_terminal(table))
     for remark in remarks:
@@ -214,16 +220,16 @@ def _one_line(cell: str) -> str:
 
 def _previous(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(folder / RESULT)
+    except UserError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _clear(folder: Path) -> None:
-    """Remove what an earlier run wrote here, and nothing that a person put beside it."""
-    for file in _previous(folder).get("files", []):
-        (folder / Path(file).name).unlink(missing_ok=True)
+def _written(folder: Path) -> list[str]:
+    """The plots that an earlier run wrote here; what a person put beside them is nobody's."""
+    files = _previous(folder).get("files")
+    names = [name for name in files if isinstance(name, str)] if isinstance(files, list) else []
+    return [name for name in names if re.fullmatch(r"[\w-]+\.(png|svg)", name)]
 
 
 def _finite(value: Any) -> Any:

@@ -30,8 +30,8 @@ from groundup.lm.model import CausalLM
 from groundup.lm.reader import shown
 from groundup.lm.sources import ADAPTER_CONFIG, HUB, is_adapter, is_named, locate
 from groundup.lm.weights import weights_hash
+from groundup.runs.files import file_hash
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.run import file_hash
 
 # Reading.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from groundup.errors import UserError
 from groundup.lm.sources import PACK
+from groundup.runs.files import read_json_object
 from groundup.text.packs import find_set
 
 _LIMITS = """\
@@ -38,10 +39,11 @@ def sources(data: Path) -> tuple[Source, ...]:
         one = find_set(str(data).removeprefix(PACK))
         return (Source(one.name, one.licence, one.citation),)
     try:
-        packs = json.loads((data / "data.json").read_text(encoding="utf-8"))["packs"]
-        return tuple(Source(pack["name"], pack["licence"], pack["citation"]) for pack in packs)
-    except (OSError, ValueError, KeyError, TypeError):
+        packs = read_json_object(data / "data.json")["packs"]
+        found = [Source(pack["name"], pack["licence"], pack["citation"]) for pack in packs]
+    except (UserError, KeyError, TypeError):
         return ()
+    return tuple(one for one in found if all(isinstance(v, str) for v in vars(one).values()))
 
 
 def model_card(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from groundup.errors import UserError
+from groundup.runs.files import is_number, read_lines
 from groundup.train import checkpoint
 from groundup.train.optim import Optimizer
 from groundup.train.progress import say
-from groundup.train.run import Run, read_lines
+from groundup.train.run import Run
 
 
 class Best:
@@ -33,9 +35,7 @@ class Best:
             return False
         steps, best = self._so_far()
         if steps[best] == step:
-            partial = self.path.with_suffix(".partial")
-            checkpoint.write_tensors(partial, self.optimizer.masters)
-            partial.replace(self.path)
+            checkpoint.write_tensors(self.path, self.optimizer.masters)
         return len(steps) - 1 - best >= self.patience
 
     def restored(self) -> dict[str, int]:
@@ -43,20 +43,27 @@ class Best:
         if self.patience is None:
             return {}
         steps, best = self._so_far()
-        self.optimizer.take(load_file(self.path))
+        try:
+            self.optimizer.take(load_file(self.path))
+        except (SafetensorError, OSError, KeyError) as error:
+            raise UserError(
+                f"{self.path} held the best weights and is damaged or gone ({error}); start the "
+                "run anew with another --out"
+            ) from None
         say(f"{self.run.stage}: keeps the weights of step {steps[best]}, the best on held-out data")
         return {"best_step": steps[best]}
 
     def _so_far(self) -> tuple[list[int], int]:
         """The steps at which there were evaluations, and the place of the best one."""
         lines = read_lines(self.run.folder / "metrics.jsonl")
-        found = [line for line in lines if line["kind"] == "evaluation"]
-        key = next((key for key in self.MEASURES if found[0].get(key) is not None), None)
+        found = [line for line in lines if line.get("kind") == "evaluation"]
+        key = next((k for k in self.MEASURES if any(is_number(one.get(k)) for one in found)), None)
         if key is None:
             raise UserError(
                 f"patience={self.patience} needs held-out data to judge by, and none is held out; "
                 "give more rows, or leave patience out"
             )
         # A model that has diverged is no better than any.
-        values = [line[key] if math.isfinite(line[key]) else math.inf for line in found]
+        measured = [line[key] if is_number(line.get(key)) else math.inf for line in found]
+        values = [value if math.isfinite(value) else math.inf for value in measured]
         return [line["step"] for line in found], values.index(min(values))

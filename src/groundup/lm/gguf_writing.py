@@ -7,7 +7,6 @@ uses. What is ours is to say which tensor is which and what llama.cpp must be to
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from groundup.lm.gguf import GGUFType, as_neighbours, rotated_heads
 from groundup.lm.gguf_config import config_entries
 from groundup.lm.gguf_rope import FREQUENCY_FACTORS, frequency_factors
 from groundup.lm.model import CausalLM
+from groundup.runs.files import written_aside
 from groundup.text.gguf_tokenizer_writing import tokenizer_entries
 from groundup.text.tokenizer import Tokenizer
 
@@ -63,12 +63,8 @@ def write_gguf(
     entries = _entries(model, tokenizer, type, name, licence)
     tensors = _tensors(model, type)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with written_aside(path) as partial:
         _write(partial, model.config, entries, tensors)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _entries(
@@ -141,8 +137,6 @@ def _write(
             writer.write_tensor_data(_stored(name, one, config))
     finally:
         writer.close()
-    with open(path, "rb") as file:  # a file that is there after a power cut is whole
-        os.fsync(file.fileno())
 
 
 def _stored(name: str, one: _Written, config: ModelConfig) -> npt.NDArray[Any]:

@@ -14,9 +14,6 @@ Hugging Face's hub.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +44,7 @@ from groundup.lm.weights import (
     tensor_names,
     write_weights,
 )
-from groundup.text.json_files import read_json_object
+from groundup.runs.files import folder_aside, read_json_object, write_json, write_text
 from groundup.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -199,48 +196,27 @@ def save_model(
             "one alone with save_adapted"
         )
     folder = Path(folder)
-    partial = _aside(folder)
-    write_weights(partial, model, dtype, max_shard_bytes, four_bit_tensors(model, dtype))
-    _write_beside(partial, model, tokenizer, card)
     # An adapter that was merged may have brought a head of its own.
     tied = model.lm_head.weight is model.model.embed_tokens.weight
     config = replace(model.config, tie_word_embeddings=tied)
     described = config.to_hf(str(dtype).removeprefix("torch."))
-    _write_json(partial / CONFIG, described | quantisation_setting(model, dtype))
-    (folder / CONFIG).unlink(missing_ok=True)
-    for stale in [*folder.glob("model*.safetensors"), folder / INDEX]:
-        stale.unlink(missing_ok=True)
-    _move_into(folder, partial)
+    stale = (CONFIG, INDEX, "model*.safetensors")
+    with folder_aside(folder, last=CONFIG, replaces=stale) as aside:
+        write_weights(aside, model, dtype, max_shard_bytes, four_bit_tensors(model, dtype))
+        _write_beside(aside, model, tokenizer, card)
+        write_json(aside / CONFIG, described | quantisation_setting(model, dtype))
 
 
 def save_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str) -> None:
     """Write what stands beside the weights: tokenizer, generation settings and card."""
-    partial = _aside(folder)
-    _write_beside(partial, model, tokenizer, card)
-    _move_into(folder, partial)
-
-
-def _aside(folder: Path) -> Path:
-    partial = folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    return partial
+    with folder_aside(folder) as aside:
+        _write_beside(aside, model, tokenizer, card)
 
 
 def _write_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str) -> None:
     tokenizer.save(folder)
-    (folder / CARD).write_text(card, encoding="utf-8")
-    _write_json(folder / GENERATION_CONFIG, _generation_config(model.config))
-
-
-def _move_into(folder: Path, partial: Path) -> None:
-    """Give the files their places, `config.json` last."""
-    for name in sorted(os.listdir(partial), key=lambda name: name == CONFIG):
-        # Bytes before names: after a power cut, too, a file that is there is whole.
-        with open(partial / name, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial / name, folder / name)
-    partial.rmdir()
+    write_text(folder / CARD, card)
+    write_json(folder / GENERATION_CONFIG, _generation_config(model.config))
 
 
 def _generation_config(config: ModelConfig) -> dict[str, Any]:
@@ -272,7 +248,3 @@ def _config_json(folder: Path) -> dict[str, Any]:
         f"{folder} has no {CONFIG}, so it holds no finished model; "
         "check the path, or let the run that writes it finish"
     )
-
-
-def _write_json(path: Path, contents: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

@@ -20,6 +20,8 @@ _CHATML_GO = """\
 {{ .Content }}<|im_end|>
 {{ end }}<|im_start|>assistant
 """
+# By which a file of ours is known again, and may be written anew.
+MARK = "# written by groundup export"
 _MOST_CONTEXT = 8_192
 _QUESTION: Message = {"role": "user", "content": "Q"}
 _PROBES: tuple[list[Message], ...] = (
@@ -59,7 +61,7 @@ def modelfile(
         value = (sampling or {}).get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             lines.append(f"PARAMETER {names.get(name, name)} {value}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, MARK]) + "\n"
 
 
 def chatml_system(tokenizer: Tokenizer) -> str | None:

@@ -158,8 +158,8 @@ def planned(
     """
     use_threads(config)
     with ranks.first_alone():
-        if run.planned:
-            plan = TrainPlan.from_json(run.plan({}))
+        plan = run.resolved(TrainPlan.from_json)
+        if plan is not None:
             now = resolve(config, compile_by_default=plan.compute.compile)
             refuse_inexact(plan.compute, now, config.allow_inexact_resume)
             return replace(plan, compute=now)
@@ -194,7 +194,7 @@ def planned(
             tokens_per_second=speed,
             reasons=(reasons or {}) | _why_eager(config, compute),
         )
-        run.plan(plan.to_json() | {"model": shape.to_hf()})
+        run.plan(plan.to_json() | {"model": shape.to_hf()}, TrainPlan.from_json)
         show(run.stage, plan)
         return plan
 
@@ -300,6 +300,5 @@ def _is_power_of_four(step: int) -> bool:
 def _snapshot(folder: Path, model: CausalLM) -> None:
     """Weights alone, in the compute type, for whoever wants to watch a head form."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "model.safetensors.partial"
-    checkpoint.write_tensors(partial, dict(model.named_parameters()), {"format": "pt"})
-    partial.replace(folder / "model.safetensors")
+    tensors = dict(model.named_parameters())
+    checkpoint.write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})

@@ -8,7 +8,6 @@ number is read, from its header alone.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -25,8 +24,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.families import Stored, stored_as
 from groundup.lm.model import CausalLM
 from groundup.lm.reader import shown
-from groundup.text.json_files import read_json_object
-from groundup.train.run import file_hash
+from groundup.runs.files import file_hash, naming, read_json_object, write_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -70,17 +68,12 @@ def write_weights(
         shard = {name: _joined(pieces[name]).to(dtype) for name in names if name in pieces}
         shard |= {name: beside[name] for name in names if name in beside}
         shard = {name: tensor.cpu().contiguous() for name, tensor in shard.items()}
-        try:
+        with naming(folder / file):
             save_file(shard, folder / file, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise UserError(
-                f"{folder / file} cannot be written ({error}); free some space on its disk and "
-                "start again"
-            ) from None
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / INDEX, index)
 
 
 def _joined(pieces: list[tuple[Stored, Tensor]]) -> Tensor:

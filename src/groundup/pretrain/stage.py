@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from groundup.errors import UserError
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
 from groundup.lm.card import model_card, sources
 from groundup.lm.config import ModelConfig
@@ -109,11 +110,19 @@ def _stream(config: PretrainConfig, shard: Shard, steps: int | None = None) -> D
 
 
 def _shape(config: PretrainConfig, run: Run, vocab_size: int) -> tuple[ModelConfig, dict[str, str]]:
-    if run.planned:
-        return ModelConfig.from_hf(run.plan({})["model"]), {}
+    planned = run.resolved(_planned_shape)
+    if planned is not None:
+        return planned, {}
     use_threads(config)
     compute = resolve(config, compile_by_default=False)
     return model_shape(config, vocab_size, matmul_peak(compute.device, compute.torch_dtype))
+
+
+def _planned_shape(plan: dict[str, Any]) -> ModelConfig:
+    shape = plan.get("model")
+    if not isinstance(shape, dict):
+        raise UserError("plan.json says nothing of the model's shape")
+    return ModelConfig.from_hf(shape)
 
 
 def _evaluate(

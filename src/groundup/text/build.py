@@ -15,13 +15,13 @@ set `world` is made instead of read, with a split of its own (`synthetic.py`).
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from groundup.errors import UserError
+from groundup.runs.files import write_json
 from groundup.text import chitchat, leaks, refusals
 from groundup.text.cleaning import key, place, repeats
 from groundup.text.config import DataConfig
@@ -53,7 +53,7 @@ from groundup.text.sources import (
 )
 from groundup.text.synthetic import World, world
 from groundup.train.progress import say
-from groundup.train.run import Run, write_json
+from groundup.train.run import Run
 
 _SCHEMA = 1
 _QUESTION_SETS = ("siqa", "commonsenseqa", "openbookqa", "piqa", "mmlu")
@@ -322,11 +322,12 @@ def _write(
             "checks": [asdict(one) for one in report],
             "left": sum(one.left for one in report),
         }
-        (config.out / "leaks.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(config.out / "leaks.json", content)
         write_json(config.out / "data.json", facts)
     except OSError as error:
         raise UserError(
-            f"cannot write the data to {str(config.out)!r} ({error.strerror}); the stage needs "
+            f"cannot write the data to {str(error.filename or config.out)!r} ({error.strerror}); "
+            f"the stage needs "
             f"about {50 + 3 * config.world_megabytes:.0f} MB: free some space or choose another "
             "folder, then start it again"
         ) from error

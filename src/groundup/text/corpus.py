@@ -9,18 +9,19 @@ second one and a JSON beside them that says which tokenizer and which text made 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt
 
 from groundup.errors import UserError
+from groundup.runs.files import read_json_object, write_text, written_aside
 from groundup.text.cleaning import place
 from groundup.text.records import BadLine, Document, read_documents, read_text
 
@@ -29,6 +30,8 @@ OWN_HELDOUT = 0.05
 _PIECE_BYTES = 2048
 _LONGEST_PIECE_BYTES = 8192
 _SCHEMA = 1
+# A number for each document stands in the facts of a shard.
+_MOST_FACTS = 2**30
 
 
 @dataclass(frozen=True)
@@ -171,38 +174,33 @@ class Shard:
 
         Raises UserError if a file is missing or they do not belong together.
         """
+        damaged = "delete its files and start the stage again"
+        for suffix in (".json", ".npy", ".offsets.npy"):
+            if not _beside(path, suffix).is_file():
+                raise UserError(
+                    f"the token shard {str(path)!r} is incomplete: "
+                    f"{str(_beside(path, suffix))!r} is missing; {damaged}"
+                )
         try:
-            facts = json.loads(_beside(path, ".json").read_text(encoding="utf-8"))
+            facts = read_json_object(_beside(path, ".json"), _MOST_FACTS)
             tokens = np.load(_beside(path, ".npy"), mmap_mode="r", allow_pickle=False)
             offsets = np.load(_beside(path, ".offsets.npy"), allow_pickle=False)
             names: list[str] = facts["sources"]
             shard = Shard(
                 tokens=tokens,
                 offsets=offsets,
-                sources=[names[index] for index in facts["document_sources"]],
+                sources=[str(names[index]) for index in facts["document_sources"]],
                 document_bytes=np.array(facts["document_bytes"], np.int64),
-                tokenizer_hash=facts["tokenizer"],
-                split=facts["split"],
+                tokenizer_hash=str(facts["tokenizer"]),
+                split=str(facts["split"]),
             )
-        except FileNotFoundError as error:
+            fault = _fault(shard, facts)
+        except (ValueError, KeyError, IndexError, TypeError, OverflowError, EOFError) as error:
             raise UserError(
-                f"the token shard {str(path)!r} is incomplete: {error.filename!r} is missing; "
-                "delete its files and start the stage again"
+                f"the token shard {str(path)!r} is damaged ({error}); {damaged}"
             ) from error
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise UserError(
-                f"the token shard {str(path)!r} is damaged ({error}); delete its files and start "
-                "the stage again"
-            ) from error
-        if (
-            offsets[-1] != len(tokens)
-            or len(offsets) != len(shard.sources) + 1
-            or len(shard.sources) != len(shard.document_bytes)
-        ):
-            raise UserError(
-                f"the files of the token shard {str(path)!r} do not belong together; delete them "
-                "and start the stage again"
-            )
+        if fault:
+            raise UserError(f"the token shard {str(path)!r} is damaged ({fault}); {damaged}")
         return shard
 
 
@@ -230,7 +228,8 @@ def encode(
         "text_sha256": content.hexdigest(),
     }
     if _is_made_of(path, facts):
-        return Shard.open(path)
+        with contextlib.suppress(UserError):  # damaged, and made anew
+            return Shard.open(path)
     kind = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
     chunks: list[np.ndarray] = []
     lengths: list[int] = []
@@ -252,12 +251,36 @@ def encode(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     _beside(path, ".json").unlink(missing_ok=True)
-    np.save(_beside(path, ".npy"), tokens, allow_pickle=False)
-    np.save(_beside(path, ".offsets.npy"), offsets, allow_pickle=False)
-    scratch = _beside(path, ".json.part")
-    scratch.write_text(json.dumps(facts), encoding="utf-8")
-    os.replace(scratch, _beside(path, ".json"))
+    facts["sha256"] = _hash(Shard(tokens, offsets, [], np.empty(0, np.int64), "", split))
+    for suffix, array in ((".npy", tokens), (".offsets.npy", offsets)):
+        with written_aside(_beside(path, suffix)) as partial, partial.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+    write_text(_beside(path, ".json"), json.dumps(facts))
     return Shard.open(path)
+
+
+def _fault(shard: Shard, facts: Mapping[str, Any]) -> str:
+    """Why these files are not what `encode` wrote, empty if they are."""
+    if shard.tokens.ndim != 1 or shard.tokens.dtype.kind != "u":
+        return "its tokens are no ids"
+    if shard.offsets.ndim != 1 or shard.offsets.dtype != np.int64:
+        return "its documents have no bounds"
+    documents = len(shard.offsets) - 1
+    if documents != len(shard.sources) or shard.document_bytes.shape != (documents,):
+        return "its files do not belong together"
+    ends = shard.offsets[[0, -1]].tolist() if documents >= 0 else None
+    if ends != [0, len(shard.tokens)] or (np.diff(shard.offsets) < 0).any():
+        return "its files do not belong together"
+    said = facts.get("sha256")  # shards of earlier versions do not say
+    return "" if said is None or said == _hash(shard) else "its bytes are not those written"
+
+
+def _hash(shard: Shard) -> str:
+    whole = hashlib.sha256()
+    for start in range(0, len(shard.tokens), 2**22):
+        whole.update(np.ascontiguousarray(shard.tokens[start : start + 2**22]).tobytes())
+    whole.update(shard.offsets.tobytes())
+    return whole.hexdigest()
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -266,7 +289,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 def _is_made_of(path: Path, facts: dict[str, object]) -> bool:
     try:
-        found = json.loads(_beside(path, ".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json_object(_beside(path, ".json"), _MOST_FACTS)
+    except UserError:
         return False
-    return isinstance(found, dict) and all(found.get(name) == facts[name] for name in facts)
+    return all(found.get(name) == facts[name] for name in facts)

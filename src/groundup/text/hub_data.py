@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from groundup.errors import UserError, installing
+from groundup.runs.files import OF_DISKS
 from groundup.text.row_files import ROW_SUFFIXES, TEXT_SUFFIXES
 
 
@@ -34,6 +35,8 @@ def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]
     except HFValidationError:
         raise UserError(f"hub:{name} is no name on the hub; write hub:owner/name") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in OF_DISKS:
+            raise  # the network has no part in it
         why = " ".join(str(error).split())[:200]
         raise UserError(
             f"hub:{name} cannot be had ({why}); check its name and the network, "

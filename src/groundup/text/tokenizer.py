@@ -20,8 +20,8 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from groundup.errors import UserError
+from groundup.runs.files import MOST_TOKENIZER_BYTES, read_json_object, write_json
 from groundup.text.bpe import BPE, CHAR_TO_BYTE, valid_unicode
-from groundup.text.json_files import MOST_TOKENIZER_BYTES, read_json_object
 from groundup.text.template import CHATML
 
 After = Literal["nothing", "control", "text"]
@@ -107,8 +107,7 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         config = {key: value for key, value in self._config.items() if value is not None}
         for name, value in (("tokenizer.json", self._content), ("tokenizer_config.json", config)):
-            text = json.dumps(value, indent=2, ensure_ascii=False)
-            (folder / name).write_text(text + "\n", encoding="utf-8")
+            write_json(folder / name, value)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`; none is a control token, whatever the text says."""

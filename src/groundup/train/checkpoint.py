@@ -8,9 +8,6 @@ Tensors are safetensors; nothing is ever pickled.
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,12 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from groundup.errors import UserError
-from groundup.train.run import file_hash, sync_folder, write_json
+from groundup.runs.files import (
+    file_hash,
+    read_json_object,
+    seal,
+    sync_folder,
+    write_json,
+    written_aside,
+)
 
 # Two, so that one whose bytes went bad leaves another.
 KEPT = 2
@@ -61,17 +64,19 @@ def save(
             write_tensors(path, group)
             files[path.name] = {"sha256": file_hash(path), "bytes": path.stat().st_size}
         manifest = {"schema": SCHEMA, "step": step, "counters": counters, "files": files}
-        write_json(partial / "manifest.json", manifest | {"sha256": _seal(manifest)})
+        write_json(partial / "manifest.json", manifest | {"sha256": seal(manifest)})
         sync_folder(partial)
+        _remove(final)
+        os.rename(partial, final)
+        sync_folder(folder)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        reason = error.strerror or str(error)
         raise UserError(
-            f"writing a checkpoint at step {step} into {folder} failed ({error.strerror}); "
+            f"writing a checkpoint at step {step} into {folder} failed ({reason}); "
             f"{_standing(newest(folder))}; make room and start the same command again"
         ) from error
-    shutil.rmtree(final, ignore_errors=True)
-    os.rename(partial, final)
-    sync_folder(folder)
+    finally:  # after a kill by Ctrl-C, too
+        shutil.rmtree(partial, ignore_errors=True)
     for old in steps(folder)[:-KEPT]:
         shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
     return final
@@ -80,12 +85,9 @@ def save(
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write one safetensors file and wait until it is on disk. Raises `OSError` when it cannot."""
-    try:
-        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, path, metadata)
-    except SafetensorError as error:  # what that library makes of every failed write
-        raise OSError(errno.EIO, str(error), str(path)) from error
-    _sync_file(path)
+    """Write one safetensors file, whole. Raises `OSError` that names it when it cannot."""
+    with written_aside(path) as partial:
+        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
 
 
 def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
@@ -94,18 +96,18 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
         path = folder / f"step-{step}"
         fault = _fault(path)
         if fault is None:
-            manifest = json.loads((path / "manifest.json").read_text())
+            manifest = read_json_object(path / "manifest.json")
             tensors = {Path(name).stem: load_file(path / name) for name in manifest["files"]}
             return Checkpoint(step, manifest["counters"], tensors)
         say(f"checkpoint {path} is damaged ({fault}); trying the one before it")
-        shutil.rmtree(path)
+        _remove(path)
     return None
 
 
 def steps(folder: Path) -> list[int]:
     """The committed checkpoints, oldest first."""
     names = (path.name.removeprefix("step-") for path in folder.glob("step-*"))
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def newest(folder: Path) -> int | None:
@@ -132,24 +134,22 @@ def _standing(last_good: int | None) -> str:
 
 def _fault(path: Path) -> str | None:
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-    except (OSError, ValueError):
+        manifest = read_json_object(path / "manifest.json")
+    except UserError:
         return "manifest.json cannot be read"
-    if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _seal(manifest):
+    if manifest.pop("sha256", None) != seal(manifest):
         return "the bytes of manifest.json changed"
     for name, facts in manifest["files"].items():
         file = path / name
-        if not file.exists():
+        if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != facts["bytes"] or file_hash(file) != facts["sha256"]:
             return f"the bytes of {name} changed"
     return None
 
 
-def _seal(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _sync_file(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from groundup.errors import UserError
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, matmul_peak
 from groundup.train.optim import Rates
@@ -55,8 +56,18 @@ class TrainPlan:
 
     @classmethod
     def from_json(cls, plan: dict[str, Any]) -> TrainPlan:
+        """What `to_json` wrote. Raises `UserError` for what is no plan."""
         known = {name: plan[name] for name in cls.__dataclass_fields__ if name in plan}
-        return _ADAPTER.validate_python(known)
+        try:
+            found = _ADAPTER.validate_python(known)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"plan.json is no plan ({where}: {first['msg']})") from None
+        counts = (found.steps, found.save_every, found.evaluate_every, found.tokens_per_step)
+        if min(counts) < 1 or min(found.warmup_steps, found.decay_steps) < 0:
+            raise UserError("plan.json is no plan: steps must be at least 1")
+        return found
 
 
 _ADAPTER = TypeAdapter(TrainPlan)

@@ -13,6 +13,7 @@ continued, another run's folder is refused, and so is a second process in the sa
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -20,16 +21,30 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel
 
 from groundup.errors import UserError
+from groundup.runs.files import (
+    file_hash,
+    is_kept,
+    is_number,
+    naming,
+    read_json_object,
+    read_kept,
+    read_lines,
+    write_bytes,
+    write_json,
+    write_kept,
+)
 from groundup.train import ranks
+from groundup.train.progress import say
 
+T = TypeVar("T")
 SCHEMA = 1
 _VERSIONED = ("groundup", "torch", "numpy", "safetensors", "tokenizers")
 # Where a run lies does not change what it computes.
@@ -75,22 +90,24 @@ class Run:
     ) -> Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file, but a run needs a folder; choose another --out")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / "run.json").exists():
-            # A first start that was killed here leaves these two at most.
-            ours = {".lock", ".run.json.partial"}
+        described = folder / "run.json"
+        if folder.is_dir() and any(folder.iterdir()) and not is_kept(described):
+            # A first start that was killed here leaves these at most.
+            ours = {".lock", "..run.json.copy.partial", ".run.json.partial"}
             left = [path.name for path in folder.iterdir() if path.name not in ours]
             if left:
                 raise UserError(
                     f"{folder} already holds other files ({left[0]}, …) and no run.json; "
                     "choose another --out or empty it yourself"
                 )
+        # Another program's run.json may say anything; beside ours there is a lock.
+        known = (folder / ".lock").exists()
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, stage, lock_folder(folder))
         try:
             wanted = _description(stage, config, parents or {})
-            described = folder / "run.json"
-            if not described.exists() or not _continues(folder, wanted):
-                write_json(described, wanted)
+            if not is_kept(described) or not _continues(folder, wanted, known):
+                write_kept(described, wanted)
         except BaseException:
             run.close()
             raise
@@ -108,7 +125,8 @@ class Run:
 
     def close(self) -> None:
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(OSError):  # what could not be flushed was told of then
+                file.close()
         self._files.clear()
         if self._lock is not None:
             self._lock.close()
@@ -139,13 +157,21 @@ class Run:
             self._last_beat, self._last_facts = time.monotonic(), facts
             self.status("running", **facts)
 
-    def plan(self, fresh: Mapping[str, Any]) -> dict[str, Any]:
+    def plan(
+        self, fresh: Mapping[str, Any], check: Callable[[dict[str, Any]], object] = dict
+    ) -> Mapping[str, Any]:
         """Write the plan on the first start; on every later one, return what was written."""
-        path = self.folder / "plan.json"
-        if not path.exists() and self.writes:
-            write_json(path, {"schema": SCHEMA, **fresh})
-        plan: dict[str, Any] = json.loads(path.read_text())
-        return plan
+
+        def checked(found: dict[str, Any]) -> dict[str, Any]:
+            check(found)
+            return found
+
+        found = self.resolved(checked)
+        if found is not None:
+            return found
+        if self.writes:
+            write_kept(self.folder / "plan.json", {"schema": SCHEMA, **fresh})
+        return {"schema": SCHEMA, **fresh}
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Write a JSON file of these values into the folder."""
@@ -154,7 +180,26 @@ class Run:
 
     @property
     def planned(self) -> bool:
-        return (self.folder / "plan.json").exists()
+        return is_kept(self.folder / "plan.json")
+
+    def resolved(self, check: Callable[[dict[str, Any]], T]) -> T | None:
+        """The plan that was written, as `check` makes it, if there is one.
+
+        Raises `UserError` where it is lost and something was trained by it already.
+        """
+        path = self.folder / "plan.json"
+        if not self.planned:
+            return None
+        try:
+            return read_kept(path, check, say if self.writes else None)
+        except UserError as error:
+            if path.is_dir() or any((self.folder / "checkpoints").glob("step-*")):
+                raise UserError(
+                    f"{error}; what was trained by this plan cannot be continued without it: put "
+                    "the file back, or choose another --out"
+                ) from None
+            say(f"{path} is damaged, and nothing is kept that was done by it: it is made anew")
+            return None
 
     def log(self, file: str, **values: Any) -> None:
         """Append a line to metrics.jsonl or samples.jsonl; it is on its way to disk at once."""
@@ -163,11 +208,12 @@ class Run:
         if file not in self._files:
             path = self.folder / file
             self._files[file] = open(path, "a", encoding="utf-8")  # noqa: SIM115 (kept open)
-        self._files[file].write(json.dumps({"schema": SCHEMA, **values}) + "\n")
-        self._files[file].flush()
+        with naming(self.folder / file):
+            self._files[file].write(json.dumps({"schema": SCHEMA, **values}) + "\n")
+            self._files[file].flush()
 
     def cut_back(self, step: int) -> None:
-        """Forget what was logged after `step`, and a last line that a kill tore."""
+        """Forget what was logged after `step`, damaged lines, and a last one that a kill tore."""
         if not self.writes:
             return
         for name in ("metrics.jsonl", "samples.jsonl"):
@@ -176,56 +222,39 @@ class Run:
                 continue
             assert name not in self._files, "cut back before logging"
             kept = [line for line in read_lines(path) if line["step"] <= step]
-            partial = path.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            os.replace(partial, path)
+            write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def is_finished(folder: Path) -> bool:
     """Whether the stage in this folder came to its end."""
     try:
-        state = json.loads((folder / "status.json").read_text())["state"]
-    except (OSError, ValueError, KeyError):
+        return read_json_object(folder / "status.json").get("state") == "finished"
+    except UserError:  # not there, or damaged: the run goes on to its end and writes it anew
         return False
-    return bool(state == "finished")
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a .jsonl log; a torn last line, the mark of a kill, is left out."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines
+# What is made of a line of metrics.jsonl is made of these; the first must be there.
+_NEEDED = {"train": ("tokens", "seconds"), "evaluation": ()}
+_MEASURED = (
+    *("tokens", "seconds", "loss", "learning_rate", "peak_share", "tokens_per_second"),
+    *("bits_per_byte", "heldout_loss", "heldout_accuracy", "preference_loss"),
+)
 
 
-def write_json(path: Path, value: Mapping[str, Any], *, sync: bool = True) -> None:
-    """Replace `path` as a whole: a reader sees the old file or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(partial, path)
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, each of a `kind` and with numbers; damaged ones are left out."""
+    return [line for line in read_lines(path) if _is_metric(line)]
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` outlast a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_metric(line: dict[str, Any]) -> bool:
+    kind = line.get("kind")
+    numbers = {name: line[name] for name in _MEASURED if line.get(name) is not None}
+    return (
+        isinstance(kind, str)
+        and kind in _NEEDED
+        and all(map(is_number, numbers.values()))
+        and all(name in numbers for name in _NEEDED[kind])
+    )
 
 
 def folder_hash(folder: Path) -> str:
@@ -244,27 +273,62 @@ def lock_folder(folder: Path) -> IO[str]:
     file = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115 (open is locked)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         file.close()
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            error.filename = str(folder / ".lock")
+            raise
         raise UserError(
             f"another process is working in {folder}; wait for it to end, or choose another --out"
         ) from None
     return file
 
 
-def _continues(folder: Path, wanted: dict[str, Any]) -> bool:
+def _continues(folder: Path, wanted: dict[str, Any], known: bool) -> bool:
     """Whether this is the run that was begun here; raises `UserError` where it is another one.
 
     A start that failed before its first work, on bad data say, may be corrected.
     """
     try:
-        _require_same(folder, json.loads((folder / "run.json").read_text()), wanted)
+        _require_same(folder, read_run(folder, restore=True), wanted)
     except UserError:
-        begun = {".lock", "run.json", "status.json", "data.json"}
-        if {path.name for path in folder.iterdir()} - begun or is_finished(folder):
+        begun = {".lock", ".run.json.copy", "run.json", "status.json", "data.json"}
+        there = {path.name for path in folder.iterdir()}
+        if not known or there - begun or is_finished(folder):
             raise
         return False
     return True
+
+
+def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
+    """What run.json says: `stage`, `config`, and `parents` with the `path` of each.
+
+    Raises `UserError` for a folder without one, and for one that is damaged and has no copy.
+    """
+    path = folder / "run.json"
+
+    def checked(found: dict[str, Any]) -> dict[str, Any]:
+        found = {"config": {}, "parents": {}, **found}
+        if not (
+            isinstance(found.get("stage"), str)
+            and isinstance(found["config"], dict)
+            and isinstance(found["parents"], dict)
+            and all(
+                isinstance(one, dict) and _is_path(one.get("path"))
+                for one in found["parents"].values()
+            )
+        ):
+            raise UserError(
+                f"{path} does not say what the run was begun with; put it back, or choose another "
+                "folder"
+            )
+        return found
+
+    return read_kept(path, checked, say if restore else None)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value and len(value) < 4096
 
 
 def _description(stage: str, config: BaseModel, parents: Mapping[str, Path]) -> dict[str, Any]:

@@ -1,0 +1,267 @@
+"""Files that are whole or not there, readers that take nothing on trust, and what may be lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from full_disks import may_mount, small_disk
+from groundup.errors import UserError
+from groundup.runs.files import (
+    folder_aside,
+    in_words,
+    is_count,
+    is_number,
+    naming,
+    os_error,
+    read_json_object,
+    read_kept,
+    read_lines,
+    writable,
+    write_json,
+    write_kept,
+    write_text,
+    written_aside,
+)
+from mutations import mutated_bytes
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# Writing.
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    for failure in (ValueError("x"), KeyboardInterrupt(), OSError(errno.EIO, "x")):
+        with pytest.raises(type(failure)), written_aside(path) as partial:
+            partial.write_text("half")
+            raise failure
+        assert path.read_text() == "old" and names(tmp_path) == {"a.txt"}
+    write_text(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_files_of_every_library_may_be_read_as_the_mask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with written_aside(tmp_path / "a") as partial:
+            save_file({"x": torch.zeros(2)}, partial)
+        write_text(tmp_path / "b", "x")
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "b")}
+    assert modes == {0o640}
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+
+
+def test_half_a_surrogate_pair_is_written_as_json_writes_it(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"x": "\ud800 ü"})
+    assert read_json_object(tmp_path / "a.json") == {"x": "\ud800 ü"}
+
+
+def test_files_that_belong_together_come_together(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with pytest.raises(ValueError), folder_aside(folder) as aside:
+        write_text(aside / "a", "x")
+        raise ValueError
+    assert not folder.exists()
+    with folder_aside(folder, last="a") as aside:
+        write_text(aside / "a", "old")
+        write_text(aside / "model-1", "old")
+    write_text(folder / "mine", "mine")
+    with pytest.raises(ValueError), folder_aside(folder, replaces=["a", "model*"]) as aside:
+        write_text(aside / "a", "new")
+        raise ValueError
+    assert names(folder) == {"a", "model-1", "mine"} and (folder / "a").read_text() == "old"
+    with folder_aside(folder, replaces=["a", "model*"]) as aside:
+        write_text(aside / "a", "new")
+    assert names(folder) == {"a", "mine"} and (folder / "a").read_text() == "new"
+
+
+def numpy_file(path: Path) -> None:
+    np.zeros(300_000).tofile(path)
+
+
+def numpy_save(path: Path) -> None:
+    np.save(path.open("wb"), np.zeros(300_000))
+
+
+def safetensors_file(path: Path) -> None:
+    save_file({"x": torch.zeros(300_000)}, path)
+
+
+def text_file(path: Path) -> None:
+    with path.open("w") as file:
+        for _ in range(300_000):
+            file.write("words ")
+
+
+@pytest.mark.parametrize("write", [numpy_file, numpy_save, safetensors_file, text_file])
+def test_whoever_writes_onto_a_full_disk_names_the_file(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    if not may_mount():
+        pytest.skip("needs the right to mount; test_full_disk tests this with a limit")
+    with small_disk(tmp_path / "disk", 2**19) as disk:
+        path = disk.folder / "a.bin"
+        with pytest.raises(OSError) as error, written_aside(path) as partial:
+            write(partial)
+        assert error.value.errno == errno.ENOSPC and error.value.filename == str(path)
+        assert "No space left on device" in in_words(error.value)
+        assert names(disk.folder) == set()
+
+
+def test_errors_of_libraries_are_known_by_what_the_system_said() -> None:
+    rust = os_error(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert rust is not None and rust.errno == errno.ENOSPC
+    assert os_error(ValueError("28")) is None
+    with pytest.raises(OSError) as error, naming(Path("a")):
+        raise RuntimeError("cannot: Read-only file system (os error 30)")
+    assert error.value.filename == "a" and error.value.errno == errno.EROFS
+    with pytest.raises(PermissionError) as denied, naming(Path("a")):
+        raise PermissionError(errno.EACCES, "Permission denied", "b")
+    assert denied.value.filename == "b"
+    with pytest.raises(UserError), naming(Path("a")):
+        raise UserError("said (os error 28)")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(), OSError("odd"), OSError(28, "x"), OSError(5, "", b"\xff")]
+)
+def test_every_refusal_is_one_sentence(error: OSError) -> None:
+    said = in_words(error)
+    assert "\n" not in said and "None" not in said and ";" in said
+
+
+# What may be written over.
+
+
+def test_what_may_be_written_over(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine.txt", tmp_path / "other.txt"
+    for path in (mine, other):
+        path.write_text("x")
+    (tmp_path / "hard").hardlink_to(mine)
+    (tmp_path / "soft").symlink_to(mine)
+    inside = tmp_path / "folder"
+    inside.mkdir()
+    for path in (mine, tmp_path / "hard", tmp_path / "soft", inside / ".." / "mine.txt"):
+        with pytest.raises(UserError, match="is what this command reads"):
+            writable(path, "--out", inputs=[mine], force=True)
+    with pytest.raises(UserError, match="--force"):
+        writable(other, "--out", inputs=[mine])
+    with pytest.raises(UserError, match="mkdir -p"):
+        writable(tmp_path / "no" / "a", "--out", force=True)
+    with pytest.raises(UserError, match="is a folder"):
+        writable(inside, "--out", force=True)
+    with pytest.raises(UserError, match="device"):
+        writable(Path(os.devnull), "--out", force=True)
+    writable(other, "--out", inputs=[mine], force=True)
+    writable(other, "--out", inputs=[mine], ours=lambda path: path == other)
+    writable(tmp_path / "new", "--out", inputs=[mine])
+
+
+# Reading.
+
+BAD = [
+    b"",
+    b"null",
+    b"[]",
+    b"3",
+    b'"x"',
+    b"{",
+    b"\xff\xfe",
+    bytes(50),
+    b"[" * 10**5,
+    b'{"a":' * 10**5,
+]
+
+
+@pytest.mark.parametrize("content", BAD)
+def test_what_is_no_json_object_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError):
+        read_json_object(tmp_path / "a.json")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "gone", tmp_path / ("x" * 300)):
+        with pytest.raises(UserError):
+            read_json_object(path)
+
+
+KEPT: dict[str, Any] = {"steps": 240, "rate": 0.01, "reasons": {"steps": "as given, ü"}, "x": None}
+
+
+def test_any_damage_to_what_is_kept_is_noticed_and_undone(tmp_path: Path) -> None:
+    """Every bit of it, once."""
+    path = tmp_path / "plan.json"
+    write_kept(path, KEPT)
+    whole, said = path.read_bytes(), []
+    source = random.Random(0)
+    for place in range(len(whole) * 8):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        assert read_kept(path, dict) == KEPT, damaged
+    for _ in range(200):
+        path.write_bytes(mutated_bytes(source, whole))
+        assert read_kept(path, dict, said.append) == KEPT
+    path.unlink()
+    assert read_kept(path, dict, said.append) == KEPT and path.read_bytes() == whole
+    assert said and all(str(path) in one for one in said)
+
+
+def test_what_is_damaged_twice_is_refused_and_a_change_without_the_seal_is_meant(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "plan.json"
+    write_kept(path, KEPT)
+    path.write_text(json.dumps(KEPT | {"steps": 3}))
+    assert read_kept(path, dict)["steps"] == 3
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"plan\.json"):
+        read_kept(path, dict)
+
+
+def test_of_a_log_the_whole_lines_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        b'{"step": 1}',
+        b"[]",
+        b'{"step": "1"}',
+        b"\xff",
+        b"[" * 10**5,
+        b'{"step": 2}',
+        b'{"st',
+    ]
+    path.write_bytes(b"\n".join(lines))
+    assert [line["step"] for line in read_lines(path)] == [1, 2]
+
+
+def test_numbers_of_json() -> None:
+    assert all(map(is_number, [0, -1, 0.5, float("inf"), 10**20]))
+    assert not any(map(is_number, [True, None, "1", [1], 10**400]))
+    assert all(map(is_count, [0, 2**62]))
+    assert not any(map(is_count, [True, -1, 1.0, 2**63, "1"]))

@@ -1,0 +1,318 @@
+"""Run folders as failing disks leave them: recovered, or refused in one sentence."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Workshop
+from groundup.cli import main
+from mutations import mutated_bytes, way_for
+
+SHORT = {"steps": 8, "save_every": 3, "evaluations": 4}
+STORY = ("run.json", "plan.json", "status.json", "metrics.jsonl", "samples.jsonl")
+# Where a stage has more to go on from.
+MORE = {
+    "pretrain": ("tokens/train.json", "tokens/train.npy", "tokens/heldout.offsets.npy"),
+    "sft": ("data.json",),
+    "dpo": ("reference.safetensors",),
+}
+MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+
+
+def _flip(whole: bytes) -> bytes:
+    place = len(whole) // 2
+    return whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+
+
+CONTENTS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda whole: b"",
+    "null": lambda whole: b"null",
+    "list": lambda whole: b"[]",
+    "number": lambda whole: b"1e999",
+    "object": lambda whole: b"{}",
+    "cut": lambda whole: whole[: len(whole) // 2],
+    "torn": lambda whole: whole[:-2],
+    "flipped": _flip,
+    "binary": lambda whole: bytes(range(256)) * 4,
+    "zeros": lambda whole: bytes(len(whole)),
+    "deep": lambda whole: b"[" * 100_000,
+    "wrong": lambda whole: b'{"stage": [], "state": {}, "step": "x", "parents": 3, "config": []}',
+    "kinds": lambda whole: b'{"stage": "sft", "parents": {"model": 3}, "steps": "x", "kind": []}',
+}
+WAYS = (*CONTENTS, "missing", "folder")
+
+
+def damage(path: Path, way: str) -> None:
+    if way in CONTENTS:
+        path.write_bytes(CONTENTS[way](path.read_bytes()))
+        return
+    path.unlink()
+    if way == "folder":
+        path.mkdir()
+
+
+@pytest.fixture(scope="module", params=["pretrain", "sft", "dpo"])
+def whole(
+    request: pytest.FixtureRequest, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    """A short run that came to its end."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert main(command(workshop, request.param, folder)) == 0
+    return request.param, folder
+
+
+def command(workshop: Workshop, stage: str, out: Path) -> list[str]:
+    return workshop.command(stage, out, **SHORT)[3:]
+
+
+def interrupted(folder: Path, to: Path) -> Path:
+    """The run as a kill near its end leaves it."""
+    shutil.copytree(folder, to)
+    for name in ("status.json", *MODEL, "model.safetensors", "README.md"):
+        (to / name).unlink()
+    (to / "status.json").write_text('{"schema": 1, "state": "running", "step": 6, "steps": 8}')
+    return to
+
+
+def goes_on(
+    workshop: Workshop, stage: str, folder: Path, like: Path, capsys: pytest.CaptureFixture[str]
+) -> int:
+    """Start a run again: the exit code. It ends in the same bits, or in one line of complaint."""
+    kept = {p: p.read_bytes() for p in (folder / "checkpoints").rglob("*") if p.is_file()}
+    capsys.readouterr()
+    code = main(command(workshop, stage, folder))
+    said = capsys.readouterr().err
+    if code == 2:
+        assert said.startswith("error: ") and said.count("\n") == 1, said
+        assert all(path.read_bytes() == content for path, content in kept.items()), "lost"
+    else:
+        assert code == 0
+        assert (folder / "model.safetensors").read_bytes() == (
+            like / "model.safetensors"
+        ).read_bytes()
+    return code
+
+
+CASES = [(name, way) for way in WAYS for name in STORY]
+
+
+@pytest.mark.parametrize(("name", "way"), CASES, ids=lambda value: str(value))
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    whole: tuple[str, Path],
+    workshop: Workshop,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    way: str,
+) -> None:
+    stage, like = whole
+    # One stage a case here; the long form takes all of them.
+    if stage != ("pretrain", "sft", "dpo")[CASES.index((name, way)) % 3]:
+        pytest.skip("another stage is damaged in this way")
+    folder = interrupted(like, tmp_path / "run")
+    damage(folder / name, way)
+    code = goes_on(workshop, stage, folder, like, capsys)
+    # What has a copy, or is derived, is put right; only a folder in its place stands in the way.
+    assert code == (2 if way == "folder" else 0)
+
+
+@pytest.mark.parametrize("way", ["empty", "cut", "flipped", "missing"])
+def test_what_is_derived_is_made_anew(
+    whole: tuple[str, Path],
+    workshop: Workshop,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    way: str,
+) -> None:
+    stage, like = whole
+    for name in MORE[stage]:
+        folder = interrupted(like, tmp_path / name.replace("/", "-"))
+        damage(folder / name, way)
+        assert goes_on(workshop, stage, folder, like, capsys) == 0, name
+
+
+def test_what_is_gone_with_its_copy_is_refused(
+    whole: tuple[str, Path],
+    workshop: Workshop,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stage, like = whole
+    for name in ("run.json", "plan.json"):
+        for way in ("cut", "list"):
+            folder = interrupted(like, tmp_path / f"{name}-{way}")
+            damage(folder / name, way)
+            damage(folder / f".{name}.copy", way)
+            assert goes_on(workshop, stage, folder, like, capsys) == 2
+    # Without anything trained by it, a plan can be made again.
+    folder = interrupted(like, tmp_path / "fresh")
+    shutil.rmtree(folder / "checkpoints")
+    for name in ("plan.json", ".plan.json.copy"):
+        damage(folder / name, "cut")
+    assert goes_on(workshop, stage, folder, like, capsys) == 0
+
+
+# What reads a run that is not its own.
+
+
+@pytest.fixture(scope="module")
+def journey(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, base and SFT side by side."""
+    folder = tmp_path_factory.mktemp("journey")
+    shutil.copytree(workshop.data, folder / "data")
+    shutil.copytree(workshop.finished("pretrain"), folder / "pretrain")
+    shutil.copytree(workshop.finished("sft"), folder / "sft")
+    return folder
+
+
+READERS = {
+    "chat": ["chat", "sft", "--max-new-tokens", "3"],
+    "generate": ["generate", "sft", "The sea", "--max-new-tokens", "3"],
+    "sft": ["sft", "sft", "--data", "data", "--steps", "1", "--rows", "2", "--threads", "1"],
+    "report": [
+        *("eval", "sft", "--data", "data", "--ngram-orders", "2", "--bytes-per-source", "2048"),
+        *("--conversations", "1", "--pairs", "2", "--threads", "1"),
+    ],
+    "tuning": [
+        *(
+            "eval",
+            "pretrain",
+            "sft",
+            "--suite",
+            "tuning",
+            "--data",
+            "data/conversations/train.jsonl",
+        ),
+        *("--threads", "1"),
+    ],
+    "export": ["export", "sft"],
+}
+READ = [f"{stage}/{name}" for stage in ("sft", "pretrain") for name in (*STORY, "README.md")]
+READ += [f"sft/{name}" for name in MODEL] + ["data/data.json", "data/documents/heldout.jsonl"]
+READ += ["data/conversations/train.jsonl", "pretrain/tokens/train.json", "sft/data.json"]
+
+
+def read_by(
+    reader: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """Run one reader in the folder: the exit code, checked with what was said."""
+    typed: Iterator[str] = iter(["What is the sea?", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(typed))
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    words = list(READERS[reader])
+    if reader in ("sft", "report", "tuning", "export"):
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        words += ["--out", "out"]
+    code = main(words)
+    said = capsys.readouterr().err
+    assert code in (0, 2), said
+    if code == 2:
+        told = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert len(told) == 1 and "Traceback" not in said, said
+    return code
+
+
+def swept(
+    journey: Path,
+    readers: list[str],
+    cases: list[tuple[str, str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for file, way in cases:
+        path = journey / file
+        before = path.read_bytes()
+        damage(path, way)
+        try:
+            for reader in readers:
+                code = read_by(reader, journey, capsys, monkeypatch)
+                if file.endswith(STORY) and reader in ("chat", "generate", "report", "export"):
+                    assert code == 0, f"{reader} needs no {file} ({way})"
+        finally:
+            if path.is_dir():
+                path.rmdir()
+            path.write_bytes(before)
+
+
+def test_what_reads_a_damaged_run_does_without_or_says_so(
+    journey: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = random.Random(1)
+    cases = [(file, source.choice(WAYS)) for file in READ for _ in range(2)]
+    swept(journey, ["chat"], cases, capsys, monkeypatch)
+    swept(journey, ["report", "sft"], cases[::9], capsys, monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", WAYS)
+def test_everything_that_reads_a_damaged_run(
+    journey: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    swept(journey, list(READERS), [(file, way) for file in READ], capsys, monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(6))
+def test_random_damage(
+    journey: Path,
+    whole: tuple[str, Path],
+    workshop: Workshop,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    source = random.Random(seed)
+    stage, like = whole
+    for number in range(40):
+        folder = interrupted(like, tmp_path / str(number))
+        for name in source.choices([*STORY, *MORE[stage]], k=source.choice([1, 1, 2, 4])):
+            path = folder / name
+            path.write_bytes(mutated_bytes(source, path.read_bytes()))
+        goes_on(workshop, stage, folder, like, capsys)
+        shutil.rmtree(folder)
+    for _ in range(40):
+        path = journey / source.choice(READ)
+        before = path.read_bytes()
+        path.write_bytes(way_for(path.name, source)(source, before))
+        try:
+            for reader in READERS:
+                read_by(reader, journey, capsys, monkeypatch)
+        finally:
+            path.write_bytes(before)
+
+
+# Recipes.
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_journey_goes_on_whatever_became_of_its_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    (tmp_path / "sea.txt").write_text("The sea is wide and the ship sails on. " * 60)
+    (tmp_path / "mine.toml").write_text('[tokenizer]\nfrom = "sea.txt"\nvocab_size = 320\n')
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "mine.toml", "--minutes", "1", "--out", "out"]) == 0
+    for name in ("recipe.toml", "plan.json"):
+        before = (tmp_path / "out" / name).read_bytes()
+        damage(tmp_path / "out" / name, way)
+        capsys.readouterr()
+        code = main(["run", "mine.toml", "--minutes", "1", "--out", "out"])
+        said = capsys.readouterr().err
+        # A recipe with one letter changed is another recipe, and is asked about.
+        if way == "folder" or (name == "recipe.toml" and way == "flipped"):
+            assert (code == 2 and said.count("\n") == 1 and name in said) or "recipe" in said
+            shutil.rmtree(tmp_path / "out" / name, ignore_errors=True)
+            (tmp_path / "out" / name).write_bytes(before)
+        else:
+            assert code == 0, said
+            assert (tmp_path / "out" / name).read_bytes() == before
+        for words in (["chat", "out"], ["export", "out"]):
+            assert main(words) == 2  # there is no model in it, whatever its recipe says
+        assert "Traceback" not in capsys.readouterr().err
