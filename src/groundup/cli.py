@@ -12,14 +12,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError
 
 import groundup
+from groundup import process
 from groundup.errors import CheckFailed, UserError
 
-DIFFERS, WRONG_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+DIFFERS, WRONG_INPUT, BROKEN_PIPE = 1, 2, 141
 # What trains wants the memory allocator and the threads set up before Python starts.
 TRAINING = frozenset({"quickstart", "run", "pretrain", "sft", "dpo", "experiment"})
 
@@ -190,13 +190,23 @@ _add(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code. Without `arguments`, those of this process."""
     if arguments is None:
+        process.prepare()
         arguments = sys.argv[1:]
-        if arguments and arguments[0] in TRAINING:
+        if arguments and arguments[0] in TRAINING and not _asks_only(arguments):
             _set_environment(arguments[0])
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character shows a question mark, not a traceback.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    try:
+        with process.interruptible():
+            return _ended(arguments)
+    except process.OutputError as error:
+        process.discard_output()
+        # Whoever read us has gone, as in `groundup data list | head -1`.
+        return BROKEN_PIPE if error.reader_left else _complain(str(error))
+    except KeyboardInterrupt:  # once more, while the first was being told of
+        return process.INTERRUPTED
+
+
+def _ended(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code, with why on standard error."""
     try:
         app(arguments)
         sys.stdout.flush()
@@ -207,10 +217,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DIFFERS
     except CycloptsError as error:
         return _complain(_misread(error))
-    except BrokenPipeError:
-        # Whoever read us has gone, as in `groundup data list | head -1`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
     except OSError as error:
         if error.filename is None:
             raise
@@ -220,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except KeyboardInterrupt as stopped:
         print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
-        return INTERRUPTED
+        return process.INTERRUPTED
     return 0
 
 
@@ -253,10 +259,9 @@ def _set_environment(command: str) -> None:
     unset = {name: value for name, value in wanted.items() if name not in os.environ}
     if unset and sys.executable:
         os.environ.update(unset)
-        sys.stdout.flush()
-        _restart()
+        process.restart()
 
 
-def _restart() -> NoReturn:
-    # The first word may be a bare "python"; what follows it is right for scripts and -m alike.
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+def _asks_only(arguments: Sequence[str]) -> bool:
+    """Whether the command only tells of itself."""
+    return any(word in ("--help", "-h") for word in arguments)
