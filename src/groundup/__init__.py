@@ -13,11 +13,14 @@ Names below are loaded when first used, so that `import groundup` is instant and
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from groundup.errors import UserError
 
+# As `typing` has it, without what loading that costs: a command is deaf to Ctrl-C until here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from groundup.lm.generate import Completion, Request, generate, stream
     from groundup.lm.hub import load
     from groundup.lm.logprobs import logprobs

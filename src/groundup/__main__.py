@@ -1,10 +1,22 @@
-"""`python -m groundup`: the same as the command `groundup`."""
+"""`groundup`, and `python -m groundup`: what stands before the command line itself.
+
+Loading it takes a good part of a second, in which Ctrl-C must find a process that knows what to do.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from groundup.cli import main
+
+def main() -> int:
+    """Run the command of this process and return its exit code."""
+    from groundup.process import prepare
+
+    prepare()
+    from groundup.cli import main
+
+    return main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

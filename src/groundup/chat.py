@@ -146,7 +146,7 @@ def converse(
                 return
             continue
         # Fresh for every answer: the same question asked again gets another one.
-        drawn = secrets.randbits(32) if seed is None else seed + turn
+        drawn = secrets.randbits(32) if seed is None else (seed + turn) % 2**63
         conversation.sampling = replace(conversation.sampling, seed=drawn)
         try:
             forgotten = conversation.ask(line)

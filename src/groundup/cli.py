@@ -12,14 +12,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError
+from cyclopts import App, CoercionError, CycloptsError, Group, MissingArgumentError
 
 import groundup
+from groundup import process
 from groundup.errors import CheckFailed, UserError
 
-DIFFERS, WRONG_INPUT, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+DIFFERS, WRONG_INPUT, BROKEN_PIPE = 1, 2, 141
 # What trains wants the memory allocator and the threads set up before Python starts.
 TRAINING = frozenset({"quickstart", "run", "pretrain", "sft", "dpo", "experiment"})
 
@@ -52,13 +52,38 @@ experiment = App(
 app.command(data)
 app.command(experiment)
 app["--help"].group = app["--version"].group = _ABOUT
+app.command(
+    "groundup.commands:install_completion",
+    name="--install-completion",
+    group=_ABOUT,
+    help="Let the shell complete commands and options: bash, zsh or fish.",
+)
 
 
-def _add(to: App, function: str, name: str, group: Group | None, help: str, *more: str) -> None:
-    """Name a command; its function in `commands` is imported when it is chosen."""
+def _add(
+    to: App,
+    function: str,
+    name: str,
+    group: Group | None,
+    help: str,
+    *more: str,
+    usage: str | None = None,
+) -> None:
+    """Name a command; its function in `commands` is imported when it is chosen.
+
+    `usage` is for one that takes several words, which the parser would call ARGS.
+    """
     page = "\n\n".join([help, *more])
     place = len(list(to))  # in the order in which they are added, not the alphabet's
-    to.command(f"groundup.commands:{function}", name=name, group=group, help=page, sort_key=place)
+    line = None if usage is None else f"Usage: groundup {usage}"
+    to.command(
+        f"groundup.commands:{function}",
+        name=name,
+        group=group,
+        help=page,
+        sort_key=place,
+        usage=line,
+    )
 
 
 _add(
@@ -91,6 +116,13 @@ _add(
     "eval",
     _STAGES,
     "Measure models: the report, the core suite, what fine-tuning brought, or lm-eval.",
+    "The report on a whole journey: groundup eval quickstart/base quickstart/sft quickstart/dpo "
+    "--data quickstart/data. It measures the data folder's held-out side, so it needs the one that "
+    "the models were trained on.",
+    "Any model, a stranger's too: groundup eval pack:smollm2 --suite core.",
+    "A model that was fine-tuned on a domain: groundup eval BEFORE AFTER --suite tuning --data "
+    "my.jsonl.",
+    usage="eval [OPTIONS] MODELS...",
 )
 _add(
     app,
@@ -99,6 +131,7 @@ _add(
     _MODELS,
     "Continue a text, or answer with --chat.",
     "One prompt is written out as it is drawn; of several, each completion follows its prompt.",
+    usage="generate [OPTIONS] MODEL [PROMPTS...]",
 )
 _add(app, "chat", "chat", _MODELS, "Talk with a model at the terminal.")
 _add(
@@ -134,6 +167,7 @@ _add(
     "inspect",
     None,
     "Show what a model would make of your own data: counts, faults, and the very tokens.",
+    usage="data inspect [OPTIONS] FILES...",
 )
 _add(
     data,
@@ -141,6 +175,7 @@ _add(
     "pull",
     None,
     "Download data sets or models into the cache, to work offline.",
+    usage="data pull [NAMES...]",
 )
 _add(data, "data_build", "build", None, "Clean, split and check data sets: the data stage.")
 _add(
@@ -190,13 +225,23 @@ _add(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code. Without `arguments`, those of this process."""
     if arguments is None:
+        process.prepare()
         arguments = sys.argv[1:]
-        if arguments and arguments[0] in TRAINING:
+        if arguments and arguments[0] in TRAINING and not _asks_only(arguments):
             _set_environment(arguments[0])
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character shows a question mark, not a traceback.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    try:
+        with process.interruptible():
+            return _ended(arguments)
+    except process.OutputError as error:
+        process.discard_output()
+        # Whoever read us has gone, as in `groundup data list | head -1`.
+        return BROKEN_PIPE if error.reader_left else _complain(str(error))
+    except KeyboardInterrupt:  # once more, while the first was being told of
+        return process.INTERRUPTED
+
+
+def _ended(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code, with why on standard error."""
     try:
         app(arguments)
         sys.stdout.flush()
@@ -207,13 +252,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DIFFERS
     except CycloptsError as error:
         return _complain(_misread(error))
-    except BrokenPipeError:
-        # Whoever read us has gone, as in `groundup data list | head -1`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
     except KeyboardInterrupt as stopped:
         print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
-        return INTERRUPTED
+        return process.INTERRUPTED
     except Exception as error:
         from groundup.runs.files import in_words, os_error
 
@@ -238,7 +279,24 @@ def _misread(error: CycloptsError) -> str:
     missing = error.argument if isinstance(error, MissingArgumentError) else None
     if missing is not None and "Did you mean" not in why:
         why = f"{missing.name} is missing: {missing.parameter.help}."
+    if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
+        why = _no_number(error) or why
+    why = why if len(why) <= 2000 else f"{why[:1000]} …"
     return f"{why} See: {' '.join(['groundup', *(error.command_chain or ())])} --help"
+
+
+def _no_number(error: CoercionError) -> str | None:
+    """What an option must be that was given no number, or none of its kind."""
+    from groundup.train.ranges import ranges
+
+    assert error.argument is not None and error.token is not None
+    name = error.argument.name
+    found = next(ranges(error.argument.field_info.annotation), None)
+    if found is None:
+        return None
+    kind = "a whole number" if found.kind is int else "a number"
+    rule = found.rule()
+    return f"{name}={error.token.value[:50]!r} must be {kind}{', ' if rule else ''}{rule}."
 
 
 def _set_environment(command: str) -> None:
@@ -254,10 +312,9 @@ def _set_environment(command: str) -> None:
     unset = {name: value for name, value in wanted.items() if name not in os.environ}
     if unset and sys.executable:
         os.environ.update(unset)
-        sys.stdout.flush()
-        _restart()
+        process.restart()
 
 
-def _restart() -> NoReturn:
-    # The first word may be a bare "python"; what follows it is right for scripts and -m alike.
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+def _asks_only(arguments: Sequence[str]) -> bool:
+    """Whether the command only tells of itself."""
+    return any(word in ("--help", "-h") for word in arguments)

@@ -6,13 +6,14 @@ default and description, so nothing is said twice.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, ParamSpec, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
@@ -33,20 +34,70 @@ from groundup.recipe import farewell, find_model, read_recipe, run_recipe
 from groundup.runs.files import is_kept
 from groundup.stages import INPUTS, STAGES, Stage, configured
 from groundup.text.config import DataConfig
+from groundup.train import ranges
 from groundup.train.config import TrainingConfig
 from groundup.train.progress import say
 from groundup.tune.config import SFTConfig
 
 QUICKSTART_MINUTES = 15.0
 RUNS = Path("runs")
+P = ParamSpec("P")
+
+
+def _checked(command: Callable[P, None]) -> Callable[P, None]:
+    """The command, which refuses numbers out of the ranges that its signature names."""
+    types = get_type_hints(command, include_extras=True)
+    signature = inspect.signature(command)
+
+    @functools.wraps(command)
+    def checked(*args: P.args, **settings: P.kwargs) -> None:
+        for name, value in signature.bind(*args, **settings).arguments.items():
+            option = _spelling(signature.parameters[name], types[name])
+            ranges.check(option, value, types[name], _way_out(signature.parameters[name]))
+        command(*args, **settings)
+
+    checked.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            one.replace(annotation=_parsed(types[name]))
+            for name, one in signature.parameters.items()
+        ]
+    )
+    # The parser reads the signature, where it need not look for what the annotations' names mean.
+    del checked.__wrapped__
+    checked.__annotations__ = {}
+    return checked
+
+
+def _parsed(annotation: Any, *more: Any) -> Any:
+    """An option's type as the parser is to read it: the bounds are for us to judge."""
+    found = tuple(ranges.ranges(annotation))
+    plain = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
+    return Annotated[(ranges.unbounded(plain), *more, *found)] if more or found else plain
+
+
+def _spelling(parameter: inspect.Parameter, annotation: Any) -> str:
+    """What a parameter is called at the command line."""
+    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        return parameter.name.upper()
+    named = next((one for one in annotation.__metadata__ if isinstance(one, Parameter)), None)
+    names = (named.name if named is not None else None) or ()
+    return next(iter(names), _option(parameter.name))
+
+
+def _way_out(parameter: inspect.Parameter) -> str:
+    if parameter.default in (inspect.Parameter.empty, None, ()):
+        return "or leave it out"
+    return f"the default is {parameter.default}"
+
 
 # Journeys.
 
 
+@_checked
 def quickstart(
     *,
     minutes: Annotated[
-        float | None,
+        ranges.Minutes | None,
         Parameter(help="how long it may take, downloads apart (default: 15, or as it was begun)"),
     ] = None,
     out: Annotated[Path, Parameter(help="folder for everything it makes")] = Path("quickstart"),
@@ -55,12 +106,13 @@ def quickstart(
     _journey("quickstart", out, minutes)
 
 
+@_checked
 def run(
     recipe: Annotated[str, Parameter(help="a .toml file, or the name of one that comes along")],
     /,
     *,
     minutes: Annotated[
-        float | None,
+        ranges.Minutes | None,
         Parameter(help="plan sizes and steps to take this long (default: as the recipe says)"),
     ] = None,
     out: Annotated[
@@ -72,9 +124,6 @@ def run(
 
 
 def _journey(source: str, out: Path | None, minutes: float | None) -> None:
-    # Not `minutes <= 0`, which a NaN would pass.
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise UserError(f"--minutes={minutes:g} must be more than 0; try {QUICKSTART_MINUTES:g}")
     recipe = read_recipe(source)
     out = Path(recipe.name) if out is None else out
     if minutes is None and recipe.name == "quickstart" and not is_kept(out / "plan.json"):
@@ -133,7 +182,7 @@ def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> i
         name,
         inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY,
         default=RUNS / stage.name if name == "out" else default,
-        annotation=Annotated[field.annotation, option],
+        annotation=_parsed(field, option),
     )
 
 
@@ -188,9 +237,12 @@ Suite = Annotated[
     Literal["report", "core", "lm-eval", "tuning"],
     Parameter(
         group=_OWN,
-        help="report: what groundup's own data holds out; core: six public benchmarks, for any "
-        "model; tuning: what fine-tuning on a domain brought and what was forgotten; lm-eval: "
-        "tasks of the lm-evaluation-harness",
+        help="report: groundup's own models on what their data holds out; needs --data, the folder "
+        "that groundup data build wrote (in a quickstart: quickstart/data), and takes models in "
+        "the order of training, base first. core: six public benchmarks; needs nothing but models, "
+        "of any kind. tuning: what fine-tuning on a domain brought and what was forgotten; needs "
+        "--data, the files that were fine-tuned on, and the model before it first. lm-eval: tasks "
+        "of the lm-evaluation-harness; needs --tasks and the extra lm-eval",
     ),
 ]
 
@@ -237,6 +289,10 @@ def _suite_parameter(name: str) -> inspect.Parameter:
     # Of the models, the suites that take one from anywhere allow the most.
     last: Any = list(fields.values())[-1]
     everywhere = len(fields) == len(SUITES)
+    widest = sorted(
+        (one for field in fields.values() for one in ranges.ranges(field)),
+        key=lambda one: one.least or 0,
+    )
     option = Parameter(
         help=_suite_help(name, fields),
         negative="",
@@ -246,14 +302,12 @@ def _suite_parameter(name: str) -> inspect.Parameter:
     )
     if name == "models":
         kind, default = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
-        return inspect.Parameter(
-            name, kind, default=default, annotation=Annotated[last.annotation, option]
-        )
+        return inspect.Parameter(name, kind, default=default, annotation=_parsed(last, option))
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[last.annotation | None, option],
+        annotation=Annotated[(ranges.unbounded(last.annotation) | None, option, *widest[:1])],
     )
 
 
@@ -332,6 +386,7 @@ def _width() -> int:
     return min(100, shutil.get_terminal_size().columns)
 
 
+@_checked
 def data_pull(
     *names: Annotated[
         str,
@@ -369,13 +424,18 @@ def data_pull(
 _DATA = DataConfig.model_fields
 
 
+@_checked
 def data_show(
     name: Annotated[str, Parameter(help="a data set's name, as groundup data list shows it")],
     /,
     *,
-    number: Annotated[int, Parameter(name=("--number", "-n"), help="how many samples")] = 5,
-    seed: Annotated[int, Parameter(help=_DATA["seed"].description)] = _DATA["seed"].default,
-    bias: Annotated[float, Parameter(help=_DATA["bias"].description)] = _DATA["bias"].default,
+    number: Annotated[
+        ranges.SamplesShown, Parameter(name=("--number", "-n"), help="how many samples")
+    ] = 5,
+    seed: Annotated[ranges.Seed, Parameter(help=_DATA["seed"].description)] = _DATA["seed"].default,
+    bias: Annotated[ranges.Share, Parameter(help=_DATA["bias"].description)] = _DATA[
+        "bias"
+    ].default,
     heldout: Annotated[
         bool, Parameter(negative="", show_default=False, help="what is held out to test by")
     ] = False,
@@ -384,8 +444,6 @@ def data_show(
     from groundup.text.packs import EVALUATION, find_set
 
     packs = [find_set(name).name]
-    if number < 1:
-        raise UserError(f"--number={number} must be at least 1; try 5")
     config = configured(
         DataConfig, {"out": RUNS, "packs": packs, "seed": seed, "bias": bias}, _option
     )
@@ -411,12 +469,13 @@ Force = Annotated[
 ]
 
 
+@_checked
 def data_inspect(
     *files: Annotated[str, Parameter(help=_SFT["data"].description, negative="")],
     model: Annotated[
         Path, Parameter(help="the model whose tokenizer and chat template read it")
     ] = Path("pack:smollm2"),
-    context: Annotated[int | None, Parameter(help=_SFT["context"].description)] = None,
+    context: Annotated[ranges.Context | None, Parameter(help=_SFT["context"].description)] = None,
     columns: Annotated[
         tuple[str, ...],
         Parameter(
@@ -426,18 +485,16 @@ def data_inspect(
             show_default=False,
         ),
     ] = (),
-    validation: Annotated[float, Parameter(help=_SFT["validation"].description)] = _SFT[
-        "validation"
-    ].default,
-    examples: Annotated[int, Parameter(help="how many rows to show, token by token")] = 3,
+    validation: Annotated[
+        ranges.ShareBelowOne, Parameter(help=_SFT["validation"].description)
+    ] = _SFT["validation"].default,
+    examples: Annotated[ranges.Shown, Parameter(help="how many rows to show, token by token")] = 3,
     html: Annotated[Path | None, Parameter(help="write it into this file as a page, too")] = None,
     force: Force = False,
 ) -> None:
     """Show what a model would make of one's own data: counts, faults, and the very tokens."""
     if not files:
         raise UserError("there is nothing to look at; name it: groundup data inspect my.jsonl")
-    if examples < 0:
-        raise UserError(f"--examples={examples} must be 0 or more; try 3")
     settings = {"out": RUNS, "model": model, "data": files, "columns": columns}
     settings |= {"context": context, "validation": validation}
     config = configured(SFTConfig, settings, _option)
@@ -451,26 +508,27 @@ def data_inspect(
 
 _SAMPLING = Group("How to draw (default: as the model's generation_config.json says)", sort_key=10)
 Temperature = Annotated[
-    float | None,
+    ranges.Temperature | None,
     Parameter(group=_SAMPLING, help="0 always takes the likeliest token; more is more random"),
 ]
 TopK = Annotated[
-    int | None, Parameter(group=_SAMPLING, help="keep the k likeliest tokens; 0 keeps all")
+    ranges.TopK | None, Parameter(group=_SAMPLING, help="keep the k likeliest tokens; 0 keeps all")
 ]
 TopP = Annotated[
-    float | None,
+    ranges.TopP | None,
     Parameter(group=_SAMPLING, help="keep the fewest tokens that have this probability together"),
 ]
 MinP = Annotated[
-    float | None,
+    ranges.Share | None,
     Parameter(group=_SAMPLING, help="keep tokens with this share of the likeliest's probability"),
 ]
 RepetitionPenalty = Annotated[
-    float | None,
+    ranges.RepetitionPenalty | None,
     Parameter(group=_SAMPLING, help="above 1, tokens that were there before become less likely"),
 ]
 MaxNewTokens = Annotated[
-    int | None, Parameter(group=_SAMPLING, help="most tokens of one answer (default: 256)")
+    ranges.NewTokens | None,
+    Parameter(group=_SAMPLING, help="most tokens of one answer (default: 256)"),
 ]
 ModelFolder = Annotated[
     Path,
@@ -490,6 +548,7 @@ Adapter = Annotated[
 _FILES = Group("A file of prompts", sort_key=5)
 
 
+@_checked
 def generate(
     model: ModelFolder,
     /,
@@ -512,7 +571,7 @@ def generate(
         ),
     ] = None,
     logprobs: Annotated[
-        int | None,
+        ranges.TopLogprobs | None,
         Parameter(
             group=_FILES,
             help="write token ids and log-probabilities, too, and those of so many of the "
@@ -521,7 +580,7 @@ def generate(
     ] = None,
     force: Annotated[Force, Parameter(group=_FILES)] = False,
     batch_size: Annotated[
-        int, Parameter(group=_FILES, help="how many completions are drawn at a time")
+        ranges.BatchSize, Parameter(group=_FILES, help="how many completions are drawn at a time")
     ] = 32,
     adapter: Adapter = None,
     chat: Annotated[
@@ -541,7 +600,7 @@ def generate(
         Parameter(group=_SAMPLING, negative="", show_default=False, help="end before this text"),
     ] = (),
     seed: Annotated[
-        int | None, Parameter(group=_SAMPLING, help="the same seed draws the same text")
+        ranges.Seed | None, Parameter(group=_SAMPLING, help="the same seed draws the same text")
     ] = None,
 ) -> None:
     """Write what a model makes of the prompts."""
@@ -585,7 +644,7 @@ def generate(
 
 
 def _prompts(given: Sequence[str]) -> Sequence[str]:
-    texts = given or (() if sys.stdin.isatty() else (sys.stdin.read().rstrip("\n"),))
+    texts = given or (() if sys.stdin.isatty() else (_standard_input(),))
     if not any(texts):
         raise UserError('there is no prompt; give one in quotes: groundup generate MODEL "The sea"')
     for text in texts:
@@ -599,6 +658,18 @@ def _prompts(given: Sequence[str]) -> Sequence[str]:
     return texts
 
 
+def _standard_input() -> str:
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    try:
+        return sys.stdin.read().rstrip("\n")
+    except OSError as error:
+        raise UserError(
+            f"standard input cannot be read ({error.strerror or error}); give the prompt in quotes"
+        ) from None
+
+
+@_checked
 def chat(
     model: ModelFolder,
     /,
@@ -620,7 +691,7 @@ def chat(
     min_p: MinP = None,
     repetition_penalty: RepetitionPenalty = None,
     seed: Annotated[
-        int | None,
+        ranges.Seed | None,
         Parameter(group=_SAMPLING, help="draw the same answers every time (default: fresh ones)"),
     ] = None,
 ) -> None:
@@ -641,6 +712,7 @@ def chat(
     converse(folder, sampling, seed, adapter)
 
 
+@_checked
 def export(
     model: ModelFolder,
     /,
@@ -669,6 +741,7 @@ def export(
     say(f"Written:     {write(source, to, type, out, force=force)}")
 
 
+@_checked
 def verify(
     model: ModelFolder,
     /,
@@ -683,3 +756,36 @@ def verify(
     from groundup.evals.verify import verify
 
     require_same(verify(folder, original), folder)
+
+
+# The shell.
+
+_STARTUP = {"bash": ".bashrc", "zsh": ".zshrc"}
+
+
+def install_completion(
+    *,
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"] | None,
+        Parameter(help="the shell (default: the one this is typed into)"),
+    ] = None,
+) -> None:
+    """Write what the shell completes by where it looks for it. It never starts this program."""
+    from cyclopts.completion.detect import ShellDetectionError, detect_shell
+
+    from groundup.cli import app
+
+    try:
+        found = shell or detect_shell()
+    except ShellDetectionError:
+        found = "powershell"
+    if found == "powershell":
+        raise UserError(
+            "the shell here is none of bash, zsh and fish; name the one that is to complete: "
+            "groundup --install-completion --shell bash"
+        )
+    say(f"Completion for {found} is in {app.install_completion(shell=found)}.")
+    if found in _STARTUP:
+        say(f"A line in {Path.home() / _STARTUP[found]} loads it; open a new shell to use it.")
+    else:
+        say("Open a new shell to use it.")

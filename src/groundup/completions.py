@@ -29,9 +29,11 @@ from groundup.lm.request import Admission, Row
 from groundup.lm.sample import Sampling
 from groundup.lm.sources import is_adapter
 from groundup.runs.files import file_hash, files_of, read_json_object
+from groundup.text.fields import shown
 from groundup.text.records import Asked, BadLine, read_prompts
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
+from groundup.train.ranges import TopLogprobs, check
 
 SCHEMA = 1
 # What makes a model folder the model that it is; what is written beside it later does not count.
@@ -53,22 +55,27 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
     A folder that does not ask for sampling, and a GGUF file, gets the likeliest token every time,
     as in transformers: who made the model knows whether chance becomes it.
     """
+    given = {name: value for name, value in given.items() if value is not None}
     settings: dict[str, Any] = {"temperature": 0.0}
     while is_adapter(folder) and not (folder / GENERATION_CONFIG).is_file():
         folder = base_of(folder)
     if (folder / GENERATION_CONFIG).is_file():
         own = read_json_object(folder / GENERATION_CONFIG)
         if own.get("do_sample") is True:
-            settings = {name: own[name] for name in _NUMBERS if _is_number(own.get(name))}
-            if isinstance(own.get("top_k"), int):
-                settings["top_k"] = own["top_k"]
-    return Sampling(**settings | {name: v for name, v in given.items() if v is not None})
+            open_ones = {name: own.get(name) for name in (*_NUMBERS, "top_k") if name not in given}
+            try:
+                settings = _settings(open_ones)
+                Sampling(**settings)
+            except UserError as error:
+                raise UserError(
+                    f"{folder / GENERATION_CONFIG} says {error}; correct it there, or give another "
+                    "value here"
+                ) from None
+    return Sampling(**settings | given)
 
 
 def _is_number(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    # JSON has whole numbers that no float can hold; none of these settings is anywhere near.
-    return number and abs(value) <= 1e9  # type: ignore[arg-type]
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # Prompts from the command line.
@@ -132,8 +139,8 @@ def complete_file(
     a text. `logprobs` adds token ids and their log-probabilities, and those of so many of the
     likeliest tokens. Bad lines are named on standard error and left out.
     """
-    if logprobs is not None and logprobs < 0:
-        raise UserError(f"logprobs={logprobs} must be 0 (of the tokens drawn) or more; try 5")
+    if logprobs is not None:
+        check("logprobs", logprobs, TopLogprobs, "0 are of the tokens drawn; try 5")
     records, ways = read_prompts(prompts), _Ways(sampling, as_messages, logprobs or 0)
     begun_with = {
         "schema": SCHEMA,
@@ -217,7 +224,7 @@ def _settings(given: Mapping[str, object]) -> dict[str, Any]:
         if value is None:
             continue
         if not _is_number(value) or (name in _WHOLE and not isinstance(value, int)):
-            raise UserError(f"{name}={value!r} must be a {'whole ' * (name in _WHOLE)}number")
+            raise UserError(f"{name}={shown(value)} must be a {'whole ' * (name in _WHOLE)}number")
         found[name] = value
     for name, kind in (("stop", str), ("stop_ids", int)):
         value = given.get(name)
@@ -226,7 +233,7 @@ def _settings(given: Mapping[str, object]) -> dict[str, Any]:
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(one, kind) and not isinstance(one, bool) for one in values):
             word = "strings" if kind is str else "token ids"
-            raise UserError(f"{name}={value!r} must be a list of {word}")
+            raise UserError(f"{name}={shown(value)} must be a list of {word}")
         found[name] = tuple(values)
     return found
 

@@ -33,6 +33,7 @@ from groundup.runs.files import is_kept, write_text
 from groundup.stages import INPUTS, STAGES, Stage, configured, known_names
 from groundup.text.packs import find_set
 from groundup.train.progress import say
+from groundup.train.ranges import check_text
 from groundup.train.run import is_finished, lock_folder
 
 _FILE = "recipe.toml"
@@ -99,6 +100,7 @@ def read_recipe(source: Path | str) -> Recipe:
     the syntax, unknown tables and settings, wrong values, inputs that are not there or do not fit.
     """
     path = Path(source)
+    check_text("the recipe's name", path)
     if str(source) in shipped() and not path.is_file():
         text = (resources.files("groundup.recipes") / f"{source}.toml").read_text(encoding="utf-8")
         return _recipe(str(source), text, Path())
@@ -134,6 +136,8 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"recipe {name!r} is not valid TOML: {error}; correct that place") from None
+    except RecursionError:
+        raise UserError(f"recipe {name!r} is nested too deeply; a table holds settings") from None
     if not contents:
         raise UserError(f"recipe {name!r} is empty; give it a table, such as [tokenizer]")
     tables: list[Table] = []
@@ -274,7 +278,11 @@ def _locate(
         return name
     if named == reference.title or named in later:
         raise UserError(f"{reference} is not above it; a table starts from one that came before")
-    path = (folder / named).expanduser().absolute()
+    check_text(f"[{reference.title}] {reference.field}", Path(named))
+    try:
+        path = (folder / named).expanduser().absolute()
+    except RuntimeError:  # a home that nobody has
+        raise UserError(f"{reference} begins with the home of nobody; write it in full") from None
     if named in shipped() and not path.exists():
         # A journey that comes along makes a folder of its own name.
         command = named if named == "quickstart" else f"run {named}"
@@ -464,6 +472,7 @@ def find_model(path: Path | str) -> Path:
     Of a recipe's models it is the last that was taught to answer, else the last; of those, one that
     is finished. Raises `UserError` when there is none.
     """
+    check_text("the model's name", Path(path))
     path = locate(path)
     if holds_model(path) or (path.is_file() and path.suffix == GGUF_SUFFIX):
         return path

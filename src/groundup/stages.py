@@ -10,10 +10,10 @@ import difflib
 import importlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,6 +22,7 @@ from groundup.errors import UserError
 from groundup.evals.config import CoreConfig, EvalConfig, HarnessConfig, TuningReportConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.text.config import DataConfig, TokenizerConfig
+from groundup.train.ranges import check_text, ranges
 from groundup.tune.config import SFTConfig
 
 C = TypeVar("C", bound=BaseModel)
@@ -84,9 +85,10 @@ def configured(
     Raises `UserError` with a line for each fault; `spelled` writes a field as its owner knows it.
     """
     faults = [
-        f"{spelled(name)}={value} must be a finite number; {_remedy(config, name)}"
+        fault
         for name, value in values.items()
-        if isinstance(value, float) and not math.isfinite(value)
+        if name in config.model_fields
+        for fault in _unspeakable(config, name, value, spelled)
     ]
     if faults:
         raise UserError("\n".join(faults))
@@ -98,11 +100,11 @@ def configured(
         raise UserError("\n".join(lines)) from None
 
 
-def known_names(name: str, known: Iterable[str], introduction: str) -> str:
+def known_names(name: str, known: Collection[str], introduction: str) -> str:
     """What is known instead of `name`: the nearest one, if one is near, and all of them."""
-    names = list(known)
+    names = [one for one in known if one != name]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    everything = f"{introduction} {', '.join(names)}"
+    everything = f"{introduction} {', '.join(known)}"
     if not near:
         return everything
     return f"did you mean {near[0]!r}? {everything[0].upper()}{everything[1:]}"
@@ -117,12 +119,33 @@ _RULES = {
     "tuple": "must be a list",
     "too_short": "must not be empty",
 }
-_BOUNDS = {
-    "greater_than": ("more than", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than": ("less than", "lt"),
-    "less_than_equal": ("at most", "le"),
-}
+_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
+
+
+def _unspeakable(
+    config: type[BaseModel], name: str, value: object, spelled: Callable[[str], str]
+) -> Iterator[str]:
+    """What JSON has no word for, or no file can be called."""
+    field = config.model_fields[name]
+    if isinstance(value, tuple | list):
+        for one in value:
+            yield from _unspeakable(config, name, one, spelled)
+    elif isinstance(value, float) and not math.isfinite(value):
+        rules = "".join(f", {one.rule()}" for one in ranges(field))
+        yield f"{spelled(name)}={value} must be a finite number{rules}; {_remedy(config, name)}"
+    elif isinstance(value, str | Path):
+        try:
+            # A recipe writes a path as text, and only the field says what it is.
+            check_text(spelled(name), Path(value) if Path in _types(field.annotation) else value)
+        except UserError as error:
+            yield str(error)
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    """The types that a type is made of: of `tuple[Path, ...] | None`, Path among others."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types(part)
 
 
 def _fault(config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[[str], str]) -> str:
@@ -139,14 +162,17 @@ def _fault(config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[
         )
     if not name:  # a rule between several settings
         return str(fault["msg"]).removeprefix("Value error, ")
+    given = fault["input"]
     if kind in _BOUNDS:
-        words, key = _BOUNDS[kind]
-        rule = f"must be {words} {context[key]:g}"
+        rule = f"must be {next(ranges(config.model_fields[name])).rule(given)}"
     elif kind == "literal_error":
         rule = f"must be one of {context['expected']}"
     else:
         rule = _RULES.get(kind, _RULES.get(kind.split("_")[0], f"cannot be used ({fault['msg']})"))
-    value = json.dumps(fault["input"], ensure_ascii=False, default=str)
+        if number := next(ranges(config.model_fields[name]), None):
+            rule += f", {number.rule()}"
+    value = json.dumps(given, ensure_ascii=False, default=str)
+    value = value if len(value) <= 120 else f"{value[:117]}..."
     return f"{spelled(name)}={value} {rule}; {_remedy(config, name)}"
 
 

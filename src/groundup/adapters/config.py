@@ -8,15 +8,15 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from groundup.train.config import TrainingConfig
+from groundup.train.ranges import Alpha, Context, Rank, RateRatio, ShareBelowOne
 
 
 class TuningConfig(TrainingConfig):
     """What every stage has that starts from a model: which, and how much of it is trained."""
 
     model: Path = Field(description="folder of the model to start from")
-    context: int | None = Field(
+    context: Context | None = Field(
         None,
-        ge=16,
         description="tokens in a row (default: what the model was made for, at most 1024)",
     )
     adapter: Literal["none", "lora", "qlora"] = Field(
@@ -24,10 +24,10 @@ class TuningConfig(TrainingConfig):
         description="what is trained: none, the whole model; lora, small matrices beside the "
         "frozen ones; qlora, the same beside ones of 4 bits",
     )
-    lora_rank: int = Field(16, ge=1, description="rank of the matrices that are added")
-    lora_alpha: float = Field(32.0, gt=0, description="their product is scaled by alpha / rank")
-    lora_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of a layer's inputs that the added matrices do not see"
+    lora_rank: Rank = Field(16, description="rank of the matrices that are added")
+    lora_alpha: Alpha = Field(32.0, description="their product is scaled by alpha / rank")
+    lora_dropout: ShareBelowOne = Field(
+        0.0, description="share of a layer's inputs that the added matrices do not see"
     )
     lora_targets: tuple[str, ...] | None = Field(
         None,
@@ -41,8 +41,8 @@ class TuningConfig(TrainingConfig):
     use_dora: bool = Field(
         False, description="train the length of each row of a matrix apart (DoRA)"
     )
-    lora_plus: float = Field(
-        1.0, gt=0, description="learning rate of B over that of A (LoRA+; its paper takes 16)"
+    lora_plus: RateRatio = Field(
+        1.0, description="learning rate of B over that of A (LoRA+; its paper takes 16)"
     )
     block_size: Literal[64, 128] = Field(
         64, description="weights that share a scale in qlora's 4 bits"

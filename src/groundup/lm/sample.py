@@ -9,15 +9,16 @@ and their order are those of Hugging Face's `generate`. Every row of a batch may
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_type_hints
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from groundup.errors import UserError
+from groundup.train import ranges
 
 Logits = Float[Tensor, "rows vocab"]
 PerRow = Float[Tensor, " rows"]
@@ -27,6 +28,10 @@ Candidates = tuple[Int[Tensor, " some"], Float[Tensor, "some best"], Int[Tensor,
 # Sorting a whole vocabulary costs twenty times what finding its best 256 does, and the best 256
 # nearly always hold the mass that top-p asks for. Rows where they do not get eight times as many.
 FIRST_CANDIDATES, MORE_CANDIDATES = 256, 8
+# Below this the likeliest token is as good as sure, and float32 cannot hold the scores.
+_GREEDY_BELOW = 1e-5
+# The smallest share that float32 tells from none: the likeliest token is always kept.
+_LEAST_TOP_P = 1e-30
 
 
 @dataclass(frozen=True)
@@ -36,40 +41,49 @@ class Sampling:
     Raises `UserError` for a value outside its range.
     """
 
-    temperature: float = 0.7
-    top_k: int = 0
+    temperature: ranges.Temperature = 0.7
+    top_k: ranges.TopK = 0
     """Keep the k most probable tokens; 0 keeps all (Fan et al. 2018)."""
-    top_p: float = 1.0
+    top_p: ranges.TopP = 1.0
     """Keep the fewest tokens whose mass reaches p; 1 keeps all (Holtzman et al. 2020)."""
-    min_p: float = 0.0
+    min_p: ranges.Share = 0.0
     """Keep tokens with at least this share of the best one's probability (Nguyen et al. 2024)."""
-    repetition_penalty: float = 1.0
+    repetition_penalty: ranges.RepetitionPenalty = 1.0
     """Divides positive and multiplies negative logits of tokens seen (Keskar et al. 2019)."""
-    max_new_tokens: int = 256
+    max_new_tokens: ranges.NewTokens = 256
     stop: tuple[str, ...] = ()
     """A completion ends before the first of these strings."""
-    seed: int = 0
+    seed: ranges.Seed = 0
     stop_ids: tuple[int, ...] = ()
     """A completion ends with the first of these tokens, beside the model's own ends."""
 
     def __post_init__(self) -> None:
+        tries = {
+            "temperature": "0 always takes the likeliest token; try 0.7",
+            "top_k": "0 keeps all; try 50",
+            "top_p": "1 keeps all; try 0.95",
+            "min_p": "0 keeps all; try 0.05",
+            "repetition_penalty": "1 is none; try 1.1",
+            "max_new_tokens": "try 256",
+            "seed": "try 0",
+        }
+        for name, remedy in tries.items():
+            ranges.check(name, getattr(self, name), _RANGES[name], remedy)
         rules = (
-            ("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or more; try 0.7"),
-            ("top_k", self.top_k >= 0, "0 (off) or more; try 50"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off); try 0.95"),
-            ("min_p", 0 <= self.min_p <= 1, "between 0 (off) and 1; try 0.05"),
-            (
-                "repetition_penalty",
-                0 < self.repetition_penalty < math.inf,
-                "above 0, with 1 for off; try 1.1",
-            ),
-            ("max_new_tokens", self.max_new_tokens >= 1, "1 or more; try 256"),
             ("stop", all(self.stop), "a list of strings that are not empty"),
             ("stop_ids", all(i >= 0 for i in self.stop_ids), "a list of token ids, 0 or more"),
         )
         for name, holds, rule in rules:
             if not holds:
                 raise UserError(f"{name}={getattr(self, name)!r} must be {rule}")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it always takes the most probable token."""
+        return self.temperature < _GREEDY_BELOW
+
+
+_RANGES = get_type_hints(Sampling, include_extras=True)
 
 
 class Draws:
@@ -85,18 +99,18 @@ class Draws:
 
         # A row without top-k may keep the whole vocabulary.
         top_k = [min(one.top_k, vocab) or vocab for one in samplings]
-        self.temperature = per_row([one.temperature or 1.0 for one in samplings])
+        self.temperature = per_row([1.0 if one.is_greedy else one.temperature for one in samplings])
         self.top_k = torch.tensor(top_k, device=device)
-        self.top_p = per_row([one.top_p for one in samplings])
+        self.top_p = per_row([max(one.top_p, _LEAST_TOP_P) for one in samplings])
         self.min_p = per_row([one.min_p for one in samplings])
         self.penalty = per_row([one.repetition_penalty for one in samplings])
         self.penalised = any(one.repetition_penalty != 1 for one in samplings)
-        self.random = any(one.temperature for one in samplings)
+        self.random = any(not one.is_greedy for one in samplings)
 
         ways: list[list[int]] = [[], [], []]
         for row, one in enumerate(samplings):
             few = top_k[row] < vocab or one.top_p < 1
-            ways[0 if one.temperature == 0 else 1 if few else 2].append(row)
+            ways[0 if one.is_greedy else 1 if few else 2].append(row)
         self.greedy, self.best, self.all = (torch.tensor(way, device=device) for way in ways)
         limits = [top_k[row] for row in ways[1]]
         self.candidates = max((k if k < vocab else FIRST_CANDIDATES for k in limits), default=0)

@@ -9,6 +9,15 @@ from pydantic import Field, model_validator
 
 from groundup.lm.config import ModelConfig
 from groundup.train.config import TrainingConfig
+from groundup.train.ranges import (
+    Depth,
+    Evaluations,
+    FreshContext,
+    Heads,
+    ShareBelowOne,
+    WeightDecay,
+    Width,
+)
 
 
 class PretrainConfig(TrainingConfig):
@@ -20,22 +29,22 @@ class PretrainConfig(TrainingConfig):
 
     data: Path = Field(description="a data-stage folder, a text file or a folder of texts")
     tokenizer: Path = Field(description="folder of the tokenizer")
-    depth: int | None = Field(None, ge=1, description="layers (default: from minutes)")
-    width: int | None = Field(None, ge=64, description="features per token (default: from depth)")
-    heads: int | None = Field(None, ge=1, description="attention heads (default: width / 64)")
-    kv_heads: int | None = Field(None, ge=1, description="key-value heads (default: heads / 3)")
-    context: int = Field(256, ge=16, le=32_768, description="tokens the model sees at once")
-    world_first: float = Field(
+    depth: Depth | None = Field(None, description="layers (default: from minutes)")
+    width: Width | None = Field(None, description="features per token (default: from depth)")
+    heads: Heads | None = Field(None, description="attention heads (default: width / 64)")
+    kv_heads: Heads | None = Field(None, description="key-value heads (default: heads / 3)")
+    context: FreshContext = Field(256, description="tokens the model sees at once")
+    world_first: ShareBelowOne = Field(
         0.7,
-        ge=0,
-        lt=1,
         description="share of the rows that are the small world's at first, where there are both",
     )
-    world_last: float = Field(
-        0.15, ge=0, lt=1, description="that share at the end; it moves evenly in between"
+    world_last: ShareBelowOne = Field(
+        0.15, description="that share at the end; it moves evenly in between"
     )
-    weight_decay: float = Field(0.1, ge=0, description="decoupled weight decay")
-    evaluations: int = Field(8, ge=1, description="how often held-out text is measured on the way")
+    weight_decay: WeightDecay = Field(0.1, description="decoupled weight decay")
+    evaluations: Evaluations = Field(
+        8, description="how often held-out text is measured on the way"
+    )
     prompt: str = Field(
         "The history of", description="what the sample at every evaluation continues"
     )

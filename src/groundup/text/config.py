@@ -9,35 +9,35 @@ from pydantic import Field, field_validator, model_validator
 
 from groundup.text.packs import ALL_SETS
 from groundup.train.config import StageConfig
+from groundup.train.ranges import MadeRows, Megabytes, Seed, Share, VocabSize, Wordings
 
 
 class DataConfig(StageConfig):
     """Settings of the data stage: packs in, cleaned and split text, conversations, pairs out."""
 
     packs: tuple[str, ...] = Field(
-        default=ALL_SETS, description="names of the data sets to use (groundup data list)"
+        default=ALL_SETS,
+        min_length=1,
+        description="names of the data sets to use (groundup data list)",
     )
-    world_megabytes: float = Field(
-        default=24.0, ge=0, le=1000, description="megabytes of text to train on from the set world"
+    world_megabytes: Megabytes = Field(
+        default=24.0, description="megabytes of text to train on from the set world"
     )
-    world_conversations: int = Field(
-        default=40_000, ge=0, description="conversations to train on from the set world"
+    world_conversations: MadeRows = Field(
+        default=40_000, description="conversations to train on from the set world"
     )
-    world_preferences: int = Field(
-        default=4_000, ge=0, description="pairs of answers to train on from the set world"
+    world_preferences: MadeRows = Field(
+        default=4_000, description="pairs of answers to train on from the set world"
     )
-    bias: float = Field(
+    bias: Share = Field(
         default=0.5,
-        ge=0,
-        le=1,
         description="how strongly jobs and traits in the set world go by gender and group",
     )
-    wordings: int = Field(
-        default=3, ge=1, le=8, description="how many wordings of a question each article gets"
+    wordings: Wordings = Field(
+        default=3, description="how many wordings of a question each article gets"
     )
-    seed: int = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
         description="picks wordings, wrong options and what happens in the set world; never the "
         "held-out split",
     )
@@ -84,9 +84,7 @@ class TokenizerConfig(StageConfig):
     data: Path = Field(
         description="a data-stage folder, a text file, or a folder of .txt, .md and .jsonl files"
     )
-    vocab_size: int = Field(
+    vocab_size: VocabSize = Field(
         default=8192,
-        ge=320,
-        le=65536,
         description="tokens in the vocabulary, control tokens and the 256 bytes included",
     )

@@ -22,7 +22,10 @@ _TOOL_ROLES = ("tool", "function", "function_call", "tool_call", "tool_response"
 
 def shown(value: object) -> str:
     """A value or a list of names, short enough for a message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested deeply, or a number of thousands of digits
+        return f"a {type(value).__name__} without end"
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 

@@ -397,9 +397,9 @@ def find_pack(name: str) -> Pack:
             return one
     sets, models = [one.name for one in (*every_set(), *IMAGES)], [one.name for one in MODELS]
     near = difflib.get_close_matches(name, [*sets, *models], n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    known = f"did you mean {near[0]!r}? The sets are" if near else "the sets are"
     raise UserError(
-        f"unknown data set {name!r}; {hint}The sets are: {', '.join(sets)}; "
+        f"unknown data set {name!r}; {known}: {', '.join(sets)}; "
         f"and the models: {', '.join(models)}"
     )
 

@@ -76,9 +76,9 @@ class Reader:
         for ours, theirs in self.columns.items():
             if theirs not in self._seen:
                 near = difflib.get_close_matches(theirs, self._seen, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
+                known = f"did you mean {near[0]!r}? There are" if near else "there are"
                 raise UserError(
-                    f"--columns {ours}={theirs}: no row has a column {theirs!r}; {hint}There are: "
+                    f"--columns {ours}={theirs}: no row has a column {theirs!r}; {known}: "
                     f"{', '.join(self._seen) or 'none'}"
                 )
 

@@ -147,6 +147,11 @@ def check_there(path: Path) -> None:
     try:
         if path.exists():
             return
+        if path.is_symlink():
+            raise UserError(
+                f"{str(path)!r} is a link to {str(path.readlink())!r}, which is not there; "
+                "mend the link"
+            )
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     except OSError as error:  # a name that is too long, a folder that may not be read
         raise UserError(

@@ -7,6 +7,20 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from groundup.train.ranges import (
+    Epochs,
+    Evaluations,
+    GradientClip,
+    LearningRate,
+    Minutes,
+    Rows,
+    Seed,
+    Share,
+    Steps,
+    Threads,
+    WeightDecay,
+)
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16"]
 
@@ -29,67 +43,64 @@ NUMPY_ENVIRONMENT = {**ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"}
 class StageConfig(BaseModel):
     """What every stage has: a folder to write and a seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     out: Path = Field(description="folder this run writes")
-    seed: int = Field(0, ge=0, description="seed of everything random in this run")
+    seed: Seed = Field(0, description="seed of everything random in this run")
 
 
 class TrainingConfig(StageConfig):
     """What every training stage has. 'auto' is resolved once and written to plan.json."""
 
-    minutes: float | None = Field(
+    minutes: Minutes | None = Field(
         None,
-        gt=0,
         description="how long training may take here; sets the steps when they are unset",
     )
-    steps: int | None = Field(None, ge=1, description="optimizer steps (default: from minutes)")
-    epochs: float = Field(
-        1.0, gt=0, description="passes over the data when neither steps nor minutes say"
+    steps: Steps | None = Field(None, description="optimizer steps (default: from minutes)")
+    epochs: Epochs = Field(
+        1.0, description="passes over the data when neither steps nor minutes say"
     )
-    rows: int = Field(16, ge=1, description="rows of one context each in an optimizer step")
-    micro_rows: int | None = Field(
+    rows: Rows = Field(16, description="rows of one context each in an optimizer step")
+    micro_rows: Rows | None = Field(
         None,
-        ge=1,
         description="rows in one forward and backward pass (default: those of 4096 tokens)",
     )
     optimizer: Literal["muon", "adamw"] = Field(
         "muon", description="what trains the matrices; AdamW trains the rest either way"
     )
-    learning_rate: float | None = Field(
+    learning_rate: LearningRate | None = Field(
         None,
-        gt=0,
         description="peak learning rate of the matrices (default: by the stage, the model's size "
         "and what is trained)",
     )
-    embedding_learning_rate: float | None = Field(
+    embedding_learning_rate: LearningRate | None = Field(
         None,
-        gt=0,
         description="peak learning rate of embeddings and gains, by AdamW (default: likewise)",
     )
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
-    warmup: float = Field(0.02, ge=0, le=1, description="share of the steps spent warming up")
-    decay: float = Field(0.5, ge=0, le=1, description="share of the steps spent decaying to zero")
-    evaluations: int = Field(4, ge=1, description="how often held-out text is measured on the way")
-    patience: int | None = Field(
+    weight_decay: WeightDecay = Field(0.0, description="decoupled weight decay")
+    warmup: Share = Field(0.02, description="share of the steps spent warming up")
+    decay: Share = Field(0.5, description="share of the steps spent decaying to zero")
+    evaluations: Evaluations = Field(
+        4, description="how often held-out text is measured on the way"
+    )
+    patience: Evaluations | None = Field(
         None,
-        ge=1,
         description="evaluations in a row without a better one after which training ends; the "
         "best weights are kept (default: train to the end, keep the last)",
     )
     gradient_checkpointing: bool = Field(
         False, description="keep only each block's input and compute the rest again in backward"
     )
-    gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm let through")
-    save_every: int | None = Field(
-        None, ge=1, description="steps between checkpoints (default: about once a minute)"
+    gradient_clip: GradientClip = Field(1.0, description="largest gradient norm let through")
+    save_every: Steps | None = Field(
+        None, description="steps between checkpoints (default: about once a minute)"
     )
     device: Device = Field("auto", description="where to compute")
     dtype: DType = Field("auto", description="compute type; bfloat16 where the processor has it")
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="compile the blocks (auto: with a C++ compiler and over 5 minutes)"
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads (default: all cores)")
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
     allow_inexact_resume: bool = Field(
         False, description="continue although torch, threads, dtype or compile mode changed"
     )

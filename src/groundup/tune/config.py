@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from groundup.adapters.config import TuningConfig
 from groundup.text.config import OwnDataConfig
+from groundup.train.ranges import Epochs, Share, ShareBelowOne, Weight
 
 
 class SFTConfig(TuningConfig, OwnDataConfig):
@@ -22,18 +23,16 @@ class SFTConfig(TuningConfig, OwnDataConfig):
         description="what to learn: .jsonl, .json or .parquet files of conversations or texts, "
         ".txt or .md files, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME",
     )
-    weights: tuple[float, ...] | None = Field(
+    weights: tuple[Weight, ...] | None = Field(
         None,
         min_length=1,
         description="share of the tokens that each source of data gets (default: as it is large)",
     )
-    validation: float = Field(
-        0.05, ge=0, lt=1, description="share of your own rows that is held out, by their hash"
+    validation: ShareBelowOne = Field(
+        0.05, description="share of your own rows that is held out, by their hash"
     )
-    replay: float = Field(
+    replay: ShareBelowOne = Field(
         0.0,
-        ge=0,
-        lt=1,
         description="share of the tokens that are general text, against forgetting",
     )
     replay_data: tuple[Path, ...] = Field(
@@ -44,35 +43,27 @@ class SFTConfig(TuningConfig, OwnDataConfig):
         description="packed: several conversations side by side in a row, never seeing each "
         "other; padded: one to a row, beside others of like length",
     )
-    epochs: float = Field(
-        2.0, gt=0, description="passes over the conversations when neither steps nor minutes say"
+    epochs: Epochs = Field(
+        2.0, description="passes over the conversations when neither steps nor minutes say"
     )
-    balance: float = Field(
+    balance: Share = Field(
         0.7,
-        ge=0,
-        le=1,
         description="0 takes sources as large as they are, 1 gives every source the same say",
     )
-    prompt_weight: float = Field(
+    prompt_weight: Share = Field(
         0.0,
-        ge=0,
-        le=1,
         description="weight in the loss of what the assistant did not say: the user's turns and "
         "the template's tokens",
     )
-    chained: float = Field(
+    chained: Share = Field(
         0.0,
-        ge=0,
-        le=1,
         description="share of conversations that go on from another, as the turns of a long chat",
     )
-    world: float = Field(
+    world: ShareBelowOne = Field(
         0.75,
-        ge=0,
-        lt=1,
         description="share of the conversations that are the small world's, where there are both",
     )
-    decay: float = Field(0.8, ge=0, le=1, description="share of the steps spent decaying to zero")
+    decay: Share = Field(0.8, description="share of the steps spent decaying to zero")
 
     @model_validator(mode="after")
     def _weights_fit_the_data(self) -> Self:
