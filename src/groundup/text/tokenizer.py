@@ -166,6 +166,16 @@ class Tokenizer:
         return self._first_id(END_OF_TEXT, "eos_token")
 
     @property
+    def bos_id(self) -> int | None:
+        """The id of its `bos_token`, after which a text begins; None where it names none."""
+        return self._named_id("bos_token")
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id of its `eos_token`, with which a sequence ends; None where it names none."""
+        return self._named_id("eos_token")
+
+    @property
     def opening_ids(self) -> list[int]:
         """What its post-processor puts before every text, such as Llama's <s>; mostly nothing."""
         plain, whole = (
@@ -251,12 +261,15 @@ def _own_config(special_tokens: Sequence[str], chat_template: str | None) -> dic
 
     The class is the plain one: under a Qwen name transformers would put its own pre-tokenizer, with
     a normaliser, in place of ours. The end of a turn is the end of a sequence for whoever generates
-    with the folder; documents end with the padding token.
+    with the folder. Documents end with the padding token, and a text begins after it, as the next
+    document does in training: it is the beginning of a sequence too, for whoever asks how likely a
+    whole text is. Nobody shall put it before a prompt unasked: in a chat none stands there.
     """
     end, pad = (token if token in special_tokens else None for token in (IM_END, END_OF_TEXT))
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": None,
+        "bos_token": pad,
+        "add_bos_token": False,
         "eos_token": end or pad,
         "pad_token": pad,
         "unk_token": None,
