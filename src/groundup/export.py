@@ -40,8 +40,9 @@ def export(
 ) -> Path:
     """Write the model of `source` (a folder, a .gguf file, `pack:NAME`) to the folder `out`.
 
-    `type` is how weights are stored: f32, f16, bf16, and for GGUF q8_0 (the default there) and
-    q4_0; a Hugging Face folder keeps the model's own by default. Returns the folder, after it was
+    `type` is how weights are stored: f32, f16, bf16, and for GGUF q8_0 (the default there), q5_1,
+    q5_0, q4_1, q4_0, and what llama.cpp itself makes of it, such as q4_k_m (extra `llama-cpp`); a
+    Hugging Face folder keeps the model's own by default. Returns the folder, after it was
     read back and compared with the model.
 
     Raises `UserError` for what cannot be expressed in that format, and `CheckFailed`, with the
@@ -53,6 +54,7 @@ def export(
     write, types = writers[to]
     if type is not None and type.lower() not in types:
         raise UserError(f"--type={type} is not written to {to}; choose one of {', '.join(types)}")
+    type = type and type.lower()
     path = locate(source)
     name = short_name(source, path)
     beside = Path() if is_named(source) else path.parent

@@ -230,7 +230,7 @@ def test_the_text_that_a_model_begins_with_is_what_training_began_documents_with
 ) -> None:
     """One token in training, tokenizer, config and GGUF; and nobody puts it there unasked."""
     theirs = AutoTokenizer.from_pretrained(folder)
-    (piece,) = document_items(tokenizer, Document("The sea", "poems"), CONTEXT)
+    (piece,) = document_items(tokenizer, Document("The sea", "poems", "1"), CONTEXT)
     config = json.loads((folder / "config.json").read_text())
     assert piece.ids[0] == theirs.bos_token_id == config["bos_token_id"] == tokenizer.bos_id == 0
     assert theirs("The sea").input_ids == tokenizer.encode("The sea")

@@ -51,6 +51,11 @@ class Sampling:
     seed: int = 0
     stop_ids: tuple[int, ...] = ()
     """A completion ends with the first of these tokens, beside the model's own ends."""
+    ignore_eos: bool = False
+    """The model's own ends do not end it (vLLM's word): it goes on to `max_new_tokens`, unless a
+    stop string or one of `stop_ids` comes. For measuring speed, and for texts of one length."""
+    min_new_tokens: int = 0
+    """No end, nor any of `stop_ids`, is drawn before so many tokens; stop strings still count."""
 
     def __post_init__(self) -> None:
         rules = (
@@ -64,6 +69,11 @@ class Sampling:
                 "above 0, with 1 for off; try 1.1",
             ),
             ("max_new_tokens", self.max_new_tokens >= 1, "1 or more; try 256"),
+            (
+                "min_new_tokens",
+                0 <= self.min_new_tokens <= self.max_new_tokens,
+                f"0 (off) to max_new_tokens={self.max_new_tokens}",
+            ),
             ("stop", all(self.stop), "a list of strings that are not empty"),
             ("stop_ids", all(i >= 0 for i in self.stop_ids), "a list of token ids, 0 or more"),
         )
