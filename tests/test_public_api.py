@@ -17,11 +17,16 @@ def test_names_are_pinned() -> None:
         "Completion",
         "Request",
         "Sampling",
+        "Tokenizer",
         "UserError",
         "__version__",
+        "apply_rope",
+        "entropy",
         "generate",
+        "get_batch",
         "load",
         "logprobs",
+        "scaled_dot_product_attention",
         "stream",
     ]
     assert dir(groundup) == groundup.__all__

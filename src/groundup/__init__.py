@@ -21,10 +21,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from groundup.lm.attention import scaled_dot_product_attention
     from groundup.lm.generate import Completion, Request, generate, stream
     from groundup.lm.hub import load
-    from groundup.lm.logprobs import logprobs
+    from groundup.lm.logprobs import entropy, logprobs
+    from groundup.lm.positions import apply_rope
     from groundup.lm.sample import Sampling
+    from groundup.text.batches import get_batch
+    from groundup.text.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 
@@ -32,11 +36,16 @@ __all__ = [
     "Completion",
     "Request",
     "Sampling",
+    "Tokenizer",
     "UserError",
     "__version__",
+    "apply_rope",
+    "entropy",
     "generate",
+    "get_batch",
     "load",
     "logprobs",
+    "scaled_dot_product_attention",
     "stream",
 ]
 
@@ -44,9 +53,14 @@ _HOMES = {
     "Completion": "groundup.lm.generate",
     "Request": "groundup.lm.generate",
     "Sampling": "groundup.lm.sample",
+    "Tokenizer": "groundup.text.tokenizer",
+    "apply_rope": "groundup.lm.positions",
+    "entropy": "groundup.lm.logprobs",
     "generate": "groundup.lm.generate",
+    "get_batch": "groundup.text.batches",
     "load": "groundup.lm.hub",
     "logprobs": "groundup.lm.logprobs",
+    "scaled_dot_product_attention": "groundup.lm.attention",
     "stream": "groundup.lm.generate",
 }
 

@@ -724,7 +724,8 @@ def export(
     type: Annotated[
         str | None,
         Parameter(
-            help="how weights are stored: f32, f16, bf16; in gguf also q8_0 and q4_0 "
+            help="how weights are stored: f32, f16, bf16; in gguf also q8_0, q5_1, q5_0, q4_1 and "
+            "q4_0, and by llama.cpp (extra llama-cpp) q4_k_m, q5_k_m, q6_k and their like "
             "(default: q8_0; in hf the model's own)"
         ),
     ] = None,

@@ -52,10 +52,11 @@ def export(
 ) -> Path:
     """Write the model of `source` (a folder, a .gguf file, `pack:NAME`) to the folder `out`.
 
-    `type` is how weights are stored: f32, f16, bf16, and for GGUF q8_0 (the default there) and
-    q4_0; a Hugging Face folder keeps the model's own by default. Returns the folder, after it was
-    read back and compared with the model. An earlier export in `out` is replaced; with `force`
-    whatever has the names of its files, but never the model itself.
+    `type` is how weights are stored: f32, f16, bf16, and for GGUF q8_0 (the default there), q5_1,
+    q5_0, q4_1, q4_0, and what llama.cpp itself makes of it, such as q4_k_m (extra `llama-cpp`); a
+    Hugging Face folder keeps the model's own by default. Returns the folder, after it was read back
+    and compared with the model. An earlier export in `out` is replaced; with `force` whatever has
+    the names of its files, but never the model itself.
 
     Raises `UserError` for what cannot be expressed in that format, and `CheckFailed`, with the
     copy still there to look at, should it not be the same.
@@ -66,6 +67,7 @@ def export(
     write, types = writers[to]
     if type is not None and type.lower() not in types:
         raise UserError(f"--type={type} is not written to {to}; choose one of {', '.join(types)}")
+    type = type and type.lower()
     path = locate(source)
     name = short_name(source, path)
     beside = Path() if is_named(source) else path.parent

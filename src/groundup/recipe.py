@@ -136,8 +136,6 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"recipe {name!r} is not valid TOML: {error}; correct that place") from None
-    except RecursionError:
-        raise UserError(f"recipe {name!r} is nested too deeply; a table holds settings") from None
     if not contents:
         raise UserError(f"recipe {name!r} is empty; give it a table, such as [tokenizer]")
     tables: list[Table] = []

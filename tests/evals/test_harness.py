@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PA
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from transformers import AutoTokenizer
 
 from groundup.errors import UserError
 from groundup.evals.config import HarnessConfig
@@ -24,12 +26,15 @@ from groundup.evals.core_sets import core_questions
 from groundup.evals.harness import GroundupLM, evaluate_tasks, sampling_of
 from groundup.evals.harness_run import run, write_task
 from groundup.lm.config import ModelConfig
-from groundup.lm.hub import save_model
+from groundup.lm.gguf import save_gguf
+from groundup.lm.hub import load, load_tokenizer, save_model
 from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
-from groundup.text.records import Choice
+from groundup.text.marked import document_items
+from groundup.text.records import Choice, Document
 from groundup.text.tokenizer import Tokenizer
+from llama_cpp import llama_cpp
 
 CONTEXT = 64
 TEXT = "The sea is wide, the sea is deep, and the ship sails over the sea to the island. "
@@ -78,15 +83,12 @@ def ours(model: CausalLM, tokenizer: Tokenizer) -> GroundupLM:
 
 
 @pytest.fixture(scope="module")
-def theirs(folder: Path, ours: GroundupLM) -> HFLM:
+def theirs(folder: Path) -> HFLM:
     return HFLM(
         pretrained=str(folder),
         device="cpu",
         dtype="float32",
         batch_size=3,
-        max_length=CONTEXT,
-        # Where a prompt is empty theirs takes the end of a turn, ours what a document begins with.
-        prefix_token_id=ours._opening,
     )
 
 
@@ -152,6 +154,92 @@ def test_greedy_text_is_that_of_its_own_adapter(ours: GroundupLM, theirs: HFLM) 
     stopped = ours.generate_until(asked("generate_until", cut))
     assert stopped == theirs.generate_until(asked("generate_until", cut))
     assert stopped[0] == mine[0][: mine[0].index(mine[0][3])]
+
+
+# Folders that begin a text in other ways, and nothing passed by hand to either adapter.
+
+
+def _put_first(token: str, id: int) -> dict[str, Any]:
+    """A post-processor that puts a token before every text, as Llama's does."""
+    first = {"SpecialToken": {"id": token, "type_id": 0}}
+    text, second = ({"Sequence": {"id": which, "type_id": n}} for n, which in enumerate("AB"))
+    return {
+        "type": "TemplateProcessing",
+        "single": [first, text],
+        "pair": [first, text, second],
+        "special_tokens": {token: {"id": token, "ids": [id], "tokens": [token]}},
+    }
+
+
+BEGINNINGS: dict[str, tuple[dict[str, Any], bool, int]] = {
+    # What tokenizer_config.json says, whether tokenizer.json puts it first, and what texts follow.
+    "as we write it": ({}, False, 0),
+    "another bos": ({"bos_token": "<|im_start|>"}, False, 1),
+    "a bos before every text": ({"bos_token": "<|im_start|>", "add_bos_token": True}, True, 1),
+    "a bos as an object": (
+        {"bos_token": {"__type": "AddedToken", "content": "<|im_end|>", "special": True}},
+        False,
+        2,
+    ),
+    "no bos": ({"bos_token": None, "add_bos_token": None}, False, 2),
+    "no bos, and another eos": ({"bos_token": None, "eos_token": "<|im_start|>"}, False, 1),
+}
+
+
+@pytest.fixture(scope="module", params=BEGINNINGS)
+def both(
+    request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[GroundupLM, HFLM, int]:
+    changes, first, opening = BEGINNINGS[request.param]
+    other = tmp_path_factory.mktemp("beginning")
+    shutil.copytree(folder, other, dirs_exist_ok=True)
+    config = json.loads((other / "tokenizer_config.json").read_text()) | changes
+    config = {name: value for name, value in config.items() if value is not None}
+    (other / "tokenizer_config.json").write_text(json.dumps(config))
+    if first:
+        content = json.loads((other / "tokenizer.json").read_text())
+        content["post_processor"] = _put_first(changes["bos_token"], opening)
+        (other / "tokenizer.json").write_text(json.dumps(content))
+    return GroundupLM(*load(other)), HFLM(pretrained=str(other), device="cpu"), opening
+
+
+def test_both_adapters_agree_with_nothing_passed_by_hand(
+    both: tuple[GroundupLM, HFLM, int],
+) -> None:
+    ours, theirs, opening = both
+    assert ours._opening == theirs.prefix_token_id == opening
+    pairs = [pair for pair in PAIRS if "<|" not in pair[0]]
+    mine = ours.loglikelihood(asked("loglikelihood", pairs))
+    yours = theirs.loglikelihood(asked("loglikelihood", pairs))
+    assert [one[0] for one in mine] == pytest.approx([one[0] for one in yours], abs=1e-4)
+    assert [one[1] for one in mine] == [one[1] for one in yours]
+    texts = [("The sea is wide.",), (TEXT * 8,), ("x",), ("  Über das Meer — 海\n\n",)]
+    rolled = ours.loglikelihood_rolling(asked("loglikelihood_rolling", texts))
+    assert rolled == pytest.approx(
+        theirs.loglikelihood_rolling(asked("loglikelihood_rolling", texts)), abs=1e-3
+    )
+    free = {"until": ["\n\n"], "max_gen_toks": 12}
+    prompts = ["The sea is", "The ship sails over", TEXT * 10, "Wo ist das Meer?"]
+    requests = [(prompt, free) for prompt in prompts]
+    said = ours.generate_until(asked("generate_until", requests))
+    assert said == theirs.generate_until(asked("generate_until", requests)) and any(said)
+
+
+def test_the_text_that_a_model_begins_with_is_what_training_began_documents_with(
+    model: CausalLM, tokenizer: Tokenizer, folder: Path
+) -> None:
+    """One token in training, tokenizer, config and GGUF; and nobody puts it there unasked."""
+    theirs = AutoTokenizer.from_pretrained(folder)
+    (piece,) = document_items(tokenizer, Document("The sea", "poems", "1"), CONTEXT)
+    config = json.loads((folder / "config.json").read_text())
+    assert piece.ids[0] == theirs.bos_token_id == config["bos_token_id"] == tokenizer.bos_id == 0
+    assert theirs("The sea").input_ids == tokenizer.encode("The sea")
+    save_gguf(folder / "tiny.gguf", model, tokenizer, "f32")
+    with llama_cpp(folder / "tiny.gguf", vocabulary_only=True) as other:
+        assert other.lib.llama_vocab_bos(other.vocab) == 0
+        assert other.tokenize("The sea", add_special=True) == tokenizer.encode("The sea")
+    assert load_tokenizer(folder / "tiny.gguf").bos_id == 0
+    (folder / "tiny.gguf").unlink()
 
 
 def test_settings_of_a_task_are_taken_or_refused() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 from torch.testing import assert_close
 
 from groundup.lm.attention import (
@@ -12,6 +13,7 @@ from groundup.lm.attention import (
     attention,
     document_mask,
     reference_attention,
+    scaled_dot_product_attention,
 )
 
 PATHS: list[AttentionPath] = ["matmul", "fused"]
@@ -65,3 +67,77 @@ def test_mask_is_a_triangle_or_a_band_per_document(
         for j, other in enumerate(segments):
             near = window is None or t - j < window
             assert bool(mask[t, j]) == (own == other and j <= t and near)
+
+
+# The equation by itself.
+
+LEADING = [(), (3,), (2, 4), (2, 1, 4), (5, 2, 3, 2)]
+
+
+@pytest.mark.parametrize("leading", LEADING)
+@pytest.mark.parametrize("kind", ["none", "bool", "float", "causal"])
+def test_any_leading_dimensions_are_torchs(leading: tuple[int, ...], kind: str) -> None:
+    query, key = torch.randn(*leading, 5, 8), torch.randn(*leading, 7, 8)
+    value = torch.randn(*leading, 7, 6)
+    masks = {
+        "none": None,
+        "bool": torch.rand(*leading, 5, 7) < 0.7,  # another for each row and head
+        "float": torch.randn(5, 7),
+        "causal": torch.ones(5, 7, dtype=torch.bool).tril(),
+    }
+    mask = masks[kind]
+    assert_close(
+        scaled_dot_product_attention(query, key, value, mask),
+        functional.scaled_dot_product_attention(query, key, value, attn_mask=mask),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (6, 2), (6, 3), (3, 1), (4, 4)])
+@pytest.mark.parametrize("mask_shape", [(5, 7), (1, 5, 7), ("heads", 5, 7), (2, 1, 5, 7),
+                                        (2, "heads", 5, 7), (2, 1, 1, 7)])  # fmt: skip
+def test_grouped_heads_with_masks_of_their_own(
+    heads: int, kv_heads: int, mask_shape: tuple[int | str, ...]
+) -> None:
+    query = torch.randn(2, heads, 5, 8)
+    key, value = torch.randn(2, kv_heads, 7, 8), torch.randn(2, kv_heads, 7, 8)
+    shape = [heads if size == "heads" else int(size) for size in mask_shape]
+    mask = torch.rand(*shape) < 0.6
+    mask[..., 0] = True
+    found = scaled_dot_product_attention(query, key, value, mask)
+    theirs = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, enable_gqa=True
+    )
+    assert_close(found, theirs, rtol=1e-5, atol=1e-5)
+    whole = mask.expand(2, heads, 5, 7)
+    assert_close(found, reference_attention(query, key, value, whole), rtol=1e-5, atol=1e-5)
+
+
+def test_a_query_that_may_look_at_nothing_gets_zeros_and_no_gradient() -> None:
+    query, key, value = (torch.randn(2, 3, 4, requires_grad=True) for _ in range(3))
+    mask = torch.ones(3, 3, dtype=torch.bool)
+    mask[1] = False
+    found = scaled_dot_product_attention(query, key, value, mask)
+    assert torch.equal(found[:, 1], torch.zeros(2, 4))
+    gradient = torch.autograd.grad(found.square().sum(), query)[0]
+    assert gradient.isfinite().all() and not gradient[:, 1].any() and gradient[:, 0].any()
+
+
+def test_heads_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 key heads do not divide 4"):
+        scaled_dot_product_attention(
+            torch.randn(4, 5, 8), torch.randn(3, 5, 8), torch.randn(3, 5, 8)
+        )
+
+
+def test_the_reference_knows_masks_per_head_and_any_number_of_rows() -> None:
+    query, key = torch.randn(2, 3, 4, 5, 8), torch.randn(2, 3, 2, 7, 8)
+    value = torch.randn(2, 3, 2, 7, 6)
+    mask = torch.rand(2, 3, 4, 5, 7) < 0.6
+    mask[..., 0] = True
+    theirs = functional.scaled_dot_product_attention(
+        query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1),
+        attn_mask=mask.flatten(0, 1), enable_gqa=True,
+    ).unflatten(0, (2, 3))  # fmt: skip
+    assert_close(reference_attention(query, key, value, mask), theirs, rtol=1e-5, atol=1e-5)

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from groundup.lm.positions import inverse_frequencies, rotate, rotation
+from groundup.lm.positions import apply_rope, inverse_frequencies, rotate, rotation
 from groundup.lm.rope import Rope
 
 CPU = torch.device("cpu")
@@ -93,3 +93,63 @@ def test_pairings_differ_by_the_order_of_features_alone() -> None:
     x = torch.randn(1, 2, 6, 16)
     order = torch.arange(16).view(8, 2).T.flatten()  # evens, then odds
     assert torch.equal(rotate(x, turn, "neighbours")[..., order], rotate(x[..., order], turn))
+
+
+# RoPE by itself.
+
+
+def as_complex(x: torch.Tensor, positions: torch.Tensor, theta: float) -> torch.Tensor:
+    """Pairs of neighbours as complex numbers, turned: the paper's equation 34 in float64."""
+    half = x.shape[-1] // 2
+    angles = positions[..., None].double() * theta ** (-torch.arange(half).double() / half)
+    pairs = torch.view_as_complex(x.double().unflatten(-1, (half, 2)).contiguous())
+    turned = pairs * torch.polar(torch.ones_like(angles), angles)
+    return torch.view_as_real(turned).flatten(-2).float()
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 4), (2, 3, 4)])
+@pytest.mark.parametrize("theta", [100.0, 10_000.0, 1e6])
+def test_rope_alone_in_both_layouts(leading: tuple[int, ...], theta: float) -> None:
+    x, positions = torch.randn(*leading, 6, 16), torch.tensor([0, 1, 2, 30, 31, 500])
+    wanted = as_complex(x, positions, theta)
+    found = apply_rope(x, positions, Rope(theta=theta), "neighbours")
+    assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    order = torch.arange(16).view(8, 2).T.flatten()  # evens, then odds
+    halves = apply_rope(x[..., order], positions, Rope(theta=theta), "halves")
+    assert_close(halves, wanted[..., order], rtol=1e-4, atol=1e-4)
+
+
+def test_positions_of_rows_are_those_of_all_their_heads() -> None:
+    x, positions = torch.randn(2, 4, 5, 16), torch.randint(99, (2, 5))
+    for pairing in ("halves", "neighbours"):
+        found = apply_rope(x, positions, pairing=pairing)  # type: ignore[arg-type]
+        for row in range(2):
+            for head in range(4):
+                alone = apply_rope(x[row, head], positions[row], pairing=pairing)  # type: ignore[arg-type]
+                assert_close(found[row, head], alone)
+    # As many dimensions as x without its last: each head has its own.
+    own = torch.randint(99, (2, 4, 5))
+    assert_close(apply_rope(x, own)[1, 2], apply_rope(x[1, 2], own[1, 2]))
+    # One row of positions for all rows, and as many heads as rows.
+    square = torch.randn(4, 4, 5, 16)
+    assert_close(apply_rope(square, positions[:1])[3, 1], apply_rope(square[3, 1], positions[0]))
+
+
+@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: scaling["rope_type"])
+def test_rope_alone_is_that_of_transformers_stretched_as_well(scaling: dict[str, Any]) -> None:
+    parameters = {"rope_theta": 1e4, **scaling}
+    config = LlamaConfig(
+        hidden_size=128, num_attention_heads=4, max_position_embeddings=512,
+        rope_parameters=parameters,
+    )  # fmt: skip
+    x, positions = torch.randn(2, 4, 9, 32), torch.randint(512, (2, 9))
+    cos, sin = LlamaRotaryEmbedding(config)(x, positions)
+    ours = apply_rope(x, positions, Rope.from_hf({"rope_parameters": parameters}))
+    assert_close(ours, apply_rotary_pos_emb(x, x, cos, sin)[0], rtol=1e-5, atol=1e-4)
+
+
+def test_what_cannot_be_turned_is_refused() -> None:
+    with pytest.raises(ValueError, match="head_dim=7 is odd"):
+        apply_rope(torch.randn(3, 7), torch.arange(3))
+    with pytest.raises((ValueError, TypeError), match="interleaved"):
+        apply_rope(torch.randn(3, 8), torch.arange(3), pairing="interleaved")  # type: ignore[arg-type]

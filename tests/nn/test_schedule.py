@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -69,10 +70,35 @@ def test_warmup_then_cosine(warmup: int, steps: int) -> None:
             lr_scheduler.LinearLR(o, 1 / warmup, 1.0, warmup - 1),
             lr_scheduler.CosineAnnealingLR(o, steps),
         )
-        return lr_scheduler.SequentialLR(o, parts, [warmup])
+        return lr_scheduler.SequentialLR(o, parts, [warmup - 1])  # where the rise is at its end
 
     schedule = linear_warmup(warmup, then=cosine(steps))
     assert factors(schedule, warmup + steps) == torchs(both, warmup + steps)
+
+
+@given(st.integers(1, 60), lengths, st.floats(0, 0.9))
+def test_the_peak_is_reached_once(warmup: int, steps: int, floor: float) -> None:
+    for then in (cosine(steps, floor), linear(steps, 1.0, floor), exponential(0.9)):
+        found = factors(linear_warmup(warmup, then), warmup + steps)
+        assert [step for step, factor in enumerate(found) if factor == 1.0] == [warmup - 1]
+        assert found == sorted(found[:warmup]) + sorted(found[warmup:], reverse=True)
+
+
+@given(st.integers(1, 30), st.integers(1, 60), st.floats(0, 0.9))
+def test_it_is_the_schedule_of_papers_that_count_from_one(
+    warmup: int, falling: int, floor: float
+) -> None:
+    """a_t = t / T_w up to T_w, then half a cosine from there to T_c (Touvron et al. 2023)."""
+
+    def published(t: int) -> float:
+        if t < warmup:
+            return t / warmup
+        share = min((t - warmup) / falling, 1.0)
+        return floor + (1 + math.cos(math.pi * share)) / 2 * (1 - floor)
+
+    schedule = linear_warmup(warmup, then=cosine(falling, floor))
+    for t in range(1, warmup + falling + 5):
+        assert schedule(t - 1) == pytest.approx(published(t), abs=1e-12)
 
 
 @given(st.integers(1, 10), st.floats(0.1, 1))

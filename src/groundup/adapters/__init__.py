@@ -24,7 +24,15 @@ if TYPE_CHECKING:
         use_adapter,
         using_adapter,
     )
-    from groundup.adapters.nf4 import NF4Linear, dequantise_4bit, derived_nf4, quantise_4bit
+    from groundup.adapters.nf4 import (
+        NF4Linear,
+        QuantizedNF4,
+        dequantise_4bit,
+        dequantize_nf4,
+        derived_nf4,
+        quantise_4bit,
+        quantize_nf4,
+    )
     from groundup.adapters.quantised import dequantise, is_quantised, quantise
 
 _PAGES = {
@@ -39,7 +47,15 @@ _PAGES = {
         "use_adapter",
         "using_adapter",
     ),
-    "nf4": ("NF4Linear", "dequantise_4bit", "derived_nf4", "quantise_4bit"),
+    "nf4": (
+        "NF4Linear",
+        "QuantizedNF4",
+        "dequantise_4bit",
+        "dequantize_nf4",
+        "derived_nf4",
+        "quantise_4bit",
+        "quantize_nf4",
+    ),
     "quantised": ("dequantise", "is_quantised", "quantise"),
 }
 
@@ -47,16 +63,19 @@ __all__ = [
     "Int8Linear",
     "LoRALinear",
     "NF4Linear",
+    "QuantizedNF4",
     "adapter_names",
     "add_lora",
     "dequantise",
     "dequantise_4bit",
+    "dequantize_nf4",
     "derived_nf4",
     "is_quantised",
     "load_adapter",
     "merge",
     "quantise",
     "quantise_4bit",
+    "quantize_nf4",
     "save_adapter",
     "unmerge",
     "use_adapter",

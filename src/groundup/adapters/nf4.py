@@ -24,6 +24,7 @@ Bytes, scales and values are those of the bitsandbytes library (0.50, on a CPU),
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from math import prod
 from typing import Literal, Self
@@ -128,6 +129,73 @@ def dequantise_4bit(
     return out[: prod(shape)].view(tuple(shape))
 
 
+@dataclass(frozen=True)
+class QuantizedNF4:
+    """A tensor in NF4, as bitsandbytes keeps it.
+
+    `packed` holds two indices a byte. With double quantization `absmax` are bytes, of which
+    `nested_absmax` are the scales and `offset` is the mean; without it they are float32 and the
+    other two are None.
+    """
+
+    packed: UInt8[Tensor, " bytes"]
+    absmax: Float[Tensor, " blocks"] | UInt8[Tensor, " blocks"]
+    nested_absmax: Float[Tensor, " nested"] | None
+    offset: Float[Tensor, ""] | None
+    block_size: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bits(self) -> float:
+        """Bits a number, scales included: 4.127 of a large tensor with double quantization."""
+        parts = (self.packed, self.absmax, self.nested_absmax, self.offset)
+        return 8 * sum(part.nbytes for part in parts if part is not None) / prod(self.shape)
+
+
+def quantize_nf4(
+    tensor: Float[Tensor, "..."], block_size: int = 64, double_quantization: bool = True
+) -> QuantizedNF4:
+    """A tensor of any shape in NF4, its scales in 8 bits as well (QLoRA, section 3).
+
+    Bytes and scales are those of `bitsandbytes.functional.quantize_4bit` with `quant_type="nf4"`
+    and `compress_statistics=double_quantization`. Raises ValueError for a block size that
+    bitsandbytes does not have, and for a tensor without numbers.
+    """
+    if block_size not in BLOCK_SIZES:
+        raise ValueError(
+            f"block_size={block_size} must be one of {', '.join(map(str, BLOCK_SIZES))}"
+        )
+    if not tensor.numel():
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} has no numbers to quantize")
+    packed, absmax = quantise_4bit(tensor.detach(), "nf4", block_size)
+    shape, nested, offset = tuple(tensor.shape), None, None
+    if double_quantization:
+        absmax, nested, offset = _nested(absmax)
+    return QuantizedNF4(packed, absmax, nested, offset, block_size, shape, tensor.dtype)
+
+
+def dequantize_nf4(
+    quantized: QuantizedNF4, dtype: torch.dtype | None = None
+) -> Float[Tensor, "..."]:
+    """The numbers again, of the tensor's own shape, in its dtype or in `dtype`."""
+    absmax = quantized.absmax
+    if quantized.nested_absmax is not None and quantized.offset is not None:
+        absmax = dequantise_8bit(absmax, quantized.nested_absmax) + quantized.offset
+    dtype = quantized.dtype if dtype is None else dtype
+    return dequantise_4bit(
+        quantized.packed, absmax, "nf4", quantized.block_size, quantized.shape, dtype
+    )
+
+
+def _nested(
+    absmax: Float[Tensor, " blocks"],
+) -> tuple[UInt8[Tensor, " blocks"], Float[Tensor, " nested"], Float[Tensor, ""]]:
+    """Double quantization: the scales without their mean in 8 bits, theirs, and the mean."""
+    offset = absmax.mean()
+    return (*quantise_8bit(absmax - offset), offset)
+
+
 @cache
 def _pairs(kind: FourBitKind, device: torch.device) -> Int64[Tensor, "256"]:
     """The two values that each byte stands for, side by side in the 64 bits of one number.
@@ -174,8 +242,7 @@ class NF4Linear(FrozenLinear):
         packed, absmax = quantise_4bit(layer.weight.detach(), kind, block_size)
         scales: tuple[Tensor, ...] = (absmax,)
         if double_quantisation:
-            offset = absmax.mean()
-            scales = (*quantise_8bit(absmax - offset), offset)
+            scales = _nested(absmax)
         shape = (layer.out_features, layer.in_features)
         return cls(shape, packed, *scales, kind=kind, block_size=block_size, bias=layer.bias)
 

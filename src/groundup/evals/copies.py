@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from groundup.errors import UserError
 from groundup.evals.checks import (
     HARD_TEXTS,
     TALK,
@@ -30,6 +31,8 @@ from groundup.lm.hub import load_model, load_tokenizer
 from groundup.lm.model import CausalLM
 from groundup.lm.request import opening_ids
 from groundup.text.tokenizer import Tokenizer
+
+_HALVES = {"f16": torch.float16, "bf16": torch.bfloat16}
 
 
 def compared_with_gguf(model: CausalLM, tokenizer: Tokenizer, file: Path) -> list[Check]:
@@ -111,18 +114,21 @@ def _same_tensors(name: str, model: CausalLM, copy: CausalLM, found: GGUFModel) 
 
 def _rounded(name: str, parameter: Tensor, model: CausalLM, found: GGUFModel) -> Tensor:
     """One of our tensors as the file's type can hold it."""
-    import gguf
+    from groundup.lm.gguf_blocks import BLOCK_TYPES, dequantize, quantize
 
     values = parameter.detach().float()
     stored = found.file.tensors.get(stored_in_gguf(model.config.model_type, name).name)
     if stored is None or stored.type.name == "F32":
         return values
-    kind = gguf.GGMLQuantizationType[stored.type.name]
+    kind = stored.type.name.lower()
+    if kind in _HALVES:
+        return values.to(_HALVES[kind]).float()
+    if kind not in BLOCK_TYPES:
+        raise NotImplementedError(f"{stored.type.name} can be read, but not written")
     try:
-        blocks = gguf.quants.quantize(values.numpy(), kind)
-    except NotImplementedError:
-        raise NotImplementedError(f"{kind.name} can be read, but not written") from None
-    return torch.from_numpy(gguf.quants.dequantize(blocks, kind)).reshape(values.shape)
+        return dequantize(quantize(values, kind), kind)
+    except UserError as error:
+        raise NotImplementedError(str(error)) from None
 
 
 def compared_with_folder(

@@ -63,7 +63,7 @@ class GroundupLM(LM):
         self._model, self._tokenizer, self._name = model, tokenizer, name
         self._batch_size = batch_size
         self._context = model.config.max_position_embeddings
-        self._opening = opening_of(model, tokenizer)
+        self._opening = _prefix_token(model, tokenizer)
         # What the chat template made, and its tokens: the text alone would not tell them.
         self._chats: dict[str, list[int]] = {}
 
@@ -151,6 +151,16 @@ class GroundupLM(LM):
         ids = encode_chat(self._tokenizer, messages, generation_prompt=True).ids
         self._chats[text] = [*ids, *self._tokenizer.encode(begun)]
         return text
+
+
+def _prefix_token(model: CausalLM, tokenizer: Tokenizer) -> int:
+    """What a whole text, or a continuation of nothing, stands after to the harness.
+
+    That is what the folder's tokenizer calls `bos_token`, else its `eos_token`, as in the harness's
+    own adapter, which does not look at the model's config.
+    """
+    named = [id for id in (tokenizer.bos_id, tokenizer.eos_id) if id is not None]
+    return named[0] if named else opening_of(model, tokenizer)
 
 
 def sampling_of(settings: Mapping[str, Any]) -> Sampling:

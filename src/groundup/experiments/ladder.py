@@ -263,7 +263,8 @@ def fit(rung: Rung, text: Text, steps: int, seed: int, glances: int) -> tuple[Mo
         next_token_loss,
         optimizer,
         steps=steps,
-        schedule=linear_warmup(warmup, cosine(max(1, steps - warmup))),
+        # The floor would come one step after the last, which is not to be wasted.
+        schedule=linear_warmup(warmup, cosine(max(1, steps - warmup + 1))),
         clip=1.0,
         evaluate=lambda network: text.glance.bits_per_byte(Windowed(network, rung.context)),
         evaluate_every=ceil(steps / glances),

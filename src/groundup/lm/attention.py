@@ -27,13 +27,14 @@ matrix product serves them all, and keys are never copied.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import functional
 
 # `matmul`: two batched matrix products and a softmax. On CPUs at contexts of a few hundred it
 # beats the fused kernel, whose blocks are then mostly overhead. `fused`: torch's own choice.
@@ -56,7 +57,7 @@ def attention(query: Query, key: Key, value: Key, bias: Bias, path: AttentionPat
     With as many keys as queries, the mask must be causal.
     """
     if path == "fused":
-        return scaled_dot_product_attention(
+        return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=bias[:, None], enable_gqa=True
         )
     time, keys = query.shape[2], key.shape[2]
@@ -93,7 +94,7 @@ def _one_query(query: Query, key: Key, value: Key, bias: Bias) -> Query:
     rows, heads, _, head_dim = query.shape
     grouped = query.reshape(rows, key.shape[1], -1, head_dim)
     same = bias[:, None].expand(rows, 1, grouped.shape[2], -1)
-    mixed = scaled_dot_product_attention(grouped, key, value, attn_mask=same)
+    mixed = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=same)
     return mixed.reshape(rows, heads, 1, -1)
 
 
@@ -110,7 +111,7 @@ def document_mask(segment_ids: Int[Tensor, "rows time"], window: int | None = No
     return seen & (segment_ids[:, :, None] == segment_ids[:, None, :])
 
 
-def as_bias(mask: Mask, dtype: torch.dtype) -> Bias:
+def as_bias(mask: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
     """0 where a query may look, minus infinity where not.
 
     Made once for all layers: adding it costs each of them less than choosing by the mask does.
@@ -118,16 +119,81 @@ def as_bias(mask: Mask, dtype: torch.dtype) -> Bias:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
-def reference_attention(query: Query, key: Key, value: Key, mask: Mask) -> Query:
-    """The equation said slowly, one query at a time: the oracle of the fast paths."""
-    output = torch.zeros_like(query)
-    rows, heads, time, head_dim = query.shape
-    group = heads // key.shape[1]
-    for row in range(rows):
-        for head in range(heads):
-            for t in range(time):
-                allowed = mask[row, t].nonzero()[:, 0]
-                keys, values = key[row, head // group, allowed], value[row, head // group, allowed]
-                scores = keys @ query[row, head, t] / math.sqrt(head_dim)
-                output[row, head, t] = scores.softmax(0) @ values
+# The equation by itself, for tensors of any shape.
+
+
+def scaled_dot_product_attention(
+    query: Float[Tensor, "... queries d_k"],
+    key: Float[Tensor, "... keys d_k"],
+    value: Float[Tensor, "... keys d_v"],
+    mask: Bool[Tensor, "... #queries #keys"] | Float[Tensor, "... #queries #keys"] | None = None,
+) -> Float[Tensor, "... queries d_v"]:
+    """softmax(Q K^T / sqrt(d_k) + mask) V with any number of leading dimensions, which broadcast.
+
+    `mask` is true where a query may look, or numbers that are added to the scores; it broadcasts to
+    (..., queries, keys), so that rows and heads may have masks of their own. Where the last leading
+    dimension of the query is a multiple of that of the keys, it is that of heads, and so many
+    neighbours share a key head (Ainslie et al. 2023). A query that may look at nothing gets zeros.
+    Source: Vaswani et al. 2017, equation 1.
+
+    Raises ValueError for heads that do not divide. Models use `attention`, which is faster.
+    """
+    group = _group(query, key)
+    if group > 1:
+        query = _by_group(query, group)
+        key, value = key.unsqueeze(-3), value.unsqueeze(-3)
+        if mask is not None and mask.ndim > 2:
+            own = mask.shape[-3] > 1
+            mask = _by_group(mask, group) if own else mask.unsqueeze(-3)
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    if mask is not None:
+        added = as_bias(mask, scores.dtype) if mask.dtype == torch.bool else mask
+        scores = scores + added
+    # Where all scores are minus infinity, the softmax, and its gradient, would be 0 / 0.
+    nothing = (scores == -torch.inf).all(-1, keepdim=True)
+    weights = scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
+    output = weights @ value
+    return output.flatten(-4, -3) if group > 1 else output
+
+
+def _by_group(x: Tensor, group: int) -> Tensor:
+    """(..., heads, time, d) as (..., kv_heads, group, time, d)."""
+    return x.reshape(*x.shape[:-3], -1, group, *x.shape[-2:])
+
+
+def _group(query: Tensor, key: Tensor) -> int:
+    """How many query heads share a key head."""
+    if query.ndim < 3 or key.ndim < 3 or 1 in (query.shape[-3], key.shape[-3]):
+        return 1
+    if query.shape[-3] % key.shape[-3]:
+        raise ValueError(
+            f"{key.shape[-3]} key heads do not divide {query.shape[-3]} query heads; "
+            "each must serve equally many"
+        )
+    return int(query.shape[-3] // key.shape[-3])
+
+
+def reference_attention(
+    query: Float[Tensor, "*rows heads queries d_k"],
+    key: Float[Tensor, "*rows kv_heads keys d_k"],
+    value: Float[Tensor, "*rows kv_heads keys d_v"],
+    mask: Bool[Tensor, "... queries keys"],
+) -> Float[Tensor, "*rows heads queries d_v"]:
+    """The equation said slowly, one query at a time: the oracle of the fast paths.
+
+    `mask` is (*rows, queries, keys), the same for all heads, or (*rows, heads, queries, keys).
+    """
+    if mask.ndim < query.ndim:
+        mask = mask.unsqueeze(-3)
+    *leading, heads, queries, d_k = query.shape
+    group = heads // key.shape[-3]
+    mask = mask.expand(*leading, heads, queries, key.shape[-2])
+    output = query.new_zeros(*leading, heads, queries, value.shape[-1])
+    for place in itertools.product(*(range(size) for size in (*leading, heads, queries))):
+        *row, head, _ = place
+        allowed = mask[place].nonzero()[:, 0]
+        keys = key[(*row, head // group)][allowed]
+        values = value[(*row, head // group)][allowed]
+        scores = keys @ query[place] / math.sqrt(d_k)
+        output[place] = scores.softmax(0) @ values
     return output

@@ -88,7 +88,10 @@ def read_gguf(path: Path | str) -> GGUFModel:
     return GGUFModel(file, config)
 
 
-GGUFType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
+GGUFType = Literal[
+    "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
+    "q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k",
+]  # fmt: skip
 GGUF_TYPES: tuple[GGUFType, ...] = get_args(GGUFType)
 
 
@@ -104,11 +107,14 @@ def save_gguf(
     """Write `model` with its tokenizer and chat template to a GGUF file.
 
     `type` is how matrices are stored: q8_0 has 8.5 bits a number and answers as the whole model
-    does for nearly all purposes; q4_0 has 4.5 and shows it. Norms and biases stay F32, as llama.cpp
-    wants them; a matrix whose rows are not whole blocks of 32 becomes F16, as in llama.cpp's own
-    quantiser. The file is written aside and renamed into place.
+    does for nearly all purposes; q5_1, q5_0, q4_1 and q4_0 have 6, 5.5, 5 and 4.5 and show it.
+    Norms and biases stay F32, as llama.cpp wants them; a matrix whose rows are not whole blocks of
+    32 becomes F16, as in llama.cpp's own quantiser. Types with a k mix formats, and llama.cpp
+    itself makes them, by way of its binding (extra `llama-cpp`). The file is written aside and
+    renamed into place.
 
-    Raises `UserError` for a model or a tokenizer that llama.cpp cannot express.
+    Raises `UserError` for a model or a tokenizer that llama.cpp cannot express, and for a type with
+    a k where the binding is not installed.
     """
     known = next((one for one in GGUF_TYPES if one == type.lower()), None)
     if known is None:

@@ -23,6 +23,7 @@ from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.families import GGUF_ARCHITECTURES, stored_in_gguf
 from groundup.lm.gguf import GGUFType, as_neighbours, rotated_heads
+from groundup.lm.gguf_blocks import convert_file, require_llama_cpp
 from groundup.lm.gguf_config import config_entries
 from groundup.lm.gguf_rope import FREQUENCY_FACTORS, frequency_factors
 from groundup.lm.model import CausalLM
@@ -36,8 +37,20 @@ _FILE_TYPES: dict[GGUFType, LlamaFileType] = {
     "bf16": LlamaFileType.MOSTLY_BF16,
     "q8_0": LlamaFileType.MOSTLY_Q8_0,
     "q4_0": LlamaFileType.MOSTLY_Q4_0,
+    "q4_1": LlamaFileType.MOSTLY_Q4_1,
+    "q5_0": LlamaFileType.MOSTLY_Q5_0,
+    "q5_1": LlamaFileType.MOSTLY_Q5_1,
+    "q2_k": LlamaFileType.MOSTLY_Q2_K,
+    "q3_k_s": LlamaFileType.MOSTLY_Q3_K_S,
+    "q3_k_m": LlamaFileType.MOSTLY_Q3_K_M,
+    "q3_k_l": LlamaFileType.MOSTLY_Q3_K_L,
+    "q4_k_s": LlamaFileType.MOSTLY_Q4_K_S,
+    "q4_k_m": LlamaFileType.MOSTLY_Q4_K_M,
+    "q5_k_s": LlamaFileType.MOSTLY_Q5_K_S,
+    "q5_k_m": LlamaFileType.MOSTLY_Q5_K_M,
+    "q6_k": LlamaFileType.MOSTLY_Q6_K,
 }
-_BLOCK = 32  # numbers that share a scale in Q8_0 and Q4_0
+_BLOCK = 32  # numbers that share a scale in the types that we write ourselves
 _HALF = torch.float16
 _QUANTISATION_VERSION = 2  # of the block formats, since May 2023
 
@@ -60,11 +73,23 @@ def write_gguf(
     licence: str | None,
 ) -> None:
     """Write a GGUF file; `gguf.save_gguf` says what goes in."""
-    entries = _entries(model, tokenizer, type, name, licence)
-    tensors = _tensors(model, type)
+    mixed = "_k" in type
+    if mixed:
+        require_llama_cpp(type)
+    whole: GGUFType = "f32" if mixed else type
+    entries = _entries(model, tokenizer, whole, name, licence)
+    tensors = _tensors(model, whole)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as partial:
-        _write(partial, model.config, entries, tensors)
+        if not mixed:
+            _write(partial, model.config, entries, tensors)
+            return
+        before = path.with_name(f".{path.name}.whole")
+        try:
+            _write(before, model.config, entries, tensors)
+            convert_file(before, partial, _FILE_TYPES[type])
+        finally:
+            before.unlink(missing_ok=True)
 
 
 def _entries(
@@ -113,7 +138,7 @@ def _type_of(name: str, shape: tuple[int, ...], type: GGUFType) -> GGMLQuantizat
         return GGMLQuantizationType.F16
     # Every token goes through these two and the rest of the model cannot make up for them, so
     # llama.cpp keeps them finer, too.
-    if type == "q4_0" and name in ("token_embd.weight", "output.weight"):
+    if type[:2] in ("q4", "q5") and name in ("token_embd.weight", "output.weight"):
         return GGMLQuantizationType.Q8_0
     return GGMLQuantizationType[type.upper()]
 

@@ -88,6 +88,19 @@ def logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, "rows time"]:
     return target_logprobs(hidden, headed.head, batch.targets.flatten()).view_as(batch.targets)
 
 
+def entropy(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch"]:
+    """H = -sum_v p_v log p_v of p = softmax(logits) in nats, differentiable.
+
+    Between 0 (sure) and log(vocab) (no idea). From log-probabilities, so that logits of any size
+    are safe; an outcome of probability 0, whose logit may be minus infinity, adds 0. At least in
+    float32, whatever the logits are in.
+    """
+    logp = logits.to(_precise(logits)).log_softmax(-1)
+    # 0 * log 0 is 0: without the mask it, and its gradient, would be no number.
+    surprise = logp.masked_fill(logp == -torch.inf, 0.0)
+    return -(logp.exp() * surprise).sum(-1)
+
+
 def sequence_logprobs(model: nn.Module, batch: Batch) -> Float[Tensor, " segments"]:
     """Per segment of the batch the sum of weight * log p(target) in nats, differentiable.
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -31,20 +31,54 @@ from torch import Tensor
 from groundup.lm.rope import Rope
 
 Pairing = Literal["halves", "neighbours"]
-Rotation = tuple[Float[Tensor, "rows time head_dim"], Float[Tensor, "rows time head_dim"]]
+Rotation = tuple[Float[Tensor, "... time head_dim"], Float[Tensor, "... time head_dim"]]
 
 
 def rotate(
     x: Float[Tensor, "rows heads time head_dim"], turn: Rotation, pairing: Pairing = "halves"
 ) -> Float[Tensor, "rows heads time head_dim"]:
     """Turn every pair of features: (a, b) → (a, b) cos + (-b, a) sin."""
-    cos, sin = turn[0][:, None], turn[1][:, None]
+    return _turned(x, turn[0][:, None], turn[1][:, None], pairing)
+
+
+def _turned(
+    x: Float[Tensor, "... time head_dim"],
+    cos: Float[Tensor, "... time head_dim"],
+    sin: Float[Tensor, "... time head_dim"],
+    pairing: Pairing,
+) -> Float[Tensor, "... time head_dim"]:
     if pairing == "neighbours":
         cos, sin = (_as_neighbours(both) for both in (cos, sin))
         a, b = x[..., 0::2], x[..., 1::2]
         return x * cos + torch.stack((-b, a), dim=-1).flatten(-2) * sin
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-b, a), dim=-1) * sin
+
+
+def apply_rope(
+    x: Float[Tensor, "... time head_dim"],
+    position_ids: Int[Tensor, "... time"],
+    rope: Rope | None = None,
+    pairing: Pairing = "halves",
+) -> Float[Tensor, "... time head_dim"]:
+    """RoPE of queries or keys with any number of leading dimensions, by itself.
+
+    `position_ids` broadcast to x's dimensions without the last; with one dimension fewer than that
+    they are the same for all heads, which stand before time. `rope` (default: theta 10,000) may
+    stretch the frequencies. `pairing` is `halves` (i with i + d/2: Hugging Face, GPT-NeoX) or
+    `neighbours` (2i with 2i + 1, interleaved: the paper, GPT-J, Meta's Llama, llama.cpp).
+    Source: Su et al. 2021, section 3.2. Raises ValueError for an odd `head_dim`.
+    """
+    if x.shape[-1] % 2:
+        raise ValueError(f"head_dim={x.shape[-1]} is odd, but RoPE turns pairs")
+    if pairing not in get_args(Pairing):
+        raise ValueError(f"pairing={pairing!r} is neither of {', '.join(get_args(Pairing))}")
+    rope = Rope() if rope is None else rope
+    if 1 < position_ids.ndim == x.ndim - 2:
+        position_ids = position_ids.unsqueeze(-2)
+    frequencies = inverse_frequencies(rope, x.shape[-1], x.device)
+    cos, sin = rotation(frequencies, position_ids, x.dtype, rope.attention_factor)
+    return _turned(x, cos, sin, pairing)
 
 
 def _as_neighbours(both: Float[Tensor, "... head_dim"]) -> Float[Tensor, "... head_dim"]:
@@ -54,7 +88,7 @@ def _as_neighbours(both: Float[Tensor, "... head_dim"]) -> Float[Tensor, "... he
 
 def rotation(
     frequencies: Float[Tensor, " half"],
-    position_ids: Int[Tensor, "rows time"],
+    position_ids: Int[Tensor, "... time"],
     dtype: torch.dtype,
     scale: float = 1.0,
 ) -> Rotation:

@@ -100,11 +100,14 @@ class Row:
         self.pieces: list[str] = []
         # A prompt that fills the context leaves room for nothing.
         self.finish_reason: FinishReason | None = None if self.limit else "length"
-        self._stop_ids = frozenset(config.eos_token_ids) | frozenset(self.sampling.stop_ids)
+        ends = frozenset(config.eos_token_ids)
         self._text = None
         if tokenizer is not None:
-            self._stop_ids |= tokenizer.stop_ids
+            ends |= tokenizer.stop_ids
             self._text = Text(tokenizer, self.sampling.stop)
+        if self.sampling.ignore_eos:
+            ends = frozenset()
+        self._stop_ids = ends | frozenset(self.sampling.stop_ids)
         self._seed = _seed(self.sampling.seed, prompt, copy)
         self._uniforms: list[float] = []
 
@@ -126,7 +129,24 @@ class Row:
         return self._uniforms[len(self.ids)]
 
     def allowed(self, vocab: int) -> Bool[Tensor, " vocab"] | None:
-        """What the request's mask lets come next; `UserError` where that is nothing."""
+        """What the request's mask lets come next; `UserError` where that is nothing.
+
+        Before `min_new_tokens` no end does.
+        """
+        allowed = self._masked(vocab)
+        if len(self.ids) >= self.sampling.min_new_tokens or not self._stop_ids:
+            return allowed
+        ends = [id for id in self._stop_ids if id < vocab]
+        allowed = torch.ones(vocab, dtype=torch.bool) if allowed is None else allowed.clone()
+        allowed[ends] = False
+        if not bool(allowed.any()):
+            raise UserError(
+                f"min_new_tokens={self.sampling.min_new_tokens} asks for more than {len(self.ids)} "
+                "tokens, but only an end may follow; ask for fewer, or let the mask allow more"
+            )
+        return allowed
+
+    def _masked(self, vocab: int) -> Bool[Tensor, " vocab"] | None:
         if self.request.mask is None:
             return None
         allowed = self.request.mask(tuple(self.ids))

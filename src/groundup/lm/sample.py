@@ -56,6 +56,11 @@ class Sampling:
     seed: ranges.Seed = 0
     stop_ids: tuple[int, ...] = ()
     """A completion ends with the first of these tokens, beside the model's own ends."""
+    ignore_eos: bool = False
+    """The model's own ends do not end it (vLLM's word): it goes on to `max_new_tokens`, unless a
+    stop string or one of `stop_ids` comes. For measuring speed, and for texts of one length."""
+    min_new_tokens: int = 0
+    """No end, nor any of `stop_ids`, is drawn before so many tokens; stop strings still count."""
 
     def __post_init__(self) -> None:
         tries = {
@@ -70,6 +75,11 @@ class Sampling:
         for name, remedy in tries.items():
             ranges.check(name, getattr(self, name), _RANGES[name], remedy)
         rules = (
+            (
+                "min_new_tokens",
+                0 <= self.min_new_tokens <= self.max_new_tokens,
+                f"0 (off) to max_new_tokens={self.max_new_tokens}",
+            ),
             ("stop", all(self.stop), "a list of strings that are not empty"),
             ("stop_ids", all(i >= 0 for i in self.stop_ids), "a list of token ids, 0 or more"),
         )

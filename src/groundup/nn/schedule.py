@@ -38,15 +38,19 @@ def linear(steps: int, start: float, end: float) -> Schedule:
 
 
 def linear_warmup(steps: int, then: Schedule | None = None) -> Schedule:
-    """Rise to 1 on a straight line, then follow `then` from its own step 0 (by default stay at 1).
+    """Rise to 1 on a straight line, then follow `then` (by default stay at 1).
 
-    (step + 1) / steps        while step < steps
+    (step + 1) / steps           while step < steps
+    then(step - (steps - 1))     from there on
 
-    The first factor is not 0, which would waste a step. Source: Goyal et al. (2017), "Accurate,
-    large minibatch SGD", section 2.2.
+    The first factor is not 0, which would waste a step. The last step of the rise is the peak and
+    step 0 of `then`, so that the peak is reached once: with `then=cosine(n)` the floor is reached
+    at step `steps - 1 + n`. Source: Goyal et al. (2017), "Accurate, large minibatch SGD",
+    section 2.2.
     """
     after = constant() if then is None else then
-    return lambda step: (step + 1) / steps if step < steps else after(step - steps)
+    peak = max(steps - 1, 0)
+    return lambda step: (step + 1) / steps if step < steps else after(step - peak)
 
 
 def cosine(steps: int, floor: float = 0.0) -> Schedule:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Int64, Integer
+from torch import Tensor
 
+from groundup.errors import UserError
 from groundup.text.marked import Marked
 from groundup.train.batch import Batch
 
@@ -105,3 +107,35 @@ def _positions(segments: Int[np.ndarray, "rows time"]) -> Int[np.ndarray, "rows 
     begins: Bool[np.ndarray, "rows time"] = np.ones_like(segments, bool)
     begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
     return time - np.maximum.accumulate(np.where(begins, time, 0), axis=1)
+
+
+def get_batch(
+    dataset: Integer[np.ndarray, " tokens"],
+    batch_size: int,
+    context_length: int,
+    device: torch.device | str = "cpu",
+    generator: np.random.Generator | None = None,
+) -> tuple[Int64[Tensor, "rows time"], Int64[Tensor, "rows time"]]:
+    """Random windows of a stream of tokens, and the same one token later: inputs and targets.
+
+    Every place where a window and its last target fit is equally likely, with replacement; the
+    stream may be memory-mapped, and only the windows are read. `generator` (default: a new one)
+    makes the draw repeatable. What pre-training here reads instead, each token once an epoch and
+    documents that do not see each other, is `DocumentStream`.
+
+    Raises `UserError` for a stream that is too short, and sizes below 1.
+    """
+    if batch_size < 1 or context_length < 1:
+        raise UserError(
+            f"batch_size={batch_size} and context_length={context_length} must be at least 1"
+        )
+    if len(dataset) <= context_length:
+        raise UserError(
+            f"{len(dataset)} tokens hold no window of context_length={context_length} and the "
+            "token that follows it; give a longer stream or a shorter context"
+        )
+    generator = np.random.default_rng() if generator is None else generator
+    starts = generator.integers(len(dataset) - context_length, size=batch_size)
+    windows = [dataset[start : start + context_length + 1].astype(np.int64) for start in starts]
+    rows = torch.from_numpy(np.stack(windows)).to(device)
+    return rows[:, :-1], rows[:, 1:]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -32,6 +32,9 @@ SPLIT_PATTERN = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+# GPT-2's, which tiktoken's `gpt2` and many courses split by.
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
 Tie = Literal["smallest", "greatest"]
 Progress = Callable[[int, int], None]
 
@@ -48,6 +51,39 @@ class BPE:
     merges: list[tuple[str, str]]
     special_tokens: tuple[str, ...] = SPECIAL_TOKENS
     pattern: str = SPLIT_PATTERN
+
+    @classmethod
+    def from_bytes(
+        cls,
+        vocab: Mapping[int, bytes],
+        merges: Iterable[tuple[bytes, bytes]],
+        special_tokens: Sequence[str] = (),
+        pattern: str = GPT2_PATTERN,
+    ) -> BPE:
+        """The vocabulary as tiktoken and many courses write it: id → bytes, and merges of bytes.
+
+        A special token that the vocabulary does not hold gets the next free id. Raises `UserError`
+        for bytes that have two ids.
+        """
+        controls = {token.encode("utf-8"): token for token in special_tokens}
+        named: dict[str, int] = {}
+        for id, token in sorted(vocab.items()):
+            name = controls.get(token) or drawn(token)
+            if named.setdefault(name, id) != id:
+                raise UserError(f"vocab has {token!r} twice, as {named[name]} and {id}; keep one")
+        for control in special_tokens:
+            named.setdefault(control, max(named.values(), default=-1) + 1)
+        pairs = [(drawn(left), drawn(right)) for left, right in merges]
+        return cls(named, pairs, tuple(special_tokens), pattern)
+
+    def to_bytes(self) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
+        """The other way round: id → bytes, and the merges in their order."""
+        controls = set(self.special_tokens)
+        vocab = {
+            id: token.encode("utf-8") if token in controls else drawn_to_bytes(token)
+            for token, id in self.vocab.items()
+        }
+        return vocab, [(drawn_to_bytes(a), drawn_to_bytes(b)) for a, b in self.merges]
 
 
 def _byte_alphabet() -> tuple[str, ...]:
@@ -98,7 +134,12 @@ def _splitter(pattern: str) -> pre_tokenizers.Split:
 
 def draw_bytes(text: str) -> str:
     """Write the UTF-8 bytes of `text` in the byte alphabet, one character per byte."""
-    return "".join([BYTE_TO_CHAR[byte] for byte in text.encode("utf-8")])
+    return drawn(text.encode("utf-8"))
+
+
+def drawn(token: bytes) -> str:
+    """Write bytes in the byte alphabet, one character per byte."""
+    return "".join([BYTE_TO_CHAR[byte] for byte in token])
 
 
 def drawn_to_bytes(token: str) -> bytes:

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.text.bpe import SPLIT_PATTERN
+from groundup.text.bpe import GPT2_PATTERN, SPLIT_PATTERN
 
 # Written as their authors wrote them, in the syntax of the `tokenizers` library.
 _DIGIT = r"\p{N}"
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = SPLIT_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 _QWEN35 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
@@ -44,8 +43,8 @@ class PreTokenizer:
 
 _QWEN2_LIKE = PreTokenizer((SPLIT_PATTERN,))
 _LLAMA3_LIKE = PreTokenizer((_LLAMA3,), whole_words=True, begins=True)
-_GPT2_LIKE = PreTokenizer((_GPT2,))
-_DIGITS_FIRST = PreTokenizer((_DIGIT, _GPT2))
+_GPT2_LIKE = PreTokenizer((GPT2_PATTERN,))
+_DIGITS_FIRST = PreTokenizer((_DIGIT, GPT2_PATTERN))
 
 # The first name of each kind is the one that we write.
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
@@ -73,15 +72,15 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     "command-r": _DIGITS_FIRST,
     "codeshell": _DIGITS_FIRST,
     "tekken": PreTokenizer((_CASED,), whole_words=True, begins=True),
-    "falcon": PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, _THREES)),
+    "falcon": PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", GPT2_PATTERN, _THREES)),
     # What llama.cpp does where a file gives no name at all.
-    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", _THREES)),
+    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", GPT2_PATTERN, r"\p{N}+", _THREES)),
 }
 
 
 def to_hf(kind: PreTokenizer) -> dict[str, Any]:
     """The `pre_tokenizer` of a tokenizer.json that cuts in this way."""
-    own_split = kind.patterns[-1] == _GPT2  # ByteLevel carries GPT-2's pattern itself
+    own_split = kind.patterns[-1] == GPT2_PATTERN  # ByteLevel carries GPT-2's pattern itself
     patterns = kind.patterns[:-1] if own_split else kind.patterns
     steps = [
         {"type": "Digits", "individual_digits": True}
@@ -127,7 +126,7 @@ def _patterns(pre_tokenizer: Any) -> tuple[str, ...] | None:
         return None
     found = [_pattern(cut) for cut in cuts]
     if last.get("use_regex", True):
-        found.append(_GPT2)
+        found.append(GPT2_PATTERN)
     known = [pattern for pattern in found if pattern is not None]
     return tuple(known) if len(known) == len(found) else None
 

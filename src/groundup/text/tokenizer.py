@@ -11,8 +11,10 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +24,11 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from groundup.errors import UserError
 from groundup.runs.files import MOST_TOKENIZER_BYTES, read_json_object, write_json
 from groundup.text.bpe import BPE, CHAR_TO_BYTE, valid_unicode
+from groundup.text.pieces import Piece, pieces, streamed_pieces
 from groundup.text.template import CHATML
 
 After = Literal["nothing", "control", "text"]
+AllowedSpecial = Collection[str] | Literal["all"]
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -109,9 +113,78 @@ class Tokenizer:
         for name, value in (("tokenizer.json", self._content), ("tokenizer_config.json", config)):
             write_json(folder / name, value)
 
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`; none is a control token, whatever the text says."""
-        return self.encode_batch([text])[0]
+    def encode(self, text: str, allowed_special: AllowedSpecial = ()) -> list[int]:
+        """Return the ids of `text`; none is a control token, whatever the text says.
+
+        Unless it is asked for: of `allowed_special`, names of control tokens or "all", each one
+        that stands in the text becomes its id (tiktoken's word; others are text, and no error). Not
+        for texts from users or data sets, who could then write the assistant's turns.
+
+        Raises `UserError` for a name that is no control token.
+        """
+        allowed = self._allowed(allowed_special)
+        if not allowed:
+            return self.encode_batch([text])[0]
+        return list(self._ids_of(pieces(text, allowed)))
+
+    def encode_iterable(
+        self, texts: Iterable[str], allowed_special: AllowedSpecial = ()
+    ) -> Iterator[int]:
+        """Return the ids of all `texts` joined, such as the lines of a file, one after the other.
+
+        They are those of `encode("".join(texts))`, wherever the texts happen to be parted, and
+        only a few thousand letters are held at a time: a file of any size can be encoded so.
+        """
+        allowed = self._allowed(allowed_special)
+        return self._ids_of(streamed_pieces(texts, allowed, self._boundaries))
+
+    def _allowed(self, allowed: AllowedSpecial) -> frozenset[str]:
+        if allowed == "all":
+            return frozenset(self.special_tokens)
+        if isinstance(allowed, str):
+            raise UserError(
+                f"allowed_special={allowed!r} is one string; give a set of names, or 'all'"
+            )
+        unknown = sorted(set(allowed) - set(self.special_tokens))
+        if unknown:
+            raise UserError(
+                f"allowed_special names {unknown[0]!r}, which is no control token of this "
+                f"tokenizer; it has {', '.join(self.special_tokens) or 'none'}"
+            )
+        return frozenset(allowed)
+
+    def _ids_of(self, parts: Iterable[Piece]) -> Iterator[int]:
+        after: After = "nothing"
+        for text, is_control in parts:
+            if is_control:
+                yield self.special_tokens[text]
+                after = "control"
+            elif text:
+                yield from self.encode_piece(text, after)
+                after = "text"
+
+    def _boundaries(self, text: str) -> Iterable[int]:
+        """Where this tokenizer parts a text, as far as that can be told without encoding it."""
+        if self._joins_words:
+            return ()
+        normalised = self._fast.normalizer is not None and (
+            self._fast.normalizer.normalize_str(text) != text
+        )
+        if self._fast.pre_tokenizer is None or normalised:
+            # What a normaliser changes it changes within words.
+            return (place for place, letter in enumerate(text) if letter == " ")
+        with faults_named("this tokenizer fails on a text"):
+            parted = self._fast.pre_tokenizer.pre_tokenize_str(valid_unicode(text))
+        return (end for _, (_, end) in parted)
+
+    @cached_property
+    def _joins_words(self) -> bool:
+        """Whether it may make a token of the end of a word and the next one's beginning."""
+        if '"Strip"' in json.dumps(self._content.get("normalizer")):
+            return True
+        if self._fast.pre_tokenizer is not None:
+            return False
+        return any(re.search("[^ ▁][ ▁]", token) for token in self._tokens.values())
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each of `texts`, as `encode` does, on several cores."""
@@ -163,6 +236,16 @@ class Tokenizer:
     def end_of_text(self) -> int:
         """The id that stands between two documents, and for padding."""
         return self._first_id(END_OF_TEXT, "eos_token")
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id of its `bos_token`, after which a text begins; None where it names none."""
+        return self._named_id("bos_token")
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id of its `eos_token`, with which a sequence ends; None where it names none."""
+        return self._named_id("eos_token")
 
     @property
     def opening_ids(self) -> list[int]:
@@ -250,12 +333,15 @@ def _own_config(special_tokens: Sequence[str], chat_template: str | None) -> dic
 
     The class is the plain one: under a Qwen name transformers would put its own pre-tokenizer, with
     a normaliser, in place of ours. The end of a turn is the end of a sequence for whoever generates
-    with the folder; documents end with the padding token.
+    with the folder. Documents end with the padding token, and a text begins after it, as the next
+    document does in training: it is the beginning of a sequence too, for whoever asks how likely a
+    whole text is. Nobody shall put it before a prompt unasked: in a chat none stands there.
     """
     end, pad = (token if token in special_tokens else None for token in (IM_END, END_OF_TEXT))
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": None,
+        "bos_token": pad,
+        "add_bos_token": False,
         "eos_token": end or pad,
         "pad_token": pad,
         "unk_token": None,

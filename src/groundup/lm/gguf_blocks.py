@@ -1,0 +1,165 @@
+"""The block formats of GGUF: a tensor's numbers in a few bits, and back.
+
+    blocks = quantize(weight, "q4_1")            # (rows, bytes of a row)
+    again = dequantize(blocks, "q4_1")           # (rows, columns), float32
+
+A block is 32 neighbours of a row with a common scale (`_0`), and a least number as well (`_1`); in
+the K formats 256 with scales of scales. `q4`, `q5`, `q6`, `q8` say the bits of a number. The first
+kind is quantized by the `gguf` package, whose bytes are llama.cpp's. K formats it can only read:
+quantizing to them is a search for the best scales, which llama.cpp's own library does, by way of
+its Python binding (extra `llama-cpp`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
+from gguf import quants as gguf_quants
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from groundup.errors import UserError
+
+BlockType = Literal["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"]
+BLOCK_TYPES: tuple[BlockType, ...] = get_args(BlockType)
+
+BINDING = "llama_cpp_py_sync"
+
+
+def quantize(tensor: Float[Tensor, "*rows columns"], type: str) -> UInt8[np.ndarray, "*rows bytes"]:
+    """The tensor's blocks, row by row, as a GGUF file holds them.
+
+    Raises `UserError` for a type that is not known, rows that are no whole blocks, numbers that are
+    not finite or too large, and a K format without llama.cpp's binding.
+    """
+    kind = _kind(type)
+    block, _ = GGML_QUANT_SIZES[kind]
+    columns = tensor.shape[-1] if tensor.ndim else 1
+    if not tensor.numel() or columns % block:
+        raise UserError(
+            f"a tensor of shape {list(tensor.shape)} has no rows of whole blocks of {block}, which "
+            f"{type} needs; pad its last dimension, or choose another type"
+        )
+    values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+    # Scales are float16: of what is larger they would be infinite.
+    if not np.abs(values).max() <= np.finfo(np.float16).max:
+        raise UserError(
+            f"the tensor has numbers that {type} does not hold (infinite, no number, or beyond "
+            f"{np.finfo(np.float16).max:g}); look for the step that made them"
+        )
+    if kind.name.endswith("_K"):
+        return _quantized_by_llama_cpp(values, kind)
+    blocks: UInt8[np.ndarray, "*rows bytes"] = gguf_quants.quantize(values, kind)
+    return blocks
+
+
+def dequantize(
+    blocks: UInt8[np.ndarray, "*rows bytes"], type: str
+) -> Float[Tensor, "*rows columns"]:
+    """The numbers for which the blocks stand, in float32.
+
+    Raises `UserError` for a type that is not known and rows that are no whole blocks.
+    """
+    kind = _kind(type)
+    _, size = GGML_QUANT_SIZES[kind]
+    if not blocks.size or blocks.shape[-1] % size:
+        raise UserError(
+            f"rows of {blocks.shape[-1] if blocks.ndim else 0} bytes are no whole blocks of "
+            f"{type}, which have {size}; give the rows as quantize made them"
+        )
+    return torch.from_numpy(np.ascontiguousarray(gguf_quants.dequantize(blocks, kind)))
+
+
+def _kind(type: str) -> GGMLQuantizationType:
+    known = next((one for one in BLOCK_TYPES if one == type.lower()), None)
+    if known is None:
+        raise UserError(f"type={type!r} is no block format; choose one of {', '.join(BLOCK_TYPES)}")
+    return GGMLQuantizationType[known.upper().replace("_k", "_K")]
+
+
+# llama.cpp's own library.
+
+
+def require_llama_cpp(type: str) -> None:
+    """Raises `UserError`, which says how to get there, where the binding is not installed."""
+    if importlib.util.find_spec(BINDING) is None:
+        raise UserError(
+            f"{type} is quantized by llama.cpp, whose binding is not installed; run pip install "
+            "'groundup[llama-cpp]', or export --type f16 and run llama.cpp's own "
+            f"llama-quantize MODEL.f16.gguf MODEL.{type}.gguf {type.upper()}"
+        )
+
+
+def _quantized_by_llama_cpp(
+    values: Float[np.ndarray, "*rows columns"], kind: GGMLQuantizationType
+) -> UInt8[np.ndarray, "*rows bytes"]:
+    require_llama_cpp(kind.name.lower())
+    shape = gguf_quants.quant_shape_to_byte_shape(values.shape, kind)
+    blocks = np.empty(shape, np.uint8)
+    columns = values.shape[-1]
+    written = _quantize_chunk()(
+        int(kind),
+        values.ctypes.data_as(ctypes.c_void_p),
+        blocks.ctypes.data_as(ctypes.c_void_p),
+        0,
+        values.size // columns,
+        columns,
+        None,
+    )
+    assert written == blocks.nbytes, (written, blocks.nbytes)
+    return blocks
+
+
+@cache
+def _quantize_chunk() -> Callable[..., int]:
+    """`ggml_quantize_chunk(type, from, to, first, rows, columns, importance) -> bytes written`."""
+    _library()  # which loads what this one stands on
+    found = importlib.util.find_spec(BINDING)
+    assert found is not None and found.origin is not None
+    (path, *_) = sorted(Path(found.origin).parent.glob("*ggml-base.*"))
+    function = ctypes.CDLL(str(path)).ggml_quantize_chunk
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    function.argtypes = [ctypes.c_int, pointer, pointer, count, count, count, pointer]
+    function.restype = ctypes.c_size_t
+    return function
+
+
+def _library() -> tuple[Any, Any]:
+    from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
+
+    return get_lib(), get_ffi()  # type: ignore[no-untyped-call]
+
+
+def convert_file(source: Path, target: Path, type: LlamaFileType) -> None:
+    """Write a whole GGUF file in another type, as `llama-quantize` does, which mixes formats.
+
+    Raises `UserError` where llama.cpp fails.
+    """
+    library, ffi = _library()
+
+    @ffi.callback("void(enum ggml_log_level, const char *, void *)")  # type: ignore[untyped-decorator]
+    def silent(level: int, text: object, data: object) -> None:
+        pass
+
+    library.llama_log_set(silent, ffi.NULL)
+    try:
+        library.llama_backend_init()
+        params = library.llama_model_quantize_default_params()
+        params.ftype, params.nthread = int(type), torch.get_num_threads()
+        failed = library.llama_model_quantize(
+            str(source).encode(), str(target).encode(), ffi.addressof(params)
+        )
+    finally:
+        library.llama_log_set(ffi.NULL, ffi.NULL)
+    if failed:
+        raise UserError(
+            f"llama.cpp could not make {target.name} ({type.name}); is the disk full? Try q8_0"
+        )

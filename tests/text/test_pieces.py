@@ -1,0 +1,287 @@
+"""Control tokens that are asked for, and streams of text: the same ids as of the whole text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Fast
+from transformers import AutoTokenizer
+
+from groundup.errors import UserError
+from groundup.text.bpe import BPE, GPT2_PATTERN, train_bpe
+from groundup.text.pieces import CHUNK
+from groundup.text.pretokenizers import PRE_TOKENIZERS, to_hf
+from groundup.text.tokenizer import Tokenizer
+
+TEXT = (
+    "It was the best of times, it was the worst of times; 1859 and 2024. Don't they'll we've I'm.\n"
+    "Crème brûlée, naïve café — e\u0301a\u0300 — Straße, Москва, 東京は大きい。 🙂\n\n \n"
+    "   three  spaces\t\ttabs\r\n\r\n<|endoftext|>x <|im_end|>\n"
+)
+# What tokenizers part texts at, and what they may not be parted at.
+SNIPPETS = [
+    "a",
+    "b",
+    " the",
+    " of",
+    "'",
+    "'ll",
+    "'s",
+    " ",
+    "  ",
+    "\n",
+    "\n\n",
+    "\r\n",
+    " \n",
+    "\t",
+    ".",
+    "。",
+    "東京",
+    "é",
+    "e\u0301",
+    "\u0301",
+    "🙂",
+    "👩‍👧",
+    "1",
+    "23",
+    "4567",
+    "<|endoftext|>",
+    "<|im_end|>",
+    "<|endo",
+    "ftext|>",
+    "<|",
+    "|>",
+    "\ud800",
+    "\u00a0",
+    "camelCase",
+    "HTTPServer",
+    "!?...",
+    "-",
+]
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|endoftext|><|endoftext|>")
+
+
+def trained(pattern: str | None = None) -> Tokenizer:
+    settings = {} if pattern is None else {"pattern": pattern}
+    return Tokenizer.from_bpe(train_bpe([TEXT] * 3, 420, special_tokens=SPECIALS, **settings))
+
+
+def with_content(tokenizer: Tokenizer, **changes: Any) -> Tokenizer:
+    return Tokenizer({**tokenizer.content, **changes}, {})
+
+
+def sentencepiece_like() -> Tokenizer:
+    """Llama 2's kind: blanks become "▁", no pre-tokenizer, one more "▁" in front of a text."""
+    letters = sorted({*TEXT.replace(" ", "▁"), "▁"})
+    words = ["▁t", "he", "▁the", "▁o", "f", "▁of", "▁▁"]
+    vocab: dict[str, int] = {"<unk>": 0}
+    for token in [*(f"<0x{byte:02X}>" for byte in range(256)), *letters, *words]:
+        vocab.setdefault(token, len(vocab))
+    merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("▁", "o"), ("▁o", "f"), ("▁", "▁")]
+    fast = Fast(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    fast.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    fast.decoder = decoders.Fuse()
+    fast.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIALS])
+    return Tokenizer(json.loads(fast.to_str()), {})
+
+
+def metaspace() -> Tokenizer:
+    content = dict(sentencepiece_like().content)
+    content["normalizer"] = None
+    content["pre_tokenizer"] = json.loads(
+        pre_tokenizers.Metaspace(prepend_scheme="first").__getstate__()
+    )
+    return Tokenizer(content, {})
+
+
+KINDS = {
+    "ours": lambda: trained(),
+    "gpt2": lambda: trained(GPT2_PATTERN),
+    "any text at once": lambda: trained(r"[\s\S]+"),
+    "pairs of words": lambda: trained(r"\S+\s+\S+|\s+|\S+"),
+    "nfc": lambda: with_content(trained(), normalizer={"type": "NFC"}),
+    "lower case": lambda: with_content(trained(), normalizer={"type": "Lowercase"}),
+    "strips": lambda: with_content(
+        trained(), normalizer={"type": "Strip", "strip_left": True, "strip_right": True}
+    ),
+    "prefix space": lambda: with_content(
+        trained(),
+        pre_tokenizer={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
+                       "use_regex": True},
+    ),
+    "sentencepiece": sentencepiece_like,
+    "metaspace": metaspace,
+    **{
+        name: (lambda name=name: with_content(trained(), pre_tokenizer=to_hf(PRE_TOKENIZERS[name])))
+        for name in ("llama-bpe", "smollm", "tekken", "falcon", "qwen35", "default")
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Tokenizer:
+    tokenizer: Tokenizer = KINDS[request.param]()
+    return tokenizer
+
+
+def random_text(rng: random.Random, snippets: int) -> str:
+    """Some runs of one kind, or hardly any text would be long without a boundary."""
+    return "".join(rng.choice(SNIPPETS) * rng.choice((1, 1, 1, 2, 9)) for _ in range(snippets))
+
+
+def parted(rng: random.Random, text: str) -> Iterator[str]:
+    place = 0
+    while place < len(text):
+        size = rng.choice((0, 1, 2, 7, 100, 5000))
+        yield text[place : place + size]
+        place += size
+
+
+def test_a_stream_has_the_ids_of_the_whole_text_however_it_is_parted(kind: Tokenizer) -> None:
+    for seed in range(6):
+        rng = random.Random(seed)
+        text = random_text(rng, 4000)
+        assert len(text) > 3 * CHUNK
+        for allowed in ((), "all", {"<|im_end|>"}):
+            stream = kind.encode_iterable(parted(rng, text), allowed)
+            assert list(stream) == kind.encode(text, allowed), (seed, allowed)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(SNIPPETS) | st.text(max_size=5), max_size=30))
+def test_short_streams_too(texts: list[str]) -> None:
+    tokenizer = _ours()
+    assert list(tokenizer.encode_iterable(texts)) == tokenizer.encode("".join(texts))
+    everything = tokenizer.encode("".join(texts), allowed_special="all")
+    assert list(tokenizer.encode_iterable(texts, "all")) == everything
+
+
+def _ours(cache: list[Tokenizer] = []) -> Tokenizer:  # noqa: B006
+    if not cache:
+        cache.append(trained())
+    return cache[0]
+
+
+@pytest.mark.parametrize("name", ["ours", "nfc", "gpt2", "sentencepiece", "metaspace"])
+@pytest.mark.parametrize(
+    "line", ["It was the best of times.\n", "東京は大きい。", "x" * 9 + "\n\n"]
+)
+def test_a_stream_is_read_and_told_as_it_comes(name: str, line: str) -> None:
+    """An endless one: what is asked for comes, and no more is held than a few chunks."""
+    tokenizer = KINDS[name]()
+    if name in ("sentencepiece", "metaspace") and " " not in line:
+        line += " "  # they part texts at blanks alone
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += len(line)
+            yield line
+
+    stream = tokenizer.encode_iterable(endless())
+    first = list(itertools.islice(stream, 2000))
+    assert tokenizer.encode(line * 4000)[:2000] == first
+    letters = read
+    tracemalloc.start()
+    for _ in itertools.islice(stream, 60_000):
+        pass
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert read > letters + 30_000 / 2 and held < 2_000_000
+
+
+def test_a_file_is_a_stream(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text(TEXT * 200, encoding="utf-8", newline="")
+    with open(tmp_path / "text", encoding="utf-8", newline="") as file:
+        found = list(_ours().encode_iterable(file, {"<|endoftext|>"}))
+    assert found == _ours().encode(TEXT * 200, {"<|endoftext|>"})
+    assert found.count(_ours().end_of_text) == 200
+
+
+# Control tokens, when they are asked for.
+
+
+def test_all_are_those_that_transformers_finds(kind: Tokenizer, tmp_path: Path) -> None:
+    kind.save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    texts = [
+        "<|im_start|>user\nhi<|im_end|>\n",
+        " a <|endoftext|> b",
+        "<|im_end|><|im_end|>",
+        TEXT,
+        "no control token",
+        "<|im_end",
+        "",
+        "<|endoftext|><|endoftext|>",
+    ]
+    for text in texts:
+        wanted = theirs(text, add_special_tokens=False)["input_ids"]
+        assert kind.encode(text, allowed_special="all") == wanted, text
+
+
+def test_some_are_ids_and_the_others_text() -> None:
+    tokenizer = _ours()
+    end, stop = tokenizer.end_of_text, tokenizer.im_end
+    text = "a<|endoftext|>b<|im_end|>c"
+    for nothing in ((), set(), []):
+        assert tokenizer.encode(text, nothing) == tokenizer.encode(text)
+    assert not {end, stop} & set(tokenizer.encode(text))
+    some = tokenizer.encode(text, allowed_special={"<|im_end|>"})
+    assert some == [*tokenizer.encode("a<|endoftext|>b"), stop, *tokenizer.encode("c")]
+    for allowed in ("all", ["<|im_end|>", "<|endoftext|>"]):
+        assert [i for i in tokenizer.encode(text, allowed) if i in (end, stop)] == [end, stop]
+        assert tokenizer.decode(tokenizer.encode(text, allowed)) == text
+
+
+def test_of_two_that_begin_alike_the_longer_is_meant() -> None:
+    tokenizer = _ours()
+    double = tokenizer.special_tokens["<|endoftext|><|endoftext|>"]
+    assert tokenizer.encode("<|endoftext|>" * 3, "all") == [double, tokenizer.end_of_text]
+    assert list(tokenizer.encode_iterable(["<|endoftext|>", "<|endoftext|>"], "all")) == [double]
+
+
+@pytest.mark.parametrize("allowed", ["<|im_end|>", {"<|nonsense|>"}, ["<|im_end|>", "the"]])
+def test_a_name_that_is_none_is_refused(allowed: Any) -> None:
+    with pytest.raises(UserError, match="allowed_special"):
+        _ours().encode("text", allowed)
+    with pytest.raises(UserError, match="allowed_special"):
+        _ours().encode_iterable(["text"], allowed)
+
+
+# Vocabularies of bytes, as tiktoken and courses have them.
+
+
+def test_a_vocabulary_of_bytes_goes_there_and_back() -> None:
+    learned = train_bpe([TEXT], 400, special_tokens=("<|endoftext|>",), pattern=GPT2_PATTERN)
+    vocab, merges = learned.to_bytes()
+    assert sorted(vocab) == list(range(400)) and all(type(v) is bytes for v in vocab.values())
+    assert {bytes([byte]) for byte in range(256)} <= set(vocab.values())
+    assert all(left + right in vocab.values() for left, right in merges)
+    again = BPE.from_bytes(vocab, merges, ["<|endoftext|>"])
+    assert (again.vocab, again.merges) == (learned.vocab, learned.merges)
+    one, other = (Tokenizer.from_bpe(bpe, None) for bpe in (learned, again))
+    assert one.encode(TEXT, "all") == other.encode(TEXT, "all")
+
+
+def test_special_tokens_that_a_vocabulary_lacks_come_after_it() -> None:
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    tokenizer = Tokenizer.from_bpe(BPE.from_bytes(vocab, [], ["<a>", "<b>"]), None)
+    assert tokenizer.encode("<b>é<a>", "all") == [257, *"é".encode(), 256]
+    with pytest.raises(UserError, match="twice"):
+        BPE.from_bytes({**vocab, 256: b"a"}, [])
