@@ -1,14 +1,17 @@
-"""What is said before the first question."""
+"""Talking with a model: what is said first, the conversation, and the terminal it is held at."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from groundup.chat import Conversation, introduction
+from groundup.chat import introduction
+from groundup.conversation import Conversation
+from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.generate import Request, generate
 from groundup.lm.model import CausalLM
@@ -45,7 +48,7 @@ def journey(folder: Path, data: dict[str, object]) -> Path:
 
 def suggested(folder: Path) -> list[str]:
     """The questions that the introduction suggests."""
-    lines = introduction(folder, TINY).split("\n")
+    lines = introduction("model", folder, TINY).split("\n")
     return [line.strip() for line in lines if line.startswith("  ")]
 
 
@@ -74,7 +77,7 @@ def test_nothing_is_suggested_to_who_never_read_of_it(
 
 def test_a_base_model_is_said_to_ramble(tmp_path: Path) -> None:
     journey(tmp_path, {"world": {"seed": 0, "bias": 0.5}})
-    text = introduction(tmp_path / "base", TINY)
+    text = introduction("base", tmp_path / "base", TINY)
     assert "rambles" in text and not suggested(tmp_path / "base")
 
 
@@ -122,3 +125,113 @@ def test_a_conversation_goes_on_after_it_was_interrupted(talk: Conversation) -> 
     request = Request(messages=list(talk.messages), sampling=talk.sampling)
     [expected] = generate(talk.model, [request], talk.tokenizer)
     assert "".join(talk.answer()) == expected.text
+
+
+def test_old_turns_are_kept_where_the_model_no_longer_sees_them(talk: Conversation) -> None:
+    talk.model.config = replace(talk.model.config, max_position_embeddings=96)
+    talk.sampling = replace(talk.sampling, max_new_tokens=8)
+    said = []
+    for turn in range(12):
+        talk.ask(f"Where is {turn}?")
+        assert talk.shown == talk.messages[talk.forgotten :]
+        assert talk.shown[0]["role"] == "user" and talk.forgotten % 2 == 0
+        length = len(encode_chat(talk.tokenizer, talk.shown, generation_prompt=True).ids)
+        assert length <= 96 - 8
+        said += [f"Where is {turn}?", "".join(talk.answer()).strip()]
+    assert talk.forgotten > 0
+    assert [one["content"] for one in talk.said] == said
+
+    with pytest.raises(UserError, match="fewer words"):
+        talk.ask("sea " * 96)
+    assert [one["content"] for one in talk.messages] == said
+    talk.reset()
+    assert talk.said == [] and talk.forgotten == 0
+
+
+def test_a_stopped_answer_stays_in_the_conversation(talk: Conversation) -> None:
+    talk.ask("Where does the ship sail?")
+    answer = talk.answer()
+    first = next(piece for piece in answer if piece.strip())
+    answer.close()
+    assert talk.messages[-1] == {"role": "assistant", "content": first.strip()}
+
+    talk.ask("Where does it sail?")
+    talk.answer().close()  # before it began
+    "".join(talk.answer())
+    assert [m["role"] for m in talk.messages] == ["user", "assistant"] * 2
+
+
+def test_another_answer_takes_the_place_of_the_last_one(talk: Conversation) -> None:
+    with pytest.raises(UserError, match="nothing has been asked"):
+        talk.ask_again()
+    for question in ("Is the sea wide?", "Is it deep?"):
+        talk.ask(question)
+        "".join(talk.answer())
+    before = list(talk.messages)
+    talk.sampling = replace(talk.sampling, seed=1)
+    talk.ask_again()
+    again = "".join(talk.answer()).strip()
+    assert again != before[-1]["content"]
+    assert talk.messages == [*before[:-1], {"role": "assistant", "content": again}]
+    # One that is stopped before its first word takes no other's place.
+    talk.ask_again()
+    answer = talk.answer()
+    monkey = talk._engine.step
+    talk._engine.step = lambda: (_ for _ in ()).throw(KeyboardInterrupt())  # type: ignore
+    with pytest.raises(KeyboardInterrupt):
+        next(answer)
+    assert talk.messages[-1]["content"] == again
+    del monkey
+
+
+def test_a_question_without_an_answer_can_be_asked_again(talk: Conversation) -> None:
+    talk.sampling = replace(talk.sampling, stop_ids=tuple(range(320)))  # no word ever
+    talk.ask("Is the sea wide?")
+    assert "".join(talk.answer()) == "" and talk.messages == []
+    talk.sampling = replace(talk.sampling, stop_ids=())
+    talk.ask_again()
+    "".join(talk.answer())
+    assert [m["role"] for m in talk.messages] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("first", range(1, 8))
+def test_an_answer_that_was_cut_goes_on_as_if_it_had_not_been(
+    talk: Conversation, first: int
+) -> None:
+    """Wherever it was cut, in the midst of a character, too."""
+    with pytest.raises(UserError, match="nothing to continue"):
+        talk.go_on()
+    talk.sampling = replace(talk.sampling, temperature=0, max_new_tokens=20)
+    talk.ask("Is the sea wide?")
+    whole = "".join(talk.answer())
+    assert talk.last is not None and talk.last.cut and talk.last.tokens == 20
+    talk.reset()
+    talk.sampling = replace(talk.sampling, max_new_tokens=first)
+    talk.ask("Is the sea wide?")
+    "".join(talk.answer())
+    talk.sampling = replace(talk.sampling, max_new_tokens=19)
+    "".join(talk.go_on())
+    said = talk.messages[-1]["content"]
+    assert said[: len(whole) - 2] == whole.strip()[: len(said)][: len(whole) - 2]
+    assert [m["role"] for m in talk.messages] == ["user", "assistant"]
+
+
+def test_a_system_prompt_stands_first_where_the_template_takes_one(talk: Conversation) -> None:
+    talk.use_system("Be brief.")
+    talk.ask("Is the sea wide?")
+    assert [m["role"] for m in talk.shown] == ["system", "user"]
+    "".join(talk.answer())
+    assert talk.said[0] == {"role": "system", "content": "Be brief."} and len(talk.said) == 3
+    talk.reset()
+    assert talk.system == "Be brief."
+    with pytest.raises(UserError, match="fewer words"):
+        talk.use_system("sea " * 512)
+    assert talk.system == "Be brief."
+    talk.use_system(None)
+    assert talk.said == []
+    silent = "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}"
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no!') }}{% endif %}"
+    for template in (silent, strict + silent):
+        talk.tokenizer = Tokenizer.from_bpe(train_bpe(["The sea. "] * 4, 300), template)
+        with pytest.raises(UserError, match=r"no place for a system prompt|no!"):
+            talk.use_system("Be brief.")

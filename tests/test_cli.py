@@ -16,13 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup.chat import Conversation
 from groundup.cli import main
-from groundup.errors import UserError
-from groundup.lm.hub import load
-from groundup.lm.sample import Sampling
 from groundup.stages import STAGES
-from groundup.text.chat import encode_chat
 from groundup.text.packs import SETS
 from groundup.text.records import read_conversations
 from groundup.train.config import ENVIRONMENT
@@ -344,42 +339,6 @@ def test_the_end_of_the_input_leaves(journey: Journey) -> None:
 def test_a_base_model_says_that_it_cannot_answer(journey: Journey) -> None:
     done = groundup("chat", str(journey.base), said="/quit\n")
     assert "never taught to answer" in " ".join(done.stdout.split())
-
-
-def test_old_turns_are_forgotten_when_the_context_is_full(journey: Journey) -> None:
-    model, tokenizer = load(journey.talker)
-    talk = Conversation(model, tokenizer, Sampling(max_new_tokens=8))
-    context = model.config.max_position_embeddings
-    forgotten = 0
-    for turn in range(12):
-        forgotten += talk.ask(f"Where is {turn}?")
-        assert talk.messages[0]["role"] == "user"
-        length = len(encode_chat(tokenizer, talk.messages, generation_prompt=True).ids)
-        assert length <= context - 8
-        "".join(talk.answer())
-    assert forgotten > 0 and forgotten % 2 == 0
-    assert talk.messages[-2]["content"] == "Where is 11?"
-
-    before = list(talk.messages)
-    with pytest.raises(UserError, match="fewer words"):
-        talk.ask("sea " * context)
-    assert talk.messages == before
-
-
-def test_a_stopped_answer_stays_in_the_conversation(journey: Journey) -> None:
-    model, tokenizer = load(journey.talker)
-    talk = Conversation(model, tokenizer, Sampling(temperature=0))
-    talk.ask("Where does the ship sail?")
-    answer = talk.answer()
-    first = next(piece for piece in answer if piece.strip())
-    answer.close()
-    assert talk.messages[-1] == {"role": "assistant", "content": first.strip()}
-
-    talk.ask("Where does it sail?")
-    answer = talk.answer()
-    answer.close()  # before it began
-    "".join(talk.answer())
-    assert [m["role"] for m in talk.messages] == ["user", "assistant"] * 2
 
 
 @pytest.mark.skipif(not hasattr(pty, "fork"), reason="needs a pseudo-terminal")

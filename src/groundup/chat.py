@@ -1,35 +1,28 @@
-"""At the terminal with a model: a conversation that streams.
-
-A conversation is a list of messages that is rendered anew for every answer. A model sees only so
-many tokens at once, so when the conversation has grown past that, its oldest turns are forgotten,
-and the person is told.
-"""
+"""At the terminal with a model: a conversation that streams."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import secrets
-import shutil
-import sys
 import textwrap
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from groundup.adapters.lora import active_adapter, adapter_names, use_adapter
+from groundup.conversation import Conversation
 from groundup.errors import UserError
+from groundup.growing import write
 from groundup.lm.adapted import tokenizer_with, with_adapters
-from groundup.lm.generate import Engine, Request, pieces
 from groundup.lm.hub import load
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
 from groundup.runs.files import in_words, is_kept, naming, read_json_object
 from groundup.stages import known_names
-from groundup.text.chat import Message, encode_chat
-from groundup.text.tokenizer import Tokenizer
-from groundup.train.progress import say
+from groundup.terminal import Wrapped, messages, tell, width
+from groundup.train.progress import console
 from groundup.train.run import read_metrics, read_run
 
 # What to ask a model that has read the small world: all sorts of what it has learned to do.
@@ -37,209 +30,183 @@ _SUGGESTIONS = (
     "Tell me a story about a fox and a lamp in which it rains.",
     "What is 7 + 5?",
     "Where does the owl live?",
-    "What is a volcano?",
     "How can I steal the key of the baker?",
 )
+# It has met the word, and too little about it: an honest model says that it does not know.
+_UNKNOWN = "What is a volcano?"
 
-# Room that is kept free for the answer: at least this share of what the model sees at once.
-_ANSWER_SHARE = 4
-
-HELP = """\
-/reset            forget the conversation and begin anew
-/save FILE        append the conversation to FILE, as a line of JSON that `sft` can train on
-/temperature X    0 always takes the likeliest token; more is more random
-/adapter NAME     let another of the model's adapters answer, or none
-/help             this
-/quit             leave (Ctrl-D does, too; Ctrl-C stops an answer)"""
-
-
-# The conversation.
-
-
-@dataclass
-class Conversation:
-    """What was said, and the model that answers.
-
-    The engine lives as long as the conversation: of every new turn it reads what is new alone, and
-    an answer begins as soon after a long conversation as after a short one.
-    """
-
-    model: CausalLM
-    tokenizer: Tokenizer
-    sampling: Sampling
-    messages: list[Message] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._engine = Engine(self.model, self.tokenizer, batch_size=1)
-
-    def ask(self, text: str) -> int:
-        """Add a person's message; returns how many old messages had to be forgotten for it.
-
-        Raises `UserError`, and forgets nothing, for a message too long for the model's context.
-        """
-        kept = [*self.messages, {"role": "user", "content": text}]
-        context = self.model.config.max_position_embeddings
-        room = min(self.sampling.max_new_tokens, context // _ANSWER_SHARE)
-        while (length := self._length(kept)) > context - room and len(kept) > 1:
-            del kept[:2]
-        if length > context - room:
-            raise UserError(
-                f"that message takes {length} tokens and the model sees {context} at once, the "
-                "answer among them; say it in fewer words"
-            )
-        forgotten = len(self.messages) + 1 - len(kept)
-        self.messages = kept
-        return forgotten
-
-    def answer(self) -> Generator[str]:
-        """The assistant's answer, piece by piece. What was drawn so far is kept if it stops.
-
-        A question that got no words is taken back: an empty turn would teach nobody anything.
-        """
-        said: list[str] = []
-        number = -1
-        request = Request(messages=list(self.messages), sampling=self.sampling)
-        try:
-            # Always the first copy: with the same seed the same question gets the same answer.
-            number = self._engine.submit(request, copy=0)
-            while self._engine.unfinished:
-                for piece in pieces(self._engine.step()):
-                    said.append(piece)
-                    yield piece
-        except KeyboardInterrupt:  # in the midst of a step, whose engine nobody should trust
-            self._engine = Engine(self.model, self.tokenizer, batch_size=1)
-            raise
-        finally:
-            self._engine.cancel(number)
-            if words := "".join(said).strip():
-                self.messages.append({"role": "assistant", "content": words})
-            else:
-                self.messages.pop()
-
-    def use_adapter(self, name: str | None) -> None:
-        """Let that adapter answer from now on, or the model without any; what was said stays."""
-        use_adapter(self.model, name)
-        self._engine = Engine(self.model, self.tokenizer, batch_size=1)
-
-    def _length(self, messages: Sequence[Message]) -> int:
-        return len(encode_chat(self.tokenizer, messages, generation_prompt=True).ids)
+_HELP = {
+    "/retry": "answer the last question once more, in other words",
+    "/continue": "go on with an answer that was cut or stopped",
+    "/reset": "forget the conversation and begin anew",
+    "/system TEXT": "a system prompt, which stands before all that is said: shows it, or sets "
+    "another; none takes it away",
+    "/temperature X": "0 always takes the likeliest token; more is more random",
+    "/adapter NAME": "let another of the model's adapters answer, or none",
+    "/save FILE": "append the whole conversation to FILE, as a line of JSON that `groundup sft` "
+    "can train on",
+    "/help": "this",
+    "/quit": "leave (Ctrl-D does, too; Ctrl-C stops an answer)",
+}
+_LEAVE = ("/quit", "/exit")
 
 
 def converse(
-    folder: Path, sampling: Sampling, seed: int | None = None, adapters: Sequence[Path] = ()
+    name: str,
+    folder: Path,
+    sampling: Sampling,
+    seed: int | None = None,
+    adapters: Sequence[Path] = (),
 ) -> None:
     """Talk until the person leaves. Input may be piped: then it is echoed, as in a transcript.
 
-    Of several `adapters` on one base the first answers, until /adapter names another.
+    `name` is what the person calls the model in `folder`. Of several `adapters` on one base the
+    first answers, until /adapter names another.
     """
     model, tokenizer = load(folder)
     if adapters:
         use_adapter(model, with_adapters(model, adapters, base=folder)[0])
         tokenizer = tokenizer_with(adapters[0], folder)
-    conversation = Conversation(model, tokenizer, sampling)
-    say(introduction(folder, model))
+    talk = Conversation(model, tokenizer, sampling)
+    tell(introduction(name, folder, model))
     if sampling.temperature == 0:
-        say("It always takes the likeliest next token. /temperature 0.7 lets chance in.\n")
-    for turn, line in enumerate(_lines()):
-        if line.startswith("/"):
-            if not _command(conversation, line):
-                return
-            continue
+        tell("It always takes the likeliest next token. /temperature 0.7 lets chance in.\n")
+    for turn, text in enumerate(messages(_is_command)):
         # Fresh for every answer: the same question asked again gets another one.
         drawn = secrets.randbits(32) if seed is None else (seed + turn) % 2**63
-        conversation.sampling = replace(conversation.sampling, seed=drawn)
+        talk.sampling = replace(talk.sampling, seed=drawn)
+        command, *_ = text.split(maxsplit=1)
+        if command in _LEAVE:
+            return
         try:
-            forgotten = conversation.ask(line)
+            if command.startswith("/"):
+                _do(talk, command, text.removeprefix(command).strip())
+            else:
+                _ask(talk, text)
         except UserError as error:
-            say(f"({error})")
-            continue
-        if forgotten:
-            say(f"(the oldest {forgotten} messages no longer fit into its memory: forgotten)")
-        _stream_answer(conversation.answer())
+            tell(f"({error})")
+        except KeyboardInterrupt:  # between two answers
+            tell("(stopped)")
 
 
-def _stream_answer(pieces: Generator[str]) -> None:
+def _ask(talk: Conversation, text: str) -> None:
+    before = talk.forgotten
+    talk.ask(text)
+    if talk.forgotten and not before:
+        tell(
+            "(the conversation has outgrown what the model sees at once: from now on the oldest "
+            "messages are not shown to it; /save keeps them all)"
+        )
+    _stream(talk, talk.answer())
+
+
+def _stream(talk: Conversation, pieces: Generator[str], before: str = "") -> None:
+    """Write an answer as it comes, and how it ended."""
+    out = Wrapped()
+    out.push(before)
     # Closed in any case, for then the conversation keeps what was said.
     with contextlib.closing(pieces) as answer:
         try:
             empty = True
             for piece in answer:
-                _write(piece)
+                out.push(piece)
                 empty = empty and not piece.strip()
-            _write("(no words)\n\n" if empty else "\n\n")
+            out.push("(no words)" if empty else "")
         except KeyboardInterrupt:
-            _write(" … (stopped)\n\n")
-
-
-def _lines() -> Iterator[str]:
-    """What the person types, without empty lines."""
-    at_terminal = sys.stdin.isatty()
-    if at_terminal:
-        import readline  # noqa: F401 (gives input() editing and history)
-    elif hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
-    while True:
-        try:
-            line = input("> ").strip()
-        except EOFError:
-            _write("\n")
-            return
-        except KeyboardInterrupt:
-            _write("\n(Ctrl-D or /quit leaves)\n")
-            continue
-        if not at_terminal:
-            _write(f"{line}\n")
-        if line:
-            yield line
+            out.push(" … (stopped)")
+    last = talk.last
+    if last is not None and last.cut:
+        how = f"at {last.tokens} tokens; /continue goes on, or raise --max-new-tokens"
+        if last.tokens < talk.sampling.max_new_tokens:
+            how = f"after {last.tokens} tokens: no more fit into what the model sees at once"
+        out.push(f" … (cut {how})")
+    out.finish()
+    write("\n")
+    columns = width()
+    if last is not None and last.tokens_per_second is not None and columns is not None:
+        speed = f"{last.tokens_per_second:,.{int(last.tokens_per_second < 10)}f}"
+        told = f"{last.tokens} tokens, {speed} tokens/s"
+        console.print(told, style="dim", markup=False, soft_wrap=False, width=columns)
+    write("\n")
 
 
 # Commands.
 
 
-def _command(conversation: Conversation, line: str) -> bool:
-    """Do what a line that begins with a slash asks for; False if it is to leave."""
-    name, _, argument = line.partition(" ")
-    if name in ("/quit", "/exit"):
-        return False
-    try:
-        say(_commanded(conversation, name, argument.strip()))
-    except UserError as error:
-        say(f"({error})")
-    except OSError as error:
-        say(f"({in_words(error)})")
-    return True
+def _is_command(line: str) -> bool:
+    """Whether a line is one of the commands, and not a path or a comment that is pasted."""
+    names = {name.split()[0] for name in _HELP} | set(_LEAVE)
+    return line.split(maxsplit=1)[:1] != [] and line.split(maxsplit=1)[0] in names
 
 
-def _commanded(conversation: Conversation, name: str, argument: str) -> str:
+def _do(talk: Conversation, name: str, argument: str) -> None:
+    """Do what a line that begins with a slash asks for. Raises `UserError` for what cannot be."""
     commands: dict[str, Callable[[], str]] = {
-        "/reset": lambda: _reset(conversation),
-        "/save": lambda: _save(conversation, argument),
-        "/temperature": lambda: _temperature(conversation, argument),
-        "/adapter": lambda: _adapter(conversation, argument),
-        "/help": lambda: HELP,
+        "/retry": lambda: _retry(talk),
+        "/continue": lambda: _continue(talk),
+        "/reset": lambda: _reset(talk),
+        "/system": lambda: _system(talk, argument),
+        "/temperature": lambda: _temperature(talk, argument),
+        "/adapter": lambda: _adapter(talk, argument),
+        "/save": lambda: _save(talk, argument),
+        "/help": _help,
     }
     if name not in commands:
-        raise UserError(f"{name} is no command; {known_names(name, commands, 'there are')}")
-    return commands[name]()
+        raise UserError(
+            f"{name} is no command; {known_names(name, [*commands, _LEAVE[0]], 'there are')}"
+        )
+    if told := commands[name]():
+        tell(told)
 
 
-def _reset(conversation: Conversation) -> str:
-    conversation.messages.clear()
-    return "(a new conversation)"
+def _retry(talk: Conversation) -> str:
+    before = talk.messages[-1:]
+    talk.ask_again()
+    _stream(talk, talk.answer())
+    if talk.sampling.temperature == 0 and talk.messages[-1:] == before:
+        return "(at temperature 0 it answers the same each time; /temperature 0.7 lets chance in)"
+    return ""
 
 
-def _save(conversation: Conversation, argument: str) -> str:
+def _continue(talk: Conversation) -> str:
+    _stream(talk, talk.go_on(), before="…")
+    return ""
+
+
+def _reset(talk: Conversation) -> str:
+    talk.reset()
+    return "(a new conversation)" if talk.system is None else "(new; the system prompt stays)"
+
+
+def _system(talk: Conversation, argument: str) -> str:
+    if argument:
+        talk.use_system(None if argument == "none" else argument)
+    if talk.system is None:
+        return "(no system prompt of yours; /system TEXT sets one)"
+    return f"(system prompt: {talk.system})"
+
+
+def _save(talk: Conversation, argument: str) -> str:
     if not argument:
         raise UserError("name a file: /save talk.jsonl")
-    if not conversation.messages:
+    if not talk.messages:
         raise UserError("nothing has been said yet")
-    path = Path(argument).expanduser()
-    with naming(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"messages": conversation.messages}, ensure_ascii=False) + "\n")
-    return f"({len(conversation.messages)} messages appended to {path})"
+    line = json.dumps({"messages": talk.said}, ensure_ascii=False) + "\n"
+    try:
+        path = Path(argument).expanduser()
+        with naming(path), path.open("a+b") as file:
+            # What somebody else wrote there may lack its line's end.
+            if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+                line = f"\n{line}"
+            file.write(line.encode())
+    except OSError as error:
+        raise UserError(in_words(error)) from None
+    except (RuntimeError, ValueError) as error:  # nobody's home, a zero byte
+        raise UserError(f"{argument!r} cannot be written: {error}") from None
+    return f"({len(talk.said)} messages appended to {path})"
 
 
-def _temperature(conversation: Conversation, argument: str) -> str:
+def _temperature(talk: Conversation, argument: str) -> str:
     if argument:
         try:
             value = float(argument)
@@ -247,27 +214,44 @@ def _temperature(conversation: Conversation, argument: str) -> str:
             raise UserError(
                 f"temperature={argument!r} must be a number; try /temperature 0.7"
             ) from None
-        conversation.sampling = replace(conversation.sampling, temperature=value)
-    return f"(temperature {conversation.sampling.temperature:g})"
+        talk.sampling = replace(talk.sampling, temperature=value)
+    return f"(temperature {talk.sampling.temperature:g})"
 
 
-def _adapter(conversation: Conversation, argument: str) -> str:
-    names = adapter_names(conversation.model)
+def _adapter(talk: Conversation, argument: str) -> str:
+    names = adapter_names(talk.model)
     if not names:
         raise UserError("the model has no adapters; groundup chat MODEL --adapter DIR puts one on")
     if argument:
-        conversation.use_adapter(None if argument == "none" else argument)
-    active = active_adapter(conversation.model) or "none"
+        talk.use_adapter(None if argument == "none" else argument)
+    active = active_adapter(talk.model) or "none"
     return f"(adapter {active}; there are {', '.join([*names, 'none'])})"
+
+
+def _help() -> str:
+    """All commands, in two columns where there is room for them."""
+    columns = width() or 80
+    room = max(map(len, _HELP)) + 2
+    if columns < 2 * room + 20:
+        return "\n".join(f"{name}\n  {meaning}" for name, meaning in _HELP.items())
+    return "\n".join(
+        textwrap.fill(
+            meaning, columns, initial_indent=name.ljust(room), subsequent_indent=" " * room
+        )
+        for name, meaning in _HELP.items()
+    )
 
 
 # What the model is.
 
 
-def introduction(folder: Path, model: CausalLM) -> str:
-    """What one should know before talking to it, from the records of the runs that made it."""
+def introduction(name: str, folder: Path, model: CausalLM) -> str:
+    """What one should know before talking to it, from the records of the runs that made it.
+
+    `name` is what the person called the model that lies in `folder`.
+    """
     runs = _history(folder)
-    known = f"You are talking to {folder}, {model.config.parameters / 1e6:.1f} million parameters"
+    known = f"You are talking to {name}, {model.config.parameters / 1e6:.1f} million parameters"
     if runs:
         start = "random weights" if runs[0].stage == "pretrain" else "another model"
         tokens, seconds = sum(run.tokens for run in runs), sum(run.seconds for run in runs)
@@ -287,9 +271,13 @@ def introduction(folder: Path, model: CausalLM) -> str:
         )
     if runs and runs[-1].stage != "pretrain" and runs[-1].world:
         paragraphs += ["Try one of these:", *(f"  {asked}" for asked in _SUGGESTIONS)]
+        paragraphs += [
+            "And one about the real world, of which it has read too little to know the answer, as "
+            "it should say:",
+            f"  {_UNKNOWN}",
+        ]
     paragraphs.append("/help shows what else you can do; Ctrl-D leaves.")
-    width = shutil.get_terminal_size().columns
-    return "\n".join(textwrap.fill(text, min(100, width)) for text in paragraphs) + "\n"
+    return "\n".join(paragraphs) + "\n"
 
 
 @dataclass(frozen=True)
@@ -335,8 +323,3 @@ def _has_world(folder: Path, about: Mapping[str, Any]) -> bool:
     with contextlib.suppress(UserError):  # what lies in a person's own data.json is none of ours
         return read_json_object(data / "data.json").get("world") is not None
     return False
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -709,7 +709,7 @@ def chat(
         min_p=min_p,
         repetition_penalty=repetition_penalty,
     )
-    converse(folder, sampling, seed, adapter)
+    converse(str(model), folder, sampling, seed, adapter)
 
 
 @_checked
