@@ -106,6 +106,7 @@ def test_a_page(workshop: Workshop, either: Disk, capsys: pytest.CaptureFixture[
     refused([*words, "--html", str(either.folder / "page.html")], either, capsys, 0, 4_096)
 
 
+@pytest.mark.long
 def test_data(disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data", "build", "--packs", "world", *DATA, "--out", str(disk.folder / "out")]
     refused(words, disk, capsys, 120_000)
