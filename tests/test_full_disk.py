@@ -15,13 +15,19 @@ from groundup.cli import main
 
 # From nothing at all to what is enough for the first files.
 ROOM = [0, 4_096, 30_000, 120_000]
-SMALL = ["--steps", "6", "--save-every", "2"]
+SMALL = {"steps": 6, "save_every": 2}
 DATA = ["--world-megabytes", "0.2", "--world-conversations", "40", "--world-preferences", "40"]
 
 
-# Either way of failing is tested where both can be had.
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with small_disk(tmp_path / "disk", 2**24) as disk:
+        yield disk
+
+
+# Both ways of failing, where both can be had.
 @pytest.fixture(params=[True, False] if may_mount() else [False], ids=lambda m: f"mounted={m}")
-def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
     with small_disk(tmp_path / "disk", 2**24, mount=request.param) as disk:
         yield disk
 
@@ -54,67 +60,69 @@ def refused(words: list[str], disk: Disk, capsys: pytest.CaptureFixture[str], *r
     assert main(words) == 0, capsys.readouterr().err
 
 
-def words_of(workshop: Workshop, stage: str, disk: Disk, *more: str) -> list[str]:
-    return [*workshop.command(stage, disk.folder / "out")[3:], *SMALL, *more]
+def words_of(workshop: Workshop, stage: str, disk: Disk, **changes: object) -> list[str]:
+    return workshop.command(stage, disk.folder / "out", **(SMALL | changes))[3:]
 
 
-def test_tokenizer(workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tokenizer(workshop: Workshop, either: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["tokenizer", str(workshop.data), "--vocab-size", "320"]
-    refused([*words, "--out", str(disk.folder / "out")], disk, capsys)
+    refused([*words, "--out", str(either.folder / "out")], either, capsys)
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo"])
 def test_training(
     workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
-    refused(words_of(workshop, stage, disk), disk, capsys, 0, 30_000, 2**19)
+    refused(words_of(workshop, stage, disk), disk, capsys, 0, 2**19)
 
 
 def test_an_adapter(workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
-    words = words_of(workshop, "sft", disk, "--adapter", "lora", "--patience", "3")
-    refused(words, disk, capsys, 0, 120_000)
+    rates = {"learning_rate": 0.01, "embedding_learning_rate": None}
+    words = words_of(workshop, "sft", disk, adapter="lora", patience=3, evaluations=6, **rates)
+    refused(words, disk, capsys, 120_000)
 
 
 @pytest.mark.parametrize("to", ["gguf", "hf"])
 def test_export(
-    workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str], to: str
+    workshop: Workshop, either: Disk, capsys: pytest.CaptureFixture[str], to: str
 ) -> None:
     words = ["export", str(workshop.finished("pretrain")), "--to", to]
-    refused([*words, "--out", str(disk.folder / "out")], disk, capsys)
+    refused([*words, "--out", str(either.folder / "out")], either, capsys)
 
 
-def test_generate(workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate(workshop: Workshop, either: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     prompts = workshop.folder / "asked.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": f"The sea {i}"}) + "\n" for i in range(40)))
     words = ["generate", str(workshop.finished("pretrain")), "--prompts", str(prompts)]
     words += ["--max-new-tokens", "30", "--logprobs", "2"]
-    refused([*words, "--out", str(disk.folder / "out.jsonl")], disk, capsys)
-    lines = (disk.folder / "out.jsonl").read_text().splitlines()
+    refused([*words, "--out", str(either.folder / "out.jsonl")], either, capsys)
+    lines = (either.folder / "out.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["index"] for line in lines) == list(range(40))
 
 
-def test_a_page(workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page(workshop: Workshop, either: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     file = workshop.data / "conversations" / "train.jsonl"
     words = ["data", "inspect", str(file), "--model", str(workshop.finished("pretrain"))]
-    refused([*words, "--html", str(disk.folder / "page.html")], disk, capsys, 0, 4_096)
+    refused([*words, "--html", str(either.folder / "page.html")], either, capsys, 0, 4_096)
 
 
+@pytest.mark.long
 def test_data(disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data", "build", "--packs", "world", *DATA, "--out", str(disk.folder / "out")]
-    refused(words, disk, capsys, 0, 120_000)
+    refused(words, disk, capsys, 120_000)
 
 
 def test_report(workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["eval", str(workshop.finished("sft")), "--data", str(workshop.data)]
     words += ["--ngram-orders", "2", "--bytes-per-source", "2048", "--threads", "1"]
     words += ["--conversations", "2", "--pairs", "2"]
-    refused([*words, "--out", str(disk.folder / "out")], disk, capsys, 0, 30_000)
+    refused([*words, "--out", str(disk.folder / "out")], disk, capsys, 30_000)
 
 
 @pytest.mark.long
 def test_an_experiment(disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["experiment", "initialisation", "--quick", "--out", str(disk.folder / "out")]
-    refused(words, disk, capsys, 0, 30_000)
+    refused(words, disk, capsys, 30_000)
     # An earlier result stays when there is no room for the next.
     before = {path.name: path.read_bytes() for path in (disk.folder / "out").iterdir()}
     with disk.left(4_096):
