@@ -19,8 +19,10 @@ from groundup.adapters.nf4 import (
     FourBitKind,
     NF4Linear,
     dequantise_4bit,
+    dequantize_nf4,
     derived_nf4,
     quantise_4bit,
+    quantize_nf4,
 )
 
 CPU = torch.device("cpu")
@@ -300,3 +302,42 @@ def test_it_works_where_gradients_are_not_wanted() -> None:
         inferred = layer(x)
     assert torch.equal(inferred, layer(x))
     assert not layer(x).requires_grad
+
+
+# A tensor by itself.
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (7, 1), (1, 1), (3, 5, 64), (300, 70), (5000,)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("double", [True, False])
+def test_a_tensor_by_itself_is_bitsandbytes_bit_for_bit(
+    shape: tuple[int, ...], dtype: torch.dtype, double: bool
+) -> None:
+    tensor = normal(*shape).to(dtype)
+    for block_size in (64, 128):
+        ours = quantize_nf4(tensor, block_size, double_quantization=double)
+        packed, state = bnb.quantize_4bit(
+            tensor, blocksize=block_size, quant_type="nf4", compress_statistics=double
+        )
+        assert torch.equal(ours.packed, packed.flatten())
+        assert torch.equal(ours.absmax, state.absmax)
+        if double:
+            assert ours.nested_absmax is not None and ours.offset is not None
+            assert torch.equal(ours.nested_absmax, state.state2.absmax)
+            assert torch.equal(ours.offset, state.offset)
+        again = dequantize_nf4(ours)
+        assert again.shape == tensor.shape and again.dtype == dtype
+        assert torch.equal(again, bnb.dequantize_4bit(packed, state))
+        assert dequantize_nf4(ours, torch.float32).dtype == torch.float32
+
+
+def test_bits_a_number_are_the_papers() -> None:
+    assert quantize_nf4(normal(1024, 1024)).bits == pytest.approx(4.127, abs=5e-4)
+    assert quantize_nf4(normal(1024, 1024), double_quantization=False).bits == 4.5
+
+
+def test_what_nf4_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="block_size=48"):
+        quantize_nf4(normal(64), 48)
+    with pytest.raises(ValueError, match="no numbers"):
+        quantize_nf4(torch.zeros(0, 4))

@@ -17,6 +17,8 @@ from gguf import GGMLQuantizationType, quants
 
 from gguf_files import header_of
 from groundup.errors import UserError
+from groundup.evals.copies import compared_with_gguf
+from groundup.lm import gguf_blocks
 from groundup.lm.config import ModelConfig
 from groundup.lm.families import stored_in_gguf
 from groundup.lm.generate import Request, generate
@@ -127,7 +129,13 @@ def test_llama_cpp_computes_the_same_logits(
     np.testing.assert_allclose(logits(model, IDS), theirs, atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("type", GGUF_TYPES)
+WRITTEN_BY_US = [type for type in GGUF_TYPES if "_k" not in type]
+# llama.cpp rounds what flows between the weights, too: to 11, 8 or (in blocks) 8 bits. Of random
+# weights this tiny much is left to see.
+ROUNDED = {"f32": 1e-3, "f16": 0.01, "bf16": 0.04}
+
+
+@pytest.mark.parametrize("type", WRITTEN_BY_US)
 @pytest.mark.parametrize("kind", ["qwen3", "llama", "qwen2", "gpt2"])
 def test_every_type_is_the_gguf_packages_and_close_to_llama_cpp(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, kind: str, type: str
@@ -145,20 +153,43 @@ def test_every_type_is_the_gguf_packages_and_close_to_llama_cpp(
         expected = quants.quantize(torch.cat(whole).numpy(), tensor.tensor_type)
         assert tensor.data.tobytes() == expected.tobytes(), tensor.name
         matrix = len(tensor.shape) == 2 and tensor.name != "position_embd.weight"
-        finer = type == "q4_0" and tensor.name == "token_embd.weight"
+        finer = type[:2] in ("q4", "q5") and tensor.name == "token_embd.weight"
         wanted = "Q8_0" if finer else type.upper() if matrix else "F32"
         assert tensor.tensor_type.name == wanted, tensor.name
     found = read_gguf(path)
     dtypes = {"f16": torch.float16, "bf16": torch.bfloat16}
     assert found.dtype == dtypes.get(type, torch.float32)
     theirs, ours = llama_cpps(path, IDS), logits(load_model(path), IDS)
-    # llama.cpp rounds what flows between the weights, too: to 11, 8 or (in blocks) 8 bits. Of
-    # random weights this tiny much is left to see.
-    most = {"f32": 1e-3, "f16": 0.01, "bf16": 0.04, "q8_0": 0.06, "q4_0": 0.06}[type]
-    assert np.linalg.norm(theirs - ours) / np.linalg.norm(theirs) < most
+    assert np.linalg.norm(theirs - ours) / np.linalg.norm(theirs) < ROUNDED.get(type, 0.06)
 
 
-@pytest.mark.parametrize("type", ["q8_0", "q4_0"])
+@pytest.mark.parametrize("type", [type for type in GGUF_TYPES if "_k" in type])
+def test_mixed_types_are_llama_cpps_own_and_read_back(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, type: str
+) -> None:
+    """A quarter of the columns are whole blocks of 256, so that formats are really mixed."""
+    model = tiny_model(hidden_size=256, intermediate_size=512)
+    path = tmp_path / "a.gguf"
+    save_gguf(path, model, tokenizer, type)
+    assert [one.name for one in tmp_path.iterdir()] == ["a.gguf"]
+    types = {tensor.type.name for tensor in read_gguf_header(path).tensors.values()}
+    assert any(one.endswith("_K") for one in types)
+    checks = compared_with_gguf(model, tokenizer, path)
+    assert {check.status for check in checks} == {"same"}, checks
+    theirs, ours = llama_cpps(path, IDS), logits(load_model(path), IDS)
+    assert np.linalg.norm(theirs - ours) / np.linalg.norm(theirs) < 0.06
+
+
+def test_without_llama_cpps_binding_it_is_said_how_to_get_there(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf_blocks, "BINDING", "no_such_binding")
+    with pytest.raises(UserError, match=r"llama-cpp.*llama-quantize"):
+        save_gguf(tmp_path / "a.gguf", tiny_model(), tokenizer, "q4_k_m")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("type", ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1"])
 def test_rows_that_are_no_whole_blocks_become_f16(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, type: str
 ) -> None:
@@ -387,8 +418,8 @@ def test_weights_that_the_type_does_not_hold_are_refused(
 def test_an_unknown_type_is_refused(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="q8_0, q4_0"):
-        save_gguf(tmp_path / "a.gguf", tiny_model(), tokenizer, "q4_k")
+    with pytest.raises(UserError, match="q8_0, q4_0, q4_1"):
+        save_gguf(tmp_path / "a.gguf", tiny_model(), tokenizer, "q9_0")
 
 
 # SmolLM2.

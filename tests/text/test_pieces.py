@@ -30,50 +30,18 @@ TEXT = (
 )
 # What tokenizers part texts at, and what they may not be parted at.
 SNIPPETS = [
-    "a",
-    "b",
-    " the",
-    " of",
-    "'",
-    "'ll",
-    "'s",
-    " ",
-    "  ",
-    "\n",
-    "\n\n",
-    "\r\n",
-    " \n",
-    "\t",
-    ".",
-    "。",
-    "東京",
-    "é",
-    "e\u0301",
-    "\u0301",
-    "🙂",
-    "👩‍👧",
-    "1",
-    "23",
-    "4567",
-    "<|endoftext|>",
-    "<|im_end|>",
-    "<|endo",
-    "ftext|>",
-    "<|",
-    "|>",
-    "\ud800",
-    "\u00a0",
-    "camelCase",
-    "HTTPServer",
-    "!?...",
-    "-",
-]
+    "a", "b", " the", " of", "'", "'ll", "'s", " ", "  ", "\n", "\n\n", "\r\n", " \n", "\t", ".",
+    "。", "東京", "é", "e\u0301", "\u0301", "🙂", "👩‍👧", "1", "23", "4567", "<|endoftext|>",
+    "<|im_end|>", "<|endo", "ftext|>", "<|", "|>", "\ud800", "\u00a0", "camelCase", "HTTPServer",
+    "!?...", "-",
+]  # fmt: skip
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|endoftext|><|endoftext|>")
 
 
 def trained(pattern: str | None = None) -> Tokenizer:
     settings = {} if pattern is None else {"pattern": pattern}
-    return Tokenizer.from_bpe(train_bpe([TEXT] * 3, 420, special_tokens=SPECIALS, **settings))
+    words = TEXT.replace("<|", "").replace("|>", "")  # or one may be learned, in a long piece
+    return Tokenizer.from_bpe(train_bpe([words] * 3, 420, special_tokens=SPECIALS, **settings))
 
 
 def with_content(tokenizer: Tokenizer, **changes: Any) -> Tokenizer:
@@ -150,7 +118,7 @@ def parted(rng: random.Random, text: str) -> Iterator[str]:
 
 
 def test_a_stream_has_the_ids_of_the_whole_text_however_it_is_parted(kind: Tokenizer) -> None:
-    for seed in range(6):
+    for seed in range(2):
         rng = random.Random(seed)
         text = random_text(rng, 4000)
         assert len(text) > 3 * CHUNK
@@ -182,7 +150,7 @@ def test_a_stream_is_read_and_told_as_it_comes(name: str, line: str) -> None:
     """An endless one: what is asked for comes, and no more is held than a few chunks."""
     tokenizer = KINDS[name]()
     if name in ("sentencepiece", "metaspace") and " " not in line:
-        line += " "  # they part texts at blanks alone
+        line = f"x {line}"  # they part texts at blanks behind words alone
     read = 0
 
     def endless() -> Iterator[str]:
@@ -196,11 +164,11 @@ def test_a_stream_is_read_and_told_as_it_comes(name: str, line: str) -> None:
     assert tokenizer.encode(line * 4000)[:2000] == first
     letters = read
     tracemalloc.start()
-    for _ in itertools.islice(stream, 60_000):
+    for _ in itertools.islice(stream, 30_000):
         pass
     held = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert read > letters + 30_000 / 2 and held < 2_000_000
+    assert read > letters + 15_000 and held < 2_000_000
 
 
 def test_a_file_is_a_stream(tmp_path: Path) -> None:
@@ -220,16 +188,8 @@ def test_all_are_those_that_transformers_finds(kind: Tokenizer, tmp_path: Path) 
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     theirs = AutoTokenizer.from_pretrained(tmp_path)
-    texts = [
-        "<|im_start|>user\nhi<|im_end|>\n",
-        " a <|endoftext|> b",
-        "<|im_end|><|im_end|>",
-        TEXT,
-        "no control token",
-        "<|im_end",
-        "",
-        "<|endoftext|><|endoftext|>",
-    ]
+    texts = ["<|im_start|>user\nhi<|im_end|>\n", " a <|endoftext|> b", "<|im_end|><|im_end|>", TEXT,
+             "no control token", "<|im_end", "", "<|endoftext|><|endoftext|>"]  # fmt: skip
     for text in texts:
         wanted = theirs(text, add_special_tokens=False)["input_ids"]
         assert kind.encode(text, allowed_special="all") == wanted, text
@@ -268,9 +228,9 @@ def test_a_name_that_is_none_is_refused(allowed: Any) -> None:
 
 
 def test_a_vocabulary_of_bytes_goes_there_and_back() -> None:
-    learned = train_bpe([TEXT], 400, special_tokens=("<|endoftext|>",), pattern=GPT2_PATTERN)
+    learned = train_bpe([TEXT], 380, special_tokens=("<|endoftext|>",), pattern=GPT2_PATTERN)
     vocab, merges = learned.to_bytes()
-    assert sorted(vocab) == list(range(400)) and all(type(v) is bytes for v in vocab.values())
+    assert sorted(vocab) == list(range(380)) and all(type(v) is bytes for v in vocab.values())
     assert {bytes([byte]) for byte in range(256)} <= set(vocab.values())
     assert all(left + right in vocab.values() for left, right in merges)
     again = BPE.from_bytes(vocab, merges, ["<|endoftext|>"])

@@ -86,8 +86,8 @@ def _last_cut(text: str, limit: int, boundaries: Boundaries) -> int:
     """The last place up to `limit` where the text can be cut; 0 if there is none."""
     if limit <= 0:
         return 0
-    sure = [place for place in boundaries(text) if place <= limit and _is_sure(text, place)]
-    return max(sure, default=0)
+    below = [place for place in boundaries(text) if place <= limit]
+    return next((place for place in reversed(below) if _is_sure(text, place)), 0)
 
 
 def _is_sure(text: str, place: int) -> bool:

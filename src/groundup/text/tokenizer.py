@@ -167,6 +167,7 @@ class Tokenizer:
         """Where this tokenizer parts a text, as far as that can be told without encoding it."""
         if self._joins_words:
             return ()
+        text = valid_unicode(text)
         normalised = self._fast.normalizer is not None and (
             self._fast.normalizer.normalize_str(text) != text
         )
@@ -174,7 +175,7 @@ class Tokenizer:
             # What a normaliser changes it changes within words.
             return (place for place, letter in enumerate(text) if letter == " ")
         with faults_named("this tokenizer fails on a text"):
-            parted = self._fast.pre_tokenizer.pre_tokenize_str(valid_unicode(text))
+            parted = self._fast.pre_tokenizer.pre_tokenize_str(text)
         return (end for _, (_, end) in parted)
 
     @cached_property
