@@ -6,6 +6,8 @@ PYTHON  ?= python3
 VENV    ?= .venv
 MINUTES ?= 15
 OUT     ?= quickstart
+# One process a core, each with one thread; a file's tests stay together, as they share fixtures.
+PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 .PHONY: quickstart test test-long lint benchmark clean
 
@@ -13,10 +15,10 @@ quickstart: $(VENV)/installed
 	$(VENV)/bin/groundup quickstart --minutes $(MINUTES) --out $(OUT)
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 test-long: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -m long
+	$(PYTEST) -m long
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
