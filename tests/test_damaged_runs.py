@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from conftest import Workshop
 from groundup.cli import main
+from miniature import write_miniature
 from mutations import mutated_bytes, way_for
 
 SHORT = {"steps": 8, "save_every": 3, "evaluations": 4}
@@ -290,29 +292,44 @@ def test_random_damage(
 
 # Recipes.
 
+RECIPE = ["run", "mine.toml", "--minutes", "1", "--out", "out"]
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe and what it made."""
+    folder = tmp_path_factory.mktemp("begun")
+    write_miniature(folder)
+    (folder / "mine.toml").write_text('[tokenizer]\nfrom = "sea.txt"\nvocab_size = 320\n')
+    with contextlib.chdir(folder):
+        assert main(RECIPE) == 0
+    return folder
+
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["recipe.toml", "plan.json"])
 def test_a_journey_goes_on_whatever_became_of_its_recipe(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, way: str
+    begun: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    way: str,
 ) -> None:
-    (tmp_path / "sea.txt").write_text("The sea is wide and the ship sails on. " * 60)
-    (tmp_path / "mine.toml").write_text('[tokenizer]\nfrom = "sea.txt"\nvocab_size = 320\n')
-    monkeypatch.chdir(tmp_path)
-    assert main(["run", "mine.toml", "--minutes", "1", "--out", "out"]) == 0
-    for name in ("recipe.toml", "plan.json"):
-        before = (tmp_path / "out" / name).read_bytes()
-        damage(tmp_path / "out" / name, way)
-        capsys.readouterr()
-        code = main(["run", "mine.toml", "--minutes", "1", "--out", "out"])
-        said = capsys.readouterr().err
-        # A recipe with one letter changed is another recipe, and is asked about.
-        if way == "folder" or (name == "recipe.toml" and way == "flipped"):
-            assert (code == 2 and said.count("\n") == 1 and name in said) or "recipe" in said
-            shutil.rmtree(tmp_path / "out" / name, ignore_errors=True)
-            (tmp_path / "out" / name).write_bytes(before)
-        else:
-            assert code == 0, said
-            assert (tmp_path / "out" / name).read_bytes() == before
-        for words in (["chat", "out"], ["export", "out"]):
-            assert main(words) == 2  # there is no model in it, whatever its recipe says
-        assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.chdir(begun)
+    path = begun / "out" / name
+    before = path.read_bytes()
+    damage(path, way)
+    capsys.readouterr()
+    code = main(RECIPE)
+    said = capsys.readouterr().err
+    if way == "folder":
+        assert code == 2 and said.count("\n") == 1 and ("recipe" in said or name in said)
+    else:
+        assert code == 0, said
+        assert path.read_bytes() == before
+    for words in (["chat", "out"], ["export", "out"]):
+        assert main(words) == 2  # there is no model in it, whatever its recipe says
+    assert "Traceback" not in capsys.readouterr().err
+    if path.is_dir():
+        path.rmdir()
+    path.write_bytes(before)

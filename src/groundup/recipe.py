@@ -12,7 +12,6 @@ same command always brings the journey to its end.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -367,17 +366,21 @@ def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
         _refuse_foreign(recipe, out)
         if not _is_begun(out):
             write_text(out / _COPY, recipe.text)
-        if _parsed(out / _FILE) is None:
-            if _is_begun(out) and os.path.lexists(out / _FILE):
-                say(f"{out / _FILE} was damaged and is written anew")
-            write_text(out / _FILE, (out / _COPY).read_text(encoding="utf-8"))
+            write_text(out / _FILE, recipe.text)
+        begun = _parsed(out / _FILE)
+        if begun is None or _difference(begun, tomllib.loads(recipe.text)):
+            write_text(out / _FILE, recipe.text)
+            say(f"{out / _FILE} was damaged or gone and is written anew")
         yield
 
 
 def _refuse_foreign(recipe: Recipe, out: Path) -> None:
     if _is_begun(out):
-        difference = _difference(_begun(out), tomllib.loads(recipe.text))
-        if difference:
+        # Of a damaged file the copy says what it was.
+        found = _begun(out), _parsed(out / _COPY)
+        differences = [_difference(one, tomllib.loads(recipe.text)) for one in found if one]
+        if all(differences):
+            difference = differences[0]
             raise UserError(
                 f"{str(out)!r} was begun with another recipe ({difference}); choose another folder "
                 "with --out, or change the recipe back"
