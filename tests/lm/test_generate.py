@@ -106,6 +106,70 @@ def test_a_shorter_limit_gives_the_beginning_of_a_longer_one(tiny_model) -> None
     assert long.ids[:10] == short.ids
 
 
+# Ends that are not taken.
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN, PENALISED], ids=["greedy", "drawn", "all"])
+def test_a_request_may_end_by_length_alone(model: CausalLM, sampling: Sampling) -> None:
+    stopping, going_on = ragged(sampling), ragged(replace(sampling, ignore_eos=True))
+    ended, whole = generate(model, stopping), generate(model, going_on)
+    assert any(one.finish_reason == "stop" for one in ended)
+    for request, one, other in zip(going_on, ended, whole, strict=True):
+        assert other.finish_reason == "length"
+        assert len(other.ids) == request.sampling.max_new_tokens
+        assert other.ids[: len(one.ids)] == one.ids  # the ends are drawn, and gone past
+    assert_same(whole, reference_generate(model, going_on))
+    assert_same(whole, [generate(model, [request])[0] for request in going_on])
+
+
+def test_with_ends_ignored_ones_own_stops_count(model: CausalLM) -> None:
+    [free] = generate(model, [Request([5, 6], sampling=replace(GREEDY, ignore_eos=True))])
+    stop = replace(GREEDY, ignore_eos=True, stop_ids=(free.ids[7],))
+    [stopped] = generate(model, [Request([5, 6], sampling=stop)])
+    assert stopped.finish_reason == "stop"
+    assert stopped.ids == free.ids[: free.ids.index(free.ids[7]) + 1]
+
+
+@pytest.mark.parametrize("least", [1, 3, 5])
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN, PENALISED], ids=["greedy", "drawn", "all"])
+def test_no_end_comes_before_min_new_tokens(
+    model: CausalLM, sampling: Sampling, least: int
+) -> None:
+    ends = {*model.config.eos_token_ids, 7}
+    requests = ragged(replace(sampling, min_new_tokens=least, stop_ids=(7,)))
+    completions = generate(model, requests)
+    assert all(not ends & set(one.ids[:least]) for one in completions)
+    assert all(len(one.ids) > least or one.finish_reason == "length" for one in completions)
+    assert any(one.finish_reason == "stop" for one in completions)
+    assert_same(completions, reference_generate(model, requests))
+
+
+def test_min_new_tokens_is_that_of_transformers(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    ours = tiny_model(eos_token_ids=tuple(range(0, 320, 2)))  # half of all tokens
+    theirs = Qwen3ForCausalLM(Qwen3Config(**ours.config.to_hf())).eval()
+    theirs.load_state_dict(ours.state_dict())
+    for prompt in ([5, 99, 301, 7], [8], [11, 12]):
+        output = theirs.generate(
+            torch.tensor([prompt]), max_new_tokens=20, min_new_tokens=6, do_sample=False,
+            eos_token_id=list(ours.config.eos_token_ids), pad_token_id=1,
+        )  # fmt: skip
+        sampling = replace(GREEDY, min_new_tokens=6)
+        [found] = generate(ours, [Request(prompt_ids=prompt, sampling=sampling)])
+        assert found.ids == output[0, len(prompt) :].tolist()
+
+
+def test_min_new_tokens_and_a_mask_that_allows_ends_alone_cannot_both_be(model: CausalLM) -> None:
+    only = torch.zeros(320, dtype=torch.bool)
+    only[list(model.config.eos_token_ids)] = True
+    request = Request([5], sampling=replace(GREEDY, min_new_tokens=2), mask=lambda ids: only)
+    with pytest.raises(UserError, match="min_new_tokens=2"):
+        generate(model, [request])
+    with pytest.raises(UserError, match="min_new_tokens=21"):
+        replace(GREEDY, min_new_tokens=21)
+    with pytest.raises(UserError, match="min_new_tokens=-1"):
+        replace(GREEDY, min_new_tokens=-1)
+
+
 def test_bf16_generates(tiny_model) -> None:  # type: ignore[no-untyped-def]
     completions = generate(tiny_model().to(torch.bfloat16), ragged(PENALISED, 3))
     assert all(torch.tensor(c.logprobs).isfinite().all() for c in completions)

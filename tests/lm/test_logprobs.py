@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from groundup.lm import logprobs as module
-from groundup.lm.logprobs import logprobs, sequence_logprobs, target_logprobs
+from groundup.lm.logprobs import entropy, logprobs, sequence_logprobs, target_logprobs
 from groundup.train.batch import Batch
 
 
@@ -83,3 +85,28 @@ def test_bf16_models_give_float32_logprobs(tiny_model) -> None:  # type: ignore[
     assert out.dtype == torch.float32
     out.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 3, 4, 11), (4, 1)])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
+def test_entropy_is_torchs_and_so_is_its_gradient(shape: tuple[int, ...], scale: float) -> None:
+    logits = (torch.randn(*shape, dtype=torch.float64) * scale).requires_grad_()
+    ours = entropy(logits)
+    theirs = torch.distributions.Categorical(logits=logits).entropy()
+    assert ours.shape == shape[:-1]
+    assert_close(ours, theirs)
+    upstream = torch.randn(shape[:-1], dtype=torch.float64)
+    gradients = (torch.autograd.grad((h * upstream).sum(), logits)[0] for h in (ours, theirs))
+    assert_close(*gradients)
+
+
+def test_entropy_of_logits_of_any_size() -> None:
+    big = torch.tensor([[1e30, 0.0, -1e30], [5e4, 5e4, -torch.inf], [-1e5] * 3])
+    wanted = torch.tensor([0.0, math.log(2), math.log(3)])
+    assert_close(entropy(big), wanted)
+    shifted = entropy(big[1:] + 1e4)
+    assert_close(shifted, wanted[1:])
+    logits = torch.tensor([1.0, 2.0, -torch.inf], requires_grad=True)
+    (gradient,) = torch.autograd.grad(entropy(logits), logits)
+    assert gradient.isfinite().all()
+    assert entropy(torch.randn(9, 300).bfloat16()).dtype == torch.float32

@@ -40,7 +40,6 @@ _FILE_TYPES: dict[GGUFType, LlamaFileType] = {
     "q4_1": LlamaFileType.MOSTLY_Q4_1,
     "q5_0": LlamaFileType.MOSTLY_Q5_0,
     "q5_1": LlamaFileType.MOSTLY_Q5_1,
-    "q2_k": LlamaFileType.MOSTLY_Q2_K,
     "q3_k_s": LlamaFileType.MOSTLY_Q3_K_S,
     "q3_k_m": LlamaFileType.MOSTLY_Q3_K_M,
     "q3_k_l": LlamaFileType.MOSTLY_Q3_K_L,

@@ -1,0 +1,61 @@
+"""Random windows of a stream of tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from groundup import get_batch
+from groundup.errors import UserError
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64])
+def test_inputs_are_windows_and_targets_the_same_one_later(dtype: type) -> None:
+    stream = np.arange(1000, dtype=dtype)
+    inputs, targets = get_batch(stream, 32, 17, "cpu")
+    assert inputs.shape == targets.shape == (32, 17)
+    assert inputs.dtype == targets.dtype == torch.int64
+    assert torch.equal(targets, inputs + 1)
+    assert torch.equal(inputs - inputs[:, :1], torch.arange(17).expand(32, 17))
+
+
+def test_every_place_is_equally_likely_and_the_last_token_only_a_target() -> None:
+    stream, draws = np.arange(100), 20_000
+    inputs, targets = get_batch(stream, draws, 7, generator=np.random.default_rng(0))
+    starts = Counter(inputs[:, 0].tolist())
+    assert set(starts) == set(range(93)) and int(targets.max()) == 99
+    expected = draws / 93
+    assert all(abs(count - expected) < 6 * expected**0.5 for count in starts.values())
+
+
+def test_a_generator_makes_it_repeatable_and_none_does_not() -> None:
+    stream = np.arange(10_000)
+    one, other = (get_batch(stream, 8, 4, generator=np.random.default_rng(7)) for _ in range(2))
+    assert torch.equal(one[0], other[0])
+    assert not torch.equal(get_batch(stream, 8, 4)[0], get_batch(stream, 8, 4)[0])
+
+
+def test_a_mapped_file_is_read_where_it_lies(tmp_path: Path) -> None:
+    np.save(tmp_path / "tokens.npy", np.arange(500, dtype=np.uint16))
+    stream = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    inputs, targets = get_batch(stream, 4, 499)
+    assert inputs.tolist() == [list(range(499))] * 4 and targets[0, -1] == 499
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows", "context", "why"),
+    [(10, 1, 10, "hold no window"), (0, 1, 1, "hold no window"), (10, 0, 3, "batch_size=0"),
+     (10, 2, 0, "context_length=0")],
+)  # fmt: skip
+def test_what_leaves_no_window_is_refused(tokens: int, rows: int, context: int, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        get_batch(np.arange(tokens), rows, context)
+
+
+def test_a_device_that_is_not_there_is_not_passed_over() -> None:
+    with pytest.raises((RuntimeError, AssertionError)):
+        get_batch(np.arange(10), 1, 3, "cuda:99")
