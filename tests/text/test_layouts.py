@@ -161,7 +161,7 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
         ({"prompt": "a", "response": "b", "answer": "c"}, "--columns completion=response"),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "groundup dpo"),
         ({"prompt": "a"}, "no 'completion'; it has"),
-        ({"prompt": None}, "'prompt' must be a string, not NoneType"),
+        ({"prompt": None}, "'prompt' is empty"),
         ({"instruction": "a", "output": "b", "input": 5}, "'input' must be a string, not int"),
         ({"text": ""}, "'text' is empty"),
         ({"question": "a", "reply": "b"}, "unknown layout: its columns are .*question.*reply"),

@@ -14,7 +14,9 @@ class DPOConfig(TuningConfig):
     """Direct preference optimisation: raise what people prefer over what they do not."""
 
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
-    data: Path = Field(description="a data-stage folder, or a .jsonl or .parquet file of pairs")
+    data: Path = Field(
+        description="a data-stage folder, or a .jsonl, .csv or .parquet file of pairs"
+    )
     beta: float = Field(0.1, gt=0, description="how dearly moving away from the reference is paid")
     nll: float = Field(
         1.0, ge=0, description="weight of the chosen answer's own loss; 0 is plain DPO"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Mapping
 
@@ -31,9 +33,9 @@ def text(row: Json, name: str) -> str:
     value = row.get(name)
     if name not in row:
         raise BadRow(f"no {name!r}; it has {shown(sorted(row))}")
-    if not isinstance(value, str):
+    if not isinstance(value, str | None):
         raise BadRow(f"{name!r} must be a string, not {type(value).__name__}")
-    if not value.strip():
+    if value is None or not value.strip():
         raise BadRow(f"{name!r} is empty")
     try:
         value.encode()
@@ -92,6 +94,9 @@ def messages(value: object, name: str) -> tuple[Message, ...]:
 
     Raises BadRow, among others for a tool's turn and an empty answer.
     """
+    if isinstance(value, str):  # as a table's cell holds a list
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
     if not isinstance(value, list) or not value:
         raise BadRow(f"{name!r} must be a list of at least one {{role, content}}")
     read = (_message(one, number) for number, one in enumerate(value, 1))
