@@ -559,8 +559,8 @@ def generate(
             name="--prompts",
             group=_FILES,
             help="complete every prompt of this file instead, as JSON Lines: a .txt file with a "
-            "prompt a line, or .jsonl or .parquet with rows of prompt or messages, and of their "
-            "own id, temperature, max_new_tokens, seed, stop …",
+            "prompt a line, or .jsonl, .csv or .parquet with rows of prompt or messages, and "
+            "of their own id, temperature, max_new_tokens, seed, stop …",
         ),
     ] = None,
     out: Annotated[

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from groundup.errors import UserError
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import CHATML, check_messages, encode_chat, render_chat
+from groundup.text.fields import messages as turns_of
 from groundup.text.tokenizer import Tokenizer
 
 TEXT = "It was the best of times, it was the worst of times; 1859. Don't they'll. naïve café 🙂\n"
@@ -200,6 +201,61 @@ def test_foreign_templates_have_what_they_expect():
         "{{ tools is none }}{{ strftime_now('%Y') | length }}"
     )
     assert render_chat(tokenizer_with(template), TALK) == '<|im_end|>[1, "<é>"]Be brief.True4'
+
+
+# In the manner of Qwen2.5 and Hermes.
+TOOLS = """{%- for message in messages -%}
+{%- if message.role == 'tool' -%}
+{{- '<|im_start|>user\\n<tool_response>\\n' -}}
+{{- message.content + '\\n</tool_response><|im_end|>\\n' -}}
+{%- elif message.tool_calls -%}
+{{- '<|im_start|>assistant' -}}
+{%- if message.content -%}{{- '\\n' + message.content -}}{%- endif -%}
+{%- for call in message.tool_calls -%}
+{{- '\\n<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' -}}
+{{- call.function.arguments | tojson + '}\\n</tool_call>' -}}
+{%- endfor -%}
+{{- '<|im_end|>\\n' -}}
+{%- else -%}
+{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
+
+
+@pytest.mark.parametrize("template", [TOOLS, CHATML])
+@pytest.mark.parametrize("words", [None, "Let me see."])
+def test_tools_are_rendered_as_transformers_does_and_never_learned(template, words, tmp_path):
+    tokenizer = tokenizer_with(template)
+    tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    call = {"type": "function", "function": {"name": "sum", "arguments": {"a": 1, "b": "é"}}}
+    row = [
+        TALK[1],
+        {"role": "assistant", "content": words, "tool_calls": [call, call]},
+        {"role": "tool", "content": "31 <|im_end|>\n"},
+        {"role": "assistant", "content": "It is 31."},
+    ]
+    ours = [{"role": m.role, "content": m.content} for m in turns_of(row, "messages")]
+    found = encode_chat(tokenizer, ours)
+    said = row if template == TOOLS else ours  # ChatML has no place for calls but the content
+    assert render_chat(tokenizer, ours) == theirs.apply_chat_template(said, tokenize=False)
+    learned = spoken(tokenizer, ours)
+    assert "31 " not in learned and learned.endswith("</tool_call><|im_end|>It is 31.<|im_end|>")
+    if template == CHATML:
+        assert "<|im_start|>tool\n31 <|im_end|>\n<|im_end|>" in tokenizer.decode(found.ids)
+
+
+def test_a_template_that_hides_or_refuses_tools_is_told_of():
+    silent = "{% for m in messages if m.role != 'tool' %}{{ m.content }}{% endfor %}"
+    strict = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}"
+    strict += "{% endif %}{{ m.content }}{% endfor %}"
+    talk = [TALK[1], {"role": "tool", "content": "unheard of"}]
+    for template, reason in ((silent, "leaves out what the tool says"), (strict, "no tools")):
+        with pytest.raises(UserError, match=f"{reason}.*as one of the user"):
+            encode_chat(tokenizer_with(template), talk)
+    as_json = "{% for m in messages %}{{ m.content | tojson }}{% endfor %}"
+    encode_chat(tokenizer_with(as_json), [TALK[1], {"role": "tool", "content": 'a "b"\nc'}])
 
 
 @pytest.mark.usefixtures("unchecked_types")

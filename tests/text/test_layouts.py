@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,13 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
         ({"messages": turns("system", "system", "user")}, "message 2 is of the system"),
         ({"messages": turns("system", "user")}, "nothing to learn"),
         ({"messages": [{"role": "system", "content": ""}]}, "nothing but an empty turn"),
-        ({"messages": turns("user", "tool")}, r"message 2: role 'tool' is a tool's"),
-        ({"conversations": [{"from": "function_call", "value": "f()"}]}, "is a tool's"),
+        ({"messages": turns("user", "tool")}, "message 2 is a tool's, and the assistant called"),
+        ({"messages": turns("tool", "assistant")}, "begins with the tool's turn"),
+        ({"conversations": [{"from": "function_call", "value": "f()"}]}, "must be {name, arg"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "u"}]}]},
+            "message 1: part 1 of its content is 'image_url', and only text is read",
+        ),
         (
             {
                 "messages": [
@@ -146,7 +152,7 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
                     {"role": "assistant", "content": None, "tool_calls": []},
                 ]
             },
-            "message 2: it calls a tool",
+            "message 2: the assistant's answer is empty",
         ),
         ({"messages": [*turns("user"), {"role": "assistant", "content": " "}]}, "answer is empty"),
         ({"messages": [*turns("user"), {"role": "assistant"}]}, "answer is empty"),
@@ -161,7 +167,7 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
         ({"prompt": "a", "response": "b", "answer": "c"}, "--columns completion=response"),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "groundup dpo"),
         ({"prompt": "a"}, "no 'completion'; it has"),
-        ({"prompt": None}, "'prompt' must be a string, not NoneType"),
+        ({"prompt": None}, "'prompt' is empty"),
         ({"instruction": "a", "output": "b", "input": 5}, "'input' must be a string, not int"),
         ({"text": ""}, "'text' is empty"),
         ({"question": "a", "reply": "b"}, "unknown layout: its columns are .*question.*reply"),
@@ -180,6 +186,59 @@ def test_prompts_of_pairs_are_in_order_as_well(tmp_path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, rows)))
     (bad,) = records.read_preferences(path).bad
     assert bad.line == 4 and "both the user's" in bad.reason
+
+
+CALL = '<tool_call>\n{"name": "sum", "arguments": {"a": 1}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        {"content": None, "tool_calls": [{"function": {"name": "sum", "arguments": {"a": 1}}}]},
+        {
+            "tool_calls": [
+                {"type": "function", "function": {"name": "sum", "arguments": '{"a": 1}'}}
+            ]
+        },
+        {"content": "", "function_call": {"name": "sum", "arguments": '{"a": 1}'}},
+        {"content": CALL},
+    ],
+)
+@pytest.mark.parametrize("role", ["tool", "function", "ipython", "observation"])
+def test_calls_are_the_assistant_s_words_and_what_tools_say_is_not(
+    called: dict[str, Any], role: str
+) -> None:
+    asked = [{"role": "developer", "content": "s"}, {"role": "user", "content": "a"}]
+    row = [*asked, {"role": "assistant"} | called, {"role": role, "content": "1", "name": "sum"}]
+    row += [{"role": role, "content": "2"}, {"role": "assistant", "content": "b"}]
+    assert read({"messages": row}) == (
+        SYSTEM,
+        Message("user", "a"),
+        Message("assistant", CALL),
+        Message("tool", "1"),
+        Message("tool", "2"),
+        Message("assistant", "b"),
+    )
+
+
+def test_share_gpt_s_calls_belong_to_what_was_said_before() -> None:
+    row = [
+        {"from": "human", "value": "a"},
+        {"from": "gpt", "value": "Let me see."},
+        {"from": "function_call", "value": '{"name": "sum", "arguments": {"a": 1}}'},
+        {"from": "observation", "value": "1"},
+        GPT,
+        {"from": "observation", "value": "of nothing"},
+    ]
+    found = read({"conversations": row})
+    assert [turn.role for turn in found] == ["user", "assistant", "tool", "assistant"]
+    assert found[1].content == f"Let me see.\n{CALL}"
+
+
+def test_contents_in_parts_of_text_are_joined() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}, "c"]
+    said = [{"role": "user", "content": parts}, {"role": "assistant", "content": parts[:1]}]
+    assert read({"messages": said}) == (Message("user", "a\nb\nc"), Message("assistant", "a"))
 
 
 # Any JSON at all, and JSON that is almost a conversation.
@@ -207,5 +266,15 @@ def test_any_row_is_read_or_has_a_reason(row: dict[str, Any], columns: dict[str,
         assert found.text.strip()
         return
     said = found.messages[1:] if found.messages[0].role == "system" else found.messages
-    assert [turn.role for turn in said] == ["user", "assistant"] * (len(said) // 2)
+    spoken = [turn.role for turn in said]
+    assert spoken[0] == "user" and spoken[-1] == "assistant"
+    followed = set(pairwise(spoken))
+    assert followed <= {
+        ("user", "assistant"),
+        ("assistant", "user"),
+        ("assistant", "tool"),
+        ("tool", "tool"),
+        ("tool", "assistant"),
+        ("tool", "user"),
+    }
     assert all(turn.content.strip() for turn in found.messages)

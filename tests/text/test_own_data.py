@@ -301,7 +301,8 @@ def test_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "a,b\n1,2\n", r"ends in '\.csv'; data is read from \.jsonl"),
+        ("a.xml", "a,b\n1,2\n", r"ends in '\.xml'; data is read from \.jsonl"),
+        ("a.csv", "a,b\n1,2\n", "columns a, b, and no layout.* --columns .*first line"),
         ("a.jsonl", "", "is empty"),
         ("a.jsonl", "\n\n", "holds no lines"),
         ("a.json", "[", "is not JSON"),

@@ -15,7 +15,9 @@ class DPOConfig(TuningConfig):
     """Direct preference optimisation: raise what people prefer over what they do not."""
 
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
-    data: Path = Field(description="a data-stage folder, or a .jsonl or .parquet file of pairs")
+    data: Path = Field(
+        description="a data-stage folder, or a .jsonl, .csv or .parquet file of pairs"
+    )
     beta: Beta = Field(0.1, description="how dearly moving away from the reference is paid")
     nll: LossWeight = Field(
         1.0, description="weight of the chosen answer's own loss; 0 is plain DPO"

@@ -93,9 +93,9 @@ class TuningReportConfig(ModelsConfig, OwnDataConfig):
     )
     data: tuple[Path, ...] = Field(
         min_length=1,
-        description="the domain, as it was given to fine-tuning: .jsonl, .json or .parquet files, "
-        "texts, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME; its held-out "
-        "side is measured",
+        description="the domain, as it was given to fine-tuning: .jsonl, .json, .csv or .parquet "
+        "files, texts, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME; its "
+        "held-out side is measured",
     )
     validation: ShareOfRows | None = Field(
         None,

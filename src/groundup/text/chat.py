@@ -10,6 +10,7 @@ written; and all else is encoded as plain text, without its marks.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ def encode_chat(
     marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
     broken = _broken(tokenizer, checked, marks)
     [full] = _render(tokenizer, broken, marks, [(len(broken), generation_prompt)])
+    _require_tools(full, broken)
     if marks.start not in full and any(message["role"] == "assistant" for message in checked):
         full = _mark_by_prefixes(tokenizer, broken, marks, full)
     return _encode_marked(tokenizer, full, marks)
@@ -206,10 +208,26 @@ def _render(
         return render(tokenizer.chat_template, Renderings(broken, cuts, variables))
     except TemplateFailed as failure:
         reason = marks.remove(str(failure)).rstrip(".")
+        has_tool = any(message["role"] == "tool" for message in broken)
+        remedy = _TOOL_REMEDY if has_tool else "change the messages, or the folder's template"
         raise UserError(
-            f"the chat template cannot render this conversation: {reason}; "
-            "change the messages, or the folder's template"
+            f"the chat template cannot render this conversation: {reason}; {remedy}"
         ) from failure
+
+
+_TOOL_REMEDY = "write a tool's turn as one of the user, or leave the conversation out"
+
+
+def _require_tools(full: str, broken: list[Message]) -> None:
+    """That the template has shown what tools said, as it is or as JSON: many know of none."""
+    for place, message in enumerate(broken, 1):
+        said = message["content"].strip()
+        as_json = json.dumps(said, ensure_ascii=False)[1:-1]
+        if message["role"] == "tool" and said not in full and as_json not in full:
+            raise UserError(
+                f"the chat template leaves out what the tool says in message {place}; "
+                f"{_TOOL_REMEDY}"
+            )
 
 
 # Which tokens are the assistant's.

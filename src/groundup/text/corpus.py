@@ -23,6 +23,7 @@ from jaxtyping import Int, UInt
 from groundup.errors import UserError
 from groundup.runs.files import read_json_object, write_text, written_aside
 from groundup.text.cleaning import place
+from groundup.text.csv_files import CSV_SUFFIXES
 from groundup.text.records import BadLine, Document, read_documents, read_text
 
 OWN_HELDOUT = 0.05
@@ -47,9 +48,9 @@ def documents(source: Path) -> Documents:
     """The documents at `source`, split.
 
     `source` is a data-stage folder (its own split is kept), a text file (.txt, .md, or any other
-    suffix), a .jsonl or .parquet file of {text}, or a folder of such files. Own text is cut at
-    blank lines into pieces of 2 to 8 KB; about one in twenty is held out, chosen by a hash of the
-    piece, and at least one is on each side. Raises UserError for anything that cannot be read.
+    suffix), a .jsonl, .csv, .tsv or .parquet file of {text}, or a folder of such files. Own text is
+    cut at blank lines into pieces of 2 to 8 KB; about one in twenty is held out, chosen by a hash
+    of the piece, and at least one is on each side. Raises UserError for what cannot be read.
     """
     if (source / "documents" / "train.jsonl").is_file():
         train = read_documents(source / "documents" / "train.jsonl")
@@ -58,7 +59,7 @@ def documents(source: Path) -> Documents:
     found: list[Document] = []
     bad: list[BadLine] = []
     for path in _files(source):
-        if path.suffix in (".jsonl", ".parquet"):
+        if path.suffix in (".jsonl", ".parquet", *CSV_SUFFIXES):
             records = read_documents(path)
             found.extend(records.rows)
             bad.extend(records.bad)
@@ -72,11 +73,11 @@ def documents(source: Path) -> Documents:
 def _files(source: Path) -> list[Path]:
     if not source.is_dir():
         return [source]
-    suffixes = (".txt", ".md", ".jsonl", ".parquet")
+    suffixes = (".txt", ".md", ".jsonl", ".parquet", *CSV_SUFFIXES)
     inside = sorted(p for p in source.rglob("*") if p.suffix in suffixes and p.is_file())
     if not inside:
         raise UserError(
-            f"the folder {str(source)!r} holds no .txt, .md, .jsonl or .parquet file; "
+            f"the folder {str(source)!r} holds no .txt, .md, .jsonl, .csv, .tsv or .parquet file; "
             "give a folder of texts, a file, or the folder of a data stage"
         )
     return inside

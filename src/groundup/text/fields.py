@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 
@@ -16,8 +17,13 @@ _ROLE_OF = {role: role for role in ROLES} | {
     "bot": "assistant",
     "model": "assistant",
     "developer": "system",
+    "function": "tool",
+    "ipython": "tool",
+    "tool_response": "tool",
+    "observation": "tool",
 }
-_TOOL_ROLES = ("tool", "function", "function_call", "tool_call", "tool_response", "observation")
+# Turns of the assistant that hold nothing but a call of a tool.
+_CALLS = ("function_call", "tool_call")
 
 
 def shown(value: object) -> str:
@@ -34,9 +40,9 @@ def text(row: Json, name: str) -> str:
     value = row.get(name)
     if name not in row:
         raise BadRow(f"no {name!r}; it has {shown(sorted(row))}")
-    if not isinstance(value, str):
+    if not isinstance(value, str | None):
         raise BadRow(f"{name!r} must be a string, not {type(value).__name__}")
-    if not value.strip():
+    if value is None or not value.strip():
         raise BadRow(f"{name!r} is empty")
     try:
         value.encode()
@@ -85,7 +91,7 @@ def prompt(row: Json, name: str = "prompt") -> tuple[Message, ...]:
     if not isinstance(row.get(name), list):
         return (Message("user", text(row, name)),)
     turns = messages(row[name], name)
-    if turns[-1].role != "user":
+    if turns[-1].role not in ("user", "tool"):
         raise BadRow(f"the prompt must end with the user's turn, not the {turns[-1].role}'s")
     return turns
 
@@ -93,15 +99,26 @@ def prompt(row: Json, name: str = "prompt") -> tuple[Message, ...]:
 def messages(value: object, name: str) -> tuple[Message, ...]:
     """Turns of {role, content}, or of ShareGPT's {from, value}; empty system turns are left out.
 
-    Raises BadRow, among others for a tool's turn and an empty answer.
+    A call of a tool becomes part of what the assistant says, as text: it is learned, as all that
+    the assistant says is, while what the tool answers is not. Raises BadRow, among others for an
+    empty answer.
     """
+    if isinstance(value, str):  # as a table's cell holds a list
+        value = _parsed(value)
     if not isinstance(value, list) or not value:
         raise BadRow(f"{name!r} must be a list of at least one {{role, content}}")
     read = (_message(one, number) for number, one in enumerate(value, 1))
-    found = tuple(one for one in read if one is not None)
+    found: list[Message] = []
+    for turn in read:
+        if turn is None:
+            continue
+        # Some write what is said before a call as a turn of its own.
+        if found and found[-1].role == turn.role == "assistant" and turn.content.startswith(_CALL):
+            turn = Message("assistant", f"{found.pop().content}\n{turn.content}")
+        found.append(turn)
     if not found:
         raise BadRow(f"{name!r} holds nothing but an empty turn of the system")
-    return found
+    return tuple(found)
 
 
 def _message(one: object, number: int) -> Message | None:
@@ -112,46 +129,101 @@ def _message(one: object, number: int) -> Message | None:
     role_name = "from" if "role" not in said and "from" in said else "role"
     content_name = "value" if "content" not in said and "value" in said else "content"
     try:
-        role = _role(text(said, role_name))
-        if role == "system" and is_missing(said.get(content_name)):
+        given = text(said, role_name)
+        role, content = _role(given), _joined(said.get(content_name))
+        if role == "system" and is_missing(content):
             return None
-        if role == "assistant" and is_missing(said.get(content_name)):
-            if said.keys() & {"tool_calls", "function_call"}:
-                raise BadRow("it calls a tool, which is not learned from; leave the row out")
-            raise BadRow("the assistant's answer is empty, so there is nothing to learn")
-        return Message(role, text(said, content_name))
+        if role == "assistant":
+            if given.strip().lower() in _CALLS:
+                content = _call(content)
+            calls = [content, *map(_call, _tool_calls(said))]
+            content = "\n".join(str(one) for one in calls if not is_missing(one)) or None
+            if content is None:
+                raise BadRow("the assistant's answer is empty, so there is nothing to learn")
+        return Message(role, text({content_name: content}, content_name))
     except BadRow as reason:
         raise BadRow(f"message {number}: {reason}") from reason
 
 
 def _role(given: str) -> str:
     lower = given.strip().lower()
-    if lower in _TOOL_ROLES:
-        raise BadRow(
-            f"role {given!r} is a tool's, and only system, user and assistant are learned from; "
-            "leave the row out, or put what the tool said into another turn"
-        )
+    if lower in _CALLS:
+        return "assistant"
     if lower not in _ROLE_OF:
         raise BadRow(f"role {shown(given)} is none of {', '.join(ROLES)}")
     return _ROLE_OF[lower]
 
 
+def _joined(content: object) -> object:
+    """The content, of which a list of texts, as OpenAI's interface takes, is made one text."""
+    if not isinstance(content, list):
+        return content
+    parts = []
+    for number, part in enumerate(content, 1):
+        said = part.get("text") if isinstance(part, Mapping) else part
+        if not isinstance(said, str):
+            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+            raise BadRow(f"part {number} of its content is {shown(kind)}, and only text is read")
+        parts.append(said)
+    return "\n".join(parts)
+
+
+_CALL = "<tool_call>"
+
+
+def _tool_calls(said: Json) -> list[object]:
+    """The calls beside a turn's content, as OpenAI's interface gives them, now or formerly."""
+    calls = said.get("tool_calls", [])
+    if not isinstance(calls, list):
+        raise BadRow(f"'tool_calls' must be a list, not {type(calls).__name__}")
+    return [*calls, *([said["function_call"]] if "function_call" in said else [])]
+
+
+def _call(call: object) -> str:
+    """A call of a tool as text, in the manner of Hermes' and Qwen's chat templates."""
+    if isinstance(call, str):
+        if call.lstrip().startswith(_CALL):
+            return call
+        call = _parsed(call)
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if isinstance(call, Mapping) and isinstance(function, Mapping):
+        call = function
+    if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+        raise BadRow(f"a call of a tool must be {{name, arguments}}, not {shown(call)}")
+    arguments = call.get("arguments", {})
+    arguments = _parsed(arguments) if isinstance(arguments, str) else arguments
+    written = json.dumps({"name": call["name"], "arguments": arguments}, ensure_ascii=False)
+    return f"{_CALL}\n{written}\n</tool_call>"
+
+
+def _parsed(value: str) -> object:
+    """What a string says as JSON, or the string itself."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
 def check_order(turns: tuple[Message, ...]) -> None:
     """That turns go system (or none), user, assistant, user, and so on. Raises BadRow.
 
+    After the assistant, tools may answer, and the assistant again.
     All else is refused by most chat templates, or would be learned wrongly.
     """
     for place, turn in enumerate(turns[1:], 2):
         if turn.role == "system":
             raise BadRow(f"message {place} is of the system, which may only begin a conversation")
-        if turn.role == turns[place - 2].role:
+        before = turns[place - 2].role
+        if turn.role == "tool" and before not in ("assistant", "tool"):
+            raise BadRow(f"message {place} is a tool's, and the assistant called none before it")
+        if turn.role == before != "tool":
             raise BadRow(
                 f"messages {place - 1} and {place} are both the {turn.role}'s; join them into one, "
                 "or add the turn between them"
             )
     first = next((turn.role for turn in turns if turn.role != "system"), None)
-    if first == "assistant":
-        raise BadRow("it begins with the assistant's turn, which answers nothing")
+    if first in ("assistant", "tool"):
+        raise BadRow(f"it begins with the {first}'s turn, which answers nothing")
 
 
 def opening(turns: tuple[Message, ...]) -> str:

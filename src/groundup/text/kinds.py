@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 Json = Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation: who speaks (system, user or assistant) and what."""
+    """One turn of a conversation: who speaks (one of `ROLES`) and what.
+
+    What a tool says is context, as what the user says is: it is never learned.
+    """
 
     role: str
     content: str

@@ -141,9 +141,10 @@ def conversation(row: Json, file: str, line: int) -> Conversation:
 def _answered(turns: tuple[Message, ...]) -> tuple[Message, ...]:
     """The turns up to the last answer: a question at the end is odd, but nothing to learn from."""
     check_order(turns)
-    if all(turn.role != "assistant" for turn in turns):
+    answers = [place for place, turn in enumerate(turns, 1) if turn.role == "assistant"]
+    if not answers:
         raise BadRow("no message of the assistant, so there is nothing to learn")
-    return turns[:-1] if turns[-1].role == "user" else turns
+    return turns[: answers[-1]]
 
 
 def document(row: Json, file: str, line: int) -> Document:

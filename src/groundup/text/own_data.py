@@ -1,6 +1,6 @@
 """Data of one's own, to fine-tune on: read from wherever it lies, and split.
 
-    talks.jsonl, talks.json, talks.parquet    conversations in any known layout, or {text} documents
+    talks.jsonl, talks.csv, talks.parquet     conversations in any known layout, or {text} documents
     notes.txt, notes.md                       documents, cut at blank lines
     folder                                    all such files in it
     runs/data                                 the folder of a data stage: its conversations

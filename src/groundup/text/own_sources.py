@@ -12,6 +12,7 @@ from groundup.errors import UserError
 from groundup.text import build
 from groundup.text.config import DataConfig
 from groundup.text.corpus import cut
+from groundup.text.csv_files import CSV_SUFFIXES
 from groundup.text.hub_data import pull_dataset
 from groundup.text.kinds import BadLine, Conversation, Document, Json
 from groundup.text.layouts import KNOWN, UNKNOWN, conversation_or_document, renamed
@@ -133,11 +134,13 @@ class Reader:
     def _explain(self, path: Path, bad: Sequence[BadLine], columns: Mapping[str, None]) -> None:
         """Raises UserError where every line is bad because its columns are not understood."""
         self.check_columns_were_there()
+        is_csv = path.suffix in CSV_SUFFIXES
         if all(line.reason.startswith(UNKNOWN) for line in bad):
             raise UserError(
                 f"{str(path)!r} has the columns {', '.join(columns)}, and no layout that is known: "
                 f"known are {KNOWN}; say which column is which with --columns, as in --columns "
                 "prompt=question completion=answer"
+                f"{'. A CSV file names its columns in its first line' * is_csv}"
             )
 
 

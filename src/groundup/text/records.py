@@ -1,4 +1,4 @@
-"""Reading the files people bring: rows of each kind from JSON Lines, JSON and Parquet.
+"""Reading the files people bring: rows of each kind from JSON Lines, JSON, CSV and Parquet.
 
 A bad line is never silently dropped and never a traceback: it is reported with its file, line
 number and reason, counted and set aside. A file is refused as a whole only if it cannot be read
@@ -7,14 +7,16 @@ at all or if too many of its lines are bad.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from groundup.errors import UserError
 from groundup.runs.files import written_aside
+from groundup.text.csv_files import CSV_SUFFIXES
 from groundup.text.fields import answer, check_order, label, messages, prompt, shown, text
 from groundup.text.kinds import (
     ROLES,
@@ -124,11 +126,29 @@ def _asked(row: Json, file: str, line: int) -> Asked:
     return Asked(said, turns, id, line, settings)
 
 
+def _asked_in_cells(row: Json, file: str, line: int) -> Asked:
+    """As `_asked`, with numbers as cells hold them: as text."""
+    asked = _asked(row, file, line)
+    settings = {
+        name: cell if name == "stop" else _number(cell) for name, cell in asked.settings.items()
+    }
+    return replace(asked, settings=settings)
+
+
+def _number(cell: object) -> object:
+    for kind in (int, float):
+        with contextlib.suppress(TypeError, ValueError):
+            return kind(cell)  # type: ignore[call-overload, arg-type]
+    return cell
+
+
 def read_prompts(path: Path) -> Records[Asked]:
     """Prompts: the lines of a .txt file, or rows of {prompt} or {messages} with an optional id.
 
     Empty lines of a .txt file are no prompts. Raises UserError as `read_rows` and `read_text` do.
     """
+    if path.suffix in CSV_SUFFIXES:
+        return read_rows(path, _asked_in_cells)
     if path.suffix != ".txt":
         return read_rows(path, _asked)
     lines = enumerate(read_text(path).split("\n"), 1)
@@ -181,7 +201,7 @@ def split(
 def read_rows(
     path: Path, parse: Callable[[Json, str, int], Row], *, refuse: bool = True
 ) -> Records[Row]:
-    """Every row of a .jsonl, .json or .parquet file, made by `parse` of (row, file's stem, line).
+    """Every row of a file of rows, made by `parse` of (row, file's stem, line).
 
     Raises UserError: no such file, a binary or empty one, another suffix, and, unless `refuse` is
     False, what `refuse_bad` refuses.

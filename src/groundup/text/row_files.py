@@ -1,4 +1,4 @@
-"""Files as people bring them: JSON Lines, a JSON list, Parquet, plain text.
+"""Files as people bring them: JSON Lines, a JSON list, CSV, Parquet, plain text.
 
 Everything here knows files and nothing about what a row should hold: it gives each row with its
 number, or why there is none at that number.
@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from groundup.errors import UserError, installing
+from groundup.text.csv_files import CSV_SUFFIXES, csv_rows
 from groundup.text.kinds import BadRow, Json
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
-ROW_SUFFIXES = (*JSON_SUFFIXES, ".parquet")
+ROW_SUFFIXES = (*JSON_SUFFIXES, *CSV_SUFFIXES, ".parquet")
 TEXT_SUFFIXES = (".txt", ".md")
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
-    """The rows of a .jsonl, .json or .parquet file, numbered from 1 as its lines are.
+    """The rows of a file that ends as one of `ROW_SUFFIXES`, numbered from 1 as its lines are.
 
     A .json file may be one list of rows, whose places are then the numbers. Raises UserError for a
     file that cannot be read at all.
@@ -28,10 +29,12 @@ def rows_of(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
     if path.suffix == ".parquet":
         return _parquet_rows(path)
     check_file(path)
+    if path.suffix in CSV_SUFFIXES:
+        return csv_rows(_bytes(path), path)
     if path.suffix not in JSON_SUFFIXES:
         raise UserError(
-            f"{str(path)!r} ends in {path.suffix!r}; records are read from .jsonl, .json and "
-            ".parquet"
+            f"{str(path)!r} ends in {path.suffix!r}; records are read from "
+            f"{', '.join(ROW_SUFFIXES)}"
         )
     return _json_rows(path)
 
@@ -137,7 +140,7 @@ def _bytes(path: Path) -> bytes:
         where = content.index(b"\x00")
         raise UserError(
             f"{str(path)!r} is a binary file (a zero byte at offset {where}); "
-            "give plain UTF-8 text, JSON Lines or Parquet"
+            "give plain UTF-8 text, JSON Lines, CSV or Parquet"
         )
     return content.removeprefix(b"\xef\xbb\xbf")
 

@@ -52,7 +52,7 @@ _FREE_FIELDS = frozenset({"out", "allow_inexact_resume"})
 # How it computes changes the last bits alone, and may change when the user says so.
 _INEXACT_FIELDS = frozenset({"device", "dtype", "compile", "threads"})
 # What a folder's hash covers: weights, tokenizers, texts; not what a run says about itself.
-_CONTENT = frozenset({".safetensors", ".txt", ".md", ".jsonl", ".parquet"})
+_CONTENT = frozenset({".safetensors", ".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet"})
 _LOGS = frozenset({"metrics.jsonl", "samples.jsonl", "README.md", "reference.safetensors"})
 _ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
 

@@ -20,8 +20,9 @@ class SFTConfig(TuningConfig, OwnDataConfig):
 
     data: tuple[Path, ...] = Field(
         min_length=1,
-        description="what to learn: .jsonl, .json or .parquet files of conversations or texts, "
-        ".txt or .md files, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME",
+        description="what to learn: .jsonl, .json, .csv or .parquet files of conversations or "
+        "texts, .txt or .md files, folders of them, a data-stage folder, pack:NAME or "
+        "hub:OWNER/NAME",
     )
     weights: tuple[Weight, ...] | None = Field(
         None,
