@@ -417,9 +417,7 @@ def data_inspect(
             show_default=False,
         ),
     ] = (),
-    validation: Annotated[float, Parameter(help=_SFT["validation"].description)] = _SFT[
-        "validation"
-    ].default,
+    validation: Annotated[float | None, Parameter(help=_SFT["validation"].description)] = None,
     examples: Annotated[int, Parameter(help="how many rows to show, token by token")] = 3,
     html: Annotated[Path | None, Parameter(help="write it into this file as a page, too")] = None,
 ) -> None:

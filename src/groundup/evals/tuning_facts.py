@@ -79,6 +79,13 @@ def costs(path: Path, *, is_parent: bool = False) -> Costs:
     )
 
 
+def held_out(history: History) -> float | None:
+    """The share of its rows that a run held out; None of a run that holds nothing out."""
+    settled = _read(history.folder / "data.json").get("validation")
+    share = history.run["config"].get("validation") if settled is None else settled
+    return None if share is None else float(share)
+
+
 def _method(history: History | None, adapter: dict[str, Any]) -> str:
     """As the run was asked; an adapter without a run is LoRA in somebody's format."""
     if history is not None:
