@@ -486,8 +486,8 @@ def data_inspect(
         ),
     ] = (),
     validation: Annotated[
-        ranges.ShareBelowOne, Parameter(help=_SFT["validation"].description)
-    ] = _SFT["validation"].default,
+        ranges.ShareBelowOne | None, Parameter(help=_SFT["validation"].description)
+    ] = None,
     examples: Annotated[ranges.Shown, Parameter(help="how many rows to show, token by token")] = 3,
     html: Annotated[Path | None, Parameter(help="write it into this file as a page, too")] = None,
     force: Force = False,

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
-from groundup.lm.training import measure_speed
+from groundup.lm.training import measure_pace, random_batches
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import fresh
@@ -24,6 +24,7 @@ from groundup.runs.files import is_kept, is_number, read_kept, write_kept
 from groundup.text.config import TokenizerConfig
 from groundup.train.config import TrainingConfig
 from groundup.train.device import COMPILE_FROM_MINUTES, Compute, Machine, measure, resolve
+from groundup.train.loss import next_token_loss
 from groundup.train.plan import TRAINING_SHARE
 from groundup.train.progress import say
 
@@ -157,6 +158,11 @@ def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[
                 table, config, compute, recipe, out, seconds[table.name], machine
             )
             lines += shape_lines
+        if config.rows is None:
+            rows = TrainingConfig.model_fields["rows"].default
+            config = config.model_copy(update={"rows": rows})
+            reason = "as in every stage, since data and time are large; set rows in the recipe"
+            lines.append(Line(table.name, "rows", rows, reason))
         if config.steps is None and speed is not None:
             lines.append(_steps_line(table, config, speed, seconds[table.name], whole))
     return lines
@@ -250,7 +256,14 @@ def _model_lines(
     shape, reasons = model_shape(timed, vocab_size, machine.peak(compute.dtype))
     say("measuring this machine with a model of that size …")
     micro_rows = config.micro(config.context)
-    speed = measure_speed(fresh(shape, 0), compute, context=config.context, micro_rows=micro_rows)
+    pace = measure_pace(
+        fresh(shape, 0),
+        compute,
+        random_batches(shape, context=config.context, rows=micro_rows),
+        next_token_loss,
+        muon=config.optimizer == "muon",
+    )
+    speed = pace.tokens_per_second(config.rows * config.context)
     values = {"depth": shape.num_hidden_layers, "width": shape.hidden_size}
     return [
         Line(table.name, name, value, reasons[name])

@@ -110,12 +110,15 @@ def run(config: DPOConfig) -> Path:
             micro_rows=config.micro(context),
             seed=config.seed,
         )
+        loss = functools.partial(preference_loss, beta=config.beta, nll=config.nll)
         plan = planned(
             config,
             run,
             model.config,
             begin.training,
             lambda: model,
+            stream,
+            loss,
             rows_per_epoch=stream.rows_per_epoch,
             context=context,
         )
@@ -133,7 +136,7 @@ def run(config: DPOConfig) -> Path:
             plan,
             model,
             stream,
-            functools.partial(preference_loss, beta=config.beta, nll=config.nll),
+            loss,
             evaluate=lambda step: _evaluate(config, run, model, heldout, held, context, step),
             save=lambda: begin.save(run.folder, begin.tokenizer, card),
             baseline=False,

@@ -29,7 +29,7 @@ from groundup.evals.core import LONGEST_CONTEXT, Answers, answered, compute_of, 
 from groundup.evals.familiar import Familiar, familiar
 from groundup.evals.history import History
 from groundup.evals.perplexity import Bits, bits_per_byte
-from groundup.evals.tuning_facts import Costs, costs
+from groundup.evals.tuning_facts import Costs, costs, held_out
 from groundup.evals.tuning_material import (
     Domain,
     General,
@@ -99,7 +99,8 @@ def run(config: TuningReportConfig) -> Path:
         validation = validation_of(config, [path for _, path in named.values()])
         run.plan({"compute": compute.to_json(), "validation": validation})
         domain = read_domain(config, validation)
-        say(f"tuning  {domain.rows:,} rows of the domain are held out")
+        what = "were all trained on, none is held out" if domain.trained else "are held out"
+        say(f"tuning  {domain.rows:,} rows of the domain {what}")
         other = general(config)
         found = [
             measure(config, name, source, path, domain, other, compute, is_parent=place == 0)
@@ -132,14 +133,15 @@ def children_of(folder: Path, models: Sequence[Tuned]) -> dict[str, bool | None]
 
 
 def validation_of(config: TuningReportConfig, models: Sequence[Path]) -> float:
-    """The share that the runs of these models held out, the smallest where they differ.
+    """The share that the runs of these models held out, the smallest where they differ; 0 where one
+    of them trained on every row.
 
     A row is held out if its hash is below the share, so what the smallest holds out, all do.
     """
     if config.validation is not None:
         return config.validation
     histories = [history for path in models if (history := History.of(path)) is not None]
-    shares = [history.setting("validation") for history in histories]
+    shares = [held_out(history) for history in histories]
     return min(
         [share for share in shares if share is not None and 0 < share < 1], default=_VALIDATION
     )

@@ -20,7 +20,7 @@ import numpy as np
 from groundup.errors import UserError
 from groundup.evals.history import History
 from groundup.lm.sources import ADAPTER_CONFIG
-from groundup.runs.files import read_json_object
+from groundup.runs.files import is_number, read_json_object
 
 PARENT, ELSEWHERE = "before", "from elsewhere"
 METHODS = {"none": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
@@ -83,6 +83,13 @@ def costs(path: Path, *, is_parent: bool = False) -> Costs:
 def _seed(history: History | None) -> int | None:
     seed = None if history is None else history.setting("seed")
     return None if seed is None else int(seed)
+
+
+def held_out(history: History) -> float | None:
+    """The share of its rows that a run held out; None of a run that does not say."""
+    settled = _read(history.folder / "data.json").get("validation")
+    share = settled if is_number(settled) else history.setting("validation")
+    return None if share is None else float(share)
 
 
 def _method(history: History | None, adapter: dict[str, Any]) -> str:

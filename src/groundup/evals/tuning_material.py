@@ -15,6 +15,7 @@ tokenizer.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ from groundup.evals.config import TuningReportConfig
 from groundup.evals.core import heldout_texts
 from groundup.evals.core_sets import core_questions
 from groundup.evals.score import spread
+from groundup.text.cleaning import words
 from groundup.text.own_data import OwnData, read_own
 from groundup.text.records import Choice, Conversation, Document, Message
 
@@ -37,6 +39,8 @@ _OPTIONS = 4
 _NEAREST = 12
 PROMPTS = 4
 _OPENING_WORDS = 12
+# An answer of which a training answer has so many of the word triples is not a new one.
+_NEARLY = 0.8
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,10 @@ class Reply:
 class Domain:
     """The held-out side of the domain, thinned to what the settings allow.
 
-    `rows` is how many rows are held out in all, `prompts` what every model answers for the eye: a
-    chat with what was really answered, or a text's beginning with how it really goes on.
+    `rows` is how many rows are held out in all, `talks` of them conversations; `known` of them say
+    what training says, too. `prompts` is what every model answers for the eye: a chat with what was
+    really answered, or a text's beginning with how it really goes on. Where nothing was held out,
+    the rows are those that were `trained` on.
     """
 
     rows: int
@@ -62,6 +68,9 @@ class Domain:
     prompts: Sequence[Prompt]
     bad: int
     duplicates: int
+    talks: int
+    known: int
+    trained: bool
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,14 @@ class General:
 
 
 def read_domain(config: TuningReportConfig, validation: float) -> Domain:
-    """The held-out side of `config.data`, where `validation` is the share held out.
+    """The held-out side of `config.data`, where `validation` is the share held out; of 0, what
+    runs trained on.
 
     Raises `UserError` for data that cannot be read, and where nothing is held out.
     """
     own = read_own(config.data, columns=config.column_names, validation=validation)
+    if not validation and not own.heldout:
+        return replace(domain_of(replace(own, train=(), heldout=own.train), config), trained=True)
     if not own.heldout:
         raise UserError(
             f"{', '.join(map(str, config.data))} holds nothing out to measure by; "
@@ -107,7 +119,46 @@ def domain_of(own: OwnData, config: TuningReportConfig) -> Domain:
         prompts=_prompts(talks, documents),
         bad=len(own.bad),
         duplicates=own.duplicates,
+        talks=len(talks),
+        known=said_in_training(own.heldout, own.train),
+        trained=False,
     )
+
+
+def said_in_training(
+    heldout: Sequence[Conversation | Document], train: Sequence[Conversation | Document]
+) -> int:
+    """The number of held-out rows of which an answer, or the text, stands in training: up to case
+    and punctuation, or so nearly that one training answer has `_NEARLY` of its word triples."""
+    exact = dict[str, set[int]]()
+    triples = dict[tuple[str, ...], set[tuple[int, int]]]()
+    sizes = dict[tuple[int, int], int]()
+    for row, held in enumerate(heldout):
+        for place, text in enumerate(_answers(held)):
+            said = words(text)
+            exact.setdefault(" ".join(said), set()).add(row)
+            found = _triples(said)
+            sizes[row, place] = len(found)
+            for triple in found:
+                triples.setdefault(triple, set()).add((row, place))
+    known = set[int]()
+    for learned in train:
+        for text in _answers(learned):
+            said = words(text)
+            known |= exact.get(" ".join(said), set())
+            shared = Counter(at for triple in _triples(said) for at in triples.get(triple, ()))
+            known |= {at[0] for at, count in shared.items() if count >= _NEARLY * sizes[at]}
+    return len(known)
+
+
+def _answers(row: Conversation | Document) -> list[str]:
+    if isinstance(row, Document):
+        return [row.text]
+    return [message.content for message in row.messages if message.role == "assistant"]
+
+
+def _triples(said: Sequence[str]) -> set[tuple[str, ...]]:
+    return {tuple(said[i : i + 3]) for i in range(len(said) - 2)}
 
 
 def general(config: TuningReportConfig) -> General:

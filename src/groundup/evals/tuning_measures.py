@@ -8,7 +8,7 @@ items, the bytes of a text are not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ from groundup.evals.core import ALL, Answers, guessing
 from groundup.evals.measured import Measured, rate, ratio
 from groundup.evals.perplexity import Bits
 from groundup.evals.tuning import Tuned
+from groundup.evals.tuning_material import Domain
 
 About = Literal["domain", "general"]
 Unit = Literal["nats", "bits", "share"]
@@ -184,6 +185,38 @@ MEASURES: tuple[Measure, ...] = (
         lambda model, other: model.answers.minus(other.answers)[ALL],
     ),
 )
+
+
+# Fewer held-out rows than this prove nothing, however sure the interval of so few looks.
+LEAST_ROWS = 20
+
+
+def says_nothing(found: Sequence[Measured | None]) -> bool:
+    """Whether shares are all 0 or all 1: no model can be told from another by them."""
+    shares = {one.estimate for one in found if one is not None}
+    return shares in ({0.0}, {1.0})
+
+
+def told(models: Sequence[Tuned]) -> list[Measure]:
+    """The measures that say something of these models."""
+    return [
+        measure
+        for measure in MEASURES
+        if measure.unit != "share" or not says_nothing([measure.of(model) for model in models])
+    ]
+
+
+def too_few(measure: Measure, change: Measured, domain: Domain | None) -> int | None:
+    """The number of held-out rows behind a change on the domain where it proves nothing, be it
+    that there are few or (0) that none was held out."""
+    if measure.about != "domain":
+        return None
+    rows = change.groups
+    if domain is not None:
+        documents = domain.rows - domain.talks
+        rows = min(rows, documents if measure.key == "document_bits_per_byte" else domain.talks)
+        rows = 0 if domain.trained else rows
+    return rows if rows < LEAST_ROWS else None
 
 
 def main_domain(parent: Tuned) -> Measure:

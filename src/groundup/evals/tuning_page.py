@@ -21,7 +21,14 @@ from groundup.evals.plots import Plot, short_number
 from groundup.evals.tuning import CONTEXT, SAMPLE_TOKENS, Tuned
 from groundup.evals.tuning_facts import SET_ASIDE
 from groundup.evals.tuning_material import Domain, General
-from groundup.evals.tuning_measures import MEASURES, Measure, perplexity
+from groundup.evals.tuning_measures import (
+    MEASURES,
+    Measure,
+    perplexity,
+    says_nothing,
+    told,
+    too_few,
+)
 from groundup.evals.tuning_plots import tuning_plots
 from groundup.evals.tuning_verdicts import kind_of, notes, verdicts
 from groundup.runs.files import write_json
@@ -73,7 +80,9 @@ def tuning_json(
         "compute": compute.to_json(),
         "settings": config.model_dump(mode="json"),
         "domain": {
-            "heldout_rows": domain.rows,
+            "heldout_rows": 0 if domain.trained else domain.rows,
+            "rows_trained_on": domain.rows if domain.trained else 0,
+            "said_in_training": domain.known,
             "conversations": len(domain.conversations),
             "pieces_of_text": len(domain.documents),
             "reply_questions": len(domain.replies),
@@ -89,8 +98,18 @@ def tuning_json(
             for place, one in enumerate(tuned)
             for other in tuned[place + 1 :]
         },
-        "verdicts": [asdict(one) for one in verdicts(models)],
-        "notes": notes(models, children),
+        "shown": [measure.key for measure in told(models)],
+        "unproven": [
+            measure.key
+            for measure in MEASURES
+            if any(
+                (change := measure.minus(model, parent)) is not None
+                and too_few(measure, change, domain) is not None
+                for model in tuned
+            )
+        ],
+        "verdicts": [asdict(one) for one in verdicts(models, domain)],
+        "notes": notes(models, children, domain),
     }
 
 
@@ -150,6 +169,7 @@ def tuning_html(content: Mapping[str, Any], plots: Sequence[Plot]) -> str:
         costs=_costs(content),
         aside=_aside(content),
         plots=plots,
+        questions=_questions(content),
         sets={name: one.title for name, one in CORE_SETS.items()} | {"all": "all questions"},
         texts=TEXT_TITLES,
         context=CONTEXT,
@@ -161,11 +181,22 @@ def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The table of measures: for each one a cell of every model, with what changed beside it."""
     found = []
     for measure in MEASURES:
-        if any(measure.key in model["measures"] for model in content["models"].values()):
+        there = any(measure.key in model["measures"] for model in content["models"].values())
+        if there and measure.key in content["shown"]:
             found.append(_row(content, measure.key, measure.title, measure))
         if measure.key == "loss" and found:
             found.append(_row(content, "perplexity", "perplexity of a token", None))
     return found
+
+
+def _questions(content: Mapping[str, Any]) -> list[str]:
+    """The sets of questions that tell models apart: not all right, not all wrong, everywhere."""
+    found = [model["question_accuracy"] for model in content["models"].values()]
+    return [
+        name
+        for name in found[0]
+        if not says_nothing([Measured(**accuracy[name]) for accuracy in found])
+    ]
 
 
 def _row(
@@ -173,7 +204,12 @@ def _row(
 ) -> dict[str, Any]:
     about = "domain" if measure is None else measure.about
     cells = [
-        _cell(model["measures"].get(key), content["against_parent"].get(name, {}).get(key), measure)
+        _cell(
+            model["measures"].get(key),
+            content["against_parent"].get(name, {}).get(key),
+            measure,
+            proven=key not in content["unproven"],
+        )
         for name, model in content["models"].items()
     ]
     known = [m["measures"][key] for m in content["models"].values() if key in m["measures"]]
@@ -181,7 +217,11 @@ def _row(
 
 
 def _cell(
-    value: Mapping[str, Any] | None, change: Mapping[str, Any] | None, measure: Measure | None
+    value: Mapping[str, Any] | None,
+    change: Mapping[str, Any] | None,
+    measure: Measure | None,
+    *,
+    proven: bool,
 ) -> dict[str, str] | None:
     if value is None:
         return None
@@ -196,7 +236,7 @@ def _cell(
     if change is not None and measure is not None:
         points = [f"{scale * change[end]:+.{digits}f}" for end in ("estimate", "low", "high")]
         cell["change"] = "{} ({} to {})".format(*points)
-        cell["kind"] = kind_of(Measured(**change), measure)
+        cell["kind"] = kind_of(Measured(**change), measure) if proven else "open"
     return cell
 
 

@@ -20,7 +20,7 @@ from groundup.evals.plots import (
     smoothed,
 )
 from groundup.evals.tuning import Tuned
-from groundup.evals.tuning_measures import GENERAL_TEXT, MEASURES, Unit, main_domain
+from groundup.evals.tuning_measures import GENERAL_TEXT, Unit, main_domain, told
 
 
 def tuning_plots(models: Sequence[Tuned]) -> list[Plot]:
@@ -38,7 +38,7 @@ def tuning_plots(models: Sequence[Tuned]) -> list[Plot]:
 
 def _intervals(title: str, axis: str, unit: Unit, models: Sequence[Tuned]) -> Plot:
     """All measures of a unit, with what guessing reaches."""
-    measures = [measure for measure in MEASURES if measure.unit == unit]
+    measures = [measure for measure in told(models) if measure.unit == unit]
     rows = {
         model.name: {
             f"{one.about}: {one.short}": found

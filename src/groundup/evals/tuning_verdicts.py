@@ -14,8 +14,16 @@ from typing import Literal
 
 from groundup.evals.measured import Measured
 from groundup.evals.tuning import Tuned
-from groundup.evals.tuning_facts import METHODS
-from groundup.evals.tuning_measures import GENERAL_TEXT, MEASURES, Measure, main_domain, perplexity
+from groundup.evals.tuning_facts import METHODS, held_out
+from groundup.evals.tuning_material import Domain
+from groundup.evals.tuning_measures import (
+    LEAST_ROWS,
+    MEASURES,
+    Measure,
+    perplexity,
+    told,
+    too_few,
+)
 
 Kind = Literal["yes", "no", "open"]
 # Budgets that differ by more than this are not called equal.
@@ -31,30 +39,40 @@ class Verdict:
     text: str
 
 
-def verdicts(models: Sequence[Tuned]) -> list[Verdict]:
-    """Of every tuned model what it gained and forgot, then of every two which is better."""
+def verdicts(models: Sequence[Tuned], domain: Domain | None = None) -> list[Verdict]:
+    """Of every tuned model what it forgot and gained, then of every two which is better; what got
+    worse comes first.
+
+    Every measure that says something is put to the same test, for better and for worse. What few
+    held-out rows of the `domain` show is left open.
+    """
     parent, *tuned = models
+    # Nats per token are bits per byte again, in a unit that hangs on the tokenizer.
+    judged = [measure for measure in told(models) if measure.key != "loss"]
     found = [
-        _of_change(model, parent, measure)
+        _of_change(model, parent, measure, domain)
         for model in tuned
-        for measure in MEASURES
-        # Nats per token are bits per byte again, in a unit that hangs on the tokenizer.
-        if measure.key != "loss" and measure.minus(model, parent) is not None
+        for measure in judged
+        if measure.minus(model, parent) is not None
     ]
-    judged = (main_domain(parent), GENERAL_TEXT)
-    return found + [
-        _of_two(one, other, measure)
+    return sorted(found, key=lambda one: _FIRST.index(one.kind)) + [
+        _of_two(one, other, measure, domain)
         for one, other in combinations(tuned, 2)
         for measure in judged
         if measure.minus(one, other) is not None
     ]
 
 
-def _of_change(model: Tuned, parent: Tuned, measure: Measure) -> Verdict:
+# What got worse is read first, what nobody can tell last.
+_FIRST: tuple[Kind, ...] = ("no", "yes", "open")
+
+
+def _of_change(model: Tuned, parent: Tuned, measure: Measure, domain: Domain | None) -> Verdict:
     before, after, change = measure.of(parent), measure.of(model), measure.minus(model, parent)
     assert before is not None and after is not None and change is not None
-    kind = kind_of(change, measure)
-    meaning = _MEANING[measure.about][kind]
+    few = too_few(measure, change, domain)
+    kind = kind_of(change, measure) if few is None else "open"
+    meaning = _MEANING[measure.about][kind] if few is None else _unproven(few)
     if (model.costs.method, measure.about, kind) == (METHODS["qlora"], "general", "no"):
         meaning = "That was lost, to the 4 bits of its base or by forgetting."
     text = (
@@ -82,6 +100,12 @@ _MEANING = {
 }
 
 
+def _unproven(rows: int) -> str:
+    if rows == 0:
+        return "It was trained on these rows: that is memory, and says nothing of others."
+    return f"Of {rows} held-out rows that proves nothing, for better or worse."
+
+
 def _perplexities(model: Tuned, parent: Tuned) -> str:
     loss = next(measure for measure in MEASURES if measure.key == "loss")
     after, before = loss.of(model), loss.of(parent)
@@ -91,15 +115,15 @@ def _perplexities(model: Tuned, parent: Tuned) -> str:
     return f" Perplexity: {before.estimate:.1f} before, {after.estimate:.1f} after."
 
 
-def _of_two(one: Tuned, other: Tuned, measure: Measure) -> Verdict:
+def _of_two(one: Tuned, other: Tuned, measure: Measure, domain: Domain | None) -> Verdict:
     difference = measure.minus(one, other)
     assert difference is not None
-    kind: Kind = "open" if includes_zero(difference) else "yes"
+    few = too_few(measure, difference, domain) is not None
+    kind: Kind = "open" if few or includes_zero(difference) else "yes"
     first_better = (difference.estimate > 0) == measure.more_is_better
     better = one.name if first_better else other.name
     result = f"{better} is better" if kind == "yes" else "no difference is shown"
-    where = "the domain" if measure.about == "domain" else "general text"
-    text = f"on {where} {one.name} needs {changed(difference, measure)}: {result}."
+    text = f"{measure.title}: {one.name} has {changed(difference, measure)}: {result}."
     return Verdict(f"{one.name} against {other.name}", kind, text)
 
 
@@ -148,11 +172,16 @@ def changed(change: Measured, measure: Measure) -> str:
 # What to know first.
 
 
-def notes(models: Sequence[Tuned], children: Mapping[str, bool | None]) -> list[str]:
+def notes(
+    models: Sequence[Tuned],
+    children: Mapping[str, bool | None],
+    domain: Domain | None = None,
+) -> list[str]:
     """What makes a comparison weaker than it looks; `children` says of each tuned model whether it
     was trained from the first one, None where its folder does not tell."""
     first, *tuned = models
-    found = [
+    found = [] if domain is None else _of_rows(domain)
+    found += [
         f"{name} was not trained from {first.name} but from another model: what is different "
         "between them is not one fine-tuning alone"
         for name, is_child in children.items()
@@ -164,7 +193,7 @@ def notes(models: Sequence[Tuned], children: Mapping[str, bool | None]) -> list[
         found.append(f"the budgets are not equal; tokens trained on: {listed}")
     for model in tuned:
         settings = {} if model.history is None else model.history.run["config"]
-        if settings.get("validation") == 0:
+        if model.history is not None and held_out(model.history) == 0:
             found.append(
                 f"{model.name} held nothing out of its data: what is measured here as held out, it "
                 "may have learned"
@@ -174,9 +203,9 @@ def notes(models: Sequence[Tuned], children: Mapping[str, bool | None]) -> list[
                 f"{model.name} kept the weights that did best on rows held out, among which are "
                 "these: of several evaluations the best is a little too good"
             )
-        if settings.get("replay"):
+        if share := _replayed(model):
             found.append(
-                f"{model.name} replayed general text ({100 * settings['replay']:.0f} % of its "
+                f"{model.name} replayed general text ({100 * share:.0f} % of its "
                 "tokens): of the texts here, Wikipedia may be of the kind it trained on"
             )
     seeds = {model.costs.seed for model in tuned if model.costs.seed is not None}
@@ -187,6 +216,37 @@ def notes(models: Sequence[Tuned], children: Mapping[str, bool | None]) -> list[
             "these very models, not what another seed would have given"
         )
     return found + _familiar(models)
+
+
+def _of_rows(domain: Domain) -> list[str]:
+    """What makes the domain's own rows weak judges."""
+    found = []
+    if domain.trained:
+        found.append(
+            f"nothing is held out of the domain's {domain.rows:,} rows: the models are asked what "
+            "they were trained on, which shows what they know by heart and nothing else; for a "
+            "proof train again with --validation 0.2, or give other rows as data"
+        )
+    elif domain.rows < LEAST_ROWS:
+        found.append(
+            f"only {domain.rows} rows of the domain are held out, fewer than {LEAST_ROWS}: nothing "
+            "is proven by so few, whatever their interval; give more rows, or train again with a "
+            "larger --validation"
+        )
+    if domain.known:
+        found.append(
+            f"{domain.known:,} of {domain.rows:,} held-out rows have an answer that stands in "
+            "training as well, the same or nearly: on these, memory is measured"
+        )
+    return found
+
+
+def _replayed(model: Tuned) -> float:
+    """The share of general text that a run read, as it was settled or as it was asked."""
+    if model.history is None:
+        return 0.0
+    layout = (model.history.plan or {}).get("layout") or model.history.run["config"]
+    return float(layout.get("replay") or 0.0)
 
 
 def _familiar(models: Sequence[Tuned]) -> list[str]:

@@ -6,10 +6,11 @@ to `fit`, and leaves a model folder behind.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,39 +39,81 @@ from groundup.train.device import (
     use_threads,
 )
 from groundup.train.loop import Rhythm, fit
-from groundup.train.loss import next_token_loss
-from groundup.train.optim import Optimizer
-from groundup.train.plan import Training, TrainPlan, resolved
+from groundup.train.optim import Optimizer, Rates
+from groundup.train.plan import Training, TrainPlan, resolved, uses_muon
 from groundup.train.progress import say
 from groundup.train.run import Run
 
-# Timed micro-batches after one that warms caches (and compiles); the median is taken.
-_TIMED = 5
-# Muon's and AdamW's step, logging and the stream take about this share beside the passes.
-_STEP_OVERHEAD = 1.12
+# Micro-batches before the clock counts: the first one compiles and takes memory from the kernel,
+# the second still takes some. Then so many are timed, fewer where they are slow.
+_WARM, _TIMED, _TIMED_SECONDS = 2, 5, 12.0
 
 
-def measure_speed(model: CausalLM, compute: Compute, *, context: int, micro_rows: int) -> float:
-    """Tokens a second at which this model is trained here, on random tokens; weights stay."""
+@dataclass(frozen=True)
+class Pace:
+    """What training takes here: seconds for a token's passes, and for an optimizer step."""
+
+    token: float
+    update: float
+
+    def tokens_per_second(self, tokens_per_step: float) -> float:
+        """Tokens a second in steps of so many tokens."""
+        return tokens_per_step / (self.token * tokens_per_step + self.update)
+
+
+def measure_pace(
+    model: CausalLM, compute: Compute, batches: Iterable[B], loss: LossFunction[B], *, muon: bool
+) -> Pace:
+    """Time the passes of these micro-batches, and steps of the very optimizer at a rate of zero.
+
+    The run's own batches are to be timed: of theirs only the trained tokens reach the head, which
+    is a fifth of a small model's work, and short rows cost little attention. Weights stay.
+    """
     prepare(model, compute)
     model.train()
-    ids = torch.randint(3, model.config.vocab_size, (micro_rows, context + 1))
-    plain = Batch.of(ids[:, :-1])
-    batch = Batch(
-        plain.input_ids,
-        ids[:, 1:].contiguous(),
-        torch.ones(micro_rows, context),
-        plain.position_ids.contiguous(),
-        plain.segment_ids,
-    ).to(torch.device(compute.device))
-    seconds = []
-    for _ in range(_TIMED + 1):
+    optimizer = Optimizer(model, Rates(0.0, 0.0, 0.0), muon=muon)
+    device = torch.device(compute.device)
+    costs, spent, began = list[float](), 0.0, time.perf_counter()
+    for place, batch in enumerate(batches):
         start = time.perf_counter()
-        next_token_loss(model, batch).total.backward()  # type: ignore[no-untyped-call]
-        seconds.append(time.perf_counter() - start)
-    model.zero_grad(set_to_none=True)
-    median = sorted(seconds[1:])[_TIMED // 2]
-    return micro_rows * context / median / _STEP_OVERHEAD
+        total = loss(model, batch.to(device)).total
+        total.backward()  # type: ignore[no-untyped-call]
+        float(total.detach())  # a GPU is waited for
+        seconds = time.perf_counter() - start
+        if place < _WARM and start - began < _TIMED_SECONDS:
+            continue
+        spent += seconds
+        costs.append(seconds / max(1, batch.tokens))
+        if len(costs) == _TIMED or spent > _TIMED_SECONDS:
+            break
+    update = 0.0
+    for _ in range(2):  # the first makes the moments
+        start = time.perf_counter()
+        norm = optimizer.gradient_norm()
+        optimizer.clip(norm, float(norm) + 1)
+        optimizer.step_at_rest()
+        update = time.perf_counter() - start
+    optimizer.release()
+    return Pace(sorted(costs)[len(costs) // 2], update)
+
+
+def random_batches(shape: ModelConfig, *, context: int, rows: int) -> Iterator[Batch]:
+    """Full rows of random tokens, all trained, for as long as anybody wants them."""
+    while True:
+        ids = torch.randint(3, shape.vocab_size, (rows, context + 1))
+        plain = Batch.of(ids[:, :-1])
+        yield Batch(
+            plain.input_ids,
+            ids[:, 1:].contiguous(),
+            torch.ones(rows, context),
+            plain.position_ids.contiguous(),
+            plain.segment_ids,
+        )
+
+
+def micro_batches(stream: Stream[B], model: CausalLM) -> Iterator[B]:
+    """A stream's micro-batches, step after step."""
+    return (batch for step in itertools.count() for batch in stream.at(step, model))
 
 
 def training_memory(
@@ -147,14 +190,21 @@ def planned(
     shape: ModelConfig,
     training: Training,
     model: Callable[[], CausalLM],
+    stream: Stream[B],
+    loss: LossFunction[B],
     *,
     rows_per_epoch: int,
     context: int,
+    tokens_per_step: int | None = None,
+    most_passes: float | None = None,
+    layout: dict[str, float] | None = None,
     reasons: dict[str, str] | None = None,
 ) -> TrainPlan:
     """The run's plan: read if it was begun before, else resolved, shown and written.
 
-    `model` gives one to measure the speed with, where minutes are to become steps.
+    `model` gives one to measure the speed with on batches of `stream`, where minutes are to become
+    steps. A step reads `tokens_per_step`, all that its rows can hold if that is not said. Minutes
+    that would make more than `most_passes` are not used up.
     """
     use_threads(config)
     with ranks.first_alone():
@@ -164,6 +214,7 @@ def planned(
             refuse_inexact(plan.compute, now, config.allow_inexact_resume)
             return replace(plan, compute=now)
         micro_rows = config.micro(context)
+        step_tokens = tokens_per_step or config.rows * context
         minutes = config.minutes
         if minutes is None:
             steps = config.steps or math.ceil(config.epochs * rows_per_epoch / config.rows)
@@ -183,15 +234,24 @@ def planned(
         if config.steps is None and config.minutes is not None:
             measured = model()
             measured.set_gradient_checkpointing(config.gradient_checkpointing)
-            speed = measure_speed(measured, compute, context=context, micro_rows=micro_rows)
-            speed *= ranks.size()
+            pace = measure_pace(
+                measured,
+                compute,
+                micro_batches(stream, measured),
+                loss,
+                muon=uses_muon(config, training),
+            )
+            speed = pace.tokens_per_second(step_tokens / ranks.size()) * ranks.size()
         plan = resolved(
             config,
             compute,
             training,
             context=context,
             rows_per_epoch=rows_per_epoch,
+            tokens_per_step=step_tokens,
             tokens_per_second=speed,
+            most_passes=most_passes,
+            layout=layout,
             reasons=(reasons or {}) | _why_eager(config, compute),
         )
         run.plan(plan.to_json() | {"model": shape.to_hf()}, TrainPlan.from_json)

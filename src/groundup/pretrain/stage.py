@@ -53,13 +53,16 @@ def run(config: PretrainConfig) -> Path:
             train_shard = encode(texts.train, tokenizer, shards / "train", split="train")
             heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
         shape, reasons = _shape(config, run, tokenizer.vocab_size)
+        first = _stream(config, train_shard)
         plan = planned(
             config,
             run,
             shape,
             whole(shape, config.context, RATES, "which suits small models from random weights"),
             lambda: fresh(shape, config.seed),
-            rows_per_epoch=_stream(config, train_shard).rows_per_epoch,
+            first,
+            next_token_loss,
+            rows_per_epoch=first.rows_per_epoch,
             context=config.context,
             reasons=reasons,
         )

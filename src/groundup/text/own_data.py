@@ -25,6 +25,10 @@ from groundup.text.own_sources import HUB, PACK, SUFFIXES, Part, Reader, Row, is
 from groundup.text.records import OWN_HELDOUT, BadLine
 from groundup.text.splitting import content, hold_out
 
+# Of fewer rows than this a twentieth is too few to judge by, and each may be a fact that nothing
+# else says: all are trained on.
+LEAST_TO_SPLIT = 200
+
 
 @dataclass(frozen=True)
 class OwnData:
@@ -34,13 +38,15 @@ class OwnData:
     heldout: tuple[Row, ...]
     bad: tuple[BadLine, ...]
     duplicates: int
+    # The share that was held out by hash, where no split came with the data.
+    share: float = 0.0
 
 
 def read_own(
     sources: Sequence[str | Path],
     *,
     columns: Mapping[str, str] = {},
-    validation: float = OWN_HELDOUT,
+    validation: float | None = OWN_HELDOUT,
     refuse: bool = True,
 ) -> OwnData:
     """The conversations and documents of all `sources`, about `validation` of them held out.
@@ -48,8 +54,9 @@ def read_own(
     `columns` maps our names of columns to those of the files. Each row's `source` is one name for
     each source given, its file's or folder's; a data stage's folder and a generated set keep the
     names of their parts. Two answers to one question (or of one `group`) are on one side.
-    Validation 0 holds nothing out but what comes held out. With `refuse` False files are read to be
-    looked at, however many of their lines are bad.
+    Validation 0 holds nothing out but what comes held out, None nothing of fewer than
+    `LEAST_TO_SPLIT` rows. With `refuse` False files are read to be looked at, however many of their
+    lines are bad.
 
     Raises UserError: a source that is not there, cannot be read or holds nothing to train on, an
     unknown layout, a column that no file has, more than a tenth of a file's lines bad.
@@ -60,6 +67,7 @@ def read_own(
         heldout=tuple(row for part in parts for row in part.heldout),
         bad=tuple(line for part in parts for line in part.bad),
         duplicates=sum(part.duplicates for part in parts),
+        share=max((part.share for part in parts), default=0.0),
     )
 
 
@@ -67,7 +75,7 @@ def read_each(
     sources: Sequence[str | Path],
     *,
     columns: Mapping[str, str] = {},
-    validation: float = OWN_HELDOUT,
+    validation: float | None = OWN_HELDOUT,
     refuse: bool = True,
 ) -> list[OwnData]:
     """What `read_own` reads, source by source, in the order given.
@@ -76,7 +84,7 @@ def read_each(
     says, is taken out of it. Raises UserError as `read_own` does.
     """
     check_columns(columns)
-    if not 0 <= validation < 1:
+    if validation is not None and not 0 <= validation < 1:
         raise UserError(f"validation={validation} must be at least 0 and less than 1; try 0.05")
     given = [one if isinstance(one, str) else one.as_posix() for one in sources]
     for one in given:
@@ -102,7 +110,7 @@ def _nothing(source: str, part: OwnData) -> str:
     return f"{source!r} {why}, so there is nothing to train on; leave it out, or give other data"
 
 
-def _sides(parts: Sequence[Part], validation: float) -> list[OwnData]:
+def _sides(parts: Sequence[Part], validation: float | None) -> list[OwnData]:
     """Every part's two sides, without what is said again."""
     known: set[Hashable] = set()
     heldout: set[Hashable] = set()
@@ -113,7 +121,9 @@ def _sides(parts: Sequence[Part], validation: float) -> list[OwnData]:
     known |= heldout
     new = [_new(part.train, known) if part.heldout is None else [] for part in parts]
     # One decision for all sources: a row is on the same side wherever it stands.
-    chosen = set(map(content, hold_out([row for rows in new for row in rows], validation)[1]))
+    undivided = [row for rows in new for row in rows]
+    share = share_held_out(validation, len(undivided))
+    chosen = set(map(content, hold_out(undivided, share)[1]))
     read = []
     for part, rows in zip(parts, new, strict=True):
         if part.heldout is None:
@@ -126,8 +136,15 @@ def _sides(parts: Sequence[Part], validation: float) -> list[OwnData]:
             train = [row for row in part.train if content(row) not in others]
             held, rows = part.heldout, train
         again = len(part.train) - len(rows)
-        read.append(OwnData(tuple(train), tuple(held), tuple(part.bad), again))
+        read.append(OwnData(tuple(train), tuple(held), tuple(part.bad), again, share))
     return read
+
+
+def share_held_out(validation: float | None, rows: int) -> float:
+    """The share of `rows` that is held out: as asked, else the usual one, or none of a few."""
+    if validation is not None:
+        return validation
+    return OWN_HELDOUT if rows >= LEAST_TO_SPLIT else 0.0
 
 
 def _new(rows: Iterable[Row], known: set[Hashable]) -> list[Row]:

@@ -134,6 +134,19 @@ class Optimizer:
                     parameter.copy_(self.masters[name])
         self.clear()
 
+    def step_at_rest(self) -> None:
+        """All the work of a step at a rate of zero: weights stay, gradients do too."""
+        gradients = {name: master.grad for name, master in self.masters.items()}
+        self.step(0.0)
+        for name, gradient in gradients.items():
+            self.masters[name].grad = gradient
+
+    def release(self) -> None:
+        """Forget gradients and let go of the parameters: another optimizer is to take them."""
+        self.clear()
+        for hook in self._hooks:
+            hook.remove()
+
     def _muon_step(self, rate: float) -> None:
         by_shape: dict[torch.Size, list[str]] = {}
         for name in self.muon_names:

@@ -6,6 +6,7 @@ budget of minutes never becomes a check of the clock and a resumed run takes the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +46,8 @@ class TrainPlan:
     micro_rows: int | None = None
     trained_parameters: int | None = None
     adapter: str = "none"
+    # How a stage lays its data out, where it decides that itself.
+    layout: dict[str, float] | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -94,12 +97,14 @@ def resolved(
     *,
     context: int,
     rows_per_epoch: int,
+    tokens_per_step: int,
     tokens_per_second: float | None,
+    most_passes: float | None = None,
+    layout: dict[str, float] | None = None,
     reasons: dict[str, str],
 ) -> TrainPlan:
     """Fill in every value that follows from the settings and the measured speed."""
-    tokens_per_step = config.rows * context
-    steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second)
+    steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second, most_passes)
     save_every, evaluate_every = config.save_every, max(1, -(-steps // config.evaluations))
     reasons = reasons | {"steps": why}
     if save_every is None:
@@ -123,7 +128,7 @@ def resolved(
             weight_decay=config.weight_decay,
             lora_plus=training.lora_plus,
         ),
-        muon=config.optimizer == "muon" and training.adapter == "none",
+        muon=uses_muon(config, training),
         gradient_clip=config.gradient_clip,
         compute=compute,
         parameters=training.parameters,
@@ -134,7 +139,13 @@ def resolved(
         micro_rows=config.micro(context),
         trained_parameters=training.trained_parameters,
         adapter=training.adapter,
+        layout=layout,
     )
+
+
+def uses_muon(config: TrainingConfig, training: Training) -> bool:
+    """Whether Muon trains the matrices; the thin ones of an adapter are AdamW's."""
+    return config.optimizer == "muon" and training.adapter == "none"
 
 
 def _steps(
@@ -142,15 +153,26 @@ def _steps(
     tokens_per_step: int,
     rows_per_epoch: int,
     tokens_per_second: float | None,
+    most_passes: float | None,
 ) -> tuple[int, str]:
     if config.steps is not None:
         return config.steps, "as given"
     if config.minutes is not None and tokens_per_second is not None:
         seconds = config.minutes * 60 * TRAINING_SHARE
-        return max(1, round(seconds * tokens_per_second / tokens_per_step)), (
+        steps = max(1, round(seconds * tokens_per_second / tokens_per_step))
+        why = (
             f"{config.minutes:.3g} minutes at {tokens_per_second:,.0f} tokens a second measured "
             f"here, {tokens_per_step:,} tokens a step; change with --minutes or --steps"
         )
+        most = (
+            steps if most_passes is None else math.ceil(most_passes * rows_per_epoch / config.rows)
+        )
+        if most < steps:
+            return max(1, most), (
+                f"{most_passes:g} passes over the data are enough, so that not all of "
+                f"{config.minutes:.3g} minutes are used; change with --steps"
+            )
+        return steps, why
     return max(1, round(config.epochs * rows_per_epoch / config.rows)), (
         f"{config.epochs:g} passes over {rows_per_epoch:,} rows; change with --epochs or --steps"
     )

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from groundup.adapters.config import TuningConfig
 from groundup.text.config import OwnDataConfig
-from groundup.train.ranges import Epochs, Share, ShareBelowOne, Weight
+from groundup.train.ranges import Context, Epochs, Rows, Share, ShareBelowOne, Weight
 
 
 class SFTConfig(TuningConfig, OwnDataConfig):
@@ -29,12 +29,25 @@ class SFTConfig(TuningConfig, OwnDataConfig):
         min_length=1,
         description="share of the tokens that each source of data gets (default: as it is large)",
     )
-    validation: ShareBelowOne = Field(
-        0.05, description="share of your own rows that is held out, by their hash"
+    rows: Rows | None = Field(  # type: ignore[assignment]  # None until the data are read
+        None,
+        description="rows of one context each in an optimizer step (default: as few as the data "
+        "and the time need for enough steps, at most 16)",
     )
-    replay: ShareBelowOne = Field(
-        0.0,
-        description="share of the tokens that are general text, against forgetting",
+    context: Context | None = Field(
+        None,
+        description="tokens in a row (default: what the longest of your rows needs, at least 256 "
+        "and at most 1024, within what the model was made for)",
+    )
+    validation: ShareBelowOne | None = Field(
+        None,
+        description="share of your own rows that is held out, by their hash (default: 0.05, and "
+        "nothing of fewer than 200 rows, each of which may be all that tells a fact)",
+    )
+    replay: ShareBelowOne | None = Field(
+        None,
+        description="share of the tokens that are general text, against forgetting (default: 0.25 "
+        "beside little data, up to 200,000 tokens, for models above 20 M parameters; else 0)",
     )
     replay_data: tuple[Path, ...] = Field(
         (Path("pack:wiki"),), min_length=1, description="the general text of replay"
@@ -44,8 +57,10 @@ class SFTConfig(TuningConfig, OwnDataConfig):
         description="packed: several conversations side by side in a row, never seeing each "
         "other; padded: one to a row, beside others of like length",
     )
-    epochs: Epochs = Field(
-        2.0, description="passes over the conversations when neither steps nor minutes say"
+    epochs: Epochs | None = Field(  # type: ignore[assignment]  # None until the data are read
+        None,
+        description="passes over the data when neither steps nor minutes say (default: 2, of "
+        "little data as many as 200 steps need, up to 16)",
     )
     balance: Share = Field(
         0.7,

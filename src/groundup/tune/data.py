@@ -6,22 +6,33 @@ different between supervised fine-tuning and continued pre-training on a domain.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from groundup.errors import UserError
 from groundup.evals.score import spread
 from groundup.text.marked import Items, Marked, cut_to, encode_rows
 from groundup.text.own_data import read_each, read_own
+from groundup.text.own_sources import is_stage
 from groundup.text.packing import ConversationStream
 from groundup.text.records import Conversation, Document
 from groundup.text.splitting import content
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
 from groundup.tune.config import SFTConfig
+from groundup.tune.layout import (
+    MOST_ROWS,
+    MOST_SEEN,
+    Layout,
+    passes,
+    replayed,
+    row_length,
+    rows_of_step,
+)
 
 # Held-out items scored at each evaluation on the way, and the most tokens of them: conversations
 # can be long, and measuring is not to outlast training.
@@ -35,7 +46,8 @@ Row = Conversation | Document
 class TuningData:
     """A stream of batches, what is held out to judge by, and what was set aside on the way.
 
-    `tokenizer` is the model's, with a chat template if there are `chats` among the rows.
+    `tokenizer` is the model's, with a chat template if there are `chats` among the rows;
+    `own_items` are how many items the stream has beside replay's.
     """
 
     tokenizer: Tokenizer
@@ -43,6 +55,7 @@ class TuningData:
     heldout: Sequence[Marked]
     counts: Mapping[str, Any]
     chats: bool
+    own_items: int
 
 
 @dataclass(frozen=True)
@@ -59,15 +72,35 @@ class _Part:
         return sum(item.inputs for item in cut if any(item.trained[1:]))
 
 
-def read_data(config: SFTConfig, tokenizer: Tokenizer, context: int) -> TuningData:
-    """All that `config` names, read, encoded and laid out. Raises `UserError` for what cannot be
-    used."""
+@dataclass(frozen=True)
+class Found:
+    """One's own rows, read and encoded, before anything is decided about them.
+
+    `tokens` are those of all rows, the ones that few steps leave unread included; `said` is what is
+    held out, so that replay does not teach it.
+    """
+
+    tokenizer: Tokenizer
+    parts: Sequence[_Part]
+    heldout: Sequence[Marked]
+    said: Set[Hashable]
+    counts: Mapping[str, Any]
+    chats: bool
+    tokens: int
+    longest: int
+
+
+def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
+    """All of one's own that `config` names, in rows of at most `context` tokens. Raises `UserError`
+    for what cannot be used."""
     names = [str(at) for at in config.data]
     found = read_each(config.data, columns=config.column_names, validation=config.validation)
     own = dict(zip(names, found, strict=True))
     chats = any(isinstance(row, Conversation) for read in found for row in read.train)
     tokenizer = tokenizer.able_to_chat() if chats else tokenizer
-    wanted = None if config.steps is None else config.steps * config.rows * context
+    wanted = None
+    if config.steps is not None:
+        wanted = config.steps * (config.rows or MOST_ROWS) * context
     parts, heldout, refused, unread = list[_Part](), list[Marked](), 0, 0
     for name, read in own.items():
         for line in read.bad:
@@ -79,11 +112,36 @@ def read_data(config: SFTConfig, tokenizer: Tokenizer, context: int) -> TuningDa
         parts.append(_Part(name, encoded.items, [rows[i].source for i in encoded.row]))
         if read.heldout:
             heldout += encode_rows(tokenizer, spread(read.heldout, _CURVE_ITEMS), context).items
+    trained = sum(len(read.train) for read in found)
+    counts = {
+        "bad_lines": sum(len(read.bad) for read in found),
+        "refused": refused,
+        "duplicates": sum(read.duplicates for read in found),
+        "unread": unread,
+        "heldout": sum(len(read.heldout) for read in found),
+        "validation": max(read.share for read in found),
+    }
+    tokens = sum(part.tokens(context) for part in parts)
+    return Found(
+        tokenizer,
+        parts,
+        _few(heldout),
+        {content(row) for read in found for row in read.heldout},
+        counts,
+        chats,
+        round(tokens * trained / max(1, trained - unread)),
+        max((min(item.inputs, context) for part in parts for item in part.items), default=context),
+    )
+
+
+def laid_out(config: SFTConfig, found: Found, layout: Layout) -> TuningData:
+    """The rows as a stream of batches, with general text beside them. Raises `UserError` for what
+    cannot be used."""
+    context, parts = layout.context, list(found.parts)
     sizes = [part.tokens(context) for part in parts]
-    weights, tokens = _weights(config, parts, sizes), sum(sizes)
-    if config.replay:
-        known = {content(row) for read in found for row in read.heldout}
-        parts += _replayed(config, tokenizer, context, wanted, known)
+    weights = _weights(config, layout.replay, parts, sizes)
+    if layout.replay:
+        parts += _replayed(config, found, layout, sum(sizes))
     stream = ConversationStream(
         [item for part in parts for item in part.items],
         # Weights are given for whole sources; without them, balance looks at the finer ones.
@@ -92,24 +150,75 @@ def read_data(config: SFTConfig, tokenizer: Tokenizer, context: int) -> TuningDa
         world=config.world,
         weights=weights,
         # General text comes on top: an epoch is still one pass over one's own.
-        epoch_tokens=round(tokens / (1 - config.replay)),
+        epoch_tokens=round(sum(sizes) / (1 - layout.replay)),
         layout=config.layout,
         prompt_weight=config.prompt_weight,
         chained=config.chained,
         context=context,
-        rows=config.rows,
-        micro_rows=config.micro(context),
+        rows=layout.rows,
+        micro_rows=config.model_copy(update={"rows": layout.rows}).micro(context),
         seed=config.seed,
     )
-    counts = {
-        **asdict(stream.counts),
-        "bad_lines": sum(len(read.bad) for read in own.values()),
-        "refused": refused,
-        "duplicates": sum(read.duplicates for read in own.values()),
-        "unread": unread,
-        "heldout": sum(len(read.heldout) for read in own.values()),
-    }
-    return TuningData(tokenizer, stream, _few(heldout), counts, chats)
+    counts = {**asdict(stream.counts), **found.counts}
+    own = sum(len(part.items) for part in found.parts)
+    return TuningData(found.tokenizer, stream, found.heldout, counts, found.chats, own)
+
+
+def decided(
+    config: SFTConfig,
+    found: Found,
+    *,
+    longest: int,
+    parameters: int,
+    tokens_in_time: Callable[[ConversationStream], float] | None = None,
+) -> tuple[TuningData, Layout, dict[str, str]]:
+    """The data laid out as the settings say and, where they say nothing, as the data and the model
+    of so many `parameters` need; with what was decided, and why.
+
+    Rows have at most `longest` tokens; `tokens_in_time` says how many tokens of a stream there is
+    time to train on, where time is what is given.
+    """
+    reasons = dict[str, str]()
+    context, replay = config.context, config.replay
+    if context is None:
+        context, reasons["context"] = row_length([found.longest], longest)
+    if replay is None:
+        mixed = any(is_stage(at) or at in config.replay_data for at in config.data)
+        replay, why = replayed(found.tokens, parameters, mixed=mixed)
+        reasons |= {"replay": why} if why else {}
+    layout = Layout(context, config.rows or 1, config.epochs or 1.0, replay)
+    try:
+        data = laid_out(config, found, layout)
+    except UserError as error:
+        if not replay or config.replay is not None:
+            raise
+        say(f"no general text is replayed, as it cannot be had: {error}")
+        reasons.pop("replay")
+        layout = replace(layout, replay=0.0)
+        data = laid_out(config, found, layout)
+    rows_per_epoch = data.stream.rows_per_epoch
+    if config.rows is None:
+        in_time = None
+        # A clock is only asked where its answer can matter.
+        alone, _ = rows_of_step(rows_per_epoch, rows_in_time=None, steps=None)
+        if tokens_in_time is not None and alone > 1:
+            in_time = tokens_in_time(data.stream) * rows_per_epoch / data.stream.counts.tokens
+        rows, reasons["rows"] = rows_of_step(
+            rows_per_epoch, rows_in_time=in_time, steps=config.steps
+        )
+        if rows != layout.rows:
+            layout = replace(layout, rows=rows)
+            data = laid_out(config, found, layout)
+    if config.epochs is None:
+        layout = replace(layout, epochs=passes(rows_per_epoch, layout.rows, found.tokens))
+    return data, layout, reasons
+
+
+def read_data(config: SFTConfig, tokenizer: Tokenizer, context: int) -> TuningData:
+    """All that `config` names in rows of `context`, without a model or a clock to decide by."""
+    found = read_rows(config, tokenizer, context)
+    config = config.model_copy(update={"context": context, "replay": config.replay or 0.0})
+    return decided(config, found, longest=context, parameters=0)[0]
 
 
 def _few(heldout: Sequence[Marked]) -> Sequence[Marked]:
@@ -119,18 +228,18 @@ def _few(heldout: Sequence[Marked]) -> Sequence[Marked]:
 
 
 def _weights(
-    config: SFTConfig, parts: Sequence[_Part], sizes: Sequence[int]
+    config: SFTConfig, replay: float, parts: Sequence[_Part], sizes: Sequence[int]
 ) -> dict[str, float] | None:
     """Each source's share of the tokens; None where all are taken as they come."""
-    if config.weights is None and not config.replay:
+    if config.weights is None and not replay:
         return None
     given = config.weights or [float(size) for size in sizes]
     own = {
-        part.name: (1 - config.replay) * weight / sum(given)
+        part.name: (1 - replay) * weight / sum(given)
         for part, weight in zip(parts, given, strict=True)
     }
-    replayed = {str(at): config.replay / len(config.replay_data) for at in config.replay_data}
-    return own | (replayed if config.replay else {})
+    general = {str(at): replay / len(config.replay_data) for at in config.replay_data}
+    return own | (general if replay else {})
 
 
 def _enough(rows: Sequence[Row], tokens: int | None, context: int, seed: int) -> Sequence[Row]:
@@ -153,24 +262,23 @@ def _characters(row: Row) -> int:
     return sum(len(message.content) for message in row.messages)
 
 
-def _replayed(
-    config: SFTConfig,
-    tokenizer: Tokenizer,
-    context: int,
-    tokens: int | None,
-    heldout: Set[Hashable],
-) -> list[_Part]:
+def _replayed(config: SFTConfig, found: Found, layout: Layout, own: int) -> list[_Part]:
     """The general text of replay, without what is held out of one's own."""
+    # As much as the passes there may be read of it; encoding all of it would take longer.
+    share = layout.replay / (1 - layout.replay)
+    tokens = round(max(MOST_SEEN, layout.epochs) * own * share) + layout.context
+    if config.steps is not None:
+        tokens = min(tokens, config.steps * (config.rows or MOST_ROWS) * layout.context)
     parts = []
     for at in config.replay_data:
         read = read_own([at])
         for line in read.bad:
             say(str(line))
-        general = [row for row in read.train if content(row) not in heldout]
-        rows = _enough(general, tokens, context, config.seed)
-        found = encode_rows(tokenizer, rows, context)
-        _told(str(at), found)
-        parts.append(_Part(str(at), found.items, [rows[i].source for i in found.row]))
+        general = [row for row in read.train if content(row) not in found.said]
+        rows = _enough(general, tokens, layout.context, config.seed)
+        encoded = encode_rows(found.tokenizer, rows, layout.context)
+        _told(str(at), encoded)
+        parts.append(_Part(str(at), encoded.items, [rows[i].source for i in encoded.row]))
     return parts
 
 
@@ -186,7 +294,7 @@ def _told(name: str, found: Items) -> int:
 
 def locations(config: SFTConfig) -> dict[str, Path]:
     """The sources that lie somewhere, by the names under which a run remembers them."""
-    named = {"data": config.data, "replay": config.replay_data if config.replay else ()}
+    named = {"data": config.data, "replay": config.replay_data if config.replay != 0 else ()}
     return {
         f"{name} {i + 1}" if i else name: at
         for name, sources in named.items()

@@ -15,7 +15,7 @@ Pretraining). Either trains the whole model, or an adapter beside it (`lm/tuning
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,18 @@ from groundup.lm.generate import Request, generate
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
 from groundup.lm.sources import name_of
-from groundup.lm.training import planned, train
-from groundup.lm.tuning import start
-from groundup.text.packing import Marked
+from groundup.lm.training import measure_pace, micro_batches, planned, train
+from groundup.lm.tuning import Start, start
+from groundup.text.packing import ConversationStream, Marked
+from groundup.train import ranks
+from groundup.train.device import resolve, use_threads
 from groundup.train.loss import next_token_loss
+from groundup.train.plan import TRAINING_SHARE, TrainPlan, uses_muon
 from groundup.train.progress import say
 from groundup.train.run import Run
 from groundup.tune.config import SFTConfig
-from groundup.tune.data import TuningData, locations, read_data
+from groundup.tune.data import TuningData, decided, laid_out, locations, read_rows
+from groundup.tune.layout import MOST_SEEN, Layout, seen
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW), where a small model is
 # trained as a whole.
@@ -51,7 +55,8 @@ def run(config: SFTConfig) -> Path:
             return run.folder
         begin = start(config, RATES)
         model = begin.model
-        data = read_data(config, begin.tokenizer, begin.context)
+        data, layout, reasons = _data(config, run, begin)
+        settled = config.model_copy(update=asdict(layout))
         tokenizer = data.tokenizer
         if data.chats:
             ends = dict.fromkeys((*model.config.eos_token_ids, *tokenizer.stop_ids))
@@ -59,15 +64,22 @@ def run(config: SFTConfig) -> Path:
         run.write("data.json", data.counts)
         _say_counts(data)
         plan = planned(
-            config,
+            settled,
             run,
             model.config,
             begin.training,
             lambda: model,
+            data.stream,
+            next_token_loss,
             rows_per_epoch=data.stream.rows_per_epoch,
-            context=begin.context,
+            context=layout.context,
+            tokens_per_step=_tokens_per_step(data.stream),
+            most_passes=MOST_SEEN,
+            layout=asdict(layout),
+            reasons=reasons,
         )
-        read = (*config.data, *(config.replay_data if config.replay else ()))
+        _say_passes(data, plan)
+        read = (*config.data, *(config.replay_data if layout.replay else ()))
         trained = "the assistant's tokens" if data.chats else "every token"
         card = model_card(
             "A model fine-tuned by groundup",
@@ -77,7 +89,7 @@ def run(config: SFTConfig) -> Path:
             parent=name_of(config.model),
         )
         return train(
-            config,
+            settled,
             run,
             plan,
             model,
@@ -86,6 +98,53 @@ def run(config: SFTConfig) -> Path:
             evaluate=lambda step: _evaluate(run, model, data, step),
             save=lambda: begin.save(run.folder, tokenizer, card),
         )
+
+
+def _data(config: SFTConfig, run: Run, begin: Start) -> tuple[TuningData, Layout, dict[str, str]]:
+    """The data, laid out as the plan says if there is one, else as they need it, and why."""
+    use_threads(config)
+    found = read_rows(config, begin.tokenizer, begin.context)
+    if run.planned and (known := TrainPlan.from_json(run.plan({})).layout) is not None:
+        layout = Layout(int(known["context"]), int(known["rows"]), known["epochs"], known["replay"])
+        return laid_out(config, found, layout), layout, {}
+
+    def tokens_in_time(stream: ConversationStream) -> float:
+        """How many tokens there is time for, by a few rows of the stream: a first guess, since
+        steps of other sizes take other times."""
+        assert config.minutes is not None
+        pace = measure_pace(
+            begin.model,
+            resolve(config, compile_by_default=False),
+            micro_batches(stream, begin.model),
+            next_token_loss,
+            muon=uses_muon(config, begin.training),
+        )
+        speed = pace.tokens_per_second(_tokens_per_step(stream))
+        return config.minutes * 60 * TRAINING_SHARE * speed * ranks.size()
+
+    timed = config.steps is None and config.minutes is not None
+    return decided(
+        config,
+        found,
+        longest=begin.context,
+        parameters=begin.training.parameters,
+        tokens_in_time=tokens_in_time if timed else None,
+    )
+
+
+def _tokens_per_step(stream: ConversationStream) -> int:
+    """Tokens that a step reads on average; what pads its rows is not read."""
+    return max(1, round(stream.counts.tokens * stream.rows / stream.rows_per_epoch))
+
+
+def _say_passes(data: TuningData, plan: TrainPlan) -> None:
+    """How often each row is seen; aloud where that is too seldom or too often."""
+    stream = data.stream
+    own = data.own_items + data.counts["unread"]
+    text, warning = seen(plan.steps, stream.rows, stream.rows_per_epoch * own / data.own_items, own)
+    say(f"  passes: {text}")
+    if warning:
+        say(f"Warning: {warning}")
 
 
 def heldout_loss(model: CausalLM, held: Sequence[Marked], context: int) -> float | None:

@@ -1,0 +1,117 @@
+"""How fine-tuning lays its data out: how long rows are, how many make a step, what is replayed.
+
+    60 questions of 50 tokens      3,000 tokens, 12 rows of 256: one row a step, 12 steps a pass
+    3,000 talks of 200 tokens      600,000 tokens, 2,400 rows of 256: 16 rows a step
+
+A low-rank adapter learns by steps, not by tokens: 60 rows packed into five long steps teach it
+nothing, the same tokens in a hundred and fifty short ones do. So a step is as small as the data and
+the time make it, until there are steps enough. What is decided here is written to plan.json once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Rows are no shorter than this where the model allows it: general text that is replayed, and the
+# fast kernels, need some length. Lengths are multiples, so that few shapes occur.
+SHORTEST_ROW, _ROW_STEP = 256, 64
+# Rows of a step at most: more made no run better per token.
+MOST_ROWS = 16
+# Steps that a pass over the data has, if there are rows for it, and that a run has, if there is
+# time for it: below a hundred little was learned, whatever the learning rate.
+_STEPS_A_PASS, _LEAST_STEPS = 12, 100
+# Tokens of one's own up to which data are little: a model sees each row several times, and drifts.
+LITTLE = 200_000
+# Share of the tokens that are general text then.
+REPLAYED = 0.25
+# Models below this were trained here, on data that lie in a folder; what is general to them is not
+# known.
+_LEAST_TO_FORGET = 20e6
+# Passes where nobody says how long: two over much data; over little as many as the steps need.
+_PASSES, _MOST_PASSES, _STEPS = 2.0, 16.0, 200
+# A row that is seen more often than this is known by heart, and the minutes that are left would
+# only cost general knowledge.
+BY_HEART, MOST_SEEN = 30.0, 50.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was decided: tokens in a row, rows in a step, passes if asked, share of general text."""
+
+    context: int
+    rows: int
+    epochs: float
+    replay: float
+
+
+def row_length(items: Sequence[int], longest: int) -> tuple[int, str]:
+    """Tokens in a row that hold items of these many tokens, and why; never more than `longest`."""
+    most = max(items, default=longest)
+    needed = max(SHORTEST_ROW, -(-most // _ROW_STEP) * _ROW_STEP)
+    if needed >= longest:
+        return longest, "as long as such rows may be; change with --context"
+    return needed, f"the longest of your rows has {most:,} tokens; change with --context"
+
+
+def rows_of_step(
+    rows_per_epoch: int, *, rows_in_time: float | None, steps: int | None
+) -> tuple[int, str]:
+    """Rows in an optimizer step, and why: so few that a pass and a run have steps enough.
+
+    `rows_in_time` is how many rows there is time to train on, where minutes are given, and `steps`
+    how many steps are, where they are.
+    """
+    wanted = {"a pass": rows_per_epoch / _STEPS_A_PASS, "much data": float(MOST_ROWS)}
+    if rows_in_time is not None and steps is None:
+        wanted["the time"] = min(rows_in_time, MOST_SEEN * rows_per_epoch) / _LEAST_STEPS
+    least = min(wanted, key=lambda name: wanted[name])
+    rows = max(1, min(MOST_ROWS, int(wanted[least])))
+    reasons = {
+        "a pass": f"about {_STEPS_A_PASS} steps in a pass over {rows_per_epoch:,} rows",
+        "much data": "as many as pay, of so many rows",
+        "the time": f"at least {_LEAST_STEPS} steps in the time there is",
+    }
+    return rows, f"{reasons[least]}; change with --rows"
+
+
+def passes(rows_per_epoch: int, rows: int, tokens: int) -> float:
+    """Passes over the data where neither steps nor minutes say."""
+    if tokens > LITTLE:
+        return _PASSES
+    return min(_MOST_PASSES, max(_PASSES, _STEPS * rows / rows_per_epoch))
+
+
+def replayed(tokens: int, parameters: int, *, mixed: bool) -> tuple[float, str]:
+    """The share of general text where nobody says, and why.
+
+    `tokens` of one's own, for a model of so many `parameters`; `mixed` says whether the data have
+    general text already.
+    """
+    if tokens > LITTLE or parameters < _LEAST_TO_FORGET or mixed:
+        return 0.0, ""
+    return REPLAYED, (
+        f"{REPLAYED:.0%} of the tokens are general text, as {tokens:,} tokens are little and a "
+        "model forgets over them; change with --replay, 0 turns it off"
+    )
+
+
+def seen(steps: int, rows: int, rows_per_epoch: float, items: int) -> tuple[str, str]:
+    """How often each of the `items` is seen, in words, and a warning where that is extreme."""
+    times = steps * rows / rows_per_epoch
+    number = f"{times:.0f}" if times >= 10 else f"{times:.1f}"
+    text = f"each of the {items:,} rows is seen about {number} times"
+    if times < 1:
+        share = math.floor(100 * times)
+        return text, (
+            f"there is time for only {share} % of the {items:,} rows, the others are never seen; "
+            "give more --minutes or --steps, or fewer rows"
+        )
+    if times > BY_HEART:
+        return text, (
+            f"each row is seen about {number} times: it will be known by heart and general "
+            f"knowledge may suffer; {BY_HEART:.0f} times are enough, so give less --minutes, "
+            "--steps or --epochs, or more rows"
+        )
+    return text, ""

@@ -1,0 +1,215 @@
+"""How fine-tuning lays out data of any size: rows, steps, passes, general text, warnings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.errors import UserError
+from groundup.lm.training import Pace
+from groundup.text.own_data import LEAST_TO_SPLIT, read_own
+from groundup.text.records import write_json_lines
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.run import read_lines
+from groundup.tune.config import SFTConfig
+from groundup.tune.data import decided, read_rows
+from groundup.tune.layout import (
+    BY_HEART,
+    LITTLE,
+    MOST_ROWS,
+    MOST_SEEN,
+    passes,
+    replayed,
+    row_length,
+    rows_of_step,
+    seen,
+)
+from groundup.tune.sft import run
+
+SMOLLM2 = 135_000_000
+
+
+@given(st.integers(1, 100_000), st.one_of(st.none(), st.floats(1, 1e7)))
+def test_a_step_is_never_so_large_that_few_are_left(rows_per_epoch: int, in_time: Any) -> None:
+    rows, _ = rows_of_step(rows_per_epoch, rows_in_time=in_time, steps=None)
+    assert 1 <= rows <= MOST_ROWS
+    if rows > 1:
+        assert rows_per_epoch / rows >= 12
+        assert in_time is None or in_time / rows >= 100
+
+
+def test_much_data_and_time_keep_large_steps() -> None:
+    assert rows_of_step(10_000, rows_in_time=1e6, steps=None)[0] == MOST_ROWS
+    assert rows_of_step(10_000, rows_in_time=None, steps=500)[0] == MOST_ROWS
+
+
+def test_more_data_never_mean_fewer_rows_a_step() -> None:
+    found = [rows_of_step(n, rows_in_time=None, steps=None)[0] for n in range(1, 400)]
+    assert found == sorted(found) and found[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("items", "longest", "tokens"),
+    [
+        ([40] * 60, 1024, 256),
+        ([300], 1024, 320),
+        ([5000], 1024, 1024),
+        ([40], 64, 64),
+        ([], 64, 64),
+    ],
+)
+def test_rows_are_as_long_as_the_data_need(items: list[int], longest: int, tokens: int) -> None:
+    found, _ = row_length(items, longest)
+    assert found == tokens
+
+
+@given(st.integers(1, 2000), st.integers(1, 16))
+def test_little_data_are_seen_often_enough_and_not_without_end(per_epoch: int, rows: int) -> None:
+    found = passes(per_epoch, rows, LITTLE)
+    assert 2 <= found <= 16
+    assert found * per_epoch / rows >= 200 - 1e-6 or found == 16
+    assert passes(per_epoch, rows, LITTLE + 1) == 2
+
+
+def test_general_text_stands_beside_little_data_of_a_model_that_has_something_to_forget() -> None:
+    assert 0 < replayed(3_000, SMOLLM2, mixed=False)[0] < 0.5
+    assert replayed(LITTLE + 1, SMOLLM2, mixed=False) == (0.0, "")
+    assert replayed(3_000, 4_000_000, mixed=False) == (0.0, "")
+    assert replayed(3_000, SMOLLM2, mixed=True) == (0.0, "")
+
+
+@pytest.mark.parametrize(
+    ("steps", "warns"),
+    [(1, True), (11, True), (12, False), (360, False), (373, True), (9000, True)],
+)
+def test_the_plan_warns_of_rows_seen_too_seldom_and_too_often(steps: int, warns: bool) -> None:
+    text, warning = seen(steps, 1, 12, 60)
+    assert "60 rows" in text
+    assert bool(warning) == warns
+    if warning and steps > 12:
+        assert f"{BY_HEART:.0f} times" in warning
+
+
+# On data.
+
+
+def talks(path: Path, count: int, words: int = 5) -> Path:
+    rows = [
+        {"prompt": f"What is number {i}?", "completion": f"It is {' '.join(['the sea'] * words)}."}
+        for i in range(count)
+    ]
+    write_json_lines(path, rows)
+    return path
+
+
+def laid(workshop: Any, path: Path, **settings: Any) -> Any:
+    config = SFTConfig(out=path.parent / "unused", model=path.parent, data=(path,), **settings)
+    found = read_rows(config, Tokenizer.load(workshop.tokenizer), 1024)
+    return decided(
+        config,
+        found,
+        longest=1024,
+        parameters=1_000_000,
+        tokens_in_time=None if config.minutes is None else lambda _: 40_000.0,
+    )
+
+
+@pytest.mark.parametrize("count", [1, 20, 60, 200, 1000, 5000])
+def test_every_size_of_data_gets_steps_enough(workshop: Any, tmp_path: Path, count: int) -> None:
+    data, layout, reasons = laid(workshop, talks(tmp_path / "own.jsonl", count), minutes=3)
+    assert layout.context == 256 and layout.replay == 0
+    assert {"rows", "context"} <= set(reasons)
+    tokens_a_step = data.stream.counts.tokens * layout.rows / data.stream.rows_per_epoch
+    steps = 40_000 / tokens_a_step
+    assert steps >= 100
+    # In 200 steps nobody is seen more often than there are rows for.
+    _, layout, _ = laid(workshop, talks(tmp_path / "own.jsonl", count))
+    assert layout.epochs >= 2
+
+
+def test_what_the_user_says_stands(workshop: Any, tmp_path: Path) -> None:
+    path = talks(tmp_path / "own.jsonl", 60)
+    _, layout, reasons = laid(workshop, path, rows=7, context=128, epochs=3, replay=0)
+    assert (layout.rows, layout.context, layout.epochs, layout.replay) == (7, 128, 3, 0)
+    assert reasons == {}
+
+
+def test_long_rows_get_a_long_context(workshop: Any, tmp_path: Path) -> None:
+    _, layout, _ = laid(workshop, talks(tmp_path / "own.jsonl", 30, words=150))
+    assert layout.context > 256
+    data, layout, _ = laid(workshop, talks(tmp_path / "own.jsonl", 30, words=3000))
+    assert layout.context == 1024 and data.counts["truncated"] == 30
+
+
+@pytest.mark.parametrize("count", [2, 60, LEAST_TO_SPLIT - 1, LEAST_TO_SPLIT, 900])
+def test_of_few_rows_none_is_held_out_unless_asked(tmp_path: Path, count: int) -> None:
+    path = talks(tmp_path / "own.jsonl", count)
+    read = read_own([path], validation=None)
+    assert (len(read.heldout) > 0) == (count >= LEAST_TO_SPLIT)
+    assert len(read.train) + len(read.heldout) == count
+    assert len(read_own([path], validation=0.05).heldout) > 0
+
+
+def test_steps_take_the_time_of_their_tokens_and_of_an_update() -> None:
+    assert Pace(0.01, 0.0).tokens_per_second(10) == pytest.approx(100)
+    assert Pace(0.01, 0.1).tokens_per_second(10) == pytest.approx(50)
+
+
+# In a run.
+
+
+def test_a_run_of_minutes_keeps_its_layout_and_its_speed(workshop: Any, tmp_path: Path) -> None:
+    path = talks(tmp_path / "own.jsonl", 40)
+    config = SFTConfig(
+        out=tmp_path / "run",
+        model=workshop.finished("pretrain"),
+        data=(path,),
+        minutes=0.05,
+        evaluations=1,
+        compile="off",
+        dtype="float32",
+        threads=1,
+    )
+    folder = run(config)
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["layout"]["rows"] == 1 and plan["layout"]["replay"] == 0
+    lines = [line for line in read_lines(folder / "metrics.jsonl") if line["kind"] == "train"]
+    assert len(lines) == plan["steps"]
+    # The estimate counts what is read, not what pads a row.
+    read = sum(line["tokens_per_second"] * line["seconds"] for line in lines) / len(lines)
+    assert read == pytest.approx(plan["tokens_per_step"], rel=0.1)
+    steps = plan["steps"] * plan["layout"]["rows"]
+    rows_per_epoch = -(-steps // MOST_SEEN)
+    assert rows_per_epoch >= 1
+
+
+def test_minutes_end_where_everything_is_known_by_heart(workshop: Any, tmp_path: Path) -> None:
+    config = SFTConfig(
+        out=tmp_path / "run",
+        model=workshop.finished("pretrain"),
+        data=(talks(tmp_path / "own.jsonl", 3),),
+        minutes=600,
+        evaluations=1,
+        compile="off",
+        dtype="float32",
+        threads=1,
+    )
+    folder = run(config)
+    plan = json.loads((folder / "plan.json").read_text())
+    data = json.loads((folder / "data.json").read_text())
+    read = plan["steps"] * plan["tokens_per_step"] / data["tokens"]
+    assert BY_HEART < read <= MOST_SEEN + 1
+    assert data["validation"] == 0 and data["heldout"] == 0
+
+
+def test_replay_that_is_asked_for_and_cannot_be_had_is_refused(
+    workshop: Any, tmp_path: Path
+) -> None:
+    path = talks(tmp_path / "own.jsonl", 30)
+    with pytest.raises(UserError):
+        laid(workshop, path, replay=0.25, replay_data=(tmp_path / "nowhere.txt",))
