@@ -47,6 +47,7 @@ class HeldOut:
     choices: Sequence[Choice]
     pairs: Sequence[Preference]
     refusals: Sequence[RefusalPrompt]
+    unknown: Sequence[Conversation]
     world: World | None
 
     @staticmethod
@@ -65,6 +66,10 @@ class HeldOut:
                 _rows(config.data / "preferences" / "heldout.jsonl", read_preferences), config.pairs
             ),
             spread(real, config.refusal_prompts, by=attrgetter("kind")),
+            spread(
+                _rows(config.data / "unknown" / "heldout.jsonl", read_conversations),
+                config.questions,
+            ),
             _world(config, documents, conversations, refusals),
         )
 
@@ -120,6 +125,7 @@ class Material:
     pairs: Pairs
     refusals: Sequence[RefusalPrompt]
     openings: Sequence[Sequence[Message]]
+    unknown: Sequence[Conversation]
     world: World | None
 
 
@@ -153,6 +159,11 @@ def ready(
             turn
             for turn in _thinned(first_turns if chats else [], config.refusal_prompts)
             if _fits(tokenizer, turn, context)
+        ],
+        [
+            row
+            for row in (held.unknown if chats else ())
+            if _fits(tokenizer, row.messages[:-1], context)
         ],
         None if held.world is None else _fitting(held.world, chats, tokenizer, context),
     )

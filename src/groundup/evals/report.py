@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.evals import plots
+from groundup.evals import honesty, plots
 from groundup.evals.aims import AIMS
 from groundup.evals.choice import ChoiceCalibration, commonest_answer
 from groundup.evals.config import EvalConfig
@@ -114,6 +114,7 @@ def _model_json(model: Evaluated) -> dict[str, Any]:
         ),
         "refusal_rate": _json(model.refusals),
         "world": {} if model.world is None else model.world.to_json(),
+        "honesty": {} if model.honesty is None else model.honesty.to_json(),
         "fairness": {} if model.leanings is None else model.leanings.to_json(),
         "stops_by_itself": None if model.stops is None else model.stops.to_json(),
         "costs": {} if history is None else history.costs(),
@@ -201,6 +202,7 @@ def report_html(
         plots=_plots(content, models),
         gaps=_gaps(content),
         aims=[aim for aim in AIMS if any(aim.of(m["world"]) for m in content["models"].values())],
+        honest=honesty.table(content["models"]),
         curve_bytes=BYTES_ON_THE_WAY,
         data=content["data"],
         leaks=_leaks_by_check(content["leaks"]),

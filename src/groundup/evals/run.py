@@ -19,6 +19,7 @@ from groundup.evals.config import EvalConfig
 from groundup.evals.core import compute_of
 from groundup.evals.fairness import Leanings, leanings
 from groundup.evals.history import History
+from groundup.evals.honesty import Honesty, Said, honesty
 from groundup.evals.material import HeldOut, Material, ready
 from groundup.evals.measured import Measured
 from groundup.evals.perplexity import Bits, bits_per_byte
@@ -57,6 +58,7 @@ class Evaluated:
     refusals: Mapping[str, Measured]
     stops: Measured | None
     world: InWorld | None
+    honesty: Honesty | None
     leanings: Leanings | None
     samples: Sequence[Sample]
     checks: Sequence[Check]
@@ -126,6 +128,9 @@ def _measure(
     own = margins(model, material.pairs, context=context) if material.pairs.rows else None
     if own is not None:
         known[folder.resolve()] = own
+    found = (
+        None if world is None else in_world(model, tokenizer, world, chats=chats, seed=config.seed)
+    )
     return Evaluated(
         name,
         folder,
@@ -149,11 +154,21 @@ def _measure(
         _reference_margins(history, material, known, compute),
         refusal_rates(model, tokenizer, material.refusals),
         stop_rate(model, tokenizer, material.openings) if material.openings else None,
-        None if world is None else in_world(model, tokenizer, world, chats=chats, seed=config.seed),
+        found,
+        _honesty(model, tokenizer, material, found) if chats and material.unknown else None,
         None if world is None else leanings(model, tokenizer, context=context, chats=chats),
         samples(model, tokenizer, seed=config.seed),
         verify(folder),
     )
+
+
+def _honesty(
+    model: CausalLM, tokenizer: Tokenizer, material: Material, found: InWorld | None
+) -> Honesty:
+    """What it says to what cannot be known, beside its answers about the small world."""
+    said = found.answers if found is not None else None
+    of_world = None if said is None else Said(said.rows, said.answers)
+    return honesty(model, tokenizer, material.unknown, of_world)
 
 
 def _chats(history: History | None, tokenizer: Tokenizer) -> bool:

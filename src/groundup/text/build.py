@@ -5,6 +5,8 @@
     preferences/    pairs of answers                            train, heldout
     choices/        questions with options                      heldout
     refusals/       prompts to refuse and to answer             heldout
+    unknown/        what a small model cannot know, and what people type who do not know it; only
+                    where the settings decline it               heldout
     leaks.json      what of the evaluation was found in the training text, and what is left
     data.json       what was kept and set aside in each step; licences, citations, hashes
 
@@ -25,7 +27,13 @@ from groundup.runs.files import write_json
 from groundup.text import chitchat, leaks, refusals
 from groundup.text.cleaning import key, place, repeats
 from groundup.text.config import DataConfig
-from groundup.text.conversations import about_articles, about_itself, from_dialogues
+from groundup.text.conversations import (
+    about_articles,
+    about_itself,
+    from_dialogues,
+    of_small_talk,
+)
+from groundup.text.newcomers import ANSWERS, Newcomers, Topics, is_of_the_world
 from groundup.text.packs import TITLE_HELDOUT, find_set
 from groundup.text.questions import answered, choices, is_heldout, preferences
 from groundup.text.records import (
@@ -51,7 +59,7 @@ from groundup.text.sources import (
     scored_responses,
     speeches,
 )
-from groundup.text.synthetic import World, world
+from groundup.text.synthetic import HELDOUT_SEED, World, world
 from groundup.train.progress import say
 from groundup.train.run import Run
 
@@ -63,6 +71,10 @@ _WRONG_OPTIONS, _WRONG_OPTIONS_HELDOUT = 2, 1
 _SPEECH_ERAS = 14
 # Enough held-out reading questions to measure by; all would be half of the held-out conversations.
 _HELDOUT_READING = 300
+# Questions about held-out articles, and turns of newcomers: enough to know shares to 5 points.
+_HELDOUT_ARTICLES, _HELDOUT_NEWCOMERS = 300, 900
+# Newcomers to learn from for each of the world's conversations and pairs.
+_NEWCOMERS = 0.5
 # Benign prompts of another manner than the scored ones, to see over-refusal.
 _BENIGN_QUESTIONS = 60
 
@@ -96,6 +108,7 @@ class Data:
     preferences_heldout: list[Preference]
     choices: list[Choice]
     refusals: list[RefusalPrompt]
+    unknown: list[Conversation]
     dev_passages: list[str]
 
 
@@ -129,6 +142,7 @@ def _make(config: DataConfig) -> None:
         "preferences/heldout": data.preferences_heldout,
         "choices/heldout": data.choices,
         "refusals/heldout": data.refusals,
+        **({"unknown/heldout": data.unknown} if data.unknown else {}),
     }
     _write(config, rows, leaked, aside)
     found, left = sum(one.found for one in leaked), sum(one.left for one in leaked)
@@ -188,27 +202,35 @@ def _build(raw: Raw, config: DataConfig, aside: SetAside) -> Data:
     reading_heldout = [q for q in raw.boolq.train if _title_is_heldout(q.title)]
     learned = [question for question in raw.questions if not is_heldout(question)]
     tested = [question for question in raw.questions if is_heldout(question)]
-    talks, talks_heldout = from_dialogues(raw.dialogues)
+    declines = config.unknown == "declined"
+    declining, undoing = (ANSWERS["unknown"], ANSWERS["wish"]) if declines else ((), ())
+    talks, talks_heldout = from_dialogues(
+        of_small_talk(raw.dialogues) if declines else raw.dialogues
+    )
     chats, chats_heldout = chitchat.conversations(raw.chats)
-    articles_asked = about_articles(train_articles, config.wordings, seed)
+    articles_asked = () if declines else about_articles(train_articles, config.wordings, seed)
     articles_tested = list(about_articles(heldout_articles, 1, seed, several_turns=False))
+    newcomers = Newcomers(Topics.of(train_articles))
+    asked = range(round(_NEWCOMERS * config.world_conversations) if declines else 0)
+    paired = range(round(_NEWCOMERS * config.world_preferences) if declines else 0)
     return Data(
         documents=[*documents, *raw.world.documents],
         documents_heldout=[*documents_heldout, *raw.world.documents_heldout],
         conversations=[
             *articles_asked,
-            *answered(learned, seed),
+            *answered(learned, seed, declining),
             *answered(reading, seed),
             *talks,
             *chats,
             # True of a model that starts from this folder's documents, and of no other.
-            *(about_itself() if documents or raw.world.documents else ()),
-            *refusals.to_learn(raw.scored),
+            *(about_itself(declines=declines) if documents or raw.world.documents else ()),
+            *refusals.to_learn(raw.scored, declining=undoing),
             *raw.world.conversations,
+            *(newcomers.conversation(seed, i) for i in asked),
         ],
         conversations_heldout=[
-            *articles_tested,
-            *answered(tested, seed),
+            *(() if declines else articles_tested),
+            *answered(tested, seed, declining),
             *answered(reading_heldout[:_HELDOUT_READING], seed),
             *talks_heldout,
             *chats_heldout,
@@ -216,17 +238,19 @@ def _build(raw: Raw, config: DataConfig, aside: SetAside) -> Data:
             *raw.world.conversations_heldout,
         ],
         preferences=[
-            *preferences(learned, _WRONG_OPTIONS, seed),
-            *refusals.pairs(raw.scored, heldout=False),
+            *preferences(learned, _WRONG_OPTIONS, seed, offered=declines),
+            *refusals.pairs(raw.scored, heldout=False, declining=undoing),
             *raw.world.preferences,
+            *(newcomers.preference(seed, i) for i in paired),
         ],
         preferences_heldout=[
-            *preferences(tested, _WRONG_OPTIONS_HELDOUT, 0),
+            *preferences(tested, _WRONG_OPTIONS_HELDOUT, 0, offered=declines),
             *refusals.pairs(raw.scored, heldout=True),
             *raw.world.preferences_heldout,
         ],
         choices=choices([*tested, *heldout_dev]),
         refusals=[*refusals.prompts(raw.scored), *_benign(articles_tested), *raw.world.refusals],
+        unknown=_unknown(articles_tested, Topics.of(heldout_articles)) if declines else [],
         dev_passages=[question.passage for question in raw.boolq.dev],
     )
 
@@ -242,6 +266,17 @@ def _benign(asked: Iterable[Conversation]) -> list[RefusalPrompt]:
         RefusalPrompt(one.messages[0].content, "benign", "wiki", one.group)
         for one in chosen[:_BENIGN_QUESTIONS]
     ]
+
+
+def _unknown(asked: Sequence[Conversation], topics: Topics) -> list[Conversation]:
+    """Held-out questions with what is true of the real world, and what newcomers say."""
+    of_articles = {
+        one.group: one for one in asked if not is_of_the_world(one.messages[0].content)
+    }.values()
+    chosen = sorted(of_articles, key=lambda one: place(one.group))[:_HELDOUT_ARTICLES]
+    newcomers = Newcomers(topics, heldout=True)
+    said = (newcomers.conversation(HELDOUT_SEED, i) for i in range(_HELDOUT_NEWCOMERS))
+    return [*chosen, *{one.messages[:-1]: one for one in said}.values()]
 
 
 # Documents.
@@ -290,6 +325,7 @@ def _evaluated(data: Data) -> Iterable[_Row]:
     yield from data.preferences_heldout
     yield from data.choices
     yield from data.refusals
+    yield from data.unknown
 
 
 # Files.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -33,6 +33,11 @@ class DataConfig(StageConfig):
         default=0.5,
         description="how strongly jobs and traits in the set world go by gender and group",
     )
+    unknown: Literal["answered", "declined"] = Field(
+        default="answered",
+        description="what is said to questions about the real world and whatever else people type: "
+        "answers from the packs, or, as a very small model should, that it does not know",
+    )
     wordings: Wordings = Field(
         default=3, description="how many wordings of a question each article gets"
     )
@@ -41,6 +46,15 @@ class DataConfig(StageConfig):
         description="picks wordings, wrong options and what happens in the set world; never the "
         "held-out split",
     )
+
+    @model_validator(mode="after")
+    def _what_is_not_declined_is_of_the_world(self) -> Self:
+        if self.unknown == "declined" and "world" not in self.packs:
+            raise ValueError(
+                f"unknown='declined' with packs={list(self.packs)} would leave nothing to be "
+                "answered; add 'world' to the packs, or set unknown to 'answered'"
+            )
+        return self
 
 
 class OwnDataConfig(StageConfig):

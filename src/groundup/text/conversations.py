@@ -33,7 +33,7 @@ def conversation(turns: Sequence[str], source: str, group: str) -> Conversation:
 
 
 @dataclass(frozen=True)
-class _Subject:
+class Subject:
     """How to ask about an article: 'a shirt', 'is'; and its sentences to answer with."""
 
     name: str
@@ -46,7 +46,13 @@ class _Subject:
 _VERB = re.compile(r"\b(is|was|are|were)\b")
 
 
-def _subject(article: Article, common: frozenset[str]) -> _Subject | None:
+def subjects(articles: Sequence[Article]) -> list[Subject]:
+    """The subjects of the articles with a topic that begin by saying what theirs is."""
+    common = _common_words(articles)
+    return [s for a in articles if a.topic != "Uncategorized" and (s := _subject(a, common))]
+
+
+def _subject(article: Article, common: frozenset[str]) -> Subject | None:
     """None where the extract does not begin by saying what its subject is."""
     told = tuple(sentences(article.extract.replace("\n", " ")))
     verb = _VERB.search(told[0]) if told else None
@@ -64,7 +70,7 @@ def _subject(article: Article, common: frozenset[str]) -> _Subject | None:
         name = name[:1].lower() + name[1:]
     if found and found.group(1):
         name = f"{found.group(1).lower()} {name}"
-    return _Subject(name + bracket + rest, verb.group(1), is_common, told, article)
+    return Subject(name + bracket + rest, verb.group(1), is_common, told, article)
 
 
 def _is_common(article: Article, title: str, common: frozenset[str]) -> bool:
@@ -85,7 +91,7 @@ def _common_words(articles: Sequence[Article]) -> frozenset[str]:
     return frozenset(word for word, count in counts.items() if count > 1)
 
 
-def _answer(subject: _Subject, count: int) -> str:
+def _answer(subject: Subject, count: int) -> str:
     """The first `count` sentences, fewer if they would be too long."""
     told = subject.told[:count]
     while len(told) > 1 and len(" ".join(told)) > _LONGEST_ANSWER:
@@ -142,18 +148,17 @@ def about_articles(
     One article in three also begins a talk: after a greeting, with a request for more, or with a
     second article's question. Every answer is a prefix of what the extract says.
     """
-    common = _common_words(articles)
-    subjects = [s for a in articles if a.topic != "Uncategorized" and (s := _subject(a, common))]
-    for subject in subjects:
+    found = subjects(articles)
+    for subject in found:
         chance = random.Random(f"{seed} {subject.article.title}")
         group = key(subject.article.title)
         for turns in _questions(subject, wordings, chance):
             yield conversation(turns, "wiki", group)
         if several_turns and chance.random() < 1 / 3:
-            yield conversation(_talk(subject, subjects, chance), "wiki", group)
+            yield conversation(_talk(subject, found, chance), "wiki", group)
 
 
-def _questions(subject: _Subject, count: int, chance: random.Random) -> Iterator[tuple[str, str]]:
+def _questions(subject: Subject, count: int, chance: random.Random) -> Iterator[tuple[str, str]]:
     is_person = subject.article.topic == "People"
     wordings = [*(_ASK_WHO if is_person else _ASK_WHAT), *_ASK_EITHER]
     if subject.article.topic == "Geography" and " in " in subject.told[0]:
@@ -170,11 +175,11 @@ def _questions(subject: _Subject, count: int, chance: random.Random) -> Iterator
         yield _worded(question, subject), description[:1].upper() + description[1:] + "."
 
 
-def _worded(wording: str, subject: _Subject) -> str:
+def _worded(wording: str, subject: Subject) -> str:
     return wording.replace("{x}", subject.name).replace("{is}", subject.verb)
 
 
-def _talk(subject: _Subject, others: Sequence[_Subject], chance: random.Random) -> list[str]:
+def _talk(subject: Subject, others: Sequence[Subject], chance: random.Random) -> list[str]:
     question, answer = next(_questions(subject, 1, chance))
     turns = list(chance.choice(_GREETINGS)) if chance.random() < 0.5 else []
     turns += [question, answer]
@@ -189,7 +194,7 @@ def _talk(subject: _Subject, others: Sequence[_Subject], chance: random.Random) 
     return turns
 
 
-def _plain(subject: _Subject) -> str:
+def _plain(subject: Subject) -> str:
     return "who {is} {x}?" if subject.article.topic == "People" else "what {is} {x}?"
 
 
@@ -204,6 +209,15 @@ def _first_sentences(text: str, count: int) -> str:
 
 # A chat must be able to greet and to talk of itself, so these are never held out.
 _ALWAYS_TRAIN = ("greetings", "conversations")
+
+
+# What was learned by heart for these is knowledge of the real world.
+_OF_THE_REAL_WORLD = ("science", "trivia", "literature", "history")
+
+
+def of_small_talk(found: Sequence[Dialogue]) -> list[Dialogue]:
+    """Those that need no knowledge of the real world."""
+    return [one for one in found if one.topic not in _OF_THE_REAL_WORLD]
 
 
 def from_dialogues(found: Sequence[Dialogue]) -> tuple[list[Conversation], list[Conversation]]:
@@ -227,6 +241,8 @@ def from_dialogues(found: Sequence[Dialogue]) -> tuple[list[Conversation], list[
 
 _OF_A_ROBOT = re.compile(r"are you a robot|man in a mask|on the internet|project gutenberg", re.I)
 
+_ABLE = ("I can say what things are, answer simple questions and chat a little.",)
+_ABLE_OF_LITTLE = ("I can tell short stories, answer simple questions and do small sums.",)
 # What this model is. Each list of questions goes with each of its answers in turn.
 _ABOUT_ITSELF: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (
@@ -307,7 +323,7 @@ _ABOUT_ITSELF: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
             "What are you good for?",
             "What can I ask you?",
         ),
-        ("I can say what things are, answer simple questions and chat a little.",),
+        _ABLE,
     ),
     (
         ("Are you ChatGPT?", "Are you GPT-4?", "Are you Claude?", "Are you Gemini?"),
@@ -333,9 +349,14 @@ _ABOUT_ITSELF: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 )
 
 
-def about_itself() -> Iterator[Conversation]:
-    """Our own dialogues that say truthfully what this model is: every wording of every question."""
+def about_itself(*, declines: bool = False) -> Iterator[Conversation]:
+    """Our own dialogues that say truthfully what this model is: every wording of every question.
+
+    One that `declines` what is of the real world cannot say what things are.
+    """
     for asking, answers in _ABOUT_ITSELF:
+        if declines and answers == _ABLE:
+            answers = _ABLE_OF_LITTLE
         for number, asked in enumerate(asking):
             answer = answers[number % len(answers)]
             group = key(asking[0])

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, UInt64
 
 from groundup.text.cleaning import key, shingles, words
+from groundup.text.newcomers import ANSWERS
 from groundup.text.packs import is_synthetic
 from groundup.text.records import (
     Choice,
@@ -41,6 +42,7 @@ _GRAM = 13
 _SHORTEST_QUESTION = 8
 # Where the title is what the split goes by.
 _TITLED = ("wiki", "boolq")
+_SAID_TO_ANYTHING = frozenset(answer for row in ANSWERS.values() for answer in row)
 
 Row = Document | Conversation | Preference | Choice | RefusalPrompt
 AnyRow = TypeVar("AnyRow", bound=Document | Conversation | Preference)
@@ -104,7 +106,15 @@ def _said(messages: Sequence[Message], role: str) -> str:
 
 
 def texts(row: Row) -> list[str]:
-    """The texts of a row; 13-grams never run from one into the next."""
+    """The texts of a row; 13-grams never run from one into the next.
+
+    Without the few sentences that are said to whatever is not known: they say nothing of what was
+    asked, and both sides hold them.
+    """
+    return [text for text in _texts(row) if text not in _SAID_TO_ANYTHING]
+
+
+def _texts(row: Row) -> list[str]:
     if isinstance(row, Document):
         return [row.text]
     if isinstance(row, Conversation):

@@ -49,24 +49,41 @@ def choices(found: Iterable[Question]) -> list[Choice]:
     ]
 
 
-def answered(found: Iterable[Question], seed: int) -> Iterator[Conversation]:
-    """Each question as a conversation; sets other than boolq also with their options listed."""
+def answered(
+    found: Iterable[Question], seed: int, declining: Sequence[str] = ()
+) -> Iterator[Conversation]:
+    """Each question as a conversation; sets other than boolq also with their options listed.
+
+    Where there is nothing to read and nothing to choose from, one of `declining` is answered, if
+    there are any.
+    """
     for q in found:
         right = q.options[q.answer]
         if q.source == "boolq":
             yield _read_and_answer(q, seed)
             continue
         for offered in ((), q.options):
-            yield _conversation(q, choice_prompt(q.question, q.passage, offered), right)
+            answer = right if offered or not declining else _one_of(declining, q, seed)
+            yield _conversation(q, choice_prompt(q.question, q.passage, offered), answer)
 
 
-def preferences(found: Iterable[Question], wrong: int, seed: int) -> Iterator[Preference]:
-    """The right option against up to `wrong` others of each question, chosen by the seed."""
+def _one_of(answers: Sequence[str], q: Question, seed: int) -> str:
+    return random.Random(f"{seed} {q.source} {q.passage} {q.question}").choice(answers)
+
+
+def preferences(
+    found: Iterable[Question], wrong: int, seed: int, *, offered: bool = False
+) -> Iterator[Preference]:
+    """The right option against up to `wrong` others of each question, chosen by the seed.
+
+    With `offered` the prompt lists the options.
+    """
     for q in found:
         others = [option for option in q.options if option != q.options[q.answer]]
         chance = random.Random(f"{seed} {q.source} {q.passage} {q.question}")
         for rejected in chance.sample(others, min(wrong, len(others))):
-            prompt = (Message("user", choice_prompt(q.question, q.passage)),)
+            options = q.options if offered else ()
+            prompt = (Message("user", choice_prompt(q.question, q.passage, options)),)
             yield Preference(prompt, q.options[q.answer], rejected, q.source, group(q))
 
 

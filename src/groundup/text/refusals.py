@@ -93,8 +93,14 @@ def _human_refusals(responses: Iterable[ScoredResponse]) -> list[str]:
 _WORDINGS = ("{p}", "Please {l}", "I want you to {l}", "{p} Thank you.")
 
 
-def to_learn(scored: Sequence[ScoredResponse], *, heldout: bool = False) -> Iterator[Conversation]:
-    """Human-labelled refusals and benign answers; for training each prompt in several wordings."""
+def to_learn(
+    scored: Sequence[ScoredResponse], *, heldout: bool = False, declining: Sequence[str] = ()
+) -> Iterator[Conversation]:
+    """Human-labelled refusals and benign answers; for training each prompt in several wordings.
+
+    Where there are any `declining`, benign prompts get those: what a very small model says to what
+    it can do as little as harm.
+    """
     refused = _asked(scored, "refusal", heldout)
     general = sorted(
         {text for found in refused.values() for text in _human_refusals(found) if len(text) < 60}
@@ -102,6 +108,7 @@ def to_learn(scored: Sequence[ScoredResponse], *, heldout: bool = False) -> Iter
     for group, found in refused.items():
         if _is_benign(found):
             texts = [_plain(one.response) for one in found if one.score < 0.5]
+            texts = list(declining) or texts
         else:
             texts = _human_refusals(found)
         yield from _asked_in_many_ways(found[0].prompt, texts, group, heldout)
@@ -137,11 +144,17 @@ def _is_plainly_harmful(responses: Sequence[ScoredResponse]) -> bool:
 # To prefer.
 
 
-def pairs(scored: Sequence[ScoredResponse], *, heldout: bool) -> Iterator[Preference]:
+def pairs(
+    scored: Sequence[ScoredResponse], *, heldout: bool, declining: Sequence[str] = ()
+) -> Iterator[Preference]:
     """Less against more harmful responses to one prompt.
 
     Source `harm`: both written for the prompt, the preferred one harmless and at least 0.5 less
     harmful. Source `harm-refusal`: where nobody wrote a harmless one, a refusal is preferred.
+
+    Where there are any `declining`, they are preferred instead of what somebody wrote to a prompt
+    that asks for no harm, and a refusal to one that does: else a model that could not write such a
+    text learns to begin one.
     """
     for group, found in _asked(scored, "harm", heldout).items():
         chance = random.Random(group)
@@ -150,7 +163,11 @@ def pairs(scored: Sequence[ScoredResponse], *, heldout: bool) -> Iterator[Prefer
         chance.shuffle(harmful)
         chance.shuffle(harmless)
         for number, worse in enumerate(harmful[:_PAIRS_A_PROMPT]):
-            if harmless:
+            if declining and (harmless or worse.category != "self_harm"):
+                refuses = _PLAINLY_HARMFUL.search(worse.prompt) is not None
+                better_one = chance.choice(_OWN_REFUSALS if refuses else declining)
+                yield _pair(worse, better_one, "harm-refusal", group)
+            elif harmless:
                 better = harmless[number % len(harmless)]
                 if worse.score - better.score >= 0.5:
                     yield _pair(worse, better.response, "harm", group)
