@@ -6,6 +6,7 @@ escapes it, and at the terminal what is no printable letter is not shown.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from groundup.evals.samples import FIRST, OF_WORLD, Sample
 _LONG, _BEGINNING = 360, 70
 # Where fewer than half of the runs of three words are new, a text goes in circles.
 _FRESH, _FEWEST_WORDS = 0.5, 12
+_ONE_LETTER = re.compile(r"([^\s])\1{11}")
 _HEADLINES = 5
 
 
@@ -103,7 +105,9 @@ def why_folded(text: str, chat: bool, chats: bool) -> str | None:
 
 
 def repeats(text: str) -> bool:
-    """Whether fewer than half of the runs of three words are new."""
+    """Whether fewer than half of the runs of three words are new, or one letter goes on and on."""
+    if _ONE_LETTER.search(text):
+        return True
     words = text.split()
     if len(words) < _FEWEST_WORDS:
         return False
