@@ -14,12 +14,17 @@ class _Tags(HTMLParser):
         self.open: list[str] = []
         self.names: set[str] = set()
         self.fetched: list[str] = []
+        self.anchors: list[str] = []
+        self.ids: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.names.add(tag)
         if tag not in ("meta", "img", "br"):
             self.open.append(tag)
-        self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
+        named = [value or "" for name, value in attrs if name in ("src", "href")]
+        self.anchors += [value for value in named if value.startswith("#")]
+        self.fetched += [value for value in named if not value.startswith("#")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -31,6 +36,8 @@ def assert_whole(page: str) -> None:
     tags.feed(page)
     assert tags.open == []
     assert not tags.names & {"script", "link", "iframe", "object"}
+    assert len(set(tags.ids)) == len(tags.ids)
+    assert {anchor.removeprefix("#") for anchor in tags.anchors} <= set(tags.ids)
     assert tags.fetched
     assert all(source.startswith("data:image/svg+xml;base64,") for source in tags.fetched)
     assert not re.search(r"url\(|@import|http-equiv", page)

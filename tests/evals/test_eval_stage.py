@@ -159,10 +159,10 @@ def test_bits_are_those_of_the_model_on_its_heldout_text(
 
 
 def test_the_page_says_how_honest_the_choices_are(page: str, report: dict[str, Any]) -> None:
-    for name, model in report["models"].items():
-        assert f"<th>{name}, calibration error ↓</th>" in page
-        assert f"<td>{model['choice_calibration']['siqa']['error']:.3f}<span" in page
-        assert f"<td>{model['choice_calibration']['siqa']['brier']['estimate']:.3f}<span" in page
+    assert "calibration error ↓" in page
+    for model in report["models"].values():
+        assert f">{model['choice_calibration']['siqa']['error']:.3f}<span" in page
+        assert f">{model['choice_calibration']['siqa']['brier']['estimate']:.3f}<span" in page
     assert 'alt="Calibration: accuracy over confidence' in page
 
 

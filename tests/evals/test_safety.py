@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundup.evals.safety import is_refusal, refusal_rates, stop_rate
+from groundup.evals.safety import is_refusal, refused, stopped
 from groundup.lm.model import CausalLM
 from groundup.text.records import Message, RefusalPrompt
 from groundup.text.sources import SetAside, scored_responses
@@ -40,10 +40,10 @@ def test_the_detector_reads_the_first_words_only() -> None:
 def test_rates_are_counted_by_kind(uniform: CausalLM, tokenizer: Tokenizer) -> None:
     prompts = [RefusalPrompt("Deep?", "benign", "sea", str(i)) for i in range(3)]
     prompts += [RefusalPrompt("Sink it.", "harmful", "sea", "h")]
-    found = refusal_rates(uniform, tokenizer, prompts)
-    assert {kind: rate.items for kind, rate in found.items()} == {"harmful": 1, "benign": 3}
-    assert found["benign"].estimate == 0
-    assert refusal_rates(uniform, tokenizer, []) == {}
+    found = refused(uniform, tokenizer, prompts)
+    assert {kind: len(flags) for kind, flags in found.items()} == {"harmful": 1, "benign": 3}
+    assert not found["benign"].any()
+    assert refused(uniform, tokenizer, []) == {}
 
 
 def test_a_model_of_noise_does_not_count_as_stopping(
@@ -51,6 +51,6 @@ def test_a_model_of_noise_does_not_count_as_stopping(
 ) -> None:
     """Drawn evenly from 320 ids it meets other control tokens as often as the right end."""
     prompts = [[Message("user", f"Deep {i}?")] for i in range(40)]
-    found = stop_rate(uniform, tokenizer, prompts, max_new_tokens=20)
-    assert found.items == 40
-    assert found.estimate < 0.25
+    found = stopped(uniform, tokenizer, prompts, max_new_tokens=20)
+    assert len(found) == 40
+    assert found.mean() < 0.25

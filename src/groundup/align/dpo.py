@@ -31,6 +31,7 @@ from torch.nn.functional import logsigmoid
 
 from groundup.align.config import DPOConfig
 from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
+from groundup.evals.measured import POOLED, WORLD, Measured, pools, rate
 from groundup.evals.score import score, spread
 from groundup.lm.card import model_card, sources
 from groundup.lm.logprobs import sequence_logprobs
@@ -50,6 +51,7 @@ from groundup.train.run import Run
 RATES = (0.0006, 0.0006)
 # Held-out pairs scored at each evaluation on the way.
 _CURVE_PAIRS = 300
+_GUESSING = 0.5
 
 
 def dpo_loss(
@@ -130,6 +132,8 @@ def run(config: DPOConfig) -> Path:
             data=sources(config.data),
             parent=name_of(config.model),
         )
+        if heldout:
+            say(f"{run.stage}  {_explained(len(heldout))}")
         return train(
             config,
             run,
@@ -187,10 +191,53 @@ def _evaluate(
     step: int,
 ) -> dict[str, Any]:
     if not heldout:
-        return {"heldout_accuracy": None, "preference_loss": None}
+        return {"heldout_accuracy": None, "preference_loss": None, "heldout_by_source": {}}
     chosen, rejected = torch.from_numpy(pair_logprobs(model, heldout, context)).unbind(-1)
     before, otherwise = torch.from_numpy(reference).unbind(-1)
     losses, margin = dpo_loss(chosen, rejected, before, otherwise, config.beta)
-    accuracy = float((margin > 0).float().mean())
-    say(f"{run.stage}  step {step}  held-out preference accuracy {accuracy:.1%}")
-    return {"heldout_accuracy": accuracy, "preference_loss": float(losses.mean())}
+    gained = (margin > 0).double().numpy()
+    found = gained_by_source(gained, [pair.source for pair in heldout])
+    for name, where in _POOLS.items():
+        if name in found:
+            say(f"{run.stage}  step {step}  {_in_words(found[name], where, WORLD in found)}")
+    return {
+        "heldout_accuracy": float(gained.mean()),
+        "preference_loss": float(losses.mean()),
+        "heldout_by_source": {name: one.to_json() for name, one in found.items()},
+    }
+
+
+def gained_by_source(
+    gained: Float[np.ndarray, " pairs"], sources: Sequence[str]
+) -> dict[str, Measured]:
+    """The share of pairs whose better answer gained on the worse one, pooled and by source.
+
+    What people wrote and what was generated are pooled apart, as in the report.
+    """
+    return {name: rate(gained[at], chance=_GUESSING) for name, at in pools(sources).items()}
+
+
+_POOLS = {POOLED: "pairs written by people", WORLD: "pairs of the small world"}
+
+
+def _explained(pairs: int) -> str:
+    """What the evaluations on the way will say, for somebody who reads it for the first time."""
+    return (
+        f"measured on {pairs:,} held-out pairs: in how many has the better answer gained "
+        "probability on the worse one since DPO began? 50 % is guessing; the range in brackets is "
+        "the 95 % interval"
+    )
+
+
+def _in_words(found: Measured, where: str, several: bool) -> str:
+    if found.low > _GUESSING:
+        verdict = "better than guessing"
+    elif found.high < _GUESSING:
+        verdict = "worse than guessing"
+    else:
+        verdict = "cannot be told from guessing"
+    place = f", {where}" if several else ""
+    return (
+        f"better answer gained in {found.estimate:.1%} of {found.items} held-out pairs{place} "
+        f"({found.low:.0%} to {found.high:.0%}: {verdict})"
+    )

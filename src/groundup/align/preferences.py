@@ -29,6 +29,7 @@ class Pair:
 
     chosen: Marked
     rejected: Marked
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,12 @@ def marked_pairs(tokenizer: Tokenizer, rows: Sequence[Preference], context: int)
     for row in rows:
         messages = [{"role": m.role, "content": m.content} for m in row.prompt]
         start = len(encode_chat(tokenizer, messages, generation_prompt=True).ids)
-        sides = []
+        sides: list[Marked] = []
         for answer in (row.chosen, row.rejected):
             whole = encode_chat(tokenizer, [*messages, {"role": "assistant", "content": answer}])
             # Earlier turns of the assistant belong to the prompt.
             trained = [spoken and i >= start for i, spoken in enumerate(whole.assistant)]
             sides.append(cut_to(Marked(whole.ids, trained), context))
         if all(any(side.trained[1:]) for side in sides):
-            pairs.append(Pair(*sides))
+            pairs.append(Pair(sides[0], sides[1], row.source))
     return pairs

@@ -25,12 +25,16 @@ class Aim:
         return None if part is None else part.get(self.at[1])
 
     def reached(self, world: Mapping[str, Any]) -> bool | None:
-        """Whether the estimate is where it should be; None where nothing can be said."""
+        """Whether the whole interval is where it should be, or nowhere near; None in between."""
         found = self.of(world)
         if found is None or self.level is None:
             return None
-        estimate: float = found["estimate"]
-        return estimate <= self.level if self.below else estimate >= self.level
+        ends = [self._is_fine(found[end]) for end in ("low", "high")]
+        return ends[0] if ends[0] == ends[1] else None
+
+    def _is_fine(self, value: float) -> bool:
+        assert self.level is not None
+        return value <= self.level if self.below else value >= self.level
 
 
 _TEXT, _CHAT, _RIGHT, _NO = "stories_continued", "stories_told", "accuracy", "declined"

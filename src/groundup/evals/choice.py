@@ -16,7 +16,7 @@ Of all choices made with p = 0.7, seven in ten should be right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,11 +103,23 @@ class ChoiceAccuracy:
     """Which share of the questions was answered right, by mean and by sum over tokens.
 
     `calibration` says, source by source, whether the model knows which of its choices those are.
+    `items` has each question's credit by `mean` and by `sum`, and its `brier` score, so that two
+    models are compared question by question.
     """
 
     by_mean: BySource
     by_sum: BySource
     calibration: dict[str, ChoiceCalibration]
+    items: Mapping[str, Float[np.ndarray, " questions"]]
+    rows: Sequence[Choice]
+
+    def minus(self, other: ChoiceAccuracy, way: str) -> BySource:
+        """How much more than `other` it has of one of the `items` on the same questions."""
+        return by_source(
+            self.items[way] - other.items[way],
+            [row.source for row in self.rows],
+            groups=[row.group for row in self.rows],
+        )
 
 
 def choice_accuracy(
@@ -119,10 +131,15 @@ def choice_accuracy(
     sums = np.split(np.array([values.sum() for values in scores]), ends[:-1])
     lengths = np.split(np.array([len(values) for values in scores]), ends[:-1])
     means = [total / np.maximum(1, length) for total, length in zip(sums, lengths, strict=True)]
+    probabilities = option_probabilities(sums)
+    answers = np.array([row.answer for row in choices.rows])
+    credits = {"mean": _credits(means, choices.rows), "sum": _credits(sums, choices.rows)}
     return ChoiceAccuracy(
-        _accuracy(means, choices.rows),
-        _accuracy(sums, choices.rows),
-        _calibration(option_probabilities(sums), choices.rows),
+        _accuracy(credits["mean"], choices.rows),
+        _accuracy(credits["sum"], choices.rows),
+        _calibration(probabilities, choices.rows),
+        credits | {"brier": brier_scores(probabilities, answers)},
+        choices.rows,
     )
 
 
@@ -149,8 +166,13 @@ def commonest_answer(rows: Sequence[Choice]) -> BySource:
     return found
 
 
-def _accuracy(scores: Sequence[np.ndarray], rows: Sequence[Choice]) -> BySource:
-    right = np.array([_credit(one, row.answer) for one, row in zip(scores, rows, strict=True)])
+def _credits(
+    scores: Sequence[np.ndarray], rows: Sequence[Choice]
+) -> Float[np.ndarray, " questions"]:
+    return np.array([_credit(one, row.answer) for one, row in zip(scores, rows, strict=True)])
+
+
+def _accuracy(right: Float[np.ndarray, " questions"], rows: Sequence[Choice]) -> BySource:
     return by_source(
         right,
         [row.source for row in rows],

@@ -49,6 +49,20 @@ class Leanings:
         shared = [way for way in self.chosen if way in other.chosen]
         return self._by_kind({way: 2 * (self.chosen[way] - other.chosen[way]) for way in shared})
 
+    def further(self, other: Leanings) -> dict[str, Measured]:
+        """How much further from fair than `other` it is, subject by subject.
+
+        A gap below 0 leans against what was planted, which is no fairer than leaning with it.
+        """
+        own, others = self.gaps(), other.gaps()
+        found: dict[str, Measured] = {}
+        for way in (way for way in self.chosen if way in other.chosen):
+            values = [2 * one.chosen[way] - 1 for one in (self, other)]
+            for name in (f"{kind}, {way}" for kind in _KINDS.values()):
+                mine, theirs = (-1 if gaps[name].estimate < 0 else 1 for gaps in (own, others))
+                found[name] = self._by_kind({way: mine * values[0] - theirs * values[1]})[name]
+        return found
+
     def by_subject(self, way: str) -> dict[str, float]:
         """The mean of P(first option) over the probes of each job and group."""
         found: dict[str, list[float]] = {}

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.errors import UserError
+from groundup.evals.measured import POOLED, WORLD
 from groundup.runs.files import is_kept, is_number, read_kept
 from groundup.train.progress import say
 from groundup.train.run import read_metrics, read_run
@@ -144,16 +145,35 @@ class History:
         }
 
     def passed(self, level: float) -> dict[str, float] | None:
-        """The first evaluation at which held-out bits per byte were below `level`, if ever."""
-        for line in self.evaluations:
+        """The first evaluation from which on held-out bits per byte were below `level`, if any."""
+        first = None
+        for line in reversed(self.evaluations):
             value = line.get("bits_per_byte")
-            if value is not None and value < level:
-                return {
-                    "step": line["step"],
-                    "tokens": self._at_step(line["step"], self.tokens),
-                    "minutes": self._at_step(line["step"], self.seconds) / 60,
-                }
-        return None
+            if value is None:  # a damaged line
+                continue
+            if not value < level:
+                break
+            first = line
+        if first is None:
+            return None
+        return {
+            "step": first["step"],
+            "tokens": self._at_step(first["step"], self.tokens),
+            "minutes": self._at_step(first["step"], self.seconds) / 60,
+        }
+
+    def gained(self) -> dict[str, Curve]:
+        """DPO's held-out preferences on the way, by pools; empty where none were measured."""
+        found: dict[str, Curve] = {}
+        lines = [line for line in self.evaluations if line.get("heldout_by_source")]
+        for pool in (POOLED, WORLD):
+            having = [line for line in lines if pool in line["heldout_by_source"]]
+            if having and self.train:
+                tokens = [self._at_step(line["step"], self.tokens) for line in having]
+                values = [line["heldout_by_source"][pool]["estimate"] for line in having]
+                name = HELDOUT["heldout_accuracy"]
+                found[pool] = Curve(f"{name}, {pool}", np.array(tokens), np.array(values, float))
+        return found
 
     def _at_step(self, step: int, values: Float[np.ndarray, " steps"]) -> float:
         """The value at the last logged step up to `step`; 0 before the first."""

@@ -75,6 +75,21 @@ def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
     return finished(figure, f"{title}: {curve.name} over the tokens read in training.")
 
 
+def gained_plot(title: str, curves: Mapping[str, Curve]) -> Plot:
+    """In how many held-out pairs the better answer has gained on the worse one, by pools."""
+    figure, axes = new_figure(title)
+    for number, (name, curve) in enumerate(curves.items()):
+        color = COLOURS[number % len(COLOURS)]
+        axes.plot(curve.tokens, curve.values, "o-", color=color, markersize=4, label=name)
+    axes.axhline(0.5, linestyle=":", color=GREY, label="guessing")
+    axes.set_ylim(0, 1)
+    _log_tokens(axes)
+    axes.set_ylabel("better answer gained on the worse")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    about = "share of held-out pairs whose better answer gained on the worse one since DPO began"
+    return finished(figure, f"{title}: {about}.")
+
+
 def loss_plot(title: str, loss: Curve, heldout: Curve | None) -> Plot:
     """Training loss step by step, smoothed, and the held-out one where it has the same unit."""
     figure, axes = new_figure(title)
@@ -207,7 +222,9 @@ def finished(figure: Figure, caption: str) -> Plot:
     """The figure as a picture for a page."""
     file = io.BytesIO()
     with rc_context(_STYLE):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            file, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     code = base64.b64encode(file.getvalue()).decode("ascii")
     return Plot(f"data:image/svg+xml;base64,{code}", caption)
 

@@ -1,8 +1,4 @@
-"""The report: every number in report.json, and one page for people, report.html.
-
-The page needs nothing but itself: plots are inside, fonts are the reader's own, and whatever a
-model or a data set says stands there as text, never as markup.
-"""
+"""The report: every number in report.json, a page for people, and its opening at the terminal."""
 
 from __future__ import annotations
 
@@ -13,39 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from groundup.evals import honesty, plots
-from groundup.evals.aims import AIMS
 from groundup.evals.choice import ChoiceCalibration, commonest_answer
+from groundup.evals.compared import MEASURES, counting, informative, parts_of
 from groundup.evals.config import EvalConfig
-from groundup.evals.fairness import ANSWER, TEXT, planted
+from groundup.evals.fairness import planted
 from groundup.evals.findings import Finding, findings, passing
 from groundup.evals.history import Curve, History
-from groundup.evals.measured import POOLED, WORLD, BySource, Measured
-from groundup.evals.pages import page_environment, write_page
-from groundup.evals.perplexity import BYTES_ON_THE_WAY
-from groundup.evals.plots import Plot
+from groundup.evals.measured import Measured
+from groundup.evals.opening import Headline, answered, first, headlines, in_terminal
+from groundup.evals.pages import write_page
 from groundup.evals.preference import length_margins, preference_accuracy
+from groundup.evals.report_page import report_html
 from groundup.evals.run import Evaluated
 from groundup.evals.world import commonest_judged
 from groundup.runs.files import read_json_object, write_json
 from groundup.train.device import Compute
+from groundup.train.progress import say
 
 SCHEMA = 1
 # Points of a curve kept in report.json; a run's metrics.jsonl has all of them.
 _CURVE_POINTS = 400
-
-# Where a set is one half of a well-known benchmark, its name says so.
-_SET_NAMES = {
-    "siqa": "SIQA (held-out half)",
-    "commonsenseqa": "CommonsenseQA (held-out half)",
-    "openbookqa": "OpenBookQA (held-out half)",
-    "piqa": "PIQA (held-out half)",
-    "boolq": "BoolQ (held-out half)",
-    "harm": "less against more harmful",
-    "harm-refusal": "refusal against harmful",
-}
-# As text to read, BoolQ is passages of Wikipedia and no benchmark.
-_TEXT_NAMES = {"boolq": "boolq passages"}
 
 
 def write_report(
@@ -55,11 +38,15 @@ def write_report(
     compute: Compute,
     seconds: float,
 ) -> None:
-    """Write report.json and report.html into `folder`."""
+    """Write report.json and report.html into `folder`, and say what the page opens with."""
     tested = findings(models)
-    content = report_json(config, models, tested, compute, seconds)
+    numbers = headlines(models, tested)
+    content = report_json(config, models, tested, numbers, compute, seconds)
     write_json(folder / "report.json", content)
-    write_page(folder, report_html(content, models, tested))
+    write_page(folder, report_html(content, models, tested, numbers))
+    prompts = first(answered(models), with_world=content["world"] is not None)
+    for line in in_terminal(prompts, numbers, tested):
+        say(line)
 
 
 # Numbers.
@@ -69,6 +56,7 @@ def report_json(
     config: EvalConfig,
     models: Sequence[Evaluated],
     tested: Sequence[Finding],
+    numbers: Sequence[Headline],
     compute: Compute,
     seconds: float,
 ) -> dict[str, Any]:
@@ -84,8 +72,20 @@ def report_json(
         "world": _world_json(models),
         "passed_counting": {
             name: {f"{order}-gram": when for order, when in orders.items()}
-            for name, orders in passing(models).items()
+            for name, orders in passing(models, tested).items()
         },
+        "first_below_counting": {
+            model.name: {
+                counting(order): None
+                if model.history is None
+                else model.history.passed(counted.on_the_way)
+                for order, counted in sorted(model.material.ngrams.items())
+            }
+            for model in models
+            if model.stage == "pretrain"
+        },
+        "headlines": [number.to_json() for number in numbers],
+        "measures": _measures_json(models),
         "findings": [finding.to_json() for finding in tested],
         "data": _read_json(config.data / "data.json"),
         "leaks": _read_json(config.data / "leaks.json"),
@@ -112,7 +112,7 @@ def _model_json(model: Evaluated) -> dict[str, Any]:
         "implicit_reward_accuracy": _json(
             {} if implicit is None else preference_accuracy(implicit, pairs)
         ),
-        "refusal_rate": _json(model.refusals),
+        "refusal_rate": _json({kind: one.rate() for kind, one in model.refused.items()}),
         "world": {} if model.world is None else model.world.to_json(),
         "honesty": {} if model.honesty is None else model.honesty.to_json(),
         "fairness": {} if model.leanings is None else model.leanings.to_json(),
@@ -155,6 +155,26 @@ def _world_json(models: Sequence[Evaluated]) -> dict[str, Any] | None:
     }
 
 
+def _measures_json(models: Sequence[Evaluated]) -> list[dict[str, Any]]:
+    """Every measure that models are compared by, part by part, and whether it tells anything."""
+    rows = []
+    for measure in MEASURES:
+        found = {model.name: measure.of(model) for model in models}
+        tells = informative(measure, models)
+        parts = parts_of(measure, models)
+        for part in parts:
+            rows.append(
+                {
+                    "what": measure.label(part, parts),
+                    "unit": measure.unit,
+                    "better": measure.better,
+                    "says_something": tells(part),
+                    "models": _json({n: one[part] for n, one in found.items() if part in one}),
+                }
+            )
+    return rows
+
+
 def _one_of_each_material(models: Sequence[Evaluated]) -> list[Evaluated]:
     return list({id(model.material): model for model in reversed(models)}.values())[::-1]
 
@@ -165,6 +185,7 @@ def _json(by_source: Mapping[str, Measured | ChoiceCalibration]) -> dict[str, An
 
 def _curves_json(history: History) -> dict[str, Any]:
     curves = [history.loss(), history.learning_rate(), history.heldout()]
+    curves += history.gained().values()
     return {curve.name: _thinned(curve) for curve in curves if curve is not None}
 
 
@@ -179,175 +200,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     return read_json_object(path)
-
-
-# The page.
-
-
-def report_html(
-    content: Mapping[str, Any], models: Sequence[Evaluated], tested: Sequence[Finding]
-) -> str:
-    """The page, made of the numbers of report.json alone, beside its plots."""
-    environment = page_environment()
-    set_names, text_names = _names(content)
-    environment.filters["set_name"] = lambda source: set_names.get(source, source)
-    environment.filters["text_name"] = lambda source: text_names.get(source, source)
-    environment.filters["settings"] = _settings
-    template = environment.get_template("report.html.jinja")
-    return template.render(
-        report=content,
-        models=content["models"],
-        ngrams=_shared_ngrams(content),
-        findings=tested,
-        plots=_plots(content, models),
-        gaps=_gaps(content),
-        aims=[aim for aim in AIMS if any(aim.of(m["world"]) for m in content["models"].values())],
-        honest=honesty.table(content["models"]),
-        curve_bytes=BYTES_ON_THE_WAY,
-        data=content["data"],
-        leaks=_leaks_by_check(content["leaks"]),
-        verified=_verified(content),
-        total_minutes=sum(m["costs"].get("minutes", 0.0) for m in content["models"].values()),
-    )
-
-
-def _names(content: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """What sets of questions and sources of text are called on the page."""
-    pooled = {POOLED: "pooled"}
-    if content["world"] is not None:
-        pooled = {POOLED: "real, pooled", WORLD: "world, pooled"}
-    return _SET_NAMES | pooled, _TEXT_NAMES | pooled
-
-
-def _shared_ngrams(content: Mapping[str, Any]) -> dict[str, Any]:
-    """N-gram rows by name; with several tokenizers the model that they belong to is named too."""
-    of_models = content["baselines"]["ngrams"]
-    if len(of_models) == 1:
-        return dict(next(iter(of_models.values())))
-    return {
-        f"{order} ({name}'s tokens)": row
-        for name, orders in of_models.items()
-        for order, row in orders.items()
-    }
-
-
-def _verified(content: Mapping[str, Any]) -> dict[str, list[dict[str, str] | None]]:
-    """For each check what it found of every model, in the models' order."""
-    by_model = [
-        {check["name"]: check for check in model["verified"]}
-        for model in content["models"].values()
-    ]
-    names = dict.fromkeys(name for checks in by_model for name in checks)
-    return {name: [checks.get(name) for checks in by_model] for name in names}
-
-
-def _plots(content: Mapping[str, Any], models: Sequence[Evaluated]) -> dict[str, list[Plot]]:
-    bits = {name: model["bits_per_byte"] for name, model in content["models"].items()}
-    set_names, text_names = _names(content)
-    drawn: dict[str, list[Plot]] = {"bits": [], "choices": [], "preferences": []}
-    rows = {name: _measured(row) for name, row in (bits | _shared_ngrams(content)).items()}
-    drawn["bits"].append(
-        plots.interval_plot(
-            "Held-out text", "bits per byte, less is better", _renamed(rows, text_names), False
-        )
-    )
-    for key, title, accuracies in (
-        ("choices", "Multiple choice", {"": "choice_accuracy"}),
-        (
-            "preferences",
-            "Preferences",
-            {"": "preference_accuracy", ", implicit reward": "implicit_reward_accuracy"},
-        ),
-    ):
-        rows = {
-            name + suffix: _measured(model[accuracy])
-            for name, model in content["models"].items()
-            for suffix, accuracy in accuracies.items()
-            if model[accuracy]
-        }
-        if rows:
-            rows = _renamed(rows, set_names)
-            drawn[key].append(plots.interval_plot(title, "accuracy", rows, True))
-    calibrated = {m.name: m.choice.calibration[POOLED].curve for m in models if m.choice}
-    if calibrated:
-        drawn["choices"].append(plots.calibration_plot("Calibration", calibrated))
-    drawn["fairness"] = _fairness_plots(content)
-    drawn["curves"] = _curve_plots(models)
-    return drawn
-
-
-def _gaps(content: Mapping[str, Any]) -> list[str]:
-    """Names of all gaps that any of the models has."""
-    found = (model["fairness"].get("gaps", {}) for model in content["models"].values())
-    return list(dict.fromkeys(name for gaps in found for name in gaps))
-
-
-def _fairness_plots(content: Mapping[str, Any]) -> list[Plot]:
-    """P(she) of every job, in each way that models were asked."""
-    drawn = []
-    for way in (TEXT, ANSWER):
-        measured = {
-            name: model["fairness"]["subjects"][way]
-            for name, model in content["models"].items()
-            if way in model["fairness"].get("subjects", {})
-        }
-        if measured:
-            title = f"A woman or a man? Asked {way}"
-            drawn.append(
-                plots.leaning_plot(title, "P(she)", content["world"]["planted"]["jobs"], measured)
-            )
-    return drawn
-
-
-def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
-    drawn = []
-    trained = {model.name: model for model in models if model.history and model.history.train}
-    for name, model in trained.items():
-        assert model.history is not None
-        heldout = model.history.heldout()
-        if heldout is not None and model.stage == "pretrain":
-            levels = {f"{n}-gram": one.on_the_way for n, one in model.material.ngrams.items()}
-            drawn.append(plots.heldout_plot(f"{name}: held-out text", heldout, levels))
-        # Only fine-tuning on nothing but answers measures the very loss that it trains on.
-        weighted = model.history.setting("prompt_weight") or 0
-        comparable = heldout if model.stage == "sft" and not weighted else None
-        drawn.append(plots.loss_plot(f"{name}: loss", model.history.loss(), comparable))
-        if heldout is not None and model.stage == "dpo":
-            drawn.append(plots.heldout_plot(f"{name}: preferences", heldout, {"chance": 0.5}))
-    rates = {n: m.history.learning_rate() for n, m in trained.items() if m.history is not None}
-    return [*drawn, plots.rate_plot(rates)] if rates else drawn
-
-
-def _measured(row: Mapping[str, Mapping[str, Any]]) -> BySource:
-    return {source: Measured(**facts) for source, facts in row.items()}
-
-
-def _renamed(rows: Mapping[str, BySource], names: Mapping[str, str]) -> dict[str, BySource]:
-    return {
-        name: {names.get(source, source): found for source, found in row.items()}
-        for name, row in rows.items()
-    }
-
-
-def _leaks_by_check(leaks: Mapping[str, Any] | None) -> dict[str, dict[str, int]]:
-    """How much each check found in all training sets together, and how much is left."""
-    found: dict[str, dict[str, int]] = {}
-    for one in leaks["checks"] if leaks else ():
-        sums = found.setdefault(one["check"], {"found": 0, "left": 0})
-        sums["found"] += one["found"]
-        sums["left"] += one["left"]
-    return found
-
-
-def _settings(config: Mapping[str, Any]) -> str:
-    """A run's settings in one line, folders by their last name: a report may be shown around."""
-
-    def shown(value: object) -> str:
-        if isinstance(value, list):
-            return "[" + ", ".join(map(shown, value)) + "]"
-        text = str(value)
-        return Path(text).name if isinstance(value, str) and "/" in text else text
-
-    return ", ".join(
-        f"{name}={shown(value)}" for name, value in config.items() if value is not None
-    )

@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Bool
+
 from groundup.evals.answers import AssistantLoss, assistant_loss
 from groundup.evals.checks import Check
 from groundup.evals.choice import ChoiceAccuracy, choice_accuracy
@@ -21,13 +24,13 @@ from groundup.evals.fairness import Leanings, leanings
 from groundup.evals.history import History
 from groundup.evals.honesty import Honesty, Said, honesty
 from groundup.evals.material import HeldOut, Material, ready
-from groundup.evals.measured import Measured
+from groundup.evals.measured import Measured, share
 from groundup.evals.perplexity import Bits, bits_per_byte
 from groundup.evals.preference import Margins, margins
-from groundup.evals.safety import refusal_rates, stop_rate
+from groundup.evals.safety import is_refusal, stopped
 from groundup.evals.samples import Sample, samples
 from groundup.evals.verify import verify
-from groundup.evals.world import InWorld, in_world
+from groundup.evals.world import Declined, InWorld, declined, in_world
 from groundup.lm.hub import load, load_config
 from groundup.lm.model import CausalLM
 from groundup.lm.sources import locate
@@ -55,13 +58,25 @@ class Evaluated:
     choice: ChoiceAccuracy | None
     margins: Margins | None
     reference_margins: Margins | None
-    refusals: Mapping[str, Measured]
-    stops: Measured | None
+    refused: Mapping[str, Declined]
+    stopped: Bool[np.ndarray, " prompts"] | None
     world: InWorld | None
     honesty: Honesty | None
     leanings: Leanings | None
     samples: Sequence[Sample]
     checks: Sequence[Check]
+
+    @property
+    def stops(self) -> Measured | None:
+        """The share of its answers that it ends by itself."""
+        if self.stopped is None:
+            return None
+        return share(int(self.stopped.sum()), len(self.stopped))
+
+    @property
+    def chats(self) -> bool:
+        """Whether it was taught to answer; of a model from elsewhere that is assumed."""
+        return self.stage != "pretrain"
 
     @property
     def stage(self) -> str:
@@ -152,8 +167,8 @@ def _measure(
         else None,
         own,
         _reference_margins(history, material, known, compute),
-        refusal_rates(model, tokenizer, material.refusals),
-        stop_rate(model, tokenizer, material.openings) if material.openings else None,
+        declined(model, tokenizer, material.refusals, is_refusal),
+        stopped(model, tokenizer, material.openings) if material.openings else None,
         found,
         _honesty(model, tokenizer, material, found) if chats and material.unknown else None,
         None if world is None else leanings(model, tokenizer, context=context, chats=chats),

@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Bool
 
 from groundup.evals.answers import as_dicts
-from groundup.evals.measured import Measured, share
 from groundup.lm.generate import Request, generate
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
@@ -53,17 +52,6 @@ def is_refusal(answer: str) -> bool:
     return _REFUSAL.search(answer[:_OPENING]) is not None
 
 
-def refusal_rates(
-    model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[RefusalPrompt]
-) -> dict[str, Measured]:
-    """The share refused of the `harmful` and of the `benign` prompts; a kind without any is absent.
-
-    Raises `UserError` for a prompt longer than the context.
-    """
-    found = refused(model, tokenizer, prompts)
-    return {kind: share(int(flags.sum()), len(flags)) for kind, flags in found.items()}
-
-
 def refused(
     model: CausalLM,
     tokenizer: Tokenizer,
@@ -86,22 +74,22 @@ def refused(
     return {kind: np.array(found[kind], bool) for kind in sorted(found, reverse=True)}
 
 
-def stop_rate(
+def stopped(
     model: CausalLM,
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[Message]],
     *,
     max_new_tokens: int = 128,
-) -> Measured:
-    """The share of sampled answers (temperature 0.7) that the model itself ends with <|im_end|>.
+) -> Bool[np.ndarray, " prompts"]:
+    """Which sampled answers (temperature 0.7) the model itself ends with <|im_end|>.
 
     An answer that goes on to write another role's turn has a control token before its end and does
     not count.
     """
     sampling = Sampling(temperature=0.7, max_new_tokens=max_new_tokens)
     requests = [Request(messages=as_dicts(prompt), sampling=sampling) for prompt in prompts]
-    ended = 0
+    found = []
     for answer in generate(model, requests, tokenizer, batch_size=64):
         controls = [token for token in answer.ids if token in tokenizer.special_ids]
-        ended += controls == [tokenizer.im_end] and answer.finish_reason == "stop"
-    return share(ended, len(requests))
+        found.append(controls == [tokenizer.im_end] and answer.finish_reason == "stop")
+    return np.array(found, bool)

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from groundup.evals.answers import as_dicts
-from groundup.evals.measured import Measured, rate
+from groundup.evals.measured import Measured, rate, ratio
 from groundup.evals.score import spread
 from groundup.lm.generate import Completion, Request, generate
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
+from groundup.maths.intervals import bootstrap_interval
 from groundup.text.records import Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.text.world.reading import read
@@ -38,12 +40,31 @@ _STRANGE = 6  # sentences kept for whoever wants to see them
 class Stories:
     """Which share of the sentences is the world's, and which share of the stories consistent.
 
-    `strange` are some of the sentences that are not.
+    `strange` are some of the sentences that are not. Story by story, `of_world` counts the world's
+    sentences, `all_sentences` all of them, and `agreeing` is 1 where the story is consistent.
     """
 
     sentences: Measured
     consistent: Measured
     strange: tuple[str, ...]
+    of_world: Float[np.ndarray, " stories"]
+    all_sentences: Float[np.ndarray, " stories"]
+    agreeing: Float[np.ndarray, " stories"]
+
+    def minus(self, other: Stories) -> dict[str, Measured]:
+        """How much larger both shares are than `other`'s, story by story of the same beginnings."""
+        count = len(self.agreeing)
+
+        def larger(drawn: np.ndarray) -> float:
+            i = drawn.astype(int)
+            own = self.of_world[i].sum() / self.all_sentences[i].sum()
+            return float(own - other.of_world[i].sum() / other.all_sentences[i].sum())
+
+        found = bootstrap_interval(np.arange(count), larger)
+        return {
+            "sentences": Measured(found.estimate, found.low, found.high, count, count),
+            "consistent": ratio(self.agreeing - other.agreeing),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Both shares, and the strange sentences."""
@@ -76,6 +97,9 @@ def read_back(texts: Sequence[str], *, given: int = 0) -> Stories:
         rate(np.array(parsed, float), groups=number),
         rate(np.array(consistent, float)),
         tuple(spread(strange, _STRANGE)),
+        np.bincount(number, weights=parsed),
+        np.bincount(number).astype(float),
+        np.array(consistent, float),
     )
 
 

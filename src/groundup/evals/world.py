@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,7 +184,10 @@ class Declined:
 
 
 def declined(
-    model: CausalLM, tokenizer: Tokenizer, requests: Sequence[RefusalPrompt]
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    requests: Sequence[RefusalPrompt],
+    says_no: Callable[[str], bool],
 ) -> dict[str, Declined]:
     """What the model declines of each kind when it answers greedily."""
     found = refused(model, tokenizer, requests, says_no)
@@ -237,7 +240,7 @@ def in_world(
         begun,
         told(model, tokenizer, spread(asked, STORIES), seed=seed),
         judged(world.rows, said) if world.rows else None,
-        declined(model, tokenizer, world.requests),
+        declined(model, tokenizer, world.requests, says_no),
     )
 
 

@@ -7,6 +7,7 @@ budget of minutes never becomes a check of the clock and a resumed run takes the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +59,7 @@ class TrainPlan:
         return plan
 
     @classmethod
-    def from_json(cls, plan: dict[str, Any]) -> TrainPlan:
+    def from_json(cls, plan: Mapping[str, Any]) -> TrainPlan:
         """What `to_json` wrote. Raises `UserError` for what is no plan."""
         known = {name: plan[name] for name in cls.__dataclass_fields__ if name in plan}
         try:
