@@ -51,9 +51,10 @@ WAYS = (*CONTENTS, "missing", "folder")
 
 def damage(path: Path, way: str) -> None:
     if way in CONTENTS:
-        path.write_bytes(CONTENTS[way](path.read_bytes()))
+        before = path.read_bytes() if path.exists() else b'{"step": 1}\n'  # DPO draws no samples
+        path.write_bytes(CONTENTS[way](before))
         return
-    path.unlink()
+    path.unlink(missing_ok=True)
     if way == "folder":
         path.mkdir()
 
@@ -276,6 +277,8 @@ def test_random_damage(
         folder = interrupted(like, tmp_path / str(number))
         for name in source.choices([*STORY, *MORE[stage]], k=source.choice([1, 1, 2, 4])):
             path = folder / name
+            if not path.exists():
+                continue
             path.write_bytes(mutated_bytes(source, path.read_bytes()))
         goes_on(workshop, stage, folder, like, capsys)
         shutil.rmtree(folder)
