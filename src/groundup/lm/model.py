@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, silu
 from torch.utils.checkpoint import checkpoint
 
+from groundup.errors import UserError
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.cache import CacheView, KVCache
 from groundup.lm.config import Activation, ModelConfig
@@ -160,7 +161,14 @@ class Decoder(nn.Module):
         self.norm = norm(config)
 
     def forward(self, batch: Batch, cache: KVCache | None) -> Hidden:
-        x = self.embed_tokens(batch.input_ids)
+        try:
+            x = self.embed_tokens(batch.input_ids)
+        except IndexError:
+            raise UserError(
+                f"token id {int(batch.input_ids.max())} is outside the model's vocabulary of "
+                f"{self.config.vocab_size}; its folder holds another model's tokenizer: put the "
+                "one there that belongs to it"
+            ) from None
         turn = None
         if self.config.family.rotary:
             turn = self._rotation(batch, x)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.early_stopping import Best
 from groundup.lm.model import CausalLM
@@ -47,6 +48,9 @@ from groundup.train.run import Run
 # Micro-batches before the clock counts: the first one compiles and takes memory from the kernel,
 # the second still takes some. Then so many are timed, fewer where they are slow.
 _WARM, _TIMED, _TIMED_SECONDS = 2, 5, 12.0
+# Of a step's tokens, all are held at once: ids, targets, positions and segments of 8 bytes, weights
+# of 4, and all of them twice while rows are made one batch.
+_BYTES_PER_TOKEN = 72
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,11 @@ def planned(
             gradient_checkpointing=config.gradient_checkpointing,
         )
         what = f"training {training.trained_parameters / 1e6:.1f} M parameters"
+        require_memory(
+            config.rows * context * _BYTES_PER_TOKEN,
+            f"a step of rows={config.rows} of context={context}",
+            "lower --rows or --context",
+        )
         checkpoint.require_space(run.folder, training_disk(training), what, None)
         speed = None
         if config.steps is None and config.minutes is not None:
@@ -321,6 +330,7 @@ def train(
             _snapshot(run.folder / "snapshots" / f"step-{step}", model)
         if not last and (step % plan.evaluate_every or (step == 0 and not baseline)):
             return False
+        _require_finite(run, optimizer, step)
         begun = time.perf_counter()
         model.eval()
         found = evaluate(step)
@@ -351,6 +361,20 @@ def train(
     # Not before: a run that is killed while it saves needs them once more.
     best.path.unlink(missing_ok=True)
     return run.folder
+
+
+def _require_finite(run: Run, optimizer: Optimizer, step: int) -> None:
+    """Weights that are no numbers cannot be measured, and must not be kept as a model."""
+    for name, master in optimizer.masters.items():
+        if not bool(torch.isfinite(master.detach()).all()):
+            cause = (
+                "the model that it started from has them"
+                if step == 0
+                else ("the run diverged: start again with a lower learning rate and another --out")
+            )
+            raise UserError(
+                f"{run.stage}, step {step}: weights of {name} are infinite or not numbers; {cause}"
+            )
 
 
 def _is_power_of_four(step: int) -> bool:

@@ -91,8 +91,9 @@ def fit(
                 optimizer.clear()
                 bad += 1
                 facts = {"skipped": str(error), "tokens": 0}
-                if bad >= BAD_STEPS_ALLOWED:
-                    raise UserError(_diverged(run, step, str(error))) from None
+                # A run of fewer steps than that, all of them bad, has learned nothing either.
+                if bad >= min(BAD_STEPS_ALLOWED, steps):
+                    raise UserError(_diverged(run, step, str(error), bad)) from None
             done = step + 1
             read, seconds = facts.pop("tokens"), time.perf_counter() - begun
             tokens += read
@@ -244,9 +245,9 @@ def _save(
     checkpoint.save(run.folder / "checkpoints", step, tensors, {"tokens": tokens, "bad": bad})
 
 
-def _diverged(run: Run, step: int, what: str) -> str:
+def _diverged(run: Run, step: int, what: str, bad: int) -> str:
     return (
-        f"{run.stage} ended at step {step}: {what}, {BAD_STEPS_ALLOWED} times in a row. These "
+        f"{run.stage} diverged at step {step}: {what}, {bad} times in a row. These "
         f"steps did not touch the weights. Start again with a lower learning rate and another "
         f"--out; {run.folder / 'metrics.jsonl'} shows where it began"
     )
