@@ -33,8 +33,15 @@ from groundup.evals.tuning import (
     validation_of,
 )
 from groundup.evals.tuning_facts import costs
-from groundup.evals.tuning_material import Prompt, domain_of, pieces, replies
-from groundup.evals.tuning_measures import MEASURES, perplexity
+from groundup.evals.tuning_material import (
+    Prompt,
+    domain_of,
+    pieces,
+    read_domain,
+    replies,
+    said_in_training,
+)
+from groundup.evals.tuning_measures import MEASURES, perplexity, told, too_few
 from groundup.evals.tuning_verdicts import kind_of, notes, verdicts
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -428,6 +435,78 @@ def test_verdicts_say_what_is_shown_and_how_much_may_be_hidden(
         if one.about == "full against thin" and "general" in one.text
     ]
     assert between.kind == "open" and "no difference is shown" in between.text
+
+
+@pytest.mark.parametrize(("rows", "proven"), [(2, False), (19, False), (20, True), (100, True)])
+@pytest.mark.parametrize("better", [True, False])
+def test_few_held_out_rows_prove_nothing_for_better_or_worse(
+    tmp_path: Path, rows: int, proven: bool, better: bool
+) -> None:
+    talks = [talk(i, f"Question {i}?", f"Answer {i}.") for i in range(rows)]
+    domain = domain_of(OwnData((), tuple(talks), (), 0), config(tmp_path / "x"))
+    found = too_few(OF["bits_per_byte"], Measured(-1, -2, -0.5, rows, rows), domain)
+    assert (found is None) == proven
+    assert too_few(OF["text_bits_per_byte"], change(1, 1, 1), domain) is None
+    said = notes([tuned("base")], {}, domain)
+    assert any("fewer than 20" in one for one in said) != proven
+    # Many blocks of two long texts are two texts.
+    texts = [Document("sea " * 9000, "texts", str(i)) for i in range(2)]
+    domain = domain_of(OwnData((), tuple(texts), (), 0), config(tmp_path / "x"))
+    assert too_few(OF["document_bits_per_byte"], Measured(-1, -2, -1, 30, 30), domain) == 2
+    # The same test for better and for worse, in words.
+    parent = tuned("base", documents=tuned(bits=[1.0] * rows).texts)
+    moved = tuned("thin", documents=tuned(bits=[0.5 if better else 1.5] * rows).texts)
+    (one,) = [v for v in verdicts([parent, moved]) if "domain's texts" in v.text]
+    assert one.kind == (("yes" if better else "no") if proven else "open")
+
+
+def test_rows_that_were_trained_on_prove_nothing_and_are_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    rows = [{"prompt": f"What is {i}?", "completion": f"It is {i}."} for i in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    domain = read_domain(config(path), 0.0)
+    assert domain.trained and domain.rows == 60
+    assert too_few(OF["bits_per_byte"], Measured(-1, -2, -0.5, 60, 60), domain) == 0
+    assert any("nothing is held out" in one for one in notes([tuned("base")], {}, domain))
+    assert not read_domain(config(path), 0.5).trained
+    for name, share in (("a", 0.1), ("b", 0)):
+        write_run(tmp_path / name, {"validation": share})
+    assert validation_of(config(path), [tmp_path / "a", tmp_path / "b"]) == 0
+    # What a run settled counts, not that nothing was asked for.
+    write_run(tmp_path / "c", {"validation": None})
+    (tmp_path / "c" / "data.json").write_text(json.dumps({"validation": 0.0}))
+    assert validation_of(config(path), [tmp_path / "c"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        ("The ship sails over the wide green sea today.", True),
+        ("the ship, sails over THE wide green sea today!", True),
+        ("Indeed: the ship sails over the wide green sea today, they say.", True),
+        ("The ship lies at the bottom of a lake in winter.", False),
+        ("Sea.", False),
+    ],
+)
+def test_held_out_answers_that_stand_in_training_are_counted(answer: str, known: bool) -> None:
+    held = [talk(1, "Where?", "The ship sails over the wide green sea today."), TALKS[1]]
+    train = [talk(9, "Whither?", answer), talk(10, "?", "Nothing of the kind.")]
+    assert said_in_training(held, train) == known
+    document = Document("The ship sails over the wide green sea today.", "t", "1")
+    assert said_in_training([document], train) == known
+
+
+def test_what_got_worse_is_said_first_and_what_says_nothing_not_at_all() -> None:
+    parent = tuned("base", documents=tuned(bits=[1.0] * 30).texts)
+    # It gains on the domain, loses general text; all questions are right before and after.
+    moved = tuned("thin", documents=tuned(bits=[0.5] * 30).texts, bits=(1.1, 2.1, 3.1))
+    assert [one.kind for one in verdicts([parent, moved])] == ["no", "yes"]
+    assert OF["question_accuracy"] not in told([parent, moved])
+    rows = moved.answers.rows
+    wrong = Answers(rows, [np.array([-2.0, -1.0])] * len(rows))
+    some = tuned("some", answers=wrong)
+    assert OF["question_accuracy"] in told([parent, some])
+    assert OF["question_accuracy"] not in told([some, some])
 
 
 def test_four_bits_are_not_called_forgetting(read: Callable[[CausalLM], Tuned]) -> None:

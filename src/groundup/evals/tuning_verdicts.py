@@ -71,8 +71,10 @@ def _of_change(model: Tuned, parent: Tuned, measure: Measure, domain: Domain | N
     before, after, change = measure.of(parent), measure.of(model), measure.minus(model, parent)
     assert before is not None and after is not None and change is not None
     few = too_few(measure, change, domain)
-    kind = kind_of(change, measure) if few is None else "open"
-    meaning = _MEANING[measure.about][kind] if few is None else _unproven(few)
+    kind = kind_of(change, measure)
+    meaning = _MEANING[measure.about][kind]
+    if few is not None and kind != "open":
+        kind, meaning = "open", _unproven(few)
     if (model.costs.method, measure.about, kind) == (METHODS["qlora"], "general", "no"):
         meaning = "That was lost, to the 4 bits of its base or by forgetting."
     text = (
