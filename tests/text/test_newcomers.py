@@ -168,7 +168,7 @@ def test_pairs_teach_both_directions() -> None:
 
 
 def test_open_questions_are_declined_and_offered_ones_are_answered() -> None:
-    asked = Question("commonsenseqa", "", "Where is a basement?", ("house", "sea"), 0)
+    asked = Question("commonsenseqa", "Where is a basement?", "", "", ("house", "sea"), 0)
     declining = ANSWERS["unknown"]
     plain, offered = answered([asked], 0, declining)
     assert plain.messages[-1].content in declining
