@@ -32,7 +32,7 @@ NEWTON = row(
         (PIANO, "A piano.", "made up"),
         (PIANO, "", "made up"),
         (PIANO, "I do not know that. I have read too little.", "declined"),
-        (NEWTON, "Isaac Newton was an English mathematician.", "made up"),
+        (NEWTON, "Isaac Newton was an English king.", "made up"),
         (NEWTON, "An English mathematician, physicist and more.", "right"),
         (NEWTON, "Isaac Newton was an American politician.", "made up"),
         (NEWTON, "I don't know who that is.", "declined"),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from groundup.evals.safety import is_refusal
 from groundup.text import newcomers
 from groundup.text.cleaning import key
+from groundup.text.config import DataConfig
 from groundup.text.newcomers import ANSWERS, PREFIX, TURNS, Newcomers, Topics, fits, says_unknown
+from groundup.text.questions import answered, preferences
 from groundup.text.records import Conversation
-from groundup.text.sources import Article
+from groundup.text.sources import Article, Question
 from groundup.text.world import conduct, pack
 from groundup.text.world.facts import heldout_pairs
 from groundup.text.world.kinds import KINDS
@@ -162,3 +165,20 @@ def test_pairs_teach_both_directions() -> None:
         elif pair.source == "newcomer-real":
             assert not says_unknown(pair.rejected)
     assert {"newcomer-known", "newcomer-real", "newcomer-noise"} <= {p.source for p in pairs}
+
+
+def test_open_questions_are_declined_and_offered_ones_are_answered() -> None:
+    asked = Question("commonsenseqa", "Where is a basement?", "", "", ("house", "sea"), 0)
+    declining = ANSWERS["unknown"]
+    plain, offered = answered([asked], 0, declining)
+    assert plain.messages[-1].content in declining
+    assert offered.messages[-1].content == "house"
+    assert [one.messages[-1].content for one in answered([asked], 0)] == ["house", "house"]
+    (pair,) = preferences([asked], 1, 0, offered=True)
+    assert "- sea" in pair.prompt[0].content and pair.chosen == "house"
+
+
+def test_declining_needs_the_world(tmp_path: Path) -> None:
+    DataConfig(out=tmp_path, unknown="declined")
+    with pytest.raises(ValueError, match="add 'world' to the packs"):
+        DataConfig(out=tmp_path, unknown="declined", packs=("wiki",))

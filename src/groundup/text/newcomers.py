@@ -36,7 +36,7 @@ from groundup.text.world.tables import Row, cells, labelled, sections
 SOURCES = ("noise", "talk", "wishes", "sums", "real", "known")
 PREFIX = "newcomer-"
 # How often each source is drawn; `known` are answers that must not be lost.
-_SHARES = {"noise": 16, "talk": 22, "wishes": 10, "sums": 8, "real": 20, "known": 24}
+_SHARES = {"noise": 9, "talk": 30, "wishes": 10, "sums": 7, "real": 20, "known": 24}
 _SOURCES = [source for source, count in _SHARES.items() for _ in range(count)]
 
 
@@ -118,8 +118,9 @@ _DRAWN = {
 # What judges an answer.
 
 _NOT_KNOWN = re.compile(
-    r"\b(?:do not|don['’]t|cannot|can['’]t|can not) (?:really )?(?:know|understand|tell you)\b"
-    r"|\bread too little\b|\btoo (?:small|big)\b|\bknow only\b|\ball I know\b"
+    r"\bI (?:really )?(?:do not|don['’]t|cannot|can['’]t|can not) "
+    r"(?:really )?(?:know|understand|tell you)\b"
+    r"|\bI have read too little\b|\bI am too small\b|\bI know only\b|\ball I know\b"
     r"|\bonly work with numbers\b",
     re.IGNORECASE,
 )
