@@ -101,7 +101,8 @@ def _row(names: list[str], cells: list[str] | BadRow) -> Json | BadRow:
         return cells
     if len(cells) != len(names):
         return BadRow(
-            f"it has {len(cells)} cells and the header has {len(names)}; a cell that holds what "
+            f"it has {len(cells)} {'cell' if len(cells) == 1 else 'cells'} and the header has "
+            f"{len(names)}; a cell that holds what "
             "parts cells must stand in quotes"
         )
     for name, cell in zip(names, cells, strict=True):

@@ -6,7 +6,10 @@
     Alpaca          {"instruction", "input", "output"}                 input may be empty
     documents       {"text"}                                           no conversation at all
 
-All but the last may name a `system` beside. Columns of other names are made known by a mapping from
+All but the last may name a `system` beside. Contents may be lists of texts. What the assistant asks
+of a tool, as `tool_calls` or in a turn of its own, becomes part of its words; what the tool answers
+is a turn of the role `tool` and never learned. The tools themselves (a column `tools`) are not
+read: tell of them in the system prompt. Columns of other names are made known by a mapping from
 our names to theirs, as {"prompt": "question", "completion": "answer"}.
 """
 
