@@ -165,11 +165,14 @@ def _fault(config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[
     given = fault["input"]
     if kind in _BOUNDS:
         rule = f"must be {next(ranges(config.model_fields[name])).rule(given)}"
+    elif kind == "too_short" and given:
+        rule = f"must have at least {context['min_length']}"
     elif kind == "literal_error":
         rule = f"must be one of {context['expected']}"
     else:
         rule = _RULES.get(kind, _RULES.get(kind.split("_")[0], f"cannot be used ({fault['msg']})"))
-        if number := next(ranges(config.model_fields[name]), None):
+        number = next(ranges(config.model_fields[name]), None)
+        if number is not None and kind.startswith(("int", "float")):
             rule += f", {number.rule()}"
     value = json.dumps(given, ensure_ascii=False, default=str)
     value = value if len(value) <= 120 else f"{value[:117]}..."

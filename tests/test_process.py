@@ -1,0 +1,48 @@
+"""The streams of a real process: full, closed, or with a reader that leaves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = ["--help", "data list", "sft --help", "data show world -n 1"]
+
+
+def shell(words: str, streams: str) -> subprocess.CompletedProcess[str]:
+    command = f'"{sys.executable}" -m groundup {words} {streams}'
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.parametrize(
+    ("streams", "code"),
+    [
+        (">/dev/full", 2),
+        (">/dev/full 2>/dev/full", 2),
+        ("2>/dev/full", 0),
+        (">&-", 0),
+        ("2>&-", 0),
+        ("<&- >/dev/null", 0),
+        ("| true; exit ${PIPESTATUS[0]}", 141),
+    ],
+)
+def test_no_stream_ends_in_a_traceback(words: str, streams: str, code: int) -> None:
+    done = shell(words, streams)
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("\n") == (streams == ">/dev/full")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1", "x", "", "9" * 12])
+def test_absurd_terminals(value: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "groundup", "data", "list"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"COLUMNS": value, "LINES": value},
+    )
+    assert done.returncode == 0 and done.stderr == "" and done.stdout

@@ -1,0 +1,217 @@
+"""Every number a person can set has a range on both sides, and hostile ones end in one sentence."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from groundup import commands
+from groundup.cli import app, main
+from groundup.commands import SUITES
+from groundup.errors import UserError
+from groundup.experiments import config as experiments
+from groundup.lm.sample import Sampling
+from groundup.stages import STAGES, configured, known_names
+from groundup.train.ranges import Range, check_text, ranges
+
+HOSTILE = ["nan", "inf", "-inf", "-1", "1e300", str(2**70), "x", "", "1.e999", "9" * 5000]
+
+
+def configs() -> list[type[BaseModel]]:
+    found = [stage.config for stage in STAGES.values()]
+    return found + [one for name, one in vars(experiments).items() if name.endswith("Config")]
+
+
+@pytest.mark.parametrize("config", configs(), ids=lambda config: config.__name__)
+def test_every_number_of_a_config_is_bounded_on_both_sides(config: type[BaseModel]) -> None:
+    for name, field in config.model_fields.items():
+        for one in ranges(field):
+            assert one.least is not None and one.most is not None, f"{config.__name__}.{name}"
+            assert one.least < one.most
+        default = field.default
+        for value in default if isinstance(default, tuple) else (default,):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                assert all(value in one for one in ranges(field)), name
+
+
+def words_of(given: Any = app, *before: str) -> Iterator[tuple[str, ...]]:
+    """Every command that there is."""
+    for name in given:
+        if name.startswith("-"):
+            continue
+        inner = given[name]
+        more = [one for one in inner if not one.startswith("-")]
+        if more:
+            yield from words_of(inner, *before, name)
+        else:
+            yield (*before, name)
+
+
+def numbers(words: tuple[str, ...]) -> dict[str, tuple[Range, ...]]:
+    """The numeric options of a command, and their ranges."""
+    found = {}
+    command = app[words[0]] if len(words) == 1 else app[words[0]][words[1]]
+    for argument in command.assemble_argument_collection():
+        if these := tuple(ranges(argument.field_info.annotation)):
+            found[argument.name] = these
+    return found
+
+
+def test_every_number_of_a_command_is_bounded_on_both_sides() -> None:
+    seen = set[str]()
+    for words in words_of():
+        for name, found in numbers(words).items():
+            seen.add(name)
+            for one in found:
+                assert one.least is not None and one.most is not None, (words, name)
+    few = {"--minutes", "--temperature", "--seed", "--number", "--batch-size", "--threads"}
+    assert few <= seen
+
+
+@pytest.mark.parametrize("words", list(words_of()), ids=" ".join)
+def test_hostile_numbers_end_in_one_sentence(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # What is asked for before the numbers is there, so that it is they that are refused.
+    (tmp_path / "x.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    needed: dict[str, list[str]] = {
+        "sft": ["model", "--data", "x.jsonl"],
+        "dpo": ["model", "--data", "x.jsonl"],
+        "pretrain": ["--data", "x.jsonl", "--tokenizer", "model"],
+        "tokenizer": ["x.jsonl"],
+        "eval": ["model", "--data", "x.jsonl"],
+        "generate": ["model", "The sea", "--prompts", "x.jsonl"],
+        "chat": ["model"],
+        "run": ["quickstart"],
+        "data show": ["world"],
+        "data inspect": ["x.jsonl"],
+    }
+    suites = {
+        name: suite
+        for suite, stage in SUITES.items()
+        for name in ("--" + field.replace("_", "-") for field in stage.config.model_fields)
+    }
+    for name, (one, *_) in numbers(words).items():
+        more = needed.get(" ".join(words), [])
+        if words == ("eval",):
+            suite = suites[name]
+            more = (
+                [*more, "--suite", suite]
+                if suite in ("report", "tuning")
+                else (
+                    ["model", "--suite", suite, *(["--tasks", "x"] if suite == "lm-eval" else [])]
+                )
+            )
+        assert one.most is not None
+        for value in [*HOSTILE, str(one.most * 2 + 1)]:
+            assert main([*words, *more, f"{name}={value}"]) == 2, (name, value)
+            said = capsys.readouterr().err
+            assert all(one.startswith("error: ") for one in said.splitlines()), (name, said)
+            assert name in said and len(said) < 1000, (name, value, said)
+            assert "must be" in said, (name, value, said)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "x.jsonl"]
+
+
+@pytest.mark.parametrize("config", configs(), ids=lambda config: config.__name__)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1, 1e300, 2**70, "x", "", [math.nan], None])
+def test_hostile_settings_of_a_recipe(config: type[BaseModel], value: object) -> None:
+    for name, field in config.model_fields.items():
+        if not list(ranges(field)) or (value is None and field.default is None):
+            continue
+        with pytest.raises(UserError) as told:
+            configured(config, {"out": "x", name: value})
+        said = [line for line in str(told.value).splitlines() if line.startswith(f"{name}=")]
+        assert len(said) >= 1 and all("must be" in line for line in said), str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", 1e9),
+        ("temperature", math.nan),
+        ("top_k", -1),
+        ("top_k", 2**70),
+        ("top_p", 0.0),
+        ("top_p", math.nan),
+        ("min_p", 1.1),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", 1e300),
+        ("max_new_tokens", 0),
+        ("max_new_tokens", 2**70),
+        ("seed", -1),
+        ("seed", 2**64),
+    ],
+)
+def test_sampling_has_the_same_ranges(setting: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"{setting}="):
+        Sampling(**{setting: value})  # type: ignore[arg-type]
+
+
+# Texts and paths.
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("a\0b", "zero byte"),
+        ("a\udcffb", "UTF-8"),
+        ("a\ud800b", "UTF-8"),
+        ("x" * 10_000, "10,000 bytes"),
+        ("x" * 300, "300 bytes"),
+        ("é" * 200, "400 bytes"),
+        ("/".join(["x"] * 5_000), "bytes"),
+    ],
+)
+def test_paths_that_no_file_can_have(path: str, told: str) -> None:
+    config = STAGES["sft"].config
+    good = {"model": "m", "data": ["x"], "out": "x"}
+    for name, value in (("out", path), ("model", path), ("data", [path])):
+        with pytest.raises(UserError, match=told) as said:
+            configured(config, {**good, name: value})
+        assert str(said.value).startswith(name) and len(str(said.value)) < 300
+    with pytest.raises(UserError, match=told):
+        check_text("--html", Path(path))
+    assert configured(config, {**good, "out": "x" * 255}).out == Path("x" * 255)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("words", [["chat"], ["generate"], ["export"], ["verify"], ["run"]])
+def test_paths_at_the_command_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for path in ("x" * 10_000, "a\udcffb"):
+        assert main([*words, path]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and len(said) < 500
+
+
+# Grammar.
+
+
+def test_nobody_is_asked_whether_they_meant_what_they_said() -> None:
+    assert "did you mean" not in known_names("base", ["base"], "tables are")
+    assert known_names("bse", ["base"], "tables are") == "did you mean 'base'? Tables are base"
+
+
+@pytest.mark.parametrize("words", list(words_of()), ids=" ".join)
+def test_usage_names_what_is_given(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--help"]) == 0
+    usage = capsys.readouterr().out.splitlines()[0]
+    assert usage.startswith(f"Usage: groundup {' '.join(words)}") and "ARGS" not in usage
+    function = getattr(commands, words[-1], None)
+    if function is not None:
+        for one in inspect.signature(function).parameters.values():
+            if one.kind is not inspect.Parameter.KEYWORD_ONLY:
+                assert one.name.upper() in usage
