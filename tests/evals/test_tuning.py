@@ -454,8 +454,8 @@ def test_few_held_out_rows_prove_nothing_for_better_or_worse(
     domain = domain_of(OwnData((), tuple(texts), (), 0), config(tmp_path / "x"))
     assert too_few(OF["document_bits_per_byte"], Measured(-1, -2, -1, 30, 30), domain) == 2
     # The same test for better and for worse, in words.
-    parent = tuned("base", documents=tuned(bits=[1.0] * rows).texts)
-    moved = tuned("thin", documents=tuned(bits=[0.5 if better else 1.5] * rows).texts)
+    parent = replace(tuned("base"), documents=tuned(bits=[1.0] * rows).texts)
+    moved = replace(tuned("thin"), documents=tuned(bits=[0.5 if better else 1.5] * rows).texts)
     (one,) = [v for v in verdicts([parent, moved]) if "domain's texts" in v.text]
     assert one.kind == (("yes" if better else "no") if proven else "open")
 
@@ -497,9 +497,9 @@ def test_held_out_answers_that_stand_in_training_are_counted(answer: str, known:
 
 
 def test_what_got_worse_is_said_first_and_what_says_nothing_not_at_all() -> None:
-    parent = tuned("base", documents=tuned(bits=[1.0] * 30).texts)
+    parent = replace(tuned("base"), documents=tuned(bits=[1.0] * 30).texts)
     # It gains on the domain, loses general text; all questions are right before and after.
-    moved = tuned("thin", documents=tuned(bits=[0.5] * 30).texts, bits=(1.1, 2.1, 3.1))
+    moved = replace(tuned("thin", bits=(1.1, 2.1, 3.1)), documents=tuned(bits=[0.5] * 30).texts)
     assert [one.kind for one in verdicts([parent, moved])] == ["no", "yes"]
     assert OF["question_accuracy"] not in told([parent, moved])
     rows = moved.answers.rows
