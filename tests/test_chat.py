@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from groundup import chat
 from groundup.chat import introduction
 from groundup.conversation import Conversation
 from groundup.errors import UserError
@@ -241,3 +242,28 @@ def test_a_system_prompt_stands_first_where_the_template_takes_one(talk: Convers
         talk.tokenizer = Tokenizer.from_bpe(train_bpe(["The sea. "] * 4, 300), template)
         with pytest.raises(UserError, match=r"no place for a system prompt|no!"):
             talk.use_system("Be brief.")
+
+
+def test_what_is_forgotten_is_told_once_and_saved_whole(
+    talk: Conversation, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    talk.model.config = replace(talk.model.config, max_position_embeddings=96)
+    talk.sampling = replace(talk.sampling, max_new_tokens=8)
+    for turn in range(8):
+        chat._ask(talk, f"Where is {turn}?")
+    assert talk.forgotten > 2
+    assert capsys.readouterr().out.count("outgrown") == 1
+    # After what somebody else wrote, who left out the end of the line.
+    (tmp_path / "talk.jsonl").write_text('{"prompt": "a", "completion": "b"}')
+    chat._do(talk, "/save", str(tmp_path / "talk.jsonl"))
+    _, saved = (tmp_path / "talk.jsonl").read_text().splitlines()
+    assert json.loads(saved) == {"messages": talk.messages} and len(talk.messages) == 16
+    with pytest.raises(UserError, match="cannot be written"):
+        chat._do(talk, "/save", str(tmp_path))
+    with pytest.raises(UserError, match="cannot be written"):
+        chat._do(talk, "/save", "a\0b")
+    chat._do(talk, "/reset", "")
+    capsys.readouterr()
+    for turn in range(8):
+        chat._ask(talk, f"Where is {turn}?")
+    assert capsys.readouterr().out.count("outgrown") == 1

@@ -357,7 +357,9 @@ def test_at_a_terminal(journey: Journey) -> None:
     if not seen.endswith("> "):  # what is typed before readline has the terminal may wait in it
         wait_for(terminal, "> ")
     os.write(terminal, b"Where is it?\n")
-    assert len(wait_for(terminal, "\r\n\r\n> ")) > len("Where is it?\r\n\r\n> ")
+    # Before each line readline asks the terminal to tell it of pastes.
+    end_of_answer = "\r\n\r\n\x1b[?2004h> "
+    assert len(wait_for(terminal, end_of_answer)) > len(f"Where is it?{end_of_answer}")
     os.write(terminal, b"\x04")
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
