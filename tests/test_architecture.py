@@ -124,7 +124,8 @@ def test_no_oracle_no_pickle_no_shell(path: Path) -> None:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in {"torch.load", "torch.save", "eval", "exec", "os.system"}
-            assert not [k for k in node.keywords if k.arg == "shell"], "no shell"
+            of_processes = called.startswith(("subprocess.", "os."))
+            assert not of_processes or "shell" not in {k.arg for k in node.keywords}, "no shell"
 
 
 def test_no_vague_names() -> None:

@@ -258,9 +258,9 @@ def test_what_is_forgotten_is_told_once_and_saved_whole(
     chat._do(talk, "/save", str(tmp_path / "talk.jsonl"))
     _, saved = (tmp_path / "talk.jsonl").read_text().splitlines()
     assert json.loads(saved) == {"messages": talk.messages} and len(talk.messages) == 16
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"cannot be (used|written)"):
         chat._do(talk, "/save", str(tmp_path))
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"cannot be (used|written)"):
         chat._do(talk, "/save", "a\0b")
     chat._do(talk, "/reset", "")
     capsys.readouterr()

@@ -290,7 +290,7 @@ def test_generate_draws_as_told(journey: Journey, capsys: pytest.CaptureFixture[
         draws.append(capsys.readouterr().out)
     assert draws[0] == draws[1] != draws[2]
     assert main([*words, "--top-p", "2"]) == 2
-    assert "top_p=2.0" in capsys.readouterr().err
+    assert "--top-p=2 must be" in capsys.readouterr().err
 
 
 # Talking.
@@ -321,7 +321,7 @@ def test_a_conversation_through_a_pipe(journey: Journey, tmp_path: Path) -> None
     for line in typed[:-1]:
         assert line in shown
     assert "never read" not in shown
-    assert "(temperature 0)" in shown and "temperature=-1.0" in shown
+    assert "(temperature 0)" in shown and "temperature=-1 must" in shown
     assert "/frob is no command" in shown and "(a new conversation)" in shown
     assert "(nothing has been said yet)" in shown
 

@@ -210,7 +210,7 @@ def test_usage_names_what_is_given(
     assert main([*words, "--help"]) == 0
     usage = capsys.readouterr().out.splitlines()[0]
     assert usage.startswith(f"Usage: groundup {' '.join(words)}") and "ARGS" not in usage
-    function = getattr(commands, words[-1], None)
+    function = getattr(commands, "_".join(words), None)
     if function is not None:
         for one in inspect.signature(function).parameters.values():
             if one.kind is not inspect.Parameter.KEYWORD_ONLY:

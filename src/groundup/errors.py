@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
-from urllib.parse import unquote, urlparse
 
 
 class UserError(Exception):
@@ -25,6 +22,11 @@ class CheckFailed(Exception):
 
 def installing(extra: str) -> str:
     """The command that adds an extra to this very installation, wherever it came from."""
+    # Late: every start of the command loads this page.
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlparse
+
     place, editable = "groundup", ""
     try:
         # Written by pip where a package came from a folder (PEP 610).

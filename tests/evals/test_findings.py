@@ -62,6 +62,7 @@ def material(seed: int) -> Material:
         Pairs([], pairs),
         (),
         (),
+        (),
         None,
     )
 

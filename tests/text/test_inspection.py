@@ -262,6 +262,7 @@ def test_the_page_is_whole_and_holds_no_markup_of_the_data(
     data.write_text("\n".join(lines))
     found = inspect(read_own([data], refuse=False), tokenizer, context=200)
     path = tmp_path / "new" / "page.html"
+    path.parent.mkdir()
     write_inspection(path, f"{evil}.jsonl", "a model", found)
     page = path.read_text(encoding="utf-8")
     assert list(path.parent.iterdir()) == [path]

@@ -203,5 +203,5 @@ def test_parquet_without_pyarrow_names_the_extra(
 
     (tmp_path / "p.parquet").write_bytes(b"PAR1")
     monkeypatch.setattr(builtins, "__import__", without_pyarrow)
-    with pytest.raises(UserError, match=r"groundup\[parquet\]"):
+    with pytest.raises(UserError, match=r"pip install .*\[parquet\]"):
         records.read_preferences(tmp_path / "p.parquet")

@@ -143,7 +143,7 @@ def validation_of(config: TuningReportConfig, models: Sequence[Path]) -> float:
     histories = [history for path in models if (history := History.of(path)) is not None]
     shares = [held_out(history) for history in histories]
     return min(
-        [share for share in shares if share is not None and 0 < share < 1], default=_VALIDATION
+        [share for share in shares if share is not None and 0 <= share < 1], default=_VALIDATION
     )
 
 

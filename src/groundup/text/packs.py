@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from groundup.errors import UserError
@@ -240,7 +240,8 @@ def _download(archive: Archive, folder: Path, progress: Callable[[str], None] | 
 
 def _pip_download(archive: Archive, folder: Path) -> Path:
     """The one wheel that `pip download` leaves in `folder`."""
-    if importlib.util.find_spec("pip") is None:
+    # Not `importlib.util.find_spec`, which setuptools answers with a warning about distutils.
+    if PathFinder.find_spec("pip") is None:
         raise UserError(
             f"{archive.package} {archive.version} must be downloaded and {sys.executable} has no "
             "pip; run 'python -m ensurepip --upgrade' with that Python, then the same command again"

@@ -104,7 +104,8 @@ def _data(config: SFTConfig, run: Run, begin: Start) -> tuple[TuningData, Layout
     """The data, laid out as the plan says if there is one, else as they need it, and why."""
     use_threads(config)
     found = read_rows(config, begin.tokenizer, begin.context)
-    if run.planned and (known := TrainPlan.from_json(run.plan({})).layout) is not None:
+    plan = run.resolved(TrainPlan.from_json)
+    if plan is not None and (known := plan.layout) is not None:
         layout = Layout(int(known["context"]), int(known["rows"]), known["epochs"], known["replay"])
         return laid_out(config, found, layout), layout, {}
 
