@@ -181,7 +181,8 @@ def messages(is_command: Callable[[str], bool]) -> Iterator[str]:
             write("\n")
             return
         except KeyboardInterrupt:
-            write("\n(Ctrl-D or /quit leaves)\n")
+            with contextlib.suppress(KeyboardInterrupt):  # pressed twice
+                write("\n(Ctrl-D or /quit leaves)\n")
             continue
         last = lines.pop() if is_command(lines[-1]) else ""
         for message in ("\n".join(lines).strip(), last.strip()):

@@ -113,7 +113,7 @@ class TrainingConfig(StageConfig):
 
     @model_validator(mode="after")
     def _phases_fit_into_the_run(self) -> Self:
-        if self.warmup + self.decay > 1:
+        if self.decay is not None and self.warmup + self.decay > 1:
             raise ValueError(
                 f"warmup={self.warmup:g} and decay={self.decay:g} are shares of the same steps and "
                 f"together more than 1; try decay={1 - self.warmup:g}"

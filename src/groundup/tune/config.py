@@ -46,7 +46,7 @@ class SFTConfig(TuningConfig, OwnDataConfig):
     )
     replay: ShareBelowOne | None = Field(
         None,
-        description="share of the tokens that are general text, against forgetting (default: 0.25 "
+        description="share of the tokens that are general text, against forgetting (default: 0.1 "
         "beside little data, up to 200,000 tokens, for models above 20 M parameters; else 0)",
     )
     replay_data: tuple[Path, ...] = Field(
@@ -79,7 +79,11 @@ class SFTConfig(TuningConfig, OwnDataConfig):
         0.75,
         description="share of the conversations that are the small world's, where there are both",
     )
-    decay: Share = Field(0.8, description="share of the steps spent decaying to zero")
+    decay: Share | None = Field(  # type: ignore[assignment]  # None until the data are read
+        None,
+        description="share of the steps spent decaying to zero (default: 0.8, beside little data "
+        "0.4)",
+    )
 
     @model_validator(mode="after")
     def _weights_fit_the_data(self) -> Self:

@@ -25,6 +25,9 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.progress import say
 from groundup.tune.config import SFTConfig
 from groundup.tune.layout import (
+    DECAY,
+    DECAY_OF_LITTLE,
+    LITTLE,
     MOST_ROWS,
     MOST_SEEN,
     Layout,
@@ -186,7 +189,10 @@ def decided(
         mixed = any(is_stage(at) or at in config.replay_data for at in config.data)
         replay, why = replayed(found.tokens, parameters, mixed=mixed)
         reasons |= {"replay": why} if why else {}
-    layout = Layout(context, config.rows or 1, config.epochs or 1.0, replay)
+    decay = config.decay
+    if decay is None:
+        decay = min(1 - config.warmup, DECAY_OF_LITTLE if found.tokens <= LITTLE else DECAY)
+    layout = Layout(context, config.rows or 1, config.epochs or 1.0, replay, decay)
     try:
         data = laid_out(config, found, layout)
     except UserError as error:

@@ -25,7 +25,10 @@ _STEPS_A_PASS, _LEAST_STEPS = 12, 100
 # Tokens of one's own up to which data are little: a model sees each row several times, and drifts.
 LITTLE = 200_000
 # Share of the tokens that are general text then.
-REPLAYED = 0.25
+REPLAYED = 0.1
+# Share of the steps spent decaying: over much data most of them, as suits a long run. Little data
+# mean few steps, and each is to count.
+DECAY, DECAY_OF_LITTLE = 0.8, 0.4
 # Models below this were trained here, on data that lie in a folder; what is general to them is not
 # known.
 _LEAST_TO_FORGET = 20e6
@@ -38,12 +41,14 @@ BY_HEART, MOST_SEEN = 30.0, 50.0
 
 @dataclass(frozen=True)
 class Layout:
-    """What was decided: tokens in a row, rows in a step, passes if asked, share of general text."""
+    """What was decided: tokens in a row, rows in a step, passes if asked, share of general text,
+    and share of the steps spent decaying."""
 
     context: int
     rows: int
     epochs: float
     replay: float
+    decay: float = DECAY
 
 
 def row_length(items: Sequence[int], longest: int) -> tuple[int, str]:

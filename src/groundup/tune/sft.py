@@ -36,7 +36,7 @@ from groundup.train.progress import say
 from groundup.train.run import Run
 from groundup.tune.config import SFTConfig
 from groundup.tune.data import TuningData, decided, laid_out, locations, read_rows
-from groundup.tune.layout import MOST_SEEN, Layout, seen
+from groundup.tune.layout import DECAY, MOST_SEEN, Layout, seen
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW), where a small model is
 # trained as a whole.
@@ -106,7 +106,13 @@ def _data(config: SFTConfig, run: Run, begin: Start) -> tuple[TuningData, Layout
     found = read_rows(config, begin.tokenizer, begin.context)
     plan = run.resolved(TrainPlan.from_json)
     if plan is not None and (known := plan.layout) is not None:
-        layout = Layout(int(known["context"]), int(known["rows"]), known["epochs"], known["replay"])
+        layout = Layout(
+            int(known["context"]),
+            int(known["rows"]),
+            known["epochs"],
+            known["replay"],
+            known.get("decay", DECAY),
+        )
         return laid_out(config, found, layout), layout, {}
 
     def tokens_in_time(stream: ConversationStream) -> float:
