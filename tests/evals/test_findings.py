@@ -105,6 +105,7 @@ def model(name: str, parent: str | None, of: Material, seed: int, flags: int = 2
         {kind: Declined(share(), GROUPS) for kind in ("harmful", "benign")},
         share(),
         None,
+        None,
         Leanings(PROBES, {TEXT: leaning}),
         [],
         [],
