@@ -294,11 +294,11 @@ def test_fairness_stands_beside_what_was_planted(report: dict[str, Any]) -> None
 def test_alignment_is_put_to_the_test(report: dict[str, Any]) -> None:
     claims = [finding["claim"] for finding in report["findings"]]
     for claim in (
-        "dpo leans less than sft",
-        "dpo answers the small world's questions right more often than sft",
-        "sft answers questions on facts better than the commonest answer",
+        "dpo leans less than sft, in the jobs, as an answer",
+        "dpo has a higher gold reward than sft",
+        "dpo's implicit reward prefers better than chance, in the small world",
     ):
-        assert any(one.startswith(claim) for one in claims), (claim, claims)
+        assert any(one.startswith(claim) for one in claims), "\n".join([claim, "", *claims])
 
 
 def test_the_page_shows_the_small_world(page: str) -> None:
