@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -33,6 +34,8 @@ _LONGEST_PIECE_BYTES = 8192
 _SCHEMA = 1
 # A number for each document stands in the facts of a shard.
 _MOST_FACTS = 2**30
+# NumPy reads an array's header as Python writes a dictionary, and fails as Python does.
+_OF_DAMAGE = (EOFError, OverflowError, SyntaxError, MemoryError, RecursionError, TokenError)
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ class Shard:
                 split=str(facts["split"]),
             )
             fault = _fault(shard, facts)
-        except (ValueError, KeyError, IndexError, TypeError, OverflowError, EOFError) as error:
+        except (*_OF_DAMAGE, ValueError, KeyError, IndexError, TypeError) as error:
             raise UserError(
                 f"the token shard {str(path)!r} is damaged ({error}); {damaged}"
             ) from error
