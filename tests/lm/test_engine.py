@@ -114,7 +114,8 @@ def test_in_company_as_alone_whoever_joins_and_leaves(
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("seed", range(100, 130))
 def test_in_company_as_alone_many_times(tiny_model: TinyModel, family: str, seed: int) -> None:
-    check_company(tiny_model(eos_token_ids=ENDS, **FAMILIES[family]), seed)
+    # In float64, since of so many draws one in float32 falls between two roundings of a sum.
+    check_company(tiny_model(eos_token_ids=ENDS, **FAMILIES[family]).double(), seed)
 
 
 @pytest.mark.parametrize("seed", range(3))
