@@ -259,8 +259,10 @@ def test_what_reads_a_damaged_run_does_without_or_says_so(
 def test_everything_that_reads_a_damaged_run(
     journey: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    swept(journey, QUICK_READERS, [(file, way) for file in READ], capsys, monkeypatch)
-    swept(journey, list(READERS), [(READ[WAYS.index(way)], way)], capsys, monkeypatch)
+    place = WAYS.index(way)
+    cases = [(file, way) for file in READ[place % 3 :: 3]]
+    swept(journey, QUICK_READERS, cases, capsys, monkeypatch)
+    swept(journey, list(READERS), [(READ[place], way)], capsys, monkeypatch)
 
 
 @pytest.mark.long

@@ -164,4 +164,10 @@ def test_python_with_a_model_by_name_runs_as_it_stands(inside: Path, block: str)
 @pytest.mark.parametrize("command", [one for one in COMMANDS if not one.startswith(ONLY_PARSED)])
 def test_a_command_runs(inside: Path, command: str) -> None:
     """In the README's order, since later ones use what earlier ones wrote."""
-    assert main(smaller(command)) == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "groundup", *smaller(command)],
+        input="Who are you?\n/quit\n",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
