@@ -245,7 +245,7 @@ class Newcomers:
         elif found.source == PREFIX + "real":
             wrong = f"{capital(named or 'it')} {dice.pick(self.topics.told)}"
         else:
-            wrong = self._said_to_another(dice)
+            wrong = self._said_to_another(dice, right.content)
         return Preference(tuple(prompt), right.content, wrong, found.source, found.group)
 
     # One turn.
@@ -318,12 +318,12 @@ class Newcomers:
         messages = (*before, Message("user", text), answer)
         return Conversation(messages, PREFIX + "known", key(text))
 
-    def _said_to_another(self, dice: Dice) -> str:
-        """What was right to say to something else."""
+    def _said_to_another(self, dice: Dice, right: str) -> str:
+        """What was right to say to something else, and is not what is right here."""
         while True:
             other = pack.conversation(dice.below(10**9), 0, heldout=self.heldout)
             said = other.messages[-1].content
-            if len(said) < 200 and not says_unknown(said):
+            if len(said) < 200 and said != right and not says_unknown(said):
                 return said
 
 
