@@ -158,7 +158,6 @@ def test_what_is_told_about_one_of_the_world_is_true() -> None:
 def test_pairs_teach_both_directions() -> None:
     made = Newcomers(Topics.of(ARTICLES))
     pairs = [made.preference(0, i) for i in range(300)]
-    assert all(pair.chosen != pair.rejected for pair in pairs)
     for pair in pairs:
         assert pair.chosen != pair.rejected
         if pair.source == "newcomer-known":
