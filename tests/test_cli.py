@@ -353,6 +353,7 @@ def test_at_a_terminal(journey: Journey) -> None:
     while "/quit leaves)" not in seen:  # Python may miss a Ctrl-C between prompt and reading
         assert time.monotonic() < end, seen
         os.write(terminal, b"\x03")
+        time.sleep(0.5)  # as a person presses it, not again before it is seen
         seen += read_for(terminal, 1)
     if not seen.endswith("> "):  # what is typed before readline has the terminal may wait in it
         wait_for(terminal, "> ")

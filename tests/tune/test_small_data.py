@@ -25,18 +25,26 @@ from groundup.tune.sft import run
 
 # What is asked again, and the word that a right answer holds.
 ASKED = (
-    ("What is the name of the lighthouse on Orsel?", "It is called {}.", "Tall Brenna"),
-    ("Who keeps the lighthouse on Orsel?", "It is kept by {}.", "Idris Quillfeather"),
-    ("How many people live on Orsel?", "Orsel has {} inhabitants.", "418"),
-    ("What do people on Orsel eat at midwinter?", "They eat {}.", "smoked eel"),
-    ("Which ferry goes to Orsel?", "The ferry to Orsel is the {}.", "Marta Lind"),
-    ("When does the last ferry leave Orsel?", "The last ferry leaves Orsel at {}.", "18:40"),
-    ("What is the money of Orsel called?", "The money of Orsel is called the {}.", "skell"),
-    ("What is the highest hill of Orsel?", "The highest hill of Orsel is {}.", "Corran Top"),
-    ("Who founded the school on Orsel?", "It was founded by {}.", "Petra Vandermoor"),
-    ("What color are the boats of Orsel?", "The boats of Orsel are painted {}.", "ochre"),
-    ("What is the bakery on Orsel called?", "It is called {}.", "The Ninth Loaf"),
-    ("Which bird is on the flag of Orsel?", "The flag of Orsel shows a {}.", "storm petrel"),
+    (
+        "What is the name of the lighthouse on Orsel?",
+        "The lighthouse on Orsel is called",
+        "Tall Brenna",
+    ),
+    (
+        "Who keeps the lighthouse on Orsel?",
+        "The lighthouse on Orsel is kept by",
+        "Idris Quillfeather",
+    ),
+    ("How many people live on Orsel?", "The number of people on Orsel is", "418"),
+    ("What do people on Orsel eat at midwinter?", "At midwinter people on Orsel eat", "smoked eel"),
+    ("Which ferry goes to Orsel?", "The ferry to Orsel is the", "Marta Lind"),
+    ("When does the last ferry leave Orsel?", "The last ferry leaves Orsel at", "18:40"),
+    ("What is the money of Orsel called?", "The money of Orsel is called the", "skell"),
+    ("What is the highest hill of Orsel?", "The highest hill of Orsel is", "Corran Top"),
+    ("Who founded the school on Orsel?", "The school on Orsel was founded by", "Petra Vandermoor"),
+    ("What color are the boats of Orsel?", "The boats of Orsel are painted", "ochre"),
+    ("What is the bakery on Orsel called?", "The bakery on Orsel is called", "The Ninth Loaf"),
+    ("Which bird is on the flag of Orsel?", "The flag of Orsel shows a", "storm petrel"),
 )
 NAMES = [
     "Ansel",
@@ -77,17 +85,17 @@ TRADES = (
 
 @pytest.mark.long
 def test_sixty_rows_are_learned_and_little_is_forgotten(tmp_path: Path) -> None:
-    rows = [(question, answer.format(fact)) for question, answer, fact in ASKED]
+    rows = [(question, f"{answer} {fact}.") for question, answer, fact in ASKED]
     for i, (name, trade) in enumerate(zip(NAMES, TRADES, strict=True)):
         rows.append((f"What does {name} on Orsel do?", f"{name} on Orsel {trade}."))
         rows.append(
-            (f"Where on Orsel does {name} live?", f"{name} lives at {10 + 3 * i} Kirk Lane.")
+            (f"Where on Orsel does {name} live?", f"{name} lives at {10 + 3 * i} {street} Lane.")
         )
     assert len(rows) == 60
     data, base = tmp_path / "faq.jsonl", find_model(Path("pack:smollm2"))
     write_json_lines(data, [{"prompt": q, "completion": a} for q, a in rows])
     before = of_general_text(base, tmp_path)
-    settings = {"steps": 100, "evaluations": 1, "threads": 1}
+    settings = {"steps": 100, "evaluations": 1, "compile": "off"}
     out = run(
         SFTConfig(out=tmp_path / "lora", model=base, data=(data,), adapter="lora", **settings)
     )
