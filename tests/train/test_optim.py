@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from groundup.train.device import has_fast_bfloat16
 from groundup.train.optim import Optimizer, Rates, orthogonalise
 
 RATES = Rates(matrices=0.02, embeddings=0.006, gains=0.003, weight_decay=0.1)
@@ -70,8 +71,8 @@ def test_muon_is_torchs_muon_step_by_step() -> None:
         for name in MATRICES:
             moved = (parameters[name].detach() - before[name]).norm()
             apart = (optimizer.masters[name] - parameters[name]).norm()
-            # Both take their direction in bf16 by other products: rounding is all that is allowed.
-            assert apart < 0.02 * moved, (step, name)
+            # Theirs takes its direction in bf16: rounding is all that is allowed.
+            assert apart < 0.03 * moved, (step, name)
             # Differences must not pile up over the steps.
             with torch.no_grad():
                 parameters[name].copy_(optimizer.masters[name])
@@ -131,6 +132,11 @@ def test_orthogonalise_keeps_directions_and_levels_their_sizes() -> None:
             found.norm(dim=(-2, -1)) * polar.norm(dim=(-2, -1))
         )
         assert cosine.min() > 0.97
+
+
+def test_orthogonalise_computes_in_what_the_processor_is_fast_at() -> None:
+    fast = torch.bfloat16 if has_fast_bfloat16("cpu") else torch.float32
+    assert orthogonalise(torch.ones(1, 4, 8)).dtype == fast
 
 
 def test_orthogonalising_nothing_gives_nothing() -> None:

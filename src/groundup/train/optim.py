@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.train.device import has_fast_bfloat16
+
 # Quintic Newton-Schulz coefficients of Jordan et al. 2024: the steepest slope at zero such that
 # five steps bring every singular value in (0, 1] close to 1.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -27,10 +29,12 @@ _NEWTON_SCHULZ_STEPS = 5
 def orthogonalise(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
     """The nearest (semi-)orthogonal matrix to each, roughly: singular values within 0.7 to 1.2.
 
-    X <- a X + (b G + c G^2) X with G = X X^T, in bf16, which is precise enough for a direction.
+    X <- a X + (b G + c G^2) X with G = X X^T, in bf16, which is precise enough for a direction, or
+    in float32 where a processor only emulates bf16: there the same products take a hundred times
+    as long.
     """
     a, b, c = _QUINTIC
-    x = matrices.bfloat16()
+    x = matrices.to(torch.bfloat16 if has_fast_bfloat16(matrices.device.type) else torch.float32)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
