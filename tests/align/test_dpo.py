@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
 
 from groundup.align.dpo import dpo_loss, pair_logprobs, preference_loss
 from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
@@ -140,6 +142,20 @@ def test_it_raises_preference_accuracy(workshop: Any) -> None:
     assert margins[0] == pytest.approx(0, abs=1e-3) and np.mean(margins[-4:]) > 0.5
     measured = [line["heldout_accuracy"] for line in lines if line["kind"] == "evaluation"]
     assert measured[-1] == pytest.approx(heldout)
+
+
+def test_the_reference_is_asked_about_what_is_read_and_no_more(workshop: Any) -> None:
+    def kept(name: str, steps: int) -> torch.Tensor:
+        out = workshop.folder / name
+        code, said = workshop.run(workshop.command("dpo", out, steps=steps))
+        assert code == 0, said
+        return load_file(out / "reference.safetensors")["logprobs"]
+
+    few, more = kept("dpo-of-one-step", 1), kept("dpo-of-three-steps", 3)
+    asked, wanted = (~one.isnan().any(1) for one in (few, more))
+    # The ten held-out pairs stand last.
+    assert 10 < int(asked.sum()) < int(wanted.sum()) <= len(few) and bool(asked[-10:].all())
+    assert_close(few[asked], more[asked])
 
 
 def test_the_folder_tells_its_story_and_is_a_model(workshop: Any) -> None:

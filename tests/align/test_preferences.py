@@ -102,6 +102,21 @@ def test_steps_are_a_pure_function_of_seed_and_step() -> None:
     assert not torch.equal(other_seed.rows.input_ids, forwards[0][0].rows.input_ids)
 
 
+@settings(deadline=None, max_examples=30)
+@given(Lengths, st.integers(1, 9), st.integers(1, 5), st.integers(1, 6))
+def test_what_some_steps_read_is_known_beforehand(
+    lengths: list[tuple[int, int]], rows: int, micro_rows: int, steps: int
+) -> None:
+    pairs = stream(lengths, rows, micro_rows)
+    read = {
+        int(reference[0]) // 2
+        for step in range(steps)
+        for batch in pairs.at(step, torch.nn.Identity())
+        for reference in batch.reference
+    }
+    assert pairs.read_by(steps).tolist() == sorted(read)
+
+
 def test_no_pairs_are_refused() -> None:
     with pytest.raises(UserError, match="no preference pair"):
         stream([], 4, 2)

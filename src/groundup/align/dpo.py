@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
@@ -99,10 +99,7 @@ def run(config: DPOConfig) -> Path:
         trained, heldout = (marked_pairs(begin.tokenizer, side.rows, context) for side in sides)
         heldout = spread(heldout, _CURVE_PAIRS)
         use_threads(config)
-        # Before its first step an adapter adds nothing: the reference is the model that was given.
-        path = run.folder / "reference.safetensors"
-        with ranks.first_alone():
-            reference = _reference(path, model, trained + heldout, context)
+        reference = np.full((len(trained) + len(heldout), 2), np.nan, np.float32)
         held = reference[len(trained) :]
         stream = PairStream(
             trained,
@@ -112,6 +109,13 @@ def run(config: DPOConfig) -> Path:
             micro_rows=config.micro(context),
             seed=config.seed,
         )
+        # Of many pairs a few steps read few.
+        read = stream.read_by(config.steps) if config.steps else np.arange(len(trained))
+        needed = np.concatenate([read, np.arange(len(trained), len(reference))])
+        # Before its first step an adapter adds nothing: the reference is the model that was given.
+        path = run.folder / "reference.safetensors"
+        with ranks.first_alone():
+            _fill_reference(reference, path, model, trained + heldout, needed, context)
         loss = functools.partial(preference_loss, beta=config.beta, nll=config.nll)
         plan = planned(
             config,
@@ -156,18 +160,28 @@ def pair_logprobs(
     return np.array(sums, np.float32).reshape(-1, 2)
 
 
-def _reference(
-    path: Path, model: CausalLM, pairs: Sequence[Pair], context: int
-) -> Float[np.ndarray, "pairs 2"]:
-    """What the untouched model thinks: computed by the first start, read by every later one."""
+def _fill_reference(
+    reference: Float[np.ndarray, "pairs 2"],
+    path: Path,
+    model: CausalLM,
+    pairs: Sequence[Pair],
+    needed: Int[np.ndarray, " needed"],
+    context: int,
+) -> None:
+    """What the untouched model thinks: computed by the first start, read by every later one.
+
+    What is not `needed` stays NaN. A later start may need more: then that alone is computed.
+    """
     if path.is_file():
         with contextlib.suppress(SafetensorError, OSError):  # damaged: computed anew
             found = _kept(path)
-            if found is not None and found.shape == (len(pairs), 2):
-                return found
-    found = pair_logprobs(model, pairs, context)
-    write_tensors(path, {"logprobs": torch.from_numpy(found)}, {"sha256": _hash(found)})
-    return found
+            if found is not None and found.shape == reference.shape:
+                reference[:] = found
+    missing = needed[np.isnan(reference[needed]).any(1)]
+    if not len(missing):
+        return
+    reference[missing] = pair_logprobs(model, [pairs[i] for i in missing], context)
+    write_tensors(path, {"logprobs": torch.from_numpy(reference)}, {"sha256": _hash(reference)})
 
 
 def _kept(path: Path) -> Float[np.ndarray, "pairs 2"] | None:

@@ -65,7 +65,10 @@ class PairBatch:
 
 
 class PairStream(DataStream):
-    """Micro-batches of whole pairs, a pure function of (seed, step)."""
+    """Micro-batches of whole pairs, a pure function of (seed, step).
+
+    `reference` may be filled in later, but before a pair is read.
+    """
 
     def __init__(
         self,
@@ -95,6 +98,14 @@ class PairStream(DataStream):
             packed = self._epoch(epoch)
             batches.append(self._batch(packed[place % len(packed)]))
         return batches
+
+    def read_by(self, steps: int) -> Int[np.ndarray, " pairs"]:
+        """Numbers of the pairs that the first `steps` steps read, ascending."""
+        batches = steps * self.per_step
+        if batches > len(self._epoch(0)):
+            return np.arange(len(self.pairs))
+        rows = [row for batch in self._epoch(0)[:batches] for row in batch]
+        return np.unique(np.array([s // 2 for row in rows for s in row], int))
 
     def _packed(self, epoch: int) -> list[list[list[int]]]:
         """This epoch's micro-batches, each a list of rows, each a list of sequences.
