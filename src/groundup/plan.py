@@ -8,10 +8,11 @@ recipe; later starts read that file and measure nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
@@ -23,33 +24,43 @@ from groundup.recipe import Recipe, Table
 from groundup.runs.files import is_kept, is_number, read_kept, write_kept
 from groundup.text.config import TokenizerConfig
 from groundup.train.config import TrainingConfig
-from groundup.train.device import COMPILE_FROM_MINUTES, Compute, Machine, measure, resolve
+from groundup.train.device import (
+    COMPILE_FROM_MINUTES,
+    Compute,
+    Machine,
+    measure,
+    resolve,
+    resolve_device,
+)
 from groundup.train.loss import next_token_loss
 from groundup.train.plan import TRAINING_SHARE
 from groundup.train.progress import say
 
 SCHEMA = 1
-# Seconds, measured on two cores: reading, cleaning and comparing 15 MB of packs; training a
-# tokenizer on them; starting Python and compiling a stage whose kernels are cached.
-_DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 20.0, 8.0, 6.0
+# Seconds, measured on two cores without fast bf16, the slowest machine that was tried: reading,
+# cleaning and comparing 15 MB of packs; training a tokenizer on them; starting Python, preparing
+# the data and compiling a stage whose kernels are cached.
+_DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 40.0, 14.0, 12.0
 # Making, comparing and encoding one megabyte of the small world's text with what belongs to it.
-_WORLD_SECONDS_PER_MEGABYTE = 4.0
-# How much of the small world to make a minute: as much text as is read, once; and the most, since
-# its rows are held in memory.
+_WORLD_SECONDS_PER_MEGABYTE = 5.0
+# How much of the small world a machine of so many FLOP/s makes a minute: as much text as it reads,
+# once; and the most, since its rows are held in memory. A model as large as the time can feed reads
+# in proportion to the square root of the operations.
 _WORLD_MEGABYTES, _WORLD_CONVERSATIONS, _WORLD_PREFERENCES = 0.8, 3_000, 1_300
 _MOST_MEGABYTES, _MOST_CONVERSATIONS, _MOST_PREFERENCES = 120.0, 300_000, 60_000
-# What the reference of DPO takes for each pair.
-_REFERENCE_SECONDS = 0.0025
+_WORLD_FLOPS = 1e12
 # Compiling for the first time, while the speed is measured.
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
-_EVAL_SECONDS, _EVAL_FULL_MINUTES = 130.0, 12.0
+_EVAL_SECONDS, _EVAL_FULL_MINUTES = 190.0, 20.0
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
 # How the training stages share the rest: pre-training carries the real texts, and most of what the
-# small world asks is learned in its conversations.
-_WEIGHTS = {"pretrain": 0.52, "sft": 0.34, "dpo": 0.14}
+# small world and newcomers ask is learned in conversations.
+_WEIGHTS = {"pretrain": 0.44, "sft": 0.44, "dpo": 0.12}
+# Of DPO's time, what is left when the reference has read each pair, without gradients.
+_BESIDE_REFERENCE = 0.75
 # A training stage below this learns nothing worth the name.
 _LEAST_STAGE_SECONDS = 5.0
 
@@ -137,12 +148,13 @@ def _filled(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> Recipe
 
 
 def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[Line]:
-    lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes)]
+    world = _WorldSize.of(minutes, _world_flops(machine))
+    lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes, world)]
     recipe = _filled(recipe, _settings(lines))
     training = [table for table in recipe.tables if table.stage.name in _WEIGHTS]
     if not training:
         return lines
-    left = minutes * 60 - sum(_fixed_seconds(table, minutes) for table in recipe.tables)
+    left = minutes * 60 - sum(_fixed_seconds(table, minutes, world) for table in recipe.tables)
     compute = _compute(training[0], out, minutes)
     if compute.compile:
         left -= _COMPILE_SECONDS
@@ -168,43 +180,51 @@ def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[
     return lines
 
 
-def _fixed_seconds(table: Table, minutes: float) -> float:
+def _world_flops(machine: Machine) -> float:
+    """An accelerator reads as much as the fastest processor, or more."""
+    if resolve_device("auto") != "cpu":
+        return _WORLD_FLOPS
+    return max(machine.float32_flops, machine.bfloat16_flops)
+
+
+def _fixed_seconds(table: Table, minutes: float, world: _WorldSize) -> float:
     if table.stage.name == "data":
-        return _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * _world_megabytes(minutes)
-    fixed = {"tokenizer": _TOKENIZER_SECONDS}
+        return _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * world.megabytes
     if table.stage.name == "eval":
         return _EVAL_SECONDS * _eval_scale(minutes) + _STAGE_SECONDS
-    if table.stage.name == "dpo":
-        return _REFERENCE_SECONDS * _world_preferences(minutes) + _STAGE_SECONDS
-    return fixed.get(table.stage.name, _STAGE_SECONDS)
+    return _TOKENIZER_SECONDS if table.stage.name == "tokenizer" else _STAGE_SECONDS
 
 
-def _world_preferences(minutes: float) -> int:
-    return min(_MOST_PREFERENCES, max(300, round(_WORLD_PREFERENCES * minutes)))
+@dataclass(frozen=True)
+class _WorldSize:
+    """How much of the small world is made."""
 
+    megabytes: float
+    conversations: int
+    preferences: int
 
-def _world_megabytes(minutes: float) -> float:
-    return min(_MOST_MEGABYTES, max(0.5, round(_WORLD_MEGABYTES * minutes, 1)))
+    @classmethod
+    def of(cls, minutes: float, flops: float) -> Self:
+        scale = minutes * min(1.0, math.sqrt(flops / _WORLD_FLOPS))
+        return cls(
+            min(_MOST_MEGABYTES, max(0.5, round(_WORLD_MEGABYTES * scale, 1))),
+            min(_MOST_CONVERSATIONS, max(1_000, round(_WORLD_CONVERSATIONS * scale))),
+            min(_MOST_PREFERENCES, max(300, round(_WORLD_PREFERENCES * scale))),
+        )
 
 
 def _eval_scale(minutes: float) -> float:
     return min(1.0, max(0.1, minutes / _EVAL_FULL_MINUTES))
 
 
-def _fixed_lines(table: Table, out: Path, minutes: float) -> list[Line]:
+def _fixed_lines(table: Table, out: Path, minutes: float, world: _WorldSize) -> list[Line]:
     scale = _eval_scale(minutes)
     if table.stage.name == "data":
         reason = "what training of these minutes can read of the small world, as far as memory goes"
-        conversations = round(_WORLD_CONVERSATIONS * minutes)
-        values: dict[str, Any] = {
-            "world_megabytes": _world_megabytes(minutes),
-            "world_conversations": min(_MOST_CONVERSATIONS, max(1_000, conversations)),
-            "world_preferences": _world_preferences(minutes),
-        }
         return [
-            Line(table.name, name, value, reason)
-            for name, value in values.items()
-            if name not in table.settings
+            Line(table.name, f"world_{name}", value, reason)
+            for name, value in vars(world).items()
+            if f"world_{name}" not in table.settings
         ]
     if table.stage.name == "tokenizer" and "vocab_size" not in table.settings:
         for least, vocab_size in _VOCABULARIES.items():
@@ -285,7 +305,8 @@ def _steps_line(
 ) -> Line:
     context = config.context if isinstance(config, PretrainConfig) else 256
     tokens = config.rows * context
-    steps = max(1, round(seconds * TRAINING_SHARE * speed / tokens))
+    trains = TRAINING_SHARE * (_BESIDE_REFERENCE if table.stage.name == "dpo" else 1)
+    steps = max(1, round(seconds * trains * speed / tokens))
     share = _WEIGHTS[table.stage.name] / whole
     return Line(
         table.name,
