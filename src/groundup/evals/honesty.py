@@ -26,12 +26,13 @@ from groundup.lm.generate import Request, generate
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
 from groundup.text.cleaning import sentences, words
-from groundup.text.newcomers import PREFIX, SOURCES, fits, says_unknown
+from groundup.text.manifest import NEWCOMER
+from groundup.text.newcomers import SOURCES, fits, says_unknown
 from groundup.text.records import Conversation
 from groundup.text.tokenizer import Tokenizer
 
 _ANSWER_TOKENS = 48
-_KNOWN = PREFIX + "known"
+_KNOWN = NEWCOMER + "known"
 _CONTENT_WORDS = 6
 # Words of four letters and more that say nothing of a subject.
 _EMPTY = frozenset(
@@ -77,7 +78,7 @@ class Honesty:
         """How often the answer fits, of each kind of turn and of all of them."""
         found: dict[str, Measured] = {}
         fitting: list[float] = []
-        for source in (PREFIX + one for one in SOURCES):
+        for source in (NEWCOMER + one for one in SOURCES):
             flags = [_fits(row, answer) for row, answer in self.said.of(source)]
             if flags and source != _KNOWN:
                 found[source] = rate(np.array(flags))
@@ -164,11 +165,11 @@ _ROWS = (
     ("questions about the real world: made up ↓", ("real", "made up")),
     ("questions about the real world: declined", ("real", "declined")),
     ("what newcomers type: answered fittingly", ("newcomers", "all")),
-    ("— hitting the keyboard, signs, single words", ("newcomers", PREFIX + "noise")),
-    ("— greetings, talk, follow-ups, harmful words", ("newcomers", PREFIX + "talk")),
-    ("— poems, jokes, code, translations, advice", ("newcomers", PREFIX + "wishes")),
-    ("— sums that are too large", ("newcomers", PREFIX + "sums")),
-    ("— the real world in other words", ("newcomers", PREFIX + "real")),
+    ("— hitting the keyboard, signs, single words", ("newcomers", NEWCOMER + "noise")),
+    ("— greetings, talk, follow-ups, harmful words", ("newcomers", NEWCOMER + "talk")),
+    ("— poems, jokes, code, translations, advice", ("newcomers", NEWCOMER + "wishes")),
+    ("— sums that are too large", ("newcomers", NEWCOMER + "sums")),
+    ("— the real world in other words", ("newcomers", NEWCOMER + "real")),
     ("the small world, asked carelessly: right", ("known", "careless, right")),
     ("the small world, asked carelessly: declined ↓", ("known", "careless, declined")),
     ("the small world, in its own wordings: declined ↓", ("known", "declined")),

@@ -430,6 +430,10 @@ def find_model(name: str) -> ModelPack:
     return one
 
 
+# What the sources begin with of rows that newcomers.py writes, for data that declines.
+NEWCOMER = "newcomer-"
+
+
 def is_synthetic(source: str) -> bool:
     """Whether a row's source is a part of a generated set, as `world-stories` is of `world`."""
     return any(source in one.sources for one in GENERATED)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from groundup.errors import UserError
-from groundup.text.packs import is_synthetic
+from groundup.text.manifest import NEWCOMER, is_synthetic
 
 # Items are sorted by length within so many steps. Within all of them, the same ones would meet in
 # every epoch; within fewer, more of a step would be padding.
@@ -30,13 +30,14 @@ def balanced(
     A source of n items gets a share in proportion to n^(1 - balance): 0 takes every item once, 1
     gives every source the same say. A source that needs more than it has is repeated whole before
     any of its items comes once more; one that needs less gives a fresh sample each epoch. Where
-    there are sources of the world and others, the world's have the share `world` together, and
-    among themselves are as large as they are: its mixture was made on purpose.
+    there are sources of the world and others, the world's and the newcomers' have the share `world`
+    together, and among themselves are as large as they are: their mixture was made on purpose.
     """
     names, membership = np.unique(np.array(sources), return_inverse=True)
     sizes = np.bincount(membership, minlength=len(names))
     shares = sizes ** (1.0 - balance)
-    synthetic = np.array([is_synthetic(str(name)) for name in names])
+    made = [is_synthetic(str(name)) or str(name).startswith(NEWCOMER) for name in names]
+    synthetic = np.array(made)
     if world is not None and synthetic.any() and not synthetic.all():
         shares[synthetic] = world * sizes[synthetic] / sizes[synthetic].sum()
         shares[~synthetic] *= (1 - world) / shares[~synthetic].sum()

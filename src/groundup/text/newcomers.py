@@ -24,19 +24,19 @@ from pathlib import Path
 
 from groundup.text.cleaning import key
 from groundup.text.conversations import subjects
+from groundup.text.manifest import NEWCOMER
 from groundup.text.records import Conversation, Message, Preference
 from groundup.text.sources import Article
 from groundup.text.world import pack
-from groundup.text.world.answers import RELATIONS, wish
+from groundup.text.world.answers import RELATIONS, pairs_of_numbers, wish
 from groundup.text.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, heldout_pairs
 from groundup.text.world.grammar import Dice, capital, slots, with_article
 from groundup.text.world.kinds import KINDS, Kind
 from groundup.text.world.tables import Row, cells, labelled, sections
 
 SOURCES = ("noise", "talk", "wishes", "sums", "real", "known")
-PREFIX = "newcomer-"
 # How often each source is drawn; `known` are answers that must not be lost.
-_SHARES = {"noise": 9, "talk": 30, "wishes": 10, "sums": 7, "real": 20, "known": 24}
+_SHARES = {"noise": 7, "talk": 36, "wishes": 8, "sums": 5, "real": 17, "known": 27}
 _SOURCES = [source for source, count in _SHARES.items() for _ in range(count)]
 
 
@@ -104,13 +104,13 @@ def _turns() -> Iterator[tuple[int, Turn]]:
         if colon:
             parts = {"weight": ("1",), "answer": ("",)} | labelled(table)
             train = cells([row for row in table if row[0] == "ask"])[1:]
-            turn = Turn(name, PREFIX + source, parts["answer"][0], train, parts["held out"])
+            turn = Turn(name, NEWCOMER + source, parts["answer"][0], train, parts["held out"])
             yield int(parts["weight"][0]), turn
 
 
 TURNS = tuple(turn for _, turn in _turns())
 _DRAWN = {
-    source: [t for weight, t in _turns() if t.source == PREFIX + source for _ in range(weight)]
+    source: [t for weight, t in _turns() if t.source == NEWCOMER + source for _ in range(weight)]
     for source in SOURCES
 }
 
@@ -211,6 +211,13 @@ def _just_too_big(dice: Dice) -> str:
     return f"{one} + {21 - min(one, 20) + dice.below(20)}"
 
 
+def _small_sum(dice: Dice, heldout: bool) -> str:
+    sign = dice.pick((1, -1))
+    one, other = dice.pick(pairs_of_numbers(sign, 0, heldout))
+    typed = (" + ", "+", " plus ") if sign > 0 else (" - ", "-", " minus ")
+    return f"{one}{dice.pick(typed)}{other}"
+
+
 _MADE: Mapping[str, Callable[[Dice], str]] = {
     "mash": _mash,
     "odd": _odd,
@@ -240,9 +247,9 @@ class Newcomers:
         dice = Dice("newcomer pair", seed, index, self.heldout)
         found, named = self._drawn(dice)
         *prompt, right = found.messages
-        if found.source == PREFIX + "known":
+        if found.source == NEWCOMER + "known":
             wrong = dice.pick(ANSWERS[dice.pick(("unknown", "unknown", "noise", "wish", "sum"))])
-        elif found.source == PREFIX + "real":
+        elif found.source == NEWCOMER + "real":
             wrong = f"{capital(named or 'it')} {dice.pick(self.topics.told)}"
         else:
             wrong = self._said_to_another(dice, right.content)
@@ -264,7 +271,7 @@ class Newcomers:
         text, named = self._filled(dice, form)
         if turn.name in ("marks", "capitals"):
             return text, named
-        return _roughly(dice, text, exactly=turn.source == PREFIX + "known"), named
+        return _roughly(dice, text, exactly=turn.source == NEWCOMER + "known"), named
 
     def _filled(self, dice: Dice, form: str) -> tuple[str, str]:
         named = ""
@@ -277,6 +284,8 @@ class Newcomers:
     def _fill(self, dice: Dice, slot: str) -> str:
         if slot in _MADE:
             return _MADE[slot](dice)
+        if slot == "small":
+            return _small_sum(dice, self.heldout)
         if slot == "salad":
             return " ".join(dice.pick(self.topics.words) for _ in range(3 + dice.below(5)))
         if slot == "CAPITALS":
@@ -290,7 +299,9 @@ class Newcomers:
 
     def _reply(self, dice: Dice, turn: Turn, text: str) -> list[str]:
         """What fits, and in some of the conversations one more turn."""
-        if turn.source == PREFIX + "known":
+        if turn.source == NEWCOMER + "known":
+            if turn.name == "sum":
+                return [_solved(text)]
             return [_about(dice, text) if turn.name == "what" else _story(dice)]
         answer = dice.pick(ANSWERS[turn.label])
         if self.heldout:
@@ -300,7 +311,7 @@ class Newcomers:
             (then,) = [t for t in TURNS if t.name == ("yes" if agrees else "no")]
             reply = _story(dice) if agrees else dice.pick(ANSWERS["all right"])
             return [answer, self._asked(dice, then)[0], reply]
-        if turn.source == PREFIX + "real" and dice.chance(0.25):
+        if turn.source == NEWCOMER + "real" and dice.chance(0.25):
             name = dice.pick(("more", "why"))
             (then,) = [t for t in TURNS if t.name == name]
             return [answer, self._asked(dice, then)[0], dice.pick(ANSWERS[then.label])]
@@ -316,7 +327,7 @@ class Newcomers:
         *before, asked, answer = found.messages
         text = _roughly(dice, asked.content, exactly=True)
         messages = (*before, Message("user", text), answer)
-        return Conversation(messages, PREFIX + "known", key(text))
+        return Conversation(messages, NEWCOMER + "known", key(text))
 
     def _said_to_another(self, dice: Dice, right: str) -> str:
         """What was right to say to something else, and is not what is right here."""
@@ -387,6 +398,13 @@ def _about(dice: Dice, asked: str) -> str:
     if group != "job":
         rest = [re.sub(f"^The {about} ", "It ", one) for one in rest]
     return " ".join([first, *rest])
+
+
+def _solved(asked: str) -> str:
+    """A sum as the small world says it: what was asked, and what it comes to."""
+    one, other = map(int, re.findall("[0-9]+", asked))
+    adds = "+" in asked or "plus" in asked
+    return f"{one} {'+' if adds else '-'} {other} = {one + other if adds else one - other}."
 
 
 @functools.cache

@@ -159,7 +159,7 @@ def is_heldout_sum(one: int, other: int) -> bool:
 
 
 @functools.cache
-def _pairs(sign: int, least: int, heldout: bool) -> Sequence[tuple[int, int]]:
+def pairs_of_numbers(sign: int, least: int, heldout: bool) -> Sequence[tuple[int, int]]:
     """The numbers that may be added (1) or taken away (-1), with results from `least` to 20.
 
     Held out may be any of them, so that one test in ten is of numbers never trained.
@@ -171,7 +171,7 @@ def _pairs(sign: int, least: int, heldout: bool) -> Sequence[tuple[int, int]]:
 
 def _sum(dice: Dice, heldout: bool, *, sign: int, least: int) -> Values:
     """Two numbers, and for a small tale (`least` 2, so that plurals are right) whose and what."""
-    one, other = dice.pick(_pairs(sign, least, heldout))
+    one, other = dice.pick(pairs_of_numbers(sign, least, heldout))
     tale = {"name": dice.pick(NAMES), "items": dice.pick(tuple(ITEMS))} if least else {}
     return {"n": str(one), "n2": str(other), **tale}
 
