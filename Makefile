@@ -7,7 +7,7 @@ VENV    ?= .venv
 MINUTES ?= 15
 OUT     ?= quickstart
 # One process a core, each with one thread; a file's tests stay together, as they share fixtures.
-PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
+PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --durations 30
 
 .PHONY: quickstart test test-long lint benchmark clean
 

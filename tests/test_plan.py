@@ -38,7 +38,7 @@ def planned(folder: Path, minutes: float, settings: str = "") -> dict[str, Any]:
 def test_the_world_grows_with_the_minutes_within_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, wanted: list[float]
 ) -> None:
-    monkeypatch.setattr(plan, "measure", lambda: Machine(2, 2**34, 1e11, 1e12))
+    monkeypatch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 1e11, 1e12))
     found = planned(tmp_path, minutes)
     assert [found[name] for name in WORLD] == wanted
 
@@ -46,7 +46,7 @@ def test_the_world_grows_with_the_minutes_within_bounds(
 def test_a_slower_machine_makes_less_of_the_world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "measure", lambda: Machine(2, 2**34, 2.5e11, 1e9))
+    monkeypatch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 2.5e11, 1e9))
     found = planned(tmp_path, 15)
     assert [found[name] for name in WORLD] == [6.0, 22_500, 9_750]
 

@@ -19,8 +19,9 @@ from groundup.lm.sample import Sampling
 from groundup.text.chat import Message, encode_chat, render_chat
 from groundup.text.tokenizer import StreamDecoder, Tokenizer
 
-# Room that is kept free for the answer: at least this share of what the model sees at once.
-_ANSWER_SHARE = 4
+# Room that is kept free for the answer, of what the model sees at once: a half as long as older
+# messages can be left out for it, else at least a quarter.
+_WANTED_SHARE, _LEAST_SHARE = 2, 4
 
 
 @dataclass(frozen=True)
@@ -196,20 +197,20 @@ class Conversation:
         """Make these the conversation, and leave out as many of the oldest as there must be."""
         forgotten = self.forgotten
         while len(messages) - forgotten > 1 and self._excess(
-            [*self._opening(), *messages[forgotten:]]
+            [*self._opening(), *messages[forgotten:]], _WANTED_SHARE
         ):
             forgotten += 2
         self._require_room([*self._opening(), *messages[forgotten:]], "that message")
         self.messages, self.forgotten, self._drawn = messages, forgotten, []
 
-    def _excess(self, messages: Sequence[Message]) -> int:
-        """How many tokens more these have than there is room for, the answer considered."""
+    def _excess(self, messages: Sequence[Message], answer_share: int) -> int:
+        """How many tokens too long these are, where the answer has 1 / `answer_share` of all."""
         context = self.model.config.max_position_embeddings
-        room = min(self.sampling.max_new_tokens, context // _ANSWER_SHARE)
+        room = min(self.sampling.max_new_tokens, context // answer_share)
         return max(0, self._length(messages) - (context - room))
 
     def _require_room(self, messages: Sequence[Message], what: str) -> None:
-        if self._excess(messages):
+        if self._excess(messages, _LEAST_SHARE):
             raise UserError(
                 f"{what} takes {self._length(messages)} tokens and the model sees "
                 f"{self.model.config.max_position_embeddings} at once, the answer among them; say "

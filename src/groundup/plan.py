@@ -89,7 +89,7 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
         return _filled(recipe, plan["settings"])
     if minutes is None:  # it was planned, and the plan is lost before anything was done by it
         raise UserError(f"{path} is damaged; say again how long it may take: --minutes")
-    machine = measure()
+    machine = measure(seconds=1.0)
     lines = _lines(recipe, out, minutes, machine)
     settings = _settings(lines)
     planned = _filled(recipe, settings)

@@ -174,12 +174,15 @@ def test_what_is_told_about_one_of_the_world_is_true() -> None:
 def test_pairs_teach_both_directions() -> None:
     made = Newcomers(Topics.of(ARTICLES))
     pairs = [made.preference(0, i) for i in range(300)]
+    declined = Counter[bool]()
     for pair in pairs:
         assert pair.chosen != pair.rejected
         if pair.source == "newcomer-known":
-            assert says_unknown(pair.rejected) and not says_unknown(pair.chosen)
+            assert not says_unknown(pair.chosen)
+            declined[says_unknown(pair.rejected)] += 1
         elif pair.source == "newcomer-real":
             assert not says_unknown(pair.rejected)
+    assert 0.2 < declined[True] / declined.total() < 0.5
     assert {"newcomer-known", "newcomer-real", "newcomer-noise"} <= {p.source for p in pairs}
 
 

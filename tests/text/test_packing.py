@@ -410,6 +410,12 @@ def test_conversations_have_the_worlds_share() -> None:
     assert abs(drawn["wiki"] / drawn["own"] - (500 / 20) ** 0.5) < 0.1
 
 
+def test_newcomers_are_counted_with_the_world() -> None:
+    sources = ["boolq"] * 500 + ["newcomer-talk"] * 300 + ["world-facts"] * 600
+    drawn = Counter(sources[i] for i in balanced(sources, 0.5, np.random.default_rng(0), 0.9))
+    assert drawn["boolq"] == 140 and drawn["world-facts"] == 2 * drawn["newcomer-talk"] == 840
+
+
 def test_a_prompt_weight_is_for_what_the_assistant_did_not_say_and_padding_has_none() -> None:
     said = Marked([5, 6, 7, 8, 9], [False, False, True, True, False])
     stream = ConversationStream([said], prompt_weight=0.25, context=8, rows=1, micro_rows=1, seed=0)

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from groundup.lm.gguf import GGUFModel
 
 GENERATION_CONFIG = "generation_config.json"
+# Models with fewer parameters are unsure of every word: they are drawn from more carefully.
+_SMALL = 20_000_000
 TOKENIZER = "tokenizer.json"
 CARD = "README.md"
 
@@ -220,13 +222,14 @@ def _write_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str
 
 
 def _generation_config(config: ModelConfig) -> dict[str, Any]:
+    small = config.parameters < _SMALL
     settings = {
         "bos_token_id": config.bos_token_id,
         "eos_token_id": list(config.eos_token_ids) or None,
         "pad_token_id": config.pad_token_id,
         "do_sample": True,
-        "temperature": 0.7,
-        "top_p": 0.95,
+        "temperature": 0.5 if small else 0.7,
+        "top_p": 0.9 if small else 0.95,
     }
     return {name: value for name, value in settings.items() if value is not None}
 

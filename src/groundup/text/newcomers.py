@@ -37,6 +37,9 @@ from groundup.text.world.tables import Row, cells, labelled, sections
 SOURCES = ("noise", "talk", "wishes", "sums", "real", "known")
 # How often each source is drawn; `known` are answers that must not be lost.
 _SHARES = {"noise": 7, "talk": 36, "wishes": 8, "sums": 5, "real": 17, "known": 27}
+# How often, in pairs, not knowing is what is worse than an answer: seldom, as it makes not knowing
+# less likely everywhere.
+_DECLINED = 0.35
 _SOURCES = [source for source, count in _SHARES.items() for _ in range(count)]
 
 
@@ -247,7 +250,7 @@ class Newcomers:
         dice = Dice("newcomer pair", seed, index, self.heldout)
         found, named = self._drawn(dice)
         *prompt, right = found.messages
-        if found.source == NEWCOMER + "known":
+        if found.source == NEWCOMER + "known" and dice.chance(_DECLINED):
             wrong = dice.pick(ANSWERS[dice.pick(("unknown", "unknown", "noise", "wish", "sum"))])
         elif found.source == NEWCOMER + "real":
             wrong = f"{capital(named or 'it')} {dice.pick(self.topics.told)}"

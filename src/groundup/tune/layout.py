@@ -74,7 +74,8 @@ def rows_of_step(
     least = min(wanted, key=lambda name: wanted[name])
     rows = max(1, min(MOST_ROWS, int(wanted[least])))
     reasons = {
-        "a pass": f"about {_STEPS_A_PASS} steps in a pass over {rows_per_epoch:,} rows",
+        "a pass": f"about {_STEPS_A_PASS} steps in a pass over the data ({rows_per_epoch:,} "
+        f"row{'s' * (rows_per_epoch != 1)})",
         "much data": "as many as pay, of so many rows",
         "the time": f"at least {_LEAST_STEPS} steps in the time there is",
     }
@@ -106,7 +107,8 @@ def seen(steps: int, rows: int, rows_per_epoch: float, items: int) -> tuple[str,
     """How often each of the `items` is seen, in words, and a warning where that is extreme."""
     times = steps * rows / rows_per_epoch
     number = f"{times:.0f}" if times >= 10 else f"{times:.1f}"
-    text = f"each of the {items:,} rows is seen about {number} times"
+    which = f"each of the {items:,} rows" if items > 1 else "the one row"
+    text = f"{which} is seen about {number} times"
     if times < 1:
         share = math.floor(100 * times)
         return text, (
@@ -115,7 +117,7 @@ def seen(steps: int, rows: int, rows_per_epoch: float, items: int) -> tuple[str,
         )
     if times > BY_HEART:
         return text, (
-            f"each row is seen about {number} times: it will be known by heart and general "
+            f"{which} is seen about {number} times: it will be known by heart and general "
             f"knowledge may suffer; {BY_HEART:.0f} times are enough, so give less --minutes, "
             "--steps or --epochs, or more rows"
         )
