@@ -154,6 +154,11 @@ def test_small_sums_are_solved_as_they_are_typed(trained: list[Conversation]) ->
     assert solved > 15
 
 
+def test_it_counts_as_far_as_it_is_asked_to() -> None:
+    for asked in ("count to five", "Count from 1 to 5."):
+        assert newcomers._counted(asked) == "1, 2, 3, 4, 5."
+
+
 def test_what_is_told_about_one_of_the_world_is_true() -> None:
     dice = newcomers.Dice("about")
     for asked in ("what is a fox", "Tell me about the lamp.", "baker?", "cherry"):

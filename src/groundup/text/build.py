@@ -74,7 +74,7 @@ _HELDOUT_READING = 300
 # Questions about held-out articles, and turns of newcomers: enough to know shares to 5 points.
 _HELDOUT_ARTICLES, _HELDOUT_NEWCOMERS = 300, 900
 # Newcomers to learn from for each of the world's conversations and pairs.
-_NEWCOMERS = 0.8
+_NEWCOMERS = 1.0
 # Benign prompts of another manner than the scored ones, to see over-refusal.
 _BENIGN_QUESTIONS = 60
 

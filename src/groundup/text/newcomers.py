@@ -36,7 +36,7 @@ from groundup.text.world.tables import Row, cells, labelled, sections
 
 SOURCES = ("noise", "talk", "wishes", "sums", "real", "known")
 # How often each source is drawn; `known` are answers that must not be lost.
-_SHARES = {"noise": 7, "talk": 36, "wishes": 8, "sums": 5, "real": 17, "known": 27}
+_SHARES = {"noise": 7, "talk": 36, "wishes": 9, "sums": 6, "real": 15, "known": 27}
 # How often, in pairs, not knowing is what is worse than an answer: seldom, as it makes not knowing
 # less likely everywhere.
 _DECLINED = 0.35
@@ -221,6 +221,9 @@ def _small_sum(dice: Dice, heldout: bool) -> str:
     return f"{one}{dice.pick(typed)}{other}"
 
 
+_FEW = {"three": 3, "five": 5, "ten": 10, "twelve": 12}
+
+
 _MADE: Mapping[str, Callable[[Dice], str]] = {
     "mash": _mash,
     "odd": _odd,
@@ -230,6 +233,7 @@ _MADE: Mapping[str, Callable[[Dice], str]] = {
     "big": _big,
     "n": lambda dice: str(2 + dice.below(19)),
     "sum20": _just_too_big,
+    "few": lambda dice: dice.pick((*_FEW, *map(str, range(3, 13)))),
     "known": lambda dice: dice.pick(_KNOWN),
     "a known": lambda dice: with_article(dice.pick(_KNOWN)),
 }
@@ -303,8 +307,8 @@ class Newcomers:
     def _reply(self, dice: Dice, turn: Turn, text: str) -> list[str]:
         """What fits, and in some of the conversations one more turn."""
         if turn.source == NEWCOMER + "known":
-            if turn.name == "sum":
-                return [_solved(text)]
+            if turn.name in _SOLVED:
+                return [_SOLVED[turn.name](text)]
             return [_about(dice, text) if turn.name == "what" else _story(dice)]
         answer = dice.pick(ANSWERS[turn.label])
         if self.heldout:
@@ -361,6 +365,7 @@ _SHORT_FORMS = (
     (" are ", " r "),
     ("please", "pls"),
 )
+_SPELLINGS = (("colour", "color"), ("avourite", "avorite"), ("grey", "gray"), ("ighbour", "ighbor"))
 
 
 def _roughly(dice: Dice, text: str, *, exactly: bool) -> str:
@@ -368,6 +373,9 @@ def _roughly(dice: Dice, text: str, *, exactly: bool) -> str:
 
     `exactly` leaves words and names as they are.
     """
+    if dice.chance(0.5):
+        for british, american in _SPELLINGS:
+            text = text.replace(british, american)
     drawn = dice.below(100)
     if drawn < 35:
         return text
@@ -408,6 +416,16 @@ def _solved(asked: str) -> str:
     one, other = map(int, re.findall("[0-9]+", asked))
     adds = "+" in asked or "plus" in asked
     return f"{one} {'+' if adds else '-'} {other} = {one + other if adds else one - other}."
+
+
+def _counted(asked: str) -> str:
+    last = max(map(int, re.findall("[0-9]+", asked)), default=0)
+    for word, number in _FEW.items():
+        last = number if word in asked.lower() else last
+    return ", ".join(map(str, range(1, last + 1))) + "."
+
+
+_SOLVED: Mapping[str, Callable[[str], str]] = {"sum": _solved, "count": _counted}
 
 
 @functools.cache
