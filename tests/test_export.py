@@ -55,7 +55,7 @@ def test_to_gguf(folder: Path) -> None:
     assert (out / "README.md").read_text() == CARD
     said = (out / "Modelfile").read_text()
     assert said.startswith("FROM ./sea.q8_0.gguf\n")
-    for line in ('stop "<|im_end|>"', 'stop "<|endoftext|>"', "num_ctx 64", "temperature 0.7"):
+    for line in ('stop "<|im_end|>"', 'stop "<|endoftext|>"', "num_ctx 64", "temperature 0.5"):
         assert f"PARAMETER {line}\n" in said
     metadata = read_gguf(out / "sea.q8_0.gguf").file.metadata
     assert metadata["general.name"] == "sea" and metadata["general.license"] == "cc-by-sa-4.0"
