@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -15,7 +16,7 @@ from groundup.errors import UserError
 from groundup.text import build, leaks, records, sources
 from groundup.text.cleaning import key, words
 from groundup.text.config import DataConfig
-from groundup.text.corpus import documents
+from groundup.text.corpus import documents as documents_of
 from groundup.text.packs import is_synthetic
 from groundup.text.records import Conversation, Document, Message
 from groundup.text.world.facts import HELDOUT_PAIRS
@@ -23,6 +24,15 @@ from groundup.text.world.pack import is_heldout_combination
 
 # Enough of the world to meet every source of it.
 LITTLE_WORLD = {"world_megabytes": 0.3, "world_conversations": 1_500, "world_preferences": 300}
+
+
+# The folder is written once and read by most tests.
+read_documents = functools.cache(records.read_documents)
+read_conversations = functools.cache(records.read_conversations)
+read_preferences = functools.cache(records.read_preferences)
+read_choices = functools.cache(records.read_choices)
+read_refusals = functools.cache(records.read_refusals)
+documents = functools.cache(documents_of)
 
 
 def settings(out: Path, **changes: object) -> DataConfig:
@@ -55,14 +65,14 @@ def test_every_file_is_read_back_whole(data: Path) -> None:
     counts = _facts(data, "data.json")["counts"]
     assert isinstance(counts, dict)
     for name, read in (
-        ("documents/train", records.read_documents),
-        ("documents/heldout", records.read_documents),
-        ("conversations/train", records.read_conversations),
-        ("conversations/heldout", records.read_conversations),
-        ("preferences/train", records.read_preferences),
-        ("preferences/heldout", records.read_preferences),
-        ("choices/heldout", records.read_choices),
-        ("refusals/heldout", records.read_refusals),
+        ("documents/train", read_documents),
+        ("documents/heldout", read_documents),
+        ("conversations/train", read_conversations),
+        ("conversations/heldout", read_conversations),
+        ("preferences/train", read_preferences),
+        ("preferences/heldout", read_preferences),
+        ("choices/heldout", read_choices),
+        ("refusals/heldout", read_refusals),
     ):
         found = read(data / f"{name}.jsonl")
         assert not found.bad and len(found.rows) == counts[name]["rows"] > 50
@@ -74,23 +84,21 @@ def test_there_is_enough_of_each(data: Path) -> None:
     assert 13e6 < size < 20e6
     assert Counter(d.source for d in found.heldout)["sotu"] == 14
     assert {d.source for d in found.heldout} == {"wiki", "boolq", "sotu", "world-stories"}
-    talks = Counter(
-        c.source for c in records.read_conversations(data / "conversations/train.jsonl").rows
-    )
+    talks = Counter(c.source for c in read_conversations(data / "conversations/train.jsonl").rows)
     assert talks["own"] >= 100 and talks["wiki"] > 20_000 and talks["harm-scores"] > 100
 
 
 def test_no_title_stands_on_both_sides(data: Path) -> None:
     def titles(name: str) -> set[str]:
-        rows = records.read_documents(data / f"documents/{name}.jsonl").rows
+        rows = read_documents(data / f"documents/{name}.jsonl").rows
         titled = [row for row in rows if row.source in ("wiki", "boolq")]
         return {" ".join(words(row.text.split("\n")[0])) for row in titled}
 
-    tested = records.read_choices(data / "choices/heldout.jsonl").rows
+    tested = read_choices(data / "choices/heldout.jsonl").rows
     heldout = titles("heldout") | {one.group for one in tested if one.source == "boolq"}
     train = titles("train")
     assert not train & heldout
-    learned = records.read_conversations(data / "conversations/train.jsonl").rows
+    learned = read_conversations(data / "conversations/train.jsonl").rows
     assert not {c.group for c in learned if c.source in ("wiki", "boolq")} & heldout
 
 
@@ -105,20 +113,20 @@ def test_thirteen_words_in_a_row_never_stand_on_both_sides(data: Path) -> None:
         return {tuple(said[i : i + 13]) for i in range(len(said) - 12)}
 
     tested: set[tuple[str, ...]] = set()
-    for document in records.read_documents(data / "documents/heldout.jsonl").rows:
+    for document in read_documents(data / "documents/heldout.jsonl").rows:
         if not is_synthetic(document.source):
             tested |= grams(document.text)
-    for choice in records.read_choices(data / "choices/heldout.jsonl").rows:
+    for choice in read_choices(data / "choices/heldout.jsonl").rows:
         tested |= grams(choice.prompt)
-    for pair in records.read_preferences(data / "preferences/heldout.jsonl").rows:
+    for pair in read_preferences(data / "preferences/heldout.jsonl").rows:
         if not is_synthetic(pair.source):
             tested |= grams(pair.chosen) | grams(pair.rejected)
     # All of them, evaluated or not: some passages repeat a dev passage but for a word.
     for question in sources.boolq(sources.SetAside()).dev:
         tested |= grams(question.passage)
-    for one in records.read_documents(data / "documents/train.jsonl").rows[::7]:
+    for one in read_documents(data / "documents/train.jsonl").rows[::7]:
         assert not grams(one.text) & tested
-    for talk in records.read_conversations(data / "conversations/train.jsonl").rows[::7]:
+    for talk in read_conversations(data / "conversations/train.jsonl").rows[::7]:
         assert not any(grams(message.content) & tested for message in talk.messages)
     assert _facts(data, "leaks.json")["left"] == 0
 
@@ -127,7 +135,7 @@ def test_dev_passages_of_boolq_never_train(data: Path) -> None:
     dev = {key(q.passage) for q in sources.boolq(sources.SetAside()).dev}
     for document in documents(data).train:
         assert key(document.text.partition("\n\n")[2]) not in dev
-    for talk in records.read_conversations(data / "conversations/train.jsonl").rows:
+    for talk in read_conversations(data / "conversations/train.jsonl").rows:
         if talk.source == "boolq":
             assert key(talk.messages[0].content.partition("\n\n")[0]) not in dev
 
@@ -140,13 +148,13 @@ def test_harmful_responses_are_only_ever_rejected(data: Path) -> None:
     said = {
         tuple(words(message.content)[:12])
         for side in ("train", "heldout")
-        for talk in records.read_conversations(data / f"conversations/{side}.jsonl").rows
+        for talk in read_conversations(data / f"conversations/{side}.jsonl").rows
         for message in talk.messages
         if message.role == "assistant"
     }
     assert not said & harmful
     for side in ("train", "heldout"):
-        pairs = records.read_preferences(data / f"preferences/{side}.jsonl").rows
+        pairs = read_preferences(data / f"preferences/{side}.jsonl").rows
         mine = [pair for pair in pairs if pair.source.startswith("harm")]
         assert len(mine) > 100
         assert not {tuple(words(pair.chosen)[:12]) for pair in mine} & harmful
@@ -156,14 +164,14 @@ def test_harmful_responses_are_only_ever_rejected(data: Path) -> None:
 
 
 def test_prompts_and_questions_stand_on_one_side(data: Path) -> None:
-    train = records.read_preferences(data / "preferences/train.jsonl").rows
-    heldout = records.read_preferences(data / "preferences/heldout.jsonl").rows
+    train = read_preferences(data / "preferences/train.jsonl").rows
+    heldout = read_preferences(data / "preferences/heldout.jsonl").rows
     # In the small world both sides ask about the same facts, in other words.
     groups = {pair.group for pair in train if not is_synthetic(pair.source)}
     assert not groups & {pair.group for pair in heldout}
-    refused = records.read_refusals(data / "refusals/heldout.jsonl").rows
+    refused = read_refusals(data / "refusals/heldout.jsonl").rows
     assert not groups & {one.group for one in refused}
-    tested = records.read_choices(data / "choices/heldout.jsonl").rows
+    tested = read_choices(data / "choices/heldout.jsonl").rows
     assert not {pair.prompt[0].content for pair in train} & {one.prompt for one in tested}
     halves = Counter(pair.source for pair in train), Counter(one.source for one in tested)
     for name in ("siqa", "commonsenseqa", "openbookqa", "piqa"):
@@ -172,10 +180,10 @@ def test_prompts_and_questions_stand_on_one_side(data: Path) -> None:
 
 
 def test_conversations_fit_their_context_and_end_with_an_answer(data: Path) -> None:
-    for talk in records.read_conversations(data / "conversations/train.jsonl").rows:
+    for talk in read_conversations(data / "conversations/train.jsonl").rows:
         assert [m.role for m in talk.messages] == ["user", "assistant"] * (len(talk.messages) // 2)
     # Four characters a token is typical of English: 256 tokens with room for markers.
-    rows = records.read_conversations(data / "conversations/train.jsonl").rows
+    rows = read_conversations(data / "conversations/train.jsonl").rows
     long = sum(sum(len(m.content) for m in talk.messages) > 900 for talk in rows)
     assert long < 0.01 * len(rows)
 
@@ -221,8 +229,8 @@ def test_data_json_names_every_licence_and_hash(data: Path) -> None:
 
 
 def test_what_is_held_out_of_the_world_never_trains(data: Path) -> None:
-    train = records.read_documents(data / "documents/train.jsonl").rows
-    tested = records.read_documents(data / "documents/heldout.jsonl").rows
+    train = read_documents(data / "documents/train.jsonl").rows
+    tested = read_documents(data / "documents/heldout.jsonl").rows
     mine = [document.text for document in train if is_synthetic(document.source)]
     told = [document.text for document in tested if is_synthetic(document.source)]
     assert 0.28e6 < sum(map(len, mine)) < 0.32e6 and 0.14e6 < sum(map(len, told)) < 0.16e6
@@ -239,13 +247,13 @@ def _said(text: str) -> set[str]:
 
 def test_no_evaluated_prompt_of_the_world_trains(data: Path) -> None:
     def asked(name: str) -> set[str]:
-        talks = records.read_conversations(data / f"conversations/{name}.jsonl").rows
-        pairs = records.read_preferences(data / f"preferences/{name}.jsonl").rows
+        talks = read_conversations(data / f"conversations/{name}.jsonl").rows
+        pairs = read_preferences(data / f"preferences/{name}.jsonl").rows
         prompts = [talk.messages[:-1] for talk in talks if is_synthetic(talk.source)]
         prompts += [pair.prompt for pair in pairs if is_synthetic(pair.source)]
         return {key(" ".join(m.content for m in p if m.role == "user")) for p in prompts}
 
-    refused = records.read_refusals(data / "refusals/heldout.jsonl").rows
+    refused = read_refusals(data / "refusals/heldout.jsonl").rows
     tested = asked("heldout") | {key(r.prompt) for r in refused if is_synthetic(r.source)}
     assert len(tested) > 1_000 and not asked("train") & tested
 
@@ -253,14 +261,14 @@ def test_no_evaluated_prompt_of_the_world_trains(data: Path) -> None:
 def test_the_held_out_side_of_the_world_is_large_enough_and_asks_nothing_twice(data: Path) -> None:
     talks = [
         talk
-        for talk in records.read_conversations(data / "conversations/heldout.jsonl").rows
+        for talk in read_conversations(data / "conversations/heldout.jsonl").rows
         if is_synthetic(talk.source)
     ]
     of_source = Counter(talk.source for talk in talks)
     assert max(of_source.values()) == 250 and "world-lives" not in of_source
     assert {"world-facts", "world-reading", "world-sums", "world-conduct"} <= set(of_source)
     assert len({talk.messages[:-1] for talk in talks}) == len(talks)
-    refused = records.read_refusals(data / "refusals/heldout.jsonl").rows
+    refused = read_refusals(data / "refusals/heldout.jsonl").rows
     kinds = Counter(one.kind for one in refused if is_synthetic(one.source))
     assert min(kinds["harmful"], kinds["benign"]) >= 100
 
@@ -284,7 +292,7 @@ def test_a_set_of_conversations_alone(tmp_path: Path) -> None:
     assert isinstance(aside, dict) and aside["chitchat: 1 speaker"] == 3150
     assert _facts(data, "leaks.json")["left"] == 0
     # What reads texts is told that there are none.
-    heldout = records.read_conversations(data / "conversations" / "heldout.jsonl")
+    heldout = read_conversations(data / "conversations" / "heldout.jsonl")
     assert len(heldout.rows) == 1037 and not heldout.bad
     with pytest.raises(UserError, match=r"documents.train\.jsonl' is empty"):
         documents(data)
