@@ -11,6 +11,8 @@ import pytest
 
 from conftest import Workshop
 from groundup.cli import main
+from groundup.errors import UserError
+from groundup.runs.files import writable
 
 Words = Callable[[Path], list[str]]
 
@@ -185,3 +187,8 @@ def test_stages_write_into_no_folder_of_somebodys(
         assert main([*words, "--out", out]) == 2, out
         assert capsys.readouterr().err.count("\n") == 1
         assert {k: v for k, v in everything(mine).items() if not k.endswith(".lock")} == before
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder; name a file in it"):
+        writable(tmp_path, "--html")

@@ -126,7 +126,10 @@ def test_pair_logprobs_are_those_of_each_answer_alone(workshop: Any) -> None:
 
 
 def test_it_raises_preference_accuracy(workshop: Any) -> None:
-    folder = workshop.finished("dpo")
+    # More steps than the shared run's: of forty pairs these bounds leave room for rounding.
+    folder = workshop.folder / "dpo-longer"
+    code, said = workshop.run(workshop.command("dpo", folder, steps=24))
+    assert code == 0, said
     policy, tokenizer = load(folder)
     reference, _ = load(workshop.finished("sft"))
     accuracies = []
@@ -135,8 +138,7 @@ def test_it_raises_preference_accuracy(workshop: Any) -> None:
         gained = pair_logprobs(policy, pairs, 64) - pair_logprobs(reference, pairs, 64)
         accuracies.append(float(np.mean(gained[:, 0] > gained[:, 1])))
     seen, heldout = accuracies
-    # Of forty pairs and of ten; chance is a half.
-    assert seen > 0.7 and heldout > 0.6
+    assert seen > 0.8 and heldout > 0.6, accuracies
     lines = read_lines(folder / "metrics.jsonl")
     margins = [line["margin"] for line in lines if line["kind"] == "train"]
     assert margins[0] == pytest.approx(0, abs=1e-3) and np.mean(margins[-4:]) > 0.5

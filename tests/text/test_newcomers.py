@@ -138,7 +138,9 @@ def test_what_the_world_knows_is_answered_and_right(trained: list[Conversation])
         assert not says_unknown(answer) and not heldout_pairs(answer)
         first = answer.partition(". ")[0].removesuffix(".") + "."
         told += first in true
-    assert told > 0.2 * len(known)
+    # Sums and counting are tested below.
+    in_words = [one for one in known if not re.search("[0-9]", one.messages[-1].content)]
+    assert told > 0.3 * len(in_words) > 0.15 * len(known)
 
 
 def test_small_sums_are_solved_as_they_are_typed(trained: list[Conversation]) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from groundup.train import optim
 from groundup.train.device import has_fast_bfloat16
 from groundup.train.optim import Optimizer, Rates, orthogonalise
 
@@ -45,7 +46,9 @@ def give(optimizer: Optimizer, found: dict[str, Tensor]) -> None:
         master.grad = found[name].clone()
 
 
-def test_muon_is_torchs_muon_step_by_step() -> None:
+def test_muon_is_torchs_muon_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Torch's computes in bf16 on every processor; ours does so for the comparison.
+    monkeypatch.setattr(optim, "has_fast_bfloat16", lambda device: True)
     ours, theirs = Tiny(), Tiny()
     optimizer = Optimizer(ours, RATES)
     assert set(optimizer.muon_names) == set(MATRICES)
@@ -71,8 +74,8 @@ def test_muon_is_torchs_muon_step_by_step() -> None:
         for name in MATRICES:
             moved = (parameters[name].detach() - before[name]).norm()
             apart = (optimizer.masters[name] - parameters[name]).norm()
-            # Theirs takes its direction in bf16: rounding is all that is allowed.
-            assert apart < 0.03 * moved, (step, name)
+            # Both take their direction in bf16 by other products: rounding is all that is allowed.
+            assert apart < 0.02 * moved, (step, name)
             # Differences must not pile up over the steps.
             with torch.no_grad():
                 parameters[name].copy_(optimizer.masters[name])
