@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 
+from groundup.deprecated import install, renamed
 from groundup.errors import UserError
 
 # As `typing` has it, without what loading that costs: a command is deaf to Ctrl-C until here.
@@ -67,9 +68,12 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return renamed(__name__, name)
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+install()
