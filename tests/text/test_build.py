@@ -17,7 +17,7 @@ from groundup.text import build, leaks, records, sources
 from groundup.text.cleaning import key, words
 from groundup.text.config import DataConfig
 from groundup.text.corpus import documents as documents_of
-from groundup.text.packs import is_synthetic
+from groundup.text.kinds import is_synthetic
 from groundup.text.records import Conversation, Document, Message
 from groundup.text.world.facts import HELDOUT_PAIRS
 from groundup.text.world.pack import is_heldout_combination

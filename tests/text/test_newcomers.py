@@ -12,7 +12,7 @@ from groundup.evals.safety import is_refusal
 from groundup.text import newcomers
 from groundup.text.cleaning import key
 from groundup.text.config import DataConfig
-from groundup.text.manifest import NEWCOMER
+from groundup.text.kinds import NEWCOMER
 from groundup.text.newcomers import ANSWERS, TURNS, Newcomers, Topics, fits, says_unknown
 from groundup.text.questions import answered, preferences
 from groundup.text.records import Conversation

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from groundup.errors import UserError
 from groundup.lm.cache import KVCache
-from groundup.lm.model import CausalLM
-from groundup.lm.reading import uncompiled
+from groundup.lm.model import CausalLM, uncompiled
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.train.loss import CHUNK

@@ -26,7 +26,7 @@ from groundup.lm.generate import Request, generate
 from groundup.lm.model import CausalLM
 from groundup.lm.sample import Sampling
 from groundup.text.cleaning import sentences, words
-from groundup.text.manifest import NEWCOMER
+from groundup.text.kinds import NEWCOMER
 from groundup.text.newcomers import SOURCES, fits, says_unknown
 from groundup.text.records import Conversation
 from groundup.text.tokenizer import Tokenizer

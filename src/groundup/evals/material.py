@@ -21,7 +21,7 @@ from groundup.maths.ngram import KneserNey
 from groundup.runs.files import is_number, read_json_object
 from groundup.text.chat import encode_chat
 from groundup.text.corpus import Documents, Shard, encode
-from groundup.text.packs import is_synthetic
+from groundup.text.kinds import is_synthetic
 from groundup.text.records import (
     Choice,
     Conversation,

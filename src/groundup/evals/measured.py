@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from groundup.maths.intervals import bootstrap_ratio, wilson_interval
-from groundup.text.packs import is_synthetic
+from groundup.text.kinds import is_synthetic
 
 # All sources together. The generated world is never mixed into what people wrote: where there is
 # both, `pooled` is the real sources and the world's stand beside them.

@@ -17,8 +17,7 @@ import torch
 from jaxtyping import Float
 
 from groundup.lm.logprobs import target_logprobs
-from groundup.lm.model import CausalLM
-from groundup.lm.reading import uncompiled
+from groundup.lm.model import CausalLM, uncompiled
 from groundup.text.packing import Marked, cut_to, packed_batch
 
 T = TypeVar("T")

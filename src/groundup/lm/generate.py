@@ -13,8 +13,7 @@ import torch
 
 from groundup.adapters.lora import active_adapter, adapter_names, using_adapter
 from groundup.lm.engine import Engine, Event
-from groundup.lm.model import CausalLM
-from groundup.lm.reading import uncompiled
+from groundup.lm.model import CausalLM, uncompiled
 from groundup.lm.request import Admission, Completion, FinishReason, Request
 from groundup.lm.sample import choose
 from groundup.text.tokenizer import Tokenizer

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -261,3 +262,8 @@ class CausalLM(nn.Module):
                     wide = "embed_" in name or "lm_head" in name
                     std = 0.02 if wide else 1 / math.sqrt(parameter.shape[1])
                     parameter.normal_(0.0, std, generator=generator)
+
+
+def uncompiled(model: CausalLM) -> AbstractContextManager[object]:
+    """Blocks compiled for training's one shape must not be compiled anew at every token."""
+    return torch.compiler.set_stance("force_eager") if model.compiled else nullcontext()

@@ -12,7 +12,6 @@ row in the running batch has already read, of the same tokens from the first on,
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.lm.cache import KVCache
-from groundup.lm.model import CausalLM
+from groundup.lm.model import CausalLM, uncompiled
 from groundup.lm.request import Row
 from groundup.train.batch import Batch
 
@@ -179,8 +178,3 @@ def read(
     with uncompiled(model):
         hidden: Tensor = model(Batch.at(ids, positions), cache)
     return hidden
-
-
-def uncompiled(model: CausalLM) -> AbstractContextManager[object]:
-    """Blocks compiled for training's one shape must not be compiled anew at every token."""
-    return torch.compiler.set_stance("force_eager") if model.compiled else nullcontext()

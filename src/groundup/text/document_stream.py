@@ -15,7 +15,7 @@ from torch import nn
 from groundup.errors import UserError
 from groundup.text.batches import Row, batch_of
 from groundup.text.corpus import Shard
-from groundup.text.packs import is_synthetic
+from groundup.text.kinds import is_synthetic
 from groundup.train.batch import Batch, DataStream
 
 

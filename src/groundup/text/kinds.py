@@ -99,3 +99,12 @@ class BadLine:
 
 class BadRow(Exception):
     """Why one row cannot be used; always caught where rows are read, and made a `BadLine`."""
+
+
+# What the sources of newcomers' questions begin with, and those of the small world.
+NEWCOMER, _GENERATED = "newcomer-", "world-"
+
+
+def is_synthetic(source: str) -> bool:
+    """Whether a row's source is a part of a generated set, as `world-stories` is of `world`."""
+    return source.startswith(_GENERATED)

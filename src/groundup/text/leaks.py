@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Bool, UInt64
 
 from groundup.text.cleaning import key, shingles, words
+from groundup.text.kinds import is_synthetic
 from groundup.text.newcomers import ANSWERS
-from groundup.text.packs import is_synthetic
 from groundup.text.records import (
     Choice,
     Conversation,

@@ -428,12 +428,3 @@ def find_model(name: str) -> ModelPack:
             f"{', '.join(one.name for one in MODELS)}"
         )
     return one
-
-
-# What the sources begin with of rows that newcomers.py writes, for data that declines.
-NEWCOMER = "newcomer-"
-
-
-def is_synthetic(source: str) -> bool:
-    """Whether a row's source is a part of a generated set, as `world-stories` is of `world`."""
-    return any(source in one.sources for one in GENERATED)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from groundup.text.cleaning import key
 from groundup.text.conversations import subjects
-from groundup.text.manifest import NEWCOMER
+from groundup.text.kinds import NEWCOMER
 from groundup.text.records import Conversation, Message, Preference
 from groundup.text.sources import Article
 from groundup.text.world import pack

@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groundup.errors import UserError
+from groundup.text.kinds import is_synthetic
 from groundup.text.layouts import check_columns
-from groundup.text.manifest import GeneratedSet, find_set, is_synthetic
+from groundup.text.manifest import GeneratedSet, find_set
 from groundup.text.own_sources import HUB, PACK, SUFFIXES, Part, Reader, Row, is_stage
 from groundup.text.records import OWN_HELDOUT, BadLine
 from groundup.text.splitting import content, hold_out

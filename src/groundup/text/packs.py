@@ -44,7 +44,6 @@ from groundup.text.manifest import (
     find_model,
     find_pack,
     find_set,
-    is_synthetic,
 )
 
 # The manifest's names are part of this page: whoever reads data by name needs one import.
@@ -69,7 +68,6 @@ __all__ = [
     "find_pack",
     "find_set",
     "is_cached",
-    "is_synthetic",
     "pull",
     "pull_model",
     "read_members",
