@@ -62,7 +62,10 @@ def test_tokens_of_hard_strings() -> None:
 
 
 def test_every_figure_of_the_report(journey: Path) -> None:
-    make.groundup(["eval", "base", "sft", "dpo", "--data", "data", "--out", "report", "--threads", "1"], journey)
+    make.groundup(
+        ["eval", "base", "sft", "dpo", "--data", "data", "--out", "report", "--threads", "1"],
+        journey,
+    )
     found = make.figures(journey / "report" / "report.json")
     assert EXPECTED["report"].keys() <= found.keys()
     assert {name: found[name] for name in EXPECTED["report"]} == near(EXPECTED["report"])

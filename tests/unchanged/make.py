@@ -32,7 +32,24 @@ HARD = [
     "\x00\x7f\ud7ff",
 ]
 PROMPTS = ["The sea is", "The"]
-TRAINING = ["--rows", "4", "--micro-rows", "2", "--evaluations", "2", "--compile", "off", "--dtype", "float32", "--threads", "1", "--optimizer", "adamw", "--steps", "20"]
+TRAINING = [
+    "--rows",
+    "4",
+    "--micro-rows",
+    "2",
+    "--evaluations",
+    "2",
+    "--compile",
+    "off",
+    "--dtype",
+    "float32",
+    "--threads",
+    "1",
+    "--optimizer",
+    "adamw",
+    "--steps",
+    "20",
+]
 STAGES = {
     "base": "pretrain --data data --tokenizer tokenizer --depth 1 --width 64 --context 64 "
     "--learning-rate 0.004 --save-every 10",
@@ -115,7 +132,10 @@ def main(folder: Path) -> None:
     forget_machine(folder / "tokenizer" / "run.json")
     for stage in STAGES:
         train(stage, folder)
-    groundup(["eval", "base", "sft", "dpo", "--data", "data", "--out", "report", "--threads", "1"], folder)
+    groundup(
+        ["eval", "base", "sft", "dpo", "--data", "data", "--out", "report", "--threads", "1"],
+        folder,
+    )
     expected = {
         "losses": {stage: losses(folder / stage) for stage in STAGES},
         "answers": {stage: answers(folder / stage) for stage in STAGES},
