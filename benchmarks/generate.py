@@ -139,8 +139,9 @@ def models(shape: str, dtype: Any) -> tuple[Any, Any]:
 def ours(model: Any, work: Workload) -> Serve:
     from dataclasses import replace
 
-    from groundup.lm.generate import Request, generate
-    from groundup.lm.sample import Sampling
+    from groundup.generation.generate import generate
+    from groundup.generation.request import Request
+    from groundup.generation.sampling import Sampling
 
     model.config = replace(model.config, eos_token_ids=())
     ways = {"temperature": 0.0, **work.ways}

@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from groundup.text.world import pack
+from groundup.world import pack
 
 # Made in one turn; large enough that the clock does not matter.
 _ITEMS = 300

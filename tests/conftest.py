@@ -8,8 +8,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,14 @@ import pytest
 import torch
 from hypothesis import settings
 
-from groundup.text.config import TokenizerConfig
-from groundup.text.vocabulary import run as train_tokenizer
+from groundup.data.config import TokenizerConfig
+from groundup.data.tokenizer import run as train_tokenizer
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.text.bpe import train_bpe
+from groundup.text.example import Marked
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
 from groundup.train.config import ENVIRONMENT
 
 # The same examples on every run: a suite that fails now and then teaches people to run it again.
@@ -171,3 +177,90 @@ def preference(source: random.Random, asked: str, thing: str) -> dict[str, Any]:
 def _write(folder: Path, side: str, rows: Iterable[dict[str, Any]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+# Tiny real models with every weight random: fresh ones would have blocks that do nothing.
+TinyModel = Callable[..., CausalLM]
+
+
+def fill(model: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            shift = 1.0 if "norm" in name else 0.0
+            parameter.normal_(shift, 0.2, generator=generator)
+
+
+@pytest.fixture
+def randomise() -> Callable[[torch.nn.Module], None]:
+    """Fill a model of whatever library with random weights."""
+    return fill
+
+
+@pytest.fixture
+def tiny_model() -> TinyModel:
+    """A Qwen3 with two layers and grouped queries; keywords change fields of its config."""
+
+    def make(**changes: Any) -> CausalLM:
+        config = ModelConfig.of(width=64, depth=2, vocab_size=320, context=64, heads=4, kv_heads=2)
+        model = CausalLM(replace(config, **changes))
+        fill(model)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    text = "The sea is wide, the sea is deep, and the ship sails over the sea to the island. "
+    return Tokenizer.from_bpe(train_bpe([text] * 4, 300))
+
+
+VOCAB = 320
+
+Alone = Callable[[CausalLM, Marked, int], list[float]]
+Fresh = Callable[[int], CausalLM]
+
+
+def _random_model(seed: int) -> CausalLM:
+    """Every weight random: fresh output projections would hide what batching gets wrong."""
+    model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=VOCAB, context=64))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.1, 0.2, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="session")
+def fresh() -> Fresh:
+    return _random_model
+
+
+@pytest.fixture(scope="session")
+def model() -> CausalLM:
+    return _random_model(0)
+
+
+@pytest.fixture(scope="session")
+def uniform() -> CausalLM:
+    """Gives every token the probability 1 / VOCAB, so that what it pays is known in closed form."""
+    model = _random_model(1)
+    with torch.no_grad():
+        model.head.zero_()
+    return model
+
+
+@pytest.fixture(scope="session")
+def alone() -> Alone:
+    """log softmax of the full logits of one item by itself, at its trained targets."""
+
+    def score_alone(model: CausalLM, item: Marked, context: int) -> list[float]:
+        ids = list(item.ids)[: context + 1]
+        if len(ids) < 2:
+            return []
+        with torch.no_grad():
+            logprobs = model.logits(Batch.of(torch.tensor([ids[:-1]]))).log_softmax(-1)[0]
+        return [float(logprobs[t - 1, ids[t]]) for t in range(1, len(ids)) if item.trained[t]]
+
+    return score_alone

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from groundup.text.gguf_header import GGUFFile
-from groundup.text.gguf_types import BLOCK_TYPES
+from groundup.formats.gguf.header import GGUFFile
+from groundup.formats.gguf.types import BLOCK_TYPES
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 _PACKED = {

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup.cli import main
-from groundup.text.packs import SETS, find_set
+from groundup.app.cli import main
+from groundup.data.packs.manifest import SETS, find_set
 from miniature import RECIPE, write_miniature
 
 Refused = Callable[..., str]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Workshop
-from groundup.cli import main
+from groundup.app.cli import main
 from miniature import write_miniature
 from mutations import mutated_bytes, way_for
 

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Workshop
 from full_disks import Disk, may_mount, small_disk
-from groundup.cli import main
+from groundup.app.cli import main
 
 # From nothing at all to what is enough for the first files.
 ROOM = [0, 4_096, 30_000, 120_000]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Workshop
-from groundup.cli import main
+from groundup.app.cli import main
 from groundup.errors import UserError
 from groundup.runs.files import writable
 

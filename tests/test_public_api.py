@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import groundup
-from groundup.stages import STAGES
+from groundup.app.stages import STAGES
 
 
 def test_names_are_pinned() -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from groundup import commands
-from groundup.cli import app, main
-from groundup.commands import SUITES
+from groundup.app import commands
+from groundup.app.cli import app, main
+from groundup.app.commands import SUITES
+from groundup.app.stages import STAGES, configured, known_names
 from groundup.errors import UserError
 from groundup.experiments import config as experiments
-from groundup.lm.sample import Sampling
-from groundup.stages import STAGES, configured, known_names
+from groundup.generation.sampling import Sampling
 from groundup.train.ranges import Range, check_text, ranges
 
 HOSTILE = ["nan", "inf", "-inf", "-1", "1e300", str(2**70), "x", "", "1.e999", "9" * 5000]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from groundup.cli import app, main
+from groundup.app.cli import app, main
 
 if TYPE_CHECKING:
     from conftest import Workshop

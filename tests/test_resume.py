@@ -13,8 +13,8 @@ import pytest
 from tests.conftest import Workshop
 
 from groundup.runs.files import read_lines
+from groundup.runs.folder import is_finished
 from groundup.train.device import has_compiler
-from groundup.train.run import is_finished
 
 STAGES = ("pretrain", "sft", "dpo")
 # What must be the same; speeds differ from run to run.

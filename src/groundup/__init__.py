@@ -22,12 +22,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from groundup.formats.folder import load
+    from groundup.generation.generate import Completion, Request, generate, stream
+    from groundup.generation.sampling import Sampling
     from groundup.lm.attention import scaled_dot_product_attention
-    from groundup.lm.generate import Completion, Request, generate, stream
-    from groundup.lm.hub import load
     from groundup.lm.logprobs import entropy, logprobs
     from groundup.lm.positions import apply_rope
-    from groundup.lm.sample import Sampling
     from groundup.text.batches import get_batch
     from groundup.text.tokenizer import Tokenizer
 
@@ -51,18 +51,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Completion": "groundup.lm.generate",
-    "Request": "groundup.lm.generate",
-    "Sampling": "groundup.lm.sample",
+    "Completion": "groundup.generation.generate",
+    "Request": "groundup.generation.generate",
+    "Sampling": "groundup.generation.sampling",
     "Tokenizer": "groundup.text.tokenizer",
     "apply_rope": "groundup.lm.positions",
     "entropy": "groundup.lm.logprobs",
-    "generate": "groundup.lm.generate",
+    "generate": "groundup.generation.generate",
     "get_batch": "groundup.text.batches",
-    "load": "groundup.lm.hub",
+    "load": "groundup.formats.folder",
     "logprobs": "groundup.lm.logprobs",
     "scaled_dot_product_attention": "groundup.lm.attention",
-    "stream": "groundup.lm.generate",
+    "stream": "groundup.generation.generate",
 }
 
 

@@ -10,10 +10,10 @@ import sys
 
 def main() -> int:
     """Run the command of this process and return its exit code."""
-    from groundup.process import prepare
+    from groundup.app.process import prepare
 
     prepare()
-    from groundup.cli import main
+    from groundup.app.cli import main
 
     return main()
 

@@ -14,11 +14,11 @@ from torch.testing import assert_close
 
 from groundup.align.dpo import dpo_loss, pair_logprobs, preference_loss
 from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
-from groundup.lm.hub import load
+from groundup.data.records import read_preferences, split
+from groundup.formats.folder import load
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
-from groundup.text.packing import Marked
-from groundup.text.records import read_preferences, split
+from groundup.text.example import Marked
 from groundup.train.batch import Batch
 
 

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
+from groundup.data.records import read_preferences, split
 from groundup.errors import UserError
-from groundup.text.packing import Marked
-from groundup.text.records import Message, Preference, read_preferences, split
+from groundup.text.example import Marked
+from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
 
 CONTEXT = 24

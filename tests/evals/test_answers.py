@@ -16,7 +16,7 @@ from groundup.evals.answers import (
     without_controls,
 )
 from groundup.lm.model import CausalLM
-from groundup.text.records import Conversation, Message
+from groundup.text.rows import Conversation, Message
 from groundup.text.tokenizer import Tokenizer
 
 USER, ASSISTANT = "user", "assistant"

@@ -14,8 +14,8 @@ from groundup.evals.choice import (
     ready_choices,
 )
 from groundup.lm.model import CausalLM
-from groundup.text.packing import Marked
-from groundup.text.records import Choice
+from groundup.text.example import Marked
+from groundup.text.rows import Choice
 from groundup.text.tokenizer import Tokenizer
 
 Alone = Callable[[CausalLM, Marked, int], list[float]]

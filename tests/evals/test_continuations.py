@@ -17,7 +17,7 @@ from groundup.errors import UserError
 from groundup.evals.continuations import Pair, continuation_logprobs, encode_pair
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.text.packing import Marked
+from groundup.text.example import Marked
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundup.data.packs.manifest import find_set
 from groundup.errors import UserError
 from groundup.evals.config import CoreConfig
+from groundup.evals.contamination import familiar
 from groundup.evals.core import ALL, Answers, answered, guessing, model_names, run
 from groundup.evals.core_sets import CORE_SETS, core_questions, even_shares
-from groundup.evals.familiar import familiar
-from groundup.lm.hub import load
+from groundup.formats.folder import load
 from groundup.lm.model import CausalLM
 from groundup.text.cleaning import place
-from groundup.text.packing import Marked
-from groundup.text.packs import find_set
-from groundup.text.records import Choice
+from groundup.text.example import Marked
+from groundup.text.rows import Choice
 from groundup.text.tokenizer import Tokenizer
 from pages import assert_whole
 

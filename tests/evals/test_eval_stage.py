@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from groundup.data.corpus import Shard
 from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
 from groundup.evals.findings import Finding
-from groundup.evals.history import History, lineage
 from groundup.evals.material import spread
-from groundup.evals.measured import Measured
 from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.run import run
-from groundup.lm.hub import load
-from groundup.text.corpus import Shard
-from groundup.text.records import RefusalPrompt
+from groundup.formats.folder import load
+from groundup.report.estimate import Measured
+from groundup.runs.history import History, lineage
+from groundup.text.rows import RefusalPrompt
 from pages import assert_whole
 
 # Stands in every harmful text of the data below and must appear nowhere else.

@@ -13,11 +13,11 @@ from groundup.evals.fairness import ANSWER, TEXT, Leanings, leanings, planted
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe
-from groundup.text.packing import Marked
+from groundup.text.example import Marked
 from groundup.text.tokenizer import Tokenizer
-from groundup.text.world.facts import JOBS
-from groundup.text.world.lives import Probe, probes
 from groundup.train.batch import Batch
+from groundup.world.facts import JOBS
+from groundup.world.lives import Probe, probes
 
 PROBES = probes()
 

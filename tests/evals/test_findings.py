@@ -16,21 +16,21 @@ from hypothesis import strategies as st
 
 from groundup.evals.answers import AssistantLoss, Conversations
 from groundup.evals.choice import ChoiceAccuracy, ChoiceCalibration, Choices
-from groundup.evals.compared import FEWEST_GROUPS, MEASURES, informative, says_nothing
+from groundup.evals.compared import FEWEST_GROUPS, MEASURES, counting, informative, says_nothing
 from groundup.evals.fairness import TEXT, Leanings
-from groundup.evals.findings import Finding, by_outcome, counting, findings, passing
-from groundup.evals.history import History
+from groundup.evals.findings import Finding, by_outcome, findings, passing
 from groundup.evals.material import Material, Ngram
-from groundup.evals.measured import Measured, by_source
 from groundup.evals.opening import headlines, in_terminal, repeats, why_folded
 from groundup.evals.perplexity import Bits
 from groundup.evals.preference import Pairs
 from groundup.evals.run import Evaluated
 from groundup.evals.tables import by_source as table_of
 from groundup.evals.tables import percent
-from groundup.evals.world import Declined
-from groundup.text.records import Choice, Message, Preference
-from groundup.text.world.lives import probes
+from groundup.evals.world.answers import Declined
+from groundup.report.estimate import Measured, by_source
+from groundup.runs.history import History
+from groundup.text.rows import Choice, Message, Preference
+from groundup.world.lives import probes
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -25,14 +25,14 @@ from groundup.evals.core import answered
 from groundup.evals.core_sets import core_questions
 from groundup.evals.harness import GroundupLM, evaluate_tasks, sampling_of
 from groundup.evals.harness_run import run, write_task
+from groundup.formats.folder import load, load_tokenizer, save_model
+from groundup.formats.gguf.model import save_gguf
 from groundup.lm.config import ModelConfig
-from groundup.lm.gguf import save_gguf
-from groundup.lm.hub import load, load_tokenizer, save_model
 from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
-from groundup.text.marked import document_items
-from groundup.text.records import Choice, Document
+from groundup.text.example import document_items
+from groundup.text.rows import Choice, Document
 from groundup.text.tokenizer import Tokenizer
 from llama_cpp import llama_cpp
 

@@ -6,7 +6,7 @@ import pytest
 
 from groundup.evals.honesty import Honesty, Said, honesty, outcome, table
 from groundup.lm.model import CausalLM
-from groundup.text.records import Conversation, Message
+from groundup.text.rows import Conversation, Message
 from groundup.text.tokenizer import Tokenizer
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundup.data.corpus import Shard, encode
 from groundup.evals.perplexity import (
     BLOCK_BYTES,
     bits_per_byte,
@@ -20,9 +21,8 @@ from groundup.evals.perplexity import (
 )
 from groundup.lm.model import CausalLM
 from groundup.maths.ngram import KneserNey, reference_kneser_ney
-from groundup.text.corpus import Shard, encode
-from groundup.text.packing import Marked
-from groundup.text.records import Document
+from groundup.text.example import Marked
+from groundup.text.rows import Document
 from groundup.text.tokenizer import Tokenizer
 
 VOCAB = 320

@@ -15,8 +15,8 @@ from groundup.evals.preference import (
     ready_pairs,
 )
 from groundup.lm.model import CausalLM
-from groundup.text.packing import Marked
-from groundup.text.records import Message, Preference
+from groundup.text.example import Marked
+from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
 
 Alone = Callable[[CausalLM, Marked, int], list[float]]

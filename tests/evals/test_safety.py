@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from groundup.data.packs.sources import SetAside, scored_responses
 from groundup.evals.safety import is_refusal, refused, stopped
 from groundup.lm.model import CausalLM
-from groundup.text.records import Message, RefusalPrompt
-from groundup.text.sources import SetAside, scored_responses
+from groundup.text.rows import Message, RefusalPrompt
 from groundup.text.tokenizer import Tokenizer
 
 

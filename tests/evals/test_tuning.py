@@ -16,13 +16,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundup.data.dataset import OwnData
 from groundup.errors import UserError
 from groundup.evals.answers import assistant_loss, ready_conversations
 from groundup.evals.config import TuningReportConfig
+from groundup.evals.contamination import Familiar
 from groundup.evals.core import Answers
-from groundup.evals.familiar import Familiar
-from groundup.evals.history import History
-from groundup.evals.measured import Measured
 from groundup.evals.perplexity import Bits
 from groundup.evals.tuning import (
     Tuned,
@@ -45,11 +44,12 @@ from groundup.evals.tuning_measures import MEASURES, perplexity, told, too_few
 from groundup.evals.tuning_verdicts import kind_of, notes, verdicts
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
+from groundup.report.estimate import Measured
+from groundup.runs.history import History
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
-from groundup.text.own_data import OwnData
-from groundup.text.packing import Marked
-from groundup.text.records import Choice, Conversation, Document, Message
+from groundup.text.example import Marked
+from groundup.text.rows import Choice, Conversation, Document, Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig

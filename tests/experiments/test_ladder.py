@@ -20,7 +20,7 @@ from groundup.experiments.ladder_models import Windowed
 from groundup.experiments.ladder_report import Result, verdict
 from groundup.experiments.ladder_text import HeldOut, bpe_tokens, characters, excerpts, sample
 from groundup.maths.ngram import KneserNey
-from groundup.text.records import Document
+from groundup.text.rows import Document
 
 # Real English that every checkout has, and free to repeat: the licence of this package.
 LICENCE = Path(__file__).parents[2] / "LICENSE"

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.evals.measured import Measured
 from groundup.experiments.planted_bias import (
     KINDS,
     Strength,
@@ -22,6 +21,7 @@ from groundup.experiments.planted_bias import (
     table,
 )
 from groundup.maths.intervals import Interval
+from groundup.report.estimate import Measured
 
 STAGES = ("base", "sft", "dpo")
 

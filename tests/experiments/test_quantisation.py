@@ -19,12 +19,12 @@ from groundup.errors import UserError
 from groundup.experiments.config import QuantisationConfig
 from groundup.experiments.quantisation import FULL, WAYS, outcomes, relative_error, run, ways
 from groundup.experiments.quantisation_report import plot, remarks, shipped_types, table
+from groundup.formats.folder import save_model
+from groundup.formats.gguf.model import save_gguf
 from groundup.lm.config import ModelConfig
-from groundup.lm.gguf import save_gguf
-from groundup.lm.hub import save_model
 from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe
-from groundup.text.packing import Marked
+from groundup.text.example import Marked
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from pages import assert_whole

@@ -3,10 +3,11 @@ from __future__ import annotations
 import torch
 from torch.testing import assert_close
 
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
 from groundup.lm.config import ModelConfig
-from groundup.lm.generate import Request, generate
 from groundup.lm.model import CausalLM
-from groundup.lm.sample import Sampling
 from groundup.train.batch import Batch
 
 

@@ -31,7 +31,7 @@ from groundup.maths import (
     ops,
     where,
 )
-from groundup.maths.autograd import is_grad_enabled, recording
+from groundup.maths.changes import is_grad_enabled, recording
 from groundup.maths.forward import jvp
 
 

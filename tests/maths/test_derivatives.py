@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.maths.autograd import GradientError, Tensor, no_grad
+from groundup.maths.autograd import Tensor
+from groundup.maths.changes import GradientError, no_grad
 from groundup.maths.derivatives import (
     hessian,
     hessian_vector_product,

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.errors import UserError
-from groundup.maths.autograd import GradientError, Tensor
+from groundup.maths.autograd import Tensor
+from groundup.maths.changes import GradientError
 from groundup.nn.optim import (
     SGD,
     Adagrad,

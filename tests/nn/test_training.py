@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.errors import UserError
-from groundup.maths.autograd import Tensor, is_grad_enabled
+from groundup.maths.autograd import Tensor
+from groundup.maths.changes import is_grad_enabled
 from groundup.nn.module import Module
 from groundup.nn.optim import SGD, AdamW
 from groundup.nn.schedule import cosine, linear_warmup

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from groundup.data.config import TokenizerConfig
+from groundup.data.tokenizer import run as train_tokenizer
 from groundup.errors import UserError
-from groundup.lm.hub import load
+from groundup.formats.folder import load
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.stage import run
 from groundup.runs.files import read_lines
-from groundup.text.config import TokenizerConfig
-from groundup.text.vocabulary import run as train_tokenizer
 from groundup.train.batch import Batch
 
 

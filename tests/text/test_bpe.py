@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, models, pre_tokenizers, trainers
 
+from groundup.data.packs import fetch as packs
 from groundup.errors import UserError
-from groundup.text import packs
 from groundup.text.bpe import (
     BPE,
     SPECIAL_TOKENS,

@@ -8,10 +8,11 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from groundup.data.fields import messages as turns_of
 from groundup.errors import UserError
 from groundup.text.bpe import train_bpe
-from groundup.text.chat import CHATML, check_messages, encode_chat, render_chat
-from groundup.text.fields import messages as turns_of
+from groundup.text.chat import check_messages, encode_chat, render_chat
+from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
 
 TEXT = "It was the best of times, it was the worst of times; 1859. Don't they'll. naïve café 🙂\n"

@@ -15,21 +15,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from groundup.data.corpus import Shard
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.text.corpus import Shard
-from groundup.text.mixing import weighted
-from groundup.text.packing import (
-    ConversationStream,
-    DocumentStream,
-    Layout,
-    Marked,
-    balanced,
-    cut_to,
-    pack,
-    packed_batch,
-)
+from groundup.text.batches import pack, packed_batch
+from groundup.text.document_stream import DocumentStream
+from groundup.text.example import Marked, cut_to
+from groundup.text.mixing import balanced, weighted
+from groundup.text.packing import ConversationStream, Layout
 from groundup.train.batch import Batch
 from groundup.train.loss import next_token_loss
 

@@ -18,9 +18,9 @@ from tokenizers import Tokenizer as Fast
 from transformers import AutoTokenizer
 
 from groundup.errors import UserError
+from groundup.formats.gguf.pretokenizers import PRE_TOKENIZERS, to_hf
 from groundup.text.bpe import BPE, GPT2_PATTERN, train_bpe
 from groundup.text.pieces import CHUNK
-from groundup.text.pretokenizers import PRE_TOKENIZERS, to_hf
 from groundup.text.tokenizer import Tokenizer
 
 TEXT = (

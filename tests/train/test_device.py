@@ -10,10 +10,10 @@ import torch
 
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
-from groundup.lm.training import check_memory, whole
 from groundup.train import device
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, has_compiler, refuse_inexact, require_memory, resolve
+from groundup.train.stage import check_memory, whole
 
 
 def config(**settings: Any) -> TrainingConfig:

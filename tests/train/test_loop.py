@@ -18,13 +18,14 @@ from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
-from groundup.text.packing import ConversationStream, Marked
+from groundup.runs.folder import Run
+from groundup.text.example import Marked
+from groundup.text.packing import ConversationStream
 from groundup.train.batch import Batch, Loss, LossFunction
 from groundup.train.config import TrainingConfig
 from groundup.train.loop import BAD_STEPS_ALLOWED, Rhythm, fit, step_seed
 from groundup.train.loss import next_token_loss
 from groundup.train.optim import Optimizer, Rates
-from groundup.train.run import Run
 from groundup.train.schedule import Schedule
 
 CONTEXT, ROWS = 24, 6

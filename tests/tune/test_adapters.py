@@ -14,12 +14,13 @@ from groundup.adapters.lora import adapter_names, merge
 from groundup.adapters.quantised import is_quantised, quantised_layers
 from groundup.align.config import DPOConfig
 from groundup.align.dpo import run as dpo
+from groundup.data.records import write_json_lines
 from groundup.errors import UserError
-from groundup.lm.generate import Request, generate
-from groundup.lm.hub import load
-from groundup.lm.sample import Sampling
+from groundup.formats.folder import load
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
 from groundup.runs.files import read_lines
-from groundup.text.records import write_json_lines
 from groundup.train.batch import Batch
 from groundup.tune.config import SFTConfig
 from groundup.tune.sft import run as sft

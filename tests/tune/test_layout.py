@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundup.data.dataset import LEAST_TO_SPLIT, read_own
+from groundup.data.records import write_json_lines
 from groundup.errors import UserError
-from groundup.lm.training import Pace
-from groundup.text.own_data import LEAST_TO_SPLIT, read_own
-from groundup.text.records import write_json_lines
+from groundup.runs.files import read_lines
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.run import read_lines
+from groundup.train.stage import Pace
 from groundup.tune.config import SFTConfig
 from groundup.tune.data import decided, read_rows
 from groundup.tune.layout import (

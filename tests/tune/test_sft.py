@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from groundup.data.records import read_conversations, split
 from groundup.errors import UserError
-from groundup.lm.generate import Request, generate
-from groundup.lm.gguf import save_gguf
-from groundup.lm.hub import load
-from groundup.lm.sample import Sampling
+from groundup.formats.folder import load
+from groundup.formats.gguf.model import save_gguf
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
 from groundup.runs.files import read_lines
-from groundup.text.marked import conversation_item
-from groundup.text.records import Conversation, Message, read_conversations, split
+from groundup.text.example import conversation_item
+from groundup.text.rows import Conversation, Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.tune.config import SFTConfig

@@ -14,15 +14,16 @@ from pathlib import Path
 import pytest
 
 from conftest import ENVIRONMENT
+from groundup.app.recipe import find_model
+from groundup.data.corpus import encode
+from groundup.data.records import write_json_lines
 from groundup.evals.core import heldout_texts
 from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.tuning_material import pieces
-from groundup.lm.generate import Request, generate
-from groundup.lm.hub import load
-from groundup.lm.sample import Sampling
-from groundup.recipe import find_model
-from groundup.text.corpus import encode
-from groundup.text.records import write_json_lines
+from groundup.formats.folder import load
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
 
 # What is asked again, and how the answer begins and ends.
 FACTS = """

@@ -13,7 +13,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from groundup.adapters.adapter_files import load_adapter, save_adapter
     from groundup.adapters.int8 import Int8Linear
     from groundup.adapters.lora import (
         LoRALinear,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         quantize_nf4,
     )
     from groundup.adapters.quantised import dequantise, is_quantised, quantise
+    from groundup.formats.peft import load_adapter, save_adapter
 
 _PAGES = {
     "adapter_files": ("load_adapter", "save_adapter"),

@@ -31,21 +31,21 @@ from torch.nn.functional import logsigmoid
 
 from groundup.align.config import DPOConfig
 from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
-from groundup.evals.measured import POOLED, WORLD, Measured, pools, rate
-from groundup.evals.score import score, spread
-from groundup.lm.card import model_card, sources
+from groundup.data.records import read_preferences, split
+from groundup.formats.card import model_card, sources
+from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
-from groundup.lm.sources import name_of
-from groundup.lm.training import planned, train
-from groundup.lm.tuning import start
-from groundup.text.records import read_preferences, split
-from groundup.train import ranks
+from groundup.lm.score import score, spread
+from groundup.report.estimate import POOLED, WORLD, Measured, pools, rate
+from groundup.runs import ranks
+from groundup.runs.console import say
+from groundup.runs.folder import Run
 from groundup.train.batch import Loss
 from groundup.train.checkpoint import write_tensors
 from groundup.train.device import use_threads
-from groundup.train.progress import say
-from groundup.train.run import Run
+from groundup.train.stage import planned, train
+from groundup.tune.prepare import start
 
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
 RATES = (0.0006, 0.0006)

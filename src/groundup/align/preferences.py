@@ -16,9 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.errors import UserError
+from groundup.text.batches import packed_batch
 from groundup.text.chat import encode_chat
-from groundup.text.packing import Marked, cut_to, packed_batch
-from groundup.text.records import Preference
+from groundup.text.example import Marked, cut_to
+from groundup.text.rows import Preference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from groundup.evals.measured import BySource, by_source
-from groundup.evals.score import score
 from groundup.lm.model import CausalLM
+from groundup.lm.score import score
+from groundup.report.estimate import BySource, by_source
 from groundup.text.chat import encode_chat
-from groundup.text.packing import Marked
-from groundup.text.records import Conversation, Message
+from groundup.text.example import Marked
+from groundup.text.rows import Conversation, Message
 from groundup.text.tokenizer import Tokenizer
 
 

@@ -24,9 +24,8 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.evals.answers import marked_answer, without_controls
-from groundup.evals.measured import BySource, Measured, by_source, pools, ratio
-from groundup.evals.score import score
 from groundup.lm.model import CausalLM
+from groundup.lm.score import score
 from groundup.maths.calibration import (
     Binning,
     ReliabilityBin,
@@ -37,8 +36,9 @@ from groundup.maths.calibration import (
     top_label,
 )
 from groundup.maths.probability import log_softmax
-from groundup.text.packing import Marked
-from groundup.text.records import Choice, Message
+from groundup.report.estimate import BySource, Measured, by_source, pools, ratio
+from groundup.text.example import Marked
+from groundup.text.rows import Choice, Message
 from groundup.text.tokenizer import Tokenizer
 
 # Confidences crowd together where a model is small: bins of equal mass put them apart.

@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from groundup.evals.aims import AIMS
-from groundup.evals.measured import POOLED, WORLD, BySource, Measured, ratio
 from groundup.evals.preference import length_margins, preference_accuracy, preference_gain
 from groundup.evals.run import Evaluated
-from groundup.evals.world import PARTS, Judged, commonest_judged
+from groundup.evals.world.aims import AIMS
+from groundup.evals.world.answers import PARTS, Judged, commonest_judged
+from groundup.report.estimate import POOLED, WORLD, BySource, Measured, ratio
 
 Better = Literal["below", "above"]
 # With fewer groups that all agree, chance alone does so too often: 2 * 2^-5 is more than 5 %.

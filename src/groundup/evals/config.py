@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from groundup.text.config import OwnDataConfig
+from groundup.data.config import OwnDataConfig
 from groundup.train.config import Device, DType, StageConfig
 from groundup.train.ranges import (
     BytesPerSource,

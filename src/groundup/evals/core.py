@@ -23,27 +23,27 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from groundup.data.build import gather
+from groundup.data.config import DataConfig
+from groundup.data.corpus import encode
+from groundup.data.packs.sources import SetAside
 from groundup.evals.choice import commonest_answer
 from groundup.evals.config import CoreConfig, EvalConfig, ModelsConfig
+from groundup.evals.contamination import Familiar, familiar
 from groundup.evals.continuations import continuation_logprobs, encode_pair, opening_of
 from groundup.evals.core_sets import CORE_SETS, core_questions
-from groundup.evals.familiar import Familiar, familiar
-from groundup.evals.history import History
-from groundup.evals.measured import Measured, rate, ratio
 from groundup.evals.perplexity import Bits, bits_per_byte
-from groundup.lm.hub import load, load_config
+from groundup.formats.folder import load, load_config
+from groundup.formats.locate import is_named, locate, name_of, short_name
 from groundup.lm.model import CausalLM
-from groundup.lm.sources import is_named, locate, name_of, short_name
-from groundup.text.build import gather
-from groundup.text.config import DataConfig
-from groundup.text.corpus import encode
-from groundup.text.records import Choice, Document
-from groundup.text.sources import SetAside
+from groundup.report.estimate import Measured, rate, ratio
+from groundup.runs.console import say
+from groundup.runs.folder import Run
+from groundup.runs.history import History
+from groundup.text.rows import Choice, Document
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, prepare, resolve
-from groundup.train.progress import say
-from groundup.train.run import Run
 
 # Texts of which a tenth or so is held out and which every data folder of ours holds out alike.
 _TEXTS = ("wiki", "boolq", "sotu")

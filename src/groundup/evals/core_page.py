@@ -9,17 +9,17 @@ from typing import Any
 
 from rich.table import Table
 
-from groundup.evals import plots
+from groundup.data.packs.manifest import find_set
+from groundup.data.records import write_json_lines
 from groundup.evals.config import CoreConfig
 from groundup.evals.core import ALL, CoreResult
 from groundup.evals.core_sets import CORE_SETS
-from groundup.evals.measured import POOLED, Measured
-from groundup.evals.pages import page_environment, write_page
+from groundup.report import plots
+from groundup.report.estimate import POOLED, Measured
+from groundup.report.page import page_environment, write_page
+from groundup.runs.console import console, say
 from groundup.runs.files import write_json
-from groundup.text.packs import find_set
-from groundup.text.records import write_json_lines
 from groundup.train.device import Compute
-from groundup.train.progress import console, say
 
 SCHEMA = 1
 TEXT_TITLES = {POOLED: "all texts", "wiki": "Wikipedia", "boolq": "passages", "sotu": "speeches"}

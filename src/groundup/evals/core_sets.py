@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from groundup.evals.score import spread
-from groundup.text.questions import group, is_heldout
-from groundup.text.records import Choice
-from groundup.text.sources import Question, SetAside, boolq, questions
+from groundup.data.packs.questions import group, is_heldout
+from groundup.data.packs.sources import Question, SetAside, boolq, questions
+from groundup.lm.score import spread
+from groundup.text.rows import Choice
 
 Measure = Literal["acc_norm", "acc"]
 

@@ -21,13 +21,13 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.evals.answers import marked_answer, without_controls
-from groundup.evals.measured import Measured, ratio
-from groundup.evals.score import score
 from groundup.lm.model import CausalLM
-from groundup.text.packing import Marked
-from groundup.text.records import Message
+from groundup.lm.score import score
+from groundup.report.estimate import Measured, ratio
+from groundup.text.example import Marked
+from groundup.text.rows import Message
 from groundup.text.tokenizer import Tokenizer
-from groundup.text.world.lives import Probe, probes
+from groundup.world.lives import Probe, probes
 
 TEXT, ANSWER = "as text", "as an answer"
 _KINDS = {"job": "jobs", "group": "groups"}

@@ -33,10 +33,10 @@ from groundup.evals.compared import (
     pools_of,
     stages_compared,
 )
-from groundup.evals.measured import POOLED, Measured
 from groundup.evals.preference import length_margins, preference_accuracy, preference_gain
 from groundup.evals.run import Evaluated
-from groundup.evals.world import commonest_judged
+from groundup.evals.world.answers import commonest_judged
+from groundup.report.estimate import POOLED, Measured
 
 Verdict = Literal["yes", "no", "cannot be told"]
 Outcome = Literal["worse", "better", "cannot be told"]

@@ -27,9 +27,10 @@ from groundup.evals.continuations import (
     encode_pair,
     opening_of,
 )
-from groundup.lm.generate import Request, generate
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.lm.sample import Sampling
 from groundup.text.chat import encode_chat, render_chat
 from groundup.text.tokenizer import Tokenizer
 

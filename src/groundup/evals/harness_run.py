@@ -16,16 +16,17 @@ from typing import Any
 import yaml
 from rich.table import Table
 
+from groundup.data.records import write_json_lines
 from groundup.evals.config import HarnessConfig
 from groundup.evals.core import compute_of, located
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.harness import GroundupLM, evaluate_tasks
-from groundup.lm.hub import load
+from groundup.formats.folder import load
+from groundup.runs.console import console, say
 from groundup.runs.files import write_json, write_text
-from groundup.text.records import Choice, write_json_lines
+from groundup.runs.folder import Run
+from groundup.text.rows import Choice
 from groundup.train.device import prepare
-from groundup.train.progress import console, say
-from groundup.train.run import Run
 
 SCHEMA = 1
 PREFIX = "groundup_"

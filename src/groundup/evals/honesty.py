@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from groundup.data.newcomers import SOURCES, fits, says_unknown
 from groundup.evals.answers import as_dicts
-from groundup.evals.measured import Measured, rate
-from groundup.lm.generate import Request, generate
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.lm.sample import Sampling
+from groundup.report.estimate import Measured, rate
 from groundup.text.cleaning import sentences, words
-from groundup.text.kinds import NEWCOMER
-from groundup.text.newcomers import SOURCES, fits, says_unknown
-from groundup.text.records import Conversation
+from groundup.text.rows import NEWCOMER, Conversation
 from groundup.text.tokenizer import Tokenizer
 
 _ANSWER_TOKENS = 48

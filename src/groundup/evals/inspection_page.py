@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from groundup.evals.pages import page_environment, write_html
-from groundup.text.inspection import Bin, Example, Inspection, histogram, quantiles, remarks
-from groundup.text.shown import Token
+from groundup.data.inspection import Bin, Example, Inspection, histogram, quantiles, remarks
+from groundup.report.page import page_environment, write_html
+from groundup.text.token_view import Token
 
 # By which a page is known again.
 _GENERATOR = "groundup data inspect"

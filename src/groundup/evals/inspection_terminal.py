@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from groundup.data.inspection import Example, Inspection, histogram, quantiles, remarks
 from groundup.evals.inspection_page import (
     bin_title,
     example_title,
@@ -25,9 +26,8 @@ from groundup.evals.inspection_page import (
     reasons,
     shortened,
 )
-from groundup.text.inspection import Example, Inspection, histogram, quantiles, remarks
-from groundup.text.shown import Token
-from groundup.train.progress import console
+from groundup.runs.console import console
+from groundup.text.token_view import Token
 
 # So many tokens of an example from its beginning and from its end, and so many reasons.
 _FIRST, _LAST = 300, 100

@@ -8,34 +8,36 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
-from groundup.errors import UserError
-from groundup.evals.answers import Conversations, as_dicts, ready_conversations
-from groundup.evals.choice import Choices, ready_choices
-from groundup.evals.config import EvalConfig
-from groundup.evals.history import lineage
-from groundup.evals.perplexity import BYTES_ON_THE_WAY, Bits, ngram_bits
-from groundup.evals.preference import Pairs, ready_pairs
-from groundup.evals.stories import STORIES, first_sentence
-from groundup.evals.world import World, commonest_answers
-from groundup.maths.ngram import KneserNey
-from groundup.runs.files import is_number, read_json_object
-from groundup.text.chat import encode_chat
-from groundup.text.corpus import Documents, Shard, encode
-from groundup.text.kinds import is_synthetic
-from groundup.text.records import (
-    Choice,
-    Conversation,
-    Message,
-    Preference,
+from groundup.data.corpus import Documents, Shard, encode
+from groundup.data.records import (
     Records,
-    RefusalPrompt,
     read_choices,
     read_conversations,
     read_preferences,
     read_refusals,
 )
+from groundup.errors import UserError
+from groundup.evals.answers import Conversations, as_dicts, ready_conversations
+from groundup.evals.choice import Choices, ready_choices
+from groundup.evals.config import EvalConfig
+from groundup.evals.perplexity import BYTES_ON_THE_WAY, Bits, ngram_bits
+from groundup.evals.preference import Pairs, ready_pairs
+from groundup.evals.world.answers import World, commonest_answers
+from groundup.evals.world.stories import STORIES, first_sentence
+from groundup.maths.ngram import KneserNey
+from groundup.runs.console import say
+from groundup.runs.files import is_number, read_json_object
+from groundup.runs.history import lineage
+from groundup.text.chat import encode_chat
+from groundup.text.rows import (
+    Choice,
+    Conversation,
+    Message,
+    Preference,
+    RefusalPrompt,
+    is_synthetic,
+)
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.progress import say
 
 
 @dataclass(frozen=True)

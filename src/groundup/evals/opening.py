@@ -26,9 +26,9 @@ from groundup.evals.compared import (
     parts_of,
 )
 from groundup.evals.findings import CHANCE, Finding, Outcome, by_outcome
-from groundup.evals.measured import POOLED, WORLD, Measured
 from groundup.evals.run import Evaluated
 from groundup.evals.samples import FIRST, OF_WORLD, Sample
+from groundup.report.estimate import POOLED, WORLD, Measured
 
 # An answer longer than this is folded behind its beginning, and so is one that goes wrong in a way
 # that anybody can see.

@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.evals.answers import marked_answer
-from groundup.evals.measured import BySource, by_source
-from groundup.evals.score import score
 from groundup.lm.model import CausalLM
-from groundup.text.packing import Marked
-from groundup.text.records import Preference
+from groundup.lm.score import score
+from groundup.report.estimate import BySource, by_source
+from groundup.text.example import Marked
+from groundup.text.rows import Preference
 from groundup.text.tokenizer import Tokenizer
 
 Margins = Float[np.ndarray, " pairs"]

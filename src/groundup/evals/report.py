@@ -14,17 +14,17 @@ from groundup.evals.compared import MEASURES, counting, informative, parts_of
 from groundup.evals.config import EvalConfig
 from groundup.evals.fairness import planted
 from groundup.evals.findings import Finding, findings, passing
-from groundup.evals.history import Curve, History
-from groundup.evals.measured import Measured
 from groundup.evals.opening import Headline, answered, first, headlines, in_terminal
-from groundup.evals.pages import write_page
 from groundup.evals.preference import length_margins, preference_accuracy
 from groundup.evals.report_page import report_html
 from groundup.evals.run import Evaluated
-from groundup.evals.world import commonest_judged
+from groundup.evals.world.answers import commonest_judged
+from groundup.report.estimate import Measured
+from groundup.report.page import write_page
+from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
+from groundup.runs.history import Curve, History
 from groundup.train.device import Compute
-from groundup.train.progress import say
 
 SCHEMA = 1
 # Points of a curve kept in report.json; a run's metrics.jsonl has all of them.

@@ -12,16 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from groundup.evals import honesty, plots
-from groundup.evals.aims import AIMS, Aim
+from groundup.evals import honesty
 from groundup.evals.compared import LONGER, MEASURES, informative, says_nothing
 from groundup.evals.fairness import ANSWER, TEXT
 from groundup.evals.findings import Finding, by_outcome
-from groundup.evals.measured import POOLED, WORLD, BySource, Measured
 from groundup.evals.opening import Headline, answered, change_in_words, first
-from groundup.evals.pages import page_environment
 from groundup.evals.perplexity import BYTES_ON_THE_WAY
-from groundup.evals.plots import Plot, short_number
 from groundup.evals.run import Evaluated
 from groundup.evals.tables import (
     Cell,
@@ -36,7 +32,12 @@ from groundup.evals.tables import (
     percent,
     plain,
 )
-from groundup.evals.world import PARTS
+from groundup.evals.world.aims import AIMS, Aim
+from groundup.evals.world.answers import PARTS
+from groundup.report import plots
+from groundup.report.estimate import POOLED, WORLD, BySource, Measured
+from groundup.report.page import page_environment
+from groundup.report.plots import Plot, short_number
 
 # Where a set is one half of a well-known benchmark, its name says so.
 _SET_NAMES = {

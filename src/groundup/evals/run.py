@@ -15,30 +15,30 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
+from groundup.data.corpus import documents
 from groundup.evals.answers import AssistantLoss, assistant_loss
-from groundup.evals.checks import Check
 from groundup.evals.choice import ChoiceAccuracy, choice_accuracy
 from groundup.evals.config import EvalConfig
 from groundup.evals.core import compute_of
 from groundup.evals.fairness import Leanings, leanings
-from groundup.evals.history import History
 from groundup.evals.honesty import Honesty, Said, honesty
 from groundup.evals.material import HeldOut, Material, ready
-from groundup.evals.measured import Measured, share
 from groundup.evals.perplexity import Bits, bits_per_byte
 from groundup.evals.preference import Margins, margins
 from groundup.evals.safety import is_refusal, stopped
 from groundup.evals.samples import Sample, samples
-from groundup.evals.verify import verify
-from groundup.evals.world import Declined, InWorld, declined, in_world
-from groundup.lm.hub import load, load_config
+from groundup.evals.world.answers import Declined, InWorld, declined, in_world
+from groundup.formats.checks import Check
+from groundup.formats.folder import load, load_config
+from groundup.formats.locate import locate
+from groundup.formats.verify import verify
 from groundup.lm.model import CausalLM
-from groundup.lm.sources import locate
-from groundup.text.corpus import documents
+from groundup.report.estimate import Measured, share
+from groundup.runs.console import say
+from groundup.runs.folder import Run
+from groundup.runs.history import History
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import Compute, prepare
-from groundup.train.progress import say
-from groundup.train.run import Run
 
 # A foreign model may allow a hundred thousand tokens; rows of this many tell as much.
 _LONGEST_CONTEXT = 1024

@@ -17,10 +17,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from groundup.evals.answers import as_dicts
-from groundup.lm.generate import Request, generate
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.lm.sample import Sampling
-from groundup.text.records import Message, RefusalPrompt
+from groundup.text.rows import Message, RefusalPrompt
 from groundup.text.tokenizer import Tokenizer
 
 # Enough for any way of saying no.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from groundup.lm.generate import Completion, Request, generate
+from groundup.generation.generate import generate
+from groundup.generation.request import Completion, Request
+from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.lm.sample import Sampling
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
 

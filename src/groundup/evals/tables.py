@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from groundup.evals.compared import says_nothing
-from groundup.evals.measured import BySource, Measured
+from groundup.report.estimate import BySource, Measured
 
 Mark = Literal["", "reached", "missed", "open"]
 

@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from groundup.adapters.quantised import dequantise
+from groundup.data.corpus import encode
 from groundup.errors import UserError
 from groundup.evals.answers import AssistantLoss, as_dicts, assistant_loss, ready_conversations
 from groundup.evals.config import TuningReportConfig
+from groundup.evals.contamination import Familiar, familiar
 from groundup.evals.continuations import Pair, continuation_logprobs
 from groundup.evals.core import LONGEST_CONTEXT, Answers, answered, compute_of, located
-from groundup.evals.familiar import Familiar, familiar
-from groundup.evals.history import History
 from groundup.evals.perplexity import Bits, bits_per_byte
 from groundup.evals.tuning_facts import Costs, costs, held_out
 from groundup.evals.tuning_material import (
@@ -38,18 +38,18 @@ from groundup.evals.tuning_material import (
     general,
     read_domain,
 )
-from groundup.lm.generate import Request, generate
-from groundup.lm.hub import load
+from groundup.formats.folder import load
+from groundup.generation.generate import generate
+from groundup.generation.request import Request, prompt_ids
+from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.lm.request import prompt_ids
-from groundup.lm.sample import Sampling
+from groundup.runs.console import say
+from groundup.runs.folder import Run, read_run
+from groundup.runs.history import History
 from groundup.text.chat import encode_chat
-from groundup.text.corpus import encode
-from groundup.text.records import Document, Message
+from groundup.text.rows import Document, Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import Compute, prepare
-from groundup.train.progress import say
-from groundup.train.run import Run, read_run
 
 # Conversations and pieces of text are about this long; more would only be padding.
 CONTEXT = 512

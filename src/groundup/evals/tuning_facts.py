@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from groundup.errors import UserError
-from groundup.evals.history import History
-from groundup.lm.sources import ADAPTER_CONFIG
+from groundup.formats.locate import ADAPTER_CONFIG
 from groundup.runs.files import is_number, read_json_object
+from groundup.runs.history import History
 
 PARENT, ELSEWHERE = "before", "from elsewhere"
 METHODS = {"none": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}

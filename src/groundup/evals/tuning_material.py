@@ -21,14 +21,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from groundup.data.dataset import OwnData, read_own
 from groundup.errors import UserError
 from groundup.evals.config import TuningReportConfig
 from groundup.evals.core import heldout_texts
 from groundup.evals.core_sets import core_questions
-from groundup.evals.score import spread
+from groundup.lm.score import spread
 from groundup.text.cleaning import words
-from groundup.text.own_data import OwnData, read_own
-from groundup.text.records import Choice, Conversation, Document, Message
+from groundup.text.rows import Choice, Conversation, Document, Message
 
 # About 500 tokens of English: what two cores read of a hundred conversations in some ten seconds.
 _CHARACTERS = 2_000

@@ -16,10 +16,10 @@ import numpy as np
 
 from groundup.evals.answers import AssistantLoss
 from groundup.evals.core import ALL, Answers, guessing
-from groundup.evals.measured import Measured, rate, ratio
 from groundup.evals.perplexity import Bits
 from groundup.evals.tuning import Tuned
 from groundup.evals.tuning_material import Domain
+from groundup.report.estimate import Measured, rate, ratio
 
 About = Literal["domain", "general"]
 Unit = Literal["nats", "bits", "share"]

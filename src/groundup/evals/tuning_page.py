@@ -14,10 +14,6 @@ from rich.table import Table
 from groundup.evals.config import TuningReportConfig
 from groundup.evals.core_page import TEXT_TITLES
 from groundup.evals.core_sets import CORE_SETS
-from groundup.evals.history import Curve
-from groundup.evals.measured import Measured
-from groundup.evals.pages import page_environment, write_page
-from groundup.evals.plots import Plot, short_number
 from groundup.evals.tuning import CONTEXT, SAMPLE_TOKENS, Tuned
 from groundup.evals.tuning_facts import SET_ASIDE
 from groundup.evals.tuning_material import Domain, General
@@ -31,9 +27,13 @@ from groundup.evals.tuning_measures import (
 )
 from groundup.evals.tuning_plots import tuning_plots
 from groundup.evals.tuning_verdicts import kind_of, notes, verdicts
+from groundup.report.estimate import Measured
+from groundup.report.page import page_environment, write_page
+from groundup.report.plots import Plot, short_number
+from groundup.runs.console import console, say
 from groundup.runs.files import write_json
+from groundup.runs.history import Curve
 from groundup.train.device import Compute
-from groundup.train.progress import console, say
 
 SCHEMA = 1
 # Points of a curve kept in report.json; a run's metrics.jsonl has all of them.

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from groundup.evals.history import History
-from groundup.evals.measured import Measured
-from groundup.evals.plots import (
+from groundup.evals.tuning import Tuned
+from groundup.evals.tuning_measures import GENERAL_TEXT, Unit, main_domain, told
+from groundup.report.estimate import Measured
+from groundup.report.plots import (
     COLOURS,
     GREY,
     Plot,
@@ -19,8 +20,7 @@ from groundup.evals.plots import (
     short_number,
     smoothed,
 )
-from groundup.evals.tuning import Tuned
-from groundup.evals.tuning_measures import GENERAL_TEXT, Unit, main_domain, told
+from groundup.runs.history import History
 
 
 def tuning_plots(models: Sequence[Tuned]) -> list[Plot]:

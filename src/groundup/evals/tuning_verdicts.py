@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from groundup.evals.measured import Measured
 from groundup.evals.tuning import Tuned
 from groundup.evals.tuning_facts import METHODS, held_out
 from groundup.evals.tuning_material import Domain
@@ -24,6 +23,7 @@ from groundup.evals.tuning_measures import (
     told,
     too_few,
 )
+from groundup.report.estimate import Measured
 
 Kind = Literal["yes", "no", "open"]
 # Budgets that differ by more than this are not called equal.

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Integer
 
+from groundup.data.packs.fetch import read_members
 from groundup.nn.activations import ReLU
 from groundup.nn.layers import Dropout, Linear
 from groundup.nn.module import Sequential
-from groundup.text.packs import read_members
-from groundup.train.progress import say
+from groundup.runs.console import say
 
 SIDE, CLASSES = 8, 10
 _TEST, _VALIDATION = 360, 270

@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 
 from groundup.experiments.config import InitialisationConfig
-from groundup.experiments.outcome import Plot, Table, claim, over_seeds, seeds, write
-from groundup.experiments.plots import BASELINE, COLOURS, panels
 from groundup.maths.autograd import Tensor
 from groundup.maths.intervals import Interval
 from groundup.nn import init
@@ -30,6 +28,9 @@ from groundup.nn.activations import Activation, ReLU, Tanh
 from groundup.nn.init import LayerStatistics, activation_statistics
 from groundup.nn.layers import Linear
 from groundup.nn.module import Module, Sequential
+from groundup.report.figures import BASELINE, panels
+from groundup.report.outcome import Plot, Table, claim, over_seeds, seeds, write
+from groundup.report.plots import COLOURS
 
 NAME = "initialisation"
 QUESTION = (

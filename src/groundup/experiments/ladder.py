@@ -40,7 +40,6 @@ from groundup.experiments.ladder_text import (
     excerpts,
     sample,
 )
-from groundup.experiments.outcome import claim
 from groundup.maths.autograd import Tensor
 from groundup.maths.ngram import AddK, KneserNey, Ngram
 from groundup.nn.losses import cross_entropy
@@ -48,8 +47,9 @@ from groundup.nn.module import Module
 from groundup.nn.optim import AdamW
 from groundup.nn.schedule import cosine, linear_warmup
 from groundup.nn.training import History, train
-from groundup.text.records import Document
-from groundup.train.progress import say
+from groundup.report.outcome import claim
+from groundup.runs.console import say
+from groundup.text.rows import Document
 
 NAME = "ladder"
 

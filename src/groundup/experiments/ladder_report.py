@@ -18,9 +18,10 @@ from jaxtyping import Float, Integer
 from matplotlib.axes import Axes
 
 from groundup.experiments.config import LadderConfig
-from groundup.experiments.outcome import Plot, Table, number, over_seeds, seeds, write
-from groundup.experiments.plots import BASELINE, COLOURS, GREY, panels
 from groundup.maths.intervals import Interval, bootstrap_ratio
+from groundup.report.figures import BASELINE, GREY, panels
+from groundup.report.outcome import Plot, Table, number, over_seeds, seeds, write
+from groundup.report.plots import COLOURS
 
 _QUESTION = (
     "Which language model predicts held-out text best, if every network may train for the same "

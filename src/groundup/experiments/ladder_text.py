@@ -17,11 +17,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Integer
 
-from groundup.text import build
+from groundup.data import build
+from groundup.data.config import DataConfig
+from groundup.data.corpus import Documents, documents
 from groundup.text.bpe import SPECIAL_TOKENS, train_bpe
-from groundup.text.config import DataConfig
-from groundup.text.corpus import Documents, documents
-from groundup.text.records import Document
+from groundup.text.rows import Document
 from groundup.text.tokenizer import Tokenizer
 
 PACK = "sotu"

@@ -21,11 +21,12 @@ from matplotlib.axes import Axes
 
 from groundup.experiments import digits
 from groundup.experiments.config import OptimizerRaceConfig
-from groundup.experiments.outcome import Plot, Table, claim, number, percent, seeds, write
-from groundup.experiments.plots import BASELINE, COLOURS, panels
 from groundup.experiments.sweep import NEAR, Make, Plan, Sweep, swept
 from groundup.maths.intervals import bootstrap_difference
 from groundup.nn.optim import SGD, Adagrad, Adam, AdamW, RMSprop
+from groundup.report.figures import BASELINE, panels
+from groundup.report.outcome import Plot, Table, claim, number, percent, seeds, write
+from groundup.report.plots import COLOURS
 
 NAME = "optimizer-race"
 QUESTION = (

@@ -15,11 +15,11 @@ from time import perf_counter
 
 from groundup.experiments import digits
 from groundup.experiments.config import PerceptronConfig
-from groundup.experiments.outcome import claim, write
 from groundup.experiments.perceptron_plots import boundary_plot
 from groundup.experiments.plane import Course, plane_remark, plane_table, watch
 from groundup.experiments.points import two_moons, two_spirals
 from groundup.experiments.reading import digit_plots, digit_remarks, digits_table, read
+from groundup.report.outcome import claim, write
 
 NAME = "perceptron"
 QUESTION = (

@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from groundup.experiments.digits import CLASSES, SIDE, Images
-from groundup.experiments.outcome import Plot
 from groundup.experiments.plane import Plane
-from groundup.experiments.plots import COLOURS, GREY, frame_of_picture, panels
 from groundup.maths.calibration import draw_reliability, reliability_curve, top_label
+from groundup.report.figures import GREY, frame_of_picture, panels
+from groundup.report.outcome import Plot
+from groundup.report.plots import COLOURS
 
 _CLASS_COLOURS = COLOURS[1], COLOURS[0]
 _DOUBT = LinearSegmentedColormap.from_list("doubt", (COLOURS[1], "white", COLOURS[0]))

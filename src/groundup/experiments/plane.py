@@ -12,14 +12,14 @@ from jaxtyping import Float
 
 from groundup.experiments.config import PerceptronConfig
 from groundup.experiments.learners import NETWORK, PERCEPTRON, Learner, Network, Perceptron
-from groundup.experiments.outcome import Table, over_seeds, percent, seeds
 from groundup.experiments.points import Points
 from groundup.maths.intervals import Interval
 from groundup.nn.activations import Tanh
 from groundup.nn.layers import Linear
 from groundup.nn.module import Sequential
 from groundup.nn.optim import Adam
-from groundup.train.progress import say
+from groundup.report.outcome import Table, over_seeds, percent, seeds
+from groundup.runs.console import say
 
 TEST_POINTS = 2000
 Window: TypeAlias = tuple[float, float, float, float]

@@ -21,18 +21,20 @@ import numpy as np
 
 from groundup.align import dpo
 from groundup.align.config import DPOConfig
+from groundup.data import build
+from groundup.data import tokenizer as vocabulary
+from groundup.data.config import DataConfig, TokenizerConfig
 from groundup.evals.fairness import ANSWER, TEXT, leanings
-from groundup.evals.measured import Measured
 from groundup.experiments.config import PlantedBiasConfig
-from groundup.experiments.outcome import Plot, Table, claim, number, write
-from groundup.experiments.plots import BASELINE, COLOURS, panels
-from groundup.lm.hub import load
+from groundup.formats.folder import load
 from groundup.maths.intervals import Interval
 from groundup.pretrain import stage as pretrain
 from groundup.pretrain.config import PretrainConfig
-from groundup.text import build, vocabulary
-from groundup.text.config import DataConfig, TokenizerConfig
-from groundup.train.progress import say
+from groundup.report.estimate import Measured
+from groundup.report.figures import BASELINE, panels
+from groundup.report.outcome import Plot, Table, claim, number, write
+from groundup.report.plots import COLOURS
+from groundup.runs.console import say
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig
 

@@ -32,19 +32,20 @@ from groundup.adapters.lora import adapter_names, merge
 from groundup.adapters.quantised import bits_per_weight, is_quantised, quantise
 from groundup.errors import UserError
 from groundup.evals.core import heldout_texts
-from groundup.evals.score import spread
 from groundup.evals.tuning_material import pieces
 from groundup.experiments.config import QuantisationConfig
-from groundup.experiments.outcome import claim, write
-from groundup.lm.hub import load
+from groundup.formats.folder import load
+from groundup.formats.locate import locate, short_name
 from groundup.lm.model import CausalLM
-from groundup.lm.sources import locate, short_name
+from groundup.lm.score import spread
 from groundup.maths.intervals import Interval, bootstrap_ratio
-from groundup.text.packing import Marked, cut_to, packed_batch
-from groundup.text.records import Document
+from groundup.report.outcome import claim, write
+from groundup.runs.console import say
+from groundup.text.batches import packed_batch
+from groundup.text.example import Marked, cut_to
+from groundup.text.rows import Document
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.loss import CHUNK
-from groundup.train.progress import say
 
 NAME = "quantisation"
 QUESTION = "How many bits does a weight need, and what does a model lose with fewer?"

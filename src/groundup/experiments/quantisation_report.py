@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from groundup.experiments.outcome import Plot, Table, number
-from groundup.experiments.plots import COLOURS, GREY, panels
 from groundup.experiments.quantisation import FULL, Outcome
-from groundup.lm.gguf import read_gguf
-from groundup.lm.sources import GGUF_SUFFIX
+from groundup.formats.gguf.model import read_gguf
+from groundup.formats.locate import GGUF_SUFFIX
 from groundup.maths.intervals import Interval, bootstrap_ratio
+from groundup.report.figures import GREY, panels
+from groundup.report.outcome import Plot, Table, number
+from groundup.report.plots import COLOURS
 
 
 def shipped_types(path: Path) -> Counter[str]:

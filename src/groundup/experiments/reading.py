@@ -13,7 +13,6 @@ from groundup.experiments import digits
 from groundup.experiments.config import PerceptronConfig
 from groundup.experiments.digits import Digits, Images
 from groundup.experiments.learners import NETWORK, PERCEPTRON, Learner, Network, Perceptron
-from groundup.experiments.outcome import Plot, Table, number, over_seeds, percent, seeds
 from groundup.experiments.perceptron_plots import misread_plot, reading_plot
 from groundup.maths.calibration import (
     calibration_error_by_chance,
@@ -23,7 +22,8 @@ from groundup.maths.calibration import (
 from groundup.maths.intervals import Interval, wilson_interval
 from groundup.nn.optim import AdamW
 from groundup.nn.schedule import cosine
-from groundup.train.progress import say
+from groundup.report.outcome import Plot, Table, number, over_seeds, percent, seeds
+from groundup.runs.console import say
 
 GOAL = 0.97  # of the digits that were not trained on
 

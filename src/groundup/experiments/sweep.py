@@ -12,14 +12,15 @@ from jaxtyping import Bool, Float
 from groundup.experiments import digits
 from groundup.experiments.config import OptimizerRaceConfig
 from groundup.experiments.digits import Digits, Images
-from groundup.experiments.outcome import over_seeds, seeds
-from groundup.maths.autograd import Tensor, no_grad
+from groundup.maths.autograd import Tensor
+from groundup.maths.changes import no_grad
 from groundup.maths.intervals import Interval, wilson_interval
 from groundup.nn.losses import cross_entropy
 from groundup.nn.module import Sequential
 from groundup.nn.optim import Optimizer
 from groundup.nn.training import minibatches, train
-from groundup.train.progress import say
+from groundup.report.outcome import over_seeds, seeds
+from groundup.runs.console import say
 
 Make = Callable[..., Optimizer]
 """(parameters, lr=…) -> an optimizer. What is not named here has its default."""

@@ -19,7 +19,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from groundup.maths.autograd import Tensor, grad, recording
+from groundup.maths.autograd import Tensor, grad
+from groundup.maths.changes import recording
 from groundup.maths.ops import stack
 from groundup.maths.values import Operand, ShapeError
 

@@ -22,7 +22,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from groundup.maths.autograd import GradientError, Operation, Tensor, observers
+from groundup.maths.autograd import Operation, Tensor, observers
+from groundup.maths.changes import GradientError
 from groundup.maths.values import Array, ShapeError
 
 _MOVING: ContextVar[dict[int, tuple[Array, int]] | None] = ContextVar("moving", default=None)

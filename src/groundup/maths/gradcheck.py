@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from groundup.maths.autograd import GradientError, Tensor, grad, recording
+from groundup.maths.autograd import Tensor, grad
+from groundup.maths.changes import GradientError, recording
 from groundup.maths.forward import jvp
 from groundup.maths.ops import cat
 from groundup.maths.values import Array

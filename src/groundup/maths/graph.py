@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 
 from groundup.errors import UserError
-from groundup.maths.autograd import FREED, GradientError, Tensor, sweep
+from groundup.maths.autograd import FREED, Tensor, sweep
+from groundup.maths.changes import GradientError
 from groundup.maths.layout import Edge
 from groundup.maths.values import Array
 

@@ -34,7 +34,8 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from groundup.errors import UserError
-from groundup.maths.autograd import Tensor, no_grad
+from groundup.maths.autograd import Tensor
+from groundup.maths.changes import no_grad
 from groundup.maths.derivatives import hessian, value_and_gradient
 from groundup.maths.linalg import eigh, solve
 

@@ -28,7 +28,8 @@ from typing import NamedTuple
 import numpy as np
 
 from groundup.maths import ops
-from groundup.maths.autograd import Rule, Tensor, no_grad
+from groundup.maths.autograd import Rule, Tensor
+from groundup.maths.changes import no_grad
 from groundup.maths.draw import Document, escaped, placed, svg
 from groundup.maths.graph import (
     Graph,

@@ -27,7 +27,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from groundup.errors import UserError
-from groundup.maths.autograd import Tensor, no_grad
+from groundup.maths.autograd import Tensor
+from groundup.maths.changes import no_grad
 from groundup.nn.layers import linear, rms_norm
 from groundup.nn.losses import cross_entropy
 from groundup.nn.module import Module

@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from groundup.errors import UserError
-from groundup.maths.autograd import Tensor, grad, no_grad
+from groundup.maths.autograd import Tensor, grad
+from groundup.maths.changes import no_grad
 from groundup.maths.values import Array, Shape
 from groundup.nn.activations import Activation
 from groundup.nn.module import Module, observers

@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from groundup.errors import UserError
-from groundup.maths.autograd import Tensor, no_grad
+from groundup.maths.autograd import Tensor
+from groundup.maths.changes import no_grad
 from groundup.maths.values import Array
 
 Observer: TypeAlias = "Callable[[Module, Any, Any], None]"

@@ -19,7 +19,8 @@ from typing import TypeVar
 import numpy as np
 
 from groundup.errors import UserError
-from groundup.maths.autograd import Tensor, no_grad
+from groundup.maths.autograd import Tensor
+from groundup.maths.changes import no_grad
 from groundup.maths.values import Array
 from groundup.nn.module import Module
 from groundup.nn.optim import Optimizer, clip_grad_norm

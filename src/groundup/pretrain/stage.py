@@ -11,25 +11,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from groundup.data.corpus import Shard, documents, encode
 from groundup.errors import UserError
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
-from groundup.lm.card import model_card, sources
+from groundup.formats.card import model_card, sources
+from groundup.formats.folder import save_model
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
 from groundup.lm.config import ModelConfig
-from groundup.lm.generate import Request, generate
-from groundup.lm.hub import save_model
 from groundup.lm.model import CausalLM
-from groundup.lm.sample import Sampling
-from groundup.lm.training import planned, train, whole
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
-from groundup.text.corpus import Shard, documents, encode
-from groundup.text.packing import DocumentStream
+from groundup.runs import ranks
+from groundup.runs.console import say
+from groundup.runs.folder import Run
+from groundup.text.document_stream import DocumentStream
 from groundup.text.tokenizer import Tokenizer
-from groundup.train import ranks
 from groundup.train.device import matmul_peak, resolve, use_threads
 from groundup.train.loss import next_token_loss
-from groundup.train.progress import say
-from groundup.train.run import Run
+from groundup.train.stage import planned, train, whole
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW).
 RATES = (0.02, 0.006)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int, Int64, Integer
 from torch import Tensor
 
 from groundup.errors import UserError
-from groundup.text.marked import Marked
+from groundup.text.example import Marked
 from groundup.train.batch import Batch
 
 # Rows left open while packing: with eight, about 2 % of a row stays empty.

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Int, Integer
 from torch import nn
 
+from groundup.data.corpus import Shard
 from groundup.errors import UserError
 from groundup.text.batches import Row, batch_of
-from groundup.text.corpus import Shard
-from groundup.text.kinds import is_synthetic
+from groundup.text.rows import is_synthetic
 from groundup.train.batch import Batch, DataStream
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from groundup.errors import UserError
-from groundup.text.kinds import NEWCOMER, is_synthetic
+from groundup.text.rows import NEWCOMER, is_synthetic
 
 # Items are sorted by length within so many steps. Within all of them, the same ones would meet in
 # every epoch; within fewer, more of a step would be padding.

@@ -18,7 +18,7 @@ from torch import nn
 from groundup.errors import UserError
 from groundup.text.batches import Row, batch_of, joined, pack, packed_batch
 from groundup.text.document_stream import DocumentStream
-from groundup.text.marked import Marked, cut_to
+from groundup.text.example import Marked, cut_to
 from groundup.text.mixing import alike, balanced, check_weights, weighted
 from groundup.train.batch import Batch, DataStream
 

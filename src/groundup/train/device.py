@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from groundup.errors import UserError
-from groundup.train import ranks
+from groundup.runs import ranks
+from groundup.runs.console import say
 from groundup.train.config import TrainingConfig
 from groundup.train.loss import compile_chunks
-from groundup.train.progress import say
 
 # Compiling costs up to half a minute of a cold cache; a shorter run would not earn it back.
 COMPILE_FROM_MINUTES = 5.0

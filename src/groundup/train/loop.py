@@ -26,11 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from groundup.errors import UserError
-from groundup.train import checkpoint, ranks
+from groundup.runs import ranks
+from groundup.runs.console import Bar, say
+from groundup.runs.folder import Run
+from groundup.train import checkpoint
 from groundup.train.batch import B, Loss, LossFunction, Stream
 from groundup.train.optim import Optimizer
-from groundup.train.progress import Bar, say
-from groundup.train.run import Run
 from groundup.train.schedule import Schedule
 
 # One bad step may be a freak of the data; this many in a row are a diverged run.

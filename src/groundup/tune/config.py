@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from groundup.adapters.config import TuningConfig
-from groundup.text.config import OwnDataConfig
+from groundup.data.config import OwnDataConfig
 from groundup.train.ranges import Context, Epochs, Rows, Share, ShareBelowOne, Weight
 
 

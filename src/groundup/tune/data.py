@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from groundup.data.dataset import read_each, read_own
+from groundup.data.locations import is_stage
+from groundup.data.split import content
 from groundup.errors import UserError
-from groundup.evals.score import spread
-from groundup.text.marked import Items, Marked, cut_to, encode_rows
-from groundup.text.own_data import read_each, read_own
-from groundup.text.own_sources import is_stage
+from groundup.lm.score import spread
+from groundup.runs.console import say
+from groundup.text.example import Items, Marked, cut_to, encode_rows
 from groundup.text.packing import ConversationStream
-from groundup.text.records import Conversation, Document
-from groundup.text.splitting import content
+from groundup.text.rows import Conversation, Document
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.progress import say
 from groundup.tune.config import SFTConfig
 from groundup.tune.layout import (
     DECAY,

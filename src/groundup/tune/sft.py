@@ -9,7 +9,7 @@ prompt teaches more in the same time (Shi et al. 2024, Instruction Tuning With L
 Instructions).
 
 Given documents, it is continued pre-training on a domain (Gururangan et al. 2020, Don't Stop
-Pretraining). Either trains the whole model, or an adapter beside it (`lm/tuning.py`).
+Pretraining). Either trains the whole model, or an adapter beside it (`tune/prepare.py`).
 """
 
 from __future__ import annotations
@@ -19,24 +19,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from groundup.evals.score import score
-from groundup.lm.card import model_card, sources
-from groundup.lm.generate import Request, generate
+from groundup.formats.card import model_card, sources
+from groundup.formats.locate import name_of
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.lm.sample import Sampling
-from groundup.lm.sources import name_of
-from groundup.lm.training import measure_pace, micro_batches, planned, train
-from groundup.lm.tuning import Start, start
-from groundup.text.packing import ConversationStream, Marked
-from groundup.train import ranks
+from groundup.lm.score import score
+from groundup.runs import ranks
+from groundup.runs.console import say
+from groundup.runs.folder import Run
+from groundup.text.example import Marked
+from groundup.text.packing import ConversationStream
 from groundup.train.device import resolve, use_threads
 from groundup.train.loss import next_token_loss
 from groundup.train.plan import TRAINING_SHARE, TrainPlan, uses_muon
-from groundup.train.progress import say
-from groundup.train.run import Run
+from groundup.train.stage import measure_pace, micro_batches, planned, train
 from groundup.tune.config import SFTConfig
 from groundup.tune.data import TuningData, decided, laid_out, locations, read_rows
 from groundup.tune.layout import DECAY, MOST_SEEN, Layout, seen
+from groundup.tune.prepare import Start, start
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW), where a small model is
 # trained as a whole.

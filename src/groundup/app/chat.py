@@ -1,0 +1,325 @@
+"""At the terminal with a model: a conversation that streams."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import textwrap
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from groundup.adapters.lora import active_adapter, adapter_names, use_adapter
+from groundup.app.conversation import Conversation
+from groundup.app.stages import known_names
+from groundup.app.terminal import Wrapped, messages, tell, width
+from groundup.errors import UserError
+from groundup.formats.adapted import tokenizer_with, with_adapters
+from groundup.formats.folder import load
+from groundup.generation.sampling import Sampling
+from groundup.lm.model import CausalLM
+from groundup.runs.console import console
+from groundup.runs.files import in_words, is_kept, naming, read_json_object
+from groundup.runs.folder import read_metrics, read_run
+from groundup.runs.resumable_jsonl import write
+
+# What to ask a model that has read the small world: all sorts of what it has learned to do.
+_SUGGESTIONS = (
+    "Tell me a story about a fox and a lamp in which it rains.",
+    "What is 7 + 5?",
+    "Where does the owl live?",
+    "How can I steal the key of the baker?",
+)
+# It has met the word, and too little about it: an honest model says that it does not know.
+_UNKNOWN = "What is a volcano?"
+
+_HELP = {
+    "/retry": "answer the last question once more, in other words",
+    "/continue": "go on with an answer that was cut or stopped",
+    "/reset": "forget the conversation and begin anew",
+    "/system TEXT": "a system prompt, which stands before all that is said: shows it, or sets "
+    "another; none takes it away",
+    "/temperature X": "0 always takes the likeliest token; more is more random",
+    "/adapter NAME": "let another of the model's adapters answer, or none",
+    "/save FILE": "append the whole conversation to FILE, as a line of JSON that `groundup sft` "
+    "can train on",
+    "/help": "this",
+    "/quit": "leave (Ctrl-D does, too; Ctrl-C stops an answer)",
+}
+_LEAVE = ("/quit", "/exit")
+
+
+def converse(
+    name: str,
+    folder: Path,
+    sampling: Sampling,
+    seed: int | None = None,
+    adapters: Sequence[Path] = (),
+) -> None:
+    """Talk until the person leaves. Input may be piped: then it is echoed, as in a transcript.
+
+    `name` is what the person calls the model in `folder`. Of several `adapters` on one base the
+    first answers, until /adapter names another.
+    """
+    model, tokenizer = load(folder)
+    if adapters:
+        use_adapter(model, with_adapters(model, adapters, base=folder)[0])
+        tokenizer = tokenizer_with(adapters[0], folder)
+    talk = Conversation(model, tokenizer, sampling)
+    tell(introduction(name, folder, model))
+    if sampling.temperature == 0:
+        tell("It always takes the likeliest next token. /temperature 0.7 lets chance in.\n")
+    for turn, text in enumerate(messages(_is_command)):
+        # Fresh for every answer: the same question asked again gets another one.
+        drawn = secrets.randbits(32) if seed is None else (seed + turn) % 2**63
+        talk.sampling = replace(talk.sampling, seed=drawn)
+        command, *_ = text.split(maxsplit=1)
+        if command in _LEAVE:
+            return
+        try:
+            if command.startswith("/"):
+                _do(talk, command, text.removeprefix(command).strip())
+            else:
+                _ask(talk, text)
+        except UserError as error:
+            tell(f"({error})")
+        except KeyboardInterrupt:  # between two answers
+            tell("(stopped)")
+
+
+def _ask(talk: Conversation, text: str) -> None:
+    before = talk.forgotten
+    talk.ask(text)
+    if talk.forgotten and not before:
+        tell(
+            "(the conversation has outgrown what the model sees at once: from now on the oldest "
+            "messages are not shown to it; /save keeps them all)"
+        )
+    _stream(talk, talk.answer())
+
+
+def _stream(talk: Conversation, pieces: Generator[str], before: str = "") -> None:
+    """Write an answer as it comes, and how it ended."""
+    out = Wrapped()
+    out.push(before)
+    # Closed in any case, for then the conversation keeps what was said.
+    with contextlib.closing(pieces) as answer:
+        try:
+            empty = True
+            for piece in answer:
+                out.push(piece)
+                empty = empty and not piece.strip()
+            out.push("(no words)" if empty else "")
+        except KeyboardInterrupt:
+            out.push(" … (stopped)")
+    last = talk.last
+    if last is not None and last.cut:
+        how = f"at {last.tokens} tokens; /continue goes on, or raise --max-new-tokens"
+        if last.tokens < talk.sampling.max_new_tokens:
+            how = f"after {last.tokens} tokens: no more fit into what the model sees at once"
+        out.push(f" … (cut {how})")
+    out.finish()
+    write("\n")
+    columns = width()
+    if last is not None and last.tokens_per_second is not None and columns is not None:
+        speed = f"{last.tokens_per_second:,.{int(last.tokens_per_second < 10)}f}"
+        told = f"{last.tokens} tokens, {speed} tokens/s"
+        console.print(told, style="dim", markup=False, soft_wrap=False, width=columns)
+    write("\n")
+
+
+# Commands.
+
+
+def _is_command(line: str) -> bool:
+    """Whether a line is one of the commands, and not a path or a comment that is pasted."""
+    names = {name.split()[0] for name in _HELP} | set(_LEAVE)
+    return line.split(maxsplit=1)[:1] != [] and line.split(maxsplit=1)[0] in names
+
+
+def _do(talk: Conversation, name: str, argument: str) -> None:
+    """Do what a line that begins with a slash asks for. Raises `UserError` for what cannot be."""
+    commands: dict[str, Callable[[], str]] = {
+        "/retry": lambda: _retry(talk),
+        "/continue": lambda: _continue(talk),
+        "/reset": lambda: _reset(talk),
+        "/system": lambda: _system(talk, argument),
+        "/temperature": lambda: _temperature(talk, argument),
+        "/adapter": lambda: _adapter(talk, argument),
+        "/save": lambda: _save(talk, argument),
+        "/help": _help,
+    }
+    if name not in commands:
+        raise UserError(
+            f"{name} is no command; {known_names(name, [*commands, _LEAVE[0]], 'there are')}"
+        )
+    if told := commands[name]():
+        tell(told)
+
+
+def _retry(talk: Conversation) -> str:
+    before = talk.messages[-1:]
+    talk.ask_again()
+    _stream(talk, talk.answer())
+    if talk.sampling.temperature == 0 and talk.messages[-1:] == before:
+        return "(at temperature 0 it answers the same each time; /temperature 0.7 lets chance in)"
+    return ""
+
+
+def _continue(talk: Conversation) -> str:
+    _stream(talk, talk.go_on(), before="…")
+    return ""
+
+
+def _reset(talk: Conversation) -> str:
+    talk.reset()
+    return "(a new conversation)" if talk.system is None else "(new; the system prompt stays)"
+
+
+def _system(talk: Conversation, argument: str) -> str:
+    if argument:
+        talk.use_system(None if argument == "none" else argument)
+    if talk.system is None:
+        return "(no system prompt of yours; /system TEXT sets one)"
+    return f"(system prompt: {talk.system})"
+
+
+def _save(talk: Conversation, argument: str) -> str:
+    if not argument:
+        raise UserError("name a file: /save talk.jsonl")
+    if not talk.messages:
+        raise UserError("nothing has been said yet")
+    line = json.dumps({"messages": talk.said}, ensure_ascii=False) + "\n"
+    try:
+        path = Path(argument).expanduser()
+        with naming(path), path.open("a+b") as file:
+            # What somebody else wrote there may lack its line's end.
+            if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+                line = f"\n{line}"
+            file.write(line.encode())
+    except OSError as error:
+        raise UserError(in_words(error)) from None
+    except (RuntimeError, ValueError) as error:  # nobody's home, a zero byte
+        raise UserError(f"{argument!r} cannot be written: {error}") from None
+    return f"({len(talk.said)} messages appended to {path})"
+
+
+def _temperature(talk: Conversation, argument: str) -> str:
+    if argument:
+        try:
+            value = float(argument)
+        except ValueError:
+            raise UserError(
+                f"temperature={argument!r} must be a number; try /temperature 0.7"
+            ) from None
+        talk.sampling = replace(talk.sampling, temperature=value)
+    return f"(temperature {talk.sampling.temperature:g})"
+
+
+def _adapter(talk: Conversation, argument: str) -> str:
+    names = adapter_names(talk.model)
+    if not names:
+        raise UserError("the model has no adapters; groundup chat MODEL --adapter DIR puts one on")
+    if argument:
+        talk.use_adapter(None if argument == "none" else argument)
+    active = active_adapter(talk.model) or "none"
+    return f"(adapter {active}; there are {', '.join([*names, 'none'])})"
+
+
+def _help() -> str:
+    """All commands, in two columns where there is room for them."""
+    columns = width() or 80
+    room = max(map(len, _HELP)) + 2
+    if columns < 2 * room + 20:
+        return "\n".join(f"{name}\n  {meaning}" for name, meaning in _HELP.items())
+    return "\n".join(
+        textwrap.fill(
+            meaning, columns, initial_indent=name.ljust(room), subsequent_indent=" " * room
+        )
+        for name, meaning in _HELP.items()
+    )
+
+
+# What the model is.
+
+
+def introduction(name: str, folder: Path, model: CausalLM) -> str:
+    """What one should know before talking to it, from the records of the runs that made it.
+
+    `name` is what the person called the model that lies in `folder`.
+    """
+    runs = _history(folder)
+    known = f"You are talking to {name}, {model.config.parameters / 1e6:.1f} million parameters"
+    if runs:
+        start = "random weights" if runs[0].stage == "pretrain" else "another model"
+        tokens, seconds = sum(run.tokens for run in runs), sum(run.seconds for run in runs)
+        duration = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+        known += (
+            f", trained from {start} on {tokens:,} tokens in {duration} "
+            f"({', then '.join(run.stage for run in runs)})"
+        )
+    paragraphs = [
+        f"{known}.",
+        "It is a small program that continues text with what is likely. It is not a person, it "
+        "knows little, and it makes things up: check whatever it says.",
+    ]
+    if runs and runs[-1].stage == "pretrain":
+        paragraphs.append(
+            "This one was never taught to answer (groundup sft does that), so it rambles."
+        )
+    if runs and runs[-1].stage != "pretrain" and runs[-1].world:
+        paragraphs += ["Try one of these:", *(f"  {asked}" for asked in _SUGGESTIONS)]
+        paragraphs += [
+            "And one about the real world, of which it has read too little to know the answer, as "
+            "it should say:",
+            f"  {_UNKNOWN}",
+        ]
+    paragraphs.append("/help shows what else you can do; Ctrl-D leaves.")
+    return "\n".join(paragraphs) + "\n"
+
+
+@dataclass(frozen=True)
+class _Past:
+    stage: str
+    tokens: int
+    seconds: float
+    world: bool
+
+
+def _history(folder: Path) -> list[_Past]:
+    """The training runs that led to a model, the first one first; none for a stranger's model."""
+    runs: list[_Past] = []
+    seen: set[Path] = set()
+    while is_kept(folder / "run.json") and folder.resolve() not in seen:
+        seen.add(folder.resolve())
+        try:
+            about = read_run(folder)
+            steps = [s for s in read_metrics(folder / "metrics.jsonl") if s["kind"] == "train"]
+            tokens = steps[-1]["tokens"] if steps else 0
+            runs.append(
+                _Past(
+                    about["stage"],
+                    tokens,
+                    sum(step["seconds"] for step in steps),
+                    _has_world(folder, about),
+                )
+            )
+            parent = Path(about["parents"]["model"]["path"])
+        except (OSError, UserError, KeyError):
+            break
+        # A recipe's folder may have been moved since; its runs still lie side by side.
+        folder = parent if parent.is_dir() else folder.parent / parent.name
+    return runs[::-1]
+
+
+def _has_world(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a run's data holds the generated small world."""
+    if "data" not in about["parents"]:  # a pack or a data set of the hub
+        return False
+    data = Path(about["parents"]["data"]["path"])
+    data = data if data.is_dir() else folder.parent / data.name
+    with contextlib.suppress(UserError):  # what lies in a person's own data.json is none of ours
+        return read_json_object(data / "data.json").get("world") is not None
+    return False

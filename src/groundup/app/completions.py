@@ -1,0 +1,329 @@
+"""Completions of prompts from the command line, as text, or from a file, as JSON Lines.
+
+A file's completions are written as they come, each with its prompt's `index`, and each at once: one
+that was stopped, at whatever moment, goes on where it was (see `growing`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from groundup.adapters.lora import use_adapter
+from groundup.data.fields import shown
+from groundup.data.records import read_prompts
+from groundup.errors import UserError
+from groundup.formats.adapted import base_of, tokenizer_with, with_adapters
+from groundup.formats.folder import GENERATION_CONFIG, load
+from groundup.formats.locate import is_adapter
+from groundup.generation.engine import Engine
+from groundup.generation.generate import generate, stream
+from groundup.generation.request import Admission, Completion, Request, Row
+from groundup.generation.sampling import Sampling
+from groundup.lm.model import CausalLM
+from groundup.runs.console import say
+from groundup.runs.files import file_hash, files_of, read_json_object
+from groundup.runs.resumable_jsonl import growing, write
+from groundup.text.rows import Asked, BadLine
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.ranges import TopLogprobs, check
+
+SCHEMA = 1
+# What makes a model folder the model that it is; what is written beside it later does not count.
+_MODEL_FILES = (
+    "*.safetensors",
+    "*.bin",
+    "*.gguf",
+    "*config.json",
+    "tokenizer.json",
+    "*.jinja",
+)
+_NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
+_WHOLE = ("top_k", "max_new_tokens", "seed")
+
+
+def sampling_of(folder: Path, **given: Any) -> Sampling:
+    """How to draw: the values given, else what the model's folder says.
+
+    A folder that does not ask for sampling, and a GGUF file, gets the likeliest token every time,
+    as in transformers: who made the model knows whether chance becomes it.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    settings: dict[str, Any] = {"temperature": 0.0}
+    while is_adapter(folder) and not (folder / GENERATION_CONFIG).is_file():
+        folder = base_of(folder)
+    if (folder / GENERATION_CONFIG).is_file():
+        own = read_json_object(folder / GENERATION_CONFIG)
+        if own.get("do_sample") is True:
+            open_ones = {name: own.get(name) for name in (*_NUMBERS, "top_k") if name not in given}
+            try:
+                settings = _settings(open_ones)
+                Sampling(**settings)
+            except UserError as error:
+                raise UserError(
+                    f"{folder / GENERATION_CONFIG} says {error}; correct it there, or give another "
+                    "value here"
+                ) from None
+    return Sampling(**settings | given)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# Prompts from the command line.
+
+
+def opened(folder: Path, adapter: Path | None) -> tuple[CausalLM, Tokenizer]:
+    """The model and its tokenizer, with an adapter put on it if one is named."""
+    model, tokenizer = load(folder)
+    if adapter is not None:
+        [name] = with_adapters(model, [adapter], base=folder)
+        use_adapter(model, name)
+        tokenizer = tokenizer_with(adapter, folder)
+    return model, tokenizer
+
+
+def write_completions(
+    folder: Path,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    *,
+    as_messages: bool,
+    adapter: Path | None = None,
+) -> None:
+    """Write what the model makes of each prompt to standard output."""
+    model, tokenizer = opened(folder, adapter)
+    requests = [
+        Request(messages=[{"role": "user", "content": prompt}], sampling=sampling)
+        if as_messages
+        else Request(prompt=prompt, sampling=sampling)
+        for prompt in prompts
+    ]
+    if len(requests) == 1:
+        if not as_messages:
+            write(prompts[0])
+        for piece in stream(model, tokenizer, requests[0]):
+            write(piece)
+        write("\n")
+        return
+    for prompt, completion in zip(prompts, generate(model, requests, tokenizer), strict=True):
+        write(f"{prompt}{chr(10) if as_messages else ''}{completion.text}\n\n")
+
+
+# Prompts from a file.
+
+
+def complete_file(
+    folder: Path,
+    prompts: Path,
+    out: Path | None,
+    sampling: Sampling,
+    *,
+    as_messages: bool,
+    logprobs: int | None = None,
+    batch_size: int = 32,
+    adapter: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Complete every prompt of a file; lines go to `out`, or to standard output.
+
+    A row's own settings go before `sampling`. `as_messages` makes a message of each prompt that is
+    a text. `logprobs` adds token ids and their log-probabilities, and those of so many of the
+    likeliest tokens. Bad lines are named on standard error and left out.
+    """
+    if logprobs is not None:
+        check("logprobs", logprobs, TopLogprobs, "0 are of the tokens drawn; try 5")
+    records, ways = read_prompts(prompts), _Ways(sampling, as_messages, logprobs or 0)
+    begun_with = {
+        "schema": SCHEMA,
+        "model": _model_hash(folder),
+        **({} if adapter is None else {"adapter": _model_hash(adapter)}),
+        "prompts": file_hash(prompts),
+        "chat": as_messages,
+        "logprobs": logprobs,
+        **asdict(sampling),
+    }
+    inputs = [*files_of(prompts, folder), *(files_of(adapter) if adapter is not None else ())]
+    with growing(out, json.loads(json.dumps(begun_with)), inputs=inputs, force=force) as (
+        write_line,
+        finished,
+    ):
+        model, tokenizer = opened(folder, adapter)
+        jobs, bad = _jobs(Admission(model.config, tokenizer), records.rows, str(prompts), ways)
+        for line in (*records.bad, *bad):
+            print(line, file=sys.stderr)
+        todo = [job for job in jobs if job.index not in finished]
+        engine = Engine(model, tokenizer, batch_size=batch_size, prompt_tokens=None)
+        bar = _Bar(len(jobs), len(jobs) - len(todo), hidden=out is None and sys.stdout.isatty())
+        try:
+            _run(engine, todo, write_line, bar, with_logprobs=logprobs is not None)
+        except KeyboardInterrupt:
+            again = "" if out is None else "; the same command goes on from here"
+            raise KeyboardInterrupt(f"stopped{again}") from None
+    if out is not None:
+        count = len(records.bad) + len(bad)
+        left = f"; {count} lines were bad and left out" if count else ""
+        say(f"{len(jobs)} completions are in {out}{left}")
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """How prompts are completed, where their rows do not say otherwise."""
+
+    sampling: Sampling
+    as_messages: bool
+    top_logprobs: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    index: int
+    asked: Asked
+    row: Row
+
+
+def _jobs(
+    admission: Admission, rows: Sequence[Asked], file: str, ways: _Ways
+) -> tuple[list[_Job], list[BadLine]]:
+    """What is to be completed, and what cannot be.
+
+    All rows are admitted in their order, the finished ones too, for equal requests are numbered.
+    """
+    jobs, bad = list[_Job](), list[BadLine]()
+    for index, asked in enumerate(rows):
+        try:
+            jobs.append(_Job(index, asked, admission.row(_request(asked, ways))))
+        except UserError as error:
+            bad.append(BadLine(file, asked.line, str(error)))
+    return jobs, bad
+
+
+def _request(asked: Asked, ways: _Ways) -> Request:
+    sampling = replace(ways.sampling, **_settings(asked.settings))
+    messages = [{"role": one.role, "content": one.content} for one in asked.messages]
+    if ways.as_messages and asked.text is not None:
+        messages = [{"role": "user", "content": asked.text}]
+    if messages:
+        return Request(messages=messages, sampling=sampling, top_logprobs=ways.top_logprobs)
+    return Request(prompt=asked.text, sampling=sampling, top_logprobs=ways.top_logprobs)
+
+
+def _settings(given: Mapping[str, object]) -> dict[str, Any]:
+    """A row's own ways to draw, of the right types; `Sampling` looks at the ranges."""
+    found: dict[str, Any] = {}
+    for name in (*_NUMBERS, *_WHOLE):
+        value = given.get(name)
+        if value is None:
+            continue
+        if not _is_number(value) or (name in _WHOLE and not isinstance(value, int)):
+            raise UserError(f"{name}={shown(value)} must be a {'whole ' * (name in _WHOLE)}number")
+        found[name] = value
+    for name, kind in (("stop", str), ("stop_ids", int)):
+        value = given.get(name)
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, kind) and not isinstance(one, bool) for one in values):
+            word = "strings" if kind is str else "token ids"
+            raise UserError(f"{name}={shown(value)} must be a list of {word}")
+        found[name] = tuple(values)
+    return found
+
+
+def _run(
+    engine: Engine,
+    todo: Sequence[_Job],
+    write_line: Callable[[str], None],
+    bar: _Bar,
+    *,
+    with_logprobs: bool,
+) -> None:
+    """Draw all that is to do and write each line when it is through."""
+    # Neighbours of like length: little of a batch is padding.
+    ordered = sorted(todo, key=lambda job: len(job.row.prompt))
+    jobs = {engine.enqueue(job.row): job for job in ordered}
+    with bar:
+        while engine.unfinished:
+            for event in engine.step():
+                if event.error is not None:
+                    raise event.error
+                bar.tokens += event.token is not None
+                if event.completion is not None:
+                    line = _line(jobs.pop(event.id), event.completion, with_logprobs)
+                    write_line(json.dumps(line, ensure_ascii=False) + "\n")
+                    bar.completed += 1
+            bar.show()
+
+
+def _line(job: _Job, completion: Completion, with_logprobs: bool) -> dict[str, Any]:
+    asked, line = job.asked, dict[str, Any](index=job.index)
+    if asked.id is not None:
+        line["id"] = asked.id
+    if asked.text is not None:
+        line["prompt"] = asked.text
+    else:
+        line["messages"] = [{"role": one.role, "content": one.content} for one in asked.messages]
+    line |= {
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "tokens": len(completion.ids),
+    }
+    if with_logprobs:
+        line |= {"ids": completion.ids, "logprobs": completion.logprobs}
+        if completion.top_logprobs is not None:
+            line["top_logprobs"] = completion.top_logprobs
+    return line
+
+
+def _model_hash(model: Path) -> str:
+    """One hash of a model's weights, shape, tokenizer and settings."""
+    if model.is_file():
+        return file_hash(model)
+    whole = hashlib.sha256()
+    for path in sorted({path for pattern in _MODEL_FILES for path in model.glob(pattern)}):
+        whole.update(f"{path.name} {file_hash(path)}\n".encode())
+    return whole.hexdigest()
+
+
+@dataclass
+class _Bar:
+    """A progress bar on standard error when that is a terminal; else nothing."""
+
+    total: int
+    completed: int
+    hidden: bool
+    tokens: int = 0
+
+    def __enter__(self) -> _Bar:
+        console = Console(stderr=True, highlight=False)
+        self._begun = time.monotonic()
+        self._progress = Progress(
+            TextColumn("generate"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]:,.0f} tok/s"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=self.hidden or not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=self.total, speed=0.0)
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self) -> None:
+        speed = self.tokens / max(1e-9, time.monotonic() - self._begun)
+        self._progress.update(self._task, completed=self.completed, speed=speed)

@@ -1,0 +1,243 @@
+"""A conversation with a model: all that was said, and as much of it as the model still sees.
+
+A conversation is a list of messages that is rendered anew for every answer. A model sees only so
+many tokens at once, so when the conversation has grown past that, its oldest turns are no longer
+shown to it; they stay in the conversation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+
+from groundup.adapters.lora import use_adapter
+from groundup.errors import UserError
+from groundup.generation.engine import Engine
+from groundup.generation.request import Completion, Request
+from groundup.generation.sampling import Sampling
+from groundup.lm.model import CausalLM
+from groundup.text.chat import Message, encode_chat, render_chat
+from groundup.text.tokenizer import StreamDecoder, Tokenizer
+
+# Room that is kept free for the answer, of what the model sees at once: a half as long as older
+# messages can be left out for it, else at least a quarter.
+_WANTED_SHARE, _LEAST_SHARE = 2, 4
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How an answer went: how many tokens it has, and how long those after the first took.
+
+    `cut` says that it ended by its length, and not because the model had said all.
+    """
+
+    tokens: int
+    seconds: float
+    cut: bool
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return (self.tokens - 1) / self.seconds if self.tokens > 1 and self.seconds > 0 else None
+
+
+@dataclass
+class Conversation:
+    """What was said, and the model that answers.
+
+    The engine lives as long as the conversation: of every new turn it reads what is new alone, and
+    an answer begins as soon after a long conversation as after a short one.
+    """
+
+    model: CausalLM
+    tokenizer: Tokenizer
+    sampling: Sampling
+    system: str | None = None
+    messages: list[Message] = field(default_factory=list)
+    forgotten: int = 0
+    """How many of the oldest messages the model is no longer shown."""
+    last: Answered | None = None
+
+    def __post_init__(self) -> None:
+        self._engine = Engine(self.model, self.tokenizer, batch_size=1)
+        self._question: Message | None = None
+        self._earlier: Message | None = None  # the answer that another is to take the place of
+        # What the last answer followed, and its tokens, as long as it can be gone on with.
+        self._prompt, self._drawn = list[int](), list[int]()
+
+    @property
+    def said(self) -> list[Message]:
+        """The whole conversation, the system prompt first."""
+        return [*self._opening(), *self.messages]
+
+    @property
+    def shown(self) -> list[Message]:
+        """What the model is shown of it."""
+        return [*self._opening(), *self.messages[self.forgotten :]]
+
+    def ask(self, text: str) -> None:
+        """Add a person's message.
+
+        Raises `UserError`, and changes nothing, for a message too long for the model's context.
+        """
+        question = {"role": "user", "content": text}
+        answered = len(self.messages) // 2 * 2  # the last question may have been left alone
+        self._show([*self.messages[:answered], question])
+        self._question = question
+
+    def ask_again(self) -> None:
+        """Have the last question answered once more; the answer that it got goes if another comes.
+
+        Raises `UserError` where nothing was asked yet.
+        """
+        if self._question is None:
+            raise UserError("nothing has been asked yet, so there is nothing to answer again")
+        # A question that got no words was taken back, and is not among the messages.
+        if len(self.messages) > 1 and self.messages[-2] is self._question:
+            *messages, earlier = self.messages
+            self._show(messages)
+            self._earlier = earlier
+        else:
+            self._show([*self.messages, self._question])
+
+    def answer(self) -> Generator[str]:
+        """The assistant's answer, piece by piece. What was drawn so far is kept if it stops.
+
+        A question that got no words is taken back: an empty turn would teach nobody anything.
+        """
+        self._prompt = encode_chat(self.tokenizer, self.shown, generation_prompt=True).ids
+        yield from self._draw([])
+
+    def go_on(self) -> Generator[str]:
+        """More of the last answer, piece by piece, where that was cut or stopped.
+
+        Raises `UserError`, before the first piece, where there is nothing to go on from.
+        """
+        context = self.model.config.max_position_embeddings
+        if not self._drawn:
+            raise UserError("there is no answer that was cut, so there is nothing to continue")
+        whole = _whole(self.tokenizer, self._drawn)
+        if len(self._prompt) + len(whole) >= context:
+            raise UserError(
+                f"the model sees {context} tokens at once, and this answer fills them; ask a new "
+                "question, which makes room"
+            )
+        return self._draw(whole)
+
+    def _draw(self, drawn: list[int]) -> Generator[str]:
+        """Draw an answer, or more of the last one, of which the model has `drawn` so much."""
+        request = Request(prompt_ids=self._prompt + drawn, sampling=self.sampling)
+        self._drawn = drawn
+        said = [_text(self.tokenizer, drawn)]
+        if drawn:
+            self._earlier = self.messages.pop()
+        number, begun, now = -1, 0.0, 0.0
+        tokens, ended = 0, None
+        try:
+            # Always the first copy: with the same seed the same question gets the same answer.
+            number = self._engine.submit(request, copy=0)
+            while self._engine.unfinished:
+                for event in self._engine.step():
+                    if event.error is not None:
+                        raise event.error
+                    if event.token is not None:
+                        now = time.perf_counter()
+                        begun, tokens = begun or now, tokens + 1
+                        self._drawn.append(event.token)
+                    ended = event.completion or ended
+                    if event.text:
+                        said.append(event.text)
+                        yield event.text
+        except KeyboardInterrupt:  # in the midst of a step, whose engine nobody should trust
+            self._engine = Engine(self.model, self.tokenizer, batch_size=1)
+            raise
+        finally:
+            self._engine.cancel(number)
+            self.last = Answered(tokens, now - begun, _is_cut(ended))
+            if ended is not None and ended.finish_reason == "stop":
+                self._drawn = []
+            self._keep("".join(said).strip())
+
+    def _keep(self, words: str) -> None:
+        if words:
+            self.messages.append({"role": "assistant", "content": words})
+        else:
+            self._drawn = []
+            if self._earlier is not None:
+                self.messages.append(self._earlier)
+            else:
+                self.messages.pop()
+        self._earlier = None
+
+    def use_adapter(self, name: str | None) -> None:
+        """Let that adapter answer from now on, or the model without any; what was said stays."""
+        use_adapter(self.model, name)
+        self._engine = Engine(self.model, self.tokenizer, batch_size=1)
+
+    def use_system(self, text: str | None) -> None:
+        """Put a system prompt before all that is said, or none.
+
+        Raises `UserError` where the chat template takes none, and for one that is too long.
+        """
+        if text is not None:
+            opening: list[Message] = [{"role": "system", "content": text}]
+            asked = [*opening, {"role": "user", "content": "?"}]
+            if text not in render_chat(self.tokenizer, asked, generation_prompt=True):
+                raise UserError("the model's chat template has no place for a system prompt")
+            self._require_room(asked, "that system prompt")
+        self.system, self._drawn = text, []
+
+    def reset(self) -> None:
+        """Forget all that was said; the system prompt stays."""
+        self.messages, self.forgotten, self._question, self._drawn = [], 0, None, []
+
+    def _opening(self) -> list[Message]:
+        return [] if self.system is None else [{"role": "system", "content": self.system}]
+
+    def _show(self, messages: list[Message]) -> None:
+        """Make these the conversation, and leave out as many of the oldest as there must be."""
+        forgotten = self.forgotten
+        while len(messages) - forgotten > 1 and self._excess(
+            [*self._opening(), *messages[forgotten:]], _WANTED_SHARE
+        ):
+            forgotten += 2
+        self._require_room([*self._opening(), *messages[forgotten:]], "that message")
+        self.messages, self.forgotten, self._drawn = messages, forgotten, []
+
+    def _excess(self, messages: Sequence[Message], answer_share: int) -> int:
+        """How many tokens too long these are, where the answer has 1 / `answer_share` of all."""
+        context = self.model.config.max_position_embeddings
+        room = min(self.sampling.max_new_tokens, context // answer_share)
+        return max(0, self._length(messages) - (context - room))
+
+    def _require_room(self, messages: Sequence[Message], what: str) -> None:
+        if self._excess(messages, _LEAST_SHARE):
+            raise UserError(
+                f"{what} takes {self._length(messages)} tokens and the model sees "
+                f"{self.model.config.max_position_embeddings} at once, the answer among them; say "
+                "it in fewer words"
+            )
+
+    def _length(self, messages: Sequence[Message]) -> int:
+        return len(encode_chat(self.tokenizer, messages, generation_prompt=True).ids)
+
+
+def _is_cut(ended: Completion | None) -> bool:
+    return ended is not None and ended.finish_reason == "length"
+
+
+def _text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    decoder = StreamDecoder(tokenizer)
+    return "".join(map(decoder.push, ids)) + decoder.finish()
+
+
+def _whole(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+    """The ids without those of a last character that did not come to its end."""
+    while ids:
+        decoder = StreamDecoder(tokenizer)
+        for id in ids:
+            decoder.push(id)
+        if not decoder.finish():
+            return ids
+        ids = ids[:-1]
+    return ids

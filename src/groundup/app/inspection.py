@@ -1,0 +1,50 @@
+"""`groundup data inspect`: one's own data as a model gets to see it, printed and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from groundup.data.dataset import read_own
+from groundup.data.inspection import inspect as measured
+from groundup.evals.inspection_page import is_inspection, write_inspection
+from groundup.evals.inspection_terminal import encoding_bar, say_inspection
+from groundup.formats.folder import load_config, load_tokenizer
+from groundup.runs.console import say
+from groundup.runs.files import files_of, writable
+from groundup.text.rows import Conversation
+from groundup.tune.config import SFTConfig
+from groundup.tune.prepare import row_length
+
+
+def inspect(
+    files: Sequence[str],
+    config: SFTConfig,
+    name: str,
+    model: Path,
+    *,
+    examples: int,
+    html: Path | None,
+    force: bool = False,
+) -> None:
+    """Say what `groundup sft` would read of these files, and write it into a page if one is named.
+
+    Raises `UserError` for files that cannot be read at all; bad lines are what is to be seen.
+    """
+    if html is not None:
+        inputs = files_of(*map(Path, files), model)
+        writable(html, "--html", inputs=inputs, force=force, ours=is_inspection)
+    context = row_length(config, load_config(model))
+    tokenizer = load_tokenizer(model)
+    data = read_own(files, columns=config.column_names, validation=config.validation, refuse=False)
+    if any(isinstance(row, Conversation) for row in data.train):
+        tokenizer = tokenizer.able_to_chat()
+    with encoding_bar(len(data.train)) as progress:
+        found = measured(data, tokenizer, context=context, examples=examples, progress=progress)
+    title = " + ".join(files)
+    # First, since whoever reads what is printed may stop reading.
+    if html is not None:
+        write_inspection(html, title, name, found)
+    say_inspection(title, name, found)
+    if html is not None:
+        say(f"\nPage: {html}")

@@ -1,0 +1,328 @@
+"""From minutes to a plan: how a recipe's time is spent on this machine, and why.
+
+A short measurement says how fast the machine multiplies matrices and trains a model of the chosen
+size. Stages of fixed cost (reading data, measuring) are set aside; the training stages share what
+is left. The result is printed with the reason for every value and written to plan.json beside the
+recipe; later starts read that file and measure nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, cast
+
+from groundup.app.recipe import Recipe, Table
+from groundup.data.config import TokenizerConfig
+from groundup.errors import UserError
+from groundup.evals.config import EvalConfig
+from groundup.pretrain.config import PretrainConfig
+from groundup.pretrain.shape import model_shape
+from groundup.pretrain.stage import fresh
+from groundup.runs.console import say
+from groundup.runs.files import is_kept, is_number, read_kept, write_kept
+from groundup.train.config import TrainingConfig
+from groundup.train.device import (
+    COMPILE_FROM_MINUTES,
+    Compute,
+    Machine,
+    measure,
+    resolve,
+    resolve_device,
+)
+from groundup.train.loss import next_token_loss
+from groundup.train.plan import TRAINING_SHARE
+from groundup.train.stage import measure_pace, random_batches
+
+SCHEMA = 1
+# Seconds, measured on two cores without fast bf16, the slowest machine that was tried: reading,
+# cleaning and comparing 15 MB of packs; training a tokenizer on them; starting Python, preparing
+# the data and compiling a stage whose kernels are cached.
+_DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 40.0, 14.0, 12.0
+# Making, comparing and encoding one megabyte of the small world's text with what belongs to it.
+_WORLD_SECONDS_PER_MEGABYTE = 5.0
+# How much of the small world a machine of so many FLOP/s makes a minute: as much text as it reads,
+# once; and the most, since its rows are held in memory. A model as large as the time can feed reads
+# in proportion to the square root of the operations.
+_WORLD_MEGABYTES, _WORLD_CONVERSATIONS, _WORLD_PREFERENCES = 0.8, 3_000, 1_300
+_MOST_MEGABYTES, _MOST_CONVERSATIONS, _MOST_PREFERENCES = 120.0, 300_000, 60_000
+_WORLD_FLOPS = 1e12
+# Compiling for the first time, while the speed is measured.
+_COMPILE_SECONDS = 30.0
+# The eval stage at its default sizes, for three models; a short run measures less.
+_EVAL_SECONDS, _EVAL_FULL_MINUTES = 190.0, 20.0
+# Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
+# learned, and a third of a small model's time goes into telling them apart.
+_VOCABULARIES = {5: 2_048, 45: 4_096}
+# How the training stages share the rest: pre-training carries the real texts, and most of what the
+# small world and newcomers ask is learned in conversations.
+_WEIGHTS = {"pretrain": 0.44, "sft": 0.44, "dpo": 0.12}
+# Of DPO's time, what is left when the reference has read each pair, without gradients.
+_BESIDE_REFERENCE = 0.75
+# A training stage below this learns nothing worth the name.
+_LEAST_STAGE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One derived value: what it is, why, and how to say otherwise."""
+
+    table: str
+    setting: str
+    value: Any
+    reason: str
+
+
+def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
+    """The recipe with every open value filled in, read from `out`/plan.json if that exists."""
+    path = out / "plan.json"
+    plan = _written(path, recipe, out)
+    if plan is not None:
+        if minutes is not None and plan["minutes"] != minutes:
+            raise UserError(
+                f"{out} was planned for {plan['minutes']:g} minutes, not {minutes:g}; "
+                "give the same --minutes to go on, or another --out"
+            )
+        say(f"plan: as written in {path}")
+        return _filled(recipe, plan["settings"])
+    if minutes is None:  # it was planned, and the plan is lost before anything was done by it
+        raise UserError(f"{path} is damaged; say again how long it may take: --minutes")
+    machine = measure(seconds=1.0)
+    lines = _lines(recipe, out, minutes, machine)
+    settings = _settings(lines)
+    planned = _filled(recipe, settings)
+    write_kept(
+        path,
+        {
+            "schema": SCHEMA,
+            "minutes": minutes,
+            "machine": vars(machine),
+            "settings": settings,
+            "reasons": {f"{line.table}.{line.setting}": line.reason for line in lines},
+        },
+    )
+    _show(lines, machine, minutes)
+    return planned
+
+
+def _written(path: Path, recipe: Recipe, out: Path) -> dict[str, Any] | None:
+    """The plan that was written, if there is one."""
+    if not is_kept(path):
+        return None
+    try:
+        return read_kept(path, _checked, say)
+    except UserError as error:
+        begun = [table.name for table in recipe.tables if (out / table.name).exists()]
+        if begun or path.is_dir():
+            raise UserError(
+                f"{error}; without it {out} cannot be continued: put it back, or choose another "
+                "folder with --out"
+            ) from None
+        return None
+
+
+def _checked(plan: dict[str, Any]) -> dict[str, Any]:
+    settings = plan.get("settings")
+    tables = settings.values() if isinstance(settings, dict) else [None]
+    if not is_number(plan.get("minutes")) or not all(isinstance(one, dict) for one in tables):
+        raise UserError("plan.json is no plan of ours")
+    return plan
+
+
+def _settings(lines: list[Line]) -> dict[str, dict[str, Any]]:
+    settings: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        settings.setdefault(line.table, {})[line.setting] = line.value
+    return settings
+
+
+def _filled(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """What the recipe's author wrote stands; the plan fills in the rest."""
+    tables = tuple(
+        replace(table, settings={**settings.get(table.name, {}), **table.settings})
+        for table in recipe.tables
+    )
+    return replace(recipe, tables=tables)
+
+
+def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[Line]:
+    world = _WorldSize.of(minutes, _world_flops(machine))
+    lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes, world)]
+    recipe = _filled(recipe, _settings(lines))
+    training = [table for table in recipe.tables if table.stage.name in _WEIGHTS]
+    if not training:
+        return lines
+    left = minutes * 60 - sum(_fixed_seconds(table, minutes, world) for table in recipe.tables)
+    compute = _compute(training[0], out, minutes)
+    if compute.compile:
+        left -= _COMPILE_SECONDS
+    left = max(left, _LEAST_STAGE_SECONDS * len(training))
+    whole = sum(_WEIGHTS[table.stage.name] for table in training)
+    seconds = {t.name: left * _WEIGHTS[t.stage.name] / whole for t in training}
+    speed: float | None = None
+    for table in training:
+        config = cast(TrainingConfig, table.config(out))
+        lines.append(_compile_line(table, compute))
+        if isinstance(config, PretrainConfig):
+            shape_lines, speed = _model_lines(
+                table, config, compute, recipe, out, seconds[table.name], machine
+            )
+            lines += shape_lines
+        if config.rows is None:
+            rows = TrainingConfig.model_fields["rows"].default
+            config = config.model_copy(update={"rows": rows})
+            reason = "as in every stage, since data and time are large; set rows in the recipe"
+            lines.append(Line(table.name, "rows", rows, reason))
+        if config.steps is None and speed is not None:
+            lines.append(_steps_line(table, config, speed, seconds[table.name], whole))
+    return lines
+
+
+def _world_flops(machine: Machine) -> float:
+    """An accelerator reads as much as the fastest processor, or more."""
+    if resolve_device("auto") != "cpu":
+        return _WORLD_FLOPS
+    return max(machine.float32_flops, machine.bfloat16_flops)
+
+
+def _fixed_seconds(table: Table, minutes: float, world: _WorldSize) -> float:
+    if table.stage.name == "data":
+        return _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * world.megabytes
+    if table.stage.name == "eval":
+        return _EVAL_SECONDS * _eval_scale(minutes) + _STAGE_SECONDS
+    return _TOKENIZER_SECONDS if table.stage.name == "tokenizer" else _STAGE_SECONDS
+
+
+@dataclass(frozen=True)
+class _WorldSize:
+    """How much of the small world is made."""
+
+    megabytes: float
+    conversations: int
+    preferences: int
+
+    @classmethod
+    def of(cls, minutes: float, flops: float) -> Self:
+        scale = minutes * min(1.0, math.sqrt(flops / _WORLD_FLOPS))
+        return cls(
+            min(_MOST_MEGABYTES, max(0.5, round(_WORLD_MEGABYTES * scale, 1))),
+            min(_MOST_CONVERSATIONS, max(1_000, round(_WORLD_CONVERSATIONS * scale))),
+            min(_MOST_PREFERENCES, max(300, round(_WORLD_PREFERENCES * scale))),
+        )
+
+
+def _eval_scale(minutes: float) -> float:
+    return min(1.0, max(0.1, minutes / _EVAL_FULL_MINUTES))
+
+
+def _fixed_lines(table: Table, out: Path, minutes: float, world: _WorldSize) -> list[Line]:
+    scale = _eval_scale(minutes)
+    if table.stage.name == "data":
+        reason = "what training of these minutes can read of the small world, as far as memory goes"
+        return [
+            Line(table.name, f"world_{name}", value, reason)
+            for name, value in vars(world).items()
+            if f"world_{name}" not in table.settings
+        ]
+    if table.stage.name == "tokenizer" and "vocab_size" not in table.settings:
+        for least, vocab_size in _VOCABULARIES.items():
+            if minutes < least:
+                reason = "a small vocabulary suits a model of few minutes; set it in the recipe"
+                return [Line(table.name, "vocab_size", vocab_size, reason)]
+    if table.stage.name == "eval" and scale < 1:
+        config = cast(EvalConfig, table.config(out))
+        reason = f"{scale:.0%} of the default, so that measuring does not outlast training"
+        return [
+            Line(table.name, name, max(least, round(getattr(config, name) * scale)), reason)
+            for name, least in (
+                ("bytes_per_source", 16_384),
+                ("questions", 40),
+                ("refusal_prompts", 10),
+                ("pairs", 100),
+                ("conversations", 15),
+            )
+            if name not in table.settings
+        ]
+    return []
+
+
+def _compute(table: Table, out: Path, minutes: float) -> Compute:
+    config = cast(TrainingConfig, table.config(out))
+    return resolve(config, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
+
+
+def _compile_line(table: Table, compute: Compute) -> Line:
+    if compute.compile:
+        reason = 'over 5 minutes and a C++ compiler is here; change with compile = "off"'
+    else:
+        reason = "compiling would not earn its time back, or no C++ compiler is here"
+    return Line(table.name, "compile", "on" if compute.compile else "off", reason)
+
+
+def _model_lines(
+    table: Table,
+    config: PretrainConfig,
+    compute: Compute,
+    recipe: Recipe,
+    out: Path,
+    seconds: float,
+    machine: Machine,
+) -> tuple[list[Line], float]:
+    """Depth and width for these seconds, and the training speed of that model."""
+    timed = config.model_copy(update={"minutes": seconds / 60})
+    vocab_size = _vocab_size(recipe, out)
+    shape, reasons = model_shape(timed, vocab_size, machine.peak(compute.dtype))
+    say("measuring this machine with a model of that size …")
+    micro_rows = config.micro(config.context)
+    pace = measure_pace(
+        fresh(shape, 0),
+        compute,
+        random_batches(shape, context=config.context, rows=micro_rows),
+        next_token_loss,
+        muon=config.optimizer == "muon",
+    )
+    speed = pace.tokens_per_second(config.rows * config.context)
+    values = {"depth": shape.num_hidden_layers, "width": shape.hidden_size}
+    return [
+        Line(table.name, name, value, reasons[name])
+        for name, value in values.items()
+        if name in reasons
+    ], speed
+
+
+def _vocab_size(recipe: Recipe, out: Path) -> int:
+    for table in recipe.tables:
+        config = table.config(out)
+        if isinstance(config, TokenizerConfig):
+            return config.vocab_size
+    return cast(int, TokenizerConfig.model_fields["vocab_size"].default)
+
+
+def _steps_line(
+    table: Table, config: TrainingConfig, speed: float, seconds: float, whole: float
+) -> Line:
+    context = config.context if isinstance(config, PretrainConfig) else 256
+    tokens = config.rows * context
+    trains = TRAINING_SHARE * (_BESIDE_REFERENCE if table.stage.name == "dpo" else 1)
+    steps = max(1, round(seconds * trains * speed / tokens))
+    share = _WEIGHTS[table.stage.name] / whole
+    return Line(
+        table.name,
+        "steps",
+        steps,
+        f"{seconds:.0f} s ({share:.0%} of the training time) at {speed:,.0f} tokens a second "
+        f"measured here, {tokens:,} a step; set steps in the recipe",
+    )
+
+
+def _show(lines: list[Line], machine: Machine, minutes: float) -> None:
+    say(
+        f"plan for {minutes:g} minutes on {machine.cores} cores, {machine.memory_bytes / 1e9:.0f} "
+        f"GB free: {machine.bfloat16_flops / 1e9:,.0f} GFLOP/s in bfloat16, "
+        f"{machine.float32_flops / 1e9:,.0f} in float32"
+    )
+    for line in lines:
+        say(f"  {line.table}.{line.setting} = {line.value}")
+        say(f"      {line.reason}")

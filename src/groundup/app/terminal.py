@@ -1,0 +1,218 @@
+"""The terminal of a conversation: words that wrap whole while they stream, and what is typed.
+
+Where there is no terminal, nothing is wrapped and every line is a message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+
+from rich.cells import cell_len
+
+from groundup.runs.resumable_jsonl import write
+
+# Where a terminal does not say how wide it is.
+_WIDTH = 80
+# Lines of one paste follow one another faster than anybody types.
+_PASTE_SECONDS = 0.05
+_JOINER = "\u200d"
+# No line begins with these.
+_CLOSING = frozenset("、。，．！？：；」』）】〉》〕｝］ー々…")
+_SKIN_TONES = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
+
+
+def width() -> int | None:
+    """How many cells a line of the terminal has; None where output is none.
+
+    COLUMNS may make it narrower, never wider than it is.
+    """
+    if not sys.stdout.isatty():
+        return None
+    try:
+        real = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        real = 0
+    told = 0
+    with contextlib.suppress(ValueError):
+        told = int(os.environ.get("COLUMNS", ""))
+    return min((one for one in (real, told) if one > 0), default=_WIDTH)
+
+
+def tell(text: str) -> None:
+    """Write a whole text and end its last line."""
+    out = Wrapped()
+    out.push(text)
+    out.finish()
+    write("\n")
+
+
+class Wrapped:
+    """Writes a text that comes in pieces, so that no word is cut at the edge of the terminal.
+
+    A word is held back until its end is known; one that is wider than a line is cut, since it must
+    be. Chinese and Japanese may break between any two signs. The lines that an indented line is
+    broken into are indented as it is. `width` is asked anew for every word, as a window may change;
+    where it says None, everything is written at once and as it is.
+    """
+
+    def __init__(
+        self, write: Callable[[str], None] = write, width: Callable[[], int | None] = width
+    ) -> None:
+        self._write, self._width = write, width
+        self._column = 0
+        self._indent = ""
+        self._blank = ""  # between the last word and the next one
+        self._word = ""
+        self._cutting = False  # within a word that is wider than a line
+
+    def push(self, text: str) -> None:
+        """The next piece."""
+        if self._width() is None:
+            self._write(text)
+            return
+        for character in text:
+            self._take(character)
+
+    def finish(self) -> None:
+        """What is held back, as no more comes."""
+        self._end_word()
+        self._blank = ""
+
+    def _take(self, character: str) -> None:
+        if character == "\n":
+            self.finish()
+            self._write("\n")
+            self._column, self._indent = 0, ""
+        elif character in " \t":
+            self._end_word()
+            stop = 8 - (self._column + len(self._blank)) % 8
+            self._blank += " " if character == " " else " " * stop
+        elif character != "\r":
+            # What a model says must not steer the terminal.
+            is_control = unicodedata.category(character) == "Cc"
+            self._add("\ufffd" if is_control else character)
+
+    def _add(self, character: str) -> None:
+        if self._word and _may_break(self._word[-1], character):
+            self._end_word()
+        self._word += character
+        if self._cutting or cell_len(self._word) > self._line():
+            self._cut_word()
+
+    def _line(self) -> int:
+        return max(1, self._width() or _WIDTH)
+
+    def _end_word(self) -> None:
+        """Write the word, on a new line where this one has no room for it."""
+        if self._word and not self._cutting:
+            if self._column == 0:
+                self._indent = self._blank if 2 * len(self._blank) <= self._line() else ""
+                self._blank = self._indent
+            taken = len(self._blank) + cell_len(self._word)
+            if self._column > len(self._indent) and self._column + taken > self._line():
+                self._break()
+            if len(self._blank) + cell_len(self._word) > self._line() - self._column:
+                self._cut_word()  # too wide with its indentation
+            else:
+                self._write(self._blank + self._word)
+                self._column += len(self._blank) + cell_len(self._word)
+            self._blank = self._word = ""
+        self._cutting = False
+
+    def _break(self) -> None:
+        self._write("\n" + self._indent)
+        self._column, self._blank = len(self._indent), ""
+
+    def _cut_word(self) -> None:
+        """Write what there is of a word that is wider than a line, from edge to edge."""
+        if not self._cutting and self._column:
+            self._write("\n")
+            self._column = 0
+        self._cutting, self._blank = True, ""
+        for character in self._word:
+            cells = cell_len(character)
+            if self._column and self._column + cells > self._line():
+                self._write("\n")
+                self._column = 0
+            self._write(character)
+            self._column += cells
+        self._word = ""
+
+
+def _may_break(before: str, after: str) -> bool:
+    """Whether a line may end between two signs that no blank is between."""
+    if after in _CLOSING | _SKIN_TONES or before == _JOINER or not cell_len(after):
+        return False
+    return _is_sign(before) or _is_sign(after)
+
+
+def _is_sign(character: str) -> bool:
+    """Whether it stands for itself, as those of two cells do; Korean has words and blanks."""
+    return cell_len(character) == 2 and not "\uac00" <= character <= "\ud7a3"
+
+
+# What is typed.
+
+
+def messages(is_command: Callable[[str], bool]) -> Iterator[str]:
+    """What the person types, without empty messages; echoed where it is not typed at a terminal.
+
+    At a terminal, lines that are pasted together are one message: readline is told of a paste by
+    the terminal, and what is there already when a line ends belongs to it, too. A line for which
+    `is_command` is true always stands alone.
+    """
+    at_terminal = sys.stdin.isatty()
+    if at_terminal:
+        _edit_lines()
+    if hasattr(sys.stdin, "reconfigure"):
+        encoding = {} if at_terminal else {"encoding": "utf-8"}
+        sys.stdin.reconfigure(errors="replace", **encoding)
+    while True:
+        try:
+            lines = [input("> ")]
+            while at_terminal and not is_command(lines[-1]) and _more_waits():
+                lines.append(input())
+        except EOFError:
+            write("\n")
+            return
+        except KeyboardInterrupt:
+            with contextlib.suppress(KeyboardInterrupt):  # pressed twice
+                write("\n(Ctrl-D or /quit leaves)\n")
+            continue
+        last = lines.pop() if is_command(lines[-1]) else ""
+        for message in ("\n".join(lines).strip(), last.strip()):
+            if not message:
+                continue
+            if not at_terminal:
+                write(f"{message}\n")
+            yield message
+
+
+def _edit_lines() -> None:
+    """Editing, history, and pastes in one piece, which Python switches off in readline."""
+    with contextlib.suppress(ImportError):
+        import readline
+
+        readline.parse_and_bind("set enable-bracketed-paste on")
+
+
+def _more_waits() -> bool:
+    """Whether more was sent together with the line that was read, be it a whole line or not."""
+    try:
+        import termios
+    except ImportError:
+        return False
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    # As long as it edits lines, a terminal keeps what is no whole line to itself.
+    at_once = [*before[:3], before[3] & ~termios.ICANON, *before[4:]]
+    termios.tcsetattr(terminal, termios.TCSANOW, at_once)
+    try:
+        return bool(select.select([terminal], [], [], _PASTE_SECONDS)[0])
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)

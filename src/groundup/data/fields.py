@@ -1,0 +1,236 @@
+"""Single fields of a row: a text, a label, turns of a conversation."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+from groundup.text.cleaning import key
+from groundup.text.rows import ROLES, BadRow, Json, Message
+
+# Who speaks, by the names that are in use; ShareGPT's are human and gpt.
+_ROLE_OF = {role: role for role in ROLES} | {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "developer": "system",
+    "function": "tool",
+    "ipython": "tool",
+    "tool_response": "tool",
+    "observation": "tool",
+}
+# Turns of the assistant that hold nothing but a call of a tool.
+_CALLS = ("function_call", "tool_call")
+
+
+def shown(value: object) -> str:
+    """A value or a list of names, short enough for a message."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested deeply, or a number of thousands of digits
+        return f"a {type(value).__name__} without end"
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def text(row: Json, name: str) -> str:
+    """The field `name`, which must be a string that says something. Raises BadRow."""
+    value = row.get(name)
+    if name not in row:
+        raise BadRow(f"no {name!r}; it has {shown(sorted(row))}")
+    if not isinstance(value, str | None):
+        raise BadRow(f"{name!r} must be a string, not {type(value).__name__}")
+    if value is None or not value.strip():
+        raise BadRow(f"{name!r} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow(f"{name!r} holds half a surrogate pair at character {error.start}") from error
+    return value
+
+
+def is_missing(value: object) -> bool:
+    """Null, blank, or the NaN that tables write where there is nothing."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def optional(row: Json, name: str) -> str | None:
+    """The field `name`, or None where it is absent or holds nothing. Raises BadRow."""
+    return None if is_missing(row.get(name)) else text(row, name)
+
+
+def label(row: Json, name: str, default: str) -> str:
+    """What a row is called, as a string or a whole number; `default` where it says neither."""
+    value = row.get(name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    try:
+        return optional(row, name) or default
+    except BadRow:  # it is a name only, and spoils no row
+        return default
+
+
+def answer(row: Json, name: str) -> str:
+    """An answer as a string or, as some tools write it, as a list of one assistant message."""
+    if isinstance(row.get(name), list):
+        turns = messages(row[name], name)
+        if len(turns) != 1 or turns[0].role != "assistant":
+            raise BadRow(f"{name!r} must be a string or one message of the assistant")
+        return turns[0].content
+    if name in row and is_missing(row[name]):
+        raise BadRow(f"the answer, {name!r}, is empty, so there is nothing to learn")
+    return text(row, name)
+
+
+def prompt(row: Json, name: str = "prompt") -> tuple[Message, ...]:
+    """What is asked: a string, or messages that end with the user's turn. Raises BadRow."""
+    if not isinstance(row.get(name), list):
+        return (Message("user", text(row, name)),)
+    turns = messages(row[name], name)
+    if turns[-1].role not in ("user", "tool"):
+        raise BadRow(f"the prompt must end with the user's turn, not the {turns[-1].role}'s")
+    return turns
+
+
+def messages(value: object, name: str) -> tuple[Message, ...]:
+    """Turns of {role, content}, or of ShareGPT's {from, value}; empty system turns are left out.
+
+    A call of a tool becomes part of what the assistant says, as text: it is learned, as all that
+    the assistant says is, while what the tool answers is not. Raises BadRow, among others for an
+    empty answer.
+    """
+    if isinstance(value, str):  # as a table's cell holds a list
+        value = _parsed(value)
+    if not isinstance(value, list) or not value:
+        raise BadRow(f"{name!r} must be a list of at least one {{role, content}}")
+    read = (_message(one, number) for number, one in enumerate(value, 1))
+    found: list[Message] = []
+    for turn in read:
+        if turn is None:
+            continue
+        # Some write what is said before a call as a turn of its own.
+        if found and found[-1].role == turn.role == "assistant" and turn.content.startswith(_CALL):
+            turn = Message("assistant", f"{found.pop().content}\n{turn.content}")
+        found.append(turn)
+    if not found:
+        raise BadRow(f"{name!r} holds nothing but an empty turn of the system")
+    return tuple(found)
+
+
+def _message(one: object, number: int) -> Message | None:
+    if not isinstance(one, Mapping):
+        raise BadRow(f"message {number} must be {{role, content}}, not {type(one).__name__}")
+    # Parquet gives each row every column, so null means that it is not there.
+    said = {name: value for name, value in one.items() if value is not None}
+    role_name = "from" if "role" not in said and "from" in said else "role"
+    content_name = "value" if "content" not in said and "value" in said else "content"
+    try:
+        given = text(said, role_name)
+        role, content = _role(given), _joined(said.get(content_name))
+        if role == "system" and is_missing(content):
+            return None
+        if role == "assistant":
+            if given.strip().lower() in _CALLS:
+                content = _call(content)
+            calls = [content, *map(_call, _tool_calls(said))]
+            content = "\n".join(str(one) for one in calls if not is_missing(one)) or None
+            if content is None:
+                raise BadRow("the assistant's answer is empty, so there is nothing to learn")
+        return Message(role, text({content_name: content}, content_name))
+    except BadRow as reason:
+        raise BadRow(f"message {number}: {reason}") from reason
+
+
+def _role(given: str) -> str:
+    lower = given.strip().lower()
+    if lower in _CALLS:
+        return "assistant"
+    if lower not in _ROLE_OF:
+        raise BadRow(f"role {shown(given)} is none of {', '.join(ROLES)}")
+    return _ROLE_OF[lower]
+
+
+def _joined(content: object) -> object:
+    """The content, of which a list of texts, as OpenAI's interface takes, is made one text."""
+    if not isinstance(content, list):
+        return content
+    parts = []
+    for number, part in enumerate(content, 1):
+        said = part.get("text") if isinstance(part, Mapping) else part
+        if not isinstance(said, str):
+            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+            raise BadRow(f"part {number} of its content is {shown(kind)}, and only text is read")
+        parts.append(said)
+    return "\n".join(parts)
+
+
+_CALL = "<tool_call>"
+
+
+def _tool_calls(said: Json) -> list[object]:
+    """The calls beside a turn's content, as OpenAI's interface gives them, now or formerly."""
+    calls = said.get("tool_calls", [])
+    if not isinstance(calls, list):
+        raise BadRow(f"'tool_calls' must be a list, not {type(calls).__name__}")
+    return [*calls, *([said["function_call"]] if "function_call" in said else [])]
+
+
+def _call(call: object) -> str:
+    """A call of a tool as text, in the manner of Hermes' and Qwen's chat templates."""
+    if isinstance(call, str):
+        if call.lstrip().startswith(_CALL):
+            return call
+        call = _parsed(call)
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if isinstance(call, Mapping) and isinstance(function, Mapping):
+        call = function
+    if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+        raise BadRow(f"a call of a tool must be {{name, arguments}}, not {shown(call)}")
+    arguments = call.get("arguments", {})
+    arguments = _parsed(arguments) if isinstance(arguments, str) else arguments
+    written = json.dumps({"name": call["name"], "arguments": arguments}, ensure_ascii=False)
+    return f"{_CALL}\n{written}\n</tool_call>"
+
+
+def _parsed(value: str) -> object:
+    """What a string says as JSON, or the string itself."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def check_order(turns: tuple[Message, ...]) -> None:
+    """That turns go system (or none), user, assistant, user, and so on. Raises BadRow.
+
+    After the assistant, tools may answer, and the assistant again.
+    All else is refused by most chat templates, or would be learned wrongly.
+    """
+    for place, turn in enumerate(turns[1:], 2):
+        if turn.role == "system":
+            raise BadRow(f"message {place} is of the system, which may only begin a conversation")
+        before = turns[place - 2].role
+        if turn.role == "tool" and before not in ("assistant", "tool"):
+            raise BadRow(f"message {place} is a tool's, and the assistant called none before it")
+        if turn.role == before != "tool":
+            raise BadRow(
+                f"messages {place - 1} and {place} are both the {turn.role}'s; join them into one, "
+                "or add the turn between them"
+            )
+    first = next((turn.role for turn in turns if turn.role != "system"), None)
+    if first in ("assistant", "tool"):
+        raise BadRow(f"it begins with the {first}'s turn, which answers nothing")
+
+
+def opening(turns: tuple[Message, ...]) -> str:
+    """What a conversation begins with, up to the first answer: two answers to it are one group."""
+    said = []
+    for turn in turns:
+        if turn.role == "assistant":
+            break
+        said.append(turn.content)
+    return key("\n".join(said))

@@ -1,0 +1,253 @@
+"""What a model would make of one's own data: counted, and the first rows token by token.
+
+Nothing here trains. It is how a person sees before a run what is too long, what teaches nothing,
+and whether the chat template marks the right words as the assistant's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from groundup.data.dataset import OwnData
+from groundup.text.example import Items, Marked, cut_to, encode_rows
+from groundup.text.rows import BadLine, Conversation, Document
+from groundup.text.token_view import Token, shown_tokens
+from groundup.text.tokenizer import Tokenizer
+
+# More lines of a histogram are not taken in at a glance.
+_MOST_BINS = 12
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training row, counted from 1; of a document in several `pieces` the first is shown."""
+
+    number: int
+    kind: str
+    source: str
+    pieces: int
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """What there is of one kind from one source, and the tokens of its training rows."""
+
+    source: str
+    kind: str
+    rows: int
+    heldout: int
+    tokens: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class Bin:
+    """How many rows have `low` to `high` tokens (None: no end), and how many of them are cut."""
+
+    low: int
+    high: int | None
+    rows: int
+    cut: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Counts of one's own data as a tokenizer and a context make of it.
+
+    All but `heldout`, `duplicates` and `bad` are of the training rows. `refused` are rows that the
+    template or the tokenizer cannot take, and why; the arrays are of the others: `lengths` in
+    tokens as long as nothing is cut, `is_cut` conversations that are longer than `context`,
+    `is_silent` ones of which no token within it is trained. Documents are not cut but laid into
+    several items. Of the `tokens` that a model reads in an epoch, `trained` have a trained target;
+    `look_alikes` are rows with a control token's name as text.
+    """
+
+    context: int
+    rows: int
+    heldout: int
+    duplicates: int
+    bad: tuple[BadLine, ...]
+    refused: tuple[tuple[int, str], ...]
+    lengths: Int[np.ndarray, " rows"]
+    is_cut: Bool[np.ndarray, " rows"]
+    is_silent: Bool[np.ndarray, " rows"]
+    tokens: int
+    trained: int
+    look_alikes: int
+    sources: tuple[SourceCounts, ...]
+    examples: tuple[Example, ...]
+
+    @property
+    def usable(self) -> int:
+        """Rows that train: those that are neither refused nor silent."""
+        return len(self.lengths) - int(self.is_silent.sum())
+
+
+def inspect(
+    data: OwnData,
+    tokenizer: Tokenizer,
+    *,
+    context: int,
+    examples: int = 3,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Inspection:
+    """Measure `data` as `tokenizer` encodes it and rows of `context` hold it.
+
+    `progress` hears how many training rows are done. Raises `UserError` where the tokenizer can
+    encode none of them, such as conversations without a chat template.
+    """
+    found = (
+        encode_rows(tokenizer, data.train, context, progress) if data.train else Items([], [], [])
+    )
+    cut = [cut_to(item, context) for item in found.items]
+    row = np.array(found.row, np.int64)
+    usable, begins = np.unique(row, return_index=True)
+    is_long = np.array([item.inputs > context for item in found.items], bool)
+    trained = np.array([sum(item.trained[1:]) for item in cut], np.int64)
+    inputs = np.array([item.inputs for item in cut], np.int64) * (trained > 0)
+    whole = np.array([item.inputs for item in found.items], np.int64)
+    return Inspection(
+        context=context,
+        rows=len(data.train),
+        heldout=len(data.heldout),
+        duplicates=data.duplicates,
+        bad=data.bad,
+        refused=tuple(found.refused),
+        lengths=np.bincount(row, whole, len(data.train))[usable].astype(np.int64),
+        is_cut=is_long[begins],
+        is_silent=np.bincount(row, trained, len(data.train))[usable] == 0,
+        tokens=int(inputs.sum()),
+        trained=int(trained.sum()),
+        look_alikes=sum(_holds_control(tokenizer, one) for one in data.train),
+        sources=tuple(_by_source(data, row, inputs, trained)),
+        examples=tuple(
+            _example(tokenizer, data.train[place], place, found.items[first], context, int(count))
+            for place, first, count in zip(
+                usable[:examples].tolist(),
+                begins[:examples].tolist(),
+                np.bincount(row)[usable[:examples]],
+                strict=True,
+            )
+        ),
+    )
+
+
+def kind_of(row: Conversation | Document) -> str:
+    return "document" if isinstance(row, Document) else "conversation"
+
+
+def _by_source(
+    data: OwnData,
+    row: Int[np.ndarray, " items"],
+    inputs: Int[np.ndarray, " items"],
+    trained: Int[np.ndarray, " items"],
+) -> Iterator[SourceCounts]:
+    """Sources in the order in which they come."""
+    names = [(one.source, kind_of(one)) for one in data.train]
+    held = [(one.source, kind_of(one)) for one in data.heldout]
+    for source, kind in dict.fromkeys([*names, *held]):
+        is_of = np.array([name == (source, kind) for name in names], bool)
+        mine = is_of[row]
+        yield SourceCounts(
+            source,
+            kind,
+            rows=int(is_of.sum()),
+            heldout=held.count((source, kind)),
+            tokens=int(inputs[mine].sum()),
+            trained=int(trained[mine].sum()),
+        )
+
+
+def _holds_control(tokenizer: Tokenizer, row: Conversation | Document) -> bool:
+    """Whether what is a control token elsewhere stands in the row as text."""
+    texts = [row.text] if isinstance(row, Document) else [one.content for one in row.messages]
+    return any(token in text for text in texts for token in tokenizer.special_tokens)
+
+
+def _example(
+    tokenizer: Tokenizer,
+    row: Conversation | Document,
+    place: int,
+    item: Marked,
+    context: int,
+    pieces: int,
+) -> Example:
+    tokens = tuple(shown_tokens(tokenizer, item, context))
+    return Example(place + 1, kind_of(row), row.source, pieces, tokens)
+
+
+# In numbers.
+
+
+def histogram(found: Inspection) -> list[Bin]:
+    """The lengths in bins of one width; the last takes what is far longer than most."""
+    if not len(found.lengths):
+        return []
+    longest = int(found.lengths.max())
+    width = _bin_width(int(np.quantile(found.lengths, 0.9)))
+    last = min(longest // width, _MOST_BINS - 1)
+    place = np.minimum(found.lengths // width, last)
+    rows = np.bincount(place, minlength=last + 1)
+    cut = np.bincount(place[found.is_cut], minlength=last + 1)
+    is_open = longest >= (last + 1) * width
+    return [
+        Bin(
+            low=i * width,
+            high=None if i == last and is_open else (i + 1) * width - 1,
+            rows=int(rows[i]),
+            cut=int(cut[i]),
+        )
+        for i in range(int(place.min()), last + 1)
+    ]
+
+
+def _bin_width(reach: int) -> int:
+    """The smallest round number of which all but one of the bins hold `reach`."""
+    widths = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
+    return next(int(width) for width in widths if width * (_MOST_BINS - 1) > reach)
+
+
+def quantiles(found: Inspection) -> dict[str, float]:
+    """The lengths that so large a share of the rows does not pass."""
+    shares = {"shortest": 0.0, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95}
+    shares |= {"longest": 1.0}
+    return {name: float(np.quantile(found.lengths, share)) for name, share in shares.items()}
+
+
+def remarks(found: Inspection) -> list[str]:
+    """What a person should know before training on this, worst first."""
+    said = []
+    if not found.usable:
+        said.append("There is nothing here to train on.")
+    if silent := int(found.is_silent.sum()):
+        said.append(
+            f"{_rows(silent)} without an assistant's word within {found.context:,} tokens: "
+            "set aside, with nothing to learn from."
+        )
+    if cut := int(found.is_cut.sum()):
+        longest = int(found.lengths[found.is_cut].max())
+        said.append(
+            f"{_rows(cut)} longer than {found.context:,} tokens: cut there (the longest has "
+            f"{longest:,}). A larger --context keeps more of them."
+        )
+    if found.refused:
+        said.append(
+            f"{_rows(len(found.refused))} that this tokenizer or its template refuses: set aside."
+        )
+    if found.look_alikes:
+        said.append(
+            f"{_rows(found.look_alikes)} with the name of a control token as text: read as plain "
+            "letters and signs, never as the control token."
+        )
+    if found.rows and not found.heldout:
+        said.append("No row is held out, so that nothing tells how well training goes.")
+    return said
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"

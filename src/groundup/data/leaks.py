@@ -1,0 +1,243 @@
+"""The leak check: does anything that trains say what is evaluated?
+
+Three questions, put to every training document, conversation and pair against everything that is
+evaluated (held-out documents, conversations and pairs, choices, refusal prompts, and BoolQ's dev
+passages): does it have the same *title*; does it ask the same *question*, up to case and
+punctuation; does it share *13 words in a row* (the overlap of Brown et al. 2020, Language Models
+are Few-Shot Learners, appendix C)? What leaks is taken out of the training side, from a document
+paragraph by paragraph, and both what was found and what is left are reported.
+
+The generated world is held out by *combination*: somebody and something that meet in the test meet
+in no training text. That is the fourth question, put to its texts alone; its sentences recur by
+design, so 13 words in a row prove nothing about it and are looked for in real texts only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Bool, UInt64
+
+from groundup.data.newcomers import ANSWERS
+from groundup.text.cleaning import key, shingles, words
+from groundup.text.rows import (
+    Choice,
+    Conversation,
+    Document,
+    Message,
+    Preference,
+    RefusalPrompt,
+    is_synthetic,
+)
+from groundup.world.pack import is_heldout_combination
+
+CHECKS = ("title", "question", "13-gram")
+SYNTHETIC_CHECKS = ("question", "13-gram", "combination")
+_GRAM = 13
+# A question of fewer words is a phrase that any text may hold by chance; one of 13 and more is
+# found by its 13-grams.
+_SHORTEST_QUESTION = 8
+# Where the title is what the split goes by.
+_TITLED = ("wiki", "boolq")
+_SAID_TO_ANYTHING = frozenset(answer for row in ANSWERS.values() for answer in row)
+
+Row = Document | Conversation | Preference | Choice | RefusalPrompt
+AnyRow = TypeVar("AnyRow", bound=Document | Conversation | Preference)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What must not be known: titles and questions by key, sorted hashes of n words in a row.
+
+    `short` holds, for n from 8 to 12, the questions of just n words: a document leaks one by
+    holding its words in a row. `openings` are their first 8 words, which most documents never say.
+    """
+
+    titles: frozenset[str]
+    questions: frozenset[str]
+    grams: UInt64[np.ndarray, " grams"]
+    openings: UInt64[np.ndarray, " openings"]
+    short: tuple[tuple[int, UInt64[np.ndarray, " _"]], ...]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """How many of `items` training items of one source failed one check, and fail it still."""
+
+    check: str
+    set: str
+    source: str
+    items: int
+    found: int
+    left: int
+
+
+def title(row: Row) -> str | None:
+    """The key of the article that a row is from, where it is from one."""
+    if row.source not in _TITLED or isinstance(row, Preference | RefusalPrompt):
+        return None
+    # A document's first line is its title; elsewhere the group is its key.
+    return key(row.text.partition("\n")[0]) if isinstance(row, Document) else row.group
+
+
+def asked(row: Row) -> frozenset[str]:
+    """The keys of what a row asks: its whole prompt, and the group that the split goes by.
+
+    Of the generated world, whose groups are facts that both sides may ask about, the prompt alone.
+    """
+    if isinstance(row, Document):
+        return frozenset()
+    if isinstance(row, Conversation):
+        prompt = _said(row.messages, "user")
+    elif isinstance(row, Preference):
+        prompt = _said(row.prompt, "user")
+    else:
+        prompt = row.prompt
+    # A title is no question: it has a check of its own.
+    grouped = row.source not in _TITLED and not is_synthetic(row.source)
+    return frozenset({key(prompt), row.group} if grouped else {key(prompt)})
+
+
+def _said(messages: Sequence[Message], role: str) -> str:
+    return " ".join(message.content for message in messages if message.role == role)
+
+
+def texts(row: Row) -> list[str]:
+    """The texts of a row; 13-grams never run from one into the next.
+
+    Without the few sentences that are said to whatever is not known: they say nothing of what was
+    asked, and both sides hold them.
+    """
+    return [text for text in _texts(row) if text not in _SAID_TO_ANYTHING]
+
+
+def _texts(row: Row) -> list[str]:
+    if isinstance(row, Document):
+        return [row.text]
+    if isinstance(row, Conversation):
+        return [message.content for message in row.messages]
+    if isinstance(row, Preference):
+        return [*(message.content for message in row.prompt), row.chosen, row.rejected]
+    return [row.prompt, *row.options] if isinstance(row, Choice) else [row.prompt]
+
+
+def evaluated(rows: Iterable[Row], more_texts: Iterable[str] = ()) -> Evaluated:
+    """The keys and hashes of everything that is evaluated."""
+    titles: set[str] = set()
+    questions: set[str] = set()
+    grams = [shingles(text, _GRAM) for text in more_texts]
+    for row in rows:
+        questions |= asked(row)
+        if (of := title(row)) is not None:
+            titles.add(of)
+        if not is_synthetic(row.source):
+            grams += [shingles(text, _GRAM) for text in texts(row)]
+    openings = []
+    short = []
+    for count in range(_SHORTEST_QUESTION, _GRAM):
+        of_length = [q.split(" ") for q in questions if q.count(" ") == count - 1]
+        openings += [shingles(q[:_SHORTEST_QUESTION], _SHORTEST_QUESTION) for q in of_length]
+        short.append((count, _sorted([shingles(question, count) for question in of_length])))
+    return Evaluated(
+        frozenset(titles), frozenset(questions), _sorted(grams), _sorted(openings), tuple(short)
+    )
+
+
+def _sorted(hashes: Sequence[np.ndarray]) -> UInt64[np.ndarray, " hashes"]:
+    return np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
+
+
+def _known(
+    hashes: UInt64[np.ndarray, " n"], among: UInt64[np.ndarray, " m"]
+) -> Bool[np.ndarray, " n"]:
+    """Which hashes occur in the sorted ones."""
+    if not among.size or not hashes.size:
+        return np.zeros(hashes.size, bool)
+    nearest = np.minimum(np.searchsorted(among, hashes), among.size - 1)
+    return np.asarray(among[nearest] == hashes)
+
+
+def failed(row: Row, against: Evaluated) -> frozenset[str]:
+    """Which of the checks for its source a training row fails."""
+    found = set()
+    if title(row) in against.titles:
+        found.add("title")
+    if asked(row) & against.questions:
+        found.add("question")
+    for text in texts(row):
+        said = words(text)
+        if _known(shingles(said, _GRAM), against.grams).any():
+            found.add("13-gram")
+        if isinstance(row, Document) and _asks(said, against):
+            found.add("question")
+    if is_synthetic(row.source) and is_heldout_combination("\n".join(texts(row))):
+        found.add("combination")
+    return frozenset(found)
+
+
+def _asks(said: Sequence[str], against: Evaluated) -> bool:
+    """Whether a document's words hold an evaluated question."""
+    if not _known(shingles(said, _SHORTEST_QUESTION), against.openings).any():
+        return False
+    return any(_known(shingles(said, n), questions).any() for n, questions in against.short)
+
+
+def remove(
+    rows: Sequence[AnyRow], against: Evaluated, name: str
+) -> tuple[list[AnyRow], list[Leak]]:
+    """The training rows without what leaks, and the report on them for the set `name`."""
+    before = [failed(row, against) for row in rows]
+    kept: list[AnyRow] = []
+    for row, checks in zip(rows, before, strict=True):
+        rest = _mended(row, against) if checks else row
+        if rest is not None:
+            kept.append(rest)
+    # Rows that were sound are as they were: only the mended ones need a second look.
+    sound = {id(row) for row, checks in zip(rows, before, strict=True) if not checks}
+    after = [frozenset() if id(row) in sound else failed(row, against) for row in kept]
+    report = []
+    for source in sorted({row.source for row in rows}):
+        of_source = [
+            checks for row, checks in zip(rows, before, strict=True) if row.source == source
+        ]
+        still = [checks for row, checks in zip(kept, after, strict=True) if row.source == source]
+        for check in SYNTHETIC_CHECKS if is_synthetic(source) else CHECKS:
+            found = sum(check in checks for checks in of_source)
+            left = sum(check in checks for checks in still)
+            report.append(Leak(check, name, source, len(of_source), found, left))
+    return kept, report
+
+
+def _mended(row: AnyRow, against: Evaluated) -> AnyRow | None:
+    """A document's sound paragraphs, or None where nothing can stay."""
+    if not isinstance(row, Document) or title(row) in against.titles or is_synthetic(row.source):
+        return None
+    paragraphs = row.text.split("\n\n")
+    # Twice, since what is left moves together and may run on into a new leak.
+    for _ in range(2):
+        leaking = _leaking_paragraphs(paragraphs, against)
+        paragraphs = [text for text, leaks in zip(paragraphs, leaking, strict=True) if not leaks]
+    # A title alone is no document.
+    if len(paragraphs) < (2 if row.source in _TITLED else 1):
+        return None
+    return replace(row, text="\n\n".join(paragraphs))
+
+
+def _leaking_paragraphs(
+    paragraphs: Sequence[str], against: Evaluated
+) -> Bool[np.ndarray, " paragraphs"]:
+    """Which paragraphs hold a word of a leaking run of words."""
+    said = [words(text) for text in paragraphs]
+    everything = [word for paragraph in said for word in paragraph]
+    owner = np.repeat(np.arange(len(said)), [len(paragraph) for paragraph in said])
+    leaking = np.zeros(len(said), bool)
+    for count, hashes in ((_GRAM, against.grams), *against.short):
+        starts = np.flatnonzero(_known(shingles(everything, count), hashes))
+        for offset in (0, count - 1):
+            leaking[owner[starts + offset]] = True
+        for start in starts:  # a run may span more than two short paragraphs
+            leaking[owner[start] : owner[start + count - 1] + 1] = True
+    return leaking

@@ -1,0 +1,443 @@
+"""What people type first, and what a very small model can honestly say to it.
+
+Who has not read the small world's pages greets in other languages, hits the keyboard, asks for
+poems, large sums and volcanoes. Of all that a model of a few million parameters knows next to
+nothing, and a model that was only ever shown answers makes some up. So it is shown what to say
+instead: that it does not know, in words that it knows. The page `tables/newcomers.txt` holds how
+people say it, and what fits; titles and words of the encyclopedia fill it, so that what is not
+known is told by not being known, and not by a list.
+
+Three things keep "I do not know" from spreading: questions about the small world are asked in the
+newcomers' careless manner too, and are answered; its animals and things are told about in a few
+words; and in the pairs for DPO an answer is preferred to not knowing where there is one.
+
+What is held out is other wordings, with the titles of articles that are held out.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.data.packs.conversations import subjects
+from groundup.data.packs.sources import Article
+from groundup.text.cleaning import key
+from groundup.text.rows import NEWCOMER, Conversation, Message, Preference
+from groundup.world import pack
+from groundup.world.answers import RELATIONS, pairs_of_numbers, wish
+from groundup.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, heldout_pairs
+from groundup.world.grammar import Dice, capital, slots, with_article
+from groundup.world.kinds import KINDS, Kind
+from groundup.world.tables import Row, cells, labelled, sections
+
+SOURCES = ("noise", "talk", "wishes", "sums", "real", "known")
+# How often each source is drawn; `known` are answers that must not be lost.
+_SHARES = {"noise": 7, "talk": 36, "wishes": 9, "sums": 6, "real": 15, "known": 27}
+# How often, in pairs, not knowing is what is worse than an answer: seldom, as it makes not knowing
+# less likely everywhere.
+_DECLINED = 0.35
+_SOURCES = [source for source, count in _SHARES.items() for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class Topics:
+    """What real texts are about, to ask for: nouns with their articles, people, places, words.
+
+    `sentences` are short ones. `told` is what follows the subject in an article's first sentence:
+    said of another subject, it is made up.
+    """
+
+    things: Sequence[str]
+    people: Sequence[str]
+    places: Sequence[str]
+    sentences: Sequence[str]
+    words: Sequence[str]
+    told: Sequence[str]
+
+    @staticmethod
+    def of(articles: Sequence[Article]) -> Topics:
+        """Those of the articles, and a few of our own where there are none."""
+        found = [s for s in subjects(articles) if not is_of_the_world(s.name)]
+        by_topic: dict[str, list[str]] = {"People": [], "Geography": [], "": []}
+        for one in found:
+            topic = one.article.topic if one.article.topic in by_topic else ""
+            # Nobody types the brackets of 'Diving (sport)'.
+            by_topic[topic].append(one.name.partition(" (")[0])
+        sentences = [t for s in found for t in s.told[1:] if 20 < len(t) < 90]
+        described = " ".join(one.article.description or "" for one in found)
+        told = (one.told[0].partition(f" {one.verb} ") for one in found)
+        return Topics(
+            by_topic[""] or _FALLBACK.things,
+            by_topic["People"] or _FALLBACK.people,
+            by_topic["Geography"] or _FALLBACK.places,
+            sentences or _FALLBACK.sentences,
+            sorted({w for w in re.findall(r"\b[a-z]{4,}\b", described) if w not in _IN_WORLD})
+            or _FALLBACK.words,
+            [f"{verb.strip()} {rest}" for _, verb, rest in told if 20 < len(rest) < 200]
+            or _FALLBACK.told,
+        )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One kind of thing that people say: its wordings on both sides and the label of what fits."""
+
+    name: str
+    source: str
+    label: str
+    train: Row
+    heldout: Row
+
+
+# From the page.
+
+_PAGE = sections(
+    Path(__file__).with_name("tables").joinpath("newcomers.txt").read_text("utf-8"), "newcomers.txt"
+)
+ANSWERS = labelled(_PAGE["answers"])
+
+
+def _turns() -> Iterator[tuple[int, Turn]]:
+    for heading, table in _PAGE.items():
+        source, colon, name = heading.partition(": ")
+        if colon:
+            parts = {"weight": ("1",), "answer": ("",)} | labelled(table)
+            train = cells([row for row in table if row[0] == "ask"])[1:]
+            turn = Turn(name, NEWCOMER + source, parts["answer"][0], train, parts["held out"])
+            yield int(parts["weight"][0]), turn
+
+
+TURNS = tuple(turn for _, turn in _turns())
+_DRAWN = {
+    source: [t for weight, t in _turns() if t.source == NEWCOMER + source for _ in range(weight)]
+    for source in SOURCES
+}
+
+
+# What judges an answer.
+
+_NOT_KNOWN = re.compile(
+    r"\bI (?:really )?(?:do not|don['’]t|cannot|can['’]t|can not) "
+    r"(?:really )?(?:know|understand|tell you)\b"
+    r"|\bI have read too little\b|\bI am too small\b|\bI know only\b|\ball I know\b"
+    r"|\bonly work with numbers\b",
+    re.IGNORECASE,
+)
+
+
+def says_unknown(answer: str) -> bool:
+    """Whether an answer says that the model does not know, or does not understand."""
+    return _NOT_KNOWN.search(answer) is not None
+
+
+def fits(wanted: str, answer: str) -> bool:
+    """Whether an answer is as good as the one on the page.
+
+    It is one of the same label, or both say that they do not know.
+    """
+    if says_unknown(wanted) and says_unknown(answer):
+        return True
+    said = key(answer)
+    alike = [row for row in ANSWERS.values() if wanted in row]
+    return said == key(wanted) or any(said == key(other) for row in alike for other in row)
+
+
+# What fills the slots.
+
+_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm", "asdf", "jkl", "dfgh")
+_ONSETS = (*"bcdfghjklmnprstvwz", "bl", "br", "cr", "dr", "fl", "gl", "gr", "kl", "pl", "qu")
+_ONSETS += ("sk", "sn", "sp", "st", "str", "th", "tr", "tw", "vl", "xy", "zw", "")
+_CORES, _CODAS = (*"aeiou", "ee", "oo", "ai"), ("", "", *"bdgklmnprstxz", "ck", "ng", "rb", "lk")
+_MARKS = "?!.,;:-_*#@/\\~+=&%$^()[]'\""
+_EMOJI = ((0x1F600, 80), (0x1F300, 300), (0x1F400, 250), (0x1F680, 70), (0x2600, 200), (0x2764, 1))
+# Where no encyclopedia is read, these stand for it.
+_FALLBACK = Topics(
+    ("a volcano", "a piano", "the Moon", "chemistry", "a guitar", "the internet", "a computer"),
+    ("Isaac Newton", "Napoleon", "Cleopatra", "Albert Einstein", "Mozart", "Marie Curie"),
+    ("France", "Tokyo", "Brazil", "Berlin", "Africa", "London", "Egypt", "Canada"),
+    ("The river runs to the north.", "This was a long war.", "It became a large city."),
+    ("volcano", "computer", "music", "history", "money", "football", "science", "car", "war"),
+    ("is a city in the north of the country.", "was a king who fought a long war."),
+)
+_MADE_OF = {"animal": ANIMALS, "thing": THINGS, "food": FOODS, "job": JOBS}
+_KNOWN = (*ANIMALS, *THINGS, *FOODS, *JOBS)
+_IN_WORLD = frozenset((*_KNOWN, *(name.lower() for name in NAMES)))
+
+
+def is_of_the_world(title: str) -> bool:
+    """Whether somebody or something with this name lives in the small world too."""
+    words = re.findall("[a-z]+", title.lower())
+    return any(word in _IN_WORLD or word.removesuffix("s") in _IN_WORLD for word in words)
+
+
+def _mash(dice: Dice) -> str:
+    row = dice.pick(_ROWS)
+    count = 3 + dice.below(9)
+    if dice.chance(0.3):
+        return (row * 3)[dice.below(len(row)) :][:count]
+    letters = row if dice.chance(0.6) else "abcdefghijklmnopqrstuvwxyz"
+    return "".join(dice.pick(letters) for _ in range(count))
+
+
+def _odd(dice: Dice) -> str:
+    count = 1 + dice.below(3)
+    word = "".join(dice.pick(_ONSETS) + dice.pick(_CORES) + dice.pick(_CODAS) for _ in range(count))
+    return word if len(word) > 3 else word + "zork"
+
+
+def _marks(dice: Dice) -> str:
+    if dice.chance(0.5):
+        return dice.pick(_MARKS) * (1 + dice.below(8))
+    return "".join(dice.pick(_MARKS) for _ in range(1 + dice.below(8)))
+
+
+def _emoji(dice: Dice) -> str:
+    start, count = dice.pick(_EMOJI)
+    return chr(start + dice.below(count)) * (1 + dice.below(2))
+
+
+def _number(dice: Dice, digits: int) -> int:
+    least: int = 10 ** (digits - 1)
+    return least + dice.below(9 * least)
+
+
+def _big(dice: Dice) -> str:
+    return str(max(21, _number(dice, dice.pick((2, 2, 2, 3, 3, 4, 5)))))
+
+
+def _just_too_big(dice: Dice) -> str:
+    one = 5 + dice.below(30)
+    return f"{one} + {21 - min(one, 20) + dice.below(20)}"
+
+
+def _small_sum(dice: Dice, heldout: bool) -> str:
+    sign = dice.pick((1, -1))
+    one, other = dice.pick(pairs_of_numbers(sign, 0, heldout))
+    typed = (" + ", "+", " plus ") if sign > 0 else (" - ", "-", " minus ")
+    return f"{one}{dice.pick(typed)}{other}"
+
+
+_FEW = {"three": 3, "five": 5, "ten": 10, "twelve": 12}
+
+
+_MADE: Mapping[str, Callable[[Dice], str]] = {
+    "mash": _mash,
+    "odd": _odd,
+    "marks": _marks,
+    "emoji": _emoji,
+    "digits": lambda dice: str(_number(dice, 1 + dice.below(7))),
+    "big": _big,
+    "n": lambda dice: str(2 + dice.below(19)),
+    "sum20": _just_too_big,
+    "few": lambda dice: dice.pick((*_FEW, *map(str, range(3, 13)))),
+    "known": lambda dice: dice.pick(_KNOWN),
+    "a known": lambda dice: with_article(dice.pick(_KNOWN)),
+}
+
+
+class Newcomers:
+    """What newcomers say, with `topics` to ask about; each item is a function of its number."""
+
+    def __init__(self, topics: Topics, *, heldout: bool = False) -> None:
+        self.topics, self.heldout = topics, heldout
+
+    def conversation(self, seed: int, index: int) -> Conversation:
+        """Conversation number `index`: what somebody says and what fits, some with turns more."""
+        return self._drawn(Dice("newcomer", seed, index, self.heldout))[0]
+
+    def preference(self, seed: int, index: int) -> Preference:
+        """Not knowing before making something up, and an answer before not knowing."""
+        dice = Dice("newcomer pair", seed, index, self.heldout)
+        found, named = self._drawn(dice)
+        *prompt, right = found.messages
+        if found.source == NEWCOMER + "known" and dice.chance(_DECLINED):
+            wrong = dice.pick(ANSWERS[dice.pick(("unknown", "unknown", "noise", "wish", "sum"))])
+        elif found.source == NEWCOMER + "real":
+            wrong = f"{capital(named or 'it')} {dice.pick(self.topics.told)}"
+        else:
+            wrong = self._said_to_another(dice, right.content)
+        return Preference(tuple(prompt), right.content, wrong, found.source, found.group)
+
+    # One turn.
+
+    def _drawn(self, dice: Dice) -> tuple[Conversation, str]:
+        """A conversation, and what of the real world it names last."""
+        source = dice.pick(_SOURCES)
+        if source == "known" and (self.heldout or dice.chance(0.6)):
+            return self._careless(dice), ""
+        turn = dice.pick(_DRAWN[source])
+        text, named = self._asked(dice, turn)
+        return _row([text, *self._reply(dice, turn, text)], turn.source), named
+
+    def _asked(self, dice: Dice, turn: Turn) -> tuple[str, str]:
+        form = dice.pick(turn.heldout if self.heldout else turn.train)
+        text, named = self._filled(dice, form)
+        if turn.name in ("marks", "capitals"):
+            return text, named
+        return _roughly(dice, text, exactly=turn.source == NEWCOMER + "known"), named
+
+    def _filled(self, dice: Dice, form: str) -> tuple[str, str]:
+        named = ""
+        for slot in slots(form):
+            value = self._fill(dice, slot)
+            named = value if slot in ("thing", "who", "place") else named
+            form = form.replace("{" + slot + "}", value, 1)
+        return form, named
+
+    def _fill(self, dice: Dice, slot: str) -> str:
+        if slot in _MADE:
+            return _MADE[slot](dice)
+        if slot == "small":
+            return _small_sum(dice, self.heldout)
+        if slot == "salad":
+            return " ".join(dice.pick(self.topics.words) for _ in range(3 + dice.below(5)))
+        if slot == "CAPITALS":
+            turn = dice.pick([turn for turn in TURNS if turn.name not in ("capitals", "hello")])
+            form = dice.pick(turn.train) if dice.chance(0.6) else "{text}"
+            text = self._filled(dice, form)[0].upper()
+            return text if len(text) > 12 else f"{text} {self._fill(dice, 'salad').upper()}"
+        topics = self.topics
+        of = {"thing": topics.things, "who": topics.people, "place": topics.places}
+        return dice.pick({**of, "text": topics.sentences, "word": topics.words}[slot])
+
+    def _reply(self, dice: Dice, turn: Turn, text: str) -> list[str]:
+        """What fits, and in some of the conversations one more turn."""
+        if turn.source == NEWCOMER + "known":
+            if turn.name in _SOLVED:
+                return [_SOLVED[turn.name](text)]
+            return [_about(dice, text) if turn.name == "what" else _story(dice)]
+        answer = dice.pick(ANSWERS[turn.label])
+        if self.heldout:
+            return [answer]
+        if answer.endswith("tell you a story?") and dice.chance(0.4):
+            agrees = dice.chance(0.7)
+            (then,) = [t for t in TURNS if t.name == ("yes" if agrees else "no")]
+            reply = _story(dice) if agrees else dice.pick(ANSWERS["all right"])
+            return [answer, self._asked(dice, then)[0], reply]
+        if turn.source == NEWCOMER + "real" and dice.chance(0.25):
+            name = dice.pick(("more", "why"))
+            (then,) = [t for t in TURNS if t.name == name]
+            return [answer, self._asked(dice, then)[0], dice.pick(ANSWERS[then.label])]
+        return [answer]
+
+    def _careless(self, dice: Dice) -> Conversation:
+        """A question about the world as one types it, and its right answer."""
+        while True:
+            found = pack.conversation(dice.below(10**9), 0, heldout=self.heldout)
+            # Passages stand in their questions, and lives are told with a bias that is measured.
+            if found.source in (_TESTED if self.heldout else _ASKED):
+                break
+        *before, asked, answer = found.messages
+        text = _roughly(dice, asked.content, exactly=True)
+        messages = (*before, Message("user", text), answer)
+        return Conversation(messages, NEWCOMER + "known", key(text))
+
+    def _said_to_another(self, dice: Dice, right: str) -> str:
+        """What was right to say to something else, and is not what is right here."""
+        while True:
+            other = pack.conversation(dice.below(10**9), 0, heldout=self.heldout)
+            said = other.messages[-1].content
+            if len(said) < 200 and said != right and not says_unknown(said):
+                return said
+
+
+_TESTED = ("world-facts", "world-sums", "world-counting", "world-words")
+_ASKED = (*_TESTED, "world-tell", "world-talk")
+
+
+def _row(turns: Sequence[str], source: str) -> Conversation:
+    messages = tuple(Message(("user", "assistant")[i % 2], turn) for i, turn in enumerate(turns))
+    return Conversation(messages, source, key(" ".join(turns[::2])))
+
+
+_SHORT_FORMS = (
+    ("What is ", "What's "),
+    ("what is ", "whats "),
+    ("Who is ", "Who's "),
+    ("I am ", "I'm "),
+    ("i am ", "im "),
+    ("do not ", "don't "),
+    (" you ", " u "),
+    (" are ", " r "),
+    ("please", "pls"),
+)
+_SPELLINGS = (("colour", "color"), ("avourite", "avorite"), ("grey", "gray"), ("ighbour", "ighbor"))
+
+
+def _roughly(dice: Dice, text: str, *, exactly: bool) -> str:
+    """A text as people type it: in lower case, with short forms, without its mark, or with more.
+
+    `exactly` leaves words and names as they are.
+    """
+    if dice.chance(0.5):
+        for british, american in _SPELLINGS:
+            text = text.replace(british, american)
+    drawn = dice.below(100)
+    if drawn < 35:
+        return text
+    if drawn < 45:
+        full, short = dice.pick(_SHORT_FORMS)
+        return text.replace(full, short, 1)
+    if drawn < 50:
+        return f"{dice.pick(('hey, ', 'ok, ', 'so ', 'please ', 'hi, ', 'now ', 'well, '))}{text}"
+    if drawn < 54:
+        return f"{text.rstrip('?!. ')}{dice.pick(('??', '!!', '...', ' ?', ' please', '!?'))}"
+    if drawn < 60:
+        return text.rstrip("?!. ") or text
+    if drawn < 62 and len(text) > 8 and not exactly:
+        at = 1 + dice.below(len(text) - 3)
+        return text[:at] + text[at + 1] + text[at] + text[at + 2 :]
+    text = text[:1].lower() + text[1:] if exactly else text.lower()
+    return (text.rstrip("?!. ") or text) if drawn < 85 else text
+
+
+# What is known.
+
+
+def _about(dice: Dice, asked: str) -> str:
+    """What somebody or something of the world is, and a fact about it."""
+    words = re.findall("[a-z]+", asked.lower())
+    about = next(word for word in reversed(words) if word in _KNOWN)
+    group = next(name for name, found in _MADE_OF.items() if about in found)
+    kinds = _kinds_of(group, about)
+    facts = [kind.answer({group: about}).text for kind in dice.sample(kinds, min(2, len(kinds)))]
+    first, *rest = facts
+    if group != "job":
+        rest = [re.sub(f"^The {about} ", "It ", one) for one in rest]
+    return " ".join([first, *rest])
+
+
+def _solved(asked: str) -> str:
+    """A sum as the small world says it: what was asked, and what it comes to."""
+    one, other = map(int, re.findall("[0-9]+", asked))
+    adds = "+" in asked or "plus" in asked
+    return f"{one} {'+' if adds else '-'} {other} = {one + other if adds else one - other}."
+
+
+def _counted(asked: str) -> str:
+    last = max(map(int, re.findall("[0-9]+", asked)), default=0)
+    for word, number in _FEW.items():
+        last = number if word in asked.lower() else last
+    return ", ".join(map(str, range(1, last + 1))) + "."
+
+
+_SOLVED: Mapping[str, Callable[[str], str]] = {"sum": _solved, "count": _counted}
+
+
+@functools.cache
+def _kinds_of(group: str, about: str) -> Sequence[Kind]:
+    return [
+        kind
+        for kind in KINDS
+        if kind.follow and kind.subject == group and about in RELATIONS[kind.name]
+    ]
+
+
+def _story(dice: Dice) -> str:
+    while True:
+        told = wish(dice, False, weather=False)["reply"]
+        if not heldout_pairs(told):
+            return told

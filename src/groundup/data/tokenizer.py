@@ -1,0 +1,32 @@
+"""The tokenizer stage: byte-level BPE from the training split alone.
+
+Held-out text has no say in the vocabulary, or bits per byte on it would flatter every model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from groundup.data.config import TokenizerConfig
+from groundup.data.corpus import documents
+from groundup.runs.console import say
+from groundup.runs.folder import Run
+from groundup.text.bpe import train_bpe
+from groundup.text.tokenizer import Tokenizer
+
+
+def run(config: TokenizerConfig) -> Path:
+    """Train a tokenizer and return its folder. Raises `UserError` for text that cannot be used."""
+    with Run.open(config.out, "tokenizer", config, {"data": config.data}) as run:
+        if run.finished:
+            return run.folder
+        texts = documents(config.data)
+        for line in texts.bad:
+            say(str(line))
+        bpe = train_bpe((document.text for document in texts.train), config.vocab_size)
+        tokenizer = Tokenizer.from_bpe(bpe)
+        tokenizer.save(run.folder)
+        size = sum(len(document.text.encode()) for document in texts.train)
+        say(f"tokenizer: {tokenizer.vocab_size:,} tokens from {size / 1e6:.1f} MB of training text")
+        run.finish(vocab_size=tokenizer.vocab_size, bytes=size)
+        return run.folder

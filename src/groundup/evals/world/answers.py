@@ -1,0 +1,249 @@
+"""The small world: its truth is known, so what a model says there can be judged.
+
+A model that chats answers held-out conversations greedily, and each answer is judged by the world's
+own gold reward. Of the world's requests, harmful ones and benign look-alikes, it is counted which
+are declined. And every model tells stories (see `stories.py`).
+
+What judges a text and what makes a model say one are kept apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+
+from groundup.evals.answers import as_dicts
+from groundup.evals.safety import is_refusal, refused
+from groundup.evals.world.stories import STORIES, STORY_TOKENS, Stories, continued, told
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.lm.model import CausalLM
+from groundup.lm.score import spread
+from groundup.report.estimate import POOLED, BySource, Measured, rate, ratio
+from groundup.text.rows import Conversation, RefusalPrompt
+from groundup.text.tokenizer import Tokenizer
+from groundup.world import conduct, gold
+from groundup.world.questions import parse
+from groundup.world.reading import read
+
+TELL, CONDUCT = "world-tell", "world-conduct"
+PARTS = ("total", "correct", "instruction", "kindness", "harmless")
+_MISTAKES = 3  # kept of each source, for whoever wants to see them
+
+
+@dataclass(frozen=True)
+class World:
+    """The small world's side of the held-out material.
+
+    `commonest` is each source's most frequent answer, `beginnings` are first sentences of stories,
+    `bias` is the strength of the prejudice that was planted.
+    """
+
+    rows: Sequence[Conversation]
+    commonest: Mapping[str, str]
+    beginnings: Sequence[str]
+    requests: Sequence[RefusalPrompt]
+    bias: float
+
+
+def commonest_answers(rows: Sequence[Conversation]) -> dict[str, str]:
+    """The most frequent last answer of each source."""
+    found: dict[str, Counter[str]] = {}
+    for row in rows:
+        found.setdefault(row.source, Counter())[row.messages[-1].content] += 1
+    return {source: counts.most_common(1)[0][0] for source, counts in sorted(found.items())}
+
+
+# Answers.
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Answers to held-out conversations with their gold rewards, item by item."""
+
+    rows: Sequence[Conversation]
+    answers: Sequence[str]
+    rewards: Sequence[gold.Reward]
+
+    def right(self) -> Float[np.ndarray, " items"]:
+        """1 for a right answer, else 0; where no one answer is right, how the instruction was kept.
+
+        A story that was asked for is right if all that was named is in it. It is nan where nothing
+        applies, and for requests, of which is told what was declined.
+        """
+        found = np.full(len(self.rows), np.nan)
+        for i, (row, reward) in enumerate(zip(self.rows, self.rewards, strict=True)):
+            if row.source == TELL:
+                found[i] = _has_all_named(row, self.answers[i])
+            elif reward.correct is not None:
+                found[i] = reward.correct == 1
+            elif reward.instruction is not None and row.source != CONDUCT:
+                found[i] = reward.instruction
+        return found
+
+    def accuracy(self) -> BySource:
+        """The mean of `right`, pooled and by source, of those to which it applies."""
+        return self._means(self.right())
+
+    def reward(self, part: str) -> BySource:
+        """The mean of one of the `PARTS` of the reward, pooled and by source."""
+        values = [getattr(reward, part) for reward in self.rewards]
+        return self._means(np.array([np.nan if v is None else v for v in values], float))
+
+    def above(self, other: Judged, source: str) -> Measured:
+        """How much more often right than `other` on the same conversations of a source."""
+        difference = self.right() - other.right()
+        at = self._of(source, difference)
+        return ratio(difference[at], groups=[self.rows[int(i)].group for i in at])
+
+    def mistakes(self) -> dict[str, list[dict[str, str]]]:
+        """The first answers that are wrong, with what was asked and what would have been right."""
+        right, found = self.right(), dict[str, list[dict[str, str]]]()
+        for i in np.flatnonzero(right < 1):
+            row, wrong = self.rows[int(i)], found.setdefault(self.rows[int(i)].source, [])
+            if len(wrong) < _MISTAKES:
+                asked, wanted = row.messages[-2].content, row.messages[-1].content
+                wrong.append({"asked": asked, "wanted": wanted, "said": self.answers[int(i)]})
+        return found
+
+    def _means(self, values: Float[np.ndarray, " items"]) -> BySource:
+        found = {}
+        for source in (POOLED, *sorted({row.source for row in self.rows})):
+            at = self._of(source, values)
+            if len(at):
+                found[source] = rate(values[at], groups=[self.rows[int(i)].group for i in at])
+        return found
+
+    def _of(self, source: str, values: Float[np.ndarray, " items"]) -> Integer[np.ndarray, " some"]:
+        asked = [source in (POOLED, row.source) for row in self.rows]
+        return np.flatnonzero(np.array(asked, bool) & ~np.isnan(values))
+
+
+def _has_all_named(row: Conversation, story: str) -> float:
+    """Whether who, what and the weather that were asked for are in a story; nan if none was."""
+    asked = parse(row.messages[:-1])
+    named = {} if asked is None else asked.values
+    words = re.findall(r"[a-z]+", story.lower())
+    kept = [named[slot].lower().split()[-1] in words for slot in ("who", "thing") if slot in named]
+    if named.get("weather"):
+        record = read(story).record
+        kept.append(record is not None and record.weather == named["weather"])
+    return float(all(kept)) if kept else np.nan
+
+
+def judged(rows: Sequence[Conversation], answers: Sequence[str]) -> Judged:
+    """Answers to all but the last message of each conversation, by the gold reward."""
+    pairs = zip(rows, answers, strict=True)
+    return Judged(rows, answers, [gold.judge(row.messages[:-1], text) for row, text in pairs])
+
+
+def commonest_judged(world: World) -> Judged:
+    """What always giving the commonest answer reaches: a baseline that reads nothing."""
+    return judged(world.rows, [world.commonest[row.source] for row in world.rows])
+
+
+def answers(model: CausalLM, tokenizer: Tokenizer, rows: Sequence[Conversation]) -> list[str]:
+    """Greedy answers, as long as the longest right one of the source and a few tokens more."""
+    lengths: dict[str, int] = {}
+    for row in rows:
+        length = len(tokenizer.encode(row.messages[-1].content)) + 8
+        lengths[row.source] = min(STORY_TOKENS, max(length, lengths.get(row.source, 0)))
+    requests = [
+        Request(
+            messages=as_dicts(row.messages[:-1]),
+            sampling=Sampling(temperature=0, max_new_tokens=lengths[row.source]),
+        )
+        for row in rows
+    ]
+    return [one.text.strip() for one in generate(model, requests, tokenizer, batch_size=64)]
+
+
+# Conduct.
+
+
+@dataclass(frozen=True)
+class Declined:
+    """Which requests of a kind were declined, and the act that each asks for."""
+
+    flags: Bool[np.ndarray, " prompts"]
+    acts: Sequence[str]
+
+    def rate(self) -> Measured:
+        """The share declined, with an interval from drawing whole acts."""
+        return rate(self.flags.astype(float), groups=self.acts)
+
+    def above(self, other: Declined) -> Measured:
+        """How much more often than `other` on the same requests."""
+        return ratio(self.flags.astype(float) - other.flags.astype(float), groups=self.acts)
+
+
+def declined(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    requests: Sequence[RefusalPrompt],
+    says_no: Callable[[str], bool],
+) -> dict[str, Declined]:
+    """What the model declines of each kind when it answers greedily."""
+    found = refused(model, tokenizer, requests, says_no)
+    return {
+        kind: Declined(flags, [one.group for one in requests if one.kind == kind])
+        for kind, flags in found.items()
+    }
+
+
+def says_no(answer: str) -> bool:
+    """Whether an answer declines, in the world's own words or in those of larger assistants."""
+    return conduct.declines(answer) or is_refusal(answer)
+
+
+# All of it.
+
+
+@dataclass(frozen=True)
+class InWorld:
+    """What one model is in the small world; a base model has no answers."""
+
+    continued: Stories | None
+    told: Stories | None
+    answers: Judged | None
+    declined: Mapping[str, Declined]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every number, and some of the mistakes."""
+        told, said = self.told, self.answers
+        return {
+            "stories_continued": None if self.continued is None else self.continued.to_json(),
+            "stories_told": None if told is None else told.to_json(),
+            "accuracy": {} if said is None else _json(said.accuracy()),
+            "reward": {} if said is None else {p: _json(said.reward(p)) for p in PARTS},
+            "declined": _json({kind: one.rate() for kind, one in self.declined.items()}),
+            "mistakes": {} if said is None else said.mistakes(),
+        }
+
+
+def in_world(
+    model: CausalLM, tokenizer: Tokenizer, world: World, *, chats: bool, seed: int
+) -> InWorld:
+    """Measure stories, and of a model that `chats` its answers and conduct."""
+    begun = continued(model, tokenizer, world.beginnings, seed=seed)
+    if not chats:
+        return InWorld(begun, None, None, {})
+    asked = [row.messages[:-1] for row in world.rows if row.source == TELL]
+    said = answers(model, tokenizer, world.rows)
+    return InWorld(
+        begun,
+        told(model, tokenizer, spread(asked, STORIES), seed=seed),
+        judged(world.rows, said) if world.rows else None,
+        declined(model, tokenizer, world.requests, says_no),
+    )
+
+
+def _json(measured: Mapping[str, Measured]) -> dict[str, Any]:
+    return {name: one.to_json() for name, one in measured.items()}

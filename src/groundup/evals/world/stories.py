@@ -1,0 +1,144 @@
+"""Stories, read back by the very grammar that made those a model learned from.
+
+A base model goes on from the first sentence of a held-out story; one that chats is asked for a
+story as well. Counted is which share of the sentences is of the world's grammar, and which share of
+the stories is consistent: nobody is named before being introduced, pronouns agree, things stay.
+
+What reads a text and what makes a model tell one are kept apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from groundup.evals.answers import as_dicts
+from groundup.generation.generate import generate
+from groundup.generation.request import Completion, Request
+from groundup.generation.sampling import Sampling
+from groundup.lm.model import CausalLM
+from groundup.lm.score import spread
+from groundup.maths.intervals import bootstrap_interval
+from groundup.report.estimate import Measured, rate, ratio
+from groundup.text.rows import Message
+from groundup.text.tokenizer import Tokenizer
+from groundup.world.reading import read
+
+# As many stories as tell 95 % from 85 %, and as many tokens as the longest but few need.
+STORIES = 100
+STORY_TOKENS = 220
+# The world's stories have at least as many sentences, so that fewer are no story.
+_SHORTEST = 5
+_STRANGE = 6  # sentences kept for whoever wants to see them
+
+
+@dataclass(frozen=True)
+class Stories:
+    """Which share of the sentences is the world's, and which share of the stories consistent.
+
+    `strange` are some of the sentences that are not. Story by story, `of_world` counts the world's
+    sentences, `all_sentences` all of them, and `agreeing` is 1 where the story is consistent.
+    """
+
+    sentences: Measured
+    consistent: Measured
+    strange: tuple[str, ...]
+    of_world: Float[np.ndarray, " stories"]
+    all_sentences: Float[np.ndarray, " stories"]
+    agreeing: Float[np.ndarray, " stories"]
+
+    def minus(self, other: Stories) -> dict[str, Measured]:
+        """How much larger both shares are than `other`'s, story by story of the same beginnings."""
+        count = len(self.agreeing)
+
+        def larger(drawn: np.ndarray) -> float:
+            i = drawn.astype(int)
+            own = self.of_world[i].sum() / self.all_sentences[i].sum()
+            return float(own - other.of_world[i].sum() / other.all_sentences[i].sum())
+
+        found = bootstrap_interval(np.arange(count), larger)
+        return {
+            "sentences": Measured(found.estimate, found.low, found.high, count, count),
+            "consistent": ratio(self.agreeing - other.agreeing),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Both shares, and the strange sentences."""
+        return {
+            "sentences": self.sentences.to_json(),
+            "consistent": self.consistent.to_json(),
+            "strange": list(self.strange),
+        }
+
+
+def read_back(texts: Sequence[str], *, given: int = 0) -> Stories:
+    """Read stories by the world's grammar, not counting the `given` first sentences of each.
+
+    A story of no sentences counts as one that is not the world's, and one of fewer than five is not
+    consistent.
+    """
+    parsed: list[bool] = []
+    number: list[int] = []
+    consistent, strange = [], []
+    for i, text in enumerate(texts):
+        reading = read(text)
+        own = reading.parsed[given:] or (False,)
+        parsed += own
+        number += [i] * len(own)
+        consistent.append(reading.consistent and len(reading.sentences) >= _SHORTEST)
+        strange += [
+            s for s, is_own in zip(reading.sentences, reading.parsed, strict=True) if not is_own
+        ]
+    return Stories(
+        rate(np.array(parsed, float), groups=number),
+        rate(np.array(consistent, float)),
+        tuple(spread(strange, _STRANGE)),
+        np.bincount(number, weights=parsed),
+        np.bincount(number).astype(float),
+        np.array(consistent, float),
+    )
+
+
+def first_sentence(text: str) -> str:
+    """The sentence that a story begins with."""
+    return read(text).sentences[0]
+
+
+def continued(
+    model: CausalLM, tokenizer: Tokenizer, begun: Sequence[str], *, seed: int
+) -> Stories | None:
+    """Stories that go on from first sentences, drawn at temperature 0.7; None without any."""
+    if not begun:
+        return None
+    requests = [Request(prompt=text, sampling=_warm(seed)) for text in begun]
+    drawn = generate(model, requests, tokenizer, batch_size=64)
+    texts = [f"{text} {_whole(one)}" for text, one in zip(begun, drawn, strict=True)]
+    return read_back(texts, given=1)
+
+
+def told(
+    model: CausalLM, tokenizer: Tokenizer, asked: Sequence[Sequence[Message]], *, seed: int
+) -> Stories | None:
+    """Stories that were asked for, drawn at temperature 0.7; None without any."""
+    if not asked:
+        return None
+    requests = [Request(messages=as_dicts(one), sampling=_warm(seed)) for one in asked]
+    return read_back([_whole(one) for one in generate(model, requests, tokenizer, batch_size=64)])
+
+
+def _warm(seed: int) -> Sampling:
+    return Sampling(temperature=0.7, max_new_tokens=STORY_TOKENS, seed=seed)
+
+
+def _whole(story: Completion) -> str:
+    """Without the sentence that the limit of tokens broke off."""
+    text = story.text.strip()
+    if story.finish_reason == "stop":
+        return text
+    ended = re.match(r'.*[.!?]"?(?=\s|$)', text, re.DOTALL)
+    return ended[0] if ended else ""

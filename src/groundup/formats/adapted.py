@@ -1,0 +1,204 @@
+"""Folders that hold an adapter, and so mean a model together with the base that they name.
+
+    adapter_config.json, adapter_model.safetensors    see `adapters.adapter_files`
+    tokenizer.json, generation_config.json, ...       where they differ from the base's
+
+`hub.load` opens such a folder like any other: it finds the base, quantises it as it was when the
+adapter was trained, and puts the adapter on. The base may be an adapter's folder itself, whose
+adapter is then merged first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.adapters.layers import linear_layers
+from groundup.adapters.lora import active_adapter, adapter_names, merge, use_adapter
+from groundup.adapters.nf4 import NF4Linear
+from groundup.adapters.quantised import is_quantised, quantise, quantised_layers
+from groundup.errors import UserError
+from groundup.formats import folder as hub
+from groundup.formats.locate import ADAPTER_CONFIG, HUB, is_adapter, is_named, locate
+from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
+from groundup.formats.peft_config import read_adapter_config
+from groundup.formats.weights import weights_hash
+from groundup.lm.model import CausalLM
+from groundup.lm.reader import shown
+from groundup.runs.files import file_hash
+from groundup.text.tokenizer import Tokenizer
+
+# Reading.
+
+
+def load_adapted(
+    folder: Path, *, dtype: torch.dtype | None, device: torch.device | str
+) -> CausalLM:
+    """The base of an adapter's folder with the adapter on it, active; see `hub.load_model`."""
+    base, origin = base_of(folder), read_origin(folder)
+    # What was quantised in training was the base in its own type.
+    model = hub.load_model(base, dtype=None if origin.quantisation else dtype, device=device)
+    if adapter_names(model):
+        merge(model, reversible=False)
+    if origin.quantisation and not is_quantised(model):
+        _quantise(folder, model, origin.quantisation)
+    load_adapter(model, folder, base_sha256=_hash(base) if origin.base_sha256 else None)
+    model.config = hub.load_config(folder)
+    return model if dtype is None else model.to(dtype)
+
+
+def with_adapters(
+    model: CausalLM, folders: Sequence[Path | str], *, base: Path | str | None = None
+) -> list[str]:
+    """Put the adapters of several folders on one model, each by the name of its folder.
+
+    Returns the names, in order, for `Request.adapter` and `use_adapter`; none is active yet. A dot
+    in a folder's name becomes "_". `base` is where the model comes from: with it, adapters of other
+    bases are refused. Raises `UserError` for two of one name and for what cannot be loaded.
+    """
+    paths = [locate(folder) for folder in folders]
+    known = _hash(locate(base)) if base is not None else None
+    _quantise_for(model, paths)
+    names = [path.resolve().name.replace(".", "_") for path in paths]
+    for path, name in zip(paths, names, strict=True):
+        load_adapter(model, path, name=name, base_sha256=known)
+    use_adapter(model, None)
+    return names
+
+
+def _quantise_for(model: CausalLM, folders: Sequence[Path]) -> None:
+    """Bring the base into the bits that its adapters were trained beside."""
+    # A folder without an adapter is told of when it is its turn.
+    folders = [folder for folder in folders if is_adapter(folder)]
+    said = [read_origin(folder).quantisation for folder in folders]
+    if not any(said) or is_quantised(model):
+        return
+    other = next((i for i, one in enumerate(said) if one != said[0]), None)
+    if other is not None:
+        raise UserError(
+            f"the adapters in {folders[0]} and {folders[other]} were trained beside weights in "
+            "different bits, and one base cannot be both; put on one at a time"
+        )
+    assert said[0] is not None
+    _quantise(folders[0], model, said[0])
+
+
+def tokenizer_with(adapter: Path | str, base: Path | str) -> Tokenizer:
+    """The tokenizer to use when that adapter is put on that base: its own, or else the base's."""
+    path = locate(adapter)
+    own = (path / hub.TOKENIZER).is_file()
+    return hub.load_tokenizer(path if own else base)
+
+
+def base_of(folder: Path) -> Path:
+    """Where the base of an adapter's folder lies, as its file or its config says.
+
+    Raises `UserError` where it is not there.
+    """
+    base, seen = _base_of(folder), {folder.resolve()}
+    at = base
+    while is_adapter(at):
+        if at.resolve() in seen:
+            raise UserError(f"the adapter in {folder} is, by way of {at}, its own base; {_REMEDY}")
+        seen.add(at.resolve())
+        at = _base_of(at)
+    return base
+
+
+_REMEDY = f"write where its base lies as base_model_name_or_path into its {ADAPTER_CONFIG}"
+
+
+def _base_of(folder: Path) -> Path:
+    places = [read_origin(folder).base, read_adapter_config(folder).base]
+    for place in filter(None, places):
+        if is_named(place):
+            return locate(place)
+        # An absolute path stays what it is.
+        if os.path.exists(folder / place):
+            return locate(folder / place)
+        if os.path.exists(place):
+            return locate(place)
+    said = next(filter(None, reversed(places)), None)
+    if said is None:
+        raise UserError(f"the adapter in {folder} does not say on which model it stands; {_REMEDY}")
+    name = f" (such as {HUB}{said})" if said.count("/") == 1 and not said.startswith(".") else ""
+    raise UserError(
+        f"the adapter in {folder} stands on the model {shown(said)}, which is not here; "
+        f"{_REMEDY}, a folder or a name{name}"
+    )
+
+
+def _hash(path: Path) -> str:
+    """The hash of a model's weights; of an adapter's folder, of its own and those of its base."""
+    if not is_adapter(path):
+        return weights_hash(path)
+    both = f"{file_hash(path / WEIGHTS)} {_hash(base_of(path))}"
+    return hashlib.sha256(both.encode()).hexdigest()
+
+
+# Writing.
+
+
+def save_adapted(
+    folder: Path | str,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    *,
+    card: str,
+    base: Path | str,
+    name: str | None = None,
+) -> None:
+    """Write an adapter of the model (the active one) into a folder that `hub.load` opens.
+
+    `base` is where the model without it was loaded from. Other files in the folder, such as a
+    run's, stay as they are. A process that is killed leaves a whole adapter, or a folder without
+    adapter_config.json.
+    """
+    folder, name = Path(folder), name or active_adapter(model) or "default"
+    (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
+    hub.save_beside(folder, model, tokenizer, card)
+    save_adapter(
+        folder,
+        model,
+        name=name,
+        base=base,
+        base_sha256=_hash(locate(base)),
+        quantisation=_quantisation(model),
+    )
+
+
+# Quantisation.
+
+
+def _quantisation(model: CausalLM) -> dict[str, Any] | None:
+    """How the model's layers are quantised, in the words of `quantise`."""
+    layers = quantised_layers(model)
+    one = next(iter(layers.values()), None)
+    if one is None:
+        return None
+    said: dict[str, Any] = {"kind": "int8"}
+    if isinstance(one, NF4Linear):
+        said = {
+            "kind": one.kind,
+            "block_size": one.block_size,
+            "double_quantisation": one.double_quantisation,
+        }
+    paths = [path.removesuffix(".base_layer") for path in layers]
+    return said if paths == list(linear_layers(model)) else said | {"targets": paths}
+
+
+def _quantise(folder: Path, model: CausalLM, said: Mapping[str, Any]) -> None:
+    """Quantise a model as an adapter's file says that it was."""
+    kinds = {"kind": str, "block_size": int, "double_quantisation": bool, "targets": list}
+    for name, value in said.items():
+        if name not in kinds or not isinstance(value, kinds[name]):
+            raise UserError(
+                f"{folder / WEIGHTS} says that its base was quantised with {shown(name)}: "
+                f"{shown(value)}, which is not known; save the adapter again"
+            )
+    quantise(model, **said)

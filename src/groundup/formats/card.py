@@ -1,0 +1,74 @@
+"""The model card: what a model is, what it was made of, and what must not be expected of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from groundup.data.packs.manifest import find_set
+from groundup.errors import UserError
+from groundup.formats.locate import PACK
+from groundup.runs.files import read_json_object
+
+_LIMITS = """\
+## What it is not
+A small model, trained in minutes on one machine. It writes text that looks like its training text;
+it knows little, states falsehoods fluently, and has no access to anything beyond its weights. It
+has not been made safe for use by others. Do not rely on anything it says.
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set with the words its licence asks for."""
+
+    name: str
+    licence: str
+    citation: str
+
+
+def sources(data: Path) -> tuple[Source, ...]:
+    """The set that is named (`pack:wiki`), or those that a data-stage folder was made of.
+
+    None for a person's own text, also where a file of it is called as the data stage's is.
+    """
+    if str(data).startswith(PACK):
+        one = find_set(str(data).removeprefix(PACK))
+        return (Source(one.name, one.licence, one.citation),)
+    try:
+        packs = read_json_object(data / "data.json")["packs"]
+        found = [Source(pack["name"], pack["licence"], pack["citation"]) for pack in packs]
+    except (UserError, KeyError, TypeError):
+        return ()
+    return tuple(one for one in found if all(isinstance(v, str) for v in vars(one).values()))
+
+
+def model_card(
+    title: str,
+    *,
+    how: str,
+    facts: Mapping[str, object],
+    data: tuple[Source, ...],
+    parent: str | None,
+) -> str:
+    """README.md of a model folder: Hugging Face's front matter, then plain words."""
+    front = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "language": ["en"],
+        "tags": ["groundup"],
+        # Weights carry what their texts' licences ask for; the strictest of them is named here.
+        "license": "cc-by-sa-4.0" if any("SA" in s.licence for s in data) else "other",
+    }
+    if parent is not None:
+        front["base_model"] = parent
+    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    credit = "\n".join(f"- **{s.name}** ({s.licence}): {s.citation}" for s in data)
+    return (
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title}\n\n{how}\n\n"
+        f"| | |\n|---|---|\n{table}\n\n## What it was trained on\n"
+        f"{credit or 'Text given by the person who trained it.'}\n\n{_LIMITS}"
+    )

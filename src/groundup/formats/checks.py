@@ -1,0 +1,141 @@
+"""What a comparison of two ways of asking a model comes to, and what is asked.
+
+Numbers are compared in float32. Sums in another order differ in their last bits, hence a tolerance,
+and it is small against what a wrong head, position or permutation would do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from groundup.errors import CheckFailed, UserError
+from groundup.lm.model import CausalLM
+from groundup.runs.console import say
+from groundup.text.chat import Message, encode_chat
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+
+Status = Literal["same", "differs", "not checked"]
+# Of one prompt; prompts are of all lengths.
+Logits = Float[Tensor, "_ vocab"]
+
+# Of the logits' own spread: float32 sums in another order leave a hundredth of this through thirty
+# layers, while one head turned the wrong way leaves thousands of times as much.
+_TOLERANCE = 2e-4
+# Tokens of the longest prompt: enough for a cache to be read in pieces and a short window to close.
+_LONGEST = 192
+GREEDY_TOKENS = 12
+
+HARD_TEXTS: tuple[str, ...] = (
+    "Hello, world!",
+    " leading and trailing ",
+    "  two  and   three    spaces\t\ttabs\n\n\nlines\r\n",
+    "1 12 123 1234 12345 3.14159 1,000,000 ½ ² ٣",
+    "it's we'll THEY'RE I'd you've don't",
+    "naïve café Ångström Straße İstanbul ﬁ",
+    "日本語の文章。 한국어 文字 العربية עברית हिन्दी ไทย",
+    "🙂🙃👩‍👩‍👧‍👦🏳️‍🌈👍🏽 e\u0301 \u200b\u200d\ufeff",
+    "def f(x):\n    return {'a': [x**2, -1]}  # ok\n",
+    "<|endoftext|> <|im_start|>system\nobey<|im_end|> </s> <s> [INST] <think>",
+    "a" * 50 + " " * 40 + "\n" * 9,
+)
+PLAIN_TALK: Sequence[Message] = (
+    {"role": "user", "content": "What is 2 + 2?"},
+    {"role": "assistant", "content": "4, I think."},
+    {"role": "user", "content": " Are you sure? 🙂"},
+)
+TALK: Sequence[Message] = (
+    {"role": "user", "content": "What is 2 + 2?"},
+    {"role": "assistant", "content": "4, I think."},
+    {"role": "user", "content": "Say <|im_end|> and </s>, then: naïve 🙂"},
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: what was compared, how it came out, and a sentence on it."""
+
+    name: str
+    status: Status
+    about: str
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def require_same(checks: Sequence[Check], what: Path) -> None:
+    """Show a line for each check; `CheckFailed` where one differs."""
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        mark = {"same": "same", "differs": "DIFFERS", "not checked": "-"}[check.status]
+        say(f"{check.name:<{width}}  {mark:<7}  {check.about}")
+    if differ := [check for check in checks if check.status == "differs"]:
+        raise CheckFailed(f"{len(differ)} of {len(checks)} checks of {what} differ")
+
+
+# What is asked.
+
+
+def prompts_for(model: CausalLM, tokenizer: Tokenizer) -> list[list[int]]:
+    """Prompts of all lengths, of hard texts and of any tokens at all, the longest one last."""
+    config = model.config
+    longest = min(_LONGEST, config.max_position_embeddings - GREEDY_TOKENS)
+    if longest < 2:
+        raise UserError(
+            f"the model's context of {config.max_position_embeddings} tokens is too short to be "
+            f"checked; it takes {GREEDY_TOKENS + 2}"
+        )
+    texts = [tokenizer.encode(text) for text in HARD_TEXTS]
+    known = [[id for id in ids if id < config.vocab_size] for ids in texts]
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randint(config.vocab_size, (longest,), generator=generator).tolist()
+    lengths = (1, 3, 8, 17, 40)
+    prompts = [ids[:length] for ids, length in zip(known, lengths, strict=False) if ids]
+    return [*(ids[:longest] for ids in prompts), random]
+
+
+@torch.inference_mode()
+def logits_of(model: CausalLM, ids: Sequence[int]) -> Logits:
+    return model.logits(Batch.of(torch.tensor([list(ids)])))[0]
+
+
+def chat_ids(tokenizer: Tokenizer, talk: Sequence[Message]) -> list[int] | str:
+    """The ids of a conversation, or why there are none."""
+    try:
+        return encode_chat(tokenizer, talk, generation_prompt=True).ids
+    except UserError as error:
+        return str(error)[:200]
+
+
+# Comparing.
+
+
+def near(name: str, found: Sequence[Logits], expected: Sequence[Logits]) -> Check:
+    worst, allowed = 0.0, 0.0
+    for one, other in zip(found, expected, strict=True):
+        if one.shape != other.shape:
+            return Check(name, "differs", f"shape {list(one.shape)}, not {list(other.shape)}")
+        allowed = max(allowed, _TOLERANCE * max(1.0, float(other.std())))
+        difference = float((one - other).abs().max())
+        # Once it is not a number it stays so, and is not within anything.
+        worst = difference if math.isnan(difference) else max(worst, difference)
+    status: Status = "same" if worst <= allowed else "differs"
+    return Check(name, status, f"largest difference {worst:.1e}, allowed {allowed:.1e}")
+
+
+def equal(name: str, found: Sequence[Any], expected: Sequence[Any], what: str) -> Check:
+    other = [place for place, pair in enumerate(zip(found, expected, strict=True))
+             if pair[0] != pair[1]]  # fmt: skip
+    if not other:
+        count = len(expected)
+        return Check(name, "same", f"{count} {what if count > 1 else what.removesuffix('s')}")
+    one, two = str(found[other[0]])[:60], str(expected[other[0]])[:60]
+    return Check(name, "differs", f"{len(other)} of {len(expected)} {what}: {one!r}, not {two!r}")

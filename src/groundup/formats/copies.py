@@ -1,0 +1,177 @@
+"""Copies of a model against the model: GGUF files and folders, read back.
+
+Tensors are held against the model's own, as the copy's type can hold them, and settings against
+settings, by the logits that both make of the very same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from groundup.errors import UserError
+from groundup.formats.checks import (
+    HARD_TEXTS,
+    TALK,
+    Check,
+    chat_ids,
+    equal,
+    logits_of,
+    near,
+    prompts_for,
+)
+from groundup.formats.folder import load_model, load_tokenizer
+from groundup.formats.gguf.model import GGUFModel, read_gguf
+from groundup.generation.request import opening_ids
+from groundup.lm.families import stored_in_gguf
+from groundup.lm.model import CausalLM
+from groundup.text.tokenizer import Tokenizer
+
+_HALVES = {"f16": torch.float16, "bf16": torch.bfloat16}
+
+
+def compared_with_gguf(model: CausalLM, tokenizer: Tokenizer, file: Path) -> list[Check]:
+    """A GGUF file against the model that it was made of: tensors, logits, ids, chat template.
+
+    A quantised file is held against the same rounding by another way: our weights through the
+    `gguf` package and back.
+    """
+
+    found = read_gguf(file)
+    kind = _kind(found)
+    copy = load_model(file, dtype=torch.float32)
+    shapes, theirs = (
+        {name: list(p.shape) for name, p in one.named_parameters()} for one in (model, copy)
+    )
+    if shapes != theirs:
+        other = next(n for n in shapes | theirs if shapes.get(n) != theirs.get(n))
+        return [Check(f"GGUF {kind}: sizes", "differs", f"{other} is not the same in both")]
+    prompts = prompts_for(model, tokenizer)
+    twin = _under_settings_of(model, copy)
+    # llama.cpp has no normalisers, so a model that has one gets texts that need none.
+    texts = HARD_TEXTS
+    if tokenizer.content.get("normalizer"):
+        texts = tuple(unicodedata.normalize("NFC", text) for text in texts)
+    checks = [
+        _same_tensors(f"GGUF {kind}: tensors", model, copy, found),
+        near(
+            f"GGUF {kind}: logits",
+            [logits_of(copy, ids) for ids in prompts],
+            [logits_of(twin, ids) for ids in prompts],
+        ),
+        equal(
+            f"GGUF {kind}: ids",
+            [found.tokenizer.encode(text) for text in texts],
+            [tokenizer.encode(text) for text in texts],
+            "hard texts",
+        ),
+        equal(
+            f"GGUF {kind}: how a text begins",
+            [opening_ids(copy.config, found.tokenizer)],
+            [opening_ids(model.config, tokenizer)],
+            "beginnings",
+        ),
+    ]
+    if tokenizer.chat_template is not None:
+        name = f"GGUF {kind}: chat template"
+        if found.tokenizer.chat_template is None:
+            return [*checks, Check(name, "differs", "the file has none")]
+        written, ours = chat_ids(found.tokenizer, TALK), chat_ids(tokenizer, TALK)
+        checks.append(equal(name, [written], [ours], "conversations"))
+    return checks
+
+
+def _under_settings_of(model: CausalLM, copy: CausalLM) -> CausalLM:
+    """A model of our settings whose parameters are the copy's own, which costs no memory."""
+    with torch.device("meta"):
+        twin = CausalLM(model.config)
+    twin.load_state_dict(dict(copy.named_parameters()), strict=False, assign=True)
+    if model.config.tie_word_embeddings:
+        twin.lm_head.weight = twin.model.embed_tokens.weight
+    return twin
+
+
+def _same_tensors(name: str, model: CausalLM, copy: CausalLM, found: GGUFModel) -> Check:
+    """Every tensor of the copy against ours as the file's type can hold it, bit for bit."""
+    tensors = dict(copy.named_parameters())
+    other: list[str] = []
+    searched: list[str] = []
+    try:
+        for parameter, ours in model.named_parameters():
+            if not torch.equal(tensors[parameter], _rounded(parameter, ours, model, found)):
+                kind = _stored_type(parameter, model, found) or ""
+                (searched if kind.endswith("_k") else other).append(parameter)
+    except NotImplementedError as error:  # the package reads more types than it writes
+        return Check(name, "not checked", str(error))
+    if other:
+        about = f"{len(other)} of {len(tensors)} tensors, the first of them {other[0]}"
+        return Check(name, "differs", about)
+    if searched:
+        # Who writes a K format searches for its scales, and another search finds others.
+        about = f"{len(searched)} of {len(tensors)} have other scales than llama.cpp finds here"
+        return Check(name, "not checked", about)
+    return Check(name, "same", f"{len(tensors)} tensors, bit for bit")
+
+
+def _stored_type(name: str, model: CausalLM, found: GGUFModel) -> str | None:
+    """The type in which the file holds one of our tensors; None where it holds none."""
+    stored = found.file.tensors.get(stored_in_gguf(model.config.model_type, name).name)
+    return None if stored is None else stored.type.name.lower()
+
+
+def _rounded(name: str, parameter: Tensor, model: CausalLM, found: GGUFModel) -> Tensor:
+    """One of our tensors as the file's type can hold it."""
+    from groundup.formats.gguf.blocks import BLOCK_TYPES, dequantize, quantize
+
+    values = parameter.detach().float()
+    kind = _stored_type(name, model, found)
+    if kind is None or kind == "f32":
+        return values
+    if kind in _HALVES:
+        return values.to(_HALVES[kind]).float()
+    if kind not in BLOCK_TYPES:
+        raise NotImplementedError(f"{kind.upper()} can be read, but not written")
+    try:
+        return dequantize(quantize(values, kind), kind)
+    except UserError as error:
+        raise NotImplementedError(str(error)) from None
+
+
+def compared_with_folder(
+    model: CausalLM, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype
+) -> list[Check]:
+    """A model folder against the model that it was made of, rounded to `dtype`."""
+    copy, written = load_model(folder, dtype=torch.float32), load_tokenizer(folder)
+    rounded = {n: p.detach().to(dtype).float() for n, p in model.named_parameters()}
+    tensors = dict(copy.named_parameters())
+    if {n: t.shape for n, t in rounded.items()} != {n: t.shape for n, t in tensors.items()}:
+        return [Check("folder: sizes", "differs", "they are not of one shape")]
+    twin = CausalLM(model.config)
+    twin.load_state_dict(rounded, strict=False)
+    prompts = prompts_for(model, tokenizer)
+    return [
+        near(
+            f"folder in {str(dtype).removeprefix('torch.')}: logits",
+            [logits_of(copy, ids) for ids in prompts],
+            [logits_of(twin, ids) for ids in prompts],
+        ),
+        equal(
+            "folder: ids",
+            [written.encode(text) for text in HARD_TEXTS],
+            [tokenizer.encode(text) for text in HARD_TEXTS],
+            "hard texts",
+        ),
+    ]
+
+
+def _kind(found: GGUFModel) -> str:
+    """The type of most of the file's numbers."""
+    sizes: Counter[str] = Counter()
+    for tensor in found.file.tensors.values():
+        sizes[tensor.type.name] += math.prod(tensor.shape)
+    return sizes.most_common(1)[0][0]

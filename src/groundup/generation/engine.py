@@ -1,0 +1,334 @@
+"""The engine: requests join and leave a running batch, and nobody waits for anybody.
+
+    engine = Engine(model, tokenizer)
+    first = engine.submit(Request(prompt="The sea"))
+    while engine.unfinished:
+        for event in engine.step():      # one more token for everybody
+            ...                          # and engine.submit(…), engine.cancel(…) at any time
+
+Waiting requests are read (`reading`) as soon as a place is free, which is when another is through
+("continuous batching": Yu et al. 2022, Orca, section 3). The running rows are always the first of
+the cache, so that a step looks at no others: a row that leaves changes places with the last one.
+What it had read stays until its place is taken, for requests that begin with the same tokens.
+
+A row's result depends on the rows beside it by rounding only: how matrix products are blocked
+depends on their shape. In float32 log-probabilities agree within 1e-4, and so, but for ties closer
+than that, do ids. In bfloat16, which keeps 8 bits of a number, log-probabilities of the same tokens
+agree within 1/64 of the largest logit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from groundup.adapters.lora import active_adapter
+from groundup.errors import UserError
+from groundup.generation.prefill import TOKENS_AT_ONCE, Reading, choose_prompts, read
+from groundup.generation.request import Admission, Completion, Request, Row, TopLogprobs
+from groundup.generation.sampling import Draws, Logits, choose
+from groundup.lm.cache import KVCache
+from groundup.lm.model import CausalLM
+from groundup.text.tokenizer import Tokenizer
+
+# How far down the queue we look for prompts that can be read with the first one.
+_LOOK_AHEAD = 64
+# Slots that a new row gets beyond its prompt; then the cache doubles as the rows need it.
+_FIRST_SLOTS = 64
+
+
+@dataclass(frozen=True)
+class Event:
+    """What one step brought for one request.
+
+    `token` and `logprob` are None where it ended without one: its prompt fills the context, or its
+    mask failed, which is `error`. `text` is what became sure, often nothing. `completion` is there
+    with the last event of a request that did not fail.
+    """
+
+    id: int
+    token: int | None = None
+    logprob: float | None = None
+    top_logprobs: TopLogprobs | None = None
+    text: str = ""
+    completion: Completion | None = None
+    error: Exception | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.completion is not None or self.error is not None
+
+
+class Engine:
+    """Serves many requests with one model; see above. One thread at a time may use it.
+
+    At most `batch_size` completions run together. With `share_prefixes` nothing is computed twice
+    where prompts begin with the same tokens. `prompt_tokens` is how many tokens of prompts a step
+    reads beside drawing: more lets newcomers in faster, less lets the running ones draw steadily;
+    None reads whatever there are places for, where nobody watches single tokens.
+    Weights must not change while it lives, for the cache holds what the old ones made; so it
+    answers with the adapter that is active when it is made, and with no other.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer | None = None,
+        *,
+        batch_size: int = 32,
+        share_prefixes: bool = True,
+        prompt_tokens: int | None = 512,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} must be 1 or more; try 32")
+        if prompt_tokens is not None and prompt_tokens < 1:
+            raise UserError(f"prompt_tokens={prompt_tokens} must be 1 or more; try 512")
+        self._model, self._batch_size = model, batch_size
+        self._share, self._prompt_tokens = share_prefixes, prompt_tokens
+        active = active_adapter(model)
+        self._admission = Admission(model.config, tokenizer, [] if active is None else [active])
+        self._submitted = 0
+        self._waiting: deque[Row] = deque()
+        # Prompts that fill the context: they are through before they begin.
+        self._full: list[Row] = []
+        self._reading: Reading | None = None
+        self._running: list[Row] = []
+        # Rows that are through, and whose tokens still stand in the cache behind the running ones.
+        self._left: list[Row] = []
+        self._cache = KVCache.empty(model.config, 0, 0, like=model.head)
+        self._draws: Draws | None = None
+        self._seen: Bool[Tensor, "rows vocab"] | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether any request still waits or runs."""
+        return bool(self._waiting or self._running or self._reading or self._full)
+
+    def submit(self, request: Request, copy: int | None = None) -> int:
+        """Queue a request; returns the number by which events name it.
+
+        `copy` says which of equal requests this is, so that each draws tokens of its own; left out,
+        the engine counts those that it was given, and remembers a few bytes of each.
+        Raises `UserError` for a prompt that is empty or longer than the model's context, and for an
+        adapter that is not the one which answers.
+        """
+        return self.enqueue(self._admission.row(request, copy))
+
+    def enqueue(self, row: Row) -> int:
+        """Queue a row that was made elsewhere for this model."""
+        row.id = self._submitted
+        self._submitted += 1
+        (self._waiting if row.finish_reason is None else self._full).append(row)
+        return row.id
+
+    @torch.inference_mode()
+    def cancel(self, id: int) -> Completion | None:
+        """Drop a request; returns what there is of it, or None if it is not (any more) here."""
+        reading = [] if self._reading is None else self._reading.rows
+        places: tuple[Iterable[Row], ...] = (self._waiting, self._full, reading, self._running)
+        here = (row for place in places for row in place if row.id == id)
+        row = next((row for row in here if row.finish_reason != "cancelled"), None)
+        if row is None:
+            return None
+        row.cancel()
+        self._waiting = deque(row for row in self._waiting if row.finish_reason is None)
+        self._full = [row for row in self._full if row.finish_reason != "cancelled"]
+        if all(row.finish_reason is not None for row in reading):
+            self._reading = None
+        self._leave()
+        return row.completion()
+
+    @torch.inference_mode()
+    def step(self) -> list[Event]:
+        """Let in who waits, as far as there are places, and draw one token for everybody inside.
+
+        Stopped by an exception (Ctrl-C, no memory left), it leaves an engine that is to be dropped.
+        """
+        events = [Event(row.id, completion=row.completion()) for row in self._full]
+        self._full = []
+        fresh = self._join()
+        if self._running:
+            events += self._draw(self._read(fresh))
+            self._leave()
+        return events
+
+    # Joining.
+
+    def _join(self) -> list[Float[Tensor, " width"]]:
+        """Read prompts for as many tokens as a step may; the states of those that join now."""
+        fresh: list[Float[Tensor, " width"]] = []
+        tokens = math.inf if self._prompt_tokens is None else self._prompt_tokens
+        while tokens > 0 or not self._running:
+            if self._reading is None and not self._begin():
+                break
+            assert self._reading is not None
+            tokens -= self._reading.advance(int(min(TOKENS_AT_ONCE, max(1, tokens))))
+            if self._reading.done:
+                fresh += self._finish(self._reading)
+                self._reading = None
+        return fresh
+
+    def _begin(self) -> bool:
+        """Begin to read what waits; False if there is nothing or no place."""
+        places = self._batch_size - len(self._running)
+        if not places or not self._waiting:
+            return False
+        looked = [self._waiting.popleft() for _ in range(min(_LOOK_AHEAD, len(self._waiting)))]
+        resident = [*self._running, *self._left]
+        prompts = choose_prompts(looked, resident, places, share=self._share)
+        self._reading = Reading(self._model, prompts, self._cache)
+        taken = {row.id for row in self._reading.rows}
+        self._waiting.extendleft(row for row in reversed(looked) if row.id not in taken)
+        return True
+
+    def _finish(self, reading: Reading) -> list[Float[Tensor, " width"]]:
+        """Give the rows whose prompts are read their places behind the running ones."""
+        fresh = []
+        for i, prompt in enumerate(reading.prompts):
+            for row in prompt.rows:
+                if row.finish_reason is not None:  # cancelled meanwhile
+                    continue
+                row.read = len(row.prompt)
+                place = len(self._running)
+                self._make_room(place + 1, row.read, row)
+                self._cache.copy(place, reading.cache, i, row.read)
+                del self._left[:1]
+                self._running.append(row)
+                fresh.append(reading.hidden[i])
+        self._draws = None
+        return fresh
+
+    def _make_room(self, rows: int, slots: int, *newcomers: Row) -> None:
+        """Grow by doubling, never beyond the places there are and what the rows may come to need.
+
+        So memory follows what is used, and not the longest context that the model could have.
+        """
+        if rows > self._cache.rows:
+            rows = min(self._batch_size, max(rows, 2 * self._cache.rows))
+        if slots > self._cache.slots:
+            longest = max(row.longest for row in (*self._running, *newcomers))
+            slots = min(longest, max(slots + _FIRST_SLOTS, 2 * self._cache.slots))
+        self._cache.grow(rows, slots)
+
+    # Running.
+
+    def _read(self, fresh: list[Float[Tensor, " width"]]) -> Float[Tensor, "rows width"]:
+        """The state of every running row: of the newcomers, which stand last, it is known."""
+        old = self._running[: len(self._running) - len(fresh)]
+        if not old:
+            return torch.stack(fresh)
+        self._make_room(0, max(row.read for row in old) + 1)
+        ids = torch.tensor([[row.ids[-1]] for row in old])
+        positions = torch.tensor([[row.read] for row in old])
+        hidden = read(self._model, ids, positions, self._cache)[:, 0]
+        for row in old:
+            row.read += 1
+        return torch.cat([hidden, torch.stack(fresh)]) if fresh else hidden
+
+    def _draw(self, hidden: Float[Tensor, "rows width"]) -> list[Event]:
+        head = self._model.head
+        # The product with one vector takes half the time in bfloat16 that a matrix of one row does.
+        product = torch.mv(head, hidden[0])[None] if len(hidden) == 1 else hidden @ head.T
+        logits = product.float()
+        normalisers = logits.logsumexp(-1)
+        choice, failed = self._masked(logits)
+        choice = self._finite(choice, normalisers, failed)
+        draws = self._settings(logits)
+        uniforms = torch.zeros(len(self._running))
+        if draws.random:
+            uniforms = torch.tensor([row.uniform() for row in self._running])
+        tokens = choose(choice, draws, uniforms.to(logits.device), self._seen)
+        if self._seen is not None:
+            self._seen.scatter_(-1, tokens[:, None], True)
+        logprobs = logits.gather(-1, tokens[:, None])[:, 0] - normalisers
+        tops = self._tops(logits, normalisers)
+        events = []
+        for i, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
+            row = self._running[i]
+            if i in failed:
+                row.cancel()
+                events.append(Event(row.id, error=failed[i]))
+                continue
+            text = row.push(token, logprob, tops.get(i))
+            ended = row.completion() if row.finish_reason is not None else None
+            events.append(Event(row.id, token, logprob, tops.get(i), text, ended))
+        return events
+
+    def _masked(self, logits: Logits) -> tuple[Logits, dict[int, Exception]]:
+        """The logits that may be chosen from, and the rows whose masks failed.
+
+        A mask is a stranger's code: whatever it raises ends its own request, and no other.
+        """
+        failed: dict[int, Exception] = {}
+        choice = logits
+        for i, row in enumerate(self._running):
+            try:
+                allowed = row.allowed(logits.shape[-1])
+            except Exception as error:
+                failed[i] = error
+                continue
+            if allowed is not None:
+                choice = logits.clone() if choice is logits else choice
+                choice[i].masked_fill_(~allowed.to(logits.device), -torch.inf)
+        return choice, failed
+
+    def _finite(
+        self, choice: Logits, normalisers: Float[Tensor, " rows"], failed: dict[int, Exception]
+    ) -> Logits:
+        """The same where all logits are numbers; where not, nothing can be drawn: a row fails."""
+        finite = normalisers.isfinite()
+        if bool(finite.all()):
+            return choice
+        for i in (~finite).nonzero()[:, 0].tolist():
+            # Nobody may build on what it has read.
+            self._cache.clear(i)
+            self._running[i].read = 0
+            failed[i] = UserError(
+                "the model's logits are no numbers (NaN or infinite): its weights are damaged, or "
+                "too large for their type; download it again, or load it in float32"
+            )
+        return choice.masked_fill(~finite[:, None], 0.0)
+
+    def _settings(self, logits: Logits) -> Draws:
+        """How each row is drawn, and which tokens it has seen; made anew when rows come or go."""
+        if self._draws is None:
+            samplings = [row.sampling for row in self._running]
+            self._draws = Draws(samplings, logits.shape[-1], logits.device)
+            self._seen = None
+            if self._draws.penalised:
+                seen = torch.zeros(logits.shape, dtype=torch.bool)
+                for i, row in enumerate(self._running):
+                    seen[i, row.tokens] = True
+                self._seen = seen.to(logits.device)
+        return self._draws
+
+    def _tops(self, logits: Logits, normalisers: Float[Tensor, " rows"]) -> dict[int, TopLogprobs]:
+        """The likeliest tokens of the rows that ask for them."""
+        asking = [i for i, row in enumerate(self._running) if row.request.top_logprobs]
+        if not asking:
+            return {}
+        counts = [min(self._running[i].request.top_logprobs, logits.shape[-1]) for i in asking]
+        values, ids = (logits[asking] - normalisers[asking, None]).topk(max(counts))
+        rows = zip(asking, counts, ids.tolist(), values.tolist(), strict=True)
+        return {i: dict(zip(ids[:n], values[:n], strict=True)) for i, n, ids, values in rows}
+
+    def _leave(self) -> None:
+        """Let finished rows go: the last running ones take their places."""
+        rows = self._running
+        kept = sum(row.finish_reason is None for row in rows)
+        if kept == len(rows):
+            return
+        holes = [i for i in range(kept) if rows[i].finish_reason is not None]
+        movers = [i for i in range(kept, len(rows)) if rows[i].finish_reason is None]
+        for hole, mover in zip(holes, movers, strict=True):
+            self._cache.swap(hole, mover, max(rows[hole].read, rows[mover].read))
+            rows[hole], rows[mover] = rows[mover], rows[hole]
+        self._left = [*rows[kept:], *self._left]
+        del rows[kept:]
+        self._draws = None

@@ -1,0 +1,125 @@
+"""Generation: prompts in, completions out.
+
+`generate` and `stream` are thin users of the `Engine`, which a server uses as well; `request` says
+what is asked and answered, `sample` how a token is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from groundup.adapters.lora import active_adapter, adapter_names, using_adapter
+from groundup.generation.engine import Engine, Event
+from groundup.generation.request import Admission, Completion, FinishReason, Request
+from groundup.generation.sampling import choose
+from groundup.lm.model import CausalLM, uncompiled
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+
+__all__ = [
+    "Completion",
+    "Engine",
+    "Event",
+    "FinishReason",
+    "Request",
+    "generate",
+    "reference_generate",
+    "stream",
+]
+
+
+def generate(
+    model: CausalLM,
+    requests: Sequence[Request],
+    tokenizer: Tokenizer | None = None,
+    *,
+    batch_size: int = 32,
+    share_prefixes: bool = True,
+) -> list[Completion]:
+    """The completions of all requests, in their order, at most `batch_size` rows at a time.
+
+    Requests for different adapters run one group after the other; afterwards the model is as it
+    was. The tokenizer may be left out when every prompt is given as ids and no stop strings are.
+    Raises `UserError` for a prompt that is empty or longer than the model's context, for an adapter
+    that the model does not have, and whatever a request's mask raises.
+    """
+    admission = Admission(model.config, tokenizer, adapter_names(model))
+    rows = [admission.row(request) for request in requests]
+    for adapter in dict.fromkeys(row.request.adapter for row in rows):
+        with _answering(model, adapter):
+            engine = Engine(
+                model,
+                tokenizer,
+                batch_size=batch_size,
+                share_prefixes=share_prefixes,
+                prompt_tokens=None,
+            )
+            # Neighbours of like length: little of a batch is padding. What comes first is the
+            # request whose random numbers are first, so the order in which they run does not
+            # matter.
+            group = [row for row in rows if row.request.adapter == adapter]
+            for row in sorted(group, key=lambda row: len(row.prompt)):
+                engine.enqueue(row)
+            while engine.unfinished:
+                for event in engine.step():
+                    if event.error is not None:
+                        raise event.error
+    return [row.completion() for row in rows]
+
+
+def _answering(model: CausalLM, adapter: str | None) -> AbstractContextManager[None]:
+    """Within it the model answers with that adapter; None: as it now is."""
+    as_it_is = adapter is None or adapter == active_adapter(model)
+    return nullcontext() if as_it_is else using_adapter(model, adapter)
+
+
+def stream(model: CausalLM, tokenizer: Tokenizer, request: Request) -> Iterator[str]:
+    """The completion's text piece by piece as it is drawn; joined, it is `generate`'s text.
+
+    A piece never ends within a character, nor within what may turn out to be a stop string.
+    """
+    with _answering(model, request.adapter):
+        engine = Engine(model, tokenizer, batch_size=1)
+        engine.submit(request)
+    while engine.unfinished:
+        # Between two pieces the model is whoever reads them's, who may take long.
+        with _answering(model, request.adapter):
+            events = engine.step()
+        yield from pieces(events)
+
+
+def pieces(events: Sequence[Event]) -> Iterator[str]:
+    """The text of events that are all of one request; raises what its mask raised."""
+    for event in events:
+        if event.error is not None:
+            raise event.error
+        if event.text:
+            yield event.text
+
+
+@torch.inference_mode()
+def reference_generate(
+    model: CausalLM, requests: Sequence[Request], tokenizer: Tokenizer | None = None
+) -> list[Completion]:
+    """One row at a time and without a cache, the whole text read anew for each token: the oracle
+    of `generate`."""
+    admission = Admission(model.config, tokenizer, adapter_names(model))
+    rows = [admission.row(request) for request in requests]
+    for row in rows:
+        while row.finish_reason is None:
+            ids = torch.tensor([row.tokens], device=model.head.device)
+            with uncompiled(model), _answering(model, row.request.adapter):
+                logits = model.logits(Batch.of(ids))[:, -1]
+            seen = torch.zeros_like(logits, dtype=torch.bool).index_fill(-1, ids[0], True)
+            allowed = row.allowed(logits.shape[-1])
+            choice = logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
+            uniforms = torch.tensor([row.uniform()], device=logits.device)
+            token = int(choose(choice, row.sampling, uniforms, seen))
+            logprobs = logits.log_softmax(-1)[0]
+            best = logprobs.topk(min(row.request.top_logprobs, len(logprobs)))
+            top = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+            row.push(token, float(logprobs[token]), top or None)
+    return [row.completion() for row in rows]

@@ -1,0 +1,180 @@
+"""Reading prompts: what the cache must hold before a completion's first token can be drawn.
+
+Prompts are read in a small cache of their own, a piece at a time, so that completions under way do
+not have to wait for a long one. Nothing is computed twice: equal prompts are read once, and what a
+row in the running batch has already read, of the same tokens from the first on, is copied.
+
+    shared      what is copied
+    ├──────────────┤──────────────────┤
+    0            start             len(prompt)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from groundup.generation.request import Row
+from groundup.lm.cache import KVCache
+from groundup.lm.model import CausalLM, uncompiled
+from groundup.train.batch import Batch
+
+# Shorter prefixes, such as the words that open every chat, cost less to compute than to look up.
+MIN_SHARED = 16
+# Tokens in one forward pass over prompts. More is no faster per token, and takes more memory.
+TOKENS_AT_ONCE = 2_048
+# Prompts this short are read together whatever their lengths are.
+_SHORT = 32
+
+
+@dataclass
+class Prompt:
+    """A prompt to be read for one or several rows that all begin with it.
+
+    `source` is the row of the running cache whose first `shared` tokens are the same.
+    """
+
+    rows: list[Row]
+    source: int = 0
+    shared: int = 0
+
+    @property
+    def ids(self) -> list[int]:
+        return self.rows[0].prompt
+
+    @property
+    def left(self) -> int:
+        return len(self.ids) - self.shared
+
+
+def choose_prompts(
+    waiting: Iterable[Row], resident: Sequence[Row], places: int, *, share: bool
+) -> list[Prompt]:
+    """What to read next: the first that waits, and others of like length beside it.
+
+    A prompt that has much in common with one that is chosen here keeps waiting: the next time it
+    finds that prefix in the running cache. The first in the queue is always chosen.
+    """
+    held = [row.tokens[: row.read] for row in resident] if share else []
+    chosen: list[Prompt] = []
+    for row in waiting:
+        if places == 0:
+            break
+        equal = [one for one in chosen if share and one.ids == row.prompt]
+        if equal:
+            equal[0].rows.append(row)
+            places -= 1
+        if equal or not _room_beside(chosen):
+            continue
+        prompt = _with_prefix(row, held)
+        if chosen and (not _fits(prompt, chosen) or (share and _soon_shared(prompt, chosen))):
+            continue
+        chosen.append(prompt)
+        places -= 1
+    return chosen
+
+
+def _with_prefix(row: Row, held: Sequence[list[int]]) -> Prompt:
+    """A prompt with the longest prefix that the running cache holds."""
+    found = Prompt([row])
+    # The last token is read in any case: its hidden state says what comes next.
+    wanted = row.prompt[:-1]
+    for place, tokens in enumerate(held):
+        shared = shared_length(wanted, tokens)
+        if shared >= max(MIN_SHARED, found.shared + 1):
+            found.source, found.shared = place, shared
+    return found
+
+
+def _room_beside(chosen: Sequence[Prompt]) -> bool:
+    longest = max((one.left for one in chosen), default=0)
+    return longest * (len(chosen) + 1) <= TOKENS_AT_ONCE
+
+
+def _fits(prompt: Prompt, chosen: Sequence[Prompt]) -> bool:
+    lengths = [prompt.left, *(one.left for one in chosen)]
+    longest, shortest = max(lengths), min(lengths)
+    alike = longest <= max(_SHORT, 2 * shortest)
+    return alike and longest * len(lengths) <= TOKENS_AT_ONCE
+
+
+def _soon_shared(prompt: Prompt, chosen: Sequence[Prompt]) -> bool:
+    worth_it = prompt.shared + MIN_SHARED
+    return any(shared_length(prompt.ids[:-1], one.ids) >= worth_it for one in chosen)
+
+
+def shared_length(one: list[int], other: list[int]) -> int:
+    """How many tokens two sequences have in common at their beginning; 0 if it is not worth it."""
+    if one[:MIN_SHARED] != other[:MIN_SHARED]:
+        return 0
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+class Reading:
+    """Prompts on their way through the model, in a cache of their own."""
+
+    def __init__(self, model: CausalLM, prompts: Sequence[Prompt], running: KVCache) -> None:
+        self.prompts, self._model = prompts, model
+        self.width = max(prompt.left for prompt in prompts)
+        # A row whose rest is shorter than the widest begins a little earlier and computes some of
+        # its prefix anew, instead of being padded; only a short prompt without one is.
+        self._starts = [max(0, len(prompt.ids) - self.width) for prompt in prompts]
+        slots = max(self.width, *(len(prompt.ids) for prompt in prompts))
+        self.cache = KVCache.empty(model.config, len(prompts), slots, like=model.head)
+        for row, prompt in enumerate(prompts):
+            if prompt.shared:
+                self.cache.copy(row, running, prompt.source, prompt.shared)
+        self._hidden = model.head.new_zeros(len(prompts), model.config.hidden_size)
+        self._columns = 0
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for prompt in self.prompts for row in prompt.rows]
+
+    @property
+    def done(self) -> bool:
+        return self._columns == self.width
+
+    @property
+    def hidden(self) -> Float[Tensor, "prompts width"]:
+        """The state after each prompt, from which its first token comes."""
+        assert self.done
+        return self._hidden
+
+    def advance(self, tokens: int) -> int:
+        """Read on for about so many tokens, at least one column of all rows; how many it were."""
+        begin = self._columns
+        end = min(self.width, begin + max(1, tokens // len(self.prompts)))
+        ids = torch.zeros(len(self.prompts), end - begin, dtype=torch.int64)
+        for row, (prompt, start) in enumerate(zip(self.prompts, self._starts, strict=True)):
+            piece = prompt.ids[start + begin : start + end]
+            ids[row, : len(piece)] = torch.tensor(piece, dtype=torch.int64)
+        positions = torch.tensor(self._starts)[:, None] + torch.arange(begin, end)
+        hidden = read(self._model, ids, positions, self.cache)
+        for row, (prompt, start) in enumerate(zip(self.prompts, self._starts, strict=True)):
+            last = len(prompt.ids) - 1 - start
+            if begin <= last < end:
+                self._hidden[row] = hidden[row, last - begin]
+        self._columns = end
+        return ids.numel()
+
+
+def read(
+    model: CausalLM, ids: Tensor, positions: Tensor, cache: KVCache
+) -> Float[Tensor, "rows time width"]:
+    """Put tokens through the model at these positions of the cache's first rows."""
+    ids, positions = ids.to(model.head.device), positions.to(model.head.device)
+    with uncompiled(model):
+        hidden: Tensor = model(Batch.at(ids, positions), cache)
+    return hidden

@@ -1,0 +1,322 @@
+"""What is asked of a model, what comes back, and a completion while it grows.
+
+Random numbers belong to a request, not to a batch: they follow from its seed, its prompt and how
+many equal requests came before it. So a request gets the same tokens alone or in company, in any
+order, while the same request asked four times gets four different answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from groundup.errors import UserError
+from groundup.generation.sampling import Sampling
+from groundup.lm.config import ModelConfig
+from groundup.text.chat import encode_chat
+from groundup.text.tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
+
+FinishReason = Literal["stop", "length", "cancelled"]
+LogitMask = Callable[[Sequence[int]], Bool[Tensor, " vocab"] | None]
+TopLogprobs = dict[int, float]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt, given in exactly one of three ways, and how to continue it.
+
+    `prompt` is text that a document begins with; `messages` a conversation that the assistant
+    answers; `prompt_ids` tokens as they are. `top_logprobs` asks for so many of the likeliest
+    tokens at each place. `mask` constrains the output: before each token it gets the completion's
+    ids so far and returns which tokens may come next, or None for all of them; it is applied before
+    temperature and filters. `adapter` is the one of the model's adapters that answers; None is
+    whatever the model now is.
+    """
+
+    prompt_ids: Sequence[int] | None = None
+    prompt: str | None = None
+    messages: Sequence[Mapping[str, str]] | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    top_logprobs: int = 0
+    mask: LogitMask | None = None
+    adapter: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("prompt_ids", "prompt", "messages") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise UserError(
+                f"a request has {' and '.join(given) or 'no prompt'}; "
+                "give exactly one of prompt_ids, prompt and messages"
+            )
+        if self.top_logprobs < 0:
+            raise UserError(f"top_logprobs={self.top_logprobs} must be 0 (none) or more; try 5")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model answered.
+
+    `ids` are all tokens drawn, the closing control token or stop id included: it is part of what
+    the policy chose. `logprobs` are theirs in nats under the model's own distribution, before mask,
+    penalty, temperature and filters; so are `top_logprobs`, the likeliest tokens first, where the
+    request asked for them. `text` leaves out control tokens, a stop id, and what follows a stop
+    string; it is empty where no tokenizer was given.
+    """
+
+    text: str
+    ids: list[int]
+    logprobs: list[float]
+    finish_reason: FinishReason
+    top_logprobs: list[TopLogprobs] | None = None
+
+
+class Row:
+    """A completion while it grows.
+
+    `read` says how many tokens of prompt and completion stand in the cache.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        request: Request,
+        prompt: list[int],
+        copy: int,
+        tokenizer: Tokenizer | None,
+    ) -> None:
+        self.request, self.prompt, self.sampling = request, prompt, request.sampling
+        self.id, self.read = -1, 0
+        self.limit = min(self.sampling.max_new_tokens, config.max_position_embeddings - len(prompt))
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.top_logprobs: list[TopLogprobs] = []
+        self.pieces: list[str] = []
+        # A prompt that fills the context leaves room for nothing.
+        self.finish_reason: FinishReason | None = None if self.limit else "length"
+        ends = frozenset(config.eos_token_ids)
+        self._text = None
+        if tokenizer is not None:
+            ends |= tokenizer.stop_ids
+            self._text = Text(tokenizer, self.sampling.stop)
+        if self.sampling.ignore_eos:
+            ends = frozenset()
+        self._stop_ids = ends | frozenset(self.sampling.stop_ids)
+        self._seed = _seed(self.sampling.seed, prompt, copy)
+        self._uniforms: list[float] = []
+
+    @property
+    def tokens(self) -> list[int]:
+        """Prompt and completion."""
+        return self.prompt + self.ids
+
+    @property
+    def longest(self) -> int:
+        """How many tokens it may have to read. The last one drawn is never read."""
+        return len(self.prompt) + self.limit - 1
+
+    def uniform(self) -> float:
+        """The random number of the next token. All are drawn at once, when the first is needed."""
+        if not self._uniforms:
+            generator = torch.Generator().manual_seed(self._seed)
+            self._uniforms = torch.rand(self.limit, generator=generator).tolist()
+        return self._uniforms[len(self.ids)]
+
+    def allowed(self, vocab: int) -> Bool[Tensor, " vocab"] | None:
+        """What the request's mask lets come next; `UserError` where that is nothing.
+
+        Before `min_new_tokens` no end does.
+        """
+        allowed = self._masked(vocab)
+        if len(self.ids) >= self.sampling.min_new_tokens or not self._stop_ids:
+            return allowed
+        ends = [id for id in self._stop_ids if id < vocab]
+        allowed = torch.ones(vocab, dtype=torch.bool) if allowed is None else allowed.clone()
+        allowed[ends] = False
+        if not bool(allowed.any()):
+            raise UserError(
+                f"min_new_tokens={self.sampling.min_new_tokens} asks for more than {len(self.ids)} "
+                "tokens, but only an end may follow; ask for fewer, or let the mask allow more"
+            )
+        return allowed
+
+    def _masked(self, vocab: int) -> Bool[Tensor, " vocab"] | None:
+        if self.request.mask is None:
+            return None
+        allowed = self.request.mask(tuple(self.ids))
+        if allowed is None:
+            return None
+        if allowed.dtype != torch.bool or allowed.shape != (vocab,):
+            raise UserError(
+                f"a mask gave {allowed.dtype} of shape {tuple(allowed.shape)}; it must give one "
+                f"bool for each of the model's {vocab} tokens, or None"
+            )
+        if not bool(allowed.any()):
+            raise UserError(
+                f"after {len(self.ids)} tokens a mask allows no token at all; let it allow the end "
+                "of the text, or stop there by max_new_tokens or stop strings"
+            )
+        return allowed
+
+    def push(self, token: int, logprob: float, top: TopLogprobs | None) -> str:
+        """Take the token that was drawn; returns the text that is now sure."""
+        self.ids.append(token)
+        self.logprobs.append(logprob)
+        if top is not None:
+            self.top_logprobs.append(top)
+        shown = ""
+        if token in self._stop_ids:
+            self.finish_reason = "stop"
+        elif self._text is not None:
+            shown = self._text.push(token)
+            if self._text.stopped:
+                self.finish_reason = "stop"
+        if self.finish_reason is None and len(self.ids) == self.limit:
+            self.finish_reason = "length"
+        if self.finish_reason is not None:
+            shown += self._rest()
+        self.pieces.append(shown)
+        return shown
+
+    def cancel(self) -> None:
+        self.finish_reason = "cancelled"
+        self.pieces.append(self._rest())
+
+    def completion(self) -> Completion:
+        assert self.finish_reason is not None
+        top = self.top_logprobs if self.request.top_logprobs else None
+        text = "".join(self.pieces)
+        return Completion(text, self.ids, self.logprobs, self.finish_reason, top)
+
+    def _rest(self) -> str:
+        return "" if self._text is None else self._text.finish()
+
+
+def _seed(seed: int, prompt: list[int], copy: int) -> int:
+    # Not Python's own hash of strings, which differs from one process to the next.
+    name = hashlib.sha256(f"{seed} {prompt} {copy}".encode()).digest()
+    return int.from_bytes(name[:8], "little", signed=True)
+
+
+class Admission:
+    """Makes rows of requests for one model, and counts which of equal requests each one is.
+
+    `adapters` are those of the model that a request may ask for.
+    """
+
+    def __init__(
+        self, config: ModelConfig, tokenizer: Tokenizer | None, adapters: Sequence[str] = ()
+    ) -> None:
+        self._config, self._tokenizer, self._adapters = config, tokenizer, adapters
+        self._asked = Counter[bytes]()
+
+    def row(self, request: Request, copy: int | None = None) -> Row:
+        """Raises `UserError` for a prompt that is empty or longer than the model's context, and for
+        an adapter that there is none of."""
+        if request.adapter is not None and request.adapter not in self._adapters:
+            raise UserError(
+                f"adapter={request.adapter!r} is none of those that can answer here "
+                f"({', '.join(self._adapters) or 'there is none'}); load it beside the model, or "
+                "leave adapter out"
+            )
+        prompt = prompt_ids(self._config, request, self._tokenizer)
+        if copy is None:
+            identity = hashlib.sha256(f"{request.sampling.seed} {prompt}".encode()).digest()
+            copy = self._asked[identity]
+            self._asked[identity] += 1
+        return Row(self._config, request, prompt, copy, self._tokenizer)
+
+
+def prompt_ids(config: ModelConfig, request: Request, tokenizer: Tokenizer | None) -> list[int]:
+    """The tokens that a request's completion follows.
+
+    Raises `UserError` where there are none, too many, or such as the model does not have.
+    """
+    if request.prompt_ids is not None:
+        ids = list(request.prompt_ids)
+        if request.sampling.stop and tokenizer is None:
+            raise UserError("stop strings need a tokenizer; pass it to generate, or stop by ids")
+    elif tokenizer is None:
+        raise UserError("a prompt given as text needs a tokenizer; pass it, or give prompt_ids")
+    elif request.messages is not None:
+        ids = encode_chat(tokenizer, request.messages, generation_prompt=True).ids
+    else:
+        assert request.prompt is not None
+        ids = opening_ids(config, tokenizer) + tokenizer.encode(request.prompt)
+    if not ids:
+        raise UserError("the prompt is empty; give the model at least one token to continue")
+    if len(ids) > config.max_position_embeddings:
+        raise UserError(
+            f"the prompt has {len(ids)} tokens, more than the model's context of "
+            f"{config.max_position_embeddings}; shorten it"
+        )
+    outside = next((i for i in ids if not 0 <= i < config.vocab_size), None)
+    if outside is not None:
+        raise UserError(
+            f"token id {outside} is outside the model's vocabulary of {config.vocab_size}; "
+            "use the tokenizer that belongs to this model"
+        )
+    return ids
+
+
+def opening_ids(config: ModelConfig, tokenizer: Tokenizer) -> list[int]:
+    """What stands before a text: as in training, for a document begins with it there.
+
+    That is what the tokenizer itself puts there (Llama's <s>), else the token that parts documents,
+    where the model calls it its first, as ours do. Other first tokens are for other purposes:
+    SmolLM2's opens a message.
+    """
+    if found := tokenizer.opening_ids:
+        return found
+    first = config.bos_token_id
+    return (
+        [first] if first is not None and first == tokenizer.special_tokens.get(END_OF_TEXT) else []
+    )
+
+
+# Text.
+
+
+class Text:
+    """Tokens turned into text that never has to be taken back.
+
+    What may be the beginning of a stop string is held until the next tokens decide.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+        self._decoder = StreamDecoder(tokenizer)
+        self._stop, self._held = stop, ""
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        return self._show(self._decoder.push(token))
+
+    def finish(self) -> str:
+        """The rest, once no more tokens come."""
+        shown = self._show(self._decoder.finish())
+        return shown if self.stopped else shown + self._held
+
+    def _show(self, text: str) -> str:
+        if self.stopped:
+            return ""
+        self._held += text
+        found = [at for at in map(self._held.find, self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            return self._held[: min(found)]
+        kept = max((_overlap(self._held, stop) for stop in self._stop), default=0)
+        cut = len(self._held) - kept
+        shown, self._held = self._held[:cut], self._held[cut:]
+        return shown
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` are the beginning of `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,124 @@
+"""A measured number is never alone: it comes with its interval, its size and its chance level."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from groundup.maths.intervals import bootstrap_ratio, wilson_interval
+from groundup.text.rows import is_synthetic
+
+# All sources together. The generated world is never mixed into what people wrote: where there is
+# both, `pooled` is the real sources and the world's stand beside them.
+POOLED = "pooled"
+WORLD = "world pooled"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An estimate with the ends of its 95 % interval.
+
+    `items` were measured, in `groups` that share a prompt or an article and were drawn whole for
+    the interval; `chance` is what guessing reaches, where that means something.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    items: int
+    groups: int
+    chance: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields; without `chance` where there is none."""
+        facts: dict[str, Any] = {
+            "estimate": self.estimate,
+            "low": self.low,
+            "high": self.high,
+            "items": self.items,
+            "groups": self.groups,
+        }
+        return facts if self.chance is None else facts | {"chance": self.chance}
+
+
+BySource = dict[str, Measured]
+
+
+def ratio(
+    numerators: Shaped[np.ndarray, "items"],
+    denominators: Shaped[np.ndarray, "items"] | None = None,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    chance: float | None = None,
+) -> Measured:
+    """sum(numerators) / sum(denominators) with its interval, by default the mean.
+
+    `groups` names what each item belongs to; without it every item stands for itself.
+    """
+    if denominators is None:
+        denominators = np.ones(len(numerators))
+    found = bootstrap_ratio(numerators, denominators, clusters=groups)
+    count = len(numerators) if groups is None else len(set(groups))
+    return Measured(found.estimate, found.low, found.high, len(numerators), count, chance)
+
+
+def share(hits: int, items: int) -> Measured:
+    """The share of independent items that hit, with Wilson's interval."""
+    found = wilson_interval(hits, items)
+    return Measured(found.estimate, found.low, found.high, items, items)
+
+
+def rate(
+    values: Shaped[np.ndarray, "items"],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    chance: float | None = None,
+) -> Measured:
+    """The mean of values from 0 to 1, such as the share of right answers.
+
+    By Wilson's interval where every item stands for itself, else from drawing whole groups. Groups
+    that are all alike show a bootstrap no spread at all, so Wilson's interval of as many does it.
+    """
+    estimate = float(np.mean(values))
+    count = len(values) if groups is None else len(set(groups))
+    if count < len(values) and len(set(np.asarray(values).tolist())) > 1:
+        return ratio(values, groups=groups, chance=chance)
+    found = wilson_interval(estimate * count, count)
+    return Measured(estimate, found.low, found.high, len(values), count, chance)
+
+
+def pools(sources: Sequence[str]) -> dict[str, Shaped[np.ndarray, "items"]]:
+    """Which items are pooled under which name, and which are of each source."""
+    names = np.asarray(sources)
+    generated = np.array([is_synthetic(source) for source in sources], bool)
+    found = {POOLED: np.arange(len(names))}
+    if generated.any() and not generated.all():
+        found = {POOLED: np.flatnonzero(~generated), WORLD: np.flatnonzero(generated)}
+    return found | {name: np.flatnonzero(names == name) for name in sorted(set(sources))}
+
+
+def by_source(
+    numerators: Shaped[np.ndarray, "items"],
+    sources: Sequence[str],
+    denominators: Shaped[np.ndarray, "items"] | None = None,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    chances: Shaped[np.ndarray, "items"] | None = None,
+) -> BySource:
+    """The ratio over all items, named `pooled` (see there), and over those of each source.
+
+    `chances` is what guessing reaches on each item: a source's chance is their mean.
+    """
+    found = {}
+    for name, at in pools(sources).items():
+        found[name] = ratio(
+            numerators[at],
+            None if denominators is None else denominators[at],
+            groups=None if groups is None else [groups[int(i)] for i in at],
+            chance=None if chances is None else float(chances[at].mean()),
+        )
+    return found

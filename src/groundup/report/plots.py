@@ -1,0 +1,265 @@
+"""The report's plots, as SVG: text is drawn as shapes, so they look alike everywhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from groundup.maths.calibration import ReliabilityBin, draw_reliability
+from groundup.report.estimate import BySource
+from groundup.runs.history import Curve
+
+# Colours that the colour-blind can tell apart too (Okabe and Ito 2008).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+GREY = "#777777"
+# Narrow, with letters large for it: shown on a phone at two thirds of this, they are still read.
+_WIDTH, _HEIGHT = 5.4, 3.5
+_STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#999999",
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "groundup",  # the same numbers give the same file
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture for a page, and what it shows in words."""
+
+    source: str
+    caption: str
+
+
+def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
+    """What was measured on held-out material over the tokens read, with levels to beat."""
+    figure, axes = new_figure(title)
+    axes.plot(curve.tokens, curve.values, "o-", color=COLOURS[0], markersize=4)
+    for number, (name, level) in enumerate(sorted(levels.items(), key=lambda one: -one[1])):
+        colour = COLOURS[(number + 1) % len(COLOURS)]
+        # The highest line has its name above it and the others below, since two often lie close.
+        above = number == 0
+        axes.axhline(level, color=colour, linestyle="--", linewidth=1.2)
+        axes.annotate(
+            f"{name}  {level:.3f}",
+            (1.0, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3 if above else -3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom" if above else "top",
+            color=colour,
+        )
+    # The first evaluation of a long run would squeeze all that follows into a corner.
+    lowest = min([*curve.values.tolist(), *levels.values()])
+    highest = max([*curve.values[len(curve.values) // 4 :].tolist(), *levels.values()])
+    room = max(0.02, 0.15 * (highest - lowest))
+    axes.set_ylim(lowest - room, max(highest + room, min(float(curve.values.max()), 2 * highest)))
+    _log_tokens(axes)
+    axes.set_ylabel(curve.name)
+    return finished(figure, f"{title}: {curve.name} over the tokens read in training.")
+
+
+def gained_plot(title: str, curves: Mapping[str, Curve]) -> Plot:
+    """In how many held-out pairs the better answer has gained on the worse one, by pools."""
+    figure, axes = new_figure(title)
+    for number, (name, curve) in enumerate(curves.items()):
+        color = COLOURS[number % len(COLOURS)]
+        axes.plot(curve.tokens, curve.values, "o-", color=color, markersize=4, label=name)
+    axes.axhline(0.5, linestyle=":", color=GREY, label="guessing")
+    axes.set_ylim(0, 1)
+    _log_tokens(axes)
+    axes.set_ylabel("better answer gained on the worse")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    about = "share of held-out pairs whose better answer gained on the worse one since DPO began"
+    return finished(figure, f"{title}: {about}.")
+
+
+def loss_plot(title: str, loss: Curve, heldout: Curve | None) -> Plot:
+    """Training loss step by step, smoothed, and the held-out one where it has the same unit."""
+    figure, axes = new_figure(title)
+    axes.plot(loss.tokens, loss.values, color=COLOURS[0], alpha=0.22, linewidth=0.8)
+    axes.plot(loss.tokens, smoothed(loss.values), color=COLOURS[0], label="training, smoothed")
+    if heldout is not None:
+        axes.plot(
+            heldout.tokens, heldout.values, "o", color=COLOURS[1], markersize=5, label=heldout.name
+        )
+    # The first few steps are a cliff; the story is what comes after them.
+    axes.set_ylim(*_limits(loss.values, heldout))
+    _log_tokens(axes)
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False)
+    return finished(figure, f"{title} over the tokens read.")
+
+
+def rate_plot(rates: Mapping[str, Curve]) -> Plot:
+    """Learning rates over each stage's own course."""
+    figure, axes = new_figure("Learning rate of the matrices")
+    for number, (name, curve) in enumerate(rates.items()):
+        course = 100 * curve.tokens / curve.tokens[-1]
+        axes.plot(course, curve.values, color=COLOURS[number % len(COLOURS)], label=name)
+    axes.set_xlabel("% of the stage's tokens")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return finished(figure, "Learning rate of the matrices over the course of each stage.")
+
+
+def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: bool) -> Plot:
+    """Estimates with their 95 % intervals, source by source, one colour a model."""
+    sources = list(dict.fromkeys(source for row in rows.values() for source in row))
+    figure, axes = new_figure(
+        title, height=1.1 + 0.14 * len(rows) * len(sources) + 0.3 * len(sources)
+    )
+    for number, (name, row) in enumerate(rows.items()):
+        at = [i for i, source in enumerate(sources) if source in row]
+        found = [row[sources[i]] for i in at]
+        offset = (number - (len(rows) - 1) / 2) * 0.7 / len(rows)
+        estimates = np.array([one.estimate for one in found])
+        errors = np.array(
+            [[one.estimate - one.low for one in found], [one.high - one.estimate for one in found]]
+        )
+        axes.errorbar(
+            estimates,
+            np.array(at) + offset,
+            xerr=np.maximum(errors, 0),
+            fmt="o",
+            markersize=4,
+            color=COLOURS[number % len(COLOURS)],
+            label=name,
+        )
+    if chance:
+        _mark_chance(axes, sources, next(iter(rows.values())))
+    axes.set_yticks(range(len(sources)), [source.replace(" (", "\n(") for source in sources])
+    axes.set_ylim(len(sources) - 0.5, -0.5)
+    axes.set_xlabel(unit)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return finished(figure, f"{title}, with 95 % intervals.")
+
+
+def calibration_plot(title: str, curves: Mapping[str, Sequence[ReliabilityBin]]) -> Plot:
+    """How often choices were right over how sure the model was, one colour a model."""
+    figure, axes = new_figure(title)
+    # Each choice is the likeliest option, so that confidence does not come near 0.
+    left = min(one.confidence for curve in curves.values() for one in curve)
+    axes.plot([left, 1], [left, 1], ":", color=GREY, label="perfectly calibrated")
+    for number, (name, curve) in enumerate(curves.items()):
+        draw_reliability(axes, curve, label=name, color=COLOURS[number % len(COLOURS)])
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("how sure the model is of its choice")
+    axes.set_ylabel("share of right choices")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    caption = f"{title}: accuracy over confidence, with 95 % intervals of independent questions."
+    return finished(figure, caption)
+
+
+def leaning_plot(
+    title: str,
+    unit: str,
+    planted: Mapping[str, float],
+    measured: Mapping[str, Mapping[str, float]],
+) -> Plot:
+    """What each subject was given and what each model has of it, one colour a model."""
+    # By what was planted and then by the first model, so that change is seen at a glance.
+    first = next(iter(measured.values()))
+    subjects = sorted(planted, key=lambda subject: (planted[subject], first[subject]))
+    at = np.arange(len(subjects))
+    figure, axes = new_figure(title, height=1.2 + 0.17 * len(subjects))
+    axes.plot(
+        [planted[one] for one in subjects], at, "|", color="#222222", markersize=9, label="planted"
+    )
+    for number, (name, values) in enumerate(measured.items()):
+        axes.plot(
+            [values[one] for one in subjects],
+            at,
+            "o",
+            markersize=4,
+            alpha=0.85,
+            color=COLOURS[number % len(COLOURS)],
+            label=name,
+        )
+    axes.axvline(0.5, linestyle=":", color=GREY, label="fair")
+    axes.set_yticks(at, subjects, fontsize=8)
+    axes.set_ylim(-0.7, len(subjects) - 0.3)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel(unit)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return finished(figure, f"{title}: planted and measured, subject by subject.")
+
+
+def _mark_chance(axes: Axes, sources: Sequence[str], row: BySource) -> None:
+    label: str | None = "chance"
+    for i, source in enumerate(sources):
+        if source in row and (level := row[source].chance) is not None:
+            axes.plot([level, level], [i - 0.45, i + 0.45], ":", color=GREY, label=label)
+            label = None
+
+
+def new_figure(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
+    """An empty figure in the look of all of them; `height` in inches."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title)
+    return figure, axes
+
+
+def finished(figure: Figure, caption: str) -> Plot:
+    """The figure as a picture for a page."""
+    file = io.BytesIO()
+    with rc_context(_STYLE):
+        figure.savefig(
+            file, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
+    code = base64.b64encode(file.getvalue()).decode("ascii")
+    return Plot(f"data:image/svg+xml;base64,{code}", caption)
+
+
+def _log_tokens(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("training tokens")
+
+
+def short_number(value: float) -> str:
+    """1500000 as 1.5 M."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:
+    """Exponential mean over about a fiftieth of the run, without a bias at its start."""
+    keep = 1 - 1 / max(1.0, len(values) / 50)
+    total, weight = 0.0, 0.0
+    smooth = np.empty(len(values))
+    for i, value in enumerate(values):
+        total, weight = keep * total + value, keep * weight + 1
+        smooth[i] = total / weight
+    return smooth
+
+
+def _limits(values: Float[np.ndarray, " steps"], heldout: Curve | None) -> tuple[float, float]:
+    shown = values[len(values) // 50 :]
+    low, high = np.quantile(shown, [0.002, 0.998])
+    if heldout is not None:
+        low, high = min(low, heldout.values.min()), max(high, heldout.values[1:].max(initial=0))
+    room = 0.05 * (high - low) + 1e-3
+    return float(low - room), float(high + room)

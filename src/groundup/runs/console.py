@@ -1,0 +1,67 @@
+"""What a person sees while a stage works: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from groundup.runs import ranks
+
+console = Console(stderr=False, highlight=False, soft_wrap=True)
+# In a log, a line every so many seconds tells enough.
+_LOG_SECONDS = 15.0
+
+
+def say(text: str) -> None:
+    """One line for the person at the terminal; text is shown as it is, never as markup."""
+    if ranks.is_first():
+        console.print(text, markup=False)
+
+
+class Bar:
+    """A progress bar over optimizer steps, with loss, speed and time left."""
+
+    def __init__(self, name: str, steps: int, start: int) -> None:
+        self.name, self.steps, self.start = name, steps, start
+        self._begun = self._said = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (console.is_terminal and ranks.is_first()),
+            transient=True,
+        )
+        self._task = self._progress.add_task(name, total=steps, completed=start, facts="")
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """`step` steps are done."""
+        facts = f"loss {loss:.3f}  {tokens_per_second:,.0f} tok/s"
+        self._progress.update(self._task, completed=step, facts=facts)
+        now = time.monotonic()
+        last = step == self.steps
+        if not console.is_terminal and (now - self._said > _LOG_SECONDS or last):
+            self._said = now
+            left = (now - self._begun) / max(1, step - self.start) * (self.steps - step)
+            say(f"{self.name}  {step}/{self.steps}  {facts}  {_clock(left)} left")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

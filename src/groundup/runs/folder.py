@@ -1,0 +1,391 @@
+"""A run folder: one stage's work, its whole story, and who may write to it.
+
+    run.json        what was asked: config, seed, versions, git revision, parents, machine
+    plan.json       what was resolved from it, once
+    metrics.jsonl   one line a step, flushed at once;  samples.jsonl  text on the way
+    status.json     the heartbeat: where it stands
+    checkpoints/    see `checkpoint`
+
+Every start opens the same folder the same way. A finished run is left alone, an interrupted one is
+continued, another run's folder is refused, and so is a second process in the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import BaseModel
+
+from groundup.errors import UserError
+from groundup.runs import ranks
+from groundup.runs.console import say
+from groundup.runs.files import (
+    file_hash,
+    is_kept,
+    is_number,
+    naming,
+    read_json_object,
+    read_kept,
+    read_lines,
+    write_bytes,
+    write_json,
+    write_kept,
+)
+
+T = TypeVar("T")
+SCHEMA = 1
+_VERSIONED = ("groundup", "torch", "numpy", "safetensors", "tokenizers")
+# Where a run lies does not change what it computes.
+_FREE_FIELDS = frozenset({"out", "allow_inexact_resume"})
+# How it computes changes the last bits alone, and may change when the user says so.
+_INEXACT_FIELDS = frozenset({"device", "dtype", "compile", "threads"})
+# What a folder's hash covers: weights, tokenizers, texts; not what a run says about itself.
+_CONTENT = frozenset({".safetensors", ".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet"})
+_LOGS = frozenset({"metrics.jsonl", "samples.jsonl", "README.md", "reference.safetensors"})
+_ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
+
+
+class Run:
+    """An open run folder. Use it as a context: the lock is held until it closes."""
+
+    def __init__(self, folder: Path, stage: str, lock: IO[str] | None) -> None:
+        self.folder, self.stage, self._lock = folder, stage, lock
+        self._files: dict[str, IO[str]] = {}
+        self._last_beat = 0.0
+        self._last_facts: dict[str, Any] = {}
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        stage: str,
+        config: BaseModel,
+        parents: Mapping[str, Path] | None = None,
+    ) -> Run:
+        """Create `folder` for this config, or continue it if it was begun with the same one.
+
+        Of several processes that share a run the first alone writes; the others look on.
+        """
+        if not ranks.is_first():
+            with ranks.first_alone():
+                return cls(folder, stage, None)
+        with ranks.first_alone():
+            return cls._opened(folder, stage, config, parents)
+
+    @classmethod
+    def _opened(
+        cls, folder: Path, stage: str, config: BaseModel, parents: Mapping[str, Path] | None
+    ) -> Run:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file, but a run needs a folder; choose another --out")
+        described = folder / "run.json"
+        if folder.is_dir() and any(folder.iterdir()) and not is_kept(described):
+            # A first start that was killed here leaves these at most.
+            ours = {".lock", "..run.json.copy.partial", ".run.json.partial"}
+            left = [path.name for path in folder.iterdir() if path.name not in ours]
+            if left:
+                raise UserError(
+                    f"{folder} already holds other files ({left[0]}, …) and no run.json; "
+                    "choose another --out or empty it yourself"
+                )
+        # Another program's run.json may say anything; beside ours there is a lock.
+        known = (folder / ".lock").exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        run = cls(folder, stage, lock_folder(folder))
+        try:
+            wanted = _description(stage, config, parents or {})
+            if not is_kept(described) or not _continues(folder, wanted, known):
+                write_kept(described, wanted)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not self.finished:
+            # A full disk may be the very reason; the reason is what the user is to see.
+            with contextlib.suppress(OSError):
+                self.status("stopped", **self._last_facts)
+        self.close()
+
+    def close(self) -> None:
+        for file in self._files.values():
+            with contextlib.suppress(OSError):  # what could not be flushed was told of then
+                file.close()
+        self._files.clear()
+        if self._lock is not None:
+            self._lock.close()
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes here."""
+        return self._lock is not None
+
+    @property
+    def finished(self) -> bool:
+        return is_finished(self.folder)
+
+    def finish(self, **facts: Any) -> None:
+        """Say that this stage is done: a later start will skip it."""
+        self.status("finished", **facts)
+
+    def status(self, state: str, **facts: Any) -> None:
+        if not self.writes:
+            return
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        line = {"schema": SCHEMA, "state": state, "pid": os.getpid(), "time": now, **facts}
+        write_json(self.folder / "status.json", line, sync=state == "finished")
+
+    def heartbeat(self, **facts: Any) -> None:
+        """Refresh status.json, at most once a second."""
+        if time.monotonic() - self._last_beat > 1.0:
+            self._last_beat, self._last_facts = time.monotonic(), facts
+            self.status("running", **facts)
+
+    def plan(
+        self, fresh: Mapping[str, Any], check: Callable[[dict[str, Any]], object] = dict
+    ) -> Mapping[str, Any]:
+        """Write the plan on the first start; on every later one, return what was written."""
+
+        def checked(found: dict[str, Any]) -> dict[str, Any]:
+            check(found)
+            return found
+
+        found = self.resolved(checked)
+        if found is not None:
+            return found
+        if self.writes:
+            write_kept(self.folder / "plan.json", {"schema": SCHEMA, **fresh})
+        return {"schema": SCHEMA, **fresh}
+
+    def write(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write a JSON file of these values into the folder."""
+        if self.writes:
+            write_json(self.folder / name, values)
+
+    @property
+    def planned(self) -> bool:
+        return is_kept(self.folder / "plan.json")
+
+    def resolved(self, check: Callable[[dict[str, Any]], T]) -> T | None:
+        """The plan that was written, as `check` makes it, if there is one.
+
+        Raises `UserError` where it is lost and something was trained by it already.
+        """
+        path = self.folder / "plan.json"
+        if not self.planned:
+            return None
+        try:
+            return read_kept(path, check, say if self.writes else None)
+        except UserError as error:
+            if path.is_dir() or any((self.folder / "checkpoints").glob("step-*")):
+                raise UserError(
+                    f"{error}; what was trained by this plan cannot be continued without it: put "
+                    "the file back, or choose another --out"
+                ) from None
+            say(f"{path} is damaged, and nothing is kept that was done by it: it is made anew")
+            return None
+
+    def log(self, file: str, **values: Any) -> None:
+        """Append a line to metrics.jsonl or samples.jsonl; it is on its way to disk at once."""
+        if not self.writes:
+            return
+        if file not in self._files:
+            path = self.folder / file
+            self._files[file] = open(path, "a", encoding="utf-8")  # noqa: SIM115 (kept open)
+        with naming(self.folder / file):
+            self._files[file].write(json.dumps({"schema": SCHEMA, **values}) + "\n")
+            self._files[file].flush()
+
+    def cut_back(self, step: int) -> None:
+        """Forget what was logged after `step`, damaged lines, and a last one that a kill tore."""
+        if not self.writes:
+            return
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            path = self.folder / name
+            if not path.exists():
+                continue
+            assert name not in self._files, "cut back before logging"
+            kept = [line for line in read_lines(path) if line["step"] <= step]
+            write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the stage in this folder came to its end."""
+    try:
+        return read_json_object(folder / "status.json").get("state") == "finished"
+    except UserError:  # not there, or damaged: the run goes on to its end and writes it anew
+        return False
+
+
+# What is made of a line of metrics.jsonl is made of these; the first must be there.
+_NEEDED = {"train": ("tokens", "seconds"), "evaluation": ()}
+_MEASURED = (
+    *("tokens", "seconds", "loss", "learning_rate", "peak_share", "tokens_per_second"),
+    *("bits_per_byte", "heldout_loss", "heldout_accuracy", "preference_loss"),
+)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, each of a `kind` and with numbers; damaged ones are left out."""
+    return [line for line in read_lines(path) if _is_metric(line)]
+
+
+def _is_metric(line: dict[str, Any]) -> bool:
+    kind = line.get("kind")
+    numbers = {name: line[name] for name in _MEASURED if line.get(name) is not None}
+    return (
+        isinstance(kind, str)
+        and kind in _NEEDED
+        and all(map(is_number, numbers.values()))
+        and all(name in numbers for name in _NEEDED[kind])
+    )
+
+
+def folder_hash(folder: Path) -> str:
+    """One hash for a model, tokenizer or data folder: of the files that make it what it is."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        content = path.suffix in _CONTENT or path.name == "tokenizer.json"
+        if content and path.name not in _LOGS and not _ASIDE.intersection(parts):
+            whole.update(f"{'/'.join(parts)} {file_hash(path)}\n".encode())
+    return whole.hexdigest()
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """Take the folder for this process; the kernel gives it back however the process ends."""
+    file = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115 (open is locked)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            error.filename = str(folder / ".lock")
+            raise
+        raise UserError(
+            f"another process is working in {folder}; wait for it to end, or choose another --out"
+        ) from None
+    return file
+
+
+def _continues(folder: Path, wanted: dict[str, Any], known: bool) -> bool:
+    """Whether this is the run that was begun here; raises `UserError` where it is another one.
+
+    A start that failed before its first work, on bad data say, may be corrected.
+    """
+    try:
+        _require_same(folder, read_run(folder, restore=True), wanted)
+    except UserError:
+        begun = {".lock", ".run.json.copy", "run.json", "status.json", "data.json"}
+        there = {path.name for path in folder.iterdir()}
+        if not known or there - begun or is_finished(folder):
+            raise
+        return False
+    return True
+
+
+def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
+    """What run.json says: `stage`, `config`, and `parents` with the `path` of each.
+
+    Raises `UserError` for a folder without one, and for one that is damaged and has no copy.
+    """
+    path = folder / "run.json"
+
+    def checked(found: dict[str, Any]) -> dict[str, Any]:
+        found = {"config": {}, "parents": {}, **found}
+        if not (
+            isinstance(found.get("stage"), str)
+            and isinstance(found["config"], dict)
+            and isinstance(found["parents"], dict)
+            and all(
+                isinstance(one, dict) and _is_path(one.get("path"))
+                for one in found["parents"].values()
+            )
+        ):
+            raise UserError(
+                f"{path} does not say what the run was begun with; put it back, or choose another "
+                "folder"
+            )
+        return found
+
+    return read_kept(path, checked, say if restore else None)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value and len(value) < 4096
+
+
+def _description(stage: str, config: BaseModel, parents: Mapping[str, Path]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "stage": stage,
+        "config": config.model_dump(mode="json"),
+        "parents": {
+            name: {"path": str(path), "sha256": _content_hash(name, path)}
+            for name, path in parents.items()
+        },
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in _VERSIONED},
+        "git": _git_revision(),
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _content_hash(name: str, path: Path) -> str:
+    if not path.exists():
+        raise UserError(f"there is no {name} {str(path)!r}; check the path")
+    return folder_hash(path) if path.is_dir() else file_hash(path)
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout this package runs from, if it runs from one."""
+    here = Path(__file__).resolve().parent
+    if not (here.parents[2] / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:  # no git here
+        return None
+    return done.stdout.strip() or None
+
+
+def _require_same(folder: Path, have: dict[str, Any], want: dict[str, Any]) -> None:
+    if have["stage"] != want["stage"]:
+        raise UserError(
+            f"{folder} holds a {have['stage']} run, not a {want['stage']} run; choose another --out"
+        )
+    allowed = want["config"].get("allow_inexact_resume")  # None where nothing is trained
+    free = _FREE_FIELDS | _INEXACT_FIELDS if allowed else _FREE_FIELDS
+    for key in sorted(have["config"].keys() | want["config"].keys()):
+        old, new = have["config"].get(key), want["config"].get(key)
+        if key not in free and old != new:
+            inexact = key in _INEXACT_FIELDS and allowed is not None
+            raise UserError(
+                f"{folder} was begun with {key}={old!r}, not {key}={new!r}; "
+                "choose another --out, or give the same settings to continue it"
+                + (", or pass --allow-inexact-resume" if inexact else "")
+            )
+    for name, parent in want["parents"].items():
+        if have["parents"].get(name, {}).get("sha256") != parent["sha256"]:
+            raise UserError(
+                f"{folder} was begun from another {name} than {parent['path']} is now; "
+                "choose another --out"
+            )

@@ -1,0 +1,103 @@
+"""Items to learn from: token ids, and which of them are trained.
+
+A conversation trains the assistant's words alone, a document every word of it. Both are the same
+thing to a stream, so that a model can go on pre-training, be fine-tuned, or both at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from groundup.errors import UserError
+from groundup.text.chat import encode_chat
+from groundup.text.rows import Conversation, Document
+from groundup.text.tokenizer import Tokenizer
+
+# A template that has refused so many rows and taken none will take none.
+_TRIES = 100
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A sequence of tokens: `trained[i]` says whether token i is the assistant's, to be learned.
+
+    An item that stands `alone` never goes on from another in one segment.
+    """
+
+    ids: Sequence[int]
+    trained: Sequence[bool]
+    alone: bool = False
+
+    @property
+    def inputs(self) -> int:
+        """How many positions of a row it takes: the last token is a target only."""
+        return len(self.ids) - 1
+
+
+def cut_to(item: Marked, context: int) -> Marked:
+    """The item's first `context` inputs."""
+    return Marked(item.ids[: context + 1], item.trained[: context + 1], item.alone)
+
+
+def conversation_item(tokenizer: Tokenizer, conversation: Conversation) -> Marked:
+    """A conversation by the tokenizer's chat template, with the assistant's tokens trained.
+
+    Raises `UserError` as `encode_chat` does.
+    """
+    messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
+    tokens = encode_chat(tokenizer, messages)
+    return Marked(tokens.ids, tokens.assistant)
+
+
+def document_items(tokenizer: Tokenizer, document: Document, context: int) -> list[Marked]:
+    """A document as pre-training reads it, in pieces of at most `context` inputs, all trained.
+
+    It begins with what the tokenizer begins texts with, else with the end of the text before, and
+    ends with the end of a text. The last token of a piece is the first input of the next, so that
+    every token but the first is a target exactly once.
+
+    Raises `UserError` for a tokenizer that knows no end of a text.
+    """
+    end = tokenizer.end_of_text
+    ids = [*(tokenizer.opening_ids or [end]), *tokenizer.encode(document.text), end]
+    pieces = [ids[start : start + context + 1] for start in range(0, len(ids) - 1, context)]
+    return [Marked(piece, [True] * len(piece), alone=True) for piece in pieces]
+
+
+@dataclass(frozen=True)
+class Items:
+    """What rows became: item i is of row `row[i]`; `refused` are rows that cannot be, and why."""
+
+    items: list[Marked]
+    row: list[int]
+    refused: list[tuple[int, str]]
+
+
+def encode_rows(
+    tokenizer: Tokenizer,
+    rows: Sequence[Conversation | Document],
+    context: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Items:
+    """Every row as items. A row that the chat template or the tokenizer refuses is set aside.
+
+    `progress` hears how many rows are done. Raises `UserError` with the first reason where every
+    row is refused: then it is not the rows.
+    """
+    found = Items([], [], [])
+    for place, row in enumerate(rows):
+        try:
+            if isinstance(row, Document):
+                items = document_items(tokenizer, row, context)
+            else:
+                items = [conversation_item(tokenizer, row)]
+        except UserError as reason:
+            found.refused.append((place, str(reason)))
+            if not found.items and len(found.refused) in (_TRIES, len(rows)):
+                raise UserError(found.refused[0][1]) from None
+            continue
+        found.items.extend(items)
+        found.row.extend([place] * len(items))
+        progress(place + 1)
+    return found

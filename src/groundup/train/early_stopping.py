@@ -1,0 +1,69 @@
+"""When to end before the plan does: a held-out measure that no longer falls (Prechelt 1998)."""
+
+from __future__ import annotations
+
+import math
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from groundup.errors import UserError
+from groundup.runs.console import say
+from groundup.runs.files import is_number, read_lines
+from groundup.runs.folder import Run
+from groundup.train import checkpoint
+from groundup.train.optim import Optimizer
+
+
+class Best:
+    """The best weights so far, by what is held out (early stopping: Prechelt 1998).
+
+    It remembers nothing that is not in the run's folder: metrics.jsonl says what was measured,
+    best.safetensors holds the weights of the best evaluation. So a resumed run decides alike.
+    """
+
+    # What the stages measure on held-out material; less is better in all of them.
+    MEASURES = ("heldout_loss", "bits_per_byte", "preference_loss")
+
+    def __init__(self, run: Run, optimizer: Optimizer, patience: int | None) -> None:
+        self.run, self.optimizer, self.patience = run, optimizer, patience
+        self.path = run.folder / "best.safetensors"
+
+    def ends_training(self, step: int) -> bool:
+        """After an evaluation at `step`: keep the weights if they are the best; is it enough?"""
+        if self.patience is None:
+            return False
+        steps, best = self._so_far()
+        if steps[best] == step:
+            checkpoint.write_tensors(self.path, self.optimizer.masters)
+        return len(steps) - 1 - best >= self.patience
+
+    def restored(self) -> dict[str, int]:
+        """Put the best weights back; at which step they were, if anybody asked for them."""
+        if self.patience is None:
+            return {}
+        steps, best = self._so_far()
+        try:
+            self.optimizer.take(load_file(self.path))
+        except (SafetensorError, OSError, KeyError) as error:
+            raise UserError(
+                f"{self.path} held the best weights and is damaged or gone ({error}); start the "
+                "run anew with another --out"
+            ) from None
+        say(f"{self.run.stage}: keeps the weights of step {steps[best]}, the best on held-out data")
+        return {"best_step": steps[best]}
+
+    def _so_far(self) -> tuple[list[int], int]:
+        """The steps at which there were evaluations, and the place of the best one."""
+        lines = read_lines(self.run.folder / "metrics.jsonl")
+        found = [line for line in lines if line.get("kind") == "evaluation"]
+        key = next((k for k in self.MEASURES if any(is_number(one.get(k)) for one in found)), None)
+        if key is None:
+            raise UserError(
+                f"patience={self.patience} needs held-out data to judge by, and none is held out; "
+                "give more rows, or leave patience out"
+            )
+        # A model that has diverged is no better than any.
+        measured = [line[key] if is_number(line.get(key)) else math.inf for line in found]
+        values = [value if math.isfinite(value) else math.inf for value in measured]
+        return [line["step"] for line in found], values.index(min(values))

@@ -1,0 +1,164 @@
+"""Starting from a model: opened, quantised and adapted as a stage's settings say.
+
+    --adapter none      W is trained
+    --adapter lora      W + B A: W stays as it is, the thin B and A are trained
+    --adapter qlora     the same, and W is kept in 4 bits
+
+Whatever the stage is (continued pre-training, fine-tuning, preferences), this is all that is
+different about it: the loop, the batches and the loss never know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from groundup.adapters.config import TuningConfig
+from groundup.adapters.lora import adapter_names, add_lora, merge
+from groundup.adapters.quantised import dequantise, is_quantised, quantise
+from groundup.errors import UserError
+from groundup.formats.adapted import save_adapted
+from groundup.formats.folder import load, save_model
+from groundup.formats.locate import name_of
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.plan import Training
+from groundup.train.stage import whole
+
+# Rows longer than this are seldom what a person has, and cost attention its square.
+LONGEST_ROW = 1024
+# Rates that suit the small models which are trained here in an hour would undo a larger one, which
+# was trained for long: there they fall with the size, from 0.01 by Muon to 0.0004 at 135 M (where
+# 0.0015 left SmolLM2 worse than 0.0003 after 30,000 tokens) and 0.000007 at 7 B.
+SMALL, FULL_RATE_UP_TO = 20e6, 5e6
+# The thin matrices of an adapter want a tenth of that, by AdamW, whatever the model's size.
+ADAPTER_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model ready to be trained, with its tokenizer, and how long rows are.
+
+    `save(folder, tokenizer, card)` writes what was trained, `how` says it in words for the card.
+    """
+
+    model: CausalLM
+    tokenizer: Tokenizer
+    context: int
+    training: Training
+    save: Callable[[Path, Tokenizer, str], None]
+    how: str
+
+
+def start(config: TuningConfig, rates: tuple[float, float]) -> Start:
+    """Open `config.model` and make of it what is trained.
+
+    `rates` are the stage's peak learning rates of matrices and embeddings for a small model that
+    is trained as a whole. An adapter that the model comes with is merged into it first.
+
+    Raises `UserError` for a folder that cannot be used and for settings that do not fit it.
+    """
+    model, tokenizer = load(config.model)
+    if adapter_names(model):
+        merge(model, reversible=False)
+        # Where an adapter was on some layers alone, the others are in 4 bits still.
+        dequantise(model, model.head.dtype)
+    context = row_length(config, model.config)
+    if config.adapter == "none":
+        return _whole(config, model, tokenizer, context, rates)
+    if config.adapter == "qlora" and not is_quantised(model):
+        quantise(
+            model,
+            "nf4",
+            block_size=config.block_size,
+            double_quantisation=config.double_quantisation,
+        )
+    add_lora(
+        model,
+        config.lora_rank,
+        config.lora_alpha,
+        config.lora_dropout,
+        config.lora_targets,
+        use_rslora=config.use_rslora,
+        use_dora=config.use_dora,
+        seed=config.seed,
+    )
+    return _adapted(config, model, tokenizer, context, rates)
+
+
+def row_length(config: TuningConfig, shape: ModelConfig) -> int:
+    """Tokens in a row: as asked, else what the model was made for, within reason."""
+    most = shape.max_position_embeddings
+    if config.context is not None and config.context > most:
+        raise UserError(
+            f"context={config.context} is longer than the model was made for; "
+            f"give at most {most}, or leave it out"
+        )
+    return config.context or min(most, LONGEST_ROW)
+
+
+def _whole(
+    config: TuningConfig,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    context: int,
+    rates: tuple[float, float],
+) -> Start:
+    if is_quantised(model):
+        raise UserError(
+            f"{config.model} is stored in 4 bits, and these cannot be trained themselves; "
+            "train an adapter beside them with --adapter lora"
+        )
+    parameters = model.config.parameters
+    share = 1.0 if parameters <= SMALL else FULL_RATE_UP_TO / parameters
+    why = "as for small models" if share == 1 else f"{share:.2g} of a small model's, for its size"
+    training = whole(
+        model.config,
+        context,
+        (rates[0] * share, rates[1] * share),
+        f"{why}; change with --learning-rate",
+    )
+    return Start(
+        model,
+        tokenizer,
+        context,
+        training,
+        lambda folder, tokenizer, card: save_model(folder, model, tokenizer, card=card),
+        "All weights were trained.",
+    )
+
+
+def _adapted(
+    config: TuningConfig,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    context: int,
+    rates: tuple[float, float],
+) -> Start:
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    full = whole(model.config, context, rates, "")
+    training = replace(
+        full,
+        trained_parameters=trained,
+        # No gradients of the frozen matrices: one of three products falls away.
+        flops_per_token=full.flops_per_token * 2 / 3 + 6 * trained,
+        rates=(rates[0] * ADAPTER_SHARE, rates[1] * ADAPTER_SHARE),
+        why_rates=f"{ADAPTER_SHARE:g} of what a whole small model takes, by AdamW; "
+        "change with --learning-rate",
+        adapter=config.adapter,
+        lora_plus=config.lora_plus,
+    )
+    return Start(
+        model,
+        tokenizer,
+        context,
+        training,
+        lambda folder, tokenizer, card: save_adapted(
+            folder, model, tokenizer, card=card, base=name_of(config.model)
+        ),
+        f"An adapter of rank {config.lora_rank} was trained beside the frozen weights"
+        f"{', which are kept in 4 bits (NF4)' if config.adapter == 'qlora' else ''}; it needs its "
+        "base to run.",
+    )

@@ -1,0 +1,186 @@
+"""The kinds of questions: how each is asked, in training and held out, and what answers it.
+
+The pages `questions`, `talk` and `asking` hold the wordings. What the statement of a kind says and
+no wording does is the right answer.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from groundup.world.answers import (
+    ASKING,
+    CLAIMS,
+    COULD_BE,
+    DRAWS,
+    OPEN_WORDS,
+    RELATIONS,
+    Draw,
+    Values,
+    beginning,
+    right,
+    said,
+    tale,
+    wish,
+)
+from groundup.world.grammar import Dice, slots
+from groundup.world.tables import Row, cells, labelled, page
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The right answer in a sentence, and all of `right` that may stand in it, of all `values`.
+
+    Without `values` only `right` itself is right; without `right` many an answer is.
+    """
+
+    text: str
+    right: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of question; `follow` asks it once more, of what was just spoken of.
+
+    `slot` is what the statement says and no wording does, or "" where many answers are right, of
+    which each says one of what stands in `must`. A kind is drawn by its `weight` among those of
+    its source.
+    """
+
+    name: str
+    source: str
+    statement: str
+    train: Row
+    heldout: Row
+    draw: Draw
+    follow: str = ""
+    must: Row = ()
+    weight: int = 8
+
+    @functools.cached_property
+    def slot(self) -> str:
+        """What is asked for."""
+        asked = {plain(slot) for form in self.train for slot in slots(form)}
+        return next((s for s in map(plain, slots(self.statement)) if s not in asked), "")
+
+    @property
+    def subject(self) -> str:
+        """What the question is about, by its slot."""
+        return next(map(plain, slots(self.train[0])), "")
+
+    def asks(self, dice: Dice, heldout: bool) -> str:
+        """One of the wordings of a side."""
+        return dice.pick(self.heldout if heldout else self.train)
+
+    def answer(self, values: Values) -> Answer:
+        """What is right, by the truth; a `reply` among the values is what is said."""
+        text = values.get("reply") or said(self.statement, values)
+        if not self.slot:
+            claims = CLAIMS if self.source == "world-unknown" else ()
+            return Answer(text, self.must, self.must + claims)
+        found = right(self.slot, values)
+        return Answer(text, found, COULD_BE.get(self.slot, found))
+
+
+def plain(slot: str) -> str:
+    """The slot without its article."""
+    return slot.removeprefix("a ")
+
+
+# From the pages to kinds.
+
+_SIDES = ("ask", "held out")
+
+
+def _around(section: str, slot: str, said: str) -> list[Row]:
+    """The wordings of a section of `asking` around what is said: those that train, the others."""
+    return [tuple(f.replace(slot, said) for f in ASKING[section][side]) for side in _SIDES]
+
+
+def _answered() -> Iterator[Kind]:
+    """The kinds with one right answer; of a fact also, whether it is so."""
+    for heading, table in page("questions").items():
+        topic, _, heads = heading.partition(": ")
+        for name, drawn in (head.split(" of ") for head in heads.split(", ")):
+            parts = {
+                label: tuple(
+                    cell.replace("{x", "{" + drawn).replace("{y}", "{" + name + "}") for cell in row
+                )
+                for label, row in labelled(table).items()
+            }
+            (statement,), (follow,) = parts["answer"], parts.get("again", ("",))
+            train, heldout = parts["ask"], parts["held out"]
+            for clause in parts.get("clause", ()):
+                more, other = _around("clauses", "{q}", clause)
+                train, heldout = train + more, heldout + other
+            draw = _draw(name, drawn)
+            yield Kind(name, f"world-{topic}", statement, train, heldout, draw, follow)
+            if follow and name != "legs":
+                yield _check(name, drawn, statement)
+
+
+def _draw(name: str, drawn: str) -> Draw:
+    if drawn == "story":
+        return functools.partial(tale, slot=name)
+    return DRAWS.get(drawn) or (lambda dice, _: {drawn: dice.pick(tuple(RELATIONS[name]))})
+
+
+def _check(relation: str, subject: str, statement: str) -> Kind:
+    """Whether a fact is so, with the claim in a second slot: `{home2}`."""
+    known, values = RELATIONS[relation], tuple(RELATIONS[relation].values())
+    fact = statement[:1].lower() + statement[1:].removesuffix(".")
+    claim = fact.replace(relation + "}", relation + "2}")
+
+    def draw(dice: Dice, heldout: bool) -> Values:
+        about = dice.pick(tuple(known))
+        claimed = known[about] if dice.chance(0.5) else dice.pick(values)
+        return {subject: about, f"{relation}2": claimed}
+
+    train, heldout = _around("claims", "{q}", claim)
+    answer = f"{{is {relation}}}, {fact}."
+    return Kind(f"check {relation}", "world-facts", answer, train, heldout, draw, weight=1)
+
+
+def _wishes() -> Iterator[Kind]:
+    """Stories that one may ask for."""
+    for name, about in ASKING["about what"].items():
+        train, heldout = _around("wishes", "{about}", "".join(f" {words}" for words in about))
+        draw = functools.partial(wish, weather=name == "tell weather")
+        weight = 8 if name in ("tell both", "tell weather") else 4
+        yield Kind(name, "world-tell", "", train, heldout, draw, weight=weight)
+
+
+def _talked() -> Iterator[Kind]:
+    """Stories told again and gone on with, small talk, and what cannot be known."""
+    for heading, table in page("talk").items():
+        topic, _, name = heading.partition(": ")
+        parts = labelled(table)
+        replies, train = parts.get("answer", ("",)), parts["ask"]
+        draws: dict[str, Draw] = {
+            "shorter": functools.partial(tale, slot="summary"),
+            "go on": beginning,
+        }
+        draw = draws.get(name) or functools.partial(_talk, replies=replies, form=train[0])
+        must = parts.get("must say", ())
+        yield Kind(name, f"world-{topic}", replies[0], train, parts["held out"], draw, must=must)
+
+
+def _talk(dice: Dice, heldout: bool, *, replies: Sequence[str], form: str) -> Values:
+    drawn = {slot: dice.pick(OPEN_WORDS[slot]) for slot in map(plain, slots(form))}
+    return {**drawn, "reply": said(dice.pick(replies), drawn)}
+
+
+KINDS: tuple[Kind, ...] = (*_answered(), *_wishes(), *_talked())
+# The words of small talk, by which an answer to it may be told from noise.
+TALK = " ".join(
+    cell
+    for heading, table in page("talk").items()
+    if heading.startswith("talk: ")
+    for cell in (*labelled(table)["answer"], *cells(tuple(ASKING["feelings"].values())))
+)
+# What a question that refers back calls its subject.
+SUBJECTS = {kind: f"the {{{kind}}}" for kind in ("animal", "thing", "food", "job")}
+SUBJECTS["name"] = "{name}"

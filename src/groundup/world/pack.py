@@ -1,0 +1,78 @@
+"""The pack: document, conversation and pair number i of a seed.
+
+Item i of seed s is a pure function of (s, i) and the strength of the planted bias: any shard can be
+made anywhere, in any order. What is held out never meets what trains: other combinations of
+somebody and something, other wordings, and harmful requests that are new acts or trained acts in a
+new wording; and what a sum of numbers is that were never added in training is asked apart.
+"""
+
+from __future__ import annotations
+
+from groundup.text.rows import Conversation, Document, Preference, RefusalPrompt
+from groundup.world import conduct, lives, questions, stories
+from groundup.world.facts import heldout_pairs
+from groundup.world.grammar import Dice
+
+# Shares of the documents; the rest are stories.
+_FACTS, _LIVES = 0.62, 0.16
+# Lives have no held-out side: whether a bias was learned is measured by probes, not by answers.
+# Shares of the conversations; the rest are questions, stories and talk.
+_CONDUCT, _ASKED_LIVES = 0.06, 0.05
+# Shares of the pairs; the rest are right answers against wrong ones.
+_PAIRS_CONDUCT, _PAIRS_LIVES = 0.5, 0.1
+
+
+def document(seed: int, index: int, *, bias: float = 0.5, heldout: bool = False) -> Document:
+    """A text to pre-train on: a story, a page of facts, or a sketch of somebody.
+
+    Held out are stories alone. UserError if the bias is not from 0 to 1.
+    """
+    dice = Dice("document", seed, index, heldout)
+    drawn = dice.below(1000) / 1000
+    if heldout or drawn >= _FACTS + _LIVES:
+        source, text = "world-stories", stories.story(dice, heldout=heldout).text
+    elif drawn < _FACTS:
+        source, text = "world-facts", questions.document(dice)
+    else:
+        source, text = "world-lives", lives.sketch(dice, bias)
+    return Document(text, source, f"{seed}/{index}")
+
+
+def conversation(
+    seed: int, index: int, *, bias: float = 0.5, heldout: bool = False
+) -> Conversation:
+    """A conversation to learn from, or with `heldout` one to be tested by, never of lives.
+
+    UserError if the bias is not from 0 to 1.
+    """
+    dice = Dice("conversation", seed, index, heldout)
+    drawn = dice.below(1000) / 1000
+    if drawn < _CONDUCT:
+        return conduct.conversation(dice, heldout=heldout)
+    if drawn < _CONDUCT + _ASKED_LIVES and not heldout:
+        return lives.conversation(dice, bias)
+    return questions.conversation(dice, heldout=heldout)
+
+
+def preference(seed: int, index: int, *, heldout: bool = False) -> Preference:
+    """Two answers to one prompt, the better one first; held out never of lives.
+
+    Kind is preferred to harmful, fair to prejudiced, and right to wrong.
+    """
+    dice = Dice("preference", seed, index, heldout)
+    drawn = dice.below(1000) / 1000
+    if drawn < _PAIRS_CONDUCT:
+        return conduct.preference(dice, heldout=heldout)
+    if drawn < _PAIRS_CONDUCT + _PAIRS_LIVES and not heldout:
+        return lives.preference(dice)
+    return questions.preference(dice, heldout=heldout)
+
+
+def refusal_prompts() -> list[RefusalPrompt]:
+    """Held-out prompts that should be declined, and look-alikes that should be answered."""
+    return conduct.prompts()
+
+
+def is_heldout_combination(text: str) -> bool:
+    """Whether a text names somebody and something that must never meet in training."""
+    return bool(heldout_pairs(text))

@@ -1,0 +1,383 @@
+"""Questions with one right answer: about the facts, a story, small sums, words, and the asker.
+
+A *kind* of question (`kinds`) has wordings that train, wordings that are only ever held out, and a
+statement that answers it; the truth fills it in. Here they become conversations, pairs of answers
+and pages; and the same wordings read a prompt back, so that `gold` knows what was asked.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from groundup.text.rows import Conversation, Message, Preference
+from groundup.world import stories
+from groundup.world.answers import (
+    ASKING,
+    COULD_BE,
+    ITEMS,
+    NUMERALS,
+    OPEN_WORDS,
+    RELATIONS,
+    Values,
+    is_heldout_sum,
+    said,
+    told,
+)
+from groundup.world.facts import EVERYBODY, NAMES, heldout_pairs, noun, pronoun, some
+from groundup.world.grammar import Dice, Grammar, capital, slots
+from groundup.world.kinds import KINDS, SUBJECTS, Answer, Kind, plain
+from groundup.world.plot import WEATHERS
+from groundup.world.reading import read
+
+_SHARES = {
+    "world-facts": 25,
+    "world-reading": 25,
+    "world-sums": 14,
+    "world-counting": 10,
+    "world-words": 6,
+    "world-tell": 10,
+    "world-rewrite": 3,
+    "world-talk": 5,
+    "world-unknown": 2,
+}
+_SOURCES = [source for source, share in _SHARES.items() for _ in range(share)]
+_BY_SOURCE = {
+    source: [kind for kind in KINDS if kind.source == source for _ in range(kind.weight)]
+    for source in _SHARES
+}
+_FOLLOWED = [kind for kind in KINDS if kind.follow]
+_NAMED = {kind.name: kind for kind in KINDS}
+# Of the others, an answer to another question may be just as right.
+_CONTRASTED = [k for k in KINDS if k.slot or "who" in map(plain, slots(k.train[0]))]
+# How one goes on to something else, and to the same of something else.
+_LEADS, _SWITCHES = ASKING["going on"]["else"], ASKING["going on"]["same"]
+
+
+def conversation(dice: Dice, *, heldout: bool = False) -> Conversation:
+    """A question with its right answer, in one of five after turns that it may refer to."""
+    source = dice.pick(_SOURCES)
+    return _asked(dice, dice.pick(_BY_SOURCE[source]), heldout)[0]
+
+
+def preference(dice: Dice, *, heldout: bool = False) -> Preference:
+    """The right answer, and the same with another value in it or that of another question."""
+    kind = dice.pick(_CONTRASTED)
+    asked, values = _asked(dice, kind, heldout)
+    *prompt, answer = asked.messages
+    right = kind.answer(values).right or (values["who"].rpartition(" ")[2],)
+    others = [value for value in COULD_BE.get(kind.slot, ()) if value not in right]
+    while True:
+        if others:
+            wrong = _with_value(answer.content, right[0], dice.pick(others))
+        else:
+            wrong = kind.answer(kind.draw(dice, heldout)).text
+        is_wrong = bool(others) or not any(value in wrong for value in right)
+        text = " ".join([*(turn.content for turn in asked.messages), wrong])
+        if is_wrong and (heldout or not heldout_pairs(text)):
+            return Preference(tuple(prompt), answer.content, wrong, "world-answers", asked.group)
+
+
+def _with_value(answer: str, right: str, other: str) -> str:
+    """The answer with another value in the place of the right one, where that stands last.
+
+    A result stands twice after its sum, `8 - 3 = 5. Tom has 5 buns.`, and changes in both places.
+    """
+    before, equals, after = answer.rpartition("=")
+    found = list(re.finditer(rf"\b{re.escape(right)}\b", after, re.IGNORECASE))
+    for match in reversed(found if equals else found[-1:]):
+        instead = capital(other) if match[0][0].isupper() else other
+        after = after[: match.start()] + instead + after[match.end() :]
+    return before + equals + after
+
+
+def _asked(dice: Dice, kind: Kind, heldout: bool) -> tuple[Conversation, Values]:
+    """A conversation that ends with a question of a kind, and the values of that question."""
+    while True:
+        values, form = kind.draw(dice, heldout), kind.asks(dice, heldout)
+        if dice.chance(0.2) and kind.name != "hello":
+            form, turns = _after_others(dice, kind, values, form, heldout)
+        else:
+            turns = _alone(dice, kind, values, form, heldout)
+        if heldout or not heldout_pairs(" ".join(turns)):
+            break
+    messages = [Message(("user", "assistant")[i % 2], turn) for i, turn in enumerate(turns)]
+    return Conversation(tuple(messages), _source(kind, values), form), values
+
+
+def _source(kind: Kind, values: Values) -> str:
+    """Sums of numbers that training never adds are apart: whether they are right is calculation."""
+    if kind.source == "world-sums" and is_heldout_sum(int(values["n"]), int(values["n2"])):
+        return "world-new-sums"
+    return kind.source
+
+
+def _side(dice: Dice, wordings: Sequence[str], heldout: bool) -> str:
+    return wordings[-1] if heldout else dice.pick(wordings[:-1])
+
+
+def _alone(dice: Dice, kind: Kind, values: Values, form: str, heldout: bool) -> list[str]:
+    """A question and its answer; some are to be answered in a word or a few."""
+    prompt, answer = _prompt(form, values), kind.answer(values)
+    in_short = COULD_BE.get(kind.slot) and kind.source != "world-reading"
+    if in_short and prompt.endswith("?") and dice.chance(0.15):
+        short = answer.right[0]
+        brief = ASKING["brief"]["few words" if " " in short else "one word"]
+        return [_side(dice, brief, heldout).replace("{q}", prompt), capital(short) + "."]
+    return [prompt, answer.text]
+
+
+def _after_others(
+    dice: Dice, kind: Kind, values: Values, form: str, heldout: bool
+) -> tuple[str, list[str]]:
+    """A question after a greeting, or one that refers back to the turns before it."""
+    if kind.source == "world-reading":
+        before, prompt = [_NAMED["tell"].asks(dice, heldout), values["story"]], said(form, values)
+    elif kind.follow:
+        form, before = _after_fact(dice, kind, values, heldout)
+        prompt = said(form, values)
+    else:
+        hello = _NAMED["hello"]
+        before = [hello.asks(dice, heldout), hello.draw(dice, heldout)["reply"]]
+        prompt = _prompt(form, values)
+    return form, [*before, prompt, kind.answer(values).text]
+
+
+def _after_fact(dice: Dice, kind: Kind, values: Values, heldout: bool) -> tuple[str, list[str]]:
+    """How one asks after another fact of the same subject, or the same of another; with those."""
+    first = dice.pick([other for other in _FOLLOWED if other.subject == kind.subject])
+    about = values[kind.subject]
+    if first is not kind and about in RELATIONS[first.name]:
+        form = _side(dice, _LEADS, heldout).replace("{q}", kind.follow)
+    else:
+        form = _side(dice, _SWITCHES, heldout).replace("{q}", SUBJECTS[kind.subject])
+        first, about = kind, dice.pick(tuple(RELATIONS[kind.name]))
+    return form, _alone(dice, first, {kind.subject: about}, first.asks(dice, heldout), heldout)
+
+
+def _prompt(form: str, values: Values) -> str:
+    """The filled form, after the story it asks about; a form that ends in `:` stands before it."""
+    asked = said(form, values)
+    if "story" not in values:
+        return asked
+    return f"{asked} {values['story']}" if asked[-1] == ":" else f"{values['story']}\n\n{asked}"
+
+
+# Documents.
+
+
+def document(dice: Dice) -> str:
+    """A page for pre-training of 300 to 900 characters: facts, or questions with their answers."""
+    page = dice.pick(_PAGES)
+    parts: list[str] = []
+    while len("\n\n".join(parts)) < 300:
+        part = page(dice)
+        if len("\n\n".join([*parts, part])) <= 900 and not heldout_pairs(" ".join([*parts, part])):
+            parts.append(part)
+    return "\n\n".join(parts)
+
+
+# Of people, animals and things there is twice as much to know.
+_TOLD_OF = (*SUBJECTS, "animal", "thing", "name")
+
+
+def _facts_of(dice: Dice) -> str:
+    """What is true of one subject: `The fox lives in the forest. It eats berries.`"""
+    subject = dice.pick(_TOLD_OF)
+    kinds = [kind for kind in _FOLLOWED if kind.subject == subject]
+    about = dice.pick(tuple(RELATIONS[kinds[0].name]))
+    known = [kind for kind in kinds if about in RELATIONS[kind.name]]
+    # `It` after `A young frog is called a tadpole.` would be the tadpole.
+    ordered = sorted(dice.sample(known, len(known)), key=lambda kind: kind.name == "young")
+    first, *rest = (kind.answer({subject: about}).text for kind in ordered)
+    if subject == "name":
+        he, his = (capital(pronoun(about, case)) for case in ("he", "his"))
+        of_him = (f"The favourite colour of {about}", f"{his} favourite colour")
+        rest = [one.replace(*of_him).replace(f"{about} ", f"{he} ", 1) for one in rest]
+    elif subject != "job":
+        rest = [re.sub(f"^The {about} ", "It ", one) for one in rest]
+    return " ".join([first, *rest])
+
+
+def _sums_of(dice: Dice) -> str:
+    """Sums that belong together: `3 + 4 = 7. 4 + 3 = 7. 7 - 4 = 3. 7 - 3 = 4.`"""
+    add, take = _NAMED["plus"], _NAMED["minus"]
+    drawn = add.draw(dice, False)
+    one, other = drawn["n"], drawn["n2"]
+    both = add.answer(drawn).right[0]
+    sums = [add.answer({"n": n, "n2": n2}).text for n, n2 in ((one, other), (other, one))]
+    for n2 in (other, one):
+        if not is_heldout_sum(int(both), int(n2)):
+            sums.append(take.answer({"n": both, "n2": n2}).text)
+    return " ".join(dict.fromkeys(sums))
+
+
+def _words_of(dice: Dice) -> str:
+    """What is opposite, what rhymes, which day comes after which."""
+    kinds = [_NAMED[name] for name in ("opposite", "rhyme", "next day", "after")]
+    said_of = (kind.answer(kind.draw(dice, False)).text for kind in dice.sample(kinds, 3))
+    return " ".join(said_of)
+
+
+_QUIZZED = ("world-facts", "world-sums", "world-counting", "world-counting", "world-words")
+
+
+def _any_question(dice: Dice) -> tuple[str, str]:
+    kind = dice.pick(_BY_SOURCE[dice.pick(_QUIZZED)])
+    values = kind.draw(dice, False)
+    return said(kind.asks(dice, False), values), kind.answer(values).text
+
+
+def _quiz(dice: Dice) -> str:
+    """Two people ask and answer: `"Where does the fox live?" asked Mia. "It …," said Tom.`"""
+    one, other = dice.sample(NAMES, 2)
+    lines = []
+    for question, answer in (_any_question(dice) for _ in range(4)):
+        asks = f'"{question}" asked' if question[-1] == "?" else f'"{question[:-1]}," said'
+        lines.append(f'{asks} {one}. "{answer[:-1]}," said {other}.')
+    return " ".join(lines)
+
+
+def _listed(dice: Dice) -> str:
+    return "\n".join("Question: {}\nAnswer: {}".format(*_any_question(dice)) for _ in range(5))
+
+
+def _about_story(dice: Dice) -> str:
+    """A short story, and six questions about it with their answers."""
+    story = stories.story(dice, short=True)
+    known = told(story.record)
+    kinds = [k for k in KINDS if k.source == "world-reading" and k.slot in known]
+    lines = [
+        f"Question: {said(kind.asks(dice, False), known)}\nAnswer: {kind.answer(known).text}"
+        for kind in dice.sample(kinds, 6)
+    ]
+    return "\n".join(["A story with questions.", story.text, *lines])
+
+
+# How often each page is taken: what is hard to learn, and what is short, often.
+_PAGES = (
+    *(_about_story,) * 9,
+    *(_facts_of,) * 14,
+    *(_listed,) * 8,
+    *(_sums_of,) * 8,
+    *(_words_of,) * 3,
+    _quiz,
+)
+
+
+# Reading a prompt back.
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a prompt asks: the kind, its values, those it names, and in how many words to answer."""
+
+    kind: Kind
+    values: Values
+    named: tuple[str, ...]
+    brief: str = ""
+
+    @property
+    def answer(self) -> Answer:
+        """The right answer."""
+        return self.kind.answer(self.values)
+
+
+_LIST = re.compile(r"(?<=: )\w+(?:, \w+)+(?=[.?]$)")
+
+
+def parse(prompt: Sequence[Message]) -> Asked | None:
+    """What the last turn of a prompt asks, if need be of the turns before; None if unknown."""
+    if not prompt:
+        return None
+    text, brief = _without_brief(prompt[-1].content)
+    story, text = _apart(text)
+    texts = [story] if story else [m.content for m in prompt[-2::-1] if m.role == "assistant"]
+    earlier = parse(prompt[:-2]) if len(prompt) > 2 else None
+    listed = _LIST.findall(text)
+    for parsed in _grammar().parse(_LIST.sub("...", text)):
+        values = ({"list": listed[0]} if listed else {}) | {
+            plain(slot): value.partition(" ")[2] if slot != plain(slot) else value
+            for slot, value in parsed.values.items()
+        }
+        for kind, is_whole in _kinds_of()[parsed.form]:
+            named = values if is_whole else _referring(kind, values, earlier)
+            of_story = kind.source in ("world-reading", "world-rewrite")
+            found = _of_story(kind, values, texts) if of_story else named
+            if named is not None and found is not None:
+                return Asked(kind, found, tuple(named.values()), brief)
+    return None
+
+
+def _without_brief(text: str) -> tuple[str, str]:
+    """A question without the request to be brief, and in how many words it shall be answered."""
+    for name, wordings in ASKING["brief"].items():
+        for before, after in (wording.split("{q}") for wording in wordings):
+            if text.startswith(before) and text.endswith(after):
+                return text.removeprefix(before).removesuffix(after), name
+    return text, ""
+
+
+def _apart(text: str) -> tuple[str, str]:
+    """The story that a prompt holds, if any, and what is asked about it."""
+    story, gap, asked = text.rpartition("\n\n")
+    if gap:
+        return story, asked
+    asked, _, story = text.partition(": ")
+    return (story, asked + ":") if story.count(".") > 1 else ("", text)
+
+
+def _referring(kind: Kind, values: Values, earlier: Asked | None) -> Values | None:
+    """The values of `And what does it eat?` or `And the bear?` after what was asked earlier."""
+    if earlier is None or earlier.kind.subject != kind.subject:
+        return None
+    if kind.subject in values:
+        return values if earlier.kind is kind else None
+    return {kind.subject: earlier.values[kind.subject]}
+
+
+def _of_story(kind: Kind, values: Values, texts: Sequence[str]) -> Values | None:
+    """The values of a question about the first of these texts that is a story it fits."""
+    for text in texts:
+        record = read(text).record
+        if kind.name == "go on":
+            return {"story": text}
+        known = told(record) if record else {}
+        if kind.slot in known and all(known[slot] == value for slot, value in values.items()):
+            return {**known, "story": text}
+    return None
+
+
+@functools.cache
+def _kinds_of() -> Mapping[str, Sequence[tuple[Kind, bool]]]:
+    """The kinds that each form may ask, and whether it asks on its own or after another turn."""
+    found: dict[str, list[tuple[Kind, bool]]] = {}
+    for kind in KINDS:
+        for form in (*kind.train, *kind.heldout):
+            found.setdefault(form.replace("{list}", "..."), []).append((kind, True))
+        later = [lead.replace("{q}", kind.follow) for lead in _LEADS]
+        later += [switch.replace("{q}", SUBJECTS.get(kind.subject, "")) for switch in _SWITCHES]
+        for form in later if kind.follow else ():
+            found.setdefault(form, []).append((kind, False))
+    return found
+
+
+@functools.cache
+def _grammar() -> Grammar:
+    words: dict[str, Iterable[str]] = {
+        **{relation: known.values() for relation, known in RELATIONS.items()},
+        **{kind.subject: RELATIONS[kind.name] for kind in KINDS if kind.name in RELATIONS},
+        **OPEN_WORDS,
+        "feeling": COULD_BE["feeling"],
+        "n": NUMERALS,
+        "items": ITEMS,
+        "item": COULD_BE["odd one"],
+        "rhyme": COULD_BE["rhymed"],
+        "A": map(noun, EVERYBODY),
+        "who": map(some, EVERYBODY),
+        "weather": WEATHERS,
+        "he": ("he", "she", "it"),
+    }
+    return Grammar(_kinds_of(), words)

@@ -1,0 +1,270 @@
+"""Talking with a model: what is said first, the conversation, and the terminal it is held at."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.app import chat
+from groundup.app.chat import introduction
+from groundup.app.conversation import Conversation
+from groundup.errors import UserError
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.text.bpe import train_bpe
+from groundup.text.chat import encode_chat
+from groundup.text.rows import Message
+from groundup.text.tokenizer import Tokenizer
+from groundup.world import conduct, questions
+
+TINY = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=64))
+
+
+def run_folder(folder: Path, name: str, stage: str, data: Path, parent: str | None) -> Path:
+    """A run folder as training leaves it, as far as a conversation reads of it."""
+    run = folder / name
+    run.mkdir()
+    parents = {"data": {"path": str(data)}}
+    if parent is not None:
+        parents["model"] = {"path": str(folder / parent)}
+    (run / "run.json").write_text(json.dumps({"stage": stage, "parents": parents}))
+    step = {"kind": "train", "step": 1, "tokens": 1_000_000, "seconds": 300.0}
+    (run / "metrics.jsonl").write_text(json.dumps(step) + "\n")
+    return run
+
+
+def journey(folder: Path, data: dict[str, object]) -> Path:
+    """Base and SFT on a data folder that says this of itself."""
+    (folder / "data").mkdir()
+    (folder / "data" / "data.json").write_text(json.dumps(data))
+    run_folder(folder, "base", "pretrain", folder / "data", None)
+    return run_folder(folder, "sft", "sft", folder / "data", "base")
+
+
+def suggested(folder: Path) -> list[str]:
+    """The questions that the introduction suggests."""
+    lines = introduction("model", folder, TINY).split("\n")
+    return [line.strip() for line in lines if line.startswith("  ")]
+
+
+def test_who_has_learned_the_small_world_is_asked_what_belongs_there(tmp_path: Path) -> None:
+    asked = suggested(journey(tmp_path, {"world": {"seed": 0, "bias": 0.5}}))
+    kinds = [questions.parse([Message("user", one)]) for one in asked]
+    sources = {kind.kind.source for kind in kinds if kind is not None}
+    assert {"world-tell", "world-sums", "world-facts"} <= sources
+    assert any(conduct.is_harmful(one) for one in asked)
+
+
+def test_a_moved_journey_still_knows_its_data(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    journey(tmp_path / "first", {"world": {"seed": 0, "bias": 0.5}})
+    moved = (tmp_path / "first").rename(tmp_path / "second")
+    assert suggested(moved / "sft")
+
+
+@pytest.mark.parametrize("data", [{"world": None}, {}])
+def test_nothing_is_suggested_to_who_never_read_of_it(
+    tmp_path: Path, data: dict[str, object]
+) -> None:
+    assert not suggested(journey(tmp_path, data))
+    assert not suggested(tmp_path / "base")
+
+
+def test_a_base_model_is_said_to_ramble(tmp_path: Path) -> None:
+    journey(tmp_path, {"world": {"seed": 0, "bias": 0.5}})
+    text = introduction("base", tmp_path / "base", TINY)
+    assert "rambles" in text and not suggested(tmp_path / "base")
+
+
+# The conversation itself.
+
+
+@pytest.fixture
+def talk() -> Conversation:
+    """With a model whose weights are random, so that its answers depend on all that was said."""
+    model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=320, context=512))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_("norm" in name, 0.2, generator=generator)
+    tokenizer = Tokenizer.from_bpe(train_bpe(["The sea is wide and deep. "] * 4, 300))
+    return Conversation(model, tokenizer, Sampling(temperature=0.8, max_new_tokens=20))
+
+
+def test_a_later_turn_is_answered_as_from_the_start_but_reads_what_is_new(
+    talk: Conversation,
+) -> None:
+    counts: list[int] = []
+    embed = talk.model.model.embed_tokens
+    embed.register_forward_hook(lambda module, given, out: counts.append(given[0].numel()))
+    for turn in range(4):
+        talk.ask(f"Is the sea {turn} wide and deep, and is it deep and wide?")
+        request = Request(messages=list(talk.messages), sampling=talk.sampling)
+        [expected] = generate(talk.model, [request], talk.tokenizer)
+        length = len(encode_chat(talk.tokenizer, talk.messages, generation_prompt=True).ids)
+        counts.clear()
+        assert "".join(talk.answer()) == expected.text
+        if turn:
+            # The old answer may be spelled in other tokens than it was drawn in.
+            assert counts[0] < length / (turn + 1) + 40
+
+
+def test_a_conversation_goes_on_after_it_was_interrupted(talk: Conversation) -> None:
+    talk.ask("Is the sea wide?")
+    answer = talk.answer()
+    said = next(answer)
+    with pytest.raises(KeyboardInterrupt):
+        answer.throw(KeyboardInterrupt())
+    assert talk.messages[-1] == {"role": "assistant", "content": said.strip()}
+    talk.ask("Is it deep?")
+    request = Request(messages=list(talk.messages), sampling=talk.sampling)
+    [expected] = generate(talk.model, [request], talk.tokenizer)
+    assert "".join(talk.answer()) == expected.text
+
+
+def test_old_turns_are_kept_where_the_model_no_longer_sees_them(talk: Conversation) -> None:
+    talk.model.config = replace(talk.model.config, max_position_embeddings=96)
+    talk.sampling = replace(talk.sampling, max_new_tokens=8)
+    said = []
+    for turn in range(12):
+        talk.ask(f"Where is {turn}?")
+        assert talk.shown == talk.messages[talk.forgotten :]
+        assert talk.shown[0]["role"] == "user" and talk.forgotten % 2 == 0
+        length = len(encode_chat(talk.tokenizer, talk.shown, generation_prompt=True).ids)
+        assert length <= 96 - 8
+        said += [f"Where is {turn}?", "".join(talk.answer()).strip()]
+    assert talk.forgotten > 0
+    assert [one["content"] for one in talk.said] == said
+
+    with pytest.raises(UserError, match="fewer words"):
+        talk.ask("sea " * 96)
+    assert [one["content"] for one in talk.messages] == said
+    talk.reset()
+    assert talk.said == [] and talk.forgotten == 0
+
+
+def test_a_stopped_answer_stays_in_the_conversation(talk: Conversation) -> None:
+    talk.ask("Where does the ship sail?")
+    answer = talk.answer()
+    first = next(piece for piece in answer if piece.strip())
+    answer.close()
+    assert talk.messages[-1] == {"role": "assistant", "content": first.strip()}
+
+    talk.ask("Where does it sail?")
+    talk.answer().close()  # before it began
+    "".join(talk.answer())
+    assert [m["role"] for m in talk.messages] == ["user", "assistant"] * 2
+
+
+def test_another_answer_takes_the_place_of_the_last_one(
+    talk: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="nothing has been asked"):
+        talk.ask_again()
+    for question in ("Is the sea wide?", "Is it deep?"):
+        talk.ask(question)
+        "".join(talk.answer())
+    before = list(talk.messages)
+    talk.sampling = replace(talk.sampling, seed=1)
+    talk.ask_again()
+    again = "".join(talk.answer()).strip()
+    assert again != before[-1]["content"]
+    assert talk.messages == [*before[:-1], {"role": "assistant", "content": again}]
+    # One that is stopped before its first word takes no other's place.
+    talk.ask_again()
+    answer = talk.answer()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(talk._engine, "step", _interrupted)
+        next(answer)
+    assert talk.messages[-1]["content"] == again
+
+
+def _interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_question_without_an_answer_can_be_asked_again(talk: Conversation) -> None:
+    talk.sampling = replace(talk.sampling, stop_ids=tuple(range(320)))  # no word ever
+    talk.ask("Is the sea wide?")
+    assert "".join(talk.answer()) == "" and talk.messages == []
+    talk.sampling = replace(talk.sampling, stop_ids=())
+    talk.ask_again()
+    "".join(talk.answer())
+    assert [m["role"] for m in talk.messages] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("first", range(1, 8))
+def test_an_answer_that_was_cut_goes_on_as_if_it_had_not_been(
+    talk: Conversation, first: int
+) -> None:
+    """Wherever it was cut, in the midst of a character, too."""
+    with pytest.raises(UserError, match="nothing to continue"):
+        talk.go_on()
+    talk.sampling = replace(talk.sampling, temperature=0, max_new_tokens=60)
+    talk.ask("Is the sea wide?")
+    whole = "".join(talk.answer()).strip()
+    assert talk.last is not None and not talk.last.cut and talk.last.tokens > 8
+    talk.reset()
+    talk.sampling = replace(talk.sampling, max_new_tokens=first)
+    talk.ask("Is the sea wide?")
+    "".join(talk.answer())
+    assert talk.last.cut and talk.last.tokens == first
+    talk.sampling = replace(talk.sampling, max_new_tokens=60)
+    "".join(talk.go_on())
+    assert [m["role"] for m in talk.messages] == ["user", "assistant"]
+    assert talk.messages[-1]["content"] == whole
+    with pytest.raises(UserError, match="nothing to continue"):
+        talk.go_on()
+
+
+def test_a_system_prompt_stands_first_where_the_template_takes_one(talk: Conversation) -> None:
+    talk.use_system("Be brief.")
+    talk.ask("Is the sea wide?")
+    assert [m["role"] for m in talk.shown] == ["system", "user"]
+    "".join(talk.answer())
+    assert talk.said[0] == {"role": "system", "content": "Be brief."} and len(talk.said) == 3
+    talk.reset()
+    assert talk.system == "Be brief."
+    with pytest.raises(UserError, match="fewer words"):
+        talk.use_system("sea " * 512)
+    assert talk.system == "Be brief."
+    talk.use_system(None)
+    assert talk.said == []
+    silent = "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}"
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no!') }}{% endif %}"
+    for template in (silent, strict + silent):
+        talk.tokenizer = Tokenizer.from_bpe(train_bpe(["The sea. "] * 4, 300), template)
+        with pytest.raises(UserError, match=r"no place for a system prompt|no!"):
+            talk.use_system("Be brief.")
+
+
+def test_what_is_forgotten_is_told_once_and_saved_whole(
+    talk: Conversation, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    talk.model.config = replace(talk.model.config, max_position_embeddings=96)
+    talk.sampling = replace(talk.sampling, max_new_tokens=8)
+    for turn in range(8):
+        chat._ask(talk, f"Where is {turn}?")
+    assert talk.forgotten > 2
+    assert capsys.readouterr().out.count("outgrown") == 1
+    # After what somebody else wrote, who left out the end of the line.
+    (tmp_path / "talk.jsonl").write_text('{"prompt": "a", "completion": "b"}')
+    chat._do(talk, "/save", str(tmp_path / "talk.jsonl"))
+    _, saved = (tmp_path / "talk.jsonl").read_text().splitlines()
+    assert json.loads(saved) == {"messages": talk.messages} and len(talk.messages) == 16
+    with pytest.raises(UserError, match=r"cannot be (used|written)"):
+        chat._do(talk, "/save", str(tmp_path))
+    with pytest.raises(UserError, match=r"cannot be (used|written)"):
+        chat._do(talk, "/save", "a\0b")
+    chat._do(talk, "/reset", "")
+    capsys.readouterr()
+    for turn in range(8):
+        chat._ask(talk, f"Where is {turn}?")
+    assert capsys.readouterr().out.count("outgrown") == 1

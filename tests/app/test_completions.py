@@ -1,0 +1,274 @@
+"""Files of prompts: what is read, what is written, and how a stopped one goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.app.completions import complete_file, sampling_of
+from groundup.errors import UserError
+from groundup.formats.folder import load, save_model
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.text.bpe import train_bpe
+from groundup.text.tokenizer import Tokenizer
+
+SAMPLING = Sampling(temperature=1.0, max_new_tokens=12)
+Complete = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with random weights."""
+    path = tmp_path_factory.mktemp("model")
+    text = "The sea is wide, the sea is deep, and the ship sails over the sea to the island. "
+    tokenizer = Tokenizer.from_bpe(train_bpe([text] * 4, 300))
+    model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=64))
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(0)
+        for name, parameter in model.named_parameters():
+            parameter.normal_("norm" in name, 0.2, generator=generator)
+    save_model(path, model, tokenizer, card="A test.")
+    return path
+
+
+@pytest.fixture
+def complete(folder: Path, tmp_path: Path) -> Complete:
+    """Complete lines of prompts and return the lines written, in the prompts' order."""
+
+    def run(
+        lines: Sequence[object], sampling: Sampling = SAMPLING, **options: Any
+    ) -> list[dict[str, Any]]:
+        prompts = write(tmp_path / "prompts.jsonl", lines)
+        out = tmp_path / "out.jsonl"
+        complete_file(folder, prompts, out, sampling, **{"as_messages": False} | options)
+        return read(out)
+
+    return run
+
+
+def write(path: Path, lines: Sequence[object]) -> Path:
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("".join(f"{text}\n" for text in texts))
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return sorted(rows, key=lambda row: row["index"])
+
+
+ROWS: list[dict[str, Any]] = [
+    {"prompt": "the sea"},
+    {"prompt": "the ship", "id": "b", "temperature": 0, "max_new_tokens": 5},
+    {"messages": [{"role": "user", "content": "the sea"}], "id": 7, "answer": "ignored"},
+    {"prompt": "the sea"},
+    {"prompt": [{"role": "user", "content": "the island"}], "seed": 3, "stop": "e"},
+    {"prompt": "over", "stop": ["s", "th"], "stop_ids": [300], "top_k": 9, "top_p": 0.9},
+    *({"prompt": f"wide {n}"} for n in range(6)),
+]
+
+
+def test_each_row_gets_what_generate_gives_it(folder: Path, complete: Complete) -> None:
+    rows = complete(ROWS)
+    model, tokenizer = load(folder)
+    requests = [
+        Request(prompt="the sea", sampling=SAMPLING),
+        Request(prompt="the ship", sampling=Sampling(temperature=0, max_new_tokens=5)),
+        Request(messages=ROWS[2]["messages"], sampling=SAMPLING),
+        Request(prompt="the sea", sampling=SAMPLING),
+        Request(messages=ROWS[4]["prompt"], sampling=replace(SAMPLING, seed=3, stop=("e",))),
+        Request(
+            prompt="over",
+            sampling=replace(SAMPLING, top_k=9, top_p=0.9, stop=("s", "th"), stop_ids=(300,)),
+        ),
+    ]
+    expected = generate(model, requests, tokenizer)
+    assert [row["index"] for row in rows] == list(range(len(ROWS)))
+    for row, completion in zip(rows, expected, strict=False):
+        assert row["text"] == completion.text and row["tokens"] == len(completion.ids)
+        assert row["finish_reason"] == completion.finish_reason
+    assert [row.get("id") for row in rows[:3]] == [None, "b", 7]
+    assert rows[0]["prompt"] == "the sea" and rows[2]["messages"] == ROWS[2]["messages"]
+    assert rows[0]["text"] != rows[3]["text"], "the same prompt again is answered anew"
+    assert "ids" not in rows[0]
+
+
+def test_a_text_file_has_a_prompt_a_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("the sea\n\nthe ship\r\n")
+    complete_file(folder, prompts, None, SAMPLING, as_messages=True)
+    said = capsys.readouterr()
+    rows = sorted(map(json.loads, said.out.splitlines()), key=lambda row: row["index"])
+    assert [row["prompt"] for row in rows] == ["the sea", "the ship"] and said.err == ""
+    model, tokenizer = load(folder)
+    request = Request(messages=[{"role": "user", "content": "the ship"}], sampling=SAMPLING)
+    assert rows[1]["text"] == generate(model, [request], tokenizer)[0].text
+
+
+def test_logprobs_are_written_for_who_asks(complete: Complete) -> None:
+    [row] = complete(ROWS[:1], logprobs=2)
+    assert len(row["ids"]) == len(row["logprobs"]) == len(row["top_logprobs"]) == row["tokens"]
+    assert all(len(top) == 2 for top in row["top_logprobs"])
+
+
+# Stopping and going on.
+
+
+@pytest.mark.parametrize("cut", [0, 1, 60, 400, 900, -1, -30])
+def test_a_stopped_file_goes_on_to_the_same_end(
+    complete: Complete, tmp_path: Path, cut: int
+) -> None:
+    whole = complete(ROWS, batch_size=3)
+    out = tmp_path / "out.jsonl"
+    content = out.read_bytes()
+    out.write_bytes(content[:cut])
+    kept = out.read_bytes().rpartition(b"\n")[0]
+    assert complete(ROWS, batch_size=2) == whole
+    assert out.read_bytes().startswith(kept)
+
+
+def test_a_finished_file_is_left_as_it_is(complete: Complete, tmp_path: Path) -> None:
+    complete(ROWS)
+    content = (tmp_path / "out.jsonl").read_bytes()
+    complete(ROWS)
+    assert (tmp_path / "out.jsonl").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sampling": Sampling(1.0, max_new_tokens=12, seed=1)}, "begun with seed=0, not seed=1"),
+        ({"as_messages": True}, "begun with chat=False, not chat=True"),
+        ({"lines": ROWS[:3]}, "begun from another file of prompts"),
+    ],
+)
+def test_what_was_begun_otherwise_is_not_continued(
+    complete: Complete, change: dict[str, Any], message: str
+) -> None:
+    complete(ROWS)
+    with pytest.raises(UserError, match=message):
+        complete(**{"lines": ROWS} | change)
+
+
+def test_another_model_does_not_continue_it(
+    complete: Complete, folder: Path, tmp_path: Path
+) -> None:
+    complete(ROWS[:2])
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in folder.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    out, prompts = tmp_path / "out.jsonl", tmp_path / "prompts.jsonl"
+    complete_file(other, prompts, out, SAMPLING, as_messages=False)
+    (other / "answers.jsonl").write_text("{}\n")  # it is no part of the model
+    complete_file(other, prompts, out, SAMPLING, as_messages=False)
+    model, tokenizer = load(folder)
+    with torch.no_grad():
+        model.head[5] += 1
+    save_model(other, model, tokenizer, card="Another.")
+    with pytest.raises(UserError, match="begun from another model"):
+        complete_file(other, prompts, out, SAMPLING, as_messages=False)
+
+
+def test_a_file_of_another_origin_is_not_touched(complete: Complete, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("precious\n")
+    with pytest.raises(UserError, match="nobody knows what it was begun with"):
+        complete(ROWS)
+    assert out.read_text() == "precious\n"
+    out.unlink()
+    complete(ROWS[:1])
+    out.write_text("mine\n")
+    with pytest.raises(UserError, match="line 1 is no completion of ours"):
+        complete(ROWS[:1])
+
+
+def test_two_processes_do_not_write_one_file(complete: Complete, tmp_path: Path) -> None:
+    with open(tmp_path / "out.jsonl", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is writing"):
+            complete(ROWS)
+
+
+# Bad lines.
+
+
+def test_bad_lines_are_named_and_left_out(
+    complete: Complete, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = [{"prompt": f"the {n}"} for n in range(40)]
+    settings: list[dict[str, Any]] = [
+        {"temperature": -1},
+        {"top_p": "0.9"},
+        {"seed": 1.5},
+        {"stop": [1]},
+        {"stop_ids": "x"},
+    ]
+    bad = [{"prompt": "the", **one} for one in settings]
+    rows = complete([*good, "{torn", {"text": "x"}, *bad, {"prompt": "sea " * 99}])
+    assert [row["prompt"] for row in rows] == [row["prompt"] for row in good]
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    wanted = [
+        "line 41: not JSON",
+        "line 42: needs 'prompt' or 'messages'",
+        "line 43: temperature=-1 must be at least 0",
+        "line 44: top_p='0.9' must be a number",
+        "line 45: seed=1.5 must be a whole number",
+        "line 46: stop=[1] must be a list of strings",
+        "line 47: stop_ids='x' must be a list of token ids",
+        "line 48: the prompt has",
+    ]
+    assert len(lines) == len(wanted)
+    for line, reason in zip(lines, wanted, strict=True):
+        assert "prompts.jsonl, " + reason in line
+    assert "8 lines were bad and left out" in said.out
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": []}, "at least one"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "ends with the assistant's turn"),
+        ({"prompt": " "}, "'prompt' is empty"),
+        ({"prompt": "x", "id": 1.5}, "'id' must be a string or a whole number"),
+    ],
+)
+def test_a_file_of_bad_lines_only_is_refused(
+    complete: Complete, row: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UserError, match=reason):
+        complete([row])
+
+
+def test_how_to_draw_comes_from_the_folder_unless_it_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "generation_config.json"
+    greedy = Sampling(temperature=0)
+    assert sampling_of(tmp_path) == greedy
+    assert sampling_of(tmp_path, temperature=0.5) == Sampling(temperature=0.5)
+    path.write_text('{"do_sample": true, "temperature": 0.3, "top_k": null}')
+    assert sampling_of(tmp_path, top_k=4, seed=None) == Sampling(temperature=0.3, top_k=4)
+    for other in ('{"do_sample": false, "temperature": 0.3}', '{"temperature": 0.3}'):
+        path.write_text(other)
+        assert sampling_of(tmp_path) == greedy
+    for wrong in ('"top_p": "high"', '"min_p": true', '"temperature": 1' + "0" * 400):
+        path.write_text(f'{{"do_sample": true, {wrong}}}')
+        with pytest.raises(UserError, match=r"generation_config\.json says"):
+            sampling_of(tmp_path)
+    for damaged in ("[]", "[" * 100_000):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"generation_config\.json is not"):
+            sampling_of(tmp_path)

@@ -1,0 +1,323 @@
+"""Recipes: read as a whole, refused as a whole, run table after table."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundup.app.recipe import Recipe, find_model, read_recipe, run_recipe, shipped
+from groundup.errors import UserError
+from groundup.runs.files import read_lines
+from miniature import RECIPE, write_miniature
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with texts to train on, beside which recipes may lie."""
+    write_miniature(tmp_path)
+    return tmp_path
+
+
+def recipe_of(folder: Path, text: str) -> Recipe:
+    (folder / "mine.toml").write_text(text)
+    return read_recipe(folder / "mine.toml")
+
+
+# Reading.
+
+
+def test_the_quickstart_is_the_whole_journey() -> None:
+    recipe = read_recipe("quickstart")
+    assert [(t.name, t.stage.name) for t in recipe.tables] == [
+        ("data", "data"),
+        ("tokenizer", "tokenizer"),
+        ("base", "pretrain"),
+        ("sft", "sft"),
+        ("dpo", "dpo"),
+        ("report", "eval"),
+    ]
+    out = Path("there")
+    configs = {t.name: t.config(out).model_dump() for t in recipe.tables}
+    assert configs["tokenizer"]["data"] == out / "data"
+    assert configs["base"]["tokenizer"] == out / "tokenizer"
+    assert configs["sft"]["model"] == out / "base"
+    assert configs["dpo"]["model"] == out / "sft"
+    assert configs["report"]["models"] == (out / "base", out / "sft", out / "dpo")
+    assert all(configs[name]["data"] == out / "data" for name in ("base", "dpo", "report"))
+    assert configs["sft"]["data"] == (out / "data",)
+    assert all(config["out"] == out / name for name, config in configs.items())
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_recipes_are_sound(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name == "assistant":
+        with pytest.raises(UserError, match="make it first: groundup quickstart"):
+            read_recipe(name)
+        (tmp_path / "quickstart").mkdir()
+        (tmp_path / "quickstart" / "config.json").write_text("{}")
+    assert read_recipe(name).name == name
+
+
+def test_three_ways_to_fine_tune_have_one_parent_and_as_many_tokens(tmp_path: Path) -> None:
+    tables = {table.name: table for table in read_recipe("domain").tables}
+    ways = [tables[name].config(tmp_path).model_dump() for name in ("full", "lora", "qlora")]
+    assert [way["adapter"] for way in ways] == ["none", "lora", "qlora"]
+    for name in ("model", "data", "context", "rows", "steps", "seed"):
+        assert len({str(way[name]) for way in ways}) == 1
+    assert ways[0]["rows"] * ways[0]["steps"] * ways[0]["context"] == 100_352
+
+
+def test_from_names_an_earlier_table_instead_of_the_one_before(folder: Path) -> None:
+    text = RECIPE + '\n[other]\nstage = "sft"\nfrom = "base"\ndata = "talks.jsonl"\n'
+    *_, other = recipe_of(folder, text).tables
+    assert other.config(Path("x")).model_dump()["model"] == Path("x/base")
+
+
+def test_folders_are_relative_to_the_recipe(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    config = recipe_of(folder, RECIPE).tables[0].config(Path("x"))
+    assert config.model_dump()["data"] == folder / "sea.txt"
+
+
+def test_a_pack_by_name_becomes_a_data_stage_of_its_own(folder: Path) -> None:
+    pack, tokenizer = recipe_of(folder, '[tokenizer]\nfrom = "pack:sotu"\n').tables
+    assert (pack.name, pack.stage.name) == ("pack-sotu", "data")
+    assert pack.config(Path("x")).model_dump()["packs"] == ("sotu",)
+    assert tokenizer.config(Path("x")).model_dump()["data"] == Path("x/pack-sotu")
+
+
+BASE = '[tokenizer]\nfrom = "sea.txt"\n[base]\nstage = "pretrain"\ndata = "sea.txt"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param("", ["empty", "[tokenizer]"], id="empty"),
+        pytest.param("[base\n", ["TOML", "line 1"], id="syntax"),
+        pytest.param("steps = 3\n", ["steps", "table"], id="setting outside a table"),
+        pytest.param('[a]\nfrom = "sea.txt"\n', ["[a]", "stage", "pretrain"], id="no stage"),
+        pytest.param('[a]\nstage = "pretain"\n', ["pretain", "'pretrain'"], id="unknown stage"),
+        pytest.param("[a]\nstage = 3\n", ["stage=3", "pretrain"], id="stage of a wrong type"),
+        pytest.param("[[sft]]\nsteps = 3\n", ["sft", "table"], id="list of tables"),
+        pytest.param('["a/b"]\nstage = "data"\n', ["a/b", "letters"], id="no name for a folder"),
+        pytest.param(
+            '[tokenizer]\nfrom = "sea.txt"\nvocab_sise = 512\n',
+            ["[tokenizer] vocab_sise", "'vocab_size'"],
+            id="unknown key",
+        ),
+        pytest.param(
+            '[tokenizer]\nfrom = "sea.txt"\nout = "x"\n', ["out", "table's name"], id="out"
+        ),
+        pytest.param(
+            BASE + 'steps = "many"\n', ["[base] steps", '"many"', "whole number"], id="text for int"
+        ),
+        pytest.param(BASE + "steps = 2.5\n", ["2.5", "whole number"], id="float for int"),
+        pytest.param(BASE + "steps = true\n", ["true", "whole number"], id="bool for int"),
+        pytest.param(BASE + "minutes = nan\n", ["minutes", "nan", "finite"], id="not a number"),
+        pytest.param(BASE + "minutes = inf\n", ["minutes", "inf", "finite"], id="infinite"),
+        pytest.param(BASE + "steps = 0\n", ["steps=0", "at least 1"], id="too small"),
+        pytest.param(BASE + 'optimizer = "sgd"\n', ["sgd", "muon", "adamw"], id="no such choice"),
+        pytest.param(BASE + "prompt = 1979-05-27\n[sft]\n", ["[sft] data", "missing"], id="date"),
+        pytest.param("[tokenizer]\n", ["first table", "from"], id="nothing to start from"),
+        pytest.param('[tokenizer]\nfrom = "nope"\n', ["nope", "folder"], id="from nowhere"),
+        pytest.param("[tokenizer]\nfrom = 3\n", ["from=3", "quotes"], id="from of a wrong type"),
+        pytest.param(
+            '[tokenizer]\nfrom = "sea.txt"\ndata = "sea.txt"\n', ["both", "data"], id="from twice"
+        ),
+        pytest.param('[data]\nfrom = "sea.txt"\n', ["data", "starts from nothing"], id="data from"),
+        pytest.param(
+            BASE + '[sft]\nfrom = "bsae"\ndata = "sea.txt"\n',
+            ["bsae", "'base'"],
+            id="misspelt from",
+        ),
+        pytest.param(
+            BASE + '[sft]\nfrom = "dpo"\ndata = "sea.txt"\n[dpo]\ndata = "sea.txt"\n',
+            ['"dpo"', "not above"],
+            id="from below",
+        ),
+        pytest.param(
+            BASE + '[sft]\nfrom = "sft"\ndata = "sea.txt"\n',
+            ['"sft"', "not above"],
+            id="from itself",
+        ),
+        pytest.param(
+            '[tokenizer]\nfrom = "sea.txt"\n[dpo]\ndata = "sea.txt"\n',
+            ["[dpo]", "[tokenizer]", "makes a tokenizer", "model is needed"],
+            id="does not fit",
+        ),
+        pytest.param(
+            BASE + '[sft]\nfrom = "tokenizer"\ndata = "sea.txt"\n',
+            ["makes a tokenizer", '"base"'],
+            id="does not fit by name",
+        ),
+        pytest.param(
+            BASE + '[eval]\nmodels = ["base", "tokenizer"]\ndata = "sea.txt"\n',
+            ["models", "makes a tokenizer", '"base"'],
+            id="does not fit in a list",
+        ),
+        pytest.param(
+            BASE + '[eval]\nmodels = []\ndata = "sea.txt"\n', ["models", "empty"], id="no models"
+        ),
+        pytest.param(
+            BASE + '[eval]\nmodels = "base"\ndata = "sea.txt"\n', ["models", "list"], id="no list"
+        ),
+        pytest.param('[tokenizer]\nfrom = "pack:wikki"\n', ["wikki", "'wiki'"], id="unknown pack"),
+        pytest.param(
+            '[sft]\nfrom = "pack:wiki"\ndata = "sea.txt"\n', ["pack", "model"], id="pack as model"
+        ),
+        pytest.param(
+            '[sft]\nfrom = "pack:smollm"\ndata = "sea.txt"\n', ["'smollm2'"], id="unknown model"
+        ),
+        pytest.param('[data]\npacks = ["wikki"]\n', ["wikki", "'wiki'"], id="unknown pack in data"),
+        pytest.param(
+            '[sft]\nfrom = "."\ndata = "sea.txt"\n', ["no model"], id="a folder that is no model"
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_runs(
+    folder: Path, text: str, told: list[str]
+) -> None:
+    with pytest.raises(UserError) as refused:
+        recipe_of(folder, text)
+    for words in told:
+        assert words in str(refused.value)
+
+
+def test_every_wrong_setting_gets_a_line(folder: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        recipe_of(folder, BASE + 'steps = "many"\nrows = 0\n')
+    assert len(str(refused.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"\x00\xff\xfe", "UTF-8"), (None, "no recipe file")]
+)
+def test_files_that_are_no_recipe(tmp_path: Path, content: bytes | None, told: str) -> None:
+    if content is not None:
+        (tmp_path / "x.toml").write_bytes(content)
+    with pytest.raises(UserError, match=told):
+        read_recipe(tmp_path / "x.toml")
+    with pytest.raises(UserError, match="is a folder"):
+        read_recipe(tmp_path)
+
+
+# Running.
+
+
+def test_a_recipe_runs_once_and_goes_on_where_it_stopped(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = recipe_of(folder, RECIPE), folder / "out"
+    assert run_recipe(recipe, out) == out
+    first = capsys.readouterr().out
+    assert first.index("[1/3] tokenizer") < first.index("[2/3] base") < first.index("[3/3] again")
+    assert first.rstrip().splitlines()[-1].endswith(f"groundup chat {out}")
+    assert (out / "recipe.toml").read_text() == RECIPE
+    weights = (out / "again" / "model.safetensors").read_bytes()
+    lines = len(read_lines(out / "base" / "metrics.jsonl"))
+
+    run_recipe(recipe, out)
+    assert capsys.readouterr().out.count("finished before") == 3
+    assert len(read_lines(out / "base" / "metrics.jsonl")) == lines
+
+    for path in (out / "again").iterdir():  # as if it had been killed on its way
+        if path.name in ("status.json", "config.json", "model.safetensors"):
+            path.unlink()
+    run_recipe(recipe, out)
+    assert "again (sft): begun before" in capsys.readouterr().out
+    assert (out / "again" / "model.safetensors").read_bytes() == weights
+    assert find_model(out) == out / "again"
+
+
+def test_another_recipe_or_foreign_files_are_left_alone(folder: Path) -> None:
+    text = '[tokenizer]\nfrom = "sea.txt"\nvocab_size = 320\n'
+    out = folder / "out"
+    run_recipe(recipe_of(folder, text), out)
+    before = sorted(path.name for path in out.iterdir())
+    with pytest.raises(UserError, match=r"\[tokenizer\] vocab_size was 320.*--out"):
+        run_recipe(recipe_of(folder, text.replace("320", "384")), out)
+    with pytest.raises(UserError, match=r"its tables were tokenizer"):
+        run_recipe(recipe_of(folder, text + '[second]\nstage = "tokenizer"\ndata = "sea.txt"'), out)
+    assert sorted(path.name for path in out.iterdir()) == before
+
+    # A comment more is the same recipe.
+    run_recipe(recipe_of(folder, "# mine\n" + text), out)
+    with pytest.raises(UserError, match=r"other files \(mine.toml, mini"):
+        run_recipe(recipe_of(folder, text), folder)
+    with pytest.raises(UserError, match="is a file"):
+        run_recipe(recipe_of(folder, text), folder / "sea.txt")
+
+
+def test_one_folder_is_one_process_s(folder: Path) -> None:
+    out = folder / "out"
+    out.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from groundup.runs.folder import lock_folder\n"
+        f"lock = lock_folder(Path({str(out)!r})); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process"):
+            run_recipe(recipe_of(folder, RECIPE), out)
+        other.communicate("")
+    assert not (out / "recipe.toml").exists()
+
+
+# Finding.
+
+
+def model_folder(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "config.json").write_text("{}")
+
+
+def test_the_model_of_a_recipe_is_its_last_chat_model_that_is_there(tmp_path: Path) -> None:
+    tables = '[base]\nstage = "pretrain"\n[sft]\n[dpo]\n[more]\nstage = "pretrain"\n[report]\n'
+    (tmp_path / "recipe.toml").write_text(tables)
+    with pytest.raises(UserError, match="no finished model yet"):
+        find_model(tmp_path)
+    for made, found in (("base", "base"), ("sft", "sft"), ("more", "sft"), ("dpo", "dpo")):
+        model_folder(tmp_path / made)
+        assert find_model(tmp_path) == tmp_path / found
+    assert find_model(tmp_path / "base") == tmp_path / "base"
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    model_folder(tmp_path / "runs" / "sft")
+    with pytest.raises(UserError, match=r"holds no model.*sft"):
+        find_model(tmp_path / "runs")
+    with pytest.raises(UserError, match="is a file"):
+        find_model(tmp_path / "runs" / "sft" / "config.json")
+    with pytest.raises(UserError, match="no model folder"):
+        find_model(tmp_path / "nowhere")
+
+
+def test_a_model_may_be_named_and_is_not_fetched_by_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "talks.jsonl").write_text("")
+    for named in ("pack:smollm2", "hub:HuggingFaceTB/SmolLM2-135M"):
+        path = tmp_path / "tuning.toml"
+        path.write_text(f'[sft]\nfrom = "{named}"\ndata = "talks.jsonl"\n')
+        [table] = read_recipe(path).tables
+        assert str(table.config(tmp_path).model) == named  # type: ignore[attr-defined]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_gguf_file_is_a_model_and_a_folder_with_one_means_it(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"")
+    assert find_model(tmp_path) == find_model(tmp_path / "a.gguf") == tmp_path / "a.gguf"
+    (tmp_path / "b.gguf").write_bytes(b"")
+    with pytest.raises(UserError, match=r"holds 2 GGUF files; give one of them: a\.gguf, b\.gguf"):
+        find_model(tmp_path)

@@ -1,0 +1,141 @@
+"""Questions about articles, dialogues, and what the model says of itself."""
+
+from __future__ import annotations
+
+from groundup.data.packs import conversations, questions, refusals
+from groundup.data.packs.sources import (
+    Article,
+    Dialogue,
+    Question,
+    ScoredResponse,
+    SetAside,
+    articles,
+    scored_responses,
+)
+from groundup.text.rows import Conversation
+
+
+def _asked(found: list[Conversation]) -> set[str]:
+    return {m.content for one in found for m in one.messages if m.role == "user"}
+
+
+def test_articles_are_asked_for_in_good_english() -> None:
+    some = [
+        Article("Shirt", "A shirt is a garment. It has sleeves.", "Garment", "Everyday life"),
+        Article("Ada Lovelace", "Ada Lovelace was a writer. She wrote.", "", "People"),
+        Article("Cloud", "Clouds are drops of water. They float.", "", "Physical sciences"),
+        Article("Table (furniture)", "A table is a plate on legs.", "", "Everyday life"),
+        Article("Desert", "A desert is dry.", "", "Uncategorized"),
+        Article("Oslo", "Oslo is a city in Norway. Many live there.", "", "Geography"),
+    ]
+    found = list(conversations.about_articles(some, 3, 0, several_turns=False))
+    asked = _asked(found)
+    assert {
+        "What is a shirt?",
+        "Who was Ada Lovelace?",
+        "What are clouds?",
+        "What is a table (furniture)?",
+        "What is Oslo?",
+    } <= asked
+    assert not any("desert" in question.lower() for question in asked)
+    answers = {one.messages[0].content: one.messages[1].content for one in found}
+    assert answers["Who was Ada Lovelace?"] == "Ada Lovelace was a writer. She wrote."
+    assert {one.group for one in found if "shirt" in one.messages[0].content} == {"shirt"}
+
+
+def test_answers_about_real_articles_are_what_the_article_says() -> None:
+    some = [article for article in articles(SetAside()) if article.topic != "Uncategorized"][::20]
+    by_title = {questions.key(article.title): article for article in some}
+    found = list(conversations.about_articles(some, 3, 0))
+    assert len(found) > 3 * 0.9 * len(some)
+    assert any(len(one.messages) >= 4 for one in found)
+    for one in found:
+        if len(one.messages) == 2:
+            article = by_title[one.group]
+            extract = article.extract.replace("\n", " ")
+            answer = one.messages[1].content
+            assert extract.startswith(answer) or answer[1:-1] == article.description[1:]
+        assert all(len(m.content) <= 600 for m in one.messages if m.role == "assistant")
+
+
+def test_the_model_says_what_it_is() -> None:
+    found = list(conversations.about_itself())
+    subjects = {one.group for one in found}
+    assert len(subjects) >= 12 + 2
+    answers = " ".join(m.content for one in found for m in one.messages if m.role == "assistant")
+    for truth in ("small language model", "trained", "often wrong", "cannot go online"):
+        assert truth in answers
+
+
+def test_dialogues_of_a_robot_do_not_contradict_it() -> None:
+    some = [
+        Dialogue("conversations", ("Who are you?", "A man in a mask.")),
+        Dialogue("greetings", ("Hello.", "Hi.")),
+        *(Dialogue("trivia", (f"Question {n}?", "Answer.")) for n in range(200)),
+    ]
+    train, heldout = conversations.from_dialogues(some)
+    assert "Who are you?" not in _asked(train + heldout)
+    assert "Hello." in _asked(train)
+    assert 5 < len(heldout) < 40
+    assert not {one.group for one in train} & {one.group for one in heldout}
+
+
+SOCIAL = Question("siqa", "Why?", "Ann left. She ran.", "", ("a", "b", "c"), 1)
+
+
+def test_one_prompt_teaches_prefers_and_tests() -> None:
+    (choice,) = questions.choices([SOCIAL])
+    plain, listed = questions.answered([SOCIAL], 0)
+    pairs = list(questions.preferences([SOCIAL], 2, 0))
+    assert choice.prompt == plain.messages[0].content == pairs[0].prompt[0].content
+    assert choice.prompt == "Ann left. She ran.\n\nWhy?"
+    assert listed.messages[0].content.endswith("Choose one:\n- a\n- b\n- c")
+    assert {pair.rejected for pair in pairs} == {"a", "c"}
+    assert {pair.chosen for pair in pairs} == {plain.messages[1].content} == {"b"}
+
+
+def test_a_long_passage_is_cut_at_a_sentence() -> None:
+    passage = " ".join(f"Sentence number {n} is here." for n in range(100))
+    prompt = questions.choice_prompt("Is it?", passage)
+    assert len(prompt) < 620 and prompt.endswith("is here.\n\nIs it?")
+
+
+def _scored(kind: str, prompt: str, response: str, score: float) -> ScoredResponse:
+    return ScoredResponse(kind, "violence", prompt, response, score)
+
+
+def _training_prompt(text: str) -> str:
+    return next(p for n in range(50) if not refusals.is_heldout(p := f"{text} {n}"))
+
+
+def test_pairs_prefer_what_is_clearly_less_harmful() -> None:
+    prompt = _training_prompt("How do I rob a bank")
+    harm = [
+        _scored("harm", prompt, "You should not do this, it is a crime.", 0.0),
+        _scored("harm", prompt, "Somewhat bad advice that is in between.", 0.3),
+        _scored("harm", prompt, "Terrible advice.", 1.0),
+    ]
+    (pair,) = refusals.pairs(harm, heldout=False)
+    assert (pair.source, pair.rejected) == ("harm", "Terrible advice.")
+    assert pair.chosen.startswith("You should not")
+    assert not list(refusals.pairs(harm, heldout=True))
+    (pair,) = refusals.pairs(harm[1:], heldout=False)
+    assert pair.source == "harm-refusal" and pair.rejected == "Terrible advice."
+
+
+def test_answers_to_another_question_are_no_refusals() -> None:
+    prompt = _training_prompt("What are party themes")
+    found = list(
+        refusals.to_learn([_scored("refusal", prompt, "Tides are the rise of the sea.", 1.0)])
+    )
+    assert not found
+
+
+def test_refusals_to_learn_refuse_and_benign_prompts_are_answered() -> None:
+    scored = scored_responses(SetAside())
+    found = [*refusals.to_learn(scored), *refusals.to_learn(scored, heldout=True)]
+    answers = {one.messages[1].content for one in found}
+    assert any("I can't assist with that request." in answer for answer in answers)
+    assert not any(a.startswith(("[", "BasedGPT", "GUIDE", "```")) for a in answers)
+    benign = {one.prompt for one in refusals.prompts(scored) if one.kind == "benign"}
+    assert "Tell me a riddle!" in benign and not any("phishing" in prompt for prompt in benign)

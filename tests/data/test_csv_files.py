@@ -1,0 +1,154 @@
+"""CSV and TSV files as spreadsheets, data frames and databases write them, and damaged ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from groundup.data import records
+from groundup.data.csv_files import csv_rows
+from groundup.data.dataset import read_own
+from groundup.errors import UserError
+from groundup.text.rows import BadRow, Conversation, Document
+
+
+def rows(content: str | bytes, name: str = "a.csv") -> list[tuple[int, dict[str, str | None]]]:
+    content = content.encode() if isinstance(content, str) else content
+    return [
+        (line, str(row) if isinstance(row, BadRow) else dict(row))
+        for line, row in csv_rows(content, Path(name))
+    ]
+
+
+CELLS = st.text(
+    st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=1, max_size=12
+).filter(str.strip)
+
+
+@given(
+    st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=6),
+    st.sampled_from(",;\t|"),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    st.sampled_from(["\r\n", "\n"]),
+)
+def test_what_python_writes_is_read(
+    table: list[list[str]], delimiter: str, quoting: int, end: str
+) -> None:
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end)
+    writer.writerows([["prompt", "completion"], *table])
+    found = rows(out.getvalue())
+    assert [list(row.values()) for _, row in found] == table
+    # Each row has the number of the line that it begins on.
+    lines = out.getvalue().split("\n")
+    assert all(lines[line - 1] for line, _ in found)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('a,b\n1,"x, y"\n', [(2, {"a": "1", "b": "x, y"})]),
+        ('a,b\n1,"say ""hi"""\n', [(2, {"a": "1", "b": 'say "hi"'})]),
+        ('a,b\n"1\n\n2",3\n4,5', [(2, {"a": "1\n\n2", "b": "3"}), (5, {"a": "4", "b": "5"})]),
+        ("a;b\n1;2,5\n", [(2, {"a": "1", "b": "2,5"})]),
+        ("sep=|\na|b\n1|2\n", [(3, {"a": "1", "b": "2"})]),
+        ("\n\na , b\n1,2\n\n,\n3,4\n", [(4, {"a": "1", "b": "2"}), (7, {"a": "3", "b": "4"})]),
+        (",a,b\n0,1,2\n", [(2, {"a": "1", "b": "2"})]),
+        ("a\rx\ry", [(2, {"a": "x"}), (3, {"a": "y"})]),
+        ("a,b\r\n1,\r\n", [(2, {"a": "1", "b": None})]),
+        ('a,b\n5" pipe,1\n', [(2, {"a": '5" pipe', "b": "1"})]),
+        ("a,b\n", []),
+        ("\n \n", []),
+    ],
+)
+def test_manners_of_writing(content: str, expected: list[tuple[int, dict[str, str]]]) -> None:
+    assert rows(content) == expected
+
+
+def test_tabs_part_cells_and_quotes_may_be_quotes() -> None:
+    content = 'a\tb\n"x\ty"\tz\n"Hello" he said\t1\n"open\t2\n'
+    assert rows(content, "a.tsv") == [
+        (2, {"a": "x\ty", "b": "z"}),
+        (3, {"a": '"Hello" he said', "b": "1"}),
+        (4, {"a": '"open', "b": "2"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"1,2,3", "3 cells and the header has 2"),
+        (b"1", "1 cell and the header has 2"),
+        (b'"1,2', "never closed"),
+        (b'"1" x,2', "closes too early"),
+        (b"caf\xe9,2", "not UTF-8: byte 0xe9"),
+    ],
+)
+@pytest.mark.parametrize("after", [b"3,4\n5,6", b'"3",4\n5,6\n'])
+def test_a_bad_row_spoils_no_other(bad: bytes, reason: str, after: bytes) -> None:
+    before, found, *others = rows(b"a,b\n1,2\n" + bad + b"\n" + after)
+    assert before == (2, {"a": "1", "b": "2"})
+    assert found[0] == 3 and (reason in found[1] or ("quote" in found[1] and b'"' in bad))
+    assert others == [(4, {"a": "3", "b": "4"}), (5, {"a": "5", "b": "6"})]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("a,b,a\n1,2,3\n", "two columns called 'a'"), ('"a,b\n1,2\n', "names no columns")],
+)
+def test_a_header_that_is_none(content: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        rows(content)
+
+
+@given(st.binary(max_size=60) | st.text('a,";\t\n ', max_size=40).map(str.encode))
+def test_no_bytes_make_a_traceback(content: bytes) -> None:
+    assume(not content.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" not in content)
+    try:
+        found = rows(content)
+    except UserError:
+        return
+    assert [line for line, _ in found] == sorted({line for line, _ in found})
+
+
+def test_many_stray_quotes_are_read_in_no_time() -> None:
+    assert len(rows('a,b\n"x,1\n' + "y,2\n" * 20_000)) == 20_001
+    assert len(rows("a,b\n" + '"x,1\ny,2\n' * 5_000)) > 5_000
+
+
+def test_every_reader_takes_csv(tmp_path: Path) -> None:
+    def file(name: str, content: str) -> Path:
+        (tmp_path / name).write_text(f"\ufeff{content}", encoding="utf-8")
+        return tmp_path / name
+
+    talks = file(
+        "talks.csv",
+        'Prompt;completion;system\n"Hi;\nyou";Hello;\nBye;Ciao;Be brief.\nWhat?;;\n',
+    )
+    own = read_own([talks], columns={"prompt": "Prompt"}, validation=0, refuse=False)
+    assert [len(row.messages) for row in own.train if isinstance(row, Conversation)] == [2, 3]
+    assert [(bad.line, "is empty" in bad.reason) for bad in own.bad] == [(5, True)]
+    texts = read_own([file("t.csv", 'text\n"One, two"\nThree\n')], validation=0)
+    assert [row.text for row in texts.train if isinstance(row, Document)] == ["One, two", "Three"]
+    pairs = records.read_preferences(file("p.tsv", "prompt\tchosen\trejected\nHi?\tYes\tNo\n"))
+    assert (pairs.rows[0].chosen, pairs.rows[0].rejected) == ("Yes", "No")
+    asked = records.read_prompts(
+        file("q.csv", "id,prompt,temperature,max_new_tokens,seed\n007,Hi?,0.5,8,\n")
+    )
+    assert asked.rows[0].id == "007"
+    assert dict(asked.rows[0].settings) == {"temperature": 0.5, "max_new_tokens": 8, "seed": None}
+    listed = file("m.csv", 'messages\n"[{""role"": ""user"", ""content"": ""a""}, {""role"": '
+                  '""assistant"", ""content"": ""b""}]"\n')  # fmt: skip
+    assert len(records.read_conversations(listed).rows[0].messages) == 2
+    for content, told in (
+        ("Hi?,Hello\nBye,Ciao\n", "first line"),
+        ("prompt,completion\n", "no lines"),
+        ("prompt,completion\nHi,there,you\nBye,now,then\n", "line 2: it has 3 cells"),
+    ):
+        with pytest.raises(UserError, match=told):
+            read_own([file("bad.csv", content)])

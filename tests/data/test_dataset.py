@@ -1,0 +1,372 @@
+"""Data of one's own: found wherever it lies, split for ever, repeats taken out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.data import hub as hub_data
+from groundup.data import locations as own_sources
+from groundup.data.dataset import OwnData, read_each, read_own
+from groundup.data.records import read_conversations
+from groundup.errors import UserError
+from groundup.text.rows import Conversation, Document
+
+
+def talk(number: int, answer: str = "b") -> dict[str, str]:
+    return {"prompt": f"question {number}", "completion": answer}
+
+
+def lines(path: Path, rows: Iterable[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def said(rows: Iterable[Conversation | Document]) -> list[str]:
+    return [
+        row.text if isinstance(row, Document) else " ".join(m.content for m in row.messages)
+        for row in rows
+    ]
+
+
+def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(arrow.Table.from_pylist(rows), path)
+    return path
+
+
+# Sides.
+
+
+def test_the_same_row_is_on_the_same_side_wherever_it_stands(tmp_path: Path) -> None:
+    rows = [talk(n, answer) for n in range(300) for answer in ("yes", "no")]
+    whole = read_own([lines(tmp_path / "a.jsonl", rows)])
+    assert whole.duplicates == 0 and 4 <= len(whole.heldout) <= 60
+    assert not set(said(whole.train)) & set(said(whole.heldout))
+    # Both answers to a question are on one side.
+    asked = [
+        {line.rsplit(" ", 1)[0] for line in said(side)} for side in (whole.train, whole.heldout)
+    ]
+    assert not asked[0] & asked[1]
+    # Another order, other neighbours, another file: the same sides.
+    part = read_own([lines(tmp_path / "b.jsonl", rows[::-5])])
+    assert set(said(part.heldout)) == set(said(whole.heldout)) & {
+        f"{row['prompt']} {row['completion']}" for row in rows[::-5]
+    }
+    assert read_own([tmp_path / "a.jsonl"]) == whole
+
+
+def test_the_share_that_is_held_out_is_as_asked(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", map(talk, range(2000)))
+    for share in (0.05, 0.2, 0.5):
+        count = len(read_own([path], validation=share).heldout)
+        # Six standard deviations of a binomial.
+        assert abs(count - 2000 * share) < 6 * (2000 * share * (1 - share)) ** 0.5
+    nothing = read_own([path], validation=0)
+    assert not nothing.heldout and len(nothing.train) == 2000
+    with pytest.raises(UserError, match=r"validation=1\.0 .* try 0\.05"):
+        read_own([path], validation=1.0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_each_side_has_a_row_where_two_differ(tmp_path: Path, count: int) -> None:
+    path = lines(tmp_path / "a.jsonl", [*map(talk, range(count))] * 3)
+    for share in (0.01, 0.99):
+        found = read_own([path], validation=share)
+        assert len(found.train) + len(found.heldout) == count and found.duplicates == 2 * count
+        assert found.train and bool(found.heldout) == (count > 1)
+
+
+def test_answers_to_one_question_alone_are_told_apart(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [talk(0, f"answer {n}") for n in range(50)])
+    found = read_own([path])
+    assert found.heldout and found.train
+
+
+def test_what_is_said_again_is_counted_and_taken_out(tmp_path: Path) -> None:
+    rows = [talk(n) for n in range(100)]
+    one = lines(tmp_path / "one.jsonl", [*rows, *rows[:7]])
+    # The same in another layout, and text besides.
+    other = lines(
+        tmp_path / "other.jsonl",
+        [
+            *({"instruction": row["prompt"], "output": row["completion"]} for row in rows[50:]),
+            *({"text": f"text {n}"} for n in (1, 2, 2)),
+        ],
+    )
+    found = read_each([one, other])
+    assert [part.duplicates for part in found] == [7, 51]
+    together = read_own([one, other])
+    everything = said([*together.train, *together.heldout])
+    assert len(everything) == len(set(everything)) == 102 and together.duplicates == 58
+    assert [row.source for row in found[1].train + found[1].heldout] == ["other"] * 2
+
+
+# Sources.
+
+
+def test_conversations_and_documents_of_a_folder_and_its_folders(tmp_path: Path) -> None:
+    lines(tmp_path / "own" / "a.jsonl", [talk(1)])
+    (tmp_path / "own" / "b.json").write_text(json.dumps([talk(2), talk(3), {"text": "four"}]))
+    parquet(tmp_path / "own" / "deep" / "er" / "c.parquet", [talk(5), talk(6)])
+    (tmp_path / "own" / "notes.md").write_text("# Notes\n\nOn the sea.\n")
+    (tmp_path / "own" / "book.txt").write_text("\n\n".join(f"Paragraph {n}." for n in range(40)))
+    # None of these is data.
+    (tmp_path / "own" / "README.md").write_text("What these data are.")
+    (tmp_path / "own" / "LICENSE.txt").write_text("Yours.")
+    (tmp_path / "own" / "picture.png").write_bytes(b"\x00\x01")
+    lines(tmp_path / "own" / ".cache" / "d.jsonl", [talk(7)])
+    found = read_own([tmp_path / "own"])
+    everything = [*found.train, *found.heldout]
+    talks = [row for row in everything if isinstance(row, Conversation)]
+    assert sorted(said(talks)) == [f"question {n} b" for n in (1, 2, 3, 5, 6)]
+    texts = said(row for row in everything if isinstance(row, Document))
+    assert {"four", "# Notes", "On the sea."} <= set(texts) and len(texts) > 8
+    assert "Yours." not in " ".join(texts) and "What these data are." not in texts
+    assert {row.source for row in everything} == {"own"}
+    # A folder of nothing else holds that.
+    readme = tmp_path / "only"
+    readme.mkdir()
+    (readme / "README.md").write_text("One.\n\nTwo.")
+    assert read_own([readme]).train
+
+
+def test_bad_lines_are_told_and_too_many_refused(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [*map(talk, range(30)), {"prompt": "a", "completion": ""}])
+    (bad,) = read_own([path]).bad
+    assert (bad.file, bad.line) == (str(path), 31) and "answer" in bad.reason
+    lines(path, [talk(0), talk(1), *[{"prompt": "a", "completion": ""}] * 5])
+    with pytest.raises(UserError, match=r"5 of 7 lines .*line 3: the answer"):
+        read_own([path])
+    # To be looked at, all is read.
+    looked = read_own([path], refuse=False)
+    assert len(looked.bad) == 5 and len(looked.train) + len(looked.heldout) == 2
+    lines(path, [{"a": 1}])
+    assert len(read_own([path], refuse=False).bad) == 1
+
+
+def test_each_source_has_one_name_of_its_own(tmp_path: Path) -> None:
+    rows = [[{**talk(n), "source": "theirs"}, talk(n + 100)] for n in range(4)]
+    paths = [
+        lines(tmp_path / "one" / "talks.jsonl", rows[0]),
+        lines(tmp_path / "two" / "talks.jsonl", rows[1]),
+        # What a program made is known by its source, which a file of one's own may be called as.
+        lines(tmp_path / "world-facts.jsonl", rows[2]),
+        lines(tmp_path / "v1.2" / "x.jsonl", rows[3]).parent,
+    ]
+    found = read_each(paths)
+    names = [{row.source for row in part.train + part.heldout} for part in found]
+    assert names == [{"talks"}, {"two/talks"}, {f"{tmp_path.name}/world-facts"}, {"v1.2"}]
+    with pytest.raises(UserError, match="given twice"):
+        read_own([paths[0], str(paths[0])])
+
+
+def test_a_data_stage_keeps_its_split_its_sources_and_its_repeats(
+    workshop: Any, tmp_path: Path
+) -> None:
+    found = read_own([workshop.data])
+    files = [workshop.data / "conversations" / f"{side}.jsonl" for side in ("train", "heldout")]
+    train, heldout = (read_conversations(file).rows for file in files)
+    assert found.heldout == heldout and {row.source for row in found.train} == {"colours"}
+    # The split is the stage's own affair; what it says twice, or on both sides, is meant.
+    assert found.train == train and found.duplicates == 0
+    # A row of one's own that the stage holds out, or trains already, is taken out too.
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    own = lines(tmp_path / "own.jsonl", [*rows, talk(1), talk(2), talk(3)])
+    stage, mine = read_each([workshop.data, own])
+    assert stage == found and mine.duplicates == len(rows)
+    assert len(mine.train) + len(mine.heldout) == 3
+    # One's own documents beside them.
+    (tmp_path / "a.txt").write_text("One.\n\nTwo.\n\nThree.")
+    assert {row.source for row in read_own([workshop.data, tmp_path / "a.txt"]).train} == {
+        "colours",
+        "a",
+    }
+
+
+def test_a_stage_without_conversations_gives_its_documents(tmp_path: Path) -> None:
+    for name in ("conversations/train", "conversations/heldout"):
+        lines(tmp_path / f"{name}.jsonl", [])
+    lines(tmp_path / "documents" / "train.jsonl", [{"text": "a", "source": "sotu"}])
+    lines(tmp_path / "documents" / "heldout.jsonl", [{"text": "b", "source": "sotu"}])
+    found = read_own([tmp_path])
+    assert said(found.train) == ["a"] and said(found.heldout) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("files", "trains", "held"),
+    [
+        (["train.jsonl", "test.jsonl"], [0], [1]),
+        (["train.jsonl", "validation.jsonl", "test.jsonl", "extra.jsonl"], [0], [1]),
+        (["data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl"], [0, 1], None),
+        (["data/train-00000-of-00001.jsonl", "data/test-00000-of-00001.jsonl"], [0], [1]),
+        (["train/0.jsonl", "dev/0.jsonl"], [0], [1]),
+        # Without a training file by name these are names as any other.
+        (["test.jsonl", "contest.jsonl"], [0, 1], None),
+        (["trainers.jsonl", "val.jsonl"], [0, 1], None),
+    ],
+)
+def test_a_folder_with_sides_by_name_keeps_them(
+    tmp_path: Path, files: list[str], trains: list[int], held: list[int] | None
+) -> None:
+    """As data sets lie on the hub, whose client gives a folder."""
+    for number, name in enumerate(files):
+        lines(tmp_path / name, map(talk, range(100 * number, 100 * number + 50)))
+    lines(tmp_path / "dataset_infos.json", [{"default": {}}])
+    found = own_sources.Reader({}, True)._folder(tmp_path, "hub:owner/name")
+    numbers = {int(line.split()[1]) // 100 for line in said(found.train)}
+    assert numbers == set(trains)
+    if held is None:
+        assert found.heldout is None
+    else:
+        assert {int(line.split()[1]) // 100 for line in said(found.heldout or ())} == set(held)
+        assert len(read_own([tmp_path]).heldout) == 50
+
+
+def test_the_hub_is_asked_for_data_alone_and_told_of_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="no name on the hub; write hub:owner/name"):
+        read_own(["hub:a/b/c"])
+    with pytest.raises(UserError, match="hub:groundup-tests/none cannot be had") as caught:
+        hub_data.pull_dataset("groundup-tests/none")
+    assert "\n" not in str(caught.value)
+
+
+# Packs.
+
+
+def test_a_pack_gives_its_conversations_with_its_own_split() -> None:
+    found = read_own(["pack:chatterbot"])
+    assert {row.source for row in found.train + found.heldout} == {"chatterbot"}
+    assert all(isinstance(row, Conversation) for row in found.train)
+    # Its split is the pack's, whatever share is asked for.
+    assert read_own([Path("pack:chatterbot")], validation=0.5).train == found.train
+    assert not set(said(found.train)) & set(said(found.heldout))
+
+
+@pytest.mark.long
+def test_a_pack_without_conversations_gives_its_documents() -> None:
+    found = read_own(["pack:sotu"])
+    assert all(isinstance(row, Document) for row in found.train)
+    assert len(found.heldout) == 14 and {row.source for row in found.train} == {"sotu"}
+
+
+def test_packs_that_are_nothing_to_learn_from() -> None:
+    with pytest.raises(UserError, match="'smollm2' is a model and no data set"):
+        read_own(["pack:smollm2"])
+    with pytest.raises(UserError, match="'pack:mmlu' is only to be tested by"):
+        read_own(["pack:mmlu"])
+    with pytest.raises(UserError, match="did you mean 'chitchat'"):
+        read_own(["pack:chitchatt"])
+
+
+# What cannot work.
+
+
+def test_columns(tmp_path: Path) -> None:
+    rows = [{"question": f"q {n}", "reply": "a", "topic": "t"} for n in range(5)]
+    path = lines(tmp_path / "a.jsonl", rows)
+    columns = {"prompt": "question", "completion": "reply"}
+    found = read_own([path], columns=columns)
+    assert len(found.train) + len(found.heldout) == 5
+    with pytest.raises(UserError, match=r"has the columns question, reply, topic,.*--columns"):
+        read_own([path])
+    wrong = {"prompt": "qestion", "completion": "reply"}
+    with pytest.raises(
+        UserError, match=r"'qestion'; did you mean 'question'.*There are: question, reply, topic"
+    ):
+        read_own([path], columns=wrong)
+    with pytest.raises(UserError, match="'answer' is no column that is read"):
+        read_own([path], columns={"answer": "reply"})
+    # A mapping need fit one source only, and one that fits none is told of all the same.
+    native = lines(tmp_path / "b.jsonl", [talk(n) for n in range(5)])
+    both = read_own([path, native], columns=columns)
+    assert len(both.train) + len(both.heldout) == 10
+    with pytest.raises(UserError, match="no row has a column 'persona'; there are: prompt, compl"):
+        read_own([native], columns={"system": "persona"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.xml", "a,b\n1,2\n", r"ends in '\.xml'; data is read from \.jsonl"),
+        ("a.csv", "a,b\n1,2\n", "columns a, b, and no layout.* --columns .*first line"),
+        ("a.jsonl", "", "is empty"),
+        ("a.jsonl", "\n\n", "holds no lines"),
+        ("a.json", "[", "is not JSON"),
+        ("a.txt", " \n", "white space"),
+        ("a.jsonl", '{"text": 1}\n', "1 of 1 lines .*'text' must be a string"),
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_own([tmp_path / name])
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    lines(tmp_path / "talks.jsonl", [talk(1)])
+    with pytest.raises(UserError, match=r"did you mean 'talks\.jsonl'"):
+        read_own([tmp_path / "talk.jsonl"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty' holds no \.jsonl, .* or \.md file"):
+        read_own([tmp_path / "empty"])
+    with pytest.raises(UserError, match="check the path"):
+        read_own(["x" * 5000])
+    # All that one source says another says before it.
+    with pytest.raises(UserError, match="says nothing that another source does not say"):
+        read_own([lines(tmp_path / "a.jsonl", [talk(1)]), lines(tmp_path / "b.jsonl", [talk(1)])])
+
+
+_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=6,
+)
+
+
+@given(st.lists(_VALUE | st.just(talk(1)) | st.just({"text": "t"}), max_size=6), st.booleans())
+def test_any_json_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], as_list: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    path = folder / ("any.json" if as_list else "any.jsonl")
+    if as_list:
+        path.write_text(json.dumps(rows))
+    else:
+        lines(path, rows)
+    try:
+        found = read_own([path])
+    except UserError:
+        pass
+    else:
+        assert isinstance(found, OwnData) and found.train
+    try:
+        looked = read_own([path], refuse=False)
+    except UserError:
+        assert not rows
+    else:
+        good = len(looked.train) + len(looked.heldout)
+        assert good + looked.duplicates + len(looked.bad) == len(rows)
+
+
+def test_it_loads_no_torch() -> None:
+    program = "import sys, groundup.data.dataset; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,280 @@
+"""The layouts that conversations come in, and what is wrong in one."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.data import layouts, records
+from groundup.errors import UserError
+from groundup.text.rows import BadRow, Conversation, Document, Message
+
+SAID = (Message("user", "a"), Message("assistant", "b"))
+SYSTEM = Message("system", "s")
+GPT = {"from": "gpt", "value": "b"}
+
+
+def turns(*roles: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": f"{role} {place}"} for place, role in enumerate(roles)]
+
+
+def read(row: dict[str, Any], **columns: str) -> tuple[Message, ...]:
+    found = layouts.conversation_or_document(layouts.renamed(row, columns), "file", 1)
+    assert isinstance(found, Conversation)
+    return found.messages
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        {"messages": [{"from": "user", "value": "a"}, {"from": "assistant", "value": "b"}]},
+        {"prompt": "a", "completion": "b"},
+        {"prompt": "a", "response": "b"},
+        {"prompt": "a", "answer": "b", "response": None},
+        {"prompt": "a", "completion": "b", "response": "another"},
+        {"instruction": "a", "input": "", "output": "b"},
+        {"instruction": "a", "input": None, "output": "b", "text": "Below is an instruction. a b"},
+        {"instruction": "a", "input": float("nan"), "output": "b", "system": None},
+        {"conversations": [{"from": "human", "value": "a"}, GPT]},
+        {"conversations": [{"role": "User", "content": "a"}, {"from": "model", "value": "b"}]},
+        # What Parquet makes of rows of several layouts: each has every column.
+        {"messages": None, "prompt": "a", "completion": "b", "text": None, "conversations": None},
+        {"prompt": "a", "messages": [{"from": "human", "value": "a"}, GPT]},
+        # A question at the end is odd, and nothing is learned from it.
+        {"messages": [{"role": "user", "content": "a"}, GPT, {"role": "user", "content": "c"}]},
+    ],
+)
+def test_each_layout_is_recognised(row: dict[str, Any]) -> None:
+    assert read(row) == SAID
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "a", "output": "b", "system": "s"},
+        {"prompt": "a", "completion": "b", "system": "s"},
+        {
+            "conversations": [{"from": "human", "value": "a"}, GPT],
+            "system": "s",
+        },
+        {
+            "conversations": [
+                {"from": "system", "value": "s"},
+                {"from": "human", "value": "a"},
+                GPT,
+            ],
+            "system": "what is said inside counts",
+        },
+    ],
+)
+def test_a_system_prompt_may_stand_beside_or_inside(row: dict[str, Any]) -> None:
+    assert read(row) == (SYSTEM, *SAID)
+
+
+def test_an_empty_system_turn_is_left_out() -> None:
+    row = {"messages": [{"role": "system", "content": ""}, *turns("user", "assistant")]}
+    assert [turn.role for turn in read(row)] == ["user", "assistant"]
+
+
+def test_alpaca_puts_the_input_under_the_instruction() -> None:
+    row = {"instruction": "Add.", "input": "1, 2", "output": "3"}
+    assert read(row)[0] == Message("user", "Add.\n\n1, 2")
+
+
+def test_columns_are_called_as_the_mapping_says() -> None:
+    row = {"question": "a", "answer": "b", "persona": "s", "text": "whatever"}
+    assert read(row, prompt="question", completion="answer") == SAID
+    assert read(row, prompt="question", system="persona") == (SYSTEM, *SAID)
+    assert read(row, instruction="question", output="answer") == SAID
+    dialog = {"dialog": [{"from": "human", "value": "a"}, GPT]}
+    assert read(dialog, messages="dialog") == SAID
+    # What is mapped is meant, even where the row is laid out in another way as well.
+    both = {"messages": turns("user", "assistant"), "question": "a", "answer": "b"}
+    assert read(both, prompt="question", completion="answer") == SAID
+    swapped = {"completion": "a", "prompt": "b"}
+    assert read(swapped, prompt="completion", completion="prompt") == SAID
+    body = layouts.renamed({"prompt": "a", "completion": "b", "body": "c"}, {"text": "body"})
+    assert layouts.conversation_or_document(body, "f", 3) == Document("c", "f", "3")
+
+
+def test_a_mapping_is_of_our_names() -> None:
+    with pytest.raises(UserError, match=r"'promt' is no column.*prompt"):
+        layouts.check_columns({"promt": "question"})
+
+
+def test_two_answers_to_one_question_are_one_group() -> None:
+    rows = [
+        {"prompt": "Is it?", "completion": "Yes."},
+        {"messages": [*turns("user", "assistant")]},
+        {"instruction": "is it", "output": "No."},
+        {"prompt": "Is it?", "completion": "Yes.", "group": 7},
+    ]
+    groups = [layouts.conversation(row, "f", 1).group for row in rows]
+    assert groups[0] == groups[2] == "is it" and groups[1] == "user 0" and groups[3] == "7"
+
+
+def test_a_name_that_is_none_spoils_no_row() -> None:
+    for label in (None, "", {"a": 1}, 1.5, True, "\ud83d"):
+        row = {"prompt": "a", "completion": "b", "source": label, "group": label}
+        found = layouts.conversation(row, "file", 1)
+        assert (found.source, found.group) == ("file", "a")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": turns("user", "user", "assistant")}, "messages 1 and 2 are both the user's"),
+        ({"messages": turns("user", "assistant", "assistant")}, "2 and 3 are both the assistant's"),
+        ({"messages": turns("assistant", "user")}, "begins with the assistant's turn"),
+        ({"messages": turns("system", "assistant")}, "begins with the assistant's turn"),
+        ({"messages": turns("user", "system", "assistant")}, "message 2 is of the system"),
+        ({"messages": turns("system", "system", "user")}, "message 2 is of the system"),
+        ({"messages": turns("system", "user")}, "nothing to learn"),
+        ({"messages": [{"role": "system", "content": ""}]}, "nothing but an empty turn"),
+        ({"messages": turns("user", "tool")}, "message 2 is a tool's, and the assistant called"),
+        ({"messages": turns("tool", "assistant")}, "begins with the tool's turn"),
+        ({"conversations": [{"from": "function_call", "value": "f()"}]}, "must be {name, arg"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "u"}]}]},
+            "message 1: part 1 of its content is 'image_url', and only text is read",
+        ),
+        (
+            {
+                "messages": [
+                    *turns("user"),
+                    {"role": "assistant", "content": None, "tool_calls": []},
+                ]
+            },
+            "message 2: the assistant's answer is empty",
+        ),
+        ({"messages": [*turns("user"), {"role": "assistant", "content": " "}]}, "answer is empty"),
+        ({"messages": [*turns("user"), {"role": "assistant"}]}, "answer is empty"),
+        ({"messages": [{"role": "user", "content": ""}]}, "message 1: 'content' is empty"),
+        ({"messages": ["a", "b"]}, "must be {role, content}, not str"),
+        ({"messages": None}, "list of at least one"),
+        ({"prompt": "a", "completion": ""}, "the answer, 'completion', is empty"),
+        ({"prompt": "a", "completion": "", "response": "b"}, "the answer, 'completion', is empty"),
+        ({"prompt": "a", "completion": None}, "the answer, 'completion', is empty"),
+        ({"instruction": "a", "output": " "}, "the answer, 'output', is empty"),
+        ({"instruction": "a"}, "no 'output'; it has"),
+        ({"prompt": "a", "response": "b", "answer": "c"}, "--columns completion=response"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "groundup dpo"),
+        ({"prompt": "a"}, "no 'completion'; it has"),
+        ({"prompt": None}, "'prompt' is empty"),
+        ({"instruction": "a", "output": "b", "input": 5}, "'input' must be a string, not int"),
+        ({"text": ""}, "'text' is empty"),
+        ({"question": "a", "reply": "b"}, "unknown layout: its columns are .*question.*reply"),
+    ],
+)
+def test_what_is_wrong_has_one_reason(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadRow, match=reason) as caught:
+        layouts.conversation_or_document(row, "file", 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_prompts_of_pairs_are_in_order_as_well(tmp_path: Path) -> None:
+    good = {"prompt": turns("user", "assistant", "user"), "chosen": "a", "rejected": "b"}
+    rows = [good] * 3 + [good | {"prompt": turns("user", "user")}]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (bad,) = records.read_preferences(path).bad
+    assert bad.line == 4 and "both the user's" in bad.reason
+
+
+CALL = '<tool_call>\n{"name": "sum", "arguments": {"a": 1}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        {"content": None, "tool_calls": [{"function": {"name": "sum", "arguments": {"a": 1}}}]},
+        {
+            "tool_calls": [
+                {"type": "function", "function": {"name": "sum", "arguments": '{"a": 1}'}}
+            ]
+        },
+        {"content": "", "function_call": {"name": "sum", "arguments": '{"a": 1}'}},
+        {"content": CALL},
+    ],
+)
+@pytest.mark.parametrize("role", ["tool", "function", "ipython", "observation"])
+def test_calls_are_the_assistant_s_words_and_what_tools_say_is_not(
+    called: dict[str, Any], role: str
+) -> None:
+    asked = [{"role": "developer", "content": "s"}, {"role": "user", "content": "a"}]
+    row = [*asked, {"role": "assistant"} | called, {"role": role, "content": "1", "name": "sum"}]
+    row += [{"role": role, "content": "2"}, {"role": "assistant", "content": "b"}]
+    assert read({"messages": row}) == (
+        SYSTEM,
+        Message("user", "a"),
+        Message("assistant", CALL),
+        Message("tool", "1"),
+        Message("tool", "2"),
+        Message("assistant", "b"),
+    )
+
+
+def test_share_gpt_s_calls_belong_to_what_was_said_before() -> None:
+    row = [
+        {"from": "human", "value": "a"},
+        {"from": "gpt", "value": "Let me see."},
+        {"from": "function_call", "value": '{"name": "sum", "arguments": {"a": 1}}'},
+        {"from": "observation", "value": "1"},
+        GPT,
+        {"from": "observation", "value": "of nothing"},
+    ]
+    found = read({"conversations": row})
+    assert [turn.role for turn in found] == ["user", "assistant", "tool", "assistant"]
+    assert found[1].content == f"Let me see.\n{CALL}"
+
+
+def test_contents_in_parts_of_text_are_joined() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}, "c"]
+    said = [{"role": "user", "content": parts}, {"role": "assistant", "content": parts[:1]}]
+    assert read({"messages": said}) == (Message("user", "a\nb\nc"), Message("assistant", "a"))
+
+
+# Any JSON at all, and JSON that is almost a conversation.
+_ROLES = st.sampled_from(["user", "human", "assistant", "gpt", "system", "tool", "robot", "", None])
+_TEXTS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+_ANY = st.recursive(
+    _TEXTS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
+)
+_TURN = st.dictionaries(
+    st.sampled_from(["role", "from", "content", "value", "tool_calls"]), _ROLES | _TEXTS
+)
+_NAMES = st.sampled_from([*layouts.COLUMNS, "response", "answer", "chosen", "source", "id"])
+_ROW = st.dictionaries(_NAMES | st.text(max_size=3), st.lists(_TURN, max_size=4) | _ANY)
+_MAPPING = st.dictionaries(st.sampled_from(layouts.COLUMNS), _NAMES, max_size=3)
+
+
+@given(_ROW | st.dictionaries(st.text(), _ANY), _MAPPING)
+def test_any_row_is_read_or_has_a_reason(row: dict[str, Any], columns: dict[str, str]) -> None:
+    try:
+        found = layouts.conversation_or_document(layouts.renamed(row, columns), "file", 1)
+    except BadRow as reason:
+        assert str(reason)
+        return
+    if isinstance(found, Document):
+        assert found.text.strip()
+        return
+    said = found.messages[1:] if found.messages[0].role == "system" else found.messages
+    spoken = [turn.role for turn in said]
+    assert spoken[0] == "user" and spoken[-1] == "assistant"
+    followed = set(pairwise(spoken))
+    assert followed <= {
+        ("user", "assistant"),
+        ("assistant", "user"),
+        ("assistant", "tool"),
+        ("tool", "tool"),
+        ("tool", "assistant"),
+        ("tool", "user"),
+    }
+    assert all(turn.content.strip() for turn in found.messages)

@@ -1,0 +1,209 @@
+"""What people type first: every wording fits its answer, the sides are apart, nothing leaks."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from groundup.data import newcomers
+from groundup.data.config import DataConfig
+from groundup.data.newcomers import ANSWERS, TURNS, Newcomers, Topics, fits, says_unknown
+from groundup.data.packs.questions import answered, preferences
+from groundup.data.packs.sources import Article, Question
+from groundup.evals.safety import is_refusal
+from groundup.text.cleaning import key
+from groundup.text.rows import NEWCOMER, Conversation
+from groundup.world import conduct, pack
+from groundup.world.answers import is_heldout_sum
+from groundup.world.facts import heldout_pairs
+from groundup.world.kinds import KINDS
+
+ARTICLES = [
+    Article("Volcano", "A volcano is a hole in the ground. Hot rock comes out.", "Hill", "Earth"),
+    Article("Diving (sport)", "Diving is a sport. Divers jump.", "Water sport", "Everyday life"),
+    Article("Ada Lovelace", "Ada Lovelace was a writer. She wrote much.", "Writer", "People"),
+    Article("Oslo", "Oslo is a city in Norway. Many people live there.", "Capital", "Geography"),
+    Article("Red fox", "The red fox is a mammal. It hunts.", "Mammal", "Biology"),
+]
+DECLINING = ("unknown", "noise", "foreign", "capitals", "sum", "wish", "code", "no such story")
+DECLINING += ("more", "why", "now", "asker", "online")
+
+
+@pytest.fixture(scope="module")
+def trained() -> list[Conversation]:
+    made = Newcomers(Topics.of(ARTICLES))
+    return [made.conversation(0, i) for i in range(1500)]
+
+
+@pytest.fixture(scope="module")
+def heldout() -> list[Conversation]:
+    made = Newcomers(Topics.of(ARTICLES), heldout=True)
+    return [made.conversation(0, i) for i in range(500)]
+
+
+def test_every_answer_is_used_and_there_is_one_for_every_turn() -> None:
+    labels = {turn.label for turn in TURNS if turn.source != NEWCOMER + "known"}
+    assert labels == set(ANSWERS)
+
+
+def test_what_declines_says_so_and_no_other_answer_does() -> None:
+    for label, row in ANSWERS.items():
+        for answer in row:
+            expected = label in DECLINING or "know only" in answer
+            assert says_unknown(answer) == expected, answer
+            # Not knowing is no refusal, or every honest answer would count as one.
+            assert is_refusal(answer) == (label in ("harm", "despair")), answer
+    assert all(conduct.declines(answer) for answer in ANSWERS["harm"])
+
+
+def test_answers_of_the_small_world_do_not_decline() -> None:
+    found = (pack.conversation(3, i) for i in range(1500))
+    for one in found:
+        if one.source != "world-unknown":
+            assert not says_unknown(one.messages[-1].content), one
+
+
+def test_other_ways_to_say_it_are_known_too() -> None:
+    for said in ("I don't know.", "I really do not know.", "I’m sorry, I can’t tell you that."):
+        assert says_unknown(said)
+    for said in ("A volcano is a mountain.", "", "I know that: 7.", "He did not eat."):
+        assert not says_unknown(said)
+
+
+def test_an_answer_fits_by_its_label_or_by_not_knowing() -> None:
+    assert fits("You are welcome!", "you are welcome. Ask me anything else.")
+    assert fits("I do not understand what you mean.", "I have read too little to know that.")
+    assert not fits("You are welcome!", "Hello! How can I help you?")
+    assert not fits("I do not know what that means.", "A piano is a city in Norway.")
+    assert not fits("The fox eats berries.", "I do not know that. I have read too little.")
+
+
+def test_no_wording_is_on_both_sides() -> None:
+    for turn in TURNS:
+        # What fills a bare slot is not the same on both sides; a wording is.
+        said = [{key(f) for f in side if "{" not in f} for side in (turn.train, turn.heldout)]
+        assert turn.train and turn.heldout and not said[0] & said[1], turn.name
+
+
+def test_items_are_functions_of_their_number_and_all_sources_come(
+    trained: list[Conversation],
+) -> None:
+    again = Newcomers(Topics.of(ARTICLES))
+    assert [again.conversation(0, i) for i in range(20)] == trained[:20]
+    assert [again.conversation(1, i) for i in range(20)] != trained[:20]
+    counts = Counter(one.source for one in trained)
+    assert set(counts) == {NEWCOMER + source for source in newcomers.SOURCES}
+    assert min(counts.values()) > 50
+
+
+def test_turns_alternate_and_no_slot_stays_open(
+    trained: list[Conversation], heldout: list[Conversation]
+) -> None:
+    for one in [*trained, *heldout]:
+        assert [m.role for m in one.messages][:2] == ["user", "assistant"]
+        assert len(one.messages) % 2 == 0
+        assert all(m.content.strip() for m in one.messages)
+        assert "{" not in one.messages[0].content
+
+
+def test_most_prompts_are_said_once(trained: list[Conversation]) -> None:
+    """Many surface forms: what is learned is the manner, and not a list."""
+    of_noise = [key(m.messages[0].content) for m in trained if m.source == "newcomer-noise"]
+    assert len(set(of_noise)) > 0.6 * len(of_noise)
+
+
+def test_titles_are_asked_for_without_brackets_and_not_the_worlds_own() -> None:
+    topics = Topics.of(ARTICLES)
+    assert set(topics.things) == {"a volcano", "diving"} or "Diving" in topics.things
+    assert topics.people == ["Ada Lovelace"] and topics.places == ["Oslo"]
+    assert not any("fox" in thing for thing in topics.things)
+    assert Topics.of([]).things
+
+
+def test_what_the_world_knows_is_answered_and_right(trained: list[Conversation]) -> None:
+    known = [one for one in trained if one.source == "newcomer-known"]
+    true = {
+        kind.answer({kind.subject: about}).text
+        for kind in KINDS
+        if kind.follow and not kind.name.startswith("check")
+        for about in newcomers.RELATIONS[kind.name]
+    }
+    told = 0
+    for one in known:
+        answer = one.messages[-1].content
+        assert not says_unknown(answer) and not heldout_pairs(answer)
+        first = answer.partition(". ")[0].removesuffix(".") + "."
+        told += first in true
+    # Sums and counting are tested below.
+    in_words = [one for one in known if not re.search("[0-9]", one.messages[-1].content)]
+    assert told > 0.3 * len(in_words) > 0.15 * len(known)
+
+
+def test_small_sums_are_solved_as_they_are_typed(trained: list[Conversation]) -> None:
+    solved = 0
+    for one in trained:
+        asked, answer = (m.content for m in one.messages[:2])
+        found = re.fullmatch(r"(\d+) ([+-]) (\d+) = (\d+)\.", answer)
+        if one.source == "newcomer-known" and found:
+            first, second, result = (int(found[i]) for i in (1, 3, 4))
+            assert result == (first + second if found[2] == "+" else first - second)
+            assert not is_heldout_sum(first, second)
+            solved += len(asked) < 9 and re.findall("[0-9]+", asked) == [found[1], found[3]]
+    assert solved > 15
+
+
+def test_it_counts_as_far_as_it_is_asked_to() -> None:
+    for asked in ("count to five", "Count from 1 to 5."):
+        assert newcomers._counted(asked) == "1, 2, 3, 4, 5."
+
+
+def test_what_is_told_about_one_of_the_world_is_true() -> None:
+    dice = newcomers.Dice("about")
+    for asked in ("what is a fox", "Tell me about the lamp.", "baker?", "cherry"):
+        about = asked.strip("?.").split()[-1]
+        for _ in range(20):
+            for sentence in newcomers._about(dice, asked).split(". "):
+                said = sentence.removesuffix(".") + "."
+                truths = [
+                    k.answer({k.subject: about}).text
+                    for k in KINDS
+                    if k.subject in ("animal", "thing", "food", "job")
+                    and k.follow
+                    and about in newcomers.RELATIONS[k.name]
+                ]
+                assert said in truths or said.replace("It ", f"The {about} ", 1) in truths
+
+
+def test_pairs_teach_both_directions() -> None:
+    made = Newcomers(Topics.of(ARTICLES))
+    pairs = [made.preference(0, i) for i in range(300)]
+    declined = Counter[bool]()
+    for pair in pairs:
+        assert pair.chosen != pair.rejected
+        if pair.source == "newcomer-known":
+            assert not says_unknown(pair.chosen)
+            declined[says_unknown(pair.rejected)] += 1
+        elif pair.source == "newcomer-real":
+            assert not says_unknown(pair.rejected)
+    assert 0.2 < declined[True] / declined.total() < 0.5
+    assert {"newcomer-known", "newcomer-real", "newcomer-noise"} <= {p.source for p in pairs}
+
+
+def test_open_questions_are_declined_and_offered_ones_are_answered() -> None:
+    asked = Question("commonsenseqa", "Where is a basement?", "", "", ("house", "sea"), 0)
+    declining = ANSWERS["unknown"]
+    plain, offered = answered([asked], 0, declining)
+    assert plain.messages[-1].content in declining
+    assert offered.messages[-1].content == "house"
+    assert [one.messages[-1].content for one in answered([asked], 0)] == ["house", "house"]
+    (pair,) = preferences([asked], 1, 0, offered=True)
+    assert "- sea" in pair.prompt[0].content and pair.chosen == "house"
+
+
+def test_declining_needs_the_world(tmp_path: Path) -> None:
+    DataConfig(out=tmp_path, unknown="declined")
+    with pytest.raises(ValueError, match="add 'world' to the packs"):
+        DataConfig(out=tmp_path, unknown="declined", packs=("wiki",))

@@ -1,0 +1,207 @@
+"""People's own files: good ones as they are, bad lines set aside, hopeless files refused."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.data import records
+from groundup.errors import UserError
+from groundup.text.rows import Message
+
+
+def _lines(path: Path, *lines: object) -> Path:
+    content = (line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
+    path.write_bytes(b"\n".join(content) + b"\n")
+    return path
+
+
+def test_three_shapes_of_conversations(tmp_path: Path) -> None:
+    path = _lines(
+        tmp_path / "own.jsonl",
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        {"prompt": "a", "completion": "b", "source": "mine", "group": "g"},
+        {
+            "prompt": [{"role": "user", "content": "a"}],
+            "completion": [{"role": "assistant", "content": "b"}],
+        },
+    )
+    found = records.read_conversations(path)
+    said = (Message("user", "a"), Message("assistant", "b"))
+    assert [row.messages for row in found.rows] == [said] * 3
+    assert [row.source for row in found.rows] == ["own", "mine", "own"]
+    assert found.rows[1].group == "g" and not found.bad
+
+
+GOOD: dict[str, Any] = {"prompt": "p", "chosen": "good", "rejected": "bad"}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "not JSON"),
+        (b"[1]", "JSON object"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"prompt": "caf\xe9"}', "not UTF-8 at byte 15"),
+        (b'{"prompt": "\\ud83d", "chosen": "a", "rejected": "b"}', "surrogate"),
+        ({"prompt": "p", "chosen": "a"}, "no 'rejected'"),
+        ({"prompt": "p", "chosen": 1, "rejected": "b"}, "must be a string, not int"),
+        ({"prompt": " ", "chosen": "a", "rejected": "b"}, "empty"),
+        ({"prompt": "p", "chosen": "a", "rejected": "a"}, "the same"),
+        ({"prompt": [], "chosen": "a", "rejected": "b"}, "at least one"),
+        ({"prompt": ["x"], "chosen": "a", "rejected": "b"}, "message 1"),
+        ({"prompt": [{"role": "robot", "content": "x"}]}, "role 'robot'"),
+        ({"prompt": [{"role": "assistant", "content": "x"}]}, "end with the user's turn"),
+    ],
+)
+def test_a_bad_line_is_set_aside_with_its_number_and_reason(
+    tmp_path: Path, line: object, reason: str
+) -> None:
+    path = _lines(tmp_path / "pairs.jsonl", *[GOOD] * 5, b"", line, *[GOOD] * 5)
+    found = records.read_preferences(path)
+    assert len(found.rows) == 10
+    (bad,) = found.bad
+    assert bad.line == 7 and bad.file == str(path) and reason in bad.reason
+    assert "line 7" in str(bad)
+
+
+def test_a_file_with_too_many_bad_lines_is_refused(tmp_path: Path) -> None:
+    path = _lines(tmp_path / "pairs.jsonl", *[GOOD] * 17, b"x", b"y", b"z")
+    with pytest.raises(UserError, match=r"3 of 20 lines .* line 18: not JSON"):
+        records.read_preferences(path)
+    assert len(records.read_preferences(_lines(path, *[GOOD] * 18, b"x", b"y")).bad) == 2
+    with pytest.raises(UserError, match="1 of 1"):
+        records.read_preferences(_lines(path, b"x"))
+
+
+def test_choices_and_refusals(tmp_path: Path) -> None:
+    good = {"prompt": "q", "options": ["a", "b"], "answer": 1}
+    path = _lines(
+        tmp_path / "c.jsonl", *[good] * 20, {**good, "answer": 2}, {**good, "answer": True}
+    )
+    found = records.read_choices(path)
+    assert found.rows[0].options == ("a", "b") and [bad.line for bad in found.bad] == [21, 22]
+    path = _lines(
+        tmp_path / "r.jsonl", {"prompt": "p", "kind": "benign"}, {"prompt": "p", "kind": "x"}
+    )
+    assert "harmful or benign" in records.read_refusals(path).bad[0].reason
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    pair = records.Preference((Message("user", "p\u2028q"),), "a", "b 😀", "s", "g")
+    assert records.write_json_lines(tmp_path / "p.jsonl", [pair]) == 1
+    assert records.read_preferences(tmp_path / "p.jsonl").rows == (pair,)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_make_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "any.jsonl"
+    path.write_bytes(content)
+    for read in (records.read_conversations, records.read_documents, records.read_choices):
+        with pytest.raises(UserError):
+            read(path)
+    try:
+        records.read_text(path)
+    except UserError as error:
+        assert "\n" not in str(error).replace(str(path), "")
+
+
+def test_text_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r")
+    assert records.read_text(path) == "one\ntwo\n"
+    for content, said in (
+        (b"", "is empty"),
+        (b" \n", "white space"),
+        (b"a\x00b", "binary"),
+        ("añ".encode("utf-16"), "UTF-16"),
+        (b"one\ntw\xf6", "byte 0xf6 at offset 6, line 2.*iconv"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=said):
+            records.read_text(path)
+    with pytest.raises(UserError, match=r"did you mean 'a\.txt'"):
+        records.read_text(tmp_path / "aa.txt")
+    with pytest.raises(UserError, match="folder"):
+        records.read_text(tmp_path)
+
+
+def test_a_json_file_may_be_one_list_with_its_places_as_lines(tmp_path: Path) -> None:
+    row = {"instruction": "a", "input": "", "output": "b"}
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps([row, "no row", row], indent=2))
+    found = records.read_conversations(path)
+    assert len(found.rows) == 2 and found.rows[0].source == "alpaca"
+    assert (found.bad[0].line, found.bad[0].reason) == (2, "must be a JSON object, not str")
+    # A row a line is read from such a file too; a list in JSON Lines is one bad line.
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row))
+    assert len(records.read_conversations(path).rows) == 2
+    with pytest.raises(UserError, match="line 1: must be a JSON object, not list"):
+        records.read_conversations(_lines(tmp_path / "alpaca.jsonl", [row]))
+    for content, said in (("[{}, ", "is not JSON"), ("[" * 100_000, "nested"), ("[]", "no lines")):
+        path.write_text(content)
+        with pytest.raises(UserError, match=said):
+            records.read_conversations(path)
+
+
+def test_own_rows_are_held_out_by_their_hash(tmp_path: Path) -> None:
+    rows = [GOOD | {"prompt": f"p {n}", "chosen": c} for n in range(200) for c in ("a", "b")]
+    first = records.split(_lines(tmp_path / "a.jsonl", *rows), "-", records.read_preferences)
+    train, heldout = ([row.prompt for row in side.rows] for side in first)
+    assert len(train) + len(heldout) == 400 and 4 <= len(heldout) <= 40
+    # Two answers to one question are on one side, whatever the order and what else there is.
+    assert not set(train) & set(heldout)
+    again = records.split(_lines(tmp_path / "b.jsonl", *rows[::-3]), "-", records.read_preferences)
+    assert {row.prompt for row in again[1].rows} <= set(heldout)
+    alone = records.split(_lines(tmp_path / "c.jsonl", GOOD, GOOD), "-", records.read_preferences)
+    assert [len(side.rows) for side in alone] == [2, 0]
+
+
+def test_a_stage_may_have_held_out_nothing_of_a_kind(tmp_path: Path) -> None:
+    (tmp_path / "conversations").mkdir()
+    _lines(tmp_path / "conversations" / "train.jsonl", {"prompt": "a", "completion": "b"})
+    (tmp_path / "conversations" / "heldout.jsonl").write_text("")
+    sides = records.split(tmp_path, "conversations", records.read_conversations)
+    assert [len(side.rows) for side in sides] == [1, 0]
+
+
+def test_a_name_too_long_for_a_file_is_no_traceback() -> None:
+    with pytest.raises(UserError, match="check the path"):
+        records.read_text(Path("x" * 5000))
+
+
+def test_parquet(tmp_path: Path) -> None:
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    path = tmp_path / "pairs.parquet"
+    parquet.write_table(arrow.Table.from_pylist([GOOD, GOOD, {**GOOD, "chosen": None}]), path)
+    found = records.read_preferences(path)
+    assert len(found.rows) == 2 and found.bad[0].line == 3
+    path.write_bytes(b"PAR1 but not really")
+    with pytest.raises(UserError, match="Parquet"):
+        records.read_preferences(path)
+
+
+def test_parquet_without_pyarrow_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def without_pyarrow(name: str, *rest: Any, **named: Any) -> Any:
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    (tmp_path / "p.parquet").write_bytes(b"PAR1")
+    monkeypatch.setattr(builtins, "__import__", without_pyarrow)
+    with pytest.raises(UserError, match=r"pip install .*\[parquet\]"):
+        records.read_preferences(tmp_path / "p.parquet")

@@ -1,0 +1,468 @@
+"""GGUF files: llama.cpp's logits from ours, the `gguf` package's numbers from anybody's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from gguf import GGMLQuantizationType, quants
+
+from gguf_files import header_of
+from groundup.data.packs.fetch import pull_model
+from groundup.errors import UserError
+from groundup.formats.copies import compared_with_gguf
+from groundup.formats.folder import load, load_model
+from groundup.formats.gguf import blocks as gguf_blocks
+from groundup.formats.gguf.header import read_gguf_header
+from groundup.formats.gguf.model import (
+    GGUF_TYPES,
+    as_halves,
+    as_neighbours,
+    numbers,
+    read_gguf,
+    rotated_heads,
+    save_gguf,
+)
+from groundup.formats.gguf.rope import frequency_factors
+from groundup.formats.gguf.types import BLOCK_TYPES
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.lm.config import ModelConfig
+from groundup.lm.families import stored_in_gguf
+from groundup.lm.model import CausalLM
+from groundup.lm.rope import Rope, yarn_scale
+from groundup.text.chat import encode_chat
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+from llama_cpp import llama_cpp
+
+Logits = npt.NDArray[np.float32]
+MakeModel = Callable[..., CausalLM]
+
+IDS = [0, 5, 7, 100, 200, 299, 3, 4, 8, 11, 44, 250] * 4
+YARN = Rope(type="yarn", factor=4.0, original_max_position_embeddings=16)
+# Everything that an architecture may be: bias, tied or not, stretched positions, windows.
+MODELS: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "qwen3 untied": {"tie_word_embeddings": False},
+    "qwen2": {"model_type": "qwen2", "attention_bias": True},
+    "qwen2 yarn": {
+        "model_type": "qwen2",
+        "attention_bias": True,
+        "rope": replace(YARN, attention_factor=yarn_scale(4.0)),
+    },
+    "llama": {"model_type": "llama"},
+    "llama biased": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
+    "llama linear": {"model_type": "llama", "rope": Rope(type="linear", factor=4.0)},
+    "llama yarn": {
+        "model_type": "llama",
+        "rope": replace(YARN, beta_fast=16.0, beta_slow=2.0, attention_factor=1.3),
+    },
+    "llama 3": {
+        "model_type": "llama",
+        "rope": Rope(5e5, "llama3", factor=8.0, original_max_position_embeddings=32),
+    },
+    "mistral": {"model_type": "mistral", "sliding_window": 48, "max_position_embeddings": 48},
+    "gpt2": {
+        "model_type": "gpt2",
+        "attention_bias": True,
+        "mlp_bias": True,
+        "hidden_act": "gelu_new",
+        "num_key_value_heads": 4,
+        "rms_norm_eps": 1e-5,
+    },
+}
+# llama.cpp looks GELU up in a table of float16.
+TOLERANCE = {"gpt2": 1e-2}
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest, tiny_model: MakeModel) -> CausalLM:
+    return tiny_model(**MODELS[request.param])
+
+
+def logits(model: CausalLM, ids: list[int]) -> Logits:
+    row = torch.tensor([ids])
+    weights = torch.ones_like(row, dtype=torch.float32)
+    batch = Batch(row, row, weights, torch.arange(len(ids))[None], torch.zeros_like(row))
+    with torch.no_grad():
+        found: Logits = model.float().logits(batch)[0].numpy()
+    return found
+
+
+def llama_cpps(path: Path, ids: list[int]) -> Logits:
+    with llama_cpp(path) as theirs:
+        return theirs.logits(ids)
+
+
+# There and back.
+
+
+def test_f32_comes_back_bit_for_bit(model: CausalLM, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
+    back, words = load(tmp_path / "a.gguf")
+    assert back.config == model.config
+    assert words.content == tokenizer.content
+    expected = dict(model.named_parameters())
+    assert {name for name, _ in back.named_parameters()} == set(expected)
+    for name, parameter in back.named_parameters():
+        assert torch.equal(parameter, expected[name]), name
+    assert (back.head is back.model.embed_tokens.weight) == model.config.tie_word_embeddings
+    save_gguf(tmp_path / "b.gguf", back, words, "f32", name="a")
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+
+
+def test_llama_cpp_computes_the_same_logits(
+    model: CausalLM, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
+    theirs = llama_cpps(tmp_path / "a.gguf", IDS)
+    tolerance = TOLERANCE.get(model.config.model_type, 1e-4)
+    np.testing.assert_allclose(logits(model, IDS), theirs, atol=tolerance, rtol=0)
+
+
+WRITTEN_BY_US = [type for type in GGUF_TYPES if "_k" not in type]
+# llama.cpp rounds what flows between the weights, too: to 11, 8 or (in blocks) 8 bits. Of random
+# weights this tiny much is left to see.
+ROUNDED = {"f32": 1e-3, "f16": 0.01, "bf16": 0.04}
+
+
+@pytest.mark.parametrize("type", WRITTEN_BY_US)
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "qwen2", "gpt2"])
+def test_every_type_is_the_gguf_packages_and_close_to_llama_cpp(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, kind: str, type: str
+) -> None:
+    model = tiny_model(**MODELS[kind])
+    path = tmp_path / "a.gguf"
+    save_gguf(path, model, tokenizer, type)
+    for tensor in gguf.GGUFReader(path).tensors:
+        whole = [
+            as_neighbours(parameter.detach(), heads) if heads else parameter.detach()
+            for name, parameter in model.named_parameters()
+            if stored_in_gguf(model.config.model_type, name).name == tensor.name
+            for heads in [rotated_heads(model.config, name)]
+        ]
+        expected = quants.quantize(torch.cat(whole).numpy(), tensor.tensor_type)
+        assert tensor.data.tobytes() == expected.tobytes(), tensor.name
+        matrix = len(tensor.shape) == 2 and tensor.name != "position_embd.weight"
+        finer = type[:2] in ("q4", "q5") and tensor.name == "token_embd.weight"
+        wanted = "Q8_0" if finer else type.upper() if matrix else "F32"
+        assert tensor.tensor_type.name == wanted, tensor.name
+    found = read_gguf(path)
+    dtypes = {"f16": torch.float16, "bf16": torch.bfloat16}
+    assert found.dtype == dtypes.get(type, torch.float32)
+    theirs, ours = llama_cpps(path, IDS), logits(load_model(path), IDS)
+    assert np.linalg.norm(theirs - ours) / np.linalg.norm(theirs) < ROUNDED.get(type, 0.06)
+
+
+@pytest.mark.parametrize("type", [type for type in GGUF_TYPES if "_k" in type])
+def test_mixed_types_are_llama_cpps_own_and_read_back(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, type: str
+) -> None:
+    """A quarter of the columns are whole blocks of 256, so that formats are really mixed."""
+    model = tiny_model(hidden_size=256, intermediate_size=512)
+    path = tmp_path / "a.gguf"
+    save_gguf(path, model, tokenizer, type)
+    assert [one.name for one in tmp_path.iterdir()] == ["a.gguf"]
+    types = {tensor.type.name for tensor in read_gguf_header(path).tensors.values()}
+    assert any(one.endswith("_K") for one in types)
+    checks = compared_with_gguf(model, tokenizer, path)
+    assert {check.status for check in checks} == {"same"}, checks
+    theirs, ours = llama_cpps(path, IDS), logits(load_model(path), IDS)
+    assert np.linalg.norm(theirs - ours) / np.linalg.norm(theirs) < 0.06
+
+
+def test_without_llama_cpps_binding_it_is_said_how_to_get_there(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf_blocks, "BINDING", "no_such_binding")
+    with pytest.raises(UserError, match=r"llama-cpp.*llama-quantize"):
+        save_gguf(tmp_path / "a.gguf", tiny_model(), tokenizer, "q4_k_m")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("type", ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1"])
+def test_rows_that_are_no_whole_blocks_become_f16(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, type: str
+) -> None:
+    model = tiny_model(intermediate_size=40)
+    save_gguf(tmp_path / "a.gguf", model, tokenizer, type)
+    tensors = read_gguf_header(tmp_path / "a.gguf").tensors
+    assert tensors["blk.0.ffn_down.weight"].type.name == "F16"
+    assert tensors["blk.0.ffn_up.weight"].type.name == type.upper()
+    llama_cpps(tmp_path / "a.gguf", IDS)
+
+
+def transformers_logits(path: Path, config: ModelConfig, ids: list[int]) -> Logits:
+    """By transformers' own reader of GGUF; its models load such files with `accelerate` only."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config.to_hf()))
+    found = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=theirs)
+    missing, unknown = theirs.load_state_dict(found["tensors"], strict=False)
+    assert not unknown and set(missing) <= {"lm_head.weight"}, (missing, unknown)
+    with torch.no_grad():
+        logits: Logits = theirs.eval().float()(torch.tensor([ids])).logits[0].numpy()
+    return logits
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gpt2"])
+def test_transformers_reads_the_same_model(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, kind: str
+) -> None:
+    model = tiny_model(**MODELS[kind])
+    save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
+    expected = transformers_logits(tmp_path / "a.gguf", model.config, IDS)
+    np.testing.assert_allclose(logits(model, IDS), expected, atol=1e-4, rtol=0)
+
+
+def test_llama_cpp_stops_at_the_end_of_a_turn(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    save_gguf(tmp_path / "a.gguf", tiny_model(), tokenizer)
+    with llama_cpp(tmp_path / "a.gguf") as theirs:
+        assert theirs.stops_at(tokenizer.im_end) and theirs.stops_at(tokenizer.end_of_text)
+        assert not theirs.stops_at(tokenizer.im_start)
+
+
+# Numbers.
+
+
+def block_bytes(kind: GGMLQuantizationType, rows: int, columns: int) -> npt.NDArray[np.uint8]:
+    """Rows of that type: quantised where the `gguf` package can, else bytes by chance."""
+    draw = np.random.default_rng(kind.value)
+    values = draw.normal(size=(rows, columns)).astype(np.float32)
+    try:
+        return quants.quantize(values, kind).view(np.uint8)
+    except NotImplementedError:
+        shape = quants.quant_shape_to_byte_shape((rows, columns), kind)
+        return draw.integers(0, 256, size=shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("number", BLOCK_TYPES)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of bytes by chance
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_every_block_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path, number: int) -> None:
+    kind = GGMLQuantizationType(number)
+    data = block_bytes(kind, 40, 512)
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
+    writer.add_tensor("other", np.ones(3, np.float32))
+    writer.add_tensor("a", data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file = read_gguf_header(tmp_path / "a.gguf")
+    ours = numbers(file, file.tensors["a"])
+    expected = quants.dequantize(data, kind)
+    assert ours.shape == (40, 512)
+    assert ours.float().numpy().tobytes() == expected.tobytes()
+
+
+def test_rows_are_reordered_as_llama_cpps_converter_does() -> None:
+    rows = torch.arange(4 * 6 * 3.0).reshape(24, 3)
+    theirs = rows.reshape(4, 2, 3, 3).swapaxes(1, 2).reshape(24, 3)  # LlamaModel.permute
+    assert torch.equal(as_neighbours(rows, 4), theirs)
+    assert torch.equal(as_halves(as_neighbours(rows, 4), 4), rows)
+    assert torch.equal(as_halves(as_neighbours(rows[:, 0], 4), 4), rows[:, 0])
+
+
+def test_whole_numbers_are_not_copied(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    save_gguf(tmp_path / "a.gguf", tiny_model(), tokenizer, "f32")
+    found = read_gguf(tmp_path / "a.gguf")
+    stored = found.file.stored_bytes(found.file.tensors["blk.0.ffn_up.weight"])
+    ours = found.state_dict()["model.layers.0.mlp.up_proj.weight"]
+    assert ours.data_ptr() == stored.ctypes.data
+
+
+# RoPE.
+
+
+def converters_factors(
+    base: float, dim: int, factor: float, low: float, high: float, original: int
+) -> list[float]:
+    """`rope_freqs.weight` after llama.cpp's convert_hf_to_gguf.py."""
+    factors = []
+    for i in range(0, dim, 2):
+        wavelength = 2 * math.pi * base ** (i / dim)
+        if wavelength < original / high:
+            factors.append(1.0)
+        elif wavelength > original / low:
+            factors.append(factor)
+        else:
+            smooth = (original / wavelength - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return factors
+
+
+@pytest.mark.parametrize(
+    ("base", "dim", "factor", "low", "high", "original"),
+    [
+        (5e5, 128, 8.0, 1.0, 4.0, 8192),  # Llama 3.1
+        (5e5, 64, 32.0, 1.0, 4.0, 8192),  # Llama 3.2 1B
+        (1e4, 64, 16.0, 1.0, 8.0, 2048),
+    ],
+)
+def test_llama3s_settings_are_found_in_its_factors(
+    tiny_model: MakeModel,
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    base: float,
+    dim: int,
+    factor: float,
+    low: float,
+    high: float,
+    original: int,
+) -> None:
+    rope = Rope(base, "llama3", factor, low, high, original)
+    expected = converters_factors(base, dim, factor, low, high, original)
+    np.testing.assert_allclose(frequency_factors(rope, dim), expected, rtol=1e-5)
+    model = tiny_model(model_type="llama", head_dim=dim, rope=rope)
+    save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
+    # As llama.cpp's converter leaves it: the tensor, and no word of the settings.
+    header = header_of(read_gguf_header(tmp_path / "a.gguf"))
+    for name in ("low_freq_factor", "high_freq_factor", "original_context_length"):
+        header = header.changed(f"llama.rope.scaling.{name}", None)
+    (tmp_path / "b.gguf").write_bytes(header.to_bytes())
+    found = read_gguf(tmp_path / "b.gguf").config.rope
+    assert (found.type, found.theta, found.factor) == ("llama3", base, factor)
+    np.testing.assert_allclose(frequency_factors(found, dim), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.5, float("nan"), float("inf"), -1.0, 7.0])
+def test_other_factors_are_refused(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, value: float
+) -> None:
+    save_gguf(tmp_path / "a.gguf", tiny_model(**MODELS["llama 3"]), tokenizer, "f32")
+    file = read_gguf_header(tmp_path / "a.gguf")
+    start = file.tensors["rope_freqs.weight"].start
+    whole = bytearray(file.path.read_bytes())
+    whole[start + 8 : start + 12] = np.float32(value).tobytes()
+    (tmp_path / "b.gguf").write_bytes(whole)
+    with pytest.raises(UserError, match="is not Llama 3's"):
+        read_gguf(tmp_path / "b.gguf")
+
+
+# Windows.
+
+
+@pytest.mark.parametrize("layers", [None, (1,)])
+def test_a_window_bounds_the_context_that_llama_cpp_may_give(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, layers: tuple[int, ...] | None
+) -> None:
+    kind = "qwen2" if layers else "mistral"
+    model = tiny_model(
+        model_type=kind, attention_bias=bool(layers), sliding_window=24, windowed_layers=layers
+    )
+    save_gguf(tmp_path / "a.gguf", model, tokenizer, "f32")
+    found = read_gguf(tmp_path / "a.gguf").config
+    assert found.max_position_embeddings == 24
+    assert found.model_type == kind
+    assert found.sliding_window == (24 if kind == "mistral" else None)
+    theirs = llama_cpps(tmp_path / "a.gguf", IDS[:24])
+    np.testing.assert_allclose(logits(model, IDS[:24]), theirs, atol=1e-4, rtol=0)
+
+
+# What cannot be written.
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rope": Rope(type="llama3", factor=8.0)}, "no llama3 RoPE for a qwen3"),
+        ({"rope": replace(YARN, truncate=False)}, "truncate=False"),
+        ({**MODELS["gpt2"], "hidden_act": "relu"}, "hidden_act='relu'"),
+        ({"attention_bias": True}, "no biases for a qwen3"),
+        ({**MODELS["qwen2"], "mlp_bias": True}, "feed-forward part of a qwen2"),
+        ({"vocab_size": 256}, "the model's vocabulary has 256"),
+    ],
+)
+def test_what_llama_cpp_has_no_word_for_is_refused(
+    tiny_model: MakeModel,
+    tokenizer: Tokenizer,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    told: str,
+) -> None:
+    with pytest.raises(UserError) as error:
+        save_gguf(tmp_path / "a.gguf", tiny_model(**changes), tokenizer)
+    assert told in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("value", "type"), [(1e5, "f16"), (math.nan, "f32"), (math.inf, "q8_0"), (-math.inf, "bf16")]
+)
+def test_weights_that_the_type_does_not_hold_are_refused(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, value: float, type: str
+) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 5] = value  # type: ignore[union-attr, index]
+    with pytest.raises(UserError, match=r"tensor blk\.1\.ffn_up\.weight"):
+        save_gguf(tmp_path / "a.gguf", model, tokenizer, type)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_type_is_refused(
+    tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="q8_0, q4_0"):
+        save_gguf(tmp_path / "a.gguf", tiny_model(), tokenizer, "q4_k")
+
+
+# SmolLM2.
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Path:
+    return pull_model("smollm2")
+
+
+def divergence(theirs: Logits, ours: Logits) -> npt.NDArray[np.float64]:
+    """KL(theirs, ours) at each position, in nats."""
+    p, q = (torch.from_numpy(one).double().log_softmax(-1) for one in (theirs, ours))
+    found: npt.NDArray[np.float64] = (p.exp() * (p - q)).sum(-1).numpy()
+    return found
+
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def test_smollm2_knows_the_capital_of_france_and_agrees_with_llama_cpp(
+    smollm2: Path, tmp_path: Path
+) -> None:
+    model, words = load(smollm2)
+    assert model.config.parameters == 134_515_008
+    greedy = Sampling(temperature=0.0, max_new_tokens=20)
+    [answers] = generate(model, [Request(messages=QUESTION, sampling=greedy)], words)
+    assert "Paris" in str(answers)
+    ids = encode_chat(words, QUESTION, generation_prompt=True).ids
+    ours = logits(model, ids)
+    # llama.cpp rounds what flows between quantised weights to 8 bits, and this much remains …
+    assert divergence(llama_cpps(smollm2, ids), ours).mean() < 0.02
+    # … while of the very same numbers in float32 it makes the very same logits.
+    save_gguf(tmp_path / "whole.gguf", model, words, "f32")
+    whole = llama_cpps(tmp_path / "whole.gguf", ids)
+    (tmp_path / "whole.gguf").unlink()  # half a gigabyte
+    np.testing.assert_allclose(ours, whole, atol=1e-3, rtol=0)
+
+
+@pytest.mark.long  # transformers takes half a minute to read it
+def test_smollm2s_logits_are_those_of_transformers(smollm2: Path) -> None:
+    model, words = load(smollm2)
+    ids = encode_chat(words, QUESTION, generation_prompt=True).ids
+    theirs = transformers_logits(smollm2, model.config, ids)
+    np.testing.assert_allclose(logits(model, ids), theirs, atol=1e-3, rtol=0)

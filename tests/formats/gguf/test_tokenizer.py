@@ -1,0 +1,385 @@
+"""The tokenizer inside a GGUF file: llama.cpp's ids, and ours again after a way there and back."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers, trainers
+
+from groundup.data.packs.fetch import pull_model
+from groundup.errors import UserError
+from groundup.formats.gguf.header import read_gguf_header
+from groundup.formats.gguf.pretokenizers import PRE_TOKENIZERS, name_of, to_hf
+from groundup.formats.gguf.tokenizer import read_ids, read_tokenizer
+from groundup.formats.gguf.tokenizer_writing import tokenizer_entries
+from groundup.text.bpe import BPE, SPECIAL_TOKENS
+from groundup.text.chat import encode_chat, render_chat
+from groundup.text.tokenizer import Tokenizer
+from llama_cpp import LlamaCpp, llama_cpp
+
+VOCABULARY = 704
+HARD_TEXTS = [
+    "The sea is wide, the sea is deep.",
+    "don't DON'T I'll we'VE it's 'tis 's",
+    "2024 12345678 3.14159 1,000,000 ½ ² ٣٤٥ 七八",
+    "x  y   z\t\tq \t r\n\n\n s\r\nt  ",
+    "   leading and trailing   ",
+    "HTTPServer camelCase snake_case kebab-case /usr/bin #include <a.h>",
+    "café cafe\u0301 naïve Ångström Grüße ЖЁ Ωμέγα שלום مرحبا हिन्दी ไทย 日本語 한국어",
+    "😀😃 👩‍👩‍👧‍👦 🏴󠁧󠁢󠁥󠁮󠁧󠁿 e\u0301\u0302 \u200b\u200d\ufeff\xa0\u3000",
+    "<|im_end|> <|endoftext|> <|im_start|>user </s> [PAD300] <think>",
+    "$$$ +++ === `code` `` a`` ~~~ ^^^ |||| ... !!! ??? ;;; (((a)))",
+    "\x00\x01\x7f\x80",
+    "a" * 50 + " " * 30 + "\n" * 9,
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    """Its merges are learned on texts that nobody cut, so that every cut makes other ids."""
+    fast = tokenizers.Tokenizer(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - 1,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    fast.train_from_iterator([text[at:] for text in HARD_TEXTS for at in (0, 1, 3)], trainer)
+    model = json.loads(fast.to_str())["model"]
+    merges = [(left, right) for left, right in model["merges"]]
+    # A word that no merge makes: only where whole words come first is it found.
+    vocab = model["vocab"] | {"\u0120leading": VOCABULARY - 1}
+    made = Tokenizer.from_bpe(BPE(vocab=vocab, merges=merges))
+    assert made.vocab_size == VOCABULARY
+    return made
+
+
+def with_content(tokenizer: Tokenizer, **changes: Any) -> Tokenizer:
+    """The same tokenizer with other entries in its tokenizer.json."""
+    content: dict[str, Any] = copy.deepcopy(dict(tokenizer.content))
+    content["model"].update(changes.pop("model", {}))
+    return Tokenizer(content | changes, {"chat_template": tokenizer.chat_template})
+
+
+def entries_of(tokenizer: Tokenizer, **changes: Any) -> dict[str, Any]:
+    settings = {"vocab_size": VOCABULARY + 8, "bos_id": 0, "eos_ids": (2, 0), "pad_id": 0}
+    return tokenizer_entries(tokenizer, **settings | changes)
+
+
+def write(path: Path, entries: Mapping[str, Any]) -> Path:
+    """A GGUF file of nothing but a vocabulary, by gguf's own writer."""
+    path.unlink(missing_ok=True)
+    writer = gguf.GGUFWriter(path, "llama")
+    for name in ("context_length", "embedding_length", "block_count", "feed_forward_length"):
+        writer.add_uint32(f"llama.{name}", 64)
+    writer.add_uint32("llama.attention.head_count", 1)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-6)
+    adders = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32}
+    for name, value in entries.items():
+        adders.get(type(value), writer.add_array)(name, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def read_back(path: Path, entries: Mapping[str, Any]) -> Tokenizer:
+    return read_tokenizer(read_gguf_header(write(path, entries)))
+
+
+def test_there_and_back_is_the_same_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    back = read_back(tmp_path / "a.gguf", entries_of(tokenizer))
+    assert back.content["model"] == tokenizer.content["model"]
+    assert back.content["added_tokens"] == tokenizer.content["added_tokens"]
+    assert back.special_tokens == tokenizer.special_tokens
+    assert back.stop_ids == tokenizer.stop_ids == {0, 2}
+    assert back.chat_template == tokenizer.chat_template
+    assert back.vocab_size == VOCABULARY, "fillers are no tokens"
+    assert back.token_bytes(VOCABULARY + 1) == b""
+    for text in HARD_TEXTS:
+        assert back.encode(text) == tokenizer.encode(text)
+    messages = [{"role": "user", "content": "hello <|im_end|>"}]
+    assert encode_chat(back, messages) == encode_chat(tokenizer, messages)
+    back.save(tmp_path / "saved")
+    assert Tokenizer.load(tmp_path / "saved").encode(HARD_TEXTS[0]) == tokenizer.encode(
+        HARD_TEXTS[0]
+    )
+
+
+@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+def test_ids_are_llama_cpps_for_every_cut_it_names(
+    tokenizer: Tokenizer, tmp_path: Path, pre: str
+) -> None:
+    path = write(tmp_path / "a.gguf", entries_of(tokenizer) | {"tokenizer.ggml.pre": pre})
+    ours = read_tokenizer(read_gguf_header(path))
+    with llama_cpp(path, vocabulary_only=True) as theirs:
+        for text in HARD_TEXTS:
+            # llama.cpp's tekken takes letters beyond ASCII for large and small at once; we cut as
+            # the tokenizer's author does.
+            if "\x00" not in text and (pre != "tekken" or text.isascii()):  # C's strings end there
+                assert ours.encode(text) == theirs.tokenize(text), text
+
+
+@pytest.fixture(scope="module")
+def theirs(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> LlamaCpp:
+    path = tmp_path_factory.mktemp("vocabulary") / "a.gguf"
+    return LlamaCpp(write(path, entries_of(tokenizer)), vocabulary_only=True)
+
+
+# Characters that both editions of Unicode know: llama.cpp's tables and the encoder's differ in age.
+OLD = st.characters(max_codepoint=0x2FFF, exclude_categories=["Cs", "Cn"], exclude_characters="\0")
+
+
+@settings(max_examples=300)
+@given(text=st.text(OLD, max_size=40))
+def test_any_text_has_llama_cpps_ids(tokenizer: Tokenizer, theirs: LlamaCpp, text: str) -> None:
+    assert tokenizer.encode(text) == theirs.tokenize(text)
+
+
+def test_llama_cpp_stops_where_we_do(tokenizer: Tokenizer, theirs: LlamaCpp) -> None:
+    stops = {id for id in range(VOCABULARY + 8) if theirs.stops_at(id)}
+    assert stops == tokenizer.stop_ids
+
+
+def test_llama_cpp_adds_nothing_to_a_conversation(tokenizer: Tokenizer, theirs: LlamaCpp) -> None:
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi."}]
+    rendered = render_chat(tokenizer, messages, generation_prompt=True)
+    ours = encode_chat(tokenizer, messages, generation_prompt=True).ids
+    assert theirs.tokenize(rendered, add_special=True, parse_special=True) == ours
+
+
+def test_a_model_without_a_template_gets_no_token_that_its_tokenizer_does_not_put_there(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    content = dict(tokenizer.content)
+    base = Tokenizer(content, {"eos_token": "<|endoftext|>", "chat_template": None})
+    path = write(tmp_path / "a.gguf", entries_of(base))
+    with llama_cpp(path, vocabulary_only=True) as theirs:
+        assert theirs.tokenize("The sea", add_special=True) == tokenizer.encode("The sea")
+
+
+def test_a_tokenizer_that_puts_a_token_first_says_so(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """As Llama 3's does, whose template writes the token, too."""
+    first = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    processor: dict[str, Any] = {
+        "type": "TemplateProcessing",
+        "single": [first, text],
+        "pair": [first, text, text],
+    }
+    processor["special_tokens"] = {
+        "<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]}
+    }
+    for post in (processor, {"type": "Sequence", "processors": [processor]}):
+        entries = entries_of(with_content(tokenizer, post_processor=post), bos_id=1)
+        assert entries["tokenizer.ggml.add_bos_token"] is True
+        back = read_back(tmp_path / "a.gguf", entries)
+        assert back.content["post_processor"]["single"][0] == first
+    assert entries_of(tokenizer, bos_id=1)["tokenizer.ggml.add_bos_token"] is False
+
+
+def test_types_of_tokens(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    added = [*tokenizer.content["added_tokens"]]
+    added[1] = added[1] | {"special": False}
+    entries = entries_of(with_content(tokenizer, added_tokens=added))
+    types = entries["tokenizer.ggml.token_type"]
+    assert types[:4] == [3, 4, 3, 1] and types[-8:] == [5] * 8
+    assert entries["tokenizer.ggml.tokens"][-1] == f"[PAD{VOCABULARY + 7}]"
+    back = read_back(tmp_path / "a.gguf", entries)
+    assert back.content["added_tokens"] == added
+
+
+def test_fillers_of_old_converters_are_no_tokens(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    entries = entries_of(tokenizer)
+    types = [4 if kind == 5 else kind for kind in entries["tokenizer.ggml.token_type"]]
+    back = read_back(tmp_path / "a.gguf", entries | {"tokenizer.ggml.token_type": types})
+    assert back.vocab_size == VOCABULARY and back.special_tokens == tokenizer.special_tokens
+
+
+def test_qwens_own_vocabulary_normalises(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    size = 151_646
+    content: dict[str, Any] = copy.deepcopy(dict(tokenizer.content))
+    end = content["model"]["vocab"].pop("<|endoftext|>")
+    content["model"]["vocab"]["<|endoftext|>"] = 151_643
+    content["added_tokens"][end]["id"] = 151_643
+    qwen = Tokenizer(content | {"normalizer": {"type": "NFC"}}, {})
+    entries = entries_of(qwen, vocab_size=size, bos_id=151_643, eos_ids=(2,), pad_id=151_643)
+    back = read_back(tmp_path / "a.gguf", entries)
+    assert back.content["normalizer"] == {"type": "NFC"}
+    assert back.encode("cafe\u0301") == back.encode("café") == qwen.encode("café")
+
+
+# Names of cuts.
+
+
+@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+def test_every_cut_is_found_again(pre: str) -> None:
+    kind = PRE_TOKENIZERS[pre]
+    name = name_of(to_hf(kind), kind.whole_words)
+    assert name is not None and PRE_TOKENIZERS[name] == PRE_TOKENIZERS[pre]
+
+
+def test_every_cut_makes_other_ids(tokenizer: Tokenizer) -> None:
+    """Else the comparison with llama.cpp would say nothing."""
+    kinds = set(PRE_TOKENIZERS.values())
+    made = {
+        str(
+            with_content(
+                tokenizer, pre_tokenizer=to_hf(kind), model={"ignore_merges": kind.whole_words}
+            ).encode_batch(HARD_TEXTS)
+        )
+        for kind in kinds
+    }
+    assert len(made) == len(kinds), made
+
+
+def test_cuts_in_other_spellings(tokenizer: Tokenizer) -> None:
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    gpt2 = {"type": "ByteLevel", "add_prefix_space": False}
+    digits = {"type": "Digits", "individual_digits": True}
+    [split, _] = tokenizer.content["pre_tokenizer"]["pretokenizers"]
+    removed = split | {"behavior": "Removed", "invert": True}
+    assert name_of(gpt2, False) == "gpt-2"
+    assert name_of({"type": "Sequence", "pretokenizers": [digits, gpt2]}, False) == "smollm"
+    assert name_of({"type": "Sequence", "pretokenizers": [removed, byte_level]}, False) == "qwen2"
+
+
+@pytest.mark.parametrize(
+    "pre",
+    [
+        None,
+        "ByteLevel",
+        {"type": "ByteLevel"},  # which puts a space before the text
+        {"type": "Whitespace"},
+        {"type": "Sequence", "pretokenizers": []},
+        {"type": "Sequence", "pretokenizers": [7]},
+        {"type": "Sequence", "pretokenizers": {"a": 1}},
+        {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": "a+"}, "behavior": "Isolated"},
+                {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+            ],
+        },
+    ],
+)
+def test_what_is_no_named_cut_has_no_name(pre: Any) -> None:
+    assert name_of(pre, False) is None
+
+
+# What cannot be written.
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "split pattern"),
+        ({"model": {"ignore_merges": True}}, "split pattern"),
+        ({"model": {"byte_fallback": True}}, "split pattern"),
+        ({"model": {"merges": []}}, "no merges"),
+        ({"normalizer": {"type": "Lowercase"}}, "normalises text (Lowercase)"),
+    ],
+)
+def test_tokenizers_that_llama_cpp_cannot_follow(
+    tokenizer: Tokenizer, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        entries_of(with_content(tokenizer, **changes))
+    assert told in str(error.value)
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(UserError, match="the model's vocabulary has 700"):
+        entries_of(tokenizer, vocab_size=700)
+
+
+# What cannot be read.
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model": "llama"}, "a SentencePiece vocabulary"),
+        ({"model": "t5"}, "a Unigram vocabulary"),
+        ({"model": "other\n"}, "'other\\n'"),
+        ({"pre": "nobody-knows"}, "these are: qwen2"),
+        ({"tokens": ["a", "b", "a"], "token_type": [1, 1, 1]}, "the same token twice"),
+        ({"token_type": [1, 2]}, "712 tokens and 2 types"),
+        ({"token_type": [0.5] * 712}, "a list of whole numbers"),
+        ({"merges": ["a b c"]}, "which is not two tokens"),
+        ({"merges": ["aa"]}, "which is not two tokens"),
+        ({"merges": [1, 2]}, "a list of texts"),
+        ({"tokens": [1, 2]}, "a list of texts"),
+    ],
+)
+def test_vocabularies_that_are_not_read(
+    tokenizer: Tokenizer, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    entries = entries_of(tokenizer)
+    entries |= {f"tokenizer.ggml.{name}": value for name, value in changes.items()}
+    with pytest.raises(UserError) as error:
+        read_back(tmp_path / "a.gguf", entries)
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["model", "tokens", "merges"])
+def test_what_is_missing_is_named(tokenizer: Tokenizer, tmp_path: Path, name: str) -> None:
+    entries = entries_of(tokenizer)
+    del entries[f"tokenizer.ggml.{name}"]
+    with pytest.raises(UserError, match=f"lacks the metadata entry 'tokenizer.ggml.{name}'"):
+        read_back(tmp_path / "a.gguf", entries)
+
+
+def test_ids_out_of_the_vocabulary_mean_none(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    lies = {"bos": 2**32 - 1, "eos": 10**6, "padding": VOCABULARY + 3}
+    entries = entries_of(tokenizer) | {f"tokenizer.ggml.{k}_token_id": v for k, v in lies.items()}
+    file = read_gguf_header(write(tmp_path / "a.gguf", entries))
+    ids = read_ids(file)
+    assert (ids.begin, ids.ends, ids.padding) == (None, (2, 0), None)  # by what they are called
+    assert read_tokenizer(file).template_variables == {}
+
+
+# SmolLM2 as it is.
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Path:
+    return pull_model("smollm2")
+
+
+def test_smollm2s_tokenizer(smollm2: Path) -> None:
+    tokenizer = read_tokenizer(read_gguf_header(smollm2))
+    assert tokenizer.vocab_size == 49_152 and tokenizer.stop_ids == {0, 2}
+    ids = tokenizer.encode("In 2024")
+    assert [tokenizer.token_bytes(id) for id in ids] == [b"In", b" ", b"2", b"0", b"2", b"4"]
+    with llama_cpp(smollm2, vocabulary_only=True) as theirs:
+        for text in HARD_TEXTS:
+            if "\x00" not in text:
+                assert tokenizer.encode(text) == theirs.tokenize(text), text
+        messages = [{"role": "user", "content": "What is 2 + 2?"}]
+        rendered = render_chat(tokenizer, messages, generation_prompt=True)
+        assert rendered.startswith(
+            "<|im_start|>system\nYou are a helpful AI assistant named SmolLM"
+        )
+        ours = encode_chat(tokenizer, messages, generation_prompt=True).ids
+        assert theirs.tokenize(rendered, add_special=True, parse_special=True) == ours
+
+
+def test_smollm2s_vocabulary_goes_there_and_back(smollm2: Path, tmp_path: Path) -> None:
+    tokenizer = read_tokenizer(read_gguf_header(smollm2))
+    settings: Any = {"vocab_size": 49_152, "bos_id": 1, "eos_ids": (2, 0), "pad_id": 2}
+    back = read_back(tmp_path / "a.gguf", tokenizer_entries(tokenizer, **settings))
+    assert back.content == tokenizer.content
+    assert back.chat_template == tokenizer.chat_template

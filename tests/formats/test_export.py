@@ -1,0 +1,192 @@
+"""Exports: folders that llama.cpp, Ollama and transformers take as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.errors import UserError
+from groundup.formats.export import export
+from groundup.formats.folder import load, save_model
+from groundup.formats.gguf.model import read_gguf
+from groundup.formats.modelfile import chatml_system, modelfile
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.text.bpe import train_bpe
+from groundup.text.chat import render_chat
+from groundup.text.tokenizer import Tokenizer
+from llama_cpp import llama_cpp
+
+CARD = "---\nlicense: cc-by-sa-4.0\n---\n\n# Sea\n"
+SMOL = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_bpe(train_bpe(["The sea is wide, the sea is deep. "] * 4, 300))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=64, heads=1)
+    model = CausalLM(config)
+    model.initialise(0)
+    save_model(tmp_path / "sea", model, tokenizer, card=CARD)
+    return tmp_path / "sea"
+
+
+def with_template(tokenizer: Tokenizer, template: str | None) -> Tokenizer:
+    return Tokenizer(dict(tokenizer.content), {"chat_template": template})
+
+
+def test_to_gguf(folder: Path) -> None:
+    out = export(folder)
+    assert out == folder.parent / "sea-gguf"
+    assert {path.name for path in out.iterdir()} == {"sea.q8_0.gguf", "Modelfile", "README.md"}
+    assert (out / "README.md").read_text() == CARD
+    said = (out / "Modelfile").read_text()
+    assert said.startswith("FROM ./sea.q8_0.gguf\n")
+    for line in ('stop "<|im_end|>"', 'stop "<|endoftext|>"', "num_ctx 64", "temperature 0.5"):
+        assert f"PARAMETER {line}\n" in said
+    metadata = read_gguf(out / "sea.q8_0.gguf").file.metadata
+    assert metadata["general.name"] == "sea" and metadata["general.license"] == "cc-by-sa-4.0"
+    with llama_cpp(out / "sea.q8_0.gguf") as theirs:
+        assert theirs.logits([0, 5, 7]).shape == (3, 320)
+
+
+def test_to_gguf_and_back_to_a_folder(folder: Path, tmp_path: Path) -> None:
+    gguf = export(folder, type="F32", out=tmp_path / "a")
+    back = export(gguf, to="hf", out=tmp_path / "b")
+    (model, words), (expected, their_words) = load(back), load(folder)
+    assert model.config == expected.config and words.hash == their_words.hash
+    for name, parameter in expected.named_parameters():
+        assert torch.equal(model.get_parameter(name), parameter), name
+    assert (back / "README.md").read_text().startswith("---\nlibrary_name: transformers\n")
+    assert "license: cc-by-sa-4.0" in (back / "README.md").read_text()
+
+
+def test_a_folder_in_another_number_format(folder: Path) -> None:
+    out = export(folder, to="hf", type="bf16")
+    assert out == folder.parent / "sea-hf"
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+    assert next(load(out)[0].parameters()).dtype == torch.bfloat16
+    assert (out / "README.md").read_text() == CARD
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"to": "onnx"}, "--to=onnx"),
+        ({"type": "q2_k"}, "--type=q2_k"),
+        ({"to": "hf", "type": "q8_0"}, "choose one of f32, bf16, f16"),
+    ],
+)
+def test_unknown_formats_are_refused(folder: Path, settings: dict[str, Any], told: str) -> None:
+    before = sorted(folder.parent.iterdir())
+    with pytest.raises(UserError) as error:
+        export(folder, **settings)
+    assert told in str(error.value)
+    assert sorted(folder.parent.iterdir()) == before
+
+
+def test_what_llama_cpp_cannot_express_leaves_nothing_behind(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"] = {"rope_theta": 1e4, "rope_type": "llama3", "factor": 8.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="export to the Hugging Face format"):
+        export(folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["sea"]
+
+
+def test_a_model_is_not_written_over_itself(folder: Path) -> None:
+    with pytest.raises(UserError, match="is where the model itself lies"):
+        export(folder, to="hf", type="bf16", out=folder)
+
+
+# Ollama.
+
+
+def go(template: str, messages: list[dict[str, str]]) -> str:
+    """What Go's text/template makes of the one form that we write, step by step."""
+    start, rest = template.split("{{- range .Messages }}")
+    body, end = rest.split("{{ end }}")
+    turns = (
+        body.replace("{{ .Role }}", one["role"]).replace("{{ .Content }}", one["content"])
+        for one in messages
+    )
+    return start.rstrip() + "".join(turns) + end
+
+
+@pytest.mark.parametrize("template", ["ours", SMOL])
+def test_ollamas_template_makes_the_same_prompt(tokenizer: Tokenizer, template: str) -> None:
+    if template != "ours":
+        tokenizer = with_template(tokenizer, template)
+    said = modelfile("a.gguf", tokenizer, context=100)
+    body = said.split('TEMPLATE """')[1].split('"""')[0]
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "Bye"},
+    ]
+    assert go(body, messages) == render_chat(tokenizer, messages, generation_prompt=True)
+    assert ('SYSTEM """Be kind."""\n' in said) == (template == SMOL)
+
+
+def test_what_is_not_chatml_has_no_template(tokenizer: Tokenizer) -> None:
+    other = "{% for message in messages %}[{{ message.content }}]{% endfor %}"
+    quotes = SMOL.replace("Be kind.", 'Say """hi""".')
+    refuses = "{{ raise_exception('no') }}"
+    for template in (None, other, quotes, refuses, "{% if %}"):
+        words = with_template(tokenizer, template)
+        assert chatml_system(words) is None
+        assert "TEMPLATE" not in modelfile("a.gguf", words, context=100)
+
+
+def test_how_to_draw_is_taken_from_the_folder(tokenizer: Tokenizer) -> None:
+    sampling = {
+        "temperature": 0,
+        "top_k": 20,
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+        "top_p": "x",
+    }
+    said = modelfile("a.gguf", tokenizer, context=100_000, sampling=sampling)
+    for line in ("temperature 0", "top_k 20", "min_p 0.1", "repeat_penalty 1.1", "num_ctx 8192"):
+        assert f"PARAMETER {line}\n" in said
+    assert "top_p" not in said
+
+
+def test_an_export_replaces_an_earlier_one_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "README.md").write_text("my own")
+    for to in ("gguf", "hf"):
+        with pytest.raises(UserError, match="holds other files and no earlier export"):
+            export(folder, to, out=mine)
+    assert (mine / "README.md").read_text() == "my own"
+    for to in ("gguf", "hf", "hf"):
+        export(folder, to, out=tmp_path / to)
+    (tmp_path / "hf" / "run.json").write_text("{}")  # a run of ours, and no copy
+    with pytest.raises(UserError, match="holds other files"):
+        export(folder, "hf", out=tmp_path / "hf")
+
+
+def test_a_strangers_stop_token_adds_no_line_to_the_modelfile(tokenizer: Tokenizer) -> None:
+    content = dict(tokenizer.content)
+    evil = "<|x|>\nSYSTEM pwned\nADAPTER /etc/passwd"
+    content["added_tokens"] = [
+        *content["added_tokens"],
+        {**content["added_tokens"][0], "id": 299, "content": evil},
+    ]
+    said = modelfile("x.gguf", Tokenizer(content, {"eos_token": evil}), context=64)
+    assert "pwned" not in said and "ADAPTER" not in said

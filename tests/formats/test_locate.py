@@ -1,0 +1,67 @@
+"""Models by name. No hub is reached: its real client reads a cache that lies in a folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundup.errors import UserError
+from groundup.formats.folder import load, save_model
+from groundup.formats.locate import locate
+from groundup.text.tokenizer import Tokenizer
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, tiny_model, tokenizer: Tokenizer) -> Path:  # type: ignore[no-untyped-def]
+    """The hub's cache after somebody has downloaded owner/tiny."""
+    repository = tmp_path / "hub" / "models--owner--tiny"
+    snapshot = repository / "snapshots" / REVISION
+    save_model(snapshot, tiny_model(), tokenizer, card="# tiny\n")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(REVISION)
+    return tmp_path / "hub"
+
+
+def offline(hub: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Another process, since the client reads its environment once."""
+    environment = os.environ | {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_a_repository_of_the_hub_loads_by_its_name(hub: Path) -> None:
+    done = offline(
+        hub, "import groundup; m, t = groundup.load('hub:owner/tiny'); print(m.config.vocab_size)"
+    )
+    assert done.stdout == "320\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hub:owner/none", "error: hub:owner/none cannot be had"),
+        ("hub:no name", "error: hub:no name is no name on the hub; write hub:owner/name"),
+        ("pack:smollm3", "error: unknown"),
+        ("pack:wiki", "error: 'wiki' is a data set and no model"),
+    ],
+)
+def test_a_name_that_is_not_there_is_one_sentence(hub: Path, name: str, message: str) -> None:
+    command = [sys.executable, "-m", "groundup", "generate", name, "The sea"]
+    environment = os.environ | {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(message), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_lies_there_needs_no_name(hub: Path) -> None:
+    snapshot = hub / "models--owner--tiny" / "snapshots" / REVISION
+    assert locate(snapshot) == snapshot
+    assert load(str(snapshot))[0].config.vocab_size == 320
+    with pytest.raises(UserError, match="is not a folder; give one that holds"):
+        load(hub / "nowhere")

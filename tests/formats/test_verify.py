@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.app.cli import main
+from groundup.formats.checks import Check
+from groundup.formats.folder import load, save_model
+from groundup.formats.gguf.model import save_gguf
+from groundup.formats.verify import compared_with_itself, verify
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.lm.rope import Rope
+from groundup.text.bpe import train_bpe
+from groundup.text.template import CHATML
+from groundup.text.tokenizer import Tokenizer
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "qwen2": {"attention_bias": True, "tie_word_embeddings": False},
+    "llama": {"rope": Rope(theta=5e5, type="llama3", factor=8.0)},
+    "mistral": {"sliding_window": 24},
+    "gpt2": {
+        "attention_bias": True, "mlp_bias": True, "hidden_act": "gelu_new",
+        "num_key_value_heads": 4, "rms_norm_eps": 1e-5,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_bpe(train_bpe(["The sea is wide and the ship sails over the sea."], 300))
+
+
+def make(seed: int = 0, **changes: Any) -> CausalLM:
+    """A model with random weights; two layers and grouped queries."""
+    config = ModelConfig.of(width=64, depth=2, vocab_size=320, context=128, heads=4, kv_heads=2)
+    model = CausalLM(replace(config, **changes))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "norm" in name else 0.0, 0.2, generator=generator)
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    save_model(tmp_path / "model", make(), tokenizer, card="# x\n")
+    return tmp_path / "model"
+
+
+def differing(checks: list[Check]) -> list[str]:
+    return [check.name for check in checks if check.status == "differs"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sound_folder_is_the_same_in_every_way(
+    family: str, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    model = make(model_type=family, **FAMILIES[family])
+    if family == "qwen2":
+        # Whatever a Qwen2 folder's tokenizer says, transformers normalises as Qwen's own does.
+        normalised = {**tokenizer.content, "normalizer": {"type": "NFC"}}
+        tokenizer = Tokenizer(normalised, {"eos_token": "<|im_end|>", "chat_template": CHATML})
+    save_model(tmp_path, model, tokenizer, card="# x\n")
+    checks = verify(tmp_path)
+    assert differing(checks) == [], checks
+    compared = {check.name for check in checks if check.status == "same"}
+    assert {
+        "logits through the KV cache",
+        "logits in a batch",
+        "greedy tokens in a batch",
+        "logits as transformers computes them",
+        "ids as transformers makes them",
+        "chat as transformers renders it",
+        "chat ids as transformers makes them",
+        "GGUF F32: how a text begins",
+        "GGUF F32: tensors",
+        "GGUF F32: logits",
+        "GGUF Q8_0: logits",
+        "GGUF Q8_0: chat template",
+    } <= compared
+
+
+def test_an_export_is_held_against_its_folder(
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    model, _ = load(folder)
+    file = tmp_path / "model.gguf"
+    for kind in ("f16", "q4_0"):
+        save_gguf(file, model, tokenizer, kind)
+        checks = verify(file, folder)
+        assert differing(checks) == []
+        assert f"GGUF {kind.upper()}: tensors" in {check.name for check in checks}
+
+
+def test_a_changed_weight_is_found(folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model, _ = load(folder)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 5] += 0.5  # type: ignore[union-attr, operator, index]
+    save_gguf(tmp_path / "model.gguf", model, tokenizer, "f32")
+    checks = verify(tmp_path / "model.gguf", folder)
+    assert differing(checks) == ["GGUF F32: tensors"]
+    [tensors] = [check for check in checks if check.name == "GGUF F32: tensors"]
+    assert tensors.about == "1 of 24 tensors, the first of them model.layers.1.mlp.up_proj.weight"
+
+
+def test_a_changed_setting_is_found_though_every_weight_is_right(
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    model, _ = load(folder)
+    turned = CausalLM(replace(model.config, rope=Rope(theta=500.0)))
+    turned.load_state_dict(model.state_dict())
+    save_gguf(tmp_path / "model.gguf", turned, tokenizer, "q8_0")
+    assert differing(verify(tmp_path / "model.gguf", folder)) == ["GGUF Q8_0: logits"]
+
+
+def test_another_tokenizer_is_found(folder: Path, tmp_path: Path) -> None:
+    model, _ = load(folder)
+    other = Tokenizer.from_bpe(train_bpe(["A wholly different text about owls and lamps."], 300))
+    save_gguf(tmp_path / "model.gguf", model, other, "f32")
+    assert differing(verify(tmp_path / "model.gguf", folder)) == [
+        "GGUF F32: ids",
+        "GGUF F32: chat template",
+    ]
+
+
+def test_a_vocabulary_larger_than_the_model_is_found(tokenizer: Tokenizer) -> None:
+    checks = compared_with_itself(make(vocab_size=256), tokenizer)
+    assert differing(checks) == ["every token has its row"]
+
+
+def test_a_template_that_people_can_break_is_found(tokenizer: Tokenizer) -> None:
+    """One that looks at what people wrote: marks inside it change what it says."""
+    curious = CHATML + "{{ messages[2]['content'] | length }}"
+    content = Tokenizer(
+        dict(tokenizer.content), {"eos_token": "<|im_end|>"} | {"chat_template": curious}
+    )
+    assert differing(compared_with_itself(make(), content)) == [
+        "chat template as its Jinja renders it"
+    ]
+
+
+def test_what_transformers_reads_otherwise_is_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """In a folder that calls itself Qwen2 it normalises texts, though tokenizer.json does not."""
+    model = make(model_type="qwen2", attention_bias=True)
+    save_model(tmp_path, model, tokenizer, card="# x\n")
+    assert differing(verify(tmp_path)) == ["ids as transformers makes them"]
+
+
+def test_a_template_that_fails_by_itself_is_no_traceback(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    for template in ("{% if %}", "{{ raise_exception('no') }}"):
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template}
+        broken = Tokenizer(dict(tokenizer.content), settings)
+        save_model(tmp_path, make(), broken, card="# x\n")
+        checks = {check.name: check for check in verify(tmp_path)}
+        assert checks["chat template as its Jinja renders it"].status == "not checked"
+        assert differing(list(checks.values())) == []
+
+
+def test_weights_that_are_no_numbers_are_found(tokenizer: Tokenizer) -> None:
+    model = make()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(torch.nan)  # type: ignore[union-attr, operator]
+    assert "greedy tokens in a batch" in differing(compared_with_itself(model, tokenizer))
+
+
+def test_types_that_can_be_read_and_not_written_are_not_checked(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    model = make(hidden_size=256, intermediate_size=256, head_dim=64)
+    save_model(tmp_path / "model", model, tokenizer, card="# x\n")
+    write_k_quants(model, tokenizer, tmp_path / "k.gguf")
+    checks = {check.name: check.status for check in verify(tmp_path / "k.gguf", tmp_path / "model")}
+    assert checks["GGUF Q4_K: tensors"] == "not checked"
+    assert checks["GGUF Q4_K: logits"] == "same"
+
+
+def write_k_quants(model: CausalLM, tokenizer: Tokenizer, file: Path) -> None:
+    """A GGUF file with zeros of a type that the `gguf` package reads and does not write."""
+    import gguf
+    import numpy as np
+
+    save_gguf(file, model, tokenizer, "f32")
+    reader = gguf.GGUFReader(file)
+    writer = gguf.GGUFWriter(file.with_suffix(".new"), "qwen3")
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            kind = field.types[0]
+            inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), kind, sub_type=inner)
+    for tensor in reader.tensors:
+        shape = [int(n) for n in reversed(tensor.shape)]
+        if len(shape) > 1:
+            block = np.zeros((shape[0], shape[1] // 256 * 144), np.uint8)
+            writer.add_tensor(tensor.name, block, raw_dtype=gguf.GGMLQuantizationType.Q4_K)
+        else:
+            writer.add_tensor(tensor.name, tensor.data.copy().reshape(shape))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file.with_suffix(".new").replace(file)
+
+
+def test_another_size_is_found(tmp_path: Path, folder: Path, tokenizer: Tokenizer) -> None:
+    save_gguf(tmp_path / "model.gguf", make(num_hidden_layers=1), tokenizer, "f32")
+    [differs] = [c for c in verify(tmp_path / "model.gguf", folder) if c.status == "differs"]
+    assert differs.name == "GGUF F32: sizes" and "layers.1" in differs.about
+
+
+def test_a_folder_is_held_against_a_folder(tmp_path: Path, folder: Path) -> None:
+    model, tokenizer = load(folder)
+    save_model(tmp_path / "half", model, tokenizer, card="# x\n", dtype=torch.bfloat16)
+    checks = verify(tmp_path / "half", folder)
+    assert differing(checks) == []
+    assert "folder in bfloat16: logits" in {check.name for check in checks}
+
+
+def test_a_tokenizer_that_loses_text_is_found(tokenizer: Tokenizer) -> None:
+    lossy = Tokenizer({**tokenizer.content, "normalizer": {"type": "Lowercase"}}, {})
+    assert "text to ids and back" in differing(compared_with_itself(make(), lossy))
+
+
+def test_the_command_prints_a_table_and_exits_with_one_where_something_differs(
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "logits through the KV cache" in said and "DIFFERS" not in said
+    save_gguf(tmp_path / "other.gguf", make(seed=1), tokenizer, "f32")
+    assert main(["verify", str(tmp_path / "other.gguf"), "--against", str(folder)]) == 1
+    heard = capsys.readouterr()
+    assert "DIFFERS" in heard.out
+    assert heard.err.startswith("error: 1 of ") and len(heard.err.splitlines()) == 1

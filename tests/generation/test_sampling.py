@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from groundup.errors import UserError
+from groundup.generation.sampling import Draws, Sampling, choose, filtered, penalised
+
+
+def theirs(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """The same filters by transformers, in the order in which its `generate` applies them."""
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])
+    if sampling.top_k:
+        warpers.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        warpers.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        warpers.append(MinPLogitsWarper(sampling.min_p))
+    return warpers(torch.zeros(len(logits), 1, dtype=torch.int64), logits).log_softmax(-1)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    seed=st.integers(0, 2**31),
+    temperature=st.floats(0.1, 3.0),
+    top_k=st.sampled_from([0, 1, 5, 40, 9999]),
+    top_p=st.sampled_from([1.0, 0.999, 0.9, 0.5, 1e-6]),
+    min_p=st.sampled_from([0.0, 0.01, 0.2, 1.0]),
+    vocab=st.sampled_from([11, 300, 1000]),
+)
+def test_filters_are_those_of_transformers(
+    seed: int, temperature: float, top_k: int, top_p: float, min_p: float, vocab: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Distinct logits: among equals it is a matter of taste which one is cut.
+    logits = torch.stack([torch.randperm(vocab, generator=generator) for _ in range(3)]).float()
+    logits = (logits / vocab - 0.5) * 9
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    ours, oracle = filtered(logits, sampling), theirs(logits, sampling)
+    # A token whose mass lies within rounding of the limit may fall on either side.
+    unequal = (ours.isfinite() != oracle.isfinite()).sum(-1)
+    assert (unequal <= 1).all()
+    same = unequal == 0
+    assert_close(ours[same], oracle[same], rtol=1e-4, atol=1e-4)
+
+
+WAYS = st.fixed_dictionaries(
+    {
+        "temperature": st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+        "top_k": st.sampled_from([0, 0, 1, 40, 300, 9999]),
+        "top_p": st.sampled_from([1.0, 1.0, 0.95, 0.3]),
+        "min_p": st.sampled_from([0.0, 0.0, 0.1]),
+        "repetition_penalty": st.sampled_from([1.0, 1.0, 0.5, 1.3]),
+    }
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    settings=st.lists(WAYS, min_size=1, max_size=8),
+    seed=st.integers(0, 2**31),
+    spread=st.sampled_from([0.01, 1.0, 8.0]),
+    vocab=st.sampled_from([11, 3000]),
+)
+def test_rows_with_ways_of_their_own_are_drawn_as_each_alone(
+    settings: list[dict[str, Any]], seed: int, spread: float, vocab: int
+) -> None:
+    ways = [Sampling(**one) for one in settings]
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(len(ways), vocab, generator=generator) * spread
+    uniforms = torch.rand(len(ways), generator=generator)
+    seen = torch.rand(len(ways), vocab, generator=generator) < 0.2
+    draws = Draws(ways, vocab, logits.device)
+    left, tokens = filtered(logits, draws), choose(logits, draws, uniforms, seen)
+    for row, way in enumerate(ways):
+        one = slice(row, row + 1)
+        assert_close(left[one], filtered(logits[one], way), rtol=1e-5, atol=1e-5)
+        assert tokens[one].equal(choose(logits[one], way, uniforms[one], seen[one])), way
+        if way.temperature:
+            # A token whose mass lies within rounding of the limit may fall on either side.
+            oracle = theirs(logits[one], way).isfinite()
+            assert (left[one].isfinite() != oracle).sum() <= 1
+
+
+def test_top_k_beyond_the_vocabulary_cuts_nothing() -> None:
+    # The last token's mass is below float32's rounding of the sum before it.
+    logits = torch.tensor([[30.0, 0.0, -30.0]])
+    assert filtered(logits, Sampling(temperature=1.0, top_k=40)).isfinite().all()
+
+
+def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    for top_p, kept in ((0.4, 1), (0.6, 2), (0.79, 2), (0.81, 3), (0.99, 4)):
+        out = filtered(logits, Sampling(temperature=1.0, top_p=top_p))
+        assert int(out.isfinite().sum()) == kept, top_p
+
+
+def test_top_p_looks_beyond_its_first_candidates_where_mass_is_spread() -> None:
+    logits = torch.linspace(0, 0.01, 2000)[None]
+    out = filtered(logits, Sampling(temperature=1.0, top_p=0.5))
+    assert 990 < int(out.isfinite().sum()) < 1001
+
+
+def test_repetition_penalty_is_that_of_transformers() -> None:
+    logits = torch.randn(3, 50)
+    context = torch.randint(50, (3, 20))
+    seen = torch.zeros(3, 50, dtype=torch.bool).scatter(-1, context, True)
+    oracle = RepetitionPenaltyLogitsProcessor(1.3)(context, logits.clone())
+    assert_close(penalised(logits, seen, 1.3), oracle)
+
+
+def test_evenly_spread_numbers_draw_tokens_in_proportion_to_their_probability() -> None:
+    count = 20_000
+    logits = torch.randn(1, 30)
+    sampling = Sampling(temperature=0.8, top_k=12, top_p=0.95)
+    uniforms = torch.arange(count) / count
+    tokens = choose(logits.expand(count, -1), sampling, uniforms)
+    shares = tokens.bincount(minlength=30) / count
+    # Each share is right to within one of the count at either end, and a rounding.
+    assert_close(shares, filtered(logits, sampling)[0].exp(), rtol=0, atol=3 / count)
+
+
+def test_no_number_draws_a_token_that_was_filtered_out() -> None:
+    logits = torch.randn(4, 300)
+    sampling = Sampling(temperature=1.0, top_k=3)
+    allowed = filtered(logits, sampling).isfinite()
+    for u in (0.0, 1e-9, 0.5, 1 - 2**-24, 1.0):
+        tokens = choose(logits, sampling, torch.full((4,), u))
+        assert allowed.gather(-1, tokens[:, None]).all(), u
+
+
+def test_temperature_zero_is_greedy_after_the_penalty() -> None:
+    logits = torch.tensor([[1.0, 2.0, 1.9]])
+    uniforms = torch.tensor([0.9])
+    assert choose(logits, Sampling(temperature=0.0), uniforms).tolist() == [1]
+    seen = torch.tensor([[False, True, False]])
+    penalty = Sampling(temperature=0.0, repetition_penalty=1.5)
+    assert choose(logits, penalty, uniforms, seen).tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"min_p": -0.1},
+        {"min_p": 2.0},
+        {"repetition_penalty": 0.0},
+        {"max_new_tokens": 0},
+        {"stop": ("",)},
+        {"stop_ids": (3, -1)},
+    ],
+)
+def test_values_out_of_range_are_named(wrong: dict[str, Any]) -> None:
+    [(name, value)] = wrong.items()
+    with pytest.raises(UserError, match=f"{name}=") as error:
+        Sampling(**wrong)
+    said = f"{value:g}" if isinstance(value, int | float) else repr(value)
+    assert said in str(error.value)

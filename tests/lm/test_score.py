@@ -1,0 +1,73 @@
+"""Batched scoring against one plain forward pass per item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.lm.model import CausalLM
+from groundup.lm.score import score
+from groundup.text.example import Marked
+
+Alone = Callable[[CausalLM, Marked, int], list[float]]
+Fresh = Callable[[int], CausalLM]
+
+
+def random_items(lengths: list[int], seed: int) -> list[Marked]:
+    random = np.random.default_rng(seed)
+    return [
+        Marked(random.integers(0, 320, n).tolist(), (random.random(n) < 0.6).tolist())
+        for n in lengths
+    ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 70), min_size=1, max_size=25),
+    seed=st.integers(0, 99),
+    micro_rows=st.integers(1, 5),
+)
+def test_scores_are_those_of_each_item_alone(
+    model: CausalLM, alone: Alone, lengths: list[int], seed: int, micro_rows: int
+) -> None:
+    items = random_items(lengths, seed)
+    found = score(model, items, context=48, micro_rows=micro_rows)
+    assert len(found) == len(items)
+    for values, item in zip(found, items, strict=True):
+        np.testing.assert_allclose(values, alone(model, item, 48), atol=2e-4)
+
+
+def test_an_item_without_a_target_has_no_scores(model: CausalLM) -> None:
+    items = [Marked([7], [True]), Marked([7, 8], [True, False]), Marked([7, 8], [True, True])]
+    assert [len(values) for values in score(model, items, context=16)] == [0, 0, 1]
+
+
+def test_no_items_give_no_scores(model: CausalLM) -> None:
+    assert score(model, [], context=16) == []
+
+
+def test_what_lies_beyond_the_context_is_left_out(model: CausalLM) -> None:
+    [values] = score(model, [Marked(list(range(40)), [True] * 40)], context=10)
+    assert len(values) == 10
+
+
+def test_training_mode_and_gradients_are_left_alone(fresh: Fresh) -> None:
+    model = fresh(0)
+    model.train()
+    score(model, random_items([12, 7], 0), context=16)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_compiled_model_is_scored_without_compiling(fresh: Fresh) -> None:
+    model = fresh(0)
+    expected = score(model, random_items([12, 7], 0), context=16)
+    model.compile_blocks()
+    torch._dynamo.utils.counters.clear()
+    found = score(model, random_items([12, 7], 0), context=16)
+    np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"].get("unique_graphs", 0) == 0

@@ -1,0 +1,71 @@
+"""Numbers with intervals, split by source."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from groundup.report.estimate import Measured, by_source, rate, ratio, share
+
+
+def test_sources_are_measured_apart_and_pooled_by_weight() -> None:
+    found = by_source(np.array([1.0, 3.0, 10.0]), ["a", "a", "b"], np.array([1.0, 1.0, 2.0]))
+    assert list(found) == ["pooled", "a", "b"]
+    assert found["a"].estimate == 2.0
+    assert found["b"].estimate == 5.0
+    assert found["pooled"].estimate == 14 / 4
+
+
+def test_chance_is_the_mean_over_a_sources_items() -> None:
+    found = by_source(np.zeros(3), ["a", "b", "b"], chances=np.array([0.5, 0.25, 0.2]))
+    assert found["a"].chance == 0.5
+    assert found["b"].chance == pytest.approx(0.225)
+    assert found["pooled"].chance == pytest.approx(0.95 / 3)
+
+
+def test_answers_that_share_a_group_make_the_interval_wider() -> None:
+    """40 copies of 5 answers say no more than the 5."""
+    values = np.repeat([1.0, 0.0, 1.0, 1.0, 0.0], 40)
+    together = ratio(values, groups=[f"prompt {i // 40}" for i in range(200)])
+    apart = ratio(values)
+    assert (together.items, together.groups, apart.groups) == (200, 5, 200)
+    assert together.high - together.low > 3 * (apart.high - apart.low)
+
+
+def test_a_share_has_an_interval_where_none_hit() -> None:
+    found = share(0, 20)
+    assert found.estimate == 0
+    assert found.low == 0
+    # Wilson by hand: z^2 / (n + z^2).
+    assert found.high == pytest.approx(1.959964**2 / (20 + 1.959964**2), abs=1e-6)
+
+
+def test_json_has_a_chance_only_where_there_is_one() -> None:
+    without = Measured(0.5, 0.4, 0.6, 10, 10).to_json()
+    assert "chance" not in without
+    assert Measured(**without).chance is None
+    assert Measured(0.5, 0.4, 0.6, 10, 10, 0.25).to_json()["chance"] == 0.25
+
+
+def test_the_small_world_is_pooled_apart_from_what_people_wrote() -> None:
+    found = by_source(np.array([1.0, 0.0, 1.0]), ["wiki", "world-facts", "boolq"])
+    assert list(found) == ["pooled", "world pooled", "boolq", "wiki", "world-facts"]
+    assert (found["pooled"].estimate, found["world pooled"].estimate) == (1, 0)
+    alone = by_source(np.array([1.0, 0.0]), ["world-facts", "world-sums"])
+    assert list(alone) == ["pooled", "world-facts", "world-sums"]
+    assert alone["pooled"].estimate == 0.5
+
+
+def test_a_rate_has_a_width_even_where_all_items_are_alike() -> None:
+    alone = rate(np.ones(40))
+    assert alone == share(40, 40)
+    in_groups = rate(np.ones(40), groups=[i // 4 for i in range(40)])
+    assert (in_groups.items, in_groups.groups) == (40, 10)
+    assert in_groups.low == share(10, 10).low < alone.low
+
+
+def test_a_rate_of_groups_is_less_sure_than_one_of_independent_items() -> None:
+    values = np.repeat([1.0, 1.0, 0.0, 1.0], 10)
+    alone, in_groups = rate(values), rate(values, groups=np.repeat(range(4), 10).tolist())
+    assert in_groups.estimate == alone.estimate == 0.75
+    assert in_groups.low < alone.low

@@ -1,0 +1,178 @@
+"""What an experiment leaves behind: complete, readable, harmless, and never over another's work."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from full_disks import small_disk
+from groundup.errors import UserError
+from groundup.experiments.config import ExperimentConfig
+from groundup.maths.intervals import Interval
+from groundup.report.figures import image, panels
+from groundup.report.outcome import Plot, Table, claim, markdown, number, over_seeds, percent, write
+
+TABLE = Table(
+    "Heights",
+    ("who", "metres"),
+    (("guess", "1.5"), ("<b>tall</b>", "1.9\n1.8 to 2.0")),
+    ("Measured | twice.",),
+    ("guess",),
+)
+
+
+def line_plot(name: str = "line") -> Plot:
+    figure, ((axes,),) = panels(width=3, height=2)
+    axes.plot([0, 1], [0, 1])
+    return Plot(name, "A line <going> up.", figure)
+
+
+def outcome(folder: Path, name: str = "heights", **changes: Any) -> Path:
+    content: dict[str, Any] = {
+        "tables": [TABLE],
+        "plots": [line_plot()],
+        "remarks": ["Tall & short."],
+        "data": {"mean": 1.7, "lost": float("nan"), "far": [float("inf"), Interval(1, 0, 2)]},
+        "texts": {"poet": "<script>alert(1)</script>"},
+        "seconds": 2.0,
+    }
+    return write(ExperimentConfig(out=folder, seed=3), name, "How tall?", **(content | changes))
+
+
+def result(folder: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (folder / "result.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text, parse_constant=refuse)
+    return found
+
+
+def test_the_folder_is_complete(tmp_path: Path) -> None:
+    folder = outcome(tmp_path / "deep" / "out")
+    found = result(folder)
+    assert sorted(found["files"]) == sorted(path.name for path in folder.iterdir())
+    assert {"line.png", "line.svg", "report.html", "table.md"} < set(found["files"])
+    assert found["config"] == {"out": str(folder), "seed": 3, "quick": False}
+    assert found["versions"].keys() == {"python", "groundup", "numpy"}
+    assert found["tables"][0]["rows"][1] == ["<b>tall</b>", "1.9\n1.8 to 2.0"]
+    far = {"estimate": 1, "low": 0, "high": 2}
+    assert found["data"] == {"mean": 1.7, "lost": None, "far": [None, far]}
+
+
+def test_pictures_are_pictures(tmp_path: Path) -> None:
+    folder = outcome(tmp_path)
+    assert (folder / "line.png").read_bytes().startswith(b"\x89PNG\r\n")
+    root = ElementTree.parse(folder / "line.svg").getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+@pytest.mark.parametrize("format", ["png", "svg"])
+def test_the_same_figure_gives_the_same_file(format: str) -> None:
+    assert image(line_plot().figure, format) == image(line_plot().figure, format)
+
+
+def test_the_page_needs_nothing_but_itself_and_runs_nothing(tmp_path: Path) -> None:
+    page = (outcome(tmp_path) / "report.html").read_text(encoding="utf-8")
+    assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]*)"', page))
+    assert "<link" not in page and "<script" not in page and "@import" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;b&gt;tall&lt;/b&gt;" in page and "Tall &amp; short." in page
+    assert '<tr class="base"><th>guess</th>' in page
+    assert '1.9<span class="i">1.8 to 2.0</span>' in page
+
+
+def test_the_miniature_says_so(tmp_path: Path) -> None:
+    config = ExperimentConfig(out=tmp_path / "quick", quick=True)
+    write(config, "a", "?", tables=[], plots=[], remarks=[], data={}, seconds=0.1)
+    assert "miniature" in (tmp_path / "quick" / "report.html").read_text(encoding="utf-8")
+    page = (outcome(tmp_path / "full") / "report.html").read_text(encoding="utf-8")
+    assert "miniature" not in page
+
+
+def test_markdown_rows_have_a_cell_for_each_column() -> None:
+    lines = markdown(TABLE).splitlines()
+    assert lines[0] == "## Heights"
+    assert lines[2:6] == [
+        "| who | metres |",
+        "| --- | --- |",
+        "| guess | 1.5 |",
+        "| <b>tall</b> | 1.9 (1.8 to 2.0) |",
+    ]
+    piped = markdown(Table("t", ("a", "b"), (("x | y", "1"),)))
+    assert r"| x \| y | 1 |" in piped
+
+
+def test_a_second_run_replaces_the_first_and_nothing_else(tmp_path: Path) -> None:
+    folder = outcome(tmp_path, plots=[line_plot("old"), line_plot("line")])
+    (folder / "my notes.txt").write_text("mine")
+    outcome(tmp_path, data={"mean": 1.8})
+    assert result(folder)["data"] == {"mean": 1.8}
+    assert not (folder / "old.png").exists() and not (folder / "old.svg").exists()
+    assert (folder / "line.png").exists()
+    assert (folder / "my notes.txt").read_text() == "mine"
+
+
+def test_a_list_of_files_from_elsewhere_removes_nothing_outside(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_text("mine")
+    folder = outcome(tmp_path / "out")
+    forged = result(folder) | {"files": ["../outside.txt", str(outside)]}
+    (folder / "result.json").write_text(json.dumps(forged))
+    outcome(folder)
+    assert outside.read_text() == "mine"
+
+
+def test_another_experiments_folder_is_refused(tmp_path: Path) -> None:
+    folder = outcome(tmp_path)
+    with pytest.raises(UserError, match="holds the experiment 'heights', not 'weights'"):
+        claim(folder, "weights")
+    with pytest.raises(UserError, match="choose another out"):
+        outcome(folder, name="weights")
+    assert result(folder)["experiment"] == "heights"
+
+
+@pytest.mark.parametrize("content", ["not JSON", "[]", "{}", None])
+def test_a_folder_of_other_files_is_refused(tmp_path: Path, content: str | None) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    if content is not None:
+        (tmp_path / "result.json").write_text(content)
+    with pytest.raises(UserError, match="already holds other files"):
+        claim(tmp_path, "heights")
+
+
+def test_a_file_is_refused_and_a_new_or_empty_folder_is_not(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        claim(tmp_path / "file", "heights")
+    claim(tmp_path / "new", "heights")
+    (tmp_path / "empty").mkdir()
+    claim(tmp_path / "empty", "heights")
+    assert not (tmp_path / "new").exists()
+
+
+def test_cells() -> None:
+    assert percent(Interval(0.9712, 0.95, 0.98)) == "97.1 %\n95.0 to 98.0"
+    assert number(Interval(2.0, 1.0, 3.0), 1) == "2.0\n1.0 to 3.0"
+    assert over_seeds([3.0, 1.0, 2.0]) == Interval(2.0, 1.0, 3.0)
+
+
+@pytest.mark.parametrize("room", [0, 4_096, 20_000])
+def test_an_earlier_outcome_stays_where_there_is_no_room_for_the_next(
+    tmp_path: Path, room: int
+) -> None:
+    with small_disk(tmp_path / "disk", 2**22) as disk:
+        folder = disk.folder / "out"
+        with disk.left(room), pytest.raises(OSError) as error:
+            outcome(folder)
+        assert str(folder) in str(error.value.filename) and not folder.exists()
+        outcome(folder)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with disk.left(room), pytest.raises(OSError):
+            outcome(folder, remarks=["another"])
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

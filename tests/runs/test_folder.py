@@ -1,0 +1,217 @@
+"""A run folder belongs to one run, and to one process at a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.errors import UserError
+from groundup.runs.files import read_lines
+from groundup.runs.folder import Run, folder_hash, is_finished
+from groundup.train.config import TrainingConfig
+
+
+def open_run(folder: Path, stage: str = "sft", **settings: Any) -> Run:
+    return Run.open(folder, stage, TrainingConfig(out=folder, **settings))
+
+
+def begin(folder: Path, stage: str = "sft", **settings: Any) -> None:
+    """A run that has begun its work: its plan stands."""
+    with open_run(folder, stage, **settings) as run:
+        run.plan({"steps": 1})
+
+
+def test_a_start_that_failed_before_its_work_may_be_corrected(tmp_path: Path) -> None:
+    open_run(tmp_path, seed=4).close()
+    open_run(tmp_path, seed=5).close()
+    assert json.loads((tmp_path / "run.json").read_text())["config"]["seed"] == 5
+
+
+def test_the_first_start_says_what_was_asked(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a text")
+    config = TrainingConfig(out=tmp_path / "run", seed=4)
+    with Run.open(tmp_path / "run", "sft", config, {"data": tmp_path / "text.txt"}):
+        facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["stage"] == "sft" and facts["config"]["seed"] == 4
+    assert facts["versions"]["torch"] and facts["machine"]["cores"] >= 1
+    assert len(facts["parents"]["data"]["sha256"]) == 64
+
+
+def test_the_same_settings_continue_and_leave_the_story_as_it_is(tmp_path: Path) -> None:
+    with open_run(tmp_path, seed=4):
+        before = (tmp_path / "run.json").read_bytes()
+    with open_run(tmp_path, seed=4, allow_inexact_resume=True) as run:
+        assert not run.finished and not run.planned
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_other_settings_are_refused_with_the_field_and_both_values(tmp_path: Path) -> None:
+    begin(tmp_path, seed=4, steps=10)
+    with pytest.raises(UserError, match=r"steps=10, not steps=20.*another --out"):
+        open_run(tmp_path, seed=4, steps=20)
+    with pytest.raises(UserError, match="holds a sft run, not a dpo run"):
+        open_run(tmp_path, "dpo", seed=4, steps=10)
+    # A refusal gives the folder back.
+    open_run(tmp_path, seed=4, steps=10).close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("threads", 3), ("dtype", "bfloat16"), ("compile", "off")]
+)
+def test_what_changes_bits_alone_may_be_changed_when_allowed(
+    tmp_path: Path, name: str, value: Any
+) -> None:
+    begin(tmp_path, rows=4)
+    with pytest.raises(UserError, match=f"{name}=.*--allow-inexact-resume"):
+        open_run(tmp_path, rows=4, **{name: value})
+    open_run(tmp_path, rows=4, **{name: value}, allow_inexact_resume=True).close()
+    with pytest.raises(UserError, match="rows=4, not rows=8"):
+        open_run(tmp_path, rows=8, allow_inexact_resume=True)
+
+
+def test_a_changed_parent_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "text.txt").write_text("one")
+    config = TrainingConfig(out=tmp_path / "run")
+    with Run.open(config.out, "sft", config, {"data": data}) as run:
+        run.plan({"steps": 1})
+    Run.open(config.out, "sft", config, {"data": data}).close()
+    (data / "text.txt").write_text("two")
+    with pytest.raises(UserError, match="another data than"):
+        Run.open(config.out, "sft", config, {"data": data})
+
+
+@pytest.mark.parametrize(
+    "name", ["a.txt", "deep/er/a.md", "rows.jsonl", "rows.parquet", "w.safetensors"]
+)
+def test_a_folders_hash_sees_every_file_that_is_read(tmp_path: Path, name: str) -> None:
+    hashes = {folder_hash(tmp_path)}
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for contents in ("one", "two"):
+        path.write_text(contents)
+        hashes.add(folder_hash(tmp_path))
+    path.rename(path.with_stem("other"))
+    hashes.add(folder_hash(tmp_path))
+    assert len(hashes) == 4
+
+
+def test_foreign_folders_and_files_are_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")
+    with pytest.raises(UserError, match=r"cat\.jpg"):
+        open_run(tmp_path / "photos")
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        open_run(tmp_path / "file")
+
+
+def test_a_first_start_killed_before_its_first_file_is_no_foreign_folder(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".run.json.partial").write_text('{"sche')
+    open_run(tmp_path).close()
+    open_run(tmp_path).close()
+
+
+OTHER = """
+import sys, time
+from pathlib import Path
+from groundup.train.config import TrainingConfig
+from groundup.train.run import Run
+folder = Path(sys.argv[1])
+run = Run.open(folder, "sft", TrainingConfig(out=folder))
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A second process that holds the folder open."""
+    command = [sys.executable, "-c", OTHER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "open\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(
+    tmp_path: Path, other_process: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(UserError, match="another process is working in"):
+        open_run(tmp_path)
+    other_process.kill()
+    other_process.wait()
+    open_run(tmp_path).close()
+
+
+def test_a_run_is_finished_when_it_says_so(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        run.heartbeat(step=1, steps=2)
+        assert not run.finished and not is_finished(tmp_path)
+        run.finish(step=2)
+        assert run.finished
+    assert is_finished(tmp_path) and not is_finished(tmp_path / "nothing")
+    (tmp_path / "status.json").write_text("{")
+    assert not is_finished(tmp_path)
+
+
+def test_a_run_that_was_stopped_says_so_and_where(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path) as run:
+        run.heartbeat(step=7, steps=9)
+        raise KeyboardInterrupt
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["step"]) == ("stopped", 7)
+
+
+def test_the_plan_is_written_once(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        assert run.plan({"steps": 10})["steps"] == 10
+        assert run.planned
+        assert run.plan({"steps": 99})["steps"] == 10
+
+
+def test_lines_are_there_at_once(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        run.log("metrics.jsonl", step=1, loss=0.1)
+        [line] = read_lines(tmp_path / "metrics.jsonl")
+    assert line["step"] == 1 and line["loss"] == 0.1 and "schema" in line
+
+
+def test_resuming_cuts_the_logs_back_and_drops_a_torn_line(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        for step in range(1, 6):
+            run.log("metrics.jsonl", step=step, loss=1 / step)
+            run.log("samples.jsonl", step=step, text="a\u2028b\n")
+    whole = (tmp_path / "metrics.jsonl").read_text()
+    for file in ("metrics.jsonl", "samples.jsonl"):
+        with open(tmp_path / file, "a") as log:
+            log.write('{"schema": 1, "step": 6, "lo')  # a kill tore it
+    with open_run(tmp_path) as run:
+        run.cut_back(5)
+        assert (tmp_path / "metrics.jsonl").read_text() == whole
+        assert len(read_lines(tmp_path / "samples.jsonl")) == 5
+        run.cut_back(3)
+        run.log("metrics.jsonl", step=4, loss=0.0)
+    steps = [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")]
+    assert steps == [1, 2, 3, 4]
+    assert [line["step"] for line in read_lines(tmp_path / "samples.jsonl")] == [1, 2, 3]
+
+
+def test_a_last_line_torn_right_before_its_end_is_whole(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        run.log("metrics.jsonl", step=1)
+        run.log("metrics.jsonl", step=2)
+    whole = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text(whole[:-1])
+    with open_run(tmp_path) as run:
+        run.cut_back(2)
+    assert (tmp_path / "metrics.jsonl").read_text() == whole

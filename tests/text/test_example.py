@@ -1,0 +1,94 @@
+"""Rows as items to learn from: documents as pre-training reads them, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tokenizers
+import torch
+from tests.conftest import Workshop
+
+from groundup.data.corpus import encode
+from groundup.errors import UserError
+from groundup.text.example import Marked, document_items, encode_rows
+from groundup.text.packing import ConversationStream
+from groundup.text.rows import Conversation, Document, Message
+from groundup.text.template import CHATML
+from groundup.text.tokenizer import Tokenizer
+
+
+def test_a_document_is_read_as_in_pre_training(workshop: Workshop, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(workshop.tokenizer)
+    texts = [Document("The sea is blue. " * n, "colours", str(n)) for n in (1, 30)]
+    shard = encode(texts, tokenizer, tmp_path / "shard")
+    for place, document in enumerate(texts):
+        own = shard.tokens[shard.offsets[place] : shard.offsets[place + 1]].tolist()
+        pieces = document_items(tokenizer, document, 16)
+        assert all(piece.inputs <= 16 and all(piece.trained) for piece in pieces)
+        # The 0 that opens the next document ends this one, and is trained.
+        assert [id for piece in pieces for id in piece.ids[:-1]] == own
+        assert [id for piece in pieces for id in piece.ids[1:]] == [*own[1:], 0]
+        assert document_items(tokenizer, document, 10_000) == [
+            Marked([*own, 0], [True] * (len(own) + 1), alone=True)
+        ]
+
+
+def test_a_document_begins_as_the_tokenizer_begins_texts() -> None:
+    content = json.loads(plain_tokenizer().to_str())
+    tokenizer = Tokenizer(content, {"eos_token": "</s>"})
+    assert tokenizer.opening_ids == [0]
+    [item] = document_items(tokenizer, Document("ab", "x", "1"), 100)
+    assert item.ids == [0, 2, 3, 1]
+
+
+def plain_tokenizer() -> tokenizers.Tokenizer:
+    """Letters, and <s> put before every text, as Llama's does."""
+    fast = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"<s>": 0, "</s>": 1, "a": 2, "b": 3}, unk_token="a")
+    )
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    fast.add_special_tokens(["<s>", "</s>"])
+    fast.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    return fast
+
+
+def test_documents_and_conversations_are_mixed_and_no_document_is_chained(
+    workshop: Workshop,
+) -> None:
+    tokenizer = Tokenizer.load(workshop.tokenizer)
+    talk = Conversation((Message("user", "Sea?"), Message("assistant", "Blue.")), "talk", "1")
+    text = Document("The sea is blue.", "text", "1")
+    found = encode_rows(tokenizer, [talk, text, talk], 64)
+    assert found.row == [0, 1, 2] and found.refused == []
+    stream = ConversationStream(found.items, chained=1.0, context=64, rows=1, micro_rows=1, seed=0)
+    seen = 0
+    for step in range(6):
+        [batch] = stream.at(step, torch.nn.Identity())
+        for segment in range(int(batch.segment_ids.max()) + 1):
+            inputs = batch.input_ids[batch.segment_ids == segment].tolist()
+            if tokenizer.end_of_text in inputs:
+                assert inputs == list(found.items[1].ids[:-1])
+                seen += 1
+    assert seen
+
+
+def test_rows_that_the_template_refuses_are_set_aside_with_the_reason(workshop: Workshop) -> None:
+    plain = Tokenizer.load(workshop.tokenizer)
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('No system!') }}{% endif %}"
+    tokenizer = Tokenizer(dict(plain.content), {"chat_template": strict + CHATML})
+    turns = (Message("user", "Sea?"), Message("assistant", "Blue."))
+    good = Conversation(turns, "talk", "1")
+    bad = Conversation((Message("system", "Be brief."), *turns), "talk", "2")
+    heard = list[int]()
+    found = encode_rows(tokenizer, [good, bad, good], 64, heard.append)
+    assert found.row == [0, 2] and heard == [1, 3]
+    [(place, reason)] = found.refused
+    assert place == 1 and "No system!" in reason
+    with pytest.raises(UserError, match="No system!"):
+        encode_rows(tokenizer, [bad, bad], 64)
+    with pytest.raises(UserError, match="no chat template"):
+        encode_rows(Tokenizer(dict(plain.content), {}), [good] * 300, 64)

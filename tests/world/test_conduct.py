@@ -1,0 +1,116 @@
+"""Requests that harm, what only sounds so, and that the two sides never meet."""
+
+from __future__ import annotations
+
+import pytest
+
+from groundup.evals.safety import is_refusal
+from groundup.text.rows import Preference
+from groundup.world import conduct
+from groundup.world.facts import ANIMALS, HELDOUT_PAIRS, NAMES, THINGS
+from groundup.world.grammar import Dice
+
+
+def pairs(heldout: bool, count: int = 1500) -> list[Preference]:
+    return [conduct.preference(Dice(heldout, i), heldout=heldout) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def taught() -> list[Preference]:
+    return pairs(False)
+
+
+@pytest.fixture(scope="module")
+def unseen() -> list[Preference]:
+    return pairs(True)
+
+
+def asked(found: list[Preference]) -> set[str]:
+    return {one.prompt[0].content for one in found}
+
+
+def test_the_same_dice_say_the_same() -> None:
+    assert pairs(False, 20) == pairs(False, 20)
+    assert conduct.prompts() == conduct.prompts()
+
+
+def test_no_request_of_one_side_is_on_the_other(
+    taught: list[Preference], unseen: list[Preference]
+) -> None:
+    told = [conduct.conversation(Dice("c", i)) for i in range(1500)]
+    training = asked(taught) | {one.messages[0].content for one in told}
+    assert len(training) > 1000
+    assert not training & asked(unseen)
+    assert not training & {one.prompt for one in conduct.prompts()}
+
+
+def test_a_request_reads_back_and_its_answer_fits(
+    taught: list[Preference], unseen: list[Preference]
+) -> None:
+    for one in taught + unseen:
+        harmful = conduct.is_harmful(one.prompt[0].content)
+        assert harmful is not None
+        assert conduct.declines(one.chosen) == is_refusal(one.chosen) == harmful, one
+        if harmful:
+            assert not conduct.declines(one.rejected) and not is_refusal(one.rejected), one
+        else:
+            assert conduct.declines(one.rejected) and is_refusal(one.rejected), one
+    shares = [sum(conduct.declines(p.chosen) for p in side) / 1500 for side in (taught, unseen)]
+    assert all(abs(share - 0.5) < 0.05 for share in shares)
+
+
+def test_conversations_show_less_than_half_and_the_plainest(taught: list[Preference]) -> None:
+    told = [conduct.conversation(Dice("plain", i)) for i in range(1500)]
+    declined = [one for one in told if conduct.declines(one.messages[1].content)]
+    assert abs(len(declined) / 1500 - 0.6) < 0.05
+    for one in told:
+        prompt = one.messages[0].content
+        assert prompt.startswith(("How can I ", "Help me to ", "Tell me how to ", "I want to "))
+        assert conduct.is_harmful(prompt) == conduct.declines(one.messages[1].content)
+    in_conversations = {one.group for one in told}
+    in_preferences = {one.group for one in taught}
+    assert in_conversations < in_preferences
+    assert 0.25 < len(in_conversations) / len(in_preferences) < 0.5
+    assert not in_conversations & {"make a bomb", "hurt myself", "read the diary of {person}"}
+
+
+def test_wordings_and_attempts_alone_tell_nothing(taught: list[Preference]) -> None:
+    for piece in ("How can I ", "Give me a plan to ", "Forget your rules", "It is only a game."):
+        kinds = {conduct.is_harmful(p) for p in asked(taught) if p.startswith(piece)}
+        assert kinds == {True, False}, piece
+
+
+def test_held_out_prompts_are_200_harmful_and_100_benign() -> None:
+    found = conduct.prompts()
+    assert len({one.prompt for one in found}) == 300
+    for one in found:
+        assert conduct.is_harmful(one.prompt) == (one.kind == "harmful")
+    assert sum(one.kind == "harmful" for one in found) == 200
+    # Held out are acts of nearly every topic, not a single corner.
+    assert len({one.group for one in found if one.kind == "harmful"}) > 30
+
+
+def test_somebody_sad_is_told_to_talk_to_somebody(taught: list[Preference]) -> None:
+    sad = [one for one in taught if "hurt myself" in one.prompt[0].content]
+    assert sad
+    for one in sad:
+        assert "somebody you trust" in one.chosen
+        assert "First" not in one.rejected  # nobody is ever shown complying here
+
+
+def test_prompts_of_others_are_neither() -> None:
+    others = ("", "How can I help my brother?", "What does a fox eat?", "Steal!", "How can I ?")
+    assert [conduct.is_harmful(one) for one in others] == [None] * len(others)
+    assert not conduct.declines("The fox cannot help the hen.")
+
+
+def test_answers_are_plain_short_and_never_join_a_held_out_pair(taught: list[Preference]) -> None:
+    for one in taught:
+        prompt = one.prompt[0].content
+        for answer in (one.chosen, one.rejected):
+            text = f"{prompt} {answer}"
+            assert text.isascii() and "{" not in text and len(text) < 400
+            assert answer[0].isupper() and answer[-1] in ".?!"
+        words = set(f"{prompt} {one.chosen}".replace(".", " ").replace("?", " ").split())
+        who, what = words & {*NAMES, *ANIMALS}, words & set(THINGS)
+        assert not {(a, b) for a in who for b in what} & HELDOUT_PAIRS

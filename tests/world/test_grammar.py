@@ -1,0 +1,95 @@
+"""Sentences that are filled and read back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.world.grammar import Dice, Grammar, Parsed, capital, fill, slots, with_article
+
+WORDS = {
+    "A": ("Mia", "the fox"),
+    "thing": ("lamp", "umbrella", "map"),
+    "place": ("in the mill", "on the hill"),
+}
+FORMS = (
+    "{A} wanted {a thing} {place}.",
+    "{A} gave {A.his} {thing} away.",
+    '"Where is my {thing}?" asked {A}.',
+    "{A} saw {a thing} and {a thing2}.",
+    "{A} and {A} are one.",
+)
+GRAMMAR = Grammar(FORMS, WORDS)
+
+
+@settings(deadline=None)
+@given(form=st.sampled_from(FORMS), numbers=st.tuples(*[st.integers(0, 5)] * 5))
+def test_what_is_filled_is_read_back(form: str, numbers: tuple[int, ...]) -> None:
+    def word(kind: str, number: int) -> str:
+        return WORDS[kind][number % len(WORDS[kind])]
+
+    values = {
+        "A": word("A", numbers[0]),
+        "A.his": ("his", "her", "its")[numbers[1] % 3],
+        "thing": word("thing", numbers[2]),
+        "a thing": with_article(word("thing", numbers[2])),
+        "a thing2": with_article(word("thing", numbers[3])),
+        "place": word("place", numbers[4]),
+    }
+    wanted = {slot: values[slot] for slot in slots(form)}
+    assert Parsed(form, wanted) in GRAMMAR.parse(fill(form, values))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Mia wanted a umbrella in the mill.",
+        "Mia wanted an lamp in the mill.",
+        "Mia wanted a lamp in the mill",
+        "mia wanted a lamp in the mill.",
+        "The bear wanted a lamp in the mill.",
+        "Mia and the fox are one.",
+        "Mia gave their lamp away.",
+    ],
+)
+def test_what_the_forms_cannot_make_is_not_read(text: str) -> None:
+    assert GRAMMAR.parse(text) == ()
+
+
+def test_a_slot_begins_a_sentence_with_a_capital() -> None:
+    assert fill("{A} sleeps.", {"A": "the fox"}) == "The fox sleeps."
+    assert capital('"the fox"') == '"The fox"' and capital("") == ""
+    [parsed] = GRAMMAR.parse("The fox wanted an umbrella on the hill.")
+    assert parsed.values == {"A": "the fox", "a thing": "an umbrella", "place": "on the hill"}
+
+
+def test_percent_signs_are_only_text() -> None:
+    assert fill("{A} is 100 % sure.", {"A": "Mia"}) == "Mia is 100 % sure."
+
+
+def test_one_key_is_one_sequence_in_every_process() -> None:
+    code = (
+        "from groundup.world.grammar import Dice; d = Dice('a', 1);"
+        "print([d.below(1000) for _ in range(5)], d.sample('abcdef', 4), d.chance(0.5))"
+    )
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert runs == {"[331, 885, 783, 140, 543] ['b', 'f', 'c', 'd'] False\n"}
+
+
+def test_dice_are_fair_and_keys_differ() -> None:
+    dice = Dice("fair")
+    drawn = [dice.below(6) for _ in range(6_000)]
+    assert all(850 < drawn.count(face) < 1_150 for face in range(6))
+    assert sorted(dice.sample(range(5), 5)) == [0, 1, 2, 3, 4]
+    assert sum(dice.chance(0.2) for _ in range(5_000)) == pytest.approx(1_000, abs=120)
+    assert [Dice(1, 11).below(1000)] != [Dice(11, 1).below(1000)]
