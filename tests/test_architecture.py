@@ -16,21 +16,9 @@ ROOT = Path(groundup.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 # A module may import from its own folder and from those before it.
 ORDER = [
-    "maths",
-    "nn",
-    "runs",
-    "train",
-    "text",
-    "adapters",
-    "lm",
-    "evals",
-    "pretrain",
-    "tune",
-    "align",
-    "serve",
-    "studio",
-    "experiments",
-    "recipes",
+    *("maths", "nn", "runs", "report", "train", "text", "world", "data", "adapters", "lm"),
+    *("generation", "formats", "evals", "xray", "pretrain", "tune", "align", "serve", "studio"),
+    *("experiments", "learn", "app"),
 ]
 # Oracles of the tests; the package stands without them.
 ORACLES = {"transformers", "peft", "trl", "bitsandbytes"}

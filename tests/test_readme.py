@@ -111,7 +111,7 @@ def home(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, stage in (("base", "pretrain"), ("sft", "sft"), ("dpo", "dpo")):
         shutil.copytree(workshop.finished(stage), folder / "quickstart" / name)
     shutil.copytree(workshop.data, folder / "quickstart" / "data")
-    recipe = ROOT / "src/groundup/recipes/quickstart.toml"
+    recipe = ROOT / "src/groundup/app/recipes/quickstart.toml"
     shutil.copyfile(recipe, folder / "quickstart" / "recipe.toml")
     for name in ("my-texts", "notes"):
         (folder / name).mkdir()

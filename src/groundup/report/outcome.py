@@ -199,7 +199,7 @@ def page(content: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
         for file, picture in images.items()
         if file.endswith(".svg")
     }
-    template = environment.get_template("report.html.jinja")
+    template = environment.get_template("outcome.html.jinja")
     return template.render(result=content, sources=sources)
 
 
