@@ -40,7 +40,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evals.score": ("lm.score",),
     "evals.stories": ("evals.world.stories",),
     "evals.verify": ("formats.verify",),
-    "experiments.ladder": ("experiments.ladder",),
     "experiments.outcome": ("report.outcome",),
     "experiments.plots": ("report.figures",),
     "export": ("formats.export",),
