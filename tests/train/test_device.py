@@ -13,7 +13,7 @@ from groundup.lm.config import ModelConfig
 from groundup.train import device
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, has_compiler, refuse_inexact, require_memory, resolve
-from groundup.train.stage import check_memory, whole
+from groundup.train.plan import Trained, require_resources
 
 
 def config(**settings: Any) -> TrainingConfig:
@@ -130,7 +130,8 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_plan_too_large_for_this_machine_is_refused() -> None:
     shape = ModelConfig.of(width=64 * 400, depth=400, vocab_size=8192, context=256)
     with pytest.raises(UserError, match=r"M parameters with micro_rows=8 .*--depth"):
-        check_memory(shape, whole(shape, 256, (1, 1), ""), PLANNED, context=256, micro_rows=8)
+        trained = Trained.whole(shape, 256, (1, 1), "")
+        require_resources(TrainingConfig(out="x", rows=8, micro_rows=8), trained, PLANNED, 256)
 
 
 def test_peaks_are_measured_in_plausible_units() -> None:

@@ -23,10 +23,11 @@ from groundup.text.example import Marked
 from groundup.text.packing import ConversationStream
 from groundup.train.batch import Batch, Loss, LossFunction
 from groundup.train.config import TrainingConfig
-from groundup.train.loop import BAD_STEPS_ALLOWED, Rhythm, fit, step_seed
+from groundup.train.device import Compute
+from groundup.train.loop import BAD_STEPS_ALLOWED, fit, step_seed
 from groundup.train.loss import next_token_loss
 from groundup.train.optim import Optimizer, Rates
-from groundup.train.schedule import Schedule
+from groundup.train.plan import TrainPlan
 
 CONTEXT, ROWS = 24, 6
 RATES = Rates(matrices=0.01, embeddings=0.005, gains=0.005)
@@ -66,14 +67,34 @@ def train(
     micro_rows: int = 2,
     save_every: int = 100,
     clip: float = 1.0,
-    observe: Callable[[int, bool], None] = lambda step, last: None,
+    callback: Callable[[int, bool], None] = lambda step, last: None,
 ) -> list[dict[str, Any]]:
     """Run `fit` in `folder` and give back the logged lines."""
-    rhythm = Rhythm(Schedule(steps, 2, 4), clip, save_every, 0, 1e6, 1e12)
+    plan = plan_of(steps, clip, save_every)
     with Run.open(folder, "test", TrainingConfig(out=folder)) as run:
         optimizer = Optimizer(model, RATES)
-        fit(model, stream(micro_rows), loss, optimizer, run, rhythm, observe)
+        fit(model, stream(micro_rows), loss, optimizer, run, plan, callback)
     return read_lines(folder / "metrics.jsonl")
+
+
+def plan_of(steps: int, clip: float, save_every: int) -> TrainPlan:
+    compute = Compute("cpu", "float32", "matmul", False, 1, torch.__version__)
+    return TrainPlan(
+        steps=steps,
+        warmup_steps=2,
+        decay_steps=4,
+        save_every=save_every,
+        evaluate_every=100,
+        tokens_per_step=ROWS * CONTEXT,
+        rates=RATES,
+        muon=True,
+        gradient_clip=clip,
+        compute=compute,
+        parameters=1,
+        flops_per_token=1e6,
+        peak_flops=1e12,
+        tokens_per_second=None,
+    )
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -114,7 +135,7 @@ def test_a_bad_step_does_not_touch_the_weights_and_is_survived(
         tmp_path,
         model,
         HarmedSteps(spoil, range(3, 4)),
-        observe=lambda step, last: after.update({step: weights(model)}),
+        callback=lambda step, last: after.update({step: weights(model)}),
     )
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert "skipped" in lines[3] and "loss" not in lines[3]
@@ -136,7 +157,7 @@ def test_bad_steps_in_a_row_end_the_run_with_an_explanation(
             model,
             HarmedSteps(spoil, range(2, 100)),
             steps=20,
-            observe=lambda step, last: after.update({step: weights(model)}),
+            callback=lambda step, last: after.update({step: weights(model)}),
         )
     assert f"{BAD_STEPS_ALLOWED} times in a row" in str(told.value)
     assert "learning rate" in str(told.value)
@@ -195,7 +216,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
-        train(tmp_path / "cut", tiny(), steps=9, save_every=2, observe=stop)
+        train(tmp_path / "cut", tiny(), steps=9, save_every=2, callback=stop)
     other = tiny()
     other.initialise(99)
     lines = train(tmp_path / "cut", other, steps=9, save_every=2)
@@ -219,7 +240,7 @@ def test_bad_steps_before_a_save_are_remembered_after_it(tmp_path: Path) -> None
             HarmedSteps(nan_loss, range(1, 99)),
             steps=20,
             save_every=4,
-            observe=stop,
+            callback=stop,
         )
     # Three bad ones were saved with step 4, so two more are too many.
     with pytest.raises(UserError, match="step 5"):
@@ -244,13 +265,13 @@ def test_damaged_checkpoints_are_told_and_the_one_before_is_used(
 def test_randomness_in_a_step_depends_on_seed_and_step_alone(tmp_path: Path) -> None:
     drawn: dict[int, float] = {}
 
-    def observe(step: int, last: bool) -> None:
+    def callback(step: int, last: bool) -> None:
         if step == 0:  # nothing was drawn yet
             return
         drawn[step] = float(torch.rand(()))
         torch.rand(step)  # what was drawn before must not matter
 
-    train(tmp_path, tiny(), steps=4, observe=observe)
+    train(tmp_path, tiny(), steps=4, callback=callback)
     for step, value in drawn.items():
         torch.manual_seed(step_seed(0, step - 1))
         assert value == float(torch.rand(()))

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from groundup.train import optim
 from groundup.train.device import has_fast_bfloat16
-from groundup.train.optim import Optimizer, Rates, orthogonalise
+from groundup.train.optim import Optimizer, Rates, orthogonalize
 
 RATES = Rates(matrices=0.02, embeddings=0.006, gains=0.003, weight_decay=0.1)
 
@@ -123,10 +123,10 @@ def test_every_parameter_has_its_own_rate_without_muon(
         assert_close(moved, torch.full_like(moved, 0.5 * rate), rtol=1e-3, atol=1e-6)
 
 
-def test_orthogonalise_keeps_directions_and_levels_their_sizes() -> None:
+def test_orthogonalize_keeps_directions_and_levels_their_sizes() -> None:
     matrices = torch.randn(5, 24, 64, generator=torch.Generator().manual_seed(1))
     for given in (matrices, matrices.mT):
-        found = orthogonalise(given).float()
+        found = orthogonalize(given).float()
         sizes = torch.linalg.svdvals(found)
         assert sizes.min() > 0.6 and sizes.max() < 1.3
         u, _, vh = torch.linalg.svd(given, full_matrices=False)
@@ -137,13 +137,13 @@ def test_orthogonalise_keeps_directions_and_levels_their_sizes() -> None:
         assert cosine.min() > 0.97
 
 
-def test_orthogonalise_computes_in_what_the_processor_is_fast_at() -> None:
+def test_orthogonalize_computes_in_what_the_processor_is_fast_at() -> None:
     fast = torch.bfloat16 if has_fast_bfloat16("cpu") else torch.float32
-    assert orthogonalise(torch.ones(1, 4, 8)).dtype == fast
+    assert orthogonalize(torch.ones(1, 4, 8)).dtype == fast
 
 
 def test_orthogonalising_nothing_gives_nothing() -> None:
-    assert not orthogonalise(torch.zeros(2, 4, 8)).any()
+    assert not orthogonalize(torch.zeros(2, 4, 8)).any()
 
 
 def test_a_bf16_model_receives_the_rounded_masters() -> None:
@@ -163,7 +163,7 @@ def test_a_bf16_model_receives_the_rounded_masters() -> None:
         assert parameter.dtype == torch.bfloat16
         assert torch.equal(optimizer.masters[name], reference.masters[name])
         assert torch.equal(parameter, optimizer.masters[name].bfloat16())
-    optimizer.hand_over()
+    optimizer.write_back()
     for name, parameter in model.named_parameters():
         assert parameter.dtype == torch.float32
         assert torch.equal(parameter, optimizer.masters[name])

@@ -15,7 +15,7 @@ from groundup.data.records import write_json_lines
 from groundup.errors import UserError
 from groundup.runs.files import read_lines
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.stage import Pace
+from groundup.train.pace import Pace
 from groundup.tune.config import SFTConfig
 from groundup.tune.data import decided, read_rows
 from groundup.tune.layout import (

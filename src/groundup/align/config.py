@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from groundup.adapters.config import TuningConfig
+from groundup.train.config import Traits
 from groundup.train.ranges import Beta, LossWeight, Share
 
 
 class DPOConfig(TuningConfig):
     """Direct preference optimisation: raise what people prefer over what they do not."""
+
+    traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.12)
 
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
     data: Path = Field(

@@ -44,8 +44,9 @@ from groundup.runs.folder import Run
 from groundup.train.batch import Loss
 from groundup.train.checkpoint import write_tensors
 from groundup.train.device import use_threads
-from groundup.train.stage import planned, train
-from groundup.tune.prepare import start
+from groundup.train.plan import TrainPlan
+from groundup.train.stage import Job, run_stage
+from groundup.tune.prepare import PreparedModel, prepare_model
 
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
 RATES = (0.0006, 0.0006)
@@ -88,67 +89,73 @@ def run(config: DPOConfig) -> Path:
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
-    with Run.open(config.out, "dpo", config, {"model": config.model, "data": config.data}) as run:
-        if run.finished:
-            return run.folder
-        begin = start(config, RATES)
-        model, context = begin.model, begin.context
-        sides = split(config.data, "preferences", read_preferences)
-        for line in sides[0].bad:
-            say(str(line))
-        trained, heldout = (marked_pairs(begin.tokenizer, side.rows, context) for side in sides)
-        heldout = spread(heldout, _CURVE_PAIRS)
-        use_threads(config)
-        reference = np.full((len(trained) + len(heldout), 2), np.nan, np.float32)
-        held = reference[len(trained) :]
-        stream = PairStream(
-            trained,
-            reference[: len(trained)],
-            context=context,
-            rows=config.rows,
-            micro_rows=config.micro(context),
-            seed=config.seed,
-        )
-        # Of many pairs a few steps read few.
-        read = stream.read_by(config.steps) if config.steps else np.arange(len(trained))
-        needed = np.concatenate([read, np.arange(len(trained), len(reference))])
-        # Before its first step an adapter adds nothing: the reference is the model that was given.
-        path = run.folder / "reference.safetensors"
-        with ranks.first_alone():
-            _fill_reference(reference, path, model, trained + heldout, needed, context)
-        loss = functools.partial(preference_loss, beta=config.beta, nll=config.nll)
-        plan = planned(
-            config,
-            run,
-            model.config,
-            begin.training,
-            lambda: model,
-            stream,
-            loss,
-            rows_per_epoch=stream.rows_per_epoch,
-            context=context,
-        )
+    parents = {"model": config.model, "data": config.data}
+    return run_stage(config, "dpo", parents, functools.partial(_job, config))
+
+
+def _job(config: DPOConfig, run: Run) -> Job[PairBatch, CausalLM]:
+    prepared = prepare_model(config, RATES)
+    model, context = prepared.model, prepared.context
+    use_threads(config)
+    stream, heldout, reference = _pairs(config, run, prepared)
+
+    def save(model: CausalLM, plan: TrainPlan) -> None:
         card = model_card(
             "A chat model aligned by groundup",
             how=f"Direct preference optimisation of {name_of(config.model)} with beta "
-            f"{config.beta}. {begin.how}",
+            f"{config.beta}. {prepared.how}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
             data=sources(config.data),
             parent=name_of(config.model),
         )
-        if heldout:
-            say(f"{run.stage}  {_explained(len(heldout))}")
-        return train(
-            config,
-            run,
-            plan,
-            model,
-            stream,
-            loss,
-            evaluate=lambda step: _evaluate(config, run, model, heldout, held, context, step),
-            save=lambda: begin.save(run.folder, begin.tokenizer, card),
-            baseline=False,
-        )
+        prepared.save(run.folder, prepared.tokenizer, card)
+
+    return Job(
+        config,
+        prepared.trained,
+        model=lambda: model,
+        stream=lambda steps: stream,
+        loss=functools.partial(preference_loss, beta=config.beta, nll=config.nll),
+        evaluate=lambda model, step: _evaluate(
+            config, run, model, heldout, reference, context, step
+        ),
+        save=save,
+        context=context,
+        rows_per_epoch=stream.rows_per_epoch,
+        model_config=model.config.to_hf(),
+        announce=lambda plan: say(f"{run.stage}  {_explained(len(heldout))}") if heldout else None,
+    )
+
+
+def _pairs(
+    config: DPOConfig, run: Run, prepared: PreparedModel
+) -> tuple[PairStream, list[Pair], Float[np.ndarray, "pairs 2"]]:
+    """The stream of pairs to train on, and held-out pairs with what the reference thinks of them.
+
+    Before its first step an adapter adds nothing: the reference is the model that was given.
+    """
+    sides = split(config.data, "preferences", read_preferences)
+    for line in sides[0].bad:
+        say(str(line))
+    context = prepared.context
+    trained, heldout = (marked_pairs(prepared.tokenizer, side.rows, context) for side in sides)
+    heldout = spread(heldout, _CURVE_PAIRS)
+    reference = np.full((len(trained) + len(heldout), 2), np.nan, np.float32)
+    stream = PairStream(
+        trained,
+        reference[: len(trained)],
+        context=context,
+        rows=config.rows,
+        micro_rows=config.micro(context),
+        seed=config.seed,
+    )
+    # Of many pairs a few steps read few.
+    read = stream.read_by(config.steps) if config.steps else np.arange(len(trained))
+    needed = np.concatenate([read, np.arange(len(trained), len(reference))])
+    path = run.folder / "reference.safetensors"
+    with ranks.rank_zero_first():
+        _fill_reference(reference, path, prepared.model, trained + heldout, needed, context)
+    return stream, heldout, reference[len(trained) :]
 
 
 def pair_logprobs(

@@ -33,8 +33,8 @@ from groundup.train.device import (
     resolve_device,
 )
 from groundup.train.loss import next_token_loss
+from groundup.train.pace import measure_pace, random_batches
 from groundup.train.plan import TRAINING_SHARE
-from groundup.train.stage import measure_pace, random_batches
 
 SCHEMA = 1
 # Seconds, measured on two cores without fast bf16, the slowest machine that was tried: reading,
@@ -279,7 +279,7 @@ def _model_lines(
     pace = measure_pace(
         fresh(shape, 0),
         compute,
-        random_batches(shape, context=config.context, rows=micro_rows),
+        random_batches(shape.vocab_size, context=config.context, rows=micro_rows),
         next_token_loss,
         muon=config.optimizer == "muon",
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from groundup.lm.config import ModelConfig
-from groundup.train.config import TrainingConfig
+from groundup.train.config import TrainingConfig, Traits
 from groundup.train.ranges import (
     Depth,
     Evaluations,
@@ -26,6 +26,8 @@ class PretrainConfig(TrainingConfig):
     What is left unset is planned from `minutes` (or `depth`) and the speed of this machine, and
     shown with its reason before training starts.
     """
+
+    traits: ClassVar[Traits] = Traits("documents", False, "bits_per_byte", 0.44)
 
     data: Path = Field(description="a data-stage folder, a text file or a folder of texts")
     tokenizer: Path = Field(description="folder of the tokenizer")

@@ -8,6 +8,7 @@ shards, and hands a document stream with the next-token loss to the loop that al
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.text.document_stream import DocumentStream
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
 from groundup.train.device import matmul_peak, resolve, use_threads
 from groundup.train.loss import next_token_loss
-from groundup.train.stage import planned, train, whole
+from groundup.train.plan import Trained, TrainPlan
+from groundup.train.stage import Job, run_stage
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW).
 RATES = (0.02, 0.006)
@@ -42,33 +45,21 @@ def run(config: PretrainConfig) -> Path:
     Raises `UserError` for settings, text or a folder that cannot be used.
     """
     parents = {"data": config.data, "tokenizer": config.tokenizer}
-    with Run.open(config.out, "pretrain", config, parents) as run:
-        if run.finished:
-            return run.folder
-        tokenizer = Tokenizer.load(config.tokenizer)
-        texts = documents(config.data)
-        for line in texts.bad:
-            say(str(line))
-        shards = run.folder / "tokens"
-        with ranks.first_alone():
-            train_shard = encode(texts.train, tokenizer, shards / "train", split="train")
-            heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
-        shape, reasons = _shape(config, run, tokenizer.vocab_size)
-        first = _stream(config, train_shard)
-        plan = planned(
-            config,
-            run,
-            shape,
-            whole(shape, config.context, RATES, "which suits small models from random weights"),
-            lambda: fresh(shape, config.seed),
-            first,
-            next_token_loss,
-            rows_per_epoch=first.rows_per_epoch,
-            context=config.context,
-            reasons=reasons,
-        )
-        stream = _stream(config, train_shard, plan.steps)
-        model = fresh(shape, config.seed)
+    return run_stage(config, "pretrain", parents, functools.partial(_job, config))
+
+
+def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
+    tokenizer = Tokenizer.load(config.tokenizer)
+    texts = documents(config.data)
+    for line in texts.bad:
+        say(str(line))
+    shards = run.folder / "tokens"
+    with ranks.rank_zero_first():
+        shard = encode(texts.train, tokenizer, shards / "train", split="train")
+        heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
+    shape, reasons = _shape(config, run, tokenizer.vocab_size)
+
+    def save(model: CausalLM, plan: TrainPlan) -> None:
         card = model_card(
             "A base model pre-trained by groundup",
             how="Pre-trained from random weights on documents, next token by next token.",
@@ -80,18 +71,22 @@ def run(config: PretrainConfig) -> Path:
             data=sources(config.data),
             parent=None,
         )
-        return train(
-            config,
-            run,
-            plan,
-            model,
-            stream,
-            next_token_loss,
-            evaluate=lambda step: _evaluate(config, run, model, tokenizer, heldout, step),
-            save=lambda: save_model(run.folder, model, tokenizer, card=card),
-            baseline=False,
-            snapshots=True,
-        )
+        save_model(run.folder, model, tokenizer, card=card)
+
+    return Job(
+        config,
+        Trained.whole(shape, config.context, RATES, "which suits small models from random weights"),
+        model=lambda: fresh(shape, config.seed),
+        stream=lambda steps: _stream(config, shard, steps),
+        loss=next_token_loss,
+        evaluate=lambda model, step: _evaluate(config, run, model, tokenizer, heldout, step),
+        save=save,
+        context=config.context,
+        rows_per_epoch=_stream(config, shard).rows_per_epoch,
+        model_config=shape.to_hf(),
+        reasons=reasons,
+        snapshots=True,
+    )
 
 
 def fresh(shape: ModelConfig, seed: int) -> CausalLM:

@@ -79,9 +79,9 @@ class Run:
         Of several processes that share a run the first alone writes; the others look on.
         """
         if not ranks.is_first():
-            with ranks.first_alone():
+            with ranks.rank_zero_first():
                 return cls(folder, stage, None)
-        with ranks.first_alone():
+        with ranks.rank_zero_first():
             return cls._opened(folder, stage, config, parents)
 
     @classmethod

@@ -30,35 +30,35 @@ _PATIENCE = timedelta(hours=12)
 
 
 def size() -> int:
-    """How many processes share this run."""
+    """Returns the number of processes that share this run."""
     # Schedulers set some of these, too; torchrun sets all.
     launched = {"RANK", "MASTER_ADDR"} <= os.environ.keys()
     return int(os.environ.get("WORLD_SIZE", "1")) if launched else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Returns the rank of this process, from 0."""
     return int(os.environ.get("RANK", "0")) if size() > 1 else 0
 
 
 def is_first() -> bool:
-    """Whether this is the one that writes and speaks."""
+    """Whether this is rank 0, which alone writes and prints."""
     return rank() == 0
 
 
 def on_this_machine() -> int:
-    """How many of them share this machine's cores."""
+    """Returns the number of processes on this machine, which share its cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size() > 1 else 1
 
 
 def share(batches: Sequence[T]) -> Sequence[T]:
-    """The micro-batches of a step that are this rank's."""
+    """Returns the micro-batches of a step that this rank computes."""
     return batches[rank() :: size()]
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
-    """Within it the first rank works while the others wait; then they do, and find it done."""
+def rank_zero_first() -> Iterator[None]:
+    """Rank 0 runs the block first; the others wait, then run it and find the work done."""
     if size() > 1 and not is_first():
         _barrier()
     yield
@@ -66,8 +66,8 @@ def first_alone() -> Iterator[None]:
         _barrier()
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
-    """Make each tensor the sum of all ranks'."""
+def all_reduce(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over all ranks."""
     if size() > 1:
         import torch.distributed as dist
 
@@ -77,23 +77,23 @@ def add_up(tensors: Sequence[Tensor]) -> None:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is so on any rank."""
+    """Whether the flag is set on any rank."""
     if size() == 1:
         return flag
     import torch
 
     told = torch.tensor([float(flag)])
-    add_up([told])
+    all_reduce([told])
     return bool(told.item() > 0)
 
 
-def as_the_first(flag: bool) -> bool:
-    """What the first rank says."""
+def broadcast_flag(flag: bool) -> bool:
+    """Returns the flag of rank 0 on every rank."""
     return any_of(flag and is_first())
 
 
-def leave() -> None:
-    """Take leave of the other ranks, at the end of a run."""
+def destroy() -> None:
+    """Destroy the process group, at the end of a run."""
     if size() > 1:
         import torch.distributed as dist
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -49,8 +50,25 @@ class StageConfig(BaseModel):
     seed: Seed = Field(0, description="seed of everything random in this run")
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What other parts must know of a training stage, written to run.json with every run of it.
+
+    `reads` is the kind of rows it learns from, `chats` whether its model answers rather than
+    continues a text, `measure` the held-out measure in metrics.jsonl (the lower, the better), and
+    `share` its share of the time that a recipe plans for training.
+    """
+
+    reads: Literal["documents", "conversations", "preferences", "prompts"]
+    chats: bool
+    measure: str
+    share: float
+
+
 class TrainingConfig(StageConfig):
     """What every training stage has. 'auto' is resolved once and written to plan.json."""
+
+    traits: ClassVar[Traits] = Traits("documents", False, "heldout_loss", 0.0)
 
     minutes: Minutes | None = Field(
         None,

@@ -102,13 +102,16 @@ class Prepared(Protocol):
 
     def compile_blocks(self) -> None: ...
 
+    def set_gradient_checkpointing(self, on: bool) -> None: ...
 
-def prepare(model: nn.Module, compute: Compute) -> None:
+
+def prepare(model: nn.Module, compute: Compute, *, gradient_checkpointing: bool = False) -> None:
     """Put `model` on its device and type, and compile what the plan says is compiled."""
     torch.set_num_threads(compute.threads)
     model.to(device=torch.device(compute.device), dtype=compute.torch_dtype)
     prepared = cast(Prepared, model)
     prepared.set_attention(compute.attention)
+    prepared.set_gradient_checkpointing(gradient_checkpointing)
     compile_chunks(compute.compile)
     if compute.compile:
         prepared.compile_blocks()

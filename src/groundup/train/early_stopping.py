@@ -12,21 +12,20 @@ from groundup.runs.console import say
 from groundup.runs.files import is_number, read_lines
 from groundup.runs.folder import Run
 from groundup.train import checkpoint
+from groundup.train.config import TrainingConfig
 from groundup.train.optim import Optimizer
 
 
-class Best:
+class EarlyStopping:
     """The best weights so far, by what is held out (early stopping: Prechelt 1998).
 
     It remembers nothing that is not in the run's folder: metrics.jsonl says what was measured,
     best.safetensors holds the weights of the best evaluation. So a resumed run decides alike.
     """
 
-    # What the stages measure on held-out material; less is better in all of them.
-    MEASURES = ("heldout_loss", "bits_per_byte", "preference_loss")
-
-    def __init__(self, run: Run, optimizer: Optimizer, patience: int | None) -> None:
-        self.run, self.optimizer, self.patience = run, optimizer, patience
+    def __init__(self, run: Run, optimizer: Optimizer, config: TrainingConfig) -> None:
+        self.run, self.optimizer, self.patience = run, optimizer, config.patience
+        self.measure = config.traits.measure
         self.path = run.folder / "best.safetensors"
 
     def ends_training(self, step: int) -> bool:
@@ -44,7 +43,7 @@ class Best:
             return {}
         steps, best = self._so_far()
         try:
-            self.optimizer.take(load_file(self.path))
+            self.optimizer.load_masters(load_file(self.path))
         except (SafetensorError, OSError, KeyError) as error:
             raise UserError(
                 f"{self.path} held the best weights and is damaged or gone ({error}); start the "
@@ -57,8 +56,8 @@ class Best:
         """The steps at which there were evaluations, and the place of the best one."""
         lines = read_lines(self.run.folder / "metrics.jsonl")
         found = [line for line in lines if line.get("kind") == "evaluation"]
-        key = next((k for k in self.MEASURES if any(is_number(one.get(k)) for one in found)), None)
-        if key is None:
+        key = self.measure
+        if not any(is_number(one.get(key)) for one in found):
             raise UserError(
                 f"patience={self.patience} needs held-out data to judge by, and none is held out; "
                 "give more rows, or leave patience out"

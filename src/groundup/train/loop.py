@@ -18,7 +18,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -32,22 +31,10 @@ from groundup.runs.folder import Run
 from groundup.train import checkpoint
 from groundup.train.batch import B, Loss, LossFunction, Stream
 from groundup.train.optim import Optimizer
-from groundup.train.schedule import Schedule
+from groundup.train.plan import TrainPlan
 
 # One bad step may be a freak of the data; this many in a row are a diverged run.
 BAD_STEPS_ALLOWED = 5
-
-
-@dataclass(frozen=True)
-class Rhythm:
-    """When `fit` does what, in steps, and the constants it reports with."""
-
-    schedule: Schedule
-    gradient_clip: float
-    save_every: int
-    seed: int
-    flops_per_token: float
-    peak_flops: float
 
 
 class Interrupted(KeyboardInterrupt):
@@ -64,29 +51,31 @@ def fit(
     loss: LossFunction[B],
     optimizer: Optimizer,
     run: Run,
-    rhythm: Rhythm,
-    observe: Callable[[int, bool], bool | None] = lambda step, last: None,
+    plan: TrainPlan,
+    callback: Callable[[int, bool], bool | None] = lambda step, last: None,
+    *,
+    seed: int = 0,
 ) -> int:
     """Train `model` until the schedule ends, from the newest checkpoint in `run` if there is one.
 
-    `observe(step, last)` is called before the first step and after each with the number of steps
+    `callback(step, last)` is called before the first step and after each with the number of steps
     done, to evaluate or to sample; it must leave weights and generators alone, and ends training
     early when it says True. Returns the steps done. Raises `Interrupted` after saving on
     Ctrl-C, and `UserError` when the loss stays non-finite or the disk is full.
     """
-    steps, folder = rhythm.schedule.steps, run.folder / "checkpoints"
+    steps, folder = plan.steps, run.folder / "checkpoints"
     start, tokens, bad = _resume(run, stream, optimizer)
     saved = done = start
     model.train()
     if start == 0:
-        observe(0, False)
+        callback(0, False)
     with _stop_signal() as stopped, Bar(run.stage, steps, start) as bar:
         for step in range(start, steps):
             begun = time.perf_counter()
             # Each process of a run draws numbers of its own, dropout's for example.
-            torch.manual_seed(step_seed(rhythm.seed, step * ranks.size() + ranks.rank()))
+            torch.manual_seed(step_seed(seed, step * ranks.size() + ranks.rank()))
             try:
-                facts = _update(model, stream, loss, optimizer, rhythm, step)
+                facts = _update(model, stream, loss, optimizer, plan, step)
                 bad = 0
             except _Bad as error:
                 optimizer.clear()
@@ -98,12 +87,12 @@ def fit(
             done = step + 1
             read, seconds = facts.pop("tokens"), time.perf_counter() - begun
             tokens += read
-            _log(run, rhythm, done, tokens, read, seconds, facts)
+            _log(run, plan, done, tokens, read, seconds, facts)
             bar.advance(done, facts.get("loss", math.nan), read / seconds)
-            if observe(done, done == steps):
+            if callback(done, done == steps):
                 break
             asked = ranks.any_of(stopped())
-            due = done % rhythm.save_every == 0 or asked
+            due = done % plan.save_every == 0 or asked
             if due and done < steps and stream.can_save(done):
                 _save(run, done, stream, optimizer, tokens, bad)
                 saved = done
@@ -127,7 +116,7 @@ def _update(
     stream: Stream[B],
     loss: LossFunction[B],
     optimizer: Optimizer,
-    rhythm: Rhythm,
+    plan: TrainPlan,
     step: int,
 ) -> dict[str, Any]:
     """One optimizer step; the facts it should be remembered by."""
@@ -153,8 +142,8 @@ def _update(
     norm = optimizer.gradient_norm()
     if not math.isfinite(float(norm)):
         raise _Bad(f"the gradient norm is {float(norm)}")
-    optimizer.clip(norm, rhythm.gradient_clip)
-    scale = rhythm.schedule(step)
+    optimizer.clip(norm, plan.gradient_clip)
+    scale = plan.schedule(step)
     optimizer.step(scale)
     return {
         **{name: total / max(count, 1e-9) for name, (total, count) in sums.items()},
@@ -184,10 +173,10 @@ def _summed(
     for master in masters:
         if master.grad is None:
             master.grad = torch.zeros_like(master)
-    ranks.add_up([master.grad for master in masters if master.grad is not None])
+    ranks.all_reduce([master.grad for master in masters if master.grad is not None])
     names = sorted(sums)
     table = torch.tensor([sums[name] for name in names], dtype=torch.float64, device=device)
-    ranks.add_up([table])
+    ranks.all_reduce([table])
     return {name: (row[0], row[1]) for name, row in zip(names, table.tolist(), strict=True)}
 
 
@@ -199,14 +188,14 @@ def _add(sums: dict[str, tuple[float, float]], result: Loss) -> None:
 
 def _log(
     run: Run,
-    rhythm: Rhythm,
+    plan: TrainPlan,
     step: int,
     tokens: int,
     read: int,
     seconds: float,
     facts: dict[str, Any],
 ) -> None:
-    flops = read / seconds * rhythm.flops_per_token
+    flops = read / seconds * plan.flops_per_token
     run.log(
         "metrics.jsonl",
         kind="train",
@@ -216,14 +205,14 @@ def _log(
         seconds=seconds,
         tokens_per_second=read / seconds,
         flops_per_second=flops,
-        peak_share=flops / rhythm.peak_flops,
+        peak_share=flops / plan.peak_flops,
     )
-    run.heartbeat(step=step, steps=rhythm.schedule.steps)
+    run.heartbeat(step=step, steps=plan.steps)
 
 
 def _resume(run: Run, stream: Stream[B], optimizer: Optimizer) -> tuple[int, int, int]:
     found = checkpoint.load_newest(run.folder / "checkpoints", say)
-    # What was observed before the first step is observed again.
+    # What was measured before the first step is measured again.
     run.cut_back(found.step if found else -1)
     if found is None:
         return 0, 0, 0

@@ -26,7 +26,7 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 
 
-def orthogonalise(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
+def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
     """The nearest (semi-)orthogonal matrix to each, roughly: singular values within 0.7 to 1.2.
 
     X <- a X + (b G + c G^2) X with G = X X^T, in bf16, which is precise enough for a direction, or
@@ -159,7 +159,7 @@ class Optimizer:
         for shape, names in by_shape.items():
             updates = torch.stack([self._nesterov(name) for name in names])
             step = rate * 0.2 * max(shape) ** 0.5
-            for name, direction in zip(names, orthogonalise(updates), strict=True):
+            for name, direction in zip(names, orthogonalize(updates), strict=True):
                 master = self.masters[name]
                 master.mul_(1 - rate * self.rates.weight_decay)
                 master.add_(direction, alpha=-step)
@@ -170,12 +170,12 @@ class Optimizer:
         buffer = self.momenta[name].lerp_(gradient, 1 - momentum)
         return gradient.lerp(buffer, momentum)
 
-    def hand_over(self) -> None:
+    def write_back(self) -> None:
         """Give the model the masters' exact values, in float32, ready to be saved."""
         for name, parameter in self.parameters.items():
             parameter.data = self.masters[name].detach()
 
-    def take(self, masters: Mapping[str, Tensor]) -> None:
+    def load_masters(self, masters: Mapping[str, Tensor]) -> None:
         """Set masters and model to these weights; moments stay as they are."""
         with torch.no_grad():
             for name, master in self.masters.items():
@@ -196,7 +196,7 @@ class Optimizer:
 
     def restore(self, masters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         """Continue exactly where `masters` and `state` were saved."""
-        self.take(masters)
+        self.load_masters(masters)
         with torch.no_grad():
             for name, buffer in self.momenta.items():
                 buffer.copy_(state[f"momentum/{name}"])

@@ -9,13 +9,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 
 from groundup.errors import UserError
+from groundup.runs.console import say
+from groundup.train import checkpoint
 from groundup.train.config import TrainingConfig
-from groundup.train.device import Compute, matmul_peak
+from groundup.train.device import (
+    COMPILE_FROM_MINUTES,
+    EXPECTED_PEAK_SHARE,
+    Compute,
+    has_compiler,
+    has_fast_bfloat16,
+    matmul_peak,
+    require_memory,
+    resolve_device,
+)
 from groundup.train.optim import Rates
 from groundup.train.schedule import Schedule
 
@@ -23,6 +35,47 @@ from groundup.train.schedule import Schedule
 TRAINING_SHARE = 0.92
 # A step is saved about this often: what a kill may cost.
 SAVE_SECONDS = 60.0
+# Of a step's tokens, all are held at once: ids, targets, positions and segments of 8 bytes, weights
+# of 4, and all of them twice while rows are made one batch.
+_BYTES_PER_TOKEN = 72
+
+
+@runtime_checkable  # the tests' import hook checks arguments
+class Shape(Protocol):
+    """The sizes of a transformer, by Hugging Face's names: what memory and time follow from."""
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def parameters(self) -> int: ...
+    def flops_per_token(self, context: int) -> float: ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What of a model is trained, and at which rates unless the user says others."""
+
+    shape: Shape
+    trained_parameters: int
+    flops_per_token: float
+    # Peak learning rates of matrices and of embeddings and gains.
+    rates: tuple[float, float]
+    why_rates: str
+    adapter: str = "none"
+    lora_plus: float = 1.0
+
+    @classmethod
+    def whole(
+        cls, shape: Shape, context: int, rates: tuple[float, float], why_rates: str
+    ) -> Trained:
+        """All parameters of a model of this shape are trained."""
+        return cls(shape, shape.parameters, shape.flops_per_token(context), rates, why_rates)
 
 
 @dataclass(frozen=True)
@@ -60,7 +113,7 @@ class TrainPlan:
 
     @classmethod
     def from_json(cls, plan: Mapping[str, Any]) -> TrainPlan:
-        """What `to_json` wrote. Raises `UserError` for what is no plan."""
+        """Returns the plan that `to_json` wrote. Raises `UserError` for what is no plan."""
         known = {name: plan[name] for name in cls.__dataclass_fields__ if name in plan}
         try:
             found = _ADAPTER.validate_python(known)
@@ -77,24 +130,10 @@ class TrainPlan:
 _ADAPTER = TypeAdapter(TrainPlan)
 
 
-@dataclass(frozen=True)
-class Training:
-    """What is trained, as far as a plan must know it."""
-
-    parameters: int
-    trained_parameters: int
-    flops_per_token: float
-    # Peak learning rates of matrices and of embeddings and gains, unless the user says others.
-    rates: tuple[float, float]
-    why_rates: str
-    adapter: str = "none"
-    lora_plus: float = 1.0
-
-
-def resolved(
+def resolve_plan(
     config: TrainingConfig,
     compute: Compute,
-    training: Training,
+    trained: Trained,
     *,
     context: int,
     rows_per_epoch: int,
@@ -106,47 +145,122 @@ def resolved(
 ) -> TrainPlan:
     """Fill in every value that follows from the settings and the measured speed."""
     steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second, most_passes)
-    save_every, evaluate_every = config.save_every, max(1, -(-steps // config.evaluations))
-    reasons = reasons | {"steps": why}
+    reasons = reasons | _why_eager(config, compute) | {"steps": why}
+    save_every = config.save_every
     if save_every is None:
         seconds_per_step = tokens_per_step / tokens_per_second if tokens_per_second else 1.0
         save_every = max(1, round(SAVE_SECONDS / seconds_per_step))
         reasons |= {"save_every": "about once a minute; change with --save-every"}
-    matrices, embeddings = training.rates
+    matrices, embeddings = trained.rates
     if config.learning_rate is None:
-        reasons |= {"learning_rate": f"{matrices:.2g}, {training.why_rates}"}
+        reasons |= {"learning_rate": f"{matrices:.2g}, {trained.why_rates}"}
     return TrainPlan(
         steps=steps,
         warmup_steps=round(steps * config.warmup),
         decay_steps=round(steps * config.decay),
         save_every=save_every,
-        evaluate_every=evaluate_every,
+        evaluate_every=max(1, -(-steps // config.evaluations)),
         tokens_per_step=tokens_per_step,
         rates=Rates(
             matrices=config.learning_rate or matrices,
             embeddings=config.embedding_learning_rate or embeddings,
             gains=config.embedding_learning_rate or embeddings,
             weight_decay=config.weight_decay,
-            lora_plus=training.lora_plus,
+            lora_plus=trained.lora_plus,
         ),
-        muon=uses_muon(config, training),
+        muon=uses_muon(config, trained),
         gradient_clip=config.gradient_clip,
         compute=compute,
-        parameters=training.parameters,
-        flops_per_token=training.flops_per_token,
+        parameters=trained.shape.parameters,
+        flops_per_token=trained.flops_per_token,
         peak_flops=matmul_peak(compute.device, compute.torch_dtype),
         tokens_per_second=tokens_per_second,
         reasons=reasons,
         micro_rows=config.micro(context),
-        trained_parameters=training.trained_parameters,
-        adapter=training.adapter,
+        trained_parameters=trained.trained_parameters,
+        adapter=trained.adapter,
         layout=layout,
     )
 
 
-def uses_muon(config: TrainingConfig, training: Training) -> bool:
+def print_plan(stage: str, plan: TrainPlan) -> None:
+    """Say what will be done and why, before it is done."""
+    some = ""
+    if plan.adapter != "none" and plan.trained_parameters is not None:
+        some = f"{plan.trained_parameters / 1e6:.2f} M of them trained ({plan.adapter}), "
+    say(
+        f"{stage}: {plan.parameters / 1e6:.1f} M parameters, {some}{plan.steps} steps of "
+        f"{plan.tokens_per_step:,} tokens, {plan.compute.dtype} on {plan.compute.device} with "
+        f"{plan.compute.threads} threads, {'compiled' if plan.compute.compile else 'eager'}"
+    )
+    for name, reason in plan.reasons.items():
+        say(f"  {name}: {reason}")
+
+
+def uses_muon(config: TrainingConfig, trained: Trained) -> bool:
     """Whether Muon trains the matrices; the thin ones of an adapter are AdamW's."""
-    return config.optimizer == "muon" and training.adapter == "none"
+    return config.optimizer == "muon" and trained.adapter == "none"
+
+
+def expected_minutes(trained: Trained, tokens: int) -> float:
+    """Returns roughly how long training on so many tokens takes here: does compiling pay?"""
+    device = resolve_device("auto")
+    dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    speed = matmul_peak(device, dtype) * EXPECTED_PEAK_SHARE
+    return tokens * trained.flops_per_token / speed / 60
+
+
+def require_resources(
+    config: TrainingConfig, trained: Trained, compute: Compute, context: int
+) -> None:
+    """Refuse what would not fit into memory, before anything is allocated."""
+    micro_rows = config.micro(context)
+    if compute.device == "cpu":
+        require_memory(
+            training_memory(config, trained, compute, context),
+            f"training {trained.shape.parameters / 1e6:.1f} M parameters with "
+            f"micro_rows={micro_rows} of context={context}",
+            "lower --micro-rows or --context, take a smaller model (--depth), or add "
+            "--gradient-checkpointing",
+        )
+    require_memory(
+        config.rows * context * _BYTES_PER_TOKEN,
+        f"a step of rows={config.rows} of context={context}",
+        "lower --rows or --context",
+    )
+
+
+def training_memory(
+    config: TrainingConfig, trained: Trained, compute: Compute, context: int
+) -> int:
+    """Bytes that training takes at its peak, roughly: weights, optimizer state, activations."""
+    shape, width = trained.shape, 2 if compute.dtype == "bfloat16" else 4
+    # What is trained has a master, a gradient and two moments in float32.
+    stored = 1 if trained.adapter == "qlora" else width
+    state = trained.trained_parameters * 4 * 4 + shape.parameters * stored
+    block = (14 * shape.hidden_size + 4 * shape.intermediate_size) + (
+        2 * shape.num_attention_heads * context
+    )
+    per_token = block * shape.num_hidden_layers
+    if config.gradient_checkpointing:
+        per_token = shape.hidden_size * shape.num_hidden_layers + block
+    return state + config.micro(context) * context * per_token * width + 500_000_000
+
+
+def training_disk(trained: Trained) -> int:
+    """Bytes that a run writes, roughly: one checkpoint more than are kept, and the model."""
+    masters_and_moments = 3 * 4
+    return trained.trained_parameters * (masters_and_moments * (checkpoint.KEPT + 1) + 4)
+
+
+def _why_eager(config: TrainingConfig, compute: Compute) -> dict[str, str]:
+    """The reason, where a run that might have been compiled is not."""
+    if compute.compile or config.compile != "auto":
+        return {}
+    if not has_compiler():
+        return {"compile": "eager, as no C++ compiler is on the PATH; install g++ or clang"}
+    why = f"eager, as compiling pays from {COMPILE_FROM_MINUTES:g} minutes on"
+    return {"compile": f"{why}; change with --compile on"}
 
 
 def _steps(
@@ -156,6 +270,7 @@ def _steps(
     tokens_per_second: float | None,
     most_passes: float | None,
 ) -> tuple[int, str]:
+    """The number of optimizer steps, and why so many."""
     if config.steps is not None:
         return config.steps, "as given"
     if config.minutes is not None and tokens_per_second is not None:

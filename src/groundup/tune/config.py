@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from groundup.adapters.config import TuningConfig
 from groundup.data.config import OwnDataConfig
+from groundup.train.config import Traits
 from groundup.train.ranges import Context, Epochs, Rows, Share, ShareBelowOne, Weight
 
 
@@ -17,6 +18,8 @@ class SFTConfig(TuningConfig, OwnDataConfig):
 
     Of conversations the assistant's words are learned, of documents every word.
     """
+
+    traits: ClassVar[Traits] = Traits("conversations", True, "heldout_loss", 0.44)
 
     data: tuple[Path, ...] = Field(
         min_length=1,

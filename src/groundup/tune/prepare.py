@@ -24,8 +24,7 @@ from groundup.formats.locate import name_of
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.plan import Training
-from groundup.train.stage import whole
+from groundup.train.plan import Trained
 
 # Rows longer than this are seldom what a person has, and cost attention its square.
 LONGEST_ROW = 1024
@@ -38,8 +37,8 @@ ADAPTER_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Start:
-    """A model ready to be trained, with its tokenizer, and how long rows are.
+class PreparedModel:
+    """A model ready to be trained, with its tokenizer, and the length of rows in tokens.
 
     `save(folder, tokenizer, card)` writes what was trained, `how` says it in words for the card.
     """
@@ -47,12 +46,12 @@ class Start:
     model: CausalLM
     tokenizer: Tokenizer
     context: int
-    training: Training
+    trained: Trained
     save: Callable[[Path, Tokenizer, str], None]
     how: str
 
 
-def start(config: TuningConfig, rates: tuple[float, float]) -> Start:
+def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedModel:
     """Open `config.model` and make of it what is trained.
 
     `rates` are the stage's peak learning rates of matrices and embeddings for a small model that
@@ -105,7 +104,7 @@ def _whole(
     tokenizer: Tokenizer,
     context: int,
     rates: tuple[float, float],
-) -> Start:
+) -> PreparedModel:
     if is_quantised(model):
         raise UserError(
             f"{config.model} is stored in 4 bits, and these cannot be trained themselves; "
@@ -114,17 +113,17 @@ def _whole(
     parameters = model.config.parameters
     share = 1.0 if parameters <= SMALL else FULL_RATE_UP_TO / parameters
     why = "as for small models" if share == 1 else f"{share:.2g} of a small model's, for its size"
-    training = whole(
+    trained = Trained.whole(
         model.config,
         context,
         (rates[0] * share, rates[1] * share),
         f"{why}; change with --learning-rate",
     )
-    return Start(
+    return PreparedModel(
         model,
         tokenizer,
         context,
-        training,
+        trained,
         lambda folder, tokenizer, card: save_model(folder, model, tokenizer, card=card),
         "All weights were trained.",
     )
@@ -136,25 +135,25 @@ def _adapted(
     tokenizer: Tokenizer,
     context: int,
     rates: tuple[float, float],
-) -> Start:
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    full = whole(model.config, context, rates, "")
-    training = replace(
-        full,
-        trained_parameters=trained,
+) -> PreparedModel:
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    whole = Trained.whole(model.config, context, rates, "")
+    trained = replace(
+        whole,
+        trained_parameters=parameters,
         # No gradients of the frozen matrices: one of three products falls away.
-        flops_per_token=full.flops_per_token * 2 / 3 + 6 * trained,
+        flops_per_token=whole.flops_per_token * 2 / 3 + 6 * parameters,
         rates=(rates[0] * ADAPTER_SHARE, rates[1] * ADAPTER_SHARE),
         why_rates=f"{ADAPTER_SHARE:g} of what a whole small model takes, by AdamW; "
         "change with --learning-rate",
         adapter=config.adapter,
         lora_plus=config.lora_plus,
     )
-    return Start(
+    return PreparedModel(
         model,
         tokenizer,
         context,
-        training,
+        trained,
         lambda folder, tokenizer, card: save_adapted(
             folder, model, tokenizer, card=card, base=name_of(config.model)
         ),

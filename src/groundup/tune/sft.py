@@ -14,6 +14,7 @@ Pretraining). Either trains the whole model, or an adapter beside it (`tune/prep
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,14 +32,16 @@ from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.text.example import Marked
 from groundup.text.packing import ConversationStream
+from groundup.train.batch import Batch
 from groundup.train.device import resolve, use_threads
 from groundup.train.loss import next_token_loss
+from groundup.train.pace import measure_pace, micro_batches
 from groundup.train.plan import TRAINING_SHARE, TrainPlan, uses_muon
-from groundup.train.stage import measure_pace, micro_batches, planned, train
+from groundup.train.stage import Job, run_stage
 from groundup.tune.config import SFTConfig
 from groundup.tune.data import TuningData, decided, laid_out, locations, read_rows
 from groundup.tune.layout import DECAY, MOST_SEEN, Layout, seen
-from groundup.tune.prepare import Start, start
+from groundup.tune.prepare import PreparedModel, prepare_model
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW), where a small model is
 # trained as a whole.
@@ -52,60 +55,57 @@ def run(config: SFTConfig) -> Path:
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
     parents = {"model": config.model, **locations(config)}
-    with Run.open(config.out, "sft", config, parents) as run:
-        if run.finished:
-            return run.folder
-        begin = start(config, RATES)
-        model = begin.model
-        data, layout, reasons = _data(config, run, begin)
-        settled = config.model_copy(update=asdict(layout))
-        tokenizer = data.tokenizer
-        if data.chats:
-            ends = dict.fromkeys((*model.config.eos_token_ids, *tokenizer.stop_ids))
-            model.config = replace(model.config, eos_token_ids=tuple(ends))
-        run.write("data.json", data.counts)
-        _say_counts(data)
-        plan = planned(
-            settled,
-            run,
-            model.config,
-            begin.training,
-            lambda: model,
-            data.stream,
-            next_token_loss,
-            rows_per_epoch=data.stream.rows_per_epoch,
-            context=layout.context,
-            tokens_per_step=_tokens_per_step(data.stream),
-            most_passes=MOST_SEEN,
-            layout=asdict(layout),
-            reasons=reasons,
-        )
-        _say_passes(data, plan)
+    return run_stage(config, "sft", parents, functools.partial(_job, config))
+
+
+def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
+    prepared = prepare_model(config, RATES)
+    model = prepared.model
+    data, layout, reasons = _data(config, run, prepared)
+    if data.chats:
+        ends = dict.fromkeys((*model.config.eos_token_ids, *data.tokenizer.stop_ids))
+        model.config = replace(model.config, eos_token_ids=tuple(ends))
+    run.write("data.json", data.counts)
+    _print_counts(data)
+
+    def save(model: CausalLM, plan: TrainPlan) -> None:
         read = (*config.data, *(config.replay_data if layout.replay else ()))
         trained = "the assistant's tokens" if data.chats else "every token"
         card = model_card(
             "A model fine-tuned by groundup",
-            how=f"Fine-tuning of {name_of(config.model)}, loss on {trained}. {begin.how}",
+            how=f"Fine-tuning of {name_of(config.model)}, loss on {trained}. {prepared.how}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
             data=tuple(dict.fromkeys(source for at in read for source in sources(at))),
             parent=name_of(config.model),
         )
-        return train(
-            settled,
-            run,
-            plan,
-            model,
-            data.stream,
-            next_token_loss,
-            evaluate=lambda step: _evaluate(run, model, data, step),
-            save=lambda: begin.save(run.folder, tokenizer, card),
-        )
+        prepared.save(run.folder, data.tokenizer, card)
+
+    return Job(
+        config.model_copy(update=asdict(layout)),
+        prepared.trained,
+        model=lambda: model,
+        stream=lambda steps: data.stream,
+        loss=next_token_loss,
+        evaluate=lambda model, step: _evaluate(run, model, data, step),
+        save=save,
+        context=layout.context,
+        rows_per_epoch=data.stream.rows_per_epoch,
+        model_config=model.config.to_hf(),
+        tokens_per_step=_tokens_per_step(data.stream),
+        most_passes=MOST_SEEN,
+        layout=asdict(layout),
+        reasons=reasons,
+        announce=lambda plan: _print_passes(data, plan),
+        evaluates_first=True,
+    )
 
 
-def _data(config: SFTConfig, run: Run, begin: Start) -> tuple[TuningData, Layout, dict[str, str]]:
+def _data(
+    config: SFTConfig, run: Run, prepared: PreparedModel
+) -> tuple[TuningData, Layout, dict[str, str]]:
     """The data, laid out as the plan says if there is one, else as they need it, and why."""
     use_threads(config)
-    found = read_rows(config, begin.tokenizer, begin.context)
+    found = read_rows(config, prepared.tokenizer, prepared.context)
     plan = run.resolved(TrainPlan.from_json)
     if plan is not None and (known := plan.layout) is not None:
         layout = Layout(
@@ -118,15 +118,15 @@ def _data(config: SFTConfig, run: Run, begin: Start) -> tuple[TuningData, Layout
         return laid_out(config, found, layout), layout, {}
 
     def tokens_in_time(stream: ConversationStream) -> float:
-        """How many tokens there is time for, by a few rows of the stream: a first guess, since
-        steps of other sizes take other times."""
+        """Returns the tokens that there is time for, measured on a few rows of the stream: a first
+        guess, since steps of other sizes take other times."""
         assert config.minutes is not None
         pace = measure_pace(
-            begin.model,
+            prepared.model,
             resolve(config, compile_by_default=False),
-            micro_batches(stream, begin.model),
+            micro_batches(stream, prepared.model),
             next_token_loss,
-            muon=uses_muon(config, begin.training),
+            muon=uses_muon(config, prepared.trained),
         )
         speed = pace.tokens_per_second(_tokens_per_step(stream))
         return config.minutes * 60 * TRAINING_SHARE * speed * ranks.size()
@@ -135,8 +135,8 @@ def _data(config: SFTConfig, run: Run, begin: Start) -> tuple[TuningData, Layout
     return decided(
         config,
         found,
-        longest=begin.context,
-        parameters=begin.training.parameters,
+        longest=prepared.context,
+        parameters=prepared.trained.shape.parameters,
         tokens_in_time=tokens_in_time if timed else None,
     )
 
@@ -146,7 +146,7 @@ def _tokens_per_step(stream: ConversationStream) -> int:
     return max(1, round(stream.counts.tokens * stream.rows / stream.rows_per_epoch))
 
 
-def _say_passes(data: TuningData, plan: TrainPlan) -> None:
+def _print_passes(data: TuningData, plan: TrainPlan) -> None:
     """How often each row is seen; aloud where that is too seldom or too often."""
     stream = data.stream
     own = data.own_items + data.counts["unread"]
@@ -163,7 +163,7 @@ def heldout_loss(model: CausalLM, held: Sequence[Marked], context: int) -> float
     return -float(sum(logprobs.sum() for logprobs in found)) / count if count else None
 
 
-def _say_counts(data: TuningData) -> None:
+def _print_counts(data: TuningData) -> None:
     """What is trained on, and what was set aside."""
     counts = data.counts
     say(

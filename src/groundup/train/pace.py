@@ -1,0 +1,92 @@
+"""How fast this machine trains a model: measured on the run's own batches, before it is planned."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from groundup.train.batch import B, Batch, LossFunction, Stream
+from groundup.train.device import Compute, prepare
+from groundup.train.optim import Optimizer, Rates
+
+# Micro-batches before the clock counts: the first one compiles and takes memory from the kernel,
+# the second still takes some. Then so many are timed, fewer where they are slow.
+_WARM, _TIMED, _TIMED_SECONDS = 2, 5, 12.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What training takes here: seconds for a token's passes, and for an optimizer step."""
+
+    token: float
+    update: float
+
+    def tokens_per_second(self, tokens_per_step: float) -> float:
+        """Tokens a second in steps of so many tokens."""
+        return tokens_per_step / (self.token * tokens_per_step + self.update)
+
+
+def measure_pace(
+    model: nn.Module,
+    compute: Compute,
+    batches: Iterable[B],
+    loss: LossFunction[B],
+    *,
+    muon: bool,
+    gradient_checkpointing: bool = False,
+) -> Pace:
+    """Time the passes of these micro-batches, and steps of the very optimizer at a rate of zero.
+
+    The run's own batches are to be timed: only their trained tokens reach the head, which is a
+    fifth of a small model's work, and short rows cost little attention. Weights stay as they are.
+    """
+    prepare(model, compute, gradient_checkpointing=gradient_checkpointing)
+    model.train()
+    optimizer = Optimizer(model, Rates(0.0, 0.0, 0.0), muon=muon)
+    device = torch.device(compute.device)
+    costs, spent, began = list[float](), 0.0, time.perf_counter()
+    for place, batch in enumerate(batches):
+        start = time.perf_counter()
+        total = loss(model, batch.to(device)).total
+        total.backward()  # type: ignore[no-untyped-call]
+        float(total.detach())  # a GPU is waited for
+        seconds = time.perf_counter() - start
+        if place < _WARM and start - began < _TIMED_SECONDS:
+            continue
+        spent += seconds
+        costs.append(seconds / max(1, batch.tokens))
+        if len(costs) == _TIMED or spent > _TIMED_SECONDS:
+            break
+    update = 0.0
+    for _ in range(2):  # the first makes the moments
+        start = time.perf_counter()
+        norm = optimizer.gradient_norm()
+        optimizer.clip(norm, float(norm) + 1)
+        optimizer.step_at_rest()
+        update = time.perf_counter() - start
+    optimizer.release()
+    return Pace(sorted(costs)[len(costs) // 2], update)
+
+
+def random_batches(vocab_size: int, *, context: int, rows: int) -> Iterator[Batch]:
+    """Yields full rows of random tokens, all trained, without end."""
+    while True:
+        ids = torch.randint(3, vocab_size, (rows, context + 1))
+        plain = Batch.of(ids[:, :-1])
+        yield Batch(
+            plain.input_ids,
+            ids[:, 1:].contiguous(),
+            torch.ones(rows, context),
+            plain.position_ids.contiguous(),
+            plain.segment_ids,
+        )
+
+
+def micro_batches(stream: Stream[B], model: nn.Module) -> Iterator[B]:
+    """A stream's micro-batches, step after step."""
+    return (batch for step in itertools.count() for batch in stream.at(step, model))
