@@ -13,7 +13,7 @@ from typing import Any
 
 from groundup.adapters.lora import active_adapter, adapter_names, use_adapter
 from groundup.app.conversation import Conversation
-from groundup.app.stages import known_names
+from groundup.app.settings import known_names
 from groundup.app.terminal import Wrapped, messages, tell, width
 from groundup.errors import UserError
 from groundup.formats.adapted import tokenizer_with, with_adapters

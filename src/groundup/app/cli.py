@@ -1,7 +1,8 @@
 """The command line: `groundup COMMAND`. The only place that parses arguments.
 
-Each command is named here with its one line of help and lies in `commands`, which is imported when
-a command is chosen: `groundup --help` loads next to nothing.
+Each command is named here with its one line of help, those of stages and experiments by the stage
+table. Its function lies in `commands`, in a page that is imported when the command is chosen:
+`groundup --help` loads next to nothing.
 
 What a user gave wrong ends in one line on stderr and exit code 2, a check that fails in 1, Ctrl-C
 in 130, and none in a traceback; a traceback is a bug of ours.
@@ -17,47 +18,86 @@ from cyclopts import App, CoercionError, CycloptsError, Group, MissingArgumentEr
 
 import groundup
 from groundup.app import process
+from groundup.app.stages import EXPERIMENTS, RESUMES, STAGES
 from groundup.errors import CheckFailed, UserError
 
 DIFFERS, WRONG_INPUT, BROKEN_PIPE = 1, 2, 141
-# What trains wants the memory allocator and the threads set up before Python starts.
-TRAINING = frozenset({"quickstart", "run", "pretrain", "sft", "dpo", "experiment"})
-
 _JOURNEYS = Group("Whole journeys", sort_key=1)
 _STAGES = Group("Stages, each a command of its own", sort_key=2)
 _MODELS = Group("Using a model", sort_key=3)
 _UNDERSTANDING = Group("Understanding", sort_key=4)
 _ABOUT = Group("About", sort_key=5)
-_RESUMES = (
-    "Stopped at any moment, the same command goes on from there; finished stages are skipped."
-)
 
-app = App(
-    name="groundup",
-    help="Build a language model from the ground up, on your own machine.\n\n"
-    "`groundup quickstart` goes all the way, from downloaded text to a model that chats; "
-    "`groundup COMMAND --help` shows every setting of a command.",
-    version=groundup.__version__,
-    result_action="return_none",
-    print_error=False,
-    exit_on_error=False,
-    suppress_keyboard_interrupt=False,
-)
-data = App(name="data", help="List, fetch and build training data.", group=_STAGES, sort_key=0)
-experiment = App(
-    name="experiment",
-    help="Measured answers to questions of the road, each with a table, plots and a page.",
-    group=_UNDERSTANDING,
-)
-app.command(data)
-app.command(experiment)
-app["--help"].group = app["--version"].group = _ABOUT
-app.command(
-    "groundup.app.commands:install_completion",
-    name="--install-completion",
-    group=_ABOUT,
-    help="Let the shell complete commands and options: bash, zsh or fish.",
-)
+
+def build_app() -> App:
+    """The command line, with a command for every row of the stage table."""
+    app = App(
+        name="groundup",
+        help="Build a language model from the ground up, on your own machine.\n\n"
+        "`groundup quickstart` goes all the way, from downloaded text to a model that chats; "
+        "`groundup COMMAND --help` shows every setting of a command.",
+        version=groundup.__version__,
+        result_action="return_none",
+        print_error=False,
+        exit_on_error=False,
+        suppress_keyboard_interrupt=False,
+    )
+    app["--help"].group = app["--version"].group = _ABOUT
+    app.command(
+        "groundup.app.commands.completion:install_completion",
+        name="--install-completion",
+        group=_ABOUT,
+        help="Let the shell complete commands and options: bash, zsh or fish.",
+    )
+    _add(
+        app,
+        "journeys:quickstart",
+        "quickstart",
+        _JOURNEYS,
+        "From downloaded text to a model that chats, with a report.",
+        "Prepares data, trains a tokenizer, pre-trains a model, teaches it to answer, aligns it "
+        "to preferences and measures it.",
+        RESUMES,
+    )
+    _add(
+        app,
+        "journeys:run",
+        "run",
+        _JOURNEYS,
+        "Run a recipe: a journey of your own in a TOML file.",
+        RESUMES,
+    )
+    data = App(name="data", help="List, fetch and build training data.", group=_STAGES, sort_key=0)
+    app.command(data)
+    _add_data(data)
+    evaluation = App(
+        name="eval",
+        help="Measure models: the report on a journey, benchmarks, what fine-tuning brought.",
+        group=_STAGES,
+        sort_key=100,
+    )
+    app.command(evaluation)
+    experiment = App(
+        name="experiment",
+        help="Measured answers to questions of the road, each with a table, plots and a page.",
+        group=_UNDERSTANDING,
+    )
+    app.command(experiment)
+    groups = {"data": data, "eval": evaluation, "experiment": experiment}
+    for stage in (*STAGES.values(), *EXPERIMENTS.values()):
+        group, _, name = stage.command.rpartition(" ")
+        several = stage.positional == "models"
+        _add(
+            groups[group] if group else app,
+            f"stages:{stage.attribute}",
+            name,
+            None if group else _STAGES,
+            stage.help,
+            *stage.more,
+            usage=f"{stage.command} [OPTIONS] MODELS..." if several else None,
+        )
+    _add_models(app)
+    return app
 
 
 def _add(
@@ -69,157 +109,82 @@ def _add(
     *more: str,
     usage: str | None = None,
 ) -> None:
-    """Name a command; its function in `commands` is imported when it is chosen.
+    """Name a command; `page:function` in `commands` is imported when it is chosen.
 
     `usage` is for one that takes several words, which the parser would call ARGS.
     """
-    page = "\n\n".join([help, *more])
-    place = len(list(to))  # in the order in which they are added, not the alphabet's
-    line = None if usage is None else f"Usage: groundup {usage}"
     to.command(
-        f"groundup.app.commands:{function}",
+        f"groundup.app.commands.{function}",
         name=name,
         group=group,
-        help=page,
-        sort_key=place,
-        usage=line,
+        help="\n\n".join([help, *more]),
+        sort_key=len(list(to)),  # in the order in which they are added, not the alphabet's
+        usage=None if usage is None else f"Usage: groundup {usage}",
     )
 
 
-_add(
-    app,
-    "quickstart",
-    "quickstart",
-    _JOURNEYS,
-    "From downloaded text to a model that chats, with a report.",
-    "Prepares data, trains a tokenizer, pre-trains a model, teaches it to answer, aligns it to "
-    "preferences and measures it.",
-    _RESUMES,
-)
-_add(app, "run", "run", _JOURNEYS, "Run a recipe: a journey of your own in a TOML file.", _RESUMES)
-_add(app, "tokenizer", "tokenizer", _STAGES, "Train a byte-level BPE tokenizer.")
-_add(app, "pretrain", "pretrain", _STAGES, "Train a language model from nothing on documents.")
-_add(
-    app,
-    "sft",
-    "sft",
-    _STAGES,
-    "Fine-tune a model on conversations or texts: whole, or an adapter.",
-    "Conversations teach it to answer; documents (text, Markdown) go on with its pre-training. "
-    "--adapter lora trains small matrices beside it, qlora the same beside weights of 4 bits.",
-    _RESUMES,
-)
-_add(app, "dpo", "dpo", _STAGES, "Align a model to preferences (direct preference optimisation).")
-_add(
-    app,
-    "evaluate",
-    "eval",
-    _STAGES,
-    "Measure models: the report, the core suite, what fine-tuning brought, or lm-eval.",
-    "The report on a whole journey: groundup eval quickstart/base quickstart/sft quickstart/dpo "
-    "--data quickstart/data. It measures the data folder's held-out side, so it needs the one that "
-    "the models were trained on.",
-    "Any model, a stranger's too: groundup eval pack:smollm2 --suite core.",
-    "A model that was fine-tuned on a domain: groundup eval BEFORE AFTER --suite tuning --data "
-    "my.jsonl.",
-    usage="eval [OPTIONS] MODELS...",
-)
-_add(
-    app,
-    "generate",
-    "generate",
-    _MODELS,
-    "Continue a text, or answer with --chat.",
-    "One prompt is written out as it is drawn; of several, each completion follows its prompt.",
-    usage="generate [OPTIONS] MODEL [PROMPTS...]",
-)
-_add(app, "chat", "chat", _MODELS, "Talk with a model at the terminal.")
-_add(
-    app,
-    "export",
-    "export",
-    _MODELS,
-    "Write a model for llama.cpp and Ollama (GGUF), or as a Hugging Face folder.",
-    "The copy is read back and compared with the model. A GGUF comes with a Modelfile: "
-    "ollama create NAME -f Modelfile.",
-)
-_add(
-    app,
-    "verify",
-    "verify",
-    _MODELS,
-    "Prove that a model answers the same however it is asked, and its copies as it does.",
-    "Compares reading at once and through the cache, alone and in a batch, here and in "
-    "transformers, text and ids, the folder and its GGUF. Exit code 1 says that something differs.",
-)
-_add(
-    data,
-    "data_list",
-    "list",
-    None,
-    "Show the data sets that can be had by name.",
-    "A real one comes in a wheel from the Python package index; nothing in it is installed or run.",
-)
-_add(data, "data_show", "show", None, "Print samples of a data set.")
-_add(
-    data,
-    "data_inspect",
-    "inspect",
-    None,
-    "Show what a model would make of your own data: counts, faults, and the very tokens.",
-    usage="data inspect [OPTIONS] FILES...",
-)
-_add(
-    data,
-    "data_pull",
-    "pull",
-    None,
-    "Download data sets or models into the cache, to work offline.",
-    usage="data pull [NAMES...]",
-)
-_add(data, "data_build", "build", None, "Clean, split and check data sets: the data stage.")
-_add(
-    experiment,
-    "experiment_perceptron",
-    "perceptron",
-    None,
-    "What can one neuron learn, and what takes a layer of them?",
-)
-_add(
-    experiment,
-    "experiment_initialisation",
-    "initialisation",
-    None,
-    "What goes wrong in a deep network whose weights begin too small or too large?",
-)
-_add(
-    experiment,
-    "experiment_optimizer_race",
-    "optimizer-race",
-    None,
-    "Which optimizer is fastest on the same network, each at its best learning rate?",
-)
-_add(
-    experiment,
-    "experiment_ladder",
-    "ladder",
-    None,
-    "From counting to GPT: what does each rung of language models gain on one text?",
-)
-_add(
-    experiment,
-    "experiment_planted_bias",
-    "planted-bias",
-    None,
-    "Does a fairness measure find the bias that was planted, and does alignment lower it?",
-)
-_add(
-    experiment,
-    "experiment_quantisation",
-    "quantisation",
-    None,
-    "What do 16, 8 and 4 bits a weight cost, in error and in perplexity?",
-)
+def _add_data(data: App) -> None:
+    _add(
+        data,
+        "data:data_list",
+        "list",
+        None,
+        "Show the data sets that can be had by name.",
+        "A real one comes in a wheel from the Python package index; nothing in it is installed or "
+        "run.",
+    )
+    _add(data, "data:data_show", "show", None, "Print samples of a data set.")
+    _add(
+        data,
+        "data:data_inspect",
+        "inspect",
+        None,
+        "Show what a model would make of your own data: counts, faults, and the very tokens.",
+        usage="data inspect [OPTIONS] FILES...",
+    )
+    _add(
+        data,
+        "data:data_pull",
+        "pull",
+        None,
+        "Download data sets or models into the cache, to work offline.",
+        usage="data pull [NAMES...]",
+    )
+
+
+def _add_models(app: App) -> None:
+    _add(
+        app,
+        "models:generate",
+        "generate",
+        _MODELS,
+        "Continue a text, or answer with --chat.",
+        "One prompt is written out as it is drawn; of several, each completion follows its prompt.",
+        usage="generate [OPTIONS] MODEL [PROMPTS...]",
+    )
+    _add(app, "models:chat", "chat", _MODELS, "Talk with a model at the terminal.")
+    _add(
+        app,
+        "models:export",
+        "export",
+        _MODELS,
+        "Write a model for llama.cpp and Ollama (GGUF), or as a Hugging Face folder.",
+        "The copy is read back and compared with the model. A GGUF comes with a Modelfile: "
+        "ollama create NAME -f Modelfile.",
+    )
+    _add(
+        app,
+        "models:verify",
+        "verify",
+        _MODELS,
+        "Prove that a model answers the same however it is asked, and its copies as it does.",
+        "Compares reading at once and through the cache, alone and in a batch, here and in "
+        "transformers, text and ids, the folder and its GGUF. Exit code 1 says that something "
+        "differs.",
+    )
+
+
+app = build_app()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -227,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         process.prepare()
         arguments = sys.argv[1:]
-        if arguments and arguments[0] in TRAINING and not _asks_only(arguments):
+        if arguments and _trains(arguments[0]) and not _asks_only(arguments):
             _set_environment(arguments[0])
     try:
         with process.interruptible():
@@ -243,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ended(arguments: Sequence[str]) -> int:
     """Run the command; the exit code, with why on standard error."""
     try:
-        app(arguments)
+        app(_respelled(arguments))
         sys.stdout.flush()
     except UserError as error:
         return _complain(str(error))
@@ -313,6 +278,38 @@ def _set_environment(command: str) -> None:
     if unset and sys.executable:
         os.environ.update(unset)
         process.restart()
+
+
+def _trains(command: str) -> bool:
+    """Whether a command trains: that wants allocator and threads set up before Python starts."""
+    journeys = {"quickstart", "run", "experiment"}
+    return command in journeys or any(s.command == command and s.trains for s in STAGES.values())
+
+
+# The suites of `groundup eval MODELS --suite NAME`, as an earlier release spelled them.
+_SUITES = ("report", "core", "tuning", "lm-eval")
+
+
+def _respelled(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments, with what an earlier release called otherwise in today's words."""
+    if arguments[:1] != ["eval"] or len(arguments) < 2:
+        return arguments
+    rest = list(arguments[1:])
+    if rest[0] in (*_SUITES, "--help", "-h"):
+        return arguments
+    suite = "report"
+    for place, word in enumerate(rest):
+        if word == "--suite" and place + 1 < len(rest):
+            suite = rest[place + 1]
+            del rest[place : place + 2]
+            break
+        if word.startswith("--suite="):
+            suite = rest.pop(place).removeprefix("--suite=")
+            break
+    if suite not in _SUITES:
+        raise UserError(f"--suite={suite} must be one of {', '.join(_SUITES)}")
+    print(f"groundup eval --suite {suite} is now groundup eval {suite}", file=sys.stderr)
+    return ["eval", suite, *rest]
 
 
 def _asks_only(arguments: Sequence[str]) -> bool:

@@ -26,7 +26,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from groundup.app.stages import INPUTS, STAGES, Stage, configured, known_names
+from groundup.app.settings import configured, known_names
+from groundup.app.stages import INPUTS, STAGES, Stage
 from groundup.data.packs.manifest import find_set
 from groundup.errors import UserError
 from groundup.formats.locate import (

@@ -1,31 +1,21 @@
 """The stages by name: what each reads, what it makes, and where its code lies.
 
-A stage is `run(config) -> Path`. This table is all that recipes and the command line know of one.
-Configs are torch-free and loaded here; the code that runs is imported when it runs.
+A stage is `run(config) -> Path`. This table is all that recipes and the command line know of one:
+to add a stage, write its config and its page, and add a row here. Configs and code are imported
+when they are used, so that `groundup --help` answers at once.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import json
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
-
-from groundup.align.config import DPOConfig
-from groundup.data.config import DataConfig, TokenizerConfig
-from groundup.errors import UserError
-from groundup.evals.config import CoreConfig, EvalConfig, HarnessConfig, TuningReportConfig
-from groundup.pretrain.config import PretrainConfig
-from groundup.train.ranges import check_text, ranges
-from groundup.tune.config import SFTConfig
-
-C = TypeVar("C", bound=BaseModel)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 # The fields that name folders to read, and what may lie in such a folder.
 INPUTS: Mapping[str, tuple[str, ...]] = {
@@ -34,155 +24,213 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "model": ("model",),
     "models": ("model",),
 }
+RESUMES = "Stopped at any moment, the same command goes on from there; finished stages are skipped."
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of step. `start` is the input that a recipe's `from` fills, if there is one."""
+    """One kind of step: `module` holds its `run`, `config_path` names its config's class.
+
+    `command` is what the command line calls it, `help` its line there and `more` further
+    paragraphs. `start` is the input that a recipe's `from` fills, and `positional` the one that is
+    given without an option's name.
+    """
 
     name: str
-    config: type[BaseModel]
+    command: str
     module: str
+    config_path: str
     makes: str
     start: str | None
+    help: str
+    more: tuple[str, ...] = ()
+    positional: str | None = None
+
+    @cached_property
+    def config(self) -> type[BaseModel]:
+        module, _, name = self.config_path.partition(":")
+        found: type[BaseModel] = getattr(importlib.import_module(module), name)
+        return found
+
+    @property
+    def attribute(self) -> str:
+        """The name of its function in `commands.stages`."""
+        return self.command.replace(" ", "_").replace("-", "_")
 
     @property
     def inputs(self) -> tuple[str, ...]:
         return tuple(name for name in self.config.model_fields if name in INPUTS)
 
     @property
+    def trains(self) -> bool:
+        """Whether it trains a model."""
+        return self.makes == "model"
+
+    @property
     def chats(self) -> bool:
         """Whether its model answers, rather than only continues a text."""
-        return self.name in ("sft", "dpo")
+        from groundup.train.config import TrainingConfig
+
+        return issubclass(self.config, TrainingConfig) and self.config.traits.chats
 
     def run(self, config: BaseModel) -> Path:
-        """Do the work, or find it done; the folder it lies in."""
+        """Do the work, or find it done; return the folder it lies in."""
         folder: Path = importlib.import_module(self.module).run(config)
         return folder
 
 
-STAGES: Mapping[str, Stage] = {
+STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("data", DataConfig, "groundup.data.build", "data", None),
-        Stage("tokenizer", TokenizerConfig, "groundup.data.tokenizer", "tokenizer", "data"),
-        Stage("pretrain", PretrainConfig, "groundup.pretrain.stage", "model", "tokenizer"),
-        Stage("sft", SFTConfig, "groundup.tune.sft", "model", "model"),
-        Stage("dpo", DPOConfig, "groundup.align.dpo", "model", "model"),
-        Stage("eval", EvalConfig, "groundup.evals.run", "report", None),
-        Stage("core", CoreConfig, "groundup.evals.core", "report", None),
-        Stage("tuning", TuningReportConfig, "groundup.evals.tuning", "report", None),
-        Stage("lm-eval", HarnessConfig, "groundup.evals.harness_run", "results", None),
+        Stage(
+            "data",
+            "data build",
+            "groundup.data.build",
+            "groundup.data.config:DataConfig",
+            makes="data",
+            start=None,
+            help="Clean, split and check data sets: the data stage.",
+        ),
+        Stage(
+            "tokenizer",
+            "tokenizer",
+            "groundup.data.tokenizer",
+            "groundup.data.config:TokenizerConfig",
+            makes="tokenizer",
+            start="data",
+            help="Train a byte-level BPE tokenizer.",
+            positional="data",
+        ),
+        Stage(
+            "pretrain",
+            "pretrain",
+            "groundup.pretrain.stage",
+            "groundup.pretrain.config:PretrainConfig",
+            makes="model",
+            start="tokenizer",
+            help="Train a language model from nothing on documents.",
+        ),
+        Stage(
+            "sft",
+            "sft",
+            "groundup.tune.sft",
+            "groundup.tune.config:SFTConfig",
+            makes="model",
+            start="model",
+            help="Fine-tune a model on conversations or texts: whole, or an adapter.",
+            more=(
+                "Conversations teach it to answer; documents (text, Markdown) go on with its "
+                "pre-training. --adapter lora trains small matrices beside it, qlora the same "
+                "beside weights of 4 bits.",
+                RESUMES,
+            ),
+            positional="model",
+        ),
+        Stage(
+            "dpo",
+            "dpo",
+            "groundup.align.dpo",
+            "groundup.align.config:DPOConfig",
+            makes="model",
+            start="model",
+            help="Align a model to preferences (direct preference optimization).",
+            positional="model",
+        ),
+        Stage(
+            "eval",
+            "eval report",
+            "groundup.evals.run",
+            "groundup.evals.config:EvalConfig",
+            makes="report",
+            start=None,
+            help="The report on a whole journey: groundup's own models on what their data hold "
+            "out.",
+            more=(
+                "groundup eval report quickstart/base quickstart/sft quickstart/dpo --data "
+                "quickstart/data. It needs the folder that groundup data build wrote, the one "
+                "that the models were trained on, and takes models in the order of training, base "
+                "first.",
+            ),
+            positional="models",
+        ),
+        Stage(
+            "core",
+            "eval core",
+            "groundup.evals.core",
+            "groundup.evals.config:CoreConfig",
+            makes="report",
+            start=None,
+            help="Six public benchmarks and bits per byte, for models from anywhere.",
+            more=("groundup eval core pack:smollm2",),
+            positional="models",
+        ),
+        Stage(
+            "tuning",
+            "eval tuning",
+            "groundup.evals.tuning",
+            "groundup.evals.config:TuningReportConfig",
+            makes="report",
+            start=None,
+            help="What fine-tuning on a domain brought, and what was forgotten.",
+            more=(
+                "groundup eval tuning BEFORE AFTER --data my.jsonl. It takes the model before it "
+                "first, and the files that were fine-tuned on.",
+            ),
+            positional="models",
+        ),
+        Stage(
+            "lm-eval",
+            "eval lm-eval",
+            "groundup.evals.harness_run",
+            "groundup.evals.config:HarnessConfig",
+            makes="results",
+            start=None,
+            help="Tasks of the lm-evaluation-harness (extra lm-eval).",
+            positional="models",
+        ),
     )
 }
 
 
-def configured(
-    config: type[C], values: Mapping[str, Any], spelled: Callable[[str], str] = str
-) -> C:
-    """`values` as a config, with no value bent into another type.
-
-    Raises `UserError` with a line for each fault; `spelled` writes a field as its owner knows it.
-    """
-    faults = [
-        fault
-        for name, value in values.items()
-        if name in config.model_fields
-        for fault in _unspeakable(config, name, value, spelled)
-    ]
-    if faults:
-        raise UserError("\n".join(faults))
-    try:
-        # As JSON, because there a path is a string, and nothing else is taken for one.
-        return config.model_validate_json(json.dumps(values, default=str), strict=True)
-    except ValidationError as error:
-        lines = [_fault(config, dict(fault), spelled) for fault in error.errors()]
-        raise UserError("\n".join(lines)) from None
+def _experiment(name: str, config: str, help: str) -> Stage:
+    module = f"groundup.experiments.{name.replace('-', '_')}"
+    path = f"groundup.experiments.config:{config}"
+    return Stage(name, f"experiment {name}", module, path, makes="report", start=None, help=help)
 
 
-def known_names(name: str, known: Collection[str], introduction: str) -> str:
-    """What is known instead of `name`: the nearest one, if one is near, and all of them."""
-    names = [one for one in known if one != name]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    everything = f"{introduction} {', '.join(known)}"
-    if not near:
-        return everything
-    return f"did you mean {near[0]!r}? {everything[0].upper()}{everything[1:]}"
-
-
-_RULES = {
-    "int": "must be a whole number",
-    "float": "must be a number",
-    "bool": "must be true or false",
-    "string": "must be text in quotes",
-    "path": "must be a path in quotes",
-    "tuple": "must be a list",
-    "too_short": "must not be empty",
+# Experiments: like stages, each a config and a `run` that writes a folder.
+EXPERIMENTS: dict[str, Stage] = {
+    experiment.name: experiment
+    for experiment in (
+        _experiment(
+            "perceptron",
+            "PerceptronConfig",
+            "What can one neuron learn, and what takes a layer of them?",
+        ),
+        _experiment(
+            "initialisation",
+            "InitialisationConfig",
+            "What goes wrong in a deep network whose weights begin too small or too large?",
+        ),
+        _experiment(
+            "optimizer-race",
+            "OptimizerRaceConfig",
+            "Which optimizer is fastest on the same network, each at its best learning rate?",
+        ),
+        _experiment(
+            "ladder",
+            "LadderConfig",
+            "From counting to GPT: what does each rung of language models gain on one text?",
+        ),
+        _experiment(
+            "planted-bias",
+            "PlantedBiasConfig",
+            "Does a fairness measure find the bias that was planted, and does alignment lower it?",
+        ),
+        _experiment(
+            "quantisation",
+            "QuantisationConfig",
+            "What do 16, 8 and 4 bits a weight cost, in error and in perplexity?",
+        ),
+    )
 }
-_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
-
-
-def _unspeakable(
-    config: type[BaseModel], name: str, value: object, spelled: Callable[[str], str]
-) -> Iterator[str]:
-    """What JSON has no word for, or no file can be called."""
-    field = config.model_fields[name]
-    if isinstance(value, tuple | list):
-        for one in value:
-            yield from _unspeakable(config, name, one, spelled)
-    elif isinstance(value, float) and not math.isfinite(value):
-        rules = "".join(f", {one.rule()}" for one in ranges(field))
-        yield f"{spelled(name)}={value} must be a finite number{rules}; {_remedy(config, name)}"
-    elif isinstance(value, str | Path):
-        try:
-            # A recipe writes a path as text, and only the field says what it is.
-            check_text(spelled(name), Path(value) if Path in _types(field.annotation) else value)
-        except UserError as error:
-            yield str(error)
-
-
-def _types(annotation: Any) -> Iterator[Any]:
-    """The types that a type is made of: of `tuple[Path, ...] | None`, Path among others."""
-    yield annotation
-    for part in get_args(annotation):
-        yield from _types(part)
-
-
-def _fault(config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[[str], str]) -> str:
-    """One of pydantic's findings in one sentence: the value, the rule, the remedy."""
-    kind, context = fault["type"], fault.get("ctx", {})
-    name = str(fault["loc"][0]) if fault["loc"] else ""
-    if kind == "missing":
-        return f"{spelled(name)} is missing; give {config.model_fields[name].description}"
-    if kind == "extra_forbidden":
-        known = tuple(field for field in config.model_fields if field != "out")
-        return (
-            f"{spelled(name)} is not a setting of this stage; "
-            f"{known_names(name, known, 'its settings are')}"
-        )
-    if not name:  # a rule between several settings
-        return str(fault["msg"]).removeprefix("Value error, ")
-    given = fault["input"]
-    if kind in _BOUNDS:
-        rule = f"must be {next(ranges(config.model_fields[name])).rule(given)}"
-    elif kind == "too_short" and given:
-        rule = f"must have at least {context['min_length']}"
-    elif kind == "literal_error":
-        rule = f"must be one of {context['expected']}"
-    else:
-        rule = _RULES.get(kind, _RULES.get(kind.split("_")[0], f"cannot be used ({fault['msg']})"))
-        number = next(ranges(config.model_fields[name]), None)
-        if number is not None and kind.startswith(("int", "float")):
-            rule += f", {number.rule()}"
-    value = json.dumps(given, ensure_ascii=False, default=str)
-    value = value if len(value) <= 120 else f"{value[:117]}..."
-    return f"{spelled(name)}={value} {rule}; {_remedy(config, name)}"
-
-
-def _remedy(config: type[BaseModel], name: str) -> str:
-    field = config.model_fields.get(name)
-    if field is None or field.is_required():
-        return f"give {field.description if field else 'another value'}"
-    if field.default is None:
-        return f"or leave it out: {field.description}"
-    return f"the default is {json.dumps(field.default, default=str)}"

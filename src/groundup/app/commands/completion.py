@@ -1,0 +1,41 @@
+"""`--install-completion`: the shell completes commands and options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from groundup.errors import UserError
+from groundup.runs.console import say
+
+_STARTUP = {"bash": ".bashrc", "zsh": ".zshrc"}
+
+
+def install_completion(
+    *,
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"] | None,
+        Parameter(help="the shell (default: the one this is typed into)"),
+    ] = None,
+) -> None:
+    """Write what the shell completes by where it looks for it. It never starts this program."""
+    from cyclopts.completion.detect import ShellDetectionError, detect_shell
+
+    from groundup.app.cli import app
+
+    try:
+        found = shell or detect_shell()
+    except ShellDetectionError:
+        found = "powershell"
+    if found == "powershell":
+        raise UserError(
+            "the shell here is none of bash, zsh and fish; name the one that is to complete: "
+            "groundup --install-completion --shell bash"
+        )
+    say(f"Completion for {found} is in {app.install_completion(shell=found)}.")
+    if found in _STARTUP:
+        say(f"A line in {Path.home() / _STARTUP[found]} loads it; open a new shell to use it.")
+    else:
+        say("Open a new shell to use it.")

@@ -1,0 +1,159 @@
+"""`data list`, `pull`, `show` and `inspect`: data by name, and one's own."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from groundup.app.commands.options import RUNS, Force, checked, spelled
+from groundup.app.recipe import find_model
+from groundup.app.settings import configured
+from groundup.data.config import DataConfig
+from groundup.errors import UserError
+from groundup.runs.console import say
+from groundup.train import ranges
+from groundup.tune.config import SFTConfig
+
+
+def data_list() -> None:
+    """Show every data set and model: what it is, how large, under which licence, whom to cite."""
+    from groundup.data.packs.fetch import cache_folder, is_cached
+    from groundup.data.packs.manifest import DOMAINS, IMAGES, MODELS, SETS, GeneratedSet, every_set
+
+    for one in (*every_set(), *IMAGES, *MODELS):
+        if isinstance(one, GeneratedSet):
+            size, origin = "any size", "synthetic: made by a program"
+        else:
+            size = f"{one.size / 1e6:.1f} MB"
+            origin = "cached" if is_cached(one.name) else "not cached"
+        kind = "a model, " if one in MODELS else ""
+        say(f"{one.name:<14} {size:>8}  {one.licence:<13} {kind}{origin}")
+        for text in (one.about, one.citation):
+            say(textwrap.indent(textwrap.fill(text, _width() - 4), "    "))
+    say("")
+    archives = {one.archive for one in (*SETS, *DOMAINS)}
+    total = sum(archive.size for archive in archives)
+    say(f"The real texts come in {len(archives)} downloads of {total / 1e6:.0f} MB together.")
+    models = ", ".join(f"groundup chat pack:{one.name}" for one in MODELS)
+    say(f"A model is used by its name: {models}")
+    say(f"The cache is {cache_folder()} (GROUNDUP_CACHE changes it).")
+
+
+def _width() -> int:
+    # Longer lines are hard to read, however wide the terminal is.
+    return min(100, shutil.get_terminal_size().columns)
+
+
+@checked
+def data_pull(
+    *names: Annotated[
+        str,
+        Parameter(
+            help="names of data sets and models (default: all data sets, no models)", negative=""
+        ),
+    ],
+) -> None:
+    """Fetch data sets and models and say what came."""
+    from groundup.data.packs.fetch import pull, pull_model
+    from groundup.data.packs.manifest import (
+        IMAGES,
+        MODELS,
+        GeneratedSet,
+        ModelPack,
+        every_set,
+        find_pack,
+    )
+
+    for one in [find_pack(name) for name in names] or (*every_set(), *IMAGES):
+        if isinstance(one, GeneratedSet):
+            say(f"{one.name}: made on this machine by a program, nothing to download")
+            continue
+        is_model = isinstance(one, ModelPack)
+        path = pull_model(one.name, say) if is_model else pull(one.name, say)
+        say(f"{one.name}: in the cache, {path.stat().st_size / 1e6:.1f} MB, {one.licence}")
+        if is_model:
+            say(f"talk with it: groundup chat pack:{one.name}")
+    if not names:
+        models = ", ".join(f"groundup data pull {one.name}" for one in MODELS)
+        say(f"Models are fetched by name only: {models}")
+
+
+_DATA = DataConfig.model_fields
+
+
+@checked
+def data_show(
+    name: Annotated[str, Parameter(help="a data set's name, as groundup data list shows it")],
+    /,
+    *,
+    number: Annotated[
+        ranges.SamplesShown, Parameter(name=("--number", "-n"), help="how many samples")
+    ] = 5,
+    seed: Annotated[ranges.Seed, Parameter(help=_DATA["seed"].description)] = _DATA["seed"].default,
+    bias: Annotated[ranges.Share, Parameter(help=_DATA["bias"].description)] = _DATA[
+        "bias"
+    ].default,
+    heldout: Annotated[
+        bool, Parameter(negative="", show_default=False, help="what is held out to test by")
+    ] = False,
+) -> None:
+    """Print samples of a data set, as a model gets to read them."""
+    from groundup.data.packs.manifest import EVALUATION, find_set
+
+    packs = [find_set(name).name]
+    config = configured(
+        DataConfig, {"out": RUNS, "packs": packs, "seed": seed, "bias": bias}, spelled
+    )
+    from groundup.data.samples import lines, samples
+
+    # What is only ever tested on has nothing else to show.
+    heldout = heldout or name in {one.name for one in EVALUATION}
+    for row in samples(config, number, heldout=heldout):
+        say(f"── {row.source} · {type(row).__name__.lower()} ──")
+        for label, text in lines(row):
+            say(f"{label}:")
+            for paragraph in text.split("\n"):
+                say(textwrap.indent(textwrap.fill(paragraph, _width() - 4), "    "))
+        say("")
+
+
+_SFT = SFTConfig.model_fields
+
+
+@checked
+def data_inspect(
+    *files: Annotated[str, Parameter(help=_SFT["data"].description, negative="")],
+    model: Annotated[
+        Path, Parameter(help="the model whose tokenizer and chat template read it")
+    ] = Path("pack:smollm2"),
+    context: Annotated[ranges.Context | None, Parameter(help=_SFT["context"].description)] = None,
+    columns: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help=_SFT["columns"].description,
+            negative="",
+            consume_multiple=True,
+            show_default=False,
+        ),
+    ] = (),
+    validation: Annotated[
+        ranges.ShareBelowOne | None, Parameter(help=_SFT["validation"].description)
+    ] = None,
+    examples: Annotated[ranges.Shown, Parameter(help="how many rows to show, token by token")] = 3,
+    html: Annotated[Path | None, Parameter(help="write it into this file as a page, too")] = None,
+    force: Force = False,
+) -> None:
+    """Show what a model would make of one's own data: counts, faults, and the very tokens."""
+    if not files:
+        raise UserError("there is nothing to look at; name it: groundup data inspect my.jsonl")
+    settings = {"out": RUNS, "model": model, "data": files, "columns": columns}
+    settings |= {"context": context, "validation": validation}
+    config = configured(SFTConfig, settings, spelled)
+    folder = find_model(model)
+    from groundup.app.inspection import inspect
+
+    inspect(files, config, str(model), folder, examples=examples, html=html, force=force)

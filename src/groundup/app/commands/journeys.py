@@ -1,0 +1,53 @@
+"""`quickstart` and `run`: whole journeys by recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from groundup.app.commands.options import checked
+from groundup.app.recipe import read_recipe, run_recipe
+from groundup.runs.files import is_kept
+from groundup.train import ranges
+
+QUICKSTART_MINUTES = 15.0
+
+
+@checked
+def quickstart(
+    *,
+    minutes: Annotated[
+        ranges.Minutes | None,
+        Parameter(help="how long it may take, downloads apart (default: 15, or as it was begun)"),
+    ] = None,
+    out: Annotated[Path, Parameter(help="folder for everything it makes")] = Path("quickstart"),
+) -> None:
+    """Run the recipe that comes with groundup, planned for this machine."""
+    _journey("quickstart", out, minutes)
+
+
+@checked
+def run(
+    recipe: Annotated[str, Parameter(help="a .toml file, or the name of one that comes along")],
+    /,
+    *,
+    minutes: Annotated[
+        ranges.Minutes | None,
+        Parameter(help="plan sizes and steps to take this long (default: as the recipe says)"),
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="folder for everything it makes (default: the recipe's name)")
+    ] = None,
+) -> None:
+    """Run a recipe of one's own, or one that comes along."""
+    _journey(recipe, out, minutes)
+
+
+def _journey(source: str, out: Path | None, minutes: float | None) -> None:
+    recipe = read_recipe(source)
+    out = Path(recipe.name) if out is None else out
+    if minutes is None and recipe.name == "quickstart" and not is_kept(out / "plan.json"):
+        minutes = QUICKSTART_MINUTES
+    run_recipe(recipe, out, minutes)

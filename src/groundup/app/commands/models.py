@@ -1,0 +1,209 @@
+"""`generate`, `chat`, `export` and `verify`: using a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from groundup.app.commands.options import (
+    SAMPLING,
+    Adapter,
+    Force,
+    ModelFolder,
+    SamplingOptions,
+    checked,
+)
+from groundup.app.recipe import find_model
+from groundup.errors import UserError
+from groundup.formats.locate import is_named
+from groundup.runs.console import say
+from groundup.train import ranges
+
+_FILES = Group("A file of prompts", sort_key=5)
+
+
+@checked
+def generate(
+    model: ModelFolder,
+    /,
+    *prompts: Annotated[str, Parameter(help="texts to continue (default: standard input)")],
+    prompts_file: Annotated[
+        Path | None,
+        Parameter(
+            name="--prompts",
+            group=_FILES,
+            help="complete every prompt of this file instead, as JSON Lines: a .txt file with a "
+            "prompt a line, or .jsonl, .csv or .parquet with rows of prompt or messages, and "
+            "of their own id, temperature, max_new_tokens, seed, stop …",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        Parameter(
+            group=_FILES,
+            help="write there, and go on there after a stop (default: standard output)",
+        ),
+    ] = None,
+    logprobs: Annotated[
+        ranges.TopLogprobs | None,
+        Parameter(
+            group=_FILES,
+            help="write token ids and log-probabilities, too, and those of so many of the "
+            "likeliest tokens",
+        ),
+    ] = None,
+    force: Annotated[Force, Parameter(group=_FILES)] = False,
+    batch_size: Annotated[
+        ranges.BatchSize, Parameter(group=_FILES, help="how many completions are drawn at a time")
+    ] = 32,
+    adapter: Adapter = None,
+    chat: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="let the model answer each prompt as a message"
+        ),
+    ] = False,
+    sampling: SamplingOptions,
+    stop: Annotated[
+        tuple[str, ...],
+        Parameter(group=SAMPLING, negative="", show_default=False, help="end before this text"),
+    ] = (),
+    seed: Annotated[
+        ranges.Seed | None, Parameter(group=SAMPLING, help="the same seed draws the same text")
+    ] = None,
+) -> None:
+    """Write what a model makes of the prompts."""
+    if prompts_file is not None and prompts:
+        raise UserError(
+            f"there are prompts on the command line and in --prompts={prompts_file}; "
+            "give one or the other"
+        )
+    if prompts_file is None and (out is not None or logprobs is not None):
+        option = "--out" if out is not None else "--logprobs"
+        raise UserError(f"{option} is for a file of prompts; name it with --prompts")
+    folder = find_model(model)
+    texts = () if prompts_file is not None else _prompts(prompts)
+    from groundup.app.completions import complete_file, sampling_of, write_completions
+
+    drawn = sampling_of(folder, **sampling.model_dump(), stop=stop or None, seed=seed)
+    if prompts_file is None:
+        write_completions(folder, texts, drawn, as_messages=chat, adapter=adapter)
+    else:
+        complete_file(
+            folder,
+            prompts_file,
+            out,
+            drawn,
+            as_messages=chat,
+            logprobs=logprobs,
+            batch_size=batch_size,
+            adapter=adapter,
+            force=force,
+        )
+
+
+def _prompts(given: Sequence[str]) -> Sequence[str]:
+    texts = given or (() if sys.stdin.isatty() else (_standard_input(),))
+    if not any(texts):
+        raise UserError('there is no prompt; give one in quotes: groundup generate MODEL "The sea"')
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the prompt is not valid UTF-8 (character {error.start + 1}); "
+                "give it as text in UTF-8"
+            ) from None
+    return texts
+
+
+def _standard_input() -> str:
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    try:
+        return sys.stdin.read().rstrip("\n")
+    except OSError as error:
+        raise UserError(
+            f"standard input cannot be read ({error.strerror or error}); give the prompt in quotes"
+        ) from None
+
+
+@checked
+def chat(
+    model: ModelFolder,
+    /,
+    *,
+    adapter: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            negative="",
+            consume_multiple=True,
+            show_default=False,
+            help="folders of adapters to put on the model, ours or PEFT's; the first answers, "
+            "and /adapter NAME changes to another",
+        ),
+    ] = (),
+    sampling: SamplingOptions,
+    seed: Annotated[
+        ranges.Seed | None,
+        Parameter(group=SAMPLING, help="draw the same answers every time (default: fresh ones)"),
+    ] = None,
+) -> None:
+    """Talk with a model."""
+    folder = find_model(model)
+    from groundup.app.chat import converse
+    from groundup.app.completions import sampling_of
+
+    drawn = sampling_of(folder, **sampling.model_dump())
+    converse(str(model), folder, drawn, seed, adapter)
+
+
+@checked
+def export(
+    model: ModelFolder,
+    /,
+    *,
+    to: Annotated[
+        Literal["gguf", "hf"],
+        Parameter(help="llama.cpp's and Ollama's one file, or a Hugging Face folder"),
+    ] = "gguf",
+    type: Annotated[
+        str | None,
+        Parameter(
+            help="how weights are stored: f32, f16, bf16; in gguf also q8_0, q5_1, q5_0, q4_1 and "
+            "q4_0, and by llama.cpp (extra llama-cpp) q4_k_m, q5_k_m, q6_k and their like "
+            "(default: q8_0; in hf the model's own)"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="folder to write (default: beside the model)")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a model in the form that other programs read, and prove that it is the same."""
+    from groundup.formats.export import export as write
+
+    # Where a name is given, and not a place, the copy belongs into the folder one is in.
+    source = model if is_named(model) else find_model(model)
+    say(f"Written:     {write(source, to, type, out, force=force)}")
+
+
+@checked
+def verify(
+    model: ModelFolder,
+    /,
+    *,
+    against: Annotated[
+        Path | None, Parameter(help="the model folder that a GGUF file was made of")
+    ] = None,
+) -> None:
+    """Compare a model with itself, with transformers and with its copies."""
+    folder, original = find_model(model), None if against is None else find_model(against)
+    from groundup.formats.checks import require_same
+    from groundup.formats.verify import verify
+
+    require_same(verify(folder, original), folder)

@@ -1,0 +1,132 @@
+"""How a command's signature becomes options: bounds checked, settings grouped, words shared."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, get_type_hints
+
+from cyclopts import Group, Parameter
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from groundup.train import ranges
+
+RUNS = Path("runs")
+P = ParamSpec("P")
+
+ModelFolder = Annotated[
+    Path,
+    Parameter(
+        help="a model folder, the folder of a recipe with its models, a GGUF file, pack:NAME or "
+        "hub:OWNER/NAME"
+    ),
+]
+
+
+Adapter = Annotated[
+    Path | None,
+    Parameter(help="folder of an adapter to put on the model, ours or PEFT's"),
+]
+Force = Annotated[
+    bool,
+    Parameter(
+        negative="", show_default=False, help="write over what is there and is not this command's"
+    ),
+]
+SAMPLING = Group("How to draw (default: as the model's generation_config.json says)", sort_key=10)
+
+
+class SamplingOptions(BaseModel):
+    """How the next token is drawn; what is None is as the model says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    max_new_tokens: ranges.NewTokens | None = Field(
+        None, description="most tokens of one answer (default: 256)"
+    )
+    temperature: ranges.Temperature | None = Field(
+        None, description="0 always takes the likeliest token; more is more random"
+    )
+    top_k: ranges.TopK | None = Field(None, description="keep the k likeliest tokens; 0 keeps all")
+    top_p: ranges.TopP | None = Field(
+        None, description="keep the fewest tokens that have this probability together"
+    )
+    min_p: ranges.Share | None = Field(
+        None, description="keep tokens with this share of the likeliest's probability"
+    )
+    repetition_penalty: ranges.RepetitionPenalty | None = Field(
+        None, description="above 1, tokens that were there before become less likely"
+    )
+
+
+def checked(command: Callable[P, None]) -> Callable[P, None]:
+    """The command, which refuses numbers out of the ranges that its signature names.
+
+    A parameter `sampling: SamplingOptions` becomes an option for each of its fields.
+    """
+    types = get_type_hints(command, include_extras=True)
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, one in inspect.signature(command).parameters.items():
+        if types[name] is not SamplingOptions:
+            parameters[name] = one
+            continue
+        for field, info in SamplingOptions.model_fields.items():
+            option = Parameter(group=SAMPLING, help=info.description)
+            types[field] = parsed(info, option)
+            parameters[field] = inspect.Parameter(
+                field, inspect.Parameter.KEYWORD_ONLY, default=None
+            )
+    signature = inspect.Signature(list(parameters.values()))
+    gathers = SamplingOptions in types.values()
+
+    @functools.wraps(command)
+    def run(*args: P.args, **settings: P.kwargs) -> None:
+        for name, value in signature.bind(*args, **settings).arguments.items():
+            spelled = _spelling(parameters[name], types[name])
+            ranges.check(spelled, value, types[name], _way_out(parameters[name]))
+        if gathers:
+            drawn: dict[str, Any] = {
+                name: settings.pop(name)
+                for name in SamplingOptions.model_fields
+                if name in settings
+            }
+            settings["sampling"] = SamplingOptions.model_construct(**drawn)
+        command(*args, **settings)
+
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[one.replace(annotation=parsed(types[name])) for name, one in parameters.items()]
+    )
+    # The parser reads the signature, where it need not look for what the annotations' names mean.
+    del run.__wrapped__
+    run.__annotations__ = {}
+    return run
+
+
+def parsed(annotation: Any, *more: Any) -> Any:
+    """An option's type as the parser is to read it: the bounds are for us to judge."""
+    found = tuple(ranges.ranges(annotation))
+    plain = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
+    return Annotated[(ranges.unbounded(plain), *more, *found)] if more or found else plain
+
+
+def spelled(field: str) -> str:
+    """A setting as an option of the command line."""
+    return "--" + field.replace("_", "-")
+
+
+def _spelling(parameter: inspect.Parameter, annotation: Any) -> str:
+    """What a parameter is called at the command line."""
+    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        return parameter.name.upper()
+    named = next((one for one in annotation.__metadata__ if isinstance(one, Parameter)), None)
+    names = (named.name if named is not None else None) or ()
+    return next(iter(names), spelled(parameter.name))
+
+
+def _way_out(parameter: inspect.Parameter) -> str:
+    if parameter.default in (inspect.Parameter.empty, None, ()):
+        return "or leave it out"
+    return f"the default is {parameter.default}"

@@ -1,0 +1,115 @@
+"""The command of every stage and experiment, made from its config.
+
+Every field is an option with the field's own type, default and description, so nothing is said
+twice. A command is made when it is asked for by the name that `cli` gives it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from cyclopts import Group, Parameter
+from pydantic.fields import FieldInfo
+
+from groundup.adapters.config import TuningConfig
+from groundup.app.commands.options import RUNS, parsed, spelled
+from groundup.app.recipe import farewell, find_model
+from groundup.app.settings import configured
+from groundup.app.stages import EXPERIMENTS, INPUTS, STAGES, Stage
+from groundup.errors import UserError
+from groundup.formats.locate import is_named
+from groundup.runs.console import say
+from groundup.train.config import TrainingConfig
+
+
+def __getattr__(name: str) -> Callable[..., None]:
+    for stage in (*STAGES.values(), *EXPERIMENTS.values()):
+        if stage.attribute == name:
+            return _command(stage)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _command(stage: Stage) -> Callable[..., None]:
+    """The command of a stage: a function whose signature is the stage's config."""
+
+    def command(*given: Any, **settings: Any) -> None:
+        bound = signature.bind(*given, **settings)
+        bound.apply_defaults()
+        config = configured(stage.config, _located(stage, bound.arguments), spelled)
+        say(farewell(stage, stage.run(config)))
+
+    fields = sorted(
+        stage.config.model_fields.items(),
+        key=lambda item: (
+            item[0] != stage.positional,
+            item[0] == "out" or not item[1].is_required(),
+        ),
+    )
+    signature = inspect.Signature(
+        [_parameter(stage, name, field, name == stage.positional) for name, field in fields]
+    )
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    return command
+
+
+_OWN = Group("What to do", sort_key=1)
+_ADAPTERS = Group("With --adapter", sort_key=2)
+_TRAINING = Group("How to train", sort_key=3)
+_ALWAYS_ASKED = {"out", "seed", "minutes", "steps"}
+_OF_TRAINING = set(TrainingConfig.model_fields) - _ALWAYS_ASKED
+_OF_ADAPTERS = set(TuningConfig.model_fields) - set(TrainingConfig.model_fields)
+_OF_ADAPTERS -= {"model", "context", "adapter"}
+
+
+def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
+    group = _OWN
+    if issubclass(stage.config, TrainingConfig) and name in _OF_TRAINING:
+        group = _TRAINING
+    elif issubclass(stage.config, TuningConfig) and name in _OF_ADAPTERS:
+        group = _ADAPTERS
+    default = inspect.Parameter.empty if field.is_required() else field.default
+    option = Parameter(
+        help=field.description,
+        # What is on by default can be turned off: --no-….
+        negative=None if default is True else "",
+        group=group,
+        consume_multiple=not positional,
+        show_default=_as_typed if _is_told(default) else False,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD if positional else inspect.Parameter.KEYWORD_ONLY,
+        default=RUNS / stage.name if name == "out" else default,
+        annotation=parsed(field, option),
+    )
+
+
+def _is_told(default: Any) -> bool:
+    """Whether a default says anything. 0 does, although it equals False."""
+    return default is not None and default is not False and default != ()
+
+
+def _as_typed(default: Any) -> str:
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with inputs that are known to be there."""
+    found = dict(settings)
+    for name in stage.inputs:
+        if name not in found:
+            continue  # left out, or no setting of this suite
+        several = isinstance(found[name], tuple)
+        given = found[name] if several else (found[name],)
+        if INPUTS[name] == ("model",):
+            given = [find_model(path) for path in given]
+        for path in given:
+            if path is not None and not is_named(path) and not path.exists():
+                raise UserError(
+                    f"{spelled(name)}={path} is not there; "
+                    f"give {stage.config.model_fields[name].description}"
+                )
+        found[name] = given if several else given[0]
+    return found
