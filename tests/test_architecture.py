@@ -27,7 +27,7 @@ ORACLES = {"transformers", "peft", "trl", "bitsandbytes"}
 def imported(path: Path, root: Path = ROOT) -> Iterator[str]:
     """Every module that a file imports, at whatever depth, with relative names made absolute."""
     package = ["groundup", *path.relative_to(root).with_suffix("").parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _executed(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -35,6 +35,18 @@ def imported(path: Path, root: Path = ROOT) -> Iterator[str]:
             module = ".".join([*base, *([node.module] if node.module else [])])
             # `from groundup import text` and `from . import text` name a module as well.
             yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those that a type checker alone reads."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for otherwise in node.orelse:
+                yield otherwise
+                yield from _executed(otherwise)
+        else:
+            yield node
+            yield from _executed(node)
 
 
 def folder_of(module: str) -> str | None:
@@ -53,8 +65,46 @@ def forbidden(path: Path, root: Path = ROOT) -> list[str]:
         folder = folder_of(module)
         if module.split(".")[0] != "groundup" or folder in {"errors", "deprecated"}:
             continue
+        if parts[0] == "app" and module == "groundup":  # the command line says its version
+            continue
         if folder not in ORDER or ORDER.index(folder) > own:
             found.append(module)
+    return found
+
+
+def module_of(path: Path, root: Path = ROOT) -> str:
+    parts = ["groundup", *path.relative_to(root).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def graph(root: Path = ROOT) -> dict[str, set[str]]:
+    """Which module imports which; imports for type checkers alone do not count."""
+    pages = {module_of(path, root): path for path in root.rglob("*.py")}
+    found: dict[str, set[str]] = {}
+    for module, path in pages.items():
+        names = imported(path, root)
+        # A name is a module's own or a module itself.
+        homes = (name if name in pages else name.rpartition(".")[0] for name in names)
+        found[module] = {home for home in homes if home in pages and home != module}
+    return found
+
+
+def circles(imports: dict[str, set[str]]) -> list[set[str]]:
+    """Modules that reach themselves: each set of them once."""
+
+    def reached(start: str) -> set[str]:
+        seen, open_ = set[str](), [start]
+        while open_:
+            new = imports[open_.pop()] - seen
+            seen |= new
+            open_ += new
+        return seen
+
+    everything = {module: reached(module) for module in imports}
+    found: list[set[str]] = []
+    for module, reach in everything.items():
+        if module in reach and not any(module in one for one in found):
+            found.append({other for other in reach if module in everything[other]})
     return found
 
 
@@ -77,7 +127,7 @@ def test_the_rule_sees_every_way_to_import(tmp_path: Path) -> None:
     page = tmp_path / "text" / "page.py"
     page.write_text(
         "import groundup.lm.model\n"
-        "from groundup.lm import hub\n"
+        "from groundup.formats import folder\n"
         "from ..align.dpo import run\n"
         "from .. import evals\n"
         "from . import corpus\n"
@@ -94,6 +144,40 @@ def test_the_rule_sees_every_way_to_import(tmp_path: Path) -> None:
         "groundup.load",
         "groundup.pretrain.stage.run",
     ]
+
+
+def test_no_two_pages_import_each_other_in_a_circle() -> None:
+    assert circles(graph()) == []
+
+
+def test_a_circle_is_found_inside_functions_too(tmp_path: Path) -> None:
+    root = tmp_path / "groundup"
+    (root / "text").mkdir(parents=True)
+    (root / "text" / "one.py").write_text("from groundup.text.two import a\n")
+    (root / "text" / "two.py").write_text("def late():\n    from groundup.text import three\n")
+    (root / "text" / "three.py").write_text(
+        "if TYPE_CHECKING:\n    from groundup.text import two\nimport groundup.text.one\n"
+    )
+    assert circles(graph(root)) == [{f"groundup.text.{page}" for page in ("one", "two", "three")}]
+
+
+def test_a_folder_can_be_seen_at_a_glance() -> None:
+    for folder in (path.parent for path in ROOT.rglob("__init__.py")):
+        pages = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(pages) <= (25 if folder.name == "maths" else 20), folder
+
+
+def test_fine_tuning_stands_on_nothing_that_it_does_not_need() -> None:
+    code = (
+        "import sys, groundup.tune.sft\n"
+        "print(*(name for name in sys.modules if name.startswith('groundup.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.split()
+    assert len(loaded) <= 60, len(loaded)
+    unneeded = ("world", "evals", "experiments", "data.build", "data.packs.", "formats.gguf")
+    assert not [name for name in loaded if name.removeprefix("groundup.").startswith(unneeded)]
 
 
 @pytest.mark.parametrize("folder", ["maths", "nn"])
@@ -127,13 +211,13 @@ def test_settings_recipes_and_commands_load_without_torch() -> None:
     configs = [
         ".".join(("groundup", *p.relative_to(ROOT).with_suffix("").parts))
         for p in FILES
-        if p.name == "config.py"
+        if p.name == "config.py" and "formats" not in p.parts
     ]
     modules = [
         *configs,
         "groundup",
         "groundup.app.cli",
-        "groundup.app.commands",
+        *(f"groundup.app.commands.{page}" for page in ("data", "journeys", "models", "stages")),
         "groundup.app.recipe",
         "groundup.app.stages",
         "groundup.text.bpe",

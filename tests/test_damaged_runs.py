@@ -178,16 +178,25 @@ READERS = {
     "generate": ["generate", "sft", "The sea", "--max-new-tokens", "3"],
     "sft": ["sft", "sft", "--data", "data", "--steps", "1", "--rows", "2", "--threads", "1"],
     "report": [
-        *("eval", "sft", "--data", "data", "--ngram-orders", "2", "--bytes-per-source", "2048"),
+        *(
+            "eval",
+            "report",
+            "sft",
+            "--data",
+            "data",
+            "--ngram-orders",
+            "2",
+            "--bytes-per-source",
+            "2048",
+        ),
         *("--conversations", "1", "--pairs", "2", "--threads", "1"),
     ],
     "tuning": [
         *(
             "eval",
+            "tuning",
             "pretrain",
             "sft",
-            "--suite",
-            "tuning",
             "--data",
             "data/conversations/train.jsonl",
         ),

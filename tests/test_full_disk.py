@@ -113,7 +113,7 @@ def test_data(disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_report(workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["eval", str(workshop.finished("sft")), "--data", str(workshop.data)]
+    words = ["eval", "report", str(workshop.finished("sft")), "--data", str(workshop.data)]
     words += ["--ngram-orders", "2", "--bytes-per-source", "2048", "--threads", "1"]
     words += ["--conversations", "2", "--pairs", "2"]
     refused([*words, "--out", str(disk.folder / "out")], disk, capsys, 30_000)

@@ -173,7 +173,7 @@ def test_an_export_replaces_an_export_alone(mine: Path, workshop: Workshop, to: 
         ["data", "build", "--packs", "world", "--world-megabytes", "0.1"],
         ["experiment", "initialisation", "--quick"],
         ["sft", "MODEL", "--data", "data.jsonl", "--steps", "1"],
-        ["eval", "MODEL", "--data", "asked.txt"],
+        ["eval", "report", "MODEL", "--data", "asked.txt"],
     ],
     ids=lambda words: words[0],
 )

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from groundup.app import commands
 from groundup.app.cli import app, main
-from groundup.app.commands import SUITES
-from groundup.app.stages import STAGES, configured, known_names
+from groundup.app.commands import data, journeys, models, stages
+from groundup.app.settings import configured, known_names
+from groundup.app.stages import STAGES
 from groundup.errors import UserError
 from groundup.experiments import config as experiments
 from groundup.generation.sampling import Sampling
@@ -91,29 +91,18 @@ def test_hostile_numbers_end_in_one_sentence(
         "dpo": ["model", "--data", "x.jsonl"],
         "pretrain": ["--data", "x.jsonl", "--tokenizer", "model"],
         "tokenizer": ["x.jsonl"],
-        "eval": ["model", "--data", "x.jsonl"],
+        "eval report": ["model", "--data", "x.jsonl"],
+        "eval core": ["model"],
+        "eval tuning": ["model", "--data", "x.jsonl"],
+        "eval lm-eval": ["model", "--tasks", "x"],
         "generate": ["model", "The sea", "--prompts", "x.jsonl"],
         "chat": ["model"],
         "run": ["quickstart"],
         "data show": ["world"],
         "data inspect": ["x.jsonl"],
     }
-    suites = {
-        name: suite
-        for suite, stage in SUITES.items()
-        for name in ("--" + field.replace("_", "-") for field in stage.config.model_fields)
-    }
     for name, (one, *_) in numbers(words).items():
         more = needed.get(" ".join(words), [])
-        if words == ("eval",):
-            suite = suites[name]
-            more = (
-                [*more, "--suite", suite]
-                if suite in ("report", "tuning")
-                else (
-                    ["model", "--suite", suite, *(["--tasks", "x"] if suite == "lm-eval" else [])]
-                )
-            )
         assert one.most is not None
         for value in [*HOSTILE, str(one.most * 2 + 1)]:
             assert main([*words, *more, f"{name}={value}"]) == 2, (name, value)
@@ -210,8 +199,10 @@ def test_usage_names_what_is_given(
     assert main([*words, "--help"]) == 0
     usage = capsys.readouterr().out.splitlines()[0]
     assert usage.startswith(f"Usage: groundup {' '.join(words)}") and "ARGS" not in usage
-    function = getattr(commands, "_".join(words), None)
-    if function is not None:
-        for one in inspect.signature(function).parameters.values():
-            if one.kind is not inspect.Parameter.KEYWORD_ONLY:
-                assert one.name.upper() in usage
+    name = "_".join(words).replace("-", "_")
+    [function] = [
+        getattr(page, name) for page in (data, journeys, models, stages) if hasattr(page, name)
+    ]
+    for one in inspect.signature(function).parameters.values():
+        if one.kind is not inspect.Parameter.KEYWORD_ONLY:
+            assert one.name.upper() in usage

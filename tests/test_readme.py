@@ -40,12 +40,13 @@ SMALLER = {
     "groundup pretrain": f"--depth 1 --width 64 --context 64 --rows 2 {TRAINING}",
     "groundup sft": f"--context 64 --rows 2 {TRAINING}",
     "groundup dpo": f"--context 64 --rows 2 {TRAINING}",
-    "groundup eval --models": "--bytes-per-source 2048 --questions 5 --pairs 5 --conversations 3 "
+    "groundup eval report": "--bytes-per-source 2048 --questions 5 --pairs 5 --conversations 3 "
     "--refusal-prompts 3 --threads 1",
-    "groundup eval runs/base": "--bytes-per-source 2048 --questions 6 --threads 1",
-    "groundup eval pack:smollm2": "--bytes-per-source 2048 --questions 12 --conversations 3 "
+    "groundup eval core runs/base": "--bytes-per-source 2048 --questions 6 --threads 1",
+    "groundup eval core pack:smollm2": "--bytes-per-source 2048 --questions 12 --conversations 3 "
     "--threads 1",
     "groundup experiment": "--quick",
+    "groundup eval tuning": "--bytes-per-source 2048 --questions 12 --conversations 3 --threads 1",
     "groundup generate": "--max-new-tokens 8",
     "groundup chat": "--max-new-tokens 8",
 }

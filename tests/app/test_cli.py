@@ -95,11 +95,7 @@ def test_help_loads_no_torch(command: str) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_every_setting_is_an_option_with_its_words(name: str) -> None:
-    # Suites are stages that the eval command chooses between.
-    words = ("data", "build") if name == "data" else (name,)
-    if name in ("core", "lm-eval", "tuning"):
-        words = ("eval",)
-    shown = groundup(*words, "--help", COLUMNS="300")
+    shown = groundup(*STAGES[name].command.split(), "--help", COLUMNS="300")
     text = " ".join(re.sub("[│╭╮╰╯─]", " ", shown.stdout).split())
     for field, info in STAGES[name].config.model_fields.items():
         assert f"--{field.replace('_', '-')}" in text
@@ -189,10 +185,10 @@ def test_a_reader_that_leaves_gets_no_traceback() -> None:
 
 def test_ctrl_c_ends_with_130_and_a_word(tmp_path: Path) -> None:
     code = (
-        "import sys, time, groundup.app.commands\n"
+        "import sys, time, groundup.app.commands.data\n"
         "from groundup.app.cli import main\n"
         "def wait(): print('ready', flush=True); time.sleep(60)\n"
-        "groundup.app.commands.data_list = wait\n"
+        "groundup.app.commands.data.data_list = wait\n"
         "sys.exit(main(['data', 'list']))"
     )
     with subprocess.Popen(

@@ -78,7 +78,7 @@ def config(world: Path, workshop: Any) -> EvalConfig:
 @pytest.fixture(scope="module")
 def said(config: EvalConfig) -> str:
     """The stage, run once in a process of its own; what it said."""
-    words = [sys.executable, "-m", "groundup", "eval"]
+    words = [sys.executable, "-m", "groundup", "eval", "report"]
     words += [str(model) for model in config.models]
     words += ["--data", str(config.data), "--out", str(config.out), "--dtype", "float32"]
     done = subprocess.run(

@@ -253,7 +253,7 @@ def introduction(name: str, folder: Path, model: CausalLM) -> str:
     runs = _history(folder)
     known = f"You are talking to {name}, {model.config.parameters / 1e6:.1f} million parameters"
     if runs:
-        start = "random weights" if runs[0].stage == "pretrain" else "another model"
+        start = "another model" if runs[0].chats else "random weights"
         tokens, seconds = sum(run.tokens for run in runs), sum(run.seconds for run in runs)
         duration = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
         known += (
@@ -265,11 +265,11 @@ def introduction(name: str, folder: Path, model: CausalLM) -> str:
         "It is a small program that continues text with what is likely. It is not a person, it "
         "knows little, and it makes things up: check whatever it says.",
     ]
-    if runs and runs[-1].stage == "pretrain":
+    if runs and not runs[-1].chats:
         paragraphs.append(
             "This one was never taught to answer (groundup sft does that), so it rambles."
         )
-    if runs and runs[-1].stage != "pretrain" and runs[-1].world:
+    if runs and runs[-1].chats and runs[-1].world:
         paragraphs += ["Try one of these:", *(f"  {asked}" for asked in _SUGGESTIONS)]
         paragraphs += [
             "And one about the real world, of which it has read too little to know the answer, as "
@@ -283,6 +283,7 @@ def introduction(name: str, folder: Path, model: CausalLM) -> str:
 @dataclass(frozen=True)
 class _Past:
     stage: str
+    chats: bool
     tokens: int
     seconds: float
     world: bool
@@ -301,6 +302,7 @@ def _history(folder: Path) -> list[_Past]:
             runs.append(
                 _Past(
                     about["stage"],
+                    bool(about["traits"].get("chats")),
                     tokens,
                     sum(step["seconds"] for step in steps),
                     _has_world(folder, about),

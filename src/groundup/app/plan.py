@@ -23,7 +23,7 @@ from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import fresh
 from groundup.runs.console import say
 from groundup.runs.files import is_kept, is_number, read_kept, write_kept
-from groundup.train.config import TrainingConfig
+from groundup.train.config import NOTHING_TRAINED, TrainingConfig, Traits
 from groundup.train.device import (
     COMPILE_FROM_MINUTES,
     Compute,
@@ -56,11 +56,6 @@ _EVAL_SECONDS, _EVAL_FULL_MINUTES = 190.0, 20.0
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
-# How the training stages share the rest: pre-training carries the real texts, and most of what the
-# small world and newcomers ask is learned in conversations.
-_WEIGHTS = {"pretrain": 0.44, "sft": 0.44, "dpo": 0.12}
-# Of DPO's time, what is left when the reference has read each pair, without gradients.
-_BESIDE_REFERENCE = 0.75
 # A training stage below this learns nothing worth the name.
 _LEAST_STAGE_SECONDS = 5.0
 
@@ -131,6 +126,12 @@ def _checked(plan: dict[str, Any]) -> dict[str, Any]:
     return plan
 
 
+def _traits(table: Table) -> Traits:
+    """What the plan must know of a table's stage: of one that trains nothing, a share of 0."""
+    config = table.stage.config
+    return config.traits if issubclass(config, TrainingConfig) else NOTHING_TRAINED
+
+
 def _settings(lines: list[Line]) -> dict[str, dict[str, Any]]:
     settings: dict[str, dict[str, Any]] = {}
     for line in lines:
@@ -151,7 +152,7 @@ def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[
     world = _WorldSize.of(minutes, _world_flops(machine))
     lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes, world)]
     recipe = _filled(recipe, _settings(lines))
-    training = [table for table in recipe.tables if table.stage.name in _WEIGHTS]
+    training = [table for table in recipe.tables if _traits(table).share > 0]
     if not training:
         return lines
     left = minutes * 60 - sum(_fixed_seconds(table, minutes, world) for table in recipe.tables)
@@ -159,8 +160,8 @@ def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[
     if compute.compile:
         left -= _COMPILE_SECONDS
     left = max(left, _LEAST_STAGE_SECONDS * len(training))
-    whole = sum(_WEIGHTS[table.stage.name] for table in training)
-    seconds = {t.name: left * _WEIGHTS[t.stage.name] / whole for t in training}
+    whole = sum(_traits(table).share for table in training)
+    seconds = {table.name: left * _traits(table).share / whole for table in training}
     speed: float | None = None
     for table in training:
         config = cast(TrainingConfig, table.config(out))
@@ -305,9 +306,9 @@ def _steps_line(
 ) -> Line:
     context = config.context if isinstance(config, PretrainConfig) else 256
     tokens = config.rows * context
-    trains = TRAINING_SHARE * (_BESIDE_REFERENCE if table.stage.name == "dpo" else 1)
-    steps = max(1, round(seconds * trains * speed / tokens))
-    share = _WEIGHTS[table.stage.name] / whole
+    traits = _traits(table)
+    steps = max(1, round(seconds * TRAINING_SHARE * traits.in_steps * speed / tokens))
+    share = traits.share / whole
     return Line(
         table.name,
         "steps",

@@ -73,8 +73,11 @@ class Run:
         stage: str,
         config: BaseModel,
         parents: Mapping[str, Path] | None = None,
+        traits: Mapping[str, Any] | None = None,
     ) -> Run:
         """Create `folder` for this config, or continue it if it was begun with the same one.
+
+        `traits` is what others must know of the stage; it is written to run.json as it is.
 
         Of several processes that share a run the first alone writes; the others look on.
         """
@@ -82,12 +85,10 @@ class Run:
             with ranks.rank_zero_first():
                 return cls(folder, stage, None)
         with ranks.rank_zero_first():
-            return cls._opened(folder, stage, config, parents)
+            return cls._opened(folder, _description(stage, config, parents or {}, traits))
 
     @classmethod
-    def _opened(
-        cls, folder: Path, stage: str, config: BaseModel, parents: Mapping[str, Path] | None
-    ) -> Run:
+    def _opened(cls, folder: Path, wanted: dict[str, Any]) -> Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file, but a run needs a folder; choose another --out")
         described = folder / "run.json"
@@ -103,9 +104,8 @@ class Run:
         # Another program's run.json may say anything; beside ours there is a lock.
         known = (folder / ".lock").exists()
         folder.mkdir(parents=True, exist_ok=True)
-        run = cls(folder, stage, lock_folder(folder))
+        run = cls(folder, wanted["stage"], lock_folder(folder))
         try:
-            wanted = _description(stage, config, parents or {})
             if not is_kept(described) or not _continues(folder, wanted, known):
                 write_kept(described, wanted)
         except BaseException:
@@ -301,18 +301,19 @@ def _continues(folder: Path, wanted: dict[str, Any], known: bool) -> bool:
 
 
 def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
-    """What run.json says: `stage`, `config`, and `parents` with the `path` of each.
+    """What run.json says: stage, traits, config, and parents with the `path` of each.
 
     Raises `UserError` for a folder without one, and for one that is damaged and has no copy.
     """
     path = folder / "run.json"
 
     def checked(found: dict[str, Any]) -> dict[str, Any]:
-        found = {"config": {}, "parents": {}, **found}
+        found = {"config": {}, "parents": {}, "traits": {}, **found}
         if not (
             isinstance(found.get("stage"), str)
             and isinstance(found["config"], dict)
             and isinstance(found["parents"], dict)
+            and isinstance(found["traits"], dict)
             and all(
                 isinstance(one, dict) and _is_path(one.get("path"))
                 for one in found["parents"].values()
@@ -322,19 +323,34 @@ def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
                 f"{path} does not say what the run was begun with; put it back, or choose another "
                 "folder"
             )
+        found["traits"] = _TRAITS.get(found["stage"], {}) | found["traits"]
         return found
 
     return read_kept(path, checked, say if restore else None)
+
+
+# Runs of version 0.1 do not say the traits of their stage.
+_TRAITS: dict[str, dict[str, Any]] = {
+    "pretrain": {"reads": "documents", "chats": False, "measure": "bits_per_byte"},
+    "sft": {"reads": "conversations", "chats": True, "measure": "heldout_loss"},
+    "dpo": {"reads": "preferences", "chats": True, "measure": "preference_loss"},
+}
 
 
 def _is_path(value: object) -> bool:
     return isinstance(value, str) and "\0" not in value and len(value) < 4096
 
 
-def _description(stage: str, config: BaseModel, parents: Mapping[str, Path]) -> dict[str, Any]:
+def _description(
+    stage: str,
+    config: BaseModel,
+    parents: Mapping[str, Path],
+    traits: Mapping[str, Any] | None,
+) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "stage": stage,
+        "traits": dict(traits or {}),
         "config": config.model_dump(mode="json"),
         "parents": {
             name: {"path": str(path), "sha256": _content_hash(name, path)}

@@ -55,20 +55,25 @@ class Traits:
     """What other parts must know of a training stage, written to run.json with every run of it.
 
     `reads` is the kind of rows it learns from, `chats` whether its model answers rather than
-    continues a text, `measure` the held-out measure in metrics.jsonl (the lower, the better), and
-    `share` its share of the time that a recipe plans for training.
+    continues a text, `measure` the held-out measure in metrics.jsonl (the lower, the better).
+    `share` is its share of the time that a recipe plans for training, relative to that of other
+    stages, and `in_steps` what optimizer steps get of it.
     """
 
     reads: Literal["documents", "conversations", "preferences", "prompts"]
     chats: bool
     measure: str
-    share: float
+    share: float = 0.0
+    in_steps: float = 1.0
+
+
+NOTHING_TRAINED = Traits("documents", False, "")
 
 
 class TrainingConfig(StageConfig):
     """What every training stage has. 'auto' is resolved once and written to plan.json."""
 
-    traits: ClassVar[Traits] = Traits("documents", False, "heldout_loss", 0.0)
+    traits: ClassVar[Traits] = Traits("documents", False, "heldout_loss")
 
     minutes: Minutes | None = Field(
         None,

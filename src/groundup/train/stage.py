@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -95,7 +95,7 @@ def run_stage(
     `parents` are the folders that it reads, by what they are. Raises `UserError` for settings,
     data or a folder that cannot be used.
     """
-    with Run.open(config.out, stage, config, parents) as run:
+    with Run.open(config.out, stage, config, parents, asdict(config.traits)) as run:
         if run.finished:
             return run.folder
         job = prepare_job(run)
