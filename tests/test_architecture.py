@@ -234,3 +234,21 @@ def test_settings_recipes_and_commands_load_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_page_is_imported_where_there_is_no_unix() -> None:
+    """On Windows none of these modules exists; optional libraries are imported where needed."""
+    extra = ("__main__", "harness", "harness_run")  # the latter need lm-eval
+    modules = [module_of(path) for path in FILES if path.stem not in extra]
+    code = "\n".join(
+        [
+            "import importlib, sys, filelock, numpy, psutil, torch, matplotlib.figure, cyclopts",
+            "import torch._dynamo, torch.distributed",
+            "for name in ('fcntl', 'resource', 'termios', 'pwd', 'grp', 'readline', 'tty', 'pty'):",
+            "    sys.modules[name] = None",
+            f"for name in {modules}:",
+            "    importlib.import_module(name)",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -47,7 +47,8 @@ def prepare() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
     # A restart hands it over blocked, so that Python's own start is not interrupted.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _open_streams()
     for name in ("COLUMNS", "LINES"):
         _limit_size(name)
@@ -69,7 +70,7 @@ def interruptible() -> Iterator[None]:
 def restart() -> None:
     """Start this very command anew, with the environment as it now is."""
     sys.stdout.flush()
-    if signal.getsignal(signal.SIGINT) is _leave:
+    if signal.getsignal(signal.SIGINT) is _leave and hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # The first word may be a bare "python"; what follows it is right for scripts and -m alike.
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

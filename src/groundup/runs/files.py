@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
+from filelock import FileLock, Timeout
+
 from groundup.errors import UserError
 
 T = TypeVar("T")
@@ -159,6 +161,24 @@ def write_kept(path: Path, value: Mapping[str, Any]) -> None:
     sealed = {**value, _SEAL: seal(value)}
     write_json(_copy(path), sealed)
     write_json(path, sealed)
+
+
+def lock(path: Path, busy: str) -> FileLock:
+    """Lock the file `path`, made for that, for this process alone until it ends or releases it.
+
+    Raises `UserError` where another process has it, which is `busy`.
+    """
+    found = FileLock(path)
+    try:
+        found.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another process is {busy}; wait for it to end, or choose another --out"
+        ) from None
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    return found
 
 
 @contextlib.contextmanager

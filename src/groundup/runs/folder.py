@@ -13,8 +13,6 @@ continued, another run's folder is refused, and so is a second process in the sa
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -26,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from filelock import FileLock
 from pydantic import BaseModel
 
 from groundup.errors import UserError
@@ -35,6 +34,7 @@ from groundup.runs.files import (
     file_hash,
     is_kept,
     is_number,
+    lock,
     naming,
     read_json_object,
     read_kept,
@@ -60,7 +60,7 @@ _ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
 class Run:
     """An open run folder. Use it as a context: the lock is held until it closes."""
 
-    def __init__(self, folder: Path, stage: str, lock: IO[str] | None) -> None:
+    def __init__(self, folder: Path, stage: str, lock: FileLock | None) -> None:
         self.folder, self.stage, self._lock = folder, stage, lock
         self._files: dict[str, IO[str]] = {}
         self._last_beat = 0.0
@@ -129,7 +129,7 @@ class Run:
                 file.close()
         self._files.clear()
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     @property
     def writes(self) -> bool:
@@ -268,20 +268,9 @@ def folder_hash(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def lock_folder(folder: Path) -> IO[str]:
+def lock_folder(folder: Path) -> FileLock:
     """Take the folder for this process; the kernel gives it back however the process ends."""
-    file = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115 (open is locked)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            error.filename = str(folder / ".lock")
-            raise
-        raise UserError(
-            f"another process is working in {folder}; wait for it to end, or choose another --out"
-        ) from None
-    return file
+    return lock(folder / ".lock", f"working in {folder}")
 
 
 def _continues(folder: Path, wanted: dict[str, Any], known: bool) -> bool:

@@ -7,7 +7,6 @@ continued. Each line has the `index` of what it belongs to, so they may come in 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.runs.files import is_count, naming, read_json_object, writable, write_json
+from groundup.runs.files import is_count, lock, naming, read_json_object, writable, write_json
 
 
 @contextlib.contextmanager
@@ -41,13 +40,7 @@ def growing(
     writable(out, "--out", inputs=inputs, force=True)
     writable(about, "the side file of --out", inputs=inputs, force=force, ours=_is_ours)
     # Without a buffer, so that a line is on its way to disk when it is written.
-    with open(out, "ab", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"another process is writing {out}; wait for it to end, or choose another --out"
-            ) from None
+    with _locked(out), open(out, "ab", buffering=0) as file:
         finished = frozenset[int]()
         try:
             if out.stat().st_size:
@@ -66,6 +59,17 @@ def growing(
             raise
         with naming(out):
             yield lambda line: _write_whole(file, line.encode()), finished
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Nobody else writes `out` meanwhile."""
+    taken = lock(out.with_name(f".{out.name}.lock"), f"writing {out}")
+    try:
+        yield
+    finally:
+        Path(taken.lock_file).unlink(missing_ok=True)
+        taken.release()
 
 
 def write(text: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
+import psutil
 import torch
 from torch import nn
 
@@ -174,12 +175,7 @@ def matmul_peak(device: str, dtype: torch.dtype, seconds: float = 0.3, size: int
 
 def available_memory() -> int:
     """Bytes that a new process may use now, on this machine and in this container."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            facts = dict(line.split(":") for line in file)
-        free = int(facts["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = int(psutil.virtual_memory().available)
     try:
         # A container's limit (cgroup v2): without one the file is absent or says "max". What is
         # counted there as used includes files that the kernel keeps only while there is room.
@@ -211,8 +207,11 @@ def peak_memory(device: str) -> int | None:
     """
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
+    held = psutil.Process().memory_info()
+    if (peak := getattr(held, "peak_wset", None)) is not None:  # Windows
+        return int(peak)
     try:
-        with open("/proc/self/status", encoding="ascii") as file:
+        with open("/proc/self/status", encoding="ascii") as file:  # Linux; psutil does not read it
             facts = dict(line.split(":", 1) for line in file)
         return int(facts["VmHWM"].split()[0]) * 1024
     except (OSError, KeyError):
