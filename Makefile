@@ -9,6 +9,8 @@ OUT     ?= quickstart
 # One process a core, each with one thread; a file's tests stay together, as they share fixtures.
 PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --durations 30
 
+CHECKED = tests/maths tests/nn tests/world tests/data tests/report tests/evals tests/experiments
+
 .PHONY: quickstart test test-long lint benchmark clean
 
 quickstart: $(VENV)/installed
@@ -17,8 +19,10 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(PYTEST)
 
+# What takes long; then shapes and types of the folders whose small calls the default leaves alone.
 test-long: $(VENV)/installed-test
 	$(PYTEST) -m long
+	$(PYTEST) --jaxtyping-packages=groundup,typecheck.checker $(CHECKED)
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
