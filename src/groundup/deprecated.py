@@ -26,7 +26,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "adapters.peft_config": ("formats.peft_config",),
     "chat": ("app.chat",),
     "cli": ("app.cli",),
-    "commands": ("app.commands",),
     "completions": ("app.completions",),
     "conversation": ("app.conversation",),
     "evals.aims": ("evals.world.aims",),
@@ -63,14 +62,14 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lm.request": ("generation.request",),
     "lm.sample": ("generation.sampling",),
     "lm.sources": ("formats.locate",),
-    "lm.training": ("train.stage",),
+    "lm.training": ("train.stage", "train.pace", "train.plan"),
     "lm.tuning": ("tune.prepare",),
     "lm.weights": ("formats.weights",),
     "plan": ("app.plan",),
     "process": ("app.process",),
-    "recipe": ("app.recipe",),
+    "recipe": ("app.recipe", "app.journey", "app.recipe_folder"),
     "recipes": ("app.recipes",),
-    "stages": ("app.stages",),
+    "stages": ("app.stages", "app.settings"),
     "terminal": ("app.terminal",),
     "text.build": ("data.build",),
     "text.chitchat": ("data.packs.chitchat",),
@@ -125,7 +124,16 @@ MODULES: dict[str, tuple[str, ...]] = {
     "train.run": ("runs.folder",),
 }
 # An old name of a public function or class: its name now.
-NAMES: dict[str, str] = {}
+NAMES: dict[str, str] = {
+    "Best": "EarlyStopping",
+    "Start": "PreparedModel",
+    "Training": "Trained",
+    "growing": "resumable_lines",
+    "planned": "make_plan",
+    "resolved": "resolve_plan",
+    "show": "print_plan",
+    "start": "prepare_model",
+}
 
 
 def renamed(module: str, name: str) -> Any:

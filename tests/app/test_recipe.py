@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from groundup.app.recipe import Recipe, find_model, read_recipe, run_recipe, shipped
+from groundup.app.journey import run_recipe
+from groundup.app.recipe import Recipe, read_recipe, shipped
+from groundup.app.recipe_folder import find_model
 from groundup.errors import UserError
 from groundup.runs.files import read_lines
 from miniature import RECIPE, write_miniature

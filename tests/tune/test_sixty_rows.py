@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ENVIRONMENT
-from groundup.app.recipe import find_model
+from groundup.app.recipe_folder import find_model
 from groundup.data.corpus import encode
 from groundup.data.records import write_json_lines
 from groundup.evals.core import heldout_texts

@@ -32,7 +32,7 @@ from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
 from groundup.runs.files import file_hash, files_of, read_json_object
-from groundup.runs.resumable_jsonl import growing, write
+from groundup.runs.resumable_jsonl import resumable_lines, write
 from groundup.text.rows import Asked, BadLine
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.ranges import TopLogprobs, check
@@ -154,7 +154,7 @@ def complete_file(
         **asdict(sampling),
     }
     inputs = [*files_of(prompts, folder), *(files_of(adapter) if adapter is not None else ())]
-    with growing(out, json.loads(json.dumps(begun_with)), inputs=inputs, force=force) as (
+    with resumable_lines(out, json.loads(json.dumps(begun_with)), inputs=inputs, force=force) as (
         write_line,
         finished,
     ):

@@ -13,39 +13,28 @@ same command always brings the journey to its end.
 from __future__ import annotations
 
 import re
-import shlex
-import shutil
-import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from groundup.app.recipe_folder import find_model
 from groundup.app.settings import configured, known_names
 from groundup.app.stages import INPUTS, STAGES, Stage
 from groundup.data.packs.manifest import find_set
 from groundup.errors import UserError
 from groundup.formats.locate import (
-    GGUF_SUFFIX,
     HUB,
     PACK,
     check_named,
-    holds_model,
     is_named,
-    locate,
 )
-from groundup.runs.console import say
-from groundup.runs.files import is_kept, write_text
-from groundup.runs.folder import is_finished, lock_folder
 from groundup.train.ranges import check_text
 
-_FILE = "recipe.toml"
-_COPY = f".{_FILE}.copy"
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -305,207 +294,3 @@ def _locate(
 
 def _either(names: list[str]) -> str:
     return " or ".join(f'"{name}"' for name in names)
-
-
-# Running.
-
-
-def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
-    """Run every table in its folder under `out` and return `out`.
-
-    With `minutes` the tables are planned to take that long on this machine; without, a folder that
-    was begun with a plan goes on with it. Raises `UserError` for an `out` that holds anything else,
-    or that another process is working in.
-    """
-    with _claimed(recipe, out):
-        if minutes is not None or is_kept(out / "plan.json"):
-            from groundup.app.plan import plan_recipe  # measures the machine, which needs torch
-
-            recipe = plan_recipe(recipe, out, minutes)
-        for number, table in enumerate(recipe.tables, start=1):
-            _say_heading(f"[{number}/{len(recipe.tables)}] {table.name}", table, out)
-            try:
-                # A finished stage looks whether its inputs are still the ones it was made from.
-                table.stage.run(_fetched(table).config(out))
-            except KeyboardInterrupt as stopped:
-                message = str(stopped) or "stopped. The same command goes on from there."
-                raise KeyboardInterrupt(message) from None
-    _say_farewell(recipe, out)
-    return out
-
-
-def _fetched(table: Table) -> Table:
-    """The table with the models that are only named downloaded, if they are not there yet."""
-    inputs = {
-        field: (_here(at) if isinstance(at, str) else tuple(map(_here, at)))
-        if INPUTS[field] == ("model",)
-        else at
-        for field, at in table.inputs.items()
-    }
-    return replace(table, inputs=inputs)
-
-
-def _here(at: str) -> str:
-    return str(locate(at)) if is_named(at) else at
-
-
-def _say_heading(title: str, table: Table, out: Path) -> None:
-    folder, stage = out / table.name, table.stage.name
-    what = title if table.name == stage else f"{title} ({stage})"
-    if is_finished(folder):
-        say(f"{what}: finished before")
-    elif folder.exists():
-        say(f"\n{what}: begun before, going on")
-    else:
-        say(f"\n{what}")
-
-
-@contextmanager
-def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
-    """Hold `out` for this recipe and this process."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{str(out)!r} is a file; choose another folder with --out")
-    _refuse_foreign(recipe, out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = lock_folder(out)
-    except OSError as error:
-        raise UserError(
-            f"{str(out)!r} cannot be written ({error.strerror}); choose another folder with --out"
-        ) from None
-    with lock:
-        _refuse_foreign(recipe, out)
-        if not _is_begun(out):
-            write_text(out / _COPY, recipe.text)
-            write_text(out / _FILE, recipe.text)
-        begun = _parsed(out / _FILE)
-        if begun is None or _difference(begun, tomllib.loads(recipe.text)):
-            write_text(out / _FILE, recipe.text)
-            say(f"{out / _FILE} was damaged or gone and is written anew")
-        yield
-
-
-def _refuse_foreign(recipe: Recipe, out: Path) -> None:
-    if _is_begun(out):
-        # Of a damaged file the copy says what it was.
-        found = _begun(out), _parsed(out / _COPY)
-        differences = [_difference(one, tomllib.loads(recipe.text)) for one in found if one]
-        if all(differences):
-            difference = differences[0]
-            raise UserError(
-                f"{str(out)!r} was begun with another recipe ({difference}); choose another folder "
-                "with --out, or change the recipe back"
-            )
-        return
-    others = sorted(p.name for p in out.iterdir() if p.name[0] != ".") if out.is_dir() else []
-    if others:
-        raise UserError(
-            f"{str(out)!r} holds other files ({', '.join(others[:3])}) and no recipe's output; "
-            "choose another folder with --out"
-        )
-
-
-def _is_begun(out: Path) -> bool:
-    return (out / _FILE).is_file() or (out / _COPY).is_file()
-
-
-def _begun(out: Path) -> dict[str, dict[str, Any]]:
-    """The recipe that `out` was begun with."""
-    for file in (out / _FILE, out / _COPY):
-        tables = _parsed(file)
-        if tables is not None:
-            return tables
-    raise UserError(
-        f"{str(out / _FILE)!r} is not a recipe; put the one back that the folder was begun with, "
-        "or choose another folder with --out"
-    )
-
-
-def _parsed(file: Path) -> dict[str, dict[str, Any]] | None:
-    """The tables of a recipe, or None for what is none."""
-    try:
-        found = tomllib.loads(file.read_bytes().decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if found and all(isinstance(one, dict) for one in found.values()) else None
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first thing in which two recipes differ, in words; empty if nothing does."""
-    if list(old) != list(new):
-        return f"its tables were {', '.join(old)}"
-    for title in old:
-        for key in sorted(old[title].keys() | new[title].keys()):
-            if old[title].get(key) != new[title].get(key):
-                was = repr(old[title][key]) if key in old[title] else "not set"
-                return f"[{title}] {key} was {was}"
-    return ""
-
-
-def _say_farewell(recipe: Recipe, out: Path) -> None:
-    say("")
-    for table in recipe.tables:
-        if table.stage.makes == "report":
-            say(farewell(table.stage, out / table.name))
-    models = [table.stage for table in recipe.tables if table.stage.makes == "model"]
-    if recipe.chat_table is not None:
-        say(farewell(recipe.chat_table.stage, out))
-    elif models:
-        say(farewell(models[-1], out))
-
-
-def farewell(stage: Stage, folder: Path) -> str:
-    """What one can do with what a stage has made in `folder`."""
-    typed = shlex.quote(str(folder))
-    if stage.chats:
-        return f"Talk to it:  {_program()} chat {typed}"
-    if stage.makes == "model":
-        return f'Try it:      {_program()} generate {typed} "The history of"'
-    if stage.makes == "report":
-        return f"Report:      {folder / 'report.html'}"
-    return f"Done:        {folder}"
-
-
-def _program() -> str:
-    """How this program is called from here: a virtual environment may not be active."""
-    if shutil.which("groundup"):
-        return "groundup"
-    script = Path(sys.executable).with_name("groundup")
-    known = f"{script}" if script.is_file() else f"{sys.executable} -m groundup"
-    return known.removeprefix(f"{Path.cwd()}/")
-
-
-# Finding.
-
-
-def find_model(path: Path | str) -> Path:
-    """The model that `path` means: a model, by its name or where it lies, or a recipe's output.
-
-    Of a recipe's models it is the last that was taught to answer, else the last; of those, one that
-    is finished. Raises `UserError` when there is none.
-    """
-    check_text("the model's name", Path(path))
-    path = locate(path)
-    if holds_model(path) or (path.is_file() and path.suffix == GGUF_SUFFIX):
-        return path
-    if not path.exists():
-        raise UserError(f"there is no model folder {str(path)!r}; check its name")
-    if not path.is_dir():
-        raise UserError(f"{str(path)!r} is a file, not a model folder; give the folder around it")
-    if not _is_begun(path):
-        inside = sorted(p.name for p in path.glob("*") if holds_model(p))
-        remedy = f"give one inside it: {', '.join(inside)}" if inside else "check its name"
-        raise UserError(f"the folder {str(path)!r} holds no model (config.json); {remedy}")
-    tables = _begun(path)
-    stages = {title: STAGES.get(str(table.get("stage", title))) for title, table in tables.items()}
-    models = [
-        (stage.chats, place, title)
-        for place, (title, stage) in enumerate(stages.items())
-        if stage is not None and holds_model(path / title)
-    ]
-    if not models:
-        raise UserError(
-            f"the recipe in {str(path)!r} has no finished model yet; "
-            "start the command that began it again, and it goes on"
-        )
-    return path / max(models)[2]

@@ -20,7 +20,7 @@ from groundup.runs.files import is_count, lock, naming, read_json_object, writab
 
 
 @contextlib.contextmanager
-def growing(
+def resumable_lines(
     out: Path | None,
     begun_with: Mapping[str, Any],
     *,

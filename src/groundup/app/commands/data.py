@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from groundup.app.commands.options import RUNS, Force, checked, spelled
-from groundup.app.recipe import find_model
+from groundup.app.recipe_folder import find_model
 from groundup.app.settings import configured
 from groundup.data.config import DataConfig
 from groundup.errors import UserError

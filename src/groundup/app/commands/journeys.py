@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from groundup.app.commands.options import checked
-from groundup.app.recipe import read_recipe, run_recipe
+from groundup.app.journey import run_recipe
+from groundup.app.recipe import read_recipe
 from groundup.runs.files import is_kept
 from groundup.train import ranges
 

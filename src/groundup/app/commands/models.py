@@ -17,7 +17,7 @@ from groundup.app.commands.options import (
     SamplingOptions,
     checked,
 )
-from groundup.app.recipe import find_model
+from groundup.app.recipe_folder import find_model
 from groundup.errors import UserError
 from groundup.formats.locate import is_named
 from groundup.runs.console import say

@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 
 from groundup.adapters.config import TuningConfig
 from groundup.app.commands.options import RUNS, parsed, spelled
-from groundup.app.recipe import farewell, find_model
+from groundup.app.journey import farewell
+from groundup.app.recipe_folder import find_model
 from groundup.app.settings import configured
 from groundup.app.stages import EXPERIMENTS, INPUTS, STAGES, Stage
 from groundup.errors import UserError

@@ -1,0 +1,169 @@
+"""The journey that a recipe describes: its folder, its tables one after the other, its models.
+
+Everything lies under one `out`, in which recipe.toml says what it was begun with. What is finished
+is skipped and what is half-finished goes on.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from groundup.app.recipe import Recipe, Table
+from groundup.app.recipe_folder import COPY, FILE, begun_with, is_begun, read_tables
+from groundup.app.stages import INPUTS, Stage
+from groundup.errors import UserError
+from groundup.formats.locate import is_named, locate
+from groundup.runs.console import say
+from groundup.runs.files import is_kept, write_text
+from groundup.runs.folder import is_finished, lock_folder
+
+
+def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
+    """Run every table in its folder under `out` and return `out`.
+
+    With `minutes` the tables are planned to take that long on this machine; without, a folder that
+    was begun with a plan goes on with it. Raises `UserError` for an `out` that holds anything else,
+    or that another process is working in.
+    """
+    with _claimed(recipe, out):
+        if minutes is not None or is_kept(out / "plan.json"):
+            # Measuring the machine needs torch.
+            from groundup.app.plan import plan_recipe
+
+            recipe = plan_recipe(recipe, out, minutes)
+        for number, table in enumerate(recipe.tables, start=1):
+            _print_heading(f"[{number}/{len(recipe.tables)}] {table.name}", table, out)
+            try:
+                # A finished stage looks whether its inputs are still the ones it was made from.
+                table.stage.run(_fetched(table).config(out))
+            except KeyboardInterrupt as stopped:
+                message = str(stopped) or "stopped. The same command goes on from there."
+                raise KeyboardInterrupt(message) from None
+    _print_farewell(recipe, out)
+    return out
+
+
+def _fetched(table: Table) -> Table:
+    """The table with the models that are only named downloaded, if they are not there yet."""
+    inputs = {
+        field: (_here(at) if isinstance(at, str) else tuple(map(_here, at)))
+        if INPUTS[field] == ("model",)
+        else at
+        for field, at in table.inputs.items()
+    }
+    return replace(table, inputs=inputs)
+
+
+def _here(at: str) -> str:
+    return str(locate(at)) if is_named(at) else at
+
+
+def _print_heading(title: str, table: Table, out: Path) -> None:
+    folder, stage = out / table.name, table.stage.name
+    what = title if table.name == stage else f"{title} ({stage})"
+    if is_finished(folder):
+        say(f"{what}: finished before")
+    elif folder.exists():
+        say(f"\n{what}: begun before, going on")
+    else:
+        say(f"\n{what}")
+
+
+@contextmanager
+def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
+    """Hold `out` for this recipe and this process."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{str(out)!r} is a file; choose another folder with --out")
+    _refuse_foreign(recipe, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(out)
+    except OSError as error:
+        raise UserError(
+            f"{str(out)!r} cannot be written ({error.strerror}); choose another folder with --out"
+        ) from None
+    try:
+        _refuse_foreign(recipe, out)
+        if not is_begun(out):
+            write_text(out / COPY, recipe.text)
+            write_text(out / FILE, recipe.text)
+        begun = read_tables(out / FILE)
+        if begun is None or _difference(begun, tomllib.loads(recipe.text)):
+            write_text(out / FILE, recipe.text)
+            say(f"{out / FILE} was damaged or gone and is written anew")
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_foreign(recipe: Recipe, out: Path) -> None:
+    if is_begun(out):
+        # Of a damaged file the copy says what it was.
+        found = begun_with(out), read_tables(out / COPY)
+        differences = [_difference(one, tomllib.loads(recipe.text)) for one in found if one]
+        if all(differences):
+            difference = differences[0]
+            raise UserError(
+                f"{str(out)!r} was begun with another recipe ({difference}); choose another folder "
+                "with --out, or change the recipe back"
+            )
+        return
+    others = sorted(p.name for p in out.iterdir() if p.name[0] != ".") if out.is_dir() else []
+    if others:
+        raise UserError(
+            f"{str(out)!r} holds other files ({', '.join(others[:3])}) and no recipe's output; "
+            "choose another folder with --out"
+        )
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first thing in which two recipes differ, in words; empty if nothing does."""
+    if list(old) != list(new):
+        return f"its tables were {', '.join(old)}"
+    for title in old:
+        for key in sorted(old[title].keys() | new[title].keys()):
+            if old[title].get(key) != new[title].get(key):
+                was = repr(old[title][key]) if key in old[title] else "not set"
+                return f"[{title}] {key} was {was}"
+    return ""
+
+
+def _print_farewell(recipe: Recipe, out: Path) -> None:
+    say("")
+    for table in recipe.tables:
+        if table.stage.makes == "report":
+            say(farewell(table.stage, out / table.name))
+    models = [table.stage for table in recipe.tables if table.stage.makes == "model"]
+    if recipe.chat_table is not None:
+        say(farewell(recipe.chat_table.stage, out))
+    elif models:
+        say(farewell(models[-1], out))
+
+
+def farewell(stage: Stage, folder: Path) -> str:
+    """What one can do with what a stage has made in `folder`."""
+    typed = shlex.quote(str(folder))
+    if stage.chats:
+        return f"Talk to it:  {_program()} chat {typed}"
+    if stage.makes == "model":
+        return f'Try it:      {_program()} generate {typed} "The history of"'
+    if stage.makes == "report":
+        return f"Report:      {folder / 'report.html'}"
+    return f"Done:        {folder}"
+
+
+def _program() -> str:
+    """How this program is called from here: a virtual environment may not be active."""
+    if shutil.which("groundup"):
+        return "groundup"
+    script = Path(sys.executable).with_name("groundup")
+    known = f"{script}" if script.is_file() else f"{sys.executable} -m groundup"
+    return known.removeprefix(f"{Path.cwd()}/")

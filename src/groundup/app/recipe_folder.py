@@ -1,0 +1,73 @@
+"""The folder of a recipe: what it was begun with, and the model that one means by it."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from groundup.app.stages import STAGES
+from groundup.errors import UserError
+from groundup.formats.locate import GGUF_SUFFIX, holds_model, locate
+from groundup.train.ranges import check_text
+
+FILE = "recipe.toml"
+COPY = f".{FILE}.copy"
+
+
+def is_begun(out: Path) -> bool:
+    return (out / FILE).is_file() or (out / COPY).is_file()
+
+
+def begun_with(out: Path) -> dict[str, dict[str, Any]]:
+    """The recipe that `out` was begun with."""
+    for file in (out / FILE, out / COPY):
+        tables = read_tables(file)
+        if tables is not None:
+            return tables
+    raise UserError(
+        f"{str(out / FILE)!r} is not a recipe; put the one back that the folder was begun with, "
+        "or choose another folder with --out"
+    )
+
+
+def read_tables(file: Path) -> dict[str, dict[str, Any]] | None:
+    """The tables of a recipe, or None for what is none."""
+    try:
+        found = tomllib.loads(file.read_bytes().decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if found and all(isinstance(one, dict) for one in found.values()) else None
+
+
+def find_model(path: Path | str) -> Path:
+    """The model that `path` means: a model, by its name or where it lies, or a recipe's output.
+
+    Of a recipe's models it is the last that was taught to answer, else the last; of those, one that
+    is finished. Raises `UserError` when there is none.
+    """
+    check_text("the model's name", Path(path))
+    path = locate(path)
+    if holds_model(path) or (path.is_file() and path.suffix == GGUF_SUFFIX):
+        return path
+    if not path.exists():
+        raise UserError(f"there is no model folder {str(path)!r}; check its name")
+    if not path.is_dir():
+        raise UserError(f"{str(path)!r} is a file, not a model folder; give the folder around it")
+    if not is_begun(path):
+        inside = sorted(p.name for p in path.glob("*") if holds_model(p))
+        remedy = f"give one inside it: {', '.join(inside)}" if inside else "check its name"
+        raise UserError(f"the folder {str(path)!r} holds no model (config.json); {remedy}")
+    tables = begun_with(path)
+    stages = {title: STAGES.get(str(table.get("stage", title))) for title, table in tables.items()}
+    models = [
+        (stage.chats, place, title)
+        for place, (title, stage) in enumerate(stages.items())
+        if stage is not None and holds_model(path / title)
+    ]
+    if not models:
+        raise UserError(
+            f"the recipe in {str(path)!r} has no finished model yet; "
+            "start the command that began it again, and it goes on"
+        )
+    return path / max(models)[2]
