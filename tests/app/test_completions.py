@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
+from groundup.runs.resumable_jsonl import resumable_lines
 from groundup.text.bpe import train_bpe
 from groundup.text.tokenizer import Tokenizer
 
@@ -197,10 +197,11 @@ def test_a_file_of_another_origin_is_not_touched(complete: Complete, tmp_path: P
 
 
 def test_two_processes_do_not_write_one_file(complete: Complete, tmp_path: Path) -> None:
-    with open(tmp_path / "out.jsonl", "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process is writing"):
-            complete(ROWS)
+    with (
+        resumable_lines(tmp_path / "out.jsonl", {}),
+        pytest.raises(UserError, match="another process is writing"),
+    ):
+        complete(ROWS)
 
 
 # Bad lines.

@@ -1,7 +1,7 @@
 """Completions of prompts from the command line, as text, or from a file, as JSON Lines.
 
 A file's completions are written as they come, each with its prompt's `index`, and each at once: one
-that was stopped, at whatever moment, goes on where it was (see `growing`).
+that was stopped, at whatever moment, goes on where it was (see `resumable_lines`).
 """
 
 from __future__ import annotations
