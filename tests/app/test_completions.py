@@ -198,7 +198,7 @@ def test_a_file_of_another_origin_is_not_touched(complete: Complete, tmp_path: P
 
 def test_two_processes_do_not_write_one_file(complete: Complete, tmp_path: Path) -> None:
     with (
-        resumable_lines(tmp_path / "out.jsonl", {}),
+        resumable_lines(tmp_path / "out.jsonl", {"schema": 1, "model": "a", "prompts": "b"}),
         pytest.raises(UserError, match="another process is writing"),
     ):
         complete(ROWS)
