@@ -130,7 +130,7 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch, CausalLM]:
 def _pairs(
     config: DPOConfig, run: Run, prepared: PreparedModel
 ) -> tuple[PairStream, list[Pair], Float[np.ndarray, "pairs 2"]]:
-    """The stream of pairs to train on, and held-out pairs with what the reference thinks of them.
+    """Return the stream of training pairs, held-out pairs and the log-probabilities of the reference.
 
     Before its first step an adapter adds nothing: the reference is the model that was given.
     """
@@ -161,7 +161,7 @@ def _pairs(
 def pair_logprobs(
     model: CausalLM, pairs: Sequence[Pair], context: int
 ) -> Float[np.ndarray, "pairs 2"]:
-    """log p of chosen and rejected answers in nats, without gradients."""
+    """Return log p of both answers of each pair, in nats, without gradients."""
     flat = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
     sums = [float(found.sum()) for found in score(model, flat, context=context)]
     return np.array(sums, np.float32).reshape(-1, 2)
@@ -175,7 +175,7 @@ def _fill_reference(
     needed: Int[np.ndarray, " needed"],
     context: int,
 ) -> None:
-    """What the untouched model thinks: computed by the first start, read by every later one.
+    """Fill in the reference's log-probabilities: computed once, read by every later start.
 
     What is not `needed` stays NaN. A later start may need more: then that alone is computed.
     """
@@ -231,7 +231,7 @@ def _evaluate(
 def gained_by_source(
     gained: Float[np.ndarray, " pairs"], sources: Sequence[str]
 ) -> dict[str, Measured]:
-    """The share of pairs whose better answer gained on the worse one, pooled and by source.
+    """Return the share of pairs whose chosen answer gained, pooled and by source.
 
     What people wrote and what was generated are pooled apart, as in the report.
     """
@@ -242,7 +242,7 @@ _POOLS = {POOLED: "pairs written by people", WORLD: "pairs of the small world"}
 
 
 def _explained(pairs: int) -> str:
-    """What the evaluations on the way will say, for somebody who reads it for the first time."""
+    """Explain what the evaluations during training measure."""
     return (
         f"measured on {pairs:,} held-out pairs: in how many has the better answer gained "
         "probability on the worse one since DPO began? 50 % is guessing; the range in brackets is "

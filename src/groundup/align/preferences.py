@@ -51,7 +51,7 @@ class PairBatch:
 
     @property
     def chosen_tokens(self) -> Float[Tensor, " pairs"]:
-        """How many tokens each chosen answer has."""
+        """The number of tokens of each chosen answer."""
         counts = self.rows.weights.new_zeros(int(self.rows.segment_ids.max()) + 1)
         answered = self.rows.weights > 0
         counts.index_add_(0, self.rows.segment_ids[answered], self.rows.weights[answered])
@@ -101,7 +101,7 @@ class PairStream(DataStream):
         return batches
 
     def read_by(self, steps: int) -> Int[np.ndarray, " pairs"]:
-        """Numbers of the pairs that the first `steps` steps read, ascending."""
+        """Return the indices of the pairs that the first `steps` steps read, ascending."""
         batches = steps * self.per_step
         if batches > len(self._epoch(0)):
             return np.arange(len(self.pairs))
@@ -109,7 +109,7 @@ class PairStream(DataStream):
         return np.unique(np.array([s // 2 for row in rows for s in row], int))
 
     def _packed(self, epoch: int) -> list[list[list[int]]]:
-        """This epoch's micro-batches, each a list of rows, each a list of sequences.
+        """Return this epoch's micro-batches: lists of rows, which are lists of sequences.
 
         Sequence 2i is the chosen and 2i + 1 the rejected answer of pair i.
         """
@@ -122,7 +122,7 @@ class PairStream(DataStream):
         return batches
 
     def _lay(self, rows: list[list[int]], index: int) -> bool:
-        """Lay both answers of a pair into the fullest rows they fit; False leaves all as it was."""
+        """Put both answers of a pair into the fullest rows that they fit; return whether they fit."""
         places: list[int] = []
         for sequence in (2 * index, 2 * index + 1):
             need = self._sequence(sequence).inputs

@@ -58,7 +58,7 @@ def converse(
     seed: int | None = None,
     adapters: Sequence[Path] = (),
 ) -> None:
-    """Talk until the person leaves. Input may be piped: then it is echoed, as in a transcript.
+    """Run the conversation until the person leaves. Piped input is echoed, as in a transcript.
 
     `name` is what the person calls the model in `folder`. Of several `adapters` on one base the
     first answers, until /adapter names another.
@@ -140,7 +140,7 @@ def _is_command(line: str) -> bool:
 
 
 def _do(talk: Conversation, name: str, argument: str) -> None:
-    """Do what a line that begins with a slash asks for. Raises `UserError` for what cannot be."""
+    """Run the command of a line that begins with a slash. Raises `UserError` for what cannot be done."""
     commands: dict[str, Callable[[], str]] = {
         "/retry": lambda: _retry(talk),
         "/continue": lambda: _continue(talk),
@@ -246,7 +246,7 @@ def _help() -> str:
 
 
 def introduction(name: str, folder: Path, model: CausalLM) -> str:
-    """What one should know before talking to it, from the records of the runs that made it.
+    """Return what one should know before talking to the model, from the records of its runs.
 
     `name` is what the person called the model that lies in `folder`.
     """

@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ended(arguments: Sequence[str]) -> int:
-    """Run the command; the exit code, with why on standard error."""
+    """Run the command; return the exit code, with the reason on standard error."""
     try:
         app(_respelled(arguments))
         sys.stdout.flush()
@@ -239,7 +239,7 @@ def _complain(message: str) -> int:
 
 
 def _misread(error: CycloptsError) -> str:
-    """Why the arguments cannot be read, in one line, and where to look."""
+    """Return why the arguments cannot be read, in one line, and where to look."""
     why = " ".join(str(error).split())
     missing = error.argument if isinstance(error, MissingArgumentError) else None
     if missing is not None and "Did you mean" not in why:
@@ -291,7 +291,7 @@ _SUITES = ("report", "core", "tuning", "lm-eval")
 
 
 def _respelled(arguments: Sequence[str]) -> Sequence[str]:
-    """The arguments, with what an earlier release called otherwise in today's words."""
+    """Return the arguments in today's spelling, where an earlier release had another."""
     if arguments[:1] != ["eval"] or len(arguments) < 2:
         return arguments
     rest = list(arguments[1:])
@@ -313,5 +313,5 @@ def _respelled(arguments: Sequence[str]) -> Sequence[str]:
 
 
 def _asks_only(arguments: Sequence[str]) -> bool:
-    """Whether the command only tells of itself."""
+    """Whether the command is only asked for its help."""
     return any(word in ("--help", "-h") for word in arguments)

@@ -52,7 +52,7 @@ _WHOLE = ("top_k", "max_new_tokens", "seed")
 
 
 def sampling_of(folder: Path, **given: Any) -> Sampling:
-    """How to draw: the values given, else what the model's folder says.
+    """Return the sampling settings: the values given, else those of the model's folder.
 
     A folder that does not ask for sampling, and a GGUF file, gets the likeliest token every time,
     as in transformers: who made the model knows whether chance becomes it.
@@ -84,7 +84,7 @@ def _is_number(value: object) -> bool:
 
 
 def opened(folder: Path, adapter: Path | None) -> tuple[CausalLM, Tokenizer]:
-    """The model and its tokenizer, with an adapter put on it if one is named."""
+    """Load the model and its tokenizer, with an adapter if one is named."""
     model, tokenizer = load(folder)
     if adapter is not None:
         [name] = with_adapters(model, [adapter], base=folder)
@@ -101,7 +101,7 @@ def write_completions(
     as_messages: bool,
     adapter: Path | None = None,
 ) -> None:
-    """Write what the model makes of each prompt to standard output."""
+    """Write the completion of each prompt to standard output."""
     model, tokenizer = opened(folder, adapter)
     requests = [
         Request(messages=[{"role": "user", "content": prompt}], sampling=sampling)
@@ -248,7 +248,7 @@ def _run(
     *,
     with_logprobs: bool,
 ) -> None:
-    """Draw all that is to do and write each line when it is through."""
+    """Complete every job and write its line when it is finished."""
     # Neighbours of like length: little of a batch is padding.
     ordered = sorted(todo, key=lambda job: len(job.row.prompt))
     jobs = {engine.enqueue(job.row): job for job in ordered}

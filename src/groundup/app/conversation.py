@@ -27,7 +27,7 @@ _WANTED_SHARE, _LEAST_SHARE = 2, 4
 
 @dataclass(frozen=True)
 class Answered:
-    """How an answer went: how many tokens it has, and how long those after the first took.
+    """The number of tokens of an answer, and the seconds of those after the first.
 
     `cut` says that it ended by its length, and not because the model had said all.
     """
@@ -86,7 +86,7 @@ class Conversation:
         self._question = question
 
     def ask_again(self) -> None:
-        """Have the last question answered once more; the answer that it got goes if another comes.
+        """Remove the last answer, so that its question is answered again.
 
         Raises `UserError` where nothing was asked yet.
         """
@@ -205,7 +205,7 @@ class Conversation:
         self.messages, self.forgotten, self._drawn = messages, forgotten, []
 
     def _excess(self, messages: Sequence[Message], answer_share: int) -> int:
-        """How many tokens too long these are, where the answer has 1 / `answer_share` of all."""
+        """Return how many tokens too many these are, if the answer gets 1 / `answer_share` of all."""
         context = self.model.config.max_position_embeddings
         room = min(self.sampling.max_new_tokens, context // answer_share)
         return max(0, self._length(messages) - (context - room))

@@ -27,7 +27,7 @@ def inspect(
     html: Path | None,
     force: bool = False,
 ) -> None:
-    """Say what `groundup sft` would read of these files, and write it into a page if one is named.
+    """Print what `groundup sft` would read of these files, and write it as a page if one is named.
 
     Raises `UserError` for files that cannot be read at all; bad lines are what is to be seen.
     """

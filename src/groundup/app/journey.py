@@ -125,7 +125,7 @@ def _refuse_foreign(recipe: Recipe, out: Path) -> None:
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first thing in which two recipes differ, in words; empty if nothing does."""
+    """Return the first difference of two recipes in words; empty if there is none."""
     if list(old) != list(new):
         return f"its tables were {', '.join(old)}"
     for title in old:
@@ -149,7 +149,7 @@ def _print_farewell(recipe: Recipe, out: Path) -> None:
 
 
 def farewell(stage: Stage, folder: Path) -> str:
-    """What one can do with what a stage has made in `folder`."""
+    """Return the line that says what to do with what a stage has made in `folder`."""
     typed = shlex.quote(str(folder))
     if stage.chats:
         return f"Talk to it:  {_program()} chat {typed}"
@@ -161,7 +161,7 @@ def farewell(stage: Stage, folder: Path) -> str:
 
 
 def _program() -> str:
-    """How this program is called from here: a virtual environment may not be active."""
+    """Return how this program is called from here: a virtual environment may not be active."""
     if shutil.which("groundup"):
         return "groundup"
     script = Path(sys.executable).with_name("groundup")

@@ -71,7 +71,7 @@ class Line:
 
 
 def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
-    """The recipe with every open value filled in, read from `out`/plan.json if that exists."""
+    """Return the recipe with every open value filled in, read from `out`/plan.json if it exists."""
     path = out / "plan.json"
     plan = _written(path, recipe, out)
     if plan is not None:
@@ -103,7 +103,7 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
 
 
 def _written(path: Path, recipe: Recipe, out: Path) -> dict[str, Any] | None:
-    """The plan that was written, if there is one."""
+    """Return the plan that was written, if there is one."""
     if not is_kept(path):
         return None
     try:
@@ -127,7 +127,7 @@ def _checked(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _traits(table: Table) -> Traits:
-    """What the plan must know of a table's stage: of one that trains nothing, a share of 0."""
+    """Return the traits of a table's stage; one that trains nothing has a share of 0."""
     config = table.stage.config
     return config.traits if issubclass(config, TrainingConfig) else NOTHING_TRAINED
 
@@ -140,7 +140,7 @@ def _settings(lines: list[Line]) -> dict[str, dict[str, Any]]:
 
 
 def _filled(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    """What the recipe's author wrote stands; the plan fills in the rest."""
+    """Return the recipe with planned settings where its author set none."""
     tables = tuple(
         replace(table, settings={**settings.get(table.name, {}), **table.settings})
         for table in recipe.tables

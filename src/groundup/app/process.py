@@ -28,7 +28,7 @@ _NARROWEST, _WIDEST = 40, 1000
 
 
 class OutputError(Exception):
-    """Standard output takes nothing more: its reader has left, or its disk is full.
+    """Standard output cannot be written: its reader has left, or its disk is full.
 
     It is no `OSError`, for those who look after a file of theirs must not mistake it for theirs.
     """
@@ -87,7 +87,7 @@ def discard_output() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End at once: nothing has begun that would have to be put in order."""
+    """End at once: nothing has begun yet."""
     with contextlib.suppress(OSError):
         os.write(2, b"\nstopped\n")
     os._exit(INTERRUPTED)

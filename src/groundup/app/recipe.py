@@ -62,7 +62,7 @@ class Table:
 
 
 def _placed(out: Path, at: str) -> str:
-    """Where an input lies once the recipe's folder is known; a model that is named stays so."""
+    """Return where an input lies in the recipe's folder; names of models stay names."""
     # Under pathlib, `out / path` is `path` itself where that is absolute.
     return at if is_named(at) else str(out / at)
 
@@ -91,7 +91,7 @@ def shipped() -> tuple[str, ...]:
 
 
 def read_recipe(source: Path | str) -> Recipe:
-    """The recipe in a file, or one that comes with the package by its name.
+    """Read a recipe from a file, or by the name of one that comes with the package.
 
     Folders in it are relative to the file's own. Raises `UserError` for all that would not run:
     the syntax, unknown tables and settings, wrong values, inputs that are not there or do not fit.
@@ -156,7 +156,7 @@ def _table(
     later: tuple[str, ...],
     folder: Path,
 ) -> list[Table]:
-    """The table, after those that its packs stand for; checked."""
+    """Return the checked table, after those that its packs stand for."""
     if not _TABLE_NAME.fullmatch(title):
         raise UserError(
             f"[{title}] cannot name a folder; use letters, digits, '-' and '_', such as [base]"

@@ -20,7 +20,7 @@ def is_begun(out: Path) -> bool:
 
 
 def begun_with(out: Path) -> dict[str, dict[str, Any]]:
-    """The recipe that `out` was begun with."""
+    """Return the recipe that `out` was begun with."""
     for file in (out / FILE, out / COPY):
         tables = read_tables(file)
         if tables is not None:
@@ -32,7 +32,7 @@ def begun_with(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_tables(file: Path) -> dict[str, dict[str, Any]] | None:
-    """The tables of a recipe, or None for what is none."""
+    """Return the tables of a recipe file; None for anything else."""
     try:
         found = tomllib.loads(file.read_bytes().decode("utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -20,7 +20,7 @@ C = TypeVar("C", bound=BaseModel)
 def configured(
     config: type[C], values: Mapping[str, Any], spelled: Callable[[str], str] = str
 ) -> C:
-    """`values` as a config, with no value bent into another type.
+    """Return `values` as a config; no value is converted to another type.
 
     Raises `UserError` with a line for each fault; `spelled` writes a field as its owner knows it.
     """
@@ -41,7 +41,7 @@ def configured(
 
 
 def known_names(name: str, known: Collection[str], introduction: str) -> str:
-    """What is known instead of `name`: the nearest one, if one is near, and all of them."""
+    """Return a hint for an unknown name: the nearest known one, and all of them."""
     names = [one for one in known if one != name]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     everything = f"{introduction} {', '.join(known)}"
@@ -65,7 +65,7 @@ _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal",
 def _unspeakable(
     config: type[BaseModel], name: str, value: object, spelled: Callable[[str], str]
 ) -> Iterator[str]:
-    """What JSON has no word for, or no file can be called."""
+    """Yield the faults of values that JSON cannot hold or that no file can be called."""
     field = config.model_fields[name]
     if isinstance(value, tuple | list):
         for one in value:
@@ -82,14 +82,14 @@ def _unspeakable(
 
 
 def _types(annotation: Any) -> Iterator[Any]:
-    """The types that a type is made of: of `tuple[Path, ...] | None`, Path among others."""
+    """Yield the parts of a type: of `tuple[Path, ...] | None`, Path among others."""
     yield annotation
     for part in get_args(annotation):
         yield from _types(part)
 
 
 def _fault(config: type[BaseModel], fault: Mapping[str, Any], spelled: Callable[[str], str]) -> str:
-    """One of pydantic's findings in one sentence: the value, the rule, the remedy."""
+    """Return one of pydantic's findings in one sentence: the value, the rule, the remedy."""
     kind, context = fault["type"], fault.get("ctx", {})
     name = str(fault["loc"][0]) if fault["loc"] else ""
     if kind == "missing":

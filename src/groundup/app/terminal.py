@@ -71,7 +71,7 @@ class Wrapped:
         self._cutting = False  # within a word that is wider than a line
 
     def push(self, text: str) -> None:
-        """The next piece."""
+        """Take the next piece of the text."""
         if self._width() is None:
             self._write(text)
             return
@@ -79,7 +79,7 @@ class Wrapped:
             self._take(character)
 
     def finish(self) -> None:
-        """What is held back, as no more comes."""
+        """Write what is held back, at the end of the text."""
         self._end_word()
         self._blank = ""
 
@@ -152,7 +152,7 @@ def _may_break(before: str, after: str) -> bool:
 
 
 def _is_sign(character: str) -> bool:
-    """Whether it stands for itself, as those of two cells do; Korean has words and blanks."""
+    """Whether a character is a word of its own, as wide ones are, Korean ones excepted."""
     return cell_len(character) == 2 and not "\uac00" <= character <= "\ud7a3"
 
 

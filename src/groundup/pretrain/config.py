@@ -53,7 +53,7 @@ class PretrainConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _is_a_shape(self) -> Self:
-        """A width that its heads do not divide is refused here, before anything is prepared."""
+        """Refuse a width that the heads do not divide, before anything is prepared."""
         if self.width is not None:
             ModelConfig.of(
                 width=self.width,

@@ -21,7 +21,7 @@ _LARGEST_DEPTH = 48
 def model_shape(
     config: PretrainConfig, vocab_size: int, peak_flops: float
 ) -> tuple[ModelConfig, dict[str, str]]:
-    """The model's shape with its reasons: as asked, else from the minutes and the peak."""
+    """Return the model's shape and the reasons: as asked, else from the minutes and the peak."""
     reasons: dict[str, str] = {}
     # Little text gives fewer tokens than were asked for; rows past them are never spoken.
     vocab_size = -(-vocab_size // 64) * 64

@@ -90,7 +90,7 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
 
 
 def fresh(shape: ModelConfig, seed: int) -> CausalLM:
-    """A model with random weights."""
+    """Return a model with random weights."""
     model = CausalLM(shape)
     model.initialise(seed)
     return model

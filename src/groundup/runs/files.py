@@ -43,7 +43,7 @@ _SEAL = "sha256"
 
 
 def os_error(error: BaseException) -> OSError | None:
-    """The system's answer behind an error: the error itself, or what a library made of one."""
+    """Return the `OSError` behind an error, which a library may have wrapped."""
     if isinstance(error, OSError):
         return error
     found = _SYSTEM_ERROR.search(str(error))
@@ -55,7 +55,7 @@ def os_error(error: BaseException) -> OSError | None:
 
 @contextlib.contextmanager
 def naming(path: Path, aside: Path | None = None) -> Iterator[None]:
-    """Whatever the system refuses inside is an `OSError` that names `path`.
+    """Turn what the system refuses inside the block into an `OSError` that names `path`.
 
     `aside` is where it is written before it is renamed, of which nobody else knows.
     """
@@ -79,7 +79,7 @@ def naming(path: Path, aside: Path | None = None) -> Iterator[None]:
 
 
 def _refusal(path: Path) -> int | None:
-    """What the system says to one more block, where a library says only that it wrote less."""
+    """Return the system's error for one more block, where a library says only that it wrote less."""
     try:
         with open(path if path.is_file() else path / ".probe", "ab", buffering=0) as file:
             file.write(bytes(2**16))
@@ -93,7 +93,7 @@ def _refusal(path: Path) -> int | None:
 
 
 def in_words(error: OSError) -> str:
-    """What could not be done, why, and what to do, in one sentence."""
+    """Return one sentence: what could not be done, why, and the remedy."""
     reason = str(error) if error.errno is None else os.strerror(error.errno)
     remedy = {
         errno.ENOSPC: "make room on its disk and start the same command again",
@@ -117,7 +117,7 @@ def in_words(error: OSError) -> str:
 
 @contextlib.contextmanager
 def written_aside(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Where to write what is to become `path`: a reader sees the old file or the whole new one.
+    """Yield a path to write to that replaces `path` at the end: readers see the old file or the new.
 
     When the block ends, the file is synced and renamed; when it fails, nothing of it stays and what
     was there before is untouched. Raises `OSError` that names `path`.
@@ -282,7 +282,7 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def files_of(*paths: Path) -> list[Path]:
-    """These files, and those in these folders."""
+    """Return these files and the files in these folders."""
     return [
         file
         for path in paths

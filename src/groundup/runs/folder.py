@@ -226,7 +226,7 @@ class Run:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the stage in this folder came to its end."""
+    """Whether the stage in this folder is finished."""
     try:
         return read_json_object(folder / "status.json").get("state") == "finished"
     except UserError:  # not there, or damaged: the run goes on to its end and writes it anew

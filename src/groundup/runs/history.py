@@ -35,7 +35,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class History:
-    """A run folder's own account; of a model from elsewhere there is none (`of` gives None).
+    """A run folder's own records; `of` gives None for a model from elsewhere.
 
     `run` and `plan` are run.json and plan.json, `train` and `evaluations` the lines of
     metrics.jsonl by kind.

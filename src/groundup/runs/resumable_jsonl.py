@@ -27,7 +27,7 @@ def resumable_lines(
     inputs: Sequence[Path] = (),
     force: bool = False,
 ) -> Iterator[tuple[Callable[[str], None], frozenset[int]]]:
-    """What writes a line at once, and the indices of those that are there already.
+    """Yield a function that writes a line at once, and the indices of the lines already in the file.
 
     Raises `UserError` for a file that another command has begun or is writing, and for one of the
     `inputs`; with `force` only for these.
@@ -63,7 +63,7 @@ def resumable_lines(
 
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Nobody else writes `out` meanwhile."""
+    """Hold the lock of `out` within the block."""
     taken = lock(out.with_name(f".{out.name}.lock"), f"writing {out}")
     try:
         yield

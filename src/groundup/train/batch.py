@@ -63,7 +63,7 @@ class Batch:
 # The tests' import hook checks arguments, hence `runtime_checkable` here and below.
 @runtime_checkable
 class TrainingBatch(Protocol):
-    """What `fit` needs to know of a batch, of whatever kind."""
+    """What `fit` needs to know of any kind of batch."""
 
     @property
     def weight(self) -> float: ...

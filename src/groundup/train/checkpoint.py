@@ -116,7 +116,7 @@ def newest(folder: Path) -> int | None:
 
 
 def require_space(folder: Path, need: int, what: str, last_good: int | None) -> None:
-    """Refuse before writing what would not fit; a tenth is left for everybody else."""
+    """Raise `UserError` for what would not fit on the disk; a tenth of it stays free."""
     free = shutil.disk_usage(folder).free
     if free < need * 1.1:
         raise UserError(

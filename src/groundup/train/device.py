@@ -92,12 +92,12 @@ def thread_count(config: TrainingConfig) -> int:
 
 
 def use_threads(config: TrainingConfig) -> None:
-    """Compute with the run's threads from here on, what is measured before training included."""
+    """Set the number of threads, for what is measured before training too."""
     torch.set_num_threads(thread_count(config))
 
 
 class Prepared(Protocol):
-    """What a model offers so that it can be put to work on a device."""
+    """The methods by which a model is prepared for a device."""
 
     def set_attention(self, path: Literal["matmul", "fused"]) -> None: ...
 
@@ -119,7 +119,7 @@ def prepare(model: nn.Module, compute: Compute, *, gradient_checkpointing: bool 
 
 
 def refuse_inexact(planned: Compute, now: Compute, allowed: bool) -> None:
-    """A resumed run must compute as the begun one did, or say aloud that it does not."""
+    """Raise `UserError` where a resumed run would not compute the same bits, unless that is allowed."""
     for name, was in asdict(planned).items():
         value = getattr(now, name)
         if was == value:
@@ -200,7 +200,7 @@ def reset_peak_memory(device: str) -> None:
 
 
 def peak_memory(device: str) -> int | None:
-    """The most bytes this process has held on the device since then; None where nobody counts.
+    """Return the peak memory of this process on the device in bytes; None where it is not counted.
 
     On a CPU it is the process's resident memory: weights and activations with Python and torch,
     which alone take about 0.4 GB.
@@ -229,7 +229,7 @@ def require_memory(need: int, what: str, remedy: str) -> None:
 
 
 def resolve_device(wanted: str) -> str:
-    """The device that is meant by `wanted`, the best one by 'auto'."""
+    """Return the device that `wanted` names; 'auto' is the best one here."""
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

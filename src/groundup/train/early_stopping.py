@@ -17,7 +17,7 @@ from groundup.train.optim import Optimizer
 
 
 class EarlyStopping:
-    """The best weights so far, by what is held out (early stopping: Prechelt 1998).
+    """Keeps the weights of the best held-out measure so far (early stopping: Prechelt 1998).
 
     It remembers nothing that is not in the run's folder: metrics.jsonl says what was measured,
     best.safetensors holds the weights of the best evaluation. So a resumed run decides alike.
@@ -29,7 +29,7 @@ class EarlyStopping:
         self.path = run.folder / "best.safetensors"
 
     def ends_training(self, step: int) -> bool:
-        """After an evaluation at `step`: keep the weights if they are the best; is it enough?"""
+        """Keep the weights of `step` if they are the best; return whether training ends here."""
         if self.patience is None:
             return False
         steps, best = self._so_far()
@@ -38,7 +38,7 @@ class EarlyStopping:
         return len(steps) - 1 - best >= self.patience
 
     def restored(self) -> dict[str, int]:
-        """Put the best weights back; at which step they were, if anybody asked for them."""
+        """Load the best weights, with `patience`; return the step that they are of."""
         if self.patience is None:
             return {}
         steps, best = self._so_far()
@@ -53,7 +53,7 @@ class EarlyStopping:
         return {"best_step": steps[best]}
 
     def _so_far(self) -> tuple[list[int], int]:
-        """The steps at which there were evaluations, and the place of the best one."""
+        """Return the steps of all evaluations and the index of the best one."""
         lines = read_lines(self.run.folder / "metrics.jsonl")
         found = [line for line in lines if line.get("kind") == "evaluation"]
         key = self.measure

@@ -119,7 +119,7 @@ def _update(
     plan: TrainPlan,
     step: int,
 ) -> dict[str, Any]:
-    """One optimizer step; the facts it should be remembered by."""
+    """Take one optimizer step; return what is logged of it."""
     device = next(model.parameters()).device
     batches = stream.at(step, model)
     # The whole step's weight is known before its first forward pass: a mean is taken once.
@@ -154,7 +154,7 @@ def _update(
 
 
 def _own(batches: Sequence[B]) -> Sequence[B]:
-    """This rank's micro-batches, of which there must be one."""
+    """Return this rank's micro-batches; there must be at least one."""
     if len(batches) < ranks.size():
         raise UserError(
             f"a step has {len(batches)} micro-batches and {ranks.size()} processes are to share "
@@ -166,7 +166,7 @@ def _own(batches: Sequence[B]) -> Sequence[B]:
 def _summed(
     optimizer: Optimizer, sums: dict[str, tuple[float, float]], device: torch.device
 ) -> dict[str, tuple[float, float]]:
-    """Gradients and metrics of all ranks together; on one, as they are."""
+    """Sum gradients and metrics over all ranks."""
     if ranks.size() == 1:
         return sums
     masters = optimizer.masters.values()

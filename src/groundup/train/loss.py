@@ -28,7 +28,7 @@ CHUNK, _CHUNK_LOGITS, _LEAST_CHUNK = 512, 2**22, 128
 
 
 def chunk_rows(vocabulary: int) -> int:
-    """Tokens whose logits are made at a time."""
+    """Return the number of tokens whose logits are computed at a time."""
     return max(_LEAST_CHUNK, min(CHUNK, _CHUNK_LOGITS // vocabulary))
 
 

@@ -139,14 +139,14 @@ class Optimizer:
         self.clear()
 
     def step_at_rest(self) -> None:
-        """All the work of a step at a rate of zero: weights stay, gradients do too."""
+        """Do the work of a step at a rate of zero: weights and gradients stay."""
         gradients = {name: master.grad for name, master in self.masters.items()}
         self.step(0.0)
         for name, gradient in gradients.items():
             self.masters[name].grad = gradient
 
     def release(self) -> None:
-        """Forget gradients and let go of the parameters: another optimizer is to take them."""
+        """Drop gradients and hooks, so that another optimizer can take the parameters."""
         self.clear()
         for hook in self._hooks:
             hook.remove()
@@ -171,7 +171,7 @@ class Optimizer:
         return gradient.lerp(buffer, momentum)
 
     def write_back(self) -> None:
-        """Give the model the masters' exact values, in float32, ready to be saved."""
+        """Copy the float32 masters into the model, ready to be saved."""
         for name, parameter in self.parameters.items():
             parameter.data = self.masters[name].detach()
 
@@ -187,7 +187,7 @@ class Optimizer:
             master.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a resumed run needs, beside the masters."""
+        """Return all state that a resumed run needs, except the masters."""
         state = {f"momentum/{name}": buffer for name, buffer in self.momenta.items()}
         for name, master in self.masters.items():
             for key, value in self.adamw.state.get(master, {}).items():

@@ -21,13 +21,13 @@ _WARM, _TIMED, _TIMED_SECONDS = 2, 5, 12.0
 
 @dataclass(frozen=True)
 class Pace:
-    """What training takes here: seconds for a token's passes, and for an optimizer step."""
+    """Seconds for the passes of one token and for one optimizer step on this machine."""
 
     token: float
     update: float
 
     def tokens_per_second(self, tokens_per_step: float) -> float:
-        """Tokens a second in steps of so many tokens."""
+        """Return tokens per second in steps of this size."""
         return tokens_per_step / (self.token * tokens_per_step + self.update)
 
 
@@ -88,5 +88,5 @@ def random_batches(vocab_size: int, *, context: int, rows: int) -> Iterator[Batc
 
 
 def micro_batches(stream: Stream[B], model: nn.Module) -> Iterator[B]:
-    """A stream's micro-batches, step after step."""
+    """Yield a stream's micro-batches, step after step."""
     return (batch for step in itertools.count() for batch in stream.at(step, model))

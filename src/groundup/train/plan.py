@@ -80,7 +80,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """What `fit` will do and why."""
+    """The resolved plan of a run: what `fit` does, with reasons."""
 
     steps: int
     warmup_steps: int

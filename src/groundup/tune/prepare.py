@@ -52,7 +52,7 @@ class PreparedModel:
 
 
 def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedModel:
-    """Open `config.model` and make of it what is trained.
+    """Load `config.model`, quantize it and add an adapter as the settings say.
 
     `rates` are the stage's peak learning rates of matrices and embeddings for a small model that
     is trained as a whole. An adapter that the model comes with is merged into it first.
@@ -88,7 +88,7 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
 
 
 def row_length(config: TuningConfig, shape: ModelConfig) -> int:
-    """Tokens in a row: as asked, else what the model was made for, within reason."""
+    """Return the tokens in a row: as asked, else the model's context, at most 1,024."""
     most = shape.max_position_embeddings
     if config.context is not None and config.context > most:
         raise UserError(

@@ -103,7 +103,7 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
 def _data(
     config: SFTConfig, run: Run, prepared: PreparedModel
 ) -> tuple[TuningData, Layout, dict[str, str]]:
-    """The data, laid out as the plan says if there is one, else as they need it, and why."""
+    """Return the data, their layout (the plan's, if there is one) and the reasons for it."""
     use_threads(config)
     found = read_rows(config, prepared.tokenizer, prepared.context)
     plan = run.resolved(TrainPlan.from_json)
@@ -142,12 +142,12 @@ def _data(
 
 
 def _tokens_per_step(stream: ConversationStream) -> int:
-    """Tokens that a step reads on average; what pads its rows is not read."""
+    """Return the tokens that a step reads on average, padding left out."""
     return max(1, round(stream.counts.tokens * stream.rows / stream.rows_per_epoch))
 
 
 def _print_passes(data: TuningData, plan: TrainPlan) -> None:
-    """How often each row is seen; aloud where that is too seldom or too often."""
+    """Print how often each row is seen, with a warning where that is too seldom or too often."""
     stream = data.stream
     own = data.own_items + data.counts["unread"]
     text, warning = seen(plan.steps, stream.rows, stream.rows_per_epoch * own / data.own_items, own)
@@ -157,14 +157,14 @@ def _print_passes(data: TuningData, plan: TrainPlan) -> None:
 
 
 def heldout_loss(model: CausalLM, held: Sequence[Marked], context: int) -> float | None:
-    """Nats per trained token within `context` on held-out items; None when nothing is held out."""
+    """Return nats per trained token of held-out items, cut to `context`; None without any."""
     found = score(model, held, context=context)
     count = sum(len(logprobs) for logprobs in found)
     return -float(sum(logprobs.sum() for logprobs in found)) / count if count else None
 
 
 def _print_counts(data: TuningData) -> None:
-    """What is trained on, and what was set aside."""
+    """Print how much is trained on and what was left out."""
     counts = data.counts
     say(
         f"data: {counts['rows']:,} items to train on, {counts['heldout']:,} rows held out; an "

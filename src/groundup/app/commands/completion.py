@@ -20,7 +20,7 @@ def install_completion(
         Parameter(help="the shell (default: the one this is typed into)"),
     ] = None,
 ) -> None:
-    """Write what the shell completes by where it looks for it. It never starts this program."""
+    """Write the completion script to where the shell looks for it; it never starts this program."""
     from cyclopts.completion.detect import ShellDetectionError, detect_shell
 
     from groundup.app.cli import app

@@ -57,7 +57,7 @@ def data_pull(
         ),
     ],
 ) -> None:
-    """Fetch data sets and models and say what came."""
+    """Download data sets and models."""
     from groundup.data.packs.fetch import pull, pull_model
     from groundup.data.packs.manifest import (
         IMAGES,

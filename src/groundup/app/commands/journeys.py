@@ -42,7 +42,7 @@ def run(
         Path | None, Parameter(help="folder for everything it makes (default: the recipe's name)")
     ] = None,
 ) -> None:
-    """Run a recipe of one's own, or one that comes along."""
+    """Run a recipe file, or one that comes with groundup."""
     _journey(recipe, out, minutes)
 
 

@@ -76,7 +76,7 @@ def generate(
         ranges.Seed | None, Parameter(group=SAMPLING, help="the same seed draws the same text")
     ] = None,
 ) -> None:
-    """Write what a model makes of the prompts."""
+    """Write completions of the prompts."""
     if prompts_file is not None and prompts:
         raise UserError(
             f"there are prompts on the command line and in --prompts={prompts_file}; "

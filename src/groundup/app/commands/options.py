@@ -40,7 +40,7 @@ SAMPLING = Group("How to draw (default: as the model's generation_config.json sa
 
 
 class SamplingOptions(BaseModel):
-    """How the next token is drawn; what is None is as the model says."""
+    """How the next token is drawn; None is the model's own setting."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,7 +63,7 @@ class SamplingOptions(BaseModel):
 
 
 def checked(command: Callable[P, None]) -> Callable[P, None]:
-    """The command, which refuses numbers out of the ranges that its signature names.
+    """Return the command with its numbers checked against the ranges that its signature names.
 
     A parameter `sampling: SamplingOptions` becomes an option for each of its fields.
     """
@@ -106,19 +106,19 @@ def checked(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def parsed(annotation: Any, *more: Any) -> Any:
-    """An option's type as the parser is to read it: the bounds are for us to judge."""
+    """Return an option's type for the parser, without the bounds, which are checked here."""
     found = tuple(ranges.ranges(annotation))
     plain = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
     return Annotated[(ranges.unbounded(plain), *more, *found)] if more or found else plain
 
 
 def spelled(field: str) -> str:
-    """A setting as an option of the command line."""
+    """Return a setting's name as an option of the command line."""
     return "--" + field.replace("_", "-")
 
 
 def _spelling(parameter: inspect.Parameter, annotation: Any) -> str:
-    """What a parameter is called at the command line."""
+    """Return a parameter's name at the command line."""
     if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
         return parameter.name.upper()
     named = next((one for one in annotation.__metadata__ if isinstance(one, Parameter)), None)

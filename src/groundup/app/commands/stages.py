@@ -88,7 +88,7 @@ def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> i
 
 
 def _is_told(default: Any) -> bool:
-    """Whether a default says anything. 0 does, although it equals False."""
+    """Whether a default is worth showing. 0 is, although it equals False."""
     return default is not None and default is not False and default != ()
 
 
@@ -97,7 +97,7 @@ def _as_typed(default: Any) -> str:
 
 
 def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, with inputs that are known to be there."""
+    """Return the settings with their inputs located; raise `UserError` for one that is missing."""
     found = dict(settings)
     for name in stage.inputs:
         if name not in found:
