@@ -130,7 +130,7 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch, CausalLM]:
 def _pairs(
     config: DPOConfig, run: Run, prepared: PreparedModel
 ) -> tuple[PairStream, list[Pair], Float[np.ndarray, "pairs 2"]]:
-    """Return the stream of training pairs, held-out pairs and the log-probabilities of the reference.
+    """Return training pairs as a stream, held-out pairs, and what the reference gives the latter.
 
     Before its first step an adapter adds nothing: the reference is the model that was given.
     """

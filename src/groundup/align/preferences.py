@@ -101,7 +101,7 @@ class PairStream(DataStream):
         return batches
 
     def read_by(self, steps: int) -> Int[np.ndarray, " pairs"]:
-        """Return the indices of the pairs that the first `steps` steps read, ascending."""
+        """Return the indices of the pairs that `steps` steps read, ascending."""
         batches = steps * self.per_step
         if batches > len(self._epoch(0)):
             return np.arange(len(self.pairs))
@@ -122,7 +122,7 @@ class PairStream(DataStream):
         return batches
 
     def _lay(self, rows: list[list[int]], index: int) -> bool:
-        """Put both answers of a pair into the fullest rows that they fit; return whether they fit."""
+        """Put both answers of a pair into the fullest rows they fit; return whether they fit."""
         places: list[int] = []
         for sequence in (2 * index, 2 * index + 1):
             need = self._sequence(sequence).inputs

@@ -140,7 +140,7 @@ def _is_command(line: str) -> bool:
 
 
 def _do(talk: Conversation, name: str, argument: str) -> None:
-    """Run the command of a line that begins with a slash. Raises `UserError` for what cannot be done."""
+    """Run the command of a line that begins with a slash. Raises `UserError` if it cannot."""
     commands: dict[str, Callable[[], str]] = {
         "/retry": lambda: _retry(talk),
         "/continue": lambda: _continue(talk),

@@ -205,7 +205,7 @@ class Conversation:
         self.messages, self.forgotten, self._drawn = messages, forgotten, []
 
     def _excess(self, messages: Sequence[Message], answer_share: int) -> int:
-        """Return how many tokens too many these are, if the answer gets 1 / `answer_share` of all."""
+        """Return the tokens in excess, where the answer gets 1 / `answer_share` of all."""
         context = self.model.config.max_position_embeddings
         room = min(self.sampling.max_new_tokens, context // answer_share)
         return max(0, self._length(messages) - (context - room))

@@ -79,7 +79,7 @@ def naming(path: Path, aside: Path | None = None) -> Iterator[None]:
 
 
 def _refusal(path: Path) -> int | None:
-    """Return the system's error for one more block, where a library says only that it wrote less."""
+    """Return the system's error for one more block; libraries only say that they wrote less."""
     try:
         with open(path if path.is_file() else path / ".probe", "ab", buffering=0) as file:
             file.write(bytes(2**16))
@@ -117,7 +117,7 @@ def in_words(error: OSError) -> str:
 
 @contextlib.contextmanager
 def written_aside(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Yield a path to write to that replaces `path` at the end: readers see the old file or the new.
+    """Yield a path to write to that replaces `path` at the end, never half of it.
 
     When the block ends, the file is synced and renamed; when it fails, nothing of it stays and what
     was there before is untouched. Raises `OSError` that names `path`.

@@ -27,7 +27,7 @@ def resumable_lines(
     inputs: Sequence[Path] = (),
     force: bool = False,
 ) -> Iterator[tuple[Callable[[str], None], frozenset[int]]]:
-    """Yield a function that writes a line at once, and the indices of the lines already in the file.
+    """Yield a function that writes a line at once, and the indices of lines already there.
 
     Raises `UserError` for a file that another command has begun or is writing, and for one of the
     `inputs`; with `force` only for these.

@@ -119,7 +119,7 @@ def prepare(model: nn.Module, compute: Compute, *, gradient_checkpointing: bool 
 
 
 def refuse_inexact(planned: Compute, now: Compute, allowed: bool) -> None:
-    """Raise `UserError` where a resumed run would not compute the same bits, unless that is allowed."""
+    """Raise `UserError` where a resumed run would not compute the same bits."""
     for name, was in asdict(planned).items():
         value = getattr(now, name)
         if was == value:
