@@ -102,23 +102,23 @@ def shown(ratio: float) -> str:
 
 def where_the_time_goes(step: Step) -> None:
     """The share of each operation, from one result to the next, forward and backward together."""
-    from groundup.maths import autograd
+    from groundup.maths import tensor
 
     spent: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     last = time.perf_counter()
 
-    def observer(operation: autograd.Operation, out: autograd.Tensor) -> None:
+    def observer(operation: tensor.Operation, out: tensor.Tensor) -> None:
         nonlocal last
         now = time.perf_counter()
         spent[operation.name] += now - last
         counts[operation.name] += 1
         last = now
 
-    before = autograd.observers.set((observer,))
+    before = tensor.observers.set((observer,))
     last = time.perf_counter()
     step()
-    autograd.observers.reset(before)
+    tensor.observers.reset(before)
     total = sum(spent.values())
     print(f"  where the {total * 1e3:.0f} ms of a step go:")
     for name, seconds in sorted(spent.items(), key=lambda item: -item[1])[:10]:

@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 
 
 # A page that is gone, without `groundup.`: the pages that hold its contents now.
-MODULES: dict[str, tuple[str, ...]] = {}
+MODULES: dict[str, tuple[str, ...]] = {
+    "maths.autograd": ("maths.tensor",),
+    "maths.changes": ("maths.tensor",),
+    "maths.values": ("maths.arrays", "maths.tensor"),
+}
 # An old name of a public function or class: its name now.
-NAMES: dict[str, str] = {}
+NAMES: dict[str, str] = {
+    "recording": "set_grad_enabled",
+}
 
 
 def renamed(module: str, name: str) -> Any:

@@ -23,8 +23,8 @@ import numpy as np
 from groundup.experiments.config import InitialisationConfig
 from groundup.experiments.outcome import Plot, Table, claim, over_seeds, seeds, write
 from groundup.experiments.plots import BASELINE, COLOURS, panels
-from groundup.maths.autograd import Tensor
 from groundup.maths.intervals import Interval
+from groundup.maths.tensor import Tensor
 from groundup.nn import init
 from groundup.nn.activations import Activation, ReLU, Tanh
 from groundup.nn.init import LayerStatistics, activation_statistics

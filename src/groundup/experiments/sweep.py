@@ -13,8 +13,8 @@ from groundup.experiments import digits
 from groundup.experiments.config import OptimizerRaceConfig
 from groundup.experiments.digits import Digits, Images
 from groundup.experiments.outcome import over_seeds, seeds
-from groundup.maths.autograd import Tensor, no_grad
 from groundup.maths.intervals import Interval, wilson_interval
+from groundup.maths.tensor import Tensor, no_grad
 from groundup.nn.losses import cross_entropy
 from groundup.nn.module import Sequential
 from groundup.nn.optim import Optimizer

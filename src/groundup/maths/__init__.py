@@ -9,15 +9,15 @@ Optimisation    optimise, landscapes
 Here are the names of calculus; the other pages are imported by their own.
 """
 
-from groundup.maths.autograd import GradientError, Tensor, grad, no_grad
+from groundup.maths.arrays import ShapeError
 from groundup.maths.derivatives import hessian, hessian_vector_product, jacobian
 from groundup.maths.draw import draw
 from groundup.maths.einsum import einsum
 from groundup.maths.forward import jvp
 from groundup.maths.gradcheck import gradcheck, gradgradcheck
-from groundup.maths.ops import cat, gelu, maximum, minimum, silu, stack, where
+from groundup.maths.ops import cat, gelu, maximum, minimum, silu, stack
 from groundup.maths.steps import animate, steps
-from groundup.maths.values import ShapeError
+from groundup.maths.tensor import GradientError, Tensor, grad, no_grad, where
 
 __all__ = [
     "GradientError",

@@ -21,11 +21,10 @@ from itertools import pairwise
 from pathlib import Path
 from unicodedata import east_asian_width
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
 from groundup.maths.graph import Graph, Step, gradient_rows, is_small, kind_of, value_rows
 from groundup.maths.layout import Box, Layout, Point, layered
 from groundup.maths.style import STYLE
+from groundup.maths.tensor import Tensor
 
 
 class Document(str):
@@ -61,12 +60,12 @@ def draw(
     computed for the picture: no `.grad` is touched and the tape stays. With a `step` of `steps`,
     its tensor and the edges in use are coloured, and only what is known by then is shown.
 
-    Raises `UserError` for more than 400 nodes or a step of another graph, and `GradientError`
+    Raises `ValueError` for more than 400 nodes or a step of another graph, and `GradientError`
     where a backward has freed the tape or a value was changed in place.
     """
     graph = Graph.below(root, names)
     if step and step.tensor.number not in graph.place:
-        raise UserError(
+        raise ValueError(
             "the step's tensor is not in this graph; draw the one that steps() was called with"
         )
     found: Mapping[int, Tensor] = {}

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from groundup.maths.autograd import Rule, Tensor, apply
-from groundup.maths.values import Array, Operand, ShapeError
+from groundup.maths.arrays import Array, ShapeError
+from groundup.maths.tensor import Operand, Rule, Tensor
 
 
 def einsum(equation: str, *operands: Operand) -> Tensor:
@@ -43,7 +43,7 @@ def einsum(equation: str, *operands: Operand) -> Tensor:
         return np.einsum(joined, *arrays, optimize=True)
 
     rules = tuple(share(i) for i in range(len(tensors)))
-    return apply("einsum", forward, tuple(tensors), rules)
+    return Tensor.apply("einsum", forward, tuple(tensors), rules)
 
 
 def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:
@@ -101,7 +101,7 @@ def _plain(
                 letters[i] = letters[i][:place] + new + letters[i][place + 1 :]
                 identity = np.eye(tensors[i].shape[place], dtype=tensors[i].dtype)
                 letters.append(letter + new)
-                tensors.append(Tensor.made(identity))
+                tensors.append(Tensor.from_numpy(identity))
     for i in range(len(letters)):
         for place, letter in enumerate(letters[i]):
             if letter not in output and not any(

@@ -22,8 +22,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from groundup.maths.autograd import GradientError, Operation, Tensor, observers
-from groundup.maths.values import Array, ShapeError
+from groundup.maths.arrays import Array, ShapeError
+from groundup.maths.tensor import GradientError, Operation, Tensor, observers
 
 _MOVING: ContextVar[dict[int, tuple[Array, int]] | None] = ContextVar("moving", default=None)
 """The tangents so far by their tensor's number, each with how often that had been changed."""
@@ -44,23 +44,23 @@ def jvp(
     is given twice or changed in place on the way, and inside another `jvp`.
     """
     if isinstance(primals, Tensor):
-        return jvp(function, (primals,), (primals.like(tangents),))
+        return jvp(function, (primals,), (primals.as_operand(tangents),))
     if _MOVING.get() is not None:
         raise GradientError("jvp inside jvp sees constants only; take the inner one by grad()")
     if len({primal.number for primal in primals}) < len(primals):
         raise GradientError("a tensor is given twice, with two tangents; give a clone() of it")
     moving: dict[int, tuple[Array, int]] = {}
     for primal, tangent in zip(primals, list(tangents), strict=True):
-        direction = np.asarray(primal.like(tangent).data, dtype=primal.dtype)
+        direction = np.asarray(primal.as_operand(tangent).data, dtype=primal.dtype)
         if direction.shape != primal.shape:
             raise ShapeError(f"a tangent of shape {direction.shape} is not one for {primal.shape}")
-        moving[primal.number] = direction, primal.changes[0]
+        moving[primal.number] = direction, primal._version
     outside = _MOVING.set(moving), observers.set((*observers.get(), _carry))
     try:
         value = function(*primals)
         if isinstance(value, Tensor):
-            return value, Tensor.made(_found(moving, value))
-        return value, tuple(Tensor.made(_found(moving, tensor)) for tensor in value)
+            return value, Tensor.from_numpy(_found(moving, value))
+        return value, tuple(Tensor.from_numpy(_found(moving, tensor)) for tensor in value)
     finally:
         _MOVING.reset(outside[0])
         observers.reset(outside[1])
@@ -76,14 +76,14 @@ def _carry(operation: Operation, out: Tensor) -> None:
     if any(part is not None for part in parts) and out.dtype.kind == "f":
         with np.errstate(all="ignore"):
             tangent = np.asarray(_tangent(operation, parts, out.data), dtype=out.dtype)
-        moving[out.number] = tangent, out.changes[0]
+        moving[out.number] = tangent, out._version
 
 
 def _found(moving: dict[int, tuple[Array, int]], tensor: Tensor) -> Array:
     if tensor.number not in moving:
         return np.zeros_like(tensor.data)
     tangent, changes = moving[tensor.number]
-    if tensor.changes[0] != changes:
+    if tensor._version != changes:
         raise GradientError(
             f"a moving tensor of shape {tensor.shape} was changed in place, and no tangent says "
             "how; compute a new tensor instead"

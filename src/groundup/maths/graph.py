@@ -13,10 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from groundup.errors import UserError
-from groundup.maths.autograd import FREED, GradientError, Tensor, sweep
+from groundup.maths.arrays import Array
 from groundup.maths.layout import Edge
-from groundup.maths.values import Array
+from groundup.maths.tensor import FREED, GradientError, Tensor
 
 MOST_NODES = 400  # more are a wall of boxes that nobody reads
 SIGNS = {"add": "+", "sub": "-", "mul": "·", "div": "/", "pow": "^", "matmul": "@"}
@@ -51,7 +50,7 @@ class Graph:
                     found[parent.number] = parent
                     open_ends.append(parent)
         if len(found) > most:
-            raise UserError(
+            raise ValueError(
                 f"the graph has {len(found)} nodes and a picture at most {most}; draw a smaller "
                 "example, or a part that is computed from detach()ed inputs"
             )
@@ -111,7 +110,7 @@ class Graph:
         No `.grad` is touched and the tape stays. A root of many numbers stands for their sum.
         """
         if self.root.requires_grad:
-            yield from sweep(self.root, Tensor.made(np.ones_like(self.root.data)), retain=True)
+            yield from self.root.sweep(Tensor.from_numpy(np.ones_like(self.root.data)), retain=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

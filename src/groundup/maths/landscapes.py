@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
 from groundup.maths.optimise import Function, Trajectory
+from groundup.maths.tensor import Tensor
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -52,10 +51,10 @@ class Landscape:
 def quadratic(condition: float, angle: float = pi / 6) -> Landscape:
     """½ xᵀ A x with eigenvalues 1 and κ = `condition`, the flat axis turned by `angle` radians.
 
-    A valley that is √κ times as long as wide. Errors: `UserError` for a condition below 1.
+    A valley that is √κ times as long as wide. Errors: `ValueError` for a condition below 1.
     """
     if not 1 <= condition < inf:
-        raise UserError(f"condition={condition} must be at least 1 and finite")
+        raise ValueError(f"condition={condition} must be at least 1 and finite")
     axes = np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
     a = Tensor(axes @ np.diag([1.0, condition]) @ axes.T, requires_grad=False)
     return Landscape(
@@ -123,13 +122,13 @@ def plot_trajectories(
     `window` is left, right, bottom, top; by default a landscape's own, or what the points fill.
     Contours lie closer together in height the lower they are, so that a flat floor shows too. `f`
     is asked for all heights at once: from a (2, m) tensor it has to give m numbers, as it does when
-    its sums run over dimension 0. Errors: `UserError` where it gives others, and for points that
+    its sums run over dimension 0. Errors: `ValueError` where it gives others, and for points that
     are not of the plane.
     """
     from matplotlib.figure import Figure  # loads slowly
 
     if not trajectories or any(t.points.shape[1] != 2 for t in trajectories.values()):
-        raise UserError("only ways through the plane can be drawn; give trajectories of 2 numbers")
+        raise ValueError("only ways through the plane can be drawn; give trajectories of 2 numbers")
     left, right, bottom, top = window or _window(f, trajectories.values())
     across, up = np.linspace(left, right, 120), np.linspace(bottom, top, 120)
     heights = _heights(f, across, up)
@@ -164,7 +163,7 @@ def _heights(
     x, y = np.meshgrid(across, up)
     heights = f(Tensor(np.stack([x.ravel(), y.ravel()]), requires_grad=False)).data
     if heights.shape != (x.size,):
-        raise UserError(
+        raise ValueError(
             f"the function gives shape {heights.shape} for a tensor of shape {(2, x.size)}; "
             "let its sums run over dimension 0 alone, such as (x**2).sum(0)"
         )

@@ -28,7 +28,6 @@ from typing import NamedTuple
 import numpy as np
 
 from groundup.maths import ops
-from groundup.maths.autograd import Rule, Tensor, no_grad
 from groundup.maths.draw import Document, escaped, placed, svg
 from groundup.maths.graph import (
     Graph,
@@ -40,6 +39,7 @@ from groundup.maths.graph import (
     short,
 )
 from groundup.maths.style import STYLE
+from groundup.maths.tensor import Rule, Tensor, no_grad
 
 MOST_ANIMATED = 64  # two frames per node, each of all nodes: 5 MB for a chain, 12 with much shared
 
@@ -150,7 +150,7 @@ def _how(graph: Graph, tensor: Tensor, operand: int, rule: Rule) -> str:
     said = [graph.label(parent) if parent.ndim else short(parent.data) for parent in parents]
     slope = ""
     if not tensor.ndim and not parents[operand].ndim:
-        one = Tensor.made(np.ones_like(tensor.data))
+        one = Tensor.from_numpy(np.ones_like(tensor.data))
         slope = f", {short(_ruled(rule, one, tensor).data)},"
     ways = RULES.get(kind, (f"by the rule of {kind}",))
     return ways[min(operand, len(ways) - 1)].format(a=said[0], b=said[-1], slope=slope)

@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
+from groundup.maths.tensor import Tensor
 from groundup.nn import init
 from groundup.nn.init import Rng
 from groundup.nn.layers import Linear
@@ -56,7 +55,7 @@ class CausalSelfAttention(Module):
     ) -> None:
         if heads < 1 or width % heads:
             fitting = [str(n) for n in range(1, width + 1) if width % n == 0]
-            raise UserError(
+            raise ValueError(
                 f"heads={heads} does not divide width={width}; try one of {', '.join(fitting)}"
             )
         self.heads = heads

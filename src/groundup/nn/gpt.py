@@ -1,4 +1,4 @@
-"""A GPT, written once for two engines: NumPy with `maths.autograd.Tensor`, and torch.
+"""A GPT, written once for two engines: NumPy with `maths.Tensor`, and torch.
 
 The shape is Qwen3's (Qwen team 2025, "Qwen3 technical report", section 2): in each layer
 
@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from groundup.errors import UserError
-from groundup.maths.autograd import Tensor, no_grad
+from groundup.maths.tensor import Tensor, no_grad
 from groundup.nn.layers import linear, rms_norm
 from groundup.nn.losses import cross_entropy
 from groundup.nn.module import Module
@@ -216,20 +216,20 @@ class GPT(Module):
         return dict(self.named_parameters())
 
     def forward(self, ids: Int[np.ndarray, "b t"]) -> Tensor:
-        """Logits (b, t, vocab_size); `UserError` for ids that the model does not have."""
+        """Logits (b, t, vocab_size); `ValueError` for ids that the model does not have."""
         ids = np.asarray(ids)
         vocab = self.config.vocab_size
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
-            raise UserError(
+            raise ValueError(
                 f"ids are {ids.dtype} of shape {ids.shape}; give integers (batch, time)"
             )
         if ids.size and not (ids.min() >= 0 and ids.max() < vocab):
-            raise UserError(
+            raise ValueError(
                 f"ids go from {ids.min()} to {ids.max()}; the vocabulary from 0 to {vocab - 1}"
             )
         longest = self.config.max_position_embeddings
         if ids.shape[1] > longest:
-            raise UserError(
+            raise ValueError(
                 f"{ids.shape[1]} tokens are more than max_position_embeddings={longest}"
             )
         logits: Tensor = gpt_logits(self.weights, self.config, ids)
@@ -250,7 +250,7 @@ class GPT(Module):
     ) -> Int[np.ndarray, " n"]:
         """`ids` continued by tokens drawn one by one; temperature 0 takes the likeliest."""
         if not len(ids) or not temperature >= 0:
-            raise UserError(
+            raise ValueError(
                 f"{len(ids)} ids to continue at temperature={temperature}; "
                 "give at least one, and 0 or more"
             )

@@ -25,9 +25,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor, grad, no_grad
-from groundup.maths.values import Array, Shape
+from groundup.maths.arrays import Array, Shape
+from groundup.maths.tensor import Tensor, grad, no_grad
 from groundup.nn.activations import Activation
 from groundup.nn.module import Module, observers
 
@@ -121,7 +120,7 @@ def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> fl
     """The factor by which weights before this activation are larger than before none.
 
     1 for "linear" and "sigmoid", 5/3 for "tanh", √2 for "relu", √(2 / (1 + param²)) for
-    "leaky_relu" of negative slope `param` (by default 0.01). Raises `UserError` for other names.
+    "leaky_relu" of negative slope `param` (by default 0.01). Raises `ValueError` for other names.
     """
     slope = 0.01 if param is None else param
     gains = {
@@ -132,7 +131,7 @@ def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> fl
         "leaky_relu": math.sqrt(2 / (1 + slope**2)),
     }
     if nonlinearity not in gains:
-        raise UserError(f"no gain is known for {nonlinearity!r}; use one of {', '.join(gains)}")
+        raise ValueError(f"no gain is known for {nonlinearity!r}; use one of {', '.join(gains)}")
     return gains[nonlinearity]
 
 
@@ -149,7 +148,7 @@ def _filled(tensor: Tensor, values: Array) -> Tensor:
 def _fans(tensor: Tensor) -> tuple[int, int]:
     """How many numbers go into each output, and how many outputs each number goes into."""
     if tensor.ndim < 2:
-        raise UserError(
+        raise ValueError(
             f"a tensor of shape {tensor.shape} has no fan-in and fan-out; give a weight "
             "(out, in, …), and for a bias use zeros_"
         )

@@ -15,10 +15,9 @@ import numpy as np
 from jaxtyping import Float, Integer
 from numpy.typing import DTypeLike
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
+from groundup.maths.arrays import ShapeError
 from groundup.maths.ops import cat, stack
-from groundup.maths.values import ShapeError
+from groundup.maths.tensor import Tensor
 from groundup.nn import init
 from groundup.nn.init import Rng
 from groundup.nn.module import Module
@@ -114,13 +113,13 @@ class Embedding(Module):
     def forward(
         self, ids: Integer[Tensor, "*batch"] | Integer[np.ndarray, "*batch"]
     ) -> Float[Tensor, "*batch embedding_dim"]:
-        """Look up ids; `UserError` for one that the table does not have."""
+        """Look up ids; `ValueError` for one that the table does not have."""
         rows = np.asarray(ids)
         if rows.dtype.kind not in "iu":
-            raise UserError(f"ids are {rows.dtype}; give integers, as an array or a tensor of one")
+            raise ValueError(f"ids are {rows.dtype}; give integers, as an array or a tensor of one")
         wrong = (rows < 0) | (rows >= self.num_embeddings)
         if wrong.any():
-            raise UserError(
+            raise ValueError(
                 f"id {rows[wrong][0]} is not one of the {self.num_embeddings} embeddings, "
                 f"0 to {self.num_embeddings - 1}"
             )
@@ -185,7 +184,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, rng: Rng = None) -> None:
         if not 0 <= p <= 1:
-            raise UserError(f"p={p} is no chance; give a number from 0 to 1")
+            raise ValueError(f"p={p} is no chance; give a number from 0 to 1")
         self.p = p
         (self.rng,) = init.generator(rng).spawn(1)
 
@@ -227,7 +226,7 @@ class Conv1d(Module):
         _at_least(1, stride=stride, dilation=dilation, groups=groups)
         _at_least(0, padding=padding)
         if in_channels % groups or out_channels % groups:
-            raise UserError(
+            raise ValueError(
                 f"groups={groups} does not divide in_channels={in_channels} and "
                 f"out_channels={out_channels}; try {math.gcd(in_channels, out_channels)}"
             )
@@ -283,7 +282,7 @@ class Conv1d(Module):
 def _at_least(least: int, **sizes: int) -> None:
     for name, size in sizes.items():
         if not isinstance(size, (int, np.integer)) or size < least:
-            raise UserError(f"{name}={size!r} must be a whole number from {least}")
+            raise ValueError(f"{name}={size!r} must be a whole number from {least}")
 
 
 def _as_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from groundup.errors import UserError
-from groundup.maths.autograd import Tensor, no_grad
-from groundup.maths.values import Array
+from groundup.maths.arrays import Array
+from groundup.maths.tensor import Tensor, no_grad
 
 Observer: TypeAlias = "Callable[[Module, Any, Any], None]"
 
@@ -74,10 +74,10 @@ class Module:
     def register_buffer(self, name: str, tensor: Tensor) -> None:
         """Hold a constant that is saved and loaded with the parameters, but never trained.
 
-        Raises `UserError` for a tensor that requires gradients.
+        Raises `ValueError` for a tensor that requires gradients.
         """
         if tensor.requires_grad:
-            raise UserError(f"buffer {name} requires gradients; make it with requires_grad=False")
+            raise ValueError(f"buffer {name} requires gradients; make it with requires_grad=False")
         self._buffers.add(name)
         setattr(self, name, tensor)
 

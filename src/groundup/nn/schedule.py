@@ -17,8 +17,6 @@ from collections.abc import Callable
 from math import cos, pi
 from typing import TypeAlias
 
-from groundup.errors import UserError
-
 Schedule: TypeAlias = Callable[[int], float]
 """A step, counted from 0, -> what the learning rate is multiplied by."""
 
@@ -102,7 +100,7 @@ def one_cycle(
     "Super-convergence", with the cosines and defaults of torch's `OneCycleLR`.
     """
     if not 0 < pct_start < 1 or pct_start * steps <= 1:
-        raise UserError(
+        raise ValueError(
             f"pct_start={pct_start} of steps={steps} leaves no step to rise in; "
             "give a share between 0 and 1, and more steps"
         )
@@ -124,4 +122,4 @@ def _half_cosine(start: float, end: float, share: float) -> float:
 
 def _positive(name: str, value: int) -> None:
     if value < 1:
-        raise UserError(f"{name}={value} must be at least 1")
+        raise ValueError(f"{name}={value} must be at least 1")

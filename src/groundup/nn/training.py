@@ -18,9 +18,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor, no_grad
-from groundup.maths.values import Array
+from groundup.maths.arrays import Array
+from groundup.maths.tensor import Tensor, no_grad
 from groundup.nn.module import Module
 from groundup.nn.optim import Optimizer, clip_grad_norm
 from groundup.nn.schedule import Schedule, constant
@@ -66,11 +65,11 @@ def train(
     The learning rate of step t = 0, 1, ... is `optimizer.lr` times `schedule(t)`. `clip` is the
     largest gradient norm. `evaluate(model)` is asked after each `evaluate_every` steps and after
     the last, in evaluation mode and off the tape. Training stops early at a loss that is not
-    finite, since no later step could mend it: see `History.diverged`. Errors: `UserError` if the
+    finite, since no later step could mend it: see `History.diverged`. Errors: `ValueError` if the
     batches end before the steps do.
     """
     if steps < 1 or evaluate_every < 1:
-        raise UserError(f"steps={steps} and evaluate_every={evaluate_every} must be at least 1")
+        raise ValueError(f"steps={steps} and evaluate_every={evaluate_every} must be at least 1")
     history, stream, factor = History(), iter(batches), schedule or constant()
     spent = 0.0
     model.train()
@@ -102,12 +101,12 @@ def minibatches(
 
     Rows come in epochs: each comes once before any comes again, in an order that is new each time.
     A batch is always full, so that where `size` does not divide the rows, one holds the end of an
-    epoch and the start of the next. Errors: `UserError` for no arrays, other numbers of rows in
+    epoch and the start of the next. Errors: `ValueError` for no arrays, other numbers of rows in
     one than in another, no rows, and a size below 1.
     """
     rows = {len(array) for array in arrays}
     if len(rows) != 1 or 0 in rows or size < 1:
-        raise UserError(
+        raise ValueError(
             f"batches of size={size} from arrays of {[len(array) for array in arrays]} rows: "
             "give arrays that all have the same number of rows, at least one, and a size from 1"
         )
@@ -128,7 +127,7 @@ def _shuffled(
 def _next(stream: Iterator[Batch], step: int, steps: int) -> Batch:
     for batch in stream:
         return batch
-    raise UserError(
+    raise ValueError(
         f"the batches ended after {step} of {steps} steps; "
         "give a stream that goes on, as minibatches() does, or fewer steps"
     )

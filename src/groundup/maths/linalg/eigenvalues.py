@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Complex, Float, Real
 
-from groundup.errors import UserError
 from groundup.maths.linalg.orthogonal import reflect, reflector
 from groundup.maths.linalg.precision import (
     EPS,
@@ -61,7 +60,7 @@ def power_iteration(
 
     Each step shrinks the parts of v along the other eigenvectors by |w_i / w_1|. It ends when
     |A v - w v| <= tol |A v|; the vector's largest entry is positive.
-    Errors: `UserError` if `max_steps` do not suffice: |w_2 / w_1| is 1 or very near it, as for a
+    Errors: `ValueError` if `max_steps` do not suffice: |w_2 / w_1| is 1 or very near it, as for a
     complex pair, +w with -w, or a defective matrix. Source: GVL, section 7.3.1.
     """
     x, scale = scaled(as_square(a))
@@ -76,7 +75,7 @@ def power_iteration(
             v *= np.sign(v[np.argmax(np.abs(v))])
             return PowerIteration(value * scale, like(v, a), np.array(residuals) * scale)
         v = image / size
-    raise UserError(
+    raise ValueError(
         f"power iteration did not settle within max_steps={max_steps}: no eigenvalue stands out; "
         "use eigvals, or more steps"
     )
@@ -90,13 +89,13 @@ def eigh(a: Real[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n"], Float[np.n
     Reflections make A tridiagonal; then each step of QR iteration, T - mu I = Q R followed by
     T <- R Q + mu I, drives the last entry beside the diagonal to zero: cubically, with Wilkinson's
     shift mu. Where one is zero the matrix falls into two.
-    Errors: `UserError` for a matrix that is not square or not symmetric.
+    Errors: `ValueError` for a matrix that is not square or not symmetric.
     Sources: Wilkinson (1968), "Global convergence of tridiagonal QR algorithm with origin
     shifts"; GVL, section 8.3.
     """
     x, scale = scaled(as_square(a))
     if np.abs(x - x.T).max() > np.sqrt(np.finfo(precision_of(a)).eps):
-        raise UserError("the matrix is not symmetric; use eigvals, or eigh((a + a.T) / 2)")
+        raise ValueError("the matrix is not symmetric; use eigvals, or eigh((a + a.T) / 2)")
     h, q = _hessenberg((x + x.T) / 2)
     diagonal, beside = np.diag(h).tolist(), np.diag(h, 1).tolist()
     vectors = q.T.copy()  # as rows, which lie together in memory
@@ -154,7 +153,7 @@ def eigvals(a: Real[np.ndarray, "n n"]) -> Complex[np.ndarray, "n"]:
     reflections make it Hessenberg (zero below the first subdiagonal); QR iteration with two shifts
     at once, which may be a conjugate pair while all numbers stay real, leaves blocks of one or two.
     Defective eigenvalues move by EPS^(1/k) for a rounding of A, whatever the method.
-    Errors: `UserError` for a matrix that is not square.
+    Errors: `ValueError` for a matrix that is not square.
     Sources: Francis (1961), "The QR transformation"; GVL, section 7.5.
     """
     x, scale = scaled(_balanced(as_square(a)))
@@ -266,7 +265,7 @@ def _negligible(entry: float, before: float, after: float) -> bool:
 def _one_more(steps: int) -> int:
     """Counts the steps of QR iteration towards one eigenvalue."""
     if steps == PATIENCE:
-        raise UserError(
+        raise ValueError(
             f"QR iteration did not converge in {PATIENCE} steps for one eigenvalue; "
             "add a multiple of the identity and subtract it from the eigenvalues"
         )

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Integer, Real
 
-from groundup.errors import UserError
 from groundup.maths.linalg.orthogonal import qr
 from groundup.maths.linalg.precision import (
     EPS,
@@ -90,7 +89,7 @@ def _jacobi(
             rows[i], rows[j] = c * (rows[i] - t * rows[j]), c * (rows[j] + t * rows[i])
         if settled:
             return rows[:, :m].T, rows[:, m:].T
-    raise UserError(
+    raise ValueError(
         f"Jacobi's method did not converge in {PATIENCE} sweeps; scale the columns alike"
     )
 
