@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MODULES: dict[str, tuple[str, ...]] = {
     "maths.autograd": ("maths.tensor",),
     "maths.changes": ("maths.tensor",),
+    "maths.layout": ("maths.graph.layout",),
+    "maths.style": ("maths.graph.draw",),
     "maths.values": ("maths.arrays", "maths.tensor"),
 }
 # An old name of a public function or class: its name now.

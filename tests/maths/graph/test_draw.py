@@ -25,8 +25,8 @@ from drawings import (
     rows,
 )
 from groundup.maths import GradientError, ShapeError, Tensor, cat, no_grad
-from groundup.maths.draw import draw
-from groundup.maths.graph import MOST_NODES
+from groundup.maths.graph.computation import MOST_NODES
+from groundup.maths.graph.draw import draw
 
 
 def edges_of(tensors: list[Tensor]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from groundup.maths.arrays import Array
-from groundup.maths.layout import Edge
+from groundup.maths.graph.layout import Edge
 from groundup.maths.tensor import FREED, GradientError, Tensor
 
 MOST_NODES = 400  # more are a wall of boxes that nobody reads
