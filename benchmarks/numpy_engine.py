@@ -200,12 +200,12 @@ def fused_gpt(weights, config, ids):  # type: ignore[no-untyped-def]
     """The same network with torch's fused functions."""
     import torch.nn.functional as F
 
-    from groundup.nn.gpt import Places, rotate
+    from groundup.nn.gpt import Positions, rotate
 
     d, eps = config.head_dim, config.rms_norm_eps
     embedding = weights["model.embed_tokens.weight"]
     x = F.embedding(ids, embedding)
-    places = Places.of(x, config)
+    positions = Positions.of(x, config)
     for number in range(config.num_hidden_layers):
         prefix = f"model.layers.{number}."
         w = {name.removeprefix(prefix): weight for name, weight in weights.items()}
@@ -213,8 +213,12 @@ def fused_gpt(weights, config, ids):  # type: ignore[no-untyped-def]
         q, k, v = (
             F.linear(n, w[f"self_attn.{name}_proj.weight"]).unflatten(-1, (-1, d)) for name in "qkv"
         )
-        q = rotate(F.rms_norm(q, (d,), w["self_attn.q_norm.weight"], eps).transpose(1, 2), places)
-        k = rotate(F.rms_norm(k, (d,), w["self_attn.k_norm.weight"], eps).transpose(1, 2), places)
+        q = rotate(
+            F.rms_norm(q, (d,), w["self_attn.q_norm.weight"], eps).transpose(1, 2), positions
+        )
+        k = rotate(
+            F.rms_norm(k, (d,), w["self_attn.k_norm.weight"], eps).transpose(1, 2), positions
+        )
         mixed = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True)
         x = x + F.linear(mixed.transpose(1, 2).flatten(2), w["self_attn.o_proj.weight"])
         n = F.rms_norm(x, (WIDTH,), w["post_attention_layernorm.weight"], eps)

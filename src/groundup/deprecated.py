@@ -25,11 +25,13 @@ MODULES: dict[str, tuple[str, ...]] = {
     "maths.autograd": ("maths.tensor",),
     "maths.changes": ("maths.tensor",),
     "maths.layout": ("maths.graph.layout",),
+    "maths.optimise": ("maths.optimize",),
     "maths.style": ("maths.graph.draw",),
     "maths.values": ("maths.arrays", "maths.tensor"),
 }
 # An old name of a public function or class: its name now.
 NAMES: dict[str, str] = {
+    "minimise": "minimize",
     "recording": "set_grad_enabled",
 }
 

@@ -2,7 +2,7 @@
 
     p(h | x) = p(h) p(x | h) / p(x)        p(x) = sum_h p(h) p(x | h)
 
-Over a list of hypotheses that is one addition in logarithms and one normalisation. Over a
+Over a list of hypotheses that is one addition in logarithms and one normalization. Over a
 continuous parameter it is an integral, unless prior and likelihood fit together (are conjugate);
 then the posterior is of the prior's own kind, and seeing data is adding to its parameters:
 
@@ -41,7 +41,7 @@ _POINTS, _DEPTH = 100_001, 45.0
 
 
 def posterior(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) -> Categorical:
-    """Gives p(h | x) over k hypotheses: log p(h) + log p(x | h), normalised.
+    """Gives p(h | x) over k hypotheses: log p(h) + log p(x | h), normalized.
 
     `log_likelihoods` holds log p(x | h) of all data together under each hypothesis h. Since they
     are logarithms, data of any length underflows nowhere.

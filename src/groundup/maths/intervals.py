@@ -45,9 +45,9 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Inter
             f"{successes} successes in {n} trials; give 1 or more trials, 0 ... n of them"
         )
     z = NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
-    centre = (successes + z**2 / 2) / (n + z**2)
+    center = (successes + z**2 / 2) / (n + z**2)
     radius = z / (n + z**2) * sqrt(successes * (n - successes) / n + z**2 / 4)
-    return Interval(successes / n, max(0.0, centre - radius), min(1.0, centre + radius))
+    return Interval(successes / n, max(0.0, center - radius), min(1.0, center + radius))
 
 
 def bootstrap_interval(

@@ -1,4 +1,4 @@
-"""Landscapes: functions with a name in the literature that are hard to minimise, each its own way.
+"""Landscapes: functions with a name in the literature that are hard to minimize, each its own way.
 
     quadratic     how much slower is a narrow valley?          the only one with exact theory
     Rosenbrock    what if the valley bends?                    steep to it, nearly flat along it
@@ -6,7 +6,7 @@
     Beale         what if the slope says nothing about scale?  walls of 10⁵ about a plateau
     Rastrigin     what if there are minima everywhere?         all of these methods stay in one
 
-`plot_trajectories` draws how methods of `optimise.py` go through one. Every function here takes one
+`plot_trajectories` draws how methods of `optimize.py` go through one. Every function here takes one
 point (n,) and gives one number, or takes m points as columns (n, m) and gives m numbers.
 
 Source: Surjanovic and Bingham (2013), "Virtual library of simulation experiments: test functions",
@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from groundup.maths.optimise import Function, Trajectory
+from groundup.maths.optimize import Function, Trajectory
 from groundup.maths.tensor import Tensor
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Colours that the colour-blind can tell apart too (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Colors that the color-blind can tell apart too (Okabe and Ito 2008).
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """A function to minimise, its minima (all of value 0), and where to start and to look."""
+    """A function to minimize, its minima (all of value 0), and where to start and to look."""
 
     name: str
     function: Function
@@ -145,11 +145,11 @@ def plot_trajectories(
         linewidths=0.7,
     )
     for number, (name, trajectory) in enumerate(trajectories.items()):
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         ending = "" if trajectory.converged else ", not arrived"
         label = f"{name}: {len(trajectory.points) - 1} steps{ending}"
-        axes.plot(*trajectory.points.T, ".-", color=colour, markersize=4, linewidth=1, label=label)
-        axes.plot(*trajectory.points[-1], "*", color=colour, markersize=11)
+        axes.plot(*trajectory.points.T, ".-", color=color, markersize=4, linewidth=1, label=label)
+        axes.plot(*trajectory.points[-1], "*", color=color, markersize=11)
     if isinstance(f, Landscape):
         axes.plot(*f.minima.T, "x", color="black")
         axes.set_title(f.name)

@@ -33,7 +33,7 @@ from __future__ import annotations
 import builtins
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
@@ -759,9 +759,11 @@ def set_grad_enabled(mode: bool) -> Iterator[None]:
         _recording.reset(before)
 
 
-def no_grad() -> AbstractContextManager[None]:
+@contextmanager
+def no_grad() -> Iterator[None]:
     """Leave the tape alone: `with no_grad():` or `@no_grad()`."""
-    return set_grad_enabled(False)
+    with set_grad_enabled(False):
+        yield
 
 
 def is_grad_enabled() -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-# Colours that the colour-blind can tell apart too (Okabe and Ito 2008).
+# Colors that the color-blind can tell apart too (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 
 

@@ -17,8 +17,6 @@ generator or a seed; without one they draw from a generator that all share and `
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -191,8 +189,19 @@ def activation_statistics(model: Module, x: Tensor, rng: Rng = 0) -> list[LayerS
     gradient. Layers come in the order in which they are called; those that only hold others are
     left out. Nobody's `.grad` changes. `saturated` and `dead` are for activations, else None.
     """
-    with _watched(model) as calls:
+    names = {id(layer): name for name, layer in model.named_modules()}
+    calls: list[_Call] = []
+
+    def observe(layer: Module, x: Any, output: Any) -> None:
+        lowest = not any(layer.named_children())
+        if id(layer) in names and lowest and isinstance(output, Tensor):
+            calls.append(_Call(names[id(layer)], layer, x, output))
+
+    before = observers.set((*observers.get(), observe))
+    try:
         output = model(x)
+    finally:
+        observers.reset(before)
     seed = generator(rng).standard_normal(output.shape).astype(output.dtype)
     gradients = grad(output, [call.output for call in calls], seed)
     return [_statistics(call, g.data) for call, g in zip(calls, gradients, strict=True)]
@@ -206,28 +215,12 @@ class _Call:
     output: Tensor
 
 
-@contextmanager
-def _watched(model: Module) -> Iterator[list[_Call]]:
-    """Collect the calls of the layers of a model within the block."""
-    names = {id(layer): name for name, layer in model.named_modules()}
-    calls: list[_Call] = []
-
-    def observe(layer: Module, x: Any, output: Any) -> None:
-        lowest = not any(layer.named_children())
-        if id(layer) in names and lowest and isinstance(output, Tensor):
-            calls.append(_Call(names[id(layer)], layer, x, output))
-
-    before = observers.set((*observers.get(), observe))
-    try:
-        yield calls
-    finally:
-        observers.reset(before)
-
-
 def _statistics(call: _Call, gradient: Array) -> LayerStatistics:
     saturated = dead = None
     if isinstance(call.layer, Activation):
-        flat = _flat(call.layer, call.input)
+        at = call.input.detach().requires_grad_()
+        (slope,) = grad(call.layer.forward(at).sum(), at)
+        flat = np.abs(slope.data) < FLAT
         saturated = float(flat.mean())
         dead = float(flat.reshape(-1, flat.shape[-1]).all(axis=0).mean())
     return LayerStatistics(
@@ -239,10 +232,3 @@ def _statistics(call: _Call, gradient: Array) -> LayerStatistics:
         saturated=saturated,
         dead=dead,
     )
-
-
-def _flat(activation: Activation, x: Tensor) -> Array:
-    """Where the activation's slope is next to nothing."""
-    at = x.detach().requires_grad_()
-    (slope,) = grad(activation.forward(at).sum(), at)
-    return np.abs(slope.data) < FLAT

@@ -1,4 +1,4 @@
-"""Layers: linear, embedding, the two normalisations, dropout, convolution in one dimension.
+"""Layers: linear, embedding, the two normalizations, dropout, convolution in one dimension.
 
 Names, shapes, initial values, and the options that are here, are torch's, so that weights go from
 one to the other as they are. `linear`, `layer_norm` and `rms_norm` are formulas for tensors of both
@@ -39,9 +39,9 @@ def layer_norm(x: T, weight: T, bias: T, eps: float) -> T:
     Source: Ba, Kiros and Hinton (2016), "Layer normalization".
     """
     dims = tuple(range(-weight.ndim, 0))
-    centred = x - x.mean(dims, keepdim=True)
-    variance = centred.square().mean(dims, keepdim=True)
-    result: T = centred * (variance + eps).rsqrt() * weight + bias
+    centered = x - x.mean(dims, keepdim=True)
+    variance = centered.square().mean(dims, keepdim=True)
+    result: T = centered * (variance + eps).rsqrt() * weight + bias
     return result
 
 
@@ -293,5 +293,5 @@ def _ends_in(x: Tensor, shape: tuple[int, ...]) -> None:
     """Checked, since broadcasting would accept a 1 there."""
     if x.shape[-len(shape) :] != shape:
         raise ShapeError(
-            f"an input of shape {x.shape} does not end in {shape}, which is normalised"
+            f"an input of shape {x.shape} does not end in {shape}, which is normalized"
         )

@@ -96,17 +96,12 @@ class Optimizer(ABC):
         with np.errstate(over="ignore", invalid="ignore"):  # what diverges ends in inf and nan
             for number, weight in enumerate(self.weights):
                 if weight.grad is not None:
-                    state = self._state_of(number)
+                    if not self.state[number]:
+                        self.state[number] = {n: np.zeros_like(weight.data) for n in self.buffers}
                     self.steps[number] += 1
-                    for w, g, part in _blocks(weight.data, weight.grad.data, state):
+                    for w, g, part in _blocks(weight.data, weight.grad.data, self.state[number]):
                         self.update(w, g, part, self.steps[number], lr)
                     weight.increment_version()
-
-    def _state_of(self, number: int) -> State:
-        if not self.state[number]:
-            weight = self.weights[number].data
-            self.state[number] = {name: np.zeros_like(weight) for name in self.buffers}
-        return self.state[number]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero, before the next backward adds to them."""
@@ -134,7 +129,17 @@ class Optimizer(ABC):
         shapes |= {f"{number}.step": () for number in range(len(steps))}
         for number, (weight, step) in enumerate(zip(self.weights, steps, strict=True)):
             shapes |= {f"{number}.{name}": weight.shape for name in self.buffers if step}
-        _fits({name: array.shape for name, array in saved.items()}, shapes)
+        missing, unexpected = sorted(shapes.keys() - saved), sorted(saved.keys() - shapes)
+        if missing or unexpected:
+            raise ValueError(
+                f"this is not the state of such an optimizer over these parameters: "
+                f"missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}"
+            )
+        for name, array in saved.items():
+            if array.shape != shapes[name]:
+                raise ValueError(
+                    f"{name} has shape {array.shape}, and its parameter wants {shapes[name]}"
+                )
         self.lr, self.steps = float(saved["lr"]), steps
         self.state = [
             {
@@ -343,7 +348,9 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
         raise ValueError(f"max_norm={max_norm} must be above 0, such as 1.0")
     gradients = _gradients(parameters)
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = sqrt(sum(float(np.dot(flat, flat)) for flat in map(_flat, gradients)))
+        # In the order of their memory, so without a copy.
+        flats = (gradient.data.ravel(order="K") for gradient in gradients)
+        norm = sqrt(sum(float(np.dot(flat, flat)) for flat in flats))
         if norm + 1e-6 > max_norm:
             for gradient in gradients:
                 gradient.data *= max_norm / (norm + 1e-6)
@@ -369,11 +376,6 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [gradient for gradient in distinct.values() if gradient is not None]
 
 
-def _flat(tensor: Tensor) -> Array:
-    """The numbers in the order of their memory, so without a copy."""
-    return tensor.data.ravel(order="K")
-
-
 def _decayed(g: Array, w: Array, weight_decay: float) -> Array:
     """The gradient of the loss plus λ/2 |w|²."""
     return g + weight_decay * w if weight_decay else g
@@ -395,16 +397,3 @@ def _within(name: str, value: float, end: float) -> None:
         raise ValueError(
             f"{name}={value} must be 0 or more and " + ("finite" if end == inf else f"below {end}")
         )
-
-
-def _fits(found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> None:
-    """Refuse a state whose entries or shapes are not the wanted ones."""
-    missing, unexpected = sorted(wanted.keys() - found), sorted(found.keys() - wanted)
-    if missing or unexpected:
-        raise ValueError(
-            f"this is not the state of such an optimizer over these parameters: "
-            f"missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}"
-        )
-    for name, shape in found.items():
-        if shape != wanted[name]:
-            raise ValueError(f"{name} has shape {shape}, and its parameter wants {wanted[name]}")

@@ -239,21 +239,17 @@ class Recurrent(Module):
                 "least one step"
             )
         below = x.transpose(0, 1) if self.batch_first else x
-        first = self._first(below, given)
+        shape = (self.num_layers, below.shape[1], self.hidden_size)
+        for h in given or ():
+            if h.shape != shape:
+                raise ShapeError(f"a state of shape {h.shape} does not fit {shape}")
+        first = (x.new_zeros(*shape),) * self.states if given is None else given
         last = []
         for layer in range(self.num_layers):
             below, state = self._layer(layer, below, tuple(h[layer] for h in first))
             last.append(state)
         outputs = below.transpose(0, 1) if self.batch_first else below
         return outputs, tuple(stack(layers) for layers in zip(*last, strict=True))
-
-    def _first(self, x: Tensor, given: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-        """The states before the first step, for x (time, n, input_size)."""
-        shape = (self.num_layers, x.shape[1], self.hidden_size)
-        for state in given or ():
-            if state.shape != shape:
-                raise ShapeError(f"a state of shape {state.shape} does not fit {shape}")
-        return (x.new_zeros(*shape),) * self.states if given is None else given
 
     def _layer(
         self, layer: int, x: Tensor, state: tuple[Tensor, ...]

@@ -96,7 +96,7 @@ def one_cycle(
     """Rise from 1 / div_factor to 1 over the share `pct_start` of `steps`, then fall far below.
 
     Both ways follow half a cosine; at the last step 1 / (div_factor · final_div_factor) is reached,
-    and kept. The high rates in the middle act as a regulariser. Source: Smith and Topin (2018),
+    and kept. The high rates in the middle act as a regularizer. Source: Smith and Topin (2018),
     "Super-convergence", with the cosines and defaults of torch's `OneCycleLR`.
     """
     if not 0 < pct_start < 1 or pct_start * steps <= 1:

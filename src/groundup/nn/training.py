@@ -75,7 +75,11 @@ def train(
     model.train()
     for step in range(steps):
         begun = perf_counter()
-        value = loss(model, _next(stream, step, steps))
+        try:
+            batch = next(stream)
+        except StopIteration:
+            raise ValueError(f"the batches ended after {step} of {steps} steps") from None
+        value = loss(model, batch)
         history.losses.append(value.item())
         if history.diverged:
             break
@@ -90,7 +94,10 @@ def train(
         history.seconds.append(spent)
         done = step + 1
         if evaluate is not None and (done % evaluate_every == 0 or done == steps):
-            history.evaluations[done] = _evaluated(model, evaluate)
+            model.eval()
+            with no_grad():
+                history.evaluations[done] = float(evaluate(model))
+            model.train()
     return history
 
 
@@ -122,21 +129,3 @@ def _shuffled(
             waiting = np.concatenate([waiting, rng.permutation(len(arrays[0]))])
         rows, waiting = waiting[:size], waiting[size:]
         yield tuple(array[rows] for array in arrays)
-
-
-def _next(stream: Iterator[Batch], step: int, steps: int) -> Batch:
-    for batch in stream:
-        return batch
-    raise ValueError(
-        f"the batches ended after {step} of {steps} steps; "
-        "give a stream that goes on, as minibatches() does, or fewer steps"
-    )
-
-
-def _evaluated(model: M, evaluate: Callable[[M], float]) -> float:
-    """The value off the tape and in evaluation mode, which ends with it."""
-    model.eval()
-    with no_grad():
-        value = float(evaluate(model))
-    model.train()
-    return value

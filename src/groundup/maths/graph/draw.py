@@ -64,7 +64,7 @@ def draw(
     `names` says what tensors are called; other things and tensors in it are ignored, so that
     `locals()` will do. The gradients are those of `root`, or of the sum of its elements, and are
     computed for the picture: no `.grad` is touched and the tape stays. With a `step` of `steps`,
-    its tensor and the edges in use are coloured, and only what is known by then is shown.
+    its tensor and the edges in use are colored, and only what is known by then is shown.
 
     Raises `ValueError` for more than 400 nodes or a step of another graph, and `GradientError`
     where a backward has freed the tape or a value was changed in place.
@@ -131,7 +131,7 @@ def svg(
     step: Step | None,
     style: str,
 ) -> str:
-    """The whole picture, with coloured edges above the others and boxes above all edges.
+    """The whole picture, with colored edges above the others and boxes above all edges.
 
     `gradients` are those to show, by `Tensor.number`; `style` is an element of its own, or nothing
     where the page around the picture has the style sheet.
@@ -248,7 +248,7 @@ _COLORS = Template("""
 .graph .backward rect, .graph .backward path { stroke: $backward }
 .graph .backward .head { fill: $backward }
 """)
-# Blue and orange that the colour-blind can tell apart (Okabe and Ito 2008), made dark or light
+# Blue and orange that the color-blind can tell apart (Okabe and Ito 2008), made dark or light
 # enough to be read on each paper.
 _LIGHT = {
     "paper": "#ffffff",

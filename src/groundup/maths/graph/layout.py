@@ -90,10 +90,10 @@ def layered(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> Plac
         entering = [number for number, edge in enumerate(edges) if edge[1] == child]
         entering.sort(key=lambda number: lanes[edges[number][0]])
         for place, number in enumerate(entering, start=1):
-            parent = boxes[edges[number][0]]
-            y = parent.y + parent.height / 2
+            start = boxes[edges[number][0]]
+            y = start.y + start.height / 2
             lines[number] = Line(
-                Point(parent.x + parent.width, y),
+                Point(start.x + start.width, y),
                 Point(box.x - BETWEEN_COLUMNS, y),
                 Point(box.x, box.y + box.height * place / (len(entering) + 1)),
             )

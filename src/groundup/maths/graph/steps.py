@@ -13,7 +13,7 @@
     w: the gradient 2 is complete.
     x: the gradient -3 is complete.
 
-`draw(y, step=step)` colours a step in the picture of the graph, and `animate` makes a page of all
+`draw(y, step=step)` colors a step in the picture of the graph, and `animate` makes a page of all
 these pictures to leaf through. The page is plain HTML that loads nothing.
 """
 

@@ -258,7 +258,7 @@ def _hessenberg(
 
 
 def _negligible(entry: float, before: float, after: float) -> bool:
-    """Whether an entry beside the diagonal is rounding noise next to its two neighbours on it."""
+    """Whether an entry beside the diagonal is rounding noise next to its two neighbors on it."""
     return bool(abs(entry) <= EPS * (abs(before) + abs(after)) + VANISHED)
 
 

@@ -1,4 +1,4 @@
-"""Minimising a function: five methods, each in a line, and how fast they are.
+"""Minimizing a function: five methods, each in a line, and how fast they are.
 
 Each method is one line that leads from the last two points to the next, with g the gradient and H
 the Hessian at x:
@@ -242,7 +242,7 @@ class Trajectory:
         return (last[2] - last[1]) / (last[1] - last[0])
 
 
-def minimise(
+def minimize(
     f: Function,
     start: Real[np.ndarray, "n"] | Sequence[float],
     method: Method,
