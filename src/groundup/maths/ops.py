@@ -167,15 +167,15 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 def maximum(a: Tensor, b: Operand) -> Tensor:
     """The larger of two, element by element; equals share the gradient."""
-    return _better("maximum", np.maximum, np.less, a, a.as_operand(b))
+    return _extremum_of_two("maximum", np.maximum, np.less, a, a.as_operand(b))
 
 
 def minimum(a: Tensor, b: Operand) -> Tensor:
     """The smaller of two, element by element; equals share the gradient."""
-    return _better("minimum", np.minimum, np.greater, a, a.as_operand(b))
+    return _extremum_of_two("minimum", np.minimum, np.greater, a, a.as_operand(b))
 
 
-def _better(name: str, forward: Forward, loses: np.ufunc, a: Tensor, b: Tensor) -> Tensor:
+def _extremum_of_two(name: str, forward: Forward, loses: np.ufunc, a: Tensor, b: Tensor) -> Tensor:
     def share(mine: Tensor, theirs: Tensor) -> Rule:
         def rule(g: Tensor, _: Tensor) -> Tensor:
             wins = ~loses(mine.data, theirs.data)
@@ -195,7 +195,7 @@ def _axes(dim: Dims) -> int | tuple[int, ...] | None:
     return tuple(dim) or None if isinstance(dim, Sequence) else dim
 
 
-def _place(dim: int, ndim: int) -> int:
+def _dim(dim: int, ndim: int) -> int:
     """A dimension counted from 0; a tensor without dimensions counts as having one."""
     n = builtins.max(ndim, 1)
     if not -n <= dim < n:
@@ -203,15 +203,15 @@ def _place(dim: int, ndim: int) -> int:
     return dim % n
 
 
-def _places(x: Tensor, dim: Dims) -> set[int]:
+def _dims(x: Tensor, dim: Dims) -> set[int]:
     dims = _axes(dim)
     listed = range(x.ndim) if dims is None else dims if isinstance(dims, tuple) else (dims,)
-    return {_place(d, x.ndim) for d in listed}
+    return {_dim(d, x.ndim) for d in listed}
 
 
-def _kept(y: Tensor, x: Tensor, dim: Dims) -> Tensor:
+def _with_dims(y: Tensor, x: Tensor, dim: Dims) -> Tensor:
     """A reduced tensor in the shape that keeps the reduced dimensions, with length 1."""
-    reduced = _places(x, dim)
+    reduced = _dims(x, dim)
     return y.reshape(*(1 if d in reduced else n for d, n in enumerate(x.shape)))
 
 
@@ -221,7 +221,7 @@ def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
         "sum",
         lambda a: a.sum(axis=_axes(dim), keepdims=keepdim),
         (x,),
-        (lambda g, _: _kept(g, x, dim).expand(*x.shape),),
+        (lambda g, _: _with_dims(g, x, dim).expand(*x.shape),),
         linear=True,
     )
 
@@ -263,19 +263,19 @@ def std(
 
 def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The largest value; where several are largest they share the gradient equally."""
-    return _best("amax", np.max, x, dim, keepdim)
+    return _extremum("amax", np.max, x, dim, keepdim)
 
 
 def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The smallest value; where several are smallest they share the gradient equally."""
-    return _best("amin", np.min, x, dim, keepdim)
+    return _extremum("amin", np.min, x, dim, keepdim)
 
 
-def _best(name: str, best: Callable[..., Any], x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+def _extremum(name: str, best: Callable[..., Any], x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     def shared(g: Tensor, y: Tensor) -> Tensor:
-        equal = x.data == _kept(y, x, dim).data
+        equal = x.data == _with_dims(y, x, dim).data
         share: Array = equal / equal.sum(axis=_axes(dim), keepdims=True)
-        return _kept(g, x, dim) * share.astype(x.dtype)
+        return _with_dims(g, x, dim) * share.astype(x.dtype)
 
     def forward(a: Array) -> Any:
         return best(a, axis=_axes(dim), keepdims=keepdim)
@@ -322,7 +322,7 @@ def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
         return total if keepdim else total.squeeze(axis=_axes(dim))
 
     def rule(g: Tensor, y: Tensor) -> Tensor:
-        return _kept(g, x, dim) * exp(x - _kept(y, x, dim))
+        return _with_dims(g, x, dim) * exp(x - _with_dims(y, x, dim))
 
     return x.apply("logsumexp", forward, (x,), (rule,), dim=_axes(dim))
 
@@ -353,6 +353,26 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
         return g - exp(y) * sum(g, dim, keepdim=True)
 
     return x.apply("log_softmax", forward, (x,), (rule,), dim=dim)
+
+
+def all(x: Tensor) -> Tensor:
+    """Whether every element is true."""
+    return x.from_numpy(x.data.all())
+
+
+def any(x: Tensor) -> Tensor:
+    """Whether some element is true."""
+    return x.from_numpy(x.data.any())
+
+
+def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the largest value, in the flattened tensor or along `dim`."""
+    return x.from_numpy(np.argmax(x.data, axis=dim, keepdims=keepdim))
+
+
+def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the smallest value, in the flattened tensor or along `dim`."""
+    return x.from_numpy(np.argmin(x.data, axis=dim, keepdims=keepdim))
 
 
 def cumsum(x: Tensor, dim: int) -> Tensor:
@@ -390,19 +410,19 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions from `start_dim` to `end_dim` as one."""
     if not x.ndim:
         return reshape(x, 1)
-    first, last = _place(start_dim, x.ndim), _place(end_dim, x.ndim)
+    first, last = _dim(start_dim, x.ndim), _dim(end_dim, x.ndim)
     return reshape(x, *x.shape[:first], prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
 
 
 def unsqueeze(x: Tensor, dim: int) -> Tensor:
     """A new dimension of length 1 at `dim`."""
-    at = _place(dim, x.ndim + 1)
+    at = _dim(dim, x.ndim + 1)
     return reshape(x, *x.shape[:at], 1, *x.shape[at:])
 
 
 def squeeze(x: Tensor, dim: Dims = None) -> Tensor:
     """Without the dimensions of length 1, or without `dim` if it has length 1."""
-    dims = _places(x, dim)
+    dims = _dims(x, dim)
     return reshape(x, *(n for d, n in enumerate(x.shape) if n != 1 or d not in dims))
 
 
@@ -536,7 +556,7 @@ def select(x: Tensor, index: Any) -> Tensor:
     """x[index], with all that NumPy's indices can say."""
     at = array_index(index)
     parts = at if isinstance(at, tuple) else (at,)
-    if all(isinstance(part, (int, np.integer)) for part in parts):
+    if builtins.all(isinstance(part, (int, np.integer)) for part in parts):
         at = (*parts, ...)  # a view like any other, also of a single number
     return _linear("index", x, lambda a: a[at], lambda g: scatter(g, at, x.shape))
 
@@ -550,7 +570,7 @@ def _added_at(values: Array, index: Any, shape: Shape) -> Array:
     out = np.zeros(shape, values.dtype)
     parts = index if isinstance(index, tuple) else (index,)
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
-    if not any(array.dtype.kind in "iu" for array in arrays):
+    if not builtins.any(array.dtype.kind in "iu" for array in arrays):
         out[index] = values  # slices and masks name no place twice
     elif len(parts) == 1 and len(shape) > 1 and values.size:
         # Rows of a table, as in an embedding: sums over runs of equal rows are many times as fast.
@@ -575,7 +595,7 @@ def gather(x: Tensor, dim: int, index: Operand) -> Tensor:
     if not x.ndim:
         return reshape(gather(reshape(x, 1), dim, places.reshape(1)), ())
     grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in places.shape)])
-    grid[_place(dim, x.ndim)] = places
+    grid[_dim(dim, x.ndim)] = places
     return select(x, tuple(grid))
 
 

@@ -18,9 +18,9 @@ Williams 1986); one sweep gives the derivative of one number by all the others.
 
 The rules are themselves written with tensors, so gradients have gradients (`create_graph=True`).
 
-The page goes on in this order: what a tensor holds, how an operation is recorded, arithmetic and
-its rules, the walk back; then what a tensor is to Python and NumPy, and changes in place. Every
-other operation, from `exp` to `softmax`, stands in `ops` with its rule.
+Read on for what a tensor holds, how an operation is recorded, two of them with their rules, and the
+walk back. Then come the rest of arithmetic, what a tensor is to Python and NumPy, and changes in
+place. Every other operation, from `exp` to `softmax`, stands in `ops` with its rule.
 
 Names and meanings are torch's, with two differences. Python numbers and lists become float64, and
 floating-point tensors that a person makes require gradients unless told otherwise. `.grad` is a
@@ -155,7 +155,7 @@ class Tensor:
             observer(Operation(name, forward, parents, linear, dim), out)
         return out
 
-    # Arithmetic, each operation with its rules: g is dL/d(output)
+    # Two operations with their rules, where g is dL/d(output); the others are below
 
     def __add__(self, other: Operand) -> Tensor:
         """d(a + b) = da + db."""
@@ -166,61 +166,6 @@ class Tensor:
         """d(a b) = b da + a db."""
         a, b = self, self.as_operand(other)
         return Tensor.apply("mul", np.multiply, (a, b), (lambda g, _: g * b, lambda g, _: g * a))
-
-    def __sub__(self, other: Operand) -> Tensor:
-        """d(a - b) = da - db."""
-        a, b = self, self.as_operand(other)
-        rules = (lambda g, _: g, lambda g, _: -g)
-        return Tensor.apply("sub", np.subtract, (a, b), rules, linear=True)
-
-    def __neg__(self) -> Tensor:
-        """d(-a) = -da."""
-        return Tensor.apply("neg", np.negative, (self,), (lambda g, _: -g,), linear=True)
-
-    def __truediv__(self, other: Operand) -> Tensor:
-        """d(a / b) = da / b - (a / b) db / b."""
-        a, b = self, self.as_operand(other)
-        rules = (lambda g, _: g / b, lambda g, y: -g * y / b)
-        return Tensor.apply("div", np.true_divide, (a, b), rules)
-
-    def __pow__(self, exponent: Operand) -> Tensor:
-        """d(a^p) = p a^(p-1) da + a^p log(a) dp; where p = 0, or a = 0 for dp, the term is 0."""
-        a, p = self, self.as_operand(exponent)
-        if isinstance(exponent, float):
-            exponent = float(exponent)  # NumPy's own float64 would widen float32
-
-        def by_base(g: Tensor, _: Tensor) -> Tensor:
-            if isinstance(exponent, (int, float)):
-                power = a if exponent == 2 else a ** (exponent - 1)
-                return g * (exponent * power) if exponent else g * 0.0
-            return g * where(p == 0, 0.0, p * a ** (p - 1))
-
-        def by_exponent(g: Tensor, y: Tensor) -> Tensor:
-            flat = (a == 0) & (p >= 0)
-            return g * where(flat, 0.0, y * where(flat, 1.0, a).log())
-
-        def power(base: Array, powers: Array) -> Array:
-            # NumPy is ten times as fast for a plain 2 or 0.5 as for an array that holds it.
-            return np.asarray(
-                base**exponent if isinstance(exponent, (int, float)) else base**powers
-            )
-
-        return Tensor.apply("pow", power, (a, p), (by_base, by_exponent))
-
-    def __matmul__(self, other: Operand) -> Tensor:
-        """d(A B) = dA B + A dB, so A's share is g Bᵀ and B's is Aᵀ g; any ranks, as NumPy's @."""
-        a, b = self, self.as_operand(other)
-        if not a.ndim or not b.ndim or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
-            raise ShapeError(f"shapes {a.shape} and {b.shape} do not match for @")
-        if a.ndim == 1:
-            return (a.unsqueeze(0) @ b).squeeze(-2 if b.ndim > 1 else 0)
-        if b.ndim == 1:
-            return (a @ b.unsqueeze(-1)).squeeze(-1)
-        if a.ndim > 2 and b.ndim == 2:  # one large product instead of many small ones
-            return (a.flatten(0, -2) @ b).reshape(*a.shape[:-1], b.shape[-1])
-        return Tensor.apply(
-            "matmul", np.matmul, (a, b), (lambda g, _: g @ b.mT, lambda g, _: a.mT @ g)
-        )
 
     # How backward walks the tape
 
@@ -260,26 +205,30 @@ class Tensor:
         """
         tape = self._tape(inputs)
         wanted = {tensor.number for tensor in tape}
-        pending = {self.number: seed if record else seed.detach()}
+        gradients = {self.number: seed if record else seed.detach()}
         while tape:
             tensor = tape.pop()
-            gradient = pending.pop(tensor.number)
-            node = tensor.node
-            if node is not None:
-                _refuse_changes(node, tensor)
+            gradient = gradients.pop(tensor.number)
+            if tensor.node is not None:
                 with set_grad_enabled(record), np.errstate(all="ignore"):
-                    for parent, rule in zip(node.parents, node.rules, strict=True):
-                        if rule is not None and parent.number in wanted:
-                            # What was broadcast is summed up again.
-                            share = ops.sum_to(rule(gradient, tensor), parent.shape)
-                            share = share.to(parent.dtype)
-                            sum_so_far = pending.get(parent.number)
-                            if sum_so_far is not None:
-                                share = sum_so_far + share
-                            pending[parent.number] = share
+                    for parent, share in tensor._shares(tensor.node, gradient, wanted):
+                        if parent.number in gradients:
+                            share = gradients[parent.number] + share
+                        gradients[parent.number] = share
                 if not retain:
                     tensor.node = FREED  # its memory goes as soon as nobody else holds it
             yield tensor, gradient
+
+    def _shares(
+        self, node: Node, gradient: Tensor, wanted: set[int]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each wanted parent's share of this tensor's gradient, in the parent's shape and dtype."""
+        self._refuse_changes(node)
+        for parent, rule in zip(node.parents, node.rules, strict=True):
+            if rule is not None and parent.number in wanted:
+                share = rule(gradient, self)
+                # What was broadcast on the way forward is summed up on the way back.
+                yield parent, ops.sum_to(share, parent.shape).to(parent.dtype)
 
     def _tape(self, inputs: Iterable[Tensor] | None) -> list[Tensor]:
         """The tensors that gradients pass on their way from this one, oldest first."""
@@ -317,6 +266,65 @@ class Tensor:
         if seed.shape != self.shape:
             raise ShapeError(f"a gradient of shape {seed.shape} is not one for shape {self.shape}")
         return seed.to(self.dtype)
+
+    # The rest of arithmetic
+
+    def __sub__(self, other: Operand) -> Tensor:
+        """d(a - b) = da - db."""
+        a, b = self, self.as_operand(other)
+        rules = (lambda g, _: g, lambda g, _: -g)
+        return Tensor.apply("sub", np.subtract, (a, b), rules, linear=True)
+
+    def __neg__(self) -> Tensor:
+        """d(-a) = -da."""
+        return Tensor.apply("neg", np.negative, (self,), (lambda g, _: -g,), linear=True)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        """d(a / b) = da / b - (a / b) db / b."""
+        a, b = self, self.as_operand(other)
+        rules = (lambda g, _: g / b, lambda g, y: -g * y / b)
+        return Tensor.apply("div", np.true_divide, (a, b), rules)
+
+    def __pow__(self, exponent: Operand) -> Tensor:
+        """d(a^p) = p a^(p-1) da + a^p log(a) dp; where p = 0, or a = 0 for dp, the term is 0."""
+        a, p = self, self.as_operand(exponent)
+        number = exponent if isinstance(exponent, (int, float)) else None
+        if isinstance(number, float):
+            number = float(number)  # NumPy's own float64 would widen float32
+
+        def by_base(g: Tensor, _: Tensor) -> Tensor:
+            if number is None:
+                return g * where(p == 0, 0.0, p * a ** (p - 1))
+            if number == 0:
+                return g * 0.0
+            return g * (number * (a if number == 2 else a ** (number - 1)))
+
+        def by_exponent(g: Tensor, y: Tensor) -> Tensor:
+            flat = (a == 0) & (p >= 0)
+            return g * where(flat, 0.0, y * where(flat, 1.0, a).log())
+
+        def power(base: Array, powers: Array) -> Any:
+            # NumPy is ten times as fast for a plain 2 or 0.5 as for an array that holds it.
+            return base ** (powers if number is None else number)
+
+        return Tensor.apply("pow", power, (a, p), (by_base, by_exponent))
+
+    def __matmul__(self, other: Operand) -> Tensor:
+        """d(A B) = dA B + A dB, so A's share is g Bᵀ and B's is Aᵀ g; any ranks, as NumPy's @."""
+        a, b = self, self.as_operand(other)
+        if not a.ndim or not b.ndim or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+            raise ShapeError(f"shapes {a.shape} and {b.shape} do not match for @")
+        if a.ndim == 1:
+            return (a.unsqueeze(0) @ b).squeeze(-2 if b.ndim > 1 else 0)
+        if b.ndim == 1:
+            return (a @ b.unsqueeze(-1)).squeeze(-1)
+        if a.ndim > 2 and b.ndim == 2:  # one large product instead of many small ones
+            return (a.flatten(0, -2) @ b).reshape(*a.shape[:-1], b.shape[-1])
+        return Tensor.apply(
+            "matmul", np.matmul, (a, b), (lambda g, _: g @ b.mT, lambda g, _: a.mT @ g)
+        )
+
+    # On and off the tape
 
     @property
     def is_leaf(self) -> bool:
@@ -438,20 +446,6 @@ class Tensor:
             raise ShapeError(
                 f"shapes {self.shape} and {operand.shape} cannot be compared"
             ) from None
-
-    def all(self) -> Tensor:
-        return Tensor.from_numpy(self._array.all())
-
-    def any(self) -> Tensor:
-        return Tensor.from_numpy(self._array.any())
-
-    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
-        """The index of the largest value, in the flattened tensor or along `dim`."""
-        return Tensor.from_numpy(np.argmax(self._array, axis=dim, keepdims=keepdim))
-
-    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
-        """The index of the smallest value, in the flattened tensor or along `dim`."""
-        return Tensor.from_numpy(np.argmin(self._array, axis=dim, keepdims=keepdim))
 
     # What it is to Python and NumPy
 
@@ -614,6 +608,15 @@ class Tensor:
         self.increment_version()
         return self
 
+    def _refuse_changes(self, node: Node) -> None:
+        """Raise `GradientError` if a value that the rules read has changed since they were made."""
+        if node.linear or node.versions == tuple(t._versions[0] for t in (*node.parents, self)):
+            return
+        raise GradientError(
+            f"a value that the gradient of {node.name} needs was changed in place after it was "
+            f"used (shapes {[parent.shape for parent in node.parents]}, result {self.shape})"
+        )
+
     # Functions of `ops` that are methods as well
 
     @property
@@ -676,6 +679,10 @@ class Tensor:
     float = ops.float
     long = ops.long
     clone = ops.clone
+    all = ops.all
+    any = ops.any
+    argmax = ops.argmax
+    argmin = ops.argmin
     pow = __pow__
     matmul = __matmul__
 
@@ -731,17 +738,6 @@ def grad(
         if tensor.number in found:
             found[tensor.number] = whole
     return tuple(found[tensor.number] for tensor in wanted)
-
-
-def _refuse_changes(node: Node, output: Tensor) -> None:
-    """Raise `GradientError` if a value that a rule reads was changed in place after its use."""
-    if node.linear:
-        return
-    if node.versions != tuple(tensor._versions[0] for tensor in (*node.parents, output)):
-        raise GradientError(
-            f"a value that the gradient of {node.name} needs was changed in place after it was "
-            f"used (shapes {[parent.shape for parent in node.parents]}, result {output.shape})"
-        )
 
 
 # Whether operations are recorded, and who is told of them
