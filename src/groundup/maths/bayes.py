@@ -49,9 +49,7 @@ def posterior(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) -> Ca
     """
     joint = prior.logprobs + log_likelihoods
     if joint.max() == -inf:
-        raise ValueError(
-            "no hypothesis can have made the data; add one that can, with a prior above 0"
-        )
+        raise ValueError("no hypothesis can have made the data")
     return Categorical(log_softmax(joint))
 
 

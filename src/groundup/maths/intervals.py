@@ -41,9 +41,7 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Inter
     Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
     """
     if not 0 <= successes <= n or n == 0:
-        raise ValueError(
-            f"{successes} successes in {n} trials; give 1 or more trials, 0 ... n of them"
-        )
+        raise ValueError(f"{successes} successes in {n} trials are impossible")
     z = NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
     center = (successes + z**2 / 2) / (n + z**2)
     radius = z / (n + z**2) * sqrt(successes * (n - successes) / n + z**2 / 4)
@@ -114,9 +112,7 @@ def bootstrap_ratio(
     a, b = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     group = _group_numbers(len(_paired(a, b)), clusters)
     if b.min() < 0 or b.sum() == 0:
-        raise ValueError(
-            f"denominators sum to {b.sum()}, least {b.min()}; give none below 0, not all 0"
-        )
+        raise ValueError(f"denominators sum to {b.sum()}, least {b.min()}: none may be below 0")
     a, b = np.bincount(group, weights=a), np.bincount(group, weights=b)
     random = np.random.default_rng(seed)
     replicates = []
@@ -159,9 +155,7 @@ def bootstrap_difference(
 def _paired(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Gives back the first of two arrays that describe the same items, or refuses."""
     if len(one) != len(other):
-        raise ValueError(
-            f"lengths {len(one)} and {len(other)} differ; give one value of each per item"
-        )
+        raise ValueError(f"lengths {len(one)} and {len(other)} differ")
     return one
 
 

@@ -75,10 +75,7 @@ def kl_estimates(logp: Float[np.ndarray, "n"], logq: Float[np.ndarray, "n"]) -> 
     Errors: `ValueError` for fewer than 2 samples or lengths that differ.
     """
     if len(logp) != len(logq) or len(logp) < 2:
-        raise ValueError(
-            f"{len(logp)} values of log p and {len(logq)} of log q; give 2 or more samples, each "
-            "with both"
-        )
+        raise ValueError(f"{len(logp)} values of log p and {len(logq)} of log q: give 2 of each")
     log_ratio = (logp - logq).view(_Array)
     return {name: _estimate(np.asarray(k(log_ratio))) for name, k in ESTIMATORS.items()}
 

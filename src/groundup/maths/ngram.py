@@ -80,10 +80,7 @@ class Ngram(ABC):
         if token_bytes is None:
             token_bytes = (np.arange(self.trie.vocab_size) != self.trie.boundary).astype(np.int64)
         if len(token_bytes) != self.trie.vocab_size:
-            raise ValueError(
-                f"{len(token_bytes)} sizes for a vocabulary of {self.trie.vocab_size}; give the "
-                "bytes of every token"
-            )
+            raise ValueError(f"{len(token_bytes)} sizes for a vocabulary of {self.trie.vocab_size}")
         logprobs = self.logprobs(tokens)[1:]
         sizes = token_bytes[tokens[1:]]
         if sizes.sum() == 0:

@@ -588,10 +588,7 @@ def gather(x: Tensor, dim: int, index: Operand) -> Tensor:
     """y[i, j, …] = x[i, index[i, j, …], …] with the index in the place of dimension `dim`."""
     places = array_index(index)
     if places.ndim != x.ndim:
-        raise ShapeError(
-            f"an index of shape {places.shape} does not fit shape {x.shape}; "
-            "gather needs as many dimensions in both"
-        )
+        raise ShapeError(f"an index of shape {places.shape} does not fit shape {x.shape}")
     if not x.ndim:
         return reshape(gather(reshape(x, 1), dim, places.reshape(1)), ())
     grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in places.shape)])

@@ -81,10 +81,7 @@ class Categorical:
         with np.errstate(over="ignore"):
             total = float(np.exp(self.logprobs).sum())
         if not abs(total - 1) < 1e-6:
-            raise ValueError(
-                f"exp(logprobs) sums to {total:.6g}, not 1; "
-                "use Categorical.from_probs or Categorical.from_logits"
-            )
+            raise ValueError(f"exp(logprobs) sums to {total:.6g}; use Categorical.from_probs")
 
     @staticmethod
     def from_probs(probs: Float[np.ndarray, "k"]) -> Categorical:
@@ -260,9 +257,7 @@ class Gaussian:
 
     def __post_init__(self) -> None:
         if not (isfinite(self.mean) and 0 < self.std < inf):
-            raise ValueError(
-                f"mean={self.mean}, std={self.std} make no Gaussian; give finite ones, std above 0"
-            )
+            raise ValueError(f"mean={self.mean}, std={self.std} make no Gaussian")
 
     def log_prob(self, values: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Gives the logarithm of the density, which may be above 0, at each value."""
@@ -374,8 +369,5 @@ def _spread(values: Float[np.ndarray, "n"]) -> float:
     """Gives the range of values that a Gaussian can be fitted to."""
     spread = float(np.ptp(_some(values)))
     if not 0 < spread < inf:
-        raise ValueError(
-            f"{len(values)} values with a range of {spread} bound no likelihood; "
-            "give at least two different finite ones"
-        )
+        raise ValueError(f"values of range {spread}; give at least two different ones")
     return spread

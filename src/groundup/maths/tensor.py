@@ -258,9 +258,7 @@ class Tensor:
             raise GradientError("no gradient: nothing that it was computed from has requires_grad")
         if gradient is None:
             if self.numel() != 1:
-                raise GradientError(
-                    f"a tensor that has shape {self.shape} is not one number; give a gradient"
-                )
+                raise GradientError(f"backward starts from one number; this has shape {self.shape}")
             return Tensor.from_numpy(np.ones_like(self._array))
         seed = self.as_operand(gradient)
         if seed.shape != self.shape:

@@ -146,10 +146,7 @@ def _filled(tensor: Tensor, values: Array) -> Tensor:
 def _fans(tensor: Tensor) -> tuple[int, int]:
     """How many numbers go into each output, and how many outputs each number goes into."""
     if tensor.ndim < 2:
-        raise ValueError(
-            f"a tensor of shape {tensor.shape} has no fan-in and fan-out; give a weight "
-            "(out, in, …), and for a bias use zeros_"
-        )
+        raise ValueError(f"a tensor of shape {tensor.shape} has no fan-in and fan-out")
     out, into, *kernel = tensor.shape
     return into * math.prod(kernel), out * math.prod(kernel)
 

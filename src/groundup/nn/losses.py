@@ -146,8 +146,7 @@ def _classes(values: Any, targets: Any, ignore_index: int | None = None) -> Arra
     classes = np.asarray(targets)
     if values.ndim < 2 or (values.shape[0], *values.shape[2:]) != classes.shape:
         raise ShapeError(
-            f"class targets of shape {classes.shape} do not fit outputs of {tuple(values.shape)}; "
-            "give one target per example, (n, …) for outputs (n, classes, …)"
+            f"class targets of shape {classes.shape} do not fit outputs of {tuple(values.shape)}"
         )
     if classes.dtype.kind not in "iu":
         raise ValueError(f"class targets are integers, and these are {classes.dtype}")

@@ -70,8 +70,7 @@ class Optimizer(ABC):
         for number, weight in enumerate(self.weights):
             if not weight.is_leaf:
                 raise ValueError(
-                    f"parameter {number} of shape {weight.shape} was computed from other tensors; "
-                    "give the tensors that it was computed from"
+                    f"parameter {number} of shape {weight.shape} was computed from other tensors"
                 )
         _within("lr", self.lr, inf)
 

@@ -100,10 +100,7 @@ def one_cycle(
     "Super-convergence", with the cosines and defaults of torch's `OneCycleLR`.
     """
     if not 0 < pct_start < 1 or pct_start * steps <= 1:
-        raise ValueError(
-            f"pct_start={pct_start} of steps={steps} leaves no step to rise in; "
-            "give a share between 0 and 1, and more steps"
-        )
+        raise ValueError(f"pct_start={pct_start} of steps={steps} leaves no step to rise in")
     first, last = 1 / div_factor, 1 / (div_factor * final_div_factor)
     top, end = pct_start * steps - 1, steps - 1
 

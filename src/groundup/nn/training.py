@@ -114,8 +114,7 @@ def minibatches(
     rows = {len(array) for array in arrays}
     if len(rows) != 1 or 0 in rows or size < 1:
         raise ValueError(
-            f"batches of size={size} from arrays of {[len(array) for array in arrays]} rows: "
-            "give arrays that all have the same number of rows, at least one, and a size from 1"
+            f"batches of size={size} from arrays of {[len(array) for array in arrays]} rows"
         )
     return _shuffled(arrays, size, rng)
 

@@ -25,9 +25,7 @@ def low_rank(a: Real[np.ndarray, "m n"], rank: int) -> LowRank:
     """
     x = as_matrix(a)
     if not 0 <= rank <= min(x.shape):
-        raise ValueError(
-            f"rank={rank} for a matrix of shape {x.shape}; give one from 0 to {min(x.shape)}"
-        )
+        raise ValueError(f"rank={rank} for a matrix of shape {x.shape}")
     u, s, vt = svd(x)
     dropped = s[rank:]
     return LowRank(

@@ -61,8 +61,7 @@ class PCA:
         x = as_matrix(data)
         if x.shape[1] != len(self.mean):
             raise ValueError(
-                f"data of shape {x.shape}, but fitted to rows of {len(self.mean)} numbers; "
-                "give rows as long"
+                f"data of shape {x.shape}, but fitted to rows of {len(self.mean)} numbers"
             )
         return like((x - self.mean) @ self.components.T, data, self.mean)
 
@@ -74,7 +73,6 @@ class PCA:
         x = as_matrix(coordinates)
         if x.shape[1] != len(self.components):
             raise ValueError(
-                f"coordinates of shape {x.shape} for {len(self.components)} components; "
-                "give one coordinate for each"
+                f"coordinates of shape {x.shape} for {len(self.components)} components"
             )
         return like(x @ self.components + self.mean, coordinates, self.mean)
