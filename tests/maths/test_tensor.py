@@ -611,7 +611,7 @@ def test_a_penalty_on_the_gradient_trains():
     assert w.grad.tolist() == (8 * w.data * x.data**2).tolist()
 
 
-# Copies, and the door between the two files
+# Copies, and functions that are methods
 
 
 def test_copies_are_leaves_of_their_own():

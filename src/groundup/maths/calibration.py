@@ -201,7 +201,7 @@ def brier_decomposition(
 def draw_reliability(
     axes: matplotlib.axes.Axes, curve: Sequence[ReliabilityBin], *, label: str, color: str
 ) -> None:
-    """Draws a reliability curve with its intervals into axes of one's own."""
+    """Draws a reliability curve with its intervals into given axes."""
     accuracy = np.array([b.accuracy.estimate for b in curve])
     low, high = (np.array([getattr(b.accuracy, end) for b in curve]) for end in ("low", "high"))
     axes.errorbar(

@@ -64,7 +64,7 @@ def bootstrap_interval(
     as `np.median`, is called once per sample on the drawn values and takes no weights. The ends
     are the percentiles of the samples' statistics. One group alone cannot show how groups
     differ: both ends are then the estimate, and below some ten the interval is too narrow.
-    Errors: `ValueError` for no values, lengths that differ, weights with a statistic of one's own.
+    Errors: `ValueError` for no values, lengths that differ, weights with a `statistic`.
     Sources: Efron (1979), "Bootstrap methods: another look at the jackknife"; Field and Welsh
     (2007), "Bootstrapping clustered data", section 2.
     """

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Integer, Shaped
 
 Outcomes = Integer[np.ndarray, "*n"] | Bool[np.ndarray, "*n"]
 
-# Steps shorter than this end an ascent, and so many without arriving say that it will not.
+# An ascent ends at a step shorter than this, and fails after this many steps.
 _ARRIVED, _MOST_STEPS = 1e-12, 100_000
 
 

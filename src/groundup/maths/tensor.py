@@ -18,9 +18,10 @@ Williams 1986); one sweep gives the derivative of one number by all the others.
 
 The rules are themselves written with tensors, so gradients have gradients (`create_graph=True`).
 
-Read on for what a tensor holds, how an operation is recorded, two of them with their rules, and the
-walk back. Then come the rest of arithmetic, what a tensor is to Python and NumPy, and changes in
-place. Every other operation, from `exp` to `softmax`, stands in `ops` with its rule.
+The page reads downwards: what a tensor holds, how an operation is recorded, addition and
+multiplication with their rules, the walk back. Then come the rest of arithmetic, what a tensor is
+to Python and NumPy, and changes in place. Every other operation, from `exp` to `softmax`, is on
+the page `ops` with its rule.
 
 Names and meanings are torch's, with two differences. Python numbers and lists become float64, and
 floating-point tensors that a person makes require gradients unless told otherwise. `.grad` is a
@@ -90,7 +91,7 @@ class Tensor:
     )
 
     def __init__(self, data: Operand, requires_grad: bool | None = None) -> None:
-        array = np.array(as_array(data))  # a copy: nobody else's memory
+        array = np.array(as_array(data))  # a copy, for no one else to change
         if array.dtype.kind not in "biuf":
             raise TypeError(f"a tensor holds real numbers or truth values, not {array.dtype}")
         floating = array.dtype.kind == "f"
@@ -99,11 +100,11 @@ class Tensor:
         self._array = array
         self.requires_grad = floating if requires_grad is None else requires_grad
         self.grad: Tensor | None = None
-        """The gradient of what `backward` was called on by this tensor."""
+        """dL/d(this tensor), to which every L.backward() adds."""
         self.node: Node | None = None
-        """The operation that made it; a leaf, made by a person, has none."""
+        """The operation that made it; None for a leaf, which a person made."""
         self.number = next(_numbers)
-        """Counts all tensors, so a parent's number is lower than its children's."""
+        """Counts tensors as they are made, so parents come before their children."""
         self._versions = [0]
         """The number of changes in place, in a list that views of the same memory share."""
         self.retains_grad = False
@@ -155,7 +156,7 @@ class Tensor:
             observer(Operation(name, forward, parents, linear, dim), out)
         return out
 
-    # Two operations with their rules, where g is dL/d(output); the others are below
+    # Two operations with their rules: from g = dL/d(output) to the share of each parent
 
     def __add__(self, other: Operand) -> Tensor:
         """d(a + b) = da + db."""
@@ -720,7 +721,7 @@ def grad(
     retain_graph: bool | None = None,
     create_graph: bool = False,
 ) -> tuple[Tensor, ...]:
-    """The gradients of `output` by each of `inputs`, without touching anybody's `.grad`.
+    """The gradients of `output` by each of `inputs`; every `.grad` stays as it is.
 
     An input that the output does not depend on gets zeros. The other arguments and the errors
     are those of `backward`.
@@ -738,7 +739,7 @@ def grad(
     return tuple(found[tensor.number] for tensor in wanted)
 
 
-# Whether operations are recorded, and who is told of them
+# Whether operations are recorded, and observers of all operations
 
 _recording = ContextVar("recording", default=True)
 
@@ -766,7 +767,7 @@ def is_grad_enabled() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What was done, as observers are told: the arguments of `apply`."""
+    """The arguments of `apply`, for observers."""
 
     name: str
     forward: Forward
@@ -778,4 +779,4 @@ class Operation:
 observers: ContextVar[tuple[Callable[[Operation, Tensor], None], ...]] = ContextVar(
     "observers", default=()
 )
-"""Who is told of every operation of this thread and its result: forward mode, profilers."""
+"""Called with every operation of this thread and its result: forward mode, profilers."""

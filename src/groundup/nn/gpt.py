@@ -34,7 +34,7 @@ from groundup.nn.losses import cross_entropy
 from groundup.nn.module import Module
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# What config.json says beside the sizes, for whoever else reads the folder.
+# The fields of config.json that are not sizes, for other readers of the folder.
 QWEN3 = {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",

@@ -37,7 +37,7 @@ _shared = np.random.default_rng(0)
 
 
 def manual_seed(seed: int) -> None:
-    """Start the shared generator anew."""
+    """Restart the shared generator from a seed."""
     global _shared
     _shared = np.random.default_rng(seed)
 
@@ -184,7 +184,7 @@ def activation_statistics(model: Module, x: Tensor, rng: Rng = 0) -> list[LayerS
     The backward pass starts from standard normal numbers at the model's output, so that
     `gradient_std` is 1 there, and tells by how much the layers above a place shrink or enlarge a
     gradient. Layers come in the order in which they are called; those that only hold others are
-    left out. Nobody's `.grad` changes. `saturated` and `dead` are for activations, else None.
+    left out. No `.grad` changes. `saturated` and `dead` are for activations, else None.
     """
     names = {id(layer): name for name, layer in model.named_modules()}
     calls: list[_Call] = []

@@ -178,7 +178,7 @@ class RMSNorm(Module):
 class Dropout(Module):
     """Each number becomes 0 with chance p, and the others grow by 1 / (1 - p): the mean stays.
 
-    In evaluation nothing happens. The draws are a stream of its own, begun by `rng`.
+    In evaluation nothing happens. The layer draws from a generator of its own, seeded by `rng`.
     Source: Srivastava et al. (2014), "Dropout".
     """
 

@@ -35,7 +35,7 @@ from groundup.maths.tensor import Tensor, no_grad
 Observer: TypeAlias = "Callable[[Module, Any, Any], None]"
 
 observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=())
-"""Who is told of every module that was called, its first input and its output."""
+"""Called after every call of a module, with it, its first input and its output."""
 
 
 class Module:
@@ -240,7 +240,7 @@ class Module:
     # How it reads
 
     def extra_repr(self) -> str:
-        """What stands in the brackets of a layer: its sizes and options."""
+        """The sizes and options that the repr shows in brackets."""
         return ""
 
     def __repr__(self) -> str:

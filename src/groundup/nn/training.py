@@ -33,14 +33,14 @@ class History:
     """What was measured: one entry per step in each list."""
 
     losses: list[float] = field(default_factory=list)
-    """Of the batch, before the step."""
+    """The loss of each batch, before its step."""
     learning_rates: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
     """Over all parameters, before clipping."""
     seconds: list[float] = field(default_factory=list)
     """Spent on training so far, without evaluations."""
     evaluations: dict[int, float] = field(default_factory=dict)
-    """What `evaluate` gave after so many steps."""
+    """The values of `evaluate`, by the number of steps taken."""
 
     @property
     def diverged(self) -> bool:

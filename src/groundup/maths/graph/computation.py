@@ -36,7 +36,7 @@ class Graph:
     def below(
         cls, root: Tensor, names: Mapping[str, object] | None, most: int = MOST_NODES
     ) -> Graph:
-        """The graph of a root, if it has at most so many nodes and no part of it was freed."""
+        """The graph of a root; an error if it has more than `most` nodes or was freed in part."""
         found, open_ends = {root.number: root}, [root]
         while open_ends:
             tensor = open_ends.pop()
@@ -77,7 +77,11 @@ class Graph:
 
     def formula(self, tensor: Tensor) -> str:
         """The operation and its operands, such as "w · x"; small numbers stand for themselves."""
-        return _formula(kind_of(tensor), [self._operand(parent) for parent in parents_of(tensor)])
+        operands = []
+        for parent in parents_of(tensor):
+            named = parent.ndim or parent.number in self.names or kind_of(parent) != "constant"
+            operands.append(self.label(parent) if named else short(parent.data))
+        return _formula(kind_of(tensor), operands)
 
     def computed(self, tensor: Tensor) -> str:
         """Its value and where it came from in a sentence: "mul 3 is w · x = -3 · 2 = -6."."""
@@ -92,11 +96,6 @@ class Graph:
         numbers = _formula(kind_of(tensor), [short(parent.data) for parent in tensor.node.parents])
         known = "" if numbers == formula else f"{numbers} = "
         return f"{label} is {formula} = {known}{value}."
-
-    def _operand(self, tensor: Tensor) -> str:
-        if tensor.ndim or tensor.number in self.names or kind_of(tensor) != "constant":
-            return self.label(tensor)
-        return short(tensor.data)
 
     def edges(self) -> Iterator[tuple[Edge, int]]:
         """Parent and child by their places, and which operand the parent is."""

@@ -4,8 +4,8 @@
    stands beside it and the longest path has a column per step.
 2. A box and the line that leaves it run in one lane, up to the column before its last child. A lane
    holds one of them at a time, so no line runs through a box.
-3. A walk back from the last box gives each its lane: the first operand goes on in the lane of its
-   child where that is free, the others in the next free ones below. A tree is drawn so without a
+3. A walk back from the last box gives each its lane: the first operand gets the lane of its child
+   where that is free, the others get the next free ones below. A tree is drawn so without a
    crossing, its operands in order from the top, and a chain of operations in one line.
 
 Layered as in Sugiyama, Tagawa and Toda (1981), "Methods for visual understanding of hierarchical
@@ -114,7 +114,7 @@ def _columns(children: list[list[int]]) -> list[int]:
 
 
 def _lanes(columns: list[int], parents: list[list[int]], children: list[list[int]]) -> list[int]:
-    """Each box's lane, which nobody else uses in its column or in those that its line passes."""
+    """Each box's lane, free of others in its column and in those that its line passes."""
     lanes: dict[int, int] = {}
     taken: list[set[int]] = []  # the columns in use, of each lane
     for last in reversed(range(len(columns))):
