@@ -6,8 +6,8 @@ output's gradient and the other operands, with the operand's own letters as the 
 
     y = einsum("ij,jk->ik", a, b):   da = einsum("ik,jk->ij", g, b).
 
-That needs every letter of an operand to stand in the output or in another operand, once. `_plain`
-brings any expression into this form.
+That needs every letter of an operand to stand in the output or in another operand, once.
+`_normalized` brings any expression into this form.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def einsum(equation: str, *operands: Operand) -> Tensor:
     """
     tensors = [x if isinstance(x, Tensor) else Tensor(x, requires_grad=False) for x in operands]
     letters, output = _letters(equation, tensors)
-    letters, tensors = _plain(letters, output, tensors)
+    letters, tensors = _normalized(letters, output, tensors)
     joined = f"{','.join(letters)}->{output}"
 
     def share(i: int) -> Rule:
@@ -72,7 +72,7 @@ def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:
     return letters, right.replace("...", dots)
 
 
-def _plain(
+def _normalized(
     letters: list[str], output: str, tensors: list[Tensor]
 ) -> tuple[list[str], list[Tensor]]:
     """An equal expression in which no letter is twice in an operand, or in that operand alone.

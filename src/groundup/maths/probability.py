@@ -176,7 +176,7 @@ class Categorical:
                 f"outcome {wanted.argmin()} was never seen, so its best logit is -inf, which no "
                 "climb reaches; use fit, or leave the outcome out"
             )
-        logits = _ascend(lambda z: 2 * (wanted - np.exp(log_softmax(z))), np.zeros(size))
+        logits = _gradient_ascent(lambda z: 2 * (wanted - np.exp(log_softmax(z))), np.zeros(size))
         return Categorical.from_logits(logits)
 
     def _alike(self, other: Categorical) -> Categorical:
@@ -241,7 +241,7 @@ class Bernoulli:
                 f"all outcomes are {share:.0f}, so the best logit is infinite, which no climb "
                 "reaches; use fit, or give outcomes of both kinds"
             )
-        logit = _ascend(lambda z: 4 * (share - sigmoid(z)), np.zeros(1))
+        logit = _gradient_ascent(lambda z: 4 * (share - sigmoid(z)), np.zeros(1))
         return Bernoulli(float(sigmoid(logit)[0]))
 
 
@@ -289,7 +289,7 @@ class Gaussian:
         Errors: `ValueError` for fewer than two different values, where the likelihood grows
         without bound as std goes to 0.
         """
-        _spread(values)
+        _positive_range(values)
         return Gaussian(float(values.mean(dtype=float)), float(values.std(dtype=float)))
 
     @staticmethod
@@ -303,7 +303,7 @@ class Gaussian:
         Fisher information, 1 / std^2 and 2, which makes the steps independent of all units.
         Source: Amari (1998), "Natural gradient works efficiently in learning".
         """
-        unit = _spread(values)
+        unit = _positive_range(values)
         z = (values.astype(float) - values[0]) / unit
         m, v = float(z.mean()), float(z.var())
 
@@ -313,7 +313,7 @@ class Gaussian:
             return 0.5 * np.array([m - mean, excess / 2])
 
         # From std = the whole range, twice the largest possible, the way leads down evenly.
-        mean, log_std = _ascend(half_a_natural_step, np.zeros(2))
+        mean, log_std = _gradient_ascent(half_a_natural_step, np.zeros(2))
         return Gaussian(float(values[0] + unit * mean), float(unit * np.exp(log_std)))
 
 
@@ -327,7 +327,7 @@ def counts(outcomes: Outcomes, size: int) -> Integer[np.ndarray, "size"]:
     return found
 
 
-def _ascend(
+def _gradient_ascent(
     step: Callable[[Float[np.ndarray, "k"]], Float[np.ndarray, "k"]], start: Float[np.ndarray, "k"]
 ) -> Float[np.ndarray, "k"]:
     """Gradient ascent: theta <- theta + step(theta) until the step is all but nothing."""
@@ -355,19 +355,19 @@ def _outcomes(outcomes: Outcomes, size: int) -> Integer[np.ndarray, "*n"]:
 
 
 def _frequencies(outcomes: Outcomes, size: int) -> Float[np.ndarray, "size"]:
-    frequencies: Float[np.ndarray, "size"] = counts(_some(outcomes), size) / len(outcomes)
+    frequencies: Float[np.ndarray, "size"] = counts(_nonempty(outcomes), size) / len(outcomes)
     return frequencies
 
 
-def _some(values: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "n"]:
+def _nonempty(values: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "n"]:
     if len(values) == 0:
         raise ValueError("no data to fit to; give at least one value")
     return values
 
 
-def _spread(values: Float[np.ndarray, "n"]) -> float:
+def _positive_range(values: Float[np.ndarray, "n"]) -> float:
     """Gives the range of values that a Gaussian can be fitted to."""
-    spread = float(np.ptp(_some(values)))
+    spread = float(np.ptp(_nonempty(values)))
     if not 0 < spread < inf:
         raise ValueError(f"values of range {spread}; give at least two different ones")
     return spread

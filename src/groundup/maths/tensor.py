@@ -86,8 +86,14 @@ class Tensor:
     # What a tensor holds
 
     __slots__ = (
-        *("_array", "requires_grad", "grad", "node", "number"),
-        *("_versions", "retains_grad", "__weakref__"),
+        "__weakref__",
+        "_array",
+        "_versions",
+        "grad",
+        "node",
+        "number",
+        "requires_grad",
+        "retains_grad",
     )
 
     def __init__(self, data: Operand, requires_grad: bool | None = None) -> None:

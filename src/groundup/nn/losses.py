@@ -28,7 +28,7 @@ from groundup.nn.module import Module
 T = TypeVar("T", bound=Any)
 """A tensor of either engine, ours or torch's."""
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
-IGNORED = -100
+IGNORE_INDEX = -100
 """The target that counts for nothing, unless another is named: torch's convention."""
 
 
@@ -58,7 +58,7 @@ def cross_entropy(
     logits: T,
     targets: Any,
     weight: Any = None,
-    ignore_index: int = IGNORED,
+    ignore_index: int = IGNORE_INDEX,
     reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
 ) -> T:
@@ -86,7 +86,7 @@ def nll(
     log_probs: T,
     targets: Any,
     weight: Any = None,
-    ignore_index: int = IGNORED,
+    ignore_index: int = IGNORE_INDEX,
     reduction: Reduction = "mean",
 ) -> T:
     """Compute -log p_t for log-probabilities (n, C, …) and classes t of shape (n, …).
@@ -212,7 +212,7 @@ class CrossEntropyLoss(Module):
     def __init__(
         self,
         weight: Tensor | Array | None = None,
-        ignore_index: int = IGNORED,
+        ignore_index: int = IGNORE_INDEX,
         reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
@@ -233,7 +233,7 @@ class NLLLoss(Module):
     def __init__(
         self,
         weight: Tensor | Array | None = None,
-        ignore_index: int = IGNORED,
+        ignore_index: int = IGNORE_INDEX,
         reduction: Reduction = "mean",
     ) -> None:
         self.weight = None if weight is None else np.asarray(weight)

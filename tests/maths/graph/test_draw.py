@@ -25,7 +25,7 @@ from drawings import (
     rows,
 )
 from groundup.maths import GradientError, ShapeError, Tensor, cat, no_grad
-from groundup.maths.graph.computation import MOST_NODES
+from groundup.maths.graph.computation import MAX_NODES
 from groundup.maths.graph.draw import draw
 
 
@@ -227,7 +227,7 @@ def test_a_freed_graph_is_refused_with_the_remedy():
 
 
 def test_a_large_graph_is_refused_with_its_size_and_the_remedy():
-    y = chain(MOST_NODES)
+    y = chain(MAX_NODES)
     with pytest.raises(ValueError, match=r"401 nodes and a picture at most 400.*detach"):
         draw(y)
     draw(y.node.parents[0])

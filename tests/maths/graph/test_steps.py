@@ -22,9 +22,9 @@ from drawings import (
     rows,
 )
 from groundup.maths import GradientError, ShapeError, Tensor, cat, einsum, grad, ops, where
-from groundup.maths.graph.computation import MOST_NODES
+from groundup.maths.graph.computation import MAX_NODES
 from groundup.maths.graph.draw import draw
-from groundup.maths.graph.steps import MOST_ANIMATED, animate, steps
+from groundup.maths.graph.steps import MAX_ANIMATED, animate, steps
 
 
 @pytest.mark.parametrize("make", [neuron, network])
@@ -267,7 +267,7 @@ def test_the_steps_of_a_freed_graph_are_refused_with_the_remedy():
 
 def test_steps_refuse_what_a_picture_and_a_page_have_no_room_for():
     with pytest.raises(ValueError, match=r"401 nodes and a picture at most 400.*detach"):
-        list(steps(chain(MOST_NODES)))
-    with pytest.raises(ValueError, match=f"at most {MOST_ANIMATED}"):
-        animate(chain(MOST_ANIMATED))
-    assert animate(chain(MOST_ANIMATED - 1)).count("<svg") == 2 * MOST_ANIMATED
+        list(steps(chain(MAX_NODES)))
+    with pytest.raises(ValueError, match=f"at most {MAX_ANIMATED}"):
+        animate(chain(MAX_ANIMATED))
+    assert animate(chain(MAX_ANIMATED - 1)).count("<svg") == 2 * MAX_ANIMATED

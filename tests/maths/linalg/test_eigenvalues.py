@@ -133,6 +133,6 @@ def test_power_iteration_says_when_it_does_not_settle(name: str) -> None:
 def test_qr_iteration_that_does_not_end_is_stopped(
     call: Callable[[Array], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eigenvalues, "PATIENCE", 0)
+    monkeypatch.setattr(eigenvalues, "MAX_STEPS", 0)
     with pytest.raises(ValueError, match="did not converge"):
         call(hilbert(5))

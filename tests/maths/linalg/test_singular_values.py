@@ -97,6 +97,6 @@ def test_condition_number_of_singular_matrices() -> None:
 
 
 def test_a_jacobi_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(singular_values, "PATIENCE", 0)
+    monkeypatch.setattr(singular_values, "MAX_SWEEPS", 0)
     with pytest.raises(ValueError, match="did not converge"):
         linalg.svd(hilbert(5))

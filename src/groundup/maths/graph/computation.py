@@ -17,7 +17,7 @@ from groundup.maths.arrays import Array
 from groundup.maths.graph.layout import Edge
 from groundup.maths.tensor import FREED, GradientError, Tensor
 
-MOST_NODES = 400  # more are a wall of boxes that nobody reads
+MAX_NODES = 400  # more are a wall of boxes that nobody reads
 SIGNS = {"add": "+", "sub": "-", "mul": "·", "div": "/", "pow": "^", "matmul": "@"}
 
 
@@ -34,7 +34,7 @@ class Graph:
 
     @classmethod
     def below(
-        cls, root: Tensor, names: Mapping[str, object] | None, most: int = MOST_NODES
+        cls, root: Tensor, names: Mapping[str, object] | None, most: int = MAX_NODES
     ) -> Graph:
         """The graph of a root; an error if it has more than `most` nodes or was freed in part."""
         found, open_ends = {root.number: root}, [root]

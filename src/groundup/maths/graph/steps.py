@@ -40,7 +40,7 @@ from groundup.maths.graph.computation import (
 from groundup.maths.graph.draw import STYLE, Document, escaped, placed, svg
 from groundup.maths.tensor import Tensor, no_grad
 
-MOST_ANIMATED = 64  # two frames per node, each of all nodes: 5 MB for a chain, 12 with much shared
+MAX_ANIMATED = 64  # two frames per node, each of all nodes: 5 MB for a chain, 12 with much shared
 
 
 def steps(root: Tensor, *, names: Mapping[str, object] | None = None) -> Iterator[Step]:
@@ -88,7 +88,7 @@ def animate(root: Tensor, *, names: Mapping[str, object] | None = None) -> Page:
 
     Arguments and errors are those of `draw`, with at most 64 nodes.
     """
-    graph = Graph.below(root, names, MOST_ANIMATED)
+    graph = Graph.below(root, names, MAX_ANIMATED)
     layout = placed(graph, gradients=True)
     turns = list(steps(root, names=names))
     frames = [

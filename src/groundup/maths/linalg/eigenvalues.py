@@ -20,7 +20,7 @@ from jaxtyping import Complex, Float, Real
 from groundup.maths.linalg.orthogonal import reflect, reflector
 from groundup.maths.linalg.precision import (
     EPS,
-    VANISHED,
+    TINY,
     as_square,
     length,
     like,
@@ -28,7 +28,7 @@ from groundup.maths.linalg.precision import (
     scaled,
 )
 
-PATIENCE = 60  # steps of QR iteration for one eigenvalue, where about 3 suffice
+MAX_STEPS = 60  # steps of QR iteration for one eigenvalue, where about 3 suffice
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ def eigh(a: Real[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n"], Float[np.n
         while low > 0 and not _negligible(beside[low - 1], diagonal[low - 1], diagonal[low]):
             low -= 1
         if low < high:
-            steps = _one_more(steps)
+            steps = _next_step(steps)
             _wilkinson_step(diagonal, beside, vectors, low, high)
         else:
             high, steps = high - 1, 0
@@ -166,7 +166,7 @@ def eigvals(a: Real[np.ndarray, "n n"]) -> Complex[np.ndarray, "n"]:
             low -= 1
         block = h[low:high, low:high]
         if len(block) > 2:
-            steps = _one_more(steps)
+            steps = _next_step(steps)
             _francis_step(block, unusual=steps % 10 == 0)
         else:
             values += _small_eigenvalues(block)
@@ -259,14 +259,14 @@ def _hessenberg(
 
 def _negligible(entry: float, before: float, after: float) -> bool:
     """Whether an entry beside the diagonal is rounding noise next to its two neighbors on it."""
-    return bool(abs(entry) <= EPS * (abs(before) + abs(after)) + VANISHED)
+    return bool(abs(entry) <= EPS * (abs(before) + abs(after)) + TINY)
 
 
-def _one_more(steps: int) -> int:
+def _next_step(steps: int) -> int:
     """Counts the steps of QR iteration towards one eigenvalue."""
-    if steps == PATIENCE:
+    if steps == MAX_STEPS:
         raise ValueError(
-            f"QR iteration did not converge in {PATIENCE} steps for one eigenvalue; "
+            f"QR iteration did not converge in {MAX_STEPS} steps for one eigenvalue; "
             "add a multiple of the identity and subtract it from the eigenvalues"
         )
     return steps + 1

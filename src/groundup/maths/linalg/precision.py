@@ -15,7 +15,7 @@ from jaxtyping import Float, Real
 
 EPS = float(np.finfo(np.float64).eps)  # the spacing of float64 at 1, about 2.2e-16
 # Next to a largest entry between 1 and 2 this is nothing; the square of less could underflow.
-VANISHED = 1e-140
+TINY = 1e-140
 
 
 def as_floats(a: Real[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
