@@ -102,23 +102,23 @@ def shown(ratio: float) -> str:
 
 def where_the_time_goes(step: Step) -> None:
     """The share of each operation, from one result to the next, forward and backward together."""
-    from groundup.maths import autograd
+    from groundup.maths import tensor
 
     spent: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     last = time.perf_counter()
 
-    def observer(operation: autograd.Operation, out: autograd.Tensor) -> None:
+    def observer(operation: tensor.Operation, out: tensor.Tensor) -> None:
         nonlocal last
         now = time.perf_counter()
         spent[operation.name] += now - last
         counts[operation.name] += 1
         last = now
 
-    before = autograd.observers.set((observer,))
+    before = tensor.observers.set((observer,))
     last = time.perf_counter()
     step()
-    autograd.observers.reset(before)
+    tensor.observers.reset(before)
     total = sum(spent.values())
     print(f"  where the {total * 1e3:.0f} ms of a step go:")
     for name, seconds in sorted(spent.items(), key=lambda item: -item[1])[:10]:
@@ -200,12 +200,12 @@ def fused_gpt(weights, config, ids):  # type: ignore[no-untyped-def]
     """The same network with torch's fused functions."""
     import torch.nn.functional as F
 
-    from groundup.nn.gpt import Places, rotate
+    from groundup.nn.gpt import Positions, rotate
 
     d, eps = config.head_dim, config.rms_norm_eps
     embedding = weights["model.embed_tokens.weight"]
     x = F.embedding(ids, embedding)
-    places = Places.of(x, config)
+    positions = Positions.of(x, config)
     for number in range(config.num_hidden_layers):
         prefix = f"model.layers.{number}."
         w = {name.removeprefix(prefix): weight for name, weight in weights.items()}
@@ -213,8 +213,12 @@ def fused_gpt(weights, config, ids):  # type: ignore[no-untyped-def]
         q, k, v = (
             F.linear(n, w[f"self_attn.{name}_proj.weight"]).unflatten(-1, (-1, d)) for name in "qkv"
         )
-        q = rotate(F.rms_norm(q, (d,), w["self_attn.q_norm.weight"], eps).transpose(1, 2), places)
-        k = rotate(F.rms_norm(k, (d,), w["self_attn.k_norm.weight"], eps).transpose(1, 2), places)
+        q = rotate(
+            F.rms_norm(q, (d,), w["self_attn.q_norm.weight"], eps).transpose(1, 2), positions
+        )
+        k = rotate(
+            F.rms_norm(k, (d,), w["self_attn.k_norm.weight"], eps).transpose(1, 2), positions
+        )
         mixed = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True)
         x = x + F.linear(mixed.transpose(1, 2).flatten(2), w["self_attn.o_proj.weight"])
         n = F.rms_norm(x, (WIDTH,), w["post_attention_layernorm.weight"], eps)

@@ -65,6 +65,12 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lm.training": ("train.stage", "train.pace", "train.plan"),
     "lm.tuning": ("tune.prepare",),
     "lm.weights": ("formats.weights",),
+    "maths.autograd": ("maths.tensor",),
+    "maths.changes": ("maths.tensor",),
+    "maths.layout": ("maths.graph.layout",),
+    "maths.optimise": ("maths.optimize",),
+    "maths.style": ("maths.graph.draw",),
+    "maths.values": ("maths.arrays", "maths.tensor"),
     "plan": ("app.plan",),
     "process": ("app.process",),
     "recipe": ("app.recipe", "app.journey", "app.recipe_folder"),
@@ -133,6 +139,8 @@ NAMES: dict[str, str] = {
     "resolved": "resolve_plan",
     "show": "print_plan",
     "start": "prepare_model",
+    "minimise": "minimize",
+    "recording": "set_grad_enabled",
 }
 
 

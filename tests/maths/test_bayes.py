@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.errors import UserError
 from groundup.maths.bayes import Beta, Dirichlet, GaussianMean, log_evidence, posterior
 from groundup.maths.probability import Bernoulli, Categorical, Gaussian
 
@@ -158,5 +157,5 @@ def test_credible_intervals_hold_the_truth_as_often_as_they_say():
     ],
 )
 def test_what_is_refused(wrong, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         wrong()

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.errors import UserError
 from groundup.maths.calibration import (
     binary_brier_score,
     brier_decomposition,
@@ -234,5 +233,5 @@ def test_the_plot_shows_the_curve(tmp_path):
     ],
 )
 def test_what_is_refused(wrong, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         wrong()

@@ -11,8 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.maths.autograd import Tensor
-from groundup.maths.changes import GradientError, no_grad
+from groundup.maths.arrays import ShapeError
 from groundup.maths.derivatives import (
     hessian,
     hessian_vector_product,
@@ -20,7 +19,7 @@ from groundup.maths.derivatives import (
     value_and_gradient,
 )
 from groundup.maths.forward import jvp
-from groundup.maths.values import ShapeError
+from groundup.maths.tensor import GradientError, Tensor, no_grad
 
 # Written with what tensors of both engines have: (n,) -> one number, and (n,) -> anything.
 SCALARS: list[Callable[[Any], Any]] = [

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.maths import GradientError, ShapeError, Tensor, cat, grad, maximum, no_grad
-from groundup.maths.autograd import Operation, observers
 from groundup.maths.forward import jvp
+from groundup.maths.tensor import Operation, observers
 
 
 def test_a_product_by_hand():

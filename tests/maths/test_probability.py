@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.errors import UserError
 from groundup.maths import probability
 from groundup.maths.probability import (
     Bernoulli,
@@ -263,7 +262,7 @@ def test_samples_have_the_moments():
     ],
 )
 def test_what_is_refused(wrong, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         wrong()
 
 
@@ -271,11 +270,11 @@ def test_rare_outcomes_are_too_far_for_a_climb(monkeypatch):
     monkeypatch.setattr(probability, "_MOST_STEPS", 1000)
     outcomes = np.zeros(10**6, int)
     outcomes[0] = 1
-    with pytest.raises(UserError, match="has not arrived"):
+    with pytest.raises(ValueError, match="has not arrived"):
         Bernoulli.fit_by_gradient(outcomes)
     assert Bernoulli.fit(outcomes).p == 1e-6
 
 
 def test_floats_are_no_outcomes(unchecked_types):
-    with pytest.raises(UserError, match="type float64"):
+    with pytest.raises(ValueError, match="type float64"):
         Bernoulli.fit(np.array([0.5, 1.0]))

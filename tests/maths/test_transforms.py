@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.errors import UserError
 from groundup.maths.transforms import (
     plot_transformation,
     projection,
@@ -146,5 +145,5 @@ def test_a_figure_is_written_and_pyplot_stays_out(tmp_path: Path) -> None:
     ],
 )
 def test_errors_name_the_value(call: Callable[[], object], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(ValueError, match=says):
         call()

@@ -8,7 +8,6 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from groundup import nn
-from groundup.errors import UserError
 from groundup.maths import Tensor
 from groundup.nn.attention import attention
 from torch_oracle import agree as formulas_agree
@@ -80,5 +79,5 @@ def test_no_position_sees_the_future() -> None:
 
 
 def test_heads_that_do_not_divide_the_width_are_named() -> None:
-    with pytest.raises(UserError, match=r"heads=3 does not divide width=8; try one of 1, 2, 4, 8"):
+    with pytest.raises(ValueError, match=r"heads=3 does not divide width=8; try one of 1, 2, 4, 8"):
         nn.CausalSelfAttention(8, 3)

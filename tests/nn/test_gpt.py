@@ -165,14 +165,14 @@ def test_what_a_config_leaves_out_means_what_qwen3_means(tmp_path: Path) -> None
     "ids", [np.array([[64]]), np.array([[-1]]), np.array([1, 2]), np.array([[0.5]])]
 )
 def test_ids_that_the_model_does_not_have_are_refused(ids: Any, unchecked_types: None) -> None:
-    with pytest.raises(UserError, match="ids"):
+    with pytest.raises(ValueError, match="ids"):
         GPT(config())(ids)
 
 
 def test_generation_needs_a_prompt_and_a_temperature() -> None:
-    with pytest.raises(UserError, match="0 ids to continue"):
+    with pytest.raises(ValueError, match="0 ids to continue"):
         GPT(config()).generate(np.zeros(0, int), 3)
-    with pytest.raises(UserError, match=r"temperature=-1\.0"):
+    with pytest.raises(ValueError, match=r"temperature=-1\.0"):
         GPT(config()).generate(np.array([1]), 3, temperature=-1.0)
 
 
@@ -181,7 +181,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
         config(num_key_value_heads=3)
     with pytest.raises(UserError, match="head_dim=7 is odd"):
         config(head_dim=7)
-    with pytest.raises(UserError, match="33 tokens are more than max_position_embeddings=32"):
+    with pytest.raises(ValueError, match="33 tokens are more than max_position_embeddings=32"):
         GPT(config())(np.zeros((1, 33), int))
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         GPT.from_pretrained(tmp_path)

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup import nn
-from groundup.errors import UserError
 from groundup.maths import Tensor
 from groundup.nn import init
 from groundup.nn.init import LayerStatistics, activation_statistics
@@ -104,9 +103,9 @@ def test_filling_is_in_place_and_keeps_the_dtype() -> None:
 
 
 def test_what_has_no_fans_or_no_gain_is_named(unchecked_types: None) -> None:
-    with pytest.raises(UserError, match=r"shape \(3,\) has no fan-in and fan-out"):
+    with pytest.raises(ValueError, match=r"shape \(3,\) has no fan-in and fan-out"):
         init.kaiming_normal_(Tensor(np.zeros(3)))
-    with pytest.raises(UserError, match="no gain is known for 'swish'; use one of linear, "):
+    with pytest.raises(ValueError, match="no gain is known for 'swish'; use one of linear, "):
         init.calculate_gain("swish")  # type: ignore[arg-type]
 
 

@@ -11,7 +11,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from groundup import nn
-from groundup.errors import UserError
 from groundup.maths import Tensor
 from groundup.nn.layers import layer_norm, rms_norm
 from torch_layers import agree
@@ -211,10 +210,10 @@ def test_initial_values_are_distributed_as_torchs(make: Any, theirs: Any) -> Non
     ],
 )
 def test_wrong_input_is_named(call: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         call()
 
 
 def test_ids_that_are_no_integers_are_named(unchecked_types: None) -> None:
-    with pytest.raises(UserError, match="ids are float64; give integers"):
+    with pytest.raises(ValueError, match="ids are float64; give integers"):
         nn.Embedding(5, 2)(Tensor([1, 2]))  # a list becomes float64

@@ -251,5 +251,5 @@ def test_a_module_reads_as_its_tree() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(NotImplementedError, match="Module has no forward"):
         nn.Module()(1)
-    with pytest.raises(UserError, match="buffer b requires gradients"):
+    with pytest.raises(ValueError, match="buffer b requires gradients"):
         nn.Module().register_buffer("b", Tensor([1.0]))

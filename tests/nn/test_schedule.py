@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from groundup.errors import UserError
 from groundup.nn.schedule import (
     Schedule,
     constant,
@@ -158,5 +157,5 @@ def test_without_warm_up_or_decay_it_is_flat() -> None:
     ],
 )
 def test_lengths_that_leave_no_step_are_refused(make: Callable[[], Schedule]) -> None:
-    with pytest.raises(UserError, match=r"steps=0|every=0|pct_start"):
+    with pytest.raises(ValueError, match=r"steps=0|every=0|pct_start"):
         make()

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from groundup.experiments.config import InitialisationConfig
-from groundup.maths.autograd import Tensor
 from groundup.maths.intervals import Interval
+from groundup.maths.tensor import Tensor
 from groundup.nn import init
 from groundup.nn.activations import Activation, ReLU, Tanh
 from groundup.nn.init import LayerStatistics, activation_statistics

@@ -40,8 +40,8 @@ from groundup.experiments.ladder_text import (
     excerpts,
     sample,
 )
-from groundup.maths.autograd import Tensor
 from groundup.maths.ngram import AddK, KneserNey, Ngram
+from groundup.maths.tensor import Tensor
 from groundup.nn.losses import cross_entropy
 from groundup.nn.module import Module
 from groundup.nn.optim import AdamW

@@ -20,8 +20,7 @@ from jaxtyping import Bool, Float, Integer
 from numpy.lib.stride_tricks import sliding_window_view
 
 from groundup.experiments.ladder_text import BOUNDARY
-from groundup.maths.autograd import Tensor
-from groundup.maths.changes import no_grad
+from groundup.maths.tensor import Tensor, no_grad
 from groundup.nn.gpt import GPT, GPTConfig
 from groundup.nn.layers import Embedding, Linear
 from groundup.nn.module import Module

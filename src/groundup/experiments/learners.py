@@ -11,8 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Integer
 
-from groundup.maths.autograd import Tensor
-from groundup.maths.changes import no_grad
+from groundup.maths.tensor import Tensor, no_grad
 from groundup.nn.losses import cross_entropy
 from groundup.nn.module import Sequential
 from groundup.nn.optim import Optimizer

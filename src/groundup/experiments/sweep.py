@@ -12,9 +12,8 @@ from jaxtyping import Bool, Float
 from groundup.experiments import digits
 from groundup.experiments.config import OptimizerRaceConfig
 from groundup.experiments.digits import Digits, Images
-from groundup.maths.autograd import Tensor
-from groundup.maths.changes import no_grad
 from groundup.maths.intervals import Interval, wilson_interval
+from groundup.maths.tensor import Tensor, no_grad
 from groundup.nn.losses import cross_entropy
 from groundup.nn.module import Sequential
 from groundup.nn.optim import Optimizer

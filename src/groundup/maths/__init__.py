@@ -1,23 +1,22 @@
-"""Step 1: mathematics on NumPy alone. Calculus, linear algebra, probability, optimisation.
+"""Step 1: mathematics on NumPy alone. Calculus, linear algebra, probability, optimization.
 
-Calculus        autograd (the tensor and its tape), ops, einsum, forward, gradcheck, derivatives;
-                draw and steps show a computation
+Calculus        tensor (the tape, backward and arithmetic: the page to begin with), ops, einsum,
+                forward, gradcheck, derivatives; graph shows a computation
 Linear algebra  linalg, transforms
 Probability     probability, kl, bayes, intervals, calibration, ngram
-Optimisation    optimise, landscapes
+Optimization    optimize, landscapes
 
 Here are the names of calculus; the other pages are imported by their own.
 """
 
-from groundup.maths.autograd import GradientError, Tensor, grad, no_grad
+from groundup.maths.arrays import ShapeError
 from groundup.maths.derivatives import hessian, hessian_vector_product, jacobian
-from groundup.maths.draw import draw
 from groundup.maths.einsum import einsum
 from groundup.maths.forward import jvp
 from groundup.maths.gradcheck import gradcheck, gradgradcheck
-from groundup.maths.ops import cat, gelu, maximum, minimum, silu, stack, where
-from groundup.maths.steps import animate, steps
-from groundup.maths.values import ShapeError
+from groundup.maths.graph import animate, draw, steps
+from groundup.maths.ops import cat, gelu, maximum, minimum, silu, stack
+from groundup.maths.tensor import GradientError, Tensor, grad, no_grad, where
 
 __all__ = [
     "GradientError",

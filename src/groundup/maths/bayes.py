@@ -2,7 +2,7 @@
 
     p(h | x) = p(h) p(x | h) / p(x)        p(x) = sum_h p(h) p(x | h)
 
-Over a list of hypotheses that is one addition in logarithms and one normalisation. Over a
+Over a list of hypotheses that is one addition in logarithms and one normalization. Over a
 continuous parameter it is an integral, unless prior and likelihood fit together (are conjugate);
 then the posterior is of the prior's own kind, and seeing data is adding to its parameters:
 
@@ -25,7 +25,6 @@ from math import inf, log, sqrt
 import numpy as np
 from jaxtyping import Float
 
-from groundup.errors import UserError
 from groundup.maths.intervals import Interval
 from groundup.maths.probability import (
     Bernoulli,
@@ -42,17 +41,15 @@ _POINTS, _DEPTH = 100_001, 45.0
 
 
 def posterior(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) -> Categorical:
-    """Gives p(h | x) over k hypotheses: log p(h) + log p(x | h), normalised.
+    """Gives p(h | x) over k hypotheses: log p(h) + log p(x | h), normalized.
 
     `log_likelihoods` holds log p(x | h) of all data together under each hypothesis h. Since they
     are logarithms, data of any length underflows nowhere.
-    Errors: `UserError` if every hypothesis that the prior allows finds the data impossible.
+    Errors: `ValueError` if every hypothesis that the prior allows finds the data impossible.
     """
     joint = prior.logprobs + log_likelihoods
     if joint.max() == -inf:
-        raise UserError(
-            "no hypothesis can have made the data; add one that can, with a prior above 0"
-        )
+        raise ValueError("no hypothesis can have made the data")
     return Categorical(log_softmax(joint))
 
 
@@ -70,7 +67,7 @@ def log_evidence(prior: Categorical, log_likelihoods: Float[np.ndarray, "k"]) ->
 class Beta:
     """Belief about the p of a Bernoulli: density proportional to p^(a - 1) (1 - p)^(b - 1).
 
-    Beta(1, 1) finds every p equally plausible. Errors: `UserError` unless a and b are above 0.
+    Beta(1, 1) finds every p equally plausible. Errors: `ValueError` unless a and b are above 0.
     """
 
     a: float
@@ -78,7 +75,7 @@ class Beta:
 
     def __post_init__(self) -> None:
         if not (0 < self.a < inf and 0 < self.b < inf):
-            raise UserError(f"Beta({self.a}, {self.b}) has no density; give two finite, above 0")
+            raise ValueError(f"Beta({self.a}, {self.b}) has no density; give two finite, above 0")
 
     @property
     def mean(self) -> float:
@@ -106,7 +103,7 @@ class Beta:
         belief beyond each end is right to 1e-5, where a float can tell the end from 1.
         """
         if not 0 < confidence < 1:
-            raise UserError(f"confidence={confidence} is no probability; give one such as 0.95")
+            raise ValueError(f"confidence={confidence} is no probability; give one such as 0.95")
         u = self._grid()
         log_density = self._log_density(u)
         density = np.exp(log_density - log_density.max())
@@ -142,7 +139,7 @@ class Beta:
 class Dirichlet:
     """Belief about the probs of a Categorical: density proportional to prod p_i^(a_i - 1).
 
-    All a_i = 1 finds every distribution equally plausible. Errors: `UserError` unless all a_i
+    All a_i = 1 finds every distribution equally plausible. Errors: `ValueError` unless all a_i
     are above 0.
     """
 
@@ -150,7 +147,7 @@ class Dirichlet:
 
     def __post_init__(self) -> None:
         if not (len(self.a) and (self.a > 0).all() and np.isfinite(self.a).all()):
-            raise UserError(f"Dirichlet({self.a}) has no density; give finite numbers above 0")
+            raise ValueError(f"Dirichlet({self.a}) has no density; give finite numbers above 0")
 
     @property
     def mean(self) -> Float[np.ndarray, "k"]:
@@ -175,7 +172,7 @@ class Dirichlet:
 class GaussianMean:
     """Belief about the mean of a Gaussian whose own std, the `noise`, is known.
 
-    Errors: `UserError` unless the noise is above 0.
+    Errors: `ValueError` unless the noise is above 0.
     """
 
     belief: Gaussian
@@ -183,7 +180,7 @@ class GaussianMean:
 
     def __post_init__(self) -> None:
         if not 0 < self.noise < inf:
-            raise UserError(f"noise={self.noise} is no standard deviation; give one above 0")
+            raise ValueError(f"noise={self.noise} is no standard deviation; give one above 0")
 
     def update(self, values: Float[np.ndarray, "n"]) -> GaussianMean:
         """Gives the belief after seeing values, where precision is 1 / variance:

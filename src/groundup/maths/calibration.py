@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-from groundup.errors import UserError
 from groundup.maths.intervals import Interval, wilson_interval
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def expected_calibration_error(
     For binary forecasts give the stated probability of "yes" and whether it was; for several
     classes give what `top_label` makes of them. Chance alone puts accuracy beside confidence, the
     more so the fewer items a bin has: compare with `calibration_error_by_chance`.
-    Errors: `UserError` for no items, confidence outside 0 ... 1, fewer than one bin.
+    Errors: `ValueError` for no items, confidence outside 0 ... 1, fewer than one bin.
     """
     number = _bin_numbers(confidence, bins, binning)
     gaps = np.bincount(number, weights=np.asarray(correct, dtype=float) - confidence)
@@ -110,7 +109,7 @@ def reliability_curve(
 ) -> list[ReliabilityBin]:
     """Gives mean confidence and accuracy of every bin that is not empty, from low to high.
 
-    Errors: `UserError` for no items, confidence outside 0 ... 1, fewer than one bin.
+    Errors: `ValueError` for no items, confidence outside 0 ... 1, fewer than one bin.
     """
     number = _bin_numbers(confidence, bins, binning)
     correct = np.asarray(correct, dtype=float)
@@ -202,7 +201,7 @@ def brier_decomposition(
 def draw_reliability(
     axes: matplotlib.axes.Axes, curve: Sequence[ReliabilityBin], *, label: str, color: str
 ) -> None:
-    """Draws a reliability curve with its intervals into axes of one's own."""
+    """Draws a reliability curve with its intervals into given axes."""
     accuracy = np.array([b.accuracy.estimate for b in curve])
     low, high = (np.array([getattr(b.accuracy, end) for b in curve]) for end in ("low", "high"))
     axes.errorbar(
@@ -238,7 +237,7 @@ def _bin_numbers(
     """Numbers each item's bin; a bin holds its upper edge, and equal confidences share a bin."""
     _probabilities(confidence)
     if bins < 1:
-        raise UserError(f"bins={bins} leaves no place for the items; give 1 or more, such as 15")
+        raise ValueError(f"bins={bins} leaves no place for the items; give 1 or more, such as 15")
     edges = np.linspace(0, 1, bins + 1)[1:-1]
     if binning == "equal mass":
         edges = np.quantile(confidence, edges)
@@ -248,11 +247,11 @@ def _bin_numbers(
 def _probabilities(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Gives back probabilities, or says which value is none; there has to be one."""
     if values.size == 0:
-        raise UserError("no forecasts to judge; give at least one")
+        raise ValueError("no forecasts to judge; give at least one")
     # A softmax may exceed 1 by a rounding.
     wrong = values[~((values >= 0) & (values <= 1 + 1e-6))]
     if wrong.size:
-        raise UserError(f"{wrong[0]} is no probability; give forecasts from 0 to 1")
+        raise ValueError(f"{wrong[0]} is no probability; give forecasts from 0 to 1")
     return values
 
 
@@ -263,7 +262,7 @@ def _checked(
     sums = _probabilities(probs).sum(axis=1)
     worst = int(np.abs(sums - 1).argmax())
     if abs(sums[worst] - 1) > 1e-5:
-        raise UserError(f"the probabilities of item {worst} sum to {sums[worst]:.6g}, not 1")
+        raise ValueError(f"the probabilities of item {worst} sum to {sums[worst]:.6g}, not 1")
     wrong = labels[(labels < 0) | (labels >= probs.shape[1])]
     if wrong.size:
-        raise UserError(f"label {wrong[0]} is outside 0 ... {probs.shape[1] - 1}")
+        raise ValueError(f"label {wrong[0]} is outside 0 ... {probs.shape[1] - 1}")

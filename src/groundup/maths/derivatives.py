@@ -19,13 +19,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from groundup.maths.autograd import Tensor, grad
-from groundup.maths.changes import recording
+from groundup.maths.arrays import ShapeError
 from groundup.maths.ops import stack
-from groundup.maths.values import Operand, ShapeError
+from groundup.maths.tensor import Operand, Tensor, grad, set_grad_enabled
 
 
-@recording(True)  # within no_grad() too
+@set_grad_enabled(True)  # within no_grad() too
 def value_and_gradient(
     f: Callable[[Tensor], Tensor], x: Operand, *, create_graph: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -43,7 +42,7 @@ def value_and_gradient(
     return value, grad(value, point, create_graph=create_graph)[0]
 
 
-@recording(True)
+@set_grad_enabled(True)
 def jacobian(f: Callable[[Tensor], Tensor], x: Operand, *, create_graph: bool = False) -> Tensor:
     """J[i..., j...] = ∂f(x)[i...] / ∂x[j...], of the shape of f(x) and then that of x."""
     point = _point(x)
@@ -72,7 +71,7 @@ def hessian_vector_product(
 ) -> Tensor:
     """H v = ∇(∇f(x) · v) with v fixed and of the shape of x, without forming H."""
     point = _point(x)
-    direction = point.like(v)
+    direction = point.as_operand(v)
     if direction.shape != point.shape:
         raise ShapeError(f"v has shape {direction.shape}, and x has {point.shape}; give x's")
 

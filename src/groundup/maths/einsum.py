@@ -6,8 +6,8 @@ output's gradient and the other operands, with the operand's own letters as the 
 
     y = einsum("ij,jk->ik", a, b):   da = einsum("ik,jk->ij", g, b).
 
-That needs every letter of an operand to stand in the output or in another operand, once. `_plain`
-brings any expression into this form.
+That needs every letter of an operand to stand in the output or in another operand, once.
+`_normalized` brings any expression into this form.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from groundup.maths.autograd import Rule, Tensor, apply
-from groundup.maths.values import Array, Operand, ShapeError
+from groundup.maths.arrays import Array, ShapeError
+from groundup.maths.tensor import Operand, Rule, Tensor
 
 
 def einsum(equation: str, *operands: Operand) -> Tensor:
@@ -30,7 +30,7 @@ def einsum(equation: str, *operands: Operand) -> Tensor:
     """
     tensors = [x if isinstance(x, Tensor) else Tensor(x, requires_grad=False) for x in operands]
     letters, output = _letters(equation, tensors)
-    letters, tensors = _plain(letters, output, tensors)
+    letters, tensors = _normalized(letters, output, tensors)
     joined = f"{','.join(letters)}->{output}"
 
     def share(i: int) -> Rule:
@@ -43,7 +43,7 @@ def einsum(equation: str, *operands: Operand) -> Tensor:
         return np.einsum(joined, *arrays, optimize=True)
 
     rules = tuple(share(i) for i in range(len(tensors)))
-    return apply("einsum", forward, tuple(tensors), rules)
+    return Tensor.apply("einsum", forward, tuple(tensors), rules)
 
 
 def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:
@@ -72,7 +72,7 @@ def _letters(equation: str, tensors: list[Tensor]) -> tuple[list[str], str]:
     return letters, right.replace("...", dots)
 
 
-def _plain(
+def _normalized(
     letters: list[str], output: str, tensors: list[Tensor]
 ) -> tuple[list[str], list[Tensor]]:
     """An equal expression in which no letter is twice in an operand, or in that operand alone.
@@ -101,7 +101,7 @@ def _plain(
                 letters[i] = letters[i][:place] + new + letters[i][place + 1 :]
                 identity = np.eye(tensors[i].shape[place], dtype=tensors[i].dtype)
                 letters.append(letter + new)
-                tensors.append(Tensor.made(identity))
+                tensors.append(Tensor.from_numpy(identity))
     for i in range(len(letters)):
         for place, letter in enumerate(letters[i]):
             if letter not in output and not any(

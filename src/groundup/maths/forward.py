@@ -22,12 +22,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from groundup.maths.autograd import Operation, Tensor, observers
-from groundup.maths.changes import GradientError
-from groundup.maths.values import Array, ShapeError
+from groundup.maths.arrays import Array, ShapeError
+from groundup.maths.tensor import GradientError, Operation, Tensor, observers
 
-_MOVING: ContextVar[dict[int, tuple[Array, int]] | None] = ContextVar("moving", default=None)
-"""The tangents so far by their tensor's number, each with how often that had been changed."""
+_tangents: ContextVar[dict[int, tuple[Array, int]] | None] = ContextVar("tangents", default=None)
+"""The tangents so far, each with the version of its tensor, by `Tensor.number`."""
 
 
 def jvp(
@@ -37,63 +36,62 @@ def jvp(
 ) -> tuple[Any, Any]:
     """The value of `function(*primals)` and its derivative in the direction of `tangents`.
 
-    For one primal, a tensor and its tangent will do.
-
-    `function` gives a tensor or a tuple of tensors, and both results have that form. Each
-    tangent has the shape of its primal. A gradient taken inside `function` moves as well, which
-    gives Hessian-vector products (forward over reverse). Raises `GradientError` for a tensor that
-    is given twice or changed in place on the way, and inside another `jvp`.
+    `function` gives a tensor or a tuple of tensors, and both results have that form. Each tangent
+    has the shape of its primal; a single primal and its tangent need no list. A gradient taken
+    inside `function` has a tangent too: the Hessian times a vector (forward over reverse). Raises
+    `GradientError` for a tensor that is given twice or changed in place on the way, and inside
+    another `jvp`.
     """
     if isinstance(primals, Tensor):
-        return jvp(function, (primals,), (primals.like(tangents),))
-    if _MOVING.get() is not None:
+        return jvp(function, (primals,), (primals.as_operand(tangents),))
+    if _tangents.get() is not None:
         raise GradientError("jvp inside jvp sees constants only; take the inner one by grad()")
     if len({primal.number for primal in primals}) < len(primals):
         raise GradientError("a tensor is given twice, with two tangents; give a clone() of it")
-    moving: dict[int, tuple[Array, int]] = {}
+    known: dict[int, tuple[Array, int]] = {}
     for primal, tangent in zip(primals, list(tangents), strict=True):
-        direction = np.asarray(primal.like(tangent).data, dtype=primal.dtype)
+        direction = np.asarray(primal.as_operand(tangent).data, dtype=primal.dtype)
         if direction.shape != primal.shape:
             raise ShapeError(f"a tangent of shape {direction.shape} is not one for {primal.shape}")
-        moving[primal.number] = direction, primal.changes[0]
-    outside = _MOVING.set(moving), observers.set((*observers.get(), _carry))
+        known[primal.number] = direction, primal._version
+    outside = _tangents.set(known), observers.set((*observers.get(), _push_forward))
     try:
         value = function(*primals)
         if isinstance(value, Tensor):
-            return value, Tensor.made(_found(moving, value))
-        return value, tuple(Tensor.made(_found(moving, tensor)) for tensor in value)
+            return value, Tensor.from_numpy(_tangent_of(known, value))
+        return value, tuple(Tensor.from_numpy(_tangent_of(known, tensor)) for tensor in value)
     finally:
-        _MOVING.reset(outside[0])
+        _tangents.reset(outside[0])
         observers.reset(outside[1])
 
 
-def _carry(operation: Operation, out: Tensor) -> None:
+def _push_forward(operation: Operation, out: Tensor) -> None:
     """Give the result of an operation its tangent, if a parent has one."""
-    moving = _MOVING.get()
-    assert moving is not None
+    known = _tangents.get()
+    assert known is not None
     parts = [
-        _found(moving, parent) if parent.number in moving else None for parent in operation.parents
+        _tangent_of(known, parent) if parent.number in known else None
+        for parent in operation.parents
     ]
     if any(part is not None for part in parts) and out.dtype.kind == "f":
         with np.errstate(all="ignore"):
-            tangent = np.asarray(_tangent(operation, parts, out.data), dtype=out.dtype)
-        moving[out.number] = tangent, out.changes[0]
+            tangent = np.asarray(_derivative(operation, parts, out.data), dtype=out.dtype)
+        known[out.number] = tangent, out._version
 
 
-def _found(moving: dict[int, tuple[Array, int]], tensor: Tensor) -> Array:
-    if tensor.number not in moving:
+def _tangent_of(known: dict[int, tuple[Array, int]], tensor: Tensor) -> Array:
+    if tensor.number not in known:
         return np.zeros_like(tensor.data)
-    tangent, changes = moving[tensor.number]
-    if tensor.changes[0] != changes:
+    tangent, version = known[tensor.number]
+    if tensor._version != version:
         raise GradientError(
-            f"a moving tensor of shape {tensor.shape} was changed in place, and no tangent says "
-            "how; compute a new tensor instead"
+            f"a tensor of shape {tensor.shape} was changed in place, and no tangent says how"
         )
     return tangent
 
 
-def _tangent(operation: Operation, tangents: list[Array | None], y: Array) -> Any:
-    """How fast the result y moves, from how fast the parents move; None stands still."""
+def _derivative(operation: Operation, tangents: list[Array | None], y: Array) -> Any:
+    """The tangent of the result y, from those of the parents; None is a parent at rest."""
     arrays = [parent.data for parent in operation.parents]
     if operation.linear:
         pairs = zip(arrays, tangents, strict=True)
@@ -107,11 +105,11 @@ def _tangent(operation: Operation, tangents: list[Array | None], y: Array) -> An
         return sum(terms[1:], start=terms[0])
     if operation.name in ELEMENTWISE:
         return ELEMENTWISE[operation.name](arrays[0], y) * tangents[0]
-    if operation.name in OF_TWO:
-        slopes = OF_TWO[operation.name](arrays[0], arrays[1], y)
+    if operation.name in BINARY:
+        slopes = BINARY[operation.name](arrays[0], arrays[1], y)
         terms = [slope() * t for slope, t in zip(slopes, tangents, strict=True) if t is not None]
         return sum(terms[1:], start=np.broadcast_to(terms[0], y.shape))
-    return ALONG[operation.name](arrays[0], tangents[0], y, operation.dim)
+    return REDUCTIONS[operation.name](arrays[0], tangents[0], y, operation.dim)
 
 
 PRODUCTS = ("mul", "matmul", "einsum")
@@ -135,7 +133,7 @@ ELEMENTWISE: dict[str, Callable[[Array, Array], Any]] = {
 """dy/dx, from x and y."""
 
 Slope: TypeAlias = Callable[[], Any]
-OF_TWO: dict[str, Callable[[Array, Array, Array], tuple[Slope, Slope]]] = {
+BINARY: dict[str, Callable[[Array, Array, Array], tuple[Slope, Slope]]] = {
     "div": lambda a, b, y: (lambda: 1 / b, lambda: -y / b),
     "pow": lambda a, p, y: (
         lambda: np.where(p == 0, 0, p * np.power(a, p - 1)),
@@ -167,7 +165,7 @@ def _logsumexp(x: Array, t: Array, y: Array, dim: Any) -> Any:
     return ((shares * t).sum(axis=dim) / shares.sum(axis=dim)).reshape(y.shape)
 
 
-def _best(best: Callable[..., Any]) -> Callable[[Array, Array, Array, Any], Any]:
+def _extremum(best: Callable[..., Any]) -> Callable[[Array, Array, Array, Any], Any]:
     def mean_of_equals(x: Array, t: Array, y: Array, dim: Any) -> Any:
         equal = x == best(x, axis=dim, keepdims=True)
         return ((equal * t).sum(axis=dim) / equal.sum(axis=dim)).reshape(y.shape)
@@ -175,11 +173,11 @@ def _best(best: Callable[..., Any]) -> Callable[[Array, Array, Array, Any], Any]
     return mean_of_equals
 
 
-ALONG: dict[str, Callable[[Array, Any, Array, Any], Any]] = {
+REDUCTIONS: dict[str, Callable[[Array, Any, Array, Any], Any]] = {
     "softmax": _softmax,
     "log_softmax": _log_softmax,
     "logsumexp": _logsumexp,
-    "amax": _best(np.max),
-    "amin": _best(np.min),
+    "amax": _extremum(np.max),
+    "amin": _extremum(np.min),
 }
 """dy, from x, dx, y and the dimensions that are looked along."""

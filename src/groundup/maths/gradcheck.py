@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from groundup.maths.autograd import Tensor, grad
-from groundup.maths.changes import GradientError, recording
+from groundup.maths.arrays import Array
 from groundup.maths.forward import jvp
 from groundup.maths.ops import cat
-from groundup.maths.values import Array
+from groundup.maths.tensor import GradientError, Tensor, grad, set_grad_enabled
 
 
-@recording(True)
+@set_grad_enabled(True)
 def gradcheck(
     function: Callable[..., Tensor],
     *inputs: Any,
@@ -59,7 +58,7 @@ def gradcheck(
     return True
 
 
-@recording(True)
+@set_grad_enabled(True)
 def gradgradcheck(function: Callable[..., Tensor], *inputs: Any, **settings: Any) -> bool:
     """`gradcheck` of the gradients themselves, for a random direction of the output."""
     inputs = _unpacked(inputs)

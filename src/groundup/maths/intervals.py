@@ -18,8 +18,6 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-from groundup.errors import UserError
-
 DRAWS_AT_ONCE = 1 << 21  # indices drawn in one go: 16 MiB, whatever the size of the data
 
 
@@ -39,17 +37,15 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Inter
     c = (s + z^2/2) / (n + z^2),  r = z / (n + z^2) sqrt(s (n - s) / n + z^2/4)
 
     Unlike p +- z sigma it stays within 0 ... 1 and has a width at 0 and n successes.
-    Errors: `UserError` without trials, for impossible counts or confidence.
+    Errors: `ValueError` without trials, for impossible counts or confidence.
     Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
     """
     if not 0 <= successes <= n or n == 0:
-        raise UserError(
-            f"{successes} successes in {n} trials; give 1 or more trials, 0 ... n of them"
-        )
+        raise ValueError(f"{successes} successes in {n} trials are impossible")
     z = NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
-    centre = (successes + z**2 / 2) / (n + z**2)
+    center = (successes + z**2 / 2) / (n + z**2)
     radius = z / (n + z**2) * sqrt(successes * (n - successes) / n + z**2 / 4)
-    return Interval(successes / n, max(0.0, centre - radius), min(1.0, centre + radius))
+    return Interval(successes / n, max(0.0, center - radius), min(1.0, center + radius))
 
 
 def bootstrap_interval(
@@ -68,7 +64,7 @@ def bootstrap_interval(
     as `np.median`, is called once per sample on the drawn values and takes no weights. The ends
     are the percentiles of the samples' statistics. One group alone cannot show how groups
     differ: both ends are then the estimate, and below some ten the interval is too narrow.
-    Errors: `UserError` for no values, lengths that differ, weights with a statistic of one's own.
+    Errors: `ValueError` for no values, lengths that differ, weights with a `statistic`.
     Sources: Efron (1979), "Bootstrap methods: another look at the jackknife"; Field and Welsh
     (2007), "Bootstrapping clustered data", section 2.
     """
@@ -84,7 +80,7 @@ def bootstrap_interval(
             confidence=confidence,
         )
     if weights is not None:
-        raise UserError("weights apply to the mean only; leave out weights or statistic")
+        raise ValueError("weights apply to the mean only; leave out weights or statistic")
     group = _group_numbers(len(values), clusters)
     by_group = np.split(
         values[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group))[:-1]
@@ -111,14 +107,12 @@ def bootstrap_ratio(
     Numerator and denominator are drawn together, block by block or cluster by cluster, and the
     sums divided only then: the mean of the blocks' own ratios would be another quantity. The
     difference of two models on the same blocks is the ratio with numerators a1 - a2.
-    Errors: `UserError` for no values, lengths that differ, denominators negative or all zero.
+    Errors: `ValueError` for no values, lengths that differ, denominators negative or all zero.
     """
     a, b = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     group = _group_numbers(len(_paired(a, b)), clusters)
     if b.min() < 0 or b.sum() == 0:
-        raise UserError(
-            f"denominators sum to {b.sum()}, least {b.min()}; give none below 0, not all 0"
-        )
+        raise ValueError(f"denominators sum to {b.sum()}, least {b.min()}: none may be below 0")
     a, b = np.bincount(group, weights=a), np.bincount(group, weights=b)
     random = np.random.default_rng(seed)
     replicates = []
@@ -145,7 +139,7 @@ def bootstrap_difference(
 
     What makes an item hard for both cancels, so this sees differences that two separate
     intervals would hide; the difference is significant when 0 lies outside.
-    Errors: `UserError` for no values, or lengths that differ.
+    Errors: `ValueError` for no values, or lengths that differ.
     """
     difference = np.asarray(_paired(first, second), dtype=float) - np.asarray(second, dtype=float)
     return bootstrap_interval(
@@ -161,22 +155,20 @@ def bootstrap_difference(
 def _paired(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Gives back the first of two arrays that describe the same items, or refuses."""
     if len(one) != len(other):
-        raise UserError(
-            f"lengths {len(one)} and {len(other)} differ; give one value of each per item"
-        )
+        raise ValueError(f"lengths {len(one)} and {len(other)} differ")
     return one
 
 
 def _group_numbers(n: int, clusters: Iterable[Hashable] | None) -> Integer[np.ndarray, "n"]:
     """Numbers the groups 0, 1, ... in order of appearance; without clusters each item is one."""
     if n == 0:
-        raise UserError("no values to bootstrap; give at least one")
+        raise ValueError("no values to bootstrap; give at least one")
     if clusters is None:
         return np.arange(n)
     numbers: dict[Hashable, int] = {}
     result = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=int)
     if len(result) != n:
-        raise UserError(f"{n} values with {len(result)} cluster names; give one for each")
+        raise ValueError(f"{n} values with {len(result)} cluster names; give one for each")
     return result
 
 
@@ -190,5 +182,5 @@ def _percentiles(
 
 def _checked(confidence: float) -> float:
     if not 0 < confidence < 1:
-        raise UserError(f"confidence={confidence} is no probability; give one such as 0.95")
+        raise ValueError(f"confidence={confidence} is no probability; give one such as 0.95")
     return confidence

@@ -25,7 +25,6 @@ from typing import Protocol, Self, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from groundup.errors import UserError
 from groundup.maths.probability import Categorical
 
 
@@ -73,13 +72,10 @@ def kl_estimates(logp: Float[np.ndarray, "n"], logq: Float[np.ndarray, "n"]) -> 
 
     `logp` and `logq` are log p(x) and log q(x) of the same samples; an x that p finds impossible
     makes every estimate infinite, and its standard error too.
-    Errors: `UserError` for fewer than 2 samples or lengths that differ.
+    Errors: `ValueError` for fewer than 2 samples or lengths that differ.
     """
     if len(logp) != len(logq) or len(logp) < 2:
-        raise UserError(
-            f"{len(logp)} values of log p and {len(logq)} of log q; give 2 or more samples, each "
-            "with both"
-        )
+        raise ValueError(f"{len(logp)} values of log p and {len(logq)} of log q: give 2 of each")
     log_ratio = (logp - logq).view(_Array)
     return {name: _estimate(np.asarray(k(log_ratio))) for name, k in ESTIMATORS.items()}
 
@@ -101,13 +97,13 @@ def estimator_bias_and_variance(
 
     No sample is drawn: expectations over a `Categorical` are sums over its outcomes. More samples
     take away variance and never bias.
-    Errors: `UserError` where KL(q || p) is infinite, or for n below 1.
+    Errors: `ValueError` where KL(q || p) is infinite, or for n below 1.
     """
     if n < 1:
-        raise UserError(f"n={n} samples have no mean; give 1 or more")
+        raise ValueError(f"n={n} samples have no mean; give 1 or more")
     truth = q.kl(p)
     if not np.isfinite(truth):
-        raise UserError("KL(q || p) is infinite: p finds impossible what q draws; give p no such 0")
+        raise ValueError("KL(q || p) is infinite: p finds impossible what q draws")
     log_ratio = (-q.log_ratio(p)).view(_Array)
     found = {}
     for name, k in ESTIMATORS.items():

@@ -1,4 +1,4 @@
-"""Landscapes: functions with a name in the literature that are hard to minimise, each its own way.
+"""Landscapes: functions with a name in the literature that are hard to minimize, each its own way.
 
     quadratic     how much slower is a narrow valley?          the only one with exact theory
     Rosenbrock    what if the valley bends?                    steep to it, nearly flat along it
@@ -6,7 +6,7 @@
     Beale         what if the slope says nothing about scale?  walls of 10⁵ about a plateau
     Rastrigin     what if there are minima everywhere?         all of these methods stay in one
 
-`plot_trajectories` draws how methods of `optimise.py` go through one. Every function here takes one
+`plot_trajectories` draws how methods of `optimize.py` go through one. Every function here takes one
 point (n,) and gives one number, or takes m points as columns (n, m) and gives m numbers.
 
 Source: Surjanovic and Bingham (2013), "Virtual library of simulation experiments: test functions",
@@ -23,20 +23,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
-from groundup.maths.optimise import Function, Trajectory
+from groundup.maths.optimize import Function, Trajectory
+from groundup.maths.tensor import Tensor
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Colours that the colour-blind can tell apart too (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Colors that the color-blind can tell apart too (Okabe and Ito 2008).
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """A function to minimise, its minima (all of value 0), and where to start and to look."""
+    """A function to minimize, its minima (all of value 0), and where to start and to look."""
 
     name: str
     function: Function
@@ -52,10 +51,10 @@ class Landscape:
 def quadratic(condition: float, angle: float = pi / 6) -> Landscape:
     """½ xᵀ A x with eigenvalues 1 and κ = `condition`, the flat axis turned by `angle` radians.
 
-    A valley that is √κ times as long as wide. Errors: `UserError` for a condition below 1.
+    A valley that is √κ times as long as wide. Errors: `ValueError` for a condition below 1.
     """
     if not 1 <= condition < inf:
-        raise UserError(f"condition={condition} must be at least 1 and finite")
+        raise ValueError(f"condition={condition} must be at least 1 and finite")
     axes = np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
     a = Tensor(axes @ np.diag([1.0, condition]) @ axes.T, requires_grad=False)
     return Landscape(
@@ -123,13 +122,13 @@ def plot_trajectories(
     `window` is left, right, bottom, top; by default a landscape's own, or what the points fill.
     Contours lie closer together in height the lower they are, so that a flat floor shows too. `f`
     is asked for all heights at once: from a (2, m) tensor it has to give m numbers, as it does when
-    its sums run over dimension 0. Errors: `UserError` where it gives others, and for points that
+    its sums run over dimension 0. Errors: `ValueError` where it gives others, and for points that
     are not of the plane.
     """
     from matplotlib.figure import Figure  # loads slowly
 
     if not trajectories or any(t.points.shape[1] != 2 for t in trajectories.values()):
-        raise UserError("only ways through the plane can be drawn; give trajectories of 2 numbers")
+        raise ValueError("only ways through the plane can be drawn; give trajectories of 2 numbers")
     left, right, bottom, top = window or _window(f, trajectories.values())
     across, up = np.linspace(left, right, 120), np.linspace(bottom, top, 120)
     heights = _heights(f, across, up)
@@ -146,11 +145,11 @@ def plot_trajectories(
         linewidths=0.7,
     )
     for number, (name, trajectory) in enumerate(trajectories.items()):
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         ending = "" if trajectory.converged else ", not arrived"
         label = f"{name}: {len(trajectory.points) - 1} steps{ending}"
-        axes.plot(*trajectory.points.T, ".-", color=colour, markersize=4, linewidth=1, label=label)
-        axes.plot(*trajectory.points[-1], "*", color=colour, markersize=11)
+        axes.plot(*trajectory.points.T, ".-", color=color, markersize=4, linewidth=1, label=label)
+        axes.plot(*trajectory.points[-1], "*", color=color, markersize=11)
     if isinstance(f, Landscape):
         axes.plot(*f.minima.T, "x", color="black")
         axes.set_title(f.name)
@@ -164,7 +163,7 @@ def _heights(
     x, y = np.meshgrid(across, up)
     heights = f(Tensor(np.stack([x.ravel(), y.ravel()]), requires_grad=False)).data
     if heights.shape != (x.size,):
-        raise UserError(
+        raise ValueError(
             f"the function gives shape {heights.shape} for a tensor of shape {(2, x.size)}; "
             "let its sums run over dimension 0 alone, such as (x**2).sum(0)"
         )

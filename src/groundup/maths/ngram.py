@@ -55,7 +55,8 @@ class Ngram(ABC):
         """Gives exp(-mean ln p) over all tokens but the first: among how many equally likely
         tokens the model is left to guess, on average. It is inf where a token is impossible.
 
-        Errors: `UserError` for fewer than 2 tokens, or tokens outside 0 ... vocab_size - 1.
+        Errors: `UserError` for fewer than 2 tokens, `ValueError` for tokens outside
+        0 ... vocab_size - 1.
         """
         if len(tokens) < 2:
             raise UserError(f"{len(tokens)} tokens leave nothing to predict; give 2 or more")
@@ -73,16 +74,13 @@ class Ngram(ABC):
         `token_bytes` says how many bytes each token of the vocabulary writes; without it that is
         1 for all but the boundary, as in models over bytes. Tokens that write nothing are no text
         and cost nothing (as in `evals.perplexity`).
-        Errors: `UserError` for a text of no bytes, sizes that are not one for each token of the
-        vocabulary, or tokens outside it.
+        Errors: `UserError` for a text of no bytes, `ValueError` for sizes that are not one for
+        each token of the vocabulary, or tokens outside it.
         """
         if token_bytes is None:
             token_bytes = (np.arange(self.trie.vocab_size) != self.trie.boundary).astype(np.int64)
         if len(token_bytes) != self.trie.vocab_size:
-            raise UserError(
-                f"{len(token_bytes)} sizes for a vocabulary of {self.trie.vocab_size}; give the "
-                "bytes of every token"
-            )
+            raise ValueError(f"{len(token_bytes)} sizes for a vocabulary of {self.trie.vocab_size}")
         logprobs = self.logprobs(tokens)[1:]
         sizes = token_bytes[tokens[1:]]
         if sizes.sum() == 0:
@@ -132,7 +130,7 @@ class KneserNey(Ngram):
         target. n-grams that open a document have nothing to their left, so their a is how often
         they were seen (as in Heafield et al. 2013, section 3). The first token of the stream has
         no past and is not counted as a target. `boundary=None`: one endless document.
-        Errors: `UserError` for an order below 1 or tokens outside 0 ... vocab_size - 1.
+        Errors: `ValueError` for an order below 1 or tokens outside 0 ... vocab_size - 1.
         """
         trie, levels = count_ngrams(tokens, order, vocab_size, boundary)
         shares, backoffs = [], []
@@ -236,7 +234,7 @@ class AddK(Ngram):
     ) -> AddK:
         """Counts a stream of documents under the same rules as `KneserNey.fit`."""
         if k < 0:
-            raise UserError(f"k={k} would make probabilities negative; give 0 or more")
+            raise ValueError(f"k={k} would make probabilities negative; give 0 or more")
         trie, levels = count_ngrams(tokens, order, vocab_size, boundary)
         totals = []
         for n, level in enumerate(levels, start=1):
@@ -264,7 +262,7 @@ class AddK(Ngram):
     def distribution(self, context: Sequence[int]) -> Float[np.ndarray, "vocab"]:
         """Gives p(w | context) for every w.
 
-        Errors: `UserError` with k = 0 after a context that nothing was seen to follow: relative
+        Errors: `ValueError` with k = 0 after a context that nothing was seen to follow: relative
         frequencies of nothing are none.
         """
         recent = self.trie.recent(context)
@@ -273,7 +271,7 @@ class AddK(Ngram):
         number = numbers[-1] if len(numbers) == n else -1
         total = int(self.totals[n - 1][number])
         if total + self.k == 0:
-            raise UserError(
+            raise ValueError(
                 f"nothing was seen to follow {recent.tolist()}, so that maximum likelihood says "
                 "nothing about it; give k above 0, or use KneserNey"
             )

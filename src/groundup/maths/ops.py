@@ -5,43 +5,35 @@ derivative: y = exp(x) gives g · y. A linear map y = A x sends the gradient bac
 transpose, Aᵀ g, and the transpose of each map here is another one: of a sum the repetition, of a
 slice the padding with zeros, of a gather the scatter that adds, of a shift the shift back.
 
-Functions marked as methods are both: `exp(x)` is `x.exp()`. Dimensions count as in torch, from 0
-or from -1 at the end.
+Functions of one tensor are its methods as well: `exp(x)` is `x.exp()`. Dimensions count as in
+torch, from 0 or from -1 at the end.
 """
 
 from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Sequence
+from math import erf as erf_of_number
 from math import pi, prod
 from math import sqrt as root
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from groundup.maths.autograd import Forward, Rule, Tensor, apply
-from groundup.maths.erf import erf as erf_of
-from groundup.maths.values import Array, Operand, Shape, ShapeError, array_index, as_array
+from groundup.maths.arrays import Array, Shape, ShapeError, array_index, as_array
+
+if TYPE_CHECKING:  # the page above, whose methods these are
+    from groundup.maths.tensor import Forward, Operand, Rule, Tensor
 
 Dims: TypeAlias = int | Sequence[int] | None
 """One dimension, several, or all of them."""
-F = TypeVar("F", bound=Callable[..., Any])
-
-METHODS: list[str] = []
-
-
-def method(function: F) -> F:
-    """Make a function of a tensor its method too."""
-    setattr(Tensor, function.__name__, function)
-    METHODS.append(function.__name__)
-    return function
 
 
 # Elementwise functions: g times the derivative
 
 
 def _elementwise(name: str, x: Tensor, forward: Forward, rule: Rule) -> Tensor:
-    return apply(name, forward, (x,), (rule,))
+    return x.apply(name, forward, (x,), (rule,))
 
 
 def _weighted(g: Tensor, weights: Any) -> Tensor:
@@ -56,61 +48,51 @@ def _weighted(g: Tensor, weights: Any) -> Tensor:
     return _linear("weighted", g, forward, lambda h: _weighted(h, weights))
 
 
-@method
 def exp(x: Tensor) -> Tensor:
     """d exp(x) = exp(x) dx."""
     return _elementwise("exp", x, np.exp, lambda g, y: g * y)
 
 
-@method
 def log(x: Tensor) -> Tensor:
     """d log(x) = dx / x."""
     return _elementwise("log", x, np.log, lambda g, _: g / x)
 
 
-@method
 def log1p(x: Tensor) -> Tensor:
     """log(1 + x), exact near 0; d log(1 + x) = dx / (1 + x)."""
     return _elementwise("log1p", x, np.log1p, lambda g, _: g / (1 + x))
 
 
-@method
 def expm1(x: Tensor) -> Tensor:
     """exp(x) - 1, exact near 0; its derivative is exp(x)."""
     return _elementwise("expm1", x, np.expm1, lambda g, y: g * (y + 1))
 
 
-@method
 def sqrt(x: Tensor) -> Tensor:
     """d √x = dx / 2√x."""
     return _elementwise("sqrt", x, np.sqrt, lambda g, y: g / (2 * y))
 
 
-@method
 def rsqrt(x: Tensor) -> Tensor:
     """y = 1/√x, dy = -y³/2 dx."""
     return _elementwise("rsqrt", x, lambda a: 1 / np.sqrt(a), lambda g, y: g * (y * y * y * -0.5))
 
 
-@method
 def square(x: Tensor) -> Tensor:
     """d x² = 2x dx."""
     return x**2
 
 
-@method
 def reciprocal(x: Tensor) -> Tensor:
     """d 1/x = -dx / x²."""
     return 1 / x
 
 
-@method
 def tanh(x: Tensor) -> Tensor:
     """y = tanh(x), dy = (1 - y²) dx."""
     return _elementwise("tanh", x, np.tanh, lambda g, y: g * (1 - y * y))
 
 
-@method
 def sigmoid(x: Tensor) -> Tensor:
     """y = 1 / (1 + exp(-x)), dy = y (1 - y) dx."""
 
@@ -123,7 +105,6 @@ def sigmoid(x: Tensor) -> Tensor:
     return _elementwise("sigmoid", x, forward, lambda g, y: g * (y * (1 - y)))
 
 
-@method
 def relu(x: Tensor) -> Tensor:
     """max(x, 0); the derivative at 0 is 0."""
     return _elementwise(
@@ -131,35 +112,35 @@ def relu(x: Tensor) -> Tensor:
     )
 
 
-@method
 def erf(x: Tensor) -> Tensor:
     """The error function, d erf(x) = 2/√π exp(-x²) dx."""
-    return _elementwise("erf", x, erf_of, lambda g, _: g * ((-x * x).exp() * (2 / root(pi))))
+
+    def forward(a: Array) -> Array:
+        values = np.fromiter(map(erf_of_number, a.ravel().tolist()), np.float64, a.size)
+        return values.reshape(a.shape).astype(a.dtype if a.dtype.kind == "f" else np.float64)
+
+    return _elementwise("erf", x, forward, lambda g, _: g * (exp(-x * x) * (2 / root(pi))))
 
 
-@method
 def sin(x: Tensor) -> Tensor:
     """d sin(x) = cos(x) dx."""
     return _elementwise("sin", x, np.sin, lambda g, _: g * cos(x))
 
 
-@method
 def cos(x: Tensor) -> Tensor:
     """d cos(x) = -sin(x) dx."""
     return _elementwise("cos", x, np.cos, lambda g, _: -g * sin(x))
 
 
-@method
 def abs(x: Tensor) -> Tensor:
     """d |x| = sign(x) dx, 0 at 0."""
     return _elementwise("abs", x, np.abs, lambda g, _: g * np.sign(x.data))
 
 
-@method
 def clip(x: Tensor, min: builtins.float | None = None, max: builtins.float | None = None) -> Tensor:
     """x held between two bounds, which are constants; where one cuts, the derivative is 0."""
-    low = None if min is None else x.like(min).data
-    high = None if max is None else x.like(max).data
+    low = None if min is None else x.as_operand(min).data
+    high = None if max is None else x.as_operand(max).data
 
     def inside(g: Tensor, _: Tensor) -> Tensor:
         above = True if low is None else x.data >= low
@@ -167,14 +148,6 @@ def clip(x: Tensor, min: builtins.float | None = None, max: builtins.float | Non
         return _weighted(g, np.logical_and(above, below))
 
     return _elementwise("clip", x, lambda a: np.clip(a, low, high), inside)
-
-
-@method
-def clamp(
-    x: Tensor, min: builtins.float | None = None, max: builtins.float | None = None
-) -> Tensor:
-    """Another name of `clip`."""
-    return clip(x, min, max)
 
 
 def silu(x: Tensor) -> Tensor:
@@ -194,15 +167,15 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 def maximum(a: Tensor, b: Operand) -> Tensor:
     """The larger of two, element by element; equals share the gradient."""
-    return _better("maximum", np.maximum, np.less, a, a.like(b))
+    return _extremum_of_two("maximum", np.maximum, np.less, a, a.as_operand(b))
 
 
 def minimum(a: Tensor, b: Operand) -> Tensor:
     """The smaller of two, element by element; equals share the gradient."""
-    return _better("minimum", np.minimum, np.greater, a, a.like(b))
+    return _extremum_of_two("minimum", np.minimum, np.greater, a, a.as_operand(b))
 
 
-def _better(name: str, forward: Forward, loses: np.ufunc, a: Tensor, b: Tensor) -> Tensor:
+def _extremum_of_two(name: str, forward: Forward, loses: np.ufunc, a: Tensor, b: Tensor) -> Tensor:
     def share(mine: Tensor, theirs: Tensor) -> Rule:
         def rule(g: Tensor, _: Tensor) -> Tensor:
             wins = ~loses(mine.data, theirs.data)
@@ -211,7 +184,7 @@ def _better(name: str, forward: Forward, loses: np.ufunc, a: Tensor, b: Tensor) 
 
         return rule
 
-    return apply(name, forward, (a, b), (share(a, b), share(b, a)))
+    return a.apply(name, forward, (a, b), (share(a, b), share(b, a)))
 
 
 # Reductions
@@ -222,7 +195,7 @@ def _axes(dim: Dims) -> int | tuple[int, ...] | None:
     return tuple(dim) or None if isinstance(dim, Sequence) else dim
 
 
-def _place(dim: int, ndim: int) -> int:
+def _dim(dim: int, ndim: int) -> int:
     """A dimension counted from 0; a tensor without dimensions counts as having one."""
     n = builtins.max(ndim, 1)
     if not -n <= dim < n:
@@ -230,38 +203,35 @@ def _place(dim: int, ndim: int) -> int:
     return dim % n
 
 
-def _places(x: Tensor, dim: Dims) -> set[int]:
+def _dims(x: Tensor, dim: Dims) -> set[int]:
     dims = _axes(dim)
     listed = range(x.ndim) if dims is None else dims if isinstance(dims, tuple) else (dims,)
-    return {_place(d, x.ndim) for d in listed}
+    return {_dim(d, x.ndim) for d in listed}
 
 
-def _kept(y: Tensor, x: Tensor, dim: Dims) -> Tensor:
+def _with_dims(y: Tensor, x: Tensor, dim: Dims) -> Tensor:
     """A reduced tensor in the shape that keeps the reduced dimensions, with length 1."""
-    reduced = _places(x, dim)
+    reduced = _dims(x, dim)
     return y.reshape(*(1 if d in reduced else n for d, n in enumerate(x.shape)))
 
 
-@method
 def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Every element gets the gradient of the sum it went into."""
-    return apply(
+    return x.apply(
         "sum",
         lambda a: a.sum(axis=_axes(dim), keepdims=keepdim),
         (x,),
-        (lambda g, _: _kept(g, x, dim).expand(*x.shape),),
+        (lambda g, _: _with_dims(g, x, dim).expand(*x.shape),),
         linear=True,
     )
 
 
-@method
 def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """sum(x) / n."""
     total = sum(x, dim, keepdim)
     return total / (x.numel() // total.numel() if total.numel() else 0)
 
 
-@method
 def var(
     x: Tensor,
     dim: Dims = None,
@@ -271,13 +241,12 @@ def var(
     correction: int | None = None,
 ) -> Tensor:
     """Σ (x - mean)² / (n - correction); the correction is 1, and 0 unless `unbiased`."""
-    centre = mean(x, dim, keepdim=True)
-    n = x.numel() // centre.numel() if centre.numel() else 0
+    center = mean(x, dim, keepdim=True)
+    n = x.numel() // center.numel() if center.numel() else 0
     free = n - (int(unbiased) if correction is None else correction)
-    return sum((x - centre) ** 2, dim, keepdim) / builtins.max(free, 0)
+    return sum((x - center) ** 2, dim, keepdim) / builtins.max(free, 0)
 
 
-@method
 def std(
     x: Tensor,
     dim: Dims = None,
@@ -289,31 +258,29 @@ def std(
     """The square root of `var`; where that is 0 so is the derivative."""
     spread = var(x, dim, unbiased, keepdim, correction=correction)
     none = spread.data == 0
-    return where(none, 0.0, where(none, 1.0, spread).sqrt())
+    return sqrt(spread.masked_fill(none, 1.0)).masked_fill(none, 0.0)
 
 
-@method
 def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The largest value; where several are largest they share the gradient equally."""
-    return _best("amax", np.max, x, dim, keepdim)
+    return _extremum("amax", np.max, x, dim, keepdim)
 
 
-@method
 def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The smallest value; where several are smallest they share the gradient equally."""
-    return _best("amin", np.min, x, dim, keepdim)
+    return _extremum("amin", np.min, x, dim, keepdim)
 
 
-def _best(name: str, best: Callable[..., Any], x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+def _extremum(name: str, best: Callable[..., Any], x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     def shared(g: Tensor, y: Tensor) -> Tensor:
-        equal = x.data == _kept(y, x, dim).data
+        equal = x.data == _with_dims(y, x, dim).data
         share: Array = equal / equal.sum(axis=_axes(dim), keepdims=True)
-        return _kept(g, x, dim) * share.astype(x.dtype)
+        return _with_dims(g, x, dim) * share.astype(x.dtype)
 
     def forward(a: Array) -> Any:
         return best(a, axis=_axes(dim), keepdims=keepdim)
 
-    return apply(name, forward, (x,), (shared,), dim=_axes(dim))
+    return x.apply(name, forward, (x,), (shared,), dim=_axes(dim))
 
 
 class Extreme(NamedTuple):
@@ -323,13 +290,11 @@ class Extreme(NamedTuple):
     indices: Tensor
 
 
-@method
 def max(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The largest value of all, or along `dim` values and indices: the first of equals wins."""
     return amax(x) if dim is None else _extreme(x, x.argmax(dim, keepdim=True), dim, keepdim)
 
 
-@method
 def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The smallest value of all, or along `dim` values and indices: the first of equals wins."""
     return amin(x) if dim is None else _extreme(x, x.argmin(dim, keepdim=True), dim, keepdim)
@@ -347,7 +312,6 @@ def _peak(a: Array, axis: int | tuple[int, ...] | None) -> Any:
     return np.max(a, axis=axis, keepdims=True, initial=-np.inf)
 
 
-@method
 def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     """log Σ exp(x), without overflow; its derivative is the softmax."""
 
@@ -358,12 +322,11 @@ def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
         return total if keepdim else total.squeeze(axis=_axes(dim))
 
     def rule(g: Tensor, y: Tensor) -> Tensor:
-        return _kept(g, x, dim) * exp(x - _kept(y, x, dim))
+        return _with_dims(g, x, dim) * exp(x - _with_dims(y, x, dim))
 
-    return apply("logsumexp", forward, (x,), (rule,), dim=_axes(dim))
+    return x.apply("logsumexp", forward, (x,), (rule,), dim=_axes(dim))
 
 
-@method
 def softmax(x: Tensor, dim: int) -> Tensor:
     """y = exp(x) / Σ exp(x), dy = y (dx - Σ y dx)."""
 
@@ -375,10 +338,9 @@ def softmax(x: Tensor, dim: int) -> Tensor:
     def rule(g: Tensor, y: Tensor) -> Tensor:
         return y * (g - sum(g * y, dim, keepdim=True))
 
-    return apply("softmax", forward, (x,), (rule,), dim=dim)
+    return x.apply("softmax", forward, (x,), (rule,), dim=dim)
 
 
-@method
 def log_softmax(x: Tensor, dim: int) -> Tensor:
     """y = x - log Σ exp(x), dy = dx - Σ exp(y) dx."""
 
@@ -390,10 +352,29 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
     def rule(g: Tensor, y: Tensor) -> Tensor:
         return g - exp(y) * sum(g, dim, keepdim=True)
 
-    return apply("log_softmax", forward, (x,), (rule,), dim=dim)
+    return x.apply("log_softmax", forward, (x,), (rule,), dim=dim)
 
 
-@method
+def all(x: Tensor) -> Tensor:
+    """Whether every element is true."""
+    return x.from_numpy(x.data.all())
+
+
+def any(x: Tensor) -> Tensor:
+    """Whether some element is true."""
+    return x.from_numpy(x.data.any())
+
+
+def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the largest value, in the flattened tensor or along `dim`."""
+    return x.from_numpy(np.argmax(x.data, axis=dim, keepdims=keepdim))
+
+
+def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the smallest value, in the flattened tensor or along `dim`."""
+    return x.from_numpy(np.argmin(x.data, axis=dim, keepdims=keepdim))
+
+
 def cumsum(x: Tensor, dim: int) -> Tensor:
     """Σ of the elements so far; the gradient sums from the other end."""
     if not x.ndim:
@@ -412,7 +393,7 @@ def cumsum(x: Tensor, dim: int) -> Tensor:
 def _linear(
     name: str, x: Tensor, forward: Forward, transposed: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    return apply(name, forward, (x,), (lambda g, _: transposed(g),), linear=True)
+    return x.apply(name, forward, (x,), (lambda g, _: transposed(g),), linear=True)
 
 
 def _sizes(sizes: tuple[Any, ...]) -> Shape:
@@ -420,42 +401,31 @@ def _sizes(sizes: tuple[Any, ...]) -> Shape:
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
 
 
-@method
 def reshape(x: Tensor, *shape: Any) -> Tensor:
     """The same numbers, row by row, in another shape; one length may be -1."""
     return _linear("reshape", x, lambda a: a.reshape(_sizes(shape)), lambda g: g.reshape(x.shape))
 
 
-@method
-def view(x: Tensor, *shape: Any) -> Tensor:
-    """Another name of `reshape`."""
-    return reshape(x, *shape)
-
-
-@method
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions from `start_dim` to `end_dim` as one."""
     if not x.ndim:
         return reshape(x, 1)
-    first, last = _place(start_dim, x.ndim), _place(end_dim, x.ndim)
+    first, last = _dim(start_dim, x.ndim), _dim(end_dim, x.ndim)
     return reshape(x, *x.shape[:first], prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
 
 
-@method
 def unsqueeze(x: Tensor, dim: int) -> Tensor:
     """A new dimension of length 1 at `dim`."""
-    at = _place(dim, x.ndim + 1)
+    at = _dim(dim, x.ndim + 1)
     return reshape(x, *x.shape[:at], 1, *x.shape[at:])
 
 
-@method
 def squeeze(x: Tensor, dim: Dims = None) -> Tensor:
     """Without the dimensions of length 1, or without `dim` if it has length 1."""
-    dims = _places(x, dim)
+    dims = _dims(x, dim)
     return reshape(x, *(n for d, n in enumerate(x.shape) if n != 1 or d not in dims))
 
 
-@method
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged."""
     return _linear(
@@ -463,7 +433,6 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     )
 
 
-@method
 def permute(x: Tensor, *dims: Any) -> Tensor:
     """The dimensions in another order."""
     order = _sizes(dims)
@@ -471,7 +440,6 @@ def permute(x: Tensor, *dims: Any) -> Tensor:
     return _linear("permute", x, lambda a: a.transpose(order), lambda g: permute(g, *back))
 
 
-@method
 def expand(x: Tensor, *sizes: Any) -> Tensor:
     """Dimensions of length 1 repeated without a copy, and new ones in front; -1 keeps a length."""
     wanted = _sizes(sizes)
@@ -489,7 +457,6 @@ def sum_to(x: Tensor, shape: Shape) -> Tensor:
     return reshape(sum(x, repeated) if repeated else x, *shape)
 
 
-@method
 def repeat(x: Tensor, *sizes: Any) -> Tensor:
     """Copies laid side by side, `sizes` times along each dimension."""
     times = _sizes(sizes)
@@ -504,7 +471,6 @@ def repeat(x: Tensor, *sizes: Any) -> Tensor:
     return _linear("repeat", x, lambda a: np.tile(a, times), gathered if pairs else lambda g: g)
 
 
-@method
 def roll(x: Tensor, shifts: int | tuple[int, ...], dims: Dims = None) -> Tensor:
     """Elements moved along dimensions, or through all of them as if they were one.
 
@@ -517,19 +483,16 @@ def roll(x: Tensor, shifts: int | tuple[int, ...], dims: Dims = None) -> Tensor:
     )
 
 
-@method
 def flip(x: Tensor, *dims: Any) -> Tensor:
     """The order reversed along some dimensions."""
     return _linear("flip", x, lambda a: np.flip(a, _sizes(dims)), lambda g: flip(g, *dims))
 
 
-@method
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of each matrix, the rest 0."""
     return _triangle(np.tril, x, diagonal)
 
 
-@method
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of each matrix, the rest 0."""
     return _triangle(np.triu, x, diagonal)
@@ -543,13 +506,11 @@ def _triangle(cut: Callable[[Array, int], Array], x: Tensor, diagonal: int) -> T
     )
 
 
-@method
 def clone(x: Tensor) -> Tensor:
     """A copy; gradients pass through."""
     return _linear("clone", x, np.copy, lambda g: g)
 
 
-@method
 def to(x: Tensor, dtype: Any) -> Tensor:
     """The same numbers as another NumPy dtype; whole numbers and truth values are constants."""
     if x.dtype == dtype:
@@ -558,40 +519,34 @@ def to(x: Tensor, dtype: Any) -> Tensor:
     return _linear("to", source, lambda a: a.astype(dtype), lambda g: to(g, x.dtype))
 
 
-@method
 def double(x: Tensor) -> Tensor:
     """The same numbers as float64."""
     return to(x, np.float64)
 
 
-@method
 def float(x: Tensor) -> Tensor:
     """The same numbers as float32."""
     return to(x, np.float32)
 
 
-@method
 def long(x: Tensor) -> Tensor:
     """The same numbers as int64, cut towards 0."""
     return to(x, np.int64)
 
 
-@method
 def new_ones(x: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
     """A constant of ones, by default of this tensor's dtype."""
-    return Tensor.made(np.ones(_sizes(shape), x.dtype if dtype is None else dtype))
+    return x.from_numpy(np.ones(_sizes(shape), x.dtype if dtype is None else dtype))
 
 
-@method
 def new_zeros(x: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
     """A constant of zeros, by default of this tensor's dtype."""
-    return Tensor.made(np.zeros(_sizes(shape), x.dtype if dtype is None else dtype))
+    return x.from_numpy(np.zeros(_sizes(shape), x.dtype if dtype is None else dtype))
 
 
-@method
 def new_tensor(x: Tensor, data: Operand) -> Tensor:
     """Numbers as a constant of this tensor's dtype."""
-    return Tensor.made(np.array(as_array(data), dtype=x.dtype))
+    return x.from_numpy(np.array(as_array(data), dtype=x.dtype))
 
 
 # Reading from places: the transpose adds up what came from the same place
@@ -601,7 +556,7 @@ def select(x: Tensor, index: Any) -> Tensor:
     """x[index], with all that NumPy's indices can say."""
     at = array_index(index)
     parts = at if isinstance(at, tuple) else (at,)
-    if all(isinstance(part, (int, np.integer)) for part in parts):
+    if builtins.all(isinstance(part, (int, np.integer)) for part in parts):
         at = (*parts, ...)  # a view like any other, also of a single number
     return _linear("index", x, lambda a: a[at], lambda g: scatter(g, at, x.shape))
 
@@ -615,7 +570,7 @@ def _added_at(values: Array, index: Any, shape: Shape) -> Array:
     out = np.zeros(shape, values.dtype)
     parts = index if isinstance(index, tuple) else (index,)
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
-    if not any(array.dtype.kind in "iu" for array in arrays):
+    if not builtins.any(array.dtype.kind in "iu" for array in arrays):
         out[index] = values  # slices and masks name no place twice
     elif len(parts) == 1 and len(shape) > 1 and values.size:
         # Rows of a table, as in an embedding: sums over runs of equal rows are many times as fast.
@@ -629,38 +584,21 @@ def _added_at(values: Array, index: Any, shape: Shape) -> Array:
     return out
 
 
-@method
 def gather(x: Tensor, dim: int, index: Operand) -> Tensor:
     """y[i, j, …] = x[i, index[i, j, …], …] with the index in the place of dimension `dim`."""
     places = array_index(index)
     if places.ndim != x.ndim:
-        raise ShapeError(
-            f"an index of shape {places.shape} does not fit shape {x.shape}; "
-            "gather needs as many dimensions in both"
-        )
+        raise ShapeError(f"an index of shape {places.shape} does not fit shape {x.shape}")
     if not x.ndim:
         return reshape(gather(reshape(x, 1), dim, places.reshape(1)), ())
     grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in places.shape)])
-    grid[_place(dim, x.ndim)] = places
+    grid[_dim(dim, x.ndim)] = places
     return select(x, tuple(grid))
 
 
-def where(condition: Operand, a: Operand, b: Operand) -> Tensor:
-    """a where the condition holds and b elsewhere; nothing of the other side's gradient leaks."""
-    chosen = np.array(as_array(condition))  # a copy, since the way back needs it as it was
-    one = a if isinstance(a, Tensor) else b.like(a) if isinstance(b, Tensor) else Tensor(a, False)
-    other = one.like(b)
-    rules: tuple[Rule, Rule] = (
-        lambda g, _: where(chosen, g, 0.0),
-        lambda g, _: where(chosen, 0.0, g),
-    )
-    return apply("where", lambda x, y: np.where(chosen, x, y), (one, other), rules, linear=True)
-
-
-@method
 def masked_fill(x: Tensor, mask: Operand, value: Operand) -> Tensor:
     """`value` where the mask holds; no gradient comes from there."""
-    return where(mask, x.like(value), x)
+    return x.as_operand(value).where(mask, x)
 
 
 # Several tensors
@@ -679,7 +617,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         return lambda g, _: g[(slice(None),) * axis + (slice(start, end),)]
 
     rules = tuple(stretch(start, end) for start, end in zip([0, *ends], ends, strict=False))
-    return apply(
+    return tensors[0].apply(
         "cat", lambda *arrays: np.concatenate(arrays, axis=dim), tuple(tensors), rules, linear=True
     )
 
@@ -687,15 +625,3 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape along a new dimension."""
     return cat([unsqueeze(tensor, dim) for tensor in tensors], dim)
-
-
-@method
-def matmul(a: Tensor, b: Operand) -> Tensor:
-    """Another name of `@`."""
-    return a @ b
-
-
-@method
-def pow(x: Tensor, exponent: Operand) -> Tensor:
-    """Another name of `**`."""
-    return x**exponent

@@ -24,11 +24,9 @@ from math import exp, inf, isfinite, log, pi
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped
 
-from groundup.errors import UserError
-
 Outcomes = Integer[np.ndarray, "*n"] | Bool[np.ndarray, "*n"]
 
-# Steps shorter than this end an ascent, and so many without arriving say that it will not.
+# An ascent ends at a step shorter than this, and fails after this many steps.
 _ARRIVED, _MOST_STEPS = 1e-12, 100_000
 
 
@@ -41,12 +39,12 @@ def log_softmax(
 
     `temperature` T below 1 sharpens and above 1 flattens. Its limits are meant: at 0 the largest
     logit takes all (equal ones share), at infinity all logits above -inf are equally likely.
-    Errors: `UserError` for a negative temperature, or a row without a finite largest logit.
+    Errors: `ValueError` for a negative temperature, or a row without a finite largest logit.
     """
     if not temperature >= 0:
-        raise UserError(f"temperature={temperature} must be 0 or more; 1 leaves logits as they are")
+        raise ValueError(f"temperature={temperature} must be 0 or more")
     if logits.shape[-1] == 0 or not np.isfinite(logits.max(axis=-1)).all():
-        raise UserError("a row of logits has no finite largest one; remove nan, inf and empty rows")
+        raise ValueError("a row of logits has no finite largest number")
     shifted = logits - logits.max(axis=-1, keepdims=True)  # exp of 0 at most cannot overflow
     if temperature == 0:
         scaled = np.where(shifted == 0, 0.0, -inf)
@@ -74,7 +72,7 @@ class Categorical:
     """One of k outcomes 0 ... k-1: p(x) = probs[x].
 
     Held as `logprobs`, since a probability too small for a float still has a logarithm; build it
-    by `from_probs` or `from_logits`. Errors: `UserError` unless exp(logprobs) sums to 1.
+    by `from_probs` or `from_logits`. Errors: `ValueError` unless exp(logprobs) sums to 1.
     """
 
     logprobs: Float[np.ndarray, "k"]
@@ -83,10 +81,7 @@ class Categorical:
         with np.errstate(over="ignore"):
             total = float(np.exp(self.logprobs).sum())
         if not abs(total - 1) < 1e-6:
-            raise UserError(
-                f"exp(logprobs) sums to {total:.6g}, not 1; "
-                "use Categorical.from_probs or Categorical.from_logits"
-            )
+            raise ValueError(f"exp(logprobs) sums to {total:.6g}; use Categorical.from_probs")
 
     @staticmethod
     def from_probs(probs: Float[np.ndarray, "k"]) -> Categorical:
@@ -94,7 +89,7 @@ class Categorical:
         probs = np.asarray(probs, dtype=float)
         total = float(probs.sum())
         if not ((probs >= 0).all() and abs(total - 1) < 1e-6):
-            raise UserError(f"probabilities sum to {total:.6g}; give none below 0, with sum 1")
+            raise ValueError(f"probabilities sum to {total:.6g}; give none below 0, with sum 1")
         with np.errstate(divide="ignore"):
             return Categorical(np.log(probs / total))
 
@@ -177,16 +172,16 @@ class Categorical:
         """
         wanted = _frequencies(outcomes, size)
         if not wanted.all():
-            raise UserError(
+            raise ValueError(
                 f"outcome {wanted.argmin()} was never seen, so its best logit is -inf, which no "
                 "climb reaches; use fit, or leave the outcome out"
             )
-        logits = _ascend(lambda z: 2 * (wanted - np.exp(log_softmax(z))), np.zeros(size))
+        logits = _gradient_ascent(lambda z: 2 * (wanted - np.exp(log_softmax(z))), np.zeros(size))
         return Categorical.from_logits(logits)
 
     def _alike(self, other: Categorical) -> Categorical:
         if len(self.logprobs) != len(other.logprobs):
-            raise UserError(
+            raise ValueError(
                 f"distributions over {len(self.logprobs)} and {len(other.logprobs)} outcomes "
                 "cannot be compared; give both the same outcomes"
             )
@@ -195,13 +190,13 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Bernoulli:
-    """Yes or no: p(1) = p, p(0) = 1 - p. Errors: `UserError` for p outside 0 ... 1."""
+    """Yes or no: p(1) = p, p(0) = 1 - p. Errors: `ValueError` for p outside 0 ... 1."""
 
     p: float
 
     def __post_init__(self) -> None:
         if not 0 <= self.p <= 1:
-            raise UserError(f"p={self.p} is no probability; give one from 0 to 1")
+            raise ValueError(f"p={self.p} is no probability; give one from 0 to 1")
 
     def as_categorical(self) -> Categorical:
         """The same as two outcomes: 0 with probability 1 - p, 1 with p."""
@@ -242,11 +237,11 @@ class Bernoulli:
         """
         share = float(_frequencies(outcomes, 2)[1])
         if share in (0, 1):
-            raise UserError(
+            raise ValueError(
                 f"all outcomes are {share:.0f}, so the best logit is infinite, which no climb "
                 "reaches; use fit, or give outcomes of both kinds"
             )
-        logit = _ascend(lambda z: 4 * (share - sigmoid(z)), np.zeros(1))
+        logit = _gradient_ascent(lambda z: 4 * (share - sigmoid(z)), np.zeros(1))
         return Bernoulli(float(sigmoid(logit)[0]))
 
 
@@ -254,7 +249,7 @@ class Bernoulli:
 class Gaussian:
     """The normal distribution: p(x) = exp(-(x - mean)^2 / (2 std^2)) / (std sqrt(2 pi)).
 
-    Errors: `UserError` unless both are finite and std is above 0.
+    Errors: `ValueError` unless both are finite and std is above 0.
     """
 
     mean: float
@@ -262,9 +257,7 @@ class Gaussian:
 
     def __post_init__(self) -> None:
         if not (isfinite(self.mean) and 0 < self.std < inf):
-            raise UserError(
-                f"mean={self.mean}, std={self.std} make no Gaussian; give finite ones, std above 0"
-            )
+            raise ValueError(f"mean={self.mean}, std={self.std} make no Gaussian")
 
     def log_prob(self, values: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Gives the logarithm of the density, which may be above 0, at each value."""
@@ -293,10 +286,10 @@ class Gaussian:
     def fit(values: Float[np.ndarray, "n"]) -> Gaussian:
         """Maximum likelihood: the mean, and std^2 = sum (x - mean)^2 / n (n, not n - 1).
 
-        Errors: `UserError` for fewer than two different values, where the likelihood grows
+        Errors: `ValueError` for fewer than two different values, where the likelihood grows
         without bound as std goes to 0.
         """
-        _spread(values)
+        _positive_range(values)
         return Gaussian(float(values.mean(dtype=float)), float(values.std(dtype=float)))
 
     @staticmethod
@@ -310,7 +303,7 @@ class Gaussian:
         Fisher information, 1 / std^2 and 2, which makes the steps independent of all units.
         Source: Amari (1998), "Natural gradient works efficiently in learning".
         """
-        unit = _spread(values)
+        unit = _positive_range(values)
         z = (values.astype(float) - values[0]) / unit
         m, v = float(z.mean()), float(z.var())
 
@@ -320,7 +313,7 @@ class Gaussian:
             return 0.5 * np.array([m - mean, excess / 2])
 
         # From std = the whole range, twice the largest possible, the way leads down evenly.
-        mean, log_std = _ascend(half_a_natural_step, np.zeros(2))
+        mean, log_std = _gradient_ascent(half_a_natural_step, np.zeros(2))
         return Gaussian(float(values[0] + unit * mean), float(unit * np.exp(log_std)))
 
 
@@ -328,13 +321,13 @@ def counts(outcomes: Outcomes, size: int) -> Integer[np.ndarray, "size"]:
     """Counts how often each of `size` outcomes 0 ... size - 1 occurs; False is 0 and True is 1.
 
     All that a categorical likelihood wants to know of the data (its sufficient statistic).
-    Errors: `UserError` for an outcome that is none of these.
+    Errors: `ValueError` for an outcome that is none of these.
     """
     found: Integer[np.ndarray, "size"] = np.bincount(_outcomes(outcomes, size), minlength=size)
     return found
 
 
-def _ascend(
+def _gradient_ascent(
     step: Callable[[Float[np.ndarray, "k"]], Float[np.ndarray, "k"]], start: Float[np.ndarray, "k"]
 ) -> Float[np.ndarray, "k"]:
     """Gradient ascent: theta <- theta + step(theta) until the step is all but nothing."""
@@ -344,7 +337,7 @@ def _ascend(
         theta = theta + move
         if np.abs(move).max() < _ARRIVED:
             return theta
-    raise UserError(
+    raise ValueError(
         f"gradient ascent has not arrived after {_MOST_STEPS} steps: some outcome is too rare; "
         "use fit, which has the closed form"
     )
@@ -353,31 +346,28 @@ def _ascend(
 def _outcomes(outcomes: Outcomes, size: int) -> Integer[np.ndarray, "*n"]:
     """Gives outcomes as integers, all in 0 ... size - 1; NumPy would read -1 as the last."""
     if outcomes.dtype.kind not in "biu":
-        raise UserError(f"outcomes of type {outcomes.dtype} cannot be counted; give integers")
+        raise ValueError(f"outcomes of type {outcomes.dtype} cannot be counted; give integers")
     wrong = outcomes[(outcomes < 0) | (outcomes >= size)]
     if wrong.size:
-        raise UserError(f"outcome {wrong[0]} is outside 0 ... {size - 1}; count outcomes from 0")
+        raise ValueError(f"outcome {wrong[0]} is outside 0 ... {size - 1}; count outcomes from 0")
     numbers: Integer[np.ndarray, "*n"] = outcomes.astype(np.int64)
     return numbers
 
 
 def _frequencies(outcomes: Outcomes, size: int) -> Float[np.ndarray, "size"]:
-    frequencies: Float[np.ndarray, "size"] = counts(_some(outcomes), size) / len(outcomes)
+    frequencies: Float[np.ndarray, "size"] = counts(_nonempty(outcomes), size) / len(outcomes)
     return frequencies
 
 
-def _some(values: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "n"]:
+def _nonempty(values: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "n"]:
     if len(values) == 0:
-        raise UserError("no data to fit to; give at least one value")
+        raise ValueError("no data to fit to; give at least one value")
     return values
 
 
-def _spread(values: Float[np.ndarray, "n"]) -> float:
+def _positive_range(values: Float[np.ndarray, "n"]) -> float:
     """Gives the range of values that a Gaussian can be fitted to."""
-    spread = float(np.ptp(_some(values)))
+    spread = float(np.ptp(_nonempty(values)))
     if not 0 < spread < inf:
-        raise UserError(
-            f"{len(values)} values with a range of {spread} bound no likelihood; "
-            "give at least two different finite ones"
-        )
+        raise ValueError(f"values of range {spread}; give at least two different ones")
     return spread

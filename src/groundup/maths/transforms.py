@@ -19,21 +19,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Real
 
-from groundup.errors import UserError
 from groundup.maths.linalg import det, eigvals, norm, svd
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-# Colours that the colour-blind can tell apart too (Okabe and Ito 2008).
+# Colors that the color-blind can tell apart too (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 
 
 def rotation(angle: float) -> Float[np.ndarray, "2 2"]:
     """Turns by `angle` radians, counter-clockwise: [[cos a, -sin a], [sin a, cos a]].
 
-    Errors: `UserError` for an angle that is not finite, here and below.
+    Errors: `ValueError` for an angle that is not finite, here and below.
     """
     c, s = _direction(angle)
     return _matrix((c, -s), (s, c))
@@ -42,7 +41,7 @@ def rotation(angle: float) -> Float[np.ndarray, "2 2"]:
 def scaling(x: float, y: float) -> Float[np.ndarray, "2 2"]:
     """Stretches by x along the first axis and by y along the second: [[x, 0], [0, y]].
 
-    Errors: `UserError` for a factor that is not finite, here and in `shear`.
+    Errors: `ValueError` for a factor that is not finite, here and in `shear`.
     """
     return _matrix((x, 0), (0, y))
 
@@ -73,12 +72,12 @@ def plot_transformation(matrix: Real[np.ndarray, "2 2"]) -> matplotlib.figure.Fi
 
     The images of the two axes are the thick blue and orange lines; dashed lines run along the
     eigenvectors and stay where they are. `.savefig(path)` writes the figure.
-    Errors: `UserError` for another shape than (2, 2), and for entries that are not finite.
+    Errors: `ValueError` for another shape than (2, 2), and for entries that are not finite.
     """
     from matplotlib.figure import Figure  # loads slowly
 
     if matrix.shape != (2, 2):
-        raise UserError(f"shape {matrix.shape} is no transformation of the plane; give (2, 2)")
+        raise ValueError(f"shape {matrix.shape} is no transformation of the plane; give (2, 2)")
     vectors = _eigenvectors(matrix)
     values = ", ".join(_short(complex(value)) for value in eigvals(matrix))
     reach = 1.3 * max(2.0, norm(matrix, 2))  # the ellipse fits, and both sides have one scale
@@ -133,12 +132,12 @@ def _short(value: complex) -> str:
 
 def _direction(angle: float) -> tuple[float, float]:
     if not isfinite(angle):
-        raise UserError(f"angle={angle} points nowhere; give a finite number of radians")
+        raise ValueError(f"angle={angle} points nowhere; give a finite number of radians")
     return cos(angle), sin(angle)
 
 
 def _matrix(*rows: tuple[float, float]) -> Float[np.ndarray, "2 2"]:
     matrix = np.array(rows, dtype=float)
     if not np.isfinite(matrix).all():
-        raise UserError(f"the matrix {matrix.tolist()} is not finite; give finite numbers")
+        raise ValueError(f"the matrix {matrix.tolist()} is not finite; give finite numbers")
     return matrix

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Integer
 
-from groundup.errors import UserError
-
 
 @dataclass(frozen=True, eq=False)
 class Trie:
@@ -103,7 +101,7 @@ def count_ngrams(
 ) -> tuple[Trie, list[Level]]:
     """Numbers and counts all n-grams up to an order, each order with one sort."""
     if order < 1:
-        raise UserError(f"order={order} is no n-gram; give 1 or more")
+        raise ValueError(f"order={order} is no n-gram; give 1 or more")
     tokens = checked_tokens(tokens, vocab_size)
     reach = context_lengths(tokens, boundary)
     numbers = tokens  # entry i: of the k-gram that ends at i
@@ -142,7 +140,7 @@ def checked_tokens(tokens: Integer[np.ndarray, "n"], vocab_size: int) -> Integer
     least, most = (int(tokens.min()), int(tokens.max())) if len(tokens) else (0, 0)
     if least < 0 or most >= vocab_size:
         wrong = least if least < 0 else most
-        raise UserError(
+        raise ValueError(
             f"token {wrong} is outside 0 ... {vocab_size - 1}; "
             "give the vocabulary size of the tokenizer that made the tokens"
         )

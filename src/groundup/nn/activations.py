@@ -19,8 +19,8 @@ from typing import Any, Literal, TypeVar
 
 from jaxtyping import Float
 
-from groundup.maths.autograd import Tensor
-from groundup.maths.ops import gelu, silu, where
+from groundup.maths.ops import gelu, silu
+from groundup.maths.tensor import Tensor, where
 from groundup.nn.module import Module
 
 T = TypeVar("T", bound=Any)

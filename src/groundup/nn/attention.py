@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
+from groundup.maths.tensor import Tensor
 from groundup.nn import init
 from groundup.nn.init import Rng
 from groundup.nn.layers import Linear
@@ -23,20 +22,28 @@ T = TypeVar("T", bound=Any)
 """A tensor of either engine, ours or torch's."""
 
 
-def attention(q: T, k: T, v: T, causal: bool = True) -> T:
-    """Compute softmax(q kᵀ / √d) v for q (…, s, d), k (…, t, d), v (…, t, e): shape (…, s, e).
+def attention(q: T, k: T, v: T, causal: bool = True, mask: Any = None) -> T:
+    """Compute softmax(q kᵀ / √d + mask) v for q (…, s, d), k (…, t, d), v (…, t, e): (…, s, e).
 
     Divided by √d, since a sum of d products of variance 1 has variance d, and softmax of large
-    numbers has no gradient. With `causal` a query sees no key that comes after it; queries and
-    keys end together, so that with s < t the queries are the last positions.
+    numbers has no gradient. The mask is that of `causal_mask` unless another is given.
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
-    if causal:
-        queries, keys = scores.shape[-2:]
-        seen = scores.new_ones(queries, keys).tril(keys - queries)
-        scores = scores.masked_fill(seen == 0, -math.inf)
+    if mask is None and causal:
+        mask = causal_mask(scores, *scores.shape[-2:])
+    if mask is not None:
+        scores = scores + mask
     result: T = scores.softmax(-1) @ v
     return result
+
+
+def causal_mask(x: T, queries: int, keys: int) -> T:
+    """0 where a query sees a key and -inf where the key comes after it, in the dtype of x.
+
+    Queries and keys end together: fewer queries are the last positions.
+    """
+    mask: T = x.new_tensor(np.triu(np.full((queries, keys), -math.inf), keys - queries + 1))
+    return mask
 
 
 class CausalSelfAttention(Module):
@@ -56,7 +63,7 @@ class CausalSelfAttention(Module):
     ) -> None:
         if heads < 1 or width % heads:
             fitting = [str(n) for n in range(1, width + 1) if width % n == 0]
-            raise UserError(
+            raise ValueError(
                 f"heads={heads} does not divide width={width}; try one of {', '.join(fitting)}"
             )
         self.heads = heads
@@ -67,13 +74,13 @@ class CausalSelfAttention(Module):
         self.o_proj = Linear(width, width, bias, rng, dtype)
 
     def forward(self, x: Float[Tensor, "n time width"]) -> Float[Tensor, "n time width"]:
-        q, k, v = (self._split(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (
+            project(x).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+            for project in projections
+        )
         mixed: Tensor = self.o_proj(attention(q, k, v).transpose(1, 2).reshape(*x.shape))
         return mixed
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(n, time, width) as (n, heads, time, width / heads)."""
-        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}"

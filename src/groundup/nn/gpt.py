@@ -1,11 +1,11 @@
-"""A GPT, written once for two engines: NumPy with `maths.autograd.Tensor`, and torch.
+"""A GPT, written once for two engines: NumPy with `maths.Tensor`, and torch.
 
 The shape is Qwen3's (Qwen team 2025, "Qwen3 technical report", section 2): in each layer
 
     x ← x + attention(norm(x)),
     x ← x + W_down (silu(W_gate n) · W_up n)    with n = norm(x),
 
-with RMSNorm before each part (Zhang and Sennrich 2019), queries and keys normalised per head and
+with RMSNorm before each part (Zhang and Sennrich 2019), queries and keys normalized per head and
 turned by their position (RoPE, Su et al. 2021), keys and values shared by groups of heads (Ainslie
 et al. 2023), a gated feed-forward part (SwiGLU, Shazeer 2020) and no biases.
 
@@ -19,22 +19,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from math import inf, sqrt
+from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
-from groundup.maths.changes import no_grad
+from groundup.maths.tensor import Tensor, no_grad
+from groundup.nn.attention import attention, causal_mask
 from groundup.nn.layers import linear, rms_norm
 from groundup.nn.losses import cross_entropy
 from groundup.nn.module import Module
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# What config.json says beside the sizes, for whoever else reads the folder.
+# The fields of config.json that are not sizes, for other readers of the folder.
 QWEN3 = {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
@@ -107,19 +107,21 @@ def gpt_logits(weights: Mapping[str, Any], config: GPTConfig, ids: Int[np.ndarra
     embedding = weights["model.embed_tokens.weight"]
     eps = config.rms_norm_eps
     x = embedding[ids]
-    places = Places.of(x, config)
+    positions = Positions.of(x, config)
     for number in range(config.num_hidden_layers):
         layer = _below(f"model.layers.{number}.", weights)
         n = rms_norm(x, layer["input_layernorm.weight"], eps)
-        x = x + attention(_below("self_attn.", layer), config, n, places)
+        x = x + self_attention(_below("self_attn.", layer), config, n, positions)
         n = rms_norm(x, layer["post_attention_layernorm.weight"], eps)
         x = x + feed_forward(_below("mlp.", layer), n)
     x = rms_norm(x, weights["model.norm.weight"], eps)
     return linear(x, embedding if config.tie_word_embeddings else weights["lm_head.weight"])
 
 
-def attention(weights: Mapping[str, Any], config: GPTConfig, x: Any, places: Places) -> Any:
-    """Each position reads from those before it: softmax(q kᵀ / √d) v per head, for x (b, t, c)."""
+def self_attention(
+    weights: Mapping[str, Any], config: GPTConfig, x: Any, positions: Positions
+) -> Any:
+    """Each position reads from itself and those before it, in every head, for x (b, t, c)."""
     batch, time, _ = x.shape
     eps = config.rms_norm_eps
 
@@ -129,10 +131,9 @@ def attention(weights: Mapping[str, Any], config: GPTConfig, x: Any, places: Pla
     q = rms_norm(heads("q"), weights["q_norm.weight"], eps).transpose(1, 2)
     k = rms_norm(heads("k"), weights["k_norm.weight"], eps).transpose(1, 2)
     v = heads("v").transpose(1, 2)
-    q, k = rotate(q, places) * (1 / sqrt(config.head_dim)), rotate(k, places)
     group = config.num_attention_heads // config.num_key_value_heads
-    scores = q @ _shared(k, group).mT + places.future
-    mixed = scores.softmax(-1) @ _shared(v, group)
+    k, v = _shared(rotate(k, positions), group), _shared(v, group)
+    mixed = attention(rotate(q, positions), k, v, mask=positions.mask)
     return linear(mixed.transpose(1, 2).reshape(batch, time, -1), weights["o_proj.weight"])
 
 
@@ -144,16 +145,15 @@ def feed_forward(weights: Mapping[str, Any], x: Any) -> Any:
     )
 
 
-class Places(NamedTuple):
-    """What depends on the position alone: how to turn (t, d), and whom not to look at (t, t)."""
+class Positions(NamedTuple):
+    """What depends on positions alone: the rotations (t, d) and the causal mask (t, t)."""
 
     cos: Any
     sin: Any
-    future: Any
-    """0 up to each position, and -inf beyond, to be added to the scores."""
+    mask: Any
 
     @classmethod
-    def of(cls, x: Any, config: GPTConfig) -> Places:
+    def of(cls, x: Any, config: GPTConfig) -> Positions:
         """For x of shape (b, t, c), in its dtype and on its engine."""
         time, half = x.shape[1], config.head_dim // 2
         frequencies = config.rope_theta ** (-np.arange(half) / half)
@@ -162,13 +162,13 @@ class Places(NamedTuple):
         return cls(
             x.new_tensor(np.concatenate([cos, cos], axis=1)),
             x.new_tensor(np.concatenate([-sin, sin], axis=1)),
-            x.new_tensor(np.triu(np.full((time, time), -inf), 1)),
+            causal_mask(x, time, time),
         )
 
 
-def rotate(x: Any, places: Places) -> Any:
+def rotate(x: Any, positions: Positions) -> Any:
     """Turn each pair (x_i, x_{i + d/2}) by the angle position · θ^(-2i/d) (RoPE, section 3.4.2)."""
-    return x * places.cos + x.roll(x.shape[-1] // 2, -1) * places.sin
+    return x * positions.cos + x.roll(x.shape[-1] // 2, -1) * positions.sin
 
 
 def _shared(x: Any, group: int) -> Any:
@@ -208,8 +208,15 @@ class GPT(Module):
         self.config = config
         random = np.random.default_rng(rng)
         for name, shape in config.shapes().items():
+            if len(shape) == 1:
+                values = np.ones(shape)
+            elif name.endswith(("o_proj.weight", "down_proj.weight")):
+                values = np.zeros(shape)
+            else:
+                table = name in ("model.embed_tokens.weight", "lm_head.weight")
+                values = random.normal(0.0, 0.02 if table else 1 / sqrt(shape[1]), shape)
             # An attribute may have dots in its name, and then parameters have Hugging Face's.
-            setattr(self, name, Tensor(_initial(name, shape, random).astype(dtype)))
+            setattr(self, name, Tensor(values.astype(dtype)))
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -217,20 +224,20 @@ class GPT(Module):
         return dict(self.named_parameters())
 
     def forward(self, ids: Int[np.ndarray, "b t"]) -> Tensor:
-        """Logits (b, t, vocab_size); `UserError` for ids that the model does not have."""
+        """Logits (b, t, vocab_size); `ValueError` for ids that the model does not have."""
         ids = np.asarray(ids)
         vocab = self.config.vocab_size
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
-            raise UserError(
+            raise ValueError(
                 f"ids are {ids.dtype} of shape {ids.shape}; give integers (batch, time)"
             )
         if ids.size and not (ids.min() >= 0 and ids.max() < vocab):
-            raise UserError(
+            raise ValueError(
                 f"ids go from {ids.min()} to {ids.max()}; the vocabulary from 0 to {vocab - 1}"
             )
         longest = self.config.max_position_embeddings
         if ids.shape[1] > longest:
-            raise UserError(
+            raise ValueError(
                 f"{ids.shape[1]} tokens are more than max_position_embeddings={longest}"
             )
         logits: Tensor = gpt_logits(self.weights, self.config, ids)
@@ -251,7 +258,7 @@ class GPT(Module):
     ) -> Int[np.ndarray, " n"]:
         """`ids` continued by tokens drawn one by one; temperature 0 takes the likeliest."""
         if not len(ids) or not temperature >= 0:
-            raise UserError(
+            raise ValueError(
                 f"{len(ids)} ids to continue at temperature={temperature}; "
                 "give at least one, and 0 or more"
             )
@@ -261,7 +268,11 @@ class GPT(Module):
             for _ in range(max_new_tokens):
                 recent = np.array(out[-self.config.max_position_embeddings :])
                 logits = self(recent[None]).data[0, -1].astype(np.float64)
-                out.append(int(_drawn(logits, temperature, random)))
+                if temperature > 0:
+                    # The largest of logits with Gumbel noise falls on each token with its
+                    # softmax probability.
+                    logits = logits / temperature + random.gumbel(size=logits.shape)
+                out.append(int(logits.argmax()))
         return np.array(out)
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -292,26 +303,6 @@ class GPT(Module):
         model = cls(config, dtype=next(iter(arrays.values())).dtype if dtype is None else dtype)
         model.load_state_dict(arrays)
         return model
-
-
-def _initial(
-    name: str, shape: tuple[int, ...], random: np.random.Generator
-) -> Float[np.ndarray, "..."]:
-    if len(shape) == 1:
-        return np.ones(shape)
-    if name.endswith(("o_proj.weight", "down_proj.weight")):
-        return np.zeros(shape)
-    wide = name in ("model.embed_tokens.weight", "lm_head.weight")
-    return random.normal(0.0, 0.02 if wide else 1 / sqrt(shape[1]), shape)
-
-
-def _drawn(
-    logits: Float[np.ndarray, " vocab"], temperature: float, random: np.random.Generator
-) -> int:
-    if temperature == 0:
-        return int(logits.argmax())
-    # The largest of logits with Gumbel noise falls on each token with its softmax probability.
-    return int((logits / temperature + random.gumbel(size=logits.shape)).argmax())
 
 
 def _read_config(path: Path) -> GPTConfig:

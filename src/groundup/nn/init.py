@@ -17,18 +17,14 @@ generator or a seed; without one they draw from a generator that all share and `
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor, grad
-from groundup.maths.changes import no_grad
-from groundup.maths.values import Array, Shape
+from groundup.maths.arrays import Array, Shape
+from groundup.maths.tensor import Tensor, grad, no_grad
 from groundup.nn.activations import Activation
 from groundup.nn.module import Module, observers
 
@@ -41,7 +37,7 @@ _shared = np.random.default_rng(0)
 
 
 def manual_seed(seed: int) -> None:
-    """Start the shared generator anew."""
+    """Restart the shared generator from a seed."""
     global _shared
     _shared = np.random.default_rng(seed)
 
@@ -122,7 +118,7 @@ def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> fl
     """The factor by which weights before this activation are larger than before none.
 
     1 for "linear" and "sigmoid", 5/3 for "tanh", √2 for "relu", √(2 / (1 + param²)) for
-    "leaky_relu" of negative slope `param` (by default 0.01). Raises `UserError` for other names.
+    "leaky_relu" of negative slope `param` (by default 0.01). Raises `ValueError` for other names.
     """
     slope = 0.01 if param is None else param
     gains = {
@@ -133,7 +129,7 @@ def calculate_gain(nonlinearity: Nonlinearity, param: float | None = None) -> fl
         "leaky_relu": math.sqrt(2 / (1 + slope**2)),
     }
     if nonlinearity not in gains:
-        raise UserError(f"no gain is known for {nonlinearity!r}; use one of {', '.join(gains)}")
+        raise ValueError(f"no gain is known for {nonlinearity!r}; use one of {', '.join(gains)}")
     return gains[nonlinearity]
 
 
@@ -150,10 +146,7 @@ def _filled(tensor: Tensor, values: Array) -> Tensor:
 def _fans(tensor: Tensor) -> tuple[int, int]:
     """How many numbers go into each output, and how many outputs each number goes into."""
     if tensor.ndim < 2:
-        raise UserError(
-            f"a tensor of shape {tensor.shape} has no fan-in and fan-out; give a weight "
-            "(out, in, …), and for a bias use zeros_"
-        )
+        raise ValueError(f"a tensor of shape {tensor.shape} has no fan-in and fan-out")
     out, into, *kernel = tensor.shape
     return into * math.prod(kernel), out * math.prod(kernel)
 
@@ -191,10 +184,21 @@ def activation_statistics(model: Module, x: Tensor, rng: Rng = 0) -> list[LayerS
     The backward pass starts from standard normal numbers at the model's output, so that
     `gradient_std` is 1 there, and tells by how much the layers above a place shrink or enlarge a
     gradient. Layers come in the order in which they are called; those that only hold others are
-    left out. Nobody's `.grad` changes. `saturated` and `dead` are for activations, else None.
+    left out. No `.grad` changes. `saturated` and `dead` are for activations, else None.
     """
-    with _watched(model) as calls:
+    names = {id(layer): name for name, layer in model.named_modules()}
+    calls: list[_Call] = []
+
+    def observe(layer: Module, x: Any, output: Any) -> None:
+        lowest = not any(layer.named_children())
+        if id(layer) in names and lowest and isinstance(output, Tensor):
+            calls.append(_Call(names[id(layer)], layer, x, output))
+
+    before = observers.set((*observers.get(), observe))
+    try:
         output = model(x)
+    finally:
+        observers.reset(before)
     seed = generator(rng).standard_normal(output.shape).astype(output.dtype)
     gradients = grad(output, [call.output for call in calls], seed)
     return [_statistics(call, g.data) for call, g in zip(calls, gradients, strict=True)]
@@ -208,28 +212,12 @@ class _Call:
     output: Tensor
 
 
-@contextmanager
-def _watched(model: Module) -> Iterator[list[_Call]]:
-    """Collect the calls of the layers of a model within the block."""
-    names = {id(layer): name for name, layer in model.named_modules()}
-    calls: list[_Call] = []
-
-    def observe(layer: Module, x: Any, output: Any) -> None:
-        lowest = not any(layer.named_children())
-        if id(layer) in names and lowest and isinstance(output, Tensor):
-            calls.append(_Call(names[id(layer)], layer, x, output))
-
-    before = observers.set((*observers.get(), observe))
-    try:
-        yield calls
-    finally:
-        observers.reset(before)
-
-
 def _statistics(call: _Call, gradient: Array) -> LayerStatistics:
     saturated = dead = None
     if isinstance(call.layer, Activation):
-        flat = _flat(call.layer, call.input)
+        at = call.input.detach().requires_grad_()
+        (slope,) = grad(call.layer.forward(at).sum(), at)
+        flat = np.abs(slope.data) < FLAT
         saturated = float(flat.mean())
         dead = float(flat.reshape(-1, flat.shape[-1]).all(axis=0).mean())
     return LayerStatistics(
@@ -241,10 +229,3 @@ def _statistics(call: _Call, gradient: Array) -> LayerStatistics:
         saturated=saturated,
         dead=dead,
     )
-
-
-def _flat(activation: Activation, x: Tensor) -> Array:
-    """Where the activation's slope is next to nothing."""
-    at = x.detach().requires_grad_()
-    (slope,) = grad(activation.forward(at).sum(), at)
-    return np.abs(slope.data) < FLAT

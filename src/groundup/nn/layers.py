@@ -1,4 +1,4 @@
-"""Layers: linear, embedding, the two normalisations, dropout, convolution in one dimension.
+"""Layers: linear, embedding, the two normalizations, dropout, convolution in one dimension.
 
 Names, shapes, initial values, and the options that are here, are torch's, so that weights go from
 one to the other as they are. `linear`, `layer_norm` and `rms_norm` are formulas for tensors of both
@@ -15,10 +15,9 @@ import numpy as np
 from jaxtyping import Float, Integer
 from numpy.typing import DTypeLike
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
+from groundup.maths.arrays import ShapeError
 from groundup.maths.ops import cat, stack
-from groundup.maths.values import ShapeError
+from groundup.maths.tensor import Tensor
 from groundup.nn import init
 from groundup.nn.init import Rng
 from groundup.nn.module import Module
@@ -40,9 +39,9 @@ def layer_norm(x: T, weight: T, bias: T, eps: float) -> T:
     Source: Ba, Kiros and Hinton (2016), "Layer normalization".
     """
     dims = tuple(range(-weight.ndim, 0))
-    centred = x - x.mean(dims, keepdim=True)
-    variance = centred.square().mean(dims, keepdim=True)
-    result: T = centred * (variance + eps).rsqrt() * weight + bias
+    centered = x - x.mean(dims, keepdim=True)
+    variance = centered.square().mean(dims, keepdim=True)
+    result: T = centered * (variance + eps).rsqrt() * weight + bias
     return result
 
 
@@ -114,13 +113,13 @@ class Embedding(Module):
     def forward(
         self, ids: Integer[Tensor, "*batch"] | Integer[np.ndarray, "*batch"]
     ) -> Float[Tensor, "*batch embedding_dim"]:
-        """Look up ids; `UserError` for one that the table does not have."""
+        """Look up ids; `ValueError` for one that the table does not have."""
         rows = np.asarray(ids)
         if rows.dtype.kind not in "iu":
-            raise UserError(f"ids are {rows.dtype}; give integers, as an array or a tensor of one")
+            raise ValueError(f"ids are {rows.dtype}; give integers, as an array or a tensor of one")
         wrong = (rows < 0) | (rows >= self.num_embeddings)
         if wrong.any():
-            raise UserError(
+            raise ValueError(
                 f"id {rows[wrong][0]} is not one of the {self.num_embeddings} embeddings, "
                 f"0 to {self.num_embeddings - 1}"
             )
@@ -179,13 +178,13 @@ class RMSNorm(Module):
 class Dropout(Module):
     """Each number becomes 0 with chance p, and the others grow by 1 / (1 - p): the mean stays.
 
-    In evaluation nothing happens. The draws are a stream of its own, begun by `rng`.
+    In evaluation nothing happens. The layer draws from a generator of its own, seeded by `rng`.
     Source: Srivastava et al. (2014), "Dropout".
     """
 
     def __init__(self, p: float = 0.5, rng: Rng = None) -> None:
         if not 0 <= p <= 1:
-            raise UserError(f"p={p} is no chance; give a number from 0 to 1")
+            raise ValueError(f"p={p} is no chance; give a number from 0 to 1")
         self.p = p
         (self.rng,) = init.generator(rng).spawn(1)
 
@@ -227,7 +226,7 @@ class Conv1d(Module):
         _at_least(1, stride=stride, dilation=dilation, groups=groups)
         _at_least(0, padding=padding)
         if in_channels % groups or out_channels % groups:
-            raise UserError(
+            raise ValueError(
                 f"groups={groups} does not divide in_channels={in_channels} and "
                 f"out_channels={out_channels}; try {math.gcd(in_channels, out_channels)}"
             )
@@ -283,7 +282,7 @@ class Conv1d(Module):
 def _at_least(least: int, **sizes: int) -> None:
     for name, size in sizes.items():
         if not isinstance(size, (int, np.integer)) or size < least:
-            raise UserError(f"{name}={size!r} must be a whole number from {least}")
+            raise ValueError(f"{name}={size!r} must be a whole number from {least}")
 
 
 def _as_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -294,5 +293,5 @@ def _ends_in(x: Tensor, shape: tuple[int, ...]) -> None:
     """Checked, since broadcasting would accept a 1 there."""
     if x.shape[-len(shape) :] != shape:
         raise ShapeError(
-            f"an input of shape {x.shape} does not end in {shape}, which is normalised"
+            f"an input of shape {x.shape} does not end in {shape}, which is normalized"
         )

@@ -20,16 +20,15 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
-from groundup.maths.values import Array, Operand, ShapeError
+from groundup.maths.arrays import Array, ShapeError
+from groundup.maths.tensor import Operand, Tensor
 from groundup.nn.activations import softplus
 from groundup.nn.module import Module
 
 T = TypeVar("T", bound=Any)
 """A tensor of either engine, ours or torch's."""
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
-IGNORED = -100
+IGNORE_INDEX = -100
 """The target that counts for nothing, unless another is named: torch's convention."""
 
 
@@ -59,7 +58,7 @@ def cross_entropy(
     logits: T,
     targets: Any,
     weight: Any = None,
-    ignore_index: int = IGNORED,
+    ignore_index: int = IGNORE_INDEX,
     reduction: Reduction = "mean",
     label_smoothing: float = 0.0,
 ) -> T:
@@ -68,7 +67,7 @@ def cross_entropy(
     `weight` (C) counts classes differently, and the mean is then a weighted one; targets equal to
     `ignore_index` do not count. `label_smoothing` ε makes the target distribution 1 - ε on t plus
     ε / C on each class (Szegedy et al. 2016, section 7). A mean over nothing is NaN.
-    Raises `UserError` for a target that is no class, `ShapeError` where the shapes do not fit.
+    Raises `ValueError` for a target that is no class, `ShapeError` where the shapes do not fit.
     """
     log_probs = logits.log_softmax(1)
     hard: T = nll(log_probs, targets, weight, ignore_index, reduction)
@@ -87,7 +86,7 @@ def nll(
     log_probs: T,
     targets: Any,
     weight: Any = None,
-    ignore_index: int = IGNORED,
+    ignore_index: int = IGNORE_INDEX,
     reduction: Reduction = "mean",
 ) -> T:
     """Compute -log p_t for log-probabilities (n, C, …) and classes t of shape (n, …).
@@ -105,12 +104,12 @@ def nll(
 def hinge(scores: T, targets: Any, reduction: Reduction = "mean") -> T:
     """Compute max(0, 1 - t s) for scores s and targets t that are 1 or -1, of one shape.
 
-    Zero once a score is right by a margin of 1 (Cortes and Vapnik 1995). Raises `UserError` for
+    Zero once a score is right by a margin of 1 (Cortes and Vapnik 1995). Raises `ValueError` for
     other targets, `ShapeError` where the shapes differ.
     """
     _check_same_shape(scores, targets)
     if not ((targets == 1) | (targets == -1)).all():
-        raise UserError("the hinge loss needs targets 1 and -1; for 0 and 1 give 2 * targets - 1")
+        raise ValueError("the hinge loss needs targets 1 and -1; for 0 and 1 give 2 * targets - 1")
     losses: T = (1 - targets * scores).relu()
     return _reduced(losses, reduction)
 
@@ -121,7 +120,7 @@ def multi_margin(
     """Compute 1/C Σ_{j≠t} max(0, margin - s_t + s_j)^p for scores (n, C) and classes t (n).
 
     The hinge loss of more than two classes (Weston and Watkins 1999); p is 1 or 2.
-    Raises `UserError` for a target that is no class, `ShapeError` where the shapes do not fit.
+    Raises `ValueError` for a target that is no class, `ShapeError` where the shapes do not fit.
     """
     own = _chosen(scores, _classes(scores, targets)).unsqueeze(1)
     # The sum runs over j = t too, whose term is the constant margin^p.
@@ -147,15 +146,14 @@ def _classes(values: Any, targets: Any, ignore_index: int | None = None) -> Arra
     classes = np.asarray(targets)
     if values.ndim < 2 or (values.shape[0], *values.shape[2:]) != classes.shape:
         raise ShapeError(
-            f"class targets of shape {classes.shape} do not fit outputs of {tuple(values.shape)}; "
-            "give one target per example, (n, …) for outputs (n, classes, …)"
+            f"class targets of shape {classes.shape} do not fit outputs of {tuple(values.shape)}"
         )
     if classes.dtype.kind not in "iu":
-        raise UserError(f"class targets are integers, and these are {classes.dtype}")
+        raise ValueError(f"class targets are integers, and these are {classes.dtype}")
     most = values.shape[1]
     wrong = ((classes < 0) | (classes >= most)) & (classes != ignore_index)
     if wrong.any():
-        raise UserError(
+        raise ValueError(
             f"target {classes[wrong][0]} is not one of the {most} classes, 0 to {most - 1}"
         )
     return classes
@@ -163,7 +161,7 @@ def _classes(values: Any, targets: Any, ignore_index: int | None = None) -> Arra
 
 def _reduced(losses: T, reduction: Reduction) -> T:
     if reduction not in ("mean", "sum", "none"):
-        raise UserError(f"reduction={reduction!r} is unknown; use 'mean', 'sum' or 'none'")
+        raise ValueError(f"reduction={reduction!r} is unknown; use 'mean', 'sum' or 'none'")
     result: T = losses if reduction == "none" else getattr(losses, reduction)()
     return result
 
@@ -193,7 +191,7 @@ class MSELoss(Module):
         self.reduction = reduction
 
     def forward(self, outputs: Tensor, targets: Operand) -> Tensor:
-        return mse(outputs, outputs.like(targets).to(outputs.dtype), self.reduction)
+        return mse(outputs, outputs.as_operand(targets).to(outputs.dtype), self.reduction)
 
 
 class BCEWithLogitsLoss(Module):
@@ -204,7 +202,7 @@ class BCEWithLogitsLoss(Module):
 
     def forward(self, logits: Tensor, targets: Operand) -> Tensor:
         return binary_cross_entropy_with_logits(
-            logits, logits.like(targets).to(logits.dtype), self.reduction
+            logits, logits.as_operand(targets).to(logits.dtype), self.reduction
         )
 
 
@@ -214,7 +212,7 @@ class CrossEntropyLoss(Module):
     def __init__(
         self,
         weight: Tensor | Array | None = None,
-        ignore_index: int = IGNORED,
+        ignore_index: int = IGNORE_INDEX,
         reduction: Reduction = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
@@ -235,7 +233,7 @@ class NLLLoss(Module):
     def __init__(
         self,
         weight: Tensor | Array | None = None,
-        ignore_index: int = IGNORED,
+        ignore_index: int = IGNORE_INDEX,
         reduction: Reduction = "mean",
     ) -> None:
         self.weight = None if weight is None else np.asarray(weight)
@@ -253,7 +251,7 @@ class HingeLoss(Module):
         self.reduction = reduction
 
     def forward(self, scores: Tensor, targets: Operand) -> Tensor:
-        return hinge(scores, scores.like(targets).to(scores.dtype), self.reduction)
+        return hinge(scores, scores.as_operand(targets).to(scores.dtype), self.reduction)
 
 
 class MultiMarginLoss(Module):

@@ -29,14 +29,13 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
-from groundup.maths.changes import no_grad
-from groundup.maths.values import Array
+from groundup.maths.arrays import Array
+from groundup.maths.tensor import Tensor, no_grad
 
 Observer: TypeAlias = "Callable[[Module, Any, Any], None]"
 
 observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=())
-"""Who is told of every module that was called, its first input and its output."""
+"""Called after every call of a module, with it, its first input and its output."""
 
 
 class Module:
@@ -75,10 +74,10 @@ class Module:
     def register_buffer(self, name: str, tensor: Tensor) -> None:
         """Hold a constant that is saved and loaded with the parameters, but never trained.
 
-        Raises `UserError` for a tensor that requires gradients.
+        Raises `ValueError` for a tensor that requires gradients.
         """
         if tensor.requires_grad:
-            raise UserError(f"buffer {name} requires gradients; make it with requires_grad=False")
+            raise ValueError(f"buffer {name} requires gradients; make it with requires_grad=False")
         self._buffers.add(name)
         setattr(self, name, tensor)
 
@@ -241,7 +240,7 @@ class Module:
     # How it reads
 
     def extra_repr(self) -> str:
-        """What stands in the brackets of a layer: its sizes and options."""
+        """The sizes and options that the repr shows in brackets."""
         return ""
 
     def __repr__(self) -> str:

@@ -30,9 +30,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
-from groundup.maths.values import Array, Shape
+from groundup.maths.arrays import Array, Shape
+from groundup.maths.tensor import Tensor
 
 State: TypeAlias = dict[str, Array]
 """What an optimizer remembers of one parameter: arrays of its shape by their names in torch."""
@@ -51,7 +50,7 @@ class Optimizer(ABC):
         optimizer.step()
 
     `lr` is the learning rate η and may be assigned at any time. A tensor that is listed twice, as
-    tied weights are, counts once. Errors: `UserError` for a parameter that was computed from other
+    tied weights are, counts once. Errors: `ValueError` for a parameter that was computed from other
     tensors, for no parameters at all, and for settings outside their range.
     """
 
@@ -67,12 +66,11 @@ class Optimizer(ABC):
         self.state = [{} for _ in self.weights]
         self.steps = [0 for _ in self.weights]
         if not self.weights:
-            raise UserError("an optimizer needs at least one parameter; the list is empty")
+            raise ValueError("an optimizer needs at least one parameter; the list is empty")
         for number, weight in enumerate(self.weights):
             if not weight.is_leaf:
-                raise UserError(
-                    f"parameter {number} of shape {weight.shape} was computed from other tensors; "
-                    "give the tensors that it was computed from"
+                raise ValueError(
+                    f"parameter {number} of shape {weight.shape} was computed from other tensors"
                 )
         _within("lr", self.lr, inf)
 
@@ -97,17 +95,12 @@ class Optimizer(ABC):
         with np.errstate(over="ignore", invalid="ignore"):  # what diverges ends in inf and nan
             for number, weight in enumerate(self.weights):
                 if weight.grad is not None:
-                    state = self._state_of(number)
+                    if not self.state[number]:
+                        self.state[number] = {n: np.zeros_like(weight.data) for n in self.buffers}
                     self.steps[number] += 1
-                    for w, g, part in _blocks(weight.data, weight.grad.data, state):
+                    for w, g, part in _blocks(weight.data, weight.grad.data, self.state[number]):
                         self.update(w, g, part, self.steps[number], lr)
-                    weight.changes[0] += 1
-
-    def _state_of(self, number: int) -> State:
-        if not self.state[number]:
-            weight = self.weights[number].data
-            self.state[number] = {name: np.zeros_like(weight) for name in self.buffers}
-        return self.state[number]
+                    weight.increment_version()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero, before the next backward adds to them."""
@@ -127,7 +120,7 @@ class Optimizer(ABC):
     def load_state_dict(self, saved: Mapping[str, Array]) -> None:
         """Continue as the optimizer that gave `saved`, which had these parameters in this order.
 
-        Errors: `UserError` for missing and unexpected entries and for other shapes; then nothing
+        Errors: `ValueError` for missing and unexpected entries and for other shapes; then nothing
         is changed.
         """
         steps = [int(saved.get(f"{number}.step", 0)) for number in range(len(self.weights))]
@@ -135,7 +128,17 @@ class Optimizer(ABC):
         shapes |= {f"{number}.step": () for number in range(len(steps))}
         for number, (weight, step) in enumerate(zip(self.weights, steps, strict=True)):
             shapes |= {f"{number}.{name}": weight.shape for name in self.buffers if step}
-        _fits({name: array.shape for name, array in saved.items()}, shapes)
+        missing, unexpected = sorted(shapes.keys() - saved), sorted(saved.keys() - shapes)
+        if missing or unexpected:
+            raise ValueError(
+                f"this is not the state of such an optimizer over these parameters: "
+                f"missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}"
+            )
+        for name, array in saved.items():
+            if array.shape != shapes[name]:
+                raise ValueError(
+                    f"{name} has shape {array.shape}, and its parameter wants {shapes[name]}"
+                )
         self.lr, self.steps = float(saved["lr"]), steps
         self.state = [
             {
@@ -170,7 +173,7 @@ class SGD(Optimizer):
         _within("momentum", self.momentum, inf)
         _within("weight_decay", self.weight_decay, inf)
         if self.nesterov and not (self.momentum > 0 and self.dampening == 0):
-            raise UserError(
+            raise ValueError(
                 f"nesterov with momentum={self.momentum} and dampening={self.dampening}: "
                 "it needs a momentum above 0, such as 0.9, and no dampening"
             )
@@ -338,13 +341,15 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
         g ← g · min(1, max_norm / (|g| + 1e-6)),  |g|² = the sum over all parameters
 
     The direction stays (Pascanu, Mikolov and Bengio 2013, algorithm 1). Returns |g| as it was, so
-    that `max_norm=math.inf` only measures. Errors: `UserError` for a norm that is not above 0.
+    that `max_norm=math.inf` only measures. Errors: `ValueError` for a norm that is not above 0.
     """
     if not max_norm > 0:
-        raise UserError(f"max_norm={max_norm} must be above 0, such as 1.0")
+        raise ValueError(f"max_norm={max_norm} must be above 0, such as 1.0")
     gradients = _gradients(parameters)
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = sqrt(sum(float(np.dot(flat, flat)) for flat in map(_flat, gradients)))
+        # In the order of their memory, so without a copy.
+        flats = (gradient.data.ravel(order="K") for gradient in gradients)
+        norm = sqrt(sum(float(np.dot(flat, flat)) for flat in flats))
         if norm + 1e-6 > max_norm:
             for gradient in gradients:
                 gradient.data *= max_norm / (norm + 1e-6)
@@ -354,13 +359,13 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
 def clip_grad_value(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Cut every entry of every gradient at -clip_value and clip_value, which turns its direction.
 
-    Errors: `UserError` for a value that is not above 0.
+    Errors: `ValueError` for a value that is not above 0.
     """
     if not clip_value > 0:
-        raise UserError(f"clip_value={clip_value} must be above 0, such as 1.0")
+        raise ValueError(f"clip_value={clip_value} must be above 0, such as 1.0")
     for gradient in _gradients(parameters):
         np.clip(gradient.data, -clip_value, clip_value, out=gradient.data)
-        gradient.changes[0] += 1
+        gradient.increment_version()
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -368,11 +373,6 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     tensors = [parameters] if isinstance(parameters, Tensor) else parameters
     distinct = {id(tensor): tensor.grad for tensor in tensors}
     return [gradient for gradient in distinct.values() if gradient is not None]
-
-
-def _flat(tensor: Tensor) -> Array:
-    """The numbers in the order of their memory, so without a copy."""
-    return tensor.data.ravel(order="K")
 
 
 def _decayed(g: Array, w: Array, weight_decay: float) -> Array:
@@ -393,19 +393,6 @@ def _blocks(w: Array, g: Array, state: State) -> Iterable[tuple[Array, Array, St
 def _within(name: str, value: float, end: float) -> None:
     """Refuse a setting outside [0, end)."""
     if not 0 <= value < end:
-        raise UserError(
+        raise ValueError(
             f"{name}={value} must be 0 or more and " + ("finite" if end == inf else f"below {end}")
         )
-
-
-def _fits(found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> None:
-    """Refuse a state whose entries or shapes are not the wanted ones."""
-    missing, unexpected = sorted(wanted.keys() - found), sorted(found.keys() - wanted)
-    if missing or unexpected:
-        raise UserError(
-            f"this is not the state of such an optimizer over these parameters: "
-            f"missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}"
-        )
-    for name, shape in found.items():
-        if shape != wanted[name]:
-            raise UserError(f"{name} has shape {shape}, and its parameter wants {wanted[name]}")

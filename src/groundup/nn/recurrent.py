@@ -21,10 +21,9 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
+from groundup.maths.arrays import ShapeError
 from groundup.maths.ops import stack
-from groundup.maths.values import ShapeError
+from groundup.maths.tensor import Tensor
 from groundup.nn import init
 from groundup.nn.init import Rng
 from groundup.nn.layers import linear
@@ -101,7 +100,7 @@ def _initial(
     """The weights of one layer by name, from U(-b, b) with b = 1 / √hidden_size."""
     for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
         if size < 1:
-            raise UserError(f"{name}={size} must be at least 1")
+            raise ValueError(f"{name}={size} must be at least 1")
     rng, bound, rows = init.generator(rng), 1 / math.sqrt(hidden_size), gates * hidden_size
     shapes: dict[str, tuple[int, ...]] = {
         "weight_ih": (rows, input_size),
@@ -218,7 +217,7 @@ class Recurrent(Module):
         dtype: DTypeLike = np.float32,
     ) -> None:
         if num_layers < 1:
-            raise UserError(f"num_layers={num_layers} must be at least 1")
+            raise ValueError(f"num_layers={num_layers} must be at least 1")
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -240,21 +239,17 @@ class Recurrent(Module):
                 "least one step"
             )
         below = x.transpose(0, 1) if self.batch_first else x
-        first = self._first(below, given)
+        shape = (self.num_layers, below.shape[1], self.hidden_size)
+        for h in given or ():
+            if h.shape != shape:
+                raise ShapeError(f"a state of shape {h.shape} does not fit {shape}")
+        first = (x.new_zeros(*shape),) * self.states if given is None else given
         last = []
         for layer in range(self.num_layers):
             below, state = self._layer(layer, below, tuple(h[layer] for h in first))
             last.append(state)
         outputs = below.transpose(0, 1) if self.batch_first else below
         return outputs, tuple(stack(layers) for layers in zip(*last, strict=True))
-
-    def _first(self, x: Tensor, given: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-        """The states before the first step, for x (time, n, input_size)."""
-        shape = (self.num_layers, x.shape[1], self.hidden_size)
-        for state in given or ():
-            if state.shape != shape:
-                raise ShapeError(f"a state of shape {state.shape} does not fit {shape}")
-        return (x.new_zeros(*shape),) * self.states if given is None else given
 
     def _layer(
         self, layer: int, x: Tensor, state: tuple[Tensor, ...]

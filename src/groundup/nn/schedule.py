@@ -17,8 +17,6 @@ from collections.abc import Callable
 from math import cos, pi
 from typing import TypeAlias
 
-from groundup.errors import UserError
-
 Schedule: TypeAlias = Callable[[int], float]
 """A step, counted from 0, -> what the learning rate is multiplied by."""
 
@@ -98,14 +96,11 @@ def one_cycle(
     """Rise from 1 / div_factor to 1 over the share `pct_start` of `steps`, then fall far below.
 
     Both ways follow half a cosine; at the last step 1 / (div_factor · final_div_factor) is reached,
-    and kept. The high rates in the middle act as a regulariser. Source: Smith and Topin (2018),
+    and kept. The high rates in the middle act as a regularizer. Source: Smith and Topin (2018),
     "Super-convergence", with the cosines and defaults of torch's `OneCycleLR`.
     """
     if not 0 < pct_start < 1 or pct_start * steps <= 1:
-        raise UserError(
-            f"pct_start={pct_start} of steps={steps} leaves no step to rise in; "
-            "give a share between 0 and 1, and more steps"
-        )
+        raise ValueError(f"pct_start={pct_start} of steps={steps} leaves no step to rise in")
     first, last = 1 / div_factor, 1 / (div_factor * final_div_factor)
     top, end = pct_start * steps - 1, steps - 1
 
@@ -124,4 +119,4 @@ def _half_cosine(start: float, end: float, share: float) -> float:
 
 def _positive(name: str, value: int) -> None:
     if value < 1:
-        raise UserError(f"{name}={value} must be at least 1")
+        raise ValueError(f"{name}={value} must be at least 1")

@@ -18,10 +18,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
-from groundup.maths.changes import no_grad
-from groundup.maths.values import Array
+from groundup.maths.arrays import Array
+from groundup.maths.tensor import Tensor, no_grad
 from groundup.nn.module import Module
 from groundup.nn.optim import Optimizer, clip_grad_norm
 from groundup.nn.schedule import Schedule, constant
@@ -35,14 +33,14 @@ class History:
     """What was measured: one entry per step in each list."""
 
     losses: list[float] = field(default_factory=list)
-    """Of the batch, before the step."""
+    """The loss of each batch, before its step."""
     learning_rates: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
     """Over all parameters, before clipping."""
     seconds: list[float] = field(default_factory=list)
     """Spent on training so far, without evaluations."""
     evaluations: dict[int, float] = field(default_factory=dict)
-    """What `evaluate` gave after so many steps."""
+    """The values of `evaluate`, by the number of steps taken."""
 
     @property
     def diverged(self) -> bool:
@@ -67,17 +65,21 @@ def train(
     The learning rate of step t = 0, 1, ... is `optimizer.lr` times `schedule(t)`. `clip` is the
     largest gradient norm. `evaluate(model)` is asked after each `evaluate_every` steps and after
     the last, in evaluation mode and off the tape. Training stops early at a loss that is not
-    finite, since no later step could mend it: see `History.diverged`. Errors: `UserError` if the
+    finite, since no later step could mend it: see `History.diverged`. Errors: `ValueError` if the
     batches end before the steps do.
     """
     if steps < 1 or evaluate_every < 1:
-        raise UserError(f"steps={steps} and evaluate_every={evaluate_every} must be at least 1")
+        raise ValueError(f"steps={steps} and evaluate_every={evaluate_every} must be at least 1")
     history, stream, factor = History(), iter(batches), schedule or constant()
     spent = 0.0
     model.train()
     for step in range(steps):
         begun = perf_counter()
-        value = loss(model, _next(stream, step, steps))
+        try:
+            batch = next(stream)
+        except StopIteration:
+            raise ValueError(f"the batches ended after {step} of {steps} steps") from None
+        value = loss(model, batch)
         history.losses.append(value.item())
         if history.diverged:
             break
@@ -92,7 +94,10 @@ def train(
         history.seconds.append(spent)
         done = step + 1
         if evaluate is not None and (done % evaluate_every == 0 or done == steps):
-            history.evaluations[done] = _evaluated(model, evaluate)
+            model.eval()
+            with no_grad():
+                history.evaluations[done] = float(evaluate(model))
+            model.train()
     return history
 
 
@@ -103,14 +108,13 @@ def minibatches(
 
     Rows come in epochs: each comes once before any comes again, in an order that is new each time.
     A batch is always full, so that where `size` does not divide the rows, one holds the end of an
-    epoch and the start of the next. Errors: `UserError` for no arrays, other numbers of rows in
+    epoch and the start of the next. Errors: `ValueError` for no arrays, other numbers of rows in
     one than in another, no rows, and a size below 1.
     """
     rows = {len(array) for array in arrays}
     if len(rows) != 1 or 0 in rows or size < 1:
-        raise UserError(
-            f"batches of size={size} from arrays of {[len(array) for array in arrays]} rows: "
-            "give arrays that all have the same number of rows, at least one, and a size from 1"
+        raise ValueError(
+            f"batches of size={size} from arrays of {[len(array) for array in arrays]} rows"
         )
     return _shuffled(arrays, size, rng)
 
@@ -124,21 +128,3 @@ def _shuffled(
             waiting = np.concatenate([waiting, rng.permutation(len(arrays[0]))])
         rows, waiting = waiting[:size], waiting[size:]
         yield tuple(array[rows] for array in arrays)
-
-
-def _next(stream: Iterator[Batch], step: int, steps: int) -> Batch:
-    for batch in stream:
-        return batch
-    raise UserError(
-        f"the batches ended after {step} of {steps} steps; "
-        "give a stream that goes on, as minibatches() does, or fewer steps"
-    )
-
-
-def _evaluated(model: M, evaluate: Callable[[M], float]) -> float:
-    """The value off the tape and in evaluation mode, which ends with it."""
-    model.eval()
-    with no_grad():
-        value = float(evaluate(model))
-    model.train()
-    return value

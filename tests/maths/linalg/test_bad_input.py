@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from groundup.errors import UserError
 from groundup.maths import linalg
 
 SINGULAR = np.arange(1.0, 10).reshape(3, 3)  # elimination leaves 1e-16, not 0
@@ -47,5 +46,5 @@ SINGULAR = np.arange(1.0, 10).reshape(3, 3)  # elimination leaves 1e-16, not 0
     ],
 )
 def test_errors_name_the_value(call: Callable[[], object], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(ValueError, match=says):
         call()

@@ -1,6 +1,6 @@
-"""Linear algebra from scratch: every factorisation here is our own code on NumPy's arrays.
+"""Linear algebra from scratch: every factorization here is our own code on NumPy's arrays.
 
-A factorisation writes a matrix as a product of simple ones, and each question then has a short
+A factorization writes a matrix as a product of simple ones, and each question then has a short
 answer. Three shapes are simple: triangular (equations solve themselves, last one first),
 orthogonal (keeps lengths, so it never enlarges an error) and diagonal (acts on each axis alone).
 Each page builds on those before it:

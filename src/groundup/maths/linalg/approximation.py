@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Real
 
-from groundup.errors import UserError
 from groundup.maths.linalg.precision import as_matrix, length, like
 from groundup.maths.linalg.singular_values import svd
 
@@ -20,15 +19,13 @@ def low_rank(a: Real[np.ndarray, "m n"], rank: int) -> LowRank:
     No other matrix of that rank is nearer in either norm. This is why LoRA works: it learns a
     change of the weights as a product of two thin matrices, r (m + n) numbers instead of m n, and
     where the singular values of the best change fall fast, its part of rank r is nearly all of it.
-    Errors: `UserError` for a rank outside 0 ... min(m, n).
+    Errors: `ValueError` for a rank outside 0 ... min(m, n).
     Sources: Eckart and Young (1936), "The approximation of one matrix by another of lower rank";
     Mirsky (1960) for the spectral norm; Hu et al. (2021), "LoRA", section 7.
     """
     x = as_matrix(a)
     if not 0 <= rank <= min(x.shape):
-        raise UserError(
-            f"rank={rank} for a matrix of shape {x.shape}; give one from 0 to {min(x.shape)}"
-        )
+        raise ValueError(f"rank={rank} for a matrix of shape {x.shape}")
     u, s, vt = svd(x)
     dropped = s[rank:]
     return LowRank(

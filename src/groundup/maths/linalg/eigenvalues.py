@@ -17,11 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Complex, Float, Real
 
-from groundup.errors import UserError
 from groundup.maths.linalg.orthogonal import reflect, reflector
 from groundup.maths.linalg.precision import (
     EPS,
-    VANISHED,
+    TINY,
     as_square,
     length,
     like,
@@ -29,7 +28,7 @@ from groundup.maths.linalg.precision import (
     scaled,
 )
 
-PATIENCE = 60  # steps of QR iteration for one eigenvalue, where about 3 suffice
+MAX_STEPS = 60  # steps of QR iteration for one eigenvalue, where about 3 suffice
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ def power_iteration(
 
     Each step shrinks the parts of v along the other eigenvectors by |w_i / w_1|. It ends when
     |A v - w v| <= tol |A v|; the vector's largest entry is positive.
-    Errors: `UserError` if `max_steps` do not suffice: |w_2 / w_1| is 1 or very near it, as for a
+    Errors: `ValueError` if `max_steps` do not suffice: |w_2 / w_1| is 1 or very near it, as for a
     complex pair, +w with -w, or a defective matrix. Source: GVL, section 7.3.1.
     """
     x, scale = scaled(as_square(a))
@@ -76,7 +75,7 @@ def power_iteration(
             v *= np.sign(v[np.argmax(np.abs(v))])
             return PowerIteration(value * scale, like(v, a), np.array(residuals) * scale)
         v = image / size
-    raise UserError(
+    raise ValueError(
         f"power iteration did not settle within max_steps={max_steps}: no eigenvalue stands out; "
         "use eigvals, or more steps"
     )
@@ -90,13 +89,13 @@ def eigh(a: Real[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n"], Float[np.n
     Reflections make A tridiagonal; then each step of QR iteration, T - mu I = Q R followed by
     T <- R Q + mu I, drives the last entry beside the diagonal to zero: cubically, with Wilkinson's
     shift mu. Where one is zero the matrix falls into two.
-    Errors: `UserError` for a matrix that is not square or not symmetric.
+    Errors: `ValueError` for a matrix that is not square or not symmetric.
     Sources: Wilkinson (1968), "Global convergence of tridiagonal QR algorithm with origin
     shifts"; GVL, section 8.3.
     """
     x, scale = scaled(as_square(a))
     if np.abs(x - x.T).max() > np.sqrt(np.finfo(precision_of(a)).eps):
-        raise UserError("the matrix is not symmetric; use eigvals, or eigh((a + a.T) / 2)")
+        raise ValueError("the matrix is not symmetric; use eigvals, or eigh((a + a.T) / 2)")
     h, q = _hessenberg((x + x.T) / 2)
     diagonal, beside = np.diag(h).tolist(), np.diag(h, 1).tolist()
     vectors = q.T.copy()  # as rows, which lie together in memory
@@ -106,7 +105,7 @@ def eigh(a: Real[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n"], Float[np.n
         while low > 0 and not _negligible(beside[low - 1], diagonal[low - 1], diagonal[low]):
             low -= 1
         if low < high:
-            steps = _one_more(steps)
+            steps = _next_step(steps)
             _wilkinson_step(diagonal, beside, vectors, low, high)
         else:
             high, steps = high - 1, 0
@@ -154,7 +153,7 @@ def eigvals(a: Real[np.ndarray, "n n"]) -> Complex[np.ndarray, "n"]:
     reflections make it Hessenberg (zero below the first subdiagonal); QR iteration with two shifts
     at once, which may be a conjugate pair while all numbers stay real, leaves blocks of one or two.
     Defective eigenvalues move by EPS^(1/k) for a rounding of A, whatever the method.
-    Errors: `UserError` for a matrix that is not square.
+    Errors: `ValueError` for a matrix that is not square.
     Sources: Francis (1961), "The QR transformation"; GVL, section 7.5.
     """
     x, scale = scaled(_balanced(as_square(a)))
@@ -167,7 +166,7 @@ def eigvals(a: Real[np.ndarray, "n n"]) -> Complex[np.ndarray, "n"]:
             low -= 1
         block = h[low:high, low:high]
         if len(block) > 2:
-            steps = _one_more(steps)
+            steps = _next_step(steps)
             _francis_step(block, unusual=steps % 10 == 0)
         else:
             values += _small_eigenvalues(block)
@@ -259,15 +258,15 @@ def _hessenberg(
 
 
 def _negligible(entry: float, before: float, after: float) -> bool:
-    """Whether an entry beside the diagonal is rounding noise next to its two neighbours on it."""
-    return bool(abs(entry) <= EPS * (abs(before) + abs(after)) + VANISHED)
+    """Whether an entry beside the diagonal is rounding noise next to its two neighbors on it."""
+    return bool(abs(entry) <= EPS * (abs(before) + abs(after)) + TINY)
 
 
-def _one_more(steps: int) -> int:
+def _next_step(steps: int) -> int:
     """Counts the steps of QR iteration towards one eigenvalue."""
-    if steps == PATIENCE:
-        raise UserError(
-            f"QR iteration did not converge in {PATIENCE} steps for one eigenvalue; "
+    if steps == MAX_STEPS:
+        raise ValueError(
+            f"QR iteration did not converge in {MAX_STEPS} steps for one eigenvalue; "
             "add a multiple of the identity and subtract it from the eigenvalues"
         )
     return steps + 1

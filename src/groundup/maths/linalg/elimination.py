@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Integer, Real
 
-from groundup.errors import UserError
 from groundup.maths.linalg.precision import EPS, as_right_side, as_square, like
 
 
@@ -21,7 +20,7 @@ def lu(
     is what elimination leaves, upper triangular. Partial pivoting, the swap that brings the
     largest entry up, keeps |l_ij| <= 1, so that errors grow little. `rows` says where each row
     came from. A singular matrix has factors too, with a zero on U's diagonal.
-    Errors: `UserError` for a matrix that is not square. Source: GVL, section 3.4.
+    Errors: `ValueError` for a matrix that is not square. Source: GVL, section 3.4.
     """
     u = as_square(a)
     n = len(u)
@@ -38,7 +37,7 @@ def lu(
 def solve(a: Real[np.ndarray, "n n"], b: Real[np.ndarray, "n *k"]) -> Float[np.ndarray, "n *k"]:
     """Solves A x = b for one right side, or for each column of b: L y = b[rows], then U x = y.
 
-    Errors: `UserError` for a matrix that is not square, singular to working precision, or of
+    Errors: `ValueError` for a matrix that is not square, singular to working precision, or of
     another height than b.
     """
     rows, lower, u = lu(as_square(a))
@@ -47,7 +46,7 @@ def solve(a: Real[np.ndarray, "n n"], b: Real[np.ndarray, "n *k"]) -> Float[np.n
     # pivot is the measure: diag(1, 1e-20) is no sum at all and solves well.
     noise = len(u) * EPS * np.einsum("ij,ji->i", np.abs(lower), np.abs(u))
     if np.any(np.abs(np.diag(u)) <= noise):
-        raise UserError(
+        raise ValueError(
             f"the {len(u)} x {len(u)} matrix is singular to working precision, so its rows depend "
             "on each other; remove the dependence, or use pinv"
         )
@@ -68,7 +67,7 @@ def back_substitution(
 def inv(a: Real[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     """Solves A X = I. To solve equations use `solve`: it is faster, and more accurate.
 
-    Errors: `UserError` for a matrix that is not square or is singular.
+    Errors: `ValueError` for a matrix that is not square or is singular.
     """
     x = as_square(a)
     return like(solve(x, np.eye(len(x))), a)
@@ -78,7 +77,7 @@ def det(a: Real[np.ndarray, "n n"]) -> float:
     """Gives the factor, with sign, by which A enlarges volumes: the product of U's diagonal.
 
     Each swap of rows in `lu` turns the sign. Where the product exceeds float64 it is inf.
-    Errors: `UserError` for a matrix that is not square.
+    Errors: `ValueError` for a matrix that is not square.
     """
     rows, _, u = lu(as_square(a))
     inversions = np.count_nonzero(np.triu(rows[:, None] > rows))  # odd for an odd number of swaps

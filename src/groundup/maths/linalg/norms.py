@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Real
 
-from groundup.errors import UserError
 from groundup.maths.linalg.precision import as_floats, length
 from groundup.maths.linalg.singular_values import svd
 
@@ -23,7 +22,7 @@ def norm(
                1: largest column sum of |a_ij|   2 (spectral): largest singular value
                inf: largest row sum of |a_ij|
                "fro", the default: sqrt(sum a_ij^2) = sqrt(sum s_i^2)   "nuc": sum s_i
-    Errors: `UserError` for another `ord`. Source: GVL, sections 2.2, 2.3.
+    Errors: `ValueError` for another `ord`. Source: GVL, sections 2.2, 2.3.
     """
     x = as_floats(a)
     match x.ndim, ord:
@@ -41,7 +40,7 @@ def norm(
             return float(svd(x)[1].max())
         case 2, "nuc":
             return float(svd(x)[1].sum())
-    raise UserError(
+    raise ValueError(
         f"ord={ord!r} is no norm of an array of shape {x.shape}; "
         "give 1, 2 or inf, and for a matrix also 'fro' or 'nuc'"
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Real
 
-from groundup.errors import UserError
 from groundup.maths.linalg.elimination import back_substitution
 from groundup.maths.linalg.precision import EPS, as_matrix, as_right_side, length, like
 
@@ -28,13 +27,13 @@ def gram_schmidt(
     but an error in q_1 is then corrected by q_2, q_3, ... instead of being kept. With EPS
     = 2.2e-16 and condition number k the loss |Q^T Q - I| is about EPS k^2 in the classical form,
     EPS k in the modified one, and EPS in `qr`, which is the one to use.
-    Errors: `UserError` for dependent columns. Sources: Bjorck (1967), "Solving linear least
+    Errors: `ValueError` for dependent columns. Sources: Bjorck (1967), "Solving linear least
     squares problems by Gram-Schmidt orthogonalization"; Giraud et al. (2005) for the classical.
     """
     columns = as_matrix(a)
     m, n = columns.shape
     if n > m:
-        raise UserError(f"{n} columns of {m} numbers must be dependent; give at most {m}")
+        raise ValueError(f"{n} columns of {m} numbers must be dependent; give at most {m}")
     q, r = np.zeros((m, n)), np.zeros((n, n))
     for j, column in enumerate(columns.T):
         rest = column
@@ -43,7 +42,7 @@ def gram_schmidt(
             rest = rest - r[i, j] * q[:, i]
         r[j, j] = length(rest)
         if r[j, j] <= m * EPS * length(column):
-            raise UserError(f"column {j} depends on those before it; leave it out, or use qr")
+            raise ValueError(f"column {j} depends on those before it; leave it out, or use qr")
         q[:, j] = rest / r[j, j]
     return like(q, a), like(r, a)
 
@@ -97,14 +96,14 @@ def lstsq(a: Real[np.ndarray, "m n"], b: Real[np.ndarray, "m *k"]) -> Float[np.n
 
     With A = Q R this is R x = Q^T b. The normal equations A^T A x = A^T b say the same, but their
     condition number is the square of A's.
-    Errors: `UserError` for dependent columns, where many x are as good. Source: GVL, section 5.3.
+    Errors: `ValueError` for dependent columns, where many x are as good. Source: GVL, section 5.3.
     """
     x, right = as_matrix(a), as_right_side(a, b)
     m, n = x.shape
     q, r = qr(x)
     lengths = np.array([length(column) for column in r.T])
     if n > m or np.any(np.abs(np.diag(r)) <= m * EPS * lengths):
-        raise UserError(
+        raise ValueError(
             f"the {n} columns of the {m} x {n} matrix are dependent; "
             "pinv(a) @ b is the shortest of the best solutions"
         )

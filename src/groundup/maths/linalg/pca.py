@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Real
 
-from groundup.errors import UserError
 from groundup.maths.linalg.precision import as_matrix, like
 from groundup.maths.linalg.singular_values import svd
 
@@ -33,15 +32,15 @@ class PCA:
 
         They are the eigenvectors of the covariance matrix, s^2 / (n - 1) its eigenvalues; the SVD
         of the data itself spares the squaring, which would lose half of the digits.
-        Errors: `UserError` for rows that are all equal, or components outside 1 ... min(n, d).
+        Errors: `ValueError` for rows that are all equal, or components outside 1 ... min(n, d).
         Source: Pearson (1901), "On lines and planes of closest fit to systems of points".
         """
         x = as_matrix(data)
         k = min(x.shape) if components is None else components
         if not 1 <= k <= min(x.shape):
-            raise UserError(f"{k} components of data of shape {x.shape}; give 1 ... {min(x.shape)}")
+            raise ValueError(f"{k} components of data of shape {x.shape}: give 1 … {min(x.shape)}")
         if not np.ptp(x, axis=0).any():
-            raise UserError("all rows are equal and vary in no direction; give different ones")
+            raise ValueError("all rows are equal and vary in no direction; give different ones")
         mean = x.mean(axis=0)
         _, s, vt = svd(x - mean)
         largest = np.argmax(np.abs(vt), axis=1)
@@ -57,25 +56,23 @@ class PCA:
     def transform(self, data: Real[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
         """Gives each row's k coordinates along the components, seen from the mean.
 
-        Errors: `UserError` for rows of another length than those fitted.
+        Errors: `ValueError` for rows of another length than those fitted.
         """
         x = as_matrix(data)
         if x.shape[1] != len(self.mean):
-            raise UserError(
-                f"data of shape {x.shape}, but fitted to rows of {len(self.mean)} numbers; "
-                "give rows as long"
+            raise ValueError(
+                f"data of shape {x.shape}, but fitted to rows of {len(self.mean)} numbers"
             )
         return like((x - self.mean) @ self.components.T, data, self.mean)
 
     def reconstruct(self, coordinates: Real[np.ndarray, "n k"]) -> Float[np.ndarray, "n d"]:
         """Gives the points that have these coordinates; with k < d the rest is lost.
 
-        Errors: `UserError` for rows of another length than the number of components.
+        Errors: `ValueError` for rows of another length than the number of components.
         """
         x = as_matrix(coordinates)
         if x.shape[1] != len(self.components):
-            raise UserError(
-                f"coordinates of shape {x.shape} for {len(self.components)} components; "
-                "give one coordinate for each"
+            raise ValueError(
+                f"coordinates of shape {x.shape} for {len(self.components)} components"
             )
         return like(x @ self.components + self.mean, coordinates, self.mean)

@@ -13,24 +13,22 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Real
 
-from groundup.errors import UserError
-
 EPS = float(np.finfo(np.float64).eps)  # the spacing of float64 at 1, about 2.2e-16
 # Next to a largest entry between 1 and 2 this is nothing; the square of less could underflow.
-VANISHED = 1e-140
+TINY = 1e-140
 
 
 def as_floats(a: Real[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """A copy in float64 of a vector or matrix, to work in."""
     given = _array(a)
     if given.ndim not in (1, 2) or given.size == 0:
-        raise UserError(f"an array of shape {given.shape}; give 1 or 2 axes of at least one number")
+        raise ValueError(f"shape {given.shape}; give 1 or 2 axes of at least one number")
     if given.dtype.kind not in "fiu":
-        raise UserError(f"an array of {given.dtype}; give real numbers")
+        raise ValueError(f"an array of {given.dtype}; give real numbers")
     x = given.astype(np.float64)
     if not np.isfinite(x).all():
         where = tuple(np.argwhere(~np.isfinite(x))[0].tolist())
-        raise UserError(f"the entry at {where} is {x[where]}; give finite numbers")
+        raise ValueError(f"the entry at {where} is {x[where]}; give finite numbers")
     return x
 
 
@@ -38,7 +36,7 @@ def as_matrix(a: Real[np.ndarray, "m n"]) -> Float[np.ndarray, "m n"]:
     """The same of a matrix; a vector is refused, for it might be a row or a column."""
     shape = _array(a).shape
     if len(shape) != 2:
-        raise UserError(f"shape {shape} is not a matrix's; give two axes, as a[:, None] has")
+        raise ValueError(f"shape {shape} is not a matrix's; give two axes, as a[:, None] has")
     return as_floats(a)
 
 
@@ -46,7 +44,7 @@ def as_square(a: Real[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     """The same of a square matrix."""
     x = as_matrix(a)
     if x.shape[0] != x.shape[1]:
-        raise UserError(f"shape {x.shape} is not square; give as many rows as columns")
+        raise ValueError(f"shape {x.shape} is not square; give as many rows as columns")
     return x
 
 
@@ -56,7 +54,7 @@ def as_right_side(
     """The same of b, which must have a row for each of a's."""
     x, shape = as_floats(b), np.shape(a)
     if len(x) != shape[0]:
-        raise UserError(f"shapes {shape} and {x.shape} do not match; give as many rows in both")
+        raise ValueError(f"shapes {shape} and {x.shape} do not match; give as many rows in both")
     return x
 
 
@@ -65,7 +63,7 @@ def _array(a: Real[np.ndarray, "*shape"]) -> Real[np.ndarray, "*shape"]:
     try:
         return np.asarray(a)
     except ValueError as error:
-        raise UserError(f"lists within a list must have equal lengths: {error}") from None
+        raise ValueError(f"lists within a list must have equal lengths: {error}") from None
 
 
 def precision_of(*given: np.ndarray) -> np.dtype[Any]:

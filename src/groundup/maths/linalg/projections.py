@@ -32,7 +32,7 @@ def project(
 ) -> Float[np.ndarray, "m *k"]:
     """Gives `projector(onto) @ v`, the point nearest to v (or to each column), without the matrix.
 
-    Errors: `UserError` for lengths that differ.
+    Errors: `ValueError` for lengths that differ.
     """
     q, x = _orthonormal_basis(onto), as_right_side(onto, v)
     return like(q @ (q.T @ x), v, onto)

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Integer, Real
 
-from groundup.errors import UserError
 from groundup.maths.linalg.orthogonal import qr
 from groundup.maths.linalg.precision import (
     EPS,
-    VANISHED,
+    TINY,
     as_matrix,
     length,
     like,
@@ -26,7 +25,7 @@ from groundup.maths.linalg.precision import (
     scaled,
 )
 
-PATIENCE = 60  # sweeps of Jacobi's method, where about 10 suffice
+MAX_SWEEPS = 60  # sweeps of Jacobi's method, where about 10 suffice
 
 
 def svd(
@@ -54,7 +53,7 @@ def svd(
     s = np.array([length(column) for column in turned.T])
     order = np.argsort(-s, kind="stable")
     s, turned, v = s[order], turned[:, order], v[:, order]
-    s[s < VANISHED] = 0
+    s[s < TINY] = 0
     found = int(np.count_nonzero(s))
     u = np.zeros((m, m if full else n))
     u[:, :found] = q @ (turned[:, :found] / s[:found])
@@ -74,13 +73,13 @@ def _jacobi(
     """
     m, n = a.shape
     rows = np.hstack([a.T, np.eye(n)])  # columns as rows, A V's and V's side by side
-    for _ in range(PATIENCE):
+    for _ in range(MAX_SWEEPS):
         settled = True
         for i, j in _rounds(n):
             x, y = rows[i, :m], rows[j, :m]
             xx, yy, xy = (x * x).sum(axis=1), (y * y).sum(axis=1), (x * y).sum(axis=1)
             oblique = np.abs(xy) > math.sqrt(m) * EPS * np.sqrt(xx) * np.sqrt(yy)
-            oblique &= np.minimum(xx, yy) > VANISHED**2
+            oblique &= np.minimum(xx, yy) > TINY**2
             if not oblique.any():
                 continue
             settled, i, j = False, i[oblique], j[oblique]
@@ -90,8 +89,8 @@ def _jacobi(
             rows[i], rows[j] = c * (rows[i] - t * rows[j]), c * (rows[j] + t * rows[i])
         if settled:
             return rows[:, :m].T, rows[:, m:].T
-    raise UserError(
-        f"Jacobi's method did not converge in {PATIENCE} sweeps; scale the columns alike"
+    raise ValueError(
+        f"Jacobi's method did not converge in {MAX_SWEEPS} sweeps; scale the columns alike"
     )
 
 

@@ -13,13 +13,11 @@ from typing import Literal
 
 import numpy as np
 
-from groundup.errors import UserError
-from groundup.maths.autograd import FREED, Tensor, sweep
-from groundup.maths.changes import GradientError
-from groundup.maths.layout import Edge
-from groundup.maths.values import Array
+from groundup.maths.arrays import Array
+from groundup.maths.graph.layout import Edge
+from groundup.maths.tensor import FREED, GradientError, Tensor
 
-MOST_NODES = 400  # more are a wall of boxes that nobody reads
+MAX_NODES = 400  # more are a wall of boxes that nobody reads
 SIGNS = {"add": "+", "sub": "-", "mul": "·", "div": "/", "pow": "^", "matmul": "@"}
 
 
@@ -36,9 +34,9 @@ class Graph:
 
     @classmethod
     def below(
-        cls, root: Tensor, names: Mapping[str, object] | None, most: int = MOST_NODES
+        cls, root: Tensor, names: Mapping[str, object] | None, most: int = MAX_NODES
     ) -> Graph:
-        """The graph of a root, if it has at most so many nodes and no part of it was freed."""
+        """The graph of a root; an error if it has more than `most` nodes or was freed in part."""
         found, open_ends = {root.number: root}, [root]
         while open_ends:
             tensor = open_ends.pop()
@@ -52,7 +50,7 @@ class Graph:
                     found[parent.number] = parent
                     open_ends.append(parent)
         if len(found) > most:
-            raise UserError(
+            raise ValueError(
                 f"the graph has {len(found)} nodes and a picture at most {most}; draw a smaller "
                 "example, or a part that is computed from detach()ed inputs"
             )
@@ -79,7 +77,11 @@ class Graph:
 
     def formula(self, tensor: Tensor) -> str:
         """The operation and its operands, such as "w · x"; small numbers stand for themselves."""
-        return _formula(kind_of(tensor), [self._operand(parent) for parent in parents_of(tensor)])
+        operands = []
+        for parent in parents_of(tensor):
+            named = parent.ndim or parent.number in self.names or kind_of(parent) != "constant"
+            operands.append(self.label(parent) if named else short(parent.data))
+        return _formula(kind_of(tensor), operands)
 
     def computed(self, tensor: Tensor) -> str:
         """Its value and where it came from in a sentence: "mul 3 is w · x = -3 · 2 = -6."."""
@@ -95,11 +97,6 @@ class Graph:
         known = "" if numbers == formula else f"{numbers} = "
         return f"{label} is {formula} = {known}{value}."
 
-    def _operand(self, tensor: Tensor) -> str:
-        if tensor.ndim or tensor.number in self.names or kind_of(tensor) != "constant":
-            return self.label(tensor)
-        return short(tensor.data)
-
     def edges(self) -> Iterator[tuple[Edge, int]]:
         """Parent and child by their places, and which operand the parent is."""
         for child, tensor in enumerate(self.tensors):
@@ -112,7 +109,7 @@ class Graph:
         No `.grad` is touched and the tape stays. A root of many numbers stands for their sum.
         """
         if self.root.requires_grad:
-            yield from sweep(self.root, Tensor.made(np.ones_like(self.root.data)), retain=True)
+            yield from self.root.sweep(Tensor.from_numpy(np.ones_like(self.root.data)), retain=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

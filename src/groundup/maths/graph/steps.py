@@ -8,12 +8,12 @@
     x is given: 2.
     w is given: -3.
     y is w · x = -3 · 2 = -6.
-    y: the gradient starts as 1 and times the other factor, 2, goes to w (2)
-       and times the other factor, -3, goes to x (-3).
+    y: the gradient starts as 1 and times ∂y/∂w = 2 goes to w (2)
+       and times ∂y/∂x = -3 goes to x (-3).
     w: the gradient 2 is complete.
     x: the gradient -3 is complete.
 
-`draw(y, step=step)` colours a step in the picture of the graph, and `animate` makes a page of all
+`draw(y, step=step)` colors a step in the picture of the graph, and `animate` makes a page of all
 these pictures to leaf through. The page is plain HTML that loads nothing.
 """
 
@@ -28,10 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from groundup.maths import ops
-from groundup.maths.autograd import Rule, Tensor
-from groundup.maths.changes import no_grad
-from groundup.maths.draw import Document, escaped, placed, svg
-from groundup.maths.graph import (
+from groundup.maths.graph.computation import (
     Graph,
     Step,
     gradient_rows,
@@ -40,9 +37,10 @@ from groundup.maths.graph import (
     parents_of,
     short,
 )
-from groundup.maths.style import STYLE
+from groundup.maths.graph.draw import STYLE, Document, escaped, placed, svg
+from groundup.maths.tensor import Tensor, no_grad
 
-MOST_ANIMATED = 64  # two frames per node, each of all nodes: 5 MB for a chain, 12 with much shared
+MAX_ANIMATED = 64  # two frames per node, each of all nodes: 5 MB for a chain, 12 with much shared
 
 
 def steps(root: Tensor, *, names: Mapping[str, object] | None = None) -> Iterator[Step]:
@@ -90,7 +88,7 @@ def animate(root: Tensor, *, names: Mapping[str, object] | None = None) -> Page:
 
     Arguments and errors are those of `draw`, with at most 64 nodes.
     """
-    graph = Graph.below(root, names, MOST_ANIMATED)
+    graph = Graph.below(root, names, MAX_ANIMATED)
     layout = placed(graph, gradients=True)
     turns = list(steps(root, names=names))
     frames = [
@@ -103,9 +101,6 @@ def animate(root: Tensor, *, names: Mapping[str, object] | None = None) -> Page:
     return Page(PAGE.substitute(title=escaped(graph.title), style=STYLE, frames="\n".join(frames)))
 
 
-# The shares
-
-
 class Share(NamedTuple):
     """What flows back to one parent, and in words how it comes from the gradient."""
 
@@ -114,27 +109,30 @@ class Share(NamedTuple):
     how: str
 
 
+@no_grad()
 def _shares(graph: Graph, tensor: Tensor, gradient: Tensor) -> dict[int, Share]:
     """The shares of a tensor's operands, without those that require no gradient."""
     shares = {}
     rules = tensor.node.rules if tensor.node else ()
     for operand, (parent, rule) in enumerate(zip(parents_of(tensor), rules, strict=True)):
-        if rule is not None and parent.requires_grad:
-            whole = _ruled(rule, gradient, tensor)
-            how = _how(graph, tensor, operand, rule)
-            if whole.shape != parent.shape:
-                how += " summed over the broadcast dimensions"
-            share = ops.sum_to(whole, parent.shape).to(parent.dtype)
-            shares[operand] = Share(parent, share, how)
+        if rule is None or not parent.requires_grad:
+            continue
+        with np.errstate(all="ignore"):
+            whole = rule(gradient, tensor)
+            slope = rule(tensor.new_ones(tensor.shape), tensor)
+        if whole is gradient:
+            how = ""
+        elif tensor.ndim or parent.ndim:
+            how = f"by the rule of {kind_of(tensor)}"
+        else:
+            labels = graph.label(tensor), graph.label(parent)
+            y, x = (f"({label})" if " " in label else label for label in labels)
+            how = f"times ∂{y}/∂{x} = {short(slope.data)}"
+        if whole.shape != parent.shape:
+            how += " summed over the broadcast dimensions"
+        share = ops.sum_to(whole, parent.shape).to(parent.dtype)
+        shares[operand] = Share(parent, share, how)
     return shares
-
-
-def _ruled(rule: Rule, gradient: Tensor, tensor: Tensor) -> Tensor:
-    with no_grad(), np.errstate(all="ignore"):
-        return rule(gradient, tensor)
-
-
-# The words
 
 
 def _handed_on(graph: Graph, tensor: Tensor, gradient: Tensor, flows: list[str]) -> str:
@@ -145,81 +143,9 @@ def _handed_on(graph: Graph, tensor: Tensor, gradient: Tensor, flows: list[str])
     return f"{graph.label(tensor)}: the gradient {amount} {' and '.join(flows) or 'is complete'}."
 
 
-def _how(graph: Graph, tensor: Tensor, operand: int, rule: Rule) -> str:
-    """The local rule, with the operands and for scalars with the local derivative as a number."""
-    parents, kind = parents_of(tensor), kind_of(tensor)
-    said = [graph.label(parent) if parent.ndim else short(parent.data) for parent in parents]
-    slope = ""
-    if not tensor.ndim and not parents[operand].ndim:
-        one = Tensor.made(np.ones_like(tensor.data))
-        slope = f", {short(_ruled(rule, one, tensor).data)},"
-    ways = RULES.get(kind, (f"by the rule of {kind}",))
-    return ways[min(operand, len(ways) - 1)].format(a=said[0], b=said[-1], slope=slope)
-
-
 def _amount(gradient: Tensor) -> str:
     return " ".join(gradient_rows(gradient))
 
-
-RULES: dict[str, tuple[str, ...]] = {
-    "add": ("",),
-    "sub": ("", "with the opposite sign"),
-    "neg": ("with the opposite sign",),
-    "mul": ("times the other factor, {b},", "times the other factor, {a},"),
-    "div": ("divided by the denominator, {b},", "times -quotient / denominator{slope}"),
-    "pow": ("times {b} · operand^({b} - 1){slope}", "times result · log({a}){slope}"),
-    "matmul": ("times the transpose of {b}", "from the left times the transpose of {a}"),
-    "einsum": ("contracted with the other operands",),
-    "exp": ("times the result itself{slope}",),
-    "expm1": ("times result + 1{slope}",),
-    "log": ("divided by the operand, {a},",),
-    "log1p": ("divided by 1 + {a}",),
-    "sqrt": ("divided by twice the result",),
-    "rsqrt": ("times -result³ / 2{slope}",),
-    "tanh": ("times 1 - result²{slope}",),
-    "sigmoid": ("times result · (1 - result){slope}",),
-    "relu": ("times 1 where {a} > 0, else 0{slope}",),
-    "erf": ("times 2/√π · exp(-operand²){slope}",),
-    "sin": ("times cos({a}){slope}",),
-    "cos": ("times -sin({a}){slope}",),
-    "abs": ("times the sign of {a}{slope}",),
-    "clip": ("times 1 within the bounds, else 0{slope}",),
-    "maximum": (
-        "times 1 where {a} is larger, 1/2 where equal, else 0{slope}",
-        "times 1 where {b} is larger, 1/2 where equal, else 0{slope}",
-    ),
-    "minimum": (
-        "times 1 where {a} is smaller, 1/2 where equal, else 0{slope}",
-        "times 1 where {b} is smaller, 1/2 where equal, else 0{slope}",
-    ),
-    "where": ("where the condition holds", "where the condition does not hold"),
-    "sum": ("repeated for each summed element",),
-    "cumsum": ("summed up from the other end",),
-    "amax": ("divided among the largest elements",),
-    "amin": ("divided among the smallest elements",),
-    "softmax": ("less its mean under the result, times the result,",),
-    "log_softmax": ("less its sum times the softmax",),
-    "logsumexp": ("times the softmax of {a}",),
-    "reshape": ("in the former shape",),
-    "transpose": ("transposed back",),
-    "permute": ("permuted back",),
-    "expand": ("summed over the copies",),
-    "repeat": ("summed over the copies",),
-    "roll": ("rolled back",),
-    "flip": ("flipped back",),
-    "tril": ("within the triangle",),
-    "triu": ("within the triangle",),
-    "index": ("at the places that were read",),
-    "scatter": ("at the places that were written",),
-    "cat": ("in the stretch that came from there",),
-    "clone": ("",),
-    "to": ("",),
-    "weighted": ("times the same weights",),
-}
-"""How a result's gradient becomes the share of each operand; the last entry serves all further.
-
-{a} and {b} stand for the first and the last operand, {slope} for a scalar's local derivative.
-"""
 
 PAGE = Template(
     """<!doctype html>

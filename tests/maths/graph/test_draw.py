@@ -24,10 +24,9 @@ from drawings import (
     random_graph,
     rows,
 )
-from groundup.errors import UserError
 from groundup.maths import GradientError, ShapeError, Tensor, cat, no_grad
-from groundup.maths.draw import draw
-from groundup.maths.graph import MOST_NODES
+from groundup.maths.graph.computation import MAX_NODES
+from groundup.maths.graph.draw import draw
 
 
 def edges_of(tensors: list[Tensor]) -> list[str]:
@@ -228,8 +227,8 @@ def test_a_freed_graph_is_refused_with_the_remedy():
 
 
 def test_a_large_graph_is_refused_with_its_size_and_the_remedy():
-    y = chain(MOST_NODES)
-    with pytest.raises(UserError, match=r"401 nodes and a picture at most 400.*detach"):
+    y = chain(MAX_NODES)
+    with pytest.raises(ValueError, match=r"401 nodes and a picture at most 400.*detach"):
         draw(y)
     draw(y.node.parents[0])
 

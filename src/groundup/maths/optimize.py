@@ -1,4 +1,4 @@
-"""Minimising a function: five methods, each in a line, and how fast they are.
+"""Minimizing a function: five methods, each in a line, and how fast they are.
 
 Each method is one line that leads from the last two points to the next, with g the gradient and H
 the Hessian at x:
@@ -33,11 +33,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float, Real
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
-from groundup.maths.changes import no_grad
 from groundup.maths.derivatives import hessian, value_and_gradient
 from groundup.maths.linalg import eigh, solve
+from groundup.maths.tensor import Tensor, no_grad
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
 """A vector (n,) -> one number."""
@@ -220,12 +218,12 @@ class Trajectory:
     def contraction(self, minimum: Real[np.ndarray, "n"]) -> float:
         """What a step left of the error, on average over the last half of the steps.
 
-        That is r where errors fall as r^t. Errors: `UserError` where no step was taken.
+        That is r where errors fall as r^t. Errors: `ValueError` where no step was taken.
         """
         errors = self.errors(minimum)
         last = len(errors) - 1
         if last == 0:
-            raise UserError("a rate needs a step; start further away, or lower the tolerance")
+            raise ValueError("a rate needs a step; start further away, or lower the tolerance")
         middle = last // 2
         if errors[middle] == 0:
             return 0.0
@@ -234,17 +232,17 @@ class Trajectory:
     def order(self, minimum: Real[np.ndarray, "n"]) -> float:
         """q where errors fall as e ← c e^q: 1 for all gradient methods, 2 for Newton's.
 
-        From the last three errors above rounding. Errors: `UserError` where there are fewer.
+        From the last three errors above rounding. Errors: `ValueError` where there are fewer.
         """
         errors = self.errors(minimum)
         visible = errors[errors > 1e-13 * max(1.0, float(np.linalg.norm(minimum)))]
         if len(visible) < 3:
-            raise UserError("an order needs three errors above 1e-13; start further away")
+            raise ValueError("an order needs three errors above 1e-13; start further away")
         last = [log(float(error)) for error in visible[-3:]]
         return (last[2] - last[1]) / (last[1] - last[0])
 
 
-def minimise(
+def minimize(
     f: Function,
     start: Real[np.ndarray, "n"] | Sequence[float],
     method: Method,
@@ -255,12 +253,12 @@ def minimise(
     """Follow `method` downhill from `start` until the gradient's norm is at most `tolerance`.
 
     It also ends after `steps` steps, and where a value or gradient is no finite number: then it
-    has not converged. Errors: `UserError` for a start that is no vector of finite numbers;
+    has not converged. Errors: `ValueError` for a start that is no vector of finite numbers;
     `ShapeError` for a function that gives more than one number.
     """
     x = np.array(start, dtype=np.float64)
     if x.ndim != 1 or not np.isfinite(x).all():
-        raise UserError(f"start={start} must be a list of finite numbers, such as [-1.2, 1.0]")
+        raise ValueError(f"start={start} must be a list of finite numbers, such as [-1.2, 1.0]")
     points = [evaluate(f, x)]
     before = points[0]
     while len(points) <= steps and tolerance < _length(points[-1]) < inf:

@@ -8,24 +8,29 @@ Each tensor is a box: with round corners for leaves, a dashed border for constan
 under their names, with arrows from what they were computed from. A box shows the numbers of a
 tensor of up to 2 x 2, else its shape, and the gradient of the root by it, of large ones the norm.
 
-The picture is plain SVG that loads nothing, for light and dark screens. `graph` finds what is in
-it, `layout` decides where the boxes stand, and `style` what they look like; `steps` goes through
-the graph as backpropagation does.
+The picture is plain SVG that loads nothing, for light and dark screens. `computation` finds what is
+in it and `layout` decides where the boxes stand; `steps` goes through the graph as backpropagation
+does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from itertools import pairwise
 from pathlib import Path
+from string import Template
 from unicodedata import east_asian_width
 
-from groundup.errors import UserError
-from groundup.maths.autograd import Tensor
-from groundup.maths.graph import Graph, Step, gradient_rows, is_small, kind_of, value_rows
-from groundup.maths.layout import Box, Layout, Point, layered
-from groundup.maths.style import STYLE
+from groundup.maths.graph.computation import (
+    Graph,
+    Step,
+    gradient_rows,
+    is_small,
+    kind_of,
+    value_rows,
+)
+from groundup.maths.graph.layout import Box, Line, Placement, layered
+from groundup.maths.tensor import Tensor
 
 
 class Document(str):
@@ -59,14 +64,14 @@ def draw(
     `names` says what tensors are called; other things and tensors in it are ignored, so that
     `locals()` will do. The gradients are those of `root`, or of the sum of its elements, and are
     computed for the picture: no `.grad` is touched and the tape stays. With a `step` of `steps`,
-    its tensor and the edges in use are coloured, and only what is known by then is shown.
+    its tensor and the edges in use are colored, and only what is known by then is shown.
 
-    Raises `UserError` for more than 400 nodes or a step of another graph, and `GradientError`
+    Raises `ValueError` for more than 400 nodes or a step of another graph, and `GradientError`
     where a backward has freed the tape or a value was changed in place.
     """
     graph = Graph.below(root, names)
     if step and step.tensor.number not in graph.place:
-        raise UserError(
+        raise ValueError(
             "the step's tensor is not in this graph; draw the one that steps() was called with"
         )
     found: Mapping[int, Tensor] = {}
@@ -113,7 +118,7 @@ def _letters(text: str) -> int:
 # The picture
 
 
-def placed(graph: Graph, gradients: bool) -> Layout:
+def placed(graph: Graph, gradients: bool) -> Placement:
     """Where the boxes and lines stand; with room for gradients, whether or not any is known yet."""
     sizes = [_size(graph, tensor, gradients) for tensor in graph.tensors]
     return layered(sizes, [edge for edge, _ in graph.edges()])
@@ -121,22 +126,22 @@ def placed(graph: Graph, gradients: bool) -> Layout:
 
 def svg(
     graph: Graph,
-    layout: Layout,
+    layout: Placement,
     gradients: Mapping[int, Tensor],
     step: Step | None,
     style: str,
 ) -> str:
-    """The whole picture, with coloured edges above the others and boxes above all edges.
+    """The whole picture, with colored edges above the others and boxes above all edges.
 
     `gradients` are those to show, by `Tensor.number`; `style` is an element of its own, or nothing
     where the page around the picture has the style sheet.
     """
     quiet: list[str] = []
-    coloured: list[str] = []
+    colored: list[str] = []
     for ((parent, child), operand), line in zip(graph.edges(), layout.lines, strict=True):
         tensor = graph.tensors[child]
         look = _look(step, tensor, bool(step and step.uses(tensor, operand)))
-        (coloured if look in ("forward", "backward") else quiet).append(
+        (colored if look in ("forward", "backward") else quiet).append(
             f'<g class="edge {look}" data-edge="{parent} {child} {operand}">'
             f"{_edge(line, look == 'backward')}</g>"
         )
@@ -158,7 +163,7 @@ def svg(
             style,
             f'<rect class="paper" x="{-MARGIN}" y="{-MARGIN}" width="100%" height="100%"/>',
             *quiet,
-            *coloured,
+            *colored,
             *nodes,
             "</svg>",
         ]
@@ -172,17 +177,17 @@ def _look(step: Step | None, tensor: Tensor, active: bool) -> str:
     return step.direction if active else "ahead"
 
 
-def _edge(line: tuple[Point, ...], back: bool) -> str:
+def _edge(line: Line, back: bool) -> str:
     """A line with an arrow head at the child, or at the parent where a gradient flows back."""
-    path = [f"M{line[0].x:.1f} {line[0].y:.1f}"]
-    for i, (a, b) in enumerate(pairwise(line)):
-        middle = (a.x + b.x) / 2
-        bend = f"C{middle:.1f} {a.y:.1f} {middle:.1f} {b.y:.1f} {b.x:.1f} {b.y:.1f}"
-        path.append(f"H{b.x:.1f}" if i % 2 else bend)
-    tip, length = (line[0], 8) if back else (line[-1], -8)
+    start, turn, end = line
+    middle = (turn.x + end.x) / 2
+    path = (
+        f"M{start.x:.1f} {start.y:.1f} H{turn.x:.1f} "
+        f"C{middle:.1f} {turn.y:.1f} {middle:.1f} {end.y:.1f} {end.x:.1f} {end.y:.1f}"
+    )
+    tip, length = (start, 8) if back else (end, -8)
     return (
-        f'<path d="{" ".join(path)}"/>'
-        f'<path class="head" d="M{tip.x:.1f} {tip.y:.1f} l{length} -4.5 v9 z"/>'
+        f'<path d="{path}"/><path class="head" d="M{tip.x:.1f} {tip.y:.1f} l{length} -4.5 v9 z"/>'
     )
 
 
@@ -220,3 +225,64 @@ def escaped(text: str) -> str:
     return escape(
         "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
     )
+
+
+# What it looks like, on light and dark screens: a style sheet
+
+_COLORS = Template("""
+.graph .paper { fill: $paper }
+.graph text { fill: $ink }
+.graph .label, .graph .name { fill: $quiet }
+.graph .name .label { fill: $ink }
+.graph .slope { fill: $backward }
+.graph .node rect, .graph .edge path { stroke: $line }
+.graph .edge .head { fill: $line }
+.graph .leaf { fill: $leaf }
+.graph .constant { fill: $constant }
+.graph .operation { fill: $operation }
+.graph .ahead rect { fill: $paper }
+.graph .ahead rect, .graph .ahead path { stroke: $faint }
+.graph .ahead .head { fill: $faint }
+.graph .forward rect, .graph .forward path { stroke: $forward }
+.graph .forward .head { fill: $forward }
+.graph .backward rect, .graph .backward path { stroke: $backward }
+.graph .backward .head { fill: $backward }
+""")
+# Blue and orange that the color-blind can tell apart (Okabe and Ito 2008), made dark or light
+# enough to be read on each paper.
+_LIGHT = {
+    "paper": "#ffffff",
+    "ink": "#1f2328",
+    "quiet": "#59636e",
+    "line": "#818b98",
+    "faint": "#d1d9e0",
+    "leaf": "#dcf5e0",
+    "constant": "#eff2f5",
+    "operation": "#e3f1fd",
+    "forward": "#0069a8",
+    "backward": "#b34700",
+}
+_DARK = {
+    "paper": "#0d1117",
+    "ink": "#f0f6fc",
+    "quiet": "#a5b0bb",
+    "line": "#7d8793",
+    "faint": "#363d46",
+    "leaf": "#12331c",
+    "constant": "#22272e",
+    "operation": "#10294a",
+    "forward": "#56b4e9",
+    "backward": "#ffa657",
+}
+STYLE = f"""
+.graph {{ display: block }}
+.graph text {{ font: 12px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }}
+.graph .name .label {{ font-weight: bold }}
+.graph .constant {{ stroke-dasharray: 4 3 }}
+.graph .edge path {{ fill: none; stroke-width: 1.3 }}
+.graph .forward rect, .graph .forward path {{ stroke-width: 2.5 }}
+.graph .backward rect, .graph .backward path {{ stroke-width: 2.5 }}
+.graph .edge .head {{ stroke: none }}
+{_COLORS.substitute(_LIGHT)}@media (prefers-color-scheme: dark) {{
+{_COLORS.substitute(_DARK)}}}
+""".replace(".graph", ".computation-graph")  # a name that no page around it has
