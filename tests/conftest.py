@@ -16,6 +16,7 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from groundup.data.config import TokenizerConfig
@@ -38,6 +39,12 @@ torch.set_num_threads(1)
 # A job in the background starts with Ctrl-C ignored and hands that on to its children; the tests
 # that press Ctrl-C mean a program that somebody watches.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "long":
+        settings.load_profile("long")
+
 
 STEPS = 24
 COLOURS = {"sea": "blue", "grass": "green", "snow": "white", "coal": "black", "sun": "yellow"}
@@ -107,10 +114,12 @@ class Workshop:
     def finished(self, stage: str) -> Path:
         """The folder of this stage's uninterrupted run, made when first asked for."""
         out = self.folder / stage
-        if not (out / "said.txt").exists():
-            code, said = self.run(self.command(stage, out))
-            assert code == 0, said
-            (out / "said.txt").write_text(said)
+        command = self.command(stage, out)  # makes what this stage starts from
+        with FileLock(self.folder / f"{stage}.lock"):
+            if not (out / "said.txt").exists():
+                code, said = self.run(command)
+                assert code == 0, said
+                (out / "said.txt").write_text(said)
         return out
 
     def said(self, stage: str) -> str:
@@ -126,11 +135,21 @@ def unchecked_types() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """A folder that all processes of one test run share."""
+    own = factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    (root / name).mkdir(exist_ok=True)
+    return root / name
+
+
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    shop = Workshop(tmp_path_factory.mktemp("workshop"))
-    write_data(shop.data)
-    train_tokenizer(TokenizerConfig(out=shop.tokenizer, data=shop.data, vocab_size=320))
+    shop = Workshop(shared_folder(tmp_path_factory, "workshop"))
+    with FileLock(shop.folder / "data.lock"):
+        if not (shop.tokenizer / "tokenizer.json").exists():
+            write_data(shop.data)
+            train_tokenizer(TokenizerConfig(out=shop.tokenizer, data=shop.data, vocab_size=320))
     return shop
 
 
