@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.data.corpus import Shard, encode
 from groundup.evals.perplexity import (
     BLOCK_BYTES,
     bits_per_byte,
@@ -23,6 +22,7 @@ from groundup.lm.model import CausalLM
 from groundup.maths.ngram import KneserNey, reference_kneser_ney
 from groundup.text.example import Marked
 from groundup.text.rows import Document
+from groundup.text.shards import Shard, encode
 from groundup.text.tokenizer import Tokenizer
 
 VOCAB = 320

@@ -10,11 +10,11 @@ import tokenizers
 import torch
 from tests.conftest import Workshop
 
-from groundup.data.corpus import encode
 from groundup.errors import UserError
 from groundup.text.example import Marked, document_items, encode_rows
 from groundup.text.packing import ConversationStream
 from groundup.text.rows import Conversation, Document, Message
+from groundup.text.shards import encode
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from groundup.data.corpus import Shard
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -24,6 +23,7 @@ from groundup.text.document_stream import DocumentStream
 from groundup.text.example import Marked, cut_to
 from groundup.text.mixing import balanced, weighted
 from groundup.text.packing import ConversationStream, Layout
+from groundup.text.shards import Shard
 from groundup.train.batch import Batch
 from groundup.train.loss import next_token_loss
 

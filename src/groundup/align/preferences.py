@@ -19,7 +19,7 @@ from groundup.errors import UserError
 from groundup.text.batches import packed_batch
 from groundup.text.chat import encode_chat
 from groundup.text.example import Marked, cut_to
-from groundup.text.rows import Preference
+from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream
 
@@ -155,11 +155,10 @@ def marked_pairs(tokenizer: Tokenizer, rows: Sequence[Preference], context: int)
     """Pairs as tokens, cut to the context; one whose prompt leaves no room is left out."""
     pairs = []
     for row in rows:
-        messages = [{"role": m.role, "content": m.content} for m in row.prompt]
-        start = len(encode_chat(tokenizer, messages, generation_prompt=True).ids)
+        start = len(encode_chat(tokenizer, row.prompt, generation_prompt=True).ids)
         sides: list[Marked] = []
         for answer in (row.chosen, row.rejected):
-            whole = encode_chat(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+            whole = encode_chat(tokenizer, [*row.prompt, Message("assistant", answer)])
             # Earlier turns of the assistant belong to the prompt.
             trained = [spoken and i >= start for i, spoken in enumerate(whole.assistant)]
             sides.append(cut_to(Marked(whole.ids, trained), context))

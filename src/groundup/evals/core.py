@@ -25,7 +25,6 @@ from jaxtyping import Float
 
 from groundup.data.build import gather
 from groundup.data.config import DataConfig
-from groundup.data.corpus import encode
 from groundup.data.packs.sources import SetAside
 from groundup.evals.choice import commonest_answer
 from groundup.evals.config import CoreConfig, EvalConfig, ModelsConfig
@@ -41,6 +40,7 @@ from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.runs.history import History
 from groundup.text.rows import Choice, Document
+from groundup.text.shards import encode
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, prepare, resolve

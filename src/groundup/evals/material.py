@@ -8,7 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
-from groundup.data.corpus import Documents, Shard, encode
+from groundup.data.corpus import Documents
 from groundup.data.records import (
     Records,
     read_choices,
@@ -37,6 +37,7 @@ from groundup.text.rows import (
     RefusalPrompt,
     is_synthetic,
 )
+from groundup.text.shards import Shard, encode
 from groundup.text.tokenizer import Tokenizer
 
 

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Integer
 
-from groundup.data.corpus import Shard
 from groundup.lm.model import CausalLM
 from groundup.lm.score import score
 from groundup.maths.ngram import KneserNey
 from groundup.report.estimate import POOLED, BySource, by_source, pools
 from groundup.text.example import Marked
+from groundup.text.shards import Shard
 from groundup.text.tokenizer import Tokenizer
 
 BLOCK_BYTES = 2048

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from groundup.data.corpus import Shard, documents, encode
+from groundup.data.corpus import documents
 from groundup.errors import UserError
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
 from groundup.formats.card import model_card, sources
@@ -27,6 +27,7 @@ from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.text.document_stream import DocumentStream
+from groundup.text.shards import Shard, encode
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import matmul_peak, resolve, use_threads
 from groundup.train.loss import next_token_loss

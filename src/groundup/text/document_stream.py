@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Int, Integer
 from torch import nn
 
-from groundup.data.corpus import Shard
 from groundup.errors import UserError
 from groundup.text.batches import Row, batch_of
 from groundup.text.rows import is_synthetic
+from groundup.text.shards import Shard
 from groundup.train.batch import Batch, DataStream
 
 

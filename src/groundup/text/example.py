@@ -45,8 +45,7 @@ def conversation_item(tokenizer: Tokenizer, conversation: Conversation) -> Marke
 
     Raises `UserError` as `encode_chat` does.
     """
-    messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
-    tokens = encode_chat(tokenizer, messages)
+    tokens = encode_chat(tokenizer, conversation.messages)
     return Marked(tokens.ids, tokens.assistant)
 
 
