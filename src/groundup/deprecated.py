@@ -16,7 +16,7 @@ from types import ModuleType
 # Read before every command, so without what loading `typing` costs.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 
@@ -75,8 +75,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "text.build": ("data.build",),
     "text.chitchat": ("data.packs.chitchat",),
     "text.config": ("data.config",),
-    "text.conversations": ("data.packs.conversations",),
-    "text.corpus": ("data.corpus",),
+    "text.conversations": ("data.packs.wiki", "data.packs.own", "data.packs.chatterbot"),
+    "text.corpus": ("data.corpus", "text.shards", "text.rows"),
     "text.csv_files": ("data.csv_files",),
     "text.fields": ("data.fields",),
     "text.gguf_cursor": ("formats.gguf.cursor",),
@@ -89,22 +89,26 @@ MODULES: dict[str, tuple[str, ...]] = {
     "text.kinds": ("text.rows",),
     "text.layouts": ("data.layouts",),
     "text.leaks": ("data.leaks",),
-    "text.manifest": ("data.packs.manifest", "text.rows"),
+    "text.manifest": ("data.packs.manifest",),
     "text.marked": ("text.example",),
-    "text.newcomers": ("data.newcomers",),
+    "text.newcomers": ("data.packs.newcomers",),
     "text.own_data": ("data.dataset",),
     "text.own_sources": ("data.locations",),
-    "text.packs": ("data.packs.fetch", "data.packs.manifest", "text.rows"),
+    "text.packs": ("data.packs.fetch", "data.packs.manifest"),
     "text.pretokenizers": ("formats.gguf.pretokenizers",),
     "text.questions": ("data.packs.questions",),
     "text.records": ("data.records", "text.rows"),
-    "text.refusals": ("data.packs.refusals",),
+    "text.refusals": ("data.packs.harm_scores",),
     "text.row_files": ("data.row_files",),
     "text.samples": ("data.samples",),
     "text.shown": ("text.token_view",),
-    "text.sources": ("data.packs.sources",),
+    "text.sources": (
+        "data.packs.rows",
+        *(f"data.packs.{name}" for name in ("wiki", "boolq", "questions", "sotu", "chatterbot")),
+        "data.packs.harm_scores",
+    ),
     "text.splitting": ("data.split",),
-    "text.synthetic": ("data.synthetic",),
+    "text.synthetic": ("data.packs.world",),
     "text.vocabulary": ("data.tokenizer",),
     "text.world": ("world",),
     "text.world.answers": ("world.answers",),
@@ -126,6 +130,19 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 # An old name of a public function or class: its name now.
 NAMES: dict[str, str] = {}
+
+
+def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's settings by today's names: recipes and run.json may still have earlier ones."""
+    found = dict(settings)
+    if "world_first" in found or "world_last" in found:
+        shares = [found.pop("world_first", 0.7), found.pop("world_last", 0.15)]
+        found.setdefault("mixture", {"world": shares})
+    if "world" in found:
+        found.setdefault("mixture", {"world": found.pop("world")})
+    if "chained" in found:
+        found.setdefault("multi_turn", found.pop("chained"))
+    return found
 
 
 def renamed(module: str, name: str) -> Any:

@@ -22,7 +22,7 @@ from groundup.evals.inspection_page import inspection_html, shortened, write_ins
 from groundup.evals.inspection_terminal import encoding_bar, say_inspection
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Conversation, Document, Message
 from groundup.text.template import CHATML
 from groundup.text.token_view import Token, shown_tokens, visible
@@ -157,7 +157,7 @@ def test_shown_tokens_are_the_items_own(
     tokenizer: Tokenizer, asked: str, answer: str, context: int
 ) -> None:
     tokens = encode_chat(tokenizer, [vars(m) for m in talk(asked, answer).messages])
-    item = Marked(tokens.ids, tokens.assistant)
+    item = Example(tokens.ids, tokens.assistant)
     shown = list(shown_tokens(tokenizer, item, context))
     assert [id for one in shown for id in one.ids] == tokens.ids
     # Cut within a character, what is left of it on either side is no character.
@@ -173,7 +173,7 @@ def test_shown_tokens_are_the_items_own(
 def test_a_character_cut_in_two_is_shown_as_broken_on_both_sides(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("a🙂")
     assert len(ids) == 5
-    item = Marked(ids, [True] * 5)
+    item = Example(ids, [True] * 5)
     shown = [(one.text, one.ids) for one in shown_tokens(tokenizer, item, 100)]
     # Nothing stands before the first token, so that it is no target.
     assert shown == [("a", (ids[0],)), ("🙂", tuple(ids[1:]))]

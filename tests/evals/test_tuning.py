@@ -48,14 +48,14 @@ from groundup.report.estimate import Measured
 from groundup.runs.history import History
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Choice, Conversation, Document, Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig
 from pages import assert_whole
 
-Alone = Callable[[CausalLM, Marked, int], list[float]]
+Alone = Callable[[CausalLM, Example, int], list[float]]
 OF = {measure.key: measure for measure in MEASURES}
 
 
@@ -223,7 +223,7 @@ def test_loss_and_perplexity_are_those_of_the_full_logits(
     nats, words, size = [], [], 0
     for row in TALKS:
         chat = encode_chat(tokenizer, [vars(message) for message in row.messages])
-        found = alone(model, Marked(chat.ids, chat.assistant), 256)
+        found = alone(model, Example(chat.ids, chat.assistant), 256)
         spoken = [token for token, own in zip(chat.ids, chat.assistant, strict=True) if own]
         nats += found
         words += [
@@ -297,7 +297,7 @@ def test_replies_are_scored_as_said_in_the_chat(
             start = encode_chat(tokenizer, messages, generation_prompt=True).ids
             assert list(pair.prompt) == start
             trained = [False] * len(start) + [True] * len(pair.continuation)
-            expected.append(sum(alone(model, Marked([*start, *pair.continuation], trained), 256)))
+            expected.append(sum(alone(model, Example([*start, *pair.continuation], trained), 256)))
         assert sums == pytest.approx(np.array(expected), abs=1e-4)
         means = [s / len(o) for s, o in zip(expected, reply.choice.options, strict=True)]
         credits.append(float(np.argmax(means) == reply.choice.answer))

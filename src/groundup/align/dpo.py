@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from groundup.align.config import DPOConfig
-from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
+from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
 from groundup.data.records import read_preferences, split
 from groundup.formats.card import model_card, sources
 from groundup.formats.locate import name_of
@@ -96,7 +96,7 @@ def run(config: DPOConfig) -> Path:
         sides = split(config.data, "preferences", read_preferences)
         for line in sides[0].bad:
             say(str(line))
-        trained, heldout = (marked_pairs(begin.tokenizer, side.rows, context) for side in sides)
+        trained, heldout = (tokenize_pairs(begin.tokenizer, side.rows, context) for side in sides)
         heldout = spread(heldout, _CURVE_PAIRS)
         use_threads(config)
         reference = np.full((len(trained) + len(heldout), 2), np.nan, np.float32)

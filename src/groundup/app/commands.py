@@ -188,10 +188,12 @@ def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> i
 
 def _is_told(default: Any) -> bool:
     """Whether a default says anything. 0 does, although it equals False."""
-    return default is not None and default is not False and default != ()
+    return default is not None and default is not False and default not in ((), {})
 
 
 def _as_typed(default: Any) -> str:
+    if isinstance(default, dict):
+        return ", ".join(f"{name} {_as_typed(value)}" for name, value in default.items())
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
@@ -361,7 +363,7 @@ def data_list() -> None:
             size = f"{one.size / 1e6:.1f} MB"
             origin = "cached" if is_cached(one.name) else "not cached"
         kind = "a model, " if one in MODELS else ""
-        say(f"{one.name:<14} {size:>8}  {one.licence:<13} {kind}{origin}")
+        say(f"{one.name:<14} {size:>8}  {one.license:<13} {kind}{origin}")
         for text in (one.about, one.citation):
             say(textwrap.indent(textwrap.fill(text, _width() - 4), "    "))
     say("")
@@ -404,7 +406,7 @@ def data_pull(
             continue
         is_model = isinstance(one, ModelPack)
         path = pull_model(one.name, say) if is_model else pull(one.name, say)
-        say(f"{one.name}: in the cache, {path.stat().st_size / 1e6:.1f} MB, {one.licence}")
+        say(f"{one.name}: in the cache, {path.stat().st_size / 1e6:.1f} MB, {one.license}")
         if is_model:
             say(f"talk with it: groundup chat pack:{one.name}")
     if not names:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from groundup.align.config import DPOConfig
 from groundup.data.config import DataConfig, TokenizerConfig
+from groundup.deprecated import current_settings
 from groundup.errors import UserError
 from groundup.evals.config import CoreConfig, EvalConfig, HarnessConfig, TuningReportConfig
 from groundup.pretrain.config import PretrainConfig
@@ -84,6 +85,7 @@ def configured(
 
     Raises `UserError` with a line for each fault; `spelled` writes a field as its owner knows it.
     """
+    values = current_settings(values)
     faults = [
         fault
         for name, value in values.items()

@@ -13,7 +13,7 @@ from groundup.data.csv_files import CSV_SUFFIXES
 from groundup.data.records import read_documents
 from groundup.data.row_files import read_text
 from groundup.errors import UserError
-from groundup.text.cleaning import place
+from groundup.text.cleaning import split_hash
 from groundup.text.rows import BadLine, Document
 
 OWN_HELDOUT = 0.05
@@ -80,8 +80,8 @@ def _split(
             f"{str(source)!r} holds too little text to hold a part of it out: at least two "
             "different documents are needed; add more text"
         )
-    distinct.sort(key=lambda document: place(document.text))
-    count = sum(place(document.text) < OWN_HELDOUT for document in distinct)
+    distinct.sort(key=lambda document: split_hash(document.text))
+    count = sum(split_hash(document.text) < OWN_HELDOUT for document in distinct)
     count = min(max(count, 1), len(distinct) - 1)
     chosen = {document.text for document in distinct[:count]}
     order = {document.text: document for document in found}.values()

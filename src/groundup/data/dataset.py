@@ -20,11 +20,11 @@ from pathlib import Path
 
 from groundup.data.layouts import check_columns
 from groundup.data.locations import HUB, PACK, SUFFIXES, Part, Reader, Row, is_stage
-from groundup.data.packs.manifest import GeneratedSet, find_set
+from groundup.data.packs.manifest import GeneratedSet, find_set, generated_set
 from groundup.data.records import OWN_HELDOUT
 from groundup.data.split import content, hold_out
 from groundup.errors import UserError
-from groundup.text.rows import BadLine, is_synthetic
+from groundup.text.rows import BadLine
 
 # Of fewer rows than this a twentieth is too few to judge by, and each may be a fact that nothing
 # else says: all are trained on.
@@ -172,7 +172,7 @@ def _named(given: Sequence[str], parts: Sequence[Part]) -> list[Part]:
             named.append(part)
             continue
         # A file of a person's own may be called as a part of the small world is.
-        free = (name for name in _names(one) if name not in taken and not is_synthetic(name))
+        free = (name for name in _names(one) if name not in taken and generated_set(name) is None)
         taken.add(name := next(free, one))
         heldout = part.heldout and [replace(row, source=name) for row in part.heldout]
         named.append(Part([replace(row, source=name) for row in part.train], heldout, part.bad))

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from groundup.text.cleaning import key
+from groundup.text.cleaning import normal_form
 from groundup.text.rows import ROLES, BadRow, Json, Message
 
 # Who speaks, by the names that are in use; ShareGPT's are human and gpt.
@@ -233,4 +233,4 @@ def opening(turns: tuple[Message, ...]) -> str:
         if turn.role == "assistant":
             break
         said.append(turn.content)
-    return key("\n".join(said))
+    return normal_form("\n".join(said))

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.data import build
 from groundup.data.config import DataConfig
 from groundup.data.corpus import cut
 from groundup.data.csv_files import CSV_SUFFIXES
 from groundup.data.hub import pull_dataset
 from groundup.data.layouts import KNOWN, UNKNOWN, conversation_or_document, renamed
+from groundup.data.leaks import without_leaks
 from groundup.data.packs.manifest import find_set
-from groundup.data.packs.sources import SetAside
+from groundup.data.packs.rows import Rejected, gather
 from groundup.data.records import (
     Records,
     read_conversations,
@@ -185,7 +185,7 @@ def _pack(name: str) -> Part:
     """
     one = find_set(name)
     config = DataConfig(out=Path(), packs=(one.name,), world_megabytes=0, world_preferences=0)
-    data, _ = build.without_leaks(build.gather(config, SetAside(), say))
+    data, _ = without_leaks(gather(config, Rejected(), say))
     talks = [row for row in data.conversations if row.source != "own"]
     if talks or data.conversations_heldout:
         return Part(talks, data.conversations_heldout)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
-from groundup.text.cleaning import place
+from groundup.text.cleaning import split_hash
 from groundup.text.rows import Choice, Conversation, Document, Preference, RefusalPrompt
 
 AnyRow = TypeVar("AnyRow", bound=Document | Conversation | Preference | Choice | RefusalPrompt)
@@ -37,11 +37,11 @@ def hold_out(rows: Sequence[AnyRow], share: float) -> tuple[list[AnyRow], list[A
     if len(set(groups)) < 2:
         # Everything answers one question: then the answers are told apart, or nothing could be.
         groups = [repr(content(row)) for row in rows]
-    places = {group: place(group) for group in groups}
-    if len(places) < 2:
+    split_hashs = {group: split_hash(group) for group in groups}
+    if len(split_hashs) < 2:
         return list(rows), []
-    ordered = sorted(places, key=lambda group: places[group])
-    count = sum(where < share for where in places.values())
+    ordered = sorted(split_hashs, key=lambda group: split_hashs[group])
+    count = sum(where < share for where in split_hashs.values())
     out = set(ordered[: min(max(count, 1), len(ordered) - 1)])
     train = [row for row, group in zip(rows, groups, strict=True) if group not in out]
     return train, [row for row, group in zip(rows, groups, strict=True) if group in out]

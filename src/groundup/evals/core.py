@@ -23,9 +23,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from groundup.data.build import gather
 from groundup.data.config import DataConfig
-from groundup.data.packs.sources import SetAside
+from groundup.data.packs.rows import Rejected, gather
 from groundup.evals.choice import commonest_answer
 from groundup.evals.config import CoreConfig, EvalConfig, ModelsConfig
 from groundup.evals.contamination import Familiar, familiar
@@ -197,7 +196,7 @@ def compute_of(config: ModelsConfig | EvalConfig) -> Compute:
 def heldout_texts() -> Sequence[Document]:
     """The held-out texts that every data folder holds out alike, whatever its settings."""
     say("core  reading the held-out texts")
-    data = gather(DataConfig(out=Path(), packs=_TEXTS), SetAside(), say)
+    data = gather(DataConfig(out=Path(), packs=_TEXTS), Rejected(), say)
     return data.documents_heldout
 
 

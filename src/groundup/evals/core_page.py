@@ -72,7 +72,7 @@ def _set_json(name: str, found: Measured) -> dict[str, Any]:
         "questions": found.items,
         "heldout": "the half that never trains" if one.half else "all of it",
         "guessing": found.chance,
-        "licence": pack.licence,
+        "licence": pack.license,
         "citation": pack.citation,
     }
 

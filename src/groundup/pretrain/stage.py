@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.data.corpus import documents
+from groundup.data.packs.manifest import source_group
 from groundup.errors import UserError
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
 from groundup.formats.card import model_card, sources
@@ -109,7 +110,7 @@ def _stream(config: PretrainConfig, shard: Shard, steps: int | None = None) -> D
         rows=config.rows,
         micro_rows=config.micro(config.context),
         seed=config.seed,
-        world=(config.world_first, config.world_last),
+        mixture={source_group(name): shares for name, shares in config.mixture.items()},
         steps=steps,
     )
 

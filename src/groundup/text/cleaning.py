@@ -47,7 +47,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def key(text: str) -> str:
+def normal_form(text: str) -> str:
     """What two spellings of one title or question have in common: their words.
 
     `Table (furniture)` and `table_(furniture)` are one key; a suffix in brackets stays, since it
@@ -56,9 +56,9 @@ def key(text: str) -> str:
     return " ".join(words(text)) or text.strip()
 
 
-def place(text_key: str) -> float:
+def split_hash(text: str) -> float:
     """Where a key falls in [0, 1): uniform over keys and the same on every machine, for ever."""
-    digest = hashlib.sha256(f"groundup split: {text_key}".encode()).digest()
+    digest = hashlib.sha256(f"groundup split: {text}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2.0**56
 
 
@@ -98,7 +98,7 @@ def repeats(texts: Sequence[str], size: int = 8, share: float = 0.5) -> Bool[np.
     `size` words if the very same words do. The first of several always stays.
     """
     parts = [shingles(text, size) for text in texts]
-    whole = [np.array([_word_hash(key(text))], np.uint64) for text in texts]
+    whole = [np.array([_word_hash(normal_form(text))], np.uint64) for text in texts]
     parts = [part if part.size else one for part, one in zip(parts, whole, strict=True)]
     if not parts:
         return np.zeros(0, bool)

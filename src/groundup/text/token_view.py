@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 
 
@@ -26,7 +26,7 @@ class Token:
     is_cut: bool
 
 
-def shown_tokens(tokenizer: Tokenizer, item: Marked, context: int) -> Iterator[Token]:
+def shown_tokens(tokenizer: Tokenizer, item: Example, context: int) -> Iterator[Token]:
     """The item's tokens as text; a character that is made of several tokens comes as one.
 
     Nothing stands before the first token that it could be told from, and what lies past the context
@@ -35,7 +35,7 @@ def shown_tokens(tokenizer: Tokenizer, item: Marked, context: int) -> Iterator[T
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     flags = [
         (trained and 0 < place <= context, id in tokenizer.special_ids, place > context)
-        for place, (id, trained) in enumerate(zip(item.ids, item.trained, strict=True))
+        for place, (id, trained) in enumerate(zip(item.ids, item.loss_mask, strict=True))
     ]
     held: list[int] = []
     for place, id in enumerate(item.ids):

@@ -15,11 +15,13 @@ import numpy as np
 
 from groundup.data.dataset import read_each, read_own
 from groundup.data.locations import is_stage
+from groundup.data.packs.manifest import source_group
 from groundup.data.split import content
 from groundup.errors import UserError
 from groundup.lm.score import spread
 from groundup.runs.console import say
-from groundup.text.example import Items, Marked, cut_to, encode_rows
+from groundup.text.example import Example, cut_to, encode_rows
+from groundup.text.mixing import Mixture
 from groundup.text.packing import ConversationStream
 from groundup.text.rows import Conversation, Document
 from groundup.text.tokenizer import Tokenizer
@@ -55,37 +57,24 @@ class TuningData:
 
     tokenizer: Tokenizer
     stream: ConversationStream
-    heldout: Sequence[Marked]
+    heldout: Sequence[Example]
     counts: Mapping[str, Any]
     chats: bool
     own_items: int
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The training items of one source, as the settings name it, and where each says it is from."""
-
-    name: str
-    items: Sequence[Marked]
-    sources: Sequence[str]
-
-    def tokens(self, context: int) -> int:
-        """What a row of `context` can hold of its items, those apart that teach nothing there."""
-        cut = (cut_to(item, context) for item in self.items)
-        return sum(item.inputs for item in cut if any(item.trained[1:]))
-
-
-@dataclass(frozen=True)
 class Found:
     """One's own rows, read and encoded, before anything is decided about them.
 
-    `tokens` are those of all rows, the ones that few steps leave unread included; `said` is what is
-    held out, so that replay does not teach it.
+    `sources` holds the training items by the names that the settings give to sources. `tokens` are
+    those of all rows, the ones that few steps leave unread included; `said` is what is held out, so
+    that replay does not teach it.
     """
 
     tokenizer: Tokenizer
-    parts: Sequence[_Part]
-    heldout: Sequence[Marked]
+    sources: Mapping[str, Sequence[Example]]
+    heldout: Sequence[Example]
     said: Set[Hashable]
     counts: Mapping[str, Any]
     chats: bool
@@ -104,15 +93,14 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
     wanted = None
     if config.steps is not None:
         wanted = config.steps * (config.rows or MOST_ROWS) * context
-    parts, heldout, refused, unread = list[_Part](), list[Marked](), 0, 0
+    sources, heldout, refused, unread = dict[str, Sequence[Example]](), list[Example](), 0, 0
     for name, read in own.items():
         for line in read.bad:
             say(str(line))
         rows = _enough(read.train, wanted, context, config.seed)
         unread += len(read.train) - len(rows)
-        encoded = encode_rows(tokenizer, rows, context)
-        refused += _told(name, encoded)
-        parts.append(_Part(name, encoded.items, [rows[i].source for i in encoded.row]))
+        sources[name], without = _encoded(name, tokenizer, rows, context)
+        refused += without
         if read.heldout:
             heldout += encode_rows(tokenizer, spread(read.heldout, _CURVE_ITEMS), context).items
     trained = sum(len(read.train) for read in found)
@@ -124,47 +112,55 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
         "heldout": sum(len(read.heldout) for read in found),
         "validation": max(read.share for read in found),
     }
-    tokens = sum(part.tokens(context) for part in parts)
+    tokens = sum(_tokens(items, context) for items in sources.values())
     return Found(
         tokenizer,
-        parts,
+        sources,
         _few(heldout),
         {content(row) for read in found for row in read.heldout},
         counts,
         chats,
         round(tokens * trained / max(1, trained - unread)),
-        max((min(item.inputs, context) for part in parts for item in part.items), default=context),
+        max(
+            (min(one.inputs, context) for items in sources.values() for one in items),
+            default=context,
+        ),
     )
 
 
 def laid_out(config: SFTConfig, found: Found, layout: Layout) -> TuningData:
     """The rows as a stream of batches, with general text beside them. Raises `UserError` for what
     cannot be used."""
-    context, parts = layout.context, list(found.parts)
-    sizes = [part.tokens(context) for part in parts]
-    weights = _weights(config, layout.replay, parts, sizes)
+    context = layout.context
+    own = {name: _tokens(items, context) for name, items in found.sources.items()}
+    sources = dict(found.sources)
     if layout.replay:
-        parts += _replayed(config, found, layout, sum(sizes))
-    stream = ConversationStream(
-        [item for part in parts for item in part.items],
+        sources |= _replayed(config, found, layout, sum(own.values()))
+    weights = _weights(config, layout.replay, own)
+    if weights is None:
+        items = [item for items in sources.values() for item in items]
+        shares = {source_group(name): share for name, share in config.mixture.items()}
+        mixture = Mixture(config.balance, shares)
+    else:
         # Weights are given for whole sources; without them, balance looks at the finer ones.
-        sources=[s if weights is None else p.name for p in parts for s in p.sources],
-        balance=config.balance,
-        world=config.world,
-        weights=weights,
+        items = [replace(item, source=name) for name, items in sources.items() for item in items]
         # General text comes on top: an epoch is still one pass over one's own.
-        epoch_tokens=round(sum(sizes) / (1 - layout.replay)),
+        tokens = round(sum(own.values()) / (1 - layout.replay))
+        mixture = Mixture(weights=weights, epoch_tokens=tokens)
+    stream = ConversationStream(
+        items,
+        mixture=mixture,
         layout=config.layout,
         prompt_weight=config.prompt_weight,
-        chained=config.chained,
+        multi_turn=config.multi_turn,
         context=context,
         rows=layout.rows,
         micro_rows=config.model_copy(update={"rows": layout.rows}).micro(context),
         seed=config.seed,
     )
     counts = {**asdict(stream.counts), **found.counts}
-    own = sum(len(part.items) for part in found.parts)
-    return TuningData(found.tokenizer, stream, found.heldout, counts, found.chats, own)
+    count = sum(map(len, found.sources.values()))
+    return TuningData(found.tokenizer, stream, found.heldout, counts, found.chats, count)
 
 
 def decided(
@@ -227,22 +223,19 @@ def read_data(config: SFTConfig, tokenizer: Tokenizer, context: int) -> TuningDa
     return decided(config, found, longest=context, parameters=0)[0]
 
 
-def _few(heldout: Sequence[Marked]) -> Sequence[Marked]:
+def _few(heldout: Sequence[Example]) -> Sequence[Example]:
     """Some of the held-out items, evenly spaced, of about as many tokens as may be."""
     tokens = sum(item.inputs for item in heldout)
     return spread(heldout, min(_CURVE_ITEMS, -(-_CURVE_TOKENS * len(heldout) // max(tokens, 1))))
 
 
-def _weights(
-    config: SFTConfig, replay: float, parts: Sequence[_Part], sizes: Sequence[int]
-) -> dict[str, float] | None:
+def _weights(config: SFTConfig, replay: float, sizes: Mapping[str, int]) -> dict[str, float] | None:
     """Each source's share of the tokens; None where all are taken as they come."""
     if config.weights is None and not replay:
         return None
-    given = config.weights or [float(size) for size in sizes]
+    given = config.weights or [float(size) for size in sizes.values()]
     own = {
-        part.name: (1 - replay) * weight / sum(given)
-        for part, weight in zip(parts, given, strict=True)
+        name: (1 - replay) * weight / sum(given) for name, weight in zip(sizes, given, strict=True)
     }
     general = {str(at): replay / len(config.replay_data) for at in config.replay_data}
     return own | (general if replay else {})
@@ -268,34 +261,43 @@ def _characters(row: Row) -> int:
     return sum(len(message.content) for message in row.messages)
 
 
-def _replayed(config: SFTConfig, found: Found, layout: Layout, own: int) -> list[_Part]:
+def _replayed(
+    config: SFTConfig, found: Found, layout: Layout, own: int
+) -> dict[str, Sequence[Example]]:
     """The general text of replay, without what is held out of one's own."""
     # As much as the passes there may be read of it; encoding all of it would take longer.
     share = layout.replay / (1 - layout.replay)
     tokens = round(max(MOST_SEEN, layout.epochs) * own * share) + layout.context
     if config.steps is not None:
         tokens = min(tokens, config.steps * (config.rows or MOST_ROWS) * layout.context)
-    parts = []
+    replayed_text = {}
     for at in config.replay_data:
         read = read_own([at])
         for line in read.bad:
             say(str(line))
         general = [row for row in read.train if content(row) not in found.said]
         rows = _enough(general, tokens, layout.context, config.seed)
-        encoded = encode_rows(found.tokenizer, rows, layout.context)
-        _told(str(at), encoded)
-        parts.append(_Part(str(at), encoded.items, [rows[i].source for i in encoded.row]))
-    return parts
+        replayed_text[str(at)], _ = _encoded(str(at), found.tokenizer, rows, layout.context)
+    return replayed_text
 
 
-def _told(name: str, found: Items) -> int:
-    """Say how many rows of a source its chat template refused, and why it refused the first."""
+def _encoded(
+    name: str, tokenizer: Tokenizer, rows: Sequence[Row], context: int
+) -> tuple[Sequence[Example], int]:
+    """A source's rows as items, and how many rows the chat template refused, which is said."""
+    found = encode_rows(tokenizer, rows, context)
     if found.refused:
         row, reason = found.refused[0]
         say(
             f"{name}: {len(found.refused)} rows are set aside, the first is row {row + 1}: {reason}"
         )
-    return len(found.refused)
+    return found.items, len(found.refused)
+
+
+def _tokens(items: Sequence[Example], context: int) -> int:
+    """What rows of `context` can hold of the items, without those that teach nothing there."""
+    cut = (cut_to(item, context) for item in items)
+    return sum(item.inputs for item in cut if item.teaches)
 
 
 def locations(config: SFTConfig) -> dict[str, Path]:

@@ -29,7 +29,7 @@ from groundup.lm.score import score
 from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.runs.folder import Run
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.packing import ConversationStream
 from groundup.train.device import resolve, use_threads
 from groundup.train.loss import next_token_loss
@@ -156,7 +156,7 @@ def _say_passes(data: TuningData, plan: TrainPlan) -> None:
         say(f"Warning: {warning}")
 
 
-def heldout_loss(model: CausalLM, held: Sequence[Marked], context: int) -> float | None:
+def heldout_loss(model: CausalLM, held: Sequence[Example], context: int) -> float | None:
     """Nats per trained token within `context` on held-out items; None when nothing is held out."""
     found = score(model, held, context=context)
     count = sum(len(logprobs) for logprobs in found)

@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.data.packs.conversations import subjects
-from groundup.data.packs.sources import Article
-from groundup.text.cleaning import key
-from groundup.text.rows import NEWCOMER, Conversation, Message, Preference
+from groundup.data.packs.wiki import Article, subjects
+from groundup.text.cleaning import normal_form
+from groundup.text.rows import Conversation, Message, Preference
 from groundup.world import pack
 from groundup.world.answers import RELATIONS, pairs_of_numbers, wish
 from groundup.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, heldout_pairs
@@ -33,6 +32,8 @@ from groundup.world.grammar import Dice, capital, slots, with_article
 from groundup.world.kinds import KINDS, Kind
 from groundup.world.tables import Row, cells, labelled, sections
 
+# What the sources begin with, and what follows.
+NEWCOMER = "newcomer-"
 SOURCES = ("noise", "talk", "wishes", "sums", "real", "known")
 # How often each source is drawn; `known` are answers that must not be lost.
 _SHARES = {"noise": 7, "talk": 36, "wishes": 9, "sums": 6, "real": 15, "known": 27}
@@ -140,9 +141,11 @@ def fits(wanted: str, answer: str) -> bool:
     """
     if says_unknown(wanted) and says_unknown(answer):
         return True
-    said = key(answer)
+    said = normal_form(answer)
     alike = [row for row in ANSWERS.values() if wanted in row]
-    return said == key(wanted) or any(said == key(other) for row in alike for other in row)
+    return said == normal_form(wanted) or any(
+        said == normal_form(other) for row in alike for other in row
+    )
 
 
 # What fills the slots.
@@ -270,7 +273,8 @@ class Newcomers:
             return self._careless(dice), ""
         turn = dice.pick(_DRAWN[source])
         text, named = self._asked(dice, turn)
-        return _row([text, *self._reply(dice, turn, text)], turn.source), named
+        turns = [text, *self._reply(dice, turn, text)]
+        return Conversation.of(turns, turn.source, normal_form(" ".join(turns[::2]))), named
 
     def _asked(self, dice: Dice, turn: Turn) -> tuple[str, str]:
         form = dice.pick(turn.heldout if self.heldout else turn.train)
@@ -333,7 +337,7 @@ class Newcomers:
         *before, asked, answer = found.messages
         text = _roughly(dice, asked.content, exactly=True)
         messages = (*before, Message("user", text), answer)
-        return Conversation(messages, NEWCOMER + "known", key(text))
+        return Conversation(messages, NEWCOMER + "known", normal_form(text))
 
     def _said_to_another(self, dice: Dice, right: str) -> str:
         """What was right to say to something else, and is not what is right here."""
@@ -346,11 +350,6 @@ class Newcomers:
 
 _TESTED = ("world-facts", "world-sums", "world-counting", "world-words")
 _ASKED = (*_TESTED, "world-tell", "world-talk")
-
-
-def _row(turns: Sequence[str], source: str) -> Conversation:
-    messages = tuple(Message(("user", "assistant")[i % 2], turn) for i, turn in enumerate(turns))
-    return Conversation(messages, source, key(" ".join(turns[::2])))
 
 
 _SHORT_FORMS = (
