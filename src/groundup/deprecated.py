@@ -77,7 +77,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "text.config": ("data.config",),
     "text.conversations": ("data.packs.wiki", "data.packs.own", "data.packs.chatterbot"),
     "text.corpus": ("data.corpus", "text.shards", "text.rows"),
-    "text.csv_files": ("data.csv_files",),
+    "text.csv_files": ("data.files",),
     "text.fields": ("data.fields",),
     "text.gguf_cursor": ("formats.gguf.cursor",),
     "text.gguf_header": ("formats.gguf.header",),
@@ -87,19 +87,19 @@ MODULES: dict[str, tuple[str, ...]] = {
     "text.hub_data": ("data.hub",),
     "text.inspection": ("data.inspection",),
     "text.kinds": ("text.rows",),
-    "text.layouts": ("data.layouts",),
+    "text.layouts": ("data.records",),
     "text.leaks": ("data.leaks",),
     "text.manifest": ("data.packs.manifest",),
     "text.marked": ("text.example",),
     "text.newcomers": ("data.packs.newcomers",),
     "text.own_data": ("data.dataset",),
-    "text.own_sources": ("data.locations",),
+    "text.own_sources": ("data.dataset",),
     "text.packs": ("data.packs.fetch", "data.packs.manifest"),
     "text.pretokenizers": ("formats.gguf.pretokenizers",),
     "text.questions": ("data.packs.questions",),
-    "text.records": ("data.records", "text.rows"),
+    "text.records": ("data.records", "data.files", "data.split", "text.rows"),
     "text.refusals": ("data.packs.harm_scores",),
-    "text.row_files": ("data.row_files",),
+    "text.row_files": ("data.files",),
     "text.samples": ("data.samples",),
     "text.shown": ("text.token_view",),
     "text.sources": (
@@ -129,7 +129,16 @@ MODULES: dict[str, tuple[str, ...]] = {
     "train.run": ("runs.folder",),
 }
 # An old name of a public function or class: its name now.
-NAMES: dict[str, str] = {}
+NAMES: dict[str, str] = {
+    "Items": "Encoded",
+    "Marked": "Example",
+    "OwnData": "Dataset",
+    "SetAside": "Rejected",
+    "key": "normal_form",
+    "place": "split_hash",
+    "read_each": "load_datasets",
+    "read_own": "load_dataset",
+}
 
 
 def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
-from groundup.data.records import read_preferences, split
+from groundup.data.records import read_preferences
+from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.text.example import Example
 from groundup.text.rows import Message, Preference

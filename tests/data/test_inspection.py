@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from groundup.data.dataset import OwnData, read_own
+from groundup.data.dataset import Dataset, load_dataset
 from groundup.data.inspection import Inspection, histogram, inspect, quantiles, remarks
 from groundup.errors import UserError
 from groundup.evals.inspection_page import inspection_html, shortened, write_inspection
@@ -59,9 +59,9 @@ def found(tokenizer: Tokenizer) -> Inspection:
     return inspect(own(ROWS, heldout=ROWS[:1]), tokenizer, context=CONTEXT, examples=4)
 
 
-def own(train: Sequence[Conversation | Document], **more: object) -> OwnData:
+def own(train: Sequence[Conversation | Document], **more: object) -> Dataset:
     fields = {"heldout": (), "bad": (), "duplicates": 0} | more
-    return OwnData(tuple(train), **fields)  # type: ignore[arg-type]
+    return Dataset(tuple(train), **fields)  # type: ignore[arg-type]
 
 
 # The counts.
@@ -255,7 +255,7 @@ def test_the_page_is_whole_and_holds_no_markup_of_the_data(
     rows = [{"prompt": evil + str(i), "completion": evil} for i in range(30)]
     lines = [*map(json.dumps, rows), '{"prompt": "<b>', json.dumps({evil: 1})]
     data.write_text("\n".join(lines))
-    found = inspect(read_own([data], refuse=False), tokenizer, context=200)
+    found = inspect(load_dataset([data], refuse=False), tokenizer, context=200)
     path = tmp_path / "new" / "page.html"
     path.parent.mkdir()
     write_inspection(path, f"{evil}.jsonl", "a model", found)
@@ -282,7 +282,9 @@ def test_the_page_marks_trained_control_and_cut_tokens(
 
 def test_data_of_bad_lines_alone_can_be_looked_at(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "completion": ""}\n{"a": 1}\n')
-    found = inspect(read_own([tmp_path / "bad.jsonl"], refuse=False), tokenizer, context=CONTEXT)
+    found = inspect(
+        load_dataset([tmp_path / "bad.jsonl"], refuse=False), tokenizer, context=CONTEXT
+    )
     said = " ".join(printed(found).split())
     assert "There is nothing here to train on." in said and "line 2" in said
     assert "nothing here to train on" in inspection_html("bad", "a model", found)

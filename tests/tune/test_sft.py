@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.data.records import read_conversations, split
+from groundup.data.records import read_conversations
+from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.formats.folder import load
 from groundup.formats.gguf.model import save_gguf

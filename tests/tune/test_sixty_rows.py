@@ -15,7 +15,7 @@ import pytest
 
 from conftest import ENVIRONMENT
 from groundup.app.recipe import find_model
-from groundup.data.records import write_json_lines
+from groundup.data.files import write_json_lines
 from groundup.evals.core import heldout_texts
 from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.tuning_material import pieces

@@ -31,7 +31,8 @@ from torch.nn.functional import logsigmoid
 
 from groundup.align.config import DPOConfig
 from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
-from groundup.data.records import read_preferences, split
+from groundup.data.records import read_preferences
+from groundup.data.split import split
 from groundup.formats.card import model_card, sources
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs

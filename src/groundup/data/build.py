@@ -24,9 +24,9 @@ from pathlib import Path
 
 from groundup.data import leaks
 from groundup.data.config import DataConfig
+from groundup.data.files import write_json_lines
 from groundup.data.packs.manifest import GENERATED, find_set
 from groundup.data.packs.rows import Rejected, gather
-from groundup.data.records import write_json_lines
 from groundup.errors import UserError
 from groundup.runs.console import say
 from groundup.runs.files import write_json

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.data.csv_files import CSV_SUFFIXES
+from groundup.data.files import CSV_SUFFIXES, read_text
 from groundup.data.records import read_documents
-from groundup.data.row_files import read_text
+from groundup.data.split import OWN_HELDOUT, hold_out
 from groundup.errors import UserError
-from groundup.text.cleaning import split_hash
 from groundup.text.rows import BadLine, Document
 
-OWN_HELDOUT = 0.05
 # Pieces of a long text: long enough for context, short enough that a twentieth can be held out.
 _PIECE_BYTES = 2048
 _LONGEST_PIECE_BYTES = 8192
@@ -80,15 +78,8 @@ def _split(
             f"{str(source)!r} holds too little text to hold a part of it out: at least two "
             "different documents are needed; add more text"
         )
-    distinct.sort(key=lambda document: split_hash(document.text))
-    count = sum(split_hash(document.text) < OWN_HELDOUT for document in distinct)
-    count = min(max(count, 1), len(distinct) - 1)
-    chosen = {document.text for document in distinct[:count]}
-    order = {document.text: document for document in found}.values()
-    return (
-        tuple(document for document in order if document.text not in chosen),
-        tuple(document for document in order if document.text in chosen),
-    )
+    train, heldout = hold_out(distinct, OWN_HELDOUT)
+    return tuple(train), tuple(heldout)
 
 
 def cut(text: str) -> list[str]:

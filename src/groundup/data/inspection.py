@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from groundup.data.dataset import OwnData
+from groundup.data.dataset import Dataset
 from groundup.text.example import Encoded, Example, cut_to, encode_rows
 from groundup.text.rows import BadLine, Conversation, Document
 from groundup.text.token_view import Token, shown_tokens
@@ -89,7 +89,7 @@ class Inspection:
 
 
 def inspect(
-    data: OwnData,
+    data: Dataset,
     tokenizer: Tokenizer,
     *,
     context: int,
@@ -142,7 +142,7 @@ def kind_of(row: Conversation | Document) -> str:
 
 
 def _by_source(
-    data: OwnData,
+    data: Dataset,
     row: Int[np.ndarray, " items"],
     inputs: Int[np.ndarray, " items"],
     trained: Int[np.ndarray, " items"],

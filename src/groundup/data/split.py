@@ -6,16 +6,21 @@ seed: the same row is always on the same side, and so are two answers to one que
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
+from groundup.data.records import Records
 from groundup.text.cleaning import split_hash
-from groundup.text.rows import Choice, Conversation, Document, Preference, RefusalPrompt
+from groundup.text.rows import AnyRow, Choice, Conversation, Document, Preference
 
-AnyRow = TypeVar("AnyRow", bound=Document | Conversation | Preference | Choice | RefusalPrompt)
+# The share of a person's own rows, where nobody says another.
+OWN_HELDOUT = 0.05
+
+Row = TypeVar("Row", bound=AnyRow)
 
 
-def content(row: Document | Conversation | Preference | Choice | RefusalPrompt) -> Hashable:
+def content(row: AnyRow) -> Hashable:
     """What makes two rows the same: all but where they come from."""
     if isinstance(row, Document):
         return row.text
@@ -26,7 +31,7 @@ def content(row: Document | Conversation | Preference | Choice | RefusalPrompt) 
     return (row.prompt, row.options) if isinstance(row, Choice) else row.prompt
 
 
-def hold_out(rows: Sequence[AnyRow], share: float) -> tuple[list[AnyRow], list[AnyRow]]:
+def hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
     """The rows to train on and those held out, about `share` of them, each side in their order.
 
     At least one row is on each side as long as two differ; share 0 holds nothing out.
@@ -45,3 +50,21 @@ def hold_out(rows: Sequence[AnyRow], share: float) -> tuple[list[AnyRow], list[A
     out = set(ordered[: min(max(count, 1), len(ordered) - 1)])
     train = [row for row, group in zip(rows, groups, strict=True) if group not in out]
     return train, [row for row, group in zip(rows, groups, strict=True) if group in out]
+
+
+def split(
+    data: Path, kind: str, read: Callable[[Path], Records[Row]]
+) -> tuple[Records[Row], Records[Row]]:
+    """The training and held-out rows of a data-stage folder's `kind`, or of a file of one's own.
+
+    Of a person's own file about every twentieth row is held out, by its hash.
+    """
+    if data.is_dir():
+        heldout = data / kind / "heldout.jsonl"
+        # A set may have nothing of a kind to hold out, and its file is then empty.
+        is_empty = heldout.is_file() and not heldout.stat().st_size
+        nothing: Records[Row] = Records((), ())
+        return read(data / kind / "train.jsonl"), nothing if is_empty else read(heldout)
+    whole = read(data)
+    train, out = hold_out(whole.rows, OWN_HELDOUT)
+    return Records(tuple(train), whole.bad), Records(tuple(out), ())

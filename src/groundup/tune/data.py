@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.data.dataset import read_each, read_own
-from groundup.data.locations import is_stage
+from groundup.data.dataset import is_stage, load_dataset, load_datasets
 from groundup.data.packs.manifest import source_group
 from groundup.data.split import content
 from groundup.errors import UserError
@@ -86,7 +85,7 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
     """All of one's own that `config` names, in rows of at most `context` tokens. Raises `UserError`
     for what cannot be used."""
     names = [str(at) for at in config.data]
-    found = read_each(config.data, columns=config.column_names, validation=config.validation)
+    found = load_datasets(config.data, columns=config.column_names, validation=config.validation)
     own = dict(zip(names, found, strict=True))
     chats = any(isinstance(row, Conversation) for read in found for row in read.train)
     tokenizer = tokenizer.able_to_chat() if chats else tokenizer
@@ -272,7 +271,7 @@ def _replayed(
         tokens = min(tokens, config.steps * (config.rows or MOST_ROWS) * layout.context)
     replayed_text = {}
     for at in config.replay_data:
-        read = read_own([at])
+        read = load_dataset([at])
         for line in read.bad:
             say(str(line))
         general = [row for row in read.train if content(row) not in found.said]

@@ -116,8 +116,8 @@ def test_long_chats_are_cut_into_parts_of_like_length(found: list[chitchat.Chat]
 
 
 READ = """
-from groundup.data.dataset import read_own
-found = read_own(["pack:chitchat"])
+from groundup.data.dataset import load_dataset
+found = load_dataset(["pack:chitchat"])
 rows = found.train + found.heldout
 assert {row.source for row in rows} == {"chitchat"} and not found.bad and not found.duplicates
 for row in rows:

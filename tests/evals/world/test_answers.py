@@ -13,7 +13,7 @@ import pytest
 
 from groundup.data.config import TokenizerConfig
 from groundup.data.corpus import documents
-from groundup.data.records import write_json_lines
+from groundup.data.files import write_json_lines
 from groundup.data.tokenizer import run as train_tokenizer
 from groundup.evals.config import EvalConfig
 from groundup.evals.material import HeldOut
