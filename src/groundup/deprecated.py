@@ -130,6 +130,8 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 # An old name of a public function or class: its name now.
 NAMES: dict[str, str] = {
+    "Asked": "PromptRow",
+    "Dice": "SeededRandom",
     "Items": "Encoded",
     "Marked": "Example",
     "OwnData": "Dataset",
@@ -138,6 +140,8 @@ NAMES: dict[str, str] = {
     "place": "split_hash",
     "read_each": "load_datasets",
     "read_own": "load_dataset",
+    "shown": "excerpt",
+    "shown_tokens": "view_tokens",
 }
 
 

@@ -25,7 +25,7 @@ from groundup.text.chat import encode_chat
 from groundup.text.example import Example
 from groundup.text.rows import Conversation, Document, Message
 from groundup.text.template import CHATML
-from groundup.text.token_view import Token, shown_tokens, visible
+from groundup.text.token_view import Token, view_tokens, visible
 from groundup.text.tokenizer import Tokenizer
 
 CONTEXT = 48
@@ -158,7 +158,7 @@ def test_shown_tokens_are_the_items_own(
 ) -> None:
     tokens = encode_chat(tokenizer, [vars(m) for m in talk(asked, answer).messages])
     item = Example(tokens.ids, tokens.assistant)
-    shown = list(shown_tokens(tokenizer, item, context))
+    shown = list(view_tokens(tokenizer, item, context))
     assert [id for one in shown for id in one.ids] == tokens.ids
     # Cut within a character, what is left of it on either side is no character.
     text = "".join(one.text for one in shown)
@@ -174,10 +174,10 @@ def test_a_character_cut_in_two_is_shown_as_broken_on_both_sides(tokenizer: Toke
     ids = tokenizer.encode("a🙂")
     assert len(ids) == 5
     item = Example(ids, [True] * 5)
-    shown = [(one.text, one.ids) for one in shown_tokens(tokenizer, item, 100)]
+    shown = [(one.text, one.ids) for one in view_tokens(tokenizer, item, 100)]
     # Nothing stands before the first token, so that it is no target.
     assert shown == [("a", (ids[0],)), ("🙂", tuple(ids[1:]))]
-    cut = list(shown_tokens(tokenizer, item, 2))
+    cut = list(view_tokens(tokenizer, item, 2))
     assert [one.is_trained for one in cut] == [False, True, *[False] * (len(cut) - 2)]
     assert [one.is_cut for one in cut] == [False, False, *[True] * (len(cut) - 2)]
     assert cut[1].text == "\ufffd" and set("".join(one.text for one in cut[2:])) == {"\ufffd"}

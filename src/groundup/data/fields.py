@@ -26,7 +26,7 @@ _ROLE_OF = {role: role for role in ROLES} | {
 _CALLS = ("function_call", "tool_call")
 
 
-def shown(value: object) -> str:
+def excerpt(value: object) -> str:
     """A value or a list of names, short enough for a message."""
     try:
         text = repr(value)
@@ -39,7 +39,7 @@ def text(row: Json, name: str) -> str:
     """The field `name`, which must be a string that says something. Raises BadRow."""
     value = row.get(name)
     if name not in row:
-        raise BadRow(f"no {name!r}; it has {shown(sorted(row))}")
+        raise BadRow(f"no {name!r}; it has {excerpt(sorted(row))}")
     if not isinstance(value, str | None):
         raise BadRow(f"{name!r} must be a string, not {type(value).__name__}")
     if value is None or not value.strip():
@@ -150,7 +150,7 @@ def _role(given: str) -> str:
     if lower in _CALLS:
         return "assistant"
     if lower not in _ROLE_OF:
-        raise BadRow(f"role {shown(given)} is none of {', '.join(ROLES)}")
+        raise BadRow(f"role {excerpt(given)} is none of {', '.join(ROLES)}")
     return _ROLE_OF[lower]
 
 
@@ -163,7 +163,7 @@ def _joined(content: object) -> object:
         said = part.get("text") if isinstance(part, Mapping) else part
         if not isinstance(said, str):
             kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            raise BadRow(f"part {number} of its content is {shown(kind)}, and only text is read")
+            raise BadRow(f"part {number} of its content is {excerpt(kind)}, and only text is read")
         parts.append(said)
     return "\n".join(parts)
 
@@ -189,7 +189,7 @@ def _call(call: object) -> str:
     if isinstance(call, Mapping) and isinstance(function, Mapping):
         call = function
     if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
-        raise BadRow(f"a call of a tool must be {{name, arguments}}, not {shown(call)}")
+        raise BadRow(f"a call of a tool must be {{name, arguments}}, not {excerpt(call)}")
     arguments = call.get("arguments", {})
     arguments = _parsed(arguments) if isinstance(arguments, str) else arguments
     written = json.dumps({"name": call["name"], "arguments": arguments}, ensure_ascii=False)

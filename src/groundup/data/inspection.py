@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from groundup.data.dataset import Dataset
 from groundup.text.example import Encoded, Example, cut_to, encode_rows
 from groundup.text.rows import BadLine, Conversation, Document
-from groundup.text.token_view import Token, shown_tokens
+from groundup.text.token_view import Token, view_tokens
 from groundup.text.tokenizer import Tokenizer
 
 # More lines of a histogram are not taken in at a glance.
@@ -177,7 +177,7 @@ def _example(
     context: int,
     pieces: int,
 ) -> InspectedRow:
-    tokens = tuple(shown_tokens(tokenizer, item, context))
+    tokens = tuple(view_tokens(tokenizer, item, context))
     return InspectedRow(place + 1, kind_of(row), row.source, pieces, tokens)
 
 

@@ -30,18 +30,17 @@ from typing import Generic, TypeVar
 from groundup.data.fields import (
     answer,
     check_order,
+    excerpt,
     label,
     messages,
     opening,
     optional,
     prompt,
-    shown,
     text,
 )
 from groundup.data.files import CSV_SUFFIXES, read_text, rows_of
 from groundup.errors import UserError
 from groundup.text.rows import (
-    Asked,
     BadLine,
     BadRow,
     Choice,
@@ -50,6 +49,7 @@ from groundup.text.rows import (
     Json,
     Message,
     Preference,
+    PromptRow,
     RefusalPrompt,
 )
 
@@ -166,7 +166,7 @@ def conversation(row: Json, file: str, line: int) -> Conversation:
     """The conversation that a row is, in whichever layout. Raises BadRow."""
     layout = layout_of(row)
     if layout is None:
-        raise BadRow(f"{UNKNOWN}: its columns are {shown(sorted(row))}; known are {KNOWN}")
+        raise BadRow(f"{UNKNOWN}: its columns are {excerpt(sorted(row))}; known are {KNOWN}")
     turns = _answered(layout.read(row))
     system = optional(row, "system")
     if system is not None and turns[0].role != "system":
@@ -215,7 +215,7 @@ def _choice(row: Json, file: str, line: int) -> Choice:
         raise BadRow("'options' must be a list of at least two strings")
     texts = tuple(text({"option": option}, "option") for option in options)
     if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(texts):
-        raise BadRow(f"'answer' must be an index from 0 to {len(texts) - 1}, not {shown(right)}")
+        raise BadRow(f"'answer' must be an index from 0 to {len(texts) - 1}, not {excerpt(right)}")
     asked = text(row, "prompt")
     return Choice(asked, texts, right, label(row, "source", file), label(row, "group", asked))
 
@@ -223,13 +223,13 @@ def _choice(row: Json, file: str, line: int) -> Choice:
 def _refusal(row: Json, file: str, line: int) -> RefusalPrompt:
     asked, kind = text(row, "prompt"), text(row, "kind")
     if kind not in ("harmful", "benign"):
-        raise BadRow(f"'kind' must be harmful or benign, not {shown(kind)}")
+        raise BadRow(f"'kind' must be harmful or benign, not {excerpt(kind)}")
     return RefusalPrompt(asked, kind, label(row, "source", file), label(row, "group", asked))
 
 
-def _asked(row: Json, file: str, line: int) -> Asked:
+def _asked(row: Json, file: str, line: int) -> PromptRow:
     if "messages" not in row and "prompt" not in row:
-        raise BadRow(f"needs 'prompt' or 'messages'; it has {shown(sorted(row))}")
+        raise BadRow(f"needs 'prompt' or 'messages'; it has {excerpt(sorted(row))}")
     name = "messages" if "messages" in row else "prompt"
     said, turns = None, tuple[Message, ...]()
     if name == "prompt" and not isinstance(row["prompt"], list):
@@ -244,10 +244,10 @@ def _asked(row: Json, file: str, line: int) -> Asked:
     if isinstance(id, str):
         text(row, "id")
     settings = {key: value for key, value in row.items() if key not in (name, "id")}
-    return Asked(said, turns, id, line, settings)
+    return PromptRow(said, turns, id, line, settings)
 
 
-def _asked_in_cells(row: Json, file: str, line: int) -> Asked:
+def _asked_in_cells(row: Json, file: str, line: int) -> PromptRow:
     """As `_asked`, with numbers as cells hold them: as text."""
     asked = _asked(row, file, line)
     settings = {
@@ -266,7 +266,7 @@ def _number(cell: object) -> object:
 # Reading a file.
 
 
-def read_prompts(path: Path) -> Records[Asked]:
+def read_prompts(path: Path) -> Records[PromptRow]:
     """Prompts: the lines of a .txt file, or rows of {prompt} or {messages} with an optional id.
 
     Empty lines of a .txt file are no prompts. Raises UserError as `read_rows` and `read_text` do.
@@ -276,7 +276,7 @@ def read_prompts(path: Path) -> Records[Asked]:
     if path.suffix != ".txt":
         return read_rows(path, _asked)
     lines = enumerate(read_text(path).split("\n"), 1)
-    return Records(tuple(Asked(line, (), None, n, {}) for n, line in lines if line.strip()), ())
+    return Records(tuple(PromptRow(line, (), None, n, {}) for n, line in lines if line.strip()), ())
 
 
 def read_documents(path: Path) -> Records[Document]:

@@ -83,7 +83,7 @@ AnyRow = Document | Conversation | Preference | Choice | RefusalPrompt
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptRow:
     """What a model is to go on from: a text, or else messages that it is to answer.
 
     `settings` are all other fields of the row, among which may be its own ways to draw.

@@ -26,7 +26,7 @@ class Token:
     is_cut: bool
 
 
-def shown_tokens(tokenizer: Tokenizer, item: Example, context: int) -> Iterator[Token]:
+def view_tokens(tokenizer: Tokenizer, item: Example, context: int) -> Iterator[Token]:
     """The item's tokens as text; a character that is made of several tokens comes as one.
 
     Nothing stands before the first token that it could be told from, and what lies past the context

@@ -171,7 +171,7 @@ def test_it_counts_as_far_as_it_is_asked_to() -> None:
 
 
 def test_what_is_told_about_one_of_the_world_is_true() -> None:
-    dice = newcomers.Dice("about")
+    dice = newcomers.SeededRandom("about")
     for asked in ("what is a fox", "Tell me about the lamp.", "baker?", "cherry"):
         about = asked.strip("?.").split()[-1]
         for _ in range(20):

@@ -28,7 +28,7 @@ from groundup.text.rows import Conversation, Message, Preference
 from groundup.world import pack
 from groundup.world.answers import RELATIONS, pairs_of_numbers, wish
 from groundup.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, heldout_pairs
-from groundup.world.grammar import Dice, capital, slots, with_article
+from groundup.world.grammar import SeededRandom, capital, slots, with_article
 from groundup.world.kinds import KINDS, Kind
 from groundup.world.tables import Row, cells, labelled, sections
 
@@ -176,7 +176,7 @@ def is_of_the_world(title: str) -> bool:
     return any(word in _IN_WORLD or word.removesuffix("s") in _IN_WORLD for word in words)
 
 
-def _mash(dice: Dice) -> str:
+def _mash(dice: SeededRandom) -> str:
     row = dice.pick(_ROWS)
     count = 3 + dice.below(9)
     if dice.chance(0.3):
@@ -185,38 +185,38 @@ def _mash(dice: Dice) -> str:
     return "".join(dice.pick(letters) for _ in range(count))
 
 
-def _odd(dice: Dice) -> str:
+def _odd(dice: SeededRandom) -> str:
     count = 1 + dice.below(3)
     word = "".join(dice.pick(_ONSETS) + dice.pick(_CORES) + dice.pick(_CODAS) for _ in range(count))
     return word if len(word) > 3 else word + "zork"
 
 
-def _marks(dice: Dice) -> str:
+def _marks(dice: SeededRandom) -> str:
     if dice.chance(0.5):
         return dice.pick(_MARKS) * (1 + dice.below(8))
     return "".join(dice.pick(_MARKS) for _ in range(1 + dice.below(8)))
 
 
-def _emoji(dice: Dice) -> str:
+def _emoji(dice: SeededRandom) -> str:
     start, count = dice.pick(_EMOJI)
     return chr(start + dice.below(count)) * (1 + dice.below(2))
 
 
-def _number(dice: Dice, digits: int) -> int:
+def _number(dice: SeededRandom, digits: int) -> int:
     least: int = 10 ** (digits - 1)
     return least + dice.below(9 * least)
 
 
-def _big(dice: Dice) -> str:
+def _big(dice: SeededRandom) -> str:
     return str(max(21, _number(dice, dice.pick((2, 2, 2, 3, 3, 4, 5)))))
 
 
-def _just_too_big(dice: Dice) -> str:
+def _just_too_big(dice: SeededRandom) -> str:
     one = 5 + dice.below(30)
     return f"{one} + {21 - min(one, 20) + dice.below(20)}"
 
 
-def _small_sum(dice: Dice, heldout: bool) -> str:
+def _small_sum(dice: SeededRandom, heldout: bool) -> str:
     sign = dice.pick((1, -1))
     one, other = dice.pick(pairs_of_numbers(sign, 0, heldout))
     typed = (" + ", "+", " plus ") if sign > 0 else (" - ", "-", " minus ")
@@ -226,7 +226,7 @@ def _small_sum(dice: Dice, heldout: bool) -> str:
 _FEW = {"three": 3, "five": 5, "ten": 10, "twelve": 12}
 
 
-_MADE: Mapping[str, Callable[[Dice], str]] = {
+_MADE: Mapping[str, Callable[[SeededRandom], str]] = {
     "mash": _mash,
     "odd": _odd,
     "marks": _marks,
@@ -249,11 +249,11 @@ class Newcomers:
 
     def conversation(self, seed: int, index: int) -> Conversation:
         """Conversation number `index`: what somebody says and what fits, some with turns more."""
-        return self._drawn(Dice("newcomer", seed, index, self.heldout))[0]
+        return self._drawn(SeededRandom("newcomer", seed, index, self.heldout))[0]
 
     def preference(self, seed: int, index: int) -> Preference:
         """Not knowing before making something up, and an answer before not knowing."""
-        dice = Dice("newcomer pair", seed, index, self.heldout)
+        dice = SeededRandom("newcomer pair", seed, index, self.heldout)
         found, named = self._drawn(dice)
         *prompt, right = found.messages
         if found.source == NEWCOMER + "known" and dice.chance(_DECLINED):
@@ -266,7 +266,7 @@ class Newcomers:
 
     # One turn.
 
-    def _drawn(self, dice: Dice) -> tuple[Conversation, str]:
+    def _drawn(self, dice: SeededRandom) -> tuple[Conversation, str]:
         """A conversation, and what of the real world it names last."""
         source = dice.pick(_SOURCES)
         if source == "known" and (self.heldout or dice.chance(0.6)):
@@ -276,14 +276,14 @@ class Newcomers:
         turns = [text, *self._reply(dice, turn, text)]
         return Conversation.of(turns, turn.source, normal_form(" ".join(turns[::2]))), named
 
-    def _asked(self, dice: Dice, turn: Turn) -> tuple[str, str]:
+    def _asked(self, dice: SeededRandom, turn: Turn) -> tuple[str, str]:
         form = dice.pick(turn.heldout if self.heldout else turn.train)
         text, named = self._filled(dice, form)
         if turn.name in ("marks", "capitals"):
             return text, named
         return _roughly(dice, text, exactly=turn.source == NEWCOMER + "known"), named
 
-    def _filled(self, dice: Dice, form: str) -> tuple[str, str]:
+    def _filled(self, dice: SeededRandom, form: str) -> tuple[str, str]:
         named = ""
         for slot in slots(form):
             value = self._fill(dice, slot)
@@ -291,7 +291,7 @@ class Newcomers:
             form = form.replace("{" + slot + "}", value, 1)
         return form, named
 
-    def _fill(self, dice: Dice, slot: str) -> str:
+    def _fill(self, dice: SeededRandom, slot: str) -> str:
         if slot in _MADE:
             return _MADE[slot](dice)
         if slot == "small":
@@ -307,7 +307,7 @@ class Newcomers:
         of = {"thing": topics.things, "who": topics.people, "place": topics.places}
         return dice.pick({**of, "text": topics.sentences, "word": topics.words}[slot])
 
-    def _reply(self, dice: Dice, turn: Turn, text: str) -> list[str]:
+    def _reply(self, dice: SeededRandom, turn: Turn, text: str) -> list[str]:
         """What fits, and in some of the conversations one more turn."""
         if turn.source == NEWCOMER + "known":
             if turn.name in _SOLVED:
@@ -327,7 +327,7 @@ class Newcomers:
             return [answer, self._asked(dice, then)[0], dice.pick(ANSWERS[then.label])]
         return [answer]
 
-    def _careless(self, dice: Dice) -> Conversation:
+    def _careless(self, dice: SeededRandom) -> Conversation:
         """A question about the world as one types it, and its right answer."""
         while True:
             found = pack.conversation(dice.below(10**9), 0, heldout=self.heldout)
@@ -339,7 +339,7 @@ class Newcomers:
         messages = (*before, Message("user", text), answer)
         return Conversation(messages, NEWCOMER + "known", normal_form(text))
 
-    def _said_to_another(self, dice: Dice, right: str) -> str:
+    def _said_to_another(self, dice: SeededRandom, right: str) -> str:
         """What was right to say to something else, and is not what is right here."""
         while True:
             other = pack.conversation(dice.below(10**9), 0, heldout=self.heldout)
@@ -366,7 +366,7 @@ _SHORT_FORMS = (
 _SPELLINGS = (("colour", "color"), ("avourite", "avorite"), ("grey", "gray"), ("ighbour", "ighbor"))
 
 
-def _roughly(dice: Dice, text: str, *, exactly: bool) -> str:
+def _roughly(dice: SeededRandom, text: str, *, exactly: bool) -> str:
     """A text as people type it: in lower case, with short forms, without its mark, or with more.
 
     `exactly` leaves words and names as they are.
@@ -396,7 +396,7 @@ def _roughly(dice: Dice, text: str, *, exactly: bool) -> str:
 # What is known.
 
 
-def _about(dice: Dice, asked: str) -> str:
+def _about(dice: SeededRandom, asked: str) -> str:
     """What somebody or something of the world is, and a fact about it."""
     words = re.findall("[a-z]+", asked.lower())
     about = next(word for word in reversed(words) if word in _KNOWN)
@@ -435,7 +435,7 @@ def _kinds_of(group: str, about: str) -> Sequence[Kind]:
     ]
 
 
-def _story(dice: Dice) -> str:
+def _story(dice: SeededRandom) -> str:
     while True:
         told = wish(dice, False, weather=False)["reply"]
         if not heldout_pairs(told):
