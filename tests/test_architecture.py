@@ -20,6 +20,8 @@ ORDER = [
     *("generation", "formats", "evals", "xray", "pretrain", "tune", "align", "serve", "studio"),
     *("experiments", "learn", "app"),
 ]
+# Pages of ours that fine-tuning loads at most; it is to be 60, so lower it wherever pages merge.
+LOADED_BY_SFT = 76
 # Oracles of the tests; the package stands without them.
 ORACLES = {"transformers", "peft", "trl", "bitsandbytes"}
 
@@ -150,3 +152,17 @@ def test_settings_recipes_and_commands_load_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_fine_tuning_stands_on_nothing_that_it_does_not_need() -> None:
+    """Neither the data sets' pages, the small world, measures, the data stage, nor GGUF."""
+    code = "import sys, groundup.tune.sft; print(*(n for n in sys.modules if n[:9] == 'groundup.'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = [name.removeprefix("groundup.") for name in done.stdout.split()]
+    unwanted = ("world", "evals", "experiments", "data.build", "data.leaks", "formats.gguf")
+    assert not [name for name in loaded if name.startswith(unwanted)]
+    builders = {name for name in loaded if name.startswith("data.packs.")}
+    assert builders <= {"data.packs.manifest", "data.packs.fetch"}
+    # Folders that are empty pages hold nothing to read.
+    pages = [name for name in loaded if (ROOT / name.replace(".", "/")).with_suffix(".py").exists()]
+    assert len(pages) <= LOADED_BY_SFT, sorted(pages)

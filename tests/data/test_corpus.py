@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.data import corpus
+from groundup.data import corpus, split
 from groundup.errors import UserError
 
 
@@ -39,7 +39,7 @@ def test_a_tiny_text_still_has_two_sides(tmp_path: Path) -> None:
 
 @given(st.text(max_size=200).map(lambda text: text * 300))
 def test_cutting_loses_no_word_and_keeps_to_the_size(text: str) -> None:
-    pieces = corpus.cut(text)
+    pieces = split.cut(text)
     assert all(len(piece.encode()) <= 8192 + 2048 for piece in pieces)
     assert "".join("".join(pieces).split()) == "".join(text.split())
 

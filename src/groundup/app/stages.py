@@ -119,6 +119,7 @@ _RULES = {
     "string": "must be text in quotes",
     "path": "must be a path in quotes",
     "tuple": "must be a list",
+    "dict": "must be a table of names, such as {world = …}",
     "too_short": "must not be empty",
 }
 _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}

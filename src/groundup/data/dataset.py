@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groundup.data.config import DataConfig
-from groundup.data.corpus import cut
 from groundup.data.files import CSV_SUFFIXES, ROW_SUFFIXES, TEXT_SUFFIXES, check_there, read_text
 from groundup.data.hub import pull_dataset
 from groundup.data.packs.manifest import GeneratedSet, find_set, generated_set
@@ -37,7 +36,7 @@ from groundup.data.records import (
     refuse_bad,
     renamed,
 )
-from groundup.data.split import OWN_HELDOUT, content, hold_out, split
+from groundup.data.split import OWN_HELDOUT, content, cut, hold_out, split
 from groundup.errors import UserError
 from groundup.runs.console import say
 from groundup.text.rows import BadLine, Conversation, Document, Json

@@ -16,6 +16,9 @@ from groundup.text.rows import AnyRow, Choice, Conversation, Document, Preferenc
 
 # The share of a person's own rows, where nobody says another.
 OWN_HELDOUT = 0.05
+# Pieces of a long text: long enough for context, short enough that a twentieth can be held out.
+_PIECE_BYTES = 2048
+_LONGEST_PIECE_BYTES = 8192
 
 Row = TypeVar("Row", bound=AnyRow)
 
@@ -68,3 +71,40 @@ def split(
     whole = read(data)
     train, out = hold_out(whole.rows, OWN_HELDOUT)
     return Records(tuple(train), whole.bad), Records(tuple(out), ())
+
+
+def cut(text: str) -> list[str]:
+    """Cut a text at blank lines into pieces of 2 to 8 KB; a small text into about ten.
+
+    A paragraph of more than 8 KB is cut at lines, else at spaces, else anywhere.
+    """
+    goal = min(_PIECE_BYTES, max(1, len(text.encode()) // 10))
+    pieces: list[str] = []
+    current: list[str] = []
+    size = 0
+    for paragraph in text.split("\n\n"):
+        for part in _short_enough(paragraph.strip("\n")):
+            length = len(part.encode())
+            if current and size + length > _LONGEST_PIECE_BYTES:
+                pieces.append("\n\n".join(current))
+                current, size = [], 0
+            current.append(part)
+            size += length
+            if size >= goal:
+                pieces.append("\n\n".join(current))
+                current, size = [], 0
+    if current:
+        pieces.append("\n\n".join(current))
+    return [piece for piece in pieces if piece.strip()]
+
+
+def _short_enough(paragraph: str) -> list[str]:
+    parts = []
+    # A character is at most four bytes, so a part of this many characters always fits.
+    limit = _LONGEST_PIECE_BYTES // 4
+    while len(paragraph.encode()) > _LONGEST_PIECE_BYTES:
+        end = max(paragraph.rfind("\n", 1, limit), 0) or max(paragraph.rfind(" ", 1, limit), 0)
+        end = end or limit
+        parts.append(paragraph[:end])
+        paragraph = paragraph[end:].lstrip("\n ")
+    return [*parts, paragraph] if paragraph else parts
