@@ -11,7 +11,7 @@ import functools
 import importlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from types import ModuleType
@@ -78,17 +78,19 @@ def gather(config: DataConfig, rejected: Rejected, progress: Progress = None) ->
     Beside documents stands what a model says of itself: it is true of one that starts from them.
     Raises UserError as fetching the sets does.
     """
-    chosen = [find_set(name).name for name in config.packs]
-    found = {
-        name: page_of(name).rows(name, config, rejected, progress)
-        for name in sorted(chosen, key=ORDER.index)
-    }
+    chosen = dict.fromkeys(find_set(name).name for name in config.packs)
+    found = {name: page_of(name).rows(name, config, rejected, progress) for name in chosen}
+    real = [name for name in _ordered(chosen) if not isinstance(find_set(name), GeneratedSet)]
+    found |= _without_repeats({name: found[name] for name in real}, rejected)
     if any(part.documents for part in found.values()):
         found["own"] = page_of("own").rows("own", config, rejected, progress)
-    read = [name for name in chosen if not isinstance(find_set(name), GeneratedSet)]
-    found |= _without_repeats({name: found[name] for name in ORDER if name in read}, rejected)
-    whole = Rows.together([found[name] for name in ORDER if name in found])
+    whole = Rows.together([found[name] for name in _ordered(found)])
     return replace(whole, refusals=sorted(whole.refusals, key=attrgetter("source")))
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """The sets in the manifest's order; those that it does not order stand first."""
+    return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else -1)
 
 
 def _without_repeats(parts: dict[str, Rows], rejected: Rejected) -> dict[str, Rows]:
