@@ -24,13 +24,13 @@ from groundup.text.batches import pack, packed_batch
 from groundup.text.document_stream import DocumentStream
 from groundup.text.example import Example, cut_to
 from groundup.text.mixing import Mixture, balanced, weighted
-from groundup.text.packing import ConversationStream, Layout
+from groundup.text.packing import ConversationStream, Packing
 from groundup.text.shards import Shard
 from groundup.train.batch import Batch
 from groundup.train.loss import next_token_loss
 
 CONTEXT = 32
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+LAYOUTS: tuple[Packing, ...] = get_args(Packing)
 
 
 def random_model() -> CausalLM:
@@ -534,7 +534,7 @@ def test_padded_and_packed_give_the_same_loss_and_gradients() -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_micro_batches_add_up_to_the_whole_step(layout: Layout) -> None:
+def test_micro_batches_add_up_to_the_whole_step(layout: Packing) -> None:
     model, items = random_model(), conversations(40)
     whole, *parts = (
         ConversationStream(
@@ -572,7 +572,7 @@ def random_lengths(count: int, longest: int, seed: int = 0) -> list[int]:
 )
 @settings(max_examples=60)
 def test_no_token_is_lost_or_doubled_and_no_segment_crosses(
-    lengths: list[int], layout: Layout, rows: int, micro: int, seed: int
+    lengths: list[int], layout: Packing, rows: int, micro: int, seed: int
 ) -> None:
     items = items_of(lengths)
     # Packed epochs are not equally long, padded ones are: as many as a step has rows end with one.
@@ -626,7 +626,7 @@ def test_padded_steps_come_in_any_order_and_stay_alike_in_later_epochs() -> None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_steps_of_every_kind_are_a_pure_function_of_seed_and_step(layout: Layout) -> None:
+def test_steps_of_every_kind_are_a_pure_function_of_seed_and_step(layout: Packing) -> None:
     items, model = conversations(60), torch.nn.Identity()
     sources = ["a"] * 40 + ["b"] * 20
 
@@ -761,7 +761,7 @@ def test_a_source_of_weight_0_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_has_no_trained_token_is_set_aside_and_counted(layout: Layout) -> None:
+def test_what_has_no_trained_token_is_set_aside_and_counted(layout: Packing) -> None:
     answered = Example([5, 6, 7, 8], [False, False, True, True])
     silent = Example([5, 6, 7, 8], [True, False, False, False])  # the first is no target
     late = Example(list(range(3, 103)), [False] * 60 + [True] * 40)

@@ -39,7 +39,7 @@ from groundup.data.records import (
 from groundup.data.split import OWN_HELDOUT, content, cut, hold_out, split
 from groundup.errors import UserError
 from groundup.runs.console import say
-from groundup.text.rows import BadLine, Conversation, Document, Json
+from groundup.text.rows import BadLine, Document, Json, TrainingRow
 
 PACK, HUB = "pack:", "hub:"
 SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES)
@@ -49,7 +49,6 @@ _ABOUT = re.compile(r"readme|licen[sc]e|dataset_infos?|dataset_dict|state", re.I
 _TRAIN = {"train", "training"}
 _VALIDATION, _TEST = {"validation", "valid", "val", "dev", "heldout"}, {"test", "testing", "eval"}
 
-Row = Conversation | Document
 # Of fewer rows than this a twentieth is too few to judge by, and each may be a fact that nothing
 # else says: all are trained on.
 LEAST_TO_SPLIT = 200
@@ -59,8 +58,8 @@ LEAST_TO_SPLIT = 200
 class Dataset:
     """The two sides, the lines that were set aside, and how many rows said the same again."""
 
-    train: tuple[Row, ...]
-    heldout: tuple[Row, ...]
+    train: tuple[TrainingRow, ...]
+    heldout: tuple[TrainingRow, ...]
     bad: tuple[BadLine, ...]
     duplicates: int
     # The share that was held out by hash, where no split came with the data.
@@ -153,7 +152,7 @@ def _sides(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
     for part, rows in zip(parts, new, strict=True):
         if part.heldout is None:
             train = [row for row in rows if content(row) not in chosen]
-            held: Sequence[Row] = [row for row in rows if content(row) in chosen]
+            held: Sequence[TrainingRow] = [row for row in rows if content(row) in chosen]
         else:
             # What a stage or a pack says twice, or on both sides, it says so on purpose; of what
             # others hold out, nothing is kept.
@@ -172,7 +171,7 @@ def share_held_out(validation: float | None, rows: int) -> float:
     return OWN_HELDOUT if rows >= LEAST_TO_SPLIT else 0.0
 
 
-def _new(rows: Iterable[Row], known: set[Hashable]) -> list[Row]:
+def _new(rows: Iterable[TrainingRow], known: set[Hashable]) -> list[TrainingRow]:
     """The rows that are not known yet; they are from now on."""
     new = []
     for row in rows:
@@ -222,8 +221,8 @@ def _names(source: str) -> tuple[str, str]:
 class Part:
     """A source's rows. `heldout` is None where they come without a split."""
 
-    train: Sequence[Row]
-    heldout: Sequence[Row] | None = None
+    train: Sequence[TrainingRow]
+    heldout: Sequence[TrainingRow] | None = None
     bad: Sequence[BadLine] = ()
 
 
@@ -277,7 +276,7 @@ class Reader:
         return self._files(train or files)
 
     def _files(self, paths: Sequence[Path]) -> Part:
-        rows: list[Row] = []
+        rows: list[TrainingRow] = []
         bad: list[BadLine] = []
         for path in paths:
             if path.suffix in TEXT_SUFFIXES:
@@ -294,14 +293,14 @@ class Reader:
                 )
         return Part(rows, None, bad)
 
-    def _rows(self, path: Path) -> Records[Row]:
+    def _rows(self, path: Path) -> Records[TrainingRow]:
         here: dict[str, None] = {}
 
-        def parse(row: Json, file: str, line: int) -> Row:
+        def parse(row: Json, file: str, line: int) -> TrainingRow:
             here.update(dict.fromkeys(row))
             return conversation_or_document(renamed(row, self.columns), file, line)
 
-        found: Records[Row] = read_rows(path, parse, refuse=False)
+        found: Records[TrainingRow] = read_rows(path, parse, refuse=False)
         self._seen |= here
         if self.refuse:
             if not found.rows:

@@ -44,7 +44,7 @@ _SHORTEST_QUESTION = 8
 # Where the title is what the split goes by.
 _TITLED = ("wiki", "boolq")
 
-TrainingRow = TypeVar("TrainingRow", bound=Document | Conversation | Preference)
+R = TypeVar("R", bound=Document | Conversation | Preference)
 
 
 @dataclass(frozen=True)
@@ -211,12 +211,10 @@ def without_leaks(rows: Rows) -> tuple[Rows, list[Leak]]:
     return clean, [*of_documents, *of_conversations, *of_pairs]
 
 
-def remove(
-    rows: Sequence[TrainingRow], against: Evaluated, name: str
-) -> tuple[list[TrainingRow], list[Leak]]:
+def remove(rows: Sequence[R], against: Evaluated, name: str) -> tuple[list[R], list[Leak]]:
     """The training rows without what leaks, and the report on them for the set `name`."""
     before = [failed(row, against) for row in rows]
-    kept: list[TrainingRow] = []
+    kept: list[R] = []
     for row, checks in zip(rows, before, strict=True):
         rest = _mended(row, against) if checks else row
         if rest is not None:
@@ -237,7 +235,7 @@ def remove(
     return kept, report
 
 
-def _mended(row: TrainingRow, against: Evaluated) -> TrainingRow | None:
+def _mended(row: R, against: Evaluated) -> R | None:
     """A document's sound paragraphs, or None where nothing can stay."""
     if not isinstance(row, Document) or title(row) in against.titles or generated_set(row.source):
         return None

@@ -53,14 +53,14 @@ from groundup.text.rows import (
     RefusalPrompt,
 )
 
-Row = TypeVar("Row")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Records(Generic[Row]):
+class Records(Generic[T]):
     """The good rows of a file in order, and the lines that were set aside."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[T, ...]
     bad: tuple[BadLine, ...]
 
 
@@ -72,7 +72,7 @@ _OTHER_ANSWERS = ("response", "answer")
 
 
 @dataclass(frozen=True)
-class Layout:
+class RowLayout:
     """A layout is known by its column `sign`; `columns` are all that it reads."""
 
     sign: str
@@ -112,10 +112,10 @@ def _of_instruction(row: Json) -> tuple[Message, ...]:
 
 
 LAYOUTS = (
-    Layout("messages", ("messages", "system"), _of_messages),
-    Layout("conversations", ("conversations", "system"), _of_conversations),
-    Layout("prompt", ("prompt", "completion", "system"), _of_prompt),
-    Layout("instruction", ("instruction", "input", "output", "system"), _of_instruction),
+    RowLayout("messages", ("messages", "system"), _of_messages),
+    RowLayout("conversations", ("conversations", "system"), _of_conversations),
+    RowLayout("prompt", ("prompt", "completion", "system"), _of_prompt),
+    RowLayout("instruction", ("instruction", "input", "output", "system"), _of_instruction),
 )
 COLUMNS = (
     *dict.fromkeys(column for layout in LAYOUTS for column in layout.columns),
@@ -149,7 +149,7 @@ def renamed(row: Json, columns: Mapping[str, str]) -> Json:
     return {name: value for name, value in row.items() if name not in gone} | mapped
 
 
-def layout_of(row: Json) -> Layout | None:
+def layout_of(row: Json) -> RowLayout | None:
     """The first layout whose sign the row bears; one that it fills before one that it does not."""
     # Parquet gives each row every column, so null means that it is not there.
     borne = [layout for layout in LAYOUTS if row.get(layout.sign) is not None]
@@ -305,14 +305,14 @@ def read_refusals(path: Path) -> Records[RefusalPrompt]:
 
 
 def read_rows(
-    path: Path, parse: Callable[[Json, str, int], Row], *, refuse: bool = True
-) -> Records[Row]:
+    path: Path, parse: Callable[[Json, str, int], T], *, refuse: bool = True
+) -> Records[T]:
     """Every row of a file of rows, made by `parse` of (row, file's stem, line).
 
     Raises UserError: no such file, a binary or empty one, another suffix, and, unless `refuse` is
     False, what `refuse_bad` refuses.
     """
-    rows: list[Row] = []
+    rows: list[T] = []
     bad: list[BadLine] = []
     for line, row in rows_of(path):
         try:

@@ -20,7 +20,7 @@ OWN_HELDOUT = 0.05
 _PIECE_BYTES = 2048
 _LONGEST_PIECE_BYTES = 8192
 
-Row = TypeVar("Row", bound=AnyRow)
+R = TypeVar("R", bound=AnyRow)
 
 
 def content(row: AnyRow) -> Hashable:
@@ -34,7 +34,7 @@ def content(row: AnyRow) -> Hashable:
     return (row.prompt, row.options) if isinstance(row, Choice) else row.prompt
 
 
-def hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
+def hold_out(rows: Sequence[R], share: float) -> tuple[list[R], list[R]]:
     """The rows to train on and those held out, about `share` of them, each side in their order.
 
     At least one row is on each side as long as two differ; share 0 holds nothing out.
@@ -56,8 +56,8 @@ def hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
 
 
 def split(
-    data: Path, kind: str, read: Callable[[Path], Records[Row]]
-) -> tuple[Records[Row], Records[Row]]:
+    data: Path, kind: str, read: Callable[[Path], Records[R]]
+) -> tuple[Records[R], Records[R]]:
     """The training and held-out rows of a data-stage folder's `kind`, or of a file of one's own.
 
     Of a person's own file about every twentieth row is held out, by its hash.
@@ -66,7 +66,7 @@ def split(
         heldout = data / kind / "heldout.jsonl"
         # A set may have nothing of a kind to hold out, and its file is then empty.
         is_empty = heldout.is_file() and not heldout.stat().st_size
-        nothing: Records[Row] = Records((), ())
+        nothing: Records[R] = Records((), ())
         return read(data / kind / "train.jsonl"), nothing if is_empty else read(heldout)
     whole = read(data)
     train, out = hold_out(whole.rows, OWN_HELDOUT)

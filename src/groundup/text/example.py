@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from groundup.errors import UserError
 from groundup.text.chat import encode_chat
-from groundup.text.rows import Conversation, Document
+from groundup.text.rows import Conversation, Document, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 
 # A template that has refused so many rows and taken none will take none.
@@ -82,7 +82,7 @@ class Encoded:
 
 def encode_rows(
     tokenizer: Tokenizer,
-    rows: Sequence[Conversation | Document],
+    rows: Sequence[TrainingRow],
     context: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Encoded:

@@ -21,7 +21,7 @@ from groundup.text.example import Example, cut_to
 from groundup.text.mixing import Mixture, alike
 from groundup.train.batch import Batch, DataStream
 
-Layout = Literal["packed", "padded"]
+Packing = Literal["packed", "padded"]
 # Widths of padded rows are multiples of this: a few shapes, so that few graphs are compiled.
 _WIDTH_STEP = 64
 # A row: chains side by side, each of the numbers of the conversations that it joins.
@@ -66,7 +66,7 @@ class ConversationStream(DataStream):
         conversations: Sequence[Example],
         *,
         mixture: Mixture = Mixture(),  # noqa: B008 (frozen)
-        layout: Layout = "packed",
+        layout: Packing = "packed",
         prompt_weight: float = 0.0,
         multi_turn: float = 0.0,
         context: int,

@@ -79,6 +79,8 @@ class RefusalPrompt:
     group: str
 
 
+# What fine-tuning learns from, and every kind.
+TrainingRow = Conversation | Document
 AnyRow = Document | Conversation | Preference | Choice | RefusalPrompt
 
 

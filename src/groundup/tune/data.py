@@ -22,7 +22,7 @@ from groundup.runs.console import say
 from groundup.text.example import Example, cut_to, encode_rows
 from groundup.text.mixing import Mixture
 from groundup.text.packing import ConversationStream
-from groundup.text.rows import Conversation, Document
+from groundup.text.rows import Conversation, Document, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune.config import SFTConfig
 from groundup.tune.layout import (
@@ -42,8 +42,6 @@ from groundup.tune.layout import (
 # can be long, and measuring is not to outlast training.
 _CURVE_ITEMS, _CURVE_TOKENS = 300, 20_000
 _CHARACTERS_A_TOKEN = 8
-
-Row = Conversation | Document
 
 
 @dataclass(frozen=True)
@@ -240,7 +238,9 @@ def _weights(config: SFTConfig, replay: float, sizes: Mapping[str, int]) -> dict
     return own | (general if replay else {})
 
 
-def _enough(rows: Sequence[Row], tokens: int | None, context: int, seed: int) -> Sequence[Row]:
+def _enough(
+    rows: Sequence[TrainingRow], tokens: int | None, context: int, seed: int
+) -> Sequence[TrainingRow]:
     """As many rows as so many tokens need, drawn at random; all of them without a number.
 
     Encoding a large file takes longer than a short training on a little of it.
@@ -254,7 +254,7 @@ def _enough(rows: Sequence[Row], tokens: int | None, context: int, seed: int) ->
     return [rows[i] for i in sorted(order[before < _CHARACTERS_A_TOKEN * tokens])]
 
 
-def _characters(row: Row) -> int:
+def _characters(row: TrainingRow) -> int:
     if isinstance(row, Document):
         return len(row.text)
     return sum(len(message.content) for message in row.messages)
@@ -281,7 +281,7 @@ def _replayed(
 
 
 def _encoded(
-    name: str, tokenizer: Tokenizer, rows: Sequence[Row], context: int
+    name: str, tokenizer: Tokenizer, rows: Sequence[TrainingRow], context: int
 ) -> tuple[Sequence[Example], int]:
     """A source's rows as items, and how many rows the chat template refused, which is said."""
     found = encode_rows(tokenizer, rows, context)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from groundup.text.rows import Conversation, Message, Preference, RefusalPrompt
 from groundup.world.facts import PETS, THINGS
 from groundup.world.grammar import Grammar, SeededRandom, fill, slots
-from groundup.world.tables import Row, cells, labelled, page
+from groundup.world.tables import TableRow, cells, labelled, page
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _request(
     """An act, the request for it and the right answer; held out is a new act or a new wording."""
     bad, new = dice.chance(harmful), heldout and dice.chance(0.5)
     trained = ("taught",) if plain else ("taught", "pairs")
-    sides: Row = ("held out",) if new else trained
+    sides: TableRow = ("held out",) if new else trained
     act = dice.pick([a for a in _ACTS.values() if bool(a.topic) == bad and a.side in sides])
     sides = _SIDES if new else ("held out",) if heldout else trained
     form = dice.pick(_of(_WORDINGS, sides)).replace("{act}", act.form)
@@ -115,7 +115,7 @@ def _refusal(dice: SeededRandom, topic: str) -> str:
     return fill(form, {"reason": reason, "offer": dice.pick(offers)})
 
 
-def _of(forms: Mapping[str, Row], sides: Sequence[str]) -> Row:
+def _of(forms: Mapping[str, TableRow], sides: Sequence[str]) -> TableRow:
     return cells([forms.get(side, ()) for side in sides])
 
 

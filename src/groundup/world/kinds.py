@@ -26,7 +26,7 @@ from groundup.world.answers import (
     wish,
 )
 from groundup.world.grammar import SeededRandom, slots
-from groundup.world.tables import Row, cells, labelled, page
+from groundup.world.tables import TableRow, cells, labelled, page
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Kind:
     name: str
     source: str
     statement: str
-    train: Row
-    heldout: Row
+    train: TableRow
+    heldout: TableRow
     draw: Draw
     follow: str = ""
-    must: Row = ()
+    must: TableRow = ()
     weight: int = 8
 
     @functools.cached_property
@@ -95,7 +95,7 @@ def plain(slot: str) -> str:
 _SIDES = ("ask", "held out")
 
 
-def _around(section: str, slot: str, said: str) -> list[Row]:
+def _around(section: str, slot: str, said: str) -> list[TableRow]:
     """The wordings of a section of `asking` around what is said: those that train, the others."""
     return [tuple(f.replace(slot, said) for f in ASKING[section][side]) for side in _SIDES]
 

@@ -30,7 +30,7 @@ from groundup.world.answers import RELATIONS, pairs_of_numbers, wish
 from groundup.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, heldout_pairs
 from groundup.world.grammar import SeededRandom, capital, slots, with_article
 from groundup.world.kinds import KINDS, Kind
-from groundup.world.tables import Row, cells, labelled, sections
+from groundup.world.tables import TableRow, cells, labelled, sections
 
 # What the sources begin with, and what follows.
 NEWCOMER = "newcomer-"
@@ -89,8 +89,8 @@ class Turn:
     name: str
     source: str
     label: str
-    train: Row
-    heldout: Row
+    train: TableRow
+    heldout: TableRow
 
 
 # From the page.
