@@ -220,10 +220,10 @@ def test_a_second_start_returns_and_other_settings_are_refused(data: Path) -> No
         build.run(DataConfig(out=data.parent / "new", packs=("boolk",)))
 
 
-def test_data_json_names_every_licence_and_hash(data: Path) -> None:
+def test_data_json_names_every_license_and_hash(data: Path) -> None:
     packs = _facts(data, "data.json")["packs"]
     assert isinstance(packs, list) and len(packs) == 10
-    assert all(one["licence"] and one["citation"] for one in packs)
+    assert all(one["license"] and one["citation"] for one in packs)
     assert all(one["archive"]["sha256"] for one in packs if not one.get("generated"))
     assert [one["name"] for one in packs if one.get("generated")] == ["world"]
 

@@ -102,7 +102,7 @@ def load_datasets(
     validation: float | None = OWN_HELDOUT,
     refuse: bool = True,
 ) -> list[Dataset]:
-    """What `load_dataset` reads, source by source, in the order given.
+    """Loads each source as `load_dataset` does and returns them one by one, in the order given.
 
     They are read together: what one source says that is held out of another, or that one before it
     says, is taken out of it. Raises UserError as `load_dataset` does.
@@ -135,7 +135,7 @@ def _nothing(source: str, part: Dataset) -> str:
 
 
 def _sides(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
-    """Every part's two sides, without what is said again."""
+    """Returns each part's two sides without duplicates."""
     known: set[Hashable] = set()
     heldout: set[Hashable] = set()
     for part in parts:
@@ -154,8 +154,8 @@ def _sides(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
             train = [row for row in rows if content(row) not in chosen]
             held: Sequence[TrainingRow] = [row for row in rows if content(row) in chosen]
         else:
-            # What a stage or a pack says twice, or on both sides, it says so on purpose; of what
-            # others hold out, nothing is kept.
+            # A stage or a pack repeats rows on purpose, within a side and across; but no row trains
+            # that another source holds out.
             others = heldout - set(map(content, part.heldout))
             train = [row for row in part.train if content(row) not in others]
             held, rows = part.heldout, train
@@ -172,7 +172,7 @@ def share_held_out(validation: float | None, rows: int) -> float:
 
 
 def _new(rows: Iterable[TrainingRow], known: set[Hashable]) -> list[TrainingRow]:
-    """The rows that are not known yet; they are from now on."""
+    """Returns the rows that are not `known` yet, and adds them to it."""
     new = []
     for row in rows:
         if (said := content(row)) not in known:
@@ -182,7 +182,7 @@ def _new(rows: Iterable[TrainingRow], known: set[Hashable]) -> list[TrainingRow]
 
 
 def _named(given: Sequence[str], parts: Sequence[Part]) -> list[Part]:
-    """The parts with their rows called by one name each, and no two parts by the same."""
+    """Gives the rows of each part one source name, which no other part has."""
     kept = {
         one: {row.source for row in part.train}
         for one, part in zip(given, parts, strict=True)
@@ -207,7 +207,7 @@ def _is_generated(source: str) -> bool:
 
 
 def _names(source: str) -> tuple[str, str]:
-    """What to call a source: as its file, folder, pack or repository, or with what that is in."""
+    """Returns two names for a source: its file's, pack's or repository's, and with its folder's."""
     is_named = source.startswith((PACK, HUB))
     path = Path(source.partition(":")[2]) if is_named else Path(source).resolve()
     name = path.stem if path.suffix in SUFFIXES else path.name

@@ -64,7 +64,7 @@ def optional(row: Json, name: str) -> str | None:
 
 
 def label(row: Json, name: str, default: str) -> str:
-    """What a row is called, as a string or a whole number; `default` where it says neither."""
+    """Returns a row's name, a string or a whole number, or `default` where it has neither."""
     value = row.get(name)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -87,7 +87,7 @@ def answer(row: Json, name: str) -> str:
 
 
 def prompt(row: Json, name: str = "prompt") -> tuple[Message, ...]:
-    """What is asked: a string, or messages that end with the user's turn. Raises BadRow."""
+    """Returns the prompt: one string, or messages that end with the user's turn. Raises BadRow."""
     if not isinstance(row.get(name), list):
         return (Message("user", text(row, name)),)
     turns = messages(row[name], name)
@@ -197,7 +197,7 @@ def _call(call: object) -> str:
 
 
 def _parsed(value: str) -> object:
-    """What a string says as JSON, or the string itself."""
+    """Returns the value that a string holds as JSON, or the string itself."""
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
@@ -205,7 +205,7 @@ def _parsed(value: str) -> object:
 
 
 def check_order(turns: tuple[Message, ...]) -> None:
-    """That turns go system (or none), user, assistant, user, and so on. Raises BadRow.
+    """Checks that turns go system (or none), user, assistant, user, and so on. Raises BadRow.
 
     After the assistant, tools may answer, and the assistant again.
     All else is refused by most chat templates, or would be learned wrongly.
@@ -227,7 +227,7 @@ def check_order(turns: tuple[Message, ...]) -> None:
 
 
 def opening(turns: tuple[Message, ...]) -> str:
-    """What a conversation begins with, up to the first answer: two answers to it are one group."""
+    """Returns the text before the first answer: conversations that share it are one group."""
     said = []
     for turn in turns:
         if turn.role == "assistant":

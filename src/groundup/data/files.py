@@ -256,7 +256,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def check_there(path: Path) -> None:
-    """That there is a file or a folder of that name. Raises UserError with the nearest name."""
+    """Checks that a file or a folder exists. Raises UserError with the nearest name."""
     try:
         if path.exists():
             return
@@ -276,7 +276,7 @@ def check_there(path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """That there is a file with something in it. Raises UserError with the nearest name."""
+    """Checks that a file exists and is not empty. Raises UserError with the nearest name."""
     check_there(path)
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; give a file inside it")

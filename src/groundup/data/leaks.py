@@ -49,7 +49,7 @@ R = TypeVar("R", bound=Document | Conversation | Preference)
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What must not be known: titles and questions by key, sorted hashes of n words in a row.
+    """The evaluated texts: normal forms of titles and questions, sorted hashes of n words in a row.
 
     `short` holds, for n from 8 to 12, the questions of just n words: a document leaks one by
     holding its words in a row. `openings` are their first 8 words, which most documents never say.
@@ -65,13 +65,13 @@ class Evaluated:
     stock_answers: frozenset[str] = frozenset()
 
     def texts(self, row: AnyRow) -> list[str]:
-        """What is looked at of a row."""
+        """Returns the texts of a row that are checked."""
         return [text for text in texts(row) if text not in self.stock_answers]
 
 
 @dataclass(frozen=True)
 class Leak:
-    """How many of `items` training items of one source failed one check, and fail it still."""
+    """The numbers of training items of one source that failed one check, and that fail it still."""
 
     check: str
     set: str
@@ -159,7 +159,7 @@ def _sorted(hashes: Sequence[np.ndarray]) -> UInt64[np.ndarray, " hashes"]:
 def _known(
     hashes: UInt64[np.ndarray, " n"], among: UInt64[np.ndarray, " m"]
 ) -> Bool[np.ndarray, " n"]:
-    """Which hashes occur in the sorted ones."""
+    """Returns for each hash whether it occurs among the sorted ones."""
     if not among.size or not hashes.size:
         return np.zeros(hashes.size, bool)
     nearest = np.minimum(np.searchsorted(among, hashes), among.size - 1)
@@ -167,7 +167,7 @@ def _known(
 
 
 def failed(row: AnyRow, against: Evaluated) -> frozenset[str]:
-    """Which of the checks for its source a training row fails."""
+    """Returns the checks for its source that a training row fails."""
     found = set()
     if title(row) in against.titles:
         found.add("title")
@@ -253,7 +253,7 @@ def _mended(row: R, against: Evaluated) -> R | None:
 def _leaking_paragraphs(
     paragraphs: Sequence[str], against: Evaluated
 ) -> Bool[np.ndarray, " paragraphs"]:
-    """Which paragraphs hold a word of a leaking run of words."""
+    """Returns for each paragraph whether it holds a word of a leaking run of words."""
     said = [words(text) for text in paragraphs]
     everything = [word for paragraph in said for word in paragraph]
     owner = np.repeat(np.arange(len(said)), [len(paragraph) for paragraph in said])

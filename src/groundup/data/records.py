@@ -130,7 +130,7 @@ UNKNOWN = "unknown layout"
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
-    """That a mapping is of our names. Raises UserError for another."""
+    """Checks that a mapping is of our names. Raises UserError for another."""
     for ours, theirs in columns.items():
         if ours not in COLUMNS:
             raise UserError(
@@ -190,7 +190,7 @@ def document(row: Json, file: str, line: int) -> Document:
 
 
 def conversation_or_document(row: Json, file: str, line: int) -> Conversation | Document:
-    """Whichever of the two a row is: a document only where it is no conversation. Raises BadRow."""
+    """Reads a row as a conversation, or as a document where it is none. Raises BadRow."""
     if layout_of(row) is None and "text" in row:
         return document(row, file, line)
     return conversation(row, file, line)

@@ -24,7 +24,7 @@ R = TypeVar("R", bound=AnyRow)
 
 
 def content(row: AnyRow) -> Hashable:
-    """What makes two rows the same: all but where they come from."""
+    """Returns all that a row says, without its source: rows of equal content are duplicates."""
     if isinstance(row, Document):
         return row.text
     if isinstance(row, Conversation):

@@ -135,7 +135,7 @@ class _Marks:
 
 @dataclass(frozen=True)
 class _ControlStrings:
-    """How to find a tokenizer's control tokens in a text, whole or as half of one."""
+    """Patterns that find a tokenizer's control tokens in a text, whole or as half of one."""
 
     anywhere: re.Pattern[str]  # at each place where one begins, overlapping ones too
     whole: re.Pattern[str]
@@ -209,7 +209,7 @@ _TOOL_REMEDY = "write a tool's turn as one of the user, or leave the conversatio
 
 
 def _require_tools(full: str, broken: list[Message]) -> None:
-    """That the template has shown what tools said, as it is or as JSON: many know of none."""
+    """Checks that the template shows tools' answers, as text or JSON: many leave them out."""
     for place, message in enumerate(broken, 1):
         said = message.content.strip()
         as_json = json.dumps(said, ensure_ascii=False)[1:-1]

@@ -48,7 +48,7 @@ def words(text: str) -> list[str]:
 
 
 def normal_form(text: str) -> str:
-    """What two spellings of one title or question have in common: their words.
+    """Returns the words of a text, which two spellings of one title or question have in common.
 
     `Table (furniture)` and `table_(furniture)` are one key; a suffix in brackets stays, since it
     tells two articles apart. A text without any word (`+`) is its own key.
@@ -92,7 +92,7 @@ def shingles(text: str | Sequence[str], size: int) -> UInt64[np.ndarray, " shing
 
 
 def repeats(texts: Sequence[str], size: int = 8, share: float = 0.5) -> Bool[np.ndarray, " texts"]:
-    """Which texts say again what texts before them said: exact and near duplicates.
+    """Returns for each text whether it repeats an earlier one, exactly or nearly.
 
     A text repeats if at least `share` of its shingles occur in earlier texts; one with fewer than
     `size` words if the very same words do. The first of several always stays.

@@ -87,7 +87,7 @@ class DocumentStream(DataStream):
         ]
 
     def _read_before(self, step: int) -> list[int]:
-        """How many rows of each part are read before a step: each group's as its share wants."""
+        """Returns the number of rows of each part that are read before a step."""
         at, read = self._read if self._read[0] <= step else (0, [0 for _ in self._parts])
         for one in range(at, step):
             left, counts = self.rows, []
@@ -100,7 +100,7 @@ class DocumentStream(DataStream):
         return read
 
     def _wanted(self, share: tuple[float, float], rows: int) -> int:
-        """How many of the first rows are to be of a group: the integral of its share."""
+        """Returns how many of the first `rows` belong to a group: the integral of its share."""
         begin, end = share
         if self._until is None:
             return round(rows * (begin + end) / 2)

@@ -73,7 +73,7 @@ def document_items(tokenizer: Tokenizer, document: Document, context: int) -> li
 
 @dataclass(frozen=True)
 class Encoded:
-    """What rows became: item i is of row `row[i]`; `refused` are rows that cannot be, and why."""
+    """Encoded rows: item i is of row `row[i]`; `refused` are rows that could not be, and why."""
 
     items: list[Example]
     row: list[int]

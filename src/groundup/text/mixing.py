@@ -26,7 +26,7 @@ Group = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Mixture:
-    """How often the items of each source are drawn in an epoch.
+    """The rule by which an epoch draws items from their sources.
 
     With `balance` above 0, small sources are heard more often than they are large, and `shares` are
     shares of the items that groups of sources have together (see `balanced`). `weights` say instead

@@ -30,7 +30,7 @@ _Chains = list[list[int]]
 
 @dataclass(frozen=True)
 class DataCounts:
-    """What became of the rows of a fine-tuning run, and what an epoch of it holds.
+    """The items of a fine-tuning run and the tokens of an epoch, counted.
 
     Of `rows` items that were given, `truncated` are longer than the context and were cut to it, and
     `without_answer` have no trained token within it. `tokens` are read in an epoch, `trained` of

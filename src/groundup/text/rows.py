@@ -86,7 +86,7 @@ AnyRow = Document | Conversation | Preference | Choice | RefusalPrompt
 
 @dataclass(frozen=True)
 class PromptRow:
-    """What a model is to go on from: a text, or else messages that it is to answer.
+    """A prompt: a text to continue, or else messages to answer.
 
     `settings` are all other fields of the row, among which may be its own ways to draw.
     """
@@ -111,4 +111,4 @@ class BadLine:
 
 
 class BadRow(Exception):
-    """Why one row cannot be used; always caught where rows are read, and made a `BadLine`."""
+    """The reason why a row cannot be used; always caught where rows are read, as a `BadLine`."""

@@ -33,7 +33,7 @@ _OF_DAMAGE = (EOFError, OverflowError, SyntaxError, MemoryError, RecursionError,
 
 @runtime_checkable  # the tests' import hook checks arguments
 class Encoder(Protocol):
-    """What `encode` needs of a tokenizer."""
+    """The part of a tokenizer that `encode` needs."""
 
     @property
     def hash(self) -> str: ...
@@ -151,7 +151,7 @@ def encode(
 
 
 def _fault(shard: Shard, facts: Mapping[str, Any]) -> str:
-    """Why these files are not what `encode` wrote, empty if they are."""
+    """Returns the reason why the files are not those that `encode` wrote, or an empty text."""
     if shard.tokens.ndim != 1 or shard.tokens.dtype.kind != "u":
         return "its tokens are no ids"
     if shard.offsets.ndim != 1 or shard.offsets.dtype != np.int64:

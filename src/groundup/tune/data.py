@@ -46,7 +46,7 @@ _CHARACTERS_A_TOKEN = 8
 
 @dataclass(frozen=True)
 class TuningData:
-    """A stream of batches, what is held out to judge by, and what was set aside on the way.
+    """A stream of batches, held-out items, and the counts of what was read and rejected.
 
     `tokenizer` is the model's, with a chat template if there are `chats` among the rows;
     `own_items` are how many items the stream has beside replay's.
@@ -62,7 +62,7 @@ class TuningData:
 
 @dataclass(frozen=True)
 class Found:
-    """One's own rows, read and encoded, before anything is decided about them.
+    """A person's own rows, read and encoded, before anything is decided about them.
 
     `sources` holds the training items by the names that the settings give to sources. `tokens` are
     those of all rows, the ones that few steps leave unread included; `said` is what is held out, so
@@ -80,8 +80,8 @@ class Found:
 
 
 def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
-    """All of one's own that `config` names, in rows of at most `context` tokens. Raises `UserError`
-    for what cannot be used."""
+    """Reads and encodes all sources of `config`, in rows of at most `context` tokens. Raises
+    `UserError` for what cannot be used."""
     names = [str(at) for at in config.data]
     found = load_datasets(config.data, columns=config.column_names, validation=config.validation)
     own = dict(zip(names, found, strict=True))
@@ -294,7 +294,7 @@ def _encoded(
 
 
 def _tokens(items: Sequence[Example], context: int) -> int:
-    """What rows of `context` can hold of the items, without those that teach nothing there."""
+    """Returns the inputs of the items within `context`, without items that teach nothing there."""
     cut = (cut_to(item, context) for item in items)
     return sum(item.inputs for item in cut if item.teaches)
 

@@ -110,7 +110,7 @@ _OF_THE_REAL_WORLD = ("science", "trivia", "literature", "history")
 
 
 def of_small_talk(found: Sequence[Dialogue]) -> list[Dialogue]:
-    """Those that need no knowledge of the real world."""
+    """Returns the dialogues that need no knowledge of the real world."""
     return [one for one in found if one.topic not in _OF_THE_REAL_WORLD]
 
 

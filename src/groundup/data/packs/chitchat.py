@@ -73,7 +73,7 @@ def chats(rejected: Rejected, progress: Progress = None) -> list[Chat]:
 
 
 def _turns(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What each said until the other answered; what nobody answered at the end is left out."""
+    """Joins each person's messages until the other answers, and drops an unanswered end."""
     turns: list[str] = []
     speaker, before = None, ""
     for message in messages:
@@ -90,7 +90,7 @@ def _turns(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _unfit(messages: Sequence[Mapping[str, Any]], turns: Sequence[str]) -> str | None:
-    """Why a conversation is none to learn from."""
+    """Returns the reason why a conversation cannot be learned from, if there is one."""
     speakers = len({message["sender"] for message in messages})
     if speakers != 2:
         return f"{speakers} {'speaker' if speakers == 1 else 'speakers'}"

@@ -60,7 +60,7 @@ class Topics:
 
     @staticmethod
     def of(articles: Sequence[Article]) -> Topics:
-        """Those of the articles, and a few of our own where there are none."""
+        """Returns the topics of the articles, and a few of our own where there are none."""
         found = [s for s in subjects(articles) if not is_of_the_world(s.name)]
         by_topic: dict[str, list[str]] = {"People": [], "Geography": [], "": []}
         for one in found:

@@ -107,7 +107,7 @@ def json_lines(text: str, name: str, rejected: Rejected) -> Iterator[dict[str, o
 
 
 def choice_prompt(question: str, passage: str = "", options: Sequence[str] = ()) -> str:
-    """What the user says: the passage cut at a sentence's end, the question, the options if any."""
+    """Returns the user's turn: passage, cut at a sentence's end, question, and options if any."""
     parts = [shorten(passage, LONGEST_PASSAGE)] if passage else []
     parts.append(question)
     if options:
@@ -116,7 +116,7 @@ def choice_prompt(question: str, passage: str = "", options: Sequence[str] = ())
 
 
 def group(question: Question) -> str:
-    """What is hashed for the split: the title where there is one, the passage, or the question."""
+    """Returns the text that the split hashes: the title or else the passage or the question."""
     return normal_form(question.title or question.passage or question.question)
 
 

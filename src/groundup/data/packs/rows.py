@@ -36,7 +36,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Rows:
-    """What one set brings, or several together.
+    """The rows of one set, or of several together.
 
     `never_trained` are texts that are evaluated although no row holds them, and `stock_answers`
     the sentences that are answered to whatever is not known, on both sides alike.

@@ -96,7 +96,7 @@ def articles(rejected: Rejected, progress: Progress = None) -> list[Article]:
 
 @dataclass(frozen=True)
 class Subject:
-    """How to ask about an article: 'a shirt', 'is'; and its sentences to answer with."""
+    """The subject of an article as questions name it ('a shirt', 'is'), and its sentences."""
 
     name: str
     verb: str

@@ -36,8 +36,10 @@ Drawn = TypeVar("Drawn", Conversation, Preference)
 
 
 def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
-    """As much of the world as the settings say, the held-out side, and newcomers if they are told
-    that a model does not know."""
+    """As much of the world as the settings say, and its held-out side.
+
+    Newcomers come with it where a model is to decline what it cannot know.
+    """
     if progress is not None:
         progress(f"making {config.world_megabytes:g} MB of text about a small world")
     made = _world(config)
@@ -75,7 +77,7 @@ def _world(config: DataConfig) -> Rows:
 
 
 def _newcomers(config: DataConfig, articles: Sequence[wiki.Article]) -> Rows:
-    """What newcomers say, with the titles of articles; held-out questions with what is true."""
+    """Newcomers' turns, which name the articles, and answered questions about held-out ones."""
     heldout = [one for one in articles if wiki.title_is_heldout(one.title)]
     train = [one for one in articles if not wiki.title_is_heldout(one.title)]
     some = newcomers.Newcomers(newcomers.Topics.of(train))
