@@ -186,7 +186,8 @@ def _named(given: Sequence[str], parts: Sequence[Part]) -> list[Part]:
     kept = {
         one: {row.source for row in part.train}
         for one, part in zip(given, parts, strict=True)
-        if is_stage(Path(one)) or _is_generated(one)
+        if is_stage(Path(one))
+        or (one.startswith(PACK) and isinstance(find_set(one.removeprefix(PACK)), GeneratedSet))
     }
     taken = set[str]().union(*kept.values())
     named = []
@@ -200,10 +201,6 @@ def _named(given: Sequence[str], parts: Sequence[Part]) -> list[Part]:
         heldout = part.heldout and [replace(row, source=name) for row in part.heldout]
         named.append(Part([replace(row, source=name) for row in part.train], heldout, part.bad))
     return named
-
-
-def _is_generated(source: str) -> bool:
-    return source.startswith(PACK) and isinstance(find_set(source.removeprefix(PACK)), GeneratedSet)
 
 
 def _names(source: str) -> tuple[str, str]:

@@ -80,14 +80,6 @@ class RowLayout:
     read: Callable[[Json], tuple[Message, ...]]
 
 
-def _of_messages(row: Json) -> tuple[Message, ...]:
-    return messages(row["messages"], "messages")
-
-
-def _of_conversations(row: Json) -> tuple[Message, ...]:
-    return messages(row["conversations"], "conversations")
-
-
 def _of_prompt(row: Json) -> tuple[Message, ...]:
     name = "completion"
     if row.get(name) is None:
@@ -112,8 +104,14 @@ def _of_instruction(row: Json) -> tuple[Message, ...]:
 
 
 LAYOUTS = (
-    RowLayout("messages", ("messages", "system"), _of_messages),
-    RowLayout("conversations", ("conversations", "system"), _of_conversations),
+    RowLayout(
+        "messages", ("messages", "system"), lambda row: messages(row["messages"], "messages")
+    ),
+    RowLayout(
+        "conversations",
+        ("conversations", "system"),
+        lambda row: messages(row["conversations"], "conversations"),
+    ),
     RowLayout("prompt", ("prompt", "completion", "system"), _of_prompt),
     RowLayout("instruction", ("instruction", "input", "output", "system"), _of_instruction),
 )
@@ -154,12 +152,9 @@ def layout_of(row: Json) -> RowLayout | None:
     # Parquet gives each row every column, so null means that it is not there.
     borne = [layout for layout in LAYOUTS if row.get(layout.sign) is not None]
     borne = borne or [layout for layout in LAYOUTS if layout.sign in row]
-    whole = (one for one in borne if one.sign != "prompt" or _has_answer(row))
+    is_answered = any(row.get(name) is not None for name in ("completion", *_OTHER_ANSWERS))
+    whole = (one for one in borne if one.sign != "prompt" or is_answered)
     return next(whole, borne[0] if borne else None)
-
-
-def _has_answer(row: Json) -> bool:
-    return any(row.get(name) is not None for name in ("completion", *_OTHER_ANSWERS))
 
 
 def conversation(row: Json, file: str, line: int) -> Conversation:

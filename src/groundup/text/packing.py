@@ -75,10 +75,11 @@ class ConversationStream(DataStream):
         seed: int,
     ) -> None:
         cut = [cut_to(item, context) for item in conversations]
-        kept = [i for i, item in enumerate(cut) if _teaches(item, prompt_weight)]
-        if not any(cut[i].teaches for i in kept):
+        if not any(item.teaches for item in cut):
             raise UserError(_nothing_to_train_on(conversations, context))
-        self.conversations = [cut[i] for i in kept]
+        self.conversations = [
+            item for item in cut if item.teaches or (prompt_weight > 0 and item.inputs > 0)
+        ]
         self.sources = [item.source for item in self.conversations]
         self.mixture = mixture
         self.layout, self.prompt_weight, self.multi_turn = layout, prompt_weight, multi_turn
@@ -169,11 +170,6 @@ class ConversationStream(DataStream):
             trained=sum(sum(self._chain(chain).loss_mask[1:]) for row in rows for chain in row),
             padding=1 - tokens / positions,
         )
-
-
-def _teaches(item: Example, prompt_weight: float) -> bool:
-    """Whether any target of the item has a weight."""
-    return item.teaches or (prompt_weight > 0 and item.inputs > 0)
 
 
 def _nothing_to_train_on(items: Sequence[Example], context: int) -> str:

@@ -118,8 +118,9 @@ def encode(
         "split": split,
         "text_sha256": content.hexdigest(),
     }
-    if _is_made_of(path, facts):
-        with contextlib.suppress(UserError):  # damaged, and made anew
+    with contextlib.suppress(UserError):  # not there, or damaged, and made anew
+        there = read_json_object(_beside(path, ".json"), _MOST_FACTS)
+        if all(there.get(name) == facts[name] for name in facts):
             return Shard.open(path)
     kind = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
     chunks: list[np.ndarray] = []
@@ -176,11 +177,3 @@ def _hash(shard: Shard) -> str:
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _is_made_of(path: Path, facts: dict[str, object]) -> bool:
-    try:
-        found = read_json_object(_beside(path, ".json"), _MOST_FACTS)
-    except UserError:
-        return False
-    return all(found.get(name) == facts[name] for name in facts)

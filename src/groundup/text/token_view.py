@@ -49,12 +49,9 @@ def view_tokens(tokenizer: Tokenizer, item: Example, context: int) -> Iterator[T
 
 def visible(text: str) -> str:
     """The text with what would steer a terminal or turn its direction made visible."""
-    return "".join(_picture(char) if _is_unseen(char) else char for char in text)
-
-
-def _is_unseen(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cf") and char not in "\n\t\u200d"
-
-
-def _picture(char: str) -> str:
-    return chr(0x2400 + ord(char)) if ord(char) < 0x20 else f"<U+{ord(char):04X}>"
+    shown = []
+    for char in text:
+        if unicodedata.category(char) in ("Cc", "Cf") and char not in "\n\t\u200d":
+            char = chr(0x2400 + ord(char)) if ord(char) < 0x20 else f"<U+{ord(char):04X}>"
+        shown.append(char)
+    return "".join(shown)

@@ -102,11 +102,6 @@ def _plain_text(text: str) -> str:
     return tidy(text.replace("``", '"').replace("''", '"').replace(" -- ", " – "))
 
 
-def _ask(question: str) -> str:
-    question = tidy(question)
-    return question[:1].upper() + question[1:].rstrip("?") + "?"
-
-
 def boolq(rejected: Rejected, progress: Progress = None) -> BoolQ:
     """All of BoolQ, with dev kept apart from everything else by question and by passage."""
     members = {PurePosixPath(path).name: text for path, text in read_set("boolq", progress).items()}
@@ -138,6 +133,6 @@ def boolq(rejected: Rejected, progress: Progress = None) -> BoolQ:
 def _yes_or_no(question: str, title: str, passage: str, answer: str) -> Question:
     assert answer in ("True", "False")
     index = 0 if answer == "True" else 1
-    return Question(
-        "boolq", _ask(question), _plain_text(passage), title.strip(), ("Yes", "No"), index
-    )
+    asked = tidy(question)
+    asked = asked[:1].upper() + asked[1:].rstrip("?") + "?"
+    return Question("boolq", asked, _plain_text(passage), title.strip(), ("Yes", "No"), index)

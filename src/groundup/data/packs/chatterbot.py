@@ -78,7 +78,9 @@ def _spoken(turn: str) -> str:
         turn = turn.rstrip("'")
     turn = re.sub(r"\bi\b(?!\.)", "I", turn)
     turn = turn[:1].upper() + turn[1:]
-    return turn if turn[-1:] in ".!?\"”'" else turn + _mark(turn)
+    if turn[-1:] in ".!?\"”'":
+        return turn
+    return turn + ("?" if turn.split(" ")[0].lower() in _ASKING else ".")
 
 
 _ASKING = (
@@ -95,10 +97,6 @@ _ASKING = (
     "are",
     "have",
 )
-
-
-def _mark(turn: str) -> str:
-    return "?" if turn.split(" ")[0].lower() in _ASKING else "."
 
 
 # A chat must be able to greet and to talk of itself, so these are never held out.
