@@ -148,13 +148,13 @@ NAMES: dict[str, str] = {
 def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A stage's settings by today's names: recipes and run.json may still have earlier ones."""
     found = dict(settings)
-    if "world_first" in found or "world_last" in found:
+    if "mixture" not in found and {"world_first", "world_last"} & found.keys():
         shares = [found.pop("world_first", 0.7), found.pop("world_last", 0.15)]
-        found.setdefault("mixture", {"world": shares})
-    if "world" in found:
-        found.setdefault("mixture", {"world": found.pop("world")})
-    if "chained" in found:
-        found.setdefault("multi_turn", found.pop("chained"))
+        found["mixture"] = {"world": shares}
+    if "mixture" not in found and "world" in found:
+        found["mixture"] = {"world": found.pop("world")}
+    if "multi_turn" not in found and "chained" in found:
+        found["multi_turn"] = found.pop("chained")
     return found
 
 

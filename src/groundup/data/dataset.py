@@ -23,7 +23,7 @@ from pathlib import Path
 from groundup.data.config import DataConfig
 from groundup.data.files import CSV_SUFFIXES, ROW_SUFFIXES, TEXT_SUFFIXES, check_there, read_text
 from groundup.data.hub import pull_dataset
-from groundup.data.packs.manifest import GeneratedSet, find_set, generated_set
+from groundup.data.packs.manifest import GENERATED, GeneratedSet, find_set
 from groundup.data.records import (
     KNOWN,
     UNKNOWN,
@@ -195,8 +195,12 @@ def _named(given: Sequence[str], parts: Sequence[Part]) -> list[Part]:
         if one in kept:
             named.append(part)
             continue
-        # A file of a person's own may be called as a part of the small world is.
-        free = (name for name in _names(one) if name not in taken and generated_set(name) is None)
+        # Reports know a generated set's parts by how they begin, and a person's own file may be
+        # called so.
+        parts_begin = tuple(f"{made.name}-" for made in GENERATED)
+        free = (
+            name for name in _names(one) if name not in taken and not name.startswith(parts_begin)
+        )
         taken.add(name := next(free, one))
         heldout = part.heldout and [replace(row, source=name) for row in part.heldout]
         named.append(Part([replace(row, source=name) for row in part.train], heldout, part.bad))
