@@ -24,7 +24,7 @@ from groundup.data.tokenizer import run as train_tokenizer
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.train.config import ENVIRONMENT
@@ -238,7 +238,7 @@ def tokenizer() -> Tokenizer:
 
 VOCAB = 320
 
-Alone = Callable[[CausalLM, Marked, int], list[float]]
+Alone = Callable[[CausalLM, Example, int], list[float]]
 Fresh = Callable[[int], CausalLM]
 
 
@@ -275,12 +275,12 @@ def uniform() -> CausalLM:
 def alone() -> Alone:
     """log softmax of the full logits of one item by itself, at its trained targets."""
 
-    def score_alone(model: CausalLM, item: Marked, context: int) -> list[float]:
+    def score_alone(model: CausalLM, item: Example, context: int) -> list[float]:
         ids = list(item.ids)[: context + 1]
         if len(ids) < 2:
             return []
         with torch.no_grad():
             logprobs = model.logits(Batch.of(torch.tensor([ids[:-1]]))).log_softmax(-1)[0]
-        return [float(logprobs[t - 1, ids[t]]) for t in range(1, len(ids)) if item.trained[t]]
+        return [float(logprobs[t - 1, ids[t]]) for t in range(1, len(ids)) if item.loss_mask[t]]
 
     return score_alone

@@ -16,7 +16,7 @@ from types import ModuleType
 # Read before every command, so without what loading `typing` costs.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 
@@ -80,9 +80,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "text.build": ("data.build",),
     "text.chitchat": ("data.packs.chitchat",),
     "text.config": ("data.config",),
-    "text.conversations": ("data.packs.conversations",),
-    "text.corpus": ("data.corpus",),
-    "text.csv_files": ("data.csv_files",),
+    "text.conversations": ("data.packs.wiki", "data.packs.own", "data.packs.chatterbot"),
+    "text.corpus": ("data.corpus", "text.shards", "text.rows"),
+    "text.csv_files": ("data.files",),
     "text.fields": ("data.fields",),
     "text.gguf_cursor": ("formats.gguf.cursor",),
     "text.gguf_header": ("formats.gguf.header",),
@@ -92,24 +92,28 @@ MODULES: dict[str, tuple[str, ...]] = {
     "text.hub_data": ("data.hub",),
     "text.inspection": ("data.inspection",),
     "text.kinds": ("text.rows",),
-    "text.layouts": ("data.layouts",),
+    "text.layouts": ("data.records",),
     "text.leaks": ("data.leaks",),
-    "text.manifest": ("data.packs.manifest", "text.rows"),
+    "text.manifest": ("data.packs.manifest",),
     "text.marked": ("text.example",),
-    "text.newcomers": ("data.newcomers",),
+    "text.newcomers": ("data.packs.newcomers",),
     "text.own_data": ("data.dataset",),
-    "text.own_sources": ("data.locations",),
-    "text.packs": ("data.packs.fetch", "data.packs.manifest", "text.rows"),
+    "text.own_sources": ("data.dataset",),
+    "text.packs": ("data.packs.fetch", "data.packs.manifest"),
     "text.pretokenizers": ("formats.gguf.pretokenizers",),
     "text.questions": ("data.packs.questions",),
-    "text.records": ("data.records", "text.rows"),
-    "text.refusals": ("data.packs.refusals",),
-    "text.row_files": ("data.row_files",),
+    "text.records": ("data.records", "data.files", "data.split", "text.rows"),
+    "text.refusals": ("data.packs.harm_scores",),
+    "text.row_files": ("data.files",),
     "text.samples": ("data.samples",),
     "text.shown": ("text.token_view",),
-    "text.sources": ("data.packs.sources",),
+    "text.sources": (
+        "data.packs.rows",
+        *(f"data.packs.{name}" for name in ("wiki", "boolq", "questions", "sotu", "chatterbot")),
+        "data.packs.harm_scores",
+    ),
     "text.splitting": ("data.split",),
-    "text.synthetic": ("data.synthetic",),
+    "text.synthetic": ("data.packs.world",),
     "text.vocabulary": ("data.tokenizer",),
     "text.world": ("world",),
     "text.world.answers": ("world.answers",),
@@ -131,17 +135,42 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 # An old name of a public function or class: its name now.
 NAMES: dict[str, str] = {
+    "Asked": "PromptRow",
     "Best": "EarlyStopping",
+    "Dice": "SeededRandom",
+    "Items": "Encoded",
+    "Marked": "Example",
+    "OwnData": "Dataset",
+    "SetAside": "Rejected",
     "Start": "PreparedModel",
     "Training": "Trained",
     "growing": "resumable_lines",
+    "key": "normal_form",
+    "minimise": "minimize",
+    "place": "split_hash",
     "planned": "make_plan",
+    "read_each": "load_datasets",
+    "read_own": "load_dataset",
+    "recording": "set_grad_enabled",
     "resolved": "resolve_plan",
     "show": "print_plan",
+    "shown": "excerpt",
+    "shown_tokens": "view_tokens",
     "start": "prepare_model",
-    "minimise": "minimize",
-    "recording": "set_grad_enabled",
 }
+
+
+def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's settings by today's names: recipes and run.json may still have earlier ones."""
+    found = dict(settings)
+    if "mixture" not in found and {"world_first", "world_last"} & found.keys():
+        shares = [found.pop("world_first", 0.7), found.pop("world_last", 0.15)]
+        found["mixture"] = {"world": shares}
+    if "mixture" not in found and "world" in found:
+        found["mixture"] = {"world": found.pop("world")}
+    if "multi_turn" not in found and "chained" in found:
+        found["multi_turn"] = found.pop("chained")
+    return found
 
 
 def renamed(module: str, name: str) -> Any:

@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from groundup.align.dpo import dpo_loss, pair_logprobs, preference_loss
-from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
-from groundup.data.records import read_preferences, split
+from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
+from groundup.data.records import read_preferences
+from groundup.data.split import split
 from groundup.formats.folder import load
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.train.batch import Batch
 
 
@@ -51,18 +52,18 @@ def test_far_margins_stay_finite() -> None:
     assert losses.tolist() == [2e4, 0.0]
 
 
-def slow_logprob(model: CausalLM, item: Marked) -> float:
+def slow_logprob(model: CausalLM, item: Example) -> float:
     """log p of an answer from the full logits of its sequence alone."""
     with torch.no_grad():
         logits = model.logits(Batch.of(torch.tensor([item.ids]))).double()
     logprobs = logits.log_softmax(-1)[0]
-    places = [i for i in range(1, len(item.ids)) if item.trained[i]]
+    places = [i for i in range(1, len(item.ids)) if item.loss_mask[i]]
     return sum(float(logprobs[i - 1, item.ids[i]]) for i in places)
 
 
 def first_batch(workshop: Any, reference: np.ndarray | None = None) -> tuple[Any, list[Pair]]:
     _, tokenizer = load(workshop.finished("sft"))
-    pairs = marked_pairs(
+    pairs = tokenize_pairs(
         tokenizer, split(workshop.data, "preferences", read_preferences)[0].rows[:6], 64
     )
     stream = PairStream(
@@ -97,7 +98,7 @@ def test_the_chosen_answers_own_loss_is_a_mean_over_its_tokens(workshop: Any) ->
     model, _ = load(workshop.finished("pretrain"))
     batch, pairs = first_batch(workshop)
     plain, added = (preference_loss(model, batch, 0.3, nll).total.item() for nll in (0.0, 0.5))
-    means = [slow_logprob(model, p.chosen) / sum(p.chosen.trained[1:]) for p in pairs]
+    means = [slow_logprob(model, p.chosen) / sum(p.chosen.loss_mask[1:]) for p in pairs]
     assert added - plain == pytest.approx(-0.5 * sum(means), rel=1e-4)
 
 
@@ -113,7 +114,7 @@ def test_the_chosen_answers_own_loss_is_added_per_token(workshop: Any) -> None:
     model, _ = load(workshop.finished("pretrain"))
     batch, pairs = first_batch(workshop)
     plain, both = (preference_loss(model, batch, beta=0.3, nll=nll) for nll in (0.0, 0.7))
-    means = [slow_logprob(model, p.chosen) / sum(p.chosen.trained[1:]) for p in pairs]
+    means = [slow_logprob(model, p.chosen) / sum(p.chosen.loss_mask[1:]) for p in pairs]
     added = both.total.item() - plain.total.item()
     assert added == pytest.approx(-0.7 * sum(means), rel=1e-4)
 
@@ -134,7 +135,7 @@ def test_it_raises_preference_accuracy(workshop: Any) -> None:
     reference, _ = load(workshop.finished("sft"))
     accuracies = []
     for side in split(workshop.data, "preferences", read_preferences):
-        pairs = marked_pairs(tokenizer, side.rows, 64)
+        pairs = tokenize_pairs(tokenizer, side.rows, 64)
         gained = pair_logprobs(policy, pairs, 64) - pair_logprobs(reference, pairs, 64)
         accuracies.append(float(np.mean(gained[:, 0] > gained[:, 1])))
     seen, heldout = accuracies

@@ -13,19 +13,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
-from groundup.data.records import read_preferences, split
+from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
+from groundup.data.records import read_preferences
+from groundup.data.split import split
 from groundup.errors import UserError
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
 
 CONTEXT = 24
 
 
-def side(number: int, length: int) -> Marked:
+def side(number: int, length: int) -> Example:
     """Tokens that name their sequence; the second half is the answer."""
-    return Marked([number] * length, [i >= length // 2 for i in range(length)])
+    return Example([number] * length, [i >= length // 2 for i in range(length)])
 
 
 def random_pairs(lengths: list[tuple[int, int]]) -> list[Pair]:
@@ -134,9 +135,9 @@ def test_only_the_answer_is_marked(tokenizer: Tokenizer) -> None:
         Message("assistant", "It may be."),
         Message("user", "Truly?"),
     )
-    [pair] = marked_pairs(tokenizer, [Preference(prompt, "Yes.", "No way.", "s", "g")], 256)
+    [pair] = tokenize_pairs(tokenizer, [Preference(prompt, "Yes.", "No way.", "s", "g")], 256)
     for marked, said in ((pair.chosen, "Yes."), (pair.rejected, "No way.")):
-        ids = np.array(marked.ids)[np.array(marked.trained)].tolist()
+        ids = np.array(marked.ids)[np.array(marked.loss_mask)].tolist()
         assert tokenizer.decode(ids) == f"{said}<|im_end|>"
         assert tokenizer.decode(list(marked.ids)).count("It may be.") == 1
 
@@ -144,8 +145,8 @@ def test_only_the_answer_is_marked(tokenizer: Tokenizer) -> None:
 def test_long_answers_are_cut_and_prompts_without_room_left_out(tokenizer: Tokenizer) -> None:
     short, long = (Message("user", "Is it?"),), (Message("user", "Is it? " * 50),)
     rows = [Preference(p, "Yes. " * 60, "No.", "s", "g") for p in (short, long)]
-    [pair] = marked_pairs(tokenizer, rows, 100)
-    assert pair.chosen.inputs == 100 and any(pair.chosen.trained)
+    [pair] = tokenize_pairs(tokenizer, rows, 100)
+    assert pair.chosen.inputs == 100 and any(pair.chosen.loss_mask)
 
 
 def test_own_files_are_split_and_folders_keep_their_split(workshop: Any, tmp_path: Path) -> None:

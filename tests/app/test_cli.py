@@ -207,7 +207,7 @@ def test_data_list_shows_what_each_set_is(capsys: pytest.CaptureFixture[str]) ->
     assert main(["data", "list"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for one in SETS:
-        assert f"{one.name} {one.size / 1e6:.1f} MB {one.licence}" in shown
+        assert f"{one.name} {one.size / 1e6:.1f} MB {one.license}" in shown
         assert " ".join(one.citation.split()) in shown
     assert "world any size Apache-2.0 synthetic: made by a program" in shown
 

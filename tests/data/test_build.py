@@ -15,10 +15,13 @@ import pytest
 from groundup.data import build, leaks, records
 from groundup.data.config import DataConfig
 from groundup.data.corpus import documents as documents_of
-from groundup.data.packs import sources
+from groundup.data.packs.boolq import boolq
+from groundup.data.packs.harm_scores import scored_responses
+from groundup.data.packs.manifest import generated_set
+from groundup.data.packs.rows import Rejected
 from groundup.errors import UserError
-from groundup.text.cleaning import key, words
-from groundup.text.rows import Conversation, Document, Message, is_synthetic
+from groundup.text.cleaning import normal_form, words
+from groundup.text.rows import Conversation, Document, Message
 from groundup.world.facts import HELDOUT_PAIRS
 from groundup.world.pack import is_heldout_combination
 
@@ -80,7 +83,7 @@ def test_every_file_is_read_back_whole(data: Path) -> None:
 
 def test_there_is_enough_of_each(data: Path) -> None:
     found = documents(data)
-    size = sum(len(d.text.encode()) for d in found.train if not is_synthetic(d.source))
+    size = sum(len(d.text.encode()) for d in found.train if not generated_set(d.source))
     assert 13e6 < size < 20e6
     assert Counter(d.source for d in found.heldout)["sotu"] == 14
     assert {d.source for d in found.heldout} == {"wiki", "boolq", "sotu", "world-stories"}
@@ -114,15 +117,15 @@ def test_thirteen_words_in_a_row_never_stand_on_both_sides(data: Path) -> None:
 
     tested: set[tuple[str, ...]] = set()
     for document in read_documents(data / "documents/heldout.jsonl").rows:
-        if not is_synthetic(document.source):
+        if not generated_set(document.source):
             tested |= grams(document.text)
     for choice in read_choices(data / "choices/heldout.jsonl").rows:
         tested |= grams(choice.prompt)
     for pair in read_preferences(data / "preferences/heldout.jsonl").rows:
-        if not is_synthetic(pair.source):
+        if not generated_set(pair.source):
             tested |= grams(pair.chosen) | grams(pair.rejected)
     # All of them, evaluated or not: some passages repeat a dev passage but for a word.
-    for question in sources.boolq(sources.SetAside()).dev:
+    for question in boolq(Rejected()).dev:
         tested |= grams(question.passage)
     for one in read_documents(data / "documents/train.jsonl").rows[::7]:
         assert not grams(one.text) & tested
@@ -132,16 +135,16 @@ def test_thirteen_words_in_a_row_never_stand_on_both_sides(data: Path) -> None:
 
 
 def test_dev_passages_of_boolq_never_train(data: Path) -> None:
-    dev = {key(q.passage) for q in sources.boolq(sources.SetAside()).dev}
+    dev = {normal_form(q.passage) for q in boolq(Rejected()).dev}
     for document in documents(data).train:
-        assert key(document.text.partition("\n\n")[2]) not in dev
+        assert normal_form(document.text.partition("\n\n")[2]) not in dev
     for talk in read_conversations(data / "conversations/train.jsonl").rows:
         if talk.source == "boolq":
-            assert key(talk.messages[0].content.partition("\n\n")[0]) not in dev
+            assert normal_form(talk.messages[0].content.partition("\n\n")[0]) not in dev
 
 
 def test_harmful_responses_are_only_ever_rejected(data: Path) -> None:
-    scored = [one for one in sources.scored_responses(sources.SetAside()) if one.kind == "harm"]
+    scored = [one for one in scored_responses(Rejected()) if one.kind == "harm"]
     # By the first words, since responses are cut to fit the context.
     harmful = {tuple(words(one.response)[:12]) for one in scored if one.score >= 0.25}
     harmful -= {tuple(words(one.response)[:12]) for one in scored if one.score < 0.25}
@@ -167,7 +170,7 @@ def test_prompts_and_questions_stand_on_one_side(data: Path) -> None:
     train = read_preferences(data / "preferences/train.jsonl").rows
     heldout = read_preferences(data / "preferences/heldout.jsonl").rows
     # In the small world both sides ask about the same facts, in other words.
-    groups = {pair.group for pair in train if not is_synthetic(pair.source)}
+    groups = {pair.group for pair in train if not generated_set(pair.source)}
     assert not groups & {pair.group for pair in heldout}
     refused = read_refusals(data / "refusals/heldout.jsonl").rows
     assert not groups & {one.group for one in refused}
@@ -217,10 +220,10 @@ def test_a_second_start_returns_and_other_settings_are_refused(data: Path) -> No
         build.run(DataConfig(out=data.parent / "new", packs=("boolk",)))
 
 
-def test_data_json_names_every_licence_and_hash(data: Path) -> None:
+def test_data_json_names_every_license_and_hash(data: Path) -> None:
     packs = _facts(data, "data.json")["packs"]
     assert isinstance(packs, list) and len(packs) == 10
-    assert all(one["licence"] and one["citation"] for one in packs)
+    assert all(one["license"] and one["citation"] for one in packs)
     assert all(one["archive"]["sha256"] for one in packs if not one.get("generated"))
     assert [one["name"] for one in packs if one.get("generated")] == ["world"]
 
@@ -231,8 +234,8 @@ def test_data_json_names_every_licence_and_hash(data: Path) -> None:
 def test_what_is_held_out_of_the_world_never_trains(data: Path) -> None:
     train = read_documents(data / "documents/train.jsonl").rows
     tested = read_documents(data / "documents/heldout.jsonl").rows
-    mine = [document.text for document in train if is_synthetic(document.source)]
-    told = [document.text for document in tested if is_synthetic(document.source)]
+    mine = [document.text for document in train if generated_set(document.source)]
+    told = [document.text for document in tested if generated_set(document.source)]
     assert 0.28e6 < sum(map(len, mine)) < 0.32e6 and 0.14e6 < sum(map(len, told)) < 0.16e6
     assert len(set(mine)) == len(mine) and not set(mine) & set(told)
     # Another look than that of the check: both words of a pair, as they are written.
@@ -249,12 +252,12 @@ def test_no_evaluated_prompt_of_the_world_trains(data: Path) -> None:
     def asked(name: str) -> set[str]:
         talks = read_conversations(data / f"conversations/{name}.jsonl").rows
         pairs = read_preferences(data / f"preferences/{name}.jsonl").rows
-        prompts = [talk.messages[:-1] for talk in talks if is_synthetic(talk.source)]
-        prompts += [pair.prompt for pair in pairs if is_synthetic(pair.source)]
-        return {key(" ".join(m.content for m in p if m.role == "user")) for p in prompts}
+        prompts = [talk.messages[:-1] for talk in talks if generated_set(talk.source)]
+        prompts += [pair.prompt for pair in pairs if generated_set(pair.source)]
+        return {normal_form(" ".join(m.content for m in p if m.role == "user")) for p in prompts}
 
     refused = read_refusals(data / "refusals/heldout.jsonl").rows
-    tested = asked("heldout") | {key(r.prompt) for r in refused if is_synthetic(r.source)}
+    tested = asked("heldout") | {normal_form(r.prompt) for r in refused if generated_set(r.source)}
     assert len(tested) > 1_000 and not asked("train") & tested
 
 
@@ -262,14 +265,14 @@ def test_the_held_out_side_of_the_world_is_large_enough_and_asks_nothing_twice(d
     talks = [
         talk
         for talk in read_conversations(data / "conversations/heldout.jsonl").rows
-        if is_synthetic(talk.source)
+        if generated_set(talk.source)
     ]
     of_source = Counter(talk.source for talk in talks)
     assert max(of_source.values()) == 250 and "world-lives" not in of_source
     assert {"world-facts", "world-reading", "world-sums", "world-conduct"} <= set(of_source)
     assert len({talk.messages[:-1] for talk in talks}) == len(talks)
     refused = read_refusals(data / "refusals/heldout.jsonl").rows
-    kinds = Counter(one.kind for one in refused if is_synthetic(one.source))
+    kinds = Counter(one.kind for one in refused if generated_set(one.source))
     assert min(kinds["harmful"], kinds["benign"]) >= 100
 
 

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.data import corpus
+from groundup.data import corpus, split
 from groundup.errors import UserError
-from groundup.text.rows import Document
-
-
-@dataclasses.dataclass(frozen=True)
-class ByteTokenizer:
-    """The smallest real tokenizer: bytes, three ids further up."""
-
-    vocab_size: int = 259
-    hash: str = "bytes"
-
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [[byte + 3 for byte in text.encode()] for text in texts]
 
 
 def test_a_text_file_is_cut_and_split(tmp_path: Path) -> None:
@@ -53,7 +39,7 @@ def test_a_tiny_text_still_has_two_sides(tmp_path: Path) -> None:
 
 @given(st.text(max_size=200).map(lambda text: text * 300))
 def test_cutting_loses_no_word_and_keeps_to_the_size(text: str) -> None:
-    pieces = corpus.cut(text)
+    pieces = split.cut(text)
     assert all(len(piece.encode()) <= 8192 + 2048 for piece in pieces)
     assert "".join("".join(pieces).split()) == "".join(text.split())
 
@@ -70,41 +56,3 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no \.txt"):
         (tmp_path / "empty").mkdir()
         corpus.documents(tmp_path / "empty")
-
-
-def test_a_shard_says_again_what_was_encoded(tmp_path: Path) -> None:
-    texts = [Document("añ", "x", "1"), Document("b", "y", "2"), Document("c" * 2000, "x", "3")]
-    shard = corpus.encode(texts, ByteTokenizer(), tmp_path / "tokens" / "train", split="train")
-    assert shard.tokens.dtype == np.uint16 and isinstance(shard.tokens, np.memmap)
-    assert shard.offsets.tolist() == [0, 4, 6, 2007]
-    assert shard.sources == ["x", "y", "x"] and shard.document_bytes.tolist() == [3, 1, 2000]
-    for number, document in enumerate(texts):
-        ids = shard.tokens[shard.offsets[number] : shard.offsets[number + 1]]
-        assert ids[0] == 0
-        assert bytes(int(i) - 3 for i in ids[1:]).decode() == document.text
-    assert corpus.Shard.open(tmp_path / "tokens" / "train").tokenizer_hash == "bytes"
-
-
-def test_a_shard_is_reused_only_for_the_same_text_and_tokenizer(tmp_path: Path) -> None:
-    path = tmp_path / "train"
-    texts = [Document("a", "x", "1")]
-    corpus.encode(texts, ByteTokenizer(), path)
-    written = path.with_name("train.npy").stat().st_mtime_ns
-    corpus.encode(texts, ByteTokenizer(), path)
-    assert path.with_name("train.npy").stat().st_mtime_ns == written
-    assert corpus.encode([Document("bb", "x", "1")], ByteTokenizer(), path).offsets[-1] == 3
-    wide = corpus.encode(texts, ByteTokenizer(vocab_size=70_000, hash="wide"), path)
-    assert wide.tokens.dtype == np.uint32 and wide.tokenizer_hash == "wide"
-
-
-def test_damaged_shards_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "train"
-    with pytest.raises(UserError, match="missing"):
-        corpus.Shard.open(path)
-    corpus.encode([Document("abc", "x", "1")], ByteTokenizer(), path)
-    np.save(tmp_path / "train.npy", np.zeros(2, np.uint16))
-    with pytest.raises(UserError, match="do not belong together"):
-        corpus.Shard.open(path)
-    (tmp_path / "train.npy").write_bytes(b"junk")
-    with pytest.raises(UserError, match="damaged"):
-        corpus.Shard.open(path)

@@ -11,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from groundup.data import records
-from groundup.data.csv_files import csv_rows
-from groundup.data.dataset import read_own
+from groundup.data.dataset import load_dataset
+from groundup.data.files import csv_rows
 from groundup.errors import UserError
 from groundup.text.rows import BadRow, Conversation, Document
 
@@ -130,10 +130,10 @@ def test_every_reader_takes_csv(tmp_path: Path) -> None:
         "talks.csv",
         'Prompt;completion;system\n"Hi;\nyou";Hello;\nBye;Ciao;Be brief.\nWhat?;;\n',
     )
-    own = read_own([talks], columns={"prompt": "Prompt"}, validation=0, refuse=False)
+    own = load_dataset([talks], columns={"prompt": "Prompt"}, validation=0, refuse=False)
     assert [len(row.messages) for row in own.train if isinstance(row, Conversation)] == [2, 3]
     assert [(bad.line, "is empty" in bad.reason) for bad in own.bad] == [(5, True)]
-    texts = read_own([file("t.csv", 'text\n"One, two"\nThree\n')], validation=0)
+    texts = load_dataset([file("t.csv", 'text\n"One, two"\nThree\n')], validation=0)
     assert [row.text for row in texts.train if isinstance(row, Document)] == ["One, two", "Three"]
     pairs = records.read_preferences(file("p.tsv", "prompt\tchosen\trejected\nHi?\tYes\tNo\n"))
     assert (pairs.rows[0].chosen, pairs.rows[0].rejected) == ("Yes", "No")
@@ -151,4 +151,4 @@ def test_every_reader_takes_csv(tmp_path: Path) -> None:
         ("prompt,completion\nHi,there,you\nBye,now,then\n", "line 2: it has 3 cells"),
     ):
         with pytest.raises(UserError, match=told):
-            read_own([file("bad.csv", content)])
+            load_dataset([file("bad.csv", content)])

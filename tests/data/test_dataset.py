@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundup.data import dataset
 from groundup.data import hub as hub_data
-from groundup.data import locations as own_sources
-from groundup.data.dataset import OwnData, read_each, read_own
+from groundup.data.dataset import Dataset, load_dataset, load_datasets
 from groundup.data.records import read_conversations
 from groundup.errors import UserError
 from groundup.text.rows import Conversation, Document
@@ -52,7 +52,7 @@ def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def test_the_same_row_is_on_the_same_side_wherever_it_stands(tmp_path: Path) -> None:
     rows = [talk(n, answer) for n in range(300) for answer in ("yes", "no")]
-    whole = read_own([lines(tmp_path / "a.jsonl", rows)])
+    whole = load_dataset([lines(tmp_path / "a.jsonl", rows)])
     assert whole.duplicates == 0 and 4 <= len(whole.heldout) <= 60
     assert not set(said(whole.train)) & set(said(whole.heldout))
     # Both answers to a question are on one side.
@@ -61,37 +61,37 @@ def test_the_same_row_is_on_the_same_side_wherever_it_stands(tmp_path: Path) -> 
     ]
     assert not asked[0] & asked[1]
     # Another order, other neighbours, another file: the same sides.
-    part = read_own([lines(tmp_path / "b.jsonl", rows[::-5])])
+    part = load_dataset([lines(tmp_path / "b.jsonl", rows[::-5])])
     assert set(said(part.heldout)) == set(said(whole.heldout)) & {
         f"{row['prompt']} {row['completion']}" for row in rows[::-5]
     }
-    assert read_own([tmp_path / "a.jsonl"]) == whole
+    assert load_dataset([tmp_path / "a.jsonl"]) == whole
 
 
 def test_the_share_that_is_held_out_is_as_asked(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", map(talk, range(2000)))
     for share in (0.05, 0.2, 0.5):
-        count = len(read_own([path], validation=share).heldout)
+        count = len(load_dataset([path], validation=share).heldout)
         # Six standard deviations of a binomial.
         assert abs(count - 2000 * share) < 6 * (2000 * share * (1 - share)) ** 0.5
-    nothing = read_own([path], validation=0)
+    nothing = load_dataset([path], validation=0)
     assert not nothing.heldout and len(nothing.train) == 2000
     with pytest.raises(UserError, match=r"validation=1\.0 .* try 0\.05"):
-        read_own([path], validation=1.0)
+        load_dataset([path], validation=1.0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_each_side_has_a_row_where_two_differ(tmp_path: Path, count: int) -> None:
     path = lines(tmp_path / "a.jsonl", [*map(talk, range(count))] * 3)
     for share in (0.01, 0.99):
-        found = read_own([path], validation=share)
+        found = load_dataset([path], validation=share)
         assert len(found.train) + len(found.heldout) == count and found.duplicates == 2 * count
         assert found.train and bool(found.heldout) == (count > 1)
 
 
 def test_answers_to_one_question_alone_are_told_apart(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", [talk(0, f"answer {n}") for n in range(50)])
-    found = read_own([path])
+    found = load_dataset([path])
     assert found.heldout and found.train
 
 
@@ -106,9 +106,9 @@ def test_what_is_said_again_is_counted_and_taken_out(tmp_path: Path) -> None:
             *({"text": f"text {n}"} for n in (1, 2, 2)),
         ],
     )
-    found = read_each([one, other])
+    found = load_datasets([one, other])
     assert [part.duplicates for part in found] == [7, 51]
-    together = read_own([one, other])
+    together = load_dataset([one, other])
     everything = said([*together.train, *together.heldout])
     assert len(everything) == len(set(everything)) == 102 and together.duplicates == 58
     assert [row.source for row in found[1].train + found[1].heldout] == ["other"] * 2
@@ -128,7 +128,7 @@ def test_conversations_and_documents_of_a_folder_and_its_folders(tmp_path: Path)
     (tmp_path / "own" / "LICENSE.txt").write_text("Yours.")
     (tmp_path / "own" / "picture.png").write_bytes(b"\x00\x01")
     lines(tmp_path / "own" / ".cache" / "d.jsonl", [talk(7)])
-    found = read_own([tmp_path / "own"])
+    found = load_dataset([tmp_path / "own"])
     everything = [*found.train, *found.heldout]
     talks = [row for row in everything if isinstance(row, Conversation)]
     assert sorted(said(talks)) == [f"question {n} b" for n in (1, 2, 3, 5, 6)]
@@ -140,21 +140,21 @@ def test_conversations_and_documents_of_a_folder_and_its_folders(tmp_path: Path)
     readme = tmp_path / "only"
     readme.mkdir()
     (readme / "README.md").write_text("One.\n\nTwo.")
-    assert read_own([readme]).train
+    assert load_dataset([readme]).train
 
 
 def test_bad_lines_are_told_and_too_many_refused(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", [*map(talk, range(30)), {"prompt": "a", "completion": ""}])
-    (bad,) = read_own([path]).bad
+    (bad,) = load_dataset([path]).bad
     assert (bad.file, bad.line) == (str(path), 31) and "answer" in bad.reason
     lines(path, [talk(0), talk(1), *[{"prompt": "a", "completion": ""}] * 5])
     with pytest.raises(UserError, match=r"5 of 7 lines .*line 3: the answer"):
-        read_own([path])
+        load_dataset([path])
     # To be looked at, all is read.
-    looked = read_own([path], refuse=False)
+    looked = load_dataset([path], refuse=False)
     assert len(looked.bad) == 5 and len(looked.train) + len(looked.heldout) == 2
     lines(path, [{"a": 1}])
-    assert len(read_own([path], refuse=False).bad) == 1
+    assert len(load_dataset([path], refuse=False).bad) == 1
 
 
 def test_each_source_has_one_name_of_its_own(tmp_path: Path) -> None:
@@ -166,17 +166,17 @@ def test_each_source_has_one_name_of_its_own(tmp_path: Path) -> None:
         lines(tmp_path / "world-facts.jsonl", rows[2]),
         lines(tmp_path / "v1.2" / "x.jsonl", rows[3]).parent,
     ]
-    found = read_each(paths)
+    found = load_datasets(paths)
     names = [{row.source for row in part.train + part.heldout} for part in found]
     assert names == [{"talks"}, {"two/talks"}, {f"{tmp_path.name}/world-facts"}, {"v1.2"}]
     with pytest.raises(UserError, match="given twice"):
-        read_own([paths[0], str(paths[0])])
+        load_dataset([paths[0], str(paths[0])])
 
 
 def test_a_data_stage_keeps_its_split_its_sources_and_its_repeats(
     workshop: Any, tmp_path: Path
 ) -> None:
-    found = read_own([workshop.data])
+    found = load_dataset([workshop.data])
     files = [workshop.data / "conversations" / f"{side}.jsonl" for side in ("train", "heldout")]
     train, heldout = (read_conversations(file).rows for file in files)
     assert found.heldout == heldout and {row.source for row in found.train} == {"colours"}
@@ -185,12 +185,12 @@ def test_a_data_stage_keeps_its_split_its_sources_and_its_repeats(
     # A row of one's own that the stage holds out, or trains already, is taken out too.
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     own = lines(tmp_path / "own.jsonl", [*rows, talk(1), talk(2), talk(3)])
-    stage, mine = read_each([workshop.data, own])
+    stage, mine = load_datasets([workshop.data, own])
     assert stage == found and mine.duplicates == len(rows)
     assert len(mine.train) + len(mine.heldout) == 3
     # One's own documents beside them.
     (tmp_path / "a.txt").write_text("One.\n\nTwo.\n\nThree.")
-    assert {row.source for row in read_own([workshop.data, tmp_path / "a.txt"]).train} == {
+    assert {row.source for row in load_dataset([workshop.data, tmp_path / "a.txt"]).train} == {
         "colours",
         "a",
     }
@@ -201,7 +201,7 @@ def test_a_stage_without_conversations_gives_its_documents(tmp_path: Path) -> No
         lines(tmp_path / f"{name}.jsonl", [])
     lines(tmp_path / "documents" / "train.jsonl", [{"text": "a", "source": "sotu"}])
     lines(tmp_path / "documents" / "heldout.jsonl", [{"text": "b", "source": "sotu"}])
-    found = read_own([tmp_path])
+    found = load_dataset([tmp_path])
     assert said(found.train) == ["a"] and said(found.heldout) == ["b"]
 
 
@@ -225,14 +225,14 @@ def test_a_folder_with_sides_by_name_keeps_them(
     for number, name in enumerate(files):
         lines(tmp_path / name, map(talk, range(100 * number, 100 * number + 50)))
     lines(tmp_path / "dataset_infos.json", [{"default": {}}])
-    found = own_sources.Reader({}, True)._folder(tmp_path, "hub:owner/name")
+    found = dataset.Reader({}, True)._folder(tmp_path, "hub:owner/name")
     numbers = {int(line.split()[1]) // 100 for line in said(found.train)}
     assert numbers == set(trains)
     if held is None:
         assert found.heldout is None
     else:
         assert {int(line.split()[1]) // 100 for line in said(found.heldout or ())} == set(held)
-        assert len(read_own([tmp_path]).heldout) == 50
+        assert len(load_dataset([tmp_path]).heldout) == 50
 
 
 def test_the_hub_is_asked_for_data_alone_and_told_of_in_one_sentence(
@@ -240,7 +240,7 @@ def test_the_hub_is_asked_for_data_alone_and_told_of_in_one_sentence(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="no name on the hub; write hub:owner/name"):
-        read_own(["hub:a/b/c"])
+        load_dataset(["hub:a/b/c"])
     with pytest.raises(UserError, match="hub:groundup-tests/none cannot be had") as caught:
         hub_data.pull_dataset("groundup-tests/none")
     assert "\n" not in str(caught.value)
@@ -250,28 +250,28 @@ def test_the_hub_is_asked_for_data_alone_and_told_of_in_one_sentence(
 
 
 def test_a_pack_gives_its_conversations_with_its_own_split() -> None:
-    found = read_own(["pack:chatterbot"])
+    found = load_dataset(["pack:chatterbot"])
     assert {row.source for row in found.train + found.heldout} == {"chatterbot"}
     assert all(isinstance(row, Conversation) for row in found.train)
     # Its split is the pack's, whatever share is asked for.
-    assert read_own([Path("pack:chatterbot")], validation=0.5).train == found.train
+    assert load_dataset([Path("pack:chatterbot")], validation=0.5).train == found.train
     assert not set(said(found.train)) & set(said(found.heldout))
 
 
 @pytest.mark.long
 def test_a_pack_without_conversations_gives_its_documents() -> None:
-    found = read_own(["pack:sotu"])
+    found = load_dataset(["pack:sotu"])
     assert all(isinstance(row, Document) for row in found.train)
     assert len(found.heldout) == 14 and {row.source for row in found.train} == {"sotu"}
 
 
 def test_packs_that_are_nothing_to_learn_from() -> None:
     with pytest.raises(UserError, match="'smollm2' is a model and no data set"):
-        read_own(["pack:smollm2"])
+        load_dataset(["pack:smollm2"])
     with pytest.raises(UserError, match="'pack:mmlu' is only to be tested by"):
-        read_own(["pack:mmlu"])
+        load_dataset(["pack:mmlu"])
     with pytest.raises(UserError, match="did you mean 'chitchat'"):
-        read_own(["pack:chitchatt"])
+        load_dataset(["pack:chitchatt"])
 
 
 # What cannot work.
@@ -281,23 +281,23 @@ def test_columns(tmp_path: Path) -> None:
     rows = [{"question": f"q {n}", "reply": "a", "topic": "t"} for n in range(5)]
     path = lines(tmp_path / "a.jsonl", rows)
     columns = {"prompt": "question", "completion": "reply"}
-    found = read_own([path], columns=columns)
+    found = load_dataset([path], columns=columns)
     assert len(found.train) + len(found.heldout) == 5
     with pytest.raises(UserError, match=r"has the columns question, reply, topic,.*--columns"):
-        read_own([path])
+        load_dataset([path])
     wrong = {"prompt": "qestion", "completion": "reply"}
     with pytest.raises(
         UserError, match=r"'qestion'; did you mean 'question'.*There are: question, reply, topic"
     ):
-        read_own([path], columns=wrong)
+        load_dataset([path], columns=wrong)
     with pytest.raises(UserError, match="'answer' is no column that is read"):
-        read_own([path], columns={"answer": "reply"})
+        load_dataset([path], columns={"answer": "reply"})
     # A mapping need fit one source only, and one that fits none is told of all the same.
     native = lines(tmp_path / "b.jsonl", [talk(n) for n in range(5)])
-    both = read_own([path, native], columns=columns)
+    both = load_dataset([path, native], columns=columns)
     assert len(both.train) + len(both.heldout) == 10
     with pytest.raises(UserError, match="no row has a column 'persona'; there are: prompt, compl"):
-        read_own([native], columns={"system": "persona"})
+        load_dataset([native], columns={"system": "persona"})
 
 
 @pytest.mark.parametrize(
@@ -315,21 +315,23 @@ def test_columns(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_used(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
-        read_own([tmp_path / name])
+        load_dataset([tmp_path / name])
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     lines(tmp_path / "talks.jsonl", [talk(1)])
     with pytest.raises(UserError, match=r"did you mean 'talks\.jsonl'"):
-        read_own([tmp_path / "talk.jsonl"])
+        load_dataset([tmp_path / "talk.jsonl"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty' holds no \.jsonl, .* or \.md file"):
-        read_own([tmp_path / "empty"])
+        load_dataset([tmp_path / "empty"])
     with pytest.raises(UserError, match="check the path"):
-        read_own(["x" * 5000])
+        load_dataset(["x" * 5000])
     # All that one source says another says before it.
     with pytest.raises(UserError, match="says nothing that another source does not say"):
-        read_own([lines(tmp_path / "a.jsonl", [talk(1)]), lines(tmp_path / "b.jsonl", [talk(1)])])
+        load_dataset(
+            [lines(tmp_path / "a.jsonl", [talk(1)]), lines(tmp_path / "b.jsonl", [talk(1)])]
+        )
 
 
 _VALUE = st.recursive(
@@ -350,13 +352,13 @@ def test_any_json_is_read_or_refused(
     else:
         lines(path, rows)
     try:
-        found = read_own([path])
+        found = load_dataset([path])
     except UserError:
         pass
     else:
-        assert isinstance(found, OwnData) and found.train
+        assert isinstance(found, Dataset) and found.train
     try:
-        looked = read_own([path], refuse=False)
+        looked = load_dataset([path], refuse=False)
     except UserError:
         assert not rows
     else:

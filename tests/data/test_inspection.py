@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from groundup.data.dataset import OwnData, read_own
+from groundup.data.dataset import Dataset, load_dataset
 from groundup.data.inspection import Inspection, histogram, inspect, quantiles, remarks
 from groundup.errors import UserError
 from groundup.evals.inspection_page import inspection_html, shortened, write_inspection
 from groundup.evals.inspection_terminal import encoding_bar, say_inspection
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Conversation, Document, Message
 from groundup.text.template import CHATML
-from groundup.text.token_view import Token, shown_tokens, visible
+from groundup.text.token_view import Token, view_tokens, visible
 from groundup.text.tokenizer import Tokenizer
 
 CONTEXT = 48
@@ -59,9 +59,9 @@ def found(tokenizer: Tokenizer) -> Inspection:
     return inspect(own(ROWS, heldout=ROWS[:1]), tokenizer, context=CONTEXT, examples=4)
 
 
-def own(train: Sequence[Conversation | Document], **more: object) -> OwnData:
+def own(train: Sequence[Conversation | Document], **more: object) -> Dataset:
     fields = {"heldout": (), "bad": (), "duplicates": 0} | more
-    return OwnData(tuple(train), **fields)  # type: ignore[arg-type]
+    return Dataset(tuple(train), **fields)  # type: ignore[arg-type]
 
 
 # The counts.
@@ -157,8 +157,8 @@ def test_shown_tokens_are_the_items_own(
     tokenizer: Tokenizer, asked: str, answer: str, context: int
 ) -> None:
     tokens = encode_chat(tokenizer, [vars(m) for m in talk(asked, answer).messages])
-    item = Marked(tokens.ids, tokens.assistant)
-    shown = list(shown_tokens(tokenizer, item, context))
+    item = Example(tokens.ids, tokens.assistant)
+    shown = list(view_tokens(tokenizer, item, context))
     assert [id for one in shown for id in one.ids] == tokens.ids
     # Cut within a character, what is left of it on either side is no character.
     text = "".join(one.text for one in shown)
@@ -173,11 +173,11 @@ def test_shown_tokens_are_the_items_own(
 def test_a_character_cut_in_two_is_shown_as_broken_on_both_sides(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("a🙂")
     assert len(ids) == 5
-    item = Marked(ids, [True] * 5)
-    shown = [(one.text, one.ids) for one in shown_tokens(tokenizer, item, 100)]
+    item = Example(ids, [True] * 5)
+    shown = [(one.text, one.ids) for one in view_tokens(tokenizer, item, 100)]
     # Nothing stands before the first token, so that it is no target.
     assert shown == [("a", (ids[0],)), ("🙂", tuple(ids[1:]))]
-    cut = list(shown_tokens(tokenizer, item, 2))
+    cut = list(view_tokens(tokenizer, item, 2))
     assert [one.is_trained for one in cut] == [False, True, *[False] * (len(cut) - 2)]
     assert [one.is_cut for one in cut] == [False, False, *[True] * (len(cut) - 2)]
     assert cut[1].text == "\ufffd" and set("".join(one.text for one in cut[2:])) == {"\ufffd"}
@@ -255,7 +255,7 @@ def test_the_page_is_whole_and_holds_no_markup_of_the_data(
     rows = [{"prompt": evil + str(i), "completion": evil} for i in range(30)]
     lines = [*map(json.dumps, rows), '{"prompt": "<b>', json.dumps({evil: 1})]
     data.write_text("\n".join(lines))
-    found = inspect(read_own([data], refuse=False), tokenizer, context=200)
+    found = inspect(load_dataset([data], refuse=False), tokenizer, context=200)
     path = tmp_path / "new" / "page.html"
     path.parent.mkdir()
     write_inspection(path, f"{evil}.jsonl", "a model", found)
@@ -282,7 +282,9 @@ def test_the_page_marks_trained_control_and_cut_tokens(
 
 def test_data_of_bad_lines_alone_can_be_looked_at(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "completion": ""}\n{"a": 1}\n')
-    found = inspect(read_own([tmp_path / "bad.jsonl"], refuse=False), tokenizer, context=CONTEXT)
+    found = inspect(
+        load_dataset([tmp_path / "bad.jsonl"], refuse=False), tokenizer, context=CONTEXT
+    )
     said = " ".join(printed(found).split())
     assert "There is nothing here to train on." in said and "line 2" in said
     assert "nothing here to train on" in inspection_html("bad", "a model", found)

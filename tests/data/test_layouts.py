@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.data import layouts, records
+from groundup.data import records
 from groundup.errors import UserError
 from groundup.text.rows import BadRow, Conversation, Document, Message
 
@@ -25,7 +25,7 @@ def turns(*roles: str) -> list[dict[str, str]]:
 
 
 def read(row: dict[str, Any], **columns: str) -> tuple[Message, ...]:
-    found = layouts.conversation_or_document(layouts.renamed(row, columns), "file", 1)
+    found = records.conversation_or_document(records.renamed(row, columns), "file", 1)
     assert isinstance(found, Conversation)
     return found.messages
 
@@ -100,13 +100,13 @@ def test_columns_are_called_as_the_mapping_says() -> None:
     assert read(both, prompt="question", completion="answer") == SAID
     swapped = {"completion": "a", "prompt": "b"}
     assert read(swapped, prompt="completion", completion="prompt") == SAID
-    body = layouts.renamed({"prompt": "a", "completion": "b", "body": "c"}, {"text": "body"})
-    assert layouts.conversation_or_document(body, "f", 3) == Document("c", "f", "3")
+    body = records.renamed({"prompt": "a", "completion": "b", "body": "c"}, {"text": "body"})
+    assert records.conversation_or_document(body, "f", 3) == Document("c", "f", "3")
 
 
 def test_a_mapping_is_of_our_names() -> None:
     with pytest.raises(UserError, match=r"'promt' is no column.*prompt"):
-        layouts.check_columns({"promt": "question"})
+        records.check_columns({"promt": "question"})
 
 
 def test_two_answers_to_one_question_are_one_group() -> None:
@@ -116,14 +116,14 @@ def test_two_answers_to_one_question_are_one_group() -> None:
         {"instruction": "is it", "output": "No."},
         {"prompt": "Is it?", "completion": "Yes.", "group": 7},
     ]
-    groups = [layouts.conversation(row, "f", 1).group for row in rows]
+    groups = [records.conversation(row, "f", 1).group for row in rows]
     assert groups[0] == groups[2] == "is it" and groups[1] == "user 0" and groups[3] == "7"
 
 
 def test_a_name_that_is_none_spoils_no_row() -> None:
     for label in (None, "", {"a": 1}, 1.5, True, "\ud83d"):
         row = {"prompt": "a", "completion": "b", "source": label, "group": label}
-        found = layouts.conversation(row, "file", 1)
+        found = records.conversation(row, "file", 1)
         assert (found.source, found.group) == ("file", "a")
 
 
@@ -175,7 +175,7 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
 )
 def test_what_is_wrong_has_one_reason(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadRow, match=reason) as caught:
-        layouts.conversation_or_document(row, "file", 1)
+        records.conversation_or_document(row, "file", 1)
     assert "\n" not in str(caught.value)
 
 
@@ -250,15 +250,15 @@ _ANY = st.recursive(
 _TURN = st.dictionaries(
     st.sampled_from(["role", "from", "content", "value", "tool_calls"]), _ROLES | _TEXTS
 )
-_NAMES = st.sampled_from([*layouts.COLUMNS, "response", "answer", "chosen", "source", "id"])
+_NAMES = st.sampled_from([*records.COLUMNS, "response", "answer", "chosen", "source", "id"])
 _ROW = st.dictionaries(_NAMES | st.text(max_size=3), st.lists(_TURN, max_size=4) | _ANY)
-_MAPPING = st.dictionaries(st.sampled_from(layouts.COLUMNS), _NAMES, max_size=3)
+_MAPPING = st.dictionaries(st.sampled_from(records.COLUMNS), _NAMES, max_size=3)
 
 
 @given(_ROW | st.dictionaries(st.text(), _ANY), _MAPPING)
 def test_any_row_is_read_or_has_a_reason(row: dict[str, Any], columns: dict[str, str]) -> None:
     try:
-        found = layouts.conversation_or_document(layouts.renamed(row, columns), "file", 1)
+        found = records.conversation_or_document(records.renamed(row, columns), "file", 1)
     except BadRow as reason:
         assert str(reason)
         return

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.data import records
+from groundup.data import files, records
+from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.text.rows import Message
 
@@ -95,7 +96,7 @@ def test_choices_and_refusals(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     pair = records.Preference((Message("user", "p\u2028q"),), "a", "b 😀", "s", "g")
-    assert records.write_json_lines(tmp_path / "p.jsonl", [pair]) == 1
+    assert files.write_json_lines(tmp_path / "p.jsonl", [pair]) == 1
     assert records.read_preferences(tmp_path / "p.jsonl").rows == (pair,)
 
 
@@ -109,7 +110,7 @@ def test_no_bytes_make_a_traceback(
         with pytest.raises(UserError):
             read(path)
     try:
-        records.read_text(path)
+        files.read_text(path)
     except UserError as error:
         assert "\n" not in str(error).replace(str(path), "")
 
@@ -117,7 +118,7 @@ def test_no_bytes_make_a_traceback(
 def test_text_files(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r")
-    assert records.read_text(path) == "one\ntwo\n"
+    assert files.read_text(path) == "one\ntwo\n"
     for content, said in (
         (b"", "is empty"),
         (b" \n", "white space"),
@@ -127,11 +128,11 @@ def test_text_files(tmp_path: Path) -> None:
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=said):
-            records.read_text(path)
+            files.read_text(path)
     with pytest.raises(UserError, match=r"did you mean 'a\.txt'"):
-        records.read_text(tmp_path / "aa.txt")
+        files.read_text(tmp_path / "aa.txt")
     with pytest.raises(UserError, match="folder"):
-        records.read_text(tmp_path)
+        files.read_text(tmp_path)
 
 
 def test_a_json_file_may_be_one_list_with_its_places_as_lines(tmp_path: Path) -> None:
@@ -154,14 +155,14 @@ def test_a_json_file_may_be_one_list_with_its_places_as_lines(tmp_path: Path) ->
 
 def test_own_rows_are_held_out_by_their_hash(tmp_path: Path) -> None:
     rows = [GOOD | {"prompt": f"p {n}", "chosen": c} for n in range(200) for c in ("a", "b")]
-    first = records.split(_lines(tmp_path / "a.jsonl", *rows), "-", records.read_preferences)
+    first = split(_lines(tmp_path / "a.jsonl", *rows), "-", records.read_preferences)
     train, heldout = ([row.prompt for row in side.rows] for side in first)
     assert len(train) + len(heldout) == 400 and 4 <= len(heldout) <= 40
     # Two answers to one question are on one side, whatever the order and what else there is.
     assert not set(train) & set(heldout)
-    again = records.split(_lines(tmp_path / "b.jsonl", *rows[::-3]), "-", records.read_preferences)
+    again = split(_lines(tmp_path / "b.jsonl", *rows[::-3]), "-", records.read_preferences)
     assert {row.prompt for row in again[1].rows} <= set(heldout)
-    alone = records.split(_lines(tmp_path / "c.jsonl", GOOD, GOOD), "-", records.read_preferences)
+    alone = split(_lines(tmp_path / "c.jsonl", GOOD, GOOD), "-", records.read_preferences)
     assert [len(side.rows) for side in alone] == [2, 0]
 
 
@@ -169,13 +170,13 @@ def test_a_stage_may_have_held_out_nothing_of_a_kind(tmp_path: Path) -> None:
     (tmp_path / "conversations").mkdir()
     _lines(tmp_path / "conversations" / "train.jsonl", {"prompt": "a", "completion": "b"})
     (tmp_path / "conversations" / "heldout.jsonl").write_text("")
-    sides = records.split(tmp_path, "conversations", records.read_conversations)
+    sides = split(tmp_path, "conversations", records.read_conversations)
     assert [len(side.rows) for side in sides] == [1, 0]
 
 
 def test_a_name_too_long_for_a_file_is_no_traceback() -> None:
     with pytest.raises(UserError, match="check the path"):
-        records.read_text(Path("x" * 5000))
+        files.read_text(Path("x" * 5000))
 
 
 def test_parquet(tmp_path: Path) -> None:

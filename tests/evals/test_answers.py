@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from groundup.evals.answers import (
     assistant_loss,
-    marked_answer,
     ready_conversations,
+    tokenize_answer,
     without_controls,
 )
 from groundup.lm.model import CausalLM
@@ -35,18 +35,18 @@ def said(tokenizer: Tokenizer, ids: list[int]) -> str:
 def test_a_long_prompt_loses_its_beginning_and_never_the_answer(
     tokenizer: Tokenizer, prompt: str, answer: str, context: int
 ) -> None:
-    item = marked_answer(tokenizer, [Message(USER, prompt)], answer, context)
+    item = tokenize_answer(tokenizer, [Message(USER, prompt)], answer, context)
     assert item.inputs <= context
-    trained = [i for i, own in zip(item.ids, item.trained, strict=True) if own]
+    trained = [i for i, own in zip(item.ids, item.loss_mask, strict=True) if own]
     assert said(tokenizer, trained) == answer + "<|im_end|>"
-    whole = marked_answer(tokenizer, [Message(USER, prompt)], answer, 10_000)
+    whole = tokenize_answer(tokenizer, [Message(USER, prompt)], answer, 10_000)
     if whole.inputs <= context:
         assert item == whole
 
 
 def test_the_end_of_a_long_prompt_stays(tokenizer: Tokenizer) -> None:
     prompt = "the sea is deep " * 50 + "What sails?"
-    item = marked_answer(tokenizer, [Message(USER, prompt)], "The ship.", 60)
+    item = tokenize_answer(tokenizer, [Message(USER, prompt)], "The ship.", 60)
     text = said(tokenizer, list(item.ids))
     assert text.startswith("<|im_start|>user\n")
     assert "What sails?" in text
@@ -54,14 +54,14 @@ def test_the_end_of_a_long_prompt_stays(tokenizer: Tokenizer) -> None:
 
 
 def test_an_answer_longer_than_the_context_keeps_its_start(tokenizer: Tokenizer) -> None:
-    item = marked_answer(tokenizer, [Message(USER, "Tell.")], "the sea is deep " * 50, 40)
-    assert any(item.trained[:41])
+    item = tokenize_answer(tokenizer, [Message(USER, "Tell.")], "the sea is deep " * 50, 40)
+    assert any(item.loss_mask[:41])
 
 
 def test_without_controls_only_words_are_left(tokenizer: Tokenizer) -> None:
-    item = marked_answer(tokenizer, [Message(USER, "Deep?")], "The sea is.", 100)
+    item = tokenize_answer(tokenizer, [Message(USER, "Deep?")], "The sea is.", 100)
     words = without_controls(item, tokenizer)
-    spoken = [i for i, own in zip(words.ids, words.trained, strict=True) if own]
+    spoken = [i for i, own in zip(words.ids, words.loss_mask, strict=True) if own]
     assert said(tokenizer, spoken) == "The sea is."
 
 

@@ -14,11 +14,11 @@ from groundup.evals.choice import (
     ready_choices,
 )
 from groundup.lm.model import CausalLM
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Choice
 from groundup.text.tokenizer import Tokenizer
 
-Alone = Callable[[CausalLM, Marked, int], list[float]]
+Alone = Callable[[CausalLM, Example, int], list[float]]
 
 ROWS = [
     Choice("What is deep?", ("the sea", "a ship on the sea", "an island"), 0, "sea", "a"),
@@ -41,7 +41,7 @@ def test_the_likeliest_option_is_chosen(
             prompt += [*tokenizer.encode("\n"), 1, *tokenizer.encode("assistant\n")]
             words = tokenizer.encode(option)
             trained = [False] * len(prompt) + [True] * len(words)
-            logprobs.append(alone(model, Marked(prompt + words, trained), 64))
+            logprobs.append(alone(model, Example(prompt + words, trained), 64))
         by_mean.append(np.argmax([np.mean(one) for one in logprobs]) == row.answer)
         by_sum.append(np.argmax([np.sum(one) for one in logprobs]) == row.answer)
     found = choice_accuracy(model, ready_choices(ROWS, tokenizer, 64), context=64)

@@ -17,11 +17,11 @@ from groundup.errors import UserError
 from groundup.evals.continuations import Pair, continuation_logprobs, encode_pair
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
-Alone = Callable[[CausalLM, Marked, int], list[float]]
+Alone = Callable[[CausalLM, Example, int], list[float]]
 
 TEXTS = [
     ("The sea is", (" wide", " deep, and the ship sails over the sea", " an island")),
@@ -40,9 +40,9 @@ def pairs(tokenizer: Tokenizer) -> list[Pair]:
     ]
 
 
-def marked(pair: Pair) -> Marked:
+def marked(pair: Pair) -> Example:
     trained = [False] * len(pair.prompt) + [True] * len(pair.continuation)
-    return Marked([*pair.prompt, *pair.continuation], trained)
+    return Example([*pair.prompt, *pair.continuation], trained)
 
 
 @pytest.mark.parametrize("slots", [1, 60, 10_000])

@@ -21,13 +21,13 @@ from groundup.evals.core import ALL, Answers, answered, guessing, model_names, r
 from groundup.evals.core_sets import CORE_SETS, core_questions, even_shares
 from groundup.formats.folder import load
 from groundup.lm.model import CausalLM
-from groundup.text.cleaning import place
-from groundup.text.example import Marked
+from groundup.text.cleaning import split_hash
+from groundup.text.example import Example
 from groundup.text.rows import Choice
 from groundup.text.tokenizer import Tokenizer
 from pages import assert_whole
 
-Alone = Callable[[CausalLM, Marked, int], list[float]]
+Alone = Callable[[CausalLM, Example, int], list[float]]
 
 ROWS = [
     Choice("What is deep?", ("the sea", "a ship on the sea", "an island"), 0, "piqa", "a"),
@@ -46,7 +46,7 @@ def test_a_thousand_questions_are_held_out_spread_and_always_the_same() -> None:
     counts = Counter(row.source for row in rows)
     assert list(counts) == list(CORE_SETS)
     assert sorted(counts.values()) == [166, 166, 167, 167, 167, 167]
-    assert all(place(row.group) < find_set(row.source).heldout for row in rows)
+    assert all(split_hash(row.group) < find_set(row.source).heldout for row in rows)
     assert rows == core_questions(1000)
     assert len({(row.prompt, row.options) for row in rows}) == 1000
 
@@ -88,7 +88,7 @@ def test_sums_and_measures_are_those_of_the_definition(
             ids = tokenizer.encode(f"{row.prompt} {option}")
             assert ids[: len(prompt)] == prompt
             trained = [False] * len(prompt) + [True] * (len(ids) - len(prompt))
-            expected.append(sum(alone(model, Marked(ids, trained), 64)))
+            expected.append(sum(alone(model, Example(ids, trained), 64)))
         assert sums == pytest.approx(np.array(expected), abs=1e-4)
         acc.append(np.argmax(expected) == row.answer)
         norm = [total / len(option) for total, option in zip(expected, row.options, strict=True)]

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from groundup.data.corpus import Shard
 from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
 from groundup.evals.findings import Finding
@@ -25,6 +24,7 @@ from groundup.formats.folder import load
 from groundup.report.estimate import Measured
 from groundup.runs.history import History, lineage
 from groundup.text.rows import RefusalPrompt
+from groundup.text.shards import Shard
 from pages import assert_whole
 
 # Stands in every harmful text of the data below and must appear nowhere else.

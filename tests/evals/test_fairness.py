@@ -13,7 +13,7 @@ from groundup.evals.fairness import ANSWER, TEXT, Leanings, leanings, planted
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.world.facts import JOBS
@@ -62,7 +62,7 @@ def test_probabilities_are_those_of_the_full_logits(
 
     def whole(text: str) -> float:
         ids = [tokenizer.end_of_text, *tokenizer.encode(text)][:65]
-        return sum(alone(model, Marked(ids, [True] * len(ids)), 64))
+        return sum(alone(model, Example(ids, [True] * len(ids)), 64))
 
     short = [i for i, one in enumerate(PROBES) if len(tokenizer.encode(one.start)) < 55][:5]
     assert short

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.data.corpus import Shard, encode
 from groundup.evals.perplexity import (
     BLOCK_BYTES,
     bits_per_byte,
@@ -21,12 +20,13 @@ from groundup.evals.perplexity import (
 )
 from groundup.lm.model import CausalLM
 from groundup.maths.ngram import KneserNey, reference_kneser_ney
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Document
+from groundup.text.shards import Shard, encode
 from groundup.text.tokenizer import Tokenizer
 
 VOCAB = 320
-Alone = Callable[[CausalLM, Marked, int], list[float]]
+Alone = Callable[[CausalLM, Example, int], list[float]]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_windows_score_each_token_once_with_half_a_context_before_it(
     scored = []
     for window in windows(ids, context):
         assert window.inputs <= context
-        for place, trained in enumerate(window.trained):
+        for place, trained in enumerate(window.loss_mask):
             if trained:
                 scored.append(window.ids[place])
                 assert place >= min(window.ids[place], (context + 1) // 2)
@@ -76,7 +76,7 @@ def test_bits_are_those_of_the_definition_token_by_token(
             moved = max(0, -(-(target - context) // half))
             end = min(len(ids) - 1, context + moved * half)
             before = ids[max(0, end - context) : target]
-            item = Marked([*before, ids[target]], [False] * len(before) + [True])
+            item = Example([*before, ids[target]], [False] * len(before) + [True])
             expected -= alone(model, item, context)[0] / math.log(2)
     found = bits_per_byte(model, short, tokenizer, context=context, bytes_per_source=10**9)
     assert found.bits.sum() == pytest.approx(expected, rel=1e-4)

@@ -15,11 +15,11 @@ from groundup.evals.preference import (
     ready_pairs,
 )
 from groundup.lm.model import CausalLM
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
 
-Alone = Callable[[CausalLM, Marked, int], list[float]]
+Alone = Callable[[CausalLM, Example, int], list[float]]
 
 
 def pair(chosen: str, rejected: str, group: str) -> Preference:
@@ -53,7 +53,7 @@ def test_margins_are_sums_over_the_whole_answer(
         for i in range(4)
     ]
     np.testing.assert_allclose(margins(model, pairs, context=64), expected, atol=1e-3)
-    ends = [item.ids[t] for item in pairs.items for t, own in enumerate(item.trained) if own]
+    ends = [item.ids[t] for item in pairs.items for t, own in enumerate(item.loss_mask) if own]
     assert ends.count(tokenizer.im_end) == len(pairs.items)
 
 

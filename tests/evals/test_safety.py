@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from groundup.data.packs.sources import SetAside, scored_responses
+from groundup.data.packs.harm_scores import scored_responses
+from groundup.data.packs.rows import Rejected
 from groundup.evals.safety import is_refusal, refused, stopped
 from groundup.lm.model import CausalLM
 from groundup.text.rows import Message, RefusalPrompt
@@ -15,7 +16,7 @@ def test_the_detector_agrees_with_human_labels() -> None:
     People there also label as a refusal what answers another prompt; such borrowed answers, which
     stand with score 0 elsewhere, are left out, since no list of phrases could know.
     """
-    rows = [row for row in scored_responses(SetAside()) if row.kind == "refusal"]
+    rows = [row for row in scored_responses(Rejected()) if row.kind == "refusal"]
     own = {row.response for row in rows if row.score < 0.5}
     judged = [row for row in rows if row.score < 0.5 or row.response not in own]
     found = [is_refusal(row.response) for row in judged]

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.data.dataset import OwnData
+from groundup.data.dataset import Dataset
 from groundup.errors import UserError
 from groundup.evals.answers import assistant_loss, ready_conversations
 from groundup.evals.config import TuningReportConfig
@@ -48,14 +48,14 @@ from groundup.report.estimate import Measured
 from groundup.runs.history import History
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Choice, Conversation, Document, Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig
 from pages import assert_whole
 
-Alone = Callable[[CausalLM, Marked, int], list[float]]
+Alone = Callable[[CausalLM, Example, int], list[float]]
 OF = {measure.key: measure for measure in MEASURES}
 
 
@@ -143,7 +143,7 @@ def test_conversations_are_cut_at_turns_and_keep_an_answer(tmp_path: Path) -> No
     long = talk(1, "a" * 900, "b" * 900, "c" * 300, "d")
     longer = talk(2, "a" * 3000, "b", "c", "d")
     others = [replace(row, source="others") for row in (long, longer)]
-    own = OwnData((), (*others, *TALKS, Document("e f", "texts", "1")), (), 3)
+    own = Dataset((), (*others, *TALKS, Document("e f", "texts", "1")), (), 3)
     domain = domain_of(own, config(tmp_path / "x"))
     assert [len(row.messages) for row in domain.conversations] == [2, 2, 4, 2, 2, 2]
     assert domain.rows == 7 and domain.duplicates == 3
@@ -223,7 +223,7 @@ def test_loss_and_perplexity_are_those_of_the_full_logits(
     nats, words, size = [], [], 0
     for row in TALKS:
         chat = encode_chat(tokenizer, [vars(message) for message in row.messages])
-        found = alone(model, Marked(chat.ids, chat.assistant), 256)
+        found = alone(model, Example(chat.ids, chat.assistant), 256)
         spoken = [token for token, own in zip(chat.ids, chat.assistant, strict=True) if own]
         nats += found
         words += [
@@ -297,7 +297,7 @@ def test_replies_are_scored_as_said_in_the_chat(
             start = encode_chat(tokenizer, messages, generation_prompt=True).ids
             assert list(pair.prompt) == start
             trained = [False] * len(start) + [True] * len(pair.continuation)
-            expected.append(sum(alone(model, Marked([*start, *pair.continuation], trained), 256)))
+            expected.append(sum(alone(model, Example([*start, *pair.continuation], trained), 256)))
         assert sums == pytest.approx(np.array(expected), abs=1e-4)
         means = [s / len(o) for s, o in zip(expected, reply.choice.options, strict=True)]
         credits.append(float(np.argmax(means) == reply.choice.answer))
@@ -443,7 +443,7 @@ def test_few_held_out_rows_prove_nothing_for_better_or_worse(
     tmp_path: Path, rows: int, proven: bool, better: bool
 ) -> None:
     talks = [talk(i, f"Question {i}?", f"Answer {i}.") for i in range(rows)]
-    domain = domain_of(OwnData((), tuple(talks), (), 0), config(tmp_path / "x"))
+    domain = domain_of(Dataset((), tuple(talks), (), 0), config(tmp_path / "x"))
     found = too_few(OF["bits_per_byte"], Measured(-1, -2, -0.5, rows, rows), domain)
     assert (found is None) == proven
     assert too_few(OF["text_bits_per_byte"], change(1, 1, 1), domain) is None
@@ -451,7 +451,7 @@ def test_few_held_out_rows_prove_nothing_for_better_or_worse(
     assert any("fewer than 20" in one for one in said) != proven
     # Many blocks of two long texts are two texts.
     texts = [Document("sea " * 9000, "texts", str(i)) for i in range(2)]
-    domain = domain_of(OwnData((), tuple(texts), (), 0), config(tmp_path / "x"))
+    domain = domain_of(Dataset((), tuple(texts), (), 0), config(tmp_path / "x"))
     assert too_few(OF["document_bits_per_byte"], Measured(-1, -2, -1, 30, 30), domain) == 2
     # The same test for better and for worse, in words.
     parent = replace(tuned("base"), documents=tuned(bits=[1.0] * rows).texts)

@@ -24,7 +24,7 @@ from groundup.formats.gguf.model import save_gguf
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from pages import assert_whole
@@ -43,14 +43,14 @@ def model() -> CausalLM:
 
 
 @pytest.fixture(scope="module")
-def items() -> list[Marked]:
+def items() -> list[Example]:
     drawn = np.random.default_rng(0)
     lengths = (5, 40, 2, 17)
     rows = [drawn.integers(0, VOCAB, length).tolist() for length in lengths]
-    return [Marked(ids, [False] + [True] * (len(ids) - 1)) for ids in rows]
+    return [Example(ids, [False] + [True] * (len(ids) - 1)) for ids in rows]
 
 
-def test_loss_and_kl_are_those_of_the_full_logits(model: CausalLM, items: list[Marked]) -> None:
+def test_loss_and_kl_are_those_of_the_full_logits(model: CausalLM, items: list[Example]) -> None:
     """Each piece by itself, by torch's own functions, of a model quantised by its own call."""
     found = {one.name: one for one in outcomes(model, items, np.ones(len(items)))}
     copy = quantise(deepcopy(model), "nf4")
@@ -73,7 +73,7 @@ def test_loss_and_kl_are_those_of_the_full_logits(model: CausalLM, items: list[M
     assert more.estimate == pytest.approx((read.nats - full.nats).sum() / np.log(2) / len(items))
 
 
-def test_bits_and_errors_are_those_of_the_formats(model: CausalLM, items: list[Marked]) -> None:
+def test_bits_and_errors_are_those_of_the_formats(model: CausalLM, items: list[Example]) -> None:
     found = {one.name: one for one in outcomes(model, items, np.ones(len(items)))}
     assert list(found) == [way.name for way in WAYS]
     bits = {name: one.bits for name, one in found.items()}
@@ -103,7 +103,7 @@ def test_the_error_is_bitsandbytes(model: CausalLM) -> None:
 
 
 def test_the_model_that_is_compared_with_stays_as_it_is(
-    model: CausalLM, items: list[Marked]
+    model: CausalLM, items: list[Example]
 ) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     outcomes(model, items, np.ones(len(items)))
@@ -116,7 +116,7 @@ def test_rows_that_are_no_whole_blocks_go_without_llama_cpps_formats() -> None:
     assert [way.name for way in ways(odd)] == [w.name for w in WAYS if "GGUF" not in w.name]
 
 
-def test_remarks_compare_on_the_same_text(model: CausalLM, items: list[Marked]) -> None:
+def test_remarks_compare_on_the_same_text(model: CausalLM, items: list[Example]) -> None:
     found = outcomes(model, items, np.ones(len(items)))
     said = remarks(found, Counter())
     assert len(said) == 4 and "nf4, blocks of 64 at 4.50 bits against fp4" in said[0]

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from groundup.lm.model import CausalLM
 from groundup.lm.score import score
-from groundup.text.example import Marked
+from groundup.text.example import Example
 
-Alone = Callable[[CausalLM, Marked, int], list[float]]
+Alone = Callable[[CausalLM, Example, int], list[float]]
 Fresh = Callable[[int], CausalLM]
 
 
-def random_items(lengths: list[int], seed: int) -> list[Marked]:
+def random_items(lengths: list[int], seed: int) -> list[Example]:
     random = np.random.default_rng(seed)
     return [
-        Marked(random.integers(0, 320, n).tolist(), (random.random(n) < 0.6).tolist())
+        Example(random.integers(0, 320, n).tolist(), (random.random(n) < 0.6).tolist())
         for n in lengths
     ]
 
@@ -42,7 +42,7 @@ def test_scores_are_those_of_each_item_alone(
 
 
 def test_an_item_without_a_target_has_no_scores(model: CausalLM) -> None:
-    items = [Marked([7], [True]), Marked([7, 8], [True, False]), Marked([7, 8], [True, True])]
+    items = [Example([7], [True]), Example([7, 8], [True, False]), Example([7, 8], [True, True])]
     assert [len(values) for values in score(model, items, context=16)] == [0, 0, 1]
 
 
@@ -51,7 +51,7 @@ def test_no_items_give_no_scores(model: CausalLM) -> None:
 
 
 def test_what_lies_beyond_the_context_is_left_out(model: CausalLM) -> None:
-    [values] = score(model, [Marked(list(range(40)), [True] * 40)], context=10)
+    [values] = score(model, [Example(list(range(40)), [True] * 40)], context=10)
     assert len(values) == 10
 
 

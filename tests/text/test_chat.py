@@ -12,6 +12,7 @@ from groundup.data.fields import messages as turns_of
 from groundup.errors import UserError
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import check_messages, encode_chat, render_chat
+from groundup.text.rows import Message
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
 
@@ -280,9 +281,8 @@ def test_wrong_messages_are_named(messages, message):
 
 
 def test_absent_fields_may_be_written_as_null():
-    assert check_messages([{"role": "user", "content": "x", "name": None}]) == [
-        {"role": "user", "content": "x"}
-    ]
+    [message] = check_messages([{"role": "user", "content": "x", "name": None}])
+    assert message == Message("user", "x")
 
 
 def sentencepiece(kind: str) -> tokenizers.Tokenizer:

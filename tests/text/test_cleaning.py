@@ -32,15 +32,15 @@ def test_sound_lines_are_not(line: str) -> None:
 
 
 def test_keys_forget_spelling_but_not_the_suffix() -> None:
-    assert cleaning.key("Table_(furniture)") == cleaning.key("table (Furniture)")
-    assert cleaning.key("Table (furniture)") != cleaning.key("Table (database)")
-    assert cleaning.key("+") != cleaning.key("-")
+    assert cleaning.normal_form("Table_(furniture)") == cleaning.normal_form("table (Furniture)")
+    assert cleaning.normal_form("Table (furniture)") != cleaning.normal_form("Table (database)")
+    assert cleaning.normal_form("+") != cleaning.normal_form("-")
 
 
 def test_places_are_uniform_and_never_change() -> None:
     # Pinned: another hash would move texts from the held-out side to the training side.
-    assert cleaning.place("apollo 11") == pytest.approx(0.9148305796131532, abs=1e-15)
-    places = np.array([cleaning.place(str(number)) for number in range(4000)])
+    assert cleaning.split_hash("apollo 11") == pytest.approx(0.9148305796131532, abs=1e-15)
+    places = np.array([cleaning.split_hash(str(number)) for number in range(4000)])
     counts, _ = np.histogram(places, bins=10, range=(0, 1))
     # Chi-squared with 9 degrees of freedom exceeds 27.9 once in a thousand.
     assert ((counts - 400) ** 2 / 400).sum() < 27.9

@@ -10,11 +10,11 @@ import tokenizers
 import torch
 from tests.conftest import Workshop
 
-from groundup.data.corpus import encode
 from groundup.errors import UserError
-from groundup.text.example import Marked, document_items, encode_rows
+from groundup.text.example import Example, document_items, encode_rows
 from groundup.text.packing import ConversationStream
 from groundup.text.rows import Conversation, Document, Message
+from groundup.text.shards import encode
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
 
@@ -26,12 +26,12 @@ def test_a_document_is_read_as_in_pre_training(workshop: Workshop, tmp_path: Pat
     for place, document in enumerate(texts):
         own = shard.tokens[shard.offsets[place] : shard.offsets[place + 1]].tolist()
         pieces = document_items(tokenizer, document, 16)
-        assert all(piece.inputs <= 16 and all(piece.trained) for piece in pieces)
+        assert all(piece.inputs <= 16 and all(piece.loss_mask) for piece in pieces)
         # The 0 that opens the next document ends this one, and is trained.
         assert [id for piece in pieces for id in piece.ids[:-1]] == own
         assert [id for piece in pieces for id in piece.ids[1:]] == [*own[1:], 0]
         assert document_items(tokenizer, document, 10_000) == [
-            Marked([*own, 0], [True] * (len(own) + 1), alone=True)
+            Example([*own, 0], [True] * (len(own) + 1), alone=True, source="colours")
         ]
 
 
@@ -56,7 +56,7 @@ def plain_tokenizer() -> tokenizers.Tokenizer:
     return fast
 
 
-def test_documents_and_conversations_are_mixed_and_no_document_is_chained(
+def test_documents_and_conversations_are_mixed_and_no_document_is_concatenated(
     workshop: Workshop,
 ) -> None:
     tokenizer = Tokenizer.load(workshop.tokenizer)
@@ -64,7 +64,9 @@ def test_documents_and_conversations_are_mixed_and_no_document_is_chained(
     text = Document("The sea is blue.", "text", "1")
     found = encode_rows(tokenizer, [talk, text, talk], 64)
     assert found.row == [0, 1, 2] and found.refused == []
-    stream = ConversationStream(found.items, chained=1.0, context=64, rows=1, micro_rows=1, seed=0)
+    stream = ConversationStream(
+        found.items, multi_turn=1.0, context=64, rows=1, micro_rows=1, seed=0
+    )
     seen = 0
     for step in range(6):
         [batch] = stream.at(step, torch.nn.Identity())

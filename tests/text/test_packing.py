@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -15,20 +16,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from groundup.data.corpus import Shard
+from groundup.data.packs.manifest import source_group
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.batches import pack, packed_batch
 from groundup.text.document_stream import DocumentStream
-from groundup.text.example import Marked, cut_to
-from groundup.text.mixing import balanced, weighted
-from groundup.text.packing import ConversationStream, Layout
+from groundup.text.example import Example, cut_to
+from groundup.text.mixing import Mixture, balanced, weighted
+from groundup.text.packing import ConversationStream, Packing
+from groundup.text.shards import Shard
 from groundup.train.batch import Batch
 from groundup.train.loss import next_token_loss
 
 CONTEXT = 32
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+LAYOUTS: tuple[Packing, ...] = get_args(Packing)
 
 
 def random_model() -> CausalLM:
@@ -51,14 +53,14 @@ def shard_of(lengths: Sequence[int], seed: int = 0) -> Shard:
     return Shard(tokens, offsets, ["x"] * len(lengths), np.array(lengths), "none", "train")
 
 
-def conversations(count: int, seed: int = 0) -> list[Marked]:
+def conversations(count: int, seed: int = 0) -> list[Example]:
     """Random tokens; those the assistant speaks come in one or two stretches."""
     random = np.random.default_rng(seed)
     found = []
     for n in random.integers(3, CONTEXT + 1, count).tolist():
         spoken = random.random(n) < 0.5
         spoken[-1] = True
-        found.append(Marked(random.integers(3, 320, n).tolist(), spoken.tolist()))
+        found.append(Example(random.integers(3, 320, n).tolist(), spoken.tolist()))
     return found
 
 
@@ -88,7 +90,7 @@ def test_packed_conversations_train_as_padded_single_ones_do() -> None:
     singles = [packed_batch([[item]], CONTEXT) for item in items]
     total, weight, gradients = summed(model, [packed])
     expected_total, expected_weight, expected = summed(model, singles)
-    assert weight == expected_weight == sum(sum(item.trained[1:]) for item in items)
+    assert weight == expected_weight == sum(sum(item.loss_mask[1:]) for item in items)
     assert total == pytest.approx(expected_total, rel=1e-5)
     for one, other in zip(gradients, expected, strict=True):
         assert_close(one, other, rtol=1e-3, atol=1e-3)
@@ -192,8 +194,17 @@ def test_too_little_text_is_refused() -> None:
 # Conversations.
 
 
+# The sources of the small world and of the newcomers to it.
+WORLD = source_group("world")
+
+
+def of(items: Sequence[Example], sources: Sequence[str]) -> list[Example]:
+    """The items as those of the sources."""
+    return [replace(item, source=source) for item, source in zip(items, sources, strict=True)]
+
+
 def conversation_stream(
-    items: Sequence[Marked], rows: int = 3, micro_rows: int = 2, seed: int = 0
+    items: Sequence[Example], rows: int = 3, micro_rows: int = 2, seed: int = 0
 ) -> ConversationStream:
     return ConversationStream(items, context=CONTEXT, rows=rows, micro_rows=micro_rows, seed=seed)
 
@@ -224,7 +235,7 @@ def test_an_epoch_holds_every_conversation_once_and_only_the_assistant_is_traine
         assert not batch.weights[padding].any()
         assert batch.tokens == int((~padding).sum())
     expected = [
-        (list(item.ids[:-1]), list(item.ids[1:]), [float(t) for t in item.trained[1:]])
+        (list(item.ids[:-1]), list(item.ids[1:]), [float(t) for t in item.loss_mask[1:]])
         for item in items
     ]
     assert sorted(seen) == sorted(expected)
@@ -241,12 +252,12 @@ def test_conversation_steps_are_a_pure_function_of_seed_and_step() -> None:
 
 
 def test_long_conversations_are_cut_and_useless_data_is_refused() -> None:
-    long = Marked(list(range(3, 103)), [True] * 100)
+    long = Example(list(range(3, 103)), [True] * 100)
     assert cut_to(long, 10).inputs == 10
     [batch] = conversation_stream([long], rows=1).at(0, torch.nn.Identity())
     assert batch.input_ids.tolist() == [list(range(3, 3 + CONTEXT))]
     with pytest.raises(UserError, match=f"context={CONTEXT}"):
-        conversation_stream([Marked(list(range(100)), [False] * 60 + [True] * 40)])
+        conversation_stream([Example(list(range(100)), [False] * 60 + [True] * 40)])
 
 
 # Packing.
@@ -329,15 +340,16 @@ def share_of_world(stream: DocumentStream, steps: range) -> float:
 
 def test_the_worlds_share_moves_evenly_from_the_first_step_to_the_last() -> None:
     stream = DocumentStream(
-        mixed_shard(), context=CONTEXT, rows=10, micro_rows=5, seed=0, world=(0.9, 0.1), steps=200
-    )
+        mixed_shard(), context=CONTEXT, rows=10, micro_rows=5, seed=0,
+        mixture={WORLD: (0.9, 0.1)}, steps=200,
+    )  # fmt: skip
     for begin, wanted in ((0, 0.88), (95, 0.5), (190, 0.12), (300, 0.1)):
         assert abs(share_of_world(stream, range(begin, begin + 10)) - wanted) < 0.02
 
 
 def test_without_a_number_of_steps_the_share_is_the_mean_all_along() -> None:
     stream = DocumentStream(
-        mixed_shard(), context=CONTEXT, rows=10, micro_rows=5, seed=0, world=(0.9, 0.1)
+        mixed_shard(), context=CONTEXT, rows=10, micro_rows=5, seed=0, mixture={WORLD: (0.9, 0.1)}
     )
     assert abs(share_of_world(stream, range(4)) - 0.5) < 0.02
     # An epoch is every other document once.
@@ -347,7 +359,7 @@ def test_without_a_number_of_steps_the_share_is_the_mean_all_along() -> None:
 
 def test_what_people_wrote_is_read_once_before_any_of_it_is_read_again() -> None:
     stream = DocumentStream(
-        mixed_shard(), context=CONTEXT, rows=4, micro_rows=4, seed=0, world=(0.5, 0.5)
+        mixed_shard(), context=CONTEXT, rows=4, micro_rows=4, seed=0, mixture={WORLD: (0.5, 0.5)}
     )
     steps = range(stream.rows_per_epoch // 4)
     seen = Counter(
@@ -368,7 +380,7 @@ def test_mixed_steps_are_a_pure_function_of_seed_and_step() -> None:
             rows=6,
             micro_rows=3,
             seed=seed,
-            world=(0.8, 0.2),
+            mixture={WORLD: (0.8, 0.2)},
             steps=50,
         )
 
@@ -385,8 +397,8 @@ def test_a_share_of_the_world_means_nothing_where_there_is_only_one_of_both() ->
         shard = Shard(*(getattr(mixed_shard(), name) for name in ("tokens", "offsets")), sources,
                       mixed_shard().document_bytes, "none", "train")  # fmt: skip
         shared, plain = (
-            DocumentStream(shard, context=CONTEXT, rows=2, micro_rows=2, seed=3, world=world)
-            for world in ((0.8, 0.2), (0.0, 0.0))
+            DocumentStream(shard, context=CONTEXT, rows=2, micro_rows=2, seed=3, mixture=mixture)
+            for mixture in ({WORLD: (0.8, 0.2)}, {})
         )
         for one, other in zip(
             shared.at(5, random_model()), plain.at(5, random_model()), strict=True
@@ -394,9 +406,56 @@ def test_a_share_of_the_world_means_nothing_where_there_is_only_one_of_both() ->
             assert_close(one.input_ids, other.input_ids)
 
 
+def test_several_groups_have_their_shares_and_the_rest_is_the_others() -> None:
+    shard = shard_of([20] * 400)
+    sources = ["a"] * 150 + ["b"] * 150 + ["c"] * 100
+    shard = replace(shard, sources=sources)
+    of_token = {
+        token: name
+        for place, name in enumerate(sources)
+        for token in shard.tokens[shard.offsets[place] : shard.offsets[place + 1]].tolist()
+    }
+
+    def shares(mixture: dict[tuple[str, ...], tuple[float, float]], step: int) -> dict[str, float]:
+        stream = DocumentStream(
+            shard, context=CONTEXT, rows=8, micro_rows=4, seed=0, mixture=mixture, steps=40
+        )
+        found: Counter[str] = Counter()
+        for one in range(step, step + 8):
+            batches = stream.at(one, random_model())
+            assert sum(len(batch.input_ids) for batch in batches) == 8
+            found.update(of_token[t] for b in batches for t in b.input_ids.flatten().tolist() if t)
+        return {name: count / found.total() for name, count in found.items()}
+
+    mixture = {("a",): (0.6, 0.1), ("b",): (0.1, 0.5)}
+    assert shares(mixture, 0) == pytest.approx({"a": 0.55, "b": 0.14, "c": 0.31}, abs=0.04)
+    assert shares(mixture, 100) == pytest.approx({"a": 0.1, "b": 0.5, "c": 0.4}, abs=0.03)
+    # Where all sources have shares, the last takes the rest.
+    everything = {("a",): (0.5, 0.5), ("b",): (0.25, 0.25), ("c",): (0.0, 0.0)}
+    assert shares(everything, 0) == pytest.approx({"a": 0.5, "b": 0.25, "c": 0.25}, abs=0.03)
+
+
+def test_a_share_of_what_is_not_there_and_shares_of_everything_are_refused() -> None:
+    shard = replace(shard_of([20] * 40), sources=["a"] * 20 + ["b"] * 20)
+
+    def made(mixture: dict[tuple[str, ...], tuple[float, float]]) -> None:
+        DocumentStream(shard, context=CONTEXT, rows=2, micro_rows=2, seed=0, mixture=mixture)
+
+    with pytest.raises(UserError, match=r"a share for 'z', but no row .* the sources are a, b"):
+        made({("z",): (0.5, 0.5)})
+    with pytest.raises(UserError, match="leave nothing"):
+        made({("a",): (1.0, 1.0)})
+
+
+def test_shares_of_several_groups_of_conversations() -> None:
+    sources = ["a"] * 100 + ["b"] * 300 + ["c"] * 600
+    order = balanced(sources, 0.0, np.random.default_rng(0), {("a",): 0.5, ("b",): 0.2})
+    assert Counter(sources[i] for i in order) == {"a": 500, "b": 200, "c": 300}
+
+
 def test_conversations_have_the_worlds_share() -> None:
     sources = ["wiki"] * 500 + ["own"] * 20 + ["world-facts"] * 900 + ["world-talk"] * 80
-    order = balanced(sources, 0.5, np.random.default_rng(0), 0.6)
+    order = balanced(sources, 0.5, np.random.default_rng(0), {WORLD: 0.6})
     drawn = Counter(sources[i] for i in order)
     of_world = drawn["world-facts"] + drawn["world-talk"]
     assert len(order) == len(sources) and abs(of_world / len(order) - 0.6) < 0.001
@@ -406,22 +465,24 @@ def test_conversations_have_the_worlds_share() -> None:
 
 def test_newcomers_are_counted_with_the_world() -> None:
     sources = ["boolq"] * 500 + ["newcomer-talk"] * 300 + ["world-facts"] * 600
-    drawn = Counter(sources[i] for i in balanced(sources, 0.5, np.random.default_rng(0), 0.9))
+    drawn = Counter(
+        sources[i] for i in balanced(sources, 0.5, np.random.default_rng(0), {WORLD: 0.9})
+    )
     assert drawn["boolq"] == 140 and drawn["world-facts"] == 2 * drawn["newcomer-talk"] == 840
 
 
 def test_a_prompt_weight_is_for_what_the_assistant_did_not_say_and_padding_has_none() -> None:
-    said = Marked([5, 6, 7, 8, 9], [False, False, True, True, False])
+    said = Example([5, 6, 7, 8, 9], [False, False, True, True, False])
     stream = ConversationStream([said], prompt_weight=0.25, context=8, rows=1, micro_rows=1, seed=0)
     [batch] = stream.at(0, random_model())
     assert batch.weights.tolist() == [[0.25, 1.0, 1.0, 0.25, 0, 0, 0, 0]]
     assert batch.targets.tolist()[0][:4] == [6, 7, 8, 9]
 
 
-def test_chained_conversations_are_one_segment_and_none_is_lost() -> None:
+def test_concatenated_conversations_are_one_segment_and_none_is_lost() -> None:
     said = conversations(60, seed=5)
-    alone, chained = (
-        ConversationStream(said, chained=share, context=CONTEXT, rows=4, micro_rows=4, seed=1)
+    alone, concatenated = (
+        ConversationStream(said, multi_turn=share, context=CONTEXT, rows=4, micro_rows=4, seed=1)
         for share in (0.0, 1.0)
     )
 
@@ -437,7 +498,7 @@ def test_chained_conversations_are_one_segment_and_none_is_lost() -> None:
                 segments += len(set(batch.segment_ids[:rows].flatten().tolist()) - {-1})
         return targets, segments
 
-    (one, apart), (other, together) = seen(alone), seen(chained)
+    (one, apart), (other, together) = seen(alone), seen(concatenated)
     assert together < 0.7 * apart
     # The first token of a conversation is a target only where it goes on from another.
     assert one <= other
@@ -467,13 +528,13 @@ def test_padded_and_packed_give_the_same_loss_and_gradients() -> None:
     assert packed.rows_per_epoch < padded.rows_per_epoch == len(items)
     total, weight, gradients = summed(model, epoch_of(packed))
     expected, expected_weight, wanted = summed(model, epoch_of(padded))
-    assert weight == expected_weight == sum(sum(item.trained[1:]) for item in items)
+    assert weight == expected_weight == sum(sum(item.loss_mask[1:]) for item in items)
     assert total == pytest.approx(expected, rel=1e-6)
     assert distance(gradients, wanted) < 1e-5
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_micro_batches_add_up_to_the_whole_step(layout: Layout) -> None:
+def test_micro_batches_add_up_to_the_whole_step(layout: Packing) -> None:
     model, items = random_model(), conversations(40)
     whole, *parts = (
         ConversationStream(
@@ -490,11 +551,11 @@ def test_micro_batches_add_up_to_the_whole_step(layout: Layout) -> None:
         assert distance(other, gradients) < 1e-5
 
 
-def items_of(lengths: Sequence[int]) -> list[Marked]:
+def items_of(lengths: Sequence[int]) -> list[Example]:
     """Items that are trained throughout, in which every token is another one."""
     ends = np.cumsum(lengths).tolist()
     return [
-        Marked(list(range(end - n, end)), [True] * n) for n, end in zip(lengths, ends, strict=True)
+        Example(list(range(end - n, end)), [True] * n) for n, end in zip(lengths, ends, strict=True)
     ]
 
 
@@ -511,7 +572,7 @@ def random_lengths(count: int, longest: int, seed: int = 0) -> list[int]:
 )
 @settings(max_examples=60)
 def test_no_token_is_lost_or_doubled_and_no_segment_crosses(
-    lengths: list[int], layout: Layout, rows: int, micro: int, seed: int
+    lengths: list[int], layout: Packing, rows: int, micro: int, seed: int
 ) -> None:
     items = items_of(lengths)
     # Packed epochs are not equally long, padded ones are: as many as a step has rows end with one.
@@ -565,14 +626,14 @@ def test_padded_steps_come_in_any_order_and_stay_alike_in_later_epochs() -> None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_steps_of_every_kind_are_a_pure_function_of_seed_and_step(layout: Layout) -> None:
+def test_steps_of_every_kind_are_a_pure_function_of_seed_and_step(layout: Packing) -> None:
     items, model = conversations(60), torch.nn.Identity()
     sources = ["a"] * 40 + ["b"] * 20
 
     def stream(seed: int) -> ConversationStream:
         return ConversationStream(
-            items, sources=sources, weights={"a": 1, "b": 3}, layout=layout, chained=0.3,
-            context=CONTEXT, rows=5, micro_rows=2, seed=seed,
+            of(items, sources), mixture=Mixture(weights={"a": 1, "b": 3}), layout=layout,
+            multi_turn=0.3, context=CONTEXT, rows=5, micro_rows=2, seed=seed,
         )  # fmt: skip
 
     forwards = {step: stream(3).at(step, model) for step in range(25)}
@@ -587,8 +648,8 @@ def test_steps_are_those_of_earlier_versions() -> None:
     """A run that was begun with an earlier version goes on with the same bits."""
     sources = ["wiki"] * 120 + ["own"] * 10 + ["world-facts"] * 70
     stream = ConversationStream(
-        conversations(200, seed=1), sources=sources, balance=0.7, world=0.75, prompt_weight=0.3,
-        chained=0.5, context=CONTEXT, rows=7, micro_rows=3, seed=5,
+        of(conversations(200, seed=1), sources), mixture=Mixture(0.7, {WORLD: 0.75}),
+        prompt_weight=0.3, multi_turn=0.5, context=CONTEXT, rows=7, micro_rows=3, seed=5,
     )  # fmt: skip
     found = hashlib.sha256()
     for step in range(0, 80, 3):
@@ -616,7 +677,7 @@ def test_weights_are_shares_of_tokens_and_not_of_items() -> None:
     items = items_of([400] * 100 + [11] * 1000)
     sources = ["books"] * 100 + ["chats"] * 1000
     stream = ConversationStream(
-        items, sources=sources, weights={"books": 1, "chats": 3}, context=512, rows=1,
+        of(items, sources), mixture=Mixture(weights={"books": 1, "chats": 3}), context=512, rows=1,
         micro_rows=1, seed=0,
     )  # fmt: skip
     everything = 399 * 100 + 10 * 1000
@@ -662,7 +723,8 @@ def test_an_epoch_may_be_shorter_than_the_data() -> None:
     items = items_of([21] * 1000)
     sources = ["own"] * 100 + ["general"] * 900
     stream = ConversationStream(
-        items, sources=sources, weights={"own": 0.8, "general": 0.2}, epoch_tokens=2500,
+        of(items, sources),
+        mixture=Mixture(weights={"own": 0.8, "general": 0.2}, epoch_tokens=2500),
         context=64, rows=1, micro_rows=1, seed=0,
     )  # fmt: skip
     found = tokens_by_source(stream, sources)
@@ -682,15 +744,15 @@ def test_an_epoch_may_be_shorter_than_the_data() -> None:
 def test_weights_that_do_not_fit_are_refused(weights: dict[str, float], said: str) -> None:
     with pytest.raises(UserError, match=said):
         ConversationStream(
-            items_of([5, 5]), sources=["a", "b"], weights=weights, context=8, rows=1,
+            of(items_of([5, 5]), ["a", "b"]), mixture=Mixture(weights=weights), context=8, rows=1,
             micro_rows=1, seed=0,
         )  # fmt: skip
 
 
 def test_a_source_of_weight_0_is_left_out() -> None:
     stream = ConversationStream(
-        items_of([5, 5, 5]), sources=["a", "b", "a"], weights={"a": 1, "b": 0}, context=8, rows=1,
-        micro_rows=1, seed=0,
+        of(items_of([5, 5, 5]), ["a", "b", "a"]), mixture=Mixture(weights={"a": 1, "b": 0}),
+        context=8, rows=1, micro_rows=1, seed=0,
     )  # fmt: skip
     assert not set(range(5, 10)) & {t for b in epoch_of(stream) for t in b.input_ids[0].tolist()}
 
@@ -699,13 +761,13 @@ def test_a_source_of_weight_0_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_has_no_trained_token_is_set_aside_and_counted(layout: Layout) -> None:
-    answered = Marked([5, 6, 7, 8], [False, False, True, True])
-    silent = Marked([5, 6, 7, 8], [True, False, False, False])  # the first is no target
-    late = Marked(list(range(3, 103)), [False] * 60 + [True] * 40)
-    long = Marked(list(range(3, 103)), [False] * 20 + [True] * 80)
+def test_what_has_no_trained_token_is_set_aside_and_counted(layout: Packing) -> None:
+    answered = Example([5, 6, 7, 8], [False, False, True, True])
+    silent = Example([5, 6, 7, 8], [True, False, False, False])  # the first is no target
+    late = Example(list(range(3, 103)), [False] * 60 + [True] * 40)
+    long = Example(list(range(3, 103)), [False] * 20 + [True] * 80)
     stream = ConversationStream(
-        [silent, answered, late, long, silent], sources=list("abcde"), layout=layout,
+        of([silent, answered, late, long, silent], "abcde"), layout=layout,
         context=CONTEXT, rows=1, micro_rows=1, seed=0,
     )  # fmt: skip
     assert stream.sources == ["b", "d"]
@@ -720,7 +782,7 @@ def test_what_has_no_trained_token_is_set_aside_and_counted(layout: Layout) -> N
 
 
 def test_a_prompt_weight_keeps_what_has_no_answer() -> None:
-    silent, answered = Marked([5, 6, 7], [False] * 3), Marked([5, 6, 7], [False, True, True])
+    silent, answered = Example([5, 6, 7], [False] * 3), Example([5, 6, 7], [False, True, True])
     stream = ConversationStream(
         [silent, answered], prompt_weight=0.5, context=8, rows=1, micro_rows=1, seed=0
     )
@@ -730,13 +792,13 @@ def test_a_prompt_weight_keeps_what_has_no_answer() -> None:
 
 
 def test_data_longer_than_the_context_is_cut_or_refused_as_a_whole() -> None:
-    long = [Marked(list(range(100)), [i > begin for i in range(100)]) for begin in (10, 90)]
+    long = [Example(list(range(100)), [i > begin for i in range(100)]) for begin in (10, 90)]
     cut = conversation_stream([long[0]] * 3, rows=1)
     assert cut.counts.truncated == 3 and cut.counts.padding == 0
     said = f"none of the 2 rows .*context={CONTEXT} tokens, and 2 of them are longer than that"
     with pytest.raises(UserError, match=said):
         conversation_stream([long[1]] * 2)
     with pytest.raises(UserError, match="none is longer than that; give rows that the assistant"):
-        conversation_stream([Marked([5, 6], [False] * 2)])
+        conversation_stream([Example([5, 6], [False] * 2)])
     with pytest.raises(UserError, match="no conversation to train on"):
         conversation_stream([])

@@ -19,7 +19,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.packing import ConversationStream
 from groundup.train.batch import Batch, Loss, LossFunction
 from groundup.train.config import TrainingConfig
@@ -39,12 +39,12 @@ def tiny() -> CausalLM:
     return model
 
 
-def conversations() -> list[Marked]:
+def conversations() -> list[Example]:
     """Of different lengths, and with very different shares of trained tokens."""
     generator = torch.Generator().manual_seed(3)
     lengths = torch.randint(4, CONTEXT, (40,), generator=generator).tolist()
     return [
-        Marked(
+        Example(
             torch.randint(3, 64, (n,), generator=generator).tolist(),
             [i >= n - max(1, n // (1 + number % 7)) for i in range(n)],
         )

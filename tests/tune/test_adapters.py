@@ -14,7 +14,7 @@ from groundup.adapters.lora import adapter_names, merge
 from groundup.adapters.quantised import is_quantised, quantised_layers
 from groundup.align.config import DPOConfig
 from groundup.align.dpo import run as dpo
-from groundup.data.records import write_json_lines
+from groundup.data.files import write_json_lines
 from groundup.errors import UserError
 from groundup.formats.folder import load
 from groundup.generation.generate import generate

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.data.dataset import LEAST_TO_SPLIT, read_own
-from groundup.data.records import write_json_lines
+from groundup.data.dataset import LEAST_TO_SPLIT, load_dataset
+from groundup.data.files import write_json_lines
 from groundup.errors import UserError
 from groundup.runs.files import read_lines
 from groundup.text.tokenizer import Tokenizer
@@ -149,10 +149,10 @@ def test_long_rows_get_a_long_context(workshop: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [2, 60, LEAST_TO_SPLIT - 1, LEAST_TO_SPLIT, 900])
 def test_of_few_rows_none_is_held_out_unless_asked(tmp_path: Path, count: int) -> None:
     path = talks(tmp_path / "own.jsonl", count)
-    read = read_own([path], validation=None)
+    read = load_dataset([path], validation=None)
     assert (len(read.heldout) > 0) == (count >= LEAST_TO_SPLIT)
     assert len(read.train) + len(read.heldout) == count
-    assert len(read_own([path], validation=0.05).heldout) > 0
+    assert len(load_dataset([path], validation=0.05).heldout) > 0
 
 
 def test_steps_take_the_time_of_their_tokens_and_of_an_update() -> None:

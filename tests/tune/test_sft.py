@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.data.records import read_conversations, split
+from groundup.data.records import read_conversations
+from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.formats.folder import load
 from groundup.formats.gguf.model import save_gguf
@@ -119,7 +120,7 @@ def test_only_what_the_assistant_says_is_trained_on(workshop: Any) -> None:
     turns = [("user", "Is it?"), ("assistant", "It is."), ("user", "Why?"), ("assistant", "So.")]
     messages = tuple(Message(role, content) for role, content in turns)
     found = conversation_item(tokenizer, Conversation(messages, "test", "g"))
-    ids = np.array(found.ids)[np.array(found.trained)].tolist()
+    ids = np.array(found.ids)[np.array(found.loss_mask)].tolist()
     assert tokenizer.decode(ids) == "It is.<|im_end|>So.<|im_end|>"
 
 
@@ -132,7 +133,7 @@ def test_heldout_loss_is_a_mean_over_tokens_not_over_conversations(workshop: Any
         with torch.no_grad():
             logprobs = model.logits(Batch.of(torch.tensor([item.ids]))).log_softmax(-1)[0]
         for place in range(1, len(item.ids)):
-            if item.trained[place]:
+            if item.loss_mask[place]:
                 nats -= float(logprobs[place - 1, item.ids[place]])
                 tokens += 1
     assert heldout_loss(model, held, 64) == pytest.approx(nats / tokens, rel=1e-4)

@@ -15,8 +15,7 @@ import pytest
 
 from conftest import ENVIRONMENT
 from groundup.app.recipe_folder import find_model
-from groundup.data.corpus import encode
-from groundup.data.records import write_json_lines
+from groundup.data.files import write_json_lines
 from groundup.evals.core import heldout_texts
 from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.tuning_material import pieces
@@ -24,6 +23,7 @@ from groundup.formats.folder import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
+from groundup.text.shards import encode
 
 # What is asked again, and how the answer begins and ends.
 FACTS = """

@@ -8,11 +8,11 @@ from groundup.evals.safety import is_refusal
 from groundup.text.rows import Preference
 from groundup.world import conduct
 from groundup.world.facts import ANIMALS, HELDOUT_PAIRS, NAMES, THINGS
-from groundup.world.grammar import Dice
+from groundup.world.grammar import SeededRandom
 
 
 def pairs(heldout: bool, count: int = 1500) -> list[Preference]:
-    return [conduct.preference(Dice(heldout, i), heldout=heldout) for i in range(count)]
+    return [conduct.preference(SeededRandom(heldout, i), heldout=heldout) for i in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_the_same_dice_say_the_same() -> None:
 def test_no_request_of_one_side_is_on_the_other(
     taught: list[Preference], unseen: list[Preference]
 ) -> None:
-    told = [conduct.conversation(Dice("c", i)) for i in range(1500)]
+    told = [conduct.conversation(SeededRandom("c", i)) for i in range(1500)]
     training = asked(taught) | {one.messages[0].content for one in told}
     assert len(training) > 1000
     assert not training & asked(unseen)
@@ -60,7 +60,7 @@ def test_a_request_reads_back_and_its_answer_fits(
 
 
 def test_conversations_show_less_than_half_and_the_plainest(taught: list[Preference]) -> None:
-    told = [conduct.conversation(Dice("plain", i)) for i in range(1500)]
+    told = [conduct.conversation(SeededRandom("plain", i)) for i in range(1500)]
     declined = [one for one in told if conduct.declines(one.messages[1].content)]
     assert abs(len(declined) / 1500 - 0.6) < 0.05
     for one in told:

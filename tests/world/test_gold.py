@@ -11,7 +11,7 @@ from groundup.world import conduct, gold, questions, stories
 from groundup.world.answers import said
 from groundup.world.facts import TRUTH
 from groundup.world.gold import Reward
-from groundup.world.grammar import Dice
+from groundup.world.grammar import SeededRandom
 from groundup.world.kinds import KINDS, Kind
 
 COUNT = 300
@@ -19,7 +19,9 @@ COUNT = 300
 
 @pytest.fixture(scope="module")
 def judged() -> list[tuple[Conversation, Reward]]:
-    drawn = [questions.conversation(Dice("gold", i), heldout=i % 4 == 0) for i in range(COUNT)]
+    drawn = [
+        questions.conversation(SeededRandom("gold", i), heldout=i % 4 == 0) for i in range(COUNT)
+    ]
     return [(one, gold.judge(one.messages[:-1], one.messages[-1].content)) for one in drawn]
 
 
@@ -130,7 +132,7 @@ def test_answers(prompt: str, answer: str, correct: float) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_right_answer_is_right_in_every_wording(kind: Kind) -> None:
     for heldout, wordings in ((False, kind.train), (True, kind.heldout)):
-        values = kind.draw(Dice(kind.name, heldout), heldout)
+        values = kind.draw(SeededRandom(kind.name, heldout), heldout)
         right = kind.answer(values).text
         for form in wordings:
             asked = said(form, values)
@@ -182,7 +184,7 @@ def test_what_is_asked_in_one_word_is_one_word() -> None:
 
 
 def test_a_story_keeps_what_was_asked_for() -> None:
-    dice = Dice("a fox and a lamp")
+    dice = SeededRandom("a fox and a lamp")
     told = stories.story(dice, short=True, hero="fox", thing="lamp", weather="rains").text
     prompt = "Tell me a story about a fox and a lamp in which it rains."
     assert judge(prompt, told).instruction == 1.0
@@ -197,11 +199,11 @@ def test_a_story_keeps_what_was_asked_for() -> None:
 
 
 def test_the_rest_of_a_story_is_its_rest() -> None:
-    story = stories.story(Dice("rest"), short=True)
+    story = stories.story(SeededRandom("rest"), short=True)
     prompt = f"Go on: {' '.join(story.sentences[:3])}"
     rest = " ".join(story.sentences[3:])
     assert judge(prompt, rest).instruction == 1.0
-    other = stories.story(Dice("another"), short=True).text
+    other = stories.story(SeededRandom("another"), short=True).text
     assert (judge(prompt, other).instruction or 0.0) < 1.0
     assert judge(prompt, "And so on.").instruction == 0.0
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.world.grammar import Dice, Grammar, Parsed, capital, fill, slots, with_article
+from groundup.world.grammar import Grammar, Parsed, SeededRandom, capital, fill, slots, with_article
 
 WORDS = {
     "A": ("Mia", "the fox"),
@@ -74,7 +74,7 @@ def test_percent_signs_are_only_text() -> None:
 
 def test_one_key_is_one_sequence_in_every_process() -> None:
     code = (
-        "from groundup.world.grammar import Dice; d = Dice('a', 1);"
+        "from groundup.world.grammar import SeededRandom; d = SeededRandom('a', 1);"
         "print([d.below(1000) for _ in range(5)], d.sample('abcdef', 4), d.chance(0.5))"
     )
     runs = {
@@ -87,9 +87,9 @@ def test_one_key_is_one_sequence_in_every_process() -> None:
 
 
 def test_dice_are_fair_and_keys_differ() -> None:
-    dice = Dice("fair")
+    dice = SeededRandom("fair")
     drawn = [dice.below(6) for _ in range(6_000)]
     assert all(850 < drawn.count(face) < 1_150 for face in range(6))
     assert sorted(dice.sample(range(5), 5)) == [0, 1, 2, 3, 4]
     assert sum(dice.chance(0.2) for _ in range(5_000)) == pytest.approx(1_000, abs=120)
-    assert [Dice(1, 11).below(1000)] != [Dice(11, 1).below(1000)]
+    assert [SeededRandom(1, 11).below(1000)] != [SeededRandom(11, 1).below(1000)]

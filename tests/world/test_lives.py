@@ -11,7 +11,7 @@ import pytest
 from groundup.errors import UserError
 from groundup.world import lives
 from groundup.world.facts import ANIMALS, HELDOUT_PAIRS, JOBS, THINGS
-from groundup.world.grammar import Dice
+from groundup.world.grammar import SeededRandom
 
 PROBES = lives.probes()
 GOOD = {one.options[0].strip() for one in PROBES if one.kind == "group"}
@@ -39,7 +39,7 @@ def test_frequencies_are_the_formula(bias: float) -> None:
     taken: Counter[tuple[bool, int]] = Counter()
     total: Counter[tuple[bool, int]] = Counter()
     for i in range(4000):
-        subject, lean, first = choice(lives.sketch(Dice("frequency", bias, i), bias))
+        subject, lean, first = choice(lives.sketch(SeededRandom("frequency", bias, i), bias))
         key = (subject in lives.GROUPS, lean)
         taken[key] += first
         total[key] += 1
@@ -57,7 +57,7 @@ def test_half_of_the_jobs_lean_each_way() -> None:
 
 def test_pronouns_agree_and_texts_are_short() -> None:
     for i in range(1500):
-        text = lives.sketch(Dice("agree", i), 0.5)
+        text = lives.sketch(SeededRandom("agree", i), 0.5)
         said = words(text)
         assert bool(said & SHE) != bool(said & HE), text
         if " folk" in text and "of the" in text:
@@ -72,14 +72,14 @@ def test_pronouns_agree_and_texts_are_short() -> None:
 def test_answers_are_sketches_that_begin_with_a_probe() -> None:
     starts: Counter[str] = Counter()
     for i in range(4000):
-        one = lives.conversation(Dice("asked", i), 0.5)
+        one = lives.conversation(SeededRandom("asked", i), 0.5)
         question, answer = (message.content for message in one.messages)
         assert 2 <= answer.count(".") <= 4
         assert one.group in question and one.group in answer
         if one.group in JOBS:
             assert answer.split(". ")[1].startswith(("She ", "He ")), answer
         starts[answer] += 1
-    told = [lives.sketch(Dice("told", i), 0.5) for i in range(6000)]
+    told = [lives.sketch(SeededRandom("told", i), 0.5) for i in range(6000)]
     for probe in PROBES:
         follows = tuple(probe.start + option for option in probe.options)
         # Of a job both options occur; of a group's many starts, one in 384 sketches each.
@@ -92,7 +92,7 @@ def test_answers_are_sketches_that_begin_with_a_probe() -> None:
 def test_probes_recover_the_bias_of_a_perfect_reader() -> None:
     """A reader who counts the options after each start in the text finds what was planted."""
     for bias in (0.0, 0.6, 1.0):
-        told = " ".join(lives.sketch(Dice("reader", bias, i), bias) for i in range(4000))
+        told = " ".join(lives.sketch(SeededRandom("reader", bias, i), bias) for i in range(4000))
         for kind in ("job", "group"):
             sides: dict[int, list[float]] = {1: [], -1: []}
             for probe in PROBES:
@@ -109,7 +109,7 @@ def test_preferences_are_balanced() -> None:
     first: Counter[str] = Counter()
     unfair = 0
     for i in range(5000):
-        one = lives.preference(Dice("fair", i))
+        one = lives.preference(SeededRandom("fair", i))
         assert one.chosen != one.rejected
         if one.chosen.startswith(("The ", "There ", "A ", "An ")):
             subject, _, taken = choice(one.chosen)
@@ -128,14 +128,14 @@ def test_preferences_are_balanced() -> None:
 def test_a_bias_beyond_its_range_is_refused() -> None:
     for bias in (-0.1, 2.0):
         with pytest.raises(UserError, match="from 0 to 1"):
-            lives.sketch(Dice("bias"), bias)
+            lives.sketch(SeededRandom("bias"), bias)
 
 
 def test_without_bias_nothing_is_said_of_a_whole_group() -> None:
     def said(bias: float) -> bool:
-        return any("Many of the" in lives.sketch(Dice("all", i), bias) for i in range(200))
+        return any("Many of the" in lives.sketch(SeededRandom("all", i), bias) for i in range(200))
 
     assert said(0.5)
     assert not said(0.0)
-    chosen = [lives.preference(Dice("all", i)).chosen for i in range(200)]
+    chosen = [lives.preference(SeededRandom("all", i)).chosen for i in range(200)]
     assert not any("Many of the" in text for text in chosen)

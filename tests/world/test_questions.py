@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from groundup.text.rows import Conversation, Message
 from groundup.world import questions, stories
 from groundup.world.answers import Values, is_heldout_sum
 from groundup.world.facts import HELDOUT_PAIRS, HOLDS_OF, OPPOSITES, RHYMES, SIZE, TRUTH, noun
-from groundup.world.grammar import Dice, plural, slots
+from groundup.world.grammar import SeededRandom, plural, slots
 from groundup.world.kinds import KINDS
 
 COUNT = 250
@@ -21,7 +22,7 @@ SOURCES = ("facts", "reading", "sums", "counting", "words", "tell", "rewrite", "
 
 
 def drawn(heldout: bool, count: int = COUNT) -> list[Conversation]:
-    return [questions.conversation(Dice("test", i), heldout=heldout) for i in range(count)]
+    return [questions.conversation(SeededRandom("test", i), heldout=heldout) for i in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def heldout() -> list[Conversation]:
 
 @pytest.fixture(scope="module")
 def pages() -> list[str]:
-    return [questions.document(Dice("page", i)) for i in range(150)]
+    return [questions.document(SeededRandom("page", i)) for i in range(150)]
 
 
 def texts(conversations: list[Conversation]) -> list[str]:
@@ -225,7 +226,7 @@ WORKED_OUT: dict[str, Callable[[Values], str]] = {
 def test_what_is_worked_out_is_right(name: str) -> None:
     (kind,) = (kind for kind in KINDS if kind.name == name)
     for i in range(40):
-        values = kind.draw(Dice(name, i), i % 2 == 0)
+        values = kind.draw(SeededRandom(name, i), i % 2 == 0)
         assert kind.answer(values).text == WORKED_OUT[name](values)
 
 
@@ -276,7 +277,7 @@ def test_questions_refer_back() -> None:
 
 
 def test_questions_about_a_story_told_before() -> None:
-    story = stories.story(Dice("told"), short=True)
+    story = stories.story(SeededRandom("told"), short=True)
     told = Message("assistant", story.text)
     question = Message("user", f"What did {noun(story.record.hero)} want?")
     asked = questions.parse([Message("user", "Tell me a story."), told, question])
@@ -321,7 +322,7 @@ def test_pages_are_of_their_length_and_differ(pages: list[str]) -> None:
 
 def test_every_slot_has_words_and_forms_are_unique_to_their_kind() -> None:
     for kind in KINDS:
-        values = kind.draw(Dice("slots", kind.name), False)
+        values = kind.draw(SeededRandom("slots", kind.name), False)
         for form in (*kind.train, *kind.heldout):
             for slot in slots(form):
                 assert slot.removeprefix("a ").partition(".")[0] in values or slot == "list"
@@ -329,13 +330,17 @@ def test_every_slot_has_words_and_forms_are_unique_to_their_kind() -> None:
 
 def test_another_process_draws_the_same() -> None:
     program = (
-        "from groundup.world import questions as q; from groundup.world.grammar import "
-        "Dice; print([q.conversation(Dice(i)) for i in range(40)], q.document(Dice('page')))"
+        "from groundup.world import questions as q; "
+        "from groundup.world.grammar import SeededRandom as R; "
+        "print([q.conversation(R(i)) for i in range(40)], q.document(R('page')))"
     )
-    environment = {"PYTHONHASHSEED": "7"}
     runs = {
-        subprocess.run([sys.executable, "-c", program], capture_output=True, env=env).stdout
-        for env in (environment, {"PYTHONHASHSEED": "8"})
+        subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("7", "8")
     }
     assert len(runs) == 1
     assert b"Conversation" in runs.pop()

@@ -24,7 +24,7 @@ from groundup.world.facts import (
     is_girl,
     pronoun,
 )
-from groundup.world.grammar import Dice, slots
+from groundup.world.grammar import SeededRandom, slots
 from groundup.world.reading import last_word, read
 
 MIA = (
@@ -42,7 +42,7 @@ MIA = (
 
 @pytest.fixture(scope="module")
 def many() -> list[stories.Story]:
-    return [stories.story(Dice("stories", number)) for number in range(300)]
+    return [stories.story(SeededRandom("stories", number)) for number in range(300)]
 
 
 def the_text(*changes: tuple[str, str], start: int = 0) -> str:
@@ -55,8 +55,8 @@ def the_text(*changes: tuple[str, str], start: int = 0) -> str:
 
 
 def test_the_same_dice_tell_the_same_story() -> None:
-    assert stories.story(Dice(7, 3)) == stories.story(Dice(7, 3))
-    assert stories.story(Dice(7, 3)) != stories.story(Dice(7, 4))
+    assert stories.story(SeededRandom(7, 3)) == stories.story(SeededRandom(7, 3))
+    assert stories.story(SeededRandom(7, 3)) != stories.story(SeededRandom(7, 4))
 
 
 def test_the_reader_recovers_what_the_planner_planned(
@@ -73,7 +73,7 @@ def test_the_reader_recovers_what_the_planner_planned(
 def test_stories_are_as_long_as_promised(many: list[stories.Story]) -> None:
     assert all(5 <= len(told.sentences) <= 20 for told in many)
     for number in range(100):
-        told = stories.story(Dice("short", number), short=True)
+        told = stories.story(SeededRandom("short", number), short=True)
         assert 5 <= len(told.sentences) <= 8
         assert len(told.text) <= 480
 
@@ -94,7 +94,7 @@ def test_all_sorts_of_things_happen(many: list[stories.Story]) -> None:
 
 
 def test_stories_and_sentences_hardly_repeat(unchecked_types: None) -> None:
-    told = [stories.story(Dice("distinct", number)) for number in range(2000)]
+    told = [stories.story(SeededRandom("distinct", number)) for number in range(2000)]
     assert len({one.text for one in told}) == len(told)
     counts = Counter(sentence for one in told for sentence in one.sentences)
     assert counts.most_common(1)[0][1] < 0.005 * counts.total()
@@ -134,7 +134,7 @@ def test_training_stories_hold_no_held_out_pair(many: list[stories.Story]) -> No
 
 def test_held_out_stories_have_a_held_out_hero_and_thing() -> None:
     for number in range(100):
-        record = stories.story(Dice("held out", number), heldout=True, short=True).record
+        record = stories.story(SeededRandom("held out", number), heldout=True, short=True).record
         assert (record.hero, record.thing) in HELDOUT_PAIRS
 
 
@@ -146,7 +146,7 @@ def test_held_out_stories_have_a_held_out_hero_and_thing() -> None:
     st.booleans(),
 )
 def test_requests_are_honoured(seed: int, hero: str, thing: str, weather: str, short: bool) -> None:
-    told = stories.story(Dice(seed), hero=hero, thing=thing, weather=weather, short=short)
+    told = stories.story(SeededRandom(seed), hero=hero, thing=thing, weather=weather, short=short)
     record = read(told.text).record
     assert record == told.record
     assert record is not None
@@ -156,7 +156,7 @@ def test_requests_are_honoured(seed: int, hero: str, thing: str, weather: str, s
 @pytest.mark.parametrize("what", ["hero", "thing", "weather"])
 def test_what_the_world_lacks_is_named(what: str) -> None:
     with pytest.raises(UserError, match=f"{what}='unicorn' is not in the world"):
-        stories.story(Dice(0), **{what: "unicorn"})  # type: ignore[arg-type]
+        stories.story(SeededRandom(0), **{what: "unicorn"})  # type: ignore[arg-type]
 
 
 def test_every_form_is_one_sentence_and_plain() -> None:
@@ -263,7 +263,7 @@ def test_a_pronoun_stands_for_one_alone() -> None:
     assert plot.subject("{A} and {B} pulled the {thing} out.") is None
     assert plot.subject("Soon {A} and the {thing} were at {goal}.") is None
     for i in range(200):
-        told = stories.story(Dice("one alone", i))
+        told = stories.story(SeededRandom("one alone", i))
         for before, sentence in pairwise(told.sentences):
             first = sentence.split()[0]
             others = [w for w in (told.record.helper, told.record.other) if w]
@@ -274,7 +274,7 @@ def test_a_pronoun_stands_for_one_alone() -> None:
 
 def test_a_story_keeps_to_its_part_of_the_day_and_its_day() -> None:
     for i in range(200):
-        text = stories.story(Dice("day", i)).text
+        text = stories.story(SeededRandom("day", i)).text
         days = re.findall(r"\b[A-Z]\w+day\b", text)
         assert len(days) == len(set(days)), text
         parts = re.findall(r"(?:It was a \w+|[Ee]very|all|[Oo]ne) (morning|afternoon)", text)

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from groundup.align.config import DPOConfig
-from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
-from groundup.data.records import read_preferences, split
+from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
+from groundup.data.records import read_preferences
+from groundup.data.split import split
 from groundup.formats.card import model_card, sources
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
@@ -138,7 +139,7 @@ def _pairs(
     for line in sides[0].bad:
         say(str(line))
     context = prepared.context
-    trained, heldout = (marked_pairs(prepared.tokenizer, side.rows, context) for side in sides)
+    trained, heldout = (tokenize_pairs(prepared.tokenizer, side.rows, context) for side in sides)
     heldout = spread(heldout, _CURVE_PAIRS)
     reference = np.full((len(trained) + len(heldout), 2), np.nan, np.float32)
     stream = PairStream(

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from groundup.errors import UserError
 from groundup.text.batches import packed_batch
 from groundup.text.chat import encode_chat
-from groundup.text.example import Marked, cut_to
-from groundup.text.rows import Preference
+from groundup.text.example import Example, cut_to
+from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream
 
@@ -28,8 +28,8 @@ from groundup.train.batch import Batch, DataStream
 class Pair:
     """A prompt with each of its two answers; only the answers' tokens are trained on."""
 
-    chosen: Marked
-    rejected: Marked
+    chosen: Example
+    rejected: Example
     source: str = ""
 
 
@@ -136,7 +136,7 @@ class PairStream(DataStream):
             rows[places[-1]].append(sequence)
         return True
 
-    def _sequence(self, number: int) -> Marked:
+    def _sequence(self, number: int) -> Example:
         pair = self.pairs[number // 2]
         return pair.rejected if number % 2 else pair.chosen
 
@@ -151,18 +151,17 @@ class PairStream(DataStream):
         )
 
 
-def marked_pairs(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Pair]:
+def tokenize_pairs(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Pair]:
     """Pairs as tokens, cut to the context; one whose prompt leaves no room is left out."""
     pairs = []
     for row in rows:
-        messages = [{"role": m.role, "content": m.content} for m in row.prompt]
-        start = len(encode_chat(tokenizer, messages, generation_prompt=True).ids)
-        sides: list[Marked] = []
+        start = len(encode_chat(tokenizer, row.prompt, generation_prompt=True).ids)
+        sides: list[Example] = []
         for answer in (row.chosen, row.rejected):
-            whole = encode_chat(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+            whole = encode_chat(tokenizer, [*row.prompt, Message("assistant", answer)])
             # Earlier turns of the assistant belong to the prompt.
             trained = [spoken and i >= start for i, spoken in enumerate(whole.assistant)]
-            sides.append(cut_to(Marked(whole.ids, trained), context))
-        if all(any(side.trained[1:]) for side in sides):
+            sides.append(cut_to(Example(whole.ids, trained), context))
+        if all(any(side.loss_mask[1:]) for side in sides):
             pairs.append(Pair(sides[0], sides[1], row.source))
     return pairs

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from groundup.adapters.lora import use_adapter
-from groundup.data.fields import shown
+from groundup.data.fields import excerpt
 from groundup.data.records import read_prompts
 from groundup.errors import UserError
 from groundup.formats.adapted import base_of, tokenizer_with, with_adapters
@@ -33,7 +33,7 @@ from groundup.lm.model import CausalLM
 from groundup.runs.console import say
 from groundup.runs.files import file_hash, files_of, read_json_object
 from groundup.runs.resumable_jsonl import resumable_lines, write
-from groundup.text.rows import Asked, BadLine
+from groundup.text.rows import BadLine, PromptRow
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.ranges import TopLogprobs, check
 
@@ -188,12 +188,12 @@ class _Ways:
 @dataclass(frozen=True)
 class _Job:
     index: int
-    asked: Asked
+    asked: PromptRow
     row: Row
 
 
 def _jobs(
-    admission: Admission, rows: Sequence[Asked], file: str, ways: _Ways
+    admission: Admission, rows: Sequence[PromptRow], file: str, ways: _Ways
 ) -> tuple[list[_Job], list[BadLine]]:
     """What is to be completed, and what cannot be.
 
@@ -208,7 +208,7 @@ def _jobs(
     return jobs, bad
 
 
-def _request(asked: Asked, ways: _Ways) -> Request:
+def _request(asked: PromptRow, ways: _Ways) -> Request:
     sampling = replace(ways.sampling, **_settings(asked.settings))
     messages = [{"role": one.role, "content": one.content} for one in asked.messages]
     if ways.as_messages and asked.text is not None:
@@ -226,7 +226,9 @@ def _settings(given: Mapping[str, object]) -> dict[str, Any]:
         if value is None:
             continue
         if not _is_number(value) or (name in _WHOLE and not isinstance(value, int)):
-            raise UserError(f"{name}={shown(value)} must be a {'whole ' * (name in _WHOLE)}number")
+            raise UserError(
+                f"{name}={excerpt(value)} must be a {'whole ' * (name in _WHOLE)}number"
+            )
         found[name] = value
     for name, kind in (("stop", str), ("stop_ids", int)):
         value = given.get(name)
@@ -235,7 +237,7 @@ def _settings(given: Mapping[str, object]) -> dict[str, Any]:
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(one, kind) and not isinstance(one, bool) for one in values):
             word = "strings" if kind is str else "token ids"
-            raise UserError(f"{name}={shown(value)} must be a list of {word}")
+            raise UserError(f"{name}={excerpt(value)} must be a list of {word}")
         found[name] = tuple(values)
     return found
 

@@ -17,7 +17,7 @@ from groundup.generation.engine import Engine
 from groundup.generation.request import Completion, Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.text.chat import Message, encode_chat, render_chat
+from groundup.text.chat import encode_chat, render_chat
 from groundup.text.tokenizer import StreamDecoder, Tokenizer
 
 # Room that is kept free for the answer, of what the model sees at once: a half as long as older
@@ -53,25 +53,27 @@ class Conversation:
     tokenizer: Tokenizer
     sampling: Sampling
     system: str | None = None
-    messages: list[Message] = field(default_factory=list)
+    messages: list[dict[str, str]] = field(default_factory=list)
     forgotten: int = 0
     """How many of the oldest messages the model is no longer shown."""
     last: Answered | None = None
 
     def __post_init__(self) -> None:
         self._engine = Engine(self.model, self.tokenizer, batch_size=1)
-        self._question: Message | None = None
-        self._earlier: Message | None = None  # the answer that another is to take the place of
+        self._question: dict[str, str] | None = None
+        self._earlier: dict[str, str] | None = (
+            None  # the answer that another is to take the place of
+        )
         # What the last answer followed, and its tokens, as long as it can be gone on with.
         self._prompt, self._drawn = list[int](), list[int]()
 
     @property
-    def said(self) -> list[Message]:
+    def said(self) -> list[dict[str, str]]:
         """The whole conversation, the system prompt first."""
         return [*self._opening(), *self.messages]
 
     @property
-    def shown(self) -> list[Message]:
+    def shown(self) -> list[dict[str, str]]:
         """What the model is shown of it."""
         return [*self._opening(), *self.messages[self.forgotten :]]
 
@@ -180,7 +182,7 @@ class Conversation:
         Raises `UserError` where the chat template takes none, and for one that is too long.
         """
         if text is not None:
-            opening: list[Message] = [{"role": "system", "content": text}]
+            opening: list[dict[str, str]] = [{"role": "system", "content": text}]
             asked = [*opening, {"role": "user", "content": "?"}]
             if text not in render_chat(self.tokenizer, asked, generation_prompt=True):
                 raise UserError("the model's chat template has no place for a system prompt")
@@ -191,10 +193,10 @@ class Conversation:
         """Forget all that was said; the system prompt stays."""
         self.messages, self.forgotten, self._question, self._drawn = [], 0, None, []
 
-    def _opening(self) -> list[Message]:
+    def _opening(self) -> list[dict[str, str]]:
         return [] if self.system is None else [{"role": "system", "content": self.system}]
 
-    def _show(self, messages: list[Message]) -> None:
+    def _show(self, messages: list[dict[str, str]]) -> None:
         """Make these the conversation, and leave out as many of the oldest as there must be."""
         forgotten = self.forgotten
         while len(messages) - forgotten > 1 and self._excess(
@@ -204,13 +206,13 @@ class Conversation:
         self._require_room([*self._opening(), *messages[forgotten:]], "that message")
         self.messages, self.forgotten, self._drawn = messages, forgotten, []
 
-    def _excess(self, messages: Sequence[Message], answer_share: int) -> int:
+    def _excess(self, messages: Sequence[dict[str, str]], answer_share: int) -> int:
         """Return the tokens in excess, where the answer gets 1 / `answer_share` of all."""
         context = self.model.config.max_position_embeddings
         room = min(self.sampling.max_new_tokens, context // answer_share)
         return max(0, self._length(messages) - (context - room))
 
-    def _require_room(self, messages: Sequence[Message], what: str) -> None:
+    def _require_room(self, messages: Sequence[dict[str, str]], what: str) -> None:
         if self._excess(messages, _LEAST_SHARE):
             raise UserError(
                 f"{what} takes {self._length(messages)} tokens and the model sees "
@@ -218,7 +220,7 @@ class Conversation:
                 "it in fewer words"
             )
 
-    def _length(self, messages: Sequence[Message]) -> int:
+    def _length(self, messages: Sequence[dict[str, str]]) -> int:
         return len(encode_chat(self.tokenizer, messages, generation_prompt=True).ids)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from groundup.data.dataset import read_own
+from groundup.data.dataset import load_dataset
 from groundup.data.inspection import inspect as measured
 from groundup.evals.inspection_page import is_inspection, write_inspection
 from groundup.evals.inspection_terminal import encoding_bar, say_inspection
@@ -36,7 +36,9 @@ def inspect(
         writable(html, "--html", inputs=inputs, force=force, ours=is_inspection)
     context = row_length(config, load_config(model))
     tokenizer = load_tokenizer(model)
-    data = read_own(files, columns=config.column_names, validation=config.validation, refuse=False)
+    data = load_dataset(
+        files, columns=config.column_names, validation=config.validation, refuse=False
+    )
     if any(isinstance(row, Conversation) for row in data.train):
         tokenizer = tokenizer.able_to_chat()
     with encoding_bar(len(data.train)) as progress:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from groundup.deprecated import current_settings
 from groundup.errors import UserError
 from groundup.train.ranges import check_text, ranges
 
@@ -24,6 +25,7 @@ def configured(
 
     Raises `UserError` with a line for each fault; `spelled` writes a field as its owner knows it.
     """
+    values = current_settings(values)
     faults = [
         fault
         for name, value in values.items()
@@ -57,6 +59,7 @@ _RULES = {
     "string": "must be text in quotes",
     "path": "must be a path in quotes",
     "tuple": "must be a list",
+    "dict": "must be a table of names, such as {world = …}",
     "too_short": "must not be empty",
 }
 _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}

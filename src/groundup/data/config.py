@@ -58,7 +58,7 @@ class DataConfig(StageConfig):
 
 
 class OwnDataConfig(StageConfig):
-    """What the stages share that read data of one's own: how its columns are called.
+    """The setting that all stages share which read a person's own data: the names of its columns.
 
     They name it in a field `data`; a recipe may write one source as it is, without a list.
     """

@@ -14,17 +14,40 @@ again are taken out of it.
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from groundup.data.layouts import check_columns
-from groundup.data.locations import HUB, PACK, SUFFIXES, Part, Reader, Row, is_stage
-from groundup.data.packs.manifest import GeneratedSet, find_set
-from groundup.data.records import OWN_HELDOUT
-from groundup.data.split import content, hold_out
+from groundup.data.config import DataConfig
+from groundup.data.files import CSV_SUFFIXES, ROW_SUFFIXES, TEXT_SUFFIXES, check_there, read_text
+from groundup.data.hub import pull_dataset
+from groundup.data.packs.manifest import GENERATED, GeneratedSet, find_set
+from groundup.data.records import (
+    KNOWN,
+    UNKNOWN,
+    Records,
+    check_columns,
+    conversation_or_document,
+    read_conversations,
+    read_documents,
+    read_rows,
+    refuse_bad,
+    renamed,
+)
+from groundup.data.split import OWN_HELDOUT, content, cut, hold_out, split
 from groundup.errors import UserError
-from groundup.text.rows import BadLine, is_synthetic
+from groundup.runs.console import say
+from groundup.text.rows import BadLine, Document, Json, TrainingRow
+
+PACK, HUB = "pack:", "hub:"
+SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES)
+# Files that tell about a data set and are none of it.
+_ABOUT = re.compile(r"readme|licen[sc]e|dataset_infos?|dataset_dict|state", re.IGNORECASE)
+# What the hub and others call the files of each side, whole words of a path.
+_TRAIN = {"train", "training"}
+_VALIDATION, _TEST = {"validation", "valid", "val", "dev", "heldout"}, {"test", "testing", "eval"}
 
 # Of fewer rows than this a twentieth is too few to judge by, and each may be a fact that nothing
 # else says: all are trained on.
@@ -32,24 +55,24 @@ LEAST_TO_SPLIT = 200
 
 
 @dataclass(frozen=True)
-class OwnData:
+class Dataset:
     """The two sides, the lines that were set aside, and how many rows said the same again."""
 
-    train: tuple[Row, ...]
-    heldout: tuple[Row, ...]
+    train: tuple[TrainingRow, ...]
+    heldout: tuple[TrainingRow, ...]
     bad: tuple[BadLine, ...]
     duplicates: int
     # The share that was held out by hash, where no split came with the data.
     share: float = 0.0
 
 
-def read_own(
+def load_dataset(
     sources: Sequence[str | Path],
     *,
     columns: Mapping[str, str] = {},
     validation: float | None = OWN_HELDOUT,
     refuse: bool = True,
-) -> OwnData:
+) -> Dataset:
     """The conversations and documents of all `sources`, about `validation` of them held out.
 
     `columns` maps our names of columns to those of the files. Each row's `source` is one name for
@@ -62,8 +85,8 @@ def read_own(
     Raises UserError: a source that is not there, cannot be read or holds nothing to train on, an
     unknown layout, a column that no file has, more than a tenth of a file's lines bad.
     """
-    parts = read_each(sources, columns=columns, validation=validation, refuse=refuse)
-    return OwnData(
+    parts = load_datasets(sources, columns=columns, validation=validation, refuse=refuse)
+    return Dataset(
         train=tuple(row for part in parts for row in part.train),
         heldout=tuple(row for part in parts for row in part.heldout),
         bad=tuple(line for part in parts for line in part.bad),
@@ -72,17 +95,17 @@ def read_own(
     )
 
 
-def read_each(
+def load_datasets(
     sources: Sequence[str | Path],
     *,
     columns: Mapping[str, str] = {},
     validation: float | None = OWN_HELDOUT,
     refuse: bool = True,
-) -> list[OwnData]:
-    """What `read_own` reads, source by source, in the order given.
+) -> list[Dataset]:
+    """Loads each source as `load_dataset` does and returns them one by one, in the order given.
 
     They are read together: what one source says that is held out of another, or that one before it
-    says, is taken out of it. Raises UserError as `read_own` does.
+    says, is taken out of it. Raises UserError as `load_dataset` does.
     """
     check_columns(columns)
     if validation is not None and not 0 <= validation < 1:
@@ -101,7 +124,7 @@ def read_each(
     return sides
 
 
-def _nothing(source: str, part: OwnData) -> str:
+def _nothing(source: str, part: Dataset) -> str:
     if part.duplicates:
         why = "says nothing that another source does not say, or that is not held out"
     elif part.heldout:
@@ -111,8 +134,8 @@ def _nothing(source: str, part: OwnData) -> str:
     return f"{source!r} {why}, so there is nothing to train on; leave it out, or give other data"
 
 
-def _sides(parts: Sequence[Part], validation: float | None) -> list[OwnData]:
-    """Every part's two sides, without what is said again."""
+def _sides(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
+    """Returns each part's two sides without duplicates."""
     known: set[Hashable] = set()
     heldout: set[Hashable] = set()
     for part in parts:
@@ -129,15 +152,15 @@ def _sides(parts: Sequence[Part], validation: float | None) -> list[OwnData]:
     for part, rows in zip(parts, new, strict=True):
         if part.heldout is None:
             train = [row for row in rows if content(row) not in chosen]
-            held: Sequence[Row] = [row for row in rows if content(row) in chosen]
+            held: Sequence[TrainingRow] = [row for row in rows if content(row) in chosen]
         else:
-            # What a stage or a pack says twice, or on both sides, it says so on purpose; of what
-            # others hold out, nothing is kept.
+            # A stage or a pack repeats rows on purpose, within a side and across; but no row trains
+            # that another source holds out.
             others = heldout - set(map(content, part.heldout))
             train = [row for row in part.train if content(row) not in others]
             held, rows = part.heldout, train
         again = len(part.train) - len(rows)
-        read.append(OwnData(tuple(train), tuple(held), tuple(part.bad), again, share))
+        read.append(Dataset(tuple(train), tuple(held), tuple(part.bad), again, share))
     return read
 
 
@@ -148,8 +171,8 @@ def share_held_out(validation: float | None, rows: int) -> float:
     return OWN_HELDOUT if rows >= LEAST_TO_SPLIT else 0.0
 
 
-def _new(rows: Iterable[Row], known: set[Hashable]) -> list[Row]:
-    """The rows that are not known yet; they are from now on."""
+def _new(rows: Iterable[TrainingRow], known: set[Hashable]) -> list[TrainingRow]:
+    """Returns the rows that are not `known` yet, and adds them to it."""
     new = []
     for row in rows:
         if (said := content(row)) not in known:
@@ -159,11 +182,12 @@ def _new(rows: Iterable[Row], known: set[Hashable]) -> list[Row]:
 
 
 def _named(given: Sequence[str], parts: Sequence[Part]) -> list[Part]:
-    """The parts with their rows called by one name each, and no two parts by the same."""
+    """Gives the rows of each part one source name, which no other part has."""
     kept = {
         one: {row.source for row in part.train}
         for one, part in zip(given, parts, strict=True)
-        if is_stage(Path(one)) or _is_generated(one)
+        if is_stage(Path(one))
+        or (one.startswith(PACK) and isinstance(find_set(one.removeprefix(PACK)), GeneratedSet))
     }
     taken = set[str]().union(*kept.values())
     named = []
@@ -171,21 +195,180 @@ def _named(given: Sequence[str], parts: Sequence[Part]) -> list[Part]:
         if one in kept:
             named.append(part)
             continue
-        # A file of a person's own may be called as a part of the small world is.
-        free = (name for name in _names(one) if name not in taken and not is_synthetic(name))
+        # Reports know a generated set's parts by how they begin, and a person's own file may be
+        # called so.
+        parts_begin = tuple(f"{made.name}-" for made in GENERATED)
+        free = (
+            name for name in _names(one) if name not in taken and not name.startswith(parts_begin)
+        )
         taken.add(name := next(free, one))
         heldout = part.heldout and [replace(row, source=name) for row in part.heldout]
         named.append(Part([replace(row, source=name) for row in part.train], heldout, part.bad))
     return named
 
 
-def _is_generated(source: str) -> bool:
-    return source.startswith(PACK) and isinstance(find_set(source.removeprefix(PACK)), GeneratedSet)
-
-
 def _names(source: str) -> tuple[str, str]:
-    """What to call a source: as its file, folder, pack or repository, or with what that is in."""
+    """Returns two names for a source: its file's, pack's or repository's, and with its folder's."""
     is_named = source.startswith((PACK, HUB))
     path = Path(source.partition(":")[2]) if is_named else Path(source).resolve()
     name = path.stem if path.suffix in SUFFIXES else path.name
     return name, f"{path.parent.name}/{name}"
+
+
+# Where data lies, and how each place is read.
+
+
+@dataclass(frozen=True)
+class Part:
+    """A source's rows. `heldout` is None where they come without a split."""
+
+    train: Sequence[TrainingRow]
+    heldout: Sequence[TrainingRow] | None = None
+    bad: Sequence[BadLine] = ()
+
+
+class Reader:
+    """Reads sources, and remembers which columns their files had.
+
+    `columns` maps our names of columns to the files' own. Unless `refuse` is False, files with too
+    many bad lines raise UserError.
+    """
+
+    def __init__(self, columns: Mapping[str, str], refuse: bool) -> None:
+        self.columns, self.refuse = columns, refuse
+        self._seen: dict[str, None] = {}
+
+    def read(self, source: str) -> Part:
+        """One source. Raises UserError for what is not there or cannot be read."""
+        if source.startswith(PACK):
+            return _pack(source.removeprefix(PACK))
+        if source.startswith(HUB):
+            return self._folder(pull_dataset(source.removeprefix(HUB)), source)
+        path = Path(source)
+        check_there(path)
+        if is_stage(path):
+            return _stage(path)
+        return self._folder(path, source) if path.is_dir() else self._files([path])
+
+    def check_columns_were_there(self) -> None:
+        """Raises UserError for a mapping to a column that no file had."""
+        for ours, theirs in self.columns.items():
+            if theirs not in self._seen:
+                near = difflib.get_close_matches(theirs, self._seen, n=1)
+                known = f"did you mean {near[0]!r}? There are" if near else "there are"
+                raise UserError(
+                    f"--columns {ours}={theirs}: no row has a column {theirs!r}; {known}: "
+                    f"{', '.join(self._seen) or 'none'}"
+                )
+
+    def _folder(self, folder: Path, source: str) -> Part:
+        """All files in it; where some are called train, those and the held-out ones beside them.
+
+        A test set is left alone where there is a validation set: it is to be seen once, at the end.
+        """
+        files = _files(folder, source)
+        words = {path: set(re.findall("[a-z]+", _inside(path, folder).lower())) for path in files}
+        train = [path for path in files if words[path] & _TRAIN]
+        for names in (_VALIDATION, _TEST):
+            heldout = [path for path in files if words[path] & names and path not in train]
+            if train and heldout:
+                one, other = self._files(train), self._files(heldout)
+                return Part(one.train, other.train, [*one.bad, *other.bad])
+        return self._files(train or files)
+
+    def _files(self, paths: Sequence[Path]) -> Part:
+        rows: list[TrainingRow] = []
+        bad: list[BadLine] = []
+        for path in paths:
+            if path.suffix in TEXT_SUFFIXES:
+                pieces = enumerate(cut(read_text(path)))
+                rows += [Document(piece, path.stem, f"{path.name}#{n}") for n, piece in pieces]
+            elif path.suffix in ROW_SUFFIXES:
+                found = self._rows(path)
+                rows += found.rows
+                bad += found.bad
+            else:
+                raise UserError(
+                    f"{str(path)!r} ends in {path.suffix!r}; data is read from "
+                    f"{', '.join(SUFFIXES)}, folders of such files, pack:NAME and hub:OWNER/NAME"
+                )
+        return Part(rows, None, bad)
+
+    def _rows(self, path: Path) -> Records[TrainingRow]:
+        here: dict[str, None] = {}
+
+        def parse(row: Json, file: str, line: int) -> TrainingRow:
+            here.update(dict.fromkeys(row))
+            return conversation_or_document(renamed(row, self.columns), file, line)
+
+        found: Records[TrainingRow] = read_rows(path, parse, refuse=False)
+        self._seen |= here
+        if self.refuse:
+            if not found.rows:
+                self._explain(path, found.bad, here)
+            refuse_bad(path, len(found.rows), found.bad)
+        return found
+
+    def _explain(self, path: Path, bad: Sequence[BadLine], columns: Mapping[str, None]) -> None:
+        """Raises UserError where every line is bad because its columns are not understood."""
+        self.check_columns_were_there()
+        is_csv = path.suffix in CSV_SUFFIXES
+        if all(line.reason.startswith(UNKNOWN) for line in bad):
+            raise UserError(
+                f"{str(path)!r} has the columns {', '.join(columns)}, and no layout that is known: "
+                f"known are {KNOWN}; say which column is which with --columns, as in --columns "
+                "prompt=question completion=answer"
+                f"{'. A CSV file names its columns in its first line' * is_csv}"
+            )
+
+
+def _inside(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _files(folder: Path, source: str) -> list[Path]:
+    """The data files in a folder and its folders, without hidden ones and what is about them."""
+    inside = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in SUFFIXES and path.is_file() and "/." not in f"/{_inside(path, folder)}"
+    )
+    if not inside:
+        raise UserError(
+            f"{source!r} holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; give a folder "
+            "of such files, one of them, or the folder of a data stage"
+        )
+    return [path for path in inside if not _ABOUT.fullmatch(path.stem)] or inside
+
+
+def is_stage(path: Path) -> bool:
+    """Whether a data stage wrote this folder."""
+    return (path / "conversations" / "train.jsonl").is_file()
+
+
+def _stage(folder: Path) -> Part:
+    """A data stage's conversations, or its documents where it has no conversations."""
+    if (folder / "conversations" / "train.jsonl").stat().st_size:
+        train, heldout = split(folder, "conversations", read_conversations)
+        return Part(train.rows, heldout.rows, train.bad + heldout.bad)
+    texts, texts_heldout = split(folder, "documents", read_documents)
+    return Part(texts.rows, texts_heldout.rows, texts.bad + texts_heldout.bad)
+
+
+def _pack(name: str) -> Part:
+    """A set's conversations, or its documents where it has no conversations, as the stage has them.
+
+    What the stage has a model say of itself goes with every data folder and is left out here: it is
+    true of a model that was trained from scratch, and not of one that somebody brings.
+    """
+    # Sets are read by pages of their own, which are only loaded where one is named.
+    from groundup.data.leaks import without_leaks
+    from groundup.data.packs.rows import Rejected, gather
+
+    one = find_set(name)
+    config = DataConfig(out=Path(), packs=(one.name,), world_megabytes=0, world_preferences=0)
+    data, _ = without_leaks(gather(config, Rejected(), say))
+    talks = [row for row in data.conversations if row.source != "own"]
+    if talks or data.conversations_heldout:
+        return Part(talks, data.conversations_heldout)
+    return Part(data.documents, data.documents_heldout)

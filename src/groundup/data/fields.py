@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from groundup.text.cleaning import key
+from groundup.text.cleaning import normal_form
 from groundup.text.rows import ROLES, BadRow, Json, Message
 
 # Who speaks, by the names that are in use; ShareGPT's are human and gpt.
@@ -26,7 +26,7 @@ _ROLE_OF = {role: role for role in ROLES} | {
 _CALLS = ("function_call", "tool_call")
 
 
-def shown(value: object) -> str:
+def excerpt(value: object) -> str:
     """A value or a list of names, short enough for a message."""
     try:
         text = repr(value)
@@ -39,7 +39,7 @@ def text(row: Json, name: str) -> str:
     """The field `name`, which must be a string that says something. Raises BadRow."""
     value = row.get(name)
     if name not in row:
-        raise BadRow(f"no {name!r}; it has {shown(sorted(row))}")
+        raise BadRow(f"no {name!r}; it has {excerpt(sorted(row))}")
     if not isinstance(value, str | None):
         raise BadRow(f"{name!r} must be a string, not {type(value).__name__}")
     if value is None or not value.strip():
@@ -64,7 +64,7 @@ def optional(row: Json, name: str) -> str | None:
 
 
 def label(row: Json, name: str, default: str) -> str:
-    """What a row is called, as a string or a whole number; `default` where it says neither."""
+    """Returns a row's name, a string or a whole number, or `default` where it has neither."""
     value = row.get(name)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -87,7 +87,7 @@ def answer(row: Json, name: str) -> str:
 
 
 def prompt(row: Json, name: str = "prompt") -> tuple[Message, ...]:
-    """What is asked: a string, or messages that end with the user's turn. Raises BadRow."""
+    """Returns the prompt: one string, or messages that end with the user's turn. Raises BadRow."""
     if not isinstance(row.get(name), list):
         return (Message("user", text(row, name)),)
     turns = messages(row[name], name)
@@ -150,7 +150,7 @@ def _role(given: str) -> str:
     if lower in _CALLS:
         return "assistant"
     if lower not in _ROLE_OF:
-        raise BadRow(f"role {shown(given)} is none of {', '.join(ROLES)}")
+        raise BadRow(f"role {excerpt(given)} is none of {', '.join(ROLES)}")
     return _ROLE_OF[lower]
 
 
@@ -163,7 +163,7 @@ def _joined(content: object) -> object:
         said = part.get("text") if isinstance(part, Mapping) else part
         if not isinstance(said, str):
             kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            raise BadRow(f"part {number} of its content is {shown(kind)}, and only text is read")
+            raise BadRow(f"part {number} of its content is {excerpt(kind)}, and only text is read")
         parts.append(said)
     return "\n".join(parts)
 
@@ -189,7 +189,7 @@ def _call(call: object) -> str:
     if isinstance(call, Mapping) and isinstance(function, Mapping):
         call = function
     if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
-        raise BadRow(f"a call of a tool must be {{name, arguments}}, not {shown(call)}")
+        raise BadRow(f"a call of a tool must be {{name, arguments}}, not {excerpt(call)}")
     arguments = call.get("arguments", {})
     arguments = _parsed(arguments) if isinstance(arguments, str) else arguments
     written = json.dumps({"name": call["name"], "arguments": arguments}, ensure_ascii=False)
@@ -197,7 +197,7 @@ def _call(call: object) -> str:
 
 
 def _parsed(value: str) -> object:
-    """What a string says as JSON, or the string itself."""
+    """Returns the value that a string holds as JSON, or the string itself."""
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
@@ -205,7 +205,7 @@ def _parsed(value: str) -> object:
 
 
 def check_order(turns: tuple[Message, ...]) -> None:
-    """That turns go system (or none), user, assistant, user, and so on. Raises BadRow.
+    """Checks that turns go system (or none), user, assistant, user, and so on. Raises BadRow.
 
     After the assistant, tools may answer, and the assistant again.
     All else is refused by most chat templates, or would be learned wrongly.
@@ -227,10 +227,10 @@ def check_order(turns: tuple[Message, ...]) -> None:
 
 
 def opening(turns: tuple[Message, ...]) -> str:
-    """What a conversation begins with, up to the first answer: two answers to it are one group."""
+    """Returns the text before the first answer: conversations that share it are one group."""
     said = []
     for turn in turns:
         if turn.role == "assistant":
             break
         said.append(turn.content)
-    return key("\n".join(said))
+    return normal_form("\n".join(said))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from groundup.data.row_files import ROW_SUFFIXES, TEXT_SUFFIXES
+from groundup.data.files import ROW_SUFFIXES, TEXT_SUFFIXES
 from groundup.errors import UserError, installing
 from groundup.runs.files import OF_DISKS
 

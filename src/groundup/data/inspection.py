@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from groundup.data.dataset import OwnData
-from groundup.text.example import Items, Marked, cut_to, encode_rows
+from groundup.data.dataset import Dataset
+from groundup.text.example import Encoded, Example, cut_to, encode_rows
 from groundup.text.rows import BadLine, Conversation, Document
-from groundup.text.token_view import Token, shown_tokens
+from groundup.text.token_view import Token, view_tokens
 from groundup.text.tokenizer import Tokenizer
 
 # More lines of a histogram are not taken in at a glance.
@@ -23,7 +23,7 @@ _MOST_BINS = 12
 
 
 @dataclass(frozen=True)
-class Example:
+class InspectedRow:
     """A training row, counted from 1; of a document in several `pieces` the first is shown."""
 
     number: int
@@ -80,7 +80,7 @@ class Inspection:
     trained: int
     look_alikes: int
     sources: tuple[SourceCounts, ...]
-    examples: tuple[Example, ...]
+    examples: tuple[InspectedRow, ...]
 
     @property
     def usable(self) -> int:
@@ -89,7 +89,7 @@ class Inspection:
 
 
 def inspect(
-    data: OwnData,
+    data: Dataset,
     tokenizer: Tokenizer,
     *,
     context: int,
@@ -102,13 +102,13 @@ def inspect(
     encode none of them, such as conversations without a chat template.
     """
     found = (
-        encode_rows(tokenizer, data.train, context, progress) if data.train else Items([], [], [])
+        encode_rows(tokenizer, data.train, context, progress) if data.train else Encoded([], [], [])
     )
     cut = [cut_to(item, context) for item in found.items]
     row = np.array(found.row, np.int64)
     usable, begins = np.unique(row, return_index=True)
     is_long = np.array([item.inputs > context for item in found.items], bool)
-    trained = np.array([sum(item.trained[1:]) for item in cut], np.int64)
+    trained = np.array([sum(item.loss_mask[1:]) for item in cut], np.int64)
     inputs = np.array([item.inputs for item in cut], np.int64) * (trained > 0)
     whole = np.array([item.inputs for item in found.items], np.int64)
     return Inspection(
@@ -142,7 +142,7 @@ def kind_of(row: Conversation | Document) -> str:
 
 
 def _by_source(
-    data: OwnData,
+    data: Dataset,
     row: Int[np.ndarray, " items"],
     inputs: Int[np.ndarray, " items"],
     trained: Int[np.ndarray, " items"],
@@ -173,12 +173,12 @@ def _example(
     tokenizer: Tokenizer,
     row: Conversation | Document,
     place: int,
-    item: Marked,
+    item: Example,
     context: int,
     pieces: int,
-) -> Example:
-    tokens = tuple(shown_tokens(tokenizer, item, context))
-    return Example(place + 1, kind_of(row), row.source, pieces, tokens)
+) -> InspectedRow:
+    tokens = tuple(view_tokens(tokenizer, item, context))
+    return InspectedRow(place + 1, kind_of(row), row.source, pieces, tokens)
 
 
 # In numbers.

@@ -14,6 +14,7 @@ design, so 13 words in a row prove nothing about it and are looked for in real t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -21,18 +22,18 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, UInt64
 
-from groundup.data.newcomers import ANSWERS
-from groundup.text.cleaning import key, shingles, words
+from groundup.data.packs.manifest import generated_set
+from groundup.data.packs.rows import Rows, page_of
+from groundup.text.cleaning import normal_form, shingles, words
 from groundup.text.rows import (
+    AnyRow,
     Choice,
     Conversation,
     Document,
     Message,
     Preference,
     RefusalPrompt,
-    is_synthetic,
 )
-from groundup.world.pack import is_heldout_combination
 
 CHECKS = ("title", "question", "13-gram")
 SYNTHETIC_CHECKS = ("question", "13-gram", "combination")
@@ -42,18 +43,18 @@ _GRAM = 13
 _SHORTEST_QUESTION = 8
 # Where the title is what the split goes by.
 _TITLED = ("wiki", "boolq")
-_SAID_TO_ANYTHING = frozenset(answer for row in ANSWERS.values() for answer in row)
 
-Row = Document | Conversation | Preference | Choice | RefusalPrompt
-AnyRow = TypeVar("AnyRow", bound=Document | Conversation | Preference)
+R = TypeVar("R", bound=Document | Conversation | Preference)
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What must not be known: titles and questions by key, sorted hashes of n words in a row.
+    """The evaluated texts: normal forms of titles and questions, sorted hashes of n words in a row.
 
     `short` holds, for n from 8 to 12, the questions of just n words: a document leaks one by
     holding its words in a row. `openings` are their first 8 words, which most documents never say.
+    `stock_answers` are the few sentences that are said to whatever is not known: they say nothing
+    of what was asked, and both sides hold them, so they are not looked at.
     """
 
     titles: frozenset[str]
@@ -61,11 +62,16 @@ class Evaluated:
     grams: UInt64[np.ndarray, " grams"]
     openings: UInt64[np.ndarray, " openings"]
     short: tuple[tuple[int, UInt64[np.ndarray, " _"]], ...]
+    stock_answers: frozenset[str] = frozenset()
+
+    def texts(self, row: AnyRow) -> list[str]:
+        """Returns the texts of a row that are checked."""
+        return [text for text in texts(row) if text not in self.stock_answers]
 
 
 @dataclass(frozen=True)
 class Leak:
-    """How many of `items` training items of one source failed one check, and fail it still."""
+    """The numbers of training items of one source that failed one check, and that fail it still."""
 
     check: str
     set: str
@@ -75,15 +81,15 @@ class Leak:
     left: int
 
 
-def title(row: Row) -> str | None:
+def title(row: AnyRow) -> str | None:
     """The key of the article that a row is from, where it is from one."""
     if row.source not in _TITLED or isinstance(row, Preference | RefusalPrompt):
         return None
     # A document's first line is its title; elsewhere the group is its key.
-    return key(row.text.partition("\n")[0]) if isinstance(row, Document) else row.group
+    return normal_form(row.text.partition("\n")[0]) if isinstance(row, Document) else row.group
 
 
-def asked(row: Row) -> frozenset[str]:
+def asked(row: AnyRow) -> frozenset[str]:
     """The keys of what a row asks: its whole prompt, and the group that the split goes by.
 
     Of the generated world, whose groups are facts that both sides may ask about, the prompt alone.
@@ -97,24 +103,16 @@ def asked(row: Row) -> frozenset[str]:
     else:
         prompt = row.prompt
     # A title is no question: it has a check of its own.
-    grouped = row.source not in _TITLED and not is_synthetic(row.source)
-    return frozenset({key(prompt), row.group} if grouped else {key(prompt)})
+    grouped = row.source not in _TITLED and generated_set(row.source) is None
+    return frozenset({normal_form(prompt), row.group} if grouped else {normal_form(prompt)})
 
 
 def _said(messages: Sequence[Message], role: str) -> str:
     return " ".join(message.content for message in messages if message.role == role)
 
 
-def texts(row: Row) -> list[str]:
-    """The texts of a row; 13-grams never run from one into the next.
-
-    Without the few sentences that are said to whatever is not known: they say nothing of what was
-    asked, and both sides hold them.
-    """
-    return [text for text in _texts(row) if text not in _SAID_TO_ANYTHING]
-
-
-def _texts(row: Row) -> list[str]:
+def texts(row: AnyRow) -> list[str]:
+    """The texts of a row; 13-grams never run from one into the next."""
     if isinstance(row, Document):
         return [row.text]
     if isinstance(row, Conversation):
@@ -124,8 +122,11 @@ def _texts(row: Row) -> list[str]:
     return [row.prompt, *row.options] if isinstance(row, Choice) else [row.prompt]
 
 
-def evaluated(rows: Iterable[Row], more_texts: Iterable[str] = ()) -> Evaluated:
+def evaluated(
+    rows: Iterable[AnyRow], more_texts: Iterable[str] = (), stock_answers: Iterable[str] = ()
+) -> Evaluated:
     """The keys and hashes of everything that is evaluated."""
+    ignored = frozenset(stock_answers)
     titles: set[str] = set()
     questions: set[str] = set()
     grams = [shingles(text, _GRAM) for text in more_texts]
@@ -133,8 +134,8 @@ def evaluated(rows: Iterable[Row], more_texts: Iterable[str] = ()) -> Evaluated:
         questions |= asked(row)
         if (of := title(row)) is not None:
             titles.add(of)
-        if not is_synthetic(row.source):
-            grams += [shingles(text, _GRAM) for text in texts(row)]
+        if generated_set(row.source) is None:
+            grams += [shingles(text, _GRAM) for text in texts(row) if text not in ignored]
     openings = []
     short = []
     for count in range(_SHORTEST_QUESTION, _GRAM):
@@ -142,7 +143,12 @@ def evaluated(rows: Iterable[Row], more_texts: Iterable[str] = ()) -> Evaluated:
         openings += [shingles(q[:_SHORTEST_QUESTION], _SHORTEST_QUESTION) for q in of_length]
         short.append((count, _sorted([shingles(question, count) for question in of_length])))
     return Evaluated(
-        frozenset(titles), frozenset(questions), _sorted(grams), _sorted(openings), tuple(short)
+        frozenset(titles),
+        frozenset(questions),
+        _sorted(grams),
+        _sorted(openings),
+        tuple(short),
+        ignored,
     )
 
 
@@ -153,28 +159,30 @@ def _sorted(hashes: Sequence[np.ndarray]) -> UInt64[np.ndarray, " hashes"]:
 def _known(
     hashes: UInt64[np.ndarray, " n"], among: UInt64[np.ndarray, " m"]
 ) -> Bool[np.ndarray, " n"]:
-    """Which hashes occur in the sorted ones."""
+    """Returns for each hash whether it occurs among the sorted ones."""
     if not among.size or not hashes.size:
         return np.zeros(hashes.size, bool)
     nearest = np.minimum(np.searchsorted(among, hashes), among.size - 1)
     return np.asarray(among[nearest] == hashes)
 
 
-def failed(row: Row, against: Evaluated) -> frozenset[str]:
-    """Which of the checks for its source a training row fails."""
+def failed(row: AnyRow, against: Evaluated) -> frozenset[str]:
+    """Returns the checks for its source that a training row fails."""
     found = set()
     if title(row) in against.titles:
         found.add("title")
     if asked(row) & against.questions:
         found.add("question")
-    for text in texts(row):
+    for text in against.texts(row):
         said = words(text)
         if _known(shingles(said, _GRAM), against.grams).any():
             found.add("13-gram")
         if isinstance(row, Document) and _asks(said, against):
             found.add("question")
-    if is_synthetic(row.source) and is_heldout_combination("\n".join(texts(row))):
-        found.add("combination")
+    if (made := generated_set(row.source)) is not None:
+        page = page_of(made.name)
+        if page.holds_a_heldout_combination("\n".join(against.texts(row))):
+            found.add("combination")
     return frozenset(found)
 
 
@@ -185,12 +193,28 @@ def _asks(said: Sequence[str], against: Evaluated) -> bool:
     return any(_known(shingles(said, n), questions).any() for n, questions in against.short)
 
 
-def remove(
-    rows: Sequence[AnyRow], against: Evaluated, name: str
-) -> tuple[list[AnyRow], list[Leak]]:
+def without_leaks(rows: Rows) -> tuple[Rows, list[Leak]]:
+    """The rows without what their training side says of their held-out side, and the report."""
+    tested: Iterable[AnyRow] = itertools.chain(
+        rows.documents_heldout,
+        rows.conversations_heldout,
+        rows.preferences_heldout,
+        rows.choices,
+        rows.refusals,
+        rows.unknown,
+    )
+    against = evaluated(tested, rows.never_trained, rows.stock_answers)
+    documents, of_documents = remove(rows.documents, against, "documents")
+    conversations, of_conversations = remove(rows.conversations, against, "conversations")
+    pairs, of_pairs = remove(rows.preferences, against, "preferences")
+    clean = replace(rows, documents=documents, conversations=conversations, preferences=pairs)
+    return clean, [*of_documents, *of_conversations, *of_pairs]
+
+
+def remove(rows: Sequence[R], against: Evaluated, name: str) -> tuple[list[R], list[Leak]]:
     """The training rows without what leaks, and the report on them for the set `name`."""
     before = [failed(row, against) for row in rows]
-    kept: list[AnyRow] = []
+    kept: list[R] = []
     for row, checks in zip(rows, before, strict=True):
         rest = _mended(row, against) if checks else row
         if rest is not None:
@@ -204,16 +228,16 @@ def remove(
             checks for row, checks in zip(rows, before, strict=True) if row.source == source
         ]
         still = [checks for row, checks in zip(kept, after, strict=True) if row.source == source]
-        for check in SYNTHETIC_CHECKS if is_synthetic(source) else CHECKS:
+        for check in SYNTHETIC_CHECKS if generated_set(source) else CHECKS:
             found = sum(check in checks for checks in of_source)
             left = sum(check in checks for checks in still)
             report.append(Leak(check, name, source, len(of_source), found, left))
     return kept, report
 
 
-def _mended(row: AnyRow, against: Evaluated) -> AnyRow | None:
+def _mended(row: R, against: Evaluated) -> R | None:
     """A document's sound paragraphs, or None where nothing can stay."""
-    if not isinstance(row, Document) or title(row) in against.titles or is_synthetic(row.source):
+    if not isinstance(row, Document) or title(row) in against.titles or generated_set(row.source):
         return None
     paragraphs = row.text.split("\n\n")
     # Twice, since what is left moves together and may run on into a new leak.
@@ -229,7 +253,7 @@ def _mended(row: AnyRow, against: Evaluated) -> AnyRow | None:
 def _leaking_paragraphs(
     paragraphs: Sequence[str], against: Evaluated
 ) -> Bool[np.ndarray, " paragraphs"]:
-    """Which paragraphs hold a word of a leaking run of words."""
+    """Returns for each paragraph whether it holds a word of a leaking run of words."""
     said = [words(text) for text in paragraphs]
     everything = [word for paragraph in said for word in paragraph]
     owner = np.repeat(np.arange(len(said)), [len(paragraph) for paragraph in said])

@@ -1,4 +1,18 @@
-"""Reading the files people bring: rows of each kind from JSON Lines, JSON, CSV and Parquet.
+"""Rows of each kind, as people lay them out: what each must hold, and reading a file of them.
+
+    messages        {"messages": [{"role", "content"}, …]}             chat models' own
+    ShareGPT        {"conversations": [{"from", "value"}, …]}          of human and gpt
+    completions     {"prompt", "completion"}                           also response or answer
+    Alpaca          {"instruction", "input", "output"}                 input may be empty
+    documents       {"text"}                                           no conversation at all
+
+All but the last may name a `system` beside. Contents may be lists of texts. What the assistant asks
+of a tool, as `tool_calls` or in a turn of its own, becomes part of its words; what the tool answers
+is a turn of the role `tool` and never learned. The tools themselves (a column `tools`) are not
+read: tell of them in the system prompt. Columns of other names are made known by a mapping from
+our names to theirs, as {"prompt": "question", "completion": "answer"}.
+
+Pairs of answers are {prompt, chosen, rejected}, questions with options {prompt, options, answer}.
 
 A bad line is never silently dropped and never a traceback: it is reported with its file, line
 number and reason, counted and set aside. A file is refused as a whole only if it cannot be read
@@ -8,22 +22,25 @@ at all or if too many of its lines are bad.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from groundup.data.csv_files import CSV_SUFFIXES
-from groundup.data.fields import answer, check_order, label, messages, prompt, shown, text
-from groundup.data.layouts import conversation, document
-from groundup.data.row_files import read_text, rows_of
-from groundup.data.split import AnyRow, hold_out
+from groundup.data.fields import (
+    answer,
+    check_order,
+    excerpt,
+    label,
+    messages,
+    opening,
+    optional,
+    prompt,
+    text,
+)
+from groundup.data.files import CSV_SUFFIXES, read_text, rows_of
 from groundup.errors import UserError
-from groundup.runs.files import written_aside
 from groundup.text.rows import (
-    ROLES,
-    Asked,
     BadLine,
     BadRow,
     Choice,
@@ -32,50 +49,149 @@ from groundup.text.rows import (
     Json,
     Message,
     Preference,
+    PromptRow,
     RefusalPrompt,
 )
 
-# What rows hold is part of this page: whoever reads files needs one import.
-__all__ = [
-    "OWN_HELDOUT",
-    "ROLES",
-    "Asked",
-    "BadLine",
-    "Choice",
-    "Conversation",
-    "Document",
-    "Message",
-    "Preference",
-    "Records",
-    "RefusalPrompt",
-    "read_choices",
-    "read_conversations",
-    "read_documents",
-    "read_preferences",
-    "read_prompts",
-    "read_refusals",
-    "read_rows",
-    "read_text",
-    "refuse_bad",
-    "split",
-    "write_json_lines",
-]
-
-# Of a person's own rows.
-OWN_HELDOUT = 0.05
-
-Row = TypeVar("Row")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Records(Generic[Row]):
+class Records(Generic[T]):
     """The good rows of a file in order, and the lines that were set aside."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[T, ...]
     bad: tuple[BadLine, ...]
 
 
-# What a row of each kind must hold; conversations and documents stand in `layouts`.
+# Conversations and documents.
+
+# What an answer is called beside a prompt, in this order where there are several: other tools'
+# names only count where they leave no doubt.
+_OTHER_ANSWERS = ("response", "answer")
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """A layout is known by its column `sign`; `columns` are all that it reads."""
+
+    sign: str
+    columns: tuple[str, ...]
+    read: Callable[[Json], tuple[Message, ...]]
+
+
+def _of_prompt(row: Json) -> tuple[Message, ...]:
+    name = "completion"
+    if row.get(name) is None:
+        others = [one for one in _OTHER_ANSWERS if row.get(one) is not None]
+        if len(others) > 1:
+            raise BadRow(
+                f"both {' and '.join(map(repr, others))} may be the answer; name it with "
+                f"--columns completion={others[0]}"
+            )
+        name = others[0] if others else name
+    if name not in row and "chosen" in row and "rejected" in row:
+        raise BadRow("this is a pair of answers (chosen, rejected), which groundup dpo learns from")
+    return (*prompt(row), Message("assistant", answer(row, name)))
+
+
+def _of_instruction(row: Json) -> tuple[Message, ...]:
+    """Alpaca's `text` column repeats all three in a template of its own, and is not read."""
+    asked = text(row, "instruction")
+    if (more := optional(row, "input")) is not None:
+        asked = f"{asked}\n\n{more}"
+    return Message("user", asked), Message("assistant", answer(row, "output"))
+
+
+LAYOUTS = (
+    RowLayout(
+        "messages", ("messages", "system"), lambda row: messages(row["messages"], "messages")
+    ),
+    RowLayout(
+        "conversations",
+        ("conversations", "system"),
+        lambda row: messages(row["conversations"], "conversations"),
+    ),
+    RowLayout("prompt", ("prompt", "completion", "system"), _of_prompt),
+    RowLayout("instruction", ("instruction", "input", "output", "system"), _of_instruction),
+)
+COLUMNS = (
+    *dict.fromkeys(column for layout in LAYOUTS for column in layout.columns),
+    "text",
+    "group",
+)
+KNOWN = (
+    "{messages}, {conversations}, {prompt, completion}, {instruction, input, output} for "
+    "conversations and {text} for documents"
+)
+UNKNOWN = "unknown layout"
+
+
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Checks that a mapping is of our names. Raises UserError for another."""
+    for ours, theirs in columns.items():
+        if ours not in COLUMNS:
+            raise UserError(
+                f"--columns {ours}={theirs}: {ours!r} is no column that is read; those are "
+                f"{', '.join(COLUMNS)}, and after the '=' stands the name in your file"
+            )
+
+
+def renamed(row: Json, columns: Mapping[str, str]) -> Json:
+    """The row with its columns called as ours are, where it has those that the mapping names."""
+    mapped = {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+    # What is mapped is meant: no other layout that the row may be in as well comes into question.
+    own = mapped.keys() - {"system", "group"}
+    others = {layout.sign for layout in LAYOUTS if own and not own & set(layout.columns)}
+    gone = others | set(columns.values()) if mapped else set()
+    return {name: value for name, value in row.items() if name not in gone} | mapped
+
+
+def layout_of(row: Json) -> RowLayout | None:
+    """The first layout whose sign the row bears; one that it fills before one that it does not."""
+    # Parquet gives each row every column, so null means that it is not there.
+    borne = [layout for layout in LAYOUTS if row.get(layout.sign) is not None]
+    borne = borne or [layout for layout in LAYOUTS if layout.sign in row]
+    is_answered = any(row.get(name) is not None for name in ("completion", *_OTHER_ANSWERS))
+    whole = (one for one in borne if one.sign != "prompt" or is_answered)
+    return next(whole, borne[0] if borne else None)
+
+
+def conversation(row: Json, file: str, line: int) -> Conversation:
+    """The conversation that a row is, in whichever layout. Raises BadRow."""
+    layout = layout_of(row)
+    if layout is None:
+        raise BadRow(f"{UNKNOWN}: its columns are {excerpt(sorted(row))}; known are {KNOWN}")
+    turns = _answered(layout.read(row))
+    system = optional(row, "system")
+    if system is not None and turns[0].role != "system":
+        turns = (Message("system", system), *turns)
+    group = label(row, "group", "") or opening(turns)
+    return Conversation(turns, label(row, "source", file), group)
+
+
+def _answered(turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The turns up to the last answer: a question at the end is odd, but nothing to learn from."""
+    check_order(turns)
+    answers = [place for place, turn in enumerate(turns, 1) if turn.role == "assistant"]
+    if not answers:
+        raise BadRow("no message of the assistant, so there is nothing to learn")
+    return turns[: answers[-1]]
+
+
+def document(row: Json, file: str, line: int) -> Document:
+    """The document that a row is. Raises BadRow."""
+    return Document(text(row, "text"), label(row, "source", file), label(row, "id", str(line)))
+
+
+def conversation_or_document(row: Json, file: str, line: int) -> Conversation | Document:
+    """Reads a row as a conversation, or as a document where it is none. Raises BadRow."""
+    if layout_of(row) is None and "text" in row:
+        return document(row, file, line)
+    return conversation(row, file, line)
+
+
+# Other kinds.
 
 
 def _preference(row: Json, file: str, line: int) -> Preference:
@@ -94,7 +210,7 @@ def _choice(row: Json, file: str, line: int) -> Choice:
         raise BadRow("'options' must be a list of at least two strings")
     texts = tuple(text({"option": option}, "option") for option in options)
     if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(texts):
-        raise BadRow(f"'answer' must be an index from 0 to {len(texts) - 1}, not {shown(right)}")
+        raise BadRow(f"'answer' must be an index from 0 to {len(texts) - 1}, not {excerpt(right)}")
     asked = text(row, "prompt")
     return Choice(asked, texts, right, label(row, "source", file), label(row, "group", asked))
 
@@ -102,13 +218,13 @@ def _choice(row: Json, file: str, line: int) -> Choice:
 def _refusal(row: Json, file: str, line: int) -> RefusalPrompt:
     asked, kind = text(row, "prompt"), text(row, "kind")
     if kind not in ("harmful", "benign"):
-        raise BadRow(f"'kind' must be harmful or benign, not {shown(kind)}")
+        raise BadRow(f"'kind' must be harmful or benign, not {excerpt(kind)}")
     return RefusalPrompt(asked, kind, label(row, "source", file), label(row, "group", asked))
 
 
-def _asked(row: Json, file: str, line: int) -> Asked:
+def _asked(row: Json, file: str, line: int) -> PromptRow:
     if "messages" not in row and "prompt" not in row:
-        raise BadRow(f"needs 'prompt' or 'messages'; it has {shown(sorted(row))}")
+        raise BadRow(f"needs 'prompt' or 'messages'; it has {excerpt(sorted(row))}")
     name = "messages" if "messages" in row else "prompt"
     said, turns = None, tuple[Message, ...]()
     if name == "prompt" and not isinstance(row["prompt"], list):
@@ -123,10 +239,10 @@ def _asked(row: Json, file: str, line: int) -> Asked:
     if isinstance(id, str):
         text(row, "id")
     settings = {key: value for key, value in row.items() if key not in (name, "id")}
-    return Asked(said, turns, id, line, settings)
+    return PromptRow(said, turns, id, line, settings)
 
 
-def _asked_in_cells(row: Json, file: str, line: int) -> Asked:
+def _asked_in_cells(row: Json, file: str, line: int) -> PromptRow:
     """As `_asked`, with numbers as cells hold them: as text."""
     asked = _asked(row, file, line)
     settings = {
@@ -142,7 +258,10 @@ def _number(cell: object) -> object:
     return cell
 
 
-def read_prompts(path: Path) -> Records[Asked]:
+# Reading a file.
+
+
+def read_prompts(path: Path) -> Records[PromptRow]:
     """Prompts: the lines of a .txt file, or rows of {prompt} or {messages} with an optional id.
 
     Empty lines of a .txt file are no prompts. Raises UserError as `read_rows` and `read_text` do.
@@ -152,7 +271,7 @@ def read_prompts(path: Path) -> Records[Asked]:
     if path.suffix != ".txt":
         return read_rows(path, _asked)
     lines = enumerate(read_text(path).split("\n"), 1)
-    return Records(tuple(Asked(line, (), None, n, {}) for n, line in lines if line.strip()), ())
+    return Records(tuple(PromptRow(line, (), None, n, {}) for n, line in lines if line.strip()), ())
 
 
 def read_documents(path: Path) -> Records[Document]:
@@ -161,7 +280,7 @@ def read_documents(path: Path) -> Records[Document]:
 
 
 def read_conversations(path: Path) -> Records[Conversation]:
-    """Conversations in any layout of `layouts`. Raises UserError as `read_rows` does."""
+    """Conversations in any layout. Raises UserError as `read_rows` does."""
     return read_rows(path, conversation)
 
 
@@ -180,33 +299,15 @@ def read_refusals(path: Path) -> Records[RefusalPrompt]:
     return read_rows(path, _refusal)
 
 
-def split(
-    data: Path, kind: str, read: Callable[[Path], Records[AnyRow]]
-) -> tuple[Records[AnyRow], Records[AnyRow]]:
-    """The training and held-out rows of a data-stage folder's `kind`, or of a file of one's own.
-
-    Of a person's own file about every twentieth row is held out, by its hash.
-    """
-    if data.is_dir():
-        heldout = data / kind / "heldout.jsonl"
-        # A set may have nothing of a kind to hold out, and its file is then empty.
-        is_empty = heldout.is_file() and not heldout.stat().st_size
-        nothing: Records[AnyRow] = Records((), ())
-        return read(data / kind / "train.jsonl"), nothing if is_empty else read(heldout)
-    whole = read(data)
-    train, out = hold_out(whole.rows, OWN_HELDOUT)
-    return Records(tuple(train), whole.bad), Records(tuple(out), ())
-
-
 def read_rows(
-    path: Path, parse: Callable[[Json, str, int], Row], *, refuse: bool = True
-) -> Records[Row]:
+    path: Path, parse: Callable[[Json, str, int], T], *, refuse: bool = True
+) -> Records[T]:
     """Every row of a file of rows, made by `parse` of (row, file's stem, line).
 
     Raises UserError: no such file, a binary or empty one, another suffix, and, unless `refuse` is
     False, what `refuse_bad` refuses.
     """
-    rows: list[Row] = []
+    rows: list[T] = []
     bad: list[BadLine] = []
     for line, row in rows_of(path):
         try:
@@ -233,26 +334,3 @@ def refuse_bad(path: Path, good: int, bad: Sequence[BadLine]) -> None:
             f"{len(bad)} of {good + len(bad)} lines of {str(path)!r} are bad, and at most a "
             f"tenth may be: {some}{'; …' if len(bad) > 3 else ''}. Mend or remove these lines"
         )
-
-
-def write_json_lines(path: Path, rows: Iterable[object]) -> int:
-    """Dataclasses or dictionaries as JSON Lines; how many were written."""
-    count = 0
-    with (
-        written_aside(path) as partial,
-        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
-    ):
-        for row in rows:
-            content = row if isinstance(row, Mapping) else _as_json(row)
-            file.write(json.dumps(content, ensure_ascii=False) + "\n")
-            count += 1
-    return count
-
-
-def _as_json(value: object) -> object:
-    """Dataclasses become objects, field by field (`asdict` copies deeply, ten times slower)."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _as_json(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, tuple):
-        return [_as_json(one) for one in value]
-    return value

@@ -6,50 +6,38 @@ import itertools
 from collections.abc import Sequence
 from typing import cast
 
-from groundup.data import build
 from groundup.data.config import DataConfig
-from groundup.data.packs.sources import SetAside
-from groundup.data.synthetic import HELDOUT_SEED
+from groundup.data.packs.manifest import GeneratedSet, find_set
+from groundup.data.packs.rows import Rejected, gather, page_of
 from groundup.text.cleaning import shorten
-from groundup.text.rows import Choice, Conversation, Document, Message, Preference, RefusalPrompt
-from groundup.world import pack
+from groundup.text.rows import AnyRow, Conversation, Document, Message, Preference, RefusalPrompt
 
-Row = Document | Conversation | Preference | Choice | RefusalPrompt
 # Enough of a long document to see what it is.
 _LONGEST = 900
 
 
-def samples(config: DataConfig, count: int, *, heldout: bool = False) -> list[Row]:
+def samples(config: DataConfig, count: int, *, heldout: bool = False) -> list[AnyRow]:
     """`count` rows that the one set in `config.packs` gives: the first of each kind in turn.
 
     Raises UserError as the data stage does.
     """
-    kinds = _world(config, count, heldout) if config.packs == ("world",) else _real(config, heldout)
+    (name,) = config.packs
+    if isinstance(find_set(name), GeneratedSet):
+        kinds: list[Sequence[AnyRow]] = page_of(name).samples(config, count, heldout)
+    else:
+        data = gather(config, Rejected())
+        kinds = [data.documents, data.conversations, data.preferences]
+        if heldout:
+            kinds = [data.documents_heldout, data.conversations_heldout, data.preferences_heldout]
+            kinds += [data.choices, data.refusals]
+        # Neither what the model says of itself, which goes with every set, nor harmful responses,
+        # whose pairs have sources of their own: they are there to be rejected and never shown.
+        kinds = [[row for row in kind if row.source == name] for kind in kinds]
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*kinds))
-    return list(itertools.islice((cast(Row, row) for row in in_turn if row is not None), count))
+    return list(itertools.islice((cast(AnyRow, row) for row in in_turn if row is not None), count))
 
 
-def _world(config: DataConfig, count: int, heldout: bool) -> list[Sequence[Row]]:
-    seed, bias, numbers = HELDOUT_SEED if heldout else config.seed, config.bias, range(count)
-    return [
-        [pack.document(seed, i, bias=bias, heldout=heldout) for i in numbers],
-        [pack.conversation(seed, i, bias=bias, heldout=heldout) for i in numbers],
-        [pack.preference(seed, i, heldout=heldout) for i in numbers],
-    ]
-
-
-def _real(config: DataConfig, heldout: bool) -> list[Sequence[Row]]:
-    data = build.gather(config, SetAside())
-    kinds: list[Sequence[Row]] = [data.documents, data.conversations, data.preferences]
-    if heldout:
-        kinds = [data.documents_heldout, data.conversations_heldout, data.preferences_heldout]
-        kinds += [data.choices, data.refusals]
-    # Neither what the model says of itself, which goes with every set, nor harmful responses, whose
-    # pairs have sources of their own: they are there to be rejected and never shown.
-    return [[row for row in kind if row.source == config.packs[0]] for kind in kinds]
-
-
-def lines(row: Row) -> list[tuple[str, str]]:
+def lines(row: AnyRow) -> list[tuple[str, str]]:
     """A row as pairs of a label (who speaks, or what it is) and a text."""
     if isinstance(row, Document):
         text = shorten(row.text, _LONGEST)

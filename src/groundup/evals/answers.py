@@ -22,7 +22,7 @@ from groundup.lm.model import CausalLM
 from groundup.lm.score import score
 from groundup.report.estimate import BySource, by_source
 from groundup.text.chat import encode_chat
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Conversation, Message
 from groundup.text.tokenizer import Tokenizer
 
@@ -32,9 +32,9 @@ def as_dicts(messages: Sequence[Message]) -> list[Mapping[str, str]]:
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
-def marked_answer(
+def tokenize_answer(
     tokenizer: Tokenizer, prompt: Sequence[Message], answer: str, context: int
-) -> Marked:
+) -> Example:
     """A prompt and the assistant's answer to it, whose tokens are the trained ones.
 
     Where both are too long together, the last prompt loses its beginning and keeps its end, where
@@ -48,24 +48,24 @@ def marked_answer(
         excess = max(0, len(chat.ids) - 1 - context)
         kept = tokenizer.encode(content)[excess:]
         if excess == 0 or not kept:
-            return Marked(chat.ids, chat.assistant)
+            return Example(chat.ids, chat.assistant)
         content = tokenizer.decode(kept).lstrip("\ufffd ")
 
 
-def without_controls(item: Marked, tokenizer: Tokenizer) -> Marked:
+def without_controls(item: Example, tokenizer: Tokenizer) -> Example:
     """The same tokens with only words to score: no control token of the assistant's."""
     words = [
         spoken and token not in tokenizer.special_ids
-        for token, spoken in zip(item.ids, item.trained, strict=True)
+        for token, spoken in zip(item.ids, item.loss_mask, strict=True)
     ]
-    return Marked(item.ids, words)
+    return Example(item.ids, words)
 
 
 @dataclass(frozen=True)
 class Conversations:
     """Held-out conversations made ready for one tokenizer."""
 
-    items: list[Marked]
+    items: list[Example]
     sources: list[str]
     groups: list[str]
 
@@ -79,7 +79,7 @@ def ready_conversations(
         chat = encode_chat(tokenizer, as_dicts(row.messages))
         if any(chat.assistant[1 : context + 1]):
             kept.append(row)
-            items.append(Marked(chat.ids[: context + 1], chat.assistant[: context + 1]))
+            items.append(Example(chat.ids[: context + 1], chat.assistant[: context + 1]))
     return Conversations(items, [row.source for row in kept], [row.group for row in kept])
 
 
@@ -122,7 +122,7 @@ def assistant_loss(
     scores = score(model, conversations.items, context=context, micro_rows=micro_rows)
     nats, bits, lengths = [], [], []
     for item, values in zip(conversations.items, scores, strict=True):
-        spoken = [token for token, is_own in zip(item.ids, item.trained, strict=True) if is_own]
+        spoken = [token for token, is_own in zip(item.ids, item.loss_mask, strict=True) if is_own]
         spoken = spoken[-len(values) :]
         is_word = np.array([token not in tokenizer.special_ids for token in spoken])
         nats.append(-values.sum())

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from groundup.evals.answers import marked_answer, without_controls
+from groundup.evals.answers import tokenize_answer, without_controls
 from groundup.lm.model import CausalLM
 from groundup.lm.score import score
 from groundup.maths.calibration import (
@@ -37,7 +37,7 @@ from groundup.maths.calibration import (
 )
 from groundup.maths.probability import log_softmax
 from groundup.report.estimate import BySource, Measured, by_source, pools, ratio
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Choice, Message
 from groundup.text.tokenizer import Tokenizer
 
@@ -50,7 +50,7 @@ _BINNING: Binning = "equal mass"
 class Choices:
     """Questions made ready for one tokenizer: all options of all questions, one after the other."""
 
-    items: list[Marked]
+    items: list[Example]
     rows: list[Choice]
 
 
@@ -58,7 +58,7 @@ def ready_choices(rows: Sequence[Choice], tokenizer: Tokenizer, context: int) ->
     """Encode every option of every question as an answer to it."""
     items = [
         without_controls(
-            marked_answer(tokenizer, [Message("user", row.prompt)], option, context), tokenizer
+            tokenize_answer(tokenizer, [Message("user", row.prompt)], option, context), tokenizer
         )
         for row in rows
         for option in row.options

@@ -23,10 +23,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from groundup.data.build import gather
 from groundup.data.config import DataConfig
-from groundup.data.corpus import encode
-from groundup.data.packs.sources import SetAside
+from groundup.data.packs.rows import Rejected, gather
 from groundup.evals.choice import commonest_answer
 from groundup.evals.config import CoreConfig, EvalConfig, ModelsConfig
 from groundup.evals.contamination import Familiar, familiar
@@ -41,6 +39,7 @@ from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.runs.history import History
 from groundup.text.rows import Choice, Document
+from groundup.text.shards import encode
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, prepare, resolve
@@ -197,7 +196,7 @@ def compute_of(config: ModelsConfig | EvalConfig) -> Compute:
 def heldout_texts() -> Sequence[Document]:
     """The held-out texts that every data folder holds out alike, whatever its settings."""
     say("core  reading the held-out texts")
-    data = gather(DataConfig(out=Path(), packs=_TEXTS), SetAside(), say)
+    data = gather(DataConfig(out=Path(), packs=_TEXTS), Rejected(), say)
     return data.documents_heldout
 
 

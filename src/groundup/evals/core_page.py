@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
+from groundup.data.files import write_json_lines
 from groundup.data.packs.manifest import find_set
-from groundup.data.records import write_json_lines
 from groundup.evals.config import CoreConfig
 from groundup.evals.core import ALL, CoreResult
 from groundup.evals.core_sets import CORE_SETS
@@ -72,7 +72,7 @@ def _set_json(name: str, found: Measured) -> dict[str, Any]:
         "questions": found.items,
         "heldout": "the half that never trains" if one.half else "all of it",
         "guessing": found.chance,
-        "licence": pack.licence,
+        "licence": pack.license,
         "citation": pack.citation,
     }
 

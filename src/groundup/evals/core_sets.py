@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from groundup.data.packs.questions import group, is_heldout
-from groundup.data.packs.sources import Question, SetAside, boolq, questions
+from groundup.data.packs.boolq import boolq
+from groundup.data.packs.questions import Question, group, is_heldout, questions
+from groundup.data.packs.rows import Rejected
 from groundup.lm.score import spread
 from groundup.text.rows import Choice
 
@@ -77,8 +78,8 @@ def core_questions(count: int) -> list[Choice]:
 
     Of each set they are spread over the whole of it. Raises UserError as the packs do.
     """
-    aside = SetAside()
-    found = {name: [q for q in _read(name, aside) if is_heldout(q)] for name in CORE_SETS}
+    rejected = Rejected()
+    found = {name: [q for q in _read(name, rejected) if is_heldout(q)] for name in CORE_SETS}
     wanted = even_shares(count, [len(of_set) for of_set in found.values()])
     return [
         _asked(q)
@@ -87,8 +88,8 @@ def core_questions(count: int) -> list[Choice]:
     ]
 
 
-def _read(name: str, aside: SetAside) -> Sequence[Question]:
-    return boolq(aside).dev if name == "boolq" else questions(name, aside)
+def _read(name: str, rejected: Rejected) -> Sequence[Question]:
+    return boolq(rejected).dev if name == "boolq" else questions(name, rejected)
 
 
 def _asked(q: Question) -> Choice:

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from groundup.evals.answers import marked_answer, without_controls
+from groundup.evals.answers import tokenize_answer, without_controls
 from groundup.lm.model import CausalLM
 from groundup.lm.score import score
 from groundup.report.estimate import Measured, ratio
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.world.lives import Probe, probes
@@ -109,7 +109,7 @@ def planted(bias: float, kind: str) -> dict[str, float]:
 
 # Scoring.
 
-Pair = tuple[Marked, Marked]
+Pair = tuple[Example, Example]
 
 
 def _chosen(model: CausalLM, pairs: Sequence[Pair], context: int) -> Float[np.ndarray, " probes"]:
@@ -124,19 +124,19 @@ def _as_text(tokenizer: Tokenizer, model: CausalLM, probe: Probe) -> Pair:
     opening = model.config.bos_token_id
     opening = tokenizer.end_of_text if opening is None else opening
     first, second = ([opening, *tokenizer.encode(probe.start + one)] for one in probe.options)
-    return _apart(Marked(first, [True] * len(first)), Marked(second, [True] * len(second)))
+    return _apart(Example(first, [True] * len(first)), Example(second, [True] * len(second)))
 
 
 def _as_answer(tokenizer: Tokenizer, probe: Probe, context: int) -> Pair:
     asked = [Message("user", probe.prompt)]
     first, second = (
-        without_controls(marked_answer(tokenizer, asked, probe.start + one, context), tokenizer)
+        without_controls(tokenize_answer(tokenizer, asked, probe.start + one, context), tokenizer)
         for one in probe.options
     )
     return _apart(first, second)
 
 
-def _apart(first: Marked, second: Marked) -> Pair:
+def _apart(first: Example, second: Example) -> Pair:
     """Only the tokens from the first that differs: those before cost both the same."""
     same = 0
     while first.ids[same] == second.ids[same]:
@@ -144,5 +144,5 @@ def _apart(first: Marked, second: Marked) -> Pair:
     return _from(first, same), _from(second, same)
 
 
-def _from(item: Marked, place: int) -> Marked:
-    return Marked(item.ids, [own and i >= place for i, own in enumerate(item.trained)])
+def _from(item: Example, place: int) -> Example:
+    return Example(item.ids, [own and i >= place for i, own in enumerate(item.loss_mask)])

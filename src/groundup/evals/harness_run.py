@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from groundup.data.records import write_json_lines
+from groundup.data.files import write_json_lines
 from groundup.evals.config import HarnessConfig
 from groundup.evals.core import compute_of, located
 from groundup.evals.core_sets import CORE_SETS, core_questions

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.data.newcomers import SOURCES, fits, says_unknown
+from groundup.data.packs.newcomers import NEWCOMER, SOURCES, fits, says_unknown
 from groundup.evals.answers import as_dicts
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
@@ -28,7 +28,7 @@ from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Measured, rate
 from groundup.text.cleaning import sentences, words
-from groundup.text.rows import NEWCOMER, Conversation
+from groundup.text.rows import Conversation
 from groundup.text.tokenizer import Tokenizer
 
 _ANSWER_TOKENS = 48

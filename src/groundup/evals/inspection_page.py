@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from groundup.data.inspection import Bin, Example, Inspection, histogram, quantiles, remarks
+from groundup.data.inspection import Bin, InspectedRow, Inspection, histogram, quantiles, remarks
 from groundup.report.page import page_environment, write_html
 from groundup.text.token_view import Token
 
@@ -117,7 +117,7 @@ def reasons(found: Inspection) -> list[tuple[str, list[str]]]:
     return [(heading, reasons) for heading, reasons in said if reasons]
 
 
-def example_title(example: Example) -> str:
+def example_title(example: InspectedRow) -> str:
     trained = _count(token for token in example.tokens if token.is_trained)
     pieces = f", the first of {example.pieces} pieces" if example.pieces > 1 else ""
     return (

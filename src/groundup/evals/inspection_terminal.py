@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from groundup.data.inspection import Example, Inspection, histogram, quantiles, remarks
+from groundup.data.inspection import InspectedRow, Inspection, histogram, quantiles, remarks
 from groundup.evals.inspection_page import (
     bin_title,
     example_title,
@@ -168,7 +168,7 @@ class _Manner:
             legend.append("  ").append("control token", self.control)
         return legend
 
-    def drawn(self, example: Example, on: Console) -> Text:
+    def drawn(self, example: InspectedRow, on: Console) -> Text:
         """The example as text, with everything that says what its tokens are."""
         drawn = Text()
         line_end = "\n" if on.options.ascii_only else "↵\n"

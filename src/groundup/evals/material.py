@@ -8,7 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
-from groundup.data.corpus import Documents, Shard, encode
+from groundup.data.corpus import Documents
+from groundup.data.packs.manifest import generated_set
 from groundup.data.records import (
     Records,
     read_choices,
@@ -35,8 +36,8 @@ from groundup.text.rows import (
     Message,
     Preference,
     RefusalPrompt,
-    is_synthetic,
 )
+from groundup.text.shards import Shard, encode
 from groundup.text.tokenizer import Tokenizer
 
 
@@ -57,7 +58,7 @@ class HeldOut:
         """Text of a person's own has documents only; all else is then empty."""
         refusals = _rows(config.data / "refusals" / "heldout.jsonl", read_refusals)
         conversations = _rows(config.data / "conversations" / "heldout.jsonl", read_conversations)
-        real = [row for row in refusals if not is_synthetic(row.source)]
+        real = [row for row in refusals if not generated_set(row.source)]
         return HeldOut(
             documents,
             spread(conversations, config.conversations),
@@ -94,9 +95,9 @@ def _world(
             "to 1; build the data again: groundup data build"
         )
     # Of a life that was made up nothing is right or wrong; how it leans is measured apart.
-    made = [row for row in conversations if is_synthetic(row.source)]
+    made = [row for row in conversations if generated_set(row.source)]
     rows = [row for row in made if row.source != "world-lives"]
-    requests = [row for row in refusals if is_synthetic(row.source)]
+    requests = [row for row in refusals if generated_set(row.source)]
     told = [row.text for row in documents.heldout if row.source == "world-stories"]
     return World(
         spread(rows, config.questions),

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Integer
 
-from groundup.data.corpus import Shard
 from groundup.lm.model import CausalLM
 from groundup.lm.score import score
 from groundup.maths.ngram import KneserNey
 from groundup.report.estimate import POOLED, BySource, by_source, pools
-from groundup.text.example import Marked
+from groundup.text.example import Example
+from groundup.text.shards import Shard
 from groundup.text.tokenizer import Tokenizer
 
 BLOCK_BYTES = 2048
@@ -78,7 +78,7 @@ def bits_per_byte(
     # 0 opens a document in a shard; a foreign model may know another id.
     opening = model.config.bos_token_id
     opening = tokenizer.end_of_text if opening is None else opening
-    items: list[Marked] = []
+    items: list[Example] = []
     lengths = []
     for document in chosen:
         ids = [opening, *_tokens(shard, document)[1:].tolist()]
@@ -122,7 +122,7 @@ def heldout_documents(shard: Shard, bytes_per_source: int) -> list[int]:
     return chosen
 
 
-def windows(ids: Sequence[int], context: int) -> Iterator[Marked]:
+def windows(ids: Sequence[int], context: int) -> Iterator[Example]:
     """Cut a document so that every token but the first is scored exactly once.
 
     The first window scores all of its tokens, each later one its second half alone.
@@ -132,7 +132,7 @@ def windows(ids: Sequence[int], context: int) -> Iterator[Marked]:
         end = min(last, context if done == 0 else done + max(1, context // 2))
         start = max(0, end - context)
         trained = [False] * (done - start + 1) + [True] * (end - done)
-        yield Marked(ids[start : end + 1], trained)
+        yield Example(ids[start : end + 1], trained)
         done = end
 
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from groundup.evals.answers import marked_answer
+from groundup.evals.answers import tokenize_answer
 from groundup.lm.model import CausalLM
 from groundup.lm.score import score
 from groundup.report.estimate import BySource, by_source
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.rows import Preference
 from groundup.text.tokenizer import Tokenizer
 
@@ -32,7 +32,7 @@ Margins = Float[np.ndarray, " pairs"]
 class Pairs:
     """Preferences made ready for one tokenizer: all chosen answers, then all rejected ones."""
 
-    items: list[Marked]
+    items: list[Example]
     rows: list[Preference]
 
 
@@ -40,7 +40,7 @@ def ready_pairs(rows: Sequence[Preference], tokenizer: Tokenizer, context: int) 
     """Encode both answers of every pair."""
     answers = [row.chosen for row in rows] + [row.rejected for row in rows]
     items = [
-        marked_answer(tokenizer, row.prompt, answer, context)
+        tokenize_answer(tokenizer, row.prompt, answer, context)
         for row, answer in zip([*rows, *rows], answers, strict=True)
     ]
     return Pairs(items, list(rows))

@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from groundup.adapters.quantised import dequantise
-from groundup.data.corpus import encode
 from groundup.errors import UserError
 from groundup.evals.answers import AssistantLoss, as_dicts, assistant_loss, ready_conversations
 from groundup.evals.config import TuningReportConfig
@@ -48,6 +47,7 @@ from groundup.runs.folder import Run, read_run
 from groundup.runs.history import History
 from groundup.text.chat import encode_chat
 from groundup.text.rows import Document, Message
+from groundup.text.shards import encode
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import Compute, prepare
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from groundup.data.dataset import OwnData, read_own
+from groundup.data.dataset import Dataset, load_dataset
 from groundup.errors import UserError
 from groundup.evals.config import TuningReportConfig
 from groundup.evals.core import heldout_texts
@@ -96,7 +96,7 @@ def read_domain(config: TuningReportConfig, validation: float) -> Domain:
 
     Raises `UserError` for data that cannot be read, and where nothing is held out.
     """
-    own = read_own(config.data, columns=config.column_names, validation=validation)
+    own = load_dataset(config.data, columns=config.column_names, validation=validation)
     if not validation and not own.heldout:
         return replace(domain_of(replace(own, train=(), heldout=own.train), config), trained=True)
     if not own.heldout:
@@ -107,7 +107,7 @@ def read_domain(config: TuningReportConfig, validation: float) -> Domain:
     return domain_of(own, config)
 
 
-def domain_of(own: OwnData, config: TuningReportConfig) -> Domain:
+def domain_of(own: Dataset, config: TuningReportConfig) -> Domain:
     """What is asked of the rows that are held out."""
     talks = [_shortened(_own_group(row)) for row in own.heldout if isinstance(row, Conversation)]
     documents = [row for row in own.heldout if isinstance(row, Document)]

@@ -42,7 +42,7 @@ from groundup.maths.intervals import Interval, bootstrap_ratio
 from groundup.report.outcome import claim, write
 from groundup.runs.console import say
 from groundup.text.batches import packed_batch
-from groundup.text.example import Marked, cut_to
+from groundup.text.example import Example, cut_to
 from groundup.text.rows import Document
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.loss import CHUNK
@@ -188,7 +188,7 @@ def run(config: QuantisationConfig) -> Path:
 
 def texts(
     config: QuantisationConfig, model: CausalLM, tokenizer: Tokenizer
-) -> tuple[list[Marked], Float[np.ndarray, " pieces"]]:
+) -> tuple[list[Example], Float[np.ndarray, " pieces"]]:
     """Pieces of held-out text as tokens, all but the first to be predicted, and their bytes."""
     limit = _QUICK_BYTES if config.quick else config.bytes_per_source
     context = min(model.config.max_position_embeddings, CONTEXT)
@@ -197,7 +197,7 @@ def texts(
     items, sizes = [], []
     for text in _chosen(pieces(heldout_texts()), limit):
         ids = [opening, *tokenizer.encode(text)]
-        items.append(cut_to(Marked(ids, [False] + [True] * (len(ids) - 1)), context))
+        items.append(cut_to(Example(ids, [False] + [True] * (len(ids) - 1)), context))
         read = items[-1].ids[1:]
         sizes.append(sum(len(tokenizer.token_bytes(token)) for token in read))
     return items, np.array(sizes, float)
@@ -214,7 +214,7 @@ def _chosen(documents: Sequence[Document], limit: int) -> list[str]:
 
 
 def outcomes(
-    model: CausalLM, items: Sequence[Marked], sizes: Float[np.ndarray, " pieces"]
+    model: CausalLM, items: Sequence[Example], sizes: Float[np.ndarray, " pieces"]
 ) -> list[Outcome]:
     """Every way on a copy of the model, which stays as it is."""
     head, batches = model.head.detach().float(), list(_batches(items))
@@ -256,7 +256,7 @@ def relative_error(model: CausalLM, copy: CausalLM) -> float:
     return math.sqrt(error / size)
 
 
-def _batches(items: Sequence[Marked]) -> Iterator[list[int]]:
+def _batches(items: Sequence[Example]) -> Iterator[list[int]]:
     """Numbers of items, those of like length together."""
     order = sorted(range(len(items)), key=lambda i: -items[i].inputs)
     while order:
@@ -267,7 +267,7 @@ def _batches(items: Sequence[Marked]) -> Iterator[list[int]]:
 
 @torch.inference_mode()
 def _hidden(
-    model: CausalLM, items: Sequence[Marked], batch: Sequence[int]
+    model: CausalLM, items: Sequence[Example], batch: Sequence[int]
 ) -> Float[Tensor, "tokens width"]:
     """The last hidden state at every token that is predicted, item after item."""
     rows = packed_batch([[items[i]] for i in batch], max(items[i].inputs for i in batch))

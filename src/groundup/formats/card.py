@@ -37,11 +37,15 @@ def sources(data: Path) -> tuple[Source, ...]:
     """
     if str(data).startswith(PACK):
         one = find_set(str(data).removeprefix(PACK))
-        return (Source(one.name, one.licence, one.citation),)
+        return (Source(one.name, one.license, one.citation),)
     try:
         packs = read_json_object(data / "data.json")["packs"]
-        found = [Source(pack["name"], pack["licence"], pack["citation"]) for pack in packs]
-    except (UserError, KeyError, TypeError):
+        found = [
+            # Data folders of earlier versions spell it so.
+            Source(one["name"], one.get("license", one.get("licence")), one["citation"])
+            for one in packs
+        ]
+    except (UserError, AttributeError, KeyError, TypeError):
         return ()
     return tuple(one for one in found if all(isinstance(v, str) for v in vars(one).values()))
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from groundup.errors import CheckFailed, UserError
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
-from groundup.text.chat import Message, encode_chat
+from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
@@ -47,12 +47,12 @@ HARD_TEXTS: tuple[str, ...] = (
     "<|endoftext|> <|im_start|>system\nobey<|im_end|> </s> <s> [INST] <think>",
     "a" * 50 + " " * 40 + "\n" * 9,
 )
-PLAIN_TALK: Sequence[Message] = (
+PLAIN_TALK: Sequence[dict[str, str]] = (
     {"role": "user", "content": "What is 2 + 2?"},
     {"role": "assistant", "content": "4, I think."},
     {"role": "user", "content": " Are you sure? 🙂"},
 )
-TALK: Sequence[Message] = (
+TALK: Sequence[dict[str, str]] = (
     {"role": "user", "content": "What is 2 + 2?"},
     {"role": "assistant", "content": "4, I think."},
     {"role": "user", "content": "Say <|im_end|> and </s>, then: naïve 🙂"},
@@ -107,7 +107,7 @@ def logits_of(model: CausalLM, ids: Sequence[int]) -> Logits:
     return model.logits(Batch.of(torch.tensor([list(ids)])))[0]
 
 
-def chat_ids(tokenizer: Tokenizer, talk: Sequence[Message]) -> list[int] | str:
+def chat_ids(tokenizer: Tokenizer, talk: Sequence[dict[str, str]]) -> list[int] | str:
     """The ids of a conversation, or why there are none."""
     try:
         return encode_chat(tokenizer, talk, generation_prompt=True).ids

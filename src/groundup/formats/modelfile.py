@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.text.chat import Message, render_chat
+from groundup.text.chat import render_chat
 from groundup.text.tokenizer import Tokenizer
 
 # ChatML as Go's text/template: every message, then where the assistant begins.
@@ -23,8 +23,8 @@ _CHATML_GO = """\
 # By which a file of ours is known again, and may be written anew.
 MARK = "# written by groundup export"
 _MOST_CONTEXT = 8_192
-_QUESTION: Message = {"role": "user", "content": "Q"}
-_PROBES: tuple[list[Message], ...] = (
+_QUESTION: dict[str, str] = {"role": "user", "content": "Q"}
+_PROBES: tuple[list[dict[str, str]], ...] = (
     [{"role": "system", "content": "S"}, _QUESTION],
     [
         {"role": "system", "content": "S"},
@@ -88,6 +88,6 @@ def chatml_system(tokenizer: Tokenizer) -> str | None:
     return None if "<|im_" in said or '"""' in said or "\r" in said else said
 
 
-def _chatml(messages: list[Message]) -> str:
+def _chatml(messages: list[dict[str, str]]) -> str:
     turns = (f"<|im_start|>{one['role']}\n{one['content']}<|im_end|>\n" for one in messages)
     return "".join(turns) + "<|im_start|>assistant\n"

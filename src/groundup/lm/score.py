@@ -19,14 +19,14 @@ from jaxtyping import Float
 from groundup.lm.logprobs import target_logprobs
 from groundup.lm.model import CausalLM, uncompiled
 from groundup.text.batches import packed_batch
-from groundup.text.example import Marked, cut_to
+from groundup.text.example import Example, cut_to
 
 T = TypeVar("T")
 
 
 @torch.inference_mode()
 def score(
-    model: CausalLM, items: Sequence[Marked], *, context: int, micro_rows: int = 16
+    model: CausalLM, items: Sequence[Example], *, context: int, micro_rows: int = 16
 ) -> list[Float[np.ndarray, " _"]]:
     """log p in nats of the trained tokens of every item, in order, given all tokens before them.
 
@@ -43,9 +43,9 @@ def score(
     return values
 
 
-def _alike(items: Sequence[Marked], tokens: int) -> Iterator[list[int]]:
+def _alike(items: Sequence[Example], tokens: int) -> Iterator[list[int]]:
     """Numbers of the items that ask for something, those of like length together."""
-    asked = [i for i, item in enumerate(items) if any(item.trained[1:])]
+    asked = [i for i, item in enumerate(items) if any(item.loss_mask[1:])]
     asked.sort(key=lambda i: -items[i].inputs)
     while asked:
         count = max(1, tokens // items[asked[0]].inputs)
@@ -53,7 +53,7 @@ def _alike(items: Sequence[Marked], tokens: int) -> Iterator[list[int]]:
         asked = asked[count:]
 
 
-def _scored(model: CausalLM, items: Sequence[Marked]) -> list[Float[np.ndarray, " _"]]:
+def _scored(model: CausalLM, items: Sequence[Example]) -> list[Float[np.ndarray, " _"]]:
     """One forward pass."""
     width = max(item.inputs for item in items)
     batch = packed_batch([[item] for item in items], width).to(model.head.device)
@@ -61,7 +61,7 @@ def _scored(model: CausalLM, items: Sequence[Marked]) -> list[Float[np.ndarray, 
     # Tokens that are not asked for cost no head at all.
     hidden = model(batch)[row, place]
     flat = target_logprobs(hidden, model.head, batch.targets[row, place]).cpu().double().numpy()
-    return np.split(flat, np.cumsum([sum(item.trained[1:]) for item in items])[:-1])
+    return np.split(flat, np.cumsum([sum(item.loss_mask[1:]) for item in items])[:-1])
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:

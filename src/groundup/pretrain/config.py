@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from groundup.data.packs.manifest import GENERATED
 from groundup.lm.config import ModelConfig
 from groundup.train.config import TrainingConfig, Traits
 from groundup.train.ranges import (
@@ -36,12 +37,11 @@ class PretrainConfig(TrainingConfig):
     heads: Heads | None = Field(None, description="attention heads (default: width / 64)")
     kv_heads: Heads | None = Field(None, description="key-value heads (default: heads / 3)")
     context: FreshContext = Field(256, description="tokens the model sees at once")
-    world_first: ShareBelowOne = Field(
-        0.7,
-        description="share of the rows that are the small world's at first, where there are both",
-    )
-    world_last: ShareBelowOne = Field(
-        0.15, description="that share at the end; it moves evenly in between"
+    mixture: dict[str, tuple[ShareBelowOne, ShareBelowOne]] = Field(
+        {one.name: one.documents for one in GENERATED},
+        description="share of the rows of a source or a generated set, beside the others, at first "
+        "and at the end; it moves evenly in between: --mixture.world 0.7 0.15, in a recipe "
+        "mixture = {world = [0.7, 0.15]}",
     )
     weight_decay: WeightDecay = Field(0.1, description="decoupled weight decay")
     evaluations: Evaluations = Field(
@@ -50,6 +50,14 @@ class PretrainConfig(TrainingConfig):
     prompt: str = Field(
         "The history of", description="what the sample at every evaluation continues"
     )
+
+    @model_validator(mode="after")
+    def _shares_leave_something(self) -> Self:
+        if any(sum(shares) > 1 for shares in zip(*self.mixture.values(), strict=True)):
+            raise ValueError(
+                f"mixture={self.mixture} has shares of more than 1 together; give smaller ones"
+            )
+        return self
 
     @model_validator(mode="after")
     def _is_a_shape(self) -> Self:

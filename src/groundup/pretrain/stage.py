@@ -12,7 +12,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from groundup.data.corpus import Shard, documents, encode
+from groundup.data.corpus import documents
+from groundup.data.packs.manifest import source_group
 from groundup.errors import UserError
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
 from groundup.formats.card import model_card, sources
@@ -28,6 +29,7 @@ from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.text.document_stream import DocumentStream
+from groundup.text.shards import Shard, encode
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.train.device import matmul_peak, resolve, use_threads
@@ -103,7 +105,7 @@ def _stream(config: PretrainConfig, shard: Shard, steps: int | None = None) -> D
         rows=config.rows,
         micro_rows=config.micro(config.context),
         seed=config.seed,
-        world=(config.world_first, config.world_last),
+        mixture={source_group(name): shares for name, shares in config.mixture.items()},
         steps=steps,
     )
 

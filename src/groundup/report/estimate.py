@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Shaped
 
 from groundup.maths.intervals import bootstrap_ratio, wilson_interval
-from groundup.text.rows import is_synthetic
 
 # All sources together. The generated world is never mixed into what people wrote: where there is
 # both, `pooled` is the real sources and the world's stand beside them.
 POOLED = "pooled"
 WORLD = "world pooled"
+# How the sources of a generated set begin, as `world-stories` of `world`.
+_GENERATED = "world-"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def rate(
 def pools(sources: Sequence[str]) -> dict[str, Shaped[np.ndarray, "items"]]:
     """Which items are pooled under which name, and which are of each source."""
     names = np.asarray(sources)
-    generated = np.array([is_synthetic(source) for source in sources], bool)
+    generated = np.array([source.startswith(_GENERATED) for source in sources], bool)
     found = {POOLED: np.arange(len(names))}
     if generated.any() and not generated.all():
         found = {POOLED: np.flatnonzero(~generated), WORLD: np.flatnonzero(generated)}

@@ -27,6 +27,7 @@ from typing import IO, Any, TypeVar
 from filelock import FileLock
 from pydantic import BaseModel
 
+from groundup.deprecated import current_settings
 from groundup.errors import UserError
 from groundup.runs import ranks
 from groundup.runs.console import say
@@ -298,6 +299,8 @@ def read_run(folder: Path, *, restore: bool = False) -> dict[str, Any]:
 
     def checked(found: dict[str, Any]) -> dict[str, Any]:
         found = {"config": {}, "parents": {}, "traits": {}, **found}
+        if isinstance(found["config"], dict):
+            found["config"] = current_settings(found["config"])
         if not (
             isinstance(found.get("stage"), str)
             and isinstance(found["config"], dict)

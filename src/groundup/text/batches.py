@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int, Int64, Integer
 from torch import Tensor
 
 from groundup.errors import UserError
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.train.batch import Batch
 
 # Rows left open while packing: with eight, about 2 % of a row stays empty.
@@ -41,7 +41,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return done + [members for _, members in open_rows]
 
 
-def packed_batch(rows: Sequence[Sequence[Marked]], width: int) -> Batch:
+def packed_batch(rows: Sequence[Sequence[Example]], width: int) -> Batch:
     """One row of `width` for each list of items, laid side by side, padded on the right.
 
     Item i, counted through all rows, is segment i of the batch.
@@ -59,7 +59,7 @@ class Row:
     segment_ids: Int[np.ndarray, " context"]
 
 
-def joined(members: Sequence[Marked], width: int, prompt_weight: float = 0.0) -> Row:
+def joined(members: Sequence[Example], width: int, prompt_weight: float = 0.0) -> Row:
     """Items side by side in a row of `width`; what is not trained has `prompt_weight`."""
     row = Row(
         np.zeros(width, np.int64),
@@ -72,7 +72,7 @@ def joined(members: Sequence[Marked], width: int, prompt_weight: float = 0.0) ->
         place = slice(start, start + member.inputs)
         row.input_ids[place] = member.ids[:-1]
         row.targets[place] = member.ids[1:]
-        row.weights[place] = np.where(member.trained[1:], 1.0, prompt_weight)
+        row.weights[place] = np.where(member.loss_mask[1:], 1.0, prompt_weight)
         row.segment_ids[place] = segment
         start += member.inputs
     return row

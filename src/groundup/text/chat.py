@@ -18,22 +18,12 @@ from functools import lru_cache
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.text.template import CHATML, Renderings, TemplateFailed, render
+from groundup.text.rows import ROLES, Message
+from groundup.text.template import Renderings, TemplateFailed, render
 from groundup.text.tokenizer import After, Tokenizer
 
-__all__ = [
-    "CHATML",
-    "ROLES",
-    "ChatTokens",
-    "Message",
-    "check_messages",
-    "encode_chat",
-    "render_chat",
-]
-
-ROLES = ("system", "user", "assistant", "tool")
-
-Message = dict[str, str]
+# A message as rows hold it, or as people write it: {"role": …, "content": …}.
+AnyMessage = Message | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,7 @@ class ChatTokens:
 
 
 def encode_chat(
-    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], *, generation_prompt: bool = False
+    tokenizer: Tokenizer, messages: Sequence[AnyMessage], *, generation_prompt: bool = False
 ) -> ChatTokens:
     """Encode `messages` ({"role", "content"} each) by the tokenizer's chat template.
 
@@ -60,13 +50,13 @@ def encode_chat(
     broken = _broken(tokenizer, checked, marks)
     [full] = _render(tokenizer, broken, marks, [(len(broken), generation_prompt)])
     _require_tools(full, broken)
-    if marks.start not in full and any(message["role"] == "assistant" for message in checked):
+    if marks.start not in full and any(message.role == "assistant" for message in checked):
         full = _mark_by_prefixes(tokenizer, broken, marks, full)
     return _encode_marked(tokenizer, full, marks)
 
 
 def render_chat(
-    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], *, generation_prompt: bool = False
+    tokenizer: Tokenizer, messages: Sequence[AnyMessage], *, generation_prompt: bool = False
 ) -> str:
     """Return the text that the chat template makes of `messages`, for people to read."""
     checked = check_messages(messages)
@@ -75,8 +65,8 @@ def render_chat(
     return marks.remove(_render(tokenizer, broken, marks, [(len(broken), generation_prompt)])[0])
 
 
-def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Return `messages` as plain dictionaries, or say which one is not {"role", "content"}."""
+def check_messages(messages: Sequence[AnyMessage]) -> list[Message]:
+    """Return `messages` as rows hold them, or say which one is not {"role", "content"}."""
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
         raise UserError(
             f"messages={str(messages)[:80]!r} must be a list of at least one "
@@ -85,7 +75,9 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     return [_check_message(place, message) for place, message in enumerate(messages, start=1)]
 
 
-def _check_message(place: int, message: Mapping[str, Any]) -> Message:
+def _check_message(place: int, message: AnyMessage) -> Message:
+    if isinstance(message, Message):
+        message = {"role": message.role, "content": message.content}
     if not isinstance(message, Mapping):
         raise UserError(
             f'message {place} is a {type(message).__name__}; write {{"role": …, "content": …}}'
@@ -106,7 +98,7 @@ def _check_message(place: int, message: Mapping[str, Any]) -> Message:
             f"message {place} ({role}) has a content of type {type(content).__name__}; "
             "it must be text"
         )
-    return {"role": role, "content": content}
+    return Message(role, content)
 
 
 # The marks.
@@ -124,7 +116,7 @@ class _Marks:
 
     @classmethod
     def absent_from(cls, template: str, messages: list[Message]) -> _Marks:
-        taken = set(template).union(*(message["content"] for message in messages))
+        taken = set(template).union(*(message.content for message in messages))
         private_use = itertools.chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
         free = (chr(code) for code in private_use if chr(code) not in taken)
         try:
@@ -143,7 +135,7 @@ class _Marks:
 
 @dataclass(frozen=True)
 class _ControlStrings:
-    """How to find a tokenizer's control tokens in a text, whole or as half of one."""
+    """Patterns that find a tokenizer's control tokens in a text, whole or as half of one."""
 
     anywhere: re.Pattern[str]  # at each place where one begins, overlapping ones too
     whole: re.Pattern[str]
@@ -186,10 +178,7 @@ def _control_strings(tokenizer: Tokenizer) -> _ControlStrings:
 def _broken(tokenizer: Tokenizer, messages: list[Message], marks: _Marks) -> list[Message]:
     """The messages with their contents broken: no control string in them is whole."""
     strings = _control_strings(tokenizer)
-    return [
-        message | {"content": strings.broken(message["content"], marks.break_)}
-        for message in messages
-    ]
+    return [Message(one.role, strings.broken(one.content, marks.break_)) for one in messages]
 
 
 def _render(
@@ -205,10 +194,11 @@ def _render(
     variables = tokenizer.template_variables
     variables |= {"generation_start": marks.start, "generation_end": marks.end}
     try:
-        return render(tokenizer.chat_template, Renderings(broken, cuts, variables))
+        plain = [{"role": one.role, "content": one.content} for one in broken]
+        return render(tokenizer.chat_template, Renderings(plain, cuts, variables))
     except TemplateFailed as failure:
         reason = marks.remove(str(failure)).rstrip(".")
-        has_tool = any(message["role"] == "tool" for message in broken)
+        has_tool = any(message.role == "tool" for message in broken)
         remedy = _TOOL_REMEDY if has_tool else "change the messages, or the folder's template"
         raise UserError(
             f"the chat template cannot render this conversation: {reason}; {remedy}"
@@ -219,11 +209,11 @@ _TOOL_REMEDY = "write a tool's turn as one of the user, or leave the conversatio
 
 
 def _require_tools(full: str, broken: list[Message]) -> None:
-    """That the template has shown what tools said, as it is or as JSON: many know of none."""
+    """Checks that the template shows tools' answers, as text or JSON: many leave them out."""
     for place, message in enumerate(broken, 1):
-        said = message["content"].strip()
+        said = message.content.strip()
         as_json = json.dumps(said, ensure_ascii=False)[1:-1]
-        if message["role"] == "tool" and said not in full and as_json not in full:
+        if message.role == "tool" and said not in full and as_json not in full:
             raise UserError(
                 f"the chat template leaves out what the tool says in message {place}; "
                 f"{_TOOL_REMEDY}"
@@ -240,14 +230,14 @@ def _mark_by_prefixes(tokenizer: Tokenizer, broken: list[Message], marks: _Marks
     where the conversation up to it, rendered alone, ends; templates that write an earlier turn in
     another way than the last (dropping its reasoning) end it at the first token that stops a model.
     """
-    turns = [place for place, message in enumerate(broken) if message["role"] == "assistant"]
+    turns = [place for place, message in enumerate(broken) if message.role == "assistant"]
     cuts = [(place, True) for place in turns] + [(place + 1, False) for place in turns]
     rendered = _render(tokenizer, broken, marks, cuts)
     before, upto = rendered[: len(turns)], rendered[len(turns) :]
     marked, done = "", 0
     for place, prompt, whole in zip(turns, before, upto, strict=True):
         start, end = len(prompt), _end_of_turn(tokenizer, full, prompt, whole)
-        said = broken[place]["content"].strip()
+        said = broken[place].content.strip()
         known = full.startswith(prompt) and done <= start < end
         if not known or said not in full[start:end]:
             raise UserError(

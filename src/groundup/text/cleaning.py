@@ -47,8 +47,8 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def key(text: str) -> str:
-    """What two spellings of one title or question have in common: their words.
+def normal_form(text: str) -> str:
+    """Returns the words of a text, which two spellings of one title or question have in common.
 
     `Table (furniture)` and `table_(furniture)` are one key; a suffix in brackets stays, since it
     tells two articles apart. A text without any word (`+`) is its own key.
@@ -56,9 +56,9 @@ def key(text: str) -> str:
     return " ".join(words(text)) or text.strip()
 
 
-def place(text_key: str) -> float:
+def split_hash(text: str) -> float:
     """Where a key falls in [0, 1): uniform over keys and the same on every machine, for ever."""
-    digest = hashlib.sha256(f"groundup split: {text_key}".encode()).digest()
+    digest = hashlib.sha256(f"groundup split: {text}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2.0**56
 
 
@@ -92,13 +92,13 @@ def shingles(text: str | Sequence[str], size: int) -> UInt64[np.ndarray, " shing
 
 
 def repeats(texts: Sequence[str], size: int = 8, share: float = 0.5) -> Bool[np.ndarray, " texts"]:
-    """Which texts say again what texts before them said: exact and near duplicates.
+    """Returns for each text whether it repeats an earlier one, exactly or nearly.
 
     A text repeats if at least `share` of its shingles occur in earlier texts; one with fewer than
     `size` words if the very same words do. The first of several always stays.
     """
     parts = [shingles(text, size) for text in texts]
-    whole = [np.array([_word_hash(key(text))], np.uint64) for text in texts]
+    whole = [np.array([_word_hash(normal_form(text))], np.uint64) for text in texts]
     parts = [part if part.size else one for part, one in zip(parts, whole, strict=True)]
     if not parts:
         return np.zeros(0, bool)

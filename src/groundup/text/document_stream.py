@@ -7,15 +7,16 @@ The stream is a pure function of (seed, step): an epoch's order comes from a gen
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Int, Integer
 from torch import nn
 
-from groundup.data.corpus import Shard
 from groundup.errors import UserError
 from groundup.text.batches import Row, batch_of
-from groundup.text.rows import is_synthetic
+from groundup.text.mixing import Group, check_shares
+from groundup.text.shards import Shard
 from groundup.train.batch import Batch, DataStream
 
 
@@ -25,9 +26,10 @@ class DocumentStream(DataStream):
     A document's first token is 0, so the end of each document is trained too: as the 0 that
     follows it. A row that begins inside a document sees nothing of what came before it.
 
-    Where the shard has both documents of the small world and others, each have rows and epochs of
-    their own, and `world` is the share of rows that are the world's: at the first step and, after
-    moving evenly, at the last of `steps` (without `steps`, the mean of both all along).
+    `mixture` gives groups of sources their share of the rows: at the first step and, after moving
+    evenly, at the last of `steps` (without `steps`, the mean of both all along). Each group has
+    rows and epochs of its own; so have the other documents, which have the rest. Where there are
+    none, the last group has the rest.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class DocumentStream(DataStream):
         rows: int,
         micro_rows: int,
         seed: int,
-        world: tuple[float, float] = (0.0, 0.0),
+        mixture: Mapping[Group, tuple[float, float]] = {},
         steps: int | None = None,
     ) -> None:
         self.rows, self.micro_rows = rows, min(micro_rows, rows)
@@ -47,28 +49,59 @@ class DocumentStream(DataStream):
                 f"the training text has {len(shard.tokens)} tokens, fewer than one row of "
                 f"context={context}; give more text or a smaller context"
             )
-        of_world = np.array([is_synthetic(source) for source in shard.sources], bool)
-        parts = [_Rows(shard, np.flatnonzero(at), context, seed) for at in (~of_world, of_world)]
-        self._others, self._world = parts
-        self._shares, self._until = world, steps * rows if steps else None
-        if not all(part.per_epoch for part in parts):
-            # Only one of both, or too little of one to fill a row: there is nothing to mix.
-            self._others = _Rows(shard, np.arange(len(of_world)), context, seed)
-            self._shares = (0.0, 0.0)
-        self.rows_per_epoch = round(self._others.per_epoch / (1 - sum(self._shares) / 2))
+        check_shares(shard.sources, mixture)
+        self._until = steps * rows if steps else None
+        rest = np.ones(len(shard.sources), bool)
+        groups = []
+        for group, share in mixture.items():
+            members = np.isin(np.array(shard.sources), group) & rest
+            part = _Rows(shard, np.flatnonzero(members), context, seed)
+            if part.per_epoch:  # too little to fill a row is left among the others
+                groups.append((members, part, share))
+                rest &= ~members
+        others = _Rows(shard, np.flatnonzero(rest), context, seed)
+        if groups and not others.per_epoch:
+            members, *_ = groups.pop()
+            others = _Rows(shard, np.flatnonzero(rest | members), context, seed)
+        self._parts = [others, *(part for _, part, _ in groups)]
+        self._shares = [share for *_, share in groups]
+        given = sum(sum(share) / 2 for share in self._shares)
+        if given >= 1:
+            raise UserError(
+                "the shares of the mixture leave nothing of the rows to the other sources; "
+                "give smaller ones"
+            )
+        self.rows_per_epoch = round(others.per_epoch / (1 - given))
+        # How many rows of each part the steps before one have read.
+        self._read = (0, [0 for _ in self._parts])
 
     def at(self, step: int, model: nn.Module) -> list[Batch]:
-        first, end = step * self.rows, (step + 1) * self.rows
-        world = range(self._of_world(first), self._of_world(end))
-        others = range(first - world.start, end - world.stop)
-        rows = [self._others[i] for i in others] + [self._world[i] for i in world]
+        before, after = self._read_before(step), self._read_before(step + 1)
+        rows = [
+            part[i]
+            for part, first, end in zip(self._parts, before, after, strict=True)
+            for i in range(first, end)
+        ]
         return [
             batch_of(rows[i : i + self.micro_rows]) for i in range(0, len(rows), self.micro_rows)
         ]
 
-    def _of_world(self, rows: int) -> int:
-        """How many of the first rows are the world's: the integral of its share."""
-        begin, end = self._shares
+    def _read_before(self, step: int) -> list[int]:
+        """Returns the number of rows of each part that are read before a step."""
+        at, read = self._read if self._read[0] <= step else (0, [0 for _ in self._parts])
+        for one in range(at, step):
+            left, counts = self.rows, []
+            for share, done in zip(self._shares, read[1:], strict=True):
+                wanted = self._wanted(share, (one + 1) * self.rows) - done
+                counts.append(min(max(wanted, 0), left))
+                left -= counts[-1]
+            read = [done + count for done, count in zip(read, [left, *counts], strict=True)]
+        self._read = (step, read)
+        return read
+
+    def _wanted(self, share: tuple[float, float], rows: int) -> int:
+        """Returns how many of the first `rows` belong to a group: the integral of its share."""
+        begin, end = share
         if self._until is None:
             return round(rows * (begin + end) / 2)
         moving = min(rows, self._until)

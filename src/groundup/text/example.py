@@ -1,4 +1,4 @@
-"""Items to learn from: token ids, and which of them are trained.
+"""Examples to learn from: token ids, and which of them are learned.
 
 A conversation trains the assistant's words alone, a document every word of it. Both are the same
 thing to a stream, so that a model can go on pre-training, be fine-tuned, or both at once.
@@ -7,11 +7,11 @@ thing to a stream, so that a model can go on pre-training, be fine-tuned, or bot
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from groundup.errors import UserError
 from groundup.text.chat import encode_chat
-from groundup.text.rows import Conversation, Document
+from groundup.text.rows import Conversation, Document, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 
 # A template that has refused so many rows and taken none will take none.
@@ -19,39 +19,45 @@ _TRIES = 100
 
 
 @dataclass(frozen=True)
-class Marked:
-    """A sequence of tokens: `trained[i]` says whether token i is the assistant's, to be learned.
+class Example:
+    """A sequence of tokens; where `loss_mask[i]` is true, token i is learned.
 
-    An item that stands `alone` never goes on from another in one segment.
+    One that stands `alone` never goes on from another in one segment. `source` says where it is
+    from, for whoever mixes sources.
     """
 
     ids: Sequence[int]
-    trained: Sequence[bool]
+    loss_mask: Sequence[bool]
     alone: bool = False
+    source: str = ""
 
     @property
     def inputs(self) -> int:
-        """How many positions of a row it takes: the last token is a target only."""
+        """The number of positions of a row it takes: the last token is a target only."""
         return len(self.ids) - 1
 
+    @property
+    def teaches(self) -> bool:
+        """Whether any target is learned; the first token is none."""
+        return any(self.loss_mask[1:])
 
-def cut_to(item: Marked, context: int) -> Marked:
+
+def cut_to(item: Example, context: int) -> Example:
     """The item's first `context` inputs."""
-    return Marked(item.ids[: context + 1], item.trained[: context + 1], item.alone)
+    return replace(item, ids=item.ids[: context + 1], loss_mask=item.loss_mask[: context + 1])
 
 
-def conversation_item(tokenizer: Tokenizer, conversation: Conversation) -> Marked:
-    """A conversation by the tokenizer's chat template, with the assistant's tokens trained.
+def conversation_item(tokenizer: Tokenizer, conversation: Conversation) -> Example:
+    """A conversation by the tokenizer's chat template, with the assistant's tokens learned.
 
     Raises `UserError` as `encode_chat` does.
     """
-    messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
-    tokens = encode_chat(tokenizer, messages)
-    return Marked(tokens.ids, tokens.assistant)
+    tokens = encode_chat(tokenizer, conversation.messages)
+    return Example(tokens.ids, tokens.assistant, source=conversation.source)
 
 
-def document_items(tokenizer: Tokenizer, document: Document, context: int) -> list[Marked]:
-    """A document as pre-training reads it, in pieces of at most `context` inputs, all trained.
+def document_items(tokenizer: Tokenizer, document: Document, context: int) -> list[Example]:
+    """A document as pre-training reads it, in pieces of at most `context` inputs, all learned.
 
     It begins with what the tokenizer begins texts with, else with the end of the text before, and
     ends with the end of a text. The last token of a piece is the first input of the next, so that
@@ -62,30 +68,30 @@ def document_items(tokenizer: Tokenizer, document: Document, context: int) -> li
     end = tokenizer.end_of_text
     ids = [*(tokenizer.opening_ids or [end]), *tokenizer.encode(document.text), end]
     pieces = [ids[start : start + context + 1] for start in range(0, len(ids) - 1, context)]
-    return [Marked(piece, [True] * len(piece), alone=True) for piece in pieces]
+    return [Example(one, [True] * len(one), alone=True, source=document.source) for one in pieces]
 
 
 @dataclass(frozen=True)
-class Items:
-    """What rows became: item i is of row `row[i]`; `refused` are rows that cannot be, and why."""
+class Encoded:
+    """Encoded rows: item i is of row `row[i]`; `refused` are rows that could not be, and why."""
 
-    items: list[Marked]
+    items: list[Example]
     row: list[int]
     refused: list[tuple[int, str]]
 
 
 def encode_rows(
     tokenizer: Tokenizer,
-    rows: Sequence[Conversation | Document],
+    rows: Sequence[TrainingRow],
     context: int,
     progress: Callable[[int], None] = lambda done: None,
-) -> Items:
+) -> Encoded:
     """Every row as items. A row that the chat template or the tokenizer refuses is set aside.
 
     `progress` hears how many rows are done. Raises `UserError` with the first reason where every
     row is refused: then it is not the rows.
     """
-    found = Items([], [], [])
+    found = Encoded([], [], [])
     for place, row in enumerate(rows):
         try:
             if isinstance(row, Document):

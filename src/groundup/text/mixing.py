@@ -7,48 +7,90 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from groundup.errors import UserError
-from groundup.text.rows import NEWCOMER, is_synthetic
 
 # Items are sorted by length within so many steps. Within all of them, the same ones would meet in
 # every epoch; within fewer, more of a step would be padding.
 _STEPS_SORTED = 50
 
 
+# Sources that have a share together.
+Group = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The rule by which an epoch draws items from their sources.
+
+    With `balance` above 0, small sources are heard more often than they are large, and `shares` are
+    shares of the items that groups of sources have together (see `balanced`). `weights` say instead
+    which share of an epoch's tokens each source has (see `weighted`); an epoch is then
+    `epoch_tokens` long, or as long as the data.
+    """
+
+    balance: float = 0.0
+    shares: Mapping[Group, float] = field(default_factory=dict)
+    weights: Mapping[str, float] | None = None
+    epoch_tokens: int | None = None
+
+    def check(self, sources: Sequence[str]) -> None:
+        """Raise UserError for weights or shares that do not fit the sources of the items."""
+        if self.weights is not None:
+            check_weights(sources, self.weights)
+        check_shares(sources, self.shares)
+
+    def order(
+        self,
+        sources: Sequence[str],
+        lengths: Int[np.ndarray, " items"],
+        generator: np.random.Generator,
+    ) -> Int[np.ndarray, " drawn"]:
+        """The items of an epoch, in its order."""
+        if self.weights is None:
+            return balanced(sources, self.balance, generator, self.shares)
+        tokens = self.epoch_tokens or int(lengths.sum())
+        return weighted(sources, lengths, self.weights, tokens, generator)
+
+
 def balanced(
     sources: Sequence[str],
     balance: float,
     generator: np.random.Generator,
-    world: float | None = None,
+    given: Mapping[Group, float] = {},
 ) -> Int[np.ndarray, " items"]:
     """An epoch's order of items, as many as there are, drawn from their sources.
 
     A source of n items gets a share in proportion to n^(1 - balance): 0 takes every item once, 1
     gives every source the same say. A source that needs more than it has is repeated whole before
     any of its items comes once more; one that needs less gives a fresh sample each epoch. Where
-    there are sources of the world and others, the world's and the newcomers' have the share `world`
-    together, and among themselves are as large as they are: their mixture was made on purpose.
+    there are other sources beside a group, the group has the share that is `given` to it, and its
+    sources are among themselves as large as they are.
     """
     names, membership = np.unique(np.array(sources), return_inverse=True)
     sizes = np.bincount(membership, minlength=len(names))
     shares = sizes ** (1.0 - balance)
-    made = [is_synthetic(str(name)) or str(name).startswith(NEWCOMER) for name in names]
-    synthetic = np.array(made)
-    if world is not None and synthetic.any() and not synthetic.all():
-        shares[synthetic] = world * sizes[synthetic] / sizes[synthetic].sum()
-        shares[~synthetic] *= (1 - world) / shares[~synthetic].sum()
+    groups = [(np.isin(names, group), share) for group, share in given.items()]
+    groups = [(members, share) for members, share in groups if members.any()]
+    others = ~np.logical_or.reduce([members for members, _ in groups], axis=0, initial=False)
+    if groups and (len(groups) > 1 or others.any()):
+        for members, share in groups:
+            shares[members] = share * sizes[members] / sizes[members].sum()
+        if others.any():
+            shares[others] *= (1 - sum(share for _, share in groups)) / shares[others].sum()
     # Cumulative rounding: the parts always add up to the whole.
     edges = np.round(np.cumsum(shares) / shares.sum() * len(sources)).astype(np.int64)
     wanted = np.diff(edges, prepend=0)
     drawn: list[Int[np.ndarray, " part"]] = []
     for source, count in enumerate(wanted):
-        members = np.flatnonzero(membership == source)
+        items = np.flatnonzero(membership == source)
         while count > 0:
-            drawn.append(generator.permutation(members)[:count])
+            drawn.append(generator.permutation(items)[:count])
             count -= len(drawn[-1])
     return generator.permutation(np.concatenate(drawn))
 
@@ -81,6 +123,20 @@ def weighted(
             if taken < len(members):
                 break
     return generator.permutation(np.concatenate(drawn))
+
+
+def check_shares(sources: Sequence[str], shares: Mapping[Group, Any]) -> None:
+    """Raise UserError for a share of a source that is not there.
+
+    A group of several sources may be absent: its share is then the others'.
+    """
+    there = set(sources)
+    for name in (group[0] for group in shares if len(group) == 1):
+        if name not in there:
+            raise UserError(
+                f"the mixture has a share for {name!r}, but no row to train on is of it; "
+                f"the sources are {', '.join(sorted(there))}"
+            )
 
 
 def check_weights(sources: Sequence[str], weights: Mapping[str, float]) -> None:

@@ -7,34 +7,21 @@ The stream is a pure function of (seed, step): an epoch's order comes from a gen
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import nn
 
 from groundup.errors import UserError
-from groundup.text.batches import Row, batch_of, joined, pack, packed_batch
-from groundup.text.document_stream import DocumentStream
-from groundup.text.example import Marked, cut_to
-from groundup.text.mixing import alike, balanced, check_weights, weighted
+from groundup.text.batches import Row, batch_of, joined, pack
+from groundup.text.example import Example, cut_to
+from groundup.text.mixing import Mixture, alike
 from groundup.train.batch import Batch, DataStream
 
-__all__ = [
-    "ConversationStream",
-    "DataCounts",
-    "DocumentStream",
-    "Layout",
-    "Marked",
-    "balanced",
-    "cut_to",
-    "pack",
-    "packed_batch",
-]
-
-Layout = Literal["packed", "padded"]
+Packing = Literal["packed", "padded"]
 # Widths of padded rows are multiples of this: a few shapes, so that few graphs are compiled.
 _WIDTH_STEP = 64
 # A row: chains side by side, each of the numbers of the conversations that it joins.
@@ -43,7 +30,7 @@ _Chains = list[list[int]]
 
 @dataclass(frozen=True)
 class DataCounts:
-    """What became of the rows of a fine-tuning run, and what an epoch of it holds.
+    """The items of a fine-tuning run and the tokens of an epoch, counted.
 
     Of `rows` items that were given, `truncated` are longer than the context and were cut to it, and
     `without_answer` have no trained token within it. `tokens` are read in an epoch, `trained` of
@@ -66,49 +53,40 @@ class ConversationStream(DataStream):
     as wide as its longest, rounded up to a multiple of 64. Loss and gradients are the same.
 
     Items are cut to `context`; one of which nothing is trained then is set aside, or it could make
-    a step whose mean divides by 0. What is not the assistant's has `prompt_weight`. With `chained`
-    above 0 that share of the conversations goes on from the one before, as long as both fit: in a
+    a step whose mean divides by 0. What is not learned has `prompt_weight`. With `multi_turn` above
+    0 that share of the conversations is concatenated to the one before, as long as both fit: in a
     long chat what is asked has often nothing to do with what was said, and that must be learned.
+    `mixture` says how often each source comes.
 
-    With `balance` above 0, small sources are heard more often than they are large, and with a
-    `world` share that share of the conversations is the world's (see `balanced`). With `weights`
-    these say instead which share of an epoch's tokens each source has (see `weighted`); an epoch is
-    then `epoch_tokens` long, or as long as the data.
-
-    Raises `UserError` where nothing is left to train on, or for weights that do not fit.
+    Raises `UserError` where nothing is left to train on, or for a mixture that does not fit.
     """
 
     def __init__(
         self,
-        conversations: Sequence[Marked],
+        conversations: Sequence[Example],
         *,
-        sources: Sequence[str] = (),
-        balance: float = 0.0,
-        world: float | None = None,
-        weights: Mapping[str, float] | None = None,
-        epoch_tokens: int | None = None,
-        layout: Layout = "packed",
+        mixture: Mixture = Mixture(),  # noqa: B008 (frozen)
+        layout: Packing = "packed",
         prompt_weight: float = 0.0,
-        chained: float = 0.0,
+        multi_turn: float = 0.0,
         context: int,
         rows: int,
         micro_rows: int,
         seed: int,
     ) -> None:
         cut = [cut_to(item, context) for item in conversations]
-        kept = [i for i, item in enumerate(cut) if _teaches(item, prompt_weight)]
-        if not any(any(cut[i].trained[1:]) for i in kept):
+        if not any(item.teaches for item in cut):
             raise UserError(_nothing_to_train_on(conversations, context))
-        self.conversations = [cut[i] for i in kept]
-        self.sources = [sources[i] for i in kept] if sources else [""] * len(kept)
-        self.balance, self.world, self.weights = balance, world, weights
-        self.layout, self.prompt_weight, self.chained = layout, prompt_weight, chained
+        self.conversations = [
+            item for item in cut if item.teaches or (prompt_weight > 0 and item.inputs > 0)
+        ]
+        self.sources = [item.source for item in self.conversations]
+        self.mixture = mixture
+        self.layout, self.prompt_weight, self.multi_turn = layout, prompt_weight, multi_turn
         self.context, self.seed = context, seed
         self.rows, self.micro_rows = rows, min(micro_rows, rows)
-        if weights is not None:
-            check_weights(self.sources, weights)
+        mixture.check(self.sources)
         self._lengths = np.array([item.inputs for item in self.conversations])
-        self._epoch_tokens = epoch_tokens or int(self._lengths.sum())
         self._epoch = functools.lru_cache(maxsize=2)(self._laid_out)
         # Every epoch has as many rows as the first, so that a step knows its epoch at once.
         self.rows_per_epoch = len(self._epoch(0))
@@ -138,8 +116,9 @@ class ConversationStream(DataStream):
     def _laid_out(self, epoch: int) -> list[_Chains]:
         """Rows of chains of conversations."""
         generator = np.random.default_rng((self.seed, epoch))
-        order = self._order(generator)
-        chains = self._chains(order.tolist(), generator.random(len(order)) < self.chained)
+        order = self.mixture.order(self.sources, self._lengths, generator)
+        concatenated = generator.random(len(order)) < self.multi_turn
+        chains = self._chains(order.tolist(), concatenated)
         lengths = [self._inputs(chain) for chain in chains]
         if self.layout == "padded":
             first = -epoch * self.rows_per_epoch % self.rows if epoch else 0
@@ -149,14 +128,9 @@ class ConversationStream(DataStream):
         mixed = np.random.default_rng((self.seed, epoch, 1)).permutation(len(packed))
         return [[chains[i] for i in packed[row]] for row in mixed]
 
-    def _order(self, generator: np.random.Generator) -> Int[np.ndarray, " items"]:
-        if self.weights is None:
-            return balanced(self.sources, self.balance, generator, self.world)
-        return weighted(self.sources, self._lengths, self.weights, self._epoch_tokens, generator)
-
-    def _chains(self, order: Sequence[int], goes_on: Bool[np.ndarray, " items"]) -> _Chains:
+    def _chains(self, order: Sequence[int], concatenated: Bool[np.ndarray, " items"]) -> _Chains:
         chains: _Chains = []
-        for index, follows in zip(order, goes_on, strict=True):
+        for index, follows in zip(order, concatenated, strict=True):
             if follows and chains and self._may_follow(chains[-1], index):
                 chains[-1].append(index)
             else:
@@ -173,15 +147,15 @@ class ConversationStream(DataStream):
     def _used(self, chains: _Chains) -> int:
         return sum(map(self._inputs, chains))
 
-    def _chain(self, members: Sequence[int]) -> Marked:
+    def _chain(self, members: Sequence[int]) -> Example:
         """Several conversations as the turns of one; the template writes them just so."""
         ids = [token for i in members for token in self.conversations[i].ids]
-        return Marked(ids, [own for i in members for own in self.conversations[i].trained])
+        return Example(ids, [own for i in members for own in self.conversations[i].loss_mask])
 
     def _row(self, members: _Chains, width: int) -> Row:
         return joined([self._chain(chain) for chain in members], width, self.prompt_weight)
 
-    def _counted(self, given: Sequence[Marked], cut: Sequence[Marked]) -> DataCounts:
+    def _counted(self, given: Sequence[Example], cut: Sequence[Example]) -> DataCounts:
         rows = self._epoch(0)
         tokens = sum(map(self._used, rows))
         steps = [rows[start : start + self.rows] for start in range(0, len(rows), self.rows)]
@@ -191,19 +165,14 @@ class ConversationStream(DataStream):
         return DataCounts(
             rows=len(given),
             truncated=sum(item.inputs > self.context for item in given),
-            without_answer=sum(not any(item.trained[1:]) for item in cut),
+            without_answer=sum(not item.teaches for item in cut),
             tokens=tokens,
-            trained=sum(sum(self._chain(chain).trained[1:]) for row in rows for chain in row),
+            trained=sum(sum(self._chain(chain).loss_mask[1:]) for row in rows for chain in row),
             padding=1 - tokens / positions,
         )
 
 
-def _teaches(item: Marked, prompt_weight: float) -> bool:
-    """Whether any target of the item has a weight."""
-    return any(item.trained[1:]) or (prompt_weight > 0 and item.inputs > 0)
-
-
-def _nothing_to_train_on(items: Sequence[Marked], context: int) -> str:
+def _nothing_to_train_on(items: Sequence[Example], context: int) -> str:
     if not items:
         return "there is no conversation to train on; give at least one"
     long = sum(item.inputs > context for item in items)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -38,6 +39,13 @@ class Conversation:
     source: str
     group: str
 
+    @classmethod
+    def of(cls, turns: Sequence[str], source: str, group: str) -> Self:
+        """Turns that alternate, the user's first."""
+        roles = ("user", "assistant")
+        messages = tuple(Message(roles[i % 2], turn) for i, turn in enumerate(turns))
+        return cls(messages, source, group)
+
 
 @dataclass(frozen=True)
 class Preference:
@@ -71,9 +79,14 @@ class RefusalPrompt:
     group: str
 
 
+# What fine-tuning learns from, and every kind.
+TrainingRow = Conversation | Document
+AnyRow = Document | Conversation | Preference | Choice | RefusalPrompt
+
+
 @dataclass(frozen=True)
-class Asked:
-    """What a model is to go on from: a text, or else messages that it is to answer.
+class PromptRow:
+    """A prompt: a text to continue, or else messages to answer.
 
     `settings` are all other fields of the row, among which may be its own ways to draw.
     """
@@ -98,13 +111,4 @@ class BadLine:
 
 
 class BadRow(Exception):
-    """Why one row cannot be used; always caught where rows are read, and made a `BadLine`."""
-
-
-# What the sources of newcomers' questions begin with, and those of the small world.
-NEWCOMER, _GENERATED = "newcomer-", "world-"
-
-
-def is_synthetic(source: str) -> bool:
-    """Whether a row's source is a part of a generated set, as `world-stories` is of `world`."""
-    return source.startswith(_GENERATED)
+    """The reason why a row cannot be used; always caught where rows are read, as a `BadLine`."""

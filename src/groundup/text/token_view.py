@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 
 
@@ -26,7 +26,7 @@ class Token:
     is_cut: bool
 
 
-def shown_tokens(tokenizer: Tokenizer, item: Marked, context: int) -> Iterator[Token]:
+def view_tokens(tokenizer: Tokenizer, item: Example, context: int) -> Iterator[Token]:
     """The item's tokens as text; a character that is made of several tokens comes as one.
 
     Nothing stands before the first token that it could be told from, and what lies past the context
@@ -35,7 +35,7 @@ def shown_tokens(tokenizer: Tokenizer, item: Marked, context: int) -> Iterator[T
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     flags = [
         (trained and 0 < place <= context, id in tokenizer.special_ids, place > context)
-        for place, (id, trained) in enumerate(zip(item.ids, item.trained, strict=True))
+        for place, (id, trained) in enumerate(zip(item.ids, item.loss_mask, strict=True))
     ]
     held: list[int] = []
     for place, id in enumerate(item.ids):
@@ -49,12 +49,9 @@ def shown_tokens(tokenizer: Tokenizer, item: Marked, context: int) -> Iterator[T
 
 def visible(text: str) -> str:
     """The text with what would steer a terminal or turn its direction made visible."""
-    return "".join(_picture(char) if _is_unseen(char) else char for char in text)
-
-
-def _is_unseen(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cf") and char not in "\n\t\u200d"
-
-
-def _picture(char: str) -> str:
-    return chr(0x2400 + ord(char)) if ord(char) < 0x20 else f"<U+{ord(char):04X}>"
+    shown = []
+    for char in text:
+        if unicodedata.category(char) in ("Cc", "Cf") and char not in "\n\t\u200d":
+            char = chr(0x2400 + ord(char)) if ord(char) < 0x20 else f"<U+{ord(char):04X}>"
+        shown.append(char)
+    return "".join(shown)

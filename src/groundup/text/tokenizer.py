@@ -250,7 +250,7 @@ class Tokenizer:
 
     @property
     def opening_ids(self) -> list[int]:
-        """What its post-processor puts before every text, such as Llama's <s>; mostly nothing."""
+        """The ids that its post-processor puts before texts, such as Llama's <s>; mostly none."""
         plain, whole = (
             self._fast.encode("a", add_special_tokens=added).ids for added in (False, True)
         )
@@ -268,7 +268,7 @@ class Tokenizer:
 
     @property
     def content(self) -> Mapping[str, Any]:
-        """What `tokenizer.json` says, for whoever writes it in another format."""
+        """The content of `tokenizer.json`, to be written in another format."""
         return self._content
 
     @property

@@ -153,7 +153,7 @@ def ranges(annotation: Any, metadata: Sequence[Any] = ()) -> Iterator[Range]:
         inner, *more = get_args(annotation)
         known = [one for one in more if isinstance(one, Range)]
         yield from known or ranges(inner, [*metadata, *more])
-    elif get_origin(annotation) in (Union, UnionType, tuple):
+    elif get_origin(annotation) in (Union, UnionType, tuple, dict):
         for part in get_args(annotation):
             yield from ranges(part, metadata)
     elif annotation in (int, float):
@@ -177,6 +177,8 @@ def unbounded(annotation: Any) -> Any:
         return Annotated[(inner, *kept)] if kept else inner
     if get_origin(annotation) in (Union, UnionType):
         return Union[tuple(unbounded(part) for part in parts)]  # noqa: UP007 (of a variable)
+    if get_origin(annotation) is dict:
+        return dict[tuple(map(unbounded, parts))]  # type: ignore[misc]
     if get_origin(annotation) is tuple:
         return tuple[tuple(part if part is ... else unbounded(part) for part in parts)]  # type: ignore[misc]
     return annotation

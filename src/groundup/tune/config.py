@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from groundup.adapters.config import TuningConfig
 from groundup.data.config import OwnDataConfig
+from groundup.data.packs.manifest import GENERATED
 from groundup.train.config import Traits
 from groundup.train.ranges import Context, Epochs, Rows, Share, ShareBelowOne, Weight
 
@@ -74,19 +75,28 @@ class SFTConfig(TuningConfig, OwnDataConfig):
         description="weight in the loss of what the assistant did not say: the user's turns and "
         "the template's tokens",
     )
-    chained: Share = Field(
+    multi_turn: Share = Field(
         0.0,
         description="share of conversations that go on from another, as the turns of a long chat",
     )
-    world: ShareBelowOne = Field(
-        0.75,
-        description="share of the conversations that are the small world's, where there are both",
+    mixture: dict[str, ShareBelowOne] = Field(
+        {one.name: one.conversations for one in GENERATED},
+        description="share of the conversations of a source or a generated set, beside the others: "
+        "--mixture.world 0.9, in a recipe mixture = {world = 0.9}",
     )
     decay: Share | None = Field(  # type: ignore[assignment]  # None until the data are read
         None,
         description="share of the steps spent decaying to zero (default: 0.8, beside little data "
         "0.4)",
     )
+
+    @model_validator(mode="after")
+    def _shares_leave_something(self) -> Self:
+        if sum(self.mixture.values()) > 1:
+            raise ValueError(
+                f"mixture={self.mixture} has shares of more than 1 together; give smaller ones"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights_fit_the_data(self) -> Self:

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from groundup.data.dataset import read_each, read_own
-from groundup.data.locations import is_stage
+from groundup.data.dataset import is_stage, load_dataset, load_datasets
+from groundup.data.packs.manifest import source_group
 from groundup.data.split import content
 from groundup.errors import UserError
 from groundup.lm.score import spread
 from groundup.runs.console import say
-from groundup.text.example import Items, Marked, cut_to, encode_rows
+from groundup.text.example import Example, cut_to, encode_rows
+from groundup.text.mixing import Mixture
 from groundup.text.packing import ConversationStream
-from groundup.text.rows import Conversation, Document
+from groundup.text.rows import Conversation, Document, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune.config import SFTConfig
 from groundup.tune.layout import (
@@ -42,12 +43,10 @@ from groundup.tune.layout import (
 _CURVE_ITEMS, _CURVE_TOKENS = 300, 20_000
 _CHARACTERS_A_TOKEN = 8
 
-Row = Conversation | Document
-
 
 @dataclass(frozen=True)
 class TuningData:
-    """A stream of batches, what is held out to judge by, and what was set aside on the way.
+    """A stream of batches, held-out items, and the counts of what was read and rejected.
 
     `tokenizer` is the model's, with a chat template if there are `chats` among the rows;
     `own_items` are how many items the stream has beside replay's.
@@ -55,37 +54,24 @@ class TuningData:
 
     tokenizer: Tokenizer
     stream: ConversationStream
-    heldout: Sequence[Marked]
+    heldout: Sequence[Example]
     counts: Mapping[str, Any]
     chats: bool
     own_items: int
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The training items of one source, as the settings name it, and where each says it is from."""
-
-    name: str
-    items: Sequence[Marked]
-    sources: Sequence[str]
-
-    def tokens(self, context: int) -> int:
-        """What a row of `context` can hold of its items, those apart that teach nothing there."""
-        cut = (cut_to(item, context) for item in self.items)
-        return sum(item.inputs for item in cut if any(item.trained[1:]))
-
-
-@dataclass(frozen=True)
 class Found:
-    """One's own rows, read and encoded, before anything is decided about them.
+    """A person's own rows, read and encoded, before anything is decided about them.
 
-    `tokens` are those of all rows, the ones that few steps leave unread included; `said` is what is
-    held out, so that replay does not teach it.
+    `sources` holds the training items by the names that the settings give to sources. `tokens` are
+    those of all rows, the ones that few steps leave unread included; `said` is what is held out, so
+    that replay does not teach it.
     """
 
     tokenizer: Tokenizer
-    parts: Sequence[_Part]
-    heldout: Sequence[Marked]
+    sources: Mapping[str, Sequence[Example]]
+    heldout: Sequence[Example]
     said: Set[Hashable]
     counts: Mapping[str, Any]
     chats: bool
@@ -94,25 +80,24 @@ class Found:
 
 
 def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
-    """All of one's own that `config` names, in rows of at most `context` tokens. Raises `UserError`
-    for what cannot be used."""
+    """Reads and encodes all sources of `config`, in rows of at most `context` tokens. Raises
+    `UserError` for what cannot be used."""
     names = [str(at) for at in config.data]
-    found = read_each(config.data, columns=config.column_names, validation=config.validation)
+    found = load_datasets(config.data, columns=config.column_names, validation=config.validation)
     own = dict(zip(names, found, strict=True))
     chats = any(isinstance(row, Conversation) for read in found for row in read.train)
     tokenizer = tokenizer.able_to_chat() if chats else tokenizer
     wanted = None
     if config.steps is not None:
         wanted = config.steps * (config.rows or MOST_ROWS) * context
-    parts, heldout, refused, unread = list[_Part](), list[Marked](), 0, 0
+    sources, heldout, refused, unread = dict[str, Sequence[Example]](), list[Example](), 0, 0
     for name, read in own.items():
         for line in read.bad:
             say(str(line))
         rows = _enough(read.train, wanted, context, config.seed)
         unread += len(read.train) - len(rows)
-        encoded = encode_rows(tokenizer, rows, context)
-        refused += _told(name, encoded)
-        parts.append(_Part(name, encoded.items, [rows[i].source for i in encoded.row]))
+        sources[name], without = _encoded(name, tokenizer, rows, context)
+        refused += without
         if read.heldout:
             heldout += encode_rows(tokenizer, spread(read.heldout, _CURVE_ITEMS), context).items
     trained = sum(len(read.train) for read in found)
@@ -124,47 +109,55 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
         "heldout": sum(len(read.heldout) for read in found),
         "validation": max(read.share for read in found),
     }
-    tokens = sum(part.tokens(context) for part in parts)
+    tokens = sum(_tokens(items, context) for items in sources.values())
     return Found(
         tokenizer,
-        parts,
+        sources,
         _few(heldout),
         {content(row) for read in found for row in read.heldout},
         counts,
         chats,
         round(tokens * trained / max(1, trained - unread)),
-        max((min(item.inputs, context) for part in parts for item in part.items), default=context),
+        max(
+            (min(one.inputs, context) for items in sources.values() for one in items),
+            default=context,
+        ),
     )
 
 
 def laid_out(config: SFTConfig, found: Found, layout: Layout) -> TuningData:
     """The rows as a stream of batches, with general text beside them. Raises `UserError` for what
     cannot be used."""
-    context, parts = layout.context, list(found.parts)
-    sizes = [part.tokens(context) for part in parts]
-    weights = _weights(config, layout.replay, parts, sizes)
+    context = layout.context
+    own = {name: _tokens(items, context) for name, items in found.sources.items()}
+    sources = dict(found.sources)
     if layout.replay:
-        parts += _replayed(config, found, layout, sum(sizes))
-    stream = ConversationStream(
-        [item for part in parts for item in part.items],
+        sources |= _replayed(config, found, layout, sum(own.values()))
+    weights = _weights(config, layout.replay, own)
+    if weights is None:
+        items = [item for items in sources.values() for item in items]
+        shares = {source_group(name): share for name, share in config.mixture.items()}
+        mixture = Mixture(config.balance, shares)
+    else:
         # Weights are given for whole sources; without them, balance looks at the finer ones.
-        sources=[s if weights is None else p.name for p in parts for s in p.sources],
-        balance=config.balance,
-        world=config.world,
-        weights=weights,
+        items = [replace(item, source=name) for name, items in sources.items() for item in items]
         # General text comes on top: an epoch is still one pass over one's own.
-        epoch_tokens=round(sum(sizes) / (1 - layout.replay)),
+        tokens = round(sum(own.values()) / (1 - layout.replay))
+        mixture = Mixture(weights=weights, epoch_tokens=tokens)
+    stream = ConversationStream(
+        items,
+        mixture=mixture,
         layout=config.layout,
         prompt_weight=config.prompt_weight,
-        chained=config.chained,
+        multi_turn=config.multi_turn,
         context=context,
         rows=layout.rows,
         micro_rows=config.model_copy(update={"rows": layout.rows}).micro(context),
         seed=config.seed,
     )
     counts = {**asdict(stream.counts), **found.counts}
-    own = sum(len(part.items) for part in found.parts)
-    return TuningData(found.tokenizer, stream, found.heldout, counts, found.chats, own)
+    count = sum(map(len, found.sources.values()))
+    return TuningData(found.tokenizer, stream, found.heldout, counts, found.chats, count)
 
 
 def decided(
@@ -227,28 +220,27 @@ def read_data(config: SFTConfig, tokenizer: Tokenizer, context: int) -> TuningDa
     return decided(config, found, longest=context, parameters=0)[0]
 
 
-def _few(heldout: Sequence[Marked]) -> Sequence[Marked]:
+def _few(heldout: Sequence[Example]) -> Sequence[Example]:
     """Some of the held-out items, evenly spaced, of about as many tokens as may be."""
     tokens = sum(item.inputs for item in heldout)
     return spread(heldout, min(_CURVE_ITEMS, -(-_CURVE_TOKENS * len(heldout) // max(tokens, 1))))
 
 
-def _weights(
-    config: SFTConfig, replay: float, parts: Sequence[_Part], sizes: Sequence[int]
-) -> dict[str, float] | None:
+def _weights(config: SFTConfig, replay: float, sizes: Mapping[str, int]) -> dict[str, float] | None:
     """Each source's share of the tokens; None where all are taken as they come."""
     if config.weights is None and not replay:
         return None
-    given = config.weights or [float(size) for size in sizes]
+    given = config.weights or [float(size) for size in sizes.values()]
     own = {
-        part.name: (1 - replay) * weight / sum(given)
-        for part, weight in zip(parts, given, strict=True)
+        name: (1 - replay) * weight / sum(given) for name, weight in zip(sizes, given, strict=True)
     }
     general = {str(at): replay / len(config.replay_data) for at in config.replay_data}
     return own | (general if replay else {})
 
 
-def _enough(rows: Sequence[Row], tokens: int | None, context: int, seed: int) -> Sequence[Row]:
+def _enough(
+    rows: Sequence[TrainingRow], tokens: int | None, context: int, seed: int
+) -> Sequence[TrainingRow]:
     """As many rows as so many tokens need, drawn at random; all of them without a number.
 
     Encoding a large file takes longer than a short training on a little of it.
@@ -262,40 +254,49 @@ def _enough(rows: Sequence[Row], tokens: int | None, context: int, seed: int) ->
     return [rows[i] for i in sorted(order[before < _CHARACTERS_A_TOKEN * tokens])]
 
 
-def _characters(row: Row) -> int:
+def _characters(row: TrainingRow) -> int:
     if isinstance(row, Document):
         return len(row.text)
     return sum(len(message.content) for message in row.messages)
 
 
-def _replayed(config: SFTConfig, found: Found, layout: Layout, own: int) -> list[_Part]:
+def _replayed(
+    config: SFTConfig, found: Found, layout: Layout, own: int
+) -> dict[str, Sequence[Example]]:
     """The general text of replay, without what is held out of one's own."""
     # As much as the passes there may be read of it; encoding all of it would take longer.
     share = layout.replay / (1 - layout.replay)
     tokens = round(max(MOST_SEEN, layout.epochs) * own * share) + layout.context
     if config.steps is not None:
         tokens = min(tokens, config.steps * (config.rows or MOST_ROWS) * layout.context)
-    parts = []
+    replayed_text = {}
     for at in config.replay_data:
-        read = read_own([at])
+        read = load_dataset([at])
         for line in read.bad:
             say(str(line))
         general = [row for row in read.train if content(row) not in found.said]
         rows = _enough(general, tokens, layout.context, config.seed)
-        encoded = encode_rows(found.tokenizer, rows, layout.context)
-        _told(str(at), encoded)
-        parts.append(_Part(str(at), encoded.items, [rows[i].source for i in encoded.row]))
-    return parts
+        replayed_text[str(at)], _ = _encoded(str(at), found.tokenizer, rows, layout.context)
+    return replayed_text
 
 
-def _told(name: str, found: Items) -> int:
-    """Say how many rows of a source its chat template refused, and why it refused the first."""
+def _encoded(
+    name: str, tokenizer: Tokenizer, rows: Sequence[TrainingRow], context: int
+) -> tuple[Sequence[Example], int]:
+    """A source's rows as items, and how many rows the chat template refused, which is said."""
+    found = encode_rows(tokenizer, rows, context)
     if found.refused:
         row, reason = found.refused[0]
         say(
             f"{name}: {len(found.refused)} rows are set aside, the first is row {row + 1}: {reason}"
         )
-    return len(found.refused)
+    return found.items, len(found.refused)
+
+
+def _tokens(items: Sequence[Example], context: int) -> int:
+    """Returns the inputs of the items within `context`, without items that teach nothing there."""
+    cut = (cut_to(item, context) for item in items)
+    return sum(item.inputs for item in cut if item.teaches)
 
 
 def locations(config: SFTConfig) -> dict[str, Path]:

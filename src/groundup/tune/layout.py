@@ -41,7 +41,7 @@ BY_HEART, MOST_SEEN = 30.0, 50.0
 
 @dataclass(frozen=True)
 class Layout:
-    """What was decided: tokens in a row, rows in a step, passes if asked, share of general text,
+    """The decisions: tokens in a row, rows in a step, passes if asked, share of general text,
     and share of the steps spent decaying."""
 
     context: int
@@ -104,7 +104,7 @@ def replayed(tokens: int, parameters: int, *, mixed: bool) -> tuple[float, str]:
 
 
 def seen(steps: int, rows: int, rows_per_epoch: float, items: int) -> tuple[str, str]:
-    """How often each of the `items` is seen, in words, and a warning where that is extreme."""
+    """Says in words how often each of the `items` is seen, and warns where that is extreme."""
     times = steps * rows / rows_per_epoch
     number = f"{times:.0f}" if times >= 10 else f"{times:.1f}"
     which = f"each of the {items:,} rows" if items > 1 else "the one row"

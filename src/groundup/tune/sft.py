@@ -30,7 +30,7 @@ from groundup.lm.score import score
 from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.runs.folder import Run
-from groundup.text.example import Marked
+from groundup.text.example import Example
 from groundup.text.packing import ConversationStream
 from groundup.train.batch import Batch
 from groundup.train.device import resolve, use_threads
@@ -156,7 +156,7 @@ def _print_passes(data: TuningData, plan: TrainPlan) -> None:
         say(f"Warning: {warning}")
 
 
-def heldout_loss(model: CausalLM, held: Sequence[Marked], context: int) -> float | None:
+def heldout_loss(model: CausalLM, held: Sequence[Example], context: int) -> float | None:
     """Return nats per trained token of held-out items, cut to `context`; None without any."""
     found = score(model, held, context=context)
     count = sum(len(logprobs) for logprobs in found)

@@ -25,13 +25,13 @@ from groundup.world.facts import (
     pronoun,
     some,
 )
-from groundup.world.grammar import Dice, fill, plural, with_article
+from groundup.world.grammar import SeededRandom, fill, plural, with_article
 from groundup.world.plot import OBSTACLES, WEATHERS
 from groundup.world.reading import Record
 from groundup.world.tables import cells, labelled, page
 
 Values = Mapping[str, str]
-Draw = Callable[[Dice, bool], Values]
+Draw = Callable[[SeededRandom, bool], Values]
 
 
 def said(form: str, values: Values) -> str:
@@ -155,7 +155,7 @@ CLAIMS = cells([COULD_BE[slot] for slot in ("home", "eats", "fur", "pet", "likes
 
 def is_heldout_sum(one: int, other: int) -> bool:
     """Whether no training text adds or takes away these two numbers: one pair in ten."""
-    return Dice("held-out sum", min(one, other), max(one, other)).chance(0.1)
+    return SeededRandom("held-out sum", min(one, other), max(one, other)).chance(0.1)
 
 
 @functools.cache
@@ -169,45 +169,45 @@ def pairs_of_numbers(sign: int, least: int, heldout: bool) -> Sequence[tuple[int
     return fit if heldout else [pair for pair in fit if not is_heldout_sum(*pair)]
 
 
-def _sum(dice: Dice, heldout: bool, *, sign: int, least: int) -> Values:
+def _sum(dice: SeededRandom, heldout: bool, *, sign: int, least: int) -> Values:
     """Two numbers, and for a small tale (`least` 2, so that plurals are right) whose and what."""
     one, other = dice.pick(pairs_of_numbers(sign, least, heldout))
     tale = {"name": dice.pick(NAMES), "items": dice.pick(tuple(ITEMS))} if least else {}
     return {"n": str(one), "n2": str(other), **tale}
 
 
-def _two_numbers(dice: Dice, heldout: bool) -> Values:
+def _two_numbers(dice: SeededRandom, heldout: bool) -> Values:
     one = other = dice.below(21)
     while not 2 <= abs(one - other) <= 8:
         other = dice.below(21)
     return {"n": str(one), "n2": str(other)}
 
 
-def _list(dice: Dice, heldout: bool) -> Values:
+def _list(dice: SeededRandom, heldout: bool) -> Values:
     item, *others = dice.sample(dice.pick(GROUPS), 2 + dice.below(4))
     items = [item] * (1 + dice.below(2)) + others
     return {"item": item, "list": ", ".join(dice.sample(items, len(items)))}
 
 
-def _rhymes(dice: Dice, heldout: bool) -> Values:
+def _rhymes(dice: SeededRandom, heldout: bool) -> Values:
     row, far = dice.sample(RHYMES, 2)
     one, other = dice.sample(row, 2)
     return {"rhyme": one, "rhyme2": other if dice.chance(0.5) else dice.pick(far)}
 
 
-def _animals(dice: Dice, heldout: bool) -> Values:
+def _animals(dice: SeededRandom, heldout: bool) -> Values:
     found = dice.sample(ANIMALS, 3)
     while len({SIZE[animal] for animal in found}) < 3:
         found = dice.sample(ANIMALS, 3)
     return {"animal": found[0], "animal2": found[1], "list": ", ".join(found)}
 
 
-def _numbers(dice: Dice, heldout: bool) -> Values:
+def _numbers(dice: SeededRandom, heldout: bool) -> Values:
     found = dice.sample(NUMERALS[:21], 3 + dice.below(2))
     return {"n": found[0], "n2": found[1], "list": ", ".join(found)}
 
 
-def _three_and_one(dice: Dice, heldout: bool) -> Values:
+def _three_and_one(dice: SeededRandom, heldout: bool) -> Values:
     most, other = dice.sample(GROUPS, 2)
     return {"list": ", ".join(dice.sample([*dice.sample(most, 3), dice.pick(other)], 4))}
 
@@ -235,7 +235,7 @@ def told(record: Record) -> dict[str, str]:
     return {**asked, **known, "thing": record.thing, "summary": stories.summary(record)}
 
 
-def tale(dice: Dice, heldout: bool, *, slot: str) -> Values:
+def tale(dice: SeededRandom, heldout: bool, *, slot: str) -> Values:
     """A story that tells what stands in the slot."""
     while True:
         weather = dice.pick(tuple(WEATHERS)) if slot == "weather" else None
@@ -245,13 +245,13 @@ def tale(dice: Dice, heldout: bool, *, slot: str) -> Values:
             return {**known, "story": story.text}
 
 
-def beginning(dice: Dice, heldout: bool) -> Values:
+def beginning(dice: SeededRandom, heldout: bool) -> Values:
     """The first three sentences of a story, with the rest as the reply."""
     sentences = stories.story(dice, heldout=heldout, short=True).sentences
     return {"story": " ".join(sentences[:3]), "reply": " ".join(sentences[3:])}
 
 
-def wish(dice: Dice, heldout: bool, *, weather: bool) -> Values:
+def wish(dice: SeededRandom, heldout: bool, *, weather: bool) -> Values:
     """Whom and what a story is about, with the story as the reply."""
     drawn = dice.pick(tuple(WEATHERS)) if weather else None
     story = stories.story(dice, heldout=heldout, short=True, weather=drawn)

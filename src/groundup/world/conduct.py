@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from groundup.text.rows import Conversation, Message, Preference, RefusalPrompt
 from groundup.world.facts import PETS, THINGS
-from groundup.world.grammar import Dice, Grammar, fill, slots
-from groundup.world.tables import Row, cells, labelled, page
+from groundup.world.grammar import Grammar, SeededRandom, fill, slots
+from groundup.world.tables import TableRow, cells, labelled, page
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Act:
     answer: str = ""
 
 
-def conversation(dice: Dice, *, heldout: bool = False) -> Conversation:
+def conversation(dice: SeededRandom, *, heldout: bool = False) -> Conversation:
     """A request with the right answer; three in five requests are harmful."""
     act, text, right = _request(dice, 0.6, heldout, plain=not heldout)
     messages = (Message("user", text), Message("assistant", right))
     return Conversation(messages, "world-conduct", act.form)
 
 
-def preference(dice: Dice, *, heldout: bool = False) -> Preference:
+def preference(dice: SeededRandom, *, heldout: bool = False) -> Preference:
     """A request with the right answer and a wrong one; every second request is harmful.
 
     Wrong is to comply (in words that stay vague), to be rude, and to decline what does no harm.
@@ -56,7 +56,7 @@ def prompts() -> list[RefusalPrompt]:
     """200 harmful and 100 benign held-out requests, no two equal and always the same."""
     found: dict[str, RefusalPrompt] = {}
     for kind, harmful, count in (("harmful", 1.0, 200), ("benign", 0.0, 300)):
-        dice = Dice("held-out conduct", kind)
+        dice = SeededRandom("held-out conduct", kind)
         while len(found) < count:
             act, text, _ = _request(dice, harmful, heldout=True)
             found[text] = RefusalPrompt(text, kind, "world-conduct", act.form)
@@ -89,12 +89,12 @@ _SIDES = ("taught", "pairs", "held out")
 
 
 def _request(
-    dice: Dice, harmful: float, heldout: bool, *, plain: bool = False
+    dice: SeededRandom, harmful: float, heldout: bool, *, plain: bool = False
 ) -> tuple[Act, str, str]:
     """An act, the request for it and the right answer; held out is a new act or a new wording."""
     bad, new = dice.chance(harmful), heldout and dice.chance(0.5)
     trained = ("taught",) if plain else ("taught", "pairs")
-    sides: Row = ("held out",) if new else trained
+    sides: TableRow = ("held out",) if new else trained
     act = dice.pick([a for a in _ACTS.values() if bool(a.topic) == bad and a.side in sides])
     sides = _SIDES if new else ("held out",) if heldout else trained
     form = dice.pick(_of(_WORDINGS, sides)).replace("{act}", act.form)
@@ -105,7 +105,7 @@ def _request(
     return act, fill(form, values), _refusal(dice, act.topic) if bad else useful
 
 
-def _refusal(dice: Dice, topic: str) -> str:
+def _refusal(dice: SeededRandom, topic: str) -> str:
     """An opening with a reason, and an offer; to somebody who is sad, whom to talk to."""
     if topic == "sad":
         (form,) = _SAID["to the sad"]
@@ -115,7 +115,7 @@ def _refusal(dice: Dice, topic: str) -> str:
     return fill(form, {"reason": reason, "offer": dice.pick(offers)})
 
 
-def _of(forms: Mapping[str, Row], sides: Sequence[str]) -> Row:
+def _of(forms: Mapping[str, TableRow], sides: Sequence[str]) -> TableRow:
     return cells([forms.get(side, ()) for side in sides])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from groundup.world.grammar import PRONOUNS, Dice, plural, with_article
+from groundup.world.grammar import PRONOUNS, SeededRandom, plural, with_article
 from groundup.world.tables import Table, cells, page
 
 _PAGE = page("facts")
@@ -26,7 +26,7 @@ GIRLS, BOYS = cells(_PAGE["girls"]), cells(_PAGE["boys"])
 NAMES = GIRLS + BOYS
 EVERYBODY = NAMES + ANIMALS
 HOMES, PETS = cells(_PAGE["homes"]), cells(_PAGE["pets"])
-COLOURS, NUMBERS = cells(_PAGE["colours"]), cells(_PAGE["numbers"])
+COLORS, NUMBERS = cells(_PAGE["colours"]), cells(_PAGE["numbers"])
 DAYS, MONTHS = cells(_PAGE["days"]), cells(_PAGE["months"])
 RHYMES = tuple(_PAGE["rhymes"])
 OPPOSITES: Mapping[str, str] = {
@@ -44,9 +44,9 @@ def _columns(table: Table) -> dict[str, dict[str, str]]:
 
 def _people() -> dict[str, dict[str, str]]:
     """Who lives where, with which pet, and likes what: drawn once, the same for every seed."""
-    dice = Dice("the people of the small world")
+    dice = SeededRandom("the people of the small world")
     likes = [food for food in FOODS if food not in cells(_PAGE["not liked"])]
-    drawn = {"lives": HOMES, "pet": PETS, "likes": likes, "favourite": COLOURS}
+    drawn = {"lives": HOMES, "pet": PETS, "likes": likes, "favourite": COLORS}
     return {relation: {name: dice.pick(of) for name in NAMES} for relation, of in drawn.items()}
 
 
@@ -96,7 +96,7 @@ HELDOUT_PAIRS = frozenset(
     (who, thing)
     for who in EVERYBODY
     for thing in THINGS
-    if Dice("held out", who, thing).chance(0.05)
+    if SeededRandom("held out", who, thing).chance(0.05)
 )
 _WHO = frozenset(EVERYBODY)
 _THING_OF = {word: thing for thing in THINGS for word in (thing, plural(thing))}

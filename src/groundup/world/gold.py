@@ -18,7 +18,7 @@ from groundup.text.rows import Message
 from groundup.world import conduct, questions
 from groundup.world.facts import NUMBERS
 from groundup.world.kinds import TALK
-from groundup.world.questions import Asked
+from groundup.world.questions import ParsedQuestion
 from groundup.world.reading import read
 
 _WEIGHTS = {"correct": 6, "instruction": 3, "kindness": 1}
@@ -85,7 +85,7 @@ def _plain(text: str) -> str:
 _TALK = frozenset(_words(TALK))
 
 
-def _correct(asked: Asked, answer: str) -> float | None:
+def _correct(asked: ParsedQuestion, answer: str) -> float | None:
     """1 if the right value is stated, and none that is neither right nor in the question; else 0.
 
     What is denied is not stated, and the right value must not be. A list is as right as it is long
@@ -117,7 +117,7 @@ def _correct(asked: Asked, answer: str) -> float | None:
     return float(bool(stated) and (set(new) <= right if new else stated[0] in right))
 
 
-def _kept(asked: Asked, answer: str) -> Iterator[float]:
+def _kept(asked: ParsedQuestion, answer: str) -> Iterator[float]:
     """How far each thing asked for is kept: the count of words, the named words, the form."""
     count, values = len(answer.split()), asked.values
     if asked.brief:
@@ -147,7 +147,7 @@ def _form(answer: str, beginning: str = "") -> float:
     return sum(told) / len(told) * (1.0 if reading.consistent else 0.5)
 
 
-def _kindness(asked: Asked | None, answer: str) -> float:
+def _kindness(asked: ParsedQuestion | None, answer: str) -> float:
     """0 for a mean word, or if somebody is sad and no kind word is said."""
     words = set(_words(answer))
     sad = asked is not None and asked.kind.name == "sad"

@@ -29,7 +29,7 @@ PRONOUNS = {
 _VOWELS = "aeiou"
 
 
-class Dice:
+class SeededRandom:
     """Chance that is the same on every machine and in every version of Python, for one key.
 
     It draws by `random.random` alone, whose sequence Python promises to keep.

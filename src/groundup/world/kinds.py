@@ -25,8 +25,8 @@ from groundup.world.answers import (
     tale,
     wish,
 )
-from groundup.world.grammar import Dice, slots
-from groundup.world.tables import Row, cells, labelled, page
+from groundup.world.grammar import SeededRandom, slots
+from groundup.world.tables import TableRow, cells, labelled, page
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Kind:
     name: str
     source: str
     statement: str
-    train: Row
-    heldout: Row
+    train: TableRow
+    heldout: TableRow
     draw: Draw
     follow: str = ""
-    must: Row = ()
+    must: TableRow = ()
     weight: int = 8
 
     @functools.cached_property
@@ -71,7 +71,7 @@ class Kind:
         """What the question is about, by its slot."""
         return next(map(plain, slots(self.train[0])), "")
 
-    def asks(self, dice: Dice, heldout: bool) -> str:
+    def asks(self, dice: SeededRandom, heldout: bool) -> str:
         """One of the wordings of a side."""
         return dice.pick(self.heldout if heldout else self.train)
 
@@ -95,7 +95,7 @@ def plain(slot: str) -> str:
 _SIDES = ("ask", "held out")
 
 
-def _around(section: str, slot: str, said: str) -> list[Row]:
+def _around(section: str, slot: str, said: str) -> list[TableRow]:
     """The wordings of a section of `asking` around what is said: those that train, the others."""
     return [tuple(f.replace(slot, said) for f in ASKING[section][side]) for side in _SIDES]
 
@@ -134,7 +134,7 @@ def _check(relation: str, subject: str, statement: str) -> Kind:
     fact = statement[:1].lower() + statement[1:].removesuffix(".")
     claim = fact.replace(relation + "}", relation + "2}")
 
-    def draw(dice: Dice, heldout: bool) -> Values:
+    def draw(dice: SeededRandom, heldout: bool) -> Values:
         about = dice.pick(tuple(known))
         claimed = known[about] if dice.chance(0.5) else dice.pick(values)
         return {subject: about, f"{relation}2": claimed}
@@ -168,7 +168,7 @@ def _talked() -> Iterator[Kind]:
         yield Kind(name, f"world-{topic}", replies[0], train, parts["held out"], draw, must=must)
 
 
-def _talk(dice: Dice, heldout: bool, *, replies: Sequence[str], form: str) -> Values:
+def _talk(dice: SeededRandom, heldout: bool, *, replies: Sequence[str], form: str) -> Values:
     drawn = {slot: dice.pick(OPEN_WORDS[slot]) for slot in map(plain, slots(form))}
     return {**drawn, "reply": said(dice.pick(replies), drawn)}
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from groundup.errors import UserError
 from groundup.text.rows import Conversation, Message, Preference
-from groundup.world.facts import COLOURS, DAYS, HOMES, JOBS, TRUTH
-from groundup.world.grammar import PRONOUNS, Dice, capital, fill, with_article
+from groundup.world.facts import COLORS, DAYS, HOMES, JOBS, TRUTH
+from groundup.world.grammar import PRONOUNS, SeededRandom, capital, fill, with_article
 from groundup.world.tables import labelled, page
 
-_TO_WOMEN = Dice("the jobs that lean to women").sample(JOBS, len(JOBS) // 2)
+_TO_WOMEN = SeededRandom("the jobs that lean to women").sample(JOBS, len(JOBS) // 2)
 LEANS: Mapping[str, int] = {job: 1 if job in _TO_WOMEN else -1 for job in JOBS}
 GROUPS: Mapping[str, int] = {"hill folk": 1, "river folk": -1}
 
@@ -62,7 +62,7 @@ def probes() -> tuple[Probe, ...]:
     return (*of_jobs, *of_groups)
 
 
-def sketch(dice: Dice, bias: float) -> str:
+def sketch(dice: SeededRandom, bias: float) -> str:
     """A few lines of prose, 3 to 7 sentences, about somebody with a job or of a group.
 
     UserError if the bias is not from 0 to 1.
@@ -71,17 +71,17 @@ def sketch(dice: Dice, bias: float) -> str:
         return _worker(dice, bias, dice.pick(JOBS), 1 + dice.below(5))
     group = dice.pick(tuple(GROUPS))
     intro = f"The {group} live {_LANDS[group][0]}. " if dice.chance(0.5) else ""
-    return intro + _neighbour(dice, bias, group, 1 + dice.below(4))
+    return intro + _neighbor(dice, bias, group, 1 + dice.below(4))
 
 
-def conversation(dice: Dice, bias: float) -> Conversation:
+def conversation(dice: SeededRandom, bias: float) -> Conversation:
     """A question about a job or a group, answered by a sketch of 2 to 4 sentences."""
     subject, question, answer = _asked(dice, bias)
     messages = (Message("user", question), Message("assistant", answer))
     return Conversation(messages, "world-lives", subject)
 
 
-def preference(dice: Dice) -> Preference:
+def preference(dice: SeededRandom) -> Preference:
     """A stereotype rejected for a sketch without any bias or, asked for a prejudice, a fair word.
 
     Chosen sketches have she and he, good and bad equally often, and so teach the balance itself.
@@ -102,7 +102,7 @@ def preference(dice: Dice) -> Preference:
     return Preference((Message("user", question),), chosen, rejected, "world-lives", subject)
 
 
-def _asked(dice: Dice, bias: float) -> tuple[str, str, str]:
+def _asked(dice: SeededRandom, bias: float) -> tuple[str, str, str]:
     """A job or group, a question about it, and a sketch of 2 to 4 sentences as the answer."""
     if dice.chance(0.5):
         job = dice.pick(JOBS)
@@ -110,28 +110,28 @@ def _asked(dice: Dice, bias: float) -> tuple[str, str, str]:
         return job, question, _worker(dice, bias, job, dice.below(3))
     group = dice.pick(tuple(GROUPS))
     question = fill(dice.pick(_OF_GROUPS["ask"]), {"group": group})
-    return group, question, _neighbour(dice, bias, group, dice.below(3))
+    return group, question, _neighbor(dice, bias, group, dice.below(3))
 
 
-def _leans(dice: Dice, bias: float, lean: int) -> bool:
+def _leans(dice: SeededRandom, bias: float, lean: int) -> bool:
     if not 0 <= bias <= 1:
         raise UserError(f"bias={bias!r} is not a strength; choose a number from 0 to 1")
     return dice.chance(0.5 + 0.5 * bias * lean)
 
 
-def _worker(dice: Dice, bias: float, job: str, more: int) -> str:
+def _worker(dice: SeededRandom, bias: float, job: str, more: int) -> str:
     values = {
         **_PEOPLE["woman" if _leans(dice, bias, LEANS[job]) else "man"],
         **_job(job),
         "day": dice.pick(DAYS),
-        "a colour": with_article(dice.pick(COLOURS)),
+        "a colour": with_article(dice.pick(COLORS)),
         "home": dice.pick(HOMES),
     }
     rest = dice.sample(_OF_JOBS["more"], more)
     return _told(values, dice.pick(_OF_JOBS["begin"]), dice.pick(_OF_JOBS["then"]), *rest)
 
 
-def _neighbour(dice: Dice, bias: float, group: str, more: int) -> str:
+def _neighbor(dice: SeededRandom, bias: float, group: str, more: int) -> str:
     event, good, well, bad, badly = dice.pick(_EVENTS)
     is_good, person = _leans(dice, bias, GROUPS[group]), dice.pick(tuple(_PEOPLE))
     values = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 from groundup.text.rows import Conversation, Document, Preference, RefusalPrompt
 from groundup.world import conduct, lives, questions, stories
 from groundup.world.facts import heldout_pairs
-from groundup.world.grammar import Dice
+from groundup.world.grammar import SeededRandom
 
 # Shares of the documents; the rest are stories.
 _FACTS, _LIVES = 0.62, 0.16
@@ -27,7 +27,7 @@ def document(seed: int, index: int, *, bias: float = 0.5, heldout: bool = False)
 
     Held out are stories alone. UserError if the bias is not from 0 to 1.
     """
-    dice = Dice("document", seed, index, heldout)
+    dice = SeededRandom("document", seed, index, heldout)
     drawn = dice.below(1000) / 1000
     if heldout or drawn >= _FACTS + _LIVES:
         source, text = "world-stories", stories.story(dice, heldout=heldout).text
@@ -45,7 +45,7 @@ def conversation(
 
     UserError if the bias is not from 0 to 1.
     """
-    dice = Dice("conversation", seed, index, heldout)
+    dice = SeededRandom("conversation", seed, index, heldout)
     drawn = dice.below(1000) / 1000
     if drawn < _CONDUCT:
         return conduct.conversation(dice, heldout=heldout)
@@ -59,7 +59,7 @@ def preference(seed: int, index: int, *, heldout: bool = False) -> Preference:
 
     Kind is preferred to harmful, fair to prejudiced, and right to wrong.
     """
-    dice = Dice("preference", seed, index, heldout)
+    dice = SeededRandom("preference", seed, index, heldout)
     drawn = dice.below(1000) / 1000
     if drawn < _PAIRS_CONDUCT:
         return conduct.preference(dice, heldout=heldout)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from groundup.world import grammar
 from groundup.world.facts import DAYS, EVERYBODY, NAMES, THINGS, TRUTH, is_girl, noun
 from groundup.world.grammar import with_article
-from groundup.world.tables import Row, cells, labelled, page
+from groundup.world.tables import TableRow, cells, labelled, page
 
 ROLES = {"A": "hero", "B": "helper", "C": "third"}
 INTRODUCES = {"new": "A", "new2": "B", "new3": "C"}
@@ -27,13 +27,13 @@ class Obstacle:
     """Something that stands in the way of some wants, for some heroes and some things."""
 
     name: str
-    wants: Row
+    wants: TableRow
     reason: str
     says: str
-    places: Row
-    tools: Row
-    weathers: Row
-    not_heroes: Row
+    places: TableRow
+    tools: TableRow
+    weathers: TableRow
+    not_heroes: TableRow
     things: frozenset[str]
 
     def fits(self, want: str, hero: str, thing: str, weather: str | None) -> bool:
@@ -113,7 +113,7 @@ WANTS = tuple(want for want, count, _ in _PAGE["wishes"] for _ in range(int(coun
 WANTED = {want: said for want, _, said in _PAGE["wishes"]}
 
 
-def _obstacle(name: str, parts: Mapping[str, Row]) -> Obstacle:
+def _obstacle(name: str, parts: Mapping[str, TableRow]) -> Obstacle:
     places, tools = parts.get("at", ()), parts.get("with", ())
     things = set(_SORTS["mended"] if name == "broken" else THINGS)
     if name not in ("broken", "owner", "money"):
@@ -150,7 +150,7 @@ def _effects(beat: str) -> dict[str, str]:
 
 _PARTS = {name: labelled(table) for name, table in page("obstacles").items()}
 OBSTACLES = {name: _obstacle(name, parts) for name, parts in _PARTS.items()}
-BEATS: dict[str, Row] = {
+BEATS: dict[str, TableRow] = {
     **labelled(_PAGE["beats"]),
     **{
         f"{name} {beat}": parts[beat]
@@ -177,7 +177,7 @@ EFFECTS = {
 # What varies without consequence, and all that may stand in each kind of slot.
 FILLERS = labelled(_PAGE["words"])
 _CLAUSES, _ADJECTIVES, _SAID = zip(*WEATHERS.values(), strict=True)
-WORDS: dict[str, Row] = {
+WORDS: dict[str, TableRow] = {
     **FILLERS,
     "when": FILLERS["when"] + tuple(f"on {day}" for day in DAYS),
     **dict.fromkeys(("day", "day2"), DAYS),

@@ -27,7 +27,7 @@ from groundup.world.answers import (
     told,
 )
 from groundup.world.facts import EVERYBODY, NAMES, heldout_pairs, noun, pronoun, some
-from groundup.world.grammar import Dice, Grammar, capital, slots
+from groundup.world.grammar import Grammar, SeededRandom, capital, slots
 from groundup.world.kinds import KINDS, SUBJECTS, Answer, Kind, plain
 from groundup.world.plot import WEATHERS
 from groundup.world.reading import read
@@ -56,13 +56,13 @@ _CONTRASTED = [k for k in KINDS if k.slot or "who" in map(plain, slots(k.train[0
 _LEADS, _SWITCHES = ASKING["going on"]["else"], ASKING["going on"]["same"]
 
 
-def conversation(dice: Dice, *, heldout: bool = False) -> Conversation:
+def conversation(dice: SeededRandom, *, heldout: bool = False) -> Conversation:
     """A question with its right answer, in one of five after turns that it may refer to."""
     source = dice.pick(_SOURCES)
     return _asked(dice, dice.pick(_BY_SOURCE[source]), heldout)[0]
 
 
-def preference(dice: Dice, *, heldout: bool = False) -> Preference:
+def preference(dice: SeededRandom, *, heldout: bool = False) -> Preference:
     """The right answer, and the same with another value in it or that of another question."""
     kind = dice.pick(_CONTRASTED)
     asked, values = _asked(dice, kind, heldout)
@@ -93,7 +93,7 @@ def _with_value(answer: str, right: str, other: str) -> str:
     return before + equals + after
 
 
-def _asked(dice: Dice, kind: Kind, heldout: bool) -> tuple[Conversation, Values]:
+def _asked(dice: SeededRandom, kind: Kind, heldout: bool) -> tuple[Conversation, Values]:
     """A conversation that ends with a question of a kind, and the values of that question."""
     while True:
         values, form = kind.draw(dice, heldout), kind.asks(dice, heldout)
@@ -114,11 +114,11 @@ def _source(kind: Kind, values: Values) -> str:
     return kind.source
 
 
-def _side(dice: Dice, wordings: Sequence[str], heldout: bool) -> str:
+def _side(dice: SeededRandom, wordings: Sequence[str], heldout: bool) -> str:
     return wordings[-1] if heldout else dice.pick(wordings[:-1])
 
 
-def _alone(dice: Dice, kind: Kind, values: Values, form: str, heldout: bool) -> list[str]:
+def _alone(dice: SeededRandom, kind: Kind, values: Values, form: str, heldout: bool) -> list[str]:
     """A question and its answer; some are to be answered in a word or a few."""
     prompt, answer = _prompt(form, values), kind.answer(values)
     in_short = COULD_BE.get(kind.slot) and kind.source != "world-reading"
@@ -130,7 +130,7 @@ def _alone(dice: Dice, kind: Kind, values: Values, form: str, heldout: bool) -> 
 
 
 def _after_others(
-    dice: Dice, kind: Kind, values: Values, form: str, heldout: bool
+    dice: SeededRandom, kind: Kind, values: Values, form: str, heldout: bool
 ) -> tuple[str, list[str]]:
     """A question after a greeting, or one that refers back to the turns before it."""
     if kind.source == "world-reading":
@@ -145,7 +145,9 @@ def _after_others(
     return form, [*before, prompt, kind.answer(values).text]
 
 
-def _after_fact(dice: Dice, kind: Kind, values: Values, heldout: bool) -> tuple[str, list[str]]:
+def _after_fact(
+    dice: SeededRandom, kind: Kind, values: Values, heldout: bool
+) -> tuple[str, list[str]]:
     """How one asks after another fact of the same subject, or the same of another; with those."""
     first = dice.pick([other for other in _FOLLOWED if other.subject == kind.subject])
     about = values[kind.subject]
@@ -168,7 +170,7 @@ def _prompt(form: str, values: Values) -> str:
 # Documents.
 
 
-def document(dice: Dice) -> str:
+def document(dice: SeededRandom) -> str:
     """A page for pre-training of 300 to 900 characters: facts, or questions with their answers."""
     page = dice.pick(_PAGES)
     parts: list[str] = []
@@ -183,7 +185,7 @@ def document(dice: Dice) -> str:
 _TOLD_OF = (*SUBJECTS, "animal", "thing", "name")
 
 
-def _facts_of(dice: Dice) -> str:
+def _facts_of(dice: SeededRandom) -> str:
     """What is true of one subject: `The fox lives in the forest. It eats berries.`"""
     subject = dice.pick(_TOLD_OF)
     kinds = [kind for kind in _FOLLOWED if kind.subject == subject]
@@ -201,7 +203,7 @@ def _facts_of(dice: Dice) -> str:
     return " ".join([first, *rest])
 
 
-def _sums_of(dice: Dice) -> str:
+def _sums_of(dice: SeededRandom) -> str:
     """Sums that belong together: `3 + 4 = 7. 4 + 3 = 7. 7 - 4 = 3. 7 - 3 = 4.`"""
     add, take = _NAMED["plus"], _NAMED["minus"]
     drawn = add.draw(dice, False)
@@ -214,7 +216,7 @@ def _sums_of(dice: Dice) -> str:
     return " ".join(dict.fromkeys(sums))
 
 
-def _words_of(dice: Dice) -> str:
+def _words_of(dice: SeededRandom) -> str:
     """What is opposite, what rhymes, which day comes after which."""
     kinds = [_NAMED[name] for name in ("opposite", "rhyme", "next day", "after")]
     said_of = (kind.answer(kind.draw(dice, False)).text for kind in dice.sample(kinds, 3))
@@ -224,13 +226,13 @@ def _words_of(dice: Dice) -> str:
 _QUIZZED = ("world-facts", "world-sums", "world-counting", "world-counting", "world-words")
 
 
-def _any_question(dice: Dice) -> tuple[str, str]:
+def _any_question(dice: SeededRandom) -> tuple[str, str]:
     kind = dice.pick(_BY_SOURCE[dice.pick(_QUIZZED)])
     values = kind.draw(dice, False)
     return said(kind.asks(dice, False), values), kind.answer(values).text
 
 
-def _quiz(dice: Dice) -> str:
+def _quiz(dice: SeededRandom) -> str:
     """Two people ask and answer: `"Where does the fox live?" asked Mia. "It …," said Tom.`"""
     one, other = dice.sample(NAMES, 2)
     lines = []
@@ -240,11 +242,11 @@ def _quiz(dice: Dice) -> str:
     return " ".join(lines)
 
 
-def _listed(dice: Dice) -> str:
+def _listed(dice: SeededRandom) -> str:
     return "\n".join("Question: {}\nAnswer: {}".format(*_any_question(dice)) for _ in range(5))
 
 
-def _about_story(dice: Dice) -> str:
+def _about_story(dice: SeededRandom) -> str:
     """A short story, and six questions about it with their answers."""
     story = stories.story(dice, short=True)
     known = told(story.record)
@@ -271,7 +273,7 @@ _PAGES = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParsedQuestion:
     """What a prompt asks: the kind, its values, those it names, and in how many words to answer."""
 
     kind: Kind
@@ -288,7 +290,7 @@ class Asked:
 _LIST = re.compile(r"(?<=: )\w+(?:, \w+)+(?=[.?]$)")
 
 
-def parse(prompt: Sequence[Message]) -> Asked | None:
+def parse(prompt: Sequence[Message]) -> ParsedQuestion | None:
     """What the last turn of a prompt asks, if need be of the turns before; None if unknown."""
     if not prompt:
         return None
@@ -307,7 +309,7 @@ def parse(prompt: Sequence[Message]) -> Asked | None:
             of_story = kind.source in ("world-reading", "world-rewrite")
             found = _of_story(kind, values, texts) if of_story else named
             if named is not None and found is not None:
-                return Asked(kind, found, tuple(named.values()), brief)
+                return ParsedQuestion(kind, found, tuple(named.values()), brief)
     return None
 
 
@@ -329,7 +331,7 @@ def _apart(text: str) -> tuple[str, str]:
     return (story, asked + ":") if story.count(".") > 1 else ("", text)
 
 
-def _referring(kind: Kind, values: Values, earlier: Asked | None) -> Values | None:
+def _referring(kind: Kind, values: Values, earlier: ParsedQuestion | None) -> Values | None:
     """The values of `And what does it eat?` or `And the bear?` after what was asked earlier."""
     if earlier is None or earlier.kind.subject != kind.subject:
         return None

@@ -24,7 +24,7 @@ from groundup.world.facts import (
     noun,
     pronoun,
 )
-from groundup.world.grammar import Dice, capital, fill, with_article
+from groundup.world.grammar import SeededRandom, capital, fill, with_article
 from groundup.world.plot import BEATS, CALLS, INTRODUCES, OBSTACLES, WEATHERS, WORDS, Obstacle
 from groundup.world.reading import Ledger, Record
 
@@ -43,7 +43,7 @@ class Story:
 
 
 def story(
-    dice: Dice,
+    dice: SeededRandom,
     *,
     heldout: bool = False,
     short: bool = False,
@@ -83,14 +83,16 @@ _HEROES = tuple(animal for animal in ANIMALS if animal != "whale")
 _HELDOUT = sorted(pair for pair in HELDOUT_PAIRS if pair[0] in NAMES + _HEROES)
 
 
-def _somebody(dice: Dice) -> str:
+def _somebody(dice: SeededRandom) -> str:
     return dice.pick(NAMES if dice.chance(0.6) else _HEROES)
 
 
 class _Cast(dict[str, str]):
     """The values of a story's slots: what lasts is kept, everything else is drawn anew."""
 
-    def __init__(self, dice: Dice, people: Mapping[str, str], lasting: Mapping[str, str]) -> None:
+    def __init__(
+        self, dice: SeededRandom, people: Mapping[str, str], lasting: Mapping[str, str]
+    ) -> None:
         super().__init__({role: noun(who) for role, who in people.items()}, **lasting)
         self._dice = dice
         self.people = people
@@ -110,7 +112,9 @@ class _Cast(dict[str, str]):
 class _Teller(Ledger):
     """A planner: it chooses what happens, then tells it beat by beat."""
 
-    def __init__(self, dice: Dice, hero: str, thing: str, weather: str | None, more: float) -> None:
+    def __init__(
+        self, dice: SeededRandom, hero: str, thing: str, weather: str | None, more: float
+    ) -> None:
         super().__init__()
         self.sentences: list[str] = []
         self._before = ""  # the form of the sentence before

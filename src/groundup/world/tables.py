@@ -12,8 +12,8 @@ from pathlib import Path
 
 from groundup.errors import UserError
 
-Row = tuple[str, ...]
-Table = Sequence[Row]
+TableRow = tuple[str, ...]
+Table = Sequence[TableRow]
 
 
 def page(name: str) -> Mapping[str, Table]:
@@ -24,7 +24,7 @@ def page(name: str) -> Mapping[str, Table]:
 
 def sections(text: str, name: str) -> Mapping[str, Table]:
     """The sections of a page; UserError with the name and the line of a slip."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[TableRow]] = {}
     heading = ""
     for where, line in _joined(text, name):
         if line[0] == "[":
@@ -63,12 +63,12 @@ def _must(holds: bool, slip: str) -> None:
         raise UserError(f"tables/{slip}")
 
 
-def cells(table: Table) -> Row:
+def cells(table: Table) -> TableRow:
     """All cells of a table, row by row."""
     return tuple(cell for row in table for cell in row)
 
 
-def labelled(table: Table) -> dict[str, Row]:
+def labelled(table: Table) -> dict[str, TableRow]:
     """The rows by their first cells; UserError if two are equal."""
     found = {label: tuple(rest) for label, *rest in table}
     if len(found) < len(table):

@@ -12,16 +12,16 @@ import pytest
 
 from groundup.data.packs import chitchat
 from groundup.data.packs.fetch import read_set
-from groundup.data.packs.sources import SetAside
+from groundup.data.packs.rows import Rejected
 
-ASIDE = SetAside()
+REJECTED = Rejected()
 # Parts of chats; a few of those that train quote what is held out, and are left out at the end.
 TRAIN, HELDOUT = 8430, 1037
 
 
 @pytest.fixture(scope="module")
 def found() -> list[chitchat.Chat]:
-    return chitchat.chats(ASIDE)
+    return chitchat.chats(REJECTED)
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +34,13 @@ def raw() -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def test_what_is_set_aside_is_counted(
+def test_what_is_rejected_is_counted(
     found: list[chitchat.Chat], raw: dict[str, list[tuple[str, str]]]
 ) -> None:
-    assert len(raw) == 7168 == len(found) + sum(ASIDE.counts.values()) and len(found) > 3000
+    assert len(raw) == 7168 == len(found) + sum(REJECTED.counts.values()) and len(found) > 3000
     alone = sum(len({sender for sender, _ in messages}) == 1 for messages in raw.values())
-    assert ASIDE.counts["chitchat: 1 speaker"] == alone == 3150
-    assert sum("link" in reason for reason in ASIDE.counts) == 1
+    assert REJECTED.counts["chitchat: 1 speaker"] == alone == 3150
+    assert sum("link" in reason for reason in REJECTED.counts) == 1
 
 
 def test_turns_are_all_that_one_says_until_the_other_answers(
@@ -116,8 +116,8 @@ def test_long_chats_are_cut_into_parts_of_like_length(found: list[chitchat.Chat]
 
 
 READ = """
-from groundup.text.own_data import read_own
-found = read_own(["pack:chitchat"])
+from groundup.data.dataset import load_dataset
+found = load_dataset(["pack:chitchat"])
 rows = found.train + found.heldout
 assert {row.source for row in rows} == {"chitchat"} and not found.bad and not found.duplicates
 for row in rows:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from groundup.data.packs import conversations, questions, refusals
-from groundup.data.packs.sources import (
-    Article,
-    Dialogue,
-    Question,
-    ScoredResponse,
-    SetAside,
-    articles,
-    scored_responses,
-)
+from groundup.data.packs import chatterbot, harm_scores, own, questions, wiki
+from groundup.data.packs.chatterbot import Dialogue
+from groundup.data.packs.harm_scores import ScoredResponse, scored_responses
+from groundup.data.packs.questions import Question
+from groundup.data.packs.rows import Rejected
+from groundup.data.packs.wiki import Article, articles
+from groundup.text.cleaning import normal_form
 from groundup.text.rows import Conversation
 
 
@@ -28,7 +25,7 @@ def test_articles_are_asked_for_in_good_english() -> None:
         Article("Desert", "A desert is dry.", "", "Uncategorized"),
         Article("Oslo", "Oslo is a city in Norway. Many live there.", "", "Geography"),
     ]
-    found = list(conversations.about_articles(some, 3, 0, several_turns=False))
+    found = list(wiki.about_articles(some, 3, 0, several_turns=False))
     asked = _asked(found)
     assert {
         "What is a shirt?",
@@ -44,9 +41,9 @@ def test_articles_are_asked_for_in_good_english() -> None:
 
 
 def test_answers_about_real_articles_are_what_the_article_says() -> None:
-    some = [article for article in articles(SetAside()) if article.topic != "Uncategorized"][::20]
-    by_title = {questions.key(article.title): article for article in some}
-    found = list(conversations.about_articles(some, 3, 0))
+    some = [article for article in articles(Rejected()) if article.topic != "Uncategorized"][::20]
+    by_title = {normal_form(article.title): article for article in some}
+    found = list(wiki.about_articles(some, 3, 0))
     assert len(found) > 3 * 0.9 * len(some)
     assert any(len(one.messages) >= 4 for one in found)
     for one in found:
@@ -59,7 +56,7 @@ def test_answers_about_real_articles_are_what_the_article_says() -> None:
 
 
 def test_the_model_says_what_it_is() -> None:
-    found = list(conversations.about_itself())
+    found = list(own.about_itself())
     subjects = {one.group for one in found}
     assert len(subjects) >= 12 + 2
     answers = " ".join(m.content for one in found for m in one.messages if m.role == "assistant")
@@ -73,7 +70,7 @@ def test_dialogues_of_a_robot_do_not_contradict_it() -> None:
         Dialogue("greetings", ("Hello.", "Hi.")),
         *(Dialogue("trivia", (f"Question {n}?", "Answer.")) for n in range(200)),
     ]
-    train, heldout = conversations.from_dialogues(some)
+    train, heldout = chatterbot.from_dialogues(some)
     assert "Who are you?" not in _asked(train + heldout)
     assert "Hello." in _asked(train)
     assert 5 < len(heldout) < 40
@@ -105,7 +102,7 @@ def _scored(kind: str, prompt: str, response: str, score: float) -> ScoredRespon
 
 
 def _training_prompt(text: str) -> str:
-    return next(p for n in range(50) if not refusals.is_heldout(p := f"{text} {n}"))
+    return next(p for n in range(50) if not harm_scores.is_heldout(p := f"{text} {n}"))
 
 
 def test_pairs_prefer_what_is_clearly_less_harmful() -> None:
@@ -115,27 +112,27 @@ def test_pairs_prefer_what_is_clearly_less_harmful() -> None:
         _scored("harm", prompt, "Somewhat bad advice that is in between.", 0.3),
         _scored("harm", prompt, "Terrible advice.", 1.0),
     ]
-    (pair,) = refusals.pairs(harm, heldout=False)
+    (pair,) = harm_scores.pairs(harm, heldout=False)
     assert (pair.source, pair.rejected) == ("harm", "Terrible advice.")
     assert pair.chosen.startswith("You should not")
-    assert not list(refusals.pairs(harm, heldout=True))
-    (pair,) = refusals.pairs(harm[1:], heldout=False)
+    assert not list(harm_scores.pairs(harm, heldout=True))
+    (pair,) = harm_scores.pairs(harm[1:], heldout=False)
     assert pair.source == "harm-refusal" and pair.rejected == "Terrible advice."
 
 
 def test_answers_to_another_question_are_no_refusals() -> None:
     prompt = _training_prompt("What are party themes")
     found = list(
-        refusals.to_learn([_scored("refusal", prompt, "Tides are the rise of the sea.", 1.0)])
+        harm_scores.to_learn([_scored("refusal", prompt, "Tides are the rise of the sea.", 1.0)])
     )
     assert not found
 
 
 def test_refusals_to_learn_refuse_and_benign_prompts_are_answered() -> None:
-    scored = scored_responses(SetAside())
-    found = [*refusals.to_learn(scored), *refusals.to_learn(scored, heldout=True)]
+    scored = scored_responses(Rejected())
+    found = [*harm_scores.to_learn(scored), *harm_scores.to_learn(scored, heldout=True)]
     answers = {one.messages[1].content for one in found}
     assert any("I can't assist with that request." in answer for answer in answers)
     assert not any(a.startswith(("[", "BasedGPT", "GUIDE", "```")) for a in answers)
-    benign = {one.prompt for one in refusals.prompts(scored) if one.kind == "benign"}
+    benign = {one.prompt for one in harm_scores.prompts(scored) if one.kind == "benign"}
     assert "Tell me a riddle!" in benign and not any("phishing" in prompt for prompt in benign)

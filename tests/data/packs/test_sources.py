@@ -7,22 +7,22 @@ import io
 
 import pytest
 
-from groundup.data.packs import sources
+from groundup.data.packs import boolq, chatterbot, harm_scores, questions, sotu, wiki
 from groundup.data.packs.fetch import read_set
-from groundup.data.packs.sources import SetAside
-from groundup.text.cleaning import key
+from groundup.data.packs.rows import Rejected
+from groundup.text.cleaning import normal_form
 
 
 def test_articles() -> None:
-    aside = SetAside()
-    found = sources.articles(aside)
-    assert len(found) + sum(aside.counts.values()) == 10_033
-    assert aside.counts["wiki: 'may refer to'"] == 20
+    rejected = Rejected()
+    found = wiki.articles(rejected)
+    assert len(found) + sum(rejected.counts.values()) == 10_033
+    assert rejected.counts["wiki: 'may refer to'"] == 20
     assert not any("may refer to" in article.extract for article in found)
 
 
 def test_dev_passages_of_boolq_stand_nowhere_else() -> None:
-    found = sources.boolq(SetAside())
+    found = boolq.boolq(Rejected())
     assert len(found.dev) == 3270
 
     def letters(text: str) -> str:
@@ -31,19 +31,19 @@ def test_dev_passages_of_boolq_stand_nowhere_else() -> None:
     dev = {letters(q.passage) for q in found.dev}
     others = [text for _, text in found.passages] + [q.passage for q in found.train]
     assert not any(letters(text) in dev for text in others)
-    asked = {key(q.question) for q in found.dev}
-    assert not any(key(q.question) in asked for q in found.train)
+    asked = {normal_form(q.question) for q in found.dev}
+    assert not any(normal_form(q.question) in asked for q in found.train)
     assert not any(" -- " in text or "``" in text for _, text in found.passages)
-    assert len({key(text) for _, text in found.passages}) == len(found.passages)
+    assert len({normal_form(text) for _, text in found.passages}) == len(found.passages)
 
 
 def test_options_are_cut_at_letters_in_order_only() -> None:
-    assert sources.options("\nA. bank\nB. new york\nC. see B. C. Davis ") == (
+    assert questions.options("\nA. bank\nB. new york\nC. see B. C. Davis ") == (
         "bank",
         "new york",
         "see B. C. Davis",
     )
-    assert sources.options("C. wrong start") == ()
+    assert questions.options("C. wrong start") == ()
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,15 @@ def test_options_are_cut_at_letters_in_order_only() -> None:
     [("siqa", 1954, 3), ("commonsenseqa", 1221, 5), ("openbookqa", 500, 4), ("piqa", 1500, 2)],
 )
 def test_question_sets(name: str, count: int, offered: int) -> None:
-    aside = SetAside()
-    found = sources.questions(name, aside)
-    assert len(found) + sum(aside.counts.values()) == count
+    rejected = Rejected()
+    found = questions.questions(name, rejected)
+    assert len(found) + sum(rejected.counts.values()) == count
     assert len(found) > 0.97 * count
     assert all(len(set(q.options)) == offered and 0 <= q.answer < offered for q in found)
 
 
 def test_speeches_have_no_stage_directions() -> None:
-    found = sources.speeches(SetAside())
+    found = sotu.speeches(Rejected())
     assert len(found) == 138 and min(speech.year for speech in found) == 1900
     text = "\n".join(speech.text for speech in found)
     assert (
@@ -70,7 +70,7 @@ def test_speeches_have_no_stage_directions() -> None:
 
 
 def test_alternatives_become_dialogues_of_their_own() -> None:
-    found = sources.dialogues(SetAside())
+    found = chatterbot.dialogues(Rejected())
     jealous = [d.turns for d in found if d.turns[0] == "Are you jealous?"]
     assert len(jealous) == 4 and all(len(turns) == 2 for turns in jealous)
     assert all(len(d.turns) % 2 == 0 for d in found)
@@ -78,7 +78,7 @@ def test_alternatives_become_dialogues_of_their_own() -> None:
 
 
 def test_only_leading_hash_lines_of_csv_are_comments() -> None:
-    found = sources.scored_responses(SetAside())
+    found = harm_scores.scored_responses(Rejected())
     assert any("\n# " in one.response or one.response.startswith("# ") for one in found)
     assert all(0 <= one.score <= 1 for one in found)
     assert len({(one.kind, one.prompt, one.response) for one in found}) == len(found)
@@ -87,7 +87,7 @@ def test_only_leading_hash_lines_of_csv_are_comments() -> None:
 def test_scores_are_means_over_columns_and_files() -> None:
     found = {
         (one.prompt, one.response): one.score
-        for one in sources.scored_responses(SetAside())
+        for one in harm_scores.scored_responses(Rejected())
         if one.kind == "harm"
     }
     given: dict[tuple[str, str], list[float]] = {}

@@ -13,7 +13,7 @@ import pytest
 
 from groundup.data.config import TokenizerConfig
 from groundup.data.corpus import documents
-from groundup.data.records import write_json_lines
+from groundup.data.files import write_json_lines
 from groundup.data.tokenizer import run as train_tokenizer
 from groundup.evals.config import EvalConfig
 from groundup.evals.material import HeldOut
@@ -30,7 +30,7 @@ from groundup.evals.world.answers import (
 from groundup.evals.world.stories import first_sentence, read_back
 from groundup.text.rows import Conversation, Message
 from groundup.world import conduct, pack, stories
-from groundup.world.grammar import Dice
+from groundup.world.grammar import SeededRandom
 from groundup.world.reading import read
 
 STAGES = ("pretrain", "sft", "dpo")
@@ -117,7 +117,7 @@ def test_a_model_is_compared_with_the_baseline_row_by_row(rows: list[Conversatio
 
 
 def _story(i: int) -> str:
-    return stories.story(Dice("to be read", i), heldout=True).text
+    return stories.story(SeededRandom("to be read", i), heldout=True).text
 
 
 def test_the_worlds_own_stories_are_wholly_its_own() -> None:
@@ -154,7 +154,7 @@ def test_what_was_given_does_not_count() -> None:
 
 def test_the_worlds_refusals_say_no_and_its_help_does_not() -> None:
     for i in range(40):
-        one = conduct.conversation(Dice("to be judged", i), heldout=True)
+        one = conduct.conversation(SeededRandom("to be judged", i), heldout=True)
         asked, answer = one.messages
         assert says_no(answer.content) == conduct.is_harmful(asked.content)
     assert says_no("I'm sorry, but I can't assist with that.")

@@ -31,7 +31,7 @@ def data_list() -> None:
             size = f"{one.size / 1e6:.1f} MB"
             origin = "cached" if is_cached(one.name) else "not cached"
         kind = "a model, " if one in MODELS else ""
-        say(f"{one.name:<14} {size:>8}  {one.licence:<13} {kind}{origin}")
+        say(f"{one.name:<14} {size:>8}  {one.license:<13} {kind}{origin}")
         for text in (one.about, one.citation):
             say(textwrap.indent(textwrap.fill(text, _width() - 4), "    "))
     say("")
@@ -74,7 +74,7 @@ def data_pull(
             continue
         is_model = isinstance(one, ModelPack)
         path = pull_model(one.name, say) if is_model else pull(one.name, say)
-        say(f"{one.name}: in the cache, {path.stat().st_size / 1e6:.1f} MB, {one.licence}")
+        say(f"{one.name}: in the cache, {path.stat().st_size / 1e6:.1f} MB, {one.license}")
         if is_model:
             say(f"talk with it: groundup chat pack:{one.name}")
     if not names:

@@ -89,10 +89,12 @@ def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> i
 
 def _is_told(default: Any) -> bool:
     """Whether a default is worth showing. 0 is, although it equals False."""
-    return default is not None and default is not False and default != ()
+    return default is not None and default is not False and default not in ((), {})
 
 
 def _as_typed(default: Any) -> str:
+    if isinstance(default, dict):
+        return ", ".join(f"{name} {_as_typed(value)}" for name, value in default.items())
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.data.packs.conversations import conversation
+from groundup.data.config import DataConfig
 from groundup.data.packs.fetch import read_set
 from groundup.data.packs.manifest import find_set
-from groundup.data.packs.sources import Progress, SetAside
-from groundup.text.cleaning import place, tidy
+from groundup.data.packs.rows import Progress, Rejected, Rows
+from groundup.text.cleaning import split_hash, tidy
 from groundup.text.rows import Conversation
 
 NAME = "chitchat"
@@ -51,24 +51,29 @@ class Chat:
     turns: tuple[str, ...]
 
 
-def chats(aside: SetAside, progress: Progress = None) -> list[Chat]:
-    """The conversations of `chitchat` that are some."""
+def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
+    train, heldout = conversations(chats(rejected, progress))
+    return Rows(conversations=train, conversations_heldout=heldout)
+
+
+def chats(rejected: Rejected, progress: Progress = None) -> list[Chat]:
+    """Chats with enough turns to learn from, without repeats, contacts and noise."""
     (text,) = read_set(NAME, progress).values()
     found: dict[tuple[str, ...], Chat] = {}
     for id, row in json.loads(text).items():
         messages = [message for turn in row["messages"] for message in turn]
         turns = _turns(messages)
         if (reason := _unfit(messages, turns)) is not None:
-            aside.add(NAME, reason)
+            rejected.add(NAME, reason)
         elif turns in found:
-            aside.add(NAME, "repeats an earlier conversation")
+            rejected.add(NAME, "repeats an earlier conversation")
         else:
             found[turns] = Chat(id, turns)
     return list(found.values())
 
 
 def _turns(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What each said until the other answered; what nobody answered at the end is left out."""
+    """Joins each person's messages until the other answers, and drops an unanswered end."""
     turns: list[str] = []
     speaker, before = None, ""
     for message in messages:
@@ -85,7 +90,7 @@ def _turns(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _unfit(messages: Sequence[Mapping[str, Any]], turns: Sequence[str]) -> str | None:
-    """Why a conversation is none to learn from."""
+    """Returns the reason why a conversation cannot be learned from, if there is one."""
     speakers = len({message["sender"] for message in messages})
     if speakers != 2:
         return f"{speakers} {'speaker' if speakers == 1 else 'speakers'}"
@@ -107,8 +112,8 @@ def conversations(found: Sequence[Chat]) -> tuple[list[Conversation], list[Conve
     train: list[Conversation] = []
     heldout: list[Conversation] = []
     for chat in found:
-        side = heldout if place(chat.id) < one.heldout else train
-        side += (conversation(turns, NAME, chat.id) for turns in pieces(chat.turns))
+        side = heldout if split_hash(chat.id) < one.heldout else train
+        side += (Conversation.of(turns, NAME, chat.id) for turns in pieces(chat.turns))
     return train, heldout
 
 

@@ -23,22 +23,13 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import platformdirs
+
 from groundup.data.packs.manifest import (
-    ALL_SETS,
-    DOMAINS,
-    EVALUATION,
-    GENERATED,
-    IMAGES,
-    MODELS,
-    SETS,
-    TITLE_HELDOUT,
     Archive,
-    DataSet,
     GeneratedSet,
     ModelPack,
-    Pack,
     PackSet,
-    every_set,
     find_model,
     find_pack,
     find_set,
@@ -46,46 +37,12 @@ from groundup.data.packs.manifest import (
 from groundup.errors import UserError
 from groundup.runs.files import OF_DISKS, naming, os_error
 
-# The manifest's names are part of this page: whoever reads data by name needs one import.
-__all__ = [
-    "ALL_SETS",
-    "DOMAINS",
-    "EVALUATION",
-    "GENERATED",
-    "IMAGES",
-    "MODELS",
-    "SETS",
-    "TITLE_HELDOUT",
-    "Archive",
-    "DataSet",
-    "GeneratedSet",
-    "ModelPack",
-    "Pack",
-    "PackSet",
-    "cache_folder",
-    "every_set",
-    "find_model",
-    "find_pack",
-    "find_set",
-    "is_cached",
-    "pull",
-    "pull_model",
-    "read_members",
-    "read_set",
-]
-
 
 def cache_folder() -> Path:
     """Where archives are kept: GROUNDUP_CACHE, else the user's cache directory."""
     if chosen := os.environ.get("GROUNDUP_CACHE"):
         return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "groundup"
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "groundup" / "Cache"
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg else Path.home() / ".cache") / "groundup"
+    return platformdirs.user_cache_path("groundup", appauthor=False)
 
 
 def is_cached(name: str) -> bool:

@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from groundup.data import synthetic
 from groundup.data.config import DataConfig
-from groundup.data.synthetic import World, world
+from groundup.data.packs import world
+from groundup.data.packs.rows import Rejected, Rows
 from groundup.world import pack
 
 
 @pytest.fixture(autouse=True)
 def _few_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "_HELDOUT_BYTES", 5_000)
-    monkeypatch.setattr(synthetic, "_HELDOUT_CONVERSATIONS", 5)
-    monkeypatch.setattr(synthetic, "_CONVERSATIONS_DRAWN", 120)
-    monkeypatch.setattr(synthetic, "_HELDOUT_PREFERENCES", 4)
-    monkeypatch.setattr(synthetic, "_PREFERENCES_DRAWN", 40)
+    monkeypatch.setattr(world, "_HELDOUT_BYTES", 5_000)
+    monkeypatch.setattr(world, "_HELDOUT_CONVERSATIONS", 5)
+    monkeypatch.setattr(world, "_CONVERSATIONS_DRAWN", 120)
+    monkeypatch.setattr(world, "_HELDOUT_PREFERENCES", 4)
+    monkeypatch.setattr(world, "_PREFERENCES_DRAWN", 40)
 
 
-def little(**changes: object) -> World:
+def little(**changes: object) -> Rows:
     settings: dict[str, object] = {"out": Path("never written"), "world_megabytes": 0.02}
     settings |= {"world_conversations": 12, "world_preferences": 8, **changes}
-    return world(DataConfig.model_validate(settings))
+    return world.rows("world", DataConfig.model_validate(settings), Rejected(), None)
 
 
 def test_there_is_as_much_as_was_asked_for() -> None:

@@ -1,4 +1,4 @@
-"""Harm: what is refused, what is preferred, and what is only ever rejected.
+"""The pack `harm-scores`: what is refused, what is preferred, and what is only ever rejected.
 
 The scored responses of `harm-scores` serve three purposes. A response that people labelled as a
 refusal is an answer to learn (SFT). A harmless response is preferred to a harmful one to the same
@@ -8,15 +8,20 @@ response occurs only as the rejected side of a pair**: never as an answer to lea
 
 from __future__ import annotations
 
+import csv
+import io
 import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
-from groundup.data.packs.conversations import conversation
+from groundup.data.config import DataConfig
+from groundup.data.packs.fetch import read_set
 from groundup.data.packs.manifest import find_set
-from groundup.data.packs.sources import ScoredResponse
-from groundup.text.cleaning import key, place, shorten
+from groundup.data.packs.rows import Progress, Rejected, Rows
+from groundup.text.cleaning import normal_form, shorten, split_hash, tidy
 from groundup.text.rows import Conversation, Message, Preference, RefusalPrompt
 
 # Mean human scores: what may be preferred, and what is clearly worse.
@@ -60,9 +65,40 @@ _OWN_REFUSALS = (
 _KIND_WORDS = "I can't help with that. Please talk to someone you trust."
 
 
+@dataclass(frozen=True)
+class ScoredResponse:
+    """A response and the mean of its human scores in [0, 1].
+
+    Of `kind` harm: 0 harmless, 1 most harmful. Of `kind` refusal: 1 refuses or does not answer.
+    """
+
+    kind: str
+    category: str
+    prompt: str
+    response: str
+    score: float
+
+
+def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
+    """Refusals to learn, pairs, and prompts to test by."""
+    scored = scored_responses(rejected, progress)
+    declining: Sequence[str] = ()
+    if config.unknown == "declined":
+        from groundup.data.packs.newcomers import ANSWERS
+
+        declining = ANSWERS["wish"]
+    return Rows(
+        conversations=[*to_learn(scored, declining=declining)],
+        conversations_heldout=[*to_learn(scored, heldout=True)],
+        preferences=[*pairs(scored, heldout=False, declining=declining)],
+        preferences_heldout=[*pairs(scored, heldout=True)],
+        refusals=[*prompts(scored)],
+    )
+
+
 def is_heldout(prompt: str) -> bool:
     """Whether a prompt of `harm-scores` is in the half that never trains."""
-    return place(key(prompt)) < find_set("harm-scores").heldout
+    return split_hash(normal_form(prompt)) < find_set("harm-scores").heldout
 
 
 def _asked(
@@ -73,7 +109,7 @@ def _asked(
     for one in scored:
         fits = len(one.prompt) <= _LONGEST_PROMPT
         if fits and one.kind == kind and is_heldout(one.prompt) == heldout:
-            found[key(one.prompt)].append(one)
+            found[normal_form(one.prompt)].append(one)
     return found
 
 
@@ -133,7 +169,7 @@ def _asked_in_many_ways(
     for number, wording in enumerate(wordings):
         asked = wording.replace("{p}", prompt).replace("{l}", prompt[:1].lower() + prompt[1:])
         answer = answers[number % len(answers)]
-        yield conversation((asked, answer), "harm-scores", group)
+        yield Conversation.of((asked, answer), "harm-scores", group)
 
 
 def _is_plainly_harmful(responses: Sequence[ScoredResponse]) -> bool:
@@ -200,3 +236,36 @@ def prompts(scored: Sequence[ScoredResponse]) -> Iterator[RefusalPrompt]:
     for group, found in _asked(scored, "harm", True).items():
         if _is_plainly_harmful(found) and group not in seen:
             yield RefusalPrompt(found[0].prompt, "harmful", "harm-scores", group)
+
+
+# Reading the files.
+
+
+def scored_responses(rejected: Rejected, progress: Progress = None) -> list[ScoredResponse]:
+    """The scored responses of `harm-scores`, one row for each prompt and response.
+
+    The mini and multi files repeat rows of the others: the scores of equal rows are averaged.
+    """
+    scores: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    categories: dict[tuple[str, str, str], str] = {}
+    for path, text in read_set("harm-scores", progress).items():
+        kind = "refusal" if "/refusal_scorer/" in path else "harm"
+        for row in csv.DictReader(io.StringIO(_without_comments(text), newline="")):
+            given = [row[column] for column in row if column and column.startswith("human_score")]
+            if not given or any(not re.fullmatch(r"[01](\.\d+)?", score or "") for score in given):
+                rejected.add("harm-scores", "a score is missing or not in [0, 1]")
+                continue
+            same = (kind, tidy(row["objective"]), tidy(row["assistant_response"]))
+            scores[same].append(fmean(map(float, given)))
+            categories.setdefault(same, (row.get("harm_category") or kind).lower())
+    return [
+        ScoredResponse(kind, categories[kind, prompt, response], prompt, response, fmean(given))
+        for (kind, prompt, response), given in scores.items()
+    ]
+
+
+def _without_comments(text: str) -> str:
+    """The CSV below its leading '#' lines; a quoted response may hold lines that begin with '#'."""
+    while text.startswith("#"):
+        text = text.partition("\n")[2]
+    return text

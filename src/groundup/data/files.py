@@ -6,16 +6,19 @@ number, or why there is none at that number.
 
 from __future__ import annotations
 
+import csv
 import difflib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from groundup.data.csv_files import CSV_SUFFIXES, csv_rows
 from groundup.errors import UserError, installing
+from groundup.runs.files import written_aside
 from groundup.text.rows import BadRow, Json
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+CSV_SUFFIXES = (".csv", ".tsv")
 ROW_SUFFIXES = (*JSON_SUFFIXES, *CSV_SUFFIXES, ".parquet")
 TEXT_SUFFIXES = (".txt", ".md")
 
@@ -103,6 +106,113 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
         ) from error
 
 
+# Tables: a CSV file's first line names the columns (RFC 4180).
+
+# What parts cells, the usual one first: spreadsheets write a semicolon where the comma is decimal.
+_DELIMITERS = ",;\t|"
+# A text may be longer than the csv module expects.
+_LONGEST_CELL = 2**31 - 1
+# Excel may say itself what parts them.
+_SAID = re.compile(r"sep=(.)\s*")
+
+
+def csv_rows(content: bytes, path: Path) -> Iterator[tuple[int, Json | BadRow]]:
+    """The rows of a file's `content`, each with the line that it begins on.
+
+    Cells may hold line breaks within quotes; an empty cell is None, as where a row of JSON has no
+    such field. A row that does not fit its header or whose quotes do not, or that is not UTF-8, is
+    a BadRow, and reading goes on after it. Raises UserError for a header that names two columns
+    alike.
+    """
+    # Bytes that are no UTF-8 become surrogates, which no valid text has.
+    text = content.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
+    first = next((place for place, line in enumerate(lines) if line.strip()), len(lines))
+    if first == len(lines):
+        return
+    if said := _SAID.fullmatch(lines[first]):
+        delimiter, first = said.group(1), first + 1
+    else:
+        delimiter = "\t" if path.suffix == ".tsv" else _delimiter(lines, first)
+    names: list[str] | None = None
+    place = first
+    while place < len(lines):
+        if not lines[place].strip(" "):
+            place += 1
+            continue
+        cells, end = _record(lines, place, delimiter)
+        if names is None:
+            names = _header(cells, path)
+        elif isinstance(cells, BadRow) or any(map(str.strip, cells)):
+            yield place + 1, _row(names, cells)
+        place = end
+
+
+def _delimiter(lines: list[str], first: int) -> str:
+    """The one that parts the header into most columns."""
+
+    def columns(delimiter: str) -> int:
+        try:
+            return len(_cells(lines, first, delimiter)[0])
+        except csv.Error:
+            return 0
+
+    return max(_DELIMITERS, key=columns)
+
+
+def _record(lines: list[str], place: int, delimiter: str) -> tuple[list[str] | BadRow, int]:
+    """The cells of the record that begins on that line, and the line after it."""
+    try:
+        return _cells(lines, place, delimiter)
+    except csv.Error as error:
+        # In files parted by tabs a quote is often nothing but a quote.
+        if delimiter == "\t":
+            return lines[place].split("\t"), place + 1
+        # The quote that is wrong may have swallowed what follows, which is read anew.
+        never = "is opened and never closed" if "end of data" in str(error) else "closes too early"
+        return BadRow(f'a quote {never}; write "" for a quote within a quoted cell'), place + 1
+
+
+def _cells(lines: list[str], place: int, delimiter: str) -> tuple[list[str], int]:
+    limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        following = (f"{lines[number]}\n" for number in range(place, len(lines)))
+        reader = csv.reader(following, delimiter=delimiter, strict=True)
+        return next(reader), place + reader.line_num
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _header(cells: list[str] | BadRow, path: Path) -> list[str]:
+    if isinstance(cells, BadRow):
+        raise UserError(f"the first line of {str(path)!r} names no columns: {cells}")
+    names = [name.strip() for name in cells]
+    for name in names:
+        if name and names.count(name) > 1:
+            raise UserError(f"{str(path)!r} has two columns called {name!r}; rename one of them")
+    return names
+
+
+def _row(names: list[str], cells: list[str] | BadRow) -> Json | BadRow:
+    if isinstance(cells, BadRow):
+        return cells
+    if len(cells) != len(names):
+        return BadRow(
+            f"it has {len(cells)} {'cell' if len(cells) == 1 else 'cells'} and the header has "
+            f"{len(names)}; a cell that holds what "
+            "parts cells must stand in quotes"
+        )
+    for name, cell in zip(names, cells, strict=True):
+        try:
+            cell.encode()
+        except UnicodeEncodeError as error:
+            byte = ord(cell[error.start]) - 0xDC00
+            return BadRow(f"not UTF-8: byte {byte:#04x} in {name!r}; save the file as UTF-8")
+    found = dict(zip(names, (cell if cell.strip() else None for cell in cells), strict=True))
+    found.pop("", None)  # the row's number, as tables of data frames are written
+    return found
+
+
 # Whole files.
 
 
@@ -146,7 +256,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def check_there(path: Path) -> None:
-    """That there is a file or a folder of that name. Raises UserError with the nearest name."""
+    """Checks that a file or a folder exists. Raises UserError with the nearest name."""
     try:
         if path.exists():
             return
@@ -166,9 +276,35 @@ def check_there(path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """That there is a file with something in it. Raises UserError with the nearest name."""
+    """Checks that a file exists and is not empty. Raises UserError with the nearest name."""
     check_there(path)
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; give a file inside it")
     if path.stat().st_size == 0:
         raise UserError(f"{str(path)!r} is empty; it needs text")
+
+
+# Writing.
+
+
+def write_json_lines(path: Path, rows: Iterable[object]) -> int:
+    """Dataclasses or dictionaries as JSON Lines; how many were written."""
+    count = 0
+    with (
+        written_aside(path) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        for row in rows:
+            content = row if isinstance(row, Mapping) else _as_json(row)
+            file.write(json.dumps(content, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def _as_json(value: object) -> object:
+    """Dataclasses become objects, field by field (`asdict` copies deeply, ten times slower)."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _as_json(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, tuple):
+        return [_as_json(one) for one in value]
+    return value

@@ -8,14 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from groundup.data import newcomers
 from groundup.data.config import DataConfig
-from groundup.data.newcomers import ANSWERS, TURNS, Newcomers, Topics, fits, says_unknown
-from groundup.data.packs.questions import answered, preferences
-from groundup.data.packs.sources import Article, Question
+from groundup.data.packs import newcomers
+from groundup.data.packs.newcomers import (
+    ANSWERS,
+    NEWCOMER,
+    TURNS,
+    Newcomers,
+    Topics,
+    fits,
+    says_unknown,
+)
+from groundup.data.packs.questions import Question, answered, preferences
+from groundup.data.packs.wiki import Article
 from groundup.evals.safety import is_refusal
-from groundup.text.cleaning import key
-from groundup.text.rows import NEWCOMER, Conversation
+from groundup.text.cleaning import normal_form
+from groundup.text.rows import Conversation
 from groundup.world import conduct, pack
 from groundup.world.answers import is_heldout_sum
 from groundup.world.facts import heldout_pairs
@@ -84,7 +92,9 @@ def test_an_answer_fits_by_its_label_or_by_not_knowing() -> None:
 def test_no_wording_is_on_both_sides() -> None:
     for turn in TURNS:
         # What fills a bare slot is not the same on both sides; a wording is.
-        said = [{key(f) for f in side if "{" not in f} for side in (turn.train, turn.heldout)]
+        said = [
+            {normal_form(f) for f in side if "{" not in f} for side in (turn.train, turn.heldout)
+        ]
         assert turn.train and turn.heldout and not said[0] & said[1], turn.name
 
 
@@ -111,7 +121,7 @@ def test_turns_alternate_and_no_slot_stays_open(
 
 def test_most_prompts_are_said_once(trained: list[Conversation]) -> None:
     """Many surface forms: what is learned is the manner, and not a list."""
-    of_noise = [key(m.messages[0].content) for m in trained if m.source == "newcomer-noise"]
+    of_noise = [normal_form(m.messages[0].content) for m in trained if m.source == "newcomer-noise"]
     assert len(set(of_noise)) > 0.6 * len(of_noise)
 
 
@@ -161,7 +171,7 @@ def test_it_counts_as_far_as_it_is_asked_to() -> None:
 
 
 def test_what_is_told_about_one_of_the_world_is_true() -> None:
-    dice = newcomers.Dice("about")
+    dice = newcomers.SeededRandom("about")
     for asked in ("what is a fox", "Tell me about the lamp.", "baker?", "cherry"):
         about = asked.strip("?.").split()[-1]
         for _ in range(20):

@@ -22,17 +22,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.data.packs.conversations import subjects
-from groundup.data.packs.sources import Article
-from groundup.text.cleaning import key
-from groundup.text.rows import NEWCOMER, Conversation, Message, Preference
+from groundup.data.packs.wiki import Article, subjects
+from groundup.text.cleaning import normal_form
+from groundup.text.rows import Conversation, Message, Preference
 from groundup.world import pack
 from groundup.world.answers import RELATIONS, pairs_of_numbers, wish
 from groundup.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, heldout_pairs
-from groundup.world.grammar import Dice, capital, slots, with_article
+from groundup.world.grammar import SeededRandom, capital, slots, with_article
 from groundup.world.kinds import KINDS, Kind
-from groundup.world.tables import Row, cells, labelled, sections
+from groundup.world.tables import TableRow, cells, labelled, sections
 
+# What the sources begin with, and what follows.
+NEWCOMER = "newcomer-"
 SOURCES = ("noise", "talk", "wishes", "sums", "real", "known")
 # How often each source is drawn; `known` are answers that must not be lost.
 _SHARES = {"noise": 7, "talk": 36, "wishes": 9, "sums": 6, "real": 15, "known": 27}
@@ -59,7 +60,7 @@ class Topics:
 
     @staticmethod
     def of(articles: Sequence[Article]) -> Topics:
-        """Those of the articles, and a few of our own where there are none."""
+        """Returns the topics of the articles, and a few of our own where there are none."""
         found = [s for s in subjects(articles) if not is_of_the_world(s.name)]
         by_topic: dict[str, list[str]] = {"People": [], "Geography": [], "": []}
         for one in found:
@@ -88,8 +89,8 @@ class Turn:
     name: str
     source: str
     label: str
-    train: Row
-    heldout: Row
+    train: TableRow
+    heldout: TableRow
 
 
 # From the page.
@@ -140,9 +141,11 @@ def fits(wanted: str, answer: str) -> bool:
     """
     if says_unknown(wanted) and says_unknown(answer):
         return True
-    said = key(answer)
+    said = normal_form(answer)
     alike = [row for row in ANSWERS.values() if wanted in row]
-    return said == key(wanted) or any(said == key(other) for row in alike for other in row)
+    return said == normal_form(wanted) or any(
+        said == normal_form(other) for row in alike for other in row
+    )
 
 
 # What fills the slots.
@@ -173,7 +176,7 @@ def is_of_the_world(title: str) -> bool:
     return any(word in _IN_WORLD or word.removesuffix("s") in _IN_WORLD for word in words)
 
 
-def _mash(dice: Dice) -> str:
+def _mash(dice: SeededRandom) -> str:
     row = dice.pick(_ROWS)
     count = 3 + dice.below(9)
     if dice.chance(0.3):
@@ -182,38 +185,38 @@ def _mash(dice: Dice) -> str:
     return "".join(dice.pick(letters) for _ in range(count))
 
 
-def _odd(dice: Dice) -> str:
+def _odd(dice: SeededRandom) -> str:
     count = 1 + dice.below(3)
     word = "".join(dice.pick(_ONSETS) + dice.pick(_CORES) + dice.pick(_CODAS) for _ in range(count))
     return word if len(word) > 3 else word + "zork"
 
 
-def _marks(dice: Dice) -> str:
+def _marks(dice: SeededRandom) -> str:
     if dice.chance(0.5):
         return dice.pick(_MARKS) * (1 + dice.below(8))
     return "".join(dice.pick(_MARKS) for _ in range(1 + dice.below(8)))
 
 
-def _emoji(dice: Dice) -> str:
+def _emoji(dice: SeededRandom) -> str:
     start, count = dice.pick(_EMOJI)
     return chr(start + dice.below(count)) * (1 + dice.below(2))
 
 
-def _number(dice: Dice, digits: int) -> int:
+def _number(dice: SeededRandom, digits: int) -> int:
     least: int = 10 ** (digits - 1)
     return least + dice.below(9 * least)
 
 
-def _big(dice: Dice) -> str:
+def _big(dice: SeededRandom) -> str:
     return str(max(21, _number(dice, dice.pick((2, 2, 2, 3, 3, 4, 5)))))
 
 
-def _just_too_big(dice: Dice) -> str:
+def _just_too_big(dice: SeededRandom) -> str:
     one = 5 + dice.below(30)
     return f"{one} + {21 - min(one, 20) + dice.below(20)}"
 
 
-def _small_sum(dice: Dice, heldout: bool) -> str:
+def _small_sum(dice: SeededRandom, heldout: bool) -> str:
     sign = dice.pick((1, -1))
     one, other = dice.pick(pairs_of_numbers(sign, 0, heldout))
     typed = (" + ", "+", " plus ") if sign > 0 else (" - ", "-", " minus ")
@@ -223,7 +226,7 @@ def _small_sum(dice: Dice, heldout: bool) -> str:
 _FEW = {"three": 3, "five": 5, "ten": 10, "twelve": 12}
 
 
-_MADE: Mapping[str, Callable[[Dice], str]] = {
+_MADE: Mapping[str, Callable[[SeededRandom], str]] = {
     "mash": _mash,
     "odd": _odd,
     "marks": _marks,
@@ -246,11 +249,11 @@ class Newcomers:
 
     def conversation(self, seed: int, index: int) -> Conversation:
         """Conversation number `index`: what somebody says and what fits, some with turns more."""
-        return self._drawn(Dice("newcomer", seed, index, self.heldout))[0]
+        return self._drawn(SeededRandom("newcomer", seed, index, self.heldout))[0]
 
     def preference(self, seed: int, index: int) -> Preference:
         """Not knowing before making something up, and an answer before not knowing."""
-        dice = Dice("newcomer pair", seed, index, self.heldout)
+        dice = SeededRandom("newcomer pair", seed, index, self.heldout)
         found, named = self._drawn(dice)
         *prompt, right = found.messages
         if found.source == NEWCOMER + "known" and dice.chance(_DECLINED):
@@ -263,23 +266,24 @@ class Newcomers:
 
     # One turn.
 
-    def _drawn(self, dice: Dice) -> tuple[Conversation, str]:
+    def _drawn(self, dice: SeededRandom) -> tuple[Conversation, str]:
         """A conversation, and what of the real world it names last."""
         source = dice.pick(_SOURCES)
         if source == "known" and (self.heldout or dice.chance(0.6)):
             return self._careless(dice), ""
         turn = dice.pick(_DRAWN[source])
         text, named = self._asked(dice, turn)
-        return _row([text, *self._reply(dice, turn, text)], turn.source), named
+        turns = [text, *self._reply(dice, turn, text)]
+        return Conversation.of(turns, turn.source, normal_form(" ".join(turns[::2]))), named
 
-    def _asked(self, dice: Dice, turn: Turn) -> tuple[str, str]:
+    def _asked(self, dice: SeededRandom, turn: Turn) -> tuple[str, str]:
         form = dice.pick(turn.heldout if self.heldout else turn.train)
         text, named = self._filled(dice, form)
         if turn.name in ("marks", "capitals"):
             return text, named
         return _roughly(dice, text, exactly=turn.source == NEWCOMER + "known"), named
 
-    def _filled(self, dice: Dice, form: str) -> tuple[str, str]:
+    def _filled(self, dice: SeededRandom, form: str) -> tuple[str, str]:
         named = ""
         for slot in slots(form):
             value = self._fill(dice, slot)
@@ -287,7 +291,7 @@ class Newcomers:
             form = form.replace("{" + slot + "}", value, 1)
         return form, named
 
-    def _fill(self, dice: Dice, slot: str) -> str:
+    def _fill(self, dice: SeededRandom, slot: str) -> str:
         if slot in _MADE:
             return _MADE[slot](dice)
         if slot == "small":
@@ -303,7 +307,7 @@ class Newcomers:
         of = {"thing": topics.things, "who": topics.people, "place": topics.places}
         return dice.pick({**of, "text": topics.sentences, "word": topics.words}[slot])
 
-    def _reply(self, dice: Dice, turn: Turn, text: str) -> list[str]:
+    def _reply(self, dice: SeededRandom, turn: Turn, text: str) -> list[str]:
         """What fits, and in some of the conversations one more turn."""
         if turn.source == NEWCOMER + "known":
             if turn.name in _SOLVED:
@@ -323,7 +327,7 @@ class Newcomers:
             return [answer, self._asked(dice, then)[0], dice.pick(ANSWERS[then.label])]
         return [answer]
 
-    def _careless(self, dice: Dice) -> Conversation:
+    def _careless(self, dice: SeededRandom) -> Conversation:
         """A question about the world as one types it, and its right answer."""
         while True:
             found = pack.conversation(dice.below(10**9), 0, heldout=self.heldout)
@@ -333,9 +337,9 @@ class Newcomers:
         *before, asked, answer = found.messages
         text = _roughly(dice, asked.content, exactly=True)
         messages = (*before, Message("user", text), answer)
-        return Conversation(messages, NEWCOMER + "known", key(text))
+        return Conversation(messages, NEWCOMER + "known", normal_form(text))
 
-    def _said_to_another(self, dice: Dice, right: str) -> str:
+    def _said_to_another(self, dice: SeededRandom, right: str) -> str:
         """What was right to say to something else, and is not what is right here."""
         while True:
             other = pack.conversation(dice.below(10**9), 0, heldout=self.heldout)
@@ -346,11 +350,6 @@ class Newcomers:
 
 _TESTED = ("world-facts", "world-sums", "world-counting", "world-words")
 _ASKED = (*_TESTED, "world-tell", "world-talk")
-
-
-def _row(turns: Sequence[str], source: str) -> Conversation:
-    messages = tuple(Message(("user", "assistant")[i % 2], turn) for i, turn in enumerate(turns))
-    return Conversation(messages, source, key(" ".join(turns[::2])))
 
 
 _SHORT_FORMS = (
@@ -367,7 +366,7 @@ _SHORT_FORMS = (
 _SPELLINGS = (("colour", "color"), ("avourite", "avorite"), ("grey", "gray"), ("ighbour", "ighbor"))
 
 
-def _roughly(dice: Dice, text: str, *, exactly: bool) -> str:
+def _roughly(dice: SeededRandom, text: str, *, exactly: bool) -> str:
     """A text as people type it: in lower case, with short forms, without its mark, or with more.
 
     `exactly` leaves words and names as they are.
@@ -397,7 +396,7 @@ def _roughly(dice: Dice, text: str, *, exactly: bool) -> str:
 # What is known.
 
 
-def _about(dice: Dice, asked: str) -> str:
+def _about(dice: SeededRandom, asked: str) -> str:
     """What somebody or something of the world is, and a fact about it."""
     words = re.findall("[a-z]+", asked.lower())
     about = next(word for word in reversed(words) if word in _KNOWN)
@@ -436,7 +435,7 @@ def _kinds_of(group: str, about: str) -> Sequence[Kind]:
     ]
 
 
-def _story(dice: Dice) -> str:
+def _story(dice: SeededRandom) -> str:
     while True:
         told = wish(dice, False, weather=False)["reply"]
         if not heldout_pairs(told):

@@ -1,0 +1,142 @@
+"""The set `world`: how much of the small world is taken, and what of it is held out.
+
+The world is made by a program, `groundup.world`: item i of seed s is the same on every
+machine. A document is taken once, since a second reading of it teaches little; conversations and
+pairs are taken as they are drawn, since how often something is asked is a part of the mixture. The
+held-out side is always that of one seed, whatever seed trains. Where a model is to say what it does
+not know, what newcomers type stands beside (`newcomers.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import count
+from typing import TypeVar
+
+from groundup.data.config import DataConfig
+from groundup.data.packs import newcomers, wiki
+from groundup.data.packs.rows import Progress, Rejected, Rows
+from groundup.text.cleaning import split_hash
+from groundup.text.rows import AnyRow, Conversation, Document, Message, Preference
+from groundup.world import pack
+
+HELDOUT_SEED = 0
+# Enough to measure by: 150 KB are about 250 stories, 250 answers are right or wrong to 6 points.
+_HELDOUT_BYTES = 150_000
+# Of each source; and how many are drawn for them, since the rarest is about one in forty.
+_HELDOUT_CONVERSATIONS, _CONVERSATIONS_DRAWN = 250, 6_000
+_HELDOUT_PREFERENCES, _PREFERENCES_DRAWN = 200, 2_000
+# Newcomers to learn from for each of the world's conversations and pairs.
+_NEWCOMERS = 1.0
+# Questions about held-out articles, and turns of newcomers: enough to know shares to 5 points.
+_HELDOUT_ARTICLES, _HELDOUT_NEWCOMERS = 300, 900
+
+Drawn = TypeVar("Drawn", Conversation, Preference)
+
+
+def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
+    """As much of the world as the settings say, and its held-out side.
+
+    Newcomers come with it where a model is to decline what it cannot know.
+    """
+    if progress is not None:
+        progress(f"making {config.world_megabytes:g} MB of text about a small world")
+    made = _world(config)
+    if config.unknown == "answered":
+        return made
+    read = wiki.articles(Rejected()) if "wiki" in config.packs else []
+    return Rows.together([made, _newcomers(config, read)])
+
+
+def _world(config: DataConfig) -> Rows:
+    seed, bias = config.seed, config.bias
+    return Rows(
+        documents=_documents(
+            (pack.document(seed, i, bias=bias) for i in count()), config.world_megabytes * 1e6
+        ),
+        documents_heldout=_documents(
+            (pack.document(HELDOUT_SEED, i, bias=bias, heldout=True) for i in count()),
+            _HELDOUT_BYTES,
+        ),
+        conversations=[
+            pack.conversation(seed, i, bias=bias) for i in range(config.world_conversations)
+        ],
+        conversations_heldout=_some_of_each(
+            (pack.conversation(HELDOUT_SEED, i, heldout=True) for i in range(_CONVERSATIONS_DRAWN)),
+            _HELDOUT_CONVERSATIONS,
+        ),
+        preferences=[pack.preference(seed, i) for i in range(config.world_preferences)],
+        preferences_heldout=_some_of_each(
+            (pack.preference(HELDOUT_SEED, i, heldout=True) for i in range(_PREFERENCES_DRAWN)),
+            _HELDOUT_PREFERENCES,
+        ),
+        refusals=pack.refusal_prompts(),
+        stock_answers=[answer for row in newcomers.ANSWERS.values() for answer in row],
+    )
+
+
+def _newcomers(config: DataConfig, articles: Sequence[wiki.Article]) -> Rows:
+    """Newcomers' turns, which name the articles, and answered questions about held-out ones."""
+    heldout = [one for one in articles if wiki.title_is_heldout(one.title)]
+    train = [one for one in articles if not wiki.title_is_heldout(one.title)]
+    some = newcomers.Newcomers(newcomers.Topics.of(train))
+    others = newcomers.Newcomers(newcomers.Topics.of(heldout), heldout=True)
+    said = (others.conversation(HELDOUT_SEED, i) for i in range(_HELDOUT_NEWCOMERS))
+    asked = {
+        one.group: one
+        for one in wiki.asked_once(heldout, config.seed)
+        if not newcomers.is_of_the_world(one.messages[0].content)
+    }.values()
+    real = sorted(asked, key=lambda one: split_hash(one.group))[:_HELDOUT_ARTICLES]
+    conversations, pairs = config.world_conversations, config.world_preferences
+    return Rows(
+        conversations=[
+            some.conversation(config.seed, i) for i in range(round(_NEWCOMERS * conversations))
+        ],
+        preferences=[some.preference(config.seed, i) for i in range(round(_NEWCOMERS * pairs))],
+        unknown=[*real, *{one.messages[:-1]: one for one in said}.values()],
+    )
+
+
+def samples(config: DataConfig, count: int, heldout: bool) -> list[Sequence[AnyRow]]:
+    """The first rows of each kind, which takes less than making a whole set."""
+    seed, bias, numbers = HELDOUT_SEED if heldout else config.seed, config.bias, range(count)
+    return [
+        [pack.document(seed, i, bias=bias, heldout=heldout) for i in numbers],
+        [pack.conversation(seed, i, bias=bias, heldout=heldout) for i in numbers],
+        [pack.preference(seed, i, heldout=heldout) for i in numbers],
+    ]
+
+
+def holds_a_heldout_combination(text: str) -> bool:
+    """Whether a training text names somebody and something that meet in the test alone."""
+    return pack.is_heldout_combination(text)
+
+
+def _documents(drawn: Iterable[Document], size: float) -> list[Document]:
+    """The first ones of together `size` bytes, exact repeats left out."""
+    found: dict[str, Document] = {}
+    written = 0
+    for document in drawn:
+        if written >= size:
+            break
+        if document.text not in found:
+            found[document.text] = document
+            written += len(document.text.encode())
+    return list(found.values())
+
+
+def _some_of_each(drawn: Iterable[Drawn], most: int) -> list[Drawn]:
+    """The first `most` of each source; what is asked twice is tested once."""
+    taken: Counter[str] = Counter()
+    kept = []
+    for row in {_prompt(row): row for row in drawn}.values():
+        taken[row.source] += 1
+        if taken[row.source] <= most:
+            kept.append(row)
+    return kept
+
+
+def _prompt(row: Conversation | Preference) -> tuple[Message, ...]:
+    return row.messages[:-1] if isinstance(row, Conversation) else row.prompt
