@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.app.stages import configured
+from groundup.app.settings import configured
 from groundup.deprecated import MODULES, NAMES
 from groundup.errors import UserError
 from groundup.pretrain.config import PretrainConfig
