@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from groundup.deprecated import MODULES, NAMES
+from groundup.deprecated import MODULES, NAMES, PAGES
 
 
 @pytest.mark.parametrize("page", MODULES)
@@ -24,6 +24,13 @@ def test_a_page_that_moved_is_found_at_its_old_place(page: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_new_name_is_not_an_old_one(name: str) -> None:
     assert NAMES[name] not in NAMES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_package_handed_on_is_found_there(name: str) -> None:
+    package, _, name_alone = f"groundup.{name}".rpartition(".")
+    with pytest.warns(DeprecationWarning, match=f"is now groundup.{PAGES[name]}.{name_alone}"):
+        assert getattr(importlib.import_module(package), name_alone) is not None
 
 
 def test_what_never_was_is_not_found() -> None:

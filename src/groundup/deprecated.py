@@ -126,6 +126,11 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 # An old name of a public function or class: its name now.
 NAMES: dict[str, str] = {}
+# What a package no longer hands on, without `groundup.`: the page on which it stands.
+PAGES: dict[str, str] = {
+    "adapters.load_adapter": "formats.peft",
+    "adapters.save_adapter": "formats.peft",
+}
 
 
 def renamed(module: str, name: str) -> Any:
@@ -133,6 +138,9 @@ def renamed(module: str, name: str) -> Any:
 
     Raises AttributeError for names that never were.
     """
+    if (page := PAGES.get(f"{module.removeprefix('groundup.')}.{name}")) is not None:
+        _warn(f"{module}.{name}", f"groundup.{page}.{name}")
+        return getattr(importlib.import_module(f"groundup.{page}"), name)
     if name in NAMES and hasattr(home := sys.modules[module], NAMES[name]):
         _warn(f"{module}.{name}", f"{module}.{NAMES[name]}")
         return getattr(home, NAMES[name])

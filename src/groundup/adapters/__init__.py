@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from groundup.deprecated import renamed
+
 if TYPE_CHECKING:
     from groundup.adapters.int8 import Int8Linear
     from groundup.adapters.lora import (
@@ -33,10 +35,8 @@ if TYPE_CHECKING:
         quantize_nf4,
     )
     from groundup.adapters.quantised import dequantise, is_quantised, quantise
-    from groundup.formats.peft import load_adapter, save_adapter
 
 _PAGES = {
-    "adapter_files": ("load_adapter", "save_adapter"),
     "int8": ("Int8Linear",),
     "lora": (
         "LoRALinear",
@@ -71,12 +71,10 @@ __all__ = [
     "dequantize_nf4",
     "derived_nf4",
     "is_quantised",
-    "load_adapter",
     "merge",
     "quantise",
     "quantise_4bit",
     "quantize_nf4",
-    "save_adapter",
     "unmerge",
     "use_adapter",
     "using_adapter",
@@ -87,4 +85,4 @@ def __getattr__(name: str) -> Any:
     for page, names in _PAGES.items():
         if name in names:
             return getattr(importlib.import_module(f"groundup.adapters.{page}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return renamed(__name__, name)
