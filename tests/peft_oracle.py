@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from groundup.formats.folder import load_model
+from groundup.formats.load import load_model
 from groundup.lm.model import CausalLM
 from groundup.train.batch import Batch
 

@@ -7,6 +7,7 @@ exists costs nothing. Delete an entry, or this whole page, when its release is o
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
@@ -16,8 +17,10 @@ from types import ModuleType
 # Read before every command, so without what loading `typing` costs.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeVar
+
+    F = TypeVar("F", bound=Callable[..., Any])
 
 
 # A page that is gone, without `groundup.`: the pages that hold its contents now.
@@ -31,7 +34,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "conversation": ("app.conversation",),
     "evals.aims": ("evals.world.aims",),
     "evals.checks": ("formats.checks",),
-    "evals.copies": ("formats.copies",),
+    "evals.copies": ("formats.compare",),
     "evals.familiar": ("evals.contamination",),
     "evals.history": ("runs.history",),
     "evals.measured": ("report.estimate",),
@@ -45,19 +48,19 @@ MODULES: dict[str, tuple[str, ...]] = {
     "export": ("formats.export",),
     "growing": ("runs.resumable_jsonl",),
     "inspection": ("app.inspection",),
-    "lm.adapted": ("formats.adapted",),
+    "lm.adapted": ("formats.adapter", "formats.load"),
     "lm.card": ("formats.card",),
     "lm.early_stopping": ("train.early_stopping",),
     "lm.engine": ("generation.engine",),
     "lm.four_bit": ("formats.bitsandbytes",),
     "lm.generate": ("generation.generate", "generation.request", "generation.sampling"),
-    "lm.gguf": ("formats.gguf.model",),
-    "lm.gguf_blocks": ("formats.gguf.blocks",),
-    "lm.gguf_config": ("formats.gguf.config",),
-    "lm.gguf_rope": ("formats.gguf.rope",),
+    "lm.gguf": ("formats.gguf.model", "formats.gguf.tensors", "formats.gguf.write"),
+    "lm.gguf_blocks": ("formats.gguf.tensors",),
+    "lm.gguf_config": ("formats.gguf.settings",),
+    "lm.gguf_rope": ("formats.gguf.settings",),
     "lm.gguf_settings": ("formats.gguf.settings",),
-    "lm.gguf_writing": ("formats.gguf.writing",),
-    "lm.hub": ("formats.folder",),
+    "lm.gguf_writing": ("formats.gguf.write",),
+    "lm.hub": ("formats.load", "formats.folder"),
     "lm.modelfile": ("formats.modelfile",),
     "lm.reading": ("generation.prefill", "lm.model"),
     "lm.request": ("generation.request",),
@@ -79,11 +82,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "text.corpus": ("data.corpus",),
     "text.csv_files": ("data.csv_files",),
     "text.fields": ("data.fields",),
-    "text.gguf_cursor": ("formats.gguf.cursor",),
+    "text.gguf_cursor": ("formats.gguf.header",),
     "text.gguf_header": ("formats.gguf.header",),
     "text.gguf_tokenizer": ("formats.gguf.tokenizer",),
-    "text.gguf_tokenizer_writing": ("formats.gguf.tokenizer_writing",),
-    "text.gguf_types": ("formats.gguf.types",),
+    "text.gguf_tokenizer_writing": ("formats.gguf.tokenizer",),
+    "text.gguf_types": ("formats.gguf.header",),
     "text.hub_data": ("data.hub",),
     "text.inspection": ("data.inspection",),
     "text.kinds": ("text.rows",),
@@ -125,7 +128,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "train.run": ("runs.folder",),
 }
 # An old name of a public function or class: its name now.
-NAMES: dict[str, str] = {}
+NAMES: dict[str, str] = {
+    "as_neighbours": "interleaved",
+    "numbers": "read_tensor",
+}
 # What a package no longer hands on, without `groundup.`: the page on which it stands.
 PAGES: dict[str, str] = {
     "adapters.load_adapter": "formats.peft",
@@ -145,6 +151,22 @@ def renamed(module: str, name: str) -> Any:
         _warn(f"{module}.{name}", f"{module}.{NAMES[name]}")
         return getattr(home, NAMES[name])
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def renamed_keywords(**names: str) -> Callable[[F], F]:
+    """A decorator: a function's keywords are taken by their old names as well."""
+
+    def decorated(function: F) -> F:
+        @functools.wraps(function)
+        def called(*args: Any, **keywords: Any) -> Any:
+            for old in names.keys() & keywords.keys():
+                _warn(f"{function.__name__}({old}=)", f"{names[old]}=")
+                keywords[names[old]] = keywords.pop(old)
+            return function(*args, **keywords)
+
+        return called  # type: ignore[return-value]  # of the same signature
+
+    return decorated
 
 
 class _Moved:

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from groundup.align.dpo import dpo_loss, pair_logprobs, preference_loss
 from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
 from groundup.data.records import read_preferences, split
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
 from groundup.text.example import Marked

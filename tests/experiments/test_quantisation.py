@@ -20,7 +20,7 @@ from groundup.experiments.config import QuantisationConfig
 from groundup.experiments.quantisation import FULL, WAYS, outcomes, relative_error, run, ways
 from groundup.experiments.quantisation_report import plot, remarks, shipped_types, table
 from groundup.formats.folder import save_model
-from groundup.formats.gguf.model import save_gguf
+from groundup.formats.gguf.write import save_gguf
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe

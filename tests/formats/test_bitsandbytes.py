@@ -19,7 +19,8 @@ from transformers import BitsAndBytesConfig
 from groundup.adapters.nf4 import FourBitKind, NF4Linear
 from groundup.adapters.quantised import is_quantised, quantise, quantised_layers
 from groundup.errors import UserError
-from groundup.formats.folder import load, load_config, load_model, save_model
+from groundup.formats.folder import save_model
+from groundup.formats.load import load, load_config, load_model
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling

@@ -11,8 +11,9 @@ import torch
 
 from groundup.errors import UserError
 from groundup.formats.export import export
-from groundup.formats.folder import load, save_model
+from groundup.formats.folder import save_model
 from groundup.formats.gguf.model import read_gguf
+from groundup.formats.load import load
 from groundup.formats.modelfile import chatml_system, modelfile
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM

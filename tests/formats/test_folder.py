@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from groundup.errors import UserError
-from groundup.formats.folder import load, load_config, load_model, save_model
+from groundup.formats.folder import save_model
+from groundup.formats.load import load, load_config, load_model
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling

@@ -9,8 +9,9 @@ import torch
 
 from groundup.app.cli import main
 from groundup.formats.checks import Check
-from groundup.formats.folder import load, save_model
-from groundup.formats.gguf.model import save_gguf
+from groundup.formats.folder import save_model
+from groundup.formats.gguf.write import save_gguf
+from groundup.formats.load import load
 from groundup.formats.verify import compared_with_itself, verify
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM

@@ -16,7 +16,7 @@ from groundup.align.config import DPOConfig
 from groundup.align.dpo import run as dpo
 from groundup.data.records import write_json_lines
 from groundup.errors import UserError
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling

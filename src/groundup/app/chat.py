@@ -16,8 +16,8 @@ from groundup.app.conversation import Conversation
 from groundup.app.stages import known_names
 from groundup.app.terminal import Wrapped, messages, tell, width
 from groundup.errors import UserError
-from groundup.formats.adapted import tokenizer_with, with_adapters
-from groundup.formats.folder import load
+from groundup.formats.adapter import with_adapters
+from groundup.formats.load import load, tokenizer_with
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.runs.console import console

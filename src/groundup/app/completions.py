@@ -22,8 +22,9 @@ from groundup.adapters.lora import use_adapter
 from groundup.data.fields import shown
 from groundup.data.records import read_prompts
 from groundup.errors import UserError
-from groundup.formats.adapted import base_of, tokenizer_with, with_adapters
-from groundup.formats.folder import GENERATION_CONFIG, load
+from groundup.formats.adapter import base_of, with_adapters
+from groundup.formats.folder import GENERATION_CONFIG
+from groundup.formats.load import load, tokenizer_with
 from groundup.formats.locate import is_adapter
 from groundup.generation.engine import Engine
 from groundup.generation.generate import generate, stream

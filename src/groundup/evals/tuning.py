@@ -38,7 +38,7 @@ from groundup.evals.tuning_material import (
     general,
     read_domain,
 )
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request, prompt_ids
 from groundup.generation.sampling import Sampling

@@ -34,7 +34,7 @@ from groundup.errors import UserError
 from groundup.evals.core import heldout_texts
 from groundup.evals.tuning_material import pieces
 from groundup.experiments.config import QuantisationConfig
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.formats.locate import locate, short_name
 from groundup.lm.model import CausalLM
 from groundup.lm.score import spread

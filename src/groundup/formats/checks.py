@@ -119,6 +119,7 @@ def chat_ids(tokenizer: Tokenizer, talk: Sequence[Message]) -> list[int] | str:
 
 
 def near(name: str, found: Sequence[Logits], expected: Sequence[Logits]) -> Check:
+    """Whether the largest difference is within the tolerance."""
     worst, allowed = 0.0, 0.0
     for one, other in zip(found, expected, strict=True):
         if one.shape != other.shape:
@@ -129,6 +130,19 @@ def near(name: str, found: Sequence[Logits], expected: Sequence[Logits]) -> Chec
         worst = difference if math.isnan(difference) else max(worst, difference)
     status: Status = "same" if worst <= allowed else "differs"
     return Check(name, status, f"largest difference {worst:.1e}, allowed {allowed:.1e}")
+
+
+def same_logits(
+    name: str, found: CausalLM, expected: CausalLM, prompts: Sequence[Sequence[int]]
+) -> Check:
+    return near(name, *([logits_of(one, ids) for ids in prompts] for one in (found, expected)))
+
+
+def same_ids(
+    name: str, found: Tokenizer, expected: Tokenizer, texts: Sequence[str] = HARD_TEXTS
+) -> Check:
+    ids, wanted = ([one.encode(text) for text in texts] for one in (found, expected))
+    return equal(name, ids, wanted, "hard texts")
 
 
 def equal(name: str, found: Sequence[Any], expected: Sequence[Any], what: str) -> Check:

@@ -98,6 +98,26 @@ def _shards(sizes: Mapping[str, int], max_shard_bytes: int) -> list[list[str]]:
 # Reading.
 
 
+def empty_model(config: ModelConfig) -> CausalLM:
+    """A model of that shape that takes no memory."""
+    with torch.device("meta"):
+        return CausalLM(config)
+
+
+def model_of(
+    config: ModelConfig, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu"
+) -> CausalLM:
+    """The model with these very tensors as its parameters, not with copies of them."""
+    model = empty_model(config)
+    model.load_state_dict(
+        {name: tensor.to(device) for name, tensor in tensors.items()}, strict=False, assign=True
+    )
+    if config.tie_word_embeddings:
+        # Assigning gave the embedding a new parameter; the head must be that very one again.
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model
+
+
 def tensor_names(folder: Path) -> list[str]:
     """The names of all tensors, from the files' headers."""
     names: list[str] = []

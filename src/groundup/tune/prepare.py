@@ -18,8 +18,9 @@ from groundup.adapters.config import TuningConfig
 from groundup.adapters.lora import adapter_names, add_lora, merge
 from groundup.adapters.quantised import dequantise, is_quantised, quantise
 from groundup.errors import UserError
-from groundup.formats.adapted import save_adapted
-from groundup.formats.folder import load, save_model
+from groundup.formats.adapter import save_adapted
+from groundup.formats.folder import save_model
+from groundup.formats.load import load
 from groundup.formats.locate import name_of
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM

@@ -16,9 +16,9 @@ import torch
 
 from gguf_files import ARRAY, BOOL, F32, STRING, U8, U32, U64, Value, header_of, numbers_of
 from groundup.errors import UserError
-from groundup.formats.folder import load
 from groundup.formats.gguf.header import read_gguf_header
-from groundup.formats.gguf.model import save_gguf
+from groundup.formats.gguf.write import save_gguf
+from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling

@@ -17,8 +17,9 @@ from torch.testing import assert_close
 from groundup.adapters.lora import active_adapter, adapter_names, add_lora, merge, use_adapter
 from groundup.adapters.quantised import is_quantised, quantise
 from groundup.errors import UserError
-from groundup.formats.adapted import base_of, save_adapted, tokenizer_with, with_adapters
-from groundup.formats.folder import load, load_config, load_model, load_tokenizer, save_model
+from groundup.formats.adapter import base_of, save_adapted, with_adapters
+from groundup.formats.folder import save_model
+from groundup.formats.load import load, load_config, load_model, load_tokenizer, tokenizer_with
 from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
 from groundup.formats.peft_config import ADAPTER_CONFIG
 from groundup.formats.weights import weights_hash

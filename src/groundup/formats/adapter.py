@@ -1,9 +1,9 @@
 """Folders that hold an adapter, and so mean a model together with the base that they name.
 
-    adapter_config.json, adapter_model.safetensors    see `adapters.adapter_files`
+    adapter_config.json, adapter_model.safetensors    see `peft`
     tokenizer.json, generation_config.json, ...       where they differ from the base's
 
-`hub.load` opens such a folder like any other: it finds the base, quantises it as it was when the
+`load` opens such a folder like any other: it finds the base, quantises it as it was when the
 adapter was trained, and puts the adapter on. The base may be an adapter's folder itself, whose
 adapter is then merged first.
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,12 @@ from groundup.adapters.lora import active_adapter, adapter_names, merge, use_ada
 from groundup.adapters.nf4 import NF4Linear
 from groundup.adapters.quantised import is_quantised, quantise, quantised_layers
 from groundup.errors import UserError
-from groundup.formats import folder as hub
+from groundup.formats.folder import TOKENIZER, StoredModel, save_beside, with_end_ids
 from groundup.formats.locate import ADAPTER_CONFIG, HUB, is_adapter, is_named, locate
 from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
 from groundup.formats.peft_config import read_adapter_config
 from groundup.formats.weights import weights_hash
+from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.lm.reader import shown
 from groundup.runs.files import file_hash
@@ -36,20 +39,40 @@ from groundup.text.tokenizer import Tokenizer
 # Reading.
 
 
-def load_adapted(
-    folder: Path, *, dtype: torch.dtype | None, device: torch.device | str
-) -> CausalLM:
-    """The base of an adapter's folder with the adapter on it, active; see `hub.load_model`."""
-    base, origin = base_of(folder), read_origin(folder)
-    # What was quantised in training was the base in its own type.
-    model = hub.load_model(base, dtype=None if origin.quantisation else dtype, device=device)
-    if adapter_names(model):
-        merge(model, reversible=False)
-    if origin.quantisation and not is_quantised(model):
-        _quantise(folder, model, origin.quantisation)
-    load_adapter(model, folder, base_sha256=_hash(base) if origin.base_sha256 else None)
-    model.config = hub.load_config(folder)
-    return model if dtype is None else model.to(dtype)
+@dataclass(frozen=True)
+class AdapterFolder(StoredModel):
+    """An adapter's folder: the base that it names, opened by `open`, with the adapter on it."""
+
+    open: Callable[[Path], StoredModel]
+
+    @cached_property
+    def base(self) -> StoredModel:
+        return self.open(base_of(self.path))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        own = (self.path / TOKENIZER).is_file()
+        return Tokenizer.load(self.path) if own else self.base.tokenizer
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        return with_end_ids(self.base.config, self.path)
+
+    def model(
+        self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> CausalLM:
+        """The base with the adapter on it, active."""
+        base, origin = self.base, read_origin(self.path)
+        # What was quantised in training was the base in its own type.
+        model = base.model(None if origin.quantisation else dtype, device)
+        if adapter_names(model):
+            merge(model, reversible=False)
+        if origin.quantisation and not is_quantised(model):
+            _quantise(self.path, model, origin.quantisation)
+        known = _hash(base.path) if origin.base_sha256 else None
+        load_adapter(model, self.path, base_sha256=known)
+        model.config = self.config
+        return model if dtype is None else model.to(dtype)
 
 
 def with_adapters(
@@ -86,13 +109,6 @@ def _quantise_for(model: CausalLM, folders: Sequence[Path]) -> None:
         )
     assert said[0] is not None
     _quantise(folders[0], model, said[0])
-
-
-def tokenizer_with(adapter: Path | str, base: Path | str) -> Tokenizer:
-    """The tokenizer to use when that adapter is put on that base: its own, or else the base's."""
-    path = locate(adapter)
-    own = (path / hub.TOKENIZER).is_file()
-    return hub.load_tokenizer(path if own else base)
 
 
 def base_of(folder: Path) -> Path:
@@ -153,7 +169,7 @@ def save_adapted(
     base: Path | str,
     name: str | None = None,
 ) -> None:
-    """Write an adapter of the model (the active one) into a folder that `hub.load` opens.
+    """Write an adapter of the model (the active one) into a folder that `load` opens.
 
     `base` is where the model without it was loaded from. Other files in the folder, such as a
     run's, stay as they are. A process that is killed leaves a whole adapter, or a folder without
@@ -161,7 +177,7 @@ def save_adapted(
     """
     folder, name = Path(folder), name or active_adapter(model) or "default"
     (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
-    hub.save_beside(folder, model, tokenizer, card)
+    save_beside(folder, model, tokenizer, card)
     save_adapter(
         folder,
         model,
