@@ -172,7 +172,7 @@ def groundup_step(name: str, tokens: Any) -> Step:
 
     from groundup.adapters.lora import add_lora
     from groundup.adapters.quantised import quantise
-    from groundup.lm.config import ModelConfig
+    from groundup.formats.hf_config import config_from_hf
     from groundup.lm.model import CausalLM
     from groundup.train.batch import Batch
     from groundup.train.config import TrainingConfig
@@ -181,7 +181,7 @@ def groundup_step(name: str, tokens: Any) -> Step:
     from groundup.train.optim import Optimizer, Rates
 
     method, _, way = name.partition("-")
-    model = CausalLM(ModelConfig.from_hf({"model_type": "llama", **SHAPE}))
+    model = CausalLM(config_from_hf({"model_type": "llama", **SHAPE}))
     model.initialise(0)
     if method == "qlora":
         quantise(model)

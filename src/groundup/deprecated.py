@@ -62,8 +62,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lm.gguf_writing": ("formats.gguf.write",),
     "lm.hub": ("formats.load", "formats.folder"),
     "lm.modelfile": ("formats.modelfile",),
+    "lm.reader": ("formats.hf_config", "lm.config"),
     "lm.reading": ("generation.prefill", "lm.model"),
     "lm.request": ("generation.request",),
+    "lm.rope": ("lm.config", "formats.hf_config"),
     "lm.sample": ("generation.sampling",),
     "lm.sources": ("formats.locate",),
     "lm.training": ("train.stage",),
@@ -129,6 +131,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 # An old name of a public function or class: its name now.
 NAMES: dict[str, str] = {
+    "Reader": "ConfigReader",
     "as_neighbours": "interleaved",
     "numbers": "read_tensor",
 }
@@ -145,12 +148,17 @@ def renamed(module: str, name: str) -> Any:
     Raises AttributeError for names that never were.
     """
     if (page := PAGES.get(f"{module.removeprefix('groundup.')}.{name}")) is not None:
-        _warn(f"{module}.{name}", f"groundup.{page}.{name}")
-        return getattr(importlib.import_module(f"groundup.{page}"), name)
+        return moved(f"{module}.{name}", page, name)
     if name in NAMES and hasattr(home := sys.modules[module], NAMES[name]):
         _warn(f"{module}.{name}", f"{module}.{NAMES[name]}")
         return getattr(home, NAMES[name])
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def moved(old: str, page: str, name: str) -> Any:
+    """What the method `old` of a class has become on another page, for its last callers."""
+    _warn(old, f"groundup.{page}.{name}")
+    return getattr(importlib.import_module(f"groundup.{page}"), name)
 
 
 def renamed_keywords(**names: str) -> Callable[[F], F]:

@@ -21,12 +21,13 @@ from torch.testing import assert_close
 
 from groundup.errors import UserError
 from groundup.formats.folder import save_model
+from groundup.formats.hf_config import rope_to_hf
 from groundup.formats.load import load, load_config, load_model
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
+from groundup.lm.config import Rope
 from groundup.lm.model import CausalLM
-from groundup.lm.rope import Rope
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
@@ -158,7 +159,7 @@ THEIRS = {
     "llama linear": llama(
         rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e5}
     ),
-    "llama llama3": llama(rope_parameters={"rope_theta": 5e5, **LLAMA3.to_hf()}),
+    "llama llama3": llama(rope_parameters={"rope_theta": 5e5, **rope_to_hf(LLAMA3)}),
     "qwen3": qwen3(),
     "qwen3 tied": qwen3(tie_word_embeddings=True),
     "qwen3 biased": qwen3(attention_bias=True, rope_parameters={"rope_theta": 1e6}),

@@ -13,9 +13,8 @@ from groundup.formats.folder import save_model
 from groundup.formats.gguf.write import save_gguf
 from groundup.formats.load import load
 from groundup.formats.verify import compared_with_itself, verify
-from groundup.lm.config import ModelConfig
+from groundup.lm.config import ModelConfig, Rope
 from groundup.lm.model import CausalLM
-from groundup.lm.rope import Rope
 from groundup.text.bpe import train_bpe
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer

@@ -33,6 +33,7 @@ from groundup.align.config import DPOConfig
 from groundup.align.preferences import Pair, PairBatch, PairStream, marked_pairs
 from groundup.data.records import read_preferences, split
 from groundup.formats.card import model_card, sources
+from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
@@ -125,6 +126,7 @@ def run(config: DPOConfig) -> Path:
             lambda: model,
             stream,
             loss,
+            hf_config=config_to_hf(model.config),
             rows_per_epoch=stream.rows_per_epoch,
             context=context,
         )

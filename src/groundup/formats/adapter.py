@@ -24,7 +24,7 @@ from groundup.adapters.layers import linear_layers
 from groundup.adapters.lora import active_adapter, adapter_names, merge, use_adapter
 from groundup.adapters.nf4 import NF4Linear
 from groundup.adapters.quantised import is_quantised, quantise, quantised_layers
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.formats.folder import TOKENIZER, StoredModel, save_beside, with_end_ids
 from groundup.formats.locate import ADAPTER_CONFIG, HUB, is_adapter, is_named, locate
 from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
@@ -32,7 +32,6 @@ from groundup.formats.peft_config import read_adapter_config
 from groundup.formats.weights import weights_hash
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.lm.reader import shown
 from groundup.runs.files import file_hash
 from groundup.text.tokenizer import Tokenizer
 
@@ -144,7 +143,7 @@ def _base_of(folder: Path) -> Path:
         raise UserError(f"the adapter in {folder} does not say on which model it stands; {_REMEDY}")
     name = f" (such as {HUB}{said})" if said.count("/") == 1 and not said.startswith(".") else ""
     raise UserError(
-        f"the adapter in {folder} stands on the model {shown(said)}, which is not here; "
+        f"the adapter in {folder} stands on the model {shorten(said)}, which is not here; "
         f"{_REMEDY}, a folder or a name{name}"
     )
 
@@ -214,7 +213,7 @@ def _quantise(folder: Path, model: CausalLM, said: Mapping[str, Any]) -> None:
     for name, value in said.items():
         if name not in kinds or not isinstance(value, kinds[name]):
             raise UserError(
-                f"{folder / WEIGHTS} says that its base was quantised with {shown(name)}: "
-                f"{shown(value)}, which is not known; save the adapter again"
+                f"{folder / WEIGHTS} says that its base was quantised with {shorten(name)}: "
+                f"{shorten(value)}, which is not known; save the adapter again"
             )
     quantise(model, **said)

@@ -29,9 +29,8 @@ from groundup.adapters.dynamic8 import BLOCK, dynamic_code
 from groundup.adapters.layers import linear_layers
 from groundup.adapters.nf4 import BLOCK_SIZES, CODES, FourBitKind, NF4Linear
 from groundup.adapters.quantised import quantised_layers
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.lm.model import CausalLM
-from groundup.lm.reader import shown
 
 SETTING = "quantization_config"
 
@@ -68,7 +67,7 @@ def unquantised(described: Mapping[str, Any]) -> dict[str, Any]:
         eight = "8 bits of " if said.get("load_in_8bit") is True else ""
         raise UserError(
             f"config.json says that the weights are in {eight}"
-            f"{shown(said.get('quant_method'))}, which is not read here; take the model in full, "
+            f"{shorten(said.get('quant_method'))}, which is not read here; take the model in full, "
             "or in 4 bits of bitsandbytes"
         )
     return rest
@@ -91,8 +90,8 @@ def place_four_bit(model: CausalLM, tensors: Mapping[str, Tensor], where: Path) 
         plain = layers.get(path)
         if not isinstance(plain, nn.Linear):
             raise UserError(
-                f"{where}: {shown(path)} is stored in 4 bits, but only linear layers of the blocks "
-                "are read in 4 bits; quantise the model again without it"
+                f"{where}: {shorten(path)} is stored in 4 bits, but only linear layers of the "
+                "blocks are read in 4 bits; quantize the model again without it"
             )
         parts = {key[len(weight) :]: t for key, t in tensors.items() if key.startswith(weight)}
         model.set_submodule(path, _layer(plain, parts, f"{where}: {weight}"))
@@ -157,14 +156,14 @@ def _read_state(
         expected["nested_blocksize"] = BLOCK
     for name, value in expected.items():
         if said.get(name) != value:
-            raise ValueError(f"its {name} is {shown(said.get(name))} where {value} is needed")
+            raise ValueError(f"its {name} is {shorten(said.get(name))} where {value} is needed")
     size, offset = said.get("blocksize"), said.get("nested_offset")
     if size not in BLOCK_SIZES:
-        raise ValueError(f"its blocksize is {shown(size)}, none of {BLOCK_SIZES}")
+        raise ValueError(f"its blocksize is {shorten(size)}, none of {BLOCK_SIZES}")
     if not nested:
         return int(size), None
     if not isinstance(offset, int | float) or not math.isfinite(offset):
-        raise ValueError(f"its nested_offset is {shown(offset)}")
+        raise ValueError(f"its nested_offset is {shorten(offset)}")
     return int(size), float(offset)
 
 

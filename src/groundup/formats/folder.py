@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from groundup.adapters.lora import adapter_names
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.formats.bitsandbytes import (
     four_bit_names,
     four_bit_tensors,
@@ -28,6 +28,7 @@ from groundup.formats.bitsandbytes import (
     quantisation_setting,
     unquantised,
 )
+from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.formats.weights import (
     CONFIG,
     INDEX,
@@ -41,7 +42,6 @@ from groundup.formats.weights import (
 )
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.lm.reader import shown
 from groundup.runs.files import folder_aside, read_json_object, write_json, write_text
 from groundup.text.tokenizer import Tokenizer
 
@@ -94,7 +94,7 @@ class ModelFolder(StoredModel):
 
     @cached_property
     def config(self) -> ModelConfig:
-        return with_end_ids(ModelConfig.from_hf(unquantised(self._json)), self.path)
+        return with_end_ids(config_from_hf(unquantised(self._json)), self.path)
 
     def model(
         self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
@@ -104,7 +104,7 @@ class ModelFolder(StoredModel):
             name = self._json.get("dtype") or self._json.get("torch_dtype") or "float32"
             if not isinstance(name, str) or name not in DTYPES:
                 raise UserError(
-                    f"{self.path}: dtype {shown(name)} is not supported; {', '.join(DTYPES)} are"
+                    f"{self.path}: dtype {shorten(name)} is not supported; {', '.join(DTYPES)} are"
                 )
             dtype = DTYPES[name]
         beside = four_bit_names(tensor_names(self.path))
@@ -143,7 +143,9 @@ def with_end_ids(config: ModelConfig, folder: Path) -> ModelConfig:
         return config
     ids = found if isinstance(found, list) else [found]
     if not all(isinstance(one, int) and one >= 0 for one in ids):
-        raise UserError(f"{path} names the token ids {shown(found)}, which must be numbers from 0")
+        raise UserError(
+            f"{path} names the token ids {shorten(found)}, which must be numbers from 0"
+        )
     return replace(config, eos_token_ids=tuple(ids))
 
 
@@ -174,7 +176,7 @@ def save_model(
     # An adapter that was merged may have brought a head of its own.
     tied = model.lm_head.weight is model.model.embed_tokens.weight
     config = replace(model.config, tie_word_embeddings=tied)
-    described = config.to_hf(str(dtype).removeprefix("torch."))
+    described = config_to_hf(config, str(dtype).removeprefix("torch."))
     stale = (CONFIG, INDEX, "model*.safetensors")
     with folder_aside(folder, last=CONFIG, replaces=stale) as aside:
         write_weights(aside, model, dtype, max_shard_bytes, four_bit_tensors(model, dtype))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from groundup.adapters.targets import Targets
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.runs.files import read_json_object
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -101,7 +101,7 @@ class _Reader:
         kind = self.left.pop("peft_type", None)
         if kind != "LORA":
             raise UserError(
-                f"{self.path}: peft_type {_shown(kind)} is not supported; LORA is, also with "
+                f"{self.path}: peft_type {shorten(kind)} is not supported; LORA is, also with "
                 "use_rslora and use_dora"
             )
         self._check_beginnings()
@@ -134,7 +134,7 @@ class _Reader:
         how = self.left.pop("init_lora_weights", True)
         if isinstance(how, str) and how.lower().startswith(_CHANGED_BASES):
             raise UserError(
-                f"{self.path} says init_lora_weights={_shown(how)}, which changes the base before "
+                f"{self.path} says init_lora_weights={shorten(how)}, which changes the base before "
                 "training, so that the adapter does not fit it; save it once more with PEFT's "
                 "path_initial_model_for_weight_conversion, and load what this gives"
             )
@@ -144,13 +144,13 @@ class _Reader:
         for name, value in self.left.items():
             if value and name not in _WITHOUT_EFFECT:
                 raise UserError(
-                    f"{self.path} says {name}={_shown(value)}, which is not supported; {_REMEDY}"
+                    f"{self.path} says {name}={shorten(value)}, which is not supported; {_REMEDY}"
                 )
 
     def _take(self, name: str, default: Any, fits: Callable[[Any], bool], what: str) -> Any:
         value = self.left.pop(name, default)
         if not fits(value):
-            raise UserError(f"{self.path} says {name}={_shown(value)}, which must be {what}")
+            raise UserError(f"{self.path} says {name}={shorten(value)}, which must be {what}")
         return value
 
     def _flag(self, name: str) -> bool:
@@ -169,7 +169,7 @@ class _Reader:
         values = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(one, str) and one for one in values):
             raise UserError(
-                f"{self.path} says {name}={_shown(value)}, which must be a list of names"
+                f"{self.path} says {name}={shorten(value)}, which must be a list of names"
             )
         return tuple(values)
 
@@ -178,7 +178,7 @@ class _Reader:
         values = value if isinstance(value, list) else [] if value is None else [value]
         if not all(_is_whole(one) for one in values):
             raise UserError(
-                f"{self.path} says layers_to_transform={_shown(value)}, which must be numbers of "
+                f"{self.path} says layers_to_transform={shorten(value)}, which must be numbers of "
                 "layers"
             )
         return tuple(values)
@@ -187,7 +187,7 @@ class _Reader:
         value = self.left.pop(name, None) or {}
         if not isinstance(value, dict) or not all(map(fits, value.values())):
             raise UserError(
-                f"{self.path} says {name}={_shown(value)}, which must give a number for each name"
+                f"{self.path} says {name}={shorten(value)}, which must give a number for each name"
             )
         return value
 
@@ -216,8 +216,3 @@ def _is_bias(value: Any) -> bool:
 
 def _is_text_or_none(value: Any) -> bool:
     return value is None or isinstance(value, str)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -19,11 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.lm.config import ModelConfig
 from groundup.lm.families import Stored, stored_as
 from groundup.lm.model import CausalLM
-from groundup.lm.reader import shown
 from groundup.runs.files import file_hash, naming, read_json_object, write_json
 
 CONFIG = "config.json"
@@ -251,7 +250,7 @@ def _weight_files(folder: Path) -> list[Path]:
     for name in names:
         if name not in there:
             raise UserError(
-                f"{folder / INDEX} names {shown(name)}, which is not in the folder; "
+                f"{folder / INDEX} names {shorten(name)}, which is not in the folder; "
                 "download it as well"
             )
     return [folder / name for name in names]

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from groundup.lm.rope import Rope
+from groundup.lm.config import Rope
 
 Pairing = Literal["halves", "neighbours"]
 Rotation = tuple[Float[Tensor, "... time head_dim"], Float[Tensor, "... time head_dim"]]

@@ -16,6 +16,7 @@ from groundup.errors import UserError
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
 from groundup.formats.card import model_card, sources
 from groundup.formats.folder import save_model
+from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -63,6 +64,7 @@ def run(config: PretrainConfig) -> Path:
             lambda: fresh(shape, config.seed),
             first,
             next_token_loss,
+            hf_config=config_to_hf(shape),
             rows_per_epoch=first.rows_per_epoch,
             context=config.context,
             reasons=reasons,
@@ -126,7 +128,7 @@ def _planned_shape(plan: dict[str, Any]) -> ModelConfig:
     shape = plan.get("model")
     if not isinstance(shape, dict):
         raise UserError("plan.json says nothing of the model's shape")
-    return ModelConfig.from_hf(shape)
+    return config_from_hf(shape)
 
 
 def _evaluate(

@@ -198,6 +198,7 @@ def planned(
     stream: Stream[B],
     loss: LossFunction[B],
     *,
+    hf_config: dict[str, Any],
     rows_per_epoch: int,
     context: int,
     tokens_per_step: int | None = None,
@@ -209,7 +210,8 @@ def planned(
 
     `model` gives one to measure the speed with on batches of `stream`, where minutes are to become
     steps. A step reads `tokens_per_step`, all that its rows can hold if that is not said. Minutes
-    that would make more than `most_passes` are not used up.
+    that would make more than `most_passes` are not used up. The shape stands in the plan as
+    `hf_config`, in Hugging Face's words.
     """
     use_threads(config)
     with ranks.first_alone():
@@ -264,7 +266,7 @@ def planned(
             layout=layout,
             reasons=(reasons or {}) | _why_eager(config, compute),
         )
-        run.plan(plan.to_json() | {"model": shape.to_hf()}, TrainPlan.from_json)
+        run.plan(plan.to_json() | {"model": hf_config}, TrainPlan.from_json)
         show(run.stage, plan)
         return plan
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.formats.card import model_card, sources
+from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
@@ -73,6 +74,7 @@ def run(config: SFTConfig) -> Path:
             lambda: model,
             data.stream,
             next_token_loss,
+            hf_config=config_to_hf(model.config),
             rows_per_epoch=data.stream.rows_per_epoch,
             context=layout.context,
             tokens_per_step=_tokens_per_step(data.stream),

@@ -22,9 +22,8 @@ from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
-from groundup.lm.config import ModelConfig
+from groundup.lm.config import ModelConfig, Rope
 from groundup.lm.model import CausalLM
-from groundup.lm.rope import Rope
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
 from mutations import mutated_bytes

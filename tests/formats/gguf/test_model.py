@@ -31,13 +31,13 @@ from groundup.formats.gguf.tensors import (
     stored_in_gguf,
 )
 from groundup.formats.gguf.write import GGUF_TYPES, save_gguf
+from groundup.formats.hf_config import config_to_hf
 from groundup.formats.load import load, load_model
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
-from groundup.lm.config import ModelConfig
+from groundup.lm.config import ModelConfig, Rope, yarn_scale
 from groundup.lm.model import CausalLM
-from groundup.lm.rope import Rope, yarn_scale
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
@@ -205,7 +205,7 @@ def transformers_logits(path: Path, config: ModelConfig, ids: list[int]) -> Logi
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config.to_hf()))
+    theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config_to_hf(config)))
     found = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=theirs)
     missing, unknown = theirs.load_state_dict(found["tensors"], strict=False)
     assert not unknown and set(missing) <= {"lm_head.weight"}, (missing, unknown)

@@ -26,11 +26,9 @@ from gguf import Keys
 from groundup.errors import UserError
 from groundup.formats.gguf.header import GGUFFile
 from groundup.formats.gguf.tokenizer import read_ids
-from groundup.lm.config import ModelConfig
+from groundup.lm.config import MOST, ModelConfig, Rope, yarn_scale
 from groundup.lm.families import FAMILIES, ModelType
 from groundup.lm.positions import inverse_frequencies
-from groundup.lm.reader import MOST
-from groundup.lm.rope import Rope, yarn_scale
 
 # What GGUF calls each family. Mistral is a Llama to llama.cpp, which knows no window for it.
 ARCHITECTURES: dict[ModelType, str] = {
