@@ -171,7 +171,7 @@ def groundup_step(name: str, tokens: Any) -> Step:
     import torch
 
     from groundup.adapters.lora import add_lora
-    from groundup.adapters.quantised import quantise
+    from groundup.adapters.quantization import quantize
     from groundup.formats.hf_config import config_from_hf
     from groundup.lm.model import CausalLM
     from groundup.train.batch import Batch
@@ -182,9 +182,9 @@ def groundup_step(name: str, tokens: Any) -> Step:
 
     method, _, way = name.partition("-")
     model = CausalLM(config_from_hf({"model_type": "llama", **SHAPE}))
-    model.initialise(0)
+    model.initialize(0)
     if method == "qlora":
-        quantise(model)
+        quantize(model)
     if method != "full":
         add_lora(model, RANK, 2.0 * RANK)
     compile = "off" if way == "eager" else "on"

@@ -48,6 +48,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "export": ("formats.export",),
     "growing": ("runs.resumable_jsonl",),
     "inspection": ("app.inspection",),
+    "adapters.copies": ("adapters.modules_to_save",),
+    "adapters.dynamic8": ("adapters.blockwise_8bit",),
+    "adapters.quantised": ("adapters.quantization",),
     "lm.adapted": ("formats.adapter", "formats.load"),
     "lm.card": ("formats.card",),
     "lm.early_stopping": ("train.early_stopping",),
@@ -133,13 +136,26 @@ MODULES: dict[str, tuple[str, ...]] = {
 NAMES: dict[str, str] = {
     "Reader": "ConfigReader",
     "as_neighbours": "interleaved",
+    "dequantise": "dequantize",
+    "dequantise_4bit": "dequantize_4bit",
+    "dequantise_8bit": "dequantize_8bit",
+    "double_quantisation": "double_quant",
+    "is_quantised": "is_quantized",
     "numbers": "read_tensor",
+    "quantise": "quantize",
+    "quantise_4bit": "quantize_4bit",
+    "quantise_8bit": "quantize_8bit",
+    "quantised_layer": "quantized_layer",
+    "quantised_layers": "quantized_layers",
 }
 # What a package no longer hands on, without `groundup.`: the page on which it stands.
 PAGES: dict[str, str] = {
     "adapters.load_adapter": "formats.peft",
     "adapters.save_adapter": "formats.peft",
 }
+
+# An option of the command line by its old name, without dashes: its name now.
+OPTIONS: dict[str, str] = {"double-quantisation": "double-quant"}
 
 
 def renamed(module: str, name: str) -> Any:
@@ -161,6 +177,16 @@ def moved(old: str, page: str, name: str) -> Any:
     return getattr(importlib.import_module(f"groundup.{page}"), name)
 
 
+def renamed_method(old: str, new: str) -> Any:
+    """A class's method by its old name."""
+
+    def called(self: Any, *args: Any, **keywords: Any) -> Any:
+        _warn(f"{type(self).__name__}.{old}", f"{type(self).__name__}.{new}")
+        return getattr(self, new)(*args, **keywords)
+
+    return called
+
+
 def renamed_keywords(**names: str) -> Callable[[F], F]:
     """A decorator: a function's keywords are taken by their old names as well."""
 
@@ -175,6 +201,15 @@ def renamed_keywords(**names: str) -> Callable[[F], F]:
         return called  # type: ignore[return-value]  # of the same signature
 
     return decorated
+
+
+def renamed_options(arguments: Sequence[str]) -> list[str]:
+    """A command line whose options have the names of today."""
+    options = {f"--{no}{old}": f"--{no}{new}" for old, new in OPTIONS.items() for no in ("", "no-")}
+    return [
+        options.get(name, name) + equals + value
+        for name, equals, value in (argument.partition("=") for argument in arguments)
+    ]
 
 
 class _Moved:

@@ -80,7 +80,7 @@ def test_a_learned_position_is_never_left(tokenizer: Tokenizer) -> None:
         "n_positions": 16,
     }
     model = CausalLM(config_from_hf(shape))
-    model.initialise(0)
+    model.initialize(0)
     asked = [
         Pair((1,) * 15, (5, 6)),
         Pair((2,) * 12, (5, 6, 7, 8, 9)),

@@ -40,7 +40,7 @@ def tokenizer() -> Tokenizer:
 def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
     config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=64, heads=1)
     model = CausalLM(config)
-    model.initialise(0)
+    model.initialize(0)
     save_model(tmp_path / "sea", model, tokenizer, card=CARD)
     return tmp_path / "sea"
 

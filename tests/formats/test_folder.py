@@ -180,9 +180,9 @@ THEIRS = {
 
 
 @pytest.mark.parametrize("name", THEIRS)
-def test_we_read_a_folder_of_transformers(name: str, tmp_path: Path, randomise) -> None:  # type: ignore[no-untyped-def]
+def test_we_read_a_folder_of_transformers(name: str, tmp_path: Path, randomize) -> None:  # type: ignore[no-untyped-def]
     theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name]).eval()
-    randomise(theirs)
+    randomize(theirs)
     theirs.save_pretrained(tmp_path)
     ours = load_model(tmp_path)
     assert ours.config.eos_token_ids == (2,)
@@ -199,10 +199,10 @@ def test_we_read_a_folder_of_transformers(name: str, tmp_path: Path, randomise) 
 
 @pytest.mark.parametrize("name", ["gpt2", "qwen2 windows", "mistral", "qwen3 yarn"])
 def test_a_folder_of_transformers_goes_back_as_it_came(
-    name: str, tmp_path: Path, randomise, tokenizer: Tokenizer
+    name: str, tmp_path: Path, randomize, tokenizer: Tokenizer
 ) -> None:  # type: ignore[no-untyped-def]
     theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name]).eval()
-    randomise(theirs)
+    randomize(theirs)
     theirs.save_pretrained(tmp_path / "theirs")
     save_model(tmp_path / "ours", load_model(tmp_path / "theirs"), tokenizer, card=CARD)
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from groundup.errors import UserError
-from groundup.generation.sampling import Draws, Sampling, choose, filtered, penalised
+from groundup.generation.sampling import Draws, Sampling, choose, filtered, penalized
 
 
 def theirs(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -119,7 +119,7 @@ def test_repetition_penalty_is_that_of_transformers() -> None:
     context = torch.randint(50, (3, 20))
     seen = torch.zeros(3, 50, dtype=torch.bool).scatter(-1, context, True)
     oracle = RepetitionPenaltyLogitsProcessor(1.3)(context, logits.clone())
-    assert_close(penalised(logits, seen, 1.3), oracle)
+    assert_close(penalized(logits, seen, 1.3), oracle)
 
 
 def test_evenly_spread_numbers_draw_tokens_in_proportion_to_their_probability() -> None:

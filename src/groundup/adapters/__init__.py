@@ -1,8 +1,8 @@
 """Adapters: train little beside much that stays as it is, in full precision or in a few bits.
 
-    from groundup.adapters import add_lora, quantise
+    from groundup.adapters import add_lora, quantize
 
-    add_lora(quantise(model), rank=16)      # QLoRA
+    add_lora(quantize(model), rank=16)      # QLoRA
 
 Nothing here knows a model: layers are swapped by their names. The names load when they are used.
 """
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from groundup.adapters.nf4 import (
         NF4Linear,
         QuantizedNF4,
-        dequantise_4bit,
+        dequantize_4bit,
         dequantize_nf4,
         derived_nf4,
-        quantise_4bit,
+        quantize_4bit,
         quantize_nf4,
     )
-    from groundup.adapters.quantised import dequantise, is_quantised, quantise
+    from groundup.adapters.quantization import dequantize, is_quantized, quantize
 
 _PAGES = {
     "int8": ("Int8Linear",),
@@ -50,13 +50,13 @@ _PAGES = {
     "nf4": (
         "NF4Linear",
         "QuantizedNF4",
-        "dequantise_4bit",
+        "dequantize_4bit",
         "dequantize_nf4",
         "derived_nf4",
-        "quantise_4bit",
+        "quantize_4bit",
         "quantize_nf4",
     ),
-    "quantised": ("dequantise", "is_quantised", "quantise"),
+    "quantization": ("dequantize", "is_quantized", "quantize"),
 }
 
 __all__ = [
@@ -66,14 +66,14 @@ __all__ = [
     "QuantizedNF4",
     "adapter_names",
     "add_lora",
-    "dequantise",
-    "dequantise_4bit",
+    "dequantize",
+    "dequantize_4bit",
     "dequantize_nf4",
     "derived_nf4",
-    "is_quantised",
+    "is_quantized",
     "merge",
-    "quantise",
-    "quantise_4bit",
+    "quantize",
+    "quantize_4bit",
     "quantize_nf4",
     "unmerge",
     "use_adapter",

@@ -1,4 +1,4 @@
-"""The linear layers of a model: plain, quantised, or with adapters beside them."""
+"""The linear layers of a model: plain, quantized, or with adapters beside them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from groundup.errors import UserError
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear | FrozenLinear]:
-    """The linear layers of the blocks, by path: what can be quantised and adapted.
+    """The linear layers of the blocks, by path: what can be quantized and adapted.
 
     Blocks are what stands in an `nn.ModuleList`, so that the output head is none of them. In a
     model without such a list it is every linear layer. A layer that has adapters beside it is given
@@ -54,5 +54,5 @@ def chosen(
 
 
 def dense(layer: nn.Linear | FrozenLinear) -> Float[Tensor, "out in"]:
-    """The matrix of a plain or a quantised layer, in float32."""
-    return layer.weight.float() if isinstance(layer, nn.Linear) else layer.dequantised()
+    """The matrix of a plain or a quantized layer, in float32."""
+    return layer.weight.float() if isinstance(layer, nn.Linear) else layer.dequantized()

@@ -7,7 +7,7 @@ numbers instead of in * out. B is zero at first, so the model starts as it was, 
 have gradients and optimizer state. Afterwards s B A can be added to W (`merge`) and costs nothing
 any more; or it stays beside it, and one W serves several adapters (`use_adapter`).
 
-QLoRA is the same with W in 4 bits (see `nf4`): `add_lora(quantise(model))`. Small options:
+QLoRA is the same with W in 4 bits (see `nf4`): `add_lora(quantize(model))`. Small options:
 
     use_rslora    s = alpha / sqrt(r), so that large ranks learn as well (Kalajdzievski 2023)
     use_dora      y = m / |W + s B A| (W + s B A) x: the length of each row is trained apart, as m
@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
-from groundup.adapters import copies
+from groundup.adapters import modules_to_save
 from groundup.adapters.frozen import FrozenLinear
 from groundup.adapters.layers import chosen, dense
 from groundup.errors import UserError
@@ -55,7 +55,7 @@ class LoRA:
 class LoRALinear(nn.Module):
     """A linear layer with adapters beside it, of which one is active or none.
 
-    `base_layer` is an `nn.Linear` or a quantised layer. Parameters carry PEFT's names. They may be
+    `base_layer` is an `nn.Linear` or a quantized layer. Parameters carry PEFT's names. They may be
     of another type than x; products are computed in that of x.
     """
 
@@ -73,7 +73,7 @@ class LoRALinear(nn.Module):
         y: Tensor = self.base_layer(x)
         if self.active is None:
             return y
-        lora, down, up = self.adapters[self.active], *self.thin(self.active, x.dtype)
+        lora, down, up = self.adapters[self.active], *self.factors(self.active, x.dtype)
         seen = dropout(x, lora.dropout) if self.training and lora.dropout else x
         # From right to left, so that B A is never formed, and scaled where rows are shortest.
         update = linear(linear(seen, down) * lora.scale, up)
@@ -83,10 +83,10 @@ class LoRALinear(nn.Module):
         plain = y if seen is x else self.base_layer(seen)
         if self.base_layer.bias is not None:
             plain = plain - self.base_layer.bias
-        stretch = self._stretch(self.active).to(x.dtype)
-        return y + (stretch - 1) * plain + stretch * update
+        scale = self._dora_scale(self.active).to(x.dtype)
+        return y + (scale - 1) * plain + scale * update
 
-    def thin(
+    def factors(
         self, name: str, dtype: torch.dtype
     ) -> tuple[Float[Tensor, "rank in"], Float[Tensor, "out rank"]]:
         """A and B of an adapter, in that type."""
@@ -116,7 +116,7 @@ class LoRALinear(nn.Module):
     def merged(self, dtype: torch.dtype) -> nn.Linear | FrozenLinear:
         """Base and active adapter as one plain layer; the base itself where none is active.
 
-        They are added in float32 and rounded once: to the base's type, or if it is quantised, which
+        They are added in float32 and rounded once: to the base's type, or if it is quantized, which
         has none, to `dtype`.
         """
         base = self.base_layer
@@ -124,7 +124,7 @@ class LoRALinear(nn.Module):
             return base
         weight = self._sum(self.active)
         if self.adapters[self.active].use_dora:
-            weight = self._stretch(self.active)[:, None] * weight
+            weight = self._dora_scale(self.active)[:, None] * weight
         layer = nn.Linear(self.in_features, self.out_features, base.bias is not None, "meta")
         own = base.weight.dtype if isinstance(base, nn.Linear) else dtype
         layer.weight = nn.Parameter(weight.to(own))
@@ -134,10 +134,10 @@ class LoRALinear(nn.Module):
 
     def _sum(self, name: str) -> Float[Tensor, "out in"]:
         """W + s B A, in float32."""
-        down, up = self.thin(name, torch.float32)
+        down, up = self.factors(name, torch.float32)
         return dense(self.base_layer) + self.adapters[name].scale * (up @ down)
 
-    def _stretch(self, name: str) -> Float[Tensor, " out"]:
+    def _dora_scale(self, name: str) -> Float[Tensor, " out"]:
         """DoRA's m / |W + s B A| for each output; no gradient flows through the length."""
         with torch.no_grad():
             lengths = _row_lengths(self._sum(name))
@@ -261,7 +261,7 @@ def use_adapter(model: nn.Module, name: str | None) -> None:
         check_known(model, name)
     for layer in lora_layers(model).values():
         layer.active = name if name in layer.adapters else None
-    copies.use(model, name)
+    modules_to_save.use(model, name)
 
 
 def check_known(model: nn.Module, name: str) -> None:
@@ -290,7 +290,7 @@ def train_only(model: nn.Module, name: str) -> None:
     for layer in lora_layers(model).values():
         for parameter in layer.own_parameters(name):
             parameter.requires_grad_()
-    copies.freeze(model, but=name)
+    modules_to_save.freeze(model, but=name)
 
 
 def lora_parameters(model: nn.Module) -> tuple[list[str], list[str]]:
@@ -313,7 +313,7 @@ class _Merged:
 
     layers: dict[str, LoRALinear]
     replaced_by: Mapping[str, nn.Module]
-    copies: copies.Copies
+    saved: modules_to_save.Saved
     trained: frozenset[str]
 
 
@@ -323,8 +323,8 @@ _MERGED = "merged_adapter"
 def merge(model: M, *, reversible: bool = True) -> M:
     """Fold the active adapter into the base: W becomes W + s B A, and no adapter is left.
 
-    The model is a plain one again, with plain names, and all of it can be trained. A quantised
-    layer becomes a plain one of its dequantised weight plus the update. With `reversible`, what is
+    The model is a plain one again, with plain names, and all of it can be trained. A quantized
+    layer becomes a plain one of its dequantized weight plus the update. With `reversible`, what is
     replaced is kept for `unmerge`, and takes its memory.
 
     Raises `UserError` where no adapter is active.
@@ -341,7 +341,7 @@ def merge(model: M, *, reversible: bool = True) -> M:
     replaced_by = {path: layer.merged(dtype) for path, layer in layers.items()}
     for path, layer in replaced_by.items():
         model.set_submodule(path, layer)
-    taken = copies.take(model)
+    taken = modules_to_save.pop_all(model)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     if reversible:
@@ -365,7 +365,7 @@ def unmerge(model: M) -> M:
         if model.get_submodule(path) is not merged.replaced_by[path]:
             raise UserError(f"{path} was replaced after merging; load the model again")
         model.set_submodule(path, layer)
-    copies.restore(model, merged.copies)
+    modules_to_save.restore(model, merged.saved)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in merged.trained)
     return model

@@ -17,6 +17,7 @@ from cyclopts import App, CoercionError, CycloptsError, Group, MissingArgumentEr
 
 import groundup
 from groundup.app import process
+from groundup.deprecated import renamed_options
 from groundup.errors import CheckFailed, UserError
 
 DIFFERS, WRONG_INPUT, BROKEN_PIPE = 1, 2, 141
@@ -231,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _set_environment(arguments[0])
     try:
         with process.interruptible():
-            return _ended(arguments)
+            return _ended(renamed_options(arguments))
     except process.OutputError as error:
         process.discard_output()
         # Whoever read us has gone, as in `groundup data list | head -1`.

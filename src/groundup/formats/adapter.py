@@ -3,7 +3,7 @@
     adapter_config.json, adapter_model.safetensors    see `peft`
     tokenizer.json, generation_config.json, ...       where they differ from the base's
 
-`load` opens such a folder like any other: it finds the base, quantises it as it was when the
+`load` opens such a folder like any other: it finds the base, quantizes it as it was when the
 adapter was trained, and puts the adapter on. The base may be an adapter's folder itself, whose
 adapter is then merged first.
 """
@@ -23,7 +23,7 @@ import torch
 from groundup.adapters.layers import linear_layers
 from groundup.adapters.lora import active_adapter, adapter_names, merge, use_adapter
 from groundup.adapters.nf4 import NF4Linear
-from groundup.adapters.quantised import is_quantised, quantise, quantised_layers
+from groundup.adapters.quantization import is_quantized, quantize, quantized_layers
 from groundup.errors import UserError, shorten
 from groundup.formats.folder import TOKENIZER, StoredModel, save_beside, with_end_ids
 from groundup.formats.locate import ADAPTER_CONFIG, HUB, is_adapter, is_named, locate
@@ -62,12 +62,12 @@ class AdapterFolder(StoredModel):
     ) -> CausalLM:
         """The base with the adapter on it, active."""
         base, origin = self.base, read_origin(self.path)
-        # What was quantised in training was the base in its own type.
-        model = base.model(None if origin.quantisation else dtype, device)
+        # What was quantized in training was the base in its own type.
+        model = base.model(None if origin.quantization else dtype, device)
         if adapter_names(model):
             merge(model, reversible=False)
-        if origin.quantisation and not is_quantised(model):
-            _quantise(self.path, model, origin.quantisation)
+        if origin.quantization and not is_quantized(model):
+            _quantize(self.path, model, origin.quantization)
         known = _hash(base.path) if origin.base_sha256 else None
         load_adapter(model, self.path, base_sha256=known)
         model.config = self.config
@@ -85,7 +85,7 @@ def with_adapters(
     """
     paths = [locate(folder) for folder in folders]
     known = _hash(locate(base)) if base is not None else None
-    _quantise_for(model, paths)
+    _quantize_for(model, paths)
     names = [path.resolve().name.replace(".", "_") for path in paths]
     for path, name in zip(paths, names, strict=True):
         load_adapter(model, path, name=name, base_sha256=known)
@@ -93,12 +93,12 @@ def with_adapters(
     return names
 
 
-def _quantise_for(model: CausalLM, folders: Sequence[Path]) -> None:
+def _quantize_for(model: CausalLM, folders: Sequence[Path]) -> None:
     """Bring the base into the bits that its adapters were trained beside."""
     # A folder without an adapter is told of when it is its turn.
     folders = [folder for folder in folders if is_adapter(folder)]
-    said = [read_origin(folder).quantisation for folder in folders]
-    if not any(said) or is_quantised(model):
+    said = [read_origin(folder).quantization for folder in folders]
+    if not any(said) or is_quantized(model):
         return
     other = next((i for i, one in enumerate(said) if one != said[0]), None)
     if other is not None:
@@ -107,7 +107,7 @@ def _quantise_for(model: CausalLM, folders: Sequence[Path]) -> None:
             "different bits, and one base cannot be both; put on one at a time"
         )
     assert said[0] is not None
-    _quantise(folders[0], model, said[0])
+    _quantize(folders[0], model, said[0])
 
 
 def base_of(folder: Path) -> Path:
@@ -183,16 +183,16 @@ def save_adapted(
         name=name,
         base=base,
         base_sha256=_hash(locate(base)),
-        quantisation=_quantisation(model),
+        quantization=_quantization(model),
     )
 
 
-# Quantisation.
+# Quantization.
 
 
-def _quantisation(model: CausalLM) -> dict[str, Any] | None:
-    """How the model's layers are quantised, in the words of `quantise`."""
-    layers = quantised_layers(model)
+def _quantization(model: CausalLM) -> dict[str, Any] | None:
+    """How the model's layers are quantized, in the words of `quantize`."""
+    layers = quantized_layers(model)
     one = next(iter(layers.values()), None)
     if one is None:
         return None
@@ -201,19 +201,19 @@ def _quantisation(model: CausalLM) -> dict[str, Any] | None:
         said = {
             "kind": one.kind,
             "block_size": one.block_size,
-            "double_quantisation": one.double_quantisation,
+            "double_quant": one.double_quant,
         }
     paths = [path.removesuffix(".base_layer") for path in layers]
     return said if paths == list(linear_layers(model)) else said | {"targets": paths}
 
 
-def _quantise(folder: Path, model: CausalLM, said: Mapping[str, Any]) -> None:
-    """Quantise a model as an adapter's file says that it was."""
-    kinds = {"kind": str, "block_size": int, "double_quantisation": bool, "targets": list}
+def _quantize(folder: Path, model: CausalLM, said: Mapping[str, Any]) -> None:
+    """Quantize a model as an adapter's file says that it was."""
+    kinds = {"kind": str, "block_size": int, "double_quant": bool, "targets": list}
     for name, value in said.items():
         if name not in kinds or not isinstance(value, kinds[name]):
             raise UserError(
-                f"{folder / WEIGHTS} says that its base was quantised with {shorten(name)}: "
+                f"{folder / WEIGHTS} says that its base was quantized with {shorten(name)}: "
                 f"{shorten(value)}, which is not known; save the adapter again"
             )
-    quantise(model, **said)
+    quantize(model, **said)

@@ -3,10 +3,10 @@
 `config.json` says so in its `quantization_config`. Where `X.weight` stood in the weights now stand
 
     X.weight                                 the packed indices: uint8, (bytes, 1)
-    X.weight.absmax                          scales: float32, or uint8 when quantised themselves
+    X.weight.absmax                          scales: float32, or uint8 when quantized themselves
     X.weight.quant_map                       the sixteen values
     X.weight.quant_state.bitsandbytes__nf4   JSON in bytes: block size, shape, mean of the scales
-    X.weight.nested_absmax                   with double quantisation: the scales of the scales
+    X.weight.nested_absmax                   with double quantization: the scales of the scales
     X.weight.nested_quant_map                and the 256 values that the scales are made of
 
 So each layer tells all about itself, and that is read (and checked), not what the config says.
@@ -25,10 +25,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from groundup.adapters.dynamic8 import BLOCK, dynamic_code
+from groundup.adapters.blockwise_8bit import BLOCK, dynamic_code
 from groundup.adapters.layers import linear_layers
 from groundup.adapters.nf4 import BLOCK_SIZES, CODES, FourBitKind, NF4Linear
-from groundup.adapters.quantised import quantised_layers
+from groundup.adapters.quantization import quantized_layers
 from groundup.errors import UserError, shorten
 from groundup.lm.model import CausalLM
 
@@ -52,7 +52,7 @@ _SAME = 1e-6
 # Reading.
 
 
-def unquantised(described: Mapping[str, Any]) -> dict[str, Any]:
+def without_quantization_config(described: Mapping[str, Any]) -> dict[str, Any]:
     """The contents of `config.json` without the setting that says the weights are in 4 bits.
 
     Raises `UserError` for every other way to store a model in few bits.
@@ -99,7 +99,7 @@ def place_four_bit(model: CausalLM, tensors: Mapping[str, Tensor], where: Path) 
 
 @dataclass(frozen=True)
 class _State:
-    """What the JSON of a layer says; `offset` is None without double quantisation."""
+    """What the JSON of a layer says; `offset` is None without double quantization."""
 
     kind: FourBitKind
     block_size: int
@@ -188,7 +188,7 @@ def _check_code(parts: Mapping[str, Tensor], name: str, ours: Tensor, whose: str
     if not torch.allclose(theirs.cpu(), ours, rtol=0, atol=_SAME):
         raise UserError(
             f"{whose}{name} has other values than bitsandbytes', so every index would mean "
-            "another number; quantise the model again"
+            "another number; quantize the model again"
         )
 
 
@@ -203,10 +203,10 @@ def four_bit_tensors(model: CausalLM, dtype: torch.dtype) -> dict[str, Tensor]:
     Raises `UserError` for int8 and for families whose files join our matrices.
     """
     tensors: dict[str, Tensor] = {}
-    for path, layer in quantised_layers(model).items():
+    for path, layer in quantized_layers(model).items():
         if not isinstance(layer, NF4Linear):
             raise UserError(
-                "a model in int8 is for comparison and has no format of its own; quantise it to "
+                "a model in int8 is for comparison and has no format of its own; quantize it to "
                 "nf4, or save it in full"
             )
         if model.config.family.weights:
@@ -225,7 +225,7 @@ def _parts(layer: NF4Linear, dtype: torch.dtype) -> dict[str, Tensor]:
         "dtype": _name(dtype),
         "shape": [layer.out_features, layer.in_features],
     }
-    packed, absmax, *nested = layer.kept
+    packed, absmax, *nested = layer.packed_tensors
     parts = {"": packed[:, None], ".absmax": absmax, ".quant_map": CODES[layer.kind].clone()}
     if nested:
         nested_absmax, offset = nested
@@ -240,9 +240,9 @@ def _parts(layer: NF4Linear, dtype: torch.dtype) -> dict[str, Tensor]:
     return parts
 
 
-def quantisation_setting(model: CausalLM, dtype: torch.dtype) -> dict[str, Any]:
+def quantization_config(model: CausalLM, dtype: torch.dtype) -> dict[str, Any]:
     """The `quantization_config` of `config.json`, if the model is in 4 bits, else nothing."""
-    layers = [layer for layer in quantised_layers(model).values() if isinstance(layer, NF4Linear)]
+    layers = [layer for layer in quantized_layers(model).values() if isinstance(layer, NF4Linear)]
     if not layers:
         return {}
     plain = [path for path, one in linear_layers(model).items() if isinstance(one, nn.Linear)]
@@ -252,7 +252,7 @@ def quantisation_setting(model: CausalLM, dtype: torch.dtype) -> dict[str, Any]:
             "load_in_4bit": True,
             "load_in_8bit": False,
             "bnb_4bit_quant_type": layers[0].kind,
-            "bnb_4bit_use_double_quant": layers[0].double_quantisation,
+            "bnb_4bit_use_double_quant": layers[0].double_quant,
             "bnb_4bit_compute_dtype": _name(dtype),
             "bnb_4bit_quant_storage": "uint8",
             # transformers puts a layer in 4 bits everywhere else but at the head.

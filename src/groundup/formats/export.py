@@ -18,7 +18,7 @@ import yaml
 from gguf import Keys
 
 from groundup.adapters.lora import adapter_names, merge
-from groundup.adapters.quantised import dequantise, is_quantised
+from groundup.adapters.quantization import dequantize, is_quantized
 from groundup.errors import UserError
 from groundup.formats.adapter import AdapterFolder
 from groundup.formats.checks import Check, require_same
@@ -113,8 +113,8 @@ def _merged(found: StoredModel) -> CausalLM:
 def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list[Check]:
     type = type or "q8_0"
     path, model, tokenizer = found.path, _merged(found), found.tokenizer
-    if is_quantised(model):  # NF4 is no type of GGUF's
-        dequantise(model, torch.float32)
+    if is_quantized(model):  # NF4 is no type of GGUF's
+        dequantize(model, torch.float32)
     file = f"{name}.{type}{GGUF_SUFFIX}"
     windows = [window for window in model.config.windows if window is not None]
     context = min([model.config.max_position_embeddings, *windows])

@@ -25,8 +25,8 @@ from groundup.formats.bitsandbytes import (
     four_bit_names,
     four_bit_tensors,
     place_four_bit,
-    quantisation_setting,
-    unquantised,
+    quantization_config,
+    without_quantization_config,
 )
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.formats.weights import (
@@ -94,7 +94,7 @@ class ModelFolder(StoredModel):
 
     @cached_property
     def config(self) -> ModelConfig:
-        return with_end_ids(config_from_hf(unquantised(self._json)), self.path)
+        return with_end_ids(config_from_hf(without_quantization_config(self._json)), self.path)
 
     def model(
         self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
@@ -181,7 +181,7 @@ def save_model(
     with folder_aside(folder, last=CONFIG, replaces=stale) as aside:
         write_weights(aside, model, dtype, max_shard_bytes, four_bit_tensors(model, dtype))
         _write_beside(aside, model, tokenizer, card)
-        write_json(aside / CONFIG, described | quantisation_setting(model, dtype))
+        write_json(aside / CONFIG, described | quantization_config(model, dtype))
 
 
 def save_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str) -> None:

@@ -4,7 +4,7 @@
     adapter_model.safetensors    A and B of each layer, and what the adapter replaces as a whole
 
 An adapter means nothing without its base. Where that lies, the hash of its weights and how it was
-quantised stand in the metadata of the safetensors file, where PEFT does not mind them; an adapter
+quantized stand in the metadata of the safetensors file, where PEFT does not mind them; an adapter
 of ours is refused on any other base. PEFT writes no hash, and its adapters are checked by names and
 shapes: every tensor is used, none is missing, and all numbers are finite.
 """
@@ -24,10 +24,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from groundup.adapters import copies
+from groundup.adapters import modules_to_save
 from groundup.adapters.layers import linear_layers
 from groundup.adapters.lora import LoRA, attach, check_known, lora_layers, train_only, use_adapter
 from groundup.adapters.targets import ALL_LINEAR, Targets, by_pattern
+from groundup.deprecated import renamed_keywords
 from groundup.errors import UserError
 from groundup.formats.peft_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
 from groundup.runs.files import write_bytes, write_json
@@ -35,13 +36,15 @@ from groundup.runs.files import write_bytes, write_json
 WEIGHTS = "adapter_model.safetensors"
 # What PEFT wraps around a model's own names.
 _PREFIX = "base_model.model."
+# The words of the file's metadata, as all releases have written them.
+_QUANTIZATION, _DOUBLE = "quantisation", "double_quantisation"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What an adapter was trained on: the hash of its weights, where it lies, how it was quantised.
+    """What an adapter was trained on: the hash of its weights, where it lies, how it was quantized.
 
     `base` is a name (`pack:…`, `hub:…`) or a path from the adapter's folder. All are None in
     folders of PEFT.
@@ -49,7 +52,7 @@ class Origin:
 
     base: str | None = None
     base_sha256: str | None = None
-    quantisation: dict[str, Any] | None = None
+    quantization: dict[str, Any] | None = None
 
 
 # Reading.
@@ -80,7 +83,7 @@ def load_adapter(
         if path in loras:
             for key, own in zip(_keys(path, loras[path]), layer.own_parameters(name), strict=True):
                 own.data.copy_(tensors[key])
-    copies.add(model, name, {path: tensors[path] for path in whole})
+    modules_to_save.add(model, name, {path: tensors[path] for path in whole})
     train_only(model, name)
     use_adapter(model, name)
 
@@ -89,13 +92,18 @@ def read_origin(folder: Path) -> Origin:
     """What the file says about the adapter's base."""
     with _opened(folder) as file:
         said = file.metadata() or {}
-    try:
-        quantisation = json.loads(said["quantisation"]) if "quantisation" in said else None
-    except (ValueError, RecursionError):
-        quantisation = ()
-    if not isinstance(quantisation, dict | None):
-        raise UserError(f"{folder / WEIGHTS}: its quantisation is not JSON; save the adapter again")
-    return Origin(said.get("base"), said.get("base_sha256"), quantisation)
+    quantization = None
+    if _QUANTIZATION in said:
+        try:
+            stored = json.loads(said[_QUANTIZATION])
+        except (ValueError, RecursionError):
+            stored = None
+        if not isinstance(stored, dict):
+            raise UserError(
+                f"{folder / WEIGHTS}: its quantization is not JSON; save the adapter again"
+            )
+        quantization = {"double_quant" if n == _DOUBLE else n: v for n, v in stored.items()}
+    return Origin(said.get("base"), said.get("base_sha256"), quantization)
 
 
 def _check_base(folder: Path, origin: Origin, base_sha256: str | None) -> None:
@@ -144,7 +152,7 @@ def _whole(
     config: AdapterConfig, model: nn.Module, loras: Iterable[str]
 ) -> dict[str, nn.Parameter]:
     """The parameters that the adapter replaces, by path."""
-    everything = copies.parameters(model)
+    everything = modules_to_save.parameters(model)
     everything = {path: p for path, p in everything.items() if ".lora_" not in path}
 
     def wanted(path: str) -> bool:
@@ -244,6 +252,7 @@ def _opened(folder: Path) -> Iterator[Any]:
 # Writing.
 
 
+@renamed_keywords(quantisation="quantization")
 def save_adapter(
     folder: Path | str,
     model: nn.Module,
@@ -251,7 +260,7 @@ def save_adapter(
     name: str = "default",
     base: Path | str | None = None,
     base_sha256: str | None = None,
-    quantisation: Mapping[str, Any] | None = None,
+    quantization: Mapping[str, Any] | None = None,
 ) -> None:
     """Write one adapter of the model, in float32, as PEFT would.
 
@@ -271,16 +280,15 @@ def save_adapter(
             _keys(path, layer.adapters[name]), layer.own_parameters(name), strict=True
         )
     }
-    for path, parameter in copies.of(model, name).items():
+    for path, parameter in modules_to_save.of(model, name).items():
         owner, _, leaf = path.rpartition(".")
         tensors[f"{owner}.base_layer.{leaf}" if owner in layers else path] = parameter
     stored = {f"{_PREFIX}{key}": p.detach().float().cpu() for key, p in tensors.items()}
     place, known_as = _where(folder, base)
-    origin = {
-        "base": place,
-        "base_sha256": base_sha256,
-        "quantisation": json.dumps(quantisation) if quantisation else None,
-    }
+    origin = {"base": place, "base_sha256": base_sha256}
+    if quantization:
+        words = {_DOUBLE if n == "double_quant" else n: v for n, v in quantization.items()}
+        origin[_QUANTIZATION] = json.dumps(words)
     metadata = {"format": "pt"} | {key: value for key, value in origin.items() if value}
     described = config.to_json() | {"base_model_name_or_path": known_as}
     # Bytes before names, and the seal broken first and set last.
@@ -294,10 +302,11 @@ def _described(model: nn.Module, loras: Mapping[str, LoRA], name: str) -> Adapte
     one = next(iter(loras.values()))
     rank, rank_pattern = _pattern({path: lora.rank for path, lora in loras.items()})
     alpha, alpha_pattern = _pattern({path: lora.alpha for path, lora in loras.items()})
-    replaced = copies.of(model, name)
+    replaced = modules_to_save.of(model, name)
     biases = {p for p in replaced if p.endswith(".bias") and f"{p[:-5]}.weight" not in replaced}
     whole = dict.fromkeys(path.rpartition(".")[0] for path in replaced if path not in biases)
-    everywhere = {p for p in copies.parameters(model) if p.endswith(".bias") and p not in replaced}
+    others = modules_to_save.parameters(model).keys() - replaced.keys()
+    everywhere = any(path.endswith(".bias") for path in others)
     return AdapterConfig(
         rank=rank,
         alpha=alpha,

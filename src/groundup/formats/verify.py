@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from groundup.adapters.lora import adapter_names, merge
-from groundup.adapters.quantised import dequantise, is_quantised
+from groundup.adapters.quantization import dequantize, is_quantized
 from groundup.errors import UserError
 from groundup.formats.adapter import AdapterFolder
 from groundup.formats.checks import (
@@ -76,7 +76,7 @@ def verify(source: Path | str, against: Path | str | None = None) -> list[Check]
             dtype = found.model().head.dtype
             checks += compared_with_folder(original, its_tokenizer, found.path, dtype)
     elif not isinstance(found, GGUFModel):
-        checks += _through_gguf(dequantise(model, torch.float32), tokenizer)
+        checks += _through_gguf(dequantize(model, torch.float32), tokenizer)
     return checks
 
 
@@ -147,7 +147,7 @@ def _rows_for_tokens(model: CausalLM, tokenizer: Tokenizer) -> Check:
 
 
 def _round_trips(tokenizer: Tokenizer) -> Check:
-    """Text to ids and back; a tokenizer that normalises gives the normal form back.
+    """Text to ids and back; a tokenizer that normalizes gives the normal form back.
 
     Blanks in front are forgiven: SentencePiece's put one there and take one away.
     """
@@ -195,14 +195,14 @@ def _rendered(tokenizer: Tokenizer) -> str:
 def _why_not_in_transformers(found: StoredModel, model: CausalLM) -> str | None:
     """Why transformers, with PEFT for an adapter, cannot be asked; None if it can."""
     needed = ["transformers"]
-    if is_quantised(model):
+    if is_quantized(model):
         return "of weights in 4 bits bitsandbytes computes the products in bfloat16"
     if isinstance(found, AdapterFolder):
         needed.append("peft")
         if not isinstance(found.base, ModelFolder):
             return "the adapter's base is no folder of a model that PEFT could read"
-        if read_origin(found.path).quantisation is not None:
-            return "the adapter's base is quantised when it is loaded, each library in its own way"
+        if read_origin(found.path).quantization is not None:
+            return "the adapter's base is quantized when it is loaded, each library in its own way"
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     return f"{' and '.join(missing)} is not installed" if missing else None
 
@@ -282,7 +282,7 @@ def _quiet_transformers() -> Iterator[Any]:
 
 # Another copy.
 
-# A copy that must be exact, and the commonest quantised one.
+# A copy that must be exact, and the commonest quantized one.
 _COPIES: tuple[GGUFType, ...] = ("f32", "q8_0")
 
 

@@ -236,9 +236,9 @@ class Engine:
         # The product with one vector takes half the time in bfloat16 that a matrix of one row does.
         product = torch.mv(head, hidden[0])[None] if len(hidden) == 1 else hidden @ head.T
         logits = product.float()
-        normalisers = logits.logsumexp(-1)
+        normalizers = logits.logsumexp(-1)
         choice, failed = self._masked(logits)
-        choice = self._finite(choice, normalisers, failed)
+        choice = self._finite(choice, normalizers, failed)
         draws = self._settings(logits)
         uniforms = torch.zeros(len(self._running))
         if draws.random:
@@ -246,8 +246,8 @@ class Engine:
         tokens = choose(choice, draws, uniforms.to(logits.device), self._seen)
         if self._seen is not None:
             self._seen.scatter_(-1, tokens[:, None], True)
-        logprobs = logits.gather(-1, tokens[:, None])[:, 0] - normalisers
-        tops = self._tops(logits, normalisers)
+        logprobs = logits.gather(-1, tokens[:, None])[:, 0] - normalizers
+        tops = self._tops(logits, normalizers)
         events = []
         for i, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
             row = self._running[i]
@@ -279,10 +279,10 @@ class Engine:
         return choice, failed
 
     def _finite(
-        self, choice: Logits, normalisers: Float[Tensor, " rows"], failed: dict[int, Exception]
+        self, choice: Logits, normalizers: Float[Tensor, " rows"], failed: dict[int, Exception]
     ) -> Logits:
         """The same where all logits are numbers; where not, nothing can be drawn: a row fails."""
-        finite = normalisers.isfinite()
+        finite = normalizers.isfinite()
         if bool(finite.all()):
             return choice
         for i in (~finite).nonzero()[:, 0].tolist():
@@ -301,20 +301,20 @@ class Engine:
             samplings = [row.sampling for row in self._running]
             self._draws = Draws(samplings, logits.shape[-1], logits.device)
             self._seen = None
-            if self._draws.penalised:
+            if self._draws.penalized:
                 seen = torch.zeros(logits.shape, dtype=torch.bool)
                 for i, row in enumerate(self._running):
                     seen[i, row.tokens] = True
                 self._seen = seen.to(logits.device)
         return self._draws
 
-    def _tops(self, logits: Logits, normalisers: Float[Tensor, " rows"]) -> dict[int, TopLogprobs]:
+    def _tops(self, logits: Logits, normalizers: Float[Tensor, " rows"]) -> dict[int, TopLogprobs]:
         """The likeliest tokens of the rows that ask for them."""
         asking = [i for i, row in enumerate(self._running) if row.request.top_logprobs]
         if not asking:
             return {}
         counts = [min(self._running[i].request.top_logprobs, logits.shape[-1]) for i in asking]
-        values, ids = (logits[asking] - normalisers[asking, None]).topk(max(counts))
+        values, ids = (logits[asking] - normalizers[asking, None]).topk(max(counts))
         rows = zip(asking, counts, ids.tolist(), values.tolist(), strict=True)
         return {i: dict(zip(ids[:n], values[:n], strict=True)) for i, n, ids, values in rows}
 

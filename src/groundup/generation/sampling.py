@@ -1,6 +1,6 @@
 """From logits to a token: which candidates stay, and which of them a random number picks.
 
-    p = softmax(filter(penalise(logits) / temperature)),      token = first i with cdf_i > u
+    p = softmax(filter(penalize(logits) / temperature)),      token = first i with cdf_i > u
 
 The random number u comes from outside, one per row, so that a token is a pure function of logits
 and u: a request draws its own numbers and gets the same tokens alone or in a batch. The filters
@@ -114,7 +114,7 @@ class Draws:
         self.top_p = per_row([max(one.top_p, _LEAST_TOP_P) for one in samplings])
         self.min_p = per_row([one.min_p for one in samplings])
         self.penalty = per_row([one.repetition_penalty for one in samplings])
-        self.penalised = any(one.repetition_penalty != 1 for one in samplings)
+        self.penalized = any(one.repetition_penalty != 1 for one in samplings)
         self.random = any(not one.is_greedy for one in samplings)
 
         ways: list[list[int]] = [[], [], []]
@@ -144,9 +144,9 @@ def choose(
     the repetition penalty. `sampling` is one for all rows or each row's own.
     """
     draws = Draws.of(sampling, logits)
-    if draws.penalised:
+    if draws.penalized:
         assert seen is not None, "the repetition penalty needs the tokens seen"
-        logits = penalised(logits, seen, draws.penalty)
+        logits = penalized(logits, seen, draws.penalty)
     tokens = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
     if len(draws.greedy):
         tokens[draws.greedy] = _of(logits, draws.greedy).argmax(-1)
@@ -178,7 +178,7 @@ def _pick(
 # What the filters leave.
 
 
-def penalised(logits: Logits, seen: Bool[Tensor, "rows vocab"], penalty: float | PerRow) -> Logits:
+def penalized(logits: Logits, seen: Bool[Tensor, "rows vocab"], penalty: float | PerRow) -> Logits:
     """Make the tokens already seen less likely (CTRL, Keskar et al. 2019, section 4.1)."""
     if isinstance(penalty, Tensor):
         penalty = penalty[:, None]

@@ -113,7 +113,7 @@ class ModelConfig:
 
     @property
     def qk_norm(self) -> bool:
-        """Whether queries and keys are normalised per head before RoPE, as in Qwen3."""
+        """Whether queries and keys are normalized per head before RoPE, as in Qwen3."""
         return self.family.qk_norm
 
     @property

@@ -47,7 +47,7 @@ class Family:
     rotary: bool = True
     """RoPE, else a learned vector for each position."""
     qk_norm: bool = False
-    """Queries and keys are normalised per head before RoPE."""
+    """Queries and keys are normalized per head before RoPE."""
     output_bias: bool = True
     """Where queries, keys and values have biases, the output projection has one, too."""
     windows: Literal["none", "all layers", "some layers"] = "none"

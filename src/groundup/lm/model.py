@@ -8,7 +8,7 @@ Every token is a vector, its *hidden state*, which starts as what the token is a
 should follow it. A layer reads the state twice and adds what it finds: attention fetches something
 from the tokens before, the feed-forward part (mlp) works on each token by itself. Since both only
 ever add, gradients reach the first layer as directly as the last (He et al. 2015); and since both
-read a normalised copy, it does no harm that states grow. The head compares the last state with a
+read a normalized copy, it does no harm that states grow. The head compares the last state with a
 vector for each token of the vocabulary: the better they match, the likelier that token comes next.
 
 This one page is Qwen3, Llama, SmolLM2, Mistral, Qwen2 and GPT-2: what differs is a field of the
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, silu
 from torch.utils.checkpoint import checkpoint
 
+from groundup.deprecated import renamed_method
 from groundup.errors import UserError
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.cache import CacheView, KVCache
@@ -244,7 +245,9 @@ class CausalLM(nn.Module):
             layer.compile(fullgraph=True, dynamic=False)
         self.compiled = True
 
-    def initialise(self, seed: int) -> None:
+    initialise = renamed_method("initialise", "initialize")
+
+    def initialize(self, seed: int) -> None:
         """Fresh weights: matrices of scale 1/sqrt(fan in), output projections zero.
 
         With zero output projections every block starts as the identity and the model as a

@@ -99,7 +99,7 @@ def run(config: PretrainConfig) -> Path:
 def fresh(shape: ModelConfig, seed: int) -> CausalLM:
     """A model with random weights."""
     model = CausalLM(shape)
-    model.initialise(seed)
+    model.initialize(seed)
     return model
 
 

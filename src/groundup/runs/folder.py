@@ -28,6 +28,7 @@ from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel
 
+from groundup.deprecated import NAMES
 from groundup.errors import UserError
 from groundup.runs import ranks
 from groundup.runs.console import say
@@ -372,10 +373,11 @@ def _require_same(folder: Path, have: dict[str, Any], want: dict[str, Any]) -> N
         raise UserError(
             f"{folder} holds a {have['stage']} run, not a {want['stage']} run; choose another --out"
         )
+    begun = {NAMES.get(key, key): value for key, value in have["config"].items()}
     allowed = want["config"].get("allow_inexact_resume")  # None where nothing is trained
     free = _FREE_FIELDS | _INEXACT_FIELDS if allowed else _FREE_FIELDS
-    for key in sorted(have["config"].keys() | want["config"].keys()):
-        old, new = have["config"].get(key), want["config"].get(key)
+    for key in sorted(begun.keys() | want["config"].keys()):
+        old, new = begun.get(key), want["config"].get(key)
         if key not in free and old != new:
             inexact = key in _INEXACT_FIELDS and allowed is not None
             raise UserError(

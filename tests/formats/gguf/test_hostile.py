@@ -35,7 +35,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pat
     config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=64, heads=4, kv_heads=2)
     rope = Rope(5e5, "llama3", factor=8.0, original_max_position_embeddings=32)
     model = CausalLM(replace(config, model_type="llama", rope=rope))
-    model.initialise(0)
+    model.initialize(0)
     path = tmp_path_factory.mktemp("small") / "small.gguf"
     save_gguf(path, model, tokenizer, "q8_0")
     return path

@@ -237,7 +237,7 @@ def test_llama_cpp_stops_at_the_end_of_a_turn(
 
 
 def block_bytes(kind: GGMLQuantizationType, rows: int, columns: int) -> npt.NDArray[np.uint8]:
-    """Rows of that type: quantised where the `gguf` package can, else bytes by chance."""
+    """Rows of that type: quantized where the `gguf` package can, else bytes by chance."""
     draw = np.random.default_rng(kind.value)
     values = draw.normal(size=(rows, columns)).astype(np.float32)
     try:
@@ -450,7 +450,7 @@ def test_smollm2_knows_the_capital_of_france_and_agrees_with_llama_cpp(
     assert "Paris" in str(answers)
     ids = encode_chat(words, QUESTION, generation_prompt=True).ids
     ours = logits(model, ids)
-    # llama.cpp rounds what flows between quantised weights to 8 bits, and this much remains …
+    # llama.cpp rounds what flows between quantized weights to 8 bits, and this much remains …
     assert divergence(llama_cpps(smollm2, ids), ours).mean() < 0.02
     # … while of the very same numbers in float32 it makes the very same logits.
     save_gguf(tmp_path / "whole.gguf", model, words, "f32")

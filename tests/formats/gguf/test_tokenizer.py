@@ -207,7 +207,7 @@ def test_fillers_of_old_converters_are_no_tokens(tokenizer: Tokenizer, tmp_path:
     assert back.vocab_size == VOCABULARY and back.special_tokens == tokenizer.special_tokens
 
 
-def test_qwens_own_vocabulary_normalises(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_qwens_own_vocabulary_normalizes(tokenizer: Tokenizer, tmp_path: Path) -> None:
     size = 151_646
     content: dict[str, Any] = copy.deepcopy(dict(tokenizer.content))
     end = content["model"]["vocab"].pop("<|endoftext|>")

@@ -58,10 +58,10 @@ class GGUFModel(StoredModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the matrices, where they share one; float32 for quantised ones.
+        """That of the matrices, where they share one; float32 for quantized ones.
 
         bfloat16 would halve the memory, but has 8 bits where a block of Q8_0 has 8 and its scale
-        11: the rounding would be as large as that of the quantisation itself.
+        11: the rounding would be as large as that of the quantization itself.
         """
         matrices = [one for one in self.file.tensors.values() if len(one.shape) > 1]
         # Positions are F32 in every file, because llama.cpp adds them and does not multiply.
