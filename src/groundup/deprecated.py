@@ -134,14 +134,21 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 # An old name of a public function or class: its name now.
 NAMES: dict[str, str] = {
+    "Admission": "InputProcessor",
+    "Draws": "BatchedSampling",
     "Reader": "ConfigReader",
+    "Reading": "Prefill",
+    "Text": "Detokenizer",
     "as_neighbours": "interleaved",
+    "choose": "sample",
+    "choose_prompts": "schedule",
     "dequantise": "dequantize",
     "dequantise_4bit": "dequantize_4bit",
     "dequantise_8bit": "dequantize_8bit",
     "double_quantisation": "double_quant",
     "is_quantised": "is_quantized",
     "numbers": "read_tensor",
+    "penalised": "penalized",
     "quantise": "quantize",
     "quantise_4bit": "quantize_4bit",
     "quantise_8bit": "quantize_8bit",

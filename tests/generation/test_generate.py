@@ -10,7 +10,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from groundup.errors import UserError
 from groundup.formats.hf_config import config_to_hf
 from groundup.generation.generate import generate, reference_generate, stream
-from groundup.generation.request import Completion, Request, Text
+from groundup.generation.request import Completion, Detokenizer, Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
@@ -273,7 +273,7 @@ def test_a_stop_string_ends_text_before_it_and_keeps_its_tokens(
 
 def spell(tokenizer: Tokenizer, text: str, stop: tuple[str, ...]) -> list[str]:
     """The pieces shown when `text` comes byte by byte."""
-    shown = Text(tokenizer, stop)
+    shown = Detokenizer(tokenizer, stop)
     single = {tokenizer.token_bytes(i): i for i in range(tokenizer.vocab_size)}
     pieces = [shown.push(single[bytes([byte])]) for byte in text.encode()]
     return [*pieces, shown.finish()]

@@ -28,7 +28,7 @@ from groundup.formats.load import load, tokenizer_with
 from groundup.formats.locate import is_adapter
 from groundup.generation.engine import Engine
 from groundup.generation.generate import generate, stream
-from groundup.generation.request import Admission, Completion, Request, Row
+from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
@@ -160,7 +160,7 @@ def complete_file(
         finished,
     ):
         model, tokenizer = opened(folder, adapter)
-        jobs, bad = _jobs(Admission(model.config, tokenizer), records.rows, str(prompts), ways)
+        jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records.rows, str(prompts), ways)
         for line in (*records.bad, *bad):
             print(line, file=sys.stderr)
         todo = [job for job in jobs if job.index not in finished]
@@ -190,11 +190,11 @@ class _Ways:
 class _Job:
     index: int
     asked: Asked
-    row: Row
+    row: SequenceState
 
 
 def _jobs(
-    admission: Admission, rows: Sequence[Asked], file: str, ways: _Ways
+    processor: InputProcessor, rows: Sequence[Asked], file: str, ways: _Ways
 ) -> tuple[list[_Job], list[BadLine]]:
     """What is to be completed, and what cannot be.
 
@@ -203,7 +203,7 @@ def _jobs(
     jobs, bad = list[_Job](), list[BadLine]()
     for index, asked in enumerate(rows):
         try:
-            jobs.append(_Job(index, asked, admission.row(_request(asked, ways))))
+            jobs.append(_Job(index, asked, processor.process(_request(asked, ways))))
         except UserError as error:
             bad.append(BadLine(file, asked.line, str(error)))
     return jobs, bad

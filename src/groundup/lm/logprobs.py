@@ -1,4 +1,4 @@
-"""How probable a model finds the tokens that are there, without the logits of a whole batch.
+"""Log-probabilities of a batch's targets, without the logits of the whole batch.
 
     log p(y_t) = logits_t[y_t] - logsumexp(logits_t),      logits_t = head @ hidden_t
 

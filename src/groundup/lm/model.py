@@ -89,13 +89,13 @@ class Attention(nn.Module):
         self.k_norm = head_norm(config.head_dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Hidden, bias: Bias, turn: Rotation | None, cache: CacheView | None
+        self, x: Hidden, bias: Bias, cos_sin: Rotation | None, cache: CacheView | None
     ) -> Hidden:
         query = self.q_norm(self._heads(self.q_proj(x)))
         key = self.k_norm(self._heads(self.k_proj(x)))
         value = self._heads(self.v_proj(x))
-        if turn is not None:
-            query, key = rotate(query, turn), rotate(key, turn)
+        if cos_sin is not None:
+            query, key = rotate(query, cos_sin), rotate(key, cos_sin)
         if cache is not None:
             key, value = cache.write(self.layer, key, value)
         mixed = attention(query, key, value, bias, self.path)
@@ -142,9 +142,9 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Hidden, bias: Bias, turn: Rotation | None, cache: CacheView | None
+        self, x: Hidden, bias: Bias, cos_sin: Rotation | None, cache: CacheView | None
     ) -> Hidden:
-        x = x + self.self_attn(self.input_layernorm(x), bias, turn, cache)
+        x = x + self.self_attn(self.input_layernorm(x), bias, cos_sin, cache)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -171,9 +171,9 @@ class Decoder(nn.Module):
                 f"{self.config.vocab_size}; its folder holds another model's tokenizer: put the "
                 "one there that belongs to it"
             ) from None
-        turn = None
+        cos_sin = None
         if self.config.family.rotary:
-            turn = self._rotation(batch, x)
+            cos_sin = self._rotation(batch, x)
         else:
             x = x + self.embed_positions(batch.position_ids)
         if torch.is_grad_enabled() and not x.requires_grad:
@@ -192,9 +192,9 @@ class Decoder(nn.Module):
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 # Memory for time: of a block its input alone is kept, and backward runs it again
                 # (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost).
-                x = checkpoint(layer, x, biases[window], turn, view, use_reentrant=False)
+                x = checkpoint(layer, x, biases[window], cos_sin, view, use_reentrant=False)
             else:
-                x = layer(x, biases[window], turn, view)
+                x = layer(x, biases[window], cos_sin, view)
         out: Tensor = self.norm(x)
         return out
 
