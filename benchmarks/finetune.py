@@ -170,7 +170,7 @@ def work(name: str, rows: int, context: int) -> None:
 def groundup_step(name: str, tokens: Any) -> Step:
     import torch
 
-    from groundup.adapters.lora import add_lora
+    from groundup.adapters.attach import add_lora
     from groundup.adapters.quantization import quantize
     from groundup.formats.hf_config import config_from_hf
     from groundup.lm.model import CausalLM

@@ -155,9 +155,19 @@ NAMES: dict[str, str] = {
     "quantised_layer": "quantized_layer",
     "quantised_layers": "quantized_layers",
 }
-# What a package no longer hands on, without `groundup.`: the page on which it stands.
+# What a package or a page no longer has, without `groundup.`: the page on which it stands.
 PAGES: dict[str, str] = {
     "adapters.load_adapter": "formats.peft",
+    "adapters.lora.active_adapter": "adapters.attach",
+    "adapters.lora.adapter_names": "adapters.attach",
+    "adapters.lora.add_lora": "adapters.attach",
+    "adapters.lora.attach": "adapters.attach",
+    "adapters.lora.check_known": "adapters.attach",
+    "adapters.lora.merge": "adapters.attach",
+    "adapters.lora.train_only": "adapters.attach",
+    "adapters.lora.unmerge": "adapters.attach",
+    "adapters.lora.use_adapter": "adapters.attach",
+    "adapters.lora.using_adapter": "adapters.attach",
     "adapters.save_adapter": "formats.peft",
 }
 

@@ -9,7 +9,7 @@ import torch
 import torch._dynamo
 from torch._dynamo.utils import counters
 
-from groundup.adapters.lora import add_lora
+from groundup.adapters.attach import add_lora
 from groundup.adapters.quantization import quantize
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM

@@ -13,20 +13,17 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from groundup.adapters.lora import (
-    LoRA,
-    LoRALinear,
+from groundup.adapters.attach import (
     active_adapter,
     adapter_names,
     add_lora,
-    lora_layers,
-    lora_parameters,
     merge,
     train_only,
     unmerge,
     use_adapter,
     using_adapter,
 )
+from groundup.adapters.lora import LoRA, LoRALinear, lora_layers, lora_parameters
 from groundup.adapters.quantization import dequantize, quantize
 from groundup.errors import UserError
 from groundup.lm.model import CausalLM

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from groundup.adapters.lora import active_adapter, adapter_names, add_lora, merge, use_adapter
+from groundup.adapters.attach import active_adapter, adapter_names, add_lora, merge, use_adapter
 from groundup.adapters.quantization import is_quantized, quantize
 from groundup.errors import UserError
 from groundup.formats.adapter import base_of, save_adapted, with_adapters

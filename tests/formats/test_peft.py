@@ -18,17 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from groundup.adapters.attach import adapter_names, add_lora, attach, merge, unmerge, use_adapter
 from groundup.adapters.layers import linear_layers
-from groundup.adapters.lora import (
-    LoRA,
-    adapter_names,
-    add_lora,
-    attach,
-    lora_layers,
-    merge,
-    unmerge,
-    use_adapter,
-)
+from groundup.adapters.lora import LoRA, lora_layers
 from groundup.errors import UserError
 from groundup.formats.peft import WEIGHTS, Origin, load_adapter, read_origin, save_adapter
 from groundup.formats.peft_config import ADAPTER_CONFIG, read_adapter_config

@@ -97,7 +97,7 @@ def test_a_compiled_model_generates_and_trains_in_turns(tiny_model) -> None:  # 
 
 def test_gradient_checkpointing_changes_no_bit() -> None:
     """Backward runs every block again, with the very dropout that it had."""
-    from groundup.adapters.lora import add_lora
+    from groundup.adapters.attach import add_lora
     from groundup.train.loss import next_token_loss
 
     def gradients(on: bool) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.adapters.lora import adapter_names, merge
+from groundup.adapters.attach import adapter_names, merge
 from groundup.adapters.quantization import is_quantized, quantized_layers
 from groundup.align.config import DPOConfig
 from groundup.align.dpo import run as dpo

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 from groundup.deprecated import renamed
 
 if TYPE_CHECKING:
-    from groundup.adapters.int8 import Int8Linear
-    from groundup.adapters.lora import (
-        LoRALinear,
+    from groundup.adapters.attach import (
         adapter_names,
         add_lora,
         merge,
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
         use_adapter,
         using_adapter,
     )
+    from groundup.adapters.int8 import Int8Linear
+    from groundup.adapters.lora import LoRALinear
     from groundup.adapters.nf4 import (
         NF4Linear,
         QuantizedNF4,
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from groundup.adapters.quantization import dequantize, is_quantized, quantize
 
 _PAGES = {
-    "int8": ("Int8Linear",),
-    "lora": (
-        "LoRALinear",
+    "attach": (
         "adapter_names",
         "add_lora",
         "merge",
@@ -47,6 +45,8 @@ _PAGES = {
         "use_adapter",
         "using_adapter",
     ),
+    "int8": ("Int8Linear",),
+    "lora": ("LoRALinear",),
     "nf4": (
         "NF4Linear",
         "QuantizedNF4",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groundup.adapters.lora import active_adapter, adapter_names, use_adapter
+from groundup.adapters.attach import active_adapter, adapter_names, use_adapter
 from groundup.app.conversation import Conversation
 from groundup.app.stages import known_names
 from groundup.app.terminal import Wrapped, messages, tell, width

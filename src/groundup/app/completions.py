@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from groundup.adapters.lora import use_adapter
+from groundup.adapters.attach import use_adapter
 from groundup.data.fields import shown
 from groundup.data.records import read_prompts
 from groundup.errors import UserError

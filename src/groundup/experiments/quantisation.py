@@ -27,8 +27,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.adapters.attach import adapter_names, merge
 from groundup.adapters.layers import dense, linear_layers
-from groundup.adapters.lora import adapter_names, merge
 from groundup.adapters.quantization import bits_per_weight, is_quantized, quantize
 from groundup.errors import UserError
 from groundup.evals.core import heldout_texts

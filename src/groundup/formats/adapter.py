@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
+from groundup.adapters.attach import active_adapter, adapter_names, merge, use_adapter
 from groundup.adapters.layers import linear_layers
-from groundup.adapters.lora import active_adapter, adapter_names, merge, use_adapter
 from groundup.adapters.nf4 import NF4Linear
 from groundup.adapters.quantization import is_quantized, quantize, quantized_layers
 from groundup.errors import UserError, shorten

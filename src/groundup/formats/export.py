@@ -17,7 +17,7 @@ import torch
 import yaml
 from gguf import Keys
 
-from groundup.adapters.lora import adapter_names, merge
+from groundup.adapters.attach import adapter_names, merge
 from groundup.adapters.quantization import dequantize, is_quantized
 from groundup.errors import UserError
 from groundup.formats.adapter import AdapterFolder

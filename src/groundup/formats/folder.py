@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from groundup.adapters.lora import adapter_names
+from groundup.adapters.attach import adapter_names
 from groundup.errors import UserError, shorten
 from groundup.formats.bitsandbytes import (
     four_bit_names,

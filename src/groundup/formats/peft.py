@@ -25,8 +25,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from groundup.adapters import modules_to_save
+from groundup.adapters.attach import attach, check_known, train_only, use_adapter
 from groundup.adapters.layers import linear_layers
-from groundup.adapters.lora import LoRA, attach, check_known, lora_layers, train_only, use_adapter
+from groundup.adapters.lora import LoRA, lora_layers
 from groundup.adapters.targets import ALL_LINEAR, Targets, by_pattern
 from groundup.deprecated import renamed_keywords
 from groundup.errors import UserError

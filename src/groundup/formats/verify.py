@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from groundup.adapters.lora import adapter_names, merge
+from groundup.adapters.attach import adapter_names, merge
 from groundup.adapters.quantization import dequantize, is_quantized
 from groundup.errors import UserError
 from groundup.formats.adapter import AdapterFolder

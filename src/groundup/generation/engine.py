@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from groundup.adapters.lora import active_adapter
+from groundup.adapters.attach import active_adapter
 from groundup.errors import UserError
 from groundup.generation.prefill import TOKENS_AT_ONCE, Prefill, read, schedule
 from groundup.generation.request import (

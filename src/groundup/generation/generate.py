@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from groundup.adapters.lora import active_adapter, adapter_names, using_adapter
+from groundup.adapters.attach import active_adapter, adapter_names, using_adapter
 from groundup.generation.engine import Engine, Event
 from groundup.generation.request import Completion, FinishReason, InputProcessor, Request
 from groundup.generation.sampling import sample

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from groundup.adapters.attach import adapter_names, add_lora, merge
 from groundup.adapters.config import TuningConfig
-from groundup.adapters.lora import adapter_names, add_lora, merge
 from groundup.adapters.quantization import dequantize, is_quantized, quantize
 from groundup.errors import UserError
 from groundup.formats.adapter import save_adapted
