@@ -65,7 +65,7 @@ def add_lora(
 
 
 def attach(model: M, loras: Mapping[str, LoRA], *, name: str = "default", seed: int = 0) -> M:
-    """Put an adapter on the layers of these paths, each as it is said; see `add_lora`."""
+    """Put an adapter on the layers of these paths, each with its own `LoRA`; see `add_lora`."""
     _check_name(model, name)
     generator = torch.Generator().manual_seed(seed)
     for path, lora in loras.items():
@@ -105,13 +105,13 @@ def adapter_names(model: nn.Module) -> list[str]:
 
 
 def active_adapter(model: nn.Module) -> str | None:
-    """The adapter that the model now answers with."""
+    """The name of the active adapter, if any."""
     actives = (part.active for part in model.modules() if isinstance(part, LoRALinear))
     return next((name for name in actives if name is not None), None)
 
 
 def use_adapter(model: nn.Module, name: str | None) -> None:
-    """Answer with that adapter, or with the base alone. What is trained stays as it is.
+    """Make an adapter active, or none of them. What is trained stays as it is.
 
     Raises `UserError` for an adapter that the model does not have.
     """
@@ -132,7 +132,7 @@ def check_known(model: nn.Module, name: str) -> None:
 
 @contextmanager
 def using_adapter(model: nn.Module, name: str | None) -> Iterator[None]:
-    """Answer with that adapter for a while, then again as before."""
+    """A context in which that adapter is active."""
     before = active_adapter(model)
     use_adapter(model, name)
     try:
@@ -156,7 +156,7 @@ def train_only(model: nn.Module, name: str) -> None:
 
 @dataclass(frozen=True)
 class _Merged:
-    """What `merge` took away, and what it put there instead."""
+    """The layers that `merge` replaced, and the layers that replace them."""
 
     layers: dict[str, LoRALinear]
     replaced_by: Mapping[str, nn.Module]

@@ -1,9 +1,9 @@
-"""A linear layer whose weight never changes, so that it may be kept in fewer bits than it acts in.
+"""A linear layer whose weight never changes, so that it may be stored in few bits.
 
     y = x W^T + b,    dL/dx = dL/dy W,    dL/dW is not needed
 
-W is made from what is kept of it twice a step, for each of the two products, and forgotten in
-between. So a whole model in training needs room for one layer's W at a time.
+W is dequantized twice a step, once for each of the two products, and freed in between. So a model
+in training needs room for one layer's W at a time.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch.nn.functional import linear
 
 
 class FrozenLinear(nn.Module):
-    """What the quantized layers have in common.
+    """The base of the quantized layers; only the bias is a parameter.
 
-    A subclass registers what it keeps of its weight by `register_packed` and says in
-    `dequantize_fn` how to make the weight from it. Only the bias is a parameter.
+    A subclass registers the tensors that hold its weight by `register_packed`, and its
+    `dequantize_fn` makes the weight from them.
     """
 
     def __init__(self, out_features: int, in_features: int, bias: nn.Parameter | None) -> None:
@@ -48,7 +48,7 @@ class FrozenLinear(nn.Module):
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of memory for each number of the weight, scales and all."""
+        """Bits of memory for each number of the weight, scales included."""
         held = sum(tensor.nbytes for tensor in self.packed_tensors)
         return 8 * held / (self.in_features * self.out_features)
 

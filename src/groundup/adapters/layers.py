@@ -13,11 +13,10 @@ from groundup.errors import UserError
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear | FrozenLinear]:
-    """The linear layers of the blocks, by path: what can be quantized and adapted.
+    """The linear layers of the blocks, by path: which can be quantized and adapted.
 
-    Blocks are what stands in an `nn.ModuleList`, so that the output head is none of them. In a
-    model without such a list it is every linear layer. A layer that has adapters beside it is given
-    without them, under the path of both.
+    Blocks are the modules of an `nn.ModuleList`, which excludes the output head; a model without
+    such a list is one block. A layer with adapters is returned without them, under its own path.
     """
     lists = [path for path, part in model.named_modules() if isinstance(part, nn.ModuleList)]
     blocks = tuple(f"{path}." for path in lists) or ("",)
@@ -32,9 +31,9 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear | FrozenLinear]:
 def chosen(
     model: nn.Module, targets: Sequence[str] | str | None
 ) -> dict[str, nn.Linear | FrozenLinear]:
-    """The linear layers of the blocks that are meant, by path; None means all of them.
+    """The linear layers of the blocks that match `targets`, by path; None means all of them.
 
-    Raises `UserError` for a target that matches none, saying what there is.
+    Raises `UserError` for a target that matches none.
     """
     layers = linear_layers(model)
     targets = ALL_LINEAR if targets is None else targets

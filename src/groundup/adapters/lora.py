@@ -34,7 +34,7 @@ from groundup.deprecated import renamed
 
 @dataclass(frozen=True)
 class LoRA:
-    """How one adapter changes one matrix."""
+    """The settings of one adapter on one matrix."""
 
     rank: int
     alpha: float
@@ -44,7 +44,7 @@ class LoRA:
 
     @property
     def scale(self) -> float:
-        """s, which keeps an update's size when the rank is another."""
+        """s, which keeps the size of an update the same at every rank."""
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
@@ -85,11 +85,11 @@ class LoRALinear(nn.Module):
     def factors(
         self, name: str, dtype: torch.dtype
     ) -> tuple[Float[Tensor, "rank in"], Float[Tensor, "out rank"]]:
-        """A and B of an adapter, in that type."""
+        """A and B of an adapter, in `dtype`."""
         return _weight(self.lora_A, name).to(dtype), _weight(self.lora_B, name).to(dtype)
 
     def add(self, name: str, lora: LoRA, generator: torch.Generator) -> None:
-        """Put an adapter beside the base that changes nothing yet; float32, whatever the base is.
+        """Add an adapter, which changes nothing yet; float32, whatever the base is.
 
         A is uniform within 1 / sqrt(in), as in PEFT: kaiming's rule with a = sqrt(5).
         """
@@ -103,7 +103,7 @@ class LoRALinear(nn.Module):
         self.adapters[name] = lora
 
     def own_parameters(self, name: str) -> Iterator[nn.Parameter]:
-        """What an adapter trains here."""
+        """The adapter's parameters in this layer."""
         for parts in (self.lora_A, self.lora_B, self.lora_magnitude_vector):
             if name in parts:
                 yield _weight(parts, name)

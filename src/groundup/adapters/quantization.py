@@ -93,7 +93,7 @@ def is_quantized(model: nn.Module) -> bool:
 
 
 def bits_per_weight(model: nn.Module) -> float:
-    """Bits of memory for each number of the quantized layers' weights, scales and all."""
+    """Bits of memory for each number of the quantized layers' weights, scales included."""
     layers = quantized_layers(model).values()
     assert layers, "a model with quantized layers"
     held = sum(tensor.nbytes for layer in layers for tensor in layer.packed_tensors)
@@ -108,7 +108,7 @@ def relative_error(
     block_size: int = 64,
     double_quant: bool = True,
 ) -> float:
-    """How much quantizing changes a weight: sqrt(mean((Q(W) - W)^2) / mean(W^2))."""
+    """The relative error of quantizing a weight: sqrt(mean((Q(W) - W)^2) / mean(W^2))."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
     found = quantized_layer(layer, kind, block_size, double_quant).dequantized()

@@ -1,4 +1,4 @@
-"""Which layers an adapter changes, told by their names exactly as PEFT tells it.
+"""Which layers an adapter changes, by their names, exactly as in PEFT.
 
 Names are paths such as `model.layers.0.self_attn.q_proj`. A list names layers by these or by their
 ends (`q_proj`, `self_attn.q_proj`); one string is a regular expression for whole names, or
@@ -19,7 +19,7 @@ from groundup.errors import UserError
 T = TypeVar("T")
 
 ALL_LINEAR = "all-linear"
-# A stranger's expression may be one that never ends; honest ones take microseconds.
+# A stranger's expression may never end; honest ones take microseconds.
 _SECONDS = 1.0
 
 
@@ -49,7 +49,7 @@ class Targets:
         return _is_among(name, self.names) and self._block(name) in self.layers
 
     def _block(self, name: str) -> int | None:
-        """In which block a layer is: the first number in its name, or in the list that is named."""
+        """The number of a layer's block: the first one in its name, or the one in `layers_pattern`."""
         lists = self.layers_pattern or (r"[^.]*",)
         opening = r"(?:^|.*?\.)" if self.layers_pattern else r".*?\."
         found = (_find(one, name, opening + r"{}\.(?P<block>\d+)\.") for one in lists)
@@ -72,7 +72,7 @@ def by_pattern(patterns: Mapping[str, T], name: str, default: T) -> T:
 
 
 def _find(pattern: str, name: str, within: str | None = None) -> regex.Match[str] | None:
-    """How the pattern matches the whole name, or, put in the place of {}, the beginning of it."""
+    """Matches the whole name, or its beginning with the pattern in the place of {} in `within`."""
     try:
         if within is None:
             return _compiled(pattern).fullmatch(name, timeout=_SECONDS)

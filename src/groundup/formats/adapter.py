@@ -1,4 +1,4 @@
-"""Folders that hold an adapter, and so mean a model together with the base that they name.
+"""An adapter's folder, which means the base that it names with the adapter on it.
 
     adapter_config.json, adapter_model.safetensors    see `peft`
     tokenizer.json, generation_config.json, ...       where they differ from the base's
@@ -62,7 +62,7 @@ class AdapterFolder(StoredModel):
     ) -> CausalLM:
         """The base with the adapter on it, active."""
         base, origin = self.base, read_origin(self.path)
-        # What was quantized in training was the base in its own type.
+        # In training the base was quantized from its own type.
         model = base.model(None if origin.quantization else dtype, device)
         if adapter_names(model):
             merge(model, reversible=False)
@@ -94,8 +94,8 @@ def with_adapters(
 
 
 def _quantize_for(model: CausalLM, folders: Sequence[Path]) -> None:
-    """Bring the base into the bits that its adapters were trained beside."""
-    # A folder without an adapter is told of when it is its turn.
+    """Quantize the base as it was when its adapters were trained."""
+    # `load_adapter` refuses a folder without an adapter.
     folders = [folder for folder in folders if is_adapter(folder)]
     said = [read_origin(folder).quantization for folder in folders]
     if not any(said) or is_quantized(model):
@@ -111,9 +111,9 @@ def _quantize_for(model: CausalLM, folders: Sequence[Path]) -> None:
 
 
 def base_of(folder: Path) -> Path:
-    """Where the base of an adapter's folder lies, as its file or its config says.
+    """Returns the path of an adapter's base, as its file or its config says.
 
-    Raises `UserError` where it is not there.
+    Raises `UserError` where there is no such path.
     """
     base, seen = _base_of(folder), {folder.resolve()}
     at = base
@@ -133,7 +133,7 @@ def _base_of(folder: Path) -> Path:
     for place in filter(None, places):
         if is_named(place):
             return locate(place)
-        # An absolute path stays what it is.
+        # An absolute path stays as it is.
         if os.path.exists(folder / place):
             return locate(folder / place)
         if os.path.exists(place):
@@ -170,8 +170,8 @@ def save_adapted(
 ) -> None:
     """Write an adapter of the model (the active one) into a folder that `load` opens.
 
-    `base` is where the model without it was loaded from. Other files in the folder, such as a
-    run's, stay as they are. A process that is killed leaves a whole adapter, or a folder without
+    `base` is the source of the model without it. Other files in the folder, such as a run's, stay
+    as they are. A process that is killed leaves a whole adapter, or a folder without
     adapter_config.json.
     """
     folder, name = Path(folder), name or active_adapter(model) or "default"
@@ -191,7 +191,7 @@ def save_adapted(
 
 
 def _quantization(model: CausalLM) -> dict[str, Any] | None:
-    """How the model's layers are quantized, in the words of `quantize`."""
+    """The arguments of `quantize` that give the model's layers; None where none is quantized."""
     layers = quantized_layers(model)
     one = next(iter(layers.values()), None)
     if one is None:
@@ -208,7 +208,7 @@ def _quantization(model: CausalLM) -> dict[str, Any] | None:
 
 
 def _quantize(folder: Path, model: CausalLM, said: Mapping[str, Any]) -> None:
-    """Quantize a model as an adapter's file says that it was."""
+    """Quantize a model as an adapter's file says."""
     kinds = {"kind": str, "block_size": int, "double_quant": bool, "targets": list}
     for name, value in said.items():
         if name not in kinds or not isinstance(value, kinds[name]):

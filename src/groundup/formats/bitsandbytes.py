@@ -9,7 +9,7 @@
     X.weight.nested_absmax                   with double quantization: the scales of the scales
     X.weight.nested_quant_map                and the 256 values that the scales are made of
 
-So each layer tells all about itself, and that is read (and checked), not what the config says.
+Each layer describes itself so, and its description is read and checked, not the config's.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _PART = re.compile(
 )
 # The JSON of a layer takes 170 bytes.
 _MOST_STATE_BYTES = 4_096
-# bitsandbytes can give the bytes out as numbers of another type, as whole groups of which FSDP
-# sends them about.
+# bitsandbytes can store the bytes as numbers of another type, because FSDP moves groups of one
+# type.
 _STORAGE = (torch.int8, torch.bfloat16, torch.float16, torch.float32, torch.float64)
-# By how much a file's values may differ from ours: in the last digit, when another program
+# The largest difference of a file's values from ours: the last digit, where another program
 # computed them.
 _SAME = 1e-6
 
@@ -74,13 +74,13 @@ def without_quantization_config(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def four_bit_names(names: Iterable[str]) -> frozenset[str]:
-    """Those of a file's tensors that belong to layers in 4 bits."""
+    """The names, among a file's, of the tensors of layers in 4 bits."""
     parts = [match for match in map(_PART.fullmatch, names) if match]
     return frozenset(match[0] for match in parts) | {match["weight"] for match in parts}
 
 
 def place_four_bit(model: CausalLM, tensors: Mapping[str, Tensor], where: Path) -> None:
-    """Put a layer in 4 bits in the place of each that `tensors` tell of.
+    """Replace each layer that `tensors` describe by one in 4 bits.
 
     Raises `UserError`, naming the folder `where`, for what is missing, damaged or of another model.
     """
@@ -99,7 +99,7 @@ def place_four_bit(model: CausalLM, tensors: Mapping[str, Tensor], where: Path) 
 
 @dataclass(frozen=True)
 class _State:
-    """What the JSON of a layer says; `offset` is None without double quantization."""
+    """A layer's JSON; `offset` is None without double quantization."""
 
     kind: FourBitKind
     block_size: int
@@ -145,7 +145,7 @@ def _state(parts: Mapping[str, Tensor], shape: tuple[int, int], whose: str) -> _
 def _read_state(
     stored: Tensor, kind: FourBitKind, shape: tuple[int, int], parts: Mapping[str, Tensor]
 ) -> tuple[int, float | None]:
-    """Block size and offset; `ValueError` where anything is not as it must be."""
+    """Block size and offset; raises `ValueError` for a wrong description."""
     if stored.numel() > _MOST_STATE_BYTES:
         raise ValueError(f"it has {stored.numel()} bytes")
     said = json.loads(bytes(stored.flatten().tolist()))
@@ -196,9 +196,9 @@ def _check_code(parts: Mapping[str, Tensor], name: str, ours: Tensor, whose: str
 
 
 def four_bit_tensors(model: CausalLM, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What stands in a file for the weights in 4 bits; nothing for a model that has none.
+    """The file's tensors for weights in 4 bits; empty for a model that has none.
 
-    `dtype` is the type that bitsandbytes gives the weights when it makes them whole.
+    `dtype` is the type to which bitsandbytes dequantizes them.
 
     Raises `UserError` for int8 and for families whose files join our matrices.
     """

@@ -23,7 +23,7 @@ has not been made safe for use by others. Do not rely on anything it says.
 
 @dataclass(frozen=True)
 class Source:
-    """A data set with the words its licence asks for."""
+    """A data set with the words its license asks for."""
 
     name: str
     licence: str
@@ -31,9 +31,9 @@ class Source:
 
 
 def sources(data: Path) -> tuple[Source, ...]:
-    """The set that is named (`pack:wiki`), or those that a data-stage folder was made of.
+    """The sets that a model's data came from: one named (`pack:wiki`), or a data-stage folder's.
 
-    None for a person's own text, also where a file of it is called as the data stage's is.
+    A person's own text has none, also where one of its files is called `data.json`.
     """
     if str(data).startswith(PACK):
         one = find_set(str(data).removeprefix(PACK))

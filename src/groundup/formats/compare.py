@@ -1,7 +1,7 @@
-"""Copies of a model against the model: GGUF files and folders, read back.
+"""A copy of a model compared with the model: a GGUF file or a folder, read back.
 
-Tensors are held against the model's own, as the copy's type can hold them, and settings against
-settings, by the logits that both make of the very same numbers.
+The copy's tensors are compared with the model's own, rounded to the copy's type, and its
+settings by the logits that both settings give with the very same tensors.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ _HALVES = {"f16": torch.float16, "bf16": torch.bfloat16}
 def compared_with_gguf(model: CausalLM, tokenizer: Tokenizer, file: Path) -> list[Check]:
     """A GGUF file against the model that it was made of: tensors, logits, ids, chat template.
 
-    A quantized file is held against the same rounding by another way: our weights through the
-    `gguf` package and back.
+    A quantized file is compared with our weights quantized by the `gguf` package.
     """
     found = read_gguf(file)
     kind = _kind(found)
@@ -79,7 +78,7 @@ def compared_with_gguf(model: CausalLM, tokenizer: Tokenizer, file: Path) -> lis
 
 
 def _same_tensors(name: str, model: CausalLM, copy: CausalLM, found: GGUFModel) -> Check:
-    """Every tensor of the copy against ours as the file's type can hold it, bit for bit."""
+    """Every tensor of the copy is ours, rounded to the file's type, bit for bit."""
     tensors = dict(copy.named_parameters())
     other: list[str] = []
     searched: list[str] = []
@@ -94,20 +93,20 @@ def _same_tensors(name: str, model: CausalLM, copy: CausalLM, found: GGUFModel) 
         about = f"{len(other)} of {len(tensors)} tensors, the first of them {other[0]}"
         return Check(name, "differs", about)
     if searched:
-        # Who writes a K format searches for its scales, and another search finds others.
+        # Writing a K format searches for scales, and another search finds others.
         about = f"{len(searched)} of {len(tensors)} have other scales than llama.cpp finds here"
         return Check(name, "not checked", about)
     return Check(name, "same", f"{len(tensors)} tensors, bit for bit")
 
 
 def _stored_type(name: str, model: CausalLM, found: GGUFModel) -> str | None:
-    """The type in which the file holds one of our tensors; None where it holds none."""
+    """The file's type of one of our tensors; None where the file lacks it."""
     stored = found.file.tensors.get(stored_in_gguf(model.config.model_type, name).name)
     return None if stored is None else stored.type.name.lower()
 
 
 def _rounded(name: str, parameter: Tensor, model: CausalLM, found: GGUFModel) -> Tensor:
-    """One of our tensors as the file's type can hold it."""
+    """One of our tensors, rounded to the file's type."""
     values = parameter.detach().float()
     kind = _stored_type(name, model, found)
     if kind is None or kind == "f32":

@@ -33,7 +33,7 @@ from groundup.lm.model import CausalLM
 from groundup.runs.console import say
 from groundup.runs.files import folder_aside, read_json_object, same_file, write_bytes, write_text
 
-# By which a folder of ours is known again.
+# The file by which an earlier export is recognized.
 _HF_MARK = ".groundup-export"
 _HF_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
@@ -74,7 +74,7 @@ def export(
 
 
 def _refuse_other_files(out: Path, found: StoredModel, to: str, force: bool) -> None:
-    """An export replaces an earlier one, and nothing else that a person may have."""
+    """An export replaces an earlier export, and no other files."""
     model = [found.path, found.path.parent]
     while isinstance(found, AdapterFolder):
         found = found.base
@@ -95,7 +95,7 @@ def _refuse_other_files(out: Path, found: StoredModel, to: str, force: bool) -> 
 
 
 def _is_export(out: Path, to: str) -> bool:
-    """Whether a command like this one has written here before."""
+    """Whether an earlier export wrote this folder."""
     if to == "hf":
         return (out / _HF_MARK).is_file()
     try:

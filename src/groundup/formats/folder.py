@@ -46,7 +46,7 @@ from groundup.runs.files import folder_aside, read_json_object, write_json, writ
 from groundup.text.tokenizer import Tokenizer
 
 GENERATION_CONFIG = "generation_config.json"
-# Models with fewer parameters are unsure of every word: they are drawn from more carefully.
+# Smaller models are unsure of every word: they are sampled at a lower temperature.
 _SMALL = 20_000_000
 TOKENIZER = "tokenizer.json"
 CARD = "README.md"
@@ -185,7 +185,7 @@ def save_model(
 
 
 def save_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str) -> None:
-    """Write what stands beside the weights: tokenizer, generation settings and card."""
+    """Write the files beside the weights: tokenizer, generation settings and card."""
     with folder_aside(folder) as aside:
         _write_beside(aside, model, tokenizer, card)
 

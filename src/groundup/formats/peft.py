@@ -45,7 +45,7 @@ T = TypeVar("T", int, float)
 
 @dataclass(frozen=True)
 class Origin:
-    """What an adapter was trained on: the hash of its weights, where it lies, how it was quantized.
+    """The base of an adapter: where it lies, the hash of its weights, how it was quantized.
 
     `base` is a name (`pack:…`, `hub:…`) or a path from the adapter's folder. All are None in
     folders of PEFT.
@@ -90,7 +90,7 @@ def load_adapter(
 
 
 def read_origin(folder: Path) -> Origin:
-    """What the file says about the adapter's base."""
+    """The adapter's base, from the file's metadata."""
     with _opened(folder) as file:
         said = file.metadata() or {}
     quantization = None
@@ -117,7 +117,7 @@ def _check_base(folder: Path, origin: Origin, base_sha256: str | None) -> None:
 
 
 def _loras(folder: Path, config: AdapterConfig, model: nn.Module) -> dict[str, LoRA]:
-    """What is added to which linear layer."""
+    """The LoRA of each linear layer that the config targets."""
     layers = linear_layers(model)
     inside = tuple(f"{path}." for path in lora_layers(model))
     if config.targets.names != ALL_LINEAR:
@@ -177,7 +177,7 @@ def _with_parents(path: str) -> list[str]:
 
 
 def _keys(path: str, lora: LoRA) -> list[str]:
-    """What the file calls the tensors of one layer, the prefix left out."""
+    """The file's names of one layer's tensors, without the prefix."""
     parts = ["lora_A.weight", "lora_B.weight"] + ["lora_magnitude_vector"] * lora.use_dora
     return [f"{path}.{part}" for part in parts]
 
@@ -265,8 +265,8 @@ def save_adapter(
 ) -> None:
     """Write one adapter of the model, in float32, as PEFT would.
 
-    `base` is where its base lies, or that one's name (`pack:…`, `hub:…`). The same adapter always
-    gives the same bytes. A process that is killed leaves a whole adapter, or a folder without
+    `base` is the path of its base, or a name (`pack:…`, `hub:…`). The same adapter always gives the
+    same bytes. A process that is killed leaves a whole adapter, or a folder without
     adapter_config.json. Raises `UserError` for an adapter that the model does not have.
     """
     check_known(model, name)
@@ -292,14 +292,14 @@ def save_adapter(
         origin[_QUANTIZATION] = json.dumps(words)
     metadata = {"format": "pt"} | {key: value for key, value in origin.items() if value}
     described = config.to_json() | {"base_model_name_or_path": known_as}
-    # Bytes before names, and the seal broken first and set last.
+    # The config, which marks a finished folder, is removed first and written last.
     (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
     write_bytes(folder / WEIGHTS, _encoded(stored, metadata))
     write_json(folder / ADAPTER_CONFIG, described)
 
 
 def _described(model: nn.Module, loras: Mapping[str, LoRA], name: str) -> AdapterConfig:
-    """The config of an adapter, from what stands in the model."""
+    """The config of an adapter of the model."""
     one = next(iter(loras.values()))
     rank, rank_pattern = _pattern({path: lora.rank for path, lora in loras.items()})
     alpha, alpha_pattern = _pattern({path: lora.alpha for path, lora in loras.items()})
@@ -322,14 +322,14 @@ def _described(model: nn.Module, loras: Mapping[str, LoRA], name: str) -> Adapte
 
 
 def _names(model: nn.Module, paths: Iterable[str]) -> tuple[str, ...]:
-    """The ends of the layers' names, where these mean them and no others; else their paths."""
+    """The last parts of the layers' paths, if these match no other layers; else the paths."""
     ends = tuple(sorted({path.rpartition(".")[2] for path in paths}))
     meant = {path for path, _ in model.named_modules() if Targets(ends).match(path)}
     return ends if meant == set(paths) else tuple(paths)
 
 
 def _pattern(values: Mapping[str, T]) -> tuple[T, dict[str, T]]:
-    """The value that most layers have, and the others by the end of their names or by path."""
+    """The commonest value, and the other values by the last part of the path or by the path."""
     most = Counter(values.values()).most_common(1)[0][0]
     by_end: dict[str, set[T]] = {}
     for path, value in values.items():
@@ -343,7 +343,7 @@ def _pattern(values: Mapping[str, T]) -> tuple[T, dict[str, T]]:
 
 
 def _where(folder: Path, base: Path | str | None) -> tuple[str | None, str | None]:
-    """How to find the base from the folder, and what PEFT calls it."""
+    """The base as a path from the folder, and as PEFT's `base_model_name_or_path`."""
     if base is None:
         return None, None
     if str(base).startswith(("pack:", "hub:")):

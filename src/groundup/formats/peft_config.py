@@ -19,7 +19,7 @@ from groundup.runs.files import read_json_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 
-# What speaks about other things than the answers, or about how training began.
+# Words without effect on the answers, or about how training began.
 _WITHOUT_EFFECT = frozenset(
     {
         *("auto_mapping", "inference_mode", "peft_version", "revision", "task_type"),
@@ -27,7 +27,7 @@ _WITHOUT_EFFECT = frozenset(
     }
 )
 _REMEDY = "merge it into its base with PEFT (merge_and_unload), and load the model that this gives"
-# These begin by taking something away from the base, which then is another model.
+# Initializations that subtract something from the base, which then is another model.
 _CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
 _MOST_RANK = 2**16
 

@@ -1,7 +1,7 @@
 """Proof that a model answers the same however it is asked, and its copies as it does.
 
-"The exported model answers differently" is what people complain about most, whatever the tool. So
-whatever could differ is computed twice, in two ways, and compared:
+"The exported model answers differently" is the commonest complaint, whatever the tool. So all
+that could differ is computed in two ways and compared:
 
     read at once        against piece by piece through the KV cache
     alone               against in a batch with longer and shorter ones
@@ -59,7 +59,7 @@ from groundup.train.batch import Batch
 
 
 def verify(source: Path | str, against: Path | str | None = None) -> list[Check]:
-    """Compare every way of asking the model, and it with the folder `against` it was made of.
+    """Compare every way of asking the model, and the model with its original `against`.
 
     Raises `UserError` for what cannot be loaded at all.
     """

@@ -76,7 +76,7 @@ def write_weights(
 
 
 def _joined(pieces: list[tuple[Stored, Tensor]]) -> Tensor:
-    """The tensor that a file keeps of one or several of ours."""
+    """Joins one or several of our tensors into the file's."""
     whole = torch.cat([tensor for _, tensor in pieces]) if len(pieces) > 1 else pieces[0][1]
     return whole.T if pieces[0][0].transposed else whole
 
@@ -129,7 +129,7 @@ def tensor_names(folder: Path) -> list[str]:
 def weights_hash(path: Path) -> str:
     """The SHA-256 of a model's weights alone: of a GGUF file, or of a folder's one file.
 
-    Of several files it is the hash of a list of theirs.
+    Several files have the hash of the list of their hashes.
     """
     files = _weight_files(path) if path.is_dir() else [path]
     hashes = [file_hash(file) for file in files]
@@ -139,9 +139,9 @@ def weights_hash(path: Path) -> str:
 def read_weights(
     folder: Path, model: CausalLM, device: torch.device | str, beside: Set[str] = frozenset()
 ) -> dict[str, Tensor]:
-    """The tensors that the model has, checked by name, type and shape before the first is read.
+    """The model's tensors, checked by name, type and shape before the first is read.
 
-    Those whose names in the files are `beside` the model's come under these, as they are.
+    Tensors of the files named in `beside` are returned under these names, as they are.
 
     Raises `UserError` naming the tensor that is missing, unknown, or of another type or shape.
     """
@@ -184,7 +184,7 @@ def read_weights(
 
 
 def _known_name(config: ModelConfig, name: str, wanted: Mapping[str, Any]) -> str | None:
-    """The stored name under which we want `name`; files of a bare decoder leave out its prefix."""
+    """The wanted name that `name` in a file stands for; files of a bare decoder omit its prefix."""
     prefixes = ("", "model.") if config.family.rotary else ("", "transformer.")
     return next((prefix + name for prefix in prefixes if prefix + name in wanted), None)
 
@@ -192,7 +192,7 @@ def _known_name(config: ModelConfig, name: str, wanted: Mapping[str, Any]) -> st
 def _expected_shape(
     parts: list[tuple[str, Stored]], shapes: Mapping[str, list[int]]
 ) -> list[int] | None:
-    """The shape that the file must have for these of our tensors, which it may keep as one."""
+    """The shape that a file's tensor must have to hold these of ours."""
     if not parts:
         return None
     outputs = sum(shapes[name][0] for name, _ in parts)
@@ -201,7 +201,7 @@ def _expected_shape(
 
 
 def _ours(whole: Tensor, parts: list[tuple[str, Stored]]) -> dict[str, Tensor]:
-    """What a file keeps as one tensor, as the tensors of our model."""
+    """Splits a file's tensor into those of our model."""
     [(name, stored), *more] = parts
     if not more and not stored.transposed:
         return {name: whole}
@@ -268,7 +268,7 @@ def _open_weights(path: Path, device: torch.device | str) -> Iterator[Any]:
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:
-    """The first few of the names, and how many more there are."""
+    """The first few names, and the number of the others."""
     names = list(names)
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
