@@ -20,8 +20,8 @@ from groundup.errors import UserError
 from groundup.formats.adapter import base_of, save_adapted, with_adapters
 from groundup.formats.folder import save_model
 from groundup.formats.load import load, load_config, load_model, load_tokenizer, tokenizer_with
+from groundup.formats.locate import ADAPTER_CONFIG
 from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
-from groundup.formats.peft_config import ADAPTER_CONFIG
 from groundup.formats.weights import weights_hash
 from groundup.generation.engine import Engine
 from groundup.generation.generate import generate, reference_generate, stream

@@ -22,8 +22,9 @@ from groundup.adapters.attach import adapter_names, add_lora, attach, merge, unm
 from groundup.adapters.layers import linear_layers
 from groundup.adapters.lora import LoRA, lora_layers
 from groundup.errors import UserError
+from groundup.formats.locate import ADAPTER_CONFIG
 from groundup.formats.peft import WEIGHTS, Origin, load_adapter, read_origin, save_adapter
-from groundup.formats.peft_config import ADAPTER_CONFIG, read_adapter_config
+from groundup.formats.peft_config import read_adapter_config
 from groundup.lm.model import CausalLM
 from peft_oracle import (
     base_folder,

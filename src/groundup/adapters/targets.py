@@ -49,7 +49,7 @@ class Targets:
         return _is_among(name, self.names) and self._block(name) in self.layers
 
     def _block(self, name: str) -> int | None:
-        """The number of a layer's block: the first one in its name, or the one in `layers_pattern`."""
+        """The number of a layer's block: the first in its name, or that after `layers_pattern`."""
         lists = self.layers_pattern or (r"[^.]*",)
         opening = r"(?:^|.*?\.)" if self.layers_pattern else r".*?\."
         found = (_find(one, name, opening + r"{}\.(?P<block>\d+)\.") for one in lists)

@@ -29,8 +29,8 @@ from groundup.formats.bitsandbytes import (
     without_quantization_config,
 )
 from groundup.formats.hf_config import config_from_hf, config_to_hf
+from groundup.formats.locate import CONFIG
 from groundup.formats.weights import (
-    CONFIG,
     INDEX,
     MAX_SHARD_BYTES,
     empty_model,

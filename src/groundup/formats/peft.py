@@ -31,7 +31,8 @@ from groundup.adapters.lora import LoRA, lora_layers
 from groundup.adapters.targets import ALL_LINEAR, Targets, by_pattern
 from groundup.deprecated import renamed_keywords
 from groundup.errors import UserError
-from groundup.formats.peft_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
+from groundup.formats.locate import ADAPTER_CONFIG, HUB, is_named
+from groundup.formats.peft_config import AdapterConfig, read_adapter_config
 from groundup.runs.files import write_bytes, write_json
 
 WEIGHTS = "adapter_model.safetensors"
@@ -346,8 +347,8 @@ def _where(folder: Path, base: Path | str | None) -> tuple[str | None, str | Non
     """The base as a path from the folder, and as PEFT's `base_model_name_or_path`."""
     if base is None:
         return None, None
-    if str(base).startswith(("pack:", "hub:")):
-        return str(base), str(base).removeprefix("hub:")
+    if is_named(base):
+        return str(base), str(base).removeprefix(HUB)
     path = Path(base).resolve()
     return os.path.relpath(path, folder.resolve()), str(path)
 

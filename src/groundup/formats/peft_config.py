@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 from groundup.adapters.targets import Targets
 from groundup.errors import UserError, shorten
+from groundup.formats.locate import ADAPTER_CONFIG
 from groundup.runs.files import read_json_object
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 # Words without effect on the answers, or about how training began.
 _WITHOUT_EFFECT = frozenset(

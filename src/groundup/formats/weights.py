@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from groundup.errors import UserError, shorten
+from groundup.formats.locate import CONFIG
 from groundup.lm.config import ModelConfig
 from groundup.lm.families import Stored, stored_as
 from groundup.lm.model import CausalLM
 from groundup.runs.files import file_hash, naming, read_json_object, write_json
 
-CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
