@@ -51,6 +51,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "adapters.copies": ("adapters.modules_to_save",),
     "adapters.dynamic8": ("adapters.blockwise_8bit",),
     "adapters.quantised": ("adapters.quantization",),
+    "adapters.targets": ("adapters.layers",),
     "lm.adapted": ("formats.adapter", "formats.load"),
     "lm.card": ("formats.card",),
     "lm.early_stopping": ("train.early_stopping",),

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.adapters.frozen import FrozenLinear
-from groundup.adapters.int8 import Int8Linear
 from groundup.adapters.layers import chosen
 from groundup.adapters.nf4 import BLOCK_SIZES, NF4Linear
 from groundup.deprecated import renamed_keywords
@@ -67,6 +66,8 @@ def quantized_layer(
 ) -> FrozenLinear:
     """One layer quantized; its bias is the very same."""
     if kind == "int8":
+        from groundup.adapters.int8 import Int8Linear  # seldom needed: it is there to compare with
+
         return Int8Linear.of(layer)
     return NF4Linear.of(layer, kind, block_size, double_quant)
 

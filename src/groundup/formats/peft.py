@@ -26,9 +26,8 @@ from torch import Tensor, nn
 
 from groundup.adapters import modules_to_save
 from groundup.adapters.attach import attach, check_known, train_only, use_adapter
-from groundup.adapters.layers import linear_layers
+from groundup.adapters.layers import ALL_LINEAR, Targets, by_pattern, linear_layers
 from groundup.adapters.lora import LoRA, lora_layers
-from groundup.adapters.targets import ALL_LINEAR, Targets, by_pattern
 from groundup.deprecated import renamed_keywords
 from groundup.errors import UserError
 from groundup.formats.locate import ADAPTER_CONFIG, HUB, is_named

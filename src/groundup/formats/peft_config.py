@@ -1,4 +1,4 @@
-"""adapter_config.json: what an adapter is, in PEFT's words, without torch.
+"""adapter_config.json: what an adapter is, in PEFT's words.
 
 Read from strangers and written for them. PEFT knows many kinds of adapters and many ways to make
 one; what would change the model's answers in a way that is not ours is refused by its name, never
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.adapters.targets import Targets
+from groundup.adapters.layers import Targets
 from groundup.errors import UserError, shorten
 from groundup.formats.locate import ADAPTER_CONFIG
 from groundup.runs.files import read_json_object
