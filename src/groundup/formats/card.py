@@ -26,7 +26,7 @@ class Source:
     """A data set with the words its license asks for."""
 
     name: str
-    licence: str
+    license: str
     citation: str
 
 
@@ -61,12 +61,12 @@ def model_card(
         "language": ["en"],
         "tags": ["groundup"],
         # Weights carry what their texts' licences ask for; the strictest of them is named here.
-        "license": "cc-by-sa-4.0" if any("SA" in s.licence for s in data) else "other",
+        "license": "cc-by-sa-4.0" if any("SA" in s.license for s in data) else "other",
     }
     if parent is not None:
         front["base_model"] = parent
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    credit = "\n".join(f"- **{s.name}** ({s.licence}): {s.citation}" for s in data)
+    credit = "\n".join(f"- **{s.name}** ({s.license}): {s.citation}" for s in data)
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title}\n\n{how}\n\n"
         f"| | |\n|---|---|\n{table}\n\n## What it was trained on\n"

@@ -42,6 +42,9 @@ from groundup.text.tokenizer import Tokenizer
 _SETTINGS = re.compile(r"^(rope_freqs|blk\.\d+\.(rope_freqs|attn_rot_embd))\.weight$")
 
 
+Parts = list[tuple[str, Stored]]
+
+
 @dataclass(frozen=True)
 class GGUFModel(StoredModel):
     """A GGUF file that describes a model of ours; tokenizer and weights are made when asked for."""
@@ -73,6 +76,11 @@ class GGUFModel(StoredModel):
     ) -> CausalLM:
         return model_of(self.config, self.state_dict(dtype), device)
 
+    @cached_property
+    def parts(self) -> dict[str, Parts]:
+        """Each tensor of the file with those of ours that it holds; checked by name and shape."""
+        return _wanted(self.file, self.config)
+
     def state_dict(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """The weights under our names, in `dtype` or the file's own.
 
@@ -80,7 +88,7 @@ class GGUFModel(StoredModel):
         """
         dtype = self.dtype if dtype is None else dtype
         found: dict[str, Tensor] = {}
-        for stored, parts in _wanted(self.file, self.config).items():
+        for stored, parts in self.parts.items():
             whole = read_tensor(self.file, self.file.tensors[stored]).to(dtype)
             found.update(_ours(whole, parts, self.config))
         return found
@@ -94,15 +102,11 @@ def read_gguf(path: Path | str) -> GGUFModel:
     """
     file = read_gguf_header(path)
     found = GGUFModel(file.path, file)
-    _wanted(file, found.config)
+    _ = found.parts  # raises for a tensor that is missing, unknown or of another shape
     return found
 
 
-Parts = list[tuple[str, Stored]]
-
-
 def _wanted(file: GGUFFile, config: ModelConfig) -> dict[str, Parts]:
-    """For each tensor of the file which of ours it holds; checked by name and shape."""
     parameters = empty_model(config).named_parameters()
     shapes = {name: tuple(parameter.shape) for name, parameter in parameters}
     wanted: dict[str, Parts] = {}
