@@ -358,7 +358,8 @@ SAVE_FOR_EVER = """
 import sys
 from pathlib import Path
 import torch
-from groundup.lm.hub import load, save_model
+from groundup.formats.folder import save_model
+from groundup.formats.load import load
 model, tokenizer = load(sys.argv[1])
 print("saving", flush=True)
 for value in range(10**9):
