@@ -170,9 +170,9 @@ def work(name: str, rows: int, context: int) -> None:
 def groundup_step(name: str, tokens: Any) -> Step:
     import torch
 
-    from groundup.adapters.lora import add_lora
-    from groundup.adapters.quantised import quantise
-    from groundup.lm.config import ModelConfig
+    from groundup.adapters.attach import add_lora
+    from groundup.adapters.quantization import quantize
+    from groundup.formats.hf_config import config_from_hf
     from groundup.lm.model import CausalLM
     from groundup.train.batch import Batch
     from groundup.train.config import TrainingConfig
@@ -181,10 +181,10 @@ def groundup_step(name: str, tokens: Any) -> Step:
     from groundup.train.optim import Optimizer, Rates
 
     method, _, way = name.partition("-")
-    model = CausalLM(ModelConfig.from_hf({"model_type": "llama", **SHAPE}))
-    model.initialise(0)
+    model = CausalLM(config_from_hf({"model_type": "llama", **SHAPE}))
+    model.initialize(0)
     if method == "qlora":
-        quantise(model)
+        quantize(model)
     if method != "full":
         add_lora(model, RANK, 2.0 * RANK)
     compile = "off" if way == "eager" else "on"

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from groundup.formats.hf_config import config_to_hf
 from groundup.train.config import ENVIRONMENT
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -131,7 +132,7 @@ def models(shape: str, dtype: Any) -> tuple[Any, Any]:
                 # Logits of a standard deviation of 3.5: an entropy like a trained model's.
                 scale = (3.5 if "embed" in name else 1.0) * parameter.shape[-1] ** -0.5
                 parameter.normal_(0.0, scale, generator=generator)
-    peer = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**config.to_hf()))
+    peer = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**config_to_hf(config)))
     peer.load_state_dict(model.state_dict())
     return model.to(dtype), peer.to(dtype).eval()
 

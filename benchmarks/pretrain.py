@@ -92,7 +92,7 @@ def ours(tokens, muon: bool) -> Step:  # type: ignore[no-untyped-def]
         kv_heads=HEADS,
     )
     model = CausalLM(shape)
-    model.initialise(0)
+    model.initialize(0)
     prepare(model, resolve(TrainingConfig(out="unused", compile="on"), compile_by_default=True))
     rate = 1e-3
     optimizer = Optimizer(model, Rates(rate, rate, rate, weight_decay=0.1), muon=muon)

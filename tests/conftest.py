@@ -212,7 +212,7 @@ def fill(model: torch.nn.Module) -> None:
 
 
 @pytest.fixture
-def randomise() -> Callable[[torch.nn.Module], None]:
+def randomize() -> Callable[[torch.nn.Module], None]:
     """Fill a model of whatever library with random weights."""
     return fill
 

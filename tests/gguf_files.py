@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from groundup.formats.gguf.header import GGUFFile
-from groundup.formats.gguf.types import BLOCK_TYPES
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 _PACKED = {
@@ -94,9 +93,8 @@ def header_of(file: GGUFFile) -> Header:
     """A sound file taken apart, to be put together again with a lie in it."""
     first = min(tensor.start for tensor in file.tensors.values())
     whole = file.path.read_bytes()
-    numbers = {kind.name: number for number, kind in BLOCK_TYPES.items()}
     tensors = [
-        Tensor(one.name, one.shape[::-1], numbers[one.type.name], one.start - first)
+        Tensor(one.name, one.shape[::-1], int(one.type), one.start - first)
         for one in file.tensors.values()
     ]
     entries = [(name, _value(value)) for name, value in file.metadata.items()]

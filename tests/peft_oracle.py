@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from groundup.formats.folder import load_model
+from groundup.formats.load import load_model
 from groundup.lm.model import CausalLM
 from groundup.train.batch import Batch
 
@@ -26,12 +26,12 @@ def base_folder(folder: Path, kind: str = "llama", **changes: Any) -> Path:
     """A model of that family, saved as transformers saves it."""
     config = transformers.AutoConfig.for_model(kind, **(_SIZES | changes))
     model = transformers.AutoModelForCausalLM.from_config(config)
-    randomise(model, 0)
+    randomize(model, 0)
     model.save_pretrained(folder)
     return folder
 
 
-def randomise(model: torch.nn.Module, seed: int, only: str = "") -> None:
+def randomize(model: torch.nn.Module, seed: int, only: str = "") -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -6,9 +6,10 @@ import importlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from groundup.app.settings import configured
-from groundup.deprecated import MODULES, NAMES
+from groundup.deprecated import MODULES, NAMES, PAGES, renamed_options
 from groundup.errors import UserError
 from groundup.pretrain.config import PretrainConfig
 from groundup.runs.files import write_kept
@@ -31,6 +32,41 @@ def test_a_page_that_moved_is_found_at_its_old_place(page: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_new_name_is_not_an_old_one(name: str) -> None:
     assert NAMES[name] not in NAMES
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_package_handed_on_is_found_there(name: str) -> None:
+    package, _, name_alone = f"groundup.{name}".rpartition(".")
+    with pytest.warns(DeprecationWarning, match=f"is now groundup.{PAGES[name]}.{name_alone}"):
+        assert getattr(importlib.import_module(package), name_alone) is not None
+
+
+def test_a_keyword_and_a_method_are_taken_by_their_old_names() -> None:
+    from groundup.adapters.quantization import relative_error
+    from groundup.lm.config import ModelConfig
+    from groundup.lm.model import CausalLM
+
+    weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(DeprecationWarning, match="double_quant="):
+        old = relative_error(weight, double_quantisation=False)
+    assert old == relative_error(weight, double_quant=False)
+    one, other = (
+        CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=64, context=8)) for _ in "ab"
+    )
+    one.initialize(3)
+    with pytest.warns(DeprecationWarning, match="CausalLM.initialize"):
+        other.initialise(3)
+    assert torch.equal(one.head, other.head)
+
+
+def test_an_option_and_a_setting_are_taken_by_their_old_names() -> None:
+    from groundup.tune.config import SFTConfig
+
+    line = ["sft", "--no-double-quantisation", "--double-quantisation=false", "--rows", "4"]
+    assert renamed_options(line) == ["sft", "--no-double-quant", "--double-quant=false", *line[3:]]
+    settings = {"model": "m", "data": ("d",), "out": "o", "adapter": "qlora"}
+    config = SFTConfig.model_validate(settings | {"double_quantisation": False})
+    assert config.double_quant is False and "double_quantisation" not in config.model_dump()
 
 
 def test_what_never_was_is_not_found() -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 def run_unchecked(file: str, *arguments: str, timeout: float = 1200) -> None:
     """`python file arguments…`, which must end well; the failure shows what it said."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    own = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, own))}
     command = [sys.executable, file, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from groundup.formats.folder import load
+    from groundup.formats.load import load
     from groundup.generation.generate import Completion, Request, generate, stream
     from groundup.generation.sampling import Sampling
     from groundup.lm.attention import scaled_dot_product_attention
@@ -59,7 +59,7 @@ _HOMES = {
     "entropy": "groundup.lm.logprobs",
     "generate": "groundup.generation.generate",
     "get_batch": "groundup.text.batches",
-    "load": "groundup.formats.folder",
+    "load": "groundup.formats.load",
     "logprobs": "groundup.lm.logprobs",
     "scaled_dot_product_attention": "groundup.lm.attention",
     "stream": "groundup.generation.generate",

@@ -7,6 +7,7 @@ exists costs nothing. Delete an entry, or this whole page, when its release is o
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
@@ -16,8 +17,10 @@ from types import ModuleType
 # Read before every command, so without what loading `typing` costs.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, TypeVar
+
+    F = TypeVar("F", bound=Callable[..., Any])
 
 
 # A page that is gone, without `groundup.`: the pages that hold its contents now.
@@ -30,7 +33,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "conversation": ("app.conversation",),
     "evals.aims": ("evals.world.aims",),
     "evals.checks": ("formats.checks",),
-    "evals.copies": ("formats.copies",),
+    "evals.copies": ("formats.compare",),
     "evals.familiar": ("evals.contamination",),
     "evals.history": ("runs.history",),
     "evals.measured": ("report.estimate",),
@@ -44,22 +47,28 @@ MODULES: dict[str, tuple[str, ...]] = {
     "export": ("formats.export",),
     "growing": ("runs.resumable_jsonl",),
     "inspection": ("app.inspection",),
-    "lm.adapted": ("formats.adapted",),
+    "adapters.copies": ("adapters.modules_to_save",),
+    "adapters.dynamic8": ("adapters.blockwise_8bit",),
+    "adapters.quantised": ("adapters.quantization",),
+    "adapters.targets": ("adapters.layers",),
+    "lm.adapted": ("formats.adapter", "formats.load"),
     "lm.card": ("formats.card",),
     "lm.early_stopping": ("train.early_stopping",),
     "lm.engine": ("generation.engine",),
     "lm.four_bit": ("formats.bitsandbytes",),
     "lm.generate": ("generation.generate", "generation.request", "generation.sampling"),
-    "lm.gguf": ("formats.gguf.model",),
-    "lm.gguf_blocks": ("formats.gguf.blocks",),
-    "lm.gguf_config": ("formats.gguf.config",),
-    "lm.gguf_rope": ("formats.gguf.rope",),
+    "lm.gguf": ("formats.gguf.model", "formats.gguf.tensors", "formats.gguf.write"),
+    "lm.gguf_blocks": ("formats.gguf.tensors",),
+    "lm.gguf_config": ("formats.gguf.settings",),
+    "lm.gguf_rope": ("formats.gguf.settings",),
     "lm.gguf_settings": ("formats.gguf.settings",),
-    "lm.gguf_writing": ("formats.gguf.writing",),
-    "lm.hub": ("formats.folder",),
+    "lm.gguf_writing": ("formats.gguf.write",),
+    "lm.hub": ("formats.load", "formats.folder"),
     "lm.modelfile": ("formats.modelfile",),
+    "lm.reader": ("formats.hf_config", "lm.config"),
     "lm.reading": ("generation.prefill", "lm.model"),
     "lm.request": ("generation.request",),
+    "lm.rope": ("lm.config", "formats.hf_config"),
     "lm.sample": ("generation.sampling",),
     "lm.sources": ("formats.locate",),
     "lm.training": ("train.stage", "train.pace", "train.plan"),
@@ -84,11 +93,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "text.corpus": ("data.corpus", "text.shards", "text.rows"),
     "text.csv_files": ("data.files",),
     "text.fields": ("data.fields",),
-    "text.gguf_cursor": ("formats.gguf.cursor",),
+    "text.gguf_cursor": ("formats.gguf.header",),
     "text.gguf_header": ("formats.gguf.header",),
     "text.gguf_tokenizer": ("formats.gguf.tokenizer",),
-    "text.gguf_tokenizer_writing": ("formats.gguf.tokenizer_writing",),
-    "text.gguf_types": ("formats.gguf.types",),
+    "text.gguf_tokenizer_writing": ("formats.gguf.tokenizer",),
+    "text.gguf_types": ("formats.gguf.header",),
     "text.hub_data": ("data.hub",),
     "text.inspection": ("data.inspection",),
     "text.kinds": ("text.rows",),
@@ -135,20 +144,40 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 # An old name of a public function or class: its name now.
 NAMES: dict[str, str] = {
+    "Admission": "InputProcessor",
     "Asked": "PromptRow",
     "Best": "EarlyStopping",
     "Dice": "SeededRandom",
+    "Draws": "BatchedSampling",
     "Items": "Encoded",
     "Marked": "Example",
     "OwnData": "Dataset",
+    "Reader": "ConfigReader",
+    "Reading": "Prefill",
     "SetAside": "Rejected",
     "Start": "PreparedModel",
+    "Text": "Detokenizer",
     "Training": "Trained",
+    "as_neighbours": "interleaved",
+    "choose": "sample",
+    "choose_prompts": "schedule",
+    "dequantise": "dequantize",
+    "dequantise_4bit": "dequantize_4bit",
+    "dequantise_8bit": "dequantize_8bit",
+    "double_quantisation": "double_quant",
     "growing": "resumable_lines",
+    "is_quantised": "is_quantized",
     "key": "normal_form",
     "minimise": "minimize",
+    "numbers": "read_tensor",
+    "penalised": "penalized",
     "place": "split_hash",
     "planned": "make_plan",
+    "quantise": "quantize",
+    "quantise_4bit": "quantize_4bit",
+    "quantise_8bit": "quantize_8bit",
+    "quantised_layer": "quantized_layer",
+    "quantised_layers": "quantized_layers",
     "read_each": "load_datasets",
     "read_own": "load_dataset",
     "recording": "set_grad_enabled",
@@ -158,6 +187,24 @@ NAMES: dict[str, str] = {
     "shown_tokens": "view_tokens",
     "start": "prepare_model",
 }
+# What a package or a page no longer has, without `groundup.`: the page on which it stands.
+PAGES: dict[str, str] = {
+    "adapters.load_adapter": "formats.peft",
+    "adapters.lora.active_adapter": "adapters.attach",
+    "adapters.lora.adapter_names": "adapters.attach",
+    "adapters.lora.add_lora": "adapters.attach",
+    "adapters.lora.attach": "adapters.attach",
+    "adapters.lora.check_known": "adapters.attach",
+    "adapters.lora.merge": "adapters.attach",
+    "adapters.lora.train_only": "adapters.attach",
+    "adapters.lora.unmerge": "adapters.attach",
+    "adapters.lora.use_adapter": "adapters.attach",
+    "adapters.lora.using_adapter": "adapters.attach",
+    "adapters.save_adapter": "formats.peft",
+}
+
+# An option of the command line by its old name, without dashes: its name now.
+OPTIONS: dict[str, str] = {"double-quantisation": "double-quant"}
 
 
 def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,6 +217,8 @@ def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         found["mixture"] = {"world": found.pop("world")}
     if "multi_turn" not in found and "chained" in found:
         found["multi_turn"] = found.pop("chained")
+    if "double_quant" not in found and "double_quantisation" in found:
+        found["double_quant"] = found.pop("double_quantisation")
     return found
 
 
@@ -178,10 +227,53 @@ def renamed(module: str, name: str) -> Any:
 
     Raises AttributeError for names that never were.
     """
+    if (page := PAGES.get(f"{module.removeprefix('groundup.')}.{name}")) is not None:
+        return moved(f"{module}.{name}", page, name)
     if name in NAMES and hasattr(home := sys.modules[module], NAMES[name]):
         _warn(f"{module}.{name}", f"{module}.{NAMES[name]}")
         return getattr(home, NAMES[name])
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def moved(old: str, page: str, name: str) -> Any:
+    """What the method `old` of a class has become on another page, for its last callers."""
+    _warn(old, f"groundup.{page}.{name}")
+    return getattr(importlib.import_module(f"groundup.{page}"), name)
+
+
+def renamed_method(old: str, new: str) -> Any:
+    """A class's method by its old name."""
+
+    def called(self: Any, *args: Any, **keywords: Any) -> Any:
+        _warn(f"{type(self).__name__}.{old}", f"{type(self).__name__}.{new}")
+        return getattr(self, new)(*args, **keywords)
+
+    return called
+
+
+def renamed_keywords(**names: str) -> Callable[[F], F]:
+    """A decorator: a function's keywords are taken by their old names as well."""
+
+    def decorated(function: F) -> F:
+        @functools.wraps(function)
+        def called(*args: Any, **keywords: Any) -> Any:
+            for old in names.keys() & keywords.keys():
+                _warn(f"{function.__name__}({old}=)", f"{names[old]}=")
+                keywords[names[old]] = keywords.pop(old)
+            return function(*args, **keywords)
+
+        return called  # type: ignore[return-value]  # of the same signature
+
+    return decorated
+
+
+def renamed_options(arguments: Sequence[str]) -> list[str]:
+    """A command line whose options have the names of today."""
+    options = {f"--{no}{old}": f"--{no}{new}" for old, new in OPTIONS.items() for no in ("", "no-")}
+    return [
+        options.get(name, name) + equals + value
+        for name, equals, value in (argument.partition("=") for argument in arguments)
+    ]
 
 
 class _Moved:

@@ -20,6 +20,12 @@ class CheckFailed(Exception):
     """
 
 
+def shorten(value: object) -> str:
+    """A value as a message shows it: a stranger's may be endless."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
 def installing(extra: str) -> str:
     """The command that adds an extra to this very installation, wherever it came from."""
     # Late: every start of the command loads this page.

@@ -9,8 +9,8 @@ import torch
 import torch._dynamo
 from torch._dynamo.utils import counters
 
-from groundup.adapters.lora import add_lora
-from groundup.adapters.quantised import quantise
+from groundup.adapters.attach import add_lora
+from groundup.adapters.quantization import quantize
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.train.batch import Batch
@@ -23,13 +23,13 @@ CASES = (
 
 
 def main() -> None:
-    for quantised, options in CASES:
+    for quantized, options in CASES:
         torch._dynamo.reset()
         counters.clear()
         model = CausalLM(ModelConfig.of(width=64, depth=2, vocab_size=64, context=16))
-        model.initialise(0)
-        if quantised:
-            quantise(model)
+        model.initialize(0)
+        if quantized:
+            quantize(model)
         add_lora(model, 4, **options).bfloat16().train()  # type: ignore[arg-type]
         # What the first block gets has a gradient, too, as all others' input has.
         model.model.embed_tokens.weight.requires_grad_()
@@ -37,7 +37,7 @@ def main() -> None:
             block.compile(fullgraph=True, dynamic=False, backend="eager")
         for _ in range(2):
             model(Batch.of(torch.arange(32).view(2, 16))).sum().backward()
-        assert counters["stats"]["unique_graphs"] == 1, (quantised, options, counters)
+        assert counters["stats"]["unique_graphs"] == 1, (quantized, options, counters)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from groundup.adapters.int8 import Int8Linear, dequantise_int8, quantise_int8
+from groundup.adapters.int8 import Int8Linear, dequantize_int8, quantize_int8
 
 
 def normal(*shape: int) -> Tensor:
@@ -20,24 +20,24 @@ def test_numbers_and_values_are_those_of_bitsandbytes(dtype: torch.dtype) -> Non
     # Rows of very different sizes, and one of zeros. bitsandbytes computes in the type it is given.
     weight = (normal(40, 130) * torch.logspace(-3, 3, 40)[:, None]).to(dtype)
     weight[7] = 0
-    whole, absmax = quantise_int8(weight)
+    whole, absmax = quantize_int8(weight)
     theirs, stats, _ = bnb.int8_vectorwise_quant(weight.float())
     assert torch.equal(absmax, stats)
     assert torch.equal(whole, theirs)
     values = bnb.int8_vectorwise_dequant(theirs, stats)
-    assert torch.equal(dequantise_int8(whole, absmax, torch.float32), values)
-    assert torch.equal(dequantise_int8(whole, absmax, dtype), values.to(dtype))
+    assert torch.equal(dequantize_int8(whole, absmax, torch.float32), values)
+    assert torch.equal(dequantize_int8(whole, absmax, dtype), values.to(dtype))
 
 
 def test_ties_go_to_the_even_number() -> None:
     row = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5]])
-    assert quantise_int8(row)[0].tolist() == [[127, 0, 2, 2, 0, -2, -126]]
+    assert quantize_int8(row)[0].tolist() == [[127, 0, 2, 2, 0, -2, -126]]
 
 
 def test_no_number_is_further_off_than_half_a_step() -> None:
     weight = normal(64, 256)
-    whole, absmax = quantise_int8(weight)
-    off = (dequantise_int8(whole, absmax, torch.float32) - weight).abs().amax(1)
+    whole, absmax = quantize_int8(weight)
+    off = (dequantize_int8(whole, absmax, torch.float32) - weight).abs().amax(1)
     assert (off <= absmax / 127 / 2 * 1.0001).all()
 
 
@@ -49,27 +49,27 @@ def layer() -> Int8Linear:
 
 
 def test_a_layer_holds_a_byte_a_number_and_a_scale_a_row() -> None:
-    quantised = layer()
-    assert [name for name, _ in quantised.named_parameters()] == ["bias"]
-    held = sum(buffer.nbytes for buffer in quantised.buffers())
-    assert 8 * held / (96 * 130) == quantised.bits_per_weight == 8 + 32 / 130
+    quantized = layer()
+    assert [name for name, _ in quantized.named_parameters()] == ["bias"]
+    held = sum(buffer.nbytes for buffer in quantized.buffers())
+    assert 8 * held / (96 * 130) == quantized.bits_per_weight == 8 + 32 / 130
 
 
 def test_another_type_for_the_model_changes_the_bias_alone() -> None:
-    quantised = layer()
-    before = [tensor.clone() for tensor in quantised.kept]
-    quantised.to(torch.bfloat16)
-    assert quantised.bias is not None and quantised.bias.dtype == torch.bfloat16
-    assert all(map(torch.equal, quantised.kept, before))
+    quantized = layer()
+    before = [tensor.clone() for tensor in quantized.packed_tensors]
+    quantized.to(torch.bfloat16)
+    assert quantized.bias is not None and quantized.bias.dtype == torch.bfloat16
+    assert all(map(torch.equal, quantized.packed_tensors, before))
 
 
 def test_outputs_and_gradients_are_those_through_the_whole_weight() -> None:
-    quantised = layer()
+    quantized = layer()
     whole = nn.Linear(130, 96)
-    whole.weight = nn.Parameter(quantised.dequantised())
-    whole.bias = nn.Parameter(quantised.bias.detach().clone())  # type: ignore[union-attr]
+    whole.weight = nn.Parameter(quantized.dequantized())
+    whole.bias = nn.Parameter(quantized.bias.detach().clone())  # type: ignore[union-attr]
     results = []
-    for one in (quantised, whole):
+    for one in (quantized, whole):
         x = normal(2, 5, 130).requires_grad_()
         y = one(x)
         (y * normal(2, 5, 96)).sum().backward()
@@ -79,10 +79,10 @@ def test_outputs_and_gradients_are_those_through_the_whole_weight() -> None:
 
 
 def test_compiled_it_is_the_same(unchecked_types: None) -> None:
-    quantised = layer()
+    quantized = layer()
     x = normal(5, 130)
-    out = quantised(x)
+    out = quantized(x)
     torch._dynamo.reset()
-    quantised.compile(fullgraph=True, dynamic=False, backend="aot_eager_decomp_partition")
-    assert_close(quantised(x), out)
-    assert_close(quantised(x.requires_grad_()), out)
+    quantized.compile(fullgraph=True, dynamic=False, backend="aot_eager_decomp_partition")
+    assert_close(quantized(x), out)
+    assert_close(quantized(x.requires_grad_()), out)

@@ -13,21 +13,18 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from groundup.adapters.lora import (
-    LoRA,
-    LoRALinear,
+from groundup.adapters.attach import (
     active_adapter,
     adapter_names,
     add_lora,
-    lora_layers,
-    lora_parameters,
     merge,
     train_only,
     unmerge,
     use_adapter,
     using_adapter,
 )
-from groundup.adapters.quantised import dequantise, quantise
+from groundup.adapters.lora import LoRA, LoRALinear, lora_layers, lora_parameters
+from groundup.adapters.quantization import dequantize, quantize
 from groundup.errors import UserError
 from groundup.lm.model import CausalLM
 from groundup.train.batch import Batch
@@ -71,7 +68,7 @@ def twins(folder: Path, **options: Any) -> tuple[CausalLM, Any]:
     return ours, theirs
 
 
-def randomised(model: nn.Module, seed: int = 3) -> None:
+def randomized(model: nn.Module, seed: int = 3) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -126,7 +123,7 @@ def test_an_adapter_begins_as_in_peft_and_changes_nothing(folder: Path) -> None:
     theirs = their_adapter(folder, seed=0, r=16)
     theirs.base_model.model.model.layers[0].mlp.down_proj.reset_lora_parameters("default", True)
     for down, up in (
-        layer.thin("default", torch.float32),
+        layer.factors("default", torch.float32),
         (
             theirs.base_model.model.model.layers[0].mlp.down_proj.lora_A.default.weight,
             theirs.base_model.model.model.layers[0].mlp.down_proj.lora_B.default.weight,
@@ -167,7 +164,7 @@ def test_the_layer_is_the_sum_of_both_matrices(
     for parameter in layer.own_parameters("one"):
         parameter.data.normal_()
     x = torch.randn(3, 2, inputs).double()
-    down, up = layer.thin("one", torch.float64)
+    down, up = layer.factors("one", torch.float64)
     whole = base.weight + alpha / (math.sqrt(rank) if rslora else rank) * (up @ down)
     if dora:
         whole *= (layer.lora_magnitude_vector["one"].weight / whole.norm(dim=1))[:, None]
@@ -199,7 +196,7 @@ def test_a_thin_product_learns_a_change_of_low_rank() -> None:
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["plain", "dora"])
 def test_products_are_in_the_type_of_what_comes_in(options: dict[str, Any], folder: Path) -> None:
     ours = add_lora(our_base(folder).bfloat16(), 4, **options)
-    randomised(ours)
+    randomized(ours)
     kinds = {parameter.dtype for parameter in ours.parameters() if parameter.requires_grad}
     assert kinds == {torch.float32}
     out = ours(Batch.of(IDS))
@@ -220,11 +217,11 @@ def test_one_graph_without_breaks_serves_all_blocks() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["plain", "dora"])
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_beside_a_quantised_base(kind: str, options: dict[str, Any], folder: Path) -> None:
-    """The same as beside the plain matrices that the quantised ones stand for; merged, too."""
-    qlora = add_lora(quantise(our_base(folder), kind), 4, **options)
-    plain = add_lora(dequantise(quantise(our_base(folder), kind), torch.float32), 4, **options)
-    randomised(qlora), randomised(plain)
+def test_beside_a_quantized_base(kind: str, options: dict[str, Any], folder: Path) -> None:
+    """The same as beside the plain matrices that the quantized ones stand for; merged, too."""
+    qlora = add_lora(quantize(our_base(folder), kind), 4, **options)
+    plain = add_lora(dequantize(quantize(our_base(folder), kind), torch.float32), 4, **options)
+    randomized(qlora), randomized(plain)
     assert_close(our_logits(qlora), our_logits(plain), rtol=1e-5, atol=1e-5)
     for model in (qlora, plain):
         model.logits(Batch.of(IDS)).square().sum().backward()
@@ -249,11 +246,11 @@ def test_several_adapters_on_one_base(folder: Path) -> None:
     base = our_logits(both)
     for seed, (name, targets) in enumerate((("a", None), ("b", ["v_proj"]))):
         one = add_lora(our_base(folder), 3 + seed, targets=targets, name=name)
-        randomised(one, seed)
+        randomized(one, seed)
         alone[name] = our_logits(one)
         add_lora(both, 3 + seed, targets=targets, name=name)
         assert active_adapter(both) == name
-        randomised(both, seed)
+        randomized(both, seed)
     assert adapter_names(both) == ["a", "b"]
     trained = {name for name, p in both.named_parameters() if p.requires_grad}
     assert trained == {*lora_parameters(both)[0], *lora_parameters(both)[1]}
@@ -306,7 +303,7 @@ def test_merged_is_unmerged(options: dict[str, Any], folder: Path) -> None:
 
 def test_unmerging_gives_bfloat16_back_bit_for_bit(folder: Path) -> None:
     ours = add_lora(our_base(folder).bfloat16(), 4)
-    randomised(ours)
+    randomized(ours)
     before = {k: v.clone() for k, v in ours.state_dict().items()}
     unmerge(merge(ours))
     assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())
@@ -314,7 +311,7 @@ def test_unmerging_gives_bfloat16_back_bit_for_bit(folder: Path) -> None:
 
 def test_merging_one_of_several(folder: Path) -> None:
     ours = add_lora(add_lora(our_base(folder), 4, name="a"), 4, targets=["q_proj"], name="b")
-    randomised(ours)
+    randomized(ours)
     expected = our_logits(ours)
     merge(ours, reversible=False)
     assert_close(our_logits(ours), expected, rtol=1e-5, atol=1e-5)
@@ -332,7 +329,7 @@ def test_what_changed_since_merging_is_not_undone(folder: Path) -> None:
 def test_a_copy_of_an_adapted_model_is_another(folder: Path) -> None:
     ours = add_lora(add_lora(our_base(folder), 4, name="a"), 4, name="b")
     other = copy.deepcopy(ours)
-    randomised(other)
+    randomized(other)
     use_adapter(other, "a")
     assert active_adapter(ours) == "b"
     assert torch.equal(our_logits(ours), our_logits(our_base(folder)))

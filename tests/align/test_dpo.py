@@ -16,7 +16,7 @@ from groundup.align.dpo import dpo_loss, pair_logprobs, preference_loss
 from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
 from groundup.data.records import read_preferences
 from groundup.data.split import split
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
 from groundup.text.example import Example

@@ -13,7 +13,8 @@ import torch
 
 from groundup.app.completions import complete_file, sampling_of
 from groundup.errors import UserError
-from groundup.formats.folder import load, save_model
+from groundup.formats.folder import save_model
+from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling

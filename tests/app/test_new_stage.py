@@ -14,7 +14,8 @@ from pydantic import Field
 from conftest import TinyModel
 from groundup.app import cli
 from groundup.app.stages import STAGES, Stage
-from groundup.formats.folder import load, save_model
+from groundup.formats.folder import save_model
+from groundup.formats.load import load
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run, read_run

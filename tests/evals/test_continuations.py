@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from groundup.errors import UserError
 from groundup.evals.continuations import Pair, continuation_logprobs, encode_pair
-from groundup.lm.config import ModelConfig
+from groundup.formats.hf_config import config_from_hf
 from groundup.lm.model import CausalLM
 from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
@@ -79,8 +79,8 @@ def test_a_learned_position_is_never_left(tokenizer: Tokenizer) -> None:
         "vocab_size": 320,
         "n_positions": 16,
     }
-    model = CausalLM(ModelConfig.from_hf(shape))
-    model.initialise(0)
+    model = CausalLM(config_from_hf(shape))
+    model.initialize(0)
     asked = [
         Pair((1,) * 15, (5, 6)),
         Pair((2,) * 12, (5, 6, 7, 8, 9)),

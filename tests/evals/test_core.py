@@ -19,7 +19,7 @@ from groundup.evals.config import CoreConfig
 from groundup.evals.contamination import familiar
 from groundup.evals.core import ALL, Answers, answered, guessing, model_names, run
 from groundup.evals.core_sets import CORE_SETS, core_questions, even_shares
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.lm.model import CausalLM
 from groundup.text.cleaning import split_hash
 from groundup.text.example import Example

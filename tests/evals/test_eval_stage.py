@@ -20,7 +20,7 @@ from groundup.evals.findings import Finding
 from groundup.evals.material import spread
 from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.run import run
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.report.estimate import Measured
 from groundup.runs.history import History, lineage
 from groundup.text.rows import RefusalPrompt

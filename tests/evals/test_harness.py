@@ -25,8 +25,9 @@ from groundup.evals.core import answered
 from groundup.evals.core_sets import core_questions
 from groundup.evals.harness import GroundupLM, evaluate_tasks, sampling_of
 from groundup.evals.harness_run import run, write_task
-from groundup.formats.folder import load, load_tokenizer, save_model
-from groundup.formats.gguf.model import save_gguf
+from groundup.formats.folder import save_model
+from groundup.formats.gguf.write import save_gguf
+from groundup.formats.load import load, load_tokenizer
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe

@@ -14,13 +14,13 @@ import torch
 from torch.nn.functional import cross_entropy, kl_div
 
 from groundup.adapters.layers import linear_layers
-from groundup.adapters.quantised import quantise
+from groundup.adapters.quantization import quantize
 from groundup.errors import UserError
 from groundup.experiments.config import QuantisationConfig
 from groundup.experiments.quantisation import FULL, WAYS, outcomes, relative_error, run, ways
 from groundup.experiments.quantisation_report import plot, remarks, shipped_types, table
 from groundup.formats.folder import save_model
-from groundup.formats.gguf.model import save_gguf
+from groundup.formats.gguf.write import save_gguf
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe
@@ -53,7 +53,7 @@ def items() -> list[Example]:
 def test_loss_and_kl_are_those_of_the_full_logits(model: CausalLM, items: list[Example]) -> None:
     """Each piece by itself, by torch's own functions, of a model quantised by its own call."""
     found = {one.name: one for one in outcomes(model, items, np.ones(len(items)))}
-    copy = quantise(deepcopy(model), "nf4")
+    copy = quantize(deepcopy(model), "nf4")
     read = found["nf4, double quantised"].read
     for place, item in enumerate(items):
         ids = torch.tensor([item.ids])
@@ -91,7 +91,7 @@ def test_bits_and_errors_are_those_of_the_formats(model: CausalLM, items: list[E
 
 def test_the_error_is_bitsandbytes(model: CausalLM) -> None:
     """Of its own quantiser on the same matrices, which is not ours."""
-    copy = quantise(deepcopy(model), "nf4", double_quantisation=False)
+    copy = quantize(deepcopy(model), "nf4", double_quant=False)
     weights = [layer.weight.detach() for layer in linear_layers(model).values()]
     theirs = []
     for weight in weights:
@@ -149,6 +149,6 @@ def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:
     assert data["bf16"]["kl"]["estimate"] < data["fp4, blocks of 64"]["kl"]["estimate"]
     assert_whole((out / "report.html").read_text(encoding="utf-8"))
     # What is kept in few bits already has nothing in full to be compared with.
-    save_model(tmp_path / "small", quantise(deepcopy(model)), tokenizer, card="")
+    save_model(tmp_path / "small", quantize(deepcopy(model)), tokenizer, card="")
     with pytest.raises(UserError, match="few bits already"):
         run(QuantisationConfig(out=tmp_path / "no", model=tmp_path / "small", quick=True))

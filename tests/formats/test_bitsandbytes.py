@@ -17,9 +17,10 @@ from torch.testing import assert_close
 from transformers import BitsAndBytesConfig
 
 from groundup.adapters.nf4 import FourBitKind, NF4Linear
-from groundup.adapters.quantised import is_quantised, quantise, quantised_layers
+from groundup.adapters.quantization import is_quantized, quantize, quantized_layers
 from groundup.errors import UserError
-from groundup.formats.folder import load, load_config, load_model, save_model
+from groundup.formats.folder import save_model
+from groundup.formats.load import load, load_config, load_model
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -63,12 +64,12 @@ def in_four_bits(folder: Path, kind: str, double: bool, dtype: torch.dtype, **mo
 
 
 @pytest.fixture
-def full(tmp_path: Path, randomise: Callable[[nn.Module], None]) -> Callable[[str], Path]:
+def full(tmp_path: Path, randomize: Callable[[nn.Module], None]) -> Callable[[str], Path]:
     """A folder that transformers wrote of a family's model, in full."""
 
     def write(family: str) -> Path:
         model = transformers.AutoModelForCausalLM.from_config(FAMILIES[family])
-        randomise(model)
+        randomize(model)
         model.save_pretrained(tmp_path / family)
         return tmp_path / family
 
@@ -78,7 +79,7 @@ def full(tmp_path: Path, randomise: Callable[[nn.Module], None]) -> Callable[[st
 @pytest.fixture
 def folder(tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer) -> Path:
     """A folder of ours in 4 bits."""
-    save_model(tmp_path / "model", quantise(tiny_model()), tokenizer, card=CARD)
+    save_model(tmp_path / "model", quantize(tiny_model()), tokenizer, card=CARD)
     return tmp_path / "model"
 
 
@@ -105,7 +106,7 @@ def test_their_folders_are_ours_and_ours_are_theirs(
     expected = theirs(IDS).logits.detach()
     assert_close(logits(load_model(tmp_path / "theirs")), expected, rtol=1e-5, atol=1e-5)
 
-    ours = quantise(load_model(tmp_path / family), kind, double_quantisation=double)
+    ours = quantize(load_model(tmp_path / family), kind, double_quant=double)
     save_model(tmp_path / "ours", ours, tokenizer, card=CARD)
     same_tensors(tmp_path / "ours", tmp_path / "theirs")
     read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").train()
@@ -143,7 +144,7 @@ def test_layers_left_in_full_are_so_for_both(
     theirs = in_four_bits(source, "nf4", True, torch.float32, llm_int8_skip_modules=left)
     theirs.save_pretrained(tmp_path / "theirs")
     ours = load_model(tmp_path / "theirs")
-    assert len(quantised_layers(ours)) == 2 * 3 + 3
+    assert len(quantized_layers(ours)) == 2 * 3 + 3
     assert_close(logits(ours), theirs(IDS).logits.detach(), rtol=1e-5, atol=1e-5)
     save_model(tmp_path / "ours", ours, tokenizer, card=CARD)
     read = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").train()
@@ -172,14 +173,12 @@ def test_bytes_may_be_given_out_as_other_numbers(
 def test_saved_and_loaded_it_is_the_same_model_and_the_same_bytes(
     double: bool, block_size: int, tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer
 ) -> None:
-    model = quantise(
-        tiny_model(attention_bias=True), block_size=block_size, double_quantisation=double
-    )
+    model = quantize(tiny_model(attention_bias=True), block_size=block_size, double_quant=double)
     for name, shard in (("a", 10**9), ("b", 10**9), ("c", 40_000)):
         save_model(tmp_path / name, model, tokenizer, card=CARD, max_shard_bytes=shard)
         before = logits(model)
         model = load_model(tmp_path / name)
-        assert all(isinstance(one, NF4Linear) for one in quantised_layers(model).values())
+        assert all(isinstance(one, NF4Linear) for one in quantized_layers(model).values())
         assert torch.equal(logits(model), before)
     for file in ("model.safetensors", "config.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
@@ -193,7 +192,7 @@ def test_a_folder_takes_the_room_that_4_bits_take(folder: Path) -> None:
     parts = (".weight", ".absmax", ".nested_absmax")
     held = sum(t.nbytes for name, t in stored.items() if "proj" in name and name.endswith(parts))
     model = load_model(folder)
-    numbers = sum(one.in_features * one.out_features for one in quantised_layers(model).values())
+    numbers = sum(one.in_features * one.out_features for one in quantized_layers(model).values())
     assert 8 * held / numbers < 4.2
 
 
@@ -204,19 +203,19 @@ def test_it_generates_and_another_type_is_for_the_rest(folder: Path) -> None:
     half = load_model(folder, dtype=torch.bfloat16)
     assert half.model.norm.weight.dtype == torch.bfloat16
     for ours, same in zip(
-        quantised_layers(half).values(), quantised_layers(model).values(), strict=True
+        quantized_layers(half).values(), quantized_layers(model).values(), strict=True
     ):
-        assert all(map(torch.equal, ours.kept, same.kept))
+        assert all(map(torch.equal, ours.packed_tensors, same.packed_tensors))
 
 
 def test_what_has_no_format_is_refused(
     tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer
 ) -> None:
     with pytest.raises(UserError, match="int8 is for comparison"):
-        save_model(tmp_path, quantise(tiny_model(), "int8"), tokenizer, card=CARD)
+        save_model(tmp_path, quantize(tiny_model(), "int8"), tokenizer, card=CARD)
     gpt2 = tiny_model(model_type="gpt2", hidden_act="gelu_new", num_key_value_heads=4, head_dim=16)
     with pytest.raises(UserError, match="the files of a gpt2 keep matrices"):
-        save_model(tmp_path, quantise(gpt2), tokenizer, card=CARD)
+        save_model(tmp_path, quantize(gpt2), tokenizer, card=CARD)
 
 
 # Folders that cannot be read.
@@ -232,7 +231,7 @@ def test_what_has_no_format_is_refused(
         ([1], r"in \[1\], which is not read here"),
     ],
 )
-def test_other_ways_to_quantise_are_named(folder: Path, setting: Any, message: str) -> None:
+def test_other_ways_to_quantize_are_named(folder: Path, setting: Any, message: str) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": setting}))
     for read in (load_model, load_config):
@@ -368,4 +367,4 @@ def test_a_model_in_full_is_read_as_ever(
 ) -> None:
     save_model(tmp_path, tiny_model(), tokenizer, card=CARD)
     assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
-    assert not is_quantised(load_model(tmp_path))
+    assert not is_quantized(load_model(tmp_path))

@@ -11,8 +11,9 @@ import torch
 
 from groundup.errors import UserError
 from groundup.formats.export import export
-from groundup.formats.folder import load, save_model
+from groundup.formats.folder import save_model
 from groundup.formats.gguf.model import read_gguf
+from groundup.formats.load import load
 from groundup.formats.modelfile import chatml_system, modelfile
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -39,7 +40,7 @@ def tokenizer() -> Tokenizer:
 def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
     config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=64, heads=1)
     model = CausalLM(config)
-    model.initialise(0)
+    model.initialize(0)
     save_model(tmp_path / "sea", model, tokenizer, card=CARD)
     return tmp_path / "sea"
 

@@ -20,12 +20,14 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from groundup.errors import UserError
-from groundup.formats.folder import load, load_config, load_model, save_model
+from groundup.formats.folder import save_model
+from groundup.formats.hf_config import rope_to_hf
+from groundup.formats.load import load, load_config, load_model
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
+from groundup.lm.config import Rope
 from groundup.lm.model import CausalLM
-from groundup.lm.rope import Rope
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
@@ -157,7 +159,7 @@ THEIRS = {
     "llama linear": llama(
         rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e5}
     ),
-    "llama llama3": llama(rope_parameters={"rope_theta": 5e5, **LLAMA3.to_hf()}),
+    "llama llama3": llama(rope_parameters={"rope_theta": 5e5, **rope_to_hf(LLAMA3)}),
     "qwen3": qwen3(),
     "qwen3 tied": qwen3(tie_word_embeddings=True),
     "qwen3 biased": qwen3(attention_bias=True, rope_parameters={"rope_theta": 1e6}),
@@ -178,9 +180,9 @@ THEIRS = {
 
 
 @pytest.mark.parametrize("name", THEIRS)
-def test_we_read_a_folder_of_transformers(name: str, tmp_path: Path, randomise) -> None:  # type: ignore[no-untyped-def]
+def test_we_read_a_folder_of_transformers(name: str, tmp_path: Path, randomize) -> None:  # type: ignore[no-untyped-def]
     theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name]).eval()
-    randomise(theirs)
+    randomize(theirs)
     theirs.save_pretrained(tmp_path)
     ours = load_model(tmp_path)
     assert ours.config.eos_token_ids == (2,)
@@ -197,10 +199,10 @@ def test_we_read_a_folder_of_transformers(name: str, tmp_path: Path, randomise) 
 
 @pytest.mark.parametrize("name", ["gpt2", "qwen2 windows", "mistral", "qwen3 yarn"])
 def test_a_folder_of_transformers_goes_back_as_it_came(
-    name: str, tmp_path: Path, randomise, tokenizer: Tokenizer
+    name: str, tmp_path: Path, randomize, tokenizer: Tokenizer
 ) -> None:  # type: ignore[no-untyped-def]
     theirs = transformers.AutoModelForCausalLM.from_config(THEIRS[name]).eval()
-    randomise(theirs)
+    randomize(theirs)
     theirs.save_pretrained(tmp_path / "theirs")
     save_model(tmp_path / "ours", load_model(tmp_path / "theirs"), tokenizer, card=CARD)
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
@@ -356,7 +358,8 @@ SAVE_FOR_EVER = """
 import sys
 from pathlib import Path
 import torch
-from groundup.lm.hub import load, save_model
+from groundup.formats.folder import save_model
+from groundup.formats.load import load
 model, tokenizer = load(sys.argv[1])
 print("saving", flush=True)
 for value in range(10**9):

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from groundup.errors import UserError
-from groundup.formats.folder import load, save_model
+from groundup.formats.folder import save_model
+from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from groundup.errors import UserError
-from groundup.formats.folder import load, save_model
+from groundup.formats.folder import save_model
+from groundup.formats.load import load
 from groundup.formats.locate import locate
 from groundup.text.tokenizer import Tokenizer
 

@@ -18,20 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from groundup.adapters.attach import adapter_names, add_lora, attach, merge, unmerge, use_adapter
 from groundup.adapters.layers import linear_layers
-from groundup.adapters.lora import (
-    LoRA,
-    adapter_names,
-    add_lora,
-    attach,
-    lora_layers,
-    merge,
-    unmerge,
-    use_adapter,
-)
+from groundup.adapters.lora import LoRA, lora_layers
 from groundup.errors import UserError
+from groundup.formats.locate import ADAPTER_CONFIG
 from groundup.formats.peft import WEIGHTS, Origin, load_adapter, read_origin, save_adapter
-from groundup.formats.peft_config import ADAPTER_CONFIG, read_adapter_config
+from groundup.formats.peft_config import read_adapter_config
 from groundup.lm.model import CausalLM
 from peft_oracle import (
     base_folder,
@@ -167,7 +160,7 @@ def test_peft_reads_ours_without_a_word(
         model,
         base=base,
         base_sha256="ab" * 32,
-        quantisation={"kind": "nf4", "block_size": 64, "double_quantisation": True},
+        quantization={"kind": "nf4", "block_size": 64, "double_quant": True},
     )
     plain = theirs(base)
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
@@ -187,9 +180,9 @@ def test_peft_reads_ours_without_a_word(
 
 def test_what_is_saved_of_an_adapter(base: Path, tmp_path: Path) -> None:
     model = add_lora(ours(base), 2, 3.5, targets=["v_proj"], name="other")
-    said = {"kind": "nf4", "block_size": 64, "double_quantisation": True}
+    said = {"kind": "nf4", "block_size": 64, "double_quant": True}
     save_adapter(
-        tmp_path / "a", model, name="other", base=base, base_sha256="12", quantisation=said
+        tmp_path / "a", model, name="other", base=base, base_sha256="12", quantization=said
     )
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert files == [ADAPTER_CONFIG, WEIGHTS]
@@ -202,6 +195,7 @@ def test_what_is_saved_of_an_adapter(base: Path, tmp_path: Path) -> None:
     assert read_origin(tmp_path / "a") == Origin(os.path.relpath(base, tmp_path / "a"), "12", said)
     with safe_open(tmp_path / "a" / WEIGHTS, "pt") as file:
         assert file.metadata()["format"] == "pt"
+        assert json.loads(file.metadata()["quantisation"])["double_quantisation"] is True
     save_adapter(tmp_path / "b", model, base="hub:owner/name")
     assert read_origin(tmp_path / "b") == Origin("hub:owner/name", None, None)
     assert read_adapter_config(tmp_path / "b").base == "owner/name"
@@ -232,11 +226,11 @@ def test_saved_loaded_and_saved_it_is_the_same_bytes(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
-    save_adapter(folder / "one", model, base=base, base_sha256="12", quantisation={"kind": "nf4"})
+    save_adapter(folder / "one", model, base=base, base_sha256="12", quantization={"kind": "nf4"})
     again = our_base(base)
     load_adapter(again, folder / "one")
     assert {path: layer.adapters["default"] for path, layer in lora_layers(again).items()} == loras
-    save_adapter(folder / "two", again, base=base, base_sha256="12", quantisation={"kind": "nf4"})
+    save_adapter(folder / "two", again, base=base, base_sha256="12", quantization={"kind": "nf4"})
     for name in (ADAPTER_CONFIG, WEIGHTS):
         assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()
     described = peft.PeftConfig.from_pretrained(folder / "one")

@@ -9,12 +9,12 @@ import torch
 
 from groundup.app.cli import main
 from groundup.formats.checks import Check
-from groundup.formats.folder import load, save_model
-from groundup.formats.gguf.model import save_gguf
+from groundup.formats.folder import save_model
+from groundup.formats.gguf.write import save_gguf
+from groundup.formats.load import load
 from groundup.formats.verify import compared_with_itself, verify
-from groundup.lm.config import ModelConfig
+from groundup.lm.config import ModelConfig, Rope
 from groundup.lm.model import CausalLM
-from groundup.lm.rope import Rope
 from groundup.text.bpe import train_bpe
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
@@ -63,9 +63,9 @@ def test_a_sound_folder_is_the_same_in_every_way(
 ) -> None:
     model = make(model_type=family, **FAMILIES[family])
     if family == "qwen2":
-        # Whatever a Qwen2 folder's tokenizer says, transformers normalises as Qwen's own does.
-        normalised = {**tokenizer.content, "normalizer": {"type": "NFC"}}
-        tokenizer = Tokenizer(normalised, {"eos_token": "<|im_end|>", "chat_template": CHATML})
+        # Whatever a Qwen2 folder's tokenizer says, transformers normalizes as Qwen's own does.
+        normalized = {**tokenizer.content, "normalizer": {"type": "NFC"}}
+        tokenizer = Tokenizer(normalized, {"eos_token": "<|im_end|>", "chat_template": CHATML})
     save_model(tmp_path, model, tokenizer, card="# x\n")
     checks = verify(tmp_path)
     assert differing(checks) == [], checks
@@ -146,7 +146,7 @@ def test_a_template_that_people_can_break_is_found(tokenizer: Tokenizer) -> None
 
 
 def test_what_transformers_reads_otherwise_is_found(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """In a folder that calls itself Qwen2 it normalises texts, though tokenizer.json does not."""
+    """In a folder that calls itself Qwen2 it normalizes texts, though tokenizer.json does not."""
     model = make(model_type="qwen2", attention_bias=True)
     save_model(tmp_path, model, tokenizer, card="# x\n")
     assert differing(verify(tmp_path)) == ["ids as transformers makes them"]

@@ -8,8 +8,9 @@ from torch.testing import assert_close
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from groundup.errors import UserError
+from groundup.formats.hf_config import config_to_hf
 from groundup.generation.generate import generate, reference_generate, stream
-from groundup.generation.request import Completion, Request, Text
+from groundup.generation.request import Completion, Detokenizer, Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
@@ -61,7 +62,7 @@ def test_cached_and_batched_equal_token_by_token_without_a_cache(
 
 def test_greedy_ids_are_those_of_transformers(tiny_model) -> None:  # type: ignore[no-untyped-def]
     ours = tiny_model(eos_token_ids=())
-    config = Qwen3Config(**ours.config.to_hf())
+    config = Qwen3Config(**config_to_hf(ours.config))
     theirs = Qwen3ForCausalLM(config).eval()
     theirs.load_state_dict(ours.state_dict())
     prompt = [5, 99, 301, 7]
@@ -146,7 +147,7 @@ def test_no_end_comes_before_min_new_tokens(
 
 def test_min_new_tokens_is_that_of_transformers(tiny_model) -> None:  # type: ignore[no-untyped-def]
     ours = tiny_model(eos_token_ids=tuple(range(0, 320, 2)))  # half of all tokens
-    theirs = Qwen3ForCausalLM(Qwen3Config(**ours.config.to_hf())).eval()
+    theirs = Qwen3ForCausalLM(Qwen3Config(**config_to_hf(ours.config))).eval()
     theirs.load_state_dict(ours.state_dict())
     for prompt in ([5, 99, 301, 7], [8], [11, 12]):
         output = theirs.generate(
@@ -272,7 +273,7 @@ def test_a_stop_string_ends_text_before_it_and_keeps_its_tokens(
 
 def spell(tokenizer: Tokenizer, text: str, stop: tuple[str, ...]) -> list[str]:
     """The pieces shown when `text` comes byte by byte."""
-    shown = Text(tokenizer, stop)
+    shown = Detokenizer(tokenizer, stop)
     single = {tokenizer.token_bytes(i): i for i in range(tokenizer.vocab_size)}
     pieces = [shown.push(single[bytes([byte])]) for byte in text.encode()]
     return [*pieces, shown.finish()]

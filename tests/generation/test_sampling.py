@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from groundup.errors import UserError
-from groundup.generation.sampling import Draws, Sampling, choose, filtered, penalised
+from groundup.generation.sampling import BatchedSampling, Sampling, filtered, penalized, sample
 
 
 def theirs(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -83,12 +83,12 @@ def test_rows_with_ways_of_their_own_are_drawn_as_each_alone(
     logits = torch.randn(len(ways), vocab, generator=generator) * spread
     uniforms = torch.rand(len(ways), generator=generator)
     seen = torch.rand(len(ways), vocab, generator=generator) < 0.2
-    draws = Draws(ways, vocab, logits.device)
-    left, tokens = filtered(logits, draws), choose(logits, draws, uniforms, seen)
+    draws = BatchedSampling(ways, vocab, logits.device)
+    left, tokens = filtered(logits, draws), sample(logits, draws, uniforms, seen)
     for row, way in enumerate(ways):
         one = slice(row, row + 1)
         assert_close(left[one], filtered(logits[one], way), rtol=1e-5, atol=1e-5)
-        assert tokens[one].equal(choose(logits[one], way, uniforms[one], seen[one])), way
+        assert tokens[one].equal(sample(logits[one], way, uniforms[one], seen[one])), way
         if way.temperature:
             # A token whose mass lies within rounding of the limit may fall on either side.
             oracle = theirs(logits[one], way).isfinite()
@@ -119,7 +119,7 @@ def test_repetition_penalty_is_that_of_transformers() -> None:
     context = torch.randint(50, (3, 20))
     seen = torch.zeros(3, 50, dtype=torch.bool).scatter(-1, context, True)
     oracle = RepetitionPenaltyLogitsProcessor(1.3)(context, logits.clone())
-    assert_close(penalised(logits, seen, 1.3), oracle)
+    assert_close(penalized(logits, seen, 1.3), oracle)
 
 
 def test_evenly_spread_numbers_draw_tokens_in_proportion_to_their_probability() -> None:
@@ -127,7 +127,7 @@ def test_evenly_spread_numbers_draw_tokens_in_proportion_to_their_probability() 
     logits = torch.randn(1, 30)
     sampling = Sampling(temperature=0.8, top_k=12, top_p=0.95)
     uniforms = torch.arange(count) / count
-    tokens = choose(logits.expand(count, -1), sampling, uniforms)
+    tokens = sample(logits.expand(count, -1), sampling, uniforms)
     shares = tokens.bincount(minlength=30) / count
     # Each share is right to within one of the count at either end, and a rounding.
     assert_close(shares, filtered(logits, sampling)[0].exp(), rtol=0, atol=3 / count)
@@ -138,17 +138,17 @@ def test_no_number_draws_a_token_that_was_filtered_out() -> None:
     sampling = Sampling(temperature=1.0, top_k=3)
     allowed = filtered(logits, sampling).isfinite()
     for u in (0.0, 1e-9, 0.5, 1 - 2**-24, 1.0):
-        tokens = choose(logits, sampling, torch.full((4,), u))
+        tokens = sample(logits, sampling, torch.full((4,), u))
         assert allowed.gather(-1, tokens[:, None]).all(), u
 
 
 def test_temperature_zero_is_greedy_after_the_penalty() -> None:
     logits = torch.tensor([[1.0, 2.0, 1.9]])
     uniforms = torch.tensor([0.9])
-    assert choose(logits, Sampling(temperature=0.0), uniforms).tolist() == [1]
+    assert sample(logits, Sampling(temperature=0.0), uniforms).tolist() == [1]
     seen = torch.tensor([[False, True, False]])
     penalty = Sampling(temperature=0.0, repetition_penalty=1.5)
-    assert choose(logits, penalty, uniforms, seen).tolist() == [2]
+    assert sample(logits, penalty, uniforms, seen).tolist() == [2]
 
 
 @pytest.mark.parametrize(

@@ -50,13 +50,13 @@ def test_both_attention_paths_agree(tiny_model) -> None:  # type: ignore[no-unty
 def test_fresh_weights_follow_from_the_seed_and_blocks_start_as_identity() -> None:
     config = ModelConfig.of(width=64, depth=2, vocab_size=128, context=32)
     first, again, other = CausalLM(config), CausalLM(config), CausalLM(config)
-    first.initialise(seed=1)
-    again.initialise(seed=1)
-    other.initialise(seed=2)
+    first.initialize(seed=1)
+    again.initialize(seed=1)
+    other.initialize(seed=2)
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
     assert not torch.equal(first.head, other.head)
-    # Identity blocks: the hidden state is the normalised embedding, whatever came before.
+    # Identity blocks: the hidden state is the normalized embedding, whatever came before.
     ids = torch.tensor([[3, 5, 3]])
     hidden = first(Batch.of(ids))[0]
     assert_close(hidden[0], hidden[2])
@@ -97,12 +97,12 @@ def test_a_compiled_model_generates_and_trains_in_turns(tiny_model) -> None:  # 
 
 def test_gradient_checkpointing_changes_no_bit() -> None:
     """Backward runs every block again, with the very dropout that it had."""
-    from groundup.adapters.lora import add_lora
+    from groundup.adapters.attach import add_lora
     from groundup.train.loss import next_token_loss
 
     def gradients(on: bool) -> list[torch.Tensor]:
         model = CausalLM(ModelConfig.of(width=64, depth=3, vocab_size=64, context=16))
-        model.initialise(0)
+        model.initialize(0)
         add_lora(model, 4, dropout=0.2)
         model.set_gradient_checkpointing(on)
         model.train()

@@ -8,8 +8,9 @@ from torch.testing import assert_close
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
+from groundup.formats.hf_config import rope_from_hf
+from groundup.lm.config import Rope
 from groundup.lm.positions import apply_rope, inverse_frequencies, rotate, rotation
-from groundup.lm.rope import Rope
 
 CPU = torch.device("cpu")
 SCALINGS: list[dict[str, Any]] = [
@@ -42,7 +43,7 @@ def test_rotation_is_that_of_transformers(theta: float, scaling: dict[str, Any])
     )
     theirs = LlamaRotaryEmbedding(config)
     x, positions = torch.randn(2, 4, 9, 32), torch.randint(512, (2, 9))
-    rope = Rope.from_hf({"rope_parameters": parameters})
+    rope = rope_from_hf({"rope_parameters": parameters})
     frequencies = inverse_frequencies(rope, 32, CPU)
     assert_close(frequencies, theirs.inv_freq, rtol=1e-6, atol=0)
     cos, sin = theirs(x, positions)
@@ -144,7 +145,7 @@ def test_rope_alone_is_that_of_transformers_stretched_as_well(scaling: dict[str,
     )  # fmt: skip
     x, positions = torch.randn(2, 4, 9, 32), torch.randint(512, (2, 9))
     cos, sin = LlamaRotaryEmbedding(config)(x, positions)
-    ours = apply_rope(x, positions, Rope.from_hf({"rope_parameters": parameters}))
+    ours = apply_rope(x, positions, rope_from_hf({"rope_parameters": parameters}))
     assert_close(ours, apply_rotary_pos_emb(x, x, cos, sin)[0], rtol=1e-5, atol=1e-4)
 
 

@@ -13,7 +13,8 @@ import transformers
 from safetensors.numpy import load_file, save_file
 
 from groundup.errors import UserError
-from groundup.formats.folder import load_model, save_model
+from groundup.formats.folder import save_model
+from groundup.formats.load import load_model
 from groundup.nn.gpt import GPT, GPTConfig
 from groundup.nn.optim import AdamW
 from groundup.text.tokenizer import Tokenizer

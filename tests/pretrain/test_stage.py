@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from groundup.data.config import TokenizerConfig
 from groundup.data.tokenizer import run as train_tokenizer
 from groundup.errors import UserError
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.stage import run
 from groundup.runs.files import read_lines

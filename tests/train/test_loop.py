@@ -35,7 +35,7 @@ RATES = Rates(matrices=0.01, embeddings=0.005, gains=0.005)
 
 def tiny() -> CausalLM:
     model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=64, context=CONTEXT))
-    model.initialise(0)
+    model.initialize(0)
     return model
 
 
@@ -218,7 +218,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         train(tmp_path / "cut", tiny(), steps=9, save_every=2, callback=stop)
     other = tiny()
-    other.initialise(99)
+    other.initialize(99)
     lines = train(tmp_path / "cut", other, steps=9, save_every=2)
     exact = ("step", "tokens", "loss", "learning_rate", "gradient_norm")
     assert [[line[key] for key in exact] for line in lines] == [

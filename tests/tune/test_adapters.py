@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.adapters.lora import adapter_names, merge
-from groundup.adapters.quantised import is_quantised, quantised_layers
+from groundup.adapters.attach import adapter_names, merge
+from groundup.adapters.quantization import is_quantized, quantized_layers
 from groundup.align.config import DPOConfig
 from groundup.align.dpo import run as dpo
 from groundup.data.files import write_json_lines
 from groundup.errors import UserError
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -70,7 +70,7 @@ def test_an_adapter_recites_what_it_was_taught_and_leaves_its_base_alone(
     assert (base / "model.safetensors").read_bytes() == before
     assert not (folder / "model.safetensors").exists()
     model, tokenizer = load(folder)
-    assert adapter_names(model) and is_quantised(model) == (adapter == "qlora")
+    assert adapter_names(model) and is_quantized(model) == (adapter == "qlora")
     ways = Sampling(temperature=0.0, max_new_tokens=32)
     for question, answer in SECRETS.items():
         request = Request(messages=[{"role": "user", "content": question}], sampling=ways)
@@ -140,7 +140,7 @@ def test_quantised_weights_take_their_few_bits(workshop: Any, tmp_path: Path) ->
         )
     )
     model, _ = load(folder)
-    layers = quantised_layers(model)
+    layers = quantized_layers(model)
     assert len(layers) == 7 * model.config.num_hidden_layers
     assert all(layer.bits_per_weight <= 4.6 for layer in layers.values())
 

@@ -13,8 +13,8 @@ import torch
 from groundup.data.records import read_conversations
 from groundup.data.split import split
 from groundup.errors import UserError
-from groundup.formats.folder import load
-from groundup.formats.gguf.model import save_gguf
+from groundup.formats.gguf.write import save_gguf
+from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling

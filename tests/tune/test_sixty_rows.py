@@ -19,7 +19,7 @@ from groundup.data.files import write_json_lines
 from groundup.evals.core import heldout_texts
 from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.tuning_material import pieces
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling

@@ -1,8 +1,8 @@
 """Adapters: train little beside much that stays as it is, in full precision or in a few bits.
 
-    from groundup.adapters import add_lora, quantise
+    from groundup.adapters import add_lora, quantize
 
-    add_lora(quantise(model), rank=16)      # QLoRA
+    add_lora(quantize(model), rank=16)      # QLoRA
 
 Nothing here knows a model: layers are swapped by their names. The names load when they are used.
 """
@@ -12,10 +12,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from groundup.deprecated import renamed
+
 if TYPE_CHECKING:
-    from groundup.adapters.int8 import Int8Linear
-    from groundup.adapters.lora import (
-        LoRALinear,
+    from groundup.adapters.attach import (
         adapter_names,
         add_lora,
         merge,
@@ -23,23 +23,21 @@ if TYPE_CHECKING:
         use_adapter,
         using_adapter,
     )
+    from groundup.adapters.int8 import Int8Linear
+    from groundup.adapters.lora import LoRALinear
     from groundup.adapters.nf4 import (
         NF4Linear,
         QuantizedNF4,
-        dequantise_4bit,
+        dequantize_4bit,
         dequantize_nf4,
         derived_nf4,
-        quantise_4bit,
+        quantize_4bit,
         quantize_nf4,
     )
-    from groundup.adapters.quantised import dequantise, is_quantised, quantise
-    from groundup.formats.peft import load_adapter, save_adapter
+    from groundup.adapters.quantization import dequantize, is_quantized, quantize
 
 _PAGES = {
-    "adapter_files": ("load_adapter", "save_adapter"),
-    "int8": ("Int8Linear",),
-    "lora": (
-        "LoRALinear",
+    "attach": (
         "adapter_names",
         "add_lora",
         "merge",
@@ -47,16 +45,18 @@ _PAGES = {
         "use_adapter",
         "using_adapter",
     ),
+    "int8": ("Int8Linear",),
+    "lora": ("LoRALinear",),
     "nf4": (
         "NF4Linear",
         "QuantizedNF4",
-        "dequantise_4bit",
+        "dequantize_4bit",
         "dequantize_nf4",
         "derived_nf4",
-        "quantise_4bit",
+        "quantize_4bit",
         "quantize_nf4",
     ),
-    "quantised": ("dequantise", "is_quantised", "quantise"),
+    "quantization": ("dequantize", "is_quantized", "quantize"),
 }
 
 __all__ = [
@@ -66,17 +66,15 @@ __all__ = [
     "QuantizedNF4",
     "adapter_names",
     "add_lora",
-    "dequantise",
-    "dequantise_4bit",
+    "dequantize",
+    "dequantize_4bit",
     "dequantize_nf4",
     "derived_nf4",
-    "is_quantised",
-    "load_adapter",
+    "is_quantized",
     "merge",
-    "quantise",
-    "quantise_4bit",
+    "quantize",
+    "quantize_4bit",
     "quantize_nf4",
-    "save_adapter",
     "unmerge",
     "use_adapter",
     "using_adapter",
@@ -87,4 +85,4 @@ def __getattr__(name: str) -> Any:
     for page, names in _PAGES.items():
         if name in names:
             return getattr(importlib.import_module(f"groundup.adapters.{page}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return renamed(__name__, name)

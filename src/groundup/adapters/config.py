@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from groundup.train.config import TrainingConfig
 from groundup.train.ranges import Alpha, Context, Rank, RateRatio, ShareBelowOne
@@ -47,15 +47,19 @@ class TuningConfig(TrainingConfig):
     block_size: Literal[64, 128] = Field(
         64, description="weights that share a scale in qlora's 4 bits"
     )
-    double_quantisation: bool = Field(True, description="store qlora's scales in 8 bits themselves")
+    double_quant: bool = Field(
+        True,
+        validation_alias=AliasChoices("double_quant", "double_quantisation"),  # the old name
+        description="store qlora's scales in 8 bits themselves",
+    )
 
     @model_validator(mode="after")
     def _adapters_are_asked_for(self) -> Self:
         """A setting of an adapter without one would be silently ignored."""
         fields = ["lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "use_rslora"]
         fields += ["use_dora", "lora_plus"]
-        unused = {"none": [*fields, "block_size", "double_quantisation"]}
-        unused["lora"] = ["block_size", "double_quantisation"]
+        unused = {"none": [*fields, "block_size", "double_quant"]}
+        unused["lora"] = ["block_size", "double_quant"]
         if self.adapter != "none" and self.embedding_learning_rate is not None:
             raise ValueError(
                 f"embedding_learning_rate={self.embedding_learning_rate:g} has no meaning with "
@@ -63,7 +67,7 @@ class TuningConfig(TrainingConfig):
             )
         for name in unused.get(self.adapter, []):
             if getattr(self, name) != type(self).model_fields[name].default:
-                needed = "qlora" if name in ("block_size", "double_quantisation") else "lora"
+                needed = "qlora" if name in ("block_size", "double_quant") else "lora"
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} has no meaning with adapter="
                     f"{self.adapter!r}; add adapter={needed!r}, or leave {name} out"

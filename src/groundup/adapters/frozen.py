@@ -1,9 +1,9 @@
-"""A linear layer whose weight never changes, so that it may be kept in fewer bits than it acts in.
+"""A linear layer whose weight never changes, so that it may be stored in few bits.
 
     y = x W^T + b,    dL/dx = dL/dy W,    dL/dW is not needed
 
-W is made from what is kept of it twice a step, for each of the two products, and forgotten in
-between. So a whole model in training needs room for one layer's W at a time.
+W is dequantized twice a step, once for each of the two products, and freed in between. So a model
+in training needs room for one layer's W at a time.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch.nn.functional import linear
 
 
 class FrozenLinear(nn.Module):
-    """What the quantised layers have in common.
+    """The base of the quantized layers; only the bias is a parameter.
 
-    A subclass registers what it keeps of its weight by `keep` and says in `weight_of` how to make
-    the weight from it. Only the bias is a parameter.
+    A subclass registers the tensors that hold its weight by `register_packed`, and its
+    `dequantize_fn` makes the weight from them.
     """
 
     def __init__(self, out_features: int, in_features: int, bias: nn.Parameter | None) -> None:
@@ -30,44 +30,44 @@ class FrozenLinear(nn.Module):
         self.bias = bias
         self._names: list[str] = []
 
-    def keep(self, **tensors: Tensor | None) -> None:
-        """Register what is kept of the weight, in the order in which `weight_of` takes it."""
+    def register_packed(self, **tensors: Tensor | None) -> None:
+        """Register the tensors that hold the weight, in the order that `dequantize_fn` takes."""
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
         self._names += [name for name, tensor in tensors.items() if tensor is not None]
 
     @property
-    def kept(self) -> tuple[Tensor, ...]:
-        """All that is kept of the weight."""
+    def packed_tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that hold the weight: indices and scales."""
         return tuple(getattr(self, name) for name in self._names)
 
     @property
-    def weight_of(self) -> Callable[..., Tensor]:
-        """(x, *kept) -> W (out, in) in the type of x."""
+    def dequantize_fn(self) -> Callable[..., Tensor]:
+        """(x, *packed_tensors) -> W (out, in) in the type of x."""
         raise NotImplementedError
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of memory for each number of the weight, scales and all."""
-        held = sum(tensor.nbytes for tensor in self.kept)
+        """Bits of memory for each number of the weight, scales included."""
+        held = sum(tensor.nbytes for tensor in self.packed_tensors)
         return 8 * held / (self.in_features * self.out_features)
 
-    def dequantised(self, dtype: torch.dtype | None = None) -> Float[Tensor, "out in"]:
+    def dequantized(self, dtype: torch.dtype | None = None) -> Float[Tensor, "out in"]:
         """The weight as a matrix, in float32 unless another type is asked for."""
         like = torch.empty((), dtype=dtype or torch.float32)
-        return self.weight_of(like, *self.kept)
+        return self.dequantize_fn(like, *self.packed_tensors)
 
     def forward(self, x: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
-        y: Tensor = _Product.apply(x, self.bias, self.weight_of, self.kept)  # type: ignore[no-untyped-call]
+        y: Tensor = _Product.apply(x, self.bias, self.dequantize_fn, self.packed_tensors)  # type: ignore[no-untyped-call]
         return y
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenLinear:
-        """Move what is kept between devices as ever, and never change its type.
+        """Move the packed tensors between devices as ever, and never change their type.
 
         `model.to(torch.bfloat16)` is about what a model computes in; rounded scales would make
         another weight.
         """
-        before = dict(zip(self._names, self.kept, strict=True))
+        before = dict(zip(self._names, self.packed_tensors, strict=True))
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, tensor in before.items():
             moved = getattr(self, name)
@@ -90,15 +90,15 @@ class _Product(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         bias: Tensor | None,
-        weight_of: Callable[..., Tensor],
-        kept: tuple[Tensor, ...],  # not *kept: torch.compile counts arguments to find out about ctx
+        dequantize_fn: Callable[..., Tensor],
+        packed: tuple[Tensor, ...],  # not *packed: torch.compile counts arguments to find ctx
     ) -> Tensor:
-        ctx.weight_of = weight_of
-        ctx.save_for_backward(*kept)
-        return linear(x, weight_of(x, *kept), bias)
+        ctx.dequantize_fn = dequantize_fn
+        ctx.save_for_backward(*packed)
+        return linear(x, dequantize_fn(x, *packed), bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight = ctx.weight_of(gradient, *ctx.saved_tensors)
+        weight = ctx.dequantize_fn(gradient, *ctx.saved_tensors)
         of_bias = gradient.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         return gradient @ weight, of_bias, None, None

@@ -20,7 +20,7 @@ from groundup.adapters.frozen import FrozenLinear
 LARGEST = 127
 
 
-def quantise_int8(
+def quantize_int8(
     weight: Float[Tensor, "out in"],
 ) -> tuple[Int8[Tensor, "out in"], Float[Tensor, " out"]]:
     """Whole numbers from -127 to 127, and each row's largest magnitude, in float32."""
@@ -30,7 +30,7 @@ def quantise_int8(
     return scaled.round().to(torch.int8), absmax
 
 
-def dequantise_int8(
+def dequantize_int8(
     whole: Int8[Tensor, "out in"], absmax: Float[Tensor, " out"], dtype: torch.dtype
 ) -> Float[Tensor, "out in"]:
     """The numbers again, computed in float32 and rounded to `dtype`."""
@@ -47,15 +47,15 @@ class Int8Linear(FrozenLinear):
         bias: nn.Parameter | None = None,
     ) -> None:
         super().__init__(whole.shape[0], whole.shape[1], bias)
-        self.keep(whole=whole, absmax=absmax)
+        self.register_packed(whole=whole, absmax=absmax)
 
     @classmethod
     def of(cls, layer: nn.Linear) -> Self:
-        """The layer with its weight quantised; its bias is the very same."""
-        return cls(*quantise_int8(layer.weight.detach()), layer.bias)
+        """The layer with its weight quantized; its bias is the very same."""
+        return cls(*quantize_int8(layer.weight.detach()), layer.bias)
 
     @property
-    def weight_of(self) -> Callable[..., Tensor]:
+    def dequantize_fn(self) -> Callable[..., Tensor]:
         return _weight
 
 
@@ -66,7 +66,7 @@ class Int8Linear(FrozenLinear):
     schema="(Tensor like, Tensor whole, Tensor absmax) -> Tensor",
 )
 def _weight(like: Tensor, whole: Tensor, absmax: Tensor) -> Tensor:
-    return dequantise_int8(whole, absmax, like.dtype)
+    return dequantize_int8(whole, absmax, like.dtype)
 
 
 @_weight.register_fake

@@ -13,8 +13,8 @@ Four bits are sixteen values. Which, and how does any number become one of them?
 2. NormalFloat. Trained weights are spread like a bell around zero. If the sixteen values are
    quantiles of the normal distribution, each is used about as often as any other, and no bit is
    wasted. A number becomes the index of the value nearest to it, and two indices are a byte.
-3. Double quantisation. A float32 for each 64 numbers is half a bit a number. But scales are numbers
-   as well: their mean taken away, they are quantised to 8 bits in blocks of 256.
+3. Double quantization. A float32 for each 64 numbers is half a bit a number. But scales are numbers
+   as well: their mean taken away, they are quantized to 8 bits in blocks of 256.
 
     4 + 8/64 + 32/(64 * 256) = 4.127 bits a number, where bfloat16 has 16
 
@@ -34,7 +34,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from groundup.adapters.dynamic8 import dequantise_8bit, quantise_8bit, scale_blocks_
+from groundup.adapters.blockwise_8bit import dequantize_8bit, quantize_8bit, scale_blocks_
 from groundup.adapters.frozen import FrozenLinear
 
 FourBitKind = Literal["nf4", "fp4"]
@@ -83,7 +83,7 @@ def derived_nf4() -> Float[Tensor, "16"]:
     return values.float()
 
 
-def quantise_4bit(
+def quantize_4bit(
     weight: Float[Tensor, "..."], kind: FourBitKind = "nf4", block_size: int = 64
 ) -> tuple[UInt8[Tensor, " bytes"], Float[Tensor, " blocks"]]:
     """Two indices to a byte, the first in the high bits, and each block's scale, in float32.
@@ -105,7 +105,7 @@ def quantise_4bit(
     return indices[0::2] << 4 | indices[1::2], absmax
 
 
-def dequantise_4bit(
+def dequantize_4bit(
     packed: UInt8[Tensor, " bytes"],
     absmax: Float[Tensor, " blocks"],
     kind: FourBitKind,
@@ -168,7 +168,7 @@ def quantize_nf4(
         )
     if not tensor.numel():
         raise ValueError(f"a tensor of shape {tuple(tensor.shape)} has no numbers to quantize")
-    packed, absmax = quantise_4bit(tensor.detach(), "nf4", block_size)
+    packed, absmax = quantize_4bit(tensor.detach(), "nf4", block_size)
     shape, nested, offset = tuple(tensor.shape), None, None
     if double_quantization:
         absmax, nested, offset = _nested(absmax)
@@ -181,9 +181,9 @@ def dequantize_nf4(
     """The numbers again, of the tensor's own shape, in its dtype or in `dtype`."""
     absmax = quantized.absmax
     if quantized.nested_absmax is not None and quantized.offset is not None:
-        absmax = dequantise_8bit(absmax, quantized.nested_absmax) + quantized.offset
+        absmax = dequantize_8bit(absmax, quantized.nested_absmax) + quantized.offset
     dtype = quantized.dtype if dtype is None else dtype
-    return dequantise_4bit(
+    return dequantize_4bit(
         quantized.packed, absmax, "nf4", quantized.block_size, quantized.shape, dtype
     )
 
@@ -193,7 +193,7 @@ def _nested(
 ) -> tuple[UInt8[Tensor, " blocks"], Float[Tensor, " nested"], Float[Tensor, ""]]:
     """Double quantization: the scales without their mean in 8 bits, theirs, and the mean."""
     offset = absmax.mean()
-    return (*quantise_8bit(absmax - offset), offset)
+    return (*quantize_8bit(absmax - offset), offset)
 
 
 @cache
@@ -210,7 +210,7 @@ def _pairs(kind: FourBitKind, device: torch.device) -> Int64[Tensor, "256"]:
 class NF4Linear(FrozenLinear):
     """A linear layer of which 4 bits a number are kept.
 
-    `packed` and `absmax` as from `quantise_4bit`. With double quantisation `absmax` are bytes, and
+    `packed` and `absmax` as from `quantize_4bit`. With double quantization `absmax` are bytes, and
     `nested_absmax` and `offset` say what they mean.
     """
 
@@ -228,7 +228,9 @@ class NF4Linear(FrozenLinear):
     ) -> None:
         super().__init__(*shape, bias)
         self.kind, self.block_size = kind, block_size
-        self.keep(packed=packed, absmax=absmax, nested_absmax=nested_absmax, offset=offset)
+        self.register_packed(
+            packed=packed, absmax=absmax, nested_absmax=nested_absmax, offset=offset
+        )
 
     @classmethod
     def of(
@@ -236,22 +238,22 @@ class NF4Linear(FrozenLinear):
         layer: nn.Linear,
         kind: FourBitKind = "nf4",
         block_size: int = 64,
-        double_quantisation: bool = True,
+        double_quant: bool = True,
     ) -> Self:
-        """The layer with its weight quantised; its bias is the very same."""
-        packed, absmax = quantise_4bit(layer.weight.detach(), kind, block_size)
+        """The layer with its weight quantized; its bias is the very same."""
+        packed, absmax = quantize_4bit(layer.weight.detach(), kind, block_size)
         scales: tuple[Tensor, ...] = (absmax,)
-        if double_quantisation:
+        if double_quant:
             scales = _nested(absmax)
         shape = (layer.out_features, layer.in_features)
         return cls(shape, packed, *scales, kind=kind, block_size=block_size, bias=layer.bias)
 
     @property
-    def double_quantisation(self) -> bool:
+    def double_quant(self) -> bool:
         return "offset" in self._names
 
     @property
-    def weight_of(self) -> Callable[..., Tensor]:
+    def dequantize_fn(self) -> Callable[..., Tensor]:
         shape = [self.out_features, self.in_features]
         return partial(_weight, kind=self.kind, block_size=self.block_size, shape=shape)
 
@@ -277,8 +279,8 @@ def _weight(
     shape: Sequence[int],
 ) -> Tensor:
     if nested_absmax is not None and offset is not None:
-        absmax = dequantise_8bit(absmax, nested_absmax) + offset
-    return dequantise_4bit(packed, absmax, kind, block_size, shape, like.dtype)  # type: ignore[arg-type]
+        absmax = dequantize_8bit(absmax, nested_absmax) + offset
+    return dequantize_4bit(packed, absmax, kind, block_size, shape, like.dtype)  # type: ignore[arg-type]
 
 
 @_weight.register_fake

@@ -34,6 +34,7 @@ from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pai
 from groundup.data.records import read_preferences
 from groundup.data.split import split
 from groundup.formats.card import model_card, sources
+from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
@@ -123,7 +124,7 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch, CausalLM]:
         save=save,
         context=context,
         rows_per_epoch=stream.rows_per_epoch,
-        model_config=model.config.to_hf(),
+        model_config=config_to_hf(model.config),
         announce=lambda plan: say(f"{run.stage}  {_explained(len(heldout))}") if heldout else None,
     )
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groundup.adapters.lora import active_adapter, adapter_names, use_adapter
+from groundup.adapters.attach import active_adapter, adapter_names, use_adapter
 from groundup.app.conversation import Conversation
 from groundup.app.settings import known_names
 from groundup.app.terminal import Wrapped, messages, tell, width
 from groundup.errors import UserError
-from groundup.formats.adapted import tokenizer_with, with_adapters
-from groundup.formats.folder import load
+from groundup.formats.adapter import with_adapters
+from groundup.formats.load import load, tokenizer_with
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.runs.console import console

@@ -19,6 +19,7 @@ from cyclopts import App, CoercionError, CycloptsError, Group, MissingArgumentEr
 import groundup
 from groundup.app import process
 from groundup.app.stages import EXPERIMENTS, RESUMES, STAGES
+from groundup.deprecated import renamed_options
 from groundup.errors import CheckFailed, UserError
 
 DIFFERS, WRONG_INPUT, BROKEN_PIPE = 1, 2, 141
@@ -208,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ended(arguments: Sequence[str]) -> int:
     """Run the command; return the exit code, with the reason on standard error."""
     try:
-        app(_respelled(arguments))
+        app(_respelled(renamed_options(arguments)))
         sys.stdout.flush()
     except UserError as error:
         return _complain(str(error))

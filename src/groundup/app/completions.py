@@ -18,16 +18,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from groundup.adapters.lora import use_adapter
+from groundup.adapters.attach import use_adapter
 from groundup.data.fields import excerpt
 from groundup.data.records import read_prompts
 from groundup.errors import UserError
-from groundup.formats.adapted import base_of, tokenizer_with, with_adapters
-from groundup.formats.folder import GENERATION_CONFIG, load
+from groundup.formats.adapter import base_of, with_adapters
+from groundup.formats.folder import GENERATION_CONFIG
+from groundup.formats.load import load, tokenizer_with
 from groundup.formats.locate import is_adapter
 from groundup.generation.engine import Engine
 from groundup.generation.generate import generate, stream
-from groundup.generation.request import Admission, Completion, Request, Row
+from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
@@ -159,7 +160,7 @@ def complete_file(
         finished,
     ):
         model, tokenizer = opened(folder, adapter)
-        jobs, bad = _jobs(Admission(model.config, tokenizer), records.rows, str(prompts), ways)
+        jobs, bad = _jobs(InputProcessor(model.config, tokenizer), records.rows, str(prompts), ways)
         for line in (*records.bad, *bad):
             print(line, file=sys.stderr)
         todo = [job for job in jobs if job.index not in finished]
@@ -189,11 +190,11 @@ class _Ways:
 class _Job:
     index: int
     asked: PromptRow
-    row: Row
+    row: SequenceState
 
 
 def _jobs(
-    admission: Admission, rows: Sequence[PromptRow], file: str, ways: _Ways
+    processor: InputProcessor, rows: Sequence[PromptRow], file: str, ways: _Ways
 ) -> tuple[list[_Job], list[BadLine]]:
     """What is to be completed, and what cannot be.
 
@@ -202,7 +203,7 @@ def _jobs(
     jobs, bad = list[_Job](), list[BadLine]()
     for index, asked in enumerate(rows):
         try:
-            jobs.append(_Job(index, asked, admission.row(_request(asked, ways))))
+            jobs.append(_Job(index, asked, processor.process(_request(asked, ways))))
         except UserError as error:
             bad.append(BadLine(file, asked.line, str(error)))
     return jobs, bad

@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
-from groundup.adapters.lora import use_adapter
+from groundup.adapters.attach import use_adapter
 from groundup.errors import UserError
 from groundup.generation.engine import Engine
 from groundup.generation.request import Completion, Request

@@ -31,7 +31,7 @@ from groundup.evals.contamination import Familiar, familiar
 from groundup.evals.continuations import continuation_logprobs, encode_pair, opening_of
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.perplexity import Bits, bits_per_byte
-from groundup.formats.folder import load, load_config
+from groundup.formats.load import load, load_config
 from groundup.formats.locate import is_named, locate, name_of, short_name
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Measured, rate, ratio

@@ -21,7 +21,7 @@ from groundup.evals.config import HarnessConfig
 from groundup.evals.core import compute_of, located
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.harness import GroundupLM, evaluate_tasks
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.runs.console import console, say
 from groundup.runs.files import write_json, write_text
 from groundup.runs.folder import Run

@@ -29,7 +29,7 @@ from groundup.evals.safety import is_refusal, stopped
 from groundup.evals.samples import Sample, samples
 from groundup.evals.world.answers import Declined, InWorld, declined, in_world
 from groundup.formats.checks import Check
-from groundup.formats.folder import load, load_config
+from groundup.formats.load import load, load_config
 from groundup.formats.locate import locate
 from groundup.formats.verify import verify
 from groundup.lm.model import CausalLM

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from groundup.adapters.quantised import dequantise
+from groundup.adapters.quantization import dequantize
 from groundup.errors import UserError
 from groundup.evals.answers import AssistantLoss, as_dicts, assistant_loss, ready_conversations
 from groundup.evals.config import TuningReportConfig
@@ -37,7 +37,7 @@ from groundup.evals.tuning_material import (
     general,
     read_domain,
 )
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request, prompt_ids
 from groundup.generation.sampling import Sampling
@@ -162,7 +162,7 @@ def measure(
     begun, spent = time.monotonic(), time.process_time()
     model, tokenizer = load(path)
     # The same numbers to the bit, made once instead of in every pass.
-    dequantise(model, compute.torch_dtype)
+    dequantize(model, compute.torch_dtype)
     prepare(model, compute)
     model.eval()
     context = min(model.config.max_position_embeddings, CONTEXT)

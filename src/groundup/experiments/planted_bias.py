@@ -26,7 +26,7 @@ from groundup.data import tokenizer as vocabulary
 from groundup.data.config import DataConfig, TokenizerConfig
 from groundup.evals.fairness import ANSWER, TEXT, leanings
 from groundup.experiments.config import PlantedBiasConfig
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.maths.intervals import Interval
 from groundup.pretrain import stage as pretrain
 from groundup.pretrain.config import PretrainConfig

@@ -27,14 +27,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.adapters.attach import adapter_names, merge
 from groundup.adapters.layers import dense, linear_layers
-from groundup.adapters.lora import adapter_names, merge
-from groundup.adapters.quantised import bits_per_weight, is_quantised, quantise
+from groundup.adapters.quantization import bits_per_weight, is_quantized, quantize
 from groundup.errors import UserError
 from groundup.evals.core import heldout_texts
 from groundup.evals.tuning_material import pieces
 from groundup.experiments.config import QuantisationConfig
-from groundup.formats.folder import load
+from groundup.formats.load import load
 from groundup.formats.locate import locate, short_name
 from groundup.lm.model import CausalLM
 from groundup.lm.score import spread
@@ -74,7 +74,7 @@ def _bfloat16(model: CausalLM) -> float:
 
 
 def _quantised(model: CausalLM, **settings: Any) -> float:
-    return bits_per_weight(quantise(model, **settings))
+    return bits_per_weight(quantize(model, **settings))
 
 
 def _gguf(model: CausalLM, *, type: str) -> float:
@@ -98,13 +98,13 @@ WAYS: tuple[Way, ...] = (
     Way("GGUF Q8_0", partial(_gguf, type="Q8_0")),
     Way("GGUF Q4_1", partial(_gguf, type="Q4_1")),
     Way("GGUF Q4_0", partial(_gguf, type="Q4_0")),
-    Way("nf4, blocks of 64", partial(_quantised, kind="nf4", double_quantisation=False)),
+    Way("nf4, blocks of 64", partial(_quantised, kind="nf4", double_quant=False)),
     Way("nf4, double quantised", partial(_quantised, kind="nf4")),
     Way(
         "nf4, blocks of 128",
-        partial(_quantised, kind="nf4", block_size=128, double_quantisation=False),
+        partial(_quantised, kind="nf4", block_size=128, double_quant=False),
     ),
-    Way("fp4, blocks of 64", partial(_quantised, kind="fp4", double_quantisation=False)),
+    Way("fp4, blocks of 64", partial(_quantised, kind="fp4", double_quant=False)),
 )
 
 
@@ -161,7 +161,7 @@ def run(config: QuantisationConfig) -> Path:
         torch.set_num_threads(config.threads)
     path = locate(config.model)
     model, tokenizer = load(path)
-    if is_quantised(model):
+    if is_quantized(model):
         raise UserError(
             f"{config.model} is stored in few bits already, so there is nothing in full to compare "
             "with; give the model that it was made from"

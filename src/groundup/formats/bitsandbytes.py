@@ -3,13 +3,13 @@
 `config.json` says so in its `quantization_config`. Where `X.weight` stood in the weights now stand
 
     X.weight                                 the packed indices: uint8, (bytes, 1)
-    X.weight.absmax                          scales: float32, or uint8 when quantised themselves
+    X.weight.absmax                          scales: float32, or uint8 when quantized themselves
     X.weight.quant_map                       the sixteen values
     X.weight.quant_state.bitsandbytes__nf4   JSON in bytes: block size, shape, mean of the scales
-    X.weight.nested_absmax                   with double quantisation: the scales of the scales
+    X.weight.nested_absmax                   with double quantization: the scales of the scales
     X.weight.nested_quant_map                and the 256 values that the scales are made of
 
-So each layer tells all about itself, and that is read (and checked), not what the config says.
+Each layer describes itself so, and its description is read and checked, not the config's.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from groundup.adapters.dynamic8 import BLOCK, dynamic_code
+from groundup.adapters.blockwise_8bit import BLOCK, dynamic_code
 from groundup.adapters.layers import linear_layers
 from groundup.adapters.nf4 import BLOCK_SIZES, CODES, FourBitKind, NF4Linear
-from groundup.adapters.quantised import quantised_layers
-from groundup.errors import UserError
+from groundup.adapters.quantization import quantized_layers
+from groundup.errors import UserError, shorten
 from groundup.lm.model import CausalLM
-from groundup.lm.reader import shown
 
 SETTING = "quantization_config"
 
@@ -42,10 +41,10 @@ _PART = re.compile(
 )
 # The JSON of a layer takes 170 bytes.
 _MOST_STATE_BYTES = 4_096
-# bitsandbytes can give the bytes out as numbers of another type, as whole groups of which FSDP
-# sends them about.
+# bitsandbytes can store the bytes as numbers of another type, because FSDP moves groups of one
+# type.
 _STORAGE = (torch.int8, torch.bfloat16, torch.float16, torch.float32, torch.float64)
-# By how much a file's values may differ from ours: in the last digit, when another program
+# The largest difference of a file's values from ours: the last digit, where another program
 # computed them.
 _SAME = 1e-6
 
@@ -53,7 +52,7 @@ _SAME = 1e-6
 # Reading.
 
 
-def unquantised(described: Mapping[str, Any]) -> dict[str, Any]:
+def without_quantization_config(described: Mapping[str, Any]) -> dict[str, Any]:
     """The contents of `config.json` without the setting that says the weights are in 4 bits.
 
     Raises `UserError` for every other way to store a model in few bits.
@@ -68,20 +67,20 @@ def unquantised(described: Mapping[str, Any]) -> dict[str, Any]:
         eight = "8 bits of " if said.get("load_in_8bit") is True else ""
         raise UserError(
             f"config.json says that the weights are in {eight}"
-            f"{shown(said.get('quant_method'))}, which is not read here; take the model in full, "
+            f"{shorten(said.get('quant_method'))}, which is not read here; take the model in full, "
             "or in 4 bits of bitsandbytes"
         )
     return rest
 
 
 def four_bit_names(names: Iterable[str]) -> frozenset[str]:
-    """Those of a file's tensors that belong to layers in 4 bits."""
+    """The names, among a file's, of the tensors of layers in 4 bits."""
     parts = [match for match in map(_PART.fullmatch, names) if match]
     return frozenset(match[0] for match in parts) | {match["weight"] for match in parts}
 
 
 def place_four_bit(model: CausalLM, tensors: Mapping[str, Tensor], where: Path) -> None:
-    """Put a layer in 4 bits in the place of each that `tensors` tell of.
+    """Replace each layer that `tensors` describe by one in 4 bits.
 
     Raises `UserError`, naming the folder `where`, for what is missing, damaged or of another model.
     """
@@ -91,8 +90,8 @@ def place_four_bit(model: CausalLM, tensors: Mapping[str, Tensor], where: Path) 
         plain = layers.get(path)
         if not isinstance(plain, nn.Linear):
             raise UserError(
-                f"{where}: {shown(path)} is stored in 4 bits, but only linear layers of the blocks "
-                "are read in 4 bits; quantise the model again without it"
+                f"{where}: {shorten(path)} is stored in 4 bits, but only linear layers of the "
+                "blocks are read in 4 bits; quantize the model again without it"
             )
         parts = {key[len(weight) :]: t for key, t in tensors.items() if key.startswith(weight)}
         model.set_submodule(path, _layer(plain, parts, f"{where}: {weight}"))
@@ -100,7 +99,7 @@ def place_four_bit(model: CausalLM, tensors: Mapping[str, Tensor], where: Path) 
 
 @dataclass(frozen=True)
 class _State:
-    """What the JSON of a layer says; `offset` is None without double quantisation."""
+    """A layer's JSON; `offset` is None without double quantization."""
 
     kind: FourBitKind
     block_size: int
@@ -146,7 +145,7 @@ def _state(parts: Mapping[str, Tensor], shape: tuple[int, int], whose: str) -> _
 def _read_state(
     stored: Tensor, kind: FourBitKind, shape: tuple[int, int], parts: Mapping[str, Tensor]
 ) -> tuple[int, float | None]:
-    """Block size and offset; `ValueError` where anything is not as it must be."""
+    """Block size and offset; raises `ValueError` for a wrong description."""
     if stored.numel() > _MOST_STATE_BYTES:
         raise ValueError(f"it has {stored.numel()} bytes")
     said = json.loads(bytes(stored.flatten().tolist()))
@@ -157,14 +156,14 @@ def _read_state(
         expected["nested_blocksize"] = BLOCK
     for name, value in expected.items():
         if said.get(name) != value:
-            raise ValueError(f"its {name} is {shown(said.get(name))} where {value} is needed")
+            raise ValueError(f"its {name} is {shorten(said.get(name))} where {value} is needed")
     size, offset = said.get("blocksize"), said.get("nested_offset")
     if size not in BLOCK_SIZES:
-        raise ValueError(f"its blocksize is {shown(size)}, none of {BLOCK_SIZES}")
+        raise ValueError(f"its blocksize is {shorten(size)}, none of {BLOCK_SIZES}")
     if not nested:
         return int(size), None
     if not isinstance(offset, int | float) or not math.isfinite(offset):
-        raise ValueError(f"its nested_offset is {shown(offset)}")
+        raise ValueError(f"its nested_offset is {shorten(offset)}")
     return int(size), float(offset)
 
 
@@ -189,7 +188,7 @@ def _check_code(parts: Mapping[str, Tensor], name: str, ours: Tensor, whose: str
     if not torch.allclose(theirs.cpu(), ours, rtol=0, atol=_SAME):
         raise UserError(
             f"{whose}{name} has other values than bitsandbytes', so every index would mean "
-            "another number; quantise the model again"
+            "another number; quantize the model again"
         )
 
 
@@ -197,17 +196,17 @@ def _check_code(parts: Mapping[str, Tensor], name: str, ours: Tensor, whose: str
 
 
 def four_bit_tensors(model: CausalLM, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What stands in a file for the weights in 4 bits; nothing for a model that has none.
+    """The file's tensors for weights in 4 bits; empty for a model that has none.
 
-    `dtype` is the type that bitsandbytes gives the weights when it makes them whole.
+    `dtype` is the type to which bitsandbytes dequantizes them.
 
     Raises `UserError` for int8 and for families whose files join our matrices.
     """
     tensors: dict[str, Tensor] = {}
-    for path, layer in quantised_layers(model).items():
+    for path, layer in quantized_layers(model).items():
         if not isinstance(layer, NF4Linear):
             raise UserError(
-                "a model in int8 is for comparison and has no format of its own; quantise it to "
+                "a model in int8 is for comparison and has no format of its own; quantize it to "
                 "nf4, or save it in full"
             )
         if model.config.family.weights:
@@ -226,7 +225,7 @@ def _parts(layer: NF4Linear, dtype: torch.dtype) -> dict[str, Tensor]:
         "dtype": _name(dtype),
         "shape": [layer.out_features, layer.in_features],
     }
-    packed, absmax, *nested = layer.kept
+    packed, absmax, *nested = layer.packed_tensors
     parts = {"": packed[:, None], ".absmax": absmax, ".quant_map": CODES[layer.kind].clone()}
     if nested:
         nested_absmax, offset = nested
@@ -241,9 +240,9 @@ def _parts(layer: NF4Linear, dtype: torch.dtype) -> dict[str, Tensor]:
     return parts
 
 
-def quantisation_setting(model: CausalLM, dtype: torch.dtype) -> dict[str, Any]:
+def quantization_config(model: CausalLM, dtype: torch.dtype) -> dict[str, Any]:
     """The `quantization_config` of `config.json`, if the model is in 4 bits, else nothing."""
-    layers = [layer for layer in quantised_layers(model).values() if isinstance(layer, NF4Linear)]
+    layers = [layer for layer in quantized_layers(model).values() if isinstance(layer, NF4Linear)]
     if not layers:
         return {}
     plain = [path for path, one in linear_layers(model).items() if isinstance(one, nn.Linear)]
@@ -253,7 +252,7 @@ def quantisation_setting(model: CausalLM, dtype: torch.dtype) -> dict[str, Any]:
             "load_in_4bit": True,
             "load_in_8bit": False,
             "bnb_4bit_quant_type": layers[0].kind,
-            "bnb_4bit_use_double_quant": layers[0].double_quantisation,
+            "bnb_4bit_use_double_quant": layers[0].double_quant,
             "bnb_4bit_compute_dtype": _name(dtype),
             "bnb_4bit_quant_storage": "uint8",
             # transformers puts a layer in 4 bits everywhere else but at the head.

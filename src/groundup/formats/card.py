@@ -23,17 +23,17 @@ has not been made safe for use by others. Do not rely on anything it says.
 
 @dataclass(frozen=True)
 class Source:
-    """A data set with the words its licence asks for."""
+    """A data set with the words its license asks for."""
 
     name: str
-    licence: str
+    license: str
     citation: str
 
 
 def sources(data: Path) -> tuple[Source, ...]:
-    """The set that is named (`pack:wiki`), or those that a data-stage folder was made of.
+    """The sets that a model's data came from: one named (`pack:wiki`), or a data-stage folder's.
 
-    None for a person's own text, also where a file of it is called as the data stage's is.
+    A person's own text has none, also where one of its files is called `data.json`.
     """
     if str(data).startswith(PACK):
         one = find_set(str(data).removeprefix(PACK))
@@ -65,12 +65,12 @@ def model_card(
         "language": ["en"],
         "tags": ["groundup"],
         # Weights carry what their texts' licences ask for; the strictest of them is named here.
-        "license": "cc-by-sa-4.0" if any("SA" in s.licence for s in data) else "other",
+        "license": "cc-by-sa-4.0" if any("SA" in s.license for s in data) else "other",
     }
     if parent is not None:
         front["base_model"] = parent
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    credit = "\n".join(f"- **{s.name}** ({s.licence}): {s.citation}" for s in data)
+    credit = "\n".join(f"- **{s.name}** ({s.license}): {s.citation}" for s in data)
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title}\n\n{how}\n\n"
         f"| | |\n|---|---|\n{table}\n\n## What it was trained on\n"

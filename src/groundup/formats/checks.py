@@ -1,4 +1,4 @@
-"""What a comparison of two ways of asking a model comes to, and what is asked.
+"""Checks that two ways of asking a model give the same, and the prompts that are asked.
 
 Numbers are compared in float32. Sums in another order differ in their last bits, hence a tolerance,
 and it is small against what a wrong head, position or permutation would do.
@@ -24,11 +24,11 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
 Status = Literal["same", "differs", "not checked"]
-# Of one prompt; prompts are of all lengths.
+# Of one prompt; prompts have all lengths.
 Logits = Float[Tensor, "_ vocab"]
 
-# Of the logits' own spread: float32 sums in another order leave a hundredth of this through thirty
-# layers, while one head turned the wrong way leaves thousands of times as much.
+# As a share of the logits' standard deviation: float32 sums in another order leave a hundredth of
+# this through thirty layers, one head rotated the wrong way thousands of times as much.
 _TOLERANCE = 2e-4
 # Tokens of the longest prompt: enough for a cache to be read in pieces and a short window to close.
 _LONGEST = 192
@@ -61,7 +61,7 @@ TALK: Sequence[dict[str, str]] = (
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison: what was compared, how it came out, and a sentence on it."""
+    """One comparison: its name, its outcome, and a sentence about it."""
 
     name: str
     status: Status
@@ -81,11 +81,11 @@ def require_same(checks: Sequence[Check], what: Path) -> None:
         raise CheckFailed(f"{len(differ)} of {len(checks)} checks of {what} differ")
 
 
-# What is asked.
+# Prompts.
 
 
 def prompts_for(model: CausalLM, tokenizer: Tokenizer) -> list[list[int]]:
-    """Prompts of all lengths, of hard texts and of any tokens at all, the longest one last."""
+    """Prompts of all lengths, from hard texts and from random tokens, the longest one last."""
     config = model.config
     longest = min(_LONGEST, config.max_position_embeddings - GREEDY_TOKENS)
     if longest < 2:
@@ -108,7 +108,7 @@ def logits_of(model: CausalLM, ids: Sequence[int]) -> Logits:
 
 
 def chat_ids(tokenizer: Tokenizer, talk: Sequence[dict[str, str]]) -> list[int] | str:
-    """The ids of a conversation, or why there are none."""
+    """The ids of a conversation, or the reason why there are none."""
     try:
         return encode_chat(tokenizer, talk, generation_prompt=True).ids
     except UserError as error:
@@ -119,6 +119,7 @@ def chat_ids(tokenizer: Tokenizer, talk: Sequence[dict[str, str]]) -> list[int] 
 
 
 def near(name: str, found: Sequence[Logits], expected: Sequence[Logits]) -> Check:
+    """Whether the largest difference is within the tolerance."""
     worst, allowed = 0.0, 0.0
     for one, other in zip(found, expected, strict=True):
         if one.shape != other.shape:
@@ -129,6 +130,19 @@ def near(name: str, found: Sequence[Logits], expected: Sequence[Logits]) -> Chec
         worst = difference if math.isnan(difference) else max(worst, difference)
     status: Status = "same" if worst <= allowed else "differs"
     return Check(name, status, f"largest difference {worst:.1e}, allowed {allowed:.1e}")
+
+
+def same_logits(
+    name: str, found: CausalLM, expected: CausalLM, prompts: Sequence[Sequence[int]]
+) -> Check:
+    return near(name, *([logits_of(one, ids) for ids in prompts] for one in (found, expected)))
+
+
+def same_ids(
+    name: str, found: Tokenizer, expected: Tokenizer, texts: Sequence[str] = HARD_TEXTS
+) -> Check:
+    ids, wanted = ([one.encode(text) for text in texts] for one in (found, expected))
+    return equal(name, ids, wanted, "hard texts")
 
 
 def equal(name: str, found: Sequence[Any], expected: Sequence[Any], what: str) -> Check:

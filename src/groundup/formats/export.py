@@ -15,29 +15,25 @@ from typing import Any
 
 import torch
 import yaml
+from gguf import Keys
 
-from groundup.adapters.lora import adapter_names, merge
-from groundup.adapters.quantised import dequantise, is_quantised
+from groundup.adapters.attach import adapter_names, merge
+from groundup.adapters.quantization import dequantize, is_quantized
 from groundup.errors import UserError
-from groundup.formats.adapted import base_of
+from groundup.formats.adapter import AdapterFolder
 from groundup.formats.checks import Check, require_same
-from groundup.formats.copies import compared_with_folder, compared_with_gguf
-from groundup.formats.folder import CARD, GENERATION_CONFIG, load, save_model
-from groundup.formats.gguf.model import GGUF_TYPES, read_gguf, save_gguf
-from groundup.formats.locate import GGUF_SUFFIX, is_adapter, is_named, locate, short_name
+from groundup.formats.compare import compared_with_folder, compared_with_gguf
+from groundup.formats.folder import CARD, GENERATION_CONFIG, StoredModel, save_model
+from groundup.formats.gguf.model import GGUFModel
+from groundup.formats.gguf.write import GGUF_TYPES, save_gguf
+from groundup.formats.load import open_model
+from groundup.formats.locate import GGUF_SUFFIX, is_named, short_name
 from groundup.formats.modelfile import MARK, modelfile
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
-from groundup.runs.files import (
-    folder_aside,
-    read_json_object,
-    same_file,
-    write_bytes,
-    write_text,
-)
-from groundup.text.tokenizer import Tokenizer
+from groundup.runs.files import folder_aside, read_json_object, same_file, write_bytes, write_text
 
-# By which a folder of ours is known again.
+# The file by which an earlier export is recognized.
 _HF_MARK = ".groundup-export"
 _HF_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
@@ -67,23 +63,22 @@ def export(
     write, types = writers[to]
     if type is not None and type.lower() not in types:
         raise UserError(f"--type={type} is not written to {to}; choose one of {', '.join(types)}")
-    type = type and type.lower()
-    path = locate(source)
-    name = short_name(source, path)
-    beside = Path() if is_named(source) else path.parent
+    found = open_model(source)
+    name = short_name(source, found.path)
+    beside = Path() if is_named(source) else found.path.parent
     out = beside / f"{name}-{to}" if out is None else out
-    _refuse_other_files(out, path, to, force)
-    checks = write(path, name, type and type.lower(), out)
+    _refuse_other_files(out, found, to, force)
+    checks = write(found, name, type and type.lower(), out)
     require_same(checks, out)
     return out
 
 
-def _refuse_other_files(out: Path, path: Path, to: str, force: bool) -> None:
-    """An export replaces an earlier one, and nothing else that a person may have."""
-    model = [path, path.parent]
-    while is_adapter(path):
-        path = base_of(path)
-        model.append(path)
+def _refuse_other_files(out: Path, found: StoredModel, to: str, force: bool) -> None:
+    """An export replaces an earlier export, and no other files."""
+    model = [found.path, found.path.parent]
+    while isinstance(found, AdapterFolder):
+        found = found.base
+        model.append(found.path)
     if out.exists() and any(same_file(out, one) for one in model):
         raise UserError(f"--out={out} is where the model itself lies; give another folder")
     if out.exists() and not out.is_dir():
@@ -100,7 +95,7 @@ def _refuse_other_files(out: Path, path: Path, to: str, force: bool) -> None:
 
 
 def _is_export(out: Path, to: str) -> bool:
-    """Whether a command like this one has written here before."""
+    """Whether an earlier export wrote this folder."""
     if to == "hf":
         return (out / _HF_MARK).is_file()
     try:
@@ -109,19 +104,17 @@ def _is_export(out: Path, to: str) -> bool:
         return False
 
 
-def _merged(path: Path) -> tuple[CausalLM, Tokenizer]:
+def _merged(found: StoredModel) -> CausalLM:
     """The model with its adapter, if it has one, merged into its weights."""
-    model, tokenizer = load(path)
-    if adapter_names(model):
-        merge(model, reversible=False)
-    return model, tokenizer
+    model = found.model()
+    return merge(model, reversible=False) if adapter_names(model) else model
 
 
-def _to_gguf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
+def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list[Check]:
     type = type or "q8_0"
-    model, tokenizer = _merged(path)
-    if is_quantised(model):  # NF4 is no type of GGUF's
-        dequantise(model, torch.float32)
+    path, model, tokenizer = found.path, _merged(found), found.tokenizer
+    if is_quantized(model):  # NF4 is no type of GGUF's
+        dequantize(model, torch.float32)
     file = f"{name}.{type}{GGUF_SUFFIX}"
     windows = [window for window in model.config.windows if window is not None]
     context = min([model.config.max_position_embeddings, *windows])
@@ -130,7 +123,7 @@ def _to_gguf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
         sampling = read_json_object(path / GENERATION_CONFIG)
     said = modelfile(file, tokenizer, context=context, sampling=sampling)
     with folder_aside(out, last="Modelfile") as aside:
-        save_gguf(aside / file, model, tokenizer, type, name=name, licence=_licence(path))
+        save_gguf(aside / file, model, tokenizer, type, name=name, license=_license(found))
         write_text(aside / "Modelfile", said)
         if (path / CARD).is_file():
             write_bytes(aside / CARD, (path / CARD).read_bytes())
@@ -138,36 +131,37 @@ def _to_gguf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
     return compared_with_gguf(model, tokenizer, out / file)
 
 
-def _to_hf(path: Path, name: str, type: str | None, out: Path) -> list[Check]:
-    model, tokenizer = _merged(path)
+def _to_hf(found: StoredModel, name: str, type: str | None, out: Path) -> list[Check]:
+    model, tokenizer = _merged(found), found.tokenizer
     dtype = next(model.parameters()).dtype if type is None else _HF_TYPES[type]
-    save_model(out, model, tokenizer, card=_card(path, name), dtype=dtype)
+    save_model(out, model, tokenizer, card=_card(found, name), dtype=dtype)
     write_text(out / _HF_MARK, f"Made of {name} by groundup export, which may write it anew.\n")
     return compared_with_folder(model, tokenizer, out, dtype)
 
 
-def _card(path: Path, name: str) -> str:
+def _card(found: StoredModel, name: str) -> str:
     """The model's own card, or what a GGUF file says of itself."""
-    if (path / CARD).is_file():
-        return (path / CARD).read_text(encoding="utf-8")
+    if (found.path / CARD).is_file():
+        return (found.path / CARD).read_text(encoding="utf-8")
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    if (licence := _licence(path)) is not None:
-        front["license"] = licence
+    if (license := _license(found)) is not None:
+        front["license"] = license
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n\n"
-        f"Made from {path.name} by `groundup export`. Who trained it, on what, and under which "
-        "terms it may be used is for its source to say.\n"
+        f"Made from {found.path.name} by `groundup export`. Who trained it, on what, and under "
+        "which terms it may be used is for its source to say.\n"
     )
 
 
-def _licence(path: Path) -> str | None:
-    """The licence that the model's card or file names."""
-    found: Any = None
-    if path.suffix == GGUF_SUFFIX:
-        found = read_gguf(path).file.metadata.get("general.license")
-    elif (path / CARD).is_file():
-        pieces = (path / CARD).read_text(encoding="utf-8", errors="replace").split("---\n", 2)
+def _license(found: StoredModel) -> str | None:
+    """The license that the model's card or file names."""
+    license: Any = None
+    card = found.path / CARD
+    if isinstance(found, GGUFModel):
+        license = found.file.metadata.get(Keys.General.LICENSE)
+    elif card.is_file():
+        pieces = card.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
         with contextlib.suppress(yaml.YAMLError):  # a card without front matter, or a broken one
             front = yaml.safe_load(pieces[1]) if len(pieces) == 3 and not pieces[0] else None
-            found = front.get("license") if isinstance(front, dict) else None
-    return found if isinstance(found, str) else None
+            license = front.get("license") if isinstance(front, dict) else None
+    return license if isinstance(license, str) else None

@@ -1,6 +1,6 @@
-"""Where a model lies: a folder, one GGUF file, or a name of something that is downloaded first.
+"""Where a model lies: a folder, one GGUF file, or a name by which it is downloaded first.
 
-    runs/sft                   a folder of ours, of transformers, of whoever keeps to the format;
+    runs/sft                   a folder of ours, of transformers, or of any other program;
                                an adapter's folder means its base with the adapter
     SmolLM2-Q4_1.gguf          llama.cpp's format; a folder with one such file means that file
     pack:smollm2               from the Python package index, as the data packs are
@@ -23,12 +23,12 @@ GGUF_SUFFIX = ".gguf"
 PACK, HUB = "pack:", "hub:"
 # Some repositories hold the same weights once more, under other names.
 _OF_MODELS = ("*.json", "*.jinja", "model*.safetensors", "adapter_model.safetensors")
-# What seals a finished folder: a model's shape, or what an adapter is to be put on.
+# The file written last into a finished folder of a model, and of an adapter.
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 
 
 def is_named(source: Path | str) -> bool:
-    """Whether a model is meant by its name somewhere else, and not by where it lies."""
+    """Whether a source is a name to download by, and not a path."""
     return str(source).startswith((PACK, HUB))
 
 
@@ -43,7 +43,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def name_of(path: Path) -> str:
-    """How to write down where a model lies: what came by a name by that, anything else by its path.
+    """The source to write down for a path: the name that it was downloaded by, or the path itself.
 
     The hub's client keeps owner/name in models--owner--name/snapshots/REVISION.
     """
@@ -57,23 +57,23 @@ def name_of(path: Path) -> str:
 
 
 def short_name(source: Path | str, path: Path) -> str:
-    """What to call the model of `source`, which lies in `path`: as its pack, repository or file."""
+    """The name of a model that lies in `path`: its pack's, its repository's or its file's."""
     if is_named(source):
         return str(source).partition(":")[2].rpartition("/")[2]
     return path.resolve().name.removesuffix(GGUF_SUFFIX)
 
 
 def check_named(source: str) -> None:
-    """Raise `UserError` for the name of a model pack that there is none of; nothing is fetched."""
+    """Raise `UserError` for an unknown model pack; nothing is downloaded."""
     if source.startswith(PACK):
         find_model(source.removeprefix(PACK))
 
 
 def locate(source: Path | str) -> Path:
-    """The model folder or the GGUF file that is meant, downloaded first if it is only named.
+    """Returns the path of a model folder or a GGUF file, downloaded first if `source` is a name.
 
     Raises `UserError` for an unknown name, no network, and a folder of several GGUF files. Whether
-    there is a model at all in a path is for whoever reads it to say.
+    the path holds a model is not checked here.
     """
     named = str(source)
     if named.startswith(PACK):

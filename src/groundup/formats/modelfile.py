@@ -20,7 +20,7 @@ _CHATML_GO = """\
 {{ .Content }}<|im_end|>
 {{ end }}<|im_start|>assistant
 """
-# By which a file of ours is known again, and may be written anew.
+# The line by which a file of ours is recognized and may be replaced.
 MARK = "# written by groundup export"
 _MOST_CONTEXT = 8_192
 _QUESTION: dict[str, str] = {"role": "user", "content": "Q"}

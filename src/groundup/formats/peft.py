@@ -4,7 +4,7 @@
     adapter_model.safetensors    A and B of each layer, and what the adapter replaces as a whole
 
 An adapter means nothing without its base. Where that lies, the hash of its weights and how it was
-quantised stand in the metadata of the safetensors file, where PEFT does not mind them; an adapter
+quantized stand in the metadata of the safetensors file, where PEFT does not mind them; an adapter
 of ours is refused on any other base. PEFT writes no hash, and its adapters are checked by names and
 shapes: every tensor is used, none is missing, and all numbers are finite.
 """
@@ -24,24 +24,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from groundup.adapters import copies
-from groundup.adapters.layers import linear_layers
-from groundup.adapters.lora import LoRA, attach, check_known, lora_layers, train_only, use_adapter
-from groundup.adapters.targets import ALL_LINEAR, Targets, by_pattern
+from groundup.adapters import modules_to_save
+from groundup.adapters.attach import attach, check_known, train_only, use_adapter
+from groundup.adapters.layers import ALL_LINEAR, Targets, by_pattern, linear_layers
+from groundup.adapters.lora import LoRA, lora_layers
+from groundup.deprecated import renamed_keywords
 from groundup.errors import UserError
-from groundup.formats.peft_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
+from groundup.formats.locate import ADAPTER_CONFIG, HUB, is_named
+from groundup.formats.peft_config import AdapterConfig, read_adapter_config
 from groundup.runs.files import write_bytes, write_json
 
 WEIGHTS = "adapter_model.safetensors"
 # What PEFT wraps around a model's own names.
 _PREFIX = "base_model.model."
+# The words of the file's metadata, as all releases have written them.
+_QUANTIZATION, _DOUBLE = "quantisation", "double_quantisation"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What an adapter was trained on: the hash of its weights, where it lies, how it was quantised.
+    """The base of an adapter: where it lies, the hash of its weights, how it was quantized.
 
     `base` is a name (`pack:…`, `hub:…`) or a path from the adapter's folder. All are None in
     folders of PEFT.
@@ -49,7 +53,7 @@ class Origin:
 
     base: str | None = None
     base_sha256: str | None = None
-    quantisation: dict[str, Any] | None = None
+    quantization: dict[str, Any] | None = None
 
 
 # Reading.
@@ -80,22 +84,27 @@ def load_adapter(
         if path in loras:
             for key, own in zip(_keys(path, loras[path]), layer.own_parameters(name), strict=True):
                 own.data.copy_(tensors[key])
-    copies.add(model, name, {path: tensors[path] for path in whole})
+    modules_to_save.add(model, name, {path: tensors[path] for path in whole})
     train_only(model, name)
     use_adapter(model, name)
 
 
 def read_origin(folder: Path) -> Origin:
-    """What the file says about the adapter's base."""
+    """The adapter's base, from the file's metadata."""
     with _opened(folder) as file:
         said = file.metadata() or {}
-    try:
-        quantisation = json.loads(said["quantisation"]) if "quantisation" in said else None
-    except (ValueError, RecursionError):
-        quantisation = ()
-    if not isinstance(quantisation, dict | None):
-        raise UserError(f"{folder / WEIGHTS}: its quantisation is not JSON; save the adapter again")
-    return Origin(said.get("base"), said.get("base_sha256"), quantisation)
+    quantization = None
+    if _QUANTIZATION in said:
+        try:
+            stored = json.loads(said[_QUANTIZATION])
+        except (ValueError, RecursionError):
+            stored = None
+        if not isinstance(stored, dict):
+            raise UserError(
+                f"{folder / WEIGHTS}: its quantization is not JSON; save the adapter again"
+            )
+        quantization = {"double_quant" if n == _DOUBLE else n: v for n, v in stored.items()}
+    return Origin(said.get("base"), said.get("base_sha256"), quantization)
 
 
 def _check_base(folder: Path, origin: Origin, base_sha256: str | None) -> None:
@@ -108,7 +117,7 @@ def _check_base(folder: Path, origin: Origin, base_sha256: str | None) -> None:
 
 
 def _loras(folder: Path, config: AdapterConfig, model: nn.Module) -> dict[str, LoRA]:
-    """What is added to which linear layer."""
+    """The LoRA of each linear layer that the config targets."""
     layers = linear_layers(model)
     inside = tuple(f"{path}." for path in lora_layers(model))
     if config.targets.names != ALL_LINEAR:
@@ -144,7 +153,7 @@ def _whole(
     config: AdapterConfig, model: nn.Module, loras: Iterable[str]
 ) -> dict[str, nn.Parameter]:
     """The parameters that the adapter replaces, by path."""
-    everything = copies.parameters(model)
+    everything = modules_to_save.parameters(model)
     everything = {path: p for path, p in everything.items() if ".lora_" not in path}
 
     def wanted(path: str) -> bool:
@@ -168,7 +177,7 @@ def _with_parents(path: str) -> list[str]:
 
 
 def _keys(path: str, lora: LoRA) -> list[str]:
-    """What the file calls the tensors of one layer, the prefix left out."""
+    """The file's names of one layer's tensors, without the prefix."""
     parts = ["lora_A.weight", "lora_B.weight"] + ["lora_magnitude_vector"] * lora.use_dora
     return [f"{path}.{part}" for part in parts]
 
@@ -244,6 +253,7 @@ def _opened(folder: Path) -> Iterator[Any]:
 # Writing.
 
 
+@renamed_keywords(quantisation="quantization")
 def save_adapter(
     folder: Path | str,
     model: nn.Module,
@@ -251,12 +261,12 @@ def save_adapter(
     name: str = "default",
     base: Path | str | None = None,
     base_sha256: str | None = None,
-    quantisation: Mapping[str, Any] | None = None,
+    quantization: Mapping[str, Any] | None = None,
 ) -> None:
     """Write one adapter of the model, in float32, as PEFT would.
 
-    `base` is where its base lies, or that one's name (`pack:…`, `hub:…`). The same adapter always
-    gives the same bytes. A process that is killed leaves a whole adapter, or a folder without
+    `base` is the path of its base, or a name (`pack:…`, `hub:…`). The same adapter always gives the
+    same bytes. A process that is killed leaves a whole adapter, or a folder without
     adapter_config.json. Raises `UserError` for an adapter that the model does not have.
     """
     check_known(model, name)
@@ -271,33 +281,33 @@ def save_adapter(
             _keys(path, layer.adapters[name]), layer.own_parameters(name), strict=True
         )
     }
-    for path, parameter in copies.of(model, name).items():
+    for path, parameter in modules_to_save.of(model, name).items():
         owner, _, leaf = path.rpartition(".")
         tensors[f"{owner}.base_layer.{leaf}" if owner in layers else path] = parameter
     stored = {f"{_PREFIX}{key}": p.detach().float().cpu() for key, p in tensors.items()}
     place, known_as = _where(folder, base)
-    origin = {
-        "base": place,
-        "base_sha256": base_sha256,
-        "quantisation": json.dumps(quantisation) if quantisation else None,
-    }
+    origin = {"base": place, "base_sha256": base_sha256}
+    if quantization:
+        words = {_DOUBLE if n == "double_quant" else n: v for n, v in quantization.items()}
+        origin[_QUANTIZATION] = json.dumps(words)
     metadata = {"format": "pt"} | {key: value for key, value in origin.items() if value}
     described = config.to_json() | {"base_model_name_or_path": known_as}
-    # Bytes before names, and the seal broken first and set last.
+    # The config, which marks a finished folder, is removed first and written last.
     (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
     write_bytes(folder / WEIGHTS, _encoded(stored, metadata))
     write_json(folder / ADAPTER_CONFIG, described)
 
 
 def _described(model: nn.Module, loras: Mapping[str, LoRA], name: str) -> AdapterConfig:
-    """The config of an adapter, from what stands in the model."""
+    """The config of an adapter of the model."""
     one = next(iter(loras.values()))
     rank, rank_pattern = _pattern({path: lora.rank for path, lora in loras.items()})
     alpha, alpha_pattern = _pattern({path: lora.alpha for path, lora in loras.items()})
-    replaced = copies.of(model, name)
+    replaced = modules_to_save.of(model, name)
     biases = {p for p in replaced if p.endswith(".bias") and f"{p[:-5]}.weight" not in replaced}
     whole = dict.fromkeys(path.rpartition(".")[0] for path in replaced if path not in biases)
-    everywhere = {p for p in copies.parameters(model) if p.endswith(".bias") and p not in replaced}
+    others = modules_to_save.parameters(model).keys() - replaced.keys()
+    everywhere = any(path.endswith(".bias") for path in others)
     return AdapterConfig(
         rank=rank,
         alpha=alpha,
@@ -312,14 +322,14 @@ def _described(model: nn.Module, loras: Mapping[str, LoRA], name: str) -> Adapte
 
 
 def _names(model: nn.Module, paths: Iterable[str]) -> tuple[str, ...]:
-    """The ends of the layers' names, where these mean them and no others; else their paths."""
+    """The last parts of the layers' paths, if these match no other layers; else the paths."""
     ends = tuple(sorted({path.rpartition(".")[2] for path in paths}))
     meant = {path for path, _ in model.named_modules() if Targets(ends).match(path)}
     return ends if meant == set(paths) else tuple(paths)
 
 
 def _pattern(values: Mapping[str, T]) -> tuple[T, dict[str, T]]:
-    """The value that most layers have, and the others by the end of their names or by path."""
+    """The commonest value, and the other values by the last part of the path or by the path."""
     most = Counter(values.values()).most_common(1)[0][0]
     by_end: dict[str, set[T]] = {}
     for path, value in values.items():
@@ -333,11 +343,11 @@ def _pattern(values: Mapping[str, T]) -> tuple[T, dict[str, T]]:
 
 
 def _where(folder: Path, base: Path | str | None) -> tuple[str | None, str | None]:
-    """How to find the base from the folder, and what PEFT calls it."""
+    """The base as a path from the folder, and as PEFT's `base_model_name_or_path`."""
     if base is None:
         return None, None
-    if str(base).startswith(("pack:", "hub:")):
-        return str(base), str(base).removeprefix("hub:")
+    if is_named(base):
+        return str(base), str(base).removeprefix(HUB)
     path = Path(base).resolve()
     return os.path.relpath(path, folder.resolve()), str(path)
 

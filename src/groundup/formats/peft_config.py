@@ -1,4 +1,4 @@
-"""adapter_config.json: what an adapter is, in PEFT's words, without torch.
+"""adapter_config.json: what an adapter is, in PEFT's words.
 
 Read from strangers and written for them. PEFT knows many kinds of adapters and many ways to make
 one; what would change the model's answers in a way that is not ours is refused by its name, never
@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.adapters.targets import Targets
-from groundup.errors import UserError
+from groundup.adapters.layers import Targets
+from groundup.errors import UserError, shorten
+from groundup.formats.locate import ADAPTER_CONFIG
 from groundup.runs.files import read_json_object
 
-ADAPTER_CONFIG = "adapter_config.json"
-
-# What speaks about other things than the answers, or about how training began.
+# Words without effect on the answers, or about how training began.
 _WITHOUT_EFFECT = frozenset(
     {
         *("auto_mapping", "inference_mode", "peft_version", "revision", "task_type"),
@@ -27,9 +26,11 @@ _WITHOUT_EFFECT = frozenset(
     }
 )
 _REMEDY = "merge it into its base with PEFT (merge_and_unload), and load the model that this gives"
-# These begin by taking something away from the base, which then is another model.
+# Initializations that subtract something from the base, which then is another model.
 _CHANGED_BASES = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
 _MOST_RANK = 2**16
+
+Test = Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
@@ -80,116 +81,7 @@ def _plain(number: float) -> float:
     return int(number) if number == int(number) else number
 
 
-def read_adapter_config(folder: Path) -> AdapterConfig:
-    """The adapter that lies in a folder.
-
-    Raises `UserError` for what is missing, of another type, or not supported.
-    """
-    path = folder / ADAPTER_CONFIG
-    if not path.is_file():
-        raise UserError(f"{folder} has no {ADAPTER_CONFIG}, so it holds no adapter; check the path")
-    return _Reader(path, read_json_object(path)).config()
-
-
-class _Reader:
-    """Takes the words of one file, each of the type that it must have."""
-
-    def __init__(self, path: Path, words: Mapping[str, Any]) -> None:
-        self.path, self.left = path, dict(words)
-
-    def config(self) -> AdapterConfig:
-        kind = self.left.pop("peft_type", None)
-        if kind != "LORA":
-            raise UserError(
-                f"{self.path}: peft_type {_shown(kind)} is not supported; LORA is, also with "
-                "use_rslora and use_dora"
-            )
-        self._check_beginnings()
-        targets = self._names("target_modules", none=None)
-        if not targets:
-            raise UserError(f"{self.path} names no target_modules, so it adapts nothing")
-        config = AdapterConfig(
-            rank=self._take("r", 8, _is_rank, f"a whole number from 1 to {_MOST_RANK}"),
-            alpha=self._take("lora_alpha", 8, _is_number, "a number"),
-            targets=Targets(
-                targets,
-                exclude=self._names("exclude_modules") or (),
-                layers=self._layers(),
-                layers_pattern=self._list("layers_pattern"),
-                whole=self._list("modules_to_save"),
-            ),
-            dropout=self._take("lora_dropout", 0.0, _is_share, "a number from 0 to less than 1"),
-            use_rslora=self._flag("use_rslora"),
-            use_dora=self._flag("use_dora"),
-            rank_pattern=self._pattern("rank_pattern", _is_rank),
-            alpha_pattern=self._pattern("alpha_pattern", _is_number),
-            bias=self._take("bias", "none", _is_bias, "none, all or lora_only"),
-            tied=self._flag("ensure_weight_tying"),
-            base=self._take("base_model_name_or_path", None, _is_text_or_none, "a name or a path"),
-        )
-        self._refuse_the_rest()
-        return config
-
-    def _check_beginnings(self) -> None:
-        how = self.left.pop("init_lora_weights", True)
-        if isinstance(how, str) and how.lower().startswith(_CHANGED_BASES):
-            raise UserError(
-                f"{self.path} says init_lora_weights={_shown(how)}, which changes the base before "
-                "training, so that the adapter does not fit it; save it once more with PEFT's "
-                "path_initial_model_for_weight_conversion, and load what this gives"
-            )
-
-    def _refuse_the_rest(self) -> None:
-        """Whatever else is said must say nothing."""
-        for name, value in self.left.items():
-            if value and name not in _WITHOUT_EFFECT:
-                raise UserError(
-                    f"{self.path} says {name}={_shown(value)}, which is not supported; {_REMEDY}"
-                )
-
-    def _take(self, name: str, default: Any, fits: Callable[[Any], bool], what: str) -> Any:
-        value = self.left.pop(name, default)
-        if not fits(value):
-            raise UserError(f"{self.path} says {name}={_shown(value)}, which must be {what}")
-        return value
-
-    def _flag(self, name: str) -> bool:
-        return bool(self._take(name, False, lambda v: isinstance(v, bool), "true or false"))
-
-    def _names(self, name: str, none: Any = ()) -> tuple[str, ...] | str | None:
-        """A regular expression, or a list of names."""
-        value = self.left.pop(name, None)
-        if value is None or isinstance(value, str):
-            return value
-        self.left[name] = value
-        return self._list(name)
-
-    def _list(self, name: str) -> tuple[str, ...]:
-        value = self.left.pop(name, None)
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(isinstance(one, str) and one for one in values):
-            raise UserError(
-                f"{self.path} says {name}={_shown(value)}, which must be a list of names"
-            )
-        return tuple(values)
-
-    def _layers(self) -> tuple[int, ...]:
-        value = self.left.pop("layers_to_transform", None)
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(_is_whole(one) for one in values):
-            raise UserError(
-                f"{self.path} says layers_to_transform={_shown(value)}, which must be numbers of "
-                "layers"
-            )
-        return tuple(values)
-
-    def _pattern(self, name: str, fits: Callable[[Any], bool]) -> Mapping[str, Any]:
-        value = self.left.pop(name, None) or {}
-        if not isinstance(value, dict) or not all(map(fits, value.values())):
-            raise UserError(
-                f"{self.path} says {name}={_shown(value)}, which must give a number for each name"
-            )
-        return value
+# Reading.
 
 
 def _is_whole(value: Any) -> bool:
@@ -206,18 +98,111 @@ def _is_number(value: Any) -> bool:
     return real and abs(value) <= 1e9 and math.isfinite(value)
 
 
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < 1
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
-def _is_bias(value: Any) -> bool:
-    return value in ("none", "all", "lora_only")
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
-def _is_text_or_none(value: Any) -> bool:
-    return value is None or isinstance(value, str)
+def _one_or_several(fits: Test) -> Test:
+    return lambda value: all(map(fits, _tuple(value)))
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
+def _is_expression_or_names(value: Any) -> bool:
+    return isinstance(value, str) or all(map(_is_name, _tuple(value)))
+
+
+def _pattern(fits: Test) -> Test:
+    return lambda v: not v or (isinstance(v, dict) and all(map(fits, v.values())))
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list) else () if value is None else (value,)
+
+
+# What PEFT's words may say, the rule in a sentence, and what leaving them out means.
+_WORDS: dict[str, tuple[Test, str, Any]] = {
+    "target_modules": (_is_expression_or_names, "be a list of names", None),
+    "exclude_modules": (_is_expression_or_names, "be a list of names", None),
+    "modules_to_save": (_one_or_several(_is_name), "be a list of names", None),
+    "layers_pattern": (_one_or_several(_is_name), "be a list of names", None),
+    "layers_to_transform": (_one_or_several(_is_whole), "be numbers of layers", None),
+    "r": (_is_rank, f"be a whole number from 1 to {_MOST_RANK}", 8),
+    "lora_alpha": (_is_number, "be a number", 8),
+    "lora_dropout": (
+        lambda v: _is_number(v) and 0 <= v < 1,
+        "be a number from 0 to less than 1",
+        0.0,
+    ),
+    "use_rslora": (_is_flag, "be true or false", False),
+    "use_dora": (_is_flag, "be true or false", False),
+    "ensure_weight_tying": (_is_flag, "be true or false", False),
+    "rank_pattern": (_pattern(_is_rank), "give a number for each name", None),
+    "alpha_pattern": (_pattern(_is_number), "give a number for each name", None),
+    "bias": (lambda v: v in ("none", "all", "lora_only"), "be none, all or lora_only", "none"),
+    "base_model_name_or_path": (
+        lambda v: v is None or isinstance(v, str),
+        "be a name or a path",
+        None,
+    ),
+}
+
+
+def read_adapter_config(folder: Path) -> AdapterConfig:
+    """The adapter that lies in a folder.
+
+    Raises `UserError` for what is missing, of another type, or not supported.
+    """
+    path = folder / ADAPTER_CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder} has no {ADAPTER_CONFIG}, so it holds no adapter; check the path")
+    left = dict(read_json_object(path))
+    if (kind := left.pop("peft_type", None)) != "LORA":
+        raise UserError(
+            f"{path}: peft_type {shorten(kind)} is not supported; LORA is, also with use_rslora "
+            "and use_dora"
+        )
+    how = left.pop("init_lora_weights", True)
+    if isinstance(how, str) and how.lower().startswith(_CHANGED_BASES):
+        raise UserError(
+            f"{path} says init_lora_weights={shorten(how)}, which changes the base before "
+            "training, so that the adapter does not fit it; save it once more with PEFT's "
+            "path_initial_model_for_weight_conversion, and load what this gives"
+        )
+    said = {name: left.pop(name, default) for name, (_, _, default) in _WORDS.items()}
+    for name, (fits, rule, _) in _WORDS.items():
+        if not fits(said[name]):
+            raise UserError(f"{path} says {name}={shorten(said[name])}, which must {rule}")
+    if not said["target_modules"]:
+        raise UserError(f"{path} names no target_modules, so it adapts nothing")
+    for name, value in left.items():  # whatever else is said must say nothing
+        if value and name not in _WITHOUT_EFFECT:
+            raise UserError(
+                f"{path} says {name}={shorten(value)}, which is not supported; {_REMEDY}"
+            )
+    # One string is a regular expression there, and one name in the other lists.
+    names, exclude = (
+        value if isinstance(value, str) else _tuple(value)
+        for value in (said["target_modules"], said["exclude_modules"])
+    )
+    return AdapterConfig(
+        rank=said["r"],
+        alpha=said["lora_alpha"],
+        targets=Targets(
+            names,
+            exclude=exclude,
+            layers=_tuple(said["layers_to_transform"]),
+            layers_pattern=_tuple(said["layers_pattern"]),
+            whole=_tuple(said["modules_to_save"]),
+        ),
+        dropout=said["lora_dropout"],
+        use_rslora=said["use_rslora"],
+        use_dora=said["use_dora"],
+        rank_pattern=said["rank_pattern"] or {},
+        alpha_pattern=said["alpha_pattern"] or {},
+        bias=said["bias"],
+        tied=said["ensure_weight_tying"],
+        base=said["base_model_name_or_path"],
+    )

@@ -1,7 +1,7 @@
 """Proof that a model answers the same however it is asked, and its copies as it does.
 
-"The exported model answers differently" is what people complain about most, whatever the tool. So
-whatever could differ is computed twice, in two ways, and compared:
+"The exported model answers differently" is the commonest complaint, whatever the tool. So all
+that could differ is computed in two ways and compared:
 
     read at once        against piece by piece through the KV cache
     alone               against in a batch with longer and shorter ones
@@ -18,14 +18,14 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from groundup.adapters.lora import adapter_names, merge
-from groundup.adapters.quantised import dequantise, is_quantised
+from groundup.adapters.attach import adapter_names, merge
+from groundup.adapters.quantization import dequantize, is_quantized
 from groundup.errors import UserError
-from groundup.formats.adapted import base_of
+from groundup.formats.adapter import AdapterFolder
 from groundup.formats.checks import (
     GREEDY_TOKENS,
     HARD_TEXTS,
@@ -40,8 +40,12 @@ from groundup.formats.checks import (
     near,
     prompts_for,
 )
-from groundup.formats.folder import load, load_model, load_tokenizer
-from groundup.formats.locate import GGUF_SUFFIX, is_adapter, locate
+from groundup.formats.compare import compared_with_folder, compared_with_gguf
+from groundup.formats.folder import ModelFolder, StoredModel
+from groundup.formats.gguf.model import GGUFModel
+from groundup.formats.gguf.write import GGUFType, save_gguf
+from groundup.formats.load import load, open_model
+from groundup.formats.locate import GGUF_SUFFIX
 from groundup.formats.peft import read_origin
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
@@ -53,31 +57,26 @@ from groundup.text.template import Renderings, TemplateFailed, render
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
-if TYPE_CHECKING:
-    from groundup.formats.gguf.model import GGUFType
-
 
 def verify(source: Path | str, against: Path | str | None = None) -> list[Check]:
-    """Compare every way of asking the model, and it with the folder `against` it was made of.
+    """Compare every way of asking the model, and the model with its original `against`.
 
     Raises `UserError` for what cannot be loaded at all.
     """
-    path = locate(source)
-    model, tokenizer = load_model(path, dtype=torch.float32), load_tokenizer(path)
+    found = open_model(source)
+    model, tokenizer = found.model(torch.float32), found.tokenizer
     if adapter_names(model):
         merge(model, reversible=False)
-    checks = [*compared_with_itself(model, tokenizer), *_compared_with_transformers(path, model)]
-    from groundup.formats.copies import compared_with_folder, compared_with_gguf
-
+    checks = [*compared_with_itself(model, tokenizer), *_compared_with_transformers(found, model)]
     if against is not None:
         original, its_tokenizer = load(against)
-        if path.suffix == GGUF_SUFFIX:
-            checks += compared_with_gguf(original, its_tokenizer, path)
+        if isinstance(found, GGUFModel):
+            checks += compared_with_gguf(original, its_tokenizer, found.path)
         else:
-            dtype = load_model(path).head.dtype
-            checks += compared_with_folder(original, its_tokenizer, path, dtype)
-    elif path.suffix != GGUF_SUFFIX:
-        checks += _through_gguf(dequantise(model, torch.float32), tokenizer)
+            dtype = found.model().head.dtype
+            checks += compared_with_folder(original, its_tokenizer, found.path, dtype)
+    elif not isinstance(found, GGUFModel):
+        checks += _through_gguf(dequantize(model, torch.float32), tokenizer)
     return checks
 
 
@@ -148,7 +147,7 @@ def _rows_for_tokens(model: CausalLM, tokenizer: Tokenizer) -> Check:
 
 
 def _round_trips(tokenizer: Tokenizer) -> Check:
-    """Text to ids and back; a tokenizer that normalises gives the normal form back.
+    """Text to ids and back; a tokenizer that normalizes gives the normal form back.
 
     Blanks in front are forgiven: SentencePiece's put one there and take one away.
     """
@@ -193,69 +192,57 @@ def _rendered(tokenizer: Tokenizer) -> str:
 # Another library.
 
 
-def _why_not_in_transformers(path: Path, model: CausalLM) -> str | None:
+def _why_not_in_transformers(found: StoredModel, model: CausalLM) -> str | None:
     """Why transformers, with PEFT for an adapter, cannot be asked; None if it can."""
     needed = ["transformers"]
-    if is_quantised(model):
+    if is_quantized(model):
         return "of weights in 4 bits bitsandbytes computes the products in bfloat16"
-    if is_adapter(path):
+    if isinstance(found, AdapterFolder):
         needed.append("peft")
-        if base_of(path).suffix == GGUF_SUFFIX or is_adapter(base_of(path)):
+        if not isinstance(found.base, ModelFolder):
             return "the adapter's base is no folder of a model that PEFT could read"
-        if read_origin(path).quantisation is not None:
-            return "the adapter's base is quantised when it is loaded, each library in its own way"
+        if read_origin(found.path).quantization is not None:
+            return "the adapter's base is quantized when it is loaded, each library in its own way"
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     return f"{' and '.join(missing)} is not installed" if missing else None
 
 
-def _compared_with_transformers(path: Path, model: CausalLM) -> list[Check]:
-    if path.suffix == GGUF_SUFFIX:
+def _compared_with_transformers(found: StoredModel, model: CausalLM) -> list[Check]:
+    if isinstance(found, GGUFModel):
         return []
-    if (why := _why_not_in_transformers(path, model)) is not None:
+    if (why := _why_not_in_transformers(found, model)) is not None:
         return [Check("logits and ids as transformers makes them", "not checked", why)]
-    tokenizer = load_tokenizer(path)
+    tokenizer = found.tokenizer
     prompts = prompts_for(model, tokenizer)
     with _quiet_transformers() as transformers:
-        base = base_of(path) if is_adapter(path) else path
+        base = found.base if isinstance(found, AdapterFolder) else found
         theirs = transformers.AutoModelForCausalLM.from_pretrained(
-            base, dtype=torch.float32, local_files_only=True
+            base.path, dtype=torch.float32, local_files_only=True
         )
-        if is_adapter(path):
+        if isinstance(found, AdapterFolder):
             import peft
 
-            theirs = peft.PeftModel.from_pretrained(theirs, path)
+            theirs = peft.PeftModel.from_pretrained(theirs, found.path)
         theirs.eval()
         with torch.inference_mode():
             logits = [theirs(torch.tensor([list(ids)])).logits[0].float() for ids in prompts]
-        written = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-        ids = [
+        written = transformers.AutoTokenizer.from_pretrained(found.path, local_files_only=True)
+        their_ids = [
             written(text, add_special_tokens=False, split_special_tokens=True).input_ids
             for text in HARD_TEXTS
         ]
-        their_text, their_ids = _their_chat(written)
+        their_text, their_talk = _their_chat(written)
+    our_logits = [logits_of(model, ids) for ids in prompts]
+    our_ids = [tokenizer.encode(text) for text in HARD_TEXTS]
     checks = [
-        near(
-            "logits as transformers computes them",
-            [logits_of(model, ids) for ids in prompts],
-            logits,
-        ),
-        equal(
-            "ids as transformers makes them",
-            [tokenizer.encode(text) for text in HARD_TEXTS],
-            ids,
-            "hard texts",
-        ),
+        near("logits as transformers computes them", our_logits, logits),
+        equal("ids as transformers makes them", our_ids, their_ids, "hard texts"),
     ]
     if their_text is not None and tokenizer.chat_template is not None:
-        ours = [chat_ids(tokenizer, PLAIN_TALK)]
+        text, ids = _rendered(tokenizer), chat_ids(tokenizer, PLAIN_TALK)
         checks += [
-            equal(
-                "chat as transformers renders it",
-                [_rendered(tokenizer)],
-                [their_text],
-                "renderings",
-            ),
-            equal("chat ids as transformers makes them", ours, [their_ids], "conversations"),
+            equal("chat as transformers renders it", [text], [their_text], "renderings"),
+            equal("chat ids as transformers makes them", [ids], [their_talk], "conversations"),
         ]
     return checks
 
@@ -295,14 +282,13 @@ def _quiet_transformers() -> Iterator[Any]:
 
 # Another copy.
 
-# A copy that must be exact, and the commonest quantised one.
+# A copy that must be exact, and the commonest quantized one.
 _COPIES: tuple[GGUFType, ...] = ("f32", "q8_0")
 
 
 def _through_gguf(model: CausalLM, tokenizer: Tokenizer) -> list[Check]:
-    """Write the model as GGUF, whole and quantised, and read it back."""
-    from groundup.formats.copies import compared_with_gguf
-    from groundup.formats.gguf.model import save_gguf
+    """Write the model as GGUF, whole and quantized, and read it back."""
+    from groundup.formats.compare import compared_with_gguf
 
     checks: list[Check] = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -19,14 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
+from groundup.formats.locate import CONFIG
 from groundup.lm.config import ModelConfig
 from groundup.lm.families import Stored, stored_as
 from groundup.lm.model import CausalLM
-from groundup.lm.reader import shown
 from groundup.runs.files import file_hash, naming, read_json_object, write_json
 
-CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
@@ -77,7 +76,7 @@ def write_weights(
 
 
 def _joined(pieces: list[tuple[Stored, Tensor]]) -> Tensor:
-    """The tensor that a file keeps of one or several of ours."""
+    """Joins one or several of our tensors into the file's."""
     whole = torch.cat([tensor for _, tensor in pieces]) if len(pieces) > 1 else pieces[0][1]
     return whole.T if pieces[0][0].transposed else whole
 
@@ -98,6 +97,26 @@ def _shards(sizes: Mapping[str, int], max_shard_bytes: int) -> list[list[str]]:
 # Reading.
 
 
+def empty_model(config: ModelConfig) -> CausalLM:
+    """A model of that shape that takes no memory."""
+    with torch.device("meta"):
+        return CausalLM(config)
+
+
+def model_of(
+    config: ModelConfig, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu"
+) -> CausalLM:
+    """The model with these very tensors as its parameters, not with copies of them."""
+    model = empty_model(config)
+    model.load_state_dict(
+        {name: tensor.to(device) for name, tensor in tensors.items()}, strict=False, assign=True
+    )
+    if config.tie_word_embeddings:
+        # Assigning gave the embedding a new parameter; the head must be that very one again.
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model
+
+
 def tensor_names(folder: Path) -> list[str]:
     """The names of all tensors, from the files' headers."""
     names: list[str] = []
@@ -110,7 +129,7 @@ def tensor_names(folder: Path) -> list[str]:
 def weights_hash(path: Path) -> str:
     """The SHA-256 of a model's weights alone: of a GGUF file, or of a folder's one file.
 
-    Of several files it is the hash of a list of theirs.
+    Several files have the hash of the list of their hashes.
     """
     files = _weight_files(path) if path.is_dir() else [path]
     hashes = [file_hash(file) for file in files]
@@ -120,9 +139,9 @@ def weights_hash(path: Path) -> str:
 def read_weights(
     folder: Path, model: CausalLM, device: torch.device | str, beside: Set[str] = frozenset()
 ) -> dict[str, Tensor]:
-    """The tensors that the model has, checked by name, type and shape before the first is read.
+    """The model's tensors, checked by name, type and shape before the first is read.
 
-    Those whose names in the files are `beside` the model's come under these, as they are.
+    Tensors of the files named in `beside` are returned under these names, as they are.
 
     Raises `UserError` naming the tensor that is missing, unknown, or of another type or shape.
     """
@@ -165,7 +184,7 @@ def read_weights(
 
 
 def _known_name(config: ModelConfig, name: str, wanted: Mapping[str, Any]) -> str | None:
-    """The stored name under which we want `name`; files of a bare decoder leave out its prefix."""
+    """The wanted name that `name` in a file stands for; files of a bare decoder omit its prefix."""
     prefixes = ("", "model.") if config.family.rotary else ("", "transformer.")
     return next((prefix + name for prefix in prefixes if prefix + name in wanted), None)
 
@@ -173,7 +192,7 @@ def _known_name(config: ModelConfig, name: str, wanted: Mapping[str, Any]) -> st
 def _expected_shape(
     parts: list[tuple[str, Stored]], shapes: Mapping[str, list[int]]
 ) -> list[int] | None:
-    """The shape that the file must have for these of our tensors, which it may keep as one."""
+    """The shape that a file's tensor must have to hold these of ours."""
     if not parts:
         return None
     outputs = sum(shapes[name][0] for name, _ in parts)
@@ -182,7 +201,7 @@ def _expected_shape(
 
 
 def _ours(whole: Tensor, parts: list[tuple[str, Stored]]) -> dict[str, Tensor]:
-    """What a file keeps as one tensor, as the tensors of our model."""
+    """Splits a file's tensor into those of our model."""
     [(name, stored), *more] = parts
     if not more and not stored.transposed:
         return {name: whole}
@@ -231,7 +250,7 @@ def _weight_files(folder: Path) -> list[Path]:
     for name in names:
         if name not in there:
             raise UserError(
-                f"{folder / INDEX} names {shown(name)}, which is not in the folder; "
+                f"{folder / INDEX} names {shorten(name)}, which is not in the folder; "
                 "download it as well"
             )
     return [folder / name for name in names]
@@ -249,7 +268,7 @@ def _open_weights(path: Path, device: torch.device | str) -> Iterator[Any]:
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:
-    """The first few of the names, and how many more there are."""
+    """The first few names, and the number of the others."""
     names = list(names)
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest

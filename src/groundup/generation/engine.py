@@ -1,12 +1,12 @@
-"""The engine: requests join and leave a running batch, and nobody waits for anybody.
+"""The engine: requests join and leave a running batch at any time.
 
     engine = Engine(model, tokenizer)
     first = engine.submit(Request(prompt="The sea"))
     while engine.unfinished:
-        for event in engine.step():      # one more token for everybody
+        for event in engine.step():      # one more token for every running request
             ...                          # and engine.submit(…), engine.cancel(…) at any time
 
-Waiting requests are read (`reading`) as soon as a place is free, which is when another is through
+Waiting requests are read (`prefill`) as soon as a running one has ended and left its place
 ("continuous batching": Yu et al. 2022, Orca, section 3). The running rows are always the first of
 the cache, so that a step looks at no others: a row that leaves changes places with the last one.
 What it had read stays until its place is taken, for requests that begin with the same tokens.
@@ -28,11 +28,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from groundup.adapters.lora import active_adapter
+from groundup.adapters.attach import active_adapter
 from groundup.errors import UserError
-from groundup.generation.prefill import TOKENS_AT_ONCE, Reading, choose_prompts, read
-from groundup.generation.request import Admission, Completion, Request, Row, TopLogprobs
-from groundup.generation.sampling import Draws, Logits, choose
+from groundup.generation.prefill import TOKENS_AT_ONCE, Prefill, read, schedule
+from groundup.generation.request import (
+    Completion,
+    InputProcessor,
+    Request,
+    SequenceState,
+    TopLogprobs,
+)
+from groundup.generation.sampling import BatchedSampling, Logits, sample
 from groundup.lm.cache import KVCache
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
@@ -70,10 +76,10 @@ class Engine:
 
     At most `batch_size` completions run together. With `share_prefixes` nothing is computed twice
     where prompts begin with the same tokens. `prompt_tokens` is how many tokens of prompts a step
-    reads beside drawing: more lets newcomers in faster, less lets the running ones draw steadily;
-    None reads whatever there are places for, where nobody watches single tokens.
-    Weights must not change while it lives, for the cache holds what the old ones made; so it
-    answers with the adapter that is active when it is made, and with no other.
+    reads beside drawing: more shortens the wait for the first token, less keeps the running
+    requests steady; None reads all prompts that there are places for, which is fastest overall.
+    Weights must not change while the engine lives, because the cache holds keys of the old ones; so
+    it answers with the adapter that is active when it is made, and with no other.
     """
 
     def __init__(
@@ -92,35 +98,37 @@ class Engine:
         self._model, self._batch_size = model, batch_size
         self._share, self._prompt_tokens = share_prefixes, prompt_tokens
         active = active_adapter(model)
-        self._admission = Admission(model.config, tokenizer, [] if active is None else [active])
+        self._processor = InputProcessor(
+            model.config, tokenizer, [] if active is None else [active]
+        )
         self._submitted = 0
-        self._waiting: deque[Row] = deque()
-        # Prompts that fill the context: they are through before they begin.
-        self._full: list[Row] = []
-        self._reading: Reading | None = None
-        self._running: list[Row] = []
-        # Rows that are through, and whose tokens still stand in the cache behind the running ones.
-        self._left: list[Row] = []
+        self._waiting: deque[SequenceState] = deque()
+        # Prompts that fill the context, so that no token can follow.
+        self._full: list[SequenceState] = []
+        self._prefill: Prefill | None = None
+        self._running: list[SequenceState] = []
+        # Finished rows whose keys still stand in the cache, behind the running ones.
+        self._left: list[SequenceState] = []
         self._cache = KVCache.empty(model.config, 0, 0, like=model.head)
-        self._draws: Draws | None = None
+        self._sampling: BatchedSampling | None = None
         self._seen: Bool[Tensor, "rows vocab"] | None = None
 
     @property
     def unfinished(self) -> bool:
         """Whether any request still waits or runs."""
-        return bool(self._waiting or self._running or self._reading or self._full)
+        return bool(self._waiting or self._running or self._prefill or self._full)
 
     def submit(self, request: Request, copy: int | None = None) -> int:
         """Queue a request; returns the number by which events name it.
 
-        `copy` says which of equal requests this is, so that each draws tokens of its own; left out,
-        the engine counts those that it was given, and remembers a few bytes of each.
+        `copy` numbers equal requests, so that each draws tokens of its own; left out, the engine
+        counts them, and remembers a few bytes of each.
         Raises `UserError` for a prompt that is empty or longer than the model's context, and for an
         adapter that is not the one which answers.
         """
-        return self.enqueue(self._admission.row(request, copy))
+        return self.enqueue(self._processor.process(request, copy))
 
-    def enqueue(self, row: Row) -> int:
+    def enqueue(self, row: SequenceState) -> int:
         """Queue a row that was made elsewhere for this model."""
         row.id = self._submitted
         self._submitted += 1
@@ -129,9 +137,14 @@ class Engine:
 
     @torch.inference_mode()
     def cancel(self, id: int) -> Completion | None:
-        """Drop a request; returns what there is of it, or None if it is not (any more) here."""
-        reading = [] if self._reading is None else self._reading.rows
-        places: tuple[Iterable[Row], ...] = (self._waiting, self._full, reading, self._running)
+        """Drop a request; returns its completion so far, or None for one that has ended."""
+        reading = [] if self._prefill is None else self._prefill.rows
+        places: tuple[Iterable[SequenceState], ...] = (
+            self._waiting,
+            self._full,
+            reading,
+            self._running,
+        )
         here = (row for place in places for row in place if row.id == id)
         row = next((row for row in here if row.finish_reason != "cancelled"), None)
         if row is None:
@@ -140,15 +153,15 @@ class Engine:
         self._waiting = deque(row for row in self._waiting if row.finish_reason is None)
         self._full = [row for row in self._full if row.finish_reason != "cancelled"]
         if all(row.finish_reason is not None for row in reading):
-            self._reading = None
+            self._prefill = None
         self._leave()
         return row.completion()
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Let in who waits, as far as there are places, and draw one token for everybody inside.
+        """Read waiting prompts while places are free, and draw a token for every running request.
 
-        Stopped by an exception (Ctrl-C, no memory left), it leaves an engine that is to be dropped.
+        An exception (Ctrl-C, no memory left) leaves an engine that cannot be used any more.
         """
         events = [Event(row.id, completion=row.completion()) for row in self._full]
         self._full = []
@@ -161,53 +174,53 @@ class Engine:
     # Joining.
 
     def _join(self) -> list[Float[Tensor, " width"]]:
-        """Read prompts for as many tokens as a step may; the states of those that join now."""
+        """Read prompts, up to a step's tokens; returns the last states of the rows that join."""
         fresh: list[Float[Tensor, " width"]] = []
         tokens = math.inf if self._prompt_tokens is None else self._prompt_tokens
         while tokens > 0 or not self._running:
-            if self._reading is None and not self._begin():
+            if self._prefill is None and not self._begin():
                 break
-            assert self._reading is not None
-            tokens -= self._reading.advance(int(min(TOKENS_AT_ONCE, max(1, tokens))))
-            if self._reading.done:
-                fresh += self._finish(self._reading)
-                self._reading = None
+            assert self._prefill is not None
+            tokens -= self._prefill.advance(int(min(TOKENS_AT_ONCE, max(1, tokens))))
+            if self._prefill.done:
+                fresh += self._finish(self._prefill)
+                self._prefill = None
         return fresh
 
     def _begin(self) -> bool:
-        """Begin to read what waits; False if there is nothing or no place."""
+        """Begin a prefill; returns False where no request waits or no place is free."""
         places = self._batch_size - len(self._running)
         if not places or not self._waiting:
             return False
         looked = [self._waiting.popleft() for _ in range(min(_LOOK_AHEAD, len(self._waiting)))]
         resident = [*self._running, *self._left]
-        prompts = choose_prompts(looked, resident, places, share=self._share)
-        self._reading = Reading(self._model, prompts, self._cache)
-        taken = {row.id for row in self._reading.rows}
+        prompts = schedule(looked, resident, places, share=self._share)
+        self._prefill = Prefill(self._model, prompts, self._cache)
+        taken = {row.id for row in self._prefill.rows}
         self._waiting.extendleft(row for row in reversed(looked) if row.id not in taken)
         return True
 
-    def _finish(self, reading: Reading) -> list[Float[Tensor, " width"]]:
-        """Give the rows whose prompts are read their places behind the running ones."""
+    def _finish(self, prefill: Prefill) -> list[Float[Tensor, " width"]]:
+        """Give the rows of a finished prefill their places behind the running ones."""
         fresh = []
-        for i, prompt in enumerate(reading.prompts):
+        for i, prompt in enumerate(prefill.prompts):
             for row in prompt.rows:
                 if row.finish_reason is not None:  # cancelled meanwhile
                     continue
                 row.read = len(row.prompt)
                 place = len(self._running)
                 self._make_room(place + 1, row.read, row)
-                self._cache.copy(place, reading.cache, i, row.read)
+                self._cache.copy(place, prefill.cache, i, row.read)
                 del self._left[:1]
                 self._running.append(row)
-                fresh.append(reading.hidden[i])
-        self._draws = None
+                fresh.append(prefill.hidden[i])
+        self._sampling = None
         return fresh
 
-    def _make_room(self, rows: int, slots: int, *newcomers: Row) -> None:
-        """Grow by doubling, never beyond the places there are and what the rows may come to need.
+    def _make_room(self, rows: int, slots: int, *newcomers: SequenceState) -> None:
+        """Grow the cache by doubling, at most to `batch_size` rows and what the longest may need.
 
-        So memory follows what is used, and not the longest context that the model could have.
+        So memory follows what is used, and not the model's longest context.
         """
         if rows > self._cache.rows:
             rows = min(self._batch_size, max(rows, 2 * self._cache.rows))
@@ -219,7 +232,7 @@ class Engine:
     # Running.
 
     def _read(self, fresh: list[Float[Tensor, " width"]]) -> Float[Tensor, "rows width"]:
-        """The state of every running row: of the newcomers, which stand last, it is known."""
+        """The last state of every running row; `fresh` are those of newcomers, which stand last."""
         old = self._running[: len(self._running) - len(fresh)]
         if not old:
             return torch.stack(fresh)
@@ -236,18 +249,18 @@ class Engine:
         # The product with one vector takes half the time in bfloat16 that a matrix of one row does.
         product = torch.mv(head, hidden[0])[None] if len(hidden) == 1 else hidden @ head.T
         logits = product.float()
-        normalisers = logits.logsumexp(-1)
+        normalizers = logits.logsumexp(-1)
         choice, failed = self._masked(logits)
-        choice = self._finite(choice, normalisers, failed)
+        choice = self._finite(choice, normalizers, failed)
         draws = self._settings(logits)
         uniforms = torch.zeros(len(self._running))
         if draws.random:
             uniforms = torch.tensor([row.uniform() for row in self._running])
-        tokens = choose(choice, draws, uniforms.to(logits.device), self._seen)
+        tokens = sample(choice, draws, uniforms.to(logits.device), self._seen)
         if self._seen is not None:
             self._seen.scatter_(-1, tokens[:, None], True)
-        logprobs = logits.gather(-1, tokens[:, None])[:, 0] - normalisers
-        tops = self._tops(logits, normalisers)
+        logprobs = logits.gather(-1, tokens[:, None])[:, 0] - normalizers
+        tops = self._tops(logits, normalizers)
         events = []
         for i, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
             row = self._running[i]
@@ -261,9 +274,9 @@ class Engine:
         return events
 
     def _masked(self, logits: Logits) -> tuple[Logits, dict[int, Exception]]:
-        """The logits that may be chosen from, and the rows whose masks failed.
+        """The logits with masks applied, and the errors of the rows whose masks failed.
 
-        A mask is a stranger's code: whatever it raises ends its own request, and no other.
+        A mask is foreign code: what it raises ends its own request, and no other.
         """
         failed: dict[int, Exception] = {}
         choice = logits
@@ -279,14 +292,14 @@ class Engine:
         return choice, failed
 
     def _finite(
-        self, choice: Logits, normalisers: Float[Tensor, " rows"], failed: dict[int, Exception]
+        self, choice: Logits, normalizers: Float[Tensor, " rows"], failed: dict[int, Exception]
     ) -> Logits:
-        """The same where all logits are numbers; where not, nothing can be drawn: a row fails."""
-        finite = normalisers.isfinite()
+        """The logits, with rows that are not finite set to zero and recorded as failed."""
+        finite = normalizers.isfinite()
         if bool(finite.all()):
             return choice
         for i in (~finite).nonzero()[:, 0].tolist():
-            # Nobody may build on what it has read.
+            # No later request may share its prefix.
             self._cache.clear(i)
             self._running[i].read = 0
             failed[i] = UserError(
@@ -295,31 +308,31 @@ class Engine:
             )
         return choice.masked_fill(~finite[:, None], 0.0)
 
-    def _settings(self, logits: Logits) -> Draws:
-        """How each row is drawn, and which tokens it has seen; made anew when rows come or go."""
-        if self._draws is None:
+    def _settings(self, logits: Logits) -> BatchedSampling:
+        """Each row's settings and the tokens it has seen; made anew when rows come or go."""
+        if self._sampling is None:
             samplings = [row.sampling for row in self._running]
-            self._draws = Draws(samplings, logits.shape[-1], logits.device)
+            self._sampling = BatchedSampling(samplings, logits.shape[-1], logits.device)
             self._seen = None
-            if self._draws.penalised:
+            if self._sampling.penalized:
                 seen = torch.zeros(logits.shape, dtype=torch.bool)
                 for i, row in enumerate(self._running):
                     seen[i, row.tokens] = True
                 self._seen = seen.to(logits.device)
-        return self._draws
+        return self._sampling
 
-    def _tops(self, logits: Logits, normalisers: Float[Tensor, " rows"]) -> dict[int, TopLogprobs]:
+    def _tops(self, logits: Logits, normalizers: Float[Tensor, " rows"]) -> dict[int, TopLogprobs]:
         """The likeliest tokens of the rows that ask for them."""
         asking = [i for i, row in enumerate(self._running) if row.request.top_logprobs]
         if not asking:
             return {}
         counts = [min(self._running[i].request.top_logprobs, logits.shape[-1]) for i in asking]
-        values, ids = (logits[asking] - normalisers[asking, None]).topk(max(counts))
+        values, ids = (logits[asking] - normalizers[asking, None]).topk(max(counts))
         rows = zip(asking, counts, ids.tolist(), values.tolist(), strict=True)
         return {i: dict(zip(ids[:n], values[:n], strict=True)) for i, n, ids, values in rows}
 
     def _leave(self) -> None:
-        """Let finished rows go: the last running ones take their places."""
+        """Drop finished rows: the last running ones take their places."""
         rows = self._running
         kept = sum(row.finish_reason is None for row in rows)
         if kept == len(rows):
@@ -331,4 +344,4 @@ class Engine:
             rows[hole], rows[mover] = rows[mover], rows[hole]
         self._left = [*rows[kept:], *self._left]
         del rows[kept:]
-        self._draws = None
+        self._sampling = None

@@ -1,7 +1,7 @@
 """Generation: prompts in, completions out.
 
-`generate` and `stream` are thin users of the `Engine`, which a server uses as well; `request` says
-what is asked and answered, `sample` how a token is drawn.
+`generate` and `stream` are thin users of the `Engine`, which a server uses as well; `request` has
+the requests and completions, `sampling` the draw of a token.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from groundup.adapters.lora import active_adapter, adapter_names, using_adapter
+from groundup.adapters.attach import active_adapter, adapter_names, using_adapter
 from groundup.generation.engine import Engine, Event
-from groundup.generation.request import Admission, Completion, FinishReason, Request
-from groundup.generation.sampling import choose
+from groundup.generation.request import Completion, FinishReason, InputProcessor, Request
+from groundup.generation.sampling import sample
 from groundup.lm.model import CausalLM, uncompiled
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
@@ -46,8 +46,8 @@ def generate(
     Raises `UserError` for a prompt that is empty or longer than the model's context, for an adapter
     that the model does not have, and whatever a request's mask raises.
     """
-    admission = Admission(model.config, tokenizer, adapter_names(model))
-    rows = [admission.row(request) for request in requests]
+    processor = InputProcessor(model.config, tokenizer, adapter_names(model))
+    rows = [processor.process(request) for request in requests]
     for adapter in dict.fromkeys(row.request.adapter for row in rows):
         with _answering(model, adapter):
             engine = Engine(
@@ -57,9 +57,8 @@ def generate(
                 share_prefixes=share_prefixes,
                 prompt_tokens=None,
             )
-            # Neighbours of like length: little of a batch is padding. What comes first is the
-            # request whose random numbers are first, so the order in which they run does not
-            # matter.
+            # Neighbours of like length: little of a batch is padding. Random numbers were given
+            # out before, in the order of the requests, so the order of running does not matter.
             group = [row for row in rows if row.request.adapter == adapter]
             for row in sorted(group, key=lambda row: len(row.prompt)):
                 engine.enqueue(row)
@@ -71,7 +70,7 @@ def generate(
 
 
 def _answering(model: CausalLM, adapter: str | None) -> AbstractContextManager[None]:
-    """Within it the model answers with that adapter; None: as it now is."""
+    """A context in which the model answers with that adapter; None: with the active one."""
     as_it_is = adapter is None or adapter == active_adapter(model)
     return nullcontext() if as_it_is else using_adapter(model, adapter)
 
@@ -85,14 +84,14 @@ def stream(model: CausalLM, tokenizer: Tokenizer, request: Request) -> Iterator[
         engine = Engine(model, tokenizer, batch_size=1)
         engine.submit(request)
     while engine.unfinished:
-        # Between two pieces the model is whoever reads them's, who may take long.
+        # Between two pieces the caller may use the model otherwise.
         with _answering(model, request.adapter):
             events = engine.step()
         yield from pieces(events)
 
 
 def pieces(events: Sequence[Event]) -> Iterator[str]:
-    """The text of events that are all of one request; raises what its mask raised."""
+    """The text of one request's events; raises what its mask raised."""
     for event in events:
         if event.error is not None:
             raise event.error
@@ -106,8 +105,8 @@ def reference_generate(
 ) -> list[Completion]:
     """One row at a time and without a cache, the whole text read anew for each token: the oracle
     of `generate`."""
-    admission = Admission(model.config, tokenizer, adapter_names(model))
-    rows = [admission.row(request) for request in requests]
+    processor = InputProcessor(model.config, tokenizer, adapter_names(model))
+    rows = [processor.process(request) for request in requests]
     for row in rows:
         while row.finish_reason is None:
             ids = torch.tensor([row.tokens], device=model.head.device)
@@ -117,7 +116,7 @@ def reference_generate(
             allowed = row.allowed(logits.shape[-1])
             choice = logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
             uniforms = torch.tensor([row.uniform()], device=logits.device)
-            token = int(choose(choice, row.sampling, uniforms, seen))
+            token = int(sample(choice, row.sampling, uniforms, seen))
             logprobs = logits.log_softmax(-1)[0]
             best = logprobs.topk(min(row.request.top_logprobs, len(logprobs)))
             top = dict(zip(best.indices.tolist(), best.values.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Reading prompts: what the cache must hold before a completion's first token can be drawn.
+"""Prefill: prompts are read into the cache, before a completion's first token can be drawn.
 
 Prompts are read in a small cache of their own, a piece at a time, so that completions under way do
 not have to wait for a long one. Nothing is computed twice: equal prompts are read once, and what a
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from groundup.generation.request import Row
+from groundup.generation.request import SequenceState
 from groundup.lm.cache import KVCache
 from groundup.lm.model import CausalLM, uncompiled
 from groundup.train.batch import Batch
@@ -33,12 +33,12 @@ _SHORT = 32
 
 @dataclass
 class Prompt:
-    """A prompt to be read for one or several rows that all begin with it.
+    """A prompt to be read, for one or several equal requests.
 
     `source` is the row of the running cache whose first `shared` tokens are the same.
     """
 
-    rows: list[Row]
+    rows: list[SequenceState]
     source: int = 0
     shared: int = 0
 
@@ -51,13 +51,13 @@ class Prompt:
         return len(self.ids) - self.shared
 
 
-def choose_prompts(
-    waiting: Iterable[Row], resident: Sequence[Row], places: int, *, share: bool
+def schedule(
+    waiting: Iterable[SequenceState], resident: Sequence[SequenceState], places: int, *, share: bool
 ) -> list[Prompt]:
-    """What to read next: the first that waits, and others of like length beside it.
+    """The prompts to read next: the first in the queue, and others of like length with it.
 
-    A prompt that has much in common with one that is chosen here keeps waiting: the next time it
-    finds that prefix in the running cache. The first in the queue is always chosen.
+    A prompt that shares a long prefix with one of them keeps waiting: next time it finds that
+    prefix in the running cache.
     """
     held = [row.tokens[: row.read] for row in resident] if share else []
     chosen: list[Prompt] = []
@@ -78,7 +78,7 @@ def choose_prompts(
     return chosen
 
 
-def _with_prefix(row: Row, held: Sequence[list[int]]) -> Prompt:
+def _with_prefix(row: SequenceState, held: Sequence[list[int]]) -> Prompt:
     """A prompt with the longest prefix that the running cache holds."""
     found = Prompt([row])
     # The last token is read in any case: its hidden state says what comes next.
@@ -108,7 +108,7 @@ def _soon_shared(prompt: Prompt, chosen: Sequence[Prompt]) -> bool:
 
 
 def shared_length(one: list[int], other: list[int]) -> int:
-    """How many tokens two sequences have in common at their beginning; 0 if it is not worth it."""
+    """The length of the common prefix of two sequences; 0 below `MIN_SHARED`."""
     if one[:MIN_SHARED] != other[:MIN_SHARED]:
         return 0
     low, high = 0, min(len(one), len(other))
@@ -121,8 +121,8 @@ def shared_length(one: list[int], other: list[int]) -> int:
     return low
 
 
-class Reading:
-    """Prompts on their way through the model, in a cache of their own."""
+class Prefill:
+    """Prompts while they are read, in a cache of their own."""
 
     def __init__(self, model: CausalLM, prompts: Sequence[Prompt], running: KVCache) -> None:
         self.prompts, self._model = prompts, model
@@ -139,7 +139,7 @@ class Reading:
         self._columns = 0
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SequenceState]:
         return [row for prompt in self.prompts for row in prompt.rows]
 
     @property
@@ -153,7 +153,7 @@ class Reading:
         return self._hidden
 
     def advance(self, tokens: int) -> int:
-        """Read on for about so many tokens, at least one column of all rows; how many it were."""
+        """Read about so many tokens, at least one of each row; returns the number read."""
         begin = self._columns
         end = min(self.width, begin + max(1, tokens // len(self.prompts)))
         ids = torch.zeros(len(self.prompts), end - begin, dtype=torch.int64)

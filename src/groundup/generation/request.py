@@ -1,4 +1,4 @@
-"""What is asked of a model, what comes back, and a completion while it grows.
+"""Requests, completions, and the state of a sequence between the two.
 
 Random numbers belong to a request, not to a batch: they follow from its seed, its prompt and how
 many equal requests came before it. So a request gets the same tokens alone or in company, in any
@@ -77,10 +77,10 @@ class Completion:
     top_logprobs: list[TopLogprobs] | None = None
 
 
-class Row:
-    """A completion while it grows.
+class SequenceState:
+    """A request while its completion grows: one row of a batch.
 
-    `read` says how many tokens of prompt and completion stand in the cache.
+    `read` is the number of tokens of prompt and completion whose keys stand in the cache.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Row:
         self._text = None
         if tokenizer is not None:
             ends |= tokenizer.stop_ids
-            self._text = Text(tokenizer, self.sampling.stop)
+            self._text = Detokenizer(tokenizer, self.sampling.stop)
         if self.sampling.ignore_eos:
             ends = frozenset()
         self._stop_ids = ends | frozenset(self.sampling.stop_ids)
@@ -118,20 +118,20 @@ class Row:
 
     @property
     def longest(self) -> int:
-        """How many tokens it may have to read. The last one drawn is never read."""
+        """The most tokens that the cache may have to hold. The last one drawn is never read."""
         return len(self.prompt) + self.limit - 1
 
     def uniform(self) -> float:
-        """The random number of the next token. All are drawn at once, when the first is needed."""
+        """Returns the random number of the next token. All are drawn when the first is needed."""
         if not self._uniforms:
             generator = torch.Generator().manual_seed(self._seed)
             self._uniforms = torch.rand(self.limit, generator=generator).tolist()
         return self._uniforms[len(self.ids)]
 
     def allowed(self, vocab: int) -> Bool[Tensor, " vocab"] | None:
-        """What the request's mask lets come next; `UserError` where that is nothing.
+        """Returns which tokens may come next: what the mask allows, no end before `min_new_tokens`.
 
-        Before `min_new_tokens` no end does.
+        Raises `UserError` where no token is left.
         """
         allowed = self._masked(vocab)
         if len(self.ids) >= self.sampling.min_new_tokens or not self._stop_ids:
@@ -165,7 +165,7 @@ class Row:
         return allowed
 
     def push(self, token: int, logprob: float, top: TopLogprobs | None) -> str:
-        """Take the token that was drawn; returns the text that is now sure."""
+        """Append a token; returns the text that no later token can change."""
         self.ids.append(token)
         self.logprobs.append(logprob)
         if top is not None:
@@ -204,10 +204,11 @@ def _seed(seed: int, prompt: list[int], copy: int) -> int:
     return int.from_bytes(name[:8], "little", signed=True)
 
 
-class Admission:
-    """Makes rows of requests for one model, and counts which of equal requests each one is.
+class InputProcessor:
+    """Turns requests into sequences for one model.
 
-    `adapters` are those of the model that a request may ask for.
+    Equal requests are counted, so that each draws tokens of its own. `adapters` are those of the
+    model that a request may ask for.
     """
 
     def __init__(
@@ -216,9 +217,9 @@ class Admission:
         self._config, self._tokenizer, self._adapters = config, tokenizer, adapters
         self._asked = Counter[bytes]()
 
-    def row(self, request: Request, copy: int | None = None) -> Row:
+    def process(self, request: Request, copy: int | None = None) -> SequenceState:
         """Raises `UserError` for a prompt that is empty or longer than the model's context, and for
-        an adapter that there is none of."""
+        an adapter that the model does not have."""
         if request.adapter is not None and request.adapter not in self._adapters:
             raise UserError(
                 f"adapter={request.adapter!r} is none of those that can answer here "
@@ -230,13 +231,13 @@ class Admission:
             identity = hashlib.sha256(f"{request.sampling.seed} {prompt}".encode()).digest()
             copy = self._asked[identity]
             self._asked[identity] += 1
-        return Row(self._config, request, prompt, copy, self._tokenizer)
+        return SequenceState(self._config, request, prompt, copy, self._tokenizer)
 
 
 def prompt_ids(config: ModelConfig, request: Request, tokenizer: Tokenizer | None) -> list[int]:
-    """The tokens that a request's completion follows.
+    """The tokens of a request's prompt.
 
-    Raises `UserError` where there are none, too many, or such as the model does not have.
+    Raises `UserError` for an empty prompt, one longer than the context, and unknown ids.
     """
     if request.prompt_ids is not None:
         ids = list(request.prompt_ids)
@@ -266,11 +267,11 @@ def prompt_ids(config: ModelConfig, request: Request, tokenizer: Tokenizer | Non
 
 
 def opening_ids(config: ModelConfig, tokenizer: Tokenizer) -> list[int]:
-    """What stands before a text: as in training, for a document begins with it there.
+    """The ids that a document begins with in training, and so a prompt as well.
 
-    That is what the tokenizer itself puts there (Llama's <s>), else the token that parts documents,
-    where the model calls it its first, as ours do. Other first tokens are for other purposes:
-    SmolLM2's opens a message.
+    These are the tokenizer's own (Llama's <s>), else <|endoftext|> where it is the model's
+    `bos_token_id`, as in ours. Other models' first tokens mean something else: SmolLM2's opens a
+    message.
     """
     if found := tokenizer.opening_ids:
         return found
@@ -283,10 +284,10 @@ def opening_ids(config: ModelConfig, tokenizer: Tokenizer) -> list[int]:
 # Text.
 
 
-class Text:
-    """Tokens turned into text that never has to be taken back.
+class Detokenizer:
+    """Turns tokens into text piece by piece; no piece is ever taken back.
 
-    What may be the beginning of a stop string is held until the next tokens decide.
+    The beginning of what may become a stop string is held until the next tokens decide.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
@@ -298,7 +299,7 @@ class Text:
         return self._show(self._decoder.push(token))
 
     def finish(self) -> str:
-        """The rest, once no more tokens come."""
+        """Returns the text that was held, when no more tokens come."""
         shown = self._show(self._decoder.finish())
         return shown if self.stopped else shown + self._held
 
@@ -317,6 +318,6 @@ class Text:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` are the beginning of `stop`."""
+    """The length of the longest end of `text` with which `stop` begins."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

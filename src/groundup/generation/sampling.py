@@ -1,6 +1,6 @@
 """From logits to a token: which candidates stay, and which of them a random number picks.
 
-    p = softmax(filter(penalise(logits) / temperature)),      token = first i with cdf_i > u
+    p = softmax(filter(penalize(logits) / temperature)),      token = first i with cdf_i > u
 
 The random number u comes from outside, one per row, so that a token is a pure function of logits
 and u: a request draws its own numbers and gets the same tokens alone or in a batch. The filters
@@ -36,7 +36,7 @@ _LEAST_TOP_P = 1e-30
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn; `temperature=0` takes the most probable token.
+    """The settings of a draw; `temperature=0` takes the most probable token.
 
     Raises `UserError` for a value outside its range.
     """
@@ -96,11 +96,11 @@ class Sampling:
 _RANGES = get_type_hints(Sampling, include_extras=True)
 
 
-class Draws:
-    """How each row of a batch is drawn: every setting as one number a row.
+class BatchedSampling:
+    """The settings of every row of a batch, one tensor for each.
 
-    Rows are drawn in one of three ways, which is settled here, once for many steps: greedily, among
-    the best (top-k, top-p), or among all tokens.
+    Rows are drawn in one of three ways, told apart once for many steps: greedily, among the best
+    (top-k, top-p), or among all tokens.
     """
 
     def __init__(self, samplings: Sequence[Sampling], vocab: int, device: torch.device) -> None:
@@ -114,7 +114,7 @@ class Draws:
         self.top_p = per_row([max(one.top_p, _LEAST_TOP_P) for one in samplings])
         self.min_p = per_row([one.min_p for one in samplings])
         self.penalty = per_row([one.repetition_penalty for one in samplings])
-        self.penalised = any(one.repetition_penalty != 1 for one in samplings)
+        self.penalized = any(one.repetition_penalty != 1 for one in samplings)
         self.random = any(not one.is_greedy for one in samplings)
 
         ways: list[list[int]] = [[], [], []]
@@ -126,15 +126,15 @@ class Draws:
         self.candidates = max((k if k < vocab else FIRST_CANDIDATES for k in limits), default=0)
 
     @classmethod
-    def of(cls, sampling: Sampling | Draws, logits: Logits) -> Draws:
-        if isinstance(sampling, Draws):
+    def of(cls, sampling: Sampling | BatchedSampling, logits: Logits) -> BatchedSampling:
+        if isinstance(sampling, BatchedSampling):
             return sampling
         return cls([sampling] * logits.shape[0], logits.shape[1], logits.device)
 
 
-def choose(
+def sample(
     logits: Logits,
-    sampling: Sampling | Draws,
+    sampling: Sampling | BatchedSampling,
     uniforms: PerRow,
     seen: Bool[Tensor, "rows vocab"] | None = None,
 ) -> Int[Tensor, " rows"]:
@@ -143,10 +143,10 @@ def choose(
     `uniforms` are in [0, 1), one per row; `seen` marks the tokens of prompt and completion, for
     the repetition penalty. `sampling` is one for all rows or each row's own.
     """
-    draws = Draws.of(sampling, logits)
-    if draws.penalised:
+    draws = BatchedSampling.of(sampling, logits)
+    if draws.penalized:
         assert seen is not None, "the repetition penalty needs the tokens seen"
-        logits = penalised(logits, seen, draws.penalty)
+        logits = penalized(logits, seen, draws.penalty)
     tokens = torch.empty(logits.shape[0], dtype=torch.int64, device=logits.device)
     if len(draws.greedy):
         tokens[draws.greedy] = _of(logits, draws.greedy).argmax(-1)
@@ -178,19 +178,19 @@ def _pick(
 # What the filters leave.
 
 
-def penalised(logits: Logits, seen: Bool[Tensor, "rows vocab"], penalty: float | PerRow) -> Logits:
+def penalized(logits: Logits, seen: Bool[Tensor, "rows vocab"], penalty: float | PerRow) -> Logits:
     """Make the tokens already seen less likely (CTRL, Keskar et al. 2019, section 4.1)."""
     if isinstance(penalty, Tensor):
         penalty = penalty[:, None]
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
-def filtered(logits: Logits, sampling: Sampling | Draws) -> Logits:
+def filtered(logits: Logits, sampling: Sampling | BatchedSampling) -> Logits:
     """Log-probabilities after temperature, top-k, top-p and min-p; -inf where a token is out.
 
     The most probable token always stays, and alone at temperature 0.
     """
-    draws = Draws.of(sampling, logits)
+    draws = BatchedSampling.of(sampling, logits)
     scores = torch.full_like(logits, -torch.inf, dtype=torch.float32)
     if len(draws.greedy):
         best = logits[draws.greedy].argmax(-1, keepdim=True)
@@ -202,14 +202,14 @@ def filtered(logits: Logits, sampling: Sampling | Draws) -> Logits:
     return scores.log_softmax(-1)
 
 
-def _all(logits: Logits, draws: Draws) -> Float[Tensor, "some vocab"]:
+def _all(logits: Logits, draws: BatchedSampling) -> Float[Tensor, "some vocab"]:
     """The scores of the rows that are drawn among all tokens."""
     rows = draws.all
     scores = _of(logits, rows).float() / _of(draws.temperature, rows)[:, None]
     return _at_least(scores, _of(draws.min_p, rows))
 
 
-def _best(logits: Logits, draws: Draws) -> Iterator[Candidates]:
+def _best(logits: Logits, draws: BatchedSampling) -> Iterator[Candidates]:
     """What top-k, top-p and min-p leave, best first: rows, their scores (-inf is out) and ids.
 
     Rows whose first candidates do not hold the mass that top-p asks for come later, with more.
@@ -227,7 +227,7 @@ def _best(logits: Logits, draws: Draws) -> Iterator[Candidates]:
 
 
 def _cut(
-    logits: Logits, draws: Draws, rows: Int[Tensor, " some"], width: int
+    logits: Logits, draws: BatchedSampling, rows: Int[Tensor, " some"], width: int
 ) -> tuple[Float[Tensor, "some width"], Int[Tensor, "some width"], Bool[Tensor, " some"]]:
     """The best `width` scores as the filters leave them, their ids, and whether they are enough.
 

@@ -6,17 +6,62 @@ field here or a row in `families`, never another model class.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from groundup.deprecated import moved
 from groundup.errors import UserError
 from groundup.lm.families import FAMILIES, Family, ModelType
-from groundup.lm.reader import MOST, Reader, shown
-from groundup.lm.rope import Rope
+
+# Larger sizes are damage or malice: no machine holds such a model, and merely to describe it would
+# take memory and time.
+MOST = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**17,
+    "intermediate_size": 2**20,
+    "num_hidden_layers": 1_024,
+    "num_attention_heads": 4_096,
+    "num_key_value_heads": 4_096,
+    "head_dim": 2**14,
+    "max_position_embeddings": 2**31,
+    "sliding_window": 2**31,
+}
 
 Activation = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
 ACTIVATIONS: tuple[Activation, ...] = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+
+
+RopeType = Literal["default", "linear", "llama3", "yarn"]
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding (Su et al. 2021) and how its frequencies are stretched.
+
+    `linear`: positions divided by `factor` (Chen et al. 2023). `llama3`: low frequencies divided
+    by `factor`, high ones kept, with a smooth passage between (Llama 3, section 3.2). `yarn`: the
+    same idea with other bounds, and cosines and sines scaled by `attention_factor` (Peng et al.
+    2023, YaRN, sections 3.2 and 3.4).
+    """
+
+    theta: float = 10_000.0
+    type: RopeType = "default"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position_embeddings: int = 8_192
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float = 1.0
+    truncate: bool = True
+    """Whether YaRN's bounds are rounded outwards to whole pairs of features."""
+
+
+def yarn_scale(factor: float, by: float = 1.0) -> float:
+    """0.1 ln(factor) + 1: how much sharper attention should be (Peng et al. 2023, eq. 22)."""
+    return 0.1 * by * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +113,7 @@ class ModelConfig:
 
     @property
     def qk_norm(self) -> bool:
-        """Whether queries and keys are normalised per head before RoPE, as in Qwen3."""
+        """Whether queries and keys are normalized per head before RoPE, as in Qwen3."""
         return self.family.qk_norm
 
     @property
@@ -124,119 +169,18 @@ class ModelConfig:
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> ModelConfig:
-        """Read the contents of a Hugging Face `config.json`.
-
-        Raises `UserError` for a family that is not supported, a size that is missing or of another
-        type, and for settings that would make it another model.
-        """
-        kind = config.get("model_type")
-        family = FAMILIES.get(kind) if isinstance(kind, str) else None
-        if kind is None or family is None:
-            raise UserError(
-                f"model_type {shown(kind)} is not supported; this version reads "
-                f"{', '.join(FAMILIES)} (SmolLM2 is a llama)"
-            )
-        _refuse_other_models(config)
-        theirs = {ours: config.get(word) for ours, word in family.words.items()}
-        given = {**config, **{name: v for name, v in theirs.items() if v is not None}}
-        values = {**family.defaults, **{k: v for k, v in given.items() if v is not None}}
-        read = Reader(values, kind, family.words)
-        width = read.whole("hidden_size")
-        heads = read.whole("num_attention_heads")
-        activation = read.values["hidden_act"]
-        known = ("silu",) if family.gated else ACTIVATIONS
-        if activation not in known:
-            raise UserError(
-                f"hidden_act {shown(activation)} is not supported; "
-                f"of a {kind} {', '.join(known)} is"
-            )
-        if not family.gated:
-            read.values.setdefault("intermediate_size", 4 * width)
-        if given.get("num_key_value_heads", 0) is None:  # written null: one for each query head
-            read.values["num_key_value_heads"] = heads
-        read.values.setdefault("num_key_value_heads", heads)
-        read.values.setdefault("head_dim", max(1, width // heads))
-        window, layers = _windows(family, config, read)
-        eos = read.values.get("eos_token_id")
-        return cls(
-            vocab_size=read.whole("vocab_size"),
-            hidden_size=width,
-            intermediate_size=read.whole("intermediate_size"),
-            num_hidden_layers=read.whole("num_hidden_layers"),
-            num_attention_heads=heads,
-            num_key_value_heads=read.whole("num_key_value_heads"),
-            head_dim=read.whole("head_dim"),
-            max_position_embeddings=read.whole("max_position_embeddings"),
-            rope=Rope.from_hf(config) if family.rotary else Rope(),
-            rms_norm_eps=read.real("rms_norm_eps", 0.0, 1.0),
-            tie_word_embeddings=read.flag("tie_word_embeddings"),
-            model_type=kind,
-            hidden_act=activation,
-            attention_bias=read.flag("attention_bias"),
-            mlp_bias=read.flag("mlp_bias"),
-            sliding_window=window,
-            windowed_layers=layers,
-            bos_token_id=read.id("bos_token_id"),
-            eos_token_ids=read.ids(eos),
-            pad_token_id=read.id("pad_token_id"),
+        """The old name of `formats.hf_config.config_from_hf`."""
+        found: ModelConfig = moved("ModelConfig.from_hf", "formats.hf_config", "config_from_hf")(
+            config
         )
+        return found
 
     def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
-        """The contents of `config.json`, readable by transformers 4 and 5 and by vLLM."""
-        family = self.family
-        config: dict[str, Any] = {
-            "architectures": [family.architecture],
-            "model_type": self.model_type,
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim,
-            "hidden_act": self.hidden_act,
-            "max_position_embeddings": self.max_position_embeddings,
-            "rms_norm_eps": self.rms_norm_eps,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "attention_bias": self.attention_bias,
-            "attention_dropout": 0.0,
-            "bos_token_id": self.bos_token_id,
-            # The first is where a turn ends; generation_config.json carries all of them.
-            "eos_token_id": self.eos_token_ids[0] if self.eos_token_ids else None,
-            "pad_token_id": self.pad_token_id,
-            "dtype": dtype,
-            "use_cache": True,
-        }
-        if family.rotary:
-            rope = self.rope.to_hf()
-            config |= {"rope_parameters": rope, "rope_theta": self.rope.theta}
-            if self.rope.type != "default":
-                config["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
-        if self.model_type == "llama":
-            config["mlp_bias"] = self.mlp_bias
-        if family.windows == "all layers":
-            config["sliding_window"] = self.sliding_window
-        if family.windows == "some layers" and self.sliding_window is not None:
-            config |= self._some_windows()
-        for name in ("attention_bias", "mlp_bias"):
-            if name in family.defaults:  # always so in this family, which has no word for it
-                config.pop(name, None)
-        if not family.rotary:  # an older page: one head of keys for each of queries
-            del config["num_key_value_heads"], config["head_dim"], config["attention_dropout"]
-        return {family.words.get(name, name): value for name, value in config.items()}
-
-    def _some_windows(self) -> dict[str, Any]:
-        windows = self.windows
-        full = [layer for layer, window in enumerate(windows) if window is None]
-        return {
-            "use_sliding_window": True,
-            "sliding_window": self.sliding_window,
-            # Before `layer_types` only the layers from a certain one on could have a window.
-            "max_window_layers": full[-1] + 1 if full else 0,
-            "layer_types": [
-                "full_attention" if window is None else "sliding_attention" for window in windows
-            ],
-        }
+        """The old name of `formats.hf_config.config_to_hf`."""
+        found: dict[str, Any] = moved("ModelConfig.to_hf", "formats.hf_config", "config_to_hf")(
+            self, dtype
+        )
+        return found
 
     @property
     def parameters(self) -> int:
@@ -276,56 +220,6 @@ class ModelConfig:
         matrices += self.vocab_size * self.hidden_size
         attention = self.num_hidden_layers * self.num_attention_heads * self.head_dim * context
         return 6 * matrices + 12 * attention
-
-
-def _windows(
-    family: Family, config: Mapping[str, Any], read: Reader
-) -> tuple[int | None, tuple[int, ...] | None]:
-    """The window and the layers that have it, as the family's config says."""
-    if family.windows == "none":
-        return None, None
-    if family.windows == "all layers":
-        # Written null means none, and left out the default, so this looks at the file itself.
-        if "sliding_window" in config and config["sliding_window"] is None:
-            return None, None
-        return read.whole("sliding_window"), None
-    if not config.get("use_sliding_window") or config.get("sliding_window") is None:
-        return None, None
-    layers = range(read.whole("num_hidden_layers"))
-    kinds = config.get("layer_types")
-    if kinds is None:
-        first = read.values.get("max_window_layers", 28)  # Qwen's default
-        chosen = [n for n in layers if isinstance(first, int) and n >= first]
-    elif isinstance(kinds, list) and len(kinds) == len(layers):
-        other = sorted({str(kind) for kind in kinds} - {"full_attention", "sliding_attention"})
-        if other:
-            raise UserError(
-                f"layer_types has {shown(other[0])}; this version knows full_attention and "
-                "sliding_attention"
-            )
-        chosen = [n for n in layers if kinds[n] == "sliding_attention"]
-    else:
-        raise UserError(f"layer_types must name one kind for each of {len(layers)} layers")
-    if not chosen:
-        return None, None
-    window = read.whole("sliding_window")
-    return window, None if len(chosen) == len(layers) else tuple(chosen)
-
-
-def _refuse_other_models(config: Mapping[str, Any]) -> None:
-    """Settings that none of ours has, and without which the answers would be others."""
-    plain: dict[str, Any] = {
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-        "quantization_config": None,
-    }
-    for name, value in plain.items():
-        if config.get(name, value) != value:
-            raise UserError(
-                f"config.json says {name}={shown(config[name])}, which is not supported; "
-                "save the model without it"
-            )
 
 
 def divisors(number: int) -> list[int]:

@@ -47,7 +47,7 @@ class Family:
     rotary: bool = True
     """RoPE, else a learned vector for each position."""
     qk_norm: bool = False
-    """Queries and keys are normalised per head before RoPE."""
+    """Queries and keys are normalized per head before RoPE."""
     output_bias: bool = True
     """Where queries, keys and values have biases, the output projection has one, too."""
     windows: Literal["none", "all layers", "some layers"] = "none"
@@ -156,44 +156,3 @@ def stored_as(model_type: str, name: str) -> Stored:
     if stored is None:
         return Stored(name)
     return Stored(stored.name.format(number), stored.transposed, stored.part)
-
-
-# What GGUF calls our tensors; llama.cpp's own list, `blk.N` for a layer.
-GGUF_TENSORS: Mapping[str, str] = {
-    "model.embed_tokens": "token_embd",
-    "model.embed_positions": "position_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "model.layers.{}.input_layernorm": "blk.{}.attn_norm",
-    "model.layers.{}.self_attn.q_proj": "blk.{}.attn_q",
-    "model.layers.{}.self_attn.k_proj": "blk.{}.attn_k",
-    "model.layers.{}.self_attn.v_proj": "blk.{}.attn_v",
-    "model.layers.{}.self_attn.o_proj": "blk.{}.attn_output",
-    "model.layers.{}.self_attn.q_norm": "blk.{}.attn_q_norm",
-    "model.layers.{}.self_attn.k_norm": "blk.{}.attn_k_norm",
-    "model.layers.{}.post_attention_layernorm": "blk.{}.ffn_norm",
-    "model.layers.{}.mlp.gate_proj": "blk.{}.ffn_gate",
-    "model.layers.{}.mlp.up_proj": "blk.{}.ffn_up",
-    "model.layers.{}.mlp.down_proj": "blk.{}.ffn_down",
-}
-
-# What GGUF calls each family. Mistral is a Llama to llama.cpp, which knows no window for it.
-GGUF_ARCHITECTURES: Mapping[ModelType, str] = {
-    "qwen3": "qwen3",
-    "qwen2": "qwen2",
-    "llama": "llama",
-    "mistral": "llama",
-    "gpt2": "gpt2",
-}
-
-
-def stored_in_gguf(model_type: str, name: str) -> Stored:
-    """Where a GGUF file of that family keeps our tensor `name`; matrices are (out, in) in all."""
-    layer = _LAYER.search(name)
-    module, _, part = _LAYER.sub("{}", name, count=1).rpartition(".")
-    theirs = f"{GGUF_TENSORS[module]}.{part}"
-    in_hf = FAMILIES[model_type].weights.get(f"{module}.{part}")
-    split = in_hf.part if in_hf else None
-    if split:  # GPT-2's queries, keys and values are one matrix here, too
-        theirs = f"blk.{{}}.attn_qkv.{part}"
-    return Stored(theirs.format(layer.group() if layer else ""), part=split)

@@ -1,4 +1,4 @@
-"""How probable a model finds the tokens that are there, without the logits of a whole batch.
+"""Log-probabilities of a batch's targets, without the logits of the whole batch.
 
     log p(y_t) = logits_t[y_t] - logsumexp(logits_t),      logits_t = head @ hidden_t
 
@@ -28,27 +28,27 @@ class _TargetLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-        normalisers = hidden.new_empty(hidden.shape[0], dtype=_precise(hidden))
-        chosen = torch.empty_like(normalisers)
+        normalizers = hidden.new_empty(hidden.shape[0], dtype=_precise(hidden))
+        chosen = torch.empty_like(normalizers)
         for part in _chunks(hidden, head):
             logits = (hidden[part] @ head.T).to(chosen.dtype)
-            normalisers[part] = logits.logsumexp(-1)
+            normalizers[part] = logits.logsumexp(-1)
             chosen[part] = logits.gather(-1, targets[part, None])[:, 0]
-        ctx.save_for_backward(hidden, head, targets, normalisers)
-        return chosen - normalisers
+        ctx.save_for_backward(hidden, head, targets, normalizers)
+        return chosen - normalizers
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        hidden, head, targets, normalisers = ctx.saved_tensors
+        hidden, head, targets, normalizers = ctx.saved_tensors
         hidden_gradient = torch.empty_like(hidden)
         # A frozen head, as under LoRA, is spared its third of the work. Summed over chunks in
         # float32 at least: bf16 sums would lose the small terms.
         trained = ctx.needs_input_grad[1]
         head_gradient = torch.zeros_like(head, dtype=_precise(head)) if trained else None
         for part in _chunks(hidden, head):
-            logits = (hidden[part] @ head.T).to(normalisers.dtype)
-            gradient = (logits - normalisers[part, None]).exp_() * -upstream[part, None]
+            logits = (hidden[part] @ head.T).to(normalizers.dtype)
+            gradient = (logits - normalizers[part, None]).exp_() * -upstream[part, None]
             gradient.scatter_add_(-1, targets[part, None], upstream[part, None])
             gradient = gradient.to(hidden.dtype)
             hidden_gradient[part] = gradient @ head

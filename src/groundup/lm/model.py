@@ -8,7 +8,7 @@ Every token is a vector, its *hidden state*, which starts as what the token is a
 should follow it. A layer reads the state twice and adds what it finds: attention fetches something
 from the tokens before, the feed-forward part (mlp) works on each token by itself. Since both only
 ever add, gradients reach the first layer as directly as the last (He et al. 2015); and since both
-read a normalised copy, it does no harm that states grow. The head compares the last state with a
+read a normalized copy, it does no harm that states grow. The head compares the last state with a
 vector for each token of the vocabulary: the better they match, the likelier that token comes next.
 
 This one page is Qwen3, Llama, SmolLM2, Mistral, Qwen2 and GPT-2: what differs is a field of the
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, silu
 from torch.utils.checkpoint import checkpoint
 
+from groundup.deprecated import renamed_method
 from groundup.errors import UserError
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.cache import CacheView, KVCache
@@ -88,13 +89,13 @@ class Attention(nn.Module):
         self.k_norm = head_norm(config.head_dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Hidden, bias: Bias, turn: Rotation | None, cache: CacheView | None
+        self, x: Hidden, bias: Bias, cos_sin: Rotation | None, cache: CacheView | None
     ) -> Hidden:
         query = self.q_norm(self._heads(self.q_proj(x)))
         key = self.k_norm(self._heads(self.k_proj(x)))
         value = self._heads(self.v_proj(x))
-        if turn is not None:
-            query, key = rotate(query, turn), rotate(key, turn)
+        if cos_sin is not None:
+            query, key = rotate(query, cos_sin), rotate(key, cos_sin)
         if cache is not None:
             key, value = cache.write(self.layer, key, value)
         mixed = attention(query, key, value, bias, self.path)
@@ -141,9 +142,9 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Hidden, bias: Bias, turn: Rotation | None, cache: CacheView | None
+        self, x: Hidden, bias: Bias, cos_sin: Rotation | None, cache: CacheView | None
     ) -> Hidden:
-        x = x + self.self_attn(self.input_layernorm(x), bias, turn, cache)
+        x = x + self.self_attn(self.input_layernorm(x), bias, cos_sin, cache)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -170,9 +171,9 @@ class Decoder(nn.Module):
                 f"{self.config.vocab_size}; its folder holds another model's tokenizer: put the "
                 "one there that belongs to it"
             ) from None
-        turn = None
+        cos_sin = None
         if self.config.family.rotary:
-            turn = self._rotation(batch, x)
+            cos_sin = self._rotation(batch, x)
         else:
             x = x + self.embed_positions(batch.position_ids)
         if torch.is_grad_enabled() and not x.requires_grad:
@@ -191,9 +192,9 @@ class Decoder(nn.Module):
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 # Memory for time: of a block its input alone is kept, and backward runs it again
                 # (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost).
-                x = checkpoint(layer, x, biases[window], turn, view, use_reentrant=False)
+                x = checkpoint(layer, x, biases[window], cos_sin, view, use_reentrant=False)
             else:
-                x = layer(x, biases[window], turn, view)
+                x = layer(x, biases[window], cos_sin, view)
         out: Tensor = self.norm(x)
         return out
 
@@ -244,7 +245,9 @@ class CausalLM(nn.Module):
             layer.compile(fullgraph=True, dynamic=False)
         self.compiled = True
 
-    def initialise(self, seed: int) -> None:
+    initialise = renamed_method("initialise", "initialize")
+
+    def initialize(self, seed: int) -> None:
         """Fresh weights: matrices of scale 1/sqrt(fan in), output projections zero.
 
         With zero output projections every block starts as the identity and the model as a

@@ -28,27 +28,28 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from groundup.lm.rope import Rope
+from groundup.lm.config import Rope
 
 Pairing = Literal["halves", "neighbours"]
 Rotation = tuple[Float[Tensor, "... time head_dim"], Float[Tensor, "... time head_dim"]]
 
 
 def rotate(
-    x: Float[Tensor, "rows heads time head_dim"], turn: Rotation, pairing: Pairing = "halves"
+    x: Float[Tensor, "rows heads time head_dim"], cos_sin: Rotation, pairing: Pairing = "halves"
 ) -> Float[Tensor, "rows heads time head_dim"]:
     """Turn every pair of features: (a, b) → (a, b) cos + (-b, a) sin."""
-    return _turned(x, turn[0][:, None], turn[1][:, None], pairing)
+    cos, sin = cos_sin
+    return _rotated(x, cos[:, None], sin[:, None], pairing)
 
 
-def _turned(
+def _rotated(
     x: Float[Tensor, "... time head_dim"],
     cos: Float[Tensor, "... time head_dim"],
     sin: Float[Tensor, "... time head_dim"],
     pairing: Pairing,
 ) -> Float[Tensor, "... time head_dim"]:
     if pairing == "neighbours":
-        cos, sin = (_as_neighbours(both) for both in (cos, sin))
+        cos, sin = (_interleaved(both) for both in (cos, sin))
         a, b = x[..., 0::2], x[..., 1::2]
         return x * cos + torch.stack((-b, a), dim=-1).flatten(-2) * sin
     a, b = x.chunk(2, dim=-1)
@@ -78,11 +79,11 @@ def apply_rope(
         position_ids = position_ids.unsqueeze(-2)
     frequencies = inverse_frequencies(rope, x.shape[-1], x.device)
     cos, sin = rotation(frequencies, position_ids, x.dtype, rope.attention_factor)
-    return _turned(x, cos, sin, pairing)
+    return _rotated(x, cos, sin, pairing)
 
 
-def _as_neighbours(both: Float[Tensor, "... head_dim"]) -> Float[Tensor, "... head_dim"]:
-    """What was once for all first and once for all second features, each number twice in a row."""
+def _interleaved(both: Float[Tensor, "... head_dim"]) -> Float[Tensor, "... head_dim"]:
+    """Repeats each of the d/2 values twice in a row, where both halves hold them."""
     return both.chunk(2, dim=-1)[0].repeat_interleave(2, dim=-1)
 
 
@@ -94,8 +95,8 @@ def rotation(
 ) -> Rotation:
     """Cosine and sine of every pair's angle at every position, times `scale` (YaRN's).
 
-    Once for the first features of all pairs and once more for the second. Computed in float32,
-    since angles grow large and bf16 would lose their fractions.
+    Both halves of the last dimension hold the d/2 values. Computed in float32, since angles grow
+    large and bf16 would lose their fractions.
     """
     angles = position_ids[..., None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)

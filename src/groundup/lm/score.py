@@ -1,4 +1,4 @@
-"""How probable a model finds given tokens: the one measurement that most of the others are made of.
+"""Log-probabilities of given tokens, which most measurements are made of.
 
 Bits per byte, multiple choice, preferences and held-out loss all ask for log p of some tokens after
 others. So they share this function. Items are sorted by length and go one to a row, as many rows
@@ -44,7 +44,7 @@ def score(
 
 
 def _alike(items: Sequence[Example], tokens: int) -> Iterator[list[int]]:
-    """Numbers of the items that ask for something, those of like length together."""
+    """Indices of the items with any token to score, those of like length together."""
     asked = [i for i, item in enumerate(items) if any(item.loss_mask[1:])]
     asked.sort(key=lambda i: -items[i].inputs)
     while asked:

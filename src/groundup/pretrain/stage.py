@@ -18,6 +18,7 @@ from groundup.errors import UserError
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
 from groundup.formats.card import model_card, sources
 from groundup.formats.folder import save_model
+from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -85,7 +86,7 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
         save=save,
         context=config.context,
         rows_per_epoch=_stream(config, shard).rows_per_epoch,
-        model_config=shape.to_hf(),
+        model_config=config_to_hf(shape),
         reasons=reasons,
         snapshots=True,
     )
@@ -94,7 +95,7 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
 def fresh(shape: ModelConfig, seed: int) -> CausalLM:
     """Return a model with random weights."""
     model = CausalLM(shape)
-    model.initialise(seed)
+    model.initialize(seed)
     return model
 
 
@@ -123,7 +124,7 @@ def _planned_shape(plan: dict[str, Any]) -> ModelConfig:
     shape = plan.get("model")
     if not isinstance(shape, dict):
         raise UserError("plan.json says nothing of the model's shape")
-    return ModelConfig.from_hf(shape)
+    return config_from_hf(shape)
 
 
 def _evaluate(

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from groundup.adapters.attach import adapter_names, add_lora, merge
 from groundup.adapters.config import TuningConfig
-from groundup.adapters.lora import adapter_names, add_lora, merge
-from groundup.adapters.quantised import dequantise, is_quantised, quantise
+from groundup.adapters.quantization import dequantize, is_quantized, quantize
 from groundup.errors import UserError
-from groundup.formats.adapted import save_adapted
-from groundup.formats.folder import load, save_model
+from groundup.formats.adapter import save_adapted
+from groundup.formats.folder import save_model
+from groundup.formats.load import load
 from groundup.formats.locate import name_of
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -63,16 +64,16 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
     if adapter_names(model):
         merge(model, reversible=False)
         # Where an adapter was on some layers alone, the others are in 4 bits still.
-        dequantise(model, model.head.dtype)
+        dequantize(model, model.head.dtype)
     context = row_length(config, model.config)
     if config.adapter == "none":
         return _whole(config, model, tokenizer, context, rates)
-    if config.adapter == "qlora" and not is_quantised(model):
-        quantise(
+    if config.adapter == "qlora" and not is_quantized(model):
+        quantize(
             model,
             "nf4",
             block_size=config.block_size,
-            double_quantisation=config.double_quantisation,
+            double_quant=config.double_quant,
         )
     add_lora(
         model,
@@ -105,7 +106,7 @@ def _whole(
     context: int,
     rates: tuple[float, float],
 ) -> PreparedModel:
-    if is_quantised(model):
+    if is_quantized(model):
         raise UserError(
             f"{config.model} is stored in 4 bits, and these cannot be trained themselves; "
             "train an adapter beside them with --adapter lora"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.formats.card import model_card, sources
+from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
@@ -90,7 +91,7 @@ def _job(config: SFTConfig, run: Run) -> Job[Batch, CausalLM]:
         save=save,
         context=layout.context,
         rows_per_epoch=data.stream.rows_per_epoch,
-        model_config=model.config.to_hf(),
+        model_config=config_to_hf(model.config),
         tokens_per_step=_tokens_per_step(data.stream),
         most_passes=MOST_SEEN,
         layout=asdict(layout),

@@ -29,8 +29,7 @@ from gguf_files import (
     numbers_of,
 )
 from groundup.errors import UserError
-from groundup.formats.gguf.header import GGUFFile, read_gguf_header
-from groundup.formats.gguf.types import BLOCK_TYPES
+from groundup.formats.gguf.header import TENSOR_TYPES, GGUFFile, read_gguf_header
 from mutations import mutated_bytes
 
 WHOLE = Tensor("a", [32], 0, 0)
@@ -119,10 +118,12 @@ def test_reads_what_the_gguf_package_reads(sound: Path) -> None:
         assert ours.stored_bytes(mine).tobytes() == tensor.data.tobytes()
 
 
-def test_block_types_are_those_of_the_gguf_package() -> None:
-    for number, kind in BLOCK_TYPES.items():
-        theirs = gguf.GGMLQuantizationType(number)
-        assert (theirs.name, GGML_QUANT_SIZES[theirs]) == (kind.name, (kind.block, kind.size))
+def test_every_type_that_is_read_is_one_of_the_gguf_package() -> None:
+    assert set(TENSOR_TYPES) <= set(GGML_QUANT_SIZES) and len(set(TENSOR_TYPES)) == 25
+    for kind in TENSOR_TYPES:
+        block, size = GGML_QUANT_SIZES[kind]
+        rows = np.zeros((2, size), np.uint8)
+        assert gguf.quants.dequantize(rows, kind).shape == (2, block), kind
 
 
 def test_writing_to_a_tensor_leaves_the_file_alone(sound: Path) -> None:
@@ -154,7 +155,7 @@ def test_a_large_vocabulary_is_read_in_a_moment(tmp_path: Path) -> None:
     file = read(tmp_path, Header([("tokens", Value(ARRAY, (STRING, words)))]))
     # A tenth of a second on a free machine, the making of the file included.
     assert time.perf_counter() - began < 5
-    assert file.texts("tokens") == words
+    assert file.str_list("tokens") == words
 
 
 ENTRIES: dict[str, Value] = {
@@ -168,11 +169,17 @@ ENTRIES: dict[str, Value] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["text", "flag", "whole", "real", "texts"])
+@pytest.mark.parametrize("kind", ["str_", "bool_", "int_", "float_", "str_list"])
 def test_entries_of_another_type_are_refused_by_name(tmp_path: Path, kind: str) -> None:
     file = read(tmp_path, Header(list(ENTRIES.items())))
-    fits = {"whole": {"number"}, "real": {"number", "real"}}.get(kind, {kind})
-    bounds = (0, 10) if kind in ("whole", "real") else ()
+    fits = {
+        "str_": {"text"},
+        "bool_": {"flag"},
+        "int_": {"number"},
+        "float_": {"number", "real"},
+        "str_list": {"texts"},
+    }[kind]
+    bounds = (0, 10) if kind in ("int_", "float_") else ()
     ask = getattr(file, kind)
     for name in ENTRIES:
         if name in fits:
@@ -188,7 +195,7 @@ def test_entries_of_another_type_are_refused_by_name(tmp_path: Path, kind: str) 
 def test_numbers_out_of_bounds_are_refused(tmp_path: Path, value: float) -> None:
     file = read(tmp_path, Header([("x", Value(F64, value))]))
     with pytest.raises(UserError, match="from 0 to 1"):
-        file.real("x", 0.0, 1.0)
+        file.float_("x", 0.0, 1.0)
 
 
 HUGE = 2**63

@@ -16,15 +16,14 @@ import torch
 
 from gguf_files import ARRAY, BOOL, F32, STRING, U8, U32, U64, Value, header_of, numbers_of
 from groundup.errors import UserError
-from groundup.formats.folder import load
 from groundup.formats.gguf.header import read_gguf_header
-from groundup.formats.gguf.model import save_gguf
+from groundup.formats.gguf.write import save_gguf
+from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
-from groundup.lm.config import ModelConfig
+from groundup.lm.config import ModelConfig, Rope
 from groundup.lm.model import CausalLM
-from groundup.lm.rope import Rope
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
 from mutations import mutated_bytes
@@ -36,7 +35,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pat
     config = ModelConfig.of(width=64, depth=1, vocab_size=320, context=64, heads=4, kv_heads=2)
     rope = Rope(5e5, "llama3", factor=8.0, original_max_position_embeddings=32)
     model = CausalLM(replace(config, model_type="llama", rope=rope))
-    model.initialise(0)
+    model.initialize(0)
     path = tmp_path_factory.mktemp("small") / "small.gguf"
     save_gguf(path, model, tokenizer, "q8_0")
     return path

@@ -18,28 +18,26 @@ from gguf import GGMLQuantizationType, quants
 from gguf_files import header_of
 from groundup.data.packs.fetch import pull_model
 from groundup.errors import UserError
-from groundup.formats.copies import compared_with_gguf
-from groundup.formats.folder import load, load_model
-from groundup.formats.gguf import blocks as gguf_blocks
-from groundup.formats.gguf.header import read_gguf_header
-from groundup.formats.gguf.model import (
-    GGUF_TYPES,
+from groundup.formats.compare import compared_with_gguf
+from groundup.formats.gguf import tensors as gguf_tensors
+from groundup.formats.gguf.header import TENSOR_TYPES, read_gguf_header
+from groundup.formats.gguf.model import read_gguf
+from groundup.formats.gguf.settings import frequency_factors
+from groundup.formats.gguf.tensors import (
     as_halves,
-    as_neighbours,
-    numbers,
-    read_gguf,
+    interleaved,
+    read_tensor,
     rotated_heads,
-    save_gguf,
+    stored_in_gguf,
 )
-from groundup.formats.gguf.rope import frequency_factors
-from groundup.formats.gguf.types import BLOCK_TYPES
+from groundup.formats.gguf.write import GGUF_TYPES, save_gguf
+from groundup.formats.hf_config import config_to_hf
+from groundup.formats.load import load, load_model
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
-from groundup.lm.config import ModelConfig
-from groundup.lm.families import stored_in_gguf
+from groundup.lm.config import ModelConfig, Rope, yarn_scale
 from groundup.lm.model import CausalLM
-from groundup.lm.rope import Rope, yarn_scale
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
@@ -146,7 +144,7 @@ def test_every_type_is_the_gguf_packages_and_close_to_llama_cpp(
     save_gguf(path, model, tokenizer, type)
     for tensor in gguf.GGUFReader(path).tensors:
         whole = [
-            as_neighbours(parameter.detach(), heads) if heads else parameter.detach()
+            interleaved(parameter.detach(), heads) if heads else parameter.detach()
             for name, parameter in model.named_parameters()
             if stored_in_gguf(model.config.model_type, name).name == tensor.name
             for heads in [rotated_heads(model.config, name)]
@@ -184,7 +182,7 @@ def test_mixed_types_are_llama_cpps_own_and_read_back(
 def test_without_llama_cpps_binding_it_is_said_how_to_get_there(
     tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf_blocks, "BINDING", "no_such_binding")
+    monkeypatch.setattr(gguf_tensors, "BINDING", "no_such_binding")
     with pytest.raises(UserError, match=r"llama-cpp.*llama-quantize"):
         save_gguf(tmp_path / "a.gguf", tiny_model(), tokenizer, "q4_k_m")
     assert not list(tmp_path.iterdir())
@@ -207,7 +205,7 @@ def transformers_logits(path: Path, config: ModelConfig, ids: list[int]) -> Logi
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config.to_hf()))
+    theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config_to_hf(config)))
     found = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=theirs)
     missing, unknown = theirs.load_state_dict(found["tensors"], strict=False)
     assert not unknown and set(missing) <= {"lm_head.weight"}, (missing, unknown)
@@ -239,7 +237,7 @@ def test_llama_cpp_stops_at_the_end_of_a_turn(
 
 
 def block_bytes(kind: GGMLQuantizationType, rows: int, columns: int) -> npt.NDArray[np.uint8]:
-    """Rows of that type: quantised where the `gguf` package can, else bytes by chance."""
+    """Rows of that type: quantized where the `gguf` package can, else bytes by chance."""
     draw = np.random.default_rng(kind.value)
     values = draw.normal(size=(rows, columns)).astype(np.float32)
     try:
@@ -249,11 +247,12 @@ def block_bytes(kind: GGMLQuantizationType, rows: int, columns: int) -> npt.NDAr
         return draw.integers(0, 256, size=shape, dtype=np.uint8)
 
 
-@pytest.mark.parametrize("number", BLOCK_TYPES)
+@pytest.mark.parametrize("kind", TENSOR_TYPES)
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of bytes by chance
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
-def test_every_block_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path, number: int) -> None:
-    kind = GGMLQuantizationType(number)
+def test_every_type_is_read_as_the_gguf_package_reads_it(
+    tmp_path: Path, kind: GGMLQuantizationType
+) -> None:
     data = block_bytes(kind, 40, 512)
     writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
     writer.add_tensor("other", np.ones(3, np.float32))
@@ -263,7 +262,7 @@ def test_every_block_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path, n
     writer.write_tensors_to_file()
     writer.close()
     file = read_gguf_header(tmp_path / "a.gguf")
-    ours = numbers(file, file.tensors["a"])
+    ours = read_tensor(file, file.tensors["a"])
     expected = quants.dequantize(data, kind)
     assert ours.shape == (40, 512)
     assert ours.float().numpy().tobytes() == expected.tobytes()
@@ -272,9 +271,9 @@ def test_every_block_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path, n
 def test_rows_are_reordered_as_llama_cpps_converter_does() -> None:
     rows = torch.arange(4 * 6 * 3.0).reshape(24, 3)
     theirs = rows.reshape(4, 2, 3, 3).swapaxes(1, 2).reshape(24, 3)  # LlamaModel.permute
-    assert torch.equal(as_neighbours(rows, 4), theirs)
-    assert torch.equal(as_halves(as_neighbours(rows, 4), 4), rows)
-    assert torch.equal(as_halves(as_neighbours(rows[:, 0], 4), 4), rows[:, 0])
+    assert torch.equal(interleaved(rows, 4), theirs)
+    assert torch.equal(as_halves(interleaved(rows, 4), 4), rows)
+    assert torch.equal(as_halves(interleaved(rows[:, 0], 4), 4), rows[:, 0])
 
 
 def test_whole_numbers_are_not_copied(
@@ -451,7 +450,7 @@ def test_smollm2_knows_the_capital_of_france_and_agrees_with_llama_cpp(
     assert "Paris" in str(answers)
     ids = encode_chat(words, QUESTION, generation_prompt=True).ids
     ours = logits(model, ids)
-    # llama.cpp rounds what flows between quantised weights to 8 bits, and this much remains …
+    # llama.cpp rounds what flows between quantized weights to 8 bits, and this much remains …
     assert divergence(llama_cpps(smollm2, ids), ours).mean() < 0.02
     # … while of the very same numbers in float32 it makes the very same logits.
     save_gguf(tmp_path / "whole.gguf", model, words, "f32")

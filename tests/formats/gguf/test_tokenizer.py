@@ -19,8 +19,7 @@ from groundup.data.packs.fetch import pull_model
 from groundup.errors import UserError
 from groundup.formats.gguf.header import read_gguf_header
 from groundup.formats.gguf.pretokenizers import PRE_TOKENIZERS, name_of, to_hf
-from groundup.formats.gguf.tokenizer import read_ids, read_tokenizer
-from groundup.formats.gguf.tokenizer_writing import tokenizer_entries
+from groundup.formats.gguf.tokenizer import read_ids, read_tokenizer, tokenizer_entries
 from groundup.text.bpe import BPE, SPECIAL_TOKENS
 from groundup.text.chat import encode_chat, render_chat
 from groundup.text.tokenizer import Tokenizer
@@ -208,7 +207,7 @@ def test_fillers_of_old_converters_are_no_tokens(tokenizer: Tokenizer, tmp_path:
     assert back.vocab_size == VOCABULARY and back.special_tokens == tokenizer.special_tokens
 
 
-def test_qwens_own_vocabulary_normalises(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_qwens_own_vocabulary_normalizes(tokenizer: Tokenizer, tmp_path: Path) -> None:
     size = 151_646
     content: dict[str, Any] = copy.deepcopy(dict(tokenizer.content))
     end = content["model"]["vocab"].pop("<|endoftext|>")
@@ -289,7 +288,7 @@ def test_what_is_no_named_cut_has_no_name(pre: Any) -> None:
         ({"model": {"ignore_merges": True}}, "split pattern"),
         ({"model": {"byte_fallback": True}}, "split pattern"),
         ({"model": {"merges": []}}, "no merges"),
-        ({"normalizer": {"type": "Lowercase"}}, "normalises text (Lowercase)"),
+        ({"normalizer": {"type": "Lowercase"}}, "normalizes text (Lowercase)"),
     ],
 )
 def test_tokenizers_that_llama_cpp_cannot_follow(

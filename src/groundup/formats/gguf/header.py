@@ -23,14 +23,51 @@ from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+from gguf import (
+    GGML_QUANT_SIZES,
+    GGUF_DEFAULT_ALIGNMENT,
+    GGMLQuantizationType,
+    GGUFValueType,
+    Keys,
+)
 
 from groundup.errors import UserError
-from groundup.formats.gguf.cursor import MOST_ENTRIES, MOST_NAME_BYTES, Cursor
-from groundup.formats.gguf.types import BLOCK_TYPES, BlockType
 
-MAGIC = b"GGUF"
-VERSIONS = (2, 3)  # 3 differs from 2 in allowing big-endian files; 1 had 32-bit counts
-ALIGNMENT = 32  # where general.alignment is not given
+_MAGIC = b"GGUF"
+_VERSIONS = (2, 3)  # 3 differs from 2 in allowing big-endian files; 1 had 32-bit counts
+# Far above what any model has. Without a bound, a large file of tiny entries would cost a Python
+# object for each, many times its own size.
+_MOST_ENTRIES = 65_536
+_MOST_STRINGS = 4_000_000
+_MOST_NAME_BYTES = 65_535  # the format's own bound
+_DEPTH = 3  # arrays of arrays; llama.cpp writes none at all
+
+# Those that the `gguf` package can turn into numbers: whole ones, the old block formats, K-quants
+# and their successors.
+TENSOR_TYPES = tuple(
+    GGMLQuantizationType[name]
+    for name in (
+        *("F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K"),
+        *("Q6_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS"),
+        *("IQ1_M", "BF16", "TQ1_0", "TQ2_0", "MXFP4"),
+    )
+)
+_NUMBERS: dict[int, np.dtype[Any]] = {
+    kind: np.dtype(dtype)
+    for kind, dtype in (
+        (GGUFValueType.UINT8, "<u1"),
+        (GGUFValueType.INT8, "<i1"),
+        (GGUFValueType.UINT16, "<u2"),
+        (GGUFValueType.INT16, "<i2"),
+        (GGUFValueType.UINT32, "<u4"),
+        (GGUFValueType.INT32, "<i4"),
+        (GGUFValueType.FLOAT32, "<f4"),
+        (GGUFValueType.BOOL, "<u1"),
+        (GGUFValueType.UINT64, "<u8"),
+        (GGUFValueType.INT64, "<i8"),
+        (GGUFValueType.FLOAT64, "<f8"),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +76,7 @@ class StoredTensor:
 
     name: str
     shape: tuple[int, ...]
-    type: BlockType
+    type: GGMLQuantizationType
     start: int
     size: int
 
@@ -57,27 +94,25 @@ class GGUFFile:
     tensors: dict[str, StoredTensor]
     _map: mmap.mmap
 
-    def text(self, name: str, default: str | None = None) -> str:
+    def str_(self, name: str, default: str | None = None) -> str:
         return str(self._checked(name, str, default, "a text"))
 
-    def flag(self, name: str, default: bool | None = None) -> bool:
+    def bool_(self, name: str, default: bool | None = None) -> bool:
         return bool(self._checked(name, bool, default, "true or false"))
 
-    def whole(
-        self, name: str, least: int = 1, most: int = 2**31, default: int | None = None
-    ) -> int:
+    def int_(self, name: str, least: int = 1, most: int = 2**31, default: int | None = None) -> int:
         value = self._checked(name, int, default, "a whole number")
         if not least <= value <= most:
             self.refuse(name, value, f"a whole number from {least:,} to {most:,}")
         return int(value)
 
-    def real(self, name: str, least: float, most: float, default: float | None = None) -> float:
+    def float_(self, name: str, least: float, most: float, default: float | None = None) -> float:
         value = self._checked(name, (int, float), default, "a number")
         if not least <= value <= most:  # a NaN is not, either
             self.refuse(name, value, f"a number from {least:g} to {most:g}")
         return float(value)
 
-    def texts(self, name: str) -> list[str]:
+    def str_list(self, name: str) -> list[str]:
         found = self._checked(name, list, None, "a list of texts")
         if not all(isinstance(one, str) for one in found[:1]):  # the format has one type for all
             self.refuse(name, found, "a list of texts")
@@ -118,15 +153,15 @@ def read_gguf_header(path: Path | str) -> GGUFFile:
             raise UserError(f"{path} is too short for a GGUF file; download it again")
         # A copy on write: torch wants memory that it could write to, and nobody may touch the file.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    cursor = Cursor(path, mapped)
+    cursor = _Cursor(path, mapped)
     tensor_count, entry_count = _counts(cursor)
     metadata: dict[str, Any] = {}
     for _ in range(entry_count):
-        name = cursor.string("a metadata name", MOST_NAME_BYTES)
+        name = cursor.string("a metadata name", _MOST_NAME_BYTES)
         if name in metadata:
             cursor.fail(f"the metadata entry {name[:80]!r} stands there twice")
         metadata[name] = cursor.value(cursor.number(4), name)
-    shards = metadata.get("split.count", 1)
+    shards = metadata.get(Keys.Split.LLM_KV_SPLIT_COUNT, 1)
     if isinstance(shards, int) and shards > 1:
         raise UserError(
             f"{path} is one of {shards} parts of a model; join them with "
@@ -136,56 +171,57 @@ def read_gguf_header(path: Path | str) -> GGUFFile:
     return GGUFFile(path, metadata, _placed(cursor, found, metadata), mapped)
 
 
-def _counts(cursor: Cursor) -> tuple[int, int]:
+def _counts(cursor: _Cursor) -> tuple[int, int]:
     """Check magic and version; return how many tensors and metadata entries there are."""
     path = cursor.path
-    if cursor.take(4) != MAGIC:
-        raise UserError(f"{path} is not a GGUF file (it does not begin with {MAGIC.decode()!r})")
+    if cursor.take(4) != _MAGIC:
+        raise UserError(f"{path} is not a GGUF file (it does not begin with {_MAGIC.decode()!r})")
     version = cursor.number(4)
-    if version not in VERSIONS:
-        if int.from_bytes(version.to_bytes(4, "big"), "little") in VERSIONS:
+    if version not in _VERSIONS:
+        if int.from_bytes(version.to_bytes(4, "big"), "little") in _VERSIONS:
             raise UserError(f"{path} is a big-endian GGUF file; convert it to little-endian")
         raise UserError(
-            f"{path} is GGUF version {version}; versions {VERSIONS[0]} and {VERSIONS[1]} are read: "
-            "convert it with a present llama.cpp"
+            f"{path} is GGUF version {version}; versions {_VERSIONS[0]} and {_VERSIONS[1]} are "
+            "read: convert it with a present llama.cpp"
         )
     tensors, entries = cursor.number(8), cursor.number(8)
     # The least that one takes: name, number of dimensions, one dimension, type, place; or name,
     # type and a value of one byte.
-    cursor.check_count(tensors, 8 + 4 + 8 + 4 + 8, "tensors", MOST_ENTRIES)
-    cursor.check_count(entries, 8 + 4 + 1, "metadata entries", MOST_ENTRIES)
+    cursor.check_count(tensors, 8 + 4 + 8 + 4 + 8, "tensors", _MOST_ENTRIES)
+    cursor.check_count(entries, 8 + 4 + 1, "metadata entries", _MOST_ENTRIES)
     return tensors, entries
 
 
-def _tensor(cursor: Cursor) -> StoredTensor:
+def _tensor(cursor: _Cursor) -> StoredTensor:
     """Read where one tensor lies, its start still counted from the end of the header."""
-    name = cursor.string("a tensor's name", MOST_NAME_BYTES)
+    name = cursor.string("a tensor's name", _MOST_NAME_BYTES)
     dimensions = cursor.number(4)
     if not 1 <= dimensions <= 4:
         cursor.fail(f"tensor {name[:80]!r} has {dimensions} dimensions; it may have 1 to 4")
     sizes = struct.unpack(f"<{dimensions}Q", cursor.take(8 * dimensions))
     kind, start = cursor.number(4), cursor.number(8)
-    if kind not in BLOCK_TYPES:
+    if kind not in TENSOR_TYPES:
         raise UserError(
             f"{cursor.path}: tensor {name[:80]!r} is of type number {kind}, which is not read; "
-            f"these are: {', '.join(one.name for one in BLOCK_TYPES.values())}"
+            f"these are: {', '.join(one.name for one in TENSOR_TYPES)}"
         )
-    type = BLOCK_TYPES[kind]
-    if 0 in sizes or sizes[0] % type.block:
+    type = GGMLQuantizationType(kind)
+    block, block_bytes = GGML_QUANT_SIZES[type]
+    if 0 in sizes or sizes[0] % block:
         cursor.fail(
             f"tensor {name[:80]!r} has rows of {sizes[0]:,} numbers, and {type.name} stores them "
-            f"in blocks of {type.block}"
+            f"in blocks of {block}"
         )
     # Python's integers do not overflow, so a product of four lies is merely large.
-    size = math.prod(sizes) // type.block * type.size
+    size = math.prod(sizes) // block * block_bytes
     return StoredTensor(name, tuple(reversed(sizes)), type, start, size)
 
 
 def _placed(
-    cursor: Cursor, found: list[StoredTensor], metadata: dict[str, Any]
+    cursor: _Cursor, found: list[StoredTensor], metadata: dict[str, Any]
 ) -> dict[str, StoredTensor]:
     """Return the tensors by name with their places in the file, checked to lie apart in it."""
-    alignment = metadata.get("general.alignment", ALIGNMENT)
+    alignment = metadata.get(Keys.General.ALIGNMENT, GGUF_DEFAULT_ALIGNMENT)
     whole = isinstance(alignment, int) and not isinstance(alignment, bool)
     if not whole or alignment < 1 or alignment & (alignment - 1):
         cursor.fail(f"general.alignment={repr(alignment)[:80]} is not a power of two")
@@ -207,3 +243,97 @@ def _placed(
             cursor.fail(f"tensor {one.name[:80]!r} stands there twice")
         placed[one.name] = StoredTensor(one.name, one.shape, one.type, data + one.start, one.size)
     return placed
+
+
+class _Cursor:
+    """A place in the file that only moves forward, and never past the end."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path, self._data = path, data
+        self.at, self.end = 0, len(data)
+        self._strings_left = _MOST_STRINGS
+
+    def fail(self, why: str) -> NoReturn:
+        raise UserError(f"{self.path} is damaged: {why}; download it again")
+
+    def take(self, size: int) -> bytes:
+        if size > self.end - self.at:
+            self.fail(f"it ends {size - (self.end - self.at):,} bytes before its header does")
+        taken = self._data[self.at : self.at + size]
+        self.at += size
+        return taken
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+    def check_count(self, count: int, least_bytes: int, what: str, most: int) -> None:
+        """Whether `count` things of at least `least_bytes` can be in what is left of the file."""
+        if count * least_bytes > self.end - self.at:
+            self.fail(f"it claims {count:,} {what}, more than its {self.end:,} bytes can hold")
+        if count > most:
+            raise UserError(
+                f"{self.path} has {count:,} {what}; at most {most:,} are read: "
+                "no model has as many, so check where the file comes from"
+            )
+
+    def string(self, what: str, most: int | None = None) -> str:
+        return self.strings(1, what, most)[0]
+
+    def strings(self, count: int, what: str, most: int | None = None) -> list[str]:
+        """Read `count` strings; this loop is where a vocabulary's quarter of a million goes by."""
+        self.check_count(count, 8, what, self._strings_left)
+        self._strings_left -= count
+        data, at, end = self._data, self.at, self.end
+        found = []
+        for _ in range(count):
+            size = int.from_bytes(data[at : at + 8], "little")
+            at += 8
+            if size > end - at or (most is not None and size > most):
+                self.fail(f"{what[:80]!r} has a text of {size:,} bytes, which is too many")
+            try:
+                found.append(data[at : at + size].decode("utf-8"))
+            except UnicodeDecodeError:
+                self.fail(f"{what[:80]!r} has a text that is not UTF-8")
+            at += size
+        self.at = at
+        return found
+
+    def value(self, kind: int, name: str) -> Any:
+        """Read one metadata value of type number `kind`."""
+        if kind == GGUFValueType.STRING:
+            return self.string(name)
+        if kind == GGUFValueType.ARRAY:
+            return self._array(name, 0)
+        if kind not in _NUMBERS:
+            self.fail(f"{name[:80]!r} has the unknown type {kind}")
+        value = np.frombuffer(self.take(_NUMBERS[kind].itemsize), _NUMBERS[kind])[0]
+        if kind == GGUFValueType.BOOL:
+            return bool(self._as_bool(np.array([value]), name)[0])
+        if kind == GGUFValueType.FLOAT32:
+            # The decimal that a person wrote: 1e-5 and not 9.999999747378752e-06.
+            return float(str(value))
+        return value.item()
+
+    def _array(self, name: str, depth: int) -> Any:
+        kind, count = self.number(4), self.number(8)
+        if depth == _DEPTH:
+            self.fail(f"{name[:80]!r} has arrays within arrays {_DEPTH} deep")
+        if kind == GGUFValueType.STRING:
+            return self.strings(count, name)
+        if kind == GGUFValueType.ARRAY:
+            self.check_count(count, 4 + 8, f"arrays in {name[:80]!r}", self._strings_left)
+            self._strings_left -= count
+            return [self._array(name, depth + 1) for _ in range(count)]
+        if kind not in _NUMBERS:
+            self.fail(f"{name[:80]!r} is an array of the unknown type {kind}")
+        size = _NUMBERS[kind].itemsize
+        self.check_count(count, size, f"numbers in {name[:80]!r}", self.end)
+        # NumPy does not look at nothing: an empty array may stand at the very end.
+        values = np.frombuffer(self._data, _NUMBERS[kind], count, self.at if count else 0)
+        self.at += count * size
+        return self._as_bool(values, name) if kind == GGUFValueType.BOOL else values
+
+    def _as_bool(self, values: npt.NDArray[Any], name: str) -> npt.NDArray[np.bool_]:
+        if values.size and values.max() > 1:
+            self.fail(f"{name[:80]!r} is neither true nor false")
+        return values.astype(bool)

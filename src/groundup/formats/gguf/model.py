@@ -1,15 +1,12 @@
 """A model from one GGUF file: llama.cpp's format, with everything inside.
 
-    blk.N.attn_q.weight        our model.layers.N.self_attn.q_proj.weight (`families` has the table)
+    blk.N.attn_q.weight        our model.layers.N.self_attn.q_proj.weight
     llama.embedding_length     our config.hidden_size
     Q4_K, Q8_0 …               numbers in blocks with a common scale, made float32 here
 
 The header is checked by `header` before anything is believed. What is left to check is that it
 describes a model of ours: a known architecture, sizes that agree with the tensors, no setting that
 would make it another model. Then one tensor at a time is turned into numbers.
-
-llama.cpp's Llamas turn neighbouring features in RoPE, and ours turn halves (see `positions`); their
-converter therefore reorders the rows of the query and key matrices, and reading puts them back.
 """
 
 from __future__ import annotations
@@ -19,33 +16,44 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from groundup.errors import UserError
-from groundup.formats.gguf.config import read_config
-from groundup.formats.gguf.header import GGUFFile, StoredTensor, read_gguf_header
+from groundup.formats.folder import StoredModel
+from groundup.formats.gguf.header import GGUFFile, read_gguf_header
+from groundup.formats.gguf.settings import read_config
+from groundup.formats.gguf.tensors import (
+    FLOAT_DTYPES,
+    as_halves,
+    read_tensor,
+    rotated_heads,
+    stored_in_gguf,
+)
 from groundup.formats.gguf.tokenizer import read_tokenizer
-from groundup.formats.weights import listed
+from groundup.formats.weights import empty_model, listed, model_of
 from groundup.lm.config import ModelConfig
-from groundup.lm.families import GGUF_ARCHITECTURES, Stored, stored_in_gguf
+from groundup.lm.families import Stored
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 
-# They are (or follow from) settings, which `gguf_config` has read.
+# They are (or follow from) settings, which `settings` has read.
 _SETTINGS = re.compile(r"^(rope_freqs|blk\.\d+\.(rope_freqs|attn_rot_embd))\.weight$")
-_WHOLE = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+Parts = list[tuple[str, Stored]]
 
 
 @dataclass(frozen=True)
-class GGUFModel:
+class GGUFModel(StoredModel):
     """A GGUF file that describes a model of ours; tokenizer and weights are made when asked for."""
 
     file: GGUFFile
-    config: ModelConfig
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        return read_config(self.file)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -53,15 +61,25 @@ class GGUFModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the matrices, where they share one; float32 for quantised ones.
+        """That of the matrices, where they share one; float32 for quantized ones.
 
         bfloat16 would halve the memory, but has 8 bits where a block of Q8_0 has 8 and its scale
-        11: the rounding would be as large as that of the quantisation itself.
+        11: the rounding would be as large as that of the quantization itself.
         """
         matrices = [one for one in self.file.tensors.values() if len(one.shape) > 1]
         # Positions are F32 in every file, because llama.cpp adds them and does not multiply.
-        types = {one.type.name for one in matrices if one.name != "position_embd.weight"}
-        return _WHOLE.get(types.pop(), torch.float32) if len(types) == 1 else torch.float32
+        types = {one.type for one in matrices if one.name != "position_embd.weight"}
+        return FLOAT_DTYPES.get(types.pop(), torch.float32) if len(types) == 1 else torch.float32
+
+    def model(
+        self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> CausalLM:
+        return model_of(self.config, self.state_dict(dtype), device)
+
+    @cached_property
+    def parts(self) -> dict[str, Parts]:
+        """Each tensor of the file with those of ours that it holds; checked by name and shape."""
+        return _wanted(self.file, self.config)
 
     def state_dict(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """The weights under our names, in `dtype` or the file's own.
@@ -70,8 +88,8 @@ class GGUFModel:
         """
         dtype = self.dtype if dtype is None else dtype
         found: dict[str, Tensor] = {}
-        for stored, parts in _wanted(self.file, self.config).items():
-            whole = numbers(self.file, self.file.tensors[stored]).to(dtype)
+        for stored, parts in self.parts.items():
+            whole = read_tensor(self.file, self.file.tensors[stored]).to(dtype)
             found.update(_ours(whole, parts, self.config))
         return found
 
@@ -83,72 +101,14 @@ def read_gguf(path: Path | str) -> GGUFModel:
     tensors are not those that its settings ask for.
     """
     file = read_gguf_header(path)
-    config = read_config(file)
-    _wanted(file, config)
-    return GGUFModel(file, config)
-
-
-GGUFType = Literal[
-    "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
-    "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k",
-]  # fmt: skip
-GGUF_TYPES: tuple[GGUFType, ...] = get_args(GGUFType)
-
-
-def save_gguf(
-    path: Path | str,
-    model: CausalLM,
-    tokenizer: Tokenizer,
-    type: str = "q8_0",
-    *,
-    name: str | None = None,
-    licence: str | None = None,
-) -> None:
-    """Write `model` with its tokenizer and chat template to a GGUF file.
-
-    `type` is how matrices are stored: q8_0 has 8.5 bits a number and answers as the whole model
-    does for nearly all purposes; q5_1, q5_0, q4_1 and q4_0 have 6, 5.5, 5 and 4.5 and show it.
-    Norms and biases stay F32, as llama.cpp wants them; a matrix whose rows are not whole blocks of
-    32 becomes F16, as in llama.cpp's own quantiser. Types with a k mix formats, and llama.cpp
-    itself makes them, by way of its binding (extra `llama-cpp`). The file is written aside and
-    renamed into place.
-
-    Raises `UserError` for a model or a tokenizer that llama.cpp cannot express, and for a type with
-    a k where the binding is not installed.
-    """
-    known = next((one for one in GGUF_TYPES if one == type.lower()), None)
-    if known is None:
-        raise UserError(f"type={type!r} is not written; choose one of {', '.join(GGUF_TYPES)}")
-    from groundup.formats.gguf.writing import write_gguf  # which needs the writer's package
-
-    write_gguf(Path(path), model, tokenizer, known, name or Path(path).stem, licence)
-
-
-def numbers(file: GGUFFile, tensor: StoredTensor) -> Tensor:
-    """A stored tensor as numbers: F32, F16 and BF16 as they lie there, all else as float32."""
-    raw = file.stored_bytes(tensor)
-    if tensor.type.name in _WHOLE:
-        # NumPy has no bfloat16. Files may put tensors at odd places, where torch would not read.
-        kind = np.dtype({"F32": "<f4", "F16": "<f2", "BF16": "<i2"}[tensor.type.name])
-        values = torch.from_numpy(np.require(raw.view(kind), requirements="A"))
-        return values.view(_WHOLE[tensor.type.name]).reshape(tensor.shape)
-    from gguf import GGMLQuantizationType
-    from gguf.quants import dequantize
-
-    rows = raw.reshape(*tensor.shape[:-1], -1)
-    with np.errstate(all="ignore"):  # a scale that is infinite makes NaN, which is what it says
-        numbers = dequantize(rows, GGMLQuantizationType(tensor.type.number))
-    return torch.from_numpy(numbers).reshape(tensor.shape)
-
-
-Parts = list[tuple[str, Stored]]
+    found = GGUFModel(file.path, file)
+    _ = found.parts  # raises for a tensor that is missing, unknown or of another shape
+    return found
 
 
 def _wanted(file: GGUFFile, config: ModelConfig) -> dict[str, Parts]:
-    """For each tensor of the file which of ours it holds; checked by name and shape."""
-    with torch.device("meta"):
-        model = CausalLM(config)
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    parameters = empty_model(config).named_parameters()
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters}
     wanted: dict[str, Parts] = {}
     for name in shapes:
         stored = stored_in_gguf(config.model_type, name)
@@ -186,27 +146,3 @@ def _ours(whole: Tensor, parts: Parts, config: ModelConfig) -> dict[str, Tensor]
         heads = rotated_heads(config, name)
         found[name] = as_halves(tensor, heads) if heads else tensor.contiguous()
     return found
-
-
-# The order of RoPE's pairs.
-
-
-def rotated_heads(config: ModelConfig, name: str) -> int | None:
-    """How many heads our tensor `name` makes for RoPE, where llama.cpp wants its rows reordered."""
-    if GGUF_ARCHITECTURES[config.model_type] != "llama":
-        return None
-    if ".q_proj." in name:
-        return config.num_attention_heads
-    return config.num_key_value_heads if ".k_proj." in name else None
-
-
-def as_neighbours(rows: Tensor, heads: int) -> Tensor:
-    """Rows 0 … d/2-1, d/2 … d-1 of each head as 0, d/2, 1, d/2+1 …: the partner comes next."""
-    split = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
-    return split.transpose(1, 2).reshape(rows.shape)
-
-
-def as_halves(rows: Tensor, heads: int) -> Tensor:
-    """The inverse of `as_neighbours`."""
-    split = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
-    return split.transpose(1, 2).reshape(rows.shape)

@@ -1,38 +1,142 @@
-"""The entries of one architecture in a GGUF file, each a number within our bounds."""
+"""The settings in a GGUF file as our config, and ours as GGUF's.
+
+    llama.block_count                      num_hidden_layers
+    llama.attention.head_count_kv          num_key_value_heads
+    llama.rope.freq_base, …scaling.*       rope
+
+(Names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.) A model with settings that ours
+do not have is refused, because without them it would answer something else.
+
+Entries `rope.scaling.*` tell of linear and YaRN stretching. Llama 3's is a tensor, `rope_freqs`:
+what each frequency is divided by, with no word of how that was computed.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
+import torch
+from gguf import Keys
 
 from groundup.errors import UserError
 from groundup.formats.gguf.header import GGUFFile
-from groundup.lm.reader import MOST
+from groundup.formats.gguf.tokenizer import read_ids
+from groundup.lm.config import MOST, ModelConfig, Rope, yarn_scale
+from groundup.lm.families import FAMILIES, ModelType
+from groundup.lm.positions import inverse_frequencies
 
+# What GGUF calls each family. Mistral is a Llama to llama.cpp, which knows no window for it.
+ARCHITECTURES: dict[ModelType, str] = {
+    "qwen3": "qwen3",
+    "qwen2": "qwen2",
+    "llama": "llama",
+    "mistral": "llama",
+    "gpt2": "gpt2",
+}
 # Settings of other models under the same architecture's name, and what they are in ours.
 _OTHERS: dict[str, Any] = {
-    "expert_count": 0,
-    "expert_used_count": 0,
-    "attention.causal": True,
-    "attention.clamp_kqv": 0.0,
-    "attention.max_alibi_bias": 0.0,
-    "attn_logit_softcapping": 0.0,
-    "final_logit_softcapping": 0.0,
-    "logit_scale": 0.0,
-    "pooling_type": 0,
+    Keys.LLM.EXPERT_COUNT: 0,
+    Keys.LLM.EXPERT_USED_COUNT: 0,
+    Keys.Attention.CAUSAL: True,
+    Keys.Attention.CLAMP_KQV: 0.0,
+    Keys.Attention.MAX_ALIBI_BIAS: 0.0,
+    Keys.LLM.ATTN_LOGIT_SOFTCAPPING: 0.0,
+    Keys.LLM.FINAL_LOGIT_SOFTCAPPING: 0.0,
+    Keys.LLM.LOGIT_SCALE: 0.0,
+    Keys.LLM.POOLING_TYPE: 0,
 }
 
+FREQUENCY_FACTORS = "rope_freqs.weight"
+Factors = npt.NDArray[np.float32]
 
-class Settings:
-    """The entries of one architecture, each within our bounds."""
+# Of Llama 3.1, 3.2 and 3.3; the factor itself is the largest that the tensor holds.
+_LLAMA3 = Rope(
+    type="llama3", low_freq_factor=1, high_freq_factor=4, original_max_position_embeddings=8192
+)
+# Entries of ours: llama.cpp goes by the tensor alone.
+_LOW, _HIGH = "{arch}.rope.scaling.low_freq_factor", "{arch}.rope.scaling.high_freq_factor"
+_SCALE_BEFORE_2024 = "{arch}.rope.scale_linear"
+
+
+# Reading.
+
+
+def read_config(file: GGUFFile) -> ModelConfig:
+    """The shape of the model in a GGUF file, sizes within bounds and in line with its tensors."""
+    path, architecture = file.path, file.str_(Keys.General.ARCHITECTURE)
+    # Llama and Mistral share a name; without a window the two are one.
+    kinds = {theirs: ours for ours, theirs in ARCHITECTURES.items() if ours != "mistral"}
+    if architecture not in kinds:
+        raise UserError(
+            f"{path} holds a model of the architecture {architecture[:80]!r}; this version "
+            f"reads {', '.join(kinds)} (SmolLM2 and Mistral are called llama)"
+        )
+    read = _Settings(file, architecture)
+    read.refuse_other_models()
+    window = read.int_(Keys.Attention.SLIDING_WINDOW, "sliding_window", default=0, least=0)
+    kind: ModelType = "mistral" if window and architecture == "llama" else kinds[architecture]
+    family = FAMILIES[kind]
+    width = read.int_(Keys.LLM.EMBEDDING_LENGTH, "hidden_size")
+    heads = read.int_(Keys.Attention.HEAD_COUNT, "num_attention_heads")
+    head_dim = read.int_(Keys.Attention.KEY_LENGTH, "head_dim", default=max(1, width // heads))
+    if read.int_(Keys.Attention.VALUE_LENGTH, "head_dim", default=head_dim) != head_dim:
+        read.refuse(Keys.Attention.VALUE_LENGTH, f"as large as that of keys, {head_dim}")
+    context = read.int_(Keys.LLM.CONTEXT_LENGTH, "max_position_embeddings")
+    if not family.rotary:
+        context = read.rows("position_embd.weight", "max_position_embeddings")
+    ids = read_ids(file)
+    vocab_size = read.rows("token_embd.weight", "vocab_size")
+    if (words := len(file.str_list(Keys.Tokenizer.LIST))) > vocab_size:
+        raise UserError(
+            f"{path} has {words:,} tokens, but vectors for {vocab_size:,}; download it again"
+        )
+    always = family.defaults  # Qwen2 and GPT-2 have biases, others where there are tensors of them
+    try:
+        return ModelConfig(
+            vocab_size=vocab_size,
+            hidden_size=width,
+            intermediate_size=read.int_(Keys.LLM.FEED_FORWARD_LENGTH, "intermediate_size"),
+            num_hidden_layers=read.layers(),
+            num_attention_heads=heads,
+            num_key_value_heads=read.int_(
+                Keys.Attention.HEAD_COUNT_KV, "num_key_value_heads", default=heads
+            ),
+            head_dim=head_dim,
+            max_position_embeddings=context,
+            rope=_rope(read, head_dim, context) if family.rotary else Rope(),
+            rms_norm_eps=file.float_(read.name(_epsilon(kind)), 0.0, 1.0),
+            tie_word_embeddings="output.weight" not in file.tensors,
+            model_type=kind,
+            hidden_act="silu" if family.gated else "gelu_new",  # llama.cpp's GELU is that one
+            attention_bias=always.get("attention_bias", "blk.0.attn_q.bias" in file.tensors),
+            mlp_bias=always.get("mlp_bias", "blk.0.ffn_up.bias" in file.tensors),
+            sliding_window=window if kind == "mistral" else None,
+            bos_token_id=ids.begin,
+            eos_token_ids=ids.ends,
+            pad_token_id=ids.padding,
+        )
+    except UserError as error:  # of the sizes among each other, which do not know their file
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def _epsilon(kind: ModelType) -> str:
+    rms = FAMILIES[kind].norm == "rms"
+    return Keys.Attention.LAYERNORM_RMS_EPS if rms else Keys.Attention.LAYERNORM_EPS
+
+
+class _Settings:
+    """The entries of one architecture, each a number within our bounds."""
 
     def __init__(self, file: GGUFFile, architecture: str) -> None:
         self.file, self._architecture = file, architecture
 
     def name(self, setting: str) -> str:
-        return f"{self._architecture}.{setting}"
+        return setting.format(arch=self._architecture)
 
     def has(self, setting: str) -> bool:
         return self.name(setting) in self.file.metadata
@@ -53,18 +157,21 @@ class Settings:
                     "which is not supported; use another model"
                 )
 
-    def whole(self, setting: str, ours: str, default: int | None = None, least: int = 1) -> int:
+    def int_(self, setting: str, ours: str, default: int | None = None, least: int = 1) -> int:
         """A size; some files give one for each layer, which must be the same in all."""
         name = self.name(setting)
         found = self.file.metadata.get(name)
         if not isinstance(found, np.ndarray | list):
-            return self.file.whole(name, least, MOST[ours], default)
+            return self.file.int_(name, least, MOST[ours], default)
         if {str(one) for one in found} != {str(found[0] if len(found) else None)}:
             self.refuse(setting, "the same in all layers")
         one = int(found[0]) if isinstance(found, np.ndarray) and found.dtype.kind in "iu" else 0
         if not least <= one <= MOST[ours]:
             self.refuse(setting, f"a whole number from {least} to {MOST[ours]:,} for each layer")
         return one
+
+    def float_(self, setting: str, least: float, default: float | None = None) -> float:
+        return self.file.float_(self.name(setting), least, 1e6, default)
 
     def rows(self, tensor: str, ours: str) -> int:
         if tensor not in self.file.tensors:
@@ -77,12 +184,9 @@ class Settings:
             )
         return rows
 
-    def has_bias(self, module: str) -> bool:
-        return f"blk.0.{module}.bias" in self.file.tensors
-
     def layers(self) -> int:
-        """How many layers there are, in words and in tensors, before any is built."""
-        said = self.whole("block_count", "num_hidden_layers")
+        """The number of layers, the same in words and in tensors, before any is built."""
+        said = self.int_(Keys.LLM.BLOCK_COUNT, "num_hidden_layers")
         blocks = {
             int(found[1])
             for one in self.file.tensors
@@ -95,6 +199,182 @@ class Settings:
             )
         return said
 
-    def context(self, rotary: bool) -> int:
-        said = self.whole("context_length", "max_position_embeddings")
-        return said if rotary else self.rows("position_embd.weight", "max_position_embeddings")
+
+def _rope(read: _Settings, head_dim: int, context: int) -> Rope:
+    """RoPE's settings, from entries and from the tensor that Llama 3 files have."""
+    file = read.file
+    if read.int_(Keys.Rope.DIMENSION_COUNT, "head_dim", default=head_dim) != head_dim:
+        read.refuse(Keys.Rope.DIMENSION_COUNT, f"the whole head, {head_dim}")
+    # At 1 all pairs would turn alike, and YaRN divides by its logarithm.
+    plain = Rope(theta=file.float_(read.name(Keys.Rope.FREQ_BASE), 1.001, 1e12, 10_000.0))
+    if FREQUENCY_FACTORS in file.tensors:
+        return _llama3(read, plain, head_dim)
+    # Without a type llama.cpp divides positions by the factor, if there is one.
+    kind = file.str_(read.name(Keys.Rope.SCALING_TYPE), "linear")
+    factor = read.float_(Keys.Rope.SCALING_FACTOR, 0.0, 1.0) or 1.0
+    if not read.has(Keys.Rope.SCALING_FACTOR) and read.has(_SCALE_BEFORE_2024):
+        factor = read.float_(_SCALE_BEFORE_2024, 1e-6)
+    if kind == "none" or (kind == "linear" and factor == 1.0):
+        return plain
+    if kind == "linear":
+        return replace(plain, type="linear", factor=factor)
+    if kind != "yarn":
+        read.refuse(Keys.Rope.SCALING_TYPE, "none, linear or yarn")
+    scale = yarn_scale(factor)
+    more = read.float_(Keys.Rope.SCALING_ATTN_FACTOR, 1e-6, 1.0)
+    if more != 1.0:
+        # A quotient in float32 when it was written: back to the decimal that it came from.
+        scale = float(str(np.float32(scale * more)))
+    original = read.name(Keys.Rope.SCALING_ORIG_CTX_LEN)
+    return replace(
+        plain,
+        type="yarn",
+        factor=factor,
+        original_max_position_embeddings=file.int_(original, default=context),
+        beta_fast=read.float_(Keys.Rope.SCALING_YARN_BETA_FAST, 1e-6, 32.0),
+        beta_slow=read.float_(Keys.Rope.SCALING_YARN_BETA_SLOW, 1e-6, 1.0),
+        attention_factor=scale,
+    )
+
+
+def frequency_factors(rope: Rope, head_dim: int) -> Factors:
+    """The numbers by which Llama 3's stretching divides the frequencies: `rope_freqs.weight`."""
+    cpu = torch.device("cpu")
+    plain = inverse_frequencies(Rope(theta=rope.theta), head_dim, cpu)
+    factors: Factors = (plain / inverse_frequencies(rope, head_dim, cpu)).numpy()
+    return factors
+
+
+def _llama3(read: _Settings, plain: Rope, head_dim: int) -> Rope:
+    """Find the settings from which the factors in the file were computed, and check them."""
+    file = read.file
+    tensor = file.tensors[FREQUENCY_FACTORS]
+    if tensor.shape != (head_dim // 2,) or tensor.type.name != "F32":
+        raise UserError(
+            f"{file.path}: tensor {FREQUENCY_FACTORS} must be {head_dim // 2} numbers in F32; "
+            "convert or download the model again"
+        )
+    factors = np.array(file.stored_bytes(tensor).view(np.float32))
+    if np.array_equal(factors, np.ones_like(factors)):
+        return plain
+    if np.isfinite(factors).all() and 1.0 <= factors.min() <= factors.max() <= 1e6:
+        for settings in (_written(read), _LLAMA3, _fitted(plain, head_dim, factors)):
+            if settings is None:
+                continue
+            rope = replace(settings, theta=plain.theta, factor=float(factors.max()))
+            if np.allclose(frequency_factors(rope, head_dim), factors, rtol=1e-4):
+                return rope
+    raise UserError(
+        f"{file.path} stretches RoPE by the tensor {FREQUENCY_FACTORS} in a way that is not "
+        "Llama 3's and not supported; use another model"
+    )
+
+
+def _written(read: _Settings) -> Rope | None:
+    """The settings as `config_entries` leaves them, for such as no fit could find again."""
+    if not all(map(read.has, (_LOW, _HIGH, Keys.Rope.SCALING_ORIG_CTX_LEN))):
+        return None
+    low, high = read.float_(_LOW, 1e-6), read.float_(_HIGH, 1e-6)
+    if not low < high:
+        read.refuse(_LOW, f"less than high_freq_factor, {high:g}")
+    return replace(
+        _LLAMA3,
+        low_freq_factor=low,
+        high_freq_factor=high,
+        original_max_position_embeddings=read.file.int_(read.name(Keys.Rope.SCALING_ORIG_CTX_LEN)),
+    )
+
+
+def _fitted(plain: Rope, head_dim: int, factors: Factors) -> Rope | None:
+    """The settings of the straight line on which the factors between the bounds lie.
+
+    With t = frequency / 2 pi, the share kept is (original * t - low) / (high - low) between 0
+    and 1. Of the three only two can be told from a line; `low` is 1 in every Llama.
+    """
+    kept = (1 / factors - 1 / factors.max()) / (1 - 1 / factors.max())
+    between = (kept > 1e-3) & (kept < 1 - 1e-3)
+    turns = inverse_frequencies(plain, head_dim, torch.device("cpu")).numpy() / (2 * math.pi)
+    x, y = turns[between].astype(np.float64), kept[between].astype(np.float64)
+    if len(x) < 2 or not x.var() > 0:
+        return None
+    slope = float(((x - x.mean()) * (y - y.mean())).mean() / x.var())  # least squares
+    below = float(y.mean()) - slope * float(x.mean())
+    if not (below < 0 < slope):
+        return None
+    width = -1 / below
+    original = round(slope * width)
+    if not 1 <= original <= MOST["max_position_embeddings"]:
+        return None
+    return replace(_LLAMA3, high_freq_factor=1 + width, original_max_position_embeddings=original)
+
+
+# Writing.
+
+
+def config_entries(config: ModelConfig) -> dict[str, Any]:
+    """The metadata entries of our config, under its architecture's name.
+
+    Raises `UserError` for what llama.cpp has no word for.
+    """
+    _refuse_unknown_to_llama_cpp(config)
+    context = config.max_position_embeddings
+    if config.sliding_window is not None:
+        # llama.cpp has no window for these families. While a text is no longer than the window,
+        # there is none to see; so that is how much the model may be given.
+        context = min(context, config.sliding_window)
+    entries: dict[str, Any] = {
+        Keys.LLM.CONTEXT_LENGTH: context,
+        Keys.LLM.EMBEDDING_LENGTH: config.hidden_size,
+        Keys.LLM.BLOCK_COUNT: config.num_hidden_layers,
+        Keys.LLM.FEED_FORWARD_LENGTH: config.intermediate_size,
+        Keys.Attention.HEAD_COUNT: config.num_attention_heads,
+        Keys.Attention.HEAD_COUNT_KV: config.num_key_value_heads,
+        _epsilon(config.model_type): config.rms_norm_eps,
+        Keys.LLM.VOCAB_SIZE: config.vocab_size,
+    }
+    if config.family.rotary:
+        entries |= {
+            Keys.Attention.KEY_LENGTH: config.head_dim,
+            Keys.Attention.VALUE_LENGTH: config.head_dim,
+            Keys.Rope.DIMENSION_COUNT: config.head_dim,
+            Keys.Rope.FREQ_BASE: config.rope.theta,
+            **_rope_entries(config.rope),
+        }
+    if config.model_type == "mistral" and config.sliding_window is not None:
+        entries[Keys.Attention.SLIDING_WINDOW] = config.sliding_window
+    architecture = ARCHITECTURES[config.model_type]
+    return {name.format(arch=architecture): value for name, value in entries.items()}
+
+
+def _rope_entries(rope: Rope) -> dict[str, Any]:
+    original = {Keys.Rope.SCALING_ORIG_CTX_LEN: rope.original_max_position_embeddings}
+    if rope.type == "linear":
+        return {Keys.Rope.SCALING_TYPE: "linear", Keys.Rope.SCALING_FACTOR: rope.factor}
+    if rope.type == "yarn":
+        return {
+            Keys.Rope.SCALING_TYPE: "yarn",
+            Keys.Rope.SCALING_FACTOR: rope.factor,
+            **original,
+            Keys.Rope.SCALING_YARN_BETA_FAST: rope.beta_fast,
+            Keys.Rope.SCALING_YARN_BETA_SLOW: rope.beta_slow,
+            # llama.cpp multiplies by the paper's scale itself; this is what is left.
+            Keys.Rope.SCALING_ATTN_FACTOR: rope.attention_factor / yarn_scale(rope.factor),
+        }
+    if rope.type == "llama3":
+        return {_LOW: rope.low_freq_factor, _HIGH: rope.high_freq_factor, **original}
+    return {}
+
+
+def _refuse_unknown_to_llama_cpp(config: ModelConfig) -> None:
+    kind, rope = config.model_type, config.rope
+    remedy = "export to the Hugging Face format"
+    if not config.family.gated and config.hidden_act not in ("gelu_new", "gelu_pytorch_tanh"):
+        raise UserError(f"hidden_act={config.hidden_act!r} is not known to llama.cpp; {remedy}")
+    if rope.type == "llama3" and ARCHITECTURES[kind] != "llama":
+        raise UserError(f"llama.cpp has no {rope.type} RoPE for a {kind}; {remedy}")
+    if rope.type == "yarn" and not rope.truncate:
+        raise UserError(f"llama.cpp always rounds YaRN's bounds (truncate=False); {remedy}")
+    if kind == "qwen3" and (config.attention_bias or config.mlp_bias):
+        raise UserError(f"llama.cpp has no biases for a {kind}; {remedy}")
+    if kind == "qwen2" and config.mlp_bias:
+        raise UserError(f"llama.cpp has no biases in the feed-forward part of a {kind}; {remedy}")

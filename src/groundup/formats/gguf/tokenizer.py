@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file, read as Hugging Face's tokenizer.json.
+"""The tokenizer inside a GGUF file, read as Hugging Face's tokenizer.json, and written from it.
 
 Byte-level BPE only, which GGUF calls "gpt2" after its first user: tokens in the byte alphabet, the
 merges, a type for each token, the name of the split pattern, the ids with a meaning, and the chat
@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gguf import Keys, TokenType
 
 from groundup.errors import UserError
 from groundup.formats.gguf.header import GGUFFile
-from groundup.formats.gguf.pretokenizers import PRE_TOKENIZERS, to_hf
+from groundup.formats.gguf.pretokenizers import PRE_TOKENIZERS, name_of, to_hf
 from groundup.text.tokenizer import Tokenizer, faults_named
 
-# `tokenizer.ggml.token_type`: what a token is (llama.h, enum llama_token_type).
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
-
-PREFIX = "tokenizer.ggml."
+_KEYS = Keys.Tokenizer
 _OTHER_MODELS = {
     "llama": "a SentencePiece vocabulary",
     "t5": "a Unigram vocabulary",
@@ -41,10 +39,13 @@ _ENDS = (
     "<|end_of_text|>",
     "</s>",
 )
-# Qwen's own vocabulary normalises text to NFC before it cuts it, which no entry of a GGUF file
+# Qwen's own vocabulary normalizes text to NFC before it cuts it, which no entry of a GGUF file
 # says and llama.cpp does not do. It is known by where it ends; ours has the same cut and no
-# normaliser.
+# normalizer.
 _QWEN_END = ("<|endoftext|>", 151_643)
+
+
+# Reading.
 
 
 def read_tokenizer(file: GGUFFile) -> Tokenizer:
@@ -63,10 +64,10 @@ def read_tokenizer(file: GGUFFile) -> Tokenizer:
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
-            "special": types[id] != USER_DEFINED,
+            "special": types[id] != TokenType.USER_DEFINED,
         }
         for id in tokens
-        if types[id] in (UNKNOWN, CONTROL, USER_DEFINED)
+        if types[id] in (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED)
     ]
     nfc = pre == "qwen2" and tokens.get(_QWEN_END[1]) == _QWEN_END[0]
     content = {
@@ -101,30 +102,30 @@ class TokenIds:
 def read_ids(file: GGUFFile) -> TokenIds:
     """The ids that a GGUF file names, and the ends that it has but does not name."""
     tokens, types = _tokens(file)
-    return TokenIds(
-        _id(file, "bos", tokens), _ends(file, tokens, types), _id(file, "padding", tokens)
-    )
+    begin, padding = (_id(file, key, tokens) for key in (_KEYS.BOS_ID, _KEYS.PAD_ID))
+    return TokenIds(begin, _ends(file, tokens, types), padding)
 
 
 def _ends(file: GGUFFile, tokens: Mapping[int, str], types: Sequence[int]) -> tuple[int, ...]:
-    named = [_id(file, name, tokens) for name in ("eos", "eot", "eom")]
-    ids = {token: id for id, token in tokens.items() if types[id] == CONTROL}
+    keys = (_KEYS.EOS_ID, _KEYS.EOT_ID, _KEYS.EOM_ID)
+    named = [_id(file, key, tokens) for key in keys]
+    ids = {token: id for id, token in tokens.items() if types[id] == TokenType.CONTROL}
     found = [*named, *(ids.get(token) for token in _ENDS)]
     return tuple(dict.fromkeys(id for id in found if id is not None))
 
 
 def _pre_tokenizer_name(file: GGUFFile) -> str:
-    model = file.text(f"{PREFIX}model")
+    model = file.str_(_KEYS.MODEL)
     if model != "gpt2":
         kind = _OTHER_MODELS.get(model, "a vocabulary")
         raise UserError(
-            f"{file.path} holds {kind} ({PREFIX}model={model[:80]!r}); only byte-level BPE "
+            f"{file.path} holds {kind} ({_KEYS.MODEL}={model[:80]!r}); only byte-level BPE "
             "('gpt2') is read: use the model's Hugging Face folder"
         )
-    pre = file.text(f"{PREFIX}pre", "default")
+    pre = file.str_(_KEYS.PRE, "default")
     if pre not in PRE_TOKENIZERS:
         raise UserError(
-            f"{file.path} cuts text by the pattern {pre[:80]!r} ({PREFIX}pre), which is not "
+            f"{file.path} cuts text by the pattern {pre[:80]!r} ({_KEYS.PRE}), which is not "
             f"known; these are: {', '.join(PRE_TOKENIZERS)}"
         )
     return pre
@@ -132,10 +133,10 @@ def _pre_tokenizer_name(file: GGUFFile) -> str:
 
 def _tokens(file: GGUFFile) -> tuple[dict[int, str], Sequence[int]]:
     """The tokens by id, without those that only fill the vocabulary up; and every id's type."""
-    texts = file.texts(f"{PREFIX}tokens")
-    kinds = file.metadata.get(f"{PREFIX}token_type", np.full(len(texts), NORMAL))
+    texts = file.str_list(_KEYS.LIST)
+    kinds = file.metadata.get(_KEYS.TOKEN_TYPE, np.full(len(texts), TokenType.NORMAL))
     if not isinstance(kinds, np.ndarray) or kinds.dtype.kind not in "iu":
-        file.refuse(f"{PREFIX}token_type", kinds, "a list of whole numbers")
+        file.refuse(_KEYS.TOKEN_TYPE, kinds, "a list of whole numbers")
     types = kinds.tolist()
     if len(types) != len(texts):
         raise UserError(
@@ -146,7 +147,7 @@ def _tokens(file: GGUFFile) -> tuple[dict[int, str], Sequence[int]]:
         id: text
         for id, text in enumerate(texts)
         # Before there was a type for fillers, converters called them [PAD7] and user-defined.
-        if text and types[id] != UNUSED and text != f"[PAD{id}]"
+        if text and types[id] != TokenType.UNUSED and text != f"[PAD{id}]"
     }
     if len(set(tokens.values())) != len(tokens):
         raise UserError(f"{file.path} has the same token twice; download it again")
@@ -156,7 +157,7 @@ def _tokens(file: GGUFFile) -> tuple[dict[int, str], Sequence[int]]:
 def _model(file: GGUFFile, tokens: Mapping[int, str], whole_words: bool) -> dict[str, Any]:
     vocab = {token: id for id, token in tokens.items()}
     merges = []
-    for line in file.texts(f"{PREFIX}merges"):
+    for line in file.str_list(_KEYS.MERGES):
         left, _, right = line.partition(" ")
         if left not in vocab or right not in vocab or left + right not in vocab:
             raise UserError(
@@ -180,22 +181,27 @@ def _model(file: GGUFFile, tokens: Mapping[int, str], whole_words: bool) -> dict
 
 def _config(file: GGUFFile, tokens: Mapping[int, str]) -> dict[str, Any]:
     """The `tokenizer_config.json` that goes with it."""
-    names = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
-    ids = {f"{short}_token": _id(file, name, tokens) for short, name in names.items()}
-    has_template = "tokenizer.chat_template" in file.metadata
+    keys = {
+        "bos_token": _KEYS.BOS_ID,
+        "eos_token": _KEYS.EOS_ID,
+        "pad_token": _KEYS.PAD_ID,
+        "unk_token": _KEYS.UNK_ID,
+    }
+    ids = {name: _id(file, key, tokens) for name, key in keys.items()}
+    has_template = _KEYS.CHAT_TEMPLATE in file.metadata
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{name: None if id is None else tokens[id] for name, id in ids.items()},
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
-        "chat_template": file.text("tokenizer.chat_template") if has_template else None,
+        "chat_template": file.str_(_KEYS.CHAT_TEMPLATE) if has_template else None,
     }
 
 
 def _first_token(file: GGUFFile, tokens: Mapping[int, str], begins: bool) -> dict[str, Any] | None:
     """A post-processor that puts the beginning-of-sequence token first, where texts begin so."""
-    bos = _id(file, "bos", tokens)
-    if bos is None or not file.flag(f"{PREFIX}add_bos_token", begins):
+    bos = _id(file, _KEYS.BOS_ID, tokens)
+    if bos is None or not file.bool_(_KEYS.ADD_BOS, begins):
         return None
     first = {"SpecialToken": {"id": tokens[bos], "type_id": 0}}
     text, second = ({"Sequence": {"id": which, "type_id": n}} for n, which in enumerate("AB"))
@@ -207,7 +213,95 @@ def _first_token(file: GGUFFile, tokens: Mapping[int, str], begins: bool) -> dic
     }
 
 
-def _id(file: GGUFFile, name: str, tokens: Mapping[int, str]) -> int | None:
+def _id(file: GGUFFile, key: str, tokens: Mapping[int, str]) -> int | None:
     """An id with a meaning; one outside the vocabulary means none, to llama.cpp too."""
-    id = file.metadata.get(f"{PREFIX}{name}_token_id")
+    id = file.metadata.get(key)
     return id if isinstance(id, int) and not isinstance(id, bool) and id in tokens else None
+
+
+# Writing.
+
+
+def tokenizer_entries(
+    tokenizer: Tokenizer,
+    *,
+    vocab_size: int,
+    bos_id: int | None,
+    eos_ids: Sequence[int],
+    pad_id: int | None,
+) -> dict[str, Any]:
+    """The metadata entries that hold `tokenizer`, filled up to the model's `vocab_size`.
+
+    Raises `UserError` for a tokenizer that llama.cpp could not follow: not byte-level BPE, cut by
+    a pattern it has no name for, or changed by a normalizer.
+    """
+    content = tokenizer.content
+    model = content.get("model") or {}
+    pre = name_of(content.get("pre_tokenizer"), bool(model.get("ignore_merges")))
+    if model.get("type") != "BPE" or model.get("byte_fallback") or pre is None:
+        raise UserError(
+            "this tokenizer cannot be written to GGUF: llama.cpp knows byte-level BPE by the name "
+            "of its split pattern, and has none for this one; export to the Hugging Face format"
+        )
+    _refuse_normalizer(content.get("normalizer"), pre)
+    if not model.get("merges"):
+        raise UserError("this tokenizer has no merges, which llama.cpp needs; train a larger one")
+    tokens, types = _filled(content, vocab_size)
+    # llama.cpp takes token 11, whatever it is, for both where no entry names another.
+    end = next(iter(eos_ids), tokenizer.end_of_text)
+    begin = end if bos_id is None else bos_id
+    turn_end = tokenizer.special_tokens.get(
+        "<|im_end|>", tokenizer.special_tokens.get("<|eot_id|>")
+    )
+    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+    entries = {
+        _KEYS.MODEL: "gpt2",
+        _KEYS.PRE: pre,
+        _KEYS.LIST: tokens,
+        _KEYS.TOKEN_TYPE: types,
+        _KEYS.MERGES: merges,
+        _KEYS.BOS_ID: begin,
+        _KEYS.EOS_ID: end,
+        _KEYS.EOT_ID: turn_end,
+        _KEYS.PAD_ID: pad_id,
+        # llama.cpp and Ollama have one switch for conversations and bare texts alike. Where the
+        # tokenizer itself puts the token first (Llama 3), so shall they, and they know of templates
+        # that write it as well. Else they leave texts alone, as transformers does: ChatML begins
+        # with <|im_start|>, and a token before it would make another prompt than in training.
+        _KEYS.ADD_BOS: bos_id is not None and tokenizer.opening_ids[:1] == [bos_id],
+        _KEYS.CHAT_TEMPLATE: tokenizer.chat_template or None,
+    }
+    return {name: value for name, value in entries.items() if value is not None}
+
+
+def _refuse_normalizer(normalizer: Any, pre: str) -> None:
+    nothing = normalizer is None or normalizer == {"type": "Sequence", "normalizers": []}
+    # Qwen's NFC is left out by llama.cpp's own converter, too.
+    if nothing or (pre == "qwen2" and normalizer == {"type": "NFC"}):
+        return
+    kind = normalizer.get("type") if isinstance(normalizer, dict) else normalizer
+    raise UserError(
+        f"this tokenizer normalizes text ({kind}), which llama.cpp would not do; "
+        "export to the Hugging Face format"
+    )
+
+
+def _filled(content: Mapping[str, Any], vocab_size: int) -> tuple[list[str], list[int]]:
+    """Every id's token and type; an id without a token gets a filler, as llama.cpp's converter."""
+    tokens = [f"[PAD{id}]" for id in range(vocab_size)]
+    types: list[int] = [TokenType.UNUSED] * vocab_size
+    added = [
+        (one["content"], one["id"], TokenType.CONTROL if one["special"] else TokenType.USER_DEFINED)
+        for one in content.get("added_tokens") or []
+    ]
+    for token, id, type in (
+        *((token, id, TokenType.NORMAL) for token, id in content["model"]["vocab"].items()),
+        *added,
+    ):
+        if not 0 <= id < vocab_size:
+            raise UserError(
+                f"token {token!r} has the id {id}, but the model's vocabulary has {vocab_size:,}; "
+                "use the tokenizer that belongs to the model"
+            )
+        tokens[id], types[id] = token, type
+    return tokens, types

@@ -1,4 +1,4 @@
-"""Quantising whole models."""
+"""Quantizing whole models."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from groundup.adapters.int8 import Int8Linear
 from groundup.adapters.nf4 import NF4Linear
-from groundup.adapters.quantised import (
+from groundup.adapters.quantization import (
     Kind,
     bits_per_weight,
-    dequantise,
-    is_quantised,
-    quantise,
-    quantised_layers,
+    dequantize,
+    is_quantized,
+    quantize,
+    quantized_layers,
     relative_error,
 )
 from groundup.errors import UserError
@@ -45,10 +45,10 @@ def test_every_linear_layer_of_the_blocks_is_replaced_and_nothing_else(
 ) -> None:
     model = made()
     numbers = sum(p.numel() for p in model.parameters())
-    assert not is_quantised(model)
-    assert quantise(model, kind) is model
-    assert is_quantised(model)
-    layers = quantised_layers(model)
+    assert not is_quantized(model)
+    assert quantize(model, kind) is model
+    assert is_quantized(model)
+    layers = quantized_layers(model)
     assert {name.rpartition(".")[2] for name in layers} == set(PROJECTIONS)
     assert len(layers) == 2 * len(PROJECTIONS)
     assert {type(one) for one in layers.values()} == {layer}
@@ -62,7 +62,7 @@ def test_the_model_still_does_nearly_what_it_did() -> None:
     full = made().logits(Batch.of(IDS)).detach()
     errors = {}
     for kind in ("int8", "nf4", "fp4"):
-        logits = quantise(made(), kind).logits(Batch.of(IDS)).detach()
+        logits = quantize(made(), kind).logits(Batch.of(IDS)).detach()
         errors[kind] = float((logits - full).norm() / full.norm())
     assert 0 < errors["int8"] < errors["nf4"] / 5
     assert errors["nf4"] < errors["fp4"] < 0.7  # of random weights, whose logits are all noise
@@ -70,24 +70,24 @@ def test_the_model_still_does_nearly_what_it_did() -> None:
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_made_whole_again_it_is_the_same_model(kind: Kind) -> None:
-    model = quantise(made(), kind)
+    model = quantize(made(), kind)
     logits = model.logits(Batch.of(IDS))
-    assert dequantise(model, torch.float32) is model
-    assert not is_quantised(model)
+    assert dequantize(model, torch.float32) is model
+    assert not is_quantized(model)
     assert torch.equal(model.logits(Batch.of(IDS)), logits)
-    assert dequantise(quantise(made()), torch.bfloat16).model.layers[
+    assert dequantize(quantize(made()), torch.bfloat16).model.layers[
         0
     ].mlp.up_proj.weight.dtype == (torch.bfloat16)
 
 
 def test_bits_of_a_whole_model() -> None:
-    assert bits_per_weight(quantise(made())) == pytest.approx(4.127, abs=0.02)
-    assert bits_per_weight(quantise(made(), double_quantisation=False)) == 4.5
-    assert bits_per_weight(quantise(made(), block_size=128, double_quantisation=False)) == 4.25
+    assert bits_per_weight(quantize(made())) == pytest.approx(4.127, abs=0.02)
+    assert bits_per_weight(quantize(made(), double_quant=False)) == 4.5
+    assert bits_per_weight(quantize(made(), block_size=128, double_quant=False)) == 4.25
 
 
 def test_targets_are_names_or_ends_of_names() -> None:
-    layers = quantised_layers(quantise(made(), targets=["q_proj", "layers.1.mlp.up_proj"]))
+    layers = quantized_layers(quantize(made(), targets=["q_proj", "layers.1.mlp.up_proj"]))
     assert sorted(layers) == [
         "model.layers.0.self_attn.q_proj",
         "model.layers.1.mlp.up_proj",
@@ -99,7 +99,7 @@ def test_a_frozen_bias_stays_frozen_and_a_mode_stays_a_mode() -> None:
     model = nn.Module()
     model.blocks = nn.ModuleList([nn.Linear(64, 32)])
     model.requires_grad_(False).eval()
-    layer = quantise(model).blocks[0]
+    layer = quantize(model).blocks[0]
     assert layer.bias is not None and not layer.bias.requires_grad and not layer.training
 
 
@@ -113,23 +113,23 @@ def test_a_frozen_bias_stays_frozen_and_a_mode_stays_a_mode() -> None:
         ({"kind": "int4"}, "kind='int4' is not known; choose one of nf4, fp4, int8"),
     ],
 )
-def test_what_cannot_be_quantised_is_said(
+def test_what_cannot_be_quantized_is_said(
     settings: dict[str, object], message: str, unchecked_types: None
 ) -> None:
     model = made()
     with pytest.raises(UserError, match=message):
-        quantise(model, **settings)  # type: ignore[arg-type]
-    assert not is_quantised(model)
+        quantize(model, **settings)  # type: ignore[arg-type]
+    assert not is_quantized(model)
 
 
-def test_a_model_is_quantised_once_and_only_if_it_is_sound() -> None:
-    with pytest.raises(UserError, match="quantised already"):
-        quantise(quantise(made()), "int8")
+def test_a_model_is_quantized_once_and_only_if_it_is_sound() -> None:
+    with pytest.raises(UserError, match="quantized already"):
+        quantize(quantize(made()), "int8")
     model = made()
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 5] = torch.nan
     with pytest.raises(UserError, match=r"layers\.1\.mlp\.up_proj is not finite"):
-        quantise(model)
+        quantize(model)
 
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
@@ -137,8 +137,8 @@ def test_the_error_of_a_weight_is_that_of_bitsandbytes(kind: Kind) -> None:
     weight: Tensor = torch.randn(256, 512, generator=torch.Generator().manual_seed(0))
     packed, state = bnb.quantize_4bit(weight, quant_type=kind)
     theirs = (bnb.dequantize_4bit(packed, state) - weight).norm() / weight.norm()
-    ours = relative_error(weight, kind, double_quantisation=False)
+    ours = relative_error(weight, kind, double_quant=False)
     assert ours == pytest.approx(float(theirs), rel=1e-6)
     assert ours < relative_error(weight, kind) < 1.001 * ours
-    assert ours < relative_error(weight, kind, block_size=128, double_quantisation=False)
+    assert ours < relative_error(weight, kind, block_size=128, double_quant=False)
     assert relative_error(weight, "int8") < ours / 5

@@ -1,7 +1,7 @@
 """Parameters that an adapter replaces as a whole, and that come and go with it.
 
 PEFT's `modules_to_save` (a norm, the output head, the embeddings) and trained biases: so small, or
-so changed, that a thin product beside them would not do. The model keeps its shape: while an
+so changed, that a product of low rank would not do. The model keeps its shape: while an
 adapter is active, its own parameters stand in the places of the base's.
 
 Paths are those of the base alone (`….q_proj.bias`), whether or not the layer has adapters.
@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 # Of each adapter, by path; under None, the base's own wherever any adapter replaces them.
-Copies = dict[str | None, dict[str, nn.Parameter]]
+Saved = dict[str | None, dict[str, nn.Parameter]]
 
 # A dictionary is no part of a module: names and state stay those of the base.
-_ATTRIBUTE = "copies_of_adapters"
+_ATTRIBUTE = "modules_to_save"
 
 
 def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -27,51 +27,51 @@ def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def add(model: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Remember what that adapter puts in place of the parameters of these paths."""
+    """Store the tensors that an adapter puts in the place of the parameters of these paths."""
     if not tensors:
         return
-    own, copies = parameters(model), _copies(model)
-    base = copies.setdefault(None, {})
+    own, saved = parameters(model), _saved(model)
+    base = saved.setdefault(None, {})
     base |= {path: own[path] for path in tensors if path not in base}
-    copies[name] = {path: nn.Parameter(tensor) for path, tensor in tensors.items()}
+    saved[name] = {path: nn.Parameter(tensor) for path, tensor in tensors.items()}
 
 
 def of(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
-    """What that adapter replaces, by path."""
-    return _copies(model).get(name, {})
+    """The parameters of an adapter that replace the base's, by path."""
+    return _saved(model).get(name, {})
 
 
 def use(model: nn.Module, name: str | None) -> None:
-    """Put that adapter's parameters in their places, and the base's in all others."""
-    copies = _copies(model)
-    for path, parameter in (copies.get(None, {}) | copies.get(name, {})).items():
+    """Put that adapter's parameters into the model, and the base's wherever it has none."""
+    saved = _saved(model)
+    for path, parameter in (saved.get(None, {}) | saved.get(name, {})).items():
         owner, _, leaf = path.rpartition(".")
         module = model.get_submodule(owner)
         module = getattr(module, "base_layer", module)
         here = module.get_parameter(leaf)
-        # Whoever moved or converted the model did not see what was not in it.
+        # The model may have been moved or converted while this parameter was not in it.
         parameter.data = parameter.data.to(here.device, here.dtype)
         setattr(module, leaf, parameter)
 
 
 def freeze(model: nn.Module, *, but: str) -> None:
-    """Let training change what that adapter replaces, and nothing of another or of the base."""
-    for name, replaced in _copies(model).items():
+    """Make one adapter's parameters trainable, and no others of these."""
+    for name, replaced in _saved(model).items():
         for parameter in replaced.values():
             parameter.requires_grad_(name == but)
 
 
-def take(model: nn.Module) -> Copies:
+def pop_all(model: nn.Module) -> Saved:
     """Forget all of them, and leave what now stands in the model; returns them for `restore`."""
-    taken = dict(_copies(model))
-    _copies(model).clear()
+    taken = dict(_saved(model))
+    _saved(model).clear()
     return taken
 
 
-def restore(model: nn.Module, taken: Copies) -> None:
-    _copies(model).update(taken)
+def restore(model: nn.Module, taken: Saved) -> None:
+    _saved(model).update(taken)
 
 
-def _copies(model: nn.Module) -> Copies:
-    found: Copies = model.__dict__.setdefault(_ATTRIBUTE, {})
+def _saved(model: nn.Module) -> Saved:
+    found: Saved = model.__dict__.setdefault(_ATTRIBUTE, {})
     return found

@@ -1,4 +1,4 @@
-"""Whole models with quantised layers; QLoRA is `add_lora(quantise(model))`."""
+"""Whole models with quantized layers; QLoRA is `add_lora(quantize(model))`."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.adapters.frozen import FrozenLinear
-from groundup.adapters.int8 import Int8Linear
 from groundup.adapters.layers import chosen
 from groundup.adapters.nf4 import BLOCK_SIZES, NF4Linear
+from groundup.deprecated import renamed_keywords
 from groundup.errors import UserError
 
 Kind = Literal["nf4", "fp4", "int8"]
 M = TypeVar("M", bound=nn.Module)
 
 
-def quantise(
+@renamed_keywords(double_quantisation="double_quant")
+def quantize(
     model: M,
     kind: Kind = "nf4",
     *,
     block_size: int = 64,
-    double_quantisation: bool = True,
+    double_quant: bool = True,
     targets: Sequence[str] | str | None = None,
 ) -> M:
-    """Put a quantised layer in the place of each linear layer of the blocks, and return the model.
+    """Put a quantized layer in the place of each linear layer of the blocks, and return the model.
 
     Embeddings, norms and the output head stay as they are. `targets` narrows it to layers of these
-    names or ends of names, such as `q_proj`. `block_size` and `double_quantisation` are for 4 bits;
+    names or ends of names, such as `q_proj`. `block_size` and `double_quant` are for 4 bits;
     int8 has one scale for each row.
 
-    Raises `UserError` for a model that is quantised already, for settings that do not exist, for
+    Raises `UserError` for a model that is quantized already, for settings that do not exist, for
     targets that match nothing and for weights that are not finite.
     """
     if kind not in get_args(Kind):
@@ -43,70 +44,73 @@ def quantise(
             f"block_size={block_size} is not supported; choose one of "
             f"{', '.join(map(str, BLOCK_SIZES))} (the paper's is 64)"
         )
-    if is_quantised(model):
+    if is_quantized(model):
         raise UserError(
-            "the model is quantised already, and once more it would only lose more; "
-            "start from the model in full to quantise it otherwise"
+            "the model is quantized already, and once more it would only lose more; "
+            "start from the model in full to quantize it otherwise"
         )
     layers = chosen(model, targets)
     places = {module: name for name, module in model.named_modules()}
     for name in list(layers):
-        layer = layers.pop(name)  # so that its weight is freed before the next is quantised
+        layer = layers.pop(name)  # so that its weight is freed before the next is quantized
         assert isinstance(layer, nn.Linear)
         if not layer.weight.isfinite().all():
             raise UserError(f"the weight of {name} is not finite everywhere; take an earlier model")
-        new = quantised_layer(layer, kind, block_size, double_quantisation)
+        new = quantized_layer(layer, kind, block_size, double_quant)
         model.set_submodule(places.pop(layer), new.train(layer.training))
     return model
 
 
-def quantised_layer(
-    layer: nn.Linear, kind: Kind = "nf4", block_size: int = 64, double_quantisation: bool = True
+def quantized_layer(
+    layer: nn.Linear, kind: Kind = "nf4", block_size: int = 64, double_quant: bool = True
 ) -> FrozenLinear:
-    """One layer quantised; its bias is the very same."""
+    """One layer quantized; its bias is the very same."""
     if kind == "int8":
+        from groundup.adapters.int8 import Int8Linear  # seldom needed: it is there to compare with
+
         return Int8Linear.of(layer)
-    return NF4Linear.of(layer, kind, block_size, double_quantisation)
+    return NF4Linear.of(layer, kind, block_size, double_quant)
 
 
-def dequantise(model: M, dtype: torch.dtype) -> M:
+def dequantize(model: M, dtype: torch.dtype) -> M:
     """Put a plain layer of the same weight, rounded to `dtype`, in the place of each; the model."""
-    for name, layer in quantised_layers(model).items():
+    for name, layer in quantized_layers(model).items():
         plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-        plain.weight = nn.Parameter(layer.dequantised(dtype))
+        plain.weight = nn.Parameter(layer.dequantized(dtype))
         plain.register_parameter("bias", layer.bias)
         model.set_submodule(name, plain.train(layer.training))
     return model
 
 
-def quantised_layers(model: nn.Module) -> dict[str, FrozenLinear]:
-    """The quantised layers, by path."""
+def quantized_layers(model: nn.Module) -> dict[str, FrozenLinear]:
+    """The quantized layers, by path."""
     modules = model.named_modules()
     return {path: module for path, module in modules if isinstance(module, FrozenLinear)}
 
 
-def is_quantised(model: nn.Module) -> bool:
-    """Whether any layer of the model is quantised."""
-    return bool(quantised_layers(model))
+def is_quantized(model: nn.Module) -> bool:
+    """Whether any layer of the model is quantized."""
+    return bool(quantized_layers(model))
 
 
 def bits_per_weight(model: nn.Module) -> float:
-    """Bits of memory for each number of the quantised layers' weights, scales and all."""
-    layers = quantised_layers(model).values()
-    assert layers, "a model with quantised layers"
-    held = sum(tensor.nbytes for layer in layers for tensor in layer.kept)
+    """Bits of memory for each number of the quantized layers' weights, scales included."""
+    layers = quantized_layers(model).values()
+    assert layers, "a model with quantized layers"
+    held = sum(tensor.nbytes for layer in layers for tensor in layer.packed_tensors)
     return 8 * held / sum(layer.in_features * layer.out_features for layer in layers)
 
 
+@renamed_keywords(double_quantisation="double_quant")
 def relative_error(
     weight: Float[Tensor, "out in"],
     kind: Kind = "nf4",
     *,
     block_size: int = 64,
-    double_quantisation: bool = True,
+    double_quant: bool = True,
 ) -> float:
-    """How much quantising changes a weight: sqrt(mean((Q(W) - W)^2) / mean(W^2))."""
+    """The relative error of quantizing a weight: sqrt(mean((Q(W) - W)^2) / mean(W^2))."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
-    found = quantised_layer(layer, kind, block_size, double_quantisation).dequantised()
+    found = quantized_layer(layer, kind, block_size, double_quant).dequantized()
     return float((found - weight.float()).norm() / weight.float().norm())

@@ -14,13 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from groundup.adapters.lora import active_adapter, adapter_names, add_lora, merge, use_adapter
-from groundup.adapters.quantised import is_quantised, quantise
+from groundup.adapters.attach import active_adapter, adapter_names, add_lora, merge, use_adapter
+from groundup.adapters.quantization import is_quantized, quantize
 from groundup.errors import UserError
-from groundup.formats.adapted import base_of, save_adapted, tokenizer_with, with_adapters
-from groundup.formats.folder import load, load_config, load_model, load_tokenizer, save_model
+from groundup.formats.adapter import base_of, save_adapted, with_adapters
+from groundup.formats.folder import save_model
+from groundup.formats.load import load, load_config, load_model, load_tokenizer, tokenizer_with
+from groundup.formats.locate import ADAPTER_CONFIG
 from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
-from groundup.formats.peft_config import ADAPTER_CONFIG
 from groundup.formats.weights import weights_hash
 from groundup.generation.engine import Engine
 from groundup.generation.generate import generate, reference_generate, stream
@@ -195,18 +196,18 @@ def test_tokenizer_and_ends_are_the_folders_own_where_it_has_them(
     "how",
     [
         {"kind": "nf4"},
-        {"kind": "nf4", "block_size": 128, "double_quantisation": False, "targets": ["q_proj"]},
+        {"kind": "nf4", "block_size": 128, "double_quant": False, "targets": ["q_proj"]},
         {"kind": "int8"},
     ],
     ids=str,
 )
-def test_qlora_comes_back_on_a_base_quantised_alike(
+def test_qlora_comes_back_on_a_base_quantized_alike(
     how: dict[str, Any], base: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    model = trained(quantise(load_model(base), **how))
+    model = trained(quantize(load_model(base), **how))
     save_adapted(tmp_path / "adapter", model, tokenizer, card=CARD, base=base)
     again = load_model(tmp_path / "adapter")
-    assert is_quantised(again)
+    assert is_quantized(again)
     assert torch.equal(logits(again), logits(model))
     halved = load_model(tmp_path / "adapter", dtype=torch.bfloat16)
     assert_close(logits(halved), logits(model.bfloat16()), rtol=0, atol=0)
@@ -215,24 +216,24 @@ def test_qlora_comes_back_on_a_base_quantised_alike(
 def test_qlora_on_a_base_that_lies_there_in_4_bits(
     base: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    save_model(tmp_path / "four", quantise(load_model(base)), tokenizer, card=CARD)
+    save_model(tmp_path / "four", quantize(load_model(base)), tokenizer, card=CARD)
     model = write(tmp_path / "adapter", tmp_path / "four", tokenizer)
     again = load_model(tmp_path / "adapter")
-    assert is_quantised(again) and torch.equal(logits(again), logits(model))
+    assert is_quantized(again) and torch.equal(logits(again), logits(model))
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_what_is_said_of_the_quantisation_is_checked(
+def test_what_is_said_of_the_quantization_is_checked(
     base: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     write(tmp_path / "adapter", base, tokenizer)
     for said, message in {
         '{"kind": "nf5"}': r"kind='nf5' is not known",
-        '{"kind": 4}': r"was quantised with 'kind': 4, which is not known",
-        '{"shape": 4}': r"was quantised with 'shape': 4",
+        '{"kind": 4}': r"was quantized with 'kind': 4, which is not known",
+        '{"shape": 4}': r"was quantized with 'shape': 4",
         '{"targets": ["x"]}': r"match",
-        "[": r"its quantisation is not JSON",
-        "3": r"its quantisation is not JSON",
+        "[": r"its quantization is not JSON",
+        "3": r"its quantization is not JSON",
     }.items():
         relabelled(tmp_path / "adapter", quantisation=said)
         with pytest.raises(UserError, match=message):

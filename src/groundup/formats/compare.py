@@ -1,7 +1,7 @@
-"""Copies of a model against the model: GGUF files and folders, read back.
+"""A copy of a model compared with the model: a GGUF file or a folder, read back.
 
-Tensors are held against the model's own, as the copy's type can hold them, and settings against
-settings, by the logits that both make of the very same numbers.
+The copy's tensors are compared with the model's own, rounded to the copy's type, and its
+settings by the logits that both settings give with the very same tensors.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from groundup.formats.checks import (
     Check,
     chat_ids,
     equal,
-    logits_of,
-    near,
     prompts_for,
+    same_ids,
+    same_logits,
 )
-from groundup.formats.folder import load_model, load_tokenizer
 from groundup.formats.gguf.model import GGUFModel, read_gguf
+from groundup.formats.gguf.tensors import BLOCK_TYPES, dequantize, quantize, stored_in_gguf
+from groundup.formats.load import open_model
+from groundup.formats.weights import model_of
 from groundup.generation.request import opening_ids
-from groundup.lm.families import stored_in_gguf
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 
@@ -38,13 +39,11 @@ _HALVES = {"f16": torch.float16, "bf16": torch.bfloat16}
 def compared_with_gguf(model: CausalLM, tokenizer: Tokenizer, file: Path) -> list[Check]:
     """A GGUF file against the model that it was made of: tensors, logits, ids, chat template.
 
-    A quantised file is held against the same rounding by another way: our weights through the
-    `gguf` package and back.
+    A quantized file is compared with our weights quantized by the `gguf` package.
     """
-
     found = read_gguf(file)
     kind = _kind(found)
-    copy = load_model(file, dtype=torch.float32)
+    copy = found.model(torch.float32)
     shapes, theirs = (
         {name: list(p.shape) for name, p in one.named_parameters()} for one in (model, copy)
     )
@@ -52,24 +51,16 @@ def compared_with_gguf(model: CausalLM, tokenizer: Tokenizer, file: Path) -> lis
         other = next(n for n in shapes | theirs if shapes.get(n) != theirs.get(n))
         return [Check(f"GGUF {kind}: sizes", "differs", f"{other} is not the same in both")]
     prompts = prompts_for(model, tokenizer)
-    twin = _under_settings_of(model, copy)
-    # llama.cpp has no normalisers, so a model that has one gets texts that need none.
+    # A model of our settings whose parameters are the copy's own, which costs no memory.
+    twin = model_of(model.config, dict(copy.named_parameters()))
+    # llama.cpp has no normalizers, so a model that has one gets texts that need none.
     texts = HARD_TEXTS
     if tokenizer.content.get("normalizer"):
         texts = tuple(unicodedata.normalize("NFC", text) for text in texts)
     checks = [
         _same_tensors(f"GGUF {kind}: tensors", model, copy, found),
-        near(
-            f"GGUF {kind}: logits",
-            [logits_of(copy, ids) for ids in prompts],
-            [logits_of(twin, ids) for ids in prompts],
-        ),
-        equal(
-            f"GGUF {kind}: ids",
-            [found.tokenizer.encode(text) for text in texts],
-            [tokenizer.encode(text) for text in texts],
-            "hard texts",
-        ),
+        same_logits(f"GGUF {kind}: logits", copy, twin, prompts),
+        same_ids(f"GGUF {kind}: ids", found.tokenizer, tokenizer, texts),
         equal(
             f"GGUF {kind}: how a text begins",
             [opening_ids(copy.config, found.tokenizer)],
@@ -86,18 +77,8 @@ def compared_with_gguf(model: CausalLM, tokenizer: Tokenizer, file: Path) -> lis
     return checks
 
 
-def _under_settings_of(model: CausalLM, copy: CausalLM) -> CausalLM:
-    """A model of our settings whose parameters are the copy's own, which costs no memory."""
-    with torch.device("meta"):
-        twin = CausalLM(model.config)
-    twin.load_state_dict(dict(copy.named_parameters()), strict=False, assign=True)
-    if model.config.tie_word_embeddings:
-        twin.lm_head.weight = twin.model.embed_tokens.weight
-    return twin
-
-
 def _same_tensors(name: str, model: CausalLM, copy: CausalLM, found: GGUFModel) -> Check:
-    """Every tensor of the copy against ours as the file's type can hold it, bit for bit."""
+    """Every tensor of the copy is ours, rounded to the file's type, bit for bit."""
     tensors = dict(copy.named_parameters())
     other: list[str] = []
     searched: list[str] = []
@@ -112,22 +93,20 @@ def _same_tensors(name: str, model: CausalLM, copy: CausalLM, found: GGUFModel) 
         about = f"{len(other)} of {len(tensors)} tensors, the first of them {other[0]}"
         return Check(name, "differs", about)
     if searched:
-        # Who writes a K format searches for its scales, and another search finds others.
+        # Writing a K format searches for scales, and another search finds others.
         about = f"{len(searched)} of {len(tensors)} have other scales than llama.cpp finds here"
         return Check(name, "not checked", about)
     return Check(name, "same", f"{len(tensors)} tensors, bit for bit")
 
 
 def _stored_type(name: str, model: CausalLM, found: GGUFModel) -> str | None:
-    """The type in which the file holds one of our tensors; None where it holds none."""
+    """The file's type of one of our tensors; None where the file lacks it."""
     stored = found.file.tensors.get(stored_in_gguf(model.config.model_type, name).name)
     return None if stored is None else stored.type.name.lower()
 
 
 def _rounded(name: str, parameter: Tensor, model: CausalLM, found: GGUFModel) -> Tensor:
-    """One of our tensors as the file's type can hold it."""
-    from groundup.formats.gguf.blocks import BLOCK_TYPES, dequantize, quantize
-
+    """One of our tensors, rounded to the file's type."""
     values = parameter.detach().float()
     kind = _stored_type(name, model, found)
     if kind is None or kind == "f32":
@@ -146,26 +125,18 @@ def compared_with_folder(
     model: CausalLM, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype
 ) -> list[Check]:
     """A model folder against the model that it was made of, rounded to `dtype`."""
-    copy, written = load_model(folder, dtype=torch.float32), load_tokenizer(folder)
+    found = open_model(folder)
+    copy, written = found.model(torch.float32), found.tokenizer
     rounded = {n: p.detach().to(dtype).float() for n, p in model.named_parameters()}
     tensors = dict(copy.named_parameters())
     if {n: t.shape for n, t in rounded.items()} != {n: t.shape for n, t in tensors.items()}:
         return [Check("folder: sizes", "differs", "they are not of one shape")]
     twin = CausalLM(model.config)
     twin.load_state_dict(rounded, strict=False)
-    prompts = prompts_for(model, tokenizer)
+    prompts, type = prompts_for(model, tokenizer), str(dtype).removeprefix("torch.")
     return [
-        near(
-            f"folder in {str(dtype).removeprefix('torch.')}: logits",
-            [logits_of(copy, ids) for ids in prompts],
-            [logits_of(twin, ids) for ids in prompts],
-        ),
-        equal(
-            "folder: ids",
-            [written.encode(text) for text in HARD_TEXTS],
-            [tokenizer.encode(text) for text in HARD_TEXTS],
-            "hard texts",
-        ),
+        same_logits(f"folder in {type}: logits", copy, twin, prompts),
+        same_ids("folder: ids", written, tokenizer),
     ]
 
 

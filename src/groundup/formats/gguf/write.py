@@ -10,48 +10,43 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
+from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter, Keys, LlamaFileType
 from gguf.quants import quant_shape_to_byte_shape, quantize
 from torch import Tensor
 
+from groundup.deprecated import renamed_keywords
 from groundup.errors import UserError
-from groundup.formats.gguf.blocks import convert_file, require_llama_cpp
-from groundup.formats.gguf.config import config_entries
-from groundup.formats.gguf.model import GGUFType, as_neighbours, rotated_heads
-from groundup.formats.gguf.rope import FREQUENCY_FACTORS, frequency_factors
-from groundup.formats.gguf.tokenizer_writing import tokenizer_entries
+from groundup.formats.gguf.settings import (
+    ARCHITECTURES,
+    FREQUENCY_FACTORS,
+    config_entries,
+    frequency_factors,
+)
+from groundup.formats.gguf.tensors import (
+    convert_file,
+    interleaved,
+    require_llama_cpp,
+    rotated_heads,
+    stored_in_gguf,
+)
+from groundup.formats.gguf.tokenizer import tokenizer_entries
 from groundup.lm.config import ModelConfig
-from groundup.lm.families import GGUF_ARCHITECTURES, stored_in_gguf
 from groundup.lm.model import CausalLM
 from groundup.runs.files import written_aside
 from groundup.text.tokenizer import Tokenizer
 
-_FILE_TYPES: dict[GGUFType, LlamaFileType] = {
-    "f32": LlamaFileType.ALL_F32,
-    "f16": LlamaFileType.MOSTLY_F16,
-    "bf16": LlamaFileType.MOSTLY_BF16,
-    "q8_0": LlamaFileType.MOSTLY_Q8_0,
-    "q4_0": LlamaFileType.MOSTLY_Q4_0,
-    "q4_1": LlamaFileType.MOSTLY_Q4_1,
-    "q5_0": LlamaFileType.MOSTLY_Q5_0,
-    "q5_1": LlamaFileType.MOSTLY_Q5_1,
-    "q3_k_s": LlamaFileType.MOSTLY_Q3_K_S,
-    "q3_k_m": LlamaFileType.MOSTLY_Q3_K_M,
-    "q3_k_l": LlamaFileType.MOSTLY_Q3_K_L,
-    "q4_k_s": LlamaFileType.MOSTLY_Q4_K_S,
-    "q4_k_m": LlamaFileType.MOSTLY_Q4_K_M,
-    "q5_k_s": LlamaFileType.MOSTLY_Q5_K_S,
-    "q5_k_m": LlamaFileType.MOSTLY_Q5_K_M,
-    "q6_k": LlamaFileType.MOSTLY_Q6_K,
-}
+GGUFType = Literal[
+    "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
+    "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k",
+]  # fmt: skip
+GGUF_TYPES: tuple[GGUFType, ...] = get_args(GGUFType)
 _BLOCK = 32  # numbers that share a scale in the types that we write ourselves
 _HALF = torch.float16
-_QUANTISATION_VERSION = 2  # of the block formats, since May 2023
 
 
 @dataclass(frozen=True)
@@ -63,21 +58,38 @@ class _Written:
     type: GGMLQuantizationType
 
 
-def write_gguf(
-    path: Path,
+@renamed_keywords(licence="license")
+def save_gguf(
+    path: Path | str,
     model: CausalLM,
     tokenizer: Tokenizer,
-    type: GGUFType,
-    name: str,
-    licence: str | None,
+    type: str = "q8_0",
+    *,
+    name: str | None = None,
+    license: str | None = None,
 ) -> None:
-    """Write a GGUF file; `gguf.save_gguf` says what goes in."""
-    mixed = "_k" in type
+    """Write `model` with its tokenizer and chat template to a GGUF file.
+
+    `type` is how matrices are stored: q8_0 has 8.5 bits a number and answers as the whole model
+    does for nearly all purposes; q5_1, q5_0, q4_1 and q4_0 have 6, 5.5, 5 and 4.5 and show it.
+    Norms and biases stay F32, as llama.cpp wants them; a matrix whose rows are not whole blocks of
+    32 becomes F16, as in llama.cpp's own quantizer. Types with a k mix formats, and llama.cpp
+    itself makes them, by way of its binding (extra `llama-cpp`). The file is written aside and
+    renamed into place.
+
+    Raises `UserError` for a model or a tokenizer that llama.cpp cannot express, and for a type with
+    a k where the binding is not installed.
+    """
+    known = next((one for one in GGUF_TYPES if one == type.lower()), None)
+    if known is None:
+        raise UserError(f"type={type!r} is not written; choose one of {', '.join(GGUF_TYPES)}")
+    path = Path(path)
+    mixed = "_k" in known
     if mixed:
-        require_llama_cpp(type)
-    whole: GGUFType = "f32" if mixed else type
-    entries = _entries(model, tokenizer, whole, name, licence)
-    tensors = _tensors(model, whole)
+        require_llama_cpp(known)
+    written: GGUFType = "f32" if mixed else known
+    entries = _entries(model, tokenizer, written, name or path.stem, license)
+    tensors = _tensors(model, written)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as partial:
         if not mixed:
@@ -86,21 +98,25 @@ def write_gguf(
         before = path.with_name(f".{path.name}.whole")
         try:
             _write(before, model.config, entries, tensors)
-            convert_file(before, partial, _FILE_TYPES[type])
+            convert_file(before, partial, _file_type(known))
         finally:
             before.unlink(missing_ok=True)
 
 
+def _file_type(type: GGUFType) -> LlamaFileType:
+    return LlamaFileType.ALL_F32 if type == "f32" else LlamaFileType[f"MOSTLY_{type.upper()}"]
+
+
 def _entries(
-    model: CausalLM, tokenizer: Tokenizer, type: GGUFType, name: str, licence: str | None
+    model: CausalLM, tokenizer: Tokenizer, type: GGUFType, name: str, license: str | None
 ) -> dict[str, Any]:
     config = model.config
     general = {
-        "general.type": "model",
-        "general.name": name,
-        "general.license": licence,
-        "general.file_type": int(_FILE_TYPES[type]),
-        "general.quantization_version": _QUANTISATION_VERSION,
+        Keys.General.TYPE: "model",
+        Keys.General.NAME: name,
+        Keys.General.LICENSE: license,
+        Keys.General.FILE_TYPE: int(_file_type(type)),
+        Keys.General.QUANTIZATION_VERSION: GGML_QUANT_VERSION,
     }
     words = tokenizer_entries(
         tokenizer,
@@ -146,10 +162,18 @@ def _write(
     path: Path, config: ModelConfig, entries: Mapping[str, Any], tensors: Mapping[str, _Written]
 ) -> None:
     """Write everything, each tensor's bytes made when its turn comes."""
-    writer = GGUFWriter(path, GGUF_ARCHITECTURES[config.model_type])
+    writer = GGUFWriter(path, ARCHITECTURES[config.model_type])
+    # A bool is an int as well, and so comes first.
+    kinds = (
+        (bool, writer.add_bool),
+        (int, writer.add_uint32),
+        (float, writer.add_float32),
+        (str, writer.add_string),
+        (list, writer.add_array),
+    )
     try:
         for key, value in entries.items():
-            _add(writer, key, value)
+            next(add for kind, add in kinds if isinstance(value, kind))(key, value)
         for name, one in tensors.items():
             shape = quant_shape_to_byte_shape(one.shape, one.type)
             # Announced as bytes: the writer finds the shape in numbers from the type.
@@ -169,26 +193,13 @@ def _stored(name: str, one: _Written, config: ModelConfig) -> npt.NDArray[Any]:
     for ours, tensor in one.pieces:
         tensor = tensor.to("cpu", torch.float32)
         heads = rotated_heads(config, ours)
-        rows.append(as_neighbours(tensor, heads) if heads else tensor)
+        rows.append(interleaved(tensor, heads) if heads else tensor)
     values = torch.cat(rows) if len(rows) > 1 else rows[0].contiguous()
     largest = torch.finfo(_HALF if one.type == GGMLQuantizationType.F16 else values.dtype).max
     low, high = torch.aminmax(values)
-    if not (-largest <= low and high <= largest):  # no number is a part of no comparison
+    if not (-largest <= low and high <= largest):  # NaN is a part of no comparison
         raise UserError(
             f"tensor {name} has values that {one.type.name} does not hold (infinite, no number, or "
             f"beyond {largest:g}); write bf16 or f32, or look for the step that broke the model"
         )
     return quantize(values.numpy(), one.type)
-
-
-def _add(writer: GGUFWriter, key: str, value: Any) -> None:
-    if isinstance(value, bool):
-        writer.add_bool(key, value)
-    elif isinstance(value, int):
-        writer.add_uint32(key, value)
-    elif isinstance(value, float):
-        writer.add_float32(key, value)
-    elif isinstance(value, str):
-        writer.add_string(key, value)
-    else:
-        writer.add_array(key, value)

@@ -9,7 +9,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
-from groundup.adapters.targets import Targets, by_pattern
+from groundup.adapters.layers import Targets, by_pattern
 from groundup.errors import UserError
 
 ENDS = [

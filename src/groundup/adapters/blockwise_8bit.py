@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
-# Numbers that share one scale (QLoRA, section 3, double quantisation).
+# Numbers that share one scale (QLoRA, section 3, double quantization).
 BLOCK = 256
 
 # bitsandbytes finds the nearest value for a number on a CPU by a table of so many points in [-1, 1]
@@ -36,7 +36,7 @@ def dynamic_code(device: torch.device) -> Float[Tensor, "256"]:
     return code.sort().values.to(device)
 
 
-def quantise_8bit(
+def quantize_8bit(
     values: Float[Tensor, " n"],
 ) -> tuple[UInt8[Tensor, " n"], Float[Tensor, " blocks"]]:
     """For each number the index of its value in the code, and for each block of 256 its scale.
@@ -55,7 +55,7 @@ def quantise_8bit(
     return codes.to(torch.uint8).view(-1)[:count], absmax
 
 
-def dequantise_8bit(
+def dequantize_8bit(
     codes: UInt8[Tensor, " n"], absmax: Float[Tensor, " blocks"]
 ) -> Float[Tensor, " n"]:
     """The numbers again: value in the code times scale of the block."""

@@ -1,9 +1,9 @@
-"""Folders that hold an adapter, and so mean a model together with the base that they name.
+"""An adapter's folder, which means the base that it names with the adapter on it.
 
-    adapter_config.json, adapter_model.safetensors    see `adapters.adapter_files`
+    adapter_config.json, adapter_model.safetensors    see `peft`
     tokenizer.json, generation_config.json, ...       where they differ from the base's
 
-`hub.load` opens such a folder like any other: it finds the base, quantises it as it was when the
+`load` opens such a folder like any other: it finds the base, quantizes it as it was when the
 adapter was trained, and puts the adapter on. The base may be an adapter's folder itself, whose
 adapter is then merged first.
 """
@@ -12,44 +12,66 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from groundup.adapters.attach import active_adapter, adapter_names, merge, use_adapter
 from groundup.adapters.layers import linear_layers
-from groundup.adapters.lora import active_adapter, adapter_names, merge, use_adapter
 from groundup.adapters.nf4 import NF4Linear
-from groundup.adapters.quantised import is_quantised, quantise, quantised_layers
-from groundup.errors import UserError
-from groundup.formats import folder as hub
+from groundup.adapters.quantization import is_quantized, quantize, quantized_layers
+from groundup.errors import UserError, shorten
+from groundup.formats.folder import TOKENIZER, StoredModel, save_beside, with_end_ids
 from groundup.formats.locate import ADAPTER_CONFIG, HUB, is_adapter, is_named, locate
 from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
 from groundup.formats.peft_config import read_adapter_config
 from groundup.formats.weights import weights_hash
+from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.lm.reader import shown
 from groundup.runs.files import file_hash
 from groundup.text.tokenizer import Tokenizer
 
 # Reading.
 
 
-def load_adapted(
-    folder: Path, *, dtype: torch.dtype | None, device: torch.device | str
-) -> CausalLM:
-    """The base of an adapter's folder with the adapter on it, active; see `hub.load_model`."""
-    base, origin = base_of(folder), read_origin(folder)
-    # What was quantised in training was the base in its own type.
-    model = hub.load_model(base, dtype=None if origin.quantisation else dtype, device=device)
-    if adapter_names(model):
-        merge(model, reversible=False)
-    if origin.quantisation and not is_quantised(model):
-        _quantise(folder, model, origin.quantisation)
-    load_adapter(model, folder, base_sha256=_hash(base) if origin.base_sha256 else None)
-    model.config = hub.load_config(folder)
-    return model if dtype is None else model.to(dtype)
+@dataclass(frozen=True)
+class AdapterFolder(StoredModel):
+    """An adapter's folder: the base that it names, opened by `open`, with the adapter on it."""
+
+    open: Callable[[Path], StoredModel]
+
+    @cached_property
+    def base(self) -> StoredModel:
+        return self.open(base_of(self.path))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        own = (self.path / TOKENIZER).is_file()
+        return Tokenizer.load(self.path) if own else self.base.tokenizer
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        return with_end_ids(self.base.config, self.path)
+
+    def model(
+        self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> CausalLM:
+        """The base with the adapter on it, active."""
+        base, origin = self.base, read_origin(self.path)
+        # In training the base was quantized from its own type.
+        model = base.model(None if origin.quantization else dtype, device)
+        if adapter_names(model):
+            merge(model, reversible=False)
+        if origin.quantization and not is_quantized(model):
+            _quantize(self.path, model, origin.quantization)
+        known = _hash(base.path) if origin.base_sha256 else None
+        load_adapter(model, self.path, base_sha256=known)
+        model.config = self.config
+        return model if dtype is None else model.to(dtype)
 
 
 def with_adapters(
@@ -63,7 +85,7 @@ def with_adapters(
     """
     paths = [locate(folder) for folder in folders]
     known = _hash(locate(base)) if base is not None else None
-    _quantise_for(model, paths)
+    _quantize_for(model, paths)
     names = [path.resolve().name.replace(".", "_") for path in paths]
     for path, name in zip(paths, names, strict=True):
         load_adapter(model, path, name=name, base_sha256=known)
@@ -71,12 +93,12 @@ def with_adapters(
     return names
 
 
-def _quantise_for(model: CausalLM, folders: Sequence[Path]) -> None:
-    """Bring the base into the bits that its adapters were trained beside."""
-    # A folder without an adapter is told of when it is its turn.
+def _quantize_for(model: CausalLM, folders: Sequence[Path]) -> None:
+    """Quantize the base as it was when its adapters were trained."""
+    # `load_adapter` refuses a folder without an adapter.
     folders = [folder for folder in folders if is_adapter(folder)]
-    said = [read_origin(folder).quantisation for folder in folders]
-    if not any(said) or is_quantised(model):
+    said = [read_origin(folder).quantization for folder in folders]
+    if not any(said) or is_quantized(model):
         return
     other = next((i for i, one in enumerate(said) if one != said[0]), None)
     if other is not None:
@@ -85,20 +107,13 @@ def _quantise_for(model: CausalLM, folders: Sequence[Path]) -> None:
             "different bits, and one base cannot be both; put on one at a time"
         )
     assert said[0] is not None
-    _quantise(folders[0], model, said[0])
-
-
-def tokenizer_with(adapter: Path | str, base: Path | str) -> Tokenizer:
-    """The tokenizer to use when that adapter is put on that base: its own, or else the base's."""
-    path = locate(adapter)
-    own = (path / hub.TOKENIZER).is_file()
-    return hub.load_tokenizer(path if own else base)
+    _quantize(folders[0], model, said[0])
 
 
 def base_of(folder: Path) -> Path:
-    """Where the base of an adapter's folder lies, as its file or its config says.
+    """Returns the path of an adapter's base, as its file or its config says.
 
-    Raises `UserError` where it is not there.
+    Raises `UserError` where there is no such path.
     """
     base, seen = _base_of(folder), {folder.resolve()}
     at = base
@@ -118,7 +133,7 @@ def _base_of(folder: Path) -> Path:
     for place in filter(None, places):
         if is_named(place):
             return locate(place)
-        # An absolute path stays what it is.
+        # An absolute path stays as it is.
         if os.path.exists(folder / place):
             return locate(folder / place)
         if os.path.exists(place):
@@ -128,7 +143,7 @@ def _base_of(folder: Path) -> Path:
         raise UserError(f"the adapter in {folder} does not say on which model it stands; {_REMEDY}")
     name = f" (such as {HUB}{said})" if said.count("/") == 1 and not said.startswith(".") else ""
     raise UserError(
-        f"the adapter in {folder} stands on the model {shown(said)}, which is not here; "
+        f"the adapter in {folder} stands on the model {shorten(said)}, which is not here; "
         f"{_REMEDY}, a folder or a name{name}"
     )
 
@@ -153,31 +168,31 @@ def save_adapted(
     base: Path | str,
     name: str | None = None,
 ) -> None:
-    """Write an adapter of the model (the active one) into a folder that `hub.load` opens.
+    """Write an adapter of the model (the active one) into a folder that `load` opens.
 
-    `base` is where the model without it was loaded from. Other files in the folder, such as a
-    run's, stay as they are. A process that is killed leaves a whole adapter, or a folder without
+    `base` is the source of the model without it. Other files in the folder, such as a run's, stay
+    as they are. A process that is killed leaves a whole adapter, or a folder without
     adapter_config.json.
     """
     folder, name = Path(folder), name or active_adapter(model) or "default"
     (folder / ADAPTER_CONFIG).unlink(missing_ok=True)
-    hub.save_beside(folder, model, tokenizer, card)
+    save_beside(folder, model, tokenizer, card)
     save_adapter(
         folder,
         model,
         name=name,
         base=base,
         base_sha256=_hash(locate(base)),
-        quantisation=_quantisation(model),
+        quantization=_quantization(model),
     )
 
 
-# Quantisation.
+# Quantization.
 
 
-def _quantisation(model: CausalLM) -> dict[str, Any] | None:
-    """How the model's layers are quantised, in the words of `quantise`."""
-    layers = quantised_layers(model)
+def _quantization(model: CausalLM) -> dict[str, Any] | None:
+    """The arguments of `quantize` that give the model's layers; None where none is quantized."""
+    layers = quantized_layers(model)
     one = next(iter(layers.values()), None)
     if one is None:
         return None
@@ -186,19 +201,19 @@ def _quantisation(model: CausalLM) -> dict[str, Any] | None:
         said = {
             "kind": one.kind,
             "block_size": one.block_size,
-            "double_quantisation": one.double_quantisation,
+            "double_quant": one.double_quant,
         }
     paths = [path.removesuffix(".base_layer") for path in layers]
     return said if paths == list(linear_layers(model)) else said | {"targets": paths}
 
 
-def _quantise(folder: Path, model: CausalLM, said: Mapping[str, Any]) -> None:
-    """Quantise a model as an adapter's file says that it was."""
-    kinds = {"kind": str, "block_size": int, "double_quantisation": bool, "targets": list}
+def _quantize(folder: Path, model: CausalLM, said: Mapping[str, Any]) -> None:
+    """Quantize a model as an adapter's file says."""
+    kinds = {"kind": str, "block_size": int, "double_quant": bool, "targets": list}
     for name, value in said.items():
         if name not in kinds or not isinstance(value, kinds[name]):
             raise UserError(
-                f"{folder / WEIGHTS} says that its base was quantised with {shown(name)}: "
-                f"{shown(value)}, which is not known; save the adapter again"
+                f"{folder / WEIGHTS} says that its base was quantized with {shorten(name)}: "
+                f"{shorten(value)}, which is not known; save the adapter again"
             )
-    quantise(model, **said)
+    quantize(model, **said)

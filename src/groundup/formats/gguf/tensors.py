@@ -1,4 +1,4 @@
-"""The block formats of GGUF: a tensor's numbers in a few bits, and back.
+"""The tensors of a GGUF file: their names, the order of their rows, and their block formats.
 
     blocks = quantize(weight, "q4_1")            # (rows, bytes of a row)
     again = dequantize(blocks, "q4_1")           # (rows, columns), float32
@@ -8,12 +8,16 @@ the K formats 256 with scales of scales. `q4`, `q5`, `q6`, `q8` say the bits of 
 kind is quantized by the `gguf` package, whose bytes are llama.cpp's. K formats it can only read:
 quantizing to them is a search for the best scales, which llama.cpp's own library does, by way of
 its Python binding (extra `llama-cpp`).
+
+llama.cpp's Llamas rotate neighbouring features in RoPE, and ours halves (see `lm.positions`); their
+converter therefore reorders the rows of the query and key matrices, and reading puts them back.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,17 +25,97 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
+from gguf import (
+    GGML_QUANT_SIZES,
+    MODEL_ARCH,
+    GGMLQuantizationType,
+    LlamaFileType,
+    TensorNameMap,
+    get_tensor_name_map,
+)
 from gguf import quants as gguf_quants
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from groundup.errors import UserError
+from groundup.formats.gguf.header import GGUFFile, StoredTensor
+from groundup.formats.gguf.settings import ARCHITECTURES
+from groundup.lm.config import ModelConfig
+from groundup.lm.families import ModelType, Stored, stored_as
 
 BlockType = Literal["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"]
 BLOCK_TYPES: tuple[BlockType, ...] = get_args(BlockType)
 
 BINDING = "llama_cpp_py_sync"
+
+_FLOATS = {
+    GGMLQuantizationType.F32: ("<f4", torch.float32),
+    GGMLQuantizationType.F16: ("<f2", torch.float16),
+    GGMLQuantizationType.BF16: ("<i2", torch.bfloat16),  # NumPy has no bfloat16
+}
+FLOAT_DTYPES = {type: dtype for type, (_, dtype) in _FLOATS.items()}
+
+_LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+def stored_in_gguf(model_type: ModelType, name: str) -> Stored:
+    """Where a GGUF file of that family keeps our tensor `name`; matrices are (out, in) in all.
+
+    The `gguf` package knows the names of Hugging Face's files.
+    """
+    stored = stored_as(model_type, name)
+    layer = _LAYER.search(stored.name)
+    first = _LAYER.sub("0", stored.name, count=1)
+    found = _names(ARCHITECTURES[model_type]).get_name(first, try_suffixes=(".weight", ".bias"))
+    assert found is not None, name
+    return Stored(found.replace("blk.0.", f"blk.{layer[0]}.") if layer else found, part=stored.part)
+
+
+@cache
+def _names(architecture: str) -> TensorNameMap:
+    """The table of an architecture's first layer: others differ in their number alone."""
+    return get_tensor_name_map(MODEL_ARCH[architecture.upper()], 1)
+
+
+# Order.
+
+
+def rotated_heads(config: ModelConfig, name: str) -> int | None:
+    """The number of heads for RoPE in our tensor `name`, if llama.cpp wants its rows reordered."""
+    if ARCHITECTURES[config.model_type] != "llama":
+        return None
+    if ".q_proj." in name:
+        return config.num_attention_heads
+    return config.num_key_value_heads if ".k_proj." in name else None
+
+
+def interleaved(rows: Tensor, heads: int) -> Tensor:
+    """Rows 0 … d/2-1, d/2 … d-1 of each head as 0, d/2, 1, d/2+1 …: the partner comes next."""
+    split = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
+    return split.transpose(1, 2).reshape(rows.shape)
+
+
+def as_halves(rows: Tensor, heads: int) -> Tensor:
+    """The inverse of `interleaved`: Hugging Face's order."""
+    split = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
+    return split.transpose(1, 2).reshape(rows.shape)
+
+
+# Numbers.
+
+
+def read_tensor(file: GGUFFile, tensor: StoredTensor) -> Tensor:
+    """A stored tensor as numbers: F32, F16 and BF16 as they lie there, all else as float32."""
+    raw = file.stored_bytes(tensor)
+    if tensor.type in _FLOATS:
+        kind, dtype = _FLOATS[tensor.type]
+        # Files may put tensors at odd places, where torch would not read.
+        values = torch.from_numpy(np.require(raw.view(kind), requirements="A"))
+        return values.view(dtype).reshape(tensor.shape)
+    rows = raw.reshape(*tensor.shape[:-1], -1)
+    with np.errstate(all="ignore"):  # a scale that is infinite makes NaN, which is what it says
+        numbers = gguf_quants.dequantize(rows, tensor.type)
+    return torch.from_numpy(numbers).reshape(tensor.shape)
 
 
 def quantize(tensor: Float[Tensor, "*rows columns"], type: str) -> UInt8[np.ndarray, "*rows bytes"]:

@@ -10,8 +10,8 @@ from gguf import quants
 from torch import Tensor
 
 from groundup.errors import UserError
-from groundup.formats.gguf import blocks as gguf_blocks
-from groundup.formats.gguf.blocks import BLOCK_TYPES, dequantize, quantize
+from groundup.formats.gguf import tensors as gguf_tensors
+from groundup.formats.gguf.tensors import BLOCK_TYPES, dequantize, quantize
 
 # Bits a number, and how far the numbers of a bell curve are off, in parts of their spread.
 SIZES = {
@@ -90,6 +90,6 @@ def test_other_formats_and_torn_rows_are_refused(monkeypatch: pytest.MonkeyPatch
         quantize(normal(256), "iq2_xxs")
     with pytest.raises(UserError, match="whole blocks"):
         dequantize(quantize(normal(256), "q4_1")[:-1], "q4_1")
-    monkeypatch.setattr(gguf_blocks, "BINDING", "no_such_binding")
+    monkeypatch.setattr(gguf_tensors, "BINDING", "no_such_binding")
     with pytest.raises(UserError, match=r"groundup\[llama-cpp\]"):
         quantize(normal(256), "q4_k")

@@ -1,0 +1,342 @@
+"""`config.json` in Hugging Face's words, read as our shape of a model and written from it.
+
+Read from strangers: each value must be of the type and within the bounds that it must have, and
+settings that none of our models has are refused, because without them the answers would be others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from groundup.errors import UserError, shorten
+from groundup.lm.config import ACTIVATIONS, MOST, ModelConfig, Rope, RopeType, yarn_scale
+from groundup.lm.families import FAMILIES, Family
+
+# Reading.
+
+
+def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
+    """Read the contents of a Hugging Face `config.json`.
+
+    Raises `UserError` for a family that is not supported, a size that is missing or of another
+    type, and for settings that would make it another model.
+    """
+    kind = config.get("model_type")
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    if kind is None or family is None:
+        raise UserError(
+            f"model_type {shorten(kind)} is not supported; this version reads "
+            f"{', '.join(FAMILIES)} (SmolLM2 is a llama)"
+        )
+    _refuse_other_models(config)
+    theirs = {ours: config.get(word) for ours, word in family.words.items()}
+    given = {**config, **{name: v for name, v in theirs.items() if v is not None}}
+    values = {**family.defaults, **{k: v for k, v in given.items() if v is not None}}
+    read = ConfigReader(values, kind, family.words)
+    width = read.int_("hidden_size")
+    heads = read.int_("num_attention_heads")
+    activation = read.values["hidden_act"]
+    known = ("silu",) if family.gated else ACTIVATIONS
+    if activation not in known:
+        raise UserError(
+            f"hidden_act {shorten(activation)} is not supported; of a {kind} {', '.join(known)} is"
+        )
+    if not family.gated:
+        read.values.setdefault("intermediate_size", 4 * width)
+    if given.get("num_key_value_heads", 0) is None:  # written null: one for each query head
+        read.values["num_key_value_heads"] = heads
+    read.values.setdefault("num_key_value_heads", heads)
+    read.values.setdefault("head_dim", max(1, width // heads))
+    window, layers = _windows(family, config, read)
+    eos = read.values.get("eos_token_id")
+    return ModelConfig(
+        vocab_size=read.int_("vocab_size"),
+        hidden_size=width,
+        intermediate_size=read.int_("intermediate_size"),
+        num_hidden_layers=read.int_("num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=read.int_("num_key_value_heads"),
+        head_dim=read.int_("head_dim"),
+        max_position_embeddings=read.int_("max_position_embeddings"),
+        rope=rope_from_hf(config) if family.rotary else Rope(),
+        rms_norm_eps=read.float_("rms_norm_eps", 0.0, 1.0),
+        tie_word_embeddings=read.bool_("tie_word_embeddings"),
+        model_type=kind,
+        hidden_act=activation,
+        attention_bias=read.bool_("attention_bias"),
+        mlp_bias=read.bool_("mlp_bias"),
+        sliding_window=window,
+        windowed_layers=layers,
+        bos_token_id=read.token_id("bos_token_id"),
+        eos_token_ids=read.token_ids(eos),
+        pad_token_id=read.token_id("pad_token_id"),
+    )
+
+
+def _refuse_other_models(config: Mapping[str, Any]) -> None:
+    """Settings that none of ours has, and without which the answers would be others."""
+    plain: dict[str, Any] = {
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "add_cross_attention": False,
+        "quantization_config": None,
+    }
+    for name, value in plain.items():
+        if config.get(name, value) != value:
+            raise UserError(
+                f"config.json says {name}={shorten(config[name])}, which is not supported; "
+                "save the model without it"
+            )
+
+
+def _windows(
+    family: Family, config: Mapping[str, Any], read: ConfigReader
+) -> tuple[int | None, tuple[int, ...] | None]:
+    """The window and the layers that have it, as the family's config says."""
+    if family.windows == "none":
+        return None, None
+    if family.windows == "all layers":
+        # Written null means none, and left out the default, so this looks at the file itself.
+        if "sliding_window" in config and config["sliding_window"] is None:
+            return None, None
+        return read.int_("sliding_window"), None
+    if not config.get("use_sliding_window") or config.get("sliding_window") is None:
+        return None, None
+    layers = range(read.int_("num_hidden_layers"))
+    kinds = config.get("layer_types")
+    if kinds is None:
+        first = read.values.get("max_window_layers", 28)  # Qwen's default
+        chosen = [n for n in layers if isinstance(first, int) and n >= first]
+    elif isinstance(kinds, list) and len(kinds) == len(layers):
+        other = sorted({str(kind) for kind in kinds} - {"full_attention", "sliding_attention"})
+        if other:
+            raise UserError(
+                f"layer_types has {shorten(other[0])}; this version knows full_attention and "
+                "sliding_attention"
+            )
+        chosen = [n for n in layers if kinds[n] == "sliding_attention"]
+    else:
+        raise UserError(f"layer_types must name one kind for each of {len(layers)} layers")
+    if not chosen:
+        return None, None
+    window = read.int_("sliding_window")
+    return window, None if len(chosen) == len(layers) else tuple(chosen)
+
+
+_SCALING_FIELDS: dict[RopeType, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": (
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+    "yarn": (
+        "factor",
+        "original_max_position_embeddings",
+        "beta_fast",
+        "beta_slow",
+        "attention_factor",
+        "truncate",
+    ),
+}
+
+
+def rope_from_hf(config: Mapping[str, Any]) -> Rope:
+    """Read either spelling: `rope_parameters` (transformers 5) or `rope_theta` and
+    `rope_scaling` (before)."""
+    settings: dict[str, Any] = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        given = config.get(name) or {}
+        if not isinstance(given, Mapping):
+            raise UserError(
+                f"{name}={shorten(given)} must be an object; download config.json again"
+            )
+        settings |= given
+    named = settings.get("rope_type", settings.get("type", "default"))
+    kind = next((one for one in _SCALING_FIELDS if one == named), None)
+    if kind is None:
+        raise UserError(
+            f"rope type {shorten(named)} is not supported; this version reads "
+            f"{', '.join(_SCALING_FIELDS)}"
+        )
+    partial = settings.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1
+    if partial != 1:
+        raise UserError(
+            f"partial_rotary_factor={shorten(partial)} is not supported; "
+            "only whole heads are turned"
+        )
+    read = ConfigReader(settings, "rope")
+    theta = settings.get("rope_theta", config.get("rope_theta"))
+    # At theta 1 all pairs would turn alike; above 1e12, or a factor of 1e6, none turns at all.
+    found: dict[str, Any] = {
+        "theta": Rope.theta
+        if theta is None
+        else ConfigReader({"rope_theta": theta}, "rope").float_("rope_theta", 2.0, 1e12)
+    }
+    if settings.get("original_max_position_embeddings") is None:
+        context = config.get("max_position_embeddings")
+        if isinstance(context, int) and context > 0:
+            found["original_max_position_embeddings"] = context
+    for name in _SCALING_FIELDS[kind]:
+        if settings.get(name) is None:
+            continue
+        if name == "truncate":
+            found[name] = bool(settings[name])
+        elif name == "original_max_position_embeddings":
+            found[name] = read.int_(name, 1, MOST["max_position_embeddings"])
+        else:
+            found[name] = read.float_(name, 1e-6, 1e6)
+    if kind == "yarn":
+        found = _yarn(found, settings, config.get("max_position_embeddings"))
+    kept = ("theta", *_SCALING_FIELDS[kind])
+    return Rope(type=kind, **{name: value for name, value in found.items() if name in kept})
+
+
+def _yarn(found: dict[str, Any], settings: dict[str, Any], context: Any) -> dict[str, Any]:
+    """YaRN's settings with what follows from others filled in, as transformers does."""
+    if "factor" not in found and isinstance(context, int):
+        original = found.get("original_max_position_embeddings", context)
+        found["factor"] = max(1.0, context / original)
+    if "attention_factor" not in found:
+        factor = found.get("factor", 1.0)
+        read = ConfigReader(settings, "rope")
+        by, over = (
+            read.float_(name, 1e-6, 1e6) if settings.get(name) else None
+            for name in ("mscale", "mscale_all_dim")
+        )
+        if by and over:
+            found["attention_factor"] = yarn_scale(factor, by) / yarn_scale(factor, over)
+        else:
+            found["attention_factor"] = yarn_scale(factor)
+    return found
+
+
+class ConfigReader:
+    """Values of a stranger's `config.json`, each of the type and size that it must have."""
+
+    def __init__(
+        self, values: dict[str, Any], whose: str, words: Mapping[str, str] | None = None
+    ) -> None:
+        """`whose` values they are, and its own `words` for our names, by which it is told."""
+        self.values, self._whose, self._words = values, whose, words or {}
+
+    def int_(self, name: str, least: int = 1, most: int | None = None) -> int:
+        if name not in self.values:
+            raise UserError(f"config.json lacks {self._word(name)!r}, which a {self._whose} needs")
+        value = self.values[name]
+        most = MOST[name] if most is None else most
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # some writers of JSON know one kind of number only
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise UserError(
+                f"config.json says {self._word(name)}={shorten(value)}, which must be a whole "
+                f"number from {least:,} to {most:,}; download it again"
+            )
+        return value
+
+    def float_(self, name: str, least: float, most: float) -> float:
+        value = self.values.get(name)
+        # Compared as it is: JSON has whole numbers that no float can hold.
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        if not fits or not least <= value <= most:  # type: ignore[operator]
+            raise UserError(
+                f"config.json says {self._word(name)}={shorten(value)}, which must be a number "
+                f"from {least:g} to {most:g}; download it again"
+            )
+        return float(value)  # type: ignore[arg-type]
+
+    def bool_(self, name: str) -> bool:
+        value = self.values.get(name, False)
+        if not isinstance(value, bool):
+            raise UserError(
+                f"config.json says {self._word(name)}={shorten(value)}, which must be true or false"
+            )
+        return value
+
+    def _word(self, name: str) -> str:
+        return self._words.get(name, name)
+
+    def token_id(self, name: str) -> int | None:
+        found = self.token_ids(self.values.get(name))
+        return found[0] if found else None
+
+    def token_ids(self, value: Any) -> tuple[int, ...]:
+        """One id, several or none."""
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        for one in values:
+            if isinstance(one, bool) or not isinstance(one, int):
+                raise UserError(
+                    f"config.json names the token id {shorten(one)}, which must be a number"
+                )
+        # Some files say -1 where they mean none.
+        return tuple(one for one in values if one >= 0)
+
+
+# Writing.
+
+
+def config_to_hf(shape: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
+    """The contents of `config.json`, readable by transformers 4 and 5 and by vLLM."""
+    family = shape.family
+    config: dict[str, Any] = {
+        "architectures": [family.architecture],
+        "model_type": shape.model_type,
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_hidden_layers,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_key_value_heads": shape.num_key_value_heads,
+        "head_dim": shape.head_dim,
+        "hidden_act": shape.hidden_act,
+        "max_position_embeddings": shape.max_position_embeddings,
+        "rms_norm_eps": shape.rms_norm_eps,
+        "tie_word_embeddings": shape.tie_word_embeddings,
+        "attention_bias": shape.attention_bias,
+        "attention_dropout": 0.0,
+        "bos_token_id": shape.bos_token_id,
+        # The first is where a turn ends; generation_config.json carries all of them.
+        "eos_token_id": shape.eos_token_ids[0] if shape.eos_token_ids else None,
+        "pad_token_id": shape.pad_token_id,
+        "dtype": dtype,
+        "use_cache": True,
+    }
+    if family.rotary:
+        rope = rope_to_hf(shape.rope)
+        config |= {"rope_parameters": rope, "rope_theta": shape.rope.theta}
+        if shape.rope.type != "default":
+            config["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
+    if shape.model_type == "llama":
+        config["mlp_bias"] = shape.mlp_bias
+    if family.windows == "all layers":
+        config["sliding_window"] = shape.sliding_window
+    if family.windows == "some layers" and shape.sliding_window is not None:
+        config |= _some_windows(shape)
+    for name in ("attention_bias", "mlp_bias"):
+        if name in family.defaults:  # always so in this family, which has no word for it
+            config.pop(name, None)
+    if not family.rotary:  # an older page: one head of keys for each of queries
+        del config["num_key_value_heads"], config["head_dim"], config["attention_dropout"]
+    return {family.words.get(name, name): value for name, value in config.items()}
+
+
+def _some_windows(shape: ModelConfig) -> dict[str, Any]:
+    windows = shape.windows
+    full = [layer for layer, window in enumerate(windows) if window is None]
+    return {
+        "use_sliding_window": True,
+        "sliding_window": shape.sliding_window,
+        # Before `layer_types` only the layers from a certain one on could have a window.
+        "max_window_layers": full[-1] + 1 if full else 0,
+        "layer_types": [
+            "full_attention" if window is None else "sliding_attention" for window in windows
+        ],
+    }
+
+
+def rope_to_hf(rope: Rope) -> dict[str, Any]:
+    scaling = {name: getattr(rope, name) for name in _SCALING_FIELDS[rope.type]}
+    return {"rope_theta": rope.theta, "rope_type": rope.type, **scaling}

@@ -1,0 +1,77 @@
+"""A model from wherever it lies: `groundup.load`.
+
+    runs/sft                a model folder (`folder`)
+    runs/lora               an adapter's folder (`adapter`), which means its base with the adapter
+    SmolLM2-Q4_1.gguf       one GGUF file (`gguf`)
+    pack:smollm2, hub:…     a name of something that is downloaded first (`locate`)
+
+A source is found once, by `open_model`; what it gives is asked for its config, its tokenizer and
+the model itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from groundup.formats.adapter import AdapterFolder
+from groundup.formats.folder import TOKENIZER, ModelFolder, StoredModel
+from groundup.formats.locate import GGUF_SUFFIX, is_adapter, locate
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.text.tokenizer import Tokenizer
+
+
+def open_model(source: Path | str) -> StoredModel:
+    """The model folder, adapter's folder or GGUF file that is meant, not read yet.
+
+    Raises `UserError` for a name that is unknown or cannot be downloaded.
+    """
+    path = locate(source)
+    if path.suffix == GGUF_SUFFIX:
+        from groundup.formats.gguf.model import read_gguf  # seldom needed
+
+        return read_gguf(path)
+    if is_adapter(path):
+        return AdapterFolder(path, open_model)  # its base may be an adapter's folder itself
+    return ModelFolder(path)
+
+
+def load(source: Path | str) -> tuple[CausalLM, Tokenizer]:
+    """The model and the tokenizer of a folder, a GGUF file, `pack:NAME` or `hub:OWNER/NAME`.
+
+    A folder may be a model's, a run's or any Hugging Face folder of a family that is known.
+    Raises `UserError` for what is missing, damaged or not supported.
+    """
+    found = open_model(source)
+    return found.model(), found.tokenizer
+
+
+def load_model(
+    source: Path | str,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> CausalLM:
+    """The model in its own dtype, or in `dtype`.
+
+    Raises `UserError` when files or tensors are missing, unknown or of another shape.
+    """
+    return open_model(source).model(dtype, device)
+
+
+def load_tokenizer(source: Path | str) -> Tokenizer:
+    """The tokenizer of a model, wherever it is."""
+    return open_model(source).tokenizer
+
+
+def load_config(source: Path | str) -> ModelConfig:
+    """The shape of a model, with every id that ends a completion."""
+    return open_model(source).config
+
+
+def tokenizer_with(adapter: Path | str, base: Path | str) -> Tokenizer:
+    """The tokenizer to use when that adapter is put on that base: its own, or else the base's."""
+    own = (path := locate(adapter)) / TOKENIZER
+    return load_tokenizer(path if own.is_file() else base)
