@@ -18,7 +18,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -97,36 +96,28 @@ def place_four_bit(model: CausalLM, tensors: Mapping[str, Tensor], where: Path) 
         model.set_submodule(path, _layer(plain, parts, f"{where}: {weight}"))
 
 
-@dataclass(frozen=True)
-class _State:
-    """A layer's JSON; `offset` is None without double quantization."""
-
-    kind: FourBitKind
-    block_size: int
-    offset: float | None
-
-
 def _layer(plain: nn.Linear, parts: Mapping[str, Tensor], whose: str) -> NF4Linear:
     shape = (plain.out_features, plain.in_features)
-    state = _state(parts, shape, whose)
-    blocks = -(-math.prod(shape) // state.block_size)
-    _check_code(parts, ".quant_map", CODES[state.kind], whose)
+    kind, block_size, offset = _state(parts, shape, whose)
+    blocks = -(-math.prod(shape) // block_size)
+    _check_code(parts, ".quant_map", CODES[kind], whose)
     packed = _part(parts, "", -(-math.prod(shape) // 2), torch.uint8, whose)
-    if state.offset is None:
+    if offset is None:
         scales = [_part(parts, ".absmax", blocks, torch.float32, whose)]
     else:
         _check_code(parts, ".nested_quant_map", dynamic_code(torch.device("cpu")), whose)
         scales = [
             _part(parts, ".absmax", blocks, torch.uint8, whose),
             _part(parts, ".nested_absmax", -(-blocks // BLOCK), torch.float32, whose),
-            torch.tensor(state.offset, dtype=torch.float32, device=packed.device),
+            torch.tensor(offset, dtype=torch.float32, device=packed.device),
         ]
-    return NF4Linear(
-        shape, packed, *scales, kind=state.kind, block_size=state.block_size, bias=plain.bias
-    )
+    return NF4Linear(shape, packed, *scales, kind=kind, block_size=block_size, bias=plain.bias)
 
 
-def _state(parts: Mapping[str, Tensor], shape: tuple[int, int], whose: str) -> _State:
+def _state(
+    parts: Mapping[str, Tensor], shape: tuple[int, int], whose: str
+) -> tuple[FourBitKind, int, float | None]:
+    """Kind, block size and offset, which is None without double quantization."""
     kinds = [kind for kind in get_args(FourBitKind) if _STATE + kind in parts]
     if len(kinds) != 1:
         raise UserError(
@@ -135,7 +126,7 @@ def _state(parts: Mapping[str, Tensor], shape: tuple[int, int], whose: str) -> _
         )
     [kind] = kinds
     try:
-        return _State(kind, *_read_state(parts[_STATE + kind], kind, shape, parts))
+        return (kind, *_read_state(parts[_STATE + kind], kind, shape, parts))
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise UserError(
             f"{whose}{_STATE}{kind} cannot be used ({error}); download or save the folder again"

@@ -191,12 +191,7 @@ def save_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str) 
 
 
 def _write_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str) -> None:
-    tokenizer.save(folder)
-    write_text(folder / CARD, card)
-    write_json(folder / GENERATION_CONFIG, _generation_config(model.config))
-
-
-def _generation_config(config: ModelConfig) -> dict[str, Any]:
+    config = model.config
     small = config.parameters < _SMALL
     settings = {
         "bos_token_id": config.bos_token_id,
@@ -206,4 +201,7 @@ def _generation_config(config: ModelConfig) -> dict[str, Any]:
         "temperature": 0.5 if small else 0.7,
         "top_p": 0.9 if small else 0.95,
     }
-    return {name: value for name, value in settings.items() if value is not None}
+    tokenizer.save(folder)
+    write_text(folder / CARD, card)
+    said = {name: value for name, value in settings.items() if value is not None}
+    write_json(folder / GENERATION_CONFIG, said)

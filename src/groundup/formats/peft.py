@@ -73,8 +73,13 @@ def load_adapter(
     model is then as it was.
     """
     folder = Path(folder)
-    config = read_adapter_config(folder)
-    _check_base(folder, read_origin(folder), base_sha256)
+    config, origin = read_adapter_config(folder), read_origin(folder)
+    if None not in (origin.base_sha256, base_sha256) and origin.base_sha256 != base_sha256:
+        raise UserError(
+            f"the adapter in {folder} was trained on another model than this one (the SHA-256 of "
+            f"its weights was {str(origin.base_sha256)[:12]}…, here it is "
+            f"{str(base_sha256)[:12]}…); give the model that it was trained on: {origin.base}"
+        )
     loras = _loras(folder, config, model)
     whole = _whole(config, model, loras)
     shapes = _shapes(model, loras) | {path: tuple(p.shape) for path, p in whole.items()}
@@ -105,15 +110,6 @@ def read_origin(folder: Path) -> Origin:
             )
         quantization = {"double_quant" if n == _DOUBLE else n: v for n, v in stored.items()}
     return Origin(said.get("base"), said.get("base_sha256"), quantization)
-
-
-def _check_base(folder: Path, origin: Origin, base_sha256: str | None) -> None:
-    if None not in (origin.base_sha256, base_sha256) and origin.base_sha256 != base_sha256:
-        raise UserError(
-            f"the adapter in {folder} was trained on another model than this one (the SHA-256 of "
-            f"its weights was {str(origin.base_sha256)[:12]}…, here it is "
-            f"{str(base_sha256)[:12]}…); give the model that it was trained on: {origin.base}"
-        )
 
 
 def _loras(folder: Path, config: AdapterConfig, model: nn.Module) -> dict[str, LoRA]:

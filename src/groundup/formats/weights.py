@@ -153,6 +153,8 @@ def read_weights(
         stored = stored_as(config.model_type, name)
         wanted.setdefault(stored.name, []).append((name, stored))
     missing, tensors = set(wanted) - beside, {}
+    # Files of a bare decoder leave out its prefix.
+    prefixes = ("", "model." if config.family.rotary else "transformer.")
     tied_head: Tensor | None = None
     for path in _weight_files(folder):
         with _open_weights(path, device) as file:
@@ -160,7 +162,7 @@ def read_weights(
                 if name in beside:
                     tensors[name] = file.get_tensor(name)
                     continue
-                known = _known_name(config, name, wanted)
+                known = next((p + name for p in prefixes if p + name in wanted), None)
                 if known is None and re.search(config.family.ignored, name):
                     continue
                 if known is None and name == _HEAD:
@@ -181,12 +183,6 @@ def read_weights(
             'set "tie_word_embeddings": false there'
         )
     return tensors
-
-
-def _known_name(config: ModelConfig, name: str, wanted: Mapping[str, Any]) -> str | None:
-    """The wanted name that `name` in a file stands for; files of a bare decoder omit its prefix."""
-    prefixes = ("", "model.") if config.family.rotary else ("", "transformer.")
-    return next((prefix + name for prefix in prefixes if prefix + name in wanted), None)
 
 
 def _expected_shape(
