@@ -176,9 +176,10 @@ def test_fine_tuning_stands_on_nothing_that_it_does_not_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    loaded = done.stdout.split()
-    assert len(loaded) <= 60, len(loaded)
-    names = [name.removeprefix("groundup.") for name in loaded]
+    names = [name.removeprefix("groundup.") for name in done.stdout.split()]
+    # Of a folder's own page only one that holds something is one to read.
+    pages = [name for name in names if not (ROOT / name.replace(".", "/")).is_dir()]
+    assert len(pages) <= 60, sorted(pages)
     unneeded = ("world", "evals", "experiments", "data.build", "data.leaks", "formats.gguf")
     assert not [name for name in names if name.startswith(unneeded)]
     packs = {name for name in names if name.startswith("data.packs.")}

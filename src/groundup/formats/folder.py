@@ -12,6 +12,7 @@ Models lie in other forms as well; `load` opens all of them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,15 +20,7 @@ from typing import Any
 
 import torch
 
-from groundup.adapters.attach import adapter_names
 from groundup.errors import UserError, shorten
-from groundup.formats.bitsandbytes import (
-    four_bit_names,
-    four_bit_tensors,
-    place_four_bit,
-    quantization_config,
-    without_quantization_config,
-)
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.formats.locate import CONFIG
 from groundup.formats.weights import (
@@ -94,7 +87,12 @@ class ModelFolder(StoredModel):
 
     @cached_property
     def config(self) -> ModelConfig:
-        return with_end_ids(config_from_hf(without_quantization_config(self._json)), self.path)
+        described = self._json
+        if "quantization_config" in described:
+            from groundup.formats.bitsandbytes import without_quantization_config
+
+            described = without_quantization_config(described)
+        return with_end_ids(config_from_hf(described), self.path)
 
     def model(
         self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
@@ -107,10 +105,21 @@ class ModelFolder(StoredModel):
                     f"{self.path}: dtype {shorten(name)} is not supported; {', '.join(DTYPES)} are"
                 )
             dtype = DTYPES[name]
-        beside = four_bit_names(tensor_names(self.path))
-        tensors = read_weights(self.path, empty_model(config), device, beside)
+        names = tensor_names(self.path)
+        if any(".weight." in name for name in names):  # the scales of weights in 4 bits
+            return self._in_four_bits(names, dtype, device)
+        tensors = read_weights(self.path, empty_model(config), device)
+        return model_of(config, {name: t.to(dtype) for name, t in tensors.items()}, device)
+
+    def _in_four_bits(
+        self, names: Iterable[str], dtype: torch.dtype, device: torch.device | str
+    ) -> CausalLM:
+        from groundup.formats.bitsandbytes import four_bit_names, place_four_bit
+
+        beside = four_bit_names(names)
+        tensors = read_weights(self.path, empty_model(self.config), device, beside)
         four_bit = {name: tensors.pop(name) for name in beside & tensors.keys()}
-        model = model_of(config, {name: t.to(dtype) for name, t in tensors.items()}, device)
+        model = model_of(self.config, {name: t.to(dtype) for name, t in tensors.items()}, device)
         place_four_bit(model, four_bit, self.path)
         return model
 
@@ -167,6 +176,9 @@ def save_model(
     killed leaves a whole model or a folder without `config.json`, never half a model. Raises
     `UserError` for a model with adapters on it.
     """
+    from groundup.adapters.attach import adapter_names
+    from groundup.formats.bitsandbytes import four_bit_tensors, quantization_config
+
     if names := adapter_names(model):
         raise UserError(
             f"the model has adapters on it ({', '.join(names)}); merge one into it first, or save "

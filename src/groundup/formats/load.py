@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from groundup.formats.adapter import AdapterFolder
 from groundup.formats.folder import TOKENIZER, ModelFolder, StoredModel
 from groundup.formats.locate import GGUF_SUFFIX, is_adapter, locate
 from groundup.lm.config import ModelConfig
@@ -34,6 +33,8 @@ def open_model(source: Path | str) -> StoredModel:
 
         return read_gguf(path)
     if is_adapter(path):
+        from groundup.formats.adapter import AdapterFolder
+
         return AdapterFolder(path, open_model)  # its base may be an adapter's folder itself
     return ModelFolder(path)
 

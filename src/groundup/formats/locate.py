@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from groundup.data.hub import snapshot
-from groundup.data.packs.fetch import cache_folder, pull_model
 from groundup.data.packs.manifest import MODELS, find_model
 from groundup.errors import UserError
 from groundup.runs.console import say
@@ -47,6 +45,8 @@ def name_of(path: Path) -> str:
 
     The hub's client keeps owner/name in models--owner--name/snapshots/REVISION.
     """
+    from groundup.data.packs.fetch import cache_folder
+
     for one in MODELS:
         if path == cache_folder() / "packs" / one.filename:
             return f"{PACK}{one.name}"
@@ -77,8 +77,12 @@ def locate(source: Path | str) -> Path:
     """
     named = str(source)
     if named.startswith(PACK):
+        from groundup.data.packs.fetch import pull_model
+
         return pull_model(named.removeprefix(PACK), say)
     if named.startswith(HUB):
+        from groundup.data.hub import snapshot
+
         return snapshot(named.removeprefix(HUB), "model", _OF_MODELS)
     path = Path(source)
     if path.is_dir() and not holds_model(path):

@@ -1,4 +1,4 @@
-"""Starting from a model: opened, quantised and adapted as a stage's settings say.
+"""Starting from a model: loaded, quantized and adapted as a stage's settings say.
 
     --adapter none      W is trained
     --adapter lora      W + B A: W stays as it is, the thin B and A are trained
@@ -14,11 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from groundup.adapters.attach import adapter_names, add_lora, merge
 from groundup.adapters.config import TuningConfig
-from groundup.adapters.quantization import dequantize, is_quantized, quantize
 from groundup.errors import UserError
-from groundup.formats.adapter import save_adapted
 from groundup.formats.folder import save_model
 from groundup.formats.load import load
 from groundup.formats.locate import name_of
@@ -60,6 +57,10 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
 
     Raises `UserError` for a folder that cannot be used and for settings that do not fit it.
     """
+    # What acts on a model's layers is loaded with a model, not with the stage's settings.
+    from groundup.adapters.attach import adapter_names, add_lora, merge
+    from groundup.adapters.quantization import dequantize, is_quantized, quantize
+
     model, tokenizer = load(config.model)
     if adapter_names(model):
         merge(model, reversible=False)
@@ -67,7 +68,12 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
         dequantize(model, model.head.dtype)
     context = row_length(config, model.config)
     if config.adapter == "none":
-        return _whole(config, model, tokenizer, context, rates)
+        if is_quantized(model):
+            raise UserError(
+                f"{config.model} is stored in 4 bits, and these cannot be trained themselves; "
+                "train an adapter beside them with --adapter lora"
+            )
+        return _whole(model, tokenizer, context, rates)
     if config.adapter == "qlora" and not is_quantized(model):
         quantize(
             model,
@@ -100,17 +106,8 @@ def row_length(config: TuningConfig, shape: ModelConfig) -> int:
 
 
 def _whole(
-    config: TuningConfig,
-    model: CausalLM,
-    tokenizer: Tokenizer,
-    context: int,
-    rates: tuple[float, float],
+    model: CausalLM, tokenizer: Tokenizer, context: int, rates: tuple[float, float]
 ) -> PreparedModel:
-    if is_quantized(model):
-        raise UserError(
-            f"{config.model} is stored in 4 bits, and these cannot be trained themselves; "
-            "train an adapter beside them with --adapter lora"
-        )
     parameters = model.config.parameters
     share = 1.0 if parameters <= SMALL else FULL_RATE_UP_TO / parameters
     why = "as for small models" if share == 1 else f"{share:.2g} of a small model's, for its size"
@@ -137,6 +134,8 @@ def _adapted(
     context: int,
     rates: tuple[float, float],
 ) -> PreparedModel:
+    from groundup.formats.adapter import save_adapted
+
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     whole = Trained.whole(model.config, context, rates, "")
     trained = replace(

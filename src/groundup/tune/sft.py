@@ -23,9 +23,6 @@ from typing import Any
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
-from groundup.generation.generate import generate
-from groundup.generation.request import Request
-from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.lm.score import score
 from groundup.runs import ranks
@@ -185,6 +182,11 @@ def _print_counts(data: TuningData) -> None:
 
 
 def _evaluate(run: Run, model: CausalLM, data: TuningData, step: int) -> dict[str, Any]:
+    """Measure the held-out loss, and log a sample of what the model says by now."""
+    from groundup.generation.generate import generate
+    from groundup.generation.request import Request
+    from groundup.generation.sampling import Sampling
+
     loss = heldout_loss(model, data.heldout, data.stream.context)
     sampling = Sampling(temperature=0.0, max_new_tokens=60)
     prompt = _QUESTION if data.chats else _OPENING
