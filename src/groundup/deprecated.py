@@ -33,15 +33,17 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evals.checks": ("formats.checks",),
     "evals.copies": ("formats.copies",),
     "evals.familiar": ("evals.contamination",),
-    "evals.history": ("runs.history",),
+    "evals.history": ("report.history",),
     "evals.measured": ("report.estimate",),
     "evals.pages": ("report.page",),
     "evals.plots": ("report.plots",),
     "evals.score": ("lm.score",),
     "evals.stories": ("evals.world.stories",),
     "evals.verify": ("formats.verify",),
+    "experiments.initialisation": ("experiments.initialization",),
     "experiments.outcome": ("report.outcome",),
     "experiments.plots": ("report.figures",),
+    "experiments.quantisation": ("experiments.quantization",),
     "export": ("formats.export",),
     "growing": ("runs.resumable_jsonl",),
     "inspection": ("app.inspection",),
@@ -125,7 +127,18 @@ MODULES: dict[str, tuple[str, ...]] = {
     "train.run": ("runs.folder",),
 }
 # An old name of a public function or class: its name now.
-NAMES: dict[str, str] = {}
+NAMES: dict[str, str] = {
+    "COLOURS": "COLORS",
+    "Familiar": "Contamination",
+    "InitialisationConfig": "InitializationConfig",
+    "Measured": "Estimate",
+    "QuantisationConfig": "QuantizationConfig",
+    "commonest_answer": "majority_answer",
+    "commonest_answers": "majority_answers",
+    "commonest_judged": "majority_judged",
+    "familiar": "contamination",
+    "pools": "source_groups",
+}
 
 
 def renamed(module: str, name: str) -> Any:

@@ -77,7 +77,7 @@ def test_counts_are_those_of_counting_by_hand(tokenizer: Tokenizer, found: Inspe
     lengths = [len(one.ids) - 1 for one in ids]
     assert found.lengths.tolist() == [*lengths[:3], document, lengths[3]]
     assert found.is_cut.tolist() == [False, True, True, False, False]
-    assert found.is_silent.tolist() == [False, True, False, False, False]
+    assert found.has_no_target.tolist() == [False, True, False, False, False]
     assert found.usable == 4
     trained = [sum(one.assistant[1 : CONTEXT + 1]) for one in ids]
     assert trained[1] == 0

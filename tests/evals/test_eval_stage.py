@@ -22,8 +22,8 @@ from groundup.evals.material import spread
 from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.run import run
 from groundup.formats.folder import load
-from groundup.report.estimate import Measured
-from groundup.runs.history import History, lineage
+from groundup.report.estimate import Estimate
+from groundup.report.history import History, lineage
 from groundup.text.rows import RefusalPrompt
 from pages import assert_whole
 
@@ -262,7 +262,7 @@ def test_passing_a_level_is_told_by_tokens_and_minutes(workshop: Any) -> None:
 def test_a_verdict_needs_the_whole_interval(
     low: float, high: float, wanted: Any, verdict: str
 ) -> None:
-    measured = Measured((low + high) / 2, low, high, 10, 10)
+    measured = Estimate((low + high) / 2, low, high, 10, 10)
     assert Finding("it is so", measured, "bits", wanted).verdict == verdict
 
 

@@ -27,8 +27,8 @@ from groundup.evals.run import Evaluated
 from groundup.evals.tables import by_source as table_of
 from groundup.evals.tables import percent
 from groundup.evals.world.answers import Declined
-from groundup.report.estimate import Measured, by_source
-from groundup.runs.history import History
+from groundup.report.estimate import Estimate, by_source
+from groundup.report.history import History
 from groundup.text.rows import Choice, Message, Preference
 from groundup.world.lives import probes
 
@@ -170,14 +170,14 @@ def test_what_says_nothing_is_neither_claimed_nor_shown(flag: int) -> None:
 
 
 def test_a_share_of_some_says_something() -> None:
-    none, some, whole = (Measured(e, 0, 1, 9, 9) for e in (0.0, 0.4, 1.0))
+    none, some, whole = (Estimate(e, 0, 1, 9, 9) for e in (0.0, 0.4, 1.0))
     assert says_nothing([none]) and says_nothing([none, none]) and says_nothing([whole, whole])
     assert not says_nothing([whole])  # of one model alone that is news
     assert not says_nothing([none, whole]) and not says_nothing([some, some])
 
 
 def test_of_a_handful_of_groups_nothing_is_told() -> None:
-    few = Measured(1.0, 1.0, 1.0, 50, FEWEST_GROUPS - 1)
+    few = Estimate(1.0, 1.0, 1.0, 50, FEWEST_GROUPS - 1)
     assert Finding("it is so", few, "bits", "above").outcome == "cannot be told"
     enough = replace(few, groups=FEWEST_GROUPS)
     assert Finding("it is so", enough, "bits", "above").outcome == "better"

@@ -20,7 +20,7 @@ from groundup.data.dataset import OwnData
 from groundup.errors import UserError
 from groundup.evals.answers import assistant_loss, ready_conversations
 from groundup.evals.config import TuningReportConfig
-from groundup.evals.contamination import Familiar
+from groundup.evals.contamination import Contamination
 from groundup.evals.core import Answers
 from groundup.evals.perplexity import Bits
 from groundup.evals.tuning import (
@@ -44,8 +44,8 @@ from groundup.evals.tuning_measures import MEASURES, perplexity, told, too_few
 from groundup.evals.tuning_verdicts import kind_of, notes, verdicts
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.report.estimate import Measured
-from groundup.runs.history import History
+from groundup.report.estimate import Estimate
+from groundup.report.history import History
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
 from groundup.text.example import Marked
@@ -194,7 +194,7 @@ def tuned(
         answers=answers or Answers(rows, [np.array([-1.0, -2.0])] * 4),
         texts=Bits(np.array(bits), np.ones(len(bits)), ["wiki"] * len(bits)),
         **(
-            {"replies": None, "samples": (), "familiar": (), "seconds": 0, "cpu_seconds": 0}
+            {"replies": None, "samples": (), "contamination": (), "seconds": 0, "cpu_seconds": 0}
             | others
         ),
     )
@@ -210,7 +210,7 @@ def read(tokenizer: Tokenizer) -> Callable[[CausalLM], Tuned]:
     return measured
 
 
-def of(key: str, model: Tuned) -> Measured:
+def of(key: str, model: Tuned) -> Estimate:
     found = OF[key].of(model)
     assert found is not None
     return found
@@ -390,8 +390,8 @@ def test_an_earlier_run_tells_less_and_a_stranger_nothing(tmp_path: Path) -> Non
 # In words.
 
 
-def change(estimate: float, low: float, high: float) -> Measured:
-    return Measured(estimate, low, high, 10, 10)
+def change(estimate: float, low: float, high: float) -> Estimate:
+    return Estimate(estimate, low, high, 10, 10)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def change(estimate: float, low: float, high: float) -> Measured:
         ("question_accuracy", change(0.1, 0.0, 0.2), "open"),
     ],
 )
-def test_better_is_less_bits_and_more_answers(key: str, found: Measured, kind: str) -> None:
+def test_better_is_less_bits_and_more_answers(key: str, found: Estimate, kind: str) -> None:
     assert kind_of(found, OF[key]) == kind
 
 
@@ -444,7 +444,7 @@ def test_few_held_out_rows_prove_nothing_for_better_or_worse(
 ) -> None:
     talks = [talk(i, f"Question {i}?", f"Answer {i}.") for i in range(rows)]
     domain = domain_of(OwnData((), tuple(talks), (), 0), config(tmp_path / "x"))
-    found = too_few(OF["bits_per_byte"], Measured(-1, -2, -0.5, rows, rows), domain)
+    found = too_few(OF["bits_per_byte"], Estimate(-1, -2, -0.5, rows, rows), domain)
     assert (found is None) == proven
     assert too_few(OF["text_bits_per_byte"], change(1, 1, 1), domain) is None
     said = notes([tuned("base")], {}, domain)
@@ -452,7 +452,7 @@ def test_few_held_out_rows_prove_nothing_for_better_or_worse(
     # Many blocks of two long texts are two texts.
     texts = [Document("sea " * 9000, "texts", str(i)) for i in range(2)]
     domain = domain_of(OwnData((), tuple(texts), (), 0), config(tmp_path / "x"))
-    assert too_few(OF["document_bits_per_byte"], Measured(-1, -2, -1, 30, 30), domain) == 2
+    assert too_few(OF["document_bits_per_byte"], Estimate(-1, -2, -1, 30, 30), domain) == 2
     # The same test for better and for worse, in words.
     parent = replace(tuned("base"), documents=tuned(bits=[1.0] * rows).texts)
     moved = replace(tuned("thin"), documents=tuned(bits=[0.5 if better else 1.5] * rows).texts)
@@ -466,7 +466,7 @@ def test_rows_that_were_trained_on_prove_nothing_and_are_called_so(tmp_path: Pat
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     domain = read_domain(config(path), 0.0)
     assert domain.trained and domain.rows == 60
-    assert too_few(OF["bits_per_byte"], Measured(-1, -2, -0.5, 60, 60), domain) == 0
+    assert too_few(OF["bits_per_byte"], Estimate(-1, -2, -0.5, 60, 60), domain) == 0
     assert any("nothing is held out" in one for one in notes([tuned("base")], {}, domain))
     assert not read_domain(config(path), 0.5).trained
     for name, share in (("a", 0.1), ("b", 0)):
@@ -520,9 +520,9 @@ def test_four_bits_are_not_called_forgetting(read: Callable[[CausalLM], Tuned]) 
 def test_notes_tell_unequal_budgets_other_parents_and_what_was_not_held_out(tmp_path: Path) -> None:
     def child(name: str, tokens: int, **settings: Any) -> Tuned:
         path = write_run(tmp_path / name, settings)
-        seen = Familiar(name, "sft", {}, f"{name} (sft) was trained on own.jsonl, unknown")
+        seen = Contamination(name, "sft", {}, f"{name} (sft) was trained on own.jsonl, unknown")
         return replace(
-            tuned(name, familiar=[seen]),
+            tuned(name, contamination=[seen]),
             history=History.of(path),
             costs=replace(costs(path), tokens=tokens),
         )

@@ -21,7 +21,7 @@ from groundup.experiments.planted_bias import (
     table,
 )
 from groundup.maths.intervals import Interval
-from groundup.report.estimate import Measured
+from groundup.report.estimate import Estimate
 
 STAGES = ("base", "sft", "dpo")
 
@@ -29,8 +29,8 @@ STAGES = ("base", "sft", "dpo")
 def strength(planted: float, base: float, sft: float, dpo: float) -> Strength:
     """Gaps that are known to 0.05; a chat model's plain text says something else."""
 
-    def gaps(estimate: float, way: str) -> dict[str, Measured]:
-        found = Measured(estimate, estimate - 0.05, estimate + 0.05, 8, 8)
+    def gaps(estimate: float, way: str) -> dict[str, Estimate]:
+        found = Estimate(estimate, estimate - 0.05, estimate + 0.05, 8, 8)
         return {f"{kind}, {way}": found for kind in KINDS}
 
     asked = {

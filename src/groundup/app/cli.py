@@ -187,8 +187,8 @@ _add(
 )
 _add(
     experiment,
-    "experiment_initialisation",
-    "initialisation",
+    "experiment_initialization",
+    "initialization",
     None,
     "What goes wrong in a deep network whose weights begin too small or too large?",
 )
@@ -215,11 +215,18 @@ _add(
 )
 _add(
     experiment,
-    "experiment_quantisation",
-    "quantisation",
+    "experiment_quantization",
+    "quantization",
     None,
     "What do 16, 8 and 4 bits a weight cost, in error and in perplexity?",
 )
+# The spelling of earlier releases, for one release more.
+for _name in ("initialization", "quantization"):
+    experiment.command(
+        f"groundup.app.commands:experiment_{_name}",
+        name=_name.replace("ization", "isation"),
+        show=False,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,12 +25,12 @@ from groundup.data.config import DataConfig
 from groundup.errors import UserError
 from groundup.experiments.config import (
     ExperimentConfig,
-    InitialisationConfig,
+    InitializationConfig,
     LadderConfig,
     OptimizerRaceConfig,
     PerceptronConfig,
     PlantedBiasConfig,
-    QuantisationConfig,
+    QuantizationConfig,
 )
 from groundup.formats.locate import is_named
 from groundup.runs.console import say
@@ -340,11 +340,11 @@ def _experiment(name: str, config: type[ExperimentConfig]) -> Callable[..., None
 
 
 experiment_perceptron = _experiment("perceptron", PerceptronConfig)
-experiment_initialisation = _experiment("initialisation", InitialisationConfig)
+experiment_initialization = _experiment("initialization", InitializationConfig)
 experiment_optimizer_race = _experiment("optimizer-race", OptimizerRaceConfig)
 experiment_ladder = _experiment("ladder", LadderConfig)
 experiment_planted_bias = _experiment("planted-bias", PlantedBiasConfig)
-experiment_quantisation = _experiment("quantisation", QuantisationConfig)
+experiment_quantization = _experiment("quantization", QuantizationConfig)
 
 # Data by name.
 

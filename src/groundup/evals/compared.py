@@ -17,8 +17,8 @@ from jaxtyping import Float
 from groundup.evals.preference import length_margins, preference_accuracy, preference_gain
 from groundup.evals.run import Evaluated
 from groundup.evals.world.aims import AIMS
-from groundup.evals.world.answers import PARTS, Judged, commonest_judged
-from groundup.report.estimate import POOLED, WORLD, BySource, Measured, ratio
+from groundup.evals.world.answers import PARTS, Judged, majority_judged
+from groundup.report.estimate import POOLED, WORLD, BySource, Estimate, ratio
 
 Better = Literal["below", "above"]
 # With fewer groups that all agree, chance alone does so too often: 2 * 2^-5 is more than 5 %.
@@ -30,7 +30,7 @@ TEXT, CHOICE, PREFERS = (
 )
 RIGHT, STOPS = "right answers in the small world", "answers that it ends by itself"
 DECLINED = "{} requests declined"
-LONGER, COMMONEST = "the longer answer", "always the commonest answer"
+LONGER, MAJORITY = "the longer answer", "always the commonest answer"
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ def part_name(part: str, parts: Sequence[str]) -> str:
     return "small world" if part == WORLD else part
 
 
-def pools_of(found: BySource) -> BySource:
+def pooled(found: BySource) -> BySource:
     """The pooled number alone, or those of the real sources and of the small world apart."""
     return {part: found[part] for part in (POOLED, WORLD) if part in found}
 
 
-def says_nothing(found: Sequence[Measured]) -> bool:
+def says_nothing(found: Sequence[Estimate]) -> bool:
     """Whether a share tells nothing: 0 for every model, or 1 for every one of several."""
     shares = {one.estimate for one in found}
     return shares == {0.0} or (shares == {1.0} and len(found) > 1)
@@ -107,16 +107,16 @@ def stages_compared(models: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Ev
 
 
 def _bits(model: Evaluated) -> BySource:
-    return pools_of(model.bits.measured())
+    return pooled(model.bits.measured())
 
 
 def _more_bits(after: Evaluated, before: Evaluated) -> BySource:
-    return pools_of(after.bits.minus(before.bits))
+    return pooled(after.bits.minus(before.bits))
 
 
 def _counting(model: Evaluated) -> Mapping[str, BySource]:
     return {
-        counting(order): pools_of(counted.bits.measured())
+        counting(order): pooled(counted.bits.measured())
         for order, counted in sorted(model.material.ngrams.items())
     }
 
@@ -127,13 +127,13 @@ def counting(order: int) -> str:
 
 
 def _loss(model: Evaluated) -> BySource:
-    return {} if model.loss is None else pools_of(model.loss.per_token())
+    return {} if model.loss is None else pooled(model.loss.per_token())
 
 
 def _more_loss(after: Evaluated, before: Evaluated) -> BySource:
     if after.loss is None or before.loss is None:
         return {}
-    return pools_of(after.loss.minus(before.loss))
+    return pooled(after.loss.minus(before.loss))
 
 
 def _choice(way: str) -> tuple[Callable[[Evaluated], BySource], _Change]:
@@ -145,12 +145,12 @@ def _choice(way: str) -> tuple[Callable[[Evaluated], BySource], _Change]:
             "sum": model.choice.by_sum,
             "brier": {name: one.brier for name, one in model.choice.calibration.items()},
         }
-        return pools_of(found[way])
+        return pooled(found[way])
 
     def change(after: Evaluated, before: Evaluated) -> BySource:
         if after.choice is None or before.choice is None:
             return {}
-        return pools_of(after.choice.minus(before.choice, way))
+        return pooled(after.choice.minus(before.choice, way))
 
     return of, change
 
@@ -158,20 +158,20 @@ def _choice(way: str) -> tuple[Callable[[Evaluated], BySource], _Change]:
 def _preference(model: Evaluated) -> BySource:
     if model.margins is None:
         return {}
-    return pools_of(preference_accuracy(model.margins, model.material.pairs))
+    return pooled(preference_accuracy(model.margins, model.material.pairs))
 
 
 def _longer(model: Evaluated) -> Mapping[str, BySource]:
     pairs = model.material.pairs
     if not pairs.rows:
         return {}
-    return {LONGER: pools_of(preference_accuracy(length_margins(pairs), pairs))}
+    return {LONGER: pooled(preference_accuracy(length_margins(pairs), pairs))}
 
 
 def _more_preference(after: Evaluated, before: Evaluated) -> BySource:
     if after.margins is None or before.margins is None:
         return {}
-    return pools_of(preference_gain(after.margins, before.margins, after.material.pairs))
+    return pooled(preference_gain(after.margins, before.margins, after.material.pairs))
 
 
 def _declined(kind: str) -> tuple[Callable[[Evaluated], BySource], _Change]:
@@ -222,7 +222,7 @@ def _commonest(model: Evaluated) -> Mapping[str, BySource]:
     world = model.material.world
     if world is None or not world.rows:
         return {}
-    return {COMMONEST: {POOLED: commonest_judged(world).accuracy()[POOLED]}}
+    return {MAJORITY: {POOLED: majority_judged(world).accuracy()[POOLED]}}
 
 
 def _more_right(after: Evaluated, before: Evaluated) -> BySource:
@@ -294,7 +294,7 @@ def _more_leaning(after: Evaluated, before: Evaluated) -> BySource:
     return after.leanings.further(before.leanings)
 
 
-def _size(gap: Measured) -> Measured:
+def _size(gap: Estimate) -> Estimate:
     """How far a gap is from fair, whichever way."""
     if gap.estimate >= 0:
         return gap

@@ -27,19 +27,19 @@ from groundup.data.build import gather
 from groundup.data.config import DataConfig
 from groundup.data.corpus import encode
 from groundup.data.packs.sources import SetAside
-from groundup.evals.choice import commonest_answer
+from groundup.evals.choice import majority_answer
 from groundup.evals.config import CoreConfig, EvalConfig, ModelsConfig
-from groundup.evals.contamination import Familiar, familiar
+from groundup.evals.contamination import Contamination, contamination
 from groundup.evals.continuations import continuation_logprobs, encode_pair, opening_of
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.perplexity import Bits, bits_per_byte
 from groundup.formats.folder import load, load_config
 from groundup.formats.locate import is_named, locate, name_of, short_name
 from groundup.lm.model import CausalLM
-from groundup.report.estimate import Measured, rate, ratio
+from groundup.report.estimate import Estimate, rate, ratio
+from groundup.report.history import History
 from groundup.runs.console import say
 from groundup.runs.folder import Run
-from groundup.runs.history import History
 from groundup.text.rows import Choice, Document
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
@@ -76,7 +76,7 @@ class Answers:
         by = {measure: self.credit(measure) for measure in ("acc_norm", "acc")}
         return np.array([by[CORE_SETS[row.source].measure][i] for i, row in enumerate(self.rows)])
 
-    def accuracy(self, credits: Float[np.ndarray, " questions"]) -> dict[str, Measured]:
+    def accuracy(self, credits: Float[np.ndarray, " questions"]) -> dict[str, Estimate]:
         """The mean credit of each set and of all questions, with intervals and what guessing
         reaches."""
         guesses = guessing(self.rows)
@@ -89,7 +89,7 @@ class Answers:
             for name, at in _by_set(self.rows).items()
         }
 
-    def minus(self, other: Answers) -> dict[str, Measured]:
+    def minus(self, other: Answers) -> dict[str, Estimate]:
         """How much more of the same questions it answers than `other` does."""
         difference = self.main() - other.main()
         return {
@@ -106,7 +106,7 @@ def _by_set(rows: Sequence[Choice]) -> dict[str, list[int]]:
 
 def guessing(rows: Sequence[Choice]) -> dict[str, float]:
     """What one reaches without reading the questions, in each set and in all of them."""
-    commonest = commonest_answer([row for row in rows if CORE_SETS[row.source].measure == "acc"])
+    commonest = majority_answer([row for row in rows if CORE_SETS[row.source].measure == "acc"])
     known = {name: found.estimate for name, found in commonest.items()}
     best = np.array([max(1 / len(row.options), known.get(row.source, 0.0)) for row in rows])
     return {name: float(best[at].mean()) for name, at in _by_set(rows).items()}
@@ -123,7 +123,7 @@ class CoreResult:
     context: int
     answers: Answers
     bits: Bits
-    familiar: Sequence[Familiar]
+    contamination: Sequence[Contamination]
     seconds: float
 
 
@@ -232,7 +232,7 @@ def measure(
     stage = "model" if history is None else history.stage
     parameters = model.config.parameters
     return CoreResult(
-        name, source, stage, parameters, context, answers, bits, familiar(path), seconds
+        name, source, stage, parameters, context, answers, bits, contamination(path), seconds
     )
 
 

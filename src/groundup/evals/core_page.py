@@ -15,7 +15,7 @@ from groundup.evals.config import CoreConfig
 from groundup.evals.core import ALL, CoreResult
 from groundup.evals.core_sets import CORE_SETS
 from groundup.report import plots
-from groundup.report.estimate import POOLED, Measured
+from groundup.report.estimate import POOLED, Estimate
 from groundup.report.page import page_environment, write_page
 from groundup.runs.console import console, say
 from groundup.runs.files import write_json
@@ -63,7 +63,7 @@ def core_json(
     }
 
 
-def _set_json(name: str, found: Measured) -> dict[str, Any]:
+def _set_json(name: str, found: Estimate) -> dict[str, Any]:
     one, pack = CORE_SETS[name], find_set(name)
     return {
         "title": one.title,
@@ -92,11 +92,11 @@ def _model_json(model: CoreResult) -> dict[str, Any]:
         "acc": _json(by_measure["acc"]),
         "acc_norm": _json(by_measure["acc_norm"]),
         "bits_per_byte": _json(model.bits.measured()),
-        "familiar": [one.to_json() for one in model.familiar],
+        "familiar": [one.to_json() for one in model.contamination],
     }
 
 
-def _json(found: Mapping[str, Measured]) -> dict[str, Any]:
+def _json(found: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: one.to_json() for name, one in found.items()}
 
 
@@ -143,7 +143,7 @@ def _accuracy_plot(content: Mapping[str, Any]) -> plots.Plot:
     titles = {name: facts["title"] for name, facts in content["sets"].items()}
     titles[ALL] = "all questions"
     rows = {
-        name: {titles[key]: Measured(**facts) for key, facts in model["accuracy"].items()}
+        name: {titles[key]: Estimate(**facts) for key, facts in model["accuracy"].items()}
         for name, model in content["models"].items()
     }
     return plots.interval_plot("Six benchmarks", "share of questions answered right", rows, True)
@@ -152,7 +152,7 @@ def _accuracy_plot(content: Mapping[str, Any]) -> plots.Plot:
 def _bits_plot(content: Mapping[str, Any]) -> plots.Plot:
     rows = {
         name: {
-            TEXT_TITLES.get(key, key): Measured(**facts)
+            TEXT_TITLES.get(key, key): Estimate(**facts)
             for key, facts in model["bits_per_byte"].items()
         }
         for name, model in content["models"].items()
@@ -181,9 +181,9 @@ def say_table(models: Sequence[CoreResult]) -> None:
     table.add_row("bits per byte", "", "", *bits)
     console.print(table)
     # Last, where it is read: runs that led to several of the models are told of once.
-    for message in dict.fromkeys(one.message for model in models for one in model.familiar):
+    for message in dict.fromkeys(one.message for model in models for one in model.contamination):
         say(f"Note: {message}.")
 
 
-def _per_cent(one: Measured) -> str:
+def _per_cent(one: Estimate) -> str:
     return f"{100 * one.estimate:.1f} [{100 * one.low:.0f} – {100 * one.high:.0f}]"

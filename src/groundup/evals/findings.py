@@ -15,10 +15,10 @@ import numpy as np
 
 from groundup.evals.compared import (
     CHOICE,
-    COMMONEST,
     FEWEST_GROUPS,
     KIND_NAMES,
     LONGER,
+    MAJORITY,
     MEASURES,
     PREFERS,
     RIGHT,
@@ -30,13 +30,13 @@ from groundup.evals.compared import (
     measure_named,
     part_name,
     parts_of,
-    pools_of,
+    pooled,
     stages_compared,
 )
 from groundup.evals.preference import length_margins, preference_accuracy, preference_gain
 from groundup.evals.run import Evaluated
-from groundup.evals.world.answers import commonest_judged
-from groundup.report.estimate import POOLED, Measured
+from groundup.evals.world.answers import majority_judged
+from groundup.report.estimate import POOLED, Estimate
 
 Verdict = Literal["yes", "no", "cannot be told"]
 Outcome = Literal["worse", "better", "cannot be told"]
@@ -52,7 +52,7 @@ class Finding:
     """
 
     claim: str
-    measured: Measured
+    measured: Estimate
     unit: str
     wanted: Better
     level: float = 0.0
@@ -142,7 +142,7 @@ def _between_stages(models: Sequence[Evaluated]) -> Iterator[Finding]:
 def _against_counting(model: Evaluated) -> Iterator[Finding]:
     own = model.bits.measured()
     for order, counted in sorted(model.material.ngrams.items()):
-        theirs, changes = counted.bits.measured(), pools_of(model.bits.minus(counted.bits))
+        theirs, changes = counted.bits.measured(), pooled(model.bits.minus(counted.bits))
         for part, change in changes.items():
             where = part_name(part, list(changes))
             yield Finding(
@@ -195,7 +195,7 @@ def _preferences(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Find
         against = dict(baselines)
         if way == "implicit reward" and model.reference_margins is not None:
             against[f"{_parent(model)}'s log-probability"] = model.reference_margins
-        own = pools_of(preference_accuracy(margins, pairs))
+        own = pooled(preference_accuracy(margins, pairs))
         for other, theirs in against.items():
             # Chance is a number and no model: what is measured is the accuracy itself.
             level = 0.5 if other == CHANCE else 0.0
@@ -228,7 +228,7 @@ def _in_the_world(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Fin
         return
     measure = measure_named(RIGHT)
     tells = informative(measure, models)
-    baseline = commonest_judged(model.material.world)
+    baseline = majority_judged(model.material.world)
     said = model.world.answers
     own, theirs = said.accuracy(), baseline.accuracy()
     changes = judged_change(said, said.right(), baseline.right())
@@ -242,7 +242,7 @@ def _in_the_world(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Fin
                 "above",
                 what=measure.label(part, []),
                 model=model.name,
-                other=COMMONEST,
+                other=MAJORITY,
                 values=(theirs[source].estimate, own[source].estimate),
                 share=True,
             )

@@ -65,7 +65,7 @@ def inspection_html(title: str, tokenizer: str, found: Inspection) -> str:
 
 def facts(found: Inspection) -> list[tuple[str, str, str]]:
     """What there is, as a name, a number and what to know about it."""
-    silent, cut = int(found.is_silent.sum()), int(found.is_cut.sum())
+    silent, cut = int(found.has_no_target.sum()), int(found.is_cut.sum())
     rows = [
         ("training rows", found.rows, ""),
         ("validation rows", found.heldout, "held out by a hash of what they say"),

@@ -22,12 +22,12 @@ from groundup.evals.choice import Choices, ready_choices
 from groundup.evals.config import EvalConfig
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, Bits, ngram_bits
 from groundup.evals.preference import Pairs, ready_pairs
-from groundup.evals.world.answers import World, commonest_answers
+from groundup.evals.world.answers import World, majority_answers
 from groundup.evals.world.stories import STORIES, first_sentence
 from groundup.maths.ngram import KneserNey
+from groundup.report.history import lineage
 from groundup.runs.console import say
 from groundup.runs.files import is_number, read_json_object
-from groundup.runs.history import lineage
 from groundup.text.chat import encode_chat
 from groundup.text.rows import (
     Choice,
@@ -100,7 +100,7 @@ def _world(
     told = [row.text for row in documents.heldout if row.source == "world-stories"]
     return World(
         spread(rows, config.questions),
-        commonest_answers(rows),
+        majority_answers(rows),
         [first_sentence(text) for text in _thinned(told, min(STORIES, config.questions))],
         spread(requests, config.questions, by=attrgetter("kind")),
         bias,

@@ -14,8 +14,8 @@ from typing import Any
 
 from groundup.evals.compared import (
     CHOICE,
-    COMMONEST,
     DECLINED,
+    MAJORITY,
     PREFERS,
     RIGHT,
     STOPS,
@@ -28,7 +28,7 @@ from groundup.evals.compared import (
 from groundup.evals.findings import CHANCE, Finding, Outcome, by_outcome
 from groundup.evals.run import Evaluated
 from groundup.evals.samples import FIRST, OF_WORLD, Sample
-from groundup.report.estimate import POOLED, WORLD, Measured
+from groundup.report.estimate import POOLED, WORLD, Estimate
 
 # An answer longer than this is folded behind its beginning, and so is one that goes wrong in a way
 # that anybody can see.
@@ -189,7 +189,7 @@ def _test(
     """The last model against what needs no training, or else against where it came from."""
     own = [one for one in found if one.model == last.name and one.what == label]
     untrained = [one for one in own if not one.stages]
-    wanted = {CHOICE: CHANCE, PREFERS: CHANCE, RIGHT: COMMONEST}.get(measure.name)
+    wanted = {CHOICE: CHANCE, PREFERS: CHANCE, RIGHT: MAJORITY}.get(measure.name)
     fitting = [one for one in untrained if one.other == wanted] or untrained[-1:] or own
     return fitting[0] if fitting else None
 
@@ -201,7 +201,7 @@ def word(test: Finding) -> str:
     return f"{test.outcome} than {test.other}"
 
 
-def in_words(found: Measured, share: bool) -> str:
+def in_words(found: Estimate, share: bool) -> str:
     return f"{100 * found.estimate:.1f} %" if share else f"{found.estimate:.3f}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.evals.choice import ChoiceCalibration, commonest_answer
+from groundup.evals.choice import ChoiceCalibration, majority_answer
 from groundup.evals.compared import MEASURES, counting, informative, parts_of
 from groundup.evals.config import EvalConfig
 from groundup.evals.fairness import planted
@@ -18,12 +18,12 @@ from groundup.evals.opening import Headline, answered, first, headlines, in_term
 from groundup.evals.preference import length_margins, preference_accuracy
 from groundup.evals.report_page import report_html
 from groundup.evals.run import Evaluated
-from groundup.evals.world.answers import commonest_judged
-from groundup.report.estimate import Measured
+from groundup.evals.world.answers import majority_judged
+from groundup.report.estimate import Estimate
+from groundup.report.history import Curve, History
 from groundup.report.page import write_page
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
-from groundup.runs.history import Curve, History
 from groundup.train.device import Compute
 
 SCHEMA = 1
@@ -136,7 +136,7 @@ def _baselines_json(models: Sequence[Evaluated]) -> dict[str, Any]:
             f"{order}-gram": _json(counted.bits.measured())
             for order, counted in sorted(model.material.ngrams.items())
         }
-        found["commonest_answer"] = _json(commonest_answer(model.material.choices.rows))
+        found["commonest_answer"] = _json(majority_answer(model.material.choices.rows))
         pairs = model.material.pairs
         if pairs.rows:
             found["longer_answer"] = _json(preference_accuracy(length_margins(pairs), pairs))
@@ -151,7 +151,7 @@ def _world_json(models: Sequence[Evaluated]) -> dict[str, Any] | None:
     return {
         "bias": world.bias,
         "planted": {"jobs": planted(world.bias, "job"), "groups": planted(world.bias, "group")},
-        "commonest_answer": _json(commonest_judged(world).accuracy()) if world.rows else {},
+        "commonest_answer": _json(majority_judged(world).accuracy()) if world.rows else {},
     }
 
 
@@ -179,7 +179,7 @@ def _one_of_each_material(models: Sequence[Evaluated]) -> list[Evaluated]:
     return list({id(model.material): model for model in reversed(models)}.values())[::-1]
 
 
-def _json(by_source: Mapping[str, Measured | ChoiceCalibration]) -> dict[str, Any]:
+def _json(by_source: Mapping[str, Estimate | ChoiceCalibration]) -> dict[str, Any]:
     return {source: measured.to_json() for source, measured in by_source.items()}
 
 

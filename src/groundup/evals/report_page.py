@@ -35,7 +35,7 @@ from groundup.evals.tables import (
 from groundup.evals.world.aims import AIMS, Aim
 from groundup.evals.world.answers import PARTS
 from groundup.report import plots
-from groundup.report.estimate import POOLED, WORLD, BySource, Measured
+from groundup.report.estimate import POOLED, WORLD, BySource, Estimate
 from groundup.report.page import page_environment
 from groundup.report.plots import Plot, short_number
 
@@ -164,7 +164,7 @@ def _tables(content: Mapping[str, Any]) -> dict[str, Table | None]:
         "refusals": by_source(
             {
                 name: {
-                    f"{kind}, {where} {arrow}": Measured(**rates[kind])
+                    f"{kind}, {where} {arrow}": Estimate(**rates[kind])
                     for where, rates in (
                         ("real", model["refusal_rate"]),
                         ("small world", model["world"].get("declined", {})),
@@ -194,7 +194,7 @@ def _tables(content: Mapping[str, Any]) -> dict[str, Table | None]:
         "rewards": by_source(
             {
                 name: {
-                    title: Measured(**model["world"]["reward"][part][POOLED])
+                    title: Estimate(**model["world"]["reward"][part][POOLED])
                     for part, title in _REWARDS.items()
                     if POOLED in model["world"]["reward"][part]
                 }
@@ -235,7 +235,7 @@ def _calibration(content: Mapping[str, Any], names: Mapping[str, str]) -> Table:
         ]
 
     def briers(source: str) -> list[Cell | None]:
-        return [number()(Measured(**model[source]["brier"])) for model in of_all.values()]
+        return [number()(Estimate(**model[source]["brier"])) for model in of_all.values()]
 
     nothing = {s: next(iter(of_all.values()))[s]["brier"]["chance"] for s in sources}
     rows = [
@@ -254,7 +254,7 @@ def _honesty(content: Mapping[str, Any]) -> Table:
     rows: list[Row | Part] = []
     left_out = []
     for what, found in honesty.table(content["models"]):
-        ones = [None if one is None else Measured(**one) for one in found]
+        ones = [None if one is None else Estimate(**one) for one in found]
         having = [one for one in ones if one is not None]
         if says_nothing(having):
             left_out.append(nothing_said(what, having))
@@ -270,7 +270,7 @@ def _aims(content: Mapping[str, Any]) -> Table:
     rows: list[Row | Part] = []
     left_out = []
     for aim in AIMS:
-        found = {name: Measured(**one) for name, w in worlds.items() if (one := aim.of(w))}
+        found = {name: Estimate(**one) for name, w in worlds.items() if (one := aim.of(w))}
         if not found:
             continue
         wanted = ""
@@ -285,7 +285,7 @@ def _aims(content: Mapping[str, Any]) -> Table:
             for name, world in worlds.items()
         ]
         usual = commonest.get(aim.at[1]) if aim.at[0] == "accuracy" else None
-        cells.append(None if usual is None else percent(Measured(**usual)))
+        cells.append(None if usual is None else percent(Estimate(**usual)))
         rows.append(Row(aim.what, cells, f"aim {wanted}" if wanted else ""))
     columns = [Column(name) for name in worlds] + [Column("always the commonest", base=True)]
     return Table(columns, rows, left_out)
@@ -427,7 +427,7 @@ _POOLS = {POOLED: "pairs written by people", WORLD: "the small world’s pairs"}
 
 
 def _measured(row: Mapping[str, Mapping[str, Any]]) -> BySource:
-    return {source: Measured(**facts) for source, facts in row.items()}
+    return {source: Estimate(**facts) for source, facts in row.items()}
 
 
 def _renamed(rows: Mapping[str, BySource], names: Mapping[str, str]) -> dict[str, BySource]:

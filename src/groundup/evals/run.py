@@ -33,10 +33,10 @@ from groundup.formats.folder import load, load_config
 from groundup.formats.locate import locate
 from groundup.formats.verify import verify
 from groundup.lm.model import CausalLM
-from groundup.report.estimate import Measured, share
+from groundup.report.estimate import Estimate, share
+from groundup.report.history import History
 from groundup.runs.console import say
 from groundup.runs.folder import Run
-from groundup.runs.history import History
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.device import Compute, prepare
 
@@ -67,7 +67,7 @@ class Evaluated:
     checks: Sequence[Check]
 
     @property
-    def stops(self) -> Measured | None:
+    def stops(self) -> Estimate | None:
         """The share of its answers that it ends by itself."""
         if self.stopped is None:
             return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from groundup.evals.compared import says_nothing
-from groundup.report.estimate import BySource, Measured
+from groundup.report.estimate import BySource, Estimate
 
 Mark = Literal["", "reached", "missed", "open"]
 
@@ -59,20 +59,20 @@ class Table:
     left_out: Sequence[str] = ()
 
 
-Shown = Callable[[Measured], Cell]
+Shown = Callable[[Estimate], Cell]
 
 
 def number(digits: int = 3) -> Shown:
     """Shows a measured number with that many digits."""
 
-    def shown(found: Measured) -> Cell:
+    def shown(found: Estimate) -> Cell:
         low, high = (f"{end:.{digits}f}" for end in (found.low, found.high))
         return Cell(f"{found.estimate:.{digits}f}", f"{low} – {high}")
 
     return shown
 
 
-def percent(found: Measured) -> Cell:
+def percent(found: Estimate) -> Cell:
     """Shows a share as a percentage."""
     return Cell(f"{100 * found.estimate:.1f} %", f"{100 * found.low:.1f} – {100 * found.high:.1f}")
 
@@ -120,6 +120,6 @@ def by_source(
     return Table(columns, rows, left_out)
 
 
-def nothing_said(title: str, found: Sequence[Measured]) -> str:
+def nothing_said(title: str, found: Sequence[Estimate]) -> str:
     """A row that is left out, with the number that all models have."""
     return f"{title} ({100 * found[0].estimate:.0f} %)"

@@ -25,7 +25,7 @@ from groundup.data.corpus import encode
 from groundup.errors import UserError
 from groundup.evals.answers import AssistantLoss, as_dicts, assistant_loss, ready_conversations
 from groundup.evals.config import TuningReportConfig
-from groundup.evals.contamination import Familiar, familiar
+from groundup.evals.contamination import Contamination, contamination
 from groundup.evals.continuations import Pair, continuation_logprobs
 from groundup.evals.core import LONGEST_CONTEXT, Answers, answered, compute_of, located
 from groundup.evals.perplexity import Bits, bits_per_byte
@@ -43,9 +43,9 @@ from groundup.generation.generate import generate
 from groundup.generation.request import Request, prompt_ids
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
+from groundup.report.history import History
 from groundup.runs.console import say
 from groundup.runs.folder import Run, read_run
-from groundup.runs.history import History
 from groundup.text.chat import encode_chat
 from groundup.text.rows import Document, Message
 from groundup.text.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ class Tuned:
     answers: Answers
     texts: Bits
     samples: Sequence[str]
-    familiar: Sequence[Familiar]
+    contamination: Sequence[Contamination]
     seconds: float
     cpu_seconds: float
 
@@ -188,7 +188,7 @@ def measure(
         ),
         texts=bits("general", other.texts),
         samples=continued(model, tokenizer, domain.prompts),
-        familiar=familiar(path),
+        contamination=contamination(path),
         seconds=0.0,
         cpu_seconds=0.0,
     )

@@ -19,8 +19,8 @@ import numpy as np
 
 from groundup.errors import UserError
 from groundup.formats.locate import ADAPTER_CONFIG
+from groundup.report.history import History
 from groundup.runs.files import is_number, read_json_object
-from groundup.runs.history import History
 
 PARENT, ELSEWHERE = "before", "from elsewhere"
 METHODS = {"none": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}

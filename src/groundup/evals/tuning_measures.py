@@ -19,7 +19,7 @@ from groundup.evals.core import ALL, Answers, guessing
 from groundup.evals.perplexity import Bits
 from groundup.evals.tuning import Tuned
 from groundup.evals.tuning_material import Domain
-from groundup.report.estimate import Measured, rate, ratio
+from groundup.report.estimate import Estimate, rate, ratio
 
 About = Literal["domain", "general"]
 Unit = Literal["nats", "bits", "share"]
@@ -39,41 +39,41 @@ class Measure:
     short: str
     what: str
     unit: Unit
-    of: Callable[[Tuned], Measured | None]
-    minus: Callable[[Tuned, Tuned], Measured | None]
+    of: Callable[[Tuned], Estimate | None]
+    minus: Callable[[Tuned, Tuned], Estimate | None]
 
     @property
     def more_is_better(self) -> bool:
         return self.unit == "share"
 
 
-def perplexity(loss: Measured) -> Measured:
+def perplexity(loss: Estimate) -> Estimate:
     """exp(nats per token): among how many equally likely tokens it hesitates."""
     estimate, low, high = (math.exp(x) for x in (loss.estimate, loss.low, loss.high))
-    return Measured(estimate, low, high, loss.items, loss.groups)
+    return Estimate(estimate, low, high, loss.items, loss.groups)
 
 
 # Answers of the domain's conversations.
 
 
-def _loss(model: Tuned) -> Measured | None:
+def _loss(model: Tuned) -> Estimate | None:
     one = model.loss
     return None if one is None else ratio(one.nats, one.tokens, groups=one.of.groups)
 
 
-def _loss_minus(model: Tuned, other: Tuned) -> Measured | None:
+def _loss_minus(model: Tuned, other: Tuned) -> Estimate | None:
     one, two = model.loss, other.loss
     if one is None or two is None or not _equal(one, two, one.tokens, two.tokens):
         return None
     return ratio(one.nats - two.nats, one.tokens, groups=one.of.groups)
 
 
-def _bits(model: Tuned) -> Measured | None:
+def _bits(model: Tuned) -> Estimate | None:
     one = model.loss
     return None if one is None else ratio(one.bits, one.bytes, groups=one.of.groups)
 
 
-def _bits_minus(model: Tuned, other: Tuned) -> Measured | None:
+def _bits_minus(model: Tuned, other: Tuned) -> Estimate | None:
     one, two = model.loss, other.loss
     if one is None or two is None or not _equal(one, two, one.bytes, two.bytes):
         return None
@@ -88,7 +88,7 @@ def _equal(one: AssistantLoss, two: AssistantLoss, a: np.ndarray, b: np.ndarray)
 # Which of four replies.
 
 
-def _replies(model: Tuned) -> Measured | None:
+def _replies(model: Tuned) -> Estimate | None:
     if model.replies is None:
         return None
     rows = model.replies.rows
@@ -97,7 +97,7 @@ def _replies(model: Tuned) -> Measured | None:
     return rate(credit, groups=[row.group for row in rows], chance=chance)
 
 
-def _replies_minus(model: Tuned, other: Tuned) -> Measured | None:
+def _replies_minus(model: Tuned, other: Tuned) -> Estimate | None:
     if model.replies is None or other.replies is None:
         return None
     difference = model.replies.credit("acc_norm") - other.replies.credit("acc_norm")
@@ -107,18 +107,18 @@ def _replies_minus(model: Tuned, other: Tuned) -> Measured | None:
 # Text, and the core suite's questions.
 
 
-def _blocks(bits: Bits | None) -> Measured | None:
+def _blocks(bits: Bits | None) -> Estimate | None:
     return None if bits is None else ratio(bits.bits, bits.bytes)
 
 
-def _blocks_minus(one: Bits | None, two: Bits | None) -> Measured | None:
+def _blocks_minus(one: Bits | None, two: Bits | None) -> Estimate | None:
     # Blocks end where tokens do: another tokenizer cuts the same text at other places.
     if one is None or two is None or not np.array_equal(one.bytes, two.bytes):
         return None
     return ratio(one.bits - two.bits, one.bytes)
 
 
-def _questions(answers: Answers) -> Measured:
+def _questions(answers: Answers) -> Estimate:
     groups = [row.group for row in answers.rows]
     return rate(answers.main(), groups=groups, chance=guessing(answers.rows)[ALL])
 
@@ -191,7 +191,7 @@ MEASURES: tuple[Measure, ...] = (
 LEAST_ROWS = 20
 
 
-def says_nothing(found: Sequence[Measured | None]) -> bool:
+def says_nothing(found: Sequence[Estimate | None]) -> bool:
     """Whether shares are all 0 or all 1: no model can be told from another by them."""
     shares = {one.estimate for one in found if one is not None}
     return shares in ({0.0}, {1.0})
@@ -206,7 +206,7 @@ def told(models: Sequence[Tuned]) -> list[Measure]:
     ]
 
 
-def too_few(measure: Measure, change: Measured, domain: Domain | None) -> int | None:
+def too_few(measure: Measure, change: Estimate, domain: Domain | None) -> int | None:
     """The number of held-out rows behind a change on the domain where it proves nothing, be it
     that there are few or (0) that none was held out."""
     if measure.about != "domain":

@@ -27,12 +27,12 @@ from groundup.evals.tuning_measures import (
 )
 from groundup.evals.tuning_plots import tuning_plots
 from groundup.evals.tuning_verdicts import kind_of, notes, verdicts
-from groundup.report.estimate import Measured
+from groundup.report.estimate import Estimate
+from groundup.report.history import Curve
 from groundup.report.page import page_environment, write_page
 from groundup.report.plots import Plot, short_number
 from groundup.runs.console import console, say
 from groundup.runs.files import write_json
-from groundup.runs.history import Curve
 from groundup.train.device import Compute
 
 SCHEMA = 1
@@ -127,7 +127,7 @@ def _model_json(model: Tuned) -> dict[str, Any]:
         "domain_bits_per_byte": {} if model.loss is None else _json(model.loss.per_byte()),
         "curves": _curves(model),
         "samples": list(model.samples),
-        "familiar": [one.to_json() for one in model.familiar],
+        "familiar": [one.to_json() for one in model.contamination],
         "seconds": model.seconds,
         "cpu_seconds": model.cpu_seconds,
     }
@@ -139,7 +139,7 @@ def _differences(one: Tuned, other: Tuned) -> dict[str, Any]:
     return {key: change.to_json() for key, change in found.items() if change is not None}
 
 
-def _json(found: Mapping[str, Measured]) -> dict[str, Any]:
+def _json(found: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: one.to_json() for name, one in found.items()}
 
 
@@ -195,7 +195,7 @@ def _questions(content: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name in found[0]
-        if not says_nothing([Measured(**accuracy[name]) for accuracy in found])
+        if not says_nothing([Estimate(**accuracy[name]) for accuracy in found])
     ]
 
 
@@ -236,7 +236,7 @@ def _cell(
     if change is not None and measure is not None:
         points = [f"{scale * change[end]:+.{digits}f}" for end in ("estimate", "low", "high")]
         cell["change"] = "{} ({} to {})".format(*points)
-        cell["kind"] = kind_of(Measured(**change), measure) if proven else "open"
+        cell["kind"] = kind_of(Estimate(**change), measure) if proven else "open"
     return cell
 
 

@@ -9,9 +9,10 @@ from matplotlib.ticker import FuncFormatter
 
 from groundup.evals.tuning import Tuned
 from groundup.evals.tuning_measures import GENERAL_TEXT, Unit, main_domain, told
-from groundup.report.estimate import Measured
+from groundup.report.estimate import Estimate
+from groundup.report.history import History
 from groundup.report.plots import (
-    COLOURS,
+    COLORS,
     GREY,
     Plot,
     finished,
@@ -20,7 +21,6 @@ from groundup.report.plots import (
     short_number,
     smoothed,
 )
-from groundup.runs.history import History
 
 
 def tuning_plots(models: Sequence[Tuned]) -> list[Plot]:
@@ -56,11 +56,11 @@ def trade_plot(models: Sequence[Tuned]) -> Plot:
     figure, axes = new_figure("Gain on the domain, and its price")
     axes.axhline(0, color=GREY, linestyle=":", linewidth=1)
     axes.axvline(0, color=GREY, linestyle=":", linewidth=1)
-    axes.plot(0, 0, "o", color=COLOURS[0], markersize=5, label=parent.name)
+    axes.plot(0, 0, "o", color=COLORS[0], markersize=5, label=parent.name)
     for number, model in enumerate(models[1:], start=1):
         if (found := _trade(model, parent)) is not None:
             _point(
-                axes, *found, f"{model.name} ({model.costs.method})", COLOURS[number % len(COLOURS)]
+                axes, *found, f"{model.name} ({model.costs.method})", COLORS[number % len(COLORS)]
             )
     axes.set_xlabel("general text: bits per byte more (to the right: forgotten)")
     axes.set_ylabel("domain: bits per byte less")
@@ -69,13 +69,13 @@ def trade_plot(models: Sequence[Tuned]) -> Plot:
     return finished(figure, "Gain on the domain against what general text costs more.")
 
 
-def _trade(model: Tuned, parent: Tuned) -> tuple[Measured, Measured] | None:
+def _trade(model: Tuned, parent: Tuned) -> tuple[Estimate, Estimate] | None:
     price = GENERAL_TEXT.minus(model, parent)
     gain = main_domain(parent).minus(model, parent)
     return None if price is None or gain is None else (price, gain)
 
 
-def _point(axes: Axes, price: Measured, gain: Measured, label: str, colour: str) -> None:
+def _point(axes: Axes, price: Estimate, gain: Estimate, label: str, colour: str) -> None:
     """A gain is less that is paid: its interval is that of the difference upside down."""
     axes.errorbar(
         price.estimate,
@@ -96,7 +96,7 @@ def curves_plot(models: Sequence[Tuned]) -> Plot:
         history = _curves(model)
         if history is None:
             continue
-        colour = COLOURS[number % len(COLOURS)]
+        colour = COLORS[number % len(COLORS)]
         loss, heldout = history.loss(), history.heldout()
         axes.plot(loss.tokens, smoothed(loss.values), color=colour, alpha=0.35, linewidth=1)
         if heldout is not None:

@@ -23,7 +23,7 @@ from groundup.evals.tuning_measures import (
     told,
     too_few,
 )
-from groundup.report.estimate import Measured
+from groundup.report.estimate import Estimate
 
 Kind = Literal["yes", "no", "open"]
 # Budgets that differ by more than this are not called equal.
@@ -129,25 +129,25 @@ def _of_two(one: Tuned, other: Tuned, measure: Measure, domain: Domain | None) -
     return Verdict(f"{one.name} against {other.name}", kind, text)
 
 
-def includes_zero(change: Measured) -> bool:
+def includes_zero(change: Estimate) -> bool:
     """Whether the interval of a difference allows for none."""
     return change.low <= 0 <= change.high
 
 
-def kind_of(change: Measured, measure: Measure) -> Kind:
+def kind_of(change: Estimate, measure: Measure) -> Kind:
     """Better, worse, or open."""
     if includes_zero(change):
         return "open"
     return "yes" if (change.estimate > 0) == measure.more_is_better else "no"
 
 
-def _unseen(change: Measured, measure: Measure) -> str:
+def _unseen(change: Estimate, measure: Measure) -> str:
     """How much worse it may be for all that one knows."""
     worst = max(0.0, -change.low if measure.more_is_better else change.high)
     return f"Up to {amount(worst, measure)} could be lost without being seen here."
 
 
-def shown(value: Measured, measure: Measure) -> str:
+def shown(value: Estimate, measure: Measure) -> str:
     """A value in its unit: 1.140 bits, 62.0 %."""
     return (
         f"{100 * value.estimate:.1f} %"
@@ -161,7 +161,7 @@ def amount(value: float, measure: Measure) -> str:
     return f"{100 * value:.1f} points" if measure.unit == "share" else f"{value:.3f} {measure.unit}"
 
 
-def changed(change: Measured, measure: Measure) -> str:
+def changed(change: Estimate, measure: Measure) -> str:
     """A difference in words, with its interval: 0.214 bits less (0.190 to 0.240 less)."""
     direction = "more" if change.estimate > 0 else "less"
     scale, digits = (100, 1) if measure.unit == "share" else (1, 3)
@@ -217,7 +217,7 @@ def notes(
             f"every method was trained once (seed {listed}): intervals say how sure a number is of "
             "these very models, not what another seed would have given"
         )
-    return found + _familiar(models)
+    return found + _contamination(models)
 
 
 def _of_rows(domain: Domain) -> list[str]:
@@ -251,10 +251,10 @@ def _replayed(model: Tuned) -> float:
     return float(layout.get("replay") or 0.0)
 
 
-def _familiar(models: Sequence[Tuned]) -> list[str]:
+def _contamination(models: Sequence[Tuned]) -> list[str]:
     """What runs have trained on of the suite's own questions; alike runs are told of together."""
     runs: dict[str, list[str]] = {}
-    for message in dict.fromkeys(one.message for model in models for one in model.familiar):
+    for message in dict.fromkeys(one.message for model in models for one in model.contamination):
         run, was, rest = message.partition(" was trained on ")
         assert was, message
         runs.setdefault(rest, []).append(run)

@@ -21,7 +21,7 @@ from groundup.experiments.config import LadderConfig
 from groundup.maths.intervals import Interval, bootstrap_ratio
 from groundup.report.figures import BASELINE, GREY, panels
 from groundup.report.outcome import Plot, Table, number, over_seeds, seeds, write
-from groundup.report.plots import COLOURS
+from groundup.report.plots import COLORS
 
 _QUESTION = (
     "Which language model predicts held-out text best, if every network may train for the same "
@@ -200,7 +200,7 @@ def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
         panel.sharex(axes[0])
         panel.sharey(axes[0])
     for ladder, panel in zip(ladders, axes, strict=True):
-        for colour, one in zip(COLOURS, (one for one in ladder if one.curves), strict=False):
+        for colour, one in zip(COLORS, (one for one in ladder if one.curves), strict=False):
             _draw_curves(panel, one, colour)
         for one in ladder:
             if one.kind == "counted":

@@ -26,7 +26,7 @@ from groundup.maths.intervals import bootstrap_difference
 from groundup.nn.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from groundup.report.figures import BASELINE, panels
 from groundup.report.outcome import Plot, Table, claim, number, percent, seeds, write
-from groundup.report.plots import COLOURS
+from groundup.report.plots import COLORS
 
 NAME = "optimizer-race"
 QUESTION = (
@@ -42,7 +42,7 @@ OPTIMIZERS: dict[str, Make] = {
     "Adam": Adam,
     "AdamW": AdamW,
 }
-_COLOURS = dict(zip(OPTIMIZERS, (*COLOURS, "#000000"), strict=True))
+_COLOURS = dict(zip(OPTIMIZERS, (*COLORS, "#000000"), strict=True))
 _DASHED = frozenset({"Nesterov", "AdamW"})  # which run close beside momentum and Adam
 GUESSING = float(np.log(digits.CLASSES))  # the loss of saying 1/10 for each digit
 

@@ -12,11 +12,11 @@ from groundup.experiments.plane import Plane
 from groundup.maths.calibration import draw_reliability, reliability_curve, top_label
 from groundup.report.figures import GREY, frame_of_picture, panels
 from groundup.report.outcome import Plot
-from groundup.report.plots import COLOURS
+from groundup.report.plots import COLORS
 
-_CLASS_COLOURS = COLOURS[1], COLOURS[0]
-_DOUBT = LinearSegmentedColormap.from_list("doubt", (COLOURS[1], "white", COLOURS[0]))
-_ERRORS = LinearSegmentedColormap.from_list("errors", ("white", COLOURS[1]))
+_CLASS_COLORS = COLORS[1], COLORS[0]
+_DOUBT = LinearSegmentedColormap.from_list("doubt", (COLORS[1], "white", COLORS[0]))
+_ERRORS = LinearSegmentedColormap.from_list("errors", ("white", COLORS[1]))
 _SHOWN = 12  # misread images
 
 
@@ -45,7 +45,7 @@ def _draw_frame(axes: Axes, plane: Plane, seen: Float[np.ndarray, "side side"]) 
         seen, origin="lower", extent=plane.window, cmap=_DOUBT, vmin=0, vmax=1, alpha=0.45,
         aspect="auto", interpolation="bilinear",
     )  # fmt: skip
-    for label, colour in enumerate(_CLASS_COLOURS):
+    for label, colour in enumerate(_CLASS_COLORS):
         x, y = plane.points.x[plane.points.labels == label].T
         axes.plot(x, y, ".", color=colour, markersize=2.5, rasterized=True)
     left, right, bottom, top = plane.window
@@ -68,7 +68,7 @@ def reading_plot(
     confidence, correct = top_label(probs, test.labels)
     curve = reliability_curve(confidence, correct, bins=8, binning="equal mass")
     right.plot([0, 1], [0, 1], ":", color=GREY, label="perfectly calibrated")
-    draw_reliability(right, curve, label="network, first seed", color=COLOURS[0])
+    draw_reliability(right, curve, label="network, first seed", color=COLORS[0])
     lowest = min(curve[0].confidence, *(one.accuracy.low for one in curve))
     right.set_xlim(curve[0].confidence - 0.03, 1.01)
     right.set_ylim(lowest - 0.03, 1.01)

@@ -30,10 +30,10 @@ from groundup.formats.folder import load
 from groundup.maths.intervals import Interval
 from groundup.pretrain import stage as pretrain
 from groundup.pretrain.config import PretrainConfig
-from groundup.report.estimate import Measured
+from groundup.report.estimate import Estimate
 from groundup.report.figures import BASELINE, panels
 from groundup.report.outcome import Plot, Table, claim, number, write
-from groundup.report.plots import COLOURS
+from groundup.report.plots import COLORS
 from groundup.runs.console import say
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig
@@ -57,7 +57,7 @@ class Strength:
     """What was planted, and the gap after each stage: by stage, then "jobs, as an answer"…"""
 
     planted: float
-    gaps: Mapping[str, Mapping[str, Measured]]
+    gaps: Mapping[str, Mapping[str, Estimate]]
 
     def gap(self, stage: str, kind: str) -> Interval:
         """As the model can be asked: the base model by plain text, the others in a chat."""
@@ -129,7 +129,7 @@ def _trained(config: PlantedBiasConfig, scratch: Path, planted: float) -> Streng
     return Strength(planted, {stage: _gaps(path, stage) for stage, path in folders.items()})
 
 
-def _gaps(folder: Path, stage: str) -> dict[str, Measured]:
+def _gaps(folder: Path, stage: str) -> dict[str, Estimate]:
     model, tokenizer = load(folder)
     context = model.config.max_position_embeddings
     return leanings(model, tokenizer, context=context, chats=stage != "base").gaps()
@@ -188,7 +188,7 @@ def plot(found: Sequence[Strength]) -> Plot:
     planted = [one.planted for one in found]
     for axes, kind in zip(row, KINDS, strict=True):
         axes.plot(planted, planted, label="as planted", **BASELINE)
-        for stage, colour in zip(_STAGES, COLOURS, strict=False):
+        for stage, colour in zip(_STAGES, COLORS, strict=False):
             gaps = [one.gap(stage, kind) for one in found]
             middle = [gap.estimate for gap in gaps]
             ends = np.array([[g.estimate - g.low, g.high - g.estimate] for g in gaps]).T

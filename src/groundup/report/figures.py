@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from groundup.report.plots import COLOURS
+from groundup.report.plots import COLORS
 
 GREY = "#777777"
 BASELINE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
@@ -56,4 +56,4 @@ def image(figure: Figure, format: str) -> bytes:
     return file.getvalue()
 
 
-__all__ = ["BASELINE", "COLOURS", "GREY", "frame_of_picture", "image", "panels"]
+__all__ = ["BASELINE", "COLORS", "GREY", "frame_of_picture", "image", "panels"]

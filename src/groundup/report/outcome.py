@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jinja2
 import rich.box
@@ -27,7 +27,6 @@ from matplotlib.figure import Figure
 from rich.text import Text
 
 from groundup.errors import UserError
-from groundup.experiments.config import ExperimentConfig
 from groundup.maths.intervals import Interval
 from groundup.report.figures import image
 from groundup.runs.console import console, say
@@ -42,6 +41,19 @@ from groundup.runs.files import (
 SCHEMA = 1
 RESULT = "result.json"
 _VERSIONED = ("groundup", "numpy")
+
+
+@runtime_checkable  # the tests check arguments
+class Settings(Protocol):
+    """The settings of an experiment: a folder, a seed, and all of them as JSON."""
+
+    @property
+    def out(self) -> Path: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,8 @@ def claim(folder: Path, name: str) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     there = _previous(folder).get("experiment")
+    if isinstance(there, str):
+        there = there.replace("isation", "ization")  # as earlier releases spelled it
     if there is None:
         raise UserError(
             f"{folder} already holds other files and no result of an experiment; "
@@ -115,7 +129,7 @@ def claim(folder: Path, name: str) -> None:
 
 
 def write(
-    config: ExperimentConfig,
+    config: Settings,
     name: str,
     question: str,
     *,

@@ -17,10 +17,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from groundup.maths.calibration import ReliabilityBin, draw_reliability
 from groundup.report.estimate import BySource
-from groundup.runs.history import Curve
+from groundup.report.history import Curve
 
 # Colours that the colour-blind can tell apart too (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#777777"
 # Narrow, with letters large for it: shown on a phone at two thirds of this, they are still read.
 _WIDTH, _HEIGHT = 5.4, 3.5
@@ -49,9 +49,9 @@ class Plot:
 def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
     """What was measured on held-out material over the tokens read, with levels to beat."""
     figure, axes = new_figure(title)
-    axes.plot(curve.tokens, curve.values, "o-", color=COLOURS[0], markersize=4)
+    axes.plot(curve.tokens, curve.values, "o-", color=COLORS[0], markersize=4)
     for number, (name, level) in enumerate(sorted(levels.items(), key=lambda one: -one[1])):
-        colour = COLOURS[(number + 1) % len(COLOURS)]
+        colour = COLORS[(number + 1) % len(COLORS)]
         # The highest line has its name above it and the others below, since two often lie close.
         above = number == 0
         axes.axhline(level, color=colour, linestyle="--", linewidth=1.2)
@@ -79,7 +79,7 @@ def gained_plot(title: str, curves: Mapping[str, Curve]) -> Plot:
     """In how many held-out pairs the better answer has gained on the worse one, by pools."""
     figure, axes = new_figure(title)
     for number, (name, curve) in enumerate(curves.items()):
-        color = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         axes.plot(curve.tokens, curve.values, "o-", color=color, markersize=4, label=name)
     axes.axhline(0.5, linestyle=":", color=GREY, label="guessing")
     axes.set_ylim(0, 1)
@@ -93,11 +93,11 @@ def gained_plot(title: str, curves: Mapping[str, Curve]) -> Plot:
 def loss_plot(title: str, loss: Curve, heldout: Curve | None) -> Plot:
     """Training loss step by step, smoothed, and the held-out one where it has the same unit."""
     figure, axes = new_figure(title)
-    axes.plot(loss.tokens, loss.values, color=COLOURS[0], alpha=0.22, linewidth=0.8)
-    axes.plot(loss.tokens, smoothed(loss.values), color=COLOURS[0], label="training, smoothed")
+    axes.plot(loss.tokens, loss.values, color=COLORS[0], alpha=0.22, linewidth=0.8)
+    axes.plot(loss.tokens, smoothed(loss.values), color=COLORS[0], label="training, smoothed")
     if heldout is not None:
         axes.plot(
-            heldout.tokens, heldout.values, "o", color=COLOURS[1], markersize=5, label=heldout.name
+            heldout.tokens, heldout.values, "o", color=COLORS[1], markersize=5, label=heldout.name
         )
     # The first few steps are a cliff; the story is what comes after them.
     axes.set_ylim(*_limits(loss.values, heldout))
@@ -112,7 +112,7 @@ def rate_plot(rates: Mapping[str, Curve]) -> Plot:
     figure, axes = new_figure("Learning rate of the matrices")
     for number, (name, curve) in enumerate(rates.items()):
         course = 100 * curve.tokens / curve.tokens[-1]
-        axes.plot(course, curve.values, color=COLOURS[number % len(COLOURS)], label=name)
+        axes.plot(course, curve.values, color=COLORS[number % len(COLORS)], label=name)
     axes.set_xlabel("% of the stage's tokens")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
@@ -139,7 +139,7 @@ def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: b
             xerr=np.maximum(errors, 0),
             fmt="o",
             markersize=4,
-            color=COLOURS[number % len(COLOURS)],
+            color=COLORS[number % len(COLORS)],
             label=name,
         )
     if chance:
@@ -158,7 +158,7 @@ def calibration_plot(title: str, curves: Mapping[str, Sequence[ReliabilityBin]])
     left = min(one.confidence for curve in curves.values() for one in curve)
     axes.plot([left, 1], [left, 1], ":", color=GREY, label="perfectly calibrated")
     for number, (name, curve) in enumerate(curves.items()):
-        draw_reliability(axes, curve, label=name, color=COLOURS[number % len(COLOURS)])
+        draw_reliability(axes, curve, label=name, color=COLORS[number % len(COLORS)])
     axes.set_ylim(0, 1)
     axes.set_xlabel("how sure the model is of its choice")
     axes.set_ylabel("share of right choices")
@@ -189,7 +189,7 @@ def leaning_plot(
             "o",
             markersize=4,
             alpha=0.85,
-            color=COLOURS[number % len(COLOURS)],
+            color=COLORS[number % len(COLORS)],
             label=name,
         )
     axes.axvline(0.5, linestyle=":", color=GREY, label="fair")

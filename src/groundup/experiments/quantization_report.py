@@ -4,18 +4,55 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from groundup.experiments.quantisation import FULL, Outcome
 from groundup.formats.gguf.model import read_gguf
 from groundup.formats.locate import GGUF_SUFFIX
 from groundup.maths.intervals import Interval, bootstrap_ratio
 from groundup.report.figures import GREY, panels
 from groundup.report.outcome import Plot, Table, number
-from groundup.report.plots import COLOURS
+from groundup.report.plots import COLORS
+
+FULL = "fp32"
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a model makes of each piece of text: nats and KL from the full model, summed."""
+
+    nats: Float[np.ndarray, " pieces"]
+    kl: Float[np.ndarray, " pieces"]
+    tokens: Float[np.ndarray, " pieces"]
+    bytes: Float[np.ndarray, " pieces"]
+
+    def bits_per_byte(self) -> Interval:
+        return bootstrap_ratio(self.nats / np.log(2), self.bytes)
+
+    def perplexity(self) -> float:
+        """exp(nats per token)."""
+        return float(np.exp(self.nats.sum() / self.tokens.sum()))
+
+    def kl_per_token(self) -> Interval:
+        return bootstrap_ratio(self.kl, self.tokens)
+
+    def more_than(self, other: Read) -> Interval:
+        """How many bits per byte more it pays, from the differences on each piece."""
+        return bootstrap_ratio((self.nats - other.nats) / np.log(2), self.bytes)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One way, its bits for each number of a matrix, the error that makes, and what is read."""
+
+    name: str
+    bits: float
+    error: float
+    read: Read
 
 
 def shipped_types(path: Path) -> Counter[str]:
@@ -115,7 +152,7 @@ def plot(found: Sequence[Outcome]) -> Plot:
     """KL, and what a byte costs more, over the bits that are kept of a number."""
     figure, [[left, right]] = panels(1, 2, width=9.0, height=4.2)
     for place, one in enumerate(found[1:]):
-        colour, marker = COLOURS[place % len(COLOURS)], "os"[place // len(COLOURS)]
+        colour, marker = COLORS[place % len(COLORS)], "os"[place // len(COLORS)]
         for axes, value in (
             (left, one.read.kl_per_token()),
             (right, one.read.more_than(found[0].read)),

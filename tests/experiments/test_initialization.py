@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundup.experiments.config import InitialisationConfig
-from groundup.experiments.initialisation import (
+from groundup.experiments.config import InitializationConfig
+from groundup.experiments.initialization import (
     BEGINNINGS,
     LAYERS,
-    Measured,
+    Depths,
     _fate,
     measure,
     run,
@@ -22,10 +22,10 @@ WIDTH = 128
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
-    config = InitialisationConfig(out=tmp_path_factory.mktemp("initialisation"))
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Depths]:
+    config = InitializationConfig(out=tmp_path_factory.mktemp("initialization"))
     return {
-        one.name: Measured(one, [measure(one, WIDTH, config, turn) for turn in range(2)])
+        one.name: Depths(one, [measure(one, WIDTH, config, turn) for turn in range(2)])
         for one in BEGINNINGS
     }
 
@@ -40,7 +40,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
     ],
 )
 def test_each_relu_layer_multiplies_by_what_theory_says(
-    measured: dict[str, Measured], name: str, variance: float
+    measured: dict[str, Depths], name: str, variance: float
 ) -> None:
     # fan_in · Var(weight) · 1/2 in the square, both ways (He et al. 2015, equations 10 and 14).
     expected = np.sqrt(WIDTH * variance / 2)
@@ -51,14 +51,14 @@ def test_each_relu_layer_multiplies_by_what_theory_says(
     assert back == pytest.approx(expected, rel=0.07)
 
 
-def test_good_weights_let_signal_and_gradient_last(measured: dict[str, Measured]) -> None:
+def test_good_weights_let_signal_and_gradient_last(measured: dict[str, Depths]) -> None:
     for name in ("Tanh, Xavier", "ReLU, He"):
         assert (
             "the signal lasts, and the gradient on its way back lasts." in measured[name].remark()
         )
 
 
-def test_bad_weights_are_told(measured: dict[str, Measured]) -> None:
+def test_bad_weights_are_told(measured: dict[str, Depths]) -> None:
     assert measured["Tanh, too small"].remark().count("shrinks") == 2
     assert measured["ReLU, too large"].remark().count("grows") == 2
     assert "of the last layer's outputs are saturated" in measured["Tanh, too large"].remark()
@@ -72,13 +72,13 @@ def test_fates() -> None:
 
 
 def test_the_miniature_is_whole(tmp_path: Path) -> None:
-    run(InitialisationConfig(out=tmp_path, quick=True, seeds=1))
+    run(InitializationConfig(out=tmp_path, quick=True, seeds=1))
     found = json.loads((tmp_path / "result.json").read_text())
     assert all((tmp_path / file).stat().st_size for file in found["files"])
     assert len(found["tables"][0]["rows"]) == len(found["remarks"]) == len(BEGINNINGS)
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
-    he, config = BEGINNINGS[-1], InitialisationConfig(out=Path("unused"))
+    he, config = BEGINNINGS[-1], InitializationConfig(out=Path("unused"))
     assert measure(he, 32, config, 0) == measure(he, 32, config, 0)
     assert measure(he, 32, config, 0) != measure(he, 32, config, 1)

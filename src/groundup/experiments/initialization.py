@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.experiments.config import InitialisationConfig
+from groundup.experiments.config import InitializationConfig
 from groundup.maths.autograd import Tensor
 from groundup.maths.intervals import Interval
 from groundup.nn import init
@@ -30,9 +30,9 @@ from groundup.nn.layers import Linear
 from groundup.nn.module import Module, Sequential
 from groundup.report.figures import BASELINE, panels
 from groundup.report.outcome import Plot, Table, claim, over_seeds, seeds, write
-from groundup.report.plots import COLOURS
+from groundup.report.plots import COLORS
 
-NAME = "initialisation"
+NAME = "initialization"
 QUESTION = (
     "What goes wrong without good initial weights? One batch goes through a deep network that has "
     "learned nothing yet, and a gradient comes back."
@@ -67,7 +67,7 @@ BEGINNINGS = (
 )
 
 
-def run(config: InitialisationConfig) -> Path:
+def run(config: InitializationConfig) -> Path:
     """Measure activations and gradients, layer by layer, for each way to begin, and write them.
 
     Raises `UserError` for a folder of something else.
@@ -75,9 +75,7 @@ def run(config: InitialisationConfig) -> Path:
     claim(config.out, NAME)
     begun, width = perf_counter(), QUICK_WIDTH if config.quick else WIDTH
     measured = [
-        Measured(
-            beginning, [measure(beginning, width, config, turn) for turn in range(config.seeds)]
-        )
+        Depths(beginning, [measure(beginning, width, config, turn) for turn in range(config.seeds)])
         for beginning in BEGINNINGS
     ]
     return write(
@@ -93,7 +91,7 @@ def run(config: InitialisationConfig) -> Path:
 
 
 def measure(
-    beginning: Beginning, width: int, config: InitialisationConfig, turn: int
+    beginning: Beginning, width: int, config: InitializationConfig, turn: int
 ) -> list[LayerStatistics]:
     """Statistics of each activation of a new network on standard normal inputs."""
     rng = np.random.default_rng([config.seed, turn])
@@ -109,8 +107,8 @@ def measure(
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was found for one way to begin: statistics by seed and layer."""
+class Depths:
+    """The statistics of one way to begin, by seed and layer."""
 
     beginning: Beginning
     seeds: list[list[LayerStatistics]]
@@ -147,7 +145,7 @@ def _fate(factor: float) -> str:
     return f"shrinks {1 / factor:.1e} times" if factor < 1 / LASTING else "lasts"
 
 
-def table(measured: Sequence[Measured], width: int) -> Table:
+def table(measured: Sequence[Depths], width: int) -> Table:
     """The ends of the network: the signal that arrives, and the gradient that comes back."""
     rows = tuple(
         (
@@ -186,7 +184,7 @@ def _scientific(value: Interval) -> str:
     return f"{value.estimate:.1e}\n{value.low:.1e} to {value.high:.1e}"
 
 
-def plot(measured: Sequence[Measured]) -> Plot:
+def plot(measured: Sequence[Depths]) -> Plot:
     """The signal forwards and the gradient backwards, one column an activation."""
     figure, axes = panels(2, 2, width=9.2, height=6.2)
     parts = (("std", "std of activations"), ("gradient_std", "std of gradients"))
@@ -194,7 +192,7 @@ def plot(measured: Sequence[Measured]) -> Plot:
         row[0].set_ylabel(label)
         for place, activation in zip(row, (Tanh, ReLU), strict=True):
             shown = [one for one in measured if one.beginning.activation is activation]
-            for one, colour in zip(shown, COLOURS, strict=False):
+            for one, colour in zip(shown, COLORS, strict=False):
                 values = one.course(what)
                 place.plot(range(1, LAYERS + 1), values, color=colour, label=one.beginning.weights)
             place.axhline(1, **BASELINE)

@@ -33,12 +33,21 @@ from groundup.adapters.quantised import bits_per_weight, is_quantised, quantise
 from groundup.errors import UserError
 from groundup.evals.core import heldout_texts
 from groundup.evals.tuning_material import pieces
-from groundup.experiments.config import QuantisationConfig
+from groundup.experiments.config import QuantizationConfig
+from groundup.experiments.quantization_report import (
+    FULL,
+    Outcome,
+    Read,
+    numbers,
+    plot,
+    remarks,
+    shipped_types,
+    table,
+)
 from groundup.formats.folder import load
 from groundup.formats.locate import locate, short_name
 from groundup.lm.model import CausalLM
 from groundup.lm.score import spread
-from groundup.maths.intervals import Interval, bootstrap_ratio
 from groundup.report.outcome import claim, write
 from groundup.runs.console import say
 from groundup.text.batches import packed_batch
@@ -47,10 +56,9 @@ from groundup.text.rows import Document
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.loss import CHUNK
 
-NAME = "quantisation"
+NAME = "quantization"
 QUESTION = "How many bits does a weight need, and what does a model lose with fewer?"
 CONTEXT = 512
-FULL = "fp32"
 # Tokens in one pass: large products, and some hundred megabytes.
 _TOKENS = 4096
 _QUICK_BYTES = 2_048
@@ -108,53 +116,11 @@ WAYS: tuple[Way, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Read:
-    """What a model makes of each piece of text: nats and KL from the full model, summed."""
-
-    nats: Float[np.ndarray, " pieces"]
-    kl: Float[np.ndarray, " pieces"]
-    tokens: Float[np.ndarray, " pieces"]
-    bytes: Float[np.ndarray, " pieces"]
-
-    def bits_per_byte(self) -> Interval:
-        return bootstrap_ratio(self.nats / np.log(2), self.bytes)
-
-    def perplexity(self) -> float:
-        """exp(nats per token)."""
-        return float(np.exp(self.nats.sum() / self.tokens.sum()))
-
-    def kl_per_token(self) -> Interval:
-        return bootstrap_ratio(self.kl, self.tokens)
-
-    def more_than(self, other: Read) -> Interval:
-        """How many bits per byte more it pays, from the differences on each piece."""
-        return bootstrap_ratio((self.nats - other.nats) / np.log(2), self.bytes)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One way, its bits for each number of a matrix, the error that makes, and what is read."""
-
-    name: str
-    bits: float
-    error: float
-    read: Read
-
-
-def run(config: QuantisationConfig) -> Path:
+def run(config: QuantizationConfig) -> Path:
     """Quantise the model in every way and write what it loses.
 
     Raises `UserError` for a model that cannot be used and a folder of something else.
     """
-    from groundup.experiments.quantisation_report import (
-        numbers,
-        plot,
-        remarks,
-        shipped_types,
-        table,
-    )
-
     claim(config.out, NAME)
     begun = perf_counter()
     if config.threads is not None:
@@ -187,7 +153,7 @@ def run(config: QuantisationConfig) -> Path:
 
 
 def texts(
-    config: QuantisationConfig, model: CausalLM, tokenizer: Tokenizer
+    config: QuantizationConfig, model: CausalLM, tokenizer: Tokenizer
 ) -> tuple[list[Marked], Float[np.ndarray, " pieces"]]:
     """Pieces of held-out text as tokens, all but the first to be predicted, and their bytes."""
     limit = _QUICK_BYTES if config.quick else config.bytes_per_source

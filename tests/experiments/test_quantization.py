@@ -16,9 +16,9 @@ from torch.nn.functional import cross_entropy, kl_div
 from groundup.adapters.layers import linear_layers
 from groundup.adapters.quantised import quantise
 from groundup.errors import UserError
-from groundup.experiments.config import QuantisationConfig
-from groundup.experiments.quantisation import FULL, WAYS, outcomes, relative_error, run, ways
-from groundup.experiments.quantisation_report import plot, remarks, shipped_types, table
+from groundup.experiments.config import QuantizationConfig
+from groundup.experiments.quantization import FULL, WAYS, outcomes, relative_error, run, ways
+from groundup.experiments.quantization_report import plot, remarks, shipped_types, table
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.model import save_gguf
 from groundup.lm.config import ModelConfig
@@ -143,7 +143,7 @@ def test_a_model_of_ggufs_blocks_is_told_to_be_one(model: CausalLM, tmp_path: Pa
 def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_bpe(train_bpe(["The sea is wide, the sea is deep. "] * 4, 300))
     save_model(tmp_path / "model", model, tokenizer, card="")
-    out = run(QuantisationConfig(out=tmp_path / "out", model=tmp_path / "model", quick=True))
+    out = run(QuantizationConfig(out=tmp_path / "out", model=tmp_path / "model", quick=True))
     data = json.loads((out / "result.json").read_text(encoding="utf-8"))["data"]
     assert list(data) == [way.name for way in WAYS]
     assert data["bf16"]["kl"]["estimate"] < data["fp4, blocks of 64"]["kl"]["estimate"]
@@ -151,4 +151,4 @@ def test_the_experiment_in_miniature(model: CausalLM, tmp_path: Path) -> None:
     # What is kept in few bits already has nothing in full to be compared with.
     save_model(tmp_path / "small", quantise(deepcopy(model)), tokenizer, card="")
     with pytest.raises(UserError, match="few bits already"):
-        run(QuantisationConfig(out=tmp_path / "no", model=tmp_path / "small", quick=True))
+        run(QuantizationConfig(out=tmp_path / "no", model=tmp_path / "small", quick=True))
