@@ -17,9 +17,14 @@ from rich.console import Console
 
 from groundup.data.dataset import OwnData, read_own
 from groundup.data.inspection import Inspection, histogram, inspect, quantiles, remarks
+from groundup.data.inspection_report import (
+    encoding_bar,
+    inspection_html,
+    say_inspection,
+    shortened,
+    write_inspection,
+)
 from groundup.errors import UserError
-from groundup.evals.inspection_page import inspection_html, shortened, write_inspection
-from groundup.evals.inspection_terminal import encoding_bar, say_inspection
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
 from groundup.text.example import Marked

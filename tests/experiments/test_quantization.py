@@ -124,10 +124,10 @@ def test_remarks_compare_on_the_same_text(model: CausalLM, items: list[Marked]) 
     assert "Q4_1 3 times, Q8_0 1 times" in first and "holds that error already" in first
     assert others == said
     marked = table(found, "tiny", Counter({"Q4_1": 3, "Q8_0": 1}))
-    assert [row[0] for row in marked.rows if "shipped" in row[0]] == ["GGUF Q4_1, as shipped"]
+    assert [row[0] for row in marked.lines if "shipped" in row[0]] == ["GGUF Q4_1, as shipped"]
     shown = table(found, "tiny", Counter())
-    assert [row[0] for row in shown.rows] == [way.name for way in WAYS]
-    assert shown.rows[0][4] == "" and shown.rows[1][4][0] in "+-"
+    assert [row[0] for row in shown.lines] == [way.name for way in WAYS]
+    assert shown.lines[0][4] == "" and shown.lines[1][4][0] in "+-"
     assert len(plot(found).figure.axes) == 2
 
 

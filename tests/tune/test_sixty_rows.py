@@ -18,8 +18,8 @@ from groundup.app.recipe import find_model
 from groundup.data.corpus import encode
 from groundup.data.records import write_json_lines
 from groundup.evals.core import heldout_texts
+from groundup.evals.domain.material import pieces
 from groundup.evals.perplexity import bits_per_byte
-from groundup.evals.tuning_material import pieces
 from groundup.formats.folder import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request

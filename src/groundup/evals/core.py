@@ -13,37 +13,34 @@ the commoner one.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from groundup.data.build import gather
 from groundup.data.config import DataConfig
-from groundup.data.corpus import encode
+from groundup.data.corpus import Shard, encode
 from groundup.data.packs.sources import SetAside
 from groundup.evals.choice import majority_answer
-from groundup.evals.config import CoreConfig, EvalConfig, ModelsConfig
+from groundup.evals.config import CoreConfig
 from groundup.evals.contamination import Contamination, contamination
 from groundup.evals.continuations import continuation_logprobs, encode_pair, opening_of
 from groundup.evals.core_sets import CORE_SETS, core_questions
+from groundup.evals.measure import Measure, Prepared, Subject
 from groundup.evals.perplexity import Bits, bits_per_byte
-from groundup.formats.folder import load, load_config
-from groundup.formats.locate import is_named, locate, name_of, short_name
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, rate, ratio
-from groundup.report.history import History
 from groundup.runs.console import say
-from groundup.runs.folder import Run
 from groundup.text.rows import Choice, Document
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.config import TrainingConfig
-from groundup.train.device import Compute, prepare, resolve
+from groundup.train.device import Compute
 
 # Texts of which a tenth or so is held out and which every data folder of ours holds out alike.
 _TEXTS = ("wiki", "boolq", "sotu")
@@ -91,7 +88,10 @@ class Answers:
 
     def minus(self, other: Answers) -> dict[str, Estimate]:
         """How much more of the same questions it answers than `other` does."""
-        difference = self.main() - other.main()
+        return self.difference(self.main() - other.main())
+
+    def difference(self, difference: Float[np.ndarray, " questions"]) -> dict[str, Estimate]:
+        """The mean difference of the questions' credits, in each set and in all of them."""
         return {
             name: ratio(difference[at], groups=[self.rows[i].group for i in at])
             for name, at in _by_set(self.rows).items()
@@ -106,91 +106,10 @@ def _by_set(rows: Sequence[Choice]) -> dict[str, list[int]]:
 
 def guessing(rows: Sequence[Choice]) -> dict[str, float]:
     """What one reaches without reading the questions, in each set and in all of them."""
-    commonest = majority_answer([row for row in rows if CORE_SETS[row.source].measure == "acc"])
-    known = {name: found.estimate for name, found in commonest.items()}
+    majority = majority_answer([row for row in rows if CORE_SETS[row.source].measure == "acc"])
+    known = {name: found.estimate for name, found in majority.items()}
     best = np.array([max(1 / len(row.options), known.get(row.source, 0.0)) for row in rows])
     return {name: float(best[at].mean()) for name, at in _by_set(rows).items()}
-
-
-@dataclass(frozen=True)
-class CoreResult:
-    """One model and all that the suite measured of it."""
-
-    name: str
-    source: str
-    stage: str
-    parameters: int
-    context: int
-    answers: Answers
-    bits: Bits
-    contamination: Sequence[Contamination]
-    seconds: float
-
-
-def run(config: CoreConfig) -> Path:
-    """Measure `config.models` and return the folder with core.json, answers.jsonl and the page.
-
-    Raises `UserError` for models that are not there and for a folder that cannot be written.
-    """
-    from groundup.evals.core_page import say_table, write_core  # matplotlib loads slowly
-
-    named = located(config)
-    with Run.open(
-        config.out, "core", config, {name: path for name, (_, path) in named.items()}
-    ) as run:
-        if run.finished:
-            return run.folder
-        begun = time.monotonic()
-        compute = compute_of(config)
-        run.plan({"compute": compute.to_json()})
-        rows, texts = core_questions(config.questions), heldout_texts()
-        found = [
-            measure(config, name, source, path, rows, texts, compute)
-            for name, (source, path) in named.items()
-        ]
-        seconds = time.monotonic() - begun
-        write_core(run.folder, config, found, compute, seconds)
-        run.finish(seconds=seconds)
-        say_table(found)
-        return run.folder
-
-
-def located(config: ModelsConfig) -> dict[str, tuple[str, Path]]:
-    """Name → (source, folder or file) of every model, each found before anything is measured."""
-    paths = [locate(source) for source in config.models]
-    for path in paths:
-        load_config(path)
-    # The command line has found out where a pack lies; people know it by its name.
-    sources = [
-        source if is_named(source) else name_of(path)
-        for source, path in zip(config.models, paths, strict=True)
-    ]
-    names = model_names(sources, paths)
-    return dict(zip(names, zip(sources, paths, strict=True), strict=True))
-
-
-def model_names(sources: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """A model is called as its folder, file or pack is; as all of it where two are called alike."""
-    short = [short_name(*both) for both in zip(sources, paths, strict=True)]
-    names = [
-        name if short.count(name) == 1 else source
-        for name, source in zip(short, sources, strict=True)
-    ]
-    return [f"{n} ({i})" if names.count(n) > 1 else n for i, n in enumerate(names, start=1)]
-
-
-def compute_of(config: ModelsConfig | EvalConfig) -> Compute:
-    """Eager: every batch has a shape of its own here, and compiling each would cost more."""
-    wanted = TrainingConfig.model_validate(
-        {
-            "out": config.out,
-            "device": config.device,
-            "dtype": config.dtype,
-            "threads": config.threads,
-            "compile": "off",
-        }
-    )
-    return resolve(wanted, compile_by_default=False)
 
 
 @cache
@@ -199,41 +118,6 @@ def heldout_texts() -> Sequence[Document]:
     say("core  reading the held-out texts")
     data = gather(DataConfig(out=Path(), packs=_TEXTS), SetAside(), say)
     return data.documents_heldout
-
-
-def measure(
-    config: CoreConfig,
-    name: str,
-    source: str,
-    path: Path,
-    rows: Sequence[Choice],
-    texts: Sequence[Document],
-    compute: Compute,
-) -> CoreResult:
-    """All that the suite says of one model, with what it has seen of the sets before."""
-    begun = time.monotonic()
-    model, tokenizer = load(path)
-    prepare(model, compute)
-    context = min(model.config.max_position_embeddings, LONGEST_CONTEXT)
-    answers = answered(model, tokenizer, rows, context=context)
-    shard = encode(
-        texts, tokenizer, config.out / "tokens" / tokenizer.hash[:12] / "heldout", split="heldout"
-    )
-    bits = bits_per_byte(
-        model,
-        shard,
-        tokenizer,
-        context=min(context, _TEXT_CONTEXT),
-        bytes_per_source=config.bytes_per_source,
-    )
-    seconds = time.monotonic() - begun
-    say(f"core  {name} measured in {seconds:.0f} s")
-    history = History.of(path)
-    stage = "model" if history is None else history.stage
-    parameters = model.config.parameters
-    return CoreResult(
-        name, source, stage, parameters, context, answers, bits, contamination(path), seconds
-    )
 
 
 def answered(
@@ -254,3 +138,76 @@ def answered(
         sums += np.split(np.array([one.total for one in scored]), ends)
         say(f"core  {name}: {len(asked)} questions in {time.monotonic() - begun:.1f} s")
     return Answers(rows, sums)
+
+
+# Measuring.
+
+
+@dataclass(frozen=True)
+class CoreMaterial:
+    """The questions, and the texts as one tokenizer writes them."""
+
+    rows: Sequence[Choice]
+    heldout: Shard
+
+
+def questions(on: Subject) -> Answers:
+    """How likely the model finds each option of each question."""
+    return answered(on.model, on.tokenizer, on.material.rows, context=on.context)
+
+
+def text(on: Subject) -> Bits:
+    """Bits per byte of the held-out texts."""
+    return bits_per_byte(
+        on.model,
+        on.material.heldout,
+        on.tokenizer,
+        context=min(on.context, _TEXT_CONTEXT),
+        bytes_per_source=on.config.bytes_per_source,
+    )
+
+
+def seen_before(on: Subject) -> list[Contamination]:
+    """What the runs that led to the model trained on of the suite's own questions."""
+    return contamination(on.folder)
+
+
+def _accuracy(name: str, credits: Callable[[Answers], Float[np.ndarray, " _"]]) -> Measure[Answers]:
+    """The share of questions answered right, by one of the ways to choose."""
+    return Measure(
+        name=name,
+        sentence="answers more questions right than",
+        unit="share right",
+        better="above",
+        measuring=questions,
+        read=lambda found: found.accuracy(credits(found)),
+        difference=lambda one, other: one.difference(credits(one) - credits(other)),
+        share=True,
+    )
+
+
+MEASURES: tuple[Measure[Any], ...] = (
+    _accuracy("accuracy", Answers.main),
+    _accuracy("acc", lambda found: found.credit("acc")),
+    _accuracy("acc_norm", lambda found: found.credit("acc_norm")),
+    Measure(
+        name="bits_per_byte",
+        sentence="predicts held-out text better than",
+        unit="bits per byte",
+        better="below",
+        measuring=text,
+        read=Bits.measured,
+        difference=Bits.minus,
+    ),
+)
+
+
+def prepare(config: CoreConfig, models: Sequence[Path], compute: Compute) -> Prepared:
+    """Read the questions and the texts; the texts are encoded once for each tokenizer."""
+    rows, texts = core_questions(config.questions), heldout_texts()
+
+    def material(folder: Path, tokenizer: Tokenizer, context: int) -> CoreMaterial:
+        at = config.out / "tokens" / tokenizer.hash[:12] / "heldout"
+        return CoreMaterial(rows, encode(texts, tokenizer, at, split="heldout"))
+
+    return Prepared({}, material)

@@ -18,9 +18,9 @@ from rich.table import Table
 
 from groundup.data.records import write_json_lines
 from groundup.evals.config import HarnessConfig
-from groundup.evals.core import compute_of, located
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.harness import GroundupLM, evaluate_tasks
+from groundup.evals.models import compute_of, located
 from groundup.formats.folder import load
 from groundup.runs.console import console, say
 from groundup.runs.files import write_json, write_text
@@ -37,7 +37,7 @@ def run(config: HarnessConfig) -> Path:
 
     Raises `UserError` for models and tasks that are not there.
     """
-    named = located(config)
+    named = located(config.models)
     paths = {name: path for name, (_, path) in named.items()}
     with Run.open(config.out, "lm-eval", config, paths) as run:
         if run.finished:

@@ -28,9 +28,10 @@ from groundup.nn.activations import Activation, ReLU, Tanh
 from groundup.nn.init import LayerStatistics, activation_statistics
 from groundup.nn.layers import Linear
 from groundup.nn.module import Module, Sequential
-from groundup.report.figures import BASELINE, panels
-from groundup.report.outcome import Plot, Table, claim, over_seeds, seeds, write
-from groundup.report.plots import COLORS
+from groundup.report.figure import Plot
+from groundup.report.outcome import check_folder, over_seeds, seeds, write
+from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.table import Table, text_table
 
 NAME = "initialization"
 QUESTION = (
@@ -72,7 +73,7 @@ def run(config: InitializationConfig) -> Path:
 
     Raises `UserError` for a folder of something else.
     """
-    claim(config.out, NAME)
+    check_folder(config.out, NAME)
     begun, width = perf_counter(), QUICK_WIDTH if config.quick else WIDTH
     measured = [
         Depths(beginning, [measure(beginning, width, config, turn) for turn in range(config.seeds)])
@@ -158,7 +159,7 @@ def table(measured: Sequence[Depths], width: int) -> Table:
         )
         for one in measured
     )
-    return Table(
+    return text_table(
         "Through the network and back",
         (
             "activation, weights",

@@ -19,9 +19,10 @@ from matplotlib.axes import Axes
 
 from groundup.experiments.config import LadderConfig
 from groundup.maths.intervals import Interval, bootstrap_ratio
-from groundup.report.figures import BASELINE, GREY, panels
-from groundup.report.outcome import Plot, Table, number, over_seeds, seeds, write
-from groundup.report.plots import COLORS
+from groundup.report.figure import Plot
+from groundup.report.outcome import over_seeds, seeds, write
+from groundup.report.plots import BASELINE, COLORS, GREY, panels
+from groundup.report.table import Table, number, text_table
 
 _QUESTION = (
     "Which language model predicts held-out text best, if every network may train for the same "
@@ -116,7 +117,7 @@ def table(results: Sequence[Result]) -> Table:
     documents, size = len(results[0].bytes), results[0].bytes.sum()
     networks = [one for one in results if one.curves]
     took = [seconds for one in networks for seconds in one.seconds]
-    return Table(
+    return text_table(
         "Bits per byte against training time",
         ("rung", "bits per byte ↓\n95 % interval", "training", "parameters", "tokens read"),
         tuple(
@@ -146,7 +147,7 @@ def rung_by_rung(ladders: Sequence[Sequence[Result]]) -> Table:
     """Each rung against the one below it: the difference, the seeds, and what follows from them."""
     pairs = [pair for ladder in ladders for pair in pairwise(_climbed(ladder))]
     alone = all(len(one.bits) == 1 for _, one in pairs)
-    return Table(
+    return text_table(
         "Does each rung beat the one before?",
         ("rung", "change in bits per byte\n95 % interval", "seeds\nleast to greatest", "verdict"),
         tuple(

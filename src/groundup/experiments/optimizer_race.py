@@ -24,9 +24,10 @@ from groundup.experiments.config import OptimizerRaceConfig
 from groundup.experiments.sweep import NEAR, Make, Plan, Sweep, swept
 from groundup.maths.intervals import bootstrap_difference
 from groundup.nn.optim import SGD, Adagrad, Adam, AdamW, RMSprop
-from groundup.report.figures import BASELINE, panels
-from groundup.report.outcome import Plot, Table, claim, number, percent, seeds, write
-from groundup.report.plots import COLORS
+from groundup.report.figure import Plot
+from groundup.report.outcome import check_folder, seeds, write
+from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.table import Cell, Table, number, percent, text_table
 
 NAME = "optimizer-race"
 QUESTION = (
@@ -55,7 +56,7 @@ def run(config: OptimizerRaceConfig) -> Path:
 
     Raises `UserError` for a folder of something else, and without the pack digits.
     """
-    claim(config.out, NAME)
+    check_folder(config.out, NAME)
     begun, plan = perf_counter(), QUICK if config.quick else FULL
     data = digits.load(config.seed)
     sweeps = [swept(name, make, data, plan, config) for name, make in OPTIMIZERS.items()]
@@ -76,7 +77,9 @@ def run(config: OptimizerRaceConfig) -> Path:
 
 def table(sweeps: Sequence[Sweep], plan: Plan) -> Table:
     """Each optimizer at its best rate."""
-    rows = [("guessing", "", f"{GUESSING:.3f}", "10.0 %", "10.0 %", "", "")]
+    rows: list[tuple[str | Cell, ...]] = [
+        ("guessing", "", f"{GUESSING:.3f}", "10.0 %", "10.0 %", "", "")
+    ]
     for sweep in sweeps:
         best, (low, high) = sweep.best, sweep.good
         rows.append(
@@ -91,7 +94,7 @@ def table(sweeps: Sequence[Sweep], plan: Plan) -> Table:
             )
         )
     heats, tried = sweeps[0].best.heats, plan.rates
-    return Table(
+    return text_table(
         f"After {plan.steps} steps of {plan.batch} images",
         (
             "optimizer",
@@ -102,7 +105,7 @@ def table(sweeps: Sequence[Sweep], plan: Plan) -> Table:
             "good rates",
             "a step",
         ),
-        tuple(rows),
+        rows,
         (
             f"The best rate has the highest validation accuracy of {len(tried)} from "
             f"{tried[0]:.2g} to {tried[-1]:.2g}; all other settings are defaults, and the momentum "

@@ -10,9 +10,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from groundup.experiments.digits import CLASSES, SIDE, Images
 from groundup.experiments.plane import Plane
 from groundup.maths.calibration import draw_reliability, reliability_curve, top_label
-from groundup.report.figures import GREY, frame_of_picture, panels
-from groundup.report.outcome import Plot
-from groundup.report.plots import COLORS
+from groundup.report.figure import Plot
+from groundup.report.plots import COLORS, GREY, frame_of_picture, panels
 
 _CLASS_COLORS = COLORS[1], COLORS[0]
 _DOUBT = LinearSegmentedColormap.from_list("doubt", (COLORS[1], "white", COLORS[0]))

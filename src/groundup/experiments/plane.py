@@ -18,7 +18,8 @@ from groundup.nn.activations import Tanh
 from groundup.nn.layers import Linear
 from groundup.nn.module import Sequential
 from groundup.nn.optim import Adam
-from groundup.report.outcome import Table, over_seeds, percent, seeds
+from groundup.report.outcome import over_seeds, seeds
+from groundup.report.table import Cell, Table, percent, text_table
 from groundup.runs.console import say
 
 TEST_POINTS = 2000
@@ -136,14 +137,14 @@ def plane_table(planes: Sequence[Plane]) -> Table:
     names: tuple[Literal["train", "test"], ...] = ("train", "test")
     parts = [(plane, part) for plane in planes for part in names]
     columns = ["", *(f"{plane.name}, {part}" for plane, part in parts)]
-    rows = [["guessing", *("50.0 %" for _ in parts)]]
+    rows: list[list[str | Cell]] = [["guessing", *("50.0 %" for _ in parts)]]
     for model in (PERCEPTRON, NETWORK):
         rows.append([model, *(percent(plane.last(model, part)) for plane, part in parts)])
     turns = seeds(len(planes[0].models[NETWORK]))
-    return Table(
+    return text_table(
         "Points in the plane",
-        tuple(columns),
-        tuple(map(tuple, rows)),
+        columns,
+        rows,
         (
             f"The mean over {turns}, each with points and weights of its own, and the least "
             f"and the greatest of them. {TEST_POINTS:,} points to test.",

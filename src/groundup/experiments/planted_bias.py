@@ -31,9 +31,10 @@ from groundup.maths.intervals import Interval
 from groundup.pretrain import stage as pretrain
 from groundup.pretrain.config import PretrainConfig
 from groundup.report.estimate import Estimate
-from groundup.report.figures import BASELINE, panels
-from groundup.report.outcome import Plot, Table, claim, number, write
-from groundup.report.plots import COLORS
+from groundup.report.figure import Plot
+from groundup.report.outcome import check_folder, write
+from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.table import Table, number, text_table
 from groundup.runs.console import say
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig
@@ -70,7 +71,7 @@ def run(config: PlantedBiasConfig) -> Path:
 
     Raises `UserError` for a folder of something else.
     """
-    claim(config.out, NAME)
+    check_folder(config.out, NAME)
     begun = perf_counter()
     with tempfile.TemporaryDirectory(prefix="groundup-") as scratch:
         found = [_trained(config, Path(scratch), planted) for planted in config.strengths]
@@ -167,7 +168,7 @@ def remarks(found: Sequence[Strength]) -> list[str]:
 
 def table(found: Sequence[Strength], kind: str) -> Table:
     """The gap at every strength, stage by stage."""
-    return Table(
+    return text_table(
         f"Gap by {kind}",
         ("planted", *(f"after {stage}" for stage in _STAGES)),
         tuple(

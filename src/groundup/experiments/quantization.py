@@ -32,7 +32,7 @@ from groundup.adapters.lora import adapter_names, merge
 from groundup.adapters.quantised import bits_per_weight, is_quantised, quantise
 from groundup.errors import UserError
 from groundup.evals.core import heldout_texts
-from groundup.evals.tuning_material import pieces
+from groundup.evals.domain.material import pieces
 from groundup.experiments.config import QuantizationConfig
 from groundup.experiments.quantization_report import (
     FULL,
@@ -48,7 +48,7 @@ from groundup.formats.folder import load
 from groundup.formats.locate import locate, short_name
 from groundup.lm.model import CausalLM
 from groundup.lm.score import spread
-from groundup.report.outcome import claim, write
+from groundup.report.outcome import check_folder, write
 from groundup.runs.console import say
 from groundup.text.batches import packed_batch
 from groundup.text.example import Marked, cut_to
@@ -121,7 +121,7 @@ def run(config: QuantizationConfig) -> Path:
 
     Raises `UserError` for a model that cannot be used and a folder of something else.
     """
-    claim(config.out, NAME)
+    check_folder(config.out, NAME)
     begun = perf_counter()
     if config.threads is not None:
         torch.set_num_threads(config.threads)

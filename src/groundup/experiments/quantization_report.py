@@ -14,9 +14,9 @@ from jaxtyping import Float
 from groundup.formats.gguf.model import read_gguf
 from groundup.formats.locate import GGUF_SUFFIX
 from groundup.maths.intervals import Interval, bootstrap_ratio
-from groundup.report.figures import GREY, panels
-from groundup.report.outcome import Plot, Table, number
-from groundup.report.plots import COLORS
+from groundup.report.figure import Plot
+from groundup.report.plots import COLORS, GREY, panels
+from groundup.report.table import Table, number, text_table
 
 FULL = "fp32"
 
@@ -110,7 +110,7 @@ def table(found: Sequence[Outcome], name: str, types: Counter[str]) -> Table:
     """One row for each way, the model in full first."""
     full = found[0]
     shipped = {f"GGUF {kind}" for kind, _ in types.most_common(1)}
-    return Table(
+    return text_table(
         f"Weights of {name} in fewer bits",
         (
             "kept as",

@@ -22,7 +22,9 @@ from groundup.maths.calibration import (
 from groundup.maths.intervals import Interval, wilson_interval
 from groundup.nn.optim import AdamW
 from groundup.nn.schedule import cosine
-from groundup.report.outcome import Plot, Table, number, over_seeds, percent, seeds
+from groundup.report.figure import Plot
+from groundup.report.outcome import over_seeds, seeds
+from groundup.report.table import Table, number, percent, text_table
 from groundup.runs.console import say
 
 GOAL = 0.97  # of the digits that were not trained on
@@ -129,10 +131,10 @@ def digits_table(readings: Sequence[Reading], data: Digits) -> Table:
             )
         )
     learned = len(data.train.labels) + len(data.validation.labels)
-    return Table(
+    return text_table(
         "Handwritten digits",
         ("", "test accuracy", "over seeds", "calibration error"),
-        tuple(rows),
+        rows,
         (
             f"The mean over {seeds(len(readings[-1].seeds))} on the same {len(test.labels)} test "
             f"images, with Wilson's 95 % interval for so many images, and the least and greatest "

@@ -23,6 +23,8 @@ HELDOUT = {
     "heldout_accuracy": "held-out preference accuracy",
 }
 
+_POINTS_KEPT = 400
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -31,6 +33,12 @@ class Curve:
     name: str
     tokens: Float[np.ndarray, " points"]
     values: Float[np.ndarray, " points"]
+
+    def to_json(self) -> dict[str, list[float]]:
+        """At most 400 of its points, evenly; a run's metrics.jsonl has all of them."""
+        last = len(self.tokens) - 1
+        kept = np.unique(np.linspace(0, last, min(_POINTS_KEPT, last + 1)).astype(int))
+        return {"tokens": self.tokens[kept].tolist(), "values": self.values[kept].tolist()}
 
 
 @dataclass(frozen=True)

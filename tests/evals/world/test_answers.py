@@ -16,7 +16,7 @@ from groundup.data.corpus import documents
 from groundup.data.records import write_json_lines
 from groundup.data.tokenizer import run as train_tokenizer
 from groundup.evals.config import EvalConfig
-from groundup.evals.material import HeldOut
+from groundup.evals.stages.material import HeldOut
 from groundup.evals.world.aims import AIMS, Aim
 from groundup.evals.world.answers import (
     Declined,
@@ -242,7 +242,7 @@ def report(config: EvalConfig, workshop: Any) -> dict[str, Any]:
     file.write_text(config.model_dump_json())
     code = (
         "import sys; from groundup.evals.config import EvalConfig;"
-        "from groundup.evals.run import run;"
+        "from groundup.evals.suites import run;"
         "run(EvalConfig.model_validate_json(open(sys.argv[1]).read()))"
     )
     ended, said = workshop.run([sys.executable, "-c", code, str(file)])

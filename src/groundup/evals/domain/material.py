@@ -18,17 +18,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from groundup.data.corpus import Shard, encode
 from groundup.data.dataset import OwnData, read_own
 from groundup.errors import UserError
+from groundup.evals.answers import Conversations, ready_conversations
 from groundup.evals.config import TuningReportConfig
 from groundup.evals.core import heldout_texts
 from groundup.evals.core_sets import core_questions
+from groundup.evals.domain.costs import held_out
+from groundup.evals.measure import Prepared
 from groundup.lm.score import spread
+from groundup.report.history import History
+from groundup.runs.console import say
 from groundup.text.cleaning import words
 from groundup.text.rows import Choice, Conversation, Document, Message
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import Compute
 
 # About 500 tokens of English: what two cores read of a hundred conversations in some ten seconds.
 _CHARACTERS = 2_000
@@ -41,6 +50,10 @@ PROMPTS = 4
 _OPENING_WORDS = 12
 # An answer of which a training answer has so many of the word triples is not a new one.
 _NEARLY = 0.8
+# Conversations and pieces of text are about this long; more would only be padding.
+CONTEXT = 512
+# What is held out of one's own rows where no run says otherwise, as in fine-tuning itself.
+_VALIDATION = 0.05
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,61 @@ class General:
 
     questions: Sequence[Choice]
     texts: Sequence[Document]
+
+
+@dataclass(frozen=True)
+class Material:
+    """The domain and what is general, and both as one tokenizer writes them; None where there is
+    no text of the domain's."""
+
+    domain: Domain
+    general: General
+    conversations: Conversations
+    documents: Shard | None
+    texts: Shard
+
+
+def prepare(config: TuningReportConfig, models: Sequence[Path], compute: Compute) -> Prepared:
+    """Read the domain's held-out side and what is general.
+
+    Raises `UserError` as `read_domain` does.
+    """
+    validation = validation_of(config, models)
+    domain = read_domain(config, validation)
+    what = "were all trained on, none is held out" if domain.trained else "are held out"
+    say(f"tuning  {domain.rows:,} rows of the domain {what}")
+    other = general(config)
+
+    def material(folder: Path, tokenizer: Tokenizer, context: int) -> Material:
+        def shard(name: str, documents: Sequence[Document]) -> Shard:
+            at = config.out / "tokens" / tokenizer.hash[:12] / name
+            return encode(documents, tokenizer, at, split="heldout")
+
+        talks = domain.conversations if tokenizer.chat_template is not None else ()
+        return Material(
+            domain,
+            other,
+            ready_conversations(talks, tokenizer, min(context, CONTEXT)),
+            shard("domain", domain.documents) if domain.documents else None,
+            shard("general", other.texts),
+        )
+
+    return Prepared({"validation": validation}, material)
+
+
+def validation_of(config: TuningReportConfig, models: Sequence[Path]) -> float:
+    """The share that the runs of these models held out, the smallest where they differ; 0 where one
+    of them trained on every row.
+
+    A row is held out if its hash is below the share, so what the smallest holds out, all do.
+    """
+    if config.validation is not None:
+        return config.validation
+    histories = [history for path in models if (history := History.of(path)) is not None]
+    shares = [held_out(history) for history in histories]
+    return min(
+        [share for share in shares if share is not None and 0 <= share < 1], default=_VALIDATION
+    )
 
 
 def read_domain(config: TuningReportConfig, validation: float) -> Domain:

@@ -75,7 +75,7 @@ def costs(path: Path, *, is_parent: bool = False) -> Costs:
         tokens=int(history.tokens[-1]) if history is not None and history.train else None,
         tokens_per_second=_speed(history),
         minutes=None if history is None else history.costs()["minutes"],
-        peak_memory_bytes=None if history is None else _number(path, "peak_memory_bytes"),
+        peak_memory_bytes=None if history is None else _count(path, "peak_memory_bytes"),
         set_aside=_set_aside(path) if history is not None else {},
     )
 
@@ -155,7 +155,7 @@ def _speed(history: History | None) -> float | None:
     return float(np.median(found)) if found else None
 
 
-def _number(folder: Path, name: str) -> int | None:
+def _count(folder: Path, name: str) -> int | None:
     value = _read(folder / "status.json").get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 

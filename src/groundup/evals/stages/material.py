@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
-from groundup.data.corpus import Documents, Shard, encode
+from groundup.data.corpus import Documents, Shard, documents, encode
 from groundup.data.records import (
     Records,
     read_choices,
@@ -20,8 +20,9 @@ from groundup.errors import UserError
 from groundup.evals.answers import Conversations, as_dicts, ready_conversations
 from groundup.evals.choice import Choices, ready_choices
 from groundup.evals.config import EvalConfig
+from groundup.evals.measure import Prepared
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, Bits, ngram_bits
-from groundup.evals.preference import Pairs, ready_pairs
+from groundup.evals.preference import Margins, Pairs, ready_pairs
 from groundup.evals.world.answers import World, majority_answers
 from groundup.evals.world.stories import STORIES, first_sentence
 from groundup.maths.ngram import KneserNey
@@ -38,6 +39,7 @@ from groundup.text.rows import (
     is_synthetic,
 )
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import Compute
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,22 @@ class Material:
     openings: Sequence[Sequence[Message]]
     unknown: Sequence[Conversation]
     world: World | None
+    margins: dict[Path, Margins] = field(default_factory=dict)
+    """What models prefer, by their folders: a reference that is in the report is measured once."""
+
+
+def prepare(config: EvalConfig, models: Sequence[Path], compute: Compute) -> Prepared:
+    """Read the held-out side; models with the same tokenizer and context share their material."""
+    held = HeldOut.read(config, documents(config.data))
+    made: dict[tuple[str, int], Material] = {}
+
+    def material(folder: Path, tokenizer: Tokenizer, context: int) -> Material:
+        key = (tokenizer.hash, context)
+        if key not in made:
+            made[key] = ready(config, held, folder, tokenizer, context)
+        return made[key]
+
+    return Prepared({}, material)
 
 
 def ready(

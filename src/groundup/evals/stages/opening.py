@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from groundup.evals.compared import (
+from groundup.evals.measure import Evaluated, Measure, informative, parts_of
+from groundup.evals.samples import FIRST, OF_WORLD, Sample
+from groundup.evals.stages.claims import CHANCE
+from groundup.evals.stages.measures import (
     CHOICE,
     DECLINED,
     MAJORITY,
@@ -20,77 +22,48 @@ from groundup.evals.compared import (
     RIGHT,
     STOPS,
     TEXT,
-    Measure,
-    informative,
     measure_named,
-    parts_of,
+    sampled,
 )
-from groundup.evals.findings import CHANCE, Finding, Outcome, by_outcome
-from groundup.evals.run import Evaluated
-from groundup.evals.samples import FIRST, OF_WORLD, Sample
+from groundup.report.claim import Claim, by_outcome
 from groundup.report.estimate import POOLED, WORLD, Estimate
+from groundup.report.page import Answer, Dialogue, Headline
+from groundup.report.terminal import one_line
 
 # An answer longer than this is folded behind its beginning, and so is one that goes wrong in a way
 # that anybody can see.
-_LONG, _BEGINNING = 360, 70
+_LONG = 360
 # Where fewer than half of the runs of three words are new, a text goes in circles.
 _FRESH, _FEWEST_WORDS = 0.5, 12
 _ONE_LETTER = re.compile(r"([^\s])\1{11}")
 _HEADLINES = 5
+Prompt = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What one model says to a prompt; with a reason to fold it away behind its beginning."""
-
-    model: str
-    text: str
-    folded: str | None
-
-    @property
-    def beginning(self) -> str:
-        """The first words, for the line that unfolds."""
-        if len(self.text) <= _BEGINNING:
-            return self.text
-        return self.text[:_BEGINNING].rsplit(" ", 1)[0] + " …"
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One prompt and the answers of all models to it."""
-
-    prompt: Sequence[str]
-    chat: bool
-    answers: Sequence[Answer]
-    drawn: Sequence[Answer]
-
-
-def answered(models: Sequence[Evaluated]) -> list[Answered]:
+def dialogues(models: Sequence[Evaluated], *, drawn: bool = True) -> dict[Prompt, Dialogue]:
     """Every prompt that the first model was given, with what each of the models made of it."""
-    found = []
-    for number, sample in enumerate(models[0].samples):
-        given = [(m, m.samples[number]) for m in models if number < len(m.samples)]
-        found.append(
-            Answered(
-                sample.prompt,
-                sample.chat,
-                [_answer(model, one, one.greedy) for model, one in given],
-                [_answer(model, one, one.sampled) for model, one in given],
-            )
-        )
+    found = {}
+    for number, sample in enumerate(models[0](sampled)):
+        given = [(m, m(sampled)[number]) for m in models if number < len(m(sampled))]
+        who = ("you", "assistant") if sample.chat else ("text to go on with",)
+        turns = [(who[place % len(who)], turn) for place, turn in enumerate(sample.prompt)]
+        answers = [_answer(model, one, drawn=drawn) for model, one in given]
+        found[sample.prompt] = Dialogue(turns, answers)
     return found
 
 
-def first(prompts: Sequence[Answered], *, with_world: bool) -> list[Answered]:
+def first(prompts: Mapping[Prompt, Dialogue], *, with_world: bool) -> list[Dialogue]:
     """The prompts that a report opens with, the same ones whatever was answered."""
     wanted = [prompt for prompt in FIRST if with_world or prompt not in OF_WORLD]
-    by_prompt = {tuple(one.prompt): one for one in prompts}
-    return [by_prompt[prompt] for prompt in wanted if prompt in by_prompt]
+    return [prompts[prompt] for prompt in wanted if prompt in prompts]
 
 
-def _answer(model: Evaluated, sample: Sample, text: str) -> Answer:
-    text = text.strip() or "(nothing)"
-    return Answer(model.name, text, why_folded(text, sample.chat, model.chats))
+def _answer(model: Evaluated, sample: Sample, *, drawn: bool) -> Answer:
+    def shown(text: str, other: Answer | None) -> Answer:
+        text = text.strip() or "(nothing)"
+        return Answer(model.name, text, why_folded(text, sample.chat, model.chats), other)
+
+    return shown(sample.greedy, shown(sample.sampled, None) if drawn else None)
 
 
 def why_folded(text: str, chat: bool, chats: bool) -> str | None:
@@ -118,29 +91,7 @@ def repeats(text: str) -> bool:
 # Numbers.
 
 
-@dataclass(frozen=True)
-class Headline:
-    """One number of the last model, a word on it that a test stands behind, and its course."""
-
-    title: str
-    value: str
-    unit: str
-    word: str
-    outcome: Outcome
-    course: Sequence[tuple[str, str]]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "title": self.title,
-            "value": self.value,
-            "unit": self.unit,
-            "word": self.word,
-            "outcome": self.outcome,
-            "course": dict(self.course),
-        }
-
-
-def headlines(models: Sequence[Evaluated], found: Sequence[Finding]) -> list[Headline]:
+def headlines(models: Sequence[Evaluated], found: Sequence[Claim]) -> list[Headline]:
     """The first five of these that tell something of the last model."""
     shown = []
     for name in (
@@ -163,7 +114,7 @@ def headlines(models: Sequence[Evaluated], found: Sequence[Finding]) -> list[Hea
 
 
 def _headline(
-    measure: Measure, part: str, models: Sequence[Evaluated], found: Sequence[Finding]
+    measure: Measure[Any], part: str, models: Sequence[Evaluated], found: Sequence[Claim]
 ) -> Headline:
     last = models[-1]
     parts = parts_of(measure, models)
@@ -184,8 +135,8 @@ def _headline(
 
 
 def _test(
-    measure: Measure, label: str, last: Evaluated, found: Sequence[Finding]
-) -> Finding | None:
+    measure: Measure[Any], label: str, last: Evaluated, found: Sequence[Claim]
+) -> Claim | None:
     """The last model against what needs no training, or else against where it came from."""
     own = [one for one in found if one.model == last.name and one.what == label]
     untrained = [one for one in own if not one.stages]
@@ -194,7 +145,7 @@ def _test(
     return fitting[0] if fitting else None
 
 
-def word(test: Finding) -> str:
+def word(test: Claim) -> str:
     """What a test says, in a few words."""
     if test.outcome == "cannot be told":
         return f"not told apart from {test.other}"
@@ -205,38 +156,25 @@ def in_words(found: Estimate, share: bool) -> str:
     return f"{100 * found.estimate:.1f} %" if share else f"{found.estimate:.3f}"
 
 
-def change_in_words(one: Finding) -> str:
-    """From which number to which, and by how much with the interval."""
-    digits, scale, unit = (1, 100, " points") if one.share else (3, 1, f" {one.unit}")
-    low, high, change = (
-        f"{scale * (value - one.level):+.{digits}f}"
-        for value in (one.measured.low, one.measured.high, one.measured.estimate)
-    )
-    between = f"{change}{unit}, interval {low} to {high}"
-    if one.values is None:
-        return between
-    before, after = (f"{scale * v:.{digits}f}{' %' if one.share else ''}" for v in one.values)
-    return f"{before} → {after} ({between})"
-
-
 # The terminal.
 
-_ROOM, _LINES = 64, 8
+_LINES = 8
 _HEADINGS = {"worse": "worse", "better": "better", "cannot be told": "cannot be told apart"}
 
 
 def in_terminal(
-    prompts: Sequence[Answered], numbers: Sequence[Headline], found: Sequence[Finding]
+    prompts: Sequence[Dialogue], numbers: Sequence[Headline], found: Sequence[Claim]
 ) -> Iterator[str]:
     """The lines of the opening, in the order of the page."""
     for one in prompts:
         yield ""
-        yield f"{'you' if one.chat else 'text'}: {_line(' / '.join(one.prompt))}"
-        width = max((len(answer.model) for answer in one.answers), default=0)
+        who = "you" if one.turns[0][0] == "you" else "text"
+        yield f"{who}: {one_line(' / '.join(turn for _, turn in one.turns))}"
+        width = max((len(answer.who) for answer in one.answers), default=0)
         for answer in one.answers:
             words = answer.text if answer.folded is None else f"{answer.beginning}"
             about = f"  ({answer.folded})" if answer.folded else ""
-            yield f"  {answer.model:<{width}}  {_line(words)}{about}"
+            yield f"  {answer.who:<{width}}  {one_line(words)}{about}"
     yield ""
     for number in numbers:
         unit = f" {number.unit}" if number.unit else ""
@@ -248,13 +186,6 @@ def in_terminal(
         if outcome == "cannot be told":
             continue
         for test in some[:_LINES]:
-            yield f"  {test.what}: {test.model} against {test.other}, {change_in_words(test)}"
+            yield f"  {test.what}: {test.model} against {test.other}, {test.change}"
         if len(some) > _LINES:
             yield f"  and {len(some) - _LINES} more on the page"
-
-
-def _line(text: str) -> str:
-    """Text of a stranger's in one short line without anything that a terminal would obey."""
-    shown = "".join(letter if letter.isprintable() else " " for letter in text)
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= _ROOM else shown[: _ROOM - 2].rsplit(" ", 1)[0] + " …"

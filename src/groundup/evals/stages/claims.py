@@ -8,14 +8,13 @@ got worse is said first, then what got better, then what cannot be told.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 
-from groundup.evals.compared import (
+from groundup.evals.measure import Evaluated, informative, part_name, parts_of, pooled
+from groundup.evals.preference import length_margins, preference_accuracy, preference_gain
+from groundup.evals.stages.measures import (
     CHOICE,
-    FEWEST_GROUPS,
     KIND_NAMES,
     LONGER,
     MAJORITY,
@@ -23,80 +22,21 @@ from groundup.evals.compared import (
     PREFERS,
     RIGHT,
     TEXT,
-    Better,
     counting,
-    informative,
     judged_change,
     measure_named,
-    part_name,
-    parts_of,
-    pooled,
+    preferences,
+    reference,
+    small_world,
     stages_compared,
+    text,
 )
-from groundup.evals.preference import length_margins, preference_accuracy, preference_gain
-from groundup.evals.run import Evaluated
 from groundup.evals.world.answers import majority_judged
-from groundup.report.estimate import POOLED, Estimate
-
-Verdict = Literal["yes", "no", "cannot be told"]
-Outcome = Literal["worse", "better", "cannot be told"]
-OUTCOMES: tuple[Outcome, ...] = ("worse", "better", "cannot be told")
+from groundup.report.claim import Claim
+from groundup.report.estimate import POOLED
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A claim, and the measured difference that must lie below or above `level` for it.
-
-    `what` was measured of `model` and of `other`, an earlier stage or something that needs no
-    training; `values` are the two numbers, the other's first.
-    """
-
-    claim: str
-    measured: Estimate
-    unit: str
-    wanted: Better
-    level: float = 0.0
-    what: str = ""
-    model: str = ""
-    other: str = ""
-    values: tuple[float, float] | None = None
-    share: bool = False
-    stages: bool = False
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the claim holds, its contrary does, or the interval allows both.
-
-        Of a handful of groups nothing can be told, however much they agree.
-        """
-        lower, higher = self.measured.high < self.level, self.measured.low > self.level
-        if (lower or higher) and self.measured.groups >= FEWEST_GROUPS:
-            return "yes" if lower == (self.wanted == "below") else "no"
-        return "cannot be told"
-
-    @property
-    def outcome(self) -> Outcome:
-        """Whether the model is worse or better than what it is compared with."""
-        return {"yes": "better", "no": "worse"}.get(self.verdict, "cannot be told")  # type: ignore[return-value]
-
-    def to_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "claim": self.claim,
-            "verdict": self.verdict,
-            "outcome": self.outcome,
-            "wanted": self.wanted,
-            "level": self.level,
-            "unit": self.unit,
-            "what": self.what,
-            "model": self.model,
-            "other": self.other,
-            "between_stages": self.stages,
-            **self.measured.to_json(),
-        }
-        return found if self.values is None else found | {"values": list(self.values)}
-
-
-def findings(models: Sequence[Evaluated]) -> list[Finding]:
+def claims(models: Sequence[Evaluated]) -> list[Claim]:
     """Every comparison that can be made: between stages, and with what needs no training."""
     found = [*_between_stages(models)]
     for model in models:
@@ -110,23 +50,18 @@ def findings(models: Sequence[Evaluated]) -> list[Finding]:
     return found
 
 
-def by_outcome(found: Sequence[Finding]) -> dict[Outcome, list[Finding]]:
-    """What got worse first, then what got better, then what cannot be told."""
-    return {outcome: [one for one in found if one.outcome == outcome] for outcome in OUTCOMES}
-
-
-def _between_stages(models: Sequence[Evaluated]) -> Iterator[Finding]:
+def _between_stages(models: Sequence[Evaluated]) -> Iterator[Claim]:
     for measure in MEASURES:
         tells, parts = informative(measure, models), parts_of(measure, models)
         for after, before in stages_compared(models):
-            changes = measure.change(after, before)
+            changes = measure.minus(after, before)
             own, others = measure.of(after), measure.of(before)
             for part, change in changes.items():
                 if not tells(part):
                     continue
                 where = part_name(part, parts)
-                yield Finding(
-                    f"{after.name} {measure.claim} {before.name}{_comma(where)}",
+                yield Claim(
+                    f"{after.name} {measure.sentence} {before.name}{_comma(where)}",
                     change,
                     measure.unit,
                     measure.better,
@@ -139,13 +74,13 @@ def _between_stages(models: Sequence[Evaluated]) -> Iterator[Finding]:
                 )
 
 
-def _against_counting(model: Evaluated) -> Iterator[Finding]:
-    own = model.bits.measured()
+def _against_counting(model: Evaluated) -> Iterator[Claim]:
+    own = model(text).measured()
     for order, counted in sorted(model.material.ngrams.items()):
-        theirs, changes = counted.bits.measured(), pooled(model.bits.minus(counted.bits))
+        theirs, changes = counted.bits.measured(), pooled(model(text).minus(counted.bits))
         for part, change in changes.items():
             where = part_name(part, list(changes))
-            yield Finding(
+            yield Claim(
                 f"{model.name} predicts held-out text better than {order}-gram counting"
                 f"{_comma(where)}",
                 change,
@@ -158,12 +93,12 @@ def _against_counting(model: Evaluated) -> Iterator[Finding]:
             )
 
 
-def _against_chance(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Finding]:
+def _against_chance(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Claim]:
     measure = measure_named(CHOICE)
     tells, own = informative(measure, models), measure.of(model)
     for part, accuracy in own.items():
         if tells(part) and accuracy.chance is not None:
-            yield Finding(
+            yield Claim(
                 f"{model.name} chooses the right answer more often than chance"
                 f"{_comma(part_name(part, list(own)))}",
                 accuracy,
@@ -178,23 +113,24 @@ def _against_chance(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[F
             )
 
 
-def _preferences(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Finding]:
+def _preferences(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Claim]:
     """Both preferences, its own log-probability and the reward it was trained by, and baselines.
 
     Its own against its reference's is a comparison between stages and stands with those.
     """
-    if model.margins is None:
+    own_way, its_reference = model(preferences), model(reference)
+    if own_way is None:
         return
     pairs, length = model.material.pairs, length_margins(model.material.pairs)
     tells = informative(measure_named(PREFERS), models)
-    ways = {"own log-probability": model.margins}
+    ways = {"own log-probability": own_way.margins}
     baselines = {CHANCE: np.zeros(len(length)), f"'{LONGER}'": length}
-    if model.reference_margins is not None:
-        ways["implicit reward"] = model.margins - model.reference_margins
+    if its_reference is not None:
+        ways["implicit reward"] = own_way.margins - its_reference.margins
     for way, margins in ways.items():
         against = dict(baselines)
-        if way == "implicit reward" and model.reference_margins is not None:
-            against[f"{_parent(model)}'s log-probability"] = model.reference_margins
+        if way == "implicit reward" and its_reference is not None:
+            against[f"{_parent(model)}'s log-probability"] = its_reference.margins
         own = pooled(preference_accuracy(margins, pairs))
         for other, theirs in against.items():
             # Chance is a number and no model: what is measured is the accuracy itself.
@@ -203,7 +139,7 @@ def _preferences(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Find
             before = preference_accuracy(theirs, pairs)
             for part in filter(tells, own):
                 where = part_name(part, list(own))
-                yield Finding(
+                yield Claim(
                     f"{model.name}'s {way} prefers better than {other}{_comma(where)}",
                     change[part],
                     "accuracy",
@@ -222,20 +158,21 @@ def _parent(model: Evaluated) -> str:
     return "its reference" if parent is None else parent.name
 
 
-def _in_the_world(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Finding]:
+def _in_the_world(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Claim]:
     """That it knows and reads, instead of saying what is most often said."""
-    if model.world is None or model.world.answers is None or model.material.world is None:
+    found = model(small_world)
+    if found is None or found.answers is None or model.material.world is None:
         return
     measure = measure_named(RIGHT)
     tells = informative(measure, models)
     baseline = majority_judged(model.material.world)
-    said = model.world.answers
+    said = found.answers
     own, theirs = said.accuracy(), baseline.accuracy()
     changes = judged_change(said, said.right(), baseline.right())
     for source, what in _ASKED.items():
         part = KIND_NAMES.get(source, source)
         if source in changes and tells(part):
-            yield Finding(
+            yield Claim(
                 f"{model.name} answers questions {what} better than the commonest answer",
                 changes[source],
                 "share right",
@@ -263,7 +200,7 @@ def _comma(where: str) -> str:
 
 
 def passing(
-    models: Sequence[Evaluated], found: Sequence[Finding]
+    models: Sequence[Evaluated], found: Sequence[Claim]
 ) -> Mapping[str, Mapping[int, dict[str, float] | None]]:
     """For each pre-training run and n-gram order, when the run came below counting for good.
 
@@ -285,7 +222,7 @@ def passing(
     return when
 
 
-def against_counting(found: Sequence[Finding], model: str, order: int) -> Finding | None:
+def against_counting(found: Sequence[Claim], model: str, order: int) -> Claim | None:
     """The test of a model's real text, or of all its text, against n-grams."""
     tests = [one for one in found if one.model == model and one.other == counting(order)]
     return tests[0] if tests else None

@@ -16,19 +16,20 @@ from hypothesis import strategies as st
 
 from groundup.evals.answers import AssistantLoss, Conversations
 from groundup.evals.choice import ChoiceAccuracy, ChoiceCalibration, Choices
-from groundup.evals.compared import FEWEST_GROUPS, MEASURES, counting, informative, says_nothing
 from groundup.evals.fairness import TEXT, Leanings
-from groundup.evals.findings import Finding, by_outcome, findings, passing
-from groundup.evals.material import Material, Ngram
-from groundup.evals.opening import headlines, in_terminal, repeats, why_folded
+from groundup.evals.measure import Evaluated, informative
 from groundup.evals.perplexity import Bits
 from groundup.evals.preference import Pairs
-from groundup.evals.run import Evaluated
-from groundup.evals.tables import by_source as table_of
-from groundup.evals.tables import percent
+from groundup.evals.stages import measures
+from groundup.evals.stages.claims import claims, passing
+from groundup.evals.stages.material import Material, Ngram
+from groundup.evals.stages.measures import MEASURES, Preferred, counting
+from groundup.evals.stages.opening import headlines, in_terminal, repeats, why_folded
 from groundup.evals.world.answers import Declined
-from groundup.report.estimate import Estimate, by_source
+from groundup.report.claim import FEWEST_GROUPS, Claim, by_outcome
+from groundup.report.estimate import POOLED, Estimate, by_source
 from groundup.report.history import History
+from groundup.report.table import percent, says_nothing, source_table
 from groundup.text.rows import Choice, Message, Preference
 from groundup.world.lives import probes
 
@@ -91,25 +92,25 @@ def model(name: str, parent: str | None, of: Material, seed: int, flags: int = 2
     ones = np.ones(ITEMS)
     lean = np.array([probe.lean for probe in PROBES])
     leaning = np.clip(0.5 + 0.5 * drawn.uniform(-1, 1) * lean, 0, 1)
-    return Evaluated(
-        name,
-        Path(f"/nowhere/{name}"),
-        History(Path(f"/nowhere/{name}"), run, {}, steps, evaluations),
-        1000,
-        of,
-        Bits(drawn.uniform(1, 3, ITEMS) + shift, ones, SOURCES),
-        AssistantLoss(drawn.uniform(1, 3, ITEMS) - shift, ones, ones, ones, of.conversations),
-        ChoiceAccuracy(means["mean"], means["sum"], calibration, items, rows),
-        np.where(share(), 1.0, -1.0),
-        None,
-        {kind: Declined(share(), GROUPS) for kind in ("harmful", "benign")},
-        share(),
-        None,
-        None,
-        Leanings(PROBES, {TEXT: leaning}),
-        [],
-        [],
-    )
+    refused = {kind: Declined(share(), GROUPS) for kind in ("harmful", "benign")}
+    margins = np.where(share(), 1.0, -1.0)
+    found = {
+        measures.text: Bits(drawn.uniform(1, 3, ITEMS) + shift, ones, SOURCES),
+        measures.assistant_words: AssistantLoss(
+            drawn.uniform(1, 3, ITEMS) - shift, ones, ones, ones, of.conversations
+        ),
+        measures.choices: ChoiceAccuracy(means["mean"], means["sum"], calibration, items, rows),
+        measures.preferences: Preferred(margins, of.pairs),
+        measures.reference: None,
+        measures.refusals: refused,
+        measures.declining: {POOLED: refused},
+        measures.endings: share(),
+        measures.small_world: None,
+        measures.leaning: Leanings(PROBES, {TEXT: leaning}),
+    }
+    folder = Path(f"/nowhere/{name}")
+    history = History(folder, run, {}, steps, evaluations)
+    return Evaluated(name, name, folder, history, 1000, 64, of, found)
 
 
 @settings(max_examples=6)
@@ -127,8 +128,8 @@ def test_swapping_before_and_after_swaps_worse_and_better(seed: int) -> None:
             run=other.history.run | {"parents": {"model": {"path": "/nowhere/other"}}},
         ),
     )
-    there = {f.what: f for f in findings([one, other]) if f.stages}
-    back = {f.what: f for f in findings([turned[1], turned[0]]) if f.stages}
+    there = {f.what: f for f in claims([one, other]) if f.stages}
+    back = {f.what: f for f in claims([turned[1], turned[0]]) if f.stages}
     assert set(there) == set(back) and len(there) >= 10
     opposite = {"better": "worse", "worse": "better"}
     for what, found in there.items():
@@ -141,7 +142,7 @@ def test_swapping_before_and_after_swaps_worse_and_better(seed: int) -> None:
 def test_no_claim_contradicts_another(seed: int) -> None:
     of = material(seed)
     models = [model("base", None, of, seed + 1), model("dpo", "base", of, seed + 2)]
-    tested = findings(models)
+    tested = claims(models)
     claimed = [(f.model, f.what, f.other) for f in tested]
     assert len(set(claimed)) == len(claimed)
     assert [f for some in by_outcome(tested).values() for f in some if f not in tested] == []
@@ -162,10 +163,10 @@ def test_what_says_nothing_is_neither_claimed_nor_shown(flag: int) -> None:
     models = [model("base", None, of, 1, flag), model("dpo", "base", of, 2, flag)]
     shares = [m for m in MEASURES if m.share]
     assert not any(informative(m, models)(part) for m in shares for part in m.of(models[0]))
-    assert not any(f.share for f in findings(models))
-    assert any(f.stages for f in findings(models))  # text says something still
-    found = {m.name: {"harm": m.refused["harmful"].rate()} for m in models}
-    table = table_of(found, {}, {}, percent, share=True)
+    assert not any(f.share for f in claims(models))
+    assert any(f.stages for f in claims(models))  # text says something still
+    found = {m.name: {"harm": m(measures.refusals)["harmful"].rate()} for m in models}
+    table = source_table(found, {}, {}, percent, share=True)
     assert table.rows == [] and len(table.left_out) == 1
 
 
@@ -178,10 +179,10 @@ def test_a_share_of_some_says_something() -> None:
 
 def test_of_a_handful_of_groups_nothing_is_told() -> None:
     few = Estimate(1.0, 1.0, 1.0, 50, FEWEST_GROUPS - 1)
-    assert Finding("it is so", few, "bits", "above").outcome == "cannot be told"
+    assert Claim("it is so", few, "bits", "above").outcome == "cannot be told"
     enough = replace(few, groups=FEWEST_GROUPS)
-    assert Finding("it is so", enough, "bits", "above").outcome == "better"
-    assert Finding("it is so", enough, "bits", "below").outcome == "worse"
+    assert Claim("it is so", enough, "bits", "above").outcome == "better"
+    assert Claim("it is so", enough, "bits", "below").outcome == "worse"
 
 
 def test_babble_is_folded_and_an_answer_is_not() -> None:

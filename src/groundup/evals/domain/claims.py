@@ -8,38 +8,31 @@ lost.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Any
 
-from groundup.evals.tuning import Tuned
-from groundup.evals.tuning_facts import METHODS, held_out
-from groundup.evals.tuning_material import Domain
-from groundup.evals.tuning_measures import (
+from groundup.evals.domain.costs import METHODS, held_out
+from groundup.evals.domain.material import Domain
+from groundup.evals.domain.measures import (
+    ANSWER_BITS,
     LEAST_ROWS,
-    MEASURES,
-    Measure,
+    LOSS,
     perplexity,
+    seen_before,
     told,
     too_few,
+    took,
 )
+from groundup.evals.measure import Evaluated, Measure
+from groundup.report.claim import Better, Claim, mark_of
 from groundup.report.estimate import Estimate
+from groundup.report.table import Mark
 
-Kind = Literal["yes", "no", "open"]
 # Budgets that differ by more than this are not called equal.
 _EQUAL_BUDGET = 0.05
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A sentence, and how it turned out: yes, no, or open where the data does not tell."""
-
-    about: str
-    kind: Kind
-    text: str
-
-
-def verdicts(models: Sequence[Tuned], domain: Domain | None = None) -> list[Verdict]:
+def claims(models: Sequence[Evaluated], domain: Domain | None = None) -> list[Claim]:
     """Of every tuned model what it forgot and gained, then of every two which is better; what got
     worse comes first.
 
@@ -48,44 +41,55 @@ def verdicts(models: Sequence[Tuned], domain: Domain | None = None) -> list[Verd
     """
     parent, *tuned = models
     # Nats per token are bits per byte again, in a unit that hangs on the tokenizer.
-    judged = [measure for measure in told(models) if measure.key != "loss"]
+    judged = [measure for measure in told(models) if measure is not LOSS]
     found = [
         _of_change(model, parent, measure, domain)
         for model in tuned
         for measure in judged
-        if measure.minus(model, parent) is not None
+        if measure.change(model, parent) is not None
     ]
-    return sorted(found, key=lambda one: _FIRST.index(one.kind)) + [
+    return sorted(found, key=lambda one: _FIRST.index(one.mark)) + [
         _of_two(one, other, measure, domain)
         for one, other in combinations(tuned, 2)
         for measure in judged
-        if measure.minus(one, other) is not None
+        if measure.change(one, other) is not None
     ]
 
 
 # What got worse is read first, what nobody can tell last.
-_FIRST: tuple[Kind, ...] = ("no", "yes", "open")
+_FIRST: tuple[Mark, ...] = ("no", "yes", "open")
 
 
-def _of_change(model: Tuned, parent: Tuned, measure: Measure, domain: Domain | None) -> Verdict:
-    before, after, change = measure.of(parent), measure.of(model), measure.minus(model, parent)
+def _of_change(
+    model: Evaluated, parent: Evaluated, measure: Measure[Any], domain: Domain | None
+) -> Claim:
+    before, after = measure.estimate(parent), measure.estimate(model)
+    change = measure.change(model, parent)
     assert before is not None and after is not None and change is not None
     few = too_few(measure, change, domain)
-    kind = kind_of(change, measure)
-    meaning = _MEANING[measure.about][kind]
-    if few is not None and kind != "open":
-        kind, meaning = "open", _unproven(few)
-    if (model.costs.method, measure.about, kind) == (METHODS["qlora"], "general", "no"):
+    mark = mark_of(change, measure.better)
+    meaning = _MEANING[measure.about][mark]
+    if few is not None and mark != "open":
+        mark, meaning = "open", _unproven(few)
+    if (model(took).method, measure.about, mark) == (METHODS["qlora"], "general", "no"):
         meaning = "That was lost, to the 4 bits of its base or by forgetting."
     text = (
-        f"{measure.what} {shown(after, measure)}, {shown(before, measure)} before: "
+        f"{measure.sentence} {shown(after, measure)}, {shown(before, measure)} before: "
         f"{changed(change, measure)}. {meaning}"
     )
-    if kind == "open" and measure.about == "general":
+    if mark == "open" and measure.about == "general":
         text += f" {_unseen(change, measure)}"
-    if measure.key == "bits_per_byte" and model.loss is not None and parent.loss is not None:
+    if measure is ANSWER_BITS:
         text += _perplexities(model, parent)
-    return Verdict(f"{model.name} ({model.costs.method})", kind, text)
+    about = f"{model.name} ({model(took).method})"
+    return _claim(text, change, measure, measure.better, about, few)
+
+
+def _claim(
+    text: str, change: Estimate, measure: Measure[Any], wanted: Better, about: str, few: int | None
+) -> Claim:
+    least = 1 if few is None else LEAST_ROWS
+    return Claim(text, change, measure.unit, wanted, what=about, fewest=least, rows=few)
 
 
 _MEANING = {
@@ -108,63 +112,52 @@ def _unproven(rows: int) -> str:
     return f"Of {rows} held-out rows that proves nothing, for better or worse."
 
 
-def _perplexities(model: Tuned, parent: Tuned) -> str:
-    loss = next(measure for measure in MEASURES if measure.key == "loss")
-    after, before = loss.of(model), loss.of(parent)
-    if after is None or before is None or loss.minus(model, parent) is None:
+def _perplexities(model: Evaluated, parent: Evaluated) -> str:
+    after, before = LOSS.estimate(model), LOSS.estimate(parent)
+    if after is None or before is None or LOSS.change(model, parent) is None:
         return ""
     before, after = perplexity(before), perplexity(after)
     return f" Perplexity: {before.estimate:.1f} before, {after.estimate:.1f} after."
 
 
-def _of_two(one: Tuned, other: Tuned, measure: Measure, domain: Domain | None) -> Verdict:
-    difference = measure.minus(one, other)
+def _of_two(
+    one: Evaluated, other: Evaluated, measure: Measure[Any], domain: Domain | None
+) -> Claim:
+    difference = measure.change(one, other)
     assert difference is not None
-    few = too_few(measure, difference, domain) is not None
-    kind: Kind = "open" if few or includes_zero(difference) else "yes"
-    first_better = (difference.estimate > 0) == measure.more_is_better
-    better = one.name if first_better else other.name
-    result = f"{better} is better" if kind == "yes" else "no difference is shown"
+    few = too_few(measure, difference, domain)
+    wanted: Better = "above" if difference.estimate > 0 else "below"
+    better = one.name if wanted == measure.better else other.name
+    is_open = few is not None or mark_of(difference, wanted) == "open"
+    result = "no difference is shown" if is_open else f"{better} is better"
     text = f"{measure.title}: {one.name} has {changed(difference, measure)}: {result}."
-    return Verdict(f"{one.name} against {other.name}", kind, text)
+    return _claim(text, difference, measure, wanted, f"{one.name} against {other.name}", few)
 
 
-def includes_zero(change: Estimate) -> bool:
-    """Whether the interval of a difference allows for none."""
-    return change.low <= 0 <= change.high
-
-
-def kind_of(change: Estimate, measure: Measure) -> Kind:
-    """Better, worse, or open."""
-    if includes_zero(change):
-        return "open"
-    return "yes" if (change.estimate > 0) == measure.more_is_better else "no"
-
-
-def _unseen(change: Estimate, measure: Measure) -> str:
+def _unseen(change: Estimate, measure: Measure[Any]) -> str:
     """How much worse it may be for all that one knows."""
-    worst = max(0.0, -change.low if measure.more_is_better else change.high)
+    worst = max(0.0, -change.low if measure.better == "above" else change.high)
     return f"Up to {amount(worst, measure)} could be lost without being seen here."
 
 
-def shown(value: Estimate, measure: Measure) -> str:
+def shown(value: Estimate, measure: Measure[Any]) -> str:
     """A value in its unit: 1.140 bits, 62.0 %."""
     return (
         f"{100 * value.estimate:.1f} %"
-        if measure.unit == "share"
+        if measure.share
         else (f"{value.estimate:.3f} {measure.unit}")
     )
 
 
-def amount(value: float, measure: Measure) -> str:
+def amount(value: float, measure: Measure[Any]) -> str:
     """An amount of change in its unit: shares change by points."""
-    return f"{100 * value:.1f} points" if measure.unit == "share" else f"{value:.3f} {measure.unit}"
+    return f"{100 * value:.1f} points" if measure.share else f"{value:.3f} {measure.unit}"
 
 
-def changed(change: Estimate, measure: Measure) -> str:
+def changed(change: Estimate, measure: Measure[Any]) -> str:
     """A difference in words, with its interval: 0.214 bits less (0.190 to 0.240 less)."""
     direction = "more" if change.estimate > 0 else "less"
-    scale, digits = (100, 1) if measure.unit == "share" else (1, 3)
+    scale, digits = (100, 1) if measure.share else (1, 3)
     low, high = (f"{scale * end:+.{digits}f}" for end in (change.low, change.high))
     if not round(scale * change.estimate, digits):
         return f"no more and no less ({low} to {high})"
@@ -175,7 +168,7 @@ def changed(change: Estimate, measure: Measure) -> str:
 
 
 def notes(
-    models: Sequence[Tuned],
+    models: Sequence[Evaluated],
     children: Mapping[str, bool | None],
     domain: Domain | None = None,
 ) -> list[str]:
@@ -189,7 +182,7 @@ def notes(
         for name, is_child in children.items()
         if is_child is False
     ]
-    tokens = {model.name: model.costs.tokens for model in tuned if model.costs.tokens}
+    tokens = {model.name: count for model in tuned if (count := model(took).tokens)}
     if tokens and max(tokens.values()) > (1 + _EQUAL_BUDGET) * min(tokens.values()):
         listed = ", ".join(f"{name} {count:,}" for name, count in tokens.items())
         found.append(f"the budgets are not equal; tokens trained on: {listed}")
@@ -210,7 +203,7 @@ def notes(
                 f"{model.name} replayed general text ({100 * share:.0f} % of its "
                 "tokens): of the texts here, Wikipedia may be of the kind it trained on"
             )
-    seeds = {model.costs.seed for model in tuned if model.costs.seed is not None}
+    seeds = {seed for model in tuned if (seed := model(took).seed) is not None}
     if seeds:
         listed = ", ".join(map(str, sorted(seeds)))
         found.append(
@@ -243,7 +236,7 @@ def _of_rows(domain: Domain) -> list[str]:
     return found
 
 
-def _replayed(model: Tuned) -> float:
+def _replayed(model: Evaluated) -> float:
     """The share of general text that a run read, as it was settled or as it was asked."""
     if model.history is None:
         return 0.0
@@ -251,10 +244,10 @@ def _replayed(model: Tuned) -> float:
     return float(layout.get("replay") or 0.0)
 
 
-def _contamination(models: Sequence[Tuned]) -> list[str]:
+def _contamination(models: Sequence[Evaluated]) -> list[str]:
     """What runs have trained on of the suite's own questions; alike runs are told of together."""
     runs: dict[str, list[str]] = {}
-    for message in dict.fromkeys(one.message for model in models for one in model.contamination):
+    for message in dict.fromkeys(one.message for model in models for one in model(seen_before)):
         run, was, rest = message.partition(" was trained on ")
         assert was, message
         runs.setdefault(rest, []).append(run)

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from groundup.evals.choice import ChoiceCalibration, majority_answer
-from groundup.evals.compared import MEASURES, counting, informative, parts_of
+from groundup.evals.choice import majority_answer
 from groundup.evals.config import EvalConfig
 from groundup.evals.fairness import planted
-from groundup.evals.findings import Finding, findings, passing
-from groundup.evals.opening import Headline, answered, first, headlines, in_terminal
+from groundup.evals.measure import Evaluated, Suite, informative, parts_of, to_json
 from groundup.evals.preference import length_margins, preference_accuracy
-from groundup.evals.report_page import report_html
-from groundup.evals.run import Evaluated
+from groundup.evals.stages.claims import claims, passing
+from groundup.evals.stages.material import prepare
+from groundup.evals.stages.measures import (
+    MEASURES,
+    assistant_words,
+    choices,
+    counting,
+    ended,
+    endings,
+    leaning,
+    preferences,
+    reference,
+    refusals,
+    sampled,
+    small_world,
+    text,
+    unknown,
+    verified,
+)
+from groundup.evals.stages.opening import dialogues, first, headlines, in_terminal
+from groundup.evals.stages.page import report_page
 from groundup.evals.world.answers import majority_judged
-from groundup.report.estimate import Estimate
-from groundup.report.history import Curve, History
-from groundup.report.page import write_page
+from groundup.report.claim import Claim
+from groundup.report.history import History
+from groundup.report.page import PAGE, Headline, write_page
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
 from groundup.train.device import Compute
 
 SCHEMA = 1
-# Points of a curve kept in report.json; a run's metrics.jsonl has all of them.
-_CURVE_POINTS = 400
 
 
 def write_report(
@@ -37,16 +50,33 @@ def write_report(
     models: Sequence[Evaluated],
     compute: Compute,
     seconds: float,
-) -> None:
-    """Write report.json and report.html into `folder`, and say what the page opens with."""
-    tested = findings(models)
+) -> Callable[[], None]:
+    """Write report.json and report.html into `folder`; gives what to say then."""
+    tested = claims(models)
     numbers = headlines(models, tested)
     content = report_json(config, models, tested, numbers, compute, seconds)
     write_json(folder / "report.json", content)
-    write_page(folder, report_html(content, models, tested, numbers))
-    prompts = first(answered(models), with_world=content["world"] is not None)
-    for line in in_terminal(prompts, numbers, tested):
-        say(line)
+    write_page(folder / PAGE, report_page(content, models, tested, numbers))
+
+    def conclude() -> None:
+        prompts = first(dialogues(models), with_world=content["world"] is not None)
+        for line in in_terminal(prompts, numbers, tested):
+            say(line)
+        say(f"eval  {folder / PAGE}")
+
+    return conclude
+
+
+REPORT = Suite(
+    name="eval",
+    measures=MEASURES,
+    also=(refusals, reference, unknown, sampled, verified),
+    # A foreign model may allow a hundred thousand tokens; rows of this many tell as much.
+    longest_context=1024,
+    data=lambda config: {"data": config.data},
+    prepare=prepare,
+    write=write_report,
+)
 
 
 # Numbers.
@@ -55,7 +85,7 @@ def write_report(
 def report_json(
     config: EvalConfig,
     models: Sequence[Evaluated],
-    tested: Sequence[Finding],
+    tested: Sequence[Claim],
     numbers: Sequence[Headline],
     compute: Compute,
     seconds: float,
@@ -93,37 +123,48 @@ def report_json(
 
 
 def _model_json(model: Evaluated) -> dict[str, Any]:
-    pairs, own, reference = model.material.pairs, model.margins, model.reference_margins
-    implicit = None if own is None or reference is None else own - reference
-    history = model.history
+    history, loss, asked = model.history, model(assistant_words), model(choices)
+    own, before = model(preferences), model(reference)
+    world, honest, leans, stops = (
+        model(small_world),
+        model(unknown),
+        model(leaning),
+        model(endings),
+    )
+    implicit = None if own is None or before is None else own.margins - before.margins
+    pairs = model.material.pairs
     return {
         "folder": str(model.folder),
         "stage": model.stage,
         "parent": None if history is None or history.parent is None else str(history.parent),
         "parameters": model.parameters,
-        "context": model.material.context,
-        "bits_per_byte": _json(model.bits.measured()),
-        "assistant_loss": _json(model.loss.per_token() if model.loss else {}),
-        "assistant_bits_per_byte": _json(model.loss.per_byte() if model.loss else {}),
-        "choice_accuracy": _json(model.choice.by_mean if model.choice else {}),
-        "choice_accuracy_by_sum": _json(model.choice.by_sum if model.choice else {}),
-        "choice_calibration": _json(model.choice.calibration if model.choice else {}),
-        "preference_accuracy": _json({} if own is None else preference_accuracy(own, pairs)),
-        "implicit_reward_accuracy": _json(
+        "context": model.context,
+        "bits_per_byte": to_json(model(text).measured()),
+        "assistant_loss": to_json(loss.per_token() if loss else {}),
+        "assistant_bits_per_byte": to_json(loss.per_byte() if loss else {}),
+        "choice_accuracy": to_json(asked.by_mean if asked else {}),
+        "choice_accuracy_by_sum": to_json(asked.by_sum if asked else {}),
+        "choice_calibration": {
+            name: one.to_json() for name, one in (asked.calibration if asked else {}).items()
+        },
+        "preference_accuracy": to_json(
+            {} if own is None else preference_accuracy(own.margins, pairs)
+        ),
+        "implicit_reward_accuracy": to_json(
             {} if implicit is None else preference_accuracy(implicit, pairs)
         ),
-        "refusal_rate": _json({kind: one.rate() for kind, one in model.refused.items()}),
-        "world": {} if model.world is None else model.world.to_json(),
-        "honesty": {} if model.honesty is None else model.honesty.to_json(),
-        "fairness": {} if model.leanings is None else model.leanings.to_json(),
-        "stops_by_itself": None if model.stops is None else model.stops.to_json(),
+        "refusal_rate": to_json({kind: one.rate() for kind, one in model(refusals).items()}),
+        "world": {} if world is None else world.to_json(),
+        "honesty": {} if honest is None else honest.to_json(),
+        "fairness": {} if leans is None else leans.to_json(),
+        "stops_by_itself": None if stops is None else ended(stops).to_json(),
         "costs": {} if history is None else history.costs(),
         "curves": {} if history is None else _curves_json(history),
         "samples": [
             {"prompt": list(s.prompt), "chat": s.chat, "greedy": s.greedy, "sampled": s.sampled}
-            for s in model.samples
+            for s in model(sampled)
         ],
-        "verified": [check.to_json() for check in model.checks],
+        "verified": [check.to_json() for check in model(verified)],
         "run": {} if history is None else history.run,
     }
 
@@ -133,13 +174,13 @@ def _baselines_json(models: Sequence[Evaluated]) -> dict[str, Any]:
     found: dict[str, Any] = {"ngrams": {}, "longer_answer": {}, "commonest_answer": {}}
     for model in _one_of_each_material(models):
         found["ngrams"][model.name] = {
-            f"{order}-gram": _json(counted.bits.measured())
+            f"{order}-gram": to_json(counted.bits.measured())
             for order, counted in sorted(model.material.ngrams.items())
         }
-        found["commonest_answer"] = _json(majority_answer(model.material.choices.rows))
+        found["commonest_answer"] = to_json(majority_answer(model.material.choices.rows))
         pairs = model.material.pairs
         if pairs.rows:
-            found["longer_answer"] = _json(preference_accuracy(length_margins(pairs), pairs))
+            found["longer_answer"] = to_json(preference_accuracy(length_margins(pairs), pairs))
     return found
 
 
@@ -151,7 +192,7 @@ def _world_json(models: Sequence[Evaluated]) -> dict[str, Any] | None:
     return {
         "bias": world.bias,
         "planted": {"jobs": planted(world.bias, "job"), "groups": planted(world.bias, "group")},
-        "commonest_answer": _json(majority_judged(world).accuracy()) if world.rows else {},
+        "commonest_answer": to_json(majority_judged(world).accuracy()) if world.rows else {},
     }
 
 
@@ -169,7 +210,7 @@ def _measures_json(models: Sequence[Evaluated]) -> list[dict[str, Any]]:
                     "unit": measure.unit,
                     "better": measure.better,
                     "says_something": tells(part),
-                    "models": _json({n: one[part] for n, one in found.items() if part in one}),
+                    "models": to_json({n: one[part] for n, one in found.items() if part in one}),
                 }
             )
     return rows
@@ -179,20 +220,10 @@ def _one_of_each_material(models: Sequence[Evaluated]) -> list[Evaluated]:
     return list({id(model.material): model for model in reversed(models)}.values())[::-1]
 
 
-def _json(by_source: Mapping[str, Estimate | ChoiceCalibration]) -> dict[str, Any]:
-    return {source: measured.to_json() for source, measured in by_source.items()}
-
-
 def _curves_json(history: History) -> dict[str, Any]:
     curves = [history.loss(), history.learning_rate(), history.heldout()]
     curves += history.gained().values()
-    return {curve.name: _thinned(curve) for curve in curves if curve is not None}
-
-
-def _thinned(curve: Curve) -> dict[str, list[float]]:
-    kept = np.unique(np.linspace(0, len(curve.tokens) - 1, _CURVE_POINTS).astype(int))
-    kept = kept[: len(curve.tokens)]
-    return {"tokens": curve.tokens[kept].tolist(), "values": curve.values[kept].tolist()}
+    return {curve.name: curve.to_json() for curve in curves if curve is not None}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

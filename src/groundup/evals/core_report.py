@@ -1,0 +1,354 @@
+"""The core suite's page: core.json, answers.jsonl, report.html, and a table at the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.data.packs.manifest import find_set
+from groundup.data.records import write_json_lines
+from groundup.evals.config import CoreConfig
+from groundup.evals.core import (
+    ALL,
+    LONGEST_CONTEXT,
+    MEASURES,
+    prepare,
+    questions,
+    seen_before,
+)
+from groundup.evals.core_sets import CORE_SETS
+from groundup.evals.measure import Evaluated, Suite, to_json
+from groundup.report.estimate import POOLED, BySource, Estimate
+from groundup.report.page import PAGE, Block, Box, Note, Page, Plots, Section, write_page
+from groundup.report.plots import interval_plot
+from groundup.report.table import (
+    Cell,
+    Column,
+    Row,
+    Table,
+    number,
+    percent,
+    plain,
+    points,
+    short_number,
+)
+from groundup.report.terminal import in_terminal
+from groundup.runs.console import console, say
+from groundup.runs.files import write_json
+from groundup.train.device import Compute
+
+SCHEMA = 1
+TEXT_TITLES = {POOLED: "all texts", "wiki": "Wikipedia", "boolq": "passages", "sotu": "speeches"}
+SET_TITLES = {name: one.title for name, one in CORE_SETS.items()} | {ALL: "all questions"}
+
+
+def write_core(
+    folder: Path,
+    config: CoreConfig,
+    models: Sequence[Evaluated],
+    compute: Compute,
+    seconds: float,
+) -> Callable[[], None]:
+    """Write core.json, answers.jsonl and report.html into `folder`; gives what to say then."""
+    content = core_json(config, models, compute, seconds)
+    write_json(folder / "core.json", content)
+    write_json_lines(folder / "answers.jsonl", _answer_lines(models))
+    write_page(folder / PAGE, core_page(content))
+    return lambda: say_table(content)
+
+
+CORE = Suite(
+    name="core",
+    measures=MEASURES,
+    also=(seen_before,),
+    longest_context=LONGEST_CONTEXT,
+    data=lambda config: {},
+    prepare=prepare,
+    write=write_core,
+)
+
+
+def core_json(
+    config: CoreConfig, models: Sequence[Evaluated], compute: Compute, seconds: float
+) -> dict[str, Any]:
+    """Every number of the suite; intervals are 95 %, of whole groups where questions share one."""
+    accuracy, first = MEASURES[0], models[0]
+    return {
+        "schema": SCHEMA,
+        "suite": "core",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": seconds,
+        "compute": compute.to_json(),
+        "settings": config.model_dump(mode="json"),
+        "sets": {
+            name: _set_json(name, found)
+            for name, found in accuracy.of(first).items()
+            if name != ALL
+        },
+        "models": {
+            model.name: {
+                "source": model.source,
+                "stage": model.stage,
+                "parameters": model.parameters,
+                "context": model.context,
+                "seconds": model.seconds,
+                **{one.name: to_json(one.of(model)) for one in MEASURES},
+                "familiar": [one.to_json() for one in model(seen_before)],
+            }
+            for model in models
+        },
+        "against_first": {
+            model.name: to_json(accuracy.minus(model, first)) for model in models[1:]
+        },
+    }
+
+
+def _set_json(name: str, found: Estimate) -> dict[str, Any]:
+    one, pack = CORE_SETS[name], find_set(name)
+    return {
+        "title": one.title,
+        "task": one.task,
+        "measure": one.measure,
+        "questions": found.items,
+        "heldout": "the half that never trains" if one.half else "all of it",
+        "guessing": found.chance,
+        "licence": pack.licence,
+        "citation": pack.citation,
+    }
+
+
+def _answer_lines(models: Sequence[Evaluated]) -> Iterator[dict[str, Any]]:
+    """One line for each question, with what every model gave each of its options."""
+    for i, row in enumerate(models[0](questions).rows):
+        yield {
+            "set": row.source,
+            "prompt": row.prompt,
+            "options": list(row.options),
+            "answer": row.answer,
+            "logprobs": {model.name: model(questions).sums[i].tolist() for model in models},
+        }
+
+
+# The page, made of the numbers of core.json alone.
+
+
+def core_page(content: Mapping[str, Any]) -> Page:
+    """Questions answered right, held-out text, both ways to choose, and how it was asked."""
+    models = content["models"]
+    accuracy, bits = _read(content, "accuracy"), _read(content, "bits_per_byte")
+    first = next(iter(accuracy.values()))
+    against = (
+        "With so few questions of each set, two models are told apart far better by the last rows, "
+        "which compare them question by question (in points), than by two intervals. "
+        if content["against_first"]
+        else ""
+    )
+    compute = content["compute"]
+    return Page(
+        title=f"groundup core suite: {', '.join(models)}",
+        heading="The core suite",
+        lead=(
+            f"{len(models)} {'model' if len(models) == 1 else 'models'}, {first[ALL].items:,} "
+            "questions of six public benchmarks and three kinds of held-out text. "
+            f"{content['created'][:10]}, groundup."
+        ),
+        opening=_notes(content),
+        sections=[
+            Section(
+                "Questions answered right",
+                "questions",
+                [
+                    question_table(content),
+                    Note(
+                        "Small numbers below a value are its 95 % interval. "
+                        f"{against}Guessing is one in as many as there are options; in BoolQ, "
+                        "where the two answers are always the same, it is always giving the "
+                        "commoner one."
+                    ),
+                    Plots(
+                        [
+                            interval_plot(
+                                "Six benchmarks",
+                                "share of questions answered right",
+                                _titled(accuracy, SET_TITLES),
+                                True,
+                            ),
+                            interval_plot(
+                                "Held-out text",
+                                "bits per byte, less is better",
+                                _titled(bits, TEXT_TITLES),
+                                False,
+                            ),
+                        ]
+                    ),
+                ],
+            ),
+            Section(
+                "Held-out text",
+                "text",
+                [
+                    "Bits that a model needs for each byte of text that no data folder of groundup "
+                    "trains on: 8 is knowing nothing, less is better. It does not depend on the "
+                    "tokenizer. A model from elsewhere may well have read these very texts.",
+                    _table_of(bits, TEXT_TITLES, number),
+                ],
+            ),
+            Section(
+                "Two ways to choose",
+                "ways",
+                [
+                    "The option with the highest log-probability (acc), or with the highest "
+                    "log-probability per character (acc_norm), so that a long option does not lose "
+                    "by its length. The table above takes acc_norm, but acc for BoolQ, whose "
+                    "answers are always “yes” and “no”.",
+                    _table_of(
+                        {
+                            f"{name}, {way}": _estimates(model[way])
+                            for name, model in models.items()
+                            for way in ("acc", "acc_norm")
+                        },
+                        SET_TITLES,
+                        percent,
+                    ),
+                ],
+            ),
+            Section(
+                "How it was asked",
+                "asked",
+                [
+                    "In plain text and without examples, the same for every model, in the words of "
+                    "each benchmark’s task in the lm-evaluation-harness. Where that task asks for "
+                    "a letter, the options’ texts are scored instead, since small models cannot "
+                    "tell letters apart. Of four benchmarks these are the halves of public test "
+                    "questions that never train, of BoolQ half of its development questions, of "
+                    "MMLU a public sample; published numbers are of the whole sets.",
+                    Table(
+                        [
+                            Column(title, words=True)
+                            for title in ("the harness’s task", "licence", "whom to thank")
+                        ],
+                        [
+                            Row(
+                                one["title"],
+                                [
+                                    Cell(one["task"]),
+                                    Cell(one["licence"]),
+                                    Cell("", f"{one['citation']}."),
+                                ],
+                            )
+                            for one in content["sets"].values()
+                        ],
+                        corner="set",
+                    ),
+                    Note(
+                        f"Measured in {content['seconds']:.0f} seconds, {compute['dtype']} on "
+                        f"{compute['device']} with {compute['threads']} threads, at most "
+                        f"{content['settings']['bytes_per_source']:,} bytes of each text’s source. "
+                        "All numbers are in `core.json`, every question with every option’s "
+                        "log-probability in `answers.jsonl`."
+                    ),
+                ],
+            ),
+        ],
+    )
+
+
+def question_table(content: Mapping[str, Any]) -> Table:
+    """Models down, sets across, then guessing, and what each has more than the first model."""
+    accuracy = _read(content, "accuracy")
+    first = next(iter(accuracy.values()))
+    columns = [
+        Column(one["title"], f"{one['questions']} questions, {one['measure']}")
+        for one in content["sets"].values()
+    ]
+    columns.append(Column(SET_TITLES[ALL], f"{first[ALL].items}"))
+    rows = []
+    for name, found in accuracy.items():
+        model = content["models"][name]
+        size = f"{model['stage']}, {short_number(model['parameters'])}"
+        rows.append(Row(name, [percent(one) for one in found.values()], size))
+    guessing = [plain(one.chance or 0.0, as_percent=True) for one in first.values()]
+    rows.append(Row("guessing", guessing, base=True))
+    rows += [
+        Row(
+            f"{name} against {next(iter(accuracy))}",
+            [points(one) for one in _estimates(found).values()],
+        )
+        for name, found in content["against_first"].items()
+    ]
+    return Table(columns, rows, corner="model")
+
+
+def _notes(content: Mapping[str, Any]) -> list[Block]:
+    """What is to be known of the models' training, and which models it is true of."""
+    found: dict[str, list[str]] = {}
+    for name, model in content["models"].items():
+        for one in model["familiar"]:
+            rows = sum(one["rows"].values())
+            counted = f" ({rows:,} training rows)" if rows else ""
+            found.setdefault(f"{one['message']}{counted}", []).append(name)
+    if not found:
+        return []
+    title = "**Read this first.** What these models have trained on, as far as their runs tell:"
+    return [Box(title, [f"**{', '.join(names)}**: {said}." for said, names in found.items()])]
+
+
+def _table_of(
+    rows: Mapping[str, BySource],
+    titles: Mapping[str, str],
+    shown: Callable[[Estimate], Cell],
+) -> Table:
+    """Models down, and what they were measured on across."""
+    parts = list(next(iter(rows.values())))
+    return Table(
+        [Column(titles.get(part, part)) for part in parts],
+        [
+            Row(name, [shown(found[part]) if part in found else None for part in parts])
+            for name, found in rows.items()
+        ],
+        corner="model",
+    )
+
+
+def _read(content: Mapping[str, Any], key: str) -> dict[str, BySource]:
+    return {name: _estimates(model[key]) for name, model in content["models"].items()}
+
+
+def _estimates(found: Mapping[str, Any]) -> BySource:
+    return {name: Estimate(**facts) for name, facts in found.items()}
+
+
+def _titled(rows: Mapping[str, BySource], titles: Mapping[str, str]) -> dict[str, BySource]:
+    return {
+        name: {titles.get(part, part): one for part, one in found.items()}
+        for name, found in rows.items()
+    }
+
+
+# The terminal.
+
+
+def say_table(content: Mapping[str, Any]) -> None:
+    """Sets down, models across: the estimate with the ends of its interval, in per cent."""
+    accuracy, bits = _read(content, "accuracy"), _read(content, "bits_per_byte")
+    rows = []
+    for name, one in next(iter(accuracy.values())).items():
+        assert one.chance is not None
+        cells = [Cell(f"{one.items}"), Cell(f"{100 * one.chance:.1f}")]
+        cells += [_per_cent(found[name]) for found in accuracy.values()]
+        rows.append(Row(SET_TITLES[name], cells))
+    blank = Cell("")
+    shown = [Cell(f"{found[POOLED].estimate:.3f}") for found in bits.values()]
+    rows.append(Row("bits per byte", [blank, blank, *shown]))
+    columns = [Column(name) for name in ("questions", "guessing", *accuracy)]
+    console.print(in_terminal(Table(columns, rows)))
+    # Last, where it is read: runs that led to several of the models are told of once.
+    messages = (one["message"] for model in content["models"].values() for one in model["familiar"])
+    for message in dict.fromkeys(messages):
+        say(f"Note: {message}.")
+
+
+def _per_cent(one: Estimate) -> Cell:
+    return Cell(f"{100 * one.estimate:.1f} [{100 * one.low:.0f} – {100 * one.high:.0f}]")

@@ -1,0 +1,525 @@
+"""The tuning suite's page: report.json, report.html, and a table at the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from groundup.evals.config import TuningReportConfig
+from groundup.evals.core import LONGEST_CONTEXT
+from groundup.evals.core_report import SET_TITLES, TEXT_TITLES
+from groundup.evals.domain.claims import claims, notes
+from groundup.evals.domain.costs import SET_ASIDE
+from groundup.evals.domain.material import CONTEXT, prepare
+from groundup.evals.domain.measures import (
+    GENERAL_TEXT,
+    LOSS,
+    MEASURES,
+    SAMPLE_TOKENS,
+    answers,
+    general_questions,
+    general_text,
+    main_domain,
+    perplexity,
+    samples,
+    seen_before,
+    told,
+    too_few,
+    took,
+)
+from groundup.evals.measure import Evaluated, Measure, Suite, to_json
+from groundup.report.claim import Claim, mark_of
+from groundup.report.estimate import BySource, Estimate
+from groundup.report.figure import Plot
+from groundup.report.history import Curve
+from groundup.report.page import (
+    PAGE,
+    Answer,
+    Block,
+    Box,
+    Claims,
+    Dialogue,
+    Heading,
+    Note,
+    Page,
+    Plots,
+    Section,
+    write_page,
+)
+from groundup.report.plots import interval_plot, learning_plot, trade_plot
+from groundup.report.table import (
+    DASH,
+    Cell,
+    Column,
+    Part,
+    Row,
+    Table,
+    number,
+    percent,
+    short_number,
+    source_table,
+)
+from groundup.report.terminal import in_terminal
+from groundup.runs.console import console, say
+from groundup.runs.files import write_json
+from groundup.runs.folder import read_run
+from groundup.train.device import Compute
+
+SCHEMA = 1
+
+
+def write_tuning(
+    folder: Path,
+    config: TuningReportConfig,
+    models: Sequence[Evaluated],
+    compute: Compute,
+    seconds: float,
+) -> Callable[[], None]:
+    """Write report.json and report.html into `folder`; gives what to say then."""
+    tested = claims(models, models[0].material.domain)
+    content = tuning_json(config, models, tested, children_of(folder, models), compute, seconds)
+    write_json(folder / "report.json", content)
+    write_page(folder / PAGE, tuning_page(content, tested, tuning_plots(models)))
+    return lambda: say_table(content, tested)
+
+
+def _data_folders(config: TuningReportConfig) -> dict[str, Path]:
+    """Those of the data's sources that lie somewhere: the report is made of just these bytes."""
+    there = [at for at in config.data if at.exists()]
+    return {f"data {place}" if place > 1 else "data": at for place, at in enumerate(there, start=1)}
+
+
+TUNING = Suite(
+    name="tuning",
+    measures=MEASURES,
+    also=(samples, seen_before, took),
+    longest_context=LONGEST_CONTEXT,
+    data=_data_folders,
+    prepare=prepare,
+    write=write_tuning,
+    unpack=True,
+)
+
+
+def children_of(folder: Path, models: Sequence[Evaluated]) -> dict[str, bool | None]:
+    """Whether each tuned model was trained from the first one, by the hashes that runs keep; None
+    where a folder does not tell."""
+    parents = read_run(folder)["parents"]
+    first = parents[models[0].name]["sha256"]
+    found: dict[str, bool | None] = {}
+    for model in models[1:]:
+        began = None if model.history is None else model.history.run["parents"].get("model")
+        found[model.name] = None if began is None else began.get("sha256") == first
+    return found
+
+
+# Numbers.
+
+
+def tuning_json(
+    config: TuningReportConfig,
+    models: Sequence[Evaluated],
+    tested: Sequence[Claim],
+    children: Mapping[str, bool | None],
+    compute: Compute,
+    seconds: float,
+) -> dict[str, Any]:
+    """Every number of the report; intervals are 95 %, of whole conversations, questions, blocks."""
+    parent, *tuned = models
+    domain, general = parent.material.domain, parent.material.general
+    return {
+        "schema": SCHEMA,
+        "suite": "tuning",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": seconds,
+        "compute": compute.to_json(),
+        "settings": config.model_dump(mode="json"),
+        "domain": {
+            "heldout_rows": 0 if domain.trained else domain.rows,
+            "rows_trained_on": domain.rows if domain.trained else 0,
+            "said_in_training": domain.known,
+            "conversations": len(domain.conversations),
+            "pieces_of_text": len(domain.documents),
+            "reply_questions": len(domain.replies),
+            "bad_lines": domain.bad,
+            "duplicates": domain.duplicates,
+        },
+        "general": {"questions": len(general.questions), "pieces_of_text": len(general.texts)},
+        "prompts": [asdict(prompt) for prompt in domain.prompts],
+        "models": {model.name: _model_json(model, parent) for model in models},
+        "against_parent": {model.name: _differences(model, parent) for model in tuned},
+        "between": {
+            f"{one.name} against {other.name}": _differences(one, other)
+            for place, one in enumerate(tuned)
+            for other in tuned[place + 1 :]
+        },
+        "shown": [measure.name for measure in told(models)],
+        "unproven": [
+            measure.name
+            for measure in MEASURES
+            if any(
+                (change := measure.change(model, parent)) is not None
+                and too_few(measure, change, domain) is not None
+                for model in tuned
+            )
+        ],
+        "verdicts": [{"about": one.what, "kind": one.mark, "text": one.claim} for one in tested],
+        "notes": notes(models, children, domain),
+    }
+
+
+def _model_json(model: Evaluated, parent: Evaluated) -> dict[str, Any]:
+    measured = {one.name: found for one in MEASURES if (found := one.estimate(model)) is not None}
+    if LOSS.name in measured:
+        measured["perplexity"] = perplexity(measured[LOSS.name])
+    questions, loss = model(general_questions), model(answers)
+    curves = None if model is parent else _curves(model)
+    return {
+        "source": model.source,
+        "parameters": model.parameters,
+        "costs": model(took).to_json(),
+        "measures": to_json(measured),
+        "question_accuracy": to_json(questions.accuracy(questions.main())),
+        "text_bits_per_byte": to_json(model(general_text).measured()),
+        "domain_bits_per_byte": {} if loss is None else to_json(loss.per_byte()),
+        "curves": {one.name: one.to_json() for one in curves or () if one is not None},
+        "samples": list(model(samples)),
+        "familiar": [one.to_json() for one in model(seen_before)],
+        "seconds": model.seconds,
+        "cpu_seconds": model.cpu_seconds,
+    }
+
+
+def _differences(one: Evaluated, other: Evaluated) -> dict[str, Any]:
+    """Measure by measure what the first has more than the second, on the same items."""
+    found = {measure.name: measure.change(one, other) for measure in MEASURES}
+    return {name: change.to_json() for name, change in found.items() if change is not None}
+
+
+def _curves(model: Evaluated) -> tuple[Curve, Curve | None] | None:
+    """A run's training loss and what it held out, if it took steps."""
+    if model.history is None or not model.history.train:
+        return None
+    return model.history.loss(), model.history.heldout()
+
+
+# The plots.
+
+
+def tuning_plots(models: Sequence[Evaluated]) -> list[Plot]:
+    """Those that there is something to draw for."""
+    parent, *tuned = models
+    drawn = []
+    trades = {f"{model.name} ({model(took).method})": _trade(model, parent) for model in tuned}
+    if any(trades.values()):
+        drawn.append(
+            trade_plot(
+                "Gain on the domain, and its price",
+                (
+                    "general text: bits per byte more (to the right: forgotten)",
+                    "domain: bits per byte less",
+                ),
+                parent.name,
+                trades,
+            )
+        )
+    runs = {
+        model.name: _curves(model) if model.history and model.history.parent else None
+        for model in tuned
+    }
+    if any(runs.values()):
+        drawn.append(learning_plot("Learning curves", runs))
+    for title, axis, unit in (
+        ("Bits per byte", "bits per byte, less is better", "bits"),
+        ("Questions", "share answered right", "share"),
+    ):
+        rows: dict[str, BySource] = {
+            model.name: {
+                f"{one.about}: {one.short}": found
+                for one in told(models)
+                if one.unit == unit and (found := one.estimate(model)) is not None
+            }
+            for model in models
+        }
+        drawn.append(interval_plot(title, axis, rows, unit == "share"))
+    return drawn
+
+
+def _trade(model: Evaluated, parent: Evaluated) -> tuple[Estimate, Estimate] | None:
+    """What general text costs more, and what the domain costs less."""
+    price = GENERAL_TEXT.change(model, parent)
+    gain = main_domain(parent).change(model, parent)
+    return None if price is None or gain is None else (price, gain)
+
+
+# The page, made of the numbers of report.json beside its plots.
+
+
+def tuning_page(content: Mapping[str, Any], tested: Sequence[Claim], plots: Sequence[Plot]) -> Page:
+    """Gains, forgetting and costs, what may be said of them, and answers before and after."""
+    models, domain = content["models"], content["domain"]
+    count = f"{len(models)} {'model' if len(models) == 1 else 'models'}"
+    rows = (
+        f"{domain['rows_trained_on']:,} rows of the domain, all of them trained on,"
+        if domain["rows_trained_on"]
+        else f"{domain['heldout_rows']:,} held-out rows of the domain"
+    )
+    opening: list[Block] = []
+    if content["notes"]:
+        opening.append(Box("**Read this first.**", [f"{note}." for note in content["notes"]]))
+    against = (
+        f"Below them stands the change against {next(iter(models))}, compared item by item: green "
+        "is better, red is worse, grey is an interval that includes 0. "
+        if len(models) > 1
+        else ""
+    )
+    measured: list[Block] = [
+        measure_table(content),
+        Note(
+            f"Small grey numbers are 95 % intervals. {against}Bits per byte do not depend on the "
+            "tokenizer; nats per token and perplexity do. “On disk” is what one has to keep of a "
+            "method: an adapter alone, or the whole model. A dash is what a folder does not tell."
+        ),
+        Plots(plots),
+    ]
+    sections = [Section("Measured", "measured", measured)]
+    if tested:
+        said = Note(
+            "✓ is a difference for the better (or, between two methods, any difference), ✗ one for "
+            "the worse, ? an interval that includes 0, or fewer than 20 held-out rows. What got "
+            "worse stands first, and every measure is put to the same test; one that is 0 or 100 % "
+            "for all is left out. Of twenty such intervals about one is wrong by chance."
+        )
+        sections.append(Section("What may be said", "claims", [Claims(tested), said]))
+    if content["prompts"]:
+        sections.append(Section("Before and after", "samples", _dialogues(content)))
+    sections.append(Section("Everything else, in detail", "detail", _details(content)))
+    sections.append(Section("How it was measured", "how", _how(content)))
+    return Page(
+        title=f"groundup fine-tuning: {', '.join(models)}",
+        heading="Fine-tuning, before and after",
+        lead=(
+            f"{count} on {rows} and on text and questions of everything else. "
+            f"{content['created'][:10]}, groundup."
+        ),
+        opening=opening,
+        sections=sections,
+    )
+
+
+def measure_table(content: Mapping[str, Any]) -> Table:
+    """For each measure a cell of every model, with what changed beside it; then what it took."""
+    models = content["models"]
+    rows: list[Row | Part] = []
+    for about, title in (
+        ("domain", "The domain: what fine-tuning is for"),
+        ("general", "Everything else: what must not be forgotten"),
+    ):
+        of_part: list[Row | Part] = []
+        for measure in (one for one in MEASURES if one.about == about):
+            there = any(measure.name in model["measures"] for model in models.values())
+            if there and measure.name in content["shown"]:
+                of_part.append(_row(content, measure.name, measure.title, measure))
+            if measure is LOSS and of_part:
+                of_part.append(_row(content, "perplexity", "perplexity of a token", None))
+        rows += [Part(title), *of_part] if of_part else []
+    rows += [Part("What it took"), *_costs(content)]
+    if aside := _aside(content):
+        rows += [Part("Rows that were not learned from, or not as a whole"), *aside]
+    return Table([Column(name, one["costs"]["method"]) for name, one in models.items()], rows)
+
+
+def _row(content: Mapping[str, Any], key: str, title: str, measure: Measure[Any] | None) -> Row:
+    """A measure's values and changes; without a measure those of perplexity, which has none."""
+    cells: list[Cell | None] = []
+    chance = None
+    for name, model in content["models"].items():
+        if key not in model["measures"]:
+            cells.append(None)
+            continue
+        value = Estimate(**model["measures"][key])
+        change = content["against_parent"].get(name, {}).get(key)
+        chance = value.chance if chance is None else chance
+        cells.append(_cell(value, change, measure, proven=key not in content["unproven"]))
+    return Row(title, cells, "" if chance is None else f"guessing finds {100 * chance:.1f} %")
+
+
+def _cell(
+    value: Estimate,
+    change: Mapping[str, Any] | None,
+    measure: Measure[Any] | None,
+    *,
+    proven: bool,
+) -> Cell:
+    share = measure is not None and measure.share
+    cell = percent(value) if share else number(value, 1 if measure is None else 3)
+    if change is None or measure is None:
+        return cell
+    scale, digits = (100, 1) if share else (1, 3)
+    ends = [f"{scale * change[end]:+.{digits}f}" for end in ("estimate", "low", "high")]
+    mark = mark_of(Estimate(**change), measure.better) if proven else "open"
+    return Cell(cell.value, cell.note, "{} ({} to {})".format(*ends), mark)
+
+
+def _costs(content: Mapping[str, Any]) -> list[Row]:
+    """What each model took; a dash is what its folder does not say."""
+    models = list(content["models"].values())
+    rows = {
+        "trained": [_adapter(model["costs"]) for model in models],
+        "trained parameters": [_trained(model) for model in models],
+        "on disk": [_bytes(model["costs"]["disk_bytes"]) for model in models],
+        "tokens trained on": [_counted(model["costs"]["tokens"]) for model in models],
+        "tokens a second": [_counted(model["costs"]["tokens_per_second"]) for model in models],
+        "minutes of training": [_minutes(model["costs"]["minutes"]) for model in models],
+        "peak memory": [_bytes(model["costs"]["peak_memory_bytes"]) for model in models],
+    }
+    return [Row(title, [Cell(cell) for cell in cells]) for title, cells in rows.items()]
+
+
+def _adapter(costs: Mapping[str, Any]) -> str:
+    shown = [
+        name if value is True else f"{name} {value:g}" for name, value in costs["adapter"].items()
+    ]
+    return ", ".join([costs["method"], *shown])
+
+
+def _trained(model: Mapping[str, Any]) -> str:
+    count = model["costs"]["trained_parameters"]
+    if count is None:
+        return DASH
+    return f"{short_number(count)} ({100 * count / model['parameters']:.3g} %)"
+
+
+def _bytes(size: int | None) -> str:
+    if size is None:
+        return DASH
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _counted(count: float | None) -> str:
+    return DASH if count is None else f"{count:,.0f}"
+
+
+def _minutes(minutes: float | None) -> str:
+    return DASH if minutes is None else f"{minutes:.1f}"
+
+
+def _aside(content: Mapping[str, Any]) -> list[Row]:
+    """What each run did not learn from; without what no run set aside."""
+    models = list(content["models"].values())
+    return [
+        Row(title, [Cell(_counted(model["costs"]["set_aside"].get(name))) for model in models])
+        for name, title in SET_ASIDE.items()
+        if any(model["costs"]["set_aside"].get(name) for model in models)
+    ]
+
+
+def _dialogues(content: Mapping[str, Any]) -> list[Block]:
+    """The same prompts to every model, beside what was really said."""
+    prompts = content["prompts"]
+    kind = "conversations" if prompts[0]["chat"] else "texts"
+    blocks: list[Block] = [
+        f"The likeliest words of every model, at most {SAMPLE_TOKENS} tokens, to the same "
+        f"{len(prompts)} beginnings of held-out {kind}."
+    ]
+    for place, prompt in enumerate(prompts):
+        turns = [
+            (one["role"] if prompt["chat"] else "text to go on with", one["content"])
+            for one in prompt["messages"]
+        ]
+        said = [Answer("what really followed", prompt["truth"])]
+        said += [Answer(name, one["samples"][place]) for name, one in content["models"].items()]
+        blocks.append(Dialogue(turns, said))
+    return blocks
+
+
+def _details(content: Mapping[str, Any]) -> list[Block]:
+    """Set by set of questions, and source by source of text."""
+
+    def of(key: str) -> dict[str, BySource]:
+        return {
+            name: {part: Estimate(**facts) for part, facts in model[key].items()}
+            for name, model in content["models"].items()
+        }
+
+    questions = source_table(
+        of("question_accuracy"),
+        {},
+        SET_TITLES,
+        percent,
+        share=True,
+        chance=True,
+        items="questions",
+    )
+    blocks: list[Block] = [
+        Heading("Questions answered right"),
+        questions,
+        Heading("General text, bits per byte"),
+        source_table(of("text_bits_per_byte"), {}, TEXT_TITLES, number, share=False),
+    ]
+    domain = of("domain_bits_per_byte")
+    if len(next(iter(domain.values()))) > 2:
+        blocks += [
+            Heading("The domain, source by source: answers, bits per byte"),
+            source_table(domain, {}, TEXT_TITLES, number, share=False),
+        ]
+    return blocks
+
+
+def _how(content: Mapping[str, Any]) -> list[Block]:
+    domain, compute = content["domain"], content["compute"]
+    said = []
+    if domain["conversations"]:
+        said.append(
+            f"{domain['conversations']} held-out conversations, each to its last answer within "
+            f"about 2,000 characters and {CONTEXT} tokens; what the assistant says in them is "
+            "predicted, token by token."
+        )
+    if domain["reply_questions"]:
+        said.append(
+            f"In {domain['reply_questions']} places the true reply stands among replies of nearly "
+            "its length from other held-out conversations, and the one with the highest "
+            "log-probability per character counts as the model’s choice; a short reply often fits "
+            "anywhere, so nobody could reach 100 %."
+        )
+    if domain["pieces_of_text"]:
+        said.append("Held-out texts are read in pieces of 2,000 characters.")
+    said.append(
+        f"General are {content['general']['questions']} questions of the six sets of the core "
+        "suite, asked as there, and pieces of texts that no data folder of groundup trains on."
+    )
+    each = ", ".join(
+        f"{name} {one['seconds']:.0f} s, {one['cpu_seconds']:.0f} s of one core"
+        for name, one in content["models"].items()
+    )
+    aside = (
+        f" Of the domain’s data {domain['bad_lines']} bad lines and {domain['duplicates']} "
+        "duplicates were set aside."
+        if domain["bad_lines"] or domain["duplicates"]
+        else ""
+    )
+    note = (
+        f"Measured in {content['seconds']:.0f} seconds ({each}), {compute['dtype']} on "
+        f"{compute['device']} with {compute['threads']} threads, seed "
+        f"{content['settings']['seed']}; at most {content['settings']['bytes_per_source']:,} bytes "
+        f"of each text’s source.{aside} All numbers are in `report.json`."
+    )
+    return [" ".join(said), Note(note)]
+
+
+# The terminal.
+
+
+def say_table(content: Mapping[str, Any], tested: Sequence[Claim]) -> None:
+    """Measures and costs down, models across: estimates, and below them what changed."""
+    console.print(in_terminal(measure_table(content)))
+    for claim in tested:
+        say(f"{_MARKS[claim.mark]} {claim.what}: {claim.claim}")
+    for note in content["notes"]:
+        say(f"Note: {note}.")
+
+
+_MARKS = {"": "", "yes": "✓", "no": "✗", "open": "?"}
