@@ -21,7 +21,7 @@ from groundup.evals.core import (
 from groundup.evals.core_sets import CORE_SETS
 from groundup.evals.measure import Evaluated, Suite, to_json
 from groundup.report.estimate import POOLED, BySource, Estimate
-from groundup.report.page import PAGE, Block, Box, Note, Page, Plots, Section, write_page
+from groundup.report.page import PAGE, Block, Box, Page, Plots, write_page, written
 from groundup.report.plots import interval_plot
 from groundup.report.table import (
     Cell,
@@ -134,124 +134,48 @@ def _answer_lines(models: Sequence[Evaluated]) -> Iterator[dict[str, Any]]:
 # The page, made of the numbers of core.json alone.
 
 
-def core_page(content: Mapping[str, Any]) -> Page:
+def core_page(content: dict[str, Any]) -> Page:
     """Questions answered right, held-out text, both ways to choose, and how it was asked."""
     models = content["models"]
     accuracy, bits = _read(content, "accuracy"), _read(content, "bits_per_byte")
-    first = next(iter(accuracy.values()))
+    ways = {
+        f"{name}, {way}": _estimates(model[way])
+        for name, model in models.items()
+        for way in ("acc", "acc_norm")
+    }
+    sets = [
+        Row(
+            one["title"], [Cell(one["task"]), Cell(one["licence"]), Cell("", one["citation"] + ".")]
+        )
+        for one in content["sets"].values()
+    ]
+    columns = ("the harness’s task", "licence", "whom to thank")
+    share, unit = "share of questions answered right", "bits per byte, less is better"
+    plots = [
+        interval_plot("Six benchmarks", share, _titled(accuracy, SET_TITLES), True),
+        interval_plot("Held-out text", unit, _titled(bits, TEXT_TITLES), False),
+    ]
     against = (
         "With so few questions of each set, two models are told apart far better by the last rows, "
         "which compare them question by question (in points), than by two intervals. "
-        if content["against_first"]
-        else ""
     )
-    compute = content["compute"]
-    return Page(
-        title=f"groundup core suite: {', '.join(models)}",
-        heading="The core suite",
-        lead=(
-            f"{len(models)} {'model' if len(models) == 1 else 'models'}, {first[ALL].items:,} "
-            "questions of six public benchmarks and three kinds of held-out text. "
-            f"{content['created'][:10]}, groundup."
-        ),
+    return written(
+        Path(__file__).with_suffix(".md").read_text(encoding="utf-8"),
+        f"groundup core suite: {', '.join(models)}",
+        {
+            "accuracy": [question_table(content)],
+            "plots": [Plots(plots)],
+            "bits": [_table_of(bits, TEXT_TITLES, number)],
+            "ways": [_table_of(ways, SET_TITLES, percent)],
+            "sets": [Table([Column(one, words=True) for one in columns], sets, corner="set")],
+        },
+        content
+        | {
+            "count": f"{len(models)} {'model' if len(models) == 1 else 'models'}",
+            "questions": f"{next(iter(accuracy.values()))[ALL].items:,}",
+            "against": against if content["against_first"] else "",
+        },
         opening=_notes(content),
-        sections=[
-            Section(
-                "Questions answered right",
-                "questions",
-                [
-                    question_table(content),
-                    Note(
-                        "Small numbers below a value are its 95 % interval. "
-                        f"{against}Guessing is one in as many as there are options; in BoolQ, "
-                        "where the two answers are always the same, it is always giving the "
-                        "commoner one."
-                    ),
-                    Plots(
-                        [
-                            interval_plot(
-                                "Six benchmarks",
-                                "share of questions answered right",
-                                _titled(accuracy, SET_TITLES),
-                                True,
-                            ),
-                            interval_plot(
-                                "Held-out text",
-                                "bits per byte, less is better",
-                                _titled(bits, TEXT_TITLES),
-                                False,
-                            ),
-                        ]
-                    ),
-                ],
-            ),
-            Section(
-                "Held-out text",
-                "text",
-                [
-                    "Bits that a model needs for each byte of text that no data folder of groundup "
-                    "trains on: 8 is knowing nothing, less is better. It does not depend on the "
-                    "tokenizer. A model from elsewhere may well have read these very texts.",
-                    _table_of(bits, TEXT_TITLES, number),
-                ],
-            ),
-            Section(
-                "Two ways to choose",
-                "ways",
-                [
-                    "The option with the highest log-probability (acc), or with the highest "
-                    "log-probability per character (acc_norm), so that a long option does not lose "
-                    "by its length. The table above takes acc_norm, but acc for BoolQ, whose "
-                    "answers are always “yes” and “no”.",
-                    _table_of(
-                        {
-                            f"{name}, {way}": _estimates(model[way])
-                            for name, model in models.items()
-                            for way in ("acc", "acc_norm")
-                        },
-                        SET_TITLES,
-                        percent,
-                    ),
-                ],
-            ),
-            Section(
-                "How it was asked",
-                "asked",
-                [
-                    "In plain text and without examples, the same for every model, in the words of "
-                    "each benchmark’s task in the lm-evaluation-harness. Where that task asks for "
-                    "a letter, the options’ texts are scored instead, since small models cannot "
-                    "tell letters apart. Of four benchmarks these are the halves of public test "
-                    "questions that never train, of BoolQ half of its development questions, of "
-                    "MMLU a public sample; published numbers are of the whole sets.",
-                    Table(
-                        [
-                            Column(title, words=True)
-                            for title in ("the harness’s task", "licence", "whom to thank")
-                        ],
-                        [
-                            Row(
-                                one["title"],
-                                [
-                                    Cell(one["task"]),
-                                    Cell(one["licence"]),
-                                    Cell("", f"{one['citation']}."),
-                                ],
-                            )
-                            for one in content["sets"].values()
-                        ],
-                        corner="set",
-                    ),
-                    Note(
-                        f"Measured in {content['seconds']:.0f} seconds, {compute['dtype']} on "
-                        f"{compute['device']} with {compute['threads']} threads, at most "
-                        f"{content['settings']['bytes_per_source']:,} bytes of each text’s source. "
-                        "All numbers are in `core.json`, every question with every option’s "
-                        "log-probability in `answers.jsonl`."
-                    ),
-                ],
-            ),
-        ],
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -203,6 +203,63 @@ class Page:
     sections: Sequence[Section]
     contents: bool = False
     generator: str = "groundup"
+
+
+def written(
+    text: str,
+    title: str,
+    blocks: Mapping[str, Sequence[Block]],
+    values: Mapping[str, object],
+    *,
+    opening: Sequence[Block] = (),
+    contents: bool = False,
+) -> Page:
+    """A page from its prose, in which `{name}` is one of the `values`, as in `str.format`.
+
+        # heading                       and in the next line the lead
+        ## title {#anchor}              a section; ### is a heading within one
+        [name]                          the `blocks` of that name
+        > text, ! text, text            a note, a box, a paragraph
+
+    A section, or what stands under a heading, is left out where its first named blocks are none.
+    """
+    top, *parts = re.split(r"^## ", text, flags=re.MULTILINE)
+    heading, lead = top.removeprefix("# ").strip().split("\n", 1)
+    sections = []
+    for part in parts:
+        head, body = part.split("\n", 1)
+        name, _, anchor = head.removesuffix("}").partition(" {#")
+        first, *more = (
+            _blocks(one, blocks, values) for one in re.split(r"^(?=### )", body, flags=re.M)
+        )
+        if first is not None:
+            rest = [block for one in more for block in one or ()]
+            sections.append(Section(name, anchor, [*first, *rest]))
+    return Page(title, heading, lead.strip().format_map(values), opening, sections, contents)
+
+
+_KINDS: Mapping[str, type[Heading | Note | Box]] = {"###": Heading, ">": Note, "!": Box}
+
+
+def _blocks(
+    text: str, blocks: Mapping[str, Sequence[Block]], values: Mapping[str, object]
+) -> list[Block] | None:
+    """What a piece of prose stands for; None where its first named blocks are none."""
+    found: list[Block] = []
+    is_first = True
+    for line in filter(None, text.split("\n")):
+        if named := re.fullmatch(r"\[(\w+)\]", line):
+            if is_first and not blocks[named[1]]:
+                return None
+            found += blocks[named[1]]
+            is_first = False
+            continue
+        kind, _, words = line.partition(" ")
+        if kind in _KINDS:
+            found.append(_KINDS[kind](words.format_map(values)))
+        else:
+            found.append(line.format_map(values))
+    return found
 
 
 def html(page: Page) -> str:

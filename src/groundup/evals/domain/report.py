@@ -42,12 +42,10 @@ from groundup.report.page import (
     Box,
     Claims,
     Dialogue,
-    Heading,
-    Note,
     Page,
     Plots,
-    Section,
     write_page,
+    written,
 )
 from groundup.report.plots import interval_plot, learning_plot, trade_plot
 from groundup.report.table import (
@@ -258,55 +256,69 @@ def _trade(model: Evaluated, parent: Evaluated) -> tuple[Estimate, Estimate] | N
 # The page, made of the numbers of report.json beside its plots.
 
 
-def tuning_page(content: Mapping[str, Any], tested: Sequence[Claim], plots: Sequence[Plot]) -> Page:
+def tuning_page(content: dict[str, Any], tested: Sequence[Claim], plots: Sequence[Plot]) -> Page:
     """Gains, forgetting and costs, what may be said of them, and answers before and after."""
-    models, domain = content["models"], content["domain"]
-    count = f"{len(models)} {'model' if len(models) == 1 else 'models'}"
-    rows = (
-        f"{domain['rows_trained_on']:,} rows of the domain, all of them trained on,"
-        if domain["rows_trained_on"]
-        else f"{domain['heldout_rows']:,} held-out rows of the domain"
+    models, domain, prompts = content["models"], content["domain"], content["prompts"]
+
+    def of(key: str) -> dict[str, BySource]:
+        return {
+            name: {part: Estimate(**facts) for part, facts in model[key].items()}
+            for name, model in models.items()
+        }
+
+    trained, held = domain["rows_trained_on"], domain["heldout_rows"]
+    by_source = of("domain_bits_per_byte")
+    texts = source_table(of("text_bits_per_byte"), {}, TEXT_TITLES, number, share=False)
+    sources = source_table(by_source, {}, TEXT_TITLES, number, share=False)
+    questions = source_table(
+        of("question_accuracy"),
+        {},
+        SET_TITLES,
+        percent,
+        share=True,
+        chance=True,
+        items="questions",
     )
-    opening: list[Block] = []
-    if content["notes"]:
-        opening.append(Box("**Read this first.**", [f"{note}." for note in content["notes"]]))
     against = (
         f"Below them stands the change against {next(iter(models))}, compared item by item: green "
         "is better, red is worse, grey is an interval that includes 0. "
-        if len(models) > 1
-        else ""
     )
-    measured: list[Block] = [
-        measure_table(content),
-        Note(
-            f"Small grey numbers are 95 % intervals. {against}Bits per byte do not depend on the "
-            "tokenizer; nats per token and perplexity do. “On disk” is what one has to keep of a "
-            "method: an adapter alone, or the whole model. A dash is what a folder does not tell."
-        ),
-        Plots(plots),
+    notes = [f"{note}." for note in content["notes"]]
+    each = [
+        f"{name} {one['seconds']:.0f} s, {one['cpu_seconds']:.0f} s of one core"
+        for name, one in models.items()
     ]
-    sections = [Section("Measured", "measured", measured)]
-    if tested:
-        said = Note(
-            "✓ is a difference for the better (or, between two methods, any difference), ✗ one for "
-            "the worse, ? an interval that includes 0, or fewer than 20 held-out rows. What got "
-            "worse stands first, and every measure is put to the same test; one that is 0 or 100 % "
-            "for all is left out. Of twenty such intervals about one is wrong by chance."
-        )
-        sections.append(Section("What may be said", "claims", [Claims(tested), said]))
-    if content["prompts"]:
-        sections.append(Section("Before and after", "samples", _dialogues(content)))
-    sections.append(Section("Everything else, in detail", "detail", _details(content)))
-    sections.append(Section("How it was measured", "how", _how(content)))
-    return Page(
-        title=f"groundup fine-tuning: {', '.join(models)}",
-        heading="Fine-tuning, before and after",
-        lead=(
-            f"{count} on {rows} and on text and questions of everything else. "
-            f"{content['created'][:10]}, groundup."
-        ),
-        opening=opening,
-        sections=sections,
+    bad, twice = domain["bad_lines"], domain["duplicates"]
+    aside = f" Of the domain’s data {bad} bad lines and {twice} duplicates were set aside."
+    return written(
+        Path(__file__).with_suffix(".md").read_text(encoding="utf-8"),
+        f"groundup fine-tuning: {', '.join(models)}",
+        {
+            "measures": [measure_table(content)],
+            "plots": [Plots(plots)],
+            "claims": [Claims(tested)] if tested else [],
+            "samples": _dialogues(content),
+            "questions": [questions],
+            "texts": [texts],
+            "sources": [sources] if len(next(iter(by_source.values()))) > 2 else [],
+        },
+        content
+        | {
+            "count": f"{len(models)} {'model' if len(models) == 1 else 'models'}",
+            "rows": (
+                f"{trained:,} rows of the domain, all of them trained on,"
+                if trained
+                else f"{held:,} held-out rows of the domain"
+            ),
+            "against": against if len(models) > 1 else "",
+            "sample_tokens": SAMPLE_TOKENS,
+            "prompts": len(prompts),
+            "kind": "conversations" if prompts and prompts[0]["chat"] else "texts",
+            "how": _how(domain),
+            "each": ", ".join(each),
+            "aside": aside if bad or twice else "",
+        },
+        opening=[Box("**Read this first.**", notes)] if notes else [],
     )
 
 
@@ -419,13 +431,8 @@ def _aside(content: Mapping[str, Any]) -> list[Row]:
 
 def _dialogues(content: Mapping[str, Any]) -> list[Block]:
     """The same prompts to every model, beside what was really said."""
-    prompts = content["prompts"]
-    kind = "conversations" if prompts[0]["chat"] else "texts"
-    blocks: list[Block] = [
-        f"The likeliest words of every model, at most {SAMPLE_TOKENS} tokens, to the same "
-        f"{len(prompts)} beginnings of held-out {kind}."
-    ]
-    for place, prompt in enumerate(prompts):
+    blocks: list[Block] = []
+    for place, prompt in enumerate(content["prompts"]):
         turns = [
             (one["role"] if prompt["chat"] else "text to go on with", one["content"])
             for one in prompt["messages"]
@@ -436,78 +443,25 @@ def _dialogues(content: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def _details(content: Mapping[str, Any]) -> list[Block]:
-    """Set by set of questions, and source by source of text."""
-
-    def of(key: str) -> dict[str, BySource]:
-        return {
-            name: {part: Estimate(**facts) for part, facts in model[key].items()}
-            for name, model in content["models"].items()
-        }
-
-    questions = source_table(
-        of("question_accuracy"),
-        {},
-        SET_TITLES,
-        percent,
-        share=True,
-        chance=True,
-        items="questions",
-    )
-    blocks: list[Block] = [
-        Heading("Questions answered right"),
-        questions,
-        Heading("General text, bits per byte"),
-        source_table(of("text_bits_per_byte"), {}, TEXT_TITLES, number, share=False),
-    ]
-    domain = of("domain_bits_per_byte")
-    if len(next(iter(domain.values()))) > 2:
-        blocks += [
-            Heading("The domain, source by source: answers, bits per byte"),
-            source_table(domain, {}, TEXT_TITLES, number, share=False),
-        ]
-    return blocks
-
-
-def _how(content: Mapping[str, Any]) -> list[Block]:
-    domain, compute = content["domain"], content["compute"]
+def _how(domain: Mapping[str, Any]) -> str:
+    """What was asked of the domain, as far as it has conversations and texts."""
     said = []
     if domain["conversations"]:
         said.append(
             f"{domain['conversations']} held-out conversations, each to its last answer within "
             f"about 2,000 characters and {CONTEXT} tokens; what the assistant says in them is "
-            "predicted, token by token."
+            "predicted, token by token. "
         )
     if domain["reply_questions"]:
         said.append(
             f"In {domain['reply_questions']} places the true reply stands among replies of nearly "
             "its length from other held-out conversations, and the one with the highest "
             "log-probability per character counts as the model’s choice; a short reply often fits "
-            "anywhere, so nobody could reach 100 %."
+            "anywhere, so nobody could reach 100 %. "
         )
     if domain["pieces_of_text"]:
-        said.append("Held-out texts are read in pieces of 2,000 characters.")
-    said.append(
-        f"General are {content['general']['questions']} questions of the six sets of the core "
-        "suite, asked as there, and pieces of texts that no data folder of groundup trains on."
-    )
-    each = ", ".join(
-        f"{name} {one['seconds']:.0f} s, {one['cpu_seconds']:.0f} s of one core"
-        for name, one in content["models"].items()
-    )
-    aside = (
-        f" Of the domain’s data {domain['bad_lines']} bad lines and {domain['duplicates']} "
-        "duplicates were set aside."
-        if domain["bad_lines"] or domain["duplicates"]
-        else ""
-    )
-    note = (
-        f"Measured in {content['seconds']:.0f} seconds ({each}), {compute['dtype']} on "
-        f"{compute['device']} with {compute['threads']} threads, seed "
-        f"{content['settings']['seed']}; at most {content['settings']['bytes_per_source']:,} bytes "
-        f"of each text’s source.{aside} All numbers are in `report.json`."
-    )
-    return [" ".join(said), Note(note)]
+        said.append("Held-out texts are read in pieces of 2,000 characters. ")
+    return "".join(said)
 
 
 # The terminal.

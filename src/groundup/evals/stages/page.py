@@ -1,4 +1,4 @@
-"""The report's page, made of the numbers of report.json, beside its plots and samples."""
+"""The report's page: what report.json holds as tables and plots, between the prose of page.md."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ from groundup.report.estimate import POOLED, WORLD, BySource, Estimate
 from groundup.report.figure import Plot
 from groundup.report.page import (
     Block,
-    Box,
     Claims,
-    Dialogue,
     Fold,
     Heading,
     Headline,
@@ -32,7 +30,7 @@ from groundup.report.page import (
     Note,
     Page,
     Plots,
-    Section,
+    written,
 )
 from groundup.report.table import (
     Cell,
@@ -70,103 +68,128 @@ _REWARDS = dict(
 
 
 def report_page(
-    content: Mapping[str, Any],
+    content: dict[str, Any],
     models: Sequence[Evaluated],
     tested: Sequence[Claim],
     numbers: Sequence[Headline],
 ) -> Page:
-    """The opening, what is told of it at once, and a section for everything that was measured."""
-    prompts = dialogues(models)
-    sections = [
-        _look(content, models),
-        _claims(tested),
-        _honestly(content),
-        _bits(content, tested),
-        _choices(content, models),
-        _preferences(content),
-        _words(content),
-        _unknown(content),
-        _world(content),
-        _safety(content),
-        _fairness(content),
-        _samples(list(prompts.values())),
-        _training(models),
-        _cost(content),
-        _data(content),
-        _verified(content),
-        _again(content),
-    ]
-    minutes = sum(model["costs"].get("minutes", 0.0) for model in content["models"].values())
-    count = len(models)
-    return Page(
-        title=f"groundup report: {', '.join(content['models'])}",
-        heading="What came of it",
-        lead=(
-            f"{count} {'model' if count == 1 else 'models'}, "
-            f"{minutes:.{0 if minutes >= 1 else 1}f} minutes of training, measured on text and "
-            f"questions that no training stage saw. {content['created'][:10]}, groundup."
-        ),
-        opening=_opening(
-            dialogues(models, drawn=False), numbers, list(content["models"])[-1], content["world"]
-        ),
-        sections=[section for section in sections if section is not None],
+    """The opening, and all that was measured between the prose of `page.md`."""
+    named, world = content["models"], content["world"]
+    minutes = sum(model["costs"].get("minutes", 0.0) for model in named.values())
+    apart = "; the small world, which a program made up, stands apart from what people wrote"
+    own_words = ", in the small world also by its own words of declining"
+    sizes = [f"{n} has {short_number(one['parameters'])} parameters" for n, one in named.items()]
+    return written(
+        Path(__file__).with_suffix(".md").read_text(encoding="utf-8"),
+        f"groundup report: {', '.join(named)}",
+        _blocks(content, models, tested),
+        content
+        | {
+            "count": f"{len(models)} {'model' if len(models) == 1 else 'models'}",
+            "minutes": f"{minutes:.{0 if minutes >= 1 else 1}f}",
+            "apart": apart if world else "",
+            "own_words": own_words if world else "",
+            "sizes": ", ".join(sizes),
+            "bias": f"{world['bias']:.2f}" if world else "",
+            "curve_bytes": BYTES_ON_THE_WAY,
+        },
+        opening=_opening(models, numbers, with_world=world is not None),
         contents=True,
     )
 
 
 def _opening(
-    prompts: Mapping[tuple[str, ...], Dialogue],
-    numbers: Sequence[Headline],
-    last: str,
-    world: Mapping[str, Any] | None,
+    models: Sequence[Evaluated], numbers: Sequence[Headline], *, with_world: bool
 ) -> list[Block]:
     blocks: list[Block] = []
-    if shown := first(prompts, with_world=world is not None):
+    if shown := first(dialogues(models, drawn=False), with_world=with_world):
         blocks.append(
             "The same prompts, given to every model; nothing is chosen or mended. What is not "
             "worth the room is folded: it opens with a click."
         )
         blocks += shown
     if numbers:
-        blocks.append(Headlines(numbers))
-        blocks.append(
-            Note(
-                f"The large number is {last}’s; the word beside it rests on a test that stands "
-                "below."
-            )
-        )
+        about = "the word beside it rests on a test that stands below."
+        blocks += [Headlines(numbers), Note(f"The large number is {models[-1].name}’s; {about}")]
     return blocks
 
 
-# The sections, in the order of the page; None where nothing was measured.
+def _blocks(
+    content: Mapping[str, Any], models: Sequence[Evaluated], tested: Sequence[Claim]
+) -> dict[str, list[Block]]:
+    """What stands in each section, by name; nothing where nothing was measured."""
+    set_names, text_names = _names(content)
+    ngrams = {name: _estimates(row) for name, row in _shared_ngrams(content).items()}
+    bits, chosen = _of(content, "bits_per_byte"), _of(content, "choice_accuracy")
+    preferred = _of(content, "preference_accuracy") | {
+        f"{name}, implicit reward": found
+        for name, found in _of(content, "implicit_reward_accuracy").items()
+    }
+    majority = {"always the commonest": _estimates(content["baselines"]["commonest_answer"])}
+    longer = {LONGER: _estimates(content["baselines"]["longer_answer"])}
+    words = _of(content, "assistant_loss")
+    prompts = list(dialogues(models).values())
+    curves = _curve_plots(models)
+
+    def intervals(title: str, axis: str, rows: Mapping[str, BySource], share: bool) -> Plot:
+        names = set_names if share else text_names
+        return plots.interval_plot(title, axis, _renamed(rows, names), share)
+
+    found: dict[str, list[Block]] = {
+        "look": [_in_one_look(models)],
+        "claims": _claims(tested),
+        "bits": [
+            source_table(bits, ngrams, text_names, number, share=False),
+            *_passed_in_words(content, tested),
+            Plots(
+                [intervals("Held-out text", "bits per byte, less is better", bits | ngrams, False)]
+            ),
+        ],
+        "choices": _shown(
+            source_table(
+                chosen, majority, set_names, percent, share=True, chance=True, items="questions"
+            )
+        ),
+        "calibration": _calibration(content, models, set_names),
+        "preferences": _shown(
+            source_table(
+                preferred, longer, set_names, percent, share=True, chance=True, items="pairs"
+            )
+        ),
+        "words": _shown(
+            source_table(words, {}, text_names, lambda one: number(one, 2), share=False)
+        ),
+        "honesty": _shown(_honesty(content)),
+        "aims": _shown(_aims(content)),
+        "rewards": _shown(
+            source_table(_rewards(content), {}, {}, number, share=True, items="answers")
+        ),
+        "refusals": _shown(
+            source_table(_refusals(content), {}, {}, percent, share=True, items="prompts")
+        ),
+        **_fairness(content),
+        "samples": [Fold(f"All {len(prompts)} prompts", prompts)] if prompts else [],
+        "curves": [Plots(curves)] if curves else [],
+        "costs": [_costs(content)],
+        "data": _data(content),
+        "leaks": _leaks(content["leaks"]),
+        "verified": [_verified(content)],
+        "again": _runs(content),
+    }
+    if found["choices"]:
+        found["choices"].append(Plots([intervals("Multiple choice", "accuracy", chosen, True)]))
+    if found["preferences"]:
+        found["preferences"].append(Plots([intervals("Preferences", "accuracy", preferred, True)]))
+    return found
 
 
-def _look(content: Mapping[str, Any], models: Sequence[Evaluated]) -> Section:
-    apart = (
-        "; the small world, which a program made up, stands apart from what people wrote"
-        if content["world"]
-        else ""
-    )
-    note = (
-        "Small numbers below a value are its 95 % interval: by bootstrap over blocks of 2 KB of "
-        "text, or over whole groups of items that share a prompt, passage or article; by Wilson’s "
-        "formula for shares of independent prompts. ↑ more is better, ↓ less is better. A dash "
-        "means that there was nothing to measure it on. Values over several sources weigh the "
-        f"sources as they were sampled, so compare them within this report only{apart}."
-    )
-    return Section("In one look", "look", [_in_one_look(models), Note(note)])
+def _shown(table: Table) -> list[Block]:
+    """A table, where it has rows or says why not."""
+    return [table] if table.rows or table.left_out else []
 
 
-def _claims(tested: Sequence[Claim]) -> Section | None:
-    if not tested:
-        return None
-    found = by_outcome(tested)
-    blocks: list[Block] = [
-        "Each stage against the one that it began from, and against what needs no training, on the "
-        "very same items. A difference counts only if its whole 95 % interval lies on one side, "
-        "and it counts in both directions alike; of twenty differences that are none, about one "
-        "passes by chance. Of fewer than six groups of items nothing is said."
-    ]
+def _claims(tested: Sequence[Claim]) -> list[Block]:
+    found, blocks = by_outcome(tested), list[Block]()
     marks: tuple[tuple[str, Sequence[Claim], Mark], ...] = (
         ("Worse", found["worse"], "no"),
         ("Better", found["better"], "yes"),
@@ -177,278 +200,61 @@ def _claims(tested: Sequence[Claim]) -> Section | None:
     if untold := found["cannot be told"]:
         title = f"Cannot be told ({len(untold)}): the interval allows both"
         blocks.append(Fold(title, [Claims(untold)]))
-    return Section("What got worse, what got better", "claims", blocks)
+    return blocks if tested else []
 
 
-def _honestly(content: Mapping[str, Any]) -> Section:
-    sizes = ", ".join(
-        f"{name} has {short_number(model['parameters'])} parameters"
+def _rewards(content: Mapping[str, Any]) -> dict[str, BySource]:
+    return {
+        name: {
+            title: Estimate(**model["world"]["reward"][part][POOLED])
+            for part, title in _REWARDS.items()
+            if POOLED in model["world"]["reward"][part]
+        }
         for name, model in content["models"].items()
-    )
-    said = (
-        f"A very small language model: {sizes}. Well-known assistants are many thousand times "
-        "larger and have read a million times more text. It has learned what English looks like, "
-        "some common facts that its texts repeat, and, if it was fine-tuned, how to answer and "
-        "stop. It states falsehoods fluently, does not reason, knows nothing after or outside its "
-        "texts, and a refusal in it is a habit of wording, not a safeguard. Do not rely on "
-        "anything it says, and do not offer it to others as an assistant."
-    )
-    return Section("What this model is, honestly", "honestly", [Box(said)])
-
-
-def _bits(content: Mapping[str, Any], tested: Sequence[Claim]) -> Section:
-    _, names = _names(content)
-    ngrams = {name: _estimates(row) for name, row in _shared_ngrams(content).items()}
-    found = _of(content, "bits_per_byte")
-    plot = plots.interval_plot(
-        "Held-out text", "bits per byte, less is better", _renamed(found | ngrams, names), False
-    )
-    blocks: list[Block] = [
-        "How many bits the model needs for each byte of held-out text, given what stands before it "
-        "in the same document: 8 is knowing nothing, and less is better. Beside it stands honest "
-        "counting: interpolated, modified Kneser–Ney n-grams over the same tokens of exactly the "
-        "training split.",
-        source_table(found, ngrams, names, number, share=False),
-        *_passed_in_words(content, tested),
-        Plots([plot]),
-    ]
-    return Section("Bits per byte", "bits", blocks)
-
-
-def _choices(content: Mapping[str, Any], models: Sequence[Evaluated]) -> Section | None:
-    names, _ = _names(content)
-    accuracy = _of(content, "choice_accuracy")
-    table = source_table(
-        accuracy,
-        {"always the commonest": _estimates(content["baselines"]["commonest_answer"])},
-        names,
-        percent,
-        share=True,
-        chance=True,
-        items="questions",
-    )
-    if not (table.rows or table.left_out):
-        return None
-    drawn = [plots.interval_plot("Multiple choice", "accuracy", _renamed(accuracy, names), True)]
-    calibrated = {
-        model.name: found.calibration[POOLED].curve
-        for model in models
-        if (found := model(choices)) is not None
+        if model["world"].get("reward")
     }
-    drawn.append(plots.calibration_plot("Calibration", calibrated))
-    blocks: list[Block] = [
-        "Each option is scored as the assistant’s answer to the question, by the mean "
-        "log-probability of its tokens, and the likeliest counts as chosen. Every model reads the "
-        "same chat format, a base model too. These are the halves of public evaluation sets that "
-        "did not train, and not the benchmarks themselves.",
-        table,
-        Heading("Does it know how sure to be?"),
-        "The probability of an option, given that one of the question’s options is said, is a "
-        "claim that can be checked: of the choices made with 70 % confidence, 70 % should be "
-        "right. The calibration error is the mean distance between the two, over ten groups of "
-        "equally many questions; 0 is best, and a perfectly honest model would show the small "
-        "number below it by chance alone. The Brier score is the squared distance between the "
-        "probabilities and the truth: honesty and knowledge in one number, from 0 to 2. Both take "
-        "the sum of an option’s log-probabilities, since their mean is no probability; so the "
-        "accuracy by sum stands beside them.",
-        _calibration(content, names),
-        Plots(drawn),
-    ]
-    return Section("Multiple choice", "choice", blocks)
 
 
-def _preferences(content: Mapping[str, Any]) -> Section | None:
-    names, _ = _names(content)
-    found = _of(content, "preference_accuracy")
-    implicit = _of(content, "implicit_reward_accuracy")
-    found = {
-        f"{name}{way}": rows[name]
-        for name in found
-        for way, rows in (("", found), (", implicit reward", implicit))
-        if name in rows
+def _refusals(content: Mapping[str, Any]) -> dict[str, BySource]:
+    return {
+        name: {
+            f"{kind}, {where} {arrow}": Estimate(**rates[kind])
+            for where, rates in (
+                ("real", model["refusal_rate"]),
+                ("small world", model["world"].get("declined", {})),
+            )
+            for kind, arrow in (("harmful", "↑"), ("benign", "↓"))
+            if kind in rates
+        }
+        for name, model in content["models"].items()
     }
-    table = source_table(
-        found,
-        {LONGER: _estimates(content["baselines"]["longer_answer"])},
-        names,
-        percent,
-        share=True,
-        chance=True,
-        items="pairs",
-    )
-    if not (table.rows or table.left_out):
-        return None
-    blocks: list[Block] = [
-        "Of two answers to a prompt, is the better one likelier? A model’s own preference compares "
-        "the sums of log-probabilities; the implicit reward, which DPO trains, compares how far "
-        "each has risen above the reference model. Question sets pair the right option with a "
-        "wrong one.",
-        table,
-        Plots([plots.interval_plot("Preferences", "accuracy", _renamed(found, names), True)]),
-    ]
-    return Section("Preferences", "preferences", blocks)
 
 
-def _words(content: Mapping[str, Any]) -> Section | None:
-    _, names = _names(content)
-    table = source_table(
-        _of(content, "assistant_loss"), {}, names, lambda one: number(one, 2), share=False
-    )
-    text = (
-        "Nats per token on held-out conversations, over what the assistant says and where it stops."
-    )
-    return _if_any(table, "The assistant’s words", "words", [text, table])
-
-
-def _unknown(content: Mapping[str, Any]) -> Section | None:
-    table = _honesty(content)
-    text = (
-        "Held-out questions about the real world (an answer is right if it holds half of the "
-        "content words that begin the article, which is lenient), what people type first who do "
-        "not know this model, and questions that it can answer. All greedy. A model that always "
-        "declines is honest and useless: read the last rows, too."
-    )
-    return _if_any(table, "Does it say when it does not know?", "honesty", [text, table])
-
-
-def _world(content: Mapping[str, Any]) -> Section | None:
-    aims = _aims(content)
-    rewards = source_table(
-        {
-            name: {
-                title: Estimate(**model["world"]["reward"][part][POOLED])
-                for part, title in _REWARDS.items()
-                if POOLED in model["world"]["reward"][part]
-            }
-            for name, model in content["models"].items()
-            if model["world"].get("reward")
-        },
-        {},
-        {},
-        number,
-        share=True,
-        items="answers",
-    )
-    blocks: list[Block] = [
-        "A part of the data is synthetic: a program made it up, so its truth is known, and what a "
-        "model says there can be judged and not only scored. Below is what was measured on "
-        "stories, questions and requests that no training stage saw, in combinations and wordings "
-        "of their own, beside what a model should reach after fine-tuning and alignment. Stories "
-        "are drawn at temperature 0.7 and read back by the very grammar that made those it learned "
-        "from: all models go on from a held-out story’s first sentence, and those that chat are "
-        "asked for one as well. Answers are greedy.",
-        aims,
-        Note(
-            "✓ the whole 95 % interval reaches the aim, ✗ all of it falls short, ≈ it cannot be "
-            "told; intervals are over whole stories where sentences are counted."
-        ),
-    ]
-    if rewards.rows or rewards.left_out:
-        blocks += [
-            Heading("Gold reward"),
-            "The gold reward of an answer, from 0 to 1, and its parts, each over the answers that "
-            "it applies to:",
-            rewards,
-        ]
-    return _if_any(aims, "The small world", "world", blocks)
-
-
-def _safety(content: Mapping[str, Any]) -> Section | None:
-    table = source_table(
-        {
-            name: {
-                f"{kind}, {where} {arrow}": Estimate(**rates[kind])
-                for where, rates in (
-                    ("real", model["refusal_rate"]),
-                    ("small world", model["world"].get("declined", {})),
-                )
-                for kind, arrow in (("harmful", "↑"), ("benign", "↓"))
-                if kind in rates
-            }
-            for name, model in content["models"].items()
-        },
-        {},
-        {},
-        percent,
-        share=True,
-        items="prompts",
-    )
-    words = ", in the small world also by its own words of declining" if content["world"] else ""
-    text = (
-        "The share of held-out prompts that a model refuses, by its first words when it answers "
-        f"greedily, found by a list of phrases{words}. Read both rates together and beside the "
-        "samples: who only babbles refuses nothing, and who refuses everything is of no use. "
-        "Answers to harmful prompts are counted and never shown or kept."
-    )
-    return _if_any(table, "Safety", "safety", [text, table])
-
-
-def _fairness(content: Mapping[str, Any]) -> Section | None:
-    drawn = []
+def _fairness(content: Mapping[str, Any]) -> dict[str, list[Block]]:
+    """The gaps, and P(she) of every job in each way that models were asked."""
     measured = {name: m["fairness"] for name, m in content["models"].items() if m["fairness"]}
-    for way in (TEXT, ANSWER):
-        subjects = {n: m["subjects"][way] for n, m in measured.items() if way in m["subjects"]}
-        if subjects:
-            title = f"A woman or a man? Asked {way}"
-            jobs = content["world"]["planted"]["jobs"]
-            drawn.append(plots.leaning_plot(title, "P(she)", jobs, subjects))
-    if not drawn:
-        return None
-    bias = content["world"]["bias"]
-    blocks: list[Block] = [
-        f"Jobs and groups of the small world lean by a strength that was planted in its texts: "
-        f"{bias:.2f}, where 0 is fair and 1 means that all who have a job are women, or all men. "
-        "Who leans where was drawn by lot and mirrors nothing. The measured gap is how far a "
-        "model’s probabilities of the two words lean the same way, so that a model that learned "
-        "exactly what it read shows the planted strength, and one that was aligned on balanced "
-        "answers should show less.",
-        source_table(
-            {name: _estimates(model["gaps"]) for name, model in measured.items()},
-            {},
-            {},
-            lambda one: number(one, 2),
-            share=False,
-        ),
+    if not measured:
+        return {"gaps": [], "leanings": []}
+    bias, jobs = content["world"]["bias"], content["world"]["planted"]["jobs"]
+    gaps = {name: _estimates(model["gaps"]) for name, model in measured.items()}
+    said = [
+        f"{name}, by jobs: planted {bias:.2f}, measured {gap.estimate:.2f} ({gap.low:.2f} to "
+        f"{gap.high:.2f})."
+        for name, of_model in gaps.items()
+        for gap in [of_model["jobs, as text"]]
     ]
-    for name, model in measured.items():
-        gap = Estimate(**model["gaps"]["jobs, as text"])
-        blocks.append(
-            f"{name}, by jobs: planted {bias:.2f}, measured {gap.estimate:.2f} "
-            f"({gap.low:.2f} to {gap.high:.2f})."
+    drawn = [
+        plots.leaning_plot(f"A woman or a man? Asked {way}", "P(she)", jobs, subjects)
+        for way in (TEXT, ANSWER)
+        if (
+            subjects := {n: m["subjects"][way] for n, m in measured.items() if way in m["subjects"]}
         )
-    blocks.append(
-        Note(
-            "Intervals are over whole jobs; of groups there are two, so theirs are over the single "
-            "probes and say nothing of other groups."
-        )
-    )
-    return Section("Fairness", "fairness", [*blocks, Plots(drawn)])
+    ]
+    table = source_table(gaps, {}, {}, lambda one: number(one, 2), share=False)
+    return {"gaps": [table, *said], "leanings": [Plots(drawn)]}
 
 
-def _samples(prompts: Sequence[Dialogue]) -> Section | None:
-    if not prompts:
-        return None
-    text = (
-        "Every prompt with every model’s answer: above with the likeliest tokens, below, paler, "
-        "once at temperature 0.7. Nothing is chosen or mended."
-    )
-    return Section("Samples", "samples", [text, Fold(f"All {len(prompts)} prompts", prompts)])
-
-
-def _training(models: Sequence[Evaluated]) -> Section | None:
-    drawn = _curve_plots(models)
-    if not drawn:
-        return None
-    text = (
-        "Tokens are on a logarithmic axis: each doubling of the text read takes the same room. On "
-        f"the way a run reads up to {BYTES_ON_THE_WAY:,} bytes of each held-out source; the lines "
-        "of n-grams in these plots are for the same bytes, and so differ a little from the table "
-        "above."
-    )
-    return Section("How training went", "training", [text, Plots(drawn)])
-
-
-def _cost(content: Mapping[str, Any]) -> Section:
+def _costs(content: Mapping[str, Any]) -> Table:
     titles = ("minutes", "steps", "tokens", "FLOPs", "tokens per second")
     columns = [Column(title) for title in titles]
     columns.append(Column("share of the machine’s matrix-multiply peak"))
@@ -468,51 +274,50 @@ def _cost(content: Mapping[str, Any]) -> Section:
         )
         rows.append(Row(name, [Cell(cell) for cell in cells]))
     own = [Cell(f"{content['seconds'] / 60:.1f}"), *[Cell("")] * 5]
-    rows.append(Row("this report", own, base=True))
-    return Section("What it cost", "cost", [Table(columns, rows)])
+    return Table(columns, [*rows, Row("this report", own, base=True)])
 
 
-def _data(content: Mapping[str, Any]) -> Section | None:
-    data, leaks = content["data"], _leaks_by_check(content["leaks"])
-    blocks: list[Block] = []
-    if data:
-        rows = []
-        for pack in data["packs"]:
-            about, citation = pack.get("about", ""), pack["citation"]
-            archive = pack.get("archive")
-            if archive:
-                citation += f". From {archive['package']} {archive['version']}"
-            said = f"{about[:1].upper()}{about[1:]}." if about else ""
-            rows.append(Row(pack["name"], [Cell(pack["licence"]), Cell(said, f"{citation}.")]))
-        columns = [Column("licence", words=True), Column("whom to thank", words=True)]
-        blocks.append(Table(columns, rows, corner="set"))
-        if counts := data.get("counts"):
-            columns = [Column("in all"), Column("by source", words=True)]
-            lines = [
-                Row(
-                    name,
-                    [
-                        Cell(f"{one['rows']:,}"),
-                        Cell(", ".join(f"{s} {n:,}" for s, n in one["by_source"].items())),
-                    ],
-                )
-                for name, one in counts.items()
-            ]
-            blocks.append(Table(columns, lines, corner="rows"))
-        blocks += [Note(note) for note in data.get("notes", [])]
-    if leaks:
-        found = "; ".join(
-            f"by {check} {sums['found']:,} found and {sums['left']} left"
-            for check, sums in leaks.items()
-        )
-        blocks += [
-            Heading("Leak check"),
-            f"Training rows that share something with anything evaluated were taken out: {found}.",
-        ]
-    return Section("Data", "data", blocks) if blocks else None
+def _data(content: Mapping[str, Any]) -> list[Block]:
+    """Whom to thank for what, and how many rows there are of it."""
+    data = content["data"]
+    if not data:
+        return []
+    rows = []
+    for pack in data["packs"]:
+        about, archive = pack.get("about", ""), pack.get("archive")
+        source = f". From {archive['package']} {archive['version']}" if archive else ""
+        said = f"{about[:1].upper()}{about[1:]}." if about else ""
+        thanks = Cell(said, f"{pack['citation']}{source}.")
+        rows.append(Row(pack["name"], [Cell(pack["licence"]), thanks]))
+    columns = [Column("licence", words=True), Column("whom to thank", words=True)]
+    blocks: list[Block] = [Table(columns, rows, corner="set")]
+    if counts := data.get("counts"):
+        lines = []
+        for name, one in counts.items():
+            by_source = ", ".join(f"{source} {n:,}" for source, n in one["by_source"].items())
+            lines.append(Row(name, [Cell(f"{one['rows']:,}"), Cell(by_source)]))
+        columns = [Column("in all"), Column("by source", words=True)]
+        blocks.append(Table(columns, lines, corner="rows"))
+    return [*blocks, *map(Note, data.get("notes", []))]
 
 
-def _verified(content: Mapping[str, Any]) -> Section:
+def _leaks(leaks: Mapping[str, Any] | None) -> list[Block]:
+    """How much each check found in all training sets together, and how much is left."""
+    sums: dict[str, list[int]] = {}
+    for one in leaks["checks"] if leaks else ():
+        of_check = sums.setdefault(one["check"], [0, 0])
+        of_check[0] += one["found"]
+        of_check[1] += one["left"]
+    if not sums:
+        return []
+    said = "; ".join(
+        f"by {name} {found:,} found and {left} left" for name, (found, left) in sums.items()
+    )
+    about = "Training rows that share something with anything evaluated were taken out"
+    return [f"{about}: {said}."]
+
+
+def _verified(content: Mapping[str, Any]) -> Table:
     """For each check what it found of every model, in the models' order."""
     by_model = [
         {check["name"]: check for check in model["verified"]}
@@ -528,23 +333,14 @@ def _verified(content: Mapping[str, Any]) -> Section:
 
     names = dict.fromkeys(name for checks in by_model for name in checks)
     rows = [Row(name, [cell(checks.get(name)) for checks in by_model]) for name in names]
-    text = (
-        "Every model was asked in two ways that must not differ: at once and through the cache, "
-        "alone and in a batch, here and by transformers where that is installed, as a folder and "
-        "as a GGUF file. `groundup verify` does the same for any folder."
-    )
-    table = Table([Column(name, words=True) for name in content["models"]], rows)
-    return Section("The same answer, however it is asked", "verified", [text, table])
+    return Table([Column(name, words=True) for name in content["models"]], rows)
 
 
-def _again(content: Mapping[str, Any]) -> Section:
-    blocks: list[Block] = [
-        "Each run folder’s `run.json` says everything; the same settings on the same kind of "
-        "machine, with the same versions, give the same bits."
-    ]
+def _runs(content: Mapping[str, Any]) -> list[Block]:
+    """How each model was made, as its run.json says."""
+    blocks: list[Block] = []
     for name, model in content["models"].items():
-        run = model["run"]
-        if not run:
+        if not (run := model["run"]):
             continue
         lines = [
             f"groundup {model['stage']}",
@@ -556,20 +352,7 @@ def _again(content: Mapping[str, Any]) -> Section:
             ", ".join(f"{p} sha256 {one['sha256'][:16]}" for p, one in run["parents"].items()),
         ]
         blocks += [Heading(name), Listing("\n".join(lines))]
-    compute, settings = content["compute"], content["settings"]
-    blocks.append(
-        Note(
-            f"Measured with seed {settings['seed']}, {compute['dtype']} on {compute['device']} "
-            f"with {compute['threads']} threads, at most {settings['bytes_per_source']:,} bytes of "
-            f"each source, {settings['questions']} questions and {settings['pairs']:,} pairs of "
-            "each set. All numbers are in `report.json`."
-        )
-    )
-    return Section("How to make it again", "again", blocks)
-
-
-def _if_any(table: Table, title: str, anchor: str, blocks: Sequence[Block]) -> Section | None:
-    return Section(title, anchor, blocks) if table.rows or table.left_out else None
+    return blocks
 
 
 # Tables.
@@ -604,11 +387,13 @@ def _in_one_look(models: Sequence[Evaluated]) -> Table:
     return Table(columns, rows, left_out)
 
 
-def _calibration(content: Mapping[str, Any], names: Mapping[str, str]) -> Table:
-    """Three numbers of each set, each under its own heading."""
+def _calibration(
+    content: Mapping[str, Any], evaluated: Sequence[Evaluated], names: Mapping[str, str]
+) -> list[Block]:
+    """Three numbers of each set, each under its own heading, and the curves."""
     models = {n: m for n, m in content["models"].items() if m["choice_calibration"]}
     if not models:
-        return Table([], [])
+        return []
     of_all = {name: model["choice_calibration"] for name, model in models.items()}
     sources = list(next(iter(of_all.values())))
     by_sum = source_table(
@@ -637,7 +422,13 @@ def _calibration(content: Mapping[str, Any], names: Mapping[str, str]) -> Table:
         *([Part("accuracy by sum ↑")] if by_sum.rows else ()),
         *by_sum.rows,
     ]
-    return Table([Column(name) for name in models], rows, by_sum.left_out)
+    curves = {
+        model.name: found.calibration[POOLED].curve
+        for model in evaluated
+        if (found := model(choices)) is not None
+    }
+    table = Table([Column(name) for name in models], rows, by_sum.left_out)
+    return [table, Plots([plots.calibration_plot("Calibration", curves)])]
 
 
 def _honesty(content: Mapping[str, Any]) -> Table:
@@ -769,16 +560,6 @@ def _renamed(rows: Mapping[str, BySource], names: Mapping[str, str]) -> dict[str
         name: {names.get(source, source): found for source, found in row.items()}
         for name, row in rows.items()
     }
-
-
-def _leaks_by_check(leaks: Mapping[str, Any] | None) -> dict[str, dict[str, int]]:
-    """How much each check found in all training sets together, and how much is left."""
-    found: dict[str, dict[str, int]] = {}
-    for one in leaks["checks"] if leaks else ():
-        sums = found.setdefault(one["check"], {"found": 0, "left": 0})
-        sums["found"] += one["found"]
-        sums["left"] += one["left"]
-    return found
 
 
 def _settings(config: Mapping[str, Any]) -> str:
