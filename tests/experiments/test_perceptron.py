@@ -21,15 +21,14 @@ from groundup.experiments.config import PerceptronConfig
 from groundup.experiments.digits import Images
 from groundup.experiments.learners import NETWORK, PERCEPTRON, Network, Perceptron
 from groundup.experiments.perceptron import FULL, QUICK, run
-from groundup.experiments.perceptron_plots import misread_plot
-from groundup.experiments.plane import watch
-from groundup.experiments.points import two_moons, two_spirals
+from groundup.experiments.plane import two_moons, two_spirals, watch
 from groundup.experiments.reading import (
     GOAL,
     Reading,
     confusion,
     digit_remarks,
     majority,
+    misread_plot,
     nearest_centroid,
     read,
 )

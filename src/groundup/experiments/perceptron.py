@@ -15,9 +15,15 @@ from time import perf_counter
 
 from groundup.experiments import digits
 from groundup.experiments.config import PerceptronConfig
-from groundup.experiments.perceptron_plots import boundary_plot
-from groundup.experiments.plane import Course, plane_remark, plane_table, watch
-from groundup.experiments.points import two_moons, two_spirals
+from groundup.experiments.plane import (
+    Course,
+    boundary_plot,
+    plane_remark,
+    plane_table,
+    two_moons,
+    two_spirals,
+    watch,
+)
 from groundup.experiments.reading import digit_plots, digit_remarks, digits_table, read
 from groundup.report.outcome import check_folder, write
 
