@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from groundup.data.packs.manifest import find_set
 from groundup.errors import UserError
+from groundup.evals.benchmarks import ALL, Answers, answered, guessing
 from groundup.evals.config import CoreConfig
 from groundup.evals.contamination import contamination
-from groundup.evals.core import ALL, Answers, answered, guessing
+from groundup.evals.core import run
 from groundup.evals.core_sets import CORE_SETS, core_questions, even_shares
 from groundup.evals.models import model_names
-from groundup.evals.suites import run
 from groundup.formats.folder import load
 from groundup.lm.model import CausalLM
 from groundup.text.cleaning import place

@@ -19,7 +19,7 @@ from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
 from groundup.evals.perplexity import bits_per_byte
 from groundup.evals.stages.material import spread
-from groundup.evals.suites import run
+from groundup.evals.stages.report import run
 from groundup.formats.folder import load
 from groundup.report.claim import Claim
 from groundup.report.estimate import Estimate

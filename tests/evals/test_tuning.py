@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from groundup.data.dataset import OwnData
 from groundup.errors import UserError
 from groundup.evals.answers import assistant_loss, ready_conversations
+from groundup.evals.benchmarks import Answers
 from groundup.evals.config import TuningReportConfig
 from groundup.evals.contamination import Contamination
-from groundup.evals.core import Answers
 from groundup.evals.domain import measures
 from groundup.evals.domain.claims import claims, notes
 from groundup.evals.domain.costs import costs
@@ -44,9 +44,9 @@ from groundup.evals.domain.measures import (
     too_few,
     took,
 )
+from groundup.evals.domain.report import run
 from groundup.evals.measure import Evaluated
 from groundup.evals.perplexity import Bits
-from groundup.evals.suites import run
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.claim import mark_of

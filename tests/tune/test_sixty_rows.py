@@ -17,7 +17,7 @@ from conftest import ENVIRONMENT
 from groundup.app.recipe import find_model
 from groundup.data.corpus import encode
 from groundup.data.records import write_json_lines
-from groundup.evals.core import heldout_texts
+from groundup.evals.benchmarks import heldout_texts
 from groundup.evals.domain.material import pieces
 from groundup.evals.perplexity import bits_per_byte
 from groundup.formats.folder import load

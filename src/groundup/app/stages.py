@@ -69,9 +69,9 @@ STAGES: Mapping[str, Stage] = {
         Stage("pretrain", PretrainConfig, "groundup.pretrain.stage", "model", "tokenizer"),
         Stage("sft", SFTConfig, "groundup.tune.sft", "model", "model"),
         Stage("dpo", DPOConfig, "groundup.align.dpo", "model", "model"),
-        Stage("eval", EvalConfig, "groundup.evals.suites", "report", None),
-        Stage("core", CoreConfig, "groundup.evals.suites", "report", None),
-        Stage("tuning", TuningReportConfig, "groundup.evals.suites", "report", None),
+        Stage("eval", EvalConfig, "groundup.evals.stages.report", "report", None),
+        Stage("core", CoreConfig, "groundup.evals.core", "report", None),
+        Stage("tuning", TuningReportConfig, "groundup.evals.domain.report", "report", None),
         Stage("lm-eval", HarnessConfig, "groundup.evals.harness_run", "results", None),
     )
 }

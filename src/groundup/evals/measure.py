@@ -6,8 +6,8 @@
 A measuring function is given a loaded model and keeps its items one by one, so that two models can
 be compared on them: what makes an item hard for both cancels, and differences are seen that two
 intervals side by side would hide. It gives None where there is nothing to measure. A `Measure` is
-one way to read what such a function found, and a suite is a list of them: a new measure is a file
-with its measuring function, and one row.
+one way to read what such a function found, and a suite (`suites`) is a list of them: a new measure
+is a file with its measuring function, and one row.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ class Subject:
     """
 
     place: int
-    name: str
     folder: Path
     history: History | None
     model: CausalLM
@@ -173,42 +172,20 @@ def to_json(found: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: one.to_json() for name, one in found.items()}
 
 
-# Suites.
+def from_json(found: Mapping[str, Mapping[str, Any]]) -> BySource:
+    """Estimates from JSON, by their names."""
+    return {name: Estimate(**facts) for name, facts in found.items()}
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a suite has read before any model: facts for plan.json, and the material.
-
-    `material` makes it ready for the model in a folder with a tokenizer and a context, once for all
-    models that share these.
-    """
-
-    plan: Mapping[str, Any]
-    material: Callable[[Path, Tokenizer, int], Any]
+def of_models(content: Mapping[str, Any], key: str) -> dict[str, BySource]:
+    """The estimates of that key in a report, of the models that have some."""
+    models = content["models"].items()
+    return {name: from_json(model[key]) for name, model in models if model[key]}
 
 
-@dataclass(frozen=True)
-class Suite:
-    """A list of measures, what they are measured on, and what is written of them.
-
-    `also` are measuring functions whose findings are shown and not compared. `data` names the
-    folders that a report is made of beside its models. `write` is given the folder, the settings,
-    the models in order, how it was computed and how long it took; it returns what to say at the
-    terminal when all is done.
-    """
-
-    name: str
-    measures: Sequence[Measure[Any]]
-    also: Sequence[Callable[[Subject], Any]]
-    longest_context: int
-    data: Callable[[Any], dict[str, Path]]
-    prepare: Callable[[Any, Sequence[Path], Compute], Prepared]
-    write: Callable[[Path, Any, Sequence[Evaluated], Compute, float], Callable[[], None]]
-    unpack: bool = False
-    """Whether weights in few bits are unpacked once, which takes memory, or in every pass."""
-
-    @property
-    def measuring(self) -> list[Callable[[Subject], Any]]:
-        """All measuring functions, each once."""
-        return list(dict.fromkeys([*(one.measuring for one in self.measures), *self.also]))
+def renamed(rows: Mapping[str, BySource], names: Mapping[str, str]) -> dict[str, BySource]:
+    """The same with parts called by the names that a page has for them."""
+    return {
+        model: {names.get(part, part): one for part, one in found.items()}
+        for model, found in rows.items()
+    }

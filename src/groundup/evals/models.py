@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.evals.config import EvalConfig, ModelsConfig
@@ -12,8 +13,18 @@ from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, resolve
 
 
-def located(given: Sequence[Path | str]) -> dict[str, tuple[str, Path]]:
-    """Name → (source, folder or file) of every model, each found before anything is measured."""
+@dataclass(frozen=True)
+class Named:
+    """A model: its place among those given, what it is called, its source, its folder or file."""
+
+    place: int
+    name: str
+    source: str
+    path: Path
+
+
+def located(given: Sequence[Path | str]) -> list[Named]:
+    """Every model, each found before anything is measured."""
     paths = [locate(source) for source in given]
     for path in paths:
         load_config(path)
@@ -22,8 +33,8 @@ def located(given: Sequence[Path | str]) -> dict[str, tuple[str, Path]]:
         str(source) if is_named(source) else name_of(path)
         for source, path in zip(given, paths, strict=True)
     ]
-    names = model_names(sources, paths)
-    return dict(zip(names, zip(sources, paths, strict=True), strict=True))
+    rows = zip(model_names(sources, paths), sources, paths, strict=True)
+    return [Named(place, *row) for place, row in enumerate(rows)]
 
 
 def model_names(sources: Sequence[str], paths: Sequence[Path]) -> list[str]:

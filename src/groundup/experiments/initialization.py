@@ -193,9 +193,9 @@ def plot(measured: Sequence[Depths]) -> Plot:
         row[0].set_ylabel(label)
         for place, activation in zip(row, (Tanh, ReLU), strict=True):
             shown = [one for one in measured if one.beginning.activation is activation]
-            for one, colour in zip(shown, COLORS, strict=False):
+            for one, color in zip(shown, COLORS, strict=False):
                 values = one.course(what)
-                place.plot(range(1, LAYERS + 1), values, color=colour, label=one.beginning.weights)
+                place.plot(range(1, LAYERS + 1), values, color=color, label=one.beginning.weights)
             place.axhline(1, **BASELINE)
             place.set_yscale("log")
             place.set_xticks(range(5, LAYERS + 1, 5))

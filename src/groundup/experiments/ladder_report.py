@@ -201,8 +201,8 @@ def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
         panel.sharex(axes[0])
         panel.sharey(axes[0])
     for ladder, panel in zip(ladders, axes, strict=True):
-        for colour, one in zip(COLORS, (one for one in ladder if one.curves), strict=False):
-            _draw_curves(panel, one, colour)
+        for color, one in zip(COLORS, (one for one in ladder if one.curves), strict=False):
+            _draw_curves(panel, one, color)
         for one in ladder:
             if one.kind == "counted":
                 _draw_level(panel, one)
@@ -220,13 +220,13 @@ def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
     return Plot("curves", caption, figure)
 
 
-def _draw_curves(panel: Axes, one: Result, colour: str) -> None:
+def _draw_curves(panel: Axes, one: Result, color: str) -> None:
     """The mean of the seeds, and a band from the least to the greatest."""
     seconds = np.array([[point.seconds for point in curve] for curve in one.curves]).mean(axis=0)
     bits = np.array([[point.bits_per_byte for point in curve] for curve in one.curves])
     low, high = bits.min(axis=0), bits.max(axis=0)
-    panel.fill_between(seconds, low, high, color=colour, alpha=0.2, linewidth=0)
-    panel.plot(seconds, bits.mean(axis=0), "o-", color=colour, markersize=3, label=one.name)
+    panel.fill_between(seconds, low, high, color=color, alpha=0.2, linewidth=0)
+    panel.plot(seconds, bits.mean(axis=0), "o-", color=color, markersize=3, label=one.name)
 
 
 def _draw_level(panel: Axes, one: Result) -> None:

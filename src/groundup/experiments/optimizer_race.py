@@ -51,7 +51,7 @@ OPTIMIZERS: dict[str, Make] = {
     "Adam": Adam,
     "AdamW": AdamW,
 }
-_COLOURS = dict(zip(OPTIMIZERS, (*COLORS, "#000000"), strict=True))
+_COLORS = dict(zip(OPTIMIZERS, (*COLORS, "#000000"), strict=True))
 _DASHED = frozenset({"Nesterov", "AdamW"})  # which run close beside momentum and Adam
 GUESSING = float(np.log(digits.CLASSES))  # the loss of saying 1/10 for each digit
 
@@ -367,7 +367,7 @@ def sweep_plot(sweeps: Sequence[Sweep]) -> Plot:
         ends, best = np.minimum(ends, GUESSING), sweep.best
         _draw_band(axes, rates, ends, sweep.name, sweep.name)
         at = best.rate, min(best.over_seeds("train_loss").estimate, GUESSING)
-        axes.plot(*at, "o", color=_COLOURS[sweep.name], markersize=7)
+        axes.plot(*at, "o", color=_COLORS[sweep.name], markersize=7)
     axes.axhline(GUESSING, **BASELINE, label="guessing, or worse")
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -389,10 +389,10 @@ def _draw_band(
     name: str,
     label: str,
 ) -> None:
-    colour, style = _COLOURS[name], "--" if name in _DASHED else "-"
-    axes.plot(x, heats.mean(axis=0), style, color=colour, linewidth=1.5, label=label)
+    color, style = _COLORS[name], "--" if name in _DASHED else "-"
+    axes.plot(x, heats.mean(axis=0), style, color=color, linewidth=1.5, label=label)
     least, greatest = heats.min(axis=0), heats.max(axis=0)
-    axes.fill_between(x, least, greatest, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(x, least, greatest, color=color, alpha=0.15, linewidth=0)
 
 
 def _smoothed(course: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:

@@ -249,9 +249,9 @@ def _draw_frame(axes: Axes, plane: Plane, seen: Float[np.ndarray, "side side"]) 
         seen, origin="lower", extent=plane.window, cmap=_DOUBT, vmin=0, vmax=1, alpha=0.45,
         aspect="auto", interpolation="bilinear",
     )  # fmt: skip
-    for label, colour in enumerate(_CLASS_COLORS):
+    for label, color in enumerate(_CLASS_COLORS):
         x, y = plane.points.x[plane.points.labels == label].T
-        axes.plot(x, y, ".", color=colour, markersize=2.5, rasterized=True)
+        axes.plot(x, y, ".", color=color, markersize=2.5, rasterized=True)
     left, right, bottom, top = plane.window
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)

@@ -189,12 +189,12 @@ def plot(found: Sequence[Strength]) -> Plot:
     planted = [one.planted for one in found]
     for axes, kind in zip(row, KINDS, strict=True):
         axes.plot(planted, planted, label="as planted", **BASELINE)
-        for stage, colour in zip(_STAGES, COLORS, strict=False):
+        for stage, color in zip(_STAGES, COLORS, strict=False):
             gaps = [one.gap(stage, kind) for one in found]
             middle = [gap.estimate for gap in gaps]
             ends = np.array([[g.estimate - g.low, g.high - g.estimate] for g in gaps]).T
             axes.errorbar(
-                planted, middle, yerr=ends, color=colour, marker="o", capsize=3, label=stage
+                planted, middle, yerr=ends, color=color, marker="o", capsize=3, label=stage
             )
         axes.set_title(kind)
         axes.set_xlabel("planted strength")

@@ -31,7 +31,7 @@ from groundup.adapters.layers import dense, linear_layers
 from groundup.adapters.lora import adapter_names, merge
 from groundup.adapters.quantised import bits_per_weight, is_quantised, quantise
 from groundup.errors import UserError
-from groundup.evals.core import heldout_texts
+from groundup.evals.benchmarks import heldout_texts
 from groundup.evals.domain.material import pieces
 from groundup.experiments.config import QuantizationConfig
 from groundup.experiments.quantization_report import (

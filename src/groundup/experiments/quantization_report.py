@@ -1,4 +1,4 @@
-"""What the experiment on quantisation tells: its table, its plot, and what they say in words."""
+"""What the experiment on quantization tells: its table, its plot, and what they say in words."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def plot(found: Sequence[Outcome]) -> Plot:
     """KL, and what a byte costs more, over the bits that are kept of a number."""
     figure, [[left, right]] = panels(1, 2, width=9.0, height=4.2)
     for place, one in enumerate(found[1:]):
-        colour, marker = COLORS[place % len(COLORS)], "os"[place // len(COLORS)]
+        color, marker = COLORS[place % len(COLORS)], "os"[place // len(COLORS)]
         for axes, value in (
             (left, one.read.kl_per_token()),
             (right, one.read.more_than(found[0].read)),
@@ -163,7 +163,7 @@ def plot(found: Sequence[Outcome]) -> Plot:
                 value.estimate,
                 yerr=np.maximum(ends, 0),
                 fmt=marker,
-                color=colour,
+                color=color,
                 capsize=3,
                 label=one.name if axes is left else None,
             )

@@ -232,8 +232,8 @@ def _draw_confusion(axes: Axes, confusion: Integer[np.ndarray, "right read"]) ->
     mistakes = confusion * (1 - np.eye(CLASSES, dtype=int))
     axes.imshow(mistakes, cmap=_ERRORS, vmin=0, vmax=max(1, int(mistakes.max())))
     for right, read in np.argwhere(confusion > 0):
-        count, colour = confusion[right, read], GREY if right == read else "black"
-        axes.text(read, right, f"{count}", ha="center", va="center", color=colour, fontsize=9)
+        count, color = confusion[right, read], GREY if right == read else "black"
+        axes.text(read, right, f"{count}", ha="center", va="center", color=color, fontsize=9)
     frame_of_picture(axes)
     axes.set_xticks(range(CLASSES))
     axes.set_yticks(range(CLASSES))

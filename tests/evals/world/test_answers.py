@@ -242,7 +242,7 @@ def report(config: EvalConfig, workshop: Any) -> dict[str, Any]:
     file.write_text(config.model_dump_json())
     code = (
         "import sys; from groundup.evals.config import EvalConfig;"
-        "from groundup.evals.suites import run;"
+        "from groundup.evals.stages.report import run;"
         "run(EvalConfig.model_validate_json(open(sys.argv[1]).read()))"
     )
     ended, said = workshop.run([sys.executable, "-c", code, str(file)])

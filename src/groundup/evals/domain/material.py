@@ -26,11 +26,11 @@ from groundup.data.corpus import Shard, encode
 from groundup.data.dataset import OwnData, read_own
 from groundup.errors import UserError
 from groundup.evals.answers import Conversations, ready_conversations
+from groundup.evals.benchmarks import heldout_texts
 from groundup.evals.config import TuningReportConfig
-from groundup.evals.core import heldout_texts
 from groundup.evals.core_sets import core_questions
 from groundup.evals.domain.costs import held_out
-from groundup.evals.measure import Prepared
+from groundup.evals.suites import Prepared
 from groundup.lm.score import spread
 from groundup.report.history import History
 from groundup.runs.console import say

@@ -21,9 +21,9 @@ import numpy as np
 
 from groundup.errors import UserError
 from groundup.evals.answers import AssistantLoss, as_dicts, assistant_loss
+from groundup.evals.benchmarks import ALL, Answers, answered, guessing
 from groundup.evals.contamination import Contamination, contamination
 from groundup.evals.continuations import Pair, continuation_logprobs
-from groundup.evals.core import ALL, Answers, answered, guessing
 from groundup.evals.domain.costs import Costs, costs
 from groundup.evals.domain.material import CONTEXT, Domain, Prompt, Reply
 from groundup.evals.measure import Evaluated, Measure, Subject

@@ -20,9 +20,9 @@ from groundup.errors import UserError
 from groundup.evals.answers import Conversations, as_dicts, ready_conversations
 from groundup.evals.choice import Choices, ready_choices
 from groundup.evals.config import EvalConfig
-from groundup.evals.measure import Prepared
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, Bits, ngram_bits
 from groundup.evals.preference import Margins, Pairs, ready_pairs
+from groundup.evals.suites import Prepared
 from groundup.evals.world.answers import World, majority_answers
 from groundup.evals.world.stories import STORIES, first_sentence
 from groundup.maths.ngram import KneserNey

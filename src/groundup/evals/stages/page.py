@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.evals import honesty
 from groundup.evals.fairness import ANSWER, TEXT
-from groundup.evals.measure import Evaluated, informative
+from groundup.evals.measure import Evaluated, from_json, of_models, renamed
 from groundup.evals.perplexity import BYTES_ON_THE_WAY
-from groundup.evals.stages.measures import LONGER, MEASURES, choices
+from groundup.evals.stages.measures import LONGER, choices
 from groundup.evals.stages.opening import dialogues, first
-from groundup.evals.world.aims import AIMS, Aim
-from groundup.evals.world.answers import PARTS
+from groundup.evals.stages.tables import (
+    aims,
+    calibration,
+    costs,
+    honesty_table,
+    in_one_look,
+    names_of,
+    refusal_rates,
+    rewards,
+    shared_ngrams,
+    verified,
+)
 from groundup.report import plots
 from groundup.report.claim import Claim, by_outcome
-from groundup.report.estimate import POOLED, WORLD, BySource, Estimate
+from groundup.report.estimate import POOLED, WORLD, BySource
 from groundup.report.figure import Plot
 from groundup.report.page import (
     Block,
@@ -36,34 +44,12 @@ from groundup.report.table import (
     Cell,
     Column,
     Mark,
-    Part,
     Row,
     Table,
-    nothing_said,
     number,
     percent,
-    plain,
-    says_nothing,
     short_number,
     source_table,
-)
-
-# Where a set is one half of a well-known benchmark, its name says so.
-_SET_NAMES = {
-    "siqa": "SIQA (held-out half)",
-    "commonsenseqa": "CommonsenseQA (held-out half)",
-    "openbookqa": "OpenBookQA (held-out half)",
-    "piqa": "PIQA (held-out half)",
-    "boolq": "BoolQ (held-out half)",
-    "harm": "less against more harmful",
-    "harm-refusal": "refusal against harmful",
-}
-# As text to read, BoolQ is passages of Wikipedia and no benchmark.
-_TEXT_NAMES = {"boolq": "boolq passages"}
-
-
-_REWARDS = dict(
-    zip(PARTS, ("in all", "correct", "instruction kept", "kind", "harmless"), strict=True)
 )
 
 
@@ -118,25 +104,25 @@ def _blocks(
     content: Mapping[str, Any], models: Sequence[Evaluated], tested: Sequence[Claim]
 ) -> dict[str, list[Block]]:
     """What stands in each section, by name; nothing where nothing was measured."""
-    set_names, text_names = _names(content)
-    ngrams = {name: _estimates(row) for name, row in _shared_ngrams(content).items()}
-    bits, chosen = _of(content, "bits_per_byte"), _of(content, "choice_accuracy")
-    preferred = _of(content, "preference_accuracy") | {
+    set_names, text_names = names_of(content)
+    ngrams = {name: from_json(row) for name, row in shared_ngrams(content).items()}
+    bits, chosen = of_models(content, "bits_per_byte"), of_models(content, "choice_accuracy")
+    preferred = of_models(content, "preference_accuracy") | {
         f"{name}, implicit reward": found
-        for name, found in _of(content, "implicit_reward_accuracy").items()
+        for name, found in of_models(content, "implicit_reward_accuracy").items()
     }
-    majority = {"always the commonest": _estimates(content["baselines"]["commonest_answer"])}
-    longer = {LONGER: _estimates(content["baselines"]["longer_answer"])}
-    words = _of(content, "assistant_loss")
+    majority = {"always the commonest": from_json(content["baselines"]["commonest_answer"])}
+    longer = {LONGER: from_json(content["baselines"]["longer_answer"])}
+    words = of_models(content, "assistant_loss")
     prompts = list(dialogues(models).values())
     curves = _curve_plots(models)
 
     def intervals(title: str, axis: str, rows: Mapping[str, BySource], share: bool) -> Plot:
         names = set_names if share else text_names
-        return plots.interval_plot(title, axis, _renamed(rows, names), share)
+        return plots.interval_plot(title, axis, renamed(rows, names), share)
 
     found: dict[str, list[Block]] = {
-        "look": [_in_one_look(models)],
+        "look": [in_one_look(models)],
         "claims": _claims(tested),
         "bits": [
             source_table(bits, ngrams, text_names, number, share=False),
@@ -150,7 +136,7 @@ def _blocks(
                 chosen, majority, set_names, percent, share=True, chance=True, items="questions"
             )
         ),
-        "calibration": _calibration(content, models, set_names),
+        "calibration": _shown(calibration(content, set_names)),
         "preferences": _shown(
             source_table(
                 preferred, longer, set_names, percent, share=True, chance=True, items="pairs"
@@ -159,23 +145,30 @@ def _blocks(
         "words": _shown(
             source_table(words, {}, text_names, lambda one: number(one, 2), share=False)
         ),
-        "honesty": _shown(_honesty(content)),
-        "aims": _shown(_aims(content)),
+        "honesty": _shown(honesty_table(content)),
+        "aims": _shown(aims(content)),
         "rewards": _shown(
-            source_table(_rewards(content), {}, {}, number, share=True, items="answers")
+            source_table(rewards(content), {}, {}, number, share=True, items="answers")
         ),
         "refusals": _shown(
-            source_table(_refusals(content), {}, {}, percent, share=True, items="prompts")
+            source_table(refusal_rates(content), {}, {}, percent, share=True, items="prompts")
         ),
         **_fairness(content),
         "samples": [Fold(f"All {len(prompts)} prompts", prompts)] if prompts else [],
         "curves": [Plots(curves)] if curves else [],
-        "costs": [_costs(content)],
+        "costs": [costs(content)],
         "data": _data(content),
         "leaks": _leaks(content["leaks"]),
-        "verified": [_verified(content)],
+        "verified": [verified(content)],
         "again": _runs(content),
     }
+    if found["calibration"]:
+        sure = {
+            model.name: answers.calibration[POOLED].curve
+            for model in models
+            if (answers := model(choices)) is not None
+        }
+        found["calibration"].append(Plots([plots.calibration_plot("Calibration", sure)]))
     if found["choices"]:
         found["choices"].append(Plots([intervals("Multiple choice", "accuracy", chosen, True)]))
     if found["preferences"]:
@@ -203,40 +196,13 @@ def _claims(tested: Sequence[Claim]) -> list[Block]:
     return blocks if tested else []
 
 
-def _rewards(content: Mapping[str, Any]) -> dict[str, BySource]:
-    return {
-        name: {
-            title: Estimate(**model["world"]["reward"][part][POOLED])
-            for part, title in _REWARDS.items()
-            if POOLED in model["world"]["reward"][part]
-        }
-        for name, model in content["models"].items()
-        if model["world"].get("reward")
-    }
-
-
-def _refusals(content: Mapping[str, Any]) -> dict[str, BySource]:
-    return {
-        name: {
-            f"{kind}, {where} {arrow}": Estimate(**rates[kind])
-            for where, rates in (
-                ("real", model["refusal_rate"]),
-                ("small world", model["world"].get("declined", {})),
-            )
-            for kind, arrow in (("harmful", "↑"), ("benign", "↓"))
-            if kind in rates
-        }
-        for name, model in content["models"].items()
-    }
-
-
 def _fairness(content: Mapping[str, Any]) -> dict[str, list[Block]]:
     """The gaps, and P(she) of every job in each way that models were asked."""
     measured = {name: m["fairness"] for name, m in content["models"].items() if m["fairness"]}
     if not measured:
         return {"gaps": [], "leanings": []}
     bias, jobs = content["world"]["bias"], content["world"]["planted"]["jobs"]
-    gaps = {name: _estimates(model["gaps"]) for name, model in measured.items()}
+    gaps = {name: from_json(model["gaps"]) for name, model in measured.items()}
     said = [
         f"{name}, by jobs: planted {bias:.2f}, measured {gap.estimate:.2f} ({gap.low:.2f} to "
         f"{gap.high:.2f})."
@@ -252,29 +218,6 @@ def _fairness(content: Mapping[str, Any]) -> dict[str, list[Block]]:
     ]
     table = source_table(gaps, {}, {}, lambda one: number(one, 2), share=False)
     return {"gaps": [table, *said], "leanings": [Plots(drawn)]}
-
-
-def _costs(content: Mapping[str, Any]) -> Table:
-    titles = ("minutes", "steps", "tokens", "FLOPs", "tokens per second")
-    columns = [Column(title) for title in titles]
-    columns.append(Column("share of the machine’s matrix-multiply peak"))
-    rows = []
-    for name, model in content["models"].items():
-        costs = model["costs"]
-        if not costs:
-            rows.append(Row(name, [Cell("trained elsewhere"), None, None, None, None, None]))
-            continue
-        cells = (
-            f"{costs['minutes']:.1f}",
-            f"{costs['steps']:,}",
-            short_number(costs["tokens"]),
-            f"{costs['flops']:.1e}",
-            f"{costs['tokens_per_second']:,.0f}",
-            f"{100 * costs['peak_share']:.0f} %",
-        )
-        rows.append(Row(name, [Cell(cell) for cell in cells]))
-    own = [Cell(f"{content['seconds'] / 60:.1f}"), *[Cell("")] * 5]
-    return Table(columns, [*rows, Row("this report", own, base=True)])
 
 
 def _data(content: Mapping[str, Any]) -> list[Block]:
@@ -317,25 +260,6 @@ def _leaks(leaks: Mapping[str, Any] | None) -> list[Block]:
     return [f"{about}: {said}."]
 
 
-def _verified(content: Mapping[str, Any]) -> Table:
-    """For each check what it found of every model, in the models' order."""
-    by_model = [
-        {check["name"]: check for check in model["verified"]}
-        for model in content["models"].values()
-    ]
-
-    def cell(check: Mapping[str, str] | None) -> Cell | None:
-        if check is None:
-            return None
-        if check["status"] == "differs":
-            return Cell("differs", check["about"], mark="no")
-        return Cell("same" if check["status"] == "same" else "–", check["about"])
-
-    names = dict.fromkeys(name for checks in by_model for name in checks)
-    rows = [Row(name, [cell(checks.get(name)) for checks in by_model]) for name in names]
-    return Table([Column(name, words=True) for name in content["models"]], rows)
-
-
 def _runs(content: Mapping[str, Any]) -> list[Block]:
     """How each model was made, as its run.json says."""
     blocks: list[Block] = []
@@ -353,130 +277,6 @@ def _runs(content: Mapping[str, Any]) -> list[Block]:
         ]
         blocks += [Heading(name), Listing("\n".join(lines))]
     return blocks
-
-
-# Tables.
-
-
-def _in_one_look(models: Sequence[Evaluated]) -> Table:
-    """The measures that a person asks for first, with what needs no training below each."""
-    rows, left_out = [], []
-    for measure in (one for one in MEASURES if one.in_one_look):
-        found = [measure.of(model) for model in models]
-        beside = measure.beside(models[0])
-        tells = informative(measure, models)
-        parts = [part for part in (POOLED, WORLD) if any(part in one for one in found)]
-        for part in parts:
-            title = measure.label(part, parts)
-            having = [one[part] for one in found if part in one]
-            if not tells(part):
-                left_out.append(nothing_said(title, having))
-                continue
-            shown: Callable[[Estimate], Cell] = percent if measure.share else number
-            baselines = {name: one[part] for name, one in beside.items() if part in one}
-            notes = [f"{name} {shown(one).value}" for name, one in baselines.items()]
-            if having[0].chance is not None:
-                notes.append(f"guessing {plain(having[0].chance, as_percent=True).value}")
-            arrow = "↓" if measure.better == "below" else "↑"
-            unit = "" if measure.share else f"{measure.unit}; "
-            cells = [shown(one[part]) if part in one else None for one in found]
-            rows.append(Row(f"{title} {arrow}", cells, f"{unit}{', '.join(notes)}".rstrip("; ")))
-    columns = [
-        Column(model.name, f"{model.stage}, {short_number(model.parameters)}") for model in models
-    ]
-    return Table(columns, rows, left_out)
-
-
-def _calibration(
-    content: Mapping[str, Any], evaluated: Sequence[Evaluated], names: Mapping[str, str]
-) -> list[Block]:
-    """Three numbers of each set, each under its own heading, and the curves."""
-    models = {n: m for n, m in content["models"].items() if m["choice_calibration"]}
-    if not models:
-        return []
-    of_all = {name: model["choice_calibration"] for name, model in models.items()}
-    sources = list(next(iter(of_all.values())))
-    by_sum = source_table(
-        {name: _estimates(model["choice_accuracy_by_sum"]) for name, model in models.items()},
-        {},
-        names,
-        percent,
-        share=True,
-    )
-
-    def errors(source: str) -> list[Cell | None]:
-        ones = (model[source] for model in of_all.values())
-        return [
-            Cell(f"{one['error']:.3f}", f"by chance {one['error_by_chance']:.3f}") for one in ones
-        ]
-
-    def briers(source: str) -> list[Cell | None]:
-        return [number(Estimate(**model[source]["brier"])) for model in of_all.values()]
-
-    nothing = {s: next(iter(of_all.values()))[s]["brier"]["chance"] for s in sources}
-    rows = [
-        Part("calibration error ↓"),
-        *(Row(names.get(source, source), errors(source)) for source in sources),
-        Part("Brier score ↓"),
-        *(Row(names.get(s, s), briers(s), f"knowing nothing {nothing[s]:.3f}") for s in sources),
-        *([Part("accuracy by sum ↑")] if by_sum.rows else ()),
-        *by_sum.rows,
-    ]
-    curves = {
-        model.name: found.calibration[POOLED].curve
-        for model in evaluated
-        if (found := model(choices)) is not None
-    }
-    table = Table([Column(name) for name in models], rows, by_sum.left_out)
-    return [table, Plots([plots.calibration_plot("Calibration", curves)])]
-
-
-def _honesty(content: Mapping[str, Any]) -> Table:
-    """What a model says to what it cannot know, and to what it can."""
-    rows: list[Row | Part] = []
-    left_out = []
-    for what, found in honesty.table(content["models"]):
-        ones = [None if one is None else Estimate(**one) for one in found]
-        having = [one for one in ones if one is not None]
-        if says_nothing(having):
-            left_out.append(nothing_said(what, having))
-            continue
-        rows.append(Row(what, [None if one is None else percent(one) for one in ones]))
-    return Table([Column(name) for name in content["models"]], rows, left_out)
-
-
-def _aims(content: Mapping[str, Any]) -> Table:
-    """What a model should reach, and whether its whole interval does."""
-    worlds = {name: model["world"] for name, model in content["models"].items()}
-    commonest = (content["world"] or {}).get("commonest_answer", {})
-    rows: list[Row | Part] = []
-    left_out = []
-    for aim in AIMS:
-        found = {name: Estimate(**one) for name, w in worlds.items() if (one := aim.of(w))}
-        if not found:
-            continue
-        wanted = ""
-        if aim.level is not None:
-            wanted = f"{'≤' if aim.below else '≥'} {100 * aim.level:.0f} %"
-        if says_nothing(list(found.values())):
-            about = f", aim {wanted}" if wanted else ""
-            left_out.append(nothing_said(f"{aim.what}{about}", list(found.values())))
-            continue
-        cells = [
-            replace(percent(found[name]), mark=_mark(aim, world)) if name in found else None
-            for name, world in worlds.items()
-        ]
-        usual = commonest.get(aim.at[1]) if aim.at[0] == "accuracy" else None
-        cells.append(None if usual is None else percent(Estimate(**usual)))
-        rows.append(Row(aim.what, cells, f"aim {wanted}" if wanted else ""))
-    columns = [Column(name) for name in worlds] + [Column("always the commonest", base=True)]
-    return Table(columns, rows, left_out)
-
-
-def _mark(aim: Aim, world: Mapping[str, Any]) -> Mark:
-    if aim.level is None:
-        return ""
-    return {True: "yes", False: "no", None: "open"}[aim.reached(world)]  # type: ignore[return-value]
 
 
 def _passed_in_words(content: Mapping[str, Any], tested: Sequence[Claim]) -> list[str]:
@@ -503,26 +303,6 @@ def _passed_in_words(content: Mapping[str, Any], tested: Sequence[Claim]) -> lis
     return said
 
 
-def _names(content: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """What sets of questions and sources of text are called on the page."""
-    pooled = {POOLED: "pooled"}
-    if content["world"] is not None:
-        pooled = {POOLED: "real, pooled", WORLD: "world, pooled"}
-    return _SET_NAMES | pooled, _TEXT_NAMES | pooled
-
-
-def _shared_ngrams(content: Mapping[str, Any]) -> dict[str, Any]:
-    """N-gram rows by name; with several tokenizers the model that they belong to is named too."""
-    of_models = content["baselines"]["ngrams"]
-    if len(of_models) == 1:
-        return dict(next(iter(of_models.values())))
-    return {
-        f"{order} ({name}'s tokens)": row
-        for name, orders in of_models.items()
-        for order, row in orders.items()
-    }
-
-
 def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
     drawn = []
     trained = {model.name: model for model in models if model.history and model.history.train}
@@ -544,22 +324,6 @@ def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
 
 
 _POOLS = {POOLED: "pairs written by people", WORLD: "the small world’s pairs"}
-
-
-def _estimates(row: Mapping[str, Mapping[str, Any]]) -> BySource:
-    return {source: Estimate(**facts) for source, facts in row.items()}
-
-
-def _of(content: Mapping[str, Any], key: str) -> dict[str, BySource]:
-    """The estimates of the models that have some."""
-    return {n: _estimates(model[key]) for n, model in content["models"].items() if model[key]}
-
-
-def _renamed(rows: Mapping[str, BySource], names: Mapping[str, str]) -> dict[str, BySource]:
-    return {
-        name: {names.get(source, source): found for source, found in row.items()}
-        for name, row in rows.items()
-    }
 
 
 def _settings(config: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from groundup.evals.choice import majority_answer
 from groundup.evals.config import EvalConfig
 from groundup.evals.fairness import planted
-from groundup.evals.measure import Evaluated, Suite, informative, parts_of, to_json
+from groundup.evals.measure import Evaluated, informative, parts_of, to_json
 from groundup.evals.preference import length_margins, preference_accuracy
 from groundup.evals.stages.claims import claims, passing
 from groundup.evals.stages.material import prepare
@@ -33,6 +33,7 @@ from groundup.evals.stages.measures import (
 )
 from groundup.evals.stages.opening import dialogues, first, headlines, in_terminal
 from groundup.evals.stages.page import report_page
+from groundup.evals.suites import Suite, run_suite
 from groundup.evals.world.answers import majority_judged
 from groundup.report.claim import Claim
 from groundup.report.history import History
@@ -77,6 +78,14 @@ REPORT = Suite(
     prepare=prepare,
     write=write_report,
 )
+
+
+def run(config: EvalConfig) -> Path:
+    """Measure `config.models` and return the folder with report.html and report.json.
+
+    Raises `UserError` for models or data that are not there, and a folder that cannot be written.
+    """
+    return run_suite(REPORT, config)
 
 
 # Numbers.
