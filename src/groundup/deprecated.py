@@ -69,7 +69,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "experiments.plots": ("report.plots", "report.figure"),
     "experiments.points": ("experiments.plane",),
     "experiments.quantisation": ("experiments.quantization",),
-    "experiments.quantisation_report": ("experiments.quantization_report",),
+    "experiments.quantisation_report": ("experiments.quantization",),
     "experiments.sweep": ("experiments.optimizer_race",),
     "export": ("formats.export",),
     "growing": ("runs.resumable_jsonl",),

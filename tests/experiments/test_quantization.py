@@ -17,8 +17,18 @@ from groundup.adapters.layers import linear_layers
 from groundup.adapters.quantised import quantise
 from groundup.errors import UserError
 from groundup.experiments.config import QuantizationConfig
-from groundup.experiments.quantization import FULL, WAYS, outcomes, relative_error, run, ways
-from groundup.experiments.quantization_report import plot, remarks, shipped_types, table
+from groundup.experiments.quantization import (
+    FULL,
+    WAYS,
+    outcomes,
+    plot,
+    relative_error,
+    remarks,
+    run,
+    shipped_types,
+    table,
+    ways,
+)
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.model import save_gguf
 from groundup.lm.config import ModelConfig

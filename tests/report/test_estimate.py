@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from groundup.report.estimate import Estimate, by_source, rate, ratio, share
+from groundup.report.estimate import WORLD, Estimate, by_source, rate, ratio, share, source_groups
+from groundup.text.rows import is_synthetic
 
 
 def test_sources_are_measured_apart_and_pooled_by_weight() -> None:
@@ -54,6 +55,9 @@ def test_the_small_world_is_pooled_apart_from_what_people_wrote() -> None:
     alone = by_source(np.array([1.0, 0.0]), ["world-facts", "world-sums"])
     assert list(alone) == ["pooled", "world-facts", "world-sums"]
     assert alone["pooled"].estimate == 0.5
+    sources = ["wiki", "world-facts", "world", "newcomer-talk", "world-talk", "worldly"]
+    made = [sources[i] for i in source_groups(sources)[WORLD]]
+    assert made == [source for source in sources if is_synthetic(source)]
 
 
 def test_a_rate_has_a_width_even_where_all_items_are_alike() -> None:

@@ -25,10 +25,8 @@ from groundup.report.page import (
     Block,
     Box,
     Heading,
-    Legend,
     Note,
     Page,
-    Points,
     Section,
     Span,
     Spans,
@@ -83,21 +81,21 @@ def inspection_page(title: str, tokenizer: str, found: Inspection) -> Page:
             note += " Hatched: longer than the context, and cut to it."
         sections.append(Section("Tokens of a row", "tokens", [Bars(bars(found)), Note(note)]))
     for heading, why in reasons(found):
-        blocks: list[Block] = [Points(why[:_REASONS_ON_PAGE])]
+        blocks: list[Block] = [Box("", why[:_REASONS_ON_PAGE])]
         if (left := len(why) - _REASONS_ON_PAGE) > 0:
             blocks.append(Note(f"… and {left:,} more."))
         sections.append(Section(heading, heading.lower().replace(" ", "-"), blocks))
     if found.examples:
         kinds = {"t": "trained", "m": "masked", "m c": "control token"}
         kinds |= {"t c": "control token, trained"}
-        shown: list[Block] = [Legend([Span(name, kind, "") for kind, name in kinds.items()])]
-        shown.append(
-            Note(
-                "The very tokens, one after another; ↵ is a line break, and a token shows its "
-                "number under the mouse. The model reads everything, and learns to say what is "
-                "trained."
-            )
+        legend: list[Span | str] = []
+        for kind, name in kinds.items():
+            legend += [Span(name, kind, ""), Span("  ", "", "")]
+        note = (
+            "The very tokens, one after another; ↵ is a line break, and a token shows its number "
+            "under the mouse. The model reads everything, and learns to say what is trained."
         )
+        shown: list[Block] = [Spans(legend), Note(note)]
         for one in found.examples:
             spans = [_span(token) for token in shortened(one.tokens, *_ON_PAGE)]
             shown += [Heading(example_title(one)), Spans(spans)]

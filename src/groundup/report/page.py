@@ -34,17 +34,10 @@ class Note:
 
 @dataclass(frozen=True)
 class Box:
-    """What is to be read first: a title, sentences, and points."""
+    """What is to be seen first: a sentence, and points."""
 
-    title: str
+    text: str
     points: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Points:
-    """A list of sentences."""
-
-    points: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -167,15 +160,8 @@ class Spans:
     spans: Sequence[Span | str]
 
 
-@dataclass(frozen=True)
-class Legend:
-    """Kinds of tokens, each with its name."""
-
-    spans: Sequence[Span]
-
-
-_Text: TypeAlias = str | Note | Box | Points | Heading | Listing | Claims
-_Shown: TypeAlias = Table | Headlines | Dialogue | Bars | Spans | Legend
+_Text: TypeAlias = str | Note | Box | Heading | Listing | Claims
+_Shown: TypeAlias = Table | Headlines | Dialogue | Bars | Spans
 # As text, for a fold holds blocks itself.
 Block: TypeAlias = "_Text | _Shown | Plots | Fold"
 
