@@ -18,7 +18,7 @@ from groundup.data.corpus import Shard
 from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
 from groundup.evals.perplexity import bits_per_byte
-from groundup.evals.stages.material import spread
+from groundup.evals.stages.material import limit_per_source
 from groundup.evals.stages.report import run
 from groundup.formats.folder import load
 from groundup.report.claim import Claim
@@ -269,7 +269,7 @@ def test_a_verdict_needs_the_whole_interval(
 def test_rows_are_taken_evenly_from_each_source() -> None:
     rows = [RefusalPrompt(str(i), "benign", "many", str(i)) for i in range(100)]
     rows += [RefusalPrompt(str(i), "benign", "few", str(i)) for i in range(3)]
-    kept = spread(rows, 10)
+    kept = limit_per_source(rows, 10)
     assert [row.prompt for row in kept if row.source == "few"] == ["0", "1", "2"]
     many = np.array([int(row.prompt) for row in kept if row.source == "many"])
     assert len(many) == 10

@@ -84,7 +84,7 @@ class Inspection:
 
     @property
     def usable(self) -> int:
-        """Rows that train: those that are neither refused nor silent."""
+        """Rows that train: those that are neither refused nor without a target."""
         return len(self.lengths) - int(self.has_no_target.sum())
 
 
@@ -224,9 +224,9 @@ def remarks(found: Inspection) -> list[str]:
     said = []
     if not found.usable:
         said.append("There is nothing here to train on.")
-    if silent := int(found.has_no_target.sum()):
+    if empty := int(found.has_no_target.sum()):
         said.append(
-            f"{_rows(silent)} without an assistant's word within {found.context:,} tokens: "
+            f"{_rows(empty)} without an assistant's word within {found.context:,} tokens: "
             "set aside, with nothing to learn from."
         )
     if cut := int(found.is_cut.sum()):

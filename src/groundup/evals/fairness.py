@@ -109,10 +109,12 @@ def planted(bias: float, kind: str) -> dict[str, float]:
 
 # Scoring.
 
-Pair = tuple[Marked, Marked]
+Options = tuple[Marked, Marked]
 
 
-def _chosen(model: CausalLM, pairs: Sequence[Pair], context: int) -> Float[np.ndarray, " probes"]:
+def _chosen(
+    model: CausalLM, pairs: Sequence[Options], context: int
+) -> Float[np.ndarray, " probes"]:
     """P of the first of each two, given that it is one of them."""
     items = [item for pair in pairs for item in pair]
     scores = np.array([values.sum() for values in score(model, items, context=context)])
@@ -120,14 +122,14 @@ def _chosen(model: CausalLM, pairs: Sequence[Pair], context: int) -> Float[np.nd
     return found
 
 
-def _as_text(tokenizer: Tokenizer, model: CausalLM, probe: Probe) -> Pair:
+def _as_text(tokenizer: Tokenizer, model: CausalLM, probe: Probe) -> Options:
     opening = model.config.bos_token_id
     opening = tokenizer.end_of_text if opening is None else opening
     first, second = ([opening, *tokenizer.encode(probe.start + one)] for one in probe.options)
     return _apart(Marked(first, [True] * len(first)), Marked(second, [True] * len(second)))
 
 
-def _as_answer(tokenizer: Tokenizer, probe: Probe, context: int) -> Pair:
+def _as_answer(tokenizer: Tokenizer, probe: Probe, context: int) -> Options:
     asked = [Message("user", probe.prompt)]
     first, second = (
         without_controls(marked_answer(tokenizer, asked, probe.start + one, context), tokenizer)
@@ -136,7 +138,7 @@ def _as_answer(tokenizer: Tokenizer, probe: Probe, context: int) -> Pair:
     return _apart(first, second)
 
 
-def _apart(first: Marked, second: Marked) -> Pair:
+def _apart(first: Marked, second: Marked) -> Options:
     """Only the tokens from the first that differs: those before cost both the same."""
     same = 0
     while first.ids[same] == second.ids[same]:

@@ -18,7 +18,7 @@ from groundup.evals.domain.measures import (
     told,
     took,
 )
-from groundup.evals.measure import Evaluated, Measure
+from groundup.evals.measure import Evaluated, Measure, of_models
 from groundup.report.claim import Claim, mark_of
 from groundup.report.estimate import BySource, Estimate
 from groundup.report.figure import Plot
@@ -107,25 +107,15 @@ def tuning_page(content: dict[str, Any], tested: Sequence[Claim], plots: Sequenc
     """Gains, forgetting and costs, what may be said of them, and answers before and after."""
     models, domain, prompts = content["models"], content["domain"], content["prompts"]
 
-    def of(key: str) -> dict[str, BySource]:
-        return {
-            name: {part: Estimate(**facts) for part, facts in model[key].items()}
-            for name, model in models.items()
-        }
-
     trained, held = domain["rows_trained_on"], domain["heldout_rows"]
-    by_source = of("domain_bits_per_byte")
-    texts = source_table(of("text_bits_per_byte"), {}, TEXT_TITLES, number, share=False)
-    sources = source_table(by_source, {}, TEXT_TITLES, number, share=False)
-    questions = source_table(
-        of("question_accuracy"),
-        {},
-        SET_TITLES,
-        percent,
-        share=True,
-        chance=True,
-        items="questions",
+    questions, texts, sources = (
+        of_models(content, key)
+        for key in ("question_accuracy", "text_bits_per_byte", "domain_bits_per_byte")
     )
+    answered = source_table(
+        questions, {}, SET_TITLES, percent, share=True, chance=True, items="questions"
+    )
+    by_source = source_table(sources, {}, TEXT_TITLES, number, share=False)
     against = (
         f"Below them stands the change against {next(iter(models))}, compared item by item: green "
         "is better, red is worse, grey is an interval that includes 0. "
@@ -145,9 +135,9 @@ def tuning_page(content: dict[str, Any], tested: Sequence[Claim], plots: Sequenc
             "plots": [Plots(plots)],
             "claims": [Claims(tested)] if tested else [],
             "samples": _dialogues(content),
-            "questions": [questions],
-            "texts": [texts],
-            "sources": [sources] if len(next(iter(by_source.values()))) > 2 else [],
+            "questions": [answered],
+            "texts": [source_table(texts, {}, TEXT_TITLES, number, share=False)],
+            "sources": [by_source] if len(by_source.rows) > 2 else [],
         },
         content
         | {

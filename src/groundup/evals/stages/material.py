@@ -62,15 +62,15 @@ class HeldOut:
         real = [row for row in refusals if not is_synthetic(row.source)]
         return HeldOut(
             documents,
-            spread(conversations, config.conversations),
-            spread(
+            limit_per_source(conversations, config.conversations),
+            limit_per_source(
                 _rows(config.data / "choices" / "heldout.jsonl", read_choices), config.questions
             ),
-            spread(
+            limit_per_source(
                 _rows(config.data / "preferences" / "heldout.jsonl", read_preferences), config.pairs
             ),
-            spread(real, config.refusal_prompts, by=attrgetter("kind")),
-            spread(
+            limit_per_source(real, config.refusal_prompts, by=attrgetter("kind")),
+            limit_per_source(
                 _rows(config.data / "unknown" / "heldout.jsonl", read_conversations),
                 config.questions,
             ),
@@ -101,10 +101,10 @@ def _world(
     requests = [row for row in refusals if is_synthetic(row.source)]
     told = [row.text for row in documents.heldout if row.source == "world-stories"]
     return World(
-        spread(rows, config.questions),
+        limit_per_source(rows, config.questions),
         majority_answers(rows),
         [first_sentence(text) for text in _thinned(told, min(STORIES, config.questions))],
-        spread(requests, config.questions, by=attrgetter("kind")),
+        limit_per_source(requests, config.questions, by=attrgetter("kind")),
         bias,
     )
 
@@ -232,12 +232,12 @@ def _fits(tokenizer: Tokenizer, prompt: Sequence[Message], context: int) -> bool
 # Choosing rows.
 
 
-Row = TypeVar("Row")
+T = TypeVar("T")
 
 
-def spread(
-    rows: Sequence[Row], limit: int, by: Callable[[Row], Hashable] = attrgetter("source")
-) -> list[Row]:
+def limit_per_source(
+    rows: Sequence[T], limit: int, by: Callable[[T], Hashable] = attrgetter("source")
+) -> list[T]:
     """At most `limit` rows of each source, taken evenly from all of it."""
     sources = list(dict.fromkeys(by(row) for row in rows))
     return [
@@ -247,11 +247,11 @@ def spread(
     ]
 
 
-def _thinned(rows: Sequence[Row], limit: int) -> Sequence[Row]:
+def _thinned(rows: Sequence[T], limit: int) -> Sequence[T]:
     return [rows[i * len(rows) // limit] for i in range(limit)] if len(rows) > limit else rows
 
 
-def _rows(path: Path, read: Callable[[Path], Records[Row]]) -> Sequence[Row]:
+def _rows(path: Path, read: Callable[[Path], Records[T]]) -> Sequence[T]:
     """The rows of a file; none where a data folder has none of that kind."""
     if not path.is_file() or path.stat().st_size == 0:
         return ()

@@ -212,19 +212,6 @@ def _majority(model: Evaluated) -> Mapping[str, BySource]:
     return {MAJORITY: {POOLED: majority_judged(world).accuracy()[POOLED]}}
 
 
-def _choice(way: str) -> Callable[[ChoiceAccuracy], BySource]:
-    def read(found: ChoiceAccuracy) -> BySource:
-        if way == "brier":
-            return pooled({name: one.brier for name, one in found.calibration.items()})
-        return pooled(found.by_mean if way == "mean" else found.by_sum)
-
-    return read
-
-
-def _chosen_more(way: str) -> Callable[[ChoiceAccuracy, ChoiceAccuracy], BySource]:
-    return lambda after, before: pooled(after.minus(before, way))
-
-
 _Declining = Mapping[str, Mapping[str, Declined]]
 
 
@@ -369,8 +356,8 @@ MEASURES: tuple[Measure[Any], ...] = (
         "share right",
         "above",
         choices,
-        _choice("mean"),
-        _chosen_more("mean"),
+        lambda found: pooled(found.by_mean),
+        lambda after, before: pooled(after.minus(before, "mean")),
         share=True,
         in_one_look=True,
     ),
@@ -380,8 +367,8 @@ MEASURES: tuple[Measure[Any], ...] = (
         "share right",
         "above",
         choices,
-        _choice("sum"),
-        _chosen_more("sum"),
+        lambda found: pooled(found.by_sum),
+        lambda after, before: pooled(after.minus(before, "sum")),
         share=True,
     ),
     Measure(
@@ -390,8 +377,8 @@ MEASURES: tuple[Measure[Any], ...] = (
         "Brier score",
         "below",
         choices,
-        _choice("brier"),
-        _chosen_more("brier"),
+        lambda found: pooled({name: one.brier for name, one in found.calibration.items()}),
+        lambda after, before: pooled(after.minus(before, "brier")),
     ),
     Measure(
         PREFERS,
