@@ -90,10 +90,16 @@ def test_sources_go_down_and_what_tells_nothing_is_left_out() -> None:
 
 
 def test_the_terminal_shows_every_cell_and_obeys_none() -> None:
-    rows = [Part("depths"), Row("[red]sea", [Cell("1.5", "1 to 2", "+0.5", "no"), None], "deep")]
+    rows = [
+        Part("depths"),
+        Row("[red]sea", [Cell("1.5", "1 to 2"), Cell("1.7", "1 to 3", "+0.2", "no")], "deep"),
+        Row("sun", [None, Cell("0")]),
+    ]
     said = printed(in_terminal(Table([Column("[b]first"), Column("second")], rows, corner="what")))
-    for part in ("what", "[b]first", "second", "depths", "[red]sea", "deep", "1 to 2", "+0.5", "–"):
+    for part in ("what", "[b]first", "second", "depths", "[red]sea", "deep", "1 to 2", "–"):
         assert part in said
+    # A change says more than the interval of the value, and there is room for one of them.
+    assert "+0.2" in said and "1 to 3" not in said
 
 
 def test_bars_are_as_long_as_their_shares() -> None:

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import rich.table
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -224,8 +223,8 @@ def say_inspection(title: str, tokenizer: str, found: Inspection, on: Console = 
     """Print everything, in lines no wider than are easy to read."""
     width = min(_WIDEST, on.width)
 
-    def show(what: Text | rich.table.Table, indent: int = 2) -> None:
-        if isinstance(what, rich.table.Table):
+    def show(what: RenderableType, indent: int = 2) -> None:
+        if not isinstance(what, Text):
             on.print(Padding(what, (0, 0, 0, indent), expand=False), soft_wrap=False, width=width)
             return
         for line in what.wrap(on, width - indent):

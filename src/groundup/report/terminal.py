@@ -41,10 +41,8 @@ def in_terminal(table: Table) -> rich.table.Table:
 def _drawn(cell: Cell) -> Text:
     """The value, and its change or else its note on a line of its own."""
     drawn = Text(cell.value, style="" if cell.change else _STYLES[cell.mark])
-    if cell.note:
-        drawn.append(f"\n{cell.note}", "dim")
-    if cell.change:
-        drawn.append(f"\n{cell.change}", _STYLES[cell.mark])
+    if below := cell.change or cell.note:
+        drawn.append(f"\n{below}", _STYLES[cell.mark] if cell.change else "dim")
     return drawn
 
 
