@@ -255,7 +255,9 @@ def say_table(content: Mapping[str, Any]) -> None:
     for name, one in next(iter(accuracy.values())).items():
         assert one.chance is not None
         cells = [Cell(f"{one.items}"), Cell(f"{100 * one.chance:.1f}")]
-        cells += [_per_cent(found[name]) for found in accuracy.values()]
+        for of_model in (found[name] for found in accuracy.values()):
+            share, low, high = (100 * x for x in (of_model.estimate, of_model.low, of_model.high))
+            cells.append(Cell(f"{share:.1f} [{low:.0f} – {high:.0f}]"))
         rows.append(Row(SET_TITLES[name], cells))
     blank = Cell("")
     shown = [Cell(f"{found[POOLED].estimate:.3f}") for found in bits.values()]
@@ -266,7 +268,3 @@ def say_table(content: Mapping[str, Any]) -> None:
     messages = (one["message"] for model in content["models"].values() for one in model["familiar"])
     for message in dict.fromkeys(messages):
         say(f"Note: {message}.")
-
-
-def _per_cent(one: Estimate) -> Cell:
-    return Cell(f"{100 * one.estimate:.1f} [{100 * one.low:.0f} – {100 * one.high:.0f}]")

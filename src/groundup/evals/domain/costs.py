@@ -65,11 +65,12 @@ def costs(path: Path, *, is_parent: bool = False) -> Costs:
     history = None if is_parent else History.of(path)
     adapter = _read(path / ADAPTER_CONFIG)
     made = history is not None and history.parent is not None
+    seed = None if history is None else history.setting("seed")
     return Costs(
         method=PARENT if is_parent else _method(history if made else None, adapter),
         adapter=_adapter(adapter),
         parent=str(history.parent) if history is not None and history.parent else None,
-        seed=_seed(history),
+        seed=None if seed is None else int(seed),
         trained_parameters=_trained(history, path, adapter),
         disk_bytes=_disk_bytes(path),
         tokens=int(history.tokens[-1]) if history is not None and history.train else None,
@@ -78,11 +79,6 @@ def costs(path: Path, *, is_parent: bool = False) -> Costs:
         peak_memory_bytes=None if history is None else _count(path, "peak_memory_bytes"),
         set_aside=_set_aside(path) if history is not None else {},
     )
-
-
-def _seed(history: History | None) -> int | None:
-    seed = None if history is None else history.setting("seed")
-    return None if seed is None else int(seed)
 
 
 def held_out(history: History) -> float | None:

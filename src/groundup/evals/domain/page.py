@@ -222,7 +222,7 @@ def _costs(content: Mapping[str, Any]) -> list[Row]:
         "on disk": [_bytes(model["costs"]["disk_bytes"]) for model in models],
         "tokens trained on": [_counted(model["costs"]["tokens"]) for model in models],
         "tokens a second": [_counted(model["costs"]["tokens_per_second"]) for model in models],
-        "minutes of training": [_minutes(model["costs"]["minutes"]) for model in models],
+        "minutes of training": [_counted(model["costs"]["minutes"], 1) for model in models],
         "peak memory": [_bytes(model["costs"]["peak_memory_bytes"]) for model in models],
     }
     return [Row(title, [Cell(cell) for cell in cells]) for title, cells in rows.items()]
@@ -248,12 +248,8 @@ def _bytes(size: int | None) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _counted(count: float | None) -> str:
-    return DASH if count is None else f"{count:,.0f}"
-
-
-def _minutes(minutes: float | None) -> str:
-    return DASH if minutes is None else f"{minutes:.1f}"
+def _counted(count: float | None, digits: int = 0) -> str:
+    return DASH if count is None else f"{count:,.{digits}f}"
 
 
 def _aside(content: Mapping[str, Any]) -> list[Row]:
