@@ -106,6 +106,7 @@ def model(name: str, parent: str | None, of: Material, seed: int, flags: int = 2
         measures.declining: {POOLED: refused},
         measures.endings: share(),
         measures.small_world: None,
+        measures.world_answers: None,
         measures.leaning: Leanings(PROBES, {TEXT: leaning}),
     }
     folder = Path(f"/nowhere/{name}")

@@ -27,9 +27,9 @@ from groundup.evals.stages.measures import (
     measure_named,
     preferences,
     reference,
-    small_world,
     stages_compared,
     text,
+    world_answers,
 )
 from groundup.evals.world.answers import majority_judged
 from groundup.report.claim import Claim
@@ -160,13 +160,12 @@ def _parent(model: Evaluated) -> str:
 
 def _in_the_world(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Claim]:
     """That it knows and reads, instead of saying what is most often said."""
-    found = model(small_world)
-    if found is None or found.answers is None or model.material.world is None:
+    said = model(world_answers)
+    if said is None:
         return
     measure = measure_named(RIGHT)
     tells = informative(measure, models)
     baseline = majority_judged(model.material.world)
-    said = found.answers
     own, theirs = said.accuracy(), baseline.accuracy()
     changes = judged_change(said, said.right(), baseline.right())
     for source, what in _ASKED.items():

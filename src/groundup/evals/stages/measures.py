@@ -40,6 +40,7 @@ from groundup.evals.world.answers import (
     in_world,
     majority_judged,
 )
+from groundup.evals.world.stories import Stories
 from groundup.formats.checks import Check
 from groundup.formats.folder import load
 from groundup.formats.verify import verify
@@ -139,6 +140,24 @@ def small_world(on: Subject) -> InWorld | None:
     return in_world(on.model, on.tokenizer, world, chats=on.chats, seed=on.config.seed)
 
 
+def world_answers(on: Subject) -> Judged | None:
+    """Its answers to the small world's conversations, which only a model that chats has."""
+    world = on(small_world)
+    return None if world is None else world.answers
+
+
+def stories_continued(on: Subject) -> Stories | None:
+    """Stories of the small world that go on from a first sentence."""
+    world = on(small_world)
+    return None if world is None else world.continued
+
+
+def stories_told(on: Subject) -> Stories | None:
+    """Stories of the small world that were asked for."""
+    world = on(small_world)
+    return None if world is None else world.told
+
+
 def declining(on: Subject) -> dict[str, Mapping[str, Declined]]:
     """What it declines of people's prompts and of the small world's, by kind."""
     found: dict[str, Mapping[str, Declined]] = {POOLED: on(refusals)}
@@ -150,8 +169,7 @@ def unknown(on: Subject) -> Honesty | None:
     """What it says to what cannot be known, beside its answers about the small world."""
     if not (on.chats and on.material.unknown):
         return None
-    world = on(small_world)
-    said = None if world is None else world.answers
+    said = on(world_answers)
     of_world = None if said is None else Said(said.rows, said.answers)
     return honesty(on.model, on.tokenizer, on.material.unknown, of_world)
 
@@ -237,29 +255,14 @@ def _by_kind(found: BySource) -> BySource:
     return {KIND_NAMES.get(part, part): one for part, one in found.items()}
 
 
-def _right(found: InWorld) -> BySource:
-    return {} if found.answers is None else _by_kind(found.answers.accuracy())
+def _reward(name: str) -> Callable[[Judged], BySource]:
+    return lambda said: _whole(said.reward(name))
 
 
-def _more_right(after: InWorld, before: InWorld) -> BySource:
-    one, other = after.answers, before.answers
-    if one is None or other is None:
-        return {}
-    return _by_kind(judged_change(one, one.right(), other.right()))
-
-
-def _reward(name: str) -> Callable[[InWorld], BySource]:
-    return lambda found: {} if found.answers is None else _whole(found.answers.reward(name))
-
-
-def _more_reward(name: str) -> Callable[[InWorld, InWorld], BySource]:
-    def change(after: InWorld, before: InWorld) -> BySource:
-        one, other = after.answers, before.answers
-        if one is None or other is None:
-            return {}
-        return _whole(judged_change(one, _rewards(one, name), _rewards(other, name)))
-
-    return change
+def _more_reward(name: str) -> Callable[[Judged, Judged], BySource]:
+    return lambda after, before: _whole(
+        judged_change(after, _rewards(after, name), _rewards(before, name))
+    )
 
 
 def _whole(found: BySource) -> BySource:
@@ -287,20 +290,12 @@ def judged_change(
     return found
 
 
-def _stories(way: str, what: str) -> Callable[[InWorld], BySource]:
-    def read(found: InWorld) -> BySource:
-        stories = getattr(found, way)
-        return {} if stories is None else {POOLED: getattr(stories, what)}
-
-    return read
+def _story_share(name: str) -> Callable[[Stories], BySource]:
+    return lambda stories: {POOLED: getattr(stories, name)}
 
 
-def _more_stories(way: str, what: str) -> Callable[[InWorld, InWorld], BySource]:
-    def change(after: InWorld, before: InWorld) -> BySource:
-        one, other = getattr(after, way), getattr(before, way)
-        return {} if one is None or other is None else {POOLED: one.minus(other)[what]}
-
-    return change
+def _more_story_share(name: str) -> Callable[[Stories, Stories], BySource]:
+    return lambda after, before: {POOLED: after.minus(before)[name]}
 
 
 def _size(gap: Estimate) -> Estimate:
@@ -314,10 +309,10 @@ def _size(gap: Estimate) -> Estimate:
 KIND_NAMES = {aim.at[1]: aim.what for aim in AIMS if aim.at[0] == "accuracy"}
 _WANTED: Mapping[str, Better] = {"harmful": "above", "benign": "below"}
 _STORIES = {
-    ("continued", "sentences"): "stories gone on with: sentences of the world’s grammar",
-    ("continued", "consistent"): "stories gone on with: all agrees",
-    ("told", "sentences"): "stories asked for: sentences of the world’s grammar",
-    ("told", "consistent"): "stories asked for: all agrees",
+    (stories_continued, "sentences"): "stories gone on with: sentences of the world’s grammar",
+    (stories_continued, "consistent"): "stories gone on with: all agrees",
+    (stories_told, "sentences"): "stories asked for: sentences of the world’s grammar",
+    (stories_told, "consistent"): "stories asked for: all agrees",
 }
 _REWARDS = {
     "total": "gold reward",
@@ -397,9 +392,9 @@ MEASURES: tuple[Measure[Any], ...] = (
         "answers the small world's questions right more often than",
         "share right",
         "above",
-        small_world,
-        _right,
-        _more_right,
+        world_answers,
+        lambda said: _by_kind(said.accuracy()),
+        lambda after, before: _by_kind(judged_change(after, after.right(), before.right())),
         share=True,
         in_one_look=True,
         beside=_majority,
@@ -435,12 +430,12 @@ MEASURES: tuple[Measure[Any], ...] = (
             f"does better than ({name}) beside",
             "share",
             "above",
-            small_world,
-            _stories(*at),
-            _more_stories(*at),
+            stories,
+            _story_share(part),
+            _more_story_share(part),
             share=True,
         )
-        for at, name in _STORIES.items()
+        for (stories, part), name in _STORIES.items()
     ),
     *(
         Measure(
@@ -448,7 +443,7 @@ MEASURES: tuple[Measure[Any], ...] = (
             f"has a higher {name} than",
             "reward",
             "above",
-            small_world,
+            world_answers,
             _reward(part),
             _more_reward(part),
         )
