@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from groundup.maths.intervals import bootstrap_ratio, wilson_interval
+from groundup.maths.intervals import Interval, bootstrap_ratio, wilson_interval
 
 # All sources together. The generated world is never mixed into what people wrote: where there is
 # both, `pooled` is the real sources and the world's stand beside them.
@@ -20,16 +20,13 @@ _GENERATED = "world-"
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Interval):
     """An estimate with the ends of its 95 % interval.
 
     `items` were measured, in `groups` that share a prompt or an article and were drawn whole for
     the interval; `chance` is what guessing reaches, where that means something.
     """
 
-    estimate: float
-    low: float
-    high: float
     items: int
     groups: int
     chance: float | None = None

@@ -8,25 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
+from groundup.maths.intervals import Interval
 from groundup.report.estimate import BySource, Estimate
 
 Mark = Literal["", "yes", "no", "open"]
 """How a test came out: for the better, for the worse, or open where the data does not tell."""
 DASH = "–"
-
-
-@runtime_checkable  # the tests check arguments
-class Interval(Protocol):
-    """A number with the ends of its interval."""
-
-    @property
-    def estimate(self) -> float: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
 
 
 @dataclass(frozen=True)
