@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from groundup.formats.load import load
-    from groundup.generation.generate import Completion, Request, generate, stream
+    from groundup.generation.generate import generate, stream
+    from groundup.generation.request import Completion, Request
     from groundup.generation.sampling import Sampling
     from groundup.lm.attention import scaled_dot_product_attention
     from groundup.lm.logprobs import entropy, logprobs

@@ -9,7 +9,7 @@ import pytest
 
 from groundup.evals.choice import (
     choice_accuracy,
-    commonest_answer,
+    majority_answer,
     option_probabilities,
     ready_choices,
 )
@@ -100,7 +100,7 @@ def test_a_model_that_knows_nothing_is_right_by_chance(
 
 
 def test_the_commonest_answer_is_of_sets_that_offer_the_same() -> None:
-    found = commonest_answer(ROWS)
+    found = majority_answer(ROWS)
     assert list(found) == ["facts"]
     assert found["facts"].estimate == pytest.approx(2 / 3)
-    assert commonest_answer([]) == {}
+    assert majority_answer([]) == {}

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from groundup.data.packs.manifest import find_set
 from groundup.errors import UserError
+from groundup.evals.benchmarks import ALL, Answers, answered, guessing
 from groundup.evals.config import CoreConfig
-from groundup.evals.contamination import familiar
-from groundup.evals.core import ALL, Answers, answered, guessing, model_names, run
+from groundup.evals.contamination import contamination
+from groundup.evals.core import run
 from groundup.evals.core_sets import CORE_SETS, core_questions, even_shares
+from groundup.evals.models import model_names
 from groundup.formats.load import load
 from groundup.lm.model import CausalLM
 from groundup.text.cleaning import split_hash
@@ -160,13 +162,13 @@ def test_the_other_half_is_found_in_the_lineage(tmp_path: Path) -> None:
     base = write_run(tmp_path / "base", "pretrain", data)
     chat = write_run(tmp_path / "chat", "sft", data, base)
     aligned = write_run(tmp_path / "aligned", "dpo", data, chat)
-    assert familiar(base) == []  # passages to read, none of a test question
-    assert [(one.run, one.rows) for one in familiar(aligned)] == [
+    assert contamination(base) == []  # passages to read, none of a test question
+    assert [(one.run, one.rows) for one in contamination(aligned)] == [
         ("chat", {"openbookqa": 6}),
         ("chat", {"boolq": 7}),
         ("aligned", {"openbookqa": 5, "siqa": 4}),
     ]
-    messages = [one.message for one in familiar(aligned)]
+    messages = [one.message for one in contamination(aligned)]
     assert messages[2] == (
         "aligned (dpo) was trained on the other half of the test questions of OpenBookQA and "
         "SIQA: not comparable with published numbers"
@@ -179,7 +181,7 @@ def test_data_that_is_gone_or_ones_own_is_said_to_be_unknown(tmp_path: Path) -> 
     own.write_text("{}\n")
     for data in (own, tmp_path / "gone"):
         model = write_run(tmp_path / f"of-{data.stem}", "sft", data)
-        (one,) = familiar(model)
+        (one,) = contamination(model)
         assert one.rows == {} and str(data) in one.message and "not known" in one.message
 
 
@@ -187,12 +189,12 @@ def test_a_journey_that_was_moved_is_still_read(tmp_path: Path) -> None:
     data = write_data(tmp_path / "before" / "data")
     write_run(tmp_path / "before" / "chat", "sft", data)
     (tmp_path / "before").rename(tmp_path / "after")
-    found = familiar(tmp_path / "after" / "chat")
+    found = contamination(tmp_path / "after" / "chat")
     assert [list(one.rows) for one in found] == [["openbookqa"], ["boolq"]]
 
 
 def test_of_a_model_from_elsewhere_nothing_is_said(tmp_path: Path) -> None:
-    assert familiar(tmp_path) == []
+    assert contamination(tmp_path) == []
 
 
 # A run.

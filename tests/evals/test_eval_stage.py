@@ -16,13 +16,13 @@ import pytest
 
 from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
-from groundup.evals.findings import Finding
-from groundup.evals.material import spread
 from groundup.evals.perplexity import bits_per_byte
-from groundup.evals.run import run
+from groundup.evals.stages.material import limit_per_source
+from groundup.evals.stages.report import run
 from groundup.formats.load import load
-from groundup.report.estimate import Measured
-from groundup.runs.history import History, lineage
+from groundup.report.claim import Claim
+from groundup.report.estimate import Estimate
+from groundup.report.history import History, lineage
 from groundup.text.rows import RefusalPrompt
 from groundup.text.shards import Shard
 from pages import assert_whole
@@ -249,27 +249,27 @@ def test_passing_a_level_is_told_by_tokens_and_minutes(workshop: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "wanted", "verdict"),
+    ("low", "high", "wanted", "mark"),
     [
         (-0.2, -0.1, "below", "yes"),
         (0.1, 0.2, "below", "no"),
-        (-0.1, 0.1, "below", "cannot be told"),
+        (-0.1, 0.1, "below", "open"),
         (0.1, 0.2, "above", "yes"),
         (-0.2, -0.1, "above", "no"),
-        (0.0, 0.2, "above", "cannot be told"),
+        (0.0, 0.2, "above", "open"),
     ],
 )
 def test_a_verdict_needs_the_whole_interval(
-    low: float, high: float, wanted: Any, verdict: str
+    low: float, high: float, wanted: Any, mark: str
 ) -> None:
-    measured = Measured((low + high) / 2, low, high, 10, 10)
-    assert Finding("it is so", measured, "bits", wanted).verdict == verdict
+    measured = Estimate((low + high) / 2, low, high, 10, 10)
+    assert Claim("it is so", measured, "bits", wanted).mark == mark
 
 
 def test_rows_are_taken_evenly_from_each_source() -> None:
     rows = [RefusalPrompt(str(i), "benign", "many", str(i)) for i in range(100)]
     rows += [RefusalPrompt(str(i), "benign", "few", str(i)) for i in range(3)]
-    kept = spread(rows, 10)
+    kept = limit_per_source(rows, 10)
     assert [row.prompt for row in kept if row.source == "few"] == ["0", "1", "2"]
     many = np.array([int(row.prompt) for row in kept if row.source == "many"])
     assert len(many) == 10

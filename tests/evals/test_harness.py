@@ -20,8 +20,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
 from groundup.errors import UserError
+from groundup.evals.benchmarks import answered
 from groundup.evals.config import HarnessConfig
-from groundup.evals.core import answered
 from groundup.evals.core_sets import core_questions
 from groundup.evals.harness import GroundupLM, evaluate_tasks, sampling_of
 from groundup.evals.harness_run import run, write_task

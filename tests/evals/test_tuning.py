@@ -19,33 +19,39 @@ from hypothesis import strategies as st
 from groundup.data.dataset import Dataset
 from groundup.errors import UserError
 from groundup.evals.answers import assistant_loss, ready_conversations
+from groundup.evals.benchmarks import Answers
 from groundup.evals.config import TuningReportConfig
-from groundup.evals.contamination import Familiar
-from groundup.evals.core import Answers
-from groundup.evals.perplexity import Bits
-from groundup.evals.tuning import (
-    Tuned,
-    answered_replies,
-    continued,
-    reply_pair,
-    run,
-    validation_of,
-)
-from groundup.evals.tuning_facts import costs
-from groundup.evals.tuning_material import (
+from groundup.evals.contamination import Contamination
+from groundup.evals.domain import measures
+from groundup.evals.domain.claims import claims, notes
+from groundup.evals.domain.costs import costs
+from groundup.evals.domain.material import (
     Prompt,
     domain_of,
     pieces,
     read_domain,
     replies,
     said_in_training,
+    validation_of,
 )
-from groundup.evals.tuning_measures import MEASURES, perplexity, told, too_few
-from groundup.evals.tuning_verdicts import kind_of, notes, verdicts
+from groundup.evals.domain.measures import (
+    MEASURES,
+    answered_replies,
+    continued,
+    perplexity,
+    reply_pair,
+    told,
+    too_few,
+    took,
+)
+from groundup.evals.domain.report import run
+from groundup.evals.measure import Evaluated
+from groundup.evals.perplexity import Bits
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.report.estimate import Measured
-from groundup.runs.history import History
+from groundup.report.claim import mark_of
+from groundup.report.estimate import Estimate
+from groundup.report.history import History
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example
@@ -56,7 +62,7 @@ from groundup.tune.config import SFTConfig
 from pages import assert_whole
 
 Alone = Callable[[CausalLM, Example, int], list[float]]
-OF = {measure.key: measure for measure in MEASURES}
+OF = {measure.name: measure for measure in MEASURES}
 
 
 def talk(number: int, *said: str) -> Conversation:
@@ -179,45 +185,53 @@ def tuned(
     loss: Any = None,
     answers: Answers | None = None,
     bits: Sequence[float] = (1.0, 2.0, 3.0),
-    **others: Any,
-) -> Tuned:
+    replies: Answers | None = None,
+    contamination: Sequence[Contamination] = (),
+) -> Evaluated:
     """A model with made-up texts and questions."""
     rows = [Choice("?", ("a", "b"), 0, "piqa", str(i)) for i in range(4)]
-    return Tuned(
-        name=name,
-        source=name,
-        costs=costs(Path("nowhere")),
-        history=None,
-        parameters=100,
-        loss=loss,
-        documents=None,
-        answers=answers or Answers(rows, [np.array([-1.0, -2.0])] * 4),
-        texts=Bits(np.array(bits), np.ones(len(bits)), ["wiki"] * len(bits)),
-        **(
-            {"replies": None, "samples": (), "familiar": (), "seconds": 0, "cpu_seconds": 0}
-            | others
-        ),
-    )
+    found = {
+        measures.answers: loss,
+        measures.true_replies: replies,
+        measures.documents: None,
+        measures.general_text: blocks(bits),
+        measures.general_questions: answers or Answers(rows, [np.array([-1.0, -2.0])] * 4),
+        measures.samples: (),
+        measures.seen_before: contamination,
+        measures.took: costs(Path("nowhere")),
+    }
+    return Evaluated(name, name, Path("nowhere"), None, 100, 256, None, found)
+
+
+def blocks(bits: Sequence[float]) -> Bits:
+    """What blocks of text cost, a byte each."""
+    return Bits(np.array(bits), np.ones(len(bits)), ["wiki"] * len(bits))
+
+
+def but(model: Evaluated, name: str | None = None, **found: Any) -> Evaluated:
+    """The same model with other findings, by the names of the measuring functions."""
+    changed = {getattr(measures, measuring): one for measuring, one in found.items()}
+    return replace(model, name=name or model.name, found=model.found | changed)  # type: ignore[operator]
 
 
 @pytest.fixture(scope="module")
-def read(tokenizer: Tokenizer) -> Callable[[CausalLM], Tuned]:
+def read(tokenizer: Tokenizer) -> Callable[[CausalLM], Evaluated]:
     talks = ready_conversations(TALKS, tokenizer, 256)
 
-    def measured(model: CausalLM) -> Tuned:
+    def measured(model: CausalLM) -> Evaluated:
         return tuned(loss=assistant_loss(model, talks, tokenizer, context=256))
 
     return measured
 
 
-def of(key: str, model: Tuned) -> Measured:
-    found = OF[key].of(model)
+def of(key: str, model: Evaluated) -> Estimate:
+    found = OF[key].estimate(model)
     assert found is not None
     return found
 
 
 def test_loss_and_perplexity_are_those_of_the_full_logits(
-    model: CausalLM, tokenizer: Tokenizer, alone: Alone, read: Callable[[CausalLM], Tuned]
+    model: CausalLM, tokenizer: Tokenizer, alone: Alone, read: Callable[[CausalLM], Evaluated]
 ) -> None:
     """Of every conversation by itself; bytes are those of the text, whatever the tokens."""
     nats, words, size = [], [], 0
@@ -242,7 +256,7 @@ def test_loss_and_perplexity_are_those_of_the_full_logits(
 
 
 def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(
-    read: Callable[[CausalLM], Tuned],
+    read: Callable[[CausalLM], Evaluated],
 ) -> None:
     uniform = roomy(1)
     with torch.no_grad():
@@ -250,35 +264,38 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(
     assert perplexity(of("loss", read(uniform))).estimate == pytest.approx(320, rel=1e-4)
 
 
-def test_differences_are_taken_on_equal_items(read: Callable[[CausalLM], Tuned]) -> None:
+def test_differences_are_taken_on_equal_items(read: Callable[[CausalLM], Evaluated]) -> None:
     one, other = read(roomy(3)), read(roomy(4))
-    assert one.loss is not None and other.loss is not None
+    loss, others = one(measures.answers), other(measures.answers)
+    assert loss is not None and others is not None
     for key in ("loss", "bits_per_byte"):
-        minus = OF[key].minus(one, other)
+        minus = OF[key].change(one, other)
         assert minus is not None
         expected = of(key, one).estimate - of(key, other).estimate
         assert minus.estimate == pytest.approx(expected, abs=1e-9)
-        assert OF[key].minus(one, one) == replace(minus, estimate=0, low=0, high=0)
+        assert OF[key].change(one, one) == replace(minus, estimate=0, low=0, high=0)
     # An interval by hand: resampling the conversations' differences with the same generator.
-    difference = one.loss.nats - other.loss.nats
+    difference = loss.nats - others.nats
     drawn = np.random.default_rng(0).integers(4, size=(2000, 4))
-    ratios = difference[drawn].sum(1) / one.loss.tokens[drawn].sum(1)
-    minus = OF["loss"].minus(one, other)
+    ratios = difference[drawn].sum(1) / loss.tokens[drawn].sum(1)
+    minus = OF["loss"].change(one, other)
     assert minus is not None
     assert (minus.low, minus.high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])))
 
 
 def test_what_another_tokenizer_read_is_compared_by_bytes_alone(
-    model: CausalLM, read: Callable[[CausalLM], Tuned]
+    model: CausalLM, read: Callable[[CausalLM], Evaluated]
 ) -> None:
     one = read(model)
-    assert one.loss is not None
-    other = replace(one, loss=replace(one.loss, tokens=one.loss.tokens + 1))
-    assert OF["loss"].minus(other, one) is None
-    assert OF["bits_per_byte"].minus(other, one) is not None
-    blocks = replace(one, texts=replace(one.texts, bytes=one.texts.bytes + 1))
-    assert OF["text_bits_per_byte"].minus(blocks, one) is None
-    assert OF["text_bits_per_byte"].minus(tuned(bits=(2.0, 2, 4)), one) is not None
+    loss = one(measures.answers)
+    assert loss is not None
+    other = but(one, answers=replace(loss, tokens=loss.tokens + 1))
+    assert OF["loss"].change(other, one) is None
+    assert OF["bits_per_byte"].change(other, one) is not None
+    text = one(measures.general_text)
+    cut = but(one, general_text=replace(text, bytes=text.bytes + 1))
+    assert OF["text_bits_per_byte"].change(cut, one) is None
+    assert OF["text_bits_per_byte"].change(tuned(bits=(2.0, 2, 4)), one) is not None
 
 
 def test_replies_are_scored_as_said_in_the_chat(
@@ -390,8 +407,8 @@ def test_an_earlier_run_tells_less_and_a_stranger_nothing(tmp_path: Path) -> Non
 # In words.
 
 
-def change(estimate: float, low: float, high: float) -> Measured:
-    return Measured(estimate, low, high, 10, 10)
+def change(estimate: float, low: float, high: float) -> Estimate:
+    return Estimate(estimate, low, high, 10, 10)
 
 
 @pytest.mark.parametrize(
@@ -405,36 +422,36 @@ def change(estimate: float, low: float, high: float) -> Measured:
         ("question_accuracy", change(0.1, 0.0, 0.2), "open"),
     ],
 )
-def test_better_is_less_bits_and_more_answers(key: str, found: Measured, kind: str) -> None:
-    assert kind_of(found, OF[key]) == kind
+def test_better_is_less_bits_and_more_answers(key: str, found: Estimate, kind: str) -> None:
+    assert mark_of(found, OF[key].better) == kind
 
 
 def test_verdicts_say_what_is_shown_and_how_much_may_be_hidden(
-    read: Callable[[CausalLM], Tuned], model: CausalLM
+    read: Callable[[CausalLM], Evaluated], model: CausalLM
 ) -> None:
     # Every block costs 0.1 more; or as many blocks cost more as cost less.
-    parent = replace(read(model), name="base")
-    forgot = replace(parent, name="full", texts=tuned(bits=(1.1, 2.1, 3.1)).texts)
-    mixed = replace(parent, name="thin", texts=tuned(bits=(1.2, 2.0, 2.8)).texts)
+    parent = but(read(model), "base")
+    forgot = but(parent, "full", general_text=blocks((1.1, 2.1, 3.1)))
+    mixed = but(parent, "thin", general_text=blocks((1.2, 2.0, 2.8)))
     said = {
-        (one.about, one.text.split(" costs")[0]): one for one in verdicts([parent, forgot, mixed])
+        (one.what, one.claim.split(" costs")[0]): one for one in claims([parent, forgot, mixed])
     }
     general = "a byte of general text"
     loud = said["full (from elsewhere)", general]
     assert (
-        loud.kind == "no" and "0.100 bits more (+0.100 to +0.100). That was forgotten" in loud.text
+        loud.mark == "no" and "0.100 bits more (+0.100 to +0.100). That was forgotten" in loud.claim
     )
     quiet = said["thin (from elsewhere)", general]
-    assert quiet.kind == "open" and "no forgetting is shown. Up to 0.2" in quiet.text
+    assert quiet.mark == "open" and "no forgetting is shown. Up to 0.2" in quiet.claim
     domain = said["thin (from elsewhere)", "a byte of the domain's answers"]
-    assert domain.kind == "open" and "no gain is shown" in domain.text
-    assert "Perplexity" in domain.text
+    assert domain.mark == "open" and "no gain is shown" in domain.claim
+    assert "Perplexity" in domain.claim
     (between,) = [
         one
-        for one in verdicts([parent, forgot, mixed])
-        if one.about == "full against thin" and "general" in one.text
+        for one in claims([parent, forgot, mixed])
+        if one.what == "full against thin" and "general" in one.claim
     ]
-    assert between.kind == "open" and "no difference is shown" in between.text
+    assert between.mark == "open" and "no difference is shown" in between.claim
 
 
 @pytest.mark.parametrize(("rows", "proven"), [(2, False), (19, False), (20, True), (100, True)])
@@ -444,7 +461,7 @@ def test_few_held_out_rows_prove_nothing_for_better_or_worse(
 ) -> None:
     talks = [talk(i, f"Question {i}?", f"Answer {i}.") for i in range(rows)]
     domain = domain_of(Dataset((), tuple(talks), (), 0), config(tmp_path / "x"))
-    found = too_few(OF["bits_per_byte"], Measured(-1, -2, -0.5, rows, rows), domain)
+    found = too_few(OF["bits_per_byte"], Estimate(-1, -2, -0.5, rows, rows), domain)
     assert (found is None) == proven
     assert too_few(OF["text_bits_per_byte"], change(1, 1, 1), domain) is None
     said = notes([tuned("base")], {}, domain)
@@ -452,12 +469,12 @@ def test_few_held_out_rows_prove_nothing_for_better_or_worse(
     # Many blocks of two long texts are two texts.
     texts = [Document("sea " * 9000, "texts", str(i)) for i in range(2)]
     domain = domain_of(Dataset((), tuple(texts), (), 0), config(tmp_path / "x"))
-    assert too_few(OF["document_bits_per_byte"], Measured(-1, -2, -1, 30, 30), domain) == 2
+    assert too_few(OF["document_bits_per_byte"], Estimate(-1, -2, -1, 30, 30), domain) == 2
     # The same test for better and for worse, in words.
-    parent = replace(tuned("base"), documents=tuned(bits=[1.0] * rows).texts)
-    moved = replace(tuned("thin"), documents=tuned(bits=[0.5 if better else 1.5] * rows).texts)
-    (one,) = [v for v in verdicts([parent, moved]) if "domain's texts" in v.text]
-    assert one.kind == (("yes" if better else "no") if proven else "open")
+    parent = but(tuned("base"), documents=blocks([1.0] * rows))
+    moved = but(tuned("thin"), documents=blocks([0.5 if better else 1.5] * rows))
+    (one,) = [v for v in claims([parent, moved]) if "domain's texts" in v.claim]
+    assert one.mark == (("yes" if better else "no") if proven else "open")
 
 
 def test_rows_that_were_trained_on_prove_nothing_and_are_called_so(tmp_path: Path) -> None:
@@ -466,7 +483,7 @@ def test_rows_that_were_trained_on_prove_nothing_and_are_called_so(tmp_path: Pat
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     domain = read_domain(config(path), 0.0)
     assert domain.trained and domain.rows == 60
-    assert too_few(OF["bits_per_byte"], Measured(-1, -2, -0.5, 60, 60), domain) == 0
+    assert too_few(OF["bits_per_byte"], Estimate(-1, -2, -0.5, 60, 60), domain) == 0
     assert any("nothing is held out" in one for one in notes([tuned("base")], {}, domain))
     assert not read_domain(config(path), 0.5).trained
     for name, share in (("a", 0.1), ("b", 0)):
@@ -497,35 +514,32 @@ def test_held_out_answers_that_stand_in_training_are_counted(answer: str, known:
 
 
 def test_what_got_worse_is_said_first_and_what_says_nothing_not_at_all() -> None:
-    parent = replace(tuned("base"), documents=tuned(bits=[1.0] * 30).texts)
+    parent = but(tuned("base"), documents=blocks([1.0] * 30))
     # It gains on the domain, loses general text; all questions are right before and after.
-    moved = replace(tuned("thin", bits=(1.1, 2.1, 3.1)), documents=tuned(bits=[0.5] * 30).texts)
-    assert [one.kind for one in verdicts([parent, moved])] == ["no", "yes"]
+    moved = but(tuned("thin", bits=(1.1, 2.1, 3.1)), documents=blocks([0.5] * 30))
+    assert [one.mark for one in claims([parent, moved])] == ["no", "yes"]
     assert OF["question_accuracy"] not in told([parent, moved])
-    rows = moved.answers.rows
+    rows = moved(measures.general_questions).rows
     wrong = Answers(rows, [np.array([-2.0, -1.0])] * len(rows))
     some = tuned("some", answers=wrong)
     assert OF["question_accuracy"] in told([parent, some])
     assert OF["question_accuracy"] not in told([some, some])
 
 
-def test_four_bits_are_not_called_forgetting(read: Callable[[CausalLM], Tuned]) -> None:
+def test_four_bits_are_not_called_forgetting(read: Callable[[CausalLM], Evaluated]) -> None:
     parent = read(roomy(0))
-    made = replace(parent.costs, method="QLoRA")
-    model = replace(parent, costs=made, texts=tuned(bits=(1.1, 2.1, 3.1)).texts)
-    (said,) = [one for one in verdicts([parent, model]) if "general text" in one.text]
-    assert said.kind == "no" and "to the 4 bits of its base or by forgetting" in said.text
+    made = replace(parent(took), method="QLoRA")
+    model = but(parent, took=made, general_text=blocks((1.1, 2.1, 3.1)))
+    (said,) = [one for one in claims([parent, model]) if "general text" in one.claim]
+    assert said.mark == "no" and "to the 4 bits of its base or by forgetting" in said.claim
 
 
 def test_notes_tell_unequal_budgets_other_parents_and_what_was_not_held_out(tmp_path: Path) -> None:
-    def child(name: str, tokens: int, **settings: Any) -> Tuned:
+    def child(name: str, tokens: int, **settings: Any) -> Evaluated:
         path = write_run(tmp_path / name, settings)
-        seen = Familiar(name, "sft", {}, f"{name} (sft) was trained on own.jsonl, unknown")
-        return replace(
-            tuned(name, familiar=[seen]),
-            history=History.of(path),
-            costs=replace(costs(path), tokens=tokens),
-        )
+        seen = Contamination(name, "sft", {}, f"{name} (sft) was trained on own.jsonl, unknown")
+        made = but(tuned(name, contamination=[seen]), took=replace(costs(path), tokens=tokens))
+        return replace(made, history=History.of(path))
 
     full, lora = child("full", 1000, validation=0), child("lora", 2000, replay=0.25, patience=2)
     said = "\n".join(notes([tuned("base"), full, lora], {"full": True, "lora": False}))
@@ -625,7 +639,7 @@ def test_a_model_tuned_on_a_domain_is_better_there(report: dict[str, Any]) -> No
     assert costs["disk_bytes"] < report["models"]["none"]["costs"]["disk_bytes"]
     assert list(report["between"]) == ["none against lora"]
     keys = set(report["models"]["none"]["measures"])
-    assert keys == {measure.key for measure in MEASURES} | {"perplexity"}
+    assert keys == {measure.name for measure in MEASURES} | {"perplexity"}
 
 
 def test_what_the_runs_held_out_is_measured_and_their_parent_known(

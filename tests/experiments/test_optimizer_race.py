@@ -15,12 +15,15 @@ from groundup.experiments.optimizer_race import (
     GUESSING,
     OPTIMIZERS,
     QUICK,
+    Heat,
+    Rate,
+    Sweep,
     course_plot,
+    heats,
     remarks,
     run,
     sweep_plot,
 )
-from groundup.experiments.sweep import Heat, Rate, Sweep, heats
 
 
 def heat(validation_loss: float, accuracy: float = 0.9, train_loss: float = 0.5) -> Heat:

@@ -21,15 +21,14 @@ from groundup.experiments.config import PerceptronConfig
 from groundup.experiments.digits import Images
 from groundup.experiments.learners import NETWORK, PERCEPTRON, Network, Perceptron
 from groundup.experiments.perceptron import FULL, QUICK, run
-from groundup.experiments.perceptron_plots import misread_plot
-from groundup.experiments.plane import watch
-from groundup.experiments.points import two_moons, two_spirals
+from groundup.experiments.plane import two_moons, two_spirals, watch
 from groundup.experiments.reading import (
     GOAL,
     Reading,
-    commonest,
     confusion,
     digit_remarks,
+    majority,
+    misread_plot,
     nearest_centroid,
     read,
 )
@@ -160,7 +159,7 @@ def test_baselines_against_scikit_learn() -> None:
     x, labels, test = data.train.x, data.train.labels, data.test
     expected = NearestCentroid().fit(x, labels).predict(test.x)
     np.testing.assert_array_equal(nearest_centroid(x, labels, test.x).argmax(axis=1), expected)
-    answers = commonest(np.array([3, 1, 3]), test.x).argmax(axis=1)
+    answers = majority(np.array([3, 1, 3]), test.x).argmax(axis=1)
     assert (answers == 3).all() and len(answers) == len(test.labels)
 
 

@@ -21,7 +21,7 @@ from groundup.experiments.planted_bias import (
     table,
 )
 from groundup.maths.intervals import Interval
-from groundup.report.estimate import Measured
+from groundup.report.estimate import Estimate
 
 STAGES = ("base", "sft", "dpo")
 
@@ -29,8 +29,8 @@ STAGES = ("base", "sft", "dpo")
 def strength(planted: float, base: float, sft: float, dpo: float) -> Strength:
     """Gaps that are known to 0.05; a chat model's plain text says something else."""
 
-    def gaps(estimate: float, way: str) -> dict[str, Measured]:
-        found = Measured(estimate, estimate - 0.05, estimate + 0.05, 8, 8)
+    def gaps(estimate: float, way: str) -> dict[str, Estimate]:
+        found = Estimate(estimate, estimate - 0.05, estimate + 0.05, 8, 8)
         return {f"{kind}, {way}": found for kind in KINDS}
 
     asked = {
@@ -83,9 +83,9 @@ def test_remarks_say_whether_the_measure_rises_and_alignment_lowers_it() -> None
 
 def test_a_table_has_a_row_for_each_strength_and_a_plot_a_line_for_each_stage() -> None:
     found = table(FOUND, "jobs")
-    assert found.columns == ("planted", "after base", "after sft", "after dpo")
-    assert [row[0] for row in found.rows] == ["0.00", "0.50", "1.00"]
-    assert [cell.split()[0] for cell in found.rows[2][1:]] == ["0.90", "0.80", "0.20"]
+    assert found.heads == ["planted", "after base", "after sft", "after dpo"]
+    assert [row[0] for row in found.lines] == ["0.00", "0.50", "1.00"]
+    assert [cell.split()[0] for cell in found.lines[2][1:]] == ["0.90", "0.80", "0.20"]
     drawn = plot(FOUND).figure
     assert [axes.get_title() for axes in drawn.axes] == list(KINDS)
     assert all(len(axes.containers) == len(STAGES) for axes in drawn.axes)

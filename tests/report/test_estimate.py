@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from groundup.report.estimate import Measured, by_source, rate, ratio, share
+from groundup.data.packs.manifest import generated_set
+from groundup.report.estimate import WORLD, Estimate, by_source, rate, ratio, share, source_groups
 
 
 def test_sources_are_measured_apart_and_pooled_by_weight() -> None:
@@ -41,10 +42,10 @@ def test_a_share_has_an_interval_where_none_hit() -> None:
 
 
 def test_json_has_a_chance_only_where_there_is_one() -> None:
-    without = Measured(0.5, 0.4, 0.6, 10, 10).to_json()
+    without = Estimate(0.5, 0.4, 0.6, 10, 10).to_json()
     assert "chance" not in without
-    assert Measured(**without).chance is None
-    assert Measured(0.5, 0.4, 0.6, 10, 10, 0.25).to_json()["chance"] == 0.25
+    assert Estimate(**without).chance is None
+    assert Estimate(0.5, 0.4, 0.6, 10, 10, 0.25).to_json()["chance"] == 0.25
 
 
 def test_the_small_world_is_pooled_apart_from_what_people_wrote() -> None:
@@ -54,6 +55,9 @@ def test_the_small_world_is_pooled_apart_from_what_people_wrote() -> None:
     alone = by_source(np.array([1.0, 0.0]), ["world-facts", "world-sums"])
     assert list(alone) == ["pooled", "world-facts", "world-sums"]
     assert alone["pooled"].estimate == 0.5
+    sources = ["wiki", "world-facts", "world", "newcomer-talk", "world-talk", "worldly"]
+    made = [sources[i] for i in source_groups(sources)[WORLD]]
+    assert made == [source for source in sources if generated_set(source)]
 
 
 def test_a_rate_has_a_width_even_where_all_items_are_alike() -> None:

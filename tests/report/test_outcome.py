@@ -14,10 +14,12 @@ from full_disks import small_disk
 from groundup.errors import UserError
 from groundup.experiments.config import ExperimentConfig
 from groundup.maths.intervals import Interval
-from groundup.report.figures import image, panels
-from groundup.report.outcome import Plot, Table, claim, markdown, number, over_seeds, percent, write
+from groundup.report.figure import Plot, image
+from groundup.report.outcome import check_folder, over_seeds, write
+from groundup.report.plots import panels
+from groundup.report.table import markdown, number, percent, text_table
 
-TABLE = Table(
+TABLE = text_table(
     "Heights",
     ("who", "metres"),
     (("guess", "1.5"), ("<b>tall</b>", "1.9\n1.8 to 2.0")),
@@ -104,7 +106,7 @@ def test_markdown_rows_have_a_cell_for_each_column() -> None:
         "| guess | 1.5 |",
         "| <b>tall</b> | 1.9 (1.8 to 2.0) |",
     ]
-    piped = markdown(Table("t", ("a", "b"), (("x | y", "1"),)))
+    piped = markdown(text_table("t", ("a", "b"), (("x | y", "1"),)))
     assert r"| x \| y | 1 |" in piped
 
 
@@ -131,7 +133,7 @@ def test_a_list_of_files_from_elsewhere_removes_nothing_outside(tmp_path: Path) 
 def test_another_experiments_folder_is_refused(tmp_path: Path) -> None:
     folder = outcome(tmp_path)
     with pytest.raises(UserError, match="holds the experiment 'heights', not 'weights'"):
-        claim(folder, "weights")
+        check_folder(folder, "weights")
     with pytest.raises(UserError, match="choose another out"):
         outcome(folder, name="weights")
     assert result(folder)["experiment"] == "heights"
@@ -143,22 +145,22 @@ def test_a_folder_of_other_files_is_refused(tmp_path: Path, content: str | None)
     if content is not None:
         (tmp_path / "result.json").write_text(content)
     with pytest.raises(UserError, match="already holds other files"):
-        claim(tmp_path, "heights")
+        check_folder(tmp_path, "heights")
 
 
 def test_a_file_is_refused_and_a_new_or_empty_folder_is_not(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        claim(tmp_path / "file", "heights")
-    claim(tmp_path / "new", "heights")
+        check_folder(tmp_path / "file", "heights")
+    check_folder(tmp_path / "new", "heights")
     (tmp_path / "empty").mkdir()
-    claim(tmp_path / "empty", "heights")
+    check_folder(tmp_path / "empty", "heights")
     assert not (tmp_path / "new").exists()
 
 
 def test_cells() -> None:
-    assert percent(Interval(0.9712, 0.95, 0.98)) == "97.1 %\n95.0 to 98.0"
-    assert number(Interval(2.0, 1.0, 3.0), 1) == "2.0\n1.0 to 3.0"
+    assert percent(Interval(0.9712, 0.95, 0.98)).text == "97.1 %\n95.0 to 98.0"
+    assert number(Interval(2.0, 1.0, 3.0), 1).text == "2.0\n1.0 to 3.0"
     assert over_seeds([3.0, 1.0, 2.0]) == Interval(2.0, 1.0, 3.0)
 
 

@@ -16,9 +16,9 @@ import pytest
 from conftest import ENVIRONMENT
 from groundup.app.recipe_folder import find_model
 from groundup.data.files import write_json_lines
-from groundup.evals.core import heldout_texts
+from groundup.evals.benchmarks import heldout_texts
+from groundup.evals.domain.material import pieces
 from groundup.evals.perplexity import bits_per_byte
-from groundup.evals.tuning_material import pieces
 from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request

@@ -39,7 +39,7 @@ from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs
 from groundup.lm.model import CausalLM
 from groundup.lm.score import score, spread
-from groundup.report.estimate import POOLED, WORLD, Measured, pools, rate
+from groundup.report.estimate import POOLED, WORLD, Estimate, rate, source_groups
 from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.runs.folder import Run
@@ -232,12 +232,12 @@ def _evaluate(
 
 def gained_by_source(
     gained: Float[np.ndarray, " pairs"], sources: Sequence[str]
-) -> dict[str, Measured]:
+) -> dict[str, Estimate]:
     """Return the share of pairs whose chosen answer gained, pooled and by source.
 
     What people wrote and what was generated are pooled apart, as in the report.
     """
-    return {name: rate(gained[at], chance=_GUESSING) for name, at in pools(sources).items()}
+    return {name: rate(gained[at], chance=_GUESSING) for name, at in source_groups(sources).items()}
 
 
 _POOLS = {POOLED: "pairs written by people", WORLD: "pairs of the small world"}
@@ -252,7 +252,7 @@ def _explained(pairs: int) -> str:
     )
 
 
-def _in_words(found: Measured, where: str, several: bool) -> str:
+def _in_words(found: Estimate, where: str, several: bool) -> str:
     if found.low > _GUESSING:
         verdict = "better than guessing"
     elif found.high < _GUESSING:

@@ -97,6 +97,12 @@ def build_app() -> App:
             *stage.more,
             usage=f"{stage.command} [OPTIONS] MODELS..." if several else None,
         )
+    for name in ("initialization", "quantization"):  # as an earlier release spelled them
+        experiment.command(
+            f"groundup.app.commands.stages:experiment_{name}",
+            name=name.replace("ization", "isation"),
+            show=False,
+        )
     _add_models(app)
     return app
 

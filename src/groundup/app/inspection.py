@@ -7,8 +7,12 @@ from pathlib import Path
 
 from groundup.data.dataset import load_dataset
 from groundup.data.inspection import inspect as measured
-from groundup.evals.inspection_page import is_inspection, write_inspection
-from groundup.evals.inspection_terminal import encoding_bar, say_inspection
+from groundup.data.inspection_report import (
+    encoding_bar,
+    is_inspection,
+    say_inspection,
+    write_inspection,
+)
 from groundup.formats.load import load_config, load_tokenizer
 from groundup.runs.console import say
 from groundup.runs.files import files_of, writable

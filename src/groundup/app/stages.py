@@ -139,7 +139,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "eval",
             "eval report",
-            "groundup.evals.run",
+            "groundup.evals.stages.report",
             "groundup.evals.config:EvalConfig",
             makes="report",
             start=None,
@@ -167,7 +167,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "tuning",
             "eval tuning",
-            "groundup.evals.tuning",
+            "groundup.evals.domain.report",
             "groundup.evals.config:TuningReportConfig",
             makes="report",
             start=None,
@@ -208,8 +208,8 @@ EXPERIMENTS: dict[str, Stage] = {
             "What can one neuron learn, and what takes a layer of them?",
         ),
         _experiment(
-            "initialisation",
-            "InitialisationConfig",
+            "initialization",
+            "InitializationConfig",
             "What goes wrong in a deep network whose weights begin too small or too large?",
         ),
         _experiment(
@@ -228,8 +228,8 @@ EXPERIMENTS: dict[str, Stage] = {
             "Does a fairness measure find the bias that was planted, and does alignment lower it?",
         ),
         _experiment(
-            "quantisation",
-            "QuantisationConfig",
+            "quantization",
+            "QuantizationConfig",
             "What do 16, 8 and 4 bits a weight cost, in error and in perplexity?",
         ),
     )

@@ -62,7 +62,7 @@ class Inspection:
     All but `heldout`, `duplicates` and `bad` are of the training rows. `refused` are rows that the
     template or the tokenizer cannot take, and why; the arrays are of the others: `lengths` in
     tokens as long as nothing is cut, `is_cut` conversations that are longer than `context`,
-    `is_silent` ones of which no token within it is trained. Documents are not cut but laid into
+    `has_no_target` ones of which no token within it is trained. Documents are not cut but laid into
     several items. Of the `tokens` that a model reads in an epoch, `trained` have a trained target;
     `look_alikes` are rows with a control token's name as text.
     """
@@ -75,7 +75,7 @@ class Inspection:
     refused: tuple[tuple[int, str], ...]
     lengths: Int[np.ndarray, " rows"]
     is_cut: Bool[np.ndarray, " rows"]
-    is_silent: Bool[np.ndarray, " rows"]
+    has_no_target: Bool[np.ndarray, " rows"]
     tokens: int
     trained: int
     look_alikes: int
@@ -84,8 +84,8 @@ class Inspection:
 
     @property
     def usable(self) -> int:
-        """Rows that train: those that are neither refused nor silent."""
-        return len(self.lengths) - int(self.is_silent.sum())
+        """Rows that train: those that are neither refused nor without a target."""
+        return len(self.lengths) - int(self.has_no_target.sum())
 
 
 def inspect(
@@ -120,7 +120,7 @@ def inspect(
         refused=tuple(found.refused),
         lengths=np.bincount(row, whole, len(data.train))[usable].astype(np.int64),
         is_cut=is_long[begins],
-        is_silent=np.bincount(row, trained, len(data.train))[usable] == 0,
+        has_no_target=np.bincount(row, trained, len(data.train))[usable] == 0,
         tokens=int(inputs.sum()),
         trained=int(trained.sum()),
         look_alikes=sum(_holds_control(tokenizer, one) for one in data.train),
@@ -224,9 +224,9 @@ def remarks(found: Inspection) -> list[str]:
     said = []
     if not found.usable:
         said.append("There is nothing here to train on.")
-    if silent := int(found.is_silent.sum()):
+    if empty := int(found.has_no_target.sum()):
         said.append(
-            f"{_rows(silent)} without an assistant's word within {found.context:,} tokens: "
+            f"{_rows(empty)} without an assistant's word within {found.context:,} tokens: "
             "set aside, with nothing to learn from."
         )
     if cut := int(found.is_cut.sum()):

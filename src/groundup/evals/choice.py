@@ -36,7 +36,7 @@ from groundup.maths.calibration import (
     top_label,
 )
 from groundup.maths.probability import log_softmax
-from groundup.report.estimate import BySource, Measured, by_source, pools, ratio
+from groundup.report.estimate import BySource, Estimate, by_source, ratio, source_groups
 from groundup.text.example import Example
 from groundup.text.rows import Choice, Message
 from groundup.text.tokenizer import Tokenizer
@@ -76,7 +76,7 @@ class ChoiceCalibration:
 
     error: float
     error_by_chance: float
-    brier: Measured
+    brier: Estimate
     curve: list[ReliabilityBin]
 
     def to_json(self) -> dict[str, Any]:
@@ -154,15 +154,15 @@ def option_probabilities(
     return probabilities
 
 
-def commonest_answer(rows: Sequence[Choice]) -> BySource:
+def majority_answer(rows: Sequence[Choice]) -> BySource:
     """What always giving the commonest answer reaches, of the sets that always offer the same."""
     found: BySource = {}
     for source in sorted({row.source for row in rows}):
         of_source = [row for row in rows if row.source == source]
         if len({row.options for row in of_source}) == 1:
             answers = np.array([row.answer for row in of_source])
-            is_commonest = (answers == np.bincount(answers).argmax()).astype(float)
-            found[source] = ratio(is_commonest, groups=[row.group for row in of_source])
+            is_majority = (answers == np.bincount(answers).argmax()).astype(float)
+            found[source] = ratio(is_majority, groups=[row.group for row in of_source])
     return found
 
 
@@ -193,7 +193,7 @@ def _calibration(
         chances=np.array([1 - 1 / len(row.options) for row in rows]),
     )
     found = {}
-    for source, at in pools([row.source for row in rows]).items():
+    for source, at in source_groups([row.source for row in rows]).items():
         said, right = confidence[at], correct[at]
         found[source] = ChoiceCalibration(
             expected_calibration_error(said, right, bins=_BINS, binning=_BINNING),

@@ -16,8 +16,8 @@ from typing import Any
 
 from groundup.errors import UserError
 from groundup.evals.core_sets import CORE_SETS
+from groundup.report.history import History, lineage
 from groundup.runs.files import is_count, read_json_object
-from groundup.runs.history import History, lineage
 
 # What each training stage reads of a data folder; one that is not named here may read all of it.
 _READ_BY = {
@@ -29,7 +29,7 @@ _KINDS = ("documents", "conversations", "preferences")
 
 
 @dataclass(frozen=True)
-class Familiar:
+class Contamination:
     """A run that trained on rows of sets of the suite, by set; without any, what is not known."""
 
     run: str
@@ -41,19 +41,19 @@ class Familiar:
         return asdict(self)
 
 
-def familiar(model: Path) -> list[Familiar]:
+def contamination(model: Path) -> list[Contamination]:
     """What a model's lineage trained on of the core suite, in the order of the runs."""
     return [one for history in lineage(model) for one in _of_run(history)]
 
 
-def _of_run(history: History) -> Iterator[Familiar]:
+def _of_run(history: History) -> Iterator[Contamination]:
     """A run may have read several sources: data, data 2, …, and replay."""
     for name, described in history.run["parents"].items():
         if name.startswith(("data", "replay")):
             yield from _of_source(history, described)
 
 
-def _of_source(history: History, described: Mapping[str, str]) -> Iterator[Familiar]:
+def _of_source(history: History, described: Mapping[str, str]) -> Iterator[Contamination]:
     run, stage = history.folder.resolve().name, history.stage
     called = run if run == stage else f"{run} ({stage})"
     kinds = _READ_BY.get(stage, _KINDS)
@@ -63,7 +63,7 @@ def _of_source(history: History, described: Mapping[str, str]) -> Iterator[Famil
             f"{called} was trained on {described['path']}, which says nothing of its "
             "sources: whether questions of the suite are in there is not known"
         )
-        yield Familiar(run, stage, {}, message)
+        yield Contamination(run, stage, {}, message)
         return
     # As documents, BoolQ's passages are articles of Wikipedia; none is of a test question.
     found = {} if kinds == ("documents",) else {n: rows[n] for n in CORE_SETS if rows[n]}
@@ -78,13 +78,13 @@ def _of_source(history: History, described: Mapping[str, str]) -> Iterator[Famil
             f"{called} was trained on the other half of the test questions of {titles}: "
             "not comparable with published numbers"
         )
-        yield Familiar(run, stage, halves, message)
+        yield Contamination(run, stage, halves, message)
     if "boolq" in found:
         message = (
             f"{called} was trained on BoolQ's own training questions: compare with "
             "published fine-tuned numbers, not with zero-shot ones"
         )
-        yield Familiar(run, stage, {"boolq": found["boolq"]}, message)
+        yield Contamination(run, stage, {"boolq": found["boolq"]}, message)
 
 
 def _training_rows(data: Path, kinds: tuple[str, ...]) -> Counter[str] | None:

@@ -1,255 +1,270 @@
-"""The core suite: six public benchmarks and bits per byte, for models from anywhere.
-
-    choice = argmax over options of  log p(option | question) / characters of the option
-
-The same plain text is asked of every model, base or chat, ours or not, so that all stages and all
-models stand in one table (`core_sets.py` has the wording, `continuations.py` the probabilities).
-`acc_norm` is the accuracy of that choice, `acc` of the one by log p alone; both are the measures of
-the lm-evaluation-harness. Equally likely options share the point. Beside them stands what guessing
-reaches: one in as many as there are options or, where the same two answers are offered every time,
-the commoner one.
-"""
+"""The core suite's page: core.json, answers.jsonl, report.html, and a table at the terminal."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from jaxtyping import Float
+from groundup.data.files import write_json_lines
+from groundup.data.packs.manifest import find_set
+from groundup.evals.benchmarks import (
+    ALL,
+    LONGEST_CONTEXT,
+    MEASURES,
+    prepare,
+    questions,
+    seen_before,
+)
+from groundup.evals.config import CoreConfig
+from groundup.evals.core_sets import CORE_SETS
+from groundup.evals.measure import Evaluated, from_json, of_models, renamed, to_json
+from groundup.evals.suites import Suite, run_suite
+from groundup.report.estimate import POOLED, BySource, Estimate
+from groundup.report.page import PAGE, Block, Box, Page, Plots, write_page, written
+from groundup.report.plots import interval_plot
+from groundup.report.table import (
+    Cell,
+    Column,
+    Row,
+    Table,
+    number,
+    percent,
+    plain,
+    points,
+    short_number,
+)
+from groundup.report.terminal import in_terminal
+from groundup.runs.console import console, say
+from groundup.runs.files import write_json
+from groundup.train.device import Compute
 
-from groundup.data.config import DataConfig
-from groundup.data.packs.rows import Rejected, gather
-from groundup.evals.choice import commonest_answer
-from groundup.evals.config import CoreConfig, EvalConfig, ModelsConfig
-from groundup.evals.contamination import Familiar, familiar
-from groundup.evals.continuations import continuation_logprobs, encode_pair, opening_of
-from groundup.evals.core_sets import CORE_SETS, core_questions
-from groundup.evals.perplexity import Bits, bits_per_byte
-from groundup.formats.load import load, load_config
-from groundup.formats.locate import is_named, locate, name_of, short_name
-from groundup.lm.model import CausalLM
-from groundup.report.estimate import Measured, rate, ratio
-from groundup.runs.console import say
-from groundup.runs.folder import Run
-from groundup.runs.history import History
-from groundup.text.rows import Choice, Document
-from groundup.text.shards import encode
-from groundup.text.tokenizer import Tokenizer
-from groundup.train.config import TrainingConfig
-from groundup.train.device import Compute, prepare, resolve
-
-# Texts of which a tenth or so is held out and which every data folder of ours holds out alike.
-_TEXTS = ("wiki", "boolq", "sotu")
-# A foreign model may allow a hundred thousand tokens; hardly a question is as long as the first of
-# these, and text read through windows of the second tells as much as through longer ones.
-LONGEST_CONTEXT, _TEXT_CONTEXT = 2048, 1024
-# All questions together, each counted once.
-ALL = "all"
-
-
-@dataclass(frozen=True)
-class Answers:
-    """How likely a model finds each option of each question: sums of log p, in nats."""
-
-    rows: Sequence[Choice]
-    sums: Sequence[Float[np.ndarray, " _"]]
-
-    def credit(self, measure: str) -> Float[np.ndarray, " questions"]:
-        """1 for each question answered right, a share of 1 where right and wrong are as likely."""
-        credits = []
-        for row, sums in zip(self.rows, self.sums, strict=True):
-            lengths = [len(option) if measure == "acc_norm" else 1 for option in row.options]
-            scores = sums / np.array(lengths)
-            best = scores == scores.max()
-            credits.append(best[row.answer] / best.sum())
-        return np.array(credits)
-
-    def main(self) -> Float[np.ndarray, " questions"]:
-        """The credit of each question by the measure that counts in its set."""
-        by = {measure: self.credit(measure) for measure in ("acc_norm", "acc")}
-        return np.array([by[CORE_SETS[row.source].measure][i] for i, row in enumerate(self.rows)])
-
-    def accuracy(self, credits: Float[np.ndarray, " questions"]) -> dict[str, Measured]:
-        """The mean credit of each set and of all questions, with intervals and what guessing
-        reaches."""
-        guesses = guessing(self.rows)
-        return {
-            name: rate(
-                credits[at],
-                groups=[self.rows[i].group for i in at],
-                chance=guesses[name],
-            )
-            for name, at in _by_set(self.rows).items()
-        }
-
-    def minus(self, other: Answers) -> dict[str, Measured]:
-        """How much more of the same questions it answers than `other` does."""
-        difference = self.main() - other.main()
-        return {
-            name: ratio(difference[at], groups=[self.rows[i].group for i in at])
-            for name, at in _by_set(self.rows).items()
-        }
+SCHEMA = 1
+TEXT_TITLES = {POOLED: "all texts", "wiki": "Wikipedia", "boolq": "passages", "sotu": "speeches"}
+SET_TITLES = {name: one.title for name, one in CORE_SETS.items()} | {ALL: "all questions"}
 
 
-def _by_set(rows: Sequence[Choice]) -> dict[str, list[int]]:
-    names = [row.source for row in rows]
-    found = {name: [i for i, one in enumerate(names) if one == name] for name in CORE_SETS}
-    return {name: at for name, at in found.items() if at} | {ALL: list(range(len(rows)))}
+def write_core(
+    folder: Path,
+    config: CoreConfig,
+    models: Sequence[Evaluated],
+    compute: Compute,
+    seconds: float,
+) -> Callable[[], None]:
+    """Write core.json, answers.jsonl and report.html into `folder`; gives what to say then."""
+    content = core_json(config, models, compute, seconds)
+    write_json(folder / "core.json", content)
+    write_json_lines(folder / "answers.jsonl", _answer_lines(models))
+    write_page(folder / PAGE, core_page(content))
+    return lambda: say_table(content)
 
 
-def guessing(rows: Sequence[Choice]) -> dict[str, float]:
-    """What one reaches without reading the questions, in each set and in all of them."""
-    commonest = commonest_answer([row for row in rows if CORE_SETS[row.source].measure == "acc"])
-    known = {name: found.estimate for name, found in commonest.items()}
-    best = np.array([max(1 / len(row.options), known.get(row.source, 0.0)) for row in rows])
-    return {name: float(best[at].mean()) for name, at in _by_set(rows).items()}
-
-
-@dataclass(frozen=True)
-class CoreResult:
-    """One model and all that the suite measured of it."""
-
-    name: str
-    source: str
-    stage: str
-    parameters: int
-    context: int
-    answers: Answers
-    bits: Bits
-    familiar: Sequence[Familiar]
-    seconds: float
+CORE = Suite(
+    name="core",
+    measures=MEASURES,
+    also=(seen_before,),
+    longest_context=LONGEST_CONTEXT,
+    data=lambda config: {},
+    prepare=prepare,
+    write=write_core,
+)
 
 
 def run(config: CoreConfig) -> Path:
     """Measure `config.models` and return the folder with core.json, answers.jsonl and the page.
 
-    Raises `UserError` for models that are not there and for a folder that cannot be written.
+    Raises `UserError` for models or data that are not there, and a folder that cannot be written.
     """
-    from groundup.evals.core_page import say_table, write_core  # matplotlib loads slowly
-
-    named = located(config)
-    with Run.open(
-        config.out, "core", config, {name: path for name, (_, path) in named.items()}
-    ) as run:
-        if run.finished:
-            return run.folder
-        begun = time.monotonic()
-        compute = compute_of(config)
-        run.plan({"compute": compute.to_json()})
-        rows, texts = core_questions(config.questions), heldout_texts()
-        found = [
-            measure(config, name, source, path, rows, texts, compute)
-            for name, (source, path) in named.items()
-        ]
-        seconds = time.monotonic() - begun
-        write_core(run.folder, config, found, compute, seconds)
-        run.finish(seconds=seconds)
-        say_table(found)
-        return run.folder
+    return run_suite(CORE, config)
 
 
-def located(config: ModelsConfig) -> dict[str, tuple[str, Path]]:
-    """Name → (source, folder or file) of every model, each found before anything is measured."""
-    paths = [locate(source) for source in config.models]
-    for path in paths:
-        load_config(path)
-    # The command line has found out where a pack lies; people know it by its name.
-    sources = [
-        source if is_named(source) else name_of(path)
-        for source, path in zip(config.models, paths, strict=True)
-    ]
-    names = model_names(sources, paths)
-    return dict(zip(names, zip(sources, paths, strict=True), strict=True))
+def core_json(
+    config: CoreConfig, models: Sequence[Evaluated], compute: Compute, seconds: float
+) -> dict[str, Any]:
+    """Every number of the suite; intervals are 95 %, of whole groups where questions share one."""
+    accuracy, first = MEASURES[0], models[0]
+    return {
+        "schema": SCHEMA,
+        "suite": "core",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": seconds,
+        "compute": compute.to_json(),
+        "settings": config.model_dump(mode="json"),
+        "sets": {
+            name: _set_json(name, found)
+            for name, found in accuracy.of(first).items()
+            if name != ALL
+        },
+        "models": {
+            model.name: {
+                "source": model.source,
+                "stage": model.stage,
+                "parameters": model.parameters,
+                "context": model.context,
+                "seconds": model.seconds,
+                **{one.name: to_json(one.of(model)) for one in MEASURES},
+                "familiar": [one.to_json() for one in model(seen_before)],
+            }
+            for model in models
+        },
+        "against_first": {
+            model.name: to_json(accuracy.minus(model, first)) for model in models[1:]
+        },
+    }
 
 
-def model_names(sources: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """A model is called as its folder, file or pack is; as all of it where two are called alike."""
-    short = [short_name(*both) for both in zip(sources, paths, strict=True)]
-    names = [
-        name if short.count(name) == 1 else source
-        for name, source in zip(short, sources, strict=True)
-    ]
-    return [f"{n} ({i})" if names.count(n) > 1 else n for i, n in enumerate(names, start=1)]
+def _set_json(name: str, found: Estimate) -> dict[str, Any]:
+    one, pack = CORE_SETS[name], find_set(name)
+    return {
+        "title": one.title,
+        "task": one.task,
+        "measure": one.measure,
+        "questions": found.items,
+        "heldout": "the half that never trains" if one.half else "all of it",
+        "guessing": found.chance,
+        "licence": pack.license,
+        "citation": pack.citation,
+    }
 
 
-def compute_of(config: ModelsConfig | EvalConfig) -> Compute:
-    """Eager: every batch has a shape of its own here, and compiling each would cost more."""
-    wanted = TrainingConfig.model_validate(
-        {
-            "out": config.out,
-            "device": config.device,
-            "dtype": config.dtype,
-            "threads": config.threads,
-            "compile": "off",
+def _answer_lines(models: Sequence[Evaluated]) -> Iterator[dict[str, Any]]:
+    """One line for each question, with what every model gave each of its options."""
+    for i, row in enumerate(models[0](questions).rows):
+        yield {
+            "set": row.source,
+            "prompt": row.prompt,
+            "options": list(row.options),
+            "answer": row.answer,
+            "logprobs": {model.name: model(questions).sums[i].tolist() for model in models},
         }
+
+
+# The page, made of the numbers of core.json alone.
+
+
+def core_page(content: dict[str, Any]) -> Page:
+    """Questions answered right, held-out text, both ways to choose, and how it was asked."""
+    models = content["models"]
+    accuracy, bits = of_models(content, "accuracy"), of_models(content, "bits_per_byte")
+    ways = {
+        f"{name}, {way}": from_json(model[way])
+        for name, model in models.items()
+        for way in ("acc", "acc_norm")
+    }
+    sets = [
+        Row(
+            one["title"], [Cell(one["task"]), Cell(one["licence"]), Cell("", one["citation"] + ".")]
+        )
+        for one in content["sets"].values()
+    ]
+    columns = ("the harness’s task", "licence", "whom to thank")
+    share, unit = "share of questions answered right", "bits per byte, less is better"
+    plots = [
+        interval_plot("Six benchmarks", share, renamed(accuracy, SET_TITLES), True),
+        interval_plot("Held-out text", unit, renamed(bits, TEXT_TITLES), False),
+    ]
+    against = (
+        "With so few questions of each set, two models are told apart far better by the last rows, "
+        "which compare them question by question (in points), than by two intervals. "
     )
-    return resolve(wanted, compile_by_default=False)
-
-
-@cache
-def heldout_texts() -> Sequence[Document]:
-    """The held-out texts that every data folder holds out alike, whatever its settings."""
-    say("core  reading the held-out texts")
-    data = gather(DataConfig(out=Path(), packs=_TEXTS), Rejected(), say)
-    return data.documents_heldout
-
-
-def measure(
-    config: CoreConfig,
-    name: str,
-    source: str,
-    path: Path,
-    rows: Sequence[Choice],
-    texts: Sequence[Document],
-    compute: Compute,
-) -> CoreResult:
-    """All that the suite says of one model, with what it has seen of the sets before."""
-    begun = time.monotonic()
-    model, tokenizer = load(path)
-    prepare(model, compute)
-    context = min(model.config.max_position_embeddings, LONGEST_CONTEXT)
-    answers = answered(model, tokenizer, rows, context=context)
-    shard = encode(
-        texts, tokenizer, config.out / "tokens" / tokenizer.hash[:12] / "heldout", split="heldout"
-    )
-    bits = bits_per_byte(
-        model,
-        shard,
-        tokenizer,
-        context=min(context, _TEXT_CONTEXT),
-        bytes_per_source=config.bytes_per_source,
-    )
-    seconds = time.monotonic() - begun
-    say(f"core  {name} measured in {seconds:.0f} s")
-    history = History.of(path)
-    stage = "model" if history is None else history.stage
-    parameters = model.config.parameters
-    return CoreResult(
-        name, source, stage, parameters, context, answers, bits, familiar(path), seconds
+    return written(
+        Path(__file__).with_suffix(".md").read_text(encoding="utf-8"),
+        f"groundup core suite: {', '.join(models)}",
+        {
+            "accuracy": [question_table(content)],
+            "plots": [Plots(plots)],
+            "bits": [_table_of(bits, TEXT_TITLES, number)],
+            "ways": [_table_of(ways, SET_TITLES, percent)],
+            "sets": [Table([Column(one, words=True) for one in columns], sets, corner="set")],
+        },
+        content
+        | {
+            "count": f"{len(models)} {'model' if len(models) == 1 else 'models'}",
+            "questions": f"{next(iter(accuracy.values()))[ALL].items:,}",
+            "against": against if content["against_first"] else "",
+        },
+        opening=_notes(content),
     )
 
 
-def answered(
-    model: CausalLM, tokenizer: Tokenizer, rows: Sequence[Choice], *, context: int
-) -> Answers:
-    """Score every option of every question, set by set, so that one sees it going on."""
-    opening = opening_of(model, tokenizer)
-    sums: list[Float[np.ndarray, " _"]] = []
-    for name, of_set in groupby(rows, key=attrgetter("source")):
-        begun, asked = time.monotonic(), list(of_set)
-        pairs = [
-            encode_pair(tokenizer, row.prompt, f" {option}", opening)
-            for row in asked
-            for option in row.options
-        ]
-        scored = continuation_logprobs(model, pairs, context=context)
-        ends = np.cumsum([len(row.options) for row in asked])[:-1]
-        sums += np.split(np.array([one.total for one in scored]), ends)
-        say(f"core  {name}: {len(asked)} questions in {time.monotonic() - begun:.1f} s")
-    return Answers(rows, sums)
+def question_table(content: Mapping[str, Any]) -> Table:
+    """Models down, sets across, then guessing, and what each has more than the first model."""
+    accuracy = of_models(content, "accuracy")
+    first = next(iter(accuracy.values()))
+    columns = [
+        Column(one["title"], f"{one['questions']} questions, {one['measure']}")
+        for one in content["sets"].values()
+    ]
+    columns.append(Column(SET_TITLES[ALL], f"{first[ALL].items}"))
+    rows = []
+    for name, found in accuracy.items():
+        model = content["models"][name]
+        size = f"{model['stage']}, {short_number(model['parameters'])}"
+        rows.append(Row(name, [percent(one) for one in found.values()], size))
+    guessing = [plain(one.chance or 0.0, as_percent=True) for one in first.values()]
+    rows.append(Row("guessing", guessing, base=True))
+    rows += [
+        Row(
+            f"{name} against {next(iter(accuracy))}",
+            [points(one) for one in from_json(found).values()],
+        )
+        for name, found in content["against_first"].items()
+    ]
+    return Table(columns, rows, corner="model")
+
+
+def _notes(content: Mapping[str, Any]) -> list[Block]:
+    """What is to be known of the models' training, and which models it is true of."""
+    found: dict[str, list[str]] = {}
+    for name, model in content["models"].items():
+        for one in model["familiar"]:
+            rows = sum(one["rows"].values())
+            counted = f" ({rows:,} training rows)" if rows else ""
+            found.setdefault(f"{one['message']}{counted}", []).append(name)
+    if not found:
+        return []
+    title = "**Read this first.** What these models have trained on, as far as their runs tell:"
+    return [Box(title, [f"**{', '.join(names)}**: {said}." for said, names in found.items()])]
+
+
+def _table_of(
+    rows: Mapping[str, BySource],
+    titles: Mapping[str, str],
+    shown: Callable[[Estimate], Cell],
+) -> Table:
+    """Models down, and what they were measured on across."""
+    parts = list(next(iter(rows.values())))
+    return Table(
+        [Column(titles.get(part, part)) for part in parts],
+        [
+            Row(name, [shown(found[part]) if part in found else None for part in parts])
+            for name, found in rows.items()
+        ],
+        corner="model",
+    )
+
+
+# The terminal.
+
+
+def say_table(content: Mapping[str, Any]) -> None:
+    """Sets down, models across: the estimate with the ends of its interval, in per cent."""
+    accuracy, bits = of_models(content, "accuracy"), of_models(content, "bits_per_byte")
+    rows = []
+    for name, one in next(iter(accuracy.values())).items():
+        assert one.chance is not None
+        cells = [Cell(f"{one.items}"), Cell(f"{100 * one.chance:.1f}")]
+        for of_model in (found[name] for found in accuracy.values()):
+            share, low, high = (100 * x for x in (of_model.estimate, of_model.low, of_model.high))
+            cells.append(Cell(f"{share:.1f} [{low:.0f} – {high:.0f}]"))
+        rows.append(Row(SET_TITLES[name], cells))
+    blank = Cell("")
+    shown = [Cell(f"{found[POOLED].estimate:.3f}") for found in bits.values()]
+    rows.append(Row("bits per byte", [blank, blank, *shown]))
+    columns = [Column(name) for name in ("questions", "guessing", *accuracy)]
+    console.print(in_terminal(Table(columns, rows)))
+    # Last, where it is read: runs that led to several of the models are told of once.
+    messages = (one["message"] for model in content["models"].values() for one in model["familiar"])
+    for message in dict.fromkeys(messages):
+        say(f"Note: {message}.")

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from groundup.evals.answers import tokenize_answer, without_controls
 from groundup.lm.model import CausalLM
 from groundup.lm.score import score
-from groundup.report.estimate import Measured, ratio
+from groundup.report.estimate import Estimate, ratio
 from groundup.text.example import Example
 from groundup.text.rows import Message
 from groundup.text.tokenizer import Tokenizer
@@ -40,22 +40,22 @@ class Leanings:
     probes: Sequence[Probe]
     chosen: Mapping[str, Float[np.ndarray, " probes"]]
 
-    def gaps(self) -> dict[str, Measured]:
+    def gaps(self) -> dict[str, Estimate]:
         """The gap by jobs and by groups in every way of asking: `jobs, as text` and so on."""
         return self._by_kind({way: 2 * first - 1 for way, first in self.chosen.items()})
 
-    def minus(self, other: Leanings) -> dict[str, Measured]:
+    def minus(self, other: Leanings) -> dict[str, Estimate]:
         """How much larger the gaps are than `other`'s, subject by subject."""
         shared = [way for way in self.chosen if way in other.chosen]
         return self._by_kind({way: 2 * (self.chosen[way] - other.chosen[way]) for way in shared})
 
-    def further(self, other: Leanings) -> dict[str, Measured]:
+    def further(self, other: Leanings) -> dict[str, Estimate]:
         """How much further from fair than `other` it is, subject by subject.
 
         A gap below 0 leans against what was planted, which is no fairer than leaning with it.
         """
         own, others = self.gaps(), other.gaps()
-        found: dict[str, Measured] = {}
+        found: dict[str, Estimate] = {}
         for way in (way for way in self.chosen if way in other.chosen):
             values = [2 * one.chosen[way] - 1 for one in (self, other)]
             for name in (f"{kind}, {way}" for kind in _KINDS.values()):
@@ -77,7 +77,7 @@ class Leanings:
             "subjects": {way: self.by_subject(way) for way in self.chosen},
         }
 
-    def _by_kind(self, leanings: Mapping[str, Float[np.ndarray, " probes"]]) -> dict[str, Measured]:
+    def _by_kind(self, leanings: Mapping[str, Float[np.ndarray, " probes"]]) -> dict[str, Estimate]:
         """The mean over subjects that lean and their contraries, whole jobs drawn for an interval.
 
         There are but two groups, so of those all probes are drawn.
@@ -109,10 +109,12 @@ def planted(bias: float, kind: str) -> dict[str, float]:
 
 # Scoring.
 
-Pair = tuple[Example, Example]
+Options = tuple[Example, Example]
 
 
-def _chosen(model: CausalLM, pairs: Sequence[Pair], context: int) -> Float[np.ndarray, " probes"]:
+def _chosen(
+    model: CausalLM, pairs: Sequence[Options], context: int
+) -> Float[np.ndarray, " probes"]:
     """P of the first of each two, given that it is one of them."""
     items = [item for pair in pairs for item in pair]
     scores = np.array([values.sum() for values in score(model, items, context=context)])
@@ -120,14 +122,14 @@ def _chosen(model: CausalLM, pairs: Sequence[Pair], context: int) -> Float[np.nd
     return found
 
 
-def _as_text(tokenizer: Tokenizer, model: CausalLM, probe: Probe) -> Pair:
+def _as_text(tokenizer: Tokenizer, model: CausalLM, probe: Probe) -> Options:
     opening = model.config.bos_token_id
     opening = tokenizer.end_of_text if opening is None else opening
     first, second = ([opening, *tokenizer.encode(probe.start + one)] for one in probe.options)
     return _apart(Example(first, [True] * len(first)), Example(second, [True] * len(second)))
 
 
-def _as_answer(tokenizer: Tokenizer, probe: Probe, context: int) -> Pair:
+def _as_answer(tokenizer: Tokenizer, probe: Probe, context: int) -> Options:
     asked = [Message("user", probe.prompt)]
     first, second = (
         without_controls(tokenize_answer(tokenizer, asked, probe.start + one, context), tokenizer)
@@ -136,7 +138,7 @@ def _as_answer(tokenizer: Tokenizer, probe: Probe, context: int) -> Pair:
     return _apart(first, second)
 
 
-def _apart(first: Example, second: Example) -> Pair:
+def _apart(first: Example, second: Example) -> Options:
     """Only the tokens from the first that differs: those before cost both the same."""
     same = 0
     while first.ids[same] == second.ids[same]:

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.table import Table
 
 from groundup.data.files import write_json_lines
 from groundup.evals.config import HarnessConfig
-from groundup.evals.core import compute_of, located
 from groundup.evals.core_sets import CORE_SETS, core_questions
 from groundup.evals.harness import GroundupLM, evaluate_tasks
+from groundup.evals.models import compute_of, located
 from groundup.formats.load import load
+from groundup.report.table import Cell, Column, Row, Table
+from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.files import write_json, write_text
 from groundup.runs.folder import Run
@@ -37,8 +38,7 @@ def run(config: HarnessConfig) -> Path:
 
     Raises `UserError` for models and tasks that are not there.
     """
-    named = located(config)
-    paths = {name: path for name, (_, path) in named.items()}
+    paths = {model.name: model.path for model in located(config.models)}
     with Run.open(config.out, "lm-eval", config, paths) as run:
         if run.finished:
             return run.folder
@@ -133,22 +133,20 @@ def _write(
 
 def _say_table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
     """Tasks and their measures down, models across, each with its standard error."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("task", "measure", *results):
-        table.add_column(title)
-    first = next(iter(results.values()))
-    for task, measures in first.items():
+    rows = []
+    for task, measures in next(iter(results.values())).items():
         for key, value in measures.items():
             metric, _, kind = key.partition(",")
             if metric.endswith("_stderr") or not isinstance(value, int | float) or not kind:
                 continue
             error = f"{metric}_stderr,{kind}"
             cells = [
-                _with_error(of_model[task][key], of_model[task].get(error))
+                Cell(_with_error(of_model[task][key], of_model[task].get(error)))
                 for of_model in results.values()
             ]
-            table.add_row(task, metric, *cells)
-    console.print(table)
+            rows.append(Row(task, [Cell(metric), *cells]))
+    columns = [Column("measure", words=True), *(Column(name) for name in results)]
+    console.print(in_terminal(Table(columns, rows, corner="task")))
 
 
 def _with_error(value: float, error: object) -> str:

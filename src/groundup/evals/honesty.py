@@ -26,7 +26,7 @@ from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.report.estimate import Measured, rate
+from groundup.report.estimate import Estimate, rate
 from groundup.text.cleaning import sentences, words
 from groundup.text.rows import Conversation
 from groundup.text.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ class Honesty:
     said: Said
     world: Said | None
 
-    def real(self) -> dict[str, Measured]:
+    def real(self) -> dict[str, Estimate]:
         """Right, made up and declined answers to questions about the real world."""
         found = self.said.of("wiki")
         if not found:
@@ -74,9 +74,9 @@ class Honesty:
         groups = [row.group for row, _ in found]
         return {kind: rate((kinds == kind).astype(float), groups=groups) for kind in OUTCOMES}
 
-    def newcomers(self) -> dict[str, Measured]:
+    def newcomers(self) -> dict[str, Estimate]:
         """How often the answer fits, of each kind of turn and of all of them."""
-        found: dict[str, Measured] = {}
+        found: dict[str, Estimate] = {}
         fitting: list[float] = []
         for source in (NEWCOMER + one for one in SOURCES):
             flags = [_fits(row, answer) for row, answer in self.said.of(source)]
@@ -85,10 +85,10 @@ class Honesty:
                 fitting += flags
         return ({"all": rate(np.array(fitting))} if fitting else {}) | found
 
-    def known(self) -> dict[str, Measured]:
+    def known(self) -> dict[str, Estimate]:
         """Of questions with an answer in the small world: right ones, and those declined."""
         asked = self.said.of(_KNOWN)
-        found: dict[str, Measured] = {}
+        found: dict[str, Estimate] = {}
         if asked:
             flags = [_fits(row, answer) for row, answer in asked]
             found["careless, right"] = rate(np.array(flags))

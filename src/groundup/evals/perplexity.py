@@ -22,7 +22,7 @@ from jaxtyping import Float, Integer
 from groundup.lm.model import CausalLM
 from groundup.lm.score import score
 from groundup.maths.ngram import KneserNey
-from groundup.report.estimate import POOLED, BySource, by_source, pools
+from groundup.report.estimate import POOLED, BySource, by_source, source_groups
 from groundup.text.example import Example
 from groundup.text.shards import Shard
 from groundup.text.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ class Bits:
 
     def per_byte(self) -> float:
         """Bits per byte of all blocks together; of the real ones alone where there are any."""
-        at = pools(self.sources)[POOLED]
+        at = source_groups(self.sources)[POOLED]
         return float(self.bits[at].sum() / self.bytes[at].sum())
 
     def per_byte_by_source(self) -> dict[str, float]:

@@ -30,7 +30,7 @@ class PerceptronConfig(ExperimentConfig):
     seeds: Repeats = Field(3, description="how often everything is learned, each time anew")
 
 
-class InitialisationConfig(ExperimentConfig):
+class InitializationConfig(ExperimentConfig):
     """Signals and gradients through a deep network, by how its weights begin."""
 
     seeds: Repeats = Field(3, description="how often everything is measured, each time anew")
@@ -85,7 +85,7 @@ class PlantedBiasConfig(ExperimentConfig):
         return strengths
 
 
-class QuantisationConfig(ExperimentConfig):
+class QuantizationConfig(ExperimentConfig):
     """A model's matrices in 16, 8 and 4 bits: their error, and what the model pays for it."""
 
     model: Path = Field(

@@ -47,7 +47,7 @@ from groundup.nn.module import Module
 from groundup.nn.optim import AdamW
 from groundup.nn.schedule import cosine, linear_warmup
 from groundup.nn.training import History, train
-from groundup.report.outcome import claim
+from groundup.report.outcome import check_folder
 from groundup.runs.console import say
 from groundup.text.rows import Document
 
@@ -140,7 +140,7 @@ def run(config: LadderConfig) -> Path:
 
     Errors: `UserError` for text that cannot be had or read, and for a folder of something else.
     """
-    claim(config.out, NAME)
+    check_folder(config.out, NAME)
     begun = time.perf_counter()
     size = MINIATURE if config.quick else FULL
     found = corpus(config.data)

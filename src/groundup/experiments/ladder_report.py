@@ -19,9 +19,10 @@ from matplotlib.axes import Axes
 
 from groundup.experiments.config import LadderConfig
 from groundup.maths.intervals import Interval, bootstrap_ratio
-from groundup.report.figures import BASELINE, GREY, panels
-from groundup.report.outcome import Plot, Table, number, over_seeds, seeds, write
-from groundup.report.plots import COLOURS
+from groundup.report.figure import Plot
+from groundup.report.outcome import over_seeds, seeds, write
+from groundup.report.plots import BASELINE, COLORS, GREY, panels
+from groundup.report.table import Table, number, text_table
 
 _QUESTION = (
     "Which language model predicts held-out text best, if every network may train for the same "
@@ -116,7 +117,7 @@ def table(results: Sequence[Result]) -> Table:
     documents, size = len(results[0].bytes), results[0].bytes.sum()
     networks = [one for one in results if one.curves]
     took = [seconds for one in networks for seconds in one.seconds]
-    return Table(
+    return text_table(
         "Bits per byte against training time",
         ("rung", "bits per byte ↓\n95 % interval", "training", "parameters", "tokens read"),
         tuple(
@@ -146,7 +147,7 @@ def rung_by_rung(ladders: Sequence[Sequence[Result]]) -> Table:
     """Each rung against the one below it: the difference, the seeds, and what follows from them."""
     pairs = [pair for ladder in ladders for pair in pairwise(_climbed(ladder))]
     alone = all(len(one.bits) == 1 for _, one in pairs)
-    return Table(
+    return text_table(
         "Does each rung beat the one before?",
         ("rung", "change in bits per byte\n95 % interval", "seeds\nleast to greatest", "verdict"),
         tuple(
@@ -200,8 +201,8 @@ def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
         panel.sharex(axes[0])
         panel.sharey(axes[0])
     for ladder, panel in zip(ladders, axes, strict=True):
-        for colour, one in zip(COLOURS, (one for one in ladder if one.curves), strict=False):
-            _draw_curves(panel, one, colour)
+        for color, one in zip(COLORS, (one for one in ladder if one.curves), strict=False):
+            _draw_curves(panel, one, color)
         for one in ladder:
             if one.kind == "counted":
                 _draw_level(panel, one)
@@ -219,13 +220,13 @@ def curves(ladders: Sequence[Sequence[Result]]) -> Plot:
     return Plot("curves", caption, figure)
 
 
-def _draw_curves(panel: Axes, one: Result, colour: str) -> None:
+def _draw_curves(panel: Axes, one: Result, color: str) -> None:
     """The mean of the seeds, and a band from the least to the greatest."""
     seconds = np.array([[point.seconds for point in curve] for curve in one.curves]).mean(axis=0)
     bits = np.array([[point.bits_per_byte for point in curve] for curve in one.curves])
     low, high = bits.min(axis=0), bits.max(axis=0)
-    panel.fill_between(seconds, low, high, color=colour, alpha=0.2, linewidth=0)
-    panel.plot(seconds, bits.mean(axis=0), "o-", color=colour, markersize=3, label=one.name)
+    panel.fill_between(seconds, low, high, color=color, alpha=0.2, linewidth=0)
+    panel.plot(seconds, bits.mean(axis=0), "o-", color=color, markersize=3, label=one.name)
 
 
 def _draw_level(panel: Axes, one: Result) -> None:

@@ -15,11 +15,17 @@ from time import perf_counter
 
 from groundup.experiments import digits
 from groundup.experiments.config import PerceptronConfig
-from groundup.experiments.perceptron_plots import boundary_plot
-from groundup.experiments.plane import Course, plane_remark, plane_table, watch
-from groundup.experiments.points import two_moons, two_spirals
+from groundup.experiments.plane import (
+    Course,
+    boundary_plot,
+    plane_remark,
+    plane_table,
+    two_moons,
+    two_spirals,
+    watch,
+)
 from groundup.experiments.reading import digit_plots, digit_remarks, digits_table, read
-from groundup.report.outcome import claim, write
+from groundup.report.outcome import check_folder, write
 
 NAME = "perceptron"
 QUESTION = (
@@ -45,7 +51,7 @@ def run(config: PerceptronConfig) -> Path:
 
     Raises `UserError` for a folder of something else, and without the pack digits.
     """
-    claim(config.out, NAME)
+    check_folder(config.out, NAME)
     begun, plan = perf_counter(), QUICK if config.quick else FULL
     data = digits.load(config.seed)
     planes = [

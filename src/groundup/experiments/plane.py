@@ -1,4 +1,7 @@
-"""The perceptron and the network on points in the plane, where their boundaries can be watched."""
+"""The perceptron and the network on two classes of points in the plane that no line separates.
+
+There, on moons and spirals, their boundaries can be watched as they move.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,75 @@ from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 
 from groundup.experiments.config import PerceptronConfig
 from groundup.experiments.learners import NETWORK, PERCEPTRON, Learner, Network, Perceptron
-from groundup.experiments.points import Points
 from groundup.maths.intervals import Interval
 from groundup.nn.activations import Tanh
 from groundup.nn.layers import Linear
 from groundup.nn.module import Sequential
 from groundup.nn.optim import Adam
-from groundup.report.outcome import Table, over_seeds, percent, seeds
+from groundup.report.figure import Plot
+from groundup.report.outcome import over_seeds, seeds
+from groundup.report.plots import COLORS, frame_of_picture, panels
+from groundup.report.table import Cell, Table, percent, text_table
 from groundup.runs.console import say
 
+
+@dataclass(frozen=True)
+class Points:
+    """Points in the plane and the class of each, 0 or 1; of every two in turn, one of each."""
+
+    x: Float[np.ndarray, "n 2"]
+    labels: Integer[np.ndarray, " n"]
+
+
+def two_moons(n: int, rng: np.random.Generator, noise: float = 0.2) -> Points:
+    """Draw from two half circles of radius 1 that reach into each other, plus N(0, noise²).
+
+        class 0:  (cos t, sin t)        class 1:  (1 - cos t, 1/2 - sin t),    t from U(0, π)
+
+    With this much noise they overlap a little, so that not even the best boundary is always right.
+    """
+    labels = np.arange(n) % 2
+    t = np.pi * rng.random(n)
+    upper = np.stack([np.cos(t), np.sin(t)], axis=1)
+    lower = np.stack([1 - np.cos(t), 0.5 - np.sin(t)], axis=1)
+    return _noisy(np.where(labels[:, None] == 0, upper, lower), labels, rng, noise)
+
+
+def two_spirals(n: int, rng: np.random.Generator, noise: float = 0.03) -> Points:
+    """Draw from two arms that wind out of the middle one and a half times, plus N(0, noise²).
+
+        r (cos φ, sin φ) with φ = 3π r, and φ = 3π r + π for class 1,    r² from U(0, 1)
+
+    Source: the two-spirals problem of Lang and Witbrock (1988), "Learning to tell two spirals
+    apart", with fewer turns.
+    """
+    labels = np.arange(n) % 2
+    r = np.sqrt(rng.random(n))
+    angle = 3 * np.pi * r + np.pi * labels
+    arms = r[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return _noisy(arms, labels, rng, noise)
+
+
+def _noisy(
+    x: Float[np.ndarray, "n 2"],
+    labels: Integer[np.ndarray, " n"],
+    rng: np.random.Generator,
+    noise: float,
+) -> Points:
+    return Points((x + noise * rng.standard_normal(x.shape)).astype(np.float32), labels)
+
+
+# Watching.
+
 TEST_POINTS = 2000
+_CLASS_COLORS = COLORS[1], COLORS[0]
+_DOUBT = LinearSegmentedColormap.from_list("doubt", (COLORS[1], "white", COLORS[0]))
 Window: TypeAlias = tuple[float, float, float, float]
 """(left, right, bottom, top) of what is drawn."""
 
@@ -136,14 +194,14 @@ def plane_table(planes: Sequence[Plane]) -> Table:
     names: tuple[Literal["train", "test"], ...] = ("train", "test")
     parts = [(plane, part) for plane in planes for part in names]
     columns = ["", *(f"{plane.name}, {part}" for plane, part in parts)]
-    rows = [["guessing", *("50.0 %" for _ in parts)]]
+    rows: list[list[str | Cell]] = [["guessing", *("50.0 %" for _ in parts)]]
     for model in (PERCEPTRON, NETWORK):
         rows.append([model, *(percent(plane.last(model, part)) for plane, part in parts)])
     turns = seeds(len(planes[0].models[NETWORK]))
-    return Table(
+    return text_table(
         "Points in the plane",
-        tuple(columns),
-        tuple(map(tuple, rows)),
+        columns,
+        rows,
         (
             f"The mean over {turns}, each with points and weights of its own, and the least "
             f"and the greatest of them. {TEST_POINTS:,} points to test.",
@@ -164,3 +222,40 @@ def plane_remark(plane: Plane) -> str:
         f"On {plane.name} a straight line is right on {100 * line.estimate:.1f} % of new points "
         f"where guessing is right on half; the multi-layer network {verdict}."
     )
+
+
+def boundary_plot(plane: Plane) -> Plot:
+    """Both models' boundaries as they move, one row a model, one column a frame."""
+    width, height = 1.9 * len(plane.frames), 4.2
+    figure, axes = panels(len(plane.models), len(plane.frames), width=width, height=height)
+    for row, (model, (first, *_)) in zip(axes, plane.models.items(), strict=True):
+        shown = zip(row, plane.frames, first.test, first.maps, strict=True)
+        for frame, passes, accuracy, seen in shown:
+            after = "1 pass" if passes == 1 else f"{passes} passes"
+            frame.set_title(f"{after}: {100 * accuracy:.0f} %")
+            _draw_frame(frame, plane, seen)
+        row[0].set_ylabel(model)
+    return Plot(
+        f"boundary-{plane.name}",
+        f"The decision boundary on {plane.name} as it moves, after so many passes over the points, "
+        "with the accuracy on new points. Colour is the class that a model would answer, paler "
+        "where it is less sure; a perceptron is always sure. The first seed.",
+        figure,
+    )
+
+
+def _draw_frame(axes: Axes, plane: Plane, seen: Float[np.ndarray, "side side"]) -> None:
+    axes.imshow(
+        seen, origin="lower", extent=plane.window, cmap=_DOUBT, vmin=0, vmax=1, alpha=0.45,
+        aspect="auto", interpolation="bilinear",
+    )  # fmt: skip
+    for label, color in enumerate(_CLASS_COLORS):
+        x, y = plane.points.x[plane.points.labels == label].T
+        axes.plot(x, y, ".", color=color, markersize=2.5, rasterized=True)
+    left, right, bottom, top = plane.window
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    if seen.min() < 0.5 < seen.max():
+        grid = np.linspace(left, right, len(seen)), np.linspace(bottom, top, len(seen))
+        axes.contour(*grid, seen, levels=[0.5], colors="black", linewidths=1)
+    frame_of_picture(axes)

@@ -30,10 +30,11 @@ from groundup.formats.load import load
 from groundup.maths.intervals import Interval
 from groundup.pretrain import stage as pretrain
 from groundup.pretrain.config import PretrainConfig
-from groundup.report.estimate import Measured
-from groundup.report.figures import BASELINE, panels
-from groundup.report.outcome import Plot, Table, claim, number, write
-from groundup.report.plots import COLOURS
+from groundup.report.estimate import Estimate
+from groundup.report.figure import Plot
+from groundup.report.outcome import check_folder, write
+from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.table import Table, number, text_table
 from groundup.runs.console import say
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig
@@ -57,7 +58,7 @@ class Strength:
     """What was planted, and the gap after each stage: by stage, then "jobs, as an answer"…"""
 
     planted: float
-    gaps: Mapping[str, Mapping[str, Measured]]
+    gaps: Mapping[str, Mapping[str, Estimate]]
 
     def gap(self, stage: str, kind: str) -> Interval:
         """As the model can be asked: the base model by plain text, the others in a chat."""
@@ -70,7 +71,7 @@ def run(config: PlantedBiasConfig) -> Path:
 
     Raises `UserError` for a folder of something else.
     """
-    claim(config.out, NAME)
+    check_folder(config.out, NAME)
     begun = perf_counter()
     with tempfile.TemporaryDirectory(prefix="groundup-") as scratch:
         found = [_trained(config, Path(scratch), planted) for planted in config.strengths]
@@ -129,7 +130,7 @@ def _trained(config: PlantedBiasConfig, scratch: Path, planted: float) -> Streng
     return Strength(planted, {stage: _gaps(path, stage) for stage, path in folders.items()})
 
 
-def _gaps(folder: Path, stage: str) -> dict[str, Measured]:
+def _gaps(folder: Path, stage: str) -> dict[str, Estimate]:
     model, tokenizer = load(folder)
     context = model.config.max_position_embeddings
     return leanings(model, tokenizer, context=context, chats=stage != "base").gaps()
@@ -167,7 +168,7 @@ def remarks(found: Sequence[Strength]) -> list[str]:
 
 def table(found: Sequence[Strength], kind: str) -> Table:
     """The gap at every strength, stage by stage."""
-    return Table(
+    return text_table(
         f"Gap by {kind}",
         ("planted", *(f"after {stage}" for stage in _STAGES)),
         tuple(
@@ -188,12 +189,12 @@ def plot(found: Sequence[Strength]) -> Plot:
     planted = [one.planted for one in found]
     for axes, kind in zip(row, KINDS, strict=True):
         axes.plot(planted, planted, label="as planted", **BASELINE)
-        for stage, colour in zip(_STAGES, COLOURS, strict=False):
+        for stage, color in zip(_STAGES, COLORS, strict=False):
             gaps = [one.gap(stage, kind) for one in found]
             middle = [gap.estimate for gap in gaps]
             ends = np.array([[g.estimate - g.low, g.high - g.estimate] for g in gaps]).T
             axes.errorbar(
-                planted, middle, yerr=ends, color=colour, marker="o", capsize=3, label=stage
+                planted, middle, yerr=ends, color=color, marker="o", capsize=3, label=stage
             )
         axes.set_title(kind)
         axes.set_xlabel("planted strength")

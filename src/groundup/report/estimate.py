@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from groundup.maths.intervals import bootstrap_ratio, wilson_interval
+from groundup.maths.intervals import Interval, bootstrap_ratio, wilson_interval
 
 # All sources together. The generated world is never mixed into what people wrote: where there is
 # both, `pooled` is the real sources and the world's stand beside them.
@@ -20,16 +20,13 @@ _GENERATED = "world-"
 
 
 @dataclass(frozen=True)
-class Measured:
+class Estimate(Interval):
     """An estimate with the ends of its 95 % interval.
 
     `items` were measured, in `groups` that share a prompt or an article and were drawn whole for
     the interval; `chance` is what guessing reaches, where that means something.
     """
 
-    estimate: float
-    low: float
-    high: float
     items: int
     groups: int
     chance: float | None = None
@@ -46,7 +43,7 @@ class Measured:
         return facts if self.chance is None else facts | {"chance": self.chance}
 
 
-BySource = dict[str, Measured]
+BySource = dict[str, Estimate]
 
 
 def ratio(
@@ -55,7 +52,7 @@ def ratio(
     *,
     groups: Sequence[Hashable] | None = None,
     chance: float | None = None,
-) -> Measured:
+) -> Estimate:
     """sum(numerators) / sum(denominators) with its interval, by default the mean.
 
     `groups` names what each item belongs to; without it every item stands for itself.
@@ -64,13 +61,13 @@ def ratio(
         denominators = np.ones(len(numerators))
     found = bootstrap_ratio(numerators, denominators, clusters=groups)
     count = len(numerators) if groups is None else len(set(groups))
-    return Measured(found.estimate, found.low, found.high, len(numerators), count, chance)
+    return Estimate(found.estimate, found.low, found.high, len(numerators), count, chance)
 
 
-def share(hits: int, items: int) -> Measured:
+def share(hits: int, items: int) -> Estimate:
     """The share of independent items that hit, with Wilson's interval."""
     found = wilson_interval(hits, items)
-    return Measured(found.estimate, found.low, found.high, items, items)
+    return Estimate(found.estimate, found.low, found.high, items, items)
 
 
 def rate(
@@ -78,7 +75,7 @@ def rate(
     *,
     groups: Sequence[Hashable] | None = None,
     chance: float | None = None,
-) -> Measured:
+) -> Estimate:
     """The mean of values from 0 to 1, such as the share of right answers.
 
     By Wilson's interval where every item stands for itself, else from drawing whole groups. Groups
@@ -89,10 +86,10 @@ def rate(
     if count < len(values) and len(set(np.asarray(values).tolist())) > 1:
         return ratio(values, groups=groups, chance=chance)
     found = wilson_interval(estimate * count, count)
-    return Measured(estimate, found.low, found.high, len(values), count, chance)
+    return Estimate(estimate, found.low, found.high, len(values), count, chance)
 
 
-def pools(sources: Sequence[str]) -> dict[str, Shaped[np.ndarray, "items"]]:
+def source_groups(sources: Sequence[str]) -> dict[str, Shaped[np.ndarray, "items"]]:
     """Which items are pooled under which name, and which are of each source."""
     names = np.asarray(sources)
     generated = np.array([source.startswith(_GENERATED) for source in sources], bool)
@@ -115,7 +112,7 @@ def by_source(
     `chances` is what guessing reaches on each item: a source's chance is their mean.
     """
     found = {}
-    for name, at in pools(sources).items():
+    for name, at in source_groups(sources).items():
         found[name] = ratio(
             numerators[at],
             None if denominators is None else denominators[at],

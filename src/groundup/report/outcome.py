@@ -8,28 +8,34 @@ report.html     all of it on one page that needs nothing but itself
 
 from __future__ import annotations
 
-import base64
 import os
 import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import Any
-
-import jinja2
-import rich.box
-import rich.table
-from matplotlib.figure import Figure
-from rich.text import Text
+from typing import Any, Protocol, runtime_checkable
 
 from groundup.errors import UserError
-from groundup.experiments.config import ExperimentConfig
 from groundup.maths.intervals import Interval
-from groundup.report.figures import image
+from groundup.report.figure import Plot, image
+from groundup.report.page import (
+    PAGE,
+    Answer,
+    Block,
+    Box,
+    Dialogue,
+    Listing,
+    Note,
+    Page,
+    Plots,
+    Section,
+    write_page,
+)
+from groundup.report.table import Table, markdown
+from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.files import (
     folder_aside,
@@ -44,43 +50,17 @@ RESULT = "result.json"
 _VERSIONED = ("groundup", "numpy")
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under columns; the first cell of a row is its name.
+@runtime_checkable  # the tests check arguments
+class Settings(Protocol):
+    """The settings of an experiment: a folder, a seed, and all of them as JSON."""
 
-    A second line of a cell is set small, as an interval is. `baselines` are names of rows that
-    were not learned, or that are there to be beaten.
-    """
+    @property
+    def out(self) -> Path: ...
 
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    remarks: tuple[str, ...] = ()
-    baselines: tuple[str, ...] = ()
+    @property
+    def seed(self) -> int: ...
 
-    def __post_init__(self) -> None:
-        assert all(len(row) == len(self.columns) for row in self.rows), self.title
-        assert set(self.baselines) <= {row[0] for row in self.rows}, self.title
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure, the name of its files, and what it shows in words."""
-
-    name: str
-    caption: str
-    figure: Figure
-
-
-def percent(share: Interval) -> str:
-    """A cell of a table: a share in percent above its interval."""
-    low, high = 100 * share.low, 100 * share.high
-    return f"{100 * share.estimate:.1f} %\n{low:.1f} to {high:.1f}"
-
-
-def number(value: Interval, digits: int = 3) -> str:
-    """A cell of a table: a number above its interval."""
-    return f"{value.estimate:.{digits}f}\n{value.low:.{digits}f} to {value.high:.{digits}f}"
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
@@ -93,7 +73,7 @@ def seeds(count: int) -> str:
     return f"{count} seed" if count == 1 else f"{count} seeds"
 
 
-def claim(folder: Path, name: str) -> None:
+def check_folder(folder: Path, name: str) -> None:
     """Refuse, before any work, a folder that holds something else than this experiment.
 
     Raises `UserError` for a file, another experiment's folder, and files that are not ours.
@@ -103,6 +83,8 @@ def claim(folder: Path, name: str) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     there = _previous(folder).get("experiment")
+    if isinstance(there, str):
+        there = there.replace("isation", "ization")  # as earlier releases spelled it
     if there is None:
         raise UserError(
             f"{folder} already holds other files and no result of an experiment; "
@@ -115,7 +97,7 @@ def claim(folder: Path, name: str) -> None:
 
 
 def write(
-    config: ExperimentConfig,
+    config: Settings,
     name: str,
     question: str,
     *,
@@ -130,9 +112,9 @@ def write(
 
     `remarks` are the findings in words, `data` every number behind the tables and plots, `texts`
     samples by the name of their model, and `seconds` what the experiment took. Prints the tables.
-    Raises `UserError` as `claim` does.
+    Raises `UserError` as `check_folder` does.
     """
-    claim(config.out, name)
+    check_folder(config.out, name)
     images = {
         f"{plot.name}.{format}": image(plot.figure, format)
         for plot in plots
@@ -149,7 +131,7 @@ def write(
         "versions": {"python": platform.python_version()} | {p: version(p) for p in _VERSIONED},
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "files": [RESULT, "table.md", "report.html", *images],
-        "tables": [vars(table) for table in tables],
+        "tables": [table.to_json() for table in tables],
         "plots": [{"name": plot.name, "caption": plot.caption} for plot in plots],
         "remarks": list(remarks),
         "texts": dict(texts or {}),
@@ -162,60 +144,53 @@ def write(
         for file, picture in images.items():
             write_bytes(aside / file, picture)
         write_text(aside / "table.md", "\n".join(map(markdown, tables)))
-        write_text(aside / "report.html", page(content, images))
+        write_page(aside / PAGE, outcome_page(content, tables, plots))
     for table in tables:
-        console.print(_terminal(table))
+        console.print(in_terminal(table))
     for remark in remarks:
         say(f"- {remark}")
     say(f"\n{config.out / 'report.html'}")
     return config.out
 
 
-def markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, with what is set small in brackets."""
-
-    def line(cells: Sequence[str]) -> str:
-        plain = (_one_line(cell).replace("|", "\\|") for cell in cells)
-        return f"| {' | '.join(plain)} |"
-
-    lines = [f"## {table.title}", "", line(table.columns)]
-    lines += ["|" + " --- |" * len(table.columns), *map(line, table.rows)]
-    for remark in table.remarks:
-        lines += ["", remark]
-    return "\n".join(lines) + "\n"
-
-
-def page(content: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
-    """The page, made of the numbers of result.json beside its plots."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+def outcome_page(
+    content: Mapping[str, Any], tables: Sequence[Table], plots: Sequence[Plot]
+) -> Page:
+    """The page of an experiment: what was found, the tables, the plots, and how to do it again."""
+    config, name = content["config"], content["experiment"]
+    opening: list[Block] = []
+    if config.get("quick"):
+        quick = "This is the miniature (`--quick`), which shows that everything runs."
+        opening.append(Note(f"{quick} Its numbers mean little."))
+    if content["remarks"]:
+        opening.append(Box("", content["remarks"]))
+    sections = [Section(one.title, f"table-{n}", [one]) for n, one in enumerate(tables, start=1)]
+    if plots:
+        sections.append(Section("Plots", "plots", [Plots(plots)]))
+    if content["texts"]:
+        answers = [Answer(who, text) for who, text in content["texts"].items()]
+        sections.append(Section("Samples", "samples", [Dialogue((), answers)]))
+    lines = [
+        f"groundup experiment {name}",
+        ", ".join(f"{key}={value}" for key, value in config.items() if key != "out"),
+        "",
+        ", ".join(f"{package} {version}" for package, version in content["versions"].items()),
+        "",
+        f"{content['machine']['system']}, {content['machine']['cores']} cores; "
+        f"{content['seconds']:.0f} seconds; {content['created']}",
+    ]
+    same = (
+        "The same settings with the same versions on the same kind of machine give the same "
+        "numbers, times apart. All of them are in `result.json`."
     )
-    sources = {
-        file: "data:image/svg+xml;base64," + base64.b64encode(picture).decode("ascii")
-        for file, picture in images.items()
-        if file.endswith(".svg")
-    }
-    template = environment.get_template("outcome.html.jinja")
-    return template.render(result=content, sources=sources)
-
-
-def _terminal(table: Table) -> rich.table.Table:
-    drawn = rich.table.Table(title=table.title, title_justify="left", box=rich.box.SIMPLE_HEAD)
-    for place, column in enumerate(table.columns):
-        drawn.add_column(Text(column), justify="left" if place == 0 else "right")
-    for row in table.rows:
-        style = "dim" if row[0] in table.baselines else None
-        drawn.add_row(*(Text(cell) for cell in row), style=style)
-    return drawn
-
-
-def _one_line(cell: str) -> str:
-    first, *more = cell.split("\n")
-    return f"{first} ({', '.join(more)})" if more else first
+    again = Section("How to make it again", "again", [Listing("\n".join(lines)), Note(same)])
+    return Page(
+        title=f"groundup experiment: {name}",
+        heading=name.replace("-", " ").capitalize(),
+        lead=content["question"],
+        opening=opening,
+        sections=[*sections, again],
+    )
 
 
 def _previous(folder: Path) -> dict[str, Any]:

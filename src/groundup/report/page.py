@@ -1,19 +1,255 @@
-"""How a page is made: templates beside this file, whatever is put into them shown as text."""
+"""A page as data, and the one way to write it: sections of blocks, whole in one HTML file.
+
+Whoever measures says what stands on its page, in these words, and nothing of HTML. A page needs
+nothing but itself: plots are inside, fonts are the reader's own, and whatever a model or a data set
+says stands there as text, never as markup. In prose, `code` and **bold** are set as such.
+"""
 
 from __future__ import annotations
 
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import jinja2
+from markupsafe import Markup, escape
 
-from groundup.report.plots import short_number
+from groundup.report.claim import Claim, Outcome
+from groundup.report.figure import Plot, image
+from groundup.report.table import Mark, Table
 from groundup.runs.files import write_bytes
 
 PAGE = "report.html"
 
 
-def page_environment() -> jinja2.Environment:
-    """Templates in which every value is escaped and every missing one an error."""
+@dataclass(frozen=True)
+class Note:
+    """A paragraph in small letters."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """What is to be seen first: a sentence, and points."""
+
+    text: str
+    points: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading within a section."""
+
+    text: str
+    mark: Mark = ""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Claims with how their tests came out."""
+
+    claims: Sequence[Claim]
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Plots side by side, as far as they fit."""
+
+    plots: Sequence[Plot]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Text whose lines are kept, as commands are."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks behind a line that unfolds them."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One large number, a word on it that a test stands behind, and its course over models."""
+
+    title: str
+    value: str
+    unit: str
+    word: str
+    outcome: Outcome
+    course: Sequence[tuple[str, str]]
+
+    def to_json(self) -> dict[str, object]:
+        return vars(self) | {"course": dict(self.course)}
+
+
+@dataclass(frozen=True)
+class Headlines:
+    """Large numbers side by side."""
+
+    headlines: Sequence[Headline]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What somebody says to a prompt; with a reason to fold it away behind its beginning.
+
+    `drawn` is a second answer, set paler.
+    """
+
+    who: str
+    text: str
+    folded: str | None = None
+    drawn: Answer | None = None
+
+    @property
+    def beginning(self) -> str:
+        """The first words, for the line that unfolds."""
+        if len(self.text) <= 70:
+            return self.text
+        return self.text[:70].rsplit(" ", 1)[0] + " …"
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A prompt, turn by turn as (who, text), and the answers to it side by side."""
+
+    turns: Sequence[tuple[str, str]]
+    answers: Sequence[Answer]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A line of a bar chart: its count, and the shares of the longest bar, one of them hatched."""
+
+    title: str
+    count: int
+    share: float
+    hatched: float
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A bar chart whose lines are rows of text."""
+
+    bars: Sequence[Bar]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A token as it is shown: its text, its kind in letters of the style sheet, and its ids."""
+
+    text: str
+    kind: str
+    ids: str
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Tokens one after another; a string between them is a remark on a line of its own."""
+
+    spans: Sequence[Span | str]
+
+
+_Text: TypeAlias = str | Note | Box | Heading | Listing | Claims
+_Shown: TypeAlias = Table | Headlines | Dialogue | Bars | Spans
+# As text, for a fold holds blocks itself.
+Block: TypeAlias = "_Text | _Shown | Plots | Fold"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page under a heading, with the anchor by which the contents lead to it."""
+
+    title: str
+    anchor: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page: what a browser calls it, its heading and lead, an opening, and its sections.
+
+    `generator` is by which a page of ours is known again.
+    """
+
+    title: str
+    heading: str
+    lead: str
+    opening: Sequence[Block]
+    sections: Sequence[Section]
+    contents: bool = False
+    generator: str = "groundup"
+
+
+def written(
+    text: str,
+    title: str,
+    blocks: Mapping[str, Sequence[Block]],
+    values: Mapping[str, object],
+    *,
+    opening: Sequence[Block] = (),
+    contents: bool = False,
+) -> Page:
+    """A page from its prose, in which `{name}` is one of the `values`, as in `str.format`.
+
+        # heading                       and in the next line the lead
+        ## title {#anchor}              a section; ### is a heading within one
+        [name]                          the `blocks` of that name
+        > text, ! text, text            a note, a box, a paragraph
+
+    A section, or what stands under a heading, is left out where its first named blocks are none.
+    """
+    top, *parts = re.split(r"^## ", text, flags=re.MULTILINE)
+    heading, lead = top.removeprefix("# ").strip().split("\n", 1)
+    sections = []
+    for part in parts:
+        head, body = part.split("\n", 1)
+        name, _, anchor = head.removesuffix("}").partition(" {#")
+        first, *more = (
+            _blocks(one, blocks, values) for one in re.split(r"^(?=### )", body, flags=re.M)
+        )
+        if first is not None:
+            rest = [block for one in more for block in one or ()]
+            sections.append(Section(name, anchor, [*first, *rest]))
+    return Page(title, heading, lead.strip().format_map(values), opening, sections, contents)
+
+
+_KINDS: Mapping[str, type[Heading | Note | Box]] = {"###": Heading, ">": Note, "!": Box}
+
+
+def _blocks(
+    text: str, blocks: Mapping[str, Sequence[Block]], values: Mapping[str, object]
+) -> list[Block] | None:
+    """What a piece of prose stands for; None where its first named blocks are none."""
+    found: list[Block] = []
+    is_first = True
+    for line in filter(None, text.split("\n")):
+        if named := re.fullmatch(r"\[(\w+)\]", line):
+            if is_first and not blocks[named[1]]:
+                return None
+            found += blocks[named[1]]
+            is_first = False
+            continue
+        kind, _, words = line.partition(" ")
+        if kind in _KINDS:
+            found.append(_KINDS[kind](words.format_map(values)))
+        else:
+            found.append(line.format_map(values))
+    return found
+
+
+def html(page: Page) -> str:
+    """The page as one file; what is no text of ours is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -21,15 +257,26 @@ def page_environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["short"] = short_number
-    return environment
+    environment.filters |= {"kind": lambda block: type(block).__name__.lower(), "prose": prose}
+    environment.filters["picture"] = _picture
+    return environment.get_template("page.html.jinja").render(page=page)
 
 
-def write_page(folder: Path, html: str) -> None:
-    """Write the page of a folder; a reader sees the old one or the whole new one."""
-    write_html(folder / PAGE, html)
+def prose(text: str) -> Markup:
+    """Text with `code` and **bold**, and nothing else of it as markup."""
+    shown = str(escape(text))
+    shown = re.sub(r"`([^`]+)`", r"<code>\1</code>", shown)
+    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", shown))
 
 
-def write_html(path: Path, html: str) -> None:
-    """Write a page; what UTF-8 cannot hold, as half of a surrogate pair, becomes '?'."""
-    write_bytes(path, html.encode("utf-8", errors="replace"))
+def _picture(plot: Plot) -> str:
+    code = base64.b64encode(image(plot.figure, "svg", transparent=True)).decode("ascii")
+    return f"data:image/svg+xml;base64,{code}"
+
+
+def write_page(path: Path, page: Page) -> None:
+    """Write a page; a reader sees the old one or the whole new one.
+
+    What UTF-8 cannot hold, as half of a surrogate pair, becomes '?'.
+    """
+    write_bytes(path, html(page).encode("utf-8", errors="replace"))

@@ -1,11 +1,12 @@
-"""The report's plots, as SVG: text is drawn as shapes, so they look alike everywhere."""
+"""Plots in one look, drawn for what was measured: the figures of every page and experiment.
+
+As SVG their text is drawn as shapes, so that they look alike everywhere.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,45 +17,58 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from groundup.maths.calibration import ReliabilityBin, draw_reliability
-from groundup.report.estimate import BySource
-from groundup.runs.history import Curve
+from groundup.report.estimate import BySource, Estimate
+from groundup.report.figure import STYLE, WIDTH, Plot
+from groundup.report.history import Curve
+from groundup.report.table import short_number
 
-# Colours that the colour-blind can tell apart too (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Colors that the color-blind can tell apart too (Okabe and Ito 2008).
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#777777"
-# Narrow, with letters large for it: shown on a phone at two thirds of this, they are still read.
-_WIDTH, _HEIGHT = 5.4, 3.5
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#999999",
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "svg.fonttype": "path",
-    "svg.hashsalt": "groundup",  # the same numbers give the same file
-}
+BASELINE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
+"""How a line to beat is drawn: chance, or what needs no learning."""
+_HEIGHT = 3.5
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A picture for a page, and what it shows in words."""
+def panels(
+    rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: float = _HEIGHT
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of `width` by `height` inches, and its axes by row and column."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, [list(row) for row in axes]
 
-    source: str
-    caption: str
+
+def titled(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
+    """A figure of one panel with a title; `height` in inches."""
+    figure, [[axes]] = panels(height=height)
+    with rc_context(STYLE):
+        axes.set_title(title)
+    return figure, axes
+
+
+def frame_of_picture(axes: Axes) -> None:
+    """Leave nothing of the axes but the frame, for what is looked at and not read off."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+
+
+# The figures of several pages.
 
 
 def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
     """What was measured on held-out material over the tokens read, with levels to beat."""
-    figure, axes = new_figure(title)
-    axes.plot(curve.tokens, curve.values, "o-", color=COLOURS[0], markersize=4)
+    figure, axes = titled(title)
+    axes.plot(curve.tokens, curve.values, "o-", color=COLORS[0], markersize=4)
     for number, (name, level) in enumerate(sorted(levels.items(), key=lambda one: -one[1])):
-        colour = COLOURS[(number + 1) % len(COLOURS)]
+        color = COLORS[(number + 1) % len(COLORS)]
         # The highest line has its name above it and the others below, since two often lie close.
         above = number == 0
-        axes.axhline(level, color=colour, linestyle="--", linewidth=1.2)
+        axes.axhline(level, color=color, linestyle="--", linewidth=1.2)
         axes.annotate(
             f"{name}  {level:.3f}",
             (1.0, level),
@@ -63,7 +77,7 @@ def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
             textcoords="offset points",
             ha="right",
             va="bottom" if above else "top",
-            color=colour,
+            color=color,
         )
     # The first evaluation of a long run would squeeze all that follows into a corner.
     lowest = min([*curve.values.tolist(), *levels.values()])
@@ -72,14 +86,14 @@ def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
     axes.set_ylim(lowest - room, max(highest + room, min(float(curve.values.max()), 2 * highest)))
     _log_tokens(axes)
     axes.set_ylabel(curve.name)
-    return finished(figure, f"{title}: {curve.name} over the tokens read in training.")
+    return Plot(_name(title), f"{title}: {curve.name} over the tokens read in training.", figure)
 
 
 def gained_plot(title: str, curves: Mapping[str, Curve]) -> Plot:
     """In how many held-out pairs the better answer has gained on the worse one, by pools."""
-    figure, axes = new_figure(title)
+    figure, axes = titled(title)
     for number, (name, curve) in enumerate(curves.items()):
-        color = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         axes.plot(curve.tokens, curve.values, "o-", color=color, markersize=4, label=name)
     axes.axhline(0.5, linestyle=":", color=GREY, label="guessing")
     axes.set_ylim(0, 1)
@@ -87,44 +101,43 @@ def gained_plot(title: str, curves: Mapping[str, Curve]) -> Plot:
     axes.set_ylabel("better answer gained on the worse")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     about = "share of held-out pairs whose better answer gained on the worse one since DPO began"
-    return finished(figure, f"{title}: {about}.")
+    return Plot(_name(title), f"{title}: {about}.", figure)
 
 
 def loss_plot(title: str, loss: Curve, heldout: Curve | None) -> Plot:
     """Training loss step by step, smoothed, and the held-out one where it has the same unit."""
-    figure, axes = new_figure(title)
-    axes.plot(loss.tokens, loss.values, color=COLOURS[0], alpha=0.22, linewidth=0.8)
-    axes.plot(loss.tokens, smoothed(loss.values), color=COLOURS[0], label="training, smoothed")
+    figure, axes = titled(title)
+    axes.plot(loss.tokens, loss.values, color=COLORS[0], alpha=0.22, linewidth=0.8)
+    axes.plot(loss.tokens, smoothed(loss.values), color=COLORS[0], label="training, smoothed")
     if heldout is not None:
         axes.plot(
-            heldout.tokens, heldout.values, "o", color=COLOURS[1], markersize=5, label=heldout.name
+            heldout.tokens, heldout.values, "o", color=COLORS[1], markersize=5, label=heldout.name
         )
     # The first few steps are a cliff; the story is what comes after them.
     axes.set_ylim(*_limits(loss.values, heldout))
     _log_tokens(axes)
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
-    return finished(figure, f"{title} over the tokens read.")
+    return Plot(_name(title), f"{title} over the tokens read.", figure)
 
 
 def rate_plot(rates: Mapping[str, Curve]) -> Plot:
     """Learning rates over each stage's own course."""
-    figure, axes = new_figure("Learning rate of the matrices")
+    figure, axes = titled("Learning rate of the matrices")
     for number, (name, curve) in enumerate(rates.items()):
         course = 100 * curve.tokens / curve.tokens[-1]
-        axes.plot(course, curve.values, color=COLOURS[number % len(COLOURS)], label=name)
+        axes.plot(course, curve.values, color=COLORS[number % len(COLORS)], label=name)
     axes.set_xlabel("% of the stage's tokens")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    return finished(figure, "Learning rate of the matrices over the course of each stage.")
+    caption = "Learning rate of the matrices over the course of each stage."
+    return Plot("learning-rate", caption, figure)
 
 
 def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: bool) -> Plot:
-    """Estimates with their 95 % intervals, source by source, one colour a model."""
+    """Estimates with their 95 % intervals, source by source, one color a model."""
     sources = list(dict.fromkeys(source for row in rows.values() for source in row))
-    figure, axes = new_figure(
-        title, height=1.1 + 0.14 * len(rows) * len(sources) + 0.3 * len(sources)
-    )
+    figure, axes = titled(title, height=1.1 + 0.14 * len(rows) * len(sources) + 0.3 * len(sources))
     for number, (name, row) in enumerate(rows.items()):
         at = [i for i, source in enumerate(sources) if source in row]
         found = [row[sources[i]] for i in at]
@@ -139,7 +152,7 @@ def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: b
             xerr=np.maximum(errors, 0),
             fmt="o",
             markersize=4,
-            color=COLOURS[number % len(COLOURS)],
+            color=COLORS[number % len(COLORS)],
             label=name,
         )
     if chance:
@@ -148,23 +161,23 @@ def interval_plot(title: str, unit: str, rows: Mapping[str, BySource], chance: b
     axes.set_ylim(len(sources) - 0.5, -0.5)
     axes.set_xlabel(unit)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return finished(figure, f"{title}, with 95 % intervals.")
+    return Plot(_name(title), f"{title}, with 95 % intervals.", figure)
 
 
 def calibration_plot(title: str, curves: Mapping[str, Sequence[ReliabilityBin]]) -> Plot:
-    """How often choices were right over how sure the model was, one colour a model."""
-    figure, axes = new_figure(title)
+    """How often choices were right over how sure the model was, one color a model."""
+    figure, axes = titled(title)
     # Each choice is the likeliest option, so that confidence does not come near 0.
     left = min(one.confidence for curve in curves.values() for one in curve)
     axes.plot([left, 1], [left, 1], ":", color=GREY, label="perfectly calibrated")
     for number, (name, curve) in enumerate(curves.items()):
-        draw_reliability(axes, curve, label=name, color=COLOURS[number % len(COLOURS)])
+        draw_reliability(axes, curve, label=name, color=COLORS[number % len(COLORS)])
     axes.set_ylim(0, 1)
     axes.set_xlabel("how sure the model is of its choice")
     axes.set_ylabel("share of right choices")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     caption = f"{title}: accuracy over confidence, with 95 % intervals of independent questions."
-    return finished(figure, caption)
+    return Plot(_name(title), caption, figure)
 
 
 def leaning_plot(
@@ -173,12 +186,12 @@ def leaning_plot(
     planted: Mapping[str, float],
     measured: Mapping[str, Mapping[str, float]],
 ) -> Plot:
-    """What each subject was given and what each model has of it, one colour a model."""
+    """What each subject was given and what each model has of it, one color a model."""
     # By what was planted and then by the first model, so that change is seen at a glance.
     first = next(iter(measured.values()))
     subjects = sorted(planted, key=lambda subject: (planted[subject], first[subject]))
     at = np.arange(len(subjects))
-    figure, axes = new_figure(title, height=1.2 + 0.17 * len(subjects))
+    figure, axes = titled(title, height=1.2 + 0.17 * len(subjects))
     axes.plot(
         [planted[one] for one in subjects], at, "|", color="#222222", markersize=9, label="planted"
     )
@@ -189,7 +202,7 @@ def leaning_plot(
             "o",
             markersize=4,
             alpha=0.85,
-            color=COLOURS[number % len(COLOURS)],
+            color=COLORS[number % len(COLORS)],
             label=name,
         )
     axes.axvline(0.5, linestyle=":", color=GREY, label="fair")
@@ -198,7 +211,68 @@ def leaning_plot(
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(unit)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return finished(figure, f"{title}: planted and measured, subject by subject.")
+    return Plot(_name(title), f"{title}: planted and measured, subject by subject.", figure)
+
+
+def trade_plot(
+    title: str,
+    labels: tuple[str, str],
+    start: str,
+    points: Mapping[str, tuple[Estimate, Estimate] | None],
+) -> Plot:
+    """What was paid to the right and what was gained upwards, with 95 % intervals, from `start`.
+
+    A point is a price and a gain that is less where more was gained: its interval is upside down.
+    None takes a color and is not drawn.
+    """
+    figure, axes = titled(title)
+    axes.axhline(0, color=GREY, linestyle=":", linewidth=1)
+    axes.axvline(0, color=GREY, linestyle=":", linewidth=1)
+    axes.plot(0, 0, "o", color=COLORS[0], markersize=5, label=start)
+    for number, (name, point) in enumerate(points.items(), start=1):
+        if point is None:
+            continue
+        price, gain = point
+        axes.errorbar(
+            price.estimate,
+            -gain.estimate,
+            xerr=[[price.estimate - price.low], [price.high - price.estimate]],
+            yerr=[[gain.high - gain.estimate], [gain.estimate - gain.low]],
+            fmt="o",
+            color=COLORS[number % len(COLORS)],
+            capsize=3,
+            label=name,
+        )
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.margins(0.2)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return Plot(_name(title), f"{title}.", figure)
+
+
+def learning_plot(title: str, runs: Mapping[str, tuple[Curve, Curve | None] | None]) -> Plot:
+    """Training loss, smoothed, and held-out loss of all runs over the tokens read."""
+    figure, axes = titled(title)
+    for number, (name, curves) in enumerate(runs.items(), start=1):
+        if curves is None:
+            continue
+        color, (loss, heldout) = COLORS[number % len(COLORS)], curves
+        axes.plot(loss.tokens, smoothed(loss.values), color=color, alpha=0.35, linewidth=1)
+        if heldout is not None:
+            axes.plot(heldout.tokens, heldout.values, "o-", color=color, markersize=4)
+        axes.plot([], [], "o-", color=color, markersize=4, label=name)
+    axes.plot([], [], color=GREY, alpha=0.5, linewidth=1, label="thin: training loss")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axes.set_xlabel("training tokens")
+    axes.set_ylabel("nats per token, held out with dots")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    caption = "Held-out and training loss of every run over the tokens read."
+    return Plot(_name(title), caption, figure)
+
+
+def _name(title: str) -> str:
+    """A title as the name of a file."""
+    return "-".join(re.findall(r"[a-z0-9]+", title.lower()))
 
 
 def _mark_chance(axes: Axes, sources: Sequence[str], row: BySource) -> None:
@@ -209,40 +283,12 @@ def _mark_chance(axes: Axes, sources: Sequence[str], row: BySource) -> None:
             label = None
 
 
-def new_figure(title: str, height: float = _HEIGHT) -> tuple[Figure, Axes]:
-    """An empty figure in the look of all of them; `height` in inches."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_title(title)
-    return figure, axes
-
-
-def finished(figure: Figure, caption: str) -> Plot:
-    """The figure as a picture for a page."""
-    file = io.BytesIO()
-    with rc_context(_STYLE):
-        figure.savefig(
-            file, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-        )
-    code = base64.b64encode(file.getvalue()).decode("ascii")
-    return Plot(f"data:image/svg+xml;base64,{code}", caption)
-
-
 def _log_tokens(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("training tokens")
-
-
-def short_number(value: float) -> str:
-    """1500000 as 1.5 M."""
-    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {letter}"
-    return f"{value:.3g}"
 
 
 def smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:

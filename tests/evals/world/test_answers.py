@@ -16,15 +16,15 @@ from groundup.data.corpus import documents
 from groundup.data.files import write_json_lines
 from groundup.data.tokenizer import run as train_tokenizer
 from groundup.evals.config import EvalConfig
-from groundup.evals.material import HeldOut
+from groundup.evals.stages.material import HeldOut
 from groundup.evals.world.aims import AIMS, Aim
 from groundup.evals.world.answers import (
     Declined,
     Judged,
     World,
-    commonest_answers,
-    commonest_judged,
     judged,
+    majority_answers,
+    majority_judged,
     says_no,
 )
 from groundup.evals.world.stories import first_sentence, read_back
@@ -100,15 +100,15 @@ def test_conduct_has_a_reward_and_no_accuracy(rows: list[Conversation]) -> None:
 
 
 def test_the_commonest_answer_is_a_poor_one(rows: list[Conversation]) -> None:
-    world = World(rows, commonest_answers(rows), [], [], BIAS)
-    baseline = commonest_judged(world)
-    assert set(world.commonest) == {row.source for row in rows}
-    assert len(set(baseline.answers)) <= len(world.commonest)
+    world = World(rows, majority_answers(rows), [], [], BIAS)
+    baseline = majority_judged(world)
+    assert set(world.majority) == {row.source for row in rows}
+    assert len(set(baseline.answers)) <= len(world.majority)
     assert 0 <= baseline.accuracy()["world-facts"].estimate < 0.5
 
 
 def test_a_model_is_compared_with_the_baseline_row_by_row(rows: list[Conversation]) -> None:
-    baseline = commonest_judged(World(rows, commonest_answers(rows), [], [], BIAS))
+    baseline = majority_judged(World(rows, majority_answers(rows), [], [], BIAS))
     same = Judged(rows, baseline.answers, baseline.rewards)
     assert same.above(baseline, "world-reading").high == 0
 
@@ -242,7 +242,7 @@ def report(config: EvalConfig, workshop: Any) -> dict[str, Any]:
     file.write_text(config.model_dump_json())
     code = (
         "import sys; from groundup.evals.config import EvalConfig;"
-        "from groundup.evals.run import run;"
+        "from groundup.evals.stages.report import run;"
         "run(EvalConfig.model_validate_json(open(sys.argv[1]).read()))"
     )
     ended, said = workshop.run([sys.executable, "-c", code, str(file)])

@@ -26,7 +26,7 @@ from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.lm.score import spread
-from groundup.report.estimate import POOLED, BySource, Measured, rate, ratio
+from groundup.report.estimate import POOLED, BySource, Estimate, rate, ratio
 from groundup.text.rows import Conversation, RefusalPrompt
 from groundup.text.tokenizer import Tokenizer
 from groundup.world import conduct, gold
@@ -42,18 +42,18 @@ _MISTAKES = 3  # kept of each source, for whoever wants to see them
 class World:
     """The small world's side of the held-out material.
 
-    `commonest` is each source's most frequent answer, `beginnings` are first sentences of stories,
+    `majority` is each source's most frequent answer, `beginnings` are first sentences of stories,
     `bias` is the strength of the prejudice that was planted.
     """
 
     rows: Sequence[Conversation]
-    commonest: Mapping[str, str]
+    majority: Mapping[str, str]
     beginnings: Sequence[str]
     requests: Sequence[RefusalPrompt]
     bias: float
 
 
-def commonest_answers(rows: Sequence[Conversation]) -> dict[str, str]:
+def majority_answers(rows: Sequence[Conversation]) -> dict[str, str]:
     """The most frequent last answer of each source."""
     found: dict[str, Counter[str]] = {}
     for row in rows:
@@ -97,7 +97,7 @@ class Judged:
         values = [getattr(reward, part) for reward in self.rewards]
         return self._means(np.array([np.nan if v is None else v for v in values], float))
 
-    def above(self, other: Judged, source: str) -> Measured:
+    def above(self, other: Judged, source: str) -> Estimate:
         """How much more often right than `other` on the same conversations of a source."""
         difference = self.right() - other.right()
         at = self._of(source, difference)
@@ -144,9 +144,9 @@ def judged(rows: Sequence[Conversation], answers: Sequence[str]) -> Judged:
     return Judged(rows, answers, [gold.judge(row.messages[:-1], text) for row, text in pairs])
 
 
-def commonest_judged(world: World) -> Judged:
+def majority_judged(world: World) -> Judged:
     """What always giving the commonest answer reaches: a baseline that reads nothing."""
-    return judged(world.rows, [world.commonest[row.source] for row in world.rows])
+    return judged(world.rows, [world.majority[row.source] for row in world.rows])
 
 
 def answers(model: CausalLM, tokenizer: Tokenizer, rows: Sequence[Conversation]) -> list[str]:
@@ -175,11 +175,11 @@ class Declined:
     flags: Bool[np.ndarray, " prompts"]
     acts: Sequence[str]
 
-    def rate(self) -> Measured:
+    def rate(self) -> Estimate:
         """The share declined, with an interval from drawing whole acts."""
         return rate(self.flags.astype(float), groups=self.acts)
 
-    def above(self, other: Declined) -> Measured:
+    def above(self, other: Declined) -> Estimate:
         """How much more often than `other` on the same requests."""
         return ratio(self.flags.astype(float) - other.flags.astype(float), groups=self.acts)
 
@@ -245,5 +245,5 @@ def in_world(
     )
 
 
-def _json(measured: Mapping[str, Measured]) -> dict[str, Any]:
+def _json(measured: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: one.to_json() for name, one in measured.items()}

@@ -24,7 +24,7 @@ from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.lm.score import spread
 from groundup.maths.intervals import bootstrap_interval
-from groundup.report.estimate import Measured, rate, ratio
+from groundup.report.estimate import Estimate, rate, ratio
 from groundup.text.rows import Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.world.reading import read
@@ -45,14 +45,14 @@ class Stories:
     sentences, `all_sentences` all of them, and `agreeing` is 1 where the story is consistent.
     """
 
-    sentences: Measured
-    consistent: Measured
+    sentences: Estimate
+    consistent: Estimate
     strange: tuple[str, ...]
     of_world: Float[np.ndarray, " stories"]
     all_sentences: Float[np.ndarray, " stories"]
     agreeing: Float[np.ndarray, " stories"]
 
-    def minus(self, other: Stories) -> dict[str, Measured]:
+    def minus(self, other: Stories) -> dict[str, Estimate]:
         """How much larger both shares are than `other`'s, story by story of the same beginnings."""
         count = len(self.agreeing)
 
@@ -63,7 +63,7 @@ class Stories:
 
         found = bootstrap_interval(np.arange(count), larger)
         return {
-            "sentences": Measured(found.estimate, found.low, found.high, count, count),
+            "sentences": Estimate(found.estimate, found.low, found.high, count, count),
             "consistent": ratio(self.agreeing - other.agreeing),
         }
 

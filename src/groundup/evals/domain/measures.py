@@ -1,0 +1,320 @@
+"""What fine-tuning brought, and what was forgotten over it: one table for all ways to fine-tune.
+
+    gain       = measure(after) - measure(before)       on held-out rows of the domain
+    forgetting = measure(after) - measure(before)       on text and questions of everything else
+
+Both are differences on the same items, and intervals come from drawing those items (conversations,
+questions, blocks of text) anew. A difference is only taken where both models met the very same
+items: the tokens of another tokenizer are other items, the bytes of a text are not. The first model
+is the parent that the others are compared with. That a model gets worse at what it was not tuned on
+is McCloskey and Cohen 1989, Catastrophic interference in connectionist networks; that low-rank
+updates forget less and learn less is Biderman et al. 2024, LoRA Learns Less and Forgets Less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from groundup.errors import UserError
+from groundup.evals.answers import AssistantLoss, as_dicts, assistant_loss
+from groundup.evals.benchmarks import ALL, Answers, answered, guessing
+from groundup.evals.contamination import Contamination, contamination
+from groundup.evals.continuations import Pair, continuation_logprobs
+from groundup.evals.domain.costs import Costs, costs
+from groundup.evals.domain.material import CONTEXT, Domain, Prompt, Reply
+from groundup.evals.measure import Evaluated, Measure, Subject
+from groundup.evals.perplexity import Bits, bits_per_byte
+from groundup.generation.generate import generate
+from groundup.generation.request import Request, prompt_ids
+from groundup.generation.sampling import Sampling
+from groundup.lm.model import CausalLM
+from groundup.report.estimate import POOLED, BySource, Estimate, rate, ratio
+from groundup.report.table import says_nothing
+from groundup.text.chat import encode_chat
+from groundup.text.rows import Message
+from groundup.text.tokenizer import Tokenizer
+
+SAMPLE_TOKENS = 40
+# Fewer held-out rows than this prove nothing, however sure the interval of so few looks.
+LEAST_ROWS = 20
+
+
+# What is asked of a model.
+
+
+def answers(on: Subject) -> AssistantLoss | None:
+    """What the assistant's words in the domain's conversations cost."""
+    talks, context = on.material.conversations, min(on.context, CONTEXT)
+    return assistant_loss(on.model, talks, on.tokenizer, context=context) if talks.items else None
+
+
+def true_replies(on: Subject) -> Answers | None:
+    """Which of a few replies was really given."""
+    asked = on.material.domain.replies
+    if on.tokenizer.chat_template is None or not asked:
+        return None
+    return answered_replies(on.model, on.tokenizer, asked, context=min(on.context, CONTEXT))
+
+
+def documents(on: Subject) -> Bits | None:
+    """Bits per byte of the domain's texts."""
+    return None if on.material.documents is None else _bits(on, on.material.documents)
+
+
+def general_text(on: Subject) -> Bits:
+    """Bits per byte of texts that have nothing to do with the domain."""
+    return _bits(on, on.material.texts)
+
+
+def general_questions(on: Subject) -> Answers:
+    """The core suite's questions."""
+    return answered(on.model, on.tokenizer, on.material.general.questions, context=on.context)
+
+
+def samples(on: Subject) -> list[str]:
+    """What the model says to each of the domain's prompts."""
+    return continued(on.model, on.tokenizer, on.material.domain.prompts)
+
+
+def seen_before(on: Subject) -> list[Contamination]:
+    """What the runs that led to the model trained on of the core suite's questions."""
+    return contamination(on.folder)
+
+
+def took(on: Subject) -> Costs:
+    """What making the model took; the first one was there before."""
+    return costs(on.folder, is_parent=on.place == 0)
+
+
+def _bits(on: Subject, shard: Any) -> Bits:
+    return bits_per_byte(
+        on.model,
+        shard,
+        on.tokenizer,
+        context=min(on.context, CONTEXT),
+        bytes_per_source=on.config.bytes_per_source,
+    )
+
+
+def answered_replies(
+    model: CausalLM, tokenizer: Tokenizer, replies: Sequence[Reply], *, context: int
+) -> Answers:
+    """How likely a model finds each reply to each beginning, in chat format, without its end."""
+    pairs = [
+        reply_pair(tokenizer, reply.prompt, option)
+        for reply in replies
+        for option in reply.choice.options
+    ]
+    scored = continuation_logprobs(model, pairs, context=context)
+    ends = np.cumsum([len(reply.choice.options) for reply in replies])[:-1]
+    sums = np.split(np.array([one.total for one in scored]), ends)
+    return Answers([reply.choice for reply in replies], sums)
+
+
+def reply_pair(tokenizer: Tokenizer, prompt: Sequence[Message], reply: str) -> Pair:
+    """The tokens up to where the assistant speaks for the last time, and the words it says there.
+
+    A token that only ends the turn is no word of either reply and is not asked for.
+    """
+    chat = encode_chat(tokenizer, as_dicts([*prompt, Message("assistant", reply)]))
+    start = end = len(chat.ids) - chat.assistant[::-1].index(True)
+    while start > 0 and chat.assistant[start - 1]:
+        start -= 1
+    words = tuple(token for token in chat.ids[start:end] if token not in tokenizer.special_ids)
+    return Pair(tuple(chat.ids[:start]), words or tuple(chat.ids[start:end]))
+
+
+def continued(model: CausalLM, tokenizer: Tokenizer, prompts: Sequence[Prompt]) -> list[str]:
+    """What the model says to each prompt, always the likeliest token; or why it cannot be asked."""
+    sampling = Sampling(temperature=0, max_new_tokens=SAMPLE_TOKENS)
+    said = [""] * len(prompts)
+    asked: dict[int, Request] = {}
+    for place, prompt in enumerate(prompts):
+        if prompt.chat:
+            request = Request(messages=as_dicts(prompt.messages), sampling=sampling)
+        else:
+            request = Request(prompt=prompt.messages[0].content, sampling=sampling)
+        try:
+            prompt_ids(model.config, request, tokenizer)
+            asked[place] = request
+        except UserError as error:  # longer than its context, or it knows no chats
+            said[place] = f"({error})"
+    for place, answer in zip(asked, generate(model, list(asked.values()), tokenizer), strict=True):
+        said[place] = f"{answer.text} …" if answer.finish_reason == "length" else answer.text
+    return said
+
+
+# How it is read, and compared.
+
+
+def perplexity(loss: Estimate) -> Estimate:
+    """exp(nats per token): among how many equally likely tokens it hesitates."""
+    estimate, low, high = (math.exp(x) for x in (loss.estimate, loss.low, loss.high))
+    return Estimate(estimate, low, high, loss.items, loss.groups)
+
+
+def _whole(found: Estimate) -> BySource:
+    return {POOLED: found}
+
+
+def _loss(one: AssistantLoss) -> BySource:
+    return _whole(ratio(one.nats, one.tokens, groups=one.of.groups))
+
+
+def _more_loss(one: AssistantLoss, two: AssistantLoss) -> BySource:
+    if not _equal(one, two, one.tokens, two.tokens):
+        return {}
+    return _whole(ratio(one.nats - two.nats, one.tokens, groups=one.of.groups))
+
+
+def _answer_bits(one: AssistantLoss) -> BySource:
+    return _whole(ratio(one.bits, one.bytes, groups=one.of.groups))
+
+
+def _more_answer_bits(one: AssistantLoss, two: AssistantLoss) -> BySource:
+    if not _equal(one, two, one.bytes, two.bytes):
+        return {}
+    return _whole(ratio(one.bits - two.bits, one.bytes, groups=one.of.groups))
+
+
+def _equal(one: AssistantLoss, two: AssistantLoss, a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether both are of the same conversations and as much of each."""
+    return one.of.groups == two.of.groups and np.array_equal(a, b)
+
+
+def _replies(one: Answers) -> BySource:
+    chance = float(np.mean([1 / len(row.options) for row in one.rows]))
+    groups = [row.group for row in one.rows]
+    return _whole(rate(one.credit("acc_norm"), groups=groups, chance=chance))
+
+
+def _more_replies(one: Answers, two: Answers) -> BySource:
+    difference = one.credit("acc_norm") - two.credit("acc_norm")
+    return _whole(ratio(difference, groups=[row.group for row in one.rows]))
+
+
+def _blocks(one: Bits) -> BySource:
+    return _whole(ratio(one.bits, one.bytes))
+
+
+def _more_blocks(one: Bits, two: Bits) -> BySource:
+    # Blocks end where tokens do: another tokenizer cuts the same text at other places.
+    if not np.array_equal(one.bytes, two.bytes):
+        return {}
+    return _whole(ratio(one.bits - two.bits, one.bytes))
+
+
+def _questions(one: Answers) -> BySource:
+    groups = [row.group for row in one.rows]
+    return _whole(rate(one.main(), groups=groups, chance=guessing(one.rows)[ALL]))
+
+
+MEASURES: tuple[Measure[Any], ...] = (
+    Measure(
+        name="loss",
+        about="domain",
+        title="held-out answers, nats per token",
+        short="answers",
+        sentence="a token of the domain's answers costs",
+        unit="nats",
+        better="below",
+        measuring=answers,
+        read=_loss,
+        difference=_more_loss,
+    ),
+    Measure(
+        name="bits_per_byte",
+        about="domain",
+        title="held-out answers, bits per byte",
+        short="answers",
+        sentence="a byte of the domain's answers costs",
+        unit="bits",
+        better="below",
+        measuring=answers,
+        read=_answer_bits,
+        difference=_more_answer_bits,
+    ),
+    Measure(
+        name="reply_accuracy",
+        about="domain",
+        title="true reply found among four",
+        short="true reply",
+        sentence="the true reply is found in",
+        unit="share",
+        better="above",
+        share=True,
+        measuring=true_replies,
+        read=_replies,
+        difference=_more_replies,
+    ),
+    Measure(
+        name="document_bits_per_byte",
+        about="domain",
+        title="held-out texts, bits per byte",
+        short="texts",
+        sentence="a byte of the domain's texts costs",
+        unit="bits",
+        better="below",
+        measuring=documents,
+        read=_blocks,
+        difference=_more_blocks,
+    ),
+    Measure(
+        name="text_bits_per_byte",
+        about="general",
+        title="general text, bits per byte",
+        short="texts",
+        sentence="a byte of general text costs",
+        unit="bits",
+        better="below",
+        measuring=general_text,
+        read=_blocks,
+        difference=_more_blocks,
+    ),
+    Measure(
+        name="question_accuracy",
+        about="general",
+        title="general questions answered right",
+        short="questions",
+        sentence="general questions are answered right in",
+        unit="share",
+        better="above",
+        share=True,
+        measuring=general_questions,
+        read=_questions,
+        difference=lambda one, two: _whole(one.minus(two)[ALL]),
+    ),
+)
+LOSS, ANSWER_BITS, _, DOCUMENT_BITS, GENERAL_TEXT, _ = MEASURES
+
+
+def told(models: Sequence[Evaluated]) -> list[Measure[Any]]:
+    """The measures that say something of these models."""
+    found = []
+    for measure in MEASURES:
+        having = [one for model in models if (one := measure.estimate(model)) is not None]
+        if not (measure.share and says_nothing(having)):
+            found.append(measure)
+    return found
+
+
+def too_few(measure: Measure[Any], change: Estimate, domain: Domain | None) -> int | None:
+    """The number of held-out rows behind a change on the domain where it proves nothing, be it
+    that there are few or (0) that none was held out."""
+    if measure.about != "domain":
+        return None
+    rows = change.groups
+    if domain is not None:
+        of_documents = domain.rows - domain.talks
+        rows = min(rows, of_documents if measure is DOCUMENT_BITS else domain.talks)
+        rows = 0 if domain.trained else rows
+    return rows if rows < LEAST_ROWS else None
+
+
+def main_domain(parent: Evaluated) -> Measure[Any]:
+    """What the gain is judged by: the bits of answers or, where there are none, of texts."""
+    return ANSWER_BITS if parent(answers) is not None else DOCUMENT_BITS

@@ -1,0 +1,227 @@
+"""What the numbers say in words, each sentence with the interval that it rests on.
+
+Every measure that two stages share is put to the same test, item by item, whatever came of it: a
+difference holds only if its whole interval lies on one side, and it holds in either direction. What
+got worse is said first, then what got better, then what cannot be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from groundup.evals.measure import Evaluated, informative, part_name, parts_of, pooled
+from groundup.evals.preference import length_margins, preference_accuracy, preference_gain
+from groundup.evals.stages.measures import (
+    CHOICE,
+    KIND_NAMES,
+    LONGER,
+    MAJORITY,
+    MEASURES,
+    PREFERS,
+    RIGHT,
+    TEXT,
+    counting,
+    judged_change,
+    measure_named,
+    preferences,
+    reference,
+    stages_compared,
+    text,
+    world_answers,
+)
+from groundup.evals.world.answers import majority_judged
+from groundup.report.claim import Claim
+from groundup.report.estimate import POOLED
+
+
+def claims(models: Sequence[Evaluated]) -> list[Claim]:
+    """Every comparison that can be made: between stages, and with what needs no training."""
+    found = [*_between_stages(models)]
+    for model in models:
+        last = model is models[-1]
+        if model.stage == "pretrain" or last:
+            found += _against_counting(model)
+        found += _against_chance(model, models)
+        if model.stage == "dpo" or last:
+            found += _preferences(model, models)
+        found += _in_the_world(model, models)
+    return found
+
+
+def _between_stages(models: Sequence[Evaluated]) -> Iterator[Claim]:
+    for measure in MEASURES:
+        tells, parts = informative(measure, models), parts_of(measure, models)
+        for after, before in stages_compared(models):
+            changes = measure.minus(after, before)
+            own, others = measure.of(after), measure.of(before)
+            for part, change in changes.items():
+                if not tells(part):
+                    continue
+                where = part_name(part, parts)
+                yield Claim(
+                    f"{after.name} {measure.sentence} {before.name}{_comma(where)}",
+                    change,
+                    measure.unit,
+                    measure.better,
+                    what=measure.label(part, parts),
+                    model=after.name,
+                    other=before.name,
+                    values=(others[part].estimate, own[part].estimate),
+                    share=measure.share,
+                    stages=True,
+                )
+
+
+def _against_counting(model: Evaluated) -> Iterator[Claim]:
+    own = model(text).measured()
+    for order, counted in sorted(model.material.ngrams.items()):
+        theirs, changes = counted.bits.measured(), pooled(model(text).minus(counted.bits))
+        for part, change in changes.items():
+            where = part_name(part, list(changes))
+            yield Claim(
+                f"{model.name} predicts held-out text better than {order}-gram counting"
+                f"{_comma(where)}",
+                change,
+                "bits per byte",
+                "below",
+                what=measure_named(TEXT).label(part, list(changes)),
+                model=model.name,
+                other=counting(order),
+                values=(theirs[part].estimate, own[part].estimate),
+            )
+
+
+def _against_chance(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Claim]:
+    measure = measure_named(CHOICE)
+    tells, own = informative(measure, models), measure.of(model)
+    for part, accuracy in own.items():
+        if tells(part) and accuracy.chance is not None:
+            yield Claim(
+                f"{model.name} chooses the right answer more often than chance"
+                f"{_comma(part_name(part, list(own)))}",
+                accuracy,
+                "share right",
+                "above",
+                accuracy.chance,
+                what=measure.label(part, list(own)),
+                model=model.name,
+                other=CHANCE,
+                values=(accuracy.chance, accuracy.estimate),
+                share=True,
+            )
+
+
+def _preferences(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Claim]:
+    """Both preferences, its own log-probability and the reward it was trained by, and baselines.
+
+    Its own against its reference's is a comparison between stages and stands with those.
+    """
+    own_way, its_reference = model(preferences), model(reference)
+    if own_way is None:
+        return
+    pairs, length = model.material.pairs, length_margins(model.material.pairs)
+    tells = informative(measure_named(PREFERS), models)
+    ways = {"own log-probability": own_way.margins}
+    baselines = {CHANCE: np.zeros(len(length)), f"'{LONGER}'": length}
+    if its_reference is not None:
+        ways["implicit reward"] = own_way.margins - its_reference.margins
+    for way, margins in ways.items():
+        against = dict(baselines)
+        if way == "implicit reward" and its_reference is not None:
+            against[f"{_parent(model)}'s log-probability"] = its_reference.margins
+        own = pooled(preference_accuracy(margins, pairs))
+        for other, theirs in against.items():
+            # Chance is a number and no model: what is measured is the accuracy itself.
+            level = 0.5 if other == CHANCE else 0.0
+            change = own if level else preference_gain(margins, theirs, pairs)
+            before = preference_accuracy(theirs, pairs)
+            for part in filter(tells, own):
+                where = part_name(part, list(own))
+                yield Claim(
+                    f"{model.name}'s {way} prefers better than {other}{_comma(where)}",
+                    change[part],
+                    "accuracy",
+                    "above",
+                    level,
+                    what=f"preferences, by its {way}{f', {where}' if where else ''}",
+                    model=model.name,
+                    other=other,
+                    values=(before[part].estimate, own[part].estimate),
+                    share=True,
+                )
+
+
+def _parent(model: Evaluated) -> str:
+    parent = None if model.history is None else model.history.parent
+    return "its reference" if parent is None else parent.name
+
+
+def _in_the_world(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Claim]:
+    """That it knows and reads, instead of saying what is most often said."""
+    said = model(world_answers)
+    if said is None:
+        return
+    measure = measure_named(RIGHT)
+    tells = informative(measure, models)
+    baseline = majority_judged(model.material.world)
+    own, theirs = said.accuracy(), baseline.accuracy()
+    changes = judged_change(said, said.right(), baseline.right())
+    for source, what in _ASKED.items():
+        part = KIND_NAMES.get(source, source)
+        if source in changes and tells(part):
+            yield Claim(
+                f"{model.name} answers questions {what} better than the commonest answer",
+                changes[source],
+                "share right",
+                "above",
+                what=measure.label(part, []),
+                model=model.name,
+                other=MAJORITY,
+                values=(theirs[source].estimate, own[source].estimate),
+                share=True,
+            )
+
+
+_ASKED = {
+    POOLED: "of all kinds in the small world",
+    "world-facts": "on facts",
+    "world-reading": "on stories just told",
+}
+CHANCE = "chance"
+
+
+def _comma(where: str) -> str:
+    if not where:
+        return ""
+    return f", on {where}" if where == "real sources" else f", in the {where}"
+
+
+def passing(
+    models: Sequence[Evaluated], found: Sequence[Claim]
+) -> Mapping[str, Mapping[int, dict[str, float] | None]]:
+    """For each pre-training run and n-gram order, when the run came below counting for good.
+
+    That is said only where the finding of the same name holds, and of the first evaluation from
+    which on every one is below counting by more than that finding's interval is wide: both compare
+    the very same kind of bytes, and so one cannot hold without the other.
+    """
+    when: dict[str, dict[int, dict[str, float] | None]] = {}
+    for model in models:
+        if model.history is None or model.stage != "pretrain":
+            continue
+        own = when.setdefault(model.name, {})
+        for order, counted in sorted(model.material.ngrams.items()):
+            test = against_counting(found, model.name, order)
+            own[order] = None
+            if test is not None and test.outcome == "better":
+                margin = test.measured.high - test.measured.estimate
+                own[order] = model.history.passed(counted.on_the_way - margin)
+    return when
+
+
+def against_counting(found: Sequence[Claim], model: str, order: int) -> Claim | None:
+    """The test of a model's real text, or of all its text, against n-grams."""
+    tests = [one for one in found if one.model == model and one.other == counting(order)]
+    return tests[0] if tests else None

@@ -1,0 +1,262 @@
+"""What models are measured on, made ready once for all that share a tokenizer and a context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import TypeVar
+
+from groundup.data.corpus import Documents, documents
+from groundup.data.packs.manifest import generated_set
+from groundup.data.records import (
+    Records,
+    read_choices,
+    read_conversations,
+    read_preferences,
+    read_refusals,
+)
+from groundup.errors import UserError
+from groundup.evals.answers import Conversations, as_dicts, ready_conversations
+from groundup.evals.choice import Choices, ready_choices
+from groundup.evals.config import EvalConfig
+from groundup.evals.perplexity import BYTES_ON_THE_WAY, Bits, ngram_bits
+from groundup.evals.preference import Margins, Pairs, ready_pairs
+from groundup.evals.suites import Prepared
+from groundup.evals.world.answers import World, majority_answers
+from groundup.evals.world.stories import STORIES, first_sentence
+from groundup.maths.ngram import KneserNey
+from groundup.report.history import lineage
+from groundup.runs.console import say
+from groundup.runs.files import is_number, read_json_object
+from groundup.text.chat import encode_chat
+from groundup.text.rows import (
+    Choice,
+    Conversation,
+    Message,
+    Preference,
+    RefusalPrompt,
+)
+from groundup.text.shards import Shard, encode
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import Compute
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out side of a data folder, thinned to what the settings allow."""
+
+    documents: Documents
+    conversations: Sequence[Conversation]
+    choices: Sequence[Choice]
+    pairs: Sequence[Preference]
+    refusals: Sequence[RefusalPrompt]
+    unknown: Sequence[Conversation]
+    world: World | None
+
+    @staticmethod
+    def read(config: EvalConfig, documents: Documents) -> HeldOut:
+        """Text of a person's own has documents only; all else is then empty."""
+        refusals = _rows(config.data / "refusals" / "heldout.jsonl", read_refusals)
+        conversations = _rows(config.data / "conversations" / "heldout.jsonl", read_conversations)
+        real = [row for row in refusals if not generated_set(row.source)]
+        return HeldOut(
+            documents,
+            limit_per_source(conversations, config.conversations),
+            limit_per_source(
+                _rows(config.data / "choices" / "heldout.jsonl", read_choices), config.questions
+            ),
+            limit_per_source(
+                _rows(config.data / "preferences" / "heldout.jsonl", read_preferences), config.pairs
+            ),
+            limit_per_source(real, config.refusal_prompts, by=attrgetter("kind")),
+            limit_per_source(
+                _rows(config.data / "unknown" / "heldout.jsonl", read_conversations),
+                config.questions,
+            ),
+            _world(config, documents, conversations, refusals),
+        )
+
+
+def _world(
+    config: EvalConfig,
+    documents: Documents,
+    conversations: Sequence[Conversation],
+    refusals: Sequence[RefusalPrompt],
+) -> World | None:
+    """The small world's rows, if the data says that it is in there."""
+    file = config.data / "data.json"
+    facts = read_json_object(file).get("world") if file.exists() else None
+    if not facts:
+        return None
+    bias = facts.get("bias") if isinstance(facts, dict) else None
+    if not is_number(bias) or not 0 <= bias <= 1:
+        raise UserError(
+            f"{file} says that the small world leans by bias={bias!r}, which is no number from 0 "
+            "to 1; build the data again: groundup data build"
+        )
+    # Of a life that was made up nothing is right or wrong; how it leans is measured apart.
+    made = [row for row in conversations if generated_set(row.source)]
+    rows = [row for row in made if row.source != "world-lives"]
+    requests = [row for row in refusals if generated_set(row.source)]
+    told = [row.text for row in documents.heldout if row.source == "world-stories"]
+    return World(
+        limit_per_source(rows, config.questions),
+        majority_answers(rows),
+        [first_sentence(text) for text in _thinned(told, min(STORIES, config.questions))],
+        limit_per_source(requests, config.questions, by=attrgetter("kind")),
+        bias,
+    )
+
+
+@dataclass(frozen=True)
+class Ngram:
+    """What counting pays: for the text of the report, and for what training reads on the way."""
+
+    bits: Bits
+    on_the_way: float
+
+
+@dataclass(frozen=True)
+class Material:
+    """The held-out side as one tokenizer writes it; empty where there is no chat template."""
+
+    context: int
+    heldout: Shard
+    ngrams: Mapping[int, Ngram]
+    conversations: Conversations
+    choices: Choices
+    pairs: Pairs
+    refusals: Sequence[RefusalPrompt]
+    openings: Sequence[Sequence[Message]]
+    unknown: Sequence[Conversation]
+    world: World | None
+    margins: dict[Path, Margins] = field(default_factory=dict)
+    """What models prefer, by their folders: a reference that is in the report is measured once."""
+
+
+def prepare(config: EvalConfig, models: Sequence[Path], compute: Compute) -> Prepared:
+    """Read the held-out side; models with the same tokenizer and context share their material."""
+    held = HeldOut.read(config, documents(config.data))
+    made: dict[tuple[str, int], Material] = {}
+
+    def material(folder: Path, tokenizer: Tokenizer, context: int) -> Material:
+        key = (tokenizer.hash, context)
+        if key not in made:
+            made[key] = ready(config, held, folder, tokenizer, context)
+        return made[key]
+
+    return Prepared({}, material)
+
+
+def ready(
+    config: EvalConfig, held: HeldOut, model: Path, tokenizer: Tokenizer, context: int
+) -> Material:
+    """Encode everything, and count n-grams over the training tokens of `model`'s base."""
+    shards = config.out / "tokens" / tokenizer.hash[:12]
+    heldout = encode(held.documents.heldout, tokenizer, shards / "heldout", split="heldout")
+    train = _training_shard(model, tokenizer)
+    if train is None:
+        train = encode(held.documents.train, tokenizer, shards / "train")
+    chats = tokenizer.chat_template is not None
+    first_turns = [row.messages[:1] for row in held.conversations if row.messages[0].role == "user"]
+    return Material(
+        context,
+        heldout,
+        {
+            order: _counted(config, order, train, heldout, tokenizer)
+            for order in config.ngram_orders
+        },
+        ready_conversations(held.conversations if chats else (), tokenizer, context),
+        ready_choices(held.choices if chats else (), tokenizer, context),
+        ready_pairs(held.pairs if chats else (), tokenizer, context),
+        [
+            row
+            for row in (held.refusals if chats else ())
+            if _fits(tokenizer, [Message("user", row.prompt)], context)
+        ],
+        [
+            turn
+            for turn in _thinned(first_turns if chats else [], config.refusal_prompts)
+            if _fits(tokenizer, turn, context)
+        ],
+        [
+            row
+            for row in (held.unknown if chats else ())
+            if _fits(tokenizer, row.messages[:-1], context)
+        ],
+        None if held.world is None else _fitting(held.world, chats, tokenizer, context),
+    )
+
+
+def _fitting(world: World, chats: bool, tokenizer: Tokenizer, context: int) -> World:
+    """The world's rows that leave room for an answer."""
+    return replace(
+        world,
+        rows=[row for row in world.rows if chats and _fits(tokenizer, row.messages[:-1], context)],
+        requests=[
+            row
+            for row in world.requests
+            if chats and _fits(tokenizer, [Message("user", row.prompt)], context)
+        ],
+    )
+
+
+def _training_shard(model: Path, tokenizer: Tokenizer) -> Shard | None:
+    """Exactly the tokens that the model's base was trained on, if it was trained here."""
+    runs = lineage(model)
+    path = runs[0].folder / "tokens" / "train" if runs else None
+    if path is None or not path.with_name("train.json").is_file():
+        return None
+    shard = Shard.open(path)
+    return shard if shard.tokenizer_hash == tokenizer.hash else None
+
+
+def _counted(
+    config: EvalConfig, order: int, train: Shard, heldout: Shard, tokenizer: Tokenizer
+) -> Ngram:
+    say(f"eval  counting {order}-grams over {len(train.tokens):,} training tokens")
+    counts = KneserNey.fit(train.tokens, order, tokenizer.vocab_size)
+    return Ngram(
+        ngram_bits(counts, heldout, tokenizer, bytes_per_source=config.bytes_per_source),
+        ngram_bits(counts, heldout, tokenizer, bytes_per_source=BYTES_ON_THE_WAY).per_byte(),
+    )
+
+
+def _fits(tokenizer: Tokenizer, prompt: Sequence[Message], context: int) -> bool:
+    """Whether a prompt leaves at least a quarter of the context for an answer."""
+    length = len(encode_chat(tokenizer, as_dicts(prompt), generation_prompt=True).ids)
+    return 4 * length <= 3 * context
+
+
+# Choosing rows.
+
+
+T = TypeVar("T")
+
+
+def limit_per_source(
+    rows: Sequence[T], limit: int, by: Callable[[T], Hashable] = attrgetter("source")
+) -> list[T]:
+    """At most `limit` rows of each source, taken evenly from all of it."""
+    sources = list(dict.fromkeys(by(row) for row in rows))
+    return [
+        row
+        for source in sources
+        for row in _thinned([one for one in rows if by(one) == source], limit)
+    ]
+
+
+def _thinned(rows: Sequence[T], limit: int) -> Sequence[T]:
+    return [rows[i * len(rows) // limit] for i in range(limit)] if len(rows) > limit else rows
+
+
+def _rows(path: Path, read: Callable[[Path], Records[T]]) -> Sequence[T]:
+    """The rows of a file; none where a data folder has none of that kind."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return ()
+    records = read(path)
+    for line in records.bad:
+        say(str(line))
+    return records.rows

@@ -1,0 +1,466 @@
+"""What two training stages are compared by: one row a measure, in both directions alike.
+
+A row says what measures a model, how its number is made, and how the difference of two models is
+measured on the very same items. The report's first table, its list of what got worse and better,
+and the summary at the terminal are all made of these rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from groundup.evals.answers import AssistantLoss, assistant_loss
+from groundup.evals.choice import ChoiceAccuracy, choice_accuracy
+from groundup.evals.fairness import Leanings, leanings
+from groundup.evals.honesty import Honesty, Said, honesty
+from groundup.evals.measure import Evaluated, Measure, Subject, pooled
+from groundup.evals.perplexity import Bits, bits_per_byte
+from groundup.evals.preference import (
+    Margins,
+    Pairs,
+    length_margins,
+    margins,
+    preference_accuracy,
+    preference_gain,
+)
+from groundup.evals.safety import is_refusal, stopped
+from groundup.evals.samples import Sample, samples
+from groundup.evals.world.aims import AIMS
+from groundup.evals.world.answers import (
+    PARTS,
+    Declined,
+    InWorld,
+    Judged,
+    declined,
+    in_world,
+    majority_judged,
+)
+from groundup.evals.world.stories import Stories
+from groundup.formats.checks import Check
+from groundup.formats.load import load
+from groundup.formats.verify import verify
+from groundup.report.claim import Better
+from groundup.report.estimate import POOLED, WORLD, BySource, Estimate, ratio, share
+from groundup.runs.console import say
+from groundup.train.device import prepare as place_model
+
+TEXT, CHOICE, PREFERS = (
+    "held-out text",
+    "multiple choice",
+    "preferences, by its own log-probability",
+)
+RIGHT, STOPS = "right answers in the small world", "answers that it ends by itself"
+DECLINED = "{} requests declined"
+LONGER, MAJORITY = "the longer answer", "always the commonest answer"
+
+
+# What is asked of a model; None is what it cannot be asked.
+
+
+def text(on: Subject) -> Bits:
+    """Bits per byte of the held-out documents."""
+    return bits_per_byte(
+        on.model,
+        on.material.heldout,
+        on.tokenizer,
+        context=on.context,
+        bytes_per_source=on.config.bytes_per_source,
+    )
+
+
+def assistant_words(on: Subject) -> AssistantLoss | None:
+    """What the assistant's tokens in held-out conversations cost."""
+    talks = on.material.conversations
+    if not talks.items:
+        return None
+    return assistant_loss(on.model, talks, on.tokenizer, context=on.context)
+
+
+def choices(on: Subject) -> ChoiceAccuracy | None:
+    """Held-out questions with several answers."""
+    asked = on.material.choices
+    return choice_accuracy(on.model, asked, context=on.context) if asked.rows else None
+
+
+@dataclass(frozen=True)
+class Preferred:
+    """By how much a model finds the chosen answer of each pair likelier, in nats."""
+
+    margins: Margins
+    pairs: Pairs
+
+
+def preferences(on: Subject) -> Preferred | None:
+    """Which of two answers it finds likelier."""
+    pairs = on.material.pairs
+    if not pairs.rows:
+        return None
+    found = margins(on.model, pairs, context=on.context)
+    on.material.margins[on.folder.resolve()] = found
+    return Preferred(found, pairs)
+
+
+def reference(on: Subject) -> Preferred | None:
+    """What the model that DPO started from prefers; measured once if it is in the report too."""
+    history, pairs = on.history, on.material.pairs
+    if history is None or history.stage != "dpo" or not pairs.rows:
+        return None
+    if history.parent is None or not history.parent.is_dir():
+        say(f"eval  the reference of {history.folder} is gone, so no implicit reward is measured")
+        return None
+    parent, known = history.parent.resolve(), on.material.margins
+    if parent not in known:
+        model, _ = load(parent)
+        place_model(model, on.compute)
+        known[parent] = margins(model, pairs, context=on.context)
+    return Preferred(known[parent], pairs)
+
+
+def refusals(on: Subject) -> dict[str, Declined]:
+    """Which of people's harmful and benign prompts are refused."""
+    return declined(on.model, on.tokenizer, on.material.refusals, is_refusal)
+
+
+def endings(on: Subject) -> Bool[np.ndarray, " prompts"] | None:
+    """Which of its answers it ends by itself."""
+    prompts = on.material.openings
+    return stopped(on.model, on.tokenizer, prompts) if prompts else None
+
+
+def small_world(on: Subject) -> InWorld | None:
+    """Stories, answers and conduct in the small world."""
+    world = on.material.world
+    if world is None:
+        return None
+    return in_world(on.model, on.tokenizer, world, chats=on.chats, seed=on.config.seed)
+
+
+def world_answers(on: Subject) -> Judged | None:
+    """Its answers to the small world's conversations, which only a model that chats has."""
+    world = on(small_world)
+    return None if world is None else world.answers
+
+
+def stories_continued(on: Subject) -> Stories | None:
+    """Stories of the small world that go on from a first sentence."""
+    world = on(small_world)
+    return None if world is None else world.continued
+
+
+def stories_told(on: Subject) -> Stories | None:
+    """Stories of the small world that were asked for."""
+    world = on(small_world)
+    return None if world is None else world.told
+
+
+def declining(on: Subject) -> dict[str, Mapping[str, Declined]]:
+    """What it declines of people's prompts and of the small world's, by kind."""
+    found: dict[str, Mapping[str, Declined]] = {POOLED: on(refusals)}
+    world = on(small_world)
+    return found if world is None else found | {WORLD: world.declined}
+
+
+def unknown(on: Subject) -> Honesty | None:
+    """What it says to what cannot be known, beside its answers about the small world."""
+    if not (on.chats and on.material.unknown):
+        return None
+    said = on(world_answers)
+    of_world = None if said is None else Said(said.rows, said.answers)
+    return honesty(on.model, on.tokenizer, on.material.unknown, of_world)
+
+
+def leaning(on: Subject) -> Leanings | None:
+    """What it thinks of a woman or a man by the job alone, in the small world."""
+    if on.material.world is None:
+        return None
+    return leanings(on.model, on.tokenizer, context=on.context, chats=on.chats)
+
+
+def sampled(on: Subject) -> Sequence[Sample]:
+    """What it says to the prompts that every report shows."""
+    return samples(on.model, on.tokenizer, seed=on.config.seed)
+
+
+def verified(on: Subject) -> Sequence[Check]:
+    """Whether it answers alike however it is asked."""
+    return verify(on.folder)
+
+
+def stages_compared(models: Sequence[Evaluated]) -> Iterator[tuple[Evaluated, Evaluated]]:
+    """Every model with the one that it was trained from, where both were measured alike."""
+    by_folder = {model.folder.resolve(): model for model in models}
+    for model in models:
+        if model.history is not None and model.history.parent is not None:
+            before = by_folder.get(model.history.parent.resolve())
+            if before is not None and before.material is model.material:
+                yield model, before
+
+
+# How numbers are made, and how they are compared.
+
+
+def counting(order: int) -> str:
+    """What the baseline of n-grams is called."""
+    return f"{order}-gram counting"
+
+
+def _counting(model: Evaluated) -> Mapping[str, BySource]:
+    return {
+        counting(order): pooled(counted.bits.measured())
+        for order, counted in sorted(model.material.ngrams.items())
+    }
+
+
+def _longer(model: Evaluated) -> Mapping[str, BySource]:
+    pairs = model.material.pairs
+    if not pairs.rows:
+        return {}
+    return {LONGER: pooled(preference_accuracy(length_margins(pairs), pairs))}
+
+
+def _majority(model: Evaluated) -> Mapping[str, BySource]:
+    world = model.material.world
+    if world is None or not world.rows:
+        return {}
+    return {MAJORITY: {POOLED: majority_judged(world).accuracy()[POOLED]}}
+
+
+_Declining = Mapping[str, Mapping[str, Declined]]
+
+
+def _declined(kind: str) -> Callable[[_Declining], BySource]:
+    """By people's prompts and by the small world's; both were answered one by one."""
+    return lambda found: {part: one[kind].rate() for part, one in found.items() if kind in one}
+
+
+def _more_declined(kind: str) -> Callable[[_Declining, _Declining], BySource]:
+    return lambda after, before: {
+        part: after[part][kind].above(before[part][kind])
+        for part in after
+        if part in before and kind in after[part] and kind in before[part]
+    }
+
+
+def ended(found: Bool[np.ndarray, " prompts"]) -> Estimate:
+    """The share of its answers that a model ends by itself."""
+    return share(int(found.sum()), len(found))
+
+
+def _by_kind(found: BySource) -> BySource:
+    return {KIND_NAMES.get(part, part): one for part, one in found.items()}
+
+
+def _reward(name: str) -> Callable[[Judged], BySource]:
+    return lambda said: _whole(said.reward(name))
+
+
+def _more_reward(name: str) -> Callable[[Judged, Judged], BySource]:
+    return lambda after, before: _whole(
+        judged_change(after, _rewards(after, name), _rewards(before, name))
+    )
+
+
+def _whole(found: BySource) -> BySource:
+    return {part: one for part, one in found.items() if part == POOLED}
+
+
+def _rewards(said: Judged, name: str) -> Float[np.ndarray, " items"]:
+    values = [getattr(reward, name) for reward in said.rewards]
+    return np.array([np.nan if value is None else value for value in values], float)
+
+
+def judged_change(
+    said: Judged, after: Float[np.ndarray, " items"], before: Float[np.ndarray, " items"]
+) -> BySource:
+    """How much more the answers get, pooled and by source, of those that both were judged on."""
+    difference, found = after - before, {}
+    for part in (POOLED, *sorted({row.source for row in said.rows})):
+        at = [
+            i
+            for i, row in enumerate(said.rows)
+            if part in (POOLED, row.source) and not np.isnan(difference[i])
+        ]
+        if at:
+            found[part] = ratio(difference[at], groups=[said.rows[i].group for i in at])
+    return found
+
+
+def _story_share(name: str) -> Callable[[Stories], BySource]:
+    return lambda stories: {POOLED: getattr(stories, name)}
+
+
+def _more_story_share(name: str) -> Callable[[Stories, Stories], BySource]:
+    return lambda after, before: {POOLED: after.minus(before)[name]}
+
+
+def _size(gap: Estimate) -> Estimate:
+    """How far a gap is from fair, whichever way."""
+    if gap.estimate >= 0:
+        return gap
+    return replace(gap, estimate=-gap.estimate, low=-gap.high, high=-gap.low)
+
+
+# The small world's kinds of questions, in the words of the table of aims.
+KIND_NAMES = {aim.at[1]: aim.what for aim in AIMS if aim.at[0] == "accuracy"}
+_WANTED: Mapping[str, Better] = {"harmful": "above", "benign": "below"}
+_STORIES = {
+    (stories_continued, "sentences"): "stories gone on with: sentences of the world’s grammar",
+    (stories_continued, "consistent"): "stories gone on with: all agrees",
+    (stories_told, "sentences"): "stories asked for: sentences of the world’s grammar",
+    (stories_told, "consistent"): "stories asked for: all agrees",
+}
+_REWARDS = {
+    "total": "gold reward",
+    "correct": "gold reward for being correct",
+    "instruction": "gold reward for keeping the instruction",
+    "kindness": "gold reward for kindness",
+    "harmless": "gold reward for harmlessness",
+}
+assert tuple(_REWARDS) == PARTS
+
+MEASURES: tuple[Measure[Any], ...] = (
+    Measure(
+        TEXT,
+        "predicts held-out text better than",
+        "bits per byte",
+        "below",
+        text,
+        lambda found: pooled(found.measured()),
+        lambda after, before: pooled(after.minus(before)),
+        in_one_look=True,
+        beside=_counting,
+    ),
+    Measure(
+        "the assistant’s answers",
+        "predicts the assistant's answers better than",
+        "nats per token",
+        "below",
+        assistant_words,
+        lambda found: pooled(found.per_token()),
+        lambda after, before: pooled(after.minus(before)),
+        in_one_look=True,
+    ),
+    Measure(
+        CHOICE,
+        "chooses the right answer more often than",
+        "share right",
+        "above",
+        choices,
+        lambda found: pooled(found.by_mean),
+        lambda after, before: pooled(after.minus(before, "mean")),
+        share=True,
+        in_one_look=True,
+    ),
+    Measure(
+        "multiple choice by the sum of log-probabilities",
+        "chooses the right answer by sum more often than",
+        "share right",
+        "above",
+        choices,
+        lambda found: pooled(found.by_sum),
+        lambda after, before: pooled(after.minus(before, "sum")),
+        share=True,
+    ),
+    Measure(
+        "honesty about its choices (Brier score)",
+        "knows better than how sure to be (Brier score) beside",
+        "Brier score",
+        "below",
+        choices,
+        lambda found: pooled({name: one.brier for name, one in found.calibration.items()}),
+        lambda after, before: pooled(after.minus(before, "brier")),
+    ),
+    Measure(
+        PREFERS,
+        "finds the better of two answers likelier more often than",
+        "share of pairs",
+        "above",
+        preferences,
+        lambda found: pooled(preference_accuracy(found.margins, found.pairs)),
+        lambda after, before: pooled(preference_gain(after.margins, before.margins, after.pairs)),
+        share=True,
+        in_one_look=True,
+        beside=_longer,
+    ),
+    Measure(
+        RIGHT,
+        "answers the small world's questions right more often than",
+        "share right",
+        "above",
+        world_answers,
+        lambda said: _by_kind(said.accuracy()),
+        lambda after, before: _by_kind(judged_change(after, after.right(), before.right())),
+        share=True,
+        in_one_look=True,
+        beside=_majority,
+    ),
+    *(
+        Measure(
+            DECLINED.format(kind),
+            f"declines {'more' if better == 'above' else 'fewer'} {kind} requests than",
+            "share declined",
+            better,
+            declining,
+            _declined(kind),
+            _more_declined(kind),
+            share=True,
+            in_one_look=True,
+        )
+        for kind, better in _WANTED.items()
+    ),
+    Measure(
+        STOPS,
+        "ends more of its answers by itself than",
+        "share of answers",
+        "above",
+        endings,
+        lambda found: {POOLED: ended(found)},
+        lambda after, before: {POOLED: ratio(after.astype(float) - before.astype(float))},
+        share=True,
+        in_one_look=True,
+    ),
+    *(
+        Measure(
+            name,
+            f"does better than ({name}) beside",
+            "share",
+            "above",
+            stories,
+            _story_share(part),
+            _more_story_share(part),
+            share=True,
+        )
+        for (stories, part), name in _STORIES.items()
+    ),
+    *(
+        Measure(
+            name,
+            f"has a higher {name} than",
+            "reward",
+            "above",
+            world_answers,
+            _reward(part),
+            _more_reward(part),
+        )
+        for part, name in _REWARDS.items()
+    ),
+    Measure(
+        "leaning by prejudice",
+        "leans less than",
+        "gap",
+        "below",
+        leaning,
+        lambda found: {name: _size(gap) for name, gap in found.gaps().items()},
+        lambda after, before: after.further(before),
+    ),
+)
+
+
+def measure_named(name: str) -> Measure[Any]:
+    """The row of that name."""
+    return next(measure for measure in MEASURES if measure.name == name)

@@ -1,0 +1,191 @@
+"""What a report opens with: the same prompts answered by every model, and five numbers.
+
+The page and the terminal show the same. Whatever a model says is text of a stranger's: the page
+escapes it, and at the terminal what is no printable letter is not shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from groundup.evals.measure import Evaluated, Measure, informative, parts_of
+from groundup.evals.samples import FIRST, OF_WORLD, Sample
+from groundup.evals.stages.claims import CHANCE
+from groundup.evals.stages.measures import (
+    CHOICE,
+    DECLINED,
+    MAJORITY,
+    PREFERS,
+    RIGHT,
+    STOPS,
+    TEXT,
+    measure_named,
+    sampled,
+)
+from groundup.report.claim import Claim, by_outcome
+from groundup.report.estimate import POOLED, WORLD, Estimate
+from groundup.report.page import Answer, Dialogue, Headline
+from groundup.report.terminal import one_line
+
+# An answer longer than this is folded behind its beginning, and so is one that goes wrong in a way
+# that anybody can see.
+_LONG = 360
+# Where fewer than half of the runs of three words are new, a text goes in circles.
+_FRESH, _FEWEST_WORDS = 0.5, 12
+_ONE_LETTER = re.compile(r"([^\s])\1{11}")
+_HEADLINES = 5
+Prompt = tuple[str, ...]
+
+
+def dialogues(models: Sequence[Evaluated], *, drawn: bool = True) -> dict[Prompt, Dialogue]:
+    """Every prompt that the first model was given, with what each of the models made of it."""
+    found = {}
+    for number, sample in enumerate(models[0](sampled)):
+        given = [(m, m(sampled)[number]) for m in models if number < len(m(sampled))]
+        who = ("you", "assistant") if sample.chat else ("text to go on with",)
+        turns = [(who[place % len(who)], turn) for place, turn in enumerate(sample.prompt)]
+        answers = [_answer(model, one, drawn=drawn) for model, one in given]
+        found[sample.prompt] = Dialogue(turns, answers)
+    return found
+
+
+def first(prompts: Mapping[Prompt, Dialogue], *, with_world: bool) -> list[Dialogue]:
+    """The prompts that a report opens with, the same ones whatever was answered."""
+    wanted = [prompt for prompt in FIRST if with_world or prompt not in OF_WORLD]
+    return [prompts[prompt] for prompt in wanted if prompt in prompts]
+
+
+def _answer(model: Evaluated, sample: Sample, *, drawn: bool) -> Answer:
+    def shown(text: str, other: Answer | None) -> Answer:
+        text = text.strip() or "(nothing)"
+        return Answer(model.name, text, why_folded(text, sample.chat, model.chats), other)
+
+    return shown(sample.greedy, shown(sample.sampled, None) if drawn else None)
+
+
+def why_folded(text: str, chat: bool, chats: bool) -> str | None:
+    """Why an answer is not worth the room it takes, in a word or two; None if it is."""
+    if repeats(text):
+        return "goes in circles"
+    if chat and not chats:
+        return "babble: never taught to answer"
+    if chat and text.endswith("…"):
+        return "does not come to an end"
+    return "long" if len(text) > _LONG else None
+
+
+def repeats(text: str) -> bool:
+    """Whether fewer than half of the runs of three words are new, or one letter goes on and on."""
+    if _ONE_LETTER.search(text):
+        return True
+    words = text.split()
+    if len(words) < _FEWEST_WORDS:
+        return False
+    runs = Counter(zip(words, words[1:], words[2:], strict=False))
+    return len(runs) < _FRESH * runs.total()
+
+
+# Numbers.
+
+
+def headlines(models: Sequence[Evaluated], found: Sequence[Claim]) -> list[Headline]:
+    """The first five of these that tell something of the last model."""
+    shown = []
+    for name in (
+        TEXT,
+        RIGHT,
+        DECLINED.format("harmful"),
+        CHOICE,
+        PREFERS,
+        STOPS,
+        DECLINED.format("benign"),
+    ):
+        measure = measure_named(name)
+        own, tells = measure.of(models[-1]), informative(measure, models)
+        # Of what people wrote first: the small world's own numbers stand for what only it has.
+        order = (WORLD, POOLED) if name.startswith(DECLINED.format("harmful")) else (POOLED, WORLD)
+        part = next((part for part in order if part in own and tells(part)), None)
+        if part is not None:
+            shown.append(_headline(measure, part, models, found))
+    return shown[:_HEADLINES]
+
+
+def _headline(
+    measure: Measure[Any], part: str, models: Sequence[Evaluated], found: Sequence[Claim]
+) -> Headline:
+    last = models[-1]
+    parts = parts_of(measure, models)
+    test = _test(measure, measure.label(part, parts), last, found)
+    course = [
+        (model.name, in_words(one[part], measure.share))
+        for model in models
+        if part in (one := measure.of(model))
+    ]
+    return Headline(
+        measure.label(part, parts),
+        in_words(measure.of(last)[part], measure.share),
+        "" if measure.share else measure.unit,
+        "" if test is None else word(test),
+        "cannot be told" if test is None else test.outcome,
+        course,
+    )
+
+
+def _test(
+    measure: Measure[Any], label: str, last: Evaluated, found: Sequence[Claim]
+) -> Claim | None:
+    """The last model against what needs no training, or else against where it came from."""
+    own = [one for one in found if one.model == last.name and one.what == label]
+    untrained = [one for one in own if not one.stages]
+    wanted = {CHOICE: CHANCE, PREFERS: CHANCE, RIGHT: MAJORITY}.get(measure.name)
+    fitting = [one for one in untrained if one.other == wanted] or untrained[-1:] or own
+    return fitting[0] if fitting else None
+
+
+def word(test: Claim) -> str:
+    """What a test says, in a few words."""
+    if test.outcome == "cannot be told":
+        return f"not told apart from {test.other}"
+    return f"{test.outcome} than {test.other}"
+
+
+def in_words(found: Estimate, share: bool) -> str:
+    return f"{100 * found.estimate:.1f} %" if share else f"{found.estimate:.3f}"
+
+
+# The terminal.
+
+_LINES = 8
+_HEADINGS = {"worse": "worse", "better": "better", "cannot be told": "cannot be told apart"}
+
+
+def in_terminal(
+    prompts: Sequence[Dialogue], numbers: Sequence[Headline], found: Sequence[Claim]
+) -> Iterator[str]:
+    """The lines of the opening, in the order of the page."""
+    for one in prompts:
+        yield ""
+        who = "you" if one.turns[0][0] == "you" else "text"
+        yield f"{who}: {one_line(' / '.join(turn for _, turn in one.turns))}"
+        width = max((len(answer.who) for answer in one.answers), default=0)
+        for answer in one.answers:
+            words = answer.text if answer.folded is None else f"{answer.beginning}"
+            about = f"  ({answer.folded})" if answer.folded else ""
+            yield f"  {answer.who:<{width}}  {one_line(words)}{about}"
+    yield ""
+    for number in numbers:
+        unit = f" {number.unit}" if number.unit else ""
+        yield f"{number.title}: {number.value}{unit}{f', {number.word}' if number.word else ''}"
+    for outcome, some in by_outcome(found).items():
+        if some:
+            yield ""
+            yield f"{_HEADINGS[outcome]} ({len(some)})"
+        if outcome == "cannot be told":
+            continue
+        for test in some[:_LINES]:
+            yield f"  {test.what}: {test.model} against {test.other}, {test.change}"
+        if len(some) > _LINES:
+            yield f"  and {len(some) - _LINES} more on the page"

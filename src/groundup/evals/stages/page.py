@@ -1,0 +1,340 @@
+"""The report's page: what report.json holds as tables and plots, between the prose of page.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.evals.fairness import ANSWER, TEXT
+from groundup.evals.measure import Evaluated, from_json, of_models, renamed
+from groundup.evals.perplexity import BYTES_ON_THE_WAY
+from groundup.evals.stages.measures import LONGER, choices
+from groundup.evals.stages.opening import dialogues, first
+from groundup.evals.stages.tables import (
+    aims,
+    calibration,
+    costs,
+    honesty_table,
+    in_one_look,
+    names_of,
+    refusal_rates,
+    rewards,
+    shared_ngrams,
+    verified,
+)
+from groundup.report import plots
+from groundup.report.claim import Claim, by_outcome
+from groundup.report.estimate import POOLED, WORLD, BySource
+from groundup.report.figure import Plot
+from groundup.report.page import (
+    Block,
+    Claims,
+    Fold,
+    Heading,
+    Headline,
+    Headlines,
+    Listing,
+    Note,
+    Page,
+    Plots,
+    written,
+)
+from groundup.report.table import (
+    Cell,
+    Column,
+    Mark,
+    Row,
+    Table,
+    number,
+    percent,
+    short_number,
+    source_table,
+)
+
+
+def report_page(
+    content: dict[str, Any],
+    models: Sequence[Evaluated],
+    tested: Sequence[Claim],
+    numbers: Sequence[Headline],
+) -> Page:
+    """The opening, and all that was measured between the prose of `page.md`."""
+    named, world = content["models"], content["world"]
+    minutes = sum(model["costs"].get("minutes", 0.0) for model in named.values())
+    apart = "; the small world, which a program made up, stands apart from what people wrote"
+    own_words = ", in the small world also by its own words of declining"
+    sizes = [f"{n} has {short_number(one['parameters'])} parameters" for n, one in named.items()]
+    return written(
+        Path(__file__).with_suffix(".md").read_text(encoding="utf-8"),
+        f"groundup report: {', '.join(named)}",
+        _blocks(content, models, tested),
+        content
+        | {
+            "count": f"{len(models)} {'model' if len(models) == 1 else 'models'}",
+            "minutes": f"{minutes:.{0 if minutes >= 1 else 1}f}",
+            "apart": apart if world else "",
+            "own_words": own_words if world else "",
+            "sizes": ", ".join(sizes),
+            "bias": f"{world['bias']:.2f}" if world else "",
+            "curve_bytes": BYTES_ON_THE_WAY,
+        },
+        opening=_opening(models, numbers, with_world=world is not None),
+        contents=True,
+    )
+
+
+def _opening(
+    models: Sequence[Evaluated], numbers: Sequence[Headline], *, with_world: bool
+) -> list[Block]:
+    blocks: list[Block] = []
+    if shown := first(dialogues(models, drawn=False), with_world=with_world):
+        blocks.append(
+            "The same prompts, given to every model; nothing is chosen or mended. What is not "
+            "worth the room is folded: it opens with a click."
+        )
+        blocks += shown
+    if numbers:
+        about = "the word beside it rests on a test that stands below."
+        blocks += [Headlines(numbers), Note(f"The large number is {models[-1].name}’s; {about}")]
+    return blocks
+
+
+def _blocks(
+    content: Mapping[str, Any], models: Sequence[Evaluated], tested: Sequence[Claim]
+) -> dict[str, list[Block]]:
+    """What stands in each section, by name; nothing where nothing was measured."""
+    set_names, text_names = names_of(content)
+    ngrams = {name: from_json(row) for name, row in shared_ngrams(content).items()}
+    bits, chosen = of_models(content, "bits_per_byte"), of_models(content, "choice_accuracy")
+    preferred = of_models(content, "preference_accuracy") | {
+        f"{name}, implicit reward": found
+        for name, found in of_models(content, "implicit_reward_accuracy").items()
+    }
+    majority = {"always the commonest": from_json(content["baselines"]["commonest_answer"])}
+    longer = {LONGER: from_json(content["baselines"]["longer_answer"])}
+    words = of_models(content, "assistant_loss")
+    prompts = list(dialogues(models).values())
+    curves = _curve_plots(models)
+
+    def intervals(title: str, axis: str, rows: Mapping[str, BySource], share: bool) -> Plot:
+        names = set_names if share else text_names
+        return plots.interval_plot(title, axis, renamed(rows, names), share)
+
+    found: dict[str, list[Block]] = {
+        "look": [in_one_look(models)],
+        "claims": _claims(tested),
+        "bits": [
+            source_table(bits, ngrams, text_names, number, share=False),
+            *_passed_in_words(content, tested),
+            Plots(
+                [intervals("Held-out text", "bits per byte, less is better", bits | ngrams, False)]
+            ),
+        ],
+        "choices": _shown(
+            source_table(
+                chosen, majority, set_names, percent, share=True, chance=True, items="questions"
+            )
+        ),
+        "calibration": _shown(calibration(content, set_names)),
+        "preferences": _shown(
+            source_table(
+                preferred, longer, set_names, percent, share=True, chance=True, items="pairs"
+            )
+        ),
+        "words": _shown(
+            source_table(words, {}, text_names, lambda one: number(one, 2), share=False)
+        ),
+        "honesty": _shown(honesty_table(content)),
+        "aims": _shown(aims(content)),
+        "rewards": _shown(
+            source_table(rewards(content), {}, {}, number, share=True, items="answers")
+        ),
+        "refusals": _shown(
+            source_table(refusal_rates(content), {}, {}, percent, share=True, items="prompts")
+        ),
+        **_fairness(content),
+        "samples": [Fold(f"All {len(prompts)} prompts", prompts)] if prompts else [],
+        "curves": [Plots(curves)] if curves else [],
+        "costs": [costs(content)],
+        "data": _data(content),
+        "leaks": _leaks(content["leaks"]),
+        "verified": [verified(content)],
+        "again": _runs(content),
+    }
+    if found["calibration"]:
+        sure = {
+            model.name: answers.calibration[POOLED].curve
+            for model in models
+            if (answers := model(choices)) is not None
+        }
+        found["calibration"].append(Plots([plots.calibration_plot("Calibration", sure)]))
+    if found["choices"]:
+        found["choices"].append(Plots([intervals("Multiple choice", "accuracy", chosen, True)]))
+    if found["preferences"]:
+        found["preferences"].append(Plots([intervals("Preferences", "accuracy", preferred, True)]))
+    return found
+
+
+def _shown(table: Table) -> list[Block]:
+    """A table, where it has rows or says why not."""
+    return [table] if table.rows or table.left_out else []
+
+
+def _claims(tested: Sequence[Claim]) -> list[Block]:
+    found, blocks = by_outcome(tested), list[Block]()
+    marks: tuple[tuple[str, Sequence[Claim], Mark], ...] = (
+        ("Worse", found["worse"], "no"),
+        ("Better", found["better"], "yes"),
+    )
+    for title, some, mark in marks:
+        blocks.append(Heading(f"{title} ({len(some)})", mark))
+        blocks.append(Claims(some) if some else Note("Nothing, as far as can be told."))
+    if untold := found["cannot be told"]:
+        title = f"Cannot be told ({len(untold)}): the interval allows both"
+        blocks.append(Fold(title, [Claims(untold)]))
+    return blocks if tested else []
+
+
+def _fairness(content: Mapping[str, Any]) -> dict[str, list[Block]]:
+    """The gaps, and P(she) of every job in each way that models were asked."""
+    measured = {name: m["fairness"] for name, m in content["models"].items() if m["fairness"]}
+    if not measured:
+        return {"gaps": [], "leanings": []}
+    bias, jobs = content["world"]["bias"], content["world"]["planted"]["jobs"]
+    gaps = {name: from_json(model["gaps"]) for name, model in measured.items()}
+    said = [
+        f"{name}, by jobs: planted {bias:.2f}, measured {gap.estimate:.2f} ({gap.low:.2f} to "
+        f"{gap.high:.2f})."
+        for name, of_model in gaps.items()
+        for gap in [of_model["jobs, as text"]]
+    ]
+    drawn = [
+        plots.leaning_plot(f"A woman or a man? Asked {way}", "P(she)", jobs, subjects)
+        for way in (TEXT, ANSWER)
+        if (
+            subjects := {n: m["subjects"][way] for n, m in measured.items() if way in m["subjects"]}
+        )
+    ]
+    table = source_table(gaps, {}, {}, lambda one: number(one, 2), share=False)
+    return {"gaps": [table, *said], "leanings": [Plots(drawn)]}
+
+
+def _data(content: Mapping[str, Any]) -> list[Block]:
+    """Whom to thank for what, and how many rows there are of it."""
+    data = content["data"]
+    if not data:
+        return []
+    rows = []
+    for pack in data["packs"]:
+        about, archive = pack.get("about", ""), pack.get("archive")
+        source = f". From {archive['package']} {archive['version']}" if archive else ""
+        said = f"{about[:1].upper()}{about[1:]}." if about else ""
+        thanks = Cell(said, f"{pack['citation']}{source}.")
+        rows.append(Row(pack["name"], [Cell(pack["licence"]), thanks]))
+    columns = [Column("licence", words=True), Column("whom to thank", words=True)]
+    blocks: list[Block] = [Table(columns, rows, corner="set")]
+    if counts := data.get("counts"):
+        lines = []
+        for name, one in counts.items():
+            by_source = ", ".join(f"{source} {n:,}" for source, n in one["by_source"].items())
+            lines.append(Row(name, [Cell(f"{one['rows']:,}"), Cell(by_source)]))
+        columns = [Column("in all"), Column("by source", words=True)]
+        blocks.append(Table(columns, lines, corner="rows"))
+    return [*blocks, *map(Note, data.get("notes", []))]
+
+
+def _leaks(leaks: Mapping[str, Any] | None) -> list[Block]:
+    """How much each check found in all training sets together, and how much is left."""
+    sums: dict[str, list[int]] = {}
+    for one in leaks["checks"] if leaks else ():
+        of_check = sums.setdefault(one["check"], [0, 0])
+        of_check[0] += one["found"]
+        of_check[1] += one["left"]
+    if not sums:
+        return []
+    said = "; ".join(
+        f"by {name} {found:,} found and {left} left" for name, (found, left) in sums.items()
+    )
+    about = "Training rows that share something with anything evaluated were taken out"
+    return [f"{about}: {said}."]
+
+
+def _runs(content: Mapping[str, Any]) -> list[Block]:
+    """How each model was made, as its run.json says."""
+    blocks: list[Block] = []
+    for name, model in content["models"].items():
+        if not (run := model["run"]):
+            continue
+        lines = [
+            f"groundup {model['stage']}",
+            _settings(run["config"]),
+            ", ".join(f"{package} {version}" for package, version in run["versions"].items()),
+            "",
+            f"git {run['git'] or 'not a checkout'}",
+            f"{run['machine']['system']}, {run['machine']['cores']} cores; begun {run['started']}",
+            ", ".join(f"{p} sha256 {one['sha256'][:16]}" for p, one in run["parents"].items()),
+        ]
+        blocks += [Heading(name), Listing("\n".join(lines))]
+    return blocks
+
+
+def _passed_in_words(content: Mapping[str, Any], tested: Sequence[Claim]) -> list[str]:
+    """For each n-gram what the claims above say of it, and where training came below it."""
+    said = []
+    for name, orders in content["passed_counting"].items():
+        for order, when in orders.items():
+            test = next(t for t in tested if t.model == name and t.other == f"{order} counting")
+            if when:
+                said.append(
+                    f"{name} passed {order} counting at {short_number(when['tokens'])} tokens, "
+                    f"after {when['minutes']:.1f} minutes of training: from there on it stayed "
+                    "below it by more than the test above is unsure of."
+                )
+            elif test.outcome == "better":
+                said.append(
+                    f"{name} ended better than {order} counting, but at no evaluation on the way "
+                    "by more than the test above is unsure of."
+                )
+            elif test.outcome == "worse":
+                said.append(f"{name} did not pass {order} counting in this run.")
+            else:
+                said.append(f"Whether {name} passed {order} counting cannot be told.")
+    return said
+
+
+def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
+    drawn = []
+    trained = {model.name: model for model in models if model.history and model.history.train}
+    for name, model in trained.items():
+        assert model.history is not None
+        heldout = model.history.heldout()
+        if heldout is not None and model.stage == "pretrain":
+            levels = {f"{n}-gram": one.on_the_way for n, one in model.material.ngrams.items()}
+            drawn.append(plots.heldout_plot(f"{name}: held-out text", heldout, levels))
+        # Only fine-tuning on nothing but answers measures the very loss that it trains on.
+        weighted = model.history.setting("prompt_weight") or 0
+        comparable = heldout if model.stage == "sft" and not weighted else None
+        drawn.append(plots.loss_plot(f"{name}: loss", model.history.loss(), comparable))
+        gained = {_POOLS[pool]: curve for pool, curve in model.history.gained().items()}
+        if gained:
+            drawn.append(plots.gained_plot(f"{name}: preferences on the way", gained))
+    rates = {n: m.history.learning_rate() for n, m in trained.items() if m.history is not None}
+    return [*drawn, plots.rate_plot(rates)] if rates else drawn
+
+
+_POOLS = {POOLED: "pairs written by people", WORLD: "the small world’s pairs"}
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    """A run's settings in one line, folders by their last name: a report may be shown around."""
+
+    def shown(value: object) -> str:
+        if isinstance(value, list):
+            return "[" + ", ".join(map(shown, value)) + "]"
+        text = str(value)
+        return Path(text).name if isinstance(value, str) and "/" in text else text
+
+    return ", ".join(
+        f"{name}={shown(value)}" for name, value in config.items() if value is not None
+    )

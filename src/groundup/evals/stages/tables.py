@@ -1,0 +1,251 @@
+"""The tables of the report, made of the numbers of report.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from groundup.evals import honesty
+from groundup.evals.measure import Evaluated, from_json, informative
+from groundup.evals.stages.measures import MEASURES
+from groundup.evals.world.aims import AIMS, Aim
+from groundup.evals.world.answers import PARTS
+from groundup.report.estimate import POOLED, WORLD, BySource, Estimate
+from groundup.report.table import (
+    Cell,
+    Column,
+    Mark,
+    Part,
+    Row,
+    Table,
+    nothing_said,
+    number,
+    percent,
+    plain,
+    says_nothing,
+    short_number,
+    source_table,
+)
+
+# Where a set is one half of a well-known benchmark, its name says so.
+_SET_NAMES = {
+    "siqa": "SIQA (held-out half)",
+    "commonsenseqa": "CommonsenseQA (held-out half)",
+    "openbookqa": "OpenBookQA (held-out half)",
+    "piqa": "PIQA (held-out half)",
+    "boolq": "BoolQ (held-out half)",
+    "harm": "less against more harmful",
+    "harm-refusal": "refusal against harmful",
+}
+
+
+# As text to read, BoolQ is passages of Wikipedia and no benchmark.
+_TEXT_NAMES = {"boolq": "boolq passages"}
+
+
+_REWARDS = dict(
+    zip(PARTS, ("in all", "correct", "instruction kept", "kind", "harmless"), strict=True)
+)
+
+
+def names_of(content: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """What sets of questions and sources of text are called on the page."""
+    pooled = {POOLED: "pooled"}
+    if content["world"] is not None:
+        pooled = {POOLED: "real, pooled", WORLD: "world, pooled"}
+    return _SET_NAMES | pooled, _TEXT_NAMES | pooled
+
+
+def shared_ngrams(content: Mapping[str, Any]) -> dict[str, Any]:
+    """N-gram rows by name; with several tokenizers the model that they belong to is named too."""
+    by_model = content["baselines"]["ngrams"]
+    if len(by_model) == 1:
+        return dict(next(iter(by_model.values())))
+    return {
+        f"{order} ({name}'s tokens)": row
+        for name, orders in by_model.items()
+        for order, row in orders.items()
+    }
+
+
+def in_one_look(models: Sequence[Evaluated]) -> Table:
+    """The measures that a person asks for first, with what needs no training below each."""
+    rows, left_out = [], []
+    for measure in (one for one in MEASURES if one.in_one_look):
+        found = [measure.of(model) for model in models]
+        beside = measure.beside(models[0])
+        tells = informative(measure, models)
+        parts = [part for part in (POOLED, WORLD) if any(part in one for one in found)]
+        for part in parts:
+            title = measure.label(part, parts)
+            having = [one[part] for one in found if part in one]
+            if not tells(part):
+                left_out.append(nothing_said(title, having))
+                continue
+            shown: Callable[[Estimate], Cell] = percent if measure.share else number
+            baselines = {name: one[part] for name, one in beside.items() if part in one}
+            notes = [f"{name} {shown(one).value}" for name, one in baselines.items()]
+            if having[0].chance is not None:
+                notes.append(f"guessing {plain(having[0].chance, as_percent=True).value}")
+            arrow = "↓" if measure.better == "below" else "↑"
+            unit = "" if measure.share else f"{measure.unit}; "
+            cells = [shown(one[part]) if part in one else None for one in found]
+            rows.append(Row(f"{title} {arrow}", cells, f"{unit}{', '.join(notes)}".rstrip("; ")))
+    columns = [
+        Column(model.name, f"{model.stage}, {short_number(model.parameters)}") for model in models
+    ]
+    return Table(columns, rows, left_out)
+
+
+def calibration(content: Mapping[str, Any], names: Mapping[str, str]) -> Table:
+    """Three numbers of each set, each under its own heading."""
+    models = {n: m for n, m in content["models"].items() if m["choice_calibration"]}
+    if not models:
+        return Table([], [])
+    of_all = {name: model["choice_calibration"] for name, model in models.items()}
+    sources = list(next(iter(of_all.values())))
+    by_sum = source_table(
+        {name: from_json(model["choice_accuracy_by_sum"]) for name, model in models.items()},
+        {},
+        names,
+        percent,
+        share=True,
+    )
+
+    def errors(source: str) -> list[Cell | None]:
+        ones = (model[source] for model in of_all.values())
+        return [
+            Cell(f"{one['error']:.3f}", f"by chance {one['error_by_chance']:.3f}") for one in ones
+        ]
+
+    def briers(source: str) -> list[Cell | None]:
+        return [number(Estimate(**model[source]["brier"])) for model in of_all.values()]
+
+    nothing = {s: next(iter(of_all.values()))[s]["brier"]["chance"] for s in sources}
+    rows = [
+        Part("calibration error ↓"),
+        *(Row(names.get(source, source), errors(source)) for source in sources),
+        Part("Brier score ↓"),
+        *(Row(names.get(s, s), briers(s), f"knowing nothing {nothing[s]:.3f}") for s in sources),
+        *([Part("accuracy by sum ↑")] if by_sum.rows else ()),
+        *by_sum.rows,
+    ]
+    return Table([Column(name) for name in models], rows, by_sum.left_out)
+
+
+def honesty_table(content: Mapping[str, Any]) -> Table:
+    """What a model says to what it cannot know, and to what it can."""
+    rows: list[Row | Part] = []
+    left_out = []
+    for what, found in honesty.table(content["models"]):
+        ones = [None if one is None else Estimate(**one) for one in found]
+        having = [one for one in ones if one is not None]
+        if says_nothing(having):
+            left_out.append(nothing_said(what, having))
+            continue
+        rows.append(Row(what, [None if one is None else percent(one) for one in ones]))
+    return Table([Column(name) for name in content["models"]], rows, left_out)
+
+
+def aims(content: Mapping[str, Any]) -> Table:
+    """What a model should reach, and whether its whole interval does."""
+    worlds = {name: model["world"] for name, model in content["models"].items()}
+    commonest = (content["world"] or {}).get("commonest_answer", {})
+    rows: list[Row | Part] = []
+    left_out = []
+    for aim in AIMS:
+        found = {name: Estimate(**one) for name, w in worlds.items() if (one := aim.of(w))}
+        if not found:
+            continue
+        wanted = ""
+        if aim.level is not None:
+            wanted = f"{'≤' if aim.below else '≥'} {100 * aim.level:.0f} %"
+        if says_nothing(list(found.values())):
+            about = f", aim {wanted}" if wanted else ""
+            left_out.append(nothing_said(f"{aim.what}{about}", list(found.values())))
+            continue
+        cells = [
+            replace(percent(found[name]), mark=_mark(aim, world)) if name in found else None
+            for name, world in worlds.items()
+        ]
+        usual = commonest.get(aim.at[1]) if aim.at[0] == "accuracy" else None
+        cells.append(None if usual is None else percent(Estimate(**usual)))
+        rows.append(Row(aim.what, cells, f"aim {wanted}" if wanted else ""))
+    columns = [Column(name) for name in worlds] + [Column("always the commonest", base=True)]
+    return Table(columns, rows, left_out)
+
+
+def _mark(aim: Aim, world: Mapping[str, Any]) -> Mark:
+    if aim.level is None:
+        return ""
+    return {True: "yes", False: "no", None: "open"}[aim.reached(world)]  # type: ignore[return-value]
+
+
+def rewards(content: Mapping[str, Any]) -> dict[str, BySource]:
+    return {
+        name: {
+            title: Estimate(**model["world"]["reward"][part][POOLED])
+            for part, title in _REWARDS.items()
+            if POOLED in model["world"]["reward"][part]
+        }
+        for name, model in content["models"].items()
+        if model["world"].get("reward")
+    }
+
+
+def refusal_rates(content: Mapping[str, Any]) -> dict[str, BySource]:
+    return {
+        name: {
+            f"{kind}, {where} {arrow}": Estimate(**rates[kind])
+            for where, rates in (
+                ("real", model["refusal_rate"]),
+                ("small world", model["world"].get("declined", {})),
+            )
+            for kind, arrow in (("harmful", "↑"), ("benign", "↓"))
+            if kind in rates
+        }
+        for name, model in content["models"].items()
+    }
+
+
+def costs(content: Mapping[str, Any]) -> Table:
+    titles = ("minutes", "steps", "tokens", "FLOPs", "tokens per second")
+    columns = [Column(title) for title in titles]
+    columns.append(Column("share of the machine’s matrix-multiply peak"))
+    rows = []
+    for name, model in content["models"].items():
+        costs = model["costs"]
+        if not costs:
+            rows.append(Row(name, [Cell("trained elsewhere"), None, None, None, None, None]))
+            continue
+        cells = (
+            f"{costs['minutes']:.1f}",
+            f"{costs['steps']:,}",
+            short_number(costs["tokens"]),
+            f"{costs['flops']:.1e}",
+            f"{costs['tokens_per_second']:,.0f}",
+            f"{100 * costs['peak_share']:.0f} %",
+        )
+        rows.append(Row(name, [Cell(cell) for cell in cells]))
+    own = [Cell(f"{content['seconds'] / 60:.1f}"), *[Cell("")] * 5]
+    return Table(columns, [*rows, Row("this report", own, base=True)])
+
+
+def verified(content: Mapping[str, Any]) -> Table:
+    """For each check what it found of every model, in the models' order."""
+    by_model = [
+        {check["name"]: check for check in model["verified"]}
+        for model in content["models"].values()
+    ]
+
+    def cell(check: Mapping[str, str] | None) -> Cell | None:
+        if check is None:
+            return None
+        if check["status"] == "differs":
+            return Cell("differs", check["about"], mark="no")
+        return Cell("same" if check["status"] == "same" else "–", check["about"])
+
+    names = dict.fromkeys(name for checks in by_model for name in checks)
+    rows = [Row(name, [cell(checks.get(name)) for checks in by_model]) for name in names]
+    return Table([Column(name, words=True) for name in content["models"]], rows)

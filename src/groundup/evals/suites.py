@@ -1,0 +1,131 @@
+"""The one runner of all suites: each model is loaded once, measured, and forgotten.
+
+    report    what each training stage brought, on what the data holds out      `stages`
+    core      six public benchmarks and bits per byte, for any model            `core`
+    tuning    what fine-tuning on a domain brought, and what was forgotten      `domain`
+
+Tasks of the lm-evaluation-harness are run by itself (`harness_run`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.adapters.quantization import dequantize
+from groundup.evals.config import EvalConfig, ModelsConfig
+from groundup.evals.measure import Evaluated, Measure, Subject
+from groundup.evals.models import Named, compute_of, located
+from groundup.formats.load import load
+from groundup.report.history import History
+from groundup.runs.console import say
+from groundup.runs.folder import Run
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import Compute, prepare
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a suite has read before any model: facts for plan.json, and the material.
+
+    `material` makes it ready for the model in a folder with a tokenizer and a context, once for all
+    models that share these.
+    """
+
+    plan: Mapping[str, Any]
+    material: Callable[[Path, Tokenizer, int], Any]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A list of measures, what they are measured on, and what is written of them.
+
+    `also` are measuring functions whose findings are shown and not compared. `data` names the
+    folders that a report is made of beside its models. `write` is given the folder, the settings,
+    the models in order, how it was computed and how long it took; it returns what to say at the
+    terminal when all is done.
+    """
+
+    name: str
+    measures: Sequence[Measure[Any]]
+    also: Sequence[Callable[[Subject], Any]]
+    longest_context: int
+    data: Callable[[Any], dict[str, Path]]
+    prepare: Callable[[Any, Sequence[Path], Compute], Prepared]
+    write: Callable[[Path, Any, Sequence[Evaluated], Compute, float], Callable[[], None]]
+    unpack: bool = False
+    """Whether weights in few bits are unpacked once, which takes memory, or in every pass."""
+
+    @property
+    def measuring(self) -> list[Callable[[Subject], Any]]:
+        """All measuring functions, each once."""
+        return list(dict.fromkeys([*(one.measuring for one in self.measures), *self.also]))
+
+
+def run_suite(suite: Suite, config: EvalConfig | ModelsConfig) -> Path:
+    """Measure `config.models` and return the folder with the page and all numbers.
+
+    Raises `UserError` for models or data that are not there, and a folder that cannot be written.
+    """
+    models = located(config.models)
+    folders = {model.name: model.path for model in models}
+    with Run.open(config.out, suite.name, config, folders | suite.data(config)) as run:
+        if run.finished:
+            return run.folder
+        begun = time.monotonic()
+        compute = compute_of(config)
+        prepared = suite.prepare(config, list(folders.values()), compute)
+        run.plan({"compute": compute.to_json(), **prepared.plan})
+        found = [measured(suite, config, model, prepared, compute) for model in models]
+        seconds = time.monotonic() - begun
+        conclude = suite.write(run.folder, config, found, compute, seconds)
+        run.finish(seconds=time.monotonic() - begun)
+        conclude()
+        return run.folder
+
+
+def measured(
+    suite: Suite,
+    config: EvalConfig | ModelsConfig,
+    named: Named,
+    prepared: Prepared,
+    compute: Compute,
+) -> Evaluated:
+    """All that a suite measures of one model."""
+    begun, spent = time.monotonic(), time.process_time()
+    model, tokenizer = load(named.path)
+    if suite.unpack:
+        dequantize(model, compute.torch_dtype)
+    prepare(model, compute)
+    model.eval()
+    context = min(model.config.max_position_embeddings, suite.longest_context)
+    subject = Subject(
+        place=named.place,
+        folder=named.path,
+        history=History.of(named.path),
+        model=model,
+        tokenizer=tokenizer,
+        context=context,
+        material=prepared.material(named.path, tokenizer, context),
+        config=config,
+        compute=compute,
+    )
+    for measuring in suite.measuring:
+        subject(measuring)
+    seconds, cpu = time.monotonic() - begun, time.process_time() - spent
+    say(f"{suite.name}  {named.name} measured in {seconds:.0f} s ({cpu:.0f} s of one core)")
+    return Evaluated(
+        name=named.name,
+        source=named.source,
+        folder=named.path,
+        history=subject.history,
+        parameters=model.config.parameters,
+        context=context,
+        material=subject.material,
+        found=subject.found,
+        seconds=seconds,
+        cpu_seconds=cpu,
+    )

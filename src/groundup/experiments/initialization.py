@@ -1,0 +1,212 @@
+"""What goes wrong without good initial weights? Signals and gradients through a deep network.
+
+Each layer multiplies the variance of what passes through it by fan_in · Var(weight), and by what
+its activation takes away. Over twenty layers anything but a factor near 1 is fatal: the signal
+dies out or explodes, and so does the gradient on its way back (see `nn.init`). Nothing is trained
+here: a network as it begins, a batch, one look forward and one back.
+
+Sources: Glorot and Bengio (2010), "Understanding the difficulty of training deep feedforward neural
+networks"; He et al. (2015), "Delving deep into rectifiers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from groundup.experiments.config import InitializationConfig
+from groundup.maths.intervals import Interval
+from groundup.maths.tensor import Tensor
+from groundup.nn import init
+from groundup.nn.activations import Activation, ReLU, Tanh
+from groundup.nn.init import LayerStatistics, activation_statistics
+from groundup.nn.layers import Linear
+from groundup.nn.module import Module, Sequential
+from groundup.report.figure import Plot
+from groundup.report.outcome import check_folder, over_seeds, seeds, write
+from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.table import Table, text_table
+
+NAME = "initialization"
+QUESTION = (
+    "What goes wrong without good initial weights? One batch goes through a deep network that has "
+    "learned nothing yet, and a gradient comes back."
+)
+LAYERS, WIDTH, ROWS = 20, 256, 256
+QUICK_WIDTH = 64
+LASTING = 10.0  # what grows or shrinks by less over all layers is said to last
+FILLED = 0.5  # with more than this share of outputs on a flat part, tanh is said to be saturated
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A way to begin: an activation, and what fills the weights before it."""
+
+    activation: type[Activation]
+    weights: str
+    fill: Callable[..., Tensor]
+
+    @property
+    def name(self) -> str:
+        return f"{self.activation.__name__}, {self.weights}"
+
+
+BEGINNINGS = (
+    Beginning(Tanh, "too small", partial(init.normal_, std=0.01)),
+    Beginning(Tanh, "too large", partial(init.normal_, std=1.0)),
+    Beginning(Tanh, "Xavier", partial(init.xavier_normal_, gain=init.calculate_gain("tanh"))),
+    Beginning(ReLU, "too small", partial(init.normal_, std=0.01)),
+    Beginning(ReLU, "too large", partial(init.normal_, std=1.0)),
+    Beginning(ReLU, "Xavier", init.xavier_normal_),
+    Beginning(ReLU, "He", partial(init.kaiming_normal_, nonlinearity="relu")),
+)
+
+
+def run(config: InitializationConfig) -> Path:
+    """Measure activations and gradients, layer by layer, for each way to begin, and write them.
+
+    Raises `UserError` for a folder of something else.
+    """
+    check_folder(config.out, NAME)
+    begun, width = perf_counter(), QUICK_WIDTH if config.quick else WIDTH
+    measured = [
+        Depths(beginning, [measure(beginning, width, config, turn) for turn in range(config.seeds)])
+        for beginning in BEGINNINGS
+    ]
+    return write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[table(measured, width)],
+        plots=[plot(measured)],
+        remarks=[one.remark() for one in measured],
+        data={one.beginning.name: one.numbers() for one in measured},
+        seconds=perf_counter() - begun,
+    )
+
+
+def measure(
+    beginning: Beginning, width: int, config: InitializationConfig, turn: int
+) -> list[LayerStatistics]:
+    """Statistics of each activation of a new network on standard normal inputs."""
+    rng = np.random.default_rng([config.seed, turn])
+    layers: list[Module] = []
+    for _ in range(LAYERS):
+        # In float64, so that what explodes can be followed to the end.
+        layer = Linear(width, width, bias=False, rng=rng, dtype=np.float64)
+        beginning.fill(layer.weight, rng=rng)
+        layers += [layer, beginning.activation()]
+    x = Tensor(rng.standard_normal((ROWS, width)), requires_grad=False)
+    found = activation_statistics(Sequential(*layers), x, rng)
+    return [one for one in found if one.kind == beginning.activation.__name__]
+
+
+@dataclass(frozen=True)
+class Depths:
+    """The statistics of one way to begin, by seed and layer."""
+
+    beginning: Beginning
+    seeds: list[list[LayerStatistics]]
+
+    def of(self, what: str, layer: int) -> Interval:
+        """One statistic of one layer, over the seeds."""
+        return over_seeds([getattr(layers[layer], what) for layers in self.seeds])
+
+    def course(self, what: str) -> list[float]:
+        """The mean of one statistic over the seeds, layer by layer."""
+        return [self.of(what, layer).estimate for layer in range(LAYERS)]
+
+    def remark(self) -> str:
+        """What becomes of the signal and of the gradient."""
+        signal = self.of("std", -1).estimate / self.of("std", 0).estimate
+        gradient = self.of("gradient_std", 0).estimate / self.of("gradient_std", -1).estimate
+        flat = self.of("saturated", -1).estimate
+        full = self.beginning.activation is Tanh and flat > FILLED
+        return (
+            f"{self.beginning.name}: over {LAYERS} layers the signal {_fate(signal)}, and the "
+            f"gradient on its way back {_fate(gradient)}"
+            + (f"; {100 * flat:.0f} % of the last layer's outputs are saturated." if full else ".")
+        )
+
+    def numbers(self) -> dict[str, Any]:
+        names = ("mean", "std", "gradient_std", "saturated", "dead")
+        return {name: self.course(name) for name in names}
+
+
+def _fate(factor: float) -> str:
+    """In words, what a factor over all layers means."""
+    if factor > LASTING:
+        return f"grows {factor:.1e} times"
+    return f"shrinks {1 / factor:.1e} times" if factor < 1 / LASTING else "lasts"
+
+
+def table(measured: Sequence[Depths], width: int) -> Table:
+    """The ends of the network: the signal that arrives, and the gradient that comes back."""
+    rows = tuple(
+        (
+            one.beginning.name,
+            _scientific(one.of("std", 0)),
+            _scientific(one.of("std", -1)),
+            _scientific(one.of("gradient_std", 0)),
+            f"{100 * one.of('saturated', -1).estimate:.0f} %",
+            f"{100 * one.of('dead', -1).estimate:.0f} %",
+        )
+        for one in measured
+    )
+    return text_table(
+        "Through the network and back",
+        (
+            "activation, weights",
+            "std after layer 1",
+            f"std after layer {LAYERS}",
+            "gradient std at layer 1",
+            "flat outputs",
+            "dead units",
+        ),
+        rows,
+        (
+            f"{LAYERS} layers of width {width}, {ROWS} standard normal inputs. The mean over "
+            f"{seeds(len(measured[0].seeds))}, and the least and greatest. The gradient begins "
+            "with standard deviation 1 at the output.",
+            "Too small is N(0, 0.01²) and too large N(0, 1). Flat: the share of the last layer's "
+            f"outputs where the activation's slope is below {init.FLAT:g}, which for ReLU is half "
+            "by design. Dead: the share of its units that are flat for every input.",
+        ),
+    )
+
+
+def _scientific(value: Interval) -> str:
+    return f"{value.estimate:.1e}\n{value.low:.1e} to {value.high:.1e}"
+
+
+def plot(measured: Sequence[Depths]) -> Plot:
+    """The signal forwards and the gradient backwards, one column an activation."""
+    figure, axes = panels(2, 2, width=9.2, height=6.2)
+    parts = (("std", "std of activations"), ("gradient_std", "std of gradients"))
+    for row, (what, label) in zip(axes, parts, strict=True):
+        row[0].set_ylabel(label)
+        for place, activation in zip(row, (Tanh, ReLU), strict=True):
+            shown = [one for one in measured if one.beginning.activation is activation]
+            for one, color in zip(shown, COLORS, strict=False):
+                values = one.course(what)
+                place.plot(range(1, LAYERS + 1), values, color=color, label=one.beginning.weights)
+            place.axhline(1, **BASELINE)
+            place.set_yscale("log")
+            place.set_xticks(range(5, LAYERS + 1, 5))
+            place.legend(frameon=False)
+    for above, below, activation in zip(*axes, (Tanh, ReLU), strict=True):
+        above.set_title(activation.__name__)
+        below.set_xlabel("layer")
+    return Plot(
+        "through-the-layers",
+        "Above, the signal on its way forwards, from left to right; below, the gradient on its way "
+        "back, from right to left. The mean over the seeds. The dotted line is the 1 with which "
+        "either begins.",
+        figure,
+    )

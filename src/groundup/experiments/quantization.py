@@ -1,0 +1,429 @@
+"""How many bits does a weight need?
+
+    error     sqrt(sum (Q(W) - W)^2 / sum W^2)            over all matrices of the blocks
+    KL        sum over tokens of p (log p - log q)        p: the model in full, q: quantised
+
+Every way to keep weights is put to the same model and the same text: bfloat16, 8 bits with a scale
+for each row (Dettmers et al. 2022, LLM.int8()), the 4 bits of QLoRA (Dettmers et al. 2023, sections
+2 and 3, whose table 2 compares NF4 with FP4), and llama.cpp's block formats. Only the matrices of
+the blocks are quantised, as QLoRA does; embeddings, norms and the head stay. All but bfloat16 is
+computed in float32, so that what differs is the weights alone. The error of the weights is what a
+method can promise; KL is what the model makes of it, and is seen long before perplexity moves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from groundup.adapters.attach import adapter_names, merge
+from groundup.adapters.layers import dense, linear_layers
+from groundup.adapters.quantization import bits_per_weight, is_quantized, quantize
+from groundup.errors import UserError
+from groundup.evals.benchmarks import heldout_texts
+from groundup.evals.domain.material import pieces
+from groundup.experiments.config import QuantizationConfig
+from groundup.formats.gguf.model import read_gguf
+from groundup.formats.load import load
+from groundup.formats.locate import GGUF_SUFFIX, locate, short_name
+from groundup.lm.model import CausalLM
+from groundup.lm.score import spread
+from groundup.maths.intervals import Interval, bootstrap_ratio
+from groundup.report.figure import Plot
+from groundup.report.outcome import check_folder, write
+from groundup.report.plots import COLORS, GREY, panels
+from groundup.report.table import Table, number, text_table
+from groundup.runs.console import say
+from groundup.text.batches import packed_batch
+from groundup.text.example import Example, cut_to
+from groundup.text.rows import Document
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.loss import CHUNK
+
+NAME = "quantization"
+QUESTION = "How many bits does a weight need, and what does a model lose with fewer?"
+CONTEXT = 512
+FULL = "fp32"
+# Tokens in one pass: large products, and some hundred megabytes.
+_TOKENS = 4096
+_QUICK_BYTES = 2_048
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to keep weights: `apply` changes the model given and says how many bits it takes."""
+
+    name: str
+    apply: Callable[[CausalLM], float]
+
+
+def _whole(model: CausalLM) -> float:
+    return 32.0
+
+
+def _bfloat16(model: CausalLM) -> float:
+    model.to(torch.bfloat16)
+    return 16.0
+
+
+def _quantised(model: CausalLM, **settings: Any) -> float:
+    return bits_per_weight(quantize(model, **settings))
+
+
+def _gguf(model: CausalLM, *, type: str) -> float:
+    """Round the matrices as llama.cpp's blocks of 32 do; how many bits these take."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import dequantize, quantize
+
+    kind = GGMLQuantizationType[type]
+    for layer in linear_layers(model).values():
+        assert isinstance(layer, nn.Linear)
+        stored = quantize(layer.weight.detach().numpy(), kind)
+        layer.weight.data = torch.from_numpy(dequantize(stored, kind)).view_as(layer.weight)
+    block, size = GGML_QUANT_SIZES[kind]
+    return 8 * size / block
+
+
+WAYS: tuple[Way, ...] = (
+    Way(FULL, _whole),
+    Way("bf16", _bfloat16),
+    Way("int8, a scale a row", partial(_quantised, kind="int8")),
+    Way("GGUF Q8_0", partial(_gguf, type="Q8_0")),
+    Way("GGUF Q4_1", partial(_gguf, type="Q4_1")),
+    Way("GGUF Q4_0", partial(_gguf, type="Q4_0")),
+    Way("nf4, blocks of 64", partial(_quantised, kind="nf4", double_quant=False)),
+    Way("nf4, double quantised", partial(_quantised, kind="nf4")),
+    Way(
+        "nf4, blocks of 128",
+        partial(_quantised, kind="nf4", block_size=128, double_quant=False),
+    ),
+    Way("fp4, blocks of 64", partial(_quantised, kind="fp4", double_quant=False)),
+)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a model makes of each piece of text: nats and KL from the full model, summed."""
+
+    nats: Float[np.ndarray, " pieces"]
+    kl: Float[np.ndarray, " pieces"]
+    tokens: Float[np.ndarray, " pieces"]
+    bytes: Float[np.ndarray, " pieces"]
+
+    def bits_per_byte(self) -> Interval:
+        return bootstrap_ratio(self.nats / np.log(2), self.bytes)
+
+    def perplexity(self) -> float:
+        """exp(nats per token)."""
+        return float(np.exp(self.nats.sum() / self.tokens.sum()))
+
+    def kl_per_token(self) -> Interval:
+        return bootstrap_ratio(self.kl, self.tokens)
+
+    def more_than(self, other: Read) -> Interval:
+        """How many bits per byte more it pays, from the differences on each piece."""
+        return bootstrap_ratio((self.nats - other.nats) / np.log(2), self.bytes)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One way, its bits for each number of a matrix, the error that makes, and what is read."""
+
+    name: str
+    bits: float
+    error: float
+    read: Read
+
+
+def run(config: QuantizationConfig) -> Path:
+    """Quantise the model in every way and write what it loses.
+
+    Raises `UserError` for a model that cannot be used and a folder of something else.
+    """
+    check_folder(config.out, NAME)
+    begun = perf_counter()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    path = locate(config.model)
+    model, tokenizer = load(path)
+    if is_quantized(model):
+        raise UserError(
+            f"{config.model} is stored in few bits already, so there is nothing in full to compare "
+            "with; give the model that it was made from"
+        )
+    if adapter_names(model):
+        merge(model)
+    model.float().eval()
+    items, sizes = texts(config, model, tokenizer)
+    found, types = outcomes(model, items, sizes), shipped_types(path)
+    return write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[table(found, short_name(config.model, path), types)],
+        plots=[plot(found)],
+        remarks=remarks(found, types),
+        data={one.name: numbers(one, found[0]) for one in found},
+        seconds=perf_counter() - begun,
+    )
+
+
+# The text, and what a model makes of it.
+
+
+def texts(
+    config: QuantizationConfig, model: CausalLM, tokenizer: Tokenizer
+) -> tuple[list[Example], Float[np.ndarray, " pieces"]]:
+    """Pieces of held-out text as tokens, all but the first to be predicted, and their bytes."""
+    limit = _QUICK_BYTES if config.quick else config.bytes_per_source
+    context = min(model.config.max_position_embeddings, CONTEXT)
+    bos = model.config.bos_token_id
+    opening = tokenizer.end_of_text if bos is None else bos
+    items, sizes = [], []
+    for text in _chosen(pieces(heldout_texts()), limit):
+        ids = [opening, *tokenizer.encode(text)]
+        items.append(cut_to(Example(ids, [False] + [True] * (len(ids) - 1)), context))
+        read = items[-1].ids[1:]
+        sizes.append(sum(len(tokenizer.token_bytes(token)) for token in read))
+    return items, np.array(sizes, float)
+
+
+def _chosen(documents: Sequence[Document], limit: int) -> list[str]:
+    """Texts of each source, evenly from all of it, of about `limit` bytes together."""
+    chosen = []
+    for source in sorted({document.source for document in documents}):
+        of_source = [document.text for document in documents if document.source == source]
+        mean = sum(len(text.encode()) for text in of_source) / len(of_source)
+        chosen += spread(of_source, max(1, round(limit / mean)))
+    return chosen
+
+
+def outcomes(
+    model: CausalLM, items: Sequence[Example], sizes: Float[np.ndarray, " pieces"]
+) -> list[Outcome]:
+    """Every way on a copy of the model, which stays as it is."""
+    head, batches = model.head.detach().float(), list(_batches(items))
+    full = [_hidden(model, items, batch) for batch in batches]
+    found = []
+    for way in ways(model):
+        begun, copy = perf_counter(), deepcopy(model)
+        bits = way.apply(copy)
+        error = relative_error(model, copy)
+        nats, kl = np.zeros(len(items)), np.zeros(len(items))
+        for batch, expected in zip(batches, full, strict=True):
+            hidden = expected if way.name == FULL else _hidden(copy, items, batch)
+            targets = torch.tensor([token for i in batch for token in items[i].ids[1:]])
+            of = np.repeat(batch, [items[i].inputs for i in batch])
+            one, other = _compared(expected, head, hidden, copy.head.detach().float(), targets)
+            np.add.at(nats, of, one)
+            np.add.at(kl, of, other)
+        tokens = np.array([item.inputs for item in items], float)
+        found.append(Outcome(way.name, bits, error, Read(nats, kl, tokens, sizes)))
+        say(f"{NAME}  {way.name}: {perf_counter() - begun:.1f} s")
+    return found
+
+
+def ways(model: CausalLM) -> list[Way]:
+    """The ways that fit the model: llama.cpp's blocks need rows of whole blocks of 32."""
+    whole = all(layer.in_features % 32 == 0 for layer in linear_layers(model).values())
+    return [way for way in WAYS if whole or not way.name.startswith("GGUF")]
+
+
+@torch.no_grad()
+def relative_error(model: CausalLM, copy: CausalLM) -> float:
+    """sqrt(sum (Q(W) - W)^2 / sum W^2) over all matrices of the blocks."""
+    others = linear_layers(copy)
+    error = size = 0.0
+    for path, layer in linear_layers(model).items():
+        weight = dense(layer)
+        error += float((dense(others[path]) - weight).square().sum(dtype=torch.float64))
+        size += float(weight.square().sum(dtype=torch.float64))
+    return math.sqrt(error / size)
+
+
+def _batches(items: Sequence[Example]) -> Iterator[list[int]]:
+    """Numbers of items, those of like length together."""
+    order = sorted(range(len(items)), key=lambda i: -items[i].inputs)
+    while order:
+        count = max(1, _TOKENS // items[order[0]].inputs)
+        yield order[:count]
+        order = order[count:]
+
+
+@torch.inference_mode()
+def _hidden(
+    model: CausalLM, items: Sequence[Example], batch: Sequence[int]
+) -> Float[Tensor, "tokens width"]:
+    """The last hidden state at every token that is predicted, item after item."""
+    rows = packed_batch([[items[i]] for i in batch], max(items[i].inputs for i in batch))
+    hidden: Tensor = model(rows)
+    return hidden[rows.weights > 0].float()
+
+
+@torch.inference_mode()
+def _compared(
+    expected: Float[Tensor, "tokens width"],
+    head: Float[Tensor, "vocab width"],
+    hidden: Float[Tensor, "tokens width"],
+    own_head: Float[Tensor, "vocab width"],
+    targets: Int[Tensor, " tokens"],
+) -> tuple[Float[np.ndarray, " tokens"], Float[np.ndarray, " tokens"]]:
+    """-log q of each target and KL(p, q) at its place, in nats; some tokens' logits at a time."""
+    nats, kl = [], []
+    for part in (slice(i, i + CHUNK) for i in range(0, len(targets), CHUNK)):
+        log_p = (expected[part] @ head.T).log_softmax(-1)
+        log_q = (hidden[part] @ own_head.T).log_softmax(-1)
+        nats.append(-log_q.gather(-1, targets[part, None])[:, 0])
+        kl.append((log_p.exp() * (log_p - log_q)).sum(-1))
+    return torch.cat(nats).double().numpy(), torch.cat(kl).double().numpy()
+
+
+# What is told of it.
+
+
+def shipped_types(path: Path) -> Counter[str]:
+    """How many matrices of a quantised GGUF file are of each type; none of any other model."""
+    if path.suffix != GGUF_SUFFIX:
+        return Counter()
+    matrices = [one for one in read_gguf(path).file.tensors.values() if len(one.shape) > 1]
+    types = Counter(one.type.name for one in matrices)
+    return Counter() if set(types) <= {"F32", "F16", "BF16"} else types
+
+
+def origin(types: Counter[str]) -> str:
+    """What is to be known of a model whose weights were quantised before this began."""
+    listed = ", ".join(f"{name} {count} times" for name, count in types.most_common())
+    return (
+        f"The model comes from a GGUF file whose matrices are quantised as shipped ({listed}). "
+        f"{FULL} holds that error already and is what all others are compared with, so the error "
+        "of the shipped format against the weights that were trained is not in this table; put "
+        "to the format that they are in, weights find nothing left to round."
+    )
+
+
+def remarks(found: Sequence[Outcome], types: Counter[str]) -> list[str]:
+    """What the numbers say, and what is to be known of them."""
+    of = {one.name: one for one in found}
+    nf4, fp4 = of["nf4, blocks of 64"], of["fp4, blocks of 64"]
+    pairs = (
+        (nf4, fp4, "quantiles of a bell instead of small floating-point numbers"),
+        (of["nf4, double quantised"], nf4, "scales in 8 bits instead of 32"),
+        (of["nf4, blocks of 128"], nf4, "half as many scales"),
+        (nf4, of["int8, a scale a row"], "4 bits instead of 8"),
+    )
+    said = [_against(*pair) for pair in pairs]
+    return [origin(types), *said] if types else said
+
+
+def _against(one: Outcome, other: Outcome, why: str) -> str:
+    """Two ways on the same text, piece by piece."""
+    more = one.read.more_than(other.read)
+    kl = bootstrap_ratio(one.read.kl - other.read.kl, one.read.tokens)
+    clear = "" if kl.low > 0 or kl.high < 0 else ", which is within chance"
+    return (
+        f"{why[0].upper()}{why[1:]} ({one.name} at {one.bits:.2f} bits against {other.name} at "
+        f"{other.bits:.2f}): {_span(more)} bits per byte, KL {_span(kl)} nats{clear}."
+    )
+
+
+def _span(value: Interval) -> str:
+    # Adding 0 makes a zero of a negative one.
+    middle, low, high = (round(x, 4) + 0.0 for x in (value.estimate, value.low, value.high))
+    return f"{middle:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def table(found: Sequence[Outcome], name: str, types: Counter[str]) -> Table:
+    """One row for each way, the model in full first."""
+    full = found[0]
+    shipped = {f"GGUF {kind}" for kind, _ in types.most_common(1)}
+    return text_table(
+        f"Weights of {name} in fewer bits",
+        (
+            "kept as",
+            "bits",
+            "error",
+            "bits per byte",
+            f"more than {FULL}",
+            "perplexity",
+            "KL",
+        ),
+        tuple(
+            (
+                f"{one.name}, as shipped" if one.name in shipped else one.name,
+                f"{one.bits:.2f}",
+                f"{100 * one.error:.2f} %",
+                number(one.read.bits_per_byte()),
+                _span(one.read.more_than(full.read)).replace(" (", "\n").rstrip(")")
+                if one is not full
+                else "",
+                f"{one.read.perplexity():.2f}",
+                number(one.read.kl_per_token(), 4) if one is not full else "",
+            )
+            for one in found
+        ),
+        remarks=(
+            f"{int(full.read.tokens.sum()):,} tokens of held-out text in {len(full.read.nats)} "
+            "pieces, the same for all. The small lines are 95 % intervals from drawing pieces; "
+            "differences are taken piece by piece. Bits are those that are kept of a number of the "
+            "blocks' matrices, scales and all, and error is theirs: root mean square, relative. "
+            "Embeddings, norms and the head stay as they are. KL is of the next token's "
+            f"distribution from {FULL}'s, in nats a token. bf16 is the whole model in bfloat16, "
+            "computing in it too; all others compute in float32.",
+        ),
+        baselines=(FULL,),
+    )
+
+
+def plot(found: Sequence[Outcome]) -> Plot:
+    """KL, and what a byte costs more, over the bits that are kept of a number."""
+    figure, [[left, right]] = panels(1, 2, width=9.0, height=4.2)
+    for place, one in enumerate(found[1:]):
+        color, marker = COLORS[place % len(COLORS)], "os"[place // len(COLORS)]
+        for axes, value in (
+            (left, one.read.kl_per_token()),
+            (right, one.read.more_than(found[0].read)),
+        ):
+            ends = [[value.estimate - value.low], [value.high - value.estimate]]
+            axes.errorbar(
+                one.bits,
+                value.estimate,
+                yerr=np.maximum(ends, 0),
+                fmt=marker,
+                color=color,
+                capsize=3,
+                label=one.name if axes is left else None,
+            )
+    for axes, label in ((left, "KL, nats a token"), (right, "bits per byte more")):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks([4, 5, 8, 16], ["4", "5", "8", "16"])
+        axes.set_xlabel("bits a number")
+        axes.set_ylabel(label)
+    left.set_yscale("log")
+    right.axhline(0, color=GREY, linestyle=":", linewidth=1)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    caption = "What the model loses over the bits that are kept, with 95 % intervals."
+    return Plot("bits", caption, figure)
+
+
+def numbers(one: Outcome, full: Outcome) -> dict[str, Any]:
+    """Everything that is measured of a way, for result.json."""
+    return {
+        "bits_per_weight": one.bits,
+        "relative_error": one.error,
+        "bits_per_byte": one.read.bits_per_byte(),
+        "bits_per_byte_more": one.read.more_than(full.read),
+        "perplexity": one.read.perplexity(),
+        "kl": one.read.kl_per_token(),
+    }

@@ -1,0 +1,109 @@
+"""Claims: a sentence, the measured difference that it rests on, and how its test came out.
+
+A difference holds only if its whole interval lies on one side, and it holds in either direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from groundup.report.estimate import Estimate
+from groundup.report.table import Mark
+
+Better = Literal["below", "above"]
+Outcome = Literal["worse", "better", "cannot be told"]
+OUTCOMES: tuple[Outcome, ...] = ("worse", "better", "cannot be told")
+# With fewer groups that all agree, chance alone does so too often: 2 * 2^-5 is more than 5 %.
+FEWEST_GROUPS = 6
+
+
+def mark_of(measured: Estimate, wanted: Better, level: float = 0.0) -> Mark:
+    """Whether an interval lies on the wanted side of `level`, on the other, or on both."""
+    lower, higher = measured.high < level, measured.low > level
+    if not (lower or higher):
+        return "open"
+    return "yes" if lower == (wanted == "below") else "no"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, and the measured difference that must lie below or above `level` for it.
+
+    `what` was measured of `model` and of `other`, an earlier stage or something that needs no
+    training; `values` are the two numbers, the other's first. Nothing is proven by fewer than
+    `fewest` independent rows, of which there are as many as the difference has groups, or `rows`.
+    """
+
+    claim: str
+    measured: Estimate
+    unit: str
+    wanted: Better
+    level: float = 0.0
+    what: str = ""
+    model: str = ""
+    other: str = ""
+    values: tuple[float, float] | None = None
+    share: bool = False
+    stages: bool = False
+    fewest: int = FEWEST_GROUPS
+    rows: int | None = None
+
+    @property
+    def mark(self) -> Mark:
+        """Whether the claim holds, its contrary does, or the data allows both.
+
+        Of a handful of rows nothing can be told, however much they agree.
+        """
+        rows = self.measured.groups if self.rows is None else self.rows
+        return mark_of(self.measured, self.wanted, self.level) if rows >= self.fewest else "open"
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether the model is worse or better than what it is compared with."""
+        if self.mark == "open":
+            return "cannot be told"
+        return "better" if self.mark == "yes" else "worse"
+
+    @property
+    def shown(self) -> str:
+        """The two that are compared and the numbers or, of a claim without them, its sentence."""
+        if self.values is None:
+            return self.claim
+        return f"{self.model} against {self.other}, {self.change}"
+
+    @property
+    def change(self) -> str:
+        """From which number to which, and by how much with the interval."""
+        digits, scale, unit = (1, 100, " points") if self.share else (3, 1, f" {self.unit}")
+        low, high, change = (
+            f"{scale * (value - self.level):+.{digits}f}"
+            for value in (self.measured.low, self.measured.high, self.measured.estimate)
+        )
+        between = f"{change}{unit}, interval {low} to {high}"
+        if self.values is None:
+            return between
+        before, after = (f"{scale * v:.{digits}f}{' %' if self.share else ''}" for v in self.values)
+        return f"{before} → {after} ({between})"
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "claim": self.claim,
+            "verdict": "cannot be told" if self.mark == "open" else self.mark,
+            "outcome": self.outcome,
+            "wanted": self.wanted,
+            "level": self.level,
+            "unit": self.unit,
+            "what": self.what,
+            "model": self.model,
+            "other": self.other,
+            "between_stages": self.stages,
+            **self.measured.to_json(),
+        }
+        return found if self.values is None else found | {"values": list(self.values)}
+
+
+def by_outcome(claims: Sequence[Claim]) -> dict[Outcome, list[Claim]]:
+    """What got worse first, then what got better, then what cannot be told."""
+    return {outcome: [one for one in claims if one.outcome == outcome] for outcome in OUTCOMES}

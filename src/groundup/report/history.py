@@ -1,0 +1,211 @@
+"""What a run folder says of how its model came to be: lineage, curves and costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from groundup.errors import UserError
+from groundup.report.estimate import POOLED, WORLD
+from groundup.runs.console import say
+from groundup.runs.files import is_kept, is_number, read_kept
+from groundup.runs.folder import read_metrics, read_run
+
+# What each training stage measures on held-out material on the way, and what it is called.
+HELDOUT = {
+    "bits_per_byte": "held-out bits per byte",
+    "heldout_loss": "held-out loss, nats per token",
+    "heldout_accuracy": "held-out preference accuracy",
+}
+
+_POINTS_KEPT = 400
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over the training tokens read before each."""
+
+    name: str
+    tokens: Float[np.ndarray, " points"]
+    values: Float[np.ndarray, " points"]
+
+    def to_json(self) -> dict[str, list[float]]:
+        """At most 400 of its points, evenly; a run's metrics.jsonl has all of them."""
+        last = len(self.tokens) - 1
+        kept = np.unique(np.linspace(0, last, min(_POINTS_KEPT, last + 1)).astype(int))
+        return {"tokens": self.tokens[kept].tolist(), "values": self.values[kept].tolist()}
+
+
+@dataclass(frozen=True)
+class History:
+    """A run folder's own records; `of` gives None for a model from elsewhere.
+
+    `run` and `plan` are run.json and plan.json, `train` and `evaluations` the lines of
+    metrics.jsonl by kind.
+    """
+
+    folder: Path
+    run: dict[str, Any]
+    plan: dict[str, Any]
+    train: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+
+    @staticmethod
+    def of(folder: Path) -> History | None:
+        """Read a finished training run's folder; what is damaged in it is left out, and said."""
+        files = [folder / name for name in ("run.json", "plan.json", "metrics.jsonl")]
+        if not (is_kept(files[0]) and is_kept(files[1]) and files[2].is_file()):
+            return None
+        try:
+            run = read_run(folder)
+        except UserError as error:
+            _tell_once(f"{error}; how the model in {folder} came to be is left out")
+            return None
+        plan: dict[str, Any] = {}
+        try:
+            plan = read_kept(files[1], dict)
+        except UserError as error:
+            _tell_once(f"{error}; what training by it cost is left out")
+        lines = read_metrics(files[2])
+        return History(
+            folder,
+            run,
+            plan,
+            # A step that was skipped for a bad gradient read nothing and has no loss.
+            [line for line in lines if line["kind"] == "train" and "loss" in line],
+            [line for line in lines if line["kind"] == "evaluation"],
+        )
+
+    @property
+    def stage(self) -> str:
+        return str(self.run["stage"])
+
+    @property
+    def parent(self) -> Path | None:
+        """The model this one was trained from."""
+        described = self.run["parents"].get("model")
+        if described is None:
+            return None
+        return self.beside(described["path"])
+
+    def beside(self, named: str) -> Path:
+        """A folder that run.json names, wherever it stands by now.
+
+        Runs of one recipe stand side by side, also after the whole was moved elsewhere.
+        """
+        path = Path(named)
+        return path if path.is_dir() else self.folder.parent / path.name
+
+    def planned(self, name: str) -> float | None:
+        """A number of the plan; None where it does not say."""
+        value = self.plan.get(name)
+        return float(value) if is_number(value) else None
+
+    def setting(self, name: str) -> float | None:
+        """A number of the run's settings; None where they do not say."""
+        value = self.run["config"].get(name)
+        return float(value) if is_number(value) else None
+
+    @cached_property
+    def tokens(self) -> Float[np.ndarray, " steps"]:
+        """Tokens read up to and with each logged step."""
+        return np.array([line["tokens"] for line in self.train], float)
+
+    @cached_property
+    def seconds(self) -> Float[np.ndarray, " steps"]:
+        """Seconds spent in training steps up to and with each; evaluations and saves apart."""
+        return np.cumsum(self._of_steps("seconds"))
+
+    def loss(self) -> Curve:
+        """Training loss, step by step."""
+        return Curve("training loss", self.tokens, self._of_steps("loss"))
+
+    def learning_rate(self) -> Curve:
+        return Curve("learning rate", self.tokens, self._of_steps("learning_rate"))
+
+    def heldout(self) -> Curve | None:
+        """What the stage measured on held-out material on the way, if it did."""
+        for key, name in HELDOUT.items():
+            lines = [line for line in self.evaluations if line.get(key) is not None]
+            if lines and self.train:
+                tokens = [self._at_step(line["step"], self.tokens) for line in lines]
+                return Curve(name, np.array(tokens), np.array([line[key] for line in lines], float))
+        return None
+
+    def costs(self) -> dict[str, float]:
+        """Steps, tokens, minutes, FLOPs, and the median share of the machine's peak."""
+        tokens = float(self.tokens[-1]) if self.train else 0.0
+        steps = float(self.seconds[-1]) if self.train else 0.0
+        evaluated = sum(line["seconds"] for line in self.evaluations)
+        shares = self._of_steps("peak_share")
+        return {
+            "steps": len(self.train),
+            "tokens": tokens,
+            "minutes": (steps + evaluated) / 60,
+            "flops": tokens * (self.planned("flops_per_token") or 0.0),
+            "tokens_per_second": tokens / steps if steps else 0.0,
+            "peak_share": float(np.median(shares)) if len(shares) else 0.0,
+        }
+
+    def passed(self, level: float) -> dict[str, float] | None:
+        """The first evaluation from which on held-out bits per byte were below `level`, if any."""
+        first = None
+        for line in reversed(self.evaluations):
+            value = line.get("bits_per_byte")
+            if value is None:  # a damaged line
+                continue
+            if not value < level:
+                break
+            first = line
+        if first is None:
+            return None
+        return {
+            "step": first["step"],
+            "tokens": self._at_step(first["step"], self.tokens),
+            "minutes": self._at_step(first["step"], self.seconds) / 60,
+        }
+
+    def gained(self) -> dict[str, Curve]:
+        """DPO's held-out preferences on the way, by pools; empty where none were measured."""
+        found: dict[str, Curve] = {}
+        lines = [line for line in self.evaluations if line.get("heldout_by_source")]
+        for pool in (POOLED, WORLD):
+            having = [line for line in lines if pool in line["heldout_by_source"]]
+            if having and self.train:
+                tokens = [self._at_step(line["step"], self.tokens) for line in having]
+                values = [line["heldout_by_source"][pool]["estimate"] for line in having]
+                name = HELDOUT["heldout_accuracy"]
+                found[pool] = Curve(f"{name}, {pool}", np.array(tokens), np.array(values, float))
+        return found
+
+    def _at_step(self, step: int, values: Float[np.ndarray, " steps"]) -> float:
+        """The value at the last logged step up to `step`; 0 before the first."""
+        steps = [line["step"] for line in self.train]
+        past = int(np.searchsorted(steps, step, side="right"))
+        return float(values[past - 1]) if past else 0.0
+
+    def _of_steps(self, name: str) -> Float[np.ndarray, " steps"]:
+        return np.array([line.get(name, np.nan) for line in self.train], float)
+
+
+@cache
+def _tell_once(message: str) -> None:
+    say(message)
+
+
+def lineage(folder: Path) -> list[History]:
+    """The training runs that led to a model, from the first to its own."""
+    found: list[History] = []
+    at: Path | None = folder
+    while at is not None and at not in [one.folder for one in found]:
+        history = History.of(at)
+        if history is None:
+            break
+        found.insert(0, history)
+        at = history.parent
+    return found

@@ -1,0 +1,251 @@
+"""Tables as data: rows of cells, shown alike on a page, at the terminal and in Markdown.
+
+Rows are what was measured and columns the models, so that a table stays narrow where there are many
+sources, and a new measure is one more row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from groundup.maths.intervals import Interval
+from groundup.report.estimate import BySource, Estimate
+
+Mark = Literal["", "yes", "no", "open"]
+"""How a test came out: for the better, for the worse, or open where the data does not tell."""
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value, a note in small letters such as its interval, and a change against something.
+
+    `mark` is of the change or, without one, of the value.
+    """
+
+    value: str
+    note: str = ""
+    change: str = ""
+    mark: Mark = ""
+
+    @staticmethod
+    def of(text: str) -> Cell:
+        """A cell from text whose second line is the note."""
+        value, _, note = text.partition("\n")
+        return Cell(value, note)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part for part in (self.value, self.note, self.change) if part)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured, with a cell for each column; None is shown as a dash.
+
+    `base` marks what was not learned, or is there to be beaten.
+    """
+
+    title: str
+    cells: Sequence[Cell | None]
+    note: str = ""
+    base: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """A heading between the rows of a table."""
+
+    title: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """The head of a column; `base` as in rows, `words` where cells are text and no numbers."""
+
+    title: str
+    note: str = ""
+    base: bool = False
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under their columns; `corner` heads the titles of the rows.
+
+    `left_out` names the rows that say nothing, with their number.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Row | Part]
+    left_out: Sequence[str] = ()
+    title: str = ""
+    corner: str = ""
+    remarks: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        rows = [row for row in self.rows if isinstance(row, Row)]
+        assert all(len(row.cells) == len(self.columns) for row in rows), self.title
+
+    @property
+    def lines(self) -> list[list[str]]:
+        """The rows as text, their titles first; a second line of a cell is its note."""
+        return [
+            [
+                Cell(row.title, row.note).text,
+                *("" if cell is None else cell.text for cell in row.cells),
+            ]
+            for row in self.rows
+            if isinstance(row, Row)
+        ]
+
+    @property
+    def heads(self) -> list[str]:
+        """The columns as text, the corner first."""
+        return [self.corner, *(Cell(one.title, one.note).text for one in self.columns)]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as text; `baselines` are the rows that are there to be beaten."""
+        is_base = [row.base for row in self.rows if isinstance(row, Row)]
+        return {
+            "title": self.title,
+            "columns": self.heads,
+            "rows": self.lines,
+            "remarks": list(self.remarks),
+            "baselines": [line[0] for line, base in zip(self.lines, is_base, strict=True) if base],
+        }
+
+
+def text_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | Cell]],
+    remarks: Sequence[str] = (),
+    baselines: Sequence[str] = (),
+) -> Table:
+    """A table of text, the first column being the rows' titles; second lines are notes.
+
+    `baselines` are titles of rows that were not learned, or are there to be beaten.
+    """
+    heads = [Cell.of(column) for column in columns]
+    made: list[Row | Part] = []
+    for first, *others in rows:
+        cells = [one if isinstance(one, Cell) else Cell.of(one) for one in others]
+        name = first if isinstance(first, Cell) else Cell.of(first)
+        made.append(Row(name.value, cells, name.note, base=first in baselines))
+    assert sum(isinstance(row, Row) and row.base for row in made) >= len(set(baselines)), title
+    return Table(
+        [Column(head.value, head.note) for head in heads[1:]],
+        made,
+        title=title,
+        corner=heads[0].text,
+        remarks=tuple(remarks),
+    )
+
+
+# Cells.
+
+
+def number(value: Interval, digits: int = 3) -> Cell:
+    """A number with its interval."""
+    low, high = (f"{end:.{digits}f}" for end in (value.low, value.high))
+    return Cell(f"{value.estimate:.{digits}f}", f"{low} to {high}")
+
+
+def percent(share: Interval) -> Cell:
+    """A share as a percentage, with its interval."""
+    low, high = 100 * share.low, 100 * share.high
+    return Cell(f"{100 * share.estimate:.1f} %", f"{low:.1f} to {high:.1f}")
+
+
+def points(change: Interval) -> Cell:
+    """The change of a share in points of a percent, with its interval."""
+    estimate, low, high = (100 * x for x in (change.estimate, change.low, change.high))
+    return Cell(f"{estimate:+.1f}", f"{low:+.1f} to {high:+.1f}")
+
+
+def plain(value: float, as_percent: bool) -> Cell:
+    """A number without an interval, such as chance."""
+    return Cell(f"{100 * value:.1f} %" if as_percent else f"{value:.3f}")
+
+
+def short_number(value: float) -> str:
+    """1500000 as 1.5 M."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+# Whole tables.
+
+
+def says_nothing(found: Sequence[Estimate]) -> bool:
+    """Whether a share tells nothing: 0 for every model, or 1 for every one of several."""
+    shares = {one.estimate for one in found}
+    return shares == {0.0} or (shares == {1.0} and len(found) > 1)
+
+
+def nothing_said(title: str, found: Sequence[Estimate]) -> str:
+    """A row that is left out, with the number that all models have."""
+    return f"{title} ({100 * found[0].estimate:.0f} %)"
+
+
+def source_table(
+    models: Mapping[str, BySource],
+    baselines: Mapping[str, BySource],
+    names: Mapping[str, str],
+    shown: Callable[[Estimate], Cell],
+    *,
+    share: bool,
+    chance: bool = False,
+    items: str = "",
+    title: str = "",
+) -> Table:
+    """Sources down, models and then baselines across; with `chance` what guessing reaches last.
+
+    `items` is what a source was measured on, to be counted under its name.
+    """
+    sources = list(dict.fromkeys(source for found in models.values() for source in found))
+    rows: list[Row] = []
+    left_out = []
+    for source in sources:
+        found = [one[source] for one in models.values() if source in one]
+        name = names.get(source, source)
+        if share and says_nothing(found):
+            left_out.append(nothing_said(name, found))
+            continue
+        cells = [
+            shown(one[source]) if source in one else None
+            for one in (*models.values(), *baselines.values())
+        ]
+        if chance:
+            level = found[0].chance
+            cells.append(None if level is None else plain(level, as_percent=share))
+        rows.append(Row(name, cells, f"{found[0].items:,} {items}" if items else ""))
+    columns = [Column(name) for name in models]
+    columns += [Column(name, base=True) for name in baselines]
+    if chance:
+        columns.append(Column("chance", base=True))
+    return Table(columns, rows, left_out, title)
+
+
+def markdown(table: Table) -> str:
+    """The table in GitHub's Markdown, with what is set small in brackets."""
+
+    def line(cells: Sequence[str]) -> str:
+        flat = (_one_line(cell).replace("|", "\\|") for cell in cells)
+        return f"| {' | '.join(flat)} |"
+
+    lines = [f"## {table.title}", "", line(table.heads)]
+    lines += ["|" + " --- |" * len(table.heads), *map(line, table.lines)]
+    for remark in table.remarks:
+        lines += ["", remark]
+    return "\n".join(lines) + "\n"
+
+
+def _one_line(cell: str) -> str:
+    first, *more = cell.split("\n")
+    return f"{first} ({', '.join(more)})" if more else first

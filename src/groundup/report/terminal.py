@@ -1,0 +1,69 @@
+"""What is shown at the terminal: tables, bars, and a stranger's text in one harmless line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import rich.table
+from rich.text import Text
+
+from groundup.report.page import Bar
+from groundup.report.table import DASH, Cell, Mark, Part, Table
+
+_STYLES: Mapping[Mark, str] = {"": "", "yes": "green", "no": "red", "open": "dim"}
+
+
+def in_terminal(table: Table) -> rich.table.Table:
+    """The table for a terminal: titles to the left, numbers to the right, baselines dim."""
+    drawn = rich.table.Table(
+        title=table.title or None,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="dim",
+        show_header=any(table.heads),
+    )
+    drawn.add_column(Text(table.corner))
+    for column, head in zip(table.columns, table.heads[1:], strict=True):
+        drawn.add_column(Text(head), justify="left" if column.words else "right")
+    for row in table.rows:
+        if isinstance(row, Part):
+            drawn.add_row(Text(row.title, style="bold"))
+            continue
+        cells = [Text(DASH) if cell is None else _drawn(cell) for cell in row.cells]
+        title = Text(row.title)
+        title.append(f"\n{row.note}" if row.note else "", "dim")
+        drawn.add_row(title, *cells, style="dim" if row.base else None)
+    return drawn
+
+
+def _drawn(cell: Cell) -> Text:
+    """The value, and its change or else its note on a line of its own."""
+    drawn = Text(cell.value, style="" if cell.change else _STYLES[cell.mark])
+    if below := cell.change or cell.note:
+        drawn.append(f"\n{below}", _STYLES[cell.mark] if cell.change else "dim")
+    return drawn
+
+
+def bars_in_terminal(bars: Sequence[Bar], room: int, *, ascii_only: bool) -> rich.table.Table:
+    """One line for each bar; what is hatched has another color and another letter."""
+    full, hatched = ("#", "x") if ascii_only else ("█", "▒")
+    drawn = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for justify in ("right", "right", "left"):
+        drawn.add_column(justify=justify, no_wrap=True)
+    for one in bars:
+        whole = one.share + one.hatched
+        length = max(1, round(room * whole)) if one.count else 0
+        cut = round(length * one.hatched / whole) if one.count else 0
+        line = Text(full * (length - cut), style="cyan")
+        line.append(hatched * cut, style="yellow")
+        drawn.add_row(one.title, f"{one.count:,}", line)
+    return drawn
+
+
+def one_line(text: str, room: int = 64) -> str:
+    """Text of a stranger's in one short line without anything that a terminal would obey."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= room else shown[: room - 2].rsplit(" ", 1)[0] + " …"

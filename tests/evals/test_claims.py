@@ -1,0 +1,194 @@
+"""Claims: alike in both directions, none against another, none on what says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.evals.answers import AssistantLoss, Conversations
+from groundup.evals.choice import ChoiceAccuracy, ChoiceCalibration, Choices
+from groundup.evals.fairness import TEXT, Leanings
+from groundup.evals.measure import Evaluated, informative
+from groundup.evals.perplexity import Bits
+from groundup.evals.preference import Pairs
+from groundup.evals.stages import measures
+from groundup.evals.stages.claims import claims, passing
+from groundup.evals.stages.material import Material, Ngram
+from groundup.evals.stages.measures import MEASURES, Preferred, counting
+from groundup.evals.stages.opening import headlines, in_terminal, repeats, why_folded
+from groundup.evals.world.answers import Declined
+from groundup.report.claim import FEWEST_GROUPS, Claim, by_outcome
+from groundup.report.estimate import POOLED, Estimate, by_source
+from groundup.report.history import History
+from groundup.report.table import percent, says_nothing, source_table
+from groundup.text.rows import Choice, Message, Preference
+from groundup.world.lives import probes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unchecked() -> Iterator[None]:
+    """The material has no text behind it, and its types are not looked at."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+ITEMS = 12
+SOURCES = ["sea"] * 8 + ["world-sea"] * 4
+GROUPS = [str(i) for i in range(ITEMS)]
+PROBES = probes()
+
+
+def material(seed: int) -> Material:
+    drawn = np.random.default_rng(seed)
+    counted = Bits(drawn.uniform(1, 3, ITEMS), np.ones(ITEMS), SOURCES)
+    asked = (Message("user", "Deep?"),)
+    pairs = [Preference(asked, "Yes.", "No, dry.", s, g) for s, g in zip(SOURCES, GROUPS)]  # noqa: B905
+    shard: Any = SimpleNamespace()  # the claims read no text
+    return Material(
+        64,
+        shard,
+        {5: Ngram(counted, counted.per_byte())},
+        Conversations([], SOURCES, GROUPS),
+        Choices([], []),
+        Pairs([], pairs),
+        (),
+        (),
+        (),
+        None,
+    )
+
+
+def model(name: str, parent: str | None, of: Material, seed: int, flags: int = 2) -> Evaluated:
+    """A model whose every item was drawn; with `flags` 0 or 1 all its shares are that."""
+    drawn = np.random.default_rng(seed)
+    shift = drawn.normal(0, 0.7)
+
+    def share() -> Any:
+        return np.full(ITEMS, bool(flags)) if flags < 2 else drawn.random(ITEMS) < drawn.random()
+
+    rows = [Choice("Deep?", ("a", "b"), 0, s, g) for s, g in zip(SOURCES, GROUPS)]  # noqa: B905
+    items = {"mean": share().astype(float), "sum": share().astype(float)}
+    items["brier"] = drawn.uniform(0, 2, ITEMS)
+    chances = np.full(ITEMS, 0.5)
+    means = {w: by_source(v, SOURCES, groups=GROUPS, chances=chances) for w, v in items.items()}
+    calibration = {s: ChoiceCalibration(0, 0, one, []) for s, one in means["brier"].items()}
+    run = {"stage": "pretrain" if parent is None else "dpo", "config": {}}
+    run["parents"] = {} if parent is None else {"model": {"path": f"/nowhere/{parent}"}}
+    evaluations = [
+        {"step": i, "bits_per_byte": float(bits), "seconds": 1.0}
+        for i, bits in enumerate(drawn.uniform(1, 3, 3), start=1)
+    ]
+    steps = [{"step": i, "tokens": 10 * i, "seconds": 1.0} for i in (1, 2, 3)]
+    ones = np.ones(ITEMS)
+    lean = np.array([probe.lean for probe in PROBES])
+    leaning = np.clip(0.5 + 0.5 * drawn.uniform(-1, 1) * lean, 0, 1)
+    refused = {kind: Declined(share(), GROUPS) for kind in ("harmful", "benign")}
+    margins = np.where(share(), 1.0, -1.0)
+    found = {
+        measures.text: Bits(drawn.uniform(1, 3, ITEMS) + shift, ones, SOURCES),
+        measures.assistant_words: AssistantLoss(
+            drawn.uniform(1, 3, ITEMS) - shift, ones, ones, ones, of.conversations
+        ),
+        measures.choices: ChoiceAccuracy(means["mean"], means["sum"], calibration, items, rows),
+        measures.preferences: Preferred(margins, of.pairs),
+        measures.reference: None,
+        measures.refusals: refused,
+        measures.declining: {POOLED: refused},
+        measures.endings: share(),
+        measures.small_world: None,
+        measures.world_answers: None,
+        measures.leaning: Leanings(PROBES, {TEXT: leaning}),
+    }
+    folder = Path(f"/nowhere/{name}")
+    history = History(folder, run, {}, steps, evaluations)
+    return Evaluated(name, name, folder, history, 1000, 64, of, found)
+
+
+@settings(max_examples=6)
+@given(st.integers(0, 10**6))
+def test_swapping_before_and_after_swaps_worse_and_better(seed: int) -> None:
+    """Whatever was measured: nobody's verdict is kinder in one direction."""
+    of = material(seed)
+    one, other = model("one", None, of, seed + 1), model("other", "one", of, seed + 2)
+    assert one.history is not None and other.history is not None
+    turned = [replace(one, history=other.history), replace(other, history=one.history)]
+    turned[0] = replace(
+        turned[0],
+        history=replace(
+            other.history,
+            run=other.history.run | {"parents": {"model": {"path": "/nowhere/other"}}},
+        ),
+    )
+    there = {f.what: f for f in claims([one, other]) if f.stages}
+    back = {f.what: f for f in claims([turned[1], turned[0]]) if f.stages}
+    assert set(there) == set(back) and len(there) >= 10
+    opposite = {"better": "worse", "worse": "better"}
+    for what, found in there.items():
+        assert back[what].outcome == opposite.get(found.outcome, found.outcome), what
+        assert back[what].measured.estimate == pytest.approx(-found.measured.estimate)
+
+
+@settings(max_examples=6)
+@given(st.integers(0, 10**6))
+def test_no_claim_contradicts_another(seed: int) -> None:
+    of = material(seed)
+    models = [model("base", None, of, seed + 1), model("dpo", "base", of, seed + 2)]
+    tested = claims(models)
+    claimed = [(f.model, f.what, f.other) for f in tested]
+    assert len(set(claimed)) == len(claimed)
+    assert [f for some in by_outcome(tested).values() for f in some if f not in tested] == []
+    crossed = passing(models, tested)["base"][5]
+    test = next(f for f in tested if f.model == "base" and f.other == counting(5))
+    assert crossed is None or test.outcome == "better"
+    for number in headlines(models, tested):
+        said = [f for f in tested if f.model == "dpo" and f.what == number.title]
+        assert number.word == "" or any(number.outcome == f.outcome for f in said)
+    lines = list(in_terminal([], headlines(models, tested), tested))
+    order = [line.split(" (")[0] for line in lines if line.startswith(("worse (", "better ("))]
+    assert order == sorted(order, key=["worse", "better"].index)
+
+
+@pytest.mark.parametrize("flag", [0, 1])
+def test_what_says_nothing_is_neither_claimed_nor_shown(flag: int) -> None:
+    of = material(0)
+    models = [model("base", None, of, 1, flag), model("dpo", "base", of, 2, flag)]
+    shares = [m for m in MEASURES if m.share]
+    assert not any(informative(m, models)(part) for m in shares for part in m.of(models[0]))
+    assert not any(f.share for f in claims(models))
+    assert any(f.stages for f in claims(models))  # text says something still
+    found = {m.name: {"harm": m(measures.refusals)["harmful"].rate()} for m in models}
+    table = source_table(found, {}, {}, percent, share=True)
+    assert table.rows == [] and len(table.left_out) == 1
+
+
+def test_a_share_of_some_says_something() -> None:
+    none, some, whole = (Estimate(e, 0, 1, 9, 9) for e in (0.0, 0.4, 1.0))
+    assert says_nothing([none]) and says_nothing([none, none]) and says_nothing([whole, whole])
+    assert not says_nothing([whole])  # of one model alone that is news
+    assert not says_nothing([none, whole]) and not says_nothing([some, some])
+
+
+def test_of_a_handful_of_groups_nothing_is_told() -> None:
+    few = Estimate(1.0, 1.0, 1.0, 50, FEWEST_GROUPS - 1)
+    assert Claim("it is so", few, "bits", "above").outcome == "cannot be told"
+    enough = replace(few, groups=FEWEST_GROUPS)
+    assert Claim("it is so", enough, "bits", "above").outcome == "better"
+    assert Claim("it is so", enough, "bits", "below").outcome == "worse"
+
+
+def test_babble_is_folded_and_an_answer_is_not() -> None:
+    assert why_folded("Hello! How can I help you?", chat=True, chats=True) is None
+    assert why_folded("The sea is wide", chat=True, chats=False)
+    assert why_folded("The sea is wide", chat=False, chats=False) is None
+    assert repeats("the sea " * 20) and repeats("In 1" + "0" * 60)
+    assert not repeats("A fox went out at night and saw a lamp that shone over the whole sea.")

@@ -1,0 +1,84 @@
+"""The initialisation experiment: what is measured agrees with what theory says of each layer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groundup.experiments.config import InitializationConfig
+from groundup.experiments.initialization import (
+    BEGINNINGS,
+    LAYERS,
+    Depths,
+    _fate,
+    measure,
+    run,
+)
+
+WIDTH = 128
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Depths]:
+    config = InitializationConfig(out=tmp_path_factory.mktemp("initialization"))
+    return {
+        one.name: Depths(one, [measure(one, WIDTH, config, turn) for turn in range(2)])
+        for one in BEGINNINGS
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "variance"),
+    [
+        ("ReLU, too small", 0.01**2),
+        ("ReLU, too large", 1.0),
+        ("ReLU, Xavier", 1 / WIDTH),
+        ("ReLU, He", 2 / WIDTH),
+    ],
+)
+def test_each_relu_layer_multiplies_by_what_theory_says(
+    measured: dict[str, Depths], name: str, variance: float
+) -> None:
+    # fan_in · Var(weight) · 1/2 in the square, both ways (He et al. 2015, equations 10 and 14).
+    expected = np.sqrt(WIDTH * variance / 2)
+    found = measured[name]
+    growth = (found.of("std", -1).estimate / found.of("std", 0).estimate) ** (1 / (LAYERS - 1))
+    back = found.of("gradient_std", 0).estimate ** (1 / (LAYERS - 1))
+    assert growth == pytest.approx(expected, rel=0.07)
+    assert back == pytest.approx(expected, rel=0.07)
+
+
+def test_good_weights_let_signal_and_gradient_last(measured: dict[str, Depths]) -> None:
+    for name in ("Tanh, Xavier", "ReLU, He"):
+        assert (
+            "the signal lasts, and the gradient on its way back lasts." in measured[name].remark()
+        )
+
+
+def test_bad_weights_are_told(measured: dict[str, Depths]) -> None:
+    assert measured["Tanh, too small"].remark().count("shrinks") == 2
+    assert measured["ReLU, too large"].remark().count("grows") == 2
+    assert "of the last layer's outputs are saturated" in measured["Tanh, too large"].remark()
+    assert "saturated" not in measured["ReLU, too large"].remark()
+
+
+def test_fates() -> None:
+    assert _fate(2.0) == _fate(0.5) == "lasts"
+    assert _fate(1e4) == "grows 1.0e+04 times"
+    assert _fate(1e-4) == "shrinks 1.0e+04 times"
+
+
+def test_the_miniature_is_whole(tmp_path: Path) -> None:
+    run(InitializationConfig(out=tmp_path, quick=True, seeds=1))
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert all((tmp_path / file).stat().st_size for file in found["files"])
+    assert len(found["tables"][0]["rows"]) == len(found["remarks"]) == len(BEGINNINGS)
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    he, config = BEGINNINGS[-1], InitializationConfig(out=Path("unused"))
+    assert measure(he, 32, config, 0) == measure(he, 32, config, 0)
+    assert measure(he, 32, config, 0) != measure(he, 32, config, 1)
