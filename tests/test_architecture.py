@@ -186,6 +186,19 @@ def test_fine_tuning_stands_on_nothing_that_it_does_not_need() -> None:
     assert packs <= {"data.packs.manifest", "data.packs.fetch"}
 
 
+def test_no_page_compares_the_names_of_stages() -> None:
+    """What must be known of a stage is a trait of its config or stands in its row of the table."""
+    from groundup.app.stages import STAGES
+
+    names = {stage.name for stage in STAGES.values() if stage.trains}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+                found = {one.value for one in sides if isinstance(one, ast.Constant)}
+                assert not found & names, f"{where(path)}:{node.lineno}"
+
+
 @pytest.mark.parametrize("folder", ["maths", "nn"])
 def test_the_first_two_steps_know_no_torch(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from groundup.data.dataset import Dataset, load_dataset
 from groundup.data.inspection import (
-    InspectedRow,
     Inspection,
     histogram,
     inspect,
@@ -34,6 +33,7 @@ from groundup.data.inspection_report import (
 from groundup.errors import UserError
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
+from groundup.text.example import Example
 from groundup.text.rows import Conversation, Document, Message
 from groundup.text.template import CHATML
 from groundup.text.token_view import Token, view_tokens, visible
@@ -168,7 +168,7 @@ def test_shown_tokens_are_the_items_own(
     tokenizer: Tokenizer, asked: str, answer: str, context: int
 ) -> None:
     tokens = encode_chat(tokenizer, [vars(m) for m in talk(asked, answer).messages])
-    item = InspectedRow(tokens.ids, tokens.assistant)
+    item = Example(tokens.ids, tokens.assistant)
     shown = list(view_tokens(tokenizer, item, context))
     assert [id for one in shown for id in one.ids] == tokens.ids
     # Cut within a character, what is left of it on either side is no character.
@@ -184,7 +184,7 @@ def test_shown_tokens_are_the_items_own(
 def test_a_character_cut_in_two_is_shown_as_broken_on_both_sides(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("a🙂")
     assert len(ids) == 5
-    item = InspectedRow(ids, [True] * 5)
+    item = Example(ids, [True] * 5)
     shown = [(one.text, one.ids) for one in view_tokens(tokenizer, item, 100)]
     # Nothing stands before the first token, so that it is no target.
     assert shown == [("a", (ids[0],)), ("🙂", tuple(ids[1:]))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.align.config import DPOConfig
 from groundup.evals.answers import AssistantLoss, Conversations
 from groundup.evals.choice import ChoiceAccuracy, ChoiceCalibration, Choices
 from groundup.evals.fairness import TEXT, Leanings
@@ -26,6 +27,7 @@ from groundup.evals.stages.material import Material, Ngram
 from groundup.evals.stages.measures import MEASURES, Preferred, counting
 from groundup.evals.stages.opening import headlines, in_terminal, repeats, why_folded
 from groundup.evals.world.answers import Declined
+from groundup.pretrain.config import PretrainConfig
 from groundup.report.claim import FEWEST_GROUPS, Claim, by_outcome
 from groundup.report.estimate import POOLED, Estimate, by_source
 from groundup.report.history import History
@@ -82,7 +84,8 @@ def model(name: str, parent: str | None, of: Material, seed: int, flags: int = 2
     chances = np.full(ITEMS, 0.5)
     means = {w: by_source(v, SOURCES, groups=GROUPS, chances=chances) for w, v in items.items()}
     calibration = {s: ChoiceCalibration(0, 0, one, []) for s, one in means["brier"].items()}
-    run = {"stage": "pretrain" if parent is None else "dpo", "config": {}}
+    stage, config = ("pretrain", PretrainConfig) if parent is None else ("dpo", DPOConfig)
+    run = {"stage": stage, "traits": asdict(config.traits), "config": {}}
     run["parents"] = {} if parent is None else {"model": {"path": f"/nowhere/{parent}"}}
     evaluations = [
         {"step": i, "bits_per_byte": float(bits), "seconds": 1.0}

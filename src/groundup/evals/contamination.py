@@ -19,12 +19,7 @@ from groundup.evals.core_sets import CORE_SETS
 from groundup.report.history import History, lineage
 from groundup.runs.files import is_count, read_json_object
 
-# What each training stage reads of a data folder; one that is not named here may read all of it.
-_READ_BY = {
-    "pretrain": ("documents",),
-    "sft": ("conversations",),
-    "dpo": ("preferences",),
-}
+# What a training stage may read of a data folder; of one that does not say it, that is all.
 _KINDS = ("documents", "conversations", "preferences")
 
 
@@ -56,7 +51,7 @@ def _of_run(history: History) -> Iterator[Contamination]:
 def _of_source(history: History, described: Mapping[str, str]) -> Iterator[Contamination]:
     run, stage = history.folder.resolve().name, history.stage
     called = run if run == stage else f"{run} ({stage})"
-    kinds = _READ_BY.get(stage, _KINDS)
+    kinds = (history.reads,) if history.reads in _KINDS else _KINDS
     rows = _training_rows(history.beside(described["path"]), kinds)
     if rows is None:
         message = (

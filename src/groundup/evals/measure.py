@@ -56,8 +56,8 @@ class Subject:
     @property
     def chats(self) -> bool:
         """Whether it was taught to answer, so that what it answers means something."""
-        is_base = self.history is not None and self.history.stage == "pretrain"
-        return self.tokenizer.chat_template is not None and not is_base
+        taught = self.history is None or self.history.chats
+        return self.tokenizer.chat_template is not None and taught
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,12 @@ class Evaluated:
     @property
     def chats(self) -> bool:
         """Whether it was taught to answer; of a model from elsewhere that is assumed."""
-        return self.stage != "pretrain"
+        return self.history is None or self.history.chats
+
+    @property
+    def reads(self) -> str | None:
+        """The kind of rows that its last stage learned from; None of a model from elsewhere."""
+        return None if self.history is None else self.history.reads
 
 
 @dataclass(frozen=True)

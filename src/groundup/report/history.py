@@ -86,6 +86,23 @@ class History:
         return str(self.run["stage"])
 
     @property
+    def chats(self) -> bool:
+        """Whether the run taught its model to answer; of an unknown stage that is assumed."""
+        return bool(self.run.get("traits", {}).get("chats", True))
+
+    @property
+    def reads(self) -> str | None:
+        """The kind of rows that the run learned from: documents, conversations, preferences …"""
+        found = self.run.get("traits", {}).get("reads")
+        return found if isinstance(found, str) else None
+
+    @property
+    def measure(self) -> str | None:
+        """The key of the stage's held-out measure in metrics.jsonl."""
+        found = self.run.get("traits", {}).get("measure")
+        return found if isinstance(found, str) else None
+
+    @property
     def parent(self) -> Path | None:
         """The model this one was trained from."""
         described = self.run["parents"].get("model")

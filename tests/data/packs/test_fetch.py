@@ -11,6 +11,7 @@ import threading
 import zipfile
 from pathlib import Path
 
+import filelock
 import platformdirs
 import pytest
 
@@ -138,7 +139,8 @@ def python_without_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     # All that fetching needs beside Python itself.
     (packages,) = folder.rglob("site-packages")
-    (packages / "platformdirs").symlink_to(Path(platformdirs.__file__).parent)
+    for needed in (platformdirs, filelock):
+        (packages / needed.__name__).symlink_to(Path(str(needed.__file__)).parent)
     return folder / ("Scripts" if os.name == "nt" else "bin") / "python"
 
 

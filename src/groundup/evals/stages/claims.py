@@ -41,10 +41,10 @@ def claims(models: Sequence[Evaluated]) -> list[Claim]:
     found = [*_between_stages(models)]
     for model in models:
         last = model is models[-1]
-        if model.stage == "pretrain" or last:
+        if not model.chats or last:
             found += _against_counting(model)
         found += _against_chance(model, models)
-        if model.stage == "dpo" or last:
+        if model.reads == "preferences" or last:
             found += _preferences(model, models)
         found += _in_the_world(model, models)
     return found
@@ -209,7 +209,7 @@ def passing(
     """
     when: dict[str, dict[int, dict[str, float] | None]] = {}
     for model in models:
-        if model.history is None or model.stage != "pretrain":
+        if model.history is None or model.chats:
             continue
         own = when.setdefault(model.name, {})
         for order, counted in sorted(model.material.ngrams.items()):

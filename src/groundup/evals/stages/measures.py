@@ -108,7 +108,7 @@ def preferences(on: Subject) -> Preferred | None:
 def reference(on: Subject) -> Preferred | None:
     """What the model that DPO started from prefers; measured once if it is in the report too."""
     history, pairs = on.history, on.material.pairs
-    if history is None or history.stage != "dpo" or not pairs.rows:
+    if history is None or history.reads != "preferences" or not pairs.rows:
         return None
     if history.parent is None or not history.parent.is_dir():
         say(f"eval  the reference of {history.folder} is gone, so no implicit reward is measured")

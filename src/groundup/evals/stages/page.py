@@ -309,12 +309,12 @@ def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
     for name, model in trained.items():
         assert model.history is not None
         heldout = model.history.heldout()
-        if heldout is not None and model.stage == "pretrain":
+        if heldout is not None and model.history.measure == "bits_per_byte":
             levels = {f"{n}-gram": one.on_the_way for n, one in model.material.ngrams.items()}
             drawn.append(plots.heldout_plot(f"{name}: held-out text", heldout, levels))
         # Only fine-tuning on nothing but answers measures the very loss that it trains on.
         weighted = model.history.setting("prompt_weight") or 0
-        comparable = heldout if model.stage == "sft" and not weighted else None
+        comparable = heldout if model.history.measure == "heldout_loss" and not weighted else None
         drawn.append(plots.loss_plot(f"{name}: loss", model.history.loss(), comparable))
         gained = {_POOLS[pool]: curve for pool, curve in model.history.gained().items()}
         if gained:

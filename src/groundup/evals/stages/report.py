@@ -121,7 +121,7 @@ def report_json(
                 for order, counted in sorted(model.material.ngrams.items())
             }
             for model in models
-            if model.stage == "pretrain"
+            if not model.chats
         },
         "headlines": [number.to_json() for number in numbers],
         "measures": _measures_json(models),
