@@ -35,7 +35,8 @@ def run_folder(folder: Path, name: str, stage: str, data: Path, parent: str | No
     if parent is not None:
         parents["model"] = {"path": str(folder / parent)}
     (run / "run.json").write_text(json.dumps({"stage": stage, "parents": parents}))
-    step = {"kind": "train", "step": 1, "tokens": 1_000_000, "seconds": 300.0}
+    (run / "plan.json").write_text("{}")
+    step = {"kind": "train", "step": 1, "tokens": 1_000_000, "seconds": 300.0, "loss": 2.0}
     (run / "metrics.jsonl").write_text(json.dumps(step) + "\n")
     return run
 

@@ -6,10 +6,9 @@ import contextlib
 import json
 import secrets
 import textwrap
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from groundup.adapters.attach import active_adapter, adapter_names, use_adapter
 from groundup.app.conversation import Conversation
@@ -20,9 +19,9 @@ from groundup.formats.adapter import with_adapters
 from groundup.formats.load import load, tokenizer_with
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
+from groundup.report.history import History, lineage
 from groundup.runs.console import console
-from groundup.runs.files import in_words, is_kept, naming, read_json_object
-from groundup.runs.folder import read_metrics, read_run
+from groundup.runs.files import in_words, naming, read_json_object
 from groundup.runs.resumable_jsonl import write
 
 # What to ask a model that has read the small world: all sorts of what it has learned to do.
@@ -250,11 +249,13 @@ def introduction(name: str, folder: Path, model: CausalLM) -> str:
 
     `name` is what the person called the model that lies in `folder`.
     """
-    runs = _history(folder)
+    runs = lineage(folder)
     known = f"You are talking to {name}, {model.config.parameters / 1e6:.1f} million parameters"
     if runs:
         start = "another model" if runs[0].chats else "random weights"
-        tokens, seconds = sum(run.tokens for run in runs), sum(run.seconds for run in runs)
+        costs = [run.costs() for run in runs]
+        tokens = round(sum(cost["tokens"] for cost in costs))
+        seconds = sum(float(run.seconds[-1]) for run in runs if run.train)
         duration = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
         known += (
             f", trained from {start} on {tokens:,} tokens in {duration} "
@@ -269,7 +270,7 @@ def introduction(name: str, folder: Path, model: CausalLM) -> str:
         paragraphs.append(
             "This one was never taught to answer (groundup sft does that), so it rambles."
         )
-    if runs and runs[-1].chats and runs[-1].world:
+    if runs and runs[-1].chats and _has_world(runs[-1]):
         paragraphs += ["Try one of these:", *(f"  {asked}" for asked in _SUGGESTIONS)]
         paragraphs += [
             "And one about the real world, of which it has read too little to know the answer, as "
@@ -280,48 +281,11 @@ def introduction(name: str, folder: Path, model: CausalLM) -> str:
     return "\n".join(paragraphs) + "\n"
 
 
-@dataclass(frozen=True)
-class _Past:
-    stage: str
-    chats: bool
-    tokens: int
-    seconds: float
-    world: bool
-
-
-def _history(folder: Path) -> list[_Past]:
-    """The training runs that led to a model, the first one first; none for a stranger's model."""
-    runs: list[_Past] = []
-    seen: set[Path] = set()
-    while is_kept(folder / "run.json") and folder.resolve() not in seen:
-        seen.add(folder.resolve())
-        try:
-            about = read_run(folder)
-            steps = [s for s in read_metrics(folder / "metrics.jsonl") if s["kind"] == "train"]
-            tokens = steps[-1]["tokens"] if steps else 0
-            runs.append(
-                _Past(
-                    about["stage"],
-                    bool(about["traits"].get("chats")),
-                    tokens,
-                    sum(step["seconds"] for step in steps),
-                    _has_world(folder, about),
-                )
-            )
-            parent = Path(about["parents"]["model"]["path"])
-        except (OSError, UserError, KeyError):
-            break
-        # A recipe's folder may have been moved since; its runs still lie side by side.
-        folder = parent if parent.is_dir() else folder.parent / parent.name
-    return runs[::-1]
-
-
-def _has_world(folder: Path, about: Mapping[str, Any]) -> bool:
+def _has_world(run: History) -> bool:
     """Whether a run's data holds the generated small world."""
-    if "data" not in about["parents"]:  # a pack or a data set of the hub
+    if "data" not in run.run["parents"]:  # a pack or a data set of the hub
         return False
-    data = Path(about["parents"]["data"]["path"])
-    data = data if data.is_dir() else folder.parent / data.name
+    data = run.beside(run.run["parents"]["data"]["path"])
     with contextlib.suppress(UserError):  # what lies in a person's own data.json is none of ours
         return read_json_object(data / "data.json").get("world") is not None
     return False
