@@ -64,6 +64,10 @@ def test_an_option_and_a_setting_are_taken_by_their_old_names() -> None:
 
     line = ["sft", "--no-double-quantisation", "--double-quantisation=false", "--rows", "4"]
     assert renamed_options(line) == ["sft", "--no-double-quant", "--double-quant=false", *line[3:]]
+    line = ["pretrain", "--world-last=0.2", "--data", "d", "--world-first", "0.5"]
+    assert renamed_options(line) == ["pretrain", "--data", "d", "--mixture.world", "0.5", "0.2"]
+    line = ["sft", "m", "--chained", "0.7", "--world=0.9"]
+    assert renamed_options(line) == ["sft", "m", "--multi-turn", "0.7", "--mixture.world=0.9"]
     settings = {"model": "m", "data": ("d",), "out": "o", "adapter": "qlora"}
     config = SFTConfig.model_validate(settings | {"double_quantisation": False})
     assert config.double_quant is False and "double_quantisation" not in config.model_dump()

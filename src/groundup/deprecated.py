@@ -252,7 +252,11 @@ PAGES: dict[str, str] = {
 }
 
 # An option of the command line by its old name, without dashes: its name now.
-OPTIONS: dict[str, str] = {"double-quantisation": "double-quant"}
+OPTIONS: dict[str, str] = {
+    "chained": "multi-turn",
+    "double-quantisation": "double-quant",
+    "world": "mixture.world",
+}
 
 
 def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,10 +322,18 @@ def renamed_keywords(**names: str) -> Callable[[F], F]:
 def renamed_options(arguments: Sequence[str]) -> list[str]:
     """A command line whose options have the names of today."""
     options = {f"--{no}{old}": f"--{no}{new}" for old, new in OPTIONS.items() for no in ("", "no-")}
-    return [
-        options.get(name, name) + equals + value
-        for name, equals, value in (argument.partition("=") for argument in arguments)
-    ]
+    shares = {"--world-first": "0.7", "--world-last": "0.15"}  # one option took their place
+    found, ends = list[str](), dict[str, str]()
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in shares:
+            ends[name] = value if equals else next(words, "")
+        else:
+            found.append(options.get(name, name) + equals + value)
+    if ends:
+        found += ["--mixture.world", *(shares | ends).values()]
+    return found
 
 
 class _Moved:
