@@ -162,7 +162,7 @@ def write_data(folder: Path) -> None:
         asked = [question(source) for _ in range(count)]
         _write(folder / "conversations", side, [conversation(*pair) for pair in asked])
         _write(folder / "preferences", side, [preference(source, *pair) for pair in asked])
-    licences = [{"name": "colours", "licence": "CC BY-SA 4.0", "citation": "A Box of Paints."}]
+    licences = [{"name": "colours", "license": "CC BY-SA 4.0", "citation": "A Box of Paints."}]
     (folder / "data.json").write_text(json.dumps({"packs": licences}))
 
 

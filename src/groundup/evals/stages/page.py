@@ -231,8 +231,9 @@ def _data(content: Mapping[str, Any]) -> list[Block]:
         source = f". From {archive['package']} {archive['version']}" if archive else ""
         said = f"{about[:1].upper()}{about[1:]}." if about else ""
         thanks = Cell(said, f"{pack['citation']}{source}.")
-        rows.append(Row(pack["name"], [Cell(pack["licence"]), thanks]))
-    columns = [Column("licence", words=True), Column("whom to thank", words=True)]
+        license = pack.get("license", pack.get("licence", ""))  # as earlier releases wrote it
+        rows.append(Row(pack["name"], [Cell(license), thanks]))
+    columns = [Column("license", words=True), Column("whom to thank", words=True)]
     blocks: list[Block] = [Table(columns, rows, corner="set")]
     if counts := data.get("counts"):
         lines = []
