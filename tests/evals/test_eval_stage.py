@@ -57,7 +57,7 @@ def world(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write(data / "refusals", refusals)
     with (data / "preferences" / "heldout.jsonl").open("a") as file:
         file.write(json.dumps(harmful | {"source": "harm"}) + "\n")
-    packs = [{"name": MARKUP, "licence": "CC BY-SA 4.0", "citation": f"A & B {MARKUP}"}]
+    packs = [{"name": MARKUP, "license": "CC BY-SA 4.0", "citation": f"A & B {MARKUP}"}]
     (data / "data.json").write_text(json.dumps({"packs": packs}))
     return folder
 
