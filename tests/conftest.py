@@ -31,7 +31,7 @@ from groundup.train.config import ENVIRONMENT
 
 # The same examples on every run: a suite that fails now and then teaches people to run it again.
 # `pytest --hypothesis-profile=default` looks for new ones.
-settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("long", derandomize=True, deadline=None, max_examples=300)
 settings.load_profile("repeatable")
 # The machine is shared with whoever runs the tests, and tiny products gain nothing from threads.
