@@ -89,6 +89,9 @@ def test_hostile_numbers_end_in_one_sentence(
     needed: dict[str, list[str]] = {
         "sft": ["model", "--data", "x.jsonl"],
         "dpo": ["model", "--data", "x.jsonl"],
+        "reward": ["model", "--data", "x.jsonl"],
+        "ppo": ["model", "--reward", "json", "--prompts", "x.jsonl"],
+        "grpo": ["model", "--reward", "json", "--prompts", "x.jsonl"],
         "pretrain": ["--data", "x.jsonl", "--tokenizer", "model"],
         "tokenizer": ["x.jsonl"],
         "eval report": ["model", "--data", "x.jsonl"],

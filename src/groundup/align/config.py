@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from groundup.adapters.config import TuningConfig
 from groundup.train.config import Traits
-from groundup.train.ranges import Beta, LossWeight, Share
+from groundup.train.ranges import (
+    Beta,
+    ClipRange,
+    Episodes,
+    GroupSize,
+    LearningRate,
+    LossWeight,
+    Minibatches,
+    Nats,
+    NewTokens,
+    Questions,
+    SomeIterations,
+    Rows,
+    Share,
+    Steps,
+)
 
 
 class DPOConfig(TuningConfig):
@@ -32,3 +47,171 @@ class DPOConfig(TuningConfig):
         "adamw", description="what trains the matrices; AdamW trains the rest either way"
     )
     warmup: Share = Field(0.1, description="share of the steps spent warming up")
+
+
+class RewardConfig(TuningConfig):
+    """A reward model: which of two answers people prefer, as one number for each answer."""
+
+    traits: ClassVar[Traits] = Traits("preferences", False, "preference_loss", 0.1)
+
+    model: Path = Field(description="folder of the fine-tuned model whose body it starts from")
+    data: Path = Field(
+        description="a data-stage folder, or a .jsonl, .csv or .parquet file of pairs"
+    )
+    optimizer: Literal["muon", "adamw"] = Field(
+        "adamw", description="what trains the matrices; AdamW trains the rest either way"
+    )
+    warmup: Share = Field(0.05, description="share of the steps spent warming up")
+    decay: Share = Field(0.9, description="share of the steps spent decaying to zero")
+    margin: LossWeight = Field(
+        0.0, description="by how much a preferred answer's reward must be ahead"
+    )
+    centering: LossWeight = Field(
+        0.0, description="weight of the squared sum of a pair's rewards, which keeps them around 0"
+    )
+    samples: Episodes = Field(
+        256,
+        description="answers of the model it starts from by which rewards are scaled to mean 0 and "
+        "deviation 1",
+    )
+    max_new_tokens: NewTokens = Field(64, description="tokens of such an answer at most")
+
+
+class RolloutConfig(TuningConfig):
+    """What PPO and GRPO share: prompts, a reward, and how many answers an iteration samples."""
+
+    model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
+    reward: str = Field(
+        description="what is raised: a reward model's folder, a verifier's name (sum, format, "
+        "length, json, unit-test) or module:function"
+    )
+    prompts: Path = Field(
+        description="what is to be answered: a data-stage folder, or a file of prompts (.txt, "
+        ".jsonl, .csv, .parquet)"
+    )
+    sources: tuple[str, ...] = Field(
+        (), description="prompts of these sources alone, such as world-tell (default: all)"
+    )
+    gold: str | None = Field(
+        None,
+        description="another reward, which is measured at every iteration and never trained on",
+    )
+    max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
+    episodes: Episodes = Field(256, description="answers sampled at each iteration")
+    minibatches: Minibatches = Field(4, description="optimizer steps in one pass over them")
+    iterations: Steps | None = Field(
+        None,
+        description="how often the policy is sampled (default: from minutes or steps, else 100)",
+    )
+    missing_eos_penalty: LossWeight = Field(
+        1.0, description="an answer that does not end is given minus this as its reward"
+    )
+    heldout_prompts: Questions = Field(
+        128, description="held-out prompts that are answered at each evaluation"
+    )
+    rows: Rows | None = Field(  # type: ignore[assignment]  # None until the prompts are read
+        None, description="rows of one context in an optimizer step: as many as its answers fill"
+    )
+    optimizer: Literal["muon", "adamw"] = Field(
+        "adamw", description="what trains the matrices; AdamW trains the rest either way"
+    )
+    warmup: Share = Field(0.05, description="share of the steps spent warming up")
+
+    @model_validator(mode="after")
+    def _samples_what_it_trains(self) -> Self:
+        if self.rows is not None:
+            raise ValueError(
+                f"rows={self.rows} follow from the answers that are sampled; give episodes and "
+                "minibatches instead"
+            )
+        if self.lora_dropout:
+            raise ValueError(
+                f"lora_dropout={self.lora_dropout:g} would train another policy than was sampled; "
+                "leave it out"
+            )
+        if self.minibatches > self.episodes:
+            raise ValueError(
+                f"minibatches={self.minibatches} are more than the episodes={self.episodes}; "
+                "give fewer"
+            )
+        given = [n for n in ("iterations", "steps", "minutes") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} all say how long it takes; give one of them")
+        return self
+
+
+class PPOConfig(RolloutConfig):
+    """Proximal policy optimization: raise a reward, at a price on leaving the reference."""
+
+    traits: ClassVar[Traits] = Traits("prompts", True, "negative_reward", 0.2, in_steps=0.75)
+
+    ppo_epochs: Steps = Field(2, description="passes over the answers of an iteration")
+    kl_coef: LossWeight = Field(
+        0.05, description="price of each nat between policy and reference, taken off the reward"
+    )
+    kl_target: Nats | None = Field(
+        None,
+        description="nats per answer to which the price adapts (default: the price is fixed)",
+    )
+    kl_horizon: Episodes = Field(2000, description="answers over which the price adapts")
+    kl_stop: Nats | None = Field(
+        None,
+        description="nats per token that the policy may move within an iteration; then new answers "
+        "are sampled (default: every pass is made)",
+    )
+    clip_range: ClipRange = Field(
+        0.2, description="how far the ratio of new and old probability counts"
+    )
+    value_clip_range: ClipRange = Field(0.2, description="how far a value may move at once")
+    value_coef: LossWeight = Field(0.1, description="weight of the values' loss")
+    entropy_coef: LossWeight = Field(0.0, description="weight of the policy's entropy")
+    gamma: Share = Field(1.0, description="discount of later rewards")
+    gae_lambda: Share = Field(0.95, description="lambda of the advantages (GAE)")
+    critic: Path | None = Field(
+        None,
+        description="a reward model's folder that the critic starts from (default: the critic is a "
+        "second head on the policy)",
+    )
+    value_learning_rate: LearningRate = Field(
+        1e-3, description="peak learning rate of the value head"
+    )
+    critic_warmup: SomeIterations = Field(
+        5, description="iterations in which the critic alone is trained"
+    )
+
+
+class GRPOConfig(RolloutConfig):
+    """Group-relative policy optimization: what is better than other answers to the same prompt."""
+
+    traits: ClassVar[Traits] = Traits("prompts", True, "negative_reward", 0.2, in_steps=0.75)
+
+    group_size: GroupSize = Field(8, description="answers to each prompt")
+    minibatches: Minibatches = Field(1, description="optimizer steps in one pass over the answers")
+    epochs_per_iteration: Steps = Field(1, description="passes over the answers of an iteration")
+    kl_coef: LossWeight = Field(
+        0.0, description="price of each nat between policy and reference, in the loss"
+    )
+    clip_range: ClipRange = Field(
+        0.2, description="how far the ratio of new and old probability counts"
+    )
+    clip_range_high: ClipRange | None = Field(
+        None, description="the same upwards, where it is larger (DAPO takes 0.28)"
+    )
+    scale_rewards: bool = Field(
+        True,
+        description="divide a group's advantages by their deviation (off: Dr. GRPO)",
+    )
+    loss_type: Literal["dapo", "grpo", "dr_grpo"] = Field(
+        "dapo",
+        description="what the mean is taken over: dapo, all tokens; grpo, each answer's own "
+        "tokens; dr_grpo, the most tokens that an answer may have",
+    )
+
+    @model_validator(mode="after")
+    def _groups_are_whole(self) -> Self:
+        if self.episodes % self.group_size:
+            raise ValueError(
+                f"episodes={self.episodes} are not groups of group_size={self.group_size}; "
+                f"try episodes={max(1, self.episodes // self.group_size) * self.group_size}"
+            )
+        return self

@@ -23,6 +23,10 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "tokenizer": ("tokenizer", "model"),  # a model folder carries its tokenizer
     "model": ("model",),
     "models": ("model",),
+    "prompts": ("data",),
+    "reward": ("reward",),
+    "gold": ("reward",),
+    "critic": ("reward",),
 }
 RESUMES = "Stopped at any moment, the same command goes on from there; finished stages are skipped."
 
@@ -137,6 +141,51 @@ STAGES: dict[str, Stage] = {
             positional="model",
         ),
         Stage(
+            "reward",
+            "reward",
+            "groundup.align.reward",
+            "groundup.align.config:RewardConfig",
+            makes="reward",
+            start="model",
+            help="Train a reward model: which of two answers people prefer, as a number.",
+            more=(
+                "It starts from the fine-tuned model that is to be aligned, and PPO and GRPO raise "
+                "what it says: groundup ppo MODEL --reward FOLDER.",
+                RESUMES,
+            ),
+            positional="model",
+        ),
+        Stage(
+            "ppo",
+            "ppo",
+            "groundup.align.ppo",
+            "groundup.align.config:PPOConfig",
+            makes="model",
+            start="model",
+            help="Align a model to a reward by reinforcement learning (PPO, as in InstructGPT).",
+            more=(
+                "The model answers prompts, a reward scores the answers, and what scored more than "
+                "expected becomes likelier, at a price on leaving the model it started from.",
+                RESUMES,
+            ),
+            positional="model",
+        ),
+        Stage(
+            "grpo",
+            "grpo",
+            "groundup.align.grpo",
+            "groundup.align.config:GRPOConfig",
+            makes="model",
+            start="model",
+            help="Align a model to a reward by comparing its answers to one prompt (GRPO).",
+            more=(
+                "It needs no critic, and suits rewards that check an answer: --reward sum, json, "
+                "format, length, unit-test.",
+                RESUMES,
+            ),
+            positional="model",
+        ),
+        Stage(
             "eval",
             "eval report",
             "groundup.evals.stages.report",
@@ -226,6 +275,11 @@ EXPERIMENTS: dict[str, Stage] = {
             "planted-bias",
             "PlantedBiasConfig",
             "Does a fairness measure find the bias that was planted, and does alignment lower it?",
+        ),
+        _experiment(
+            "shortest-paths",
+            "ShortestPathsConfig",
+            "Do PPO and GRPO find the best answer where it is known, and what does a nat cost?",
         ),
         _experiment(
             "quantization",

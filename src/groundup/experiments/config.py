@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from groundup.train.config import StageConfig
 from groundup.train.ranges import (
     BytesPerSource,
+    Episodes,
+    LossWeight,
     Minutes,
     Repeats,
     Share,
@@ -94,5 +97,20 @@ class QuantizationConfig(ExperimentConfig):
     )
     bytes_per_source: BytesPerSource = Field(
         12_000, description="held-out bytes of text read per source, at most"
+    )
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+
+class ShortestPathsConfig(ExperimentConfig):
+    """PPO and GRPO on walks through random graphs, where the best answer is known."""
+
+    seeds: Repeats = Field(10, description="how many graphs, each with a model of its own")
+    iterations: Steps = Field(100, description="how often each policy is sampled")
+    episodes: Episodes = Field(128, description="walks in an iteration")
+    methods: tuple[Literal["ppo", "grpo"], ...] = Field(
+        ("ppo", "grpo"), min_length=1, description="what is tried"
+    )
+    kl_coef: LossWeight = Field(
+        0.01, description="price of each nat from the model of random walks"
     )
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")

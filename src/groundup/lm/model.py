@@ -234,6 +234,12 @@ class CausalLM(nn.Module):
     def set_gradient_checkpointing(self, on: bool) -> None:
         self.model.gradient_checkpointing = on
 
+    @property
+    def attention(self) -> AttentionPath:
+        first = self.model.layers[0]
+        assert isinstance(first, Block)
+        return first.self_attn.path
+
     def set_attention(self, path: AttentionPath) -> None:
         for layer in self.model.layers:
             assert isinstance(layer, Block)

@@ -66,6 +66,7 @@ def fit(
     steps, folder = plan.steps, run.folder / "checkpoints"
     start, tokens, bad = _resume(run, stream, optimizer)
     saved = done = start
+    owed = False
     model.train()
     if start == 0:
         callback(0, False)
@@ -92,11 +93,13 @@ def fit(
             if callback(done, done == steps):
                 break
             asked = ranks.any_of(stopped())
-            due = done % plan.save_every == 0 or asked
-            if due and done < steps and stream.can_save(done):
+            # A rollout stream can be saved between rollouts only: then at the next such place.
+            owed = owed or asked or done % plan.save_every == 0
+            saves = owed and done < steps and stream.can_save(done)
+            if saves:
                 _save(run, done, stream, optimizer, tokens, bad)
-                saved = done
-            if asked and done < steps:
+                saved, owed = done, False
+            if asked and saves:
                 raise Interrupted(
                     f"stopped; saved at step {saved} of {steps} in {folder}. "
                     "The same command continues from there."
@@ -253,7 +256,7 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        say("stopping after this step, to save …")
+        say("stopping as soon as the run can be saved …")
 
     try:
         before = signal.signal(signal.SIGINT, ask)

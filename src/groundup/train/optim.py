@@ -57,6 +57,8 @@ class Rates:
     weight_decay: float = 0.0
     # LoRA's B starts at zero and wants to move faster than A (Hayou et al. 2024, LoRA+).
     lora_plus: float = 1.0
+    # A value head begins at zero and learns from few numbers: it wants more than the matrices.
+    head: float | None = None
     momentum: float = 0.95
     # The second moment is forgotten faster than torch's 0.999, as all large pre-training does.
     betas: tuple[float, float] = (0.9, 0.95)
@@ -96,13 +98,15 @@ class Optimizer:
         embeddings = [n for n in rest if _is_embedding(n)]
         adapters = [n for n in rest if _is_adapter(n)]
         ups = [n for n in adapters if ".lora_B." in n]
-        known = {*matrices, *embeddings, *adapters}
+        heads = [n for n in rest if _is_value_head(n)]
+        known = {*matrices, *embeddings, *adapters, *heads}
         # A group may be empty: a model of matrices alone leaves AdamW nothing.
         yield matrices, self.rates.matrices
         yield embeddings, self.rates.embeddings
         yield [n for n in rest if n not in known], self.rates.gains
         yield [n for n in adapters if n not in ups], self.rates.matrices
         yield ups, self.rates.matrices * self.rates.lora_plus
+        yield heads, self.rates.matrices if self.rates.head is None else self.rates.head
 
     def _collector(self, name: str) -> Callable[[Tensor], None]:
         master = self.masters[name]
@@ -219,5 +223,11 @@ def _is_adapter(name: str) -> bool:
     return ".lora_" in name
 
 
+def _is_value_head(name: str) -> bool:
+    """Whether it makes the one number of a critic or a reward model."""
+    return name in ("value_head.weight", "score.weight")
+
+
 def _is_block_matrix(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim == 2 and not _is_embedding(name) and not _is_adapter(name)
+    beside = _is_embedding(name) or _is_adapter(name) or _is_value_head(name)
+    return parameter.ndim == 2 and not beside

@@ -26,9 +26,9 @@ class Pace:
     token: float
     update: float
 
-    def tokens_per_second(self, tokens_per_step: float) -> float:
-        """Return tokens per second in steps of this size."""
-        return tokens_per_step / (self.token * tokens_per_step + self.update)
+    def tokens_per_second(self, tokens_per_step: float, making: float = 0.0) -> float:
+        """Return tokens per second in steps of this size, of which each takes `making` before."""
+        return tokens_per_step / (self.token * tokens_per_step + self.update + making)
 
 
 def measure_pace(

@@ -69,6 +69,8 @@ class Trained:
     why_rates: str
     adapter: str = "none"
     lora_plus: float = 1.0
+    # The peak learning rate of a value head, where there is one.
+    head_rate: float | None = None
 
     @classmethod
     def whole(
@@ -167,6 +169,7 @@ def resolve_plan(
             gains=config.embedding_learning_rate or embeddings,
             weight_decay=config.weight_decay,
             lora_plus=trained.lora_plus,
+            head=trained.head_rate,
         ),
         muon=uses_muon(config, trained),
         gradient_clip=config.gradient_clip,

@@ -69,6 +69,17 @@ RateRatio = Annotated[float, Ge(0.001), Le(1000)]
 # Alignment. In use are 0.01 to 10 for both.
 Beta = Annotated[float, Ge(1e-6), Le(1000)]
 LossWeight = Annotated[float, Ge(0), Le(1000)]
+# The largest batches in print have some ten thousand answers, of which a few thousand to a prompt.
+Episodes = Annotated[int, Ge(2), Le(1_000_000)]
+GroupSize = Annotated[int, Ge(2), Le(65_536)]
+# In use are 1 to 64; of more, each holds next to nothing.
+Minibatches = Annotated[int, Ge(1), Le(65_536)]
+# In use are 0.1 to 0.4.
+ClipRange = Annotated[float, Gt(0), Le(100)]
+# Nats that a policy may be from its reference; at 100 nothing is left of it.
+Nats = Annotated[float, Gt(0), Le(1000)]
+# A part of a run, which may be none of it.
+SomeIterations = Annotated[int, Ge(0), Le(1_000_000)]
 
 # Data that is made: more would take days and more memory than machines have.
 Megabytes = Annotated[float, Ge(0), Le(1000)]

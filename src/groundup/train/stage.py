@@ -34,7 +34,7 @@ from groundup.train.device import (
 from groundup.train.early_stopping import EarlyStopping
 from groundup.train.loop import fit
 from groundup.train.optim import Optimizer
-from groundup.train.pace import measure_pace, micro_batches
+from groundup.train.pace import Pace, measure_pace, micro_batches
 from groundup.train.plan import (
     Trained,
     TrainPlan,
@@ -80,6 +80,8 @@ class Job(Generic[B, M]):
     reasons: dict[str, str] = field(default_factory=dict)
     # Called with the plan before the first step, to tell what follows from it.
     announce: Callable[[TrainPlan], None] = lambda plan: None
+    # Seconds that making a step's batches takes, where that is not next to nothing.
+    making: Callable[[Pace], float] = lambda pace: 0.0
     evaluates_first: bool = False
     snapshots: bool = False
 
@@ -134,7 +136,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
                 muon=uses_muon(config, job.trained),
                 gradient_checkpointing=config.gradient_checkpointing,
             )
-            speed = pace.tokens_per_second(tokens_per_step / ranks.size()) * ranks.size()
+            own = tokens_per_step / ranks.size()
+            speed = pace.tokens_per_second(own, job.making(pace)) * ranks.size()
         plan = resolve_plan(
             config,
             compute,

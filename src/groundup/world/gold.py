@@ -69,6 +69,11 @@ def judge(prompt: Sequence[Message], answer: str) -> Reward:
     return Reward(correct, instruction, kindness, harmless, total)
 
 
+def reward(prompts: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[float]:
+    """The total of every answer: the truth, as `--reward groundup.world.gold:reward`."""
+    return [judge(prompt, answer).total for prompt, answer in zip(prompts, answers, strict=True)]
+
+
 def _words(text: str) -> list[str]:
     """In lower case, without articles, punctuation and short forms, numbers as digits."""
     text = text.lower()

@@ -1,0 +1,188 @@
+"""Group-relative policy optimization (Shao et al. 2024, DeepSeekMath, section 4.1).
+
+Each prompt is answered G times. What an answer is worth is how much better it is than the others,
+so that no critic is needed:
+
+    A_i = (r_i - mean(r)) / std(r)                 the same at every token of answer i
+    L   = mean max(-A ratio, -A clip(ratio, 1 - eps, 1 + eps'))  +  beta mean KL
+    KL  = ref/pi - log(ref/pi) - 1                 at each token, never below 0 (equation 4)
+
+Two later papers found flaws, and each is a setting. Dividing by the deviation favors prompts that
+are nearly always or nearly never answered rightly, and the mean over each answer's own tokens
+favors long wrong answers: `scale_rewards` off and `loss_type` dr_grpo are Liu et al. 2025 (Dr.
+GRPO).
+`loss_type` dapo is one mean over all tokens, and `clip_range_high` lets rare tokens rise further
+(Yu et al. 2025, DAPO). A group whose answers are all worth the same teaches nothing; the share of
+those that teach is logged.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundup.align.config import GRPOConfig
+from groundup.align.online import Online, inputs, open_online
+from groundup.align.ppo import clipped_policy_loss
+from groundup.align.rollout import (
+    Laid,
+    PerToken,
+    RolloutBatch,
+    RolloutStream,
+    TokenFacts,
+    flat,
+    sampled_logprobs,
+)
+from groundup.lm.model import CausalLM
+from groundup.train.batch import Loss
+from groundup.train.stage import Job, run_stage
+
+# Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
+RATES = (0.0001, 0.0001)
+# A group's deviation is never taken for less.
+_EPS = 1e-4
+
+
+# The heart.
+
+
+def group_advantages(
+    rewards: Float[np.ndarray, " rollouts"], group_size: int, scale: bool = True
+) -> Float[np.ndarray, " rollouts"]:
+    """How much better each answer is than its group; groups stand one after the other."""
+    groups = rewards.reshape(-1, group_size)
+    apart = groups - groups.mean(1, keepdims=True)
+    if scale:
+        # The deviation of a sample, as in the authors' code.
+        apart = apart / (groups.std(1, ddof=1, keepdims=True) + _EPS)
+    found: Float[np.ndarray, " rollouts"] = apart.ravel()
+    return found
+
+
+def kl_estimate(
+    logprobs: Float[Tensor, " tokens"], reference_logprobs: Float[Tensor, " tokens"]
+) -> Float[Tensor, " tokens"]:
+    """ref/pi - log(ref/pi) - 1 of each token: unbiased and never negative (Schulman 2020, k3)."""
+    apart = reference_logprobs - logprobs
+    return apart.exp() - apart - 1
+
+
+def token_weights(lengths: Sequence[int], loss_type: str, longest: int) -> list[PerToken]:
+    """What every token of answers of these lengths weighs in the mean; see `loss_type`."""
+    if loss_type == "dapo":
+        return [np.ones(length) for length in lengths]
+    if loss_type == "grpo":
+        return [np.full(length, 1 / length) for length in lengths]
+    return [np.full(length, 1 / longest) for length in lengths]
+
+
+def grpo_loss(model: nn.Module, batch: RolloutBatch, config: GRPOConfig) -> Loss:
+    """The loss of a micro-batch, as `fit` wants it: a sum over its sampled tokens."""
+    assert isinstance(model, CausalLM)
+    logprobs = sampled_logprobs(model, model(batch.rows), batch.rows)
+    losses, ratio = clipped_policy_loss(
+        logprobs,
+        batch.old_logprobs,
+        batch.advantages,
+        config.clip_range,
+        config.clip_range_high,
+    )
+    kl = kl_estimate(logprobs, batch.reference_logprobs)
+    if config.kl_coef:
+        losses = losses + config.kl_coef * kl
+    total, count = (losses * batch.token_weights).sum(), float(len(logprobs))
+    high = config.clip_range if config.clip_range_high is None else config.clip_range_high
+    outside = (ratio < 1 - config.clip_range) | (ratio > 1 + high)
+    metrics = {
+        "loss": (float(total.detach()), batch.weight),
+        "clipped": (float(outside.sum()), count),
+        "reference_kl": (float(kl.detach().sum()), count),
+    }
+    return Loss(total, batch.weight, metrics)
+
+
+# An iteration.
+
+
+class GRPORollouts:
+    """Makes the minibatches of an iteration from groups of answers of the live policy."""
+
+    def __init__(self, config: GRPOConfig, online: Online) -> None:
+        self.config, self.online = config, online
+
+    def stream(self) -> RolloutStream:
+        return RolloutStream(
+            self.roll, epochs=self.config.epochs_per_iteration, seed=self.config.seed
+        )
+
+    def roll(self, iteration: int, step: int, model: nn.Module) -> list[list[RolloutBatch]]:
+        assert isinstance(model, CausalLM)
+        config = self.config
+        sampled = self.online.sampled(model, iteration, copies=config.group_size)
+        laid = self.online.minibatches(model, sampled.rollouts)
+        facts = self.online.facts(model, sampled, laid)
+        advantages = group_advantages(sampled.rewards, config.group_size, config.scale_rewards)
+        groups = sampled.rewards.reshape(-1, config.group_size)
+        taught = groups.max(1) > groups.min(1)
+        self.online.log(
+            step,
+            sampled,
+            facts,
+            groups_with_signal=float(taught.mean()),
+            best_of_group=float(groups.max(1).mean()),
+        )
+        lengths = [len(one.ids) for one in sampled.rollouts]
+        weights = token_weights(lengths, config.loss_type, config.max_new_tokens)
+        spread = [np.full(n, value) for n, value in zip(lengths, advantages, strict=True)]
+        return [[self._batch(one, facts, spread, weights) for one in part] for part in laid]
+
+    def _batch(
+        self,
+        laid: Laid,
+        facts: TokenFacts,
+        advantages: Sequence[PerToken],
+        weights: Sequence[PerToken],
+    ) -> RolloutBatch:
+        old = flat(facts.logprobs, laid)
+        of_tokens = self.config.loss_type == "dapo"
+        return RolloutBatch(
+            laid.rows,
+            float(len(old) if of_tokens else len(laid.members)),
+            flat(weights, laid),
+            flat(advantages, laid),
+            old,
+            flat(facts.reference_logprobs, laid),
+        )
+
+
+# The run.
+
+
+def run(config: GRPOConfig) -> Path:
+    """Align by `config` and return the run folder: a model's, or an adapter's.
+
+    Raises `UserError` for settings, prompts, a reward or a folder that cannot be used.
+    """
+    return run_stage(
+        config,
+        "grpo",
+        inputs(config),
+        lambda run: grpo_job(config, open_online(config, run, RATES)),
+    )
+
+
+def grpo_job(config: GRPOConfig, online: Online) -> Job[RolloutBatch, CausalLM]:
+    """What trains the policy of `online` on its own answers."""
+    return online.job(
+        f"Group-relative policy optimization with {config.group_size} answers to a prompt",
+        model=online.prepared.model,
+        policy=lambda model: model,
+        stream=lambda online: GRPORollouts(config, online).stream(),
+        loss=functools.partial(grpo_loss, config=config),
+        epochs=config.epochs_per_iteration,
+    )

@@ -1,0 +1,326 @@
+"""What PPO and GRPO share: prompts, a reward, sampling, measuring, and the job around them.
+
+    iteration:  sample -> score -> lay out -> read with policy and reference -> a method's batches
+
+Everything that an iteration found is a line of metrics.jsonl of the kind `rollout`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+from torch import nn
+
+from groundup.align.config import RolloutConfig
+from groundup.align.prompts import Prompt, load_prompts
+from groundup.align.rewards import open_reward
+from groundup.align.rollout import (
+    Laid,
+    Reference,
+    Reward,
+    Rollout,
+    RolloutStream,
+    TokenFacts,
+    Values,
+    lay_out,
+    mismatch,
+    prompts_of,
+    rewards_of,
+    sample,
+    token_facts,
+)
+from groundup.errors import UserError
+from groundup.formats.card import model_card, sources
+from groundup.formats.hf_config import config_to_hf
+from groundup.formats.load import load_model
+from groundup.formats.locate import name_of
+from groundup.lm.model import CausalLM
+from groundup.lm.score import spread
+from groundup.report.estimate import ratio
+from groundup.runs.console import say
+from groundup.runs.folder import Run
+from groundup.train.batch import LossFunction
+from groundup.train.device import use_threads
+from groundup.train.loop import step_seed
+from groundup.train.plan import TrainPlan
+from groundup.train.stage import Job
+from groundup.tune.prepare import PreparedModel, prepare_model
+
+M = TypeVar("M", bound=nn.Module)
+
+# Iterations where nobody says how many.
+_ITERATIONS = 100
+# Rows are this long at least, and a multiple of this.
+_SHORTEST_ROW, _ROW_STEP = 128, 64
+# A seed apart from those of the iterations.
+_HELDOUT = -1
+# So many nats from the reference (root 5) a reward has usually turned against what it stands for
+# (Gao et al. 2022, figure 1).
+_FAR = 25.0
+_SHOWN = 2
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """An iteration's rollouts and their rewards, the missing ends paid for."""
+
+    rollouts: list[Rollout]
+    rewards: Float[np.ndarray, " rollouts"]
+    scores: Float[np.ndarray, " rollouts"]
+    gold: Float[np.ndarray, " rollouts"] | None
+    sampling_seconds: float
+    scoring_seconds: float
+
+
+@dataclass
+class Online:
+    """The parts of a run that learns from its own answers."""
+
+    config: RolloutConfig
+    stage: str
+    # None while the speed is measured: nothing is logged then.
+    run: Run | None
+    prepared: PreparedModel
+    prompts: Sequence[Prompt]
+    heldout: Sequence[Prompt]
+    reward: Reward
+    gold: Reward | None
+    reference: Reference
+    context: int
+    warned: bool = False
+    # Seconds of the last sampling and scoring.
+    seconds: float = 0.0
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of a minibatch at most, about: prompts are of their mean length."""
+        asked = float(np.mean([len(prompt.ids) for prompt in self.prompts]))
+        answers = self.config.episodes / self.config.minibatches
+        return math.ceil(answers * (asked + self.config.max_new_tokens))
+
+    @property
+    def micro_rows(self) -> int:
+        """Rows in one pass: those of 4,096 tokens, and no more than a minibatch fills."""
+        most = max(1, 4096 // self.context)
+        return self.config.micro_rows or min(most, -(-self.tokens_per_step // self.context))
+
+    def sampled(self, policy: CausalLM, iteration: int, copies: int = 1) -> Sampled:
+        """Sample and score the answers of an iteration, `copies` to each prompt."""
+        seed, count = self.config.seed, self.config.episodes
+        prompts = prompts_of(self.prompts, count, iteration, seed=seed, copies=copies)
+        return self._answered(policy, prompts, step_seed(seed, iteration))
+
+    def _answered(self, policy: CausalLM, prompts: Sequence[Prompt], seed: int) -> Sampled:
+        begun = time.perf_counter()
+        rollouts = sample(
+            policy,
+            prompts,
+            self.prepared.tokenizer,
+            max_new_tokens=self.config.max_new_tokens,
+            seed=seed,
+        )
+        drawn = time.perf_counter()
+        scores = rewards_of(self.reward, rollouts)
+        ended = np.array([one.ended for one in rollouts])
+        rewards = np.where(ended, scores, -self.config.missing_eos_penalty)
+        gold = None if self.gold is None else rewards_of(self.gold, rollouts)
+        scored = time.perf_counter()
+        self.seconds = scored - begun
+        return Sampled(rollouts, rewards, scores, gold, drawn - begun, scored - drawn)
+
+    def minibatches(self, policy: CausalLM, rollouts: Sequence[Rollout]) -> list[list[Laid]]:
+        """The rollouts in minibatches, in the order in which they were sampled."""
+        return [
+            lay_out(
+                rollouts,
+                part.tolist(),
+                context=self.context,
+                micro_rows=self.micro_rows,
+                one_shape=policy.compiled,
+            )
+            for part in np.array_split(np.arange(len(rollouts)), self.config.minibatches)
+        ]
+
+    def facts(
+        self,
+        policy: CausalLM,
+        sampled: Sampled,
+        laid: Sequence[Sequence[Laid]],
+        values: Values | None = None,
+    ) -> TokenFacts:
+        """Read all of them with policy and reference."""
+        flat = [one for minibatch in laid for one in minibatch]
+        return token_facts(policy, self.reference.of(policy), sampled.rollouts, flat, values)
+
+    def log(self, step: int, sampled: Sampled, facts: TokenFacts, **more: float) -> None:
+        """Write what an iteration found; warn once where the policy has gone far."""
+        if self.run is None:
+            return
+        rollouts = sampled.rollouts
+        kl = facts.sampled_kl()
+        apart = mismatch(rollouts, facts.logprobs)
+        gold = {} if sampled.gold is None else {"gold": float(sampled.gold.mean())}
+        self.run.log(
+            "metrics.jsonl",
+            kind="rollout",
+            step=step + 1,
+            reward=float(sampled.rewards.mean()),
+            reward_deviation=float(sampled.rewards.std()),
+            score=float(sampled.scores.mean()),
+            **gold,
+            kl=kl,
+            exact_kl=facts.exact_kl(),
+            entropy=facts.mean_entropy(),
+            length=float(np.mean([len(one.ids) for one in rollouts])),
+            ended=float(np.mean([one.ended for one in rollouts])),
+            mismatch=apart[0],
+            largest_mismatch=apart[1],
+            sampling_seconds=sampled.sampling_seconds,
+            scoring_seconds=sampled.scoring_seconds,
+            **more,
+        )
+        for one, reward in list(zip(rollouts, sampled.rewards, strict=True))[:_SHOWN]:
+            asked = one.prompt.messages[-1].content if one.prompt.messages else ""
+            self.run.log(
+                "samples.jsonl", step=step + 1, prompt=asked, text=one.text, reward=float(reward)
+            )
+        if kl > _FAR and not self.warned:
+            self.warned = True
+            say(
+                f"{self.stage}: answers are {kl:.0f} nats from the reference, where a reward "
+                "seldom means what it did; raise --kl-coef or lower --learning-rate"
+            )
+
+    def evaluate(self, policy: CausalLM, step: int) -> dict[str, Any]:
+        """The mean reward of held-out prompts, each answered once, with its interval."""
+        if not self.heldout:
+            return {"negative_reward": None}
+        found = self._answered(policy, self.heldout, step_seed(self.config.seed, _HELDOUT))
+        measured = {"heldout_reward": ratio(found.rewards)}
+        if found.gold is not None:
+            measured["heldout_gold"] = ratio(found.gold)
+        words = ", ".join(
+            f"{name.replace('_', ' ')} {one.estimate:.3f} ({one.low:.3f} to {one.high:.3f})"
+            for name, one in measured.items()
+        )
+        say(f"{self.stage}  step {step}  {words} on {len(self.heldout)} prompts")
+        return {
+            "negative_reward": -measured["heldout_reward"].estimate,
+            "heldout_ended": float(np.mean([one.ended for one in found.rollouts])),
+            **{name: one.to_json() for name, one in measured.items()},
+        }
+
+    def job(
+        self,
+        how: str,
+        *,
+        model: M,
+        policy: Callable[[M], CausalLM],
+        stream: Callable[[Online], RolloutStream],
+        loss: LossFunction[Any],
+        epochs: int,
+        head_rate: float | None = None,
+    ) -> Job[Any, M]:
+        """The job of a method: `epochs` passes over the answers of each iteration."""
+        config, prepared, run = self.config, self.prepared, self.run
+        assert run is not None
+        planning = replace(self, run=None)
+        per_iteration = epochs * config.minibatches
+        tokens = self.tokens_per_step
+        steps = config.steps
+        if steps is None and config.minutes is None:
+            steps = (config.iterations or _ITERATIONS) * per_iteration
+        rows = max(self.micro_rows, math.ceil(tokens / self.context))
+        settled = config.model_copy(
+            update={"steps": steps, "rows": rows, "micro_rows": self.micro_rows}
+        )
+        beside = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        beside -= sum(p.numel() for p in policy(model).parameters() if p.requires_grad)
+        trained = replace(
+            prepared.trained,
+            trained_parameters=prepared.trained.trained_parameters + beside,
+            head_rate=head_rate,
+        )
+
+        def save(model: M, plan: TrainPlan) -> None:
+            card = model_card(
+                "A chat model aligned by groundup",
+                how=f"{how}, of {name_of(config.model)}, to raise {config.reward}. {prepared.how}",
+                facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
+                data=sources(config.prompts),
+                parent=name_of(config.model),
+            )
+            prepared.save(run.folder, prepared.tokenizer, card)
+
+        return Job(
+            settled,
+            trained,
+            model=lambda: model,
+            stream=lambda steps: stream(planning if steps is None else self),
+            loss=loss,
+            evaluate=lambda model, step: self.evaluate(policy(model), step),
+            save=save,
+            context=self.context,
+            rows_per_epoch=max(1, len(self.prompts) * rows // config.episodes),
+            model_config=config_to_hf(policy(model).config),
+            tokens_per_step=tokens,
+            evaluates_first=True,
+            # Reading with policy and reference takes two of a training pass's three products.
+            making=lambda pace: (
+                (planning.seconds + 2 / 3 * pace.token * tokens * config.minibatches)
+                / per_iteration
+            ),
+            reasons={
+                "iteration": f"{config.episodes} answers, then {per_iteration} optimizer steps"
+            },
+        )
+
+
+def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> Online:
+    """Load what a run needs. Raises `UserError` for what cannot be used."""
+    prepared = prepare_model(config, rates)
+    use_threads(config)
+    most = prepared.context
+    if config.max_new_tokens >= most:
+        raise UserError(
+            f"max_new_tokens={config.max_new_tokens} leave no room for a prompt in a context of "
+            f"{most}; give fewer"
+        )
+    prompts, heldout = load_prompts(
+        config.prompts,
+        prepared.tokenizer,
+        longest=most - config.max_new_tokens,
+        sources=config.sources,
+    )
+    longest = max(len(prompt.ids) for prompt in prompts) + config.max_new_tokens
+    context = max(_SHORTEST_ROW, -(-longest // _ROW_STEP) * _ROW_STEP)
+    if config.context is not None:
+        context = most
+    return Online(
+        config,
+        run.stage,
+        run,
+        prepared,
+        prompts,
+        spread(heldout, config.heldout_prompts),
+        open_reward(config.reward, prepared.tokenizer),
+        None if config.gold is None else open_reward(config.gold, prepared.tokenizer),
+        Reference(lambda: load_model(config.model)),
+        min(context, most),
+    )
+
+
+def inputs(config: RolloutConfig) -> dict[str, Path]:
+    """The folders that a run reads, by what they are, for its lineage."""
+    found = {"model": config.model, "prompts": config.prompts}
+    rewards = {"reward": config.reward, "gold": config.gold}
+    return found | {
+        name: Path(given) for name, given in rewards.items() if given and Path(given).is_dir()
+    }

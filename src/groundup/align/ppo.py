@@ -1,0 +1,370 @@
+"""Proximal policy optimization (Schulman et al. 2017) as in InstructGPT (Ouyang et al. 2022).
+
+An answer is a sequence of actions, one for each token, and its reward comes at the end. What leads
+away from the reference has its price at every token (section 3.5, equation 2):
+
+    r_t = -beta (log pi_old(y_t) - log ref(y_t))  +  [t is the last] r(x, y)
+
+How much better a token was than expected follows from the critic's values V (generalized advantage
+estimation, Schulman et al. 2016, equation 16), whitened over all tokens of the batch:
+
+    delta_t = r_t + gamma V_(t+1) - V_t          A_t = sum_k (gamma lambda)^k delta_(t+k)
+
+The policy follows the advantages as long as it stays near the one that sampled (equation 7), and
+the critic learns the returns R_t = A_t + V_t, clipped alike:
+
+    ratio_t = pi(y_t) / pi_old(y_t)
+    L = mean max(-A ratio, -A clip(ratio, 1 - eps, 1 + eps))
+        + c/2 mean max((V - R)^2, (clip(V, V_old - eps', V_old + eps') - R)^2)  -  d mean H(pi)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundup.align.config import PPOConfig
+from groundup.align.online import Online, inputs, open_online
+from groundup.align.reward import load_reward_model
+from groundup.align.rollout import (
+    Laid,
+    PerToken,
+    RolloutBatch,
+    RolloutStream,
+    TokenFacts,
+    flat,
+    sampled_logprobs,
+)
+from groundup.errors import UserError
+from groundup.lm.logprobs import entropy
+from groundup.lm.model import CausalLM
+from groundup.runs import ranks
+from groundup.train.batch import Batch, Loss
+from groundup.train.stage import Job, run_stage
+
+# Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole:
+# a tenth of DPO's, for its gradients come from samples.
+RATES = (0.0001, 0.0001)
+# An advantage's deviation is never taken for less.
+_EPS = 1e-8
+
+
+# The heart.
+
+
+def gae(
+    rewards: Float[np.ndarray, " tokens"],
+    values: Float[np.ndarray, " tokens"],
+    gamma: float,
+    lam: float,
+) -> tuple[Float[np.ndarray, " tokens"], Float[np.ndarray, " tokens"]]:
+    """Advantages and returns of one answer's tokens; nothing comes after the last one."""
+    advantages = np.zeros(len(rewards))
+    following, ahead = 0.0, 0.0
+    for t in reversed(range(len(rewards))):
+        delta = rewards[t] + gamma * following - values[t]
+        ahead = delta + gamma * lam * ahead
+        advantages[t], following = ahead, values[t]
+    return advantages, advantages + values
+
+
+def whiten(advantages: Sequence[Float[np.ndarray, " _"]]) -> list[Float[np.ndarray, " _"]]:
+    """Advantages with mean 0 and deviation 1 over all tokens of all answers together."""
+    joined = np.concatenate(advantages)
+    mean, deviation = joined.mean(), joined.std()
+    return [(one - mean) / (deviation + _EPS) for one in advantages]
+
+
+def clipped_policy_loss(
+    logprobs: Float[Tensor, " tokens"],
+    old_logprobs: Float[Tensor, " tokens"],
+    advantages: Float[Tensor, " tokens"],
+    clip_range: float,
+    clip_range_high: float | None = None,
+) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
+    """Each token's loss (equation 7), and the ratio of new and old probability."""
+    ratio = (logprobs - old_logprobs).exp()
+    high = clip_range if clip_range_high is None else clip_range_high
+    clipped = ratio.clamp(1 - clip_range, 1 + high)
+    return torch.maximum(-advantages * ratio, -advantages * clipped), ratio
+
+
+def clipped_value_loss(
+    values: Float[Tensor, " tokens"],
+    old_values: Float[Tensor, " tokens"],
+    returns: Float[Tensor, " tokens"],
+    clip_range: float,
+) -> Float[Tensor, " tokens"]:
+    """Half the squared error of each token's value, which may not gain by moving far at once."""
+    clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
+    return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
+
+
+class KLController:
+    """The price of a nat: fixed, or adapted so that answers stay near a target.
+
+        beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) * answers / horizon)
+
+    (Ziegler et al. 2019, section 2.2, with a proportional error clipped at a fifth).
+    """
+
+    def __init__(self, coef: float, target: float | None, horizon: int) -> None:
+        self.coef, self.target, self.horizon = coef, target, horizon
+
+    def update(self, kl: float, answers: int) -> None:
+        """Adapt to the mean KL of so many answers, in nats per answer."""
+        if self.target is not None:
+            error = min(max(kl / self.target - 1, -0.2), 0.2)
+            self.coef *= 1 + error * answers / self.horizon
+
+
+# Policy and critic.
+
+
+class ActorCritic(nn.Module):
+    """A policy, and a critic that says of each state what reward is still to be expected.
+
+    The critic is a second head on the policy's last state or, where `critic` is given, a model of
+    its own. The head begins at zero: a critic that knows nothing expects nothing.
+    """
+
+    def __init__(
+        self,
+        policy: CausalLM,
+        critic: CausalLM | None = None,
+        head: Float[Tensor, "1 width"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.policy = policy
+        self.critic: CausalLM | None = critic
+        width = (policy if critic is None else critic).config.hidden_size
+        self.value_head = nn.Linear(width, 1, bias=False)
+        with torch.no_grad():
+            self.value_head.weight.zero_() if head is None else self.value_head.weight.copy_(head)
+
+    def values(
+        self, hidden: Float[Tensor, "rows time width"], rows: Batch
+    ) -> Float[Tensor, " sampled"]:
+        """V of the state before each sampled token; `hidden` is the policy's."""
+        row, place = rows.weights.nonzero(as_tuple=True)
+        states = hidden if self.critic is None else self.critic(rows)
+        found: Tensor = self.value_head(states[row, place])
+        return found[:, 0].float()
+
+    # What `prepare` asks of a model.
+
+    def set_attention(self, path: Literal["matmul", "fused"]) -> None:
+        self.policy.set_attention(path)
+        if self.critic is not None:
+            self.critic.set_attention(path)
+
+    def compile_blocks(self) -> None:
+        self.policy.compile_blocks()
+        if self.critic is not None:
+            self.critic.compile_blocks()
+
+    def set_gradient_checkpointing(self, on: bool) -> None:
+        self.policy.set_gradient_checkpointing(on)
+        if self.critic is not None:
+            self.critic.set_gradient_checkpointing(on)
+
+
+@dataclass(frozen=True)
+class PPOBatch(RolloutBatch):
+    """Rollouts with what the critic must know: its values when they were sampled, and the returns.
+
+    With `policy_weight` 0 the critic alone is trained.
+    """
+
+    values: Float[Tensor, " sampled"]
+    returns: Float[Tensor, " sampled"]
+    policy_weight: Float[Tensor, ""]
+
+
+@dataclass
+class Drift:
+    """How far the policy has moved since it was sampled: nats per token, of the steps so far."""
+
+    nats: float = 0.0
+    tokens: float = 0.0
+
+    def reset(self) -> None:
+        self.nats = self.tokens = 0.0
+
+    def beyond(self, limit: float | None) -> bool:
+        """Whether it is more than `limit`; all processes of a run agree."""
+        far = limit is not None and self.tokens > 0 and self.nats / self.tokens > limit
+        return ranks.any_of(far)
+
+
+def ppo_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig, drift: Drift) -> Loss:
+    """The loss of a micro-batch, as `fit` wants it: a sum over its sampled tokens."""
+    hidden = model.policy(batch.rows)
+    logprobs = sampled_logprobs(model.policy, hidden, batch.rows)
+    policy_losses, ratio = clipped_policy_loss(
+        logprobs, batch.old_logprobs, batch.advantages, config.clip_range
+    )
+    trains_policy = bool(batch.policy_weight)
+    values = model.values(hidden if trains_policy else hidden.detach(), batch.rows)
+    value_losses = clipped_value_loss(values, batch.values, batch.returns, config.value_clip_range)
+    total = config.value_coef * value_losses.sum()
+    if trains_policy:
+        total = total + policy_losses.sum()
+    if config.entropy_coef and trains_policy:
+        row, place = batch.rows.weights.nonzero(as_tuple=True)
+        total = (
+            total - config.entropy_coef * entropy(hidden[row, place] @ model.policy.head.T).sum()
+        )
+    count = batch.weight
+    moved = (ratio - 1 - (logprobs - batch.old_logprobs)).detach()
+    drift.nats, drift.tokens = drift.nats + float(moved.sum()), drift.tokens + count
+    outside = (ratio.detach() - 1).abs() > config.clip_range
+    metrics = {
+        "loss": (float(total.detach()), count),
+        "policy_loss": (float(policy_losses.detach().sum()), count),
+        "value_loss": (float(value_losses.detach().sum()), count),
+        "clipped": (float(outside.sum()), count),
+        "moved_kl": (float(moved.sum()), count),
+    }
+    return Loss(total, count, metrics)
+
+
+# An iteration.
+
+
+class PPORollouts:
+    """Makes the minibatches of an iteration from answers of the live policy."""
+
+    def __init__(self, config: PPOConfig, online: Online, drift: Drift) -> None:
+        self.config, self.online, self.drift = config, online, drift
+        self.kl = KLController(config.kl_coef, config.kl_target, config.kl_horizon)
+
+    def stream(self) -> RolloutStream:
+        return RolloutStream(
+            self.roll,
+            epochs=self.config.ppo_epochs,
+            seed=self.config.seed,
+            ended=lambda: self.drift.beyond(self.config.kl_stop),
+            state=lambda: {"kl_coef": torch.tensor(self.kl.coef, dtype=torch.float64)},
+            restore=self._restore,
+        )
+
+    def _restore(self, state: Mapping[str, Tensor]) -> None:
+        self.kl.coef = float(state["kl_coef"])
+
+    def roll(self, iteration: int, step: int, model: nn.Module) -> list[list[PPOBatch]]:
+        assert isinstance(model, ActorCritic)
+        self.drift.reset()
+        sampled = self.online.sampled(model.policy, iteration)
+        laid = self.online.minibatches(model.policy, sampled.rollouts)
+        facts = self.online.facts(model.policy, sampled, laid, model.values)
+        advantages, returns = self._credit(facts, sampled.rewards)
+        advantages = whiten(advantages)
+        # While the speed is measured, everything is trained.
+        is_warming = iteration < self.config.critic_warmup and self.online.run is not None
+        batches = [
+            [self._batch(one, facts, advantages, returns, is_warming) for one in minibatch]
+            for minibatch in laid
+        ]
+        self.online.log(
+            step,
+            sampled,
+            facts,
+            kl_coef=self.kl.coef,
+            explained_variance=explained_variance(facts.values, returns),
+        )
+        self.kl.update(facts.sampled_kl(), len(sampled.rollouts))
+        return batches
+
+    def _credit(
+        self, facts: TokenFacts, scores: Float[np.ndarray, " rollouts"]
+    ) -> tuple[list[PerToken], list[PerToken]]:
+        """Advantages and returns of every answer's tokens."""
+        advantages, returns = [], []
+        for i, score in enumerate(scores):
+            apart = facts.logprobs[i].astype(float) - facts.reference_logprobs[i]
+            rewards = -self.kl.coef * apart
+            rewards[-1] += score
+            values = facts.values[i].astype(float)
+            ahead, whole = gae(rewards, values, self.config.gamma, self.config.gae_lambda)
+            advantages.append(ahead)
+            returns.append(whole)
+        return advantages, returns
+
+    def _batch(
+        self,
+        laid: Laid,
+        facts: TokenFacts,
+        advantages: Sequence[PerToken],
+        returns: Sequence[PerToken],
+        is_warming: bool,
+    ) -> PPOBatch:
+        old = flat(facts.logprobs, laid)
+        return PPOBatch(
+            laid.rows,
+            float(len(old)),
+            torch.ones_like(old),
+            flat(advantages, laid),
+            old,
+            flat(facts.reference_logprobs, laid),
+            flat(facts.values, laid),
+            flat(returns, laid),
+            torch.tensor(0.0 if is_warming else 1.0),
+        )
+
+
+def explained_variance(values: Sequence[PerToken], returns: Sequence[PerToken]) -> float:
+    """1 - Var(R - V) / Var(R): 1 is a critic that knows, 0 one that says the same of everything."""
+    said, true = np.concatenate(values), np.concatenate(returns)
+    spread = float(true.var())
+    return 1 - float((true - said).var()) / spread if spread > 0 else 0.0
+
+
+# The run.
+
+
+def run(config: PPOConfig) -> Path:
+    """Align by `config` and return the run folder: a model's, or an adapter's.
+
+    Raises `UserError` for settings, prompts, a reward or a folder that cannot be used.
+    """
+    return run_stage(
+        config, "ppo", inputs(config), lambda run: ppo_job(config, open_online(config, run, RATES))
+    )
+
+
+def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
+    """What trains the policy of `online` on its own answers."""
+    model = _actor_critic(config, online)
+    drift = Drift()
+    return online.job(
+        f"Proximal policy optimization with a price of {config.kl_coef:g} a nat",
+        model=model,
+        policy=lambda model: model.policy,
+        stream=lambda online: PPORollouts(config, online, drift).stream(),
+        loss=functools.partial(ppo_loss, config=config, drift=drift),
+        epochs=config.ppo_epochs,
+        head_rate=config.value_learning_rate,
+    )
+
+
+def _actor_critic(config: PPOConfig, online: Online) -> ActorCritic:
+    policy = online.prepared.model
+    if config.critic is None:
+        return ActorCritic(policy)
+    critic = load_reward_model(config.critic)
+    if critic.config.vocab_size != policy.config.vocab_size:
+        raise UserError(
+            f"critic={config.critic} reads a vocabulary of {critic.config.vocab_size:,} tokens and "
+            f"the policy one of {policy.config.vocab_size:,}; train the reward model from the same "
+            "model, or leave --critic out"
+        )
+    return ActorCritic(policy, critic.lm, critic.score.weight / critic.deviation)

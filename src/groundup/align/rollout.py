@@ -1,0 +1,398 @@
+"""Rollouts: prompts answered by the live policy, and trained on exactly as they were sampled.
+
+    y ~ pi(. | x)                 temperature 1, nothing truncated: the distribution that is trained
+    r(x, y)                       from a reward model, a verifier or anybody's function
+    log pi(y_t | x, y_<t)         from a pass of training's own kind, under the policy that sampled
+
+The engine that samples and the pass that trains block their matrix products differently, and in
+bfloat16 their log-probabilities differ by some thousandths. The ratio of PPO and GRPO compares a
+pass of training with a pass of training, so that it is exactly 1 before the first update; how far
+the engine is off is measured and logged (`mismatch`).
+
+Rollouts are packed side by side into rows, as documents are in pre-training. What belongs to single
+tokens is kept flat: one number for each token that was sampled, row after row.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from groundup.adapters.attach import active_adapter, using_adapter
+from groundup.align.prompts import Prompt
+from groundup.errors import UserError
+from groundup.generation.generate import generate
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.lm.logprobs import entropy, target_logprobs
+from groundup.lm.model import CausalLM
+from groundup.text.batches import pack, packed_batch
+from groundup.text.example import Example
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+from groundup.train.loss import chunk_rows
+
+PerToken = Float[np.ndarray, " tokens"]
+Values = Callable[[Tensor, Batch], Float[Tensor, " sampled"]]
+# Rows of the engine's batch: a small model is fastest with many.
+_BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled completion: its tokens with the closing one, and the engine's log p of each."""
+
+    prompt: Prompt
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    ended: bool
+
+    @property
+    def example(self) -> Example:
+        """Prompt and completion, of which the completion is trained on."""
+        asked, said = len(self.prompt.ids), len(self.ids)
+        return Example([*self.prompt.ids, *self.ids], [False] * asked + [True] * said)
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """How good each of some rollouts is: one finite number for each, in their order."""
+
+    def __call__(self, rollouts: Sequence[Rollout], /) -> Iterable[float]: ...
+
+
+def sample(
+    policy: CausalLM,
+    prompts: Sequence[Prompt],
+    tokenizer: Tokenizer | None,
+    *,
+    max_new_tokens: int,
+    seed: int,
+) -> list[Rollout]:
+    """Answer every prompt once; equal prompts get answers of their own.
+
+    Nothing is truncated and the temperature is 1: under any other setting the policy that is
+    trained would not be the one that was sampled, which shows as a KL below 0.
+    """
+    how = Sampling(temperature=1.0, max_new_tokens=max_new_tokens, seed=seed)
+    requests = [Request(prompt_ids=prompt.ids, sampling=how) for prompt in prompts]
+    training = policy.training
+    policy.eval()
+    completions = generate(policy, requests, tokenizer, batch_size=_BATCH_SIZE)
+    policy.train(training)
+    return [
+        Rollout(prompt, tuple(one.ids), tuple(one.logprobs), one.text, one.finish_reason == "stop")
+        for prompt, one in zip(prompts, completions, strict=True)
+    ]
+
+
+def rewards_of(reward: Reward, rollouts: Sequence[Rollout]) -> Float[np.ndarray, " rollouts"]:
+    """The rewards of all rollouts. Raises `UserError` for a wrong count and what is no number."""
+    found = [float(value) for value in reward(rollouts)]
+    if len(found) != len(rollouts):
+        raise UserError(
+            f"the reward gave {len(found)} numbers for {len(rollouts)} answers; it must give one "
+            "for each, in their order"
+        )
+    bad = next((i for i, value in enumerate(found) if not math.isfinite(value)), None)
+    if bad is not None:
+        raise UserError(
+            f"the reward of {rollouts[bad].text[:80]!r} is {found[bad]}; it must be a finite "
+            "number: give a low one to an answer that cannot be judged"
+        )
+    return np.array(found)
+
+
+# Laying out.
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A micro-batch of rollouts: packed rows, and which rollouts they hold, in their order."""
+
+    rows: Batch
+    members: tuple[int, ...]
+
+
+def lay_out(
+    rollouts: Sequence[Rollout],
+    members: Sequence[int],
+    *,
+    context: int,
+    micro_rows: int,
+    one_shape: bool,
+) -> list[Laid]:
+    """Pack these members of the rollouts into micro-batches of at most `micro_rows` rows.
+
+    With `one_shape` the last one is filled up with empty rows: a compiled model is compiled anew
+    for any other.
+    """
+    examples = {i: rollouts[i].example for i in members}
+    packed = pack([examples[i].inputs for i in members], context)
+    rows = [[members[place] for place in row] for row in packed]
+    laid = []
+    for start in range(0, len(rows), micro_rows):
+        some = rows[start : start + micro_rows]
+        empty: list[list[int]] = [[]] * (micro_rows - len(some)) if one_shape else []
+        batch = packed_batch([[examples[i] for i in row] for row in [*some, *empty]], context)
+        laid.append(Laid(batch, tuple(i for row in some for i in row)))
+    return laid
+
+
+def flat(values: Sequence[PerToken], laid: Laid) -> Float[Tensor, " sampled"]:
+    """The numbers of a micro-batch's tokens, from those of all rollouts."""
+    joined = np.concatenate([values[i] for i in laid.members])
+    return torch.from_numpy(joined.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """Packed rollouts, and of each sampled token what a policy-gradient loss must know.
+
+    `token_weights` is each token's weight in the sum that is divided by all `weight` of a step;
+    `old_logprobs` are those of the policy that sampled, in nats, `reference_logprobs` those of the
+    model it started from.
+    """
+
+    rows: Batch
+    weight: float
+    token_weights: Float[Tensor, " sampled"]
+    advantages: Float[Tensor, " sampled"]
+    old_logprobs: Float[Tensor, " sampled"]
+    reference_logprobs: Float[Tensor, " sampled"]
+
+    @property
+    def tokens(self) -> int:
+        return self.rows.tokens
+
+    def to(self, device: torch.device) -> Any:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in values.items()
+            if isinstance(value, Tensor | Batch)
+        }
+        return replace(self, **moved)
+
+
+# Passes.
+
+
+def sampled_logprobs(
+    policy: CausalLM, hidden: Float[Tensor, "rows time width"], rows: Batch
+) -> Float[Tensor, " sampled"]:
+    """log p of each sampled token in nats, differentiable; in float32 at least."""
+    row, place = rows.weights.nonzero(as_tuple=True)
+    return target_logprobs(hidden[row, place], policy.head, rows.targets[row, place])
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """What is known of every rollout's tokens when it was sampled, in nats but for `values`.
+
+    `kl` is the exact KL(policy || reference) of each token's distribution, over the vocabulary.
+    """
+
+    logprobs: list[PerToken]
+    reference_logprobs: list[PerToken]
+    kl: list[PerToken]
+    entropy: list[PerToken]
+    values: list[PerToken]
+
+    def sampled_kl(self) -> float:
+        """Nats between policy and reference per rollout, from the tokens that were drawn."""
+        apart = zip(self.logprobs, self.reference_logprobs, strict=True)
+        return float(np.mean([(ours - theirs).sum() for ours, theirs in apart]))
+
+    def exact_kl(self) -> float:
+        """The same from whole distributions: of far less variance."""
+        return float(np.mean([one.sum() for one in self.kl]))
+
+    def mean_entropy(self) -> float:
+        """Nats per token."""
+        return float(np.concatenate(self.entropy).mean())
+
+
+def token_facts(
+    policy: CausalLM,
+    reference: Callable[[], AbstractContextManager[CausalLM]],
+    rollouts: Sequence[Rollout],
+    laid: Iterable[Laid],
+    values: Values | None = None,
+) -> TokenFacts:
+    """Read all micro-batches with policy and reference; no gradient is kept.
+
+    `values(hidden, rows)` are the critic's, where there is one.
+    """
+    nothing = np.zeros(0, np.float32)
+    columns: list[list[PerToken]] = [[nothing] * len(rollouts) for _ in range(5)]
+    for one in laid:
+        lengths = [len(rollouts[i].ids) for i in one.members]
+        ends = np.cumsum(lengths)[:-1]
+        for column, found in zip(columns, _read(policy, reference, one.rows, values), strict=True):
+            for i, part in zip(one.members, np.split(found.cpu().numpy(), ends), strict=True):
+                column[i] = part
+    return TokenFacts(*columns)
+
+
+def _read(
+    policy: CausalLM,
+    reference: Callable[[], AbstractContextManager[CausalLM]],
+    rows: Batch,
+    values: Values | None,
+) -> list[Float[Tensor, " sampled"]]:
+    """The columns of `TokenFacts` for one micro-batch.
+
+    The policy's pass records gradients all the same, and drops them: compiled, a pass with
+    gradients rounds otherwise than one without, and the ratio would not be 1.
+    """
+    rows = rows.to(policy.head.device)
+    row, place = rows.weights.nonzero(as_tuple=True)
+    with torch.enable_grad():
+        hidden = policy(rows)
+        logprobs = sampled_logprobs(policy, hidden, rows).detach()
+    hidden = hidden.detach()
+    with torch.no_grad():
+        expected = torch.zeros_like(logprobs) if values is None else values(hidden, rows)
+        with reference() as model:
+            other = model(rows)
+            reference_logprobs = sampled_logprobs(model, other, rows)
+        kl, uncertainty = torch.empty_like(logprobs), torch.empty_like(logprobs)
+        step = chunk_rows(policy.head.shape[0])
+        for start in range(0, len(logprobs), step):
+            some = slice(start, start + step)
+            logits = (hidden[row[some], place[some]] @ policy.head.T).float()
+            others = (other[row[some], place[some]] @ model.head.T).float()
+            logp = logits.log_softmax(-1)
+            kl[some] = (logp.exp() * (logp - others.log_softmax(-1))).sum(-1)
+            uncertainty[some] = entropy(logits)
+    return [logprobs, reference_logprobs, kl, uncertainty, expected]
+
+
+class Reference:
+    """The model that the policy started from: the policy without its adapter, or a frozen copy.
+
+    A copy is made when it is first needed, from the folder, in the policy's type and on its device.
+    """
+
+    def __init__(self, load: Callable[[], CausalLM]) -> None:
+        self._load = load
+        self._copy: CausalLM | None = None
+
+    def of(self, policy: CausalLM) -> Callable[[], AbstractContextManager[CausalLM]]:
+        """Returns what opens the reference of this policy."""
+        if active_adapter(policy) is not None:
+            return functools.partial(_without_adapter, policy)
+        if self._copy is None:
+            self._copy = _frozen_like(policy, self._load())
+        copy = self._copy
+        return lambda: nullcontext(copy)
+
+
+@contextmanager
+def _without_adapter(policy: CausalLM) -> Iterator[CausalLM]:
+    with using_adapter(policy, None):
+        yield policy
+
+
+def _frozen_like(policy: CausalLM, model: CausalLM) -> CausalLM:
+    """The model, never trained, in the policy's type, on its device, by its attention."""
+    model.requires_grad_(False).eval()
+    model.to(device=policy.head.device, dtype=policy.head.dtype)
+    model.set_attention(policy.attention)
+    if policy.compiled:
+        model.compile_blocks()
+    return model
+
+
+# The stream.
+
+
+class RolloutStream:
+    """Rollouts of the live policy, each iteration's read `epochs` times in minibatches.
+
+        iteration:  roll(iteration, model) -> minibatches;  then every minibatch once an epoch
+
+    `roll` samples, scores and lays out. A run can be saved between iterations only, and resumes by
+    rolling anew: the same weights and the same seeds give the same rollouts. `ended(step)` may end
+    an iteration early (the policy has moved too far), and new rollouts are made the sooner.
+    """
+
+    def __init__(
+        self,
+        roll: Callable[[int, int, nn.Module], Sequence[Sequence[Any]]],
+        *,
+        epochs: int,
+        seed: int,
+        ended: Callable[[], bool] = lambda: False,
+        state: Callable[[], dict[str, Tensor]] = dict,
+        restore: Callable[[Mapping[str, Tensor]], None] = lambda state: None,
+    ) -> None:
+        self._roll, self._ended = roll, ended
+        self._epochs, self._seed = epochs, seed
+        self._state, self._restore = state, restore
+        self._iteration, self._place = -1, 0
+        self._minibatches: Sequence[Sequence[Any]] = ()
+
+    def at(self, step: int, model: nn.Module) -> Sequence[Any]:
+        if self.can_save(step):
+            self._iteration, self._place = self._iteration + 1, 0
+            self._minibatches = self._roll(self._iteration, step, model)
+        epoch, place = divmod(self._place, len(self._minibatches))
+        order = np.random.default_rng((self._seed, self._iteration, epoch))
+        # The first epoch reads them as they were laid out, the others shuffle.
+        turn = order.permutation(len(self._minibatches)) if epoch else np.arange(place + 1)
+        self._place += 1
+        return self._minibatches[int(turn[place])]
+
+    def can_save(self, step: int) -> bool:
+        used = self._place >= self._epochs * len(self._minibatches)
+        return used or self._ended()
+
+    def state(self) -> dict[str, Tensor]:
+        return {"iteration": torch.tensor(self._iteration), **self._state()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self._iteration = int(state["iteration"])
+        self._place, self._minibatches = 0, ()
+        self._restore(state)
+
+
+def prompts_of(
+    prompts: Sequence[Prompt], count: int, iteration: int, *, seed: int, copies: int = 1
+) -> list[Prompt]:
+    """The prompts of an iteration, each `copies` times: a permutation, pass after pass."""
+    wanted = count // copies
+    places = range(iteration * wanted, (iteration + 1) * wanted)
+    chosen = [_permuted(len(prompts), seed, place) for place in places]
+    return [prompts[i] for i in chosen for _ in range(copies)]
+
+
+def _permuted(count: int, seed: int, place: int) -> int:
+    epoch, index = divmod(place, count)
+    return int(_permutation(count, seed, epoch)[index])
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(count: int, seed: int, epoch: int) -> Int[np.ndarray, " count"]:
+    return np.random.default_rng((seed, 1, epoch)).permutation(count)
+
+
+def mismatch(rollouts: Sequence[Rollout], logprobs: Sequence[PerToken]) -> tuple[float, float]:
+    """Mean and largest |log p of the engine - log p of training's pass| over all tokens."""
+    apart = [
+        np.abs(np.array(one.logprobs) - values)
+        for one, values in zip(rollouts, logprobs, strict=True)
+    ]
+    joined = np.concatenate(apart)
+    return float(joined.mean()), float(joined.max())

@@ -1,0 +1,434 @@
+"""Do PPO and GRPO find the best answer? They walk through graphs whose shortest paths are known.
+
+A small transformer first learns random walks: each step goes along an edge, and a walk ends at the
+goal or after ten nodes. Then it is rewarded for short ones:
+
+    reward = steps of the shortest path / steps of the walk       0 where it does not arrive
+
+The best possible mean is 1, and nobody has to judge it. (The task is that of trlx's randomwalks,
+after Chen et al. 2021, Decision Transformer, section 5.2.) At a price of ten a nat, a policy must
+stay where it is.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import nn
+
+from groundup.align.config import GRPOConfig, PPOConfig, RolloutConfig
+from groundup.align.grpo import grpo_job
+from groundup.align.online import Online
+from groundup.align.ppo import ppo_job
+from groundup.align.prompts import Prompt
+from groundup.align.rollout import Reference, Rollout
+from groundup.experiments.config import ShortestPathsConfig
+from groundup.formats.hf_config import config_to_hf
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.report.figure import Plot
+from groundup.report.outcome import check_folder, seeds, write
+from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.table import Table, text_table
+from groundup.runs.console import say
+from groundup.runs.files import read_lines
+from groundup.runs.folder import Run
+from groundup.text.batches import packed_batch
+from groundup.text.example import Example
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch, DataStream
+from groundup.train.config import TrainingConfig
+from groundup.train.loss import next_token_loss
+from groundup.train.plan import Trained
+from groundup.train.stage import Job, run_stage
+from groundup.tune.prepare import PreparedModel
+
+NAME = "shortest-paths"
+QUESTION = (
+    "Do PPO and GRPO find the best answer where it is known, and does a price on leaving the "
+    "reference hold them?"
+)
+NODES, LONGEST, EDGES = 21, 10, 0.1
+_END = 0  # the token that ends a walk; node n is token n + 1
+_WALKS, _WALK_STEPS = 4_000, 250
+_RATE = 0.0002
+ENOUGH = 0.95
+_DEAR = 10.0  # a price at which nothing is worth leaving the reference
+_HELD_NATS = 0.1
+
+
+METHODS: dict[str, tuple[Callable[..., RolloutConfig], Callable[..., Job[Any, Any]]]] = {
+    "ppo": (partial(PPOConfig, minibatches=2, critic_warmup=2), ppo_job),
+    "grpo": (partial(GRPOConfig, minibatches=4, epochs_per_iteration=2), grpo_job),
+}
+
+
+# The graph.
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Directed edges, the goal being node 0, and each node's least number of steps to it."""
+
+    edges: Bool[np.ndarray, "nodes nodes"]
+    distance: tuple[int, ...]
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> Graph:
+        """A random graph from which every node reaches the goal."""
+        while True:
+            edges = rng.random((NODES, NODES)) < EDGES
+            np.fill_diagonal(edges, False)
+            # Every node has a way out.
+            for node in np.flatnonzero(~edges.any(1)):
+                edges[node, (node + 1) % NODES] = True
+            distance = _distances(edges)
+            if max(distance) < LONGEST:
+                return cls(edges, distance)
+
+    def walk(self, start: int, rng: np.random.Generator) -> list[int]:
+        """A random walk from a node, up to the goal or to as many nodes as a walk may have."""
+        nodes = [start]
+        while nodes[-1] != 0 and len(nodes) < LONGEST:
+            nodes.append(int(rng.choice(np.flatnonzero(self.edges[nodes[-1]]))))
+        return nodes
+
+    def reward(self, nodes: Sequence[int]) -> float:
+        """What a walk is worth: 1 for a shortest one, 0 off the edges or lost."""
+        steps = list(pairwise(nodes))
+        valid = all(a < NODES and b < NODES and self.edges[a, b] for a, b in steps)
+        arrives = bool(steps) and nodes[-1] == 0 and 0 not in nodes[:-1]
+        return self.distance[nodes[0]] / len(steps) if valid and arrives else 0.0
+
+
+def _distances(edges: Bool[np.ndarray, "nodes nodes"]) -> tuple[int, ...]:
+    """Steps to node 0 by breadth-first search backwards; as many as there are nodes: no way."""
+    found = [len(edges)] * len(edges)
+    found[0], open_ = 0, deque([0])
+    while open_:
+        node = open_.popleft()
+        for before in np.flatnonzero(edges[:, node]):
+            if found[before] == len(edges):
+                found[before] = found[node] + 1
+                open_.append(int(before))
+    return tuple(found)
+
+
+class WalkStream(DataStream):
+    """Random walks to learn from, a pure function of (seed, step)."""
+
+    def __init__(self, walks: Sequence[Sequence[int]], rows: int, seed: int) -> None:
+        self._items = [
+            Example([*(node + 1 for node in walk), _END], [True] * (len(walk) + 1))
+            for walk in walks
+        ]
+        self._rows, self._seed = rows, seed
+
+    def at(self, step: int, model: nn.Module) -> list[Batch]:
+        chosen = np.random.default_rng((self._seed, step)).choice(len(self._items), self._rows)
+        return [packed_batch([[self._items[i]] for i in chosen], LONGEST + 1)]
+
+
+# Training.
+
+
+def shape() -> ModelConfig:
+    """About 0.9 M parameters."""
+    return ModelConfig(
+        vocab_size=64,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=64,
+        eos_token_ids=(_END,),
+        pad_token_id=_END,
+        bos_token_id=_END,
+    )
+
+
+def _model(seed: int) -> CausalLM:
+    model = CausalLM(shape())
+    model.initialize(seed)
+    return model
+
+
+def imitate(config: ShortestPathsConfig, graph: Graph, seed: int, out: Path) -> CausalLM:
+    """A model of random walks through the graph."""
+    rng = np.random.default_rng((seed, 1))
+    walks = [graph.walk(int(rng.integers(1, NODES)), rng) for _ in range(_WALKS)]
+    model = _model(seed)
+    settings = TrainingConfig(
+        out=out,
+        seed=seed,
+        rows=64,
+        micro_rows=64,
+        steps=20 if config.quick else _WALK_STEPS,
+        learning_rate=0.01,
+        threads=config.threads,
+        dtype="float32",
+        compile="off",
+    )
+    job: Job[Batch, CausalLM] = Job(
+        settings,
+        Trained.whole(shape(), LONGEST, (0.01, 0.003), "as for small models"),
+        model=lambda: model,
+        stream=lambda steps: WalkStream(walks, 64, seed),
+        loss=next_token_loss,
+        evaluate=lambda model, step: {},
+        save=lambda model, plan: None,
+        context=LONGEST + 1,
+        rows_per_epoch=_WALKS,
+        model_config=config_to_hf(shape()),
+    )
+    run_stage(settings, "walks", {}, lambda run: job)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Course:
+    """How one policy went: its mean reward and its nats from the reference, at each iteration."""
+
+    reward: Float[np.ndarray, " iterations"]
+    kl: Float[np.ndarray, " iterations"]
+    before: float
+    after: float
+    seconds: float
+
+
+def reinforce(
+    config: ShortestPathsConfig,
+    method: str,
+    graph: Graph,
+    walker: CausalLM,
+    out: Path,
+    *,
+    kl_coef: float,
+    seed: int,
+) -> Course:
+    """Raise the reward of walks, beginning with the model of random ones."""
+    begun = perf_counter()
+    iterations = 3 if config.quick else config.iterations
+    given: dict[str, Any] = {
+        "out": out,
+        "model": Path("walker"),
+        "prompts": Path("nodes"),
+        "reward": "the shortest path over the walk",
+        "seed": seed,
+        "max_new_tokens": LONGEST,
+        "episodes": config.episodes,
+        "iterations": iterations,
+        "missing_eos_penalty": 0.0,
+        "kl_coef": kl_coef,
+        "learning_rate": _RATE,
+        "embedding_learning_rate": _RATE,
+        "evaluations": 1,
+        "heldout_prompts": 20 * (NODES - 1),
+        "threads": config.threads,
+        "dtype": "float32",
+        "compile": "off",
+    }
+    make_config, make_job = METHODS[method]
+    settings = make_config(**given)
+    policy = _copied(walker)
+
+    def job(run: Run) -> Job[Any, Any]:
+        return make_job(settings, _online(settings, graph, policy, walker, run))
+
+    run_stage(settings, method, {}, job)
+    lines = read_lines(out / "metrics.jsonl")
+    rollouts = [line for line in lines if line["kind"] == "rollout"]
+    measured = [line["heldout_reward"]["estimate"] for line in lines if "heldout_reward" in line]
+    return Course(
+        np.array([line["reward"] for line in rollouts]),
+        np.array([line["exact_kl"] for line in rollouts]),
+        measured[0],
+        measured[-1],
+        perf_counter() - begun,
+    )
+
+
+def _copied(model: CausalLM) -> CausalLM:
+    copy = CausalLM(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
+def _online(
+    config: RolloutConfig, graph: Graph, policy: CausalLM, walker: CausalLM, run: Run
+) -> Online:
+    def reward(rollouts: Sequence[Rollout], /) -> list[float]:
+        walks = [[*one.prompt.ids, *one.ids] for one in rollouts]
+        return [graph.reward([token - 1 for token in walk if token != _END]) for walk in walks]
+
+    prepared = PreparedModel(
+        policy,
+        cast(Tokenizer, None),  # walks are no text
+        LONGEST + 1,
+        Trained.whole(policy.config, LONGEST, (_RATE, _RATE), "as for small models"),
+        lambda folder, tokenizer, card: None,
+        "",
+    )
+    prompts = [Prompt((node + 1,)) for node in range(1, NODES)]
+    return Online(
+        config,
+        run.stage,
+        run,
+        prepared,
+        prompts,
+        prompts * 20,
+        reward,
+        None,
+        Reference(lambda: _copied(walker)),
+        LONGEST + 1,
+    )
+
+
+# The experiment.
+
+
+@dataclass(frozen=True)
+class Graphed:
+    """Everything that was tried on one graph, by method; `dear` at a price of ten a nat."""
+
+    courses: dict[str, Course]
+    dear: Course
+
+
+def run(config: ShortestPathsConfig) -> Path:
+    """Try every method on every graph, and write the outcome.
+
+    Raises `UserError` for a folder of something else.
+    """
+    check_folder(config.out, NAME)
+    begun = perf_counter()
+    with tempfile.TemporaryDirectory(prefix="groundup-") as scratch:
+        found = [_tried(config, Path(scratch), turn) for turn in range(config.seeds)]
+    return write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[table(found, config)],
+        plots=[plot(found, config)],
+        remarks=remarks(found, config),
+        data={
+            "graphs": [
+                {
+                    name: {
+                        "before": course.before,
+                        "after": course.after,
+                        "seconds": course.seconds,
+                        "reward": course.reward.tolist(),
+                        "kl": course.kl.tolist(),
+                    }
+                    for name, course in {**one.courses, "dear": one.dear}.items()
+                }
+                for one in found
+            ]
+        },
+        seconds=perf_counter() - begun,
+    )
+
+
+def _tried(config: ShortestPathsConfig, scratch: Path, turn: int) -> Graphed:
+    seed = config.seed + turn
+    graph = Graph.drawn(np.random.default_rng((seed, 0)))
+    walker = imitate(config, graph, seed, scratch / f"walks-{turn}")
+    courses: dict[str, Course] = {}
+    for method in config.methods:
+        courses[method] = reinforce(
+            config,
+            method,
+            graph,
+            walker,
+            scratch / f"{method}-{turn}",
+            kl_coef=config.kl_coef,
+            seed=seed,
+        )
+        say(f"graph {turn}  {method}: {courses[method].before:.3f} → {courses[method].after:.3f}")
+    dear = reinforce(
+        config,
+        config.methods[0],
+        graph,
+        walker,
+        scratch / f"dear-{turn}",
+        kl_coef=_DEAR,
+        seed=seed,
+    )
+    return Graphed(courses, dear)
+
+
+def table(found: Sequence[Graphed], config: ShortestPathsConfig) -> Table:
+    """What each method reached, and how often that is enough."""
+    rows = []
+    for method in config.methods:
+        courses = [one.courses[method] for one in found]
+        after = [course.after for course in courses]
+        rows.append(
+            (
+                method.upper(),
+                f"{np.mean([course.before for course in courses]):.3f}",
+                f"{np.mean(after):.3f}",
+                f"{min(after):.3f} to {max(after):.3f}",
+                f"{sum(value >= ENOUGH for value in after)} of {len(after)}",
+                f"{np.mean([course.kl[-1] for course in courses]):.2f}",
+                f"{np.mean([course.seconds for course in courses]):.0f} s",
+            )
+        )
+    return text_table(
+        f"Share of the optimum after {config.iterations} iterations of {config.episodes} walks",
+        ("method", "before", "after", "least to greatest", f"at least {ENOUGH:g}", "nats", "time"),
+        rows,
+        remarks=("Mean rewards of sampled walks from every node, the optimum being 1.",),
+    )
+
+
+def remarks(found: Sequence[Graphed], config: ShortestPathsConfig) -> list[str]:
+    """What the numbers say."""
+    said = []
+    for method in config.methods:
+        enough = sum(one.courses[method].after >= ENOUGH for one in found)
+        said.append(
+            f"{method.upper()} reaches {ENOUGH:.0%} of the optimum on {enough} of "
+            f"{len(found)} graphs."
+        )
+    most = max(float(one.dear.kl.max()) for one in found)
+    held = sum(float(one.dear.kl.max()) < _HELD_NATS for one in found)
+    said.append(
+        f"At a price of {_DEAR:g} a nat the policy stays within {most:.3f} nats of the model of "
+        f"random walks; below {_HELD_NATS:g} in {held} of {seeds(len(found))}."
+    )
+    return said
+
+
+def plot(found: Sequence[Graphed], config: ShortestPathsConfig) -> Plot:
+    """Reward and nats over the iterations, a line for each graph."""
+    figure, [[reward, nats]] = panels(1, 2, width=9.0, height=3.8)
+    for method, color in zip(config.methods, COLORS, strict=False):
+        for turn, one in enumerate(found):
+            label = method.upper() if turn == 0 else None
+            course = one.courses[method]
+            reward.plot(course.reward, color=color, linewidth=1, alpha=0.7, label=label)
+            nats.plot(course.kl, color=color, linewidth=1, alpha=0.7, label=label)
+    for turn, one in enumerate(found):
+        label = f"a price of {_DEAR:g}" if turn == 0 else None
+        nats.plot(one.dear.kl, color="#777777", linewidth=1, label=label)
+    reward.axhline(1.0, **BASELINE, label="optimum")
+    reward.set_title("reward")
+    nats.set_title("nats from the model of random walks")
+    for axes in (reward, nats):
+        axes.set_xlabel("iteration")
+        axes.legend(frameon=False, fontsize=8)
+    return Plot("courses", "Every graph's course: sampled walks of each iteration.", figure)
