@@ -49,7 +49,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evals.report": ("evals.stages.report",),
     "evals.report_page": ("evals.stages.page",),
     "evals.run": ("evals.stages.report", "evals.measure"),
-    "evals.score": ("lm.score",),
+    "evals.score": ("lm.logprobs",),
     "evals.stories": ("evals.world.stories",),
     "evals.tables": ("report.table",),
     "evals.tuning": (
@@ -76,6 +76,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "export": ("formats.export",),
     "growing": ("runs.resumable_jsonl",),
     "inspection": ("app.inspection",),
+    "adapters.config": ("tune.config",),
     "adapters.copies": ("adapters.modules_to_save",),
     "adapters.dynamic8": ("adapters.blockwise_8bit",),
     "adapters.quantised": ("adapters.quantization",),
@@ -99,6 +100,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lm.request": ("generation.request",),
     "lm.rope": ("lm.config", "formats.hf_config"),
     "lm.sample": ("generation.sampling",),
+    "lm.score": ("lm.logprobs",),
     "lm.sources": ("formats.locate",),
     "lm.training": ("train.stage", "train.pace", "train.plan"),
     "lm.tuning": ("tune.prepare",),
@@ -138,6 +140,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "text.own_data": ("data.dataset",),
     "text.own_sources": ("data.dataset",),
     "text.packs": ("data.packs.fetch", "data.packs.manifest"),
+    "text.packing": ("text.batches",),
     "text.pretokenizers": ("formats.gguf.pretokenizers",),
     "text.questions": ("data.packs.questions",),
     "text.records": ("data.records", "data.files", "data.split", "text.rows"),
@@ -170,6 +173,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "train.progress": ("runs.console",),
     "train.ranks": ("runs.ranks",),
     "train.run": ("runs.folder",),
+    "train.schedule": ("train.optim",),
 }
 # An old name of a public function or class: its name now.
 NAMES: dict[str, str] = {

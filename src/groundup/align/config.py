@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from groundup.adapters.config import TuningConfig
 from groundup.train.config import Traits
 from groundup.train.ranges import Beta, LossWeight, Share
+from groundup.tune.config import TuningConfig
 
 
 class DPOConfig(TuningConfig):

@@ -24,8 +24,8 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.evals.answers import tokenize_answer, without_controls
+from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
-from groundup.lm.score import score
 from groundup.maths.calibration import (
     Binning,
     ReliabilityBin,

@@ -34,7 +34,6 @@ from groundup.train.device import (
 from groundup.train.early_stopping import EarlyStopping
 from groundup.train.loop import fit
 from groundup.train.optim import Optimizer
-from groundup.train.pace import measure_pace, micro_batches
 from groundup.train.plan import (
     Trained,
     TrainPlan,
@@ -125,6 +124,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         tokens_per_step = job.tokens_per_step or config.rows * job.context
         speed = None
         if config.steps is None and config.minutes is not None:
+            from groundup.train.pace import measure_pace, micro_batches
+
             model = job.model()
             pace = measure_pace(
                 model,

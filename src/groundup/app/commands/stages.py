@@ -13,7 +13,6 @@ from typing import Any
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
-from groundup.adapters.config import TuningConfig
 from groundup.app.commands.options import RUNS, parsed, spelled
 from groundup.app.journey import farewell
 from groundup.app.recipe_folder import find_model
@@ -23,6 +22,7 @@ from groundup.errors import UserError
 from groundup.formats.locate import is_named
 from groundup.runs.console import say
 from groundup.train.config import TrainingConfig
+from groundup.tune.config import TuningConfig
 
 
 def __getattr__(name: str) -> Callable[..., None]:
