@@ -42,7 +42,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evals.inspection_page": ("data.inspection_report",),
     "evals.inspection_terminal": ("data.inspection_report",),
     "evals.material": ("evals.stages.material",),
-    "evals.measured": ("report.estimate",),
+    "evals.measured": ("report.estimate", "evals.by_source"),
     "evals.opening": ("evals.stages.opening", "report.page"),
     "evals.pages": ("report.page",),
     "evals.plots": ("report.plots", "report.figure"),
