@@ -255,26 +255,33 @@ PAGES: dict[str, str] = {
     "adapters.save_adapter": "formats.peft",
 }
 
+# A setting of a stage by its old name: its name now.
+SETTINGS: dict[str, str] = {"chained": "multi_turn", "double_quantisation": "double_quant"}
 # An option of the command line by its old name, without dashes: its name now.
 OPTIONS: dict[str, str] = {
-    "chained": "multi-turn",
-    "double-quantisation": "double-quant",
+    **{old.replace("_", "-"): new.replace("_", "-") for old, new in SETTINGS.items()},
     "world": "mixture.world",
 }
 
 
-def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's settings by today's names: recipes and run.json may still have earlier ones."""
+def current_settings(settings: Mapping[str, Any], *, warns: bool = False) -> dict[str, Any]:
+    """A stage's settings by today's names: Python, recipes and run.json may have earlier ones.
+
+    With `warns`, for the validator of a config, whoever wrote them is told. Where a setting is
+    given by both names, the old one stays, as one that there is not.
+    """
     found = dict(settings)
-    if "mixture" not in found and {"world_first", "world_last"} & found.keys():
-        shares = [found.pop("world_first", 0.7), found.pop("world_last", 0.15)]
-        found["mixture"] = {"world": shares}
-    if "mixture" not in found and "world" in found:
-        found["mixture"] = {"world": found.pop("world")}
-    if "multi_turn" not in found and "chained" in found:
-        found["multi_turn"] = found.pop("chained")
-    if "double_quant" not in found and "double_quantisation" in found:
-        found["double_quant"] = found.pop("double_quantisation")
+    given = found.keys() & {"world", "world_first", "world_last"}
+    if given and "mixture" not in found:
+        ends = [found.pop("world_first", 0.7), found.pop("world_last", 0.15)]
+        found["mixture"] = {"world": found.pop("world") if given == {"world"} else ends}
+    for old, new in SETTINGS.items():
+        if old in found and new not in found:
+            found[new] = found.pop(old)
+    if warns:
+        for old in settings.keys() - found.keys():
+            # Past the validator and pydantic's constructor.
+            _warn(f"{old}=", f"{SETTINGS.get(old, 'mixture')}=", stacklevel=5)
     return found
 
 
@@ -375,8 +382,8 @@ class _Page(ModuleType):
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 
-def _warn(old: str, new: str) -> None:
-    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=3)
+def _warn(old: str, new: str, stacklevel: int = 3) -> None:
+    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=stacklevel)
 
 
 def install() -> None:

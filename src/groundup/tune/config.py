@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import Field, model_validator
 
 from groundup.data.config import OwnDataConfig
 from groundup.data.packs.manifest import GENERATED
@@ -59,11 +59,7 @@ class TuningConfig(TrainingConfig):
     block_size: Literal[64, 128] = Field(
         64, description="weights that share a scale in qlora's 4 bits"
     )
-    double_quant: bool = Field(
-        True,
-        validation_alias=AliasChoices("double_quant", "double_quantisation"),  # the old name
-        description="store qlora's scales in 8 bits themselves",
-    )
+    double_quant: bool = Field(True, description="store qlora's scales in 8 bits themselves")
 
     @model_validator(mode="after")
     def _adapters_are_asked_for(self) -> Self:
