@@ -253,6 +253,14 @@ def test_settings_recipes_and_commands_load_without_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_pages_that_read_files_load_no_locks() -> None:
+    code = (
+        "import sys, groundup.runs.folder, groundup.data.dataset; print('filelock' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
 def test_every_page_is_imported_where_there_is_no_unix() -> None:
     """On Windows none of these modules exists; optional libraries are imported where needed."""
     extra = ("__main__", "harness", "harness_run")  # the latter need lm-eval

@@ -14,7 +14,6 @@ from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
 from groundup.app.commands.options import RUNS, parsed, spelled
-from groundup.app.journey import farewell
 from groundup.app.recipe_folder import find_model
 from groundup.app.settings import configured
 from groundup.app.stages import EXPERIMENTS, INPUTS, STAGES, Stage
@@ -36,6 +35,9 @@ def _command(stage: Stage) -> Callable[..., None]:
     """The command of a stage: a function whose signature is the stage's config."""
 
     def command(*given: Any, **settings: Any) -> None:
+        # Journeys know every part of a run, and whoever asks for --help waits for them.
+        from groundup.app.journey import farewell
+
         bound = signature.bind(*given, **settings)
         bound.apply_defaults()
         config = configured(stage.config, _located(stage, bound.arguments), spelled)
