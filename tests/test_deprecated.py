@@ -121,7 +121,7 @@ def test_settings_of_earlier_releases_are_read_by_todays_names(tmp_path: Path) -
         found = configured(PretrainConfig, base)
     assert found.mixture == {"world": (0.5, 0.15)}
     chat = {"out": "x", "model": "m", "data": "d", "chained": 0.7, "world": 0.9}
-    with pytest.warns(DeprecationWarning, match="chained= is now multi_turn="):
+    with pytest.warns(DeprecationWarning, match="chained= is now multi_turn|world= is now mixture"):
         tuned = configured(SFTConfig, chat)
     assert (tuned.multi_turn, tuned.mixture) == (0.7, {"world": 0.9})
     write_kept(tmp_path / "run.json", {"stage": "sft", "config": chat})
