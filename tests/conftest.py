@@ -129,7 +129,10 @@ class Workshop:
 
 @pytest.fixture
 def unchecked_types() -> Iterator[None]:
-    """For arguments of wrong types, which our own messages must name (see typecheck.py)."""
+    """For arguments of wrong types, which our own messages must name (see typecheck.py).
+
+    And for tests that call small functions a hundred thousand times, beside others that check them.
+    """
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

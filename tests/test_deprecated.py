@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from groundup.app.settings import configured
 from groundup.deprecated import MODULES, NAMES, PAGES, renamed_options
@@ -60,17 +65,48 @@ def test_a_keyword_and_a_method_are_taken_by_their_old_names() -> None:
 
 
 def test_an_option_and_a_setting_are_taken_by_their_old_names() -> None:
-    from groundup.tune.config import SFTConfig
-
     line = ["sft", "--no-double-quantisation", "--double-quantisation=false", "--rows", "4"]
     assert renamed_options(line) == ["sft", "--no-double-quant", "--double-quant=false", *line[3:]]
     line = ["pretrain", "--world-last=0.2", "--data", "d", "--world-first", "0.5"]
     assert renamed_options(line) == ["pretrain", "--data", "d", "--mixture.world", "0.5", "0.2"]
     line = ["sft", "m", "--chained", "0.7", "--world=0.9"]
     assert renamed_options(line) == ["sft", "m", "--multi-turn", "0.7", "--mixture.world=0.9"]
-    settings = {"model": "m", "data": ("d",), "out": "o", "adapter": "qlora"}
-    config = SFTConfig.model_validate(settings | {"double_quantisation": False})
+
+
+def test_a_config_takes_its_keywords_by_their_old_names() -> None:
+    given: dict[str, Any] = {"model": "m", "data": ("d",), "out": "o", "adapter": "qlora"}
+    with pytest.warns(DeprecationWarning, match="double_quantisation= is now double_quant="):
+        config = SFTConfig.model_validate(given | {"double_quantisation": False})
     assert config.double_quant is False and "double_quantisation" not in config.model_dump()
+    with pytest.warns(DeprecationWarning) as told:
+        config = SFTConfig(**given, chained=0.7, world=0.9)
+    assert (config.multi_turn, config.mixture) == (0.7, {"world": 0.9})
+    assert {str(one.message) for one in told} == {
+        "chained= is now multi_turn=", "world= is now mixture=",
+    }  # fmt: skip
+    with pytest.warns(DeprecationWarning, match="world_last= is now mixture="):
+        base = PretrainConfig(out=Path("o"), data=Path("d"), tokenizer=Path("t"), world_last=0.3)  # type: ignore[call-arg]
+    assert base.mixture == {"world": (0.7, 0.3)}
+
+
+def test_whoever_wrote_an_old_keyword_is_told_without_asking() -> None:
+    """Python shows what is deprecated where a script itself uses it, and nowhere else."""
+    code = (
+        "from groundup.tune.config import SFTConfig\n"
+        "SFTConfig(model='m', data=('d',), out='o', chained=0.7)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "<string>:2: DeprecationWarning: chained=" in done.stderr
+
+
+def test_todays_names_are_told_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = SFTConfig(model=Path("m"), data=(Path("d"),), out=Path("o"), multi_turn=0.7)
+    assert config.multi_turn == 0.7
+    # Who gives both is told that the old ones are none.
+    with pytest.raises(ValidationError, match="chained"):
+        SFTConfig(**config.model_dump(), chained=0.7, world=0.9)
 
 
 def test_what_never_was_is_not_found() -> None:
@@ -81,10 +117,12 @@ def test_what_never_was_is_not_found() -> None:
 def test_settings_of_earlier_releases_are_read_by_todays_names(tmp_path: Path) -> None:
     """In recipes, and in the run.json of runs that were begun with them."""
     base = {"out": "x", "data": "d", "tokenizer": "t", "world_first": 0.5}
-    found = configured(PretrainConfig, base)
+    with pytest.warns(DeprecationWarning, match="world_first= is now mixture="):
+        found = configured(PretrainConfig, base)
     assert found.mixture == {"world": (0.5, 0.15)}
     chat = {"out": "x", "model": "m", "data": "d", "chained": 0.7, "world": 0.9}
-    tuned = configured(SFTConfig, chat)
+    with pytest.warns(DeprecationWarning, match="chained= is now multi_turn|world= is now mixture"):
+        tuned = configured(SFTConfig, chat)
     assert (tuned.multi_turn, tuned.mixture) == (0.7, {"world": 0.9})
     write_kept(tmp_path / "run.json", {"stage": "sft", "config": chat})
     config = read_run(tmp_path)["config"]
@@ -92,5 +130,8 @@ def test_settings_of_earlier_releases_are_read_by_todays_names(tmp_path: Path) -
         "out": "x", "model": "m", "data": "d", "multi_turn": 0.7, "mixture": {"world": 0.9},
     }  # fmt: skip
     # Who gives both is told that the old one is no setting.
-    with pytest.raises(UserError, match="world is not a setting"):
+    with (
+        pytest.raises(UserError, match="world is not a setting"),
+        pytest.warns(DeprecationWarning, match="chained"),
+    ):
         configured(SFTConfig, chat | {"mixture": {"world": 0.5}})

@@ -42,14 +42,14 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evals.inspection_page": ("data.inspection_report",),
     "evals.inspection_terminal": ("data.inspection_report",),
     "evals.material": ("evals.stages.material",),
-    "evals.measured": ("report.estimate",),
+    "evals.measured": ("report.estimate", "evals.by_source"),
     "evals.opening": ("evals.stages.opening", "report.page"),
     "evals.pages": ("report.page",),
     "evals.plots": ("report.plots", "report.figure"),
     "evals.report": ("evals.stages.report",),
     "evals.report_page": ("evals.stages.page",),
     "evals.run": ("evals.stages.report", "evals.measure"),
-    "evals.score": ("lm.score",),
+    "evals.score": ("lm.logprobs",),
     "evals.stories": ("evals.world.stories",),
     "evals.tables": ("report.table",),
     "evals.tuning": (
@@ -76,6 +76,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "export": ("formats.export",),
     "growing": ("runs.resumable_jsonl",),
     "inspection": ("app.inspection",),
+    "adapters.config": ("tune.config",),
     "adapters.copies": ("adapters.modules_to_save",),
     "adapters.dynamic8": ("adapters.blockwise_8bit",),
     "adapters.quantised": ("adapters.quantization",),
@@ -99,6 +100,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lm.request": ("generation.request",),
     "lm.rope": ("lm.config", "formats.hf_config"),
     "lm.sample": ("generation.sampling",),
+    "lm.score": ("lm.logprobs",),
     "lm.sources": ("formats.locate",),
     "lm.training": ("train.stage", "train.pace", "train.plan"),
     "lm.tuning": ("tune.prepare",),
@@ -138,6 +140,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "text.own_data": ("data.dataset",),
     "text.own_sources": ("data.dataset",),
     "text.packs": ("data.packs.fetch", "data.packs.manifest"),
+    "text.packing": ("text.batches",),
     "text.pretokenizers": ("formats.gguf.pretokenizers",),
     "text.questions": ("data.packs.questions",),
     "text.records": ("data.records", "data.files", "data.split", "text.rows"),
@@ -170,6 +173,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "train.progress": ("runs.console",),
     "train.ranks": ("runs.ranks",),
     "train.run": ("runs.folder",),
+    "train.schedule": ("train.optim",),
 }
 # An old name of a public function or class: its name now.
 NAMES: dict[str, str] = {
@@ -251,26 +255,33 @@ PAGES: dict[str, str] = {
     "adapters.save_adapter": "formats.peft",
 }
 
+# A setting of a stage by its old name: its name now.
+SETTINGS: dict[str, str] = {"chained": "multi_turn", "double_quantisation": "double_quant"}
 # An option of the command line by its old name, without dashes: its name now.
 OPTIONS: dict[str, str] = {
-    "chained": "multi-turn",
-    "double-quantisation": "double-quant",
+    **{old.replace("_", "-"): new.replace("_", "-") for old, new in SETTINGS.items()},
     "world": "mixture.world",
 }
 
 
-def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's settings by today's names: recipes and run.json may still have earlier ones."""
+def current_settings(settings: Mapping[str, Any], *, warns: bool = False) -> dict[str, Any]:
+    """A stage's settings by today's names: Python, recipes and run.json may have earlier ones.
+
+    With `warns`, for the validator of a config, whoever wrote them is told. Where a setting is
+    given by both names, the old one stays, as one that there is not.
+    """
     found = dict(settings)
-    if "mixture" not in found and {"world_first", "world_last"} & found.keys():
-        shares = [found.pop("world_first", 0.7), found.pop("world_last", 0.15)]
-        found["mixture"] = {"world": shares}
-    if "mixture" not in found and "world" in found:
-        found["mixture"] = {"world": found.pop("world")}
-    if "multi_turn" not in found and "chained" in found:
-        found["multi_turn"] = found.pop("chained")
-    if "double_quant" not in found and "double_quantisation" in found:
-        found["double_quant"] = found.pop("double_quantisation")
+    given = found.keys() & {"world", "world_first", "world_last"}
+    if given and "mixture" not in found:
+        ends = [found.pop("world_first", 0.7), found.pop("world_last", 0.15)]
+        found["mixture"] = {"world": found.pop("world") if given == {"world"} else ends}
+    for old, new in SETTINGS.items():
+        if old in found and new not in found:
+            found[new] = found.pop(old)
+    if warns:
+        for old in settings.keys() - found.keys():
+            # Past the validator and pydantic's constructor.
+            _warn(f"{old}=", f"{SETTINGS.get(old, 'mixture')}=", stacklevel=5)
     return found
 
 
@@ -371,8 +382,8 @@ class _Page(ModuleType):
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 
-def _warn(old: str, new: str) -> None:
-    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=3)
+def _warn(old: str, new: str, stacklevel: int = 3) -> None:
+    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=stacklevel)
 
 
 def install() -> None:

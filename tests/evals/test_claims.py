@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from groundup.align.config import DPOConfig
 from groundup.evals.answers import AssistantLoss, Conversations
+from groundup.evals.by_source import by_source
 from groundup.evals.choice import ChoiceAccuracy, ChoiceCalibration, Choices
 from groundup.evals.fairness import TEXT, Leanings
 from groundup.evals.measure import Evaluated, informative
@@ -29,7 +30,7 @@ from groundup.evals.stages.opening import headlines, in_terminal, repeats, why_f
 from groundup.evals.world.answers import Declined
 from groundup.pretrain.config import PretrainConfig
 from groundup.report.claim import FEWEST_GROUPS, Claim, by_outcome
-from groundup.report.estimate import POOLED, Estimate, by_source
+from groundup.report.estimate import POOLED, Estimate
 from groundup.report.history import History
 from groundup.report.table import percent, says_nothing, source_table
 from groundup.text.rows import Choice, Message, Preference

@@ -14,7 +14,7 @@ from groundup.errors import UserError
 from groundup.evals.config import CoreConfig
 from groundup.evals.measure import Evaluated, Measure, Subject, informative, parts_of, to_json
 from groundup.evals.suites import Prepared, Suite, run_suite
-from groundup.lm.score import score
+from groundup.lm.logprobs import score
 from groundup.report.estimate import POOLED, ratio
 from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer

@@ -306,6 +306,16 @@ def test_weights_are_mapped_and_not_copied(
     assert _own_memory() - before < 15e6
 
 
+def test_a_model_loads_without_torchs_compiler(folder: Path) -> None:
+    """Loading that takes longer than reading and answering with a small model."""
+    code = (
+        f"import sys, groundup; groundup.load({str(folder)!r})\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
 def test_all_ids_that_end_a_completion_survive(folder: Path) -> None:
     assert load_config(folder).eos_token_ids == (2, 0)
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [2, 0]

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
-from groundup.lm.score import score
 from groundup.text.example import Example
 
 Alone = Callable[[CausalLM, Example, int], list[float]]

@@ -99,7 +99,7 @@ def test_a_prompt_is_the_beginning_of_the_conversation_it_leads_to(tokenizer):
 
 
 @pytest.mark.parametrize("template", [CHATML, FOREIGN, FORGETFUL])
-def test_no_message_forges_a_control_token(template):
+def test_no_message_forges_a_control_token(template, unchecked_types):
     """100,000 random messages: the control tokens are those that the template writes, in place."""
     tokenizer = tokenizer_with(template)
     count = 100_000 if template == CHATML else 2_000

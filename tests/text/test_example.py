@@ -11,8 +11,8 @@ import torch
 from tests.conftest import Workshop
 
 from groundup.errors import UserError
+from groundup.text.batches import ConversationStream
 from groundup.text.example import Example, document_items, encode_rows
-from groundup.text.packing import ConversationStream
 from groundup.text.rows import Conversation, Document, Message
 from groundup.text.shards import encode
 from groundup.text.template import CHATML

@@ -20,11 +20,10 @@ from groundup.data.packs.manifest import source_group
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
-from groundup.text.batches import pack, packed_batch
+from groundup.text.batches import ConversationStream, Packing, pack, packed_batch
 from groundup.text.document_stream import DocumentStream
 from groundup.text.example import Example, cut_to
 from groundup.text.mixing import Mixture, balanced, weighted
-from groundup.text.packing import ConversationStream, Packing
 from groundup.text.shards import Shard
 from groundup.train.batch import Batch
 from groundup.train.loss import next_token_loss

@@ -68,7 +68,7 @@ def test_control_tokens_have_the_first_ids(tokenizer):
     assert tokenizer.vocab_size == len(tokenizer._fast.get_vocab())
 
 
-def test_a_hundred_thousand_look_alikes_make_no_control_token(tokenizer):
+def test_a_hundred_thousand_look_alikes_make_no_control_token(tokenizer, unchecked_types):
     texts = random_look_alikes(100_000)
     encoded = tokenizer.encode_batch(texts)
     assert not any(tokenizer.special_ids & set(ids) for ids in encoded)

@@ -19,8 +19,8 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
+from groundup.text.batches import ConversationStream
 from groundup.text.example import Example
-from groundup.text.packing import ConversationStream
 from groundup.train.batch import Batch, Loss, LossFunction
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute

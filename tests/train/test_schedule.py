@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.train.schedule import Schedule
+from groundup.train.optim import Schedule
 
 
 def test_warm_up_stable_decay() -> None:

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from groundup.adapters.config import TuningConfig
 from groundup.train.config import Traits
 from groundup.train.ranges import (
     Beta,
@@ -20,11 +19,12 @@ from groundup.train.ranges import (
     Nats,
     NewTokens,
     Questions,
-    SomeIterations,
     Rows,
     Share,
+    SomeIterations,
     Steps,
 )
+from groundup.tune.config import TuningConfig
 
 
 class DPOConfig(TuningConfig):

@@ -33,13 +33,13 @@ from groundup.align.config import DPOConfig
 from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
 from groundup.data.records import read_preferences
 from groundup.data.split import split
+from groundup.evals.by_source import WORLD, source_groups
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
-from groundup.lm.logprobs import sequence_logprobs
+from groundup.lm.logprobs import score, sequence_logprobs, spread
 from groundup.lm.model import CausalLM
-from groundup.lm.score import score, spread
-from groundup.report.estimate import POOLED, WORLD, Estimate, rate, source_groups
+from groundup.report.estimate import POOLED, Estimate, rate
 from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.runs.folder import Run

@@ -74,11 +74,12 @@ def kl_estimate(
 
 def token_weights(lengths: Sequence[int], loss_type: str, longest: int) -> list[PerToken]:
     """What every token of answers of these lengths weighs in the mean; see `loss_type`."""
-    if loss_type == "dapo":
-        return [np.ones(length) for length in lengths]
-    if loss_type == "grpo":
-        return [np.full(length, 1 / length) for length in lengths]
-    return [np.full(length, 1 / longest) for length in lengths]
+    of_token = {
+        "dapo": lambda length: 1.0,
+        "grpo": lambda length: 1 / length,
+        "dr_grpo": lambda length: 1 / longest,
+    }[loss_type]
+    return [np.full(length, of_token(length)) for length in lengths]
 
 
 def grpo_loss(model: nn.Module, batch: RolloutBatch, config: GRPOConfig) -> Loss:

@@ -41,8 +41,8 @@ from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.load import load_model
 from groundup.formats.locate import name_of
+from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
-from groundup.lm.score import spread
 from groundup.report.estimate import ratio
 from groundup.runs.console import say
 from groundup.runs.folder import Run
@@ -273,9 +273,8 @@ class Online:
             tokens_per_step=tokens,
             evaluates_first=True,
             # Reading with policy and reference takes two of a training pass's three products.
-            making=lambda pace: (
-                (planning.seconds + 2 / 3 * pace.token * tokens * config.minibatches)
-                / per_iteration
+            making=lambda seconds: (
+                (planning.seconds + 2 / 3 * seconds * tokens * config.minibatches) / per_iteration
             ),
             reasons={
                 "iteration": f"{config.episodes} answers, then {per_iteration} optimizer steps"

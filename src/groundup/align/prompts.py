@@ -14,7 +14,7 @@ from pathlib import Path
 from groundup.data.records import read_conversations, read_preferences, read_prompts
 from groundup.data.split import OWN_HELDOUT
 from groundup.errors import UserError, shorten
-from groundup.lm.score import spread
+from groundup.lm.logprobs import spread
 from groundup.runs.console import say
 from groundup.text.chat import encode_chat
 from groundup.text.cleaning import split_hash

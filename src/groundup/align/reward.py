@@ -51,8 +51,8 @@ from groundup.formats.weights import (
     write_weights,
 )
 from groundup.lm.config import ModelConfig
+from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM, uncompiled
-from groundup.lm.score import spread
 from groundup.report.estimate import rate
 from groundup.runs.console import say
 from groundup.runs.files import folder_aside, read_json_object, write_json, write_text

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from groundup.app.recipe_folder import find_model
 from groundup.app.settings import configured, known_names
-from groundup.app.stages import INPUTS, STAGES, Stage
+from groundup.app.stages import INPUTS, REWARDS, STAGES, Stage
 from groundup.data.packs.manifest import find_set
 from groundup.errors import UserError
 from groundup.formats.locate import (
@@ -165,6 +165,10 @@ def _table(
     if "out" in values:
         raise UserError(f"[{title}] sets out, but its folder is the table's name; leave out away")
     inputs = _inputs(title, stage, values, earlier)
+    for field in [field for field in inputs if INPUTS[field] == REWARDS]:
+        # A reward may be a function too, which is a setting like any other.
+        if inputs[field] not in (*earlier, *later, title) and not (folder / inputs[field]).exists():
+            del inputs[field]
     packs: dict[str, Table] = {}
     found: dict[str, str | tuple[str, ...]] = {}
     for field, named in inputs.items():

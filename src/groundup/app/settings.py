@@ -11,7 +11,6 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from groundup.deprecated import current_settings
 from groundup.errors import UserError
 from groundup.train.ranges import check_text, ranges
 
@@ -25,7 +24,6 @@ def configured(
 
     Raises `UserError` with a line for each fault; `spelled` writes a field as its owner knows it.
     """
-    values = current_settings(values)
     faults = [
         fault
         for name, value in values.items()

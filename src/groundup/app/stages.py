@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+REWARDS = ("reward",)
 # The fields that name folders to read, and what may lie in such a folder.
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "data": ("data",),
@@ -24,9 +25,9 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "model": ("model",),
     "models": ("model",),
     "prompts": ("data",),
-    "reward": ("reward",),
-    "gold": ("reward",),
-    "critic": ("reward",),
+    "reward": REWARDS,
+    "gold": REWARDS,
+    "critic": REWARDS,
 }
 RESUMES = "Stopped at any moment, the same command goes on from there; finished stages are skipped."
 

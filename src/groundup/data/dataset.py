@@ -22,7 +22,6 @@ from pathlib import Path
 
 from groundup.data.config import DataConfig
 from groundup.data.files import CSV_SUFFIXES, ROW_SUFFIXES, TEXT_SUFFIXES, check_there, read_text
-from groundup.data.hub import pull_dataset
 from groundup.data.packs.manifest import GENERATED, GeneratedSet, find_set
 from groundup.data.records import (
     KNOWN,
@@ -243,6 +242,8 @@ class Reader:
         if source.startswith(PACK):
             return _pack(source.removeprefix(PACK))
         if source.startswith(HUB):
+            from groundup.data.hub import pull_dataset
+
             return self._folder(pull_dataset(source.removeprefix(HUB)), source)
         path = Path(source)
         check_there(path)

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from groundup.evals.by_source import by_source
+from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
-from groundup.lm.score import score
-from groundup.report.estimate import BySource, by_source
+from groundup.report.estimate import BySource
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example
 from groundup.text.rows import Conversation, Message

@@ -24,8 +24,9 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.evals.answers import tokenize_answer, without_controls
+from groundup.evals.by_source import by_source, source_groups
+from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
-from groundup.lm.score import score
 from groundup.maths.calibration import (
     Binning,
     ReliabilityBin,
@@ -36,7 +37,7 @@ from groundup.maths.calibration import (
     top_label,
 )
 from groundup.maths.probability import log_softmax
-from groundup.report.estimate import BySource, Estimate, by_source, ratio, source_groups
+from groundup.report.estimate import BySource, Estimate, ratio
 from groundup.text.example import Example
 from groundup.text.rows import Choice, Message
 from groundup.text.tokenizer import Tokenizer

@@ -19,7 +19,7 @@ from typing import Literal
 from groundup.data.packs.boolq import boolq
 from groundup.data.packs.questions import Question, group, is_heldout, questions
 from groundup.data.packs.rows import Rejected
-from groundup.lm.score import spread
+from groundup.lm.logprobs import spread
 from groundup.text.rows import Choice
 
 Measure = Literal["acc_norm", "acc"]

@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.evals.answers import tokenize_answer, without_controls
+from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
-from groundup.lm.score import score
 from groundup.report.estimate import Estimate, ratio
 from groundup.text.example import Example
 from groundup.text.rows import Message

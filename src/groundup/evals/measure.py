@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from groundup.evals.by_source import WORLD
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Better
-from groundup.report.estimate import POOLED, WORLD, BySource, Estimate
+from groundup.report.estimate import POOLED, BySource, Estimate
 from groundup.report.history import History
 from groundup.report.table import says_nothing
 from groundup.text.tokenizer import Tokenizer

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Integer
 
+from groundup.evals.by_source import by_source, source_groups
+from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
-from groundup.lm.score import score
 from groundup.maths.ngram import KneserNey
-from groundup.report.estimate import POOLED, BySource, by_source, source_groups
+from groundup.report.estimate import POOLED, BySource
 from groundup.text.example import Example
 from groundup.text.shards import Shard
 from groundup.text.tokenizer import Tokenizer

@@ -18,9 +18,10 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.evals.answers import tokenize_answer
+from groundup.evals.by_source import by_source
+from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
-from groundup.lm.score import score
-from groundup.report.estimate import BySource, by_source
+from groundup.report.estimate import BySource
 from groundup.text.example import Example
 from groundup.text.rows import Preference
 from groundup.text.tokenizer import Tokenizer

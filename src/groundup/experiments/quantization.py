@@ -38,8 +38,8 @@ from groundup.experiments.config import QuantizationConfig
 from groundup.formats.gguf.model import read_gguf
 from groundup.formats.load import load
 from groundup.formats.locate import GGUF_SUFFIX, locate, short_name
+from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
-from groundup.lm.score import spread
 from groundup.maths.intervals import Interval, bootstrap_ratio
 from groundup.report.figure import Plot
 from groundup.report.outcome import check_folder, write

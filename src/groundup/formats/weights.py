@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from groundup.errors import UserError, shorten
 from groundup.formats.locate import CONFIG
@@ -99,8 +100,24 @@ def _shards(sizes: Mapping[str, int], max_shard_bytes: int) -> list[list[str]]:
 
 def empty_model(config: ModelConfig) -> CausalLM:
     """A model of that shape that takes no memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return CausalLM(config)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Layers made inside draw no first weights.
+
+    There is no memory to draw them into, and to find that out torch loads all of its compiler,
+    which takes longer than reading a small model.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs.get("tensor")
+        return func(*args, **kwargs)
 
 
 def model_of(

@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -33,10 +34,12 @@ from torch.utils.checkpoint import checkpoint
 from groundup.deprecated import renamed_method
 from groundup.errors import UserError
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
-from groundup.lm.cache import CacheView, KVCache
 from groundup.lm.config import Activation, ModelConfig
 from groundup.lm.positions import Rotation, inverse_frequencies, rotate, rotation
 from groundup.train.batch import Batch
+
+if TYPE_CHECKING:  # what is trained keeps no keys
+    from groundup.lm.cache import CacheView, KVCache
 
 Hidden = Float[Tensor, "rows time width"]
 

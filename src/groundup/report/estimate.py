@@ -11,12 +11,8 @@ from jaxtyping import Shaped
 
 from groundup.maths.intervals import Interval, bootstrap_ratio, wilson_interval
 
-# All sources together. The generated world is never mixed into what people wrote: where there is
-# both, `pooled` is the real sources and the world's stand beside them.
+# All sources together.
 POOLED = "pooled"
-WORLD = "world pooled"
-# How the sources of a generated set begin, as `world-stories` of `world`.
-_GENERATED = "world-"
 
 
 @dataclass(frozen=True)
@@ -87,36 +83,3 @@ def rate(
         return ratio(values, groups=groups, chance=chance)
     found = wilson_interval(estimate * count, count)
     return Estimate(estimate, found.low, found.high, len(values), count, chance)
-
-
-def source_groups(sources: Sequence[str]) -> dict[str, Shaped[np.ndarray, "items"]]:
-    """Which items are pooled under which name, and which are of each source."""
-    names = np.asarray(sources)
-    generated = np.array([source.startswith(_GENERATED) for source in sources], bool)
-    found = {POOLED: np.arange(len(names))}
-    if generated.any() and not generated.all():
-        found = {POOLED: np.flatnonzero(~generated), WORLD: np.flatnonzero(generated)}
-    return found | {name: np.flatnonzero(names == name) for name in sorted(set(sources))}
-
-
-def by_source(
-    numerators: Shaped[np.ndarray, "items"],
-    sources: Sequence[str],
-    denominators: Shaped[np.ndarray, "items"] | None = None,
-    *,
-    groups: Sequence[Hashable] | None = None,
-    chances: Shaped[np.ndarray, "items"] | None = None,
-) -> BySource:
-    """The ratio over all items, named `pooled` (see there), and over those of each source.
-
-    `chances` is what guessing reaches on each item: a source's chance is their mean.
-    """
-    found = {}
-    for name, at in source_groups(sources).items():
-        found[name] = ratio(
-            numerators[at],
-            None if denominators is None else denominators[at],
-            groups=None if groups is None else [groups[int(i)] for i in at],
-            chance=None if chances is None else float(chances[at].mean()),
-        )
-    return found

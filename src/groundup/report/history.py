@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.errors import UserError
-from groundup.report.estimate import POOLED, WORLD
 from groundup.runs.console import say
 from groundup.runs.files import is_kept, is_number, read_kept
 from groundup.runs.folder import read_metrics, read_run
@@ -187,11 +187,11 @@ class History:
             "minutes": self._at_step(first["step"], self.seconds) / 60,
         }
 
-    def gained(self) -> dict[str, Curve]:
-        """DPO's held-out preferences on the way, by pools; empty where none were measured."""
+    def gained(self, pools: Sequence[str]) -> dict[str, Curve]:
+        """DPO's held-out preferences on the way, by `pools`; empty where none were measured."""
         found: dict[str, Curve] = {}
         lines = [line for line in self.evaluations if line.get("heldout_by_source")]
-        for pool in (POOLED, WORLD):
+        for pool in pools:
             having = [line for line in lines if pool in line["heldout_by_source"]]
             if having and self.train:
                 tokens = [self._at_step(line["step"], self.tokens) for line in having]

@@ -20,11 +20,12 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from groundup.errors import UserError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 T = TypeVar("T")
 
@@ -168,6 +169,9 @@ def lock(path: Path, busy: str) -> FileLock:
 
     Raises `UserError` where another process has it, which is `busy`.
     """
+    # Of all that read files few lock one, and the rest need not wait for what it loads.
+    from filelock import FileLock, Timeout
+
     found = FileLock(path)
     try:
         found.acquire(timeout=0)

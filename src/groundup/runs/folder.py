@@ -22,9 +22,8 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from filelock import FileLock
 from pydantic import BaseModel
 
 from groundup.deprecated import current_settings
@@ -44,6 +43,9 @@ from groundup.runs.files import (
     write_json,
     write_kept,
 )
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 T = TypeVar("T")
 SCHEMA = 1

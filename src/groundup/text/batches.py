@@ -1,22 +1,34 @@
-"""From items to a batch: laid side by side in rows of one length, never seeing each other."""
+"""From items to batches: laid side by side in rows of one length, never seeing each other.
+
+The stream that fine-tuning reads is a pure function of (seed, step): an epoch's order comes from a
+generator seeded by (seed, epoch), so any step can be made again without the steps before it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, Int64, Integer
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.errors import UserError
-from groundup.text.example import Example
-from groundup.train.batch import Batch
+from groundup.text.example import Example, cut_to
+from groundup.text.mixing import Mixture, alike
+from groundup.train.batch import Batch, DataStream
 
+Packing = Literal["packed", "padded"]
 # Rows left open while packing: with eight, about 2 % of a row stays empty.
 _OPEN_ROWS = 8
 _PADDING = -1
+# Widths of padded rows are multiples of this: a few shapes, so that few graphs are compiled.
+_WIDTH_STEP = 64
+# A row: chains side by side, each of the numbers of the conversations that it joins.
+_Chains = list[list[int]]
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -107,6 +119,162 @@ def _positions(segments: Int[np.ndarray, "rows time"]) -> Int[np.ndarray, "rows 
     begins: Bool[np.ndarray, "rows time"] = np.ones_like(segments, bool)
     begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
     return time - np.maximum.accumulate(np.where(begins, time, 0), axis=1)
+
+
+@dataclass(frozen=True)
+class DataCounts:
+    """The items of a fine-tuning run and the tokens of an epoch, counted.
+
+    Of `rows` items that were given, `truncated` are longer than the context and were cut to it, and
+    `without_answer` have no trained token within it. `tokens` are read in an epoch, `trained` of
+    them have a trained target, and `padding` is the share of positions that hold nothing.
+    """
+
+    rows: int
+    truncated: int
+    without_answer: int
+    tokens: int
+    trained: int
+    padding: float
+
+
+class ConversationStream(DataStream):
+    """Fine-tuning rows: whole conversations or documents, trained where `trained` says.
+
+    In the layout "packed", several stand side by side in a row of `context` and never see each
+    other. In "padded" each has a row of its own; a step's are of like length, and a micro-batch is
+    as wide as its longest, rounded up to a multiple of 64. Loss and gradients are the same.
+
+    Items are cut to `context`; one of which nothing is trained then is set aside, or it could make
+    a step whose mean divides by 0. What is not learned has `prompt_weight`. With `multi_turn` above
+    0 that share of the conversations is concatenated to the one before, as long as both fit: in a
+    long chat what is asked has often nothing to do with what was said, and that must be learned.
+    `mixture` says how often each source comes.
+
+    Raises `UserError` where nothing is left to train on, or for a mixture that does not fit.
+    """
+
+    def __init__(
+        self,
+        conversations: Sequence[Example],
+        *,
+        mixture: Mixture = Mixture(),  # noqa: B008 (frozen)
+        layout: Packing = "packed",
+        prompt_weight: float = 0.0,
+        multi_turn: float = 0.0,
+        context: int,
+        rows: int,
+        micro_rows: int,
+        seed: int,
+    ) -> None:
+        cut = [cut_to(item, context) for item in conversations]
+        if not any(item.teaches for item in cut):
+            raise UserError(_nothing_to_train_on(conversations, context))
+        self.conversations = [
+            item for item in cut if item.teaches or (prompt_weight > 0 and item.inputs > 0)
+        ]
+        self.sources = [item.source for item in self.conversations]
+        self.mixture = mixture
+        self.layout, self.prompt_weight, self.multi_turn = layout, prompt_weight, multi_turn
+        self.context, self.seed = context, seed
+        self.rows, self.micro_rows = rows, min(micro_rows, rows)
+        mixture.check(self.sources)
+        self._lengths = np.array([item.inputs for item in self.conversations])
+        self._epoch = functools.lru_cache(maxsize=2)(self._laid_out)
+        # Every epoch has as many rows as the first, so that a step knows its epoch at once.
+        self.rows_per_epoch = len(self._epoch(0))
+        self.counts = self._counted(conversations, cut)
+
+    def at(self, step: int, model: nn.Module) -> list[Batch]:
+        wanted = range(step * self.rows, (step + 1) * self.rows)
+        rows = []
+        for index in wanted:
+            epoch, place = divmod(index, self.rows_per_epoch)
+            packed = self._epoch(epoch)
+            rows.append(packed[place % len(packed)])
+        return [
+            batch_of([self._row(row, width) for row in part])
+            for part, width in self._micro_batches(rows)
+        ]
+
+    def _micro_batches(self, rows: list[_Chains]) -> Iterator[tuple[list[_Chains], int]]:
+        """A step's rows in its micro-batches, with the width of each."""
+        padded = self.layout == "padded"
+        rows = sorted(rows, key=self._used) if padded else rows
+        for start in range(0, len(rows), self.micro_rows):
+            part = rows[start : start + self.micro_rows]
+            longest = max(map(self._used, part)) if padded else self.context
+            yield part, min(self.context, -(-longest // _WIDTH_STEP) * _WIDTH_STEP)
+
+    def _laid_out(self, epoch: int) -> list[_Chains]:
+        """Rows of chains of conversations."""
+        generator = np.random.default_rng((self.seed, epoch))
+        order = self.mixture.order(self.sources, self._lengths, generator)
+        concatenated = generator.random(len(order)) < self.multi_turn
+        chains = self._chains(order.tolist(), concatenated)
+        lengths = [self._inputs(chain) for chain in chains]
+        if self.layout == "padded":
+            first = -epoch * self.rows_per_epoch % self.rows if epoch else 0
+            return [[chains[i]] for i in alike(lengths, self.rows, first, generator)]
+        packed = pack(lengths, self.context)
+        # A row that closed late stands late: shuffled, or the last batches would be odd ones.
+        mixed = np.random.default_rng((self.seed, epoch, 1)).permutation(len(packed))
+        return [[chains[i] for i in packed[row]] for row in mixed]
+
+    def _chains(self, order: Sequence[int], concatenated: Bool[np.ndarray, " items"]) -> _Chains:
+        chains: _Chains = []
+        for index, follows in zip(order, concatenated, strict=True):
+            if follows and chains and self._may_follow(chains[-1], index):
+                chains[-1].append(index)
+            else:
+                chains.append([index])
+        return chains
+
+    def _may_follow(self, chain: Sequence[int], index: int) -> bool:
+        alone = self.conversations[chain[-1]].alone or self.conversations[index].alone
+        return not alone and self._inputs([*chain, index]) <= self.context
+
+    def _inputs(self, members: Sequence[int]) -> int:
+        return sum(len(self.conversations[i].ids) for i in members) - 1
+
+    def _used(self, chains: _Chains) -> int:
+        return sum(map(self._inputs, chains))
+
+    def _chain(self, members: Sequence[int]) -> Example:
+        """Several conversations as the turns of one; the template writes them just so."""
+        ids = [token for i in members for token in self.conversations[i].ids]
+        return Example(ids, [own for i in members for own in self.conversations[i].loss_mask])
+
+    def _row(self, members: _Chains, width: int) -> Row:
+        return joined([self._chain(chain) for chain in members], width, self.prompt_weight)
+
+    def _counted(self, given: Sequence[Example], cut: Sequence[Example]) -> DataCounts:
+        rows = self._epoch(0)
+        tokens = sum(map(self._used, rows))
+        steps = [rows[start : start + self.rows] for start in range(0, len(rows), self.rows)]
+        positions = sum(
+            len(part) * width for step in steps for part, width in self._micro_batches(step)
+        )
+        return DataCounts(
+            rows=len(given),
+            truncated=sum(item.inputs > self.context for item in given),
+            without_answer=sum(not item.teaches for item in cut),
+            tokens=tokens,
+            trained=sum(sum(self._chain(chain).loss_mask[1:]) for row in rows for chain in row),
+            padding=1 - tokens / positions,
+        )
+
+
+def _nothing_to_train_on(items: Sequence[Example], context: int) -> str:
+    if not items:
+        return "there is no conversation to train on; give at least one"
+    long = sum(item.inputs > context for item in items)
+    why = f"{long} of them are longer than that" if long else "none is longer than that"
+    return (
+        f"none of the {len(items)} rows has an assistant's word to train on within context="
+        f"{context} tokens, and {why}; give {'a larger context or ' if long else ''}rows that "
+        "the assistant answers"
+    )
 
 
 def get_batch(

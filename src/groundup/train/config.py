@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from groundup.deprecated import current_settings
 from groundup.train.ranges import (
     Epochs,
     Evaluations,
@@ -128,6 +130,13 @@ class TrainingConfig(StageConfig):
         False, description="continue although torch, threads, dtype or compile mode changed"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_earlier_releases(cls, values: Any) -> Any:
+        # Seen here, what was JSON is so no more, and a strict config takes no list for a tuple.
+        is_named = isinstance(values, Mapping)
+        return _as_tuples(current_settings(values, warns=True)) if is_named else values
+
     def micro(self, context: int) -> int:
         """Rows in one forward and backward pass."""
         # Some 4,096 tokens at once: more are no faster on CPUs and only take memory.
@@ -142,3 +151,9 @@ class TrainingConfig(StageConfig):
                 f"together more than 1; try decay={1 - self.warmup:g}"
             )
         return self
+
+
+def _as_tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _as_tuples(one) for name, one in value.items()}
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

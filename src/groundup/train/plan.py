@@ -28,8 +28,7 @@ from groundup.train.device import (
     require_memory,
     resolve_device,
 )
-from groundup.train.optim import Rates
-from groundup.train.schedule import Schedule
+from groundup.train.optim import Rates, Schedule
 
 # Training takes this share of a stage's minutes; evaluations, samples and saves take the rest.
 TRAINING_SHARE = 0.92

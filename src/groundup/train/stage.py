@@ -34,7 +34,6 @@ from groundup.train.device import (
 from groundup.train.early_stopping import EarlyStopping
 from groundup.train.loop import fit
 from groundup.train.optim import Optimizer
-from groundup.train.pace import Pace, measure_pace, micro_batches
 from groundup.train.plan import (
     Trained,
     TrainPlan,
@@ -80,8 +79,8 @@ class Job(Generic[B, M]):
     reasons: dict[str, str] = field(default_factory=dict)
     # Called with the plan before the first step, to tell what follows from it.
     announce: Callable[[TrainPlan], None] = lambda plan: None
-    # Seconds that making a step's batches takes, where that is not next to nothing.
-    making: Callable[[Pace], float] = lambda pace: 0.0
+    # Seconds that making a step's batches takes where training on a token takes so many.
+    making: Callable[[float], float] = lambda seconds: 0.0
     evaluates_first: bool = False
     snapshots: bool = False
 
@@ -127,6 +126,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         tokens_per_step = job.tokens_per_step or config.rows * job.context
         speed = None
         if config.steps is None and config.minutes is not None:
+            from groundup.train.pace import measure_pace, micro_batches
+
             model = job.model()
             pace = measure_pace(
                 model,
@@ -137,7 +138,7 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
                 gradient_checkpointing=config.gradient_checkpointing,
             )
             own = tokens_per_step / ranks.size()
-            speed = pace.tokens_per_second(own, job.making(pace)) * ranks.size()
+            speed = pace.tokens_per_second(own, job.making(pace.token)) * ranks.size()
         plan = resolve_plan(
             config,
             compute,

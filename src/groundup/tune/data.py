@@ -17,11 +17,11 @@ from groundup.data.dataset import is_stage, load_dataset, load_datasets
 from groundup.data.packs.manifest import source_group
 from groundup.data.split import content
 from groundup.errors import UserError
-from groundup.lm.score import spread
+from groundup.lm.logprobs import spread
 from groundup.runs.console import say
+from groundup.text.batches import ConversationStream
 from groundup.text.example import Example, cut_to, encode_rows
 from groundup.text.mixing import Mixture
-from groundup.text.packing import ConversationStream
 from groundup.text.rows import Conversation, Document, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune.config import SFTConfig

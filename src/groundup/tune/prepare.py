@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from groundup.adapters.config import TuningConfig
 from groundup.errors import UserError
 from groundup.formats.folder import save_model
 from groundup.formats.load import load
@@ -23,6 +22,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.plan import Trained
+from groundup.tune.config import TuningConfig
 
 # Rows longer than this are seldom what a person has, and cost attention its square.
 LONGEST_ROW = 1024

@@ -23,17 +23,16 @@ from typing import Any
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
+from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
-from groundup.lm.score import score
 from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.runs.folder import Run
+from groundup.text.batches import ConversationStream
 from groundup.text.example import Example
-from groundup.text.packing import ConversationStream
 from groundup.train.batch import Batch
 from groundup.train.device import resolve, use_threads
 from groundup.train.loss import next_token_loss
-from groundup.train.pace import measure_pace, micro_batches
 from groundup.train.plan import TRAINING_SHARE, TrainPlan, uses_muon
 from groundup.train.stage import Job, run_stage
 from groundup.tune.config import SFTConfig
@@ -118,6 +117,8 @@ def _data(
     def tokens_in_time(stream: ConversationStream) -> float:
         """Returns the tokens that there is time for, measured on a few rows of the stream: a first
         guess, since steps of other sizes take other times."""
+        from groundup.train.pace import measure_pace, micro_batches
+
         assert config.minutes is not None
         pace = measure_pace(
             prepared.model,

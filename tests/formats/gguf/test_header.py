@@ -295,7 +295,9 @@ def test_a_file_full_of_empty_texts_is_bounded(tmp_path: Path) -> None:
     assert "at most" in refusal(tmp_path, whole)
 
 
-def test_wherever_a_file_is_cut_off_it_is_told(sound: Path, tmp_path: Path) -> None:
+def test_wherever_a_file_is_cut_off_it_is_told(
+    sound: Path, tmp_path: Path, unchecked_types: None
+) -> None:
     whole = sound.read_bytes()
     last = max(tensor.start + tensor.size for tensor in read_gguf_header(sound).tensors.values())
     for size in range(last):

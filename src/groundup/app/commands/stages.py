@@ -13,16 +13,15 @@ from typing import Any
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
-from groundup.adapters.config import TuningConfig
 from groundup.app.commands.options import RUNS, parsed, spelled
-from groundup.app.journey import farewell
 from groundup.app.recipe_folder import find_model
 from groundup.app.settings import configured
-from groundup.app.stages import EXPERIMENTS, INPUTS, STAGES, Stage
+from groundup.app.stages import EXPERIMENTS, INPUTS, REWARDS, STAGES, Stage
 from groundup.errors import UserError
 from groundup.formats.locate import is_named
 from groundup.runs.console import say
 from groundup.train.config import TrainingConfig
+from groundup.tune.config import TuningConfig
 
 
 def __getattr__(name: str) -> Callable[..., None]:
@@ -36,6 +35,9 @@ def _command(stage: Stage) -> Callable[..., None]:
     """The command of a stage: a function whose signature is the stage's config."""
 
     def command(*given: Any, **settings: Any) -> None:
+        # Journeys know every part of a run, and whoever asks for --help waits for them.
+        from groundup.app.journey import farewell
+
         bound = signature.bind(*given, **settings)
         bound.apply_defaults()
         config = configured(stage.config, _located(stage, bound.arguments), spelled)
@@ -104,6 +106,8 @@ def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
     for name in stage.inputs:
         if name not in found:
             continue  # left out, or no setting of this suite
+        if INPUTS[name] == REWARDS:
+            continue  # a folder, or else a function: whoever opens it knows
         several = isinstance(found[name], tuple)
         given = found[name] if several else (found[name],)
         if INPUTS[name] == ("model",):

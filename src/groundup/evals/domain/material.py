@@ -30,7 +30,7 @@ from groundup.evals.config import TuningReportConfig
 from groundup.evals.core_sets import core_questions
 from groundup.evals.domain.costs import held_out
 from groundup.evals.suites import Prepared
-from groundup.lm.score import spread
+from groundup.lm.logprobs import spread
 from groundup.report.history import History
 from groundup.runs.console import say
 from groundup.text.cleaning import words

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from groundup.evals.answers import AssistantLoss, assistant_loss
+from groundup.evals.by_source import WORLD
 from groundup.evals.choice import ChoiceAccuracy, choice_accuracy
 from groundup.evals.fairness import Leanings, leanings
 from groundup.evals.honesty import Honesty, Said, honesty
@@ -45,7 +46,7 @@ from groundup.formats.checks import Check
 from groundup.formats.load import load
 from groundup.formats.verify import verify
 from groundup.report.claim import Better
-from groundup.report.estimate import POOLED, WORLD, BySource, Estimate, ratio, share
+from groundup.report.estimate import POOLED, BySource, Estimate, ratio, share
 from groundup.runs.console import say
 from groundup.train.device import prepare as place_model
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from groundup.evals.by_source import WORLD
 from groundup.evals.measure import Evaluated, Measure, informative, parts_of
 from groundup.evals.samples import FIRST, OF_WORLD, Sample
 from groundup.evals.stages.claims import CHANCE
@@ -26,7 +27,7 @@ from groundup.evals.stages.measures import (
     sampled,
 )
 from groundup.report.claim import Claim, by_outcome
-from groundup.report.estimate import POOLED, WORLD, Estimate
+from groundup.report.estimate import POOLED, Estimate
 from groundup.report.page import Answer, Dialogue, Headline
 from groundup.report.terminal import one_line
 

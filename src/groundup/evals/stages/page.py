@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from groundup.evals.by_source import WORLD
 from groundup.evals.fairness import ANSWER, TEXT
 from groundup.evals.measure import Evaluated, from_json, of_models, renamed
 from groundup.evals.perplexity import BYTES_ON_THE_WAY
@@ -25,7 +26,7 @@ from groundup.evals.stages.tables import (
 )
 from groundup.report import plots
 from groundup.report.claim import Claim, by_outcome
-from groundup.report.estimate import POOLED, WORLD, BySource
+from groundup.report.estimate import POOLED, BySource
 from groundup.report.figure import Plot
 from groundup.report.page import (
     Block,
@@ -317,7 +318,9 @@ def _curve_plots(models: Sequence[Evaluated]) -> list[Plot]:
         weighted = model.history.setting("prompt_weight") or 0
         comparable = heldout if model.history.measure == "heldout_loss" and not weighted else None
         drawn.append(plots.loss_plot(f"{name}: loss", model.history.loss(), comparable))
-        gained = {_POOLS[pool]: curve for pool, curve in model.history.gained().items()}
+        gained = {
+            _POOLS[pool]: curve for pool, curve in model.history.gained(tuple(_POOLS)).items()
+        }
         if gained:
             drawn.append(plots.gained_plot(f"{name}: preferences on the way", gained))
     rates = {n: m.history.learning_rate() for n, m in trained.items() if m.history is not None}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from groundup.evals.by_source import WORLD
 from groundup.evals.choice import majority_answer
 from groundup.evals.config import EvalConfig
 from groundup.evals.fairness import planted
@@ -36,6 +37,7 @@ from groundup.evals.stages.page import report_page
 from groundup.evals.suites import Suite, run_suite
 from groundup.evals.world.answers import majority_judged
 from groundup.report.claim import Claim
+from groundup.report.estimate import POOLED
 from groundup.report.history import History
 from groundup.report.page import PAGE, Headline, write_page
 from groundup.runs.console import say
@@ -231,7 +233,7 @@ def _one_of_each_material(models: Sequence[Evaluated]) -> list[Evaluated]:
 
 def _curves_json(history: History) -> dict[str, Any]:
     curves = [history.loss(), history.learning_rate(), history.heldout()]
-    curves += history.gained().values()
+    curves += history.gained((POOLED, WORLD)).values()
     return {curve.name: curve.to_json() for curve in curves if curve is not None}
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from groundup.evals import honesty
+from groundup.evals.by_source import WORLD
 from groundup.evals.measure import Evaluated, from_json, informative
 from groundup.evals.stages.measures import MEASURES
 from groundup.evals.world.aims import AIMS, Aim
 from groundup.evals.world.answers import PARTS
-from groundup.report.estimate import POOLED, WORLD, BySource, Estimate
+from groundup.report.estimate import POOLED, BySource, Estimate
 from groundup.report.table import (
     Cell,
     Column,

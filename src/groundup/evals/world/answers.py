@@ -24,8 +24,8 @@ from groundup.evals.world.stories import STORIES, STORY_TOKENS, Stories, continu
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
+from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
-from groundup.lm.score import spread
 from groundup.report.estimate import POOLED, BySource, Estimate, rate, ratio
 from groundup.text.rows import Conversation, RefusalPrompt
 from groundup.text.tokenizer import Tokenizer

@@ -21,8 +21,8 @@ from groundup.evals.answers import as_dicts
 from groundup.generation.generate import generate
 from groundup.generation.request import Completion, Request
 from groundup.generation.sampling import Sampling
+from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
-from groundup.lm.score import spread
 from groundup.maths.intervals import bootstrap_interval
 from groundup.report.estimate import Estimate, rate, ratio
 from groundup.text.rows import Message

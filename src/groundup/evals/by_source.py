@@ -1,0 +1,57 @@
+"""A number pooled over all sources, and of each.
+
+What a program made is never mixed into what people wrote: where there is both, `pooled` is what
+people wrote, and each generated set of the manifest has a pool of its own beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from jaxtyping import Shaped
+
+from groundup.data.packs.manifest import generated_set
+from groundup.report.estimate import POOLED, BySource, ratio
+
+
+def pool_of(generated: str) -> str:
+    """The name under which a generated set's sources are pooled."""
+    return f"{generated} {POOLED}"
+
+
+WORLD = pool_of("world")
+
+
+def source_groups(sources: Sequence[str]) -> dict[str, Shaped[np.ndarray, "items"]]:
+    """Which items are pooled under which name, and which are of each source."""
+    made = {source: generated_set(source) for source in sorted(set(sources))}
+    pool = {source: POOLED if one is None else pool_of(one.name) for source, one in made.items()}
+    names, pools = np.asarray(sources), np.array([pool[source] for source in sources])
+    found = {POOLED: np.arange(len(names))}
+    if POOLED in pool.values():
+        found |= {name: np.flatnonzero(pools == name) for name in (POOLED, *sorted(pool.values()))}
+    return found | {name: np.flatnonzero(names == name) for name in made}
+
+
+def by_source(
+    numerators: Shaped[np.ndarray, "items"],
+    sources: Sequence[str],
+    denominators: Shaped[np.ndarray, "items"] | None = None,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    chances: Shaped[np.ndarray, "items"] | None = None,
+) -> BySource:
+    """The ratio over all items, named `pooled` (see there), and over those of each source.
+
+    `chances` is what guessing reaches on each item: a source's chance is their mean.
+    """
+    found = {}
+    for name, at in source_groups(sources).items():
+        found[name] = ratio(
+            numerators[at],
+            None if denominators is None else denominators[at],
+            groups=None if groups is None else [groups[int(i)] for i in at],
+            chance=None if chances is None else float(chances[at].mean()),
+        )
+    return found
