@@ -74,12 +74,12 @@ def kl_estimate(
 
 def token_weights(lengths: Sequence[int], loss_type: str, longest: int) -> list[PerToken]:
     """What every token of answers of these lengths weighs in the mean; see `loss_type`."""
-    of_token = {
-        "dapo": lambda length: 1.0,
-        "grpo": lambda length: 1 / length,
-        "dr_grpo": lambda length: 1 / longest,
+    lengths_counted = {
+        "dapo": [1] * len(lengths),
+        "grpo": lengths,
+        "dr_grpo": [longest] * len(lengths),
     }[loss_type]
-    return [np.full(length, of_token(length)) for length in lengths]
+    return [np.full(n, 1 / by) for n, by in zip(lengths, lengths_counted, strict=True)]
 
 
 def grpo_loss(model: nn.Module, batch: RolloutBatch, config: GRPOConfig) -> Loss:
