@@ -181,6 +181,7 @@ def _add_models(app: App) -> None:
         "--data votes.jsonl learns from the votes.",
         "Keys: ← or l, → or r, t for a tie, b if both are bad, s to skip, u to undo, q to quit; "
         "without Latin letters 1 to 5 for the first five.",
+        usage="label --prompts PATH [OPTIONS] MODEL [OTHER]",
     )
     _add(
         app,
