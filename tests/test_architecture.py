@@ -234,7 +234,10 @@ def test_settings_recipes_and_commands_load_without_torch() -> None:
         *configs,
         "groundup",
         "groundup.app.cli",
-        *(f"groundup.app.commands.{page}" for page in ("data", "journeys", "models", "stages")),
+        *(
+            f"groundup.app.commands.{page}"
+            for page in ("data", "journeys", "label", "models", "stages")
+        ),
         "groundup.app.recipe",
         "groundup.app.stages",
         "groundup.text.bpe",

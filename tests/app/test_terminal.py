@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
 import re
-import select
-import struct
-import sys
-import termios
 import textwrap
-import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +22,7 @@ from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
+from pseudo_terminal import Terminal
 
 
 def shown(pieces: Sequence[str], width: int | None) -> str:
@@ -117,53 +110,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Terminal:
-    """`groundup chat` at a pseudo-terminal, and all that it has shown.
-
-    What is waited for is what the program shows when it is ready, never a time.
-    """
-
-    def __init__(self, *words: str, columns: int, **environment: str) -> None:
-        self.seen = ""
-        self.pid, self.end = pty.fork()
-        if self.pid == 0:
-            os.environ.update({"TERM": "xterm"} | environment)
-            command = [sys.executable, "-m", "groundup", "chat", *words]
-            os.execv(sys.executable, command)
-        fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-
-    def wait_for(self, pattern: str) -> str:
-        """What is shown until the pattern has come, which is taken off what was seen."""
-        end = time.monotonic() + 240
-        while not (found := re.search(pattern, self.seen)):
-            assert time.monotonic() < end, self.seen
-            if select.select([self.end], [], [], 1)[0]:
-                try:
-                    self.seen += os.read(self.end, 4096).decode(errors="replace")
-                except OSError:  # it has left
-                    raise AssertionError(self.seen) from None
-        before, self.seen = self.seen[: found.end()], self.seen[found.end() :]
-        return before
-
-    def prompt(self) -> str:
-        """What is shown until the next line may be typed."""
-        return self.wait_for(r"\x1b\[\?2004h> ")
-
-    def send(self, text: str) -> None:
-        os.write(self.end, text.encode())
-
-    def leave(self) -> int:
-        self.send("\x04")
-        while True:
-            try:
-                if not os.read(self.end, 4096):
-                    break
-            except OSError:
-                break
-        os.close(self.end)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     return tmp_path / "talk.jsonl"
@@ -176,7 +122,7 @@ def said(saved: Path) -> list[tuple[str, str]]:
 
 
 def test_a_paste_is_one_message_and_commands_do_what_they_say(model: Path, saved: Path) -> None:
-    at = Terminal(str(model), "--max-new-tokens", "12", columns=34)
+    at = Terminal("chat", str(model), "--max-new-tokens", "12", columns=34)
     first = at.prompt()
     assert "You are talking to" in first
     # Bracketed, as terminals of today send it; the person then ends the line.
@@ -217,7 +163,7 @@ def test_a_paste_is_one_message_and_commands_do_what_they_say(model: Path, saved
 
 @pytest.mark.parametrize("columns", ["0", "100000"])
 def test_a_terminal_of_absurd_width(model: Path, saved: Path, columns: str) -> None:
-    at = Terminal(str(model), "--max-new-tokens", "5", columns=0, COLUMNS=columns)
+    at = Terminal("chat", str(model), "--max-new-tokens", "5", columns=0, COLUMNS=columns)
     at.prompt()
     at.send("hello\r")
     at.prompt()

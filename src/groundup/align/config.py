@@ -35,7 +35,8 @@ class DPOConfig(TuningConfig):
 
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
     data: Path = Field(
-        description="a data-stage folder, or a .jsonl, .csv or .parquet file of pairs"
+        description="a data-stage folder, a .jsonl, .csv or .parquet file of pairs, or the votes "
+        "of groundup label"
     )
     beta: Beta = Field(0.1, description="how dearly moving away from the reference is paid")
     nll: LossWeight = Field(

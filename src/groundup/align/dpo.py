@@ -139,6 +139,8 @@ def _pairs(
     sides = split(config.data, "preferences", read_preferences)
     for line in sides[0].bad:
         say(str(line))
+    if sides[0].remark:
+        say(sides[0].remark)
     context = prepared.context
     trained, heldout = (tokenize_pairs(prepared.tokenizer, side.rows, context) for side in sides)
     heldout = spread(heldout, _CURVE_PAIRS)

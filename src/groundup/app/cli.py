@@ -172,6 +172,19 @@ def _add_models(app: App) -> None:
     _add(app, "models:chat", "chat", _MODELS, "Talk with a model at the terminal.")
     _add(
         app,
+        "label:label",
+        "label",
+        _MODELS,
+        "Vote for the better of two answers, blind, and rate the models by it.",
+        "groundup label runs/sft runs/dpo --prompts prompts.txt shows the answers of two models to "
+        "each prompt, or two answers of one model, on sides drawn by chance. groundup dpo MODEL "
+        "--data votes.jsonl learns from the votes.",
+        "Keys: ← or l, → or r, t for a tie, b if both are bad, s to skip, u to undo, q to quit; "
+        "without Latin letters 1 to 5 for the first five.",
+        usage="label --prompts PATH [OPTIONS] MODEL [OTHER]",
+    )
+    _add(
+        app,
         "models:export",
         "export",
         _MODELS,

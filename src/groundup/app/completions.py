@@ -147,8 +147,8 @@ def complete_file(
     records, ways = read_prompts(prompts), _Ways(sampling, as_messages, logprobs or 0)
     begun_with = {
         "schema": SCHEMA,
-        "model": _model_hash(folder),
-        **({} if adapter is None else {"adapter": _model_hash(adapter)}),
+        "model": model_hash(folder),
+        **({} if adapter is None else {"adapter": model_hash(adapter)}),
         "prompts": file_hash(prompts),
         "chat": as_messages,
         "logprobs": logprobs,
@@ -288,7 +288,7 @@ def _line(job: _Job, completion: Completion, with_logprobs: bool) -> dict[str, A
     return line
 
 
-def _model_hash(model: Path) -> str:
+def model_hash(model: Path) -> str:
     """One hash of a model's weights, shape, tokenizer and settings."""
     if model.is_file():
         return file_hash(model)

@@ -1,4 +1,4 @@
-"""The terminal of a conversation: words that wrap whole while they stream, and what is typed.
+"""The terminal of a conversation: words that wrap whole while they stream, lines and keys typed.
 
 Where there is no terminal, nothing is wrapped and every line is a message.
 """
@@ -191,6 +191,66 @@ def messages(is_command: Callable[[str], bool]) -> Iterator[str]:
             if not at_terminal:
                 write(f"{message}\n")
             yield message
+
+
+@contextlib.contextmanager
+def single_keys() -> Iterator[None]:
+    """Within the block a terminal gives each key at once, for `key`, and shows none of them."""
+    try:
+        import termios
+        import tty
+    except ImportError:  # Windows: keys come by whole lines
+        yield
+        return
+    if not sys.stdin.isatty():
+        yield
+        return
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    try:
+        tty.setcbreak(terminal)
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def key() -> str | None:
+    """The next key, or the next line that says something where nobody types; None at the end.
+
+    An arrow is `left` or `right`, anything else a letter in lower case.
+    """
+    if not sys.stdin.isatty() or os.name != "posix":
+        return _line()
+    terminal = sys.stdin.fileno()
+    typed = os.read(terminal, 32)
+    # Over a slow line an arrow may come in two parts.
+    if typed == b"\x1b" and select.select([terminal], [], [], _PASTE_SECONDS)[0]:
+        typed += os.read(terminal, 32)
+    if typed in (b"", _END_OF_INPUT):
+        return None
+    return _ARROWS.get(typed[:3]) or typed.decode("utf-8", errors="replace")[0].lower()
+
+
+def forget_typed() -> None:
+    """Forget the keys that were pressed at a terminal before what follows is shown."""
+    with contextlib.suppress(ImportError):
+        import termios
+
+        if sys.stdin.isatty():
+            termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+
+
+# As terminals send them, in both of their modes.
+_ARROWS = {b"\x1b[D": "left", b"\x1bOD": "left", b"\x1b[C": "right", b"\x1bOC": "right"}
+_END_OF_INPUT = b"\x04"  # Ctrl-D
+
+
+def _line() -> str | None:
+    # Bytes, for the encoding of the stream is another one where the language is.
+    while line := sys.stdin.buffer.readline().decode("utf-8", errors="replace"):
+        if said := line.strip():
+            return said.lower()
+    return None
 
 
 def _edit_lines() -> None:

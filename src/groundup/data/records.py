@@ -12,7 +12,8 @@ is a turn of the role `tool` and never learned. The tools themselves (a column `
 read: tell of them in the system prompt. Columns of other names are made known by a mapping from
 our names to theirs, as {"prompt": "question", "completion": "answer"}.
 
-Pairs of answers are {prompt, chosen, rejected}, questions with options {prompt, options, answer}.
+Pairs of answers are {prompt, chosen, rejected}, or are made of votes {prompt, a, b, choice}
+(`votes`); questions with options are {prompt, options, answer}.
 
 A bad line is never silently dropped and never a traceback: it is reported with its file, line
 number and reason, counted and set aside. A file is refused as a whole only if it cannot be read
@@ -39,6 +40,7 @@ from groundup.data.fields import (
     text,
 )
 from groundup.data.files import CSV_SUFFIXES, read_text, rows_of
+from groundup.data.votes import Vote, is_vote, preferences, vote
 from groundup.errors import UserError
 from groundup.text.rows import (
     BadLine,
@@ -58,10 +60,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Records(Generic[T]):
-    """The good rows of a file in order, and the lines that were set aside."""
+    """The good rows of a file in order, and the lines that were set aside.
+
+    `remark` is what else there is to know of the file, where that is anything.
+    """
 
     rows: tuple[T, ...]
     bad: tuple[BadLine, ...]
+    remark: str = ""
 
 
 # Conversations and documents.
@@ -92,6 +98,8 @@ def _of_prompt(row: Json) -> tuple[Message, ...]:
         name = others[0] if others else name
     if name not in row and "chosen" in row and "rejected" in row:
         raise BadRow("this is a pair of answers (chosen, rejected), which groundup dpo learns from")
+    if name not in row and is_vote(row):
+        raise BadRow("this is a vote between two answers, which groundup dpo learns from")
     return (*prompt(row), Message("assistant", answer(row, name)))
 
 
@@ -285,8 +293,25 @@ def read_conversations(path: Path) -> Records[Conversation]:
 
 
 def read_preferences(path: Path) -> Records[Preference]:
-    """Rows of {prompt, chosen, rejected}. Raises UserError as `read_rows` does."""
-    return read_rows(path, _preference)
+    """Rows of {prompt, chosen, rejected}, or votes, of which those that decide make a pair.
+
+    Raises UserError as `read_rows` does.
+    """
+    found = read_rows(path, lambda *row: (vote if is_vote(row[0]) else _preference)(*row))
+    votes = [row for row in found.rows if isinstance(row, Vote)]
+    if not votes:
+        return Records(tuple(row for row in found.rows if isinstance(row, Preference)), found.bad)
+    given = [row for row in found.rows if isinstance(row, Preference)]
+    made, left_out = preferences(votes, path.stem)
+    counts = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
+    remark = f"{path}: {len(made)} pairs of {len(made) + sum(left_out.values())} votes"
+    remark += f"; left out: {counts}" if counts else ""
+    return Records((*given, *made), found.bad, remark)
+
+
+def read_votes(path: Path) -> Records[Vote]:
+    """Rows of {prompt, a, b, choice}, the log as it is. Raises UserError as `read_rows` does."""
+    return read_rows(path, vote)
 
 
 def read_choices(path: Path) -> Records[Choice]:

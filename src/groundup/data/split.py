@@ -7,6 +7,7 @@ seed: the same row is always on the same side, and so are two answers to one que
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,7 +71,7 @@ def split(
         return read(data / kind / "train.jsonl"), nothing if is_empty else read(heldout)
     whole = read(data)
     train, out = hold_out(whole.rows, OWN_HELDOUT)
-    return Records(tuple(train), whole.bad), Records(tuple(out), ())
+    return replace(whole, rows=tuple(train)), Records(tuple(out), ())
 
 
 def cut(text: str) -> list[str]:

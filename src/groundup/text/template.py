@@ -2,26 +2,21 @@
 
 A chat template is a Jinja program that comes with a model folder. Our own, ChatML, is known by its
 hash and renders here. Any other is a stranger's program: it renders in Jinja's immutable sandbox,
-in a process of its own that has two seconds and 512 MB, and no environment worth reading.
-
-This file is also that process: run as a script it answers one JSON line with another. It therefore
-imports nothing of groundup at the top.
+in a process of its own that has two seconds and 512 MB, and no environment worth reading
+(`runs.sandbox`). That process loads this file alone, which therefore imports nothing of groundup at
+the top.
 """
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jinja2
 from jinja2 import nodes
@@ -29,6 +24,9 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+if TYPE_CHECKING:
+    from groundup.runs.sandbox import Sandbox
 
 # What stands between generation and endgeneration is what the assistant says: its closing
 # <|im_end|> is part of that (a model must learn to stop), the line break after it is not.
@@ -82,7 +80,7 @@ def render(template: str, renderings: Renderings) -> list[str]:
     """
     if hashlib.sha256(template.encode("utf-8", "surrogatepass")).digest() in _OWN_TEMPLATES:
         return _render_here(template, renderings)
-    return _stranger.render(template, renderings)
+    return _render_apart(template, renderings)
 
 
 _OWN_TEMPLATES = {hashlib.sha256(CHATML.encode()).digest()}
@@ -147,107 +145,32 @@ def _raise_exception(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 
-class _Stranger:
+@lru_cache(maxsize=1)
+def _stranger() -> Sandbox:
     """The process in which foreign templates render: started when first needed, then kept."""
+    from groundup.runs.sandbox import Limits, Sandbox
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._lock = threading.Lock()
-
-    def render(self, template: str, renderings: Renderings) -> list[str]:
-        question = json.dumps({"template": template, "renderings": vars(renderings)})
-        with self._lock:
-            answer = self._ask(question)
-        if "failed" in answer:
-            raise TemplateFailed(answer["failed"])
-        texts: list[str] = answer["texts"]
-        return texts
-
-    def _ask(self, question: str) -> dict[str, Any]:
-        """Send one line and read one; a process that dies or stays silent has failed."""
-        process = self._running()
-        assert process.stdin is not None and process.stdout is not None
-        alarm = threading.Timer(WALL_SECONDS, process.kill)
-        alarm.start()
-        try:
-            process.stdin.write(question + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except OSError:
-            line = ""
-        finally:
-            alarm.cancel()
-        if line.endswith("\n"):
-            answer: dict[str, Any] = json.loads(line)
-            return answer
-        self.close()
-        return {"failed": f"it takes more than {CPU_SECONDS:g} s, or too much memory"}
-
-    def _running(self) -> subprocess.Popen[str]:
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            kept = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")
-            self._process = subprocess.Popen(
-                # -P: this folder's own file names must not shadow the standard library's.
-                [sys.executable, "-P", __file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                encoding="ascii",
-                env={name: os.environ[name] for name in kept if name in os.environ},
-            )
-        return self._process
-
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+    return Sandbox(Path(__file__), Limits(WALL_SECONDS, CPU_SECONDS, MEMORY_BYTES))
 
 
-_stranger = _Stranger()
-atexit.register(_stranger.close)
+def _render_apart(template: str, renderings: Renderings) -> list[str]:
+    found = _stranger().ask({"template": template, "renderings": vars(renderings)})
+    if found is None:
+        raise TemplateFailed(f"it takes more than {CPU_SECONDS:g} s, or too much memory")
+    if "failed" in found:
+        raise TemplateFailed(found["failed"])
+    texts: list[str] = found["texts"]
+    return texts
 
 
-def _answer_questions() -> None:
-    """Be the process for foreign templates: limit ourselves, then answer line by line."""
-    _limit_memory()
-    for line in sys.stdin:
-        question = json.loads(line)
-        renderings = Renderings(**question["renderings"])
-        _limit_time(CPU_SECONDS)
-        try:
-            texts = _render_here(question["template"], renderings)
-            if sum(map(len, texts)) > ANSWER_CHARS:
-                raise TemplateFailed(f"it writes more than {ANSWER_CHARS >> 20} million characters")
-            answer = json.dumps({"texts": texts})
-        except TemplateFailed as failure:
-            answer = json.dumps({"failed": str(failure)[:500]})
-        except MemoryError:
-            answer = json.dumps({"failed": f"it needs more than {MEMORY_BYTES >> 20} MB"})
-        _limit_time(0.0)
-        print(answer, flush=True)
-
-
-def _limit_memory() -> None:
-    """Cap the address space, where the system can (Linux, macOS)."""
+def answer(question: Mapping[str, Any]) -> dict[str, Any]:
+    """In the sandbox: the texts of a template, or why there are none."""
     try:
-        import resource
-    except ImportError:
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _limit_time(seconds: float) -> None:
-    """Let the system end this process after so many seconds of computing; 0 takes it back.
-
-    Processor time, and not the clock's, so that a busy machine condemns no honest template. The
-    signal keeps its default action: a handler in Python would wait for a long C call to return.
-    """
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-if __name__ == "__main__":
-    _answer_questions()
+        texts = _render_here(question["template"], Renderings(**question["renderings"]))
+        if sum(map(len, texts)) > ANSWER_CHARS:
+            raise TemplateFailed(f"it writes more than {ANSWER_CHARS >> 20} million characters")
+        return {"texts": texts}
+    except TemplateFailed as failure:
+        return {"failed": str(failure)[:500]}
+    except MemoryError:
+        return {"failed": f"it needs more than {MEMORY_BYTES >> 20} MB"}

@@ -1,0 +1,83 @@
+"""Bradley and Terry's model of comparisons: from who beat whom to one rating for each player.
+
+    P(i beats j) = sigmoid(r_i - r_j),      r = argmax sum_ij wins_ij log P(i beats j)
+
+The likelihood is concave, so Newton's method finds its maximum, of which there is one where every
+player has, through others, both beaten and lost to every other (Hunter 2004, "MM algorithms for
+generalized Bradley-Terry models", section 2). Only differences count: the first player's rating is
+0. A tie is half a win for each. With a network for r this is what a reward model learns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from groundup.maths.intervals import Interval
+
+# Elo's scale: 400 points more are odds of ten to one.
+ELO = 400 / np.log(10)
+# In nats; odds of 5e8 to 1 that no log of votes can hold. A rating that gets there has no end.
+_LIMIT = 20.0
+# The most by which one step changes a rating: far from the maximum Newton's own may overshoot.
+_STRIDE = 1.0
+_STEPS = 100
+# Holds the ratings of those in place who were never compared with the first, not even through
+# others; far below what a single vote weighs.
+_RIDGE = 1e-10
+
+
+def bradley_terry(wins: Float[np.ndarray, "*logs n n"]) -> Float[np.ndarray, "*logs n"]:
+    """The most likely ratings in nats, the first one 0, where `wins[i, j]` is how often i beat j.
+
+    One who has never lost is infinitely better, and one who has never won infinitely worse; so
+    with groups of players. Source: Bradley and Terry (1952), "Rank analysis of incomplete block
+    designs: I", section 2.
+    """
+    games = wins + wins.swapaxes(-1, -2)
+    won = wins.sum(-1)
+    ratings = np.zeros(wins.shape[:-1])
+    ridge = _RIDGE * np.eye(wins.shape[-1] - 1)
+    for _ in range(_STEPS):
+        beats = 1 / (1 + np.exp(ratings[..., None, :] - ratings[..., :, None]))
+        gradient = won - (games * beats).sum(-1)
+        spread = games * beats * (1 - beats)
+        hessian = np.eye(wins.shape[-1]) * spread.sum(-1)[..., None] - spread
+        step = np.linalg.solve(hessian[..., 1:, 1:] + ridge, gradient[..., 1:, None])[..., 0]
+        ratings[..., 1:] += np.clip(step, -_STRIDE, _STRIDE)
+        np.clip(ratings, -_LIMIT, _LIMIT, out=ratings)
+        if np.abs(step)[np.abs(ratings[..., 1:]) < _LIMIT].max(initial=0) < 1e-10:
+            break
+    ended = np.abs(ratings) < _LIMIT
+    return np.where(ended, ratings, np.copysign(np.inf, ratings))
+
+
+def rate(
+    matches: Float[np.ndarray, "groups n n"],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> list[Interval]:
+    """Each player's rating in nats, with its bootstrap interval; those of the first are 0.
+
+    `matches` holds the wins of each group of votes that belong together, those on one prompt: they
+    are drawn whole.
+    """
+    groups, n, _ = matches.shape
+    drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), samples)
+    replicates = bradley_terry(np.tensordot(drawn, matches, 1).reshape(samples, n, n))
+    tail = (1 - confidence) / 2
+    # Between two samples nothing is interpolated: one of them may be infinite.
+    low, high = np.quantile(replicates, [tail, 1 - tail], axis=0, method="inverted_cdf")
+    found = bradley_terry(matches.sum(0))
+    return [Interval(*map(float, ends)) for ends in zip(found, low, high, strict=True)]
+
+
+def compared(wins: Float[np.ndarray, "n n"]) -> list[bool]:
+    """Whether each player was compared with the first, if only through others."""
+    met = (wins + wins.T) > 0
+    reached = np.arange(len(wins)) == 0
+    for _ in range(len(wins)):
+        reached = reached | (met & reached).any(-1)
+    return [bool(one) for one in reached]

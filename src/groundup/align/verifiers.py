@@ -1,0 +1,263 @@
+"""Rewards that check and do not judge: a sum, a form, a length, JSON, a program's tests.
+
+    reward(prompts, completions, rows) -> one number for each
+
+`rows` are the rows of data that the prompts came from, with whatever a check compares with
+(`answer`, `tests`). A verifiable reward cannot be talked into anything, which a learned one can
+(Lambert et al. 2024, "Tülu 3", section 6). `open_reward` finds one by its name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import regex
+
+from groundup.errors import UserError, shorten
+from groundup.runs.sandbox import Limits, Sandbox
+
+Rows = Sequence[Mapping[str, object]]
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """How good completions are, in batches; `name` is what logs and messages call it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], rows: Rows
+    ) -> list[float]: ...
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A check of one completion at a time, from 0 (wrong) to 1 (right)."""
+
+    name: str
+    check: Callable[[str, str, Mapping[str, object]], float]
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], rows: Rows
+    ) -> list[float]:
+        return [self.check(*one) for one in zip(prompts, completions, rows, strict=True)]
+
+
+def rewards(
+    reward: Reward, prompts: Sequence[str], completions: Sequence[str], rows: Rows | None = None
+) -> list[float]:
+    """The reward of each completion, checked: as many as there are, and all of them finite.
+
+    Raises `UserError` that names the reward and the value.
+    """
+    rows = [{}] * len(prompts) if rows is None else rows
+    found = reward(prompts, completions, rows)
+    if len(found) != len(completions):
+        raise UserError(
+            f"the reward {reward.name} gave {len(found)} values for {len(completions)} "
+            "completions; return one for each"
+        )
+    for place, value in enumerate(found):
+        if not math.isfinite(value):
+            raise UserError(
+                f"the reward {reward.name} gave {value} for the completion "
+                f"{shorten(completions[place])}; return a finite number"
+            )
+    return found
+
+
+# The checks.
+
+_NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?|\d+(?:,\d{3})*(?:\.\d+)?")
+_SUM = re.compile(r"(-?\d+)\s*(\+|-|−|\*|×|plus|minus|times)\s*(-?\d+)", re.IGNORECASE)
+_SIGNS = {"+": "+", "plus": "+", "-": "-", "−": "-", "minus": "-"}
+
+
+def last_number(text: str) -> float | None:
+    """The last number in a text, as which an answer is read after all that leads to it."""
+    found = _NUMBER.findall(text)
+    return float(found[-1].replace(",", "").replace("−", "-")) if found else None
+
+
+def _sum(prompt: str, completion: str, row: Mapping[str, object]) -> float:
+    """Whether the last number is the row's `answer`, or else the result of the prompt's sum."""
+    if (given := row.get("answer")) is not None:
+        right = last_number(str(given))
+    else:
+        asked = _SUM.findall(prompt)
+        right = _result(*asked[-1]) if asked else None
+    if right is None:
+        raise UserError(
+            f"the reward sum finds no sum in {shorten(prompt)} and no number in its row's "
+            "'answer'; give prompts such as 'What is 7 + 5?', or an answer"
+        )
+    return float(last_number(completion) == right)
+
+
+def _result(first: str, sign: str, second: str) -> float:
+    a, b = int(first), int(second)
+    kind = _SIGNS.get(sign.lower(), "*")
+    return float(a + b if kind == "+" else a - b if kind == "-" else a * b)
+
+
+# A pattern that goes on for longer is one whose time grows exponentially.
+_PATTERN_SECONDS = 1.0
+
+
+def _format(argument: str) -> Verifier:
+    """Whether the completion holds what the pattern describes; ^ and $ are its two ends."""
+    try:
+        pattern = regex.compile(argument, regex.DOTALL)
+    except regex.error as error:
+        raise UserError(
+            f"format:{argument} is no regular expression ({error}); try format:^Yes"
+        ) from None
+
+    def check(prompt: str, completion: str, row: Mapping[str, object]) -> float:
+        try:
+            return float(pattern.search(completion, timeout=_PATTERN_SECONDS) is not None)
+        except TimeoutError:
+            raise UserError(
+                f"format:{argument} takes more than {_PATTERN_SECONDS:g} s for "
+                f"{shorten(completion)}; simplify the pattern"
+            ) from None
+
+    return Verifier(f"format:{argument}", check)
+
+
+def _length(argument: str) -> Verifier:
+    """1 at so many words, falling to 0 at none and at twice as many."""
+    if not (argument.isascii() and argument.isdigit() and int(argument[:9])):
+        raise UserError(f"length:{argument} must name a number of words from 1; try length:20")
+    words = int(argument)
+    return Verifier(
+        f"length:{words}",
+        lambda prompt, said, row: max(0.0, 1 - abs(len(said.split()) - words) / words),
+    )
+
+
+def _json(argument: str) -> Verifier:
+    """Whether the completion is JSON; with keys, an object that has all of them."""
+    keys = {key.strip() for key in argument.split(",") if key.strip()}
+
+    def check(prompt: str, completion: str, row: Mapping[str, object]) -> float:
+        try:
+            found = json.loads(completion)
+        except (ValueError, RecursionError):
+            return 0.0
+        return float(not keys or (isinstance(found, dict) and keys <= found.keys()))
+
+    return Verifier(f"json:{argument}" if argument else "json", check)
+
+
+_TEST_LIMITS = Limits(
+    wall_seconds=10, cpu_seconds=2, memory_bytes=512 * 2**20, isolated=True, no_effects=True
+)
+_FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+
+
+def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float:
+    """The share of the row's `tests`, assertions in Python, that the completion's program keeps."""
+    tests = row.get("tests")
+    tests = [tests] if isinstance(tests, str) else tests
+    if not isinstance(tests, list) or not tests or not all(isinstance(t, str) for t in tests):
+        raise UserError(
+            f"the reward unit-test needs 'tests', a list of assertions, beside {shorten(prompt)}; "
+            "the row has " + (", ".join(sorted(row)) or "nothing")
+        )
+    fenced = _FENCE.findall(completion)
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "program.py")
+        program.write_text(fenced[-1] if fenced else completion, "utf-8", errors="replace")
+        paths = [Path(folder, f"test_{place}.py") for place in range(len(tests))]
+        for path, test in zip(paths, tests, strict=True):
+            path.write_text(test, "utf-8", errors="replace")
+        # A process for each: what one program leaves behind is not another's.
+        sandbox = Sandbox(Path(__file__).with_name("unit_test.py"), _TEST_LIMITS)
+        try:
+            found = sandbox.ask({"program": str(program), "tests": list(map(str, paths))})
+        finally:
+            sandbox.close()
+    return 0.0 if found is None else found["passed"] / len(tests)
+
+
+# By name.
+
+_PLAIN = {"sum": Verifier("sum", _sum), "unit-test": Verifier("unit-test", _unit_test)}
+_WITH_ARGUMENT = {"format": _format, "length": _length, "json": _json}
+_KNOWN = "sum, unit-test, json, json:KEY,KEY, length:WORDS, format:PATTERN"
+# For a batch; a function that judges by a model of its own needs minutes.
+OWN_SECONDS = 300.0
+
+
+def open_reward(
+    spec: str,
+    load_model: Callable[[Path], Reward] | None = None,
+    *,
+    seconds: float = OWN_SECONDS,
+) -> Reward:
+    """The reward that a person means: a verifier, `module:function`, or a reward model's folder.
+
+    A module is looked for in the current folder first, and each batch may take so many `seconds`.
+    `load_model` opens a reward model's folder. Raises `UserError` for what is none of these.
+    """
+    name, colon, argument = spec.partition(":")
+    if spec in _PLAIN:
+        return _PLAIN[spec]
+    if name in _WITH_ARGUMENT and (colon or name == "json"):
+        return _WITH_ARGUMENT[name](argument)
+    if Path(spec).is_dir():
+        if load_model is None:
+            raise UserError(f"{spec} is a folder, and no reward model is read here; try {_KNOWN}")
+        return load_model(Path(spec))
+    if colon and argument.isidentifier() and all(map(str.isidentifier, name.split("."))):
+        return OwnReward(spec, seconds)
+    raise UserError(
+        f"{spec!r} is no reward; give {_KNOWN}, module:function, or a reward model's folder"
+    )
+
+
+class OwnReward:
+    """A person's function of (prompts, completions) or (prompts, completions, rows).
+
+    It runs in a process of its own, so that whatever it does, training says what went wrong.
+    """
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name, self._seconds = name, seconds
+        limits = Limits(wall_seconds=seconds, isolated=False)
+        self._sandbox = Sandbox(Path(__file__).with_name("own_reward.py"), limits)
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], rows: Rows
+    ) -> list[float]:
+        batch = {"prompts": list(prompts), "completions": list(completions)}
+        question = {"function": self.name, **batch, "rows": [dict(row) for row in rows]}
+        found = self._sandbox.ask(question)
+        if found is None:
+            raise UserError(
+                f"the reward {self.name} ended its process or took more than {self._seconds:g} s "
+                f"for {len(completions)} completions; make it faster, or call it on its own to see"
+            )
+        if "failed" in found:
+            raise UserError(
+                f"the reward {self.name} failed ({found['failed']}); call it on its own to mend it"
+            )
+        return [self._number(value) for value in found["values"]]
+
+    def _number(self, value: str) -> float:
+        try:
+            return float(value)
+        except ValueError:
+            raise UserError(
+                f"the reward {self.name} gave {value[:80]}, which is no number; "
+                "return one number for each completion"
+            ) from None

@@ -1,0 +1,81 @@
+"""`label`: votes between the answers of two models, at the keyboard."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from groundup.app.commands.options import SAMPLING, ModelFolder, SamplingOptions, checked
+from groundup.app.recipe_folder import find_model
+from groundup.errors import UserError
+from groundup.train import ranges
+
+_VOTES = Group("Prompts and votes", sort_key=5)
+
+
+@checked
+def label(
+    model: ModelFolder,
+    other: Annotated[
+        Path | None,
+        Parameter(help="the model to compare it with (default: two answers of the same one)"),
+    ] = None,
+    /,
+    *,
+    prompts: Annotated[
+        Path,
+        Parameter(
+            group=_VOTES,
+            help="a .txt file with a prompt a line, or .jsonl, .csv or .parquet with rows of "
+            "prompt or messages",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        Parameter(group=_VOTES, help="the log of votes, which the same command goes on with"),
+    ] = Path("votes.jsonl"),
+    who: Annotated[
+        str | None,
+        Parameter(group=_VOTES, help="whose votes these are (default: your name on this machine)"),
+    ] = None,
+    append: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            group=_VOTES,
+            help="put the votes into a log that holds votes on other models, too",
+        ),
+    ] = False,
+    sampling: SamplingOptions,
+    seed: Annotated[
+        ranges.Seed, Parameter(group=SAMPLING, help="draws the answers and their sides")
+    ] = 0,
+) -> None:
+    """Choose the better of two answers, not knowing whose they are."""
+    if who is not None and not who.strip():
+        raise UserError("--who is empty; give a name, or leave it out")
+    sources = (model, model if other is None else other)
+    folders = [find_model(source) for source in sources]
+    from groundup.app.label import label as run
+
+    run(
+        [str(source) for source in sources],
+        folders,
+        prompts,
+        out,
+        who=(who or _login()).strip(),
+        seed=seed,
+        append=append,
+        **sampling.model_dump(),
+    )
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a system without users, or one without their names
+        return "somebody"

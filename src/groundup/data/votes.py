@@ -1,0 +1,135 @@
+"""Votes between two answers to one prompt: what a line holds, which lines count, the pairs made.
+
+    {"prompt", "a", "b", "choice", "who", "when"}
+
+`choice` is one of `CHOICES`. A log only grows: of what one person said of one comparison (its `id`)
+the last line counts, and `undo` takes it back. Beside these stands where the answers come from:
+`models`, their `hashes` and `seeds`, a's first, and which of the two stood on the `left`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from groundup.data.fields import check_order, excerpt, label, prompt, text
+from groundup.text.rows import BadRow, Json, Message, Preference
+
+T = TypeVar("T")
+
+DECIDED = ("a", "b")
+CHOICES = (*DECIDED, "tie", "both bad", "skip", "undo")
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One line of a log: what `who` thinks of the answers `a` and `b` to `prompt`."""
+
+    prompt: tuple[Message, ...]
+    a: str
+    b: str
+    choice: str
+    who: str
+    when: str
+    id: str
+    left: str = ""
+    models: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def decided(self) -> bool:
+        """Whether one of the answers was preferred."""
+        return self.choice in DECIDED
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        """What tells the models apart, a's first: their weights, or else their names."""
+        return self.hashes or self.models
+
+    def to_json(self) -> dict[str, object]:
+        turns = [{"role": turn.role, "content": turn.content} for turn in self.prompt]
+        is_plain = len(turns) == 1 and turns[0]["role"] == "user"
+        return {
+            "prompt": turns[0]["content"] if is_plain else turns,
+            **{name: getattr(self, name) for name in _TEXTS},
+            "left": self.left,
+            **{name: list(getattr(self, name)) for name in ("models", "hashes", "seeds")},
+        }
+
+
+_TEXTS = ("a", "b", "choice", "who", "when", "id")
+
+
+def is_vote(row: Json) -> bool:
+    """Whether a row is a vote and no pair of answers."""
+    return {"a", "b", "choice"} <= row.keys() and "chosen" not in row
+
+
+def vote(row: Json, file: str, line: int) -> Vote:
+    """The vote that a row is; without an `id` it stands for itself. Raises BadRow."""
+    asked = prompt(row)
+    check_order(asked)
+    choice = text(row, "choice")
+    if choice not in CHOICES:
+        raise BadRow(f"'choice' must be one of {', '.join(CHOICES)}, not {excerpt(choice)}")
+    left = label(row, "left", "")
+    if left not in (*DECIDED, ""):
+        raise BadRow(f"'left' must be a or b, not {excerpt(left)}")
+    return Vote(
+        asked,
+        _answer(row, "a"),
+        _answer(row, "b"),
+        choice,
+        who=label(row, "who", ""),
+        when=label(row, "when", ""),
+        id=label(row, "id", f"{file}, line {line}"),
+        left=left,
+        models=_two(row, "models", str),
+        hashes=_two(row, "hashes", str),
+        seeds=_two(row, "seeds", int),
+    )
+
+
+def _answer(row: Json, name: str) -> str:
+    """An answer, which a model may well have left empty."""
+    return "" if row.get(name) == "" or str(row.get(name)).isspace() else text(row, name)
+
+
+def _two(row: Json, name: str, kind: type[T]) -> tuple[T, ...]:
+    """A field with one value for each answer, or none at all."""
+    found = row.get(name)
+    if found in (None, []):
+        return ()
+    if not isinstance(found, list) or [type(one) for one in found] != [kind, kind]:
+        raise BadRow(f"{name!r} must be two values, one for each answer, not {excerpt(found)}")
+    return tuple(found)
+
+
+def standing(votes: Iterable[Vote]) -> list[Vote]:
+    """The votes that count, in the order in which they were given."""
+    found: dict[tuple[str, str], Vote] = {}
+    for one in votes:
+        found.pop((one.who, one.id), None)
+        if one.choice != "undo":
+            found[one.who, one.id] = one
+    return list(found.values())
+
+
+def preferences(votes: Sequence[Vote], source: str) -> tuple[list[Preference], Mapping[str, int]]:
+    """The pairs that votes make, and how many make none, by the reason."""
+    pairs: list[Preference] = []
+    left_out = Counter[str]()
+    for one in standing(votes):
+        sides = (one.a, one.b) if one.choice == "a" else (one.b, one.a)
+        if not one.decided:
+            left_out[one.choice] += 1
+        elif not all(side.strip() for side in sides):
+            left_out["an answer without words"] += 1
+        elif sides[0] == sides[1]:
+            left_out["the same answer twice"] += 1
+        else:
+            pairs.append(Preference(one.prompt, *sides, source, one.prompt[-1].content))
+    return pairs, left_out

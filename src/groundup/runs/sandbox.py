@@ -1,0 +1,197 @@
+"""A process of its own for code that is not trusted: limited in time and memory, killed if silent.
+
+    Sandbox(script, limits).ask(question) -> answer          both JSON objects, a line each
+
+`script` is a page with a function `answer(question) -> dict`. What the code prints goes nowhere.
+With `isolated` the process sees no environment worth reading and, by an audit hook (PEP 578), may
+neither start processes, nor write, move or delete files, nor use the network. That stops accidents
+and cheap tricks, as a model finds them under reinforcement learning; it is no wall against somebody
+who attacks the interpreter itself: run code of such people in a container.
+
+This file is also that process, as a script: it imports nothing of groundup.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What each question may take; None is no limit.
+
+    Processor time is what condemns code that works: a busy machine condemns no honest one. The
+    clock's time is for code that waits.
+    """
+
+    wall_seconds: float
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
+    isolated: bool = True
+    no_effects: bool = False
+    """Whether processes, files and network are forbidden as well."""
+
+
+class Sandbox:
+    """The process, started when first needed and then kept until `close` or a failure."""
+
+    def __init__(self, script: Path, limits: Limits) -> None:
+        self._script, self._limits = script, limits
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Send one line and read one; None where the process died or stayed silent."""
+        with self._lock:
+            process = self._running()
+            assert process.stdin is not None and process.stdout is not None
+            alarm = threading.Timer(self._limits.wall_seconds, _kill, [process])
+            alarm.start()
+            # What the code may write into the pipe by itself is no answer.
+            id = secrets.token_hex()
+            try:
+                process.stdin.write(json.dumps({"id": id, "question": question}) + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            except OSError:
+                line = ""
+            finally:
+                alarm.cancel()
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                found = json.loads(line)
+                if line.endswith("\n") and found["id"] == id:
+                    answer: dict[str, Any] = found["answer"]
+                    return answer
+            self.close()
+            return None
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            kept = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "SYSTEMROOT")
+            atexit.register(self.close)
+            env = {name: os.environ[name] for name in kept if name in os.environ}
+            self._process = subprocess.Popen(
+                # -P: this folder's own file names must not shadow the standard library's.
+                [
+                    sys.executable,
+                    "-P",
+                    __file__,
+                    str(self._script),
+                    json.dumps(asdict(self._limits)),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                encoding="ascii",
+                env=env if self._limits.isolated else None,
+                start_new_session=True,  # so that whatever it starts ends with it
+            )
+        return self._process
+
+    def close(self) -> None:
+        """End the process and all that it has started."""
+        if self._process is not None:
+            _kill(self._process)
+            self._process.communicate()
+            self._process = None
+            atexit.unregister(self.close)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(OSError):  # it has ended
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+# In the process.
+
+
+def _serve(script: str, limits: Mapping[str, Any]) -> None:
+    """Be the process: take the limits, then answer line by line."""
+    # Answers have a descriptor of their own, for the code may print.
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+    questions = os.fdopen(os.dup(0), encoding="ascii")
+    os.dup2(nowhere, 0)
+    answer = _answer_of(script)
+    _limit_memory(limits["memory_bytes"])
+    if limits["no_effects"]:
+        _forbid_effects()
+    for line in questions:
+        _limit_time(limits["cpu_seconds"])
+        asked = json.loads(line)
+        written = json.dumps({"id": asked["id"], "answer": answer(asked["question"])})
+        _limit_time(None)
+        print(written, file=answers, flush=True)
+
+
+def _answer_of(script: str) -> Callable[[Any], Any]:
+    spec = importlib.util.spec_from_file_location("sandboxed", script)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sandboxed"] = module
+    spec.loader.exec_module(module)
+    answer: Callable[[Any], Any] = module.answer
+    return answer
+
+
+def _limit_memory(most: int | None) -> None:
+    """Cap the address space, where the system can (Linux, macOS)."""
+    if most is None:
+        return
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_time(seconds: float | None) -> None:
+    """Let the system end this process after so many seconds of computing; None takes it back.
+
+    The signal keeps its default action: a handler in Python would wait for a long C call to return.
+    """
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds or 0.0)
+
+
+# What code that only computes has no need of. Imports list folders, and NumPy's sets variables of
+# its process and opens the interpreter as a library, in which it looks for nothing.
+_EFFECTS = ("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "signal.", "pty.", "resource.")
+_HARMLESS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.putenv", "os.unsetenv")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def _forbid_effects() -> None:
+    """Refuse processes, the network, and changes of files from now on: no hook is ever removed."""
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING:
+            raise PermissionError("files may not be written here")
+        if event == "ctypes.dlopen" and arguments == (None,):
+            return
+        if event.startswith(_EFFECTS) and event not in _HARMLESS:
+            raise PermissionError(f"{event} is not allowed here")
+
+    sys.addaudithook(refuse)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], json.loads(sys.argv[2]))

@@ -1,0 +1,294 @@
+"""Rewards that check: right and wrong answers, and programs and functions that mean no good."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from groundup.align.verifiers import Reward, last_number, open_reward, rewards
+from groundup.errors import UserError
+from groundup.text.rows import Message
+from groundup.world import gold, questions
+from groundup.world.grammar import SeededRandom
+
+
+def reward_of(spec: str, completion: str, prompt: str = "?", **row: object) -> float:
+    [found] = rewards(open_reward(spec), [prompt], [completion], [row])
+    return found
+
+
+# Numbers, forms, lengths.
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "right"),
+    [
+        ("What is 7 + 5?", "7 + 5 = 12.", True),
+        ("What is 7 + 5?", "It is 12", True),
+        ("What is 7 + 5?", "12 is 7 + 5.", False),  # the last number is what counts
+        ("What is 7 + 5?", "No idea.", False),
+        ("What is 8 minus 11?", "The answer is -3.", True),
+        ("How much is 30 × 400?", "12,000", True),
+        ("First 1 + 1. Then: 2 + 2?", "4", True),
+        ("What is 7 + 5?", "12.5", False),
+    ],
+)
+def test_sum(prompt: str, completion: str, right: bool) -> None:
+    assert reward_of("sum", completion, prompt) == float(right)
+
+
+def test_sum_agrees_with_the_small_world() -> None:
+    dice, met = SeededRandom("verifiers"), 0
+    for _ in range(3000):
+        talk = questions.conversation(dice)
+        if talk.source != "world-sums" or len(talk.messages) != 2:
+            continue
+        asked, answered = (turn.content for turn in talk.messages)
+        parsed = questions.parse([Message("user", asked)])
+        if " plus " not in asked and " + " not in asked:
+            continue
+        met += 1
+        assert gold.judge(talk.messages[:1], answered).correct == 1.0 and parsed is not None
+        number = last_number(answered)
+        if number is not None:
+            assert reward_of("sum", answered, asked) == 1.0, (asked, answered)
+            assert reward_of("sum", str(int(number) + 1), asked) == 0.0
+    assert met > 10
+
+
+def test_sum_prefers_the_rows_answer_and_needs_either() -> None:
+    assert reward_of("sum", "so 72", "Natalia sold clips …", answer="48+24 = #### 72") == 1
+    assert reward_of("sum", "so 71", "What is 70 + 1?", answer=72) == 0
+    with pytest.raises(UserError, match="no sum in 'Who are you\\?'"):
+        reward_of("sum", "12", "Who are you?")
+
+
+def test_format_length_and_json() -> None:
+    form = r"format:^<think>.*</think>\s*\S"
+    assert reward_of(form, "<think>a\nb</think> yes") == 1 and reward_of(form, "yes") == 0
+    assert [reward_of("length:4", "a " * n) for n in (0, 1, 4, 6, 8, 50)] == [0, 0.25, 1, 0.5, 0, 0]
+    assert reward_of("json", "[1, 2]") == 1 and reward_of("json", "{'a': 1}") == 0
+    assert reward_of("json:a,b", '{"a": 1, "b": null, "c": 2}') == 1
+    assert reward_of("json:a,b", '{"a": 1}') == reward_of("json:a", '["a"]') == 0
+    assert reward_of("json", "[" * 100_000) == 0
+
+
+def test_a_pattern_without_end_is_stopped() -> None:
+    with pytest.raises(UserError, match="simplify the pattern"):
+        reward_of("format:^(a|aa)+$", "a" * 60 + "!")
+
+
+# Programs.
+
+TESTS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0"]
+ADD = "def add(a, b):\n    return a + b\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "share"),
+    [
+        (ADD, 1),
+        (f"Here it is:\n```python\n{ADD}```\nIt adds.", 1),
+        ("def add(a, b):\n    return 3", 0.5),
+        ("def add(a, b:", 0),
+        ("I cannot program.", 0),
+        ("", 0),
+        ("import math, re, collections, dataclasses, functools, numpy\n" + ADD, 1),
+        ("print('x' * 10**7)\n" + ADD, 1),
+        ("def add(a, b):\n    return b if b < 2 else add(a, b - 1) + 1\n", 0),
+    ],
+)
+def test_programs_are_tested(program: str, share: float) -> None:
+    assert reward_of("unit-test", program, tests=TESTS) == share
+
+
+HOSTILE = {
+    "loop": "while True: pass",
+    "exit": "import os; os._exit(0)",
+    "raise": "raise SystemExit(0)",
+    "memory": "x = [bytearray(10**8) for _ in range(100)]",
+    "deep": "def f(): f()\nf()",
+    "fork": "import os\nwhile True: os.fork()",
+    "processes": "import subprocess\nsubprocess.run(['touch', 'MARK'])",
+    "system": "import os; os.system('touch MARK')",
+    "write": "open('MARK', 'w').write('x')",
+    "remove": "import os; os.remove('KEPT')",
+    "move": "import os; os.rename('KEPT', 'MARK')",
+    "tree": "import shutil; shutil.rmtree('.')",
+    "network": "import socket; socket.create_connection(('127.0.0.1', 9))",
+    "library": "import ctypes; ctypes.CDLL(None).system(b'touch MARK')",
+    "kill": "import os, signal; os.kill(os.getppid(), signal.SIGKILL)",
+    "forge": "import os\nfor n in range(3, 40):\n    try: os.write(n, b'{\"passed\": 2}\\n')\n"
+    "    except OSError: pass\nos._exit(0)",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_programs_earn_nothing_and_leave_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "KEPT").write_text("kept")
+    start = time.monotonic()
+    assert reward_of("unit-test", f"{HOSTILE[name]}\n{ADD}", tests=TESTS) == 0
+    assert time.monotonic() - start < 60  # on a busy machine too
+    assert [path.name for path in tmp_path.iterdir()] == ["KEPT"]
+    assert (tmp_path / "KEPT").read_text() == "kept"
+
+
+def test_what_waits_is_ended_by_the_clock() -> None:
+    start = time.monotonic()
+    assert reward_of("unit-test", f"import time; time.sleep(600)\n{ADD}", tests=TESTS) == 0
+    assert 9 < time.monotonic() - start < 60
+
+
+def test_a_program_sees_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "secret")
+    said = "import os\ndef seen():\n    return 'MY_TOKEN' in os.environ"
+    assert reward_of("unit-test", said, tests=["assert not seen()"]) == 1
+
+
+def test_programs_need_tests() -> None:
+    for row in ({}, {"tests": []}, {"tests": [1]}):
+        with pytest.raises(UserError, match="needs 'tests'"):
+            reward_of("unit-test", ADD, **row)
+
+
+# A person's own function.
+
+OWN = """
+import os, time
+import numpy
+
+def words(prompts, completions):
+    return [float(len(one.split())) for one in completions]
+
+def answers(prompts, completions, rows):
+    return numpy.array([c == r["answer"] for c, r in zip(completions, rows)])
+
+def keywords(prompts, completions, **rest):
+    return (len(one) for one in completions)
+
+def noisy(prompts, completions):
+    print("x" * 10**7)
+    os.write(2, b"y" * 10**6)
+    return [1] * len(completions)
+
+def raises(prompts, completions):
+    raise KeyError("no such thing")
+
+def hangs(prompts, completions):
+    time.sleep(600)
+
+def spins(prompts, completions):
+    while True: pass
+
+def dies(prompts, completions):
+    os._exit(3)
+
+def leaves(prompts, completions):
+    raise SystemExit
+
+def nothing(prompts, completions):
+    pass
+
+def nan(prompts, completions):
+    return [1.0, float("nan")]
+
+def infinite(prompts, completions):
+    return [1.0, float("inf")]
+
+def few(prompts, completions):
+    return [1.0]
+
+def texts(prompts, completions):
+    return [1.0, "good"]
+
+def inner(prompts, completions):
+    return [[1.0], [2.0]]
+
+count = 5
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def asked(spec: str, seconds: float = 60) -> list[float]:
+    reward = open_reward(spec, seconds=seconds)
+    rows: list[dict[str, object]] = [{"answer": "a b"}, {"answer": "d"}]
+    return rewards(reward, ["p", "q"], ["a b", "c — 本"], rows)
+
+
+def test_ones_own_function(own: Path) -> None:
+    assert asked("mine:words") == [2, 3] and asked("mine:answers") == [1, 0]
+    assert asked("mine:keywords") == [3, 5] and asked("mine:noisy") == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("raises", "KeyError: 'no such thing'"),
+        ("dies", "ended its process"),
+        ("leaves", "SystemExit"),
+        ("nothing", "NoneType"),
+        ("nan", "gave nan for the completion 'c — 本'"),
+        ("infinite", "gave inf"),
+        ("few", "gave 1 values for 2 completions"),
+        ("texts", "gave 'good', which is no number"),
+        ("inner", "is no number"),
+        ("absent", "has no attribute 'absent'"),
+        ("count", "not a callable"),
+    ],
+)
+def test_one_sentence_names_what_a_function_did(own: Path, name: str, told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        asked(f"mine:{name}")
+    said = str(refused.value)
+    assert told in said and f"mine:{name}" in said and "\n" not in said
+
+
+@pytest.mark.parametrize("name", ["hangs", "spins"])
+def test_a_function_that_does_not_end_is_ended(own: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"mine:{name}.* took more than 5 s"):
+        asked(f"mine:{name}", seconds=5)
+
+
+def test_a_module_that_is_not_there(own: Path) -> None:
+    with pytest.raises(UserError, match=r"yours:words failed \(ModuleNotFoundError"):
+        asked("yours:words")
+
+
+# By name.
+
+
+def test_a_folder_is_a_reward_model(tmp_path: Path) -> None:
+    def load(folder: Path) -> Reward:
+        assert folder == tmp_path
+        return open_reward("json")
+
+    assert open_reward(str(tmp_path), load).name == "json"
+    with pytest.raises(UserError, match="no reward model is read here"):
+        open_reward(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "summ", "length:", "length:0", "length:x", "format:(", "a b:c"]
+)
+def test_what_no_reward_is(spec: str) -> None:
+    with pytest.raises(UserError):
+        open_reward(spec)
+
+
+def test_verifiers_load_without_torch() -> None:
+    code = "import sys, groundup.align.verifiers; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)

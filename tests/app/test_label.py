@@ -1,0 +1,416 @@
+"""Blind comparison through its public command: votes, kills, undo, and what is made of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.align.label import comparisons, result
+from groundup.app.cli import main
+from groundup.data.records import read_preferences, read_votes
+from groundup.data.votes import standing
+from groundup.formats.folder import save_model
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.text.bpe import train_bpe
+from groundup.text.rows import Message
+from groundup.text.template import CHATML
+from groundup.text.tokenizer import Tokenizer
+from pseudo_terminal import Terminal
+
+PROMPTS = [
+    f"How {word} is the sea?" for word in ("wide", "deep", "cold", "blau 日本", "old", "big")
+]
+Voted = Callable[..., str]
+
+
+def save_tiny(folder: Path, seed: int) -> Path:
+    """A model whose answers are gibberish, and come at once."""
+    tiny = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=256))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in tiny.named_parameters():
+            parameter.normal_("norm" in name, 0.2, generator=generator)
+    tokenizer = Tokenizer.from_bpe(train_bpe(["The sea is wide. "] * 4, 300), CHATML)
+    save_model(folder, tiny, tokenizer, card="tiny")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("one", "two", "three")):
+        save_tiny(folder / name, seed)
+    return folder
+
+
+@pytest.fixture
+def room(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the commands are run, with prompts and two models."""
+    for name in ("one", "two", "three"):
+        (tmp_path / name).symlink_to(models / name)
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def words(*more: str, models: tuple[str, ...] = ("one", "two")) -> list[str]:
+    prompts = [] if "--prompts" in more else ["--prompts", "prompts.txt"]
+    return ["label", *models, *prompts, "--max-new-tokens", "12", *more]
+
+
+@pytest.fixture
+def voted(room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Voted:
+    """Run the command with these lines at its input; what it says."""
+
+    def run(typed: str, *more: str, code: int = 0, **options: Any) -> str:
+        capsys.readouterr()
+        lines = "".join(f"{key}\n" for key in typed.split(" ") if key)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+        assert main(words(*more, **options)) == code
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        return shown.err if code else shown.out
+
+    return run
+
+
+def letters(text: str) -> str:
+    """What stays of gibberish when its control characters are made harmless."""
+    return "".join(letter for letter in text if letter.isalnum())
+
+
+def logged(path: str = "votes.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_votes_are_of_the_side_that_was_shown(voted: Voted) -> None:
+    shown = voted("l right 1 → l r")
+    lines = logged()
+    assert [line["prompt"] for line in lines] == PROMPTS
+    sides = [line["choice"] == line["left"] for line in lines]
+    assert sides == [True, False, True, False, True, False]
+    screens = re.split(r"── prompt \d of 6 ─+", shown)[1:]
+    for line, screen in zip(lines, screens, strict=True):
+        heads, body = screen.split("RIGHT", 1)
+        assert line["prompt"] in heads
+        rows = [row.split(" │") for row in body.split("← left")[0].splitlines() if " │" in row]
+        for side, place in ((line["left"], 0), ({"a": "b", "b": "a"}[line["left"]], 1)):
+            said = "".join(row[place].strip() for row in rows).removesuffix("(cut)")
+            assert letters(said) == letters(line[side])
+        # Blind: nothing tells whose they are before the end.
+        assert "one" not in heads.replace("prompt", "")
+
+
+def test_chance_draws_the_sides_and_draws_them_again() -> None:
+    prompts = [(Message("user", f"Question {number}"),) for number in range(2000)]
+    drawn = comparisons(prompts, {"temperature": 0.7}, seed=0)
+    assert 0.46 < sum(one.left == "a" for one in drawn) / len(drawn) < 0.54
+    assert len({one.id for one in drawn}) == len({one.seeds for one in drawn}) == 2000
+    assert comparisons(prompts, {"temperature": 0.7}, seed=0) == drawn
+    # A prompt keeps its sides whatever stands around it; another seed or setting draws anew.
+    assert comparisons(prompts[500:], {"temperature": 0.7}, seed=0) == drawn[500:]
+    for others in (comparisons(prompts, {}, 0), comparisons(prompts, {"temperature": 0.7}, 1)):
+        assert 0.4 < sum(a.left == b.left for a, b in zip(drawn, others, strict=True)) / 2000 < 0.6
+    # A prompt that is there twice gets two other answers.
+    one, other = comparisons(prompts[:1] * 2, {}, 0)
+    assert one.id != other.id and not set(one.seeds) & set(other.seeds)
+
+
+def test_who_won_is_told_at_the_end_alone(voted: Voted) -> None:
+    shown = voted("l r t b s q")
+    head, _, tail = shown.partition("  quit")
+    assert not re.search(r"\b(one|two)\b", head.split("── prompt", 1)[1])
+    assert re.search(r"^one ", tail, re.M) and re.search(r"^two ", tail, re.M)
+    assert "4 votes (1 skipped)" in tail and "Still to vote on: 1 prompt" in tail
+    assert "Left was chosen in 50% of 2 votes" in tail
+    assert "groundup dpo one --data votes.jsonl" in tail
+    choices = [line["choice"] for line in logged()]
+    assert choices[2:] == ["tie", "both bad", "skip"] and {*choices[:2]} <= {"a", "b"}
+
+
+def test_a_vote_says_who_gave_it_when_and_on_what(
+    voted: Voted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voted("l l l l l l", "--who", "ann", "--seed", "3", "--temperature", "0.9")
+    for line in logged():
+        assert line["who"] == "ann" and line["when"].endswith("+00:00")
+        assert line["models"] == ["one", "two"] and line["hashes"][0] != line["hashes"][1]
+        # What is written down is enough to draw the answers once more.
+        for name, model, seed in zip("ab", line["models"], line["seeds"], strict=True):
+            options = ["--chat", "--temperature", "0.9", "--max-new-tokens", "12"]
+            assert main(["generate", model, line["prompt"], *options, "--seed", str(seed)]) == 0
+            assert capsys.readouterr().out.strip() == line[name]
+
+
+def test_a_stopped_session_goes_on_where_it_was(voted: Voted) -> None:
+    whole = voted("l r t l r b", "--out", "whole.jsonl")
+    voted("l r q")
+    shown = voted("t l")  # and the input ends
+    assert "prompt 3 of 6" in shown and "prompt 2 of 6" not in shown
+    assert "voted on 2 already" in shown
+    last = voted("r b")
+    assert "Still to vote on" not in last + whole
+    for ours, theirs in zip(logged(), logged("whole.jsonl"), strict=True):
+        assert ours | {"when": ""} == theirs | {"when": ""}
+    # All is voted: it tells the result once more, and asks nothing.
+    again = voted("l l l")
+    assert "── prompt" not in again and "one " in again
+    assert len(logged()) == 6
+
+
+def test_undo_takes_back_vote_after_vote_through_sessions(voted: Voted) -> None:
+    shown = voted("u l r u u r t q")
+    assert "no vote of yours to take back" in shown
+    places = [int(place) for place in re.findall(r"prompt (\d) of", shown)]
+    assert places == [1, 1, 2, 3, 2, 1, 2, 3]
+    votes = standing(read_votes(Path("votes.jsonl")).rows)
+    assert [one.choice == one.left for one in votes] == [False, False]
+    assert votes[1].choice == "tie"
+    lines = [line["choice"] for line in logged()]
+    assert lines.count("undo") == 2 and len(lines) == 6  # nothing is ever rewritten
+    shown = voted("undo l q")
+    assert [int(place) for place in re.findall(r"prompt (\d) of", shown)] == [3, 2, 3]
+    votes = standing(read_votes(Path("votes.jsonl")).rows)
+    assert [one.choice == one.left for one in votes] == [False, True]
+
+
+def test_what_is_no_key_changes_nothing(voted: Voted) -> None:
+    shown = voted("x lefty 本 l q")
+    assert shown.count("is no key") == 3 and "'本'" in shown
+    assert len(logged()) == 1
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_kill_9_loses_no_vote_and_a_torn_line_is_dropped(
+    voted: Voted, room: Path, after: int
+) -> None:
+    command = [sys.executable, "-m", "groundup", *words()]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None and process.stdout is not None
+    for vote in range(1, after + 1):
+        while f"prompt {vote} of" not in process.stdout.readline():
+            assert process.poll() is None
+        process.stdin.write("lrt"[vote - 1] + "\n")
+        process.stdin.flush()
+    # What follows a vote is only shown when it is on disk.
+    while f"prompt {after + 1} of" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(logged()) == after
+    whole = Path("votes.jsonl").read_bytes()
+    with open("votes.jsonl", "ab") as file:
+        file.write(whole[: 200 + after])
+    shown = voted("l l l l l l")
+    assert "torn" in shown and f"voted on {after} already" in shown
+    assert Path("votes.jsonl").read_bytes().startswith(whole)
+    assert len(logged()) == 6 == len({line["id"] for line in logged()})
+
+
+@pytest.mark.parametrize("length", [1, 5, 12, 100])
+def test_a_log_of_nothing_but_a_torn_line(voted: Voted, length: int) -> None:
+    voted("l q", "--out", "other.jsonl")
+    Path("votes.jsonl").write_bytes(Path("other.jsonl").read_bytes()[:length])
+    assert "torn" in voted("l q")
+    assert len(logged()) == 1
+
+
+def test_two_answers_of_one_model_make_pairs_and_no_rating(voted: Voted) -> None:
+    shown = voted("l r l r l r", models=("one",))
+    assert all(line["a"] != line["b"] for line in logged())
+    assert "All answers are one's." in shown and "rating" not in shown
+    assert len(read_preferences(Path("votes.jsonl")).rows) == 6
+    # The same, spelled out.
+    shown = voted("", models=("one", "one"))
+    assert "── prompt" not in shown and len(logged()) == 6
+
+
+def test_the_same_answer_twice_is_not_shown(voted: Voted, room: Path, models: Path) -> None:
+    shutil.copytree(models / "one", room / "copy")
+    config = json.loads((room / "copy" / "config.json").read_text())
+    (room / "copy" / "config.json").write_text(json.dumps(config | {"note": "another file"}))
+    shown = voted("l", "--temperature", "0", models=("one", "copy"))
+    assert "6 prompts had the same answer twice" in shown and not Path("votes.jsonl").exists()
+
+
+def test_several_people_and_models_share_a_log(voted: Voted) -> None:
+    voted("l l l l l l", "--who", "ann")
+    shown = voted("r r r r r r", "--who", "bob")
+    assert "12 votes" in shown and "50%" in shown
+    voted("l l l l l l", "--append", models=("two", "three"))
+    shown = voted("l r l r l r", "--append", models=("one", "three"))
+    found = result(read_votes(Path("votes.jsonl")).rows)
+    assert found.votes == 24 and [one.model for one in found.models] == ["one", "two", "three"]
+    assert sum(one.wins for one in found.models) == sum(one.losses for one in found.models) == 24
+    for one in found.models:
+        assert re.search(rf"^{one.model} +{one.wins} +{one.ties} +{one.losses} ", shown, re.M)
+    # The first is what the others are compared with.
+    assert found.models[0].rating is None and None not in [m.rating for m in found.models[1:]]
+
+
+def test_prompts_may_be_conversations(voted: Voted) -> None:
+    turns = [("user", "Hi."), ("assistant", "Yes?"), ("user", "Wie tief?")]
+    rows: list[dict[str, Any]] = [
+        {"messages": [{"role": role, "content": text} for role, text in turns]},
+        {"prompt": "sea " * 300},
+        {"prompt": [{"role": "user", "content": "How wide?"}], "chosen": "x", "rejected": "y"},
+    ]
+    Path("talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = voted("l r", "--prompts", "talks.jsonl")
+    assert "assistant: Yes?" in shown and "user: Wie tief?" in shown
+    pairs = read_preferences(Path("votes.jsonl")).rows
+    assert [len(pair.prompt) for pair in pairs] == [3, 1]
+
+
+def test_a_prompt_that_a_model_cannot_read_is_named_and_left_out(
+    room: Path,
+) -> None:
+    Path("long.txt").write_text("Is it wide?\n" + "sea " * 300 + "\nIs it deep?\n")
+    command = [sys.executable, "-m", "groundup", *words("--prompts", "long.txt")]
+    done = subprocess.run(command, input="l\nr\n", capture_output=True, text=True)
+    assert done.returncode == 0 and "long.txt, line 2: the prompt has" in done.stderr
+    assert len(logged()) == 2 and "Still to vote on" not in done.stdout
+
+
+def test_dpo_learns_from_the_log(voted: Voted, room: Path) -> None:
+    voted("l r t s l r")
+    options = ["--steps", "2", "--rows", "2", "--micro-rows", "2", "--evaluations", "1"]
+    options += ["--compile", "off", "--threads", "1", "--dtype", "float32", "--out", "aligned"]
+    command = [sys.executable, "-m", "groundup", "dpo", "one", "--data", "votes.jsonl", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "4 pairs of 6 votes; left out: tie: 1, skip: 1" in " ".join(done.stdout.split())
+    assert (room / "aligned" / "config.json").is_file()
+
+
+# What a person may give wrong.
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--prompts", "none.txt"], "there is no file 'none.txt'"),
+        (["--prompts", "empty.txt"], "empty"),
+        (["--prompts", "blank.txt"], "white space"),
+        (["--temperature", "-1"], "--temperature=-1"),
+        (["--out", "prompts.txt"], "is what this command reads"),
+        (["--out", "none/votes.jsonl"], "mkdir -p none"),
+        (["--out", "one"], "is a folder"),
+        (["--out", "notes.txt"], "is no log of votes"),
+        (["--out", "rows.jsonl"], "line 1: no 'prompt'"),
+        (["--who", " "], "--who is empty"),
+        (["--seed", "-1"], "--seed=-1"),
+    ],
+)
+def test_one_sentence_says_what_is_wrong(voted: Voted, more: list[str], told: str) -> None:
+    Path("empty.txt").write_text("")
+    Path("blank.txt").write_text("\n \n")
+    Path("notes.txt").write_text("my only notes")
+    Path("rows.jsonl").write_text('{"text": "x"}\n')
+    said = voted("l", *more, code=2)
+    assert told in said and said.count("\n") == 1, said
+    assert Path("notes.txt").read_text() == "my only notes"
+    assert Path("rows.jsonl").read_text() == '{"text": "x"}\n'
+    assert not Path("votes.jsonl").exists()
+
+
+def test_a_log_of_other_models_is_not_mixed_by_accident(voted: Voted, models: Path) -> None:
+    voted("l q")
+    before = Path("votes.jsonl").read_bytes()
+    said = voted("l", models=("one", "three"), code=2)
+    assert "holds votes on one and two, not on one and three" in said and "--append" in said
+    # The same name, and other weights behind it.
+    Path("two").unlink()
+    Path("two").symlink_to(models / "three")
+    assert "earlier weights of one and two" in voted("l", code=2)
+    assert Path("votes.jsonl").read_bytes() == before
+
+
+def test_a_damaged_line_is_named(voted: Voted) -> None:
+    voted("l l q")
+    lines = Path("votes.jsonl").read_text().splitlines(keepends=True)
+    Path("votes.jsonl").write_text(lines[0][:40] + "\n" + lines[1])
+    said = voted("l", code=2)
+    assert "line 1: not JSON" in said and "mend that line" in said
+
+
+def test_one_model_at_temperature_zero_has_nothing_to_compare(voted: Voted) -> None:
+    said = voted("l", "--temperature", "0", models=("one",), code=2)
+    assert "temperature=0" in said and "0.7" in said
+
+
+def test_prompts_are_not_optional(voted: Voted, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["label", "one", "two"]) == 2
+    assert "--prompts is missing: a .txt file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full disk to offer")
+def test_a_disk_that_is_full_is_named(room: Path) -> None:
+    # As little as a file may grow: some votes fit, the next does not.
+    limited = "ulimit -f 1; exec " + " ".join([sys.executable, "-m", "groundup", *words()])
+    typed = "l\n" * 6
+    done = subprocess.run(
+        ["bash", "-c", limited], input=typed, capture_output=True, text=True, env=os.environ
+    )
+    assert done.returncode == 2 and "'votes.jsonl' cannot be used" in done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_a_log_that_another_process_writes(voted: Voted) -> None:
+    command = [sys.executable, "-m", "groundup", *words()]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        while "prompt 1 of" not in process.stdout.readline():
+            assert process.poll() is None
+        assert "another process is writing votes.jsonl" in voted("l", code=2)
+    finally:
+        process.communicate("q\n")
+
+
+# At a terminal.
+
+
+def test_single_keys_at_a_terminal(room: Path) -> None:
+    at = Terminal(*words("--who", "ann"), columns=80)
+    shown = at.wait_for("q quit")
+    assert max(map(len, shown.replace("\r", "").split("\n"))) <= 80
+    for key in ("\x1b[D", "\x1bOC", "T"):
+        at.send(key)
+        at.wait_for("q quit")
+    at.send("\x1b[A")  # an arrow that means nothing
+    time.sleep(1)
+    at.send("x")
+    assert "prompt" not in at.wait_for("'x' is no key.*q quit")
+    at.send("ll")  # keys that are pressed together are one vote
+    at.wait_for("prompt 5 of")
+    at.wait_for("q quit")
+    assert at.leave() == 0
+    choices = [(line["choice"] == line["left"], line["choice"]) for line in logged()]
+    assert [side for side, _ in choices] == [True, False, False, True]
+    assert choices[2][1] == "tie"
+
+
+def test_ctrl_c_leaves_and_tells_nothing(room: Path) -> None:
+    at = Terminal(*words(), columns=80)
+    at.wait_for("q quit")
+    at.send("l")
+    at.wait_for("q quit")
+    at.send("\x03")
+    shown = at.wait_for("the same command goes on from here")
+    assert "rating" not in shown and at.leave() == 130
+    assert len(logged()) == 1
