@@ -20,12 +20,12 @@ from torch import nn
 
 from groundup.align.config import RolloutConfig
 from groundup.align.prompts import Prompt, load_prompts
-from groundup.align.rewards import open_reward
+from groundup.align.rewards import open_rollout_reward
 from groundup.align.rollout import (
     Laid,
     Reference,
-    Reward,
     Rollout,
+    RolloutReward,
     RolloutStream,
     TokenFacts,
     Values,
@@ -90,8 +90,8 @@ class Online:
     prepared: PreparedModel
     prompts: Sequence[Prompt]
     heldout: Sequence[Prompt]
-    reward: Reward
-    gold: Reward | None
+    reward: RolloutReward
+    gold: RolloutReward | None
     reference: Reference
     context: int
     warned: bool = False
@@ -309,8 +309,8 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
         prepared,
         prompts,
         spread(heldout, config.heldout_prompts),
-        open_reward(config.reward, prepared.tokenizer),
-        None if config.gold is None else open_reward(config.gold, prepared.tokenizer),
+        open_rollout_reward(config.reward, prepared.tokenizer),
+        None if config.gold is None else open_rollout_reward(config.gold, prepared.tokenizer),
         Reference(lambda: load_model(config.model)),
         min(context, most),
     )

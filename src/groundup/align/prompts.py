@@ -1,13 +1,14 @@
 """Prompts for reinforcement learning: from files or a data-stage folder to tokens.
 
 Any row that asks something will do: prompts, conversations (all but their last answer) and
-preferences (without their answers). Where a row has a right answer it goes along, for verifiers.
+preferences (without their answers). A row's other fields go along, for
+verifiers that compare with a right answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -30,19 +31,19 @@ _KINDS = ("conversations", "preferences")
 class Prompt:
     """What is to be answered: its tokens, up to where the answer begins, and where it is from.
 
-    `answer` is the right answer where the row names one, for verifiers.
+    `row` are the other fields of its row, which a verifier may need: the right `answer`, `tests`.
     """
 
     ids: tuple[int, ...]
     messages: tuple[Message, ...] = ()
-    answer: str = ""
+    row: Mapping[str, object] = field(default_factory=dict)
     source: str = ""
 
 
 @dataclass(frozen=True)
 class _Asked:
     messages: tuple[Message, ...]
-    answer: str
+    row: Mapping[str, object]
     source: str
 
 
@@ -91,7 +92,7 @@ def _encoded(
         if len(ids) > longest:
             left_out += 1
         else:
-            kept.append(Prompt(tuple(ids), one.messages, one.answer, one.source))
+            kept.append(Prompt(tuple(ids), one.messages, one.row, one.source))
     return kept, left_out
 
 
@@ -105,13 +106,14 @@ def _stage(folder: Path) -> list[list[_Asked]]:
         )
         if _holds(talks):
             found += [
-                _Asked(row.messages[:-1], row.messages[-1].content, row.source)
+                _Asked(row.messages[:-1], {"answer": row.messages[-1].content}, row.source)
                 for row in read_conversations(talks).rows
                 if len(row.messages) > 1
             ]
         if _holds(pairs):
             found += [
-                _Asked(row.prompt, row.chosen, row.source) for row in read_preferences(pairs).rows
+                _Asked(row.prompt, {"answer": row.chosen}, row.source)
+                for row in read_preferences(pairs).rows
             ]
         sides.append(_new(found))
     if not sides[0]:
@@ -140,8 +142,7 @@ def _file(path: Path) -> list[list[_Asked]]:
 
 def _of_row(row: PromptRow, file: str) -> _Asked:
     messages = row.messages or (Message("user", row.text or ""),)
-    answer, source = row.settings.get("answer", ""), row.settings.get("source", file)
-    return _Asked(messages, str(answer), str(source))
+    return _Asked(messages, row.settings, str(row.settings.get("source", file)))
 
 
 def _new(found: Iterable[_Asked]) -> list[_Asked]:

@@ -1,22 +1,40 @@
-"""Where a reward comes from: a reward model's folder, or a function of anybody's."""
+"""Where a reward of rollouts comes from: a reward model's folder, a verifier, anybody's function.
+
+A reward model scores the very tokens that were sampled; all others read text.
+"""
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from groundup.align.reward import load_reward_model, score_rollouts
-from groundup.align.rollout import Reward
+from groundup.align.rollout import Rollout, RolloutReward
+from groundup.align.verifiers import Reward, open_reward, rewards
 from groundup.text.tokenizer import Tokenizer
 
 
-def open_reward(spec: str, tokenizer: Tokenizer) -> Reward:
-    """The reward that is meant; see above. Raises `UserError` for one that cannot be used."""
+def open_rollout_reward(spec: str, tokenizer: Tokenizer) -> RolloutReward:
+    """The reward that is meant, for answers in tokens of `tokenizer`.
+
+    Raises `UserError` for what is no reward, and for a reward model that reads other tokens.
+    """
     if Path(spec).is_dir():
         model = load_reward_model(Path(spec), tokenizer)
-        return lambda rollouts: score_rollouts(model, rollouts)
-    module, _, name = spec.partition(":")
-    function = getattr(importlib.import_module(module), name)
-    return lambda rollouts: function(
-        [one.prompt.messages for one in rollouts], [one.text for one in rollouts]
-    )
+        return lambda rollouts: score_rollouts(model, rollouts).tolist()
+    reward = open_reward(spec)
+    return lambda rollouts: _of_texts(reward, rollouts)
+
+
+def _of_texts(reward: Reward, rollouts: Sequence[Rollout]) -> list[float]:
+    """The reward of what was said; a row holds all turns of its prompt as `messages`."""
+    prompts = [one.prompt.messages for one in rollouts]
+    rows = [
+        {
+            **one.prompt.row,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
+        }
+        for one, turns in zip(rollouts, prompts, strict=True)
+    ]
+    asked = [turns[-1].content if turns else "" for turns in prompts]
+    return rewards(reward, asked, [one.text for one in rollouts], rows)

@@ -65,10 +65,10 @@ class Rollout:
 
 
 @runtime_checkable
-class Reward(Protocol):
+class RolloutReward(Protocol):
     """How good each of some rollouts is: one finite number for each, in their order."""
 
-    def __call__(self, rollouts: Sequence[Rollout], /) -> Iterable[float]: ...
+    def __call__(self, rollouts: Sequence[Rollout], /) -> Sequence[float]: ...
 
 
 def sample(
@@ -96,7 +96,9 @@ def sample(
     ]
 
 
-def rewards_of(reward: Reward, rollouts: Sequence[Rollout]) -> Float[np.ndarray, " rollouts"]:
+def rewards_of(
+    reward: RolloutReward, rollouts: Sequence[Rollout]
+) -> Float[np.ndarray, " rollouts"]:
     """The rewards of all rollouts. Raises `UserError` for a wrong count and what is no number."""
     found = [float(value) for value in reward(rollouts)]
     if len(found) != len(rollouts):

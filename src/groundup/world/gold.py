@@ -11,8 +11,9 @@ so that what is right in the wrong form beats what is wrong in the right form.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from groundup.text.rows import Message
 from groundup.world import conduct, questions
@@ -69,9 +70,15 @@ def judge(prompt: Sequence[Message], answer: str) -> Reward:
     return Reward(correct, instruction, kindness, harmless, total)
 
 
-def reward(prompts: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[float]:
-    """The total of every answer: the truth, as `--reward groundup.world.gold:reward`."""
-    return [judge(prompt, answer).total for prompt, answer in zip(prompts, answers, strict=True)]
+def reward(
+    prompts: Sequence[str], completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> list[float]:
+    """The total of every answer, the truth as a reward: `--reward groundup.world.gold:reward`.
+
+    Each row holds all turns of its prompt as `messages`.
+    """
+    turns = [[Message(one["role"], one["content"]) for one in row["messages"]] for row in rows]
+    return [judge(prompt, said).total for prompt, said in zip(turns, completions, strict=True)]
 
 
 def _words(text: str) -> list[str]:
