@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from groundup.train.config import Traits
+from groundup.train.config import StageConfig, Traits
 from groundup.train.ranges import (
     Beta,
     ClipRange,
@@ -21,8 +21,10 @@ from groundup.train.ranges import (
     Questions,
     Rows,
     Share,
+    ShareBelowOne,
     SomeIterations,
     Steps,
+    Threads,
 )
 from groundup.tune.config import TuningConfig
 
@@ -216,3 +218,29 @@ class GRPOConfig(RolloutConfig):
                 f"try episodes={max(1, self.episodes // self.group_size) * self.group_size}"
             )
         return self
+
+
+class BestOfNConfig(StageConfig):
+    """Many answers to each prompt, scored: the best of them, and data made of them."""
+
+    model: Path = Field(description="folder of the model that answers")
+    reward: str = Field(description="what the best answer has most of: as for PPO")
+    prompts: Path = Field(
+        description="what is to be answered: a data-stage folder, or a file of prompts"
+    )
+    sources: tuple[str, ...] = Field(
+        (), description="prompts of these sources alone, such as world-tell (default: all)"
+    )
+    gold: str | None = Field(
+        None, description="another reward, by which the chosen answers are judged"
+    )
+    n: GroupSize = Field(16, description="answers to each prompt")
+    questions: Questions = Field(256, description="prompts, spread over all there are")
+    max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
+    missing_eos_penalty: LossWeight = Field(
+        1.0, description="an answer that does not end is given minus this as its reward"
+    )
+    heldout: ShareBelowOne = Field(
+        0.1, description="share of the prompts whose answers are held out"
+    )
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")

@@ -187,6 +187,23 @@ STAGES: dict[str, Stage] = {
             positional="model",
         ),
         Stage(
+            "best-of-n",
+            "best-of-n",
+            "groundup.align.best_of_n",
+            "groundup.align.config:BestOfNConfig",
+            makes="data",
+            start="model",
+            help="Answer each prompt many times and keep what scores best; data for SFT and DPO.",
+            more=(
+                "What the best of n answers is worth, for every n, with what it costs in nats. The "
+                "folder is data as well: groundup sft MODEL --data FOLDER is rejection-sampling "
+                "fine-tuning (FOLDER/random is its control), and groundup reward or dpo learn from "
+                "the pairs that differ in reward.",
+                RESUMES,
+            ),
+            positional="model",
+        ),
+        Stage(
             "eval",
             "eval report",
             "groundup.evals.stages.report",

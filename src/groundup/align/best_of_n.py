@@ -1,0 +1,352 @@
+"""Best of n: sample n answers and keep the one that scores best, the baseline of all alignment.
+
+    E[gold of the best of n] = sum_i  C(i - 1, n - 1) / C(N, n)  gold_(i)       i = n … N
+
+where gold_(i) belongs to the answer with the i-th lowest score of a pool of N: the mean over all
+subsets of n answers, without bias and from one pool for every n (Nakano et al. 2021, WebGPT,
+appendix I). The policy it stands for is at most log n - (n - 1) / n nats from the model (Stiennon
+et al. 2020, appendix G.3).
+
+The pool makes data too. The best answers are what rejection-sampling fine-tuning learns from, and
+random ones of equal number its control; pairs that differ in score are preferences.
+
+    answers.jsonl       every prompt with its answers and their scores
+    conversations/      the best answer to each prompt        random/conversations/    any of them
+    preferences/        pairs of answers to one prompt, the better one chosen
+    result.json         what the best of n is worth           report.html              the same
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from groundup.align.config import BestOfNConfig
+from groundup.align.prompts import Prompt, load_prompts
+from groundup.align.rewards import open_rollout_reward
+from groundup.align.rollout import RolloutReward, rewards_of, sample
+from groundup.data.files import write_json_lines
+from groundup.formats.card import sources
+from groundup.formats.load import load
+from groundup.lm.logprobs import spread
+from groundup.lm.model import CausalLM
+from groundup.report.estimate import Estimate, ratio
+from groundup.report.figure import Plot
+from groundup.report.page import PAGE, Page, Plots, Section, write_page
+from groundup.report.plots import COLORS, panels
+from groundup.report.table import Table, text_table
+from groundup.report.terminal import in_terminal
+from groundup.runs.console import console, say
+from groundup.runs.files import read_lines, write_bytes, write_json
+from groundup.runs.folder import Run
+from groundup.text.cleaning import split_hash
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import has_fast_bfloat16, resolve_device
+from groundup.train.loop import step_seed
+
+# Prompts answered together: what a kill may cost.
+_CHUNK = 16
+# Of many answers to a prompt, pairs are made of so many at most.
+_PAIRED = 4
+_TELL_SECONDS = 10.0
+
+
+# The estimator.
+
+
+def best_of_n(
+    scores: Float[np.ndarray, " pool"], gold: Float[np.ndarray, " pool"], n: int
+) -> float:
+    """The expected gold of the answer with the highest score among n of the pool.
+
+    Answers of equal score are as likely to be taken. `n` is at most the size of the pool.
+    """
+    size = len(scores)
+    assert 1 <= n <= size, (n, size)
+    order = np.argsort(scores, kind="stable")
+    sorted_scores, sorted_gold = scores[order], gold[order].astype(float)
+    _, group, counts = np.unique(sorted_scores, return_inverse=True, return_counts=True)
+    means = np.bincount(group, sorted_gold) / counts
+    log_all = _log_choose(size, n)
+    weights = [math.exp(_log_choose(i - 1, n - 1) - log_all) if i >= n else 0.0 for i in _up(size)]
+    return float(np.dot(weights, means[group]))
+
+
+def _up(size: int) -> range:
+    return range(1, size + 1)
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def kl_bound(n: int) -> float:
+    """Nats between best of n and the model at most (equal where no two answers are alike)."""
+    return math.log(n) - (n - 1) / n
+
+
+# The pool.
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The answers to one prompt with their scores, and their gold where it is measured."""
+
+    prompt: list[dict[str, str]]
+    source: str
+    texts: list[str]
+    scores: Float[np.ndarray, " n"]
+    gold: Float[np.ndarray, " n"] | None
+    ended: list[bool]
+
+    @classmethod
+    def of(cls, line: dict[str, Any]) -> Pool:
+        """The pool that a line of answers.jsonl holds."""
+        gold = line.get("gold")
+        return cls(
+            line["prompt"],
+            line["source"],
+            line["texts"],
+            np.array(line["scores"], float),
+            None if gold is None else np.array(gold, float),
+            line["ended"],
+        )
+
+    @property
+    def best(self) -> int:
+        return int(np.argmax(self.scores))
+
+
+def run(config: BestOfNConfig) -> Path:
+    """Sample, score and write; return the folder. Stopped, it goes on where it was.
+
+    Raises `UserError` for settings, prompts, a reward or a folder that cannot be used.
+    """
+    parents = {"model": config.model, "prompts": config.prompts}
+    if Path(config.reward).is_dir():
+        parents["reward"] = Path(config.reward)
+    with Run.open(config.out, "best-of-n", config, parents) as run:
+        if run.finished:
+            return run.folder
+        begun = perf_counter()
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        model, tokenizer = load(config.model)
+        if has_fast_bfloat16(resolve_device("cpu")):
+            model.to(torch.bfloat16)
+        model.eval()
+        longest = model.config.max_position_embeddings - config.max_new_tokens
+        train, _ = load_prompts(config.prompts, tokenizer, longest=longest, sources=config.sources)
+        asked = spread(train, config.questions)
+        pools = _answered(config, run, model, tokenizer, asked)
+        _write_data(config, run, pools)
+        _write_report(config, run, pools, perf_counter() - begun)
+        run.finish(questions=len(pools))
+        return run.folder
+
+
+def _answered(
+    config: BestOfNConfig,
+    run: Run,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    asked: Sequence[Prompt],
+) -> list[Pool]:
+    """The pool of every prompt; those that an earlier start has written are read."""
+    reward = open_rollout_reward(config.reward, tokenizer)
+    gold = None if config.gold is None else open_rollout_reward(config.gold, tokenizer)
+    done = [Pool.of(line) for line in _kept(run.folder / "answers.jsonl")]
+    told = perf_counter()
+    for start in range(len(done), len(asked), _CHUNK):
+        some = asked[start : start + _CHUNK]
+        for line in _chunk(config, model, tokenizer, some, start, reward, gold):
+            run.log("answers.jsonl", step=len(done), **line)
+            done.append(Pool.of(line))
+        if perf_counter() - told > _TELL_SECONDS:
+            told = perf_counter()
+            say(f"{run.stage}  {len(done)} of {len(asked)} prompts answered {config.n} times")
+    return done
+
+
+def _kept(path: Path) -> list[dict[str, Any]]:
+    """The whole chunks that an earlier start has written; the rest of the file is cut off."""
+    if not path.is_file():
+        return []
+    lines = read_lines(path)
+    kept = lines[: len(lines) // _CHUNK * _CHUNK]
+    write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    return kept
+
+
+def _chunk(
+    config: BestOfNConfig,
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    some: Sequence[Prompt],
+    start: int,
+    reward: RolloutReward,
+    gold: RolloutReward | None,
+) -> list[dict[str, Any]]:
+    """The lines of some prompts."""
+    copies = [prompt for prompt in some for _ in range(config.n)]
+    seed = step_seed(config.seed, start)
+    rollouts = sample(model, copies, tokenizer, max_new_tokens=config.max_new_tokens, seed=seed)
+    ended = np.array([one.ended for one in rollouts])
+    scores = np.where(ended, rewards_of(reward, rollouts), -config.missing_eos_penalty)
+    judged = None if gold is None else rewards_of(gold, rollouts)
+    lines = []
+    for i, prompt in enumerate(some):
+        part = slice(i * config.n, (i + 1) * config.n)
+        line: dict[str, Any] = {
+            "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
+            "source": prompt.source,
+            "texts": [one.text for one in rollouts[part]],
+            "scores": scores[part].tolist(),
+            "ended": ended[part].tolist(),
+        }
+        lines.append(line if judged is None else line | {"gold": judged[part].tolist()})
+    return lines
+
+
+# What is made of it.
+
+
+def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> None:
+    """The folders of a data stage: the best answers, random ones, and pairs."""
+    rng = np.random.default_rng((config.seed, 2))
+    any_answer = rng.integers(config.n, size=len(pools))
+    sides: list[list[int]] = [[], []]
+    for place, pool in enumerate(pools):
+        sides[split_hash(json.dumps(pool.prompt)) < config.heldout].append(place)
+    for side, places in zip(("train", "heldout"), sides, strict=True):
+        folders = {
+            run.folder / "conversations": [_talk(pools[i], pools[i].best) for i in places],
+            run.folder / "random" / "conversations": [
+                _talk(pools[i], int(any_answer[i])) for i in places
+            ],
+            run.folder / "preferences": [pair for i in places for pair in _pairs(pools[i])],
+        }
+        for folder, rows in folders.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json_lines(folder / f"{side}.jsonl", rows)
+    packs = [vars(one) for one in sources(config.prompts)]
+    run.write("data.json", {"packs": packs})
+    write_json(run.folder / "random" / "data.json", {"packs": packs})
+
+
+def _talk(pool: Pool, place: int) -> dict[str, Any]:
+    said = {"role": "assistant", "content": pool.texts[place]}
+    return {"messages": [*pool.prompt, said], "source": pool.source, "group": _group(pool)}
+
+
+def _pairs(pool: Pool) -> list[dict[str, Any]]:
+    """All pairs of different score among the first few different answers that end."""
+    first = {text: i for i, text in reversed(list(enumerate(pool.texts))) if pool.ended[i]}
+    some = sorted(first.values())[:_PAIRED]
+    ranked = [
+        sorted(pair, key=lambda i: -pool.scores[i]) for pair in itertools.combinations(some, 2)
+    ]
+    return [
+        {
+            "prompt": pool.prompt,
+            "chosen": pool.texts[a],
+            "rejected": pool.texts[b],
+            "source": pool.source,
+            "group": _group(pool),
+        }
+        for a, b in ranked
+        if pool.scores[a] > pool.scores[b] and pool.texts[a].strip() and pool.texts[b].strip()
+    ]
+
+
+def _group(pool: Pool) -> str:
+    return json.dumps(pool.prompt, ensure_ascii=False)
+
+
+# What is told of it.
+
+
+def powers_of_two(most: int) -> list[int]:
+    """1, 2, 4 … up to `most`, and `most` itself."""
+    found = [2**i for i in range(most.bit_length()) if 2**i <= most]
+    return found if found[-1] == most else [*found, most]
+
+
+def by_n(pools: Sequence[Pool], n: int) -> dict[str, Estimate]:
+    """The mean score and gold of the best of n over prompts, with intervals."""
+    found = {"score": ratio(np.array([best_of_n(one.scores, one.scores, n) for one in pools]))}
+    golds = [(one.scores, one.gold) for one in pools if one.gold is not None]
+    if golds:
+        found["gold"] = ratio(np.array([best_of_n(scores, gold, n) for scores, gold in golds]))
+    return found
+
+
+def _write_report(config: BestOfNConfig, run: Run, pools: Sequence[Pool], seconds: float) -> None:
+    found = {n: by_n(pools, n) for n in powers_of_two(config.n)}
+    run.write(
+        "result.json",
+        {
+            "reward": config.reward,
+            "gold": config.gold,
+            "prompts": len(pools),
+            "ended": float(np.mean([one.ended for one in pools])),
+            "seconds": seconds,
+            "best_of": {
+                str(n): {"kl_bound": kl_bound(n)} | {k: v.to_json() for k, v in one.items()}
+                for n, one in found.items()
+            },
+        },
+    )
+    shown = table(config, found, len(pools))
+    section = Section("Best of n", "best-of-n", [shown, Plots([plot(found)])])
+    lead = f"{config.n} answers of {config.model} to each of {len(pools)} prompts."
+    write_page(
+        run.folder / PAGE, Page("Best of n", "What the best of n is worth", lead, [], [section])
+    )
+    console.print(in_terminal(shown))
+
+
+def table(config: BestOfNConfig, found: dict[int, dict[str, Estimate]], prompts: int) -> Table:
+    """Score, and gold where there is one, for every n."""
+    names = list(found[1])
+    rows = tuple(
+        (
+            f"{n}",
+            *(f"{one[k].estimate:.3f}\n{one[k].low:.3f} to {one[k].high:.3f}" for k in names),
+            f"{kl_bound(n):.2f}",
+        )
+        for n, one in found.items()
+    )
+    remark = (
+        f"Means over {prompts} prompts with 95 % intervals. The score is {config.reward}, by which "
+        "the best is chosen"
+        + (f"; gold is {config.gold}." if config.gold else ".")
+        + " Nats are the most that such a choice is from the model."
+    )
+    return text_table("The best of n answers", ("n", *names, "nats"), rows, (remark,))
+
+
+def plot(found: dict[int, dict[str, Estimate]]) -> Plot:
+    """Score and gold against the root of the nats."""
+    figure, [[axes]] = panels()
+    root = [math.sqrt(kl_bound(n)) for n in found]
+    for name, color in zip(found[1], COLORS, strict=False):
+        means = np.array([one[name].estimate for one in found.values()])
+        low = np.array([one[name].low for one in found.values()])
+        high = np.array([one[name].high for one in found.values()])
+        axes.plot(root, means, "o-", color=color, label=name)
+        axes.fill_between(root, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.set_xlabel("root of the nats")
+    axes.set_ylabel("mean of the best of n")
+    axes.legend(frameon=False)
+    return Plot("best-of-n", "What the best of n is worth; the band is the 95 % interval.", figure)
