@@ -89,6 +89,7 @@ def test_hostile_numbers_end_in_one_sentence(
     needed: dict[str, list[str]] = {
         "sft": ["model", "--data", "x.jsonl"],
         "dpo": ["model", "--data", "x.jsonl"],
+        "kto": ["model", "--data", "x.jsonl"],
         "pretrain": ["--data", "x.jsonl", "--tokenizer", "model"],
         "tokenizer": ["x.jsonl"],
         "eval report": ["model", "--data", "x.jsonl"],

@@ -69,6 +69,10 @@ RateRatio = Annotated[float, Ge(0.001), Le(1000)]
 # Alignment. In use are 0.01 to 10 for both.
 Beta = Annotated[float, Ge(1e-6), Le(1000)]
 LossWeight = Annotated[float, Ge(0), Le(1000)]
+# A margin between rewards; in use are 0.3 to 5.
+Margin = Annotated[float, Ge(0), Le(1000)]
+# At a half, labels say nothing.
+LabelSmoothing = Annotated[float, Ge(0), Lt(0.5)]
 
 # Data that is made: more would take days and more memory than machines have.
 Megabytes = Annotated[float, Ge(0), Le(1000)]
