@@ -15,11 +15,14 @@ from torch.testing import assert_close
 
 from conftest import TinyModel
 from groundup.align.config import LOSSES, REFERENCE_FREE, DPOConfig
-from groundup.align.dpo import pair_loss, preference_loss
+from groundup.align.dpo import pair_logprobs, pair_loss, preference_loss
 from groundup.align.orpo import log_complement
-from groundup.align.preferences import Pair, PairBatch, PairStream
+from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
 from groundup.app.settings import configured
+from groundup.data.records import read_preferences
+from groundup.data.split import split
 from groundup.errors import UserError
+from groundup.formats.load import load
 from groundup.runs.files import read_lines
 from groundup.text.batches import packed_batch
 from groundup.text.example import Example
@@ -189,9 +192,14 @@ def test_it_learns_to_prefer(workshop: Any, tmp_path: Path, loss: str) -> None:
     assert code == 0, said
     lines = read_lines(out / "metrics.jsonl")
     trained = [line for line in lines if line["kind"] == "train"]
-    assert np.mean([line["margin"] for line in trained[-4:]]) > trained[0]["margin"] + 0.01
     assert np.mean([line["loss"] for line in trained[-4:]]) < trained[0]["loss"]
     assert np.mean([line["accuracy"] for line in trained[-4:]]) > 0.7
+    # The margin, on the same pairs before and after.
+    sft, after = load(workshop.finished("sft")), load(out)
+    rows = split(workshop.data, "preferences", read_preferences)[0].rows
+    pairs = tokenize_pairs(sft[1], rows, 64)
+    before, now = (np.diff(pair_logprobs(model, pairs, 64)) for model, _ in (sft, after))
+    assert np.mean(before - now) > 1, np.mean(before - now)
     measured = [line for line in lines if line["kind"] == "evaluation"]
     assert measured[-1]["preference_loss"] > 0 and 0 <= measured[-1]["heldout_accuracy"] <= 1
     assert (out / "reference.safetensors").exists() == (loss not in REFERENCE_FREE)

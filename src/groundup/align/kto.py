@@ -68,9 +68,9 @@ def kto_loss(
     undesirable_weight: float = 1.0,
 ) -> Float[Tensor, " answers"]:
     """Each answer's loss, from what its log-probability gained on the reference's, in nats."""
-    sign = torch.where(desirable, 1.0, -1.0)
-    weight = torch.where(desirable, desirable_weight, undesirable_weight)
-    return weight * (1 - (beta * sign * (gained - z0)).sigmoid())
+    weight = gained.new_tensor([undesirable_weight, desirable_weight])[desirable.long()]
+    reach = beta * (gained - z0)
+    return weight * (1 - torch.where(desirable, reach, -reach).sigmoid())
 
 
 def reference_point(gained: Float[Tensor, " mismatched"]) -> Float[Tensor, ""]:

@@ -119,7 +119,7 @@ def ptx_stream(
 
 
 def ptx_sources(config: PtxConfig, data: Path) -> tuple[Path, ...]:
-    """Where fine-tuning data lie; nowhere without a weight. Raises `UserError` where it is unsaid."""
+    """Where fine-tuning data lie; nowhere without a weight. Raises `UserError` if nobody says."""
     if not config.ptx:
         return ()
     if config.ptx_data is None and not is_stage(data):
