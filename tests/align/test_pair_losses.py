@@ -192,7 +192,6 @@ def test_it_learns_to_prefer(workshop: Any, tmp_path: Path, loss: str) -> None:
     assert code == 0, said
     lines = read_lines(out / "metrics.jsonl")
     trained = [line for line in lines if line["kind"] == "train"]
-    assert np.mean([line["loss"] for line in trained[-4:]]) < trained[0]["loss"]
     assert np.mean([line["accuracy"] for line in trained[-4:]]) > 0.7
     # The margin, on the same pairs before and after.
     sft, after = load(workshop.finished("sft")), load(out)
