@@ -118,7 +118,8 @@ class DPOConfig(PreferenceConfig):
         if not isinstance(given, dict):
             return given
         own = LOSSES.get(str(given.get("loss", "sigmoid")), LOSSES["sigmoid"])
-        return given | {name: value for name, value in own.items() if given.get(name) is None}
+        unset = (name for name in own if cls.model_fields[name].default is None)
+        return given | {name: own[name] for name in unset if given.get(name) is None}
 
     @property
     def loss_settings(self) -> dict[str, Any]:
