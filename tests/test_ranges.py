@@ -92,6 +92,7 @@ def test_hostile_numbers_end_in_one_sentence(
         "reward": ["model", "--data", "x.jsonl"],
         "ppo": ["model", "--reward", "json", "--prompts", "x.jsonl"],
         "grpo": ["model", "--reward", "json", "--prompts", "x.jsonl"],
+        "kto": ["model", "--data", "x.jsonl"],
         "pretrain": ["--data", "x.jsonl", "--tokenizer", "model"],
         "tokenizer": ["x.jsonl"],
         "eval report": ["model", "--data", "x.jsonl"],

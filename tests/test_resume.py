@@ -16,7 +16,7 @@ from groundup.runs.files import read_lines
 from groundup.runs.folder import is_finished
 from groundup.train.device import has_compiler
 
-STAGES = ("pretrain", "sft", "dpo")
+STAGES = ("pretrain", "sft", "dpo", "kto")
 # What must be the same; speeds differ from run to run.
 PROMISED = ("step", "tokens", "loss", "learning_rate", "gradient_norm", "bits_per_byte")
 
@@ -110,6 +110,10 @@ def test_an_adapter_beside_4_bits_with_early_stopping_too(
     settings = {"adapter": "qlora", "lora_rank": 4, "lora_dropout": 0.1, "learning_rate": 0.3}
     settings |= {"embedding_learning_rate": None}
     check(workshop, tmp_path, "sft", kills=2, evaluations=12, patience=2, **settings)
+
+
+def test_with_fine_tuning_data_beside_preferences_too(workshop: Workshop, tmp_path: Path) -> None:
+    check(workshop, tmp_path, "kto", kills=1, ptx=0.5)
 
 
 def test_two_threads_in_bfloat16_give_the_same_bits_too(workshop: Workshop, tmp_path: Path) -> None:

@@ -61,6 +61,18 @@ def test_other_settings_are_refused_with_the_field_and_both_values(tmp_path: Pat
     open_run(tmp_path, seed=4, steps=10).close()
 
 
+def test_a_run_from_before_a_setting_existed_has_its_default(tmp_path: Path) -> None:
+    begin(tmp_path, seed=4)
+    described = tmp_path / "run.json"
+    facts = json.loads(described.read_text())
+    del facts["config"]["gradient_clip"], facts["sha256"]
+    for path in (described, tmp_path / ".run.json.copy"):
+        path.write_text(json.dumps(facts))
+    open_run(tmp_path, seed=4).close()
+    with pytest.raises(UserError, match=r"gradient_clip=1.0, not gradient_clip=0.5"):
+        open_run(tmp_path, seed=4, gradient_clip=0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("threads", 3), ("dtype", "bfloat16"), ("compile", "off")]
 )

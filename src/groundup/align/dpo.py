@@ -1,4 +1,4 @@
-"""Direct preference optimisation (Rafailov et al. 2023, equation 7).
+"""Direct preference optimisation (Rafailov et al. 2023, equation 7), and the losses after it.
 
     loss = - log sigmoid( beta * [ (log pi(chosen) - log ref(chosen))
                                  - (log pi(rejected) - log ref(rejected)) ] )
@@ -11,40 +11,47 @@ reference thinks never changes, so it is computed once.
 The loss cares for the difference alone, and a small model finds it by making both answers unlikely,
 until it no longer ends its turns. So the chosen answer's own loss is added, `nll` times the mean
 over its tokens (Pang et al. 2024, Iterative Reasoning Preference Optimization, equation 1).
+
+Where a share of the labels is wrong, the loss of the pair the other way round has that share of the
+weight (Mitchell 2023, A note on DPO with noisy preferences, equation 3: conservative DPO). The
+losses of ipo, hinge, simpo and orpo each have a page of their own, and everything else from here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from groundup.align.config import DPOConfig
+from groundup.align.config import REFERENCE_FREE, DPOConfig
+from groundup.align.hinge import hinge_loss
+from groundup.align.ipo import ipo_loss
+from groundup.align.orpo import orpo_loss
 from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
+from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
+from groundup.align.reference import answer_logprobs, fill_reference
+from groundup.align.simpo import simpo_loss
 from groundup.data.records import read_preferences
 from groundup.data.split import split
 from groundup.evals.by_source import WORLD, source_groups
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
-from groundup.lm.logprobs import score, sequence_logprobs, spread
+from groundup.lm.logprobs import sequence_logprobs, spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import POOLED, Estimate, rate
 from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.runs.folder import Run
+from groundup.text.rows import BadLine
 from groundup.train.batch import Loss
-from groundup.train.checkpoint import write_tensors
 from groundup.train.device import use_threads
 from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job, run_stage
@@ -63,25 +70,66 @@ def dpo_loss(
     reference_chosen: Float[Tensor, " pairs"],
     reference_rejected: Float[Tensor, " pairs"],
     beta: float,
+    label_smoothing: float = 0.0,
 ) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
     """Each pair's loss, and its margin of implicit rewards, from log-probabilities in nats."""
     margin = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
-    return -logsigmoid(margin), margin
+    if not label_smoothing:
+        return -logsigmoid(margin), margin
+    kept = 1 - label_smoothing
+    return -kept * logsigmoid(margin) - label_smoothing * logsigmoid(-margin), margin
 
 
-def preference_loss(model: nn.Module, batch: PairBatch, beta: float, nll: float = 0.0) -> Loss:
-    """The loss of a batch of pairs, as `fit` wants it: DPO's, and `nll` times the chosen's."""
-    chosen, rejected = sequence_logprobs(model, batch.rows)[batch.sequences].unbind(-1)
-    reference_chosen, reference_rejected = batch.reference.unbind(-1)
-    losses, margin = dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta)
+def pair_loss(
+    policy: Float[Tensor, "pairs 2"],
+    reference: Float[Tensor, "pairs 2"] | None,
+    tokens: Float[Tensor, "pairs 2"],
+    *,
+    beta: float,
+    loss: str = "sigmoid",
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
+) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
+    """Each pair's loss of this name, and its margin of rewards.
+
+    Columns are the chosen and the rejected answer, with their log-probabilities in nats under the
+    policy and the reference, and their numbers of tokens.
+    """
+    chosen, rejected = policy.unbind(-1)
+    mean_chosen, mean_rejected = (policy / tokens).unbind(-1)
+    if loss == "simpo":
+        return simpo_loss(mean_chosen, mean_rejected, beta, gamma)
+    if loss == "orpo":
+        return orpo_loss(mean_chosen, mean_rejected, beta)
+    assert reference is not None, f"{loss} compares with a reference"
+    if loss == "ipo":
+        before, otherwise = (reference / tokens).unbind(-1)
+        return ipo_loss(mean_chosen, mean_rejected, before, otherwise, beta)
+    before, otherwise = reference.unbind(-1)
+    if loss == "hinge":
+        return hinge_loss(chosen, rejected, before, otherwise, beta)
+    return dpo_loss(chosen, rejected, before, otherwise, beta, label_smoothing)
+
+
+def preference_loss(
+    model: nn.Module, batch: PairBatch, beta: float, nll: float = 0.0, **settings: Any
+) -> Loss:
+    """The loss of a batch of pairs, as `fit` wants it: `pair_loss`, and `nll` times the chosen's.
+
+    `settings` are those of `pair_loss`.
+    """
+    policy, tokens = sequence_logprobs(model, batch.rows)[batch.sequences], batch.answer_tokens
+    losses, margin = pair_loss(policy, batch.reference, tokens, beta=beta, **settings)
+    chosen, rejected = policy.unbind(-1)
     if nll:
-        losses = losses - nll * chosen / batch.chosen_tokens
+        losses = losses - nll * chosen / tokens[:, 0]
     total, count = losses.sum(), batch.weight
     metrics = {
         "loss": (float(total.detach()), count),
         "accuracy": (float((margin > 0).sum()), count),
         "margin": (float(margin.detach().sum()), count),
         "chosen_logprob": (float(chosen.detach().sum()), count),
+        "rejected_logprob": (float(rejected.detach().sum()), count),
     }
     return Loss(total, count, metrics)
 
@@ -91,23 +139,25 @@ def run(config: DPOConfig) -> Path:
 
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
-    parents = {"model": config.model, "data": config.data}
+    parents = {"model": config.model, "data": config.data, **ptx_parents(config, config.data)}
     return run_stage(config, "dpo", parents, functools.partial(_job, config))
 
 
-def _job(config: DPOConfig, run: Run) -> Job[PairBatch, CausalLM]:
+def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
     prepared = prepare_model(config, RATES)
     model, context = prepared.model, prepared.context
     use_threads(config)
-    stream, heldout, reference = _pairs(config, run, prepared)
+    own, heldout, reference = _pairs(config, run, prepared)
+    stream = ptx_stream(config, config.data, prepared.tokenizer, own, context)
+    read = dict.fromkeys((config.data, *ptx_sources(config, config.data)))
 
     def save(model: CausalLM, plan: TrainPlan) -> None:
         card = model_card(
             "A chat model aligned by groundup",
-            how=f"Direct preference optimisation of {name_of(config.model)} with beta "
+            how=f"{_METHODS[config.loss]} of {name_of(config.model)} with beta "
             f"{config.beta}. {prepared.how}",
             facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-            data=sources(config.data),
+            data=tuple(dict.fromkeys(source for at in read for source in sources(at))),
             parent=name_of(config.model),
         )
         prepared.save(run.folder, prepared.tokenizer, card)
@@ -117,93 +167,87 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch, CausalLM]:
         prepared.trained,
         model=lambda: model,
         stream=lambda steps: stream,
-        loss=functools.partial(preference_loss, beta=config.beta, nll=config.nll),
+        loss=with_ptx(
+            functools.partial(preference_loss, nll=config.nll or 0.0, **config.loss_settings)
+        ),
         evaluate=lambda model, step: _evaluate(
             config, run, model, heldout, reference, context, step
         ),
         save=save,
         context=context,
-        rows_per_epoch=stream.rows_per_epoch,
+        rows_per_epoch=own.rows_per_epoch,
         model_config=config_to_hf(model.config),
-        announce=lambda plan: say(f"{run.stage}  {_explained(len(heldout))}") if heldout else None,
+        tokens_per_step=config.rows * context * (2 if config.ptx else 1),
+        announce=lambda plan: _explain(config, run, len(heldout)),
     )
+
+
+_METHODS = {
+    "sigmoid": "Direct preference optimisation",
+    "ipo": "Identity preference optimization (IPO)",
+    "hinge": "Preference optimization with a hinge loss (SLiC)",
+    "simpo": "Simple preference optimization (SimPO)",
+    "orpo": "Odds ratio preference optimization (ORPO)",
+}
 
 
 def _pairs(
     config: DPOConfig, run: Run, prepared: PreparedModel
-) -> tuple[PairStream, list[Pair], Float[np.ndarray, "pairs 2"]]:
+) -> tuple[PairStream, list[Pair], Float[np.ndarray, "pairs 2"] | None]:
     """Return training pairs as a stream, held-out pairs, and what the reference gives the latter.
 
-    Before its first step an adapter adds nothing: the reference is the model that was given.
+    Before its first step an adapter adds nothing: the reference is the model that was given. A loss
+    without a reference has none computed.
     """
     sides = split(config.data, "preferences", read_preferences)
-    for line in sides[0].bad:
-        say(str(line))
     if sides[0].remark:
         say(sides[0].remark)
     context = prepared.context
     trained, heldout = (tokenize_pairs(prepared.tokenizer, side.rows, context) for side in sides)
+    say_counts(
+        sides[0].bad,
+        f"{len(trained):,} pairs to train on, {len(heldout):,} held out",
+        len(sides[0].rows) - len(trained),
+        "pairs that do not differ",
+    )
     heldout = spread(heldout, _CURVE_PAIRS)
-    reference = np.full((len(trained) + len(heldout), 2), np.nan, np.float32)
+    everything = [(pair.chosen, pair.rejected) for pair in (*trained, *heldout)]
+    reference = np.full((len(everything), 2), np.nan, np.float32)
     stream = PairStream(
         trained,
-        reference[: len(trained)],
+        None if config.loss in REFERENCE_FREE else reference[: len(trained)],
         context=context,
         rows=config.rows,
         micro_rows=config.micro(context),
         seed=config.seed,
     )
+    if config.loss in REFERENCE_FREE:
+        return stream, heldout, None
     # Of many pairs a few steps read few.
     read = stream.read_by(config.steps) if config.steps else np.arange(len(trained))
     needed = np.concatenate([read, np.arange(len(trained), len(reference))])
     path = run.folder / "reference.safetensors"
     with ranks.rank_zero_first():
-        _fill_reference(reference, path, prepared.model, trained + heldout, needed, context)
+        fill_reference(reference, path, prepared.model, everything, needed, context)
     return stream, heldout, reference[len(trained) :]
+
+
+def say_counts(bad: Sequence[BadLine], counts: str, without: int, what: str) -> None:
+    """Say how much is learned from, what was set aside, and why."""
+    for line in bad:
+        say(str(line))
+    say(f"data: {counts}")
+    if bad:
+        say(f"  {len(bad):,} bad lines set aside")
+    if without:
+        say(f"  {without:,} {what} within the context, or whose prompt leaves no room in it")
 
 
 def pair_logprobs(
     model: CausalLM, pairs: Sequence[Pair], context: int
 ) -> Float[np.ndarray, "pairs 2"]:
     """Return log p of both answers of each pair, in nats, without gradients."""
-    flat = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
-    sums = [float(found.sum()) for found in score(model, flat, context=context)]
-    return np.array(sums, np.float32).reshape(-1, 2)
-
-
-def _fill_reference(
-    reference: Float[np.ndarray, "pairs 2"],
-    path: Path,
-    model: CausalLM,
-    pairs: Sequence[Pair],
-    needed: Int[np.ndarray, " needed"],
-    context: int,
-) -> None:
-    """Fill in the reference's log-probabilities: computed once, read by every later start.
-
-    What is not `needed` stays NaN. A later start may need more: then that alone is computed.
-    """
-    if path.is_file():
-        with contextlib.suppress(SafetensorError, OSError):  # damaged: computed anew
-            found = _kept(path)
-            if found is not None and found.shape == reference.shape:
-                reference[:] = found
-    missing = needed[np.isnan(reference[needed]).any(1)]
-    if not len(missing):
-        return
-    reference[missing] = pair_logprobs(model, [pairs[i] for i in missing], context)
-    write_tensors(path, {"logprobs": torch.from_numpy(reference)}, {"sha256": _hash(reference)})
-
-
-def _kept(path: Path) -> Float[np.ndarray, "pairs 2"] | None:
-    with safe_open(path, framework="np") as file:
-        said = (file.metadata() or {}).get("sha256")
-        found = file.get_tensor("logprobs")
-    return found if said is None or said == _hash(found) else None  # earlier versions do not say
-
-
-def _hash(found: Float[np.ndarray, "pairs 2"]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(found).tobytes()).hexdigest()
+    return answer_logprobs(model, [(pair.chosen, pair.rejected) for pair in pairs], context)
 
 
 def _evaluate(
@@ -211,23 +255,45 @@ def _evaluate(
     run: Run,
     model: CausalLM,
     heldout: Sequence[Pair],
-    reference: Float[np.ndarray, "pairs 2"],
+    reference: Float[np.ndarray, "pairs 2"] | None,
     context: int,
     step: int,
 ) -> dict[str, Any]:
     if not heldout:
         return {"heldout_accuracy": None, "preference_loss": None, "heldout_by_source": {}}
-    chosen, rejected = torch.from_numpy(pair_logprobs(model, heldout, context)).unbind(-1)
-    before, otherwise = torch.from_numpy(reference).unbind(-1)
-    losses, margin = dpo_loss(chosen, rejected, before, otherwise, config.beta)
-    gained = (margin > 0).double().numpy()
-    found = gained_by_source(gained, [pair.source for pair in heldout])
-    for name, where in _POOLS.items():
+    policy = torch.from_numpy(pair_logprobs(model, heldout, context))
+    before = None if reference is None else torch.from_numpy(reference)
+    tokens = [[sum(side.loss_mask[1:]) for side in (one.chosen, one.rejected)] for one in heldout]
+    losses, margin = pair_loss(policy, before, torch.tensor(tokens).float(), **config.loss_settings)
+    what = "likelier" if reference is None else "gained"
+    return measured(
+        run,
+        step,
+        (margin > 0).double().numpy(),
+        [pair.source for pair in heldout],
+        float(losses.mean()),
+        f"better answer {what} in {{share}} of {{items}} held-out pairs",
+        _POOLS,
+    )
+
+
+def measured(
+    run: Run,
+    step: int,
+    right: Float[np.ndarray, " items"],
+    sources: Sequence[str],
+    loss: float,
+    sentence: str,
+    pools: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return an evaluation as metrics.jsonl keeps it, and say it by pools."""
+    found = gained_by_source(right, sources)
+    for name, where in pools.items():
         if name in found:
-            say(f"{run.stage}  step {step}  {_in_words(found[name], where, WORLD in found)}")
+            say(f"{run.stage}  step {step}  {_in_words(found[name], sentence, where, found)}")
     return {
-        "heldout_accuracy": float(gained.mean()),
-        "preference_loss": float(losses.mean()),
+        "heldout_accuracy": float(right.mean()),
+        "preference_loss": loss,
         "heldout_by_source": {name: one.to_json() for name, one in found.items()},
     }
 
@@ -245,24 +311,28 @@ def gained_by_source(
 _POOLS = {POOLED: "pairs written by people", WORLD: "pairs of the small world"}
 
 
-def _explained(pairs: int) -> str:
-    """Explain what the evaluations during training measure."""
-    return (
-        f"measured on {pairs:,} held-out pairs: in how many has the better answer gained "
-        "probability on the worse one since DPO began? 50 % is guessing; the range in brackets is "
-        "the 95 % interval"
+def _explain(config: DPOConfig, run: Run, pairs: int) -> None:
+    """Say what the evaluations during training measure."""
+    if not pairs:
+        return
+    asked = (
+        "is the better answer the likelier one, by the mean over its tokens?"
+        if config.loss in REFERENCE_FREE
+        else "has the better answer gained probability on the worse one since DPO began?"
+    )
+    say(
+        f"{run.stage}  measured on {pairs:,} held-out pairs: in how many {asked} 50 % is guessing; "
+        "the range in brackets is the 95 % interval"
     )
 
 
-def _in_words(found: Estimate, where: str, several: bool) -> str:
+def _in_words(found: Estimate, sentence: str, where: str, pools: Collection[str]) -> str:
     if found.low > _GUESSING:
         verdict = "better than guessing"
     elif found.high < _GUESSING:
         verdict = "worse than guessing"
     else:
         verdict = "cannot be told from guessing"
-    place = f", {where}" if several else ""
-    return (
-        f"better answer gained in {found.estimate:.1%} of {found.items} held-out pairs{place} "
-        f"({found.low:.0%} to {found.high:.0%}: {verdict})"
-    )
+    place = f", {where}" if WORLD in pools else ""
+    said = sentence.format(share=f"{found.estimate:.1%}", items=found.items)
+    return f"{said}{place} ({found.low:.0%} to {found.high:.0%}: {verdict})"

@@ -38,31 +38,32 @@ class PairBatch:
     """Packed sequences, which of them belong together, and what the reference thinks of them.
 
     `sequences` holds the segment numbers of each pair's chosen and rejected answer, `reference`
-    their log-probabilities in nats under the reference model.
+    their log-probabilities in nats under the reference model, where the loss needs one.
     """
 
     rows: Batch
     sequences: Int[Tensor, "pairs 2"]
-    reference: Float[Tensor, "pairs 2"]
+    reference: Float[Tensor, "pairs 2"] | None
 
     @property
     def weight(self) -> float:
         return float(len(self.sequences))
 
     @property
-    def chosen_tokens(self) -> Float[Tensor, " pairs"]:
-        """The number of tokens of each chosen answer."""
+    def answer_tokens(self) -> Float[Tensor, "pairs 2"]:
+        """The number of tokens of each answer."""
         counts = self.rows.weights.new_zeros(int(self.rows.segment_ids.max()) + 1)
         answered = self.rows.weights > 0
         counts.index_add_(0, self.rows.segment_ids[answered], self.rows.weights[answered])
-        return counts[self.sequences[:, 0]]
+        return counts[self.sequences]
 
     @property
     def tokens(self) -> int:
         return self.rows.tokens
 
     def to(self, device: torch.device) -> PairBatch:
-        return PairBatch(self.rows.to(device), self.sequences.to(device), self.reference.to(device))
+        reference = None if self.reference is None else self.reference.to(device)
+        return PairBatch(self.rows.to(device), self.sequences.to(device), reference)
 
 
 class PairStream(DataStream):
@@ -74,7 +75,7 @@ class PairStream(DataStream):
     def __init__(
         self,
         pairs: Sequence[Pair],
-        reference: Float[np.ndarray, "pairs 2"],
+        reference: Float[np.ndarray, "pairs 2"] | None,
         *,
         context: int,
         rows: int,
@@ -83,85 +84,136 @@ class PairStream(DataStream):
     ) -> None:
         if not pairs:
             raise UserError("the data holds no preference pair to train on; give some")
-        self.pairs, self.reference = pairs, reference
-        self.context, self.seed = context, seed
+        self.pairs, self.reference, self.context = pairs, reference, context
         # Two rows at least: the two answers of a pair may be as long as the context.
-        self.micro_rows = max(2, min(micro_rows, rows))
-        self.per_step = max(1, rows // self.micro_rows)
-        self._epoch = functools.lru_cache(maxsize=2)(self._packed)
-        self.rows_per_epoch = len(self._epoch(0)) * self.micro_rows
+        self.packing = TwinPacking(
+            [(pair.chosen.inputs, pair.rejected.inputs) for pair in pairs],
+            context=context,
+            rows=rows,
+            micro_rows=max(2, min(micro_rows, rows)),
+            seed=seed,
+        )
+        self.micro_rows, self.per_step = self.packing.micro_rows, self.packing.per_step
+        self.rows_per_epoch = self.packing.rows_per_epoch
+        self.read_by = self.packing.read_by
 
     def at(self, step: int, model: nn.Module) -> list[PairBatch]:
-        wanted = range(step * self.per_step, (step + 1) * self.per_step)
-        batches = []
-        for index in wanted:
-            epoch, place = divmod(index, self.rows_per_epoch // self.micro_rows)
-            packed = self._epoch(epoch)
-            batches.append(self._batch(packed[place % len(packed)]))
-        return batches
-
-    def read_by(self, steps: int) -> Int[np.ndarray, " pairs"]:
-        """Return the indices of the pairs that `steps` steps read, ascending."""
-        batches = steps * self.per_step
-        if batches > len(self._epoch(0)):
-            return np.arange(len(self.pairs))
-        rows = [row for batch in self._epoch(0)[:batches] for row in batch]
-        return np.unique(np.array([s // 2 for row in rows for s in row], int))
-
-    def _packed(self, epoch: int) -> list[list[list[int]]]:
-        """Return this epoch's micro-batches: lists of rows, which are lists of sequences.
-
-        Sequence 2i is the chosen and 2i + 1 the rejected answer of pair i.
-        """
-        batches: list[list[list[int]]] = []
-        for index in np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs)):
-            if not batches or not self._lay(batches[-1], int(index)):
-                batches.append([[] for _ in range(self.micro_rows)])
-                fits = self._lay(batches[-1], int(index))
-                assert fits, "two rows hold any pair"
-        return batches
-
-    def _lay(self, rows: list[list[int]], index: int) -> bool:
-        """Put both answers of a pair into the fullest rows they fit; return whether they fit."""
-        places: list[int] = []
-        for sequence in (2 * index, 2 * index + 1):
-            need = self._sequence(sequence).inputs
-            free = [self.context - sum(self._sequence(s).inputs for s in row) for row in rows]
-            fitting = [row for row in range(len(rows)) if free[row] >= need]
-            if not fitting:
-                for row in places:
-                    rows[row].pop()
-                return False
-            places.append(min(fitting, key=lambda row: free[row]))
-            rows[places[-1]].append(sequence)
-        return True
+        return [self._batch(rows) for rows in self.packing.at(step)]
 
     def _sequence(self, number: int) -> Example:
         pair = self.pairs[number // 2]
         return pair.rejected if number % 2 else pair.chosen
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> PairBatch:
-        laid = [sequence for row in rows for sequence in row]
-        pairs = sorted({sequence // 2 for sequence in laid})
-        sequences = [[laid.index(2 * pair), laid.index(2 * pair + 1)] for pair in pairs]
+        pairs, sequences = twins(rows)
         return PairBatch(
             packed_batch([[self._sequence(s) for s in row] for row in rows], self.context),
             torch.tensor(sequences),
-            torch.from_numpy(self.reference[pairs]),
+            None if self.reference is None else torch.from_numpy(self.reference[pairs]),
         )
 
 
+class TwinPacking:
+    """Micro-batches of rows of sequences, two of which belong together and are never parted.
+
+    Sequences 2i and 2i + 1 are those of item i, of so many `inputs`. With `apart`, the second ones
+    have rows of their own, as many as the first, behind them. The order of an epoch is a pure
+    function of (seed, epoch).
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[tuple[int, int]],
+        *,
+        context: int,
+        rows: int,
+        micro_rows: int,
+        seed: int,
+        apart: bool = False,
+    ) -> None:
+        self.inputs, self.context, self.seed, self.apart = inputs, context, seed, apart
+        self.micro_rows, self.per_step = micro_rows, max(1, rows // micro_rows)
+        self._epoch = functools.lru_cache(maxsize=2)(self._packed)
+        self.rows_per_epoch = len(self._epoch(0)) * micro_rows
+
+    def at(self, step: int) -> list[list[list[int]]]:
+        """The micro-batches of a step: lists of rows, which are lists of sequences."""
+        wanted = range(step * self.per_step, (step + 1) * self.per_step)
+        batches = []
+        for index in wanted:
+            epoch, place = divmod(index, self.rows_per_epoch // self.micro_rows)
+            packed = self._epoch(epoch)
+            batches.append(packed[place % len(packed)])
+        return batches
+
+    def read_by(self, steps: int) -> Int[np.ndarray, " items"]:
+        """Return the indices of the items that `steps` steps read, ascending."""
+        batches = steps * self.per_step
+        if batches > len(self._epoch(0)):
+            return np.arange(len(self.inputs))
+        rows = [row for batch in self._epoch(0)[:batches] for row in batch]
+        return np.unique(np.array([s // 2 for row in rows for s in row], int))
+
+    def _packed(self, epoch: int) -> list[list[list[int]]]:
+        batches: list[list[list[int]]] = []
+        for index in np.random.default_rng((self.seed, epoch)).permutation(len(self.inputs)):
+            if not batches or not self._lay(batches[-1], int(index)):
+                batches.append([[] for _ in range(self.micro_rows * (1 + self.apart))])
+                fits = self._lay(batches[-1], int(index))
+                assert fits, "two rows hold any item"
+        return batches
+
+    def _lay(self, rows: list[list[int]], index: int) -> bool:
+        """Put both sequences of an item into the fullest rows they fit; return whether they fit."""
+        places: list[int] = []
+        for which in (0, 1):
+            need = self.inputs[index][which]
+            first = self.micro_rows * (which and self.apart)
+            own = range(first, first + self.micro_rows)
+            free = {row: self.context - sum(map(self._inputs, rows[row])) for row in own}
+            fitting = [row for row in own if free[row] >= need]
+            if not fitting:
+                for row in places:
+                    rows[row].pop()
+                return False
+            places.append(min(fitting, key=lambda row: free[row]))
+            rows[places[-1]].append(2 * index + which)
+        return True
+
+    def _inputs(self, sequence: int) -> int:
+        return self.inputs[sequence // 2][sequence % 2]
+
+
+def twins(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+    """The items in these rows, ascending, and the places of both sequences of each among all."""
+    laid = {sequence: place for place, sequence in enumerate(s for row in rows for s in row)}
+    items = sorted({sequence // 2 for sequence in laid})
+    return items, [[laid[2 * item], laid[2 * item + 1]] for item in items]
+
+
 def tokenize_pairs(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Pair]:
-    """Pairs as tokens, cut to the context; one whose prompt leaves no room is left out."""
+    """Pairs as tokens, cut to the context.
+
+    One whose prompt leaves no room is left out, and so is one whose answers are the same as far as
+    the context reaches.
+    """
     pairs = []
     for row in rows:
-        start = len(encode_chat(tokenizer, row.prompt, generation_prompt=True).ids)
-        sides: list[Example] = []
-        for answer in (row.chosen, row.rejected):
-            whole = encode_chat(tokenizer, [*row.prompt, Message("assistant", answer)])
-            # Earlier turns of the assistant belong to the prompt.
-            trained = [spoken and i >= start for i, spoken in enumerate(whole.assistant)]
-            sides.append(cut_to(Example(whole.ids, trained), context))
-        if all(any(side.loss_mask[1:]) for side in sides):
-            pairs.append(Pair(sides[0], sides[1], row.source))
+        chosen, rejected = (
+            tokenize_answer(tokenizer, row.prompt, answer, context)
+            for answer in (row.chosen, row.rejected)
+        )
+        if chosen.teaches and rejected.teaches and chosen.ids != rejected.ids:
+            pairs.append(Pair(chosen, rejected, row.source))
     return pairs
+
+
+def tokenize_answer(
+    tokenizer: Tokenizer, prompt: Sequence[Message], answer: str, context: int
+) -> Example:
+    """A prompt with an answer, cut to the context; only the answer is learned."""
+    # Earlier turns of the assistant belong to the prompt.
+    start = len(encode_chat(tokenizer, prompt, generation_prompt=True).ids)
+    whole = encode_chat(tokenizer, [*prompt, Message("assistant", answer)])
+    learned = [spoken and i >= start for i, spoken in enumerate(whole.assistant)]
+    return cut_to(Example(whole.ids, learned), context)

@@ -139,6 +139,28 @@ STAGES: dict[str, Stage] = {
             makes="model",
             start="model",
             help="Align a model to preferences (direct preference optimization).",
+            more=(
+                "Rows are {prompt, chosen, rejected}. --loss chooses among DPO and its successors; "
+                "simpo and orpo need no reference model. --ptx mixes fine-tuning data in, which "
+                "keeps knowledge.",
+                RESUMES,
+            ),
+            positional="model",
+        ),
+        Stage(
+            "kto",
+            "kto",
+            "groundup.align.kto",
+            "groundup.align.config:KTOConfig",
+            makes="model",
+            start="model",
+            help="Align a model to answers called good or bad (Kahneman-Tversky optimization).",
+            more=(
+                "Rows are {prompt, completion, label} or {messages, label}, with true or false for "
+                "a label: no second answer to the same prompt is needed. Pairs are taken as one "
+                "good and one bad answer.",
+                RESUMES,
+            ),
             positional="model",
         ),
         Stage(

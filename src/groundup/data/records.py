@@ -13,7 +13,8 @@ read: tell of them in the system prompt. Columns of other names are made known b
 our names to theirs, as {"prompt": "question", "completion": "answer"}.
 
 Pairs of answers are {prompt, chosen, rejected}, or are made of votes {prompt, a, b, choice}
-(`votes`); questions with options are {prompt, options, answer}.
+(`votes`); questions with options are {prompt, options, answer}. An answer that is called good or
+bad is a conversation in any layout with a `label`, true or false.
 
 A bad line is never silently dropped and never a traceback: it is reported with its file, line
 number and reason, counted and set aside. A file is refused as a whole only if it cannot be read
@@ -53,6 +54,7 @@ from groundup.text.rows import (
     Preference,
     PromptRow,
     RefusalPrompt,
+    UnpairedPreference,
 )
 
 T = TypeVar("T")
@@ -212,6 +214,32 @@ def _preference(row: Json, file: str, line: int) -> Preference:
     return Preference(asked, chosen, rejected, label(row, "source", file), group)
 
 
+def _unpaired(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]:
+    """An answer with a label; a pair is two of them."""
+    if row.get("chosen") is not None or row.get("rejected") is not None:
+        pair = _preference(row, file, line)
+        group = label(row, "group", opening(pair.prompt))
+        sides = ((pair.chosen, True), (pair.rejected, False))
+        return tuple(
+            UnpairedPreference(pair.prompt, answer, good, pair.source, group)
+            for answer, good in sides
+        )
+    if "label" not in row:
+        raise BadRow(f"no 'label', which says true or false; it has {excerpt(sorted(row))}")
+    if not isinstance(row["label"], bool):
+        raise BadRow(f"'label' must be true or false, not {excerpt(row['label'])}")
+    said = conversation(row, file, line)
+    *asked, last = said.messages
+    return (UnpairedPreference(tuple(asked), last.content, row["label"], said.source, said.group),)
+
+
+def _unpaired_in_cells(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]:
+    """As `_unpaired`, with labels as cells hold them: as text."""
+    cell = str(row.get("label", "")).strip().lower()
+    known = {"true": True, "false": False}
+    return _unpaired({**row, "label": known[cell]} if cell in known else row, file, line)
+
+
 def _choice(row: Json, file: str, line: int) -> Choice:
     options, right = row.get("options"), row.get("answer")
     if not isinstance(options, list) or len(options) < 2:
@@ -312,6 +340,14 @@ def read_preferences(path: Path) -> Records[Preference]:
 def read_votes(path: Path) -> Records[Vote]:
     """Rows of {prompt, a, b, choice}, the log as it is. Raises UserError as `read_rows` does."""
     return read_rows(path, vote)
+
+
+def read_unpaired_preferences(path: Path) -> Records[UnpairedPreference]:
+    """Answers with a label, true or false, in any layout of conversations; a pair of {prompt,
+    chosen, rejected} is one of each. Raises UserError as `read_rows` does."""
+    is_csv = path.suffix in CSV_SUFFIXES
+    found = read_rows(path, _unpaired_in_cells if is_csv else _unpaired)
+    return Records(tuple(row for rows in found.rows for row in rows), found.bad)
 
 
 def read_choices(path: Path) -> Records[Choice]:

@@ -13,7 +13,14 @@ from typing import TypeVar
 
 from groundup.data.records import Records
 from groundup.text.cleaning import split_hash
-from groundup.text.rows import AnyRow, Choice, Conversation, Document, Preference
+from groundup.text.rows import (
+    AnyRow,
+    Choice,
+    Conversation,
+    Document,
+    Preference,
+    UnpairedPreference,
+)
 
 # The share of a person's own rows, where nobody says another.
 OWN_HELDOUT = 0.05
@@ -21,10 +28,10 @@ OWN_HELDOUT = 0.05
 _PIECE_BYTES = 2048
 _LONGEST_PIECE_BYTES = 8192
 
-R = TypeVar("R", bound=AnyRow)
+R = TypeVar("R", bound=AnyRow | UnpairedPreference)
 
 
-def content(row: AnyRow) -> Hashable:
+def content(row: AnyRow | UnpairedPreference) -> Hashable:
     """Returns all that a row says, without its source: rows of equal content are duplicates."""
     if isinstance(row, Document):
         return row.text
@@ -32,6 +39,8 @@ def content(row: AnyRow) -> Hashable:
         return row.messages
     if isinstance(row, Preference):
         return row.prompt, row.chosen, row.rejected
+    if isinstance(row, UnpairedPreference):
+        return row.prompt, row.completion, row.label
     return (row.prompt, row.options) if isinstance(row, Choice) else row.prompt
 
 

@@ -88,10 +88,11 @@ class Run:
             with ranks.rank_zero_first():
                 return cls(folder, stage, None)
         with ranks.rank_zero_first():
-            return cls._opened(folder, _description(stage, config, parents or {}, traits))
+            wanted = _description(stage, config, parents or {}, traits)
+            return cls._opened(folder, wanted, _defaults(config))
 
     @classmethod
-    def _opened(cls, folder: Path, wanted: dict[str, Any]) -> Run:
+    def _opened(cls, folder: Path, wanted: dict[str, Any], defaults: Mapping[str, Any]) -> Run:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file, but a run needs a folder; choose another --out")
         described = folder / "run.json"
@@ -109,7 +110,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, wanted["stage"], lock_folder(folder))
         try:
-            if not is_kept(described) or not _continues(folder, wanted, known):
+            if not is_kept(described) or not _continues(folder, wanted, defaults, known):
                 write_kept(described, wanted)
         except BaseException:
             run.close()
@@ -276,13 +277,15 @@ def lock_folder(folder: Path) -> FileLock:
     return lock(folder / ".lock", f"working in {folder}")
 
 
-def _continues(folder: Path, wanted: dict[str, Any], known: bool) -> bool:
+def _continues(
+    folder: Path, wanted: dict[str, Any], defaults: Mapping[str, Any], known: bool
+) -> bool:
     """Whether this is the run that was begun here; raises `UserError` where it is another one.
 
     A start that failed before its first work, on bad data say, may be corrected.
     """
     try:
-        _require_same(folder, read_run(folder, restore=True), wanted)
+        _require_same(folder, read_run(folder, restore=True), wanted, defaults)
     except UserError:
         begun = {".lock", ".run.json.copy", "run.json", "status.json", "data.json"}
         there = {path.name for path in folder.iterdir()}
@@ -377,7 +380,18 @@ def _git_revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def _require_same(folder: Path, have: dict[str, Any], want: dict[str, Any]) -> None:
+def _defaults(config: BaseModel) -> dict[str, Any]:
+    """What a setting is that a run does not name, because it was begun before there was one."""
+    fields = type(config).model_fields.items()
+    values = {name: field.default for name, field in fields if not field.is_required()}
+    return {
+        name: value for name, value in values.items() if isinstance(value, bool | int | float | str)
+    }
+
+
+def _require_same(
+    folder: Path, have: dict[str, Any], want: dict[str, Any], defaults: Mapping[str, Any]
+) -> None:
     if have["stage"] != want["stage"]:
         raise UserError(
             f"{folder} holds a {have['stage']} run, not a {want['stage']} run; choose another --out"
@@ -385,7 +399,7 @@ def _require_same(folder: Path, have: dict[str, Any], want: dict[str, Any]) -> N
     allowed = want["config"].get("allow_inexact_resume")  # None where nothing is trained
     free = _FREE_FIELDS | _INEXACT_FIELDS if allowed else _FREE_FIELDS
     for key in sorted(have["config"].keys() | want["config"].keys()):
-        old, new = have["config"].get(key), want["config"].get(key)
+        old, new = have["config"].get(key, defaults.get(key)), want["config"].get(key)
         if key not in free and old != new:
             inexact = key in _INEXACT_FIELDS and allowed is not None
             raise UserError(

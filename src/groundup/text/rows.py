@@ -59,6 +59,17 @@ class Preference:
 
 
 @dataclass(frozen=True)
+class UnpairedPreference:
+    """An answer to a prompt with its `label`: whether people or facts find it desirable."""
+
+    prompt: tuple[Message, ...]
+    completion: str
+    label: bool
+    source: str
+    group: str
+
+
+@dataclass(frozen=True)
 class Choice:
     """A question with options of which the one at index `answer` is right."""
 
@@ -79,7 +90,7 @@ class RefusalPrompt:
     group: str
 
 
-# What fine-tuning learns from, and every kind.
+# What fine-tuning learns from, and every kind that a data stage writes.
 TrainingRow = Conversation | Document
 AnyRow = Document | Conversation | Preference | Choice | RefusalPrompt
 

@@ -80,6 +80,10 @@ ClipRange = Annotated[float, Gt(0), Le(100)]
 Nats = Annotated[float, Gt(0), Le(1000)]
 # A part of a run, which may be none of it.
 SomeIterations = Annotated[int, Ge(0), Le(1_000_000)]
+# A margin between rewards; in use are 0.3 to 5.
+Margin = Annotated[float, Ge(0), Le(1000)]
+# At a half, labels say nothing.
+LabelSmoothing = Annotated[float, Ge(0), Lt(0.5)]
 
 # Data that is made: more would take days and more memory than machines have.
 Megabytes = Annotated[float, Ge(0), Le(1000)]

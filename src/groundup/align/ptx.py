@@ -1,0 +1,156 @@
+"""Fine-tuning data beside an alignment stage's own: PPO-ptx (Ouyang et al. 2022, equation 2).
+
+    loss = loss of the stage  +  ptx * mean over tokens of - log pi(token | all before it)
+
+Preferences tell a model what to say, and nothing of what it knew: that is forgotten, a price that
+InstructGPT calls the alignment tax, and a few rows of earlier data in every step lower it.
+InstructGPT mixes pre-training text in; whatever fine-tuning reads, conversations or documents, may
+be mixed in here.
+
+A step has as many rows of it as of the stage's own. They are micro-batches beside the others, so
+any stage can have them: preferences, which come from a file, or rollouts from the live policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from groundup.align.config import PtxConfig
+from groundup.data.dataset import is_stage, load_dataset
+from groundup.errors import UserError
+from groundup.runs.console import say
+from groundup.text.batches import ConversationStream
+from groundup.text.example import Example, cut_to, encode_rows
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import B, Batch, Loss, LossFunction, Stream
+from groundup.train.loss import next_token_loss
+
+# Rows, drawn at random, are encoded until they have so many tokens: to encode all of a large set
+# takes longer than many an alignment.
+_MOST_TOKENS = 2_000_000
+_ROWS_AT_A_TIME = 1000
+
+
+@dataclass(frozen=True)
+class PtxBatch:
+    """A micro-batch of fine-tuning data; `scale` is what the sum of its tokens' losses counts.
+
+    Its weight is 0: `fit` divides a step by the weight of the stage's own batches alone.
+    """
+
+    rows: Batch
+    scale: float
+
+    @property
+    def weight(self) -> float:
+        return 0.0
+
+    @property
+    def tokens(self) -> int:
+        return self.rows.tokens
+
+    def to(self, device: torch.device) -> PtxBatch:
+        return PtxBatch(self.rows.to(device), self.scale)
+
+
+class PtxStream(Generic[B]):
+    """A stage's stream with the micro-batches of another beside its own in every step.
+
+    What it adds is a pure function of (seed, step); what must be saved is the stage's own.
+    """
+
+    def __init__(self, own: Stream[B], data: Stream[Batch], ptx: float) -> None:
+        self.own, self.data, self.ptx = own, data, ptx
+
+    def at(self, step: int, model: nn.Module) -> list[B | PtxBatch]:
+        own, rows = self.own.at(step, model), self.data.at(step, model)
+        weight = sum(batch.weight for batch in own)
+        scale = self.ptx * weight / sum(batch.weight for batch in rows)
+        return [*own, *(PtxBatch(batch, scale) for batch in rows)]
+
+    def can_save(self, step: int) -> bool:
+        return self.own.can_save(step)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.own.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.own.restore(state)
+
+
+def with_ptx(loss: LossFunction[B]) -> LossFunction[B | PtxBatch]:
+    """The loss of a stage's batches, and of fine-tuning data beside them."""
+
+    def either(model: nn.Module, batch: B | PtxBatch) -> Loss:
+        if not isinstance(batch, PtxBatch):
+            return loss(model, batch)
+        found = next_token_loss(model, batch.rows)
+        return Loss(batch.scale * found.total, batch.weight, {"ptx_loss": found.metrics["loss"]})
+
+    return either
+
+
+def ptx_stream(
+    config: PtxConfig, data: Path, tokenizer: Tokenizer, own: Stream[B], context: int
+) -> Stream[B | PtxBatch]:
+    """The stage's own stream, with the data of `config.ptx` beside it if that has a weight.
+
+    `data` is what the stage itself reads. Raises `UserError` for data that cannot be used.
+    """
+    if not config.ptx:
+        return own
+    items = _items(ptx_sources(config, data), tokenizer, context, config.seed)
+    rows = ConversationStream(
+        items,
+        context=context,
+        rows=config.rows,
+        micro_rows=config.micro(context),
+        seed=config.seed,
+    )
+    say(f"ptx: {len(items):,} items of fine-tuning data, {config.rows} rows of them in a step")
+    return PtxStream(own, rows, config.ptx)
+
+
+def ptx_sources(config: PtxConfig, data: Path) -> tuple[Path, ...]:
+    """Where fine-tuning data lie; nowhere without a weight. Raises `UserError` if nobody says."""
+    if not config.ptx:
+        return ()
+    if config.ptx_data is None and not is_stage(data):
+        raise UserError(
+            f"ptx={config.ptx:g} needs fine-tuning data, and {str(data)!r} is no data-stage "
+            "folder, which has some; name them with --ptx-data"
+        )
+    return config.ptx_data or (data,)
+
+
+def ptx_parents(config: PtxConfig, data: Path) -> dict[str, Path]:
+    """Those of them that lie somewhere, by the names under which a run remembers them."""
+    there = [at for at in ptx_sources(config, data) if at.exists() and at != data]
+    return {f"ptx {i + 1}" if i else "ptx": at for i, at in enumerate(there)}
+
+
+def _items(sources: Sequence[Path], tokenizer: Tokenizer, context: int, seed: int) -> list[Example]:
+    read = load_dataset(sources)
+    for line in read.bad:
+        say(str(line))
+    order = np.random.default_rng(seed).permutation(len(read.train))
+    items: list[Example] = []
+    tokens = refused = 0
+    for start in range(0, len(order), _ROWS_AT_A_TIME):
+        rows = [read.train[i] for i in order[start : start + _ROWS_AT_A_TIME]]
+        found = encode_rows(tokenizer, rows, context)
+        items += found.items
+        refused += len(found.refused)
+        tokens += sum(cut_to(item, context).inputs for item in found.items)
+        if tokens >= _MOST_TOKENS:
+            break
+    if refused:
+        say(f"ptx: {refused:,} rows are set aside, which the chat template refuses")
+    return items

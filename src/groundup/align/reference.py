@@ -1,0 +1,66 @@
+"""What the reference model thinks of answers: computed once, kept in the run's folder.
+
+The reference never changes, so neither does its log-probability of an answer. The first start of a
+run computes what its steps read; every later start finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+
+from groundup.lm.logprobs import score
+from groundup.lm.model import CausalLM
+from groundup.text.example import Example
+from groundup.train.checkpoint import write_tensors
+
+
+def answer_logprobs(
+    model: CausalLM, twins: Sequence[tuple[Example, Example]], context: int
+) -> Float[np.ndarray, "items 2"]:
+    """Return log p of both answers of each item, in nats, without gradients."""
+    flat = [answer for both in twins for answer in both]
+    sums = [float(found.sum()) for found in score(model, flat, context=context)]
+    return np.array(sums, np.float32).reshape(-1, 2)
+
+
+def fill_reference(
+    reference: Float[np.ndarray, "items 2"],
+    path: Path,
+    model: CausalLM,
+    twins: Sequence[tuple[Example, Example]],
+    needed: Int[np.ndarray, " needed"],
+    context: int,
+) -> None:
+    """Fill in the reference's log-probabilities: computed once, read by every later start.
+
+    What is not `needed` stays NaN. A later start may need more: then that alone is computed.
+    """
+    if path.is_file():
+        with contextlib.suppress(SafetensorError, OSError):  # damaged: computed anew
+            found = _kept(path)
+            if found is not None and found.shape == reference.shape:
+                reference[:] = found
+    missing = needed[np.isnan(reference[needed]).any(1)]
+    if not len(missing):
+        return
+    reference[missing] = answer_logprobs(model, [twins[i] for i in missing], context)
+    write_tensors(path, {"logprobs": torch.from_numpy(reference)}, {"sha256": _hash(reference)})
+
+
+def _kept(path: Path) -> Float[np.ndarray, "items 2"] | None:
+    with safe_open(path, framework="np") as file:
+        said = (file.metadata() or {}).get("sha256")
+        found = file.get_tensor("logprobs")
+    return found if said is None or said == _hash(found) else None  # earlier versions do not say
+
+
+def _hash(found: Float[np.ndarray, "items 2"]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(found).tobytes()).hexdigest()

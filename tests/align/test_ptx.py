@@ -1,0 +1,175 @@
+"""Fine-tuning data beside a stage's own: the gradient it adds, and what it is good for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from conftest import TinyModel
+from groundup.align.config import DPOConfig
+from groundup.align.ptx import PtxBatch, PtxStream, ptx_sources, with_ptx
+from groundup.errors import UserError
+from groundup.formats.load import load
+from groundup.text.batches import ConversationStream
+from groundup.text.example import Example
+from groundup.train.batch import Batch
+from groundup.train.loss import next_token_loss
+from groundup.tune.sft import heldout_loss
+
+
+def examples(count: int, seed: int) -> list[Example]:
+    random = np.random.default_rng(seed)
+    lengths = random.integers(5, 20, count)
+    return [
+        Example(random.integers(3, 300, length).tolist(), [i > 2 for i in range(length)])
+        for length in lengths
+    ]
+
+
+def rows_of(seed: int) -> ConversationStream:
+    return ConversationStream(examples(30, seed), context=24, rows=6, micro_rows=4, seed=seed)
+
+
+class Rollouts:
+    """A stream with a state, as that of a live policy is."""
+
+    def __init__(self) -> None:
+        self.inner, self.rolled = rows_of(1), torch.zeros(1)
+
+    def at(self, step: int, model: torch.nn.Module) -> list[Batch]:
+        self.rolled += 1
+        return self.inner.at(step, model)
+
+    def can_save(self, step: int) -> bool:
+        return step % 2 == 0
+
+    def state(self) -> dict[str, Tensor]:
+        return {"rolled": self.rolled}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.rolled = state["rolled"]
+
+
+def gradients(model: torch.nn.Module, loss: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+def test_a_step_has_the_gradient_of_both_means(tiny_model: TinyModel) -> None:
+    """However many tokens either has: the mean of the one and `ptx` times that of the other."""
+    model, stream = tiny_model(), PtxStream(rows_of(1), rows_of(2), 0.3)
+    loss = with_ptx(next_token_loss)
+    batches = stream.at(5, model)
+    weight = sum(batch.weight for batch in batches)
+    found = gradients(model, sum(loss(model, batch).total for batch in batches) / weight)
+    means = []
+    for seed in (1, 2):
+        alone = [next_token_loss(model, batch) for batch in rows_of(seed).at(5, model)]
+        means.append(sum(one.total for one in alone) / sum(one.weight for one in alone))
+    expected = gradients(model, means[0] + 0.3 * means[1])
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-6)
+    sums = [loss(model, batch).metrics.get("ptx_loss", (0.0, 0.0)) for batch in batches]
+    total, count = (sum(one[i] for one in sums) for i in (0, 1))
+    assert total / count == pytest.approx(float(means[1].detach()), rel=1e-5)
+
+
+def test_what_is_added_is_a_function_of_seed_and_step_and_the_rest_is_the_streams_own() -> None:
+    model = torch.nn.Identity()
+    stream, again = (PtxStream(Rollouts(), rows_of(2), 1.0) for _ in range(2))
+    forwards = {step: stream.at(step, model) for step in range(6)}
+    for step in reversed(range(6)):
+        for one, other in zip(again.at(step, model), forwards[step], strict=True):
+            assert type(one) is type(other)
+            if isinstance(one, PtxBatch) and isinstance(other, PtxBatch):
+                assert torch.equal(one.rows.input_ids, other.rows.input_ids)
+                assert one.scale == other.scale and one.weight == 0 and one.tokens > 0
+    assert stream.can_save(2) and not stream.can_save(3)
+    assert stream.state()["rolled"].item() == 6
+    again.restore({"rolled": torch.tensor([2.0])})
+    assert again.state()["rolled"].item() == 2
+
+
+def test_a_step_that_weighs_nothing_adds_nothing(tiny_model: TinyModel) -> None:
+    """Rollouts whose rewards are all alike teach nothing; the step is skipped as it was."""
+
+    class Nothing(Rollouts):
+        def at(self, step: int, model: torch.nn.Module) -> list[Batch]:
+            return []
+
+    batches = PtxStream(Nothing(), rows_of(2), 1.0).at(0, tiny_model())
+    assert [batch.scale for batch in batches if isinstance(batch, PtxBatch)] == [0.0, 0.0]
+
+
+def test_it_keeps_what_fine_tuning_taught(workshop: Any, tmp_path: Path) -> None:
+    """Preferences for the wrong colors undo the fine-tuning; with ptx less of it is undone."""
+    asked = read_pairs(workshop.data / "preferences" / "train.jsonl")
+    turned = [one | {"chosen": one["rejected"], "rejected": one["chosen"]} for one in asked]
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(one) + "\n" for one in turned))
+    lost = {}
+    before = held(workshop, workshop.finished("sft"))
+    for ptx in (None, 1.0):
+        out = tmp_path / f"out-{ptx}"
+        data = {"ptx": ptx, "ptx_data": ptx and workshop.data}
+        code, said = workshop.run(workshop.command("dpo", out, data=pairs, steps=16, **data))
+        assert code == 0, said
+        lost[ptx] = held(workshop, out) - before
+    assert lost[None] > 0.1 and lost[1.0] < 0.5 * lost[None], lost
+    parents = json.loads((out / "run.json").read_text())["parents"]
+    assert set(parents) == {"model", "data", "ptx"}
+    assert "CC BY-SA 4.0" in (out / "README.md").read_text()
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["ptx_loss"] for line in lines if line["kind"] == "train"]
+    assert len(losses) == 16 and all(0 < loss < 3 for loss in losses)
+
+
+def read_pairs(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def held(workshop: Any, folder: Path) -> float:
+    """The held-out loss of the fine-tuning data."""
+    from groundup.data.records import read_conversations
+    from groundup.text.example import encode_rows
+
+    model, tokenizer = load(folder)
+    rows = read_conversations(workshop.data / "conversations" / "heldout.jsonl").rows
+    found = heldout_loss(model, encode_rows(tokenizer, rows, 64).items, 64)
+    assert found is not None
+    return found
+
+
+def test_where_the_data_lie(workshop: Any, tmp_path: Path) -> None:
+    common = {"out": tmp_path, "model": tmp_path, "data": workshop.data}
+    assert ptx_sources(DPOConfig(**common), workshop.data) == ()
+    assert ptx_sources(DPOConfig(ptx=0.1, **common), workshop.data) == (workshop.data,)
+    own = DPOConfig(ptx=0.1, ptx_data=Path("talks.jsonl"), **common)
+    assert ptx_sources(own, workshop.data) == (Path("talks.jsonl"),)
+    with pytest.raises(UserError, match=r"ptx=0.1 needs fine-tuning data.*--ptx-data"):
+        ptx_sources(DPOConfig(ptx=0.1, **common), tmp_path / "pairs.jsonl")
+
+
+def test_pairs_that_are_the_same_are_set_aside_and_the_run_goes_on(
+    workshop: Any, tmp_path: Path
+) -> None:
+    rows = read_pairs(workshop.data / "preferences" / "train.jsonl")
+    same = rows[0] | {"rejected": rows[0]["chosen"]}
+    empty = rows[1] | {"chosen": " "}
+    # The answers begin to differ where the context of 64 tokens ends.
+    late = rows[2] | {"chosen": "Blue. " * 60, "rejected": "Blue. " * 59 + "No."}
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(one) + "\n" for one in [*rows, same, empty, late]))
+    code, said = workshop.run(workshop.command("dpo", tmp_path / "out", data=pairs, steps=2))
+    assert code == 0, said
+    assert "line 41: 'chosen' and 'rejected' are the same" in said
+    assert "line 42: the answer, 'chosen', is empty" in said
+    assert "2 bad lines set aside" in said
+    assert "1 pairs that do not differ within the context" in said
