@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from conftest import TinyModel
 from groundup.align.config import LOSSES, REFERENCE_FREE, DPOConfig
 from groundup.align.dpo import pair_logprobs, pair_loss, preference_loss
-from groundup.align.orpo import log_complement
+from groundup.align.pair_losses import log_complement
 from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
 from groundup.app.settings import configured
 from groundup.data.records import read_preferences

@@ -31,13 +31,10 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from groundup.align.config import REFERENCE_FREE, DPOConfig
-from groundup.align.hinge import hinge_loss
-from groundup.align.ipo import ipo_loss
-from groundup.align.orpo import orpo_loss
+from groundup.align.pair_losses import hinge_loss, ipo_loss, orpo_loss, simpo_loss
 from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
 from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
-from groundup.align.simpo import simpo_loss
 from groundup.data.records import read_preferences
 from groundup.data.split import split
 from groundup.evals.by_source import WORLD, source_groups

@@ -41,7 +41,7 @@ from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import sequence_logprobs, spread
 from groundup.lm.model import CausalLM
-from groundup.report.estimate import POOLED, WORLD
+from groundup.report.estimate import POOLED
 from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.runs.folder import Run

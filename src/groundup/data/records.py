@@ -41,7 +41,6 @@ from groundup.data.fields import (
     text,
 )
 from groundup.data.files import CSV_SUFFIXES, read_text, rows_of
-from groundup.data.votes import Vote, is_vote, preferences, vote
 from groundup.errors import UserError
 from groundup.text.rows import (
     BadLine,
@@ -56,6 +55,10 @@ from groundup.text.rows import (
     RefusalPrompt,
     UnpairedPreference,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from groundup.data.votes import Vote
 
 T = TypeVar("T")
 
@@ -325,6 +328,9 @@ def read_preferences(path: Path) -> Records[Preference]:
 
     Raises UserError as `read_rows` does.
     """
+    # Seldom needed, and nothing that fine-tuning reads.
+    from groundup.data.votes import Vote, is_vote, preferences, vote
+
     found = read_rows(path, lambda *row: (vote if is_vote(row[0]) else _preference)(*row))
     votes = [row for row in found.rows if isinstance(row, Vote)]
     if not votes:
@@ -339,6 +345,8 @@ def read_preferences(path: Path) -> Records[Preference]:
 
 def read_votes(path: Path) -> Records[Vote]:
     """Rows of {prompt, a, b, choice}, the log as it is. Raises UserError as `read_rows` does."""
+    from groundup.data.votes import vote
+
     return read_rows(path, vote)
 
 
