@@ -234,3 +234,8 @@ def opening(turns: tuple[Message, ...]) -> str:
             break
         said.append(turn.content)
     return normal_form("\n".join(said))
+
+
+def is_vote(row: Json) -> bool:
+    """Whether a row is a vote and no pair of answers."""
+    return {"a", "b", "choice"} <= row.keys() and "chosen" not in row

@@ -33,6 +33,7 @@ from groundup.data.fields import (
     answer,
     check_order,
     excerpt,
+    is_vote,
     label,
     messages,
     opening,
@@ -329,7 +330,7 @@ def read_preferences(path: Path) -> Records[Preference]:
     Raises UserError as `read_rows` does.
     """
     # Seldom needed, and nothing that fine-tuning reads.
-    from groundup.data.votes import Vote, is_vote, preferences, vote
+    from groundup.data.votes import Vote, preferences, vote
 
     found = read_rows(path, lambda *row: (vote if is_vote(row[0]) else _preference)(*row))
     votes = [row for row in found.rows if isinstance(row, Vote)]

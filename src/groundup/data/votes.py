@@ -63,11 +63,6 @@ class Vote:
 _TEXTS = ("a", "b", "choice", "who", "when", "id")
 
 
-def is_vote(row: Json) -> bool:
-    """Whether a row is a vote and no pair of answers."""
-    return {"a", "b", "choice"} <= row.keys() and "chosen" not in row
-
-
 def vote(row: Json, file: str, line: int) -> Vote:
     """The vote that a row is; without an `id` it stands for itself. Raises BadRow."""
     asked = prompt(row)
