@@ -1,0 +1,195 @@
+"""Decoding: one more token for every running row, in as few calls as possible.
+
+A step of a small model is over in half a millisecond, and most of that is not arithmetic but the
+calling of it. So what `lm.model` says at length stands here once more, for one token a row:
+
+    q k v = W_qkv norm(h)                    one product for the three, and one each for the cache
+    h = h + W_o attention(rotate(q), keys, values)
+    h = h + W_down (act(gate) * up)          gate and up of one product, too
+
+Queries and keys are normalized and rotated together; what depends on positions alone is made once
+for all layers, and while no row joins or leaves, positions only count up. Layers that are no plain
+matrices (quantized, with adapters) are called as they are. Tests hold that a row decoded here is the
+row that the whole model reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import linear, rms_norm
+
+from groundup.lm.attention import one_query
+from groundup.lm.cache import KVCache
+from groundup.lm.model import Attention, Block, CausalLM, RMSNorm
+from groundup.lm.positions import inverse_frequencies, rotation
+
+Hidden = Float[Tensor, "rows width"]
+Function = Callable[[Tensor], Tensor]
+
+# A copy of larger matrices, side by side, would cost memory and save nothing: reading them takes
+# far longer than calling.
+_MOST_JOINED = 2**22
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One block as functions of two-dimensional tensors."""
+
+    read: Function  # norm, queries, keys and values
+    head_norm: Float[Tensor, "heads head_dim"] | None
+    mix: Function
+    look: Function  # norm, gate and up
+    down: Function
+    activation: Function
+    window: int | None
+
+
+class Decode:
+    """The running rows of a cache, one token further with each `step`.
+
+    The weights are those of the moment when it is made.
+    """
+
+    def __init__(self, model: CausalLM) -> None:
+        config = model.config
+        self._model, self._eps = model, config.rms_norm_eps
+        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self._head_dim, self._gated = config.head_dim, config.family.gated
+        blocks = cast("list[Block]", list(model.model.layers))
+        self._layers = [_layer(*pair) for pair in zip(blocks, config.windows, strict=True)]
+        self._norm = _norm(model.model.norm)
+
+    @torch.inference_mode()
+    def begin(self, cache: KVCache, positions: Sequence[int]) -> None:
+        """Go on with the cache's first rows, whose next tokens stand at these positions."""
+        self._cache = cache
+        self._lowest, self.highest = min(positions), max(positions)
+        device = cache.keys[0].device
+        self._positions = torch.tensor(positions, device=device)
+        # Where each token goes if rows, heads and slots of the cache are counted as one.
+        lines = torch.arange(len(positions) * self._kv_heads, device=device) * cache.slots
+        self._places = lines + self._positions.repeat_interleave(self._kv_heads)
+        stored = zip(cache.keys, cache.values, strict=True)
+        self._lines = [(k.view(-1, self._head_dim), v.view(-1, self._head_dim)) for k, v in stored]
+
+    @torch.inference_mode()
+    def step(self, ids: Int[Tensor, " rows"]) -> Hidden:
+        """The states after these tokens, one for each row, which are read into the cache."""
+        decoder, rows, heads = self._model.model, len(ids), self._heads
+        h: Tensor = decoder.embed_tokens(ids)
+        turns = self._turns(h)
+        if turns is None:
+            h = h + decoder.embed_positions(self._positions)
+        seen = {window: self._seen(window, h) for window in {one.window for one in self._layers}}
+        for i, layer in enumerate(self._layers):
+            all_heads = layer.read(h).view(rows, -1, self._head_dim)
+            qk, v = all_heads.split((heads + self._kv_heads, self._kv_heads), 1)
+            if layer.head_norm is not None:
+                qk = rms_norm(qk, (self._head_dim,), None, self._eps) * layer.head_norm
+            if turns is not None:
+                cos, sin = turns
+                qk = torch.addcmul(qk * cos, qk.roll(self._head_dim // 2, -1), sin)
+            q, k = qk.split((heads, self._kv_heads), 1)
+            keys, values = self._lines[i]
+            keys.index_copy_(0, self._places, k.reshape(-1, self._head_dim))
+            values.index_copy_(0, self._places, v.reshape(-1, self._head_dim))
+            slots, bias = seen[layer.window]
+            key, value = self._cache.keys[i][:rows, :, slots], self._cache.values[i][:rows, :, slots]
+            h = h + layer.mix(one_query(q, key, value, bias).view(rows, -1))
+            inner = layer.look(h)
+            if self._gated:
+                gate, up = inner.chunk(2, -1)
+                inner = layer.activation(gate).mul_(up)
+            else:
+                inner = layer.activation(inner)
+            h = h + layer.down(inner)
+        self._lowest, self.highest = self._lowest + 1, self.highest + 1
+        self._positions += 1
+        self._places += 1
+        return self._norm(h)
+
+    def _turns(self, h: Hidden) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines (rows, 1, head_dim): x cos + roll(x) sin turns every pair of x."""
+        config = self._model.config
+        if not config.family.rotary:
+            return None
+        frequencies = inverse_frequencies(config.rope, self._head_dim, h.device)
+        cos, sin = rotation(
+            frequencies, self._positions[:, None], h.dtype, config.rope.attention_factor
+        )
+        sin[..., : self._head_dim // 2].neg_()
+        return cos, sin
+
+    def _seen(self, window: int | None, h: Hidden) -> tuple[slice, Tensor | None]:
+        """The slots at which any row may look, and a bias where not all rows may look at all."""
+        first = 0 if window is None else max(0, self._lowest + 1 - window)
+        seen = slice(first, self.highest + 1)
+        if self._lowest == self.highest:
+            return seen, None
+        slots = torch.arange(first, self.highest + 1, device=h.device)
+        positions = self._positions[:, None]
+        hidden = slots > positions
+        if window is not None:
+            hidden |= slots <= positions - window
+        return seen, h.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+
+
+# The model's layers as functions.
+
+
+def _layer(block: Block, window: int | None) -> _Layer:
+    attention, mlp = block.self_attn, block.mlp
+    inner = [mlp.up_proj] if mlp.gate_proj is None else [mlp.gate_proj, mlp.up_proj]
+    return _Layer(
+        read=_then(
+            _norm(block.input_layernorm),
+            _joined([attention.q_proj, attention.k_proj, attention.v_proj]),
+        ),
+        head_norm=_head_norm(attention),
+        mix=_joined([attention.o_proj]),
+        look=_then(_norm(block.post_attention_layernorm), _joined(inner)),
+        down=_joined([mlp.down_proj]),
+        activation=mlp.activation,
+        window=window,
+    )
+
+
+def _then(first: Function, second: Function) -> Function:
+    return lambda x: second(first(x))
+
+
+def _norm(norm: nn.Module) -> Function:
+    if isinstance(norm, RMSNorm):
+        weight, width, eps = norm.weight, norm.weight.shape, norm.eps
+        return lambda x: rms_norm(x, width, weight, eps)
+    return norm
+
+
+def _head_norm(attention: Attention) -> Float[Tensor, "heads head_dim"] | None:
+    """The weights of the norms of queries and of keys, one row for each head."""
+    if not isinstance(attention.q_norm, RMSNorm):
+        return None
+    queries, keys = (
+        projection.out_features // attention.head_dim
+        for projection in (attention.q_proj, attention.k_proj)
+    )
+    q_weight, k_weight = attention.q_norm.weight, cast(RMSNorm, attention.k_norm).weight
+    return torch.cat([q_weight.expand(queries, -1), k_weight.expand(keys, -1)]).detach()
+
+
+def _joined(layers: Sequence[nn.Module]) -> Function:
+    """Layers that read the same, as one function whose outputs stand side by side."""
+    plain = [layer for layer in layers if type(layer) is nn.Linear]
+    if len(plain) < len(layers) or sum(one.weight.numel() for one in plain) > _MOST_JOINED:
+        return layers[0] if len(layers) == 1 else lambda x: torch.cat([f(x) for f in layers], -1)
+    weight, bias = plain[0].weight, plain[0].bias
+    if len(plain) > 1:
+        weight = torch.cat([one.weight for one in plain]).detach()
+        bias = None if bias is None else torch.cat([one.bias for one in plain]).detach()
+    return lambda x: linear(x, weight, bias)
