@@ -5,15 +5,15 @@
 Random models of Qwen3's shape: `small`, the quickstart's (4 layers of width 256, 3.9 million
 parameters), `10m` (6 layers of 384) and `135m`, SmolLM2-135M's (30 layers of 576). Prompts of 32
 tokens, 128 new ones, greedy; nothing ends early. The sides take turns, process by process, so that
-the machine's moods fall on all of them, and each runs in the environment its users have: the shell's
-as it is. Of `transformers` several settings are tried (bfloat16 and float32, its growing cache and
-its static one), and the best of them counts.
+the machine's moods fall on all of them, and each runs in the environment its users have, which is
+the shell's. Of `transformers` several settings are tried (bfloat16 and float32, its growing cache
+and its static one), and the best of them counts.
 
-`bound` is what a step cannot beat: all weights are read from memory once, at the bandwidth that a
-sum over 512 MB measures in the same turn.
+The bound is what a step of one row cannot beat where weights do not fit the processor's cache: all
+of them are read from memory once, at the bandwidth that summing 512 MB measures in the same turn.
 
-Needs `pip install transformers` (the extra `test`). Prints medians and ranges, and with `--json` all
-measurements.
+Needs `pip install transformers` (the extra `test`). Prints medians and ranges, and with `--json`
+writes all measurements.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def show(model: str, batch: str, found: dict[str, Rates]) -> None:
         for name in ("groundup", "transformers")
     }
     if all(best.values()):
-        print(f"{model:5} batch {batch:>2} best against best {best['groundup'] / best['transformers']:.2f}")
+        ratio = best["groundup"] / best["transformers"]
+        print(f"{model:5} batch {batch:>2} best against best {ratio:.2f}")
     sys.stdout.flush()
 
 

@@ -9,14 +9,15 @@ calling of it. So what `lm.model` says at length stands here once more, for one 
 
 Queries and keys are normalized and rotated together; what depends on positions alone is made once
 for all layers, and while no row joins or leaves, positions only count up. Layers that are no plain
-matrices (quantized, with adapters) are called as they are. Tests hold that a row decoded here is the
-row that the whole model reads.
+matrices (quantized, with adapters) are called as they are. A few rows go through `kernel`, where a
+step is a single call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -24,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm
 
+from groundup.generation.kernel import MOST_ROWS, Kernel
 from groundup.lm.attention import one_query
 from groundup.lm.cache import KVCache
 from groundup.lm.model import Attention, Block, CausalLM, RMSNorm
@@ -61,9 +63,12 @@ class Decode:
         self._model, self._eps = model, config.rms_norm_eps
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_dim, self._gated = config.head_dim, config.family.gated
-        blocks = cast("list[Block]", list(model.model.layers))
-        self._layers = [_layer(*pair) for pair in zip(blocks, config.windows, strict=True)]
-        self._norm = _norm(model.model.norm)
+        self._kernel = Kernel.of(model)
+
+    @cached_property
+    def _layers(self) -> list[_Layer]:
+        blocks = cast("list[Block]", list(self._model.model.layers))
+        return [_layer(*one) for one in zip(blocks, self._model.config.windows, strict=True)]
 
     @torch.inference_mode()
     def begin(self, cache: KVCache, positions: Sequence[int]) -> None:
@@ -75,32 +80,54 @@ class Decode:
         # Where each token goes if rows, heads and slots of the cache are counted as one.
         lines = torch.arange(len(positions) * self._kv_heads, device=device) * cache.slots
         self._places = lines + self._positions.repeat_interleave(self._kv_heads)
+        if self._kernel is not None:
+            self._kernel.begin(cache)
         stored = zip(cache.keys, cache.values, strict=True)
         self._lines = [(k.view(-1, self._head_dim), v.view(-1, self._head_dim)) for k, v in stored]
 
     @torch.inference_mode()
     def step(self, ids: Int[Tensor, " rows"]) -> Hidden:
         """The states after these tokens, one for each row, which are read into the cache."""
-        decoder, rows, heads = self._model.model, len(ids), self._heads
-        h: Tensor = decoder.embed_tokens(ids)
+        h: Tensor = self._model.model.embed_tokens(ids)
+        if self._kernel is not None and len(ids) <= MOST_ROWS:
+            h = self._kernel.decode(h, self._positions)
+        else:
+            h = self._layer_by_layer(h)
+        self._lowest, self.highest = self._lowest + 1, self.highest + 1
+        self._positions += 1
+        self._places += 1
+        return h
+
+    def logits(self, hidden: Hidden) -> Float[Tensor, "rows vocab"]:
+        """What the head says of these states, in float32."""
+        if self._kernel is not None and len(hidden) <= MOST_ROWS:
+            return self._kernel.logits(hidden)
+        head = self._model.head
+        return linear(hidden.to(head.dtype), head).float()
+
+    def _layer_by_layer(self, h: Hidden) -> Hidden:
+        decoder, rows, heads = self._model.model, len(h), self._heads
         turns = self._turns(h)
         if turns is None:
             h = h + decoder.embed_positions(self._positions)
         seen = {window: self._seen(window, h) for window in {one.window for one in self._layers}}
         for i, layer in enumerate(self._layers):
             all_heads = layer.read(h).view(rows, -1, self._head_dim)
-            qk, v = all_heads.split((heads + self._kv_heads, self._kv_heads), 1)
+            qk, v = all_heads[:, : heads + self._kv_heads], all_heads[:, heads + self._kv_heads :]
             if layer.head_norm is not None:
                 qk = rms_norm(qk, (self._head_dim,), None, self._eps) * layer.head_norm
             if turns is not None:
                 cos, sin = turns
                 qk = torch.addcmul(qk * cos, qk.roll(self._head_dim // 2, -1), sin)
-            q, k = qk.split((heads, self._kv_heads), 1)
+            q, k = qk[:, :heads], qk[:, heads:]
             keys, values = self._lines[i]
             keys.index_copy_(0, self._places, k.reshape(-1, self._head_dim))
             values.index_copy_(0, self._places, v.reshape(-1, self._head_dim))
             slots, bias = seen[layer.window]
-            key, value = self._cache.keys[i][:rows, :, slots], self._cache.values[i][:rows, :, slots]
+            key, value = (
+                self._cache.keys[i][:rows, :, slots],
+                self._cache.values[i][:rows, :, slots],
+            )
             h = h + layer.mix(one_query(q, key, value, bias).view(rows, -1))
             inner = layer.look(h)
             if self._gated:
@@ -109,10 +136,7 @@ class Decode:
             else:
                 inner = layer.activation(inner)
             h = h + layer.down(inner)
-        self._lowest, self.highest = self._lowest + 1, self.highest + 1
-        self._positions += 1
-        self._places += 1
-        return self._norm(h)
+        return _norm(decoder.norm)(h)
 
     def _turns(self, h: Hidden) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines (rows, 1, head_dim): x cos + roll(x) sin turns every pair of x."""
@@ -188,8 +212,6 @@ def _joined(layers: Sequence[nn.Module]) -> Function:
     plain = [layer for layer in layers if type(layer) is nn.Linear]
     if len(plain) < len(layers) or sum(one.weight.numel() for one in plain) > _MOST_JOINED:
         return layers[0] if len(layers) == 1 else lambda x: torch.cat([f(x) for f in layers], -1)
-    weight, bias = plain[0].weight, plain[0].bias
-    if len(plain) > 1:
-        weight = torch.cat([one.weight for one in plain]).detach()
-        bias = None if bias is None else torch.cat([one.bias for one in plain]).detach()
+    weight = torch.cat([one.weight for one in plain])
+    bias = None if plain[0].bias is None else torch.cat([one.bias for one in plain])
     return lambda x: linear(x, weight, bias)

@@ -27,7 +27,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import linear
 
 from groundup.adapters.attach import active_adapter
 from groundup.errors import UserError
@@ -259,7 +258,7 @@ class Engine:
         return torch.cat([hidden, torch.stack(fresh)]) if fresh else hidden
 
     def _draw(self, hidden: Float[Tensor, "rows width"]) -> list[Event]:
-        logits = linear(hidden, self._model.head).float()
+        logits = self._decode.logits(hidden)
         logprobs = logits.log_softmax(-1)
         draws = self._settings(logits)
         choice, failed = self._masked(logits)
@@ -302,9 +301,7 @@ class Engine:
                 choice[i].masked_fill_(~allowed.to(logits.device), -torch.inf)
         return choice, failed
 
-    def _finite(
-        self, choice: Logits, logprobs: Logits, failed: dict[int, Exception]
-    ) -> Logits:
+    def _finite(self, choice: Logits, logprobs: Logits, failed: dict[int, Exception]) -> Logits:
         """The logits, with rows that are not finite set to zero and recorded as failed."""
         # One of them makes the sum NaN or infinite, and so all log-probabilities of its row NaN.
         damaged = logprobs[:, 0].isnan()
