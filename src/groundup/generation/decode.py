@@ -61,7 +61,7 @@ class Decode:
     def __init__(self, model: CausalLM) -> None:
         config = model.config
         self._model, self._eps = model, config.rms_norm_eps
-        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self._kv_heads = config.num_key_value_heads
         self._head_dim, self._gated = config.head_dim, config.family.gated
         self._kernel = Kernel.of(model)
 
@@ -102,33 +102,25 @@ class Decode:
         """What the head says of these states, in float32."""
         if self._kernel is not None and len(hidden) <= MOST_ROWS:
             return self._kernel.logits(hidden)
-        head = self._model.head
-        return linear(hidden.to(head.dtype), head).float()
+        return self._head(hidden.to(self._model.head.dtype)).float()
+
+    @cached_property
+    def _head(self) -> Function:
+        return _joined([self._model.lm_head])
 
     def _layer_by_layer(self, h: Hidden) -> Hidden:
-        decoder, rows, heads = self._model.model, len(h), self._heads
-        turns = self._turns(h)
-        if turns is None:
+        decoder, kernel, attend = self._model.model, self._kernel, self._attend
+        if not self._model.config.family.rotary:
             h = h + decoder.embed_positions(self._positions)
-        seen = {window: self._seen(window, h) for window in {one.window for one in self._layers}}
+        if kernel is None:
+            self._turns = self._rotation(h)
+            self._seen = {one: self._visible(one, h) for one in set(self._model.config.windows)}
         for i, layer in enumerate(self._layers):
-            all_heads = layer.read(h).view(rows, -1, self._head_dim)
-            qk, v = all_heads[:, : heads + self._kv_heads], all_heads[:, heads + self._kv_heads :]
-            if layer.head_norm is not None:
-                qk = rms_norm(qk, (self._head_dim,), None, self._eps) * layer.head_norm
-            if turns is not None:
-                cos, sin = turns
-                qk = torch.addcmul(qk * cos, qk.roll(self._head_dim // 2, -1), sin)
-            q, k = qk[:, :heads], qk[:, heads:]
-            keys, values = self._lines[i]
-            keys.index_copy_(0, self._places, k.reshape(-1, self._head_dim))
-            values.index_copy_(0, self._places, v.reshape(-1, self._head_dim))
-            slots, bias = seen[layer.window]
-            key, value = (
-                self._cache.keys[i][:rows, :, slots],
-                self._cache.values[i][:rows, :, slots],
+            heads = layer.read(h)
+            mixed = (
+                attend(i, heads) if kernel is None else kernel.attention(i, heads, self._positions)
             )
-            h = h + layer.mix(one_query(q, key, value, bias).view(rows, -1))
+            h = h + layer.mix(mixed)
             inner = layer.look(h)
             if self._gated:
                 gate, up = inner.chunk(2, -1)
@@ -138,7 +130,27 @@ class Decode:
             h = h + layer.down(inner)
         return _norm(decoder.norm)(h)
 
-    def _turns(self, h: Hidden) -> tuple[Tensor, Tensor] | None:
+    def _attend(
+        self, i: int, outputs: Float[Tensor, "rows outputs"]
+    ) -> Float[Tensor, "rows queries"]:
+        """A layer's attention, from its queries, keys and values side by side."""
+        layer, rows, d = self._layers[i], len(outputs), self._head_dim
+        heads = outputs.view(rows, -1, d)
+        qk, v = heads[:, : -self._kv_heads], heads[:, -self._kv_heads :]
+        if layer.head_norm is not None:
+            qk = rms_norm(qk, (d,), None, self._eps) * layer.head_norm
+        if self._turns is not None:
+            cos, sin = self._turns
+            qk = torch.addcmul(qk * cos, qk.roll(d // 2, -1), sin)
+        q, k = qk[:, : -self._kv_heads], qk[:, -self._kv_heads :]
+        keys, values = self._lines[i]
+        keys.index_copy_(0, self._places, k.reshape(-1, d))
+        values.index_copy_(0, self._places, v.reshape(-1, d))
+        slots, bias = self._seen[layer.window]
+        key, value = (all_[i][:rows, :, slots] for all_ in (self._cache.keys, self._cache.values))
+        return one_query(q, key, value, bias).view(rows, -1)
+
+    def _rotation(self, h: Hidden) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines (rows, 1, head_dim): x cos + roll(x) sin turns every pair of x."""
         config = self._model.config
         if not config.family.rotary:
@@ -150,7 +162,7 @@ class Decode:
         sin[..., : self._head_dim // 2].neg_()
         return cos, sin
 
-    def _seen(self, window: int | None, h: Hidden) -> tuple[slice, Tensor | None]:
+    def _visible(self, window: int | None, h: Hidden) -> tuple[slice, Tensor | None]:
         """The slots at which any row may look, and a bias where not all rows may look at all."""
         first = 0 if window is None else max(0, self._lowest + 1 - window)
         seen = slice(first, self.highest + 1)
@@ -214,4 +226,16 @@ def _joined(layers: Sequence[nn.Module]) -> Function:
         return layers[0] if len(layers) == 1 else lambda x: torch.cat([f(x) for f in layers], -1)
     weight = torch.cat([one.weight for one in plain])
     bias = None if plain[0].bias is None else torch.cat([one.bias for one in plain])
-    return lambda x: linear(x, weight, bias)
+    if not _packs(weight):
+        return lambda x: linear(x, weight, bias)
+    # oneDNN would otherwise bring the weight into its own order at every call.
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def _packs(weight: Tensor) -> bool:
+    """Whether oneDNN multiplies with such a matrix: torch.compile's own way on CPUs."""
+    if weight.device.type != "cpu" or not torch._C._has_mkldnn:
+        return False
+    fast = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return weight.dtype == torch.float32 or bool(fast)

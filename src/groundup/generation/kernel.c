@@ -32,6 +32,18 @@ static inline float wide(number x) { return x; }
 static inline number narrow(float x) { return x; }
 #endif
 
+/* e^x = 2^n 2^f with |f| <= 1/2, within 1e-7 of it: a loop over many runs in vectors, which one of
+   the library's does not. */
+static inline float exponential(float x) {
+    x = x < -87 ? -87 : x > 88 ? 88 : x;
+    float y = x * 1.44269504f, n = floorf(y + 0.5f), f = (y - n) * 0.693147181f;
+    float series = 1 + f * (1 + f * (1 / 2.f + f * (1 / 6.f + f * (1 / 24.f + f * (1 / 120.f + f / 720)))));
+    int32_t bits = ((int32_t)n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    return power * series;
+}
+
 typedef struct { /* y = W x + b; W: (out, in); b may be missing */
     const number *weight;
     const float *bias;
@@ -122,21 +134,61 @@ static void rotate(float *x, int64_t head_dim, const float *turns) {
 static void attend(const float *q, const number *keys, const number *values, int64_t first,
                    int64_t last, int64_t head_dim, float *weights, float *y) {
     float most = -INFINITY, total = 0, scale = 1 / sqrtf(head_dim);
-    for (int64_t t = first; t <= last; t++) {
-        weights[t] = dot(keys + t * head_dim, head_dim, q) * scale;
+    int64_t t = first;
+    for (; t + 3 <= last; t += 4) dot4(keys + t * head_dim, head_dim, q, weights + t);
+    for (; t <= last; t++) weights[t] = dot(keys + t * head_dim, head_dim, q);
+    for (t = first; t <= last; t++) {
+        weights[t] *= scale;
         most = weights[t] > most ? weights[t] : most;
     }
-    for (int64_t t = first; t <= last; t++) total += weights[t] = expf(weights[t] - most);
+#pragma omp simd reduction(+ : total)
+    for (t = first; t <= last; t++) total += weights[t] = exponential(weights[t] - most);
     memset(y, 0, head_dim * sizeof(float));
-    for (int64_t t = first; t <= last; t++) {
+    for (t = first; t <= last; t++) {
         float weight = weights[t] / total;
 #pragma omp simd
         for (int64_t i = 0; i < head_dim; i++) y[i] += weight * wide(values[t * head_dim + i]);
     }
 }
 
+/* Queries, keys and values of every row, (rows, heads + 2 kv_heads, head_dim): norm and rotate them,
+   store the new keys and values, and attend. All threads come here; `weights` is each one's own. */
+static void attention(const Model *m, const Layer *layer, int64_t rows, const int64_t *positions,
+                      float *heads, float *mixed, float *weights) {
+    int64_t d = m->head_dim, queries = m->heads, all = queries + 2 * m->kv_heads;
+#pragma omp for
+    for (int64_t unit = 0; unit < rows * all; unit++) {
+        int64_t row = unit / all, head = unit % all - queries, position = positions[row];
+        float *x = heads + unit * d;
+        const float *norm = head < 0 ? layer->q_norm : layer->k_norm;
+        if (head < m->kv_heads) {
+            if (norm) rms_norm(x, 1, d, norm, m->eps, x);
+            rotate(x, d, m->turns + 2 * d * position);
+        }
+        if (head < 0) continue;
+        int64_t line = row * m->kv_heads + head % m->kv_heads;
+        number *to = (head < m->kv_heads ? layer->keys : layer->values) + (line * m->slots + position) * d;
+        for (int64_t i = 0; i < d; i++) to[i] = narrow(x[i]);
+    }
+#pragma omp for
+    for (int64_t unit = 0; unit < rows * queries; unit++) {
+        int64_t row = unit / queries, head = unit % queries, last = positions[row];
+        int64_t line = row * m->kv_heads + head / (queries / m->kv_heads);
+        int64_t first = layer->window && last >= layer->window ? last - layer->window + 1 : 0;
+        attend(heads + (row * all + head) * d, layer->keys + line * m->slots * d,
+               layer->values + line * m->slots * d, first, last, d, weights, mixed + unit * d);
+    }
+}
+
+/* One layer's attention by itself, for many rows; `scratch` holds `slots` numbers for each thread. */
+void attention_step(const Model *m, const Layer *layers, int64_t layer, int64_t rows,
+                    const int64_t *positions, float *heads, float *mixed, float *scratch, int threads) {
+#pragma omp parallel num_threads(threads)
+    attention(m, layers + layer, rows, positions, heads, mixed, scratch + omp_get_thread_num() * m->slots);
+}
+
 /* h (rows, width): embeddings, and afterwards the states that the head reads. `scratch` holds
-   rows * ((heads + 2 kv_heads + heads) * head_dim + 2 inner) numbers, and for each thread
+   rows * (2 (heads + kv_heads) * head_dim + 2 inner) numbers, and for each thread
    rows * width + slots. */
 void decode(const Model *m, const Layer *layers, int64_t rows, const int64_t *positions, float *h,
             float *scratch, int threads) {
@@ -152,36 +204,16 @@ void decode(const Model *m, const Layer *layers, int64_t rows, const int64_t *po
             product(&layer->k, rows, x, heads + queries * d, all * d, 0);
             product(&layer->v, rows, x, heads + (queries + m->kv_heads) * d, all * d, 0);
 #pragma omp barrier
-#pragma omp for
-            for (int64_t unit = 0; unit < rows * all; unit++) {
-                int64_t row = unit / all, head = unit % all - queries, position = positions[row];
-                float *head_x = heads + unit * d;
-                const float *norm = head < 0 ? layer->q_norm : layer->k_norm;
-                if (head < m->kv_heads) {
-                    if (norm) rms_norm(head_x, 1, d, norm, m->eps, head_x);
-                    rotate(head_x, d, m->turns + 2 * d * position);
-                }
-                if (head < 0) continue;
-                int64_t line = row * m->kv_heads + head % m->kv_heads;
-                number *to = (head < m->kv_heads ? layer->keys : layer->values) + (line * m->slots + position) * d;
-                for (int64_t i = 0; i < d; i++) to[i] = narrow(head_x[i]);
-            }
-#pragma omp for
-            for (int64_t unit = 0; unit < rows * queries; unit++) {
-                int64_t row = unit / queries, head = unit % queries, last = positions[row];
-                int64_t line = row * m->kv_heads + head / (queries / m->kv_heads);
-                int64_t first = layer->window && last >= layer->window ? last - layer->window + 1 : 0;
-                attend(heads + (row * all + head) * d, layer->keys + line * m->slots * d,
-                       layer->values + line * m->slots * d, first, last, d, weights, mixed + unit * d);
-            }
+            attention(m, layer, rows, positions, heads, mixed, weights);
             product(&layer->o, rows, mixed, h, m->width, 1);
 #pragma omp barrier
             rms_norm(h, rows, m->width, layer->norm2, m->eps, x);
             product(&layer->gate, rows, x, gate, m->inner, 0);
             Part mine = product(&layer->up, rows, x, up, m->inner, 0);
             for (int64_t row = 0; row < rows; row++)
+#pragma omp simd
                 for (int64_t i = row * m->inner + mine.first; i < row * m->inner + mine.last; i++)
-                    gate[i] *= up[i] / (1 + expf(-gate[i]));
+                    gate[i] *= up[i] / (1 + exponential(-gate[i]));
 #pragma omp barrier
             product(&layer->down, rows, gate, h, m->width, 1);
 #pragma omp barrier

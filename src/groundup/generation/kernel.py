@@ -114,6 +114,19 @@ class Kernel:
         )  # fmt: skip
         return hidden
 
+    def attention(
+        self, layer: int, heads: Float[Tensor, "rows outputs"], positions: Int[Tensor, " rows"]
+    ) -> Float[Tensor, "rows queries"]:
+        """One layer's attention for many rows, from its queries, keys and values side by side."""
+        config, rows = self._config, len(heads)
+        wide = heads.float().contiguous()
+        mixed = torch.empty(rows, config.num_attention_heads * config.head_dim)
+        self._library.attention_step(
+            self._model, self._layers, layer, rows, positions.data_ptr(), wide.data_ptr(),
+            mixed.data_ptr(), self._scratch.data_ptr(), self._threads,
+        )  # fmt: skip
+        return mixed.to(heads.dtype)
+
     def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocab"]:
         hidden = hidden.float().contiguous()
         logits = torch.empty(len(hidden), self._head.out)
@@ -186,7 +199,11 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
         POINTER(_Model), POINTER(_Layer), c_int64, c_void_p, c_void_p, c_void_p, c_int
     )  # fmt: skip
     library.linear.argtypes = (POINTER(_Matrix), c_int64, c_void_p, c_void_p, c_int)
-    library.decode.restype = library.linear.restype = None
+    library.attention_step.argtypes = (
+        POINTER(_Model), POINTER(_Layer), c_int64, c_int64, *[c_void_p] * 4, c_int
+    )  # fmt: skip
+    for function in (library.decode, library.linear, library.attention_step):
+        function.restype = None
     return library
 
 
