@@ -34,6 +34,8 @@ benchmark: $(VENV)/installed-test
 	$(VENV)/bin/python benchmarks/numpy_engine.py
 	$(VENV)/bin/python benchmarks/world.py
 	$(VENV)/bin/python benchmarks/generate.py --shapes small
+	$(VENV)/bin/python benchmarks/generation.py --models small
+	$(VENV)/bin/python benchmarks/rollout.py
 	$(VENV)/bin/python benchmarks/finetune.py
 
 # A marker is newer than pyproject.toml exactly when what it asks for is installed.

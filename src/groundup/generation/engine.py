@@ -22,15 +22,16 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from groundup.adapters.attach import active_adapter
 from groundup.errors import UserError
-from groundup.generation.prefill import TOKENS_AT_ONCE, Prefill, read, schedule
+from groundup.generation.decode import Decode
+from groundup.generation.prefill import TOKENS_AT_ONCE, Prefill, schedule
 from groundup.generation.request import (
     Completion,
     InputProcessor,
@@ -49,8 +50,7 @@ _LOOK_AHEAD = 64
 _FIRST_SLOTS = 64
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """What one step brought for one request.
 
     `token` and `logprob` are None where it ended without one: its prompt fills the context, or its
@@ -110,8 +110,14 @@ class Engine:
         # Finished rows whose keys still stand in the cache, behind the running ones.
         self._left: list[SequenceState] = []
         self._cache = KVCache.empty(model.config, 0, 0, like=model.head)
+        self._decode = Decode(model)
+        # What follows from who is running is found out once, and again when rows come or go: the
+        # tokens last drawn, each row's settings and seen tokens, and the rows that want more.
+        self._drawn: Int[Tensor, " rows"] | None = None
         self._sampling: BatchedSampling | None = None
         self._seen: Bool[Tensor, "rows vocab"] | None = None
+        self._constrained: list[int] = []
+        self._asking: list[int] = []
 
     @property
     def unfinished(self) -> bool:
@@ -168,6 +174,8 @@ class Engine:
         fresh = self._join()
         if self._running:
             events += self._draw(self._read(fresh))
+            if fresh:
+                self._drawn = None
             self._leave()
         return events
 
@@ -202,20 +210,23 @@ class Engine:
 
     def _finish(self, prefill: Prefill) -> list[Float[Tensor, " width"]]:
         """Give the rows of a finished prefill their places behind the running ones."""
-        fresh = []
-        for i, prompt in enumerate(prefill.prompts):
-            for row in prompt.rows:
-                if row.finish_reason is not None:  # cancelled meanwhile
-                    continue
-                row.read = len(row.prompt)
-                place = len(self._running)
-                self._make_room(place + 1, row.read, row)
-                self._cache.copy(place, prefill.cache, i, row.read)
-                del self._left[:1]
-                self._running.append(row)
-                fresh.append(prefill.hidden[i])
-        self._sampling = None
-        return fresh
+        joining = [
+            (row, i)
+            for i, prompt in enumerate(prefill.prompts)
+            for row in prompt.rows
+            if row.finish_reason is None  # or it was cancelled meanwhile
+        ]
+        if not joining:
+            return []
+        for row, _ in joining:
+            row.read = len(row.prompt)
+        place, longest = len(self._running), max(row.read for row, _ in joining)
+        self._make_room(place + len(joining), longest, *(row for row, _ in joining))
+        self._cache.copy_rows(place, prefill.cache, [i for _, i in joining], longest)
+        del self._left[: len(joining)]
+        self._running += [row for row, _ in joining]
+        self._drawn = self._sampling = None
+        return [prefill.hidden[i] for _, i in joining]
 
     def _make_room(self, rows: int, slots: int, *newcomers: SequenceState) -> None:
         """Grow the cache by doubling, at most to `batch_size` rows and what the longest may need.
@@ -236,41 +247,40 @@ class Engine:
         old = self._running[: len(self._running) - len(fresh)]
         if not old:
             return torch.stack(fresh)
-        self._make_room(0, max(row.read for row in old) + 1)
-        ids = torch.tensor([[row.ids[-1]] for row in old])
-        positions = torch.tensor([[row.read] for row in old])
-        hidden = read(self._model, ids, positions, self._cache)[:, 0]
+        if self._drawn is None or self._decode.highest == self._cache.slots:
+            positions = [row.read for row in old]
+            self._make_room(0, max(positions) + 1)
+            self._decode.begin(self._cache, positions)
+            self._drawn = torch.tensor([row.ids[-1] for row in old], device=self._model.head.device)
+        hidden = self._decode.step(self._drawn)
         for row in old:
             row.read += 1
         return torch.cat([hidden, torch.stack(fresh)]) if fresh else hidden
 
     def _draw(self, hidden: Float[Tensor, "rows width"]) -> list[Event]:
-        head = self._model.head
-        # The product with one vector takes half the time in bfloat16 that a matrix of one row does.
-        product = torch.mv(head, hidden[0])[None] if len(hidden) == 1 else hidden @ head.T
-        logits = product.float()
-        normalizers = logits.logsumexp(-1)
-        choice, failed = self._masked(logits)
-        choice = self._finite(choice, normalizers, failed)
+        logits = self._decode.logits(hidden)
+        logprobs = logits.log_softmax(-1)
         draws = self._settings(logits)
+        choice, failed = self._masked(logits)
+        choice = self._finite(choice, logprobs, failed)
         uniforms = torch.zeros(len(self._running))
         if draws.random:
             uniforms = torch.tensor([row.uniform() for row in self._running])
-        tokens = sample(choice, draws, uniforms.to(logits.device), self._seen)
+        self._drawn = tokens = sample(choice, draws, uniforms.to(logits.device), self._seen)
         if self._seen is not None:
             self._seen.scatter_(-1, tokens[:, None], True)
-        logprobs = logits.gather(-1, tokens[:, None])[:, 0] - normalizers
-        tops = self._tops(logits, normalizers)
+        drawn = tokens.tolist(), logprobs.gather(-1, tokens[:, None])[:, 0].tolist()
+        tops = self._tops(logprobs)
         events = []
-        for i, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
-            row = self._running[i]
+        for i, (row, token, logprob) in enumerate(zip(self._running, *drawn, strict=True)):
             if i in failed:
                 row.cancel()
                 events.append(Event(row.id, error=failed[i]))
                 continue
-            text = row.push(token, logprob, tops.get(i))
+            top = tops.get(i)
+            text = row.push(token, logprob, top)
             ended = row.completion() if row.finish_reason is not None else None
-            events.append(Event(row.id, token, logprob, tops.get(i), text, ended))
+            events.append(Event(row.id, token, logprob, top, text, ended))
         return events
 
     def _masked(self, logits: Logits) -> tuple[Logits, dict[int, Exception]]:
@@ -280,9 +290,9 @@ class Engine:
         """
         failed: dict[int, Exception] = {}
         choice = logits
-        for i, row in enumerate(self._running):
+        for i in self._constrained:
             try:
-                allowed = row.allowed(logits.shape[-1])
+                allowed = self._running[i].allowed(logits.shape[-1])
             except Exception as error:
                 failed[i] = error
                 continue
@@ -291,14 +301,13 @@ class Engine:
                 choice[i].masked_fill_(~allowed.to(logits.device), -torch.inf)
         return choice, failed
 
-    def _finite(
-        self, choice: Logits, normalizers: Float[Tensor, " rows"], failed: dict[int, Exception]
-    ) -> Logits:
+    def _finite(self, choice: Logits, logprobs: Logits, failed: dict[int, Exception]) -> Logits:
         """The logits, with rows that are not finite set to zero and recorded as failed."""
-        finite = normalizers.isfinite()
-        if bool(finite.all()):
+        # One of them makes the sum NaN or infinite, and so all log-probabilities of its row NaN.
+        damaged = logprobs[:, 0].isnan()
+        if not bool(damaged.any()):
             return choice
-        for i in (~finite).nonzero()[:, 0].tolist():
+        for i in damaged.nonzero()[:, 0].tolist():
             # No later request may share its prefix.
             self._cache.clear(i)
             self._running[i].read = 0
@@ -306,11 +315,14 @@ class Engine:
                 "the model's logits are no numbers (NaN or infinite): its weights are damaged, or "
                 "too large for their type; download it again, or load it in float32"
             )
-        return choice.masked_fill(~finite[:, None], 0.0)
+        return choice.masked_fill(damaged[:, None], 0.0)
 
     def _settings(self, logits: Logits) -> BatchedSampling:
         """Each row's settings and the tokens it has seen; made anew when rows come or go."""
         if self._sampling is None:
+            rows = list(enumerate(self._running))
+            self._constrained = [i for i, row in rows if row.constrained]
+            self._asking = [i for i, row in rows if row.request.top_logprobs]
             samplings = [row.sampling for row in self._running]
             self._sampling = BatchedSampling(samplings, logits.shape[-1], logits.device)
             self._seen = None
@@ -321,14 +333,14 @@ class Engine:
                 self._seen = seen.to(logits.device)
         return self._sampling
 
-    def _tops(self, logits: Logits, normalizers: Float[Tensor, " rows"]) -> dict[int, TopLogprobs]:
+    def _tops(self, logprobs: Logits) -> dict[int, TopLogprobs]:
         """The likeliest tokens of the rows that ask for them."""
-        asking = [i for i, row in enumerate(self._running) if row.request.top_logprobs]
-        if not asking:
+        if not self._asking:
             return {}
-        counts = [min(self._running[i].request.top_logprobs, logits.shape[-1]) for i in asking]
-        values, ids = (logits[asking] - normalizers[asking, None]).topk(max(counts))
-        rows = zip(asking, counts, ids.tolist(), values.tolist(), strict=True)
+        vocab = logprobs.shape[-1]
+        counts = [min(self._running[i].request.top_logprobs, vocab) for i in self._asking]
+        values, ids = logprobs[self._asking].topk(max(counts))
+        rows = zip(self._asking, counts, ids.tolist(), values.tolist(), strict=True)
         return {i: dict(zip(ids[:n], values[:n], strict=True)) for i, n, ids, values in rows}
 
     def _leave(self) -> None:
@@ -344,4 +356,4 @@ class Engine:
             rows[hole], rows[mover] = rows[mover], rows[hole]
         self._left = [*rows[kept:], *self._left]
         del rows[kept:]
-        self._sampling = None
+        self._drawn = self._sampling = None

@@ -121,6 +121,11 @@ class SequenceState:
         """The most tokens that the cache may have to hold. The last one drawn is never read."""
         return len(self.prompt) + self.limit - 1
 
+    @property
+    def constrained(self) -> bool:
+        """Whether `allowed` may leave out tokens, of the next one or of later ones."""
+        return self.request.mask is not None or len(self.ids) < self.sampling.min_new_tokens
+
     def uniform(self) -> float:
         """Returns the random number of the next token. All are drawn when the first is needed."""
         if not self._uniforms:

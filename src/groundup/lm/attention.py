@@ -49,6 +49,8 @@ Bias = Float[Tensor, "rows time keys"]
 # Queries that are multiplied together on the `matmul` path. Keys that none of them may see yet are
 # left out: at a context of 256 a quarter of all scores.
 _BLOCK = 128
+# Up to so many rows torch's kernel is faster than two products and a softmax.
+_FEW_ROWS = 6
 
 
 def attention(query: Query, key: Key, value: Key, bias: Bias, path: AttentionPath) -> Query:
@@ -62,7 +64,7 @@ def attention(query: Query, key: Key, value: Key, bias: Bias, path: AttentionPat
         )
     time, keys = query.shape[2], key.shape[2]
     if time == 1:
-        return _one_query(query, key, value, bias)
+        return one_query(query[:, :, 0], key, value, bias[:, 0])[:, :, None]
     if time != keys or time <= _BLOCK:
         return _matmul_attention(query, key, value, bias)
     blocks = []
@@ -86,16 +88,28 @@ def _matmul_attention(query: Query, key: Key, value: Key, bias: Bias) -> Query:
     return (weights @ value).view(rows, heads, time, -1)
 
 
-def _one_query(query: Query, key: Key, value: Key, bias: Bias) -> Query:
-    """A step of decoding, by torch's kernel, which reads keys where they lie in the cache.
-
-    A matrix product would first copy them, and there are as many as all tokens so far.
-    """
-    rows, heads, _, head_dim = query.shape
-    grouped = query.reshape(rows, key.shape[1], -1, head_dim)
-    same = bias[:, None].expand(rows, 1, grouped.shape[2], -1)
-    mixed = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=same)
-    return mixed.reshape(rows, heads, 1, -1)
+def one_query(
+    query: Float[Tensor, "rows heads head_dim"],
+    key: Key,
+    value: Key,
+    bias: Float[Tensor, "rows keys"] | None,
+) -> Float[Tensor, "rows heads head_dim"]:
+    """A step of decoding, which reads keys where they lie in the cache; no bias hides no key."""
+    rows, heads, head_dim = query.shape
+    kv_heads, keys = key.shape[1], key.shape[2]
+    if rows <= _FEW_ROWS:
+        grouped = query.reshape(rows, kv_heads, -1, head_dim)
+        same = None if bias is None else bias[:, None, None].expand(*grouped.shape[:3], -1)
+        mixed = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=same)
+        return mixed.reshape(rows, heads, head_dim)
+    # One product for each head of each row. Rows and heads are one dimension of the cache, so no
+    # key is copied, as in a product of four dimensions.
+    lines = query.reshape(rows * kv_heads, -1, head_dim) / math.sqrt(head_dim)
+    scores = lines @ key.reshape(rows * kv_heads, keys, head_dim).transpose(1, 2)
+    if bias is not None:
+        scores.view(rows, -1, keys).add_(bias[:, None])
+    mixed = scores.softmax(-1) @ value.reshape(rows * kv_heads, keys, head_dim)
+    return mixed.view(rows, heads, head_dim)
 
 
 def document_mask(segment_ids: Int[Tensor, "rows time"], window: int | None = None) -> Mask:

@@ -78,6 +78,14 @@ class KVCache:
             for to, of in zip(mine, theirs, strict=True):
                 to[row, :, :length] = of[source_row, :, :length]
 
+    def copy_rows(self, row: int, source: KVCache, source_rows: list[int], length: int) -> None:
+        """Take the first `length` slots of those rows of `source`, into rows from `row` on."""
+        places = torch.tensor(source_rows, device=self.keys[0].device)
+        end = row + len(source_rows)
+        for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
+            for to, of in zip(mine, theirs, strict=True):
+                to[row:end, :, :length] = of[places, :, :length]
+
     def swap(self, one: int, other: int, length: int) -> None:
         """Exchange the first `length` tokens of two rows."""
         for stored in (*self.keys, *self.values):

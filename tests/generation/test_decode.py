@@ -1,0 +1,134 @@
+"""The step of decoding against the whole model, which reads the same tokens at once."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from groundup.adapters.attach import add_lora
+from groundup.generation import kernel
+from groundup.generation.decode import Decode
+from groundup.generation.generate import generate, reference_generate
+from groundup.generation.kernel import MOST_ROWS, Kernel
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.lm.cache import KVCache
+from groundup.lm.model import CausalLM
+from groundup.train.batch import Batch
+
+TinyModel = Callable[..., CausalLM]
+
+SHAPES = {
+    "qwen3": {},
+    "qwen2": {"model_type": "qwen2", "attention_bias": True},
+    "llama with biases": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
+    "window": {"model_type": "mistral", "sliding_window": 5},
+    "window in some layers": {"sliding_window": 5, "windowed_layers": (1,)},
+    "gpt2": {
+        "model_type": "gpt2",
+        "hidden_act": "gelu_new",
+        "num_key_value_heads": 4,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
+    "odd sizes": {"intermediate_size": 97, "vocab_size": 323},
+}
+
+
+def randomized(model: CausalLM) -> CausalLM:
+    """Fresh models have norms of one, biases of zero and blocks that add nothing."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            scale = 0.3 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5
+            parameter.add_(noise * scale)
+    return model
+
+
+def check_decode(model: CausalLM, rows: int, tolerance: float) -> None:
+    """Rows that have read prompts of several lengths go on for ten tokens."""
+    ids = torch.randint(320, (rows, 24), generator=torch.manual_seed(rows))
+    with torch.no_grad():
+        whole = model.logits(Batch.of(ids))
+    lengths = torch.arange(rows) % 7 + 3
+    cache = KVCache.empty(model.config, rows + 1, 20, like=model.head)
+    with torch.inference_mode():
+        model(Batch.at(ids[:, :10], torch.arange(10).expand(rows, -1)), cache)
+    decode = Decode(model)
+    decode.begin(cache, lengths.tolist())
+    for step in range(10):
+        at = lengths + step
+        logits = decode.logits(decode.step(ids[torch.arange(rows), at]))
+        assert_close(logits, whole[torch.arange(rows), at], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("rows", [1, 3, MOST_ROWS + 1, 13])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_step_is_what_the_model_reads(tiny_model: TinyModel, shape: str, rows: int) -> None:
+    check_decode(randomized(tiny_model(**SHAPES[shape])), rows, 1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 13])
+def test_a_step_in_bf16_is_within_its_rounding(tiny_model: TinyModel, rows: int) -> None:
+    model = randomized(tiny_model()).to(torch.bfloat16)
+    with torch.no_grad():
+        largest = float(model.logits(Batch.of(torch.randint(320, (1, 24)))).abs().max())
+    check_decode(model, rows, largest / 32)
+
+
+@pytest.mark.parametrize("rows", [1, 13])
+def test_a_step_with_an_adapter(tiny_model: TinyModel, rows: int) -> None:
+    model = randomized(add_lora(randomized(tiny_model()), rank=4))
+    assert Kernel.of(model) is None
+    check_decode(model, rows, 2e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 13])
+def test_without_the_kernel(
+    tiny_model: TinyModel, rows: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a machine without a compiler."""
+    monkeypatch.setenv("CC", str(tmp_path / "none"))
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    kernel._library.cache_clear()
+    try:
+        model = randomized(tiny_model(**SHAPES["window in some layers"]))
+        assert Kernel.of(model) is None
+        check_decode(model, rows, 1e-4)
+    finally:
+        kernel._library.cache_clear()
+
+
+def test_the_kernel_is_compiled_once(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if subprocess.run(["cc", "--version"], capture_output=True, check=False).returncode:
+        pytest.skip("there is no compiler")
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    kernel._library.cache_clear()
+    try:
+        assert Kernel.of(tiny_model()) is not None
+        monkeypatch.setenv("CC", str(tmp_path / "none"))
+        kernel._library.cache_clear()
+        assert Kernel.of(tiny_model()) is not None
+        assert [file.suffix for file in (tmp_path / "kernels").iterdir()] == [".so"]
+    finally:
+        kernel._library.cache_clear()
+
+
+def test_weights_may_change_between_calls(tiny_model: TinyModel) -> None:
+    model = tiny_model(eos_token_ids=())
+    requests = [
+        Request([5, 6 + n], sampling=Sampling(temperature=0, max_new_tokens=8)) for n in range(8)
+    ]
+    for _ in range(2):
+        assert [one.ids for one in generate(model, requests)] == [
+            one.ids for one in reference_generate(model, requests)
+        ]
+        randomized(model)
