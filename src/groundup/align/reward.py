@@ -57,7 +57,7 @@ from groundup.report.estimate import rate
 from groundup.runs.console import say
 from groundup.runs.files import folder_aside, read_json_object, write_json, write_text
 from groundup.runs.folder import Run
-from groundup.text.batches import pack, packed_batch
+from groundup.text.batches import packed_batch
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example
 from groundup.text.rows import Message, Preference
@@ -69,7 +69,7 @@ from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import PreparedModel, prepare_model
 
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
-RATES = (0.0003, 0.0003)
+RATES = (0.001, 0.001)
 _SCORE = "score.weight"
 _ROW_STEP = 64
 _CURVE_PROMPTS = 300
@@ -192,7 +192,7 @@ def comparison_batch(
 ) -> ComparisonBatch:
     """Lay all answers of some comparisons into rows, at least as many as `rows`."""
     examples = [answer for one in some for answer in one.answers]
-    packed = pack([example.inputs for example in examples], context)
+    packed = rows_of([example.inputs for example in examples], context)
     packed += [[] for _ in range((rows or 0) - len(packed))]
     order = {number: place for place, number in enumerate(n for row in packed for n in row)}
     chosen, rejected, weights, first = [], [], [], 0
@@ -240,20 +240,33 @@ class ComparisonStream(DataStream):
         return batches
 
     def _packed(self, epoch: int) -> list[list[int]]:
-        """This epoch's micro-batches: as many comparisons as surely fit into the rows."""
+        """This epoch's micro-batches: as many comparisons as fit into the rows together."""
         batches: list[list[int]] = []
-        used = math.inf
+        lengths: list[int] = []
         for index in np.random.default_rng((self.seed, epoch)).permutation(len(self.items)):
-            lengths = [answer.inputs for answer in self.items[int(index)].answers]
-            # A row is left at most half empty where no answer is longer than half of it.
-            need = sum(max(length, 1) for length in lengths)
-            room = self.micro_rows * (self.context - max(lengths) + 1)
-            if used + need > room:
+            more = [answer.inputs for answer in self.items[int(index)].answers]
+            # More answers to one prompt than the rows hold get a batch to themselves.
+            if not batches or len(rows_of([*lengths, *more], self.context)) > self.micro_rows:
                 batches.append([])
-                used = 0
+                lengths = []
             batches[-1].append(int(index))
-            used += need
+            lengths += more
         return batches
+
+
+def rows_of(lengths: Sequence[int], context: int) -> list[list[int]]:
+    """Which answers stand in which row: the longest first, each in the fullest row that it fits."""
+    rows: list[list[int]] = []
+    free: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        fitting = [row for row, room in enumerate(free) if room >= lengths[number]]
+        if not fitting:
+            rows.append([])
+            free.append(context)
+        row = min(fitting, key=lambda row: free[row]) if fitting else len(rows) - 1
+        rows[row].append(number)
+        free[row] -= lengths[number]
+    return rows
 
 
 # The loss.
