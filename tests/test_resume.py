@@ -16,9 +16,12 @@ from groundup.runs.files import read_lines
 from groundup.runs.folder import is_finished
 from groundup.train.device import has_compiler
 
-STAGES = ("pretrain", "sft", "dpo")
+STAGES = ("pretrain", "sft", "dpo", "reward", "ppo", "grpo")
 # What must be the same; speeds differ from run to run.
-PROMISED = ("step", "tokens", "loss", "learning_rate", "gradient_norm", "bits_per_byte")
+PROMISED = (
+    *("kind", "step", "tokens", "loss", "learning_rate", "gradient_norm", "bits_per_byte"),
+    *("reward", "score", "kl", "exact_kl", "entropy", "kl_coef", "negative_reward"),
+)
 
 
 def promised(folder: Path) -> list[dict[str, Any]]:
@@ -169,9 +172,10 @@ def test_another_thread_count_is_refused_unless_allowed(workshop: Workshop, tmp_
     assert code == 0, said
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(workshop: Workshop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_ctrl_c_saves_and_says_how_to_go_on(workshop: Workshop, tmp_path: Path, stage: str) -> None:
     out = tmp_path / "out"
-    command = workshop.command("sft", out)
+    command = workshop.command(stage, out)
     process = workshop.start(command)
     _wait_for_steps(process, out, 5, time.monotonic() + 120)
     process.send_signal(signal.SIGINT)
@@ -180,4 +184,4 @@ def test_ctrl_c_saves_and_says_how_to_go_on(workshop: Workshop, tmp_path: Path) 
     assert "The same command continues" in said
     code, said = workshop.run(command)
     assert code == 0, said
-    assert promised(out) == promised(workshop.finished("sft"))
+    assert promised(out) == promised(workshop.finished(stage))
