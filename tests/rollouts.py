@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -25,6 +25,7 @@ from groundup.train.plan import Trained
 from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import PreparedModel
 
+T = TypeVar("T")
 VOCAB, CONTEXT = 64, 64
 # A sixth of the tokens end an answer, so that answers are of many lengths.
 ENDS = tuple(range(10))
@@ -134,3 +135,8 @@ def train(
 def length_reward(rollouts: Sequence[Rollout], /) -> list[float]:
     """Longer answers are better, and some tokens too: no two are worth quite the same."""
     return [len(one.ids) + 0.01 * sum(one.ids) for one in rollouts]
+
+
+def joined(parts: Sequence[Sequence[T]]) -> list[T]:
+    """What stands in some lists, in one."""
+    return [one for part in parts for one in part]

@@ -42,7 +42,7 @@ from groundup.runs.folder import Run
 from groundup.text.batches import packed_batch
 from groundup.train.batch import Batch
 from groundup.train.device import has_compiler
-from rollouts import length_reward, online, small_config, small_policy, train
+from rollouts import joined, length_reward, online, small_config, small_policy, train
 
 numbers = st.floats(-10, 10, width=32)
 shares = st.sampled_from([0.0, 0.3, 0.95, 1.0])
@@ -129,7 +129,7 @@ def test_the_policys_loss_and_gradient_are_the_papers() -> None:
     losses, ratio = clipped_policy_loss(new, old, advantages, 0.2, 0.3)
     values, slopes = per_token(slow_policy_loss, new.detach(), old, advantages)
     np.testing.assert_allclose(losses.detach(), values, rtol=1e-12)
-    np.testing.assert_allclose(ratio.detach(), np.exp((new - old).detach()), rtol=1e-12)
+    np.testing.assert_allclose(ratio.detach(), (new - old).detach().exp(), rtol=1e-12)
     [gradient] = torch.autograd.grad(losses.sum(), new)
     np.testing.assert_allclose(gradient, slopes, rtol=1e-12)
     assert 20 < sum(slope == 0 for slope in slopes) < 180
@@ -238,7 +238,7 @@ def test_rewards_and_prices_stand_where_they_belong() -> None:
     rollouts = parts.sampled(policy, 0).rollouts
     minibatches, _ = rolled(ActorCritic(policy), parts)
     laid = parts.minibatches(policy, rollouts)
-    for batch, one in zip(sum(minibatches, []), sum(laid, []), strict=True):
+    for batch, one in zip(joined(minibatches), joined(laid), strict=True):
         apart = (batch.old_logprobs - batch.reference_logprobs).double().tolist()
         returns = batch.returns.tolist()
         for member in one.members:
@@ -248,7 +248,7 @@ def test_rewards_and_prices_stand_where_they_belong() -> None:
             for t in range(count):
                 assert returns[t] == pytest.approx(reward - 0.3 * sum(apart[t:count]), abs=1e-3)
             apart, returns = apart[count:], returns[count:]
-    weights = torch.cat([batch.advantages for batch in sum(minibatches, [])])
+    weights = torch.cat([batch.advantages for batch in joined(minibatches)])
     assert weights.mean() == pytest.approx(0, abs=1e-5)
     assert weights.std(correction=0) == pytest.approx(1, abs=1e-5)
 
@@ -293,7 +293,7 @@ def test_the_whole_loss_is_that_of_a_slow_loop() -> None:
     parts = online(config, policy, length_reward)
     minibatches, loss = rolled(ActorCritic(policy), parts)
     model = trained_a_little()
-    for batch in sum(minibatches, []):
+    for batch in joined(minibatches):
         found = loss(model, batch)
         expected = slow_loss(trained_a_little(), batch, config)
         assert float(found.total.detach()) == pytest.approx(expected, rel=1e-4)
@@ -308,7 +308,7 @@ def test_padding_and_packing_change_neither_loss_nor_gradient() -> None:
         config = small_config(PPOConfig, Path("x"), critic_warmup=0, **layout)
         minibatches, loss = rolled(ActorCritic(policy), online(config, policy, length_reward))
         model = trained_a_little()
-        total = sum(loss(model, change(batch)).total for batch in sum(minibatches, []))
+        total = sum(loss(model, change(batch)).total for batch in joined(minibatches))
         total.backward()
         assert model.policy.head.grad is not None
         return float(total.detach()), model.policy.head.grad

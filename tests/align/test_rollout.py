@@ -79,7 +79,7 @@ def test_equal_prompts_get_answers_of_their_own_and_a_seed_the_same_ones_again()
     again = sampled(model), sampled(model), sampled(model, seed=1)
     first, second, other = ([one.ids for one in some] for some in again)
     assert first == second != other
-    assert len({ids for ids in first[0::4]}) == 3
+    assert len(set(first[0::4])) == 3
 
 
 def test_sampling_leaves_the_model_training() -> None:
