@@ -75,8 +75,8 @@ OWN_SETTINGS = {
     "dpo": {"learning-rate": 0.004, "embedding-learning-rate": 0.002, "beta": 0.5, "nll": 0.0},
     "reward": {
         "rows": 8,
-        "learning-rate": 0.004,
-        "embedding-learning-rate": 0.004,
+        "learning-rate": 0.001,
+        "embedding-learning-rate": 0.001,
         "samples": 16,
         "max-new-tokens": 12,
     },
