@@ -29,6 +29,14 @@ def promised(folder: Path) -> list[dict[str, Any]]:
     return [{name: line.get(name) for name in PROMISED} for line in lines]
 
 
+def assert_each_once(lines: list[dict[str, Any]]) -> None:
+    """Every step was taken once, and answers were sampled once at each place."""
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    assert steps == list(range(1, len(steps) + 1))
+    rolled = [line["step"] for line in lines if line["kind"] == "rollout"]
+    assert sorted({*rolled}) == rolled
+
+
 def kill_until_done(
     workshop: Workshop, command: list[str], out: Path, kills: int, seed: int
 ) -> tuple[int, int]:
@@ -91,6 +99,7 @@ def check(workshop: Workshop, tmp_path: Path, stage: str, kills: int, **changes:
         command = workshop.command(stage, killed, **changes)
         met, inside = kill_until_done(workshop, command, killed, kills, seed)
         assert promised(killed) == promised(whole)
+        assert_each_once(promised(killed))
         adapted = changes.get("adapter", "none") != "none"
         weights = "adapter_model.safetensors" if adapted else "model.safetensors"
         assert (killed / weights).read_bytes() == (whole / weights).read_bytes()

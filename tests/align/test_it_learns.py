@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ def bandit(method: str, seed: int, out: Path, **changes: Any) -> tuple[CausalLM,
 
 
 @pytest.mark.parametrize("method", KINDS)
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_a_bandits_best_arm_is_found(method: str, seed: int, tmp_path: Path) -> None:
     policy, _ = bandit(method, seed, tmp_path / "out")
     assert min(chances(policy)) >= 0.95
@@ -71,7 +72,7 @@ def test_a_bandits_best_arm_is_found(method: str, seed: int, tmp_path: Path) -> 
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", KINDS)
-@pytest.mark.parametrize("seed", range(3, 13))
+@pytest.mark.parametrize("seed", range(2, 10))
 def test_a_bandits_best_arm_is_found_by_every_seed(method: str, seed: int, tmp_path: Path) -> None:
     policy, _ = bandit(method, seed, tmp_path / "out")
     assert min(chances(policy)) >= 0.95
@@ -143,6 +144,7 @@ def test_the_experiment_in_miniature(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("unchecked_types")  # walks have no tokenizer
 def test_a_graph_is_walked_better(tmp_path: Path) -> None:
     course = walks(tmp_path, "grpo", 0)
@@ -167,7 +169,7 @@ def count(prompts, completions):
 """
 
 
-def stops(workshop: Any, tmp_path: Path, kl_coef: float, **changes: Any) -> list[dict[str, Any]]:
+def stops(workshop: Any, tmp_path: Path, kl_coef: float, iterations: int) -> list[dict[str, Any]]:
     """PPO that is paid for full stops, by the command line; the lines of its iterations."""
     (tmp_path / "stops.py").write_text(STOPS)
     command = workshop.command(
@@ -178,7 +180,13 @@ def stops(workshop: Any, tmp_path: Path, kl_coef: float, **changes: Any) -> list
         kl_target=None,
         critic_warmup=2,
         missing_eos_penalty=0,
-        **({"steps": None, "episodes": 32, "heldout_prompts": 2} | changes),
+        learning_rate=0.0001,
+        embedding_learning_rate=0.0001,
+        steps=None,
+        episodes=32,
+        heldout_prompts=2,
+        save_every=1000,
+        iterations=iterations,
     )
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -188,13 +196,39 @@ def stops(workshop: Any, tmp_path: Path, kl_coef: float, **changes: Any) -> list
 
 def test_a_price_of_ten_a_nat_keeps_the_policy_where_it_is(workshop: Any, tmp_path: Path) -> None:
     lines = stops(workshop, tmp_path, 10.0, iterations=12)
-    assert max(line["exact_kl"] for line in lines) < 0.1
+    assert 0 < max(line["exact_kl"] for line in lines) < 0.1
 
 
 @pytest.mark.long
 def test_without_a_price_the_reward_is_all_there_is(workshop: Any, tmp_path: Path) -> None:
-    free = stops(workshop, tmp_path, 0.0, iterations=80)
-    held = stops(workshop, tmp_path, 10.0, iterations=80)
-    assert np.mean([line["score"] for line in free[-5:]]) > free[0]["score"] + 1.5
-    assert free[-1]["exact_kl"] > 2
+    free = stops(workshop, tmp_path, 0.0, iterations=240)
+    held = stops(workshop, tmp_path, 10.0, iterations=120)
+    assert np.mean([line["score"] for line in free[-5:]]) > free[0]["score"] + 3
+    assert free[-1]["exact_kl"] > 10
     assert max(line["exact_kl"] for line in held) < 0.1
+
+
+def test_the_price_decides_how_far_the_policy_goes(tmp_path: Path) -> None:
+    """The best policy is known: pi(y) is as ref(y) exp(r(y) / beta) (Ziegler et al. 2019, 2.1)."""
+    policy = small_policy(0, ends=range(VOCAB), spread=0.1)
+    before, beta, worth = chances(policy), 0.5, 1.5
+    raised = [p * math.exp(worth / beta) for p in before]
+    best = [up / (up + 1 - p) for up, p in zip(raised, before, strict=True)]
+    assert all(0.1 < chance < 0.7 for chance in best)
+    config = small_config(
+        *(PPOConfig, tmp_path / "out"),
+        max_new_tokens=1,
+        episodes=256,
+        iterations=40,
+        decay=0.8,
+        critic_warmup=0,
+        kl_coef=beta,
+        value_learning_rate=0.02,
+    )
+    train(
+        config,
+        policy,
+        lambda rollouts, /: [worth * value for value in arm_reward(rollouts)],
+        prompts=[Prompt((prompt,)) for prompt in ARMS],
+    )
+    assert chances(policy) == pytest.approx(best, abs=0.08)
