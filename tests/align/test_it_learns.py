@@ -51,10 +51,12 @@ def bandit(method: str, seed: int, out: Path, **changes: Any) -> tuple[CausalLM,
         "seed": seed,
         "max_new_tokens": 1,
         "episodes": 128,
-        "iterations": 25,
+        "iterations": 30,
         "heldout_prompts": 1,
-        "learning_rate": 0.005,
-        "embedding_learning_rate": 0.005,
+        # Whitened, the last small errors of the critic are as large as the first true signal: at
+        # 0.005 one seed of ten leaves the best arm again.
+        "learning_rate": 0.002,
+        "embedding_learning_rate": 0.002,
         **OWN[method],
         **changes,
     }
