@@ -59,11 +59,39 @@ SETTINGS = {
     "dtype": "float32",
     "threads": 1,
 }
+# An iteration is four steps, so that saves at every third step wait for one to end.
+ONLINE = {
+    "rows": None,
+    "episodes": 8,
+    "minibatches": 2,
+    "max-new-tokens": 12,
+    "heldout-prompts": 4,
+    "learning-rate": 0.003,
+    "embedding-learning-rate": 0.003,
+}
 OWN_SETTINGS = {
     "pretrain": {"depth": 1, "width": 64, "context": 64},
     "sft": {"learning-rate": 0.02, "embedding-learning-rate": 0.01},
     "dpo": {"learning-rate": 0.004, "embedding-learning-rate": 0.002, "beta": 0.5, "nll": 0.0},
     "kto": {"learning-rate": 0.004, "embedding-learning-rate": 0.002, "beta": 0.5},
+    "reward": {
+        "rows": 8,
+        "learning-rate": 0.001,
+        "embedding-learning-rate": 0.001,
+        "samples": 16,
+        "max-new-tokens": 12,
+    },
+    "ppo": ONLINE | {"critic-warmup": 1, "kl-target": 0.5, "kl-horizon": 40},
+    "grpo": ONLINE | {"group-size": 4, "epochs-per-iteration": 2, "kl-coef": 0.05},
+}
+# What each stage starts from.
+PARENTS = {
+    "sft": "pretrain",
+    "dpo": "sft",
+    "kto": "sft",
+    "reward": "sft",
+    "ppo": "sft",
+    "grpo": "sft",
 }
 
 
@@ -86,11 +114,15 @@ class Workshop:
 
         None leaves a setting out.
         """
-        settings = SETTINGS | OWN_SETTINGS[stage] | {"data": self.data, "out": out}
+        settings = SETTINGS | OWN_SETTINGS[stage] | {"out": out}
+        if stage in ("ppo", "grpo"):
+            settings |= {"prompts": self.data, "reward": self.finished("reward")}
+        else:
+            settings["data"] = self.data
         if stage == "pretrain":
             settings["tokenizer"] = self.tokenizer
         else:
-            settings["model"] = self.finished("pretrain" if stage == "sft" else "sft")
+            settings["model"] = self.finished(PARENTS[stage])
         settings |= {name.replace("_", "-"): value for name, value in changes.items()}
         given = {name: value for name, value in settings.items() if value is not None}
         words = [w for name, value in given.items() for w in (f"--{name}", str(value))]

@@ -267,3 +267,75 @@ def test_a_prompt_that_is_not_text(folder: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2
     assert "UTF-8" in done.stderr and done.stderr.count("\n") == 1
+
+
+# Reinforcement learning.
+
+
+@pytest.fixture
+def chat(tokenizer: Path, folder: Path) -> Path:
+    """A chat model with a context of 64 tokens, hardly trained, and prompts beside it."""
+    assert main(pretrain(tokenizer, "--out", "base")) == 0
+    sft = ["sft", "base", "--data", "talks.jsonl", "--out", "chat", "--steps", "1", "--rows", "2"]
+    assert main([*sft, "--evaluations", "1", "--compile", "off", "--threads", "1"]) == 0
+    (folder / "asked.jsonl").write_text('{"prompt": "Where?"}\n{"prompt": "The sea?"}\n')
+    (folder / "long.jsonl").write_text(json.dumps({"prompt": "The sea is wide. " * 40}) + "\n")
+    (folder / "empty.jsonl").write_text("")
+    (folder / "bad.jsonl").write_text("{not json\n")
+    (folder / "judges.py").write_text(
+        "def judge(prompts, completions):\n    return [float('nan')] * len(completions)\n"
+        "def few(prompts, completions):\n    return [1.0]\n"
+        "def broken(prompts, completions):\n    raise KeyError('colour')\n"
+        "def words(prompts, completions):\n    return ['good'] * len(completions)\n"
+    )
+    return folder / "chat"
+
+
+@pytest.mark.parametrize("stage", ["ppo", "grpo"])
+def test_answers_that_cannot_be_learned_from(
+    chat: Path, folder: Path, refused: Refused, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    own = ["--reward", "judges:judge"]
+    asked = ["--prompts", "asked.jsonl"]
+    small = {"--episodes": "8", "--minibatches": "1", "--iterations": "1", "--evaluations": "1"}
+    small |= {"--max-new-tokens": "8", "--threads": "1", "--compile": "off"}
+    small |= {"--group-size": "4"} if stage == "grpo" else {}
+    cases: list[tuple[list[str], list[str]]] = [
+        ([*own, "--prompts", "long.jsonl"], ["long.jsonl", "no prompt", "--max-new-tokens"]),
+        ([*own, "--prompts", "empty.jsonl"], ["empty.jsonl"]),
+        ([*own, "--prompts", "bad.jsonl"], ["bad.jsonl"]),
+        ([*own, "--prompts", "nowhere.jsonl"], ["nowhere.jsonl"]),
+        ([*own, *asked, "--sources", "wiki"], ["sources=wiki", "asked.jsonl"]),
+        ([*own, *asked, "--rows", "4"], ["rows=4", "episodes"]),
+        ([*own, *asked, "--iterations", "-1"], ["--iterations=-1", "at least 1"]),
+        ([*own, *asked, "--iterations", "3", "--steps", "3"], ["iterations", "steps"]),
+        ([*own, *asked, "--minibatches", "16"], ["minibatches=16", "episodes=8"]),
+        ([*own, *asked, "--max-new-tokens", "64"], ["max_new_tokens=64", "context of 64"]),
+        ([*own, *asked, "--context", "65"], ["context=65", "64"]),
+        ([*own, *asked, "--adapter", "lora", "--lora-dropout", "0.1"], ["lora_dropout=0.1"]),
+        ([*own, *asked], ["nan"]),
+        (["--reward", "judges:few", *asked], ["gave 1 "]),
+        (
+            ["--reward", "judges:broken", *asked],
+            ["judges:broken", "colour"],
+        ),
+        (["--reward", "judges:words", *asked], ["good"]),
+        (["--reward", "judges:nothing", *asked], ["judges:nothing"]),
+        (["--reward", "nowhere", *asked], ["'nowhere'"]),
+        (["--reward", "no_such_module:judge", *asked], ["no_such_module"]),
+        (["--reward", "chat", *asked], ["chat", "reward model"]),
+    ]
+    if stage == "grpo":
+        cases += [
+            ([*own, *asked, "--episodes", "10"], ["episodes=10", "group_size=4", "episodes=8"]),
+            ([*own, *asked, "--group-size", "1"], ["--group-size=1", "at least 2"]),
+        ]
+    else:
+        cases += [([*own, *asked, "--critic", "chat"], ["chat", "reward model"])]
+    for number, (words, told) in enumerate(cases):
+        others = [word for name, at in small.items() if name not in words for word in (name, at)]
+        said = refused(stage, chat, *words, *others, "--out", f"out-{number}")
+        for word in told:
+            assert word in said, (words, said)
+        assert not (folder / f"out-{number}" / "model.safetensors").exists()

@@ -40,6 +40,9 @@ SMALLER = {
     "groundup pretrain": f"--depth 1 --width 64 --context 64 --rows 2 {TRAINING}",
     "groundup sft": f"--context 64 --rows 2 {TRAINING}",
     "groundup dpo": f"--context 64 --rows 2 {TRAINING}",
+    "groundup reward": f"--context 64 --rows 2 --samples 8 --max-new-tokens 8 {TRAINING}",
+    "groundup ppo": f"--episodes 8 --minibatches 1 --max-new-tokens 8 {TRAINING}",
+    "groundup grpo": f"--episodes 8 --minibatches 1 --max-new-tokens 8 {TRAINING}",
     "groundup eval report": "--bytes-per-source 2048 --questions 5 --pairs 5 --conversations 3 "
     "--refusal-prompts 3 --threads 1",
     "groundup eval core runs/base": "--bytes-per-source 2048 --questions 6 --threads 1",

@@ -16,14 +16,25 @@ from groundup.runs.files import read_lines
 from groundup.runs.folder import is_finished
 from groundup.train.device import has_compiler
 
-STAGES = ("pretrain", "sft", "dpo", "kto")
+STAGES = ("pretrain", "sft", "dpo", "kto", "reward", "ppo", "grpo")
 # What must be the same; speeds differ from run to run.
-PROMISED = ("step", "tokens", "loss", "learning_rate", "gradient_norm", "bits_per_byte")
+PROMISED = (
+    *("kind", "step", "tokens", "loss", "learning_rate", "gradient_norm", "bits_per_byte"),
+    *("reward", "score", "kl", "exact_kl", "entropy", "kl_coef", "negative_reward"),
+)
 
 
 def promised(folder: Path) -> list[dict[str, Any]]:
     lines = read_lines(folder / "metrics.jsonl")
     return [{name: line.get(name) for name in PROMISED} for line in lines]
+
+
+def assert_each_once(lines: list[dict[str, Any]]) -> None:
+    """Every step was taken once, and answers were sampled once at each place."""
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    assert steps == list(range(1, len(steps) + 1))
+    rolled = [line["step"] for line in lines if line["kind"] == "rollout"]
+    assert sorted({*rolled}) == rolled
 
 
 def kill_until_done(
@@ -88,6 +99,7 @@ def check(workshop: Workshop, tmp_path: Path, stage: str, kills: int, **changes:
         command = workshop.command(stage, killed, **changes)
         met, inside = kill_until_done(workshop, command, killed, kills, seed)
         assert promised(killed) == promised(whole)
+        assert_each_once(promised(killed))
         adapted = changes.get("adapter", "none") != "none"
         weights = "adapter_model.safetensors" if adapted else "model.safetensors"
         assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
@@ -173,9 +185,10 @@ def test_another_thread_count_is_refused_unless_allowed(workshop: Workshop, tmp_
     assert code == 0, said
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(workshop: Workshop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_ctrl_c_saves_and_says_how_to_go_on(workshop: Workshop, tmp_path: Path, stage: str) -> None:
     out = tmp_path / "out"
-    command = workshop.command("sft", out)
+    command = workshop.command(stage, out)
     process = workshop.start(command)
     _wait_for_steps(process, out, 5, time.monotonic() + 120)
     process.send_signal(signal.SIGINT)
@@ -184,4 +197,4 @@ def test_ctrl_c_saves_and_says_how_to_go_on(workshop: Workshop, tmp_path: Path) 
     assert "The same command continues" in said
     code, said = workshop.run(command)
     assert code == 0, said
-    assert promised(out) == promised(workshop.finished("sft"))
+    assert promised(out) == promised(workshop.finished(stage))

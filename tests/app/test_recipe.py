@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from groundup.align.config import GRPOConfig, PPOConfig
 from groundup.app.journey import run_recipe
 from groundup.app.recipe import Recipe, read_recipe, shipped
 from groundup.app.recipe_folder import find_model
@@ -99,6 +100,40 @@ def test_a_pack_by_name_becomes_a_data_stage_of_its_own(folder: Path) -> None:
 BASE = '[tokenizer]\nfrom = "sea.txt"\n[base]\nstage = "pretrain"\ndata = "sea.txt"\n'
 
 
+# A reward model and what is aligned to it, after [base].
+ALIGNED = """
+[rm]
+stage = "reward"
+data = "talks.jsonl"
+[ppo]
+from = "base"
+reward = "rm"
+critic = "rm"
+gold = "judges:count"
+prompts = "talks.jsonl"
+[grpo]
+from = "ppo"
+reward = "json"
+prompts = "talks.jsonl"
+"""
+
+
+def test_a_reward_is_an_earlier_table_a_verifier_or_a_function(
+    folder: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of(folder, BASE + ALIGNED)
+    ppo, grpo = (table.config(tmp_path / "out") for table in recipe.tables[-2:])
+    assert isinstance(ppo, PPOConfig) and isinstance(grpo, GRPOConfig)
+    assert (ppo.reward, ppo.critic) == (str(tmp_path / "out/rm"), tmp_path / "out/rm")
+    assert ppo.gold == "judges:count" and grpo.reward == "json"
+    assert (ppo.model, grpo.model) == (tmp_path / "out/base", tmp_path / "out/ppo")
+    assert recipe.chat_table is recipe.tables[-1]
+    # A folder beside the recipe, too.
+    (folder / "judge").mkdir()
+    recipe = recipe_of(folder, BASE + ALIGNED.replace('"rm"', '"judge"'))
+    assert recipe.tables[-2].inputs["reward"] == str(folder / "judge")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -170,6 +205,41 @@ BASE = '[tokenizer]\nfrom = "sea.txt"\n[base]\nstage = "pretrain"\ndata = "sea.t
         ),
         pytest.param(
             BASE + '[eval]\nmodels = "base"\ndata = "sea.txt"\n', ["models", "list"], id="no list"
+        ),
+        pytest.param(
+            BASE + ALIGNED.replace('reward = "rm"', 'reward = "rmm"'),
+            ['[ppo] reward = "rmm"', "'rm'"],
+            id="misspelt reward",
+        ),
+        pytest.param(
+            BASE + ALIGNED.replace('critic = "rm"', 'critic = "rmm"'),
+            ['[ppo] critic = "rmm"', "'rm'"],
+            id="misspelt critic",
+        ),
+        pytest.param(
+            BASE + ALIGNED.replace('reward = "rm"', 'reward = "base"'),
+            ["[base] makes a model", "a reward is needed", '"rm"'],
+            id="a model as a reward",
+        ),
+        pytest.param(
+            BASE + ALIGNED.replace('reward = "rm"', 'reward = "grpo"'),
+            ['"grpo"', "not above"],
+            id="a reward from below",
+        ),
+        pytest.param(
+            BASE + ALIGNED.replace('from = "base"', ""),
+            ["[rm] makes a reward", "a model is needed", '"base"'],
+            id="a reward as a model",
+        ),
+        pytest.param(
+            BASE + ALIGNED.replace('reward = "rm"', "reward = 3"),
+            ["[ppo] reward=3"],
+            id="a reward of a wrong type",
+        ),
+        pytest.param(
+            BASE + ALIGNED + "group_size = 7\n",
+            ["episodes=256", "group_size=7", "episodes=252"],
+            id="episodes that are no groups",
         ),
         pytest.param('[tokenizer]\nfrom = "pack:wikki"\n', ["wikki", "'wiki'"], id="unknown pack"),
         pytest.param(

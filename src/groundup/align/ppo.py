@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from groundup.align.config import PPOConfig
 from groundup.align.online import Online, inputs, open_online
-from groundup.align.reward import load_reward_model
+from groundup.align.reward import RewardModel, load_reward_model
 from groundup.align.rollout import (
     Laid,
     PerToken,
@@ -133,22 +133,21 @@ class ActorCritic(nn.Module):
     """A policy, and a critic that says of each state what reward is still to be expected.
 
     The critic is a second head on the policy's last state or, where `critic` is given, a model of
-    its own. The head begins at zero: a critic that knows nothing expects nothing.
+    its own. The head begins at zero: a critic that knows nothing expects nothing. One that starts
+    from a reward model expects the reward, as it is scaled, of an answer that would end here.
     """
 
-    def __init__(
-        self,
-        policy: CausalLM,
-        critic: CausalLM | None = None,
-        head: Float[Tensor, "1 width"] | None = None,
-    ) -> None:
+    def __init__(self, policy: CausalLM, critic: RewardModel | None = None) -> None:
         super().__init__()
         self.policy = policy
-        self.critic: CausalLM | None = critic
+        self.critic = None if critic is None else critic.lm.requires_grad_()
         width = (policy if critic is None else critic).config.hidden_size
         self.value_head = nn.Linear(width, 1, bias=False)
+        self.origin = 0.0 if critic is None else -critic.mean / critic.deviation
         with torch.no_grad():
-            self.value_head.weight.zero_() if head is None else self.value_head.weight.copy_(head)
+            self.value_head.weight.zero_()
+            if critic is not None:
+                self.value_head.weight.copy_(critic.score.weight / critic.deviation)
 
     def values(
         self, hidden: Float[Tensor, "rows time width"], rows: Batch
@@ -157,7 +156,7 @@ class ActorCritic(nn.Module):
         row, place = rows.weights.nonzero(as_tuple=True)
         states = hidden if self.critic is None else self.critic(rows)
         found: Tensor = self.value_head(states[row, place])
-        return found[:, 0].float()
+        return found[:, 0].float() + self.origin
 
     # What `prepare` asks of a model.
 
@@ -367,4 +366,4 @@ def _actor_critic(config: PPOConfig, online: Online) -> ActorCritic:
             f"the policy one of {policy.config.vocab_size:,}; train the reward model from the same "
             "model, or leave --critic out"
         )
-    return ActorCritic(policy, critic.lm, critic.score.weight / critic.deviation)
+    return ActorCritic(policy, critic)

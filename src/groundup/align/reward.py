@@ -33,13 +33,13 @@ from torch.nn.functional import logsigmoid
 
 from groundup.align.config import RewardConfig
 from groundup.align.prompts import Prompt
-from groundup.align.rollout import Rollout, sample
+from groundup.align.rollout import Rollout, prompts_of, sample
 from groundup.data.records import read_preferences
 from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.formats.card import model_card, sources
-from groundup.formats.folder import CARD, DTYPES, TOKENIZER
-from groundup.formats.hf_config import config_from_hf, config_to_hf
+from groundup.formats.folder import CARD, DTYPES, TOKENIZER, scores_texts
+from groundup.formats.hf_config import ConfigReader, config_from_hf, config_to_hf
 from groundup.formats.load import load_model
 from groundup.formats.locate import CONFIG, name_of
 from groundup.formats.weights import (
@@ -71,6 +71,8 @@ from groundup.tune.prepare import PreparedModel, prepare_model
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
 RATES = (0.001, 0.001)
 _SCORE = "score.weight"
+# Bounds of what scores are scaled by.
+_LEAST_DEVIATION, _LARGEST = 1e-6, 1e9
 _ROW_STEP = 64
 _CURVE_PROMPTS = 300
 _GUESSING = 0.5
@@ -354,10 +356,9 @@ def save_reward_model(folder: Path, model: RewardModel, tokenizer: Tokenizer, ca
 def is_reward_model(folder: Path) -> bool:
     """Whether a model for sequence classification lies there."""
     try:
-        named = read_json_object(folder / CONFIG).get("architectures")
+        return scores_texts(read_json_object(folder / CONFIG))
     except UserError:
         return False
-    return isinstance(named, list) and str(named[:1]).find("ForSequenceClassification") > 0
 
 
 def load_reward_model(folder: Path, tokenizer: Tokenizer | None = None) -> RewardModel:
@@ -390,8 +391,12 @@ def load_reward_model(folder: Path, tokenizer: Tokenizer | None = None) -> Rewar
         )
     dtype = DTYPES.get(str(described.get("dtype")), torch.float32)
     lm = model_of(config, {name: tensor.to(dtype) for name, tensor in tensors.items()})
+    # A classifier from elsewhere has neither: its scores are taken as they are.
+    scale = ConfigReader({"reward_mean": 0, "reward_deviation": 1, **described}, "reward model")
     model = RewardModel(
-        lm, float(described.get("reward_mean", 0)), float(described.get("reward_deviation", 1))
+        lm,
+        scale.float_("reward_mean", -_LARGEST, _LARGEST),
+        scale.float_("reward_deviation", _LEAST_DEVIATION, _LARGEST),
     )
     model.score.weight.data = head.to(dtype)
     return model.eval().requires_grad_(False)
@@ -486,13 +491,22 @@ def _scale(
         for prompt in spread(list(dict.fromkeys(prompts)), config.samples)
     ]
     asked = [prompt for prompt in asked if len(prompt.ids) <= longest]
-    if len(asked) < 2:
+    if not asked:
+        say(
+            f"no prompt leaves room for max_new_tokens={config.max_new_tokens}: rewards are left "
+            "as they are, not scaled to mean 0 and deviation 1"
+        )
         return
+    # Few prompts are answered several times, each time otherwise.
     rollouts = sample(
-        policy, asked, tokenizer, max_new_tokens=config.max_new_tokens, seed=config.seed
+        policy,
+        prompts_of(asked, config.samples, 0, seed=config.seed),
+        tokenizer,
+        max_new_tokens=config.max_new_tokens,
+        seed=config.seed,
     )
     found = score_rollouts(model, rollouts)
-    model.mean, model.deviation = float(found.mean()), max(float(found.std()), 1e-6)
+    model.mean, model.deviation = float(found.mean()), max(float(found.std()), _LEAST_DEVIATION)
 
 
 def _evaluate(

@@ -41,7 +41,8 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.train.loss import chunk_rows
 
-PerToken = Float[np.ndarray, " tokens"]
+# A number for each token of one answer; answers are of different lengths.
+PerToken = Float[np.ndarray, " _"]
 Values = Callable[[Tensor, Batch], Float[Tensor, " sampled"]]
 # Rows of the engine's batch: a small model is fastest with many.
 _BATCH_SIZE = 128

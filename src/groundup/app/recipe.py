@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from groundup.app.recipe_folder import find_model
 from groundup.app.settings import configured, known_names
-from groundup.app.stages import INPUTS, REWARDS, STAGES, Stage
+from groundup.app.stages import INPUTS, REWARDS, STAGES, VERIFIERS, Stage
 from groundup.data.packs.manifest import find_set
 from groundup.errors import UserError
 from groundup.formats.locate import (
@@ -166,8 +166,10 @@ def _table(
         raise UserError(f"[{title}] sets out, but its folder is the table's name; leave out away")
     inputs = _inputs(title, stage, values, earlier)
     for field in [field for field in inputs if INPUTS[field] == REWARDS]:
-        # A reward may be a function too, which is a setting like any other.
-        if inputs[field] not in (*earlier, *later, title) and not (folder / inputs[field]).exists():
+        # A verifier or a function is a setting like any other.
+        named = inputs[field]
+        checks = isinstance(named, str) and (":" in named or named in VERIFIERS)
+        if checks and named not in (*earlier, *later, title) and not (folder / named).exists():
             del inputs[field]
     packs: dict[str, Table] = {}
     found: dict[str, str | tuple[str, ...]] = {}

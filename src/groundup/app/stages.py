@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 REWARDS = ("reward",)
+# Rewards that are known by name alone; the others have a colon, as a function has.
+VERIFIERS = ("sum", "unit-test", "json")
 # The fields that name folders to read, and what may lie in such a folder.
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "data": ("data",),

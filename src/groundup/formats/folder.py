@@ -12,7 +12,7 @@ Models lie in other forms as well; `load` opens all of them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +88,11 @@ class ModelFolder(StoredModel):
     @cached_property
     def config(self) -> ModelConfig:
         described = self._json
+        if scores_texts(described):
+            raise UserError(
+                f"{self.path} holds a reward model, which scores answers and gives none; give a "
+                "chat model's folder, and this one to groundup ppo or grpo as --reward"
+            )
         if "quantization_config" in described:
             from groundup.formats.bitsandbytes import without_quantization_config
 
@@ -139,6 +144,12 @@ class ModelFolder(StoredModel):
             f"{folder} has no {CONFIG}, so it holds no finished model; "
             "check the path, or let the run that writes it finish"
         )
+
+
+def scores_texts(described: Mapping[str, Any]) -> bool:
+    """Whether this `config.json` is of a model with labels in the place of the vocabulary."""
+    named = described.get("architectures")
+    return isinstance(named, list) and str(named[:1]).find("ForSequenceClassification") > 0
 
 
 def with_end_ids(config: ModelConfig, folder: Path) -> ModelConfig:

@@ -1,0 +1,227 @@
+"""GRPO against the papers' formulas, written over padded answers and slow loops."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch.testing import assert_close
+
+from groundup.align.config import GRPOConfig
+from groundup.align.grpo import (
+    GRPORollouts,
+    group_advantages,
+    grpo_loss,
+    kl_estimate,
+    token_weights,
+)
+from groundup.align.rollout import RolloutBatch
+from groundup.lm.model import CausalLM
+from rollouts import PROMPTS, joined, length_reward, online, small_config, small_policy, train
+
+LOSS_TYPES = ("dapo", "grpo", "dr_grpo")
+
+
+# Advantages.
+
+
+def test_two_groups_by_hand() -> None:
+    rewards = np.array([1.0, 2.0, 3.0, 5.0, 5.0, 8.0])
+    # Means 2 and 6; of a sample of three the deviations are 1 and sqrt(3).
+    apart = [-1, 0, 1, -1, -1, 2]
+    assert group_advantages(rewards, 3, scale=False).tolist() == apart
+    deviations = np.repeat([1, math.sqrt(3)], 3)
+    np.testing.assert_allclose(group_advantages(rewards, 3), apart / deviations, rtol=2e-4)
+
+
+@given(arrays(np.float64, (4, 5), elements=st.floats(-10, 10, width=32)))
+def test_advantages_are_those_of_each_group_alone(rewards: np.ndarray) -> None:
+    expected = []
+    for group in torch.from_numpy(rewards):
+        expected += ((group - group.mean()) / (group.std() + 1e-4)).tolist()
+    np.testing.assert_allclose(group_advantages(rewards.ravel(), 5), expected, atol=1e-9)
+    plain = group_advantages(rewards.ravel(), 5, scale=False).reshape(4, 5)
+    np.testing.assert_allclose(plain, rewards - rewards.mean(1, keepdims=True), atol=1e-9)
+
+
+def test_a_group_that_agrees_teaches_nothing() -> None:
+    assert group_advantages(np.array([3.0, 3, 3, 0, 1, 2]), 3)[:3].tolist() == [0, 0, 0]
+
+
+# KL.
+
+
+def test_the_estimate_is_k3_and_its_mean_is_the_exact_kl() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = torch.randn(2, 30, 64, generator=generator, dtype=torch.float64).log_softmax(-1)
+    found = torch.stack([kl_estimate(a, b) for a, b in zip(ours, theirs, strict=True)])
+    ratio = theirs.exp() / ours.exp()
+    assert_close(found, ratio - ratio.log() - 1)
+    assert bool((found >= 0).all())
+    # Over everything that could be drawn: unbiased.
+    exact = (ours.exp() * (ours - theirs)).sum(-1)
+    assert_close((ours.exp() * found).sum(-1), exact)
+    assert kl_estimate(ours[0], ours[0]).tolist() == [0] * 64
+
+
+# The loss.
+
+
+def minibatches(policy: CausalLM, config: GRPOConfig, **parts: Any) -> list[RolloutBatch]:
+    made = GRPORollouts(config, online(config, policy, length_reward, **parts))
+    return joined(made.roll(0, 0, policy))
+
+
+def settings(**changes: Any) -> GRPOConfig:
+    config: GRPOConfig = small_config(
+        GRPOConfig, Path("x"), **({"group_size": 4, "micro_rows": 64, "minibatches": 1} | changes)
+    )
+    return config
+
+
+def moved(policy: CausalLM) -> CausalLM:
+    """Another policy than the one that sampled."""
+    other = small_policy()
+    other.load_state_dict(policy.state_dict())
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+    return other
+
+
+def padded(batch: RolloutBatch, *columns: torch.Tensor) -> list[torch.Tensor]:
+    """A row for each answer, and the mask of its tokens in front: as the papers write it."""
+    segments = batch.rows.segment_ids[batch.rows.weights > 0]
+    parts = [segments == number for number in segments.unique()]
+    longest = max(int(part.sum()) for part in parts)
+    rows = torch.zeros(len(columns) + 1, len(parts), longest, dtype=torch.float64)
+    for i, part in enumerate(parts):
+        rows[0, i, : int(part.sum())] = 1
+        for row, column in zip(rows[1:], columns, strict=True):
+            row[i, : int(part.sum())] = column[part]
+    return list(rows)
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize("high", [None, 0.28])
+def test_the_loss_is_the_papers(loss_type: str, high: float | None) -> None:
+    policy = small_policy()
+    config = settings(loss_type=loss_type, kl_coef=0.3, clip_range_high=high)
+    [batch] = minibatches(policy, config, reference=small_policy(1))
+    model = moved(policy)
+    found = grpo_loss(model, batch, config)
+    row, place = batch.rows.weights.nonzero(as_tuple=True)
+    with torch.no_grad():
+        logits = model.double().logits(batch.rows)
+    new = logits.log_softmax(-1)[row, place, batch.rows.targets[row, place]]
+    columns = new, batch.old_logprobs, batch.reference_logprobs, batch.advantages
+    mask, new, old, reference, advantages = padded(batch, *columns)
+    ratio = (new - old).exp()
+    clipped = ratio.clamp(0.8, 1 + (high or 0.2))
+    kl = (reference - new).exp() - (reference - new) - 1
+    losses = (-torch.min(advantages * ratio, advantages * clipped) + 0.3 * kl) * mask
+    lengths = mask.sum(1)
+    expected = {
+        "dapo": losses.sum() / lengths.sum(),  # Yu et al. 2025, equation 8
+        "grpo": (losses.sum(1) / lengths).mean(),  # Shao et al. 2024, equation 3
+        # Liu et al. 2025, section 3.1, with the budget of tokens as the constant
+        "dr_grpo": losses.sum() / (16 * config.max_new_tokens),
+    }[loss_type]
+    assert len(set(lengths.tolist())) > 2
+    assert float(found.total.detach()) / found.weight == pytest.approx(float(expected), rel=1e-4)
+    assert found.weight == batch.weight
+    assert found.metrics["reference_kl"][0] == pytest.approx(float((kl * mask).sum()), rel=1e-4)
+    outside = ((ratio < 0.8) | (ratio > 1 + (high or 0.2))) & (mask > 0)
+    assert found.metrics["clipped"] == (int(outside.sum()), int(mask.sum()))
+    assert outside.any()
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_weights_of_tokens_by_hand(loss_type: str) -> None:
+    found = [one.tolist() for one in token_weights([1, 4], loss_type, 8)]
+    expected = {
+        "dapo": [[1], [1] * 4],
+        "grpo": [[1], [0.25] * 4],
+        "dr_grpo": [[0.125], [0.125] * 4],
+    }
+    assert found == expected[loss_type]
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_how_a_step_is_cut_into_micro_batches_changes_nothing(loss_type: str) -> None:
+    policy = small_policy()
+
+    def gradient(**layout: Any) -> torch.Tensor:
+        config = settings(loss_type=loss_type, **layout)
+        batches = minibatches(policy, config)
+        model = moved(policy)
+        weight = sum(batch.weight for batch in batches)
+        for batch in batches:
+            (grpo_loss(model, batch, config).total / weight).backward()
+        assert model.head.grad is not None
+        return model.head.grad
+
+    whole, cut = gradient(), gradient(micro_rows=1)
+    assert float((whole - cut).norm()) < 1e-5 * float(whole.norm())
+
+
+def test_nothing_has_moved_at_the_first_minibatch() -> None:
+    policy = small_policy()
+    config = settings(kl_coef=0.1, micro_rows=2, minibatches=2)
+    for batch in minibatches(policy, config):
+        found = grpo_loss(policy, batch, config)
+        assert found.metrics["clipped"][0] == 0 == found.metrics["reference_kl"][0]
+        assert_close(batch.old_logprobs, batch.reference_logprobs, rtol=0, atol=0)
+        expected = float((-batch.advantages * batch.token_weights).sum())
+        assert float(found.total.detach()) == expected
+
+
+def test_groups_without_signal_leave_the_policy_alone() -> None:
+    policy = small_policy()
+    config = settings(missing_eos_penalty=0.0)
+    made = GRPORollouts(config, online(config, policy, lambda some, /: [0.0] * len(some)))
+    [batch] = joined(made.roll(0, 0, policy))
+    assert not batch.advantages.any()
+    grpo_loss(policy, batch, config).total.backward()
+    assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
+
+
+def test_the_share_of_groups_that_teach_is_told(tmp_path: Path) -> None:
+    prompts = PROMPTS[:2]
+
+    def reward(rollouts: Any, /) -> list[float]:
+        """Answers to the first prompt differ, those to the second never."""
+        return [len(one.ids) * (one.prompt == prompts[0]) for one in rollouts]
+
+    config = small_config(
+        *(GRPOConfig, tmp_path / "out"), group_size=8, missing_eos_penalty=0.0, iterations=1
+    )
+    lines = train(config, small_policy(), reward, prompts=prompts)
+    [line] = [line for line in lines if line["kind"] == "rollout"]
+    assert line["groups_with_signal"] == 0.5
+    assert 0 < line["best_of_group"] <= 4
+
+
+def test_a_groups_answers_have_their_own_advantages() -> None:
+    """Each answer's tokens have one advantage, that of the answer in its group."""
+    policy = small_policy()
+    config = settings(missing_eos_penalty=0.0)
+    parts = online(config, policy, length_reward)
+    rollouts = parts.sampled(policy, 0, copies=4).rollouts
+    scores = np.where([one.ended for one in rollouts], length_reward(rollouts), 0)
+    expected = group_advantages(scores, 4)
+    [batch] = minibatches(policy, config)
+    [laid] = joined(parts.minibatches(policy, rollouts))
+    advantages = batch.advantages.tolist()
+    for member in laid.members:
+        count = len(rollouts[member].ids)
+        assert advantages[:count] == pytest.approx([expected[member]] * count, abs=1e-5)
+        advantages = advantages[count:]

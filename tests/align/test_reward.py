@@ -1,0 +1,302 @@
+"""Reward models: the paper's loss, transformers' scores, and pairs that are told apart."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
+
+import groundup
+from groundup.align.prompts import Prompt
+from groundup.align.reward import (
+    Comparison,
+    ComparisonStream,
+    RewardModel,
+    answered_ids,
+    bradley_terry_loss,
+    comparison_batch,
+    comparison_loss,
+    comparisons,
+    load_reward_model,
+    margins_of,
+    read_at_end,
+    save_reward_model,
+    score_rollouts,
+    scores_of,
+)
+from groundup.align.rollout import prompts_of, sample
+from groundup.app.cli import main
+from groundup.data.records import read_preferences
+from groundup.data.split import split
+from groundup.errors import UserError
+from groundup.formats.load import load, load_tokenizer
+from groundup.text.bpe import train_bpe
+from groundup.text.chat import encode_chat
+from groundup.text.rows import Message, Preference
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+from rollouts import small_policy
+
+IDS = [[15, 16, 17, 3], [15, 16, 18, 19, 3], [20, 21, 3], [20, 22, 23, 24, 3], [20, 25, 3], [30, 3]]
+
+
+def small_reward(mean: float = 0.0, deviation: float = 1.0) -> RewardModel:
+    model = RewardModel(small_policy(), mean, deviation)
+    model.initialize(0)
+    return model.eval()
+
+
+def slow_score(model: RewardModel, ids: list[int]) -> float:
+    """The sequence read alone, in float64; the number is read at its last token."""
+    model = copy.deepcopy(model).double()
+    with torch.no_grad():
+        return float(model.lm(Batch.of(torch.tensor([ids])))[0, -1] @ model.score.weight[0])
+
+
+def compared(*pairs: tuple[int, int], answers: list[list[int]]) -> Comparison:
+    return Comparison(tuple(read_at_end(ids, 64) for ids in answers), tuple(pairs))
+
+
+# The loss.
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.7])
+@pytest.mark.parametrize("centering", [0.0, 0.01])
+def test_the_loss_is_the_papers(margin: float, centering: float) -> None:
+    random = np.random.default_rng(0)
+    chosen, rejected = random.normal(0, 4, (2, 60))
+    given = torch.from_numpy(np.stack([chosen, rejected])).requires_grad_()
+    found = bradley_terry_loss(*given, margin, centering)
+    # Ouyang et al. 2022, equation 1; Eisenstein et al. 2023, section 3.
+    preferred = 1 / (1 + np.exp(-(chosen - rejected - margin)))
+    expected = -np.log(preferred) + centering * (chosen + rejected) ** 2
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-9)
+    [gradient] = torch.autograd.grad(found.sum(), given)
+    pull = 2 * centering * (chosen + rejected)
+    np.testing.assert_allclose(gradient[0], preferred - 1 + pull, rtol=1e-9)
+    np.testing.assert_allclose(gradient[1], 1 - preferred + pull, rtol=1e-9)
+
+
+def test_far_scores_stay_finite() -> None:
+    far = torch.tensor([-1e4, 1e4])
+    assert bradley_terry_loss(far, -far).tolist() == [2e4, 0]
+
+
+def test_all_pairs_of_a_prompt_weigh_1_together() -> None:
+    model = small_reward()
+    one = compared((0, 1), answers=IDS[:2])
+    many = compared((0, 1), (0, 2), (1, 2), (3, 0), answers=IDS[2:])
+    found = comparison_loss(model, comparison_batch([one, many], 16), 0.3, 0.01)
+    scores = [slow_score(model, ids) for ids in IDS]
+
+    def loss(a: float, b: float) -> float:
+        return math.log(1 + math.exp(-(a - b - 0.3))) + 0.01 * (a + b) ** 2
+
+    of_many = [loss(scores[2 + a], scores[2 + b]) for a, b in many.pairs]
+    expected = loss(scores[0], scores[1]) + sum(of_many) / 4
+    assert float(found.total.detach()) == pytest.approx(expected, rel=1e-4)
+    assert found.weight == 2
+    right = (scores[0] > scores[1]) + sum(scores[2 + a] > scores[2 + b] for a, b in many.pairs) / 4
+    assert found.metrics["accuracy"] == (pytest.approx(right), 2)
+
+
+def test_packing_and_empty_rows_change_no_score() -> None:
+    model = small_reward()
+    both = [compared((0, 1), answers=IDS[:2]), compared((0, 1), answers=IDS[2:4])]
+    losses = []
+    for context, rows in ((64, None), (8, None), (8, 9)):
+        batch = comparison_batch(both, context, rows)
+        losses.append(float(comparison_loss(model, batch, 0.0, 0.0).total.detach()))
+    assert losses[1:] == pytest.approx(losses[:1] * 2, rel=1e-5)
+
+
+def test_scores_are_read_where_an_answer_ends() -> None:
+    model = small_reward()
+    found = scores_of(model, [read_at_end(ids, 64) for ids in IDS], 64)
+    assert found.tolist() == pytest.approx([slow_score(model, ids) for ids in IDS], abs=1e-5)
+    # What is too long keeps its end, where it is read.
+    long = list(range(10, 60))
+    [cut] = scores_of(model, [read_at_end(long, 8)], 64)
+    assert cut == pytest.approx(slow_score(model, long[-8:]), abs=1e-5)
+
+
+# The data.
+
+
+def test_a_prompts_answers_stand_once_and_its_pairs_together(workshop: Any) -> None:
+    tokenizer = load_tokenizer(workshop.finished("sft"))
+    first, second = ((Message("user", text),) for text in ("The sea?", "The sun?"))
+    rows = [
+        Preference(first, "blue", "red", "a", "b"),
+        Preference(second, "yellow", "red", "a", "b"),
+        Preference(first, "blue", "green", "a", "b"),
+        Preference(first, "red", "red", "a", "b"),  # no preference at all
+    ]
+    found = comparisons(tokenizer, rows, 64)
+    assert [one.pairs for one in found] == [((0, 1), (0, 2)), ((0, 1),)]
+    assert len(found[0].answers) == 3
+    ids = found[0].answers[0].ids[:-1]
+    asked = encode_chat(tokenizer, first, generation_prompt=True).ids
+    assert ids[: len(asked)] == asked and ids[-1] in tokenizer.stop_ids
+    assert tokenizer.decode(ids[len(asked) : -1]) == "blue"
+    assert answered_ids(tokenizer, first, "blue") == list(ids)
+
+
+def test_an_epoch_reads_every_comparison_once() -> None:
+    items = [compared((0, 1), answers=[[9, i], [8, i]]) for i in range(23)]
+    stream = ComparisonStream(items, context=8, rows=4, micro_rows=2, seed=0)
+    steps = stream.rows_per_epoch // stream.micro_rows
+    read: list[int] = []
+    for step in range(-(-steps // stream.per_step)):
+        for batch in stream.at(step, torch.nn.Identity()):
+            assert batch.rows.input_ids.shape == (2, 8)
+            read += batch.rows.input_ids[batch.rows.weights > 0].tolist()
+    assert {*read} == {*range(23)}
+    again = ComparisonStream(items, context=8, rows=4, micro_rows=2, seed=0)
+    one, other = (some.at(5, torch.nn.Identity())[0] for some in (stream, again))
+    assert torch.equal(one.rows.input_ids, other.rows.input_ids)
+
+
+# On disk.
+
+
+@pytest.fixture
+def folder(workshop: Any, tmp_path: Path) -> Path:
+    """A copy of the workshop's reward model, to be changed."""
+    return Path(shutil.copytree(workshop.finished("reward"), tmp_path / "reward"))
+
+
+def test_transformers_gives_the_same_scores(folder: Path, workshop: Any) -> None:
+    theirs = AutoModelForSequenceClassification.from_pretrained(
+        folder, attn_implementation="eager", dtype=torch.float32
+    ).eval()
+    assert theirs.config.num_labels == 1 and theirs.config.id2label == {0: "reward"}
+    ours, tokenizer = load_reward_model(folder), load_tokenizer(folder)
+    rows = split(workshop.data, "preferences", read_preferences)[0].rows[:8]
+    answers = [answered_ids(tokenizer, row.prompt, row.chosen) for row in rows]
+    with torch.no_grad():
+        expected = [float(theirs(torch.tensor([ids])).logits[0, 0]) for ids in answers]
+        longest = max(map(len, answers))
+        padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids in answers])
+        at_once = theirs(padded, attention_mask=(padded != 0).long()).logits[:, 0]
+    found = scores_of(ours, [read_at_end(ids, 64) for ids in answers], 64)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, at_once, atol=1e-5)
+
+
+def test_what_is_saved_is_loaded_and_saved_the_same(folder: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    save_reward_model(tmp_path / "again", model, tokenizer, "a card")
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
+    again = load_reward_model(tmp_path / "again")
+    assert (again.mean, again.deviation) == (model.mean, model.deviation)
+    assert model.deviation != 1
+
+
+def test_rewards_of_the_models_own_answers_have_mean_0_and_deviation_1(
+    folder: Path, workshop: Any
+) -> None:
+    policy, tokenizer = load(workshop.finished("sft"))
+    rows = split(workshop.data, "preferences", read_preferences)[0].rows
+    asked = [
+        Prompt(tuple(encode_chat(tokenizer, prompt, generation_prompt=True).ids), prompt)
+        for prompt in dict.fromkeys(row.prompt for row in rows)
+    ]
+    assert len(asked) < 16  # so that some are answered twice
+    prompts = prompts_of(asked, 16, 0, seed=0)
+    rollouts = sample(policy, prompts, tokenizer, max_new_tokens=12, seed=0)
+    found = score_rollouts(load_reward_model(folder, tokenizer), rollouts)
+    assert found.mean() == pytest.approx(0, abs=1e-2)
+    assert found.std() == pytest.approx(1, abs=1e-2)
+
+
+# What is none.
+
+
+def said_of(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as raised:
+        call()
+    said = str(raised.value)
+    assert "\n" not in said
+    return said
+
+
+def test_a_chat_model_is_no_reward_and_a_reward_no_chat_model(
+    workshop: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = workshop.finished("sft")
+    assert "holds no reward model" in said_of(lambda: load_reward_model(chat))
+    assert "holds no reward model" in said_of(lambda: load_reward_model(folder / "nowhere"))
+    said = said_of(lambda: groundup.load(folder))
+    assert "holds a reward model" in said and "--reward" in said
+    for words in (["chat", folder], ["generate", folder, "Hello"], ["sft", folder, "--data", chat]):
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 2
+        assert "holds a reward model" in capsys.readouterr().err
+
+
+def test_a_reward_model_of_other_tokens(workshop: Any, folder: Path) -> None:
+    other = Tokenizer.from_bpe(train_bpe(["quite another text about quails"] * 4, 300))
+    assert "reads other tokens" in said_of(lambda: load_reward_model(folder, other))
+    load_reward_model(folder, load_tokenizer(workshop.finished("sft")))
+
+
+def test_a_torn_weight_file(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "model.safetensors" in said_of(lambda: load_reward_model(folder))
+
+
+@pytest.mark.parametrize("head", [None, torch.zeros(2, 64), torch.zeros(1, 32)])
+def test_a_head_that_does_not_fit(folder: Path, head: torch.Tensor | None) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["score.weight"]
+    save_file(
+        tensors | ({} if head is None else {"score.weight": head}), folder / "model.safetensors"
+    )
+    assert "score.weight" in said_of(lambda: load_reward_model(folder))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_labels": 2},
+        {"num_labels": None, "id2label": {"0": "bad", "1": "good"}},
+        {"reward_mean": "high"},
+        {"reward_mean": math.nan},
+        {"reward_deviation": 0},
+        {"reward_deviation": [1]},
+    ],
+)
+def test_a_config_that_does_not_fit(folder: Path, change: dict[str, Any]) -> None:
+    config = json.loads((folder / "config.json").read_text()) | change
+    told = {name: value for name, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(told))
+    said = said_of(lambda: load_reward_model(folder))
+    assert ("classes" if "labels" in str(change) or "id2label" in change else "reward_") in said
+
+
+# It learns.
+
+
+def test_it_tells_right_answers_from_wrong_ones(workshop: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    changes = {"steps": 300, "rows": 16, "micro_rows": 16}
+    code, said = workshop.run(workshop.command("reward", out, **changes))
+    assert code == 0, said
+    model, tokenizer = load_reward_model(out), load_tokenizer(out)
+    for side in split(workshop.data, "preferences", read_preferences):
+        margins = margins_of(model, comparisons(tokenizer, side.rows, 64), 64)
+        assert np.mean(margins > 0) >= 0.9
