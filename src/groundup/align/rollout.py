@@ -41,7 +41,8 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.train.loss import chunk_rows
 
-PerToken = Float[np.ndarray, " tokens"]
+# Of one answer; in a list they have different lengths, so that no name is bound to one of them.
+PerToken = Float[np.ndarray, " _"]
 Values = Callable[[Tensor, Batch], Float[Tensor, " sampled"]]
 # Rows of the engine's batch: a small model is fastest with many.
 _BATCH_SIZE = 128
