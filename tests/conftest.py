@@ -85,7 +85,7 @@ OWN_SETTINGS = {
     "grpo": ONLINE | {"group-size": 4, "epochs-per-iteration": 2, "kl-coef": 0.05},
 }
 # What each stage starts from.
-PARENTS = {
+PARENTS = {"sft": "pretrain"} | dict.fromkeys(("dpo", "kto", "reward", "ppo", "grpo"), "sft")
     "sft": "pretrain",
     "dpo": "sft",
     "kto": "sft",

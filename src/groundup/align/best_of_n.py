@@ -123,8 +123,10 @@ class Pool:
         )
 
     @property
-    def best(self) -> int:
-        return int(np.argmax(self.scores))
+    def said(self) -> list[int]:
+        """The answers that say something, the best one first: of others there is no data."""
+        spoken = [i for i, text in enumerate(self.texts) if text.strip()]
+        return sorted(spoken, key=lambda i: -self.scores[i])
 
 
 def run(config: BestOfNConfig) -> Path:
@@ -182,8 +184,8 @@ def _kept(path: Path) -> list[dict[str, Any]]:
     """The whole chunks that an earlier start has written; the rest of the file is cut off."""
     if not path.is_file():
         return []
-    lines = read_lines(path)
-    kept = lines[: len(lines) // _CHUNK * _CHUNK]
+    found = [line for place, line in enumerate(read_lines(path)) if line["step"] == place]
+    kept = found[: len(found) // _CHUNK * _CHUNK]
     write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     return kept
 
@@ -224,17 +226,17 @@ def _chunk(
 def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> None:
     """The folders of a data stage: the best answers, random ones, and pairs."""
     rng = np.random.default_rng((config.seed, 2))
-    any_answer = rng.integers(config.n, size=len(pools))
-    sides: list[list[int]] = [[], []]
-    for place, pool in enumerate(pools):
-        sides[split_hash(json.dumps(pool.prompt)) < config.heldout].append(place)
-    for side, places in zip(("train", "heldout"), sides, strict=True):
+    sides: list[list[Pool]] = [[], []]
+    for pool in pools:
+        if pool.said:
+            sides[split_hash(json.dumps(pool.prompt)) < config.heldout].append(pool)
+    for side, some in zip(("train", "heldout"), sides, strict=True):
         folders = {
-            run.folder / "conversations": [_talk(pools[i], pools[i].best) for i in places],
+            run.folder / "conversations": [_talk(pool, pool.said[0]) for pool in some],
             run.folder / "random" / "conversations": [
-                _talk(pools[i], int(any_answer[i])) for i in places
+                _talk(pool, int(rng.choice(pool.said))) for pool in some
             ],
-            run.folder / "preferences": [pair for i in places for pair in _pairs(pools[i])],
+            run.folder / "preferences": [pair for pool in some for pair in _pairs(pool)],
         }
         for folder, rows in folders.items():
             folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -48,6 +48,7 @@ from groundup.formats.weights import (
     empty_model,
     model_of,
     read_weights,
+    tensor_names,
     write_weights,
 )
 from groundup.lm.config import ModelConfig
@@ -382,6 +383,8 @@ def load_reward_model(folder: Path, tokenizer: Tokenizer | None = None) -> Rewar
                 "train a reward model from the policy's own fine-tuned model"
             )
     config = config_from_hf(described)
+    if "lm_head.weight" not in tensor_names(folder):  # transformers keeps none beside the score
+        config = replace(config, tie_word_embeddings=True)
     tensors = read_weights(folder, empty_model(config), "cpu", {_SCORE})
     head = tensors.pop(_SCORE, None)
     if head is None or head.shape != (1, config.hidden_size):

@@ -1,0 +1,294 @@
+"""Best of n against all subsets, its data in the readers of the stages, and a kill on the way."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.align.best_of_n import Pool, best_of_n, by_n, kl_bound, powers_of_two, run
+from groundup.align.config import BestOfNConfig
+from groundup.app.cli import main
+from groundup.data.dataset import load_dataset
+from groundup.data.records import read_preferences, read_unpaired_preferences
+from groundup.data.split import split
+from groundup.runs.files import read_lines
+from groundup.runs.folder import Run, is_finished
+
+N, ASKED = 4, 36
+
+
+# The estimator.
+
+
+def over_all_subsets(scores: list[float], gold: list[float], n: int) -> float:
+    """The mean gold of the best of every subset, and of all that are best where several are."""
+    found = []
+    for subset in itertools.combinations(range(len(scores)), n):
+        best = max(scores[i] for i in subset)
+        found.append(np.mean([gold[i] for i in subset if scores[i] == best]))
+    return float(np.mean(found))
+
+
+# Few values, so that many pools have ties.
+Pools = st.lists(
+    st.tuples(st.sampled_from([-1.0, 0.0, 0.5, 0.5000001, 2.0]), st.floats(-5, 5)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(Pools)
+def test_the_estimate_is_the_mean_over_all_subsets(pool: list[tuple[float, float]]) -> None:
+    scores, gold = map(list, zip(*pool, strict=True))
+    for n in range(1, len(pool) + 1):
+        found = best_of_n(np.array(scores), np.array(gold), n)
+        assert found == pytest.approx(over_all_subsets(scores, gold, n), abs=1e-9)
+
+
+def test_a_large_pool_has_no_overflow_and_its_ends_are_known() -> None:
+    scores = np.random.default_rng(0).permutation(5000).astype(float)
+    assert best_of_n(scores, scores, 1) == pytest.approx(scores.mean())
+    assert best_of_n(scores, scores, 5000) == pytest.approx(4999)
+    # The expected highest of n of 0 … N - 1 is n (N + 1) / (n + 1) - 1.
+    assert best_of_n(scores, scores, 64) == pytest.approx(64 * 5001 / 65 - 1, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64])
+def test_the_bound_in_nats_is_the_divergence_where_no_two_answers_are_alike(n: int) -> None:
+    # Of a model with ever more equally likely answers: KL(best of n || model).
+    many = 200_000
+    rank = np.arange(1, many + 1) / many
+    chosen = rank**n - (rank - 1 / many) ** n
+    divergence = float(np.sum(chosen * np.log(np.maximum(chosen, 1e-300) * many)))
+    assert kl_bound(n) == pytest.approx(divergence, abs=1e-3)
+
+
+def test_n_doubles_up_to_all() -> None:
+    assert powers_of_two(8) == [1, 2, 4, 8] and powers_of_two(6) == [1, 2, 4, 6]
+    assert powers_of_two(2) == [1, 2]
+
+
+# Runs.
+
+
+def prompts(folder: Path) -> Path:
+    """More prompts than are answered together, some of them of two turns."""
+    things = ("sea", "grass", "snow", "coal", "sun")
+    asked = [f"What is the colour of the {things[i % 5]}, number {i}?" for i in range(45)]
+    path = folder / "asked.jsonl"
+    path.write_text("".join(json.dumps({"prompt": one}) + "\n" for one in asked))
+    return path
+
+
+def settings(workshop: Any, out: Path) -> dict[str, Any]:
+    return {
+        "out": out,
+        "model": workshop.finished("sft"),
+        "prompts": prompts(out.parent),
+        "reward": "format:blue|black",
+        "gold": "format:sea",
+        "n": N,
+        "questions": ASKED,
+        "max_new_tokens": 8,
+        "heldout": 0.3,
+        "threads": 1,
+    }
+
+
+def command(workshop: Any, out: Path) -> list[str]:
+    given = settings(workshop, out)
+    words = [w for name, value in given.items() for w in (f"--{name.replace('_', '-')}", value)]
+    return [sys.executable, "-m", "groundup", "best-of-n", *map(str, words)]
+
+
+def begun(workshop: Any, out: Path) -> Path:
+    """A run that was stopped before its first answer."""
+    config = BestOfNConfig(**settings(workshop, out))
+    parents = {"model": config.model, "prompts": config.prompts}
+    with Run.open(out, "best-of-n", config, parents):
+        return out
+
+
+@pytest.fixture(scope="module")
+def whole(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(BestOfNConfig(**settings(workshop, tmp_path_factory.mktemp("whole") / "out")))
+
+
+def test_the_numbers_are_those_of_the_answers(whole: Path) -> None:
+    pools = [Pool.of(line) for line in read_lines(whole / "answers.jsonl")]
+    assert len(pools) == ASKED and all(len(one.texts) == N for one in pools)
+    found = json.loads((whole / "result.json").read_text())
+    assert list(found["best_of"]) == ["1", "2", "4"]
+    ended = np.array([one.ended for one in pools])
+    assert found["ended"] == pytest.approx(ended.mean())
+    for n in (1, 2, 4):
+        row = found["best_of"][str(n)]
+        assert row["kl_bound"] == pytest.approx(np.log(n) - (n - 1) / n)
+        for name in ("score", "gold"):
+            assert row[name] == by_n(pools, n)[name].to_json()
+    best = [max(one.scores) for one in pools]
+    assert found["best_of"]["4"]["score"]["estimate"] == pytest.approx(np.mean(best))
+    rising = [found["best_of"][n]["score"]["estimate"] for n in ("1", "2", "4")]
+    assert rising == sorted(rising) and rising[0] < rising[-1]
+    # One that does not end is given the penalty, whatever the reward says.
+    scores = np.array([one.scores for one in pools])
+    assert 0 < ended.mean() < 1
+    assert (scores[~ended] == -1).all() and (scores[ended] >= 0).all()
+
+
+def test_each_stage_reads_the_folder(whole: Path) -> None:
+    pools = {
+        one.prompt[-1]["content"]: one
+        for one in (Pool.of(line) for line in read_lines(whole / "answers.jsonl"))
+    }
+    spoken = {asked: one for asked, one in pools.items() if any(map(str.strip, one.texts))}
+    for folder, is_best in ((whole, True), (whole / "random", False)):
+        read = load_dataset([folder])
+        assert not read.bad and len(read.train) > 10 and len(read.heldout) > 2
+        rows = [*read.train, *read.heldout]
+        assert {row.messages[0].content for row in rows} == set(spoken)
+        for row in rows:
+            pool, said = spoken[row.messages[0].content], row.messages[-1].content
+            assert said in pool.texts
+            if is_best:
+                best = max(
+                    s for s, text in zip(pool.scores, pool.texts, strict=True) if text.strip()
+                )
+                assert pool.scores[pool.texts.index(said)] == best
+    # `groundup reward` and `dpo` read pairs, `groundup kto` takes them apart.
+    train, heldout = split(whole, "preferences", read_preferences)
+    assert not train.bad and not heldout.bad and len(train.rows) > 10 and heldout.rows
+    for row in (*train.rows, *heldout.rows):
+        pool = spoken[row.prompt[-1].content]
+        won, lost = (pool.scores[pool.texts.index(one)] for one in (row.chosen, row.rejected))
+        assert won > lost
+    sides = [{row.prompt for row in side.rows} for side in (train, heldout)]
+    assert not sides[0] & sides[1]
+    apart, _ = split(whole, "preferences", read_unpaired_preferences)
+    assert len(apart.rows) == 2 * len(train.rows)
+
+
+def test_of_answers_without_a_word_there_is_no_data(
+    workshop: Any, whole: Path, tmp_path: Path
+) -> None:
+    """Where an empty answer scores best, the best that says something is learned."""
+    lines = read_lines(whole / "answers.jsonl")
+    for line in lines[:20]:
+        line["texts"][1], line["scores"][1] = " ", 5.0
+    lines[0]["texts"] = [""] * N
+    out = begun(workshop, tmp_path / "out")
+    # The last chunk is no whole one and is answered anew.
+    written = "".join(json.dumps(line) + "\n" for line in lines)
+    (out / "answers.jsonl").write_text(written)
+    run(BestOfNConfig(**settings(workshop, out)))
+    for folder in (out, out / "random"):
+        read = load_dataset([folder])
+        rows = [*read.train, *read.heldout]
+        assert not read.bad and len(rows) == ASKED - 1
+        assert all(row.messages[-1].content.strip() for row in rows)
+
+
+# Kills.
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """What a run leaves, without the times that it took."""
+    found: dict[str, Any] = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith((".", "run.json", "status.json"))
+    }
+    result = json.loads(found.pop("result.json"))
+    return found | {"result": result | {"seconds": None}}
+
+
+def test_a_killed_run_ends_with_the_same_bytes(workshop: Any, whole: Path, tmp_path: Path) -> None:
+    # On a busy machine a kill may come too late: then once more.
+    for attempt in range(5):
+        out = tmp_path / str(attempt) / "out"
+        out.parent.mkdir()
+        words = command(workshop, out)
+        process = workshop.start(words)
+        answers, deadline = out / "answers.jsonl", time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if answers.is_file() and answers.stat().st_size:
+                break
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if not is_finished(out):
+            break
+    assert not is_finished(out) and answers.stat().st_size
+    code, said = workshop.run(words)
+    assert code == 0, said
+    found = contents(out)
+    assert found == contents(whole)
+    assert workshop.run(words)[0] == 0 and contents(out) == found
+
+
+@pytest.mark.parametrize("harm", ["torn", "hole", "none", "all"])
+def test_what_is_left_of_the_answers_is_gone_on_from(
+    workshop: Any, whole: Path, tmp_path: Path, harm: str
+) -> None:
+    """A torn last line, a damaged one in between, no answers at all, and all of them."""
+    again = begun(workshop, tmp_path / "out")
+    lines = (whole / "answers.jsonl").read_bytes().splitlines(keepends=True)
+    left = {
+        "torn": b"".join(lines[:20]) + lines[20][: len(lines[20]) // 2],
+        "hole": b"".join([*lines[:18], b"{\n", *lines[19:]]),
+        "none": b"",
+        "all": b"".join(lines),
+    }[harm]
+    (again / "answers.jsonl").write_bytes(left)
+    done = run(BestOfNConfig(**settings(workshop, again)))
+    assert (done / "answers.jsonl").read_bytes() == (whole / "answers.jsonl").read_bytes()
+    for kind in ("conversations", "random/conversations", "preferences"):
+        for side in ("train", "heldout"):
+            path = f"{kind}/{side}.jsonl"
+            assert (done / path).read_bytes() == (whole / path).read_bytes()
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"n": 1}, ["n=1", "at least 2"]),
+        ({"reward": "kindness"}, ["'kindness'", "no reward", "length:WORDS"]),
+        ({"gold": "kindness"}, ["'kindness'", "no reward"]),
+        ({"sources": "moon"}, ["sources=moon", "asked"]),
+        ({"prompts": "nowhere.jsonl"}, ["nowhere.jsonl"]),
+        ({"model": "nowhere"}, ["nowhere"]),
+        ({"heldout": 1.0}, ["heldout=1", "less than 1"]),
+        ({"max_new_tokens": 60}, ["prompt", "--max-new-tokens"]),
+        ({"reward": "sum"}, ["sum", "answer"]),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence(
+    workshop: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changed: dict[str, Any],
+    told: list[str],
+) -> None:
+    given = settings(workshop, tmp_path / "out") | changed
+    words = [w for name, value in given.items() for w in (f"--{name.replace('_', '-')}", value)]
+    capsys.readouterr()
+    code = main(["best-of-n", *map(str, words)])
+    said = capsys.readouterr().err
+    assert code == 2, said
+    error = said[said.index("error: ") :]
+    assert error.count("\n") == 1 and "Traceback" not in said
+    for one in told:
+        assert one in error, error
