@@ -86,13 +86,6 @@ OWN_SETTINGS = {
 }
 # What each stage starts from.
 PARENTS = {"sft": "pretrain"} | dict.fromkeys(("dpo", "kto", "reward", "ppo", "grpo"), "sft")
-    "sft": "pretrain",
-    "dpo": "sft",
-    "kto": "sft",
-    "reward": "sft",
-    "ppo": "sft",
-    "grpo": "sft",
-}
 
 
 @dataclass(frozen=True)
