@@ -14,7 +14,7 @@ from groundup.align.grpo import grpo_job
 from groundup.align.online import Online
 from groundup.align.ppo import ppo_job
 from groundup.align.prompts import Prompt
-from groundup.align.rollout import Reference, Reward, Rollout
+from groundup.align.rollout import Reference, Rollout, RolloutReward
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
@@ -99,7 +99,7 @@ def byte_tokenizer() -> Tokenizer:
 def online(
     config: RolloutConfig,
     policy: CausalLM,
-    reward: Reward,
+    reward: RolloutReward,
     *,
     reference: CausalLM | None = None,
     prompts: Sequence[Prompt] = PROMPTS,
@@ -121,7 +121,7 @@ def online(
 
 
 def train(
-    config: RolloutConfig, policy: CausalLM, reward: Reward, **parts: Any
+    config: RolloutConfig, policy: CausalLM, reward: RolloutReward, **parts: Any
 ) -> list[dict[str, Any]]:
     """Train the policy by its stage's own job; the lines of metrics.jsonl."""
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from groundup.app.cli import app, main
-from groundup.app.commands import data, journeys, models, stages
+from groundup.app.commands import data, journeys, label, models, stages
 from groundup.app.settings import configured, known_names
 from groundup.app.stages import STAGES
 from groundup.errors import UserError
@@ -92,6 +92,8 @@ def test_hostile_numbers_end_in_one_sentence(
         "reward": ["model", "--data", "x.jsonl"],
         "ppo": ["model", "--reward", "json", "--prompts", "x.jsonl"],
         "grpo": ["model", "--reward", "json", "--prompts", "x.jsonl"],
+        "best-of-n": ["model", "--reward", "json", "--prompts", "x.jsonl"],
+        "label": ["model", "--prompts", "x.jsonl"],
         "kto": ["model", "--data", "x.jsonl"],
         "pretrain": ["--data", "x.jsonl", "--tokenizer", "model"],
         "tokenizer": ["x.jsonl"],
@@ -205,7 +207,9 @@ def test_usage_names_what_is_given(
     assert usage.startswith(f"Usage: groundup {' '.join(words)}") and "ARGS" not in usage
     name = "_".join(words).replace("-", "_")
     [function] = [
-        getattr(page, name) for page in (data, journeys, models, stages) if hasattr(page, name)
+        getattr(page, name)
+        for page in (data, journeys, label, models, stages)
+        if hasattr(page, name)
     ]
     for one in inspect.signature(function).parameters.values():
         if one.kind is not inspect.Parameter.KEYWORD_ONLY:
