@@ -100,6 +100,7 @@ def test_hostile_numbers_end_in_one_sentence(
         "eval report": ["model", "--data", "x.jsonl"],
         "eval core": ["model"],
         "eval tuning": ["model", "--data", "x.jsonl"],
+        "eval rewards": ["model", "--reward", "json", "--prompts", "x.jsonl"],
         "eval lm-eval": ["model", "--tasks", "x"],
         "generate": ["model", "The sea", "--prompts", "x.jsonl"],
         "chat": ["model"],

@@ -64,6 +64,12 @@ def test_shipped_recipes_are_sound(
             read_recipe(name)
         (tmp_path / "quickstart").mkdir()
         (tmp_path / "quickstart" / "config.json").write_text("{}")
+    if name == "alignment":
+        with pytest.raises(UserError, match="quickstart/sft"):
+            read_recipe(name)
+        for part in ("base", "sft", "data"):
+            (tmp_path / "quickstart" / part).mkdir(parents=True)
+            (tmp_path / "quickstart" / part / "config.json").write_text("{}")
     assert read_recipe(name).name == name
 
 

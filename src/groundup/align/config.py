@@ -385,3 +385,22 @@ class BestOfNConfig(StageConfig):
         0.1, description="share of the prompts whose answers are held out"
     )
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+
+class ComparisonConfig(StageConfig):
+    """What the answers of several models are worth, by a reward and by the truth."""
+
+    models: tuple[Path, ...] = Field(
+        min_length=1, description="folders of the models, the one they are compared with first"
+    )
+    reward: str = Field(description="what answers are scored by: as for PPO")
+    gold: str | None = Field(None, description="another reward, such as the truth")
+    prompts: Path = Field(
+        description="what is to be answered: a data-stage folder, or a file of prompts"
+    )
+    sources: tuple[str, ...] = Field(
+        (), description="prompts of these sources alone, such as world-tell (default: all)"
+    )
+    questions: Questions = Field(400, description="held-out prompts, spread over all there are")
+    max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")

@@ -270,6 +270,20 @@ STAGES: dict[str, Stage] = {
             positional="models",
         ),
         Stage(
+            "comparison",
+            "eval rewards",
+            "groundup.align.comparison",
+            "groundup.align.config:ComparisonConfig",
+            makes="report",
+            start=None,
+            help="What the answers of several models are worth, by a reward and by the truth.",
+            more=(
+                "groundup eval rewards SFT PPO DPO --reward runs/reward --prompts runs/data. Win "
+                "rates and nats are against the first model.",
+            ),
+            positional="models",
+        ),
+        Stage(
             "lm-eval",
             "eval lm-eval",
             "groundup.evals.harness_run",
