@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,10 @@ SMALLER = {
     "groundup pretrain": f"--depth 1 --width 64 --context 64 --rows 2 {TRAINING}",
     "groundup sft": f"--context 64 --rows 2 {TRAINING}",
     "groundup dpo": f"--context 64 --rows 2 {TRAINING}",
+    "groundup kto": f"--context 64 --rows 2 {TRAINING}",
+    "groundup best-of-n": "--questions 6 --max-new-tokens 8 --threads 1",
+    "groundup eval rewards": "--questions 4 --max-new-tokens 8 --threads 1",
+    "groundup label": "--max-new-tokens 8",
     "groundup reward": f"--context 64 --rows 2 --samples 8 --max-new-tokens 8 {TRAINING}",
     "groundup ppo": f"--episodes 8 --minibatches 1 --max-new-tokens 8 {TRAINING}",
     "groundup grpo": f"--episodes 8 --minibatches 1 --max-new-tokens 8 {TRAINING}",
@@ -127,6 +131,10 @@ def home(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = [{"prompt": a, "chosen": f"Anna {i}.", "rejected": "No."} for i, a in _all(asked)]
     _write(folder / "pairs.jsonl", pairs)
     _write(folder / "asked.jsonl", [{"prompt": a} for a in asked[:3]])
+    (folder / "asked.txt").write_text("".join(f"{a}\n" for a in asked[:3]))
+    _write(folder / "sums.jsonl", [{"prompt": f"What is {i} + {i + 1}?"} for i, _ in _all(asked)])
+    rated = [{"prompt": a, "completion": f"Anna {i}.", "label": i % 2 == 0} for i, a in _all(asked)]
+    _write(folder / "rated.jsonl", rated)
     assert main(["export", str(folder / "quickstart/sft"), "--out", str(folder / "gguf")]) == 0
     shutil.move(next((folder / "gguf").glob("*.gguf")), folder / "model.gguf")
     return folder
@@ -136,7 +144,7 @@ def _all(asked: list[str]) -> list[tuple[int, str]]:
     return list(enumerate(asked))
 
 
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
+def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

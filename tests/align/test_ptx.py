@@ -173,3 +173,13 @@ def test_pairs_that_are_the_same_are_set_aside_and_the_run_goes_on(
     assert "line 42: the answer, 'chosen', is empty" in said
     assert "2 bad lines set aside" in said
     assert "1 pairs that do not differ within the context" in said
+
+
+def test_rollouts_have_it_beside_them_too(workshop: Any, tmp_path: Path) -> None:
+    for stage in ("ppo", "grpo"):
+        out = tmp_path / stage
+        code, said = workshop.run(workshop.command(stage, out, ptx=0.5))
+        assert code == 0, said
+        lines = read_pairs(out / "metrics.jsonl")
+        losses = [line["ptx_loss"] for line in lines if line["kind"] == "train"]
+        assert losses and all(0 < loss < 3 for loss in losses)

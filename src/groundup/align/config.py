@@ -43,7 +43,7 @@ class PtxConfig(TuningConfig):
         None,
         min_length=1,
         description="the fine-tuning data of --ptx: whatever groundup sft reads (default: the "
-        "conversations of the data-stage folder that --data names)",
+        "conversations of the data-stage folder that the stage reads)",
     )
 
     @field_validator("ptx_data", mode="before")

@@ -20,6 +20,7 @@ from torch import nn
 
 from groundup.align.config import RolloutConfig
 from groundup.align.prompts import Prompt, load_prompts
+from groundup.align.ptx import ptx_parents, ptx_stream, with_ptx
 from groundup.align.rewards import open_rollout_reward
 from groundup.align.rollout import (
     Laid,
@@ -263,8 +264,14 @@ class Online:
             settled,
             trained,
             model=lambda: model,
-            stream=lambda steps: stream(planning if steps is None else self),
-            loss=loss,
+            stream=lambda steps: ptx_stream(
+                settled,
+                config.prompts,
+                prepared.tokenizer,
+                stream(planning if steps is None else self),
+                self.context,
+            ),
+            loss=with_ptx(loss, policy) if config.ptx else loss,
             evaluate=lambda model, step: self.evaluate(policy(model), step),
             save=save,
             context=self.context,
@@ -320,6 +327,7 @@ def inputs(config: RolloutConfig) -> dict[str, Path]:
     """The folders that a run reads, by what they are, for its lineage."""
     found = {"model": config.model, "prompts": config.prompts}
     rewards = {"reward": config.reward, "gold": config.gold}
-    return found | {
+    folders = {
         name: Path(given) for name, given in rewards.items() if given and Path(given).is_dir()
     }
+    return found | folders | ptx_parents(config, config.prompts)

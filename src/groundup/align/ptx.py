@@ -13,10 +13,10 @@ any stage can have them: preferences, which come from a file, or rollouts from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 import numpy as np
 import torch
@@ -85,13 +85,18 @@ class PtxStream(Generic[B]):
         self.own.restore(state)
 
 
-def with_ptx(loss: LossFunction[B]) -> LossFunction[B | PtxBatch]:
-    """The loss of a stage's batches, and of fine-tuning data beside them."""
+def with_ptx(
+    loss: LossFunction[B], policy: Callable[[Any], nn.Module] = lambda model: model
+) -> LossFunction[B | PtxBatch]:
+    """The loss of a stage's batches, and of fine-tuning data beside them.
+
+    `policy` finds the language model in what is trained, which may have a critic beside it.
+    """
 
     def either(model: nn.Module, batch: B | PtxBatch) -> Loss:
         if not isinstance(batch, PtxBatch):
             return loss(model, batch)
-        found = next_token_loss(model, batch.rows)
+        found = next_token_loss(policy(model), batch.rows)
         return Loss(batch.scale * found.total, batch.weight, {"ptx_loss": found.metrics["loss"]})
 
     return either
