@@ -38,7 +38,7 @@ from groundup.train.device import has_fast_bfloat16, resolve_device
 
 @dataclass(frozen=True)
 class Answered:
-    """One model's answers to all prompts, and what each is worth by each reward's name."""
+    """One model's answers to all prompts, and what each is worth by `reward`, and by `gold`."""
 
     name: str
     rollouts: list[Rollout]
@@ -114,10 +114,8 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
             f"prompts={config.prompts} hold nothing out of these sources; give a file of prompts"
         )
     prompts = spread(heldout, config.questions)
-    rewards = {
-        Path(spec).name: open_rollout_reward(spec, tokenizer)
-        for spec in dict.fromkeys((config.reward, config.gold or config.reward))
-    }
+    specs = {"reward": config.reward, "gold": config.gold}
+    rewards = {name: open_rollout_reward(spec, tokenizer) for name, spec in specs.items() if spec}
     found: list[Answered] = []
     for path in config.models:
         model, own = (first, tokenizer) if not found else _loaded(path)
@@ -182,7 +180,9 @@ def table(config: ComparisonConfig, found: Sequence[Answered]) -> Table:
         tuple(rows),
         (
             f"Means over {len(first.rollouts)} held-out prompts, each answered once at temperature "
-            f"1, with 95 % intervals. Wins are against {first.name}; guessing is 50 %.",
+            f"1, with 95 % intervals. Reward is {config.reward}"
+            + (f", gold {config.gold}" if config.gold else "")
+            + f". Wins are against {first.name}; guessing is 50 %.",
         ),
         (first.name,),
     )
@@ -191,4 +191,4 @@ def table(config: ComparisonConfig, found: Sequence[Answered]) -> Table:
 def _interval(found: Estimate, percent: bool = False) -> str:
     if percent:
         return f"{found.estimate:.0%}\n{found.low:.0%} to {found.high:.0%}"
-    return f"{found.estimate:.3f}\n{found.low:.3f} to {found.high:.3f}"
+    return f"{found.estimate:.3f}\n{found.low:.2f} to {found.high:.2f}"
