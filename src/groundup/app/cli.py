@@ -315,7 +315,8 @@ def _respelled(arguments: Sequence[str]) -> Sequence[str]:
     if arguments[:1] != ["eval"] or len(arguments) < 2:
         return arguments
     rest = list(arguments[1:])
-    if rest[0] in (*_SUITES, "--help", "-h"):
+    today = {stage.command for stage in STAGES.values()}
+    if f"eval {rest[0]}" in today or rest[0] in ("--help", "-h"):
         return arguments
     suite = "report"
     for place, word in enumerate(rest):

@@ -70,8 +70,8 @@ class Stage:
 
     @property
     def trains(self) -> bool:
-        """Whether it trains a model."""
-        return self.makes == "model"
+        """Whether it trains a model, of whatever kind."""
+        return self.makes in ("model", *REWARDS)
 
     @property
     def chats(self) -> bool:
