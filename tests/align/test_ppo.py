@@ -202,7 +202,7 @@ model = ActorCritic(policy)
 model.compile_blocks()
 model.train()
 config, drift = small_config(PPOConfig, Path("x"), critic_warmup=0), Drift()
-rollouts = PPORollouts(config, online(config, policy, length_reward), drift)
+rollouts = PPORollouts(config, online(config, policy, length_reward), drift, 100)
 found = []
 for batch in joined(rollouts.roll(0, 0, model)):
     loss = ppo_loss(model, batch, config, drift)
@@ -218,7 +218,7 @@ def rolled(
     """The minibatches of an iteration and what moves while they are trained on."""
     drift = Drift()
     assert isinstance(parts.config, PPOConfig)
-    batches = PPORollouts(parts.config, parts, drift).roll(iteration, 0, model)
+    batches = PPORollouts(parts.config, parts, drift, 100).roll(iteration, 0, model)
     return batches, functools.partial(ppo_loss, config=parts.config, drift=drift)
 
 
@@ -366,14 +366,22 @@ def test_padding_and_packing_change_neither_loss_nor_gradient() -> None:
 
 def test_while_the_critic_warms_up_the_policy_stays(tmp_path: Path) -> None:
     policy = small_policy()
-    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    config = small_config(PPOConfig, tmp_path / "out", critic_warmup=2, iterations=2)
+    config = small_config(PPOConfig, tmp_path / "out", critic_warmup=2, iterations=8)
     lines = train(config, policy, length_reward)
-    losses = [line["value_loss"] for line in lines if line["kind"] == "train"]
-    assert len(losses) == 8 and losses[3] < losses[0]
-    assert all(line["moved_kl"] == 0 for line in lines if line["kind"] == "train")
-    for name, tensor in policy.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
+    steps = [line for line in lines if line["kind"] == "train"]
+    assert len(steps) == 32 and steps[3]["value_loss"] < steps[0]["value_loss"]
+    assert all(step["moved_kl"] == 0 for step in steps[:8])
+    assert any(step["moved_kl"] > 0 for step in steps[8:])
+    # A policy that had moved would be somewhere else than its reference.
+    kl = [line["exact_kl"] for line in lines if line["kind"] == "rollout"]
+    assert kl[:3] == [0, 0, 0] and kl[-1] > 0
+
+
+def test_the_critic_warms_up_in_a_quarter_of_the_iterations_at_most(tmp_path: Path) -> None:
+    policy = small_policy()
+    config = small_config(PPOConfig, tmp_path / "out", critic_warmup=5, iterations=3)
+    lines = train(config, policy, length_reward)
+    assert any(line["moved_kl"] > 0 for line in lines if line["kind"] == "train")
 
 
 def rolls(lines: list[dict[str, Any]]) -> list[int]:
@@ -491,3 +499,10 @@ def test_an_adapter_is_trained_and_its_base_is_not(workshop: Any, tmp_path: Path
     tensors = load_file(out / "adapter_model.safetensors")
     assert all("lora" in name for name in tensors)
     assert any(t.abs().max() > 0 for name, t in tensors.items() if "lora_B" in name)
+
+
+def test_the_price_of_a_nat_never_changes_its_sign() -> None:
+    controller = KLController(0.05, 1.0, 2)
+    for kl in (0.0, 5.0, 0.0, 0.0):
+        controller.update(kl, 256)
+        assert controller.coef > 0

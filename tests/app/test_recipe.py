@@ -65,7 +65,7 @@ def test_shipped_recipes_are_sound(
         (tmp_path / "quickstart").mkdir()
         (tmp_path / "quickstart" / "config.json").write_text("{}")
     if name == "alignment":
-        with pytest.raises(UserError, match="quickstart/sft"):
+        with pytest.raises(UserError, match="make it first: groundup quickstart"):
             read_recipe(name)
         for part in ("base", "sft", "data"):
             (tmp_path / "quickstart" / part).mkdir(parents=True)

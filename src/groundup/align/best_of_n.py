@@ -33,7 +33,7 @@ from jaxtyping import Float
 
 from groundup.align.config import BestOfNConfig
 from groundup.align.prompts import Prompt, load_prompts
-from groundup.align.rewards import open_rollout_reward
+from groundup.align.rewards import open_rollout_reward, reward_folders
 from groundup.align.rollout import RolloutReward, rewards_of, sample
 from groundup.data.files import write_json_lines
 from groundup.formats.card import sources
@@ -124,8 +124,8 @@ class Pool:
 
     @property
     def said(self) -> list[int]:
-        """The answers that say something, the best one first: of others there is no data."""
-        spoken = [i for i, text in enumerate(self.texts) if text.strip()]
+        """The answers that end and say something, the best one first; others are no data."""
+        spoken = [i for i, text in enumerate(self.texts) if text.strip() and self.ended[i]]
         return sorted(spoken, key=lambda i: -self.scores[i])
 
 
@@ -135,8 +135,7 @@ def run(config: BestOfNConfig) -> Path:
     Raises `UserError` for settings, prompts, a reward or a folder that cannot be used.
     """
     parents = {"model": config.model, "prompts": config.prompts}
-    if Path(config.reward).is_dir():
-        parents["reward"] = Path(config.reward)
+    parents |= reward_folders(config.reward, config.gold)
     with Run.open(config.out, "best-of-n", config, parents) as run:
         if run.finished:
             return run.folder

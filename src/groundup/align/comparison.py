@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from groundup.align.config import ComparisonConfig
 from groundup.align.prompts import load_prompts
-from groundup.align.rewards import open_rollout_reward
+from groundup.align.rewards import open_rollout_reward, reward_folders
 from groundup.align.rollout import Rollout, rewards_of, sample
 from groundup.errors import UserError
 from groundup.formats.load import load
@@ -78,7 +78,8 @@ def run(config: ComparisonConfig) -> Path:
     Raises `UserError` for models, prompts or rewards that cannot be used, and for models of
     different tokenizers.
     """
-    parents = {path.name: path for path in config.models} | {"prompts": config.prompts}
+    parents = {_name(path, config.models): path for path in config.models}
+    parents |= {"of prompts": config.prompts, **reward_folders(config.reward, config.gold)}
     with Run.open(config.out, "comparison", config, parents) as run:
         if run.finished:
             return run.folder
@@ -108,7 +109,11 @@ def run(config: ComparisonConfig) -> Path:
 def _answered(config: ComparisonConfig) -> list[Answered]:
     first, tokenizer = _loaded(config.models[0])
     longest = first.config.max_position_embeddings - config.max_new_tokens
-    _, heldout = load_prompts(config.prompts, tokenizer, longest=longest, sources=config.sources)
+    train, heldout = load_prompts(
+        config.prompts, tokenizer, longest=longest, sources=config.sources
+    )
+    if config.prompts.is_file():  # a file of one's own is asked as a whole
+        heldout = list({one.ids: one for one in (*train, *heldout)}.values())
     if not heldout:
         raise UserError(
             f"prompts={config.prompts} hold nothing out of these sources; give a file of prompts"
@@ -127,6 +132,9 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
         seed, most = config.seed, config.max_new_tokens
         rollouts = sample(model, prompts, tokenizer, max_new_tokens=most, seed=seed)
         worth = {name: rewards_of(reward, rollouts) for name, reward in rewards.items()}
+        # As it was trained: an answer that does not end has a price.
+        ended = np.array([one.ended for one in rollouts])
+        worth["reward"] = np.where(ended, worth["reward"], -config.missing_eos_penalty)
         apart = _apart(model, first, rollouts)
         found.append(Answered(_name(path, config.models), rollouts, worth, apart))
         say(f"comparison  {found[-1].name}: {len(rollouts)} answers")

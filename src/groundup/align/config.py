@@ -95,7 +95,7 @@ def _defaults(name: str) -> str:
 
 
 class DPOConfig(PreferenceConfig):
-    """Direct preference optimisation: raise what people prefer over what they do not."""
+    """Direct preference optimization: raise what people prefer over what they do not."""
 
     # A quarter of the time goes into what the reference thinks of each pair.
     traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.12, in_steps=0.75)
@@ -226,8 +226,8 @@ class RolloutConfig(PtxConfig):
 
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
     reward: str = Field(
-        description="what is raised: a reward model's folder, a verifier's name (sum, format, "
-        "length, json, unit-test) or module:function"
+        description="what is raised: a reward model's folder, a check (sum, unit-test, json, "
+        "json:KEY,KEY, length:WORDS, format:PATTERN) or module:function"
     )
     prompts: Path = Field(
         description="what is to be answered: a data-stage folder, or a file of prompts (.txt, "
@@ -268,6 +268,11 @@ class RolloutConfig(PtxConfig):
                 f"rows={self.rows} follow from the answers that are sampled; give episodes and "
                 "minibatches instead"
             )
+        if self.epochs != type(self).model_fields["epochs"].default:
+            raise ValueError(
+                f"epochs={self.epochs:g} have no meaning where answers are sampled anew; give "
+                "iterations, minutes or steps"
+            )
         if self.lora_dropout:
             raise ValueError(
                 f"lora_dropout={self.lora_dropout:g} would train another policy than was sampled; "
@@ -301,7 +306,7 @@ class PPOConfig(RolloutConfig):
     kl_stop: Nats | None = Field(
         None,
         description="nats per token that the policy may move within an iteration; then new answers "
-        "are sampled (default: every pass is made)",
+        "are sampled, in as many steps in all (default: every pass is made)",
     )
     clip_range: ClipRange = Field(
         0.2, description="how far the ratio of new and old probability counts"
@@ -320,8 +325,27 @@ class PPOConfig(RolloutConfig):
         1e-3, description="peak learning rate of the value head"
     )
     critic_warmup: SomeIterations = Field(
-        5, description="iterations in which the critic alone is trained"
+        5,
+        description="iterations in which the critic alone learns from the answers, at most a "
+        "quarter of them",
     )
+
+    @model_validator(mode="after")
+    def _price_can_adapt(self) -> Self:
+        if self.kl_target is not None and not self.kl_coef:
+            raise ValueError(
+                f"kl_target={self.kl_target:g} adapts the price, and kl_coef=0 stays 0; give "
+                "kl_coef a price to begin with, such as 0.05"
+            )
+        if (
+            self.kl_target is None
+            and self.kl_horizon != type(self).model_fields["kl_horizon"].default
+        ):
+            raise ValueError(
+                f"kl_horizon={self.kl_horizon} has no meaning without kl_target; give that, or "
+                "leave kl_horizon out"
+            )
+        return self
 
 
 class GRPOConfig(RolloutConfig):
@@ -357,6 +381,11 @@ class GRPOConfig(RolloutConfig):
             raise ValueError(
                 f"episodes={self.episodes} are not groups of group_size={self.group_size}; "
                 f"try episodes={max(1, self.episodes // self.group_size) * self.group_size}"
+            )
+        if self.clip_range_high is not None and self.clip_range_high < self.clip_range:
+            raise ValueError(
+                f"clip_range_high={self.clip_range_high:g} is less than clip_range="
+                f"{self.clip_range:g}; give at least as much"
             )
         return self
 
@@ -403,4 +432,15 @@ class ComparisonConfig(StageConfig):
     )
     questions: Questions = Field(400, description="held-out prompts, spread over all there are")
     max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
+    missing_eos_penalty: LossWeight = Field(
+        1.0, description="an answer that does not end is given minus this as its reward"
+    )
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+    @field_validator("models")
+    @classmethod
+    def _are_different(cls, models: tuple[Path, ...]) -> tuple[Path, ...]:
+        twice = next((one for one in models if models.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f"models={twice} is named twice; name each model once")
+        return models

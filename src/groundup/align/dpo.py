@@ -1,4 +1,4 @@
-"""Direct preference optimisation (Rafailov et al. 2023, equation 7), and the losses after it.
+"""Direct preference optimization (Rafailov et al. 2023, equation 7), and the losses after it.
 
     loss = - log sigmoid( beta * [ (log pi(chosen) - log ref(chosen))
                                  - (log pi(rejected) - log ref(rejected)) ] )
@@ -180,7 +180,7 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
 
 
 _METHODS = {
-    "sigmoid": "Direct preference optimisation",
+    "sigmoid": "Direct preference optimization",
     "ipo": "Identity preference optimization (IPO)",
     "hinge": "Preference optimization with a hinge loss (SLiC)",
     "simpo": "Simple preference optimization (SimPO)",

@@ -44,7 +44,7 @@ from groundup.train.stage import Job, run_stage
 
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
 RATES = (0.0001, 0.0001)
-# A group's deviation is never taken for less.
+# Keeps a group whose answers are all worth the same from a division by zero.
 _EPS = 1e-4
 
 
@@ -117,9 +117,7 @@ class GRPORollouts:
         self.config, self.online = config, online
 
     def stream(self) -> RolloutStream:
-        return RolloutStream(
-            self.roll, epochs=self.config.epochs_per_iteration, seed=self.config.seed
-        )
+        return self.online.stream(self.roll, epochs=self.config.epochs_per_iteration)
 
     def roll(self, iteration: int, step: int, model: nn.Module) -> list[list[RolloutBatch]]:
         assert isinstance(model, CausalLM)
@@ -183,7 +181,7 @@ def grpo_job(config: GRPOConfig, online: Online) -> Job[RolloutBatch, CausalLM]:
         f"Group-relative policy optimization with {config.group_size} answers to a prompt",
         model=online.prepared.model,
         policy=lambda model: model,
-        stream=lambda online: GRPORollouts(config, online).stream(),
+        stream=lambda online, iterations: GRPORollouts(config, online).stream(),
         loss=functools.partial(grpo_loss, config=config),
         epochs=config.epochs_per_iteration,
     )

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.align.config import RolloutConfig
 from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.ptx import ptx_parents, ptx_stream, with_ptx
-from groundup.align.rewards import open_rollout_reward
+from groundup.align.rewards import open_rollout_reward, reward_folders
 from groundup.align.rollout import (
     Laid,
     Reference,
@@ -42,13 +43,14 @@ from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.load import load_model
 from groundup.formats.locate import name_of
+from groundup.generation.kernel import kernel_number
 from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import ratio
 from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.train.batch import LossFunction
-from groundup.train.device import use_threads
+from groundup.train.device import resolve_device, use_threads
 from groundup.train.loop import step_seed
 from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job
@@ -199,6 +201,41 @@ class Online:
                 "seldom means what it did; raise --kl-coef or lower --learning-rate"
             )
 
+    def stream(
+        self,
+        roll: Callable[[int, int, nn.Module], Sequence[Sequence[Any]]],
+        *,
+        epochs: int,
+        ended: Callable[[], bool] = lambda: False,
+        state: Callable[[], dict[str, Tensor]] = dict,
+        restore: Callable[[Mapping[str, Tensor]], None] = lambda state: None,
+    ) -> RolloutStream:
+        """The rollouts of a method; a resumed run must sample by the kernel that it began with."""
+
+        def restored(saved: Mapping[str, Tensor]) -> None:
+            now = kernel_number(self.prepared.model)
+            if int(saved.get("kernel", torch.tensor(now))) != now:
+                changed = (
+                    "this run was sampled by another kernel than it would go on with (another "
+                    "processor, compiler or cache of kernels), which does not give the same bits"
+                )
+                if not self.config.allow_inexact_resume:
+                    raise UserError(f"{changed}; restore it or pass --allow-inexact-resume")
+                say(f"{changed}; it goes on, as --allow-inexact-resume says")
+            restore(saved)
+
+        return RolloutStream(
+            roll,
+            epochs=epochs,
+            seed=self.config.seed,
+            ended=ended,
+            state=lambda: {
+                "kernel": torch.tensor(kernel_number(self.prepared.model)),
+                **state(),
+            },
+            restore=restored,
+        )
+
     def evaluate(self, policy: CausalLM, step: int) -> dict[str, Any]:
         """The mean reward of held-out prompts, each answered once, with its interval."""
         if not self.heldout:
@@ -224,12 +261,15 @@ class Online:
         *,
         model: M,
         policy: Callable[[M], CausalLM],
-        stream: Callable[[Online], RolloutStream],
+        stream: Callable[[Online, int | None], RolloutStream],
         loss: LossFunction[Any],
         epochs: int,
         head_rate: float | None = None,
     ) -> Job[Any, M]:
-        """The job of a method: `epochs` passes over the answers of each iteration."""
+        """The job of a method: `epochs` passes over the answers of each iteration.
+
+        `stream` makes a method's rollouts of so many iterations (None while the speed is measured).
+        """
         config, prepared, run = self.config, self.prepared, self.run
         assert run is not None
         planning = replace(self, run=None)
@@ -268,7 +308,9 @@ class Online:
                 settled,
                 config.prompts,
                 prepared.tokenizer,
-                stream(planning if steps is None else self),
+                stream(planning, None)
+                if steps is None
+                else stream(self, max(1, steps // per_iteration)),
                 self.context,
             ),
             loss=with_ptx(loss, policy) if config.ptx else loss,
@@ -277,7 +319,7 @@ class Online:
             context=self.context,
             rows_per_epoch=max(1, len(self.prompts) * rows // config.episodes),
             model_config=config_to_hf(policy(model).config),
-            tokens_per_step=tokens,
+            tokens_per_step=tokens + (rows * self.context if config.ptx else 0),
             evaluates_first=True,
             # Reading with policy and reference takes two of a training pass's three products.
             making=lambda seconds: (
@@ -293,6 +335,7 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
     """Load what a run needs. Raises `UserError` for what cannot be used."""
     prepared = prepare_model(config, rates)
     use_threads(config)
+    device = resolve_device(config.device)
     most = prepared.context
     if config.max_new_tokens >= most:
         raise UserError(
@@ -316,8 +359,10 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
         prepared,
         prompts,
         spread(heldout, config.heldout_prompts),
-        open_rollout_reward(config.reward, prepared.tokenizer),
-        None if config.gold is None else open_rollout_reward(config.gold, prepared.tokenizer),
+        open_rollout_reward(config.reward, prepared.tokenizer, device),
+        None
+        if config.gold is None
+        else open_rollout_reward(config.gold, prepared.tokenizer, device),
         Reference(lambda: load_model(config.model)),
         min(context, most),
     )
@@ -326,8 +371,5 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
 def inputs(config: RolloutConfig) -> dict[str, Path]:
     """The folders that a run reads, by what they are, for its lineage."""
     found = {"model": config.model, "prompts": config.prompts}
-    rewards = {"reward": config.reward, "gold": config.gold}
-    folders = {
-        name: Path(given) for name, given in rewards.items() if given and Path(given).is_dir()
-    }
-    return found | folders | ptx_parents(config, config.prompts)
+    rewards = reward_folders(config.reward, config.gold)
+    return found | rewards | ptx_parents(config, config.prompts)

@@ -43,7 +43,6 @@ from groundup.align.rollout import (
     flat,
     sampled_logprobs,
 )
-from groundup.errors import UserError
 from groundup.lm.logprobs import entropy
 from groundup.lm.model import CausalLM
 from groundup.runs import ranks
@@ -53,7 +52,7 @@ from groundup.train.stage import Job, run_stage
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole:
 # a tenth of DPO's, for its gradients come from samples.
 RATES = (0.0001, 0.0001)
-# An advantage's deviation is never taken for less.
+# Keeps advantages that are all alike from a division by zero.
 _EPS = 1e-8
 
 
@@ -123,7 +122,7 @@ class KLController:
         """Adapt to the mean KL of so many answers, in nats per answer."""
         if self.target is not None:
             error = min(max(kl / self.target - 1, -0.2), 0.2)
-            self.coef *= 1 + error * answers / self.horizon
+            self.coef *= 1 + error * min(1.0, answers / self.horizon)
 
 
 # Policy and critic.
@@ -180,7 +179,7 @@ class ActorCritic(nn.Module):
 class PPOBatch(RolloutBatch):
     """Rollouts with what the critic must know: its values when they were sampled, and the returns.
 
-    With `policy_weight` 0 the critic alone is trained.
+    With `policy_weight` 0 the critic alone learns from them.
     """
 
     values: Float[Tensor, " sampled"]
@@ -242,15 +241,18 @@ def ppo_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig, drift: Drif
 class PPORollouts:
     """Makes the minibatches of an iteration from answers of the live policy."""
 
-    def __init__(self, config: PPOConfig, online: Online, drift: Drift) -> None:
+    def __init__(
+        self, config: PPOConfig, online: Online, drift: Drift, iterations: int | None
+    ) -> None:
         self.config, self.online, self.drift = config, online, drift
+        # While the speed is measured, everything is trained.
+        self.warmup = 0 if iterations is None else min(config.critic_warmup, iterations // 4)
         self.kl = KLController(config.kl_coef, config.kl_target, config.kl_horizon)
 
     def stream(self) -> RolloutStream:
-        return RolloutStream(
+        return self.online.stream(
             self.roll,
             epochs=self.config.ppo_epochs,
-            seed=self.config.seed,
             ended=lambda: self.drift.beyond(self.config.kl_stop),
             state=lambda: {"kl_coef": torch.tensor(self.kl.coef, dtype=torch.float64)},
             restore=self._restore,
@@ -267,8 +269,7 @@ class PPORollouts:
         facts = self.online.facts(model.policy, sampled, laid, model.values)
         advantages, returns = self._credit(facts, sampled.rewards)
         advantages = whiten(advantages)
-        # While the speed is measured, everything is trained.
-        is_warming = iteration < self.config.critic_warmup and self.online.run is not None
+        is_warming = iteration < self.warmup
         batches = [
             [self._batch(one, facts, advantages, returns, is_warming) for one in minibatch]
             for minibatch in laid
@@ -335,8 +336,9 @@ def run(config: PPOConfig) -> Path:
 
     Raises `UserError` for settings, prompts, a reward or a folder that cannot be used.
     """
+    parents = inputs(config) | ({"critic": config.critic} if config.critic else {})
     return run_stage(
-        config, "ppo", inputs(config), lambda run: ppo_job(config, open_online(config, run, RATES))
+        config, "ppo", parents, lambda run: ppo_job(config, open_online(config, run, RATES))
     )
 
 
@@ -348,7 +350,7 @@ def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
         f"Proximal policy optimization with a price of {config.kl_coef:g} a nat",
         model=model,
         policy=lambda model: model.policy,
-        stream=lambda online: PPORollouts(config, online, drift).stream(),
+        stream=lambda online, iterations: PPORollouts(config, online, drift, iterations).stream(),
         loss=functools.partial(ppo_loss, config=config, drift=drift),
         epochs=config.ppo_epochs,
         head_rate=config.value_learning_rate,
@@ -359,11 +361,4 @@ def _actor_critic(config: PPOConfig, online: Online) -> ActorCritic:
     policy = online.prepared.model
     if config.critic is None:
         return ActorCritic(policy)
-    critic = load_reward_model(config.critic)
-    if critic.config.vocab_size != policy.config.vocab_size:
-        raise UserError(
-            f"critic={config.critic} reads a vocabulary of {critic.config.vocab_size:,} tokens and "
-            f"the policy one of {policy.config.vocab_size:,}; train the reward model from the same "
-            "model, or leave --critic out"
-        )
-    return ActorCritic(policy, critic)
+    return ActorCritic(policy, load_reward_model(config.critic, online.prepared.tokenizer))

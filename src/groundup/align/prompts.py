@@ -41,10 +41,12 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
+    """What is to be answered, before a tokenizer has read it."""
+
     messages: tuple[Message, ...]
-    row: Mapping[str, object]
-    source: str
+    row: Mapping[str, object] = field(default_factory=dict)
+    source: str = ""
 
 
 def load_prompts(
@@ -56,6 +58,10 @@ def load_prompts(
     every twentieth prompt is held out, by its hash. Longer prompts are left out and counted. Raises
     `UserError` where none is left.
     """
+    if longest < 1:
+        raise UserError(
+            "max_new_tokens leave no room for a prompt in the model's context; give fewer"
+        )
     sides = _stage(path) if path.is_dir() else _file(path)
     known = sorted({one.source for side in sides for one in side})
     if sources:
@@ -65,10 +71,13 @@ def load_prompts(
                 f"sources={' '.join(sources)} match no prompt of {path}; there are "
                 f"{shorten(', '.join(known))}"
             )
-    found = [_encoded(spread(side, _MOST), tokenizer, longest) for side in sides]
+    found = [encoded(spread(side, _MOST), tokenizer, longest) for side in sides]
     left_out = sum(many for _, many in found)
     if left_out:
-        say(f"{left_out:,} prompts have more than {longest:,} tokens and are left out")
+        say(
+            f"{left_out:,} prompts are left out, which have more than {longest:,} tokens or are "
+            "refused by the chat template"
+        )
     train, heldout = found[0][0], found[1][0]
     if not train:
         raise UserError(
@@ -82,37 +91,36 @@ def _matches(source: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(source, pattern) for pattern in patterns)
 
 
-def _encoded(
-    asked: Iterable[_Asked], tokenizer: Tokenizer, longest: int
-) -> tuple[list[Prompt], int]:
-    """The prompts that are short enough, and how many are not."""
+def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple[list[Prompt], int]:
+    """The prompts that are short enough and fit the chat template, and how many are not."""
     kept, left_out = [], 0
     for one in asked:
-        ids = encode_chat(tokenizer, one.messages, generation_prompt=True).ids
-        if len(ids) > longest:
+        try:
+            ids = encode_chat(tokenizer, one.messages, generation_prompt=True).ids
+        except UserError:
+            ids = []
+        if not 0 < len(ids) <= longest:
             left_out += 1
         else:
             kept.append(Prompt(tuple(ids), one.messages, one.row, one.source))
     return kept, left_out
 
 
-def _stage(folder: Path) -> list[list[_Asked]]:
+def _stage(folder: Path) -> list[list[Asked]]:
     """Both sides of a data-stage folder: what its conversations and preferences ask."""
     sides = []
     for side in ("train", "heldout"):
-        found: list[_Asked] = []
-        talks, pairs = (
-            folder / kind / f"{side}.jsonl" for kind in ("conversations", "preferences")
-        )
+        found: list[Asked] = []
+        talks, pairs = (folder / kind / f"{side}.jsonl" for kind in _KINDS)
         if _holds(talks):
             found += [
-                _Asked(row.messages[:-1], {"answer": row.messages[-1].content}, row.source)
+                Asked(row.messages[:-1], {"answer": row.messages[-1].content}, row.source)
                 for row in read_conversations(talks).rows
                 if len(row.messages) > 1
             ]
         if _holds(pairs):
             found += [
-                _Asked(row.prompt, {"answer": row.chosen}, row.source)
+                Asked(row.prompt, {"answer": row.chosen}, row.source)
                 for row in read_preferences(pairs).rows
             ]
         sides.append(_new(found))
@@ -128,7 +136,7 @@ def _holds(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _file(path: Path) -> list[list[_Asked]]:
+def _file(path: Path) -> list[list[Asked]]:
     records = read_prompts(path)
     for line in records.bad:
         say(str(line))
@@ -136,15 +144,17 @@ def _file(path: Path) -> list[list[_Asked]]:
     hashes = [split_hash(repr(one.messages)) for one in found]
     train = [one for one, place in zip(found, hashes, strict=True) if place >= OWN_HELDOUT]
     heldout = [one for one, place in zip(found, hashes, strict=True) if place < OWN_HELDOUT]
-    # Of a handful all are trained on, and measured on too: nothing else can be.
-    return [train, heldout] if train and heldout else [found, found]
+    if train and heldout:
+        return [train, heldout]
+    say(f"{path} has too few prompts to hold any out: what is measured is what is trained on")
+    return [found, found]
 
 
-def _of_row(row: PromptRow, file: str) -> _Asked:
+def _of_row(row: PromptRow, file: str) -> Asked:
     messages = row.messages or (Message("user", row.text or ""),)
-    return _Asked(messages, row.settings, str(row.settings.get("source", file)))
+    return Asked(messages, row.settings, str(row.settings.get("source", file)))
 
 
-def _new(found: Iterable[_Asked]) -> list[_Asked]:
+def _new(found: Iterable[Asked]) -> list[Asked]:
     """Each prompt once, the first of equal ones."""
     return list({one.messages: one for one in reversed(list(found))}.values())[::-1]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from groundup.align.config import RewardConfig
-from groundup.align.prompts import Prompt
+from groundup.align.prompts import Asked, encoded
 from groundup.align.rollout import Rollout, prompts_of, sample
 from groundup.data.records import read_preferences
 from groundup.data.split import split
@@ -140,7 +141,11 @@ class Comparison:
 
 
 def comparisons(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Comparison]:
-    """The pairs of every prompt together, its answers each once."""
+    """The pairs of every prompt together, its answers each once.
+
+    Pairs that do not differ within the context are left out, and so are prompts that the chat
+    template refuses.
+    """
     by_prompt: dict[tuple[Message, ...], list[Preference]] = {}
     for row in rows:
         by_prompt.setdefault(row.prompt, []).append(row)
@@ -148,9 +153,11 @@ def comparisons(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) 
     for prompt, pairs in by_prompt.items():
         texts = list(dict.fromkeys(text for row in pairs for text in (row.chosen, row.rejected)))
         place = {text: i for i, text in enumerate(texts)}
-        answers = tuple(
-            read_at_end(answered_ids(tokenizer, prompt, text), context) for text in texts
-        )
+        try:
+            ids = [answered_ids(tokenizer, prompt, text) for text in texts]
+        except UserError:
+            continue
+        answers = tuple(read_at_end(one, context) for one in ids)
         compared = [(place[row.chosen], place[row.rejected]) for row in pairs]
         different = tuple((a, b) for a, b in compared if answers[a].ids != answers[b].ids)
         if different:
@@ -341,7 +348,9 @@ def save_reward_model(folder: Path, model: RewardModel, tokenizer: Tokenizer, ca
     """Write a folder that transformers reads as a model for sequence classification."""
     described = config_to_hf(model.config)
     described["architectures"] = [
-        described["architectures"][0].replace("ForCausalLM", "ForSequenceClassification")
+        re.sub(
+            "(ForCausalLM|LMHeadModel)$", "ForSequenceClassification", described["architectures"][0]
+        )
     ]
     described |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "num_labels": 1}
     described |= {"reward_mean": model.mean, "reward_deviation": model.deviation}
@@ -426,6 +435,11 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
     train, heldout = (
         comparisons(prepared.tokenizer, side.rows, prepared.context) for side in sides
     )
+    compared = sum(len(one.pairs) for one in train)
+    say(
+        f"{run.stage}: {compared:,} pairs of {len(train):,} prompts to train on, "
+        f"{len(sides[0].rows) - compared:,} that do not differ are set aside"
+    )
     heldout = spread(heldout, _CURVE_PROMPTS)
     context = prepared.context
     if config.context is None and train:
@@ -487,13 +501,10 @@ def _scale(
 ) -> None:
     """Fix mean and deviation by answers of the model that this one started from."""
     model.eval()
-    policy, tokenizer = load_model(config.model), prepared.tokenizer
+    policy, tokenizer = load_model(config.model, device=model.lm.head.device), prepared.tokenizer
     longest = policy.config.max_position_embeddings - config.max_new_tokens
-    asked = [
-        Prompt(tuple(encode_chat(tokenizer, prompt, generation_prompt=True).ids), prompt)
-        for prompt in spread(list(dict.fromkeys(prompts)), config.samples)
-    ]
-    asked = [prompt for prompt in asked if len(prompt.ids) <= longest]
+    wanted = spread(list(dict.fromkeys(prompts)), config.samples)
+    asked, _ = encoded([Asked(prompt) for prompt in wanted], tokenizer, longest)
     if not asked:
         say(
             f"no prompt leaves room for max_new_tokens={config.max_new_tokens}: rewards are left "

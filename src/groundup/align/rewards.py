@@ -14,16 +14,22 @@ from groundup.align.verifiers import Reward, open_reward, rewards
 from groundup.text.tokenizer import Tokenizer
 
 
-def open_rollout_reward(spec: str, tokenizer: Tokenizer) -> RolloutReward:
-    """The reward that is meant, for answers in tokens of `tokenizer`.
+def open_rollout_reward(spec: str, tokenizer: Tokenizer, device: str = "cpu") -> RolloutReward:
+    """The reward that is meant, for answers in tokens of `tokenizer`; a model is put on `device`.
 
     Raises `UserError` for what is no reward, and for a reward model that reads other tokens.
     """
     if Path(spec).is_dir():
-        model = load_reward_model(Path(spec), tokenizer)
+        model = load_reward_model(Path(spec), tokenizer).to(device)
         return lambda rollouts: score_rollouts(model, rollouts).tolist()
     reward = open_reward(spec)
     return lambda rollouts: _of_texts(reward, rollouts)
+
+
+def reward_folders(reward: str, gold: str | None) -> dict[str, Path]:
+    """The rewards that are folders, as a run remembers its parents."""
+    given = {"reward": reward, "gold": gold}
+    return {name: Path(spec) for name, spec in given.items() if spec and Path(spec).is_dir()}
 
 
 def _of_texts(reward: Reward, rollouts: Sequence[Rollout]) -> list[float]:

@@ -24,6 +24,7 @@ from groundup.errors import UserError, shorten
 from groundup.runs.sandbox import Limits, Sandbox
 
 Rows = Sequence[Mapping[str, object]]
+_PROGRAMS = Path(__file__).with_name("sandboxed")
 
 
 @runtime_checkable
@@ -181,7 +182,7 @@ def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float
         for path, test in zip(paths, tests, strict=True):
             path.write_text(test, "utf-8", errors="replace")
         # A process for each: what one program leaves behind is not another's.
-        sandbox = Sandbox(Path(__file__).with_name("unit_test.py"), _TEST_LIMITS)
+        sandbox = Sandbox(_PROGRAMS / "unit_test.py", _TEST_LIMITS)
         try:
             found = sandbox.ask({"program": str(program), "tests": list(map(str, paths))})
         finally:
@@ -234,7 +235,7 @@ class OwnReward:
     def __init__(self, name: str, seconds: float) -> None:
         self.name, self._seconds = name, seconds
         limits = Limits(wall_seconds=seconds, isolated=False)
-        self._sandbox = Sandbox(Path(__file__).with_name("own_reward.py"), limits)
+        self._sandbox = Sandbox(_PROGRAMS / "own_reward.py", limits)
 
     def __call__(
         self, prompts: Sequence[str], completions: Sequence[str], rows: Rows

@@ -286,9 +286,9 @@ def _locate(
         path = (folder / named).expanduser().absolute()
     except RuntimeError:  # a home that nobody has
         raise UserError(f"{reference} begins with the home of nobody; write it in full") from None
-    if named in shipped() and not path.exists():
+    if (journey := named.partition("/")[0]) in shipped() and not path.exists():
         # A journey that comes along makes a folder of its own name.
-        command = named if named == "quickstart" else f"run {named}"
+        command = journey if journey == "quickstart" else f"run {journey}"
         raise UserError(f"{reference} is not there yet; make it first: groundup {command}")
     if not named or not path.exists():
         raise UserError(

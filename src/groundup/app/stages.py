@@ -205,7 +205,7 @@ STAGES: dict[str, Stage] = {
             help="Align a model to a reward by comparing its answers to one prompt (GRPO).",
             more=(
                 "It needs no critic, and suits rewards that check an answer: --reward sum, json, "
-                "format, length, unit-test.",
+                "unit-test, length:WORDS, format:PATTERN.",
                 RESUMES,
             ),
             positional="model",
@@ -335,7 +335,7 @@ EXPERIMENTS: dict[str, Stage] = {
         _experiment(
             "shortest-paths",
             "ShortestPathsConfig",
-            "Do PPO and GRPO find the best answer where it is known, and what does a nat cost?",
+            "Do PPO and GRPO find the best answer where it is known, and does a price hold them?",
         ),
         _experiment(
             "quantization",

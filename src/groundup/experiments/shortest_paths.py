@@ -372,7 +372,7 @@ def _tried(config: ShortestPathsConfig, scratch: Path, turn: int) -> Graphed:
 
 def table(found: Sequence[Graphed], config: ShortestPathsConfig) -> Table:
     """What each method reached, and how often that is enough."""
-    rows = []
+    rows, iterations = [], len(found[0].dear.reward)
     for method in config.methods:
         courses = [one.courses[method] for one in found]
         after = [course.after for course in courses]
@@ -388,7 +388,7 @@ def table(found: Sequence[Graphed], config: ShortestPathsConfig) -> Table:
             )
         )
     return text_table(
-        f"Share of the optimum after {config.iterations} iterations of {config.episodes} walks",
+        f"Share of the optimum after {iterations} iterations of {config.episodes} walks",
         ("method", "before", "after", "least to greatest", f"at least {ENOUGH:g}", "nats", "time"),
         rows,
         remarks=("Mean rewards of sampled walks from every node, the optimum being 1.",),

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 from ctypes import POINTER, Structure, c_double, c_int, c_int64, c_void_p
@@ -185,6 +186,15 @@ def _known(model: CausalLM) -> bool:
     )
 
 
+def kernel_number(model: CausalLM) -> int:
+    """A number for the compiled kernel that this model's steps run by; 0 without one.
+
+    Whoever promises the same samples must find the same number again.
+    """
+    library = _library(model.head.dtype) if _known(model) else None
+    return 0 if library is None else int(Path(library._name).stem[:15], 16)
+
+
 # The library.
 
 
@@ -193,7 +203,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled kernel for weights of that type; None where it cannot be had."""
     try:
         library = ctypes.CDLL(str(_compiled(_FLAGS[dtype])))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
     library.decode.argtypes = (
         POINTER(_Model), POINTER(_Layer), c_int64, c_void_p, c_void_p, c_void_p, c_int
@@ -210,7 +220,8 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
 def _compiled(flag: str) -> Path:
     """The library's file, compiled for this processor unless it is there."""
     source = _SOURCE.read_bytes()
-    identity = repr((source, _COMPILE, flag, torch.__version__, _processor())).encode()
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    identity = repr((source, compiler, _COMPILE, flag, torch.__version__, _processor())).encode()
     folder = cache_folder() / "kernels"
     file = folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.so"
     if file.is_file():
@@ -218,13 +229,13 @@ def _compiled(flag: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         unit, linked = Path(aside, "kernel.o"), Path(aside, "kernel.so")
-        compiler = os.environ.get("CC", "cc")
         for command in (
-            [compiler, *_COMPILE, flag, "-c", str(_SOURCE), "-o", str(unit)],
+            [*compiler, *_COMPILE, flag, "-c", str(_SOURCE), "-o", str(unit)],
             # PyTorch's own threads: a second set of them would fight with the first.
-            [compiler, "-shared", str(unit), *_openmp(), "-lm", "-o", str(linked)],
+            [*compiler, "-shared", str(unit), *_openmp(), "-lm", "-o", str(linked)],
         ):
             subprocess.run(command, check=True, capture_output=True, timeout=60)
+        ctypes.CDLL(str(linked))  # one that does not load must not be kept
         linked.replace(file)
     return file
 
