@@ -180,6 +180,7 @@ def stops(workshop: Any, tmp_path: Path, kl_coef: float, iterations: int) -> lis
         reward="stops:count",
         kl_coef=kl_coef,
         kl_target=None,
+        kl_horizon=None,
         critic_warmup=2,
         missing_eos_penalty=0,
         learning_rate=0.0001,

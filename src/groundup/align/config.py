@@ -324,10 +324,10 @@ class PPOConfig(RolloutConfig):
     value_learning_rate: LearningRate = Field(
         1e-3, description="peak learning rate of the value head"
     )
-    critic_warmup: SomeIterations = Field(
-        5,
-        description="iterations in which the critic alone learns from the answers, at most a "
-        "quarter of them",
+    critic_warmup: SomeIterations | None = Field(
+        None,
+        description="iterations in which the critic alone learns from the answers (default: 5, "
+        "and at most a quarter of them)",
     )
 
     @model_validator(mode="after")

@@ -52,6 +52,8 @@ from groundup.train.stage import Job, run_stage
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole:
 # a tenth of DPO's, for its gradients come from samples.
 RATES = (0.0001, 0.0001)
+# Iterations in which the critic alone learns, where nobody says.
+_CRITIC_WARMUP = 5
 # Keeps advantages that are all alike from a division by zero.
 _EPS = 1e-8
 
@@ -245,8 +247,12 @@ class PPORollouts:
         self, config: PPOConfig, online: Online, drift: Drift, iterations: int | None
     ) -> None:
         self.config, self.online, self.drift = config, online, drift
-        # While the speed is measured, everything is trained.
-        self.warmup = 0 if iterations is None else min(config.critic_warmup, iterations // 4)
+        if iterations is None:  # while the speed is measured, everything is trained
+            self.warmup = 0
+        elif config.critic_warmup is None:
+            self.warmup = min(_CRITIC_WARMUP, iterations // 4)
+        else:
+            self.warmup = config.critic_warmup
         self.kl = KLController(config.kl_coef, config.kl_target, config.kl_horizon)
 
     def stream(self) -> RolloutStream:

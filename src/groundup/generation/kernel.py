@@ -220,13 +220,13 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
 def _compiled(flag: str) -> Path:
     """The library's file, compiled for this processor unless it is there."""
     source = _SOURCE.read_bytes()
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    identity = repr((source, compiler, _COMPILE, flag, torch.__version__, _processor())).encode()
+    identity = repr((source, _COMPILE, flag, torch.__version__, _processor())).encode()
     folder = cache_folder() / "kernels"
     file = folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.so"
     if file.is_file():
         return file
     folder.mkdir(parents=True, exist_ok=True)
+    compiler = shlex.split(os.environ.get("CC", "cc"))
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         unit, linked = Path(aside, "kernel.o"), Path(aside, "kernel.so")
         for command in (
