@@ -34,10 +34,9 @@ from jaxtyping import Float
 from groundup.align.config import BestOfNConfig
 from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.rewards import open_rollout_reward, reward_folders
-from groundup.align.rollout import RolloutReward, rewards_of, sample
+from groundup.align.rollout import RolloutReward, load_policy, rewards_of, sample
 from groundup.data.files import write_json_lines
 from groundup.formats.card import sources
-from groundup.formats.load import load
 from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, ratio
@@ -51,7 +50,6 @@ from groundup.runs.files import read_lines, write_bytes, write_json
 from groundup.runs.folder import Run
 from groundup.text.cleaning import split_hash
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.device import has_fast_bfloat16, resolve_device
 from groundup.train.loop import step_seed
 
 # Prompts answered together: what a kill may cost.
@@ -142,10 +140,7 @@ def run(config: BestOfNConfig) -> Path:
         begun = perf_counter()
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        model, tokenizer = load(config.model)
-        if has_fast_bfloat16(resolve_device("cpu")):
-            model.to(torch.bfloat16)
-        model.eval()
+        model, tokenizer = load_policy(config.model)
         longest = model.config.max_position_embeddings - config.max_new_tokens
         train, _ = load_prompts(config.prompts, tokenizer, longest=longest, sources=config.sources)
         asked = spread(train, config.questions)

@@ -21,9 +21,8 @@ from jaxtyping import Float
 from groundup.align.config import ComparisonConfig
 from groundup.align.prompts import load_prompts
 from groundup.align.rewards import open_rollout_reward, reward_folders
-from groundup.align.rollout import Rollout, rewards_of, sample
+from groundup.align.rollout import Rollout, load_policy, rewards_of, sample
 from groundup.errors import UserError
-from groundup.formats.load import load
 from groundup.lm.logprobs import score, spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, rate, ratio
@@ -32,8 +31,6 @@ from groundup.report.table import Table, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.folder import Run
-from groundup.text.tokenizer import Tokenizer
-from groundup.train.device import has_fast_bfloat16, resolve_device
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def run(config: ComparisonConfig) -> Path:
 
 
 def _answered(config: ComparisonConfig) -> list[Answered]:
-    first, tokenizer = _loaded(config.models[0])
+    first, tokenizer = load_policy(config.models[0])
     longest = first.config.max_position_embeddings - config.max_new_tokens
     train, heldout = load_prompts(
         config.prompts, tokenizer, longest=longest, sources=config.sources
@@ -123,7 +120,7 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
     rewards = {name: open_rollout_reward(spec, tokenizer) for name, spec in specs.items() if spec}
     found: list[Answered] = []
     for path in config.models:
-        model, own = (first, tokenizer) if not found else _loaded(path)
+        model, own = (first, tokenizer) if not found else load_policy(path)
         if own.content["model"] != tokenizer.content["model"]:
             raise UserError(
                 f"{path} has another tokenizer than {config.models[0]}, so that their answers "
@@ -139,13 +136,6 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
         found.append(Answered(_name(path, config.models), rollouts, worth, apart))
         say(f"comparison  {found[-1].name}: {len(rollouts)} answers")
     return found
-
-
-def _loaded(path: Path) -> tuple[CausalLM, Tokenizer]:
-    model, tokenizer = load(path)
-    if has_fast_bfloat16(resolve_device("cpu")):
-        model.to(torch.bfloat16)
-    return model.eval(), tokenizer
 
 
 def _name(path: Path, models: Sequence[Path]) -> str:

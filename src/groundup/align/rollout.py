@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from groundup.adapters.attach import active_adapter, using_adapter
 from groundup.align.prompts import Prompt
 from groundup.errors import UserError
+from groundup.formats.load import load
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -39,6 +41,7 @@ from groundup.text.batches import pack, packed_batch
 from groundup.text.example import Example
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
+from groundup.train.device import has_fast_bfloat16
 from groundup.train.loss import chunk_rows
 
 # A number for each token of one answer; answers are of different lengths.
@@ -70,6 +73,14 @@ class RolloutReward(Protocol):
     """How good each of some rollouts is: one finite number for each, in their order."""
 
     def __call__(self, rollouts: Sequence[Rollout], /) -> Sequence[float]: ...
+
+
+def load_policy(folder: Path) -> tuple[CausalLM, Tokenizer]:
+    """A model that only answers: in bfloat16 where the processor has it, and not trained."""
+    model, tokenizer = load(folder)
+    if has_fast_bfloat16("cpu"):
+        model.to(torch.bfloat16)
+    return model.eval(), tokenizer
 
 
 def sample(
