@@ -39,6 +39,7 @@ def test_the_quickstart_is_the_whole_journey() -> None:
         ("tokenizer", "tokenizer"),
         ("base", "pretrain"),
         ("sft", "sft"),
+        ("labels", "best-of-n"),
         ("dpo", "dpo"),
         ("report", "eval"),
     ]
@@ -49,7 +50,9 @@ def test_the_quickstart_is_the_whole_journey() -> None:
     assert configs["sft"]["model"] == out / "base"
     assert configs["dpo"]["model"] == out / "sft"
     assert configs["report"]["models"] == (out / "base", out / "sft", out / "dpo")
-    assert all(configs[name]["data"] == out / "data" for name in ("base", "dpo", "report"))
+    assert all(configs[name]["data"] == out / "data" for name in ("base", "report"))
+    assert configs["labels"]["model"] == out / "sft"
+    assert configs["dpo"]["data"] == out / "labels"
     assert configs["sft"]["data"] == (out / "data",)
     assert all(config["out"] == out / name for name, config in configs.items())
 

@@ -98,7 +98,7 @@ class DPOConfig(PreferenceConfig):
     """Direct preference optimization: raise what people prefer over what they do not."""
 
     # A quarter of the time goes into what the reference thinks of each pair.
-    traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.12, in_steps=0.75)
+    traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.1, in_steps=0.75)
 
     data: Path = Field(
         description="a data-stage folder, a .jsonl, .csv or .parquet file of pairs, or the votes "

@@ -53,6 +53,8 @@ _WORLD_FLOPS = 1e12
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
 _EVAL_SECONDS, _EVAL_FULL_MINUTES = 190.0, 20.0
+# Prompts whose answers are compared, for each minute of such a machine; and the seconds of one.
+_COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS, _PROMPT_SECONDS = 300, 400, 20_000, 0.012
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
@@ -149,13 +151,13 @@ def _filled(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> Recipe
 
 
 def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[Line]:
-    world = _WorldSize.of(minutes, _world_flops(machine))
-    lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes, world)]
+    sizes = _Sizes.of(minutes, _world_flops(machine))
+    lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes, sizes)]
     recipe = _filled(recipe, _settings(lines))
     training = [table for table in recipe.tables if _traits(table).share > 0]
     if not training:
         return lines
-    left = minutes * 60 - sum(_fixed_seconds(table, minutes, world) for table in recipe.tables)
+    left = minutes * 60 - sum(_fixed_seconds(table, minutes, sizes) for table in recipe.tables)
     compute = _compute(training[0], out, minutes)
     if compute.compile:
         left -= _COMPILE_SECONDS
@@ -188,21 +190,25 @@ def _world_flops(machine: Machine) -> float:
     return max(machine.float32_flops, machine.bfloat16_flops)
 
 
-def _fixed_seconds(table: Table, minutes: float, world: _WorldSize) -> float:
+def _fixed_seconds(table: Table, minutes: float, sizes: _Sizes) -> float:
     if table.stage.name == "data":
-        return _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * world.megabytes
+        return _DATA_SECONDS + _WORLD_SECONDS_PER_MEGABYTE * sizes.megabytes
     if table.stage.name == "eval":
         return _EVAL_SECONDS * _eval_scale(minutes) + _STAGE_SECONDS
+    if table.stage.name == "best-of-n":
+        prompts = table.settings.get("questions", sizes.prompts)
+        return _STAGE_SECONDS + _PROMPT_SECONDS * prompts
     return _TOKENIZER_SECONDS if table.stage.name == "tokenizer" else _STAGE_SECONDS
 
 
 @dataclass(frozen=True)
-class _WorldSize:
-    """How much of the small world is made."""
+class _Sizes:
+    """How much of the small world is made, and of how many prompts the answers are compared."""
 
     megabytes: float
     conversations: int
     preferences: int
+    prompts: int
 
     @classmethod
     def of(cls, minutes: float, flops: float) -> Self:
@@ -211,6 +217,7 @@ class _WorldSize:
             min(_MOST_MEGABYTES, max(0.5, round(_WORLD_MEGABYTES * scale, 1))),
             min(_MOST_CONVERSATIONS, max(1_000, round(_WORLD_CONVERSATIONS * scale))),
             min(_MOST_PREFERENCES, max(300, round(_WORLD_PREFERENCES * scale))),
+            min(_MOST_PROMPTS, max(_LEAST_PROMPTS, round(_COMPARED_PROMPTS * scale))),
         )
 
 
@@ -218,15 +225,23 @@ def _eval_scale(minutes: float) -> float:
     return min(1.0, max(0.1, minutes / _EVAL_FULL_MINUTES))
 
 
-def _fixed_lines(table: Table, out: Path, minutes: float, world: _WorldSize) -> list[Line]:
+def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list[Line]:
     scale = _eval_scale(minutes)
     if table.stage.name == "data":
         reason = "what training of these minutes can read of the small world, as far as memory goes"
         return [
-            Line(table.name, f"world_{name}", value, reason)
-            for name, value in vars(world).items()
-            if f"world_{name}" not in table.settings
+            Line(table.name, name, value, reason)
+            for name, value in (
+                ("world_megabytes", sizes.megabytes),
+                ("world_conversations", sizes.conversations),
+                ("world_preferences", sizes.preferences),
+            )
+            if name not in table.settings
         ]
+    if table.stage.name == "best-of-n" and "questions" not in table.settings:
+        seconds = _PROMPT_SECONDS * sizes.prompts
+        reason = f"whose answers are compared, in about {seconds:.0f} s; set it in the recipe"
+        return [Line(table.name, "questions", sizes.prompts, reason)]
     if table.stage.name == "tokenizer" and "vocab_size" not in table.settings:
         for least, vocab_size in _VOCABULARIES.items():
             if minutes < least:
