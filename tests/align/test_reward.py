@@ -21,14 +21,16 @@ from groundup.align.prompts import Prompt
 from groundup.align.reward import (
     Comparison,
     ComparisonStream,
-    RewardModel,
     answered_ids,
     bradley_terry_loss,
     comparison_batch,
     comparison_loss,
     comparisons,
-    load_reward_model,
     margins_of,
+)
+from groundup.align.rewards.model import (
+    RewardModel,
+    load_reward_model,
     read_at_end,
     save_reward_model,
     score_rollouts,

@@ -36,6 +36,8 @@ from groundup.align.reward import (
     Comparison,
     comparison_batch,
     comparison_loss,
+)
+from groundup.align.rewards.model import (
     load_reward_model,
     read_at_end,
 )

@@ -33,7 +33,7 @@ from jaxtyping import Float
 
 from groundup.align.config import BestOfNConfig
 from groundup.align.prompts import Prompt, load_prompts
-from groundup.align.rewards import open_rollout_reward, reward_folders
+from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import RolloutReward, load_policy, rewards_of, sample
 from groundup.data.files import write_json_lines
 from groundup.formats.card import sources

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from groundup.align.config import ComparisonConfig
 from groundup.align.prompts import load_prompts
-from groundup.align.rewards import open_rollout_reward, reward_folders
+from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import Rollout, load_policy, rewards_of, sample
 from groundup.errors import UserError
 from groundup.lm.logprobs import score, spread

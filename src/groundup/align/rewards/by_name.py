@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from groundup.align.reward import load_reward_model, score_rollouts
+from groundup.align.rewards.model import load_reward_model, score_rollouts
+from groundup.align.rewards.verifiers import Reward, open_reward, rewards
 from groundup.align.rollout import Rollout, RolloutReward
-from groundup.align.verifiers import Reward, open_reward, rewards
 from groundup.text.tokenizer import Tokenizer
 
 
