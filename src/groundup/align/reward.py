@@ -17,6 +17,7 @@ with every reward model.
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from torch.nn.functional import logsigmoid
 
 from groundup.align.config import RewardConfig
 from groundup.align.prompts import Asked, encoded
+from groundup.align.reward_report import HeldoutPairs, accuracies, write_report
 from groundup.align.rewards.model import (
     LEAST_DEVIATION,
     RewardModel,
@@ -49,7 +51,7 @@ from groundup.formats.hf_config import config_to_hf
 from groundup.formats.load import load_model
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import spread
-from groundup.report.estimate import rate
+from groundup.report.estimate import POOLED
 from groundup.runs.console import say
 from groundup.runs.folder import Run
 from groundup.text.batches import packed_batch
@@ -66,8 +68,10 @@ from groundup.tune.prepare import PreparedModel, prepare_model
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
 RATES = (0.001, 0.001)
 _ROW_STEP = 64
-_CURVE_PROMPTS = 300
-_GUESSING = 0.5
+# Held-out prompts that are read on the way, and at the end.
+_CURVE_PROMPTS, _REPORT_PROMPTS = 300, 2000
+# Shares of the labels after which it is measured.
+_SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 
 
 # Comparisons.
@@ -75,10 +79,14 @@ _GUESSING = 0.5
 
 @dataclass(frozen=True)
 class Comparison:
-    """All answers to a prompt that were compared, and which was preferred to which."""
+    """All answers to a prompt that were compared, and which was preferred to which.
+
+    `lengths` are the tokens of each answer, with the one that ends it and without the prompt.
+    """
 
     answers: tuple[Example, ...]
     pairs: tuple[tuple[int, int], ...]
+    lengths: tuple[int, ...]
     source: str = ""
 
 
@@ -97,13 +105,15 @@ def comparisons(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) 
         place = {text: i for i, text in enumerate(texts)}
         try:
             ids = [answered_ids(tokenizer, prompt, text) for text in texts]
+            asked = len(encode_chat(tokenizer, prompt, generation_prompt=True).ids)
         except UserError:
             continue
         answers = tuple(read_at_end(one, context) for one in ids)
+        lengths = tuple(len(one) - asked for one in ids)
         compared = [(place[row.chosen], place[row.rejected]) for row in pairs]
         different = tuple((a, b) for a, b in compared if answers[a].ids != answers[b].ids)
         if different:
-            found.append(Comparison(answers, different, pairs[0].source))
+            found.append(Comparison(answers, different, lengths, pairs[0].source))
     return found
 
 
@@ -180,16 +190,34 @@ class ComparisonStream(DataStream):
         self.micro_rows = max(2, min(micro_rows, rows))
         self.per_step = max(1, rows // self.micro_rows)
         self._epoch = functools.lru_cache(maxsize=2)(self._packed)
-        self.rows_per_epoch = len(self._epoch(0)) * self.micro_rows
+        self.batches_per_epoch = len(self._epoch(0))
+        self.rows_per_epoch = self.batches_per_epoch * self.micro_rows
+        self.labels = sum(len(one.pairs) for one in items)
 
     def at(self, step: int, model: nn.Module) -> list[ComparisonBatch]:
-        batches = []
-        for index in range(step * self.per_step, (step + 1) * self.per_step):
-            epoch, place = divmod(index, self.rows_per_epoch // self.micro_rows)
-            packed = self._epoch(epoch)
-            some = [self.items[i] for i in packed[place % len(packed)]]
-            batches.append(comparison_batch(some, self.context, self.micro_rows))
-        return batches
+        read = range(step * self.per_step, (step + 1) * self.per_step)
+        return [
+            comparison_batch(self._items(index), self.context, self.micro_rows) for index in read
+        ]
+
+    def labels_read(self, steps: int) -> int:
+        """The pairs that so many steps have read, each as often as it was."""
+        passes, rest = divmod(steps * self.per_step, self.batches_per_epoch)
+        first = passes * self.batches_per_epoch
+        some = (self._items(index) for index in range(first, first + rest))
+        return passes * self.labels + sum(len(one.pairs) for items in some for one in items)
+
+    def steps_to(self, share: float) -> int:
+        """The first step after which this share of all pairs has been read, up to one pass."""
+        steps = range(1, -(-self.batches_per_epoch // self.per_step) + 1)
+        place = bisect.bisect_left(steps, share * self.labels, key=self.labels_read)
+        return steps[place]
+
+    def _items(self, index: int) -> list[Comparison]:
+        """The comparisons of a micro-batch, counted from the first step."""
+        epoch, place = divmod(index, self.batches_per_epoch)
+        packed = self._epoch(epoch)
+        return [self.items[i] for i in packed[place % len(packed)]]
 
     def _packed(self, epoch: int) -> list[list[int]]:
         """This epoch's micro-batches: as many comparisons as fit into the rows together."""
@@ -280,7 +308,8 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
         f"{run.stage}: {compared:,} pairs of {len(train):,} prompts to train on, "
         f"{len(sides[0].rows) - compared:,} that do not differ are set aside"
     )
-    heldout = spread(heldout, _CURVE_PROMPTS)
+    heldout = spread(heldout, _REPORT_PROMPTS)
+    on_the_way = spread(heldout, _CURVE_PROMPTS)
     context = prepared.context
     if config.context is None and train:
         longest = max(answer.inputs for one in (*train, *heldout) for answer in one.answers)
@@ -307,6 +336,7 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
             parent=name_of(config.model),
         )
         save_reward_model(run.folder, whole, prepared.tokenizer, card)
+        write_report(run, heldout_pairs(whole, heldout, context), stream.labels)
 
     return Job(
         config,
@@ -314,7 +344,11 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
         model=lambda: model,
         stream=lambda steps: stream,
         loss=functools.partial(comparison_loss, margin=config.margin, centering=config.centering),
-        evaluate=lambda model, step: _evaluate(run, model, heldout, context, step),
+        evaluate=lambda model, step: _evaluate(
+            run, model, on_the_way, context, step, stream.labels_read(step)
+        ),
+        # What so many labels brought is to be seen on the way; patience counts evaluations.
+        evaluates_at=[] if config.patience is not None else list(map(stream.steps_to, _SHARES)),
         save=save,
         context=context,
         rows_per_epoch=stream.rows_per_epoch,
@@ -364,31 +398,55 @@ def _scale(
 
 
 def _evaluate(
-    run: Run, model: RewardModel, heldout: Sequence[Comparison], context: int, step: int
+    run: Run,
+    model: RewardModel,
+    heldout: Sequence[Comparison],
+    context: int,
+    step: int,
+    labels: int,
 ) -> dict[str, Any]:
     """The share of held-out pairs that are told apart, and their loss."""
-    if not heldout:
+    pairs = heldout_pairs(model, heldout, context)
+    if pairs is None:
         return {"preference_loss": None}
-    margins = margins_of(model, heldout, context)
-    found = rate((np.sign(margins) + 1) / 2, chance=_GUESSING)
+    found = accuracies(pairs.right, pairs.prompts, pairs.sources)[POOLED]
     say(
         f"{run.stage}  step {step}  {found.estimate:.1%} of {found.items} held-out pairs in order "
         f"({found.low:.0%} to {found.high:.0%}; guessing 50 %)"
     )
-    losses = -logsigmoid(torch.from_numpy(margins))
-    return {"preference_loss": float(losses.mean()), "heldout_accuracy": found.estimate}
+    losses = -logsigmoid(torch.from_numpy(pairs.margins))
+    return {
+        "preference_loss": float(losses.mean()),
+        "heldout_accuracy": found.estimate,
+        "heldout": found.to_json(),
+        "labels": labels,
+    }
 
 
-def margins_of(
+def heldout_pairs(
     model: RewardModel, some: Sequence[Comparison], context: int
-) -> Float[np.ndarray, " pairs"]:
-    """r(chosen) - r(rejected) of every pair, unscaled."""
+) -> HeldoutPairs | None:
+    """All pairs of some comparisons by a model; None where there are none."""
+    if not some:
+        return None
     scores = scores_of(model, [answer for one in some for answer in one.answers], context)
-    margins, first = [], 0
-    for one in some:
-        margins += [scores[first + a] - scores[first + b] for a, b in one.pairs]
-        first += len(one.answers)
-    return np.array(margins)
+    first = np.cumsum([0, *(len(one.answers) for one in some)])
+    places = [
+        (first[number] + a, first[number] + b, number)
+        for number, one in enumerate(some)
+        for a, b in one.pairs
+    ]
+    chosen, rejected, prompts = np.array(places).T
+    return HeldoutPairs(
+        rewards=(scores - model.mean) / model.deviation,
+        lengths=np.array([length for one in some for length in one.lengths]),
+        answered=np.repeat(np.arange(len(some)), [len(one.answers) for one in some]),
+        chosen=chosen,
+        rejected=rejected,
+        margins=scores[chosen] - scores[rejected],
+        prompts=prompts,
+        sources=tuple(one.source for one in some for _ in one.pairs),
+    )
 
 
 if not TYPE_CHECKING:  # what stands in `rewards.model` today

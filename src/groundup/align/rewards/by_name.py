@@ -26,9 +26,9 @@ def open_rollout_reward(spec: str, tokenizer: Tokenizer, device: str = "cpu") ->
     return lambda rollouts: _of_texts(reward, rollouts)
 
 
-def reward_folders(reward: str, gold: str | None) -> dict[str, Path]:
+def reward_folders(reward: str, gold: str | None, judge: str | None = None) -> dict[str, Path]:
     """The rewards that are folders, as a run remembers its parents."""
-    given = {"reward": reward, "gold": gold}
+    given = {"reward": reward, "gold": gold, "judge": judge}
     return {name: Path(spec) for name, spec in given.items() if spec and Path(spec).is_dir()}
 
 
