@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MODULES: dict[str, tuple[str, ...]] = {
     "adapters.adapter_files": ("formats.peft",),
     "adapters.peft_config": ("formats.peft_config",),
+    "align.verifiers": ("align.rewards.verifiers",),
     "chat": ("app.chat",),
     "cli": ("app.cli",),
     "completions": ("app.completions",),
@@ -253,6 +254,10 @@ PAGES: dict[str, str] = {
     "adapters.lora.use_adapter": "adapters.attach",
     "adapters.lora.using_adapter": "adapters.attach",
     "adapters.save_adapter": "formats.peft",
+    "align.reward.is_reward_model": "align.rewards.model",
+    "align.reward.load_reward_model": "align.rewards.model",
+    "align.rewards.open_rollout_reward": "align.rewards.by_name",
+    "align.rewards.reward_folders": "align.rewards.by_name",
 }
 
 # A setting of a stage by its old name: its name now.

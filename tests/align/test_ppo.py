@@ -38,7 +38,7 @@ from groundup.align.ppo import (
     ppo_loss,
     whiten,
 )
-from groundup.align.reward import load_reward_model, read_at_end, scores_of
+from groundup.align.rewards.model import load_reward_model, read_at_end, scores_of
 from groundup.align.rollout import Rollout
 from groundup.formats.load import load_model
 from groundup.runs.files import read_lines

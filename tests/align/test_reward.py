@@ -21,14 +21,16 @@ from groundup.align.prompts import Prompt
 from groundup.align.reward import (
     Comparison,
     ComparisonStream,
-    RewardModel,
     answered_ids,
     bradley_terry_loss,
     comparison_batch,
     comparison_loss,
     comparisons,
+    heldout_pairs,
+)
+from groundup.align.rewards.model import (
+    RewardModel,
     load_reward_model,
-    margins_of,
     read_at_end,
     save_reward_model,
     score_rollouts,
@@ -64,7 +66,8 @@ def slow_score(model: RewardModel, ids: list[int]) -> float:
 
 
 def compared(*pairs: tuple[int, int], answers: list[list[int]]) -> Comparison:
-    return Comparison(tuple(read_at_end(ids, 64) for ids in answers), tuple(pairs))
+    lengths = tuple(map(len, answers))
+    return Comparison(tuple(read_at_end(ids, 64) for ids in answers), tuple(pairs), lengths)
 
 
 # The loss.
@@ -298,5 +301,5 @@ def test_it_tells_right_answers_from_wrong_ones(workshop: Any, tmp_path: Path) -
     assert code == 0, said
     model, tokenizer = load_reward_model(out), load_tokenizer(out)
     for side in split(workshop.data, "preferences", read_preferences):
-        margins = margins_of(model, comparisons(tokenizer, side.rows, 64), 64)
-        assert np.mean(margins > 0) >= 0.9
+        pairs = heldout_pairs(model, comparisons(tokenizer, side.rows, 64), 64)
+        assert pairs is not None and np.mean(pairs.margins > 0) >= 0.9

@@ -36,6 +36,8 @@ from groundup.align.reward import (
     Comparison,
     comparison_batch,
     comparison_loss,
+)
+from groundup.align.rewards.model import (
     load_reward_model,
     read_at_end,
 )
@@ -350,7 +352,11 @@ def test_the_reward_models_loss_is_trls(
     given = [row | ({"margin": margin} if margin else {}) for row in rows]
     expected = trainer.compute_loss(other, trainer.data_collator(given))
     items = [
-        Comparison(tuple(read_at_end(ids, CONTEXT) for ids in row.values()), ((0, 1),))
+        Comparison(
+            tuple(read_at_end(ids, CONTEXT) for ids in row.values()),
+            ((0, 1),),
+            tuple(map(len, row.values())),
+        )
         for row in rows
     ]
     model = load_reward_model(tmp_path).requires_grad_(True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.align.verifiers import Reward, last_number, open_reward, rewards
+from groundup.align.rewards.verifiers import Reward, last_number, open_reward, rewards
 from groundup.errors import UserError
 from groundup.text.rows import Message
 from groundup.world import gold, questions
@@ -290,5 +290,5 @@ def test_what_no_reward_is(spec: str) -> None:
 
 
 def test_verifiers_load_without_torch() -> None:
-    code = "import sys, groundup.align.verifiers; assert 'torch' not in sys.modules"
+    code = "import sys, groundup.align.rewards.verifiers; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)

@@ -33,9 +33,10 @@ from jaxtyping import Float
 
 from groundup.align.config import BestOfNConfig
 from groundup.align.prompts import Prompt, load_prompts
-from groundup.align.rewards import open_rollout_reward, reward_folders
+from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import RolloutReward, load_policy, rewards_of, sample
 from groundup.data.files import write_json_lines
+from groundup.errors import UserError
 from groundup.formats.card import sources
 from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
@@ -52,6 +53,7 @@ from groundup.text.cleaning import split_hash
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.loop import step_seed
 
+_ANSWERS = "answers.jsonl"
 # Prompts answered together: what a kill may cost.
 _CHUNK = 16
 # Of many answers to a prompt, pairs are made of so many at most.
@@ -134,6 +136,7 @@ def run(config: BestOfNConfig) -> Path:
     """
     parents = {"model": config.model, "prompts": config.prompts}
     parents |= reward_folders(config.reward, config.gold)
+    parents |= {} if config.exclude is None else {"exclude": config.exclude}
     with Run.open(config.out, "best-of-n", config, parents) as run:
         if run.finished:
             return run.folder
@@ -143,12 +146,32 @@ def run(config: BestOfNConfig) -> Path:
         model, tokenizer = load_policy(config.model)
         longest = model.config.max_position_embeddings - config.max_new_tokens
         train, _ = load_prompts(config.prompts, tokenizer, longest=longest, sources=config.sources)
-        asked = spread(train, config.questions)
+        asked = spread(_others(train, config.exclude), config.questions)
         pools = _answered(config, run, model, tokenizer, asked)
         _write_data(config, run, pools)
         _write_report(config, run, pools, perf_counter() - begun)
         run.finish(questions=len(pools))
         return run.folder
+
+
+def _others(prompts: Sequence[Prompt], exclude: Path | None) -> list[Prompt]:
+    """The prompts that another folder of this stage has not asked."""
+    if exclude is None:
+        return list(prompts)
+    answers = exclude / _ANSWERS
+    if not answers.is_file():
+        raise UserError(
+            f"exclude={exclude} holds no {_ANSWERS}; give a folder that groundup best-of-n wrote"
+        )
+    known = {json.dumps(line.get("prompt")) for line in read_lines(answers)}
+    others = [one for one in prompts if json.dumps(_turns(one)) not in known]
+    if not others:
+        raise UserError(f"exclude={exclude} has asked every prompt; give more prompts, or leave it")
+    return others
+
+
+def _turns(prompt: Prompt) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
 
 
 def _answered(
@@ -161,12 +184,12 @@ def _answered(
     """The pool of every prompt; those that an earlier start has written are read."""
     reward = open_rollout_reward(config.reward, tokenizer)
     gold = None if config.gold is None else open_rollout_reward(config.gold, tokenizer)
-    done = [Pool.of(line) for line in _kept(run.folder / "answers.jsonl")]
+    done = [Pool.of(line) for line in _kept(run.folder / _ANSWERS)]
     told = perf_counter()
     for start in range(len(done), len(asked), _CHUNK):
         some = asked[start : start + _CHUNK]
         for line in _chunk(config, model, tokenizer, some, start, reward, gold):
-            run.log("answers.jsonl", step=len(done), **line)
+            run.log(_ANSWERS, step=len(done), **line)
             done.append(Pool.of(line))
         if perf_counter() - told > _TELL_SECONDS:
             told = perf_counter()
@@ -204,7 +227,7 @@ def _chunk(
     for i, prompt in enumerate(some):
         part = slice(i * config.n, (i + 1) * config.n)
         line: dict[str, Any] = {
-            "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
+            "prompt": _turns(prompt),
             "source": prompt.source,
             "texts": [one.text for one in rollouts[part]],
             "scores": scores[part].tolist(),

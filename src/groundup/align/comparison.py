@@ -1,15 +1,22 @@
-"""What answers are worth: several models on the same held-out prompts, by one or two rewards.
+"""What answers are worth: several models on the same held-out prompts, by up to three rewards.
+
+    reward    what they were trained to raise          judge    a second reward, which none was
+    gold      the truth, where there is one            wins     against the first model's answer
 
 Every model answers every prompt once at temperature 1, with nothing truncated: as it was trained,
-not as it chats. Against the first model each has a win rate (the share of prompts on which its
-answer is worth more, a tie counting half) and nats: KL(model || first) of whole answers, from the
-tokens that it drew.
+not as it chats. A model wins a prompt on which its answer is worth more than the first model's, a
+tie counting half. Nats are KL(model || first) of whole answers, from the tokens that it drew.
+
+Runs that differ in nothing but their seed are one method: its numbers are means over all of them,
+with intervals from drawing prompts, and a table of its own shows how far seeds differ. With
+`best_of` the first model answers so often, and the reward chooses: what costs no training.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,55 +25,102 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from groundup.align.best_of_n import kl_bound
 from groundup.align.config import ComparisonConfig
-from groundup.align.prompts import load_prompts
-from groundup.align.rewards import open_rollout_reward, reward_folders
-from groundup.align.rollout import Rollout, load_policy, rewards_of, sample
+from groundup.align.prompts import Prompt, load_prompts
+from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
+from groundup.align.rollout import Rollout, RolloutReward, load_policy, rewards_of, sample
 from groundup.errors import UserError
 from groundup.lm.logprobs import score, spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, rate, ratio
+from groundup.report.history import History
+from groundup.report.outcome import seeds
 from groundup.report.page import PAGE, Page, Section, write_page
 from groundup.report.table import Table, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.folder import Run
+from groundup.text.tokenizer import Tokenizer
+
+PerPrompt = Float[np.ndarray, " prompts"]
+# Of an answer that does not end nothing says what these would be: it has a price instead.
+_READ_AT_THE_END = ("reward", "judge")
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One model's answers to all prompts, and what each is worth by `reward`, and by `gold`."""
+    """One model's answers to all prompts, and what each is worth by every reward.
+
+    `apart` is log p of each answer under this model less that under the first, in nats; None of
+    answers that were chosen, of which `nats` is the most that it can be. `minutes` are those of
+    its training, where its folder says so, and `kind` is the same for runs of one method.
+    """
 
     name: str
     rollouts: list[Rollout]
-    worth: dict[str, Float[np.ndarray, " prompts"]]
-    # log p of the answer under this model less that under the first, in nats.
-    apart: Float[np.ndarray, " prompts"]
-
-    def of(self, reward: str) -> Estimate:
-        """The mean of a reward."""
-        return ratio(self.worth[reward])
-
-    def wins(self, other: Answered, reward: str) -> Estimate:
-        """The share of prompts on which this answer is worth more; a tie counts half."""
-        difference = self.worth[reward] - other.worth[reward]
-        return rate((np.sign(difference) + 1) / 2, chance=0.5)
+    worth: dict[str, PerPrompt]
+    apart: PerPrompt | None
+    nats: float
+    kind: str = ""
+    minutes: float | None = None
 
     def to_json(self, first: Answered) -> dict[str, Any]:
         """All that is told of it, and every answer's worth."""
         found: dict[str, Any] = {
-            "nats": ratio(self.apart).to_json(),
-            "tokens": float(np.mean([len(one.ids) for one in self.rollouts])),
-            "ended": float(np.mean([one.ended for one in self.rollouts])),
+            "nats": {"at_most": self.nats} if self.apart is None else ratio(self.apart).to_json(),
+            "tokens": self.tokens,
+            "ended": self.ended,
+            "minutes": self.minutes,
             "answers": [
                 {"text": one.text} | {name: float(by[i]) for name, by in self.worth.items()}
                 for i, one in enumerate(self.rollouts)
             ],
         }
-        for name in self.worth:
+        return found | Method(self.name, [self]).to_json(first)
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of an answer, on average."""
+        return float(np.mean([len(one.ids) for one in self.rollouts]))
+
+    @property
+    def ended(self) -> float:
+        """The share of its answers that end."""
+        return float(np.mean([one.ended for one in self.rollouts]))
+
+
+@dataclass(frozen=True)
+class Method:
+    """The runs of one method, which differ in nothing but their seed."""
+
+    name: str
+    runs: Sequence[Answered]
+
+    def of(self, reward: str) -> Estimate:
+        """The mean of a reward over all prompts and runs."""
+        values = np.concatenate([run.worth[reward] for run in self.runs])
+        return ratio(values, groups=self._prompts)
+
+    def wins(self, first: Answered, reward: str) -> Estimate:
+        """The share of prompts on which its answer is worth more than the first model's."""
+        apart = [np.sign(run.worth[reward] - first.worth[reward]) for run in self.runs]
+        return rate((np.concatenate(apart) + 1) / 2, groups=self._prompts, chance=0.5)
+
+    def mean(self, of: Callable[[Answered], float]) -> float:
+        """The mean of a number of each run."""
+        return float(np.mean([of(run) for run in self.runs]))
+
+    def to_json(self, first: Answered) -> dict[str, Any]:
+        found = {}
+        for name in first.worth:
             found[name] = self.of(name).to_json()
             found[f"{name}: wins against {first.name}"] = self.wins(first, name).to_json()
         return found
+
+    @property
+    def _prompts(self) -> list[int]:
+        return [place for run in self.runs for place in range(len(run.rollouts))]
 
 
 def run(config: ComparisonConfig) -> Path:
@@ -76,7 +130,8 @@ def run(config: ComparisonConfig) -> Path:
     different tokenizers.
     """
     parents = {_name(path, config.models): path for path in config.models}
-    parents |= {"of prompts": config.prompts, **reward_folders(config.reward, config.gold)}
+    parents |= {"of prompts": config.prompts}
+    parents |= reward_folders(config.reward, config.gold, config.judge)
     with Run.open(config.out, "comparison", config, parents) as run:
         if run.finished:
             return run.folder
@@ -84,27 +139,71 @@ def run(config: ComparisonConfig) -> Path:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         found = _answered(config)
-        shown = table(config, found)
         seconds = time.monotonic() - begun
-        run.write(
-            "result.json",
-            {
-                "prompts": len(found[0].rollouts),
-                "seconds": seconds,
-                "models": {one.name: one.to_json(found[0]) for one in found},
-            },
-        )
-        lead = f"{len(found)} models on {len(found[0].rollouts)} held-out prompts."
-        section = Section("Rewards", "rewards", [shown])
-        page = Page("Comparison", "What their answers are worth", lead, [], [section])
-        write_page(run.folder / PAGE, page)
+        _write_report(config, run, found, seconds)
         run.finish(seconds=seconds)
-        console.print(in_terminal(shown))
         return run.folder
+
+
+# Answering.
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The prompts, how they are answered, and the rewards by which answers are judged."""
+
+    config: ComparisonConfig
+    prompts: list[Prompt]
+    tokenizer: Tokenizer
+    rewards: Mapping[str, RolloutReward]
+
+    def answers(self, model: CausalLM, copies: int = 1) -> list[Rollout]:
+        prompts = [prompt for prompt in self.prompts for _ in range(copies)]
+        seed, most = self.config.seed, self.config.max_new_tokens
+        return sample(model, prompts, self.tokenizer, max_new_tokens=most, seed=seed)
+
+    def worth(self, reward: str, rollouts: Sequence[Rollout]) -> Float[np.ndarray, " rollouts"]:
+        """As it was trained: an answer that does not end has a price."""
+        found = rewards_of(self.rewards[reward], rollouts)
+        if reward not in _READ_AT_THE_END:
+            return found
+        ended = np.array([one.ended for one in rollouts])
+        return np.where(ended, found, -self.config.missing_eos_penalty)
 
 
 def _answered(config: ComparisonConfig) -> list[Answered]:
     first, tokenizer = load_policy(config.models[0])
+    asked = _asked(config, first, tokenizer)
+    found: list[Answered] = []
+    for path in config.models:
+        model, own = (first, tokenizer) if not found else load_policy(path)
+        if own.content["model"] != tokenizer.content["model"]:
+            raise UserError(
+                f"{path} has another tokenizer than {config.models[0]}, so that their answers "
+                "cannot be compared token by token; compare models of one family"
+            )
+        rollouts = asked.answers(model)
+        worth = {name: asked.worth(name, rollouts) for name in asked.rewards}
+        apart = _apart(model, first, rollouts)
+        history = History.of(path)
+        found.append(
+            Answered(
+                _name(path, config.models),
+                rollouts,
+                worth,
+                apart,
+                float(apart.mean()),
+                str(path) if history is None else _kind(history),
+                None if history is None else history.costs()["minutes"],
+            )
+        )
+        say(f"comparison  {found[-1].name}: {len(rollouts)} answers")
+    if config.best_of is not None:
+        found.insert(1, _best_of(asked, first, found[0].name, config.best_of))
+    return found
+
+
+def _asked(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _Asked:
     longest = first.config.max_position_embeddings - config.max_new_tokens
     train, heldout = load_prompts(
         config.prompts, tokenizer, longest=longest, sources=config.sources
@@ -115,27 +214,20 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
         raise UserError(
             f"prompts={config.prompts} hold nothing out of these sources; give a file of prompts"
         )
-    prompts = spread(heldout, config.questions)
-    specs = {"reward": config.reward, "gold": config.gold}
+    specs = {"reward": config.reward, "judge": config.judge, "gold": config.gold}
     rewards = {name: open_rollout_reward(spec, tokenizer) for name, spec in specs.items() if spec}
-    found: list[Answered] = []
-    for path in config.models:
-        model, own = (first, tokenizer) if not found else load_policy(path)
-        if own.content["model"] != tokenizer.content["model"]:
-            raise UserError(
-                f"{path} has another tokenizer than {config.models[0]}, so that their answers "
-                "cannot be compared token by token; compare models of one family"
-            )
-        seed, most = config.seed, config.max_new_tokens
-        rollouts = sample(model, prompts, tokenizer, max_new_tokens=most, seed=seed)
-        worth = {name: rewards_of(reward, rollouts) for name, reward in rewards.items()}
-        # As it was trained: an answer that does not end has a price.
-        ended = np.array([one.ended for one in rollouts])
-        worth["reward"] = np.where(ended, worth["reward"], -config.missing_eos_penalty)
-        apart = _apart(model, first, rollouts)
-        found.append(Answered(_name(path, config.models), rollouts, worth, apart))
-        say(f"comparison  {found[-1].name}: {len(rollouts)} answers")
-    return found
+    return _Asked(config, spread(heldout, config.questions), tokenizer, rewards)
+
+
+def _best_of(asked: _Asked, model: CausalLM, name: str, n: int) -> Answered:
+    """The best of n answers of the first model to each prompt, as the reward chooses."""
+    rollouts = asked.answers(model, copies=n)
+    scores = asked.worth("reward", rollouts).reshape(-1, n)
+    places = np.arange(len(scores)) * n + scores.argmax(axis=1)
+    chosen = [rollouts[place] for place in places]
+    worth = {name: asked.worth(name, chosen) for name in asked.rewards}
+    say(f"comparison  {name}, best of {n}: {len(rollouts)} answers")
+    return Answered(f"{name}, best of {n}", chosen, worth, None, kl_bound(n))
 
 
 def _name(path: Path, models: Sequence[Path]) -> str:
@@ -143,9 +235,13 @@ def _name(path: Path, models: Sequence[Path]) -> str:
     return path.name if sum(one.name == path.name for one in models) == 1 else str(path)
 
 
-def _apart(
-    model: CausalLM, first: CausalLM, rollouts: Sequence[Rollout]
-) -> Float[np.ndarray, " prompts"]:
+def _kind(history: History) -> str:
+    """What runs of one method have in common: all settings but the seed."""
+    settings = {k: v for k, v in history.run["config"].items() if k not in ("seed", "out")}
+    return json.dumps([history.stage, settings], sort_keys=True)
+
+
+def _apart(model: CausalLM, first: CausalLM, rollouts: Sequence[Rollout]) -> PerPrompt:
     """log p(answer | model) - log p(answer | first) of every answer, in nats."""
     items = [one.example for one in rollouts]
     context = model.config.max_position_embeddings
@@ -153,40 +249,135 @@ def _apart(
     return np.array([a.sum() - b.sum() for a, b in zip(ours, theirs, strict=True)])
 
 
-def table(config: ComparisonConfig, found: Sequence[Answered]) -> Table:
-    """Every model's rewards, wins, nats and lengths; the first is what they are compared with."""
-    first, names = found[0], list(found[0].worth)
-    rows = []
-    for one in found:
-        of_rewards = [_interval(one.of(name)) for name in names]
-        wins = [
-            "" if one is first else _interval(one.wins(first, name), percent=True) for name in names
-        ]
-        rows.append(
-            (
-                one.name,
-                *(cell for pair in zip(of_rewards, wins, strict=True) for cell in pair),
-                f"{one.apart.mean():.2f}",
-                f"{np.mean([len(r.ids) for r in one.rollouts]):.1f}",
-                f"{np.mean([r.ended for r in one.rollouts]):.0%}",
-            )
-        )
-    columns = [part for name in names for part in (name, "wins")]
-    return text_table(
-        "What their answers are worth",
-        ("model", *columns, "nats", "tokens", "end"),
-        tuple(rows),
-        (
-            f"Means over {len(first.rollouts)} held-out prompts, each answered once at temperature "
-            f"1, with 95 % intervals. Reward is {config.reward}"
-            + (f", gold {config.gold}" if config.gold else "")
-            + f". Wins are against {first.name}; guessing is 50 %.",
-        ),
-        (first.name,),
+def methods(found: Sequence[Answered]) -> list[Method]:
+    """The runs by method, in their order; the first model stands for itself."""
+    kinds: dict[str, list[Answered]] = {}
+    for place, one in enumerate(found):
+        kinds.setdefault(one.kind if place and one.kind else one.name, []).append(one)
+    names = [_shared([run.name for run in runs]) for runs in kinds.values()]
+    return [
+        Method(name if names.count(name) == 1 else _joined(runs), runs)
+        for name, runs in zip(names, kinds.values(), strict=True)
+    ]
+
+
+def _shared(names: Sequence[str]) -> str:
+    """What ppo-0, ppo-1 … are called together; of names with nothing alike all of them."""
+    stems = {name.rstrip("-_0123456789") for name in names}
+    alike = len(stems) == 1 and "" not in stems
+    return names[0] if len(names) == 1 else stems.pop() if alike else ", ".join(names)
+
+
+def _joined(runs: Sequence[Answered]) -> str:
+    return ", ".join(run.name for run in runs)
+
+
+# Telling.
+
+
+def _write_report(
+    config: ComparisonConfig, run: Run, found: Sequence[Answered], seconds: float
+) -> None:
+    first, grouped = found[0], methods(found)
+    several = [one for one in grouped if len(one.runs) > 1]
+    run.write(
+        "result.json",
+        {
+            "prompts": len(first.rollouts),
+            "seconds": seconds,
+            "models": {one.name: one.to_json(first) for one in found},
+            "methods": {
+                one.name: {"runs": [run.name for run in one.runs], **one.to_json(first)}
+                for one in several
+            },
+        },
     )
+    tables = {
+        "rewards": worth_table(config, first, grouped),
+        "costs": cost_table(first, grouped),
+    }
+    if several:
+        tables["seeds"] = seed_table(first, several)
+    sections = [Section(one.title, anchor, [one]) for anchor, one in tables.items()]
+    lead = f"{len(found)} sets of answers to {len(first.rollouts)} held-out prompts."
+    page = Page("Comparison", "What their answers are worth", lead, [], sections)
+    write_page(run.folder / PAGE, page)
+    for shown in tables.values():
+        console.print(in_terminal(shown))
+
+
+def worth_table(config: ComparisonConfig, first: Answered, grouped: Sequence[Method]) -> Table:
+    """Every method's rewards, and wins against the first model."""
+    specs = {"Reward": config.reward, "judge": config.judge, "gold": config.gold}
+    named = ", ".join(f"{name} is {spec}" for name, spec in specs.items() if spec)
+    remarks = [
+        f"Means over {len(first.rollouts)} held-out prompts, each answered once at temperature 1, "
+        f"with 95 % intervals from drawing prompts. {named}. Wins are against {first.name}; "
+        "guessing is 50 %."
+    ]
+    if any(len(one.runs) > 1 for one in grouped):
+        remarks.append("Intervals do not say what another seed would change: see seed by seed.")
+    title = "What their answers are worth"
+    return _rewards_table(title, first, grouped, remarks)
+
+
+def seed_table(first: Answered, several: Sequence[Method]) -> Table:
+    """The same of every run of the methods that have several."""
+    runs = [Method(run.name, [run]) for one in several for run in one.runs]
+    spreads = []
+    for one in several:
+        for name in first.worth:
+            means = [float(run.worth[name].mean()) for run in one.runs]
+            spreads.append(f"{one.name}, {name} {min(means):.3f} to {max(means):.3f}")
+    remark = f"Least and greatest mean over seeds: {'; '.join(spreads)}."
+    return _rewards_table("Seed by seed", first, runs, [remark])
+
+
+def _rewards_table(
+    title: str, first: Answered, grouped: Sequence[Method], remarks: Sequence[str]
+) -> Table:
+    rows = []
+    for one in grouped:
+        cells: list[str] = []
+        for name in first.worth:
+            won = "" if one.runs[0] is first else _interval(one.wins(first, name), percent=True)
+            cells += [_interval(one.of(name)), won]
+        rows.append((_title(one), *cells))
+    columns = [part for name in first.worth for part in (name, "wins")]
+    baselines = [one.name for one in grouped if one.runs[0] is first]
+    return text_table(title, ("model", *columns), rows, remarks, baselines)
+
+
+def cost_table(first: Answered, grouped: Sequence[Method]) -> Table:
+    """How far each has gone from the first model, how long its answers are, and its training."""
+    rows = [
+        (
+            _title(one),
+            f"{'at most ' if one.runs[0].apart is None else ''}{one.mean(lambda r: r.nats):.2f}",
+            f"{one.mean(lambda r: r.tokens):.1f}",
+            f"{one.mean(lambda r: r.ended):.0%}",
+            _minutes(one),
+        )
+        for one in grouped
+    ]
+    remark = (
+        f"Nats are KL from {first.name} per answer; tokens an answer's length; minutes those of "
+        "training with its evaluations, as each folder tells them, of one seed."
+    )
+    columns = ("model", "nats", "tokens", "end", "minutes")
+    return text_table("What they took", columns, rows, (remark,), (first.name,))
+
+
+def _title(one: Method) -> str:
+    return one.name if len(one.runs) == 1 else f"{one.name}\n{seeds(len(one.runs))}"
 
 
 def _interval(found: Estimate, percent: bool = False) -> str:
     if percent:
         return f"{found.estimate:.0%}\n{found.low:.0%} to {found.high:.0%}"
     return f"{found.estimate:.3f}\n{found.low:.2f} to {found.high:.2f}"
+
+
+def _minutes(one: Method) -> str:
+    told = [run.minutes for run in one.runs if run.minutes is not None]
+    return f"{np.mean(told):.1f}" if told else ""

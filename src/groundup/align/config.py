@@ -404,6 +404,11 @@ class BestOfNConfig(StageConfig):
     gold: str | None = Field(
         None, description="another reward, by which the chosen answers are judged"
     )
+    exclude: Path | None = Field(
+        None,
+        description="a folder that groundup best-of-n wrote: its prompts are not asked again, so "
+        "that what is learned from both shares none",
+    )
     n: GroupSize = Field(16, description="answers to each prompt")
     questions: Questions = Field(256, description="prompts, spread over all there are")
     max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
@@ -417,13 +422,22 @@ class BestOfNConfig(StageConfig):
 
 
 class ComparisonConfig(StageConfig):
-    """What the answers of several models are worth, by a reward and by the truth."""
+    """What the answers of several models are worth: by their reward, another's, and the truth."""
 
     models: tuple[Path, ...] = Field(
         min_length=1, description="folders of the models, the one they are compared with first"
     )
     reward: str = Field(description="what answers are scored by: as for PPO")
     gold: str | None = Field(None, description="another reward, such as the truth")
+    judge: str | None = Field(
+        None,
+        description="a second reward that no model was trained on, such as a reward model of other "
+        "labels",
+    )
+    best_of: GroupSize | None = Field(
+        None,
+        description="also the best of so many answers of the first model, chosen by the reward",
+    )
     prompts: Path = Field(
         description="what is to be answered: a data-stage folder, or a file of prompts"
     )

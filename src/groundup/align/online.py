@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from groundup.align.config import RolloutConfig
 from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.ptx import ptx_parents, ptx_stream, with_ptx
-from groundup.align.rewards import open_rollout_reward, reward_folders
+from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import (
     Laid,
     Reference,

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from groundup.align.config import PPOConfig
 from groundup.align.online import Online, inputs, open_online
-from groundup.align.reward import RewardModel, load_reward_model
+from groundup.align.rewards.model import RewardModel, load_reward_model
 from groundup.align.rollout import (
     Laid,
     PerToken,

@@ -12,19 +12,17 @@ Only differences are learned, so that scale and origin are free. They are fixed 
 of the model that it started from have mean 0 and deviation 1. So a price in nats means the same
 with every reward model.
 
-The folder is a Hugging Face folder (`…ForSequenceClassification` with one label), which
-transformers reads; `reward_mean` and `reward_deviation` in its config.json are ours.
+`rewards.model` holds the model and its folder.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
-import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -34,30 +32,27 @@ from torch.nn.functional import logsigmoid
 
 from groundup.align.config import RewardConfig
 from groundup.align.prompts import Asked, encoded
-from groundup.align.rollout import Rollout, prompts_of, sample
+from groundup.align.reward_report import HeldoutPairs, accuracies, write_report
+from groundup.align.rewards.model import (
+    LEAST_DEVIATION,
+    RewardModel,
+    read_at_end,
+    save_reward_model,
+    score_rollouts,
+    scores_of,
+)
+from groundup.align.rollout import prompts_of, sample
 from groundup.data.records import read_preferences
 from groundup.data.split import split
+from groundup.deprecated import renamed
 from groundup.errors import UserError
 from groundup.formats.card import model_card, sources
-from groundup.formats.folder import CARD, DTYPES, TOKENIZER, scores_texts
-from groundup.formats.hf_config import ConfigReader, config_from_hf, config_to_hf
+from groundup.formats.hf_config import config_to_hf
 from groundup.formats.load import load_model
-from groundup.formats.locate import CONFIG, name_of
-from groundup.formats.weights import (
-    INDEX,
-    MAX_SHARD_BYTES,
-    empty_model,
-    model_of,
-    read_weights,
-    tensor_names,
-    write_weights,
-)
-from groundup.lm.config import ModelConfig
+from groundup.formats.locate import name_of
 from groundup.lm.logprobs import spread
-from groundup.lm.model import CausalLM, uncompiled
-from groundup.report.estimate import rate
+from groundup.report.estimate import POOLED
 from groundup.runs.console import say
-from groundup.runs.files import folder_aside, read_json_object, write_json, write_text
 from groundup.runs.folder import Run
 from groundup.text.batches import packed_batch
 from groundup.text.chat import encode_chat
@@ -72,60 +67,11 @@ from groundup.tune.prepare import PreparedModel, prepare_model
 
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
 RATES = (0.001, 0.001)
-_SCORE = "score.weight"
-# Bounds of what scores are scaled by.
-_LEAST_DEVIATION, _LARGEST = 1e-6, 1e9
 _ROW_STEP = 64
-_CURVE_PROMPTS = 300
-_GUESSING = 0.5
-
-
-class RewardModel(nn.Module):
-    """A transformer whose last state at the end of an answer gives one number.
-
-    `rewards` are scaled: (score - mean) / deviation.
-    """
-
-    def __init__(self, lm: CausalLM, mean: float = 0.0, deviation: float = 1.0) -> None:
-        super().__init__()
-        self.lm = lm
-        self.score = nn.Linear(lm.config.hidden_size, 1, bias=False)
-        self.mean, self.deviation = mean, deviation
-
-    def initialize(self, seed: int) -> None:
-        """A fresh head, small enough that all answers begin nearly alike (Stiennon et al. 2020)."""
-        generator = torch.Generator().manual_seed(seed)
-        width = self.score.in_features
-        with torch.no_grad():
-            self.score.weight.normal_(0.0, 1 / math.sqrt(width + 1), generator=generator)
-
-    @property
-    def config(self) -> ModelConfig:
-        return self.lm.config
-
-    def forward(self, rows: Batch) -> Float[Tensor, " answers"]:
-        """The score of every answer in the batch, in order, unscaled (see `read_at_end`)."""
-        row, place = rows.weights.nonzero(as_tuple=True)
-        found: Tensor = self.score(self.lm(rows)[row, place])
-        return found[:, 0].float()
-
-    def set_attention(self, path: Literal["matmul", "fused"]) -> None:
-        self.lm.set_attention(path)
-
-    def compile_blocks(self) -> None:
-        self.lm.compile_blocks()
-
-    def set_gradient_checkpointing(self, on: bool) -> None:
-        self.lm.set_gradient_checkpointing(on)
-
-
-def read_at_end(ids: Sequence[int], context: int) -> Example:
-    """An answer with its prompt, marked at its last token; a long one keeps its end.
-
-    One more token stands behind it and is never read: what is marked is the place before a target.
-    """
-    kept = list(ids[-context:])
-    return Example([*kept, 0], [False] * len(kept) + [True])
+# Held-out prompts that are read on the way, and at the end.
+_CURVE_PROMPTS, _REPORT_PROMPTS = 300, 2000
+# Shares of the labels after which it is measured.
+_SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 
 
 # Comparisons.
@@ -133,10 +79,14 @@ def read_at_end(ids: Sequence[int], context: int) -> Example:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All answers to a prompt that were compared, and which was preferred to which."""
+    """All answers to a prompt that were compared, and which was preferred to which.
+
+    `lengths` are the tokens of each answer, with the one that ends it and without the prompt.
+    """
 
     answers: tuple[Example, ...]
     pairs: tuple[tuple[int, int], ...]
+    lengths: tuple[int, ...]
     source: str = ""
 
 
@@ -155,13 +105,15 @@ def comparisons(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) 
         place = {text: i for i, text in enumerate(texts)}
         try:
             ids = [answered_ids(tokenizer, prompt, text) for text in texts]
+            asked = len(encode_chat(tokenizer, prompt, generation_prompt=True).ids)
         except UserError:
             continue
         answers = tuple(read_at_end(one, context) for one in ids)
+        lengths = tuple(len(one) - asked for one in ids)
         compared = [(place[row.chosen], place[row.rejected]) for row in pairs]
         different = tuple((a, b) for a, b in compared if answers[a].ids != answers[b].ids)
         if different:
-            found.append(Comparison(answers, different, pairs[0].source))
+            found.append(Comparison(answers, different, lengths, pairs[0].source))
     return found
 
 
@@ -238,16 +190,34 @@ class ComparisonStream(DataStream):
         self.micro_rows = max(2, min(micro_rows, rows))
         self.per_step = max(1, rows // self.micro_rows)
         self._epoch = functools.lru_cache(maxsize=2)(self._packed)
-        self.rows_per_epoch = len(self._epoch(0)) * self.micro_rows
+        self.batches_per_epoch = len(self._epoch(0))
+        self.rows_per_epoch = self.batches_per_epoch * self.micro_rows
+        self.labels = sum(len(one.pairs) for one in items)
 
     def at(self, step: int, model: nn.Module) -> list[ComparisonBatch]:
-        batches = []
-        for index in range(step * self.per_step, (step + 1) * self.per_step):
-            epoch, place = divmod(index, self.rows_per_epoch // self.micro_rows)
-            packed = self._epoch(epoch)
-            some = [self.items[i] for i in packed[place % len(packed)]]
-            batches.append(comparison_batch(some, self.context, self.micro_rows))
-        return batches
+        read = range(step * self.per_step, (step + 1) * self.per_step)
+        return [
+            comparison_batch(self._items(index), self.context, self.micro_rows) for index in read
+        ]
+
+    def labels_read(self, steps: int) -> int:
+        """The pairs that so many steps have read, each as often as it was."""
+        passes, rest = divmod(steps * self.per_step, self.batches_per_epoch)
+        first = passes * self.batches_per_epoch
+        some = (self._items(index) for index in range(first, first + rest))
+        return passes * self.labels + sum(len(one.pairs) for items in some for one in items)
+
+    def steps_to(self, share: float) -> int:
+        """The first step after which this share of all pairs has been read, up to one pass."""
+        steps = range(1, -(-self.batches_per_epoch // self.per_step) + 1)
+        place = bisect.bisect_left(steps, share * self.labels, key=self.labels_read)
+        return steps[place]
+
+    def _items(self, index: int) -> list[Comparison]:
+        """The comparisons of a micro-batch, counted from the first step."""
+        epoch, place = divmod(index, self.batches_per_epoch)
+        packed = self._epoch(epoch)
+        return [self.items[i] for i in packed[place % len(packed)]]
 
     def _packed(self, epoch: int) -> list[list[int]]:
         """This epoch's micro-batches: as many comparisons as fit into the rows together."""
@@ -312,108 +282,6 @@ def comparison_loss(
     return Loss(total, count, metrics)
 
 
-# Scoring.
-
-
-@torch.inference_mode()
-def scores_of(
-    model: RewardModel, answers: Sequence[Example], context: int
-) -> Float[np.ndarray, " answers"]:
-    """The unscaled score of every answer, those of like length together."""
-    found = np.empty(len(answers))
-    order = sorted(range(len(answers)), key=lambda i: -answers[i].inputs)
-    with uncompiled(model.lm):
-        while order:
-            width = answers[order[0]].inputs
-            some = order[: max(1, 16 * context // width)]
-            order = order[len(some) :]
-            rows = packed_batch([[answers[i]] for i in some], width).to(model.lm.head.device)
-            found[some] = model(rows).cpu().numpy()
-    return found
-
-
-def score_rollouts(
-    model: RewardModel, rollouts: Sequence[Rollout]
-) -> Float[np.ndarray, " rollouts"]:
-    """The scaled reward of every rollout, of the very tokens that were sampled."""
-    context = model.config.max_position_embeddings
-    answers = [read_at_end([*one.prompt.ids, *one.ids], context) for one in rollouts]
-    return (scores_of(model, answers, min(context, 256)) - model.mean) / model.deviation
-
-
-# On disk.
-
-
-def save_reward_model(folder: Path, model: RewardModel, tokenizer: Tokenizer, card: str) -> None:
-    """Write a folder that transformers reads as a model for sequence classification."""
-    described = config_to_hf(model.config)
-    described["architectures"] = [
-        re.sub(
-            "(ForCausalLM|LMHeadModel)$", "ForSequenceClassification", described["architectures"][0]
-        )
-    ]
-    described |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "num_labels": 1}
-    described |= {"reward_mean": model.mean, "reward_deviation": model.deviation}
-    stale = (CONFIG, INDEX, "model*.safetensors")
-    with folder_aside(folder, last=CONFIG, replaces=stale) as aside:
-        head = {_SCORE: model.score.weight.detach().float()}
-        write_weights(aside, model.lm, torch.float32, MAX_SHARD_BYTES, head)
-        tokenizer.save(aside)
-        write_text(aside / CARD, card)
-        write_json(aside / CONFIG, described)
-
-
-def is_reward_model(folder: Path) -> bool:
-    """Whether a model for sequence classification lies there."""
-    try:
-        return scores_texts(read_json_object(folder / CONFIG))
-    except UserError:
-        return False
-
-
-def load_reward_model(folder: Path, tokenizer: Tokenizer | None = None) -> RewardModel:
-    """The reward model in a folder, for answers in tokens of `tokenizer`.
-
-    Raises `UserError` for a folder without one, and for one that reads other tokens.
-    """
-    if not is_reward_model(folder):
-        raise UserError(
-            f"{folder} holds no reward model; train one with groundup reward and give its folder"
-        )
-    described = read_json_object(folder / CONFIG)
-    labels = described.get("num_labels", len(described.get("id2label") or {"0": ""}))
-    if labels != 1:
-        raise UserError(f"{folder} tells {labels} classes apart; a reward model has one label")
-    if tokenizer is not None and (folder / TOKENIZER).is_file():
-        own = Tokenizer.load(folder)
-        if own.content["model"] != tokenizer.content["model"]:
-            raise UserError(
-                f"{folder} reads other tokens than the policy's, whose answers it could not score; "
-                "train a reward model from the policy's own fine-tuned model"
-            )
-    config = config_from_hf(described)
-    if "lm_head.weight" not in tensor_names(folder):  # transformers keeps none beside the score
-        config = replace(config, tie_word_embeddings=True)
-    tensors = read_weights(folder, empty_model(config), "cpu", {_SCORE})
-    head = tensors.pop(_SCORE, None)
-    if head is None or head.shape != (1, config.hidden_size):
-        raise UserError(
-            f"{folder}: {_SCORE} is missing or of another shape than (1, {config.hidden_size}); "
-            "save or train the reward model again"
-        )
-    dtype = DTYPES.get(str(described.get("dtype")), torch.float32)
-    lm = model_of(config, {name: tensor.to(dtype) for name, tensor in tensors.items()})
-    # A classifier from elsewhere has neither: its scores are taken as they are.
-    scale = ConfigReader({"reward_mean": 0, "reward_deviation": 1, **described}, "reward model")
-    model = RewardModel(
-        lm,
-        scale.float_("reward_mean", -_LARGEST, _LARGEST),
-        scale.float_("reward_deviation", _LEAST_DEVIATION, _LARGEST),
-    )
-    model.score.weight.data = head.to(dtype)
-    return model.eval().requires_grad_(False)
-
-
 # The run.
 
 
@@ -440,7 +308,8 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
         f"{run.stage}: {compared:,} pairs of {len(train):,} prompts to train on, "
         f"{len(sides[0].rows) - compared:,} that do not differ are set aside"
     )
-    heldout = spread(heldout, _CURVE_PROMPTS)
+    heldout = spread(heldout, _REPORT_PROMPTS)
+    on_the_way = spread(heldout, _CURVE_PROMPTS)
     context = prepared.context
     if config.context is None and train:
         longest = max(answer.inputs for one in (*train, *heldout) for answer in one.answers)
@@ -467,6 +336,7 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
             parent=name_of(config.model),
         )
         save_reward_model(run.folder, whole, prepared.tokenizer, card)
+        write_report(run, heldout_pairs(whole, heldout, context), stream.labels)
 
     return Job(
         config,
@@ -474,7 +344,11 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
         model=lambda: model,
         stream=lambda steps: stream,
         loss=functools.partial(comparison_loss, margin=config.margin, centering=config.centering),
-        evaluate=lambda model, step: _evaluate(run, model, heldout, context, step),
+        evaluate=lambda model, step: _evaluate(
+            run, model, on_the_way, context, step, stream.labels_read(step)
+        ),
+        # What so many labels brought is to be seen on the way; patience counts evaluations.
+        evaluates_at=[] if config.patience is not None else list(map(stream.steps_to, _SHARES)),
         save=save,
         context=context,
         rows_per_epoch=stream.rows_per_epoch,
@@ -520,32 +394,62 @@ def _scale(
         seed=config.seed,
     )
     found = score_rollouts(model, rollouts)
-    model.mean, model.deviation = float(found.mean()), max(float(found.std()), _LEAST_DEVIATION)
+    model.mean, model.deviation = float(found.mean()), max(float(found.std()), LEAST_DEVIATION)
 
 
 def _evaluate(
-    run: Run, model: RewardModel, heldout: Sequence[Comparison], context: int, step: int
+    run: Run,
+    model: RewardModel,
+    heldout: Sequence[Comparison],
+    context: int,
+    step: int,
+    labels: int,
 ) -> dict[str, Any]:
     """The share of held-out pairs that are told apart, and their loss."""
-    if not heldout:
+    pairs = heldout_pairs(model, heldout, context)
+    if pairs is None:
         return {"preference_loss": None}
-    margins = margins_of(model, heldout, context)
-    found = rate((np.sign(margins) + 1) / 2, chance=_GUESSING)
+    found = accuracies(pairs.right, pairs.prompts, pairs.sources)[POOLED]
     say(
         f"{run.stage}  step {step}  {found.estimate:.1%} of {found.items} held-out pairs in order "
         f"({found.low:.0%} to {found.high:.0%}; guessing 50 %)"
     )
-    losses = -logsigmoid(torch.from_numpy(margins))
-    return {"preference_loss": float(losses.mean()), "heldout_accuracy": found.estimate}
+    losses = -logsigmoid(torch.from_numpy(pairs.margins))
+    return {
+        "preference_loss": float(losses.mean()),
+        "heldout_accuracy": found.estimate,
+        "heldout": found.to_json(),
+        "labels": labels,
+    }
 
 
-def margins_of(
+def heldout_pairs(
     model: RewardModel, some: Sequence[Comparison], context: int
-) -> Float[np.ndarray, " pairs"]:
-    """r(chosen) - r(rejected) of every pair, unscaled."""
+) -> HeldoutPairs | None:
+    """All pairs of some comparisons by a model; None where there are none."""
+    if not some:
+        return None
     scores = scores_of(model, [answer for one in some for answer in one.answers], context)
-    margins, first = [], 0
-    for one in some:
-        margins += [scores[first + a] - scores[first + b] for a, b in one.pairs]
-        first += len(one.answers)
-    return np.array(margins)
+    first = np.cumsum([0, *(len(one.answers) for one in some)])
+    places = [
+        (first[number] + a, first[number] + b, number)
+        for number, one in enumerate(some)
+        for a, b in one.pairs
+    ]
+    chosen, rejected, prompts = np.array(places).T
+    return HeldoutPairs(
+        rewards=(scores - model.mean) / model.deviation,
+        lengths=np.array([length for one in some for length in one.lengths]),
+        answered=np.repeat(np.arange(len(some)), [len(one.answers) for one in some]),
+        chosen=chosen,
+        rejected=rejected,
+        margins=scores[chosen] - scores[rejected],
+        prompts=prompts,
+        sources=tuple(one.source for one in some for _ in one.pairs),
+    )
+
+
+if not TYPE_CHECKING:  # what stands in `rewards.model` today
+
+    def __getattr__(name: str) -> object:
+        return renamed(__name__, name)

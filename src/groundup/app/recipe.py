@@ -4,6 +4,7 @@
     stage = "pretrain"          what it does (default: the table's name)
     from = "tokenizer"          an earlier table, a folder or pack:name (default: the table before)
     data = "data"               further inputs by name; everything else is a setting of the stage
+    seeds = 3                   as many runs, base-0 to base-2, which differ in nothing but the seed
 
 It is read and checked as a whole before anything runs. Then table after table runs in its own
 folder under one `out`; what is finished is skipped and what is half-finished goes on, so that the
@@ -22,7 +23,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from groundup.app.recipe_folder import find_model
+from groundup.app.recipe_folder import find_model, runs_of
 from groundup.app.settings import configured, known_names
 from groundup.app.stages import INPUTS, REWARDS, STAGES, VERIFIERS, Stage
 from groundup.data.packs.manifest import find_set
@@ -35,6 +36,8 @@ from groundup.formats.locate import (
 )
 from groundup.train.ranges import check_text
 
+# As many repetitions as any experiment makes.
+_MOST_SEEDS = 100
 _TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -138,6 +141,7 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
     if not contents:
         raise UserError(f"recipe {name!r} is empty; give it a table, such as [tokenizer]")
     tables: list[Table] = []
+    groups: dict[str, tuple[str, ...]] = {}
     for title, values in contents.items():
         if not isinstance(values, dict):
             raise UserError(
@@ -145,14 +149,41 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
                 "the table that they belong to, such as [base]"
             )
         later = tuple(contents)[tuple(contents).index(title) + 1 :]
-        tables += _table(title, values, {table.name: table for table in tables}, later, folder)
+        runs = _runs(title, values)
+        for table in tables:
+            if table.name in runs:
+                raise UserError(
+                    f"[{table.name}] is there twice, as a table and by a table's seeds; rename it"
+                )
+        for run, settings in runs.items():
+            earlier = {table.name: table for table in tables if table.name not in runs}
+            tables += _table(run, settings, earlier, groups, later, folder)
+        groups[title] = tuple(runs)
     return Recipe(name, text, tuple(tables))
+
+
+def _runs(title: str, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The runs of a table by their names: itself or, with `seeds`, one for each seed."""
+    if "seeds" not in values:
+        return {title: dict(values)}
+    seeds = values["seeds"]
+    if type(seeds) is not int or not 2 <= seeds <= _MOST_SEEDS:
+        raise UserError(
+            f"[{title}] seeds={seeds!r} must be a whole number from 2 to {_MOST_SEEDS}, the number "
+            "of runs; one run needs none"
+        )
+    if "seed" in values:
+        raise UserError(f"[{title}] has both seed and seeds, which set the same; keep one")
+    settings = {name: value for name, value in values.items() if name != "seeds"}
+    settings.setdefault("stage", title)
+    return {run: settings | {"seed": seed} for seed, run in enumerate(runs_of(title, values))}
 
 
 def _table(
     title: str,
     values: Mapping[str, Any],
     earlier: Mapping[str, Table],
+    groups: Mapping[str, tuple[str, ...]],
     later: tuple[str, ...],
     folder: Path,
 ) -> list[Table]:
@@ -164,19 +195,26 @@ def _table(
     stage = _stage(title, values)
     if "out" in values:
         raise UserError(f"[{title}] sets out, but its folder is the table's name; leave out away")
-    inputs = _inputs(title, stage, values, earlier)
+    inputs = _inputs(title, stage, values, groups)
     for field in [field for field in inputs if INPUTS[field] == REWARDS]:
         # A verifier or a function is a setting like any other.
         named = inputs[field]
         checks = isinstance(named, str) and (":" in named or named in VERIFIERS)
-        if checks and named not in (*earlier, *later, title) and not (folder / named).exists():
+        tables = (*earlier, *groups, *later, title)
+        if checks and named not in tables and not (folder / named).exists():
             del inputs[field]
     packs: dict[str, Table] = {}
     found: dict[str, str | tuple[str, ...]] = {}
     for field, named in inputs.items():
-        several = (named,) if isinstance(named, str) else tuple(named)
+        # Where several may be named, a table with seeds stands for all of its runs.
+        several = (
+            (named,)
+            if isinstance(named, str)
+            else tuple(run for one in named for run in groups.get(one, (one,)))
+        )
         at = tuple(
-            _locate(_Reference(title, field, one), earlier, later, folder, packs) for one in several
+            _locate(_Reference(title, field, one), earlier, groups, later, folder, packs)
+            for one in several
         )
         found[field] = at[0] if isinstance(named, str) else at
     settings = {k: v for k, v in values.items() if k not in {"stage", "from", *inputs}}
@@ -198,7 +236,7 @@ def _stage(title: str, values: Mapping[str, Any]) -> Stage:
 
 
 def _inputs(
-    title: str, stage: Stage, values: Mapping[str, Any], earlier: Mapping[str, Table]
+    title: str, stage: Stage, values: Mapping[str, Any], earlier: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Any]:
     """The inputs that are named, and the main one from `from` or the table before."""
     # What is neither a name nor names is left to the config, which says so best.
@@ -246,6 +284,7 @@ class _Reference:
 def _locate(
     reference: _Reference,
     earlier: Mapping[str, Table],
+    groups: Mapping[str, tuple[str, ...]],
     later: tuple[str, ...],
     folder: Path,
     packs: dict[str, Table],
@@ -261,6 +300,11 @@ def _locate(
                 f"needed; {f'name {_either(fitting)}' if fitting else 'add such a table above'}"
             )
         return named
+    if len(runs := groups.get(named, ())) > 1:
+        raise UserError(
+            f"{reference} does not fit: [{named}] makes {len(runs)} runs; name one of them: "
+            f"{_either(list(runs))}"
+        )
     if wanted == ("model",) and is_named(named):
         try:
             check_named(named)

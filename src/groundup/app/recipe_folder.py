@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ def read_tables(file: Path) -> dict[str, dict[str, Any]] | None:
     return found if found and all(isinstance(one, dict) for one in found.values()) else None
 
 
+def runs_of(title: str, table: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a table's runs: its own or, with `seeds`, one for each seed from 0 on."""
+    seeds = table.get("seeds")
+    return (title,) if seeds is None else tuple(f"{title}-{seed}" for seed in range(seeds))
+
+
 def find_model(path: Path | str) -> Path:
     """The model that `path` means: a model, by its name or where it lies, or a recipe's output.
 
@@ -59,7 +66,11 @@ def find_model(path: Path | str) -> Path:
         remedy = f"give one inside it: {', '.join(inside)}" if inside else "check its name"
         raise UserError(f"the folder {str(path)!r} holds no model (config.json); {remedy}")
     tables = begun_with(path)
-    stages = {title: STAGES.get(str(table.get("stage", title))) for title, table in tables.items()}
+    stages = {
+        name: STAGES.get(str(table.get("stage", title)))
+        for title, table in tables.items()
+        for name in runs_of(title, table)
+    }
     models = [
         (stage.chats, place, title)
         for place, (title, stage) in enumerate(stages.items())

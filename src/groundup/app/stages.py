@@ -29,6 +29,8 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "prompts": ("data",),
     "reward": REWARDS,
     "gold": REWARDS,
+    "judge": REWARDS,
+    "exclude": ("data",),
     "critic": REWARDS,
 }
 RESUMES = "Stopped at any moment, the same command goes on from there; finished stages are skipped."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -82,6 +82,8 @@ class Job(Generic[B, M]):
     # Seconds that making a step's batches takes where training on a token takes so many.
     making: Callable[[float], float] = lambda seconds: 0.0
     evaluates_first: bool = False
+    # Steps at which it is measured beside those of the plan.
+    evaluates_at: Sequence[int] = ()
     snapshots: bool = False
 
 
@@ -172,6 +174,7 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
         if job.snapshots and run.writes and _is_power_of_four(step):
             _write_snapshot(run.folder / "snapshots" / f"step-{step}", model)
         due = step % plan.evaluate_every == 0 and (step > 0 or job.evaluates_first)
+        due = due or step in job.evaluates_at
         if not (last or due):
             return False
         _require_finite(run, optimizer, step)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from groundup.align.reward import load_reward_model, score_rollouts
+from groundup.align.rewards.model import load_reward_model, score_rollouts
+from groundup.align.rewards.verifiers import Reward, open_reward, rewards
 from groundup.align.rollout import Rollout, RolloutReward
-from groundup.align.verifiers import Reward, open_reward, rewards
 from groundup.text.tokenizer import Tokenizer
 
 
@@ -26,9 +26,9 @@ def open_rollout_reward(spec: str, tokenizer: Tokenizer, device: str = "cpu") ->
     return lambda rollouts: _of_texts(reward, rollouts)
 
 
-def reward_folders(reward: str, gold: str | None) -> dict[str, Path]:
+def reward_folders(reward: str, gold: str | None, judge: str | None = None) -> dict[str, Path]:
     """The rewards that are folders, as a run remembers its parents."""
-    given = {"reward": reward, "gold": gold}
+    given = {"reward": reward, "gold": gold, "judge": judge}
     return {name: Path(spec) for name, spec in given.items() if spec and Path(spec).is_dir()}
 
 

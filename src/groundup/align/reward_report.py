@@ -1,0 +1,364 @@
+"""What a reward model is worth, on pairs that it was not trained on.
+
+    accuracy      share of the pairs whose chosen answer has the higher reward; a tie counts half
+    calibration   is a pair that it calls 80 % sure, sigmoid(|r(A) - r(B)|) = 0.8, right in 80 %?
+    length        do longer answers get more? Then whatever raises the reward learns to be long
+                  (Singhal et al. 2023, "A long way to go", section 3)
+    labels        accuracy on the way through the first pass, after an eighth of the labels and on
+
+All answers to a prompt are drawn together for the intervals. What too few pairs cannot tell is left
+out and named. The numbers are in result.json, and the same run gives the same file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from groundup.maths.calibration import (
+    ReliabilityBin,
+    calibration_error_by_chance,
+    expected_calibration_error,
+    reliability_curve,
+)
+from groundup.maths.correlation import rank_correlation_interval
+from groundup.maths.intervals import Interval
+from groundup.report.estimate import POOLED, BySource, rate
+from groundup.report.figure import Plot
+from groundup.report.outcome import RESULT
+from groundup.report.page import PAGE, Block, Box, Page, Plots, Section, write_page
+from groundup.report.plots import BASELINE, COLORS, calibration_plot, panels
+from groundup.report.table import Cell, Column, Part, Row, Table, number, percent
+from groundup.report.terminal import in_terminal
+from groundup.runs.console import console
+from groundup.runs.files import read_lines
+from groundup.runs.folder import Run
+
+PerAnswer = Float[np.ndarray, " answers"]
+PerPair = Float[np.ndarray, " pairs"]
+_GUESSING = 0.5
+# With fewer answers a correlation says nothing: of two it is always 1 or -1.
+_FEWEST_ANSWERS = 6
+_BINS = 40
+
+
+@dataclass(frozen=True)
+class HeldoutPairs:
+    """Held-out pairs by a reward model: unscaled margins, scaled rewards, lengths in tokens.
+
+    `prompts` numbers the prompt of each pair and `answered` that of each answer; `chosen` and
+    `rejected` are the places of a pair's answers.
+    """
+
+    rewards: Float[np.ndarray, " answers"]
+    lengths: Int[np.ndarray, " answers"]
+    answered: Int[np.ndarray, " answers"]
+    chosen: Int[np.ndarray, " pairs"]
+    rejected: Int[np.ndarray, " pairs"]
+    margins: Float[np.ndarray, " pairs"]
+    prompts: Int[np.ndarray, " pairs"]
+    sources: tuple[str, ...]
+
+    @property
+    def right(self) -> PerPair:
+        """1 where the chosen answer has the higher reward, 0 where the lower, 0.5 for a tie."""
+        return _share(self.margins)
+
+    @property
+    def longer(self) -> PerPair:
+        """1 where the chosen answer is the longer one, 0 where the shorter, 0.5 for equal ones."""
+        return _share(self.lengths[self.chosen] - self.lengths[self.rejected])
+
+    def within_prompts(
+        self, values: Float[np.ndarray, " answers"]
+    ) -> Float[np.ndarray, " answers"]:
+        """Each answer's value less the mean of all answers to its prompt."""
+        means = np.bincount(self.answered, values) / np.bincount(self.answered)
+        apart: Float[np.ndarray, " answers"] = values - means[self.answered]
+        return apart
+
+
+def _share(apart: Shaped[np.ndarray, " pairs"]) -> PerPair:
+    won: PerPair = (np.sign(apart) + 1) / 2
+    return won
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far what it is sure of comes true; `by_chance` is the error of a perfectly honest one."""
+
+    error: float
+    by_chance: float
+    curve: list[ReliabilityBin]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Held-out accuracy after so many labels of the training set, repetitions counted."""
+
+    step: int
+    labels: int
+    accuracy: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that is told of a reward model; None is what its held-out pairs cannot tell."""
+
+    accuracy: BySource
+    loss: float | None
+    calibration: Calibration | None
+    longer: BySource
+    over_answers: Interval | None
+    within_prompts: Interval | None
+    course: list[Point]
+    missing: list[str]
+
+
+# Measuring.
+
+
+def accuracies(
+    values: Float[np.ndarray, " pairs"], prompts: Int[np.ndarray, " pairs"], sources: Sequence[str]
+) -> BySource:
+    """The mean of all pairs and, where there are several sources, of each one's."""
+    of = np.array(sources)
+    names = sorted(set(sources))
+    parts = {POOLED: np.ones(len(of), bool)}
+    parts |= {name: of == name for name in names if name and len(names) > 1}
+    return {
+        name: rate(values[some], groups=prompts[some].tolist(), chance=_GUESSING)
+        for name, some in parts.items()
+    }
+
+
+def calibration(pairs: HeldoutPairs) -> Calibration:
+    """What is said of the answer that it prefers, against how often that is the chosen one."""
+    sure = 1 / (1 + np.exp(-np.abs(pairs.margins)))
+    return Calibration(
+        expected_calibration_error(sure, pairs.right),
+        calibration_error_by_chance(sure),
+        reliability_curve(sure, pairs.right),
+    )
+
+
+def measured(pairs: HeldoutPairs | None, course: Sequence[Point]) -> Measured:
+    """Everything that the pairs can tell; without pairs, that they cannot."""
+    if pairs is None:
+        missing = ["accuracy", "calibration", "the part of length"]
+        return Measured({}, None, None, {}, None, None, list(course), missing)
+    missing = []
+    lengths = pairs.lengths.astype(float)
+    correlations: list[Interval | None] = []
+    for name, of_rewards, of_lengths in (
+        ("the correlation with length", pairs.rewards, lengths),
+        (
+            "the correlation with length within prompts",
+            pairs.within_prompts(pairs.rewards),
+            pairs.within_prompts(lengths),
+        ),
+    ):
+        varies = all(len(set(values.tolist())) > 1 for values in (of_rewards, of_lengths))
+        if len(lengths) < _FEWEST_ANSWERS or not varies:
+            correlations.append(None)
+            missing.append(name)
+            continue
+        correlations.append(
+            rank_correlation_interval(of_rewards, of_lengths, clusters=pairs.answered.tolist())
+        )
+    return Measured(
+        accuracies(pairs.right, pairs.prompts, pairs.sources),
+        float(np.logaddexp(0, -pairs.margins).mean()),
+        calibration(pairs),
+        accuracies(pairs.longer, pairs.prompts, pairs.sources),
+        correlations[0],
+        correlations[1],
+        list(course),
+        missing,
+    )
+
+
+def course_of(run: Run) -> list[Point]:
+    """The run's own evaluations, as its metrics.jsonl has them."""
+    path = run.folder / "metrics.jsonl"
+    lines = read_lines(path) if path.is_file() else []
+    return [
+        Point(line["step"], line["labels"], line["heldout"])
+        for line in lines
+        if line.get("kind") == "evaluation" and "labels" in line and "heldout" in line
+    ]
+
+
+# Telling.
+
+
+def write_report(run: Run, pairs: HeldoutPairs | None, labels: int) -> None:
+    """Write result.json and report.html, and print the table; `labels` are those trained on."""
+    found = measured(pairs, course_of(run))
+    run.write(RESULT, to_json(found, pairs, labels))
+    shown = table(found, labels)
+    blocks: list[Block] = [shown] if pairs is None else [shown, Plots(plots(found, pairs, labels))]
+    heldout = 0 if pairs is None else len(pairs.margins)
+    lead = f"Trained on {labels:,} pairs and measured on {heldout:,} that were held out."
+    opening = [] if not found.missing else [Box(not_measured(found, pairs))]
+    section = Section("On held-out pairs", "heldout", blocks)
+    page = Page("Reward model", "What the reward model tells apart", lead, opening, [section])
+    write_page(run.folder / PAGE, page)
+    console.print(in_terminal(shown))
+
+
+def not_measured(found: Measured, pairs: HeldoutPairs | None) -> str:
+    """What could not be measured, why, and what would help."""
+    what = ", ".join(found.missing)
+    if pairs is None:
+        return f"Not measured: {what}. No pair is held out; give more pairs, of several prompts."
+    return (
+        f"Not measured: {what}. The {len(pairs.lengths)} held-out answers are too few, or all "
+        "alike; give more pairs."
+    )
+
+
+def to_json(found: Measured, pairs: HeldoutPairs | None, labels: int) -> dict[str, Any]:
+    """Every number of the page."""
+    told: dict[str, Any] = {
+        "pairs": {"train": labels, "heldout": 0 if pairs is None else len(pairs.margins)},
+        "accuracy": {name: one.to_json() for name, one in found.accuracy.items()},
+        "preference_loss": found.loss,
+        "calibration": None,
+        "length": {
+            "correlation": _interval(found.over_answers),
+            "correlation_within_prompts": _interval(found.within_prompts),
+            "longer_is_better": {name: one.to_json() for name, one in found.longer.items()},
+        },
+        "course": [vars(point) for point in found.course],
+        "not_measured": found.missing,
+    }
+    if found.calibration is not None:
+        told["calibration"] = {
+            "ece": found.calibration.error,
+            "ece_by_chance": found.calibration.by_chance,
+            "curve": [
+                {"confidence": one.confidence, "count": one.count, **vars(one.accuracy)}
+                for one in found.calibration.curve
+            ],
+        }
+    if pairs is not None:
+        sides = {"chosen": pairs.chosen, "rejected": pairs.rejected}
+        told["rewards"] = {
+            name: {"mean": float(of.mean()), "deviation": float(of.std())}
+            for name, of in ((name, pairs.rewards[places]) for name, places in sides.items())
+        }
+    return told
+
+
+def _interval(found: Interval | None) -> dict[str, float] | None:
+    return None if found is None else {k: vars(found)[k] for k in ("estimate", "low", "high")}
+
+
+def table(found: Measured, labels: int) -> Table:
+    """All of it in one table: a number with its interval, and of what."""
+    rows: list[Row | Part] = []
+    if found.accuracy:
+        rows.append(Part("The chosen answer has the higher reward"))
+    for name, one in found.accuracy.items():
+        title = "all held-out pairs" if name == POOLED else name
+        rows.append(Row(title, [percent(one), Cell(f"{one.items:,} of {one.groups:,} prompts")]))
+    if found.longer:
+        longer = found.longer[POOLED]
+        shorter = Interval(1 - longer.estimate, 1 - longer.high, 1 - longer.low)
+        for title, level in (("the longer answer", longer), ("the shorter answer", shorter)):
+            rows.append(Row(f"always {title}", [percent(level), None], base=True))
+    if found.calibration is not None and found.loss is not None:
+        error, by_chance = found.calibration.error, found.calibration.by_chance
+        rows.append(Part("How sure it is"))
+        honest = Cell(f"{by_chance:.3f} if honest")
+        rows.append(Row("calibration error (ECE)", [Cell(f"{error:.3f}"), honest]))
+        guessed = Cell(f"guessing {math.log(2):.3f}")
+        rows.append(Row("loss, nats a pair", [Cell(f"{found.loss:.3f}"), guessed]))
+    lengths = {"over all answers": found.over_answers, "within a prompt": found.within_prompts}
+    if any(lengths.values()):
+        rows.append(Part("Rank correlation of reward and length in tokens"))
+    rows += [Row(name, [number(one, 2), None]) for name, one in lengths.items() if one is not None]
+    rows += _course_rows(found.course, labels)
+    columns = [Column("held out"), Column("measured on")]
+    remarks = [
+        "With 95 % intervals from drawing whole prompts; guessing is right on half of all pairs."
+    ]
+    if found.course:
+        remarks.append(
+            "Accuracy after part of the labels is that of this one run on its way, at the learning "
+            "rate that it had then: a run of so few labels would have ended with a lower one."
+        )
+    if found.missing:
+        remarks.append(f"Not measured, for want of held-out pairs: {', '.join(found.missing)}.")
+    return Table(columns, rows, title="The reward model", remarks=remarks)
+
+
+def _course_rows(course: Sequence[Point], labels: int) -> list[Row | Part]:
+    rows: list[Row | Part] = []
+    for point in course:
+        passes = point.labels / labels
+        title = f"{point.labels:,} labels" if passes <= 1 else f"{passes:.3g} times all labels"
+        accuracy = Interval(*(point.accuracy[end] for end in ("estimate", "low", "high")))
+        rows.append(Row(title, [percent(accuracy), Cell(f"step {point.step:,}")]))
+    return [Part("Accuracy on the way, after"), *rows] if rows else []
+
+
+# Drawing.
+
+
+def plots(found: Measured, pairs: HeldoutPairs, labels: int) -> list[Plot]:
+    """Calibration, rewards of both sides, reward against length, and accuracy over labels."""
+    drawn = [reward_plot(pairs), length_plot(pairs)]
+    if found.calibration is not None:
+        curve = found.calibration.curve
+        drawn.insert(0, calibration_plot("Calibration", {"reward model": curve}))
+    return [*drawn, course_plot(found.course, labels)] if found.course else drawn
+
+
+def reward_plot(pairs: HeldoutPairs) -> Plot:
+    """Histograms of the scaled rewards of chosen and of rejected answers."""
+    figure, [[axes]] = panels()
+    edges = np.histogram_bin_edges(pairs.rewards, bins=_BINS).tolist()
+    for name, places, color in (
+        ("chosen", pairs.chosen, COLORS[0]),
+        ("rejected", pairs.rejected, COLORS[1]),
+    ):
+        axes.hist(pairs.rewards[places], bins=edges, color=color, alpha=0.55, label=name)
+    axes.set_xlabel("reward")
+    axes.set_ylabel("answers")
+    axes.legend(frameon=False)
+    caption = (
+        "Rewards of the chosen and the rejected answers of held-out pairs; 0 is the mean and 1 the "
+        "deviation of the answers of the model it started from."
+    )
+    return Plot("rewards", caption, figure)
+
+
+def length_plot(pairs: HeldoutPairs) -> Plot:
+    """Reward against length, answer by answer."""
+    figure, [[axes]] = panels()
+    axes.plot(pairs.lengths, pairs.rewards, ".", color=COLORS[0], alpha=0.35, markersize=4)
+    axes.set_xlabel("tokens of the answer")
+    axes.set_ylabel("reward")
+    return Plot("length", "Reward against length of every held-out answer.", figure)
+
+
+def course_plot(course: Sequence[Point], labels: int) -> Plot:
+    """Held-out accuracy over the labels read, with its interval."""
+    figure, [[axes]] = panels()
+    read = [point.labels for point in course]
+    for end, style in (("low", ":"), ("high", ":"), ("estimate", "o-")):
+        axes.plot(read, [point.accuracy[end] for point in course], style, color=COLORS[0])
+    axes.axhline(_GUESSING, label="guessing", **BASELINE)
+    axes.axvline(labels, color=COLORS[1], linewidth=1, label="every label once")
+    axes.set_xlabel("labels read")
+    axes.set_ylabel("held-out accuracy")
+    axes.legend(frameon=False)
+    caption = "Held-out accuracy on the way through the labels; dots between are the interval."
+    return Plot("labels", caption, figure)

@@ -1,0 +1,197 @@
+"""The reward model: a fine-tuned model's body with one number in the head's place, and its folder.
+
+The folder is a Hugging Face folder (`…ForSequenceClassification` with one label), which
+transformers reads; `reward_mean` and `reward_deviation` in its config.json are ours. Where they
+were measured, a reward has mean 0 and deviation 1, so that a price in nats means the same with
+every reward model.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundup.align.rollout import Rollout
+from groundup.errors import UserError
+from groundup.formats.folder import CARD, DTYPES, TOKENIZER, scores_texts
+from groundup.formats.hf_config import ConfigReader, config_from_hf, config_to_hf
+from groundup.formats.locate import CONFIG
+from groundup.formats.weights import (
+    INDEX,
+    MAX_SHARD_BYTES,
+    empty_model,
+    model_of,
+    read_weights,
+    tensor_names,
+    write_weights,
+)
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM, uncompiled
+from groundup.runs.files import folder_aside, read_json_object, write_json, write_text
+from groundup.text.batches import packed_batch
+from groundup.text.example import Example
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+
+_SCORE = "score.weight"
+# Bounds of what scores are scaled by.
+LEAST_DEVIATION, _LARGEST = 1e-6, 1e9
+
+
+class RewardModel(nn.Module):
+    """A transformer whose last state at the end of an answer gives one number.
+
+    `rewards` are scaled: (score - mean) / deviation.
+    """
+
+    def __init__(self, lm: CausalLM, mean: float = 0.0, deviation: float = 1.0) -> None:
+        super().__init__()
+        self.lm = lm
+        self.score = nn.Linear(lm.config.hidden_size, 1, bias=False)
+        self.mean, self.deviation = mean, deviation
+
+    def initialize(self, seed: int) -> None:
+        """A fresh head, small enough that all answers begin nearly alike (Stiennon et al. 2020)."""
+        generator = torch.Generator().manual_seed(seed)
+        width = self.score.in_features
+        with torch.no_grad():
+            self.score.weight.normal_(0.0, 1 / math.sqrt(width + 1), generator=generator)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.lm.config
+
+    def forward(self, rows: Batch) -> Float[Tensor, " answers"]:
+        """The score of every answer in the batch, in order, unscaled (see `read_at_end`)."""
+        row, place = rows.weights.nonzero(as_tuple=True)
+        found: Tensor = self.score(self.lm(rows)[row, place])
+        return found[:, 0].float()
+
+    def set_attention(self, path: Literal["matmul", "fused"]) -> None:
+        self.lm.set_attention(path)
+
+    def compile_blocks(self) -> None:
+        self.lm.compile_blocks()
+
+    def set_gradient_checkpointing(self, on: bool) -> None:
+        self.lm.set_gradient_checkpointing(on)
+
+
+def read_at_end(ids: Sequence[int], context: int) -> Example:
+    """An answer with its prompt, marked at its last token; a long one keeps its end.
+
+    One more token stands behind it and is never read: what is marked is the place before a target.
+    """
+    kept = list(ids[-context:])
+    return Example([*kept, 0], [False] * len(kept) + [True])
+
+
+# Scoring.
+
+
+@torch.inference_mode()
+def scores_of(
+    model: RewardModel, answers: Sequence[Example], context: int
+) -> Float[np.ndarray, " answers"]:
+    """The unscaled score of every answer, those of like length together."""
+    found = np.empty(len(answers))
+    order = sorted(range(len(answers)), key=lambda i: -answers[i].inputs)
+    with uncompiled(model.lm):
+        while order:
+            width = answers[order[0]].inputs
+            some = order[: max(1, 16 * context // width)]
+            order = order[len(some) :]
+            rows = packed_batch([[answers[i]] for i in some], width).to(model.lm.head.device)
+            found[some] = model(rows).cpu().numpy()
+    return found
+
+
+def score_rollouts(
+    model: RewardModel, rollouts: Sequence[Rollout]
+) -> Float[np.ndarray, " rollouts"]:
+    """The scaled reward of every rollout, of the very tokens that were sampled."""
+    context = model.config.max_position_embeddings
+    answers = [read_at_end([*one.prompt.ids, *one.ids], context) for one in rollouts]
+    return (scores_of(model, answers, min(context, 256)) - model.mean) / model.deviation
+
+
+# On disk.
+
+
+def save_reward_model(folder: Path, model: RewardModel, tokenizer: Tokenizer, card: str) -> None:
+    """Write a folder that transformers reads as a model for sequence classification."""
+    described = config_to_hf(model.config)
+    described["architectures"] = [
+        re.sub(
+            "(ForCausalLM|LMHeadModel)$", "ForSequenceClassification", described["architectures"][0]
+        )
+    ]
+    described |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "num_labels": 1}
+    described |= {"reward_mean": model.mean, "reward_deviation": model.deviation}
+    stale = (CONFIG, INDEX, "model*.safetensors")
+    with folder_aside(folder, last=CONFIG, replaces=stale) as aside:
+        head = {_SCORE: model.score.weight.detach().float()}
+        write_weights(aside, model.lm, torch.float32, MAX_SHARD_BYTES, head)
+        tokenizer.save(aside)
+        write_text(aside / CARD, card)
+        write_json(aside / CONFIG, described)
+
+
+def is_reward_model(folder: Path) -> bool:
+    """Whether a model for sequence classification lies there."""
+    try:
+        return scores_texts(read_json_object(folder / CONFIG))
+    except UserError:
+        return False
+
+
+def load_reward_model(folder: Path, tokenizer: Tokenizer | None = None) -> RewardModel:
+    """The reward model in a folder, for answers in tokens of `tokenizer`.
+
+    Raises `UserError` for a folder without one, and for one that reads other tokens.
+    """
+    if not is_reward_model(folder):
+        raise UserError(
+            f"{folder} holds no reward model; train one with groundup reward and give its folder"
+        )
+    described = read_json_object(folder / CONFIG)
+    labels = described.get("num_labels", len(described.get("id2label") or {"0": ""}))
+    if labels != 1:
+        raise UserError(f"{folder} tells {labels} classes apart; a reward model has one label")
+    if tokenizer is not None and (folder / TOKENIZER).is_file():
+        own = Tokenizer.load(folder)
+        if own.content["model"] != tokenizer.content["model"]:
+            raise UserError(
+                f"{folder} reads other tokens than the policy's, whose answers it could not score; "
+                "train a reward model from the policy's own fine-tuned model"
+            )
+    config = config_from_hf(described)
+    if "lm_head.weight" not in tensor_names(folder):  # transformers keeps none beside the score
+        config = replace(config, tie_word_embeddings=True)
+    tensors = read_weights(folder, empty_model(config), "cpu", {_SCORE})
+    head = tensors.pop(_SCORE, None)
+    if head is None or head.shape != (1, config.hidden_size):
+        raise UserError(
+            f"{folder}: {_SCORE} is missing or of another shape than (1, {config.hidden_size}); "
+            "save or train the reward model again"
+        )
+    dtype = DTYPES.get(str(described.get("dtype")), torch.float32)
+    lm = model_of(config, {name: tensor.to(dtype) for name, tensor in tensors.items()})
+    # A classifier from elsewhere has neither: its scores are taken as they are.
+    scale = ConfigReader({"reward_mean": 0, "reward_deviation": 1, **described}, "reward model")
+    model = RewardModel(
+        lm,
+        scale.float_("reward_mean", -_LARGEST, _LARGEST),
+        scale.float_("reward_deviation", LEAST_DEVIATION, _LARGEST),
+    )
+    model.score.weight.data = head.to(dtype)
+    return model.eval().requires_grad_(False)
