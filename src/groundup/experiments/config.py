@@ -136,12 +136,12 @@ class OveroptimizationConfig(ExperimentConfig):
         description="the truth that labels are made by and no proxy sees: as for PPO's reward",
     )
     labels: tuple[Questions, ...] = Field(
-        (250, 1_000, 4_000), min_length=1, description="numbers of labels, each a pair of answers"
+        (150, 600, 2_400), min_length=1, description="numbers of labels, each a pair of answers"
     )
     seeds: Repeats = Field(3, description="proxies of each size and number of labels")
-    n: GroupSize = Field(256, description="answers to each prompt that best-of-n chooses from")
-    questions: Questions = Field(64, description="held-out prompts that are answered so often")
-    iterations: Steps = Field(15, description="how often each policy of PPO is sampled")
+    n: GroupSize = Field(128, description="answers to each prompt that best-of-n chooses from")
+    questions: Questions = Field(80, description="held-out prompts that are answered so often")
+    iterations: Steps = Field(14, description="how often each policy of PPO is sampled")
     episodes: Episodes = Field(128, description="answers in an iteration")
     learning_rate: LearningRate = Field(
         4e-4, description="rate of the policies, which must get far in few iterations"

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -31,6 +32,8 @@ from groundup.report.outcome import RESULT, over_seeds
 from groundup.runs.console import say
 from groundup.runs.files import write_json
 from groundup.runs.folder import Run
+
+T = TypeVar("T")
 
 
 def run(config: OveroptimizationConfig) -> Path:
@@ -53,16 +56,25 @@ def run(config: OveroptimizationConfig) -> Path:
 
 
 def measured(shop: Workshop) -> Found:
-    """Every proxy, and what choosing and learning by it are worth."""
+    """Every proxy, and what choosing and learning by it are worth.
+
+    Choosing costs little. PPO is tried on every size with the most labels, and on the middle size
+    with every number of them.
+    """
     shop.ask()
     labelled, pool = shop.labels(), shop.pool()
     base = float(np.mean([_gold(one) for one in labelled]))
+    middle_size = _middle(shop.bodies)
     cells = [
-        _cell(shop, size, labels, pool, base)
+        _cell(shop, size, labels, pool, base, middle_size)
         for size in shop.bodies
         for labels in shop.sizes.labels
     ]
-    middle = cells[len(cells) // 2]
+    middle = next(
+        cell
+        for cell in cells
+        if cell.size == middle_size and cell.labels == _middle(shop.sizes.labels)
+    )
     together = None
     if shop.sizes.seeds > 1:
         say(f"{NAME}  PPO against the ensemble of {middle.size}, {middle.labels:,} labels")
@@ -73,13 +85,21 @@ def measured(shop: Workshop) -> Found:
     return Found(cells, middle, together, base, len(pool), sizes.seeds, sizes.n, sizes.episodes)
 
 
-def _cell(shop: Workshop, size: str, labels: int, pool: Sequence[Pool], base: float) -> Cell:
+def _middle(some: Sequence[T]) -> T:
+    return some[len(some) // 2]
+
+
+def _cell(
+    shop: Workshop, size: str, labels: int, pool: Sequence[Pool], base: float, middle_size: str
+) -> Cell:
     proxies = [Proxy(size, labels, seed) for seed in range(shop.sizes.seeds)]
     scores = np.stack([shop.scores(one, pool) for one in proxies])
     gold = np.stack([_gold(one) for one in pool])
     accuracy = over_seeds([shop.accuracy(one) for one in proxies])
     say(f"{NAME}  {size}, {labels:,} labels: {accuracy.estimate:.1%} of held-out pairs in order")
-    first = proxies[0]
+    first, course = proxies[0], None
+    if size == middle_size or labels == shop.sizes.labels[-1]:
+        course = by_iteration(shop.policy(first.name, str(shop.proxy(first))), base)
     return Cell(
         size,
         labels,
@@ -87,7 +107,7 @@ def _cell(shop: Workshop, size: str, labels: int, pool: Sequence[Pool], base: fl
         accuracy,
         by_choice(scores, gold),
         by_choice(conservative(scores)[None], gold),
-        by_iteration(shop.policy(first.name, str(shop.proxy(first))), base),
+        course,
     )
 
 

@@ -27,7 +27,10 @@ QUESTION = (
 
 @dataclass(frozen=True)
 class Cell:
-    """All proxies of one size and number of labels, the seeds together; PPO against the first."""
+    """All proxies of one size and number of labels, the seeds together; PPO against the first.
+
+    PPO is not tried on every cell.
+    """
 
     size: str
     labels: int
@@ -35,7 +38,7 @@ class Cell:
     accuracy: Interval
     best_of_n: Curve
     ensemble: Curve
-    ppo: Curve
+    ppo: Curve | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,12 @@ class Way:
 
     title: str
     file: str
-    curve: Callable[[Cell], Curve]
+    curve: Callable[[Cell], Curve | None]
+
+    def tried(self, found: Found) -> list[tuple[Cell, Curve]]:
+        """The cells that this way was tried on, with what came of it."""
+        both = ((cell, self.curve(cell)) for cell in found.cells)
+        return [(cell, curve) for cell, curve in both if curve is not None]
 
 
 WAYS = (
@@ -86,7 +94,7 @@ def write_outcome(config: OveroptimizationConfig, found: Found, seconds: float) 
                     "accuracy": cell.accuracy,
                     "best_of_n": cell.best_of_n.to_json(),
                     "best_of_n_by_ensemble": cell.ensemble.to_json(),
-                    "ppo": cell.ppo.to_json(),
+                    "ppo": None if cell.ppo is None else cell.ppo.to_json(),
                 }
                 for cell in found.cells
             ],
@@ -107,56 +115,50 @@ def write_outcome(config: OveroptimizationConfig, found: Found, seconds: float) 
 
 def table(found: Found, way: Way) -> Table:
     """Each cell by one way: how far it went, the most gold, where, and what was foretold."""
-    rows: list[tuple[str | TableCell, ...]] = [
-        (
-            f"{_size(cell)}, {cell.labels:,} labels",
-            percent(cell.accuracy),
-            f"{way.curve(cell).d[-1]:.1f}",
-            f"{way.curve(cell).proxy[-1]:+.2f}",
-            f"{way.curve(cell).highest:+.3f}",
-            _peak(way.curve(cell)),
-            f"{way.curve(cell).reached:+.3f}",
-            *_errors(way.curve(cell)),
-        )
-        for cell in found.cells
+    rows = [
+        _row(f"{_labelled(cell)}\n{_parameters(cell)}", percent(cell.accuracy), curve)
+        for cell, curve in way.tried(found)
     ]
     if way.file == "ppo" and found.ppo_ensemble is not None:
-        curve = found.ppo_ensemble
-        rows.append(
-            (
-                f"{_size(found.with_ensemble)}, {found.with_ensemble.labels:,} labels, ensemble",
-                "",
-                f"{curve.d[-1]:.1f}",
-                f"{curve.proxy[-1]:+.2f}",
-                f"{curve.highest:+.3f}",
-                _peak(curve),
-                f"{curve.reached:+.3f}",
-                *_errors(curve),
-            )
-        )
+        title = f"{_labelled(found.with_ensemble)}\nensemble of {found.seeds}"
+        rows.append(_row(title, TableCell(""), found.ppo_ensemble))
     return text_table(
         way.title,
         (
-            "proxy",
-            "pairs in order",
+            "proxy, labels",
+            "in order",
             "√nats",
-            "proxy gained",
+            "proxy",
             "most gold",
             "at √nats",
-            "gold in the end",
-            "error of the law",
-            "of standing still",
+            "gold at last",
+            "law errs",
+            "constant errs",
         ),
         rows,
         (
-            f"Gains over the fine-tuned model, whose gold is {found.base:.3f}. Pairs are held-out "
-            f"comparisons, the mean over {seeds(found.seeds)} with the least and the greatest. The "
-            "most gold and its place are those of the law that fits all points, with a 95 % "
-            "interval; – where it does not fall again.",
+            "What proxy and gold gained over the fine-tuned model, whose gold is "
+            f"{found.base:.3f}. In order: the share of held-out pairs that the proxy has in gold's "
+            f"order, the mean over {seeds(found.seeds)} with the least and the greatest. The most "
+            "gold and its place are those of the law that fits all points, with a 95 % interval; – "
+            "where it does not fall again.",
             "Errors are of predicting the further half of the way (by √nats) from the nearer one, "
             "root mean squares: by the law, and by saying that gold stays where it was.",
             _how(found, way),
         ),
+    )
+
+
+def _row(title: str, accuracy: TableCell, curve: Curve) -> tuple[str | TableCell, ...]:
+    return (
+        title,
+        accuracy,
+        f"{curve.d[-1]:.1f}",
+        f"{curve.proxy[-1]:+.2f}",
+        f"{curve.highest:+.3f}",
+        _peak(curve),
+        f"{curve.reached:+.3f}",
+        *_errors(curve),
     )
 
 
@@ -173,8 +175,15 @@ def _how(found: Found, way: Way) -> str:
 
 
 def _size(cell: Cell) -> str:
-    depth, width = cell.size.split("x")
-    return f"{depth}×{width} ({short_number(cell.parameters)})"
+    return cell.size.replace("x", "×")
+
+
+def _labelled(cell: Cell) -> str:
+    return f"{_size(cell)}, {cell.labels:,}"
+
+
+def _parameters(cell: Cell) -> str:
+    return f"{short_number(cell.parameters)} parameters"
 
 
 def _peak(curve: Curve) -> str:
@@ -215,13 +224,13 @@ def _of_accuracy(found: Found) -> str:
 
 
 def _of_turning(found: Found, way: Way) -> str:
-    turned = [cell for cell in found.cells if way.curve(cell).turns]
+    tried = way.tried(found)
+    turned = [cell for cell, curve in tried if curve.turns]
     said = (
-        f"{way.title}: gold rises and falls again in {len(turned)} of {len(found.cells)} cells, "
+        f"{way.title}: gold rises and falls again in {len(turned)} of {len(tried)} cells, "
         "the whole interval of the peak being within what was measured"
     )
-    largest = found.cells[-1]
-    curve = way.curve(largest)
+    _, curve = tried[-1]
     if curve.turns:
         peak = curve.fitted.peak
         return (
@@ -237,20 +246,24 @@ def _of_turning(found: Found, way: Way) -> str:
 
 def _of_size(found: Found, way: Way) -> str:
     """Whether larger proxies, and more labels, leave more gold in the end."""
-    reached = {(cell.size, cell.labels): way.curve(cell).reached for cell in found.cells}
+    reached = {(cell.size, cell.labels): curve.reached for cell, curve in way.tried(found)}
     sizes = list(dict.fromkeys(cell.size for cell in found.cells))
     labels = list(dict.fromkeys(cell.labels for cell in found.cells))
-    larger = sum(reached[sizes[-1], some] > reached[sizes[0], some] for some in labels)
-    more = sum(reached[size, labels[-1]] > reached[size, labels[0]] for size in sizes)
+    by_size = [((sizes[-1], some), (sizes[0], some)) for some in labels]
+    by_labels = [((size, labels[-1]), (size, labels[0])) for size in sizes]
+    larger, more = (
+        [reached[a] > reached[b] for a, b in pairs if a in reached and b in reached]
+        for pairs in (by_size, by_labels)
+    )
     return (
-        f"{way.title}: the largest proxy leaves more gold in the end than the smallest at {larger} "
-        f"of {len(labels)} numbers of labels, and the most labels more than the fewest at {more} "
-        f"of {len(sizes)} sizes."
+        f"{way.title}: the largest proxy leaves more gold in the end than the smallest at "
+        f"{sum(larger)} of {len(larger)} numbers of labels, and the most labels more than the "
+        f"fewest at {sum(more)} of {len(more)} sizes."
     )
 
 
 def _of_prediction(found: Found, way: Way) -> list[str]:
-    told = [way.curve(cell).prediction for cell in found.cells]
+    told = [curve.prediction for _, curve in way.tried(found)]
     some = [one for one in told if one is not None]
     if not some:
         return []
@@ -273,8 +286,8 @@ def _of_ensemble(found: Found) -> list[str]:
         f"Best of {found.n} by {found.seeds} proxies together, less what they differ by, has more "
         f"gold than by one of them in {above} of {len(found.cells)} cells."
     ]
-    if found.ppo_ensemble is not None:
-        cell, curve = found.with_ensemble, found.ppo_ensemble
+    cell, curve = found.with_ensemble, found.ppo_ensemble
+    if curve is not None and cell.ppo is not None:
         said.append(
             f"PPO against the ensemble of {_size(cell)} with {cell.labels:,} labels ends at gold "
             f"{curve.reached:+.3f} and {curve.d[-1]:.1f} √nats, against one of them at "
@@ -289,23 +302,27 @@ def _of_ensemble(found: Found) -> list[str]:
 def plot(found: Found, way: Way) -> Plot:
     """Gold above and proxy below, a column for each size and a color for each number of labels."""
     sizes = list(dict.fromkeys(cell.size for cell in found.cells))
+    labels = dict.fromkeys(cell.labels for cell in found.cells)
+    colors = {many: COLORS[number % len(COLORS)] for number, many in enumerate(labels)}
     figure, rows = panels(2, len(sizes), width=3.2 * len(sizes), height=6.0)
     for column, size in enumerate(sizes):
         gold, proxy = rows[0][column], rows[1][column]
-        cells = [cell for cell in found.cells if cell.size == size]
-        for cell, color in zip(cells, COLORS, strict=False):
-            curve = way.curve(cell)
+        for cell, curve in way.tried(found):
+            if cell.size != size:
+                continue
+            color = colors[cell.labels]
             _draw_gold(gold, curve, color, f"{cell.labels:,} labels")
             proxy.plot(curve.d, curve.proxy, "o", color=color, markersize=3)
-        gold.set_title(_size(cells[0]))
+            gold.set_title(f"{_size(cell)}, {_parameters(cell)}")
         proxy.set_xlabel("√nats")
     _share_range(rows[0])
     _share_range(rows[1])
     rows[0][0].set_ylabel("gold gained")
     rows[1][0].set_ylabel("proxy gained")
-    rows[0][0].plot([], [], "-", color=GREY, label="the law")
-    rows[0][0].plot([], [], "--", color=GREY, label="foretold by the nearer half")
-    handles, names = rows[0][0].get_legend_handles_labels()
+    key = rows[0][len(sizes) // 2]  # where PPO was tried with every number of labels
+    key.plot([], [], "-", color=GREY, label="the law")
+    key.plot([], [], "--", color=GREY, label="foretold by the nearer half")
+    handles, names = key.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     return Plot(
         way.file,
@@ -346,7 +363,8 @@ def ensemble_plot(found: Found) -> Plot:
     cell = found.with_ensemble
     _draw_gold(choice, cell.best_of_n, COLORS[0], "one proxy")
     _draw_gold(choice, cell.ensemble, COLORS[1], f"ensemble of {found.seeds}")
-    _draw_gold(policy, cell.ppo, COLORS[0], "one proxy")
+    if cell.ppo is not None:
+        _draw_gold(policy, cell.ppo, COLORS[0], "one proxy")
     if found.ppo_ensemble is not None:
         _draw_gold(policy, found.ppo_ensemble, COLORS[1], f"ensemble of {found.seeds}")
     choice.set_title("Best of n")
