@@ -193,7 +193,7 @@ class Workshop:
                 out=self.out / "proxies" / one.name,
                 model=self._body(one.size),
                 policy=config.model,
-                data=self._comparisons(one.labels, one.seed),
+                data=self.comparisons(one),
                 seed=config.seed + one.seed,
                 epochs=2,
                 evaluations=1,
@@ -209,9 +209,9 @@ class Workshop:
         found = [line["heldout_accuracy"] for line in lines if "heldout_accuracy" in line]
         return float(found[-1])
 
-    def _comparisons(self, labels: int, seed: int) -> Path:
-        """So many comparisons, prompt after prompt in an order drawn by the seed."""
-        folder = self.out / "comparisons" / f"{labels}-{seed}"
+    def comparisons(self, one: Proxy) -> Path:
+        """Its number of labels, prompt after prompt in an order drawn by its seed."""
+        folder = self.out / "comparisons" / f"{one.labels}-{one.seed}"
         kept = folder / "preferences"
         # Written last, and so the sign that the other is whole.
         if (kept / "heldout.jsonl").exists():
@@ -220,9 +220,9 @@ class Workshop:
         by_prompt: dict[tuple[Message, ...], list[Preference]] = {}
         for row in read_preferences(made / "train.jsonl").rows:
             by_prompt.setdefault(row.prompt, []).append(row)
-        order = np.random.default_rng((self.config.seed, seed, 3)).permutation(len(by_prompt))
+        order = np.random.default_rng((self.config.seed, one.seed, 3)).permutation(len(by_prompt))
         groups = list(by_prompt.values())
-        rows = [row for i in order for row in groups[i]][:labels]
+        rows = [row for i in order for row in groups[i]][: one.labels]
         if not rows:
             raise UserError(
                 f"gold={self.config.gold} tells none of the model's answers apart; name another "
