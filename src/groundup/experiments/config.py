@@ -139,12 +139,12 @@ class OveroptimizationConfig(ExperimentConfig):
         (150, 600, 2_400), min_length=1, description="numbers of labels, each a pair of answers"
     )
     seeds: Repeats = Field(3, description="proxies of each size and number of labels")
-    n: GroupSize = Field(128, description="answers to each prompt that best-of-n chooses from")
+    n: GroupSize = Field(64, description="answers to each prompt that best-of-n chooses from")
     questions: Questions = Field(80, description="held-out prompts that are answered so often")
-    iterations: Steps = Field(14, description="how often each policy of PPO is sampled")
+    iterations: Steps = Field(12, description="how often each policy of PPO is sampled")
     episodes: Episodes = Field(128, description="answers in an iteration")
     learning_rate: LearningRate = Field(
-        4e-4, description="rate of the policies, which must get far in few iterations"
+        5e-4, description="rate of the policies, which must get far in few iterations"
     )
     max_new_tokens: NewTokens = Field(128, description="tokens of an answer at most")
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
