@@ -69,10 +69,9 @@ class Way:
         return [(cell, curve) for cell, curve in both if curve is not None]
 
 
-WAYS = (
-    Way("Best of n", "best-of-n", lambda cell: cell.best_of_n),
-    Way("PPO", "ppo", lambda cell: cell.ppo),
-)
+CHOICE = Way("Best of n", "best-of-n", lambda cell: cell.best_of_n)
+POLICY = Way("PPO", "ppo", lambda cell: cell.ppo)
+WAYS = (CHOICE, POLICY)
 
 
 def write_outcome(config: OveroptimizationConfig, found: Found, seconds: float) -> Path:
@@ -119,7 +118,7 @@ def table(found: Found, way: Way) -> Table:
         _row(f"{_labelled(cell)}\n{_parameters(cell)}", percent(cell.accuracy), curve)
         for cell, curve in way.tried(found)
     ]
-    if way.file == "ppo" and found.ppo_ensemble is not None:
+    if way is POLICY and found.ppo_ensemble is not None:
         title = f"{_labelled(found.with_ensemble)}\nensemble of {found.seeds}"
         rows.append(_row(title, TableCell(""), found.ppo_ensemble))
     return text_table(
@@ -163,7 +162,7 @@ def _row(title: str, accuracy: TableCell, curve: Curve) -> tuple[str | TableCell
 
 
 def _how(found: Found, way: Way) -> str:
-    if way.file == "ppo":
+    if way is POLICY:
         return (
             f"One policy against the first seed's proxy; a point is an iteration of "
             f"{found.episodes} answers, and the end is the mean of the last three."
