@@ -141,10 +141,10 @@ class OveroptimizationConfig(ExperimentConfig):
     seeds: Repeats = Field(3, description="proxies of each size and number of labels")
     n: GroupSize = Field(64, description="answers to each prompt that best-of-n chooses from")
     questions: Questions = Field(80, description="held-out prompts that are answered so often")
-    iterations: Steps = Field(12, description="how often each policy of PPO is sampled")
+    iterations: Steps = Field(14, description="how often each policy of PPO is sampled")
     episodes: Episodes = Field(128, description="answers in an iteration")
     learning_rate: LearningRate = Field(
-        5e-4, description="rate of the policies, which must get far in few iterations"
+        7e-4, description="rate of the policies, which must get far in few iterations"
     )
     max_new_tokens: NewTokens = Field(128, description="tokens of an answer at most")
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")

@@ -76,7 +76,8 @@ class Sizes:
             bodies=((1, 64), (2, 128)),
             labels=config.labels,
             seeds=config.seeds,
-            # Of four answers to a prompt about two pairs differ.
+            # Of four answers to a prompt about five pairs differ, so that this is three times what
+            # a proxy learns from, and the seeds draw different prompts.
             asked=max(64, round(0.75 * max(config.labels))),
             n=config.n,
             questions=config.questions,
