@@ -102,6 +102,7 @@ def test_hostile_numbers_end_in_one_sentence(
         "eval tuning": ["model", "--data", "x.jsonl"],
         "eval rewards": ["model", "--reward", "json", "--prompts", "x.jsonl"],
         "eval lm-eval": ["model", "--tasks", "x"],
+        "experiment overoptimization": ["model", "--data", "x.jsonl"],
         "generate": ["model", "The sea", "--prompts", "x.jsonl"],
         "chat": ["model"],
         "run": ["quickstart"],

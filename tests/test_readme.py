@@ -30,7 +30,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What takes a quarter of an hour or a network; tests of their own run these in miniature.
 ONLY_PARSED = (
     *("groundup quickstart", "groundup run ", "groundup chat hub:"),
-    *(f"groundup experiment {name}" for name in ("planted-bias", "ladder", "quantisation")),
+    *(
+        f"groundup experiment {name}"
+        for name in ("planted-bias", "ladder", "overoptimization", "quantisation")
+    ),
 )
 # What makes the others small: options put behind the README's own, by how the command begins.
 TRAINING = "--steps 1 --evaluations 1 --compile off --threads 1"

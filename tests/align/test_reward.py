@@ -28,6 +28,7 @@ from groundup.align.reward import (
     comparisons,
     heldout_pairs,
 )
+from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rewards.model import (
     RewardModel,
     load_reward_model,
@@ -36,7 +37,7 @@ from groundup.align.rewards.model import (
     score_rollouts,
     scores_of,
 )
-from groundup.align.rollout import prompts_of, sample
+from groundup.align.rollout import Rollout, prompts_of, sample
 from groundup.app.cli import main
 from groundup.data.records import read_preferences
 from groundup.data.split import split
@@ -223,6 +224,60 @@ def test_rewards_of_the_models_own_answers_have_mean_0_and_deviation_1(
     found = score_rollouts(load_reward_model(folder, tokenizer), rollouts)
     assert found.mean() == pytest.approx(0, abs=1e-2)
     assert found.std() == pytest.approx(1, abs=1e-2)
+
+
+def test_rewards_are_scaled_by_the_policy_that_they_are_to_score(
+    workshop: Any, tmp_path: Path
+) -> None:
+    """The body is another model's, whose answers are worth something else."""
+    out, policy = tmp_path / "out", workshop.finished("sft")
+    command = workshop.command("reward", out, model=workshop.finished("pretrain"), policy=policy)
+    code, said = workshop.run(command)
+    assert code == 0, said
+    model, tokenizer = load(policy)
+    rows = split(workshop.data, "preferences", read_preferences)[0].rows
+    asked = [
+        Prompt(tuple(encode_chat(tokenizer, prompt, generation_prompt=True).ids), prompt)
+        for prompt in dict.fromkeys(row.prompt for row in rows)
+    ]
+    prompts = prompts_of(asked, 16, 0, seed=0)
+    rollouts = sample(model, prompts, tokenizer, max_new_tokens=12, seed=0)
+    found = score_rollouts(load_reward_model(out, tokenizer), rollouts)
+    assert found.mean() == pytest.approx(0, abs=1e-2)
+    assert found.std() == pytest.approx(1, abs=1e-2)
+    assert "policy" in json.loads((out / "run.json").read_text())["parents"]
+
+
+# Several together.
+
+
+def test_an_ensemble_takes_off_half_of_the_variance_of_its_members(
+    folder: Path, workshop: Any, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(folder)
+    model = load_reward_model(folder, tokenizer)
+    model.mean, model.deviation = model.mean + 1, 2 * model.deviation
+    other = tmp_path / "other"
+    save_reward_model(other, model, tokenizer, "")
+    prompt = Prompt((15, 16, 17))
+    rollouts = [Rollout(prompt, ids, (0.0,) * len(ids), "", True) for ids in ((20, 3), (30, 31, 3))]
+    spec = f"ensemble:{folder},{other},{folder}"
+    members = [open_rollout_reward(str(one), tokenizer)(rollouts) for one in (folder, other)]
+    for together, first, second in zip(
+        open_rollout_reward(spec, tokenizer)(rollouts), *members, strict=True
+    ):
+        values = [first, second, first]
+        assert first != second
+        assert together == pytest.approx(np.mean(values) - 0.5 * np.var(values), rel=1e-5)
+    twice = open_rollout_reward(f"ensemble:{folder},{folder}", tokenizer)(rollouts)
+    assert twice == pytest.approx(members[0])
+    assert list(reward_folders(spec, None).values()) == [folder, other, folder]
+
+
+@pytest.mark.parametrize("spec", ["ensemble:", "ensemble:one", "ensemble:one,"])
+def test_an_ensemble_has_two_members_at_least(spec: str, folder: Path) -> None:
+    told = said_of(lambda: open_rollout_reward(spec, load_tokenizer(folder)))
+    assert "reward models" in told and "two or more" in told
 
 
 # What is none.

@@ -18,6 +18,7 @@ random ones of equal number its control; pairs that differ in score are preferen
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -77,13 +78,19 @@ def best_of_n(
     sorted_scores, sorted_gold = scores[order], gold[order].astype(float)
     _, group, counts = np.unique(sorted_scores, return_inverse=True, return_counts=True)
     means = np.bincount(group, sorted_gold) / counts
+    return float(np.dot(_weights(size, n), means[group]))
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(size: int, n: int) -> Float[np.ndarray, " pool"]:
+    """The chance of each place in the order, the lowest first, to be the best of n."""
     log_all = _log_choose(size, n)
-    weights = [math.exp(_log_choose(i - 1, n - 1) - log_all) if i >= n else 0.0 for i in _up(size)]
-    return float(np.dot(weights, means[group]))
-
-
-def _up(size: int) -> range:
-    return range(1, size + 1)
+    return np.array(
+        [
+            math.exp(_log_choose(place - 1, n - 1) - log_all) if place >= n else 0.0
+            for place in range(1, size + 1)
+        ]
+    )
 
 
 def _log_choose(n: int, k: int) -> float:
@@ -221,8 +228,11 @@ def _chunk(
     seed = step_seed(config.seed, start)
     rollouts = sample(model, copies, tokenizer, max_new_tokens=config.max_new_tokens, seed=seed)
     ended = np.array([one.ended for one in rollouts])
-    scores = np.where(ended, rewards_of(reward, rollouts), -config.missing_eos_penalty)
-    judged = None if gold is None else rewards_of(gold, rollouts)
+    found = rewards_of(reward, rollouts)
+    scores = np.where(ended, found, -config.missing_eos_penalty)
+    judged = None
+    if gold is not None:
+        judged = found if config.gold == config.reward else rewards_of(gold, rollouts)
     lines = []
     for i, prompt in enumerate(some):
         part = slice(i * config.n, (i + 1) * config.n)

@@ -219,6 +219,11 @@ class RewardConfig(TuningConfig):
         "deviation 1",
     )
     max_new_tokens: NewTokens = Field(64, description="tokens of such an answer at most")
+    policy: Path | None = Field(
+        None,
+        description="folder of the model whose answers those are, where it is another than the "
+        "one that the body is from",
+    )
 
 
 class RolloutConfig(PtxConfig):
@@ -227,7 +232,8 @@ class RolloutConfig(PtxConfig):
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
     reward: str = Field(
         description="what is raised: a reward model's folder, a check (sum, unit-test, json, "
-        "json:KEY,KEY, length:WORDS, format:PATTERN) or module:function"
+        "json:KEY,KEY, length:WORDS, format:PATTERN), module:function, or several reward models "
+        "that must agree (ensemble:FOLDER,FOLDER)"
     )
     prompts: Path = Field(
         description="what is to be answered: a data-stage folder, or a file of prompts (.txt, "

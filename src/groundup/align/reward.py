@@ -9,8 +9,8 @@ much as those of any other prompt: taken one by one, a prompt with nine answers 
 heart (section 3.5). One pass over the data is enough.
 
 Only differences are learned, so that scale and origin are free. They are fixed at the end: answers
-of the model that it started from have mean 0 and deviation 1. So a price in nats means the same
-with every reward model.
+of the model that it started from, or of the `policy` that it is to score, have mean 0 and deviation
+1. So a price in nats means the same with every reward model.
 
 `rewards.model` holds the model and its folder.
 """
@@ -291,6 +291,8 @@ def run(config: RewardConfig) -> Path:
     Raises `UserError` for settings, data or a folder that cannot be used.
     """
     parents = {"model": config.model, "data": config.data}
+    if config.policy is not None:
+        parents["policy"] = config.policy
     return run_stage(config, "reward", parents, functools.partial(_job, config))
 
 
@@ -373,9 +375,10 @@ def _scale(
     prepared: PreparedModel,
     prompts: Sequence[tuple[Message, ...]],
 ) -> None:
-    """Fix mean and deviation by answers of the model that this one started from."""
+    """Fix mean and deviation by answers of the model whose answers are to be scored."""
     model.eval()
-    policy, tokenizer = load_model(config.model, device=model.lm.head.device), prepared.tokenizer
+    answering = config.policy or config.model
+    policy, tokenizer = load_model(answering, device=model.lm.head.device), prepared.tokenizer
     longest = policy.config.max_position_embeddings - config.max_new_tokens
     wanted = spread(list(dict.fromkeys(prompts)), config.samples)
     asked, _ = encoded([Asked(prompt) for prompt in wanted], tokenizer, longest)

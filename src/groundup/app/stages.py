@@ -25,6 +25,7 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "data": ("data",),
     "tokenizer": ("tokenizer", "model"),  # a model folder carries its tokenizer
     "model": ("model",),
+    "policy": ("model",),
     "models": ("model",),
     "prompts": ("data",),
     "reward": REWARDS,
@@ -299,10 +300,20 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def _experiment(name: str, config: str, help: str) -> Stage:
-    module = f"groundup.experiments.{name.replace('-', '_')}"
-    path = f"groundup.experiments.config:{config}"
-    return Stage(name, f"experiment {name}", module, path, makes="report", start=None, help=help)
+def _experiment(
+    name: str, config: str, help: str, more: tuple[str, ...] = (), positional: str | None = None
+) -> Stage:
+    return Stage(
+        name,
+        f"experiment {name}",
+        f"groundup.experiments.{name.replace('-', '_')}",
+        f"groundup.experiments.config:{config}",
+        makes="report",
+        start=None,
+        help=help,
+        more=more,
+        positional=positional,
+    )
 
 
 # Experiments: like stages, each a config and a `run` that writes a folder.
@@ -338,6 +349,19 @@ EXPERIMENTS: dict[str, Stage] = {
             "shortest-paths",
             "ShortestPathsConfig",
             "Do PPO and GRPO find the best answer where it is known, and does a price hold them?",
+        ),
+        _experiment(
+            "overoptimization",
+            "OveroptimizationConfig",
+            "How far can a reward model be trusted? Gold and proxy by best-of-n and PPO.",
+            (
+                "Reward models of three sizes and three numbers of labels choose among many "
+                "answers, and PPO raises them without a price on nats, until what they stand for "
+                "falls: groundup experiment overoptimization quickstart/sft --data "
+                "quickstart/data. About 45 minutes on two cores.",
+                RESUMES,
+            ),
+            positional="model",
         ),
         _experiment(
             "quantization",

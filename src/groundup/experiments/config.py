@@ -11,8 +11,12 @@ from groundup.train.config import StageConfig
 from groundup.train.ranges import (
     BytesPerSource,
     Episodes,
+    GroupSize,
+    LearningRate,
     LossWeight,
     Minutes,
+    NewTokens,
+    Questions,
     Repeats,
     Share,
     SmallVocabSize,
@@ -113,4 +117,34 @@ class ShortestPathsConfig(ExperimentConfig):
     kl_coef: LossWeight = Field(
         0.01, description="price of each nat from the model of random walks"
     )
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+
+class OveroptimizationConfig(ExperimentConfig):
+    """Best-of-n and PPO against reward models of several sizes, and what gold says of them."""
+
+    model: Path = Field(description="folder of the fine-tuned model that answers")
+    data: Path = Field(
+        description="the data-stage folder that it was fine-tuned on: what is asked, and what "
+        "small proxies learn to read from"
+    )
+    sources: tuple[str, ...] = Field(
+        ("world-tell",), description="prompts of these sources alone: stories"
+    )
+    gold: str = Field(
+        "groundup.world.gold:reward",
+        description="the truth that labels are made by and no proxy sees: as for PPO's reward",
+    )
+    labels: tuple[Questions, ...] = Field(
+        (150, 600, 2_400), min_length=1, description="numbers of labels, each a pair of answers"
+    )
+    seeds: Repeats = Field(3, description="proxies of each size and number of labels")
+    n: GroupSize = Field(64, description="answers to each prompt that best-of-n chooses from")
+    questions: Questions = Field(80, description="held-out prompts that are answered so often")
+    iterations: Steps = Field(14, description="how often each policy of PPO is sampled")
+    episodes: Episodes = Field(128, description="answers in an iteration")
+    learning_rate: LearningRate = Field(
+        7e-4, description="rate of the policies, which must get far in few iterations"
+    )
+    max_new_tokens: NewTokens = Field(128, description="tokens of an answer at most")
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")

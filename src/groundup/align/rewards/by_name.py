@@ -1,6 +1,11 @@
 """Where a reward of rollouts comes from: a reward model's folder, a verifier, anybody's function.
 
-A reward model scores the very tokens that were sampled; all others read text.
+A reward model scores the very tokens that were sampled; all others read text. Several models that
+learned from the same labels with other seeds agree where they know, and what one of them likes by
+accident the others do not: an ensemble takes off where they differ (Coste et al. 2024, "Reward
+model ensembles help mitigate overoptimization", uncertainty-weighted optimization).
+
+    ensemble:FOLDER,FOLDER,…          mean of their scores - lambda * their variance
 """
 
 from __future__ import annotations
@@ -8,10 +13,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float
+
 from groundup.align.rewards.model import load_reward_model, score_rollouts
 from groundup.align.rewards.verifiers import Reward, open_reward, rewards
 from groundup.align.rollout import Rollout, RolloutReward
+from groundup.errors import UserError
 from groundup.text.tokenizer import Tokenizer
+
+ENSEMBLE = "ensemble:"
+# The lambda: scores have deviation 1, so that members which differ by 1 cost half a deviation.
+_DOUBT = 0.5
 
 
 def open_rollout_reward(spec: str, tokenizer: Tokenizer, device: str = "cpu") -> RolloutReward:
@@ -22,14 +35,41 @@ def open_rollout_reward(spec: str, tokenizer: Tokenizer, device: str = "cpu") ->
     if Path(spec).is_dir():
         model = load_reward_model(Path(spec), tokenizer).to(device)
         return lambda rollouts: score_rollouts(model, rollouts).tolist()
+    if spec.startswith(ENSEMBLE):
+        models = [load_reward_model(one, tokenizer).to(device) for one in members(spec)]
+        return lambda rollouts: conservative(
+            np.stack([score_rollouts(one, rollouts) for one in models])
+        ).tolist()
     reward = open_reward(spec)
     return lambda rollouts: _of_texts(reward, rollouts)
 
 
+def members(spec: str) -> list[Path]:
+    """The folders of an ensemble. Raises `UserError` for fewer than two."""
+    folders = [Path(one) for one in spec.removeprefix(ENSEMBLE).split(",") if one]
+    if len(folders) < 2:
+        raise UserError(
+            f"reward={spec} names {len(folders)} reward models; give two or more with commas "
+            "between them, such as ensemble:runs/reward-0,runs/reward-1"
+        )
+    return folders
+
+
+def conservative(scores: Float[np.ndarray, "models *answers"]) -> Float[np.ndarray, "*answers"]:
+    """The members' mean, less what they differ by: mean - lambda * variance."""
+    found: Float[np.ndarray, "*answers"] = scores.mean(0) - _DOUBT * scores.var(0)
+    return found
+
+
 def reward_folders(reward: str, gold: str | None, judge: str | None = None) -> dict[str, Path]:
     """The rewards that are folders, as a run remembers its parents."""
-    given = {"reward": reward, "gold": gold, "judge": judge}
-    return {name: Path(spec) for name, spec in given.items() if spec and Path(spec).is_dir()}
+    found: dict[str, Path] = {}
+    for name, spec in (("reward", reward), ("gold", gold), ("judge", judge)):
+        if spec and Path(spec).is_dir():
+            found[name] = Path(spec)
+        elif spec and spec.startswith(ENSEMBLE):
+            found |= {f"{name}-{i}": one for i, one in enumerate(members(spec))}
+    return found
 
 
 def _of_texts(reward: Reward, rollouts: Sequence[Rollout]) -> list[float]:

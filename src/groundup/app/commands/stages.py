@@ -108,12 +108,14 @@ def _located(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
             continue  # left out, or no setting of this suite
         if INPUTS[name] == REWARDS:
             continue  # a folder, or else a function: whoever opens it knows
+        if found[name] is None:
+            continue
         several = isinstance(found[name], tuple)
         given = found[name] if several else (found[name],)
         if INPUTS[name] == ("model",):
             given = [find_model(path) for path in given]
         for path in given:
-            if path is not None and not is_named(path) and not path.exists():
+            if not is_named(path) and not path.exists():
                 raise UserError(
                     f"{spelled(name)}={path} is not there; "
                     f"give {stage.config.model_fields[name].description}"

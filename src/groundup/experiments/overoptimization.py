@@ -1,0 +1,116 @@
+"""How far can a reward model be trusted? Proxies of several sizes and labels against the truth.
+
+The small world knows which answer is better: its gold reward. A proxy learns from a few of its
+verdicts, and then is optimized as if it were the truth, in two ways (Gao, Schulman and Hilton
+2022): the best of n answers by the proxy, and PPO without a price on nats. The proxy rises, and
+gold rises with it, up to a point. Where that is, and whether what is seen nearby foretells it, is
+what is measured.
+
+As in the paper labels are gold's verdicts without noise, and distance is the root of the nats from
+the fine-tuned model: of best of n by the formula (an upper bound where answers repeat), of PPO
+measured over whole distributions. Otherwise than there, the small proxies learn to read from the
+fine-tuned model's own demonstrations, and the largest has the model's own body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from groundup.align.best_of_n import Pool
+from groundup.align.rewards.by_name import conservative
+from groundup.experiments.config import OveroptimizationConfig
+from groundup.experiments.overoptimization_laws import by_choice, by_iteration
+from groundup.experiments.overoptimization_models import Proxy, Workshop
+from groundup.experiments.overoptimization_report import NAME, Cell, Found, write_outcome
+from groundup.report.outcome import RESULT, over_seeds
+from groundup.runs.console import say
+from groundup.runs.files import write_json
+from groundup.runs.folder import Run
+
+T = TypeVar("T")
+
+
+def run(config: OveroptimizationConfig) -> Path:
+    """Make all pieces, or find them made, and write the outcome; stopped, it goes on.
+
+    Raises `UserError` for settings, data, a gold or a folder that cannot be used.
+    """
+    parents = {"model": config.model, "data": config.data}
+    with Run.open(config.out, NAME, config, parents) as run:
+        if run.finished:
+            return run.folder
+        begun = perf_counter()
+        if not (config.out / RESULT).exists():
+            # The outcome is written into a folder of this experiment alone, and this is one.
+            write_json(config.out / RESULT, {"experiment": NAME})
+        found = measured(Workshop(config))
+        write_outcome(config, found, perf_counter() - begun)
+        run.finish()
+        return run.folder
+
+
+def measured(shop: Workshop) -> Found:
+    """Every proxy, and what choosing and learning by it are worth.
+
+    Choosing costs little. PPO is tried on every size with the most labels, and on the middle size
+    with every number of them.
+    """
+    shop.ask()
+    labelled, pool = shop.labels(), shop.pool()
+    base = float(np.mean([_gold(one) for one in labelled]))
+    middle_size = _middle(shop.bodies)
+    cells = [
+        _cell(shop, size, labels, pool, base, middle_size)
+        for size in shop.bodies
+        for labels in shop.sizes.labels
+    ]
+    middle = next(
+        cell
+        for cell in cells
+        if cell.size == middle_size and cell.labels == _middle(shop.sizes.labels)
+    )
+    together = None
+    if shop.sizes.seeds > 1:
+        say(f"{NAME}  PPO against the ensemble of {middle.size}, {middle.labels:,} labels")
+        reward = shop.ensemble(middle.size, middle.labels)
+        lines = shop.policy(f"{middle.size}-{middle.labels}-ensemble", reward)
+        together = by_iteration(lines, base)
+    sizes = shop.sizes
+    return Found(cells, middle, together, base, len(pool), sizes.seeds, sizes.n, sizes.episodes)
+
+
+def _middle(some: Sequence[T]) -> T:
+    return some[len(some) // 2]
+
+
+def _cell(
+    shop: Workshop, size: str, labels: int, pool: Sequence[Pool], base: float, middle_size: str
+) -> Cell:
+    proxies = [Proxy(size, labels, seed) for seed in range(shop.sizes.seeds)]
+    scores = np.stack([shop.scores(one, pool) for one in proxies])
+    gold = np.stack([_gold(one) for one in pool])
+    accuracy = over_seeds([shop.accuracy(one) for one in proxies])
+    say(f"{NAME}  {size}, {labels:,} labels: {accuracy.estimate:.1%} of held-out pairs in order")
+    first, course = proxies[0], None
+    if size == middle_size or labels == shop.sizes.labels[-1]:
+        course = by_iteration(shop.policy(first.name, str(shop.proxy(first))), base)
+    return Cell(
+        size,
+        labels,
+        shop.parameters(size),
+        accuracy,
+        by_choice(scores, gold),
+        by_choice(conservative(scores)[None], gold),
+        course,
+    )
+
+
+def _gold(pool: Pool) -> Float[np.ndarray, " n"]:
+    assert pool.gold is not None
+    return pool.gold

@@ -1,0 +1,381 @@
+"""What is told of overoptimization: tables, plots, and sentences that follow the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from groundup.experiments.config import OveroptimizationConfig
+from groundup.experiments.overoptimization_laws import Curve
+from groundup.maths.intervals import Interval
+from groundup.report.figure import Plot
+from groundup.report.outcome import seeds, write
+from groundup.report.plots import BASELINE, COLORS, GREY, panels
+from groundup.report.table import Cell as TableCell
+from groundup.report.table import Table, percent, short_number, text_table
+
+NAME = "overoptimization"
+QUESTION = (
+    "How far can a reward model be optimized before what it stands for falls, and does what is "
+    "seen nearby foretell it?"
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All proxies of one size and number of labels, the seeds together; PPO against the first.
+
+    PPO is not tried on every cell.
+    """
+
+    size: str
+    labels: int
+    parameters: int
+    accuracy: Interval
+    best_of_n: Curve
+    ensemble: Curve
+    ppo: Curve | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Every cell, and PPO against the ensemble of one of them, `with_ensemble`."""
+
+    cells: list[Cell]
+    with_ensemble: Cell
+    ppo_ensemble: Curve | None
+    base: float
+    prompts: int
+    seeds: int
+    n: int
+    episodes: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to optimize: its name, its file, and the curve that a cell has of it."""
+
+    title: str
+    file: str
+    curve: Callable[[Cell], Curve | None]
+
+    def tried(self, found: Found) -> list[tuple[Cell, Curve]]:
+        """The cells that this way was tried on, with what came of it."""
+        both = ((cell, self.curve(cell)) for cell in found.cells)
+        return [(cell, curve) for cell, curve in both if curve is not None]
+
+
+CHOICE = Way("Best of n", "best-of-n", lambda cell: cell.best_of_n)
+POLICY = Way("PPO", "ppo", lambda cell: cell.ppo)
+WAYS = (CHOICE, POLICY)
+
+
+def write_outcome(config: OveroptimizationConfig, found: Found, seconds: float) -> Path:
+    """Write tables, plots, remarks and every number."""
+    return write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[table(found, way) for way in WAYS],
+        plots=[*(plot(found, way) for way in WAYS), ensemble_plot(found)],
+        remarks=remarks(found),
+        data={
+            "base": found.base,
+            "cells": [
+                {
+                    "size": cell.size,
+                    "parameters": cell.parameters,
+                    "labels": cell.labels,
+                    "accuracy": cell.accuracy,
+                    "best_of_n": cell.best_of_n.to_json(),
+                    "best_of_n_by_ensemble": cell.ensemble.to_json(),
+                    "ppo": None if cell.ppo is None else cell.ppo.to_json(),
+                }
+                for cell in found.cells
+            ],
+            "ppo_against_ensemble": None
+            if found.ppo_ensemble is None
+            else {
+                "size": found.with_ensemble.size,
+                "labels": found.with_ensemble.labels,
+                **found.ppo_ensemble.to_json(),
+            },
+        },
+        seconds=seconds,
+    )
+
+
+# Tables.
+
+
+def table(found: Found, way: Way) -> Table:
+    """Each cell by one way: how far it went, the most gold, where, and what was foretold."""
+    rows = [
+        _row(f"{_labelled(cell)}\n{_parameters(cell)}", percent(cell.accuracy), curve)
+        for cell, curve in way.tried(found)
+    ]
+    if way is POLICY and found.ppo_ensemble is not None:
+        title = f"{_labelled(found.with_ensemble)}\nensemble of {found.seeds}"
+        rows.append(_row(title, TableCell(""), found.ppo_ensemble))
+    return text_table(
+        way.title,
+        (
+            "proxy, labels",
+            "in order",
+            "√nats",
+            "proxy",
+            "most gold",
+            "at √nats",
+            "gold at last",
+            "law errs",
+            "constant errs",
+        ),
+        rows,
+        (
+            "What proxy and gold gained over the fine-tuned model, whose gold is "
+            f"{found.base:.3f}. In order: the share of held-out pairs that the proxy has in gold's "
+            f"order, the mean over {seeds(found.seeds)} with the least and the greatest. The most "
+            "gold and its place are those of the law that fits all points, with a 95 % interval; – "
+            "where it does not fall again.",
+            "Errors are of predicting the further half of the way (by √nats) from the nearer one, "
+            "root mean squares: by the law, and by saying that gold stays where it was.",
+            _how(found, way),
+        ),
+    )
+
+
+def _row(title: str, accuracy: TableCell, curve: Curve) -> tuple[str | TableCell, ...]:
+    return (
+        title,
+        accuracy,
+        f"{curve.d[-1]:.1f}",
+        f"{curve.proxy[-1]:+.2f}",
+        f"{curve.highest:+.3f}",
+        _peak(curve),
+        f"{curve.reached:+.3f}",
+        *_errors(curve),
+    )
+
+
+def _how(found: Found, way: Way) -> str:
+    if way is POLICY:
+        return (
+            f"One policy against the first seed's proxy; a point is an iteration of "
+            f"{found.episodes} answers, and the end is the mean of the last three."
+        )
+    return (
+        f"Means over {seeds(found.seeds)} and {found.prompts} held-out prompts with {found.n} "
+        "answers each; intervals draw both anew."
+    )
+
+
+def _size(cell: Cell) -> str:
+    return cell.size.replace("x", "×")
+
+
+def _labelled(cell: Cell) -> str:
+    return f"{_size(cell)}, {cell.labels:,}"
+
+
+def _parameters(cell: Cell) -> str:
+    return f"{short_number(cell.parameters)} parameters"
+
+
+def _peak(curve: Curve) -> str:
+    peak = curve.fitted.peak
+    if peak.estimate >= curve.d[-1]:
+        return "–"
+    return f"{peak.estimate:.2f}\n{peak.low:.2f} to {_until(peak, curve)}"
+
+
+def _until(peak: Interval, curve: Curve) -> str:
+    return f"{peak.high:.2f}" if peak.high < curve.d[-1] else "beyond"
+
+
+def _errors(curve: Curve) -> tuple[str, str]:
+    told = curve.prediction
+    return ("", "") if told is None else (f"{told.error:.3f}", f"{told.constant:.3f}")
+
+
+# Sentences.
+
+
+def remarks(found: Found) -> list[str]:
+    """What the numbers say, whichever way they came out."""
+    said = [_of_accuracy(found)]
+    for way in WAYS:
+        said += [_of_turning(found, way), _of_size(found, way), *_of_prediction(found, way)]
+    return said + _of_ensemble(found)
+
+
+def _of_accuracy(found: Found) -> str:
+    cells = found.cells
+    first, last = cells[0], cells[-1]
+    return (
+        f"Of the held-out pairs the proxies of {_size(first)} with {first.labels:,} labels have "
+        f"{first.accuracy.estimate:.0%} in gold's order, those of {_size(last)} with "
+        f"{last.labels:,} labels {last.accuracy.estimate:.0%}."
+    )
+
+
+def _of_turning(found: Found, way: Way) -> str:
+    tried = way.tried(found)
+    turned = [cell for cell, curve in tried if curve.turns]
+    said = (
+        f"{way.title}: gold rises and falls again in {len(turned)} of {len(tried)} cells, "
+        "the whole interval of the peak being within what was measured"
+    )
+    _, curve = tried[-1]
+    if curve.turns:
+        peak = curve.fitted.peak
+        return (
+            f"{said}. Against the largest proxy with most labels it turns at {peak.estimate:.1f} "
+            f"√nats ({peak.low:.1f} to {peak.high:.1f}), and of {curve.highest:+.3f} there "
+            f"{curve.reached:+.3f} is left at {curve.d[-1]:.1f}."
+        )
+    return (
+        f"{said}. Against the largest proxy with most labels no overoptimization is seen up to "
+        f"{curve.d[-1]:.1f} √nats, where gold has gained {curve.reached:+.3f}."
+    )
+
+
+def _of_size(found: Found, way: Way) -> str:
+    """Whether larger proxies, and more labels, leave more gold in the end."""
+    reached = {(cell.size, cell.labels): curve.reached for cell, curve in way.tried(found)}
+    sizes = list(dict.fromkeys(cell.size for cell in found.cells))
+    labels = list(dict.fromkeys(cell.labels for cell in found.cells))
+    by_size = [((sizes[-1], some), (sizes[0], some)) for some in labels]
+    by_labels = [((size, labels[-1]), (size, labels[0])) for size in sizes]
+    larger, more = (
+        [reached[a] > reached[b] for a, b in pairs if a in reached and b in reached]
+        for pairs in (by_size, by_labels)
+    )
+    return (
+        f"{way.title}: the largest proxy leaves more gold in the end than the smallest at "
+        f"{sum(larger)} of {len(larger)} numbers of labels, and the most labels more than the "
+        f"fewest at {sum(more)} of {len(more)} sizes."
+    )
+
+
+def _of_prediction(found: Found, way: Way) -> list[str]:
+    told = [curve.prediction for _, curve in way.tried(found)]
+    some = [one for one in told if one is not None]
+    if not some:
+        return []
+    nearer = sum(one.error < one.constant for one in some)
+    by_law, by_standing = (
+        float(np.median([getattr(one, name) for one in some])) for name in ("error", "constant")
+    )
+    return [
+        f"{way.title}: the law of the nearer half foretells the further one better than standing "
+        f"still does in {nearer} of {len(some)} cells; the median error is {by_law:.3f} against "
+        f"{by_standing:.3f}."
+    ]
+
+
+def _of_ensemble(found: Found) -> list[str]:
+    if found.seeds < 2:
+        return []
+    above = sum(cell.ensemble.reached > cell.best_of_n.reached for cell in found.cells)
+    said = [
+        f"Best of {found.n} by {found.seeds} proxies together, less what they differ by, has more "
+        f"gold than by one of them in {above} of {len(found.cells)} cells."
+    ]
+    cell, curve = found.with_ensemble, found.ppo_ensemble
+    if curve is not None and cell.ppo is not None:
+        said.append(
+            f"PPO against the ensemble of {_size(cell)} with {cell.labels:,} labels ends at gold "
+            f"{curve.reached:+.3f} and {curve.d[-1]:.1f} √nats, against one of them at "
+            f"{cell.ppo.reached:+.3f} and {cell.ppo.d[-1]:.1f}."
+        )
+    return said
+
+
+# Plots.
+
+
+def plot(found: Found, way: Way) -> Plot:
+    """Gold above and proxy below, a column for each size and a color for each number of labels."""
+    sizes = list(dict.fromkeys(cell.size for cell in found.cells))
+    labels = dict.fromkeys(cell.labels for cell in found.cells)
+    colors = {many: COLORS[number % len(COLORS)] for number, many in enumerate(labels)}
+    figure, rows = panels(2, len(sizes), width=3.2 * len(sizes), height=6.0)
+    for column, size in enumerate(sizes):
+        gold, proxy = rows[0][column], rows[1][column]
+        for cell, curve in way.tried(found):
+            if cell.size != size:
+                continue
+            color = colors[cell.labels]
+            _draw_gold(gold, curve, color, f"{cell.labels:,} labels")
+            proxy.plot(curve.d, curve.proxy, "o", color=color, markersize=3)
+            gold.set_title(f"{_size(cell)}, {_parameters(cell)}")
+        proxy.set_xlabel("√nats")
+    _share_range(rows[0])
+    _share_range(rows[1])
+    rows[0][0].set_ylabel("gold gained")
+    rows[1][0].set_ylabel("proxy gained")
+    key = rows[0][len(sizes) // 2]  # where PPO was tried with every number of labels
+    key.plot([], [], "-", color=GREY, label="the law")
+    key.plot([], [], "--", color=GREY, label="foretold by the nearer half")
+    handles, names = key.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    return Plot(
+        way.file,
+        f"{way.title}: what gold and proxy gained over the fine-tuned model, by distance. Lines "
+        "are the law of the paper fitted to all points, dashed where that of the nearer half "
+        "foretells the further one.",
+        figure,
+    )
+
+
+def _draw_gold(axes: Axes, curve: Curve, color: str, label: str) -> None:
+    axes.plot(curve.d, curve.gold, "o", color=color, markersize=3, label=label)
+    d = np.linspace(0, curve.d[-1], 100)
+    axes.plot(d, curve.fitted.best(d), color=color, linewidth=1.2)
+    if curve.prediction is not None:
+        beyond = d[d >= curve.prediction.until]
+        axes.plot(beyond, curve.prediction.fit(beyond), "--", color=color, linewidth=1)
+    axes.axhline(0, **BASELINE)
+
+
+def _share_range(row: Sequence[Axes]) -> None:
+    """One range for all, of what was measured: a foretold line may leave it."""
+    points = [
+        np.asarray(line.get_ydata(), float)
+        for axes in row
+        for line in axes.get_lines()
+        if line.get_marker() == "o" and len(np.atleast_1d(line.get_ydata()))
+    ]
+    joined = np.concatenate(points)
+    room = 0.08 * float(joined.max() - joined.min()) + 1e-3
+    for axes in row:
+        axes.set_ylim(float(joined.min()) - room, float(joined.max()) + room)
+
+
+def ensemble_plot(found: Found) -> Plot:
+    """One proxy against all seeds' together, by both ways."""
+    figure, [[choice, policy]] = panels(1, 2, width=8.6, height=3.8)
+    cell = found.with_ensemble
+    _draw_gold(choice, cell.best_of_n, COLORS[0], "one proxy")
+    _draw_gold(choice, cell.ensemble, COLORS[1], f"ensemble of {found.seeds}")
+    if cell.ppo is not None:
+        _draw_gold(policy, cell.ppo, COLORS[0], "one proxy")
+    if found.ppo_ensemble is not None:
+        _draw_gold(policy, found.ppo_ensemble, COLORS[1], f"ensemble of {found.seeds}")
+    choice.set_title("Best of n")
+    policy.set_title("PPO")
+    for axes in (choice, policy):
+        _share_range([axes])
+        axes.set_xlabel("√nats")
+        axes.set_ylabel("gold gained")
+        axes.legend(frameon=False, fontsize=8)
+    return Plot(
+        "ensemble",
+        f"Gold gained with one proxy of {_size(cell)} and {cell.labels:,} labels, and with the "
+        "mean of all seeds' less half their variance.",
+        figure,
+    )

@@ -1,0 +1,290 @@
+"""Overoptimization: laws that are known are found again, and what is said follows the numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.align.best_of_n import kl_bound
+from groundup.experiments.config import OveroptimizationConfig
+from groundup.experiments.overoptimization_laws import (
+    BEST_OF_N,
+    RL,
+    Curve,
+    Law,
+    by_choice,
+    by_iteration,
+    counts,
+    fit,
+    fitted,
+    predict,
+)
+from groundup.experiments.overoptimization_models import Proxy, Workshop
+from groundup.experiments.overoptimization_report import (
+    WAYS,
+    Cell,
+    Found,
+    ensemble_plot,
+    plot,
+    remarks,
+    table,
+)
+from groundup.maths.intervals import Interval
+from groundup.runs.files import read_lines
+
+# The paper's equations, written out once more.
+EQUATIONS: dict[str, Callable[[Any, float, float], Any]] = {
+    "best of n": lambda d, alpha, beta: alpha * d - beta * d**2,
+    "RL": lambda d, alpha, beta: alpha * d - beta * d * np.log(d),
+}
+LAWS = pytest.mark.parametrize("law", [BEST_OF_N, RL], ids=lambda law: law.name)
+D = np.linspace(0.2, 5, 25)
+HALF = 2.5
+
+
+def noisy(law: Law, alpha: float, beta: float, d: Any, noise: float, seed: int = 0) -> Any:
+    error = noise * np.random.default_rng(seed).standard_normal(len(d))
+    return EQUATIONS[law.name](d, alpha, beta) + error
+
+
+# The laws.
+
+
+@LAWS
+@given(alpha=st.floats(-3, 3), beta=st.floats(-3, 3))
+def test_a_law_is_found_again(law: Law, alpha: float, beta: float) -> None:
+    found = fit(law, D, EQUATIONS[law.name](D, alpha, beta))
+    assert (found.alpha, found.beta) == pytest.approx((alpha, beta), abs=1e-6)
+    assert found(D) == pytest.approx(EQUATIONS[law.name](D, alpha, beta), abs=1e-5)
+    assert found(np.zeros(1)) == pytest.approx([0])
+
+
+@LAWS
+@pytest.mark.parametrize(("alpha", "beta"), [(0.3, 0.1), (0.08, 0.05), (0.5, 0.3)])
+def test_the_peak_is_where_the_law_is_highest(law: Law, alpha: float, beta: float) -> None:
+    grid = np.linspace(1e-3, 60, 600_001)
+    highest = grid[EQUATIONS[law.name](grid, alpha, beta).argmax()]
+    assert law.peak(alpha, beta) == pytest.approx(highest, abs=1e-3)
+
+
+@LAWS
+def test_what_never_falls_has_no_peak(law: Law) -> None:
+    assert law.peak(0.1, 0.0) == law.peak(0.1, -0.2) == np.inf
+    assert law.peak(-0.1, 0.0) == 0
+    assert law.peak(1.0, 1e-9) > 1e8  # and no overflow
+
+
+@LAWS
+def test_intervals_hold_the_truth_about_as_often_as_they_say(law: Law) -> None:
+    alpha, beta, inside = 0.3, 0.1, []
+    for seed in range(40):
+        gains = noisy(law, alpha, beta, D, 0.05, seed)
+
+        def redraw(rng: np.random.Generator, gains: Any = gains) -> Any:
+            some = rng.integers(0, len(D), len(D))
+            return D[some], gains[some]
+
+        found = fitted(law, D, gains, redraw)
+        assert found.alpha.low <= found.best.alpha <= found.alpha.high
+        inside.append(found.alpha.low <= alpha <= found.alpha.high)
+    assert 0.8 <= np.mean(inside) <= 1
+
+
+@LAWS
+def test_a_prediction_knows_the_nearer_half_alone(law: Law) -> None:
+    gains = noisy(law, 0.4, 0.15, D, 0.01)
+    told = predict(law, D, gains)
+    assert told is not None
+    near = D <= HALF
+    assert (told.seen, told.unseen) == (near.sum(), (~near).sum())
+    # What lies further away is scored, and changes nothing of what is said of it.
+    changed = predict(law, D, np.where(near, gains, gains + 7))
+    assert changed is not None and changed.fit == told.fit
+    assert changed.error == pytest.approx(7, abs=0.5) and told.error < 0.2
+    expected = EQUATIONS[law.name](D[~near], told.fit.alpha, told.fit.beta)
+    assert told.error == pytest.approx(np.sqrt(np.mean((gains[~near] - expected) ** 2)))
+    level = gains[near & (D > HALF / 2)].mean()
+    assert told.constant == pytest.approx(np.sqrt(np.mean((gains[~near] - level) ** 2)))
+
+
+def test_too_few_points_foretell_nothing() -> None:
+    assert predict(RL, np.array([0.0, 1.0, 5.0]), np.array([0.0, 1.0, 1.0])) is None
+    assert predict(RL, np.zeros(5), np.zeros(5)) is None
+
+
+# The two ways.
+
+
+def test_the_best_by_gold_itself_gains_as_much_as_its_proxy() -> None:
+    gold = np.random.default_rng(0).random((6, 16))
+    curve = by_choice(gold[None], gold)
+    assert counts(16) == [1, 2, 3, 4, 6, 8, 12, 16] and counts(5) == [1, 2, 3, 4, 5]
+    assert curve.d == pytest.approx([np.sqrt(kl_bound(n)) for n in counts(16)])
+    assert curve.gold == pytest.approx(curve.proxy) and curve.gold[0] == 0
+    assert curve.reached == pytest.approx((gold.max(1) - gold.mean(1)).mean())
+
+
+def test_a_proxy_that_knows_nothing_gains_nothing_and_its_opposite_loses() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.random((200, 16))
+    by_chance = by_choice(rng.random((2, 200, 16)), gold)
+    assert abs(by_chance.reached) < 0.05 and by_chance.proxy[-1] > 0.3
+    assert by_choice(-gold[None], gold).reached == pytest.approx(
+        (gold.min(1) - gold.mean(1)).mean()
+    )
+
+
+def rollout(kl: float, gold: float, reward: float) -> dict[str, Any]:
+    return {"exact_kl": kl, "gold": gold, "reward": reward}
+
+
+def test_a_policys_points_are_its_iterations_by_distance() -> None:
+    lines = [
+        rollout(0, 0.8, 0.1),
+        rollout(0, 0.82, 0.3),
+        rollout(9, 0.7, 2.2),
+        rollout(4, 0.9, 1.2),
+    ]
+    curve = by_iteration(lines, base=0.8)
+    assert curve.d == pytest.approx([0, 0, 2, 3])
+    assert curve.gold == pytest.approx([0, 0.02, 0.1, -0.1])
+    assert curve.proxy == pytest.approx([-0.1, 0.1, 1.0, 2.0])
+    assert curve.reached == pytest.approx(np.mean([0.02, 0.1, -0.1]))
+
+
+def course(alpha: float, beta: float, noise: float = 0.001) -> Curve:
+    gains = noisy(RL, alpha, beta, D, noise)
+    return by_iteration(
+        [rollout(d**2, 0.8 + gain, d) for d, gain in zip(D, gains, strict=True)], base=0.8
+    )
+
+
+def test_a_course_turns_where_its_peak_is_surely_within_it() -> None:
+    turning, rising = course(0.1, 0.08), course(0.1, 0.01)
+    assert turning.turns and turning.fitted.peak.estimate == pytest.approx(np.exp(0.25), abs=0.1)
+    assert turning.highest == pytest.approx(0.08 * np.exp(0.25), abs=0.005)
+    assert not rising.turns
+    assert rising.highest == pytest.approx(EQUATIONS["RL"](5.0, 0.1, 0.01), abs=0.005)
+
+
+# What is told.
+
+
+def cell(size: str, labels: int, alpha: float, beta: float, *, tried: bool = True) -> Cell:
+    curve = course(alpha, beta)
+    ppo = curve if tried else None
+    return Cell(size, labels, 1000, Interval(0.7, 0.65, 0.75), curve, curve, ppo)
+
+
+CELLS = [
+    cell("1x64", 10, 0.02, 0.08, tried=False),
+    cell("1x64", 20, 0.05, 0.08),
+    cell("2x128", 10, 0.1, 0.08),
+    cell("2x128", 20, 0.1, 0.01),
+]
+FOUND = Found(CELLS, CELLS[2], course(0.1, 0.02), 0.8, 12, 3, 16, 64)
+
+
+def test_remarks_follow_the_numbers() -> None:
+    said = " ".join(remarks(FOUND))
+    assert "Best of n: gold rises and falls again in 3 of 4 cells" in said
+    assert "PPO: gold rises and falls again in 2 of 3 cells" in said
+    assert "no overoptimization is seen up to 5.0 √nats" in said
+    assert "smallest at 2 of 2 numbers of labels" in said  # best of n
+    assert "smallest at 1 of 1 numbers of labels" in said  # PPO
+    assert "at gold +0." in said
+    turned = replace(FOUND, cells=[*CELLS[:3], cell("2x128", 20, 0.1, 0.08)])
+    assert "no overoptimization" not in " ".join(remarks(turned))
+
+
+def test_a_table_has_a_row_for_each_cell_that_was_tried_and_the_ensemble() -> None:
+    choice, policies = (table(FOUND, way) for way in WAYS)
+    assert len(choice.lines) == 4 and len(policies.lines) == 3 + 1
+    assert choice.lines[3][5] == "–" and choice.lines[0][5] != "–"
+    assert "ensemble of 3" in policies.lines[-1][0]
+    alone = replace(FOUND, ppo_ensemble=None, seeds=1)
+    assert len(table(alone, WAYS[1]).lines) == 3
+    assert "together" not in " ".join(remarks(alone))
+
+
+def test_plots_have_a_column_for_each_size_with_the_raw_points() -> None:
+    for way, drawn in ((way, plot(FOUND, way).figure) for way in WAYS):
+        assert [axes.get_title()[:5].rstrip(",") for axes in drawn.axes[:2]] == ["1×64", "2×128"]
+        dots = [
+            line for axes in drawn.axes for line in axes.get_lines() if line.get_marker() == "o"
+        ]
+        assert len(dots) == 2 * len(way.tried(FOUND))
+        assert all(len(line.get_xdata()) == len(D) for line in dots)
+    assert len(ensemble_plot(FOUND).figure.axes) == 2
+
+
+# The experiment.
+
+
+def test_a_proxys_draw_of_the_labels(workshop: Any, tmp_path: Path) -> None:
+    """As many as were asked for, the smaller number within the larger, other ones by seed."""
+    shop = Workshop(
+        OveroptimizationConfig(
+            out=tmp_path, model=workshop.finished("sft"), data=workshop.data, max_new_tokens=8
+        )
+    )
+    made = tmp_path / "labels" / "preferences"
+    made.mkdir(parents=True)
+    rows = [
+        {"prompt": f"{i // 3}?", "chosen": "yes" * (1 + i % 3), "rejected": "no"} for i in range(60)
+    ]
+    (made / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (made / "heldout.jsonl").write_text("")
+
+    def drawn(labels: int, seed: int) -> list[Any]:
+        folder = shop.comparisons(Proxy("1x64", labels, seed))
+        text = (folder / "preferences" / "train.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    small, large, other = drawn(6, 0), drawn(30, 0), drawn(6, 1)
+    assert len(small) == 6 and len(large) == 30 and large[:6] == small and other != small
+    assert len(drawn(1000, 0)) == 60
+
+
+@pytest.mark.long
+def test_the_experiment_in_miniature(workshop: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "groundup", "experiment", "overoptimization"]
+    command += [str(workshop.finished("sft")), "--data", str(workshop.data), "--sources", "*"]
+    command += ["--gold", "format:blue|black", "--max-new-tokens", "8", "--quick"]
+    command += ["--threads", "1", "--out", str(out)]
+
+    def started() -> None:
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    started()
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert len(result["data"]["cells"]) == 4 and result["data"]["ppo_against_ensemble"]
+    lines = read_lines(out / "policies" / "1x64-16-0" / "metrics.jsonl")
+    kl = [line["exact_kl"] for line in lines if line["kind"] == "rollout"]
+    points = next(
+        one["ppo"]["d"]
+        for one in result["data"]["cells"]
+        if (one["size"], one["labels"]) == ("1x64", 16)
+    )
+    assert points == pytest.approx(sorted(np.sqrt(np.maximum(kl, 0))))
+    # What is lost is made again, and nothing else.
+    kept = out / "proxies" / "1x64-8-0" / "model.safetensors"
+    before = kept.stat().st_mtime_ns
+    (out / "status.json").unlink()
+    (out / "scores" / "1x64-8-1.json").unlink()
+    started()
+    assert kept.stat().st_mtime_ns == before
+    again = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert again["data"] == result["data"]
