@@ -226,8 +226,8 @@ class RolloutConfig(PtxConfig):
 
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
     reward: str = Field(
-        description="what is raised: a reward model's folder, a check (sum, unit-test, json, "
-        "json:KEY,KEY, length:WORDS, format:PATTERN) or module:function"
+        description="what is raised: a reward model's folder, a check (sum, unit-test, "
+        "sentiment, json, json:KEY,KEY, length:WORDS, format:PATTERN) or module:function"
     )
     prompts: Path = Field(
         description="what is to be answered: a data-stage folder, or a file of prompts (.txt, "

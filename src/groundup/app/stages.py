@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REWARDS = ("reward",)
 # Rewards that are known by name alone; the others have a colon, as a function has.
-VERIFIERS = ("sum", "unit-test", "json")
+VERIFIERS = ("sum", "unit-test", "sentiment", "json")
 # The fields that name folders to read, and what may lie in such a folder.
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "data": ("data",),
