@@ -338,6 +338,11 @@ EXPERIMENTS: dict[str, Stage] = {
             "Do PPO and GRPO find the best answer where it is known, and does a price hold them?",
         ),
         _experiment(
+            "sentiment",
+            "SentimentConfig",
+            "What do PPO, GRPO and DPO buy for a nat, where the reward is clear?",
+        ),
+        _experiment(
             "quantization",
             "QuantizationConfig",
             "What do 16, 8 and 4 bits a weight cost, in error and in perplexity?",

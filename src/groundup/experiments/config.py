@@ -11,6 +11,7 @@ from groundup.train.config import StageConfig
 from groundup.train.ranges import (
     BytesPerSource,
     Episodes,
+    LearningRate,
     LossWeight,
     Minutes,
     Repeats,
@@ -113,4 +114,22 @@ class ShortestPathsConfig(ExperimentConfig):
     kl_coef: LossWeight = Field(
         0.01, description="price of each nat from the model of random walks"
     )
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+
+class SentimentConfig(ExperimentConfig):
+    """PPO, GRPO and DPO raise the sentiment of continuations under one price, with LoRA."""
+
+    model: Path = Field(
+        Path("pack:smollm2"),
+        description="the model that continues: a folder, pack:NAME or hub:OWNER/NAME",
+    )
+    methods: tuple[Literal["ppo", "grpo", "dpo"], ...] = Field(
+        ("ppo", "grpo", "dpo"), min_length=1, description="what is tried"
+    )
+    kl_coef: LossWeight = Field(
+        0.05, description="price of each nat from the model as it was; beta of DPO"
+    )
+    iterations: Steps = Field(30, description="how often the policies of PPO and GRPO are sampled")
+    learning_rate: LearningRate = Field(2e-4, description="peak learning rate of the adapters")
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
