@@ -515,7 +515,8 @@ def plot(courses: Mapping[str, Course], best: Mapping[int, Estimate]) -> Plot:
         nats, means = course.all("kl"), [one.estimate for one in course.rewards]
         reward.plot(nats, means, "o-", color=color, label=name)
         if course.iterations:
-            reward.scatter(*zip(*course.iterations, strict=True), s=6, color=color, alpha=0.35)
+            points = np.array(course.iterations)
+            reward.scatter(points[:, 0], points[:, 1], s=6, color=color, alpha=0.35)
         bits.plot(nats, course.all("bits_per_byte"), "o-", color=color, label=name)
     bound = [kl_bound(n) for n in best]
     means = [one.estimate for one in best.values()]
