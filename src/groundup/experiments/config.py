@@ -131,5 +131,5 @@ class SentimentConfig(ExperimentConfig):
         0.05, description="price of each nat from the model as it was; beta of DPO"
     )
     iterations: Steps = Field(30, description="how often the policies of PPO and GRPO are sampled")
-    learning_rate: LearningRate = Field(2e-4, description="peak learning rate of the adapters")
+    learning_rate: LearningRate = Field(3e-4, description="peak learning rate of the adapters")
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
