@@ -215,8 +215,10 @@ def _rates(config: SentimentConfig) -> tuple[float, float]:
     return (config.learning_rate, config.learning_rate)
 
 
-def _online(config: SentimentConfig, method: str, measuring: Measuring) -> Path:
-    """Train by PPO or GRPO; return the run folder."""
+def _online(
+    method: str, config: SentimentConfig, pools: Sequence[Pool], measuring: Measuring
+) -> Path:
+    """Train by PPO or GRPO, which sample for themselves; return the run folder."""
     given = {
         "prompts": Path("siqa"),
         "reward": REWARD,
@@ -227,7 +229,7 @@ def _online(config: SentimentConfig, method: str, measuring: Measuring) -> Path:
         "kl_coef": config.kl_coef,
         **_common(config, method),
     }
-    settings, make_job = _METHODS[method](given)
+    settings, make_job = _ONLINE[method](given)
 
     def job(run: Run) -> Job[Any, Any]:
         prepared = prepare_model(settings, _rates(config))
@@ -261,7 +263,7 @@ def _grpo(given: dict[str, Any]) -> tuple[RolloutConfig, Callable[[Any, Online],
     )
 
 
-_METHODS = {"ppo": _ppo, "grpo": _grpo}
+_ONLINE = {"ppo": _ppo, "grpo": _grpo}
 
 
 def _measured(
@@ -390,6 +392,13 @@ def _dpo(config: SentimentConfig, pools: Sequence[Pool], measuring: Measuring) -
     return run_stage(settings, "dpo", {}, job)
 
 
+_TRAINING: Mapping[str, Callable[[SentimentConfig, Sequence[Pool], Measuring], Path]] = {
+    "ppo": functools.partial(_online, "ppo"),
+    "grpo": functools.partial(_online, "grpo"),
+    "dpo": _dpo,
+}
+
+
 # The experiment.
 
 
@@ -408,11 +417,7 @@ def run(config: SentimentConfig) -> Path:
     courses: dict[str, Course] = {}
     for method in config.methods:
         say(f"{NAME}  {method}")
-        folder = (
-            _dpo(config, pools, measuring)
-            if method == "dpo"
-            else _online(config, method, measuring)
-        )
+        folder = _TRAINING[method](config, pools, measuring)
         courses[method] = Course.of(folder)
     best = {n: _best(pools, n) for n in powers_of_two(_GROUP)}
     return write(
@@ -469,7 +474,7 @@ def table(
         ("method", "sentiment", "nats", "different pairs of words", "bits per byte"),
         tuple(rows),
         (
-            f"Means of {_HELDOUT} held-out openings with 95 % intervals, at a price of "
+            f"Means of {first.rewards[0].items} held-out openings with 95 % intervals, at "
             f"{config.kl_coef:g} a nat; every method learned from {samples:,} continuations. Best "
             "of n is of the model as it was, on training openings. Bits per byte are of texts that "
             "people wrote.",
