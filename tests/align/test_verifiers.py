@@ -292,3 +292,9 @@ def test_what_no_reward_is(spec: str) -> None:
 def test_verifiers_load_without_torch() -> None:
     code = "import sys, groundup.align.rewards.verifiers; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+def test_sentiment_is_the_answers_alone_from_minus_one_to_one() -> None:
+    assert reward_of("sentiment", "What a lovely day!", "I hate this terrible war.") > 0.5
+    assert reward_of("sentiment", "A cruel and horrible war.", "Lovely!") < -0.8
+    assert reward_of("sentiment", "The train leaves at nine.") == 0

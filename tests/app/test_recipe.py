@@ -14,6 +14,7 @@ from groundup.app.recipe import Recipe, read_recipe, shipped
 from groundup.app.recipe_folder import find_model
 from groundup.errors import UserError
 from groundup.runs.files import read_lines
+from groundup.tune.config import SFTConfig
 from miniature import RECIPE, write_miniature
 
 
@@ -104,6 +105,18 @@ def test_a_pack_by_name_becomes_a_data_stage_of_its_own(folder: Path) -> None:
     assert (pack.name, pack.stage.name) == ("pack-sotu", "data")
     assert pack.config(Path("x")).model_dump()["packs"] == ("sotu",)
     assert tokenizer.config(Path("x")).model_dump()["data"] == Path("x/pack-sotu")
+
+
+def test_what_lies_in_an_earlier_tables_data_is_data(folder: Path) -> None:
+    text = '[pool]\nstage = "data"\npacks = ["sotu"]\n' + BASE
+    sft = '[sft]\nfrom = "base"\ndata = "{}"\n'
+    for inside in ("pool/random", "pool/preferences/heldout.jsonl"):
+        *_, table = recipe_of(folder, text + sft.format(inside)).tables
+        config = table.config(Path("x"))
+        assert isinstance(config, SFTConfig) and config.data == (Path("x") / inside,)
+    for inside in ("pool/../secret", "base/random", "pol/random"):
+        with pytest.raises(UserError, match="neither a table above nor there"):
+            recipe_of(folder, text + sft.format(inside))
 
 
 BASE = '[tokenizer]\nfrom = "sea.txt"\n[base]\nstage = "pretrain"\ndata = "sea.txt"\n'

@@ -231,9 +231,9 @@ class RolloutConfig(PtxConfig):
 
     model: Path = Field(description="folder of the fine-tuned model: start and reference alike")
     reward: str = Field(
-        description="what is raised: a reward model's folder, a check (sum, unit-test, json, "
-        "json:KEY,KEY, length:WORDS, format:PATTERN), module:function, or several reward models "
-        "that must agree (ensemble:FOLDER,FOLDER)"
+        description="what is raised: a reward model's folder, a check (sum, unit-test, "
+        "sentiment, json, json:KEY,KEY, length:WORDS, format:PATTERN), module:function, or several "
+        "reward models that must agree (ensemble:FOLDER,FOLDER)"
     )
     prompts: Path = Field(
         description="what is to be answered: a data-stage folder, or a file of prompts (.txt, "

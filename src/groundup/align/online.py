@@ -97,6 +97,8 @@ class Online:
     gold: RolloutReward | None
     reference: Reference
     context: int
+    # Answers are continuations of a given length, which owe nothing for not ending.
+    continues: bool = False
     warned: bool = False
     # Seconds of the last sampling and scoring.
     seconds: float = 0.0
@@ -131,7 +133,7 @@ class Online:
         )
         drawn = time.perf_counter()
         scores = rewards_of(self.reward, rollouts)
-        ended = np.array([one.ended for one in rollouts])
+        ended = np.array([one.ended or self.continues for one in rollouts])
         rewards = np.where(ended, scores, -self.config.missing_eos_penalty)
         gold = None if self.gold is None else rewards_of(self.gold, rollouts)
         scored = time.perf_counter()

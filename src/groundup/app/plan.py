@@ -196,7 +196,7 @@ def _fixed_seconds(table: Table, minutes: float, sizes: _Sizes) -> float:
     if table.stage.name == "eval":
         return _EVAL_SECONDS * _eval_scale(minutes) + _STAGE_SECONDS
     if table.stage.name == "best-of-n":
-        prompts = table.settings.get("questions", sizes.prompts)
+        prompts = cast(int, table.settings.get("questions", sizes.prompts))
         return _STAGE_SECONDS + _PROMPT_SECONDS * prompts
     return _TOKENIZER_SECONDS if table.stage.name == "tokenizer" else _STAGE_SECONDS
 

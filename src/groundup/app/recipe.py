@@ -3,7 +3,8 @@
     [base]                      a table is a run, and its name is the folder
     stage = "pretrain"          what it does (default: the table's name)
     from = "tokenizer"          an earlier table, a folder or pack:name (default: the table before)
-    data = "data"               further inputs by name; everything else is a setting of the stage
+    data = "data"               further inputs by name, or what lies in one: "best-of-16/random";
+                                everything else is a setting of the stage
     seeds = 3                   as many runs, base-0 to base-2, which differ in nothing but the seed
 
 It is read and checked as a whole before anything runs. Then table after table runs in its own
@@ -305,6 +306,8 @@ def _locate(
             f"{reference} does not fit: [{named}] makes {len(runs)} runs; name one of them: "
             f"{_either(list(runs))}"
         )
+    if "data" in wanted and _lies_in_data(named, earlier):
+        return named
     if wanted == ("model",) and is_named(named):
         try:
             check_named(named)
@@ -340,6 +343,13 @@ def _locate(
             f"{known_names(named, earlier, 'tables above are') if earlier else 'check its name'}"
         )
     return str(find_model(path) if wanted == ("model",) else path)
+
+
+def _lies_in_data(named: str, earlier: Mapping[str, Table]) -> bool:
+    """Whether part of an earlier table's data is meant: best-of-16/random, or one of its files."""
+    title, _, inside = named.partition("/")
+    is_below = bool(inside) and ".." not in Path(inside).parts
+    return is_below and title in earlier and earlier[title].stage.makes == "data"
 
 
 def _either(names: list[str]) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REWARDS = ("reward",)
 # Rewards that are known by name alone; the others have a colon, as a function has.
-VERIFIERS = ("sum", "unit-test", "json")
+VERIFIERS = ("sum", "unit-test", "sentiment", "json")
 # The fields that name folders to read, and what may lie in such a folder.
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "data": ("data",),
@@ -362,6 +362,11 @@ EXPERIMENTS: dict[str, Stage] = {
                 RESUMES,
             ),
             positional="model",
+        ),
+        _experiment(
+            "sentiment",
+            "SentimentConfig",
+            "What do PPO, GRPO and DPO buy for a nat, where the reward is clear?",
         ),
         _experiment(
             "quantization",

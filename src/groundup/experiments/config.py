@@ -148,3 +148,21 @@ class OveroptimizationConfig(ExperimentConfig):
     )
     max_new_tokens: NewTokens = Field(128, description="tokens of an answer at most")
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+
+class SentimentConfig(ExperimentConfig):
+    """PPO, GRPO and DPO raise the sentiment of continuations under one price, with LoRA."""
+
+    model: Path = Field(
+        Path("pack:smollm2"),
+        description="the model that continues: a folder, pack:NAME or hub:OWNER/NAME",
+    )
+    methods: tuple[Literal["ppo", "grpo", "dpo"], ...] = Field(
+        ("ppo", "grpo", "dpo"), min_length=1, description="what is tried"
+    )
+    kl_coef: LossWeight = Field(
+        0.05, description="price of each nat from the model as it was; beta of DPO"
+    )
+    iterations: Steps = Field(30, description="how often the policies of PPO and GRPO are sampled")
+    learning_rate: LearningRate = Field(3e-4, description="peak learning rate of the adapters")
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")

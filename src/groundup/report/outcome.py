@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
@@ -73,16 +73,19 @@ def seeds(count: int) -> str:
     return f"{count} seed" if count == 1 else f"{count} seeds"
 
 
-def check_folder(folder: Path, name: str) -> None:
+def check_folder(folder: Path, name: str, pieces: Collection[str] = ()) -> None:
     """Refuse, before any work, a folder that holds something else than this experiment.
 
-    Raises `UserError` for a file, another experiment's folder, and files that are not ours.
+    `pieces` are the names of what one that was stopped may have left, to go on from. Raises
+    `UserError` for a file, another experiment's folder, and files that are not ours.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, but an experiment needs a folder; choose another out")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     there = _previous(folder).get("experiment")
+    if there is None and {one.name for one in folder.iterdir()} <= set(pieces):
+        return
     if isinstance(there, str):
         there = there.replace("isation", "ization")  # as earlier releases spelled it
     if there is None:
@@ -106,15 +109,16 @@ def write(
     remarks: Sequence[str],
     data: Mapping[str, Any],
     texts: Mapping[str, str] | None = None,
+    pieces: Collection[str] = (),
     seconds: float,
 ) -> Path:
     """Write the outcome into `config.out`, replacing an earlier one of the same experiment.
 
     `remarks` are the findings in words, `data` every number behind the tables and plots, `texts`
     samples by the name of their model, and `seconds` what the experiment took. Prints the tables.
-    Raises `UserError` as `check_folder` does.
+    Raises `UserError` as `check_folder` does, with the same `pieces`.
     """
-    check_folder(config.out, name)
+    check_folder(config.out, name, pieces)
     images = {
         f"{plot.name}.{format}": image(plot.figure, format)
         for plot in plots

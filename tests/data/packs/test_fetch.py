@@ -37,12 +37,16 @@ def test_each_set_is_what_the_manifest_says(one: manifest.PackSet) -> None:
     assert one.heldout == 1 if one in manifest.EVALUATION else 0 < one.heldout <= 0.5
 
 
-def test_images_are_a_pack_like_another_and_no_text() -> None:
-    [one] = manifest.IMAGES
+@pytest.mark.parametrize(
+    ("one", "holds"),
+    [(manifest.IMAGES[0], "images"), (manifest.LEXICONS[0], "single words")],
+    ids=lambda one: getattr(one, "name", ""),
+)
+def test_what_is_no_text_is_a_pack_like_another(one: manifest.PackSet, holds: str) -> None:
     members = packs.read_members(one.name)
     assert sum(map(len, members.values())) == one.size
     assert packs.pull(one.name).stat().st_size == one.archive.size
-    with pytest.raises(UserError, match="images"):
+    with pytest.raises(UserError, match=holds):
         manifest.find_set(one.name)
 
 

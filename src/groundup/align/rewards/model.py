@@ -73,7 +73,9 @@ class RewardModel(nn.Module):
     def forward(self, rows: Batch) -> Float[Tensor, " answers"]:
         """The score of every answer in the batch, in order, unscaled (see `read_at_end`)."""
         row, place = rows.weights.nonzero(as_tuple=True)
-        found: Tensor = self.score(self.lm(rows)[row, place])
+        # Beside an adapter the body stays in its own type, and the head ends in float32.
+        ends = self.lm(rows)[row, place].to(self.score.weight.dtype)
+        found: Tensor = self.score(ends)
         return found[:, 0].float()
 
     def set_attention(self, path: Literal["matmul", "fused"]) -> None:

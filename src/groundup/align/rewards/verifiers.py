@@ -1,4 +1,4 @@
-"""Rewards that check and do not judge: a sum, a form, a length, JSON, a program's tests.
+"""Rewards that check and do not judge: a sum, a form, a length, JSON, a program's tests, a tone.
 
     reward(prompts, completions, rows) -> one number for each
 
@@ -41,7 +41,7 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class Verifier:
-    """A check of one completion at a time, from 0 (wrong) to 1 (right)."""
+    """A check of one completion at a time: from 0 (wrong) to 1 (right), but for sentiment's -1."""
 
     name: str
     check: Callable[[str, str, Mapping[str, object]], float]
@@ -190,11 +190,22 @@ def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float
     return 0.0 if found is None else found["passed"] / len(tests)
 
 
+def _sentiment(prompt: str, completion: str, row: Mapping[str, object]) -> float:
+    """The sentiment of the completion alone, from -1 to 1 (VADER)."""
+    from groundup.data.packs.vader import sentiment  # its lexicon may have to be downloaded
+
+    return sentiment().compound(completion)
+
+
 # By name.
 
-_PLAIN = {"sum": Verifier("sum", _sum), "unit-test": Verifier("unit-test", _unit_test)}
+_PLAIN = {
+    "sum": Verifier("sum", _sum),
+    "unit-test": Verifier("unit-test", _unit_test),
+    "sentiment": Verifier("sentiment", _sentiment),
+}
 _WITH_ARGUMENT = {"format": _format, "length": _length, "json": _json}
-_KNOWN = "sum, unit-test, json, json:KEY,KEY, length:WORDS, format:PATTERN"
+_KNOWN = "sum, unit-test, sentiment, json, json:KEY,KEY, length:WORDS, format:PATTERN"
 # For a batch; a function that judges by a model of its own needs minutes.
 OWN_SECONDS = 300.0
 

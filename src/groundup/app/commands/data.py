@@ -22,9 +22,17 @@ from groundup.tune.config import SFTConfig
 def data_list() -> None:
     """Show every data set and model: what it is, how large, under which licence, whom to cite."""
     from groundup.data.packs.fetch import cache_folder, is_cached
-    from groundup.data.packs.manifest import DOMAINS, IMAGES, MODELS, SETS, GeneratedSet, every_set
+    from groundup.data.packs.manifest import (
+        DOMAINS,
+        IMAGES,
+        LEXICONS,
+        MODELS,
+        SETS,
+        GeneratedSet,
+        every_set,
+    )
 
-    for one in (*every_set(), *IMAGES, *MODELS):
+    for one in (*every_set(), *IMAGES, *LEXICONS, *MODELS):
         if isinstance(one, GeneratedSet):
             size, origin = "any size", "synthetic: made by a program"
         else:
@@ -61,6 +69,7 @@ def data_pull(
     from groundup.data.packs.fetch import pull, pull_model
     from groundup.data.packs.manifest import (
         IMAGES,
+        LEXICONS,
         MODELS,
         GeneratedSet,
         ModelPack,
@@ -68,7 +77,7 @@ def data_pull(
         find_pack,
     )
 
-    for one in [find_pack(name) for name in names] or (*every_set(), *IMAGES):
+    for one in [find_pack(name) for name in names] or (*every_set(), *IMAGES, *LEXICONS):
         if isinstance(one, GeneratedSet):
             say(f"{one.name}: made on this machine by a program, nothing to download")
             continue

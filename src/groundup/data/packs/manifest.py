@@ -128,6 +128,7 @@ SETS = tuple(_packs("text", PackSet))
 EVALUATION = tuple(_packs("evaluation", PackSet))
 DOMAINS = tuple(_packs("domains", PackSet))
 IMAGES = tuple(_packs("images", PackSet))
+LEXICONS = tuple(_packs("lexicons", PackSet))
 GENERATED = tuple(_packs("generated", GeneratedSet))
 MODELS = tuple(_packs("models", ModelPack))
 # What the data stage reads unless it is told otherwise.
@@ -156,11 +157,12 @@ def find_pack(name: str) -> Pack:
 
     Raises UserError for an unknown one, with the nearest known one.
     """
-    everything: tuple[Pack, ...] = (*every_set(), *IMAGES, *MODELS)
+    of_data = (*every_set(), *IMAGES, *LEXICONS)
+    everything: tuple[Pack, ...] = (*of_data, *MODELS)
     for one in everything:
         if one.name == name:
             return one
-    sets, models = [one.name for one in (*every_set(), *IMAGES)], [one.name for one in MODELS]
+    sets, models = [one.name for one in of_data], [one.name for one in MODELS]
     near = difflib.get_close_matches(name, [*sets, *models], n=1, cutoff=0.5)
     known = f"did you mean {near[0]!r}? The sets are" if near else "the sets are"
     raise UserError(
@@ -172,9 +174,10 @@ def find_pack(name: str) -> Pack:
 def find_set(name: str) -> DataSet:
     """The set of texts of that name. Raises UserError for others, with what to do with them."""
     one = find_pack(name)
-    if one in IMAGES:
+    if one in (*IMAGES, *LEXICONS):
+        holds = "images" if one in IMAGES else "single words"
         raise UserError(
-            f"{name!r} holds images and no text; groundup data list says what they are for"
+            f"{name!r} holds {holds} and no text; groundup data list says what they are for"
         )
     if isinstance(one, ModelPack):
         raise UserError(

@@ -1,0 +1,93 @@
+"""The experiment with sentiment: its pairs, its measures, and the whole of it in miniature."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from groundup.errors import UserError
+from groundup.experiments.config import SentimentConfig
+from groundup.experiments.sentiment import Pool, distinct_2, run
+from groundup.formats.folder import save_model
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.text.bpe import train_bpe
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+from pages import assert_whole
+
+
+def test_the_ith_best_is_preferred_to_the_ith_worst() -> None:
+    ids = [[10], [11], [12], [13], [14], [15]]
+    pool = Pool((1, 2), ids, np.array([0.1, 0.9, 0.1, -0.5, 0.1, 0.3]))
+    said = [(one.chosen.ids, one.rejected.ids) for one in pool.pairs]
+    # The third best and the third worst have the same sentiment, so that there is no pair of them.
+    assert said == [([1, 2, 11], [1, 2, 13]), ([1, 2, 15], [1, 2, 14])]
+    assert all(one.chosen.loss_mask == [False, False, True] for one in pool.pairs)
+
+
+def test_distinct_2_counts_pairs_of_words() -> None:
+    assert distinct_2(["a b c", "A b"]) == pytest.approx(2 / 3)
+    assert distinct_2(["so so so so so"]) == 1 / 4
+    assert distinct_2([]) == distinct_2(["one"]) == 0
+
+
+WORDS = " good bad love war happy sad"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learned to write words with and without sentiment, one after the other."""
+    tokenizer = Tokenizer.from_bpe(train_bpe([f"{WORDS} table chair" * 9] * 4, 320))
+    model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=320, context=128))
+    model.initialize(0)
+    words = [tokenizer.encode(f" {word}") for word in f"{WORDS} table chair".split()]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        rows = [
+            np.concatenate(generator.permutation(np.array(words, object)))[:8] for _ in "12345678"
+        ]
+        ids = torch.tensor(np.array(rows, int))
+        logits = model.logits(Batch.of(ids[:, :-1]))
+        loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("sentiment") / "model"
+    save_model(folder, model, tokenizer, card="")
+    return folder
+
+
+def test_the_whole_experiment_in_miniature_goes_on_where_it_was(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "sentiment"
+    config = SentimentConfig(out=out, model=folder, quick=True, threads=1, methods=("dpo",))
+    run(config)
+    kept = (out / "dpo" / "metrics.jsonl").read_bytes()
+    (out / "result.json").unlink()  # as if it had been stopped after DPO
+    for path in (*out.glob("*.md"), *out.glob("*.html"), *out.glob("*.png"), *out.glob("*.svg")):
+        path.unlink()
+    run(config.model_copy(update={"methods": ("ppo", "grpo", "dpo")}))
+    assert (out / "dpo" / "metrics.jsonl").read_bytes() == kept
+    result = json.loads((out / "result.json").read_text())
+    courses = result["data"]["methods"]
+    assert list(courses) == ["ppo", "grpo", "dpo"]
+    for name, course in courses.items():
+        first, *_, last = course["measured"]
+        # All begin alike: with an adapter that adds nothing.
+        assert first["kl"] == pytest.approx(0, abs=1e-6)
+        assert first["reward"] == courses["ppo"]["measured"][0]["reward"]
+        assert last["kl"] > 0 and -1 <= last["reward"]["estimate"] <= 1
+        assert len(course["iterations"]) == (0 if name == "dpo" else 2)
+    assert_whole((out / "report.html").read_text(encoding="utf-8"))
+    with pytest.raises(UserError, match="another"):
+        run(config.model_copy(update={"seed": 5}))
+    with pytest.raises(UserError, match="holds other files"):
+        run(config.model_copy(update={"out": folder}))
