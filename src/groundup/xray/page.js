@@ -144,15 +144,15 @@ function drawNext() {
     byId(id).nextElementSibling.textContent = id === "top_k" ? state.top_k || "all" : state[id].toFixed(id === "top_p" ? 2 : 1);
   }
   const rows = [], shownCount = Math.min(BARS, ids.length);
-  const line = (p, q) => el("div", { class: "lines" }, el("i", { style: `width: ${100 * p}%` }), ...(q === null ? [] : [el("i", { class: "other", style: `width: ${100 * q}%` })]));
+  const bar = (p, more = "") => el("i", { class: more, style: p > 0 ? `width: ${100 * p}%` : "visibility: hidden" });
+  const line = (p, q) => el("div", { class: "lines" }, bar(p), ...(q === null ? [] : [bar(q, "other")]));
   for (let i = 0; i < shownCount; i++) {
     const more = `${ids[i] === follows ? "is-next" : ""} ${named[i] === 0 ? "left-out" : ""}`;
     rows.push(chip(name(ids[i]), more), line(named[i], beside ? ofOther(ids[i]) : null), el("span", { class: "number" }, percent(named[i])));
   }
   const rest = named.slice(shownCount).reduce((a, b) => a + b, others);
-  let theirRest = null;
-  if (beside) theirRest = 1 - ids.slice(0, shownCount).reduce((a, id) => a + ofOther(id), 0);
-  rows.push(el("span", { style: "justify-self: end; color: var(--soft)" }, "all others"), line(rest, theirRest && Math.max(0, theirRest)), el("span", { class: "number" }, percent(rest)));
+  const theirRest = beside ? Math.max(0, 1 - ids.slice(0, shownCount).reduce((a, id) => a + ofOther(id), 0)) : null;
+  rows.push(el("span", { style: "justify-self: end; color: var(--soft)" }, "all others"), line(rest, theirRest), el("span", { class: "number" }, percent(rest)));
   fill("chances", ...rows);
   const kept = named.filter(p => p > 0).length;
   byId("chances-note").textContent = `${others > 0 ? "More than " + kept : kept} ${kept === 1 && !others ? "token" : "tokens"} can be drawn.${follows !== null ? " Framed: the token that follows in the text." : ""}${beside ? ` Thin bars: ${beside.name}.` : ""}`;
@@ -182,6 +182,7 @@ function drawHeads() {
     }
   }
   byId("heads").style.setProperty("--heads", HEADS);
+  byId("heads").style.setProperty("--widest", `${HEADS > 6 ? 4.6 : 7}rem`);
   fill("heads", ...cells);
 }
 
@@ -328,8 +329,9 @@ function chart(title, xLabel, xs, series, { logX = false, logY = false, from = n
     const y = logY ? Math.exp(fy(low) + (fy(high) - fy(low)) * i / 3) : low + (high - low) * i / 3;
     root.append(svg("line", { class: "grid", x1: left, x2: W - right, y1: py(y), y2: py(y) }), svg("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, short(y)));
   }
-  const labels = ticks ?? xs, every = Math.ceil(labels.length / 7);
-  labels.forEach((text, i) => { if (i % every === 0) root.append(svg("text", { x: px(xs[i]), y: H - bottom + 15, "text-anchor": "middle" }, text)); });
+  const labels = ticks ?? xs, every = Math.ceil(labels.length / 7), last = labels.length - 1;
+  // The last one is always named, and none so near it that the two would touch.
+  labels.forEach((text, i) => { if (i === last || (i % every === 0 && last - i >= every)) root.append(svg("text", { x: px(xs[i]), y: H - bottom + 15, "text-anchor": "middle" }, text)); });
   root.append(svg("text", { x: (left + W - right) / 2, y: H - 4, "text-anchor": "middle" }, xLabel));
   if (now !== null) root.append(svg("line", { class: "now", x1: px(now), x2: px(now), y1: top, y2: H - bottom }));
   for (const { values, color, dashed } of series) {
@@ -360,9 +362,10 @@ function drawLayers() {
 
 function drawTime() {
   if (!timeline.length) return;
-  const views = timeline.map(i => D.views[i]), { place } = state, last = views[views.length - 2].step;
-  // The finished model stands after the last snapshot, wherever the run ended.
-  const xs = views.map(v => v.step ?? last * 1.6), ticks = views.map(v => v.step ?? "end");
+  const views = timeline.map(i => D.views[i]), { place } = state, known = views.map(v => v.step).filter(Boolean);
+  // The finished model stands where the next snapshot would, wherever the run ended.
+  const last = known[known.length - 1], end = known.length > 1 ? last * last / known[known.length - 2] : 2 * last;
+  const xs = views.map(v => v.step ?? end), ticks = views.map(v => v.step ?? "end");
   const options = { logX: true, ticks, now: state.view === 0 || shown().step !== null ? xs[timeline.indexOf(state.view)] : null };
   const answer = view => place + 1 < T ? Math.exp(-view.losses[place + 1]) : view.answers[place] === views[views.length - 1].answers[place] ? Math.exp(view.next.logprobs[place][0]) : Math.exp(view.next.logprobs[place][view.next.ids[place].indexOf(D.views[0].answers[place])] ?? -Infinity);
   const { layer, head } = state;

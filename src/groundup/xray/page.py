@@ -85,6 +85,7 @@ def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) 
         layers=seen.attention.shape[0],
         heads=seen.attention.shape[1],
         names=[view.name for view in views],
+        threshold=THRESHOLD,
         has_steps=any(view.step is not None for view in views),
         ablations=_ablations(views),
         data=_in_script(data),
