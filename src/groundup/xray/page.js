@@ -241,12 +241,13 @@ function pattern(canvas, bytes, say) {
 // Small squares, a row for each layer: of the heads, and of more columns if there are.
 function map(columns, title, style, known, pressed) {
   const cells = [el("span"), ...columns.map(text => el("span", {}, text))];
-  for (let layer = LAYERS - 1; layer >= 0; layer--) {
+  for (let layer = 0; layer < LAYERS; layer++) {
     cells.push(el("span", {}, layer));
     columns.forEach((_, h) => cells.push(el("button", { type: "button", style: style(layer, h), title: title(layer, h), "aria-label": title(layer, h), class: known(layer, h) ? "known" : "", "aria-pressed": pressed && h < HEADS && layer === state.layer && h === state.head, onclick: () => h < HEADS && choose({ layer, head: h }) })));
   }
   return cells;
 }
+if (LAYERS > 12) document.documentElement.style.setProperty("--cell", 2.2); // flat cells, so that all layers are seen
 const headNames = Array.from({ length: HEADS }, (_, h) => h);
 function drawKinds() {
   const view = shown(), beside = other();
