@@ -104,6 +104,7 @@ def test_hostile_numbers_end_in_one_sentence(
         "eval lm-eval": ["model", "--tasks", "x"],
         "generate": ["model", "The sea", "--prompts", "x.jsonl"],
         "chat": ["model"],
+        "xray": ["model", "--text", "The sea"],
         "run": ["quickstart"],
         "data show": ["world"],
         "data inspect": ["x.jsonl"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,18 +172,24 @@ def _named(views: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def _rounded(numbers: Any, digits: int) -> Any:
-    """Lists of numbers with so many decimals; None where there is no number."""
-    array = np.asarray(numbers, np.float64)
-    if array.ndim:
-        return [_rounded(one, digits) for one in array]
-    if not np.isfinite(array):
-        return None
-    found = round(float(array), digits)
-    return int(found) if found == int(found) else found
+    """Lists of numbers with so many decimals, as short as they go; None where there is none."""
+    return _listed(np.round(np.asarray(numbers, np.float64), digits))
 
 
-def _significant(numbers: Float[np.ndarray, "..."]) -> Any:
+def _significant(numbers: Any) -> Any:
     """Lists of numbers with three digits, for what spans orders of magnitude."""
-    if numbers.ndim:
-        return [_significant(one) for one in numbers]
-    return float(f"{float(numbers):.3g}")
+    array = np.asarray(numbers, np.float64)
+    # Powers of ten that leave three digits before the point.
+    scale = 10.0 ** (2 - np.floor(np.log10(np.where(array == 0, 1.0, np.abs(array)))))
+    return _listed(np.round(array * scale) / scale)
+
+
+def _listed(numbers: Any) -> Any:
+    """An array, or lists of its numbers, as JSON has them."""
+    if isinstance(numbers, np.ndarray):
+        numbers = numbers.tolist()
+    if isinstance(numbers, list):
+        return [_listed(one) for one in numbers]
+    if not math.isfinite(numbers):
+        return None
+    return int(numbers) if numbers.is_integer() else float(f"{numbers:.6g}")
