@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from groundup.app.cli import app, main
-from groundup.app.commands import data, journeys, label, models, stages
+from groundup.app.commands import data, journeys, label, models, stages, xray
 from groundup.app.settings import configured, known_names
 from groundup.app.stages import STAGES
 from groundup.errors import UserError
@@ -210,7 +210,7 @@ def test_usage_names_what_is_given(
     name = "_".join(words).replace("-", "_")
     [function] = [
         getattr(page, name)
-        for page in (data, journeys, label, models, stages)
+        for page in (data, journeys, label, models, stages, xray)
         if hasattr(page, name)
     ]
     for one in inspect.signature(function).parameters.values():

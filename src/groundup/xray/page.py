@@ -71,14 +71,15 @@ def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) 
     )
     environment.filters["prose"] = prose
     seen = views[0].seen
+    drawn = [_view(view) for view in views]
     data = {
         "tokens": seen.tokens,
         "kinds": KINDS,
         "threshold": THRESHOLD,
         "temperatures": TEMPERATURES,
-        "views": [_view(view) for view in views],
+        "views": drawn,
+        "vocabulary": {str(id): text_of(id) for id in _named(drawn)},
     }
-    data["vocabulary"] = {str(id): text_of(id) for id in _named(data["views"])}
     return environment.get_template("page.html.jinja").render(
         generator=_GENERATOR,
         title=title,
