@@ -3,7 +3,9 @@
 
 const D = JSON.parse(document.getElementById("data").textContent);
 const T = D.tokens.length;
-const LAYERS = D.views[0].scores[0].length, HEADS = D.views[0].scores[0][0].length;
+// Two models of one tokenizer may be of two shapes.
+const layersOf = view => view.scores[0].length, headsOf = view => view.scores[0][0].length;
+const hasHead = (view, layer, head) => layer < layersOf(view) && head < headsOf(view);
 const COLORS = ["var(--accent)", "var(--bad)", "var(--good)", "var(--open)"];
 const byId = id => document.getElementById(id);
 
@@ -52,13 +54,18 @@ const signed = (x, digits = 2) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(d
 const wash = (color, share) => `background: color-mix(in srgb, ${color} ${(100 * Math.min(1, Math.max(0, share))).toFixed(1)}%, transparent)`;
 const diverging = (x, most) => wash(x < 0 ? "var(--bad)" : "var(--accent)", .85 * Math.abs(x) / (most || 1));
 const scale = (id, color) => { byId(id).style.background = `linear-gradient(to right, transparent, ${color})`; };
-const choose = changes => { Object.assign(state, changes); draw(); };
+const choose = changes => {
+  Object.assign(state, changes);
+  state.layer = Math.min(state.layer, layersOf(shown()) - 1);
+  state.head = Math.min(state.head, headsOf(shown()) - 1);
+  draw();
+};
 
 // Attention: a byte for each pair that may be seen, row after row of each head.
 const decoded = new Map();
 function attention(view, layer, head) {
   if (!decoded.has(view)) decoded.set(view, Uint8Array.from(atob(view.attention), c => c.charCodeAt(0)));
-  const size = T * (T + 1) / 2, start = (layer * HEADS + head) * size;
+  const size = T * (T + 1) / 2, start = (layer * headsOf(view) + head) * size;
   return decoded.get(view).subarray(start, start + size);
 }
 const weight = (pattern, query, key) => key > query ? 0 : pattern[query * (query + 1) / 2 + key] / 255;
@@ -165,7 +172,7 @@ function rank(view, place) {
 const LETTERS = ["P", "F", "D", "I"];
 const kindsOf = (view, layer, head) => D.kinds.map((kind, k) => k).filter(k => view.scores[k][layer][head] >= D.threshold);
 function drawHeads() {
-  const view = shown(), color = ink(), cells = [];
+  const view = shown(), color = ink(), cells = [], LAYERS = layersOf(view), HEADS = headsOf(view);
   cells.push(el("span", { class: "at" }), ...Array.from({ length: HEADS }, (_, h) => el("span", { class: "at", style: "text-align: center" }, h)));
   for (let layer = 0; layer < LAYERS; layer++) {
     cells.push(el("span", { class: "at" }, layer));
@@ -187,7 +194,7 @@ function drawHeads() {
 }
 
 function drawLarge() {
-  const { layer, head, place } = state, beside = other(), pair = el("div", { class: "pair" });
+  const { layer, head, place } = state, beside = other() && hasHead(other(), layer, head) ? other() : null, pair = el("div", { class: "pair" });
   const readout = el("p", { class: "readout" });
   const say = (query, key) => {
     const said = [shown(), ...(beside ? [beside] : [])].map(v => weight(attention(v, layer, head), query, key).toFixed(2)).join(" and ");
@@ -239,16 +246,17 @@ function pattern(canvas, bytes, say) {
 }
 
 // Small squares, a row for each layer: of the heads, and of more columns if there are.
-function map(columns, title, style, known, pressed) {
+function map(view, more, title, style, known) {
+  const HEADS = headsOf(view), columns = [...Array.from({ length: HEADS }, (_, h) => h), ...more];
   const cells = [el("span"), ...columns.map(text => el("span", {}, text))];
-  for (let layer = 0; layer < LAYERS; layer++) {
+  for (let layer = 0; layer < layersOf(view); layer++) {
     cells.push(el("span", {}, layer));
-    columns.forEach((_, h) => cells.push(el("button", { type: "button", style: style(layer, h), title: title(layer, h), "aria-label": title(layer, h), class: known(layer, h) ? "known" : "", "aria-pressed": pressed && h < HEADS && layer === state.layer && h === state.head, onclick: () => h < HEADS && choose({ layer, head: h }) })));
+    columns.forEach((_, h) => cells.push(el("button", { type: "button", style: style(layer, h), title: title(layer, h), "aria-label": title(layer, h), class: known(layer, h) ? "known" : "", "aria-pressed": h < HEADS && layer === state.layer && h === state.head, onclick: () => h < HEADS && choose({ layer, head: h }) })));
   }
   return cells;
 }
-if (LAYERS > 12) document.documentElement.style.setProperty("--cell", 2.2); // flat cells, so that all layers are seen
-const headNames = Array.from({ length: HEADS }, (_, h) => h);
+// Of many layers the cells are flat, so that all of them are seen.
+if (layersOf(D.views[0]) > 12) document.documentElement.style.setProperty("--cell", 2.2);
 function drawKinds() {
   const view = shown(), beside = other();
   fill("maps", ...D.kinds.map((kind, k) => {
@@ -256,15 +264,15 @@ function drawKinds() {
     scores.forEach((row, l) => row.forEach((s, h) => { if (s >= D.threshold) found.push([s, `${l}.${h}`, l, h]); }));
     found.sort((a, b) => b[0] - a[0]);
     const most = Math.max(...scores.flat());
-    const list = found.slice(0, 8).map(([s, n, l, h]) => `${n} (${s.toFixed(2)}${beside ? `, ${beside.scores[k][l][h].toFixed(2)} in ${beside.name}` : ""})`).join(", ");
+    const list = found.slice(0, 8).map(([s, n, l, h]) => `${n} (${s.toFixed(2)}${beside && hasHead(beside, l, h) ? `, ${beside.scores[k][l][h].toFixed(2)} in ${beside.name}` : ""})`).join(", ");
     const left = found.length > 8 ? ` and ${found.length - 8} more` : "";
-    const grid = el("div", { class: "map many", style: `--columns: ${HEADS}` }, ...map(headNames, (l, h) => `${l}.${h}: ${scores[l][h].toFixed(2)}`, (l, h) => wash("var(--accent)", scores[l][h]), (l, h) => scores[l][h] >= D.threshold, true));
+    const grid = el("div", { class: "map many", style: `--columns: ${headsOf(view)}` }, ...map(view, [], (l, h) => `${l}.${h}: ${scores[l][h].toFixed(2)}`, (l, h) => wash("var(--accent)", scores[l][h]), (l, h) => scores[l][h] >= D.threshold));
     return el("div", {}, el("h3", {}, `${kind[0].toUpperCase()}${kind.slice(1)}`), grid, el("p", {}, found.length ? list + left : `none; the highest score is ${most.toFixed(2)}`));
   }));
 }
 
 function drawLens() {
-  const { lens, answers } = shown(), rows = [];
+  const { lens, answers } = shown(), rows = [], LAYERS = layersOf(shown());
   for (let l = LAYERS; l >= 0; l--) {
     rows.push(el("tr", {}, el("th", {}, l ? `${l - 1}` : "embedding"), ...D.tokens.map((_, i) => {
       const id = lens.ids[l][i][0], p = lens.probabilities[l][i][0];
@@ -288,9 +296,10 @@ function drawAttribution() {
   const parts = partsOf(view), sum = parts.reduce((a, [, x]) => a + x, 0), most = Math.max(...parts.map(([, x]) => Math.abs(x)));
   const theirs = beside && new Map(partsOf(beside));
   fill("answer", "After ", chip(D.tokens[place]), " the logit of ", chip(name(view.answers[place])), place + 1 < T ? " (what follows)" : " (the likeliest)", ` is ${sum.toFixed(2)}.`);
+  const HEADS = headsOf(view);
   byId("attribution-map").style.setProperty("--columns", HEADS + 1);
   const value = (l, h) => h < HEADS ? view.contributions.heads[l][h][place] : view.contributions.mlps[l][place];
-  fill("attribution-map", ...map([...headNames, "MLP"], (l, h) => `${h < HEADS ? `head ${l}.${h}` : `MLP ${l}`}: ${signed(value(l, h))}`, (l, h) => diverging(value(l, h), most), () => false, true));
+  fill("attribution-map", ...map(view, ["MLP"], (l, h) => `${h < HEADS ? `head ${l}.${h}` : `MLP ${l}`}: ${signed(value(l, h))}`, (l, h) => diverging(value(l, h), most), () => false));
   const bar = el("i"); bar.style.background = "linear-gradient(to right, color-mix(in srgb, var(--bad) 85%, transparent), transparent, color-mix(in srgb, var(--accent) 85%, transparent))";
   fill("attribution-range", `against it −${most.toFixed(1)}`, bar, `+${most.toFixed(1)} for it`);
   const largest = [...parts].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 12);
@@ -347,7 +356,7 @@ function chart(title, xLabel, xs, series, { logX = false, logY = false, from = n
 const mean = row => row.reduce((a, b) => a + b, 0) / row.length;
 function drawLayers() {
   const { place } = state, views = [shown(), ...(other() ? [other()] : [])];
-  const states = Array.from({ length: LAYERS + 1 }, (_, i) => i), layers = states.slice(0, LAYERS);
+  const most = Math.max(...views.map(layersOf)), states = Array.from({ length: most + 1 }, (_, i) => i), layers = states.slice(0, most);
   const both = make => views.flatMap((view, i) => make(view).map(s => ({ ...s, dashed: i > 0, name: i ? `${s.name}, ${view.name}` : s.name })));
   const states_ = "layers that came before";
   const series = [
@@ -393,4 +402,4 @@ scale("lens-scale", "color-mix(in srgb, var(--accent) 85%, transparent)");
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 let width = innerWidth;
 addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawLarge(); } });
-draw();
+choose({});
