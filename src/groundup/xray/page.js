@@ -323,7 +323,7 @@ function svg(name, attributes, text) {
   if (text !== undefined) made.textContent = text;
   return made;
 }
-const short = x => x === 0 ? "0" : Math.abs(x) >= 1e4 ? x.toExponential(0) : Math.abs(x) >= 10 ? String(Math.round(x)) : Math.abs(x) >= .01 ? String(+x.toPrecision(2)) : x.toExponential(0);
+const short = x => x === 0 ? "0" : Math.abs(x) >= 1e4 ? x.toExponential(0) : Math.abs(x) >= 10 ? String(Math.round(x)) : Math.abs(x) >= .0001 ? String(+x.toPrecision(2)) : x.toExponential(0);
 function chart(title, xLabel, xs, series, { logX = false, logY = false, from = null, to = null, ticks = null, now = null } = {}) {
   const W = 320, H = 190, left = 42, right = 10, top = 8, bottom = 34;
   const fx = x => logX ? Math.log(x) : x, fy = y => logY ? Math.log(y) : y;
