@@ -236,7 +236,7 @@ def test_settings_recipes_and_commands_load_without_torch() -> None:
         "groundup.app.cli",
         *(
             f"groundup.app.commands.{page}"
-            for page in ("data", "journeys", "label", "models", "stages")
+            for page in ("data", "journeys", "label", "models", "stages", "xray")
         ),
         "groundup.app.recipe",
         "groundup.app.stages",

@@ -28,6 +28,7 @@ def test_names_are_pinned() -> None:
         "logprobs",
         "scaled_dot_product_attention",
         "stream",
+        "xray",
     ]
     assert dir(groundup) == groundup.__all__
 

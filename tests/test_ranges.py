@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from groundup.app.cli import app, main
-from groundup.app.commands import data, journeys, label, models, stages
+from groundup.app.commands import data, journeys, label, models, stages, xray
 from groundup.app.settings import configured, known_names
 from groundup.app.stages import STAGES
 from groundup.errors import UserError
@@ -105,6 +105,7 @@ def test_hostile_numbers_end_in_one_sentence(
         "experiment overoptimization": ["model", "--data", "x.jsonl"],
         "generate": ["model", "The sea", "--prompts", "x.jsonl"],
         "chat": ["model"],
+        "xray": ["model", "--text", "The sea"],
         "run": ["quickstart"],
         "data show": ["world"],
         "data inspect": ["x.jsonl"],
@@ -210,7 +211,7 @@ def test_usage_names_what_is_given(
     name = "_".join(words).replace("-", "_")
     [function] = [
         getattr(page, name)
-        for page in (data, journeys, label, models, stages)
+        for page in (data, journeys, label, models, stages, xray)
         if hasattr(page, name)
     ]
     for one in inspect.signature(function).parameters.values():

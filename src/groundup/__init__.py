@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from groundup.lm.positions import apply_rope
     from groundup.text.batches import get_batch
     from groundup.text.tokenizer import Tokenizer
+    from groundup.xray.look import xray
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ __all__ = [
     "logprobs",
     "scaled_dot_product_attention",
     "stream",
+    "xray",
 ]
 
 _HOMES = {
@@ -64,6 +66,7 @@ _HOMES = {
     "logprobs": "groundup.lm.logprobs",
     "scaled_dot_product_attention": "groundup.lm.attention",
     "stream": "groundup.generation.generate",
+    "xray": "groundup.xray.look",
 }
 
 

@@ -24,7 +24,7 @@ from groundup.train.config import ENVIRONMENT
 from miniature import write_miniature
 
 COMMANDS = ["quickstart", "run", "data", "tokenizer", "pretrain", "sft", "dpo", "eval"]
-COMMANDS += ["generate", "chat", "label", "experiment"]
+COMMANDS += ["generate", "chat", "label", "experiment", "xray"]
 DATA_COMMANDS = ["data list", "data show", "data pull", "data build", "data inspect"]
 
 

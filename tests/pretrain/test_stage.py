@@ -84,7 +84,7 @@ def test_the_folder_tells_its_story(workshop: Any) -> None:
     assert "CC BY-SA 4.0" in card and "A Box of Paints." in card
     assert "license: cc-by-sa-4.0" in card
     snapshots = {path.parent.name for path in (folder / "snapshots").glob("*/*.safetensors")}
-    assert snapshots == {"step-1", "step-4", "step-16"}
+    assert snapshots == {f"step-{step}" for step in (1, 2, 4, 8, 16)}
 
 
 def test_a_later_start_reads_the_plan_and_measures_nothing(workshop: Any, tmp_path: Path) -> None:

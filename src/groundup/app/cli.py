@@ -172,6 +172,17 @@ def _add_models(app: App) -> None:
     _add(app, "models:chat", "chat", _MODELS, "Talk with a model at the terminal.")
     _add(
         app,
+        "xray:xray",
+        "xray",
+        _UNDERSTANDING,
+        "See what a model does with a text: a page to look around in.",
+        "Loss by token, the next token under temperature, top-k and top-p, attention of every "
+        "head and what kind of head it is, logit lens, direct logit attribution and gradients. "
+        "A run that keeps snapshots is shown over time.",
+        usage="xray [OPTIONS] MODEL",
+    )
+    _add(
+        app,
         "label:label",
         "label",
         _MODELS,

@@ -249,10 +249,15 @@ def training_memory(
     return state + config.micro(context) * context * per_token * width + 500_000_000
 
 
-def training_disk(trained: Trained) -> int:
-    """Bytes that a run writes, roughly: one checkpoint more than are kept, and the model."""
+def training_disk(trained: Trained, *, snapshots: bool = False) -> int:
+    """Bytes that a run writes, roughly: one checkpoint more than are kept, and the model.
+
+    Snapshots are of two bytes a weight, and sixteen of them in a run of 33,000 steps.
+    """
     masters_and_moments = 3 * 4
-    return trained.trained_parameters * (masters_and_moments * (checkpoint.KEPT + 1) + 4)
+    kept_on_the_way = 16 * 2 if snapshots else 0
+    checkpoints = masters_and_moments * (checkpoint.KEPT + 1)
+    return trained.trained_parameters * (checkpoints + kept_on_the_way + 4)
 
 
 def _why_eager(config: TrainingConfig, compute: Compute) -> dict[str, str]:

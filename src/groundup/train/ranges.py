@@ -117,6 +117,8 @@ BatchSize = Annotated[int, Ge(1), Le(65_536)]
 # Rows printed for a person to read.
 Shown = Annotated[int, Ge(0), Le(100_000)]
 SamplesShown = Annotated[int, Ge(1), Le(100_000)]
+# Attention is shown in full: of more tokens a page would have hundreds of megabytes.
+TokensSeen = Annotated[int, Ge(1), Le(1024)]
 
 # What file systems allow for a path and for one name in it, in bytes.
 _LONGEST_PATH, _LONGEST_NAME = 4095, 255

@@ -124,7 +124,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         compute = resolve(config, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
         require_resources(config, job.trained, compute, job.context)
         what = f"training {job.trained.trained_parameters / 1e6:.1f} M parameters"
-        checkpoint.require_space(run.folder, training_disk(job.trained), what, None)
+        need = training_disk(job.trained, snapshots=job.snapshots)
+        checkpoint.require_space(run.folder, need, what, None)
         tokens_per_step = job.tokens_per_step or config.rows * job.context
         speed = None
         if config.steps is None and config.minutes is not None:
@@ -171,7 +172,7 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
 
     def after_step(step: int, last: bool) -> bool:
         """Evaluate when it is time; return whether training ends here."""
-        if job.snapshots and run.writes and _is_power_of_four(step):
+        if job.snapshots and run.writes and _is_power_of_two(step):
             _write_snapshot(run.folder / "snapshots" / f"step-{step}", model)
         due = step % plan.evaluate_every == 0 and (step > 0 or job.evaluates_first)
         due = due or step in job.evaluates_at
@@ -217,8 +218,8 @@ def _require_finite(run: Run, optimizer: Optimizer, step: int) -> None:
             )
 
 
-def _is_power_of_four(step: int) -> bool:
-    return step > 0 and step & (step - 1) == 0 and step.bit_length() % 2 == 1
+def _is_power_of_two(step: int) -> bool:
+    return step > 0 and step & (step - 1) == 0
 
 
 def _write_snapshot(folder: Path, model: nn.Module) -> None:

@@ -1,0 +1,136 @@
+"""`groundup xray`: a page of what a model does with a text, and the main of it in a few lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from groundup.errors import UserError
+from groundup.formats.folder import StoredModel
+from groundup.formats.load import open_model
+from groundup.formats.locate import is_adapter, is_named
+from groundup.generation.request import opening_ids
+from groundup.runs.console import say
+from groundup.runs.files import files_of, read_json_object, read_lines, writable
+from groundup.text.chat import encode_chat
+from groundup.text.tokenizer import Tokenizer
+from groundup.xray.look import text_ids, token_text, xray
+from groundup.xray.page import View, is_xray, write_xray
+from groundup.xray.snapshots import load_snapshot, snapshot_steps
+from groundup.xray.trace import Head, check_heads
+
+
+def look(
+    folder: Path,
+    text: str | None,
+    *,
+    name: str,
+    chat: bool,
+    without: Sequence[str],
+    against: tuple[Path, str] | None,
+    tokens: int,
+    out: Path,
+    force: bool = False,
+) -> None:
+    """Write the page and print what is on it.
+
+    `name` is what the person calls the model in `folder`, and `against` another folder with its
+    name. Raises `UserError` for what cannot be looked at, before any work.
+    """
+    others = [] if against is None else [against[0]]
+    writable(out, "--out", inputs=files_of(folder, *others), force=force, ours=is_xray)
+    stored, other = open_model(folder), None if against is None else open_model(against[0])
+    heads = [_head(one) for one in without]
+    check_heads(stored.config, heads)
+    tokenizer = stored.tokenizer
+    if text is None:
+        ids = _last_sample(folder, stored)
+    else:
+        ids = text_ids(stored.config, tokenizer, text, chat=chat)
+    if other is not None and against is not None:
+        _require_same_tokens(tokenizer, other, against[1])
+
+    model = stored.model(torch.float32)
+    views = [View(_short(name), xray(model, ids, tokenizer, most_tokens=tokens))]
+    if heads:
+        removed = xray(model, ids, tokenizer, without=heads, most_tokens=tokens)
+        views.append(View(f"without {' and '.join(without)}", removed))
+    if other is not None and against is not None:
+        seen = xray(other.model(torch.float32), ids, tokenizer, most_tokens=tokens)
+        views.append(View(_short(against[1], not_like=views[0].name), seen))
+    steps = [] if is_adapter(folder) or folder.is_file() else snapshot_steps(folder)
+    for step in steps:
+        snapshot = load_snapshot(folder, step, stored.config)
+        views.append(View(f"step {step}", xray(snapshot, ids, tokenizer, most_tokens=tokens), step))
+    _say(views)
+    size = write_xray(out, views[0].name, views, lambda id: token_text(tokenizer, id))
+    say(f"Page:        {out} ({size / 1e6:.1f} MB)")
+
+
+def _head(word: str) -> Head:
+    """A layer and a head in it, as the command line has them."""
+    if not re.fullmatch(r"\d{1,4}\.\d{1,4}", word, re.ASCII):
+        raise UserError(f"--without={word!r} must be LAYER.HEAD, both counted from 0, such as 1.3")
+    layer, _, head = word.partition(".")
+    return int(layer), int(head)
+
+
+def _last_sample(folder: Path, stored: StoredModel) -> list[int]:
+    """The tokens of what a run's model said last while it was trained, with what it was asked."""
+    log, about = folder / "samples.jsonl", folder / "run.json"
+    samples = read_lines(log) if log.is_file() and about.is_file() else []
+    spoken = [(one.get("prompt"), one.get("text")) for one in samples]
+    found = [(str(a), str(b)) for a, b in spoken if isinstance(a, str) and isinstance(b, str)]
+    if not found:
+        raise UserError(
+            'there is no text to look at; give one in quotes: --text "The sea is wide, the sea"'
+        )
+    prompt, said = found[-1]
+    traits = read_json_object(about).get("traits")
+    if isinstance(traits, dict) and traits.get("chats"):
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": said}]
+        return encode_chat(stored.tokenizer, messages).ids
+    return opening_ids(stored.config, stored.tokenizer) + stored.tokenizer.encode(prompt + said)
+
+
+def _require_same_tokens(tokenizer: Tokenizer, other: StoredModel, name: str) -> None:
+    """Refuse a model whose ids mean other tokens: place by place there is nothing to compare."""
+    theirs = other.tokenizer
+    ids = range(max(tokenizer.vocab_size, theirs.vocab_size))
+    if any(tokenizer.token_bytes(id) != theirs.token_bytes(id) for id in ids):
+        raise UserError(
+            f"--against={name} has another vocabulary, so its tokens cannot be compared one by "
+            "one; give a model with the same tokenizer"
+        )
+
+
+def _short(name: str, not_like: str | None = None) -> str:
+    """The last part of a path, unless it is a name or the other model's is the same."""
+    last = name if is_named(name) else Path(name).resolve().name
+    return name if last == not_like else last
+
+
+def _say(views: Sequence[View]) -> None:
+    first = views[0].seen
+    layers, heads = first.attention.shape[:2]
+    cut = f", {first.cut:,} more left out" if first.cut else ""
+    say(f"Tokens:      {len(first.tokens)}{cut}")
+    say(f"Heads:       {layers} layers of {heads}")
+    for view in views:
+        if view.step is None:
+            change = f" ({view.seen.loss - first.loss:+.3f})" if view.seen is not first else ""
+            say(f"Loss:        {view.seen.loss:.3f} nats a token, {view.name}{change}")
+    for kind, found in first.heads_found().items():
+        say(f"{kind.capitalize() + ':':<17}{_listed(found)}")
+    if steps := [view.step for view in views if view.step is not None]:
+        say(f"Over time:   {len(steps)} snapshots, step {steps[0]} to {steps[-1]}")
+
+
+def _listed(found: Sequence[tuple[Head, float]]) -> str:
+    """The best few heads with their scores."""
+    shown = [f"{layer}.{head} ({score:.2f})" for (layer, head), score in found[:6]]
+    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+    return ", ".join(shown) + more if shown else "none"

@@ -1,0 +1,97 @@
+"""Direct logit attribution: who put the answer's logit there, head by head and MLP by MLP.
+
+The last residual stream is a sum, x_L = embedding + sum of heads + sum of MLPs + biases, and the
+answer's logit is nearly linear in it. What is not linear is the last norm, and of that the one
+number it divides by, which is *frozen* at what it was (Elhage et al. 2021). Then each part c of the
+sum has a contribution of its own, and together they are the logit:
+
+    logit = W_U[answer] · norm(x_L) = sum_c  d · c  + constant
+    RMSNorm     d = W_U[answer] * weight / rms(x_L)                              constant 0
+    LayerNorm   d = (u - mean(u)) / std(x_L),  u = W_U[answer] * weight          W_U[answer] · bias
+
+It is *direct*: what a head does by way of later heads stands in their account, not in its own.
+Taking a head out (`traced(without=…)`) measures everything that hangs on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from groundup.lm.model import Block, CausalLM, RMSNorm
+from groundup.xray.trace import Trace
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What each part adds to the answer's logit at every place; `sum` is the logit."""
+
+    embedding: Float[np.ndarray, " time"]
+    heads: Float[np.ndarray, "layers heads time"]
+    mlps: Float[np.ndarray, "layers time"]
+    bias: Float[np.ndarray, " time"]
+    """Biases of attention's output and of the last norm; 0 where a family has none."""
+
+    @property
+    def sum(self) -> Float[np.ndarray, " time"]:
+        logits = self.embedding + self.heads.sum((0, 1)) + self.mlps.sum(0) + self.bias
+        return np.asarray(logits)
+
+
+def contributions(model: CausalLM, trace: Trace, answers: Int[Tensor, " time"]) -> Contributions:
+    """Part the logits of `answers`, a token for each place of the traced text (its first row)."""
+    direction, bias = _direction(model, trace.residual[-1][0].detach(), answers)
+    heads, mlps = [], []
+    for layer, block in enumerate(model.model.layers):
+        assert isinstance(block, Block)
+        by_head = _heads(block.self_attn.o_proj, trace.mixed[layer][0].detach(), direction)
+        by_head = by_head.view(len(answers), -1, block.self_attn.head_dim).sum(-1)
+        attended = _along(trace.attended[layer][0], direction)
+        bias = bias + attended - by_head.sum(-1)
+        heads.append(by_head.T)
+        mlps.append(_along(trace.fed_forward[layer][0], direction))
+    embedding = _along(trace.residual[0][0], direction)
+    parts = (embedding, torch.stack(heads), torch.stack(mlps), bias)
+    return Contributions(*(part.float().cpu().numpy() for part in parts))
+
+
+@torch.no_grad()
+def _direction(
+    model: CausalLM, last: Float[Tensor, "time width"], answers: Int[Tensor, " time"]
+) -> tuple[Float[Tensor, "time width"], Float[Tensor, " time"]]:
+    """d and the constant, in float32: the logit is d · x_L + constant, with the norm frozen."""
+    norm, last, unembedding = model.model.norm, last.float(), model.head[answers].float()
+    assert isinstance(norm, RMSNorm | nn.LayerNorm)
+    direction = unembedding * norm.weight.float()
+    if isinstance(norm, RMSNorm):
+        scale = torch.rsqrt(last.square().mean(-1, keepdim=True) + norm.eps)
+        return direction * scale, last.new_zeros(len(answers))
+    scale = torch.rsqrt(last.var(-1, keepdim=True, correction=0) + norm.eps)
+    centred = direction - direction.mean(-1, keepdim=True)
+    return centred * scale, unembedding @ norm.bias.float()
+
+
+def _heads(
+    o_proj: nn.Module, mixed: Float[Tensor, "time features"], direction: Float[Tensor, "time width"]
+) -> Float[Tensor, "time features"]:
+    """What each fetched number adds to the logit.
+
+    The module is linear in them, whatever it is made of (4-bit weights, an adapter beside), so that
+    its gradient says how much of each reaches the direction.
+    """
+    with torch.enable_grad():
+        mixed = mixed.requires_grad_()
+        written = (o_proj(mixed).float() * direction).sum()
+        (reaching,) = torch.autograd.grad(written, mixed)
+    return (reaching.float() * mixed.float()).detach()
+
+
+@torch.no_grad()
+def _along(
+    part: Float[Tensor, "time width"], direction: Float[Tensor, "time width"]
+) -> Float[Tensor, " time"]:
+    return (part.float() * direction).sum(-1)

@@ -1,0 +1,92 @@
+"""What kind of head is it? Four detectors, each the mean attention to one place.
+
+    previous token      attention from t to t - 1                    on the text itself
+    first token         attention from t to 0                        on the text itself
+    duplicate token     attention from t to the same token before    on a repeated random sequence
+    induction           attention from t to what followed it there   on a repeated random sequence
+
+An *induction head* continues what it has seen: in "A B … A" it looks from the second A to B and
+says B again. It needs a head before it that tells each token which one came before it, a previous
+token head; when the two have formed, the loss on anything repeated falls off a cliff (Olsson et al.
+2022, In-context Learning and Induction Heads). Both are measured on random tokens said twice, where
+nothing but the repetition can be known: with a block of L tokens, a place t of the second block
+sees the same token at t - L and what followed it at t - L + 1.
+
+A score above 0.4 is a head of that kind, by the usual rule (TransformerLens's head detectors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from groundup.lm.model import CausalLM
+from groundup.train.batch import Batch
+from groundup.xray.trace import Head, traced
+
+Kind = Literal["previous token", "first token", "duplicate token", "induction"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+THRESHOLD = 0.4
+# Random sequences, and tokens of their blocks at most: 4 * 50 places to average over, as many as
+# make a score's error 0.02 or so.
+_ROWS, _BLOCK = 4, 50
+_SEED = 0
+
+
+def head_scores(
+    model: CausalLM,
+    attention: Float[np.ndarray, "layers heads time time"],
+    opening: Sequence[int] = (),
+    without: Sequence[Head] = (),
+    special: frozenset[int] = frozenset(),
+) -> Float[np.ndarray, "kinds layers heads"]:
+    """The scores of every head, in the order of `KINDS`, each from 0 to 1.
+
+    `attention` is of the text. Random sequences begin with `opening` and hold none of the `special`
+    ids.
+    """
+    repeated, block = repeated_sequence(model, opening, special)
+    with torch.no_grad(), traced(model, without) as trace:
+        model(Batch.of(repeated))
+    on_random = torch.stack([one.mean(0) for one in trace.attention]).cpu().numpy()
+    previous = on_diagonal(attention, 1)
+    first = attention[..., 1:, 0].mean(-1) if attention.shape[-1] > 1 else np.zeros_like(previous)
+    # The first of the second block's tokens stands right after the first block.
+    second = on_random[..., -block:, :]
+    duplicate, induction = on_diagonal(second, block), on_diagonal(second, block - 1)
+    return np.stack([previous, first, duplicate, induction]).astype(np.float32)
+
+
+def on_diagonal(
+    attention: Float[np.ndarray, "layers heads queries keys"], back: int
+) -> Float[np.ndarray, "layers heads"]:
+    """Mean attention to the token `back` places before; queries are the last places of the keys.
+
+    Queries that have no such token do not count; without any the mean is 0.
+    """
+    queries, keys = attention.shape[-2:]
+    places = np.arange(keys - queries, keys)
+    places = places[places >= back]
+    if not len(places):
+        return np.zeros(attention.shape[:2], attention.dtype)
+    found = attention[..., places - (keys - queries), places - back].mean(-1)
+    return np.asarray(found)
+
+
+def repeated_sequence(
+    model: CausalLM, opening: Sequence[int], special: frozenset[int]
+) -> tuple[Int[Tensor, "rows time"], int]:
+    """Random tokens of the vocabulary twice over, and how many they are; the same every time."""
+    config, device = model.config, model.head.device
+    block = min(_BLOCK, (config.max_position_embeddings - len(opening)) // 2)
+    generator = torch.Generator().manual_seed(_SEED)
+    allowed = torch.tensor([id for id in range(config.vocab_size) if id not in special])
+    drawn = torch.randint(len(allowed), (_ROWS, block), generator=generator)
+    once = allowed[drawn]
+    start = torch.tensor([list(opening)] * _ROWS, dtype=torch.int64).view(_ROWS, -1)
+    return torch.cat((start, once, once), dim=1).to(device), block

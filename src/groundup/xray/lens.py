@@ -1,0 +1,50 @@
+"""The logit lens: what the model would say if it stopped after a layer.
+
+    logits_l = head(norm(x_l))        for the residual stream x_l after l layers
+
+The stream is read by the model's own last norm and head as if no layer followed (nostalgebraist
+2020, "interpreting GPT: the logit lens"). With l = the number of layers it is the model's answer.
+Layers write in the head's language only as far as training made them: what the lens shows early is
+a hint and no proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from groundup.lm.model import CausalLM
+
+
+@dataclass(frozen=True)
+class LogitLens:
+    """After each number of layers, from none to all: the likeliest next tokens, best first."""
+
+    ids: Int[np.ndarray, "states time top"]
+    probabilities: Float[np.ndarray, "states time top"]
+    answer_logprobs: Float[np.ndarray, "states time"]
+    """log p of the token that is the answer, in nats."""
+
+
+@torch.no_grad()
+def logit_lens(
+    model: CausalLM,
+    residual: Sequence[Float[Tensor, "time width"]],
+    answers: Int[Tensor, " time"],
+    top: int,
+) -> LogitLens:
+    """Read the residual stream after every layer; see the page's head."""
+    ids, probabilities, chosen = [], [], []
+    for state in residual:
+        logprobs = model.lm_head(model.model.norm(state)).float().log_softmax(-1)
+        best = logprobs.topk(top, dim=-1)
+        ids.append(best.indices)
+        probabilities.append(best.values.exp())
+        chosen.append(logprobs.gather(-1, answers[:, None])[:, 0])
+    stacked = (torch.stack(one).cpu().numpy() for one in (ids, probabilities, chosen))
+    return LogitLens(*stacked)

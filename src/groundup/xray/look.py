@@ -1,0 +1,215 @@
+"""`groundup.xray(model, text)`: what a model does with a text, as arrays.
+
+    seen = groundup.xray("runs/sft", "Who are you?", chat=True)
+    seen.losses                     what each token cost, in nats
+    seen.attention[1, 3]            the pattern of head 3 of layer 1, (time, time)
+    seen.heads_found()              which heads are of a known kind
+
+One forward pass shows most of it and one backward pass the gradients; a second forward pass, over
+random tokens said twice, tells what kinds of heads there are. Layers and heads count from 0; of
+`states` of the residual stream there are one more than layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from groundup.errors import UserError
+from groundup.formats.load import open_model
+from groundup.generation.request import opening_ids
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import Block, CausalLM
+from groundup.text.chat import encode_chat
+from groundup.text.token_view import visible
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+from groundup.xray.attribution import Contributions, contributions
+from groundup.xray.heads import KINDS, THRESHOLD, Kind, head_scores
+from groundup.xray.lens import LogitLens, logit_lens
+from groundup.xray.trace import Head, Trace, traced
+
+# Attention grows with the square of a text; of longer ones the beginning is shown.
+MOST_TOKENS = 128
+# The likeliest tokens of each layer in the logit lens.
+_LENS_TOP = 5
+
+
+@dataclass(frozen=True)
+class XRay:
+    """What a model did with a text. Times are places of tokens; layers and heads count from 0."""
+
+    tokens: tuple[str, ...]
+    ids: Int[np.ndarray, " time"]
+    cut: int
+    """How many tokens the text had beyond these, which nobody looked at."""
+    losses: Float[np.ndarray, " time"]
+    """-log p of each token given those before it, in nats; NaN for the first, which has none."""
+    logits: Float[np.ndarray, "time vocab"]
+    """Of the token after each place."""
+    answers: Int[np.ndarray, " time"]
+    """The token that follows each place, and after the last one the likeliest."""
+    attention: Float[np.ndarray, "layers heads time time"]
+    """How much of each query (row) goes to each key (column); rows sum to 1."""
+    head_scores: Float[np.ndarray, "kinds layers heads"]
+    """How much each head is of the kinds `KINDS`, from 0 to 1 (see `heads`)."""
+    lens: LogitLens
+    residual_norms: Float[np.ndarray, "states time"]
+    """Length of the residual stream before each layer and after the last."""
+    contributions: Contributions
+    """What each head and MLP adds to the answer's logit (direct logit attribution)."""
+    residual_gradients: Float[np.ndarray, "states time"]
+    """Length of the gradient of the mean loss at the residual stream, as above."""
+    weight_gradients: Float[np.ndarray, "layers 2"]
+    """Length of that gradient at the weights of attention and of the MLP; 0 where frozen."""
+    without: tuple[Head, ...]
+    """The heads that were taken out."""
+
+    @property
+    def loss(self) -> float:
+        """The mean of the losses in nats, NaN for a text of one token."""
+        return float(self.losses[1:].mean()) if len(self.losses) > 1 else float("nan")
+
+    def heads_found(self, threshold: float = THRESHOLD) -> dict[Kind, list[tuple[Head, float]]]:
+        """For each kind the heads whose score is at least `threshold`, best first."""
+        found: dict[Kind, list[tuple[Head, float]]] = {}
+        for kind, scores in zip(KINDS, self.head_scores, strict=True):
+            places = np.argwhere(scores >= threshold)
+            heads = [((int(i), int(j)), float(scores[i, j])) for i, j in places]
+            found[kind] = sorted(heads, key=lambda one: -one[1])
+        return found
+
+
+def xray(
+    model: CausalLM | Path | str,
+    text: str | Sequence[int],
+    tokenizer: Tokenizer | None = None,
+    *,
+    chat: bool = False,
+    without: Sequence[Head] = (),
+    most_tokens: int = MOST_TOKENS,
+) -> XRay:
+    """Look at what a model does with a text: losses, attention, logit lens, attribution, gradients.
+
+    `model` is one that is loaded, with its `tokenizer`, or where one lies, as for `load`; from
+    there it is computed in float32. `text` may be token ids. With `chat` it is a user's message and
+    the place where the answer begins. Heads `without`, as (layer, head), are taken out. Of a long
+    text the first `most_tokens` are looked at. Gradients of the model's own stay as they are.
+
+    Raises `UserError` for a text of no tokens, for ids outside the vocabulary and for a head that
+    is not there.
+    """
+    if not isinstance(model, CausalLM):
+        stored = open_model(model)
+        model, tokenizer = stored.model(torch.float32), tokenizer or stored.tokenizer
+    if isinstance(text, str):
+        if tokenizer is None:
+            raise UserError("a text needs the model's tokenizer; pass it, or give token ids")
+        ids = text_ids(model.config, tokenizer, text, chat=chat)
+    else:
+        ids = list(text)
+    kept = ids[: min(most_tokens, model.config.max_position_embeddings)]
+    if not kept:
+        raise UserError("the text is empty; give at least one token to look at")
+    return _looked(model, kept, len(ids) - len(kept), tokenizer, tuple(without))
+
+
+def text_ids(config: ModelConfig, tokenizer: Tokenizer, text: str, *, chat: bool) -> list[int]:
+    """The tokens of a text as the model gets to read it: opened, or as a message to answer."""
+    if chat:
+        messages = [{"role": "user", "content": text}]
+        return encode_chat(tokenizer.able_to_chat(), messages, generation_prompt=True).ids
+    return opening_ids(config, tokenizer) + tokenizer.encode(text)
+
+
+def token_text(tokenizer: Tokenizer | None, id: int) -> str:
+    """A token as text; bytes that are no whole character are shown as \\x and two digits."""
+    spelled = b"" if tokenizer is None else tokenizer.token_bytes(id)
+    return visible(spelled.decode("utf-8", errors="backslashreplace")) or f"<{id}>"
+
+
+def _looked(
+    model: CausalLM,
+    ids: list[int],
+    cut: int,
+    tokenizer: Tokenizer | None,
+    without: tuple[Head, ...],
+) -> XRay:
+    batch = Batch.of(torch.tensor([ids], device=model.head.device))
+    with torch.enable_grad(), traced(model, without) as trace:
+        logits = model.logits(batch)[0]
+        losses = cross_entropy(logits[:-1], batch.input_ids[0, 1:], reduction="none")
+        by_residual, by_weights = _gradients(model, trace, losses)
+    logits = logits.detach()
+    answers = torch.cat((batch.input_ids[0, 1:], logits[-1:].argmax(-1)))
+    residual = [one[0].detach() for one in trace.residual]
+    attention = _array(torch.stack([one[0] for one in trace.attention]))
+    # The tokens that open any text open the random ones, too.
+    opening = [] if tokenizer is None else opening_ids(model.config, tokenizer)
+    special = frozenset() if tokenizer is None else tokenizer.special_ids
+    return XRay(
+        tokens=tuple(token_text(tokenizer, id) for id in ids),
+        ids=np.asarray(ids),
+        cut=cut,
+        losses=np.concatenate(([np.nan], _array(losses))),
+        logits=_array(logits),
+        answers=_array(answers),
+        attention=attention,
+        head_scores=head_scores(model, attention, opening, without, special),
+        lens=logit_lens(model, residual, answers, _LENS_TOP),
+        residual_norms=_array(torch.stack([one.float().norm(dim=-1) for one in residual])),
+        contributions=contributions(model, trace, answers),
+        residual_gradients=by_residual,
+        weight_gradients=by_weights,
+        without=without,
+    )
+
+
+def _gradients(
+    model: CausalLM, trace: Trace, losses: Float[Tensor, " predicted"]
+) -> tuple[Float[np.ndarray, "states time"], Float[np.ndarray, "layers 2"]]:
+    """Lengths of the mean loss's gradient: at the residual stream, and at each layer's weights."""
+    weights = [list(_weights(block)) for block in model.model.layers]
+    if not len(losses):
+        return np.zeros((len(weights) + 1, 1), np.float32), np.zeros((len(weights), 2), np.float32)
+    flat = [one for layer in weights for half in layer for one in half]
+    found = torch.autograd.grad(losses.mean(), [*trace.residual, *flat], allow_unused=True)
+    states = len(trace.residual)
+    by_residual = torch.stack([one[0].float().norm(dim=-1) for one in found[:states]])
+    rest = iter(found[states:])
+    lengths = [[_length([next(rest) for _ in half]) for half in layer] for layer in weights]
+    return _array(by_residual), np.asarray(lengths, np.float32)
+
+
+def _weights(block: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The weights that learn, of a layer's attention and its MLP, each with the norm before it."""
+    assert isinstance(block, Block)
+    halves = (
+        (block.input_layernorm, block.self_attn),
+        (block.post_attention_layernorm, block.mlp),
+    )
+    attention, mlp = (
+        [one for module in half for one in module.parameters() if one.requires_grad]
+        for half in halves
+    )
+    return attention, mlp
+
+
+def _length(gradients: Sequence[Tensor | None]) -> float:
+    """The length of all of them as one vector; None is of an adapter that is not in use."""
+    squares = [float(one.float().square().sum()) for one in gradients if one is not None]
+    return math.sqrt(sum(squares))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """A tensor as an array, in float32 whatever the model computes in."""
+    tensor = tensor.detach().cpu()
+    return tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()

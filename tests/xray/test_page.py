@@ -1,0 +1,140 @@
+"""The page holds what the arrays say, is whole in itself, and takes no text for markup."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from groundup.lm.model import CausalLM
+from groundup.text.tokenizer import Tokenizer
+from groundup.xray.look import XRay, token_text, xray
+from groundup.xray.page import TEMPERATURES, View, xray_html
+
+HOSTILE = "</script><script>alert(1)</script> <b>sea</b> <!-- é & \u2028"
+
+
+class Page(HTMLParser):
+    """What a browser would run or fetch, and the data."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.scripts: list[str] = []
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.shown = ""
+        self._inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        assert tag not in ("link", "iframe", "object", "img")
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.shown += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.scripts[0])
+        return found
+
+
+def written(views: list[View], tokenizer: Tokenizer | None, title: str = "sea") -> Page:
+    page = xray_html(title, views, lambda id: token_text(tokenizer, id))
+    assert not re.search(r"url\(|@import|http-equiv|https?://(?!www\.w3\.org/2000/svg)", page)
+    return Page(page)
+
+
+@pytest.fixture
+def model(tiny_model) -> CausalLM:  # type: ignore[no-untyped-def]
+    made: CausalLM = tiny_model()
+    return made
+
+
+@pytest.fixture
+def seen(model: CausalLM, tokenizer: Tokenizer) -> XRay:
+    return xray(model, HOSTILE, tokenizer)
+
+
+def test_the_page_is_whole_and_a_text_is_only_text(seen: XRay, tokenizer: Tokenizer) -> None:
+    page = written([View(HOSTILE, seen)], tokenizer, HOSTILE)
+    assert len(page.scripts) == 2 and page.fetched == []
+    assert len(set(page.ids)) == len(page.ids)
+    assert "".join(page.data["tokens"]) == "".join(seen.tokens)
+    assert page.data["views"][0]["name"] == HOSTILE.replace("\u2028", " ")
+    assert HOSTILE.replace("\u2028", " ").strip() in page.shown.replace("\u2028", " ")
+    # Everything that the script asks the page for is there.
+    asked = set(re.findall(r'(?:byId|fill)\("([\w-]+)"', page.scripts[1]))
+    assert asked - {"time", "step", "by-step"} <= set(page.ids)
+    assert not {"time", "step", "by-step"} & set(page.ids)
+
+
+def test_numbers_are_the_arrays(seen: XRay, tokenizer: Tokenizer) -> None:
+    [view] = written([View("sea", seen)], tokenizer).data["views"]
+    time = len(seen.tokens)
+    layers, heads = seen.attention.shape[:2]
+    bytes_ = np.frombuffer(base64.b64decode(view["attention"]), np.uint8)
+    triangles = bytes_.reshape(layers, heads, -1) / 255
+    # As the script finds the place of a query and a key.
+    for query, key in ((0, 0), (time - 1, 0), (time - 1, time - 1), (3, 2)):
+        found = triangles[..., query * (query + 1) // 2 + key]
+        assert_allclose(found, seen.attention[..., query, key], atol=0.5 / 255 + 1e-6)
+    assert view["losses"][0] is None
+    assert_allclose(view["losses"][1:], seen.losses[1:], atol=6e-4)
+    parts = view["contributions"]
+    whole = np.asarray(parts["heads"]).sum((0, 1)) + np.asarray(parts["mlps"]).sum(0)
+    whole += np.asarray(parts["embedding"]) + np.asarray(parts["bias"])
+    logits = seen.logits[np.arange(time), seen.answers]
+    assert_allclose(whole, logits, atol=0.1)  # twelve parts of two decimals
+    assert_allclose(view["scores"], seen.head_scores, atol=6e-4)
+    assert_allclose(view["norms"], seen.residual_norms, atol=6e-3)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 2.0])
+def test_probabilities_are_right_at_every_temperature(
+    seen: XRay, tokenizer: Tokenizer, temperature: float
+) -> None:
+    next_ = written([View("sea", seen)], tokenizer).data["views"][0]["next"]
+    at = TEMPERATURES.index(temperature)
+    for place in range(len(seen.tokens)):
+        named = np.exp(np.asarray(next_["logprobs"][place]) / temperature)
+        others = np.exp(next_["tails"][place][at])
+        exact = torch.as_tensor(seen.logits[place]).double().div(temperature).softmax(-1).numpy()
+        found = named / (named.sum() + others)
+        assert_allclose(found, exact[next_["ids"][place]], atol=0.01)
+
+
+def test_a_run_has_its_steps_and_an_ablation_its_sentence(
+    model: CausalLM, seen: XRay, tokenizer: Tokenizer
+) -> None:
+    ids = seen.ids.tolist()
+    removed = xray(model, ids, tokenizer, without=[(0, 1)])
+    views = [View("sea", seen), View("without 0.1", removed), View("step 4", seen, 4)]
+    page = written(views, tokenizer)
+    assert {"time", "step", "by-step"} <= set(page.ids)
+    assert [view["step"] for view in page.data["views"]] == [None, None, 4]
+    assert f"from {seen.loss:.3f} to {removed.loss:.3f}" in page.shown
+    named = {int(id) for id in page.data["vocabulary"]}
+    assert set(removed.lens.ids.ravel().tolist()) <= named
+
+
+def test_a_token_alone_has_a_page(model: CausalLM) -> None:
+    [view] = written([View("one", xray(model, [7]))], None).data["views"]
+    assert view["loss"] is None and view["losses"] == [None]
