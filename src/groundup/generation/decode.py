@@ -102,7 +102,7 @@ class Decode:
         """What the head says of these states, in float32."""
         if self._kernel is not None and len(hidden) <= MOST_ROWS:
             return self._kernel.logits(hidden)
-        return self._head(hidden.to(self._model.head.dtype)).float()
+        return self._head(hidden.to(self._model.like.dtype)).float()
 
     @cached_property
     def _head(self) -> Function:
