@@ -163,49 +163,72 @@ INLINE void read_chunk(int kind, const uint8_t *w, floats *numbers) {
     }
 }
 
-/* One row of W with up to four rows of x, which share what was read of W. A row at a time is what
-   the processor reads ahead best. */
-INLINE void dots(int kind, const uint8_t *w, int64_t in, const float *x, int rows, float *sums) {
-    floats partial[4][2] = {0}; /* two, so that sums do not wait for each other */
-    int64_t i = 0;
-    for (; i + CHUNK <= in; i += CHUNK, w += CHUNK_BYTES[kind]) {
-        floats numbers[STEPS], some;
-        read_chunk(kind, w, numbers);
+typedef struct { /* W of some kind as its bytes; `stride` is those of a row */
+    const uint8_t *at;
+    int64_t in, stride;
+} Rows;
+
+/* Some rows of W with up to four rows of x, which share what was read of W; each sum of an output
+   for a row of x is in sums[4 output + row]. */
+INLINE void dots(int kind, Rows w, int outputs, const float *x, int rows, float *sums) {
+    /* A single output has two sums for each row, so that they do not wait for each other. */
+    int parts = outputs == 1 ? 2 : 1;
+    floats partial[4][4][2] = {0};
+    int64_t i = 0, in = w.in, at = 0;
+    for (; i + CHUNK <= in; i += CHUNK, at += CHUNK_BYTES[kind]) {
+        floats numbers[4][STEPS], some;
+#pragma GCC unroll 4
+        for (int o = 0; o < outputs; o++) read_chunk(kind, w.at + o * w.stride + at, numbers[o]);
 #pragma GCC unroll 8
         for (int s = 0; s < STEPS; s++)
 #pragma GCC unroll 4
             for (int row = 0; row < rows; row++) {
                 memcpy(&some, x + row * in + i + s * LANES, sizeof(some));
-                partial[row][s & 1] += numbers[s] * some;
+#pragma GCC unroll 4
+                for (int o = 0; o < outputs; o++) partial[o][row][s % parts] += numbers[o][s] * some;
             }
     }
 #pragma GCC unroll 4
-    for (int row = 0; row < rows; row++) {
-        float total = sum(partial[row][0] + partial[row][1]);
-        for (int64_t j = i; j < in && kind < Q8_0_KIND; j++) { /* blocks are always whole */
-            float one = kind == FLOAT32_KIND ? ((const float *)w)[j - i]
-                                             : wide_bfloat16(((const uint16_t *)w)[j - i]);
-            total += one * x[row * in + j];
+    for (int o = 0; o < outputs; o++)
+#pragma GCC unroll 4
+        for (int row = 0; row < rows; row++) {
+            const uint8_t *rest = w.at + o * w.stride + at;
+            float total = sum(partial[o][row][0] + partial[o][row][1]);
+            for (int64_t j = i; j < in && kind < Q8_0_KIND; j++) { /* blocks are always whole */
+                float one = kind == FLOAT32_KIND ? ((const float *)rest)[j - i]
+                                                 : wide_bfloat16(((const uint16_t *)rest)[j - i]);
+                total += one * x[row * in + j];
+            }
+            sums[4 * o + row] = total;
         }
-        sums[row] = total;
-    }
 }
 
+/* With few rows of x the bound is memory, and the processor reads ahead best what is read a row
+   after the other. With more it is arithmetic, and what was read of x is used for four outputs. */
 INLINE void product_of(int kind, const Matrix *m, Part mine, int64_t rows, const float *x, float *y,
                        int64_t step, int add) {
-    int64_t bytes = m->in / CHUNK * CHUNK_BYTES[kind] + m->in % CHUNK * CHUNK_BYTES[kind] / CHUNK;
-    for (int64_t o = mine.first; o < mine.last; o++) {
-        const uint8_t *w = (const uint8_t *)m->weight + o * bytes;
-        float bias = m->bias ? m->bias[o] : 0;
+    int64_t in = m->in, stride = in / CHUNK * CHUNK_BYTES[kind] + in % CHUNK * CHUNK_BYTES[kind] / CHUNK;
+    int64_t outputs = 1;
+    for (int64_t o = mine.first; o < mine.last; o += outputs) {
+        Rows w = {(const uint8_t *)m->weight + o * stride, in, stride};
+        outputs = rows >= 4 && o + 4 <= mine.last ? 4 : 1;
         for (int64_t row = 0; row < rows; row += 4) {
-            const float *some = x + row * m->in;
-            float sums[4], *to = y + row * step + o;
+            const float *some = x + row * in;
+            float sums[16];
             int64_t few = rows - row < 4 ? rows - row : 4;
-            if (few == 4) dots(kind, w, m->in, some, 4, sums);
-            else if (few == 3) dots(kind, w, m->in, some, 3, sums);
-            else if (few == 2) dots(kind, w, m->in, some, 2, sums);
-            else dots(kind, w, m->in, some, 1, sums);
-            for (int64_t i = 0; i < few; i++, to += step) *to = sums[i] + bias + (add ? *to : 0);
+            if (outputs == 4 && few == 4) dots(kind, w, 4, some, 4, sums);
+            else for (int64_t i = 0; i < outputs; i++) {
+                Rows one = {w.at + i * stride, in, stride};
+                if (few == 4) dots(kind, one, 1, some, 4, sums + 4 * i);
+                else if (few == 3) dots(kind, one, 1, some, 3, sums + 4 * i);
+                else if (few == 2) dots(kind, one, 1, some, 2, sums + 4 * i);
+                else dots(kind, one, 1, some, 1, sums + 4 * i);
+            }
+            for (int64_t r = 0; r < few; r++)
+                for (int64_t i = 0; i < outputs; i++) {
+                    float *to = y + (row + r) * step + o + i;
+                    *to = sums[4 * i + r] + (m->bias ? m->bias[o + i] : 0) + (add ? *to : 0);
+                }
         }
     }
 }
@@ -250,8 +273,10 @@ static void attend(const float *q, const number *keys, const number *values, int
                    int64_t last, int64_t head_dim, float *weights, float *y) {
     float most = -INFINITY, total = 0, scale = 1 / sqrtf(head_dim);
     int64_t t;
-    for (t = first; t <= last; t++)
-        dots(NUMBER_KIND, (const uint8_t *)(keys + t * head_dim), head_dim, q, 1, weights + t);
+    for (t = first; t <= last; t++) {
+        Rows key = {(const uint8_t *)(keys + t * head_dim), head_dim, 0};
+        dots(NUMBER_KIND, key, 1, q, 1, weights + t);
+    }
     for (t = first; t <= last; t++) {
         weights[t] *= scale;
         most = weights[t] > most ? weights[t] : most;

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from groundup.generation.blocks import BlockLinear
 from groundup.generation.library import FLAGS, KINDS, Layer, Matrix, Model, library
+from groundup.generation.threads import Threads
 from groundup.lm.cache import KVCache
 from groundup.lm.model import Block, CausalLM, RMSNorm
 from groundup.lm.positions import inverse_frequencies, rotation
 
-# More rows than this are faster as matrix products.
-MOST_ROWS = 16
+# More rows than this are faster as PyTorch's matrix products; those of weights in blocks would have
+# to make every matrix whole first.
+MOST_ROWS, MOST_ROWS_IN_BLOCKS = 4, 16
 
 
 class Kernel:
@@ -42,6 +44,9 @@ class Kernel:
             config.num_key_value_heads, config.head_dim, 0, len(layers), config.rms_norm_eps,
             self.floats(cast(RMSNorm, model.model.norm).weight), None,
         )  # fmt: skip
+        in_blocks = any(isinstance(module, BlockLinear) for module in model.modules())
+        self.most_rows = MOST_ROWS_IN_BLOCKS if in_blocks else MOST_ROWS
+        self._threads = Threads(torch.get_num_threads())
         self._slots = -1
 
     @classmethod
@@ -64,19 +69,22 @@ class Kernel:
         self._turns = torch.stack(rotation(frequencies, positions, torch.float32, scale), 1)
         self._model.slots, self._model.turns = cache.slots, self._turns.data_ptr()
         heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
-        self._threads = torch.get_num_threads()
+        if self._threads.most != torch.get_num_threads():
+            self._threads = Threads(torch.get_num_threads())
         shared = heads * config.head_dim + 2 * config.intermediate_size
-        own = self._threads * (MOST_ROWS * config.hidden_size + cache.slots)
-        self._scratch = torch.empty(MOST_ROWS * shared + own)
+        own = self._threads.most * (self.most_rows * config.hidden_size + cache.slots)
+        self._scratch = torch.empty(self.most_rows * shared + own)
 
     def decode(
         self, embeddings: Float[Tensor, "rows width"], positions: Int[Tensor, " rows"]
     ) -> Float[Tensor, "rows width"]:
         """The states after these tokens, in float32."""
         hidden = embeddings.float().contiguous().clone()
-        self._library.decode(
-            self._model, self._layers, len(hidden), positions.data_ptr(), hidden.data_ptr(),
-            self._scratch.data_ptr(), self._threads,
+        self._threads.run(
+            lambda threads: self._library.decode(
+                self._model, self._layers, len(hidden), positions.data_ptr(), hidden.data_ptr(),
+                self._scratch.data_ptr(), threads,
+            )
         )  # fmt: skip
         return hidden
 
@@ -89,7 +97,7 @@ class Kernel:
         mixed = torch.empty(rows, config.num_attention_heads * config.head_dim)
         self._library.attention_step(
             self._model, self._layers, layer, rows, positions.data_ptr(), wide.data_ptr(),
-            mixed.data_ptr(), self._scratch.data_ptr(), self._threads,
+            mixed.data_ptr(), self._scratch.data_ptr(), self._threads.most,
         )  # fmt: skip
         return mixed.to(heads.dtype)
 
@@ -97,7 +105,7 @@ class Kernel:
         hidden = hidden.float().contiguous()
         logits = torch.empty(len(hidden), self._head.out)
         self._library.linear(
-            self._head, len(hidden), hidden.data_ptr(), logits.data_ptr(), torch.get_num_threads()
+            self._head, len(hidden), hidden.data_ptr(), logits.data_ptr(), self._threads.now
         )
         return logits
 
