@@ -11,10 +11,10 @@ import torch
 from torch.testing import assert_close
 
 from groundup.adapters.attach import add_lora
-from groundup.generation import kernel
 from groundup.generation.decode import Decode
 from groundup.generation.generate import generate, reference_generate
 from groundup.generation.kernel import MOST_ROWS, Kernel
+from groundup.generation.library import library
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.cache import KVCache
@@ -96,13 +96,13 @@ def test_without_the_kernel(
     """As on a machine without a compiler."""
     monkeypatch.setenv("CC", str(tmp_path / "none"))
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
-    kernel._library.cache_clear()
+    library.cache_clear()
     try:
         model = randomized(tiny_model(**SHAPES["window in some layers"]))
         assert Kernel.of(model) is None
         check_decode(model, rows, 1e-4)
     finally:
-        kernel._library.cache_clear()
+        library.cache_clear()
 
 
 def test_the_kernel_is_compiled_once(
@@ -111,15 +111,15 @@ def test_the_kernel_is_compiled_once(
     if subprocess.run(["cc", "--version"], capture_output=True, check=False).returncode:
         pytest.skip("there is no compiler")
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
-    kernel._library.cache_clear()
+    library.cache_clear()
     try:
         assert Kernel.of(tiny_model()) is not None
         monkeypatch.setenv("CC", str(tmp_path / "none"))
-        kernel._library.cache_clear()
+        library.cache_clear()
         assert Kernel.of(tiny_model()) is not None
         assert [file.suffix for file in (tmp_path / "kernels").iterdir()] == [".so"]
     finally:
-        kernel._library.cache_clear()
+        library.cache_clear()
 
 
 def test_weights_may_change_between_calls(tiny_model: TinyModel) -> None:

@@ -62,7 +62,7 @@ def converse(
     `name` is what the person calls the model in `folder`. Of several `adapters` on one base the
     first answers, until /adapter names another.
     """
-    model, tokenizer = load(folder)
+    model, tokenizer = load(folder, keep_quantized=not adapters)
     if adapters:
         use_adapter(model, with_adapters(model, adapters, base=folder)[0])
         tokenizer = tokenizer_with(adapters[0], folder)

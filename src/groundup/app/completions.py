@@ -86,7 +86,7 @@ def _is_number(value: object) -> bool:
 
 def opened(folder: Path, adapter: Path | None) -> tuple[CausalLM, Tokenizer]:
     """Load the model and its tokenizer, with an adapter if one is named."""
-    model, tokenizer = load(folder)
+    model, tokenizer = load(folder, keep_quantized=adapter is None)
     if adapter is not None:
         [name] = with_adapters(model, [adapter], base=folder)
         use_adapter(model, name)

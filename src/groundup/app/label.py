@@ -190,7 +190,7 @@ def _complain(bad: Sequence[BadLine]) -> None:
 
 def _opened(folders: Sequence[Path]) -> list[tuple[CausalLM, Tokenizer]]:
     """Each model, one that is named twice once."""
-    opened = {folder: load(folder) for folder in dict.fromkeys(folders)}
+    opened = {folder: load(folder, keep_quantized=True) for folder in dict.fromkeys(folders)}
     return [opened[folder] for folder in folders]
 
 

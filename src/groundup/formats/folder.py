@@ -76,6 +76,13 @@ class StoredModel(ABC):
         Raises `UserError` when files or tensors are missing, unknown or of another shape.
         """
 
+    def model_in_blocks(self, dtype: torch.dtype | None = None) -> CausalLM:
+        """The model to generate with: weights that lie in blocks of few bits stay in them.
+
+        It computes in `dtype`, or in one that suits the processor. Raises as `model` does.
+        """
+        return self.model(dtype)
+
 
 @dataclass(frozen=True)
 class ModelFolder(StoredModel):

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm
 
-from groundup.generation.kernel import MOST_ROWS, Kernel
+from groundup.generation.kernel import Kernel
 from groundup.lm.attention import one_query
 from groundup.lm.cache import KVCache
 from groundup.lm.model import Attention, Block, CausalLM, RMSNorm
@@ -89,7 +89,7 @@ class Decode:
     def step(self, ids: Int[Tensor, " rows"]) -> Hidden:
         """The states after these tokens, one for each row, which are read into the cache."""
         h: Tensor = self._model.model.embed_tokens(ids)
-        if self._kernel is not None and len(ids) <= MOST_ROWS:
+        if self._kernel is not None and len(ids) <= self._kernel.most_rows:
             h = self._kernel.decode(h, self._positions)
         else:
             h = self._layer_by_layer(h)
@@ -100,9 +100,9 @@ class Decode:
 
     def logits(self, hidden: Hidden) -> Float[Tensor, "rows vocab"]:
         """What the head says of these states, in float32."""
-        if self._kernel is not None and len(hidden) <= MOST_ROWS:
+        if self._kernel is not None and len(hidden) <= self._kernel.most_rows:
             return self._kernel.logits(hidden)
-        return self._head(hidden.to(self._model.head.dtype)).float()
+        return self._head(hidden.to(self._model.like.dtype)).float()
 
     @cached_property
     def _head(self) -> Function:

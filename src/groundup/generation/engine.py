@@ -109,7 +109,7 @@ class Engine:
         self._running: list[SequenceState] = []
         # Finished rows whose keys still stand in the cache, behind the running ones.
         self._left: list[SequenceState] = []
-        self._cache = KVCache.empty(model.config, 0, 0, like=model.head)
+        self._cache = KVCache.empty(model.config, 0, 0, like=model.like)
         self._decode = Decode(model)
         # What follows from who is running is found out once, and again when rows come or go: the
         # tokens last drawn, each row's settings and seen tokens, and the rows that want more.
@@ -251,7 +251,7 @@ class Engine:
             positions = [row.read for row in old]
             self._make_room(0, max(positions) + 1)
             self._decode.begin(self._cache, positions)
-            self._drawn = torch.tensor([row.ids[-1] for row in old], device=self._model.head.device)
+            self._drawn = torch.tensor([row.ids[-1] for row in old], device=self._model.like.device)
         hidden = self._decode.step(self._drawn)
         for row in old:
             row.read += 1

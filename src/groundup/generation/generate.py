@@ -109,7 +109,7 @@ def reference_generate(
     rows = [processor.process(request) for request in requests]
     for row in rows:
         while row.finish_reason is None:
-            ids = torch.tensor([row.tokens], device=model.head.device)
+            ids = torch.tensor([row.tokens], device=model.like.device)
             with uncompiled(model), _answering(model, row.request.adapter):
                 logits = model.logits(Batch.of(ids))[:, -1]
             seen = torch.zeros_like(logits, dtype=torch.bool).index_fill(-1, ids[0], True)

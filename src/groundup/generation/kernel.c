@@ -2,23 +2,30 @@
 
    A step of decoding reads every weight once and computes next to nothing with it. Here all of it is
    one call, in which threads part the outputs of every matrix among themselves; `decode.py` has the
-   same step in the words of PyTorch. Weights and cache are of one type, float32 or bfloat16; all
-   that is computed is float32. */
+   same step in the words of PyTorch. The cache is of one type, float32 or bfloat16; matrices may be
+   in blocks of few bits as well, as a GGUF file has them. All that is computed is float32. */
 
 #include <math.h>
 #include <omp.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 
-#ifdef BFLOAT16
-typedef uint16_t number; /* the upper half of a float32 */
-
-static inline float wide(number x) {
+static inline float wide_bfloat16(uint16_t x) { /* bfloat16 is the upper half of a float32 */
     uint32_t bits = (uint32_t)x << 16;
     float value;
     memcpy(&value, &bits, 4);
     return value;
 }
+
+enum { FLOAT32_KIND, BFLOAT16_KIND, Q8_0_KIND, Q4_0_KIND, Q4_1_KIND };
+
+#ifdef BFLOAT16
+typedef uint16_t number;
+#define NUMBER_KIND BFLOAT16_KIND
+static inline float wide(number x) { return wide_bfloat16(x); }
 
 static inline number narrow(float value) { /* to the nearest, ties to even */
     uint32_t bits;
@@ -28,8 +35,49 @@ static inline number narrow(float value) { /* to the nearest, ties to even */
 }
 #else
 typedef float number;
+#define NUMBER_KIND FLOAT32_KIND
 static inline float wide(number x) { return x; }
 static inline number narrow(float x) { return x; }
+#endif
+
+/* Vectors as wide as the processor's. The compiler computes with them; how small numbers become
+   wide ones it has to be told, for its own way goes number by number. */
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX2__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+INLINE words words_of_halves(const uint8_t *at) { return (words)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)at)); }
+INLINE words words_of_bytes(const uint8_t *at) { return (words)_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)at)); }
+INLINE ints ints_of_bytes(const uint8_t *at) { return (ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)at)); }
+INLINE float sum(floats x) { return _mm512_reduce_add_ps((__m512)x); }
+#elif defined(__AVX2__)
+INLINE words words_of_halves(const uint8_t *at) { return (words)_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)at)); }
+INLINE words words_of_bytes(const uint8_t *at) { return (words)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)at)); }
+INLINE ints ints_of_bytes(const uint8_t *at) { return (ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)at)); }
+INLINE float sum(floats x) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+#else
+INLINE words words_of_halves(const uint8_t *at) {
+    uint16_t x[LANES];
+    memcpy(x, at, sizeof(x));
+    return (words){x[0], x[1], x[2], x[3]};
+}
+INLINE words words_of_bytes(const uint8_t *at) { return (words){at[0], at[1], at[2], at[3]}; }
+INLINE ints ints_of_bytes(const uint8_t *at) { return ((ints)words_of_bytes(at) ^ 128) - 128; }
+INLINE float sum(floats x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 #endif
 
 /* e^x = 2^n 2^f with |f| <= 1/2, within 1e-7 of it: a loop over many runs in vectors, which one of
@@ -44,10 +92,10 @@ static inline float exponential(float x) {
     return power * series;
 }
 
-typedef struct { /* y = W x + b; W: (out, in); b may be missing */
-    const number *weight;
+typedef struct { /* y = W x + b; W: (out, in), of a kind from above; b may be missing */
+    const void *weight;
     const float *bias;
-    int64_t out, in;
+    int64_t out, in, kind;
 } Matrix;
 
 typedef struct { /* norms of heads may be missing; a window of 0 is none */
@@ -71,39 +119,129 @@ static Part part(int64_t count) {
     return (Part){count * thread / threads, count * (thread + 1) / threads};
 }
 
-/* Four rows of W at once, so that sums do not wait for each other, nor x for memory. */
-static void dot4(const number *w, int64_t in, const float *x, float *sums) {
-    float a = 0, b = 0, c = 0, d = 0;
-#pragma omp simd reduction(+ : a, b, c, d)
-    for (int64_t i = 0; i < in; i++) {
-        a += wide(w[i]) * x[i];
-        b += wide(w[i + in]) * x[i];
-        c += wide(w[i + 2 * in]) * x[i];
-        d += wide(w[i + 3 * in]) * x[i];
+/* Numbers of a row of W by the chunk: a block of GGUF, or as many that are not in blocks.
+
+   Q8_0 is a float16 scale d and 32 numbers q, Q4_0 d and 32 nibbles, Q4_1 d, a least number m and
+   the nibbles; byte i holds numbers i and i + 16. They mean d q, d (q - 8) and d q + m. */
+#define CHUNK 32
+#define STEPS (CHUNK / LANES)
+static const int64_t CHUNK_BYTES[] = {128, 64, 34, 18, 20};
+
+INLINE float half(const uint8_t *at) { /* float16 */
+    uint16_t x;
+    memcpy(&x, at, 2);
+#ifdef __F16C__
+    return _cvtsh_ss(x);
+#else
+    uint32_t exponent = x >> 10 & 31, fraction = x & 1023, bits;
+    float value = fraction * 0x1p-24f;
+    if (exponent) {
+        bits = (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13;
+        memcpy(&value, &bits, 4);
     }
-    sums[0] = a, sums[1] = b, sums[2] = c, sums[3] = d;
+    return x >> 15 ? -value : value;
+#endif
 }
 
-static float dot(const number *w, int64_t in, const float *x) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < in; i++) sum += wide(w[i]) * x[i];
-    return sum;
+INLINE void read_chunk(int kind, const uint8_t *w, floats *numbers) {
+    float scale = kind >= Q8_0_KIND ? half(w) : 1;
+    float least = kind == Q4_1_KIND ? half(w + 2) : kind == Q4_0_KIND ? -8 * scale : 0;
+    const uint8_t *quants = w + (kind == Q4_1_KIND ? 4 : 2);
+#pragma GCC unroll 8
+    for (int s = 0; s < STEPS; s++) {
+        if (kind == FLOAT32_KIND)
+            memcpy(numbers + s, w + s * sizeof(floats), sizeof(floats));
+        else if (kind == BFLOAT16_KIND)
+            numbers[s] = (floats)(words_of_halves(w + 2 * s * LANES) << 16);
+        else if (kind == Q8_0_KIND)
+            numbers[s] = __builtin_convertvector(ints_of_bytes(quants + s * LANES), floats) * scale;
+        else {
+            words nibbles = words_of_bytes(quants + s % (STEPS / 2) * LANES);
+            nibbles = s < STEPS / 2 ? nibbles & 15 : nibbles >> 4;
+            numbers[s] = __builtin_convertvector((ints)nibbles, floats) * scale + least;
+        }
+    }
+}
+
+typedef struct { /* W of some kind as its bytes; `stride` is those of a row */
+    const uint8_t *at;
+    int64_t in, stride;
+} Rows;
+
+/* Some rows of W with up to four rows of x, which share what was read of W; each sum of an output
+   for a row of x is in sums[4 output + row]. */
+INLINE void dots(int kind, Rows w, int outputs, const float *x, int rows, float *sums) {
+    /* A single output has two sums for each row, so that they do not wait for each other. */
+    int parts = outputs == 1 ? 2 : 1;
+    floats partial[4][4][2] = {0};
+    int64_t i = 0, in = w.in, at = 0;
+    for (; i + CHUNK <= in; i += CHUNK, at += CHUNK_BYTES[kind]) {
+        floats numbers[4][STEPS], some;
+#pragma GCC unroll 4
+        for (int o = 0; o < outputs; o++) read_chunk(kind, w.at + o * w.stride + at, numbers[o]);
+#pragma GCC unroll 8
+        for (int s = 0; s < STEPS; s++)
+#pragma GCC unroll 4
+            for (int row = 0; row < rows; row++) {
+                memcpy(&some, x + row * in + i + s * LANES, sizeof(some));
+#pragma GCC unroll 4
+                for (int o = 0; o < outputs; o++) partial[o][row][s % parts] += numbers[o][s] * some;
+            }
+    }
+#pragma GCC unroll 4
+    for (int o = 0; o < outputs; o++)
+#pragma GCC unroll 4
+        for (int row = 0; row < rows; row++) {
+            const uint8_t *rest = w.at + o * w.stride + at;
+            float total = sum(partial[o][row][0] + partial[o][row][1]);
+            for (int64_t j = i; j < in && kind < Q8_0_KIND; j++) { /* blocks are always whole */
+                float one = kind == FLOAT32_KIND ? ((const float *)rest)[j - i]
+                                                 : wide_bfloat16(((const uint16_t *)rest)[j - i]);
+                total += one * x[row * in + j];
+            }
+            sums[4 * o + row] = total;
+        }
+}
+
+/* With few rows of x the bound is memory, and the processor reads ahead best what is read a row
+   after the other. With more it is arithmetic, and what was read of x is used for four outputs. */
+INLINE void product_of(int kind, const Matrix *m, Part mine, int64_t rows, const float *x, float *y,
+                       int64_t step, int add) {
+    int64_t in = m->in, stride = in / CHUNK * CHUNK_BYTES[kind] + in % CHUNK * CHUNK_BYTES[kind] / CHUNK;
+    int64_t outputs = 1;
+    for (int64_t o = mine.first; o < mine.last; o += outputs) {
+        Rows w = {(const uint8_t *)m->weight + o * stride, in, stride};
+        outputs = rows >= 4 && o + 4 <= mine.last ? 4 : 1;
+        for (int64_t row = 0; row < rows; row += 4) {
+            const float *some = x + row * in;
+            float sums[16];
+            int64_t few = rows - row < 4 ? rows - row : 4;
+            if (outputs == 4 && few == 4) dots(kind, w, 4, some, 4, sums);
+            else for (int64_t i = 0; i < outputs; i++) {
+                Rows one = {w.at + i * stride, in, stride};
+                if (few == 4) dots(kind, one, 1, some, 4, sums + 4 * i);
+                else if (few == 3) dots(kind, one, 1, some, 3, sums + 4 * i);
+                else if (few == 2) dots(kind, one, 1, some, 2, sums + 4 * i);
+                else dots(kind, one, 1, some, 1, sums + 4 * i);
+            }
+            for (int64_t r = 0; r < few; r++)
+                for (int64_t i = 0; i < outputs; i++) {
+                    float *to = y + (row + r) * step + o + i;
+                    *to = sums[4 * i + r] + (m->bias ? m->bias[o + i] : 0) + (add ? *to : 0);
+                }
+        }
+    }
 }
 
 /* y = W x + b for this thread's outputs, or y += W x + b; a row of y begins every `step` numbers. */
 static Part product(const Matrix *m, int64_t rows, const float *x, float *y, int64_t step, int add) {
     Part mine = part(m->out);
-    for (int64_t o = mine.first; o < mine.last; o += 4) {
-        int64_t few = mine.last - o < 4 ? mine.last - o : 4;
-        for (int64_t row = 0; row < rows; row++) {
-            const number *w = m->weight + o * m->in;
-            float sums[4], *to = y + row * step + o;
-            if (few == 4) dot4(w, m->in, x + row * m->in, sums);
-            else for (int64_t i = 0; i < few; i++) sums[i] = dot(w + i * m->in, m->in, x + row * m->in);
-            for (int64_t i = 0; i < few; i++)
-                to[i] = sums[i] + (m->bias ? m->bias[o + i] : 0) + (add ? to[i] : 0);
-        }
+    switch (m->kind) {
+    case FLOAT32_KIND: product_of(FLOAT32_KIND, m, mine, rows, x, y, step, add); break;
+    case BFLOAT16_KIND: product_of(BFLOAT16_KIND, m, mine, rows, x, y, step, add); break;
+    case Q8_0_KIND: product_of(Q8_0_KIND, m, mine, rows, x, y, step, add); break;
+    case Q4_0_KIND: product_of(Q4_0_KIND, m, mine, rows, x, y, step, add); break;
+    case Q4_1_KIND: product_of(Q4_1_KIND, m, mine, rows, x, y, step, add); break;
     }
     return mine;
 }
@@ -134,9 +272,11 @@ static void rotate(float *x, int64_t head_dim, const float *turns) {
 static void attend(const float *q, const number *keys, const number *values, int64_t first,
                    int64_t last, int64_t head_dim, float *weights, float *y) {
     float most = -INFINITY, total = 0, scale = 1 / sqrtf(head_dim);
-    int64_t t = first;
-    for (; t + 3 <= last; t += 4) dot4(keys + t * head_dim, head_dim, q, weights + t);
-    for (; t <= last; t++) weights[t] = dot(keys + t * head_dim, head_dim, q);
+    int64_t t;
+    for (t = first; t <= last; t++) {
+        Rows key = {(const uint8_t *)(keys + t * head_dim), head_dim, 0};
+        dots(NUMBER_KIND, key, 1, q, 1, weights + t);
+    }
     for (t = first; t <= last; t++) {
         weights[t] *= scale;
         most = weights[t] > most ? weights[t] : most;
@@ -227,4 +367,27 @@ void decode(const Model *m, const Layer *layers, int64_t rows, const int64_t *po
 void linear(const Matrix *m, int64_t rows, const float *x, float *y, int threads) {
 #pragma omp parallel num_threads(threads)
     product(m, rows, x, y, m->out, 0);
+}
+
+/* W itself, for products with many rows. */
+INLINE void numbers_of(int kind, const Matrix *m, Part mine, number *to) {
+    int64_t chunks = m->in / CHUNK;
+    for (int64_t i = mine.first * chunks; i < mine.last * chunks; i++) {
+        floats some[STEPS];
+        float plain[CHUNK];
+        read_chunk(kind, (const uint8_t *)m->weight + i * CHUNK_BYTES[kind], some);
+        memcpy(plain, some, sizeof(some));
+#pragma omp simd
+        for (int j = 0; j < CHUNK; j++) to[i * CHUNK + j] = narrow(plain[j]);
+    }
+}
+
+void dequantize(const Matrix *m, number *to, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        Part mine = part(m->out);
+        if (m->kind == Q8_0_KIND) numbers_of(Q8_0_KIND, m, mine, to);
+        else if (m->kind == Q4_0_KIND) numbers_of(Q4_0_KIND, m, mine, to);
+        else numbers_of(Q4_1_KIND, m, mine, to);
+    }
 }

@@ -131,11 +131,11 @@ class Prefill:
         # its prefix anew, instead of being padded; only a short prompt without one is.
         self._starts = [max(0, len(prompt.ids) - self.width) for prompt in prompts]
         slots = max(self.width, *(len(prompt.ids) for prompt in prompts))
-        self.cache = KVCache.empty(model.config, len(prompts), slots, like=model.head)
+        self.cache = KVCache.empty(model.config, len(prompts), slots, like=model.like)
         for row, prompt in enumerate(prompts):
             if prompt.shared:
                 self.cache.copy(row, running, prompt.source, prompt.shared)
-        self._hidden = model.head.new_zeros(len(prompts), model.config.hidden_size)
+        self._hidden = model.like.new_zeros(len(prompts), model.config.hidden_size)
         self._columns = 0
 
     @property
@@ -174,7 +174,7 @@ def read(
     model: CausalLM, ids: Tensor, positions: Tensor, cache: KVCache
 ) -> Float[Tensor, "rows time width"]:
     """Put tokens through the model at these positions of the cache's first rows."""
-    ids, positions = ids.to(model.head.device), positions.to(model.head.device)
+    ids, positions = ids.to(model.like.device), positions.to(model.like.device)
     with uncompiled(model):
         hidden: Tensor = model(Batch.at(ids, positions), cache)
     return hidden

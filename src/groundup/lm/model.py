@@ -227,6 +227,13 @@ class CausalLM(nn.Module):
     def head(self) -> Float[Tensor, "vocab width"]:
         return self.lm_head.weight
 
+    @property
+    def like(self) -> Float[Tensor, " width"]:
+        """A tensor of the type and on the device in which the model computes."""
+        weight = self.model.norm.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
     def logits(
         self, batch: Batch, cache: KVCache | None = None
     ) -> Float[Tensor, "rows time vocab"]:

@@ -465,3 +465,28 @@ def test_smollm2s_logits_are_those_of_transformers(smollm2: Path) -> None:
     ids = encode_chat(words, QUESTION, generation_prompt=True).ids
     theirs = transformers_logits(smollm2, model.config, ids)
     np.testing.assert_allclose(logits(model, ids), theirs, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("name", ["llama biased", "qwen3", "gpt2"])
+@pytest.mark.parametrize("kind", ["q8_0", "q4_0", "q4_1"])
+def test_a_model_that_keeps_its_blocks(
+    kind: str, name: str, tied: bool, tiny_model: MakeModel, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """It says what the same model says with its weights made whole, token by token and at once."""
+    file = tmp_path / "model.gguf"
+    save_gguf(file, tiny_model(**MODELS[name], tie_word_embeddings=tied), tokenizer, type=kind)
+    stored = read_gguf(file)
+    whole, kept = stored.model(torch.float32), stored.model_in_blocks(torch.float32)
+    held = sum(one.nbytes for one in kept.buffers()) + sum(one.nbytes for one in kept.parameters())
+    assert held < 0.6 * sum(one.nbytes for one in whole.parameters())
+    batch = Batch.of(torch.tensor([IDS]))
+    with torch.inference_mode():
+        torch.testing.assert_close(kept.logits(batch), whole.logits(batch), rtol=0, atol=1e-4)
+    greedy = Sampling(temperature=0, max_new_tokens=12, ignore_eos=True)
+    for rows in (1, 3, 20):
+        requests = [Request(prompt_ids=IDS[n : n + 9], sampling=greedy) for n in range(rows)]
+        pairs = zip(generate(kept, requests), generate(whole, requests), strict=True)
+        for one, other in pairs:
+            assert one.ids == other.ids
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)

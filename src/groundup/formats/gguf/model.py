@@ -12,13 +12,13 @@ would make it another model. Then one tensor at a time is turned into numbers.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.errors import UserError
 from groundup.formats.folder import StoredModel
@@ -33,10 +33,12 @@ from groundup.formats.gguf.tensors import (
 )
 from groundup.formats.gguf.tokenizer import read_tokenizer
 from groundup.formats.weights import empty_model, listed, model_of
+from groundup.generation.blocks import BLOCK_KINDS, BlockEmbedding, BlockKind, BlockLinear
 from groundup.lm.config import ModelConfig
 from groundup.lm.families import Stored
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import has_fast_bfloat16
 
 # They are (or follow from) settings, which `settings` has read.
 _SETTINGS = re.compile(r"^(rope_freqs|blk\.\d+\.(rope_freqs|attn_rot_embd))\.weight$")
@@ -76,19 +78,45 @@ class GGUFModel(StoredModel):
     ) -> CausalLM:
         return model_of(self.config, self.state_dict(dtype), device)
 
+    def model_in_blocks(self, dtype: torch.dtype | None = None) -> CausalLM:
+        kept = {name: kind for name in self.parts if (kind := self._kind_of_blocks(name))}
+        if not kept:
+            return self.model(dtype)
+        if dtype is None:
+            dtype = torch.bfloat16 if has_fast_bfloat16("cpu") else torch.float32
+        model = model_of(self.config, self.state_dict(dtype, without=kept))
+        for stored, kind in kept.items():
+            rows = self.file.tensors[stored].shape[0]
+            raw = torch.from_numpy(self.file.stored_bytes(self.file.tensors[stored]))
+            for name, blocks in _ours(raw.view(rows, -1), self.parts[stored], self.config).items():
+                _place_blocks(model, name.removesuffix(".weight"), blocks, kind, dtype)
+        return model
+
+    def _kind_of_blocks(self, stored: str) -> BlockKind | None:
+        """The kind of a tensor's blocks, if a layer can keep them."""
+        (name, _), *_ = self.parts[stored]
+        kind = self.file.tensors[stored].type.name.lower()
+        if not name.endswith(("_proj.weight", "embed_tokens.weight", "lm_head.weight")):
+            return None
+        return next((one for one in BLOCK_KINDS if one == kind), None)
+
     @cached_property
     def parts(self) -> dict[str, Parts]:
         """Each tensor of the file with those of ours that it holds; checked by name and shape."""
         return _wanted(self.file, self.config)
 
-    def state_dict(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """The weights under our names, in `dtype` or the file's own.
+    def state_dict(
+        self, dtype: torch.dtype | None = None, without: Collection[str] = ()
+    ) -> dict[str, Tensor]:
+        """The weights under our names, in `dtype` or the file's own; none of tensors `without`.
 
         Whole numbers in that very dtype are not copied: they are the mapped file.
         """
         dtype = self.dtype if dtype is None else dtype
         found: dict[str, Tensor] = {}
         for stored, parts in self.parts.items():
+            if stored in without:
+                continue
             whole = read_tensor(self.file, self.file.tensors[stored]).to(dtype)
             found.update(_ours(whole, parts, self.config))
         return found
@@ -137,6 +165,19 @@ def _check(
             f"{file.path}: tensor {stored} has shape {list(found.shape)}, but its settings ask for "
             f"{list(expected)}; convert or download the model again"
         )
+
+
+def _place_blocks(
+    model: CausalLM, name: str, blocks: Tensor, kind: BlockKind, dtype: torch.dtype
+) -> None:
+    """Put a layer that keeps its blocks in the place of that layer, and of a head tied to it."""
+    module = model.get_submodule(name)
+    if isinstance(module, nn.Linear):
+        model.set_submodule(name, BlockLinear(blocks, kind, module.bias))
+        return
+    model.set_submodule(name, BlockEmbedding(blocks, kind, dtype))
+    if model.config.tie_word_embeddings:
+        model.set_submodule("lm_head", BlockLinear(blocks, kind))
 
 
 def _ours(whole: Tensor, parts: Parts, config: ModelConfig) -> dict[str, Tensor]:
