@@ -76,6 +76,12 @@ def test_training(
     refused(words_of(workshop, stage, disk), disk, capsys, 0, 2**19)
 
 
+def test_reinforcement_learning(
+    workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(words_of(workshop, "ppo", disk), disk, capsys, 0, 2**19)
+
+
 def test_an_adapter(workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     rates = {"learning_rate": 0.01, "embedding_learning_rate": None}
     words = words_of(workshop, "sft", disk, adapter="lora", patience=3, evaluations=6, **rates)

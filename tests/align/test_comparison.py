@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,31 @@ def test_nats_are_those_of_a_slow_loop(workshop: Any, tmp_path: Path) -> None:
         sums = [sum(float(of[i - 1, ids[0, i]]) for i in places) for of in logp]
         expected.append(sums[0] - sums[1])
     np.testing.assert_allclose(_apart(other, first, rollouts), expected, atol=1e-3)
+
+
+def test_passes_of_several_answers_are_chances_counted_over_all_subsets(
+    workshop: Any, tmp_path: Path
+) -> None:
+    models = [str(workshop.finished(stage)) for stage in ("sft", "pretrain")]
+    out = tmp_path / "out"
+    words = ["eval", "rewards", *models, "--reward", "format:[ae]", "--samples", "10"]
+    words += ["--missing-eos-penalty", "0", "--prompts", str(workshop.data), "--out", str(out)]
+    assert main([*words, *SMALL]) == 0
+    written = json.loads((out / "result.json").read_text())
+    assert written["prompts"] == 6 and written["samples"] == 10
+    for one in written["models"].values():
+        right = np.array([answer["reward"] for answer in one["answers"]]).reshape(6, 10)
+        assert one["reward"]["estimate"] == pytest.approx(right.mean())
+        chances = [np.mean([any(some) for some in itertools.combinations(row, 8)]) for row in right]
+        assert one["reward: best of 8"]["estimate"] == pytest.approx(np.mean(chances))
+        by_source = one["reward: by source"].values()
+        assert sum(part["prompts"] for part in by_source) == 6
+        pooled = sum(part["prompts"] * part["mean"]["estimate"] for part in by_source) / 6
+        assert pooled == pytest.approx(right.mean())
+    passes = [one["reward"]["estimate"] for one in written["models"].values()]
+    assert any(0 < share < 1 for share in passes)  # else it says nothing
+    page = (out / "report.html").read_text()
+    assert "pass@1" in page and "pass@8" in page
 
 
 def test_a_model_that_is_named_twice_is_refused(

@@ -169,8 +169,11 @@ def test_training_starts_over_with_the_environment_it_wants_and_only_once() -> N
     words = ["run", "no such.toml"]
     if sys.platform == "linux":
         assert printed(*words) == [f"None {words}", f"{ENVIRONMENT['MALLOC_TOP_PAD_']} {words}"]
+        for words in (["best-of-n", "nowhere"], ["eval", "rewards", "nowhere"]):
+            assert printed(*words)[1:] == [f"{ENVIRONMENT['MALLOC_TOP_PAD_']} {words}"]
     assert printed("generate", "nowhere", "x") == ["None ['generate', 'nowhere', 'x']"]
-    assert printed("sft", "--help") == ["None ['sft', '--help']"]
+    for asking in (["sft", "--help"], ["best-of-n", "--help"], ["eval", "rewards", "--help"]):
+        assert printed(*asking) == [f"None {asking}"]
 
 
 def test_a_reader_that_leaves_gets_no_traceback() -> None:

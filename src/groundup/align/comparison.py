@@ -3,9 +3,18 @@
     reward    what they were trained to raise          judge    a second reward, which none was
     gold      the truth, where there is one            wins     against the first model's answer
 
-Every model answers every prompt once at temperature 1, with nothing truncated: as it was trained,
-not as it chats. A model wins a prompt on which its answer is worth more than the first model's, a
-tie counting half. Nats are KL(model || first) of whole answers, from the tokens that it drew.
+Every model answers every prompt at temperature 1, with nothing truncated: as it was trained, not as
+it chats. A model wins a prompt on which its answer is worth more than the first model's, a tie
+counting half. Nats are KL(model || first) of whole answers, from the tokens that it drew.
+
+Of several answers to each prompt (`samples`) it is told as well what the best of k is worth. Where
+a reward checks (0 or 1) that is pass@k, the chance that at least one of k answers is right, without
+bias from n of which c are right (Chen et al. 2021, "Evaluating large language models trained on
+code", equation 1):
+
+    pass@k = mean over prompts of  1 - C(n - c, k) / C(n, k)
+
+Reinforcement learning mostly sharpens: it raises pass@1 more than pass@8.
 
 Runs that differ in nothing but their seed are one method: its numbers are means over all of them,
 with intervals from drawing prompts, and a table of its own shows how far seeds differ. With
@@ -23,9 +32,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from groundup.align.best_of_n import kl_bound
+from groundup.align.best_of_n import best_of_n, kl_bound
 from groundup.align.config import ComparisonConfig
 from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
@@ -43,7 +52,10 @@ from groundup.runs.console import console, say
 from groundup.runs.folder import Run
 from groundup.text.tokenizer import Tokenizer
 
-PerPrompt = Float[np.ndarray, " prompts"]
+Worth = Float[np.ndarray, "prompts samples"]
+Some = Bool[np.ndarray, " prompts"]
+# The k of pass@k, and of the best of k.
+_BEST_OF = 8
 # Of an answer that does not end nothing says what these would be: it has a price instead.
 _READ_AT_THE_END = ("reward", "judge")
 
@@ -52,15 +64,16 @@ _READ_AT_THE_END = ("reward", "judge")
 class Answered:
     """One model's answers to all prompts, and what each is worth by every reward.
 
-    `apart` is log p of each answer under this model less that under the first, in nats; None of
-    answers that were chosen, of which `nats` is the most that it can be. `minutes` are those of
-    its training, where its folder says so, and `kind` is the same for runs of one method.
+    The answers to one prompt, as many to each, stand side by side in `rollouts`. `apart` is log p
+    of each answer under this model less that under the first, in nats; None of answers that were
+    chosen, of which `nats` is the most that it can be. `minutes` are those of its training, where
+    its folder says so, and `kind` is the same for runs of one method.
     """
 
     name: str
     rollouts: list[Rollout]
-    worth: dict[str, PerPrompt]
-    apart: PerPrompt | None
+    worth: dict[str, Worth]
+    apart: Worth | None
     nats: float
     kind: str = ""
     minutes: float | None = None
@@ -68,12 +81,14 @@ class Answered:
     def to_json(self, first: Answered) -> dict[str, Any]:
         """All that is told of it, and every answer's worth."""
         found: dict[str, Any] = {
-            "nats": {"at_most": self.nats} if self.apart is None else ratio(self.apart).to_json(),
+            "nats": {"at_most": self.nats}
+            if self.apart is None
+            else ratio(self.apart.mean(1)).to_json(),
             "tokens": self.tokens,
             "ended": self.ended,
             "minutes": self.minutes,
             "answers": [
-                {"text": one.text} | {name: float(by[i]) for name, by in self.worth.items()}
+                {"text": one.text} | {name: float(by.flat[i]) for name, by in self.worth.items()}
                 for i, one in enumerate(self.rollouts)
             ],
         }
@@ -97,15 +112,29 @@ class Method:
     name: str
     runs: Sequence[Answered]
 
-    def of(self, reward: str) -> Estimate:
-        """The mean of a reward over all prompts and runs."""
-        values = np.concatenate([run.worth[reward] for run in self.runs])
-        return ratio(values, groups=self._prompts)
+    @property
+    def several(self) -> bool:
+        """Whether each prompt has enough answers to tell what the best of k is worth."""
+        return all(run.worth[name].shape[1] >= _BEST_OF for run in self.runs for name in run.worth)
+
+    def of(self, reward: str, some: Some | None = None) -> Estimate:
+        """The mean of a reward over `some` of the prompts and all runs; pass@1 where it checks."""
+        return self._mean(lambda run: run.worth[reward].mean(1), some)
+
+    def best(self, reward: str, some: Some | None = None) -> Estimate:
+        """What the best of eight answers is worth; pass@8 where the reward checks."""
+        return self._mean(
+            lambda run: np.array([best_of_n(one, one, _BEST_OF) for one in run.worth[reward]]), some
+        )
 
     def wins(self, first: Answered, reward: str) -> Estimate:
-        """The share of prompts on which its answer is worth more than the first model's."""
-        apart = [np.sign(run.worth[reward] - first.worth[reward]) for run in self.runs]
-        return rate((np.concatenate(apart) + 1) / 2, groups=self._prompts, chance=0.5)
+        """The share of prompts on which its answer is worth more than the first model's.
+
+        Of several answers each is compared with each.
+        """
+        theirs = first.worth[reward][:, None, :]
+        apart = [np.sign(run.worth[reward][:, :, None] - theirs).mean((1, 2)) for run in self.runs]
+        return rate((np.concatenate(apart) + 1) / 2, groups=self._prompts(None), chance=0.5)
 
     def mean(self, of: Callable[[Answered], float]) -> float:
         """The mean of a number of each run."""
@@ -116,11 +145,32 @@ class Method:
         for name in first.worth:
             found[name] = self.of(name).to_json()
             found[f"{name}: wins against {first.name}"] = self.wins(first, name).to_json()
+            if self.several:
+                found[f"{name}: best of {_BEST_OF}"] = self.best(name).to_json()
+            found[f"{name}: by source"] = {
+                source: {"prompts": int(some.sum()), "mean": self.of(name, some).to_json()}
+                | ({f"best of {_BEST_OF}": self.best(name, some).to_json()} if self.several else {})
+                for source, some in _sources(first)
+            }
         return found
 
-    @property
-    def _prompts(self) -> list[int]:
-        return [place for run in self.runs for place in range(len(run.rollouts))]
+    def _mean(
+        self, of: Callable[[Answered], Float[np.ndarray, " prompts"]], some: Some | None
+    ) -> Estimate:
+        values = [of(run) if some is None else of(run)[some] for run in self.runs]
+        return ratio(np.concatenate(values), groups=self._prompts(some))
+
+    def _prompts(self, some: Some | None) -> list[int]:
+        first = next(iter(self.runs[0].worth.values()))
+        places = np.arange(len(first)) if some is None else np.flatnonzero(some)
+        return [int(place) for _ in self.runs for place in places]
+
+
+def _sources(one: Answered) -> list[tuple[str, Some]]:
+    """Where prompts are from, and which they are."""
+    samples = next(iter(one.worth.values())).shape[1]
+    sources = np.array([rollout.prompt.source for rollout in one.rollouts[::samples]])
+    return [(str(source), sources == source) for source in sorted(set(sources.tolist()))]
 
 
 def run(config: ComparisonConfig) -> Path:
@@ -157,18 +207,18 @@ class _Asked:
     tokenizer: Tokenizer
     rewards: Mapping[str, RolloutReward]
 
-    def answers(self, model: CausalLM, copies: int = 1) -> list[Rollout]:
+    def answers(self, model: CausalLM, copies: int) -> list[Rollout]:
         prompts = [prompt for prompt in self.prompts for _ in range(copies)]
         seed, most = self.config.seed, self.config.max_new_tokens
         return sample(model, prompts, self.tokenizer, max_new_tokens=most, seed=seed)
 
-    def worth(self, reward: str, rollouts: Sequence[Rollout]) -> Float[np.ndarray, " rollouts"]:
+    def worth(self, reward: str, rollouts: Sequence[Rollout]) -> Worth:
         """As it was trained: an answer that does not end has a price."""
         found = rewards_of(self.rewards[reward], rollouts)
-        if reward not in _READ_AT_THE_END:
-            return found
-        ended = np.array([one.ended for one in rollouts])
-        return np.where(ended, found, -self.config.missing_eos_penalty)
+        if reward in _READ_AT_THE_END:
+            ended = np.array([one.ended for one in rollouts])
+            found = np.where(ended, found, -self.config.missing_eos_penalty)
+        return found.reshape(len(self.prompts), -1)
 
 
 def _answered(config: ComparisonConfig) -> list[Answered]:
@@ -182,9 +232,9 @@ def _answered(config: ComparisonConfig) -> list[Answered]:
                 f"{path} has another tokenizer than {config.models[0]}, so that their answers "
                 "cannot be compared token by token; compare models of one family"
             )
-        rollouts = asked.answers(model)
+        rollouts = asked.answers(model, config.samples)
         worth = {name: asked.worth(name, rollouts) for name in asked.rewards}
-        apart = _apart(model, first, rollouts)
+        apart = _apart(model, first, rollouts).reshape(-1, config.samples)
         history = History.of(path)
         found.append(
             Answered(
@@ -222,7 +272,7 @@ def _asked(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
 def _best_of(asked: _Asked, model: CausalLM, name: str, n: int) -> Answered:
     """The best of n answers of the first model to each prompt, as the reward chooses."""
     rollouts = asked.answers(model, copies=n)
-    scores = asked.worth("reward", rollouts).reshape(-1, n)
+    scores = asked.worth("reward", rollouts)
     places = np.arange(len(scores)) * n + scores.argmax(axis=1)
     chosen = [rollouts[place] for place in places]
     worth = {name: asked.worth(name, chosen) for name in asked.rewards}
@@ -241,7 +291,9 @@ def _kind(history: History) -> str:
     return json.dumps([history.stage, settings], sort_keys=True)
 
 
-def _apart(model: CausalLM, first: CausalLM, rollouts: Sequence[Rollout]) -> PerPrompt:
+def _apart(
+    model: CausalLM, first: CausalLM, rollouts: Sequence[Rollout]
+) -> Float[np.ndarray, " rollouts"]:
     """log p(answer | model) - log p(answer | first) of every answer, in nats."""
     items = [one.example for one in rollouts]
     context = model.config.max_position_embeddings
@@ -283,7 +335,8 @@ def _write_report(
     run.write(
         "result.json",
         {
-            "prompts": len(first.rollouts),
+            "prompts": _asked_of(first),
+            "samples": config.samples,
             "seconds": seconds,
             "models": {one.name: one.to_json(first) for one in found},
             "methods": {
@@ -292,14 +345,16 @@ def _write_report(
             },
         },
     )
-    tables = {
-        "rewards": worth_table(config, first, grouped),
+    tables = {"rewards": worth_table(config, first, grouped)}
+    if len(_sources(first)) > 1:
+        tables["sources"] = source_table(first, grouped)
+    tables |= {
         "costs": cost_table(first, grouped),
     }
     if several:
         tables["seeds"] = seed_table(first, several)
     sections = [Section(one.title, anchor, [one]) for anchor, one in tables.items()]
-    lead = f"{len(found)} sets of answers to {len(first.rollouts)} held-out prompts."
+    lead = f"{len(found)} sets of answers to {_asked_of(first)} held-out prompts."
     page = Page("Comparison", "What their answers are worth", lead, [], sections)
     write_page(run.folder / PAGE, page)
     for shown in tables.values():
@@ -310,8 +365,9 @@ def worth_table(config: ComparisonConfig, first: Answered, grouped: Sequence[Met
     """Every method's rewards, and wins against the first model."""
     specs = {"Reward": config.reward, "judge": config.judge, "gold": config.gold}
     named = ", ".join(f"{name} is {spec}" for name, spec in specs.items() if spec)
+    times = "once" if config.samples == 1 else f"{config.samples} times"
     remarks = [
-        f"Means over {len(first.rollouts)} held-out prompts, each answered once at temperature 1, "
+        f"Means over {_asked_of(first)} held-out prompts, each answered {times} at temperature 1, "
         f"with 95 % intervals from drawing prompts. {named}. Wins are against {first.name}; "
         "guessing is 50 %."
     ]
@@ -337,15 +393,47 @@ def _rewards_table(
     title: str, first: Answered, grouped: Sequence[Method], remarks: Sequence[str]
 ) -> Table:
     rows = []
+    told_best = any(one.several for one in grouped)
     for one in grouped:
         cells: list[str] = []
         for name in first.worth:
             won = "" if one.runs[0] is first else _interval(one.wins(first, name), percent=True)
-            cells += [_interval(one.of(name)), won]
+            best = _interval(one.best(name)) if one.several else ""
+            cells += [_interval(one.of(name)), *([best] if told_best else []), won]
         rows.append((_title(one), *cells))
-    columns = [part for name in first.worth for part in (name, "wins")]
+    columns = [
+        part
+        for name in first.worth
+        for part in (*_measures(name, grouped)[: 1 + told_best], "wins")
+    ]
     baselines = [one.name for one in grouped if one.runs[0] is first]
     return text_table(title, ("model", *columns), rows, remarks, baselines)
+
+
+def _measures(reward: str, grouped: Sequence[Method]) -> tuple[str, str]:
+    """What a mean and the best of eight are called: pass@k of a reward that checks."""
+    worths = [run.worth[reward] for one in grouped for run in one.runs]
+    if any(one.several for one in grouped) and all(np.isin(one, (0, 1)).all() for one in worths):
+        return f"{reward}: pass@1", f"pass@{_BEST_OF}"
+    return reward, f"best of {_BEST_OF}"
+
+
+def source_table(first: Answered, grouped: Sequence[Method]) -> Table:
+    """The reward at the prompts of each source."""
+    parts, (mean, best) = _sources(first), _measures("reward", grouped)
+    rows = []
+    for one in grouped:
+        name = _title(one)
+        rows.append((name, mean, *(_interval(one.of("reward", some)) for _, some in parts)))
+        if one.several:
+            rows.append((name, best, *(_interval(one.best("reward", some)) for _, some in parts)))
+    columns = [f"{source} ({some.sum()})" for source, some in parts]
+    return text_table("By where prompts are from", ("model", "", *columns), rows)
+
+
+def _asked_of(first: Answered) -> int:
+    """How many prompts were answered."""
+    return len(next(iter(first.worth.values())))
 
 
 def cost_table(first: Answered, grouped: Sequence[Method]) -> Table:

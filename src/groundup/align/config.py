@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from groundup.train.config import StageConfig, Traits
 from groundup.train.ranges import (
+    AnswersEach,
     Beta,
     ClipRange,
     Episodes,
@@ -451,6 +452,11 @@ class ComparisonConfig(StageConfig):
         (), description="prompts of these sources alone, such as world-tell (default: all)"
     )
     questions: Questions = Field(400, description="held-out prompts, spread over all there are")
+    samples: AnswersEach = Field(
+        1,
+        description="answers to each prompt; from 8 on, what the best of 8 is worth is told as "
+        "well (pass@8 of a reward that checks)",
+    )
     max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
     missing_eos_penalty: LossWeight = Field(
         1.0, description="an answer that does not end is given minus this as its reward"

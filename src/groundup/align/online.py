@@ -38,6 +38,7 @@ from groundup.align.rollout import (
     sample,
     token_facts,
 )
+from groundup.align.watch import Watch
 from groundup.errors import UserError
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
@@ -48,8 +49,9 @@ from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import ratio
 from groundup.runs.console import say
+from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
-from groundup.train.batch import LossFunction
+from groundup.train.batch import Loss, LossFunction
 from groundup.train.device import resolve_device, use_threads
 from groundup.train.loop import step_seed
 from groundup.train.plan import TrainPlan
@@ -64,9 +66,6 @@ _ITERATIONS = 100
 _SHORTEST_ROW, _ROW_STEP = 128, 64
 # A seed apart from those of the iterations.
 _HELDOUT = -1
-# So many nats from the reference (root 5) a reward has usually turned against what it stands for
-# (Gao et al. 2022, figure 1).
-_FAR = 25.0
 _SHOWN = 2
 
 
@@ -99,9 +98,10 @@ class Online:
     context: int
     # Answers are continuations of a given length, which owe nothing for not ending.
     continues: bool = False
-    warned: bool = False
     # Seconds of the last sampling and scoring.
     seconds: float = 0.0
+    # Made with the job, which knows how often answers are read.
+    watch: Watch | None = None
 
     @property
     def tokens_per_step(self) -> int:
@@ -165,11 +165,13 @@ class Online:
         return token_facts(policy, self.reference.of(policy), sampled.rollouts, flat, values)
 
     def log(self, step: int, sampled: Sampled, facts: TokenFacts, **more: float) -> None:
-        """Write what an iteration found; warn once where the policy has gone far."""
+        """Write what an iteration found, and say what goes wrong."""
         if self.run is None:
             return
         rollouts = sampled.rollouts
         kl = facts.sampled_kl()
+        entropy = facts.mean_entropy()
+        ended = float(np.mean([one.ended for one in rollouts]))
         apart = mismatch(rollouts, facts.logprobs)
         gold = {} if sampled.gold is None else {"gold": float(sampled.gold.mean())}
         self.run.log(
@@ -182,9 +184,9 @@ class Online:
             **gold,
             kl=kl,
             exact_kl=facts.exact_kl(),
-            entropy=facts.mean_entropy(),
+            entropy=entropy,
             length=float(np.mean([len(one.ids) for one in rollouts])),
-            ended=float(np.mean([one.ended for one in rollouts])),
+            ended=ended,
             mismatch=apart[0],
             largest_mismatch=apart[1],
             sampling_seconds=sampled.sampling_seconds,
@@ -196,12 +198,8 @@ class Online:
             self.run.log(
                 "samples.jsonl", step=step + 1, prompt=asked, text=one.text, reward=float(reward)
             )
-        if kl > _FAR and not self.warned:
-            self.warned = True
-            say(
-                f"{self.stage}: answers are {kl:.0f} nats from the reference, where a reward "
-                "seldom means what it did; raise --kl-coef or lower --learning-rate"
-            )
+        if self.watch is not None:
+            self.watch.iteration(kl=kl, entropy=entropy, ended=ended)
 
     def stream(
         self,
@@ -276,6 +274,7 @@ class Online:
         assert run is not None
         planning = replace(self, run=None)
         per_iteration = epochs * config.minibatches
+        self.watch = _watch(run, repeats=per_iteration > 1)
         tokens = self.tokens_per_step
         steps = config.steps
         if steps is None and config.minutes is None:
@@ -315,7 +314,7 @@ class Online:
                 else stream(self, max(1, steps // per_iteration)),
                 self.context,
             ),
-            loss=with_ptx(loss, policy) if config.ptx else loss,
+            loss=_watched(self.watch, with_ptx(loss, policy) if config.ptx else loss),
             evaluate=lambda model, step: self.evaluate(policy(model), step),
             save=save,
             context=self.context,
@@ -331,6 +330,26 @@ class Online:
                 "iteration": f"{config.episodes} answers, then {per_iteration} optimizer steps"
             },
         )
+
+
+def _watch(run: Run, *, repeats: bool) -> Watch:
+    """A watch that, where a run goes on, knows how it began."""
+    watch = Watch(run.stage, say, repeats=repeats)
+    path = run.folder / "metrics.jsonl"
+    lines = read_lines(path) if path.is_file() else []
+    begun = next((line for line in lines if line.get("kind") == "rollout"), None)
+    if begun is not None:
+        watch.begin(begun["entropy"], begun["ended"])
+    return watch
+
+
+def _watched(watch: Watch, loss: LossFunction[Any]) -> LossFunction[Any]:
+    def counted(model: nn.Module, batch: Any) -> Loss:
+        found = loss(model, batch)
+        watch.step(found)
+        return found
+
+    return counted
 
 
 def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> Online:

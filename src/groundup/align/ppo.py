@@ -288,6 +288,8 @@ class PPORollouts:
             explained_variance=explained_variance(facts.values, returns),
         )
         self.kl.update(facts.sampled_kl(), len(sampled.rollouts))
+        if self.online.watch is not None:
+            self.online.watch.policy_trains = not is_warming
         return batches
 
     def _credit(

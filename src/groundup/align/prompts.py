@@ -7,11 +7,14 @@ verifiers that compare with a right answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple, TypeGuard
 
+from groundup.data.files import rows_of
 from groundup.data.records import read_conversations, read_preferences, read_prompts
 from groundup.data.split import OWN_HELDOUT
 from groundup.errors import UserError, shorten
@@ -19,12 +22,14 @@ from groundup.lm.logprobs import spread
 from groundup.runs.console import say
 from groundup.text.chat import encode_chat
 from groundup.text.cleaning import split_hash
-from groundup.text.rows import Message, PromptRow
+from groundup.text.rows import BadRow, Json, Message, PromptRow
 from groundup.text.tokenizer import Tokenizer
 
 # More than a run of a day answers; to encode them takes a few seconds.
 _MOST = 20_000
 _KINDS = ("conversations", "preferences")
+# Half of a pair, which no UTF-8 can hold.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,15 @@ def load_prompts(
     sides = _stage(path) if path.is_dir() else _file(path)
     known = sorted({one.source for side in sides for one in side})
     if sources:
-        sides = [[one for one in side if _matches(one.source, sources)] for side in sides]
+        taken = {name for name in known if any(fnmatch(name, one) for one in sources)}
+        sides = [[one for one in side if one.source in taken] for side in sides]
         if not sides[0]:
             raise UserError(
                 f"sources={' '.join(sources)} match no prompt of {path}; there are "
                 f"{shorten(', '.join(known))}"
             )
-    found = [encoded(spread(side, _MOST), tokenizer, longest) for side in sides]
+    chosen = [[one.asked() for one in spread(side, _MOST)] for side in sides]
+    found = [encoded(side, tokenizer, longest) for side in chosen]
     left_out = sum(many for _, many in found)
     if left_out:
         say(
@@ -85,10 +92,6 @@ def load_prompts(
             "--context or a smaller --max-new-tokens"
         )
     return train, heldout
-
-
-def _matches(source: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(source, pattern) for pattern in patterns)
 
 
 def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple[list[Prompt], int]:
@@ -106,23 +109,31 @@ def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple
     return kept, left_out
 
 
-def _stage(folder: Path) -> list[list[Asked]]:
+# What there is to choose from. A data stage holds far more than a run asks, so its rows become
+# messages only when they are chosen.
+
+# The roles and texts of a prompt's messages.
+Turns = tuple[tuple[str, str], ...]
+
+
+class _Row(NamedTuple):
+    """A row that asks something: its prompt's turns, its other fields, its source."""
+
+    turns: Turns
+    rest: Mapping[str, object]
+    source: str
+
+    def asked(self) -> Asked:
+        return Asked(tuple(Message(*turn) for turn in self.turns), self.rest, self.source)
+
+
+def _stage(folder: Path) -> list[list[_Row]]:
     """Both sides of a data-stage folder: what its conversations and preferences ask."""
     sides = []
     for side in ("train", "heldout"):
-        found: list[Asked] = []
         talks, pairs = (folder / kind / f"{side}.jsonl" for kind in _KINDS)
-        if _holds(talks):
-            found += [
-                Asked(row.messages[:-1], {"answer": row.messages[-1].content}, row.source)
-                for row in read_conversations(talks).rows
-                if len(row.messages) > 1
-            ]
-        if _holds(pairs):
-            found += [
-                Asked(row.prompt, {"answer": row.chosen}, row.source)
-                for row in read_preferences(pairs).rows
-            ]
+        found = _rows(talks, _of_conversation, _read_conversations) if _holds(talks) else []
+        found += _rows(pairs, _of_preference, _read_preferences) if _holds(pairs) else []
         sides.append(_new(found))
     if not sides[0]:
         raise UserError(
@@ -132,16 +143,98 @@ def _stage(folder: Path) -> list[list[Asked]]:
     return sides
 
 
+def _rows(
+    path: Path, plain: Callable[[Json, str], _Row | None], read: Callable[[Path], list[_Row]]
+) -> list[_Row]:
+    """The rows of a file: at once where all are as groundup writes them, else by its reader."""
+    found: list[_Row] = []
+    for _, row in rows_of(path):
+        one = None if isinstance(row, BadRow) else plain(row, path.stem)
+        if one is None:
+            return read(path)
+        found.append(one)
+    return found
+
+
+def _read_conversations(path: Path) -> list[_Row]:
+    """What the conversations of any file ask: all but their last answer."""
+    return [
+        _Row(_turns(row.messages[:-1]), {"answer": row.messages[-1].content}, row.source)
+        for row in read_conversations(path).rows
+        if len(row.messages) > 1
+    ]
+
+
+def _read_preferences(path: Path) -> list[_Row]:
+    """What the preferences of any file ask."""
+    return [
+        _Row(_turns(row.prompt), {"answer": row.chosen}, row.source)
+        for row in read_preferences(path).rows
+    ]
+
+
+def _turns(messages: Iterable[Message]) -> Turns:
+    return tuple((one.role, one.content) for one in messages)
+
+
+def _of_conversation(row: Json, file: str) -> _Row | None:
+    if row.keys() - {"messages", "source", "group"}:
+        return None
+    turns, source = _plain_turns(row.get("messages")), row.get("source", file)
+    if turns is None or turns[-1][0] != "assistant" or not _is_plain(source):
+        return None
+    return _Row(turns[:-1], {"answer": turns[-1][1]}, source)
+
+
+def _of_preference(row: Json, file: str) -> _Row | None:
+    if row.keys() - {"prompt", "chosen", "rejected", "source", "group"}:
+        return None
+    turns, source = _plain_turns(row.get("prompt")), row.get("source", file)
+    chosen, rejected = row.get("chosen"), row.get("rejected")
+    if turns is None or turns[-1][0] != "user" or chosen == rejected:
+        return None
+    if not (_is_plain(source) and _is_plain(chosen) and _is_plain(rejected)):
+        return None
+    return _Row(turns, {"answer": chosen}, source)
+
+
+def _plain_turns(messages: object) -> Turns | None:
+    """Turns of {role, content}, user and assistant by turns, perhaps after a system's; or None."""
+    if not isinstance(messages, list) or not messages:
+        return None
+    found = []
+    expected = "user"
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict) or message.keys() != {"role", "content"}:
+            return None
+        role, content = message["role"], message["content"]
+        if role == expected:
+            expected = "assistant" if role == "user" else "user"
+        elif role != "system" or place:
+            return None
+        if not _is_plain(content):
+            return None
+        found.append((role, content))
+    return tuple(found) if len(found) > 1 or expected == "assistant" else None
+
+
+def _is_plain(value: object) -> TypeGuard[str]:
+    """Whether it is a text that says something, without half a surrogate pair."""
+    if not isinstance(value, str) or not value or value.isspace():
+        return False
+    return value.isascii() or not _SURROGATE.search(value)
+
+
 def _holds(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _file(path: Path) -> list[list[Asked]]:
+def _file(path: Path) -> list[list[_Row]]:
     records = read_prompts(path)
     for line in records.bad:
         say(str(line))
     found = _new(_of_row(row, path.name) for row in records.rows)
-    hashes = [split_hash(repr(one.messages)) for one in found]
+    hashes = [split_hash(repr(one.asked().messages)) for one in found]
     train = [one for one, place in zip(found, hashes, strict=True) if place >= OWN_HELDOUT]
     heldout = [one for one, place in zip(found, hashes, strict=True) if place < OWN_HELDOUT]
     if train and heldout:
@@ -150,11 +243,11 @@ def _file(path: Path) -> list[list[Asked]]:
     return [found, found]
 
 
-def _of_row(row: PromptRow, file: str) -> Asked:
-    messages = row.messages or (Message("user", row.text or ""),)
-    return Asked(messages, row.settings, str(row.settings.get("source", file)))
+def _of_row(row: PromptRow, file: str) -> _Row:
+    turns = _turns(row.messages) or (("user", row.text or ""),)
+    return _Row(turns, row.settings, str(row.settings.get("source", file)))
 
 
-def _new(found: Iterable[Asked]) -> list[Asked]:
+def _new(found: Iterable[_Row]) -> list[_Row]:
     """Each prompt once, the first of equal ones."""
-    return list({one.messages: one for one in reversed(list(found))}.values())[::-1]
+    return list({one.turns: one for one in reversed(list(found))}.values())[::-1]

@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         process.prepare()
         arguments = sys.argv[1:]
-        if arguments and _trains(arguments[0]) and not _asks_only(arguments):
+        if arguments and _computes(arguments[0]) and not _asks_only(arguments):
             _set_environment(arguments[0])
     try:
         with process.interruptible():
@@ -311,10 +311,14 @@ def _set_environment(command: str) -> None:
         process.restart()
 
 
-def _trains(command: str) -> bool:
-    """Whether a command trains: that wants allocator and threads set up before Python starts."""
+def _computes(command: str) -> bool:
+    """Whether a command trains or measures models: that wants allocator and threads set up before
+    Python starts.
+    """
     journeys = {"quickstart", "run", "experiment"}
-    return command in journeys or any(s.command == command and s.trains for s in STAGES.values())
+    return command in journeys or any(
+        stage.computes and stage.command.split()[0] == command for stage in STAGES.values()
+    )
 
 
 # The suites of `groundup eval MODELS --suite NAME`, as an earlier release spelled them.

@@ -77,6 +77,11 @@ class Stage:
         return self.makes in ("model", *REWARDS)
 
     @property
+    def computes(self) -> bool:
+        """Whether it runs models, to train them or to measure them."""
+        return self.trains or self.start == "model" or self.positional == "models"
+
+    @property
     def chats(self) -> bool:
         """Whether its model answers, rather than only continues a text."""
         from groundup.train.config import TrainingConfig

@@ -116,7 +116,7 @@ class _Marks:
 
     @classmethod
     def absent_from(cls, template: str, messages: list[Message]) -> _Marks:
-        taken = set(template).union(*(message.content for message in messages))
+        taken = _letters(template).union(*(message.content for message in messages))
         private_use = itertools.chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
         free = (chr(code) for code in private_use if chr(code) not in taken)
         try:
@@ -131,6 +131,11 @@ class _Marks:
         for mark in (self.break_, self.start, self.end):
             text = text.replace(mark, "")
         return text
+
+
+@lru_cache(maxsize=8)  # a template is asked for with every conversation
+def _letters(text: str) -> frozenset[str]:
+    return frozenset(text)
 
 
 @dataclass(frozen=True)

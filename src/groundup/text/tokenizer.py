@@ -30,6 +30,9 @@ from groundup.text.template import CHATML
 After = Literal["nothing", "control", "text"]
 AllowedSpecial = Collection[str] | Literal["all"]
 
+# Pieces of so many characters are encoded once, and so many of them are remembered.
+_SHORT, _MOST_SHORT = 16, 4096
+
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 
@@ -54,6 +57,7 @@ class Tokenizer:
         self.special_ids = frozenset(self.special_tokens.values())
         self._fast = _without_control_tokens(content, self.special_ids)
         self._pieces: dict[After, tokenizers.Tokenizer] = {"nothing": self._fast}
+        self._short: dict[tuple[str, After], list[int]] = {}
         self._tokens = {id: token for token, id in self._fast.get_vocab().items()}
         self.vocab_size = max(self._tokens) + 1
         self._bytes = _bytes_of_tokens(self._tokens, content)
@@ -197,12 +201,18 @@ class Tokenizer:
         SentencePiece's and some other tokenizers put a blank in front of a text. Between control
         tokens some still do and some do not; within a text none does.
         """
+        # What a chat template writes around every message.
+        if len(text) <= _SHORT and (known := self._short.get((text, after))) is not None:
+            return list(known)
         if after not in self._pieces:
             changed = _continuing(self._content, after)
             same = changed == self._content
             fast = self._fast if same else _without_control_tokens(changed, self.special_ids)
             self._pieces[after] = fast
-        return self._encoded(self._pieces[after], [text])[0]
+        ids = self._encoded(self._pieces[after], [text])[0]
+        if len(text) <= _SHORT and len(self._short) < _MOST_SHORT:
+            self._short[text, after] = list(ids)
+        return ids
 
     def _encoded(self, fast: tokenizers.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         safe = [valid_unicode(text) for text in texts]

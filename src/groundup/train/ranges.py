@@ -72,6 +72,8 @@ LossWeight = Annotated[float, Ge(0), Le(1000)]
 # The largest batches in print have some ten thousand answers, of which a few thousand to a prompt.
 Episodes = Annotated[int, Ge(2), Le(1_000_000)]
 GroupSize = Annotated[int, Ge(2), Le(65_536)]
+# In use are 1 to 256.
+AnswersEach = Annotated[int, Ge(1), Le(65_536)]
 # In use are 1 to 64; of more, each holds next to nothing.
 Minibatches = Annotated[int, Ge(1), Le(65_536)]
 # In use are 0.1 to 0.4.

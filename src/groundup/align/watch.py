@@ -1,0 +1,111 @@
+"""What goes wrong in reinforcement learning, said once each: the value, the rule, the remedy.
+
+A run that learns from its own answers fails in few ways, and its reward shows none of them: the
+policy leaves the reference for where the reward means nothing (Gao et al. 2022), it says the same
+whatever it is asked, it stops ending its answers, or its steps are too large or too small for what
+was sampled (the share of clipped ratios; Hilton's "Deep RL for language models" asks for 1 to
+20 %).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from groundup.train.batch import Loss
+
+# So many nats from the reference (root 5) a reward has usually turned against what it stands for
+# (Gao et al. 2022, figure 1).
+_FAR = 25.0
+# The share of clipped ratios between which a step is neither too small nor too large.
+_STILL, _WILD = 0.01, 0.2
+# Iterations over which that share is a mean.
+_WINDOW = 10
+# Of the entropy that it began with; a policy that learns what is right falls to a half or less.
+_ALIKE = 0.1
+# By so much the share of answers that end may fall.
+_ENDLESS = 0.2
+
+
+class Watch:
+    """Follows a run's iterations and says through `say` what goes wrong.
+
+    `repeats` says whether answers are read more than once a policy: only then can a ratio be
+    clipped. `begin` is told the first iteration's entropy and share of ends, and what has learned
+    nothing yet (a policy whose critic warms up) is not judged by its clipping.
+    """
+
+    def __init__(self, stage: str, say: Callable[[str], None], *, repeats: bool) -> None:
+        self.stage, self._say, self.repeats = stage, say, repeats
+        self.policy_trains = True
+        self._said: set[str] = set()
+        self._entropy: float | None = None
+        self._ended = 0.0
+        self._outside, self._tokens = 0.0, 0.0
+        self._shares: deque[float] = deque(maxlen=_WINDOW)
+        self._judged_still = False
+
+    def begin(self, entropy: float, ended: float) -> None:
+        """Remember how answers were before training."""
+        if self._entropy is None:
+            self._entropy, self._ended = entropy, ended
+
+    def step(self, loss: Loss) -> None:
+        """Count what a micro-batch's ratios say."""
+        outside, tokens = loss.metrics.get("clipped", (0.0, 0.0))
+        self._outside, self._tokens = self._outside + outside, self._tokens + tokens
+
+    def iteration(self, *, kl: float, entropy: float, ended: float) -> None:
+        """Judge an iteration's answers, and the steps that were taken on those before."""
+        self.begin(entropy, ended)
+        assert self._entropy is not None
+        self._judge_steps()
+        if kl > _FAR:
+            self._tell(
+                "far",
+                f"answers are {kl:.0f} nats from the reference, and beyond {_FAR:g} a reward "
+                "seldom means what it did; raise --kl-coef or lower --learning-rate",
+            )
+        if entropy < _ALIKE * self._entropy:
+            self._tell(
+                "alike",
+                f"the policy's entropy has fallen from {self._entropy:.3f} to {entropy:.3f} nats a "
+                f"token, under a {1 / _ALIKE:.0f}th: answers become all alike and teach nothing; "
+                "raise --kl-coef, lower --learning-rate, or stop here",
+            )
+        if ended < self._ended - _ENDLESS:
+            self._tell(
+                "endless",
+                f"{ended:.0%} of the answers end, and {self._ended:.0%} did at first: a fall of "
+                f"more than {100 * _ENDLESS:.0f} points; raise --missing-eos-penalty or "
+                "--max-new-tokens, or lower --learning-rate",
+            )
+
+    def _judge_steps(self) -> None:
+        if self._tokens and self.policy_trains:
+            self._shares.append(self._outside / self._tokens)
+        self._outside = self._tokens = 0.0
+        if len(self._shares) < _WINDOW or not self.repeats:
+            return
+        share = sum(self._shares) / _WINDOW
+        if share > _WILD:
+            self._tell(
+                "wild",
+                f"{share:.0%} of the ratios were clipped in {_WINDOW} iterations, more than "
+                f"{_WILD:.0%}: steps are too large for what was sampled; lower --learning-rate or "
+                "the passes over an iteration's answers, or raise --episodes",
+            )
+        # Judged once, while the rate is high: in the end it decays, and nothing is clipped.
+        if not self._judged_still and share < _STILL:
+            self._tell(
+                "still",
+                f"{share:.2%} of the ratios were clipped in {_WINDOW} iterations, less than "
+                f"{_STILL:.0%}: the policy could move faster; raise --learning-rate or the passes "
+                "over an iteration's answers",
+            )
+        self._judged_still = True
+
+    def _tell(self, what: str, sentence: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            self._say(f"{self.stage}: {sentence}")

@@ -1,0 +1,131 @@
+"""Prompts: whatever a folder holds, they are what reading every row in full would give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.align.prompts import Prompt, load_prompts
+from groundup.data.records import read_conversations, read_preferences
+from groundup.errors import UserError
+from groundup.text.chat import encode_chat
+from groundup.text.rows import Message
+from groundup.text.tokenizer import Tokenizer
+
+Asked = dict[tuple[Message, ...], tuple[dict[str, object], str]]
+
+
+def read_in_full(folder: Path, side: str, patterns: Sequence[str]) -> Asked:
+    """Every row through its reader; of equal prompts the first, in the last one's place."""
+    found: Asked = {}
+    for kind in ("conversations", "preferences"):
+        path = folder / kind / f"{side}.jsonl"
+        if not path.is_file() or not path.stat().st_size:
+            continue
+        if kind == "conversations":
+            for row in read_conversations(path).rows:
+                if len(row.messages) > 1:
+                    answer: dict[str, object] = {"answer": row.messages[-1].content}
+                    put(found, row.messages[:-1], (answer, row.source))
+        else:
+            for pair in read_preferences(path).rows:
+                put(found, pair.prompt, ({"answer": pair.chosen}, pair.source))
+    kept = {
+        asked: rest
+        for asked, rest in found.items()
+        if not patterns or any(fnmatch(rest[1], one) for one in patterns)
+    }
+    return kept
+
+
+def put(found: Asked, asked: tuple[Message, ...], rest: tuple[dict[str, object], str]) -> None:
+    found[asked] = found.pop(asked, rest)
+
+
+def slow(folder: Path, side: str, tokenizer: Tokenizer, patterns: Sequence[str]) -> list[Prompt]:
+    return [
+        Prompt(tuple(encode_chat(tokenizer, asked, generation_prompt=True).ids), asked, row, source)
+        for asked, (row, source) in read_in_full(folder, side, patterns).items()
+    ]
+
+
+@pytest.mark.parametrize("patterns", [(), ("nobody", "col*")])
+def test_a_data_stage_is_read_at_once_and_in_full_alike(
+    workshop: Any, patterns: tuple[str, ...]
+) -> None:
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    train, heldout = load_prompts(workshop.data, tokenizer, longest=10_000, sources=patterns)
+    assert train == slow(workshop.data, "train", tokenizer, patterns)
+    assert heldout == slow(workshop.data, "heldout", tokenizer, patterns)
+    assert train
+
+
+def said(*turns: str) -> list[dict[str, Any]]:
+    return [
+        {"role": ("user", "assistant")[place % 2], "content": turn}
+        for place, turn in enumerate(turns)
+    ]
+
+
+PLAIN: list[dict[str, Any]] = [
+    {"messages": said(f"What is {n}?", f"It is {n}."), "source": "mine"} for n in range(40)
+]
+ODD: list[tuple[str, dict[str, Any]]] = [
+    ("conversations", {"messages": said("Ask", "Answer", "More?"), "source": "mine"}),
+    ("conversations", {"messages": said("Ask", " "), "source": "mine"}),
+    ("conversations", {"messages": said("Ask", "half \ud800"), "source": "mine"}),
+    ("conversations", {"messages": said("Ask", "Answer"), "source": 7}),
+    ("conversations", {"messages": said("Ask", "Answer"), "source": " "}),
+    ("conversations", {"messages": said("Ask", "Answer"), "system": "Be brief."}),
+    ("conversations", {"messages": [{"role": "system", "content": "x"}, *said("Ask", "Answer")]}),
+    ("conversations", {"messages": [{"role": "system", "content": ""}, *said("Ask", "Answer")]}),
+    ("conversations", {"messages": said("Ask", "Answer")[1:], "source": "mine"}),
+    ("conversations", {"messages": [*said("Ask"), *said("Ask", "Answer")]}),
+    ("conversations", {"messages": [{"from": "human", "value": "Ask"}, *said("", "Answer")[1:]]}),
+    ("conversations", {"messages": [{"role": "user", "content": ["a", "b"]}, said("", "c")[1]]}),
+    ("conversations", {"prompt": "Ask", "completion": "Answer"}),
+    ("preferences", {"prompt": "Ask", "chosen": "Yes", "rejected": "No"}),
+    ("preferences", {"prompt": said("Ask"), "chosen": "Yes", "rejected": "Yes"}),
+    ("preferences", {"prompt": said("Ask"), "chosen": "", "rejected": "No"}),
+    ("preferences", {"prompt": said("Ask", "So"), "chosen": "Yes", "rejected": "No"}),
+    ("preferences", {"prompt": said("What is 3?"), "chosen": "Yes", "rejected": "No"}),
+    ("preferences", {"prompt": said("Ask"), "a": "Yes", "b": "No", "choice": "b", "ids": 1}),
+]
+
+
+@pytest.mark.parametrize(("kind", "row"), ODD)
+def test_a_row_of_any_other_form_is_read_as_its_reader_does(
+    workshop: Any, tmp_path: Path, kind: str, row: dict[str, Any]
+) -> None:
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    rows: dict[str, list[dict[str, Any]]] = {"conversations": list(PLAIN), "preferences": []}
+    rows["preferences"] += [
+        {"prompt": said(f"Say {n}"), "chosen": "Yes", "rejected": "No"} for n in range(20)
+    ]
+    rows[kind].insert(5, row)
+    for name, lines in rows.items():
+        (tmp_path / name).mkdir()
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / name / "train.jsonl").write_text(text)
+    train, heldout = load_prompts(tmp_path, tokenizer, longest=10_000)
+    assert train == slow(tmp_path, "train", tokenizer, ())
+    assert len(train) >= 60 and heldout == []
+
+
+def test_prompts_that_are_too_long_are_counted_and_left_out(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    file = tmp_path / "prompts.txt"
+    file.write_text("".join(f"What is {n}?\n" for n in range(40)) + "a long one " * 200)
+    train, heldout = load_prompts(file, tokenizer, longest=40)
+    assert len(train) + len(heldout) == 40
+    assert "1 prompts are left out, which have more than 40 tokens" in capsys.readouterr().out
+    file.write_text("a long one " * 200)
+    with pytest.raises(UserError, match="holds no prompt of at most 40 tokens"):
+        load_prompts(file, tokenizer, longest=40)

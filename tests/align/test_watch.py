@@ -1,0 +1,96 @@
+"""What goes wrong in reinforcement learning is said, once each, with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.align.config import GRPOConfig, PPOConfig
+from groundup.align.rollout import Rollout
+from groundup.align.watch import Watch
+from groundup.train.batch import Loss
+from rollouts import ENDS, small_config, small_policy, train
+
+RUN: dict[str, Any] = {"iterations": 40, "episodes": 32, "minibatches": 2}
+LOUD = {"learning_rate": 0.05, "embedding_learning_rate": 0.05, "kl_coef": 0.0, "warmup": 0.0}
+
+
+def one_token(rollouts: Sequence[Rollout], /) -> list[float]:
+    """The more of one token, the better."""
+    return [sum(token == 20 for token in one.ids) for one in rollouts]
+
+
+def ends_at_once(rollouts: Sequence[Rollout], /) -> list[float]:
+    return [float(one.ids[0] == ENDS[0]) for one in rollouts]
+
+
+def warnings(out: Path, capsys: pytest.CaptureFixture[str], reward: Any, **changes: Any) -> str:
+    kind = changes.pop("kind", PPOConfig)
+    capsys.readouterr()
+    train(small_config(kind, out, **(RUN | changes)), small_policy(spread=0.05), reward)
+    return capsys.readouterr().out
+
+
+def test_a_policy_that_runs_away_is_told_of_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a price and at a high rate: it says one token for ever, and never ends."""
+    said = warnings(tmp_path / "a", capsys, one_token, missing_eos_penalty=0.0, **LOUD)
+    for sign, remedy in (
+        ("nats from the reference, and beyond 25", "raise --kl-coef or lower --learning-rate"),
+        ("entropy has fallen from", "raise --kl-coef"),
+        ("of the answers end, and", "raise --missing-eos-penalty"),
+        ("more than 20%: steps are too large", "lower --learning-rate"),
+    ):
+        [line] = [line for line in said.splitlines() if sign in line]
+        assert remedy in line and line.startswith("test: ")
+
+
+def test_steps_that_change_nothing_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = {"learning_rate": 1e-6, "embedding_learning_rate": 1e-6}
+    said = warnings(tmp_path / "ppo", capsys, ends_at_once, **still)
+    assert said.count("less than 1%: the policy could move faster") == 1
+    assert "nats from" not in said and "entropy" not in said and "answers end" not in said
+    # Read once a policy, as GRPO's answers are, nothing can be clipped: that is no fault.
+    once: dict[str, Any] = {"kind": GRPOConfig, "group_size": 4, "minibatches": 1}
+    assert "ratios" not in warnings(tmp_path / "grpo", capsys, ends_at_once, **once, **still)
+
+
+def test_a_critic_that_warms_up_is_not_called_still(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = warnings(tmp_path / "a", capsys, ends_at_once, critic_warmup=40)
+    assert "ratios" not in said
+
+
+def clipped(outside: float) -> Loss:
+    return Loss(torch.tensor(0.0), 100.0, {"clipped": (outside, 100.0)})
+
+
+def test_clipping_is_judged_over_ten_iterations() -> None:
+    said: list[str] = []
+    watch = Watch("ppo", said.append, repeats=True)
+    healthy = {"kl": 1.0, "entropy": 0.5, "ended": 1.0}
+    for iteration in range(11):
+        assert not said, iteration
+        watch.iteration(**healthy)
+        watch.step(clipped(30.0))
+        watch.step(clipped(20.0))
+    watch.iteration(**healthy)
+    [line] = said
+    assert "25% of the ratios were clipped in 10 iterations" in line
+
+
+def test_a_run_that_goes_on_is_held_against_its_beginning() -> None:
+    said: list[str] = []
+    watch = Watch("grpo", said.append, repeats=False)
+    watch.begin(entropy=1.0, ended=0.9)
+    watch.iteration(kl=2.0, entropy=0.09, ended=0.65)
+    watch.iteration(kl=2.0, entropy=0.09, ended=0.65)
+    assert len(said) == 2 and "from 1.000 to 0.090" in said[0] and "90%" in said[1]
