@@ -12,6 +12,8 @@ import transformers
 from numpy.testing import assert_allclose
 
 import groundup
+from groundup.adapters.attach import add_lora, merge
+from groundup.adapters.quantization import quantize
 from groundup.errors import UserError
 from groundup.formats.folder import save_model
 from groundup.lm.config import ModelConfig, Rope
@@ -167,6 +169,43 @@ def test_a_head_that_is_taken_out_writes_nothing(tiny_model) -> None:  # type: i
     silenced = xray(model, ids)
     assert_allclose(part.losses[1:], silenced.losses[1:], atol=1e-5)
     assert part.loss != pytest.approx(whole.loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_an_adapter_counts_as_what_it_is_merged_into(tiny_model, use_dora: bool) -> None:  # type: ignore[no-untyped-def]
+    model, ids = tiny_model(), list(range(5, 25))
+    before = xray(model, ids).loss
+    add_lora(model, rank=4, dropout=0.5, use_dora=use_dora)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, 0.05)
+    beside = xray(model, ids, without=[(0, 2)])
+    assert beside.loss != pytest.approx(before, abs=1e-3)
+    # Only the adapter's weights learn, and gradients reach them.
+    assert (beside.weight_gradients > 0).all()
+    merged = xray(merge(model, reversible=False), ids, without=[(0, 2)])
+    assert_allclose(beside.attention, merged.attention, atol=1e-5)
+    assert_allclose(beside.contributions.heads, merged.contributions.heads, atol=1e-4)
+    assert_allclose(beside.contributions.mlps, merged.contributions.mlps, atol=1e-4)
+    assert (merged.weight_gradients[:, 0] > 0).all()
+
+
+def test_four_bit_weights_add_up_to_the_logit_too(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, ids = quantize(tiny_model(), "nf4"), list(range(5, 25))
+    seen = xray(model, ids)
+    logits = seen.logits[np.arange(20), seen.answers]
+    assert_allclose(seen.contributions.sum, logits, atol=1e-4)
+
+
+def test_bf16_is_near(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, ids = tiny_model(), list(range(5, 25))
+    exact, rounded = xray(model, ids), xray(model.to(torch.bfloat16), ids)
+    assert rounded.attention.dtype == np.float32
+    # Eight bits of mantissa through two layers.
+    assert_allclose(rounded.losses[1:], exact.losses[1:], atol=0.1)
+    logits = rounded.logits[np.arange(20), rounded.answers]
+    assert_allclose(rounded.contributions.sum, logits, atol=0.1)
 
 
 def test_nothing_stays_on_a_model_that_was_looked_at(tiny_model) -> None:  # type: ignore[no-untyped-def]

@@ -35,7 +35,7 @@ from groundup.train.batch import Batch
 from groundup.xray.attribution import Contributions, contributions
 from groundup.xray.heads import KINDS, THRESHOLD, Kind, head_scores
 from groundup.xray.lens import LogitLens, logit_lens
-from groundup.xray.trace import Head, Trace, traced
+from groundup.xray.trace import Head, Trace, evaluating, traced
 
 # Attention grows with the square of a text; of longer ones the beginning is shown.
 MOST_TOKENS = 128
@@ -119,7 +119,8 @@ def xray(
     kept = ids[: min(most_tokens, model.config.max_position_embeddings)]
     if not kept:
         raise UserError("the text is empty; give at least one token to look at")
-    return _looked(model, kept, len(ids) - len(kept), tokenizer, tuple(without))
+    with evaluating(model):
+        return _looked(model, kept, len(ids) - len(kept), tokenizer, tuple(without))
 
 
 def text_ids(config: ModelConfig, tokenizer: Tokenizer, text: str, *, chat: bool) -> list[int]:

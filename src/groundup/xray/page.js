@@ -46,7 +46,7 @@ function el(name, attributes = {}, ...children) {
   return made;
 }
 const fill = (id, ...children) => byId(id).replaceChildren(...children);
-const visible = text => text.replace(/\n/g, "↵").replace(/\t/g, "⇥");
+const visible = text => (/^ +$/.test(text) ? text.replace(/ /g, "␣") : text).replace(/\n/g, "↵").replace(/\t/g, "⇥");
 const chip = (text, more = "") => el("span", { class: `token ${more}`, title: text.trim() }, visible(text) || "∅");
 const name = id => D.vocabulary[id];
 const percent = p => p >= .0995 ? `${(100 * p).toFixed(0)} %` : p >= .001 ? `${(100 * p).toFixed(1)} %` : p > 0 ? "< 0.1 %" : "0 %";
@@ -264,7 +264,9 @@ function drawKinds() {
     scores.forEach((row, l) => row.forEach((s, h) => { if (s >= D.threshold) found.push([s, `${l}.${h}`, l, h]); }));
     found.sort((a, b) => b[0] - a[0]);
     const most = Math.max(...scores.flat());
-    const list = found.slice(0, 8).map(([s, n, l, h]) => `${n} (${s.toFixed(2)}${beside && hasHead(beside, l, h) ? `, ${beside.scores[k][l][h].toFixed(2)} in ${beside.name}` : ""})`).join(", ");
+    // The other model's score, where it is not much the same.
+    const theirs = (s, l, h) => beside && hasHead(beside, l, h) && Math.abs(s - beside.scores[k][l][h]) >= .05 ? `, ${beside.scores[k][l][h].toFixed(2)} in ${beside.name}` : "";
+    const list = found.slice(0, 8).map(([s, n, l, h]) => `${n} (${s.toFixed(2)}${theirs(s, l, h)})`).join(", ");
     const left = found.length > 8 ? ` and ${found.length - 8} more` : "";
     const grid = el("div", { class: "map many", style: `--columns: ${headsOf(view)}` }, ...map(view, [], (l, h) => `${l}.${h}: ${scores[l][h].toFixed(2)}`, (l, h) => wash("var(--accent)", scores[l][h]), (l, h) => scores[l][h] >= D.threshold));
     return el("div", {}, el("h3", {}, `${kind[0].toUpperCase()}${kind.slice(1)}`), grid, el("p", {}, found.length ? list + left : `none; the highest score is ${most.toFixed(2)}`));
@@ -325,7 +327,7 @@ function svg(name, attributes, text) {
 }
 const short = x => x === 0 ? "0" : Math.abs(x) >= 1e4 ? x.toExponential(0) : Math.abs(x) >= 10 ? String(Math.round(x)) : Math.abs(x) >= .0001 ? String(+x.toPrecision(2)) : x.toExponential(0);
 function chart(title, xLabel, xs, series, { logX = false, logY = false, from = null, to = null, ticks = null, now = null } = {}) {
-  const W = 320, H = 190, left = 42, right = 10, top = 8, bottom = 34;
+  const W = 400, H = 210, left = 42, right = 10, top = 8, bottom = 34;
   const fx = x => logX ? Math.log(x) : x, fy = y => logY ? Math.log(y) : y;
   const known = series.flatMap(s => s.values).filter(v => v !== null && (!logY || v > 0));
   if (!known.length) return el("div");

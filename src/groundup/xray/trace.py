@@ -59,21 +59,28 @@ def traced(model: CausalLM, without: Collection[Head] = ()) -> Iterator[Trace]:
     """
     check_heads(model.config, without)
     trace, handles = Trace(), list[Any]()
-    was_training, checkpointed = model.training, model.model.gradient_checkpointing
-    model.eval()
-    # Or backward would run each block, and its hooks, once more.
-    model.set_gradient_checkpointing(False)
     try:
         for layer, block in enumerate(model.model.layers):
             assert isinstance(block, Block)
             silenced = [head for at, head in without if at == layer]
             handles += _hooks(block, trace, silenced)
         handles.append(model.model.norm.register_forward_pre_hook(_input_into(trace.residual)))
-        with uncompiled(model):
+        with evaluating(model), uncompiled(model):
             yield trace
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def evaluating(model: CausalLM) -> Iterator[None]:
+    """Without dropout, and without gradient checkpointing, whose backward would run hooks again."""
+    was_training, checkpointed = model.training, model.model.gradient_checkpointing
+    model.eval()
+    model.set_gradient_checkpointing(False)
+    try:
+        yield
+    finally:
         model.train(was_training)
         model.set_gradient_checkpointing(checkpointed)
 
