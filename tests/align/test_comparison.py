@@ -117,23 +117,23 @@ def test_the_best_of_n_is_what_the_reward_chooses(workshop: Any, tmp_path: Path)
 
 def test_runs_that_differ_in_their_seed_alone_are_one_method(workshop: Any, tmp_path: Path) -> None:
     runs = []
-    for name, changes in {"dpo-0": {}, "dpo-1": {"seed": 1}, "hot": {"beta": 0.5}}.items():
+    for name, changes in {"dpo-0": {}, "dpo-1": {"seed": 1}, "hot": {"beta": 0.7}}.items():
         runs.append(tmp_path / name)
         code, said = workshop.run(workshop.command("dpo", runs[-1], steps=3, **changes))
         assert code == 0, said
     words = [str(path) for path in (workshop.finished("sft"), *runs)]
-    found = compare(tmp_path / "out", workshop, *words)
+    found = compare(tmp_path / "out", workshop, *words, "--gold", "format:blue")
     assert list(found["methods"]) == ["dpo"]
     dpo = found["methods"]["dpo"]
     assert dpo["runs"] == ["dpo-0", "dpo-1"]
     worth = [
-        [answer["reward"] for answer in found["models"][name]["answers"]]
+        [answer["gold"] for answer in found["models"][name]["answers"]]
         for name in ("sft", "dpo-0", "dpo-1")
     ]
-    assert dpo["reward"]["estimate"] == pytest.approx(np.mean(worth[1:]))
-    assert dpo["reward"]["items"] == 2 * found["prompts"] == 2 * dpo["reward"]["groups"]
+    assert dpo["gold"]["estimate"] == pytest.approx(np.mean(worth[1:]))
+    assert dpo["gold"]["items"] == 2 * found["prompts"] == 2 * dpo["gold"]["groups"]
     wins = (np.sign(np.array(worth[1:]) - worth[0]) + 1) / 2
-    assert dpo["reward: wins against sft"]["estimate"] == pytest.approx(wins.mean())
+    assert dpo["gold: wins against sft"]["estimate"] == pytest.approx(wins.mean())
     spent = [line["seconds"] for line in read_lines(runs[0] / "metrics.jsonl")]
     assert found["models"]["dpo-0"]["minutes"] == pytest.approx(sum(spent) / 60)
 
