@@ -102,7 +102,10 @@ def check(workshop: Workshop, tmp_path: Path, stage: str, kills: int, **changes:
         assert_each_once(promised(killed))
         adapted = changes.get("adapter", "none") != "none"
         weights = "adapter_model.safetensors" if adapted else "model.safetensors"
-        assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
+        # The reward model's report is of the same bits, too.
+        kept = [weights, "result.json"] if (whole / "result.json").exists() else [weights]
+        for name in kept:
+            assert (killed / name).read_bytes() == (whole / name).read_bytes()
         if met == kills and inside > 0:
             return
     pytest.fail("no attempt had all of its kills meet a living run, and one of them a save")

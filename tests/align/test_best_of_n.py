@@ -258,12 +258,32 @@ def test_what_is_left_of_the_answers_is_gone_on_from(
             assert (done / path).read_bytes() == (whole / path).read_bytes()
 
 
+# Two folders that share no prompt.
+
+
+def test_the_prompts_of_another_folder_are_not_asked_again(
+    workshop: Any, whole: Path, tmp_path: Path
+) -> None:
+    config = settings(workshop, tmp_path / "out") | {"exclude": whole, "questions": 100}
+    found = run(BestOfNConfig(**config))
+    one, other = (
+        {json.dumps(line["prompt"]) for line in read_lines(folder / "answers.jsonl")}
+        for folder in (whole, found)
+    )
+    assert len(one) == ASKED and other and not one & other
+    # Together they are all of the prompts that are not held out.
+    config = settings(workshop, tmp_path / "all") | {"questions": 100}
+    everything = read_lines(run(BestOfNConfig(**config)) / "answers.jsonl")
+    assert one | other == {json.dumps(line["prompt"]) for line in everything}
+
+
 # Bad input.
 
 
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
+        ({"exclude": "."}, ["exclude=.", "answers.jsonl"]),
         ({"n": 1}, ["n=1", "at least 2"]),
         ({"reward": "kindness"}, ["'kindness'", "no reward", "length:WORDS"]),
         ({"gold": "kindness"}, ["'kindness'", "no reward"]),

@@ -11,8 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from groundup.align.best_of_n import kl_bound
+from groundup.align.comparison import Answered, methods
+from groundup.align.prompts import load_prompts
+from groundup.align.rewards.model import load_reward_model, score_rollouts
+from groundup.align.rollout import load_policy, sample
 from groundup.app.cli import main
-from groundup.formats.load import load
+from groundup.formats.load import load, load_tokenizer
+from groundup.lm.logprobs import spread
+from groundup.runs.files import read_lines
 from groundup.train.batch import Batch
 
 SMALL = ["--questions", "6", "--max-new-tokens", "8", "--threads", "1"]
@@ -42,8 +49,6 @@ def test_models_answer_the_same_prompts_and_are_held_against_the_first(
 
 def test_nats_are_those_of_a_slow_loop(workshop: Any, tmp_path: Path) -> None:
     from groundup.align.comparison import _apart
-    from groundup.align.prompts import load_prompts
-    from groundup.align.rollout import sample
 
     first, tokenizer = load(workshop.finished("sft"))
     other, _ = load(workshop.finished("pretrain"))
@@ -83,6 +88,97 @@ def test_passes_of_several_answers_are_chances_counted_over_all_subsets(
     assert any(0 < share < 1 for share in passes)  # else it says nothing
     page = (out / "report.html").read_text()
     assert "pass@1" in page and "pass@8" in page
+
+
+def compare(out: Path, workshop: Any, *words: str) -> dict[str, Any]:
+    """The result of `groundup eval rewards` with these words."""
+    given = ["eval", "rewards", *words, "--reward", "length:4", "--prompts", str(workshop.data)]
+    assert main([*given, "--out", str(out), *SMALL]) == 0
+    found: dict[str, Any] = json.loads((out / "result.json").read_text())
+    return found
+
+
+def test_a_judge_is_a_reward_of_its_own_and_an_answer_without_an_end_has_a_price(
+    workshop: Any, tmp_path: Path
+) -> None:
+    sft, judge = workshop.finished("sft"), workshop.finished("reward")
+    found = compare(tmp_path / "out", workshop, str(sft), "--judge", str(judge))
+    model = load_reward_model(judge)
+    tokenizer = load_tokenizer(sft)
+    [one] = found["models"].values()
+    prompts = load_prompts(workshop.data, tokenizer, longest=100)[1]
+    rollouts = sample(load_policy(sft)[0], spread(prompts, 6), tokenizer, max_new_tokens=8, seed=0)
+    scores = score_rollouts(model, rollouts)
+    expected = [
+        score if rollout.ended else -1.0 for score, rollout in zip(scores, rollouts, strict=True)
+    ]
+    assert [answer["judge"] for answer in one["answers"]] == pytest.approx(expected)
+    assert one["judge"]["estimate"] == pytest.approx(np.mean(expected))
+    assert "judge: wins against sft" in one
+    parents = json.loads((tmp_path / "out" / "run.json").read_text())["parents"]
+    assert parents["judge"]["path"] == str(judge)
+
+
+def test_the_best_of_n_is_what_the_reward_chooses(workshop: Any, tmp_path: Path) -> None:
+    sft = workshop.finished("sft")
+    gold = ["--gold", "format:blue"]
+    found = compare(tmp_path / "out", workshop, str(sft), *gold, "--best-of", "5")["models"]
+    assert list(found) == ["sft", "sft, best of 5"]
+    best = found["sft, best of 5"]
+    model, tokenizer = load_policy(sft)
+    prompts = spread(load_prompts(workshop.data, tokenizer, longest=100)[1], 6)
+    copies = [prompt for prompt in prompts for _ in range(5)]
+    rollouts = sample(model, copies, tokenizer, max_new_tokens=8, seed=0)
+    # length:4 is 1 at four words, less for more and for fewer; what does not end is worth -1.
+    worth = [
+        max(0.0, 1 - abs(len(one.text.split()) - 4) / 4) if one.ended else -1.0 for one in rollouts
+    ]
+    for place, answer in enumerate(best["answers"]):
+        pool = worth[5 * place : 5 * place + 5]
+        assert answer["reward"] == pytest.approx(max(pool))
+        assert answer["text"] == rollouts[5 * place + pool.index(max(pool))].text
+        assert answer["gold"] == float("blue" in answer["text"])
+    assert best["nats"] == {"at_most": kl_bound(5)}
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_method(workshop: Any, tmp_path: Path) -> None:
+    runs = []
+    for name, changes in {"dpo-0": {}, "dpo-1": {"seed": 1}, "hot": {"beta": 0.7}}.items():
+        runs.append(tmp_path / name)
+        code, said = workshop.run(workshop.command("dpo", runs[-1], steps=3, **changes))
+        assert code == 0, said
+    words = [str(path) for path in (workshop.finished("sft"), *runs)]
+    found = compare(tmp_path / "out", workshop, *words, "--gold", "format:blue")
+    assert list(found["methods"]) == ["dpo"]
+    dpo = found["methods"]["dpo"]
+    assert dpo["runs"] == ["dpo-0", "dpo-1"]
+    worth = [
+        [answer["gold"] for answer in found["models"][name]["answers"]]
+        for name in ("sft", "dpo-0", "dpo-1")
+    ]
+    assert dpo["gold"]["estimate"] == pytest.approx(np.mean(worth[1:]))
+    assert dpo["gold"]["items"] == 2 * found["prompts"] == 2 * dpo["gold"]["groups"]
+    wins = (np.sign(np.array(worth[1:]) - worth[0]) + 1) / 2
+    assert dpo["gold: wins against sft"]["estimate"] == pytest.approx(wins.mean())
+    spent = [line["seconds"] for line in read_lines(runs[0] / "metrics.jsonl")]
+    assert found["models"]["dpo-0"]["minutes"] == pytest.approx(sum(spent) / 60)
+
+
+def test_names_of_methods() -> None:
+    def answered(name: str, kind: str) -> Answered:
+        return Answered(name, [], {}, None, 0.0, kind)
+
+    found = [answered("sft", "a"), answered("sft-2", "a")]
+    assert [one.name for one in methods(found)] == ["sft", "sft-2"]  # the first stands alone
+    found += [answered(name, "b") for name in ("ppo-0", "ppo-1")]
+    found += [
+        answered("ppo-2", "c"),
+        answered("ppo-3", "c"),
+        answered("0", "d"),
+        answered("1", "d"),
+    ]
+    names = [one.name for one in methods(found)]
+    assert names == ["sft", "sft-2", "ppo-0, ppo-1", "ppo-2, ppo-3", "0, 1"]
 
 
 def test_a_model_that_is_named_twice_is_refused(

@@ -14,6 +14,7 @@ from groundup.app.recipe import Recipe, read_recipe, shipped
 from groundup.app.recipe_folder import find_model
 from groundup.errors import UserError
 from groundup.runs.files import read_lines
+from groundup.runs.folder import read_run
 from groundup.tune.config import SFTConfig
 from miniature import RECIPE, write_miniature
 
@@ -156,9 +157,48 @@ def test_a_reward_is_an_earlier_table_a_verifier_or_a_function(
     assert recipe.tables[-2].inputs["reward"] == str(folder / "judge")
 
 
+def test_a_table_with_seeds_is_as_many_runs(folder: Path) -> None:
+    text = BASE + ALIGNED.replace("[ppo]", "[ppo]\nseeds = 3").replace('"ppo"', '"ppo-1"')
+    text += '[worth]\nstage = "comparison"\nmodels = ["base", "ppo", "grpo"]\nreward = "rm"\n'
+    recipe = recipe_of(folder, text + 'prompts = "talks.jsonl"\njudge = "rm"\n')
+    configs = {table.name: table.config(Path("x")).model_dump() for table in recipe.tables}
+    assert list(configs)[-6:] == ["rm", "ppo-0", "ppo-1", "ppo-2", "grpo", "worth"][-6:]
+    runs = [configs[f"ppo-{seed}"] for seed in range(3)]
+    assert [one.pop("seed") for one in runs] == [0, 1, 2]
+    assert [one.pop("out") for one in runs] == [Path(f"x/ppo-{seed}") for seed in range(3)]
+    assert runs[0] == runs[1] == runs[2]
+    assert configs["grpo"]["model"] == Path("x/ppo-1")
+    wanted = ("base", "ppo-0", "ppo-1", "ppo-2", "grpo")
+    assert configs["worth"]["models"] == tuple(Path("x") / name for name in wanted)
+    assert configs["worth"]["judge"] == "x/rm"
+
+
+def test_the_model_of_a_recipe_with_seeds_is_its_last_run(folder: Path) -> None:
+    text = RECIPE.replace("[again]", "[again]\nseeds = 2")
+    run_recipe(recipe_of(folder, text), folder / "out")
+    assert find_model(folder / "out") == folder / "out" / "again-1"
+    assert [read_run(folder / "out" / f"again-{i}")["config"]["seed"] for i in (0, 1)] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        pytest.param(BASE + "seeds = 1\n", ["seeds=1", "from 2"], id="one seed"),
+        pytest.param(BASE + "seeds = true\n", ["seeds=True", "whole"], id="seeds of a wrong type"),
+        pytest.param(BASE + "seeds = 2\nseed = 1\n", ["seed and seeds"], id="both"),
+        pytest.param(
+            BASE + 'seeds = 2\n[sft]\nfrom = "base"\ndata = "sea.txt"\n',
+            ["2 runs", '"base-0" or "base-1"'],
+            id="one of several",
+        ),
+        pytest.param(
+            BASE + 'seeds = 2\n[sft]\ndata = "sea.txt"\n', ["2 runs"], id="several before"
+        ),
+        pytest.param(
+            BASE + 'seeds = 2\n[base-1]\nstage = "sft"\nfrom = "base-0"\ndata = "sea.txt"\n',
+            ["[base-1]", "twice"],
+            id="a run's name",
+        ),
         pytest.param("", ["empty", "[tokenizer]"], id="empty"),
         pytest.param("[base\n", ["TOML", "line 1"], id="syntax"),
         pytest.param("steps = 3\n", ["steps", "table"], id="setting outside a table"),
