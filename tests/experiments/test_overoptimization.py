@@ -200,8 +200,9 @@ def test_remarks_follow_the_numbers() -> None:
     assert "Best of n: gold rises and falls again in 3 of 4 cells" in said
     assert "PPO: gold rises and falls again in 2 of 3 cells" in said
     assert "no overoptimization is seen up to 5.0 √nats" in said
-    assert "smallest at 2 of 2 numbers of labels" in said  # best of n
-    assert "smallest at 1 of 1 numbers of labels" in said  # PPO
+    assert "than with the smallest at 2 of 2 numbers of labels" in said  # best of n
+    assert "than with the smallest at 1 of 1 numbers of labels" in said  # PPO
+    assert "than with the fewest at 2 of 2 sizes" in said and "at 1 of 1 sizes" in said
     assert "at gold +0." in said
     turned = replace(FOUND, cells=[*CELLS[:3], cell("2x128", 20, 0.1, 0.08)])
     assert "no overoptimization" not in " ".join(remarks(turned))

@@ -363,7 +363,7 @@ EXPERIMENTS: dict[str, Stage] = {
                 "Reward models of three sizes and three numbers of labels choose among many "
                 "answers, and PPO raises them without a price on nats, until what they stand for "
                 "falls: groundup experiment overoptimization quickstart/sft --data "
-                "quickstart/data. About 45 minutes on two cores.",
+                "quickstart/data. At most 45 minutes on two cores.",
                 RESUMES,
             ),
             positional="model",

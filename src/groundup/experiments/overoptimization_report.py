@@ -244,20 +244,26 @@ def _of_turning(found: Found, way: Way) -> str:
 
 
 def _of_size(found: Found, way: Way) -> str:
-    """Whether larger proxies, and more labels, leave more gold in the end."""
-    reached = {(cell.size, cell.labels): curve.reached for cell, curve in way.tried(found)}
+    """Whether larger proxies, and more labels, leave more gold at a distance that all reached."""
+    tried = way.tried(found)
+    shared = min(float(curve.d[-1]) for _, curve in tried)
+    left = {
+        (cell.size, cell.labels): float(curve.fitted.best(np.array([shared]))[0])
+        for cell, curve in tried
+    }
     sizes = list(dict.fromkeys(cell.size for cell in found.cells))
     labels = list(dict.fromkeys(cell.labels for cell in found.cells))
     by_size = [((sizes[-1], some), (sizes[0], some)) for some in labels]
     by_labels = [((size, labels[-1]), (size, labels[0])) for size in sizes]
     larger, more = (
-        [reached[a] > reached[b] for a, b in pairs if a in reached and b in reached]
+        [left[a] > left[b] for a, b in pairs if a in left and b in left]
         for pairs in (by_size, by_labels)
     )
     return (
-        f"{way.title}: the largest proxy leaves more gold in the end than the smallest at "
-        f"{sum(larger)} of {len(larger)} numbers of labels, and the most labels more than the "
-        f"fewest at {sum(more)} of {len(more)} sizes."
+        f"{way.title}: at {shared:.1f} √nats, which all reached, the law has more gold with the "
+        f"largest proxy than with the smallest at {sum(larger)} of {len(larger)} numbers of "
+        f"labels, and with the most labels than with the fewest at {sum(more)} of {len(more)} "
+        "sizes."
     )
 
 
@@ -314,15 +320,21 @@ def plot(found: Found, way: Way) -> Plot:
             proxy.plot(curve.d, curve.proxy, "o", color=color, markersize=3)
             gold.set_title(f"{_size(cell)}, {_parameters(cell)}")
         proxy.set_xlabel("√nats")
-    _share_range(rows[0])
-    _share_range(rows[1])
+    for row in rows:
+        _share_range(row)
     rows[0][0].set_ylabel("gold gained")
     rows[1][0].set_ylabel("proxy gained")
-    key = rows[0][len(sizes) // 2]  # where PPO was tried with every number of labels
-    key.plot([], [], "-", color=GREY, label="the law")
-    key.plot([], [], "--", color=GREY, label="foretold by the nearer half")
-    handles, names = key.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    rows[0][0].plot([], [], "-", color=GREY, label="the law")
+    rows[0][0].plot([], [], "--", color=GREY, label="foretold by the nearer half")
+    key = {
+        name: handle
+        for axes in rows[0]
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    names = sorted(key, key=lambda name: not name.endswith("labels"))
+    figure.legend(
+        [key[name] for name in names], names, loc="outside lower center", ncols=5, frameon=False
+    )
     return Plot(
         way.file,
         f"{way.title}: what gold and proxy gained over the fine-tuned model, by distance. Lines "
@@ -344,16 +356,15 @@ def _draw_gold(axes: Axes, curve: Curve, color: str, label: str) -> None:
 
 def _share_range(row: Sequence[Axes]) -> None:
     """One range for all, of what was measured: a foretold line may leave it."""
-    points = [
-        np.asarray(line.get_ydata(), float)
-        for axes in row
-        for line in axes.get_lines()
-        if line.get_marker() == "o" and len(np.atleast_1d(line.get_ydata()))
-    ]
-    joined = np.concatenate(points)
-    room = 0.08 * float(joined.max() - joined.min()) + 1e-3
+    dots = [line for axes in row for line in axes.get_lines() if line.get_marker() == "o"]
+    d, gains = (
+        np.concatenate([np.asarray(values, float) for values in some])
+        for some in zip(*(line.get_data() for line in dots), strict=True)
+    )
+    room = 0.08 * float(np.ptp(gains)) + 1e-3
     for axes in row:
-        axes.set_ylim(float(joined.min()) - room, float(joined.max()) + room)
+        axes.set_ylim(float(gains.min()) - room, float(gains.max()) + room)
+        axes.set_xlim(-0.03 * float(d.max()), 1.03 * float(d.max()))
 
 
 def ensemble_plot(found: Found) -> Plot:
