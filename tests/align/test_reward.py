@@ -284,7 +284,7 @@ def test_an_ensemble_has_two_members_at_least(spec: str, folder: Path) -> None:
 def test_beside_an_adapter_in_bfloat16(adapter: str, workshop: Any, tmp_path: Path) -> None:
     """The adapter and the head are trained in float32, and the body never is."""
     out = tmp_path / "out"
-    changes = {"adapter": adapter, "dtype": "bfloat16", "steps": 2, "embedding_learning_rate": 0.01}
+    changes = {"adapter": adapter, "dtype": "bfloat16", "steps": 2, "embedding_learning_rate": None}
     code, said = workshop.run(workshop.command("reward", out, **changes))
     assert code == 0, said
     found = load_reward_model(out, load_tokenizer(workshop.finished("sft")))

@@ -85,6 +85,7 @@ _PASSES = 2  # over the continuations of an iteration
 _ROW = 128  # tokens: three continuations
 _HELDOUT, _QUICK_HELDOUT = 64, 4
 _EVALUATIONS = 5
+_SAVED = 10  # steps: a minute or two
 _SHOWN = 3
 
 
@@ -202,6 +203,7 @@ def _common(config: SentimentConfig, method: str) -> dict[str, Any]:
         "lora_rank": 16,
         "learning_rate": config.learning_rate,
         "evaluations": 1 if config.quick else _EVALUATIONS,
+        "save_every": _SAVED,
         "threads": config.threads,
         "compile": "off",
     }
