@@ -69,7 +69,7 @@ def test_shipped_recipes_are_sound(
             read_recipe(name)
         (tmp_path / "quickstart").mkdir()
         (tmp_path / "quickstart" / "config.json").write_text("{}")
-    if name == "alignment":
+    if name in ("alignment", "reasoning"):
         with pytest.raises(UserError, match="make it first: groundup quickstart"):
             read_recipe(name)
         for part in ("base", "sft", "data"):

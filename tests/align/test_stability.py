@@ -1,0 +1,33 @@
+"""Hundreds of iterations in several seeds: no number is lost, and nobody runs away unseen."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from groundup.align.config import PPOConfig
+from rollouts import length_reward, small_config, small_policy, train
+
+_FAR = 25.0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(5))
+def test_three_hundred_iterations_without_a_price_stay_finite_and_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int
+) -> None:
+    settings = small_config(
+        PPOConfig, tmp_path / "out", iterations=300, episodes=32, kl_coef=0.0, seed=seed
+    )
+    lines = train(settings, small_policy(seed), length_reward)
+    rollouts = [line for line in lines if line["kind"] == "rollout"]
+    assert len(rollouts) == 300
+    for line in lines:
+        assert all(math.isfinite(value) for value in line.values() if isinstance(value, float))
+    told = capsys.readouterr().out
+    if max(line["kl"] for line in rollouts) > _FAR:
+        assert told.count("nats from the reference") == 1 and "raise --kl-coef" in told
+    # It learns all the same.
+    assert rollouts[-1]["score"] > rollouts[0]["score"] + 1
