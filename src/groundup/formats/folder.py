@@ -192,11 +192,13 @@ def save_model(
 
     Everything is written aside and renamed into place, `config.json` last: a process that is
     killed leaves a whole model or a folder without `config.json`, never half a model. Raises
-    `UserError` for a model with adapters on it.
+    `UserError` for a model with adapters on it, and for one that keeps a GGUF file's blocks.
     """
     from groundup.adapters.attach import adapter_names
     from groundup.formats.bitsandbytes import four_bit_tensors, quantization_config
+    from groundup.generation.blocks import refuse_blocks
 
+    refuse_blocks(model)
     if names := adapter_names(model):
         raise UserError(
             f"the model has adapters on it ({', '.join(names)}); merge one into it first, or save "

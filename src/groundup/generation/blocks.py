@@ -21,6 +21,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from groundup.adapters.frozen import FrozenLinear
+from groundup.errors import UserError
 from groundup.generation.library import FLAGS, KINDS, Matrix, library
 
 BlockKind = Literal["q8_0", "q4_0", "q4_1"]
@@ -109,6 +110,15 @@ class BlockEmbedding(nn.Module):
     def forward(self, ids: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows width"]:
         rows = self.blocks[ids.reshape(-1)]
         return dequantize_blocks(rows, self.kind, self.like.dtype).view(*ids.shape, -1)
+
+
+def refuse_blocks(model: nn.Module) -> None:
+    """Raises `UserError` for a model with weights in blocks, which cannot be saved again."""
+    if any(isinstance(module, BlockLinear | BlockEmbedding) for module in model.modules()):
+        raise UserError(
+            "the model keeps its GGUF file's blocks, which are there to generate with; load it "
+            "without keep_quantized to save it"
+        )
 
 
 def _on_cpu(x: Tensor, blocks: Tensor) -> bool:

@@ -19,6 +19,7 @@ from gguf_files import header_of
 from groundup.data.packs.fetch import pull_model
 from groundup.errors import UserError
 from groundup.formats.compare import compared_with_gguf
+from groundup.formats.folder import save_model
 from groundup.formats.gguf import tensors as gguf_tensors
 from groundup.formats.gguf.header import TENSOR_TYPES, read_gguf_header
 from groundup.formats.gguf.model import read_gguf
@@ -480,6 +481,10 @@ def test_a_model_that_keeps_its_blocks(
     whole, kept = stored.model(torch.float32), stored.model_in_blocks(torch.float32)
     held = sum(one.nbytes for one in kept.buffers()) + sum(one.nbytes for one in kept.parameters())
     assert held < 0.6 * sum(one.nbytes for one in whole.parameters())
+    with pytest.raises(UserError, match="keep_quantized"):
+        save_model(tmp_path / "saved", kept, tokenizer, card="")
+    with pytest.raises(UserError, match="keep_quantized"):
+        save_gguf(tmp_path / "saved.gguf", kept, tokenizer)
     batch = Batch.of(torch.tensor([IDS]))
     with torch.inference_mode():
         torch.testing.assert_close(kept.logits(batch), whole.logits(batch), rtol=0, atol=1e-4)

@@ -35,6 +35,7 @@ from groundup.formats.gguf.tensors import (
     stored_in_gguf,
 )
 from groundup.formats.gguf.tokenizer import tokenizer_entries
+from groundup.generation.blocks import refuse_blocks
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.files import written_aside
@@ -83,6 +84,7 @@ def save_gguf(
     known = next((one for one in GGUF_TYPES if one == type.lower()), None)
     if known is None:
         raise UserError(f"type={type!r} is not written; choose one of {', '.join(GGUF_TYPES)}")
+    refuse_blocks(model)
     path = Path(path)
     mixed = "_k" in known
     if mixed:
