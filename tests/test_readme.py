@@ -32,7 +32,7 @@ ONLY_PARSED = (
     *("groundup quickstart", "groundup run ", "groundup chat hub:"),
     *(
         f"groundup experiment {name}"
-        for name in ("planted-bias", "ladder", "overoptimization", "quantisation")
+        for name in ("planted-bias", "ladder", "overoptimization", "sentiment", "quantisation")
     ),
 )
 # What makes the others small: options put behind the README's own, by how the command begins.
