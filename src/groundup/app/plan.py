@@ -54,7 +54,7 @@ _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
 _EVAL_SECONDS, _EVAL_FULL_MINUTES = 190.0, 20.0
 # Prompts whose answers are compared, for each minute of such a machine; and the seconds of one.
-_COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS, _PROMPT_SECONDS = 300, 400, 20_000, 0.012
+_COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS, _PROMPT_SECONDS = 300, 1_000, 20_000, 0.012
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
