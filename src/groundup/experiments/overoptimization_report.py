@@ -331,7 +331,8 @@ def plot(found: Found, way: Way) -> Plot:
         for axes in rows[0]
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    names = sorted(key, key=lambda name: not name.endswith("labels"))
+    order = [f"{many:,} labels" for many in labels]  # then the lines
+    names = sorted(key, key=lambda name: order.index(name) if name in order else len(order))
     figure.legend(
         [key[name] for name in names], names, loc="outside lower center", ncols=5, frameon=False
     )

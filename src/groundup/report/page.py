@@ -8,6 +8,7 @@ says stands there as text, never as markup. In prose, `code` and **bold** are se
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -250,6 +251,13 @@ def _blocks(
 
 def html(page: Page) -> str:
     """The page as one file; what is no text of ours is escaped."""
+    environment = _environment()
+    environment.filters["kind"] = lambda block: type(block).__name__.lower()
+    environment.filters["picture"] = _picture
+    return environment.get_template("page.html.jinja").render(page=page)
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -257,9 +265,19 @@ def html(page: Page) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"kind": lambda block: type(block).__name__.lower(), "prose": prose}
-    environment.filters["picture"] = _picture
-    return environment.get_template("page.html.jinja").render(page=page)
+    environment.filters["prose"] = prose
+    return environment
+
+
+def drawn_html(template: str, data: object, **values: object) -> str:
+    """A page that JavaScript draws from `data`, which stands in it as JSON; whole in itself.
+
+    `template` is a file of this folder; nothing of a text is in the page but as text.
+    """
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # No text can end the script's element, nor begin a comment.
+    text = text.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
+    return _environment().get_template(template).render(data=Markup(text), **values)
 
 
 def prose(text: str) -> Markup:

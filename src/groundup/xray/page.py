@@ -1,4 +1,4 @@
-"""An X-ray as one page: all numbers inside it, drawn by the few lines of JavaScript beside them.
+"""An X-ray as one page: all numbers inside it, drawn by JavaScript (`report/xray.js`).
 
 A page shows one *view* at a time: the model, the model without a head, another model, or the same
 run after so many steps. All of them read the same tokens, so that any two can be compared. Numbers
@@ -8,19 +8,16 @@ are rounded to what an eye tells apart; attention is a byte each, of the places 
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from jaxtyping import Float, Int
-from markupsafe import Markup
 
-from groundup.report.page import prose
+from groundup.report.page import drawn_html
 from groundup.runs.files import write_bytes
 from groundup.xray.heads import KINDS, THRESHOLD
 from groundup.xray.look import XRay
@@ -60,16 +57,6 @@ def is_xray(path: Path) -> bool:
 
 def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) -> str:
     """The page: whole in itself, and nothing of a text in it but as text."""
-    here = Path(__file__).parent
-    folders = [here, here.parent / "report"]  # its style is every page's
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["prose"] = prose
     seen = views[0].seen
     drawn = [_view(view) for view in views]
     data = {
@@ -80,7 +67,9 @@ def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) 
         "views": drawn,
         "vocabulary": {str(id): text_of(id) for id in _named(drawn)},
     }
-    return environment.get_template("page.html.jinja").render(
+    return drawn_html(
+        "xray.html.jinja",
+        data,
         generator=_GENERATOR,
         title=title,
         seen=seen,
@@ -90,7 +79,6 @@ def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) 
         threshold=THRESHOLD,
         has_steps=any(view.step is not None for view in views),
         ablations=_ablations(views),
-        data=_in_script(data),
     )
 
 
@@ -98,12 +86,6 @@ def _ablations(views: Sequence[View]) -> list[tuple[str, float, float]]:
     """Each view of the first model without some heads: its name, its loss, and the loss before."""
     whole = views[0].seen.loss
     return [(view.name, view.seen.loss, whole) for view in views if view.seen.without]
-
-
-def _in_script(data: object) -> Markup:
-    """JSON that may stand in a script: no text in it can end the element, nor begin a comment."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " "))
 
 
 def _view(view: View) -> dict[str, Any]:
