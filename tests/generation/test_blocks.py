@@ -72,6 +72,28 @@ def check_product(kind: str, out: int, columns: int, rows: int, threads: int, bi
     assert_close(y.double(), expected, rtol=0, atol=float(largest) * 1e-6 + 1e-6)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [1, 3, 4, 6, 16])
+def test_no_sum_depends_on_the_number_of_threads(kind: str, rows: int) -> None:
+    """Decoding changes that number by the clock, and a run must give the same bits again."""
+    out, columns = 45, 192
+    weight, x = numbers(out, columns), numbers(rows, columns, seed=1)
+    stored = (
+        weight.to(getattr(torch, kind))
+        if kind in ("float32", "bfloat16")
+        else blocks_of(weight, kind)  # type: ignore[arg-type]
+    )
+    compiled = library(torch.float32)
+    if compiled is None:
+        pytest.skip("there is no compiler")
+    matrix = Matrix(stored.data_ptr(), None, out, columns, KINDS.index(kind))
+    found = []
+    for threads in (1, 2, 3, 5, 6, 64):
+        found.append(torch.full((rows, out), torch.nan))
+        compiled.linear(byref(matrix), rows, x.data_ptr(), found[-1].data_ptr(), threads)
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
 @given(
     kind=st.sampled_from(KINDS),
     out=st.integers(1, 40),

@@ -337,9 +337,9 @@ def _watch(run: Run, *, repeats: bool) -> Watch:
     watch = Watch(run.stage, say, repeats=repeats)
     path = run.folder / "metrics.jsonl"
     lines = read_lines(path) if path.is_file() else []
-    begun = next((line for line in lines if line.get("kind") == "rollout"), None)
-    if begun is not None:
-        watch.begin(begun["entropy"], begun["ended"])
+    begun = [line for line in lines if line.get("kind") == "rollout"]
+    if begun:
+        watch.begin(begun[0]["entropy"], begun[0]["ended"], len(begun))
     return watch
 
 

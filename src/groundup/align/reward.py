@@ -48,7 +48,7 @@ from groundup.deprecated import renamed
 from groundup.errors import UserError
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
-from groundup.formats.load import load_model
+from groundup.formats.load import load_model, load_tokenizer
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import spread
 from groundup.report.estimate import POOLED
@@ -299,6 +299,13 @@ def run(config: RewardConfig) -> Path:
 def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
     prepared = prepare_model(config, RATES)
     use_threads(config)
+    if config.policy is not None:
+        own = load_tokenizer(config.policy)
+        if own.content["model"] != prepared.tokenizer.content["model"]:
+            raise UserError(
+                f"policy={config.policy} has another tokenizer than {config.model}, so that its "
+                "answers could not be scored; give a policy of the same family"
+            )
     sides = split(config.data, "preferences", read_preferences)
     for line in sides[0].bad:
         say(str(line))

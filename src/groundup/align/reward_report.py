@@ -335,7 +335,7 @@ def reward_plot(pairs: HeldoutPairs) -> Plot:
     axes.legend(frameon=False)
     caption = (
         "Rewards of the chosen and the rejected answers of held-out pairs; 0 is the mean and 1 the "
-        "deviation of the answers of the model it started from."
+        "deviation of the answers of the model that it is to score."
     )
     return Plot("rewards", caption, figure)
 

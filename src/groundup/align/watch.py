@@ -45,10 +45,10 @@ class Watch:
         self._shares: deque[float] = deque(maxlen=_WINDOW)
         self._judged_still = False
 
-    def begin(self, entropy: float, ended: float) -> None:
-        """Remember how answers were before training."""
-        if self._entropy is None:
-            self._entropy, self._ended = entropy, ended
+    def begin(self, entropy: float, ended: float, iterations: int = 0) -> None:
+        """Remember how answers were before training, `iterations` ago where a run goes on."""
+        self._entropy, self._ended = entropy, ended
+        self._judged_still = iterations > _WINDOW
 
     def step(self, loss: Loss) -> None:
         """Count what a micro-batch's ratios say."""
@@ -57,7 +57,9 @@ class Watch:
 
     def iteration(self, *, kl: float, entropy: float, ended: float) -> None:
         """Judge an iteration's answers, and the steps that were taken on those before."""
-        self.begin(entropy, ended)
+        if self._entropy is None:
+            self.begin(entropy, ended)
+            self._outside = self._tokens = 0.0  # what measuring the pace has left
         assert self._entropy is not None
         self._judge_steps()
         if kl > _FAR:

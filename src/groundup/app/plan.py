@@ -196,9 +196,16 @@ def _fixed_seconds(table: Table, minutes: float, sizes: _Sizes) -> float:
     if table.stage.name == "eval":
         return _EVAL_SECONDS * _eval_scale(minutes) + _STAGE_SECONDS
     if table.stage.name == "best-of-n":
-        prompts = cast(int, table.settings.get("questions", sizes.prompts))
-        return _STAGE_SECONDS + _PROMPT_SECONDS * prompts
+        return _STAGE_SECONDS + _compared_seconds(table, sizes)
     return _TOKENIZER_SECONDS if table.stage.name == "tokenizer" else _STAGE_SECONDS
+
+
+def _compared_seconds(table: Table, sizes: _Sizes) -> float:
+    """How long a best-of-n stage answers; measured with four answers of 96 tokens at most."""
+    config = {name: field.default for name, field in table.stage.config.model_fields.items()}
+    config |= {"questions": sizes.prompts, **table.settings}
+    answers = config["questions"] * config["n"] / 4
+    return float(_PROMPT_SECONDS * answers * config["max_new_tokens"] / 96)
 
 
 @dataclass(frozen=True)
@@ -239,7 +246,7 @@ def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list
             if name not in table.settings
         ]
     if table.stage.name == "best-of-n" and "questions" not in table.settings:
-        seconds = _PROMPT_SECONDS * sizes.prompts
+        seconds = _compared_seconds(table, sizes)
         reason = f"whose answers are compared, in about {seconds:.0f} s; set it in the recipe"
         return [Line(table.name, "questions", sizes.prompts, reason)]
     if table.stage.name == "tokenizer" and "vocab_size" not in table.settings:

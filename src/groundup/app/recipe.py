@@ -200,6 +200,11 @@ def _table(
     for field in [field for field in inputs if INPUTS[field] == REWARDS]:
         # A verifier or a function is a setting like any other.
         named = inputs[field]
+        if isinstance(named, str) and named.startswith("ensemble:"):
+            raise UserError(
+                f"[{title}] {field}={named!r}: a recipe names one reward model; give its table or "
+                f"folder, and train with several by groundup {stage.command} --{field} {named}"
+            )
         checks = isinstance(named, str) and (":" in named or named in VERIFIERS)
         tables = (*earlier, *groups, *later, title)
         if checks and named not in tables and not (folder / named).exists():

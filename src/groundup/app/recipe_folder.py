@@ -44,7 +44,10 @@ def read_tables(file: Path) -> dict[str, dict[str, Any]] | None:
 def runs_of(title: str, table: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of a table's runs: its own or, with `seeds`, one for each seed from 0 on."""
     seeds = table.get("seeds")
-    return (title,) if seeds is None else tuple(f"{title}-{seed}" for seed in range(seeds))
+    # What is wrong with it is said where a recipe is read; a folder's copy may hold anything.
+    if isinstance(seeds, int) and 2 <= seeds <= 100:
+        return tuple(f"{title}-{seed}" for seed in range(seeds))
+    return (title,)
 
 
 def find_model(path: Path | str) -> Path:

@@ -287,7 +287,9 @@ STAGES: dict[str, Stage] = {
             help="What the answers of several models are worth, by a reward and by the truth.",
             more=(
                 "groundup eval rewards SFT PPO DPO --reward runs/reward --prompts runs/data. Win "
-                "rates and nats are against the first model.",
+                "rates and nats are against the first model. --judge is a reward that none was "
+                "trained on, --best-of a baseline without training, --samples tells pass@k of a "
+                "reward that checks; runs that differ in their seed alone are one method.",
             ),
             positional="models",
         ),

@@ -149,6 +149,14 @@ class OveroptimizationConfig(ExperimentConfig):
     max_new_tokens: NewTokens = Field(128, description="tokens of an answer at most")
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
 
+    @field_validator("labels")
+    @classmethod
+    def _in_order(cls, labels: tuple[int, ...]) -> tuple[int, ...]:
+        if list(labels) != sorted(set(labels)):
+            wanted = " ".join(map(str, sorted(set(labels))))
+            raise ValueError(f"labels={labels} are to rise; give {wanted}")
+        return labels
+
 
 class SentimentConfig(ExperimentConfig):
     """PPO, GRPO and DPO raise the sentiment of continuations under one price, with LoRA."""

@@ -230,6 +230,11 @@ class Workshop:
                 f"gold={self.config.gold} tells none of the model's answers apart; name another "
                 "gold, or other sources"
             )
+        if len(rows) < one.labels and not self.config.quick:
+            raise UserError(
+                f"labels={one.labels} are more than the {len(rows)} pairs that gold tells apart on "
+                "these prompts; give fewer, or other sources"
+            )
         kept.mkdir(parents=True, exist_ok=True)
         write_json_lines(kept / "train.jsonl", rows)
         write_bytes(kept / "heldout.jsonl", (made / "heldout.jsonl").read_bytes())

@@ -165,7 +165,7 @@ def _how(found: Found, way: Way) -> str:
     if way is POLICY:
         return (
             f"One policy against the first seed's proxy; a point is an iteration of "
-            f"{found.episodes} answers, and the end is the mean of the last three."
+            f"{found.episodes} answers, and gold at last is the mean of three."
         )
     return (
         f"Means over {seeds(found.seeds)} and {found.prompts} held-out prompts with {found.n} "

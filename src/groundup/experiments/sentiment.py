@@ -410,7 +410,7 @@ def run(config: SentimentConfig) -> Path:
     Stopped, it goes on from there. Raises `UserError` for a model that is none and a folder of
     something else.
     """
-    pieces = (*config.methods, _POOL)
+    pieces = (*_TRAINING, _POOL)  # also those that are not asked for this time
     check_folder(config.out, NAME, pieces)
     begun = perf_counter()
     use_threads(TrainingConfig(out=config.out, threads=config.threads))

@@ -111,12 +111,14 @@ typedef struct {
     const float *norm, *turns; /* turns: (slots, 2, head_dim), cosines and sines */
 } Model;
 
-/* The part of `count` outputs that is this thread's. */
+/* The part of `count` outputs that is this thread's. It begins at a multiple of four, for four
+   outputs are summed together in another order than one: so no sum depends on the threads. */
 typedef struct { int64_t first, last; } Part;
 
 static Part part(int64_t count) {
-    int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-    return (Part){count * thread / threads, count * (thread + 1) / threads};
+    int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads(), fours = (count + 3) / 4;
+    int64_t first = 4 * (fours * thread / threads), last = 4 * (fours * (thread + 1) / threads);
+    return (Part){first < count ? first : count, last < count ? last : count};
 }
 
 /* Numbers of a row of W by the chunk: a block of GGUF, or as many that are not in blocks.

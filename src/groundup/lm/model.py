@@ -225,6 +225,9 @@ class CausalLM(nn.Module):
 
     @property
     def head(self) -> Float[Tensor, "vocab width"]:
+        if not hasattr(self.lm_head, "weight"):  # it stays in few bits (adapters.frozen)
+            whole: Tensor = self.lm_head.dequantized(self.like.dtype)  # type: ignore[operator]
+            return whole
         return self.lm_head.weight
 
     @property

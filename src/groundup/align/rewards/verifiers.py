@@ -222,6 +222,8 @@ def open_reward(
     `load_model` opens a reward model's folder. Raises `UserError` for what is none of these.
     """
     name, colon, argument = spec.partition(":")
+    if spec == "sentiment":
+        _sentiment("", "", {})  # its lexicon may be missing, which is better said before sampling
     if spec in _PLAIN:
         return _PLAIN[spec]
     if name in _WITH_ARGUMENT and (colon or name == "json"):
