@@ -56,6 +56,6 @@ def test_clusters_are_drawn_whole() -> None:
     assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=0.1)
 
 
-def test_lengths_that_differ() -> None:
+def test_lengths_that_differ(unchecked_types: None) -> None:
     with pytest.raises(ValueError, match="differ"):
         correlation(np.arange(3.0), np.arange(4.0))

@@ -292,7 +292,7 @@ class Pool:
     @property
     def pairs(self) -> list[Pair]:
         """The best with the worst, the second best with the second worst, as far as they differ."""
-        order = np.argsort(-self.scores, kind="stable")
+        order = np.argsort(-self.scores, kind="stable").tolist()
         matched = zip(order[: len(order) // 2], order[::-1], strict=False)
         return [
             Pair(self._example(better), self._example(worse), "siqa")
