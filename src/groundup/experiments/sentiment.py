@@ -477,7 +477,8 @@ def table(
         tuple(rows),
         (
             f"Means of {first.rewards[0].items} held-out openings with 95 % intervals, at "
-            f"{config.kl_coef:g} a nat; every method learned from {samples:,} continuations. Best "
+            f"{config.kl_coef:g} a nat; {samples:,} continuations at most were "
+            "learned from, by PPO fewer, for its critic begins alone. Best "
             "of n is of the model as it was, on training openings. Bits per byte are of texts that "
             "people wrote.",
         ),
@@ -505,7 +506,8 @@ def remarks(courses: Mapping[str, Course], best: Mapping[int, Estimate]) -> list
     said = []
     for name, course in courses.items():
         before, after = course.rewards[0], course.rewards[-1]
-        verdict = "more" if after.low > before.high else "which cannot be told from chance"
+        apart = "more" if after.low > before.high else "less" if after.high < before.low else None
+        verdict = apart or "in intervals that overlap"
         said.append(
             f"{name}: {before.estimate:.2f} → {after.estimate:.2f} for {course.all('kl')[-1]:.1f} "
             f"nats, {verdict}."
