@@ -16,7 +16,8 @@ ROOT = Path(groundup.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 # A module may import from its own folder and from those before it.
 ORDER = [
-    *("maths", "nn", "runs", "report", "train", "text", "world", "data", "adapters", "lm"),
+    *("maths", "nn", "runs", "report", "kernels"),
+    *("train", "text", "world", "data", "adapters", "lm"),
     *("generation", "formats", "evals", "xray", "pretrain", "tune", "align", "serve", "studio"),
     *("experiments", "learn", "app"),
 ]

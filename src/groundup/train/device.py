@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
 import re
 import shlex
@@ -20,6 +19,8 @@ import torch
 from torch import nn
 
 from groundup.errors import UserError
+from groundup.kernels.compiler import cpu_flags
+from groundup.kernels.library import Kernels, best_kernels, use_kernels
 from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.train.config import TrainingConfig
@@ -43,6 +44,7 @@ class Compute:
     threads: int
     torch_version: str
     processes: int = 1
+    kernels: Kernels = "none"
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -65,8 +67,13 @@ class Machine:
         return self.bfloat16_flops if dtype == "bfloat16" else self.float32_flops
 
 
-def resolve(config: TrainingConfig, *, compile_by_default: bool) -> Compute:
-    """Turn every 'auto' into a fact about this machine."""
+def resolve(
+    config: TrainingConfig, *, compile_by_default: bool, planned: Compute | None = None
+) -> Compute:
+    """Turn every 'auto' into a fact about this machine.
+
+    A run that was planned without kernels goes on without them.
+    """
     device = resolve_device(config.device)
     dtype = config.dtype
     if dtype == "auto":
@@ -79,14 +86,19 @@ def resolve(config: TrainingConfig, *, compile_by_default: bool) -> Compute:
                 "install g++ or clang, or use compile='auto'"
             )
         compiles = False
+    kernels: Kernels = "none"
+    if device == "cpu" and dtype == "bfloat16" and config.compile != "on":
+        kernels = best_kernels() if planned is None or planned.kernels != "none" else "none"
     return Compute(
         device=device,
         dtype=dtype,
         attention="matmul" if device == "cpu" else "fused",
-        compile=compiles,
+        # What the compiler would fuse, the kernels have fused.
+        compile=compiles and kernels == "none",
         threads=thread_count(config),
         torch_version=torch.__version__,
         processes=ranks.size(),
+        kernels=kernels,
     )
 
 
@@ -116,6 +128,7 @@ def prepare(model: nn.Module, compute: Compute, *, gradient_checkpointing: bool 
     prepared = cast(Prepared, model)
     prepared.set_attention(compute.attention)
     prepared.set_gradient_checkpointing(gradient_checkpointing)
+    use_kernels(compute.kernels)
     compile_chunks(compute.compile)
     if compute.compile:
         _tune_compiler()
@@ -174,7 +187,7 @@ def has_fast_bfloat16(device: str) -> bool:
     if device == "mps":
         return False
     # What the kernels ask themselves: AVX512-BF16, AMX or Arm's bf16 instructions.
-    return any(flag in _cpu_flags() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(flag in cpu_flags() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def has_compiler() -> bool:
@@ -274,15 +287,3 @@ def resolve_device(wanted: str) -> str:
     if not available[wanted]:
         raise UserError(f"device={wanted!r} is not available on this machine; use device='auto'")
     return wanted
-
-
-@functools.cache
-def _cpu_flags() -> frozenset[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith(("flags", "Features")):
-                    return frozenset(line.split(":")[1].split())
-    except OSError:
-        pass
-    return frozenset()

@@ -118,7 +118,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
     with ranks.rank_zero_first():
         plan = run.resolved(TrainPlan.from_json)
         if plan is not None:
-            now = resolve(config, compile_by_default=plan.compute.compile)
+            compiled = plan.compute.compile
+            now = resolve(config, compile_by_default=compiled, planned=plan.compute)
             refuse_inexact(plan.compute, now, config.allow_inexact_resume)
             return replace(plan, compute=now)
         minutes = config.minutes
