@@ -19,8 +19,6 @@ from pathlib import Path
 
 import torch
 
-from groundup.runs.cache import cache_folder
-
 _COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno")
 
 
@@ -36,6 +34,8 @@ def compiled(pages: Sequence[Path], *flags: str) -> ctypes.CDLL | None:
 
 
 def _file(pages: Sequence[Path], flags: Sequence[str]) -> Path:
+    from groundup.runs.cache import cache_folder
+
     sources = tuple(page.read_bytes() for page in pages)
     identity = repr((sources, _COMPILE, flags, torch.__version__, _processor())).encode()
     folder = cache_folder() / "kernels"

@@ -21,7 +21,6 @@ from groundup.runs import ranks
 from groundup.runs.folder import Run
 from groundup.train import checkpoint
 from groundup.train.batch import B, LossFunction, Stream
-from groundup.train.compiler import right
 from groundup.train.config import TrainingConfig
 from groundup.train.device import (
     COMPILE_FROM_MINUTES,
@@ -35,7 +34,6 @@ from groundup.train.device import (
 from groundup.train.early_stopping import EarlyStopping
 from groundup.train.loop import fit
 from groundup.train.optim import Optimizer
-from groundup.train.pace import measure_pace, micro_batches
 from groundup.train.plan import (
     Trained,
     TrainPlan,
@@ -87,7 +85,7 @@ class Job(Generic[B, M]):
     # Steps at which it is measured beside those of the plan.
     evaluates_at: Sequence[int] = ()
     snapshots: bool = False
-    # Whether a first batch can be had without training, to see what the compiler makes of it.
+    # Whether a first batch can be had without training: to compare the fast model with the plain.
     replays: bool = True
 
 
@@ -113,6 +111,10 @@ def run_stage(
 
 def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
     """Return the run's plan: as it was written on an earlier start, else resolved and written."""
+    # Needed by a run that begins, not by whoever imports a stage.
+    from groundup.train.faithful import plainly, right
+    from groundup.train.pace import measure_pace, micro_batches
+
     config = job.config
     use_threads(config)
     with ranks.rank_zero_first():
@@ -131,10 +133,11 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         what = f"training {job.trained.trained_parameters / 1e6:.1f} M parameters"
         need = training_disk(job.trained, snapshots=job.snapshots)
         checkpoint.require_space(run.folder, need, what, None)
-        if compute.compile and compute.device == "cpu" and job.replays:
+        if compute.device == "cpu" and compute != plainly(compute) and job.replays:
             model = job.model()
             batch = next(micro_batches(job.stream(None), model))
-            compute = replace(compute, compile=right(model, batch, job.loss, compute))
+            if not right(model, batch, job.loss, compute):
+                compute = plainly(compute)
         tokens_per_step = job.tokens_per_step or config.rows * job.context
         speed = None
         if config.steps is None and config.minutes is not None:

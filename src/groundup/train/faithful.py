@@ -1,10 +1,11 @@
-"""Is what the compiler made of a model still the model? Asked before a run is planned with it.
+"""Is what was made for speed still the model? Asked before a run is planned with it.
 
-`torch.compile` writes C++ for this processor, and the system's compiler optimizes it. Compilers
-err: GCC 12, asked for `-march=native` on a processor newer than itself (Emerald Rapids), tunes for
-none at all and makes NaN of the gradient of a rotated key. So it is told what to tune for
-(`device.tuning`), and the first micro-batch goes through the plain model and the compiled one:
-where their gradients differ by more than bfloat16's rounding, the run is planned without compiling.
+Blocks are computed by kernels in C or by C++ that `torch.compile` writes, and both are made by the
+system's compiler for this very processor. Compilers err: GCC 12, asked for `-march=native` on a
+processor newer than itself (Emerald Rapids), tunes for none at all and makes NaN of the gradient of
+a rotated key. So it is told what to tune for (`device.tuning`), and the first micro-batch goes
+through the plain model and through the fast one: where their gradients differ by more than
+bfloat16's rounding, the run is planned with the plain one.
 """
 
 from __future__ import annotations
@@ -29,8 +30,13 @@ _NOTHING = 1e-3
 _right: dict[object, bool] = {}
 
 
+def plainly(compute: Compute) -> Compute:
+    """Return the same in PyTorch's own words."""
+    return replace(compute, compile=False, kernels="none")
+
+
 def right(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute) -> bool:
-    """Whether `model`, compiled as `compute` says, has the gradients of the plain one on `batch`.
+    """Whether `model`, computed as `compute` says, has the gradients of the plain one on `batch`.
 
     A copy is asked, in which matrices of zeros have random numbers, for behind them every gradient
     would be zero. Told once a process for a model's shapes.
@@ -41,8 +47,8 @@ def right(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute) -
         _right[key] = _agrees(copy.deepcopy(model), batch, loss, compute)
         if not _right[key]:
             say(
-                "compile: what the C++ compiler made of the model has other gradients than the "
-                "model itself, so it trains as it is; another compiler may do better (CXX=clang++)"
+                "what this machine's compiler made of the model has other gradients than the model "
+                "itself, so PyTorch trains it as it is; another compiler may do better (CC, CXX)"
             )
     return _right[key]
 
@@ -54,13 +60,13 @@ def _agrees(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute)
             if parameter.ndim == 2 and parameter.is_floating_point() and not parameter.any():
                 parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[1]), generator=generator)
     batch = batch.to(torch.device(compute.device))
-    plain = _gradients(model, batch, loss, replace(compute, compile=False))
-    compiled = _gradients(model, batch, loss, compute)
+    plain = _gradients(model, batch, loss, plainly(compute))
+    fast = _gradients(model, batch, loss, compute)
     largest = max((float(one.norm()) for one in plain), default=0.0)
     # Not a comparison with "greater": NaN must not pass.
     return all(
         float((one - other).norm()) <= _FAR * float(one.norm()) + _NOTHING * largest
-        for one, other in zip(plain, compiled, strict=True)
+        for one, other in zip(plain, fast, strict=True)
     )
 
 

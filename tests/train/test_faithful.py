@@ -15,8 +15,8 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.train import device
 from groundup.train.batch import Batch, Loss
-from groundup.train.compiler import right
 from groundup.train.device import Compute
+from groundup.train.faithful import right
 from groundup.train.loss import next_token_loss
 from groundup.train.pace import random_batches
 
