@@ -77,3 +77,5 @@ class Task:
     """Whether it asks for answers, which only a model that was taught to answer gives."""
     commercial: bool = True
     """Whether the set's licence allows commercial use; those that forbid it are opt-in."""
+    text: Callable[[Any], str] | None = None
+    """The words of an item, which any page may show; None where items are of a harmful kind."""
