@@ -55,7 +55,8 @@ def claims(tasks: Sequence[Task], models: Sequence[Valued]) -> list[Claim]:
 def _of_task(task: Task, after: Valued, before: Valued) -> Iterator[Claim]:
     found = differences(task, after, before)
     for number in task.shown:
-        if number.name not in found:
+        # Of many parts, such as categories, some would be told from none by chance.
+        if number.name not in found or number.part_of is not None:
             continue
         values = tuple(one.numbers[task.name][number.name].estimate for one in (before, after))
         wanted = wanted_of(number, *values)

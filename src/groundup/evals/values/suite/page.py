@@ -239,7 +239,7 @@ def _task(content: Mapping[str, Any], name: str) -> list[Block]:
     """A task: what is asked, every number of it, and what it cannot say."""
     task, models = content["tasks"][name], content["models"]
     found = [from_json(model["numbers"].get(name, {})) for model in models.values()]
-    rows = []
+    rows, parts = list[Row](), list[Row]()
     for one in task["numbers"]:
         having = [estimates[one["name"]] for estimates in found if one["name"] in estimates]
         if not having:
@@ -251,7 +251,8 @@ def _task(content: Mapping[str, Any], name: str) -> list[Block]:
         ]
         arrow = {"above": " ↑", "below": " ↓"}.get(one["better"], "")
         about = ", ".join(filter(None, ("" if one["share"] else one["unit"], one["about"])))
-        rows.append(Row(f"{one['name']}{arrow}", [*cells, _level(one, having[0])], about))
+        row = Row(f"{one['name']}{arrow}", [*cells, _level(one, having[0])], about)
+        (rows if one["part_of"] is None else parts).append(row)
     columns = [*_columns(content), Column("chance or ideal", base=True)]
     sold = "" if task["commercial"] else " The license of its set forbids commercial use."
     judged = f" Judged by words ({task['judge']}), see the judges." if task["judge"] else ""
@@ -259,9 +260,12 @@ def _task(content: Mapping[str, Any], name: str) -> list[Block]:
     blocks: list[Block] = [
         Heading(task["title"]),
         f"{about} {task['items']:,} items.{sold}{judged}",
-        Table(columns, rows, corner=f"`{name}`".strip("`")),
+        Table(columns, rows, corner=name),
         Note(f"What it cannot say: {task['limits']}"),
     ]
+    if parts:
+        table = Table(columns, parts, corner=name)
+        blocks.insert(3, Fold(f"{len(parts)} parts of these numbers", [table]))
     return blocks
 
 

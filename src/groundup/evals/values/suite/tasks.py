@@ -8,11 +8,19 @@ from pathlib import Path
 
 from groundup.errors import UserError
 from groundup.evals.values import (
+    bbq,
+    calibration,
+    counterfactual,
+    crows_pairs,
     instructions,
     jailbreak,
     knowledge,
     refusal,
+    stereoset,
     toxicity,
+    unknown,
+    winobias,
+    winogender,
     world,
 )
 from groundup.evals.values.task import AXES, Task
@@ -27,13 +35,23 @@ TASKS: tuple[Task, ...] = (
     *refusal.TASKS,
     *jailbreak.TASKS,
     *toxicity.TASKS,
+    *bbq.TASKS,
+    *crows_pairs.TASKS,
+    *stereoset.TASKS,
+    *winobias.TASKS,
+    *winogender.TASKS,
+    *counterfactual.TASKS,
+    *unknown.TASKS,
+    *calibration.TASKS,
 )
 WORLD = "world-"
 """How the names of tasks of the small world begin: what only models that read of it can know."""
 
 
 def chosen(names: Sequence[str], *, noncommercial: bool) -> list[Task]:
-    """The tasks of these names, or of these whole axes; without names all of them.
+    """The tasks of these names, families (`refusal` is all of `refusal-…`) or whole axes.
+
+    Without names it is all of them.
 
     Raises `UserError` for a name that there is none of, and for a set whose license forbids
     commercial use unless that was asked for.
@@ -46,6 +64,10 @@ def chosen(names: Sequence[str], *, noncommercial: bool) -> list[Task]:
     for name in names:
         if name in AXES:
             wanted |= {task.name for task in free if task.axis == name}
+            continue
+        family = {task.name for task in free if task.name.startswith(f"{name}-")}
+        if name not in by_name and family:
+            wanted |= family
             continue
         if name not in by_name:
             raise UserError(_unknown(name, [*by_name, *AXES]))
