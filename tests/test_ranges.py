@@ -99,6 +99,8 @@ def test_hostile_numbers_end_in_one_sentence(
         "tokenizer": ["x.jsonl"],
         "eval report": ["model", "--data", "x.jsonl"],
         "eval core": ["model"],
+        "eval values": ["model"],
+        "card": ["model", "--values", "x"],
         "eval tuning": ["model", "--data", "x.jsonl"],
         "eval rewards": ["model", "--reward", "json", "--prompts", "x.jsonl"],
         "eval lm-eval": ["model", "--tasks", "x"],

@@ -33,6 +33,7 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "judge": REWARDS,
     "exclude": ("data",),
     "critic": REWARDS,
+    "comparison": ("report",),
 }
 RESUMES = "Stopped at any moment, the same command goes on from there; finished stages are skipped."
 
@@ -261,6 +262,21 @@ STAGES: dict[str, Stage] = {
             start=None,
             help="Six public benchmarks and bits per byte, for models from anywhere.",
             more=("groundup eval core pack:smollm2",),
+            positional="models",
+        ),
+        Stage(
+            "values",
+            "eval values",
+            "groundup.evals.values.suite.report",
+            "groundup.evals.config:ValuesConfig",
+            makes="report",
+            start=None,
+            help="Utility, safety and fairness of models from anywhere, and what was traded.",
+            more=(
+                "groundup eval values quickstart/sft quickstart/dpo. Each model is compared with "
+                "the one that it was trained from. --tasks chooses some alone (--tasks bbq, "
+                "--tasks safety), --fast asks less of each; what was asked once is kept.",
+            ),
             positional="models",
         ),
         Stage(

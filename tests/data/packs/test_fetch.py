@@ -55,7 +55,7 @@ def test_what_is_only_tested_on_or_a_domain_is_built_only_when_asked_for() -> No
     assert DataConfig(out=Path("out")).packs == manifest.ALL_SETS
     others = {one.name for one in (*manifest.DOMAINS, *manifest.EVALUATION)}
     assert {one.name for one in manifest.every_set()} - set(manifest.ALL_SETS) == others
-    assert {"chitchat", "mmlu", "advbench", "toxic-prompts"} <= others
+    assert {"chitchat", "mmlu", "advbench", "toxic-prompts", "bbq"} <= others
 
 
 def test_a_generated_set_is_found_by_name_and_has_no_archive() -> None:
