@@ -182,7 +182,8 @@ def _end(dice: random.Random) -> tuple[str, Check]:
 
 
 def _title(dice: random.Random) -> tuple[str, Check]:
-    asked = "Give your answer a title in double angle brackets, such as <<my title>>."
+    # No example, which would be copied.
+    asked = 'Begin with a title of your own between "<<" and ">>".'
     return asked, lambda text: re.search(r"<<[^<>\n]*\w[^<>\n]*>>", text) is not None
 
 
