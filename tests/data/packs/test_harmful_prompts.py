@@ -12,29 +12,34 @@ import pytest
 
 from groundup.data.config import DataConfig
 from groundup.data.leaks import evaluated, failed
-from groundup.data.packs import fetch, harmful_prompts, toxicity
+from groundup.data.packs import fetch, harm_scores, harmful_prompts, toxicity
 from groundup.data.packs.harm_scores import is_heldout
 from groundup.data.packs.manifest import EVALUATION, LEXICONS
 from groundup.data.packs.rows import Rejected, gather
 from groundup.data.samples import samples
 from groundup.errors import UserError
+from groundup.text.cleaning import normal_form
 from groundup.text.rows import Conversation
 
 SIZES = {
     "advbench": 520,
     "harmbench": 200,
-    "do-not-answer": 938,
+    "do-not-answer": 939,
     "strongreject": 313,
     "benign-covers": 41,
 }
+# What PyRIT's people asked too, in the half of harm-scores that trains.
+TRAINED_ON = {"advbench": 22, "harmbench": 4}
 
 
 @pytest.mark.parametrize(("name", "count"), SIZES.items())
 def test_every_request_is_read_once(name: str, count: int) -> None:
     rejected = Rejected()
     found = harmful_prompts.prompts(name, rejected)
-    assert len(found) == count == len({one.group for one in found})
-    assert sum(rejected.counts.values()) == (1 if name == "do-not-answer" else 0)
+    twice = 1 if name == "do-not-answer" else 0
+    assert len(found) == len({one.group for one in found})
+    assert len(found) == count - TRAINED_ON.get(name, 0) - twice
+    assert sum(rejected.counts.values()) == count - len(found)
     assert {one.kind for one in found} == {"benign" if name == "benign-covers" else "harmful"}
     assert all(one.prompt == one.prompt.strip() and len(one.prompt) > 8 for one in found)
 
@@ -48,9 +53,21 @@ def test_requests_are_those_of_the_file() -> None:
     assert all(0 <= a - len(b.prompt) <= 4 for a, b in zip(lengths, found, strict=True))
 
 
+def test_nothing_is_asked_that_harm_scores_trains_on() -> None:
+    learned = harm_scores.rows("harm-scores", DataConfig(out=Path("out")), Rejected(), None)
+    asked = {
+        normal_form(text)
+        for one in learned.conversations
+        for text in (one.messages[0].content, one.group)
+    } | {normal_form(one.prompt[0].content) for one in learned.preferences}
+    assert len(asked) > 100
+    for name in SIZES:
+        assert not asked & {one.group for one in harmful_prompts.prompts(name, Rejected())}
+
+
 def test_a_data_folder_holds_them_out_and_nothing_else() -> None:
     found = gather(DataConfig(out=Path("out"), packs=("advbench", "objectives")), Rejected())
-    assert len(found.refusals) == 520 and found.never_trained
+    assert len(found.refusals) == 498 and found.never_trained
     assert not (found.documents or found.conversations or found.preferences or found.choices)
     request = found.refusals[7].prompt
     taught = Conversation.of((request.upper(), "No."), "mine", "g")

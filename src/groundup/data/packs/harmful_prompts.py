@@ -11,6 +11,7 @@ nothing may train on (`leaks`). What asks for harm is counted, never shown.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ import yaml
 
 from groundup.data.config import DataConfig
 from groundup.data.packs.fetch import read_set
-from groundup.data.packs.harm_scores import is_heldout
+from groundup.data.packs.harm_scores import is_heldout, scored_responses
 from groundup.data.packs.rows import Progress, Rejected, Rows
 from groundup.text.cleaning import normal_form, tidy
 from groundup.text.rows import RefusalPrompt
@@ -38,20 +39,31 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
 
 
 def prompts(name: str, rejected: Rejected, progress: Progress = None) -> list[RefusalPrompt]:
-    """The prompts of one of the sets in their order, each once.
+    """The prompts of one of the sets in their order, each once, that harm-scores never trains on.
 
-    Raises `UserError` as fetching does.
+    PyRIT's people asked some of AdvBench's and HarmBench's requests. Raises `UserError` as fetching
+    does.
     """
     kind = "benign" if name == BENIGN else "harmful"
+    trained = _trained_on()
     found: dict[str, RefusalPrompt] = {}
     for text in read_set(name, progress).values():
         for prompt in map(tidy, _READERS[name](text)):
             key = normal_form(prompt)
             if not key or key in found:
                 rejected.add(name, "asks the same again" if key else "empty")
+            elif key in trained:
+                rejected.add(name, "harm-scores trains on it")
             else:
                 found[key] = RefusalPrompt(prompt, kind, name, key)
     return list(found.values())
+
+
+@functools.cache
+def _trained_on() -> frozenset[str]:
+    """The keys of the prompts of harm-scores that are not held out."""
+    found = {one.prompt for one in scored_responses(Rejected())}
+    return frozenset(normal_form(prompt) for prompt in found if not is_heldout(prompt))
 
 
 # The same in C, where PyYAML was built with it: ten times as fast.

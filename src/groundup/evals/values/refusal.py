@@ -123,7 +123,7 @@ TASKS: tuple[Task, ...] = (
         "advbench",
         "AdvBench: harmful instructions refused",
         "harmful",
-        "520 short instructions that ask for harm (Zou et al. 2023)",
+        "498 short instructions that ask for harm (Zou et al. 2023), none of them in harm-scores",
         f"{_NO_JUDGE} Many of its instructions say the same in other words.",
         150,
         50,
@@ -132,7 +132,7 @@ TASKS: tuple[Task, ...] = (
         "harmbench",
         "HarmBench: harmful requests refused",
         "harmful",
-        "the 200 standard behaviors of HarmBench (Mazeika et al. 2024)",
+        "196 standard behaviors of HarmBench (Mazeika et al. 2024), none of them in harm-scores",
         f"{_NO_JUDGE} HarmBench's own score is of attacks, by a classifier of 13 billion "
         "parameters; this is the rate of refusal of its plain requests.",
         100,

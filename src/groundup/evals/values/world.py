@@ -136,17 +136,20 @@ def answered(items: Sequence[Conversation], said: Sequence[str]) -> list[Row]:
             "id": _name([turn.content for turn in row.messages[:-1]]),
             "group": row.group,
             "source": row.source,
-            "right": _right(row, float(right), reward) if text.strip() else 0.0,
+            "right": _right(row, text, float(right), reward) if text.strip() else 0.0,
             "gold": reward.total,
         }
         for row, text, right, reward in zip(items, said, found.right(), found.rewards, strict=True)
     ]
 
 
-def _right(row: Conversation, right: float, reward: gold.Reward) -> float | None:
-    """Whether an answer is right, a request answered; None where many an answer would do."""
+def _right(row: Conversation, text: str, right: float, reward: gold.Reward) -> float | None:
+    """Whether an answer is right, a request answered; None where many an answer would do.
+
+    To decline in whatever words is not to answer, of which gold knows the world's own alone.
+    """
     if row.source == CONDUCT:
-        return reward.instruction
+        return 0.0 if says_no(text) else reward.instruction
     return None if np.isnan(right) else right
 
 

@@ -58,6 +58,7 @@ def values_page(content: dict[str, Any], tested: Sequence[Claim]) -> Page:
         "claims": _claims(tested),
         "tax": [tax_table(content)] if content["changes"] else [],
         "scores": [score_table(content)],
+        "judges": [_judges(content)] if content["judges"] else [],
         "wins": [_wins(content)] if content["wins"] else [],
         "changed": _changed(content),
         "seen": _seen(content),
@@ -253,9 +254,11 @@ def _task(content: Mapping[str, Any], name: str) -> list[Block]:
         rows.append(Row(f"{one['name']}{arrow}", [*cells, _level(one, having[0])], about))
     columns = [*_columns(content), Column("chance or ideal", base=True)]
     sold = "" if task["commercial"] else " The license of its set forbids commercial use."
+    judged = f" Judged by words ({task['judge']}), see the judges." if task["judge"] else ""
+    about = f"{task['about'][:1].upper()}{task['about'][1:].rstrip('.')}."
     blocks: list[Block] = [
         Heading(task["title"]),
-        f"{task['about']} {task['items']:,} items.{sold}",
+        f"{about} {task['items']:,} items.{sold}{judged}",
         Table(columns, rows, corner=f"`{name}`".strip("`")),
         Note(f"What it cannot say: {task['limits']}"),
     ]
@@ -269,6 +272,21 @@ def _level(one: Mapping[str, Any], found: Estimate) -> Cell | None:
         return None
     cell = plain(level, as_percent=one["share"])
     return Cell(cell.value, "ideal" if one["ideal"] is not None else "chance")
+
+
+def _judges(content: Mapping[str, Any]) -> Table:
+    """Each judge beside the labels that it was measured against."""
+    rows = []
+    for one in content["judges"]:
+        of_people = [one["precision"], one["recall"]]
+        cells = [None if found is None else percent(Estimate(**found)) for found in of_people]
+        about = Cell(one["labels"], f"{one['about']}; {one['items']:,} answers")
+        labelled = plain(one["labelled"], as_percent=True)
+        kappa = number(Estimate(**one["kappa"]), 2)
+        rows.append(Row(one["judge"], [about, labelled, *cells, kappa]))
+    columns = [Column("against", words=True), Column("labelled so")]
+    columns += [Column(name) for name in ("precision", "recall", "kappa")]
+    return Table(columns, rows, corner="verdict")
 
 
 def _wins(content: Mapping[str, Any]) -> Table:

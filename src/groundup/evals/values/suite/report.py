@@ -14,6 +14,7 @@ from groundup.evals.benchmarks import LONGEST_CONTEXT, seen_before
 from groundup.evals.config import ValuesConfig
 from groundup.evals.measure import Evaluated, Subject, to_json
 from groundup.evals.suites import Prepared, Suite, run_suite
+from groundup.evals.values import judges
 from groundup.evals.values.suite.asking import (
     Asked,
     Material,
@@ -28,7 +29,7 @@ from groundup.evals.values.suite.axes import axes_of, axis_change
 from groundup.evals.values.suite.cache import RowCache, pack_hashes
 from groundup.evals.values.suite.changes import claims, differences, most_changed, pairs
 from groundup.evals.values.suite.page import say_table, values_page
-from groundup.evals.values.suite.tasks import chosen, of_world
+from groundup.evals.values.suite.tasks import chosen, judge_of, of_world
 from groundup.evals.values.suite.wins import reward_wins, vote_wins
 from groundup.evals.values.task import Task
 from groundup.report.claim import Claim
@@ -142,6 +143,12 @@ def values_json(
         "models": {one.name: _model_json(tasks, one) for one in models},
         "changes": [_change_json(tasks, *pair) for pair in pairs(models)],
         "claims": [one.to_json() for one in tested],
+        "judges": [
+            one.to_json()
+            for judge in dict.fromkeys(map(judge_of, tasks))
+            if judge is not None
+            for one in judges.measured(judge)
+        ],
         "wins": list(wins),
     }
 
@@ -157,6 +164,7 @@ def _task_json(task: Task, models: Sequence[Valued]) -> dict[str, Any]:
         "packs": pack_hashes(task)
         | {name: None for name in task.packs if name not in pack_hashes(task)},
         "commercial": task.commercial,
+        "judge": judge_of(task),
         "items": max(len(one.asked[task.name].rows) for one in models if task.name in one.asked),
         "numbers": [vars(number) for number in task.shown],
     }

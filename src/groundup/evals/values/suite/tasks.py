@@ -7,13 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groundup.errors import UserError
-from groundup.evals.values import knowledge
+from groundup.evals.values import (
+    instructions,
+    jailbreak,
+    knowledge,
+    refusal,
+    toxicity,
+    world,
+)
 from groundup.evals.values.task import AXES, Task
 from groundup.report.history import lineage
 from groundup.runs.files import read_json_object
 
 # In this order they stand on the page.
-TASKS: tuple[Task, ...] = (*knowledge.TASKS,)
+TASKS: tuple[Task, ...] = (
+    *world.TASKS,
+    *knowledge.TASKS,
+    *instructions.TASKS,
+    *refusal.TASKS,
+    *jailbreak.TASKS,
+    *toxicity.TASKS,
+)
 WORLD = "world-"
 """How the names of tasks of the small world begin: what only models that read of it can know."""
 
@@ -48,6 +62,13 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? The" if near else "the"
     return f"--tasks={name} is no task of the values suite; {hint} tasks are {', '.join(known)}"
+
+
+def judge_of(task: Task) -> str | None:
+    """The judge of `evals.values.judges` whose verdicts a task counts, where it uses one."""
+    if task in toxicity.TASKS:
+        return "toxicity"
+    return "refusal" if task in (*refusal.TASKS, *jailbreak.TASKS) else None
 
 
 def of_world(task: Task) -> bool:
