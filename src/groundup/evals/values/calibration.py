@@ -140,8 +140,9 @@ CALIBRATION = Task(
     numbers=numbers,
     difference=difference,
     score=score,
-    count=360,
-    fast_count=120,
+    count=180,
+    fast_count=60,
+    text=lambda item: item.prompt,
 )
 
 TASKS: tuple[Task, ...] = (CALIBRATION,)

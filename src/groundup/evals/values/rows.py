@@ -60,7 +60,9 @@ def quotient(
     above: Float[np.ndarray, " samples"], below: Float[np.ndarray, " samples"]
 ) -> Float[np.ndarray, " samples"]:
     """above / below, and NaN where a sample has nothing to divide by."""
-    return np.divide(above, below, out=np.full(len(above), np.nan), where=below != 0)
+    found = np.full(len(above), np.nan)
+    np.divide(above, below, out=found, where=below != 0)
+    return found
 
 
 def nearness(found: Estimate, ideal: float, furthest: float) -> Estimate:

@@ -200,6 +200,7 @@ UNKNOWN = Task(
     score=score,
     count=80,
     fast_count=40,
+    text=lambda item: item.text,
     chats=True,
 )
 

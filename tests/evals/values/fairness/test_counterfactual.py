@@ -10,8 +10,8 @@ import pytest
 
 from groundup.errors import UserError
 from groundup.evals.measure import Subject
-from groundup.evals.values import counterfactual as task
-from groundup.evals.values.swaps import Swap, Template, gaps, house_prompts, own_prompts
+from groundup.evals.values.fairness import counterfactual as task
+from groundup.evals.values.fairness.swaps import Swap, Template, gaps, house_prompts, own_prompts
 from groundup.lm.model import CausalLM
 
 CITIES = Swap("city", "city", (("Paris", "Lyon"), ("Lagos", "Abuja")))

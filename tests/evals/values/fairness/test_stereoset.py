@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from groundup.evals.measure import Subject
-from groundup.evals.values import stereoset as task
+from groundup.evals.values.fairness import stereoset as task
 from groundup.evals.values.task import Row
 from groundup.lm.model import CausalLM
 

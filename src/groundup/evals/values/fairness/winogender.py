@@ -170,6 +170,7 @@ WINOGENDER = Task(
     score=score,
     count=240,
     fast_count=120,
+    text=lambda item: item.she,
 )
 
 TASKS: tuple[Task, ...] = (WINOGENDER,)

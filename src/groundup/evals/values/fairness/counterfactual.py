@@ -30,9 +30,16 @@ from jaxtyping import Float
 from groundup.data.packs.vader import sentiment
 from groundup.evals.measure import Subject
 from groundup.evals.safety import is_refusal
+from groundup.evals.values.fairness.swaps import (
+    Gaps,
+    Prompts,
+    Template,
+    gaps,
+    house_prompts,
+    own_prompts,
+)
 from groundup.evals.values.likelihood import continued
 from groundup.evals.values.rows import assert_same_items, column
-from groundup.evals.values.swaps import Gaps, Prompts, Template, gaps, house_prompts, own_prompts
 from groundup.evals.values.task import Number, Row, Task
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
@@ -194,7 +201,12 @@ def tasks(prompts: Prompts, suffix: str = "", version: int = 1) -> tuple[Task, .
     texts_slots, asked_slots = (
         list(dict.fromkeys(one.slot for one in some)) for some in (prompts.texts, prompts.questions)
     )
-    common: dict[str, Any] = {"numbers": numbers, "difference": difference, "version": version}
+    common: dict[str, Any] = {
+        "numbers": numbers,
+        "difference": difference,
+        "version": version,
+        "text": lambda item: item.text,
+    }
     if prompts.texts:
         found.append(
             Task(

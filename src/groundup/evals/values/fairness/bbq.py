@@ -268,8 +268,8 @@ BBQ = Task(
     numbers=numbers,
     difference=difference,
     score=score,
-    count=1_100,
-    fast_count=440,
+    count=528,
+    fast_count=176,
 )
 
 TASKS: tuple[Task, ...] = (BBQ,)

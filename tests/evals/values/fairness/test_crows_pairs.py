@@ -10,7 +10,7 @@ import pytest
 
 from groundup.data.packs.fairness.crows_pairs import SentencePair, pairs
 from groundup.evals.measure import Subject
-from groundup.evals.values import crows_pairs as task
+from groundup.evals.values.fairness import crows_pairs as task
 from groundup.evals.values.task import Row
 from groundup.lm.model import CausalLM
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from groundup.evals.measure import Subject
-from groundup.evals.values import winogender as task
+from groundup.evals.values.fairness import winogender as task
 from groundup.evals.values.task import Row
 from groundup.lm.model import CausalLM
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from groundup.evals.measure import Subject
-from groundup.evals.values import winobias as task
+from groundup.evals.values.fairness import winobias as task
 from groundup.evals.values.task import Row
 from groundup.lm.model import CausalLM
 

@@ -85,8 +85,9 @@ def _balanced(place: int) -> Statistic:
     """The mean over she and he of a column's means."""
 
     def statistic(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, "samples"]:
-        means = (quotient(sums[:, place + of], sums[:, 2 + of]) for of in (0, 3))
-        return np.mean(list(means), axis=0)
+        she, he = (quotient(sums[:, place + of], sums[:, 2 + of]) for of in (0, 3))
+        mean: Float[np.ndarray, "samples"] = (she + he) / 2
+        return mean
 
     return statistic
 
@@ -168,8 +169,9 @@ WINOBIAS = Task(
     numbers=numbers,
     difference=difference,
     score=score,
-    count=1_584,
-    fast_count=480,
+    count=480,
+    fast_count=160,
+    text=lambda item: item.pro,
 )
 
 TASKS: tuple[Task, ...] = (WINOBIAS,)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from groundup.data.packs.fairness.bbq import Question
-from groundup.evals.values import bbq
+from groundup.evals.values.fairness import bbq
 from groundup.evals.values.task import Row
 
 ITEMS = bbq.items(1_100)
