@@ -142,6 +142,21 @@ STAGES: dict[str, Stage] = {
             positional="model",
         ),
         Stage(
+            "soup",
+            "soup",
+            "groundup.tune.soup",
+            "groundup.tune.config:SoupConfig",
+            makes="model",
+            start=None,
+            help="Average the weights of models that were fine-tuned from one parent.",
+            more=(
+                "groundup soup HELPFUL HARMLESS --weights 0.5 0.5 --out runs/soup. What lies "
+                "between two policies can be chosen after training, at no cost (rewarded soups). "
+                "Adapters are merged into their base first.",
+            ),
+            positional="models",
+        ),
+        Stage(
             "dpo",
             "dpo",
             "groundup.align.dpo",
