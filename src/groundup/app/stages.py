@@ -309,6 +309,24 @@ STAGES: dict[str, Stage] = {
             positional="models",
         ),
         Stage(
+            "frontier",
+            "frontier",
+            "groundup.experiments.frontier.sweep",
+            "groundup.experiments.frontier.config:FrontierConfig",
+            makes="report",
+            start="model",
+            help="Utility against safety against fairness: one dial swept, strategies beside it.",
+            more=(
+                "groundup frontier quickstart/sft. Every point is a model that is measured on the "
+                "small world's truth; points that another one beats on all axes are marked. The "
+                "dial is a mix of preferences, the share of fair ones, or PPO's price of a nat; "
+                "strategies are a balanced mix, harm below a limit, a soup of weights, a system "
+                "prompt.",
+                RESUMES,
+            ),
+            positional="model",
+        ),
+        Stage(
             "lm-eval",
             "eval lm-eval",
             "groundup.evals.harness_run",
