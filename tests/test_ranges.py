@@ -95,6 +95,8 @@ def test_hostile_numbers_end_in_one_sentence(
         "best-of-n": ["model", "--reward", "json", "--prompts", "x.jsonl"],
         "label": ["model", "--prompts", "x.jsonl"],
         "kto": ["model", "--data", "x.jsonl"],
+        "soup": ["model"],
+        "frontier": ["model"],
         "pretrain": ["--data", "x.jsonl", "--tokenizer", "model"],
         "tokenizer": ["x.jsonl"],
         "eval report": ["model", "--data", "x.jsonl"],
