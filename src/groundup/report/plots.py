@@ -260,7 +260,8 @@ def triangle_plot(
     A corner is None where nothing was measured: then there is no surface. `before` is the name of
     another model and its shares, drawn as an outline.
     """
-    figure, axes = titled(title, height=4.2)
+    figure, axes = titled("", height=4.2 if before else 3.9)
+    axes.set_title(title, loc="center")
     axes.set_axis_off()
     axes.set_aspect("equal")
     axes.set_xlim(-1.45, 1.45)
@@ -281,8 +282,10 @@ def triangle_plot(
     _surface(axes, spokes, corners, color=COLORS[0], alpha=0.25, label=title)
     if before is not None:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    caption = f"{title}: 0 in the middle, 1 at the corners, with 95 % intervals along the spokes"
-    caption += f"; dashed: {before[0]}." if before is not None else "."
+    dashed = "" if before is None else f"; dashed: {before[0]}"
+    caption = (
+        f"{title}: 0 in the middle, 1 at the corners, 95 % intervals along the spokes{dashed}."
+    )
     return Plot(_name(title), caption, figure)
 
 
@@ -296,13 +299,13 @@ def _corner(axes: Axes, name: str, spoke: Float[np.ndarray, "2"], found: Estimat
         low, high = 100 * found.low, 100 * found.high
         said = f"{name}  {100 * found.estimate:.0f} %\n{low:.0f} to {high:.0f}"
     above = spoke[1] > 0
-    side = "center" if abs(spoke[0]) < 0.1 else ("left" if spoke[0] > 0 else "right")
     axes.annotate(
         said,
-        (float(spoke[0]) * (1.0 if side == "center" else 0.72), float(spoke[1])),
+        # Nearer to the middle, so that names of the lower corners stand within the figure.
+        (float(0.8 * spoke[0]), float(spoke[1])),
         xytext=(0, 8 if above else -8),
         textcoords="offset points",
-        ha={"left": "center", "right": "center"}.get(side, side),
+        ha="center",
         va="bottom" if above else "top",
         color="#222222",
     )

@@ -183,6 +183,7 @@ ANSWERS = Task(
     difference=lambda after, before: _differences(_named(after), _named(before)),
     score=lambda rows: _numbers(_named(rows))[RIGHT],
     chats=True,
+    text=lambda row: row.messages[-2].content,
 )
 
 
@@ -311,6 +312,7 @@ BIAS = Task(
     numbers=leaning,
     difference=leaning_more,
     score=fairness,
+    text=lambda probe: f"{probe.start} {' or '.join(probe.options)}?",
 )
 
 TASKS: tuple[Task, ...] = (ANSWERS, CONDUCT_TASK, BIAS)

@@ -29,6 +29,7 @@ from groundup.evals.values.suite.axes import axes_of, axis_change
 from groundup.evals.values.suite.cache import RowCache, pack_hashes
 from groundup.evals.values.suite.changes import claims, differences, most_changed, pairs
 from groundup.evals.values.suite.page import say_table, values_page
+from groundup.evals.values.suite.seen import seeing
 from groundup.evals.values.suite.tasks import chosen, judge_of, of_world
 from groundup.evals.values.suite.wins import reward_wins, vote_wins
 from groundup.evals.values.task import Task
@@ -62,6 +63,7 @@ def values_suite(
     """A measuring function for each of the tasks, whose rows are kept in the cache."""
     cache = RowCache(config.cache or cache_folder() / "values")
     measuring: Measuring = {task.name: asking(task, cache) for task in tasks}
+    seen = seeing(cache)
 
     def prepare(config: ValuesConfig, models: Sequence[Path], compute: Compute) -> Prepared:
         material = Material({task.name: task.items(count_of(task, config)) for task in tasks})
@@ -83,6 +85,8 @@ def values_suite(
         asked = [task for task in tasks if any(task.name in one.asked for one in found)]
         tested = claims(asked, found)
         content = values_json(config, asked, found, tested, wins, compute, seconds)
+        for one in found:
+            content["models"][one.name]["seen"] = one.model(seen)
         write_json(folder / REPORT, content)
         write_json_lines(folder / ROWS, _row_lines(found))
         write_page(folder / PAGE, values_page(content, tested))
@@ -91,7 +95,7 @@ def values_suite(
     return Suite(
         name="values",
         measures=(),
-        also=(hashed, in_world, seen_before, *measuring.values()),
+        also=(hashed, in_world, seen_before, *measuring.values(), seen),
         longest_context=LONGEST_CONTEXT,
         data=_sources,
         prepare=prepare,

@@ -8,20 +8,22 @@ from pathlib import Path
 
 from groundup.errors import UserError
 from groundup.evals.values import (
-    bbq,
     calibration,
-    counterfactual,
-    crows_pairs,
     instructions,
     jailbreak,
     knowledge,
     refusal,
-    stereoset,
     toxicity,
     unknown,
+    world,
+)
+from groundup.evals.values.fairness import (
+    bbq,
+    counterfactual,
+    crows_pairs,
+    stereoset,
     winobias,
     winogender,
-    world,
 )
 from groundup.evals.values.task import AXES, Task
 from groundup.report.history import lineage
