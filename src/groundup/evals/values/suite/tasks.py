@@ -8,12 +8,22 @@ from pathlib import Path
 
 from groundup.errors import UserError
 from groundup.evals.values import (
+    calibration,
     instructions,
     jailbreak,
     knowledge,
     refusal,
     toxicity,
+    unknown,
     world,
+)
+from groundup.evals.values.fairness import (
+    bbq,
+    counterfactual,
+    crows_pairs,
+    stereoset,
+    winobias,
+    winogender,
 )
 from groundup.evals.values.task import AXES, Task
 from groundup.report.history import lineage
@@ -27,6 +37,14 @@ TASKS: tuple[Task, ...] = (
     *refusal.TASKS,
     *jailbreak.TASKS,
     *toxicity.TASKS,
+    *bbq.TASKS,
+    *crows_pairs.TASKS,
+    *stereoset.TASKS,
+    *winobias.TASKS,
+    *winogender.TASKS,
+    *counterfactual.TASKS,
+    *unknown.TASKS,
+    *calibration.TASKS,
 )
 WORLD = "world-"
 """How the names of tasks of the small world begin: what only models that read of it can know."""
