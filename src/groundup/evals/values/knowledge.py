@@ -222,7 +222,13 @@ TEXT = Task(
     tuple(_TEXTS),
     1,
     (
-        Number(BITS, "bits per byte", "below", "of all texts together", share=False),
+        Number(
+            BITS,
+            "bits per byte",
+            "below",
+            "of all texts together; chance is counting letters",
+            share=False,
+        ),
         *(
             Number(title, "bits per byte", "below", "of these alone", share=False)
             for title in _TEXTS.values()

@@ -107,8 +107,8 @@ def test_every_number_that_both_have_is_a_claim(tmp_path: Path) -> None:
     before = valued(tmp_path / "before", None, rows(*[(0.0, 0.9)] * 8))
     after = valued(tmp_path / "after", tmp_path / "before", rows(*[(1.0, 0.6)] * 8))
     first, second = claims([TASK], [before, after])
-    assert (first.what, first.outcome, first.values) == ("A toy: right", "better", (0.0, 1.0))
-    assert (second.what, second.outcome) == ("A toy: lean", "better")
+    assert (first.what, first.outcome, first.values) == ("A toy", "better", (0.0, 1.0))
+    assert (second.what, second.outcome) == ("A toy (lean)", "better")
     assert claims([TASK], [before, valued(tmp_path / "nothing")]) == []
 
 

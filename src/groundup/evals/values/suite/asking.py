@@ -12,7 +12,7 @@ from typing import Any
 from groundup.evals.config import ValuesConfig
 from groundup.evals.measure import Evaluated, Subject
 from groundup.evals.values.suite.cache import RowCache, model_hash, pack_hashes
-from groundup.evals.values.suite.tasks import knows_world, of_world
+from groundup.evals.values.suite.tasks import knows_world, named, of_world
 from groundup.evals.values.task import Row, Task
 from groundup.report.estimate import BySource, Estimate
 from groundup.runs.console import say
@@ -56,7 +56,7 @@ def asking(task: Task, cache: RowCache) -> Callable[[Subject], Asked | None]:
 
     def measuring(on: Subject) -> Asked | None:
         # A task of the world that is named was wanted, whatever the model has read.
-        foreign = of_world(task) and task.name not in on.config.tasks and not on(in_world)
+        foreign = of_world(task) and not named(task, on.config.tasks) and not on(in_world)
         if foreign or (task.chats and not on.chats):
             return None
         key = _key(task, on)

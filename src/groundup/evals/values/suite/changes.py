@@ -63,11 +63,11 @@ def _of_task(task: Task, after: Valued, before: Valued) -> Iterator[Claim]:
         if wanted is None:
             continue
         yield Claim(
-            f"{after.name} is better than {before.name} ({task.title}: {number.name})",
+            f"{after.name} is better than {before.name} ({task.title}, {number.name})",
             found[number.name],
             number.unit,
             wanted,
-            what=f"{task.title}: {number.name}",
+            what=task.title if number is task.shown[0] else f"{task.title} ({number.name})",
             model=after.name,
             other=before.name,
             values=(values[0], values[1]),

@@ -193,7 +193,8 @@ def tax_table(content: Mapping[str, Any]) -> Table:
                     for one in found
                 ]
                 unit = "points" if first["share"] else first["unit"]
-                of_axis.append(Row(task["title"], cells, f"{first['name']}, {unit}"))
+                about = ", ".join(dict.fromkeys(filter(None, (first["name"], unit))))
+                of_axis.append(Row(task["title"], cells, about))
         rows += [Part(axis), *of_axis] if of_axis else []
     columns = [Column(one["model"], f"against {one['other']}") for one in changes]
     return Table(columns, rows)

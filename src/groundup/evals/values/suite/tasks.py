@@ -67,7 +67,7 @@ def chosen(names: Sequence[str], *, noncommercial: bool) -> list[Task]:
         if name in AXES:
             wanted |= {task.name for task in free if task.axis == name}
             continue
-        family = {task.name for task in free if task.name.startswith(f"{name}-")}
+        family = {task.name for task in free if named(task, [name])}
         if name not in by_name and family:
             wanted |= family
             continue
@@ -80,6 +80,11 @@ def chosen(names: Sequence[str], *, noncommercial: bool) -> list[Task]:
             )
         wanted.add(name)
     return [task for task in TASKS if task.name in wanted]
+
+
+def named(task: Task, names: Sequence[str]) -> bool:
+    """Whether a task is one of these names, or of a family that is."""
+    return any(task.name == name or task.name.startswith(f"{name}-") for name in names)
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
