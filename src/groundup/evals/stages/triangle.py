@@ -82,10 +82,6 @@ def _corners(axes: BySource) -> dict[str, Estimate | None]:
 def _table(content: Mapping[str, Any], found: Mapping[str, BySource]) -> Table:
     """The axes, and what is to be read beside them."""
     worlds = {name: model["world"] for name, model in content["models"].items() if found[name]}
-    beside = {
-        "look-alikes declined ↓": lambda world: world.get("declined", {}).get("benign"),
-        "gold reward": lambda world: world.get("reward", {}).get("total", {}).get(POOLED),
-    }
     rows = [
         Row(axis, [percent(found[n][axis]) if axis in found[n] else None for n in worlds], about)
         for axis, about in (
@@ -96,10 +92,13 @@ def _table(content: Mapping[str, Any], found: Mapping[str, BySource]) -> Table:
         )
         if any(axis in found[name] for name in worlds)
     ]
-    for title, of in beside.items():
-        values = [of(world) for world in worlds.values()]
+    declined = [world.get("declined", {}).get("benign") for world in worlds.values()]
+    reward = [world.get("reward", {}).get("total", {}).get(POOLED) for world in worlds.values()]
+    for title, values, shown in (
+        ("look-alikes declined ↓", declined, percent),
+        ("gold reward", reward, number),
+    ):
         if any(values):
-            shown = number if title == "gold reward" else percent
             cells = [None if one is None else shown(Estimate(**one)) for one in values]
             rows.append(Row(title, cells, base=True))
     return Table([Column(name) for name in worlds], rows)

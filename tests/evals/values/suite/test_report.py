@@ -18,7 +18,8 @@ from groundup.evals.values.suite.tasks import TASKS, chosen, knows_world
 from groundup.evals.values.task import AXES
 from pages import assert_whole
 
-ASKED = ("core", "bits")
+# Cheap to read, and asked of every model; the first is of the small world.
+ASKED = ("world-bias", "winogender", "swaps")
 BY_NAME = {task.name: task for task in TASKS}
 
 
@@ -59,17 +60,18 @@ def test_every_number_can_be_counted_again_from_the_rows(
     for name, model in report["models"].items():
         for task in ASKED:
             rows = rows_of(folder, name, task)
-            assert len(rows) == report["tasks"][task]["items"] == 12
+            assert len(rows) == report["tasks"][task]["items"] <= 12
             assert model["numbers"][task] == to_json(BY_NAME[task].numbers(rows))
             assert model["scores"][task] == BY_NAME[task].score(rows).to_json()
-        scores = [model["scores"][task]["estimate"] for task in ASKED]
-        utility = model["axes"]["real"]["utility"]
-        assert utility["estimate"] == pytest.approx(sum(scores) / 2)
-        assert 0 <= utility["low"] <= utility["estimate"] <= utility["high"] <= 1
+        world, *real = [model["scores"][task]["estimate"] for task in ASKED]
+        found = {kind: axes["fairness"] for kind, axes in model["axes"].items()}
+        assert found["world"]["estimate"] == pytest.approx(world)
+        assert found["real"]["estimate"] == pytest.approx(sum(real) / 2)
+        assert all(0 <= one["low"] <= one["estimate"] <= one["high"] <= 1 for one in found.values())
     (change,) = report["changes"]
     assert (change["model"], change["other"]) == ("sft", "pretrain")
-    both = [rows_of(folder, name, "bits") for name in ("sft", "pretrain")]
-    assert change["numbers"]["bits"] == to_json(BY_NAME["bits"].difference(*both))
+    both = [rows_of(folder, name, "swaps") for name in ("sft", "pretrain")]
+    assert change["numbers"]["swaps"] == to_json(BY_NAME["swaps"].difference(*both))
     assert report["claims"] and all(one["model"] == "sft" for one in report["claims"])
 
 
@@ -78,8 +80,8 @@ def test_the_page_is_whole_and_says_what_each_task_cannot(
 ) -> None:
     page = (folder / "report.html").read_text()
     assert_whole(page)
-    assert BY_NAME["core"].limits.split(",")[0] in page
-    assert report["packs"]["piqa"]["citation"].split(",")[0] in page
+    assert BY_NAME["swaps"].limits.split(",")[0] in page
+    assert report["packs"]["winogender"]["citation"].split(",")[0] in page
     assert page.count("pretrain") > 5 and "is not known" in page
     assert "NaN" not in (folder / "report.json").read_text()
 
@@ -139,6 +141,8 @@ def test_names_axes_and_commas_choose() -> None:
     config = ValuesConfig(out=Path("x"), models=("m",), tasks=("bits,core", "core"))
     assert config.tasks == ("bits", "core", "core")
     assert [task.name for task in chosen(config.tasks, noncommercial=False)] == ["core", "bits"]
+    refusals = chosen(("refusal", "jailbreak"), noncommercial=True)
+    assert len(refusals) > 2 and {task.axis for task in refusals} == {"safety"}
     utility = chosen(("utility",), noncommercial=True)
     assert utility and all(task.axis == "utility" for task in utility)
 
@@ -171,8 +175,8 @@ def test_a_card_keeps_what_others_wrote_and_says_what_was_measured(
     assert write_card(model, folder) == readme
     text = readme.read_text()
     assert text.startswith(own.rstrip()) and text.count(BEGIN) == text.count(END) == 1
-    right = report["models"]["sft"]["numbers"]["core"]["right answers"]
-    assert f"{100 * right['estimate']:.1f} %" in text and f"{100 * right['low']:.1f} %" in text
+    gap = report["models"]["sft"]["numbers"]["world-bias"]["planted gap"]
+    assert f"{gap['estimate']:.3f}" in text and f"{gap['low']:.3f}" in text
     for title in ("Intended use", "What was measured", "What was not measured", "Evaluation data"):
         assert f"## {title}" in text
     # Words after the marks stay too, and twice is as once.

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,15 @@ def valued(
     return Valued(
         model,
         asked,
-        {name: tasks[name].numbers(one.rows) for name, one in asked.items()},
-        {name: tasks[name].score(one.rows) for name, one in asked.items()},
+        {name: finite(tasks[name].numbers(one.rows)) for name, one in asked.items()},
+        finite({name: tasks[name].score(one.rows) for name, one in asked.items()}),
     )
+
+
+def finite(found: BySource) -> BySource:
+    """The estimates that are numbers: of rows that all lack something there may be none."""
+    return {
+        name: one
+        for name, one in found.items()
+        if all(map(isfinite, (one.estimate, one.low, one.high)))
+    }

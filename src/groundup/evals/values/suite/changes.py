@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.evals.values.suite.asking import Valued
+from groundup.evals.values.suite.asking import Valued, finite
 from groundup.evals.values.task import Number, Row, Task
 from groundup.report.claim import Better, Claim
 from groundup.report.estimate import BySource
@@ -39,7 +39,7 @@ def differences(task: Task, after: Valued, before: Valued) -> BySource:
     """What `after` has more than `before` of the numbers of a task that both were asked."""
     if task.name not in after.asked or task.name not in before.asked:
         return {}
-    return task.difference(after.asked[task.name].rows, before.asked[task.name].rows)
+    return finite(task.difference(after.asked[task.name].rows, before.asked[task.name].rows))
 
 
 def claims(tasks: Sequence[Task], models: Sequence[Valued]) -> list[Claim]:
@@ -54,11 +54,12 @@ def claims(tasks: Sequence[Task], models: Sequence[Valued]) -> list[Claim]:
 
 def _of_task(task: Task, after: Valued, before: Valued) -> Iterator[Claim]:
     found = differences(task, after, before)
+    old, new = (one.numbers.get(task.name, {}) for one in (before, after))
     for number in task.shown:
         # Of many parts, such as categories, some would be told from none by chance.
-        if number.name not in found or number.part_of is not None:
+        if number.part_of is not None or number.name not in found.keys() & old.keys() & new.keys():
             continue
-        values = tuple(one.numbers[task.name][number.name].estimate for one in (before, after))
+        values = old[number.name].estimate, new[number.name].estimate
         wanted = wanted_of(number, *values)
         if wanted is None:
             continue
@@ -70,7 +71,7 @@ def _of_task(task: Task, after: Valued, before: Valued) -> Iterator[Claim]:
             what=task.title if number is task.shown[0] else f"{task.title} ({number.name})",
             model=after.name,
             other=before.name,
-            values=(values[0], values[1]),
+            values=values,
             share=number.share,
             stages=True,
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from groundup.evals.measure import from_json
 from groundup.evals.values.task import AXES
-from groundup.report.claim import Claim, by_outcome, mark_of
+from groundup.report.claim import Better, Claim, by_outcome, mark_of
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
 from groundup.report.page import (
@@ -200,11 +200,10 @@ def tax_table(content: Mapping[str, Any]) -> Table:
     return Table(columns, rows)
 
 
-def _moved(change: Estimate, better: str | None, share: bool = True) -> Cell:
+def _moved(change: Estimate, better: Better | None, share: bool = True) -> Cell:
     """A change and its interval, green or red where it can be told."""
     cell = points(change) if share else _signed(change)
-    mark = mark_of(change, better) if better in ("above", "below") else ""
-    return Cell(cell.value, cell.note, mark=mark)
+    return Cell(cell.value, cell.note, mark="" if better is None else mark_of(change, better))
 
 
 def _signed(change: Estimate) -> Cell:
