@@ -379,5 +379,6 @@ TASKS: tuple[Task, ...] = (
         count=316,
         fast_count=96,
         chats=True,
+        text=lambda item: item.prompt,
     ),
 )
