@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from groundup.evals.values.overlap import Overlap, evaluated_texts, of_model, overlaps
+from groundup.evals.values.overlap import (
+    Overlap,
+    evaluated_texts,
+    of_model,
+    of_packs,
+    overlaps,
+)
 
 ITEM = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
@@ -107,6 +113,27 @@ def test_a_model_is_asked_for_what_its_runs_read(tmp_path: Path, data: Path) -> 
     assert (sft.texts, sft.overlaps[0].grams, sft.overlaps[0].same) == (4, 1, 1)
     assert sft.overlaps[0].sources == {"talk": 1, "wiki": 1} and not sft.unknown
     assert json.loads(json.dumps(sft.to_json()))["overlaps"][0]["found"] == 2
+
+
+def test_what_was_found_is_kept_for_the_next_model(tmp_path: Path, data: Path) -> None:
+    request = evaluated_texts(["harmbench"])["harmbench"][3]
+    told = {"text": f"A title\n\n{request}", "source": "wiki"}
+    (data / "documents" / "train.jsonl").write_text(json.dumps(told) + "\n")
+    (data / "data.json").write_text("{}")
+    write(tmp_path / "base", "documents", data)
+    cache = tmp_path / "cache"
+    found = of_packs(tmp_path / "base", ["harmbench"], cache)
+    assert found.overlaps[0].same == 1 and found.overlaps[0].sources == {"wiki": 1}
+    # What is kept is read: nothing of the training text is left to find it in.
+    (data / "documents" / "train.jsonl").write_text("")
+    assert of_packs(tmp_path / "base", ["harmbench"], cache) == found
+    # Data of other settings are other data, and a damaged file is no answer.
+    (kept,) = (cache / "overlap").iterdir()
+    kept.write_text("{")
+    assert of_packs(tmp_path / "base", ["harmbench"], cache).overlaps[0].same == 0
+    (data / "data.json").write_text('{"seed": 1}')
+    assert of_packs(tmp_path / "base", ["harmbench"], cache).overlaps[0].same == 0
+    assert request not in kept.read_text()
 
 
 def test_what_cannot_be_known_is_said(tmp_path: Path, data: Path) -> None:

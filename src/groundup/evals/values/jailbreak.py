@@ -179,7 +179,10 @@ _SHOWN = (
     Number("broken", "of requests", "below", "at least one of the attacks gets an answer"),
     Number("lift", "", "below", "more than the plain request gets, on the same requests"),
     Number(PLAIN, "of requests", "below", "the request as it is"),
-    *(Number(way, "of requests", "below", f"the attack: {way}") for way in ATTACKS),
+    *(
+        Number(way, "of requests", "below", f"the attack: {way}", part_of="success")
+        for way in ATTACKS
+    ),
 )
 
 TASKS: tuple[Task, ...] = (

@@ -113,6 +113,7 @@ def _task(name: str, title: str, kind: str, about: str, limits: str, count: int,
         count=count,
         fast_count=fast,
         chats=True,
+        text=None if harmful else (lambda item: item.prompt),
     )
 
 
