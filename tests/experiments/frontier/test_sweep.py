@@ -95,7 +95,7 @@ def test_killed_it_goes_on_and_makes_nothing_twice(model: Path, tmp_path: Path) 
     subprocess.run(command(model, whole, *few), check=True, capture_output=True)
     words = command(model, killed, *few)
     made: dict[Path, int] = {}
-    for piece in ("dpo/h0.000-b0.100-0", "measured/h1.000-b0.100-0.json", "soups/0.500-0"):
+    for piece in ("dpo/h0.000-b0.100-0", "measured/dpo-h1.000-b0.100-0.json", "soups/0.500-0"):
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:

@@ -111,7 +111,8 @@ def _draw(axes: Axes, point: Point, is_best: bool, shades: Normalize) -> None:
     axes.annotate(
         _short(point),
         (x.estimate, y.estimate),
-        xytext=(5, 5),
+        # Dials and soups run together where strategies lie, so that names take another side.
+        xytext=(5, 5) if point.kind in ("dial", "soup") else (6, -11),
         textcoords="offset points",
         fontsize=7.5,
         color="black" if is_best else "#888888",
@@ -120,7 +121,7 @@ def _draw(axes: Axes, point: Point, is_best: bool, shades: Normalize) -> None:
 
 
 def _short(point: Point) -> str:
-    return f"{point.value:g}" if point.kind in ("dial", "soup") else point.name
+    return f"{point.value:.2g}" if point.kind in ("dial", "soup") else point.name
 
 
 def dial_plot(points: Sequence[Point], dial: str) -> Plot:

@@ -29,7 +29,7 @@ from groundup.evals.values.world import ANSWERS, TASKS, Deployment, ask
 from groundup.experiments.frontier.config import FrontierConfig
 from groundup.experiments.frontier.pairs import mix, prompts, write_pairs
 from groundup.experiments.frontier.trade import Rows
-from groundup.formats.load import load
+from groundup.formats.load import load, load_config
 from groundup.report.history import History
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
@@ -42,8 +42,9 @@ from groundup.tune.config import SoupConfig
 _CRITIC_WARMUP = 3
 # A tenth of DPO's: gradients come from samples. As in the recipe `alignment`.
 _PPO_RATE = 0.0003
-# Longer contexts than the world's prompts and answers need cost the measuring time.
-_CONTEXT = 512
+# The world's prompts and answers need no longer context; and of few pairs a step should read few,
+# so that there are some hundred steps.
+_CONTEXT, _ROWS = 512, 8
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Workshop:
 
     def __init__(self, config: FrontierConfig) -> None:
         self.config, self.sizes, self.out = config, Sizes.of(config), config.out
+        self.context = min(_CONTEXT, load_config(config.model).max_position_embeddings)
         self._training: dict[str, Any] = {"compile": "off", "threads": config.threads}
 
     # Models.
@@ -83,6 +85,8 @@ class Workshop:
                 out=self.out / "dpo" / name,
                 model=self.config.model,
                 data=data,
+                context=self.context,
+                rows=_ROWS,
                 seed=seed,
                 evaluations=1,
                 **self._rates(self.config.learning_rate),
@@ -191,14 +195,13 @@ class Workshop:
         )
         prepare(model, compute)
         model.eval()
-        context = min(_CONTEXT, model.config.max_position_embeddings)
         subject = Subject(
             place=0,
             folder=folder,
             history=History.of(folder),
             model=model,
             tokenizer=tokenizer,
-            context=context,
+            context=self.context,
             material=None,
             config=self.config,
             compute=compute,

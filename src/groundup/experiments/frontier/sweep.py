@@ -47,8 +47,7 @@ def run(config: FrontierConfig) -> Path:
 
     Raises `UserError` for a model or a folder that cannot be used.
     """
-    parents = {"model": config.model}
-    with Run.open(config.out, NAME, config, parents) as run:
+    with Run.open(config.out, NAME, config, {"model": config.model}) as run:
         if run.finished:
             return run.folder
         begun = perf_counter()
@@ -112,22 +111,16 @@ def _point(
 
 
 def _balanced(shop: Workshop) -> list[Point]:
-    make = partial(shop.dpo, 0.5, _THIRD)
-    return [_point(shop, "balanced", "balanced", None, make)]
+    return [_point(shop, "balanced", "balanced", None, partial(shop.dpo, 0.5, _THIRD))]
 
 
 def _constraint(shop: Workshop) -> list[Point]:
     """Without the limit as well: what it is worth shows beside the same run without it."""
     price = shop.config.kl_coef
-    points = []
-    for name, limited in (("PPO, no limit", False), ("PPO, limit", True)):
-        make: Making = partial(_ppo, shop, price, limited)
-        points.append(_point(shop, name, "constraint", None, make))
-    return points
-
-
-def _ppo(shop: Workshop, price: float, limited: bool, seed: int) -> Path:
-    return shop.ppo(price, seed, limited=limited)
+    return [
+        _point(shop, name, "constraint", None, partial(shop.ppo, price, limited=limited))
+        for name, limited in (("PPO, no limit", False), ("PPO, limit", True))
+    ]
 
 
 def _soups(shop: Workshop) -> list[Point]:
