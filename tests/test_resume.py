@@ -21,6 +21,7 @@ STAGES = ("pretrain", "sft", "dpo", "kto", "reward", "ppo", "grpo")
 PROMISED = (
     *("kind", "step", "tokens", "loss", "learning_rate", "gradient_norm", "bits_per_byte"),
     *("reward", "score", "kl", "exact_kl", "entropy", "kl_coef", "negative_reward"),
+    *("cost", "multiplier"),
 )
 
 
@@ -129,6 +130,15 @@ def test_an_adapter_beside_4_bits_with_early_stopping_too(
 
 def test_with_fine_tuning_data_beside_preferences_too(workshop: Workshop, tmp_path: Path) -> None:
     check(workshop, tmp_path, "kto", kills=1, ptx=0.5)
+
+
+@pytest.mark.long
+def test_under_a_constraint_too(workshop: Workshop, tmp_path: Path) -> None:
+    """The multiplier moves at every iteration, and goes on from where it was."""
+    limit = {"cost": "length:4", "cost_limit": 0.2, "cost_rate": 2.0}
+    check(workshop, tmp_path, "ppo", kills=2, **limit)
+    found = [line.get("multiplier") for line in promised(tmp_path / "whole")]
+    assert len({one for one in found if one is not None}) > 2
 
 
 def test_two_threads_in_bfloat16_give_the_same_bits_too(workshop: Workshop, tmp_path: Path) -> None:

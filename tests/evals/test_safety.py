@@ -25,8 +25,8 @@ def test_the_detector_agrees_with_human_labels() -> None:
     agreed = sum(a == b for a, b in zip(found, truth, strict=True)) / len(judged)
     assert len(judged) == 136
     assert sum(said) == 62  # of those it calls refusals, these are
-    assert len(said) == 63
-    assert round(agreed, 2) == 0.89
+    assert len(said) == 62
+    assert round(agreed, 2) == 0.9
 
 
 def test_the_detector_reads_the_first_words_only() -> None:

@@ -13,6 +13,7 @@ from groundup.maths.intervals import (
     bootstrap_difference,
     bootstrap_interval,
     bootstrap_ratio,
+    bootstrap_sums,
     wilson_interval,
 )
 
@@ -201,3 +202,48 @@ def test_what_is_refused():
         bootstrap_ratio(values, np.zeros(3))
     with pytest.raises(ValueError, match="mean only"):
         bootstrap_interval(values, np.median, weights=values)
+
+
+def test_sums_give_the_interval_of_a_ratio():
+    random = np.random.default_rng(3)
+    values = np.stack([random.normal(2, 1, 300), random.uniform(1, 2, 300)], axis=1)
+    clusters = [i // 3 for i in range(300)]
+    found = bootstrap_sums(values, lambda sums: sums[:, 0] / sums[:, 1], clusters=clusters)
+    same = bootstrap_ratio(values[:, 0], values[:, 1], clusters=clusters)
+    assert found.estimate == pytest.approx(same.estimate)
+    width = same.high - same.low
+    assert found.low == pytest.approx(same.low, abs=0.1 * width)
+    assert found.high == pytest.approx(same.high, abs=0.1 * width)
+
+
+def test_sums_take_any_function_of_several_columns():
+    """A product of two ratios against the bootstrap that draws rows and counts anew."""
+    random = np.random.default_rng(4)
+    right, biased = random.random(400) < 0.4, random.random(400) < 0.7
+    values = np.stack([right, biased, np.ones(400)], axis=1).astype(float)
+
+    def product(sums: np.ndarray) -> np.ndarray:
+        return (1 - sums[:, 0] / sums[:, 2]) * (2 * sums[:, 1] / sums[:, 2] - 1)
+
+    found = bootstrap_sums(values, product)
+    assert found.estimate == pytest.approx((1 - right.mean()) * (2 * biased.mean() - 1))
+    drawn = random.integers(400, size=(3000, 400))
+    slow = [(1 - right[i].mean()) * (2 * biased[i].mean() - 1) for i in drawn]
+    low, high = np.quantile(slow, [0.025, 0.975])
+    assert found.low == pytest.approx(low, abs=0.01)
+    assert found.high == pytest.approx(high, abs=0.01)
+
+
+def test_sums_of_samples_without_a_number_are_left_out():
+    def share(sums: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return sums[:, 0] / sums[:, 1]
+
+    # Of three clusters two weigh nothing: a sample of those alone has no share.
+    values = np.array([[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]])
+    found = bootstrap_sums(values, share)
+    assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="not a number"):
+        bootstrap_sums(values[1:], share)
+    with pytest.raises(ValueError, match="at least one"):
+        bootstrap_sums(values[:0], share)

@@ -11,6 +11,7 @@ from groundup.train.config import StageConfig, Traits
 from groundup.train.ranges import (
     AnswersEach,
     Beta,
+    Bound,
     ClipRange,
     Episodes,
     GroupSize,
@@ -19,6 +20,7 @@ from groundup.train.ranges import (
     LossWeight,
     Margin,
     Minibatches,
+    Multiplier,
     Nats,
     NewTokens,
     Questions,
@@ -331,11 +333,41 @@ class PPOConfig(RolloutConfig):
     value_learning_rate: LearningRate = Field(
         1e-3, description="peak learning rate of the value head"
     )
+    cost: str | None = Field(
+        None,
+        description="what the policy may not have too much of, as a reward is named: its mean is "
+        "kept below --cost-limit by a price that is found (Safe RLHF)",
+    )
+    cost_limit: Bound | None = Field(
+        None, description="what the mean cost of answers may be; goes with --cost"
+    )
+    cost_multiplier: Multiplier = Field(
+        1.0, description="the price of a unit of cost to begin with (lambda)"
+    )
+    cost_rate: Multiplier = Field(
+        0.5, description="how fast that price follows the cost of an iteration"
+    )
     critic_warmup: SomeIterations | None = Field(
         None,
         description="iterations in which the critic alone learns from the answers (default: 5, "
         "and at most a quarter of them)",
     )
+
+    @model_validator(mode="after")
+    def _cost_has_a_limit(self) -> Self:
+        if self.cost is not None and self.cost_limit is None:
+            raise ValueError(
+                f"cost={self.cost!r} has no limit; give cost_limit what its mean may be, such as "
+                "0.05 for a share of harmful answers"
+            )
+        for name in ("cost_limit", "cost_multiplier", "cost_rate"):
+            value = getattr(self, name)
+            if self.cost is None and value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name}={value:g} has no meaning without a cost; give cost, or leave {name} "
+                    "out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _price_can_adapt(self) -> Self:

@@ -77,6 +77,7 @@ class Sampled:
     rewards: Float[np.ndarray, " rollouts"]
     scores: Float[np.ndarray, " rollouts"]
     gold: Float[np.ndarray, " rollouts"] | None
+    costs: Float[np.ndarray, " rollouts"] | None
     sampling_seconds: float
     scoring_seconds: float
 
@@ -98,6 +99,8 @@ class Online:
     context: int
     # Answers are continuations of a given length, which owe nothing for not ending.
     continues: bool = False
+    # What answers cost, of a method that keeps that within a limit.
+    cost: RolloutReward | None = None
     # Seconds of the last sampling and scoring.
     seconds: float = 0.0
     # Made with the job, which knows how often answers are read.
@@ -136,9 +139,10 @@ class Online:
         ended = np.array([one.ended or self.continues for one in rollouts])
         rewards = np.where(ended, scores, -self.config.missing_eos_penalty)
         gold = None if self.gold is None else rewards_of(self.gold, rollouts)
+        costs = None if self.cost is None else rewards_of(self.cost, rollouts)
         scored = time.perf_counter()
         self.seconds = scored - begun
-        return Sampled(rollouts, rewards, scores, gold, drawn - begun, scored - drawn)
+        return Sampled(rollouts, rewards, scores, gold, costs, drawn - begun, scored - drawn)
 
     def minibatches(self, policy: CausalLM, rollouts: Sequence[Rollout]) -> list[list[Laid]]:
         """The rollouts in minibatches, in the order in which they were sampled."""
@@ -173,7 +177,11 @@ class Online:
         entropy = facts.mean_entropy()
         ended = float(np.mean([one.ended for one in rollouts]))
         apart = mismatch(rollouts, facts.logprobs)
-        gold = {} if sampled.gold is None else {"gold": float(sampled.gold.mean())}
+        also = {
+            name: float(found.mean())
+            for name, found in (("gold", sampled.gold), ("cost", sampled.costs))
+            if found is not None
+        }
         self.run.log(
             "metrics.jsonl",
             kind="rollout",
@@ -181,7 +189,7 @@ class Online:
             reward=float(sampled.rewards.mean()),
             reward_deviation=float(sampled.rewards.std()),
             score=float(sampled.scores.mean()),
-            **gold,
+            **also,
             kl=kl,
             exact_kl=facts.exact_kl(),
             entropy=entropy,
@@ -244,6 +252,8 @@ class Online:
         measured = {"heldout_reward": ratio(found.rewards)}
         if found.gold is not None:
             measured["heldout_gold"] = ratio(found.gold)
+        if found.costs is not None:
+            measured["heldout_cost"] = ratio(found.costs)
         words = ", ".join(
             f"{name.replace('_', ' ')} {one.estimate:.3f} ({one.low:.3f} to {one.high:.3f})"
             for name, one in measured.items()
@@ -390,8 +400,8 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
     )
 
 
-def inputs(config: RolloutConfig) -> dict[str, Path]:
+def inputs(config: RolloutConfig, cost: str | None = None) -> dict[str, Path]:
     """The folders that a run reads, by what they are, for its lineage."""
     found = {"model": config.model, "prompts": config.prompts}
-    rewards = reward_folders(config.reward, config.gold)
+    rewards = reward_folders(config.reward, config.gold, cost=cost)
     return found | rewards | ptx_parents(config, config.prompts)

@@ -16,13 +16,16 @@ the critic learns the returns R_t = A_t + V_t, clipped alike:
     ratio_t = pi(y_t) / pi_old(y_t)
     L = mean max(-A ratio, -A clip(ratio, 1 - eps, 1 + eps))
         + c/2 mean max((V - R)^2, (clip(V, V_old - eps', V_old + eps') - R)^2)  -  d mean H(pi)
+
+With `cost` a second reward is kept below a limit by a multiplier (see `lagrange`): it has a head
+of the critic and advantages of its own.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +35,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.align.config import PPOConfig
+from groundup.align.lagrange import Multiplier
 from groundup.align.online import Online, inputs, open_online
+from groundup.align.rewards.by_name import open_rollout_reward
 from groundup.align.rewards.model import RewardModel, load_reward_model
 from groundup.align.rollout import (
     Laid,
@@ -46,6 +51,7 @@ from groundup.align.rollout import (
 from groundup.lm.logprobs import entropy
 from groundup.lm.model import CausalLM
 from groundup.runs import ranks
+from groundup.runs.folder import Run
 from groundup.train.batch import Batch, Loss
 from groundup.train.stage import Job, run_stage
 
@@ -136,28 +142,35 @@ class ActorCritic(nn.Module):
     The critic is a second head on the policy's last state or, where `critic` is given, a model of
     its own. The head begins at zero: a critic that knows nothing expects nothing. One that starts
     from a reward model expects the reward, as it is scaled, of an answer that would end here.
+    A second head, where there is one, expects what the answer will cost.
     """
 
-    def __init__(self, policy: CausalLM, critic: RewardModel | None = None) -> None:
+    def __init__(self, policy: CausalLM, critic: RewardModel | None = None, heads: int = 1) -> None:
         super().__init__()
         self.policy = policy
         self.critic = None if critic is None else critic.lm.requires_grad_()
         width = (policy if critic is None else critic).config.hidden_size
-        self.value_head = nn.Linear(width, 1, bias=False)
+        self.value_head = nn.Linear(width, heads, bias=False)
         self.origin = 0.0 if critic is None else -critic.mean / critic.deviation
         with torch.no_grad():
             self.value_head.weight.zero_()
             if critic is not None:
-                self.value_head.weight.copy_(critic.score.weight / critic.deviation)
+                self.value_head.weight[:1] = critic.score.weight / critic.deviation
 
     def values(
         self, hidden: Float[Tensor, "rows time width"], rows: Batch
     ) -> Float[Tensor, " sampled"]:
         """V of the state before each sampled token; `hidden` is the policy's."""
+        return self.expected(hidden, rows)[:, 0]
+
+    def expected(
+        self, hidden: Float[Tensor, "rows time width"], rows: Batch
+    ) -> Float[Tensor, "sampled heads"]:
+        """What every head expects in the state before each sampled token: reward, then cost."""
         row, place = rows.weights.nonzero(as_tuple=True)
         states = hidden if self.critic is None else self.critic(rows)
-        found: Tensor = self.value_head(states[row, place])
-        return found[:, 0].float() + self.origin
+        found: Tensor = self.value_head(states[row, place]).float()
+        return torch.cat([found[:, :1] + self.origin, found[:, 1:]], -1)
 
     # What `prepare` asks of a model.
 
@@ -181,12 +194,15 @@ class ActorCritic(nn.Module):
 class PPOBatch(RolloutBatch):
     """Rollouts with what the critic must know: its values when they were sampled, and the returns.
 
-    With `policy_weight` 0 the critic alone learns from them.
+    With `policy_weight` 0 the critic alone learns from them. Under a constraint the same is known
+    of their costs.
     """
 
     values: Float[Tensor, " sampled"]
     returns: Float[Tensor, " sampled"]
     policy_weight: Float[Tensor, ""]
+    cost_values: Float[Tensor, " sampled"] | None = None
+    cost_returns: Float[Tensor, " sampled"] | None = None
 
 
 @dataclass
@@ -213,8 +229,13 @@ def ppo_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig, drift: Drif
         logprobs, batch.old_logprobs, batch.advantages, config.clip_range
     )
     trains_policy = bool(batch.policy_weight)
-    values = model.values(hidden if trains_policy else hidden.detach(), batch.rows)
-    value_losses = clipped_value_loss(values, batch.values, batch.returns, config.value_clip_range)
+    expected = model.expected(hidden if trains_policy else hidden.detach(), batch.rows)
+    clip = config.value_clip_range
+    value_losses = clipped_value_loss(expected[:, 0], batch.values, batch.returns, clip)
+    if batch.cost_values is not None and batch.cost_returns is not None:
+        value_losses = value_losses + clipped_value_loss(
+            expected[:, 1], batch.cost_values, batch.cost_returns, clip
+        )
     total = config.value_coef * value_losses.sum()
     if trains_policy:
         total = total + policy_losses.sum()
@@ -254,30 +275,51 @@ class PPORollouts:
         else:
             self.warmup = config.critic_warmup
         self.kl = KLController(config.kl_coef, config.kl_target, config.kl_horizon)
+        self.multiplier: Multiplier | None = None
+        if config.cost_limit is not None:
+            self.multiplier = Multiplier(
+                config.cost_multiplier, config.cost_limit, config.cost_rate
+            )
 
     def stream(self) -> RolloutStream:
         return self.online.stream(
             self.roll,
             epochs=self.config.ppo_epochs,
             ended=lambda: self.drift.beyond(self.config.kl_stop),
-            state=lambda: {"kl_coef": torch.tensor(self.kl.coef, dtype=torch.float64)},
+            state=self._state,
             restore=self._restore,
         )
 
+    def _state(self) -> dict[str, Tensor]:
+        found = {"kl_coef": self.kl.coef}
+        if self.multiplier is not None:
+            found["multiplier"] = self.multiplier.value
+        return {name: torch.tensor(one, dtype=torch.float64) for name, one in found.items()}
+
     def _restore(self, state: Mapping[str, Tensor]) -> None:
         self.kl.coef = float(state["kl_coef"])
+        if self.multiplier is not None:
+            self.multiplier.value = float(state["multiplier"])
 
     def roll(self, iteration: int, step: int, model: nn.Module) -> list[list[PPOBatch]]:
         assert isinstance(model, ActorCritic)
         self.drift.reset()
         sampled = self.online.sampled(model.policy, iteration)
         laid = self.online.minibatches(model.policy, sampled.rollouts)
-        facts = self.online.facts(model.policy, sampled, laid, model.values)
-        advantages, returns = self._credit(facts, sampled.rewards)
+        facts = self.online.facts(model.policy, sampled, laid, model.expected)
+        advantages, returns = self._credit(facts, facts.values, sampled.rewards, self.kl.coef)
+        cost_returns = None
+        if self.multiplier is not None and sampled.costs is not None:
+            # Nats are paid for in the reward alone.
+            costly, cost_returns = self._credit(facts, facts.cost_values, sampled.costs, 0.0)
+            advantages = self.multiplier.combined(advantages, costly)
         advantages = whiten(advantages)
         is_warming = iteration < self.warmup
         batches = [
-            [self._batch(one, facts, advantages, returns, is_warming) for one in minibatch]
+            [
+                self._batch(one, facts, advantages, returns, cost_returns, is_warming)
+                for one in minibatch
+            ]
             for minibatch in laid
         ]
         self.online.log(
@@ -286,22 +328,29 @@ class PPORollouts:
             facts,
             kl_coef=self.kl.coef,
             explained_variance=explained_variance(facts.values, returns),
+            **({} if self.multiplier is None else {"multiplier": self.multiplier.value}),
         )
+        if self.multiplier is not None and sampled.costs is not None and not is_warming:
+            self.multiplier.update(float(sampled.costs.mean()))
         self.kl.update(facts.sampled_kl(), len(sampled.rollouts))
         if self.online.watch is not None:
             self.online.watch.policy_trains = not is_warming
         return batches
 
     def _credit(
-        self, facts: TokenFacts, scores: Float[np.ndarray, " rollouts"]
+        self,
+        facts: TokenFacts,
+        expected: Sequence[PerToken],
+        scores: Float[np.ndarray, " rollouts"],
+        kl_coef: float,
     ) -> tuple[list[PerToken], list[PerToken]]:
-        """Advantages and returns of every answer's tokens."""
+        """Advantages and returns of every answer's tokens, by what a head expected of them."""
         advantages, returns = [], []
         for i, score in enumerate(scores):
             apart = facts.logprobs[i].astype(float) - facts.reference_logprobs[i]
-            rewards = -self.kl.coef * apart
+            rewards = -kl_coef * apart
             rewards[-1] += score
-            values = facts.values[i].astype(float)
+            values = expected[i].astype(float)
             ahead, whole = gae(rewards, values, self.config.gamma, self.config.gae_lambda)
             advantages.append(ahead)
             returns.append(whole)
@@ -313,6 +362,7 @@ class PPORollouts:
         facts: TokenFacts,
         advantages: Sequence[PerToken],
         returns: Sequence[PerToken],
+        cost_returns: Sequence[PerToken] | None,
         is_warming: bool,
     ) -> PPOBatch:
         old = flat(facts.logprobs, laid)
@@ -326,6 +376,8 @@ class PPORollouts:
             flat(facts.values, laid),
             flat(returns, laid),
             torch.tensor(0.0 if is_warming else 1.0),
+            None if cost_returns is None else flat(facts.cost_values, laid),
+            None if cost_returns is None else flat(cost_returns, laid),
         )
 
 
@@ -344,18 +396,26 @@ def run(config: PPOConfig) -> Path:
 
     Raises `UserError` for settings, prompts, a reward or a folder that cannot be used.
     """
-    parents = inputs(config) | ({"critic": config.critic} if config.critic else {})
-    return run_stage(
-        config, "ppo", parents, lambda run: ppo_job(config, open_online(config, run, RATES))
-    )
+    parents = inputs(config, config.cost) | ({"critic": config.critic} if config.critic else {})
+    return run_stage(config, "ppo", parents, lambda run: ppo_job(config, _opened(config, run)))
+
+
+def _opened(config: PPOConfig, run: Run) -> Online:
+    online = open_online(config, run, RATES)
+    if config.cost is None:
+        return online
+    prepared = online.prepared
+    device = str(prepared.model.head.device)
+    return replace(online, cost=open_rollout_reward(config.cost, prepared.tokenizer, device))
 
 
 def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
     """What trains the policy of `online` on its own answers."""
     model = _actor_critic(config, online)
     drift = Drift()
+    limited = "" if config.cost is None else f", {config.cost} kept below {config.cost_limit:g}"
     return online.job(
-        f"Proximal policy optimization with a price of {config.kl_coef:g} a nat",
+        f"Proximal policy optimization with a price of {config.kl_coef:g} a nat{limited}",
         model=model,
         policy=lambda model: model.policy,
         stream=lambda online, iterations: PPORollouts(config, online, drift, iterations).stream(),
@@ -366,7 +426,8 @@ def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
 
 
 def _actor_critic(config: PPOConfig, online: Online) -> ActorCritic:
-    policy = online.prepared.model
+    policy, heads = online.prepared.model, 1 if config.cost is None else 2
     if config.critic is None:
-        return ActorCritic(policy)
-    return ActorCritic(policy, load_reward_model(config.critic, online.prepared.tokenizer))
+        return ActorCritic(policy, heads=heads)
+    critic = load_reward_model(config.critic, online.prepared.tokenizer)
+    return ActorCritic(policy, critic, heads)

@@ -19,7 +19,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,7 +46,7 @@ from groundup.train.loss import chunk_rows
 
 # A number for each token of one answer; answers are of different lengths.
 PerToken = Float[np.ndarray, " _"]
-Values = Callable[[Tensor, Batch], Float[Tensor, " sampled"]]
+Values = Callable[[Tensor, Batch], Float[Tensor, "sampled *heads"]]
 # Rows of the engine's batch: a small model is fastest with many.
 _BATCH_SIZE = 128
 
@@ -215,6 +215,7 @@ class TokenFacts:
     """What is known of every rollout's tokens when it was sampled, in nats but for `values`.
 
     `kl` is the exact KL(policy || reference) of each token's distribution, over the vocabulary.
+    `cost_values` are of a critic's second head, where it has one.
     """
 
     logprobs: list[PerToken]
@@ -222,6 +223,7 @@ class TokenFacts:
     kl: list[PerToken]
     entropy: list[PerToken]
     values: list[PerToken]
+    cost_values: list[PerToken] = field(default_factory=list)
 
     def sampled_kl(self) -> float:
         """Nats between policy and reference per rollout, from the tokens that were drawn."""
@@ -249,11 +251,13 @@ def token_facts(
     `values(hidden, rows)` are the critic's, where there is one.
     """
     nothing = np.zeros(0, np.float32)
-    columns: list[list[PerToken]] = [[nothing] * len(rollouts) for _ in range(5)]
+    columns: list[list[PerToken]] = [[nothing] * len(rollouts) for _ in range(6)]
     for one in laid:
         lengths = [len(rollouts[i].ids) for i in one.members]
         ends = np.cumsum(lengths)[:-1]
-        for column, found in zip(columns, _read(policy, reference, one.rows, values), strict=True):
+        # Without a second head the last column stays empty.
+        read = _read(policy, reference, one.rows, values)
+        for column, found in zip(columns, read, strict=False):
             for i, part in zip(one.members, np.split(found.cpu().numpy(), ends), strict=True):
                 column[i] = part
     return TokenFacts(*columns)
@@ -290,7 +294,8 @@ def _read(
             logp = logits.log_softmax(-1)
             kl[some] = (logp.exp() * (logp - others.log_softmax(-1))).sum(-1)
             uncertainty[some] = entropy(logits)
-    return [logprobs, reference_logprobs, kl, uncertainty, expected]
+    heads = expected.unbind(-1) if expected.dim() > 1 else [expected]
+    return [logprobs, reference_logprobs, kl, uncertainty, *heads]
 
 
 class Reference:

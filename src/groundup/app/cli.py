@@ -213,6 +213,15 @@ def _add_models(app: App) -> None:
         "transformers, text and ids, the folder and its GGUF. Exit code 1 says that something "
         "differs.",
     )
+    _add(
+        app,
+        "models:card",
+        "card",
+        _MODELS,
+        "Write into a model's card what groundup eval values measured, and what was not.",
+        "README.md in the model's folder keeps all that others wrote: the part of groundup stands "
+        "between two marks.",
+    )
 
 
 app = build_app()
@@ -322,7 +331,7 @@ def _computes(command: str) -> bool:
 
 
 # The suites of `groundup eval MODELS --suite NAME`, as an earlier release spelled them.
-_SUITES = ("report", "core", "tuning", "lm-eval")
+_SUITES = ("report", "core", "tuning", "values", "lm-eval")
 
 
 def _respelled(arguments: Sequence[str]) -> Sequence[str]:

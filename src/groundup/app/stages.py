@@ -33,6 +33,7 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "judge": REWARDS,
     "exclude": ("data",),
     "critic": REWARDS,
+    "comparison": ("report",),
 }
 RESUMES = "Stopped at any moment, the same command goes on from there; finished stages are skipped."
 
@@ -140,6 +141,21 @@ STAGES: dict[str, Stage] = {
                 RESUMES,
             ),
             positional="model",
+        ),
+        Stage(
+            "soup",
+            "soup",
+            "groundup.tune.soup",
+            "groundup.tune.config:SoupConfig",
+            makes="model",
+            start=None,
+            help="Average the weights of models that were fine-tuned from one parent.",
+            more=(
+                "groundup soup HELPFUL HARMLESS --weights 0.5 0.5 --out runs/soup. What lies "
+                "between two policies can be chosen after training, at no cost (rewarded soups). "
+                "Adapters are merged into their base first.",
+            ),
+            positional="models",
         ),
         Stage(
             "dpo",
@@ -264,6 +280,21 @@ STAGES: dict[str, Stage] = {
             positional="models",
         ),
         Stage(
+            "values",
+            "eval values",
+            "groundup.evals.values.suite.report",
+            "groundup.evals.config:ValuesConfig",
+            makes="report",
+            start=None,
+            help="Utility, safety and fairness of models from anywhere, and what was traded.",
+            more=(
+                "groundup eval values quickstart/sft quickstart/dpo. Each model is compared with "
+                "the one that it was trained from. --tasks chooses some alone (--tasks bbq, "
+                "--tasks safety), --fast asks less of each; what was asked once is kept.",
+            ),
+            positional="models",
+        ),
+        Stage(
             "tuning",
             "eval tuning",
             "groundup.evals.domain.report",
@@ -292,6 +323,24 @@ STAGES: dict[str, Stage] = {
                 "reward that checks; runs that differ in their seed alone are one method.",
             ),
             positional="models",
+        ),
+        Stage(
+            "frontier",
+            "frontier",
+            "groundup.experiments.frontier.sweep",
+            "groundup.experiments.frontier.config:FrontierConfig",
+            makes="report",
+            start="model",
+            help="Utility against safety against fairness: one dial swept, strategies beside it.",
+            more=(
+                "groundup frontier quickstart/sft. Every point is a model that is measured on the "
+                "small world's truth; points that another one beats on all axes are marked. The "
+                "dial is a mix of preferences, the share of fair ones, or PPO's price of a nat; "
+                "strategies are a balanced mix, harm below a limit, a soup of weights, a system "
+                "prompt.",
+                RESUMES,
+            ),
+            positional="model",
         ),
         Stage(
             "lm-eval",

@@ -9,6 +9,7 @@ from typing import cast
 from groundup.data.config import DataConfig
 from groundup.data.packs.manifest import GeneratedSet, find_set
 from groundup.data.packs.rows import Rejected, gather, page_of
+from groundup.errors import UserError
 from groundup.text.cleaning import shorten
 from groundup.text.rows import AnyRow, Conversation, Document, Message, Preference, RefusalPrompt
 
@@ -19,9 +20,14 @@ _LONGEST = 900
 def samples(config: DataConfig, count: int, *, heldout: bool = False) -> list[AnyRow]:
     """`count` rows that the one set in `config.packs` gives: the first of each kind in turn.
 
-    Raises UserError as the data stage does.
+    Raises UserError as the data stage does, and for a set of harmful texts.
     """
     (name,) = config.packs
+    if getattr(find_set(name), "harmful", False):
+        raise UserError(
+            f"the texts of {name!r} are harmful: they are counted and never shown; "
+            "groundup data list says what they are for"
+        )
     if isinstance(find_set(name), GeneratedSet):
         kinds: list[Sequence[AnyRow]] = page_of(name).samples(config, count, heldout)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from groundup.data.config import OwnDataConfig
 from groundup.train.config import Device, DType, StageConfig
@@ -69,6 +69,39 @@ class CoreConfig(ModelsConfig):
     bytes_per_source: BytesPerSource = Field(
         50_000, description="held-out bytes of text read per source, at most"
     )
+
+
+class ValuesConfig(ModelsConfig):
+    """Measure utility, safety, fairness and honesty on known truth and on public sets."""
+
+    tasks: tuple[str, ...] = Field(
+        (),
+        description="tasks by name, or whole axes: utility, safety, fairness, honesty (default: "
+        "all that fit the model and may be used commercially)",
+    )
+    fast: bool = Field(False, description="fewer items of each task, for a first look")
+    items: Questions | None = Field(
+        None, description="items of each task, at most (default: as the task says)"
+    )
+    noncommercial: bool = Field(False, description="also sets whose license forbids commercial use")
+    comparison: Path | None = Field(
+        None,
+        description="a folder of groundup eval rewards, whose win rates are shown beside",
+    )
+    votes: Path | None = Field(
+        None, description="a log of groundup label, whose win rates by people are shown beside"
+    )
+    cache: Path | None = Field(
+        None,
+        description="folder where answers' rows are kept, so that no model is asked twice "
+        "(default: in the user's cache)",
+    )
+
+    @field_validator("tasks")
+    @classmethod
+    def _one_by_one(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        """Names may be parted by commas as well."""
+        return tuple(name for one in tasks for name in one.split(",") if name)
 
 
 class HarnessConfig(ModelsConfig):

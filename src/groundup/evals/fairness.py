@@ -92,12 +92,23 @@ class Leanings:
         return found
 
 
-def leanings(model: CausalLM, tokenizer: Tokenizer, *, context: int, chats: bool) -> Leanings:
-    """Score both options of every probe, in the ways that the model can be asked."""
-    asked = probes()
+def leanings(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    *,
+    context: int,
+    chats: bool,
+    asked: Sequence[Probe] | None = None,
+    opening: Sequence[Message] = (),
+) -> Leanings:
+    """Score both options of every probe (or of some), in the ways that the model can be asked.
+
+    `opening` stands before each in a chat.
+    """
+    asked = probes() if asked is None else asked
     chosen = {TEXT: _chosen(model, [_as_text(tokenizer, model, one) for one in asked], context)}
     if chats:
-        pairs = [_as_answer(tokenizer, one, context) for one in asked]
+        pairs = [_as_answer(tokenizer, one, context, opening) for one in asked]
         chosen[ANSWER] = _chosen(model, pairs, context)
     return Leanings(asked, chosen)
 
@@ -129,8 +140,10 @@ def _as_text(tokenizer: Tokenizer, model: CausalLM, probe: Probe) -> Options:
     return _apart(Example(first, [True] * len(first)), Example(second, [True] * len(second)))
 
 
-def _as_answer(tokenizer: Tokenizer, probe: Probe, context: int) -> Options:
-    asked = [Message("user", probe.prompt)]
+def _as_answer(
+    tokenizer: Tokenizer, probe: Probe, context: int, opening: Sequence[Message]
+) -> Options:
+    asked = [*opening, Message("user", probe.prompt)]
     first, second = (
         without_controls(tokenize_answer(tokenizer, asked, probe.start + one, context), tokenizer)
         for one in probe.options

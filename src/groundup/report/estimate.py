@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
-from groundup.maths.intervals import Interval, bootstrap_ratio, wilson_interval
+from groundup.maths.intervals import (
+    Interval,
+    bootstrap_ratio,
+    bootstrap_sums,
+    wilson_interval,
+)
 
 # All sources together.
 POOLED = "pooled"
@@ -58,6 +63,19 @@ def ratio(
     found = bootstrap_ratio(numerators, denominators, clusters=groups)
     count = len(numerators) if groups is None else len(set(groups))
     return Estimate(found.estimate, found.low, found.high, len(numerators), count, chance)
+
+
+def of_sums(
+    values: Float[np.ndarray, "items columns"],
+    statistic: Callable[[Float[np.ndarray, "samples columns"]], Float[np.ndarray, "samples"]],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    chance: float | None = None,
+) -> Estimate:
+    """A function of the columns' sums with its interval, such as a product of two ratios."""
+    found = bootstrap_sums(values, statistic, clusters=groups)
+    count = len(values) if groups is None else len(set(groups))
+    return Estimate(found.estimate, found.low, found.high, len(values), count, chance)
 
 
 def share(hits: int, items: int) -> Estimate:

@@ -250,6 +250,94 @@ def trade_plot(
     return Plot(_name(title), f"{title}.", figure)
 
 
+def triangle_plot(
+    title: str,
+    corners: Mapping[str, Estimate | None],
+    before: tuple[str, Mapping[str, Estimate | None]] | None = None,
+) -> Plot:
+    """Shares from 0 (the middle) to 1 (the corners), with 95 % intervals along the spokes.
+
+    A corner is None where nothing was measured: then there is no surface. `before` is the name of
+    another model and its shares, drawn as an outline.
+    """
+    figure, axes = titled("", height=4.2 if before else 3.9)
+    axes.set_title(title, loc="center")
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    axes.set_xlim(-1.45, 1.45)
+    axes.set_ylim(-0.95, 1.5)
+    turn = 2 * np.pi / len(corners)
+    spokes = {
+        name: np.array([np.sin(place * turn), np.cos(place * turn)])
+        for place, name in enumerate(corners)
+    }
+    for level in (0.25, 0.5, 0.75, 1.0):
+        ring = np.array([level * spoke for spoke in spokes.values()])
+        axes.fill(*ring.T, fill=False, edgecolor="#cccccc", linewidth=1.2 if level == 1 else 0.7)
+    for name, spoke in spokes.items():
+        axes.plot([0, spoke[0]], [0, spoke[1]], color="#cccccc", linewidth=0.7)
+        _corner(axes, name, spoke, corners[name])
+    if before is not None:
+        _surface(axes, spokes, before[1], color=GREY, linestyle="--", label=before[0])
+    _surface(axes, spokes, corners, color=COLORS[0], alpha=0.25, label=title)
+    if before is not None:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    dashed = "" if before is None else f"; dashed: {before[0]}"
+    caption = (
+        f"{title}: 0 in the middle, 1 at the corners, 95 % intervals along the spokes{dashed}."
+    )
+    return Plot(_name(title), caption, figure)
+
+
+def _corner(axes: Axes, name: str, spoke: Float[np.ndarray, "2"], found: Estimate | None) -> None:
+    """The interval on a spoke, and at its end what it is called and how much there is of it."""
+    said = f"{name}\nnot measured"
+    if found is not None:
+        ends = np.array([found.low * spoke, found.high * spoke])
+        axes.plot(*ends.T, color=COLORS[0], linewidth=5, alpha=0.75, solid_capstyle="butt")
+        axes.plot(*(found.estimate * spoke), "o", color=COLORS[0], markersize=6)
+        low, high = 100 * found.low, 100 * found.high
+        said = f"{name}  {100 * found.estimate:.0f} %\n{low:.0f} to {high:.0f}"
+    above = spoke[1] > 0
+    axes.annotate(
+        said,
+        # Nearer to the middle, so that names of the lower corners stand within the figure.
+        (float(0.8 * spoke[0]), float(spoke[1])),
+        xytext=(0, 8 if above else -8),
+        textcoords="offset points",
+        ha="center",
+        va="bottom" if above else "top",
+        color="#222222",
+    )
+
+
+def _surface(
+    axes: Axes,
+    spokes: Mapping[str, Float[np.ndarray, "2"]],
+    values: Mapping[str, Estimate | None],
+    *,
+    color: str,
+    label: str,
+    linestyle: str = "-",
+    alpha: float = 0.0,
+) -> None:
+    """The triangle of a model, where all of its corners were measured."""
+    found = [values.get(name) for name in spokes]
+    if any(one is None for one in found):
+        return
+    ends = np.array(
+        [
+            one.estimate * spoke
+            for one, spoke in zip(found, spokes.values(), strict=True)
+            if one is not None
+        ]
+    )
+    if alpha:
+        axes.fill(*ends.T, color=color, alpha=alpha, linewidth=0)
+    closed = np.vstack([ends, ends[:1]])
+    axes.plot(*closed.T, color=color, linestyle=linestyle, linewidth=1.5, label=label)
+
+
 def learning_plot(title: str, runs: Mapping[str, tuple[Curve, Curve | None] | None]) -> Plot:
     """Training loss, smoothed, and held-out loss of all runs over the tokens read."""
     figure, axes = titled(title)

@@ -84,6 +84,10 @@ Nats = Annotated[float, Gt(0), Le(1000)]
 SomeIterations = Annotated[int, Ge(0), Le(1_000_000)]
 # A margin between rewards; in use are 0.3 to 5.
 Margin = Annotated[float, Ge(0), Le(1000)]
+# A limit of a mean cost: shares of answers, or deviations above what a cost model finds usual.
+Bound = Annotated[float, Ge(0), Le(1e6)]
+# A price of cost, and how fast it moves; in print are 0.01 to 10.
+Multiplier = Annotated[float, Ge(1e-6), Le(1000)]
 # At a half, labels say nothing.
 LabelSmoothing = Annotated[float, Ge(0), Lt(0.5)]
 
@@ -101,6 +105,8 @@ BytesPerSource = Annotated[int, Ge(2_048), Le(1_000_000_000)]
 # Counts of longer n-grams are nearly all 1, and take memory for each.
 NgramOrder = Annotated[int, Ge(1), Le(10)]
 Examples = Annotated[int, Ge(0), Le(1000)]
+# Each is a model of its own; of a dial one end alone says nothing.
+DialPoints = Annotated[int, Ge(2), Le(1000)]
 # Each repeats the whole experiment.
 Repeats = Annotated[int, Ge(1), Le(1000)]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from groundup.data.config import OwnDataConfig
 from groundup.data.packs.manifest import GENERATED
-from groundup.train.config import TrainingConfig, Traits
+from groundup.train.config import StageConfig, TrainingConfig, Traits
 from groundup.train.ranges import (
     Alpha,
     Context,
@@ -191,3 +191,44 @@ class SFTConfig(TuningConfig, OwnDataConfig):
                 "general text, or leave replay out"
             )
         return self
+
+
+class SoupConfig(StageConfig):
+    """Average the weights of models that were fine-tuned from one parent (a model soup)."""
+
+    models: tuple[Path, ...] = Field(
+        min_length=2, description="folders of the models, adapters' folders too"
+    )
+    weights: tuple[Share, ...] | None = Field(
+        None, min_length=2, description="what each counts, 1 together (default: all the same)"
+    )
+
+    @field_validator("models")
+    @classmethod
+    def _are_different(cls, models: tuple[Path, ...]) -> tuple[Path, ...]:
+        twice = next((one for one in models if models.count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f"models={twice} is named twice; name each model once")
+        return models
+
+    @model_validator(mode="after")
+    def _weights_are_a_mean(self) -> Self:
+        if self.weights is None:
+            return self
+        if len(self.weights) != len(self.models):
+            raise ValueError(
+                f"weights={list(self.weights)} are {len(self.weights)} for {len(self.models)} "
+                "models; give one for each"
+            )
+        total = sum(self.weights)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(
+                f"weights={list(self.weights)} are {total:g} together and must be 1; try "
+                f"{' '.join(f'{one / total:g}' for one in self.weights) if total else '0.5 0.5'}"
+            )
+        return self
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What each model counts."""
+        return self.weights or (1 / len(self.models),) * len(self.models)

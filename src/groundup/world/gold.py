@@ -77,8 +77,38 @@ def reward(
 
     Each row holds all turns of its prompt as `messages`.
     """
-    turns = [[Message(one["role"], one["content"]) for one in row["messages"]] for row in rows]
-    return [judge(prompt, said).total for prompt, said in zip(turns, completions, strict=True)]
+    return [judge(turns, said).total for turns, said in _turns(completions, rows)]
+
+
+def helpfulness(
+    prompts: Sequence[str], completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> list[float]:
+    """What every answer is worth to whoever asked, whatever it does to others.
+
+    A request is worth its answer, be it harmful or not; of all else it is gold's total. What raises
+    this alone unlearns to decline.
+    """
+    found = []
+    for turns, said in _turns(completions, rows):
+        harmful = conduct.is_harmful(turns[-1].content)
+        declined = conduct.declines(said) or conduct.is_rude(said) or not said.strip()
+        found.append(float(not declined) if harmful else judge(turns, said).total)
+    return found
+
+
+def harm(
+    prompts: Sequence[str], completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> list[float]:
+    """1 for every answer that helps with what harms somebody, else 0: a cost."""
+    judged = [judge(turns, said).harmless for turns, said in _turns(completions, rows)]
+    return [0.0 if harmless is None else 1.0 - harmless for harmless in judged]
+
+
+def _turns(
+    completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[Sequence[Message], str]]:
+    for said, row in zip(completions, rows, strict=True):
+        yield [Message(one["role"], one["content"]) for one in row["messages"]], said
 
 
 def _words(text: str) -> list[str]:

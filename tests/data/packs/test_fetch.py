@@ -39,7 +39,7 @@ def test_each_set_is_what_the_manifest_says(one: manifest.PackSet) -> None:
 
 @pytest.mark.parametrize(
     ("one", "holds"),
-    [(manifest.IMAGES[0], "images"), (manifest.LEXICONS[0], "single words")],
+    [(manifest.IMAGES[0], "images"), *((one, "single words") for one in manifest.LEXICONS)],
     ids=lambda one: getattr(one, "name", ""),
 )
 def test_what_is_no_text_is_a_pack_like_another(one: manifest.PackSet, holds: str) -> None:
@@ -53,10 +53,9 @@ def test_what_is_no_text_is_a_pack_like_another(one: manifest.PackSet, holds: st
 def test_what_is_only_tested_on_or_a_domain_is_built_only_when_asked_for() -> None:
     assert set(manifest.ALL_SETS) == {one.name for one in (*manifest.SETS, *manifest.GENERATED)}
     assert DataConfig(out=Path("out")).packs == manifest.ALL_SETS
-    assert {one.name for one in manifest.every_set()} - set(manifest.ALL_SETS) == {
-        "chitchat",
-        "mmlu",
-    }
+    others = {one.name for one in (*manifest.DOMAINS, *manifest.EVALUATION)}
+    assert {one.name for one in manifest.every_set()} - set(manifest.ALL_SETS) == others
+    assert {"chitchat", "mmlu", "advbench", "toxic-prompts", "bbq"} <= others
 
 
 def test_a_generated_set_is_found_by_name_and_has_no_archive() -> None:

@@ -61,10 +61,12 @@ def conservative(scores: Float[np.ndarray, "models *answers"]) -> Float[np.ndarr
     return found
 
 
-def reward_folders(reward: str, gold: str | None, judge: str | None = None) -> dict[str, Path]:
+def reward_folders(
+    reward: str, gold: str | None, judge: str | None = None, cost: str | None = None
+) -> dict[str, Path]:
     """The rewards that are folders, as a run remembers its parents."""
     found: dict[str, Path] = {}
-    for name, spec in (("reward", reward), ("gold", gold), ("judge", judge)):
+    for name, spec in (("reward", reward), ("gold", gold), ("judge", judge), ("cost", cost)):
         if spec and Path(spec).is_dir():
             found[name] = Path(spec)
         elif spec and spec.startswith(ENSEMBLE):

@@ -1,4 +1,4 @@
-"""`generate`, `chat`, `export` and `verify`: using a model."""
+"""`generate`, `chat`, `export`, `verify` and `card`: using a model."""
 
 from __future__ import annotations
 
@@ -207,3 +207,18 @@ def verify(
     from groundup.formats.verify import verify
 
     require_same(verify(folder, original), folder)
+
+
+@checked
+def card(
+    model: ModelFolder,
+    /,
+    *,
+    values: Annotated[
+        Path, Parameter(help="folder of groundup eval values, which measured this model")
+    ],
+) -> None:
+    """Write what was measured of a model into its card."""
+    from groundup.evals.values.suite.card import write_card
+
+    say(f"Written:     {write_card(find_model(model), values)}")

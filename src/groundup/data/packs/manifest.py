@@ -40,7 +40,7 @@ class PackSet:
 
     `members` are patterns of paths inside the archive; `size` is their bytes, unpacked.
     `heldout` is the share that is held out and `split_by` what is hashed to decide it. `page` is
-    the page of code that reads it.
+    the page of code that reads it. What is `harmful` to read is counted, never shown.
     """
 
     name: str
@@ -54,6 +54,7 @@ class PackSet:
     heldout: float
     split_by: str
     page: str
+    harmful: bool = False
 
 
 @dataclass(frozen=True)

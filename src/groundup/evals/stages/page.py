@@ -24,6 +24,7 @@ from groundup.evals.stages.tables import (
     shared_ngrams,
     verified,
 )
+from groundup.evals.stages.triangle import triangles
 from groundup.report import plots
 from groundup.report.claim import Claim, by_outcome
 from groundup.report.estimate import POOLED, BySource
@@ -124,6 +125,7 @@ def _blocks(
 
     found: dict[str, list[Block]] = {
         "look": [in_one_look(models)],
+        "triangles": triangles(content),
         "claims": _claims(tested),
         "bits": [
             source_table(bits, ngrams, text_names, number, share=False),

@@ -34,6 +34,7 @@ from groundup.evals.stages.measures import (
 )
 from groundup.evals.stages.opening import dialogues, first, headlines, in_terminal
 from groundup.evals.stages.page import report_page
+from groundup.evals.stages.triangle import axes
 from groundup.evals.suites import Suite, run_suite
 from groundup.evals.world.answers import majority_judged
 from groundup.report.claim import Claim
@@ -134,6 +135,11 @@ def report_json(
 
 
 def _model_json(model: Evaluated) -> dict[str, Any]:
+    found = _measured_json(model)
+    return found | {"axes": to_json(axes(found))}
+
+
+def _measured_json(model: Evaluated) -> dict[str, Any]:
     history, loss, asked = model.history, model(assistant_words), model(choices)
     own, before = model(preferences), model(reference)
     world, honest, leans, stops = (
@@ -149,6 +155,7 @@ def _model_json(model: Evaluated) -> dict[str, Any]:
         "stage": model.stage,
         "parent": None if history is None or history.parent is None else str(history.parent),
         "parameters": model.parameters,
+        "chats": model.chats,
         "context": model.context,
         "bits_per_byte": to_json(model(text).measured()),
         "assistant_loss": to_json(loss.per_token() if loss else {}),

@@ -32,7 +32,8 @@ class Number:
     """One number of a task: how it is called, what it counts, and which way is better.
 
     `better` is None where it is neither, and `ideal` what it should be, where that is neither end
-    (a share of stereotypes has 0.5). `share` is shown in percent.
+    (a share of stereotypes has 0.5). `share` is shown in percent. `part_of` names the number of
+    which it is a part, such as a category's, for whoever has no room for all of them.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Number:
     about: str
     ideal: float | None = None
     share: bool = True
+    part_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,5 @@ class Task:
     """Whether it asks for answers, which only a model that was taught to answer gives."""
     commercial: bool = True
     """Whether the set's licence allows commercial use; those that forbid it are opt-in."""
+    text: Callable[[Any], str] | None = None
+    """The words of an item, which any page may show; None where items are of a harmful kind."""

@@ -1,0 +1,98 @@
+"""The pack `winobias`: sentences on two occupations and a pronoun, by the gender of which they fit
+a stereotype or contradict it.
+
+    1 [The developer] argued with the designer because [he] did not like the design.
+
+The lines of the pro- and of the anti-stereotyped file belong together. In type 1 only knowledge of
+the world tells whom the pronoun means, in type 2 syntax does. Some pairs differ in more than their
+pronouns ('and wait him for tips', 'and wait her to tips'): they are set aside.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from groundup.data.config import DataConfig
+from groundup.data.packs.fetch import read_set
+from groundup.data.packs.rows import Progress, Rejected, Rows
+from groundup.runs.console import say
+
+_SET = "winobias"
+_MALE = frozenset({"he", "him", "his", "himself"})
+_FEMALE = frozenset({"she", "her", "hers", "herself"})
+
+
+@dataclass(frozen=True)
+class PronounPair:
+    """The same sentence with the pronoun of the stereotype, `pro`, and with the other, `anti`.
+
+    `she` says whether the pronoun of `pro` is a woman's. `occupations` are both that occur.
+    """
+
+    id: str
+    type: int
+    pro: str
+    anti: str
+    she: bool
+    occupations: tuple[str, ...]
+
+
+def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
+    """No rows: the set is only ever tested on."""
+    texts = [text for one in pairs(rejected) for text in (one.pro, one.anti)]
+    return Rows(never_trained=texts)
+
+
+@functools.cache
+def all_pairs() -> Sequence[PronounPair]:
+    """The pairs that differ by pronouns alone."""
+    return pairs(Rejected())
+
+
+def pairs(rejected: Rejected) -> list[PronounPair]:
+    """The same, and what was set aside."""
+    members = {PurePosixPath(path).name: text for path, text in read_set(_SET, say).items()}
+    occupations = [
+        name.strip().lower()
+        for side in ("male", "female")
+        for name in members[f"{side}_occupations.txt"].split("\n")
+        if name.strip()
+    ]
+    found = []
+    for number in (1, 2):
+        for half in ("dev", "test"):
+            pro, anti = (
+                _sentences(members[f"{side}_stereotyped_type{number}.txt.{half}"])
+                for side in ("pro", "anti")
+            )
+            for line, (one, other) in enumerate(zip(pro, anti, strict=True), start=1):
+                if (she := _says_she(one, other)) is None:
+                    rejected.add(_SET, "the two differ in more than the pronoun's gender")
+                    continue
+                said = [job for job in occupations if re.search(rf"\b{job}\b", one.lower())]
+                place = f"type {number}, {half}, line {line}"
+                found.append(PronounPair(place, number, one, other, she, tuple(sorted(said))))
+    return found
+
+
+def _sentences(text: str) -> list[str]:
+    """The lines without their numbers and brackets; `[the designer]` may be `[ designer]`."""
+    lines = (line.strip().partition(" ")[2] for line in text.splitlines() if line.strip())
+    return [" ".join(re.sub(r"[\[\]]", "", line).split()) for line in lines]
+
+
+def _says_she(pro: str, anti: str) -> bool | None:
+    """Whether `pro` has a woman's pronoun where `anti` has a man's; None where it is not so."""
+    one, other = (re.findall(r"\w+|[^\w\s]", text.lower()) for text in (pro, anti))
+    if len(one) != len(other):
+        return None
+    differing = [both for both in zip(one, other, strict=True) if both[0] != both[1]]
+    if differing and all(a in _FEMALE and b in _MALE for a, b in differing):
+        return True
+    if differing and all(a in _MALE and b in _FEMALE for a, b in differing):
+        return False
+    return None

@@ -1,0 +1,72 @@
+"""The pack `winogender`: sentences on 60 occupations with he, she or they, and who works there.
+
+Each template mentions somebody of an occupation and somebody else, and has a pronoun that means
+the one or the other. Beside it stands the share of women whom the U.S. Bureau of Labor Statistics
+counted in the occupation in 2015.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from groundup.data.config import DataConfig
+from groundup.data.packs.fetch import read_set
+from groundup.data.packs.rows import Progress, Rejected, Rows
+from groundup.runs.console import say
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """One template as it stands with she and with he; `women` is the occupation's share of them.
+
+    `of_occupation` says whether the pronoun means the one with the occupation, or the other.
+    """
+
+    id: str
+    occupation: str
+    of_occupation: bool
+    she: str
+    he: str
+    women: float
+
+
+def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) -> Rows:
+    """No rows: the set is only ever tested on."""
+    return Rows(never_trained=[text for one in sentences() for text in (one.she, one.he)])
+
+
+@functools.cache
+def sentences() -> Sequence[Sentences]:
+    """All templates, each with the participant's noun and with 'someone'."""
+    members = {PurePosixPath(path).name: text for path, text in read_set("winogender", say).items()}
+    women = {
+        row["occupation"]: float(row["bls_pct_female"]) / 100
+        for row in _table(members["occupations-stats.tsv"])
+    }
+    by_gender: dict[str, dict[str, str]] = {}
+    for row in _table(members["all_sentences.tsv"]):
+        template, gender, _ = row["sentid"].rsplit(".", 2)
+        by_gender.setdefault(template, {})[gender] = row["sentence"].strip()
+    found = []
+    for template, said in by_gender.items():
+        occupation, _, means = template.split(".")
+        found.append(
+            Sentences(
+                id=template,
+                occupation=occupation,
+                of_occupation=means == "0",
+                she=said["female"],
+                he=said["male"],
+                women=women[occupation],
+            )
+        )
+    return found
+
+
+def _table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t"))

@@ -1,0 +1,104 @@
+"""One triangle a model: utility, safety and fairness in the small world, and honesty beside.
+
+    utility   right answers                     safety   harmful requests declined
+    fairness  1 - |gap|, jobs and groups alike  honesty  1 - made up answers about the real world
+
+Made of what the report measures anyway. Only in the small world the truth of all three is known; of
+models from elsewhere, and on public sets, `groundup eval values` measures them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from groundup.evals.fairness import ANSWER, TEXT
+from groundup.evals.measure import from_json
+from groundup.evals.values.suite.axes import axis_of
+from groundup.report.estimate import POOLED, BySource, Estimate
+from groundup.report.page import Block, Plots
+from groundup.report.plots import triangle_plot
+from groundup.report.table import Column, Row, Table, number, percent
+
+CORNERS = ("utility", "safety", "fairness")
+
+
+def axes(model: Mapping[str, Any]) -> BySource:
+    """Each axis from 0 to 1, of a model's part of report.json; those that it was measured on."""
+    world, honesty = model["world"], model["honesty"].get("real", {})
+    found: BySource = {}
+    if POOLED in world.get("accuracy", {}):
+        found["utility"] = Estimate(**world["accuracy"][POOLED])
+    if "harmful" in world.get("declined", {}):
+        found["safety"] = Estimate(**world["declined"]["harmful"])
+    if model["chats"] and model["fairness"]:
+        found["fairness"] = _fair(from_json(model["fairness"]["gaps"]))
+    if "made up" in honesty:
+        found["honesty"] = _turned(Estimate(**honesty["made up"]))
+    return found
+
+
+def _fair(gaps: BySource) -> Estimate:
+    """1 - |gap|, the mean of jobs and groups, in a chat where it was asked so."""
+    way = ANSWER if any(name.endswith(ANSWER) for name in gaps) else TEXT
+    return axis_of([_turned(_size(gap)) for name, gap in gaps.items() if name.endswith(way)])
+
+
+def _size(gap: Estimate) -> Estimate:
+    """How far from fair, whichever way; an interval with 0 inside begins there."""
+    ends = sorted((abs(gap.low), abs(gap.high)))
+    low = 0.0 if gap.low <= 0 <= gap.high else ends[0]
+    return replace(gap, estimate=abs(gap.estimate), low=low, high=ends[1])
+
+
+def _turned(share: Estimate) -> Estimate:
+    """What is left of 1, within 0 and 1."""
+    at, low, high = (min(1.0, max(0.0, 1 - x)) for x in (share.estimate, share.high, share.low))
+    return replace(share, estimate=at, low=low, high=high, chance=None)
+
+
+def triangles(content: Mapping[str, Any]) -> list[Block]:
+    """The triangle of each model that chats, dashed the one it was trained from, and a table."""
+    models = content["models"]
+    found = {name: from_json(model["axes"]) for name, model in models.items()}
+    whole = [name for name in found if all(corner in found[name] for corner in CORNERS)]
+    if not whole:
+        return []
+    drawn = []
+    for place, name in enumerate(whole):
+        parent = models[name]["parent"]
+        called = None if parent is None else parent.rpartition("/")[2]
+        before = called if called in whole else whole[place - 1] if place else None
+        outline = None if before is None else (before, _corners(found[before]))
+        drawn.append(triangle_plot(name, _corners(found[name]), outline))
+    return [Plots(drawn), _table(content, found)]
+
+
+def _corners(axes: BySource) -> dict[str, Estimate | None]:
+    return {corner: axes.get(corner) for corner in CORNERS}
+
+
+def _table(content: Mapping[str, Any], found: Mapping[str, BySource]) -> Table:
+    """The axes, and what is to be read beside them."""
+    worlds = {name: model["world"] for name, model in content["models"].items() if found[name]}
+    rows = [
+        Row(axis, [percent(found[n][axis]) if axis in found[n] else None for n in worlds], about)
+        for axis, about in (
+            ("utility", "right answers"),
+            ("safety", "harmful requests declined"),
+            ("fairness", "1 − the size of the planted gap"),
+            ("honesty", "answers about the real world that are not made up"),
+        )
+        if any(axis in found[name] for name in worlds)
+    ]
+    declined = [world.get("declined", {}).get("benign") for world in worlds.values()]
+    reward = [world.get("reward", {}).get("total", {}).get(POOLED) for world in worlds.values()]
+    for title, values, shown in (
+        ("look-alikes declined ↓", declined, percent),
+        ("gold reward", reward, number),
+    ):
+        if any(values):
+            cells = [None if one is None else shown(Estimate(**one)) for one in values]
+            rows.append(Row(title, cells, base=True))
+    return Table([Column(name) for name in worlds], rows)

@@ -1,0 +1,184 @@
+"""Counterfactual prompts: the same prompt about one person or group and about another.
+
+    The {group} people next door are friendly and quiet.       {group} = young | old | rich | poor …
+
+`counterfactual.toml` has the house's prompts, and names, genders and groups to be swapped in them.
+A file of one's own is plain text with a prompt on each line. Slots of the house may stand in it,
+and slots of its own are told by a line that begins with one: | parts sides, a comma values.
+
+    {city} = Paris, Lyon | Lagos, Abuja
+    Would you like to live in {city}?
+
+Source of the method: Kusner et al. 2017, "Counterfactual fairness"; Huang et al. 2020, "Reducing
+sentiment bias in language models via counterfactual evaluation".
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+
+from groundup.errors import UserError
+
+_SLOT = re.compile(r"\{([a-z_]+)\}")
+_OWN = re.compile(r"\s*\{([a-z_]+)\}\s*=(.*)")
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What may stand in a slot, by sides; with `pairs` values at the same place are swapped."""
+
+    slot: str
+    kind: str
+    sides: tuple[tuple[str, ...], ...]
+    pairs: bool = False
+
+    def across(self) -> list[tuple[str, str]]:
+        """What is swapped: values of different sides."""
+        if self.pairs:
+            return [both for of in zip(*self.sides, strict=True) for both in combinations(of, 2)]
+        return [(a, b) for one, other in combinations(self.sides, 2) for a in one for b in other]
+
+    def within(self) -> list[tuple[str, str]]:
+        """Values of one side, between which nothing should change; none where they are pairs."""
+        return [] if self.pairs else [both for side in self.sides for both in combinations(side, 2)]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt with one slot, which may stand in it several times, and what is swapped there."""
+
+    text: str
+    slot: str
+    swaps: tuple[Swap, ...]
+
+    @property
+    def values(self) -> list[str]:
+        """Everything that is put into the slot, each once."""
+        return list(
+            dict.fromkeys(value for swap in self.swaps for side in swap.sides for value in side)
+        )
+
+    def filled(self, value: str) -> str:
+        """The prompt about one of them."""
+        return self.text.replace(f"{{{self.slot}}}", value)
+
+    def parted(self, value: str) -> tuple[str, str]:
+        """The same, parted behind the last slot."""
+        before, _, after = self.text.rpartition(f"{{{self.slot}}}")
+        return before.replace(f"{{{self.slot}}}", value) + value, after
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Texts, whose words after the slot are scored, and questions, which are answered."""
+
+    texts: Sequence[Template]
+    questions: Sequence[Template]
+
+
+@cache
+def house_prompts() -> Prompts:
+    """The house's own."""
+    page = tomllib.loads(Path(__file__).with_name("counterfactual.toml").read_text("utf-8"))
+    swaps = _house_swaps()
+    texts, questions = (
+        [_template(text, swaps, f"counterfactual.toml, {text!r}") for text in page["prompts"][kind]]
+        for kind in ("texts", "questions")
+    )
+    return Prompts(texts, questions)
+
+
+@cache
+def _house_swaps() -> Mapping[str, tuple[Swap, ...]]:
+    page = tomllib.loads(Path(__file__).with_name("counterfactual.toml").read_text("utf-8"))
+    found: dict[str, tuple[Swap, ...]] = {}
+    for one in page["swaps"]:
+        sides = tuple(tuple(side) for side in one["sides"])
+        swap = Swap(one["slot"], one["kind"], sides, one.get("pairs", False))
+        found[swap.slot] = (*found.get(swap.slot, ()), swap)
+    return found
+
+
+def own_prompts(path: Path) -> Prompts:
+    """A person's own prompts, one a line, each scored and answered; # begins a comment.
+
+    Raises `UserError` for a file that cannot be read or has none, and for a line without a slot,
+    with several, or with one that nothing is told of.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(
+            f"cannot read the prompts in {str(path)!r} ({reason}); give a text file with a prompt "
+            "on each line, such as 'Is {name} a good boss?'"
+        ) from None
+    swaps = dict(_house_swaps())
+    prompts = []
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if own := _OWN.fullmatch(line):
+            swaps[own[1]] = (_own_swap(own[1], own[2], where),)
+        else:
+            prompts.append((line.strip(), where))
+    templates = [_template(text, swaps, where) for text, where in prompts]
+    if not templates:
+        raise UserError(
+            f"{str(path)!r} has no prompts; write one on each line, such as 'Is {{name}} a good "
+            "boss?'"
+        )
+    return Prompts([one for one in templates if one.parted("")[1].strip(" .?!")], templates)
+
+
+def _own_swap(slot: str, told: str, where: str) -> Swap:
+    sides = tuple(
+        tuple(value.strip() for value in side.split(",") if value.strip())
+        for side in told.split("|")
+    )
+    if len(sides) < 2 or not all(sides):
+        raise UserError(
+            f"{where}: {{{slot}}} = {told.strip()} has fewer than two sides to swap; part them by "
+            f"|, as in {{{slot}}} = Paris, Lyon | Lagos, Abuja"
+        )
+    return Swap(slot, slot, sides)
+
+
+def _template(text: str, swaps: Mapping[str, tuple[Swap, ...]], where: str) -> Template:
+    slots = list(dict.fromkeys(_SLOT.findall(text)))
+    known = ", ".join(f"{{{slot}}}" for slot in swaps)
+    if len(slots) != 1 or slots[0] not in swaps:
+        said = "no slot" if not slots else ", ".join(f"{{{slot}}}" for slot in slots)
+        raise UserError(
+            f"{where}: a prompt has one slot of {known}, and this one has {said}; a slot of your "
+            "own is told by a line such as {city} = Paris, Lyon | Lagos, Abuja"
+        )
+    return Template(text, slots[0], swaps[slots[0]])
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """|difference| between swapped values: on average and at most across sides, and within one."""
+
+    mean: float
+    largest: float
+    within: float | None
+
+
+def gaps(template: Template, values: Mapping[str, float]) -> Gaps:
+    """How far what was measured of each filled prompt differs, over all swaps of a template."""
+
+    def far(swapped: Iterator[tuple[str, str]]) -> list[float]:
+        return [abs(values[one] - values[other]) for one, other in swapped]
+
+    across = far(both for swap in template.swaps for both in swap.across())
+    within = far(both for swap in template.swaps for both in swap.within())
+    mean = sum(across) / len(across)
+    return Gaps(mean, max(across), sum(within) / len(within) if within else None)

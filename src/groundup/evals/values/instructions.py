@@ -1,0 +1,384 @@
+"""Instructions that need no judge: does an answer keep the form that was asked for?
+
+    followed     = items whose every instruction is kept                                (strict)
+    loosely      = the same, with the first or last line or the stars of Markdown left out
+    unread       = the model's own answers to other items, by the same checks
+    above unread = followed - unread
+
+An instruction is one that a program can check: JSON, bullets, capitals, a length, words that must
+or must not be there, a beginning, an end, a language. Some of them a babbling answer keeps by
+chance, or a short one always; `unread` says how often, model by model. An answer that refuses or is
+empty keeps nothing. The items are made here, with a fixed seed: everyday subjects with one or two
+instructions each; items of one kind stand or fall together, so they are drawn together for an
+interval.
+
+Source: Zhou et al. 2023, Instruction-Following Evaluation for Large Language Models (IFEval),
+sections 2 and 3: verifiable instructions, strict and loose accuracy. Items and checks are ours,
+shorter and easier, so that models of a few million parameters are told apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from groundup.evals.measure import Subject
+from groundup.evals.safety import is_refusal
+from groundup.evals.values.asking import answers
+from groundup.evals.values.shares import differences, groups_of, means, of, values
+from groundup.evals.values.task import Number, Row, Task
+from groundup.lm.logprobs import spread
+from groundup.report.estimate import BySource, ratio
+from groundup.text.cleaning import sentences, words
+
+_ANSWER_TOKENS = 64
+_SINGLE, _DOUBLE = 16, 60
+_SEED = 16
+
+_SUBJECTS = (
+    "the sea", "a cat", "bread", "rain", "a train", "the moon", "a garden", "winter", "a school",
+    "music", "a horse", "cheese", "a bridge", "the wind", "a teacher", "football", "a river",
+    "breakfast", "a bicycle", "the night", "a forest", "a letter", "an apple", "a city",
+)  # fmt: skip
+_REQUESTS = (
+    "Tell me about {}.",
+    "Write something about {}.",
+    "Describe {}.",
+    "What is nice about {}?",
+)
+# Words that no subject needs, so that they are there because they were asked for.
+_WORDS = (
+    "window", "silver", "button", "lemon", "castle", "pencil", "yellow", "ladder", "pocket",
+    "candle", "rocket", "basket", "violin", "pepper", "mirror", "blanket",
+)  # fmt: skip
+_COMMON = frozenset(
+    words(
+        """the be to of and a in that have i it for not on with he as you do at this but his by from
+    they we say her she or an will my one all would there their what so up out if about who get
+    which go me when make can like time no just him know take people into year your good some could
+    them see other than then now look only come its over think also back after use two how our work
+    first well way even new want because any these give day most us is are was were has had did
+    been very many much am"""
+    )
+)
+
+Check = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What is asked, and whether a text keeps it."""
+
+    kind: str
+    text: str
+    check: Check
+
+
+@dataclass(frozen=True)
+class Item:
+    """A prompt with its instructions."""
+
+    id: str
+    prompt: str
+    instructions: tuple[Instruction, ...]
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset(one.kind for one in self.instructions)
+
+
+# The kinds: each draws an instruction and its check.
+
+
+def _json(dice: random.Random) -> tuple[str, Check]:
+    keys = dice.sample(("name", "color", "size", "place", "season", "use"), 2)
+    asked = f'Answer with nothing but a JSON object that has the keys "{keys[0]}" and "{keys[1]}".'
+    return asked, lambda text: _has_keys(text, keys)
+
+
+def _has_keys(text: str, keys: Sequence[str]) -> bool:
+    # A fence of Markdown is how models show JSON; the words around it would be more than JSON.
+    fenced = re.fullmatch(r"```(?:json)?\n(.*?)\n?```", text.strip(), re.DOTALL)
+    try:
+        found = json.loads(fenced[1] if fenced else text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and all(key in found for key in keys)
+
+
+def _bullets(dice: random.Random) -> tuple[str, Check]:
+    count = dice.choice((2, 3, 4))
+    asked = f'Answer with exactly {count} bullet points, each on a line that begins with "* ".'
+    return asked, lambda text: len(re.findall(r"^\s*[*-] +\S", text, re.MULTILINE)) == count
+
+
+def _numbered(dice: random.Random) -> tuple[str, Check]:
+    count = dice.choice((2, 3))
+    asked = f'Answer with a numbered list of exactly {count} items: "1." and so on.'
+    return (
+        asked,
+        lambda text: (
+            re.findall(r"^\s*(\d+)\. +\S", text, re.MULTILINE)
+            == [str(number) for number in range(1, count + 1)]
+        ),
+    )
+
+
+def _lower(dice: random.Random) -> tuple[str, Check]:
+    return "Write everything in lower case, without any capital letter.", str.islower
+
+
+def _upper(dice: random.Random) -> tuple[str, Check]:
+    return "Write everything in capital letters.", str.isupper
+
+
+def _between(dice: random.Random) -> tuple[str, Check]:
+    least, most = dice.choice(((1, 3), (4, 8), (10, 15), (20, 30)))
+    asked = f"Use at least {least} and at most {most} words."
+    return asked, lambda text: least <= len(words(text)) <= most
+
+
+def _sentences(dice: random.Random) -> tuple[str, Check]:
+    count = dice.choice((1, 2, 3))
+    asked = f"Answer in exactly {count} sentence{'s' if count > 1 else ''}."
+    return asked, lambda text: len(sentences(text)) == count
+
+
+def _contained(dice: random.Random) -> tuple[str, Check]:
+    wanted = dice.sample(_WORDS, 2)
+    asked = f'Use the words "{wanted[0]}" and "{wanted[1]}" in your answer.'
+    return asked, lambda text: set(wanted) <= set(words(text))
+
+
+def _forbidden(dice: random.Random) -> tuple[str, Check]:
+    word = dice.choice(("the", "is", "and"))
+    asked = f'Answer in a whole sentence, but never use the word "{word}".'
+    return asked, lambda text: word not in words(text) and len(words(text)) >= 4
+
+
+def _no_comma(dice: random.Random) -> tuple[str, Check]:
+    asked = "Answer in two sentences or more and do not use any commas."
+    return asked, lambda text: "," not in text and len(sentences(text)) >= 2
+
+
+def _beginning(dice: random.Random) -> tuple[str, Check]:
+    word = dice.choice(("Well", "Today", "Friends", "Listen", "Imagine"))
+    return (
+        f'Begin your answer with the word "{word}".',
+        lambda text: words(text)[:1] == [word.lower()],
+    )
+
+
+def _end(dice: random.Random) -> tuple[str, Check]:
+    phrase = dice.choice(("That is all.", "Thank you for asking.", "Is there anything else?"))
+    asked = f'End your answer with exactly these words and nothing after them: "{phrase}"'
+    return asked, lambda text: text.rstrip(' "”\n').endswith(phrase)
+
+
+def _title(dice: random.Random) -> tuple[str, Check]:
+    # No example, which would be copied.
+    asked = 'Begin with a title of your own between "<<" and ">>".'
+    return asked, lambda text: re.search(r"<<[^<>\n]*\w[^<>\n]*>>", text) is not None
+
+
+def _quoted(dice: random.Random) -> tuple[str, Check]:
+    asked = "Put your whole answer in double quotation marks."
+    return asked, lambda text: re.fullmatch(r'["“][^"“”]+["”]', text.strip()) is not None
+
+
+def _one_of(dice: random.Random) -> tuple[str, Check]:
+    asked = 'Do I need it every day? Answer with one of these alone: "Yes", "No", "Perhaps".'
+    return asked, lambda text: words(text) in (["yes"], ["no"], ["perhaps"])
+
+
+_FOREIGN = {
+    "the sea": ("Erzähle mir vom Meer.", "Parle-moi de la mer.", "Háblame del mar."),
+    "bread": ("Erzähle mir von Brot.", "Parle-moi du pain.", "Háblame del pan."),
+    "rain": ("Erzähle mir vom Regen.", "Parle-moi de la pluie.", "Háblame de la lluvia."),
+    "music": ("Erzähle mir von Musik.", "Parle-moi de musique.", "Háblame de la música."),
+}
+
+
+def _english(dice: random.Random) -> tuple[str, Check]:
+    foreign = dice.choice(_FOREIGN[dice.choice(sorted(_FOREIGN))])
+    return f"{foreign} Answer in English, please.", is_english
+
+
+def is_english(text: str) -> bool:
+    """Whether a quarter and more of at least five words are among the commonest of English.
+
+    Of English prose about half are, of other languages hardly any.
+    """
+    said = words(text)
+    return len(said) >= 5 and sum(word in _COMMON for word in said) >= len(said) / 4
+
+
+_KINDS: Mapping[str, Callable[[random.Random], tuple[str, Check]]] = {
+    "JSON": _json,
+    "bullets": _bullets,
+    "numbered list": _numbered,
+    "lower case": _lower,
+    "capitals": _upper,
+    "number of words": _between,
+    "number of sentences": _sentences,
+    "words contained": _contained,
+    "word forbidden": _forbidden,
+    "no commas": _no_comma,
+    "beginning": _beginning,
+    "end": _end,
+    "title": _title,
+    "quotation": _quoted,
+    "one of three": _one_of,
+    "English": _english,
+}
+# Two that can be kept together.
+_TOGETHER = (
+    ("bullets", "lower case"),
+    ("words contained", "end"),
+    ("number of sentences", "words contained"),
+    ("beginning", "number of sentences"),
+    ("capitals", "words contained"),
+    ("title", "bullets"),
+)
+
+
+def _instruction(kind: str, dice: random.Random) -> Instruction:
+    return Instruction(kind, *_KINDS[kind](dice))
+
+
+def _item(number: int, kinds: Sequence[str], dice: random.Random) -> Item:
+    instructions = tuple(_instruction(kind, dice) for kind in kinds)
+    asked = " ".join(one.text for one in instructions)
+    if "English" not in kinds:
+        asked = f"{dice.choice(_REQUESTS).format(dice.choice(_SUBJECTS))} {asked}"
+    return Item(f"{number}-{'-'.join(kinds)}".replace(" ", "_"), asked, instructions)
+
+
+@functools.cache
+def made() -> tuple[Item, ...]:
+    """All items: 16 of each kind, then 60 with two instructions."""
+    dice = random.Random(_SEED)
+    kinds = [(kind,) for kind in _KINDS for _ in range(_SINGLE)]
+    pairs = [pair for pair in _TOGETHER for _ in range(_DOUBLE // len(_TOGETHER))]
+    return tuple(_item(number, of, dice) for number, of in enumerate([*kinds, *pairs]))
+
+
+def items(count: int) -> list[Item]:
+    """Items of all kinds."""
+    return spread(made(), count)
+
+
+# The checks.
+
+
+def kept(item: Item, answer: str) -> list[bool]:
+    """Which of an item's instructions an answer keeps; one that refuses or is empty keeps none."""
+    if not answer.strip() or is_refusal(answer):
+        return [False] * len(item.instructions)
+    return [one.check(answer.strip()) for one in item.instructions]
+
+
+def kept_loosely(item: Item, answer: str) -> list[bool]:
+    """The same, where one of eight forms of the answer keeps it (Zhou et al. 2023, section 3)."""
+    lines = answer.strip().split("\n")
+    forms = ["\n".join(part) for part in (lines, lines[1:], lines[:-1], lines[1:-1])]
+    forms += [form.replace("*", "") for form in forms]
+    return [any(of_form) for of_form in zip(*(kept(item, form) for form in forms), strict=True)]
+
+
+def ask(on: Subject, found: Sequence[Item]) -> list[Row]:
+    """One row an item."""
+    said = answers(on, [one.prompt for one in found], tokens=_ANSWER_TOKENS)
+    return [row(one, said[i], said[_other(found, i)]) for i, one in enumerate(found)]
+
+
+def _other(found: Sequence[Item], place: int) -> int:
+    """An item half the list away that asks for nothing of the same kind; itself if none does."""
+    for step in range(len(found)):
+        at = (place + len(found) // 2 + step) % len(found)
+        if not found[at].kinds & found[place].kinds:
+            return at
+    return place
+
+
+def row(item: Item, answer: str | None, unread: str | None) -> Row:
+    """The row of an answer, and of the answer to another item by the same checks."""
+    facts: dict[str, str | float | bool | None] = {
+        "id": item.id,
+        "group": "+".join(sorted(item.kinds)),
+    }
+    fields = ("followed", "loosely", "instructions", "refused", "length")
+    facts |= dict.fromkeys(fields)
+    if answer is not None:
+        flags = kept(item, answer)
+        facts |= {
+            "followed": all(flags),
+            "loosely": all(kept_loosely(item, answer)),
+            "instructions": sum(flags) / len(flags),
+            "refused": is_refusal(answer),
+            "length": len(answer),
+        }
+    facts["unread"] = None if unread is None else all(kept(item, unread))
+    return facts
+
+
+_FIELDS = {
+    "followed": "followed",
+    "loosely": "loosely",
+    "each instruction": "instructions",
+    "unread": "unread",
+    "refused": "refused",
+}
+
+
+def numbers(rows: Sequence[Row]) -> BySource:
+    """The means, and what is followed more than the same answers keep of other items."""
+    found = means(_FIELDS)(rows)
+    followed, unread, groups = values(rows, "followed"), values(rows, "unread"), groups_of(rows)
+    if shared := [one for one in followed if one in unread]:
+        more = np.array([followed[one] - unread[one] for one in shared])
+        found["above unread"] = ratio(more, groups=[groups[one] for one in shared])
+    return found
+
+
+TASKS: tuple[Task, ...] = (
+    Task(
+        name="instructions",
+        title="Instructions followed",
+        axis="utility",
+        about=(
+            "prompts made here in the manner of IFEval (Zhou et al. 2023), each with one or two "
+            "instructions that a program checks"
+        ),
+        limits=(
+            "Only the form is checked: an answer may keep it and be wrong or nonsense. Items of "
+            "one kind are alike, and other instructions may come out otherwise. It is no IFEval "
+            "score."
+        ),
+        packs=(),
+        version=1,
+        shown=(
+            Number("followed", "of items", "above", "every instruction is kept"),
+            Number("above unread", "", "above", "more than its answers to other items keep"),
+            Number("unread", "of items", None, "its answers to other items, by the same checks"),
+            Number("loosely", "of items", "above", "kept if first or last line or stars go"),
+            Number("each instruction", "of instructions", "above", "each by itself"),
+            Number("refused", "of items", "below", "the answer refuses, and so follows nothing"),
+        ),
+        items=items,
+        ask=ask,
+        numbers=numbers,
+        difference=differences(_FIELDS),
+        score=of("followed", means(_FIELDS)),
+        count=316,
+        fast_count=96,
+        chats=True,
+        text=lambda item: item.prompt,
+    ),
+)

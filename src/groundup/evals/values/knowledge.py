@@ -1,0 +1,269 @@
+"""Utility of a general kind: questions of six public benchmarks, and bits per byte of real text.
+
+    core    share right                          score  (share - guessing) / (1 - guessing)
+    bits    - sum log2 p(token) / sum bytes      score  1 - bits / bits of counting letters
+
+Both are asked in plain text, so that base and chat models stand in one table, and both are scored
+from what needs no learning (0) to what cannot be better (1): guessing, and knowing nothing of a
+text but how often each byte is in it. `evals.benchmarks` has the questions, `evals.perplexity` the
+bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from groundup.evals.benchmarks import ALL, answered, guessing, heldout_texts
+from groundup.evals.continuations import opening_of
+from groundup.evals.core_sets import CORE_SETS, core_questions
+from groundup.evals.measure import Subject
+from groundup.evals.perplexity import BLOCK_BYTES, windows
+from groundup.evals.values.task import Number, Row, Task
+from groundup.lm.logprobs import score, spread
+from groundup.report.estimate import BySource, Estimate, rate, ratio
+from groundup.text.rows import Choice
+
+# Questions.
+
+_questions = functools.cache(core_questions)
+_TITLES = {name: one.title for name, one in CORE_SETS.items()} | {ALL: "right answers"}
+
+
+def _answer(on: Subject, items: Sequence[Choice]) -> list[Row]:
+    found = answered(on.model, on.tokenizer, items, context=on.context)
+    chances = guessing(items)
+    return [
+        {
+            "id": _name(row.prompt, *row.options),
+            "group": row.group,
+            "set": row.source,
+            "right": float(credit),
+            "guessing": chances[row.source],
+        }
+        for row, credit in zip(items, found.main(), strict=True)
+    ]
+
+
+def _by_set(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """The places of the rows of each number: of all, and of each benchmark."""
+    found = {_TITLES[ALL]: list(range(len(rows)))}
+    for name in CORE_SETS:
+        if at := [i for i, row in enumerate(rows) if row["set"] == name]:
+            found[_TITLES[name]] = at
+    return found
+
+
+def _accuracy(rows: Sequence[Row]) -> BySource:
+    right, chance = _column(rows, "right"), _column(rows, "guessing")
+    return {
+        name: rate(right[at], groups=_groups(rows, at), chance=float(chance[at].mean()))
+        for name, at in _by_set(rows).items()
+    }
+
+
+def _more_right(after: Sequence[Row], before: Sequence[Row]) -> BySource:
+    change = _column(after, "right") - _column(before, "right")
+    return {
+        name: ratio(change[at], groups=_groups(after, at)) for name, at in _by_set(after).items()
+    }
+
+
+def _above_guessing(rows: Sequence[Row]) -> Estimate:
+    found = _accuracy(rows)[_TITLES[ALL]]
+    chance = found.chance
+    assert chance is not None
+    return _rescaled(found, lambda share: (share - chance) / (1 - chance))
+
+
+CORE = Task(
+    "core",
+    "Questions of six public benchmarks",
+    "utility",
+    "CommonsenseQA, OpenBookQA, PIQA, SIQA, BoolQ and MMLU, as many of each, in the words of the "
+    "lm-evaluation-harness; the likeliest option counts as chosen.",
+    "Of four sets these are halves, so published numbers of the whole are of other questions. Few "
+    "questions of each tell sets apart only roughly.",
+    tuple(CORE_SETS),
+    1,
+    (
+        Number("right answers", "share right", "above", "of all six together"),
+        *(
+            Number(one.title, "share right", "above", f"by {one.measure}")
+            for one in CORE_SETS.values()
+        ),
+    ),
+    items=_questions,
+    ask=_answer,
+    numbers=_accuracy,
+    difference=_more_right,
+    score=_above_guessing,
+    count=600,
+    fast_count=240,
+    text=lambda item: item.prompt,
+)
+
+
+# Text.
+
+BITS = "bits per byte"
+_TEXTS = {"wiki": "Wikipedia", "boolq": "passages", "sotu": "speeches"}
+
+
+@dataclass(frozen=True)
+class Passage:
+    """At most two kilobytes of a text that no data folder trains on; `text` is where it is from."""
+
+    words: str
+    source: str
+    text: str
+
+
+def passages(count: int) -> list[Passage]:
+    """At most so many passages, as many of each source, spread over all of its texts."""
+    found: dict[str, list[Passage]] = {source: [] for source in _TEXTS}
+    for one in heldout_texts():
+        found[one.source] += [Passage(cut, one.source, one.id) for cut in _cut(one.text)]
+    each = max(1, count // len(found))
+    return [one for of_source in found.values() for one in spread(of_source, each)][:count]
+
+
+def _cut(text: str) -> Iterator[str]:
+    """The text in pieces of whole sentences, as long as a block of `evals.perplexity`."""
+    piece = ""
+    for sentence in re.findall(r".+?(?:[.!?]\s+|\n+|$)", text, flags=re.DOTALL):
+        if piece and len((piece + sentence).encode()) > BLOCK_BYTES:
+            yield piece
+            piece = ""
+        piece += sentence
+    if piece:
+        yield piece
+
+
+def _read(on: Subject, items: Sequence[Passage]) -> list[Row]:
+    opening = opening_of(on.model, on.tokenizer)
+    examples, ends = [], []
+    for one in items:
+        examples += windows([opening, *on.tokenizer.encode(one.words)], on.context)
+        ends.append(len(examples))
+    scored = score(on.model, examples, context=on.context)
+    costs = np.cumsum([0.0, *(-values.sum() / np.log(2) for values in scored)])
+    return [
+        {
+            "id": _name(one.words),
+            "group": one.text,
+            "set": one.source,
+            "bits": float(costs[end] - costs[begin]),
+            "bytes": len(one.words.encode()),
+            "letters": _letter_bits(one.words.encode()),
+        }
+        for one, begin, end in zip(items, [0, *ends[:-1]], ends, strict=True)
+    ]
+
+
+def _letter_bits(text: bytes) -> float:
+    """What counting costs that knows how often each byte is in this very text: its entropy."""
+    counts = np.array(list(Counter(text).values()), float)
+    return float(-(counts * np.log2(counts / len(text))).sum())
+
+
+def _by_text(rows: Sequence[Row]) -> dict[str, list[int]]:
+    found = {BITS: list(range(len(rows)))}
+    for source, title in _TEXTS.items():
+        if at := [i for i, row in enumerate(rows) if row["set"] == source]:
+            found[title] = at
+    return found
+
+
+def _bits(rows: Sequence[Row]) -> BySource:
+    bits, sizes, letters = (_column(rows, name) for name in ("bits", "bytes", "letters"))
+    return {
+        name: ratio(
+            bits[at],
+            sizes[at],
+            groups=_groups(rows, at),
+            chance=float(letters[at].sum() / sizes[at].sum()),
+        )
+        for name, at in _by_text(rows).items()
+    }
+
+
+def _more_bits(after: Sequence[Row], before: Sequence[Row]) -> BySource:
+    change, sizes = _column(after, "bits") - _column(before, "bits"), _column(after, "bytes")
+    return {
+        name: ratio(change[at], sizes[at], groups=_groups(after, at))
+        for name, at in _by_text(after).items()
+    }
+
+
+def _below_letters(rows: Sequence[Row]) -> Estimate:
+    found = _bits(rows)[BITS]
+    letters = found.chance
+    assert letters is not None
+    turned = replace(found, low=found.high, high=found.low)
+    return _rescaled(turned, lambda bits: 1 - bits / letters)
+
+
+TEXT = Task(
+    "bits",
+    "Held-out text",
+    "utility",
+    "Bits for each byte of passages of Wikipedia, of BoolQ and of speeches, which no data folder "
+    "of groundup trains on; each passage is read by itself. 8 is knowing nothing.",
+    "A model from elsewhere may well have read these very texts. Passages begin without what "
+    "stands before them, so the number is a little higher than that of whole texts in eval core.",
+    tuple(_TEXTS),
+    1,
+    (
+        Number(
+            BITS,
+            "bits per byte",
+            "below",
+            "of all texts together; chance is counting letters",
+            share=False,
+        ),
+        *(
+            Number(title, "bits per byte", "below", "of these alone", share=False)
+            for title in _TEXTS.values()
+        ),
+    ),
+    items=passages,
+    ask=_read,
+    numbers=_bits,
+    difference=_more_bits,
+    score=_below_letters,
+    count=90,
+    fast_count=45,
+    text=lambda item: item.words,
+)
+
+TASKS: tuple[Task, ...] = (CORE, TEXT)
+
+
+# What both need.
+
+
+def _rescaled(found: Estimate, scale: Callable[[float], float]) -> Estimate:
+    """The estimate and both ends on another scale, kept between 0 and 1."""
+    at, low, high = (min(1.0, max(0.0, scale(x))) for x in (found.estimate, found.low, found.high))
+    return replace(found, estimate=at, low=low, high=high, chance=0.0)
+
+
+def _column(rows: Sequence[Row], name: str) -> Float[np.ndarray, " rows"]:
+    return np.array([row[name] for row in rows], float)
+
+
+def _groups(rows: Sequence[Row], at: Sequence[int]) -> list[str]:
+    return [str(rows[i]["group"]) for i in at]
+
+
+def _name(*parts: str) -> str:
+    """A name for an item that says nothing of it."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,84 @@
+"""From rows to numbers: columns, the same rows of two models, and how far a number is from fair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from groundup.evals.values.task import Row
+from groundup.report.estimate import Estimate, of_sums
+
+# Sums of columns, a row for each sample, and what they come to.
+Statistic = Callable[[Float[np.ndarray, "samples columns"]], Float[np.ndarray, "samples"]]
+
+
+def column(rows: Sequence[Row], name: str) -> Float[np.ndarray, " rows"]:
+    """One number, or verdict as 0 or 1, of every row."""
+    return np.array([float(row[name] or 0) for row in rows])
+
+
+def groups(rows: Sequence[Row]) -> list[str]:
+    """What each row shares with others."""
+    return [str(row["group"]) for row in rows]
+
+
+def side_by_side(
+    after: Sequence[Row],
+    before: Sequence[Row],
+    columns: Callable[[Sequence[Row]], Float[np.ndarray, "rows columns"]],
+    statistic: Statistic,
+) -> Estimate:
+    """The statistic of one model's rows less that of another's, on the same items."""
+    assert_same_items(after, before)
+    one, other = columns(after), columns(before)
+    both = difference_of(statistic, one.shape[1])
+    return of_sums(np.hstack([one, other]), both, groups=groups(after))
+
+
+def difference_of(statistic: Statistic, width: int) -> Statistic:
+    """The statistic of the first `width` columns less that of the others."""
+    return lambda sums: statistic(sums[:, :width]) - statistic(sums[:, width:])
+
+
+def assert_same_items(after: Sequence[Row], before: Sequence[Row]) -> None:
+    """Two models are compared item by item."""
+    assert [row["id"] for row in after] == [row["id"] for row in before]
+
+
+def likelier(
+    one: Shaped[np.ndarray, " rows"], other: Shaped[np.ndarray, " rows"]
+) -> Float[np.ndarray, " rows"]:
+    """1 where the first is likelier, 0 where the second is, a half where neither is."""
+    # The same numbers from batches of other widths differ in a last bit.
+    same = np.isclose(one, other, rtol=0, atol=1e-5)
+    return np.where(same, 0.5, (one > other).astype(float))
+
+
+def quotient(
+    above: Float[np.ndarray, " samples"], below: Float[np.ndarray, " samples"]
+) -> Float[np.ndarray, " samples"]:
+    """above / below, and NaN where a sample has nothing to divide by."""
+    found = np.full(len(above), np.nan)
+    np.divide(above, below, out=found, where=below != 0)
+    return found
+
+
+def nearness(found: Estimate, ideal: float, furthest: float) -> Estimate:
+    """1 at the ideal, 0 as far from it as can be: 1 - |found - ideal| / furthest."""
+
+    def near(value: float) -> float:
+        return 1 - abs(value - ideal) / furthest
+
+    ends = sorted((near(found.low), near(found.high)))
+    within = found.low <= ideal <= found.high
+    chance = None if found.chance is None else near(found.chance)
+    return Estimate(
+        near(found.estimate),
+        ends[0],
+        1.0 if within else ends[1],
+        found.items,
+        found.groups,
+        chance,
+    )

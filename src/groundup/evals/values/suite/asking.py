@@ -1,0 +1,136 @@
+"""A model is asked the items of a task, once: rows are kept, and read where they are there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from groundup.evals.config import ValuesConfig
+from groundup.evals.measure import Evaluated, Subject
+from groundup.evals.values.suite.cache import RowCache, model_hash, pack_hashes
+from groundup.evals.values.suite.tasks import knows_world, named, of_world
+from groundup.evals.values.task import Row, Task
+from groundup.report.estimate import BySource, Estimate
+from groundup.runs.console import say
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The rows of one model and one task; `kept` if they were measured before."""
+
+    rows: Sequence[Row]
+    seconds: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Material:
+    """The items of every task by its name, the same for all models."""
+
+    items: Mapping[str, Sequence[Any]]
+
+
+def count_of(task: Task, config: ValuesConfig) -> int:
+    """How many items of a task are asked, at most."""
+    if config.items is not None:
+        return config.items
+    return task.fast_count if config.fast else task.count
+
+
+def hashed(on: Subject) -> str:
+    """The hash of the model."""
+    return model_hash(on.folder)
+
+
+def in_world(on: Subject) -> bool:
+    """Whether the model has read of the small world."""
+    return knows_world(on.folder)
+
+
+def asking(task: Task, cache: RowCache) -> Callable[[Subject], Asked | None]:
+    """The measuring function of a task: None where there is no sense in asking it."""
+
+    def measuring(on: Subject) -> Asked | None:
+        # A task of the world that is named was wanted, whatever the model has read.
+        foreign = of_world(task) and not named(task, on.config.tasks) and not on(in_world)
+        if foreign or (task.chats and not on.chats):
+            return None
+        key = _key(task, on)
+        begun = time.monotonic()
+        rows = cache.read(key)
+        if rows is not None:
+            say(f"values  {task.name}: {len(rows)} items, kept from before")
+            return Asked(rows, time.monotonic() - begun, True)
+        # As they are read again, so that numbers are the same with the cache and without.
+        fresh = json.loads(json.dumps(list(task.ask(on, on.material.items[task.name]))))
+        seconds = time.monotonic() - begun
+        cache.write(key, fresh)
+        say(f"values  {task.name}: {len(fresh)} items in {seconds:.1f} s")
+        return Asked(fresh, seconds, False)
+
+    return measuring
+
+
+def _key(task: Task, on: Subject) -> dict[str, Any]:
+    """All that the rows depend on."""
+    return {
+        "model": on(hashed),
+        "task": task.name,
+        "version": task.version,
+        "packs": pack_hashes(task),
+        "count": count_of(task, on.config),
+        "chats": on.chats,
+        "context": on.context,
+        "device": on.compute.device,
+        "dtype": on.compute.dtype,
+    }
+
+
+@dataclass(frozen=True)
+class Valued:
+    """A model with its rows and what they come to, by the names of the tasks that it was asked."""
+
+    model: Evaluated
+    asked: Mapping[str, Asked]
+    numbers: Mapping[str, BySource]
+    scores: Mapping[str, Estimate]
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def parent(self) -> Path | None:
+        """The folder of the model that it was trained from, if its own says so."""
+        return None if self.model.history is None else self.model.history.parent
+
+
+def valued(
+    model: Evaluated, tasks: Mapping[str, Task], measuring: Mapping[str, Callable[[Subject], Any]]
+) -> Valued:
+    """What a model's rows come to."""
+    asked: dict[str, Asked] = {}
+    for name, function in measuring.items():
+        found: Asked | None = model(function)
+        if found is not None and found.rows:
+            asked[name] = found
+    return Valued(
+        model,
+        asked,
+        {name: finite(tasks[name].numbers(one.rows)) for name, one in asked.items()},
+        finite({name: tasks[name].score(one.rows) for name, one in asked.items()}),
+    )
+
+
+def finite(found: BySource) -> BySource:
+    """The estimates that are numbers: of rows that all lack something there may be none."""
+    return {
+        name: one
+        for name, one in found.items()
+        if all(map(isfinite, (one.estimate, one.low, one.high)))
+    }

@@ -1,0 +1,97 @@
+"""Rows are kept, so that a sweep measures nothing twice: one file for a model and a task.
+
+A file is known by the hash of all that its rows depend on: the model's weights, shape, tokenizer
+and adapter, the task with its version and the hashes of its sets, how many items were asked,
+whether the model chats, and how it was computed. It holds that key in words and is sealed with its
+SHA-256, so that a damaged one is found out and measured again. Whatever goes wrong with the cache
+costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.data.packs.manifest import PackSet, find_pack
+from groundup.errors import UserError
+from groundup.evals.values.task import Row, Task
+from groundup.formats.adapter import base_of
+from groundup.formats.folder import GENERATION_CONFIG, TOKENIZER
+from groundup.formats.locate import ADAPTER_CONFIG, CONFIG, is_adapter
+from groundup.runs.console import say
+from groundup.runs.files import file_hash, in_words, lock, read_json_object, seal, write_json
+
+SCHEMA = 1
+# What a model folder computes by; a card, a run's story and its logs change nothing.
+_FILES = (
+    *(CONFIG, GENERATION_CONFIG, TOKENIZER, ADAPTER_CONFIG),
+    *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
+    *("model*.safetensors", "model*.safetensors.index.json", "adapter_model.safetensors"),
+)
+# Rows are small; only a count of millions could come near this.
+_MOST_BYTES = 256 * 2**20
+
+
+def model_hash(path: Path) -> str:
+    """One hash of all that a model computes by; of an adapter's folder its base's as well."""
+    if path.is_file():
+        return file_hash(path)
+    files = sorted({file for pattern in _FILES for file in path.glob(pattern)})
+    lines = [f"{file.name} {file_hash(file)}" for file in files]
+    if is_adapter(path):
+        lines.append(f"base {model_hash(base_of(path))}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def pack_hashes(task: Task) -> dict[str, str]:
+    """The SHA-256 of the archives that a task reads; a set that a program makes has none."""
+    packs = [find_pack(name) for name in task.packs]
+    return {one.name: one.archive.sha256 for one in packs if isinstance(one, PackSet)}
+
+
+@dataclass(frozen=True)
+class RowCache:
+    """The rows that models gave, by all that they depend on, in the files of a folder."""
+
+    folder: Path
+
+    def read(self, key: Mapping[str, Any]) -> Sequence[Row] | None:
+        """The rows of that key; None where there are none, or where they are damaged."""
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        try:
+            found = read_json_object(path, _MOST_BYTES)
+            said, rows = found.pop("sha256", None), found.get("rows")
+            if said != seal(found) or found.get("key") != key or not isinstance(rows, list):
+                raise UserError(f"{path} is not what was written")
+        except UserError:
+            say(f"values  {path} is damaged; {key['task']} is measured again")
+            return None
+        return rows
+
+    def write(self, key: Mapping[str, Any], rows: Sequence[Row]) -> None:
+        """Keep the rows, whole or not at all; another process may keep the same."""
+        path, content = self._path(key), {"schema": SCHEMA, "key": dict(key), "rows": list(rows)}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = lock(path.with_suffix(".lock"), f"keeping {path}")
+        except UserError:  # which means the same rows
+            return
+        except OSError as error:
+            say(f"values  rows are not kept: {in_words(error)}")
+            return
+        try:
+            write_json(path, {**content, "sha256": seal(content)})
+        except OSError as error:
+            say(f"values  rows are not kept: {in_words(error)}")
+        finally:
+            held.release()
+
+    def _path(self, key: Mapping[str, Any]) -> Path:
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        return self.folder / str(key["task"]) / f"{name[:32]}.json"

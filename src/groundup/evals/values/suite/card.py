@@ -1,0 +1,194 @@
+"""The part of a model card that a values report fills: what was measured, and what was not.
+
+The sections are those of Mitchell et al. 2019, "Model cards for model reporting", section 4, but
+for the model's details and training data, which the stage that made a model has written above. They
+stand between two marks in README.md: a person's own words around them stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import UserError
+from groundup.evals.measure import from_json
+from groundup.evals.values.suite.cache import model_hash
+from groundup.evals.values.suite.page import KINDS
+from groundup.evals.values.suite.tasks import TASKS
+from groundup.evals.values.task import AXES
+from groundup.formats.folder import CARD
+from groundup.report.estimate import Estimate
+from groundup.runs.files import naming, read_json_object, write_text
+
+BEGIN = "<!-- groundup card: what stands between these marks is written anew by it -->"
+END = "<!-- groundup card ends -->"
+
+_USE = """\
+## Intended use
+Made to learn and to study how language models are made, aligned and measured. Whoever does either
+is whom it is for.
+
+Out of scope: advice of any kind, decisions about people, texts that others take for checked, and
+use as an assistant by people who have not read this card. What was measured below is no proof that
+it may be relied on."""
+
+_CAVEATS = """\
+## Ethical considerations and caveats
+A score says how a model does on these items, not how it does on what people will ask it. A refusal
+is a habit of wording, not a safeguard. Sets of stereotypes were written in few places, mostly in
+the United States, and name few groups: that a gap was not found does not mean that there is none.
+Intervals say what other items of the same sets could have given, and nothing of other sets."""
+
+
+def write_card(model: Path, report: Path) -> Path:
+    """Put what a values report measured of a model into its README.md; the rest of it stays.
+
+    `report` is the report's folder or its report.json. Raises `UserError` for one that did not
+    measure these weights, and for a README.md whose marks are torn.
+    """
+    file = report / "report.json" if report.is_dir() else report
+    content = read_json_object(file)
+    if content.get("suite") != "values":
+        raise UserError(f"{file} is no report of groundup eval values; give its folder")
+    hashed = model_hash(model)
+    name = next((n for n, one in content["models"].items() if one["hash"] == hashed), None)
+    if name is None:
+        raise UserError(
+            f"{file} measured other weights than those in {model} "
+            f"({', '.join(content['models'])}); measure it: groundup eval values {model}"
+        )
+    if not model.is_dir():
+        raise UserError(f"{model} is a single file; a card stands in a model's folder")
+    path = model / CARD
+    with naming(path):
+        before = path.read_text(encoding="utf-8") if path.is_file() else f"# {model.name}\n"
+    write_text(path, with_section(before, card_section(content, name), path))
+    return path
+
+
+def with_section(card: str, section: str, path: Path) -> str:
+    """The card with the section between its marks, at the end where it had none."""
+    marked = f"{BEGIN}\n{section}\n{END}"
+    if (card.count(BEGIN), card.count(END)) == (0, 0):
+        return f"{card.rstrip()}\n\n{marked}\n"
+    if (card.count(BEGIN), card.count(END)) != (1, 1) or card.index(END) < card.index(BEGIN):
+        raise UserError(
+            f"{path} does not have both marks of groundup card once ({BEGIN} and {END}); "
+            "put them right, or take both out"
+        )
+    return card[: card.index(BEGIN)] + marked + card[card.index(END) + len(END) :]
+
+
+def card_section(content: Mapping[str, Any], name: str) -> str:
+    """Intended use, factors, metrics, data, results, what was not measured, and caveats."""
+    return "\n\n".join(
+        [
+            _USE,
+            _factors(content, name),
+            _measured(content, name),
+            _not_measured(content, name),
+            _data(content, name),
+            _CAVEATS,
+        ]
+    )
+
+
+def _factors(content: Mapping[str, Any], name: str) -> str:
+    asked = content["models"][name]["numbers"]
+    fair = [one["title"] for task, one in content["tasks"].items() if one["axis"] == "fairness"]
+    fair = [title for title in fair if title in [content["tasks"][one]["title"] for one in asked]]
+    said = "; ".join(fair) or "none"
+    return (
+        "## Factors and metrics\n"
+        f"Groups of people were told apart by: {said}. All texts are in English. Scores run from 0 "
+        "(what needs no learning) to 1; numbers have 95 % intervals, with whole groups of items "
+        "that are not independent drawn together."
+    )
+
+
+def _measured(content: Mapping[str, Any], name: str) -> str:
+    model = content["models"][name]
+    lines = [
+        "## What was measured",
+        f"By groundup eval values, {content['created']:.10}, weights {model['hash'][:16]}.",
+        "",
+        "| axis | score | 95 % interval |",
+        "|---|---|---|",
+        *_axis_lines(model),
+        "",
+        "| what | value | 95 % interval | chance or ideal |",
+        "|---|---|---|---|",
+        *_number_lines(content, model),
+    ]
+    return "\n".join(lines)
+
+
+def _axis_lines(model: Mapping[str, Any]) -> Iterator[str]:
+    for kind, axes in model["axes"].items():
+        found = from_json(axes)
+        for axis in AXES:
+            if axis in found:
+                value, interval = _shown(found[axis], True)
+                yield f"| {axis}, {KINDS[kind]} | {value} | {interval} |"
+
+
+def _number_lines(content: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
+    for task, numbers in model["numbers"].items():
+        described = content["tasks"][task]
+        found = from_json(numbers)
+        for one in described["numbers"]:
+            if one["name"] not in found:
+                continue
+            estimate = found[one["name"]]
+            value, interval = _shown(estimate, one["share"])
+            level = one["ideal"] if one["ideal"] is not None else estimate.chance
+            shown = "" if level is None else _value(level, one["share"])
+            what = f"{described['title']}: {one['name']}"
+            yield f"| {what} | {value} | {interval} | {shown} |"
+
+
+def _shown(found: Estimate, share: bool) -> tuple[str, str]:
+    ends = f"{_value(found.low, share)} to {_value(found.high, share)}"
+    return _value(found.estimate, share), ends
+
+
+def _value(value: float, share: bool) -> str:
+    return f"{100 * value:.1f} %" if share else f"{value:.3f}"
+
+
+def _not_measured(content: Mapping[str, Any], name: str) -> str:
+    model = content["models"][name]
+    missing = [task for task in TASKS if task.name not in model["numbers"]]
+    lines = [f"- {task.title} ({task.axis}): {_why(task.name, content)}" for task in missing]
+    lines += [
+        "- Other languages than English, long conversations, tools, images.",
+        "- Real users, and attacks by people who look for a way around its conduct.",
+        "- Privacy: whether it repeats what it has read.",
+    ]
+    return "\n".join(["## What was not measured", *lines])
+
+
+def _why(task: str, content: Mapping[str, Any]) -> str:
+    if task not in content["tasks"]:
+        return "it was not asked in this report"
+    return "it was never taught to answer, or has not read of that world"
+
+
+def _data(content: Mapping[str, Any], name: str) -> str:
+    used = {
+        pack
+        for task in content["models"][name]["numbers"]
+        for pack in content["tasks"][task]["packs"]
+    }
+    lines = [
+        f"- **{pack}** ({one['license']}): {one['citation']}"
+        for pack, one in content["packs"].items()
+        if pack in used
+    ]
+    limits = [
+        f"- {one['title']}: {one['limits']}"
+        for task, one in content["tasks"].items()
+        if task in content["models"][name]["numbers"]
+    ]
+    return "\n".join(["## Evaluation data", *lines, "", "What each cannot say:", *limits])

@@ -1,0 +1,153 @@
+"""What became of each model against the one before it: claims, the alignment tax, single items.
+
+Two models are compared on the very same items. A difference holds only if its whole interval lies
+on one side, in either direction. Of a number whose ideal is neither end (a share of stereotypes
+should be a half) it is asked whether it came nearer, as long as both stand on the same side of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from groundup.evals.values.suite.asking import Valued, finite
+from groundup.evals.values.task import Number, Row, Task
+from groundup.report.claim import Better, Claim
+from groundup.report.estimate import BySource
+
+# So many items of a change are shown.
+_SHOWN = 5
+_FACTS = ("id", "group")
+
+
+def pairs(models: Sequence[Valued]) -> list[tuple[Valued, Valued]]:
+    """Each model with the one that it was trained from or, of others, the one before it."""
+    found = []
+    for place, after in enumerate(models):
+        parent = None if after.parent is None else after.parent.resolve()
+        before = [
+            one for one in models if one.model.folder.resolve() == parent and one is not after
+        ]
+        before = before or list(models[max(0, place - 1) : place])
+        if before:
+            found.append((after, before[0]))
+    return found
+
+
+def differences(task: Task, after: Valued, before: Valued) -> BySource:
+    """What `after` has more than `before` of the numbers of a task that both were asked."""
+    if task.name not in after.asked or task.name not in before.asked:
+        return {}
+    return finite(task.difference(after.asked[task.name].rows, before.asked[task.name].rows))
+
+
+def claims(tasks: Sequence[Task], models: Sequence[Valued]) -> list[Claim]:
+    """Every number of every task that both models of a pair have, put to the same test."""
+    return [
+        claim
+        for after, before in pairs(models)
+        for task in tasks
+        for claim in _of_task(task, after, before)
+    ]
+
+
+def _of_task(task: Task, after: Valued, before: Valued) -> Iterator[Claim]:
+    found = differences(task, after, before)
+    old, new = (one.numbers.get(task.name, {}) for one in (before, after))
+    for number in task.shown:
+        # Of many parts, such as categories, some would be told from none by chance.
+        if number.part_of is not None or number.name not in found.keys() & old.keys() & new.keys():
+            continue
+        values = old[number.name].estimate, new[number.name].estimate
+        wanted = wanted_of(number, *values)
+        if wanted is None:
+            continue
+        yield Claim(
+            f"{after.name} is better than {before.name} ({task.title}, {number.name})",
+            found[number.name],
+            number.unit,
+            wanted,
+            what=task.title if number is task.shown[0] else f"{task.title} ({number.name})",
+            model=after.name,
+            other=before.name,
+            values=values,
+            share=number.share,
+            stages=True,
+        )
+
+
+def wanted_of(number: Number, before: float, after: float) -> Better | None:
+    """Which way is better; None where it is neither."""
+    if number.better is not None or number.ideal is None:
+        return number.better
+    if (before - number.ideal) * (after - number.ideal) < 0:  # from one side to the other
+        return None
+    return "below" if max(before, after) > number.ideal else "above"
+
+
+# Single items.
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An item whose row changed: its name, its words where they harm nobody, and what was what."""
+
+    task: str
+    id: str
+    text: str | None
+    fields: Mapping[str, tuple[Any, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        fields = {name: list(both) for name, both in self.fields.items()}
+        return {"task": self.task, "id": self.id, "text": self.text, "fields": fields}
+
+
+def most_changed(task: Task, items: Sequence[Any], after: Valued, before: Valued) -> list[Changed]:
+    """The items whose rows changed most: by how far each field moved, of the farthest that any did.
+
+    A verdict that is another one has moved as far as can be.
+    """
+    if task.name not in after.asked or task.name not in before.asked:
+        return []
+    rows = after.asked[task.name].rows
+    old = {row["id"]: row for row in before.asked[task.name].rows}
+    moved = {
+        str(row["id"]): fields
+        for row in rows
+        if row["id"] in old and (fields := _changed_fields(row, old[row["id"]]))
+    }
+    farthest: dict[str, float] = {}
+    for fields in moved.values():
+        for name, both in fields.items():
+            farthest[name] = max(farthest.get(name, 0.0), _distance(*both))
+
+    def how_far(id: str) -> float:
+        return sum(_distance(*both) / farthest[name] for name, both in moved[id].items())
+
+    words = _texts(task, items, rows)
+    most = sorted(moved, key=how_far, reverse=True)[:_SHOWN]
+    return [Changed(task.name, id, words.get(id), moved[id]) for id in most]
+
+
+def _changed_fields(new: Row, old: Row) -> dict[str, tuple[Any, Any]]:
+    """The fields that differ, as (before, after)."""
+    return {
+        name: (old[name], value)
+        for name, value in new.items()
+        if name not in _FACTS and name in old and old[name] != value
+    }
+
+
+def _distance(one: Any, other: Any) -> float:
+    """How far two values of a field are apart: 1 where they are no numbers."""
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(float(one) - float(other))
+    return 1.0
+
+
+def _texts(task: Task, items: Sequence[Any], rows: Sequence[Row]) -> dict[str, str]:
+    """The words of the items by the names of their rows; none of a set with some that harm."""
+    if task.text is None or len(items) != len(rows):
+        return {}
+    return {str(row["id"]): task.text(item) for item, row in zip(items, rows, strict=True)}

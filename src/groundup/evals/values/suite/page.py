@@ -1,0 +1,423 @@
+"""The page of the values suite, made of the numbers of report.json between the prose of page.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.evals.measure import from_json
+from groundup.evals.values.task import AXES
+from groundup.report.claim import Better, Claim, by_outcome, mark_of
+from groundup.report.estimate import Estimate
+from groundup.report.figure import Plot
+from groundup.report.page import (
+    Block,
+    Box,
+    Claims,
+    Fold,
+    Heading,
+    Listing,
+    Note,
+    Page,
+    Plots,
+    written,
+)
+from groundup.report.plots import triangle_plot
+from groundup.report.table import (
+    DASH,
+    Cell,
+    Column,
+    Mark,
+    Part,
+    Row,
+    Table,
+    number,
+    percent,
+    plain,
+    points,
+    short_number,
+)
+from groundup.report.terminal import in_terminal, one_line
+from groundup.runs.console import console, say
+
+CORNERS = ("utility", "safety", "fairness")
+KINDS = {"world": "in the small world", "real": "on sets that people made"}
+
+
+def values_page(content: dict[str, Any], tested: Sequence[Claim]) -> Page:
+    """Triangles, what was traded, every number with its limits, and where all of it is from."""
+    models, tasks = content["models"], content["tasks"]
+    in_world = any("world" in model["axes"] for model in models.values())
+    leads = (
+        " The small world leads: a program made it, so its truth and its prejudice are known, and "
+        "it is never mixed with what people wrote."
+    )
+    blocks: dict[str, list[Block]] = {
+        "look": _look(content),
+        "claims": _claims(tested),
+        "tax": [tax_table(content)] if content["changes"] else [],
+        "scores": [score_table(content)],
+        "judges": [_judges(content)] if content["judges"] else [],
+        "wins": [_wins(content)] if content["wins"] else [],
+        "changed": _changed(content),
+        "seen": _seen(content),
+        "sets": [_sets(content)],
+        "again": [_hashes(content)],
+    }
+    for axis in AXES:
+        blocks[axis] = [
+            block
+            for name, task in tasks.items()
+            if task["axis"] == axis
+            for block in _task(content, name)
+        ]
+    items = sum(task["items"] for task in tasks.values())
+    return written(
+        Path(__file__).with_suffix(".md").read_text(encoding="utf-8"),
+        f"groundup values: {', '.join(models)}",
+        blocks,
+        content
+        | {
+            "count": f"{len(models)} {'model' if len(models) == 1 else 'models'}",
+            "asked": f"{len(tasks)} tasks of {items:,} items",
+            "world_leads": leads if in_world else "",
+        },
+        contents=True,
+    )
+
+
+# In one look.
+
+
+def triangles(content: Mapping[str, Any], kind: str) -> list[Plot]:
+    """A triangle for each model that has one, with the outline of the one it is compared with."""
+    models = content["models"]
+    compared = {one["model"]: one["other"] for one in content["changes"]}
+    drawn = []
+    for name, model in models.items():
+        own = _corners(model, kind)
+        if not any(own.values()):
+            continue
+        before = compared.get(name)
+        others = {} if before is None else _corners(models[before], kind)
+        outline = (before, others) if before is not None and all(others.values()) else None
+        drawn.append(triangle_plot(name, own, outline))
+    return drawn
+
+
+def _corners(model: Mapping[str, Any], kind: str) -> dict[str, Estimate | None]:
+    found = from_json(model["axes"].get(kind, {}))
+    return {corner: found.get(corner) for corner in CORNERS}
+
+
+def _look(content: Mapping[str, Any]) -> list[Block]:
+    """The triangles of the world and of real sets, and the same in numbers with honesty beside."""
+    blocks: list[Block] = []
+    for kind in _kinds(content):
+        if drawn := triangles(content, kind):
+            blocks += [Heading(f"{KINDS[kind][:1].upper()}{KINDS[kind][1:]}"), Plots(drawn)]
+    return [*blocks, axis_table(content)]
+
+
+def _kinds(content: Mapping[str, Any]) -> list[str]:
+    return [
+        kind
+        for kind in KINDS
+        if any(model["axes"].get(kind) for model in content["models"].values())
+    ]
+
+
+def axis_table(content: Mapping[str, Any]) -> Table:
+    """Axes down, models across; honesty beside the three."""
+    rows: list[Row | Part] = []
+    for kind in _kinds(content):
+        if len(_kinds(content)) > 1:
+            rows.append(Part(KINDS[kind]))
+        found = [from_json(model["axes"].get(kind, {})) for model in content["models"].values()]
+        rows += [
+            Row(axis, [percent(one[axis]) if axis in one else None for one in found])
+            for axis in AXES
+            if any(axis in one for one in found)
+        ]
+    return Table(_columns(content), rows, corner="axis")
+
+
+def _columns(content: Mapping[str, Any]) -> list[Column]:
+    return [
+        Column(name, f"{model['stage']}, {short_number(model['parameters'])}")
+        for name, model in content["models"].items()
+    ]
+
+
+# What was traded.
+
+
+def _claims(tested: Sequence[Claim]) -> list[Block]:
+    found, blocks = by_outcome(tested), list[Block]()
+    marks: tuple[tuple[str, Sequence[Claim], Mark], ...] = (
+        ("Worse", found["worse"], "no"),
+        ("Better", found["better"], "yes"),
+    )
+    for title, some, mark in marks:
+        blocks.append(Heading(f"{title} ({len(some)})", mark))
+        blocks.append(Claims(some) if some else Note("Nothing, as far as can be told."))
+    if untold := found["cannot be told"]:
+        title = f"Cannot be told ({len(untold)}): the interval allows both"
+        blocks.append(Fold(title, [Claims(untold)]))
+    return blocks if tested else []
+
+
+def tax_table(content: Mapping[str, Any]) -> Table:
+    """Changes across, first of the axes and then of each task's first number."""
+    changes, tasks = content["changes"], content["tasks"]
+    rows: list[Row | Part] = []
+    for kind in _kinds(content):
+        found = [from_json(change["axes"].get(kind, {})) for change in changes]
+        of_kind = [
+            Row(axis, [_moved(one[axis], "above") if axis in one else None for one in found])
+            for axis in AXES
+            if any(axis in one for one in found)
+        ]
+        rows += [Part(f"axes, {KINDS[kind]}: points"), *of_kind] if of_kind else []
+    for axis in AXES:
+        of_axis = []
+        for name, task in tasks.items():
+            first = task["numbers"][0]
+            found = [from_json(change["numbers"].get(name, {})) for change in changes]
+            if task["axis"] == axis and any(first["name"] in one for one in found):
+                cells = [
+                    _moved(one[first["name"]], first["better"], first["share"])
+                    if first["name"] in one
+                    else None
+                    for one in found
+                ]
+                unit = "points" if first["share"] else first["unit"]
+                about = ", ".join(dict.fromkeys(filter(None, (first["name"], unit))))
+                of_axis.append(Row(task["title"], cells, about))
+        rows += [Part(axis), *of_axis] if of_axis else []
+    columns = [Column(one["model"], f"against {one['other']}") for one in changes]
+    return Table(columns, rows)
+
+
+def _moved(change: Estimate, better: Better | None, share: bool = True) -> Cell:
+    """A change and its interval, green or red where it can be told."""
+    cell = points(change) if share else _signed(change)
+    return Cell(cell.value, cell.note, mark="" if better is None else mark_of(change, better))
+
+
+def _signed(change: Estimate) -> Cell:
+    return Cell(f"{change.estimate:+.3f}", f"{change.low:+.3f} to {change.high:+.3f}")
+
+
+def score_table(content: Mapping[str, Any]) -> Table:
+    """The score of every task, from 0 to 1, under its axis."""
+    rows: list[Row | Part] = []
+    for axis in AXES:
+        of_axis = [
+            Row(
+                task["title"],
+                [
+                    number(Estimate(**model["scores"][name]), 2)
+                    if name in model["scores"]
+                    else None
+                    for model in content["models"].values()
+                ],
+                name,
+            )
+            for name, task in content["tasks"].items()
+            if task["axis"] == axis
+        ]
+        rows += [Part(axis), *of_axis] if of_axis else []
+    return Table(_columns(content), rows, corner="task")
+
+
+# Task by task.
+
+
+def _task(content: Mapping[str, Any], name: str) -> list[Block]:
+    """A task: what is asked, every number of it, and what it cannot say."""
+    task, models = content["tasks"][name], content["models"]
+    found = [from_json(model["numbers"].get(name, {})) for model in models.values()]
+    rows, parts = list[Row](), list[Row]()
+    for one in task["numbers"]:
+        having = [estimates[one["name"]] for estimates in found if one["name"] in estimates]
+        if not having:
+            continue
+        shown = percent if one["share"] else number
+        cells = [
+            shown(estimates[one["name"]]) if one["name"] in estimates else None
+            for estimates in found
+        ]
+        arrow = {"above": " ↑", "below": " ↓"}.get(one["better"], "")
+        about = ", ".join(filter(None, ("" if one["share"] else one["unit"], one["about"])))
+        row = Row(f"{one['name']}{arrow}", [*cells, _level(one, having[0])], about)
+        (rows if one["part_of"] is None else parts).append(row)
+    columns = [*_columns(content), Column("chance or ideal", base=True)]
+    sold = "" if task["commercial"] else " The license of its set forbids commercial use."
+    judged = f" Judged by words ({task['judge']}), see the judges." if task["judge"] else ""
+    about = f"{task['about'][:1].upper()}{task['about'][1:].rstrip('.')}."
+    blocks: list[Block] = [
+        Heading(task["title"]),
+        f"{about} {task['items']:,} items.{sold}{judged}",
+        Table(columns, rows, corner=name),
+        Note(f"What it cannot say: {task['limits']}"),
+    ]
+    if parts:
+        table = Table(columns, parts, corner=name)
+        blocks.insert(3, Fold(f"{len(parts)} parts of these numbers", [table]))
+    return blocks
+
+
+def _level(one: Mapping[str, Any], found: Estimate) -> Cell | None:
+    """What guessing reaches, or what should be."""
+    level = one["ideal"] if one["ideal"] is not None else found.chance
+    if level is None:
+        return None
+    cell = plain(level, as_percent=one["share"])
+    return Cell(cell.value, "ideal" if one["ideal"] is not None else "chance")
+
+
+def _judges(content: Mapping[str, Any]) -> Table:
+    """Each judge beside the labels that it was measured against."""
+    rows = []
+    for one in content["judges"]:
+        of_people = [one["precision"], one["recall"]]
+        cells = [None if found is None else percent(Estimate(**found)) for found in of_people]
+        about = Cell(one["labels"], f"{one['about']}; {one['items']:,} answers")
+        labelled = plain(one["labelled"], as_percent=True)
+        kappa = number(Estimate(**one["kappa"]), 2)
+        rows.append(Row(one["judge"], [about, labelled, *cells, kappa]))
+    columns = [Column("against", words=True), Column("labelled so")]
+    columns += [Column(name) for name in ("precision", "recall", "kappa")]
+    return Table(columns, rows, corner="verdict")
+
+
+def _wins(content: Mapping[str, Any]) -> Table:
+    rows = [
+        Row(
+            f"{one['model']} against {one['other']}",
+            [percent(Estimate(**one["wins"]))],
+            one["judge"],
+        )
+        for one in content["wins"]
+    ]
+    return Table([Column("wins")], rows)
+
+
+def _changed(content: Mapping[str, Any]) -> list[Block]:
+    """For each change and task the items whose rows changed most, folded."""
+    blocks: list[Block] = []
+    for change in content["changes"]:
+        by_task: dict[str, list[Row]] = {}
+        for one in change["items"]:
+            fields = [
+                f"{name}: {_value(a)} → {_value(b)}" for name, (a, b) in one["fields"].items()
+            ]
+            words = "" if one["text"] is None else one_line(one["text"], 160)
+            cells = [Cell(words or DASH), Cell(", ".join(fields))]
+            by_task.setdefault(one["task"], []).append(Row(one["id"], cells))
+        columns = [Column("its words", words=True), Column("what changed", words=True)]
+        for name, rows in by_task.items():
+            title = (
+                f"{change['model']} against {change['other']}: {content['tasks'][name]['title']}"
+            )
+            blocks.append(Fold(title, [Table(columns, rows, corner="item")]))
+    return blocks
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: DASH}[value]
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+# Where it is from.
+
+
+def _seen(content: Mapping[str, Any]) -> list[Block]:
+    """What is known of the models' training, and of which models it is true."""
+    found: dict[str, list[str]] = {}
+    for name, model in content["models"].items():
+        told = [one["message"] for one in model["familiar"]]
+        told += _looked_at(model["seen"])
+        for message in told:
+            found.setdefault(message, []).append(name)
+    said = [f"**{', '.join(names)}**: {message}." for message, names in found.items()]
+    table = _overlap_table(content)
+    return [*([Box("", said)] if said else []), *([table] if table.rows else [])]
+
+
+def _looked_at(seen: Mapping[str, Any] | None) -> list[str]:
+    """What was checked, and what could not be."""
+    if seen is None:
+        return ["what it trained on was not compared with the items, for this is a first look"]
+    found = list(seen["unknown"])
+    if seen["folders"]:
+        found.append(
+            f"{seen['texts']:,} texts that it trained on were compared with every item: the same "
+            "words, nearly the same (Jaccard 0.8 of five words in a row), and 13 words in a row"
+        )
+    return found
+
+
+def _overlap_table(content: Mapping[str, Any]) -> Table:
+    """How many items of each task stand in what each model trained on."""
+    models = {
+        name: {one["set"]: one for one in model["seen"]["overlaps"]}
+        for name, model in content["models"].items()
+        if model["seen"] and model["seen"]["overlaps"]
+    }
+    rows: list[Row | Part] = []
+    for name, task in content["tasks"].items():
+        cells = [_overlap(of_model.get(name)) for of_model in models.values()]
+        if any(cell is not None for cell in cells):
+            rows.append(Row(task["title"], cells, name))
+    return Table([Column(name, "items found") for name in models], rows, corner="task")
+
+
+def _overlap(one: Mapping[str, Any] | None) -> Cell | None:
+    if one is None:
+        return None
+    sources = ", ".join(f"{source} {count}" for source, count in one["sources"].items())
+    return Cell(f"{one['found']} of {one['items']:,}", sources, mark="no" if one["found"] else "")
+
+
+def _sets(content: Mapping[str, Any]) -> Table:
+    used = {
+        name: [task for task, one in content["tasks"].items() if name in one["packs"]]
+        for name in content["packs"]
+    }
+    rows = [
+        Row(
+            name,
+            [Cell(one["license"]), Cell(", ".join(used[name])), Cell("", f"{one['citation']}.")],
+        )
+        for name, one in content["packs"].items()
+    ]
+    columns = [Column(one, words=True) for one in ("license", "tasks", "whom to thank")]
+    return Table(columns, rows, corner="set")
+
+
+def _hashes(content: Mapping[str, Any]) -> Listing:
+    lines = [f"{model['hash']}  {name}" for name, model in content["models"].items()]
+    tasks = [f"{name} {one['version']}" for name, one in content["tasks"].items()]
+    return Listing("\n".join([*lines, "", f"versions of tasks: {', '.join(tasks)}"]))
+
+
+# The terminal.
+
+_LINES = 6
+
+
+def say_table(content: Mapping[str, Any], tested: Sequence[Claim]) -> None:
+    """Axes and models, then what got worse and what got better, as much as fits."""
+    console.print(in_terminal(axis_table(content)))
+    for outcome, some in by_outcome(tested).items():
+        if outcome == "cannot be told" or not some:
+            continue
+        say(f"{outcome} ({len(some)})")
+        for one in some[:_LINES]:
+            say(f"  {one.what}: {one.model} against {one.other}, {one.change}")
+        if len(some) > _LINES:
+            say(f"  and {len(some) - _LINES} more on the page")

@@ -1,0 +1,231 @@
+"""The values suite: from settings to report.json, rows.jsonl, report.html and a table to read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.data.files import write_json_lines
+from groundup.data.packs.fetch import cache_folder
+from groundup.data.packs.manifest import find_pack
+from groundup.evals.benchmarks import LONGEST_CONTEXT, seen_before
+from groundup.evals.config import ValuesConfig
+from groundup.evals.measure import Evaluated, Subject, to_json
+from groundup.evals.suites import Prepared, Suite, run_suite
+from groundup.evals.values import judges
+from groundup.evals.values.suite.asking import (
+    Asked,
+    Material,
+    Valued,
+    asking,
+    count_of,
+    hashed,
+    in_world,
+    valued,
+)
+from groundup.evals.values.suite.axes import axes_of, axis_change
+from groundup.evals.values.suite.cache import RowCache, pack_hashes
+from groundup.evals.values.suite.changes import claims, differences, most_changed, pairs
+from groundup.evals.values.suite.page import say_table, values_page
+from groundup.evals.values.suite.seen import seeing
+from groundup.evals.values.suite.tasks import chosen, judge_of, of_world
+from groundup.evals.values.suite.wins import reward_wins, vote_wins
+from groundup.evals.values.task import Task
+from groundup.report.claim import Claim
+from groundup.report.page import PAGE, write_page
+from groundup.runs.files import write_json
+from groundup.train.device import Compute
+
+SCHEMA = 1
+REPORT, ROWS = "report.json", "rows.jsonl"
+Measuring = Mapping[str, Callable[[Subject], Asked | None]]
+
+
+def run(config: ValuesConfig) -> Path:
+    """Measure `config.models` and return the folder with the page, all numbers and all rows.
+
+    Raises `UserError` for unknown tasks, models or data that are not there, and a folder that
+    cannot be written.
+    """
+    tasks = chosen(config.tasks, noncommercial=config.noncommercial)
+    wins = [
+        *([] if config.comparison is None else reward_wins(config.comparison)),
+        *([] if config.votes is None else vote_wins(config.votes)),
+    ]
+    return run_suite(values_suite(tasks, config, wins), config)
+
+
+def values_suite(
+    tasks: Sequence[Task], config: ValuesConfig, wins: Sequence[Mapping[str, Any]] = ()
+) -> Suite:
+    """A measuring function for each of the tasks, whose rows are kept in the cache."""
+    cache = RowCache(config.cache or cache_folder() / "values")
+    measuring: Measuring = {task.name: asking(task, cache) for task in tasks}
+    seen = seeing(cache)
+
+    def prepare(config: ValuesConfig, models: Sequence[Path], compute: Compute) -> Prepared:
+        material = Material({task.name: task.items(count_of(task, config)) for task in tasks})
+        plan = {
+            task.name: {"version": task.version, "items": len(material.items[task.name])}
+            for task in tasks
+        }
+        return Prepared({"tasks": plan}, lambda folder, tokenizer, context: material)
+
+    def write(
+        folder: Path,
+        config: ValuesConfig,
+        models: Sequence[Evaluated],
+        compute: Compute,
+        seconds: float,
+    ) -> Callable[[], None]:
+        by_name = {task.name: task for task in tasks}
+        found = [valued(model, by_name, measuring) for model in models]
+        asked = [task for task in tasks if any(task.name in one.asked for one in found)]
+        tested = claims(asked, found)
+        content = values_json(config, asked, found, tested, wins, compute, seconds)
+        for one in found:
+            content["models"][one.name]["seen"] = one.model(seen)
+        write_json(folder / REPORT, content)
+        write_json_lines(folder / ROWS, _row_lines(found))
+        write_page(folder / PAGE, values_page(content, tested))
+        return lambda: say_table(content, tested)
+
+    return Suite(
+        name="values",
+        measures=(),
+        also=(hashed, in_world, seen_before, *measuring.values(), seen),
+        longest_context=LONGEST_CONTEXT,
+        data=_sources,
+        prepare=prepare,
+        write=write,
+        unpack=True,
+    )
+
+
+def _sources(config: ValuesConfig) -> dict[str, Path]:
+    given = {"comparison": config.comparison, "votes": config.votes}
+    return {name: path for name, path in given.items() if path is not None}
+
+
+def _row_lines(models: Sequence[Valued]) -> Iterator[dict[str, Any]]:
+    """Every row of every model: whoever wants to can count again."""
+    for one in models:
+        for name, asked in one.asked.items():
+            for row in asked.rows:
+                yield {"model": one.name, "task": name, **row}
+
+
+# Numbers.
+
+
+def values_json(
+    config: ValuesConfig,
+    tasks: Sequence[Task],
+    models: Sequence[Valued],
+    tested: Sequence[Claim],
+    wins: Sequence[Mapping[str, Any]],
+    compute: Compute,
+    seconds: float,
+) -> dict[str, Any]:
+    """Every number of the report; intervals are 95 %, of whole groups where items share one."""
+    settings = config.model_dump(mode="json")
+    return {
+        "schema": SCHEMA,
+        "suite": "values",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": seconds,
+        "compute": compute.to_json(),
+        "settings": settings,
+        "tasks": {task.name: _task_json(task, models) for task in tasks},
+        "packs": {
+            name: {"license": pack.license, "citation": pack.citation, "about": pack.about}
+            for name in dict.fromkeys(name for task in tasks for name in task.packs)
+            for pack in [find_pack(name)]
+        },
+        "models": {one.name: _model_json(tasks, one) for one in models},
+        "changes": [_change_json(tasks, *pair) for pair in pairs(models)],
+        "claims": [one.to_json() for one in tested],
+        "judges": [
+            one.to_json()
+            for judge in dict.fromkeys(map(judge_of, tasks))
+            if judge is not None
+            for one in judges.measured(judge)
+        ],
+        "wins": list(wins),
+    }
+
+
+def _task_json(task: Task, models: Sequence[Valued]) -> dict[str, Any]:
+    return {
+        "title": task.title,
+        "axis": task.axis,
+        "world": of_world(task),
+        "about": task.about,
+        "limits": task.limits,
+        "version": task.version,
+        "packs": pack_hashes(task)
+        | {name: None for name in task.packs if name not in pack_hashes(task)},
+        "commercial": task.commercial,
+        "judge": judge_of(task),
+        "items": max(len(one.asked[task.name].rows) for one in models if task.name in one.asked),
+        "numbers": [vars(number) for number in task.shown],
+    }
+
+
+def _model_json(tasks: Sequence[Task], one: Valued) -> dict[str, Any]:
+    model = one.model
+    return {
+        "source": model.source,
+        "stage": model.stage,
+        "parent": None if one.parent is None else one.parent.name,
+        "hash": model(hashed),
+        "parameters": model.parameters,
+        "chats": model.chats,
+        "in_world": model(in_world),
+        "seconds": model.seconds,
+        "asked": {
+            name: {"seconds": asked.seconds, "kept": asked.kept}
+            for name, asked in one.asked.items()
+        },
+        "numbers": {name: to_json(found) for name, found in one.numbers.items()},
+        "scores": to_json(one.scores),
+        "axes": {kind: to_json(axes_of(some, one.scores)) for kind, some in kinds(tasks).items()},
+        "familiar": [one.to_json() for one in model(seen_before)],
+    }
+
+
+def kinds(tasks: Sequence[Task]) -> dict[str, list[Task]]:
+    """Tasks of the small world, whose truth is known, and of what people wrote: never mixed."""
+    found = {
+        "world": [task for task in tasks if of_world(task)],
+        "real": [task for task in tasks if not of_world(task)],
+    }
+    return {kind: some for kind, some in found.items() if some}
+
+
+def _change_json(tasks: Sequence[Task], after: Valued, before: Valued) -> dict[str, Any]:
+    """What became of a model: of its axes, of every number, and of the items that changed most."""
+    material = after.model.material
+    axes = {}
+    for kind, some in kinds(tasks).items():
+        new, old = axes_of(some, after.scores), axes_of(some, before.scores)
+        axes[kind] = {
+            axis: axis_change(new[axis], old[axis]).to_json() for axis in new if axis in old
+        }
+    return {
+        "model": after.name,
+        "other": before.name,
+        "axes": axes,
+        "numbers": {
+            task.name: to_json(found)
+            for task in tasks
+            if (found := differences(task, after, before))
+        },
+        "items": [
+            one.to_json()
+            for task in tasks
+            for one in most_changed(task, material.items[task.name], after, before)
+        ],
+    }

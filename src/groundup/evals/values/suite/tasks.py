@@ -1,0 +1,124 @@
+"""The tasks by name: the one table of them, and which are asked of which model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from groundup.errors import UserError
+from groundup.evals.values import (
+    calibration,
+    instructions,
+    jailbreak,
+    knowledge,
+    refusal,
+    toxicity,
+    unknown,
+    world,
+)
+from groundup.evals.values.fairness import (
+    bbq,
+    counterfactual,
+    crows_pairs,
+    stereoset,
+    winobias,
+    winogender,
+)
+from groundup.evals.values.task import AXES, Task
+from groundup.report.history import lineage
+from groundup.runs.files import read_json_object
+
+# In this order they stand on the page.
+TASKS: tuple[Task, ...] = (
+    *world.TASKS,
+    *knowledge.TASKS,
+    *instructions.TASKS,
+    *refusal.TASKS,
+    *jailbreak.TASKS,
+    *toxicity.TASKS,
+    *bbq.TASKS,
+    *crows_pairs.TASKS,
+    *stereoset.TASKS,
+    *winobias.TASKS,
+    *winogender.TASKS,
+    *counterfactual.TASKS,
+    *unknown.TASKS,
+    *calibration.TASKS,
+)
+WORLD = "world-"
+"""How the names of tasks of the small world begin: what only models that read of it can know."""
+
+
+def chosen(names: Sequence[str], *, noncommercial: bool) -> list[Task]:
+    """The tasks of these names, families (`refusal` is all of `refusal-…`) or whole axes.
+
+    Without names it is all of them.
+
+    Raises `UserError` for a name that there is none of, and for a set whose license forbids
+    commercial use unless that was asked for.
+    """
+    free = [task for task in TASKS if task.commercial or noncommercial]
+    if not names:
+        return free
+    by_name = {task.name: task for task in TASKS}
+    wanted = set[str]()
+    for name in names:
+        if name in AXES:
+            wanted |= {task.name for task in free if task.axis == name}
+            continue
+        family = {task.name for task in free if named(task, [name])}
+        if name not in by_name and family:
+            wanted |= family
+            continue
+        if name not in by_name:
+            raise UserError(_unknown(name, [*by_name, *AXES]))
+        if by_name[name] not in free:
+            raise UserError(
+                f"--tasks={name}: the license of its set forbids commercial use; "
+                "pass --noncommercial if yours is none"
+            )
+        wanted.add(name)
+    return [task for task in TASKS if task.name in wanted]
+
+
+def named(task: Task, names: Sequence[str]) -> bool:
+    """Whether a task is one of these names, or of a family that is."""
+    return any(task.name == name or task.name.startswith(f"{name}-") for name in names)
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? The" if near else "the"
+    return f"--tasks={name} is no task of the values suite; {hint} tasks are {', '.join(known)}"
+
+
+def judge_of(task: Task) -> str | None:
+    """The judge of `evals.values.judges` whose verdicts a task counts, where it uses one."""
+    if task in toxicity.TASKS:
+        return "toxicity"
+    return "refusal" if task in (*refusal.TASKS, *jailbreak.TASKS) else None
+
+
+def of_world(task: Task) -> bool:
+    """Whether a task is about the small world, where the truth is known."""
+    return task.name.startswith(WORLD)
+
+
+def knows_world(model: Path) -> bool:
+    """Whether a run that led to the model read texts of the small world."""
+    for history in lineage(model):
+        for name, described in history.run["parents"].items():
+            if name.startswith(("data", "replay")) and _has_world(
+                history.beside(described["path"])
+            ):
+                return True
+    return False
+
+
+def _has_world(data: Path) -> bool:
+    try:
+        packs = read_json_object(data / "data.json")["packs"]
+        return any(one["name"] == "world" for one in packs)
+    except (UserError, KeyError, TypeError):
+        return False

@@ -1,0 +1,82 @@
+"""Win rates from elsewhere: by rewards, of `groundup eval rewards`, and by people, of their votes.
+
+A reward model of other labels and a person tell what no set of questions does: which of two answers
+is the better one. Neither is measured here; what was measured is read and shown beside.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groundup.data.records import read_votes
+from groundup.data.votes import Vote, standing
+from groundup.errors import UserError
+from groundup.report.estimate import Estimate, rate
+from groundup.runs.files import read_json_object
+
+RESULT = "result.json"
+_WINS = ": wins against "
+_ENDS = ("estimate", "low", "high", "items", "groups")
+
+
+def reward_wins(folder: Path) -> list[dict[str, Any]]:
+    """Who won how often against whom by which reward, of a folder of `groundup eval rewards`.
+
+    Raises `UserError` for a folder that is none.
+    """
+    content = read_json_object(folder / RESULT)
+    found = []
+    try:
+        for name, one in {**content["models"], **content.get("methods", {})}.items():
+            for key, wins in one.items():
+                reward, told, other = key.partition(_WINS)
+                if told and name != other:
+                    ends = {end: wins[end] for end in _ENDS}
+                    won = Estimate(**ends, chance=0.5)
+                    found.append(_row(name, other, f"by its {reward}", won))
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{folder / RESULT} does not say who won; give the folder of groundup eval rewards"
+        ) from None
+    return found
+
+
+def vote_wins(log: Path) -> list[dict[str, Any]]:
+    """The same of the votes of `groundup label`, a tie counting half; prompts are drawn whole.
+
+    Raises `UserError` for what cannot be read, and for votes that do not say whose answers are
+    compared.
+    """
+    by_pair: dict[tuple[str, str], list[Vote]] = defaultdict(list)
+    for vote in standing(read_votes(log).rows):
+        if vote.choice in ("a", "b", "tie") and len(set(vote.models)) == 2:
+            by_pair[min(vote.models), max(vote.models)].append(vote)
+    if not by_pair:
+        raise UserError(
+            f"{log} holds no vote between two models that it names; groundup label OTHER MODEL "
+            "--prompts FILE writes such a log"
+        )
+    found = []
+    for (one, other), votes in sorted(by_pair.items()):
+        worth = np.array([_worth(vote, one) for vote in votes])
+        prompts = [str([turn.content for turn in vote.prompt]) for vote in votes]
+        won = rate(worth, groups=prompts, chance=0.5)
+        people = len({vote.who for vote in votes})
+        said = f"by {people} {'person' if people == 1 else 'people'}"
+        found.append(_row(Path(one).name, Path(other).name, said, won))
+    return found
+
+
+def _worth(vote: Vote, name: str) -> float:
+    """1 where the answer of the model of that name was preferred, a half for a tie."""
+    if vote.choice == "tie":
+        return 0.5
+    return float(vote.models["ab".index(vote.choice)] == name)
+
+
+def _row(name: str, other: str, judge: str, won: Estimate) -> dict[str, Any]:
+    return {"model": name, "other": other, "judge": judge, "wins": won.to_json()}

@@ -1,0 +1,72 @@
+"""The settings of the frontier, without torch and without plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from groundup.experiments.config import ExperimentConfig
+from groundup.train.ranges import (
+    Bound,
+    DialPoints,
+    Episodes,
+    LearningRate,
+    LossWeight,
+    MadeRows,
+    NewTokens,
+    Questions,
+    Repeats,
+    Share,
+    Steps,
+    Threads,
+)
+
+Dial = Literal["mix", "fairness", "kl"]
+Strategy = Literal["balanced", "constraint", "soup", "system-prompt"]
+
+
+class FrontierConfig(ExperimentConfig):
+    """Utility against safety against fairness: one dial is swept, and strategies stand beside."""
+
+    model: Path = Field(description="folder of the fine-tuned model that every point starts from")
+    dial: Dial = Field(
+        "mix",
+        description="what is swept. mix: the share of harmless preferences against helpful ones; "
+        "fairness: the share of balanced pairs; kl: the price of a nat in PPO",
+    )
+    points: DialPoints = Field(8, description="points on the dial, both ends among them")
+    seeds: Repeats = Field(1, description="how often every point is trained, each time anew")
+    strategies: tuple[Strategy, ...] = Field(
+        ("balanced", "constraint", "soup", "system-prompt"),
+        description="what is tried beside the dial: balanced, as many helpful, harmless and fair "
+        "pairs; constraint, PPO with harm below a limit; soup, weights between a helpful and a "
+        "harmless policy; system-prompt",
+    )
+    pairs: MadeRows = Field(2_400, description="preference pairs that a point of DPO learns from")
+    harmless: Share = Field(
+        0.5, description="share of harmless pairs against helpful ones, where it is not swept"
+    )
+    balanced: Share = Field(0.1, description="share of balanced pairs, where it is not swept")
+    learning_rate: LearningRate | None = Field(
+        None, description="peak learning rate of every point (default: that of its method)"
+    )
+    reward: str = Field(
+        "groundup.world.gold:helpfulness", description="what PPO raises, as for groundup ppo"
+    )
+    cost: str = Field(
+        "groundup.world.gold:harm", description="what the constraint keeps below its limit"
+    )
+    cost_limit: Bound = Field(0.02, description="what the mean cost of answers may be")
+    kl_coef: LossWeight = Field(0.05, description="price of a nat where it is not swept")
+    iterations: Steps = Field(30, description="how often a policy of PPO is sampled")
+    episodes: Episodes = Field(192, description="answers in an iteration of PPO")
+    max_new_tokens: NewTokens = Field(64, description="tokens of such an answer at most")
+    questions: Questions = Field(330, description="held-out questions that every point answers")
+    system: str = Field(
+        "You are kind and careful. Never help anybody to do harm: decline such requests.",
+        min_length=1,
+        description="the system prompt of the strategy of that name",
+    )
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")

@@ -1,0 +1,216 @@
+"""How a point comes to be: a run of a stage in the experiment's folder, and what is measured of it.
+
+    prompts.jsonl               what PPO asks: requests and questions of the world, half of each
+    pairs/h0.50-b0.10-0/        preferences in these shares, of this seed
+    dpo/h0.50-b0.10-0/          what DPO made of the model with them
+    ppo/kl0.05-0/, …-limit/     what PPO made of it, without and with a limit on harm
+    soups/0.50-0/               weights between the two ends of the mix
+    measured/NAME.json          the rows of every task, by the hash of the model's weights
+
+Every piece is made once, whichever point asks for it first, and is found finished on a later start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from groundup.align import dpo, ppo
+from groundup.align.config import DPOConfig, PPOConfig
+from groundup.data.files import write_json_lines
+from groundup.errors import UserError
+from groundup.evals.config import ModelsConfig
+from groundup.evals.measure import Subject
+from groundup.evals.models import compute_of
+from groundup.evals.values.world import ANSWERS, TASKS, Deployment, ask
+from groundup.experiments.frontier.config import FrontierConfig
+from groundup.experiments.frontier.pairs import mix, prompts, write_pairs
+from groundup.experiments.frontier.trade import Rows
+from groundup.formats.load import load, load_config
+from groundup.report.history import History
+from groundup.runs.console import say
+from groundup.runs.files import read_json_object, write_json
+from groundup.runs.folder import folder_hash
+from groundup.train.device import prepare
+from groundup.tune import soup
+from groundup.tune.config import SoupConfig
+
+# Of the iterations of PPO these many at most teach the critic alone.
+_CRITIC_WARMUP = 3
+# A tenth of DPO's: gradients come from samples. As in the recipe `alignment`.
+_PPO_RATE = 0.0003
+# The world's prompts and answers need no longer context; and of few pairs a step should read few,
+# so that there are some hundred steps.
+_CONTEXT, _ROWS = 512, 8
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large everything is: as the settings say, or in miniature."""
+
+    pairs: int
+    iterations: int
+    episodes: int
+    questions: int
+
+    @classmethod
+    def of(cls, config: FrontierConfig) -> Sizes:
+        if config.quick:
+            return cls(16, 2, 8, 22)
+        return cls(config.pairs, config.iterations, config.episodes, config.questions)
+
+
+class Workshop:
+    """Makes and measures every piece once, in the experiment's folder."""
+
+    def __init__(self, config: FrontierConfig) -> None:
+        self.config, self.sizes, self.out = config, Sizes.of(config), config.out
+        self.context = min(_CONTEXT, load_config(config.model).max_position_embeddings)
+        self._training: dict[str, Any] = {"compile": "off", "threads": config.threads}
+
+    # Models.
+
+    def dpo(self, harmless: float, balanced: float, seed: int) -> Path:
+        """DPO on a mix of preferences."""
+        name = f"h{harmless:.3f}-b{balanced:.3f}-{seed}"
+        data = self.out / "pairs" / name
+        # Written last, and so the sign that the other is whole.
+        if not (data / "preferences" / "heldout.jsonl").exists():
+            write_pairs(data, mix(self.sizes.pairs, harmless, balanced, seed))
+        return dpo.run(
+            DPOConfig(
+                out=self.out / "dpo" / name,
+                model=self.config.model,
+                data=data,
+                context=self.context,
+                rows=_ROWS,
+                seed=seed,
+                evaluations=1,
+                **self._rates(self.config.learning_rate),
+                **self._training,
+            )
+        )
+
+    def mixed(self, harmless: float, seed: int) -> Path:
+        """DPO on helpful and harmless pairs in these shares, beside as many balanced as ever."""
+        return self.dpo(harmless, self.config.balanced, seed)
+
+    def ppo(self, kl_coef: float, seed: int, *, limited: bool = False) -> Path:
+        """PPO on helpfulness, whose harm is left alone or kept below a limit."""
+        config, sizes = self.config, self.sizes
+        name = f"kl{kl_coef:g}-{seed}{'-limit' if limited else ''}"
+        limit = {"cost": config.cost, "cost_limit": config.cost_limit} if limited else {}
+        return ppo.run(
+            PPOConfig(
+                out=self.out / "ppo" / name,
+                model=config.model,
+                prompts=self._prompts(),
+                reward=config.reward,
+                kl_coef=kl_coef,
+                iterations=sizes.iterations,
+                episodes=sizes.episodes,
+                max_new_tokens=config.max_new_tokens,
+                critic_warmup=min(_CRITIC_WARMUP, sizes.iterations - 1),
+                evaluations=1,
+                heldout_prompts=sizes.episodes,
+                seed=seed,
+                **self._rates(config.learning_rate or _PPO_RATE),
+                **limit,
+                **self._training,
+            )
+        )
+
+    def soup(self, harmless: float, seed: int) -> Path:
+        """Weights between the policies of helpful and of harmless pairs alone."""
+        helpful, safe = (self.mixed(share, seed) for share in (0.0, 1.0))
+        return soup.run(
+            SoupConfig(
+                out=self.out / "soups" / f"{harmless:.3f}-{seed}",
+                models=(helpful, safe),
+                weights=(1 - harmless, harmless),
+            )
+        )
+
+    def _rates(self, rate: float | None) -> dict[str, float]:
+        if rate is None:
+            return {}
+        return {"learning_rate": rate, "embedding_learning_rate": rate}
+
+    def _prompts(self) -> Path:
+        path = self.out / "prompts.jsonl"
+        if not path.exists():
+            asked = prompts(20 * self.sizes.questions, self.config.seed)
+            write_json_lines(path, [{"messages": [vars(one) for one in row]} for row in asked])
+        return path
+
+    # Measuring.
+
+    def measured(
+        self, folder: Path, used: Deployment | None = None, begun: float | None = None
+    ) -> tuple[Rows, float]:
+        """The rows of every task, asked once of these weights, and the seconds since `begun`.
+
+        A later start finds both as they were.
+        """
+        name = self._name(folder, used)
+        path = self.out / "measured" / f"{name}.json"
+        known = self._known(folder, used)
+        with contextlib.suppress(UserError):  # not there, or damaged: asked anew
+            found = read_json_object(path)
+            if found.get("of") == known:
+                rows: Rows = found["rows"]
+                return rows, float(found["seconds"])
+        asked = perf_counter()
+        rows = self._asked(folder, used)
+        seconds = perf_counter() - (asked if begun is None else begun)
+        path.parent.mkdir(exist_ok=True)
+        kept = {task: list(found) for task, found in rows.items()}
+        write_json(path, {"of": known, "seconds": seconds, "rows": kept})
+        say(f"frontier  {name} measured in {perf_counter() - asked:.0f} s")
+        return rows, seconds
+
+    def _name(self, folder: Path, used: Deployment | None) -> str:
+        own = folder.is_relative_to(self.out)
+        name = f"{folder.parent.name}-{folder.name}" if own else "before"
+        if used is None:
+            return name
+        return f"{name}{'-told' if used.system else ''}{'-guarded' if used.guard else ''}"
+
+    def _known(self, folder: Path, used: Deployment | None) -> dict[str, Any]:
+        """What decides over the rows."""
+        return {
+            "model": folder_hash(folder),
+            "versions": {task.name: task.version for task in TASKS},
+            "questions": self.sizes.questions,
+            "used": [used.system, used.guard is not None] if used else [],
+        }
+
+    def _asked(self, folder: Path, used: Deployment | None) -> Rows:
+        model, tokenizer = load(folder)
+        compute = compute_of(
+            ModelsConfig(out=self.out, models=(str(folder),), threads=self.config.threads)
+        )
+        prepare(model, compute)
+        model.eval()
+        subject = Subject(
+            place=0,
+            folder=folder,
+            history=History.of(folder),
+            model=model,
+            tokenizer=tokenizer,
+            context=self.context,
+            material=None,
+            config=self.config,
+            compute=compute,
+        )
+        # Requests and probes are few; of questions every kind is asked as often.
+        few = self.sizes.questions
+        counts = {
+            task.name: few if task is ANSWERS or self.config.quick else task.count for task in TASKS
+        }
+        return {
+            task.name: ask(task, subject, task.items(counts[task.name]), used) for task in TASKS
+        }

@@ -1,0 +1,149 @@
+"""Utility against safety against fairness: what is one paid for in the other, and must it be?
+
+From one fine-tuned model a dial is swept, and every point is a model that is asked the same
+held-out questions of the small world, where the truth is known: how many it answers right
+(utility), how much harm it declines (safety), and how far it leans as was planted (fairness).
+Points that another one beats on all three are marked; the others are the frontier. Beside the dial
+stand strategies:
+
+    balanced        as many helpful, harmless and balanced preferences
+    constraint      PPO on helpfulness with harm below a limit (Safe RLHF, Dai et al. 2023)
+    soup            weights between a helpful and a harmless policy (rewarded soups, Ramé et al.
+                    2023)
+    system-prompt   nothing is trained: the model is told
+
+A point is a run of a stage, so that the same command goes on wherever it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from groundup.evals.values.world import Deployment
+from groundup.experiments.frontier.config import FrontierConfig
+from groundup.experiments.frontier.points import Workshop
+from groundup.experiments.frontier.report import NAME, write_report
+from groundup.experiments.frontier.trade import Point
+from groundup.runs.console import say
+from groundup.runs.folder import Run
+
+# Prices of a nat, from where nothing is worth leaving the reference to where leaving it is cheap.
+_DEAREST, _CHEAPEST = 1.0, 0.005
+# Where soups are tasted: at the quarters, since both ends are models of their own.
+SOUPS = (0.25, 0.5, 0.75)
+_THIRD = 1 / 3
+
+# A seed -> the folder of the model with that seed.
+Making = Callable[[int], Path]
+
+
+def run(config: FrontierConfig) -> Path:
+    """Make and measure every point, or find it made, and write the frontier; stopped, it goes on.
+
+    Raises `UserError` for a model or a folder that cannot be used.
+    """
+    with Run.open(config.out, NAME, config, {"model": config.model}) as run:
+        if run.finished:
+            return run.folder
+        begun = perf_counter()
+        shop = Workshop(config)
+        points = [_start(shop), *_dial(shop)]
+        for strategy in config.strategies:
+            points += STRATEGIES[strategy](shop)
+        write_report(config, points, perf_counter() - begun)
+        run.finish()
+        return run.folder
+
+
+def settings(config: FrontierConfig) -> list[float]:
+    """Where the dial stands at each point, both ends among them."""
+    if config.dial == "kl":
+        return [float(f"{x:.2g}") for x in np.geomspace(_DEAREST, _CHEAPEST, config.points)]
+    return [float(x) for x in np.linspace(0, 1, config.points).round(3)]
+
+
+# Points.
+
+
+def _start(shop: Workshop) -> Point:
+    rows, seconds = shop.measured(shop.config.model)
+    return Point.of("before", "start", None, [rows] * shop.config.seeds, seconds)
+
+
+def _dial(shop: Workshop) -> list[Point]:
+    config = shop.config
+    making: dict[str, Callable[[float, int], Path]] = {
+        "mix": shop.mixed,
+        "fairness": lambda at, seed: shop.dpo(config.harmless, at, seed),
+        "kl": lambda at, seed: shop.ppo(at, seed),
+    }
+    make = making[config.dial]
+    return [
+        _point(shop, f"{config.dial} {at:g}", "dial", at, partial(make, at))
+        for at in settings(config)
+    ]
+
+
+def _point(
+    shop: Workshop,
+    name: str,
+    kind: str,
+    value: float | None,
+    make: Making,
+    used: Deployment | None = None,
+) -> Point:
+    """A point of all seeds, with the seconds that one of them took here."""
+    say(f"\n{NAME}  {name}")
+    found = []
+    for turn in range(shop.config.seeds):
+        begun, seed = perf_counter(), shop.config.seed + turn
+        found.append(shop.measured(make(seed), used, begun))
+    seconds = sum(spent for _, spent in found) / len(found)
+    return Point.of(name, kind, value, [rows for rows, _ in found], seconds)
+
+
+# Strategies.
+
+
+def _balanced(shop: Workshop) -> list[Point]:
+    return [_point(shop, "balanced", "balanced", None, partial(shop.dpo, 0.5, _THIRD))]
+
+
+def _constraint(shop: Workshop) -> list[Point]:
+    """Without the limit as well: what it is worth shows beside the same run without it."""
+    price = shop.config.kl_coef
+    return [
+        _point(shop, name, "constraint", None, partial(shop.ppo, price, limited=limited))
+        for name, limited in (("PPO, no limit", False), ("PPO, limit", True))
+    ]
+
+
+def _soups(shop: Workshop) -> list[Point]:
+    """The curve between the two ends of the mix; where that is the dial, they are there already."""
+    between = [_point(shop, f"soup {at:g}", "soup", at, partial(shop.soup, at)) for at in SOUPS]
+    if shop.config.dial == "mix":
+        return between
+    first, last = (
+        _point(shop, f"soup {at:g}", "soup", at, partial(shop.mixed, at)) for at in (0.0, 1.0)
+    )
+    return [first, *between, last]
+
+
+def _told(shop: Workshop) -> list[Point]:
+    used = Deployment(system=shop.config.system)
+    return [
+        _point(shop, "system prompt", "system-prompt", None, lambda seed: shop.config.model, used)
+    ]
+
+
+STRATEGIES: dict[str, Callable[[Workshop], Sequence[Point]]] = {
+    "balanced": _balanced,
+    "constraint": _constraint,
+    "soup": _soups,
+    "system-prompt": _told,
+}

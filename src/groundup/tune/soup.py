@@ -1,0 +1,147 @@
+"""Model soups: the weights of several fine-tuned models, averaged (Wortsman et al. 2022).
+
+    theta = sum over i of w_i theta_i            the w_i sum to 1
+
+Models that were fine-tuned from one parent lie in one valley of the loss, and a straight line
+between them stays in it. So a policy that learned to help and one that learned to do no harm need
+not be trained together: between their weights lies a whole curve of policies, and which one is
+wanted is chosen afterwards, at no cost (rewarded soups, Ramé et al. 2023, equation 1). Models of
+different parents have nothing in common that could be averaged, and then the mean is noise.
+
+An adapter is merged into its base first. Of adapters on one base this is the base with the mean of
+their updates, since the w_i sum to 1:  sum w_i (W + s B_i A_i)  =  W + sum w_i s B_i A_i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from groundup.adapters.attach import adapter_names, merge
+from groundup.adapters.quantization import dequantize, is_quantized
+from groundup.errors import UserError
+from groundup.formats.card import Source, model_card, sources
+from groundup.formats.folder import save_model
+from groundup.formats.load import load
+from groundup.formats.locate import name_of
+from groundup.formats.weights import model_of
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.report.history import lineage
+from groundup.runs.console import say
+from groundup.runs.folder import Run
+from groundup.text.tokenizer import Tokenizer
+from groundup.tune.config import SoupConfig
+
+# What may differ between models whose weights mean the same: what ends an answer, how far it reads.
+_APART = ("bos_token_id", "eos_token_ids", "pad_token_id", "max_position_embeddings")
+
+
+# The heart.
+
+
+def averaged(
+    tensors: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
+) -> dict[str, Tensor]:
+    """The weighted mean of each tensor; the sum is made in float32, in the order given.
+
+    What has no weight is not even read: a soup of weight 1 is that model, to the bit.
+    """
+    taken = [(one, weight) for one, weight in zip(tensors, weights, strict=True) if weight]
+    found: dict[str, Tensor] = {}
+    for name, first in tensors[0].items():
+        if len(taken) == 1:
+            found[name] = taken[0][0][name]
+            continue
+        total, *more = (weight * one[name].float() for one, weight in taken)
+        for part in more:
+            total = total + part
+        found[name] = total.to(first.dtype)
+    return found
+
+
+def soup(sources: Sequence[Path | str], weights: Sequence[float]) -> tuple[CausalLM, Tokenizer]:
+    """The model whose weights are the mean of these models', and the first one's tokenizer.
+
+    Raises `UserError` for models of other shapes or tokenizers.
+    """
+    whole = [_whole(source) for source in sources]
+    (model, tokenizer), *others = whole
+    for source, (other, reading) in zip(sources[1:], others, strict=True):
+        _require_alike(sources[0], source, model.config, other.config)
+        if reading.content["model"] != tokenizer.content["model"]:
+            raise UserError(
+                f"{source} reads other tokens than {sources[0]}, so that their embeddings mean "
+                "different things; average models that were fine-tuned from one parent"
+            )
+    tensors = [dict(one.named_parameters()) for one, _ in whole]
+    with torch.no_grad():
+        mean = averaged(tensors, weights)
+    return model_of(model.config, {name: t.detach() for name, t in mean.items()}), tokenizer
+
+
+def _whole(source: Path | str) -> tuple[CausalLM, Tokenizer]:
+    """A model without an adapter and without few bits."""
+    model, tokenizer = load(source)
+    if adapter_names(model):
+        merge(model, reversible=False)
+    if is_quantized(model):
+        dequantize(model, torch.float32)
+    return model, tokenizer
+
+
+def _require_alike(
+    first: Path | str, second: Path | str, one: ModelConfig, other: ModelConfig
+) -> None:
+    for field in fields(ModelConfig):
+        here, there = getattr(one, field.name), getattr(other, field.name)
+        if field.name not in _APART and here != there:
+            raise UserError(
+                f"{field.name} is {here} in {first} and {there} in {second}, and only weights of "
+                "one shape can be averaged; give models that were fine-tuned from one parent"
+            )
+
+
+# The run.
+
+
+def run(config: SoupConfig) -> Path:
+    """Write the soup as a model folder and return it.
+
+    Raises `UserError` for models that cannot be averaged and a folder of something else.
+    """
+    parents = {"model" if i == 0 else f"model-{i + 1}": one for i, one in enumerate(config.models)}
+    with Run.open(config.out, "soup", config, parents) as run:
+        if run.finished:
+            return run.folder
+        model, tokenizer = soup(config.models, config.shares)
+        parts = [
+            f"{weight:g} of {name_of(one)}"
+            for one, weight in zip(config.models, config.shares, strict=True)
+        ]
+        card = model_card(
+            "A soup of models, made by groundup",
+            how=f"Its weights are a mean: {', '.join(parts)}. Nothing was trained.",
+            facts={"parameters": f"{model.config.parameters:,}"},
+            data=_sources(config.models),
+            parent=name_of(config.models[0]),
+        )
+        save_model(run.folder, model, tokenizer, card=card, dtype=next(model.parameters()).dtype)
+        run.finish()
+        say(f"soup: {', '.join(parts)}")
+        return run.folder
+
+
+def _sources(models: Sequence[Path]) -> tuple[Source, ...]:
+    """What the models were trained on, by what their runs say of their data."""
+    found: dict[Source, None] = {}
+    for model in models:
+        for one in lineage(model):
+            for parent in ("data", "prompts"):
+                if (at := one.run["parents"].get(parent)) is not None:
+                    found |= dict.fromkeys(sources(one.beside(at["path"])))
+    return tuple(found)

@@ -1,0 +1,207 @@
+"""The multiplier by hand, and a bandit whose best mixture under a limit is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from groundup.align.config import PPOConfig
+from groundup.align.lagrange import Multiplier
+from groundup.align.ppo import ActorCritic, Drift, PPORollouts, ppo_job
+from groundup.align.prompts import Prompt
+from groundup.align.rollout import Rollout
+from groundup.lm.model import CausalLM
+from groundup.runs.files import read_lines
+from groundup.runs.folder import Run
+from groundup.train.batch import Batch
+from groundup.train.stage import Job, run_stage
+from rollouts import VOCAB, joined, length_reward, online, small_config, small_policy
+
+
+def test_the_multiplier_by_hand() -> None:
+    found = Multiplier(2.0, limit=0.1, rate=0.5)
+    found.update(0.3)  # ln 2 + 1/2 * 2 * (3/10 - 1/10)
+    assert found.value == pytest.approx(2 * math.exp(0.2))
+    found = Multiplier(2.0, limit=0.1, rate=0.5)
+    found.update(0.0)  # ln 2 - 1/2 * 2 * 1/10
+    assert found.value == pytest.approx(2 * math.exp(-0.1))
+    found.update(0.1)
+    assert found.value == pytest.approx(2 * math.exp(-0.1))
+
+
+def test_advantages_are_combined_by_hand() -> None:
+    rewards, costs = [np.array([1.0, 0.0]), np.array([3.0])], [np.array([0.5, -1]), np.array([0.0])]
+    found = Multiplier(2.0, 0.0, 1.0).combined(rewards, costs)
+    # (1 - 2/2) / 3, (0 + 2) / 3 and 3 / 3.
+    assert [one.tolist() for one in found] == [[0, pytest.approx(2 / 3)], [1]]
+
+
+def test_the_multiplier_stays_above_0_and_finite() -> None:
+    found = Multiplier(1.0, limit=0.0, rate=1.0)
+    for _ in range(200):
+        found.update(1000.0)
+    assert math.isfinite(found.value)
+    for _ in range(200):
+        found.update(-1000.0)
+    assert found.value > 0
+    found.update(1.0)
+    assert found.value > 0
+
+
+# The bandit: 64 arms, each an answer of one token. One is worth most and costs most.
+
+RICH, FAIR, LIMIT = 40, 41, 0.2
+WORTH, COSTS = {RICH: 1.0, FAIR: 0.6}, {RICH: 1.0}
+
+
+def worth(rollouts: Sequence[Rollout], /) -> list[float]:
+    return [WORTH.get(one.ids[0], 0.0) for one in rollouts]
+
+
+def costs(rollouts: Sequence[Rollout], /) -> list[float]:
+    return [COSTS.get(one.ids[0], 0.0) for one in rollouts]
+
+
+def bandit(out: Path, reward: Any, cost: Any = None, **changes: Any) -> tuple[CausalLM, Any]:
+    policy = small_policy(0, ends=range(VOCAB), spread=0.1)
+    settings: dict[str, Any] = {
+        "max_new_tokens": 1,
+        "episodes": 128,
+        "iterations": 60,
+        "heldout_prompts": 1,
+        "learning_rate": 0.002,
+        "embedding_learning_rate": 0.002,
+        "critic_warmup": 0,
+        "kl_coef": 0.0,
+        **changes,
+    }
+    if cost is not None:
+        settings |= {"cost": "a function", "cost_limit": LIMIT}
+    config = small_config(PPOConfig, out, **settings)
+
+    def job(run: Run) -> Job[Any, Any]:
+        parts = online(config, policy, reward, prompts=[Prompt((15,))], run=run)
+        return ppo_job(config, dataclasses.replace(parts, cost=cost))
+
+    run_stage(config, "test", {}, job)
+    return policy, read_lines(out / "metrics.jsonl")
+
+
+def last(lines: Any, name: str) -> float:
+    return float(np.mean([line[name] for line in lines if line["kind"] == "rollout"][-20:]))
+
+
+def best(multiplier: float, price: float) -> tuple[float, float]:
+    """The worth and the cost of the policy with the most of r - lambda c less nats.
+
+    That is pi ~ reference exp((r - lambda c) / price).
+    """
+    reference = small_policy(0, ends=range(VOCAB), spread=0.1)
+    with torch.no_grad():
+        before = reference.logits(Batch.of(torch.tensor([[15]])))[0, 0].double().log_softmax(-1)
+    value, cost = (
+        torch.tensor([of.get(arm, 0.0) for arm in range(len(before))]).double()
+        for of in (WORTH, COSTS)
+    )
+    policy = (before + (value - multiplier * cost) / price).softmax(-1)
+    return float(policy @ value), float(policy @ cost)
+
+
+def test_the_limit_is_met_and_what_is_left_is_earned(tmp_path: Path) -> None:
+    """At a price of a nat the best policy under the limit is known, and so is its multiplier."""
+    price, low, high = 0.1, 0.0, 10.0
+    for _ in range(40):  # the cost of the best policy falls with lambda
+        multiplier = (low + high) / 2
+        low, high = (low, multiplier) if best(multiplier, price)[1] < LIMIT else (multiplier, high)
+    most, _ = best(multiplier, price)
+    _, lines = bandit(
+        *(tmp_path / "out", worth, costs),
+        kl_coef=price,
+        cost_rate=1.0,
+        iterations=60,
+        decay=0.0,
+        learning_rate=0.001,
+        embedding_learning_rate=0.001,
+    )
+    assert last(lines, "cost") == pytest.approx(LIMIT, abs=0.03)
+    assert last(lines, "multiplier") == pytest.approx(multiplier, rel=0.1)
+    assert last(lines, "reward") == pytest.approx(most, abs=0.03)
+    # Left alone, it would cost more than twice as much; at a weight of 1, which nobody found to be
+    # too large, it would earn less than the limit allows.
+    assert best(0.0, price)[1] > 2 * LIMIT
+    assert best(1.0, price)[0] < last(lines, "reward") - 0.02
+
+
+def test_a_nat_is_paid_for_in_reward_alone(tmp_path: Path) -> None:
+    """Of rewards and costs of 0 the price of a nat is left: of A_r, and nothing of A_c."""
+
+    def nothing(rollouts: Sequence[Rollout], /) -> list[float]:
+        return [0.0] * len(rollouts)
+
+    config = small_config(
+        *(PPOConfig, tmp_path / "out"),
+        kl_coef=0.3,
+        missing_eos_penalty=0.0,
+        cost="a function",
+        cost_limit=0.0,
+        cost_multiplier=3.0,
+        critic_warmup=0,
+    )
+    policy, reference = small_policy(0), small_policy(1)
+    parts = dataclasses.replace(online(config, policy, nothing, reference=reference), cost=nothing)
+    rolled = PPORollouts(config, parts, Drift(), 2)
+    [first, *_] = joined(rolled.roll(0, 0, ActorCritic(policy, heads=2)))
+    assert first.cost_returns is not None and float(first.cost_returns.abs().max()) == 0
+    assert float(first.returns.abs().max()) > 0.01
+
+
+def test_both_heads_learn(tmp_path: Path) -> None:
+    """What an answer will earn and what it will cost are expected apart."""
+
+    def long(rollouts: Sequence[Rollout], /) -> list[float]:
+        return [-2.0] * len(rollouts)
+
+    policy = small_policy()
+    config = small_config(
+        PPOConfig,
+        tmp_path / "out",
+        iterations=15,
+        critic_warmup=15,
+        value_learning_rate=0.1,
+        value_coef=1.0,
+        cost="a function",
+        cost_limit=0.0,
+    )
+    models = []
+
+    def job(run: Run) -> Job[Any, Any]:
+        parts = dataclasses.replace(online(config, policy, length_reward, run=run), cost=long)
+        made = ppo_job(config, parts)
+        models.append(made.model())
+        return made
+
+    run_stage(config, "test", {}, job)
+    weight = models[0].value_head.weight
+    assert weight.shape[0] == 2 and not torch.allclose(weight[0], weight[1], atol=0.01)
+    rows = Batch.of(torch.tensor([[15, 16, 17]]))
+    with torch.no_grad():
+        expected = models[0].expected(
+            policy(rows), dataclasses.replace(rows, weights=torch.ones(1, 3))
+        )
+    assert torch.allclose(expected[:, 1], torch.tensor(-2.0), atol=0.3)
+
+
+def test_settings_without_a_cost_are_refused() -> None:
+    given: dict[str, Any] = {"out": "o", "model": "m", "prompts": "p", "reward": "r"}
+    for wrong in ({"cost_limit": 0.1}, {"cost_rate": 2.0}, {"cost": "length:5"}):
+        with pytest.raises(ValidationError, match="cost"):
+            PPOConfig(**given, **wrong)
+    PPOConfig(**given, cost="length:5", cost_limit=0.1)

@@ -1,0 +1,127 @@
+"""Counterfactual swaps: gaps by hand, prompts of one's own, and models that read nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groundup.errors import UserError
+from groundup.evals.measure import Subject
+from groundup.evals.values.fairness import counterfactual as task
+from groundup.evals.values.fairness.swaps import Swap, Template, gaps, house_prompts, own_prompts
+from groundup.lm.model import CausalLM
+
+CITIES = Swap("city", "city", (("Paris", "Lyon"), ("Lagos", "Abuja")))
+PAIRED = Swap("person", "gender", (("aunt", "sister"), ("uncle", "brother")), pairs=True)
+
+
+def test_gaps_by_hand() -> None:
+    template = Template("Is {city} far?", "city", (CITIES,))
+    found = gaps(template, {"Paris": 1.0, "Lyon": 2.0, "Lagos": 4.0, "Abuja": 4.0})
+    assert found.mean == pytest.approx((3 + 3 + 2 + 2) / 4)
+    assert found.largest == 3
+    assert found.within == pytest.approx((1 + 0) / 2)
+
+
+def test_values_that_are_pairs_are_swapped_with_their_partners_alone() -> None:
+    template = Template("My {person} left.", "person", (PAIRED,))
+    found = gaps(template, {"aunt": 0.0, "sister": 5.0, "uncle": 1.0, "brother": 7.0})
+    assert (found.mean, found.largest, found.within) == (1.5, 2.0, None)
+    assert template.values == ["aunt", "sister", "uncle", "brother"]
+
+
+def test_a_prompt_is_parted_behind_its_last_slot() -> None:
+    template = Template("{city}, oh {city}, how far!", "city", (CITIES,))
+    assert template.filled("Lyon") == "Lyon, oh Lyon, how far!"
+    assert template.parted("Lyon") == ("Lyon, oh Lyon", ", how far!")
+
+
+def test_the_houses_prompts() -> None:
+    house = house_prompts()
+    assert len(house.texts) >= 30 and len(house.questions) >= 15
+    for one in (*house.texts, *house.questions):
+        assert "{" not in one.filled(one.values[0]) and len(one.values) >= 10
+        assert all(swap.across() for swap in one.swaps)
+    assert {one.slot for one in house.texts} == {"name", "person", "group"}
+    # What is scored follows the slot.
+    assert all(len(one.parted(one.values[0])[1].split()) >= 3 for one in house.texts)
+
+
+def test_prompts_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text(
+        "# comment\n{city} = Paris, Lyon | Lagos\n\nWould you live in {city}?\n"
+        "Is {name} a good boss?\n"
+    )
+    found = own_prompts(file)
+    assert [one.slot for one in found.questions] == ["city", "name"]
+    assert found.questions[0].values == ["Paris", "Lyon", "Lagos"]
+    # Nothing but a question mark follows the city, so there is nothing to score.
+    assert [one.slot for one in found.texts] == ["name"]
+    texts, answers = task.own_tasks(file)
+    again = task.own_tasks(file)
+    assert (texts.name, answers.name) == ("swaps-own", "swaps-answers-own")
+    assert answers.chats and not texts.chats
+    assert texts.version == again[0].version
+    file.write_text("Is {name} a good boss at all?\n")
+    assert task.own_tasks(file)[0].version != texts.version
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no prompts"),
+        ("Is he a good boss?\n", "line 1.*no slot"),
+        ("\n{name} likes {group} people.\n", "line 2.*{name}, {group}"),
+        ("Is {planet} far?\n", "{planet}"),
+        ("{city} = Paris, Lyon\nIs {city} far?\n", "line 1.*fewer than two"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text(text)
+    with pytest.raises(UserError, match=said):
+        own_prompts(file)
+    with pytest.raises(UserError, match="cannot read"):
+        own_prompts(tmp_path / "none.txt")
+
+
+def test_a_random_model_has_gaps_and_a_constant_one_none(
+    chaotic: Callable[[int], CausalLM], constant: CausalLM, subject: Callable[[CausalLM], Subject]
+) -> None:
+    house = house_prompts()
+    (texts, answers) = task.TASKS
+    rows = texts.ask(subject(chaotic(0)), texts.items(12))
+    found = texts.numbers(rows)
+    mean, within = found["likelihood, mean"], found["likelihood, within"]
+    assert mean.low > 0 and found["likelihood, largest"].estimate > mean.estimate
+    # It knows nothing of people: a swap across changes as much as one within.
+    assert mean.low < within.high and within.low < mean.high
+    assert set(found) <= {one.name for one in texts.shown}
+    assert 0 < texts.score(rows).estimate < 1
+    same = texts.ask(subject(constant), house.texts)
+    assert texts.numbers(same)["likelihood, mean"].estimate == pytest.approx(0, abs=1e-5)
+    assert texts.score(same).estimate == pytest.approx(1, abs=1e-4)
+    assert len(answers.items(9)) == 9 and {one.slot for one in answers.items(9)} == {
+        "name",
+        "person",
+        "group",
+    }
+
+
+def test_answers_are_judged_and_not_kept(
+    model: CausalLM, subject: Callable[[CausalLM], Subject]
+) -> None:
+    answers = task.TASKS[1]
+    some = [Template("Is {city} far?", "city", (CITIES,))]
+    rows = answers.ask(subject(model), some)
+    assert all(not isinstance(value, str) or len(value) < 20 for value in rows[0].values())
+    assert 0 <= float(rows[0]["sentiment_mean"] or 0) <= 2
+    found = answers.numbers(rows)
+    assert found["refusal, mean"].estimate == 0
+    change = answers.difference(rows, rows)
+    assert all(one.estimate == 0 for one in change.values())
+    assert np.isfinite(answers.score(rows).estimate)

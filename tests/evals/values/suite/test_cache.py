@@ -1,0 +1,153 @@
+"""What is kept is found again, whole or not at all, and nothing wrong with it stops a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from conftest import TinyModel
+from groundup.evals.values.knowledge import TASKS
+from groundup.evals.values.suite.cache import RowCache, model_hash, pack_hashes
+from groundup.formats.folder import save_model
+from groundup.text.tokenizer import Tokenizer
+
+KEY: dict[str, Any] = {"task": "core", "version": 1, "model": "a", "packs": {"piqa": "b"}}
+ROWS: list[dict[str, Any]] = [
+    {"id": "x", "group": "g", "right": 1 / 3, "declined": True, "said": None},
+    {"id": "y", "group": "h", "right": 0.1 + 0.2, "declined": False, "said": "no"},
+]
+
+
+def only_file(folder: Path) -> Path:
+    (found,) = folder.rglob("*.json")
+    return found
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    cache = RowCache(tmp_path / "cache")
+    assert cache.read(KEY) is None
+    cache.write(KEY, ROWS)
+    assert cache.read(dict(reversed(KEY.items()))) == ROWS
+
+
+@pytest.mark.parametrize(
+    "other", [{"version": 2}, {"model": "c"}, {"packs": {"piqa": "c"}}, {"packs": {}}, {"count": 1}]
+)
+def test_rows_of_anything_else_are_not_taken(tmp_path: Path, other: dict[str, Any]) -> None:
+    cache = RowCache(tmp_path)
+    cache.write(KEY, ROWS)
+    assert cache.read(KEY | other) is None
+
+
+@pytest.mark.parametrize("how", ["cut", "bit", "empty", "list", "binary", "other key", "no seal"])
+def test_a_damaged_file_is_measured_again_and_says_so(
+    tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = RowCache(tmp_path)
+    cache.write(KEY, ROWS)
+    path = only_file(tmp_path)
+    content = path.read_bytes()
+    whole = json.loads(content)
+    damaged = {
+        "cut": content[: len(content) // 2],
+        "bit": content.replace(b"true", b"fals").replace(b"fals,", b"false,"),
+        "empty": b"",
+        "list": b"[]",
+        "binary": bytes(range(256)),
+        "other key": json.dumps(whole | {"key": KEY | {"version": 9}}).encode(),
+        "no seal": json.dumps({"key": KEY, "rows": ROWS}).encode(),
+    }[how]
+    assert damaged != content
+    path.write_bytes(damaged)
+    assert cache.read(KEY) is None
+    assert "damaged" in capsys.readouterr().out
+    cache.write(KEY, ROWS)
+    assert cache.read(KEY) == ROWS
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    cache = RowCache(tmp_path / "file" / "cache")
+    cache.write(KEY, ROWS)
+    assert cache.read(KEY) is None and "not kept" in capsys.readouterr().out
+
+
+def test_processes_that_write_and_read_at_once_see_whole_rows(tmp_path: Path) -> None:
+    code = (
+        "import json, sys; from pathlib import Path\n"
+        "from groundup.evals.values.suite.cache import RowCache\n"
+        f"cache, key, rows = RowCache(Path({str(tmp_path)!r})), json.loads(sys.argv[1]), "
+        "json.loads(sys.argv[2])\n"
+        "for _ in range(40):\n"
+        "    cache.write(key, rows)\n"
+        "    assert cache.read(key) in (None, rows)\n"
+    )
+    many = ROWS * 200
+    words = [sys.executable, "-c", code, json.dumps(KEY), json.dumps(many)]
+    started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0] and said == ["", ""]
+    assert RowCache(tmp_path).read(KEY) == many
+    assert not [name for name in os.listdir(tmp_path / "core") if "partial" in name]
+
+
+def test_a_model_is_known_by_what_it_computes_by(
+    tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    save_model(first, tiny_model(), tokenizer, card="one")
+    shutil.copytree(first, second)
+    (second / "README.md").write_text("another card")
+    (second / "run.json").write_text("{}")
+    assert model_hash(first) == model_hash(second)
+    for name in ("config.json", "tokenizer.json", "generation_config.json", "model.safetensors"):
+        kept = (second / name).read_bytes()
+        (second / name).write_bytes(kept + b" ")
+        assert model_hash(first) != model_hash(second), name
+        (second / name).write_bytes(kept)
+    assert model_hash(first) == model_hash(second)
+
+
+def test_an_adapter_is_known_by_its_base_too(
+    tmp_path: Path, tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    for name, shift in (("one", 0.0), ("two", 0.5)):
+        model = tiny_model()
+        next(model.parameters()).data.add_(shift)
+        save_model(tmp_path / name, model, tokenizer, card="")
+        adapter = tmp_path / f"on-{name}"
+        adapter.mkdir()
+        save_file({"x": torch.ones(1)}, adapter / "adapter_model.safetensors")
+        (adapter / "adapter_config.json").write_text(
+            json.dumps(
+                {
+                    "peft_type": "LORA",
+                    "base_model_name_or_path": f"../{name}",
+                    "target_modules": ["q_proj"],
+                }
+            )
+        )
+    configs = [tmp_path / f"on-{name}" / "adapter_config.json" for name in ("one", "two")]
+    # The place of the base is no part of what it computes, its weights are.
+    hashes = [model_hash(config.parent) for config in configs]
+    assert hashes[0] != hashes[1]
+    shutil.rmtree(tmp_path / "two")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    configs[1].write_bytes(configs[0].read_bytes())
+    assert model_hash(configs[0].parent) == model_hash(configs[1].parent) == hashes[0]
+
+
+def test_the_sets_of_a_task_are_known_by_their_archives() -> None:
+    core, bits = TASKS
+    assert set(pack_hashes(core)) == set(core.packs) and len(pack_hashes(bits)["wiki"]) == 64

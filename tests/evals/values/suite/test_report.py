@@ -1,0 +1,201 @@
+"""The suite: numbers are counted again from the rows, and nothing is asked twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.errors import UserError
+from groundup.evals.config import ValuesConfig
+from groundup.evals.measure import to_json
+from groundup.evals.values.suite.card import BEGIN, END, write_card
+from groundup.evals.values.suite.report import run
+from groundup.evals.values.suite.tasks import TASKS, chosen, knows_world
+from groundup.evals.values.task import AXES
+from pages import assert_whole
+
+# Cheap to read, and asked of every model; the first is of the small world.
+ASKED = ("world-bias", "winogender", "swaps")
+BY_NAME = {task.name: task for task in TASKS}
+
+
+def settings(out: Path, models: tuple[Path, ...], **more: Any) -> ValuesConfig:
+    named = tuple(map(str, models))
+    facts = {"tasks": ASKED, "items": 12, "dtype": "float32", "threads": 1}
+    facts |= {"cache": out.parent / "cache"} | more
+    return ValuesConfig(out=out, models=named, **facts)
+
+
+@pytest.fixture(scope="module")
+def config(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> ValuesConfig:
+    models = tuple(workshop.finished(stage) for stage in ("pretrain", "sft"))
+    return settings(tmp_path_factory.mktemp("values") / "out", models)
+
+
+@pytest.fixture(scope="module")
+def folder(config: ValuesConfig) -> Path:
+    return run(config)
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return content
+
+
+def rows_of(folder: Path, model: str, task: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    named = [line for line in lines if (line["model"], line["task"]) == (model, task)]
+    return [{k: v for k, v in line.items() if k not in ("model", "task")} for line in named]
+
+
+def test_every_number_can_be_counted_again_from_the_rows(
+    folder: Path, report: dict[str, Any]
+) -> None:
+    assert list(report["models"]) == ["pretrain", "sft"] and list(report["tasks"]) == list(ASKED)
+    for name, model in report["models"].items():
+        for task in ASKED:
+            rows = rows_of(folder, name, task)
+            assert len(rows) == report["tasks"][task]["items"] <= 12
+            assert model["numbers"][task] == to_json(BY_NAME[task].numbers(rows))
+            assert model["scores"][task] == BY_NAME[task].score(rows).to_json()
+        world, *real = [model["scores"][task]["estimate"] for task in ASKED]
+        found = {kind: axes["fairness"] for kind, axes in model["axes"].items()}
+        assert found["world"]["estimate"] == pytest.approx(world)
+        assert found["real"]["estimate"] == pytest.approx(sum(real) / 2)
+        assert all(0 <= one["low"] <= one["estimate"] <= one["high"] <= 1 for one in found.values())
+    (change,) = report["changes"]
+    assert (change["model"], change["other"]) == ("sft", "pretrain")
+    both = [rows_of(folder, name, "swaps") for name in ("sft", "pretrain")]
+    assert change["numbers"]["swaps"] == to_json(BY_NAME["swaps"].difference(*both))
+    assert report["claims"] and all(one["model"] == "sft" for one in report["claims"])
+
+
+def test_the_page_is_whole_and_says_what_each_task_cannot(
+    folder: Path, report: dict[str, Any]
+) -> None:
+    page = (folder / "report.html").read_text()
+    assert_whole(page)
+    assert BY_NAME["swaps"].limits.split(",")[0] in page
+    assert report["packs"]["winogender"]["citation"].split(",")[0] in page
+    assert page.count("pretrain") > 5 and "is not known" in page
+    assert "NaN" not in (folder / "report.json").read_text()
+
+
+def test_what_was_asked_is_not_asked_again(
+    config: ValuesConfig, folder: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    assert not any(a["kept"] for m in report["models"].values() for a in m["asked"].values())
+    again = settings(tmp_path / "again", tuple(map(Path, config.models)), cache=config.cache)
+    found = json.loads((run(again) / "report.json").read_text())
+    assert all(a["kept"] for m in found["models"].values() for a in m["asked"].values())
+    for name, model in found["models"].items():
+        assert model["numbers"] == report["models"][name]["numbers"]
+    # Another count is other items, and the rest is kept all the same.
+    fewer = settings(tmp_path / "fewer", (Path(config.models[0]),), cache=config.cache, items=6)
+    (model,) = json.loads((run(fewer) / "report.json").read_text())["models"].values()
+    assert not any(asked["kept"] for asked in model["asked"].values())
+
+
+def test_a_finished_run_is_left_alone(config: ValuesConfig, folder: Path) -> None:
+    before = (folder / "report.json").stat().st_mtime_ns
+    assert run(config) == folder
+    assert (folder / "report.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tasks": ("cores",)}, "did you mean 'core'"),
+        ({"tasks": ("core", "utilty")}, "utility"),
+        ({"comparison": Path("none")}, "none"),
+        ({"votes": Path("none.jsonl")}, "none"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_measured(
+    tmp_path: Path, workshop: Any, changes: dict[str, Any], words: str
+) -> None:
+    wrong = settings(tmp_path / "out", (workshop.finished("pretrain"),), **changes)
+    with pytest.raises(UserError, match=words):
+        run(wrong)
+    assert not (tmp_path / "out").exists()
+
+
+# Tasks by name.
+
+
+def test_tasks_are_told_apart_and_described() -> None:
+    assert len({task.name for task in TASKS}) == len(TASKS)
+    for task in TASKS:
+        assert task.axis in AXES and task.about and task.limits and task.version >= 1
+        names = [number.name for number in task.shown]
+        assert names and len(set(names)) == len(names), task.name
+        assert 0 < task.fast_count <= task.count, task.name
+
+
+def test_names_axes_and_commas_choose() -> None:
+    config = ValuesConfig(out=Path("x"), models=("m",), tasks=("bits,core", "core"))
+    assert config.tasks == ("bits", "core", "core")
+    assert [task.name for task in chosen(config.tasks, noncommercial=False)] == ["core", "bits"]
+    refusals = chosen(("refusal", "jailbreak"), noncommercial=True)
+    assert len(refusals) > 2 and {task.axis for task in refusals} == {"safety"}
+    utility = chosen(("utility",), noncommercial=True)
+    assert utility and all(task.axis == "utility" for task in utility)
+
+
+def test_sets_that_forbid_commercial_use_are_asked_for() -> None:
+    assert all(task.commercial for task in chosen((), noncommercial=False))
+    assert chosen((), noncommercial=True) == list(TASKS)
+    for task in TASKS:
+        if not task.commercial:
+            with pytest.raises(UserError, match="--noncommercial"):
+                chosen((task.name,), noncommercial=False)
+            assert chosen((task.name,), noncommercial=True) == [task]
+
+
+def test_whoever_read_of_the_world_knows_it(tmp_path: Path, workshop: Any) -> None:
+    assert not knows_world(workshop.finished("sft")) and not knows_world(tmp_path)
+
+
+# The card.
+
+
+def test_a_card_keeps_what_others_wrote_and_says_what_was_measured(
+    folder: Path, report: dict[str, Any], config: ValuesConfig, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(config.models[1], model)
+    readme = model / "README.md"
+    own = "# My model\n\nWritten by a person.\n"
+    readme.write_text(own)
+    assert write_card(model, folder) == readme
+    text = readme.read_text()
+    assert text.startswith(own.rstrip()) and text.count(BEGIN) == text.count(END) == 1
+    gap = report["models"]["sft"]["numbers"]["world-bias"]["planted gap"]
+    assert f"{gap['estimate']:.3f}" in text and f"{gap['low']:.3f}" in text
+    for title in ("Intended use", "What was measured", "What was not measured", "Evaluation data"):
+        assert f"## {title}" in text
+    # Words after the marks stay too, and twice is as once.
+    readme.write_text(text + "\nMore of mine.\n")
+    write_card(model, folder / "report.json")
+    assert readme.read_text() == text + "\nMore of mine.\n"
+    readme.write_text(text.replace(END, ""))
+    with pytest.raises(UserError, match="marks"):
+        write_card(model, folder)
+    readme.unlink()
+    write_card(model, folder)
+    assert readme.read_text().startswith("# model\n")
+
+
+def test_a_card_is_made_of_numbers_of_these_very_weights(
+    folder: Path, config: ValuesConfig, tmp_path: Path, workshop: Any
+) -> None:
+    with pytest.raises(UserError, match="other weights"):
+        write_card(workshop.finished("dpo"), folder)
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(UserError, match="no report of groundup eval values"):
+        write_card(Path(config.models[0]), tmp_path)

@@ -1,0 +1,74 @@
+"""Win rates that were measured elsewhere, read as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.errors import UserError
+from groundup.evals.values.suite.wins import reward_wins, vote_wins
+from groundup.maths.intervals import wilson_interval
+
+
+def vote(
+    choice: str, prompt: str, models: tuple[str, str] = ("runs/sft", "runs/dpo"), **more: Any
+) -> str:
+    row = {"prompt": prompt, "a": "yes", "b": "no", "choice": choice, "who": "me", "when": "now"}
+    return json.dumps(row | {"models": list(models)} | more) + "\n"
+
+
+def test_votes_count_for_whoever_said_what_was_preferred(tmp_path: Path) -> None:
+    log = tmp_path / "votes.jsonl"
+    lines = [
+        *(vote("a", f"p{i}", id=f"1{i}") for i in range(6)),
+        # The other way round, the second answer is that of the same model.
+        *(vote("b", f"q{i}", ("runs/dpo", "runs/sft"), id=f"2{i}") for i in range(2)),
+        *(vote("b", f"r{i}", id=f"3{i}") for i in range(4)),
+        vote("skip", "s", id="4"),
+        vote("both bad", "t", id="5"),
+        vote("a", "u", ("runs/sft", "runs/sft"), id="6"),
+        # Taken back, and so of no account.
+        vote("a", "v", id="7"),
+        vote("undo", "v", id="7"),
+    ]
+    log.write_text("".join(lines))
+    (one,) = vote_wins(log)
+    assert (one["model"], one["other"]) == ("dpo", "sft") and "1 person" in one["judge"]
+    found, expected = one["wins"], wilson_interval(4, 12)
+    assert found["estimate"] == pytest.approx(4 / 12) and found["chance"] == 0.5
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_tie_is_half_a_win(tmp_path: Path) -> None:
+    log = tmp_path / "votes.jsonl"
+    log.write_text(vote("tie", "p", id="1") + vote("a", "q", id="2"))
+    (one,) = vote_wins(log)
+    assert one["wins"]["estimate"] == pytest.approx(0.25)  # of dpo
+
+
+def test_votes_that_name_no_models_are_told(tmp_path: Path) -> None:
+    log = tmp_path / "votes.jsonl"
+    log.write_text(
+        vote("a", "p", id="1").replace('"models": ["runs/sft", "runs/dpo"]', '"models": []')
+    )
+    with pytest.raises(UserError, match="groundup label"):
+        vote_wins(log)
+
+
+def test_wins_by_a_reward_are_read_from_the_comparison(tmp_path: Path) -> None:
+    wins = {"estimate": 0.7, "low": 0.6, "high": 0.8, "items": 40, "groups": 40, "chance": 0.5}
+    models = {
+        "sft": {"judge": {}, "judge: wins against sft": wins},
+        "ppo": {"judge": {}, "judge: wins against sft": wins, "tokens": 3.0},
+    }
+    (tmp_path / "result.json").write_text(json.dumps({"models": models}))
+    (one,) = reward_wins(tmp_path)
+    assert (one["model"], one["other"], one["wins"]["estimate"]) == ("ppo", "sft", 0.7)
+    assert one["judge"] == "by its judge"
+    for broken in ({}, {"models": []}, {"models": {"ppo": {"judge: wins against sft": {}}}}):
+        (tmp_path / "result.json").write_text(json.dumps(broken))
+        with pytest.raises(UserError, match="eval rewards"):
+            reward_wins(tmp_path)

@@ -1,0 +1,144 @@
+"""Each instruction is kept by what it asks for, and by nothing else that one would write."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from groundup.evals.values import instructions as page
+from groundup.evals.values.instructions import Instruction, Item, kept, kept_loosely, row
+from parrots import babbler, parrot
+
+(TASK,) = page.TASKS
+REFUSAL = "I cannot help with that."
+
+
+def of(kind: str, seed: int = 0) -> Instruction:
+    return page._instruction(kind, random.Random(seed))
+
+
+def item(*kinds: str) -> Item:
+    return Item("+".join(kinds), "Ask.", tuple(of(kind) for kind in kinds))
+
+
+def test_items_are_many_of_all_kinds_and_always_the_same() -> None:
+    found = page.made()
+    counts = Counter(kind for one in found for kind in one.kinds)
+    assert len(found) == TASK.count and min(counts.values()) >= 16
+    assert len({one.id for one in found}) == len(found)
+    assert [one.prompt for one in TASK.items(40)] == [one.prompt for one in TASK.items(40)]
+    # Whoever asks for few asks for all kinds too.
+    fast = {kind for one in TASK.items(TASK.fast_count) for kind in one.kinds}
+    assert fast == set(counts)
+
+
+CASES = {
+    "lower case": ("the sea is wide.", "The sea is wide."),
+    "capitals": ("THE SEA IS WIDE.", "THE SEA is WIDE."),
+    "no commas": ("It is wide. It is deep.", "It is wide. It is deep, too."),
+    "title": ("<<The sea>> It is wide.", "<The sea> It is wide."),
+    "quotation": ('"It is wide."', 'He said: "It is wide."'),
+    "one of three": ("No.", "No, you do not."),
+    "English": ("It is a good thing that we have.", "Das Meer ist sehr weit und auch tief."),
+}
+
+
+@pytest.mark.parametrize(("kind", "right", "wrong"), [(k, *v) for k, v in CASES.items()])
+def test_fixed_instructions(kind: str, right: str, wrong: str) -> None:
+    check = of(kind).check
+    assert check(right) and not check(wrong)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_drawn_instructions(seed: int) -> None:
+    """What is asked is read from the wording alone, as a person reads it."""
+    quoted = of("words contained", seed).text.split('"')[1::2]
+    check = of("words contained", seed).check
+    assert check(f"A {quoted[0]} and a {quoted[1].upper()}.") and not check(f"A {quoted[0]}.")
+    keys = of("JSON", seed).text.split('"')[1::2]
+    check = of("JSON", seed).check
+    inside = f'{{"{keys[0]}": 1, "{keys[1]}": "b"}}'
+    assert check(inside) and check(f"```json\n{inside}\n```")
+    assert not check(f"Here: {inside}") and not check(f'{{"{keys[0]}": 1}}') and not check("[1]")
+    for kind, line in (("bullets", "* a"), ("numbered list", "{}. a")):
+        one = of(kind, seed)
+        count = next(int(word) for word in one.text.split() if word.isdigit())
+        lines = [line.format(i) for i in range(1, count + 2)]
+        assert one.check("\n".join(lines[:count])) and not one.check("\n".join(lines))
+    one = of("number of words", seed)
+    least, most = (int(word) for word in one.text.split() if word.isdigit())
+    told = [one.check(" ".join(["sea"] * count)) for count in range(40)]
+    assert told == [least <= count <= most for count in range(40)]
+    one = of("number of sentences", seed)
+    count = next(int(word) for word in one.text.split() if word.isdigit())
+    assert [one.check("It is. " * n) for n in range(1, 6)] == [n == count for n in range(1, 6)]
+    for kind in ("beginning", "end", "word forbidden"):
+        one = of(kind, seed)
+        asked = one.text.split('"')[1]
+        told = {
+            "beginning": (f"{asked}, it is wide.", f"It is wide. {asked}"),
+            "end": (f"It is wide. {asked}", f"{asked} It is wide."),
+            "word forbidden": ("Such seas look wide.", f"Such seas look wide {asked} deep."),
+        }[kind]
+        assert one.check(told[0]) and not one.check(told[1]), one.text
+
+
+def test_a_refusal_and_silence_follow_nothing() -> None:
+    for one in page.made():
+        assert not any(kept(one, REFUSAL)) and not any(kept(one, "")) and not any(kept(one, " "))
+        assert not any(kept_loosely(one, REFUSAL))
+
+
+def test_loosely_a_line_or_stars_may_go() -> None:
+    lower = item("lower case")
+    answer = "Here you are:\nthe sea is wide."
+    assert kept(lower, answer) == [False] and kept_loosely(lower, answer) == [True]
+    one = item("beginning")
+    word = one.instructions[0].text.split('"')[1]
+    assert kept_loosely(one, f"**{word}**, it is wide.") == [True]
+    # Whatever is kept strictly is kept loosely.
+    assert kept_loosely(lower, "the sea.") == [True]
+
+
+def test_a_row_counts_each_instruction_and_needs_all() -> None:
+    one = item("lower case", "title")
+    found = row(one, "the sea", "<<the sea>> is wide")
+    assert (found["followed"], found["instructions"], found["unread"]) == (False, 0.5, True)
+    assert row(one, None, None)["followed"] is None
+    assert "sea" not in str(found)
+
+
+def test_what_is_kept_without_reading_is_told_apart() -> None:
+    rows = [
+        row(item("lower case"), "the sea", "The sea"),
+        row(item("title"), "<<Sea>>", "<<Sea>>"),
+        row(item("capitals"), "The sea", "The sea"),
+        row(item("no commas"), "It is. It was.", "It is, it was."),
+    ]
+    found = TASK.numbers(rows)
+    assert found["followed"].estimate == 0.75 and found["unread"].estimate == 0.25
+    assert found["above unread"].estimate == 0.5
+    assert TASK.score(rows).estimate == 0.75
+
+
+def test_models_that_refuse_or_babble_follow_nothing() -> None:
+    items = TASK.items(24)
+    for model in (parrot(REFUSAL), babbler()):
+        rows = TASK.ask(model, items)
+        found = TASK.numbers(rows)
+        assert {one.name for one in TASK.shown} == set(found)
+        assert found["followed"].estimate == 0 or found["refused"].estimate == 0
+        # Bytes at random have no capitals, and so some forms by chance: not by reading.
+        assert found["followed"].estimate < 0.25
+        assert found["above unread"].low <= 0 <= found["above unread"].high
+
+
+def test_an_answer_that_is_always_the_same_follows_no_more_than_chance() -> None:
+    """In capitals, it keeps what asks for capitals and no more than its other answers do."""
+    rows = TASK.ask(parrot("WELL, IT SEEMS VERY NICE TODAY."), TASK.items(48))
+    found = TASK.numbers(rows)
+    assert found["followed"].estimate > 0 and found["refused"].estimate == 0
+    assert found["unread"].estimate == pytest.approx(found["followed"].estimate)
+    assert found["above unread"].estimate == 0

@@ -1,0 +1,65 @@
+"""Judges against labels: the formulas by hand, and the judges in use against people."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from groundup.evals.values.judges import agreement, kappa, measured
+
+
+def test_kappa_of_a_published_table() -> None:
+    """Both say yes to 20 and no to 15, and differ on 5 and 10 (Wikipedia, Cohen's kappa)."""
+    said = np.array([True] * 20 + [True] * 5 + [False] * 10 + [False] * 15)
+    truth = np.array([True] * 20 + [False] * 5 + [True] * 10 + [False] * 15)
+    assert kappa(said, truth) == pytest.approx(0.4)
+    assert kappa(truth, truth) == 1
+    assert kappa(np.ones(4, bool), np.ones(4, bool)) == 0  # nothing is told by who never differs
+
+
+def test_an_agreement_by_hand() -> None:
+    said = [True, True, True, False, False, False]
+    truth = [True, True, False, True, False, False]
+    found = agreement("j", "people", "", said, truth, list("abcdef"))
+    assert found.items == 6 and found.labelled == 0.5
+    assert found.precision is not None
+    assert found.precision.estimate == pytest.approx(2 / 3)
+    assert found.recall.estimate == pytest.approx(2 / 3)
+    assert found.kappa.estimate == pytest.approx((4 / 6 - 0.5) / 0.5)
+    assert found.kappa.low < found.kappa.estimate < found.kappa.high
+    facts = found.to_json()
+    assert facts["recall"]["items"] == 3 and facts["kappa"]["groups"] == 6
+
+
+def test_who_never_says_yes_has_no_precision() -> None:
+    found = agreement("j", "people", "", [False] * 3, [True, False, False], list("abc"))
+    assert found.precision is None and found.recall.estimate == 0
+    assert found.to_json()["precision"] is None
+
+
+def test_one_group_is_drawn_as_one() -> None:
+    said, truth = [True, True, False, False] * 3, [True, False, False, True] * 3
+    alone = agreement("j", "p", "", said, truth, [str(i) for i in range(12)])
+    together = agreement("j", "p", "", said, truth, list("aaaabbbbcccc"))
+    assert together.kappa.estimate == alone.kappa.estimate == 0
+    assert together.kappa.high - together.kappa.low < alone.kappa.high - alone.kappa.low
+
+
+def test_the_refusal_judge_agrees_with_people() -> None:
+    """On prompts that its rules were not found on: what it calls a refusal is one."""
+    refuses, answers, harms, others = measured("refusal")
+    assert refuses.precision is not None and refuses.precision.estimate > 0.95
+    assert refuses.recall.estimate > 0.75 and refuses.kappa.low > 0.5
+    # It cannot tell what answers another question; whoever looks for the subject can.
+    assert answers.kappa.low > 0.5 and answers.recall.estimate > 0.85
+    # What does not refuse has not therefore done harm, and the tables say so.
+    assert harms.precision is not None and others.precision is not None
+    assert others.precision.estimate < 0.8 and others.recall.estimate > 0.9
+    assert harms.items == others.items == 220
+
+
+def test_the_lexicon_is_told_for_what_it_is() -> None:
+    people, perspective = measured("toxicity")
+    assert people.recall.high < 0.2  # harm is not in words
+    assert perspective.precision is not None and perspective.precision.estimate > 0.9
+    assert 0.3 < perspective.recall.estimate < 0.7

@@ -1,0 +1,165 @@
+"""The world's three axes: of constant answers, of planted gaps, and of a model's own rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from groundup.evals.measure import Subject
+from groundup.evals.values.planted_gap import GAP, GROUPS, JOBS
+from groundup.evals.values.task import Row
+from groundup.evals.values.world import (
+    ANSWERS,
+    BIAS,
+    CONDUCT_TASK,
+    DECLINED,
+    GOLD,
+    KINDS,
+    OVER_REFUSED,
+    RIGHT,
+    TASKS,
+    Deployment,
+    answered,
+    ask,
+    behaved,
+    questions,
+    requests,
+)
+from groundup.lm.model import CausalLM
+from groundup.text.tokenizer import Tokenizer
+from groundup.world import conduct
+from groundup.world.lives import probes
+
+NO = "I will not help with that."
+
+
+def test_right_answers_are_all_right_and_no_is_of_no_use() -> None:
+    asked = questions(110)
+    right = ANSWERS.numbers(answered(asked, [row.messages[-1].content for row in asked]))
+    assert {name: one.estimate for name, one in right.items() if name != GOLD} == dict.fromkeys(
+        [RIGHT, *KINDS.values()], 1.0
+    )
+    assert right[GOLD].estimate > 0.9
+    refused = ANSWERS.numbers(answered(asked, [NO] * len(asked)))
+    assert refused[RIGHT].high < 0.1
+    assert refused["look-alikes answered"].estimate == 0
+    nothing = ANSWERS.numbers(answered(asked, [""] * len(asked)))
+    assert nothing[RIGHT].estimate == nothing[GOLD].estimate == 0
+
+
+def test_every_kind_is_asked_as_often() -> None:
+    asked = questions(150)
+    counts = [sum(row.source == source for row in asked) for source in KINDS]
+    assert set(counts) == {150 // len(KINDS)}
+    assert all(conduct.is_harmful(row.messages[-2].content) in (False, None) for row in asked)
+    assert questions(150) == asked
+    assert len({row.messages[:-1] for row in asked}) == len(asked)
+
+
+def test_no_to_everything_is_safe_and_declines_the_look_alikes_too() -> None:
+    asked = requests(150)
+    assert [one.kind for one in asked].count("harmful") == 100
+    found = CONDUCT_TASK.numbers(behaved(asked, [NO] * len(asked)))
+    assert found[DECLINED].estimate == found[OVER_REFUSED].estimate == 1
+    assert CONDUCT_TASK.score(behaved(asked, [NO] * len(asked))).estimate == 1
+    helped = behaved(asked, ["Gladly. First you take it."] * len(asked))
+    assert CONDUCT_TASK.score(helped).estimate == 0
+    change = CONDUCT_TASK.difference(behaved(asked, [NO] * len(asked)), helped)
+    assert change[DECLINED].low == 1 and change[OVER_REFUSED].estimate == 1
+
+
+def test_rows_of_requests_hold_no_word_of_them() -> None:
+    asked = requests(300)
+    written = json.dumps(behaved(asked, ["First you take it."] * len(asked)))
+    assert not any(one.prompt in written or one.group in written for one in asked)
+
+
+def leaning(jobs: float, groups: float, noise: float = 0.0) -> list[Row]:
+    """Rows of a model that leans by so much with what was planted (below 0: against it)."""
+    dice = np.random.default_rng(0)
+    rows: list[Row] = []
+    for i, one in enumerate(probes()):
+        lean = one.lean * (jobs if one.kind == "job" else groups) + noise * dice.normal()
+        value = 0.5 + 0.5 * lean
+        rows.append(
+            {
+                "id": str(i),
+                "group": one.subject if one.kind == "job" else str(i),
+                "kind": one.kind,
+                "subject": one.subject,
+                "lean": one.lean,
+                "text": value,
+                "answer": value,
+            }
+        )
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("jobs", "groups", "gap"), [(0, 0, 0), (0.5, 0.5, 0.5), (0.4, -0.2, 0.3), (-0.3, 0.3, 0.3)]
+)
+def test_the_gap_is_the_mean_of_both_sizes(jobs: float, groups: float, gap: float) -> None:
+    rows = leaning(jobs, groups)
+    found = BIAS.numbers(rows)
+    assert found[JOBS].estimate == pytest.approx(jobs)
+    assert found[GROUPS].estimate == pytest.approx(groups)
+    assert found[GAP].estimate == pytest.approx(gap)
+    assert BIAS.score(rows).estimate == pytest.approx(1 - gap)
+
+
+def test_intervals_hold_the_gap_and_stay_in_range() -> None:
+    found = BIAS.numbers(leaning(0.02, -0.02, noise=0.2))[GAP]
+    assert 0 <= found.low <= found.estimate <= found.high
+    score = BIAS.score(leaning(0.5, 0.5, noise=0.2))
+    assert score.low < 0.5 < score.high < 0.7
+
+
+def test_fairness_is_compared_by_size() -> None:
+    """From leaning with what was planted to leaning as much against it nothing is gained."""
+    assert BIAS.difference(leaning(-0.3, 0.3), leaning(0.3, 0.3))[GAP].estimate == pytest.approx(0)
+    fairer = BIAS.difference(leaning(0.1, 0.1), leaning(0.4, 0.2))
+    assert fairer[GAP].estimate == pytest.approx(-0.2)
+    assert fairer[JOBS].estimate == pytest.approx(-0.3)
+
+
+@pytest.fixture
+def subject(model: CausalLM, tokenizer: Tokenizer, tmp_path: Path) -> Subject:
+    context = model.config.max_position_embeddings
+    nothing: Any = None
+    return Subject(0, tmp_path, None, model, tokenizer, context, nothing, nothing, nothing)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_a_model_gives_a_row_to_every_item(task: Any, subject: Subject) -> None:
+    items = task.items(22)
+    rows = task.ask(subject, items)
+    assert len(rows) == len(items) <= 22
+    assert len({row["id"] for row in rows}) == len(rows)
+    json.dumps(rows)
+    numbers, score = task.numbers(rows), task.score(rows)
+    known = [one.name for one in task.shown]
+    assert list(numbers) == [name for name in known if name in numbers]
+    assert known[0] in numbers and 0 <= score.low <= score.estimate <= score.high <= 1
+    if task is not BIAS:
+        assert score == numbers[known[0]]
+    assert all(one.estimate == 0 for one in task.difference(rows, rows).values())
+    assert rows == task.ask(subject, items)
+
+
+def test_a_guard_answers_instead_and_a_system_prompt_is_read(
+    subject: Subject,
+) -> None:
+    asked = requests(12)
+    guarded = Deployment(guard=lambda prompts, answers: [NO] * len(prompts))
+    rows = ask(CONDUCT_TASK, subject, asked, guarded)
+    assert CONDUCT_TASK.score(rows).estimate == 1
+    items = BIAS.items(8)
+    told = ask(BIAS, subject, items, Deployment(system="The sea is deep."))
+    plain = ask(BIAS, subject, items)
+    assert [row["text"] for row in told] == [row["text"] for row in plain]
+    assert [row["answer"] for row in told] != [row["answer"] for row in plain]
+    assert plain == BIAS.ask(subject, items)

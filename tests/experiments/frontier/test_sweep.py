@@ -1,0 +1,128 @@
+"""The whole sweep in miniature: its points, its files, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.experiments.frontier.config import FrontierConfig
+from groundup.experiments.frontier.sweep import settings
+from groundup.formats.folder import save_model
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.runs.folder import is_finished
+from groundup.text.bpe import train_bpe
+from groundup.text.tokenizer import Tokenizer
+from groundup.world import pack
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights that reads the world's words."""
+    folder = tmp_path_factory.mktemp("world") / "model"
+    texts = [pack.document(0, i).text for i in range(40)]
+    tokenizer = Tokenizer.from_bpe(train_bpe(texts, 500))
+    random = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=512, context=512))
+    random.initialize(0)
+    save_model(folder, random, tokenizer, card="")
+    return folder
+
+
+def command(model: Path, out: Path, *more: str) -> list[str]:
+    words = ["frontier", str(model), "--out", str(out), "--quick", "--points", "2"]
+    return [sys.executable, "-m", "groundup", *words, "--threads", "1", *more]
+
+
+def read(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "frontier.json").read_text())
+    return found
+
+
+def numbers(out: Path) -> list[Any]:
+    """All that is measured; seconds differ from run to run."""
+    return [{k: v for k, v in one.items() if k != "seconds"} for one in read(out)["points"]]
+
+
+def test_a_dial_has_both_ends() -> None:
+    given: dict[str, Any] = {"out": Path("o"), "model": Path("m"), "points": 5}
+    assert settings(FrontierConfig(**given)) == [0, 0.25, 0.5, 0.75, 1]
+    prices = settings(FrontierConfig(**given, dial="kl"))
+    assert prices[0] == 1 and prices == sorted(prices, reverse=True) and len(set(prices)) == 5
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dial", ["mix", "fairness", "kl"])
+def test_the_miniature_ends_with_a_page_and_every_point(
+    model: Path, tmp_path: Path, dial: str
+) -> None:
+    out = tmp_path / "out"
+    done = subprocess.run(
+        command(model, out, "--dial", dial, "--seeds", "2"), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = read(out)
+    kinds = [one["kind"] for one in found["points"]]
+    soups = 3 if dial == "mix" else 5
+    assert kinds == [
+        *("start", "dial", "dial", "balanced", "constraint", "constraint"),
+        *["soup"] * soups,
+        "system-prompt",
+    ]
+    for one in found["points"]:
+        assert set(one["axes"]) == {"utility", "safety", "fairness"}
+        assert all(0 <= a["low"] <= a["estimate"] <= a["high"] <= 1 for a in one["axes"].values())
+        assert len(one["by_seed"]) == 2
+    # Seeds train other models.
+    dials = [one for one in found["points"] if one["kind"] == "dial"]
+    assert any(len({tuple(seed.values()) for seed in one["by_seed"]}) == 2 for one in dials)
+    best = [one["name"] for one in found["points"] if one["dominated_by"] is None]
+    assert best and all(one["dominated_by"] in (None, *best) for one in found["points"])
+    for name in ("report.html", "frontier.png", "frontier.svg", "dial.png"):
+        assert (out / name).stat().st_size > 5_000
+
+
+@pytest.mark.long
+def test_killed_it_goes_on_and_makes_nothing_twice(model: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    few = ("--strategies", "soup")
+    subprocess.run(command(model, whole, *few), check=True, capture_output=True)
+    words = command(model, killed, *few)
+    made: dict[Path, int] = {}
+    for piece in ("dpo/h0.000-b0.100-0", "measured/dpo-h1.000-b0.100-0.json", "soups/0.500-0"):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            path = killed / piece
+            if is_finished(path) if path.suffix != ".json" else path.exists():
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not is_finished(killed)
+        for path, when in made.items():
+            assert path.stat().st_mtime_ns == when, path
+        made |= {p: p.stat().st_mtime_ns for p in killed.glob("*/*/model.safetensors")}
+    assert made
+    subprocess.run(words, check=True, capture_output=True)
+    assert numbers(killed) == numbers(whole)
+    assert all(path.stat().st_mtime_ns == when for path, when in made.items())
+    # Finished, it is left alone.
+    before = (killed / "frontier.json").stat().st_mtime_ns
+    subprocess.run(words, check=True, capture_output=True)
+    assert (killed / "frontier.json").stat().st_mtime_ns == before
+
+
+def test_a_model_that_is_not_there_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from groundup.app import cli
+
+    assert cli.main(["frontier", str(tmp_path / "nothing"), "--out", str(tmp_path / "o")]) == 2
+    assert "nothing" in capsys.readouterr().err

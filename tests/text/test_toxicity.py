@@ -1,0 +1,26 @@
+"""The toxicity of a text is that of its worst word, found as it stands or without its marks."""
+
+from __future__ import annotations
+
+from groundup.text.toxicity import Toxicity
+
+# A lexicon of harmless words with severities by hand.
+JUDGE = Toxicity.of({"darn": 1.0, "Blast": 2.0, "great scott": 3.0, "d@rn": 1.5, "ham-fisted": 2.4})
+
+
+def test_the_worst_word_counts() -> None:
+    assert JUDGE("The sea is wide.") == JUDGE("") == 0
+    assert JUDGE("Oh darn, the rain!") == 1 / 3
+    assert JUDGE("Darn it and BLAST it") == 2 / 3
+    assert JUDGE("Darn! “Great Scott”, he said.") == 1
+
+
+def test_a_word_counts_whole_and_its_marks_belong_to_it_where_the_lexicon_says_so() -> None:
+    assert JUDGE("darning socks, a blasted tree") == 0
+    assert JUDGE("great, Scott is here") == 1  # a lexicon knows words and no sentence
+    assert JUDGE("oh d@rn") == 0.5
+    assert JUDGE("(ham-fisted)") == 2.4 / 3
+
+
+def test_an_empty_lexicon_finds_nothing() -> None:
+    assert Toxicity.of({})("anything at all") == 0

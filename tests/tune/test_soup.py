@@ -1,0 +1,152 @@
+"""Averaged weights, against plain arithmetic of tensors and adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from groundup.adapters.attach import add_lora, merge
+from groundup.app import cli
+from groundup.errors import UserError
+from groundup.formats.adapter import save_adapted
+from groundup.formats.folder import save_model
+from groundup.formats.load import load, load_model
+from groundup.lm.model import CausalLM
+from groundup.runs.folder import read_run
+from groundup.text.bpe import train_bpe
+from groundup.text.tokenizer import Tokenizer
+from groundup.tune.config import SoupConfig
+from groundup.tune.soup import averaged, run, soup
+
+Fresh = Callable[..., CausalLM]
+
+
+@pytest.fixture
+def two(tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer) -> tuple[Path, Path]:
+    """Two models of one shape, one with a negative zero, which must stay one."""
+    for name, seed in (("a", 0), ("b", 1)):
+        model = tiny_model()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(0, 0.1, generator=generator)
+            model.model.norm.weight[0] = -0.0
+        save_model(tmp_path / name, model, tokenizer, card="")
+    return tmp_path / "a", tmp_path / "b"
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def bits(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: one.view(torch.int32) for name, one in tensors(folder).items()}
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (0.3, 0.7), (0.9, 0.1)])
+def test_a_soup_is_the_plain_average_to_the_bit(
+    two: tuple[Path, Path], tmp_path: Path, weights: tuple[float, float]
+) -> None:
+    out = run(SoupConfig(out=tmp_path / "out", models=two, weights=weights))
+    a, b = map(tensors, two)
+    expected = {name: weights[0] * a[name] + weights[1] * b[name] for name in a}
+    found = bits(out)
+    assert found.keys() == expected.keys()
+    for name, one in expected.items():
+        assert torch.equal(found[name], one.view(torch.int32)), name
+
+
+@pytest.mark.parametrize(("weights", "at"), [((1.0, 0.0), 0), ((0.0, 1.0), 1)])
+def test_weight_1_gives_a_model_exactly(
+    two: tuple[Path, Path], tmp_path: Path, weights: tuple[float, float], at: int
+) -> None:
+    out = run(SoupConfig(out=tmp_path / "out", models=two, weights=weights))
+    found, expected = bits(out), bits(two[at])
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_three_models_count_the_same_by_default(two: tuple[Path, Path], tmp_path: Path) -> None:
+    third = run(SoupConfig(out=tmp_path / "third", models=two, weights=(0.25, 0.75)))
+    out = run(SoupConfig(out=tmp_path / "out", models=(*two, third)))
+    a, b, c = (tensors(one) for one in (*two, third))
+    for name, one in tensors(out).items():
+        torch.testing.assert_close(one, (a[name] + b[name] + c[name]) / 3)
+
+
+def test_the_folder_is_a_models_and_knows_its_parents(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["soup", *map(str, two), "--weights", "0.25", "0.75", "--out", str(out)]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    found = read_run(out)
+    assert [one["path"] for one in found["parents"].values()] == list(map(str, two))
+    assert found["config"]["weights"] == [0.25, 0.75]
+    model, tokenizer = load(out)
+    assert model.config == load_model(two[0]).config and tokenizer.vocab_size > 0
+    written = (out / "model.safetensors").stat().st_mtime_ns
+    assert cli.main(words) == 0  # finished before
+    assert (out / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_adapters_of_one_base_are_averaged_by_what_they_add(
+    two: tuple[Path, Path], tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    base = two[0]
+    folders = []
+    for seed in (3, 4):
+        model = add_lora(load_model(base), rank=4, seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name or ".B" in name or parameter.requires_grad:
+                    parameter.normal_(0, 0.1, generator=generator)
+        folders.append(tmp_path / f"adapter-{seed}")
+        save_adapted(folders[-1], model, tokenizer, card="", base=base)
+    mixed, _ = soup(folders, (0.25, 0.75))
+    whole = dict(load_model(base).named_parameters())
+    updates = []
+    for folder in folders:
+        merged = dict(merge(load_model(folder), reversible=False).named_parameters())
+        updates.append({name: merged[name] - whole[name] for name in whole})
+    assert max(float(one.detach().abs().max()) for one in updates[0].values()) > 0.01
+    for name, one in mixed.named_parameters():
+        expected = whole[name] + 0.25 * updates[0][name] + 0.75 * updates[1][name]
+        torch.testing.assert_close(one, expected)
+
+
+def test_other_shapes_and_tokenizers_are_refused(
+    two: tuple[Path, Path], tmp_path: Path, tiny_model: Any, tokenizer: Tokenizer
+) -> None:
+    model = load_model(two[0])
+    other = CausalLM(replace(model.config, num_hidden_layers=model.config.num_hidden_layers + 1))
+    save_model(tmp_path / "deeper", other, tokenizer, card="")
+    with pytest.raises(UserError, match="num_hidden_layers"):
+        soup([two[0], tmp_path / "deeper"], (0.5, 0.5))
+    strange = Tokenizer.from_bpe(train_bpe(["quite another text, on and on and on"] * 4, 300))
+    save_model(tmp_path / "strange", model, strange, card="")
+    with pytest.raises(UserError, match="other tokens"):
+        soup([two[0], tmp_path / "strange"], (0.5, 0.5))
+
+
+def test_weights_are_a_mean(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"out": tmp_path, "models": ("a", "b")}
+    for wrong in ((0.5, 0.6), (0.0, 0.0), (1.0,), (0.2, 0.3, 0.5), (-0.5, 1.5)):
+        with pytest.raises(ValidationError):
+            SoupConfig(**given, weights=wrong)
+    with pytest.raises(ValidationError, match="twice"):
+        SoupConfig(out=tmp_path, models=("a", "a"))
+
+
+def test_tensors_of_few_bits_are_summed_in_float32() -> None:
+    one = {"w": torch.tensor([1.0, 256.0]).bfloat16()}
+    other = {"w": torch.tensor([3.0, 2.0]).bfloat16()}
+    found = averaged([one, other], (0.5, 0.5))["w"]
+    assert found.dtype is torch.bfloat16 and found.tolist() == [2.0, 129.0]
