@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-REWARDS = ("reward",)
+REWARDS, GUARDS = ("reward",), ("guard",)
 # Rewards that are known by name alone; the others have a colon, as a function has.
 VERIFIERS = ("sum", "unit-test", "sentiment", "json")
 # The fields that name folders to read, and what may lie in such a folder.
@@ -33,6 +33,7 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "judge": REWARDS,
     "exclude": ("data",),
     "critic": REWARDS,
+    "guard": GUARDS,
 }
 RESUMES = "Stopped at any moment, the same command goes on from there; finished stages are skipped."
 
@@ -74,7 +75,7 @@ class Stage:
     @property
     def trains(self) -> bool:
         """Whether it trains a model, of whatever kind."""
-        return self.makes in ("model", *REWARDS)
+        return self.makes in ("model", *REWARDS, *GUARDS)
 
     @property
     def computes(self) -> bool:
@@ -189,6 +190,23 @@ STAGES: dict[str, Stage] = {
             positional="model",
         ),
         Stage(
+            "guard",
+            "guard",
+            "groundup.align.guards.stage",
+            "groundup.align.guards.config:GuardConfig",
+            makes="guard",
+            start="model",
+            help="Train a guard: what stops harmful messages and answers before and behind a "
+            "model.",
+            more=(
+                "It learns from rows that are labelled harmful or benign, its thresholds are set "
+                "by a share of benign ones that it may stop, and its report says what it stops "
+                "wrongly. It is off until it is asked for: groundup chat MODEL --guard FOLDER.",
+                RESUMES,
+            ),
+            positional="model",
+        ),
+        Stage(
             "ppo",
             "ppo",
             "groundup.align.ppo",
@@ -290,6 +308,23 @@ STAGES: dict[str, Stage] = {
                 "rates and nats are against the first model. --judge is a reward that none was "
                 "trained on, --best-of a baseline without training, --samples tells pass@k of a "
                 "reward that checks; runs that differ in their seed alone are one method.",
+            ),
+            positional="models",
+        ),
+        Stage(
+            "redteam",
+            "redteam",
+            "groundup.align.guards.redteam",
+            "groundup.evals.config:RedTeamConfig",
+            makes="report",
+            start=None,
+            help="Search for prompts that break a model's conduct in the small world.",
+            more=(
+                "groundup redteam quickstart/sft quickstart/dpo attacks both on the same harmful "
+                "requests, by other wordings, frames, attempts and suffixes, and says how many "
+                "were broken by how many prompts, beside as many prompts at random. --guard puts "
+                "a guard before every model.",
+                RESUMES,
             ),
             positional="models",
         ),
