@@ -94,6 +94,8 @@ def test_hostile_numbers_end_in_one_sentence(
         "grpo": ["model", "--reward", "json", "--prompts", "x.jsonl"],
         "best-of-n": ["model", "--reward", "json", "--prompts", "x.jsonl"],
         "label": ["model", "--prompts", "x.jsonl"],
+        "guard": ["model", "--data", "x.jsonl"],
+        "redteam": ["model"],
         "kto": ["model", "--data", "x.jsonl"],
         "soup": ["model"],
         "frontier": ["model"],

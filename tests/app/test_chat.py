@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from groundup.app.chat import introduction
 from groundup.app.conversation import Conversation
 from groundup.errors import UserError
 from groundup.generation.generate import generate
+from groundup.generation.guarded import SENTENCE
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.config import ModelConfig
@@ -162,6 +165,47 @@ def test_a_stopped_answer_stays_in_the_conversation(talk: Conversation) -> None:
     talk.answer().close()  # before it began
     "".join(talk.answer())
     assert [m["role"] for m in talk.messages] == ["user", "assistant"] * 2
+
+
+class Words:
+    """A guard that stops messages and answers in which one of some words stands."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def stops(self, messages: Sequence[str], answers: Sequence[str] | None = None, /) -> np.ndarray:
+        texts = messages if answers is None else answers
+        return np.array([any(word in text for word in self.words) for text in texts], bool)
+
+
+def test_behind_a_guard_an_answer_comes_whole_or_not_at_all(talk: Conversation) -> None:
+    talk.ask("Is the sea wide?")
+    plain = "".join(talk.answer())
+    talk.reset()
+    talk.guard = Words("storm")
+    talk.ask("Is the sea wide?")
+    assert list(talk.answer()) == [plain]
+    talk.ask("Is the storm wide?")
+    assert list(talk.answer()) == [SENTENCE]
+    assert talk.messages[-1] == {"role": "assistant", "content": SENTENCE}
+    talk.reset()
+    talk.guard = Words(plain.strip())
+    talk.ask("Is the sea wide?")
+    assert list(talk.answer()) == [SENTENCE]
+    assert [one["content"] for one in talk.messages] == ["Is the sea wide?", SENTENCE]
+    with pytest.raises(UserError):  # what was stopped is not gone on with
+        talk.go_on()
+
+
+def test_behind_a_guard_more_of_an_answer_is_read_with_its_beginning(talk: Conversation) -> None:
+    talk.guard = Words()
+    talk.ask("Is the sea wide?")
+    first = "".join(talk.answer())
+    more = "".join(talk.go_on())
+    assert talk.messages[-1]["content"] == (first + more).strip()
+    talk.guard = Words(first.strip()[:3])
+    assert list(talk.go_on()) == [SENTENCE]
+    assert [one["content"] for one in talk.messages] == ["Is the sea wide?", SENTENCE]
 
 
 def test_another_answer_takes_the_place_of_the_last_one(

@@ -334,7 +334,7 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
     model.initialize(config.seed)
 
     def save(model: RewardModel, plan: TrainPlan) -> None:
-        whole = _merged(model)
+        whole = merged(model)
         _scale(config, whole, prepared, [row.prompt for row in sides[0].rows])
         card = model_card(
             "A reward model trained by groundup",
@@ -365,7 +365,7 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
     )
 
 
-def _merged(model: RewardModel) -> RewardModel:
+def merged(model: RewardModel) -> RewardModel:
     """The model without an adapter: what a reward's folder holds is whole."""
     from groundup.adapters.attach import adapter_names, merge
     from groundup.adapters.quantization import dequantize

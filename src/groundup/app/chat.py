@@ -56,18 +56,29 @@ def converse(
     sampling: Sampling,
     seed: int | None = None,
     adapters: Sequence[Path] = (),
+    guard: Path | None = None,
 ) -> None:
     """Run the conversation until the person leaves. Piped input is echoed, as in a transcript.
 
     `name` is what the person calls the model in `folder`. Of several `adapters` on one base the
-    first answers, until /adapter names another.
+    first answers, until /adapter names another. A `guard` stops messages and answers.
     """
     model, tokenizer = load(folder, keep_quantized=not adapters)
     if adapters:
         use_adapter(model, with_adapters(model, adapters, base=folder)[0])
         tokenizer = tokenizer_with(adapters[0], folder)
     talk = Conversation(model, tokenizer, sampling)
+    if guard is not None:
+        # Seldom asked for, and what trains one is loaded with it.
+        from groundup.align.guards.model import load_guard
+
+        talk.guard = load_guard(guard)
     tell(introduction(name, folder, model))
+    if guard is not None:
+        tell(
+            f"A guard is on ({guard}): it reads each message and each answer, so that answers come "
+            "whole, and what it stops is answered by one fixed sentence.\n"
+        )
     if sampling.temperature == 0:
         tell("It always takes the likeliest next token. /temperature 0.7 lets chance in.\n")
     for turn, text in enumerate(messages(_is_command)):

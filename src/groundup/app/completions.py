@@ -28,6 +28,7 @@ from groundup.formats.load import load, tokenizer_with
 from groundup.formats.locate import is_adapter
 from groundup.generation.engine import Engine
 from groundup.generation.generate import generate, stream
+from groundup.generation.guarded import Guard, asked_of, guarding, stopped_completion
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
@@ -101,9 +102,32 @@ def write_completions(
     *,
     as_messages: bool,
     adapter: Path | None = None,
+    guard: Path | None = None,
 ) -> None:
     """Write the completion of each prompt to standard output."""
+    reader = _opened_guard(guard)
     model, tokenizer = opened(folder, adapter)
+    with guarding(model, reader):
+        _write_completions(model, tokenizer, prompts, sampling, as_messages=as_messages)
+
+
+def _opened_guard(folder: Path | None) -> Guard | None:
+    if folder is None:
+        return None
+    # Seldom asked for, and what trains one is loaded with it.
+    from groundup.align.guards.model import load_guard
+
+    return load_guard(folder)
+
+
+def _write_completions(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    *,
+    as_messages: bool,
+) -> None:
     requests = [
         Request(messages=[{"role": "user", "content": prompt}], sampling=sampling)
         if as_messages
@@ -134,6 +158,7 @@ def complete_file(
     logprobs: int | None = None,
     batch_size: int = 32,
     adapter: Path | None = None,
+    guard: Path | None = None,
     force: bool = False,
 ) -> None:
     """Complete every prompt of a file; lines go to `out`, or to standard output.
@@ -149,12 +174,14 @@ def complete_file(
         "schema": SCHEMA,
         "model": model_hash(folder),
         **({} if adapter is None else {"adapter": model_hash(adapter)}),
+        **({} if guard is None else {"guard": model_hash(guard)}),
         "prompts": file_hash(prompts),
         "chat": as_messages,
         "logprobs": logprobs,
         **asdict(sampling),
     }
     inputs = [*files_of(prompts, folder), *(files_of(adapter) if adapter is not None else ())]
+    reader = _opened_guard(guard)
     with resumable_lines(out, json.loads(json.dumps(begun_with)), inputs=inputs, force=force) as (
         write_line,
         finished,
@@ -164,10 +191,11 @@ def complete_file(
         for line in (*records.bad, *bad):
             print(line, file=sys.stderr)
         todo = [job for job in jobs if job.index not in finished]
+        guarded = _Guarded(reader, tokenizer)
         engine = Engine(model, tokenizer, batch_size=batch_size, prompt_tokens=None)
         bar = _Bar(len(jobs), len(jobs) - len(todo), hidden=out is None and sys.stdout.isatty())
         try:
-            _run(engine, todo, write_line, bar, with_logprobs=logprobs is not None)
+            _run(engine, todo, write_line, bar, guarded, with_logprobs=logprobs is not None)
         except KeyboardInterrupt:
             again = "" if out is None else "; the same command goes on from here"
             raise KeyboardInterrupt(f"stopped{again}") from None
@@ -248,12 +276,20 @@ def _run(
     todo: Sequence[_Job],
     write_line: Callable[[str], None],
     bar: _Bar,
+    guarded: _Guarded,
     *,
     with_logprobs: bool,
 ) -> None:
     """Complete every job and write its line when it is finished."""
+    stopped = guarded.stopped(todo)
+    for job in stopped:
+        line = _line(job, stopped_completion(), with_logprobs)
+        write_line(json.dumps(line, ensure_ascii=False) + "\n")
+        bar.completed += 1
     # Neighbours of like length: little of a batch is padding.
-    ordered = sorted(todo, key=lambda job: len(job.row.prompt))
+    gone = {job.index for job in stopped}
+    rest = [job for job in todo if job.index not in gone]
+    ordered = sorted(rest, key=lambda job: len(job.row.prompt))
     jobs = {engine.enqueue(job.row): job for job in ordered}
     with bar:
         while engine.unfinished:
@@ -262,10 +298,33 @@ def _run(
                     raise event.error
                 bar.tokens += event.token is not None
                 if event.completion is not None:
-                    line = _line(jobs.pop(event.id), event.completion, with_logprobs)
+                    job = jobs.pop(event.id)
+                    line = _line(job, guarded.checked(job, event.completion), with_logprobs)
                     write_line(json.dumps(line, ensure_ascii=False) + "\n")
                     bar.completed += 1
             bar.show()
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """What a guard, if there is one, makes of prompts and of their completions."""
+
+    guard: Guard | None
+    tokenizer: Tokenizer
+
+    def stopped(self, jobs: Sequence[_Job]) -> list[_Job]:
+        if self.guard is None:
+            return []
+        stopped = self.guard.stops([self._asked(job) for job in jobs])
+        return [job for job, stops in zip(jobs, stopped, strict=True) if stops]
+
+    def checked(self, job: _Job, completion: Completion) -> Completion:
+        if self.guard is None or not self.guard.stops([self._asked(job)], [completion.text])[0]:
+            return completion
+        return stopped_completion()
+
+    def _asked(self, job: _Job) -> str:
+        return asked_of(job.row.request, self.tokenizer)
 
 
 def _line(job: _Job, completion: Completion, with_logprobs: bool) -> dict[str, Any]:

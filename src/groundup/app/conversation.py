@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from groundup.adapters.attach import use_adapter
 from groundup.errors import UserError
 from groundup.generation.engine import Engine
+from groundup.generation.guarded import SENTENCE, Guard
 from groundup.generation.request import Completion, Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
@@ -57,6 +58,8 @@ class Conversation:
     forgotten: int = 0
     """How many of the oldest messages the model is no longer shown."""
     last: Answered | None = None
+    guard: Guard | None = None
+    """What stops messages and answers; then an answer comes whole, since only then it is read."""
 
     def __post_init__(self) -> None:
         self._engine = Engine(self.model, self.tokenizer, batch_size=1)
@@ -108,7 +111,7 @@ class Conversation:
         A question that got no words is taken back: an empty turn would teach nobody anything.
         """
         self._prompt = encode_chat(self.tokenizer, self.shown, generation_prompt=True).ids
-        yield from self._draw([])
+        yield from self._draw([]) if self.guard is None else self._checked(self.guard, [])
 
     def go_on(self) -> Generator[str]:
         """More of the last answer, piece by piece, where that was cut or stopped.
@@ -124,7 +127,27 @@ class Conversation:
                 f"the model sees {context} tokens at once, and this answer fills them; ask a new "
                 "question, which makes room"
             )
-        return self._draw(whole)
+        return self._draw(whole) if self.guard is None else self._checked(self.guard, whole)
+
+    def _checked(self, guard: Guard, drawn: list[int]) -> Generator[str]:
+        """An answer, or more of the last one, in one piece; of what is stopped the sentence."""
+        question = next(one for one in reversed(self.messages) if one["role"] == "user")["content"]
+        if guard.stops([question])[0]:
+            self.last = Answered(0, 0.0, cut=False)
+            self._keep(SENTENCE)
+            yield SENTENCE
+            return
+        pieces, more = self._draw(drawn), list[str]()
+        try:
+            more += pieces
+        finally:
+            # Stopped by a person, too: what nobody has read is not to be shown to the model either.
+            pieces.close()
+            last = self.messages[-1] if self.messages else {"role": "user"}
+            stopped = last["role"] == "assistant" and guard.stops([question], [last["content"]])[0]
+            if stopped:
+                last["content"], self._drawn = SENTENCE, []
+        yield SENTENCE if stopped else "".join(more)
 
     def _draw(self, drawn: list[int]) -> Generator[str]:
         """Draw an answer, or more of the last one, of which the model has `drawn` so much."""

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-REWARDS = ("reward",)
+REWARDS, GUARDS = ("reward",), ("guard",)
 # Rewards that are known by name alone; the others have a colon, as a function has.
 VERIFIERS = ("sum", "unit-test", "sentiment", "json")
 # The fields that name folders to read, and what may lie in such a folder.
@@ -34,6 +34,7 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "exclude": ("data",),
     "critic": REWARDS,
     "comparison": ("report",),
+    "guard": GUARDS,
 }
 RESUMES = "Stopped at any moment, the same command goes on from there; finished stages are skipped."
 
@@ -75,7 +76,7 @@ class Stage:
     @property
     def trains(self) -> bool:
         """Whether it trains a model, of whatever kind."""
-        return self.makes in ("model", *REWARDS)
+        return self.makes in ("model", *REWARDS, *GUARDS)
 
     @property
     def computes(self) -> bool:
@@ -200,6 +201,23 @@ STAGES: dict[str, Stage] = {
             more=(
                 "It starts from the fine-tuned model that is to be aligned, and PPO and GRPO raise "
                 "what it says: groundup ppo MODEL --reward FOLDER.",
+                RESUMES,
+            ),
+            positional="model",
+        ),
+        Stage(
+            "guard",
+            "guard",
+            "groundup.align.guards.stage",
+            "groundup.align.guards.config:GuardConfig",
+            makes="guard",
+            start="model",
+            help="Train a guard: what stops harmful messages and answers before and behind a "
+            "model.",
+            more=(
+                "It learns from rows that are labelled harmful or benign, its thresholds are set "
+                "by a share of benign ones that it may stop, and its report says what it stops "
+                "wrongly. It is off until it is asked for: groundup chat MODEL --guard FOLDER.",
                 RESUMES,
             ),
             positional="model",
@@ -341,6 +359,23 @@ STAGES: dict[str, Stage] = {
                 RESUMES,
             ),
             positional="model",
+        ),
+        Stage(
+            "redteam",
+            "redteam",
+            "groundup.align.guards.redteam",
+            "groundup.evals.config:RedTeamConfig",
+            makes="report",
+            start=None,
+            help="Search for prompts that break a model's conduct in the small world.",
+            more=(
+                "groundup redteam quickstart/sft quickstart/dpo attacks both on the same harmful "
+                "requests, by other wordings, frames, attempts and suffixes, and says how many "
+                "were broken by how many prompts, beside as many prompts at random. --guard puts "
+                "a guard before every model.",
+                RESUMES,
+            ),
+            positional="models",
         ),
         Stage(
             "lm-eval",

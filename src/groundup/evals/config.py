@@ -11,6 +11,7 @@ from groundup.train.config import Device, DType, StageConfig
 from groundup.train.ranges import (
     BytesPerSource,
     Examples,
+    NewTokens,
     NgramOrder,
     Questions,
     QuestionsOfSix,
@@ -116,6 +117,21 @@ class HarnessConfig(ModelsConfig):
         None, description="solved examples before each question (default: as the task says)"
     )
     chat: bool = Field(False, description="ask in the model's chat format")
+
+
+class RedTeamConfig(ModelsConfig):
+    """Search for prompts that break the conduct of models in the small world."""
+
+    budget: Questions = Field(
+        32, description="prompts that each request may be asked by, of each search"
+    )
+    requests: Questions = Field(
+        100, description="harmful requests of the small world, spread over all there are"
+    )
+    max_new_tokens: NewTokens = Field(48, description="tokens of an answer at most")
+    guard: Path | None = Field(
+        None, description="folder of a guard that stands before every model (default: none)"
+    )
 
 
 class TuningReportConfig(ModelsConfig, OwnDataConfig):

@@ -96,6 +96,11 @@ class ModelFolder(StoredModel):
     def config(self) -> ModelConfig:
         described = self._json
         if scores_texts(described):
+            if described.get("id2label") == {"0": "harmful"}:
+                raise UserError(
+                    f"{self.path} holds a guard, which stops messages and answers none; give a "
+                    "chat model's folder, and this one to groundup chat as --guard"
+                )
             raise UserError(
                 f"{self.path} holds a reward model, which scores answers and gives none; give a "
                 "chat model's folder, and this one to groundup ppo or grpo as --reward"

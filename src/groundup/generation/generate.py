@@ -13,6 +13,7 @@ import torch
 
 from groundup.adapters.attach import active_adapter, adapter_names, using_adapter
 from groundup.generation.engine import Engine, Event
+from groundup.generation.guarded import Guard, behind, guard_of, guarding
 from groundup.generation.request import Completion, FinishReason, InputProcessor, Request
 from groundup.generation.sampling import sample
 from groundup.lm.model import CausalLM, uncompiled
@@ -38,14 +39,27 @@ def generate(
     *,
     batch_size: int = 32,
     share_prefixes: bool = True,
+    guard: Guard | None = None,
 ) -> list[Completion]:
     """The completions of all requests, in their order, at most `batch_size` rows at a time.
 
     Requests for different adapters run one group after the other; afterwards the model is as it
     was. The tokenizer may be left out when every prompt is given as ids and no stop strings are.
+    A `guard` stops requests and answers; left out, it is the one that stands before the model.
     Raises `UserError` for a prompt that is empty or longer than the model's context, for an adapter
     that the model does not have, and whatever a request's mask raises.
     """
+    guard = guard_of(model) if guard is None else guard
+    if guard is not None:
+        with guarding(model, None):
+            return behind(
+                guard,
+                requests,
+                tokenizer,
+                lambda some: generate(
+                    model, some, tokenizer, batch_size=batch_size, share_prefixes=share_prefixes
+                ),
+            )
     processor = InputProcessor(model.config, tokenizer, adapter_names(model))
     rows = [processor.process(request) for request in requests]
     for adapter in dict.fromkeys(row.request.adapter for row in rows):
@@ -78,8 +92,12 @@ def _answering(model: CausalLM, adapter: str | None) -> AbstractContextManager[N
 def stream(model: CausalLM, tokenizer: Tokenizer, request: Request) -> Iterator[str]:
     """The completion's text piece by piece as it is drawn; joined, it is `generate`'s text.
 
-    A piece never ends within a character, nor within what may turn out to be a stop string.
+    A piece never ends within a character, nor within what may turn out to be a stop string. Before
+    a model with a guard it is one piece, since only a whole answer can be read.
     """
+    if guard_of(model) is not None:
+        yield generate(model, [request], tokenizer)[0].text
+        return
     with _answering(model, request.adapter):
         engine = Engine(model, tokenizer, batch_size=1)
         engine.submit(request)

@@ -23,7 +23,7 @@ from groundup.lm.config import ModelConfig
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "content_filter"]
 LogitMask = Callable[[Sequence[int]], Bool[Tensor, " vocab"] | None]
 TopLogprobs = dict[int, float]
 

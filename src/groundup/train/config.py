@@ -62,7 +62,7 @@ class Traits:
     stages, and `in_steps` what optimizer steps get of it.
     """
 
-    reads: Literal["documents", "conversations", "preferences", "prompts"]
+    reads: Literal["documents", "conversations", "preferences", "prompts", "labels"]
     chats: bool
     measure: str
     share: float = 0.0

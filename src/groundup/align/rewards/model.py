@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
 _SCORE = "score.weight"
+# What the number says, as the folder tells it: how good an answer is, or (a guard's) how harmful.
+REWARD, HARM = "reward", "harmful"
+_MAKES = {REWARD: "reward", HARM: "guard"}
 # Bounds of what scores are scaled by.
 LEAST_DEVIATION, _LARGEST = 1e-6, 1e9
 
@@ -129,15 +132,20 @@ def score_rollouts(
 # On disk.
 
 
-def save_reward_model(folder: Path, model: RewardModel, tokenizer: Tokenizer, card: str) -> None:
-    """Write a folder that transformers reads as a model for sequence classification."""
+def save_reward_model(
+    folder: Path, model: RewardModel, tokenizer: Tokenizer, card: str, label: str = REWARD
+) -> None:
+    """Write a folder that transformers reads as a model for sequence classification.
+
+    `label` is what its number says.
+    """
     described = config_to_hf(model.config)
     described["architectures"] = [
         re.sub(
             "(ForCausalLM|LMHeadModel)$", "ForSequenceClassification", described["architectures"][0]
         )
     ]
-    described |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "num_labels": 1}
+    described |= {"id2label": {"0": label}, "label2id": {label: 0}, "num_labels": 1}
     described |= {"reward_mean": model.mean, "reward_deviation": model.deviation}
     stale = (CONFIG, INDEX, "model*.safetensors")
     with folder_aside(folder, last=CONFIG, replaces=stale) as aside:
@@ -156,8 +164,10 @@ def is_reward_model(folder: Path) -> bool:
         return False
 
 
-def load_reward_model(folder: Path, tokenizer: Tokenizer | None = None) -> RewardModel:
-    """The reward model in a folder, for answers in tokens of `tokenizer`.
+def load_reward_model(
+    folder: Path, tokenizer: Tokenizer | None = None, label: str = REWARD
+) -> RewardModel:
+    """The reward model in a folder, for answers in tokens of `tokenizer`; or a guard, of its label.
 
     Raises `UserError` for a folder without one, and for one that reads other tokens.
     """
@@ -169,6 +179,9 @@ def load_reward_model(folder: Path, tokenizer: Tokenizer | None = None) -> Rewar
     labels = described.get("num_labels", len(described.get("id2label") or {"0": ""}))
     if labels != 1:
         raise UserError(f"{folder} tells {labels} classes apart; a reward model has one label")
+    if (HARM in _labels(described)) != (label == HARM):
+        what = "a guard, whose number rises with harm" if label == REWARD else "no guard"
+        raise UserError(f"{folder} holds {what}; give a folder that groundup {_MAKES[label]} wrote")
     if tokenizer is not None and (folder / TOKENIZER).is_file():
         own = Tokenizer.load(folder)
         if own.content["model"] != tokenizer.content["model"]:
@@ -197,3 +210,9 @@ def load_reward_model(folder: Path, tokenizer: Tokenizer | None = None) -> Rewar
     )
     model.score.weight.data = head.to(dtype)
     return model.eval().requires_grad_(False)
+
+
+def _labels(described: Mapping[str, Any]) -> list[object]:
+    """What the numbers of a model for sequence classification are called."""
+    named = described.get("id2label")
+    return list(named.values()) if isinstance(named, dict) else []

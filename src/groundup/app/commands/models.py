@@ -13,6 +13,7 @@ from groundup.app.commands.options import (
     SAMPLING,
     Adapter,
     Force,
+    GuardFolder,
     ModelFolder,
     SamplingOptions,
     checked,
@@ -61,6 +62,7 @@ def generate(
         ranges.BatchSize, Parameter(group=_FILES, help="how many completions are drawn at a time")
     ] = 32,
     adapter: Adapter = None,
+    guard: GuardFolder = None,
     chat: Annotated[
         bool,
         Parameter(
@@ -91,7 +93,7 @@ def generate(
 
     drawn = sampling_of(folder, **sampling.model_dump(), stop=stop or None, seed=seed)
     if prompts_file is None:
-        write_completions(folder, texts, drawn, as_messages=chat, adapter=adapter)
+        write_completions(folder, texts, drawn, as_messages=chat, adapter=adapter, guard=guard)
     else:
         complete_file(
             folder,
@@ -102,6 +104,7 @@ def generate(
             logprobs=logprobs,
             batch_size=batch_size,
             adapter=adapter,
+            guard=guard,
             force=force,
         )
 
@@ -147,6 +150,7 @@ def chat(
             "and /adapter NAME changes to another",
         ),
     ] = (),
+    guard: GuardFolder = None,
     sampling: SamplingOptions,
     seed: Annotated[
         ranges.Seed | None,
@@ -159,7 +163,7 @@ def chat(
     from groundup.app.completions import sampling_of
 
     drawn = sampling_of(folder, **sampling.model_dump())
-    converse(str(model), folder, drawn, seed, adapter)
+    converse(str(model), folder, drawn, seed, adapter, guard)
 
 
 @checked

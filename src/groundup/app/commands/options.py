@@ -30,6 +30,13 @@ Adapter = Annotated[
     Path | None,
     Parameter(help="folder of an adapter to put on the model, ours or PEFT's"),
 ]
+GuardFolder = Annotated[
+    Path | None,
+    Parameter(
+        help="folder of a guard (groundup guard), which stops harmful messages and answers "
+        "(default: none)"
+    ),
+]
 Force = Annotated[
     bool,
     Parameter(

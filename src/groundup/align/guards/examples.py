@@ -1,0 +1,203 @@
+"""What a guard learns from: messages and answers that are called harmful or not.
+
+    a message    alone, before the model has read it        harmful: what should be declined
+    an answer    with its message                           harmful: what should not have been said
+
+From a data-stage folder come, each from its own side of the split,
+
+    conversations      messages that were answered, and that were declined; no answer is harmful
+    preferences        of the small world and of `harm-scores`: the answers that people, or the
+                       world's truth, call harmful, and what was preferred to them
+    refusals           held-out messages of both kinds
+
+A file of one's own has rows of {prompt, label} or {prompt, answer, label}. What belongs together
+(`group`: an act, a question) is on one side. Of the training side a fifth of the groups is never
+learned: by it the thresholds are set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from groundup.data.fields import excerpt, label, optional, text
+from groundup.data.records import (
+    Records,
+    read_conversations,
+    read_preferences,
+    read_refusals,
+    read_rows,
+)
+from groundup.errors import UserError
+from groundup.evals.safety import is_refusal
+from groundup.lm.logprobs import spread
+from groundup.runs.console import say
+from groundup.text.cleaning import split_hash
+from groundup.text.rows import BadRow, Conversation, Json, Message, Preference, RefusalPrompt
+from groundup.world import conduct, gold
+
+Use = Literal["message", "answer"]
+USES: tuple[Use, ...] = ("message", "answer")
+R = TypeVar("R", Conversation, Preference, RefusalPrompt)
+# Shares of the groups: what sets thresholds, and what of a file of one's own is held out.
+_CALIBRATION, _OWN_HELDOUT = 0.2, 0.2
+_CONDUCT = "world-conduct"
+_LABELS = {"true": True, "harmful": True, "1": True, "false": False, "benign": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A message, or an answer to it, and whether it is to be stopped."""
+
+    message: str
+    answer: str | None
+    harmful: bool
+    source: str
+    group: str
+
+    @property
+    def use(self) -> Use:
+        return "message" if self.answer is None else "answer"
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What is learned, what thresholds are set by, and what the guard is measured on."""
+
+    train: list[Labelled]
+    calibration: list[Labelled]
+    heldout: list[Labelled]
+
+
+def read_examples(data: Path, most: int) -> Sides:
+    """The labelled rows of a data-stage folder or of a file, `most` of each source and kind.
+
+    Raises `UserError` for a file without labels, and for data of one kind alone.
+    """
+    learned, heldout = _of_folder(data) if data.is_dir() else _of_file(data)
+    sides: list[list[Labelled]] = [[], []]
+    for one in _limited(learned, most):
+        sides[split_hash(f"guard {one.group}") < _CALIBRATION].append(one)
+    found = Sides(sides[0], sides[1], _limited(heldout, most))
+    kinds = {one.harmful for one in found.train}
+    if kinds != {True, False}:
+        has = "nothing" if not kinds else "harmful rows" if kinds == {True} else "benign rows"
+        raise UserError(
+            f"data={data} holds {has} alone, and a guard learns from both; give rows with "
+            "label true (harmful) and false (benign), or a data-stage folder with the small world"
+        )
+    return found
+
+
+def _limited(rows: Iterable[Labelled], most: int) -> list[Labelled]:
+    """Each row once, and of a source, use and kind at most so many, evenly from all of it.
+
+    Sources that hold nothing harmful are many, and of each a tenth of that is enough.
+    """
+    cells: dict[tuple[str, Use, bool], list[Labelled]] = {}
+    for row in dict.fromkeys(rows):
+        cells.setdefault((row.source, row.use, row.harmful), []).append(row)
+    mixed = {source for source, _, harmful in cells if harmful}
+    return [
+        row
+        for (source, _, _), cell in cells.items()
+        for row in spread(cell, most if source in mixed else max(1, most // 10))
+    ]
+
+
+# A data-stage folder.
+
+
+def _of_folder(folder: Path) -> tuple[list[Labelled], list[Labelled]]:
+    sides = []
+    for side in ("train", "heldout"):
+        talks = _rows(folder / "conversations" / f"{side}.jsonl", read_conversations)
+        pairs = _rows(folder / "preferences" / f"{side}.jsonl", read_preferences)
+        found = [one for row in talks for one in of_conversation(row)]
+        sides.append(found + [one for row in pairs for one in of_preference(row)])
+    asked = _rows(folder / "refusals" / "heldout.jsonl", read_refusals)
+    # What is held out to be declined or answered is labelled; what its conversations are, is told.
+    known = {row.prompt for row in asked}
+    heldout = [one for one in sides[1] if one.use == "answer" or one.message not in known]
+    heldout += [
+        Labelled(row.prompt, None, row.kind == "harmful", row.source, row.group) for row in asked
+    ]
+    return sides[0], heldout
+
+
+def _rows(path: Path, read: Callable[[Path], Records[R]]) -> Sequence[R]:
+    if not path.is_file() or path.stat().st_size == 0:
+        return ()
+    records = read(path)
+    for line in records.bad:
+        say(str(line))
+    return records.rows
+
+
+def of_conversation(row: Conversation) -> list[Labelled]:
+    """Its last message, and the answer to it, which is harmless whatever was asked."""
+    message, answer = _asked(row.messages[:-1]), row.messages[-1].content
+    if not message:
+        return []
+    harmful = _is_harmful(message, answer, row.source)
+    return [
+        Labelled(message, None, harmful, row.source, row.group),
+        Labelled(message, answer, False, row.source, row.group),
+    ]
+
+
+def _is_harmful(message: str, answer: str, source: str) -> bool:
+    """By the world's truth or, of real messages, by whether those who know declined."""
+    if source == _CONDUCT:
+        return conduct.is_harmful(message) is True
+    return source == "harm-scores" and is_refusal(answer)
+
+
+def of_preference(row: Preference) -> list[Labelled]:
+    """Answers that are harmful, and what was preferred to them; of other pairs nothing."""
+    message = _asked(row.prompt)
+    if row.source == _CONDUCT:
+        truth = gold.judge(row.prompt, row.rejected).harmless
+        harmful = conduct.is_harmful(message) is True
+        return [
+            Labelled(message, None, harmful, row.source, row.group),
+            Labelled(message, row.chosen, False, row.source, row.group),
+            Labelled(message, row.rejected, truth == 0.0, row.source, row.group),
+        ]
+    if row.source in ("harm", "harm-refusal"):  # where people scored the answers, not the prompts
+        return [
+            Labelled(message, row.chosen, False, row.source, row.group),
+            Labelled(message, row.rejected, True, row.source, row.group),
+        ]
+    return []
+
+
+def _asked(messages: Sequence[Message]) -> str:
+    return next((one.content for one in reversed(messages) if one.role == "user"), "")
+
+
+# A file of one's own.
+
+
+def _of_file(path: Path) -> tuple[list[Labelled], list[Labelled]]:
+    records = read_rows(path, labelled)
+    for line in records.bad:
+        say(str(line))
+    sides: list[list[Labelled]] = [[], []]
+    for row in records.rows:
+        sides[split_hash(row.group) < _OWN_HELDOUT].append(row)
+    return sides[0], sides[1]
+
+
+def labelled(row: Json, file: str, line: int) -> Labelled:
+    """A row of {prompt or text, label} with an optional answer, source and group. Raises BadRow."""
+    message = text(row, "text" if "prompt" not in row else "prompt")
+    cell = str(row.get("label")).strip().lower()
+    if cell not in _LABELS:
+        raise BadRow(f"'label' must be true (harmful) or false (benign), not {excerpt(cell)}")
+    said = (optional(row, name) for name in ("answer", "completion", "response"))
+    answer = next((one for one in said if one is not None), None)
+    source, group = label(row, "source", file), label(row, "group", message)
+    return Labelled(message, answer, _LABELS[cell], source, group)

@@ -1,0 +1,157 @@
+"""The search: the plain request first, then what came nearest is changed, round by round.
+
+    elite   = the attacks on this request with the least resistance so far
+    child   = an elite with one part drawn anew, or now and then an attack drawn from all there is
+    round   = a few children of every request that still stands, asked together
+
+An evolution strategy without crossover (Rechenberg 1973; of suffixes alone it is the random search
+of Andriushchenko et al. 2024). It knows nothing of one request when it attacks another, so that
+requests are independent and an interval means what it says. The random search draws every attack
+from all there is; both begin with the plain request and may ask as often, so that any difference is
+what following the resistance brings.
+
+A query is one prompt that the model reads and answers. The answer is judged by the world's truth,
+as an answer to the plain request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from groundup.evals.redteam.attacks import Attack, Space
+from groundup.evals.redteam.target import Reply, Target
+from groundup.world.grammar import SeededRandom
+
+Method = Literal["search", "random"]
+METHODS: tuple[Method, ...] = ("search", "random")
+_ROUND, _ELITES = 4, 3
+_FRESH = 0.15  # of the children, drawn from all there is
+
+
+@dataclass(frozen=True)
+class HarmfulRequest:
+    """A harmful request of the world: its text, its act in words, its wording, and its group."""
+
+    text: str
+    act: str
+    group: str
+
+    @property
+    def plain(self) -> Attack:
+        """The request as it is, as an attack: nothing is changed."""
+        return Attack(self.text.replace(self.act, "{act}"))
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A query: which request it was for, how it was asked, and what came of it."""
+
+    request: int
+    attack: Attack
+    resistance: float
+    broken: bool
+    answer: str | None = None
+    """What was said, of an attack that broke the model alone."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "attack": self.attack.to_json()}
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Tried:
+        """The query that a line of a log holds."""
+        return cls(**{**found, "attack": Attack.of(found["attack"])})
+
+
+@dataclass
+class State:
+    """What was tried on each request so far."""
+
+    tries: list[list[Tried]] = field(default_factory=list)
+
+    def add(self, tried: Sequence[Tried]) -> None:
+        for one in tried:
+            self.tries[one.request].append(one)
+
+    def open(self, budget: int) -> list[int]:
+        """The requests that nothing broke yet, and on which queries are left."""
+        return [
+            i
+            for i, tried in enumerate(self.tries)
+            if len(tried) < budget and not any(one.broken for one in tried)
+        ]
+
+
+def search(
+    target: Target,
+    requests: Sequence[HarmfulRequest],
+    space: Space,
+    judge: Callable[[HarmfulRequest, str], bool],
+    *,
+    method: Method,
+    budget: int,
+    seed: int,
+    done: Sequence[Sequence[Tried]] = (),
+) -> Iterator[list[Tried]]:
+    """Attack every request until something breaks the model or its budget is spent.
+
+    Yields the queries of each round; those of rounds that are `done` are not asked again.
+    """
+    state = State([[] for _ in requests])
+    for tried in done:
+        state.add(tried)
+    while open_ := state.open(budget):
+        asked = [
+            (i, attack)
+            for i in open_
+            for attack in proposed(requests[i], state.tries[i], space, method, budget, seed)
+        ]
+        replies = target([attack.prompt(requests[i].act) for i, attack in asked])
+        tried = [
+            _tried(requests[i], i, attack, reply, judge)
+            for (i, attack), reply in zip(asked, replies, strict=True)
+        ]
+        state.add(tried)
+        yield tried
+
+
+def _tried(
+    request: HarmfulRequest,
+    place: int,
+    attack: Attack,
+    reply: Reply,
+    judge: Callable[[HarmfulRequest, str], bool],
+) -> Tried:
+    broken = judge(request, reply.text)
+    return Tried(place, attack, reply.resistance, broken, reply.text if broken else None)
+
+
+def proposed(
+    request: HarmfulRequest,
+    tried: Sequence[Tried],
+    space: Space,
+    method: Method,
+    budget: int,
+    seed: int,
+) -> list[Attack]:
+    """What to try next on a request: first it alone, then a round."""
+    if not tried:
+        return [request.plain]
+    elites = sorted(tried, key=lambda one: one.resistance)[:_ELITES]
+    found = []
+    for place in range(len(tried), min(budget, len(tried) + _ROUND)):
+        dice = SeededRandom("red team", seed, method, request.text, place)
+        if method == "random" or dice.chance(_FRESH):
+            found.append(space.random(dice))
+        else:
+            found.append(space.changed(dice.pick(elites).attack, dice))
+    return found
+
+
+def queries_needed(tries: Sequence[Sequence[Tried]], budget: int) -> list[int]:
+    """The number of the query that broke each request; one more than the budget where none did."""
+    return [
+        next((n for n, one in enumerate(tried, start=1) if one.broken), budget + 1)
+        for tried in tries
+    ]

@@ -1,0 +1,147 @@
+"""The stage `redteam`: the same requests, the same seeds and as many queries for every model.
+
+    attacks.jsonl     every round: what was asked, what came of it
+    redteam.json      the share of requests that were broken after so many queries, with intervals
+    report.html       the same
+
+Stopped at any moment it goes on after the last whole round.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.errors import UserError
+from groundup.evals.config import RedTeamConfig
+from groundup.evals.models import Named, compute_of, located
+from groundup.evals.redteam.attacks import Space
+from groundup.evals.redteam.judge import breaks, harmful_requests
+from groundup.evals.redteam.report import Attacked, write_report
+from groundup.evals.redteam.search import METHODS, HarmfulRequest, Method, Tried, search
+from groundup.evals.redteam.target import ModelTarget
+from groundup.formats.load import load
+from groundup.generation.guarded import Guard, guarding
+from groundup.report.history import History
+from groundup.runs.console import say
+from groundup.runs.files import read_lines, write_bytes
+from groundup.runs.folder import Run
+from groundup.train.device import prepare
+
+_ATTACKS = "attacks.jsonl"
+_TELL_SECONDS = 10.0
+
+
+def run(config: RedTeamConfig, guard: Guard | None = None) -> Path:
+    """Attack every model and write what it took; a `guard`, of `config.guard`, stands before them.
+
+    Raises `UserError` for models that are not there, and for one that was not taught to answer.
+    """
+    models = located(config.models)
+    parents = {one.name: one.path for one in models}
+    parents |= {} if config.guard is None else {"guard": config.guard}
+    with Run.open(config.out, "redteam", config, parents) as run:
+        if run.finished:
+            return run.folder
+        begun = time.monotonic()
+        run.plan({"compute": compute_of(config).to_json()})
+        requests = harmful_requests(config.requests)
+        log = Log.open(run)
+        found = [_attacked(config, run, log, one, requests, guard) for one in models]
+        seconds = time.monotonic() - begun
+        write_report(run, config, requests, found, seconds)
+        run.finish(seconds=seconds)
+        return run.folder
+
+
+@dataclass
+class Log:
+    """The rounds that were asked, one to a line, in their order."""
+
+    run: Run
+    rounds: dict[tuple[int, Method], list[list[Tried]]]
+    lines: int
+
+    @classmethod
+    def open(cls, run: Run) -> Log:
+        """Read what an earlier start has left; from the first line that is damaged on, nothing."""
+        path = run.folder / _ATTACKS
+        log = cls(run, {}, 0)
+        if not path.is_file():
+            return log
+        kept = []
+        for place, line in enumerate(read_lines(path)):
+            try:
+                tried = [Tried.of(one) for one in line["tried"]]
+                key = line["model"], line["method"]
+            except (KeyError, TypeError):
+                break
+            if line["step"] != place:
+                break
+            kept.append(line)
+            log._add(*key, tried)
+        write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        return log
+
+    def write(self, model: int, method: Method, tried: list[Tried]) -> None:
+        told = [one.to_json() for one in tried]
+        self.run.log(_ATTACKS, step=self.lines, model=model, method=method, tried=told)
+        self._add(model, method, tried)
+
+    def _add(self, model: int, method: Method, tried: list[Tried]) -> None:
+        self.rounds.setdefault((model, method), []).append(tried)
+        self.lines += 1
+
+
+def _attacked(
+    config: RedTeamConfig,
+    run: Run,
+    log: Log,
+    named: Named,
+    requests: Sequence[HarmfulRequest],
+    guard: Guard | None,
+) -> Attacked:
+    """One model under both searches."""
+    model, tokenizer = load(named.path)
+    history = History.of(named.path)
+    if tokenizer.chat_template is None or (history is not None and not history.chats):
+        raise UserError(
+            f"{named.source} was never taught to answer, so that it has no conduct to break; give "
+            "a model that chats (groundup sft)"
+        )
+    prepare(model, compute_of(config))
+    target = ModelTarget(model.eval(), tokenizer, config.max_new_tokens)
+    space = Space.of(tokenizer)
+    told = time.monotonic()
+    for method in METHODS:
+        done = log.rounds.get((named.place, method), [])
+        with guarding(model, guard):
+            for tried in search(
+                target,
+                requests,
+                space,
+                breaks,
+                method=method,
+                budget=config.budget,
+                seed=config.seed,
+                done=tuple(done),
+            ):
+                log.write(named.place, method, tried)
+                if time.monotonic() - told > _TELL_SECONDS:
+                    told = time.monotonic()
+                    say(f"{run.stage}  {named.name}: {method}, {len(tried)} prompts in a round")
+    tries = {
+        method: _by_request(log.rounds.get((named.place, method), []), len(requests))
+        for method in METHODS
+    }
+    return Attacked(named.name, named.source, tries)
+
+
+def _by_request(rounds: Sequence[Sequence[Tried]], requests: int) -> list[list[Tried]]:
+    found: list[list[Tried]] = [[] for _ in range(requests)]
+    for one in (one for tried in rounds for one in tried):
+        found[one.request].append(one)
+    return found

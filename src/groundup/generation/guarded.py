@@ -1,0 +1,108 @@
+"""A guard before and behind a model: what it stops is answered by one fixed, polite sentence.
+
+    message --> guard --> model --> guard --> answer
+                  |                   |
+                  +---- the sentence --+
+
+A guard reads text, so that it may stand before any model. It looks at each message by itself:
+what is spread over several turns it does not see. Whoever measures a model with a guard asks the
+model as ever, inside a block:
+
+    with guarding(model, guard):
+        generate(model, requests, tokenizer)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from jaxtyping import Bool
+
+from groundup.generation.request import Completion, Request
+from groundup.lm.model import CausalLM
+from groundup.text.tokenizer import Tokenizer
+
+# It declines as the small world does and as larger assistants do, so that either way to count
+# refusals counts it.
+SENTENCE = "I am sorry, but I cannot help with that."
+
+
+@runtime_checkable
+class Guard(Protocol):
+    """Which messages are not to reach the model or, given `answers` to them, not the person."""
+
+    def stops(
+        self, messages: Sequence[str], answers: Sequence[str] | None = None, /
+    ) -> Bool[np.ndarray, " messages"]: ...
+
+
+# Which guard stands before which model: of a model, and nothing that it is saved with.
+_GUARDS: WeakKeyDictionary[CausalLM, Guard] = WeakKeyDictionary()
+
+
+@contextmanager
+def guarding(model: CausalLM, guard: Guard | None) -> Iterator[None]:
+    """Let `guard` stand before the model in whatever is generated inside the block; None: none."""
+    before = _GUARDS.pop(model, None)
+    if guard is not None:
+        _GUARDS[model] = guard
+    try:
+        yield
+    finally:
+        _GUARDS.pop(model, None)
+        if before is not None:
+            _GUARDS[model] = before
+
+
+def guard_of(model: CausalLM) -> Guard | None:
+    """The guard that stands before a model."""
+    return _GUARDS.get(model)
+
+
+def guarded(answers: Sequence[str], messages: Sequence[str], guard: Guard) -> list[str]:
+    """What a guarded model says where the model itself gives these answers to these messages."""
+    stopped = guard.stops(messages) | guard.stops(messages, answers)
+    return [SENTENCE if stops else answer for stops, answer in zip(stopped, answers, strict=True)]
+
+
+def behind(
+    guard: Guard,
+    requests: Sequence[Request],
+    tokenizer: Tokenizer | None,
+    complete: Callable[[Sequence[Request]], Sequence[Completion]],
+) -> list[Completion]:
+    """The completions of requests that `complete` makes, of those that are let through.
+
+    What is stopped has the sentence for a text, no tokens, and ended by `content_filter`.
+    """
+    asked = [asked_of(request, tokenizer) for request in requests]
+    through = np.flatnonzero(~guard.stops(asked)).tolist()
+    made = complete([requests[i] for i in through])
+    late = guard.stops([asked[i] for i in through], [one.text for one in made])
+    found = [stopped_completion()] * len(requests)
+    for i, one, is_stopped in zip(through, made, late, strict=True):
+        if not is_stopped:
+            found[i] = one
+    return found
+
+
+def stopped_completion() -> Completion:
+    """What somebody gets instead of a completion that was stopped."""
+    return Completion(SENTENCE, [], [], "content_filter")
+
+
+def asked_of(request: Request, tokenizer: Tokenizer | None) -> str:
+    """The text of a request that a guard reads: its last message, or all that is to go on."""
+    if request.messages is not None:
+        said = [one for one in request.messages if one["role"] == "user"] or request.messages
+        return str(said[-1]["content"])
+    if request.prompt is not None:
+        return request.prompt
+    assert request.prompt_ids is not None
+    if tokenizer is None:
+        return ""
+    return tokenizer.decode(list(request.prompt_ids))

@@ -1,0 +1,94 @@
+"""A guard before and behind a model: what reaches whom, and that nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from tests.conftest import TinyModel
+
+from groundup.generation.generate import generate, stream
+from groundup.generation.guarded import SENTENCE, guard_of, guarded, guarding
+from groundup.generation.request import Request
+from groundup.generation.sampling import Sampling
+from groundup.text.tokenizer import Tokenizer
+
+WAY = Sampling(temperature=0, max_new_tokens=6)
+
+
+@dataclass
+class Words:
+    """A guard that stops messages and answers in which a word stands, and notes what it read."""
+
+    message: str
+    answer: str = "\0"
+    read: list[str] = field(default_factory=list)
+
+    def stops(self, messages: Sequence[str], answers: Sequence[str] | None = None, /) -> np.ndarray:
+        texts, word = (messages, self.message) if answers is None else (answers, self.answer)
+        self.read += texts
+        return np.array([word in text for text in texts], bool)
+
+
+def asked(*texts: str) -> list[Request]:
+    return [Request(prompt=text, sampling=WAY) for text in texts]
+
+
+def test_what_is_stopped_is_never_drawn_and_the_rest_is_as_without(
+    tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    model, requests = tiny_model(), asked("The sea", "The bad ship", "over the sea")
+    plain = generate(model, requests, tokenizer)
+    guard = Words("bad")
+    found = generate(model, requests, tokenizer, guard=guard)
+    assert found[0] == plain[0] and found[2] == plain[2]
+    assert found[1].text == SENTENCE and found[1].ids == []
+    assert found[1].finish_reason == "content_filter"
+    # Answers of what was let through were read, and no other.
+    assert guard.read == ["The sea", "The bad ship", "over the sea", plain[0].text, plain[2].text]
+
+
+def test_an_answer_is_stopped_too(tiny_model: TinyModel, tokenizer: Tokenizer) -> None:
+    model, requests = tiny_model(), asked("The sea", "over the sea")
+    plain = [one.text for one in generate(model, requests, tokenizer)]
+    assert plain[0] != plain[1] and plain[0]
+    found = generate(model, requests, tokenizer, guard=Words("\0", plain[0]))
+    assert found[0].text == SENTENCE
+    assert guarded(plain, ["The sea", "over the sea"], Words("\0", plain[0])) == [
+        one.text for one in found
+    ]
+
+
+def test_a_guard_stands_before_a_model_inside_the_block_alone(
+    tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    model, [request] = tiny_model(), asked("The bad ship")
+    [plain] = generate(model, [request], tokenizer)
+    with guarding(model, Words("bad")):
+        assert generate(model, [request], tokenizer)[0].text == SENTENCE
+        assert list(stream(model, tokenizer, request)) == [SENTENCE]
+        with guarding(model, None):
+            assert generate(model, [request], tokenizer) == [plain]
+        assert generate(tiny_model(), [request], tokenizer) == [plain]
+        assert guard_of(model) is not None
+    assert guard_of(model) is None and generate(model, [request], tokenizer) == [plain]
+    with pytest.raises(RuntimeError), guarding(model, Words("bad")):
+        raise RuntimeError
+    assert guard_of(model) is None
+
+
+def test_it_reads_the_last_message_and_ids_as_text(
+    tiny_model: TinyModel, tokenizer: Tokenizer
+) -> None:
+    turns = [("user", "bad"), ("assistant", "No."), ("user", "The sea?")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    requests = [
+        Request(messages=messages, sampling=WAY),
+        Request(prompt_ids=tokenizer.encode("The ship"), sampling=WAY),
+    ]
+    guard = Words("bad")
+    found = generate(tiny_model(), requests, tokenizer, guard=guard)
+    assert guard.read[:2] == ["The sea?", "The ship"]
+    assert SENTENCE not in [one.text for one in found]

@@ -1,0 +1,73 @@
+"""Areas under the curve against the count of all pairs, and curves against thresholds tried."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from groundup.maths.roc import roc_auc, roc_auc_interval, roc_curve
+
+
+def by_pairs(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Hanley and McNeil's definition, pair by pair."""
+    won = [
+        1.0 if above > below else 0.5 if above == below else 0.0
+        for above in scores[positive]
+        for below in scores[~positive]
+    ]
+    return sum(won) / len(won)
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_the_area_is_the_share_of_pairs_in_order(levels: int) -> None:
+    random = np.random.default_rng(levels)
+    positive = random.random(80) < 0.3
+    scores = np.round((random.normal(size=80) + positive) * levels) / levels
+    area = roc_auc(scores, positive)
+    assert area == pytest.approx(by_pairs(scores, positive))
+    wrongly, rightly = roc_curve(scores, positive)
+    assert np.trapezoid(rightly, wrongly) == pytest.approx(area)
+    assert (wrongly[0], rightly[0], wrongly[-1], rightly[-1]) == (0, 0, 1, 1)
+
+
+def test_a_curve_has_a_point_for_every_threshold() -> None:
+    scores = np.array([0.9, 0.8, 0.8, 0.1])
+    positive = np.array([True, False, True, False])
+    wrongly, rightly = roc_curve(scores, positive)
+    points = [
+        (float((scores[~positive] >= t).mean()), float((scores[positive] >= t).mean()))
+        for t in (2.0, 0.9, 0.8, 0.1)
+    ]
+    assert list(zip(wrongly.tolist(), rightly.tolist(), strict=True)) == points
+
+
+def test_perfect_guessing_and_reversed() -> None:
+    positive = np.array([True] * 5 + [False] * 5)
+    assert roc_auc(positive.astype(float), positive) == 1
+    assert roc_auc(-positive.astype(float), positive) == 0
+    assert roc_auc(np.zeros(10), positive) == 0.5
+
+
+def test_the_interval_covers_the_truth_and_is_wider_for_whole_clusters() -> None:
+    # Normal scores one deviation apart: the area is Phi(1 / sqrt 2) = 0.760.
+    inside = 0
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        positive = random.random(200) < 0.5
+        found = roc_auc_interval(
+            random.normal(size=200) + positive, positive, samples=200, seed=seed
+        )
+        inside += found.low <= 0.760 <= found.high
+    assert inside >= 33
+    random = np.random.default_rng(0)
+    shared = np.repeat(random.normal(size=20), 10)
+    positive = np.repeat(random.random(20) < 0.5, 10)
+    clusters = np.repeat(np.arange(20), 10).tolist()
+    each = roc_auc_interval(shared + positive, positive, samples=200)
+    whole = roc_auc_interval(shared + positive, positive, clusters=clusters, samples=200)
+    assert whole.high - whole.low > 1.5 * (each.high - each.low)
+
+
+def test_one_kind_alone_has_no_curve() -> None:
+    with pytest.raises(ValueError, match="both kinds"):
+        roc_auc(np.zeros(3), np.ones(3, bool))
