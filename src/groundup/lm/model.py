@@ -15,6 +15,9 @@ This one page is Qwen3, Llama, SmolLM2, Mistral, Qwen2 and GPT-2: what differs i
 config. Parameters carry Hugging Face's names, so a state dict needs no translation. The model
 returns hidden states and the head stands apart: a loss decides how much of the logits it ever
 holds, and reward or value heads take the head's place.
+
+What an architecture may have instead stands on pages of its own: `positions`, `experts` in the
+place of the mlp, and `rnn` in the place of all that is below the head.
 """
 
 from __future__ import annotations
@@ -23,10 +26,10 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, silu
 from torch.utils.checkpoint import checkpoint
@@ -35,11 +38,21 @@ from groundup.deprecated import renamed_method
 from groundup.errors import UserError
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.config import Activation, ModelConfig
-from groundup.lm.positions import Rotation, inverse_frequencies, rotate, rotation
+from groundup.lm.experts import MixtureOfExperts, mean_balance
+from groundup.lm.positions import (
+    Rotation,
+    alibi_bias,
+    inverse_frequencies,
+    rotate,
+    rotation,
+    sinusoidal_embedding,
+)
+from groundup.lm.rnn import Recurrent
 from groundup.train.batch import Batch
+from groundup.train.loss import Auxiliary
 
 if TYPE_CHECKING:  # what is trained keeps no keys
-    from groundup.lm.cache import CacheView, KVCache
+    from groundup.lm.cache import Cache, CacheView, KVCache
 
 Hidden = Float[Tensor, "rows time width"]
 
@@ -49,6 +62,7 @@ _ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(gelu, approximate="tanh"),  # GPT-2's name for the approximation
     "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
     "relu": relu,
+    "relu2": lambda x: relu(x).square(),  # So et al. 2021, Primer, section 4.1
 }
 
 
@@ -78,6 +92,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
+        self.window = config.windows[layer]
         self.path: AttentionPath = "matmul"
         width, bias = config.hidden_size, config.attention_bias
         queries = config.num_attention_heads * config.head_dim
@@ -101,7 +116,7 @@ class Attention(nn.Module):
             query, key = rotate(query, cos_sin), rotate(key, cos_sin)
         if cache is not None:
             key, value = cache.write(self.layer, key, value)
-        mixed = attention(query, key, value, bias, self.path)
+        mixed = attention(query, key, value, bias, self.path, self.window)
         out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -117,15 +132,15 @@ class MLP(nn.Module):
     down(gelu(up(x))).
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, inner: int) -> None:
         super().__init__()
-        width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        width, bias = config.hidden_size, config.mlp_bias
         self.activation = _ACTIVATIONS[config.hidden_act]
-        self.gate_proj = nn.Linear(width, inner, bias=bias) if config.family.gated else None
+        self.gate_proj = nn.Linear(width, inner, bias=bias) if config.gated else None
         self.up_proj = nn.Linear(width, inner, bias=bias)
         self.down_proj = nn.Linear(inner, width, bias=bias)
 
-    def forward(self, x: Hidden) -> Hidden:
+    def forward(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
         if self.gate_proj is None:
             inner = self.activation(self.up_proj(x))
         else:
@@ -134,19 +149,38 @@ class MLP(nn.Module):
         return out
 
 
+def feed_forward(config: ModelConfig) -> MLP | MixtureOfExperts:
+    if config.experts is None:
+        return MLP(config, config.intermediate_size)
+    inner = config.experts.moe_intermediate_size
+    experts = (MLP(config, inner) for _ in range(config.experts.num_experts))
+    return MixtureOfExperts(config.experts, config.hidden_size, experts)
+
+
 class Block(nn.Module):
-    """One layer: look around, then think, each added to what was there."""
+    """One layer: look around, then think, each added to what was there.
+
+    With norms after (Vaswani et al. 2017; Xiong et al. 2020 compare both), what is added to what
+    was there is normalized, and no path leads around the norms:
+
+        x = norm(x + attention(x));  x = norm(x + mlp(x))
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.norms_before = config.do_layer_norm_before
         self.input_layernorm = norm(config)
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = norm(config)
-        self.mlp = MLP(config)
+        self.mlp = feed_forward(config)
 
     def forward(
         self, x: Hidden, bias: Bias, cos_sin: Rotation | None, cache: CacheView | None
     ) -> Hidden:
+        if not self.norms_before:
+            x = self.input_layernorm(x + self.self_attn(x, bias, cos_sin, cache))
+            normed: Tensor = self.post_attention_layernorm(x + self.mlp(x))
+            return normed
         x = x + self.self_attn(self.input_layernorm(x), bias, cos_sin, cache)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
@@ -160,25 +194,27 @@ class Decoder(nn.Module):
         self.config = config
         self.gradient_checkpointing = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        if not config.family.rotary:
+        if config.position == "learned":
             self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
         self.norm = norm(config)
 
+    def embed(
+        self, ids: Int[Tensor, "*tokens"], position_ids: Int[Tensor, "*tokens"]
+    ) -> Float[Tensor, "*tokens width"]:
+        """The vectors of tokens, and of positions where these have vectors."""
+        x: Tensor = self.embed_tokens(ids)
+        if self.config.position == "learned":
+            x = x + self.embed_positions(position_ids)
+        if self.config.position == "sinusoidal":
+            # Tokens are scaled so that both are of one size (Vaswani et al. 2017, section 3.4).
+            width = self.config.hidden_size
+            x = x * math.sqrt(width) + sinusoidal_embedding(position_ids, width, x.dtype)
+        return x
+
     def forward(self, batch: Batch, cache: KVCache | None) -> Hidden:
-        try:
-            x = self.embed_tokens(batch.input_ids)
-        except IndexError:
-            raise UserError(
-                f"token id {int(batch.input_ids.max())} is outside the model's vocabulary of "
-                f"{self.config.vocab_size}; its folder holds another model's tokenizer: put the "
-                "one there that belongs to it"
-            ) from None
-        cos_sin = None
-        if self.config.family.rotary:
-            cos_sin = self._rotation(batch, x)
-        else:
-            x = x + self.embed_positions(batch.position_ids)
+        x = self.embed(batch.input_ids, batch.position_ids)
+        cos_sin = self._rotation(batch, x) if self.config.position == "rope" else None
         if torch.is_grad_enabled() and not x.requires_grad:
             # Beside frozen embeddings the first block would be the only one whose input needs no
             # gradient, and the compiler would make a graph for it alone.
@@ -186,11 +222,7 @@ class Decoder(nn.Module):
         view = None if cache is None else cache.view(batch.position_ids)
         # Who may see whom is the same in every layer with the same window, so it is found out once.
         windows = self.config.windows
-        masks = {
-            window: document_mask(batch.segment_ids, window) if view is None else view.mask(window)
-            for window in set(windows)
-        }
-        biases = {window: as_bias(mask, x.dtype) for window, mask in masks.items()}
+        biases = {window: self._bias(batch, view, window, x.dtype) for window in set(windows)}
         for layer, window in zip(self.layers, windows, strict=True):
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 # Memory for time: of a block its input alone is kept, and backward runs it again
@@ -200,6 +232,17 @@ class Decoder(nn.Module):
                 x = layer(x, biases[window], cos_sin, view)
         out: Tensor = self.norm(x)
         return out
+
+    def _bias(
+        self, batch: Batch, view: CacheView | None, window: int | None, dtype: torch.dtype
+    ) -> Bias:
+        """What is added to the scores of layers with this window: the mask, and ALiBi's slopes."""
+        mask = document_mask(batch.segment_ids, window) if view is None else view.mask(window)
+        bias = as_bias(mask, dtype)
+        if self.config.position != "alibi":
+            return bias
+        keys = batch.position_ids if view is None else view.positions
+        return alibi_bias(bias, batch.position_ids, keys, self.config.num_attention_heads)
 
     def _rotation(self, batch: Batch, x: Hidden) -> Rotation:
         rope = self.config.rope
@@ -214,14 +257,52 @@ class CausalLM(nn.Module):
         super().__init__()
         self.config = config
         self.compiled = False
-        self.model = Decoder(config)
+        self.model: Decoder | Recurrent
+        self.model = Recurrent(config, norm(config)) if config.family.recurrent else Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def forward(self, batch: Batch, cache: KVCache | None = None) -> Hidden:
-        out: Tensor = self.model(batch, cache)
+    def forward(self, batch: Batch, cache: Cache | None = None) -> Hidden:
+        try:
+            out: Tensor = self.model(batch, cache)
+        except IndexError:
+            self._refuse_what_has_no_vector(batch)
+            raise
         return out
+
+    def _refuse_what_has_no_vector(self, batch: Batch) -> None:
+        token, position = int(batch.input_ids.max()), int(batch.position_ids.max())
+        if token >= self.config.vocab_size:
+            raise UserError(
+                f"token id {token} is outside the model's vocabulary of {self.config.vocab_size}; "
+                "its folder holds another model's tokenizer: put the one there that belongs to it"
+            ) from None
+        if (most := self.config.max_position_embeddings) <= position:
+            raise UserError(
+                f"position {position} is beyond the {most} that the model has vectors for; give "
+                "it shorter texts"
+            ) from None
+
+    def empty_cache(self, rows: int, slots: int) -> Cache:
+        """Room for what a forward pass has to keep of so many rows of so many tokens."""
+        from groundup.lm.cache import KVCache
+        from groundup.lm.rnn import RecurrentCache
+
+        kind = RecurrentCache if self.config.family.recurrent else KVCache
+        return kind.empty(self.config, rows, slots, like=self.like)
+
+    def auxiliary_loss(self, batch: Batch) -> Auxiliary | None:
+        """The balance of the experts in the last forward pass, which was of this `batch`.
+
+        None for a model without experts, and where nothing is trained.
+        """
+        experts = self.config.experts
+        if experts is None or not (self.training and torch.is_grad_enabled()):
+            return None
+        mixtures = [block.mlp for block in self.blocks]
+        balance = mean_balance(cast("list[MixtureOfExperts]", mixtures), batch.segment_ids >= 0)
+        return Auxiliary("balance", balance, experts.router_aux_loss_coef)
 
     @property
     def head(self) -> Float[Tensor, "vocab width"]:
@@ -237,9 +318,7 @@ class CausalLM(nn.Module):
         assert isinstance(weight, Tensor)
         return weight
 
-    def logits(
-        self, batch: Batch, cache: KVCache | None = None
-    ) -> Float[Tensor, "rows time vocab"]:
+    def logits(self, batch: Batch, cache: Cache | None = None) -> Float[Tensor, "rows time vocab"]:
         """Logits of every position, in float32. For a loss, use the head in chunks instead."""
         out: Tensor = self.lm_head(self(batch, cache))
         return out.float()
@@ -248,20 +327,27 @@ class CausalLM(nn.Module):
         self.model.gradient_checkpointing = on
 
     @property
+    def blocks(self) -> list[Block]:
+        """A transformer's layers; a recurrent network has none."""
+        return [layer for layer in self.model.layers if isinstance(layer, Block)]
+
+    @property
     def attention(self) -> AttentionPath:
-        first = self.model.layers[0]
-        assert isinstance(first, Block)
-        return first.self_attn.path
+        return self.blocks[0].self_attn.path
 
     def set_attention(self, path: AttentionPath) -> None:
-        for layer in self.model.layers:
-            assert isinstance(layer, Block)
-            layer.self_attn.path = path
+        for block in self.blocks:
+            block.self_attn.path = path
 
     def compile_blocks(self) -> None:
-        """Compile each block by itself: one small graph, compiled once, serves every layer."""
-        for layer in self.model.layers:
-            layer.compile(fullgraph=True, dynamic=False)
+        """Compile each block by itself: one small graph, compiled once, serves every layer.
+
+        Where a layer's work depends on what it reads, nothing is compiled.
+        """
+        if not self.config.compiles:
+            return
+        for block in self.blocks:
+            block.compile(fullgraph=True, dynamic=False)
         self.compiled = True
 
     initialise = renamed_method("initialise", "initialize")
@@ -276,7 +362,7 @@ class CausalLM(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             with torch.no_grad():
-                if name.endswith(("o_proj.weight", "down_proj.weight", ".bias")):
+                if name.endswith(("o_proj.weight", "down_proj.weight")) or "bias" in name:
                     parameter.zero_()
                 elif "norm" in name:
                     parameter.fill_(1.0)
@@ -284,6 +370,8 @@ class CausalLM(nn.Module):
                     wide = "embed_" in name or "lm_head" in name
                     std = 0.02 if wide else 1 / math.sqrt(parameter.shape[1])
                     parameter.normal_(0.0, std, generator=generator)
+        if isinstance(self.model, Recurrent):
+            self.model.initialize(generator)
 
 
 def uncompiled(model: CausalLM) -> AbstractContextManager[object]:
