@@ -60,7 +60,7 @@ class MixtureOfExperts(nn.Module):
             # An expert reads all of its tokens at once, wherever they stand.
             sent, place = (routing.chosen == number).nonzero(as_tuple=True)
             if len(sent):
-                out = out.index_add(0, sent, expert(tokens[sent]) * weights[sent, place, None])
+                out.index_add_(0, sent, expert(tokens[sent]) * weights[sent, place, None])
         return out.view_as(x)
 
     def route(

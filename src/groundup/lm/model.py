@@ -257,6 +257,7 @@ class CausalLM(nn.Module):
         super().__init__()
         self.config = config
         self.compiled = False
+        self.attention: AttentionPath = "matmul"
         self.model: Decoder | Recurrent
         self.model = Recurrent(config, norm(config)) if config.family.recurrent else Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -331,11 +332,8 @@ class CausalLM(nn.Module):
         """A transformer's layers; a recurrent network has none."""
         return [layer for layer in self.model.layers if isinstance(layer, Block)]
 
-    @property
-    def attention(self) -> AttentionPath:
-        return self.blocks[0].self_attn.path
-
     def set_attention(self, path: AttentionPath) -> None:
+        self.attention = path
         for block in self.blocks:
             block.self_attn.path = path
 

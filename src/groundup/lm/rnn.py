@@ -57,7 +57,7 @@ class Recurrent(nn.Module):
         tokens = x.flatten(0, 1)
         out = torch.zeros_like(tokens)
         for group in sequences(batch.segment_ids, alike=cache is not None):
-            read = tokens[group.places]
+            read = tokens.index_select(0, group.places.flatten()).view(*group.places.shape, -1)
             for number, layer in enumerate(self.layers):
                 state = None if cache is None else cache.given(number, group, batch.position_ids)
                 read, last = self._run(layer, read, state)

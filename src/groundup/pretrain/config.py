@@ -127,6 +127,11 @@ class PretrainConfig(TrainingConfig):
             )
         return self
 
+    @property
+    def compiles(self) -> bool:
+        """Whether layers of such a model can be compiled."""
+        return self.arch == "gpt" and self.experts is None
+
     def shape(self, *, width: int, depth: int, vocab_size: int) -> ModelConfig:
         """The shape of the model of these sizes, with all that is chosen here."""
         sizes = {"width": width, "depth": depth, "vocab_size": vocab_size, "context": self.context}
