@@ -112,9 +112,9 @@ def test_training_balances_a_router_that_sends_everything_to_one_expert() -> Non
         model.head[:, 0] += 8  # all tokens have something in common, which two experts like
         for block in model.blocks:
             block.mlp.gate.weight[:, 0] = torch.tensor([2.0, 2.0, 0.0, 0.0, 0.0])
-    batch = Batch.of(torch.randint(VOCAB, (4, 20)))
-    batch = replace(batch, weights=torch.ones_like(batch.weights))
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    ids = torch.randint(VOCAB, (4, 20), generator=torch.Generator().manual_seed(0))
+    batch = replace(Batch.of(ids), weights=torch.ones(4, 20))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     found = []
     for _ in range(40):
         loss = next_token_loss(model, batch)
@@ -123,7 +123,7 @@ def test_training_balances_a_router_that_sends_everything_to_one_expert() -> Non
         optimizer.step()
         total, count = loss.metrics["balance"]
         found.append(total / count)
-    assert found[-1] < 2.2 < found[0]
+    assert found[-1] < 2.3 < 2.8 < found[0]
 
 
 def test_every_expert_learns_and_the_router_too() -> None:

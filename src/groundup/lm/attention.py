@@ -90,7 +90,8 @@ def _matmul_attention(query: Query, key: Key, value: Key, bias: Bias) -> Query:
     kv_heads, keys = key.shape[1], key.shape[2]
     grouped = query.reshape(rows, kv_heads, -1, head_dim) / math.sqrt(head_dim)
     scores = (grouped @ key.transpose(-1, -2)).view(rows, kv_heads, -1, time, keys)
-    added = bias[:, None, None] if bias.ndim == 3 else bias.unflatten(1, (kv_heads, -1))
+    by_head = (rows, kv_heads, -1, time, keys)
+    added = bias[:, None, None] if bias.ndim == 3 else bias.reshape(by_head)
     weights = (scores + added).softmax(-1).view(rows, kv_heads, -1, keys)
     return (weights @ value).view(rows, heads, time, -1)
 

@@ -38,7 +38,6 @@ from groundup.deprecated import renamed_method
 from groundup.errors import UserError
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.config import Activation, ModelConfig
-from groundup.lm.experts import MixtureOfExperts, mean_balance
 from groundup.lm.positions import (
     Rotation,
     alibi_bias,
@@ -47,12 +46,13 @@ from groundup.lm.positions import (
     rotation,
     sinusoidal_embedding,
 )
-from groundup.lm.rnn import Recurrent
 from groundup.train.batch import Batch
 from groundup.train.loss import Auxiliary
 
-if TYPE_CHECKING:  # what is trained keeps no keys
+if TYPE_CHECKING:  # what is trained keeps no keys, and few models have these parts
     from groundup.lm.cache import Cache, CacheView, KVCache
+    from groundup.lm.experts import MixtureOfExperts
+    from groundup.lm.rnn import Recurrent
 
 Hidden = Float[Tensor, "rows time width"]
 
@@ -149,9 +149,12 @@ class MLP(nn.Module):
         return out
 
 
-def feed_forward(config: ModelConfig) -> MLP | MixtureOfExperts:
+def feed_forward(config: ModelConfig) -> nn.Module:
+    """The MLP, or a mixture of experts, which are MLPs themselves."""
     if config.experts is None:
         return MLP(config, config.intermediate_size)
+    from groundup.lm.experts import MixtureOfExperts
+
     inner = config.experts.moe_intermediate_size
     experts = (MLP(config, inner) for _ in range(config.experts.num_experts))
     return MixtureOfExperts(config.experts, config.hidden_size, experts)
@@ -250,6 +253,14 @@ class Decoder(nn.Module):
         return rotation(frequencies, batch.position_ids, x.dtype, rope.attention_factor)
 
 
+def below_the_head(config: ModelConfig) -> Decoder | Recurrent:
+    if not config.family.recurrent:
+        return Decoder(config)
+    from groundup.lm.rnn import Recurrent
+
+    return Recurrent(config, norm(config))
+
+
 class CausalLM(nn.Module):
     """A language model: `model(batch)` gives hidden states, `model.head` the output weights."""
 
@@ -258,8 +269,7 @@ class CausalLM(nn.Module):
         self.config = config
         self.compiled = False
         self.attention: AttentionPath = "matmul"
-        self.model: Decoder | Recurrent
-        self.model = Recurrent(config, norm(config)) if config.family.recurrent else Decoder(config)
+        self.model = below_the_head(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
@@ -301,6 +311,8 @@ class CausalLM(nn.Module):
         experts = self.config.experts
         if experts is None or not (self.training and torch.is_grad_enabled()):
             return None
+        from groundup.lm.experts import mean_balance
+
         mixtures = [block.mlp for block in self.blocks]
         balance = mean_balance(cast("list[MixtureOfExperts]", mixtures), batch.segment_ids >= 0)
         return Auxiliary("balance", balance, experts.router_aux_loss_coef)
@@ -368,7 +380,7 @@ class CausalLM(nn.Module):
                     wide = "embed_" in name or "lm_head" in name
                     std = 0.02 if wide else 1 / math.sqrt(parameter.shape[1])
                     parameter.normal_(0.0, std, generator=generator)
-        if isinstance(self.model, Recurrent):
+        if not isinstance(self.model, Decoder):
             self.model.initialize(generator)
 
 

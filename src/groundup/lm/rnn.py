@@ -26,11 +26,16 @@ from typing import ClassVar, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from groundup.lm.config import ModelConfig
 from groundup.lm.sizes import GATES
 from groundup.train.batch import Batch
+
+# For each size that oneDNN has not met it makes its program anew, and keeps it: half a megabyte. So
+# groups of documents are filled up to multiples of these.
+_STEPS, _SEQUENCES = 16, 4
 
 Hidden = Float[Tensor, "rows time width"]
 # What one layer carries for each sequence: h, and c of an LSTM.
@@ -110,7 +115,7 @@ def _step(
     layer: nn.LSTM | nn.GRU, x: Float[Tensor, "sequences width"], state: State | None
 ) -> State:
     """One step, as in generation: the kernel for sequences takes three times as long to begin."""
-    weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
+    weights = tuple(layer.parameters())  # for the input, for the state, and their biases
     if isinstance(layer, nn.LSTM):
         given = (torch.zeros_like(x),) * 2 if state is None else state
         h, c = torch.lstm_cell(x, given, *weights)
@@ -123,7 +128,8 @@ class Group:
     """Documents of like length, side by side as torch's kernels take them.
 
     `places` are where their tokens stand in the flattened batch. What is shorter than the longest
-    repeats its last token, to which nobody listens: `real` tells tokens from these.
+    repeats its last token, to which nobody listens, and so may whole sequences: `real` tells tokens
+    from these.
     """
 
     places: Int[Tensor, "sequences steps"]
@@ -134,8 +140,8 @@ class Group:
 def sequences(segment_ids: Int[Tensor, "rows time"], *, alike: bool) -> Iterator[Group]:
     """Every run of one segment, the longest first; padding, of segment -1, belongs to none.
 
-    A group's shortest is more than half as long as its longest, so that less than half of the work
-    is in vain; `alike`: all are of one length, and their last states are those after their ends.
+    A group's shortest is more than half as long as its longest, so that most of the work is not in
+    vain; `alike`: all are of one length, and their last states are those after their ends.
     """
     rows, time = segment_ids.shape
     begins = torch.ones_like(segment_ids, dtype=torch.bool)
@@ -149,10 +155,17 @@ def sequences(segment_ids: Int[Tensor, "rows time"], *, alike: bool) -> Iterator
         longest = int(lengths[0])
         least = longest if alike else longest // 2 + 1
         count = int((lengths >= least).sum())
+        ends, beginnings = lengths[:count], starts[:count]
+        if not alike:  # with documents of no tokens, at the place of the last one
+            longest += -longest % _STEPS
+            more = -count % _SEQUENCES
+            ends, beginnings = (
+                pad(ends, (0, more)),
+                pad(beginnings, (0, more), value=int(beginnings[-1])),
+            )
         steps = torch.arange(longest, device=segment_ids.device)
-        ends, beginnings = lengths[:count, None], starts[:count]
-        places = beginnings[:, None] + torch.minimum(steps, ends - 1)
-        yield Group(places, steps < ends, beginnings // time)
+        places = beginnings[:, None] + torch.minimum(steps, (ends[:, None] - 1).clamp(min=0))
+        yield Group(places, steps < ends[:, None], beginnings // time)
         starts, lengths = starts[count:], lengths[count:]
 
 

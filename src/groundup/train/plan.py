@@ -243,6 +243,9 @@ def training_memory(
     per_token = block * shape.num_hidden_layers
     if config.gradient_checkpointing:
         per_token = shape.hidden_size * shape.num_hidden_layers + block
+    if uses_muon(config, trained):
+        # Matrices of one shape are made orthogonal together, in bfloat16 and some copies of it.
+        state += trained.trained_parameters * 8
     return state + config.micro(context) * context * per_token * width + 500_000_000
 
 
