@@ -20,6 +20,8 @@ from groundup.lm.config import MOST, POSITION_EMBEDDINGS, ExpertsConfig, ModelCo
 from groundup.lm.families import ModelType
 
 OWN, NEAREST = "groundup", "base_model_type"
+# The families that may have biases in the feed-forward part.
+_MLP_BIASES = ("llama", "gpt2")
 
 
 def not_in_hugging_face(shape: ModelConfig) -> str | None:
@@ -27,16 +29,19 @@ def not_in_hugging_face(shape: ModelConfig) -> str | None:
     family = shape.family
     if family.recurrent:
         return f"Hugging Face has no recurrent language model, which an {shape.model_type} is"
+    grouped = shape.num_key_value_heads != shape.num_attention_heads
     own = [
         (shape.position != replace(shape, position_embedding_type=None).position,
          f"{shape.position} positions"),
         (shape.gated != family.gated,
-         f"a feed-forward part {'with' if shape.gated else 'without'} a gate"),
+         f"feed-forward part {'with' if shape.gated else 'without'} a gate"),
         (not shape.do_layer_norm_before, "norms after attention and feed-forward part"),
         (shape.experts is not None and not family.experts, "experts"),
-        (shape.sliding_window is not None and family.windows == "none", "a window"),
+        (shape.sliding_window is not None and family.windows == "none", "window"),
         (shape.windowed_layers is not None and family.windows != "some layers",
-         "a window in some layers alone"),
+         "window in some layers alone"),
+        (grouped and not family.rotary, "grouped queries"),
+        (shape.mlp_bias and shape.model_type not in _MLP_BIASES, "biases in the feed-forward part"),
     ]  # fmt: skip
     lacks = [what for differs, what in own if differs]
     if not lacks:
@@ -49,6 +54,8 @@ def not_in_hugging_face(shape: ModelConfig) -> str | None:
 
 def own_from_hf(config: Mapping[str, Any], base: ModelConfig) -> ModelConfig:
     """The shape that differs from `base`, of the nearest family, as our fields say."""
+    if base.family.recurrent:
+        raise UserError(f"config.json says {NEAREST}={base.model_type}, which is no {OWN} model's")
     read = ConfigReader(dict(config), OWN)
     position = config.get("position_embedding_type")
     if position not in POSITION_EMBEDDINGS:
@@ -128,6 +135,8 @@ def own_to_hf(shape: ModelConfig) -> dict[str, Any]:
         "windowed_layers": shape.windowed_layers and list(shape.windowed_layers),
         "attention_bias": shape.attention_bias,
         "mlp_bias": shape.mlp_bias,
+        "num_key_value_heads": shape.num_key_value_heads,
+        "head_dim": shape.head_dim,
         **experts_to_hf(shape.experts),
     }
 
