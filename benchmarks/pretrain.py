@@ -1,78 +1,225 @@
-"""Pre-training speed beside a plain `transformers` Llama of the same shape.
+"""Pre-training speed of ours, with and without its kernels, beside a plain `transformers` Llama.
 
-    python benchmarks/pretrain.py [--steps 12] [--muon]
+    python benchmarks/pretrain.py [--shape small|large] [--steps 10] [--sides …] [--busy] [--json F]
 
-Both sides: 6 layers, width 384, context 256, vocabulary 4,096, 8,192 tokens a step in micro-batches
-of 8 rows, AdamW, bf16, compiled. The two take turns step by step in one process, so the machine's
-moods fall on both. The peer is run in the two ways people train it: `autocast` (float32 weights,
-as `Trainer(bf16=True)` does) and `bfloat16` (weights and optimizer state in bf16, without masters).
-`--muon` adds a line for what Muon costs instead of AdamW.
+Shapes: small is 6 layers of width 384, context 256, 8,192 tokens a step; large is 8 layers of width
+512, context 512, 16,384 tokens a step; both with a vocabulary of 4,096. A side is a process of its
+own, in the environment that its users have, and sides take turns step by step, so the machine's
+moods fall on all of them. Sides:
 
-Needs `pip install transformers` (the extra `test`). Prints medians and the ratio pair by pair.
+    groundup     as `groundup pretrain` runs with AdamW here
+    muon         the same with Muon
+    plain        the same as groundup without its kernels, compiled by PyTorch
+    autocast     transformers with float32 weights, as `Trainer(bf16=True)` runs it, compiled
+    bfloat16     transformers with weights and optimizer state in bf16, without masters, compiled
+
+A side may be changed by +WORDs: +rows=8 sets the rows of a micro-batch, +compile and +eager whether
+blocks are compiled, +muon the optimizer, +NAME=VALUE an environment variable:
+`plain+muon+GOMP_SPINCOUNT=1000`. With `--busy` another program has taken one core.
+
+Needs `pip install transformers` (the extra `test`) for the peers. Prints medians, and the ratio to
+the first side pair by pair.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 from groundup.train.config import ENVIRONMENT
 
-ROWS, MICRO_ROWS, CONTEXT, VOCABULARY, WIDTH, DEPTH, HEADS = 32, 8, 256, 4_096, 384, 6, 6
-
+VOCABULARY = 4_096
 Step = Callable[[], None]
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--steps", type=int, default=12)
-    arguments.add_argument("--muon", action="store_true")
-    options = arguments.parse_args()
-    if any(name not in os.environ for name in ENVIRONMENT):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
+@dataclass(frozen=True)
+class Shape:
+    depth: int
+    width: int
+    heads: int
+    inner: int
+    context: int
+    rows: int
 
+
+SHAPES = {
+    "small": Shape(6, 384, 6, 1_024, 256, 32),
+    "large": Shape(8, 512, 8, 1_408, 512, 32),
+}
+PEERS = ("autocast", "bfloat16")
+SIDES = ("groundup", "plain", "muon", *PEERS)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("--shape", choices=SHAPES, default="small")
+    arguments.add_argument("--steps", type=int, default=10)
+    arguments.add_argument("--sides", nargs="+", default=SIDES, metavar="SIDE")
+    arguments.add_argument("--busy", action="store_true", help="with one core taken by another")
+    arguments.add_argument("--profile", metavar="SIDE", help="where this side's step goes, instead")
+    arguments.add_argument("--json", metavar="FILE", help="write the measurements here as well")
+    arguments.add_argument("--serve", metavar="SIDE", help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    shape = SHAPES[options.shape]
+    if options.serve:
+        serve(options.serve, shape)
+        return
+    if options.profile:
+        if any(os.environ.get(n) != v for n, v in environment(options.profile).items() if v):
+            os.execve(sys.executable, [sys.executable, *sys.argv], environment(options.profile))
+        profile(options.profile, shape)
+        return
+    sides = [Side(name, options.shape) for name in options.sides]
+    for side in sides:
+        side.start()
+        first = side.turn()
+        side.turn()
+        print(f"{side.name}: first step, compiling if it does, {first:.1f} s", flush=True)
+    neighbour = (
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) if options.busy else None
+    )
+    try:
+        for _ in range(options.steps):
+            for side in sides:
+                side.seconds.append(side.turn())
+    finally:
+        if neighbour is not None:
+            neighbour.kill()
+        for side in sides:
+            side.end()
+    rows = report(sides, shape)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({"shape": options.shape, "busy": options.busy, "sides": rows}, file, indent=1)
+
+
+@dataclass
+class Side:
+    """A side's process, which takes a step when asked."""
+
+    name: str
+    shape: str
+    seconds: list[float] = field(default_factory=list)
+    peak: float = 0.0
+
+    def start(self) -> None:
+        command = [sys.executable, __file__, "--shape", self.shape, "--serve", self.name]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, env=environment(self.name)
+        )
+
+    def turn(self) -> float:
+        return float(self._ask("step"))
+
+    def end(self) -> None:
+        self.peak = float(self._ask("end"))
+        self.process.wait()
+
+    def _ask(self, word: str) -> str:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(word, file=self.process.stdin, flush=True)
+        return self.process.stdout.readline()
+
+
+def environment(name: str) -> dict[str, str]:
+    """The environment of a side's users: ours sets some variables, `transformers` none."""
+    kind, *words = name.split("+")
+    found = dict(os.environ)
+    for variable in ENVIRONMENT:
+        found.pop(variable, None)
+    if kind not in PEERS:
+        found |= ENVIRONMENT
+    if kind == "plain":
+        found["GROUNDUP_KERNELS"] = "none"
+    for variable, value in (word.split("=", 1) for word in words if "=" in word):
+        if variable.isupper():
+            found[variable] = value
+    return found
+
+
+def serve(name: str, shape: Shape) -> None:
+    """Take a step for every line, and answer with its seconds; at the end with the peak in GB."""
+    from groundup.train.device import peak_memory, reset_peak_memory
+
+    step = make(name, shape)
+    for taken, line in enumerate(sys.stdin):
+        if line.strip() == "end":
+            print((peak_memory("cpu") or 0) / 1e9, flush=True)
+            return
+        start = time.perf_counter()
+        step()
+        print(time.perf_counter() - start, flush=True)
+        if taken == 0:  # what compiling takes is not counted
+            reset_peak_memory("cpu")
+
+
+def report(sides: list[Side], shape: Shape) -> list[dict[str, Any]]:
+    rows = []
+    width = max(len(side.name) for side in sides)
+    for side in sides:
+        pairs = zip(side.seconds, sides[0].seconds, strict=True)
+        ratios = sorted(mine / first for mine, first in pairs)
+        median = statistics.median(side.seconds)
+        speed = shape.rows * shape.context / median
+        print(
+            f"{side.name:{width}} {speed:8,.0f} tokens/s  {median * 1e3:6.0f} ms (best "
+            f"{min(side.seconds) * 1e3:.0f})  peak {side.peak:.2f} GB  time against "
+            f"{sides[0].name} {statistics.median(ratios):.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
+        rows.append(
+            {"side": side.name, "tokens_per_second": speed, "peak_gb": side.peak}
+            | {"seconds": side.seconds, "ratios": ratios}
+        )
+    return rows
+
+
+def profile(name: str, shape: Shape) -> None:
+    """What the profiler says of three steps, by operation."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    step = make(name, shape)
+    for _ in range(3):
+        step()
+    start = time.perf_counter()
+    step()
+    print(f"a step: {(time.perf_counter() - start) * 1e3:.0f} ms")
+    with profiler(activities=[ProfilerActivity.CPU]) as found:
+        for _ in range(3):
+            step()
+    rows = sorted(found.key_averages(), key=lambda row: -row.self_cpu_time_total)
+    for row in rows[:30]:
+        print(f"{row.self_cpu_time_total / 3e3:8.1f} ms  x{row.count / 3:6.0f}  {row.key[:80]}")
+
+
+def make(name: str, shape: Shape) -> Step:
     import torch
 
     torch.manual_seed(0)
     torch.set_num_threads(os.cpu_count() or 1)
-    tokens = torch.randint(3, VOCABULARY, (ROWS, CONTEXT + 1))
-    sides: dict[str, Step] = {
-        "groundup": ours(tokens, muon=False),
-        "transformers, autocast": theirs(tokens, autocast=True),
-        "transformers, bfloat16": theirs(tokens, autocast=False),
-    }
-    if options.muon:
-        sides["groundup with Muon"] = ours(tokens, muon=True)
-    for name, step in sides.items():
-        start = time.perf_counter()
-        step()
-        print(f"{name}: first step, compiling, {time.perf_counter() - start:.1f} s", flush=True)
-        step()
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(options.steps):
-        for name, step in sides.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    report(seconds)
+    tokens = torch.randint(3, VOCABULARY, (shape.rows, shape.context + 1))
+    kind, *words = name.split("+")
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    rows = int(given["rows"]) if "rows" in given else None
+    if kind in PEERS:
+        return theirs(tokens, shape, autocast=kind == "autocast", rows=rows or 16)
+    muon = "muon" in (kind, *words)
+    compiled = "on" if "compile" in words else "off" if "eager" in words else "auto"
+    return ours(tokens, shape, muon=muon, compiled=compiled, rows=rows)
 
 
-def report(seconds: dict[str, list[float]]) -> None:
-    own = seconds["groundup"]
-    for name, taken in seconds.items():
-        ratios = sorted(theirs / mine for theirs, mine in zip(taken, own, strict=True))
-        median = statistics.median(taken)
-        print(
-            f"{name:24} {ROWS * CONTEXT / median:8,.0f} tokens/s   time against groundup "
-            f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        )
-
-
-def ours(tokens, muon: bool) -> Step:  # type: ignore[no-untyped-def]
+def ours(tokens, shape: Shape, *, muon: bool, compiled: str, rows: int | None) -> Step:  # type: ignore[no-untyped-def]
     import torch
 
     from groundup.lm.config import ModelConfig
@@ -83,25 +230,27 @@ def ours(tokens, muon: bool) -> Step:  # type: ignore[no-untyped-def]
     from groundup.train.loss import next_token_loss
     from groundup.train.optim import Optimizer, Rates
 
-    shape = ModelConfig.of(
-        width=WIDTH,
-        depth=DEPTH,
+    config = ModelConfig.of(
+        width=shape.width,
+        depth=shape.depth,
         vocab_size=VOCABULARY,
-        context=CONTEXT,
-        heads=HEADS,
-        kv_heads=HEADS,
+        context=shape.context,
+        heads=shape.heads,
+        kv_heads=shape.heads,
     )
-    model = CausalLM(shape)
+    model = CausalLM(config)
     model.initialize(0)
-    prepare(model, resolve(TrainingConfig(out="unused", compile="on"), compile_by_default=True))
+    settings = TrainingConfig(out="unused", compile=compiled, rows=shape.rows, micro_rows=rows)
+    prepare(model, resolve(settings, compile_by_default=True))
     rate = 1e-3
     optimizer = Optimizer(model, Rates(rate, rate, rate, weight_decay=0.1), muon=muon)
+    micro = settings.micro(shape.context)
     batches = []
-    for start in range(0, ROWS, MICRO_ROWS):
-        rows = tokens[start : start + MICRO_ROWS]
-        plain = Batch.of(rows[:, :-1].contiguous())
-        ones = torch.ones(MICRO_ROWS, CONTEXT)
-        targets = rows[:, 1:].contiguous()
+    for start in range(0, shape.rows, micro):
+        some = tokens[start : start + micro]
+        plain = Batch.of(some[:, :-1].contiguous())
+        ones = torch.ones(len(some), shape.context)
+        targets = some[:, 1:].contiguous()
         positions = plain.position_ids.contiguous()
         batches.append(Batch(plain.input_ids, targets, ones, positions, plain.segment_ids))
 
@@ -115,18 +264,18 @@ def ours(tokens, muon: bool) -> Step:  # type: ignore[no-untyped-def]
     return step
 
 
-def theirs(tokens, autocast: bool) -> Step:  # type: ignore[no-untyped-def]
+def theirs(tokens, shape: Shape, *, autocast: bool, rows: int) -> Step:  # type: ignore[no-untyped-def]
     import torch
     import transformers
 
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=1_024,
-        num_hidden_layers=DEPTH,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        max_position_embeddings=CONTEXT,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.depth,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        max_position_embeddings=shape.context,
         tie_word_embeddings=True,
     )
     model = transformers.LlamaForCausalLM(config)
@@ -137,7 +286,7 @@ def theirs(tokens, autocast: bool) -> Step:  # type: ignore[no-untyped-def]
     )
     compiled = torch.compile(model)
     micro_batches = [
-        tokens[start : start + MICRO_ROWS, :-1].contiguous() for start in range(0, ROWS, MICRO_ROWS)
+        tokens[start : start + rows, :-1].contiguous() for start in range(0, shape.rows, rows)
     ]
 
     def step() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from groundup.errors import UserError
+from groundup.kernels.library import VARIABLE, best_kernels
 from groundup.lm.config import ModelConfig
 from groundup.train import device
 from groundup.train.config import TrainingConfig
@@ -52,12 +53,25 @@ def test_without_a_compiler_auto_is_eager_and_on_is_refused(no_compiler: Path) -
         resolve(config(compile="on"), compile_by_default=True)
 
 
-def test_with_a_compiler_settings_come_before_the_default(no_compiler: Path) -> None:
+def test_with_a_compiler_settings_come_before_the_default(
+    no_compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "none")
     program(no_compiler / "g++")
     assert resolve(config(), compile_by_default=True).compile
     assert not resolve(config(), compile_by_default=False).compile
     assert resolve(config(compile="on"), compile_by_default=False).compile
     assert not resolve(config(compile="off"), compile_by_default=True).compile
+
+
+@pytest.mark.skipif(best_kernels() == "none", reason="needs kernels")
+def test_kernels_are_instead_of_compiling_and_for_bfloat16_on_a_cpu_alone() -> None:
+    settings: dict[str, Any] = {"dtype": "bfloat16", "device": "cpu"}
+    found = resolve(config(**settings), compile_by_default=True)
+    assert found.kernels == best_kernels() and (found.compile is False)
+    assert resolve(config(**settings, compile="on"), compile_by_default=True).kernels == "none"
+    whole = resolve(config(device="cpu", dtype="float32"), compile_by_default=False)
+    assert whole.kernels == "none"
 
 
 def test_everything_else_is_resolved_to_a_fact() -> None:
@@ -87,6 +101,7 @@ PLANNED = Compute("cpu", "float32", "matmul", False, 2, "2.9.0")
         {"torch_version": "2.10.0"},
         {"device": "cuda"},
         {"attention": "fused"},
+        {"kernels": "amx"},
     ],
 )
 def test_other_bits_are_refused_unless_allowed(

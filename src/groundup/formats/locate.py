@@ -45,7 +45,7 @@ def name_of(path: Path) -> str:
 
     The hub's client keeps owner/name in models--owner--name/snapshots/REVISION.
     """
-    from groundup.data.packs.fetch import cache_folder
+    from groundup.runs.cache import cache_folder
 
     for one in MODELS:
         if path == cache_folder() / "packs" / one.filename:

@@ -1,7 +1,7 @@
 """Shapes that no family of Hugging Face's has: what they are, and how our folders keep them.
 
     model_type        "groundup", or of a recurrent network "lstm" or "gru"
-    base_model_type   the family that it is nearest to, whose names its tensors have
+    base_model_type   the family that it is nearest to; its tensors have our own names
     …                 every field by which it may differ from that
 
 Whoever does not know such a `model_type` refuses it, as transformers does, and cannot take an ALiBi

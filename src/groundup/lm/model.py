@@ -36,6 +36,10 @@ from torch.utils.checkpoint import checkpoint
 
 from groundup.deprecated import renamed_method
 from groundup.errors import UserError
+from groundup.kernels import attention as kernel
+from groundup.kernels import rms_norm, rotary
+from groundup.kernels.linear import linears
+from groundup.kernels.swiglu import swiglu_down
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.config import Activation, ModelConfig
 from groundup.lm.positions import (
@@ -55,6 +59,8 @@ if TYPE_CHECKING:  # what is trained keeps no keys, and few models have these pa
     from groundup.lm.rnn import Recurrent
 
 Hidden = Float[Tensor, "rows time width"]
+# Who sees whom: what is added to the scores, or for the kernel the first key that a query sees.
+Seen = Bias | kernel.FirstSeen
 
 _ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     "silu": silu,  # x * sigmoid(x)
@@ -75,6 +81,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+        if rms_norm.knows(x, self.weight):
+            return rms_norm.rms_norm(x, self.weight, self.eps)
         x32 = x.float()
         normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * normed.to(x.dtype)
@@ -107,22 +115,35 @@ class Attention(nn.Module):
         self.k_norm = head_norm(config.head_dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Hidden, bias: Bias, cos_sin: Rotation | None, cache: CacheView | None
+        self, x: Hidden, seen: Seen, cos_sin: Rotation | None, cache: CacheView | None
     ) -> Hidden:
-        query = self.q_norm(self._heads(self.q_proj(x)))
-        key = self.k_norm(self._heads(self.k_proj(x)))
-        value = self._heads(self.v_proj(x))
-        if cos_sin is not None:
-            query, key = rotate(query, cos_sin), rotate(key, cos_sin)
+        projected = linears(x, self.q_proj, self.k_proj, self.v_proj)
+        # Each head has its own slice of the features: (rows, time, heads, head_dim).
+        query, key, value = (y.view(*y.shape[:-1], -1, self.head_dim) for y in projected)
+        query = _placed(query, self.q_norm, cos_sin)
+        key = _placed(key, self.k_norm, cos_sin)
+        value = value.transpose(1, 2)
         if cache is not None:
             key, value = cache.write(self.layer, key, value)
-        mixed = attention(query, key, value, bias, self.path, self.window)
-        out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
+        if seen.dtype == torch.int32:
+            mixed = kernel.attention(query, key, value, seen)
+        else:
+            mixed = attention(query, key, value, seen, self.path, self.window)
+        [out] = linears(mixed.transpose(1, 2).flatten(2), self.o_proj)
         return out
 
-    def _heads(self, x: Hidden) -> Float[Tensor, "rows heads time head_dim"]:
-        """(rows, time, heads * head_dim) as heads: each has its own slice of the features."""
-        return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
+
+def _placed(
+    x: Float[Tensor, "rows time heads head_dim"], norm: nn.Module, cos_sin: Rotation | None
+) -> Float[Tensor, "rows heads time head_dim"]:
+    """Queries or keys with their norm, where there is one, and turned by their positions."""
+    if cos_sin is None:
+        out: Tensor = norm(x.transpose(1, 2))
+        return out
+    weight, eps = (norm.weight, norm.eps) if isinstance(norm, RMSNorm) else (None, 0.0)
+    if rotary.knows(x, weight):
+        return rotary.normed_and_rotated(x, weight, eps, *cos_sin).transpose(1, 2)
+    return rotate(norm(x.transpose(1, 2)), cos_sin)
 
 
 class MLP(nn.Module):
@@ -142,10 +163,12 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
         if self.gate_proj is None:
-            inner = self.activation(self.up_proj(x))
-        else:
-            inner = self.activation(self.gate_proj(x)) * self.up_proj(x)
-        out: Tensor = self.down_proj(inner)
+            out: Tensor = self.down_proj(self.activation(self.up_proj(x)))
+            return out
+        gate, up = linears(x, self.gate_proj, self.up_proj)
+        if self.activation is silu:
+            return swiglu_down(gate, up, self.down_proj)
+        out = self.down_proj(self.activation(gate) * up)
         return out
 
 
@@ -178,15 +201,24 @@ class Block(nn.Module):
         self.mlp = feed_forward(config)
 
     def forward(
-        self, x: Hidden, bias: Bias, cos_sin: Rotation | None, cache: CacheView | None
+        self, x: Hidden, seen: Seen, cos_sin: Rotation | None, cache: CacheView | None
     ) -> Hidden:
         if not self.norms_before:
-            x = self.input_layernorm(x + self.self_attn(x, bias, cos_sin, cache))
-            normed: Tensor = self.post_attention_layernorm(x + self.mlp(x))
-            return normed
-        x = x + self.self_attn(self.input_layernorm(x), bias, cos_sin, cache)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+            x = self.input_layernorm(x + self.self_attn(x, seen, cos_sin, cache))
+            after: Tensor = self.post_attention_layernorm(x + self.mlp(x))
+            return after
+        found = self.self_attn(self.input_layernorm(x), seen, cos_sin, cache)
+        x, normed = _added(x, found, self.post_attention_layernorm)
+        out: Tensor = x + self.mlp(normed)
         return out
+
+
+def _added(x: Hidden, found: Hidden, norm: nn.Module) -> tuple[Hidden, Hidden]:
+    """x + found, and the norm of it."""
+    if isinstance(norm, RMSNorm) and rms_norm.knows(x, norm.weight):
+        return rms_norm.add_rms_norm(x, found, norm.weight, norm.eps)
+    x = x + found
+    return x, norm(x)
 
 
 class Decoder(nn.Module):
@@ -225,24 +257,25 @@ class Decoder(nn.Module):
         view = None if cache is None else cache.view(batch.position_ids)
         # Who may see whom is the same in every layer with the same window, so it is found out once.
         windows = self.config.windows
-        biases = {window: self._bias(batch, view, window, x.dtype) for window in set(windows)}
+        seen = {window: self._seen(batch, view, window, x) for window in set(windows)}
         for layer, window in zip(self.layers, windows, strict=True):
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 # Memory for time: of a block its input alone is kept, and backward runs it again
                 # (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost).
-                x = checkpoint(layer, x, biases[window], cos_sin, view, use_reentrant=False)
+                x = checkpoint(layer, x, seen[window], cos_sin, view, use_reentrant=False)
             else:
-                x = layer(x, biases[window], cos_sin, view)
+                x = layer(x, seen[window], cos_sin, view)
         out: Tensor = self.norm(x)
         return out
 
-    def _bias(
-        self, batch: Batch, view: CacheView | None, window: int | None, dtype: torch.dtype
-    ) -> Bias:
-        """What is added to the scores of layers with this window: the mask, and ALiBi's slopes."""
+    def _seen(self, batch: Batch, view: CacheView | None, window: int | None, x: Hidden) -> Seen:
+        """Who sees whom in layers with this window, and with ALiBi how much they are lowered."""
+        alibi = self.config.position == "alibi"
+        if view is None and not alibi and kernel.knows(x, self.config.head_dim):
+            return kernel.first_seen(batch.segment_ids, window)
         mask = document_mask(batch.segment_ids, window) if view is None else view.mask(window)
-        bias = as_bias(mask, dtype)
-        if self.config.position != "alibi":
+        bias = as_bias(mask, x.dtype)
+        if not alibi:
             return bias
         keys = batch.position_ids if view is None else view.positions
         return alibi_bias(bias, batch.position_ids, keys, self.config.num_attention_heads)

@@ -6,7 +6,10 @@ import contextlib
 import ctypes
 import functools
 import os
+import re
+import shlex
 import shutil
+import subprocess
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +20,8 @@ import torch
 from torch import nn
 
 from groundup.errors import UserError
+from groundup.kernels.compiler import cpu_flags
+from groundup.kernels.library import Kernels, best_kernels, use_kernels
 from groundup.runs import ranks
 from groundup.runs.console import say
 from groundup.train.config import TrainingConfig
@@ -40,6 +45,7 @@ class Compute:
     threads: int
     torch_version: str
     processes: int = 1
+    kernels: Kernels = "none"
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -62,8 +68,13 @@ class Machine:
         return self.bfloat16_flops if dtype == "bfloat16" else self.float32_flops
 
 
-def resolve(config: TrainingConfig, *, compile_by_default: bool) -> Compute:
-    """Turn every 'auto' into a fact about this machine."""
+def resolve(
+    config: TrainingConfig, *, compile_by_default: bool, planned: Compute | None = None
+) -> Compute:
+    """Turn every 'auto' into a fact about this machine.
+
+    A run that was planned without kernels goes on without them.
+    """
     device = resolve_device(config.device)
     dtype = config.dtype
     if dtype == "auto":
@@ -76,14 +87,19 @@ def resolve(config: TrainingConfig, *, compile_by_default: bool) -> Compute:
                 "install g++ or clang, or use compile='auto'"
             )
         compiles = False
+    kernels: Kernels = "none"
+    if device == "cpu" and dtype == "bfloat16" and config.compile != "on":
+        kernels = best_kernels() if planned is None or planned.kernels != "none" else "none"
     return Compute(
         device=device,
         dtype=dtype,
         attention="matmul" if device == "cpu" else "fused",
-        compile=compiles,
+        # What the compiler would fuse, the kernels have fused.
+        compile=compiles and kernels == "none",
         threads=thread_count(config),
         torch_version=torch.__version__,
         processes=ranks.size(),
+        kernels=kernels,
     )
 
 
@@ -113,9 +129,41 @@ def prepare(model: nn.Module, compute: Compute, *, gradient_checkpointing: bool 
     prepared = cast(Prepared, model)
     prepared.set_attention(compute.attention)
     prepared.set_gradient_checkpointing(gradient_checkpointing)
+    use_kernels(compute.kernels)
     compile_chunks(compute.compile)
     if compute.compile:
+        _tune_compiler()
         prepared.compile_blocks()
+
+
+def _tune_compiler() -> None:
+    import torch._inductor.config as inductor
+
+    if inductor.cpp.march is None and (found := tuning()):
+        inductor.cpp.march = found
+
+
+@functools.cache
+def tuning() -> str | None:
+    """What `-march` is to be instead of `native`; None where the compiler knows this processor.
+
+    GCC resolves `native` to the nearest architecture that it knows and, where the model's number is
+    new to it, tunes for `generic`.
+    """
+    compiler = shlex.split(os.environ.get("CXX", "g++"))
+    try:
+        told = subprocess.run(
+            [*compiler, "-march=native", "-Q", "--help=target"],
+            check=True, capture_output=True, text=True, timeout=20,
+        ).stdout  # fmt: skip
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    march, mtune = (
+        re.search(rf"^\s*-{name}=\s+(\S+)", told, re.MULTILINE) for name in ("march", "mtune")
+    )
+    if march is None or mtune is None or mtune[1] != "generic" or march[1].startswith("x86-64"):
+        return None
+    return f"native -mtune={march[1]}"
 
 
 def refuse_inexact(planned: Compute, now: Compute, allowed: bool) -> None:
@@ -140,7 +188,7 @@ def has_fast_bfloat16(device: str) -> bool:
     if device == "mps":
         return False
     # What the kernels ask themselves: AVX512-BF16, AMX or Arm's bf16 instructions.
-    return any(flag in _cpu_flags() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(flag in cpu_flags() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def has_compiler() -> bool:
@@ -240,15 +288,3 @@ def resolve_device(wanted: str) -> str:
     if not available[wanted]:
         raise UserError(f"device={wanted!r} is not available on this machine; use device='auto'")
     return wanted
-
-
-@functools.cache
-def _cpu_flags() -> frozenset[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith(("flags", "Features")):
-                    return frozenset(line.split(":")[1].split())
-    except OSError:
-        pass
-    return frozenset()

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.kernels.gradients import sum_into
 from groundup.train.device import has_fast_bfloat16
 
 # Quintic Newton-Schulz coefficients of Jordan et al. 2024: the steepest slope at zero such that
@@ -112,6 +113,9 @@ class Optimizer:
             for name, p in self.parameters.items()
             if p is not self.masters[name]
         ]
+        for name, parameter in self.parameters.items():
+            if parameter is not self.masters[name]:
+                sum_into(parameter, self.masters[name])
 
     def _adamw_groups(self) -> Iterator[tuple[list[str], float]]:
         rest = {n: p for n, p in self.masters.items() if n not in self.momenta}
@@ -134,7 +138,8 @@ class Optimizer:
 
         def collect(parameter: Tensor) -> None:
             """Move a bf16 gradient into the float32 sum as soon as backward has made it."""
-            assert parameter.grad is not None
+            if parameter.grad is None:  # a kernel has put it into the sum itself
+                return
             if master.grad is None:
                 master.grad = parameter.grad.float()
             else:
@@ -175,6 +180,8 @@ class Optimizer:
         self.clear()
         for hook in self._hooks:
             hook.remove()
+        for parameter in self.parameters.values():
+            sum_into(parameter, None)
 
     def _muon_step(self, rate: float) -> None:
         by_shape: dict[torch.Size, list[str]] = {}

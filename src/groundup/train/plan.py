@@ -192,10 +192,17 @@ def print_plan(stage: str, plan: TrainPlan) -> None:
     say(
         f"{stage}: {plan.parameters / 1e6:.1f} M parameters, {some}{plan.steps} steps of "
         f"{plan.tokens_per_step:,} tokens, {plan.compute.dtype} on {plan.compute.device} with "
-        f"{plan.compute.threads} threads, {'compiled' if plan.compute.compile else 'eager'}"
+        f"{plan.compute.threads} threads, {_how(plan.compute)}"
     )
     for name, reason in plan.reasons.items():
         say(f"  {name}: {reason}")
+
+
+def _how(compute: Compute) -> str:
+    """How what stands between matrix products is computed."""
+    if compute.kernels != "none":
+        return f"by our kernels for {compute.kernels}"
+    return "compiled" if compute.compile else "eager"
 
 
 def uses_muon(config: TrainingConfig, trained: Trained) -> bool:
@@ -262,7 +269,7 @@ def training_disk(trained: Trained, *, snapshots: bool = False) -> int:
 
 def _why_eager(config: TrainingConfig, compute: Compute, shape: Shape) -> dict[str, str]:
     """The reason, where a run that might have been compiled is not."""
-    if compute.compile or config.compile == "off":
+    if compute.compile or compute.kernels != "none" or config.compile == "off":
         return {}
     if not shape.compiles:
         return {"compile": "eager, as the work of such layers depends on what they read"}

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.errors import UserError
+from groundup.kernels.library import plain
 from groundup.lm.attention import Bias
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import Block, CausalLM, uncompiled
@@ -68,7 +69,7 @@ def traced(model: CausalLM, without: Collection[Head] = ()) -> Iterator[Trace]:
             silenced = [head for at, head in without if at == layer]
             handles += _hooks(block, trace, silenced)
         handles.append(model.model.norm.register_forward_pre_hook(_input_into(trace.residual)))
-        with evaluating(model), uncompiled(model):
+        with evaluating(model), uncompiled(model), plain():
             yield trace
     finally:
         for handle in handles:

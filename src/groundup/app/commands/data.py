@@ -21,7 +21,7 @@ from groundup.tune.config import SFTConfig
 
 def data_list() -> None:
     """Show every data set and model: what it is, how large, under which licence, whom to cite."""
-    from groundup.data.packs.fetch import cache_folder, is_cached
+    from groundup.data.packs.fetch import is_cached
     from groundup.data.packs.manifest import (
         DOMAINS,
         IMAGES,
@@ -48,6 +48,8 @@ def data_list() -> None:
     say(f"The real texts come in {len(archives)} downloads of {total / 1e6:.0f} MB together.")
     models = ", ".join(f"groundup chat pack:{one.name}" for one in MODELS)
     say(f"A model is used by its name: {models}")
+    from groundup.runs.cache import cache_folder
+
     say(f"The cache is {cache_folder()} (GROUNDUP_CACHE changes it).")
 
 

@@ -23,8 +23,6 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import platformdirs
-
 from groundup.data.packs.manifest import (
     Archive,
     GeneratedSet,
@@ -35,14 +33,8 @@ from groundup.data.packs.manifest import (
     find_set,
 )
 from groundup.errors import UserError
+from groundup.runs.cache import cache_folder
 from groundup.runs.files import OF_DISKS, naming, os_error
-
-
-def cache_folder() -> Path:
-    """Where archives are kept: GROUNDUP_CACHE, else the user's cache directory."""
-    if chosen := os.environ.get("GROUNDUP_CACHE"):
-        return Path(chosen).expanduser()
-    return platformdirs.user_cache_path("groundup", appauthor=False)
 
 
 def is_cached(name: str) -> bool:

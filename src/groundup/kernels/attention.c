@@ -1,0 +1,256 @@
+/* Attention, forward and backward; scores never leave the processor's cache (Dao et al. 2022).
+
+       S = Q K^T / sqrt(d)    P = softmax(S)    O = P V    L_i = log sum_j e^S_ij
+
+   Of an upstream gradient dO, with D_i = sum over features of dO_i O_i:
+
+       dV = P^T dO    dP = dO V^T    dS = P (dP - D)    dQ = dS K / sqrt(d)    dK = dS^T Q / sqrt(d)
+
+   and P = e^(S - L) is made once more. Query i sees the keys from first[i] to i: of its document, and
+   of its window. 32 queries meet 32 keys at a time, and blocks in which nothing is seen are left out.
+   A unit of work is a row and a key head with the query heads that share it; no sum depends on the
+   number of threads. */
+#include "tiles.h"
+
+enum { BLOCK = 32 };
+
+typedef struct {
+    int64_t rows, heads, kv_heads, time, size; /* size: features of a head, a multiple of 32 */
+    const int32_t *first;                      /* (rows, time), rising within a row */
+} Shape;
+
+typedef struct { /* (rows, heads, time, size) with features side by side */
+    number *at;
+    int64_t row, head, time;
+} Heads;
+
+INLINE Rows of_head(Heads x, int64_t row, int64_t head, int64_t time) {
+    return (Rows){x.at + row * x.row + head * x.head, x.time, time};
+}
+
+/* The tiles of K^T, for products over features: (blocks of 16 keys, size / 32) of them. */
+static void keys_by_features(number *to, Rows x, int64_t blocks, int64_t size) {
+    for (int64_t b = 0; b < 2 * blocks; b++)
+        for (int64_t s = 0; s < size; s += 32, to += TILE) right_by_columns(to, x, 16 * b, s);
+}
+
+/* The tiles for products over keys or queries: (blocks of 32, size / 16) of them. */
+static void by_tokens(number *to, Rows x, int64_t blocks, int64_t size, int left) {
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t n = 0; n < size; n += 32, to += 2 * TILE)
+            if (left) left_by_rows(to, to + TILE, x, 32 * b, n);
+            else right_by_rows(to, to + TILE, x, 32 * b, n);
+}
+
+static void copy_rows(number *to, Rows x, int64_t count, int64_t size) {
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t j = 0; j < size; j += 32)
+            memcpy(to + i * size + j, row_of(x, i, j), 64);
+}
+
+/* Which of sixteen keys, from `key` on, a query sees. */
+INLINE __mmask16 seen(int64_t key, int64_t first, int64_t last) {
+    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i keys = _mm512_add_epi32(lane, _mm512_set1_epi32((int32_t)key));
+    return _mm512_cmpge_epi32_mask(keys, _mm512_set1_epi32((int32_t)first)) &
+           _mm512_cmple_epi32_mask(keys, _mm512_set1_epi32((int32_t)last));
+}
+
+/* 32 queries with 32 keys: Q K^T from rows of Q and tiles of K^T. */
+INLINE void scores(float *to, int64_t row, const number *q, const number *keys, int64_t size) {
+    int64_t steps = size / 32;
+    product(to, row, (Left){q, size, 16 * size, 32}, (Right){keys, steps * TILE, TILE}, steps, 0);
+}
+
+/* The softmax of a query's scores over keys from `from` to `to`, times what makes their sum 1. */
+INLINE float softmax(float *scores, number *weights, int64_t from, int64_t to, int64_t first,
+                     int64_t last, float scale, float *log_sum) {
+    floats most = all(-INFINITY), sums = all(0);
+    for (int64_t j = from; j < to; j += LANES) {
+        floats s = _mm512_mul_ps(_mm512_loadu_ps(scores + j), all(scale));
+        s = _mm512_mask_mov_ps(all(-INFINITY), seen(j, first, last), s);
+        _mm512_storeu_ps(scores + j, s);
+        most = _mm512_max_ps(most, s);
+    }
+    float m = _mm512_reduce_max_ps(most);
+    for (int64_t j = from; j < to; j += LANES) {
+        floats power = exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + j), all(m)));
+        sums = _mm512_add_ps(sums, power);
+        narrow(weights + j, power);
+    }
+    float sum = _mm512_reduce_add_ps(sums);
+    *log_sum = m + logf(sum);
+    return 1 / sum;
+}
+
+/* Bytes of scratch for each thread. */
+int64_t attention_scratch(int64_t time, int64_t size, int backward) {
+    int64_t padded = (time + 31) / 32 * 32;
+    if (!backward) return 4 * padded * size + 2 * BLOCK * size + 6 * BLOCK * padded + 4 * BLOCK * size;
+    return 22 * padded * size + 2 * padded * padded + 4 * BLOCK * padded + 8 * BLOCK * BLOCK +
+           4 * BLOCK * size + 4 * padded;
+}
+
+void attention(Heads q, Heads k, Heads v, Shape shape, Heads out, float *log_sums, uint8_t *scratch,
+               int threads) {
+    int64_t time = shape.time, size = shape.size, blocks = (time + 31) / 32, padded = 32 * blocks;
+    int64_t group = shape.heads / shape.kv_heads, of_keys = 2 * (size / 32) * TILE, of_values = size / 16 * TILE;
+    float scale = 1 / sqrtf(size);
+#pragma omp parallel num_threads(threads)
+    {
+        TileConfig before = begin_tiles();
+        float *s = (float *)(scratch + omp_get_thread_num() * attention_scratch(time, size, 0));
+        float *o = s + BLOCK * padded, inverses[BLOCK];
+        number *keys = (number *)(o + BLOCK * size), *values = keys + padded * size;
+        number *queries = values + padded * size, *weights = queries + BLOCK * size;
+#pragma omp for schedule(dynamic)
+        for (int64_t unit = 0; unit < shape.rows * shape.kv_heads; unit++) {
+            int64_t row = unit / shape.kv_heads, kv_head = unit % shape.kv_heads;
+            const int32_t *first = shape.first + row * time;
+            keys_by_features(keys, of_head(k, row, kv_head, time), blocks, size);
+            by_tokens(values, of_head(v, row, kv_head, time), blocks, size, 0);
+            for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
+                Rows all_queries = of_head(q, row, head, time), to = of_head(out, row, head, time);
+                for (int64_t block = 0; block < blocks; block++) {
+                    int64_t start = 32 * block, end = start + 32 < time ? start + 32 : time;
+                    int64_t oldest = first[start] / 32;
+                    Rows some = {all_queries.at + start * all_queries.row, all_queries.row, end - start};
+                    copy_rows(queries, some, BLOCK, size);
+                    for (int64_t b = oldest; b <= block; b++)
+                        scores(s + 32 * b, padded, queries, keys + b * of_keys, size);
+                    for (int64_t i = start; i < end; i++)
+                        inverses[i - start] = softmax(
+                            s + (i - start) * padded, weights + (i - start) * padded, 32 * oldest,
+                            start + 32, first[i], i, scale, log_sums + (row * shape.heads + head) * time + i);
+                    for (int64_t i = end; i < start + 32; i++)
+                        memset(weights + (i - start) * padded + 32 * oldest, 0, 2 * (start + 32 - 32 * oldest));
+                    for (int64_t n = 0; n < size; n += 32)
+                        product(o + n, size, (Left){weights + 32 * oldest, padded, 16 * padded, 32},
+                                (Right){values + oldest * of_values + n / 16 * TILE, TILE, of_values},
+                                block - oldest + 1, 0);
+                    for (int64_t i = start; i < end; i++)
+                        for (int64_t j = 0; j < size; j += LANES) {
+                            floats mixed = _mm512_loadu_ps(o + (i - start) * size + j);
+                            narrow((number *)to.at + i * to.row + j, _mm512_mul_ps(mixed, all(inverses[i - start])));
+                        }
+                }
+            }
+        }
+        end_tiles(before);
+    }
+}
+
+/* 32 queries with 32 keys: P and dS, as right factors of sums over queries, and dS in rows too. */
+INLINE void probabilities(const float *s, const float *dp, const float *log_sums, const float *dots,
+                          const int32_t *first, int64_t query, int64_t key, int64_t count,
+                          float scale, number *p_tiles, number *ds_tiles, number *ds_rows, int64_t row) {
+    for (int pair = 0; pair < 16; pair++)
+        for (int n = 0; n < 2; n++) {
+            __m256i ps[2], dss[2];
+            for (int e = 0; e < 2; e++) {
+                int i = 2 * pair + e;
+                ps[e] = dss[e] = _mm256_setzero_si256();
+                if (i < count) {
+                    __mmask16 shown = seen(key + 16 * n, first[i], query + i);
+                    floats score = _mm512_loadu_ps(s + 32 * i + 16 * n), slope = _mm512_loadu_ps(dp + 32 * i + 16 * n);
+                    floats p = exponential(_mm512_fmsub_ps(score, all(scale), all(log_sums[i])));
+                    p = _mm512_maskz_mov_ps(shown, p);
+                    floats ds = _mm512_mul_ps(_mm512_mul_ps(p, all(scale)), _mm512_sub_ps(slope, all(dots[i])));
+                    ps[e] = narrowed(p);
+                    dss[e] = narrowed(ds);
+                }
+                _mm256_storeu_si256((void *)(ds_rows + i * row + 16 * n), dss[e]);
+            }
+            _mm512_storeu_si512(p_tiles + n * TILE + 32 * pair, paired(ps[0], ps[1]));
+            _mm512_storeu_si512(ds_tiles + n * TILE + 32 * pair, paired(dss[0], dss[1]));
+        }
+}
+
+/* (size, padded) of float32 as rows of tokens. */
+static void write_transposed(Rows to, const float *from, int64_t padded, int64_t size) {
+    for (int64_t token = 0; token < to.count; token += 16)
+        for (int64_t n = 0; n < size; n += 16) {
+            __m512i tile[16];
+            for (int i = 0; i < 16; i++) tile[i] = _mm512_loadu_si512(from + (n + i) * padded + token);
+            transpose(tile);
+            for (int i = 0; i < 16 && token + i < to.count; i++)
+                narrow((number *)to.at + (token + i) * to.row + n, _mm512_castsi512_ps(tile[i]));
+        }
+}
+
+void attention_backward(Heads dout, Heads out, const float *log_sums, Heads q, Heads k, Heads v,
+                        Shape shape, Heads dq, Heads dk, Heads dv, uint8_t *scratch, int threads) {
+    int64_t time = shape.time, size = shape.size, blocks = (time + 31) / 32, padded = 32 * blocks;
+    int64_t group = shape.heads / shape.kv_heads, of_keys = 2 * (size / 32) * TILE, of_tokens = size / 16 * TILE;
+    int64_t whole = padded * size;
+    float scale = 1 / sqrtf(size);
+#pragma omp parallel num_threads(threads)
+    {
+        TileConfig before = begin_tiles();
+        float *dkeys = (float *)(scratch + omp_get_thread_num() * attention_scratch(time, size, 1));
+        float *dvalues = dkeys + whole, *s = dvalues + whole, *dp = s + BLOCK * BLOCK;
+        float *dquery = dp + BLOCK * BLOCK, *dots = dquery + BLOCK * size;
+        number *keys = (number *)(dots + padded), *values = keys + whole, *keys_of_sum = values + whole;
+        number *queries = keys_of_sum + whole, *douts = queries + whole;
+        number *queries_of_sum = douts + whole, *douts_of_sum = queries_of_sum + whole;
+        number *ds_rows = douts_of_sum + whole, *p_tiles = ds_rows + padded * padded;
+        number *ds_tiles = p_tiles + BLOCK * padded;
+#pragma omp for schedule(dynamic)
+        for (int64_t unit = 0; unit < shape.rows * shape.kv_heads; unit++) {
+            int64_t row = unit / shape.kv_heads, kv_head = unit % shape.kv_heads;
+            const int32_t *first = shape.first + row * time;
+            Rows key_rows = of_head(k, row, kv_head, time), value_rows = of_head(v, row, kv_head, time);
+            keys_by_features(keys, key_rows, blocks, size);
+            keys_by_features(values, value_rows, blocks, size);
+            by_tokens(keys_of_sum, key_rows, blocks, size, 0);
+            for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
+                int adds = head > kv_head * group;
+                Rows query_rows = of_head(q, row, head, time), dout_rows = of_head(dout, row, head, time);
+                Rows out_rows = of_head(out, row, head, time), dquery_rows = of_head(dq, row, head, time);
+                const float *logs = log_sums + (row * shape.heads + head) * time;
+                for (int64_t i = 0; i < time; i++) {
+                    floats sums = all(0);
+                    for (int64_t j = 0; j < size; j += LANES)
+                        sums = _mm512_fmadd_ps(wide(dout_rows.at + i * dout_rows.row + j),
+                                               wide(out_rows.at + i * out_rows.row + j), sums);
+                    dots[i] = _mm512_reduce_add_ps(sums);
+                }
+                copy_rows(queries, query_rows, padded, size);
+                copy_rows(douts, dout_rows, padded, size);
+                by_tokens(queries_of_sum, query_rows, blocks, size, 1);
+                by_tokens(douts_of_sum, dout_rows, blocks, size, 1);
+                for (int64_t b = 0; b < blocks; b++) {
+                    int64_t end = b;
+                    for (; end < blocks && first[32 * end] / 32 <= b; end++) {
+                        int64_t start = 32 * end, count = time - start < 32 ? time - start : 32;
+                        scores(s, BLOCK, queries + start * size, keys + b * of_keys, size);
+                        scores(dp, BLOCK, douts + start * size, values + b * of_keys, size);
+                        probabilities(s, dp, logs + start, dots + start, first + start, start, 32 * b, count,
+                                      scale, p_tiles + end * 2 * TILE, ds_tiles + end * 2 * TILE,
+                                      ds_rows + start * padded + 32 * b, padded);
+                    }
+                    Right p = {p_tiles + b * 2 * TILE, TILE, 2 * TILE}, ds = {ds_tiles + b * 2 * TILE, TILE, 2 * TILE};
+                    for (int64_t n = 0; n < size; n += 32) {
+                        int64_t at = b * of_tokens + n / 16 * TILE, to = n * padded + 32 * b;
+                        product(dvalues + to, padded, (Left){douts_of_sum + at, 32, TILE, of_tokens}, p, end - b, adds);
+                        product(dkeys + to, padded, (Left){queries_of_sum + at, 32, TILE, of_tokens}, ds, end - b, adds);
+                    }
+                }
+                for (int64_t block = 0; block < blocks; block++) {
+                    int64_t start = 32 * block, oldest = first[start] / 32;
+                    for (int64_t n = 0; n < size; n += 32)
+                        product(dquery + n, size, (Left){ds_rows + start * padded + 32 * oldest, padded, 16 * padded, 32},
+                                (Right){keys_of_sum + oldest * of_tokens + n / 16 * TILE, TILE, of_tokens},
+                                block - oldest + 1, 0);
+                    for (int64_t i = start; i < time && i < start + 32; i++)
+                        for (int64_t j = 0; j < size; j += LANES)
+                            narrow((number *)dquery_rows.at + i * dquery_rows.row + j,
+                                   _mm512_loadu_ps(dquery + (i - start) * size + j));
+                }
+            }
+            write_transposed(of_head(dk, row, kv_head, time), dkeys, padded, size);
+            write_transposed(of_head(dv, row, kv_head, time), dvalues, padded, size);
+        }
+        end_tiles(before);
+    }
+}

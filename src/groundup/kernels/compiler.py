@@ -1,0 +1,81 @@
+"""Pages in C as a library, compiled by the system's own compiler.
+
+They are compiled once, which takes a few seconds, and kept in the cache folder. Where there is no
+compiler all goes on without them, in PyTorch's own words.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from groundup.runs.cache import cache_folder
+
+_COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno")
+
+
+def compiled(pages: Sequence[Path], *flags: str) -> ctypes.CDLL | None:
+    """Load these pages as one library, compiled for this processor unless it is in the cache.
+
+    Headers among them are what the others include. Returns None where it cannot be had.
+    """
+    try:
+        return ctypes.CDLL(str(_file(pages, flags)))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _file(pages: Sequence[Path], flags: Sequence[str]) -> Path:
+    sources = tuple(page.read_bytes() for page in pages)
+    identity = repr((sources, _COMPILE, flags, torch.__version__, _processor())).encode()
+    folder = cache_folder() / "kernels"
+    file = folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.so"
+    if file.is_file():
+        return file
+    folder.mkdir(parents=True, exist_ok=True)
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    with tempfile.TemporaryDirectory(dir=folder) as aside:
+        units = {page: Path(aside, f"{page.stem}.o") for page in pages if page.suffix == ".c"}
+        linked = Path(aside, "kernels.so")
+        for command in (
+            *([*compiler, *_COMPILE, *flags, "-c", str(c), "-o", str(o)] for c, o in units.items()),
+            # PyTorch's own threads: a second set of them would fight with the first.
+            [*compiler, "-shared", *map(str, units.values()), *_openmp(), "-lm", "-o", str(linked)],
+        ):
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+        ctypes.CDLL(str(linked))  # one that does not load must not be kept
+        linked.replace(file)
+    return file
+
+
+def _openmp() -> list[str]:
+    found = sorted(Path(torch.__file__).parent.glob("lib/libgomp*"))
+    return [str(found[0])] if found else ["-fopenmp"]
+
+
+def _processor() -> str:
+    """What `-march=native` depends on: a cache may be shared by several machines."""
+    return " ".join(sorted(cpu_flags())) or f"{platform.machine()} {platform.processor()}"
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """What the processor can do, by Linux's names; nothing where Linux is not."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(("flags", "Features")):
+                    return frozenset(line.split(":")[1].split())
+    except OSError:
+        pass
+    return frozenset()

@@ -1,0 +1,74 @@
+"""Where kernels leave the gradients of weights: in the float32 sums of the optimizer.
+
+Autograd hands a bfloat16 weight a bfloat16 gradient, which is rounded, written, read again and
+added to the sum. A kernel that has the gradient in float32 adds it to the sum itself.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from groundup.kernels.library import call, take
+
+# Tokens that the kernel takes at a time.
+_CHUNK = 256
+
+
+def sum_into(parameter: Tensor, master: Tensor | None) -> None:
+    """From now on kernels add the gradient of `parameter` to `master.grad`; None ends that."""
+    parameter.__dict__["master"] = master
+
+
+def master_of(parameter: Tensor) -> Tensor | None:
+    """The float32 tensor to whose gradient that of a parameter belongs, while kernels are used."""
+    found: Tensor | None = parameter.__dict__.get("master") if take(parameter) else None
+    return found
+
+
+def give(dtype: torch.dtype, master: Tensor | None, gradient: Tensor) -> Tensor | None:
+    """Give a float32 gradient to the sum, or return it for autograd in the weight's type."""
+    if master is None:
+        return gradient.to(dtype)
+    if master.grad is None:
+        master.grad = gradient
+    else:
+        master.grad += gradient
+    return None
+
+
+def give_product(
+    dtype: torch.dtype,
+    master: Tensor | None,
+    dy: Float[Tensor, "tokens out"],
+    x: Float[Tensor, "tokens in"],
+) -> Float[Tensor, "out in"] | None:
+    """Give the gradient dy^T x of a matrix to the sum, or return it for autograd."""
+    total = None if master is None else master.grad
+    if total is not None:
+        add_product(total, dy, x)
+        return None
+    total = torch.empty(dy.shape[1], x.shape[1])
+    _add_product(total, dy, x, adds=False)
+    if master is None:
+        return total.to(dtype)
+    master.grad = total
+    return None
+
+
+def add_product(
+    total: Float[Tensor, "out in"], dy: Float[Tensor, "tokens out"], x: Float[Tensor, "tokens in"]
+) -> None:
+    """total += dy^T x."""
+    whole_tiles = total.shape[0] % 32 == 0 and total.shape[1] % 32 == 0
+    if take(dy) and take(x) and whole_tiles and dy.is_contiguous() and x.is_contiguous():
+        _add_product(total, dy, x, adds=True)
+    else:
+        total += dy.T @ x
+
+
+def _add_product(total: Tensor, dy: Tensor, x: Tensor, *, adds: bool) -> None:
+    out, width = total.shape
+    tiles = torch.empty(_CHUNK * (out + width), dtype=torch.bfloat16)
+    call("weight_gradient", total, dy, x, len(x), out, width, int(adds), tiles)

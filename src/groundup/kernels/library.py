@@ -1,0 +1,162 @@
+"""The kernels of training as one library, and whether they are in use.
+
+Each is a step of a small transformer, written in C for processors that compute in bfloat16, forward
+and backward, with its equation on its own page; on processors with AMX their products are made by
+tiles (`tiles.h`). PyTorch's own words for the same stand where they are called: they are what is
+computed in float32, on other devices and where there is no compiler, and the tests compare the two.
+
+Products of a whole matrix stay PyTorch's. What is gained lies between them: bfloat16 rounded by the
+processor instead of by many instructions, one pass over memory for several steps, scores that never
+leave the cache, and gradients of matrices summed into float32 where they arise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import Structure, c_double, c_int, c_int64, c_void_p
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from groundup.errors import UserError
+from groundup.kernels.compiler import compiled, cpu_flags
+
+# By what the products of the kernels are made; `none`: PyTorch alone.
+Kernels = Literal["none", "avx512_bf16", "amx"]
+
+# Set to one of these, it decides which kernels runs that begin have; `none` is the plain path.
+VARIABLE = "GROUNDUP_KERNELS"
+_NEEDED: dict[Kernels, set[str]] = {
+    "avx512_bf16": {"avx512_bf16", "avx512f", "avx512bw", "avx512vl"},
+    "amx": {"avx512_bf16", "avx512f", "avx512bw", "avx512vl", "amx_tile", "amx_bf16"},
+}
+_FLAGS: dict[Kernels, tuple[str, ...]] = {"avx512_bf16": ("-DWITHOUT_AMX",), "amx": ()}
+_PAGES = ("attention", "cross_entropy", "linear", "rms_norm", "rotary", "swiglu")
+_HEADERS = ("tiles", "vectors")
+
+
+class Heads(Structure):
+    """A tensor (rows, heads, time, size) of any strides but the last."""
+
+    _fields_ = (("at", c_void_p), *((name, c_int64) for name in ("row", "head", "time")))
+
+
+class Shape(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "heads", "kv_heads", "time", "size")),
+        ("first", c_void_p),
+    )
+
+
+# The arguments of each function: p a pointer, n a whole number, d a number, h heads, s a shape; at
+# last, the number of threads.
+_ARGUMENTS = {
+    "attention": "hhhshpp",
+    "attention_backward": "hhphhhshhhp",
+    "cross_entropy": "pppnnpp",
+    "weight_gradient": "pppnnnnp",
+    "rms_norm": "pppdnnppp",
+    "rms_norm_backward": "pppppnnpp",
+    "rotate_heads": "ppdppnnnp",
+    "rotate_heads_backward": "pppdppnnnpp",
+    "swiglu": "pppn",
+    "swiglu_backward": "ppppppn",
+}
+_KINDS = {"p": c_void_p, "n": c_int64, "d": c_double, "h": Heads, "s": Shape}
+
+_used: ctypes.CDLL | None = None
+
+
+def best_kernels() -> Kernels:
+    """What this processor and its compiler allow, and whoever started the process.
+
+    oneDNN's own variable is kept to as well: a processor that is to be used as an older one is.
+    Raises `UserError` where GROUNDUP_KERNELS names no kernels.
+    """
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted not in ("", *get_args(Kernels)):
+        raise UserError(f"{VARIABLE}={wanted!r} is none of {', '.join(get_args(Kernels))}")
+    order: tuple[Kernels, ...] = ("amx", "avx512_bf16")
+    allowed = [kernels for kernels in order if wanted in ("", kernels)]
+    return next((one for one in allowed if is_allowed(one) and library(one)), "none")
+
+
+def is_allowed(kernels: Kernels) -> bool:
+    """Whether this processor has what the kernels need, and may use it."""
+    if not _NEEDED[kernels] <= cpu_flags():
+        return False
+    variables = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+    most = next((os.environ[name].upper() for name in variables if os.environ.get(name)), "ALL")
+    if most in ("ALL", "DEFAULT") or "AMX" in most:
+        return True
+    return kernels == "avx512_bf16" and most.startswith(
+        ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10")
+    )
+
+
+@functools.cache
+def library(kernels: Kernels) -> ctypes.CDLL | None:
+    """The compiled kernels; None where they cannot be had."""
+    here = Path(__file__).parent
+    pages = [here / f"{name}.c" for name in _PAGES] + [here / f"{name}.h" for name in _HEADERS]
+    found = compiled(pages, *_FLAGS[kernels])
+    if found is None or (kernels == "amx" and not _tiles_are_granted()):
+        return None
+    for name, kinds in _ARGUMENTS.items():
+        function = getattr(found, name)
+        function.argtypes = (*(_KINDS[kind] for kind in kinds), c_int)
+        function.restype = None
+    found.attention_scratch.argtypes = (c_int64, c_int64, c_int)
+    found.attention_scratch.restype = c_int64
+    return found
+
+
+def _tiles_are_granted() -> bool:
+    """Linux gives AMX's registers to a process that asks for them."""
+    system_call, arch_prctl, request, tile_data = ctypes.CDLL(None).syscall, 158, 0x1023, 18
+    return int(system_call(arch_prctl, request, tile_data)) == 0
+
+
+def use_kernels(kernels: Kernels) -> None:
+    """Compute by these kernels from now on, wherever bfloat16 is computed on the CPU.
+
+    A process-wide switch, set by every stage when it starts, so that a stage computes the same bits
+    whether or not another ran before it in the same process.
+    """
+    global _used
+    _used = None if kernels == "none" else library(kernels)
+    assert kernels == "none" or _used is not None, "chosen by best_kernels, or from a plan"
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Without kernels, for whoever looks into what they would keep to themselves."""
+    global _used
+    before, _used = _used, None
+    try:
+        yield
+    finally:
+        _used = before
+
+
+def used() -> ctypes.CDLL:
+    """The library in use."""
+    assert _used is not None
+    return _used
+
+
+def take(x: Tensor) -> bool:
+    """Whether kernels are in use that compute with tensors like x."""
+    return _used is not None and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
+def call(name: str, *arguments: object) -> None:
+    """Call a kernel with tensors, numbers and structures, on as many threads as PyTorch has."""
+    given = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    getattr(used(), name)(*given, torch.get_num_threads())

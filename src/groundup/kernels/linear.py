@@ -1,0 +1,68 @@
+"""Matrices with the same input: y_i = x W_i^T, whose gradients go into float32 (`linear.c`).
+
+dx = sum_i dy_i W_i        dW_i = dy_i^T x
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundup.kernels.gradients import give_product, master_of
+from groundup.kernels.library import take
+
+
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a layer is nothing but a matrix that is trained, of whole tiles, without a bias.
+
+    Whoever listens to a layer, by a hook, is to hear it called.
+    """
+    return (
+        type(layer) is nn.Linear
+        and layer.bias is None
+        and layer.weight.requires_grad
+        and layer.weight.is_contiguous()
+        and layer.weight.dtype == torch.bfloat16
+        and layer.in_features % 32 == 0
+        and layer.out_features % 32 == 0
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
+    )
+
+
+def linears(x: Float[Tensor, "*rows in"], *layers: nn.Module) -> tuple[Tensor, ...]:
+    """layer(x) of each layer."""
+    if take(x) and all(is_plain(layer) for layer in layers):
+        found = _Linears.apply(x, *(layer.weight for layer in layers))  # type: ignore[no-untyped-call]
+        ys: tuple[Tensor, ...] = found
+        return ys
+    return tuple(layer(x) for layer in layers)
+
+
+class _Linears(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        x = x.contiguous()
+        ctx.save_for_backward(x, *weights)
+        ctx.masters = [master_of(weight) for weight in weights]
+        return tuple(x @ weight.T for weight in weights)
+
+    @staticmethod
+    def backward(ctx: Any, *dys: Tensor) -> Any:
+        x, *weights = ctx.saved_tensors
+        rows = [dy.contiguous().view(-1, dy.shape[-1]) for dy in dys]
+        needs_x, *needs = ctx.needs_input_grad
+        dx = None
+        if needs_x:
+            dx = rows[0] @ weights[0]
+            for dy, weight in zip(rows[1:], weights[1:], strict=True):
+                dx.addmm_(dy, weight)
+            dx = dx.view(x.shape)
+        flat = x.view(-1, x.shape[-1])
+        dweights = (
+            give_product(weight.dtype, master, dy, flat) if needed else None
+            for weight, master, dy, needed in zip(weights, ctx.masters, rows, needs, strict=True)
+        )
+        return dx, *dweights

@@ -1,0 +1,73 @@
+"""Forward and backward against the equation in float64, over shapes, documents and windows."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from tests.kernels.conftest import error, leaves, normal
+
+from groundup.kernels.attention import attention, first_seen
+from groundup.kernels.library import Kernels
+from groundup.lm.attention import document_mask, scaled_dot_product_attention
+
+# bfloat16 in and out; probabilities and their gradients are rounded to it on the way.
+FORWARD, BACKWARD = 0.004, 0.006
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.integers(1, 3),
+    heads=st.sampled_from([(1, 1), (4, 4), (6, 2), (4, 1)]),
+    time=st.integers(1, 150),
+    size=st.sampled_from([32, 64, 96, 128]),
+    window=st.none() | st.integers(1, 70),
+    documents=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+)
+@example(rows=1, heads=(2, 1), time=256, size=64, window=None, documents=1, seed=0)
+@example(rows=2, heads=(2, 2), time=256, size=64, window=33, documents=40, seed=0)
+def test_it_is_the_equation(
+    kernels: Kernels,
+    rows: int,
+    heads: tuple[int, int],
+    time: int,
+    size: int,
+    window: int | None,
+    documents: int,
+    seed: int,
+) -> None:
+    several, few = heads
+    shapes = ((several, seed), (few, seed + 1), (few, seed + 2), (several, seed + 3))
+    *inputs, upstream = (normal(s, rows, time, h, size).transpose(1, 2) for h, s in shapes)
+    generator = torch.manual_seed(seed)
+    segments = torch.randint(documents, (rows, time), generator=generator).sort(1).values
+    mask = document_mask(segments, window)
+
+    own = leaves(*inputs, dtype=torch.bfloat16)
+    out = attention(own[0], own[1], own[2], first_seen(segments, window))
+    found = torch.autograd.grad(out, own, upstream)
+    true = leaves(*inputs, dtype=torch.float64)
+    expected = scaled_dot_product_attention(true[0], true[1], true[2], mask[:, None])
+    gradients = torch.autograd.grad(expected, true, upstream.double())
+
+    assert error(out, expected) < FORWARD
+    largest = max(float(gradient.norm()) for gradient in gradients)
+    for mine, theirs in zip(found, gradients, strict=True):
+        # Where every query sees one key, the gradients of queries and keys are zero.
+        assert float((mine.double() - theirs).norm()) < BACKWARD * max(
+            float(theirs.norm()), largest / 10
+        )
+
+
+def test_what_each_query_sees_first() -> None:
+    segments = torch.tensor([[4, 4, 4, 7, 7, -1, -1]])
+    assert first_seen(segments).tolist() == [[0, 0, 0, 3, 3, 5, 5]]
+    assert first_seen(segments, 2).tolist() == [[0, 0, 1, 3, 3, 5, 5]]
+
+
+def test_what_is_no_number_stays_none(kernels: Kernels) -> None:
+    query, key, value = (normal(s, 1, 2, 40, 32) for s in range(3))
+    query[0, 1, 35, 3] = torch.nan
+    out = attention(query, key, value, first_seen(torch.zeros(1, 40, dtype=torch.int64)))
+    assert bool(out[0, 1, 35].isnan().all()) and int(out.isnan().sum()) == 32

@@ -1,0 +1,72 @@
+"""Gradients of matrices: exact products in float32, for the optimizer's sums or for autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.kernels.conftest import error, normal
+from torch import nn
+
+from groundup.kernels.gradients import add_product, sum_into
+from groundup.kernels.library import Kernels
+from groundup.kernels.linear import linears
+
+
+@pytest.mark.parametrize("tokens", [1, 31, 256, 700])
+@pytest.mark.parametrize("sizes", [(32, 32), (96, 64), (64, 416)])
+def test_products_are_summed_in_float32(
+    kernels: Kernels, tokens: int, sizes: tuple[int, int]
+) -> None:
+    out, width = sizes
+    dy, x = normal(0, tokens, out), normal(1, tokens, width)
+    total = torch.ones(out, width)
+    add_product(total, dy, x)
+    expected = dy.double().T @ x.double() + 1
+    assert error(total, expected) < 2e-6  # in bfloat16 it would be 1e-3
+
+
+def test_a_sum_does_not_depend_on_the_number_of_threads(kernels: Kernels) -> None:
+    dy, x = normal(0, 300, 64), normal(1, 300, 96)
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(torch.zeros(64, 96))
+        add_product(found[-1], dy, x)
+    torch.set_num_threads(1)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_layers_with_the_same_input(kernels: Kernels) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(64, out, bias=False).to(torch.bfloat16) for out in (32, 96)]
+    masters = [layer.weight.detach().float().requires_grad_() for layer in layers]
+    x, dys = normal(2, 3, 50, 64), [normal(3, 3, 50, 32), normal(4, 3, 50, 96)]
+    x32 = x.double().requires_grad_()
+    products = [x32 @ layer.weight.double().T for layer in layers]
+    weights = [layer.weight for layer in layers]
+    true = torch.autograd.grad(products, [x32, *weights], [dy.double() for dy in dys])
+
+    x.requires_grad_()
+    ys = linears(x, *layers)
+    for y, product in zip(ys, products, strict=True):
+        assert error(y, product) < 0.003
+    found = torch.autograd.grad(ys, [x, *weights], dys)
+    for mine, theirs in zip(found, true, strict=True):
+        assert error(mine, theirs) < 0.004
+
+    for weight, master in zip(weights, masters, strict=True):
+        sum_into(weight, master)
+    for times in (1, 2):  # the second time it is added to the first
+        torch.autograd.backward(linears(x, *layers), dys)
+        for weight, master, dy in zip(weights, masters, dys, strict=True):
+            assert weight.grad is None and master.grad is not None
+            product = dy.double().flatten(0, 1).T @ x.detach().double().flatten(0, 1)
+            assert error(master.grad, times * product) < 2e-6
+
+
+def test_whoever_listens_to_a_layer_hears_it_called(kernels: Kernels) -> None:
+    layer = nn.Linear(64, 64, bias=False).to(torch.bfloat16)
+    heard = []
+    layer.register_forward_hook(lambda *_: heard.append(True))
+    linears(normal(0, 4, 64), layer)
+    assert heard

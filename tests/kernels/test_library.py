@@ -1,0 +1,48 @@
+"""Which kernels are chosen, and that all goes on without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from groundup.errors import UserError
+from groundup.kernels.library import Kernels, best_kernels, is_allowed, library
+
+
+def test_whoever_started_the_process_decides(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_KERNELS", kernels)
+    assert best_kernels() == kernels
+    monkeypatch.setenv("GROUNDUP_KERNELS", "none")
+    assert best_kernels() == "none"
+    monkeypatch.setenv("GROUNDUP_KERNELS", "fast")
+    with pytest.raises(UserError, match=r"fast.*none, avx512_bf16, amx"):
+        best_kernels()
+
+
+@pytest.mark.parametrize(
+    ("most", "allowed"),
+    [
+        ("AVX512_CORE_AMX", {"avx512_bf16", "amx"}),
+        ("default", {"avx512_bf16", "amx"}),
+        ("AVX512_CORE_BF16", {"avx512_bf16"}),
+        ("AVX512_CORE", set()),
+        ("AVX2", set()),
+    ],
+)
+def test_a_processor_is_used_as_onednn_is_told_to(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch, most: str, allowed: set[str]
+) -> None:
+    monkeypatch.delenv("GROUNDUP_KERNELS", raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+    assert is_allowed(kernels) == (kernels in allowed)
+    assert best_kernels() in {"none", *allowed}
+
+
+def test_without_a_compiler_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
+    assert library.__wrapped__("avx512_bf16") is None
+    assert not list((tmp_path / "kernels").iterdir())

@@ -1,0 +1,116 @@
+"""A whole model by kernels: as exact as PyTorch's own words in bfloat16, judged by float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tests.kernels.conftest import error
+
+from groundup.adapters.attach import add_lora
+from groundup.kernels.library import Kernels, plain
+from groundup.lm.model import CausalLM
+from groundup.train.batch import Batch
+from groundup.train.loss import next_token_loss
+from groundup.train.optim import Optimizer, Rates
+
+TinyModel = Callable[..., CausalLM]
+
+SIZES = {"head_dim": 32, "intermediate_size": 96}
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "qwen2": {"model_type": "qwen2", "attention_bias": True},
+    "llama": {"model_type": "llama", "tie_word_embeddings": False},
+    "llama with biases": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
+    "window": {"model_type": "mistral", "sliding_window": 5},
+    "window in some layers": {"sliding_window": 5, "windowed_layers": (1,)},
+    "gpt2": {
+        "model_type": "gpt2",
+        "hidden_act": "gelu_new",
+        "num_key_value_heads": 4,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
+    "gelu": {"hidden_act": "gelu_pytorch_tanh"},
+    "odd sizes": {"intermediate_size": 97, "vocab_size": 323, "head_dim": 24},
+}
+
+
+def packed(rows: int, *lengths: int) -> Batch:
+    """Rows of several documents side by side with random tokens, of which some are not trained."""
+    generator = torch.manual_seed(0)
+    time = sum(lengths)
+    ids = torch.randint(320, (rows, time + 1), generator=generator)
+    positions = torch.cat([torch.arange(length) for length in lengths]).expand(rows, time)
+    numbers = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    segments = numbers + len(lengths) * torch.arange(rows)[:, None]
+    weights = (torch.rand(rows, time, generator=generator) < 0.8).float()
+    return Batch(ids[:, :-1], ids[:, 1:].contiguous(), weights, positions.contiguous(), segments)
+
+
+def gradients(model: CausalLM, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients as `fit` has them: those of a bfloat16 model in the optimizer's sums."""
+    optimizer = Optimizer(model, Rates(0.0, 0.0, 0.0), muon=False)
+    for _ in range(2):
+        loss = next_token_loss(model, batch)
+        (loss.total / loss.weight).backward()  # type: ignore[no-untyped-call]
+    found = {n: m.grad for n, m in optimizer.masters.items() if m.grad is not None}
+    optimizer.release()
+    for parameter in model.parameters():
+        parameter.grad = None
+    return float(loss.total.detach()), {name: grad.clone() for name, grad in found.items()}
+
+
+def compare(model: CausalLM, batch: Batch) -> None:
+    """The kernels' loss and gradients are about as far from the truth as the plain path's."""
+    model.to(torch.bfloat16)
+    loss, found = gradients(model, batch)
+    with plain():
+        plain_loss, rounded = gradients(model, batch)
+        model.float()
+        true_loss, true = gradients(model, batch)
+    assert loss == pytest.approx(true_loss, rel=0.004)
+    assert found.keys() == true.keys() == rounded.keys()
+    assert loss != plain_loss, "computed by the same words, nothing is compared"
+    # Some are zero in truth, as that of a key's bias: what stands there is rounding alone.
+    largest = max(float(gradient.norm()) for gradient in true.values())
+    for name, gradient in true.items():
+        if float(gradient.norm()) < 1e-4 * largest:
+            continue
+        own, plains = error(found[name], gradient), error(rounded[name], gradient)
+        assert own < 1.5 * plains + 0.002, (name, own, plains)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_loss_and_gradients(kernels: Kernels, tiny_model: TinyModel, shape: str) -> None:
+    model = tiny_model(**{**SIZES, **SHAPES[shape]})
+    compare(model, packed(3, 5, 31, 1, 13))
+
+
+def test_checkpointed_blocks_give_the_same_bits(kernels: Kernels, tiny_model: TinyModel) -> None:
+    model, batch = tiny_model(**SIZES).to(torch.bfloat16), packed(2, 20, 17)
+    _, once = gradients(model, batch)
+    model.set_gradient_checkpointing(True)
+    _, twice = gradients(model, batch)
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+
+
+def test_an_adapter_beside_frozen_weights(kernels: Kernels, tiny_model: TinyModel) -> None:
+    model = tiny_model(**SIZES)
+    add_lora(model, rank=4, alpha=8.0, seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(0, 0.1, generator=torch.manual_seed(len(name)))
+    compare(model, packed(2, 9, 30))
+
+
+def test_a_model_without_gradients(kernels: Kernels, tiny_model: TinyModel) -> None:
+    model, batch = tiny_model(**SIZES).to(torch.bfloat16), packed(2, 20, 17)
+    with torch.inference_mode():
+        found = model.logits(batch)
+        with plain():
+            expected = model.logits(batch)
+    assert error(found, expected) < 0.02
