@@ -15,6 +15,7 @@ from groundup.lm.attention import (
     reference_attention,
     scaled_dot_product_attention,
 )
+from groundup.lm.positions import alibi_bias
 
 PATHS: list[AttentionPath] = ["matmul", "fused"]
 
@@ -50,6 +51,26 @@ def test_both_paths_have_the_same_gradients() -> None:
     ]
     for matmul, fused in zip(*by_path, strict=True):
         assert_close(matmul, fused, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("window", [None, 1, 5, 100])
+@pytest.mark.parametrize("alibi", [False, True])
+def test_windows_and_slopes_of_more_queries_than_go_together(
+    path: AttentionPath, kv_heads: int, window: int | None, alibi: bool
+) -> None:
+    """Multi-head, grouped and multi-query; longer than a block of queries, in two documents."""
+    time = 140
+    query, key, value = random_heads(1, 4, kv_heads, time)
+    segments = (torch.arange(time) >= 133).long()[None]
+    bias = as_bias(document_mask(segments, window), query.dtype)
+    if alibi:
+        positions = torch.arange(time)[None] - 133 * segments
+        bias = alibi_bias(bias, positions, positions, 4)
+    found = attention(query, key, value, bias, path, window)
+    expected = reference_attention(query, key, value, bias)
+    assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @settings(deadline=None)

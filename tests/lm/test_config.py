@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.errors import UserError
-from groundup.lm.config import ModelConfig
-from groundup.lm.families import FAMILIES
+from groundup.lm.config import ExpertsConfig, ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.train.batch import Batch
 
@@ -37,7 +38,7 @@ def test_impossible_shapes_name_value_rule_and_remedy(
         ModelConfig.of(**shape)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", ["qwen3", "qwen2", "llama", "mistral", "gpt2"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 def test_parameters_are_counted_as_the_model_has_them(kind: str, tied: bool, bias: bool) -> None:
@@ -48,9 +49,42 @@ def test_parameters_are_counted_as_the_model_has_them(kind: str, tied: bool, bia
     assert config.parameters == sum(p.numel() for p in CausalLM(config).parameters())
 
 
-def test_flops_per_token_are_what_torch_counts(tiny_model) -> None:  # type: ignore[no-untyped-def]
-    model, context = tiny_model(), 48
-    batch = Batch.of(torch.arange(2 * context).reshape(2, context))
+def counted_flops(model: CausalLM, context: int) -> int:
+    batch = Batch.of(torch.arange(2 * context).reshape(2, context) % model.config.vocab_size)
     with FlopCounterMode(display=False) as counter:
         model.logits(batch).sum().backward()
-    assert counter.get_total_flops() == 2 * context * model.config.flops_per_token(context)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"is_gated_act": False, "hidden_act": "relu2"},
+        {"position_embedding_type": "alibi", "do_layer_norm_before": False},
+        {"num_key_value_heads": 1},
+        {"experts": ExpertsConfig(4, 2, 96), "model_type": "qwen3_moe"},
+        {"experts": ExpertsConfig(3, 1, 64), "model_type": "qwen3_moe"},
+    ],
+)
+def test_flops_per_token_are_what_torch_counts(tiny_model, changes) -> None:  # type: ignore[no-untyped-def]
+    model, context = tiny_model(**changes), 48
+    assert counted_flops(model, context) == 2 * context * model.config.flops_per_token(context)
+
+
+@pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3)])
+def test_flops_of_a_recurrent_network_are_those_of_its_gates(cell: str, gates: int) -> None:
+    """Six for every weight: torch's counter does not look into its recurrent kernels."""
+    config = ModelConfig.recurrent(cell, width=64, depth=3, vocab_size=320, context=48)  # type: ignore[arg-type]
+    matrices = 3 * gates * (64 * 64 + 64 * 64) + 320 * 64
+    assert config.flops_per_token(48) == config.flops_per_token(4_800) == 6 * matrices
+    weights = [p for n, p in CausalLM(config).model.layers.named_parameters() if "weight" in n]
+    assert sum(p.numel() for p in weights) == matrices - 320 * 64
+
+
+def test_a_window_bounds_the_keys_that_are_counted() -> None:
+    config = ModelConfig.of(width=64, depth=4, vocab_size=320, context=512)
+    windowed = replace(config, sliding_window=100, windowed_layers=(0, 1, 2))
+    saved = config.flops_per_token(512) - windowed.flops_per_token(512)
+    assert saved == 3 * 12 * (512 - 100) * 64
+    assert windowed.flops_per_token(64) == config.flops_per_token(64)

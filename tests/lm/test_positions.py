@@ -8,9 +8,20 @@ from torch.testing import assert_close
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
+from groundup.errors import UserError
 from groundup.formats.hf_config import rope_from_hf
-from groundup.lm.config import Rope
-from groundup.lm.positions import apply_rope, inverse_frequencies, rotate, rotation
+from groundup.lm.attention import as_bias, document_mask
+from groundup.lm.config import POSITION_EMBEDDINGS, Rope
+from groundup.lm.positions import (
+    alibi_bias,
+    alibi_slopes,
+    apply_rope,
+    inverse_frequencies,
+    rotate,
+    rotation,
+    sinusoidal_embedding,
+)
+from groundup.train.batch import Batch
 
 CPU = torch.device("cpu")
 SCALINGS: list[dict[str, Any]] = [
@@ -154,3 +165,70 @@ def test_what_cannot_be_turned_is_refused() -> None:
         apply_rope(torch.randn(3, 7), torch.arange(3))
     with pytest.raises((ValueError, TypeError), match="interleaved"):
         apply_rope(torch.randn(3, 8), torch.arange(3), pairing="interleaved")  # type: ignore[arg-type]
+
+
+# The others.
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_sinusoids_are_those_of_the_paper(width: int) -> None:
+    from transformers.models.distilbert.modeling_distilbert import create_sinusoidal_embeddings
+
+    theirs = torch.empty(50, width)
+    create_sinusoidal_embeddings(50, width, theirs)
+    ours = sinusoidal_embedding(torch.arange(50), width, torch.float32)
+    assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    far = sinusoidal_embedding(torch.tensor([[7], [49]]), width, torch.float32)
+    assert_close(far[:, 0], ours[[7, 49]])
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 4, 6, 8, 12, 16, 20])
+def test_slopes_are_those_of_transformers(heads: int) -> None:
+    from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+
+    # Theirs is slope * position, which a softmax cannot tell from slope * (position - query's).
+    theirs = build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)[:, 0, 1]
+    assert_close(alibi_slopes(heads), theirs)
+
+
+def test_alibi_lowers_scores_by_distance() -> None:
+    """The paper's figure 3, by hand: heads of slopes 1/16 and 1/256."""
+    positions = torch.tensor([[0, 1, 2]])
+    bias = as_bias(document_mask(torch.zeros(1, 3, dtype=torch.int64)), torch.float32)
+    found = alibi_bias(bias, positions, positions, 2)[0]
+    far = -torch.inf
+    expected = torch.tensor([[0, far, far], [-1, 0, far], [-2, -1, 0]])
+    assert_close(found[0], expected / 16)
+    assert_close(found[1], expected / 256)
+
+
+def test_only_what_knows_the_order_hears_it(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    """Without positions the tokens before are a set to one layer, with any of the others not."""
+    ids = torch.tensor([[3, 5, 7, 9, 11, 13, 2], [13, 9, 3, 5, 11, 7, 2]])
+    for kind in POSITION_EMBEDDINGS:
+        model = tiny_model(num_hidden_layers=1, position_embedding_type=kind)
+        first, second = model.logits(Batch.of(ids))[:, -1]
+        same = torch.allclose(first, second, rtol=1e-4, atol=1e-4)
+        assert same == (kind == "none"), kind
+
+
+def test_distance_alone_counts_to_rope_and_alibi(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    ids = torch.randint(320, (1, 9))
+    plain = Batch.of(ids)
+    later = Batch(ids, ids, plain.weights, plain.position_ids + 30, plain.segment_ids)
+    for kind in POSITION_EMBEDDINGS:
+        model = tiny_model(position_embedding_type=kind)
+        found, moved = model.logits(plain), model.logits(later)
+        same = torch.allclose(found, moved, rtol=1e-3, atol=1e-3)
+        assert same == (kind in ("rope", "alibi", "none")), kind
+
+
+def test_what_was_learned_ends_where_learning_did(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    ids = torch.randint(320, (1, 65))
+    for kind in POSITION_EMBEDDINGS:
+        model = tiny_model(position_embedding_type=kind)
+        if kind == "learned":
+            with pytest.raises(UserError, match="position 64 is beyond the 64"):
+                model(Batch.of(ids))
+        else:
+            assert model(Batch.of(ids)).isfinite().all()

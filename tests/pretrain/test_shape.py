@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
-from groundup.pretrain.shape import TOKENS_PER_PARAMETER, model_shape
+from groundup.pretrain.shape import RECURRENT_PEAK_SHARE, TOKENS_PER_PARAMETER, model_shape
 from groundup.train.device import EXPECTED_PEAK_SHARE
 
 
@@ -45,3 +47,41 @@ def test_the_model_is_the_deepest_that_the_minutes_feed(minutes: float) -> None:
     assert shape.hidden_size == 64 * depth and "minutes" in reasons["depth"]
     assert tokens_per_parameter(depth) >= TOKENS_PER_PARAMETER or depth == 1
     assert tokens_per_parameter(depth + 1) < TOKENS_PER_PARAMETER
+
+
+@pytest.mark.parametrize("arch", ["lstm", "gru"])
+def test_a_recurrent_network_grows_in_width(arch: str) -> None:
+    peak = 2e11
+    shapes = [model_shape(config(arch=arch, minutes=m), 4096, peak) for m in (2, 15, 600)]
+    widths = [shape.hidden_size for shape, _ in shapes]
+    assert widths == sorted(set(widths)) and all(width % 64 == 0 for width in widths)
+    for (shape, reasons), minutes in zip(shapes, (2, 15, 600), strict=True):
+        assert shape.model_type == arch and shape.num_hidden_layers == 2
+        assert "--width" in reasons["width"] and "--depth" in reasons["depth"]
+        wider = replace(shape, hidden_size=shape.hidden_size + 64)
+        budget = minutes * 60 * peak * RECURRENT_PEAK_SHARE
+        for one, enough in ((shape, True), (wider, False)):
+            tokens = budget / one.flops_per_token(256)
+            assert (tokens >= TOKENS_PER_PARAMETER * one.parameters) == enough
+    assert model_shape(config(arch=arch, depth=3, width=128), 512, peak)[0].num_hidden_layers == 3
+
+
+def test_of_experts_those_count_that_a_token_meets() -> None:
+    dense, _ = model_shape(config(minutes=15), 4096, 2e11)
+    sparse, _ = model_shape(config(minutes=15, experts=8), 4096, 2e11)
+    assert sparse.hidden_size == dense.hidden_size
+    assert sparse.parameters > 2 * dense.parameters
+    assert sparse.experts is not None and sparse.experts.router_aux_loss_coef == 0.01
+
+
+def test_switches_reach_the_shape() -> None:
+    asked = config(
+        depth=2, width=128, position="sinusoidal", norm="after", activation="gelu",
+        attention_window=32, kv_heads=2,
+    )  # fmt: skip
+    shape, _ = model_shape(asked, 512, 1e12)
+    assert (shape.position, shape.do_layer_norm_before) == ("sinusoidal", False)
+    assert (shape.gated, shape.hidden_act, shape.intermediate_size) == (False, "gelu", 512)
+    assert shape.windows == (32, 32) and shape.num_key_value_heads == 2
+    plain, _ = model_shape(config(depth=2, width=128), 512, 1e12)
+    assert plain == ModelConfig.of(width=128, depth=2, vocab_size=512, context=256)

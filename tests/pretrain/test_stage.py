@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -20,6 +22,7 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.stage import run
 from groundup.runs.files import read_lines
 from groundup.train.batch import Batch
+from groundup.xray.snapshots import load_snapshot
 
 
 def config(workshop: Any, out: Path, **settings: Any) -> PretrainConfig:
@@ -176,3 +179,72 @@ def test_what_cannot_work_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         run(config(workshop, tmp_path / "run", **settings))
+
+
+# Other architectures, by the same stage.
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "lstm": {"arch": "lstm", "width": 64},
+    "gru": {"arch": "gru", "width": 64, "depth": 2},
+    "experts": {"experts": 3, "experts_per_token": 2},
+    "alibi, norms after": {"position": "alibi", "norm": "after", "activation": "relu2"},
+    "multi-query in a window": {"width": 128, "kv_heads": 1, "attention_window": 16},
+    "learned": {"position": "learned", "activation": "gelu"},
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_trained_and_kept(workshop: Any, tmp_path: Path, name: str) -> None:
+    settings = config(workshop, tmp_path / "run", steps=8, **ARCHITECTURES[name])
+    folder = run(settings)
+    model, _ = load(folder)
+    shape = settings.shape(
+        width=model.config.hidden_size,
+        depth=model.config.num_hidden_layers,
+        vocab_size=model.config.vocab_size,
+    )
+    assert replace(model.config, eos_token_ids=shape.eos_token_ids) == shape
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["parameters"] == sum(p.numel() for p in model.parameters())
+    lines = read_lines(folder / "metrics.jsonl")
+    losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    assert losses[-1] < losses[0] - 0.5
+    balances = [line["balance"] for line in lines if "balance" in line]
+    assert len(balances) == (8 if name == "experts" else 0)
+    assert all(2 <= balance <= 3 for balance in balances)
+    assert all(sample["text"] for sample in read_lines(folder / "samples.jsonl"))
+    # A snapshot is a model of that shape as well.
+    assert load_snapshot(folder, 4, model.config).config == model.config
+    # It goes on from its plan without measuring anything anew.
+    (folder / "status.json").unlink()
+    assert run(settings) == folder
+
+
+def test_a_recurrent_network_is_planned_in_minutes_and_stays_eager(
+    workshop: Any, tmp_path: Path
+) -> None:
+    settings = {"arch": "lstm", "minutes": 0.004, "steps": None, "depth": None, "compile": "on"}
+    folder = run(config(workshop, tmp_path / "run", **settings))
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["model"]["model_type"] == "lstm" and plan["model"]["num_hidden_layers"] == 2
+    assert "widest" in plan["reasons"]["width"] and not plan["compute"]["compile"]
+    assert "tokens a second measured here" in plan["reasons"]["steps"]
+    assert "eager" in plan["reasons"]["compile"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arch": "lstm", "heads": 2}, "heads=2 has no meaning with arch=lstm"),
+        ({"arch": "gru", "position": "alibi"}, "position=alibi has no meaning with arch=gru"),
+        ({"arch": "gru", "experts": 4}, "experts=4 has no meaning with arch=gru"),
+        ({"experts_per_token": 1}, "experts_per_token=1 has no meaning with no experts"),
+        ({"experts": 2, "experts_per_token": 3}, "num_experts_per_tok=3 of num_experts=2"),
+        ({"arch": "lstm", "width": 100}, "width=100 is not a multiple of 64"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(
+    workshop: Any, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((UserError, ValidationError), match=message):
+        config(workshop, tmp_path / "run", **settings)

@@ -273,14 +273,16 @@ def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list
 
 def _compute(table: Table, out: Path, minutes: float) -> Compute:
     config = cast(TrainingConfig, table.config(out))
-    return resolve(config, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
+    compute = resolve(config, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
+    fit = not isinstance(config, PretrainConfig) or config.compiles
+    return replace(compute, compile=compute.compile and fit)
 
 
 def _compile_line(table: Table, compute: Compute) -> Line:
     if compute.compile:
         reason = 'over 5 minutes and a C++ compiler is here; change with compile = "off"'
     else:
-        reason = "compiling would not earn its time back, or no C++ compiler is here"
+        reason = "it would not earn its time back, the layers are not fit for it, or no compiler"
     return Line(table.name, "compile", "on" if compute.compile else "off", reason)
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from groundup.errors import UserError
-from groundup.lm.cache import KVCache
+from groundup.lm.cache import Cache
 from groundup.lm.model import CausalLM, uncompiled
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
@@ -133,13 +133,14 @@ def _batches(pairs: Sequence[Pair], slots: int) -> Iterator[list[list[int]]]:
 
 def _read_prompts(
     model: CausalLM, groups: Sequence[Sequence[Pair]]
-) -> tuple[KVCache, Float[Tensor, "groups width"]]:
+) -> tuple[Cache, Float[Tensor, "groups width"]]:
     """Every prompt once: the cache, with room for what follows, and the states at their ends."""
     prompts = [group[0].prompt for group in groups]
     slots = max(len(pair.prompt) + len(pair.continuation) for group in groups for pair in group)
-    cache = KVCache.empty(model.config, len(prompts), slots, like=model.head)
+    cache = model.empty_cache(len(prompts), slots)
     device = model.head.device
-    hidden = model(Batch.of(_padded(prompts).to(device)), cache)
+    batch = Batch.of(_padded(prompts), [len(prompt) for prompt in prompts])
+    hidden = model(batch.to(device), cache)
     last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
     return cache, hidden[torch.arange(len(prompts), device=device), last]
 
@@ -149,7 +150,7 @@ def _read_continuations(
     head: Float[Tensor, "vocab width"],
     pairs: Sequence[Pair],
     ends: Float[Tensor, "pairs width"],
-    cache: KVCache,
+    cache: Cache,
 ) -> Iterator[Scored]:
     """A row of the cache for each continuation; the last token of it is asked for and not read."""
     hidden = ends[:, None]

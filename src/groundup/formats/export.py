@@ -29,6 +29,7 @@ from groundup.formats.gguf.write import GGUF_TYPES, save_gguf
 from groundup.formats.load import open_model
 from groundup.formats.locate import GGUF_SUFFIX, is_named, short_name
 from groundup.formats.modelfile import MARK, modelfile
+from groundup.formats.own_config import not_in_hugging_face
 from groundup.lm.model import CausalLM
 from groundup.runs.console import say
 from groundup.runs.files import folder_aside, read_json_object, same_file, write_bytes, write_text
@@ -132,6 +133,11 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
 
 
 def _to_hf(found: StoredModel, name: str, type: str | None, out: Path) -> list[Check]:
+    if (why := not_in_hugging_face(found.config)) is not None:
+        raise UserError(
+            f"{why}, so that {found.path} cannot be exported as one of its models; use the folder "
+            "with groundup as it is"
+        )
     model, tokenizer = _merged(found), found.tokenizer
     dtype = next(model.parameters()).dtype if type is None else _HF_TYPES[type]
     save_model(out, model, tokenizer, card=_card(found, name), dtype=dtype)

@@ -23,6 +23,7 @@ import torch
 from groundup.errors import UserError, shorten
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.formats.locate import CONFIG
+from groundup.formats.own_config import not_in_hugging_face
 from groundup.formats.weights import (
     INDEX,
     MAX_SHARD_BYTES,
@@ -238,6 +239,8 @@ def _write_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str
         "temperature": 0.5 if small else 0.7,
         "top_p": 0.9 if small else 0.95,
     }
+    if not_in_hugging_face(config) is not None:
+        card = card.replace("library_name: transformers\n", "library_name: groundup\n", 1)
     tokenizer.save(folder)
     write_text(folder / CARD, card)
     said = {name: value for name, value in settings.items() if value is not None}

@@ -10,6 +10,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from groundup.errors import UserError, shorten
+from groundup.formats.config_reader import ConfigReader
+from groundup.formats.own_config import (
+    NEAREST,
+    OWN,
+    experts_from_hf,
+    experts_to_hf,
+    not_in_hugging_face,
+    own_from_hf,
+    own_to_hf,
+    recurrent_from_hf,
+)
 from groundup.lm.config import ACTIVATIONS, MOST, ModelConfig, Rope, RopeType, yarn_scale
 from groundup.lm.families import FAMILIES, Family
 
@@ -23,12 +34,16 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     type, and for settings that would make it another model.
     """
     kind = config.get("model_type")
+    if kind == OWN and config.get(NEAREST) != OWN:
+        return own_from_hf(config, config_from_hf({**config, "model_type": config.get(NEAREST)}))
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if kind is None or family is None:
         raise UserError(
             f"model_type {shorten(kind)} is not supported; this version reads "
             f"{', '.join(FAMILIES)} (SmolLM2 is a llama)"
         )
+    if family.recurrent:
+        return recurrent_from_hf(config, kind)
     _refuse_other_models(config)
     theirs = {ours: config.get(word) for ours, word in family.words.items()}
     given = {**config, **{name: v for name, v in theirs.items() if v is not None}}
@@ -37,10 +52,9 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     width = read.int_("hidden_size")
     heads = read.int_("num_attention_heads")
     activation = read.values["hidden_act"]
-    known = ("silu",) if family.gated else ACTIVATIONS
-    if activation not in known:
+    if activation not in ACTIVATIONS:
         raise UserError(
-            f"hidden_act {shorten(activation)} is not supported; of a {kind} {', '.join(known)} is"
+            f"hidden_act {shorten(activation)} is not supported; {', '.join(ACTIVATIONS)} are"
         )
     if not family.gated:
         read.values.setdefault("intermediate_size", 4 * width)
@@ -68,6 +82,7 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
         mlp_bias=read.bool_("mlp_bias"),
         sliding_window=window,
         windowed_layers=layers,
+        experts=experts_from_hf(config, read) if family.experts else None,
         bos_token_id=read.token_id("bos_token_id"),
         eos_token_ids=read.token_ids(eos),
         pad_token_id=read.token_id("pad_token_id"),
@@ -103,6 +118,8 @@ def _windows(
         return read.int_("sliding_window"), None
     if not config.get("use_sliding_window") or config.get("sliding_window") is None:
         return None, None
+    if family.windows == "all or none":
+        return read.int_("sliding_window"), None
     layers = range(read.int_("num_hidden_layers"))
     kinds = config.get("layer_types")
     if kinds is None:
@@ -214,67 +231,6 @@ def _yarn(found: dict[str, Any], settings: dict[str, Any], context: Any) -> dict
     return found
 
 
-class ConfigReader:
-    """Values of a stranger's `config.json`, each of the type and size that it must have."""
-
-    def __init__(
-        self, values: dict[str, Any], whose: str, words: Mapping[str, str] | None = None
-    ) -> None:
-        """`whose` values they are, and its own `words` for our names, by which it is told."""
-        self.values, self._whose, self._words = values, whose, words or {}
-
-    def int_(self, name: str, least: int = 1, most: int | None = None) -> int:
-        if name not in self.values:
-            raise UserError(f"config.json lacks {self._word(name)!r}, which a {self._whose} needs")
-        value = self.values[name]
-        most = MOST[name] if most is None else most
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)  # some writers of JSON know one kind of number only
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise UserError(
-                f"config.json says {self._word(name)}={shorten(value)}, which must be a whole "
-                f"number from {least:,} to {most:,}; download it again"
-            )
-        return value
-
-    def float_(self, name: str, least: float, most: float) -> float:
-        value = self.values.get(name)
-        # Compared as it is: JSON has whole numbers that no float can hold.
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-        if not fits or not least <= value <= most:  # type: ignore[operator]
-            raise UserError(
-                f"config.json says {self._word(name)}={shorten(value)}, which must be a number "
-                f"from {least:g} to {most:g}; download it again"
-            )
-        return float(value)  # type: ignore[arg-type]
-
-    def bool_(self, name: str) -> bool:
-        value = self.values.get(name, False)
-        if not isinstance(value, bool):
-            raise UserError(
-                f"config.json says {self._word(name)}={shorten(value)}, which must be true or false"
-            )
-        return value
-
-    def _word(self, name: str) -> str:
-        return self._words.get(name, name)
-
-    def token_id(self, name: str) -> int | None:
-        found = self.token_ids(self.values.get(name))
-        return found[0] if found else None
-
-    def token_ids(self, value: Any) -> tuple[int, ...]:
-        """One id, several or none."""
-        values = value if isinstance(value, list) else [] if value is None else [value]
-        for one in values:
-            if isinstance(one, bool) or not isinstance(one, int):
-                raise UserError(
-                    f"config.json names the token id {shorten(one)}, which must be a number"
-                )
-        # Some files say -1 where they mean none.
-        return tuple(one for one in values if one >= 0)
-
-
 # Writing.
 
 
@@ -304,6 +260,17 @@ def config_to_hf(shape: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
         "dtype": dtype,
         "use_cache": True,
     }
+    if family.recurrent:
+        transformers_alone = (
+            "intermediate_size",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "hidden_act",
+            "attention_bias",
+            "attention_dropout",
+        )
+        return {name: v for name, v in config.items() if name not in transformers_alone}
     if family.rotary:
         rope = rope_to_hf(shape.rope)
         config |= {"rope_parameters": rope, "rope_theta": shape.rope.theta}
@@ -315,12 +282,17 @@ def config_to_hf(shape: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
         config["sliding_window"] = shape.sliding_window
     if family.windows == "some layers" and shape.sliding_window is not None:
         config |= _some_windows(shape)
+    if family.windows == "all or none" and shape.sliding_window is not None:
+        config |= {"use_sliding_window": True, "sliding_window": shape.sliding_window}
+    if family.experts:
+        config |= experts_to_hf(shape.experts)
     for name in ("attention_bias", "mlp_bias"):
         if name in family.defaults:  # always so in this family, which has no word for it
             config.pop(name, None)
     if not family.rotary:  # an older page: one head of keys for each of queries
         del config["num_key_value_heads"], config["head_dim"], config["attention_dropout"]
-    return {family.words.get(name, name): value for name, value in config.items()}
+    config = {family.words.get(name, name): value for name, value in config.items()}
+    return config if not_in_hugging_face(shape) is None else config | own_to_hf(shape)
 
 
 def _some_windows(shape: ModelConfig) -> dict[str, Any]:

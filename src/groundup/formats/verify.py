@@ -46,11 +46,11 @@ from groundup.formats.gguf.model import GGUFModel
 from groundup.formats.gguf.write import GGUFType, save_gguf
 from groundup.formats.load import load, open_model
 from groundup.formats.locate import GGUF_SUFFIX
+from groundup.formats.own_config import not_in_hugging_face
 from groundup.formats.peft import read_origin
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
-from groundup.lm.cache import KVCache
 from groundup.lm.model import CausalLM
 from groundup.text.chat import render_chat
 from groundup.text.template import Renderings, TemplateFailed, render
@@ -101,7 +101,7 @@ def compared_with_itself(model: CausalLM, tokenizer: Tokenizer) -> list[Check]:
 @torch.inference_mode()
 def _cached(model: CausalLM, ids: Sequence[int]) -> Logits:
     """The logits of a text that is read in pieces: many tokens, one, two, …"""
-    cache = KVCache.empty(model.config, rows=1, slots=len(ids), like=model.head)
+    cache = model.empty_cache(rows=1, slots=len(ids))
     found, start = [], 0
     for size in (len(ids) // 2, 1, 1, 2, 5, len(ids)):
         end = min(len(ids), start + max(1, size))
@@ -195,6 +195,8 @@ def _rendered(tokenizer: Tokenizer) -> str:
 def _why_not_in_transformers(found: StoredModel, model: CausalLM) -> str | None:
     """Why transformers, with PEFT for an adapter, cannot be asked; None if it can."""
     needed = ["transformers"]
+    if (unknown := not_in_hugging_face(model.config)) is not None:
+        return unknown
     if is_quantized(model):
         return "of weights in 4 bits bitsandbytes computes the products in bfloat16"
     if isinstance(found, AdapterFolder):

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from groundup.errors import UserError, shorten
 from groundup.formats.locate import CONFIG
+from groundup.formats.own_config import not_in_hugging_face
 from groundup.lm.config import ModelConfig
 from groundup.lm.families import Stored, stored_as
 from groundup.lm.model import CausalLM
@@ -52,11 +53,10 @@ def write_weights(
 
     Tensors `beside` the parameters are written under their names as they are.
     """
-    model_type = model.config.model_type
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     pieces: dict[str, list[tuple[Stored, Tensor]]] = {}
     for name, parameter in parameters.items():
-        stored = stored_as(model_type, name)
+        stored = _stored_as(model.config, name)
         pieces.setdefault(stored.name, []).append((stored, parameter))
     sizes = {name: sum(t.numel() for _, t in parts) for name, parts in pieces.items()}
     sizes = {name: numbers * dtype.itemsize for name, numbers in sizes.items()}
@@ -74,6 +74,12 @@ def write_weights(
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         write_json(folder / INDEX, index)
+
+
+def _stored_as(config: ModelConfig, name: str) -> Stored:
+    """Where a file keeps our tensor: under its own name, where the shape is ours alone."""
+    own = not_in_hugging_face(config) is not None
+    return Stored(name) if own else stored_as(config.model_type, name)
 
 
 def _joined(pieces: list[tuple[Stored, Tensor]]) -> Tensor:
@@ -167,11 +173,11 @@ def read_weights(
     wanted: dict[str, list[tuple[str, Stored]]] = {}
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     for name in shapes:
-        stored = stored_as(config.model_type, name)
+        stored = _stored_as(config, name)
         wanted.setdefault(stored.name, []).append((name, stored))
     missing, tensors = set(wanted) - beside, {}
     # Files of a bare decoder leave out its prefix.
-    prefixes = ("", "model." if config.family.rotary else "transformer.")
+    prefixes = ("", "transformer." if config.family.weights else "model.")
     tied_head: Tensor | None = None
     for path in _weight_files(folder):
         with _open_weights(path, device) as file:

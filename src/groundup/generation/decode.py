@@ -10,7 +10,8 @@ calling of it. So what `lm.model` says at length stands here once more, for one 
 Queries and keys are normalized and rotated together; what depends on positions alone is made once
 for all layers, and while no row joins or leaves, positions only count up. Layers that are no plain
 matrices (quantized, with adapters) are called as they are. A few rows go through `kernel`, where a
-step is a single call.
+step is a single call. Blocks that are put together otherwise (norms after, experts, ALiBi), and
+recurrent networks, go through the model itself.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm
 
-from groundup.generation.kernel import Kernel
+from groundup.generation.kernel import Kernel, is_plain
 from groundup.lm.attention import one_query
-from groundup.lm.cache import KVCache
-from groundup.lm.model import Attention, Block, CausalLM, RMSNorm
+from groundup.lm.cache import Cache, KVCache
+from groundup.lm.model import MLP, Attention, Block, CausalLM, Decoder, RMSNorm, uncompiled
 from groundup.lm.positions import inverse_frequencies, rotation
+from groundup.train.batch import Batch
 
 Hidden = Float[Tensor, "rows width"]
 Function = Callable[[Tensor], Tensor]
@@ -62,21 +64,24 @@ class Decode:
         config = model.config
         self._model, self._eps = model, config.rms_norm_eps
         self._kv_heads = config.num_key_value_heads
-        self._head_dim, self._gated = config.head_dim, config.family.gated
+        self._head_dim, self._gated = config.head_dim, config.gated
+        self._plain = is_plain(config)
         self._kernel = Kernel.of(model)
 
     @cached_property
     def _layers(self) -> list[_Layer]:
-        blocks = cast("list[Block]", list(self._model.model.layers))
-        return [_layer(*one) for one in zip(blocks, self._model.config.windows, strict=True)]
+        return [_layer(block) for block in self._model.blocks]
 
     @torch.inference_mode()
-    def begin(self, cache: KVCache, positions: Sequence[int]) -> None:
+    def begin(self, cache: Cache, positions: Sequence[int]) -> None:
         """Go on with the cache's first rows, whose next tokens stand at these positions."""
-        self._cache = cache
         self._lowest, self.highest = min(positions), max(positions)
-        device = cache.keys[0].device
+        device = self._model.like.device
         self._positions = torch.tensor(positions, device=device)
+        self._cache: Cache = cache
+        if not self._plain:
+            return
+        assert isinstance(cache, KVCache)
         # Where each token goes if rows, heads and slots of the cache are counted as one.
         lines = torch.arange(len(positions) * self._kv_heads, device=device) * cache.slots
         self._places = lines + self._positions.repeat_interleave(self._kv_heads)
@@ -88,15 +93,28 @@ class Decode:
     @torch.inference_mode()
     def step(self, ids: Int[Tensor, " rows"]) -> Hidden:
         """The states after these tokens, one for each row, which are read into the cache."""
-        h: Tensor = self._model.model.embed_tokens(ids)
-        if self._kernel is not None and len(ids) <= self._kernel.most_rows:
-            h = self._kernel.decode(h, self._positions)
+        if self._plain:
+            h = self._decoder.embed(ids, self._positions)
+            if self._kernel is not None and len(ids) <= self._kernel.most_rows:
+                h = self._kernel.decode(h, self._positions)
+            else:
+                h = self._layer_by_layer(h)
+            self._places += 1
         else:
-            h = self._layer_by_layer(h)
+            h = self._by_the_model(ids)
         self._lowest, self.highest = self._lowest + 1, self.highest + 1
         self._positions += 1
-        self._places += 1
         return h
+
+    @property
+    def _decoder(self) -> Decoder:
+        return cast(Decoder, self._model.model)
+
+    def _by_the_model(self, ids: Int[Tensor, " rows"]) -> Hidden:
+        batch = Batch.at(ids[:, None], self._positions[:, None])
+        with uncompiled(self._model):
+            hidden: Tensor = self._model(batch, self._cache)
+        return hidden[:, 0]
 
     def logits(self, hidden: Hidden) -> Float[Tensor, "rows vocab"]:
         """What the head says of these states, in float32."""
@@ -109,9 +127,7 @@ class Decode:
         return _joined([self._model.lm_head])
 
     def _layer_by_layer(self, h: Hidden) -> Hidden:
-        decoder, kernel, attend = self._model.model, self._kernel, self._attend
-        if not self._model.config.family.rotary:
-            h = h + decoder.embed_positions(self._positions)
+        kernel, attend = self._kernel, self._attend
         if kernel is None:
             self._turns = self._rotation(h)
             self._seen = {one: self._visible(one, h) for one in set(self._model.config.windows)}
@@ -128,7 +144,7 @@ class Decode:
             else:
                 inner = layer.activation(inner)
             h = h + layer.down(inner)
-        return _norm(decoder.norm)(h)
+        return _norm(self._decoder.norm)(h)
 
     def _attend(
         self, i: int, outputs: Float[Tensor, "rows outputs"]
@@ -147,13 +163,14 @@ class Decode:
         keys.index_copy_(0, self._places, k.reshape(-1, d))
         values.index_copy_(0, self._places, v.reshape(-1, d))
         slots, bias = self._seen[layer.window]
-        key, value = (all_[i][:rows, :, slots] for all_ in (self._cache.keys, self._cache.values))
+        cache = cast(KVCache, self._cache)
+        key, value = (all_[i][:rows, :, slots] for all_ in (cache.keys, cache.values))
         return one_query(q, key, value, bias).view(rows, -1)
 
     def _rotation(self, h: Hidden) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines (rows, 1, head_dim): x cos + roll(x) sin turns every pair of x."""
         config = self._model.config
-        if not config.family.rotary:
+        if config.position != "rope":
             return None
         frequencies = inverse_frequencies(config.rope, self._head_dim, h.device)
         cos, sin = rotation(
@@ -179,8 +196,9 @@ class Decode:
 # The model's layers as functions.
 
 
-def _layer(block: Block, window: int | None) -> _Layer:
+def _layer(block: Block) -> _Layer:
     attention, mlp = block.self_attn, block.mlp
+    assert isinstance(mlp, MLP)
     inner = [mlp.up_proj] if mlp.gate_proj is None else [mlp.gate_proj, mlp.up_proj]
     return _Layer(
         read=_then(
@@ -192,7 +210,7 @@ def _layer(block: Block, window: int | None) -> _Layer:
         look=_then(_norm(block.post_attention_layernorm), _joined(inner)),
         down=_joined([mlp.down_proj]),
         activation=mlp.activation,
-        window=window,
+        window=attention.window,
     )
 
 

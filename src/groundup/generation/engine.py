@@ -40,7 +40,6 @@ from groundup.generation.request import (
     TopLogprobs,
 )
 from groundup.generation.sampling import BatchedSampling, Logits, sample
-from groundup.lm.cache import KVCache
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 
@@ -96,7 +95,7 @@ class Engine:
         if prompt_tokens is not None and prompt_tokens < 1:
             raise UserError(f"prompt_tokens={prompt_tokens} must be 1 or more; try 512")
         self._model, self._batch_size = model, batch_size
-        self._share, self._prompt_tokens = share_prefixes, prompt_tokens
+        self._prompt_tokens = prompt_tokens
         active = active_adapter(model)
         self._processor = InputProcessor(
             model.config, tokenizer, [] if active is None else [active]
@@ -109,7 +108,8 @@ class Engine:
         self._running: list[SequenceState] = []
         # Finished rows whose keys still stand in the cache, behind the running ones.
         self._left: list[SequenceState] = []
-        self._cache = KVCache.empty(model.config, 0, 0, like=model.like)
+        self._cache = model.empty_cache(0, 0)
+        self._share = share_prefixes and self._cache.shares_prefixes
         self._decode = Decode(model)
         # What follows from who is running is found out once, and again when rows come or go: the
         # tokens last drawn, each row's settings and seen tokens, and the rows that want more.

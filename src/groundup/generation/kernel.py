@@ -20,7 +20,8 @@ from groundup.generation.blocks import BlockLinear
 from groundup.generation.library import FLAGS, KINDS, Layer, Matrix, Model, library
 from groundup.generation.threads import Threads
 from groundup.lm.cache import KVCache
-from groundup.lm.model import Block, CausalLM, RMSNorm
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import MLP, Block, CausalLM, RMSNorm
 from groundup.lm.positions import inverse_frequencies, rotation
 
 # More rows than this are faster as PyTorch's matrix products; those of weights in blocks would have
@@ -35,8 +36,7 @@ class Kernel:
         self._library, self._config = compiled, model.config
         self._held: list[Tensor] = []  # what only the kernel has pointers to
         config = model.config
-        blocks = cast("list[Block]", list(model.model.layers))
-        layers = [_layer(self, *pair) for pair in zip(blocks, config.windows, strict=True)]
+        layers = [_layer(self, block) for block in model.blocks]
         self._layers = (Layer * len(layers))(*layers)
         self._head = self.matrix(model.lm_head)
         self._model = Model(
@@ -65,6 +65,8 @@ class Kernel:
             return
         config, self._slots = self._config, cache.slots
         frequencies = inverse_frequencies(config.rope, config.head_dim, torch.device("cpu"))
+        if config.position != "rope":
+            frequencies = torch.zeros_like(frequencies)  # turned by nothing
         positions, scale = torch.arange(cache.slots), config.rope.attention_factor
         self._turns = torch.stack(rotation(frequencies, positions, torch.float32, scale), 1)
         self._model.slots, self._model.turns = cache.slots, self._turns.data_ptr()
@@ -127,9 +129,9 @@ class Kernel:
         return Matrix(layer.weight.data_ptr(), self.floats(layer.bias), *layer.weight.shape, kind)
 
 
-def _layer(kernel: Kernel, block: Block, window: int | None) -> Layer:
+def _layer(kernel: Kernel, block: Block) -> Layer:
     attention, mlp = block.self_attn, block.mlp
-    assert mlp.gate_proj is not None
+    assert isinstance(mlp, MLP) and mlp.gate_proj is not None
     matrices = (
         attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
         mlp.gate_proj, mlp.up_proj, mlp.down_proj,
@@ -142,8 +144,19 @@ def _layer(kernel: Kernel, block: Block, window: int | None) -> Layer:
     )
     weights = (norm.weight if isinstance(norm, RMSNorm) else None for norm in norms)
     return Layer(
-        *map(kernel.matrix, matrices), *map(kernel.floats, weights), None, None, window or 0
+        *map(kernel.matrix, matrices),
+        *map(kernel.floats, weights),
+        None,
+        None,
+        attention.window or 0,
     )
+
+
+def is_plain(config: ModelConfig) -> bool:
+    """Whether blocks are put together as the steps of decoding here and in `decode` are."""
+    if config.family.recurrent or config.experts is not None:
+        return False
+    return config.do_layer_norm_before and config.position != "alibi"
 
 
 def _known(model: CausalLM) -> bool:
@@ -151,9 +164,9 @@ def _known(model: CausalLM) -> bool:
     config, like = model.config, model.like
     if like.device.type != "cpu" or like.dtype not in FLAGS:
         return False
-    if config.family.norm != "rms" or not config.family.rotary or config.hidden_act != "silu":
+    if not is_plain(config) or config.family.norm != "rms" or config.head_dim % 2:
         return False
-    if not config.family.gated:
+    if not config.gated or config.hidden_act != "silu":
         return False
     linear = [m for m in model.model.layers.modules() if hasattr(m, "in_features")]
     return all(_readable(one, like.dtype) for one in [*linear, model.lm_head])

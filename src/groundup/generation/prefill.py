@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.generation.request import SequenceState
-from groundup.lm.cache import KVCache
+from groundup.lm.cache import Cache
 from groundup.lm.model import CausalLM, uncompiled
 from groundup.train.batch import Batch
 
@@ -124,14 +124,14 @@ def shared_length(one: list[int], other: list[int]) -> int:
 class Prefill:
     """Prompts while they are read, in a cache of their own."""
 
-    def __init__(self, model: CausalLM, prompts: Sequence[Prompt], running: KVCache) -> None:
+    def __init__(self, model: CausalLM, prompts: Sequence[Prompt], running: Cache) -> None:
         self.prompts, self._model = prompts, model
         self.width = max(prompt.left for prompt in prompts)
         # A row whose rest is shorter than the widest begins a little earlier and computes some of
         # its prefix anew, instead of being padded; only a short prompt without one is.
         self._starts = [max(0, len(prompt.ids) - self.width) for prompt in prompts]
         slots = max(self.width, *(len(prompt.ids) for prompt in prompts))
-        self.cache = KVCache.empty(model.config, len(prompts), slots, like=model.like)
+        self.cache = model.empty_cache(len(prompts), slots)
         for row, prompt in enumerate(prompts):
             if prompt.shared:
                 self.cache.copy(row, running, prompt.source, prompt.shared)
@@ -157,11 +157,13 @@ class Prefill:
         begin = self._columns
         end = min(self.width, begin + max(1, tokens // len(self.prompts)))
         ids = torch.zeros(len(self.prompts), end - begin, dtype=torch.int64)
+        lengths = []
         for row, (prompt, start) in enumerate(zip(self.prompts, self._starts, strict=True)):
             piece = prompt.ids[start + begin : start + end]
             ids[row, : len(piece)] = torch.tensor(piece, dtype=torch.int64)
+            lengths.append(len(piece))
         positions = torch.tensor(self._starts)[:, None] + torch.arange(begin, end)
-        hidden = read(self._model, ids, positions, self.cache)
+        hidden = read(self._model, Batch.at(ids, positions, lengths), self.cache)
         for row, (prompt, start) in enumerate(zip(self.prompts, self._starts, strict=True)):
             last = len(prompt.ids) - 1 - start
             if begin <= last < end:
@@ -170,11 +172,8 @@ class Prefill:
         return ids.numel()
 
 
-def read(
-    model: CausalLM, ids: Tensor, positions: Tensor, cache: KVCache
-) -> Float[Tensor, "rows time width"]:
-    """Put tokens through the model at these positions of the cache's first rows."""
-    ids, positions = ids.to(model.like.device), positions.to(model.like.device)
+def read(model: CausalLM, batch: Batch, cache: Cache) -> Float[Tensor, "rows time width"]:
+    """Put tokens through the model, which goes on from the cache's first rows."""
     with uncompiled(model):
-        hidden: Tensor = model(Batch.at(ids, positions), cache)
+        hidden: Tensor = model(batch.to(model.like.device), cache)
     return hidden

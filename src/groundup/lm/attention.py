@@ -43,35 +43,41 @@ AttentionPath = Literal["matmul", "fused"]
 Query = Float[Tensor, "rows heads time head_dim"]
 Key = Float[Tensor, "rows kv_heads keys head_dim"]
 Mask = Bool[Tensor, "rows time keys"]
-Bias = Float[Tensor, "rows time keys"]
+# What is added to the scores: the same for all heads, or of each head its own (ALiBi).
+Bias = Float[Tensor, "rows time keys"] | Float[Tensor, "rows heads time keys"]
 
 
-# Queries that are multiplied together on the `matmul` path. Keys that none of them may see yet are
-# left out: at a context of 256 a quarter of all scores.
+# Queries that are multiplied together on the `matmul` path. Keys that none of them may see, not yet
+# or no more, are left out: at a context of 256 a quarter of all scores.
 _BLOCK = 128
 # Up to so many rows torch's kernel is faster than two products and a softmax.
 _FEW_ROWS = 6
 
 
-def attention(query: Query, key: Key, value: Key, bias: Bias, path: AttentionPath) -> Query:
+def attention(
+    query: Query, key: Key, value: Key, bias: Bias, path: AttentionPath, window: int | None = None
+) -> Query:
     """`bias` is added to the scores (`as_bias`); each query must be allowed one key at least.
 
-    With as many keys as queries, the mask must be causal.
+    With as many keys as queries, the mask must be causal, and hide what is further back than a
+    `window`, if there is one.
     """
     if path == "fused":
+        by_head = bias[:, None] if bias.ndim == 3 else bias
         return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias[:, None], enable_gqa=True
+            query, key, value, attn_mask=by_head, enable_gqa=True
         )
     time, keys = query.shape[2], key.shape[2]
-    if time == 1:
+    if time == 1 and bias.ndim == 3:
         return one_query(query[:, :, 0], key, value, bias[:, 0])[:, :, None]
     if time != keys or time <= _BLOCK:
         return _matmul_attention(query, key, value, bias)
     blocks = []
     for start in range(0, time, _BLOCK):
         end = min(start + _BLOCK, time)
+        seen = slice(0 if window is None else max(0, start + 1 - window), end)
         part = _matmul_attention(
-            query[:, :, start:end], key[:, :, :end], value[:, :, :end], bias[:, start:end, :end]
+            query[:, :, start:end], key[:, :, seen], value[:, :, seen], bias[..., start:end, seen]
         )
         blocks.append(part)
     return torch.cat(blocks, dim=2)
@@ -84,7 +90,9 @@ def _matmul_attention(query: Query, key: Key, value: Key, bias: Bias) -> Query:
     kv_heads, keys = key.shape[1], key.shape[2]
     grouped = query.reshape(rows, kv_heads, -1, head_dim) / math.sqrt(head_dim)
     scores = (grouped @ key.transpose(-1, -2)).view(rows, kv_heads, -1, time, keys)
-    weights = (scores + bias[:, None, None]).softmax(-1).view(rows, kv_heads, -1, keys)
+    by_head = (rows, kv_heads, -1, time, keys)
+    added = bias[:, None, None] if bias.ndim == 3 else bias.reshape(by_head)
+    weights = (scores + added).softmax(-1).view(rows, kv_heads, -1, keys)
     return (weights @ value).view(rows, heads, time, -1)
 
 
@@ -191,23 +199,25 @@ def reference_attention(
     query: Float[Tensor, "*rows heads queries d_k"],
     key: Float[Tensor, "*rows kv_heads keys d_k"],
     value: Float[Tensor, "*rows kv_heads keys d_v"],
-    mask: Bool[Tensor, "... queries keys"],
+    mask: Bool[Tensor, "... queries keys"] | Float[Tensor, "... queries keys"],
 ) -> Float[Tensor, "*rows heads queries d_v"]:
     """The equation said slowly, one query at a time: the oracle of the fast paths.
 
-    `mask` is (*rows, queries, keys), the same for all heads, or (*rows, heads, queries, keys).
+    `mask` is (*rows, queries, keys), the same for all heads, or (*rows, heads, queries, keys);
+    numbers are added to the scores, where they are not minus infinity.
     """
-    if mask.ndim < query.ndim:
-        mask = mask.unsqueeze(-3)
+    added = as_bias(mask, query.dtype) if mask.dtype == torch.bool else mask
+    if added.ndim < query.ndim:
+        added = added.unsqueeze(-3)
     *leading, heads, queries, d_k = query.shape
     group = heads // key.shape[-3]
-    mask = mask.expand(*leading, heads, queries, key.shape[-2])
+    added = added.expand(*leading, heads, queries, key.shape[-2])
     output = query.new_zeros(*leading, heads, queries, value.shape[-1])
     for place in itertools.product(*(range(size) for size in (*leading, heads, queries))):
         *row, head, _ = place
-        allowed = mask[place].nonzero()[:, 0]
+        allowed = (added[place] > -torch.inf).nonzero()[:, 0]
         keys = key[(*row, head // group)][allowed]
         values = value[(*row, head // group)][allowed]
-        scores = keys @ query[place] / math.sqrt(d_k)
+        scores = keys @ query[place] / math.sqrt(d_k) + added[place][allowed]
         output[place] = scores.softmax(0) @ values
     return output

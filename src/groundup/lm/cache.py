@@ -11,6 +11,7 @@ row has read is copied into another's slots instead of being computed again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,12 +23,33 @@ Stored = Float[Tensor, "rows kv_heads slots head_dim"]
 New = Float[Tensor, "some kv_heads time head_dim"]
 
 
+@runtime_checkable  # the tests' import hook checks arguments
+class Cache(Protocol):
+    """What a model keeps of what its rows have read, of whatever kind (`CausalLM.empty_cache`)."""
+
+    # Whether the first tokens of a row can be given to another row.
+    shares_prefixes: ClassVar[bool]
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
+    def clear(self, row: int) -> None: ...
+    def select(self, rows: Int[Tensor, " kept"]) -> Self: ...
+    def grow(self, rows: int, slots: int) -> None: ...
+    def copy(self, row: int, source: Any, source_row: int, length: int) -> None: ...
+    def copy_rows(self, row: int, source: Any, source_rows: list[int], length: int) -> None: ...
+    def swap(self, one: int, other: int, length: int) -> None: ...
+
+
 @dataclass(frozen=True)
 class KVCache:
     """Keys and values of every layer, for so many rows of so many slots; both may grow."""
 
     keys: list[Stored]
     values: list[Stored]
+
+    shares_prefixes: ClassVar[bool] = True
 
     @classmethod
     def empty(cls, config: ModelConfig, rows: int, slots: int, like: Float[Tensor, ...]) -> KVCache:
@@ -122,6 +144,12 @@ class CacheView:
             # A third of the time that assigning through two index tensors takes.
             stored.view(-1, width).index_copy_(0, self._places, new.reshape(-1, width))
         return keys[: self.rows, :, : self.visible], values[: self.rows, :, : self.visible]
+
+    @property
+    def positions(self) -> Int[Tensor, "some visible"]:
+        """Where the keys stand that this pass may look at: each at the slot of its position."""
+        slots = torch.arange(self.visible, device=self.position_ids.device)
+        return slots.expand(self.rows, -1)
 
     def mask(self, window: int | None) -> Bool[Tensor, "some time visible"]:
         """Slot j may be seen from position p when p - window < j <= p."""

@@ -1,7 +1,9 @@
-"""The shape of a transformer, in Hugging Face's words, without torch.
+"""The shape of a language model, in Hugging Face's words, without torch.
 
 One dataclass describes every architecture that we read: what differs between Qwen3 and GPT-2 is a
-field here or a row in `families`, never another model class.
+field here or a row in `families`, never another model class. A few fields are there to compare
+architectures by; a shape that no family of Hugging Face's has is still one of ours, and is saved as
+such (`formats.hf_config`).
 """
 
 from __future__ import annotations
@@ -9,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from groundup.deprecated import moved
 from groundup.errors import UserError
+from groundup.lm import sizes
 from groundup.lm.families import FAMILIES, Family, ModelType
 
 # Larger sizes are damage or malice: no machine holds such a model, and merely to describe it would
@@ -27,11 +30,15 @@ MOST = {
     "head_dim": 2**14,
     "max_position_embeddings": 2**31,
     "sliding_window": 2**31,
+    "num_experts": 2**14,
 }
 
-Activation = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
-ACTIVATIONS: tuple[Activation, ...] = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+Activation = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2"]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
+# How order is told (see `positions`).
+PositionEmbedding = Literal["rope", "learned", "sinusoidal", "alibi", "none"]
+POSITION_EMBEDDINGS: tuple[PositionEmbedding, ...] = get_args(PositionEmbedding)
 
 RopeType = Literal["default", "linear", "llama3", "yarn"]
 
@@ -65,6 +72,35 @@ def yarn_scale(factor: float, by: float = 1.0) -> float:
 
 
 @dataclass(frozen=True)
+class ExpertsConfig:
+    """A mixture of experts in the place of each feed-forward part (see `experts`)."""
+
+    num_experts: int
+    num_experts_per_tok: int
+    """How many experts a token is sent to."""
+    moe_intermediate_size: int
+    """Inner features of one expert."""
+    norm_topk_prob: bool = True
+    """Whether the weights of the chosen experts sum to 1."""
+    router_aux_loss_coef: float = 0.001
+    """What the load-balancing loss is multiplied by in training."""
+
+    def __post_init__(self) -> None:
+        most = MOST["num_experts"]
+        if not 1 <= self.num_experts_per_tok <= self.num_experts <= most:
+            raise UserError(
+                f"num_experts_per_tok={self.num_experts_per_tok} of num_experts="
+                f"{self.num_experts}: a token goes to 1 of them at least, and there are at most "
+                f"{most:,}; try 2 of 8"
+            )
+        if not 1 <= self.moe_intermediate_size <= MOST["intermediate_size"]:
+            raise UserError(
+                f"moe_intermediate_size={self.moe_intermediate_size} must be from 1 to "
+                f"{MOST['intermediate_size']:,}; try 256"
+            )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A decoder-only transformer; by default Qwen3's: RMSNorm, RoPE, grouped queries, SwiGLU."""
 
@@ -88,13 +124,21 @@ class ModelConfig:
     """How many tokens back a layer may look, itself included (Beltagy et al. 2020, section 3.1)."""
     windowed_layers: tuple[int, ...] | None = None
     """Which layers have the window; None: all of them."""
+    position_embedding_type: PositionEmbedding | None = None
+    """How order is told; None: as the family does (`position`)."""
+    is_gated_act: bool | None = None
+    """Whether the feed-forward part has a gate; None: as in the family (`gated`)."""
+    do_layer_norm_before: bool = True
+    """Norms before attention and feed-forward part, or else after what they are added to."""
+    experts: ExpertsConfig | None = None
+    """A mixture of experts in the place of each feed-forward part."""
     bos_token_id: int | None = 0
     eos_token_ids: tuple[int, ...] = (2, 0)
     pad_token_id: int | None = 0
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
-            value = getattr(self, name)
+            value = getattr(self, name, None)
             if value is not None and not 1 <= value <= most:
                 raise UserError(f"{name}={value} must be from 1 to {most:,}; check config.json")
         if self.num_attention_heads % self.num_key_value_heads:
@@ -103,8 +147,16 @@ class ModelConfig:
                 f"num_attention_heads={self.num_attention_heads}; "
                 f"try one of {divisors(self.num_attention_heads)}"
             )
-        if self.head_dim % 2 and self.family.rotary:
+        if self.head_dim % 2 and self.position == "rope":
             raise UserError(f"head_dim={self.head_dim} is odd, but RoPE turns pairs; try 64")
+        if self.hidden_size % 2 and self.position == "sinusoidal":
+            raise UserError(
+                f"hidden_size={self.hidden_size} is odd, but sines and cosines come in pairs"
+            )
+        if self.family.experts and self.experts is None:
+            raise UserError(f"a {self.model_type} has experts; give `experts`, or take qwen3")
+        if self.family.recurrent and (self.experts or self.sliding_window):
+            raise UserError(f"an {self.model_type} has neither attention nor experts")
 
     @property
     def family(self) -> Family:
@@ -115,6 +167,18 @@ class ModelConfig:
     def qk_norm(self) -> bool:
         """Whether queries and keys are normalized per head before RoPE, as in Qwen3."""
         return self.family.qk_norm
+
+    @property
+    def position(self) -> PositionEmbedding:
+        """How order is told; the steps of a recurrent network tell it by themselves."""
+        if self.family.recurrent:
+            return "none"
+        return self.position_embedding_type or ("rope" if self.family.rotary else "learned")
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward part has a gate (SwiGLU)."""
+        return self.family.gated if self.is_gated_act is None else self.is_gated_act
 
     @property
     def output_bias(self) -> bool:
@@ -138,12 +202,15 @@ class ModelConfig:
         context: int,
         heads: int | None = None,
         kv_heads: int | None = None,
+        experts: tuple[int, int] | None = None,
+        **switches: Any,
     ) -> ModelConfig:
-        """Our own shape: Qwen3 with heads of 64 and a SwiGLU of 8/3 width, in multiples of 64."""
-        for name, value in (("width", width), ("vocab_size", vocab_size)):
-            if value % 64 or value <= 0:
-                near = max(64, round(value / 64) * 64)
-                raise UserError(f"{name}={value} is not a multiple of 64; try {near}")
+        """Our own shape: Qwen3 with heads of 64 and a SwiGLU of 8/3 width, in multiples of 64.
+
+        `experts` are how many there are and how many a token is sent to, which together are as wide
+        as the one feed-forward part would be. `switches` are fields by which it differs from Qwen3.
+        """
+        _require_multiples(width=width, vocab_size=vocab_size)
         if depth < 1:
             raise UserError(f"depth={depth} must be at least 1 layer; try 6")
         if heads is None:
@@ -155,16 +222,44 @@ class ModelConfig:
         if kv_heads is None:
             # About three query heads to a key head: a third of the cache, no measurable loss.
             kv_heads = next(n for n in range(max(1, heads // 3), 0, -1) if heads % n == 0)
+        # 8/3 keeps SwiGLU's three matrices at the size of the classic two (Shazeer 2020).
+        gated = switches.get("is_gated_act") in (None, True)
+        inner = -(-8 * width // 3 // 64) * 64 if gated else 4 * width
+        if experts is not None:
+            each = max(64, round(inner / max(1, experts[1]) / 64) * 64)
+            switches = {
+                "model_type": "qwen3_moe",
+                "experts": ExpertsConfig(*experts, each),
+            } | switches
         return cls(
             vocab_size=vocab_size,
             hidden_size=width,
-            # 8/3 keeps SwiGLU's three matrices at the size of the classic two (Shazeer 2020).
-            intermediate_size=-(-8 * width // 3 // 64) * 64,
+            intermediate_size=inner,
             num_hidden_layers=depth,
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
             head_dim=width // heads,
             max_position_embeddings=context,
+            **switches,
+        )
+
+    @classmethod
+    def recurrent(
+        cls, cell: Literal["lstm", "gru"], *, width: int, depth: int, vocab_size: int, context: int
+    ) -> ModelConfig:
+        """A recurrent network of so many layers (see `rnn`); `context` is what it is trained on."""
+        _require_multiples(width=width, vocab_size=vocab_size)
+        if depth < 1:
+            raise UserError(f"depth={depth} must be at least 1 layer; try 2")
+        return cls(
+            vocab_size=vocab_size,
+            hidden_size=width,
+            intermediate_size=width,
+            num_hidden_layers=depth,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            max_position_embeddings=context,
+            model_type=cell,
         )
 
     @classmethod
@@ -185,41 +280,32 @@ class ModelConfig:
     @property
     def parameters(self) -> int:
         """How many numbers the model holds, the tied head counted once."""
-        family, width = self.family, self.hidden_size
-        embeddings = self.vocab_size * width * (1 if self.tie_word_embeddings else 2)
-        if not family.rotary:
-            embeddings += self.max_position_embeddings * width
-        per_norm = width * (2 if family.norm == "layer" else 1)
-        norms = (2 * self.num_hidden_layers + 1) * per_norm
-        if self.qk_norm:
-            norms += 2 * self.num_hidden_layers * self.head_dim
-        biases = 0
-        if self.attention_bias:
-            biases += (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
-        if self.output_bias:
-            biases += width
-        if self.mlp_bias:
-            biases += (2 if family.gated else 1) * self.intermediate_size + width
-        return embeddings + norms + self.num_hidden_layers * (self._matrices_per_block + biases)
+        return sizes.parameters(self)
 
     @property
-    def _matrices_per_block(self) -> int:
-        heads = self.num_attention_heads + self.num_key_value_heads
-        attention = 2 * self.hidden_size * heads * self.head_dim
-        feed_forward = 3 if self.family.gated else 2
-        return attention + feed_forward * self.hidden_size * self.intermediate_size
+    def active_parameters(self) -> int:
+        """Those that a token meets: of the experts of a layer, as many as it is sent to."""
+        return sizes.active_parameters(self)
 
     def flops_per_token(self, context: int) -> int:
-        """Training floating point operations per token: forward plus backward.
+        """Training floating point operations per token: forward plus backward."""
+        return sizes.flops_per_token(self, context)
 
-        6 for every weight in a matrix product (Kaplan et al. 2020, section 2.1; the head counted,
-        the embedding look-up not), and 12 * layers * width of attention * context for the score
-        and value products. Attention is counted in full, as is usual, although it is causal.
-        """
-        matrices = self.num_hidden_layers * self._matrices_per_block
-        matrices += self.vocab_size * self.hidden_size
-        attention = self.num_hidden_layers * self.num_attention_heads * self.head_dim * context
-        return 6 * matrices + 12 * attention
+    def activations_per_token(self, context: int) -> int:
+        """Numbers that a layer keeps of a token for backward, roughly."""
+        return sizes.activations_per_token(self, context)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether its layers can be compiled: not those whose work depends on what they read."""
+        return self.experts is None and not self.family.recurrent
+
+
+def _require_multiples(**features: int) -> None:
+    for name, value in features.items():
+        if value % 64 or value <= 0:
+            near = max(64, round(value / 64) * 64)
+            raise UserError(f"{name}={value} is not a multiple of 64; try {near}")
 
 
 def divisors(number: int) -> list[int]:

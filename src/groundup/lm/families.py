@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-ModelType = Literal["qwen3", "qwen2", "llama", "mistral", "gpt2"]
+ModelType = Literal["qwen3", "qwen3_moe", "qwen2", "llama", "mistral", "gpt2", "lstm", "gru"]
 Norm = Literal["rms", "layer"]
 
 
@@ -50,8 +50,12 @@ class Family:
     """Queries and keys are normalized per head before RoPE."""
     output_bias: bool = True
     """Where queries, keys and values have biases, the output projection has one, too."""
-    windows: Literal["none", "all layers", "some layers"] = "none"
+    windows: Literal["none", "all layers", "all or none", "some layers"] = "none"
     """Which layers may look no further back than `sliding_window` tokens."""
+    experts: bool = False
+    """A mixture of experts in the place of each feed-forward part."""
+    recurrent: bool = False
+    """No transformer, but a recurrent network (`rnn`), for which Hugging Face has no word."""
     words: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, Stored] = field(default_factory=dict)
     ignored: str = r"rotary_emb\.inv_freq$"
@@ -143,6 +147,24 @@ FAMILIES: Mapping[str, Family] = {
         weights=_gpt2_weights(),
         ignored=r"\.attn\.(masked_)?bias$",  # the causal triangle
     ),
+    "qwen3_moe": Family(
+        "Qwen3MoeForCausalLM",
+        {
+            **_LLAMA_LIKE,
+            "max_position_embeddings": 32_768,
+            "intermediate_size": 6_144,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768,
+            "router_aux_loss_coef": 0.001,
+            "sliding_window": 4_096,
+        },
+        qk_norm=True,
+        windows="all or none",
+        experts=True,
+    ),
+    "lstm": Family("LSTMForCausalLM", {}, recurrent=True),
+    "gru": Family("GRUForCausalLM", {}, recurrent=True),
 }
 
 _LAYER = re.compile(r"(?<=\.layers\.)\d+(?=\.)")

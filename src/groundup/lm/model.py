@@ -15,6 +15,9 @@ This one page is Qwen3, Llama, SmolLM2, Mistral, Qwen2 and GPT-2: what differs i
 config. Parameters carry Hugging Face's names, so a state dict needs no translation. The model
 returns hidden states and the head stands apart: a loss decides how much of the logits it ever
 holds, and reward or value heads take the head's place.
+
+What an architecture may have instead stands on pages of its own: `positions`, `experts` in the
+place of the mlp, and `rnn` in the place of all that is below the head.
 """
 
 from __future__ import annotations
@@ -23,10 +26,10 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, silu
 from torch.utils.checkpoint import checkpoint
@@ -39,11 +42,21 @@ from groundup.kernels.linear import linears
 from groundup.kernels.swiglu import swiglu_down
 from groundup.lm.attention import AttentionPath, Bias, as_bias, attention, document_mask
 from groundup.lm.config import Activation, ModelConfig
-from groundup.lm.positions import Rotation, inverse_frequencies, rotate, rotation
+from groundup.lm.positions import (
+    Rotation,
+    alibi_bias,
+    inverse_frequencies,
+    rotate,
+    rotation,
+    sinusoidal_embedding,
+)
 from groundup.train.batch import Batch
+from groundup.train.loss import Auxiliary
 
-if TYPE_CHECKING:  # what is trained keeps no keys
-    from groundup.lm.cache import CacheView, KVCache
+if TYPE_CHECKING:  # what is trained keeps no keys, and few models have these parts
+    from groundup.lm.cache import Cache, CacheView, KVCache
+    from groundup.lm.experts import MixtureOfExperts
+    from groundup.lm.rnn import Recurrent
 
 Hidden = Float[Tensor, "rows time width"]
 # Who sees whom: what is added to the scores, or for the kernel the first key that a query sees.
@@ -55,6 +68,7 @@ _ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(gelu, approximate="tanh"),  # GPT-2's name for the approximation
     "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
     "relu": relu,
+    "relu2": lambda x: relu(x).square(),  # So et al. 2021, Primer, section 4.1
 }
 
 
@@ -86,6 +100,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
+        self.window = config.windows[layer]
         self.path: AttentionPath = "matmul"
         width, bias = config.hidden_size, config.attention_bias
         queries = config.num_attention_heads * config.head_dim
@@ -113,7 +128,7 @@ class Attention(nn.Module):
         if seen.dtype == torch.int32:
             mixed = kernel.attention(query, key, value, seen)
         else:
-            mixed = attention(query, key, value, seen, self.path)
+            mixed = attention(query, key, value, seen, self.path, self.window)
         [out] = linears(mixed.transpose(1, 2).flatten(2), self.o_proj)
         return out
 
@@ -138,15 +153,15 @@ class MLP(nn.Module):
     down(gelu(up(x))).
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, inner: int) -> None:
         super().__init__()
-        width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        width, bias = config.hidden_size, config.mlp_bias
         self.activation = _ACTIVATIONS[config.hidden_act]
-        self.gate_proj = nn.Linear(width, inner, bias=bias) if config.family.gated else None
+        self.gate_proj = nn.Linear(width, inner, bias=bias) if config.gated else None
         self.up_proj = nn.Linear(width, inner, bias=bias)
         self.down_proj = nn.Linear(inner, width, bias=bias)
 
-    def forward(self, x: Hidden) -> Hidden:
+    def forward(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
         if self.gate_proj is None:
             out: Tensor = self.down_proj(self.activation(self.up_proj(x)))
             return out
@@ -157,19 +172,41 @@ class MLP(nn.Module):
         return out
 
 
+def feed_forward(config: ModelConfig) -> nn.Module:
+    """The MLP, or a mixture of experts, which are MLPs themselves."""
+    if config.experts is None:
+        return MLP(config, config.intermediate_size)
+    from groundup.lm.experts import MixtureOfExperts
+
+    inner = config.experts.moe_intermediate_size
+    experts = (MLP(config, inner) for _ in range(config.experts.num_experts))
+    return MixtureOfExperts(config.experts, config.hidden_size, experts)
+
+
 class Block(nn.Module):
-    """One layer: look around, then think, each added to what was there."""
+    """One layer: look around, then think, each added to what was there.
+
+    With norms after (Vaswani et al. 2017; Xiong et al. 2020 compare both), what is added to what
+    was there is normalized, and no path leads around the norms:
+
+        x = norm(x + attention(x));  x = norm(x + mlp(x))
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.norms_before = config.do_layer_norm_before
         self.input_layernorm = norm(config)
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = norm(config)
-        self.mlp = MLP(config)
+        self.mlp = feed_forward(config)
 
     def forward(
         self, x: Hidden, seen: Seen, cos_sin: Rotation | None, cache: CacheView | None
     ) -> Hidden:
+        if not self.norms_before:
+            x = self.input_layernorm(x + self.self_attn(x, seen, cos_sin, cache))
+            after: Tensor = self.post_attention_layernorm(x + self.mlp(x))
+            return after
         found = self.self_attn(self.input_layernorm(x), seen, cos_sin, cache)
         x, normed = _added(x, found, self.post_attention_layernorm)
         out: Tensor = x + self.mlp(normed)
@@ -192,25 +229,27 @@ class Decoder(nn.Module):
         self.config = config
         self.gradient_checkpointing = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        if not config.family.rotary:
+        if config.position == "learned":
             self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
         self.norm = norm(config)
 
+    def embed(
+        self, ids: Int[Tensor, "*tokens"], position_ids: Int[Tensor, "*tokens"]
+    ) -> Float[Tensor, "*tokens width"]:
+        """The vectors of tokens, and of positions where these have vectors."""
+        x: Tensor = self.embed_tokens(ids)
+        if self.config.position == "learned":
+            x = x + self.embed_positions(position_ids)
+        if self.config.position == "sinusoidal":
+            # Tokens are scaled so that both are of one size (Vaswani et al. 2017, section 3.4).
+            width = self.config.hidden_size
+            x = x * math.sqrt(width) + sinusoidal_embedding(position_ids, width, x.dtype)
+        return x
+
     def forward(self, batch: Batch, cache: KVCache | None) -> Hidden:
-        try:
-            x = self.embed_tokens(batch.input_ids)
-        except IndexError:
-            raise UserError(
-                f"token id {int(batch.input_ids.max())} is outside the model's vocabulary of "
-                f"{self.config.vocab_size}; its folder holds another model's tokenizer: put the "
-                "one there that belongs to it"
-            ) from None
-        cos_sin = None
-        if self.config.family.rotary:
-            cos_sin = self._rotation(batch, x)
-        else:
-            x = x + self.embed_positions(batch.position_ids)
+        x = self.embed(batch.input_ids, batch.position_ids)
+        cos_sin = self._rotation(batch, x) if self.config.position == "rope" else None
         if torch.is_grad_enabled() and not x.requires_grad:
             # Beside frozen embeddings the first block would be the only one whose input needs no
             # gradient, and the compiler would make a graph for it alone.
@@ -230,16 +269,29 @@ class Decoder(nn.Module):
         return out
 
     def _seen(self, batch: Batch, view: CacheView | None, window: int | None, x: Hidden) -> Seen:
-        if view is not None:
-            return as_bias(view.mask(window), x.dtype)
-        if kernel.knows(x, self.config.head_dim):
+        """Who sees whom in layers with this window, and with ALiBi how much they are lowered."""
+        alibi = self.config.position == "alibi"
+        if view is None and not alibi and kernel.knows(x, self.config.head_dim):
             return kernel.first_seen(batch.segment_ids, window)
-        return as_bias(document_mask(batch.segment_ids, window), x.dtype)
+        mask = document_mask(batch.segment_ids, window) if view is None else view.mask(window)
+        bias = as_bias(mask, x.dtype)
+        if not alibi:
+            return bias
+        keys = batch.position_ids if view is None else view.positions
+        return alibi_bias(bias, batch.position_ids, keys, self.config.num_attention_heads)
 
     def _rotation(self, batch: Batch, x: Hidden) -> Rotation:
         rope = self.config.rope
         frequencies = inverse_frequencies(rope, self.config.head_dim, x.device)
         return rotation(frequencies, batch.position_ids, x.dtype, rope.attention_factor)
+
+
+def below_the_head(config: ModelConfig) -> Decoder | Recurrent:
+    if not config.family.recurrent:
+        return Decoder(config)
+    from groundup.lm.rnn import Recurrent
+
+    return Recurrent(config, norm(config))
 
 
 class CausalLM(nn.Module):
@@ -249,14 +301,54 @@ class CausalLM(nn.Module):
         super().__init__()
         self.config = config
         self.compiled = False
-        self.model = Decoder(config)
+        self.attention: AttentionPath = "matmul"
+        self.model = below_the_head(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def forward(self, batch: Batch, cache: KVCache | None = None) -> Hidden:
-        out: Tensor = self.model(batch, cache)
+    def forward(self, batch: Batch, cache: Cache | None = None) -> Hidden:
+        try:
+            out: Tensor = self.model(batch, cache)
+        except IndexError:
+            self._refuse_what_has_no_vector(batch)
+            raise
         return out
+
+    def _refuse_what_has_no_vector(self, batch: Batch) -> None:
+        token, position = int(batch.input_ids.max()), int(batch.position_ids.max())
+        if token >= self.config.vocab_size:
+            raise UserError(
+                f"token id {token} is outside the model's vocabulary of {self.config.vocab_size}; "
+                "its folder holds another model's tokenizer: put the one there that belongs to it"
+            ) from None
+        if (most := self.config.max_position_embeddings) <= position:
+            raise UserError(
+                f"position {position} is beyond the {most} that the model has vectors for; give "
+                "it shorter texts"
+            ) from None
+
+    def empty_cache(self, rows: int, slots: int) -> Cache:
+        """Room for what a forward pass has to keep of so many rows of so many tokens."""
+        from groundup.lm.cache import KVCache
+        from groundup.lm.rnn import RecurrentCache
+
+        kind = RecurrentCache if self.config.family.recurrent else KVCache
+        return kind.empty(self.config, rows, slots, like=self.like)
+
+    def auxiliary_loss(self, batch: Batch) -> Auxiliary | None:
+        """The balance of the experts in the last forward pass, which was of this `batch`.
+
+        None for a model without experts, and where nothing is trained.
+        """
+        experts = self.config.experts
+        if experts is None or not (self.training and torch.is_grad_enabled()):
+            return None
+        from groundup.lm.experts import mean_balance
+
+        mixtures = [block.mlp for block in self.blocks]
+        balance = mean_balance(cast("list[MixtureOfExperts]", mixtures), batch.segment_ids >= 0)
+        return Auxiliary("balance", balance, experts.router_aux_loss_coef)
 
     @property
     def head(self) -> Float[Tensor, "vocab width"]:
@@ -272,9 +364,7 @@ class CausalLM(nn.Module):
         assert isinstance(weight, Tensor)
         return weight
 
-    def logits(
-        self, batch: Batch, cache: KVCache | None = None
-    ) -> Float[Tensor, "rows time vocab"]:
+    def logits(self, batch: Batch, cache: Cache | None = None) -> Float[Tensor, "rows time vocab"]:
         """Logits of every position, in float32. For a loss, use the head in chunks instead."""
         out: Tensor = self.lm_head(self(batch, cache))
         return out.float()
@@ -283,20 +373,24 @@ class CausalLM(nn.Module):
         self.model.gradient_checkpointing = on
 
     @property
-    def attention(self) -> AttentionPath:
-        first = self.model.layers[0]
-        assert isinstance(first, Block)
-        return first.self_attn.path
+    def blocks(self) -> list[Block]:
+        """A transformer's layers; a recurrent network has none."""
+        return [layer for layer in self.model.layers if isinstance(layer, Block)]
 
     def set_attention(self, path: AttentionPath) -> None:
-        for layer in self.model.layers:
-            assert isinstance(layer, Block)
-            layer.self_attn.path = path
+        self.attention = path
+        for block in self.blocks:
+            block.self_attn.path = path
 
     def compile_blocks(self) -> None:
-        """Compile each block by itself: one small graph, compiled once, serves every layer."""
-        for layer in self.model.layers:
-            layer.compile(fullgraph=True, dynamic=False)
+        """Compile each block by itself: one small graph, compiled once, serves every layer.
+
+        Where a layer's work depends on what it reads, nothing is compiled.
+        """
+        if not self.config.compiles:
+            return
+        for block in self.blocks:
+            block.compile(fullgraph=True, dynamic=False)
         self.compiled = True
 
     initialise = renamed_method("initialise", "initialize")
@@ -311,7 +405,7 @@ class CausalLM(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             with torch.no_grad():
-                if name.endswith(("o_proj.weight", "down_proj.weight", ".bias")):
+                if name.endswith(("o_proj.weight", "down_proj.weight")) or "bias" in name:
                     parameter.zero_()
                 elif "norm" in name:
                     parameter.fill_(1.0)
@@ -319,6 +413,8 @@ class CausalLM(nn.Module):
                     wide = "embed_" in name or "lm_head" in name
                     std = 0.02 if wide else 1 / math.sqrt(parameter.shape[1])
                     parameter.normal_(0.0, std, generator=generator)
+        if not isinstance(self.model, Decoder):
+            self.model.initialize(generator)
 
 
 def uncompiled(model: CausalLM) -> AbstractContextManager[object]:

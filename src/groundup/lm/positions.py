@@ -1,4 +1,4 @@
-"""Rotary position embedding: a query meets a key rotated by how far apart they stand.
+"""Position: five ways to tell attention in which order tokens stand.
 
 Attention compares a query with keys by inner products, which know nothing of order: without help,
 "dog bites man" and "man bites dog" are the same. RoPE (Su et al. 2021, RoFormer, section 3.2) tells
@@ -10,8 +10,18 @@ and at position p pair i is turned by the angle
 so that, with theta 10,000 and heads of 64, the first pair goes round once in six tokens and the
 last one once in some fifty thousand: the hands of a clock, from seconds to days. Turning two
 vectors by a and b leaves an inner product that depends on a - b alone, so a score knows the
-*distance* of two tokens and not where they stand. GPT-2 instead adds a learned vector for each
-position to the token's own, and so cannot read beyond the last position that it learned.
+*distance* of two tokens and not where they stand.
+
+The other four:
+
+    learned       x_p + e_p: a vector for each position, learned as the tokens' are (GPT-2); no
+                  model can read beyond the last position that it learned
+    sinusoidal    the same with sines and cosines of p in the place of e_p, of the wavelengths above
+                  (Vaswani et al. 2017, section 3.5)
+    ALiBi         nothing is added to x; the score of a token so many places back is lowered in
+                  proportion, in each head by a slope of its own (Press et al. 2022, section 3)
+    none          nothing at all: as a query sees only what came before it, order can still be found
+                  out by counting (Haviv et al. 2022; Kazemnejad et al. 2023, NoPE)
 
 Which features form a pair is a matter of convention: i and i + d/2 (`halves`, Hugging Face's and
 ours) or 2i and 2i + 1 (`neighbours`, the paper's and llama.cpp's). Weights made for one are the
@@ -160,3 +170,45 @@ def _keep_by_pair(rope: Rope, frequencies: Float[Tensor, " half"]) -> Kept:
         last += 0.001  # a step, but a finite one
     line = (torch.arange(half, dtype=torch.float32) - first) / (last - first)
     return 1 - line.clamp(0.0, 1.0)
+
+
+# Sinusoidal: added to the tokens' vectors.
+
+
+def sinusoidal_embedding(
+    position_ids: Int[Tensor, "*tokens"], width: int, dtype: torch.dtype
+) -> Float[Tensor, "*tokens width"]:
+    """PE(p, 2i) = sin(p / 10000^(2i/width)), PE(p, 2i + 1) = the cosine of the same.
+
+    Source: Vaswani et al. 2017, section 3.5. Any position has one, also beyond those of training.
+    """
+    frequencies = inverse_frequencies(Rope(), width, position_ids.device)
+    angles = position_ids[..., None].float() * frequencies
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2).to(dtype)
+
+
+# ALiBi: added to the scores.
+
+
+def alibi_slopes(heads: int) -> Float[Tensor, " heads"]:
+    """A slope for each head: 2^(-8/n), 2^(-16/n) … 2^(-8) of n heads.
+
+    Of a number of heads that is no power of 2 the first have those of the next smaller one, and
+    the rest every other slope of the next larger one (the paper's own code).
+    """
+    power = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    between = [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * power, 2)]
+    return torch.tensor([*slopes, *between][:heads])
+
+
+def alibi_bias(
+    bias: Float[Tensor, "rows time keys"],
+    query_positions: Int[Tensor, "rows time"],
+    key_positions: Int[Tensor, "rows keys"],
+    heads: int,
+) -> Float[Tensor, "rows heads time keys"]:
+    """The mask's bias, lowered by slope * (position of the query - position of the key)."""
+    distance = (query_positions[:, :, None] - key_positions[:, None, :])[:, None].float()
+    slopes = alibi_slopes(heads).to(bias.device)[:, None, None]
+    return bias[:, None] - (slopes * distance).to(bias.dtype)

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from groundup.data.packs.manifest import GENERATED
-from groundup.lm.config import ModelConfig
+from groundup.lm.config import Activation, ModelConfig, PositionEmbedding
 from groundup.train.config import TrainingConfig, Traits
 from groundup.train.ranges import (
     Depth,
     Evaluations,
+    Experts,
     FreshContext,
     Heads,
+    LossWeight,
     ShareBelowOne,
     WeightDecay,
     Width,
+    Window,
 )
+
+# Hugging Face's name, and whether there is a gate.
+_ACTIVATIONS: dict[str, tuple[Activation, bool]] = {
+    "swiglu": ("silu", True),
+    "gelu": ("gelu", False),
+    "relu2": ("relu2", False),
+}
 
 
 class PretrainConfig(TrainingConfig):
@@ -32,10 +43,42 @@ class PretrainConfig(TrainingConfig):
 
     data: Path = Field(description="a data-stage folder, a text file or a folder of texts")
     tokenizer: Path = Field(description="folder of the tokenizer")
-    depth: Depth | None = Field(None, description="layers (default: from minutes)")
-    width: Width | None = Field(None, description="features per token (default: from depth)")
+    arch: Literal["gpt", "lstm", "gru"] = Field(
+        "gpt", description="a transformer, or a recurrent network with one of two kinds of gates"
+    )
+    depth: Depth | None = Field(
+        None, description="layers (default: from minutes; of a recurrent network 2)"
+    )
+    width: Width | None = Field(
+        None,
+        description="features per token (default: from depth, or of a recurrent network from "
+        "minutes)",
+    )
     heads: Heads | None = Field(None, description="attention heads (default: width / 64)")
-    kv_heads: Heads | None = Field(None, description="key-value heads (default: heads / 3)")
+    kv_heads: Heads | None = Field(
+        None,
+        description="key-value heads: as many as heads for multi-head attention, 1 for multi-query "
+        "(default: heads / 3)",
+    )
+    attention_window: Window | None = Field(
+        None, description="tokens back that attention may look (default: all)"
+    )
+    position: PositionEmbedding = Field("rope", description="how attention is told the order")
+    norm: Literal["before", "after"] = Field(
+        "before", description="norms before attention and mlp, or after what they are added to"
+    )
+    activation: Literal["swiglu", "gelu", "relu2"] = Field(
+        "swiglu", description="what is between the matrices of the mlp"
+    )
+    experts: Experts | None = Field(
+        None, description="experts in the place of each mlp (default: none, one mlp)"
+    )
+    experts_per_token: Experts = Field(
+        2, description="experts that a token is sent to; together as wide as the mlp would be"
+    )
+    balance: LossWeight = Field(
+        0.01, description="what the load-balancing loss of experts is multiplied by"
+    )
     context: FreshContext = Field(256, description="tokens the model sees at once")
     mixture: dict[str, tuple[ShareBelowOne, ShareBelowOne]] = Field(
         {one.name: one.documents for one in GENERATED},
@@ -60,15 +103,52 @@ class PretrainConfig(TrainingConfig):
         return self
 
     @model_validator(mode="after")
+    def _settings_have_a_meaning(self) -> Self:
+        """A setting of what the model does not have would be silently ignored."""
+        unused = {}
+        if self.arch != "gpt":
+            of_transformers = ("heads", "kv_heads", "attention_window", "position", "norm")
+            unused = dict.fromkeys((*of_transformers, "activation", "experts"), f"arch={self.arch}")
+        if self.experts is None:
+            unused |= dict.fromkeys(("experts_per_token", "balance"), "no experts")
+        for name, without in unused.items():
+            if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}={value} has no meaning with {without}; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _is_a_shape(self) -> Self:
         """Refuse a width that the heads do not divide, before anything is prepared."""
         if self.width is not None:
-            ModelConfig.of(
-                width=self.width,
-                depth=self.depth or 1,
-                vocab_size=64,
-                context=self.context,
-                heads=self.heads,
-                kv_heads=self.kv_heads,
+            self.shape(width=self.width, depth=self.depth or 1, vocab_size=64)
+        elif self.experts is not None:
+            self.model_copy(update={"heads": None, "kv_heads": None}).shape(
+                width=64, depth=1, vocab_size=64
             )
         return self
+
+    @property
+    def compiles(self) -> bool:
+        """Whether layers of such a model can be compiled."""
+        return self.arch == "gpt" and self.experts is None
+
+    def shape(self, *, width: int, depth: int, vocab_size: int) -> ModelConfig:
+        """The shape of the model of these sizes, with all that is chosen here."""
+        sizes = {"width": width, "depth": depth, "vocab_size": vocab_size, "context": self.context}
+        if self.arch != "gpt":
+            return ModelConfig.recurrent(self.arch, **sizes)
+        hidden_act, gated = _ACTIVATIONS[self.activation]
+        shape = ModelConfig.of(
+            **sizes,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            experts=None if self.experts is None else (self.experts, self.experts_per_token),
+            sliding_window=self.attention_window,
+            position_embedding_type=None if self.position == "rope" else self.position,
+            do_layer_norm_before=self.norm == "before",
+            hidden_act=hidden_act,
+            is_gated_act=None if gated else False,
+        )
+        if shape.experts is None:
+            return shape
+        return replace(shape, experts=replace(shape.experts, router_aux_loss_coef=self.balance))

@@ -3,10 +3,14 @@
 The width is 64 times the depth, as in the GPT family's middle sizes, so one number sets the shape.
 A model is worth its size only if it sees enough tokens: with C floating point operations to
 spend, a model of N parameters sees D = C / (6 N) tokens, and the largest N with D >= ratio * N is
-taken (Hoffmann et al. 2022).
+taken (Hoffmann et al. 2022). Of a mixture of experts those parameters count that a token meets. A
+recurrent network is made wider with the time and not deeper: its layers wait for each other at
+every token, and two are what such language models have (Zaremba et al. 2014).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
@@ -15,7 +19,11 @@ from groundup.train.device import EXPECTED_PEAK_SHARE
 # Hoffmann et al. find about 20 for one pass over endless text. Runs of minutes on text that is
 # seen more than once want smaller ratios.
 TOKENS_PER_PARAMETER = 1.0
-_LARGEST_DEPTH = 48
+_LARGEST = 48
+_RECURRENT_LAYERS = 2
+# Of the measured matrix-multiply peak, what training a recurrent network reaches: its products are
+# of a few rows, one step after the other.
+RECURRENT_PEAK_SHARE = 0.15
 
 
 def model_shape(
@@ -25,43 +33,65 @@ def model_shape(
     reasons: dict[str, str] = {}
     # Little text gives fewer tokens than were asked for; rows past them are never spoken.
     vocab_size = -(-vocab_size // 64) * 64
+    if config.arch != "gpt":
+        return _recurrent_shape(config, vocab_size, peak_flops)
     depth = config.depth
     if depth is None and config.width is not None:
         depth = max(1, config.width // 64)
         reasons["depth"] = f"width {config.width} / 64; change with --depth"
     elif depth is None:
-        budget = (config.minutes or 5.0) * 60 * peak_flops * EXPECTED_PEAK_SHARE
-        depth = _affordable_depth(config, vocab_size, budget)
-        reasons["depth"] = (
-            f"the deepest that sees {TOKENS_PER_PARAMETER:g} tokens a parameter in "
-            f"{config.minutes or 5.0:.3g} minutes at {peak_flops * EXPECTED_PEAK_SHARE / 1e9:,.0f} "
-            f"GFLOP/s ({EXPECTED_PEAK_SHARE:.0%} of the peak measured here); change with --depth"
+        depth = _largest(
+            config, vocab_size, peak_flops * EXPECTED_PEAK_SHARE, lambda n: (64 * n, n)
         )
+        reasons["depth"] = _why(config, "deepest", peak_flops, EXPECTED_PEAK_SHARE, "--depth")
     width = config.width
     if width is None:
         width = 64 * depth
         reasons["width"] = f"64 x depth {depth}; change with --width"
-    shape = ModelConfig.of(
-        width=width,
-        depth=depth,
-        vocab_size=vocab_size,
-        context=config.context,
-        heads=config.heads,
-        kv_heads=config.kv_heads,
-    )
+    shape = config.shape(width=width, depth=depth, vocab_size=vocab_size)
     if config.heads is None:
         reasons["heads"] = "heads of 64 features; change with --heads"
     return shape, reasons
 
 
-def _affordable_depth(config: PretrainConfig, vocab_size: int, budget: float) -> int:
-    depth = 1
-    for candidate in range(2, _LARGEST_DEPTH + 1):
-        shape = ModelConfig.of(
-            width=64 * candidate, depth=candidate, vocab_size=vocab_size, context=config.context
-        )
-        tokens = budget / shape.flops_per_token(config.context)
-        if tokens < TOKENS_PER_PARAMETER * shape.parameters:
+def _recurrent_shape(
+    config: PretrainConfig, vocab_size: int, peak_flops: float
+) -> tuple[ModelConfig, dict[str, str]]:
+    reasons: dict[str, str] = {}
+    depth, width = config.depth, config.width
+    if depth is None:
+        depth = _RECURRENT_LAYERS
+        reasons["depth"] = "two layers, as is usual of recurrent networks; change with --depth"
+    if width is None:
+        layers, speed = depth, peak_flops * RECURRENT_PEAK_SHARE
+        width = 64 * _largest(config, vocab_size, speed, lambda n: (64 * n, layers))
+        reasons["width"] = _why(config, "widest", peak_flops, RECURRENT_PEAK_SHARE, "--width")
+    return config.shape(width=width, depth=depth, vocab_size=vocab_size), reasons
+
+
+def _largest(
+    config: PretrainConfig, vocab_size: int, speed: float, sizes: Callable[[int], tuple[int, int]]
+) -> int:
+    """The largest number whose width and depth see enough tokens in the minutes."""
+    plain = config.model_copy(update={"heads": None, "kv_heads": None})
+    found = 1
+    for candidate in range(2, _LARGEST + 1):
+        width, depth = sizes(candidate)
+        shape = plain.shape(width=width, depth=depth, vocab_size=vocab_size)
+        tokens = _minutes(config) * 60 * speed / shape.flops_per_token(config.context)
+        if tokens < TOKENS_PER_PARAMETER * shape.active_parameters:
             break
-        depth = candidate
-    return depth
+        found = candidate
+    return found
+
+
+def _why(config: PretrainConfig, what: str, peak_flops: float, share: float, option: str) -> str:
+    return (
+        f"the {what} that sees {TOKENS_PER_PARAMETER:g} tokens a parameter in "
+        f"{_minutes(config):.3g} minutes at {peak_flops * share / 1e9:,.0f} "
+        f"GFLOP/s ({share:.0%} of the peak measured here); change with {option}"
+    )
+
+
+def _minutes(config: PretrainConfig) -> float:
+    return config.minutes or 5.0

@@ -45,19 +45,30 @@ class Batch:
         return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     @classmethod
-    def of(cls, input_ids: Int[Tensor, "rows time"]) -> Batch:
-        """Plain rows of one document each, for a forward pass without a loss."""
+    def of(cls, input_ids: Int[Tensor, "rows time"], lengths: Sequence[int] | None = None) -> Batch:
+        """Plain rows of one document each, for a forward pass without a loss.
+
+        What stands beyond the `lengths` of rows is padding.
+        """
         rows, time = input_ids.shape
         positions = torch.arange(time, device=input_ids.device).expand(rows, time)
-        numbers = torch.arange(rows, device=input_ids.device)[:, None].expand(rows, time)
-        zeros = torch.zeros_like(input_ids)
-        return cls(input_ids, zeros, zeros.float(), positions, numbers)
+        return cls.at(input_ids, positions, lengths)
 
     @classmethod
-    def at(cls, input_ids: Int[Tensor, "rows time"], positions: Int[Tensor, "rows time"]) -> Batch:
+    def at(
+        cls,
+        input_ids: Int[Tensor, "rows time"],
+        positions: Int[Tensor, "rows time"],
+        lengths: Sequence[int] | None = None,
+    ) -> Batch:
         """Tokens that stand at these positions of what a cache holds, for a forward pass alone."""
         zeros = torch.zeros_like(input_ids)
-        return cls(input_ids, zeros, zeros.float(), positions, zeros)
+        segments = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(zeros)
+        if lengths is not None:
+            ends = torch.tensor(lengths, device=input_ids.device)[:, None]
+            beyond = torch.arange(input_ids.shape[1], device=input_ids.device) >= ends
+            segments = segments.masked_fill(beyond, -1)
+        return cls(input_ids, zeros, zeros.float(), positions, segments)
 
 
 # The tests' import hook checks arguments, hence `runtime_checkable` here and below.

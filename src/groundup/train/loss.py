@@ -14,7 +14,8 @@ of hidden states and head, and the logits are forgotten. Chunks stay in the proc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -40,6 +41,22 @@ class HeadedModel(Protocol):
     def head(self) -> Float[Tensor, "vocab width"]: ...
 
     def __call__(self, batch: Batch) -> Float[Tensor, "rows time width"]: ...
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """What a model wants of itself beside the loss: `coefficient` times `value` for each token."""
+
+    name: str
+    value: Float[Tensor, ""]
+    coefficient: float
+
+
+@runtime_checkable
+class WithAuxiliaryLoss(Protocol):
+    def auxiliary_loss(self, batch: Batch) -> Auxiliary | None:
+        """Of the last forward pass, which was of this batch; None where there is none."""
+        ...
 
 
 def _chunk_loss(
@@ -142,11 +159,18 @@ def linear_cross_entropy(
 
 
 def next_token_loss(model: nn.Module, batch: Batch) -> Loss:
-    """The loss of pre-training and of supervised fine-tuning alike."""
+    """The loss of pre-training and of supervised fine-tuning alike.
+
+    A mixture of experts brings an auxiliary loss, which is trained on and logged beside it.
+    """
     headed = cast(HeadedModel, model)
     hidden = headed(batch)
     total = linear_cross_entropy(
         hidden.flatten(0, 1), headed.head, batch.targets.flatten(), batch.weights.flatten()
     )
     weight = batch.weight
-    return Loss(total, weight, {"loss": (float(total.detach()), weight)})
+    metrics = {"loss": (float(total.detach()), weight)}
+    if isinstance(model, WithAuxiliaryLoss) and (added := model.auxiliary_loss(batch)) is not None:
+        total = total + weight * added.coefficient * added.value
+        metrics[added.name] = (weight * float(added.value.detach()), weight)
+    return Loss(total, weight, metrics)

@@ -41,19 +41,18 @@ _BYTES_PER_TOKEN = 72
 
 @runtime_checkable  # the tests' import hook checks arguments
 class Shape(Protocol):
-    """The sizes of a transformer, by Hugging Face's names: what memory and time follow from."""
+    """The sizes of a model, by Hugging Face's names: what memory and time follow from."""
 
     @property
     def hidden_size(self) -> int: ...
     @property
-    def intermediate_size(self) -> int: ...
-    @property
     def num_hidden_layers(self) -> int: ...
     @property
-    def num_attention_heads(self) -> int: ...
-    @property
     def parameters(self) -> int: ...
+    @property
+    def compiles(self) -> bool: ...
     def flops_per_token(self, context: int) -> float: ...
+    def activations_per_token(self, context: int) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def resolve_plan(
 ) -> TrainPlan:
     """Fill in every value that follows from the settings and the measured speed."""
     steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second, most_passes)
-    reasons = reasons | _why_eager(config, compute) | {"steps": why}
+    reasons = reasons | _why_eager(config, compute, trained.shape) | {"steps": why}
     save_every = config.save_every
     if save_every is None:
         seconds_per_step = tokens_per_step / tokens_per_second if tokens_per_second else 1.0
@@ -247,12 +246,13 @@ def training_memory(
     # What is trained has a master, a gradient and two moments in float32.
     stored = 1 if trained.adapter == "qlora" else width
     state = trained.trained_parameters * 4 * 4 + shape.parameters * stored
-    block = (14 * shape.hidden_size + 4 * shape.intermediate_size) + (
-        2 * shape.num_attention_heads * context
-    )
+    block = shape.activations_per_token(context)
     per_token = block * shape.num_hidden_layers
     if config.gradient_checkpointing:
         per_token = shape.hidden_size * shape.num_hidden_layers + block
+    if uses_muon(config, trained):
+        # Matrices of one shape are made orthogonal together, in bfloat16 and some copies of it.
+        state += trained.trained_parameters * 8
     return state + config.micro(context) * context * per_token * width + 500_000_000
 
 
@@ -267,10 +267,12 @@ def training_disk(trained: Trained, *, snapshots: bool = False) -> int:
     return trained.trained_parameters * (checkpoints + kept_on_the_way + 4)
 
 
-def _why_eager(config: TrainingConfig, compute: Compute) -> dict[str, str]:
+def _why_eager(config: TrainingConfig, compute: Compute, shape: Shape) -> dict[str, str]:
     """The reason, where a run that might have been compiled is not."""
-    if compute.compile or compute.kernels != "none" or config.compile != "auto":
+    if compute.compile or compute.kernels != "none" or config.compile == "off":
         return {}
+    if not shape.compiles:
+        return {"compile": "eager, as the work of such layers depends on what they read"}
     if not has_compiler():
         return {"compile": "eager, as no C++ compiler is on the PATH; install g++ or clang"}
     why = f"eager, as compiling pays from {COMPILE_FROM_MINUTES:g} minutes on"

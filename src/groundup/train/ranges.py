@@ -56,6 +56,10 @@ FreshContext = Annotated[int, Ge(16), Le(32_768)]
 Depth = Annotated[int, Ge(1), Le(2_000)]
 Width = Annotated[int, Ge(64), Le(65_536)]
 Heads = Annotated[int, Ge(1), Le(1024)]
+# As far as the longest context.
+Window = Annotated[int, Ge(1), Le(1_048_576)]
+# Four times the most in print (256 in DeepSeek-V3).
+Experts = Annotated[int, Ge(1), Le(1024)]
 # The 256 bytes with the control tokens, and what a uint16 can number.
 VocabSize = Annotated[int, Ge(320), Le(65_536)]
 SmallVocabSize = Annotated[int, Ge(320), Le(4096)]

@@ -24,6 +24,7 @@ from groundup.train.batch import B, LossFunction, Stream
 from groundup.train.config import TrainingConfig
 from groundup.train.device import (
     COMPILE_FROM_MINUTES,
+    Compute,
     peak_memory,
     prepare,
     refuse_inexact,
@@ -121,14 +122,14 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         plan = run.resolved(TrainPlan.from_json)
         if plan is not None:
             compiled = plan.compute.compile
-            now = resolve(config, compile_by_default=compiled, planned=plan.compute)
+            now = _compute(job, compile_by_default=compiled, planned=plan.compute)
             refuse_inexact(plan.compute, now, config.allow_inexact_resume)
             return replace(plan, compute=now)
         minutes = config.minutes
         if minutes is None:
             steps = config.steps or math.ceil(config.epochs * job.rows_per_epoch / config.rows)
             minutes = expected_minutes(job.trained, steps * config.rows * job.context)
-        compute = resolve(config, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
+        compute = _compute(job, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
         require_resources(config, job.trained, compute, job.context)
         what = f"training {job.trained.trained_parameters / 1e6:.1f} M parameters"
         need = training_disk(job.trained, snapshots=job.snapshots)
@@ -167,6 +168,13 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         run.plan(plan.to_json() | {"model": job.model_config}, TrainPlan.from_json)
         print_plan(run.stage, plan)
         return plan
+
+
+def _compute(
+    job: Job[B, M], *, compile_by_default: bool, planned: Compute | None = None
+) -> Compute:
+    compute = resolve(job.config, compile_by_default=compile_by_default, planned=planned)
+    return replace(compute, compile=compute.compile and job.trained.shape.compiles)
 
 
 def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:

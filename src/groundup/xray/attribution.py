@@ -9,6 +9,8 @@ sum has a contribution of its own, and together they are the logit:
     RMSNorm     d = W_U[answer] * weight / rms(x_L)                              constant 0
     LayerNorm   d = (u - mean(u)) / std(x_L),  u = W_U[answer] * weight          W_U[answer] · bias
 
+Where blocks have norms after, these are frozen in the same way.
+
 It is *direct*: what a head does by way of later heads stands in their account, not in its own.
 Taking a head out (`traced(without=…)`) measures everything that hangs on it.
 """
@@ -22,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.lm.model import Block, CausalLM, RMSNorm
+from groundup.lm.model import CausalLM, RMSNorm
 from groundup.xray.trace import Trace
 
 
@@ -44,35 +46,45 @@ class Contributions:
 
 def contributions(model: CausalLM, trace: Trace, answers: Int[Tensor, " time"]) -> Contributions:
     """Part the logits of `answers`, a token for each place of the traced text (its first row)."""
-    direction, bias = _direction(model, trace.residual[-1][0].detach(), answers)
-    heads, mlps = [], []
-    for layer, block in enumerate(model.model.layers):
-        assert isinstance(block, Block)
+    unembedding = model.head[answers].float()
+    direction, bias = _through(model.model.norm, trace.residual[-1][0], unembedding)
+    heads, mlps = list[Tensor](), list[Tensor]()
+    # From the last layer to the first: with norms after, what a layer adds is seen through those of
+    # all later ones, each frozen as well.
+    for layer, block in reversed(list(enumerate(model.blocks))):
+        attended, fed_forward = trace.attended[layer][0], trace.fed_forward[layer][0]
+        summed = trace.residual[layer][0] + attended
+        if not block.norms_before:
+            with torch.no_grad():
+                after = block.input_layernorm(summed) + fed_forward
+            direction, constant = _through(block.post_attention_layernorm, after, direction)
+            bias = bias + constant
+        mlps.insert(0, _along(fed_forward, direction))
+        if not block.norms_before:
+            direction, constant = _through(block.input_layernorm, summed, direction)
+            bias = bias + constant
         by_head = _heads(block.self_attn.o_proj, trace.mixed[layer][0].detach(), direction)
         by_head = by_head.view(len(answers), -1, block.self_attn.head_dim).sum(-1)
-        attended = _along(trace.attended[layer][0], direction)
-        bias = bias + attended - by_head.sum(-1)
-        heads.append(by_head.T)
-        mlps.append(_along(trace.fed_forward[layer][0], direction))
+        bias = bias + _along(attended, direction) - by_head.sum(-1)
+        heads.insert(0, by_head.T)
     embedding = _along(trace.residual[0][0], direction)
     parts = (embedding, torch.stack(heads), torch.stack(mlps), bias)
     return Contributions(*(part.float().cpu().numpy() for part in parts))
 
 
 @torch.no_grad()
-def _direction(
-    model: CausalLM, last: Float[Tensor, "time width"], answers: Int[Tensor, " time"]
+def _through(
+    norm: nn.Module, x: Float[Tensor, "time width"], direction: Float[Tensor, "time width"]
 ) -> tuple[Float[Tensor, "time width"], Float[Tensor, " time"]]:
-    """d and the constant, in float32: the logit is d · x_L + constant, with the norm frozen."""
-    norm, last, unembedding = model.model.norm, last.float(), model.head[answers].float()
+    """d and the constant, in float32: direction · norm(x) = d · x + constant, the norm frozen."""
     assert isinstance(norm, RMSNorm | nn.LayerNorm)
-    direction = unembedding * norm.weight.float()
+    x, weighted = x.float(), direction * norm.weight.float()
     if isinstance(norm, RMSNorm):
-        scale = torch.rsqrt(last.square().mean(-1, keepdim=True) + norm.eps)
-        return direction * scale, last.new_zeros(len(answers))
-    scale = torch.rsqrt(last.var(-1, keepdim=True, correction=0) + norm.eps)
-    centred = direction - direction.mean(-1, keepdim=True)
-    return centred * scale, unembedding @ norm.bias.float()
+        scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps)
+        return weighted * scale, x.new_zeros(len(x))
+    scale = torch.rsqrt(x.var(-1, keepdim=True, correction=0) + norm.eps)
+    centred = weighted - weighted.mean(-1, keepdim=True)
+    return centred * scale, direction @ norm.bias.float()
 
 
 def _heads(

@@ -178,7 +178,7 @@ def _gradients(
     model: CausalLM, trace: Trace, losses: Float[Tensor, " predicted"]
 ) -> tuple[Float[np.ndarray, "states time"], Float[np.ndarray, "layers 2"]]:
     """Lengths of the mean loss's gradient: at the residual stream, and at each layer's weights."""
-    weights = [list(_weights(block)) for block in model.model.layers]
+    weights = [list(_weights(block)) for block in model.blocks]
     if not len(losses):
         return np.zeros((len(weights) + 1, 1), np.float32), np.zeros((len(weights), 2), np.float32)
     flat = [one for layer in weights for half in layer for one in half]
@@ -190,9 +190,8 @@ def _gradients(
     return _array(by_residual), np.asarray(lengths, np.float32)
 
 
-def _weights(block: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The weights that learn, of a layer's attention and its MLP, each with the norm before it."""
-    assert isinstance(block, Block)
+def _weights(block: Block) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The weights that learn, of a layer's attention and its MLP, each with its norm."""
     halves = (
         (block.input_layernorm, block.self_attn),
         (block.post_attention_layernorm, block.mlp),

@@ -8,6 +8,8 @@ Circuits):
     x_{l+1} = x_l + sum_h head_{l,h} + mlp_l         once per layer
     logits = head(norm(x_L))
 
+With norms after, the stream is normalized each time something was added to it.
+
 Everything is seen by hooks of PyTorch's, which stand while a text is traced and not a moment
 longer: a model that nobody looks at pays nothing. The patterns are made once more from queries and
 keys, since no path of `attention` keeps them.
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 
 from groundup.errors import UserError
 from groundup.kernels.library import plain
+from groundup.lm.attention import Bias
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import Block, CausalLM, uncompiled
 from groundup.lm.positions import rotate
@@ -58,11 +61,11 @@ def traced(model: CausalLM, without: Collection[Head] = ()) -> Iterator[Trace]:
 
     Raises `UserError` for a head that the model does not have.
     """
+    require_transformer(model.config)
     check_heads(model.config, without)
     trace, handles = Trace(), list[Any]()
     try:
-        for layer, block in enumerate(model.model.layers):
-            assert isinstance(block, Block)
+        for layer, block in enumerate(model.blocks):
             silenced = [head for at, head in without if at == layer]
             handles += _hooks(block, trace, silenced)
         handles.append(model.model.norm.register_forward_pre_hook(_input_into(trace.residual)))
@@ -121,12 +124,12 @@ def _hooks(block: Block, trace: Trace, silenced: list[int]) -> list[Any]:
 def _pattern(
     query: Float[Tensor, "rows heads time head_dim"],
     key: Float[Tensor, "rows kv_heads time head_dim"],
-    bias: Float[Tensor, "rows time time"],
+    bias: Bias,
 ) -> Float[Tensor, "rows heads time time"]:
     """softmax(Q K^T / sqrt(d) + mask), in float32 whatever the model computes in."""
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     scores = query.float() @ key.float().transpose(-1, -2) / math.sqrt(query.shape[-1])
-    return (scores + bias[:, None]).softmax(-1)
+    return (scores + (bias[:, None] if bias.ndim == 3 else bias)).softmax(-1)
 
 
 def _input_into(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -135,6 +138,15 @@ def _input_into(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], No
 
 def _output_into(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
     return lambda module, args, output: kept.append(output)
+
+
+def require_transformer(config: ModelConfig) -> None:
+    """Raise `UserError` for a model without attention to look at."""
+    if config.family.recurrent:
+        raise UserError(
+            f"the model is an {config.model_type}, and what is looked at are the heads and the "
+            "residual stream of transformers; give one of these"
+        )
 
 
 def check_heads(config: ModelConfig, heads: Collection[Head]) -> None:

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from groundup.align.rollout import Rollout
 from groundup.errors import UserError
+from groundup.formats.config_reader import ConfigReader
 from groundup.formats.folder import CARD, DTYPES, TOKENIZER, scores_texts
-from groundup.formats.hf_config import ConfigReader, config_from_hf, config_to_hf
+from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.formats.locate import CONFIG
 from groundup.formats.weights import (
     INDEX,

@@ -26,6 +26,7 @@ from gguf import Keys
 from groundup.errors import UserError
 from groundup.formats.gguf.header import GGUFFile
 from groundup.formats.gguf.tokenizer import read_ids
+from groundup.formats.own_config import not_in_hugging_face
 from groundup.lm.config import MOST, ModelConfig, Rope, yarn_scale
 from groundup.lm.families import FAMILIES, ModelType
 from groundup.lm.positions import inverse_frequencies
@@ -368,7 +369,13 @@ def _rope_entries(rope: Rope) -> dict[str, Any]:
 def _refuse_unknown_to_llama_cpp(config: ModelConfig) -> None:
     kind, rope = config.model_type, config.rope
     remedy = "export to the Hugging Face format"
-    if not config.family.gated and config.hidden_act not in ("gelu_new", "gelu_pytorch_tanh"):
+    if (why := not_in_hugging_face(config)) is not None:
+        raise UserError(f"{why}, and neither has llama.cpp; use the folder with groundup as it is")
+    if config.experts is not None:
+        raise UserError(f"GGUF files with experts are not written; {remedy}")
+    if config.gated and config.hidden_act != "silu":
+        raise UserError(f"llama.cpp has no hidden_act={config.hidden_act!r} for a {kind}; {remedy}")
+    if not config.gated and config.hidden_act not in ("gelu_new", "gelu_pytorch_tanh"):
         raise UserError(f"hidden_act={config.hidden_act!r} is not known to llama.cpp; {remedy}")
     if rope.type == "llama3" and ARCHITECTURES[kind] != "llama":
         raise UserError(f"llama.cpp has no {rope.type} RoPE for a {kind}; {remedy}")

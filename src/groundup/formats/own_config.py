@@ -1,0 +1,147 @@
+"""Shapes that no family of Hugging Face's has: what they are, and how our folders keep them.
+
+    model_type        "groundup", or of a recurrent network "lstm" or "gru"
+    base_model_type   the family that it is nearest to; its tensors have our own names
+    …                 every field by which it may differ from that
+
+Whoever does not know such a `model_type` refuses it, as transformers does, and cannot take an ALiBi
+model for a Qwen3, which would answer with nonsense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from groundup.errors import UserError, shorten
+from groundup.formats.config_reader import ConfigReader
+from groundup.lm.config import MOST, POSITION_EMBEDDINGS, ExpertsConfig, ModelConfig
+from groundup.lm.families import ModelType
+
+OWN, NEAREST = "groundup", "base_model_type"
+# The families that may have biases in the feed-forward part.
+_MLP_BIASES = ("llama", "gpt2")
+
+
+def not_in_hugging_face(shape: ModelConfig) -> str | None:
+    """What of this shape no family of Hugging Face's has, as a sentence; None if one has it all."""
+    family = shape.family
+    if family.recurrent:
+        return f"Hugging Face has no recurrent language model, which an {shape.model_type} is"
+    grouped = shape.num_key_value_heads != shape.num_attention_heads
+    own = [
+        (shape.position != replace(shape, position_embedding_type=None).position,
+         f"{shape.position} positions"),
+        (shape.gated != family.gated,
+         f"feed-forward part {'with' if shape.gated else 'without'} a gate"),
+        (not shape.do_layer_norm_before, "norms after attention and feed-forward part"),
+        (shape.experts is not None and not family.experts, "experts"),
+        (shape.sliding_window is not None and family.windows == "none", "window"),
+        (shape.windowed_layers is not None and family.windows != "some layers",
+         "window in some layers alone"),
+        (grouped and not family.rotary, "grouped queries"),
+        (shape.mlp_bias and shape.model_type not in _MLP_BIASES, "biases in the feed-forward part"),
+    ]  # fmt: skip
+    lacks = [what for differs, what in own if differs]
+    if not lacks:
+        return None
+    return f"Hugging Face's {shape.model_type} has no {' and no '.join(lacks)}"
+
+
+# Reading.
+
+
+def own_from_hf(config: Mapping[str, Any], base: ModelConfig) -> ModelConfig:
+    """The shape that differs from `base`, of the nearest family, as our fields say."""
+    if base.family.recurrent:
+        raise UserError(f"config.json says {NEAREST}={base.model_type}, which is no {OWN} model's")
+    read = ConfigReader(dict(config), OWN)
+    position = config.get("position_embedding_type")
+    if position not in POSITION_EMBEDDINGS:
+        raise UserError(
+            f"config.json says position_embedding_type={shorten(position)}, which must be one of "
+            f"{', '.join(POSITION_EMBEDDINGS)}"
+        )
+    layers = config.get("windowed_layers")
+    if layers is not None and not (
+        isinstance(layers, list) and all(isinstance(one, int) for one in layers)
+    ):
+        raise UserError(f"config.json says windowed_layers={shorten(layers)}, no list of layers")
+    window = config.get("sliding_window")
+    return replace(
+        base,
+        position_embedding_type=None if position == base.position else position,
+        is_gated_act=None if (gated := read.bool_("is_gated_act")) == base.gated else gated,
+        do_layer_norm_before=read.bool_("do_layer_norm_before"),
+        sliding_window=None if window is None else read.int_("sliding_window"),
+        windowed_layers=None if layers is None else tuple(layers),
+        experts=experts_from_hf(config, read) if config.get("num_experts") else None,
+        attention_bias=read.bool_("attention_bias"),
+        mlp_bias=read.bool_("mlp_bias"),
+    )
+
+
+def recurrent_from_hf(config: Mapping[str, Any], kind: ModelType) -> ModelConfig:
+    read = ConfigReader({"tie_word_embeddings": True, **config}, kind)
+    width = read.int_("hidden_size")
+    return ModelConfig(
+        vocab_size=read.int_("vocab_size"),
+        hidden_size=width,
+        intermediate_size=width,
+        num_hidden_layers=read.int_("num_hidden_layers"),
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        max_position_embeddings=read.int_("max_position_embeddings"),
+        rms_norm_eps=read.float_("rms_norm_eps", 0.0, 1.0),
+        tie_word_embeddings=read.bool_("tie_word_embeddings"),
+        model_type=kind,
+        bos_token_id=read.token_id("bos_token_id"),
+        eos_token_ids=read.token_ids(read.values.get("eos_token_id")),
+        pad_token_id=read.token_id("pad_token_id"),
+    )
+
+
+def experts_from_hf(config: Mapping[str, Any], read: ConfigReader) -> ExpertsConfig:
+    if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
+        raise UserError(
+            "config.json has layers without experts (mlp_only_layers, decoder_sparse_step), which "
+            "is not supported; take a model that has them in every layer"
+        )
+    # transformers 5 writes the number under a second name.
+    if "num_experts" not in config and "num_local_experts" in config:
+        read.values["num_experts"] = config["num_local_experts"]
+    return ExpertsConfig(
+        num_experts=read.int_("num_experts"),
+        num_experts_per_tok=read.int_("num_experts_per_tok", most=MOST["num_experts"]),
+        moe_intermediate_size=read.int_("moe_intermediate_size", most=MOST["intermediate_size"]),
+        norm_topk_prob=read.bool_("norm_topk_prob"),
+        router_aux_loss_coef=read.float_("router_aux_loss_coef", 0.0, 1e6),
+    )
+
+
+# Writing.
+
+
+def own_to_hf(shape: ModelConfig) -> dict[str, Any]:
+    return {
+        "architectures": ["GroundupForCausalLM"],
+        "model_type": OWN,
+        NEAREST: shape.model_type,
+        "position_embedding_type": shape.position,
+        "is_gated_act": shape.gated,
+        "do_layer_norm_before": shape.do_layer_norm_before,
+        "sliding_window": shape.sliding_window,
+        "windowed_layers": shape.windowed_layers and list(shape.windowed_layers),
+        "attention_bias": shape.attention_bias,
+        "mlp_bias": shape.mlp_bias,
+        "num_key_value_heads": shape.num_key_value_heads,
+        "head_dim": shape.head_dim,
+        **experts_to_hf(shape.experts),
+    }
+
+
+def experts_to_hf(experts: ExpertsConfig | None) -> dict[str, Any]:
+    if experts is None:
+        return {}
+    return {**asdict(experts), "decoder_sparse_step": 1, "mlp_only_layers": []}

@@ -1,0 +1,106 @@
+"""Shapes that Hugging Face cannot express: our folders keep them, and nobody mistakes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from architectures import filled
+from groundup.errors import UserError
+from groundup.formats.export import export
+from groundup.formats.folder import save_model
+from groundup.formats.hf_config import config_from_hf, config_to_hf
+from groundup.formats.load import load
+from groundup.formats.own_config import not_in_hugging_face
+from groundup.formats.verify import verify
+from groundup.lm.config import ExpertsConfig, ModelConfig
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch
+
+QWEN3 = ModelConfig.of(width=64, depth=2, vocab_size=320, context=64, heads=4, kv_heads=2)
+GPT2 = replace(
+    QWEN3, model_type="gpt2", hidden_act="gelu_new", num_key_value_heads=4, attention_bias=True,
+    mlp_bias=True, rms_norm_eps=1e-5, intermediate_size=256,
+)  # fmt: skip
+OWN = {
+    "qwen3 has no alibi positions": replace(QWEN3, position_embedding_type="alibi"),
+    "qwen3 has no feed-forward part without a gate": replace(QWEN3, is_gated_act=False),
+    "qwen3 has no norms after": replace(QWEN3, do_layer_norm_before=False),
+    "qwen3 has no experts": replace(QWEN3, experts=ExpertsConfig(4, 2, 64)),
+    "gpt2 has no feed-forward part with a gate": replace(
+        GPT2, is_gated_act=True, hidden_act="silu"
+    ),
+    "gpt2 has no rope positions and no window": replace(
+        GPT2, position_embedding_type="rope", sliding_window=8
+    ),
+    "gpt2 has no grouped queries": replace(GPT2, num_key_value_heads=2),
+    "mistral has no window in some layers": replace(
+        QWEN3, model_type="mistral", sliding_window=8, windowed_layers=(0,)
+    ),
+    "qwen3 has no biases in the feed-forward part": replace(QWEN3, mlp_bias=True),
+}
+
+
+@pytest.mark.parametrize("said", OWN)
+def test_a_folder_keeps_what_nobody_else_can_say(
+    said: str, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    config = OWN[said]
+    why = not_in_hugging_face(config)
+    assert why is not None and said in why
+    model = filled(config)
+    save_model(tmp_path / "model", model, tokenizer, card="")
+    again, _ = load(tmp_path / "model")
+    assert again.config == config
+    ids = torch.randint(320, (2, 20))
+    assert torch.equal(again.logits(Batch.of(ids)), model.logits(Batch.of(ids)))
+    for to in ("hf", "gguf"):
+        with pytest.raises(UserError, match=said):
+            export(tmp_path / "model", to, out=tmp_path / to)
+        assert not (tmp_path / to).exists()
+    with pytest.raises(ValueError, match="groundup"):
+        AutoConfig.from_pretrained(tmp_path / "model")
+
+
+def test_such_a_folder_is_verified_without_transformers(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    save_model(tmp_path, filled(OWN["qwen3 has no alibi positions"]), tokenizer, card="")
+    checks = verify(tmp_path)
+    assert [check.name for check in checks if check.status == "differs"] == []
+    unknown = [check for check in checks if "no alibi positions" in check.about]
+    assert len(unknown) == 2 and all(check.status == "not checked" for check in unknown)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "qwen2", "llama", "mistral"])
+def test_what_every_family_has_keeps_its_name(kind: Any) -> None:
+    config = replace(QWEN3, model_type=kind)
+    assert not_in_hugging_face(config) is None
+    assert config_to_hf(config)["model_type"] == kind
+    assert not_in_hugging_face(replace(QWEN3, hidden_act="gelu")) is None
+    assert not_in_hugging_face(replace(QWEN3, sliding_window=8, windowed_layers=(1,))) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"position_embedding_type": "compass"}, "position_embedding_type='compass'"),
+        ({"position_embedding_type": ["rope"]}, "must be one of rope, learned"),
+        ({"base_model_type": "groundup"}, "model_type 'groundup' is not supported"),
+        ({"base_model_type": None}, "model_type None is not supported"),
+        ({"base_model_type": "lstm"}, "groundup"),
+        ({"is_gated_act": "yes"}, "is_gated_act='yes'"),
+        ({"sliding_window": -1}, "sliding_window=-1"),
+        ({"windowed_layers": "all"}, "windowed_layers='all'"),
+        ({"num_experts": [4]}, "num_experts="),
+    ],
+)
+def test_what_cannot_be_read_is_refused(changes: dict[str, Any], message: str) -> None:
+    described = config_to_hf(OWN["qwen3 has no alibi positions"])
+    with pytest.raises(UserError, match=message):
+        config_from_hf({**described, **changes})
