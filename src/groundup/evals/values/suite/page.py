@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def triangles(content: Mapping[str, Any], kind: str) -> list[Plot]:
     drawn = []
     for name, model in models.items():
         own = _corners(model, kind)
-        if not any(own.values()):
+        if sum(one is not None for one in own.values()) < 2:  # no surface, nor an edge of one
             continue
         before = compared.get(name)
         others = {} if before is None else _corners(models[before], kind)
@@ -254,6 +255,9 @@ def _task(content: Mapping[str, Any], name: str) -> list[Block]:
         row = Row(f"{one['name']}{arrow}", [*cells, _level(one, having[0])], about)
         (rows if one["part_of"] is None else parts).append(row)
     columns = [*_columns(content), Column("chance or ideal", base=True)]
+    if all(row.cells[-1] is None for row in (*rows, *parts)):
+        columns.pop()
+        rows, parts = ([_without_last(row) for row in some] for some in (rows, parts))
     sold = "" if task["commercial"] else " The license of its set forbids commercial use."
     judged = f" Judged by words ({task['judge']}), see the judges." if task["judge"] else ""
     about = f"{task['about'][:1].upper()}{task['about'][1:].rstrip('.')}."
@@ -267,6 +271,10 @@ def _task(content: Mapping[str, Any], name: str) -> list[Block]:
         table = Table(columns, parts, corner=name)
         blocks.insert(3, Fold(f"{len(parts)} parts of these numbers", [table]))
     return blocks
+
+
+def _without_last(row: Row) -> Row:
+    return replace(row, cells=row.cells[:-1])
 
 
 def _level(one: Mapping[str, Any], found: Estimate) -> Cell | None:
