@@ -29,6 +29,7 @@ from groundup.evals.perplexity import BLOCK_BYTES, windows
 from groundup.evals.values.task import Number, Row, Task
 from groundup.lm.logprobs import score, spread
 from groundup.report.estimate import BySource, Estimate, rate, ratio
+from groundup.text.example import Example
 from groundup.text.rows import Choice
 
 # Questions.
@@ -149,7 +150,8 @@ def _cut(text: str) -> Iterator[str]:
 
 def _read(on: Subject, items: Sequence[Passage]) -> list[Row]:
     opening = opening_of(on.model, on.tokenizer)
-    examples, ends = [], []
+    examples: list[Example] = []
+    ends: list[int] = []
     for one in items:
         examples += windows([opening, *on.tokenizer.encode(one.words)], on.context)
         ends.append(len(examples))

@@ -16,10 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import sqrt
 
-from groundup.evals.values.task import AXES, Axis, Task
-from groundup.report.estimate import Estimate
-
-AxisScores = Mapping[Axis, Estimate]
+from groundup.evals.values.task import AXES, Task
+from groundup.report.estimate import BySource, Estimate
 
 
 def axis_of(scores: Sequence[Estimate]) -> Estimate:
@@ -48,13 +46,13 @@ def axis_change(after: Estimate, before: Estimate) -> Estimate:
     return Estimate(change, change - below, change + above, after.items, after.groups)
 
 
-def axes_of(tasks: Sequence[Task], scores: Mapping[str, Estimate]) -> dict[Axis, Estimate]:
+def axes_of(tasks: Sequence[Task], scores: Mapping[str, Estimate]) -> BySource:
     """The axes of one model, by the scores of its tasks.
 
     One is left out of which a task was not asked, as of a model that was never taught to answer:
     the mean of the others is not comparable.
     """
-    found: dict[Axis, Estimate] = {}
+    found: BySource = {}
     for axis in AXES:
         names = [task.name for task in tasks if task.axis == axis]
         if names and all(name in scores for name in names):
