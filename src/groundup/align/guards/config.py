@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from groundup.train.config import Traits
-from groundup.train.ranges import Epochs, Questions, Share, ShareOfRows
+from groundup.train.ranges import Questions, Share, ShareOfRows
 from groundup.tune.config import TuningConfig
 
 
@@ -31,9 +31,6 @@ class GuardConfig(TuningConfig):
         1000,
         description="rows of each source and kind that are learned from, at most; a tenth of it of "
         "sources that hold nothing harmful",
-    )
-    epochs: Epochs = Field(
-        2.0, description="passes over the data when neither steps nor minutes say"
     )
     optimizer: Literal["muon", "adamw"] = Field(
         "adamw", description="what trains the matrices; AdamW trains the rest either way"

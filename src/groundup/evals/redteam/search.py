@@ -1,8 +1,9 @@
-"""The search: the plain request first, then what came nearest is changed, round by round.
+"""The search: the plain request, some drawn at random, then what came nearest is changed.
 
     elite   = the attacks on this request with the least resistance so far
     child   = an elite with one part drawn anew, or now and then an attack drawn from all there is
-    round   = a few children of every request that still stands, asked together
+    round   = a few children of every request that still stands, asked together; of the first round
+              all are drawn from all there is
 
 An evolution strategy without crossover (Rechenberg 1973; of suffixes alone it is the random search
 of Andriushchenko et al. 2024). It knows nothing of one request when it attacks another, so that
@@ -142,7 +143,7 @@ def proposed(
     found = []
     for place in range(len(tried), min(budget, len(tried) + _ROUND)):
         dice = SeededRandom("red team", seed, method, request.text, place)
-        if method == "random" or dice.chance(_FRESH):
+        if method == "random" or len(tried) == 1 or dice.chance(_FRESH):
             found.append(space.random(dice))
         else:
             found.append(space.changed(dice.pick(elites).attack, dice))
