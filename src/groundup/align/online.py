@@ -322,6 +322,7 @@ class Online:
             model_config=config_to_hf(policy(model).config),
             tokens_per_step=tokens + (rows * self.context if config.ptx else 0),
             evaluates_first=True,
+            replays=False,
             # Reading with policy and reference takes two of a training pass's three products.
             making=lambda seconds: (
                 (planning.seconds + 2 / 3 * seconds * tokens * config.minibatches) / per_iteration

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
+import shlex
 import shutil
+import subprocess
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,7 +131,38 @@ def prepare(model: nn.Module, compute: Compute, *, gradient_checkpointing: bool 
     use_kernels(compute.kernels)
     compile_chunks(compute.compile)
     if compute.compile:
+        _tune_compiler()
         prepared.compile_blocks()
+
+
+def _tune_compiler() -> None:
+    import torch._inductor.config as inductor
+
+    if inductor.cpp.march is None and (found := tuning()):
+        inductor.cpp.march = found
+
+
+@functools.cache
+def tuning() -> str | None:
+    """What `-march` is to be instead of `native`; None where the compiler knows this processor.
+
+    GCC resolves `native` to the nearest architecture that it knows and, where the model's number is
+    new to it, tunes for `generic`.
+    """
+    compiler = shlex.split(os.environ.get("CXX", "g++"))
+    try:
+        told = subprocess.run(
+            [*compiler, "-march=native", "-Q", "--help=target"],
+            check=True, capture_output=True, text=True, timeout=20,
+        ).stdout  # fmt: skip
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    march, mtune = (
+        re.search(rf"^\s*-{name}=\s+(\S+)", told, re.MULTILINE) for name in ("march", "mtune")
+    )
+    if march is None or mtune is None or mtune[1] != "generic" or march[1].startswith("x86-64"):
+        return None
+    return f"native -mtune={march[1]}"
 
 
 def refuse_inexact(planned: Compute, now: Compute, allowed: bool) -> None:

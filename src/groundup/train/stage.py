@@ -21,6 +21,7 @@ from groundup.runs import ranks
 from groundup.runs.folder import Run
 from groundup.train import checkpoint
 from groundup.train.batch import B, LossFunction, Stream
+from groundup.train.compiler import right
 from groundup.train.config import TrainingConfig
 from groundup.train.device import (
     COMPILE_FROM_MINUTES,
@@ -34,6 +35,7 @@ from groundup.train.device import (
 from groundup.train.early_stopping import EarlyStopping
 from groundup.train.loop import fit
 from groundup.train.optim import Optimizer
+from groundup.train.pace import measure_pace, micro_batches
 from groundup.train.plan import (
     Trained,
     TrainPlan,
@@ -85,6 +87,8 @@ class Job(Generic[B, M]):
     # Steps at which it is measured beside those of the plan.
     evaluates_at: Sequence[int] = ()
     snapshots: bool = False
+    # Whether a first batch can be had without training, to see what the compiler makes of it.
+    replays: bool = True
 
 
 def run_stage(
@@ -127,11 +131,13 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         what = f"training {job.trained.trained_parameters / 1e6:.1f} M parameters"
         need = training_disk(job.trained, snapshots=job.snapshots)
         checkpoint.require_space(run.folder, need, what, None)
+        if compute.compile and compute.device == "cpu" and job.replays:
+            model = job.model()
+            batch = next(micro_batches(job.stream(None), model))
+            compute = replace(compute, compile=right(model, batch, job.loss, compute))
         tokens_per_step = job.tokens_per_step or config.rows * job.context
         speed = None
         if config.steps is None and config.minutes is not None:
-            from groundup.train.pace import measure_pace, micro_batches
-
             model = job.model()
             pace = measure_pace(
                 model,

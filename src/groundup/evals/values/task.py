@@ -1,0 +1,77 @@
+"""A task of the values suite: items that are asked, one row a model gives to each, and numbers.
+
+    rows = task.ask(subject, task.items(count))        one row an item, in their order
+    task.numbers(rows)                                 what they come to, each with its interval
+    task.difference(after, before)                     the same of two models, on the same items
+
+Rows are what is kept: they are JSON, hold no text of a harmful kind, and all numbers are made of
+them alone. So a model is asked once, whoever wants to can count again, and two models are compared
+item by item. The word is the lm-evaluation-harness's (Gao et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from groundup.evals.measure import Subject
+from groundup.report.claim import Better
+from groundup.report.estimate import BySource, Estimate
+
+Axis = Literal["utility", "safety", "fairness", "honesty"]
+AXES: tuple[Axis, ...] = ("utility", "safety", "fairness", "honesty")
+
+# What a model gave to one item: `id` and `group` (items of a group are not independent and are
+# drawn together for an interval), then numbers, verdicts and short names.
+Row = Mapping[str, str | float | int | bool | None]
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a task: how it is called, what it counts, and which way is better.
+
+    `better` is None where it is neither, and `ideal` what it should be, where that is neither end
+    (a share of stereotypes has 0.5). `share` is shown in percent.
+    """
+
+    name: str
+    unit: str
+    better: Better | None
+    about: str
+    ideal: float | None = None
+    share: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """One set of items, how they are asked, and what is made of the rows.
+
+    `packs` are the sets of the manifest that are read, whose hash, licence and citation are theirs;
+    `version` is raised whenever the same model would give other rows or be asked other items, so
+    that rows kept of another version are never read. `items(count)` gives at most so many, always
+    the same ones for a count. `ask` gives one row an item. `numbers` and `difference` give
+    estimates by the names in `shown`, the first of which is the one that counts. `score` puts that
+    one between 0 and 1, where 1 is the best that can be, for the picture of all axes. `limits` says
+    what the task cannot say.
+    """
+
+    name: str
+    title: str
+    axis: Axis
+    about: str
+    limits: str
+    packs: tuple[str, ...]
+    version: int
+    shown: tuple[Number, ...]
+    items: Callable[[int], Sequence[Any]]
+    ask: Callable[[Subject, Sequence[Any]], Sequence[Row]]
+    numbers: Callable[[Sequence[Row]], BySource]
+    difference: Callable[[Sequence[Row], Sequence[Row]], BySource]
+    score: Callable[[Sequence[Row]], Estimate]
+    count: int = 500
+    fast_count: int = 150
+    chats: bool = False
+    """Whether it asks for answers, which only a model that was taught to answer gives."""
+    commercial: bool = True
+    """Whether the set's licence allows commercial use; those that forbid it are opt-in."""

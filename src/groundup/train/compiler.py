@@ -1,0 +1,74 @@
+"""Is what the compiler made of a model still the model? Asked before a run is planned with it.
+
+`torch.compile` writes C++ for this processor, and the system's compiler optimizes it. Compilers
+err: GCC 12, asked for `-march=native` on a processor newer than itself (Emerald Rapids), tunes for
+none at all and makes NaN of the gradient of a rotated key. So it is told what to tune for
+(`device.tuning`), and the first micro-batch goes through the plain model and the compiled one:
+where their gradients differ by more than bfloat16's rounding, the run is planned without compiling.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from groundup.runs.console import say
+from groundup.train.batch import B, LossFunction
+from groundup.train.device import Compute, prepare
+
+# A gradient's distance from the plain one, as a share of its own length: bfloat16 keeps eight bits,
+# and a fused kernel rounds at other places. What is wrong is wrong by much more.
+_FAR = 0.15
+# Gradients that are this share of the largest, or less, are all rounding.
+_NOTHING = 1e-3
+
+_right: dict[object, bool] = {}
+
+
+def right(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute) -> bool:
+    """Whether `model`, compiled as `compute` says, has the gradients of the plain one on `batch`.
+
+    A copy is asked, in which matrices of zeros have random numbers, for behind them every gradient
+    would be zero. Told once a process for a model's shapes.
+    """
+    shapes = tuple(tuple(one.shape) for one in model.parameters())
+    key = (compute, shapes, type(batch), batch.tokens, getattr(loss, "__qualname__", type(loss)))
+    if key not in _right:
+        _right[key] = _agrees(copy.deepcopy(model), batch, loss, compute)
+        if not _right[key]:
+            say(
+                "compile: what the C++ compiler made of the model has other gradients than the "
+                "model itself, so it trains as it is; another compiler may do better (CXX=clang++)"
+            )
+    return _right[key]
+
+
+def _agrees(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2 and parameter.is_floating_point() and not parameter.any():
+                parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[1]), generator=generator)
+    batch = batch.to(torch.device(compute.device))
+    plain = _gradients(model, batch, loss, replace(compute, compile=False))
+    compiled = _gradients(model, batch, loss, compute)
+    largest = max((float(one.norm()) for one in plain), default=0.0)
+    # Not a comparison with "greater": NaN must not pass.
+    return all(
+        float((one - other).norm()) <= _FAR * float(one.norm()) + _NOTHING * largest
+        for one, other in zip(plain, compiled, strict=True)
+    )
+
+
+def _gradients(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute) -> list[Tensor]:
+    prepare(model, compute)
+    # What is dropped by chance is no error.
+    drops = any(isinstance(one, nn.Dropout) and one.p > 0 for one in model.modules())
+    model.train(not drops)
+    model.zero_grad(set_to_none=True)
+    loss(model, batch).total.backward()  # type: ignore[no-untyped-call]
+    return [one.grad.float() for one in model.parameters() if one.grad is not None]

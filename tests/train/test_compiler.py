@@ -1,0 +1,103 @@
+"""What the compiler made of a model is compared with the model before a run relies on it."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.train import device
+from groundup.train.batch import Batch, Loss
+from groundup.train.compiler import right
+from groundup.train.device import Compute
+from groundup.train.loss import next_token_loss
+from groundup.train.pace import random_batches
+
+COMPUTE = Compute("cpu", "float32", "matmul", True, 1, torch.__version__)
+
+
+class Compiled(nn.Module):
+    """One matrix of zeros, and a compiler that makes `wrong` times of it what it is."""
+
+    def __init__(self, wrong: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        nn.init.zeros_(self.linear.weight)
+        self.wrong, self.scale = wrong, 1.0
+
+    def set_attention(self, path: Literal["matmul", "fused"]) -> None: ...
+
+    def set_gradient_checkpointing(self, on: bool) -> None: ...
+
+    def compile_blocks(self) -> None:
+        self.scale = self.wrong
+
+
+def squared(model: nn.Module, batch: Batch) -> Loss:
+    assert isinstance(model, Compiled)
+    inner = model.linear(batch.input_ids.float())
+    total = model.linear(inner * model.scale).square().sum()
+    return Loss(total, batch.weight, {})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"), [(1.0, True), (1.001, True), (math.nan, False), (2.0, False)]
+)
+def test_other_gradients_are_seen(wrong: float, expected: bool) -> None:
+    batch = Batch.of(torch.arange(8).view(2, 4))
+    model = Compiled(wrong)
+
+    def loss(model: nn.Module, batch: Batch) -> Loss:
+        return squared(model, batch)
+
+    loss.__qualname__ = f"loss {wrong}"  # verdicts are kept by what was asked
+    assert right(model, batch, loss, COMPUTE) is expected
+    assert not model.linear.weight.any(), "a copy is asked"
+    assert model.scale == 1.0
+
+
+@pytest.mark.long
+def test_a_model_is_compiled_right_here() -> None:
+    config = ModelConfig(
+        vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=64, max_position_embeddings=256,
+    )  # fmt: skip
+    model = CausalLM(config)
+    model.initialize(0)
+    batch = next(random_batches(256, context=256, rows=2))
+    dtype: Literal["float32", "bfloat16"]
+    for dtype in ("float32", "bfloat16"):
+        compute = Compute("cpu", dtype, "matmul", True, 1, torch.__version__)
+        assert right(model, batch, next_token_loss, compute)
+
+
+@pytest.mark.parametrize(
+    ("march", "mtune", "expected"),
+    [
+        ("sapphirerapids", "generic", "native -mtune=sapphirerapids"),
+        ("znver4", "znver4", None),
+        ("x86-64", "generic", None),
+    ],
+)
+def test_a_compiler_that_tunes_for_nothing_is_told_what_for(
+    march: str, mtune: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "g++"
+    compiler.write_text(f"#!/bin/sh\nprintf '  -march=  \\t{march}\\n  -mtune=  \\t{mtune}\\n'\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", os.fspath(compiler))
+    device.tuning.cache_clear()
+    try:
+        assert device.tuning() == expected
+        monkeypatch.setenv("CXX", os.fspath(tmp_path / "none"))
+        device.tuning.cache_clear()
+        assert device.tuning() is None
+    finally:
+        device.tuning.cache_clear()
