@@ -279,6 +279,8 @@ def _compute(table: Table, out: Path, minutes: float) -> Compute:
 def _compile_line(table: Table, compute: Compute) -> Line:
     if compute.compile:
         reason = 'over 5 minutes and a C++ compiler is here; change with compile = "off"'
+    elif compute.kernels != "none":
+        reason = "our kernels have fused what compiling would"
     else:
         reason = "compiling would not earn its time back, or no C++ compiler is here"
     return Line(table.name, "compile", "on" if compute.compile else "off", reason)
