@@ -13,12 +13,14 @@ moods fall on all of them. Sides:
     autocast     transformers with float32 weights, as `Trainer(bf16=True)` runs it, compiled
     bfloat16     transformers with weights and optimizer state in bf16, without masters, compiled
 
-A side may be changed by +WORDs: +rows=8 sets the rows of a micro-batch, +compile and +eager whether
+A side may be changed by +WORDs: +rows=8 sets the rows of a micro-batch, +threads=1 the threads,
++compile and +eager whether
 blocks are compiled, +muon the optimizer, +NAME=VALUE an environment variable:
 `plain+muon+GOMP_SPINCOUNT=1000`. With `--busy` another program has taken one core.
 
 Needs `pip install transformers` (the extra `test`) for the peers. Prints medians, and the ratio to
-the first side pair by pair.
+the first side pair by pair; beside them how many seconds of a core a step took, by which one sees
+whether the machine was quiet: with `+threads=1` it is the same seconds then.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ def main() -> None:
     sides = [Side(name, options.shape) for name in options.sides]
     for side in sides:
         side.start()
-        first = side.turn()
+        first, _ = side.turn()
         side.turn()
         print(f"{side.name}: first step, compiling if it does, {first:.1f} s", flush=True)
     neighbour = (
@@ -91,7 +93,9 @@ def main() -> None:
     try:
         for _ in range(options.steps):
             for side in sides:
-                side.seconds.append(side.turn())
+                seconds, used = side.turn()
+                side.seconds.append(seconds)
+                side.used.append(used)
     finally:
         if neighbour is not None:
             neighbour.kill()
@@ -110,6 +114,7 @@ class Side:
     name: str
     shape: str
     seconds: list[float] = field(default_factory=list)
+    used: list[float] = field(default_factory=list)
     peak: float = 0.0
 
     def start(self) -> None:
@@ -119,8 +124,9 @@ class Side:
             command, stdin=pipe, stdout=pipe, text=True, env=environment(self.name)
         )
 
-    def turn(self) -> float:
-        return float(self._ask("step"))
+    def turn(self) -> tuple[float, float]:
+        seconds, used = self._ask("step").split()
+        return float(seconds), float(used)
 
     def end(self) -> None:
         self.peak = float(self._ask("end"))
@@ -149,7 +155,8 @@ def environment(name: str) -> dict[str, str]:
 
 
 def serve(name: str, shape: Shape) -> None:
-    """Take a step for every line, and answer with its seconds; at the end with the peak in GB."""
+    """Take a step for every line, and answer with its seconds and the processor's; at the end with
+    the peak in GB."""
     from groundup.train.device import peak_memory, reset_peak_memory
 
     step = make(name, shape)
@@ -157,9 +164,9 @@ def serve(name: str, shape: Shape) -> None:
         if line.strip() == "end":
             print((peak_memory("cpu") or 0) / 1e9, flush=True)
             return
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         step()
-        print(time.perf_counter() - start, flush=True)
+        print(time.perf_counter() - start, time.process_time() - used, flush=True)
         if taken == 0:  # what compiling takes is not counted
             reset_peak_memory("cpu")
 
@@ -174,12 +181,13 @@ def report(sides: list[Side], shape: Shape) -> list[dict[str, Any]]:
         speed = shape.rows * shape.context / median
         print(
             f"{side.name:{width}} {speed:8,.0f} tokens/s  {median * 1e3:6.0f} ms (best "
-            f"{min(side.seconds) * 1e3:.0f})  peak {side.peak:.2f} GB  time against "
-            f"{sides[0].name} {statistics.median(ratios):.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            f"{min(side.seconds) * 1e3:.0f})  of a core {statistics.median(side.used):.2f} s  peak "
+            f"{side.peak:.2f} GB  time against {sides[0].name} {statistics.median(ratios):.3f} "
+            f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
         rows.append(
             {"side": side.name, "tokens_per_second": speed, "peak_gb": side.peak}
-            | {"seconds": side.seconds, "ratios": ratios}
+            | {"seconds": side.seconds, "processor_seconds": side.used, "ratios": ratios}
         )
     return rows
 
@@ -207,19 +215,22 @@ def make(name: str, shape: Shape) -> Step:
     import torch
 
     torch.manual_seed(0)
-    torch.set_num_threads(os.cpu_count() or 1)
-    tokens = torch.randint(3, VOCABULARY, (shape.rows, shape.context + 1))
     kind, *words = name.split("+")
     given = dict(word.split("=", 1) for word in words if "=" in word)
+    threads = int(given.get("threads", os.cpu_count() or 1))
+    torch.set_num_threads(threads)
+    tokens = torch.randint(3, VOCABULARY, (shape.rows, shape.context + 1))
     rows = int(given["rows"]) if "rows" in given else None
     if kind in PEERS:
         return theirs(tokens, shape, autocast=kind == "autocast", rows=rows or 16)
     muon = "muon" in (kind, *words)
     compiled = "on" if "compile" in words else "off" if "eager" in words else "auto"
-    return ours(tokens, shape, muon=muon, compiled=compiled, rows=rows)
+    return ours(tokens, shape, muon=muon, compiled=compiled, rows=rows, threads=threads)
 
 
-def ours(tokens, shape: Shape, *, muon: bool, compiled: str, rows: int | None) -> Step:  # type: ignore[no-untyped-def]
+def ours(
+    tokens, shape: Shape, *, muon: bool, compiled: str, rows: int | None, threads: int
+) -> Step:  # type: ignore[no-untyped-def]
     import torch
 
     from groundup.lm.config import ModelConfig
@@ -240,7 +251,9 @@ def ours(tokens, shape: Shape, *, muon: bool, compiled: str, rows: int | None) -
     )
     model = CausalLM(config)
     model.initialize(0)
-    settings = TrainingConfig(out="unused", compile=compiled, rows=shape.rows, micro_rows=rows)
+    settings = TrainingConfig(
+        out="unused", compile=compiled, rows=shape.rows, micro_rows=rows, threads=threads
+    )
     prepare(model, resolve(settings, compile_by_default=True))
     rate = 1e-3
     optimizer = Optimizer(model, Rates(rate, rate, rate, weight_decay=0.1), muon=muon)

@@ -281,6 +281,8 @@ def _compute(table: Table, out: Path, minutes: float) -> Compute:
 def _compile_line(table: Table, compute: Compute) -> Line:
     if compute.compile:
         reason = 'over 5 minutes and a C++ compiler is here; change with compile = "off"'
+    elif compute.kernels != "none":
+        reason = "our kernels have fused what compiling would"
     else:
         reason = "it would not earn its time back, the layers are not fit for it, or no compiler"
     return Line(table.name, "compile", "on" if compute.compile else "off", reason)

@@ -48,8 +48,9 @@ static void copy_rows(number *to, Rows x, int64_t count, int64_t size) {
             memcpy(to + i * size + j, row_of(x, i, j), 64);
 }
 
-/* Which of sixteen keys, from `key` on, a query sees. */
+/* Which of sixteen keys, from `key` on, a query sees: mostly all. */
 INLINE __mmask16 seen(int64_t key, int64_t first, int64_t last) {
+    if (first <= key && key + LANES - 1 <= last) return 0xffff;
     __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __m512i keys = _mm512_add_epi32(lane, _mm512_set1_epi32((int32_t)key));
     return _mm512_cmpge_epi32_mask(keys, _mm512_set1_epi32((int32_t)first)) &
@@ -62,9 +63,9 @@ INLINE void scores(float *to, int64_t row, const number *q, const number *keys, 
     product(to, row, (Left){q, size, 16 * size, 32}, (Right){keys, steps * TILE, TILE}, steps, 0);
 }
 
-/* The softmax of a query's scores over keys from `from` to `to`, times what makes their sum 1. */
+/* The softmax of a query's scores over keys from `from` to `to`, times its sum; the largest score. */
 INLINE float softmax(float *scores, number *weights, int64_t from, int64_t to, int64_t first,
-                     int64_t last, float scale, float *log_sum) {
+                     int64_t last, float scale, float *sum) {
     floats most = all(-INFINITY), sums = all(0);
     for (int64_t j = from; j < to; j += LANES) {
         floats s = _mm512_mul_ps(_mm512_loadu_ps(scores + j), all(scale));
@@ -78,9 +79,8 @@ INLINE float softmax(float *scores, number *weights, int64_t from, int64_t to, i
         sums = _mm512_add_ps(sums, power);
         narrow(weights + j, power);
     }
-    float sum = _mm512_reduce_add_ps(sums);
-    *log_sum = m + logf(sum);
-    return 1 / sum;
+    *sum = _mm512_reduce_add_ps(sums);
+    return m;
 }
 
 /* Bytes of scratch for each thread. */
@@ -100,7 +100,7 @@ void attention(Heads q, Heads k, Heads v, Shape shape, Heads out, float *log_sum
     {
         TileConfig before = begin_tiles();
         float *s = (float *)(scratch + omp_get_thread_num() * attention_scratch(time, size, 0));
-        float *o = s + BLOCK * padded, inverses[BLOCK];
+        float *o = s + BLOCK * padded, sums[BLOCK], most[BLOCK];
         number *keys = (number *)(o + BLOCK * size), *values = keys + padded * size;
         number *queries = values + padded * size, *weights = queries + BLOCK * size;
 #pragma omp for schedule(dynamic)
@@ -119,20 +119,24 @@ void attention(Heads q, Heads k, Heads v, Shape shape, Heads out, float *log_sum
                     for (int64_t b = oldest; b <= block; b++)
                         scores(s + 32 * b, padded, queries, keys + b * of_keys, size);
                     for (int64_t i = start; i < end; i++)
-                        inverses[i - start] = softmax(
+                        most[i - start] = softmax(
                             s + (i - start) * padded, weights + (i - start) * padded, 32 * oldest,
-                            start + 32, first[i], i, scale, log_sums + (row * shape.heads + head) * time + i);
+                            start + 32, first[i], i, scale, sums + i - start);
                     for (int64_t i = end; i < start + 32; i++)
                         memset(weights + (i - start) * padded + 32 * oldest, 0, 2 * (start + 32 - 32 * oldest));
                     for (int64_t n = 0; n < size; n += 32)
                         product(o + n, size, (Left){weights + 32 * oldest, padded, 16 * padded, 32},
                                 (Right){values + oldest * of_values + n / 16 * TILE, TILE, of_values},
                                 block - oldest + 1, 0);
-                    for (int64_t i = start; i < end; i++)
+                    for (int64_t i = start; i < end; i++) {
+                        floats share = all(1 / sums[i - start]);
                         for (int64_t j = 0; j < size; j += LANES) {
                             floats mixed = _mm512_loadu_ps(o + (i - start) * size + j);
-                            narrow((number *)to.at + i * to.row + j, _mm512_mul_ps(mixed, all(inverses[i - start])));
+                            narrow((number *)to.at + i * to.row + j, _mm512_mul_ps(mixed, share));
                         }
+                    }
+                    float *logs = log_sums + (row * shape.heads + head) * time;
+                    for (int64_t i = start; i < end; i++) logs[i] = most[i - start] + logf(sums[i - start]);
                 }
             }
         }
@@ -140,8 +144,9 @@ void attention(Heads q, Heads k, Heads v, Shape shape, Heads out, float *log_sum
     }
 }
 
-/* 32 queries with 32 keys: P and dS, as right factors of sums over queries, and dS in rows too. */
-INLINE void probabilities(const float *s, const float *dp, const float *log_sums, const float *dots,
+/* 32 queries with 32 keys: P and dS, as right factors of sums over queries, and dS in rows too. Where
+   every query sees all of the keys, `whole`, nothing is asked. */
+INLINE void probabilities(int whole, const float *s, const float *dp, const float *log_sums, const float *dots,
                           const int32_t *first, int64_t query, int64_t key, int64_t count,
                           float scale, number *p_tiles, number *ds_tiles, number *ds_rows, int64_t row) {
     for (int pair = 0; pair < 16; pair++)
@@ -150,11 +155,10 @@ INLINE void probabilities(const float *s, const float *dp, const float *log_sums
             for (int e = 0; e < 2; e++) {
                 int i = 2 * pair + e;
                 ps[e] = dss[e] = _mm256_setzero_si256();
-                if (i < count) {
-                    __mmask16 shown = seen(key + 16 * n, first[i], query + i);
+                if (whole || i < count) {
                     floats score = _mm512_loadu_ps(s + 32 * i + 16 * n), slope = _mm512_loadu_ps(dp + 32 * i + 16 * n);
                     floats p = exponential(_mm512_fmsub_ps(score, all(scale), all(log_sums[i])));
-                    p = _mm512_maskz_mov_ps(shown, p);
+                    if (!whole) p = _mm512_maskz_mov_ps(seen(key + 16 * n, first[i], query + i), p);
                     floats ds = _mm512_mul_ps(_mm512_mul_ps(p, all(scale)), _mm512_sub_ps(slope, all(dots[i])));
                     ps[e] = narrowed(p);
                     dss[e] = narrowed(ds);
@@ -225,9 +229,14 @@ void attention_backward(Heads dout, Heads out, const float *log_sums, Heads q, H
                         int64_t start = 32 * end, count = time - start < 32 ? time - start : 32;
                         scores(s, BLOCK, queries + start * size, keys + b * of_keys, size);
                         scores(dp, BLOCK, douts + start * size, values + b * of_keys, size);
-                        probabilities(s, dp, logs + start, dots + start, first + start, start, 32 * b, count,
-                                      scale, p_tiles + end * 2 * TILE, ds_tiles + end * 2 * TILE,
-                                      ds_rows + start * padded + 32 * b, padded);
+                        number *ps = p_tiles + end * 2 * TILE, *dss = ds_tiles + end * 2 * TILE;
+                        number *to = ds_rows + start * padded + 32 * b;
+                        if (end > b && count == 32 && first[start + 31] <= 32 * b)
+                            probabilities(1, s, dp, logs + start, dots + start, first + start, start, 32 * b,
+                                          32, scale, ps, dss, to, padded);
+                        else
+                            probabilities(0, s, dp, logs + start, dots + start, first + start, start, 32 * b,
+                                          count, scale, ps, dss, to, padded);
                     }
                     Right p = {p_tiles + b * 2 * TILE, TILE, 2 * TILE}, ds = {ds_tiles + b * 2 * TILE, TILE, 2 * TILE};
                     for (int64_t n = 0; n < size; n += 32) {

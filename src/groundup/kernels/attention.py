@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from groundup.kernels.library import Heads, Shape, call, take, used
+from groundup.kernels.library import Heads, Shape, call, scratch, take
 
 # Features of a head come in tiles of so many.
 _TILE = 32
@@ -56,11 +56,6 @@ def _shape(query: Tensor, key: Tensor, first: Tensor) -> Shape:
     return Shape(rows, heads, key.shape[1], time, size, first.data_ptr())
 
 
-def _scratch(query: Tensor, backward: bool) -> Tensor:
-    each = used().attention_scratch(*query.shape[2:], int(backward))
-    return torch.empty(torch.get_num_threads() * each, dtype=torch.uint8)
-
-
 def _by_tokens(like: Tensor) -> Tensor:
     """An empty tensor of this shape that lies in memory as (rows, time, heads, size)."""
     rows, heads, time, size = like.shape
@@ -79,7 +74,7 @@ class _Attention(torch.autograd.Function):
         out, log_sums = _by_tokens(query), torch.empty(query.shape[:3])
         call(
             "attention", *map(_heads, (query, key, value)), _shape(query, key, first),
-            _heads(out), log_sums, _scratch(query, backward=False),
+            _heads(out), log_sums, scratch("attention", *query.shape[2:], 0),
         )  # fmt: skip
         ctx.save_for_backward(query, key, value, first, out, log_sums)
         return out
@@ -92,6 +87,6 @@ class _Attention(torch.autograd.Function):
         call(
             "attention_backward", _heads(dout), _heads(out), log_sums,
             *map(_heads, (query, key, value)), _shape(query, key, first),
-            *map(_heads, gradients), _scratch(query, backward=True),
+            *map(_heads, gradients), scratch("attention", *query.shape[2:], 1),
         )  # fmt: skip
         return *gradients, None

@@ -37,7 +37,9 @@ _NEEDED: dict[Kernels, set[str]] = {
     "amx": {"avx512_bf16", "avx512f", "avx512bw", "avx512vl", "amx_tile", "amx_bf16"},
 }
 _FLAGS: dict[Kernels, tuple[str, ...]] = {"avx512_bf16": ("-DWITHOUT_AMX",), "amx": ()}
-_PAGES = ("attention", "cross_entropy", "linear", "rms_norm", "rotary", "swiglu")
+_PAGES = (
+    *("attention", "cross_entropy", "linear", "newton_schulz", "rms_norm", "rotary", "swiglu"),
+)
 _HEADERS = ("tiles", "vectors")
 
 
@@ -61,6 +63,7 @@ _ARGUMENTS = {
     "attention_backward": "hhphhhshhhp",
     "cross_entropy": "pppnnpp",
     "weight_gradient": "pppnnnnp",
+    "newton_schulz": "pnnnndddp",
     "rms_norm": "pppdnnppp",
     "rms_norm_backward": "pppppnnpp",
     "rotate_heads": "ppdppnnnp",
@@ -113,7 +116,9 @@ def library(kernels: Kernels) -> ctypes.CDLL | None:
         function.argtypes = (*(_KINDS[kind] for kind in kinds), c_int)
         function.restype = None
     found.attention_scratch.argtypes = (c_int64, c_int64, c_int)
-    found.attention_scratch.restype = c_int64
+    found.newton_schulz_scratch.argtypes = (c_int64, c_int64)
+    for function in (found.attention_scratch, found.newton_schulz_scratch):
+        function.restype = c_int64
     return found
 
 
@@ -154,6 +159,12 @@ def used() -> ctypes.CDLL:
 def take(x: Tensor) -> bool:
     """Whether kernels are in use that compute with tensors like x."""
     return _used is not None and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
+def scratch(name: str, *sizes: int) -> Tensor:
+    """The memory that a kernel wants beside its arguments, as much for each thread."""
+    each = getattr(used(), f"{name}_scratch")(*sizes)
+    return torch.empty(torch.get_num_threads() * each, dtype=torch.uint8)
 
 
 def call(name: str, *arguments: object) -> None:

@@ -123,7 +123,9 @@ class TrainingConfig(StageConfig):
     device: Device = Field("auto", description="where to compute")
     dtype: DType = Field("auto", description="compute type; bfloat16 where the processor has it")
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile the blocks (auto: with a C++ compiler and over 5 minutes)"
+        "auto",
+        description="compile the blocks instead of using our kernels (auto: where there are none "
+        "for this processor, with a C++ compiler and over 5 minutes)",
     )
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
     allow_inexact_resume: bool = Field(

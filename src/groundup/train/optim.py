@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.kernels import newton_schulz
 from groundup.kernels.gradients import sum_into
 from groundup.train.device import has_fast_bfloat16
 
@@ -40,6 +41,9 @@ def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n
     if tall:
         x = x.mT
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    if newton_schulz.knows(x):
+        x = newton_schulz.newton_schulz(x, _NEWTON_SCHULZ_STEPS, _QUINTIC)
+        return x.mT if tall else x
     for _ in range(_NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

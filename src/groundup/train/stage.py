@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from groundup.errors import UserError
+from groundup.kernels.library import use_kernels
 from groundup.runs import ranks
 from groundup.runs.folder import Run
 from groundup.train import checkpoint
@@ -104,10 +105,13 @@ def run_stage(
     with Run.open(config.out, stage, config, parents, asdict(config.traits)) as run:
         if run.finished:
             return run.folder
-        job = prepare_job(run)
-        plan = make_plan(run, job)
-        job.announce(plan)
-        return train(run, job, plan)
+        try:
+            job = prepare_job(run)
+            plan = make_plan(run, job)
+            job.announce(plan)
+            return train(run, job, plan)
+        finally:
+            use_kernels("none")  # what comes after in this process computes as it does alone
 
 
 def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:

@@ -1,0 +1,27 @@
+"""Muon's Newton-Schulz steps, a matrix on each core: the equations of `newton_schulz.c`."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from groundup.kernels.library import call, scratch, take
+
+Matrices = Float[Tensor, "n rows columns"]
+
+
+def knows(x: Matrices) -> bool:
+    """Whether the kernel computes with these, and there is a matrix for every core."""
+    count, rows, columns = x.shape
+    whole_tiles = rows % 32 == 0 and columns % 32 == 0
+    return take(x) and whole_tiles and rows <= columns and count >= torch.get_num_threads()
+
+
+def newton_schulz(x: Matrices, steps: int, coefficients: tuple[float, float, float]) -> Matrices:
+    """X <- a X + (b G + c G^2) X with G = X X^T, so many times."""
+    x = x.contiguous().clone()
+    count, rows, columns = x.shape
+    memory = scratch("newton_schulz", rows, columns)
+    call("newton_schulz", x, count, rows, columns, steps, *coefficients, memory)
+    return x

@@ -1,0 +1,41 @@
+"""Muon's direction by the kernel: as near to the steps in float64 as PyTorch's own products are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.kernels.conftest import error
+
+from groundup.kernels.library import Kernels, plain
+from groundup.kernels.newton_schulz import knows
+from groundup.train.optim import orthogonalize
+
+A, B, C = 3.4445, -4.7750, 2.0315
+
+
+def true_steps(x: torch.Tensor) -> torch.Tensor:
+    """Jordan et al. 2024, in float64."""
+    x = x.double() / x.double().norm(dim=(-2, -1), keepdim=True)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = A * x + (B * gram + C * gram @ gram) @ x
+    return x
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 64, 160), (2, 160, 96), (5, 128, 128)])
+def test_it_is_the_steps(kernels: Kernels, shape: tuple[int, int, int]) -> None:
+    matrices = torch.randn(shape, generator=torch.manual_seed(0))
+    found = orthogonalize(matrices)
+    with plain():
+        rounded = orthogonalize(matrices)
+    expected = true_steps(matrices)
+    assert found.shape == matrices.shape
+    assert error(found, expected) < 1.3 * error(rounded, expected) + 0.002
+
+
+def test_it_leaves_its_input_alone_and_takes_what_it_can(kernels: Kernels) -> None:
+    x = torch.randn(2, 32, 64, generator=torch.manual_seed(0)).to(torch.bfloat16)
+    before = x.clone()
+    assert knows(x) and not knows(x.mT) and not knows(x[:, :30]) and not knows(x.float())
+    orthogonalize(x)
+    assert torch.equal(x, before)
