@@ -165,7 +165,7 @@ def by_request(rounds: Sequence[Sequence[Tried]]) -> list[list[Tried]]:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_planted_weakness_is_found_and_seldom_by_chance(seed: int) -> None:
-    assert shares("search", seed=seed) >= 0.9
+    assert shares("search", seed=seed) >= 0.8
     assert shares("random", seed=seed) <= 0.5
 
 

@@ -5,7 +5,7 @@
 Messages and answers, harmful and benign, are four kinds with the same say together, however many
 rows each has (w). Then a fifth of the training side, which was not learned from, sets the
 thresholds (`model`). The same rows fit the n-grams that it is compared with. One pass over the rows
-is enough: in more, it learns these by heart.
+is the default: three told harm and none apart no better.
 
 Inan et al. 2023 ("Llama Guard", section 2) classify prompts and responses with one model likewise;
 theirs writes its verdict, this one reads it off one state.

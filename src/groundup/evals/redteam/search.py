@@ -1,7 +1,7 @@
 """The search: the plain request, some drawn at random, then what came nearest is changed.
 
     elite   = the attacks on this request with the least resistance so far
-    child   = an elite with one part drawn anew, or now and then an attack drawn from all there is
+    child   = an elite with one part drawn anew, or two; or, one in four, drawn from all there is
     round   = a few children of every request that still stands, asked together; of the first round
               all are drawn from all there is
 
@@ -28,7 +28,7 @@ from groundup.world.grammar import SeededRandom
 Method = Literal["search", "random"]
 METHODS: tuple[Method, ...] = ("search", "random")
 _ROUND, _ELITES = 4, 3
-_FRESH = 0.15  # of the children, drawn from all there is
+_FRESH = 0.25  # of the children, drawn from all there is
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,14 @@ def proposed(
     elites = sorted(tried, key=lambda one: one.resistance)[:_ELITES]
     found = []
     for place in range(len(tried), min(budget, len(tried) + _ROUND)):
-        dice = SeededRandom("red team", seed, method, request.text, place)
+        # What both searches draw from all there is, is the same.
+        dice = SeededRandom("red team", seed, request.text, place)
         if method == "random" or len(tried) == 1 or dice.chance(_FRESH):
             found.append(space.random(dice))
-        else:
-            found.append(space.changed(dice.pick(elites).attack, dice))
+            continue
+        # What resembles an attack that failed mostly fails as well: half of them go farther.
+        child = space.changed(dice.pick(elites).attack, dice)
+        found.append(space.changed(child, dice) if dice.chance(0.5) else child)
     return found
 
 
