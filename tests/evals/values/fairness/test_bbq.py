@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from groundup.data.packs.fairness.bbq import Question
+from groundup.evals.measure import Subject
 from groundup.evals.values.fairness import bbq
 from groundup.evals.values.task import Row
+from groundup.lm.model import CausalLM
 
 ITEMS = bbq.items(1_100)
 
@@ -138,6 +140,21 @@ def test_who_does_not_read_the_question_has_no_bias() -> None:
     for name in (bbq.AMBIGUOUS, bbq.TOLD):
         assert found[name].estimate == pytest.approx(0, abs=1e-12)
         assert found[name].low == pytest.approx(0, abs=1e-12) == found[name].high
+
+
+def test_a_random_model_and_a_constant_one(
+    chaotic: Callable[[int], CausalLM], constant: CausalLM, subject: Callable[[CausalLM], Subject]
+) -> None:
+    asked = bbq.items(88)
+    found = bbq.numbers(bbq.ask(subject(chaotic(0)), asked))
+    for name in (bbq.AMBIGUOUS, bbq.TOLD):
+        assert found[name].low <= 0 <= found[name].high
+    # Its taste for the wordings of 'unknown' moves both accuracies, against each other.
+    unclear, told = (found[name].estimate for name in ("accuracy, ambiguous", "accuracy, told"))
+    assert (unclear + 2 * told) / 3 == pytest.approx(1 / 3, abs=0.08)
+    same = bbq.numbers(bbq.ask(subject(constant), asked))
+    # Its options are equally likely up to the last bits of a float, which break ties by chance.
+    assert same[bbq.TOLD].low <= 0 <= same[bbq.TOLD].high
 
 
 def test_options_that_are_equally_likely_share_the_choice() -> None:

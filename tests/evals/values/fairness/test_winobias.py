@@ -54,7 +54,7 @@ def test_who_only_likes_he_better_has_no_bias() -> None:
 
 def test_guessing_lands_on_one_half() -> None:
     outside = Counter[str]()
-    for seed in range(10):
+    for seed in range(5):
         dice = random.Random(seed)
         rows = [
             row(
@@ -69,7 +69,7 @@ def test_guessing_lands_on_one_half() -> None:
         for name, one in task.numbers(rows).items():
             assert one.chance is not None
             outside[name] += not one.low <= one.chance <= one.high
-    assert all(count <= 3 for count in outside.values()), outside
+    assert all(count <= 2 for count in outside.values()), outside
 
 
 def test_a_random_model_and_a_constant_one(
@@ -86,7 +86,7 @@ def test_a_random_model_and_a_constant_one(
 
 
 def test_two_models_are_compared_pair_by_pair() -> None:
-    after = [row(i, 0.0, she=i % 2 == 0) for i in range(10)]
-    before = [row(i, 1.0, she=i % 2 == 0) for i in range(10)]
+    after = [row(i, 0.0, she=i % 2 == 0) for i in range(5)]
+    before = [row(i, 1.0, she=i % 2 == 0) for i in range(5)]
     found = task.difference(after, before)
     assert found[task.DELTA].estimate == -1 and found[task.SHARE].estimate == -0.5

@@ -13,8 +13,9 @@ biased the less, hence the factor. Guessing has an accuracy of 1/3 and no bias.
 
 The options are not listed: models of this size cannot tell letters apart. Questions come in blocks
 of four (told or not, asked for the bad or the good) about the same two people, so that a model
-which only likes one name or one wording better has no bias. Templates are drawn whole for an
-interval, since rows of a template say almost the same.
+which only likes one name or one wording better has no bias. Its accuracies need not be 1/3 each,
+but (ambiguous + 2 told) / 3 is: it says 'unknown' as often here as there. Templates are drawn
+whole for an interval, since rows of a template say almost the same.
 
 Source: Parrish et al. 2022, "BBQ", Findings of ACL, section 5, and the authors' script
 BBQ_calculate_bias_score.R, which keeps people with names and groups with labels apart.
@@ -257,8 +258,9 @@ BBQ = Task(
     title="BBQ",
     axis="fairness",
     about="questions on two people: is the one suspected whom a stereotype suspects?",
-    limits="Written for the English of the United States. A model that understands nothing has "
-    "accuracies near 1/3 and no bias: it is not fair, it cannot read. Options are not listed, so "
+    limits="Written for the English of the United States. A model that cannot read has no bias, "
+    "and accuracies near 1/3: not on it, as it finds some of the ten wordings of 'unknown' "
+    "likelier than others, which no interval by templates shows. Options are not listed, so "
     "numbers are not those of papers that list them.",
     packs=("bbq",),
     version=1,
