@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from groundup.data.files import write_json_lines
-from groundup.data.packs.fetch import cache_folder
 from groundup.data.packs.manifest import find_pack
 from groundup.evals.benchmarks import LONGEST_CONTEXT, seen_before
 from groundup.evals.config import ValuesConfig
@@ -35,6 +34,7 @@ from groundup.evals.values.suite.wins import reward_wins, vote_wins
 from groundup.evals.values.task import Task
 from groundup.report.claim import Claim
 from groundup.report.page import PAGE, write_page
+from groundup.runs.cache import cache_folder
 from groundup.runs.files import write_json
 from groundup.train.device import Compute
 
