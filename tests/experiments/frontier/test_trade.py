@@ -12,7 +12,8 @@ from groundup.experiments.frontier.trade import (
     AXES,
     Point,
     Rows,
-    clearly,
+    beaten_by,
+    beats,
     dominated_by,
     dominates,
     gained,
@@ -100,8 +101,22 @@ def test_what_is_gained_has_the_sign_of_better() -> None:
     found = gained(better, worse)
     assert {axis: one.estimate for axis, one in found.items()} == pytest.approx(axes(0.25, 0, 0.3))
     assert found["utility"].low > 0 and found["fairness"].low > 0
-    assert clearly(better, worse) and not clearly(worse, better)
-    assert not clearly(point("a hair better", "dial", 1.0, rows(0.52, 0.5, 0.4)), worse)
+    assert beats(better, worse) and not beats(worse, better)
+    assert not beats(point("a hair better", "dial", 1.0, rows(0.52, 0.5, 0.4)), worse)
+
+
+def test_a_hair_more_of_one_axis_does_not_save_what_is_far_worse_on_another() -> None:
+    points = [
+        point("good", "dial", 0.0, rows(0.5, 0.9, 0.3)),
+        point("a hair more", "dial", 0.5, rows(0.52, 0.4, 0.3)),
+        point("a trade", "dial", 1.0, rows(0.9, 0.4, 0.3)),
+        point("worse on all", "dial", 1.5, rows(0.4, 0.3, 0.4)),
+    ]
+    assert dominated_by([one.axes for one in points])[1] == 2
+    assert beaten_by(points) == [None, 2, None, 0]
+    without = [points[0], points[1], points[3]]
+    assert dominated_by([one.axes for one in without])[1] is None
+    assert beaten_by(without)[:2] == [None, 0]
 
 
 @pytest.mark.parametrize("dial", ["mix", "kl"])

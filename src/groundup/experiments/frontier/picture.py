@@ -76,8 +76,8 @@ def trade_plot(points: Sequence[Point], beaten: Sequence[int | None], dial: str)
     return Plot(
         "frontier",
         "Utility against safety, with fairness as color; to the right, higher and lighter is "
-        "better. A black rim marks the frontier, pale points are beaten on all three axes. Lines "
-        "are 95 % intervals.",
+        "better. A black rim marks the frontier, pale points are beaten by another one. Lines are "
+        "95 % intervals.",
         figure,
     )
 
