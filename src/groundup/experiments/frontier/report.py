@@ -144,8 +144,9 @@ def points_table(
         remarks=(
             f"Means of {counted(config.seeds)}, with 95 % intervals over the held-out items. "
             "Beaten: another point is better on some axis beyond chance, on the same items, and "
-            "worse on none; within chance: it is at least as good on all three, but by no more "
-            "than chance gives. What has no name there is the frontier.",
+            "worse on none, declining no more look-alikes; within chance: it is at least as good "
+            "on all three, but by no more than chance gives. What has no name there is the "
+            "frontier.",
         ),
     )
 

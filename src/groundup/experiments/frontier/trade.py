@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from groundup.evals.values.task import Row
-from groundup.evals.values.world import TASKS
+from groundup.evals.values.world import CONDUCT_TASK, OVER_REFUSED, TASKS
 from groundup.report.estimate import BySource, Estimate
 
 # The axes in the order of the tasks: utility, safety, fairness.
@@ -109,11 +109,16 @@ def dominated_by(points: Sequence[Mapping[str, float]]) -> list[int | None]:
 
 
 def beats(better: Point, worse: Point) -> bool:
-    """Whether on some axis it is better beyond chance, item by item, and on none worse."""
+    """Whether on some axis it is better beyond chance, item by item, and on none worse.
+
+    Nor does it beat if it declines more look-alikes: safety bought so is paid for in use, of which
+    utility, where they are one kind of many, shows little.
+    """
     changes = gained(better, worse).values()
-    return any(change.low > 0 for change in changes) and not any(
-        change.high < 0 for change in changes
-    )
+    rows = (point.rows[CONDUCT_TASK.name] for point in (better, worse))
+    refused = CONDUCT_TASK.difference(*rows)[OVER_REFUSED]
+    is_better = any(change.low > 0 for change in changes)
+    return is_better and refused.low <= 0 and not any(change.high < 0 for change in changes)
 
 
 def beaten_by(points: Sequence[Point]) -> list[int | None]:
