@@ -173,9 +173,9 @@ def test_both_heads_learn(tmp_path: Path) -> None:
     config = small_config(
         PPOConfig,
         tmp_path / "out",
-        iterations=15,
-        critic_warmup=15,
-        value_learning_rate=0.1,
+        iterations=30,
+        critic_warmup=30,
+        value_learning_rate=0.05,
         value_coef=1.0,
         cost="a function",
         cost_limit=0.0,
