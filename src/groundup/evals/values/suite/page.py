@@ -356,10 +356,8 @@ def _seen(content: Mapping[str, Any]) -> list[Block]:
     return [*([Box("", said)] if said else []), *([table] if table.rows else [])]
 
 
-def _looked_at(seen: Mapping[str, Any] | None) -> list[str]:
+def _looked_at(seen: Mapping[str, Any]) -> list[str]:
     """What was checked, and what could not be."""
-    if seen is None:
-        return ["what it trained on was not compared with the items, for this is a first look"]
     found = list(seen["unknown"])
     if seen["folders"]:
         found.append(
@@ -374,7 +372,7 @@ def _overlap_table(content: Mapping[str, Any]) -> Table:
     models = {
         name: {one["set"]: one for one in model["seen"]["overlaps"]}
         for name, model in content["models"].items()
-        if model["seen"] and model["seen"]["overlaps"]
+        if model["seen"]["overlaps"]
     }
     rows: list[Row | Part] = []
     for name, task in content["tasks"].items():

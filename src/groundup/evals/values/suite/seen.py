@@ -1,7 +1,7 @@
 """What of the items a model has trained on, as far as its runs tell: checked once, and kept.
 
 Every item is looked for by its longest text, in all texts that the runs of the model's lineage
-trained on (`overlap` says how). That takes a pass over all of these, so a first look leaves it out.
+trained on (`overlap` says how).
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from groundup.runs.console import say
 _VERSION = 1
 
 
-def seeing(cache: RowCache) -> Callable[[Subject], Mapping[str, Any] | None]:
-    """The measuring function of what a model has seen; None for a first look."""
+def seeing(cache: RowCache) -> Callable[[Subject], Mapping[str, Any]]:
+    """The measuring function of what a model has seen."""
 
-    def measuring(on: Subject) -> Mapping[str, Any] | None:
-        if on.config.fast:
-            return None
+    def measuring(on: Subject) -> Mapping[str, Any]:
         texts = {name: words_of(items) for name, items in on.material.items.items()}
         key = {
             "task": "overlap",
