@@ -337,7 +337,9 @@ def _changed(content: Mapping[str, Any]) -> list[Block]:
 def _value(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: DASH}[value]
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)
 
 
 # Where it is from.
@@ -379,7 +381,7 @@ def _overlap_table(content: Mapping[str, Any]) -> Table:
         cells = [_overlap(of_model.get(name)) for of_model in models.values()]
         if any(cell is not None for cell in cells):
             rows.append(Row(task["title"], cells, name))
-    return Table([Column(name, "items found") for name in models], rows, corner="task")
+    return Table([Column(name, "items found", words=True) for name in models], rows, corner="task")
 
 
 def _overlap(one: Mapping[str, Any] | None) -> Cell | None:
