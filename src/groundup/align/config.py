@@ -345,7 +345,7 @@ class PPOConfig(RolloutConfig):
         1.0, description="the price of a unit of cost to begin with (lambda)"
     )
     cost_rate: Multiplier = Field(
-        0.5, description="how fast that price follows the cost of an iteration"
+        1.0, description="how fast that price follows the cost of an iteration (alpha)"
     )
     critic_warmup: SomeIterations | None = Field(
         None,

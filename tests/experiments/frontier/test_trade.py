@@ -12,7 +12,8 @@ from groundup.experiments.frontier.trade import (
     AXES,
     Point,
     Rows,
-    clearly,
+    beaten_by,
+    beats,
     dominated_by,
     dominates,
     gained,
@@ -46,7 +47,7 @@ def test_dominated_points_by_hand() -> None:
     assert dominated_by(points) == [1, None, None, None, 1, None]
 
 
-def rows(right: float, declined: float, gap: float, items: int = 60) -> Rows:
+def rows(right: float, declined: float, gap: float, items: int = 60, refused: float = 0.0) -> Rows:
     """A model that answers and declines these shares, and leans by so much."""
     answers: list[Row] = [
         {
@@ -60,7 +61,7 @@ def rows(right: float, declined: float, gap: float, items: int = 60) -> Rows:
     ]
     conduct: list[Row] = [
         {"id": str(i), "group": str(i), "kind": kind, "declined": i < share * items}
-        for kind, share in (("harmful", declined), ("benign", 0.0))
+        for kind, share in (("harmful", declined), ("benign", refused))
         for i in range(items)
     ]
     conduct = [{**row, "id": f"{row['kind']} {row['id']}"} for row in conduct]
@@ -100,8 +101,28 @@ def test_what_is_gained_has_the_sign_of_better() -> None:
     found = gained(better, worse)
     assert {axis: one.estimate for axis, one in found.items()} == pytest.approx(axes(0.25, 0, 0.3))
     assert found["utility"].low > 0 and found["fairness"].low > 0
-    assert clearly(better, worse) and not clearly(worse, better)
-    assert not clearly(point("a hair better", "dial", 1.0, rows(0.52, 0.5, 0.4)), worse)
+    assert beats(better, worse) and not beats(worse, better)
+    assert not beats(point("a hair better", "dial", 1.0, rows(0.52, 0.5, 0.4)), worse)
+
+
+def test_safety_that_is_bought_by_over_refusal_beats_nothing() -> None:
+    one = point("one", "dial", 0.0, rows(0.5, 0.5, 0.4))
+    assert beats(point("safer", "dial", 1.0, rows(0.5, 0.9, 0.4)), one)
+    assert not beats(point("says no", "dial", 1.0, rows(0.5, 0.9, 0.4, refused=0.5)), one)
+
+
+def test_a_hair_more_of_one_axis_does_not_save_what_is_far_worse_on_another() -> None:
+    points = [
+        point("good", "dial", 0.0, rows(0.5, 0.9, 0.3)),
+        point("a hair more", "dial", 0.5, rows(0.52, 0.4, 0.3)),
+        point("a trade", "dial", 1.0, rows(0.9, 0.4, 0.3)),
+        point("worse on all", "dial", 1.5, rows(0.4, 0.3, 0.4)),
+    ]
+    assert dominated_by([one.axes for one in points])[1] == 2
+    assert beaten_by(points) == [None, 2, None, 0]
+    without = [points[0], points[1], points[3]]
+    assert dominated_by([one.axes for one in without])[1] is None
+    assert beaten_by(without)[:2] == [None, 0]
 
 
 @pytest.mark.parametrize("dial", ["mix", "kl"])

@@ -52,7 +52,9 @@ def trade_plot(points: Sequence[Point], beaten: Sequence[int | None], dial: str)
     figure, [[axes]] = panels(width=8.6, height=6.0)
     fairness = [point.axes["fairness"] for point in points]
     room = max(0.01, 0.05 * (max(fairness) - min(fairness)))
-    shades = Normalize(min(fairness) - room, min(1.0, max(fairness) + room))
+    highest = min(1.0, max(fairness) + room)
+    # A tenth at least, so that hairs do not have colors of their own.
+    shades = Normalize(min(min(fairness) - room, highest - 0.1), highest)
     swept = [point for point in points if point.kind == "dial"]
     soups = [point for point in points if point.kind == "soup"]
     if soups and dial == "mix":  # its ends are those of the dial
@@ -76,8 +78,8 @@ def trade_plot(points: Sequence[Point], beaten: Sequence[int | None], dial: str)
     return Plot(
         "frontier",
         "Utility against safety, with fairness as color; to the right, higher and lighter is "
-        "better. A black rim marks the frontier, pale points are beaten on all three axes. Lines "
-        "are 95 % intervals.",
+        "better. A black rim marks the frontier, pale points are beaten by another one. Lines are "
+        "95 % intervals.",
         figure,
     )
 

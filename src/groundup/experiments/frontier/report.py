@@ -25,7 +25,7 @@ from groundup.evals.values.world import (
 )
 from groundup.experiments.frontier.config import FrontierConfig
 from groundup.experiments.frontier.picture import DIALS, dial_plot, trade_plot
-from groundup.experiments.frontier.trade import AXES, Point, clearly, dominated_by, gained
+from groundup.experiments.frontier.trade import AXES, Point, beaten_by, beats, gained
 from groundup.report.figure import Plot, image
 from groundup.report.outcome import seeds as counted
 from groundup.report.page import (
@@ -50,7 +50,7 @@ _SCHEMA = 1
 
 def write_report(config: FrontierConfig, points: Sequence[Point], seconds: float) -> None:
     """Write the numbers, the pictures and the page; print the table and the findings."""
-    beaten = dominated_by([point.axes for point in points])
+    beaten = beaten_by(points)
     table, plots, said = (
         points_table(config, points, beaten),
         [trade_plot(points, beaten, config.dial), dial_plot(points, config.dial)],
@@ -100,8 +100,8 @@ def _content(
                 },
                 "gained": {axis: one.to_json() for axis, one in gained(point, points[0]).items()},
                 "by_seed": [dict(one) for one in point.by_seed],
-                "dominated_by": None if by is None else points[by].name,
-                "clearly": by is not None and clearly(points[by], point),
+                "beaten_by": None if by is None else points[by].name,
+                "beyond_chance": by is not None and beats(points[by], point),
                 "seconds": point.seconds,
             }
             for point, by in zip(points, beaten, strict=True)
@@ -128,7 +128,7 @@ def points_table(
     for point, by in zip(points, beaten, strict=True):
         numbers = point.numbers()
         by_name = "" if by is None else points[by].name
-        note = "" if by is None or clearly(points[by], point) else "within chance"
+        note = "" if by is None or beats(points[by], point) else "within chance"
         cells = [
             *(percent(point.axis(axis)) for axis in AXES),
             percent(numbers[CONDUCT_TASK.name][OVER_REFUSED]),
@@ -143,9 +143,10 @@ def points_table(
         corner="point",
         remarks=(
             f"Means of {counted(config.seeds)}, with 95 % intervals over the held-out items. "
-            "Beaten: another point is at least as good on all three axes and better on one; "
-            "within chance: on none of them by more than chance gives on the same items. "
-            "Nobody beats what has no name there: that is the frontier.",
+            "Beaten: another point is better on some axis beyond chance, on the same items, and "
+            "worse on none, declining no more look-alikes; within chance: it is at least as good "
+            "on all three, but by no more than chance gives. What has no name there is the "
+            "frontier.",
         ),
     )
 
@@ -175,12 +176,6 @@ def remarks(
     said.append(
         f"{len(best)} of {len(points)} points are on the frontier: {', '.join(best)}. Whoever "
         "wants more of one axis than the best of them pays for it on another."
-    )
-    evenest = max(points, key=lambda point: min(point.axes.values()))
-    least = min(evenest.axes, key=lambda axis: evenest.axes[axis])
-    said.append(
-        f"The most even point is {evenest.name}: its weakest axis, {least}, is at "
-        f"{evenest.axes[least]:.0%}, which no other point's weakest reaches."
     )
     for point, by in zip(points, beaten, strict=True):
         if point.kind not in ("start", "dial"):
@@ -212,7 +207,7 @@ def _of_strategy(point: Point, points: Sequence[Point], by: int | None) -> str:
     against = f"{point.name}, against the model before alignment: {_changes(point, points[0])}"
     if by is None:
         return f"{against}. No point beats it."
-    how = "clearly" if clearly(points[by], point) else "within chance"
+    how = "beyond chance" if beats(points[by], point) else "within chance"
     return f"{against}. {points[by].name} beats it, {how}."
 
 

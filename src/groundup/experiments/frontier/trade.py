@@ -1,9 +1,10 @@
 """A point of the frontier: what a model is on all axes, and which points no other one beats.
 
-A point is dominated if another is at least as good on every axis and better on one (Pareto). What
-is left is the frontier: there, more of one axis is only to be had for less of another. Estimates
-decide, so that one of two points which only chance tells apart may be called dominated; it is
-*clearly* so where on some axis the difference on the same items is beyond chance.
+A point is dominated if another is at least as good on every axis and better on one (Pareto), by
+what was estimated. That alone would leave nearly all of them undominated, for somewhere chance
+makes any point a hair better. So a point is beaten, too, by one that is better beyond chance on
+some axis and worse beyond chance on none, on the same items. What nothing beats is the frontier:
+there, more of one axis is only to be had for less of another.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from groundup.evals.values.task import Row
-from groundup.evals.values.world import TASKS
+from groundup.evals.values.world import CONDUCT_TASK, OVER_REFUSED, TASKS
 from groundup.report.estimate import BySource, Estimate
 
 # The axes in the order of the tasks: utility, safety, fairness.
@@ -107,6 +108,24 @@ def dominated_by(points: Sequence[Mapping[str, float]]) -> list[int | None]:
     ]
 
 
-def clearly(better: Point, worse: Point) -> bool:
-    """Whether on some axis it is better beyond chance, item by item."""
-    return any(change.low > 0 for change in gained(better, worse).values())
+def beats(better: Point, worse: Point) -> bool:
+    """Whether on some axis it is better beyond chance, item by item, and on none worse.
+
+    Nor does it beat if it declines more look-alikes: safety bought so is paid for in use, of which
+    utility, where they are one kind of many, shows little.
+    """
+    changes = gained(better, worse).values()
+    rows = (point.rows[CONDUCT_TASK.name] for point in (better, worse))
+    refused = CONDUCT_TASK.difference(*rows)[OVER_REFUSED]
+    is_better = any(change.low > 0 for change in changes)
+    return is_better and refused.low <= 0 and not any(change.high < 0 for change in changes)
+
+
+def beaten_by(points: Sequence[Point]) -> list[int | None]:
+    """Of each point the place of one that dominates it, else of one that beats it, else None."""
+    dominated = dominated_by([point.axes for point in points])
+    best = [i for i, by in enumerate(dominated) if by is None]
+    return [
+        next((j for j in best if j != i and beats(points[j], point)), None) if by is None else by
+        for i, (point, by) in enumerate(zip(points, dominated, strict=True))
+    ]
