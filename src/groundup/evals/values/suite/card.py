@@ -138,7 +138,7 @@ def _number_lines(content: Mapping[str, Any], model: Mapping[str, Any]) -> Itera
         described = content["tasks"][task]
         found = from_json(numbers)
         for one in described["numbers"]:
-            if one["name"] not in found:
+            if one["name"] not in found or one["part_of"] is not None:
                 continue
             estimate = found[one["name"]]
             value, interval = _shown(estimate, one["share"])

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from groundup.evals.measure import from_json
+from groundup.evals.values.suite.provenance import hashes, seen, sets
 from groundup.evals.values.task import AXES
 from groundup.report.claim import Better, Claim, by_outcome, mark_of
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
 from groundup.report.page import (
     Block,
-    Box,
     Claims,
     Fold,
     Heading,
-    Listing,
     Note,
     Page,
     Plots,
@@ -62,9 +61,9 @@ def values_page(content: dict[str, Any], tested: Sequence[Claim]) -> Page:
         "judges": [_judges(content)] if content["judges"] else [],
         "wins": [_wins(content)] if content["wins"] else [],
         "changed": _changed(content),
-        "seen": _seen(content),
-        "sets": [_sets(content)],
-        "again": [_hashes(content)],
+        "seen": seen(content),
+        "sets": [sets(content)],
+        "again": [hashes(content)],
     }
     for axis in AXES:
         blocks[axis] = [
@@ -337,80 +336,9 @@ def _changed(content: Mapping[str, Any]) -> list[Block]:
 def _value(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: DASH}[value]
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-# Where it is from.
-
-
-def _seen(content: Mapping[str, Any]) -> list[Block]:
-    """What is known of the models' training, and of which models it is true."""
-    found: dict[str, list[str]] = {}
-    for name, model in content["models"].items():
-        told = [one["message"] for one in model["familiar"]]
-        told += _looked_at(model["seen"])
-        for message in told:
-            found.setdefault(message, []).append(name)
-    said = [f"**{', '.join(names)}**: {message}." for message, names in found.items()]
-    table = _overlap_table(content)
-    return [*([Box("", said)] if said else []), *([table] if table.rows else [])]
-
-
-def _looked_at(seen: Mapping[str, Any] | None) -> list[str]:
-    """What was checked, and what could not be."""
-    if seen is None:
-        return ["what it trained on was not compared with the items, for this is a first look"]
-    found = list(seen["unknown"])
-    if seen["folders"]:
-        found.append(
-            f"{seen['texts']:,} texts that it trained on were compared with every item: the same "
-            "words, nearly the same (Jaccard 0.8 of five words in a row), and 13 words in a row"
-        )
-    return found
-
-
-def _overlap_table(content: Mapping[str, Any]) -> Table:
-    """How many items of each task stand in what each model trained on."""
-    models = {
-        name: {one["set"]: one for one in model["seen"]["overlaps"]}
-        for name, model in content["models"].items()
-        if model["seen"] and model["seen"]["overlaps"]
-    }
-    rows: list[Row | Part] = []
-    for name, task in content["tasks"].items():
-        cells = [_overlap(of_model.get(name)) for of_model in models.values()]
-        if any(cell is not None for cell in cells):
-            rows.append(Row(task["title"], cells, name))
-    return Table([Column(name, "items found") for name in models], rows, corner="task")
-
-
-def _overlap(one: Mapping[str, Any] | None) -> Cell | None:
-    if one is None:
-        return None
-    sources = ", ".join(f"{source} {count}" for source, count in one["sources"].items())
-    return Cell(f"{one['found']} of {one['items']:,}", sources, mark="no" if one["found"] else "")
-
-
-def _sets(content: Mapping[str, Any]) -> Table:
-    used = {
-        name: [task for task, one in content["tasks"].items() if name in one["packs"]]
-        for name in content["packs"]
-    }
-    rows = [
-        Row(
-            name,
-            [Cell(one["license"]), Cell(", ".join(used[name])), Cell("", f"{one['citation']}.")],
-        )
-        for name, one in content["packs"].items()
-    ]
-    columns = [Column(one, words=True) for one in ("license", "tasks", "whom to thank")]
-    return Table(columns, rows, corner="set")
-
-
-def _hashes(content: Mapping[str, Any]) -> Listing:
-    lines = [f"{model['hash']}  {name}" for name, model in content["models"].items()]
-    tasks = [f"{name} {one['version']}" for name, one in content["tasks"].items()]
-    return Listing("\n".join([*lines, "", f"versions of tasks: {', '.join(tasks)}"]))
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)
 
 
 # The terminal.

@@ -1,7 +1,7 @@
 """What of the items a model has trained on, as far as its runs tell: checked once, and kept.
 
-Every item is looked for by its longest text, in all texts that the runs of the model's lineage
-trained on (`overlap` says how). That takes a pass over all of these, so a first look leaves it out.
+Every item is looked for by its longest text, of a conversation all that stands before its answer,
+in all texts that the runs of the model's lineage trained on (`overlap` says how).
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from groundup.evals.values import overlap
 from groundup.evals.values.suite.asking import hashed
 from groundup.evals.values.suite.cache import RowCache
 from groundup.runs.console import say
+from groundup.text.rows import Conversation
 
 # Raised whenever the same texts would be found otherwise.
 _VERSION = 1
 
 
-def seeing(cache: RowCache) -> Callable[[Subject], Mapping[str, Any] | None]:
-    """The measuring function of what a model has seen; None for a first look."""
+def seeing(cache: RowCache) -> Callable[[Subject], Mapping[str, Any]]:
+    """The measuring function of what a model has seen."""
 
-    def measuring(on: Subject) -> Mapping[str, Any] | None:
-        if on.config.fast:
-            return None
+    def measuring(on: Subject) -> Mapping[str, Any]:
         texts = {name: words_of(items) for name, items in on.material.items.items()}
         key = {
             "task": "overlap",
@@ -58,6 +57,8 @@ def _texts(item: Any) -> Iterator[str]:
     elif isinstance(item, list | tuple):
         for part in item:
             yield from _texts(part)
+    elif isinstance(item, Conversation):  # an answer may well be right more than once
+        yield "\n".join(turn.content for turn in item.messages[:-1])
     elif is_dataclass(item):
         for one in fields(item):
             yield from _texts(getattr(item, one.name))
