@@ -72,7 +72,7 @@ def test_the_miniature_ends_with_a_page_and_every_point(
     soups = 3 if dial == "mix" else 5
     assert kinds == [
         *("start", "dial", "dial", "balanced", "constraint", "constraint"),
-        *["soup"] * soups,
+        *["soups"] * soups,
         "system-prompt",
     ]
     for one in found["points"]:

@@ -129,7 +129,7 @@ def test_a_hair_more_of_one_axis_does_not_save_what_is_far_worse_on_another() ->
 def test_pictures_are_drawn_of_every_kind_of_point(dial: str) -> None:
     kinds: Sequence[tuple[str, float | None]] = [
         *(("start", None), ("dial", 0.1), ("dial", 1.0), ("balanced", None)),
-        *(("constraint", None), ("soup", 0.5), ("system-prompt", None), ("guard", None)),
+        *(("constraint", None), ("soups", 0.5), ("system-prompt", None), ("guard", None)),
     ]
     points = [
         point(f"point {i}", kind, value, rows(0.1 * i, 1 - 0.1 * i, 0.05 * i))

@@ -69,4 +69,7 @@ class FrontierConfig(ExperimentConfig):
         min_length=1,
         description="the system prompt of the strategy of that name",
     )
+    guard: Path | None = Field(
+        None, description="folder of a guard (groundup guard): the model behind it is a point, too"
+    )
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")

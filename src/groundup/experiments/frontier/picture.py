@@ -32,7 +32,7 @@ _MARKS = {
     "dial": ("o", 62),
     "balanced": ("s", 66),
     "constraint": ("^", 78),
-    "soup": ("D", 50),
+    "soups": ("D", 50),
     "system-prompt": ("P", 80),
     "guard": ("X", 80),
 }
@@ -41,7 +41,7 @@ _KINDS = {
     "dial": "the dial",
     "balanced": "balanced mix",
     "constraint": "PPO, harm limited or not",
-    "soup": "soup of weights",
+    "soups": "soup of weights",
     "system-prompt": "system prompt",
     "guard": "guard",
 }
@@ -56,7 +56,7 @@ def trade_plot(points: Sequence[Point], beaten: Sequence[int | None], dial: str)
     # A tenth at least, so that hairs do not have colors of their own.
     shades = Normalize(min(min(fairness) - room, highest - 0.1), highest)
     swept = [point for point in points if point.kind == "dial"]
-    soups = [point for point in points if point.kind == "soup"]
+    soups = [point for point in points if point.kind == "soups"]
     if soups and dial == "mix":  # its ends are those of the dial
         soups = [swept[0], *soups, swept[-1]]
     for some, how in ((swept, "-"), (soups, "--")):
@@ -114,7 +114,7 @@ def _draw(axes: Axes, point: Point, is_best: bool, shades: Normalize) -> None:
         _short(point),
         (x.estimate, y.estimate),
         # Dials and soups run together where strategies lie, so that names take another side.
-        xytext=(5, 5) if point.kind in ("dial", "soup") else (6, -11),
+        xytext=(5, 5) if point.kind in ("dial", "soups") else (6, -11),
         textcoords="offset points",
         fontsize=7.5,
         color="black" if is_best else "#888888",
@@ -123,7 +123,7 @@ def _draw(axes: Axes, point: Point, is_best: bool, shades: Normalize) -> None:
 
 
 def _short(point: Point) -> str:
-    return f"{point.value:.2g}" if point.kind in ("dial", "soup") else point.name
+    return f"{point.value:.2g}" if point.kind in ("dial", "soups") else point.name
 
 
 def dial_plot(points: Sequence[Point], dial: str) -> Plot:

@@ -190,11 +190,12 @@ class Workshop:
 
     def _known(self, folder: Path, used: Deployment | None) -> dict[str, Any]:
         """What decides over the rows."""
+        guard = self.config.guard if used is not None and used.guard is not None else None
         return {
             "model": folder_hash(folder),
             "versions": {task.name: task.version for task in TASKS},
             "questions": self.sizes.questions,
-            "used": [used.system, used.guard is not None] if used else [],
+            "used": [used.system, guard and folder_hash(guard)] if used else [],
         }
 
     def _asked(self, folder: Path, used: Deployment | None) -> Rows:

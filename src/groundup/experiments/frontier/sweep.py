@@ -11,6 +11,7 @@ stand strategies:
     soup            weights between a helpful and a harmless policy (rewarded soups, Ramé et al.
                     2023)
     system-prompt   nothing is trained: the model is told
+    guard           nor here: a filter stops what it takes for harm
 
 A point is a run of a stage, so that the same command goes on wherever it was stopped.
 """
@@ -24,11 +25,13 @@ from time import perf_counter
 
 import numpy as np
 
+from groundup.align.guards.model import load_guard
 from groundup.evals.values.world import Deployment
 from groundup.experiments.frontier.config import FrontierConfig
 from groundup.experiments.frontier.points import Workshop
 from groundup.experiments.frontier.report import NAME, write_report
 from groundup.experiments.frontier.trade import Point
+from groundup.generation.guarded import guarded
 from groundup.runs.console import say
 from groundup.runs.folder import Run
 
@@ -47,7 +50,10 @@ def run(config: FrontierConfig) -> Path:
 
     Raises `UserError` for a model or a folder that cannot be used.
     """
-    with Run.open(config.out, NAME, config, {"model": config.model}) as run:
+    parents = {"model": config.model}
+    if config.guard is not None:
+        parents["guard"] = config.guard
+    with Run.open(config.out, NAME, config, parents) as run:
         if run.finished:
             return run.folder
         begun = perf_counter()
@@ -55,6 +61,8 @@ def run(config: FrontierConfig) -> Path:
         points = [_start(shop), *_dial(shop)]
         for strategy in config.strategies:
             points += STRATEGIES[strategy](shop)
+        if config.guard is not None:
+            points += _guarded(shop, config.guard)
         write_report(config, points, perf_counter() - begun)
         run.finish()
         return run.folder
@@ -125,11 +133,11 @@ def _constraint(shop: Workshop) -> list[Point]:
 
 def _soups(shop: Workshop) -> list[Point]:
     """The curve between the two ends of the mix; where that is the dial, they are there already."""
-    between = [_point(shop, f"soup {at:g}", "soup", at, partial(shop.soup, at)) for at in SOUPS]
+    between = [_point(shop, f"soup {at:g}", "soups", at, partial(shop.soup, at)) for at in SOUPS]
     if shop.config.dial == "mix":
         return between
     first, last = (
-        _point(shop, f"soup {at:g}", "soup", at, partial(shop.mixed, at)) for at in (0.0, 1.0)
+        _point(shop, f"soup {at:g}", "soups", at, partial(shop.mixed, at)) for at in (0.0, 1.0)
     )
     return [first, *between, last]
 
@@ -139,6 +147,12 @@ def _told(shop: Workshop) -> list[Point]:
     return [
         _point(shop, "system prompt", "system-prompt", None, lambda seed: shop.config.model, used)
     ]
+
+
+def _guarded(shop: Workshop, folder: Path) -> list[Point]:
+    guard = load_guard(folder)
+    used = Deployment(guard=lambda prompts, answers: guarded(answers, prompts, guard))
+    return [_point(shop, "guard", "guard", None, lambda seed: shop.config.model, used)]
 
 
 STRATEGIES: dict[str, Callable[[Workshop], Sequence[Point]]] = {
