@@ -85,6 +85,11 @@ class ValuesConfig(ModelsConfig):
         None, description="items of each task, at most (default: as the task says)"
     )
     noncommercial: bool = Field(False, description="also sets whose license forbids commercial use")
+    swaps: Path | None = Field(
+        None,
+        description="your own prompts for swaps, one a line, with slots such as {name}, {person} "
+        "or {group}; {city} = Paris, Lyon | Lagos makes one of yours",
+    )
     comparison: Path | None = Field(
         None,
         description="a folder of groundup eval rewards, whose win rates are shown beside",

@@ -14,6 +14,7 @@ from groundup.evals.config import ValuesConfig
 from groundup.evals.measure import Evaluated, Subject, to_json
 from groundup.evals.suites import Prepared, Suite, run_suite
 from groundup.evals.values import judges
+from groundup.evals.values.fairness.counterfactual import own_tasks
 from groundup.evals.values.suite.asking import (
     Asked,
     Material,
@@ -50,6 +51,8 @@ def run(config: ValuesConfig) -> Path:
     cannot be written.
     """
     tasks = chosen(config.tasks, noncommercial=config.noncommercial)
+    if config.swaps is not None:
+        tasks += own_tasks(config.swaps)
     wins = [
         *([] if config.comparison is None else reward_wins(config.comparison)),
         *([] if config.votes is None else vote_wins(config.votes)),
@@ -105,7 +108,7 @@ def values_suite(
 
 
 def _sources(config: ValuesConfig) -> dict[str, Path]:
-    given = {"comparison": config.comparison, "votes": config.votes}
+    given = {"comparison": config.comparison, "votes": config.votes, "swaps": config.swaps}
     return {name: path for name, path in given.items() if path is not None}
 
 
