@@ -55,6 +55,12 @@ SMALLER = {
     "groundup eval core runs/base": "--bytes-per-source 2048 --questions 6 --threads 1",
     "groundup eval core pack:smollm2": "--bytes-per-source 2048 --questions 12 --conversations 3 "
     "--threads 1",
+    "groundup eval values quickstart": "--tasks winogender world instructions --items 4 "
+    "--threads 1",
+    "groundup eval values pack:smollm2": "--items 4 --threads 1",
+    "groundup frontier": "--quick --points 2 --threads 1",
+    "groundup guard": f"--context 64 --rows 2 {TRAINING}",
+    "groundup redteam": "--requests 2 --budget 4 --max-new-tokens 8 --threads 1",
     "groundup experiment": "--quick",
     "groundup eval tuning": "--bytes-per-source 2048 --questions 12 --conversations 3 --threads 1",
     "groundup generate": "--max-new-tokens 8",
