@@ -66,6 +66,7 @@ def always(tokenizer: Tokenizer, sentence: str) -> CausalLM:
     assert len(set(ids)) == len(ids) < 63
     config = ModelConfig.of(width=64, depth=1, vocab_size=512, context=256)
     model = CausalLM(replace(config, tie_word_embeddings=False, eos_token_ids=(tokenizer.im_end,)))
+    model.initialize(0)  # what a block adds is zero
     asked = encode_chat(tokenizer, [Message("user", "Hello")], generation_prompt=True).ids
     embed, head = model.model.embed_tokens.weight, model.lm_head.weight
     with torch.no_grad():
