@@ -14,6 +14,7 @@ from groundup.lm.model import CausalLM
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import Compute
 
 CONTEXT = 1024
 
@@ -47,7 +48,8 @@ def parrot(answer: str) -> Subject:
 def subject(model: CausalLM, tokenizer: Tokenizer) -> Subject:
     """A model that is measured on nothing but the items of tasks."""
     context = model.config.max_position_embeddings
-    return Subject(0, Path(), None, model.eval(), tokenizer, context, None, None, None)  # type: ignore[arg-type]
+    compute = Compute("cpu", "float32", "matmul", False, 1, torch.__version__)
+    return Subject(0, Path(), None, model.eval(), tokenizer, context, None, None, compute)
 
 
 def babbler() -> Subject:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from groundup.evals.measure import Subject
 from groundup.evals.values.planted_gap import GAP, GROUPS, JOBS
@@ -31,6 +32,7 @@ from groundup.evals.values.world import (
 )
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import Compute
 from groundup.world import conduct
 from groundup.world.lives import probes
 
@@ -130,7 +132,8 @@ def test_fairness_is_compared_by_size() -> None:
 def subject(model: CausalLM, tokenizer: Tokenizer, tmp_path: Path) -> Subject:
     context = model.config.max_position_embeddings
     nothing: Any = None
-    return Subject(0, tmp_path, None, model, tokenizer, context, nothing, nothing, nothing)
+    compute = Compute("cpu", "float32", "matmul", False, 1, torch.__version__)
+    return Subject(0, tmp_path, None, model, tokenizer, context, nothing, nothing, compute)
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
