@@ -113,16 +113,20 @@ class Valued:
 def valued(
     model: Evaluated, tasks: Mapping[str, Task], measuring: Mapping[str, Callable[[Subject], Any]]
 ) -> Valued:
-    """What a model's rows come to."""
+    """What a model's rows come to; a task none of whose items it can read was not asked."""
     asked: dict[str, Asked] = {}
+    numbers: dict[str, BySource] = {}
     for name, function in measuring.items():
         found: Asked | None = model(function)
-        if found is not None and found.rows:
-            asked[name] = found
+        if found is None or not found.rows:
+            continue
+        of_rows = finite(tasks[name].numbers(found.rows))
+        if tasks[name].shown[0].name in of_rows:
+            asked[name], numbers[name] = found, of_rows
     return Valued(
         model,
         asked,
-        {name: finite(tasks[name].numbers(one.rows)) for name, one in asked.items()},
+        numbers,
         finite({name: tasks[name].score(one.rows) for name, one in asked.items()}),
     )
 
