@@ -208,7 +208,7 @@ class _Index:
     """The items by their words, and by the hashes of five in a row; what was found of each."""
 
     sets: Sequence[str]
-    parts: Sequence[UInt64[np.ndarray, " n"]]
+    parts: Sequence[UInt64[np.ndarray, " _"]]
     grams: Sequence[frozenset[int]]
     by_words: Mapping[str, Sequence[int]]
     hashes: UInt64[np.ndarray, " m"]
