@@ -301,12 +301,10 @@ def test_it_learns_to_prefer(workshop: Any) -> None:
     lines = read_lines(out / "metrics.jsonl")
     trained = [line for line in lines if line["kind"] == "train"]
     margins = [line["chosen_reward"] - line["rejected_reward"] for line in trained]
-    # A step reads few answers, so one sees it over many of them.
-    late = len(trained) // 2
-    assert margins[0] == pytest.approx(0, abs=1e-3) and np.mean(margins[late:]) > 0.3
+    assert margins[0] == pytest.approx(0, abs=1e-3) and np.mean(margins[-4:]) > 0.5
     # Every step has both labels, or a margin would say nothing.
     assert trained[0]["loss"] == pytest.approx(0.5, abs=1e-3)
-    assert np.mean([line["loss"] for line in trained[late:]]) < 0.48
+    assert np.mean([line["loss"] for line in trained[-4:]]) < 0.45
     measured = [line for line in lines if line["kind"] == "evaluation"]
     assert measured[-1]["preference_loss"] < measured[0]["preference_loss"] or len(measured) == 1
     assert read_run(out)["traits"]["reads"] == "preferences"

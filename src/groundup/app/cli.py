@@ -37,6 +37,8 @@ def build_app() -> App:
         help="Build a language model from the ground up, on your own machine.\n\n"
         "`groundup quickstart` goes all the way, from downloaded text to a model that chats; "
         "`groundup COMMAND --help` shows every setting of a command.",
+        # Rendering Markdown would load a parser of it, a fifth of the time that help takes.
+        help_format="plaintext",
         version=groundup.__version__,
         result_action="return_none",
         print_error=False,

@@ -145,7 +145,7 @@ def resolve_plan(
 ) -> TrainPlan:
     """Fill in every value that follows from the settings and the measured speed."""
     steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second, most_passes)
-    reasons = reasons | _why_eager(config, compute, trained.shape) | {"steps": why}
+    reasons = _why_eager(config, compute, trained.shape) | reasons | {"steps": why}
     save_every = config.save_every
     if save_every is None:
         seconds_per_step = tokens_per_step / tokens_per_second if tokens_per_second else 1.0

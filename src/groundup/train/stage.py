@@ -138,11 +138,15 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         what = f"training {job.trained.trained_parameters / 1e6:.1f} M parameters"
         need = training_disk(job.trained, snapshots=job.snapshots)
         checkpoint.require_space(run.folder, need, what, None)
+        reasons = job.reasons
         if compute.device == "cpu" and compute != plainly(compute) and job.replays:
             model = job.model()
             batch = next(micro_batches(job.stream(None), model))
             if not right(model, batch, job.loss, compute):
                 compute = plainly(compute)
+                reasons = reasons | {
+                    "compile": "eager, as this compiler gets the model's gradients wrong"
+                }
         tokens_per_step = job.tokens_per_step or config.rows * job.context
         speed = None
         if config.steps is None and config.minutes is not None:
@@ -167,7 +171,7 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             tokens_per_second=speed,
             most_passes=job.most_passes,
             layout=job.layout,
-            reasons=job.reasons,
+            reasons=reasons,
         )
         run.plan(plan.to_json() | {"model": job.model_config}, TrainPlan.from_json)
         print_plan(run.stage, plan)
