@@ -26,12 +26,11 @@ from groundup.evals.stages.tables import (
 )
 from groundup.evals.stages.triangle import triangles
 from groundup.report import plots
-from groundup.report.claim import Claim, by_outcome
+from groundup.report.claim import Claim
 from groundup.report.estimate import POOLED, BySource
 from groundup.report.figure import Plot
 from groundup.report.page import (
     Block,
-    Claims,
     Fold,
     Heading,
     Headline,
@@ -40,12 +39,12 @@ from groundup.report.page import (
     Note,
     Page,
     Plots,
+    claims_by_outcome,
     written,
 )
 from groundup.report.table import (
     Cell,
     Column,
-    Mark,
     Row,
     Table,
     number,
@@ -126,7 +125,7 @@ def _blocks(
     found: dict[str, list[Block]] = {
         "look": [in_one_look(models)],
         "triangles": triangles(content),
-        "claims": _claims(tested),
+        "claims": claims_by_outcome(tested),
         "bits": [
             source_table(bits, ngrams, text_names, number, share=False),
             *_passed_in_words(content, tested),
@@ -182,21 +181,6 @@ def _blocks(
 def _shown(table: Table) -> list[Block]:
     """A table, where it has rows or says why not."""
     return [table] if table.rows or table.left_out else []
-
-
-def _claims(tested: Sequence[Claim]) -> list[Block]:
-    found, blocks = by_outcome(tested), list[Block]()
-    marks: tuple[tuple[str, Sequence[Claim], Mark], ...] = (
-        ("Worse", found["worse"], "no"),
-        ("Better", found["better"], "yes"),
-    )
-    for title, some, mark in marks:
-        blocks.append(Heading(f"{title} ({len(some)})", mark))
-        blocks.append(Claims(some) if some else Note("Nothing, as far as can be told."))
-    if untold := found["cannot be told"]:
-        title = f"Cannot be told ({len(untold)}): the interval allows both"
-        blocks.append(Fold(title, [Claims(untold)]))
-    return blocks if tested else []
 
 
 def _fairness(content: Mapping[str, Any]) -> dict[str, list[Block]]:

@@ -15,12 +15,12 @@ from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
 from groundup.report.page import (
     Block,
-    Claims,
     Fold,
     Heading,
     Note,
     Page,
     Plots,
+    claims_by_outcome,
     written,
 )
 from groundup.report.plots import triangle_plot
@@ -28,7 +28,6 @@ from groundup.report.table import (
     DASH,
     Cell,
     Column,
-    Mark,
     Part,
     Row,
     Table,
@@ -55,7 +54,7 @@ def values_page(content: dict[str, Any], tested: Sequence[Claim]) -> Page:
     )
     blocks: dict[str, list[Block]] = {
         "look": _look(content),
-        "claims": _claims(tested),
+        "claims": claims_by_outcome(tested),
         "tax": [tax_table(content)] if content["changes"] else [],
         "scores": [score_table(content)],
         "judges": [_judges(content)] if content["judges"] else [],
@@ -151,21 +150,6 @@ def _columns(content: Mapping[str, Any]) -> list[Column]:
 
 
 # What was traded.
-
-
-def _claims(tested: Sequence[Claim]) -> list[Block]:
-    found, blocks = by_outcome(tested), list[Block]()
-    marks: tuple[tuple[str, Sequence[Claim], Mark], ...] = (
-        ("Worse", found["worse"], "no"),
-        ("Better", found["better"], "yes"),
-    )
-    for title, some, mark in marks:
-        blocks.append(Heading(f"{title} ({len(some)})", mark))
-        blocks.append(Claims(some) if some else Note("Nothing, as far as can be told."))
-    if untold := found["cannot be told"]:
-        title = f"Cannot be told ({len(untold)}): the interval allows both"
-        blocks.append(Fold(title, [Claims(untold)]))
-    return blocks if tested else []
 
 
 def tax_table(content: Mapping[str, Any]) -> Table:
