@@ -10,9 +10,7 @@ import pytest
 
 from groundup.evals.values.overlap import (
     Overlap,
-    evaluated_texts,
     of_model,
-    of_packs,
     overlaps,
 )
 
@@ -65,13 +63,6 @@ def test_sets_are_told_apart_and_nothing_is_found_in_nothing() -> None:
     assert json.loads(json.dumps(one.to_json()))["sources"] == {"s": 1}
 
 
-def test_evaluated_texts_are_read_by_their_pages() -> None:
-    found = evaluated_texts(["harmbench", "toxic-prompts"])
-    assert [len(of_set) for of_set in found.values()] == [196, 623]
-    asked = found["harmbench"]
-    assert look([("mine", asked[5].upper())], *asked).same == 1
-
-
 def write(folder: Path, reads: str | None, data: Path, model: Path | None = None) -> None:
     """A run's own records, as a training stage leaves them."""
     folder.mkdir(parents=True)
@@ -113,27 +104,6 @@ def test_a_model_is_asked_for_what_its_runs_read(tmp_path: Path, data: Path) -> 
     assert (sft.texts, sft.overlaps[0].grams, sft.overlaps[0].same) == (4, 1, 1)
     assert sft.overlaps[0].sources == {"talk": 1, "wiki": 1} and not sft.unknown
     assert json.loads(json.dumps(sft.to_json()))["overlaps"][0]["found"] == 2
-
-
-def test_what_was_found_is_kept_for_the_next_model(tmp_path: Path, data: Path) -> None:
-    request = evaluated_texts(["harmbench"])["harmbench"][3]
-    told = {"text": f"A title\n\n{request}", "source": "wiki"}
-    (data / "documents" / "train.jsonl").write_text(json.dumps(told) + "\n")
-    (data / "data.json").write_text("{}")
-    write(tmp_path / "base", "documents", data)
-    cache = tmp_path / "cache"
-    found = of_packs(tmp_path / "base", ["harmbench"], cache)
-    assert found.overlaps[0].same == 1 and found.overlaps[0].sources == {"wiki": 1}
-    # What is kept is read: nothing of the training text is left to find it in.
-    (data / "documents" / "train.jsonl").write_text("")
-    assert of_packs(tmp_path / "base", ["harmbench"], cache) == found
-    # Data of other settings are other data, and a damaged file is no answer.
-    (kept,) = (cache / "overlap").iterdir()
-    kept.write_text("{")
-    assert of_packs(tmp_path / "base", ["harmbench"], cache).overlaps[0].same == 0
-    (data / "data.json").write_text('{"seed": 1}')
-    assert of_packs(tmp_path / "base", ["harmbench"], cache).overlaps[0].same == 0
-    assert request not in kept.read_text()
 
 
 def test_what_cannot_be_known_is_said(tmp_path: Path, data: Path) -> None:

@@ -15,9 +15,6 @@ Of a model from elsewhere nothing is known.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,24 +24,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt64
 
-from groundup.data.config import DataConfig
 from groundup.data.leaks import texts
-from groundup.data.packs.manifest import PackSet, find_pack
-from groundup.data.packs.rows import Progress, Rejected, page_of
 from groundup.data.records import Records, read_conversations, read_documents, read_preferences
-from groundup.errors import UserError
-from groundup.lm.logprobs import spread
 from groundup.report.history import History, lineage
-from groundup.runs.files import file_hash, read_json_object, write_json
 from groundup.text.cleaning import shingles, words
-from groundup.text.rows import AnyRow, Document
+from groundup.text.rows import Document
 
 _SHORT, _LONG = 5, 13
 _NEAR = 0.8
-_MOST = 2000
-# Raised whenever the same texts would be found to overlap otherwise.
-_VERSION = 1
-DATA_JSON = "data.json"
 _READERS: Mapping[str, Callable[[Path], Records[Any]]] = {
     "documents": read_documents,
     "conversations": read_conversations,
@@ -81,11 +68,6 @@ class Checked:
         found = asdict(self)
         return found | {"overlaps": [one.to_json() for one in self.overlaps]}
 
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Checked:
-        """Back from `to_json`."""
-        return cls(**{**found, "overlaps": [Overlap(**one) for one in found["overlaps"]]})
-
 
 def of_model(model: Path, items: Mapping[str, Sequence[str]]) -> Checked:
     """What the runs that led to a model trained on, against the evaluated items of each set."""
@@ -93,31 +75,6 @@ def of_model(model: Path, items: Mapping[str, Sequence[str]]) -> Checked:
     counted = _Counted(texts_of_folders(known))
     found = overlaps(counted, items) if known else []
     return Checked(counted.count, [str(path) for path, _ in known], unknown, found)
-
-
-def of_packs(model: Path, packs: Sequence[str], cache: Path, progress: Progress = None) -> Checked:
-    """The same for evaluation sets of the manifest, kept in `cache` for the next model of the data.
-
-    Reading what a model of some million parameters trained on takes about 20 seconds. Of sets with
-    more than 2,000 items so many are looked for.
-    """
-    known, _ = _data_folders(model)
-    hashes = [file_hash(path / DATA_JSON) for path, _ in known if (path / DATA_JSON).is_file()]
-    archives = [one.archive.sha256 for one in map(find_pack, packs) if isinstance(one, PackSet)]
-    named = json.dumps([_VERSION, list(packs), archives, hashes, [[str(p), *k] for p, k in known]])
-    path = cache / "overlap" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
-    if len(hashes) == len(known) and path.is_file():
-        try:
-            return Checked.from_json(read_json_object(path))
-        except (UserError, KeyError, TypeError):
-            path.unlink(missing_ok=True)
-    found = of_model(model, evaluated_texts(packs, progress))
-    # Folders that do not say what they are made of may change under the same name.
-    if known and len(hashes) == len(known) and not found.unknown:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, found.to_json())
-    return found
 
 
 class _Counted:
@@ -130,24 +87,6 @@ class _Counted:
         for one in self.given:
             self.count += 1
             yield one
-
-
-def evaluated_texts(names: Sequence[str], progress: Progress = None) -> dict[str, list[str]]:
-    """The texts of evaluation sets of the manifest, by set, as their pages read them."""
-    found = {}
-    for name in names:
-        config = DataConfig(out=Path(), packs=(name,))
-        rows = page_of(name).rows(name, config, Rejected(), progress)
-        tested: Sequence[AnyRow] = [
-            *rows.documents_heldout,
-            *rows.conversations_heldout,
-            *rows.choices,
-            *rows.refusals,
-        ]
-        # Of a question with options the question: the options are words that stand anywhere.
-        asked = [texts(row)[0] for row in tested]
-        found[name] = spread(list(dict.fromkeys([*asked, *rows.never_trained])), _MOST)
-    return found
 
 
 # What was trained on.
