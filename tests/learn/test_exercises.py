@@ -73,7 +73,7 @@ def test_a_part_enters_the_product_and_leaves_it(exercise: Exercise) -> None:
     if not exercise.has_seam:
         pytest.skip("this part is for understanding alone")
     seam = exercise.page("seam")
-    assert seam.USED_BY and seam.USED_BY == seam.USED_BY.strip()
+    assert seam.USED_BY and seam.USED_BY.strip() == seam.USED_BY
     called = []
 
     def spied(name: str) -> ModuleType:

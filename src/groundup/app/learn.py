@@ -260,7 +260,8 @@ def _exercise(own: Own, which: str | None) -> Exercise:
     opened = own.progress().opened
     if opened is None:
         raise UserError(
-            f"no exercise was opened in {own.folder} yet; open one: groundup learn {road()[0].number}"
+            f"no exercise was opened in {own.folder} yet; open one: "
+            f"groundup learn {road()[0].number}"
         )
     return find(opened)
 

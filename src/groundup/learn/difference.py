@@ -215,10 +215,12 @@ def _called(value: object) -> str:
 
 def _close(y: np.ndarray, e: np.ndarray, rtol: float, atol: float) -> np.ndarray:
     if y.dtype.kind == "b" and e.dtype.kind == "b":
-        equal: np.ndarray = y == e
-        return equal
+        return np.asarray(y == e)
     with np.errstate(all="ignore"):
-        return np.isclose(y.astype(float), e.astype(float), rtol=rtol, atol=atol, equal_nan=True)
+        found: np.ndarray = np.isclose(
+            y.astype(float), e.astype(float), rtol=rtol, atol=atol, equal_nan=True
+        )
+        return found
 
 
 def _of_shapes(y: np.ndarray, e: np.ndarray, rtol: float, atol: float) -> str:
@@ -381,7 +383,7 @@ def _only_along(right: np.ndarray) -> str:
     for dim in range(right.ndim):
         if right.shape[dim] < 3:
             continue
-        wrong = ~right.all(axis=tuple(d for d in range(right.ndim) if d != dim))
+        wrong = ~np.asarray(right.all(axis=tuple(d for d in range(right.ndim) if d != dim)))
         for place, name in ((0, "first"), (-1, "last")):
             if wrong[place] and wrong.sum() == 1:
                 return f"Only the {name} along dimension {dim} is wrong: look at that edge."
