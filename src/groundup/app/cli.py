@@ -86,6 +86,12 @@ def build_app() -> App:
         group=_UNDERSTANDING,
     )
     app.command(experiment)
+    app.command(
+        "groundup.app.commands.learn:app",
+        name="learn",
+        group=_UNDERSTANDING,
+        help="Learn by writing the parts yourself: lessons whose answers take the product's place.",
+    )
     groups = {"data": data, "eval": evaluation, "experiment": experiment}
     for stage in (*STAGES.values(), *EXPERIMENTS.values()):
         group, _, name = stage.command.rpartition(" ")
