@@ -1,5 +1,86 @@
-"""Step 3: transformers."""
+"""Step 3: transformers. From bytes to a model that speaks, on PyTorch."""
 
 from groundup.learn.exercise import Exercise
 
-EXERCISES: tuple[Exercise, ...] = ()
+EXERCISES = (
+    Exercise(
+        "3.1",
+        "bpe",
+        "Bytes and byte-pair encoding",
+        functions=("byte_ids", "count_pairs", "merge"),
+        minutes=25,
+        difficulty=2,
+        importance=4,
+        makes="groundup tokenizer learns its vocabulary by your own merges",
+    ),
+    Exercise(
+        "3.2",
+        "rope",
+        "Embeddings and positions",
+        functions=("embed", "frequencies", "angles", "rotate"),
+        minutes=25,
+        difficulty=3,
+        importance=4,
+        makes="your model knows where its tokens stand by your own rotations",
+    ),
+    Exercise(
+        "3.3",
+        "attention",
+        "Attention, mask and heads",
+        functions=("split_heads", "causal_mask", "attention"),
+        minutes=25,
+        difficulty=3,
+        importance=5,
+        makes="your own attention answers in chat",
+    ),
+    Exercise(
+        "3.4",
+        "block",
+        "The block",
+        functions=("rms_norm", "swiglu", "block"),
+        minutes=20,
+        difficulty=2,
+        importance=5,
+        makes="every layer of your model is wired by your own block",
+    ),
+    Exercise(
+        "3.5",
+        "training",
+        "Training it: loss, schedule, bits per byte",
+        functions=("cross_entropy", "schedule", "bits_per_byte"),
+        minutes=25,
+        difficulty=2,
+        importance=5,
+        makes="groundup pretrain and sft train by your own loss and schedule",
+    ),
+    Exercise(
+        "3.6",
+        "sampling",
+        "KV cache and sampling",
+        functions=("remember", "probabilities", "pick"),
+        minutes=30,
+        difficulty=3,
+        importance=4,
+        makes="every word of a reply is drawn by your own sampler",
+    ),
+    Exercise(
+        "3.7",
+        "heads",
+        "Reading its heads",
+        functions=("diagonal_mean", "induction_score"),
+        minutes=20,
+        difficulty=3,
+        importance=3,
+        makes="groundup xray finds induction heads by your own scores",
+    ),
+    Exercise(
+        "3.8",
+        "scaling",
+        "Scaling: predict the loss of a run",
+        functions=("law", "fit_law", "predict"),
+        minutes=30,
+        difficulty=3,
+        importance=3,
+        makes="you foretell the loss of a run, and the run grades you",
+    ),
+)

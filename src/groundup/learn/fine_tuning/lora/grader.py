@@ -57,7 +57,9 @@ def trials(seed: int) -> Iterator[Trial]:
         "B's shape": lambda down, up: list(up.shape),
         "the largest number of B": lambda down, up: float(up.abs().max()),
         "is A within 1/√inputs": lambda down, up: bool(down.abs().max() <= 0.125 + 1e-6),
-        "is A spread over all of that": lambda down, up: bool(down.min() < -0.1 and down.max() > 0.1),
+        "is A spread over all of that": lambda down, up: bool(
+            down.min() < -0.1 and down.max() > 0.1
+        ),
         "A's type": lambda down, up: str(down.dtype),
     }
     torch.manual_seed(seed)
@@ -85,7 +87,8 @@ def _layer(weight: Tensor, down: Tensor, up: Tensor, alpha: float) -> LoRALinear
 def _started(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
     layer = LoRALinear(nn.Linear(inputs, outputs, bias=False))
     layer.add("one", LoRA(rank, 1.0), torch.Generator().manual_seed(0))
-    return layer.factors("one", torch.float32)
+    down, up = layer.factors("one", torch.float32)
+    return down.detach(), up.detach()
 
 
 def _gradients(part: ModuleType, x: Tensor, down: Tensor, up: Tensor) -> tuple[Tensor, ...]:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from groundup.adapters.attach import add_lora, merge
 from groundup.adapters.layers import dense
 from groundup.adapters.lora import LoRA, LoRALinear
-from groundup.learn.plain import plainly, replaced
+from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.small import losses, replies, small_model
 
 USED_BY = "adapters in training (--adapter lora and qlora), in chat, and when they are merged"
 
@@ -47,7 +49,22 @@ def swap(part: ModuleType) -> Iterator[None]:
         found: Tensor = part.merged(dense(self.base_layer), down, up, setting.scale)
         return found
 
-    with plainly(), replaced(
-        (LoRALinear, "forward", forward), (LoRALinear, "add", add), (LoRALinear, "_sum", whole)
+    with (
+        plainly(),
+        all_replaced(
+            (LoRALinear, "forward", forward), (LoRALinear, "add", add), (LoRALinear, "_sum", whole)
+        ),
     ):
         yield
+
+
+def try_it() -> list[float]:
+    """Replies of a small model with an adapter, its gradients, and a matrix after merging."""
+    model = add_lora(small_model(), rank=2, seed=3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+    found = [*replies(model), *losses(model)]
+    whole: Tensor = merge(model).get_submodule("model.layers.0.mlp.up_proj").weight  # type: ignore[assignment]
+    return [*found, *whole[0].tolist()]

@@ -35,13 +35,14 @@ def base_left_out(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: floa
 
 
 def not_transposed(x: Tensor, base: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """The shapes do not fit: A is (r, in) and rows of x are (..., in), so A x is x @ A.T, and B alike."""
+    """The shapes do not fit: A is (r, in) and rows of x are (..., in), so A x is x @ A.T, and B
+    alike."""
     return base + (x @ down * scale) @ up
 
 
 def both_zero(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
-    """A and B are both zero: the gradient of each has the other as a factor, so neither would ever
-    learn. Let A be random."""
+    """A and B are both zero: the gradient of each has the other as a factor, so neither would
+    ever learn. Let A be random."""
     return torch.zeros(rank, inputs), torch.zeros(outputs, rank)
 
 
@@ -53,8 +54,8 @@ def both_random(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
 
 
 def wide_start(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
-    """A is drawn too widely. Its numbers lie between -1/sqrt(in) and 1/sqrt(in), so that A x is of the
-    size of x's features."""
+    """A is drawn too widely. Its numbers lie between -1/sqrt(in) and 1/sqrt(in), so that A x is
+    of the size of x's features."""
     return torch.randn(rank, inputs), torch.zeros(outputs, rank)
 
 
@@ -64,8 +65,8 @@ def scale_not_merged(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> 
 
 
 def weight_changed(weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """W itself was changed (+= works in place), and whoever else uses it would find another model.
-    Return a new matrix."""
+    """W itself was changed (+= works in place), and whoever else uses it would find another
+    model. Return a new matrix."""
     weight += scale * (up @ down)
     return weight
 

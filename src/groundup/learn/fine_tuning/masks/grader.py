@@ -31,7 +31,9 @@ def trials(seed: int) -> Iterator[Trial]:
     header = tokenizer.encode("assistant\n")
     for talk in _TALKS:
         chat = encode_chat(tokenizer, [{"role": role, "content": said} for role, said in talk])
-        yield _masked(f"a chat of {' and '.join(role for role, _ in talk)}", chat.ids, chat.assistant)
+        yield _masked(
+            f"a chat of {' and '.join(role for role, _ in talk)}", chat.ids, chat.assistant
+        )
     chat = encode_chat(tokenizer, [{"role": "assistant", "content": "to be"}])
     # Without its end and the line break.
     yield _masked("a turn that is not closed", chat.ids[:-2], chat.assistant[:-2])

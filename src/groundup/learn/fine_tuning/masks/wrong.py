@@ -43,14 +43,14 @@ def _marked(
 
 
 def never_stops(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
-    """The token that ends the assistant's turn is not learned, and such a model never stops. Mark it
-    too."""
+    """The token that ends the assistant's turn is not learned, and such a model never stops.
+    Mark it too."""
     return _marked(ids, start, end, header, ends=False)
 
 
 def header_trained(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
-    """The header is marked too. It is written for the model at generation time; the first learned token
-    is the one after it."""
+    """The header is marked too. It is written for the model at generation time; the first
+    learned token is the one after it."""
     return _marked(ids, start, end, header, header_too=True)
 
 
@@ -60,7 +60,8 @@ def line_break_trained(ids: list[int], start: int, end: int, header: list[int]) 
 
 
 def everybody_speaks(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
-    """The user's words are marked as well. Only turns that begin with the assistant's header count."""
+    """The user's words are marked as well. Only turns that begin with the assistant's header
+    count."""
     return _marked(ids, start, end, header, anybody=True)
 
 
@@ -73,8 +74,8 @@ def last_turn_only(ids: list[int], start: int, end: int, header: list[int]) -> l
 
 
 def not_shifted(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
-    """Inputs and targets are the same tokens: the model would learn to repeat what it reads. Targets are
-    the ids from the second on."""
+    """Inputs and targets are the same tokens: the model would learn to repeat what it reads.
+    Targets are the ids from the second on."""
     return ids[:-1], ids[:-1], [1.0 if learned else 0.0 for learned in mask[:-1]]
 
 

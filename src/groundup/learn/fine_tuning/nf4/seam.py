@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from groundup.adapters import nf4
-from groundup.learn.plain import replaced
+from groundup.adapters.quantization import quantize, quantized_layers
+from groundup.learn.plain import all_replaced
+from groundup.learn.small import losses, replies, small_model
 
 USED_BY = "QLoRA and models in NF4 (--adapter qlora, --quantize nf4), and the folders of both"
 
@@ -46,4 +48,13 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
         numbers: Tensor = part.dequantize(whole, absmax, code, block_size)
         return numbers[: prod(shape)].view(tuple(shape)).to(dtype)
 
-    return replaced((nf4, "quantize_4bit", quantize_4bit), (nf4, "dequantize_4bit", dequantize_4bit))
+    return all_replaced(
+        (nf4, "quantize_4bit", quantize_4bit), (nf4, "dequantize_4bit", dequantize_4bit)
+    )
+
+
+def try_it() -> list[float]:
+    """Replies and losses of a small model in four bits, and the bytes of a matrix."""
+    model = quantize(small_model(), targets=["up_proj", "q_proj"])
+    [layer, *_] = quantized_layers(model).values()
+    return [*replies(model), *losses(model), *layer.packed_tensors[0][:40].tolist()]

@@ -23,15 +23,15 @@ def _nearest(scaled: Tensor, code: Tensor) -> Tensor:
 
 
 def one_scale_for_all(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """One largest magnitude is taken for the whole tensor. Each block has its own, so that an outlier
-    harms its block alone."""
+    """One largest magnitude is taken for the whole tensor. Each block has its own, so that an
+    outlier harms its block alone."""
     absmax = flat.abs().max().clamp(min=1e-38).repeat(len(flat) // block_size)
     return _nearest(flat / absmax[0], code), absmax
 
 
 def largest_number(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """A block is divided by its largest *number*. A negative one may be larger in magnitude: take abs
-    first."""
+    """A block is divided by its largest *number*. A negative one may be larger in magnitude:
+    take abs first."""
     blocks = flat.view(-1, block_size)
     absmax = blocks.amax(1)
     safe = torch.where(absmax == 0, 1e-38, absmax)
@@ -39,8 +39,8 @@ def largest_number(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor,
 
 
 def rounded_down(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """Each number gets the next value *below* it. The nearest one is wanted: compare with the middles
-    between two values."""
+    """Each number gets the next value *below* it. The nearest one is wanted: compare with the
+    middles between two values."""
     blocks = flat.view(-1, block_size)
     absmax = blocks.abs().amax(1)
     scaled = blocks / absmax.clamp(min=1e-38)[:, None]
@@ -48,8 +48,8 @@ def rounded_down(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, T
 
 
 def evenly_spaced(flat: Tensor, code: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """Indices are counted evenly from -1 to 1. The values of the code are not evenly spaced: look for
-    the nearest of them."""
+    """Indices are counted evenly from -1 to 1. The values of the code are not evenly spaced:
+    look for the nearest of them."""
     blocks = flat.view(-1, block_size)
     absmax = blocks.abs().amax(1)
     scaled = blocks / absmax.clamp(min=1e-38)[:, None]
@@ -72,14 +72,14 @@ def low_bits_first(indices: Tensor) -> Tensor:
 
 
 def no_bytes(indices: Tensor) -> Tensor:
-    """The result is no tensor of bytes: whole numbers of 64 bits take eight times the room. Convert to
-    torch.uint8."""
+    """The result is no tensor of bytes: whole numbers of 64 bits take eight times the room.
+    Convert to torch.uint8."""
     return (indices[0::2] * 16 + indices[1::2]).float()
 
 
 def halves_side_by_side(indices: Tensor) -> Tensor:
-    """The first half of the indices is packed with the second half. Neighbours share a byte: 0 with 1,
-    2 with 3."""
+    """The first half of the indices is packed with the second half. Neighbours share a byte: 0
+    with 1, 2 with 3."""
     first, second = indices.to(torch.uint8).chunk(2)
     return first << 4 | second
 

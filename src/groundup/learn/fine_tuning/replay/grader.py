@@ -27,7 +27,11 @@ def trials(seed: int) -> Iterator[Trial]:
             _product(own, general, replay),
             {"own": own, "general": general, "replay": replay},
         )
-    for tokens, share, size in ((1_000_000, 0.9, 50_000), (1_000_000, 0.1, 10_000_000), (30, 1.0, 60)):
+    for tokens, share, size in (
+        (1_000_000, 0.9, 50_000),
+        (1_000_000, 0.1, 10_000_000),
+        (30, 1.0, 60),
+    ):
         steps = tokens * share
         yield Trial(
             f"times_seen({tokens:,}, {share}, {size:,})",

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import ModuleType
 
-from groundup.learn.plain import replaced
+from groundup.learn.plain import all_replaced
 from groundup.tune import data
 from groundup.tune.config import SFTConfig
 
@@ -26,4 +27,19 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
         )
         return shares
 
-    return replaced((data, "_weights", weights))
+    return all_replaced((data, "_weights", weights))
+
+
+def try_it() -> list[float]:
+    """The shares of two sources of one's own and one of general text."""
+    config = SFTConfig(
+        model=Path("model"),
+        data=(Path("letters"), Path("notes")),
+        weights=(3.0, 1.0),
+        replay=0.1,
+        replay_data=(Path("web"),),
+        out=Path("out"),
+    )
+    shares = data._weights(config, 0.1, {"letters": 5, "notes": 7})
+    assert shares is not None
+    return [shares[name] for name in sorted(shares)]

@@ -23,8 +23,8 @@ def equal_shares(own: dict[str, float], general: list[str], replay: float) -> di
 
 
 def replay_added(own: dict[str, float], general: list[str], replay: float) -> dict[str, float]:
-    """Replay is added to the whole of one's own, so the shares sum to more than 1. What is left for
-    one's own is 1 - replay."""
+    """Replay is added to the whole of one's own, so the shares sum to more than 1. What is left
+    for one's own is 1 - replay."""
     shares = {name: weight / sum(own.values()) for name, weight in own.items()}
     return shares | ({name: replay / len(general) for name in general} if replay else {})
 
@@ -43,7 +43,9 @@ def weights_as_they_are(
     return shares | ({name: replay / len(general) for name in general} if replay else {})
 
 
-def zero_shares_listed(own: dict[str, float], general: list[str], replay: float) -> dict[str, float]:
+def zero_shares_listed(
+    own: dict[str, float], general: list[str], replay: float
+) -> dict[str, float]:
     """Without replay the general sources are listed with a share of 0. Leave them out."""
     shares = {name: (1 - replay) * weight / sum(own.values()) for name, weight in own.items()}
     return shares | {name: replay / len(general) for name in general}
@@ -60,14 +62,15 @@ def upside_down(tokens: int, share: float, size: int) -> float:
 
 
 def mean_of_texts(before: list[float], after: list[float], sizes: list[int]) -> float:
-    """That is the mean of each text's own loss, in which a short text weighs as much as a long one.
-    Divide the sum of differences by the sum of bytes."""
+    """That is the mean of each text's own loss, in which a short text weighs as much as a long
+    one. Divide the sum of differences by the sum of bytes."""
     each = [(b - a) / size for a, b, size in zip(before, after, sizes, strict=True)]
     return sum(each) / len(each) / math.log(2)
 
 
 def sign_turned(before: list[float], after: list[float], sizes: list[int]) -> float:
-    """The sign is turned: what was lost is after - before, positive where the model became worse."""
+    """The sign is turned: what was lost is after - before, positive where the model became
+    worse."""
     return (sum(before) - sum(after)) / math.log(2) / sum(sizes)
 
 

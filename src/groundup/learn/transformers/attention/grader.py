@@ -39,7 +39,9 @@ def trials(seed: int) -> Iterator[Trial]:
             yield _trial(f"attention with {name}", query, key, value, mask)
     query, key, value = drawn(2, 2, 1, 4), drawn(2, 2, 3, 4), drawn(2, 2, 3, 4)
     some = torch.tensor([[[[True, False, True]]], [[[False, True, True]]]])
-    yield _trial("attention of one query to three keys, each row its own mask", query, key, value, some)
+    yield _trial(
+        "attention of one query to three keys, each row its own mask", query, key, value, some
+    )
     large = 100 * query
     yield _trial("attention with scores in the hundreds", large, 10 * key, value, some)
     leaves = [drawn(1, 2, 3, 4) for _ in range(3)]
@@ -73,4 +75,3 @@ def _gradients(function: object, leaves: list[Tensor], mask: Tensor) -> tuple[Te
     fresh = [leaf.clone().requires_grad_() for leaf in leaves]
     result: Tensor = function(*fresh, mask)
     return torch.autograd.grad(result.square().sum(), fresh)
-

@@ -7,7 +7,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from groundup.learn.plain import plainly, replaced
+from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.small import losses, replies
 from groundup.lm import model
 
 USED_BY = "the attention of every layer of every transformer, and the mask of what it reads at once"
@@ -15,11 +16,16 @@ USED_BY = "the attention of every layer of every transformer, and the mask of wh
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Heads that share keys get a copy each; ALiBi, whose scores are lowered, stays the product's."""
+    """Heads that share keys get a copy each; ALiBi, which lowers scores, stays the product's."""
     product = (model.attention, model.document_mask)
 
     def attention(
-        query: Tensor, key: Tensor, value: Tensor, bias: Tensor, path: str, window: int | None = None
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor,
+        path: str,
+        window: int | None = None,
     ) -> Tensor:
         if bias.ndim == 4:
             return product[0](query, key, value, bias, "matmul", window)
@@ -32,7 +38,13 @@ def swap(part: ModuleType) -> Iterator[None]:
         seen = part.causal_mask(segment_ids.shape[1]).to(segment_ids.device)
         return seen & product[1](segment_ids, window)
 
-    with plainly(), replaced(
-        (model, "attention", attention), (model, "document_mask", document_mask)
+    with (
+        plainly(),
+        all_replaced((model, "attention", attention), (model, "document_mask", document_mask)),
     ):
         yield
+
+
+def try_it() -> list[float]:
+    """Replies of a small model, and its loss and gradients."""
+    return [*replies(), *losses()]

@@ -7,7 +7,8 @@ from types import ModuleType
 from torch import Tensor
 from torch.nn.functional import silu
 
-from groundup.learn.plain import plainly, replaced
+from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.small import losses, replies
 from groundup.lm import model
 from groundup.lm.attention import Bias
 from groundup.lm.cache import CacheView
@@ -50,9 +51,17 @@ def swap(part: ModuleType) -> Iterator[None]:
         )
         return stream
 
-    with plainly(), replaced(
-        (model.RMSNorm, "forward", norm),
-        (model.MLP, "forward", mlp),
-        (model.Block, "forward", block),
+    with (
+        plainly(),
+        all_replaced(
+            (model.RMSNorm, "forward", norm),
+            (model.MLP, "forward", mlp),
+            (model.Block, "forward", block),
+        ),
     ):
         yield
+
+
+def try_it() -> list[float]:
+    """Replies of a small model, and its loss and gradients."""
+    return [*replies(), *losses()]

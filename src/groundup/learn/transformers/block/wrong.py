@@ -24,8 +24,8 @@ REPLACES = {
 
 
 def mean_taken_away(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """That is LayerNorm: it takes the mean away. RMSNorm divides by the root of the mean square, and
-    takes nothing away."""
+    """That is LayerNorm: it takes the mean away. RMSNorm divides by the root of the mean square,
+    and takes nothing away."""
     apart = x - x.mean(-1, keepdim=True)
     return weight * apart * torch.rsqrt(apart.square().mean(-1, keepdim=True) + eps)
 
@@ -36,8 +36,8 @@ def eps_outside(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def sum_of_squares(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """The vector is divided by its length, the root of the *sum* of squares. Take their mean, or every
-    result is sqrt(width) too small."""
+    """The vector is divided by its length, the root of the *sum* of squares. Take their mean, or
+    every result is sqrt(width) too small."""
     return weight * x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
 
 
@@ -67,15 +67,15 @@ def no_residual(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Laye
 
 
 def norms_after(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
-    """The norms come after the sums, as in the first Transformer. Here each part reads a normed copy
-    and the stream itself is never normed."""
+    """The norms come after the sums, as in the first Transformer. Here each part reads a normed
+    copy and the stream itself is never normed."""
     h = norm1(x + attend(x))
     return norm2(h + feed(h))
 
 
 def both_read_x(x: Tensor, norm1: Layer, attend: Layer, norm2: Layer, feed: Layer) -> Tensor:
-    """Both parts read x. The second one reads what the first has left: norm2(h), with
-    h = x + attend(norm1(x))."""
+    """Both parts read x. The second one reads what the first has left: norm2(h), with h = x +
+    attend(norm1(x))."""
     return x + attend(norm1(x)) + feed(norm2(x))
 
 

@@ -3,8 +3,9 @@
 from contextlib import AbstractContextManager
 from types import ModuleType
 
-from groundup.learn.plain import replaced
+from groundup.learn.plain import all_replaced
 from groundup.text import bpe
+from groundup.text.tokenizer import Tokenizer
 
 USED_BY = "the training of tokenizers: every pair is counted and merged by your functions"
 
@@ -24,8 +25,14 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
         a, b = _ids(pair)
         return "".join(map(chr, part.merge(_ids(word), (a, b), ord(merged))))
 
-    return replaced((bpe, "_count_pairs", count_pairs), (bpe, "joined", joined))
+    return all_replaced((bpe, "_count_pairs", count_pairs), (bpe, "joined", joined))
 
 
 def _ids(word: str) -> list[int]:
     return [ord(char) for char in word]
+
+
+def try_it() -> list[float]:
+    """The ids of a text by a tokenizer that was trained on it."""
+    text = "the hug of the pug, the hugs of the pugs; hum hum hum, aaaa banana"
+    return [float(id) for id in Tokenizer.from_bpe(bpe.train_bpe([text], 280)).encode(text)]

@@ -20,8 +20,8 @@ def code_points(text: str) -> list[int]:
 
 
 def weights_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
-    """Each different word is counted once, however often it occurs. Add the word's weight for every
-    pair in it, and not 1."""
+    """Each different word is counted once, however often it occurs. Add the word's weight for
+    every pair in it, and not 1."""
     counts: dict[tuple[int, int], int] = {}
     for word in words:
         for pair in pairwise(word):
@@ -49,8 +49,8 @@ def order_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[in
 
 
 def overlapping(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """An id is used for two pairs at once: after a pair go on two places further, so that
-    [1, 1, 1] with (1, 1) becomes [new, 1]."""
+    """An id is used for two pairs at once: after a pair go on two places further, so that [1, 1,
+    1] with (1, 1) becomes [new, 1]."""
     merged = []
     used = False
     for place in range(len(word)):
@@ -65,8 +65,8 @@ def overlapping(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
 
 
 def right_half_kept(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """The right id of the pair is still there after the new one: a pair takes two places, so go on
-    two places further."""
+    """The right id of the pair is still there after the new one: a pair takes two places, so go
+    on two places further."""
     merged = []
     for place in range(len(word)):
         merged.append(new if tuple(word[place : place + 2]) == pair else word[place])
@@ -74,8 +74,8 @@ def right_half_kept(word: list[int], pair: tuple[int, int], new: int) -> list[in
 
 
 def first_place_only(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """Only the first place of the pair is merged. Go on to the end of the word: the pair may stand
-    there again."""
+    """Only the first place of the pair is merged. Go on to the end of the word: the pair may
+    stand there again."""
     for place in range(len(word)):
         if tuple(word[place : place + 2]) == pair:
             return [*word[:place], new, *word[place + 2 :]]

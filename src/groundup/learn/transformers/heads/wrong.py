@@ -24,8 +24,8 @@ def _line(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def rectangle(attention: np.ndarray, back: int) -> np.ndarray:
-    """All pairs of these rows and columns are averaged, a rectangle. Index with both lists at once,
-    attention[..., rows, columns], to get a line."""
+    """All pairs of these rows and columns are averaged, a rectangle. Index with both lists at
+    once, attention[..., rows, columns], to get a line."""
     queries, keys = attention.shape[-2:]
     first = keys - queries
     places = np.arange(max(first, back), keys)
@@ -35,8 +35,8 @@ def rectangle(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def rows_are_places(attention: np.ndarray, back: int) -> np.ndarray:
-    """Row 0 is taken to stand at place 0. With fewer queries than keys it stands at place
-    keys - queries, as the queries are the last of the keys."""
+    """Row 0 is taken to stand at place 0. With fewer queries than keys it stands at place keys -
+    queries, as the queries are the last of the keys."""
     queries = attention.shape[-2]
     rows = np.arange(back, queries)
     if len(rows) == 0:
@@ -45,8 +45,8 @@ def rows_are_places(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def absent_ones_counted(attention: np.ndarray, back: int) -> np.ndarray:
-    """The sum is divided by all queries. Those that have no key so far back do not count: take the mean
-    of what is on the line."""
+    """The sum is divided by all queries. Those that have no key so far back do not count: take
+    the mean of what is on the line."""
     queries, keys = attention.shape[-2:]
     first = keys - queries
     places = np.arange(max(first, back), keys)
@@ -54,14 +54,14 @@ def absent_ones_counted(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def mean_over_heads(attention: np.ndarray, back: int) -> np.ndarray:
-    """The heads are averaged too. Take the mean along the line alone (the last dimension), so that each
-    head keeps a score of its own."""
+    """The heads are averaged too. Take the mean along the line alone (the last dimension), so
+    that each head keeps a score of its own."""
     return np.asarray(_line(attention, back).mean())
 
 
 def looks_forward(attention: np.ndarray, back: int) -> np.ndarray:
-    """Rows and columns are exchanged: a query (row) looks *back* at a key (column), so the column is
-    the smaller place."""
+    """Rows and columns are exchanged: a query (row) looks *back* at a key (column), so the
+    column is the smaller place."""
     queries, keys = attention.shape[-2:]
     first = keys - queries
     places = np.arange(max(first, back), keys)
@@ -72,14 +72,14 @@ def looks_forward(attention: np.ndarray, back: int) -> np.ndarray:
 
 
 def the_twin(attention: np.ndarray, block: int) -> np.ndarray:
-    """That is the line of the twin itself, `block` places back: a duplicate-token head. What *followed*
-    the twin stands one place nearer."""
+    """That is the line of the twin itself, `block` places back: a duplicate-token head. What
+    *followed* the twin stands one place nearer."""
     return _line(attention[..., -block:, :], block)
 
 
 def both_blocks(attention: np.ndarray, block: int) -> np.ndarray:
-    """Queries of the first block are counted too, which have seen nothing twice. Take the last `block`
-    queries."""
+    """Queries of the first block are counted too, which have seen nothing twice. Take the last
+    `block` queries."""
     return _line(attention, block - 1)
 
 

@@ -7,7 +7,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from groundup.learn.plain import plainly, replaced
+from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.small import losses, replies
 from groundup.lm import model
 from groundup.lm.config import Rope
 from groundup.lm.positions import Rotation
@@ -18,7 +19,7 @@ USED_BY = "every transformer with rotary positions: its embeddings, and its quer
 
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
-    """Stretched frequencies (of models that read far) and vectors of positions stay the product's."""
+    """Stretched frequencies, and vectors of positions, stay the product's."""
     product = (model.inverse_frequencies, model.Decoder.embed)
 
     def inverse_frequencies(rope: Rope, head_dim: int, device: torch.device) -> Tensor:
@@ -46,7 +47,7 @@ def swap(part: ModuleType) -> Iterator[None]:
 
     with (
         plainly(),
-        replaced(
+        all_replaced(
             (model, "inverse_frequencies", inverse_frequencies),
             (model, "rotation", rotation),
             (model, "rotate", rotate),
@@ -55,3 +56,8 @@ def swap(part: ModuleType) -> Iterator[None]:
         ),
     ):
         yield
+
+
+def try_it() -> list[float]:
+    """Replies of a small model, and its loss and gradients."""
+    return [*replies(), *losses()]

@@ -35,35 +35,35 @@ def not_inverse(head_dim: int, theta: float) -> Tensor:
 
 
 def side_by_side(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """Each value is repeated at once (f0 f0 f1 f1 …), which belongs to pairs of neighbours. Here the
-    whole row of d/2 values comes twice (f0 f1 … f0 f1 …)."""
+    """Each value is repeated at once (f0 f0 f1 f1 …), which belongs to pairs of neighbours. Here
+    the whole row of d/2 values comes twice (f0 f1 … f0 f1 …)."""
     whole = (positions[..., None].float() * frequencies).repeat_interleave(2, dim=-1)
     return whole.cos(), whole.sin()
 
 
 def one_half(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """The tables are d/2 wide. Put the same values once more behind them, for the second halves of
-    the pairs."""
+    """The tables are d/2 wide. Put the same values once more behind them, for the second halves
+    of the pairs."""
     half = positions[..., None].float() * frequencies
     return half.cos(), half.sin()
 
 
 def neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Features 2i and 2i + 1 are taken as a pair. That is the paper's convention; here feature i and
-    feature i + d/2 are one."""
+    """Features 2i and 2i + 1 are taken as a pair. That is the paper's convention; here feature i
+    and feature i + d/2 are one."""
     a, b = x[..., 0::2], x[..., 1::2]
     return x * cos + torch.stack((-b, a), dim=-1).flatten(-2) * sin
 
 
 def backwards(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The pairs are turned the other way round: the minus belongs to the first half, a cos - b sin,
-    and the second is b cos + a sin."""
+    """The pairs are turned the other way round: the minus belongs to the first half, a cos - b
+    sin, and the second is b cos + a sin."""
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((b, -a), dim=-1) * sin
 
 
 def sign_forgotten(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The minus is missing: a' = a cos - b sin. Without it a vector's length changes, and turning
-    never does that."""
+    """The minus is missing: a' = a cos - b sin. Without it a vector's length changes, and
+    turning never does that."""
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((b, a), dim=-1) * sin

@@ -44,7 +44,9 @@ def trials(seed: int) -> Iterator[Trial]:
         (few, 1.0, 3, 0.53),
         (few, 1.0, 0, 0.01),
     ]
-    settings += [(drawn(12), t, k, p) for t, k, p in ((0.7, 5, 0.9), (1.5, 0, 0.6), (1.0, 20, 0.95))]
+    settings += [
+        (drawn(12), t, k, p) for t, k, p in ((0.7, 5, 0.9), (1.5, 0, 0.6), (1.0, 20, 0.95))
+    ]
     for logits, temperature, top_k, top_p in settings:
         how = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         yield _trial(

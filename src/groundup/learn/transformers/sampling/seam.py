@@ -9,7 +9,8 @@ from torch import Tensor
 
 from groundup.generation import engine, generate
 from groundup.generation.sampling import BatchedSampling, Sampling, penalized
-from groundup.learn.plain import plainly, replaced
+from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.small import replies
 from groundup.lm.cache import CacheView
 
 USED_BY = "every reply: chat, generate, serve and the answers of reinforcement learning"
@@ -40,8 +41,11 @@ def swap(part: ModuleType) -> Iterator[None]:
         )
         return keys, values
 
-    with plainly(), replaced(
-        (engine, "sample", sample), (generate, "sample", sample), (CacheView, "write", write)
+    with (
+        plainly(),
+        all_replaced(
+            (engine, "sample", sample), (generate, "sample", sample), (CacheView, "write", write)
+        ),
     ):
         yield
 
@@ -61,3 +65,8 @@ def _one(part: ModuleType, logits: Tensor, draws: BatchedSampling, row: int, u: 
     # Among the best the product draws in their order, so that the same u gives the same token.
     best, order = shares.sort(descending=True, stable=True)
     return int(order[part.pick(best / best.sum(), u)])
+
+
+def try_it() -> list[float]:
+    """Replies of a small model, drawn in several ways."""
+    return replies()

@@ -27,8 +27,8 @@ def one_place_for_all(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
 
 
 def a_copy(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
-    """The slots are written in a copy, and the cache itself stays as it was: the next step would not
-    find them. Write into `stored`."""
+    """The slots are written in a copy, and the cache itself stays as it was: the next step would
+    not find them. Write into `stored`."""
     stored = stored.clone()
     for row, places in enumerate(positions):
         stored[row, :, places] = new[row]
@@ -43,8 +43,8 @@ def all_slots(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
 
 
 def last_one_missing(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
-    """The last position is left out: a slice ends *before* its end, so it ends at the largest position
-    + 1."""
+    """The last position is left out: a slice ends *before* its end, so it ends at the largest
+    position + 1."""
     for row, places in enumerate(positions):
         stored[row, :, places] = new[row]
     return stored[: len(new), :, : int(positions.max())]
@@ -75,8 +75,8 @@ def times_temperature(logits: Tensor, temperature: float, top_k: int, top_p: flo
 
 
 def crossing_token_lost(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Top-p drops the token with which the mass reaches p, and it belongs to those that stay. Look at
-    the mass *before* a token."""
+    """Top-p drops the token with which the mass reaches p, and it belongs to those that stay.
+    Look at the mass *before* a token."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     values, order = (logits / temperature).sort(descending=True)
@@ -92,8 +92,8 @@ def crossing_token_lost(logits: Tensor, temperature: float, top_k: int, top_p: f
 
 
 def top_p_of_everything(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Top-p counts the mass of all tokens. Top-k comes first, and what it leaves is made to sum to 1
-    before top-p looks at it."""
+    """Top-p counts the mass of all tokens. Top-k comes first, and what it leaves is made to sum
+    to 1 before top-p looks at it."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     return _shaped(logits / temperature, top_k, top_p, share_first=True)
@@ -107,8 +107,8 @@ def not_renormalized(logits: Tensor, temperature: float, top_k: int, top_p: floa
 
 
 def top_p_below(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Tokens of a probability below p are dropped. Top-p is about the *sum* of the likeliest ones: the
-    fewest that reach p together."""
+    """Tokens of a probability below p are dropped. Top-p is about the *sum* of the likeliest
+    ones: the fewest that reach p together."""
     if temperature == 0:
         return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
     shares = _shaped(logits / temperature, top_k, 1.0)
@@ -118,20 +118,20 @@ def top_p_below(logits: Tensor, temperature: float, top_k: int, top_p: float) ->
 
 
 def likeliest_always(probabilities: Tensor, u: float) -> int:
-    """The likeliest token is picked whatever u is. u decides: the first place whose sum so far is
-    greater."""
+    """The likeliest token is picked whatever u is. u decides: the first place whose sum so far
+    is greater."""
     return int(probabilities.argmax())
 
 
 def equal_counts(probabilities: Tensor, u: float) -> int:
-    """A sum *equal* to u counts, so that with u = 0 a token of probability 0 is picked. The sum must be
-    greater."""
+    """A sum *equal* to u counts, so that with u = 0 a token of probability 0 is picked. The sum
+    must be greater."""
     beyond = (probabilities.cumsum(0) >= u).nonzero()
     return int(beyond[0]) if len(beyond) else int(probabilities.nonzero()[-1])
 
 
 def nothing_found(probabilities: Tensor, u: float) -> int:
-    """Where rounding leaves every sum at or below u, the result is a token without any probability.
-    Take the last one that has some."""
+    """Where rounding leaves every sum at or below u, the result is a token without any
+    probability. Take the last one that has some."""
     beyond = (probabilities.cumsum(0) > u).nonzero()
     return int(beyond[0]) if len(beyond) else len(probabilities) - 1

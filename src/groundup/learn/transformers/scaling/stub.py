@@ -7,14 +7,14 @@ PREDICTION: float | None = None
 RUN: str | None = None
 
 
-def law(
-    compute: float | np.ndarray, floor: float, a: float, b: float
-) -> float | np.ndarray:
+def law(compute: float | np.ndarray, floor: float, a: float, b: float) -> float | np.ndarray:
     """E + a C^(-b), for a number or an array."""
     raise NotImplementedError
 
 
-def fit_law(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> tuple[float, float, float]:
+def fit_law(
+    compute: np.ndarray, losses: np.ndarray, floors: list[float]
+) -> tuple[float, float, float]:
     """(floor, a, b) of the law that is nearest to the losses, by the sum of squared differences."""
     raise NotImplementedError
 

@@ -60,23 +60,22 @@ def log_of_a(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fi
 
 
 def first_floor(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
-    """The first floor is taken, whichever it is. Keep the one whose law is nearest to the losses."""
+    """The first floor is taken, whichever it is. Keep the one whose law is nearest to the
+    losses."""
     return _fits(compute, losses, floors)[0][1:]  # type: ignore[no-any-return]
 
 
 def high_floors_kept(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
-    """A floor above a loss is tried, and the logarithm of a negative number is NaN. Leave out floors
-    that are not below every loss."""
+    """A floor above a loss is tried, and the logarithm of a negative number is NaN. Leave out
+    floors that are not below every loss."""
     floor = max(floors)
     above = np.log(losses - floor)
     slope, intercept = (above[-1] - above[0]) / np.log(compute[-1] / compute[0]), above[0]
     return float(floor), float(np.exp(intercept)), float(-slope)
 
 
-def straight_on(
-    compute: np.ndarray, losses: np.ndarray, floors: list[float], at: float
-) -> float:
-    """The last two losses are prolonged by a straight line, which would fall below zero one day. Ask
-    the law."""
+def straight_on(compute: np.ndarray, losses: np.ndarray, floors: list[float], at: float) -> float:
+    """The last two losses are prolonged by a straight line, which would fall below zero one day.
+    Ask the law."""
     slope = (losses[-1] - losses[-2]) / (compute[-1] - compute[-2])
     return float(losses[-1] + slope * (at - compute[-1]))

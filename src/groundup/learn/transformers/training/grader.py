@@ -54,7 +54,9 @@ def trials(seed: int) -> Iterator[Trial]:
             {"steps": steps, "warmup": warmup, "decay": decay},
         )
     texts: list[tuple[list[float], list[int]]] = [([8.0], [10]), ([4.0, 90.0], [2, 90])]
-    texts.append(([dice.uniform(5, 90) for _ in range(5)], [dice.randrange(5, 90) for _ in range(5)]))
+    texts.append(
+        ([dice.uniform(5, 90) for _ in range(5)], [dice.randrange(5, 90) for _ in range(5)])
+    )
     for nats, sizes in texts:
         paid = Bits(np.array(nats) / np.log(2), np.array(sizes, float), ["text"] * len(nats))
         yield Trial(

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+import numpy as np
 from torch import Tensor
 
 from groundup.evals import perplexity
 from groundup.evals.by_source import source_groups
-from groundup.learn.plain import plainly, replaced
+from groundup.learn.plain import all_replaced, plainly
+from groundup.learn.small import losses
 from groundup.report.estimate import POOLED
 from groundup.train import loss
 from groundup.train.optim import Schedule
@@ -40,9 +42,18 @@ def swap(part: ModuleType) -> Iterator[None]:
         nats = (self.bits[at] * math.log(2)).tolist()
         return float(part.bits_per_byte(nats, self.bytes[at].tolist()))
 
-    with plainly(), replaced(
-        (loss, "linear_cross_entropy", linear_cross_entropy),
-        (Schedule, "__call__", scale),
-        (perplexity.Bits, "per_byte", per_byte),
+    with (
+        plainly(),
+        all_replaced(
+            (loss, "linear_cross_entropy", linear_cross_entropy),
+            (Schedule, "__call__", scale),
+            (perplexity.Bits, "per_byte", per_byte),
+        ),
     ):
         yield
+
+
+def try_it() -> list[float]:
+    """The loss of a small model with its gradients, a schedule, and bits per byte."""
+    paid = perplexity.Bits(np.array([8.0, 20.0]), np.array([4.0, 16.0]), ["text"] * 2)
+    return [*losses(), *(Schedule(8, 3, 4)(step) for step in range(8)), paid.per_byte()]

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 REPLACES = {
@@ -52,8 +51,8 @@ def softmax_twice(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def begins_at_zero(step: int, steps: int, warmup: int, decay: int) -> float:
-    """The first step has a rate of 0 and learns nothing. Steps count from 0, so the first is 1 of
-    warmup: (step + 1) / warmup."""
+    """The first step has a rate of 0 and learns nothing. Steps count from 0, so the first is 1
+    of warmup: (step + 1) / warmup."""
     rising = step / warmup if warmup else 1.0
     falling = (steps - step) / decay if decay else 1.0
     return min(rising, 1.0, falling)
@@ -65,16 +64,16 @@ def never_falls(step: int, steps: int, warmup: int, decay: int) -> float:
 
 
 def cosine(step: int, steps: int, warmup: int, decay: int) -> float:
-    """That is a cosine over the whole run. Here the rate stays at 1 between warm-up and decay, and both
-    are straight lines."""
+    """That is a cosine over the whole run. Here the rate stays at 1 between warm-up and decay,
+    and both are straight lines."""
     if warmup and step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def mean_of_means(nats: list[float], sizes: list[int]) -> float:
-    """That is the mean of each text's own bits per byte, in which a short text weighs as much as a long
-    one. Divide the sum of nats by the sum of bytes."""
+    """That is the mean of each text's own bits per byte, in which a short text weighs as much as
+    a long one. Divide the sum of nats by the sum of bytes."""
     each = [paid / size / math.log(2) for paid, size in zip(nats, sizes, strict=True)]
     return sum(each) / len(each)
 

@@ -1,0 +1,51 @@
+"""Grades the frontier by `groundup.experiments.frontier` and `groundup.maths.intervals`."""
+
+import random
+from collections.abc import Iterator
+
+from groundup.experiments.frontier.trade import dominated_by, dominates
+from groundup.learn.exercise import Trial
+from groundup.maths.intervals import wilson_interval
+
+
+def trials(seed: int) -> Iterator[Trial]:
+    dice = random.Random(seed)
+    pairs = [((0.9, 0.8), (0.7, 0.5)), ((0.9, 0.8), (0.9, 0.5)), ((0.9, 0.2), (0.1, 0.8))]
+    pairs += [((0.5, 0.5), (0.5, 0.5)), ((0.9, 0.3), (0.4, 0.4)), ((0.1, 0.2), (0.3, 0.4))]
+    for left, right in pairs:
+        one, other = _point(left), _point(right)
+        yield Trial(
+            f"dominates: {left} against {right}",
+            lambda part, of=(one, other): part.dominates(*of),
+            dominates(one, other),
+            {"one": one, "other": other},
+        )
+    lists = [
+        [(1.0, 0.1), (0.7, 0.6), (0.5, 0.4), (0.2, 0.9)],
+        [(0.5, 0.5), (0.5, 0.5), (0.4, 0.5)],
+        [],
+        [(dice.randrange(5) / 4, dice.randrange(5) / 4) for _ in range(8)],
+        [(0.1, 0.9), (0.4, 0.6), (0.6, 0.4), (0.9, 0.2), (0.3, 0.5)],
+    ]
+    for values in lists:
+        points = [_point(one) for one in values]
+        yield Trial(
+            f"frontier of {len(points)} points",
+            lambda part, points=points: part.frontier(points),
+            [place for place, by in enumerate(dominated_by(points)) if by is None],
+            {"points": points},
+        )
+    for successes, n in ((18, 20), (20, 20), (0, 5), (dice.randrange(1, 99), 100)):
+        found = wilson_interval(successes, n)
+        yield Trial(
+            f"wilson({successes}, {n})",
+            lambda part, of=(successes, n): list(part.wilson(*of)),
+            [found.low, found.high],
+            {"successes": successes, "n": n},
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
+def _point(values: tuple[float, float]) -> dict[str, float]:
+    return {"safety": values[0], "use": values[1]}

@@ -1,0 +1,17 @@
+"""Advantages of tokens."""
+
+import numpy as np
+
+
+def token_rewards(
+    score: float, logprobs: np.ndarray, reference_logprobs: np.ndarray, beta: float
+) -> np.ndarray:
+    """The price of leaving the reference at each token, and the score at the last. Arrays: (n,)."""
+    raise NotImplementedError
+
+
+def gae(
+    rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Advantages and returns of one answer's tokens; nothing follows the last one. All: (n,)."""
+    raise NotImplementedError

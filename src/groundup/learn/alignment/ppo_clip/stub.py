@@ -1,0 +1,16 @@
+"""PPO's clipped loss."""
+
+import torch
+from torch import Tensor
+
+
+def clipped_losses(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
+) -> Tensor:
+    """max(-A ratio, -A clip(ratio, 1 - eps, 1 + eps)) of each token. All: (tokens,)."""
+    raise NotImplementedError
+
+
+def clipped_share(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> float:
+    """The share of tokens whose ratio is outside of 1 - eps to 1 + eps."""
+    raise NotImplementedError

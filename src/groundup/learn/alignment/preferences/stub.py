@@ -1,0 +1,13 @@
+"""From comparisons to ratings."""
+
+import numpy as np
+
+
+def beats(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The chance that `one` wins: sigmoid of the difference of ratings."""
+    raise NotImplementedError
+
+
+def ratings(wins: np.ndarray) -> np.ndarray:
+    """The likeliest ratings, the first one 0. wins: (n, n), how often i beat j. Result: (n,)."""
+    raise NotImplementedError
