@@ -8,7 +8,7 @@ such mark is looked for here, the most telling first.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,9 +92,8 @@ def _of_tables(
     if more:
         hint = f"The entry {more[0]!r} should not be there."
         return Difference("", short(list(yours)), short(list(expected)), hint)
-    return _first((f"[{key!r}]", yours[key], value) for key, value in expected.items())(
-        rtol, atol, inputs
-    )
+    pairs = ((f"[{key!r}]", yours[key], value) for key, value in expected.items())
+    return _first(pairs, rtol, atol, inputs)
 
 
 def _of_lists(
@@ -108,38 +107,27 @@ def _of_lists(
     if len(yours) != len(expected):
         hint = f"{len(expected)} values are asked for, and yours has {len(yours)}."
         return Difference("", short(yours), short(expected), hint)
-    found = _first(
+    pairs = (
         (f"[{place}]", one, value)
         for place, (one, value) in enumerate(zip(yours, expected, strict=True))
-    )(rtol, atol, inputs)
-    if found is not None and not found.hint and _reordered(yours, expected, rtol, atol):
-        return replace(found, hint="The values are right, and their order is not.")
+    )
+    found = _first(pairs, rtol, atol, inputs)
+    if found is not None and not found.hint and len(yours) > 1:
+        backwards = zip(yours[::-1], expected, strict=True)
+        if all(compare(one, value, rtol=rtol, atol=atol) is None for one, value in backwards):
+            return replace(found, hint="The values are right, and stand in reverse order.")
     return found
 
 
-def _reordered(yours: Any, expected: Any, rtol: float, atol: float) -> bool:
-    return any(
-        compare(list(turned), list(expected), rtol=rtol, atol=atol) is None
-        for turned in ([yours[::-1]] if len(yours) > 1 and not _nested(yours) else [])
-    )
-
-
-def _nested(values: Any) -> bool:
-    return any(isinstance(value, list | tuple | Mapping) for value in values)
-
-
-class _first:
+def _first(
+    pairs: Iterable[tuple[str, Any, Any]], rtol: float, atol: float, inputs: Any
+) -> Difference | None:
     """The first difference among several pairs, its place put before it."""
-
-    def __init__(self, pairs: Iterator[tuple[str, Any, Any]]) -> None:
-        self.pairs = pairs
-
-    def __call__(self, rtol: float, atol: float, inputs: Any) -> Difference | None:
-        for where, yours, expected in self.pairs:
-            found = compare(yours, expected, rtol=rtol, atol=atol, inputs=inputs)
-            if found is not None:
-                return replace(found, where=where + found.where)
-        return None
+    for where, yours, expected in pairs:
+        found = compare(yours, expected, rtol=rtol, atol=atol, inputs=inputs)
+        if found is not None:
+            return replace(found, where=where + found.where)
+    return None
 
 
 # Numbers and arrays of them.
@@ -235,7 +223,7 @@ def _of_shapes(y: np.ndarray, e: np.ndarray, rtol: float, atol: float) -> str:
         return "The numbers are right, and they should come in another shape: reshape, or look " \
             "for a dimension of length 1 that was kept or lost (keepdims)."  # fmt: skip
     with np.errstate(all="ignore"):
-        for dims in [None, *range(y.ndim)]:
+        for dims in [None, *range(y.ndim)] if y.size else []:
             if same(np.asarray(y.mean(axis=dims))):
                 return f"Yours is still to be averaged{_over(dims)}."
             if same(np.asarray(y.sum(axis=dims))):

@@ -9,6 +9,7 @@ file that passed its check.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +19,6 @@ from groundup.learn.exercise import Exercise, module_of
 from groundup.learn.own import FOLDER, Own
 from groundup.learn.road import find, road
 from groundup.runs import folder as runs
-from groundup.runs.console import say
 
 
 @contextmanager
@@ -48,7 +48,9 @@ def mine(
             hashes[exercise.name] = own.record(exercise).sha256 or ""
         before = runs.parts_of_ones_own.set(hashes)
         stack.callback(runs.parts_of_ones_own.reset, before)
-        say(f"Yours:       {', '.join(exercise.name for exercise in entering)} (from {folder})")
+        names_of_parts = ", ".join(exercise.name for exercise in entering)
+        # Beside the output, which may be a model's text on its way into a file.
+        print(f"Yours:       {names_of_parts} (from {folder})", file=sys.stderr)
         yield tuple(entering)
 
 

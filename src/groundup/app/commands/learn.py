@@ -22,6 +22,7 @@ app = App(
     "groundup learn shows the road, groundup learn 1.2 opens an exercise, groundup learn check "
     "grades what you wrote, and --mine lets it take the product's place in other commands.",
     help_format="plaintext",
+    usage="Usage: groundup learn [COMMAND] [OPTIONS] [WHICH]",
 )
 
 
@@ -60,9 +61,9 @@ def learn(
         pages.open_exercise(folder, which, notebook=notebook)
 
 
-@app.command
+@app.command(name="check", usage="Usage: groundup learn check [OPTIONS] [WHICH]")
 @checked
-def check(
+def learn_check(
     which: Which = None,
     /,
     *,
@@ -75,9 +76,9 @@ def check(
     pages.check(folder, which, seed)
 
 
-@app.command
+@app.command(name="predict", usage="Usage: groundup learn predict [OPTIONS] WHICH CHOICE")
 @checked
-def predict(
+def learn_predict(
     which: Annotated[str, Parameter(help="the exercise's number or name")],
     choice: Annotated[str, Parameter(help="the letter of your choice")],
     /,
@@ -94,36 +95,36 @@ def predict(
     pages.predict(folder, which, choice, sure)
 
 
-@app.command
+@app.command(name="hint", usage="Usage: groundup learn hint [OPTIONS] [WHICH]")
 @checked
-def hint(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
+def learn_hint(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
     """Show the next hint; there are three, each more telling."""
     from groundup.app import learn as pages
 
     pages.show_hint(folder, which)
 
 
-@app.command
+@app.command(name="solution", usage="Usage: groundup learn solution [OPTIONS] [WHICH]")
 @checked
-def solution(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
+def learn_solution(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
     """Show a solution, with why; after a first try of your own."""
     from groundup.app import learn as pages
 
     pages.show_solution(folder, which)
 
 
-@app.command
+@app.command(name="reset", usage="Usage: groundup learn reset [OPTIONS] [WHICH]")
 @checked
-def reset(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
+def learn_reset(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
     """Begin an exercise anew; what you wrote is kept under another name."""
     from groundup.app import learn as pages
 
     pages.reset(folder, which)
 
 
-@app.command
+@app.command(name="status", usage="Usage: groundup learn status [OPTIONS]")
 @checked
-def status(*, folder: Folder = FOLDER) -> None:
+def learn_status(*, folder: Folder = FOLDER) -> None:
     """Show what passed, what was changed since, hints and predictions."""
     from groundup.app import learn as pages
 
