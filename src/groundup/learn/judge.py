@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import linecache
 import time
@@ -93,7 +94,7 @@ def judge(
         names = list(dict.fromkeys(_function_of(error, exercise) for error in unwritten))
         line = f"Not written yet: {', '.join(names)}."
         return Verdict("not written", len(outcomes), right, (line,))
-    named = _named(exercise, outcomes, first, seed, limit)
+    named = _named(exercise, outcomes, first, seed)
     hint = _hint(exercise, named) if named else _kind(first)
     lines = (*_told(first, part), *([f"Hint: {hint}"] if hint else ()))
     return Verdict("differs", len(outcomes), right, lines, named)
@@ -169,7 +170,7 @@ def _unchanged(old: object, now: object) -> bool:
 
 
 def _named(
-    exercise: Exercise, outcomes: Sequence[Outcome], first: Outcome, seed: int, limit: Limit
+    exercise: Exercise, outcomes: Sequence[Outcome], first: Outcome, seed: int
 ) -> str | None:
     """The wrong answer that gives what the part gives on the first trial that went wrong.
 
@@ -179,14 +180,22 @@ def _named(
         return None
     place = next(n for n, outcome in enumerate(outcomes) if outcome is first)
     best, most = None, 0
-    for name, part in wrong_answers(exercise).items():
-        theirs = _outcomes(exercise, part, seed, limit)
+    for name, theirs in _of_the_wrong(exercise, seed).items():
         if len(theirs) <= place or not _alike(first, theirs[place]):
             continue
         agreeing = sum(map(_alike, outcomes, theirs))
         if agreeing > most:
             best, most = name, agreeing
     return best
+
+
+@functools.cache
+def _of_the_wrong(exercise: Exercise, seed: int) -> Mapping[str, list[Outcome]]:
+    """What every wrong answer makes of the trials; they are our own and need no limit."""
+    found = {}
+    for name, part in wrong_answers(exercise).items():
+        found[name] = _outcomes(exercise, part, seed, contextlib.nullcontext)
+    return found
 
 
 def _alike(one: Outcome, other: Outcome) -> bool:

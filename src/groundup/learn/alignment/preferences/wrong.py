@@ -24,7 +24,10 @@ def _climbed(wins: np.ndarray, steps: int, sign: float = 1.0) -> np.ndarray:
     rate = sign * 2 / games.sum(1).max()
     for _ in range(steps):
         chances = _sigmoid(found[:, None] - found[None, :])
+        before = found
         found = np.clip(found + rate * (wins.sum(1) - (games * chances).sum(1)), -50, 50)
+        if np.abs(found - before).max() < 1e-9:
+            break
     return found
 
 
@@ -77,5 +80,5 @@ def one_step(wins: np.ndarray) -> np.ndarray:
 
 def downhill(wins: np.ndarray) -> np.ndarray:
     """The steps lead down: who won more than expected must be raised (won - expected, added)."""
-    found = _climbed(wins, 5000, -1.0)
+    found = _climbed(wins, 60, -1.0)
     return found - found[0]
