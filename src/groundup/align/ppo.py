@@ -74,7 +74,7 @@ def token_rewards(
     kl_coef: float,
 ) -> Float[np.ndarray, " tokens"]:
     """Each token's price for leaving the reference, and the answer's score at its last token."""
-    rewards = -kl_coef * (logprobs - reference_logprobs)
+    rewards: Float[np.ndarray, " tokens"] = -kl_coef * (logprobs - reference_logprobs)
     rewards[-1] += score
     return rewards
 

@@ -77,6 +77,23 @@ class Trial:
     most_seconds: float | None = None
 
 
+def calls(
+    function: str, *given: Any, at: int | None = None, via: Callable[..., Any] | None = None
+) -> Callable[[ModuleType], Any]:
+    """A trial's `run`: the part's function of that name, called with what is given.
+
+    Of several results the one `at` that place counts. `via` is called with the function and what is
+    given instead, to find a gradient for example.
+    """
+
+    def run(part: ModuleType) -> Any:
+        called = getattr(part, function)
+        found = called(*given) if via is None else via(called, *given)
+        return found if at is None else found[at]
+
+    return run
+
+
 def module_of(path: Path, name: str) -> ModuleType:
     """Run a file of the learner's as a module of that name, and return it."""
     spec = importlib.util.spec_from_file_location(f"my_groundup_{name}", path)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from groundup.align.best_of_n import best_of_n, kl_bound
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 
 
 def trials(seed: int) -> Iterator[Trial]:
@@ -20,11 +20,11 @@ def trials(seed: int) -> Iterator[Trial]:
     ):  # fmt: skip
         yield Trial(
             f"best_of_n, {n} of a pool of {len(scores)}",
-            lambda part, of=(scores, gold, n): part.best_of_n(*of),
+            calls("best_of_n", scores, gold, n),
             best_of_n(scores, gold, n),
             {"scores": scores, "gold": gold, "n": n},
             rtol=1e-6,
             atol=1e-9,
         )
     for n in (1, 2, 64):
-        yield Trial(f"kl_bound({n})", lambda part, n=n: part.kl_bound(n), kl_bound(n), {"n": n})
+        yield Trial(f"kl_bound({n})", calls("kl_bound", n), kl_bound(n), {"n": n})

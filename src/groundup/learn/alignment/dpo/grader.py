@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from groundup.align.dpo import dpo_loss
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 
 _trial = partial(Trial, rtol=1e-4, atol=1e-6)
 _NAMES = ("chosen", "rejected", "reference_chosen", "reference_rejected")
@@ -21,7 +21,7 @@ def trials(seed: int) -> Iterator[Trial]:
         mask = (torch.arange(time) >= 1 + torch.arange(rows)[:, None]).float()
         yield _trial(
             f"answer_logprobs of shape {(rows, time)}",
-            lambda part, of=(tokens, mask): part.answer_logprobs(*of),
+            calls("answer_logprobs", tokens, mask),
             # Each answer's tokens by themselves.
             torch.stack([row[on.bool()].sum() for row, on in zip(tokens, mask, strict=True)]),
             {"token_logprobs": tokens, "mask": mask},
@@ -35,17 +35,17 @@ def trials(seed: int) -> Iterator[Trial]:
         ("a margin in the thousands", far, 0.1),
     ):
         shown = {**dict(zip(_NAMES, four, strict=True)), "beta": beta}
-        expected = dpo_loss(*four, beta)
+        expected = dpo_loss(four[0], four[1], four[2], four[3], beta)
         for at, name in enumerate(("losses", "margins")):
             yield _trial(
                 f"{name} of {about}",
-                lambda part, of=(*four, beta), at=at: part.dpo_losses(*of)[at],
+                calls("dpo_losses", *four, beta, at=at),
                 expected[at],
                 shown,
             )
         yield _trial(
             f"the gradient of the losses' sum with respect to chosen, {about}",
-            lambda part, of=(*four, beta): _gradient(part.dpo_losses, *of),
+            calls("dpo_losses", *four, beta, via=_gradient),
             _gradient(dpo_loss, *four, beta),
             shown,
         )

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 
 from groundup.experiments.frontier.trade import dominated_by, dominates
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.maths.intervals import wilson_interval
 
 
@@ -16,7 +16,7 @@ def trials(seed: int) -> Iterator[Trial]:
         one, other = _point(left), _point(right)
         yield Trial(
             f"dominates: {left} against {right}",
-            lambda part, of=(one, other): part.dominates(*of),
+            calls("dominates", one, other),
             dominates(one, other),
             {"one": one, "other": other},
         )
@@ -31,7 +31,7 @@ def trials(seed: int) -> Iterator[Trial]:
         points = [_point(one) for one in values]
         yield Trial(
             f"frontier of {len(points)} points",
-            lambda part, points=points: part.frontier(points),
+            calls("frontier", points),
             [place for place, by in enumerate(dominated_by(points)) if by is None],
             {"points": points},
         )
@@ -39,7 +39,7 @@ def trials(seed: int) -> Iterator[Trial]:
         found = wilson_interval(successes, n)
         yield Trial(
             f"wilson({successes}, {n})",
-            lambda part, of=(successes, n): list(part.wilson(*of)),
+            calls("wilson", successes, n),
             [found.low, found.high],
             {"successes": successes, "n": n},
             rtol=1e-5,

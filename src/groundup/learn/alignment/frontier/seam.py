@@ -7,6 +7,7 @@ from types import ModuleType
 from groundup.experiments.frontier import trade
 from groundup.learn.plain import all_replaced
 from groundup.maths.intervals import Interval
+from groundup.maths.intervals import wilson_interval as product_interval
 from groundup.report import estimate
 
 USED_BY = "groundup experiment frontier, and the intervals of every share that a report shows"
@@ -14,7 +15,6 @@ USED_BY = "groundup experiment frontier, and the intervals of every share that a
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
     """Intervals of other than 95 % stay the product's."""
-    product = estimate.wilson_interval
 
     def dominates(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
         return bool(part.dominates(dict(one), dict(other)))
@@ -28,7 +28,7 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
 
     def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Interval:
         if confidence != 0.95 or not n:
-            return product(successes, n, confidence)
+            return product_interval(successes, n, confidence)
         low, high = part.wilson(successes, n)
         return Interval(successes / n, max(0.0, low), min(1.0, high))
 

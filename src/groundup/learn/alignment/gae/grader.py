@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from groundup.align.ppo import gae, token_rewards
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 
 
 def trials(seed: int) -> Iterator[Trial]:
@@ -14,7 +14,7 @@ def trials(seed: int) -> Iterator[Trial]:
         policy, reference = -random.random((2, count)) * 3
         yield Trial(
             f"token_rewards of {count} tokens",
-            lambda part, of=(score, policy, reference, beta): part.token_rewards(*of),
+            calls("token_rewards", score, policy, reference, beta),
             token_rewards(score, policy, reference, beta),
             {"score": score, "logprobs": policy, "reference_logprobs": reference, "beta": beta},
         )
@@ -31,7 +31,7 @@ def trials(seed: int) -> Iterator[Trial]:
         for at, name in enumerate(("advantages", "returns")):
             yield Trial(
                 f"{name} of {len(rewards)} tokens, gamma {gamma}, lam {lam}",
-                lambda part, of=(rewards, values, gamma, lam), at=at: part.gae(*of)[at],
+                calls("gae", rewards, values, gamma, lam, at=at),
                 expected[at],
                 {"rewards": rewards, "values": values, "gamma": gamma, "lam": lam},
             )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from groundup.align.grpo import group_advantages, kl_estimate
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 
 _trial = partial(Trial, rtol=1e-4, atol=1e-6)
 
@@ -24,7 +24,7 @@ def trials(seed: int) -> Iterator[Trial]:
     ):
         yield Trial(
             f"group_advantages of {len(rewards)} rewards in groups of {size}",
-            lambda part, of=(rewards, size): part.group_advantages(*of),
+            calls("group_advantages", rewards, size),
             group_advantages(rewards, size),
             {"rewards": rewards, "group_size": size},
         )
@@ -35,13 +35,13 @@ def trials(seed: int) -> Iterator[Trial]:
         shown = {"logprobs": policy, "reference_logprobs": reference}
         yield _trial(
             f"kl of {count} tokens",
-            lambda part, of=(policy, reference): part.kl(*of),
+            calls("kl", policy, reference),
             kl_estimate(policy, reference),
             shown,
         )
         yield _trial(
             f"the gradient of its sum, {count} tokens",
-            lambda part, of=(policy, reference): _gradient(part.kl, *of),
+            calls("kl", policy, reference, via=_gradient),
             _gradient(kl_estimate, policy, reference),
             shown,
         )

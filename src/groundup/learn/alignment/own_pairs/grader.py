@@ -9,7 +9,7 @@ import numpy as np
 
 from groundup.data.records import read_votes
 from groundup.data.votes import Vote, standing
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.report.estimate import rate
 from groundup.runs.folder import read_run
 
@@ -23,7 +23,7 @@ def trials(seed: int) -> Iterator[Trial]:
         found = rate(np.repeat([1.0, 0.5, 0.0], [wins, ties, losses]))
         yield Trial(
             f"won({wins}, {ties}, {losses})",
-            lambda part, of=(wins, ties, losses): list(part.won(*of)),
+            calls("won", wins, ties, losses),
             [found.estimate, found.low, found.high],
             {"wins": wins, "ties": ties, "losses": losses},
             rtol=1e-5,
@@ -33,7 +33,7 @@ def trials(seed: int) -> Iterator[Trial]:
         expected = "better" if low > 0.5 else "worse" if high < 0.5 else "cannot be told"
         yield Trial(
             f"verdict({low}, {high})",
-            lambda part, of=(low, high): part.verdict(*of),
+            calls("verdict", low, high),
             expected,
             {"low": low, "high": high},
         )

@@ -1,14 +1,13 @@
 """Grades the policy gradient by PPO's loss, whose slope it is where the ratio is 1."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from groundup.align.ppo import clipped_policy_loss
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 
 _trial = partial(Trial, rtol=1e-4, atol=1e-5)
 
@@ -19,7 +18,7 @@ def trials(seed: int) -> Iterator[Trial]:
     for rewards in (three, torch.ones(1, 4), torch.randn(3, 4, generator=generator) + 5):
         yield _trial(
             f"advantages of rewards of shape {tuple(rewards.shape)}",
-            lambda part, rewards=rewards: part.advantages(rewards),
+            calls("advantages", rewards),
             _one_by_one(rewards),
             {"rewards": rewards},
         )
@@ -29,19 +28,19 @@ def trials(seed: int) -> Iterator[Trial]:
         shown = {"logprobs": logprobs, "advantages": found}
         yield _trial(
             f"policy_loss of shape {shape}",
-            lambda part, of=(logprobs, found): part.policy_loss(*of),
+            calls("policy_loss", logprobs, found),
             (-found.double() * logprobs.double()).sum().float(),
             shown,
         )
         yield _trial(
             f"its gradient with respect to the log-probabilities, shape {shape}",
-            lambda part, of=(logprobs, found): _gradient(part, *of),
+            calls("policy_loss", logprobs, found, via=_gradient),
             _slope_of_ppo(logprobs, found),
             shown,
         )
         yield _trial(
             "its gradient with respect to the advantages (there is none: zeros)",
-            lambda part, of=(logprobs, found): _through_advantages(part, *of),
+            calls("policy_loss", logprobs, found, via=_through_advantages),
             torch.zeros(shape),
             shown,
         )
@@ -61,17 +60,19 @@ def _slope_of_ppo(logprobs: Tensor, advantages: Tensor) -> Tensor:
     return torch.autograd.grad(losses.sum(), leaf)[0]
 
 
-def _gradient(part: ModuleType, logprobs: Tensor, advantages: Tensor) -> Tensor:
+def _gradient(policy_loss: Callable[..., Tensor], logprobs: Tensor, advantages: Tensor) -> Tensor:
     leaf = logprobs.clone().requires_grad_()
     # A baseline out of a network requires gradients, too.
-    loss: Tensor = part.policy_loss(leaf, advantages.clone().requires_grad_())
+    loss: Tensor = policy_loss(leaf, advantages.clone().requires_grad_())
     found = torch.autograd.grad(loss, leaf, allow_unused=True)[0]
     return torch.zeros_like(leaf) if found is None else found
 
 
-def _through_advantages(part: ModuleType, logprobs: Tensor, advantages: Tensor) -> Tensor:
+def _through_advantages(
+    policy_loss: Callable[..., Tensor], logprobs: Tensor, advantages: Tensor
+) -> Tensor:
     leaf = advantages.clone().requires_grad_()
-    loss: Tensor = part.policy_loss(logprobs.clone().requires_grad_(), leaf)
+    loss: Tensor = policy_loss(logprobs.clone().requires_grad_(), leaf)
     if not loss.requires_grad:
         return torch.zeros_like(leaf)
     found = torch.autograd.grad(loss, leaf, allow_unused=True)[0]

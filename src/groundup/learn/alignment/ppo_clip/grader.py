@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from groundup.align.ppo import clipped_policy_loss
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 
 _trial = partial(Trial, rtol=1e-4, atol=1e-6)
 
@@ -31,18 +31,16 @@ def trials(seed: int) -> Iterator[Trial]:
         }
         of = (new, before, advantages, epsilon)
         losses, ratio = clipped_policy_loss(*of)
-        yield _trial(
-            f"clipped_losses of {name}", lambda part, of=of: part.clipped_losses(*of), losses, shown
-        )
+        yield _trial(f"clipped_losses of {name}", calls("clipped_losses", *of), losses, shown)
         yield _trial(
             f"the gradient of their sum, {name}",
-            lambda part, of=of: _gradient(part.clipped_losses, *of),
+            calls("clipped_losses", *of, via=_gradient),
             _gradient(lambda *given: clipped_policy_loss(*given)[0], *of),
             shown,
         )
         yield _trial(
             f"clipped_share of {name}",
-            lambda part, of=(new, before, epsilon): part.clipped_share(*of),
+            calls("clipped_share", new, before, epsilon),
             float(((ratio < 1 - epsilon) | (ratio > 1 + epsilon)).float().mean()),
             {name: value for name, value in shown.items() if name != "advantages"},
         )
@@ -50,7 +48,7 @@ def trials(seed: int) -> Iterator[Trial]:
     zero = torch.zeros(3)
     yield _trial(
         "clipped_share of ratios near the edges",
-        lambda part: part.clipped_share(narrow, zero, 0.2),
+        calls("clipped_share", narrow, zero, 0.2),
         2 / 3,
         {"logprobs": narrow, "old_logprobs": zero, "epsilon": 0.2},
     )

@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 
 from groundup.align.bradley_terry import bradley_terry
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 
 
 def trials(seed: int) -> Iterator[Trial]:
@@ -33,7 +33,7 @@ def trials(seed: int) -> Iterator[Trial]:
     ):
         yield Trial(
             f"ratings of {name}",
-            lambda part, wins=wins: part.ratings(wins),
+            calls("ratings", wins),
             bradley_terry(wins),
             {"wins": wins},
             rtol=1e-3,

@@ -18,7 +18,7 @@ def ratings(wins: np.ndarray) -> np.ndarray:
     # The slope changes by a quarter of a player's games at most, twice over: this step never
     # overshoots.
     rate = 2 / games.sum(1).max()
-    for _ in range(20_000):
+    for _ in range(3_000):
         step = rate * (won - (games * beats(found[:, None], found[None, :])).sum(1))
         found += step
         if np.abs(step).max() < 1e-9:

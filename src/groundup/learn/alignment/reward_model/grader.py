@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from groundup.align.reward import Comparison, bradley_terry_loss, comparison_batch
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.maths.correlation import rank_correlation
 from groundup.text.example import Example
 
@@ -24,27 +24,27 @@ def trials(seed: int) -> Iterator[Trial]:
         shown = {"chosen": chosen, "rejected": rejected}
         yield _trial(
             f"pair_losses of {count}",
-            lambda part, of=(chosen, rejected): part.pair_losses(*of),
+            calls("pair_losses", chosen, rejected),
             bradley_terry_loss(chosen, rejected),
             shown,
         )
         yield _trial(
             f"the gradient of their sum with respect to the chosen rewards, {count}",
-            lambda part, of=(chosen, rejected): _gradient(part.pair_losses, *of),
+            calls("pair_losses", chosen, rejected, via=_gradient),
             _gradient(bradley_terry_loss, chosen, rejected),
             shown,
         )
     far, near = torch.tensor([-1000.0, 1000.0]), torch.zeros(2)
     yield _trial(
         "pair_losses of rewards a thousand apart",
-        lambda part: part.pair_losses(far, near),
+        calls("pair_losses", far, near),
         bradley_terry_loss(far, near),
         {"chosen": far, "rejected": near},
     )
     for prompts in (["a"], ["a", "a", "b"], ["a", "b", "a", "c", "b", "a"]):
         yield Trial(
             f"pair_weights of {len(prompts)} pairs",
-            lambda part, prompts=prompts: part.pair_weights(prompts),
+            calls("pair_weights", prompts),
             _weights(prompts),
             {"prompts": prompts},
         )
@@ -58,7 +58,7 @@ def trials(seed: int) -> Iterator[Trial]:
     ):
         yield Trial(
             f"length_leak of {len(values)} answers",
-            lambda part, of=(values, lengths): part.length_leak(*of),
+            calls("length_leak", values, lengths),
             rank_correlation(values, lengths),
             {"rewards": values, "lengths": lengths},
             atol=1e-9,

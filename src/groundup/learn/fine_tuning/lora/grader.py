@@ -1,6 +1,6 @@
 """Grades LoRA by `groundup.adapters.lora`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.adapters.lora import LoRA, LoRALinear
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 
 _trial = partial(Trial, rtol=1e-4, atol=1e-5)
 
@@ -27,13 +27,13 @@ def trials(seed: int) -> Iterator[Trial]:
         about = f"x of shape {tuple(x.shape)}, rank {rank}, {outputs} outputs"
         yield _trial(
             f"lora of {about}",
-            lambda part, of=(x, base, down, up, scale): part.lora(*of),
+            calls("lora", x, base, down, up, scale),
             layer(x),
             {"x": x, "base": base, "down": down, "up": up, "scale": scale},
         )
         yield _trial(
             f"merged, {inputs} inputs, rank {rank}, {outputs} outputs",
-            lambda part, of=(weight, down, up, scale): part.merged(*of),
+            calls("merged", weight, down, up, scale),
             layer._sum("one"),
             {"weight": weight, "down": down, "up": up, "scale": scale},
         )
@@ -46,31 +46,34 @@ def trials(seed: int) -> Iterator[Trial]:
         assert isinstance(expected, Tensor)
         yield _trial(
             f"the gradient of sum(y²) with respect to {name}, where W is zero",
-            lambda part, place=place: _gradients(part, x, down, up)[place],
+            calls("lora", x, down, up, at=place, via=_gradients),
             expected,
             {"x": x, "down": down, "up": up, "scale": 0.5},
         )
     del base
     rank, inputs, outputs = 4, 64, 8
-    facts = {
+    facts: dict[str, Callable[[Tensor, Tensor], object]] = {
         "A's shape": lambda down, up: list(down.shape),
         "B's shape": lambda down, up: list(up.shape),
-        "the largest number of B": lambda down, up: float(up.abs().max()),
+        "is B zero everywhere": lambda down, up: not bool(up.any()),
         "is A within 1/√inputs": lambda down, up: bool(down.abs().max() <= 0.125 + 1e-6),
         "is A spread over all of that": lambda down, up: bool(
             down.min() < -0.1 and down.max() > 0.1
         ),
         "A's type": lambda down, up: str(down.dtype),
     }
-    torch.manual_seed(seed)
     down, up = _started(rank, inputs, outputs)
     for name, fact in facts.items():
         yield Trial(
             f"start({rank}, {inputs}, {outputs}): {name}",
-            lambda part, fact=fact: fact(*part.start(rank, inputs, outputs)),
+            _fact(fact, rank, inputs, outputs),
             fact(down, up),
             {"rank": rank, "inputs": inputs, "outputs": outputs},
         )
+
+
+def _fact(fact: Callable[[Tensor, Tensor], object], *sizes: int) -> Callable[[ModuleType], object]:
+    return lambda part: fact(*part.start(*sizes))
 
 
 def _layer(weight: Tensor, down: Tensor, up: Tensor, alpha: float) -> LoRALinear:
@@ -91,7 +94,9 @@ def _started(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
     return down.detach(), up.detach()
 
 
-def _gradients(part: ModuleType, x: Tensor, down: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+def _gradients(
+    lora: Callable[..., Tensor], x: Tensor, down: Tensor, up: Tensor
+) -> tuple[Tensor, ...]:
     leaves = [down.clone().requires_grad_(), up.clone().requires_grad_()]
-    result: Tensor = part.lora(x, torch.zeros(2, 3), *leaves, 0.5)
+    result = lora(x, torch.zeros(2, 3), *leaves, 0.5)
     return torch.autograd.grad(result.square().sum(), leaves)

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from functools import cache
 
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.text.batches import joined
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
@@ -46,7 +46,7 @@ def trials(seed: int) -> Iterator[Trial]:
             expected = (row.input_ids, row.targets, row.weights)[at].tolist()
             yield Trial(
                 f"{name} of {length} shifted tokens",
-                lambda part, of=(ids, mask), at=at: part.shifted(*of)[at],
+                calls("shifted", ids, mask, at=at),
                 expected,
                 {"ids": ids, "mask": mask},
             )
@@ -58,7 +58,7 @@ def _masked(about: str, ids: list[int], expected: list[bool]) -> Trial:
     start, end = tokenizer.im_start, tokenizer.im_end
     return Trial(
         f"assistant_mask of {about}",
-        lambda part: part.assistant_mask(ids, start, end, header),
+        calls("assistant_mask", ids, start, end, header),
         expected,
         {"ids": ids, "start": start, "end": end, "header": header},
     )

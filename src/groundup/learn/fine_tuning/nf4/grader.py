@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from groundup.adapters.nf4 import CODES, dequantize_4bit, quantize_4bit
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 
 _trial = partial(Trial, rtol=1e-5, atol=1e-7)
 
@@ -29,20 +29,20 @@ def trials(seed: int) -> Iterator[Trial]:
         for at, what, expected in ((0, "indices", _indices(packed)), (1, "absmax", absmax)):
             yield _trial(
                 f"{what} of {name}",
-                lambda part, of=(flat, code, block_size), at=at: part.quantize(*of)[at],
+                calls("quantize", flat, code, block_size, at=at),
                 expected,
                 shown,
             )
         indices = _indices(packed)
         yield _trial(
             f"pack the indices of {name}",
-            lambda part, indices=indices: part.pack(indices),
+            calls("pack", indices),
             packed,
             {"indices": indices},
         )
         yield _trial(
             f"dequantize {name}",
-            lambda part, of=(packed, absmax, code, block_size): part.dequantize(*of),
+            calls("dequantize", packed, absmax, code, block_size),
             dequantize_4bit(packed, absmax, "nf4", block_size, flat.shape, torch.float32),
             {"packed": packed, "absmax": absmax, "code": code, "block_size": block_size},
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from groundup.evals.perplexity import Bits
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.tune.config import SFTConfig
 from groundup.tune.data import _weights
 
@@ -23,7 +23,7 @@ def trials(seed: int) -> Iterator[Trial]:
     ):
         yield Trial(
             f"token_shares of {len(own)} own and {len(general)} general sources, replay {replay}",
-            lambda part, of=(own, general, replay): part.token_shares(*of),
+            calls("token_shares", own, general, replay),
             _product(own, general, replay),
             {"own": own, "general": general, "replay": replay},
         )
@@ -35,7 +35,7 @@ def trials(seed: int) -> Iterator[Trial]:
         steps = tokens * share
         yield Trial(
             f"times_seen({tokens:,}, {share}, {size:,})",
-            lambda part, of=(tokens, share, size): part.times_seen(*of),
+            calls("times_seen", tokens, share, size),
             steps / size,
             {"tokens": tokens, "share": share, "size": size},
         )
@@ -49,7 +49,7 @@ def trials(seed: int) -> Iterator[Trial]:
     for before, after, sizes in texts:
         yield Trial(
             f"forgotten, over {len(sizes)} texts",
-            lambda part, of=(before, after, sizes): part.forgotten(*of),
+            calls("forgotten", before, after, sizes),
             _bits(after, sizes).per_byte() - _bits(before, sizes).per_byte(),
             {"before": before, "after": after, "sizes": sizes},
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.maths.intervals import bootstrap_difference
 
 _SIX = ([1.0, 0.0, 1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0, 1.0, 1.0])
@@ -17,7 +17,7 @@ def trials(seed: int) -> Iterator[Trial]:
     for prompted, tuned in (_SIX, ([0.5, 0.2], [0.7, 0.8]), (drawn[0], drawn[1])):
         yield Trial(
             f"difference over {len(tuned)} questions",
-            lambda part, of=(prompted, tuned): list(part.difference(*of)),
+            calls("difference", prompted, tuned),
             _expected(prompted, tuned),
             {"prompted": prompted, "tuned": tuned},
         )
@@ -25,7 +25,7 @@ def trials(seed: int) -> Iterator[Trial]:
     found = bootstrap_difference(np.array(many[1]), np.array(many[0]))
     yield Trial(
         "difference over 400 questions, beside the product's bootstrap",
-        lambda part: list(part.difference(*many)),
+        calls("difference", *many),
         [found.estimate, found.low, found.high],
         {"prompted": many[0], "tuned": many[1]},
         atol=0.012,  # what 2,000 drawn samples leave open
@@ -33,7 +33,7 @@ def trials(seed: int) -> Iterator[Trial]:
     for frozen, trained, bits in ((0, 7, 16), (1000, 10, 16), (1000, 10, 4)):
         yield Trial(
             f"training_bytes({frozen}, {trained}, {bits})",
-            lambda part, of=(frozen, trained, bits): part.training_bytes(*of),
+            calls("training_bytes", frozen, trained, bits),
             frozen * bits / 8 + trained * np.zeros(4, np.float32).nbytes,
             {"frozen": frozen, "trained": trained, "bits": bits},
         )
@@ -49,7 +49,7 @@ def trials(seed: int) -> Iterator[Trial]:
     ):
         yield Trial(
             f"worth_it, at least {least}",
-            lambda part, of=(prompted, tuned, least): part.worth_it(*of),
+            calls("worth_it", prompted, tuned, least),
             _expected(prompted, tuned)[1] > least,
             {"prompted": prompted, "tuned": tuned, "least": least},
         )

@@ -1,11 +1,11 @@
 """Grades attention by `groundup.lm.attention`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.lm.attention import document_mask, scaled_dot_product_attention
 
 
@@ -19,14 +19,14 @@ def trials(seed: int) -> Iterator[Trial]:
         x = drawn(rows, time, heads * size)
         yield Trial(
             f"split_heads of shape {tuple(x.shape)} into {heads}",
-            lambda part, x=x, heads=heads: part.split_heads(x, heads),
-            torch.stack(x.split(size, dim=-1), dim=1),
+            calls("split_heads", x, heads),
+            torch.stack(torch.split(x, size, dim=-1), dim=1),
             {"x": x, "heads": heads},
         )
     for time in (1, 2, 4):
         yield Trial(
             f"causal_mask({time})",
-            lambda part, time=time: part.causal_mask(time),
+            calls("causal_mask", time),
             document_mask(torch.zeros(1, time, dtype=torch.int64))[0],
             {"time": time},
         )
@@ -51,7 +51,7 @@ def trials(seed: int) -> Iterator[Trial]:
     for place, name in enumerate(names):
         yield Trial(
             f"the gradient of sum(attention²) with respect to the {name}",
-            lambda part, place=place: _gradients(part.attention, leaves, mask)[place],
+            calls("attention", leaves, mask, at=place, via=_gradients),
             expected[place],
             {**dict(zip(names, leaves, strict=True)), "mask": mask},
             rtol=1e-4,
@@ -62,7 +62,7 @@ def trials(seed: int) -> Iterator[Trial]:
 def _trial(about: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Trial:
     return Trial(
         about,
-        lambda part: part.attention(query, key, value, mask),
+        calls("attention", query, key, value, mask),
         scaled_dot_product_attention(query, key, value, mask),
         {"query": query, "key": key, "value": value, "mask": mask},
         rtol=1e-4,
@@ -70,8 +70,9 @@ def _trial(about: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) 
     )
 
 
-def _gradients(function: object, leaves: list[Tensor], mask: Tensor) -> tuple[Tensor, ...]:
-    assert callable(function)
+def _gradients(
+    function: Callable[..., Tensor], leaves: list[Tensor], mask: Tensor
+) -> tuple[Tensor, ...]:
     fresh = [leaf.clone().requires_grad_() for leaf in leaves]
-    result: Tensor = function(*fresh, mask)
+    result = function(*fresh, mask)
     return torch.autograd.grad(result.square().sum(), fresh)

@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.lm.attention import as_bias, document_mask
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import MLP, Block, RMSNorm
@@ -25,14 +25,14 @@ def trials(seed: int) -> Iterator[Trial]:
         x, weight = 3 * drawn(*shape) + 1, drawn(shape[-1])
         yield _trial(
             f"rms_norm of shape {shape}, eps {eps:g}",
-            lambda part, x=x, weight=weight, eps=eps: part.rms_norm(x, weight, eps),
+            calls("rms_norm", x, weight, eps),
             _norm(weight, eps)(x),
             {"x": x, "weight": weight, "eps": eps},
         )
     zero, one = torch.zeros(1, 3), torch.ones(3)
     yield _trial(
         "rms_norm of a vector of zeros",
-        lambda part: part.rms_norm(zero, one, 1e-6),
+        calls("rms_norm", zero, one, 1e-6),
         _norm(one, 1e-6)(zero),
         {"x": zero, "weight": one},
     )

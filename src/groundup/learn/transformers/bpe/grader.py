@@ -1,10 +1,10 @@
 """Grades byte-pair encoding by `groundup.text.bpe`."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.learn.transformers.bpe.seam import swap
 from groundup.text import bpe
 
@@ -17,7 +17,7 @@ def trials(seed: int) -> Iterator[Trial]:
         expected = [bpe.CHAR_TO_BYTE[char] for char in bpe.draw_bytes(text)]
         yield Trial(
             f"byte_ids({text!r})",
-            lambda part, text=text: part.byte_ids(text),
+            calls("byte_ids", text),
             expected,
             {"text": text},
         )
@@ -37,9 +37,7 @@ def trials(seed: int) -> Iterator[Trial]:
     for words, weights in pairs:
         yield Trial(
             f"count_pairs of {len(words)} words",
-            lambda part, words=words, weights=weights: sorted(
-                [*pair, count] for pair, count in part.count_pairs(words, weights).items()
-            ),
+            calls("count_pairs", words, weights, via=_sorted),
             _counted(words, weights),
             {"words": words, "weights": weights},
         )
@@ -56,7 +54,7 @@ def trials(seed: int) -> Iterator[Trial]:
         merged = bpe.joined("".join(map(chr, word)), chr(pair[0]) + chr(pair[1]), chr(9))
         yield Trial(
             f"merge of {pair} in {word}",
-            lambda part, word=word, pair=pair: part.merge(word, pair, 9),
+            calls("merge", word, pair, 9),
             [ord(char) for char in merged],
             {"word": word, "pair": pair, "new": 9},
         )
@@ -66,6 +64,14 @@ def trials(seed: int) -> Iterator[Trial]:
         [list(pair) for pair in bpe.train_bpe([_TEXT], 275).merges],
         {"text": _TEXT},
     )
+
+
+def _sorted(
+    count_pairs: Callable[..., dict[tuple[int, int], int]],
+    words: list[list[int]],
+    weights: list[int],
+) -> list[list[int]]:
+    return sorted([*pair, count] for pair, count in count_pairs(words, weights).items())
 
 
 def _counted(words: list[list[int]], weights: list[int]) -> list[list[int]]:

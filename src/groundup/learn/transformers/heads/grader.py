@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.xray.heads import on_diagonal
 
 
@@ -15,14 +15,14 @@ def trials(seed: int) -> Iterator[Trial]:
         # The product's shape is (layers, heads, queries, keys).
         yield Trial(
             f"diagonal_mean of shape {shape}, {back} back",
-            lambda part, of=(attention, back): part.diagonal_mean(*of),
+            calls("diagonal_mean", attention, back),
             on_diagonal(attention[None], back)[0],
             {"attention": attention, "back": back},
         )
     late = _patterns(random, (2, 2, 2))
     yield Trial(
         "diagonal_mean where no query has such a key",
-        lambda part: part.diagonal_mean(late, 3),
+        calls("diagonal_mean", late, 3),
         on_diagonal(late[None], 3)[0],
         {"attention": late, "back": 3},
     )
@@ -31,7 +31,7 @@ def trials(seed: int) -> Iterator[Trial]:
         attention = _patterns(random, (layers, heads, time, time))
         yield Trial(
             f"induction_score of a block of {block}, {opening} opening tokens",
-            lambda part, of=(attention, block): part.induction_score(*of),
+            calls("induction_score", attention, block),
             on_diagonal(attention[..., -block:, :], block - 1),
             {"attention": attention, "block": block},
         )
@@ -41,4 +41,5 @@ def _patterns(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
     """Rows of weights that sum to 1, and 0 for keys that come later."""
     queries, keys = shape[-2:]
     weights = random.random(shape) * np.tri(queries, keys, keys - queries)
-    return weights / weights.sum(-1, keepdims=True)
+    patterns: np.ndarray = weights / weights.sum(-1, keepdims=True)
+    return patterns

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.lm.config import Rope
 from groundup.lm.positions import inverse_frequencies, rotation
 from groundup.lm.positions import rotate as product_rotate
@@ -23,14 +23,14 @@ def trials(seed: int) -> Iterator[Trial]:
     for ids in (torch.tensor([3, 0]), torch.tensor([[1, 4, 1], [0, 2, 2]])):
         yield Trial(
             f"embed of ids of shape {tuple(ids.shape)}",
-            lambda part, ids=ids: part.embed(ids, table),
+            calls("embed", ids, table),
             functional.embedding(ids, table),
             {"ids": ids, "table": table},
         )
     for head_dim, theta in ((4, 10_000.0), (8, 100.0)):
         yield Trial(
             f"frequencies({head_dim}, {theta:g})",
-            lambda part, d=head_dim, theta=theta: part.frequencies(d, theta),
+            calls("frequencies", head_dim, theta),
             inverse_frequencies(Rope(theta=theta), head_dim, torch.device("cpu")),
             {"head_dim": head_dim, "theta": theta},
         )
@@ -40,7 +40,7 @@ def trials(seed: int) -> Iterator[Trial]:
         for name, at in (("cosines", 0), ("sines", 1)):
             yield Trial(
                 f"{name} of angles at positions of shape {tuple(positions.shape)}",
-                lambda part, p=positions, f=frequencies, at=at: part.angles(p, f)[at],
+                calls("angles", positions, frequencies, at=at),
                 expected[at],
                 {"positions": positions, "frequencies": frequencies},
                 rtol=1e-4,
@@ -52,7 +52,7 @@ def trials(seed: int) -> Iterator[Trial]:
         cos, sin = rotation(turns, torch.arange(1, time + 1)[None], torch.float32)
         yield Trial(
             f"rotate x of shape {tuple(x.shape)}",
-            lambda part, x=x, cos=cos, sin=sin: part.rotate(x, cos[:, None], sin[:, None]),
+            calls("rotate", x, cos[:, None], sin[:, None]),
             product_rotate(x, (cos, sin)),
             {"x": x, "cos": cos, "sin": sin},
         )

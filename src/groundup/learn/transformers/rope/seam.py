@@ -12,6 +12,7 @@ from groundup.learn.small import losses, replies
 from groundup.lm import model
 from groundup.lm.config import Rope
 from groundup.lm.positions import Rotation
+from groundup.lm.positions import inverse_frequencies as product_frequencies
 from groundup.xray import trace
 
 USED_BY = "every transformer with rotary positions: its embeddings, and its queries and keys"
@@ -20,11 +21,11 @@ USED_BY = "every transformer with rotary positions: its embeddings, and its quer
 @contextmanager
 def swap(part: ModuleType) -> Iterator[None]:
     """Stretched frequencies, and vectors of positions, stay the product's."""
-    product = (model.inverse_frequencies, model.Decoder.embed)
+    product_embed = model.Decoder.embed
 
     def inverse_frequencies(rope: Rope, head_dim: int, device: torch.device) -> Tensor:
         if rope.type != "default":
-            return product[0](rope, head_dim, device)
+            return product_frequencies(rope, head_dim, device)
         found: Tensor = part.frequencies(head_dim, rope.theta)
         return found.to(device)
 
@@ -41,7 +42,7 @@ def swap(part: ModuleType) -> Iterator[None]:
 
     def embed(decoder: model.Decoder, ids: Tensor, position_ids: Tensor) -> Tensor:
         if decoder.config.position in ("learned", "sinusoidal"):
-            return product[1](decoder, ids, position_ids)
+            return product_embed(decoder, ids, position_ids)
         rows: Tensor = part.embed(ids, decoder.embed_tokens.weight)
         return rows
 

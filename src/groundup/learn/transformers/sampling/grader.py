@@ -1,14 +1,13 @@
 """Grades cache and sampling by `groundup.lm.cache` and `groundup.generation.sampling`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from groundup.generation.sampling import Sampling, _pick, filtered
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.lm.cache import KVCache
 
 _trial = partial(Trial, rtol=1e-4, atol=1e-5)
@@ -30,7 +29,7 @@ def trials(seed: int) -> Iterator[Trial]:
         for name, at, expected in (("returns", 0, seen), ("leaves in stored", 1, cache.keys[0])):
             yield _trial(
                 f"what remember {name}, at positions {places}",
-                lambda part, of=(stored, new, positions), at=at: _remembered(part, *of)[at],
+                calls("remember", stored, new, positions, at=at, via=_remembered),
                 expected,
                 shown,
             )
@@ -51,7 +50,7 @@ def trials(seed: int) -> Iterator[Trial]:
         how = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         yield _trial(
             f"probabilities at temperature {temperature}, top_k {top_k}, top_p {top_p}",
-            lambda part, of=(logits, temperature, top_k, top_p): part.probabilities(*of),
+            calls("probabilities", logits, temperature, top_k, top_p),
             filtered(logits[None], how)[0].exp(),
             {"logits": logits, "temperature": temperature, "top_k": top_k, "top_p": top_p},
         )
@@ -63,22 +62,22 @@ def trials(seed: int) -> Iterator[Trial]:
     ):  # fmt: skip
         yield Trial(
             f"pick with u = {u}",
-            lambda part, of=(given, u): part.pick(*of),
+            calls("pick", given, u),
             int(_pick(given[None], torch.tensor([u]))[0]),
             {"probabilities": given, "u": u},
         )
     short = torch.tensor([0.5, 0.4999999, 0.0])
     yield Trial(
         "pick where the sum ends a little below u",
-        lambda part: part.pick(short, 0.99999995),
+        calls("pick", short, 0.99999995),
         1,
         {"probabilities": short, "u": 0.99999995},
     )
 
 
 def _remembered(
-    part: ModuleType, stored: Tensor, new: Tensor, positions: Tensor
+    remember: Callable[..., Tensor], stored: Tensor, new: Tensor, positions: Tensor
 ) -> tuple[Tensor, Tensor]:
     mine = stored.clone()  # which is to be changed, so that the next trial finds its own
-    seen = part.remember(mine, new, positions)
+    seen = remember(mine, new, positions)
     return seen, mine

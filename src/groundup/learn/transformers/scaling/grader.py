@@ -7,18 +7,18 @@ from types import ModuleType
 
 import numpy as np
 
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 
 _NEAR = 0.05
 
 
 def trials(seed: int) -> Iterator[Trial]:
     random = np.random.default_rng(seed)
-    yield Trial("law(8, 2, 1, 1)", lambda part: part.law(8.0, 2.0, 1.0, 1.0), 2.125)
+    yield Trial("law(8, 2, 1, 1)", calls("law", 8.0, 2.0, 1.0, 1.0), 2.125)
     several = np.array([1.0, 10.0, 1000.0])
     yield Trial(
         "law of an array",
-        lambda part: part.law(several, 1.5, 2.0, 0.3),
+        calls("law", several, 1.5, 2.0, 0.3),
         1.5 + 2.0 / several**0.3,
         {"compute": several, "floor": 1.5, "a": 2.0, "b": 0.3},
     )
@@ -33,14 +33,14 @@ def trials(seed: int) -> Iterator[Trial]:
         shown = {"compute": compute, "losses": losses, "floors": floors}
         yield Trial(
             "fit_law: floor, a, b",
-            lambda part, of=(compute, losses, floors): list(part.fit_law(*of)),
+            calls("fit_law", compute, losses, floors),
             [floor, a, b],
             shown,
             rtol=1e-6,
         )
         yield Trial(
             "predict, four times as far",
-            lambda part, of=(compute, losses, floors): part.predict(*of, float(4 * of[0][-1])),
+            calls("predict", compute, losses, floors, float(4 * compute[-1])),
             float(floor + a / (4 * compute[-1]) ** b),
             {**shown, "at": float(4 * compute[-1])},
             rtol=1e-6,
@@ -49,7 +49,7 @@ def trials(seed: int) -> Iterator[Trial]:
     sizes = np.array([1.0, 2.0, 4.0, 8.0])
     yield Trial(
         "fit_law of losses with noise",
-        lambda part: list(part.fit_law(sizes, noisy, floors)),
+        calls("fit_law", sizes, noisy, floors),
         _solved(sizes, noisy, floors),
         {"compute": sizes, "losses": noisy, "floors": floors},
         rtol=1e-6,

@@ -62,7 +62,7 @@ def log_of_a(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fi
 def first_floor(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
     """The first floor is taken, whichever it is. Keep the one whose law is nearest to the
     losses."""
-    return _fits(compute, losses, floors)[0][1:]  # type: ignore[no-any-return]
+    return _fits(compute, losses, floors)[0][1:]
 
 
 def high_floors_kept(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:

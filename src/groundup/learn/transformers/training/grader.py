@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from groundup.evals.perplexity import Bits
-from groundup.learn.exercise import Trial
+from groundup.learn.exercise import Trial, calls
 from groundup.train.loss import linear_cross_entropy
 from groundup.train.optim import Schedule
 
@@ -28,13 +28,13 @@ def trials(seed: int) -> Iterator[Trial]:
         about = f"{tokens} tokens of a vocabulary of {vocabulary}"
         yield _trial(
             f"cross_entropy of {about}",
-            lambda part, of=(logits, targets, weights): part.cross_entropy(*of),
+            calls("cross_entropy", logits, targets, weights),
             _product(logits, targets, weights),
             shown,
         )
         yield _trial(
             f"its gradient with respect to the logits, {about}",
-            lambda part, of=(logits, targets, weights): _gradient(part.cross_entropy, *of),
+            calls("cross_entropy", logits, targets, weights, via=_gradient),
             _gradient(_product, logits, targets, weights),
             shown,
         )
@@ -42,14 +42,14 @@ def trials(seed: int) -> Iterator[Trial]:
     targets, weights = torch.tensor([0, 1]), torch.ones(2)
     yield _trial(
         "cross_entropy of logits in the thousands",
-        lambda part: part.cross_entropy(large, targets, weights),
+        calls("cross_entropy", large, targets, weights),
         _product(large, targets, weights),
         {"logits": large, "targets": targets, "weights": weights},
     )
     for steps, warmup, decay in ((10, 4, 3), (10, 0, 5), (6, 2, 0), (4, 3, 3)):
         yield Trial(
             f"schedule of {steps} steps, warm-up {warmup}, decay {decay}",
-            lambda part, of=(steps, warmup, decay): [part.schedule(i, *of) for i in range(of[0])],
+            calls("schedule", steps, warmup, decay, via=_every_step),
             [Schedule(steps, warmup, decay)(i) for i in range(steps)],
             {"steps": steps, "warmup": warmup, "decay": decay},
         )
@@ -61,10 +61,14 @@ def trials(seed: int) -> Iterator[Trial]:
         paid = Bits(np.array(nats) / np.log(2), np.array(sizes, float), ["text"] * len(nats))
         yield Trial(
             f"bits_per_byte of {len(nats)} texts",
-            lambda part, of=(nats, sizes): part.bits_per_byte(*of),
+            calls("bits_per_byte", nats, sizes),
             paid.per_byte(),
             {"nats": nats, "sizes": sizes},
         )
+
+
+def _every_step(schedule: Callable[..., float], steps: int, warmup: int, decay: int) -> list[float]:
+    return [schedule(step, steps, warmup, decay) for step in range(steps)]
 
 
 def _product(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
