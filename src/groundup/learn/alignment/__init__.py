@@ -87,11 +87,11 @@ EXERCISES = (
         "5.9",
         "frontier",
         "Safety against use: the frontier",
-        functions=("dominates", "frontier", "wilson"),
+        functions=("dominates", "frontier", "beyond_chance"),
         minutes=20,
         difficulty=2,
         importance=4,
-        makes="reports and the frontier experiment judge models by your own rule",
+        makes="groundup experiment frontier judges models by your own rule",
     ),
     Exercise(
         "5.10",

@@ -1,11 +1,11 @@
-"""Grades the frontier by `groundup.experiments.frontier` and `groundup.maths.intervals`."""
+"""Grades the frontier by `groundup.experiments.frontier`."""
 
 import random
 from collections.abc import Iterator
 
-from groundup.experiments.frontier.trade import dominated_by, dominates
+from groundup.experiments.frontier.trade import beyond_chance, dominated_by, dominates
 from groundup.learn.exercise import Trial, calls
-from groundup.maths.intervals import wilson_interval
+from groundup.report.estimate import Estimate
 
 
 def trials(seed: int) -> Iterator[Trial]:
@@ -35,15 +35,21 @@ def trials(seed: int) -> Iterator[Trial]:
             [place for place, by in enumerate(dominated_by(points)) if by is None],
             {"points": points},
         )
-    for successes, n in ((18, 20), (20, 20), (0, 5), (dice.randrange(1, 99), 100)):
-        found = wilson_interval(successes, n)
+    changes = [
+        ((0.02, 0.1), (-0.04, 0.02)),
+        ((0.02, 0.1), (-0.1, -0.01)),
+        ((-0.01, 0.03), (-0.01, 0.05)),
+        ((0.01, 0.02), (0.0, 0.03)),
+        ((-0.2, -0.1), (-0.3, 0.1)),
+        ((-0.09, 0.01), (0.01, 0.02)),
+    ]
+    for safety, use in changes:
+        ends = {"safety": safety, "use": use}
         yield Trial(
-            f"wilson({successes}, {n})",
-            calls("wilson", successes, n),
-            [found.low, found.high],
-            {"successes": successes, "n": n},
-            rtol=1e-5,
-            atol=1e-6,
+            f"beyond_chance, safety {safety} and use {use}",
+            calls("beyond_chance", ends),
+            beyond_chance({axis: Estimate(0.0, *both, 1, 1) for axis, both in ends.items()}),
+            {"changes": ends},
         )
 
 

@@ -1,4 +1,4 @@
-"""Puts the learner's dominance and intervals into reports and the frontier experiment."""
+"""Puts the learner's dominance into the frontier experiment."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -6,15 +6,13 @@ from types import ModuleType
 
 from groundup.experiments.frontier import trade
 from groundup.learn.plain import all_replaced
-from groundup.maths.intervals import Interval
-from groundup.maths.intervals import wilson_interval as product_interval
-from groundup.report import estimate
+from groundup.report.estimate import Estimate
 
-USED_BY = "groundup experiment frontier, and the intervals of every share that a report shows"
+USED_BY = "groundup experiment frontier: which models it leaves, and which it calls better"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
-    """Intervals of other than 95 % stay the product's."""
+    """What is told of each pair of points is the learner's; where they stand is measured."""
 
     def dominates(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
         return bool(part.dominates(dict(one), dict(other)))
@@ -26,25 +24,24 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
             for place, one in enumerate(points)
         ]
 
-    def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Interval:
-        if confidence != 0.95 or not n:
-            return product_interval(successes, n, confidence)
-        low, high = part.wilson(successes, n)
-        return Interval(successes / n, max(0.0, low), min(1.0, high))
+    def beyond_chance(changes: Mapping[str, Estimate]) -> bool:
+        return bool(
+            part.beyond_chance({axis: (one.low, one.high) for axis, one in changes.items()})
+        )
 
     return all_replaced(
         (trade, "dominates", dominates),
         (trade, "dominated_by", dominated_by),
-        (estimate, "wilson_interval", wilson_interval),
+        (trade, "beyond_chance", beyond_chance),
     )
 
 
 def try_it() -> list[float]:
-    """Which of five points are beaten, and the interval of 18 of 20."""
+    """Which of five points are beaten, and whether a change is more than chance."""
     points = [
         {"safety": safety, "use": use}
         for safety, use in ((0.1, 0.9), (0.4, 0.6), (0.6, 0.4), (0.9, 0.2), (0.3, 0.5))
     ]
     beaten = [-1.0 if by is None else float(by) for by in trade.dominated_by(points)]
-    share = estimate.share(18, 20)
-    return [*beaten, share.low, share.high]
+    gain = {"safety": Estimate(0.1, 0.02, 0.2, 9, 9), "use": Estimate(0.0, -0.1, 0.1, 9, 9)}
+    return [*beaten, float(trade.beyond_chance(gain))]

@@ -1,9 +1,5 @@
 """Which of several models nobody should take."""
 
-import math
-
-_Z = 1.959964
-
 
 def dominates(one: dict[str, float], other: dict[str, float]) -> bool:
     """Whether `one` is nowhere worse than `other`, and somewhere better."""
@@ -20,8 +16,7 @@ def frontier(points: list[dict[str, float]]) -> list[int]:
     ]
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """The ends of Wilson's 95 % interval for a share of successes in n trials."""
-    center = (successes + _Z**2 / 2) / (n + _Z**2)
-    radius = _Z / (n + _Z**2) * math.sqrt(successes * (n - successes) / n + _Z**2 / 4)
-    return center - radius, center + radius
+def beyond_chance(changes: dict[str, tuple[float, float]]) -> bool:
+    """Whether some change is surely a gain and none surely a loss; each is (low, high)."""
+    is_better = any(low > 0 for low, _ in changes.values())
+    return is_better and not any(high < 0 for _, high in changes.values())

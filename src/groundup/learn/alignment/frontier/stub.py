@@ -1,7 +1,5 @@
 """Which of several models nobody should take."""
 
-import math
-
 
 def dominates(one: dict[str, float], other: dict[str, float]) -> bool:
     """Whether `one` is nowhere worse than `other`, and somewhere better."""
@@ -13,6 +11,6 @@ def frontier(points: list[dict[str, float]]) -> list[int]:
     raise NotImplementedError
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
-    """The ends of Wilson's 95 % interval for a share of successes in n trials."""
+def beyond_chance(changes: dict[str, tuple[float, float]]) -> bool:
+    """Whether some change is surely a gain and none surely a loss; each is (low, high)."""
     raise NotImplementedError

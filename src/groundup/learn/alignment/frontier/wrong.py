@@ -1,9 +1,5 @@
 """What goes wrong on the frontier."""
 
-import math
-
-_Z = 1.959964
-
 REPLACES = {
     "better_everywhere": "dominates",
     "better_somewhere": "dominates",
@@ -14,12 +10,14 @@ REPLACES = {
     "dominated_ones": "frontier",
     "points_not_places": "frontier",
     "best_on_an_axis": "frontier",
-    "plain_interval": "wilson",
-    "one_sided": "wilson",
-    "radius_doubled": "wilson",
+    "losses_forgotten": "beyond_chance",
+    "sure_everywhere": "beyond_chance",
+    "middle_counts": "beyond_chance",
+    "doubt_stops": "beyond_chance",
 }
 
 Point = dict[str, float]
+Changes = dict[str, tuple[float, float]]
 
 
 def _dominates(one: Point, other: Point) -> bool:
@@ -79,25 +77,26 @@ def best_on_an_axis(points: list[Point]) -> list[int]:
     return [i for i, p in enumerate(points) if any(p[axis] == best[axis] for axis in p)]
 
 
-def plain_interval(successes: float, n: int) -> tuple[float, float]:
-    """That is p ± z σ, which has no width at 0 and at n successes, and leaves 0 … 1. Use
-    Wilson's center and radius."""
-    p = successes / n
-    radius = _Z * math.sqrt(p * (1 - p) / n)
-    return p - radius, p + radius
+def losses_forgotten(changes: Changes) -> bool:
+    """A sure gain is enough here, whatever is lost elsewhere. On no axis may the change be surely a
+    loss."""
+    return any(low > 0 for low, _ in changes.values())
 
 
-def one_sided(successes: float, n: int) -> tuple[float, float]:
-    """The interval is built around s / n. Wilson's has a center of its own, a little nearer to
-    one half."""
-    p = successes / n
-    radius = _Z / (n + _Z**2) * math.sqrt(successes * (n - successes) / n + _Z**2 / 4)
-    return p - radius, p + radius
+def sure_everywhere(changes: Changes) -> bool:
+    """A sure gain is asked for on *every* axis. One is enough, if no other change is surely a loss."""
+    return all(low > 0 for low, _ in changes.values())
 
 
-def radius_doubled(successes: float, n: int) -> tuple[float, float]:
-    """z is squared in front of the root. Only the terms with z²/2, z²/4 and n + z² have a
-    square."""
-    center = (successes + _Z**2 / 2) / (n + _Z**2)
-    radius = _Z**2 / (n + _Z**2) * math.sqrt(successes * (n - successes) / n + _Z**2 / 4)
-    return center - radius, center + radius
+def middle_counts(changes: Changes) -> bool:
+    """The middles of the intervals are compared with 0: that is dominance of the numbers again. A
+    gain is sure where the *low* end is above 0."""
+    middles = [(low + high) / 2 for low, high in changes.values()]
+    return any(one > 0 for one in middles) and not any(one < 0 for one in middles)
+
+
+def doubt_stops(changes: Changes) -> bool:
+    """Any interval that reaches below 0 stops it. Only a change that is surely a loss does, where the
+    *high* end is below 0."""
+    is_better = any(low > 0 for low, _ in changes.values())
+    return is_better and not any(low < 0 for low, _ in changes.values())

@@ -35,5 +35,5 @@ def swap(part: ModuleType) -> Iterator[None]:
 
 def try_it() -> list[float]:
     """The interval of a share, as reports have it."""
-    found = estimate.wilson_interval(45, 50)
+    found = estimate.share(45, 50)
     return [found.low, found.high]

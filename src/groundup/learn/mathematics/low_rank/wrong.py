@@ -25,7 +25,7 @@ def length_of_u_counts(v: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def divided_by_length_once(v: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """The length of u stands in the formula twice, in u · v and in u itself; you divided by it once.
+    """The length of u stands in the formula twice, in u · v and in u; you divided by it once.
     Divide by |u|², which is u · u."""
     return u * (u @ v) / np.sqrt(u @ u)
 

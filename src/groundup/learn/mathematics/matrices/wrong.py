@@ -47,7 +47,7 @@ def entry_by_entry(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def not_transposed(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """points @ matrix moves by the transposed matrix. For points in rows it is points @ matrix.T."""
+    """points @ matrix moves by the transposed matrix; for points in rows use points @ matrix.T."""
     return points @ matrix
 
 
