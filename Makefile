@@ -1,6 +1,7 @@
 # make quickstart   from nothing to a model that chats (about a quarter of an hour)
 # make test         the whole default test suite
-# Both set themselves up on the first run and leave the set-up alone afterwards.
+# make docs         the documentation site, at docs/site/index.html
+# All set themselves up on the first run and leave the set-up alone afterwards.
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -11,7 +12,7 @@ PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest 
 
 CHECKED = tests/maths tests/nn tests/world tests/data tests/report tests/evals tests/experiments
 
-.PHONY: quickstart test test-long lint benchmark clean
+.PHONY: quickstart test test-long lint docs benchmark clean
 
 quickstart: $(VENV)/installed
 	$(VENV)/bin/groundup quickstart --minutes $(MINUTES) --out $(OUT)
@@ -29,10 +30,14 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/installed-test
+	$(VENV)/bin/python docs/build.py
+
 benchmark: $(VENV)/installed-test
 	$(VENV)/bin/python benchmarks/pretrain.py --muon
 	$(VENV)/bin/python benchmarks/numpy_engine.py
 	$(VENV)/bin/python benchmarks/world.py
+	$(VENV)/bin/python benchmarks/bpe.py
 	$(VENV)/bin/python benchmarks/generate.py --shapes small
 	$(VENV)/bin/python benchmarks/generation.py --models small
 	$(VENV)/bin/python benchmarks/rollout.py
@@ -49,4 +54,4 @@ $(VENV)/installed-test: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/made docs/site .pytest_cache .mypy_cache .ruff_cache
