@@ -78,25 +78,26 @@ def best_on_an_axis(points: list[Point]) -> list[int]:
 
 
 def losses_forgotten(changes: Changes) -> bool:
-    """A sure gain is enough here, whatever is lost elsewhere. On no axis may the change be surely a
-    loss."""
+    """A sure gain is enough here, whatever is lost elsewhere. On no axis may the change be
+    surely a loss."""
     return any(low > 0 for low, _ in changes.values())
 
 
 def sure_everywhere(changes: Changes) -> bool:
-    """A sure gain is asked for on *every* axis. One is enough, if no other change is surely a loss."""
+    """A sure gain is asked for on *every* axis. One is enough, if no other change is surely a
+    loss."""
     return all(low > 0 for low, _ in changes.values())
 
 
 def middle_counts(changes: Changes) -> bool:
-    """The middles of the intervals are compared with 0: that is dominance of the numbers again. A
-    gain is sure where the *low* end is above 0."""
+    """The middles of the intervals are compared with 0: that is dominance of the numbers again.
+    A gain is sure where the *low* end is above 0."""
     middles = [(low + high) / 2 for low, high in changes.values()]
     return any(one > 0 for one in middles) and not any(one < 0 for one in middles)
 
 
 def doubt_stops(changes: Changes) -> bool:
-    """Any interval that reaches below 0 stops it. Only a change that is surely a loss does, where the
-    *high* end is below 0."""
+    """Any interval that reaches below 0 stops it. Only a change that is surely a loss does,
+    where the *high* end is below 0."""
     is_better = any(low > 0 for low, _ in changes.values())
     return is_better and not any(low < 0 for low, _ in changes.values())
