@@ -197,13 +197,13 @@ def test_own_dpo_and_lora_train_the_same_adapter(workshop: object, tmp_path: Pat
             model=model,
             data=workshop.data,  # type: ignore[attr-defined]
             out=tmp_path / name,
-            adapter="qlora", rank=4, steps=4, rows=4, micro_rows=2, evaluations=1,
+            adapter="qlora", lora_rank=4, steps=4, rows=4, micro_rows=2, evaluations=1,
             learning_rate=0.01, compile="off", threads=1,
         )  # fmt: skip
         return losses(dpo(config))
 
     expected = trained("plain")
-    with parts("lora", "nf4", "dpo", "masks") as calls:
+    with parts("lora", "nf4", "dpo") as calls:
         found = trained("mine")
     assert found == pytest.approx(expected, rel=1e-3)
     assert calls["lora"] and calls["quantize"] and calls["dpo_losses"] and calls["answer_logprobs"]

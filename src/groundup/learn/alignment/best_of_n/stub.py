@@ -1,4 +1,7 @@
-"""What the best of n answers is worth, and how far it is from the model."""
+"""5.8 Over-optimization: best of n, and nats
+
+The lesson: groundup learn 5.8        Check it: groundup learn check 5.8
+"""
 
 import math
 

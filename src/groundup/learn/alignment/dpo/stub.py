@@ -1,4 +1,7 @@
-"""Direct preference optimization."""
+"""5.6 DPO: preferences without a reward model
+
+The lesson: groundup learn 5.6        Check it: groundup learn check 5.6
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,7 @@
-"""Which of several models nobody should take."""
+"""5.9 Safety against use: the frontier
+
+The lesson: groundup learn 5.9        Check it: groundup learn check 5.9
+"""
 
 
 def dominates(one: dict[str, float], other: dict[str, float]) -> bool:

@@ -1,4 +1,7 @@
-"""Advantages of tokens."""
+"""5.4 GAE: whose merit was it?
+
+The lesson: groundup learn 5.4        Check it: groundup learn check 5.4
+"""
 
 import numpy as np
 

@@ -1,4 +1,7 @@
-"""Group-relative advantages, and a KL that is never negative."""
+"""5.7 GRPO: a group instead of a critic
+
+The lesson: groundup learn 5.7        Check it: groundup learn check 5.7
+"""
 
 import numpy as np
 import torch

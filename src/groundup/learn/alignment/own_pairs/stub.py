@@ -1,4 +1,7 @@
-"""Your own votes, your own reward model, your own policy."""
+"""5.10 Your own preferences
+
+The lesson: groundup learn 5.10        Check it: groundup learn check 5.10
+"""
 
 import math
 

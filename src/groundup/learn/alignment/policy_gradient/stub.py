@@ -1,4 +1,7 @@
-"""The policy gradient."""
+"""5.3 The policy gradient
+
+The lesson: groundup learn 5.3        Check it: groundup learn check 5.3
+"""
 
 import torch
 from torch import Tensor

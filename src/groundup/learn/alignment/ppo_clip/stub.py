@@ -1,4 +1,7 @@
-"""PPO's clipped loss."""
+"""5.5 PPO's clip
+
+The lesson: groundup learn 5.5        Check it: groundup learn check 5.5
+"""
 
 import torch
 from torch import Tensor

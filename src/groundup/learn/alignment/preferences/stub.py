@@ -1,4 +1,7 @@
-"""From comparisons to ratings."""
+"""5.1 Preferences, and one number for each
+
+The lesson: groundup learn 5.1        Check it: groundup learn check 5.1
+"""
 
 import numpy as np
 

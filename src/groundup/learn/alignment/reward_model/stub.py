@@ -1,4 +1,7 @@
-"""The loss of a reward model, and what it may have learned instead."""
+"""5.2 A reward model, and how length leaks into it
+
+The lesson: groundup learn 5.2        Check it: groundup learn check 5.2
+"""
 
 import numpy as np
 import torch

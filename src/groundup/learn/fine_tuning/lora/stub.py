@@ -1,4 +1,7 @@
-"""A low-rank adapter beside a frozen matrix."""
+"""4.2 LoRA
+
+The lesson: groundup learn 4.2        Check it: groundup learn check 4.2
+"""
 
 import math
 

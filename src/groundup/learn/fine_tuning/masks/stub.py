@@ -1,4 +1,7 @@
-"""Which tokens of a chat are trained."""
+"""4.1 Which tokens are trained
+
+The lesson: groundup learn 4.1        Check it: groundup learn check 4.1
+"""
 
 
 def assistant_mask(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:

@@ -1,4 +1,7 @@
-"""Weights in four bits."""
+"""4.3 NF4 and QLoRA
+
+The lesson: groundup learn 4.3        Check it: groundup learn check 4.3
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,7 @@
-"""One's own data beside general text."""
+"""4.4 Own data, forgetting and replay
+
+The lesson: groundup learn 4.4        Check it: groundup learn check 4.4
+"""
 
 import math
 

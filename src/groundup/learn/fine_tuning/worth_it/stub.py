@@ -1,4 +1,7 @@
-"""Whether fine-tuning is worth it."""
+"""4.5 When not to fine-tune
+
+The lesson: groundup learn 4.5        Check it: groundup learn check 4.5
+"""
 
 import math
 

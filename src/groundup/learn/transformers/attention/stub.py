@@ -1,4 +1,7 @@
-"""Attention, its mask and its heads."""
+"""3.3 Attention, mask and heads
+
+The lesson: groundup learn 3.3        Check it: groundup learn check 3.3
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,7 @@
-"""One block of a transformer."""
+"""3.4 The block
+
+The lesson: groundup learn 3.4        Check it: groundup learn check 3.4
+"""
 
 from collections.abc import Callable
 

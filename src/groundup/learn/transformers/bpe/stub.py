@@ -1,4 +1,7 @@
-"""Bytes and byte-pair encoding."""
+"""3.1 Bytes and byte-pair encoding
+
+The lesson: groundup learn 3.1        Check it: groundup learn check 3.1
+"""
 
 
 def byte_ids(text: str) -> list[int]:

@@ -1,4 +1,7 @@
-"""Scores that tell what attention heads look at."""
+"""3.7 Reading its heads
+
+The lesson: groundup learn 3.7        Check it: groundup learn check 3.7
+"""
 
 import numpy as np
 

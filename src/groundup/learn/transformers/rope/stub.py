@@ -1,4 +1,7 @@
-"""Embeddings and rotary positions."""
+"""3.2 Embeddings and positions
+
+The lesson: groundup learn 3.2        Check it: groundup learn check 3.2
+"""
 
 import torch
 from torch import Tensor

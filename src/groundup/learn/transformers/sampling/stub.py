@@ -1,4 +1,7 @@
-"""What a model keeps of what it has read, and how it draws a token."""
+"""3.6 KV cache and sampling
+
+The lesson: groundup learn 3.6        Check it: groundup learn check 3.6
+"""
 
 import torch
 from torch import Tensor

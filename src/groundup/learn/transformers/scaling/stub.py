@@ -1,4 +1,7 @@
-"""The law of how losses fall with compute."""
+"""3.8 Scaling: predict the loss of a run
+
+The lesson: groundup learn 3.8        Check it: groundup learn check 3.8
+"""
 
 import numpy as np
 

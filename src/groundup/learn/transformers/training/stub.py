@@ -1,4 +1,7 @@
-"""The loss of a language model, the schedule of its learning rate, and bits per byte."""
+"""3.5 Training it: loss, schedule, bits per byte
+
+The lesson: groundup learn 3.5        Check it: groundup learn check 3.5
+"""
 
 import math
 
