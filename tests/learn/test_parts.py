@@ -198,7 +198,7 @@ def test_own_dpo_and_lora_train_the_same_adapter(workshop: object, tmp_path: Pat
             data=workshop.data,  # type: ignore[attr-defined]
             out=tmp_path / name,
             adapter="qlora", lora_rank=4, steps=4, rows=4, micro_rows=2, evaluations=1,
-            learning_rate=0.01, compile="off", threads=1,
+            learning_rate=0.01, compile="off", dtype="float32", threads=1,
         )  # fmt: skip
         return losses(dpo(config))
 

@@ -7,6 +7,7 @@ from types import ModuleType
 from groundup.learn.exercise import Trial, calls
 from groundup.learn.transformers.bpe.seam import swap
 from groundup.text import bpe
+from groundup.text.pretokens import CHAR_TO_BYTE, draw_bytes
 
 _TEXT = "the hug of the pug, the hugs of the pugs; hum hum hum, aaaa banana"
 
@@ -14,7 +15,7 @@ _TEXT = "the hug of the pug, the hugs of the pugs; hum hum hum, aaaa banana"
 def trials(seed: int) -> Iterator[Trial]:
     dice = random.Random(seed)
     for text in ("sea", "é", "", "naïve 🐚"):
-        expected = [bpe.CHAR_TO_BYTE[char] for char in bpe.draw_bytes(text)]
+        expected = [CHAR_TO_BYTE[char] for char in draw_bytes(text)]
         yield Trial(
             f"byte_ids({text!r})",
             calls("byte_ids", text),
