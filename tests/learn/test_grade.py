@@ -54,8 +54,8 @@ def test_an_endless_loop_is_ended_and_its_line_told(tmp_path: Path) -> None:
 
 
 def test_a_loop_that_swallows_everything_is_ended_too(tmp_path: Path) -> None:
-    inner = "    try:\n        while True:\n            x = x + 0\n    except BaseException:\n        pass"
-    text = said(graded(tmp_path, f"while True:\n{inner}", seconds=0.2, wall_seconds=5.0))
+    lines = ["while True:", " try:", "  while True:", "   x = x + 0", " except BaseException: pass"]
+    text = said(graded(tmp_path, "\n".join(lines), seconds=0.2, wall_seconds=5.0))
     assert "was ended" in text
 
 

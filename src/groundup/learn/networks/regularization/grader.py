@@ -71,7 +71,8 @@ def _stopped(losses: tuple[float, ...], patience: int) -> list[int]:
         run = Run(Path(folder), "lesson", None)
         optimizer = Optimizer.__new__(Optimizer)  # one without a model
         optimizer.masters = {"w": torch.zeros(1)}
-        stopping = EarlyStopping(run, optimizer, SFTConfig.model_construct(patience=patience))
+        config = SFTConfig(model=run.folder, data=(run.folder,), out=run.folder, patience=patience)
+        stopping = EarlyStopping(run, optimizer, config)
         for step, loss in enumerate(losses):
             line = {"kind": "evaluation", "step": step, "heldout_loss": loss}
             with open(run.folder / "metrics.jsonl", "a") as file:
