@@ -264,7 +264,8 @@ _ERRORS = {
     "mismatch in its core dimension": _SHAPES,
     "must match the size": _SHAPES,
     "shapes cannot be multiplied": _SHAPES,
-    "__array_ufunc__": "np.exp and its like take NumPy arrays. A Tensor has its own: x.exp(), x.log(), x.tanh().",
+    "__array_ufunc__": "np.exp and its like take NumPy arrays. A Tensor has its own: x.exp(), "
+    "x.log(), x.tanh().",
     "positional argument": "The function has to take what the stub's takes, in that order.",
     "unexpected keyword": "The function's parameters have to keep the stub's names.",
     "is not subscriptable": "A function or a number stands where an array was meant: look at the "
