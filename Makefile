@@ -7,8 +7,9 @@ PYTHON  ?= python3
 VENV    ?= .venv
 MINUTES ?= 15
 OUT     ?= quickstart
-# One process a core, each with one thread; a file's tests stay together, as they share fixtures.
-PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --durations 30
+# One process a core, each with one thread. A file's tests stay together, as they share fixtures;
+# the long ones share little, and but for groups that say so they go to whoever is free.
+PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --durations 30
 
 CHECKED = tests/maths tests/nn tests/world tests/data tests/report tests/evals tests/experiments
 
@@ -18,12 +19,12 @@ quickstart: $(VENV)/installed
 	$(VENV)/bin/groundup quickstart --minutes $(MINUTES) --out $(OUT)
 
 test: $(VENV)/installed-test
-	$(PYTEST)
+	$(PYTEST) --dist loadfile
 
 # What takes long; then shapes and types of the folders whose small calls the default leaves alone.
 test-long: $(VENV)/installed-test
-	$(PYTEST) -m long
-	$(PYTEST) --jaxtyping-packages=groundup,typecheck.checker $(CHECKED)
+	$(PYTEST) --dist loadgroup -m long
+	$(PYTEST) --dist loadfile --jaxtyping-packages=groundup,typecheck.checker $(CHECKED)
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
