@@ -204,7 +204,7 @@ def _merge_pair(
     new_pairs: set[str] = set()
     for index in where.pop(pair):
         old = words[index]
-        new = words[index] = old.replace(pair, merged)
+        new = words[index] = joined(old, pair, merged)
         if len(new) == len(old):  # an earlier merge has taken this pair apart here
             continue
         weight = weights[index]
@@ -218,6 +218,11 @@ def _merge_pair(
                 where.setdefault(now, set()).add(index)
     del counts[pair]
     return new_pairs
+
+
+def joined(word: str, pair: str, merged: str) -> str:
+    """Replace each `pair` in `word` by `merged`, from left to right and without overlap."""
+    return word.replace(pair, merged)
 
 
 def _tie_order(tie: Tie, tokens: list[str]) -> Callable[[str], tuple[str, ...]]:
