@@ -54,8 +54,8 @@ def test_an_endless_loop_is_ended_and_its_line_told(tmp_path: Path) -> None:
 
 
 def test_a_loop_that_swallows_everything_is_ended_too(tmp_path: Path) -> None:
-    body = "while True:\n    try:\n        x = x + 0\n    except BaseException:\n        pass"
-    text = said(graded(tmp_path, body, seconds=0.2, wall_seconds=6.0))
+    lines = ["while True:", " try:", "  while True:", "   x = x + 0", " except BaseException: pass"]
+    text = said(graded(tmp_path, "\n".join(lines), seconds=0.2, wall_seconds=5.0))
     assert "was ended" in text
 
 
@@ -93,7 +93,7 @@ def test_a_file_without_the_function_is_told_its_signature(tmp_path: Path) -> No
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="groundup learn 1.3"):
+    with pytest.raises(UserError, match="groundup learn 1"):
         grade(EXERCISE, tmp_path / "gradient_descent.py")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,8 +14,11 @@ from groundup.experiments.config import PerceptronConfig
 from groundup.learn.mine import mine
 from groundup.learn.own import Own
 from groundup.learn.road import find
-from groundup.runs.files import file_hash
+from groundup.runs.files import file_hash, read_lines
 from groundup.runs.folder import Run, read_run
+
+if TYPE_CHECKING:
+    from conftest import Workshop
 
 CHAIN, DESCENT, MATRICES = find("1.2"), find("1.3"), find("1.4")
 
@@ -107,3 +111,27 @@ def test_the_road_of_a_learner(
     assert main(["learn", "status"]) == 0 and "Brier score 0.64" in capsys.readouterr().out
     assert main(["learn", "--tutor"]) == 0 and "Never write the answer" in capsys.readouterr().out
     assert main(["learn", "3.99"]) == 2
+
+
+@pytest.mark.long
+def test_a_training_with_ones_own_adamw(
+    own: Own, workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adamw = find("optimizers")
+    own.open(adamw)
+    code = (adamw.folder / "solution.py").read_text(encoding="utf-8")
+    own.file(adamw).write_text(f"{code}\nprint('loaded')\n", encoding="utf-8")
+    own.checked(adamw, True, file_hash(own.file(adamw)))
+    losses = {}
+    for name, more in (("plain", []), ("mine", ["--mine", str(own.folder)])):
+        out = tmp_path / f"run-{name}"
+        command = workshop.command("pretrain", out, steps=3, evaluations=1)
+        arguments = [str(word) for word in command[command.index("pretrain") :]]
+        assert main([*arguments, *more]) == 0
+        metrics = [line for line in read_lines(out / "metrics.jsonl") if "loss" in line]
+        losses[name] = [line["loss"] for line in metrics]
+    said = capsys.readouterr()
+    assert "loaded" in said.out and "chain_rule, optimizers" in said.err
+    assert losses["mine"] == pytest.approx(losses["plain"], rel=1e-4)
+    assert set(read_run(tmp_path / "run-mine")["mine"]) == {"chain_rule", "optimizers"}
+    assert "mine" not in read_run(tmp_path / "run-plain")

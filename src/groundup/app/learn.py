@@ -13,6 +13,7 @@ from groundup.learn.grade import grade
 from groundup.learn.judge import Verdict
 from groundup.learn.lesson import Question, lesson_of
 from groundup.learn.mine import used_by
+from groundup.learn.moving import PAGES, moving
 from groundup.learn.own import Own, Prediction, Record
 from groundup.learn.predictions import calibration
 from groundup.learn.road import after, find, of_step, road
@@ -47,9 +48,10 @@ def show_road(folder: Path) -> None:
         say(calibration(made).sentence)
 
 
-def open_exercise(folder: Path, which: str, *, notebook: bool) -> None:
+def open_exercise(folder: Path, which: str, *, notebook: bool, page: bool) -> None:
     """Write the stub where there is none, show the lesson, ask for a prediction."""
     exercise, own = find(which), Own(folder)
+    moving_page = moving(exercise) if page else None
     new = own.open(exercise)
     lesson = lesson_of(exercise)
     _show_markdown(lesson.shown)
@@ -58,6 +60,12 @@ def open_exercise(folder: Path, which: str, *, notebook: bool) -> None:
         f"{exercise.minutes} minutes. It makes possible: {exercise.makes}."
     )
     _ask_prediction(own, exercise, lesson.question)
+    if moving_page is not None:
+        path = own.folder / f"{exercise.name}.html"
+        write_bytes(path, moving_page.encode())
+        say(f"It moves:    {path}, in a browser")
+    elif exercise.name in PAGES:
+        say(f"It moves:    groundup learn {exercise.number} --page writes a page for the browser")
     if notebook:
         from groundup.learn.notebook import notebook as as_notebook
 

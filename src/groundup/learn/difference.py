@@ -145,6 +145,11 @@ def _of_numbers(
     if kind in ("torch", "tensor") and family != kind:
         wanted = {"torch": "a tensor of torch", "tensor": "a Tensor of groundup.maths"}[kind]
         hint = f"The result should be {wanted}, and yours is {_called(yours)}."
+        if y.shape == e.shape and _close(y, e, rtol, atol).all():
+            hint += (
+                " The numbers are right; what was lost is how they were computed, without which no "
+                "gradient finds its way back. Use the tensors' own operations."
+            )
         return Difference("", short(yours), short(expected), hint)
     if family in ("torch", "tensor") and kind == "numpy" and e.ndim:
         hint = f"The result should be a NumPy array, and yours is {_called(yours)}."

@@ -254,7 +254,38 @@ def _kind(outcome: Outcome) -> str:
             "Whoever calls the function still needs that input: work on a copy, or write "
             "x = x + 1 where you have x += 1."
         )
-    return outcome.difference.hint if outcome.difference is not None else ""
+    if outcome.error is not None:
+        said = str(outcome.error)
+        return next((hint for mark, hint in _ERRORS.items() if mark in said), _BY_HAND)
+    if outcome.slow:
+        return "The values are right, and it takes too long: is something computed again and again?"
+    return (outcome.difference.hint if outcome.difference is not None else "") or _BY_HAND
+
+
+_SHAPES = (
+    "Write the two shapes below each other. They are lined up from the right, and lengths must be "
+    "equal or 1: is a transpose or keepdims=True missing?"
+)
+_ERRORS = {
+    "could not be broadcast": _SHAPES,
+    "do not match for @": _SHAPES,
+    "cannot take": _SHAPES,
+    "mismatch in its core dimension": _SHAPES,
+    "must match the size": _SHAPES,
+    "shapes cannot be multiplied": _SHAPES,
+    "__array_ufunc__": "np.exp and its like take NumPy arrays. A Tensor has its own: x.exp(), "
+    "x.log(), x.tanh().",
+    "positional argument": "The function has to take what the stub's takes, in that order.",
+    "unexpected keyword": "The function's parameters have to keep the stub's names.",
+    "is not subscriptable": "A function or a number stands where an array was meant: look at the "
+    "brackets, ( ) calls and [ ] looks up.",
+    "unsupported operand type(s) for": "One side is None or a list where a number or an array was "
+    "meant.",
+}
+_BY_HAND = (
+    "Take the input above, compute the first number that differs by hand, and print what your code "
+    "has at each step on the way."
+)
 
 
 def _raised(error: BaseException, part: ModuleType) -> list[str]:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
@@ -59,7 +60,9 @@ _INEXACT_FIELDS = frozenset({"device", "dtype", "compile", "threads"})
 _CONTENT = frozenset({".safetensors", ".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet"})
 _LOGS = frozenset({"metrics.jsonl", "samples.jsonl", "README.md", "reference.safetensors"})
 _ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
-parts_of_ones_own: ContextVar[Mapping[str, str]] = ContextVar("parts_of_ones_own", default={})
+parts_of_ones_own: ContextVar[Mapping[str, str]] = ContextVar(
+    "parts_of_ones_own", default=MappingProxyType({})
+)
 """What stands in the place of the product's own code, by name, with its file's SHA-256."""
 
 

@@ -48,6 +48,14 @@ def learn(
             negative="", show_default=False, help="write the exercise as a Jupyter notebook, too"
         ),
     ] = False,
+    page: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="write the exercise's page that moves, to be opened in a browser",
+        ),
+    ] = False,
     folder: Folder = FOLDER,
 ) -> None:
     """Show the road, or open an exercise."""
@@ -58,7 +66,7 @@ def learn(
     elif which is None:
         pages.show_road(folder)
     else:
-        pages.open_exercise(folder, which, notebook=notebook)
+        pages.open_exercise(folder, which, notebook=notebook, page=page)
 
 
 @app.command(name="check", usage="Usage: groundup learn check [OPTIONS] [WHICH]")

@@ -13,6 +13,7 @@ REPLACES = {
     "broadcast_kept": "backward",
     "leaves_alone": "backward",
     "recursive": "backward",
+    "changed_in_place": "backward",
 }
 
 
@@ -114,6 +115,20 @@ def recursive(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
             share = sum_to(rule(gradients[tensor.number], tensor), parent.shape)
             before = gradients.get(parent.number)
             gradients[parent.number] = share if before is None else before + share
+    return gradients
+
+
+def changed_in_place(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """+= changes a gradient in place, and several tensors may hold the very same one (a sum hands
+    the same gradient to both sides, and the seed is the caller's). Write g = g + share."""
+    gradients = {root.number: seed}
+    for tensor in _newest_first(root):
+        for parent, rule in _parents(tensor):
+            share = sum_to(rule(gradients[tensor.number], tensor), parent.shape)
+            if parent.number in gradients:
+                gradients[parent.number] += share
+            else:
+                gradients[parent.number] = share
     return gradients
 
 

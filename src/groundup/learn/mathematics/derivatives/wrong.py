@@ -8,6 +8,7 @@ REPLACES = {
     "not_divided": "by_limit",
     "half_to_each_side": "by_limit",
     "turned_around": "by_limit",
+    "left_side_alone": "by_limit",
     "power_not_lowered": "by_rule",
     "power_after_lowering": "by_rule",
     "highest_first": "by_rule",
@@ -64,3 +65,9 @@ def highest_first(coefficients: Sequence[float]) -> list[float]:
 def nothing_left(coefficients: Sequence[float]) -> list[float]:
     """The derivative of a constant is the polynomial 0, [0], and not a list without anything."""
     return [n * c for n, c in enumerate(coefficients)][1:]
+
+
+def left_side_alone(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+    """This looks to the left alone, (f(x) - f(x - h)) / h, and errs by about h f''/2. Look to both
+    sides: f(x + h) - f(x - h)."""
+    return (f(x) - f(x - h)) / h

@@ -16,6 +16,8 @@ REPLACES = {
     "edge": "best_rate",
     "steepest_alone": "best_rate",
     "averaged": "best_rate",
+    "first_and_last": "best_rate",
+    "rate_and_half": "best_rate",
 }
 
 
@@ -81,6 +83,18 @@ def averaged(curvatures: np.ndarray) -> float:
     """This takes the mean of all curvatures. Only the two extremes count: the slowest direction
     sets the pace."""
     return float(1 / curvatures.mean())
+
+
+def first_and_last(curvatures: np.ndarray) -> float:
+    """The first and the last curvature were taken for the extremes. They come in any order: use
+    .min() and .max()."""
+    return float(2 / (curvatures[0] + curvatures[-1]))
+
+
+def rate_and_half(curvatures: np.ndarray) -> float:
+    """The fraction is upside down: the steeper the ground, the smaller the step, so the curvatures
+    stand below the line."""
+    return float((curvatures.min() + curvatures.max()) / 2)
 
 
 def _walk(gradient: Gradient, x: np.ndarray, rate: float, steps: int) -> np.ndarray:

@@ -10,6 +10,8 @@ REPLACES = {
     "probabilities": "log_softmax",
     "shift_added_back": "log_softmax",
     "max_over_everything": "log_softmax",
+    "naive": "log_softmax",
+    "rows_did_not_fit": "log_softmax",
     "summed": "cross_entropy",
     "sign_forgotten": "cross_entropy",
     "in_bits": "cross_entropy",
@@ -97,6 +99,20 @@ def log_forgotten(logits: np.ndarray, targets: np.ndarray) -> float:
     """This averages the probabilities themselves. The loss is the logarithm of each, and the mean
     comes after it."""
     return float(-np.exp(-_own(logits, targets)).mean())
+
+
+def naive(logits: np.ndarray) -> np.ndarray:
+    """exp of a large logit is infinite, and inf / inf is NaN. Subtract the largest logit of each
+    row first, and take the logarithm in one step: shifted - log(sum(exp(shifted)))."""
+    e = np.exp(logits)
+    return np.log(e / e.sum(axis=-1, keepdims=True))
+
+
+def rows_did_not_fit(logits: np.ndarray) -> np.ndarray:
+    """The maximum (or the sum) of each row lost its dimension, so that it does not line up with the
+    rows, or lines up with the columns. Keep it: keepdims=True."""
+    shifted = logits - logits.max(axis=-1)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1))
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

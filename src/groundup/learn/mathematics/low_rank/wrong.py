@@ -7,10 +7,12 @@ REPLACES = {
     "divided_by_length_once": "project",
     "onto_the_other": "project",
     "number_alone": "project",
+    "length_of_the_shadow": "project",
     "without_singular_values": "low_rank",
     "singular_values_twice": "low_rank",
     "last_terms": "low_rank",
     "columns_of_vt": "low_rank",
+    "rows_of_u": "low_rank",
     "next_value_alone": "error",
     "without_root": "error",
     "values_added": "error",
@@ -90,3 +92,15 @@ def what_is_kept(a: np.ndarray, r: int) -> float:
     """This is the size of what is kept, s[:r]; the error is made of what is dropped, s[r:]."""
     s = np.linalg.svd(a, compute_uv=False)
     return float(np.sqrt((s[:r] ** 2).sum()))
+
+
+def length_of_the_shadow(v: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """(u · v) / |u| is how long the shadow of v is, one number. The point lies so far along u: it
+    is a vector."""
+    return np.asarray((u @ v) / np.sqrt(u @ u))
+
+
+def rows_of_u(a: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first rows of u were taken. The u's are its columns: u[:, :r]."""
+    u, s, vt = np.linalg.svd(a, full_matrices=False)
+    return u[:r] * s, vt[:r]

@@ -13,10 +13,21 @@ REPLACES = {
     "transposed": "gradients",
     "slope_on_the_output": "gradients",
     "relu_slope": "gradients",
+    "softmax_over_rows": "gradients",
     "tape_of_the_sum": "by_tape",
     "graph_cut": "by_tape",
 }
 Gradients = dict[str, np.ndarray]
+
+
+def softmax_over_rows(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """The softmax runs down the columns, over the rows of the batch. Each row has its own
+    probabilities: axis=1, keepdims=True."""
+    h = np.tanh(x @ p[0].T + p[1])
+    y = h @ p[2].T + p[3]
+    e = np.exp(y - y.max(axis=0))
+    d_y = _d_y(e / e.sum(axis=0), classes)
+    return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))
 
 
 def _forward(x: np.ndarray, p: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:

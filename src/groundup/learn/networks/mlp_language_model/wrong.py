@@ -12,6 +12,7 @@ REPLACES = {
     "cut_into_blocks": "windows",
     "targets_for_every_place": "windows",
     "newest_first": "windows",
+    "one_window_too_many": "windows",
     "without_bend": "logits",
     "bend_at_the_end": "logits",
     "one_vector": "logits",
@@ -99,6 +100,13 @@ def bias_forgotten(
     """A bias is missing: both layers have one."""
     x = table[ids].reshape(len(ids), -1)
     return (x @ w1.T + b1).tanh() @ w2.T
+
+
+def one_window_too_many(tokens: np.ndarray, reach: int) -> Pair:
+    """There is one window too many: the last one has nothing behind it, and no target. There are
+    N - reach."""
+    count = len(tokens) - reach + 1
+    return np.stack([tokens[i : i + reach] for i in range(count)]), tokens[reach:]
 
 
 def _windows(tokens: np.ndarray, reach: int) -> Pair:

@@ -22,6 +22,7 @@ REPLACES = {
     "hats_remembered": "adamw_step",
     "betas_exchanged": "adamw_step",
     "decayed_gradient_step": "adamw_step",
+    "decay_after_the_step": "adamw_step",
 }
 
 
@@ -168,6 +169,16 @@ def decayed_gradient_step(
     """The step was taken with g instead of m̂, the average of the gradients."""
     w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
     return w - lr * g / ((s / (1 - beta2**t)) ** 0.5 + eps), m, s
+
+
+def decay_after_the_step(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The weights decayed after the step, so that the step itself was shrunk, too. First
+    w ← w - η λ w, then the step."""
+    w, m, s = _adam(w, g, m, s, t, lr, beta1, beta2, eps, 0.0)
+    return w - lr * weight_decay * w, m, s
 
 
 def _averages(

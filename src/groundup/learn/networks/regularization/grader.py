@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +14,10 @@ import torch
 from groundup.learn.exercise import Trial
 from groundup.maths import Tensor
 from groundup.nn.layers import Dropout
+from groundup.runs.folder import Run
 from groundup.train.early_stopping import EarlyStopping
+from groundup.train.optim import Optimizer
+from groundup.tune.config import SFTConfig
 
 
 def trials(seed: int) -> Iterator[Trial]:
@@ -65,10 +68,11 @@ def _dropout(about: str, x: np.ndarray, p: float, seed: int, training: bool) -> 
 def _stopped(losses: tuple[float, ...], patience: int) -> list[int]:
     """Where the product's early stopping ends, and its best step, on a run with these losses."""
     with TemporaryDirectory() as folder:
-        run = SimpleNamespace(folder=Path(folder), stage="lesson")
-        optimizer = SimpleNamespace(masters={"w": torch.zeros(1)})
-        config = SimpleNamespace(patience=patience, traits=SimpleNamespace(measure="heldout_loss"))
-        stopping = EarlyStopping(cast(Any, run), cast(Any, optimizer), cast(Any, config))
+        run = Run(Path(folder), "lesson", None)
+        optimizer = Optimizer.__new__(Optimizer)  # one without a model
+        optimizer.masters = {"w": torch.zeros(1)}
+        config = SFTConfig(model=run.folder, data=(run.folder,), out=run.folder, patience=patience)
+        stopping = EarlyStopping(run, optimizer, config)
         for step, loss in enumerate(losses):
             line = {"kind": "evaluation", "step": step, "heldout_loss": loss}
             with open(run.folder / "metrics.jsonl", "a") as file:
