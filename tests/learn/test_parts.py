@@ -11,8 +11,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from groundup.align.config import DPOConfig
+from groundup.align.config import DPOConfig, GRPOConfig, PPOConfig
 from groundup.align.dpo import run as dpo
+from groundup.align.grpo import run as grpo
+from groundup.align.ppo import run as ppo
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -210,6 +212,42 @@ def test_own_dpo_and_lora_train_the_same_adapter(workshop: object, tmp_path: Pat
     torch.testing.assert_close(
         adapter(tmp_path / "mine"), adapter(tmp_path / "plain"), atol=1e-3, rtol=1e-2
     )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("stage", "names", "called"),
+    [
+        (
+            "ppo",
+            ("sampling", "gae", "ppo_clip"),
+            ("pick", "gae", "token_rewards", "clipped_losses"),
+        ),
+        ("grpo", ("sampling", "grpo", "ppo_clip"), ("pick", "group_advantages", "kl")),
+    ],
+)
+def test_own_parts_move_a_policy_as_the_products_do(
+    workshop: object, tmp_path: Path, stage: str, names: tuple[str, ...], called: tuple[str, ...]
+) -> None:
+    config, run = {"ppo": (PPOConfig, ppo), "grpo": (GRPOConfig, grpo)}[stage]
+
+    def trained(name: str) -> list[float]:
+        made = config(
+            model=workshop.finished("sft"),  # type: ignore[attr-defined]
+            prompts=workshop.data,  # type: ignore[attr-defined]
+            reward=str(workshop.finished("reward")),  # type: ignore[attr-defined]
+            out=tmp_path / name,
+            episodes=8, minibatches=2, max_new_tokens=8, heldout_prompts=2, steps=4,
+            micro_rows=2, evaluations=1, compile="off", dtype="float32", threads=1,
+            **({"group_size": 4} if stage == "grpo" else {}),
+        )  # fmt: skip
+        return losses(run(made))
+
+    expected = trained("plain")
+    with parts(*names) as calls:
+        found = trained("mine")
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert all(calls[name] for name in called)
 
 
 def adapter(run: Path) -> torch.Tensor:
