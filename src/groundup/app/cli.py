@@ -86,6 +86,23 @@ def build_app() -> App:
         group=_UNDERSTANDING,
     )
     app.command(experiment)
+    scaling = App(
+        name="scaling",
+        help="Laws of size, data and loss.",
+        group=_UNDERSTANDING,
+    )
+    app.command(scaling)
+    _add(
+        scaling,
+        "scaling:scaling_fit",
+        "fit",
+        None,
+        "Fit the law of size, data and loss to a table of training runs.",
+        "L = E + A/N^α + B/D^β with intervals, the best size and number of tokens for any compute, "
+        "and the optima of runs of the same FLOPs (IsoFLOP). Columns are known by the names that "
+        "published tables give them.",
+        usage="scaling fit [OPTIONS] TABLE",
+    )
     groups = {"data": data, "eval": evaluation, "experiment": experiment}
     for stage in (*STAGES.values(), *EXPERIMENTS.values()):
         group, _, name = stage.command.rpartition(" ")

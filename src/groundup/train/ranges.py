@@ -114,6 +114,9 @@ DialPoints = Annotated[int, Ge(2), Le(1000)]
 # Each repeats the whole experiment.
 Repeats = Annotated[int, Ge(1), Le(1000)]
 
+# Ten drawings show no interval, and a hundred thousand one to three digits.
+Drawings = Annotated[int, Ge(10), Le(100_000)]
+
 # Drawing. Above 100 all tokens of any model are as good as equally likely.
 Temperature = Annotated[float, Ge(0), Le(100)]
 # No vocabulary in use has more than a quarter of a million.
