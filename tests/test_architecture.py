@@ -239,7 +239,16 @@ def test_settings_recipes_and_commands_load_without_torch() -> None:
         "groundup.app.cli",
         *(
             f"groundup.app.commands.{page}"
-            for page in ("data", "journeys", "label", "models", "scaling", "stages", "xray")
+            for page in [
+                "data",
+                "journeys",
+                "label",
+                "machine",
+                "models",
+                "scaling",
+                "stages",
+                "xray",
+            ]
         ),
         "groundup.app.recipe",
         "groundup.app.stages",

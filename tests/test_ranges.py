@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from groundup.app.cli import app, main
-from groundup.app.commands import data, journeys, label, models, scaling, stages, xray
+from groundup.app.commands import data, journeys, label, machine, models, scaling, stages, xray
 from groundup.app.settings import configured, known_names
 from groundup.app.stages import STAGES
 from groundup.errors import UserError
@@ -218,7 +218,7 @@ def test_usage_names_what_is_given(
     name = "_".join(words).replace("-", "_")
     [function] = [
         getattr(page, name)
-        for page in (data, journeys, label, models, scaling, stages, xray)
+        for page in (data, journeys, label, machine, models, scaling, stages, xray)
         if hasattr(page, name)
     ]
     for one in inspect.signature(function).parameters.values():

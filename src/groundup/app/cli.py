@@ -27,7 +27,8 @@ _JOURNEYS = Group("Whole journeys", sort_key=1)
 _STAGES = Group("Stages, each a command of its own", sort_key=2)
 _MODELS = Group("Using a model", sort_key=3)
 _UNDERSTANDING = Group("Understanding", sort_key=4)
-_ABOUT = Group("About", sort_key=5)
+_MACHINE = Group("This machine", sort_key=5)
+_ABOUT = Group("About", sort_key=6)
 
 
 def build_app() -> App:
@@ -86,6 +87,17 @@ def build_app() -> App:
         group=_UNDERSTANDING,
     )
     app.command(experiment)
+    _add(
+        app,
+        "machine:doctor",
+        "doctor",
+        _MACHINE,
+        "What this machine has, what each setting gains here, and what would be faster.",
+        "Measures matrix products, memory and the training of a quickstart's model, with and "
+        "without kernels, compiling, other micro-batches, threads that spin longer and huge pages. "
+        "What is proven to gain and to do no harm beside a busy program is remembered, and later "
+        "commands use it.",
+    )
     scaling = App(
         name="scaling",
         help="Laws of size, data and loss.",
@@ -330,9 +342,12 @@ def _set_environment(command: str) -> None:
     """
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
         return
-    from groundup.train.config import ENVIRONMENT, NUMPY_ENVIRONMENT
+    from groundup.train.config import NUMPY_ENVIRONMENT
+    from groundup.train.remembered import environment
 
-    wanted = NUMPY_ENVIRONMENT if command == "experiment" else ENVIRONMENT
+    wanted = environment()
+    if command == "experiment":
+        wanted = {**NUMPY_ENVIRONMENT, **wanted}
     unset = {name: value for name, value in wanted.items() if name not in os.environ}
     if unset and sys.executable:
         os.environ.update(unset)
