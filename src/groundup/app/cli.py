@@ -98,6 +98,16 @@ def build_app() -> App:
         "What is proven to gain and to do no harm beside a busy program is remembered, and later "
         "commands use it.",
     )
+    _add(
+        app,
+        "machine:plan",
+        "plan",
+        _MACHINE,
+        "What a run would take on this machine, before it is run.",
+        "groundup plan --minutes 15, --depth 6, --params 1e7, or --stage sft --model MODEL --data "
+        "FILE. Time, peak memory, disk, tokens, FLOPs and loss, from a few seconds of measurement; "
+        "nothing is trained and nothing stays.",
+    )
     scaling = App(
         name="scaling",
         help="Laws of size, data and loss.",
@@ -358,8 +368,8 @@ def _computes(command: str) -> bool:
     """Whether a command trains or measures models: that wants allocator and threads set up before
     Python starts.
     """
-    journeys = {"quickstart", "run", "experiment"}
-    return command in journeys or any(
+    others = {"quickstart", "run", "experiment", "plan", "doctor"}
+    return command in others or any(
         stage.computes and stage.command.split()[0] == command for stage in STAGES.values()
     )
 

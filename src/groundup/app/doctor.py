@@ -26,6 +26,7 @@ import torch
 
 from groundup.kernels.compiler import cpu_flags
 from groundup.kernels.library import best_kernels
+from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.probe import Setup, Side
 from groundup.pretrain.shape import model_shape
@@ -143,6 +144,7 @@ def examine(*, quick: bool, setup: Setup | None = None) -> dict[str, Any]:
         "facts": facts,
         "speeds": speeds,
         "base_tokens_per_second": base,
+        "trial_flops": trial_flops(setup, base),
         "trials": [trial_json(one) for one in found],
         "busy_cores": load,
         "environment": chosen,
@@ -266,6 +268,16 @@ def quickstart_setup() -> Setup:
     peak = matmul_peak("cpu", torch.bfloat16 if bfloat16 else torch.float32)
     shape, _ = model_shape(config, _VOCABULARY, peak)
     return Setup(shape.num_hidden_layers, shape.hidden_size, _VOCABULARY, _CONTEXT)
+
+
+def trial_flops(setup: Setup | None, speed: float) -> float | None:
+    """FLOP/s that training the tried model came to, for plans elsewhere; None without a trial."""
+    if setup is None or not speed:
+        return None
+    shape = ModelConfig.of(
+        width=setup.width, depth=setup.depth, vocab_size=setup.vocab_size, context=setup.context
+    )
+    return speed * shape.flops_per_token(setup.context)
 
 
 def trials(setup: Setup) -> list[Trial]:

@@ -51,6 +51,9 @@ Context = Annotated[int, Ge(16), Le(1_048_576)]
 # Whoever trains from random weights begins with less, for attention is quadratic in it.
 FreshContext = Annotated[int, Ge(16), Le(32_768)]
 
+# Parameters and tokens of plans: ten times the largest runs in print.
+Amount = Annotated[float, Ge(1_000), Le(1e15)]
+
 # A model's shape: twice and more of the deepest and widest transformers in print (1,000 layers in
 # DeepNet, 18,432 features in PaLM).
 Depth = Annotated[int, Ge(1), Le(2_000)]

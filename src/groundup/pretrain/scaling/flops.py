@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from groundup.lm.config import ModelConfig
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -37,6 +39,23 @@ class Sizes:
         """The weights of all layers that multiply, with as many key-value heads as heads."""
         attention = 4 * self.width * self.heads * self.head_dim
         return self.layers * (attention + (3 if self.gated else 2) * self.width * self.ffw)
+
+
+def sizes_of(shape: ModelConfig, context: int) -> Sizes:
+    """The sizes of one of our transformers in rows of so many tokens.
+
+    Key-value heads are counted as heads, as the papers' models have them.
+    """
+    return Sizes(
+        shape.num_hidden_layers,
+        shape.hidden_size,
+        shape.intermediate_size,
+        shape.num_attention_heads,
+        shape.head_dim,
+        shape.vocab_size,
+        context,
+        gated=shape.gated,
+    )
 
 
 def kaplan_flops(sizes: Sizes) -> float:

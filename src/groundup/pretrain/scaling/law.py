@@ -115,7 +115,7 @@ class LawFit:
             "deviation": self.deviation,
             "runs": len(self.runs),
             "left_out": np.flatnonzero(~self.kept).tolist(),
-            "bootstraps": len(self.drawn),
+            "drawn": [list(asdict(one).values()) for one in self.drawn],
         }
 
 
