@@ -35,7 +35,10 @@ _FAR, _FAR_AT_ALL = 8.0, 0.03
 _MOST_OUTLIERS = 0.1
 _LEAST_RUNS = 6
 _ENDS = (2.5, 97.5)
-# (log A, log B, log E, α, β), with logarithms taken at the middle of the table.
+# Exponents beyond these say nothing of a table: the one is flat, the other a cliff.
+_FLATTEST, _STEEPEST = 1e-3, 20.0
+# (log A, log B, log E, log α, log β), A and B at the middle of the table. More size or more data
+# never hurts, so that exponents are above 0.
 _Theta = Float[np.ndarray, "5"]
 
 
@@ -222,7 +225,8 @@ class _Table:
         )
 
     def law(self, theta: _Theta) -> Law:
-        a, b, e, alpha, beta = (float(one) for one in theta)
+        a, b, e = (float(one) for one in theta[:3])
+        alpha, beta = (float(one) for one in np.exp(theta[3:]))
         log_a, log_b = a + alpha * self.middle_n, b + beta * self.middle_d
         coefficients = [float(np.exp(min(one, 700.0))) for one in (e, log_a, log_b)]
         return Law(coefficients[0], coefficients[1], coefficients[2], alpha, beta)
@@ -230,11 +234,12 @@ class _Table:
     def theta(self, law: Law) -> _Theta:
         a = np.log(law.A) - law.alpha * self.middle_n
         b = np.log(law.B) - law.beta * self.middle_d
-        return np.array([a, b, np.log(law.E), law.alpha, law.beta])
+        return np.array([a, b, np.log(max(law.E, 1e-300)), np.log(law.alpha), np.log(law.beta)])
 
     def value(self, theta: _Theta) -> tuple[float, _Theta]:
         """The objective over δ, and its gradient."""
-        a, b, e, alpha, beta = theta
+        a, b, e = theta[:3]
+        alpha, beta = np.exp(np.clip(theta[3:], np.log(_FLATTEST), np.log(_STEEPEST)))
         terms = np.stack([a - alpha * self.n, b - beta * self.d, np.full_like(self.n, e)])
         highest = terms.max(0)
         shares = np.exp(terms - highest)
@@ -243,7 +248,13 @@ class _Table:
         small = np.abs(off) <= _DELTA
         huber = np.where(small, off**2 / (2 * _DELTA), np.abs(off) - _DELTA / 2)
         slope = np.clip(off / _DELTA, -1, 1) * shares / sums
-        gradient = np.array([*slope.sum(1), -(slope[0] * self.n).sum(), -(slope[1] * self.d).sum()])
+        gradient = np.array(
+            [
+                *slope.sum(1),
+                -alpha * (slope[0] * self.n).sum(),
+                -beta * (slope[1] * self.d).sum(),
+            ]
+        )
         return float(huber.sum()), gradient
 
 
@@ -257,7 +268,7 @@ def _starts(table: _Table) -> list[_Theta]:
             weighted = np.stack(columns, 1) / loss[:, None]
             solved = np.linalg.lstsq(weighted, np.ones_like(loss), rcond=None)[0]
             logs = np.log(np.maximum(solved, least))
-            found.append(np.array([*logs, alpha, beta]))
+            found.append(np.array([*logs, np.log(alpha), np.log(beta)]))
     return found
 
 
@@ -299,4 +310,7 @@ def _descent(table: _Table, start: _Theta) -> _Theta:
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     end: _Theta = theta.numpy()
-    return end if np.isfinite(end).all() else start
+    if not np.isfinite(end).all():
+        return start
+    end[3:] = np.clip(end[3:], np.log(_FLATTEST), np.log(_STEEPEST))
+    return end
