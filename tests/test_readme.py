@@ -1,7 +1,7 @@
 """README's own commands and code, as they stand: parsed in the default suite, run in the long one.
 
 A folder is laid out as the README's reader would have it: a quickstart that is finished, texts,
-rows and pairs of one's own, and a GGUF file. What would train for minutes trains for a step there.
+rows and pairs of one's own, a solved exercise and a GGUF file. What would train for minutes trains for a step there.
 """
 
 from __future__ import annotations
@@ -148,6 +148,9 @@ def home(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write(folder / "sums.jsonl", [{"prompt": f"What is {i} + {i + 1}?"} for i, _ in _all(asked)])
     rated = [{"prompt": a, "completion": f"Anna {i}.", "label": i % 2 == 0} for i, a in _all(asked)]
     _write(folder / "rated.jsonl", rated)
+    (folder / "my_groundup").mkdir()
+    solution = ROOT / "src/groundup/learn/transformers/attention/solution.py"
+    shutil.copyfile(solution, folder / "my_groundup" / "attention.py")
     assert main(["export", str(folder / "quickstart/sft"), "--out", str(folder / "gguf")]) == 0
     shutil.move(next((folder / "gguf").glob("*.gguf")), folder / "model.gguf")
     return folder
