@@ -23,7 +23,6 @@ from groundup.app.stages import EXPERIMENTS, RESUMES, STAGES
 from groundup.deprecated import renamed_options
 from groundup.errors import CheckFailed, UserError
 
-MINE = "my_groundup"  # as groundup learn names the learner's folder
 DIFFERS, WRONG_INPUT, BROKEN_PIPE = 1, 2, 141
 _JOURNEYS = Group("Whole journeys", sort_key=1)
 _STAGES = Group("Stages, each a command of its own", sort_key=2)
@@ -410,13 +409,15 @@ def _respelled(arguments: Sequence[str]) -> Sequence[str]:
 
 
 def _with_folder(arguments: Sequence[str]) -> Sequence[str]:
-    """Return the arguments with a folder behind a bare --mine: the next word may be a model's."""
+    """Return the arguments with a folder behind a bare --mine: the word after it may be a model."""
     words = list(arguments)
     for place, word in enumerate(words):
         if word == "--mine":
             following = words[place + 1 : place + 2]
             if not following or not (Path(following[0]) / "progress.json").is_file():
-                words[place] = f"--mine={MINE}"
+                from groundup.learn.own import FOLDER
+
+                words[place] = f"--mine={FOLDER}"
     return words
 
 
