@@ -23,7 +23,7 @@ ORDER = [
 ]
 # Modules of ours that fine-tuning loads at most, folders included.
 LOADED_BY_SFT = 63
-COMMANDS = ("data", "journeys", "label", "machine", "models", "scaling", "stages", "xray")
+COMMANDS = ("data", "journeys", "label", "learn", "machine", "models", "scaling", "stages", "xray")
 # Oracles of the tests; the package stands without them.
 ORACLES = {"transformers", "peft", "trl", "bitsandbytes"}
 

@@ -25,6 +25,9 @@ from groundup.app.cli import app, main
 if TYPE_CHECKING:
     from conftest import Workshop
 
+# One after the other, since later commands use what earlier ones wrote.
+pytestmark = pytest.mark.xdist_group("readme")
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What takes a quarter of an hour or a network; tests of their own run these in miniature.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CoercionError, CycloptsError, Group, MissingArgumentError
 
@@ -22,6 +23,7 @@ from groundup.app.stages import EXPERIMENTS, RESUMES, STAGES
 from groundup.deprecated import renamed_options
 from groundup.errors import CheckFailed, UserError
 
+MINE = "my_groundup"  # as groundup learn names the learner's folder
 DIFFERS, WRONG_INPUT, BROKEN_PIPE = 1, 2, 141
 _JOURNEYS = Group("Whole journeys", sort_key=1)
 _STAGES = Group("Stages, each a command of its own", sort_key=2)
@@ -87,6 +89,12 @@ def build_app() -> App:
         group=_UNDERSTANDING,
     )
     app.command(experiment)
+    app.command(
+        "groundup.app.commands.learn:app",
+        name="learn",
+        group=_UNDERSTANDING,
+        help="Learn by writing the parts yourself: lessons whose answers take the product's place.",
+    )
     _add(
         app,
         "machine:doctor",
@@ -289,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ended(arguments: Sequence[str]) -> int:
     """Run the command; return the exit code, with the reason on standard error."""
     try:
-        app(_respelled(renamed_options(arguments)))
+        app(_with_folder(_respelled(renamed_options(arguments))))
         sys.stdout.flush()
     except UserError as error:
         return _complain(str(error))
@@ -399,6 +407,17 @@ def _respelled(arguments: Sequence[str]) -> Sequence[str]:
         raise UserError(f"--suite={suite} must be one of {', '.join(_SUITES)}")
     print(f"groundup eval --suite {suite} is now groundup eval {suite}", file=sys.stderr)
     return ["eval", suite, *rest]
+
+
+def _with_folder(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the arguments with a folder behind a bare --mine: the next word may be a model's."""
+    words = list(arguments)
+    for place, word in enumerate(words):
+        if word == "--mine":
+            following = words[place + 1 : place + 2]
+            if not following or not (Path(following[0]) / "progress.json").is_file():
+                words[place] = f"--mine={MINE}"
+    return words
 
 
 def _asks_only(arguments: Sequence[str]) -> bool:

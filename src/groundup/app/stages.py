@@ -84,6 +84,11 @@ class Stage:
         return self.trains or self.start == "model" or self.positional == "models"
 
     @property
+    def takes_parts(self) -> bool:
+        """Whether parts that a learner wrote can take the product's place in it."""
+        return self.computes or self.makes != "data"
+
+    @property
     def chats(self) -> bool:
         """Whether its model answers, rather than only continues a text."""
         from groundup.train.config import TrainingConfig

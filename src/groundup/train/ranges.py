@@ -22,6 +22,7 @@ from groundup.errors import UserError
 Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
 # Numbers that are parts of a whole.
 Share = Annotated[float, Ge(0), Le(1)]
+Percent = Annotated[float, Ge(0), Le(100)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 ShareOfRows = Annotated[float, Gt(0), Lt(1)]
 # A share of one thing against others, in any unit.

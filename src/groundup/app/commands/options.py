@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, get_type_hints
 
@@ -41,6 +43,14 @@ Force = Annotated[
     bool,
     Parameter(
         negative="", show_default=False, help="write over what is there and is not this command's"
+    ),
+]
+Mine = Annotated[
+    Path | None,
+    Parameter(
+        show_default=False,
+        help="let what you wrote in groundup learn take the product's place, where it passed "
+        "(without a folder: my_groundup)",
     ),
 ]
 SAMPLING = Group("How to draw (default: as the model's generation_config.json says)", sort_key=10)
@@ -110,6 +120,15 @@ def checked(command: Callable[P, None]) -> Callable[P, None]:
     del run.__wrapped__
     run.__annotations__ = {}
     return run
+
+
+def with_parts(folder: Path | None) -> AbstractContextManager[object]:
+    """Return the context of a command: the learner's parts that passed, or nothing special."""
+    if folder is None:
+        return contextlib.nullcontext()
+    from groundup.learn.mine import mine
+
+    return mine(folder)
 
 
 def parsed(annotation: Any, *more: Any) -> Any:
