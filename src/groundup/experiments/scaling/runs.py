@@ -49,7 +49,8 @@ _QUICK_FLOPS = 4e9
 PER_BUDGET = 5
 # Where nothing is known yet: tokens a parameter of the best size of the smallest budget.
 FIRST_RATIO = 12.0
-_ROWS, _QUICK_ROWS, _HELDOUT_ROWS = 32, 4, 512
+# Small steps, for a run of a small budget has few of them (Porian et al. 2024, section 4).
+_ROWS, _QUICK_ROWS, _HELDOUT_ROWS = 8, 4, 512
 # Of the minutes, what the planned runs may take; runs beyond the edge and the pages take the rest.
 _SHARE = 0.75
 

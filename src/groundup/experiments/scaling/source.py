@@ -1,19 +1,21 @@
 """A source of text without end, whose entropy is known exactly: what no model gets below.
 
-Every fact is a key of two symbols and a value that mostly follows from them:
+A Markov chain of order two: the next token's chances follow from the two before it, by a network
+with random weights that nobody is shown,
 
-    a b v    a b v    …        (a, b) drawn by Zipf's law,  v = f(a, b), else any value by chance
+    P(c | a, b) = softmax( W tanh(U a + V b) )
 
-Some facts are seen all the time and most of them hardly ever, as words are: a larger model has room
-for rarer ones, and more text shows more of them. So the loss falls by power laws of both, towards
+so that there is something to learn of every pair, and a larger model can follow the network more
+closely. All pairs are few enough to be listed, so everything about the chain is computed and not
+estimated: how often each pair comes (it is the chain's stationary distribution), and
 
-    H = (H(a) + H(b | a) + H(v | a, b)) / 3    nats a token, all three known
+    H = Σ P(a, b) H(c | a, b)    nats a token
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,85 +25,86 @@ from torch import nn
 
 from groundup.train.batch import Batch, DataStream
 
-SYMBOLS = 128
-"""Of each of three kinds: the first, the second, the value."""
-VOCABULARY = 3 * SYMBOLS
+VOCABULARY = 128
 CONTEXT = 128
-_KEYS = SYMBOLS * SYMBOLS
-# The k-th key is drawn as often as 1 / k^this.
-_ZIPF = 1.2
-# How often a value is the one that follows from its key; else it is any, this one too.
-_FAITHFUL = 0.9
+# Features of the hidden network, how much is told apart by the token before the last, and how
+# unlike the chances are: at 0 all tokens would be alike.
+_FEATURES, _EARLIER, _SHARPNESS = 256, 0.7, 2.5
+_STEPS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class Source:
-    """The chances of all keys and the value of each."""
+    """The chances of the next token after every pair, and of every pair."""
 
-    cumulative: Float[np.ndarray, " keys"]
-    key_at: Int[np.ndarray, " keys"]
-    values: Int[np.ndarray, " keys"]
-    first: Float[np.ndarray, " symbols"]
-    pairs: Float[np.ndarray, "symbols symbols"]
+    chances: Float[np.ndarray, "pairs tokens"]
+    pairs: Float[np.ndarray, " pairs"]
 
     @classmethod
     def drawn(cls, seed: int) -> Source:
-        """A source by chance: which keys are frequent, and what follows from each."""
+        """A source by chance."""
         rng = np.random.default_rng((seed, 77))
-        chances = np.arange(1, _KEYS + 1) ** -_ZIPF
-        chances /= chances.sum()
-        key_at = rng.permutation(_KEYS)
-        by_key = np.empty(_KEYS)
-        by_key[key_at] = chances
-        pairs = by_key.reshape(SYMBOLS, SYMBOLS)
-        values = rng.integers(SYMBOLS, size=_KEYS)
-        return cls(np.cumsum(chances), key_at, values, pairs.sum(1), pairs)
+        earlier, last = rng.normal(size=(2, VOCABULARY, _FEATURES))
+        hidden = np.tanh(_EARLIER * earlier[:, None] + last[None])
+        weights = rng.normal(size=(_FEATURES, VOCABULARY)) / np.sqrt(_FEATURES)
+        logits = _SHARPNESS * (hidden.reshape(-1, _FEATURES) @ weights)
+        chances = np.exp(logits - logits.max(1, keepdims=True))
+        chances /= chances.sum(1, keepdims=True)
+        return cls(chances, _stationary(chances))
 
     def rows(self, count: int, rng: np.random.Generator) -> Int[np.ndarray, "count tokens"]:
-        """Rows of CONTEXT + 1 tokens, each from the beginning of a fact."""
-        blocks = -(-(CONTEXT + 1) // 3)
-        ranks = np.searchsorted(self.cumulative, rng.random((count, blocks)), side="right")
-        keys = self.key_at[np.minimum(ranks, _KEYS - 1)]
-        values = self.values[keys]
-        strays = rng.random(keys.shape) >= _FAITHFUL
-        values = np.where(strays, rng.integers(SYMBOLS, size=keys.shape), values)
-        tokens = np.stack([keys // SYMBOLS, SYMBOLS + keys % SYMBOLS, 2 * SYMBOLS + values], 2)
-        found: Int[np.ndarray, "count tokens"] = tokens.reshape(count, -1)[:, : CONTEXT + 1]
+        """Rows of CONTEXT + 1 tokens, each from anywhere in the chain."""
+        cumulative = self._cumulative
+        found = np.empty((count, CONTEXT + 1), np.int64)
+        begins = np.searchsorted(np.cumsum(self.pairs), rng.random(count), side="right")
+        found[:, 0], found[:, 1] = np.divmod(np.minimum(begins, len(self.pairs) - 1), VOCABULARY)
+        for place in range(2, CONTEXT + 1):
+            state = found[:, place - 2] * VOCABULARY + found[:, place - 1]
+            above = cumulative[state] > rng.random(count)[:, None]
+            found[:, place] = above.argmax(1)
         return found
 
-    def entropies(self) -> tuple[float, float, float]:
-        """H(a), H(b | a) and H(v | a, b) in nats."""
-        first = -float((self.first * np.log(self.first)).sum())
-        both = -float((self.pairs * np.log(self.pairs)).sum())
-        stray = (1 - _FAITHFUL) / SYMBOLS
-        right = _FAITHFUL + stray
-        value = -(right * log(right) + (SYMBOLS - 1) * stray * log(stray))
-        return first, both - first, value
+    @cached_property
+    def _cumulative(self) -> Float[np.ndarray, "pairs tokens"]:
+        sums: Float[np.ndarray, "pairs tokens"] = np.cumsum(self.chances, 1)
+        sums[:, -1] = 1.0  # rounding must leave no number above all of them
+        return sums
+
+    @cached_property
+    def _opening(self) -> Float[np.ndarray, "tokens tokens"]:
+        """Chances of a token after one alone, which is all that a row's first target can know."""
+        together = self.pairs.reshape(VOCABULARY, VOCABULARY)
+        found: Float[np.ndarray, "tokens tokens"] = together / together.sum(1, keepdims=True)
+        return found
 
     @property
     def entropy(self) -> float:
-        """Nats a token of a row's targets, which begin with the second symbol of a fact."""
-        kinds = np.arange(1, CONTEXT + 1) % 3
-        return float(np.array(self.entropies())[kinds].mean())
+        """Nats a target of a row, of which the first is told by one token and not by two."""
+        each = -(self.chances * np.log(self.chances)).sum(1)
+        together = self.pairs.reshape(VOCABULARY, VOCABULARY)
+        first = -float((together * np.log(self._opening)).sum())
+        return (first + (CONTEXT - 1) * float(self.pairs @ each)) / CONTEXT
 
     def nats(self, rows: Int[np.ndarray, "count tokens"]) -> Float[np.ndarray, " count"]:
         """Mean nats a target of each row by the source's own chances: nothing predicts better."""
-        of_first = -np.log(self.first)
-        of_second = -np.log(self.pairs / self.first[:, None])
-        found = np.zeros((len(rows), CONTEXT + 1))
-        stray = (1 - _FAITHFUL) / SYMBOLS
-        for place in range(1, CONTEXT + 1):
-            kind, token = place % 3, rows[:, place] % SYMBOLS
-            if kind == 0:
-                found[:, place] = of_first[token]
-            elif kind == 1:
-                found[:, place] = of_second[rows[:, place - 1] % SYMBOLS, token]
-            else:
-                keys = rows[:, place - 2] % SYMBOLS * SYMBOLS + rows[:, place - 1] % SYMBOLS
-                right = self.values[keys] == token
-                found[:, place] = -np.log(np.where(right, _FAITHFUL + stray, stray))
-        nats: Float[np.ndarray, " count"] = found[:, 1:].mean(1)
+        states = rows[:, :-2] * VOCABULARY + rows[:, 1:-1]
+        later = -np.log(self.chances[states, rows[:, 2:]]).sum(1)
+        first = -np.log(self._opening[rows[:, 0], rows[:, 1]])
+        nats: Float[np.ndarray, " count"] = (first + later) / CONTEXT
         return nats
+
+
+def _stationary(chances: Float[np.ndarray, "pairs tokens"]) -> Float[np.ndarray, " pairs"]:
+    """How often each pair comes in the long run: what one more step leaves as it is."""
+    table = chances.reshape(VOCABULARY, VOCABULARY, VOCABULARY)
+    pairs = np.full((VOCABULARY, VOCABULARY), 1 / VOCABULARY**2)
+    for _ in range(1_000):
+        after = np.einsum("ab,abc->bc", pairs, table)
+        if np.abs(after - pairs).sum() < 1e-13:
+            break
+        pairs = after
+    found: Float[np.ndarray, " pairs"] = (pairs / pairs.sum()).ravel()
+    return found
 
 
 def batch(rows: Int[np.ndarray, "count tokens"]) -> Batch:
@@ -114,13 +117,21 @@ def batch(rows: Int[np.ndarray, "count tokens"]) -> Batch:
 
 
 class SourceStream(DataStream):
-    """Batches of the source, a pure function of (seed, step)."""
+    """Batches of the source, a pure function of (seed, step).
+
+    Those of many steps are drawn together, since a chain is drawn token by token.
+    """
 
     def __init__(self, source: Source, rows: int, micro_rows: int, seed: int) -> None:
         self._source, self._rows, self._micro, self._seed = source, rows, micro_rows, seed
+        self._drawn: tuple[int, Int[np.ndarray, "count tokens"]] | None = None
 
     def at(self, step: int, model: nn.Module) -> list[Batch]:
-        rows = self._source.rows(self._rows, np.random.default_rng((self._seed, 1, step)))
+        part, place = divmod(step, _STEPS_AT_ONCE)
+        if self._drawn is None or self._drawn[0] != part:
+            rng = np.random.default_rng((self._seed, 1, part))
+            self._drawn = part, self._source.rows(self._rows * _STEPS_AT_ONCE, rng)
+        rows = self._drawn[1][place * self._rows : (place + 1) * self._rows]
         return [batch(rows[at : at + self._micro]) for at in range(0, self._rows, self._micro)]
 
 
