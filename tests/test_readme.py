@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from groundup.app.cli import app, main
+from groundup.app.cli import app, main, words_to_parse
 
 if TYPE_CHECKING:
     from conftest import Workshop
@@ -106,7 +106,8 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_and_its_options_are_there(command: str) -> None:
-    app.parse_args(shlex.split(command)[1:], print_error=False, exit_on_error=False)
+    words = words_to_parse(shlex.split(command)[1:])
+    app.parse_args(words, print_error=False, exit_on_error=False)
 
 
 def test_the_command_is_installed() -> None:

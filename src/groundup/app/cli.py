@@ -296,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ended(arguments: Sequence[str]) -> int:
     """Run the command; return the exit code, with the reason on standard error."""
     try:
-        app(_with_folder(_respelled(renamed_options(arguments))))
+        app(words_to_parse(arguments))
         sys.stdout.flush()
     except UserError as error:
         return _complain(str(error))
@@ -379,6 +379,11 @@ def _computes(command: str) -> bool:
     return command in others or any(
         stage.computes and stage.command.split()[0] == command for stage in STAGES.values()
     )
+
+
+def words_to_parse(arguments: Sequence[str]) -> Sequence[str]:
+    """What a person wrote, in the spelling that the parser knows."""
+    return _with_folder(_respelled(renamed_options(arguments)))
 
 
 # The suites of `groundup eval MODELS --suite NAME`, as an earlier release spelled them.
