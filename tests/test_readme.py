@@ -1,7 +1,8 @@
 """README's own commands and code, as they stand: parsed in the default suite, run in the long one.
 
 A folder is laid out as the README's reader would have it: a quickstart that is finished, texts,
-rows and pairs of one's own, a solved exercise and a GGUF file. What would train for minutes trains for a step there.
+rows and pairs of one's own, a solved exercise and a GGUF file. What would train for minutes trains
+for a step there.
 """
 
 from __future__ import annotations
