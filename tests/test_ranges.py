@@ -12,7 +12,17 @@ import pytest
 from pydantic import BaseModel
 
 from groundup.app.cli import app, main
-from groundup.app.commands import data, journeys, label, learn, models, stages, xray
+from groundup.app.commands import (
+    data,
+    journeys,
+    label,
+    learn,
+    machine,
+    models,
+    scaling,
+    stages,
+    xray,
+)
 from groundup.app.settings import configured, known_names
 from groundup.app.stages import STAGES
 from groundup.errors import UserError
@@ -116,6 +126,7 @@ def test_hostile_numbers_end_in_one_sentence(
         "data show": ["world"],
         "data inspect": ["x.jsonl"],
         "learn predict": ["1.2", "a"],
+        "scaling fit": ["x.jsonl"],
     }
     for name, (one, *_) in numbers(words).items():
         more = needed.get(" ".join(words), [])
@@ -218,7 +229,7 @@ def test_usage_names_what_is_given(
     name = "_".join(words).replace("-", "_")
     [function] = [
         getattr(page, name)
-        for page in (data, journeys, label, learn, models, stages, xray)
+        for page in (data, journeys, label, learn, machine, models, scaling, stages, xray)
         if hasattr(page, name)
     ]
     for one in inspect.signature(function).parameters.values():

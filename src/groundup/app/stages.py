@@ -397,12 +397,17 @@ STAGES: dict[str, Stage] = {
 
 
 def _experiment(
-    name: str, config: str, help: str, more: tuple[str, ...] = (), positional: str | None = None
+    name: str,
+    config: str,
+    help: str,
+    more: tuple[str, ...] = (),
+    positional: str | None = None,
+    module: str = "",
 ) -> Stage:
     return Stage(
         name,
         f"experiment {name}",
-        f"groundup.experiments.{name.replace('-', '_')}",
+        f"groundup.experiments.{module or name.replace('-', '_')}",
         f"groundup.experiments.config:{config}",
         makes="report",
         start=None,
@@ -463,6 +468,18 @@ EXPERIMENTS: dict[str, Stage] = {
             "sentiment",
             "SentimentConfig",
             "What do PPO, GRPO and DPO buy for a nat, where the reward is clear?",
+        ),
+        _experiment(
+            "scaling-law",
+            "ScalingLawConfig",
+            "What do size, data and compute buy, and can a loss be told before the run?",
+            (
+                "Models of many sizes with the same FLOPs on a source without end whose entropy is "
+                "known, a law of their loss, and a run of four times the compute whose loss is "
+                "predicted before it begins. About 45 minutes on two cores.",
+                RESUMES,
+            ),
+            module="scaling.experiment",
         ),
         _experiment(
             "quantization",
