@@ -392,19 +392,30 @@ STAGES: dict[str, Stage] = {
 
 
 def _experiment(
-    name: str, config: str, help: str, more: tuple[str, ...] = (), positional: str | None = None
+    name: str,
+    config: str,
+    help: str,
+    more: tuple[str, ...] = (),
+    positional: str | None = None,
+    folder: str = "groundup.experiments",
 ) -> Stage:
     return Stage(
         name,
         f"experiment {name}",
-        f"groundup.experiments.{name.replace('-', '_')}",
-        f"groundup.experiments.config:{config}",
+        f"{folder}.{name.replace('-', '_')}",
+        f"{folder}.config:{config}",
         makes="report",
         start=None,
         help=help,
         more=more,
         positional=positional,
     )
+
+
+def _with_transformers(name: str, config: str, help: str, minutes: int) -> Stage:
+    """An experiment of step 3, and how long it takes on two cores at most."""
+    more = (f"At most {minutes} minutes on two cores.", RESUMES)
+    return _experiment(name, config, help, more, folder="groundup.experiments.transformers")
 
 
 # Experiments: like stages, each a config and a `run` that writes a folder.
@@ -463,6 +474,18 @@ EXPERIMENTS: dict[str, Stage] = {
             "quantization",
             "QuantizationConfig",
             "What do 16, 8 and 4 bits a weight cost, in error and in perplexity?",
+        ),
+        _with_transformers(
+            "recall",
+            "RecallConfig",
+            "Does attention recall what a recurrent network of as many features cannot hold?",
+            15,
+        ),
+        _with_transformers(
+            "induction",
+            "InductionConfig",
+            "What does a transformer need to continue what it has seen before in its context?",
+            6,
         ),
     )
 }

@@ -1,0 +1,40 @@
+"""The settings of the experiments with transformers, without torch and without plots."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from groundup.experiments.config import ExperimentConfig
+from groundup.train.ranges import Repeats, Steps, Threads
+
+
+class TransformerExperimentConfig(ExperimentConfig):
+    """What all of these have: seeds, each a model of its own, and threads."""
+
+    seeds: Repeats = Field(3, description="how often each model is trained, each time anew")
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds of all models of a kind; of the miniature two."""
+        count = min(self.seeds, 2) if self.quick else self.seeds
+        return [self.seed + n for n in range(count)]
+
+
+class RecallConfig(TransformerExperimentConfig):
+    """Associative recall: attention against recurrent networks of one to four times its width."""
+
+    steps: Steps = Field(1_500, description="steps of each recurrent network")
+    attention_steps: Steps = Field(600, description="steps of each transformer, which learns early")
+
+
+class InductionConfig(TransformerExperimentConfig):
+    """Attention alone, one layer against two, on blocks of random tokens that come twice."""
+
+    steps: Steps = Field(600, description="steps of each model")
+
+
+class CopyingConfig(TransformerExperimentConfig):
+    """Strings of random letters copied, and strings longer than any in training."""
+
+    steps: Steps = Field(1_000, description="steps of each model")
