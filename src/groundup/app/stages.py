@@ -487,5 +487,17 @@ EXPERIMENTS: dict[str, Stage] = {
             "What does a transformer need to continue what it has seen before in its context?",
             6,
         ),
+        _with_transformers(
+            "copying",
+            "CopyingConfig",
+            "Who learns to copy strings, and who copies longer ones than any in training?",
+            12,
+        ),
+        _with_transformers(
+            "positions",
+            "PositionsConfig",
+            "Which way to tell the order lets a model read further than it was trained?",
+            25,
+        ),
     )
 }

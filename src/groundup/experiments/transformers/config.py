@@ -37,4 +37,11 @@ class InductionConfig(TransformerExperimentConfig):
 class CopyingConfig(TransformerExperimentConfig):
     """Strings of random letters copied, and strings longer than any in training."""
 
-    steps: Steps = Field(1_000, description="steps of each model")
+    steps: Steps = Field(500, description="steps of each model")
+
+
+class PositionsConfig(TransformerExperimentConfig):
+    """Five ways to tell the order, in windows and strings longer than those of training."""
+
+    steps: Steps = Field(400, description="steps of each model on the small world's stories")
+    copying_steps: Steps = Field(500, description="steps of each model on strings to copy")

@@ -99,31 +99,50 @@ class Recall:
 
 @dataclass(frozen=True)
 class Copying:
-    """A string of random letters, a sign, and the string again, or backwards.
+    """A string of random letters, a sign, and the string again, or backwards, and an end.
 
     Token 0 is the sign that copying begins, 1 that it ends. Strings have from `shortest` to
-    `longest` letters, those of a batch one length, so that no row is filled up.
+    `longest` letters, drawn evenly. A row holds as many as fit into `context`, each for itself:
+    strings never see each other.
     """
 
     letters: int
     shortest: int
     longest: int
+    context: int
     backwards: bool = False
 
-    @property
-    def context(self) -> int:
-        return 2 * self.longest + 1
-
     def __call__(self, rng: np.random.Generator, rows: int) -> Batch:
-        length = int(rng.integers(self.shortest, self.longest + 1))
-        string = 2 + rng.integers(self.letters, size=(rows, length))
-        again = string[:, ::-1] if self.backwards else string
-        sign, end = np.zeros((rows, 1), np.int64), np.ones((rows, 1), np.int64)
-        ids = np.concatenate((string, sign, again), axis=1)
-        targets = np.concatenate((ids[:, 1:], end), axis=1)
-        weights = np.zeros_like(ids)
-        weights[:, length:] = 1
-        return weighted(ids, targets, weights)
+        shape = (rows, self.context)
+        ids, targets, weights, places = (np.zeros(shape, np.int64) for _ in range(4))
+        segments, segment = np.full(shape, -1), 0
+        for row in range(rows):
+            start = 0
+            while True:
+                length = int(rng.integers(self.shortest, self.longest + 1))
+                end = start + 2 * length + 1
+                if end > self.context:
+                    break
+                here = slice(start, end)
+                ids[row, here], targets[row, here] = self._said(rng, length)
+                weights[row, start + length : end] = 1
+                places[row, here], segments[row, here] = np.arange(2 * length + 1), segment
+                start, segment = end, segment + 1
+        return Batch(
+            torch.from_numpy(ids),
+            torch.from_numpy(targets),
+            torch.from_numpy(weights.astype(np.float32)),
+            torch.from_numpy(places),
+            torch.from_numpy(segments),
+        )
+
+    def _said(
+        self, rng: np.random.Generator, length: int
+    ) -> tuple[Int[np.ndarray, " time"], Int[np.ndarray, " time"]]:
+        string = 2 + rng.integers(self.letters, size=length)
+        again = string[::-1] if self.backwards else string
+        whole = np.concatenate((string, [0], again, [1]))
+        return whole[:-1], whole[1:]
 
 
 # Repetition.
