@@ -499,5 +499,17 @@ EXPERIMENTS: dict[str, Stage] = {
             "Which way to tell the order lets a model read further than it was trained?",
             25,
         ),
+        _with_transformers(
+            "attention-cost",
+            "AttentionCostConfig",
+            "What does a smaller cache cost in loss, and what does it bring in speed?",
+            5,
+        ),
+        _with_transformers(
+            "optimizers",
+            "OptimizersConfig",
+            "How much sooner does Muon reach a loss than AdamW, each at its best learning rate?",
+            20,
+        ),
     )
 }

@@ -80,7 +80,7 @@ class Course:
     @property
     def seconds(self) -> float:
         """What training took, without measuring."""
-        return sum(line["seconds"] for line in self.steps)
+        return float(sum(line["seconds"] for line in self.steps))
 
 
 def trained(config: Threaded, cell: Cell) -> Course:

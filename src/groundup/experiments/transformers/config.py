@@ -45,3 +45,15 @@ class PositionsConfig(TransformerExperimentConfig):
 
     steps: Steps = Field(400, description="steps of each model on the small world's stories")
     copying_steps: Steps = Field(500, description="steps of each model on strings to copy")
+
+
+class AttentionCostConfig(TransformerExperimentConfig):
+    """Multi-head, grouped-query, multi-query and windowed attention: loss, cache and speed."""
+
+    steps: Steps = Field(150, description="steps of each model on the small world's stories")
+
+
+class OptimizersConfig(TransformerExperimentConfig):
+    """AdamW and Muon on one model, each at the best of some learning rates."""
+
+    steps: Steps = Field(400, description="steps of each model on the small world's stories")

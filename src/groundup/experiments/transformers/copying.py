@@ -37,6 +37,7 @@ from groundup.experiments.transformers.tasks import Copying, TaskStream, test_ba
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.table import Cell as Shown
 from groundup.report.table import Table, short_number, text_table
 
 NAME = "copying"
@@ -73,9 +74,7 @@ def _run(config: CopyingConfig) -> None:
         plots=[plot(found), learning(found)],
         remarks=conclusions(claims),
         claims=claims,
-        data={
-            name: [course.measured for course in courses] for name, courses in found.items()
-        },
+        data={name: [course.measured for course in courses] for name, courses in found.items()},
         pieces=("cells", RESULT),
         seconds=perf_counter() - begun,
     )
@@ -180,14 +179,14 @@ def tested(found: dict[str, list[Course]]) -> list[Claim]:
 def table(found: dict[str, list[Course]], what: str) -> Table:
     """A row for each model, a column for each length."""
     every = makers()
-    rows = tuple(
+    rows: list[tuple[str | Shown, ...]] = [
         (
             name,
             short_number(every[name].parameters),
             *(share_cell(ends(courses, what, length)) for length in LENGTHS),
         )
         for name, courses in found.items()
-    )
+    ]
     titles = {"letters": "Right letters", "strings": "Strings without an error"}
     return text_table(
         f"{titles[what]} by the length of the string",

@@ -1,14 +1,14 @@
 """How does a transformer learn from its own context? One layer cannot, two layers can, at once.
 
-Blocks of random tokens come twice, and the second time every token but the first is known to whoever
-finds where it stood before and looks at what followed it. That takes two heads, one after the other
-(Olsson et al. 2022, In-context Learning and Induction Heads): a *previous-token head* tells each
-token which one came before it, and an *induction head* looks for the token that came after one like
-the present. One layer has no second place to look from. In two layers the pair forms within some
-dozen steps, and the loss falls off a cliff.
+Blocks of random tokens come twice, and the second time every token but the first is known to
+whoever finds where it stood before and looks at what followed it. That takes two heads, one after
+the other (Olsson et al. 2022, In-context Learning and Induction Heads): a *previous-token head*
+tells each token which one came before it, and an *induction head* looks for the token that came
+after one like the present. One layer has no second place to look from. In two layers the pair forms
+within some dozen steps, and the loss falls off a cliff.
 
-The cause is shown by taking away: without the previous-token heads the induction heads find nothing.
-Beside it all other heads of the first layer are taken out instead, to compare.
+The cause is shown by taking away: without the previous-token heads the induction heads find
+nothing. To compare, all other heads of the first layer are taken out instead.
 
 Lengths of blocks are random. With one length for all a head would look back so many places, and one
 layer would do.
@@ -35,7 +35,7 @@ from groundup.experiments.transformers.findings import (
     number_cell,
 )
 from groundup.experiments.transformers.models import attention_only
-from groundup.experiments.transformers.tasks import Repetition, TaskStream, test_batch
+from groundup.experiments.transformers.tasks import Repetition, TaskStream
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
@@ -115,7 +115,7 @@ def _cell(config: InductionConfig, depth: int, seed: int) -> Cell:
 
 
 def measured(model: CausalLM, last: bool) -> dict[str, Any]:
-    """The loss where the answer can be known, and each head's scores; at last what heads are for."""
+    """The loss where the answer can be known and heads' scores; at last without some heads."""
     batch, lengths = TASK.parts(np.random.default_rng(0), _TEST_ROWS)
     previous, induction, maps = scores(model, batch, lengths.tolist())
     found = {
@@ -147,9 +147,7 @@ def loss(model: CausalLM, batch: Batch, without: Sequence[Head] = ()) -> float:
 @torch.no_grad()
 def scores(
     model: CausalLM, batch: Batch, lengths: Sequence[int], without: Sequence[Head] = ()
-) -> tuple[
-    Float[np.ndarray, "layers heads"], Float[np.ndarray, "layers heads"], list[Any]
-]:
+) -> tuple[Float[np.ndarray, "layers heads"], Float[np.ndarray, "layers heads"], list[Any]]:
     """Attention to the token before, and in the second block to what followed the same token.
 
     Each is the mean over rows; with them the patterns of the first row.

@@ -243,8 +243,8 @@ def language_table(read: Courses, way: str) -> Table:
     every = [TRAINED * times for times in TIMES]
     about = {
         "side by side": "Windows stand side by side and every token counts, the first ones too.",
-        "sliding": f"Windows move on by {_STRIDE} tokens, and their last {_STRIDE} count, which are "
-        "the same for all lengths.",
+        "sliding": f"Windows move on by {_STRIDE} tokens, and their last {_STRIDE} count, "
+        "which are the same for all lengths.",
     }
     return text_table(
         f"Nats a token in windows {way}",

@@ -79,7 +79,9 @@ def run(config: RecallConfig) -> Path:
 def _run(config: RecallConfig) -> None:
     begun = perf_counter()
     found = [
-        Contestant(name, make, [trained(config, _cell(config, name, seed)) for seed in config.all_seeds])
+        Contestant(
+            name, make, [trained(config, _cell(config, name, seed)) for seed in config.all_seeds]
+        )
         for name, make in makers().items()
     ]
     claims = tested(found)
@@ -92,10 +94,12 @@ def _run(config: RecallConfig) -> None:
             lines_plot(
                 "capacity",
                 "Right answers against the number of pairs to be held.",
-                {"recall": {
-                    one.name: (TASK.pairs, np.array([one.accuracy(n) for n in TASK.pairs]).T)
-                    for one in found
-                }},
+                {
+                    "recall": {
+                        one.name: (TASK.pairs, np.array([one.accuracy(n) for n in TASK.pairs]).T)
+                        for one in found
+                    }
+                },
                 x="pairs",
                 y="share of right answers",
                 log_x=True,
