@@ -141,7 +141,7 @@ def write(
         "tables": [table.to_json() for table in tables],
         "plots": [{"name": plot.name, "caption": plot.caption} for plot in plots],
         "remarks": list(remarks),
-        "claims": [claim.to_json() for claim in claims],
+        "claims": _finite([claim.to_json() for claim in claims]),
         "texts": dict(texts or {}),
         "data": _finite(data),
     }

@@ -66,7 +66,12 @@ def compared(
 def conclusions(claims: Sequence[Claim]) -> list[str]:
     """What came out of each claim, in a sentence."""
     said = {"yes": "", "no": "Not so, but the contrary: ", "open": "Not told apart: "}
-    return [f"{said[one.mark]}{one.claim}: {one.shown}." for one in claims]
+    return [
+        f"{said[one.mark]}{one.claim}: {one.shown}."
+        if np.isfinite(one.measured.high)
+        else f"Of one seed nothing can be told: {one.claim}."
+        for one in claims
+    ]
 
 
 def share_cell(values: Sequence[float]) -> Cell:

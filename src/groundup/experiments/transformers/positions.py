@@ -3,7 +3,7 @@
     RoPE, learned, sinusoidal, ALiBi, none (`lm.positions`)
 
 Each is trained on windows of 128 tokens of the small world's stories, and on copying strings of up
-to 32 letters, and then given windows of twice and four times that. A learned vector does not exist
+to 16 letters, and then given windows of twice and four times that. A learned vector does not exist
 beyond; RoPE and sinusoids have values there that no training has seen; ALiBi counts from the query
 backwards, so that near things look as ever (Press et al. 2022, Train Short, Test Long); without
 positions a model tells order by counting alone (Kazemnejad et al. 2023).
@@ -65,7 +65,7 @@ NAMES: Mapping[PositionEmbedding, str] = {
 }
 WAYS = ("side by side", "sliding")
 _VOCAB, _WIDTH, _HEADS, _LAYERS, _ROWS = 512, 128, 4, 3, 24
-_COPY_ROWS, _COPY_WIDTH, _COPY_LAYERS = 10, 64, 2
+_COPY_ROWS, _COPY_WIDTH, _COPY_LAYERS = 12, 64, 2
 _COPIED = tuple(LONGEST * times for times in TIMES)
 _TOKENS, _QUICK_TOKENS, _STRIDE = 16_384, 2_560, TRAINED // 4
 
