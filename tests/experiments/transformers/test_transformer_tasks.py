@@ -33,7 +33,7 @@ def test_a_step_of_recall_has_one_number_of_pairs_and_as_many_tokens() -> None:
 @pytest.mark.parametrize("backwards", [False, True])
 def test_strings_are_said_again_and_ended(backwards: bool) -> None:
     task = Copying(letters=9, shortest=1, longest=7, context=40, backwards=backwards)
-    batch = task(np.random.default_rng(0), 6)
+    batch = task(np.random.default_rng(0), 20)
     lengths = set()
     for segment in range(int(batch.segment_ids.max()) + 1):
         here = batch.segment_ids == segment
