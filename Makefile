@@ -1,38 +1,44 @@
 # make quickstart   from nothing to a model that chats (about a quarter of an hour)
 # make test         the whole default test suite
-# Both set themselves up on the first run and leave the set-up alone afterwards.
+# make docs         the documentation site, at docs/site/index.html
+# All set themselves up on the first run and leave the set-up alone afterwards.
 
 PYTHON  ?= python3
 VENV    ?= .venv
 MINUTES ?= 15
 OUT     ?= quickstart
-# One process a core, each with one thread; a file's tests stay together, as they share fixtures.
-PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --durations 30
+# One process a core, each with one thread. A file's tests stay together, as they share fixtures;
+# the long ones share little, and but for groups that say so they go to whoever is free.
+PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --durations 30
 
 CHECKED = tests/maths tests/nn tests/world tests/data tests/report tests/evals tests/experiments
 
-.PHONY: quickstart test test-long lint benchmark clean
+.PHONY: quickstart test test-long lint docs benchmark clean
 
 quickstart: $(VENV)/installed
 	$(VENV)/bin/groundup quickstart --minutes $(MINUTES) --out $(OUT)
 
 test: $(VENV)/installed-test
-	$(PYTEST)
+	$(PYTEST) --dist loadfile
 
 # What takes long; then shapes and types of the folders whose small calls the default leaves alone.
 test-long: $(VENV)/installed-test
-	$(PYTEST) -m long
-	$(PYTEST) --jaxtyping-packages=groundup,typecheck.checker $(CHECKED)
+	$(PYTEST) --dist loadgroup -m long
+	$(PYTEST) --dist loadfile --jaxtyping-packages=groundup,typecheck.checker $(CHECKED)
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/installed-test
+	$(VENV)/bin/python docs/build.py
+
 benchmark: $(VENV)/installed-test
 	$(VENV)/bin/python benchmarks/pretrain.py --muon
 	$(VENV)/bin/python benchmarks/numpy_engine.py
 	$(VENV)/bin/python benchmarks/world.py
+	$(VENV)/bin/python benchmarks/bpe.py
 	$(VENV)/bin/python benchmarks/generate.py --shapes small
 	$(VENV)/bin/python benchmarks/generation.py --models small
 	$(VENV)/bin/python benchmarks/rollout.py
@@ -49,4 +55,4 @@ $(VENV)/installed-test: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/made docs/site .pytest_cache .mypy_cache .ruff_cache

@@ -23,6 +23,7 @@ ORDER = [
 ]
 # Modules of ours that fine-tuning loads at most, folders included.
 LOADED_BY_SFT = 63
+COMMANDS = ("data", "journeys", "label", "learn", "machine", "models", "scaling", "stages", "xray")
 # Oracles of the tests; the package stands without them.
 ORACLES = {"transformers", "peft", "trl", "bitsandbytes"}
 
@@ -237,10 +238,7 @@ def test_settings_recipes_and_commands_load_without_torch() -> None:
         *configs,
         "groundup",
         "groundup.app.cli",
-        *(
-            f"groundup.app.commands.{page}"
-            for page in ("data", "journeys", "label", "models", "stages", "xray")
-        ),
+        *(f"groundup.app.commands.{page}" for page in COMMANDS),
         "groundup.app.recipe",
         "groundup.app.stages",
         "groundup.text.bpe",

@@ -12,7 +12,17 @@ import pytest
 from pydantic import BaseModel
 
 from groundup.app.cli import app, main
-from groundup.app.commands import data, journeys, label, models, stages, xray
+from groundup.app.commands import (
+    data,
+    journeys,
+    label,
+    learn,
+    machine,
+    models,
+    scaling,
+    stages,
+    xray,
+)
 from groundup.app.settings import configured, known_names
 from groundup.app.stages import STAGES
 from groundup.errors import UserError
@@ -122,6 +132,8 @@ def test_hostile_numbers_end_in_one_sentence(
         "run": ["quickstart"],
         "data show": ["world"],
         "data inspect": ["x.jsonl"],
+        "learn predict": ["1.2", "a"],
+        "scaling fit": ["x.jsonl"],
     }
     for name, (one, *_) in numbers(words).items():
         more = needed.get(" ".join(words), [])
@@ -224,7 +236,7 @@ def test_usage_names_what_is_given(
     name = "_".join(words).replace("-", "_")
     [function] = [
         getattr(page, name)
-        for page in (data, journeys, label, models, stages, xray)
+        for page in (data, journeys, label, learn, machine, models, scaling, stages, xray)
         if hasattr(page, name)
     ]
     for one in inspect.signature(function).parameters.values():

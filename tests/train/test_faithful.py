@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -16,11 +18,32 @@ from groundup.lm.config import ExpertsConfig, ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.train import device
 from groundup.train.batch import Batch, Loss
+from groundup.train.device import Compute, has_compiler
+from groundup.train.faithful import right
+from groundup.train.loss import next_token_loss
+from groundup.train.pace import random_batches
+
+HERE = """
+import torch
+
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
 from groundup.train.device import Compute
 from groundup.train.faithful import right
 from groundup.train.loss import next_token_loss
 from groundup.train.pace import random_batches
 
+config = ModelConfig(
+    vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=1,
+    num_attention_heads=2, num_key_value_heads=1, head_dim=64, max_position_embeddings=256,
+)
+model = CausalLM(config)
+model.initialize(0)
+batch = next(random_batches(256, context=256, rows=2))
+for dtype in ("float32", "bfloat16"):
+    compute = Compute("cpu", dtype, "matmul", True, 1, torch.__version__)
+    print(right(model, batch, next_token_loss, compute))
+"""
 COMPUTE = Compute("cpu", "float32", "matmul", True, 1, torch.__version__)
 
 
@@ -65,18 +88,12 @@ def test_other_gradients_are_seen(wrong: float, expected: bool) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 def test_a_model_is_compiled_right_here() -> None:
-    config = ModelConfig(
-        vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=64, max_position_embeddings=256,
-    )  # fmt: skip
-    model = CausalLM(config)
-    model.initialize(0)
-    batch = next(random_batches(256, context=256, rows=2))
-    dtype: Literal["float32", "bfloat16"]
-    for dtype in ("float32", "bfloat16"):
-        compute = Compute("cpu", dtype, "matmul", True, 1, torch.__version__)
-        assert right(model, batch, next_token_loss, compute)
+    # A process of its own: what checks types in the tests cannot be compiled.
+    done = subprocess.run([sys.executable, "-c", HERE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "True"], done.stdout
 
 
 @pytest.mark.skipif(best_kernels() == "none", reason="needs kernels")

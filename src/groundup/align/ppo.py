@@ -67,6 +67,18 @@ _EPS = 1e-8
 # The heart.
 
 
+def token_rewards(
+    score: float,
+    logprobs: Float[np.ndarray, " tokens"],
+    reference_logprobs: Float[np.ndarray, " tokens"],
+    kl_coef: float,
+) -> Float[np.ndarray, " tokens"]:
+    """Each token's price for leaving the reference, and the answer's score at its last token."""
+    rewards: Float[np.ndarray, " tokens"] = -kl_coef * (logprobs - reference_logprobs)
+    rewards[-1] += score
+    return rewards
+
+
 def gae(
     rewards: Float[np.ndarray, " tokens"],
     values: Float[np.ndarray, " tokens"],
@@ -347,9 +359,9 @@ class PPORollouts:
         """Advantages and returns of every answer's tokens, by what a head expected of them."""
         advantages, returns = [], []
         for i, score in enumerate(scores):
-            apart = facts.logprobs[i].astype(float) - facts.reference_logprobs[i]
-            rewards = -kl_coef * apart
-            rewards[-1] += score
+            rewards = token_rewards(
+                float(score), facts.logprobs[i].astype(float), facts.reference_logprobs[i], kl_coef
+            )
             values = expected[i].astype(float)
             ahead, whole = gae(rewards, values, self.config.gamma, self.config.gae_lambda)
             advantages.append(ahead)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CoercionError, CycloptsError, Group, MissingArgumentError
 
@@ -27,7 +28,8 @@ _JOURNEYS = Group("Whole journeys", sort_key=1)
 _STAGES = Group("Stages, each a command of its own", sort_key=2)
 _MODELS = Group("Using a model", sort_key=3)
 _UNDERSTANDING = Group("Understanding", sort_key=4)
-_ABOUT = Group("About", sort_key=5)
+_MACHINE = Group("This machine", sort_key=5)
+_ABOUT = Group("About", sort_key=6)
 
 
 def build_app() -> App:
@@ -86,6 +88,50 @@ def build_app() -> App:
         group=_UNDERSTANDING,
     )
     app.command(experiment)
+    app.command(
+        "groundup.app.commands.learn:app",
+        name="learn",
+        group=_UNDERSTANDING,
+        help="Learn by writing the parts yourself: lessons whose answers take the product's place.",
+    )
+    _add(
+        app,
+        "machine:doctor",
+        "doctor",
+        _MACHINE,
+        "What this machine has, what each setting gains here, and what would be faster.",
+        "Measures matrix products, memory and the training of a quickstart's model, with and "
+        "without kernels, compiling, other micro-batches, threads that spin longer and huge pages. "
+        "What is proven to gain and to do no harm beside a busy program is remembered, and later "
+        "commands use it.",
+    )
+    _add(
+        app,
+        "machine:plan",
+        "plan",
+        _MACHINE,
+        "What a run would take on this machine, before it is run.",
+        "groundup plan --minutes 15, --depth 6, --params 1e7, or --stage sft --model MODEL --data "
+        "FILE. Time, peak memory, disk, tokens, FLOPs and loss, from a few seconds of measurement; "
+        "nothing is trained and nothing stays.",
+    )
+    scaling = App(
+        name="scaling",
+        help="Laws of size, data and loss.",
+        group=_UNDERSTANDING,
+    )
+    app.command(scaling)
+    _add(
+        scaling,
+        "scaling:scaling_fit",
+        "fit",
+        None,
+        "Fit the law of size, data and loss to a table of training runs.",
+        "L = E + A/N^α + B/D^β with intervals, the best size and number of tokens for any compute, "
+        "and the optima of runs of the same FLOPs (IsoFLOP). Columns are known by the names that "
+        "published tables give them.",
+        usage="scaling fit [OPTIONS] TABLE",
+    )
     groups = {"data": data, "eval": evaluation, "experiment": experiment}
     for stage in (*STAGES.values(), *EXPERIMENTS.values()):
         group, _, name = stage.command.rpartition(" ")
@@ -250,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ended(arguments: Sequence[str]) -> int:
     """Run the command; return the exit code, with the reason on standard error."""
     try:
-        app(_respelled(renamed_options(arguments)))
+        app(words_to_parse(arguments))
         sys.stdout.flush()
     except UserError as error:
         return _complain(str(error))
@@ -313,9 +359,12 @@ def _set_environment(command: str) -> None:
     """
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}):
         return
-    from groundup.train.config import ENVIRONMENT, NUMPY_ENVIRONMENT
+    from groundup.train.config import NUMPY_ENVIRONMENT
+    from groundup.train.remembered import environment
 
-    wanted = NUMPY_ENVIRONMENT if command == "experiment" else ENVIRONMENT
+    wanted = environment()
+    if command == "experiment":
+        wanted = {**NUMPY_ENVIRONMENT, **wanted}
     unset = {name: value for name, value in wanted.items() if name not in os.environ}
     if unset and sys.executable:
         os.environ.update(unset)
@@ -326,10 +375,15 @@ def _computes(command: str) -> bool:
     """Whether a command trains or measures models: that wants allocator and threads set up before
     Python starts.
     """
-    journeys = {"quickstart", "run", "experiment"}
-    return command in journeys or any(
+    others = {"quickstart", "run", "experiment", "plan", "doctor"}
+    return command in others or any(
         stage.computes and stage.command.split()[0] == command for stage in STAGES.values()
     )
+
+
+def words_to_parse(arguments: Sequence[str]) -> Sequence[str]:
+    """What a person wrote, in the spelling that the parser knows."""
+    return _with_folder(_respelled(renamed_options(arguments)))
 
 
 # The suites of `groundup eval MODELS --suite NAME`, as an earlier release spelled them.
@@ -357,6 +411,19 @@ def _respelled(arguments: Sequence[str]) -> Sequence[str]:
         raise UserError(f"--suite={suite} must be one of {', '.join(_SUITES)}")
     print(f"groundup eval --suite {suite} is now groundup eval {suite}", file=sys.stderr)
     return ["eval", suite, *rest]
+
+
+def _with_folder(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the arguments with a folder behind a bare --mine: the word after it may be a model."""
+    words = list(arguments)
+    for place, word in enumerate(words):
+        if word == "--mine":
+            following = words[place + 1 : place + 2]
+            if not following or not (Path(following[0]) / "progress.json").is_file():
+                from groundup.learn.own import FOLDER
+
+                words[place] = f"--mine={FOLDER}"
+    return words
 
 
 def _asks_only(arguments: Sequence[str]) -> bool:

@@ -84,6 +84,11 @@ class Stage:
         return self.trains or self.start == "model" or self.positional == "models"
 
     @property
+    def takes_parts(self) -> bool:
+        """Whether parts that a learner wrote can take the product's place in it."""
+        return self.computes or self.makes != "data"
+
+    @property
     def chats(self) -> bool:
         """Whether its model answers, rather than only continues a text."""
         from groundup.train.config import TrainingConfig
@@ -397,13 +402,14 @@ def _experiment(
     help: str,
     more: tuple[str, ...] = (),
     positional: str | None = None,
-    folder: str = "groundup.experiments",
+    module: str = "",
+    settings: str = "config",
 ) -> Stage:
     return Stage(
         name,
         f"experiment {name}",
-        f"{folder}.{name.replace('-', '_')}",
-        f"{folder}.config:{config}",
+        f"groundup.experiments.{module or name.replace('-', '_')}",
+        f"groundup.experiments.{settings}:{config}",
         makes="report",
         start=None,
         help=help,
@@ -415,7 +421,8 @@ def _experiment(
 def _with_transformers(name: str, config: str, help: str, minutes: int) -> Stage:
     """An experiment of step 3, and how long it takes on two cores at most."""
     more = (f"At most {minutes} minutes on two cores.", RESUMES)
-    return _experiment(name, config, help, more, folder="groundup.experiments.transformers")
+    module = f"transformers.{name.replace('-', '_')}"
+    return _experiment(name, config, help, more, module=module, settings="transformers.config")
 
 
 # Experiments: like stages, each a config and a `run` that writes a folder.
@@ -469,6 +476,18 @@ EXPERIMENTS: dict[str, Stage] = {
             "sentiment",
             "SentimentConfig",
             "What do PPO, GRPO and DPO buy for a nat, where the reward is clear?",
+        ),
+        _experiment(
+            "scaling-law",
+            "ScalingLawConfig",
+            "What do size, data and compute buy, and can a loss be told before the run?",
+            (
+                "Models of many sizes with the same FLOPs on a source without end whose entropy is "
+                "known, a law of their loss, and a run of four times the compute whose loss is "
+                "predicted before it begins. About 45 minutes on two cores.",
+                RESUMES,
+            ),
+            module="scaling.experiment",
         ),
         _experiment(
             "quantization",

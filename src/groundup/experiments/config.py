@@ -174,3 +174,10 @@ class SentimentConfig(ExperimentConfig):
     iterations: Steps = Field(30, description="how often the policies of PPO and GRPO are sampled")
     learning_rate: LearningRate = Field(3e-4, description="peak learning rate of the adapters")
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+
+class ScalingLawConfig(ExperimentConfig):
+    """Models of many sizes with the same compute, a law of their loss, and a test of the law."""
+
+    minutes: Minutes = Field(45.0, description="how long all of it may take here, about")
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")

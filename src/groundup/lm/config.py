@@ -291,9 +291,13 @@ class ModelConfig:
         """Training floating point operations per token: forward plus backward."""
         return sizes.flops_per_token(self, context)
 
-    def activations_per_token(self, context: int) -> int:
-        """Numbers that a layer keeps of a token for backward, roughly."""
-        return sizes.activations_per_token(self, context)
+    def activations_per_token(self) -> int:
+        """Numbers that a layer keeps of a token for backward, scores apart; roughly."""
+        return sizes.activations_per_token(self)
+
+    def scores_per_token(self, context: int) -> int:
+        """Scores that a layer keeps of a token for backward, where no kernel spares them."""
+        return sizes.scores_per_token(self, context)
 
     @property
     def compiles(self) -> bool:

@@ -44,8 +44,8 @@ def flops_per_token(config: ModelConfig, context: int) -> int:
     return 6 * matrices + 12 * keys * config.num_attention_heads * config.head_dim
 
 
-def activations_per_token(config: ModelConfig, context: int) -> int:
-    """Numbers that a layer keeps of a token for backward, roughly."""
+def activations_per_token(config: ModelConfig) -> int:
+    """Numbers that a layer keeps of a token for backward, scores apart; roughly."""
     width = config.hidden_size
     if config.family.recurrent:
         # Input, gates before and after, states, and what their gradients are made in.
@@ -56,7 +56,12 @@ def activations_per_token(config: ModelConfig, context: int) -> int:
         each, chosen = config.experts.moe_intermediate_size, config.experts.num_experts_per_tok
         inner = chosen * (each + width)
     feed_forward = (4 if config.gated else 3) * inner
-    return 14 * width + feed_forward + 2 * config.num_attention_heads * context
+    return 14 * width + feed_forward
+
+
+def scores_per_token(config: ModelConfig, context: int) -> int:
+    """Scores that a layer keeps of a token, before and after the softmax, where they are kept."""
+    return 0 if config.family.recurrent else 2 * config.num_attention_heads * context
 
 
 # Parts.

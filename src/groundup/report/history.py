@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from groundup.errors import UserError
 from groundup.runs.console import say
-from groundup.runs.files import is_kept, is_number, read_kept
+from groundup.runs.files import is_kept, is_number, read_json_object, read_kept
 from groundup.runs.folder import read_metrics, read_run
 
 # What each training stage measures on held-out material on the way, and what it is called.
@@ -155,7 +155,11 @@ class History:
         return None
 
     def costs(self) -> dict[str, float]:
-        """Steps, tokens, minutes, FLOPs, and the median share of the machine's peak."""
+        """Steps, tokens, minutes, FLOPs, and the median share of the machine's peak.
+
+        With `planned_minutes`, `peak_memory_bytes` and `planned_peak_memory_bytes` where the run
+        says so: what was expected beside what it came to.
+        """
         tokens = float(self.tokens[-1]) if self.train else 0.0
         steps = float(self.seconds[-1]) if self.train else 0.0
         evaluated = sum(line["seconds"] for line in self.evaluations)
@@ -167,7 +171,23 @@ class History:
             "flops": tokens * (self.planned("flops_per_token") or 0.0),
             "tokens_per_second": tokens / steps if steps else 0.0,
             "peak_share": float(np.median(shares)) if len(shares) else 0.0,
+            **self._beside_plan(),
         }
+
+    def _beside_plan(self) -> dict[str, float]:
+        expected = self.plan.get("expected")
+        expected = expected if isinstance(expected, dict) else {}
+        seconds, memory = expected.get("seconds"), expected.get("peak_memory_bytes")
+        try:
+            peak = read_json_object(self.folder / "status.json").get("peak_memory_bytes")
+        except UserError:
+            peak = None
+        named = {
+            "planned_minutes": seconds / 60 if is_number(seconds) else None,
+            "peak_memory_bytes": peak,
+            "planned_peak_memory_bytes": memory,
+        }
+        return {name: float(value) for name, value in named.items() if is_number(value)}
 
     def passed(self, level: float) -> dict[str, float] | None:
         """The first evaluation from which on held-out bits per byte were below `level`, if any."""

@@ -20,8 +20,10 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
@@ -58,6 +60,10 @@ _INEXACT_FIELDS = frozenset({"device", "dtype", "compile", "threads"})
 _CONTENT = frozenset({".safetensors", ".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet"})
 _LOGS = frozenset({"metrics.jsonl", "samples.jsonl", "README.md", "reference.safetensors"})
 _ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
+parts_of_ones_own: ContextVar[Mapping[str, str]] = ContextVar(
+    "parts_of_ones_own", default=MappingProxyType({})
+)
+"""What stands in the place of the product's own code, by name, with its file's SHA-256."""
 
 
 class Run:
@@ -357,6 +363,8 @@ def _description(
         "git": _git_revision(),
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        # Only where there are any, so that a run without them is described as ever.
+        **({"mine": dict(parts)} if (parts := parts_of_ones_own.get()) else {}),
     }
 
 
@@ -395,6 +403,13 @@ def _require_same(
     if have["stage"] != want["stage"]:
         raise UserError(
             f"{folder} holds a {have['stage']} run, not a {want['stage']} run; choose another --out"
+        )
+    if have.get("mine", {}) != want.get("mine", {}):
+        begun, now = (", ".join(one.get("mine", {})) or "none" for one in (have, want))
+        same = " as they were" if begun == now else ""
+        raise UserError(
+            f"{folder} was begun with these parts of your own (--mine): {begun}{same}; now there "
+            f"are: {now}; choose another --out, or give the same parts to continue it"
         )
     allowed = want["config"].get("allow_inexact_resume")  # None where nothing is trained
     free = _FREE_FIELDS | _INEXACT_FIELDS if allowed else _FREE_FIELDS

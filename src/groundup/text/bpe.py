@@ -12,28 +12,25 @@ which is what makes a model folder of ours an ordinary one.
 from __future__ import annotations
 
 import heapq
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
-from tokenizers import Regex, pre_tokenizers
-
 from groundup.errors import UserError
-
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-
-# Qwen2's pattern, letter for letter: llama.cpp knows it by the name "qwen2" and carries it in code.
-SPLIT_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+from groundup.text.encoder import pre_tokens
+from groundup.text.pretokens import (
+    BYTE_TO_CHAR,
+    GPT2_PATTERN,
+    SPLIT_PATTERN,
+    draw_bytes,
+    drawn,
+    drawn_to_bytes,
+    split_text,
 )
 
-# GPT-2's, which tiktoken's `gpt2` and many courses split by.
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 Tie = Literal["smallest", "greatest"]
 Progress = Callable[[int, int], None]
@@ -84,67 +81,6 @@ class BPE:
             for token, id in self.vocab.items()
         }
         return vocab, [(drawn_to_bytes(a), drawn_to_bytes(b)) for a, b in self.merges]
-
-
-def _byte_alphabet() -> tuple[str, ...]:
-    """One visible character for each byte, as GPT-2 draws them (a space becomes "Ġ").
-
-    Printable Latin-1 bytes stand for themselves; the other 68 take the characters from 256 on,
-    so that a token never holds a blank or a control character and files of merges stay readable.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
-    printable += range(ord("®"), ord("ÿ") + 1)
-    hidden = [byte for byte in range(256) if byte not in printable]
-    drawn = {byte: chr(byte) for byte in printable}
-    drawn |= {byte: chr(256 + place) for place, byte in enumerate(hidden)}
-    return tuple(drawn[byte] for byte in range(256))
-
-
-BYTE_TO_CHAR = _byte_alphabet()
-CHAR_TO_BYTE = {char: byte for byte, char in enumerate(BYTE_TO_CHAR)}
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def valid_unicode(text: str) -> str:
-    """Return `text` with lone surrogates (JSON's "\\ud800" makes them) replaced by U+FFFD.
-
-    They are not characters, have no UTF-8 form, and would stop the encoder.
-    """
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
-
-
-def split_text(text: str, pattern: str = SPLIT_PATTERN) -> list[str]:
-    """Split `text` into pre-tokens, by default with Qwen2's pattern; joined, they are the text."""
-    return [piece for piece, _ in _splitter(pattern).pre_tokenize_str(valid_unicode(text))]
-
-
-@lru_cache(maxsize=8)
-def _splitter(pattern: str) -> pre_tokenizers.Split:
-    """Return the encoder's own splitter, rather than the `regex` package's.
-
-    The two know different editions of Unicode, and a letter that only one of them has heard of
-    would be split in two ways.
-    """
-    try:
-        return pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    except Exception as error:  # the Rust library raises bare Exception
-        raise UserError(f"pattern={pattern!r} is no regular expression: {error}") from None
-
-
-def draw_bytes(text: str) -> str:
-    """Write the UTF-8 bytes of `text` in the byte alphabet, one character per byte."""
-    return drawn(text.encode("utf-8"))
-
-
-def drawn(token: bytes) -> str:
-    """Write bytes in the byte alphabet, one character per byte."""
-    return "".join([BYTE_TO_CHAR[byte] for byte in token])
-
-
-def drawn_to_bytes(token: str) -> bytes:
-    """Return the bytes for which a `token` of the byte alphabet stands."""
-    return bytes([CHAR_TO_BYTE[char] for char in token])
 
 
 def train_bpe(
@@ -233,11 +169,12 @@ def _words_of_ids(
     With chr(id) for a token, a pair is a string of two characters, merging is `str.replace` (left
     to right, without overlap, as BPE asks) and comparing two pairs compares their ids.
     """
-    seen: Counter[str] = Counter()
+    seen: Counter[bytes] = Counter()
     for text in texts:
-        seen.update(split_text(text, pattern))
+        for words_of_text in pre_tokens(text, pattern):
+            seen.update(words_of_text)
     by_byte = [chr(ids[char]) for char in BYTE_TO_CHAR]
-    words = ["".join([by_byte[byte] for byte in word.encode("utf-8")]) for word in seen]
+    words = ["".join([by_byte[byte] for byte in word]) for word in seen]
     return words, list(seen.values())
 
 
@@ -267,7 +204,7 @@ def _merge_pair(
     new_pairs: set[str] = set()
     for index in where.pop(pair):
         old = words[index]
-        new = words[index] = old.replace(pair, merged)
+        new = words[index] = joined(old, pair, merged)
         if len(new) == len(old):  # an earlier merge has taken this pair apart here
             continue
         weight = weights[index]
@@ -281,6 +218,11 @@ def _merge_pair(
                 where.setdefault(now, set()).add(index)
     del counts[pair]
     return new_pairs
+
+
+def joined(word: str, pair: str, merged: str) -> str:
+    """Replace each `pair` in `word` by `merged`, from left to right and without overlap."""
+    return word.replace(pair, merged)
 
 
 def _tie_order(tie: Tie, tokens: list[str]) -> Callable[[str], tuple[str, ...]]:

@@ -128,7 +128,7 @@ def encode(
     for start in range(0, len(texts), 512):
         batch = tokenizer.encode_batch([document.text for document in texts[start : start + 512]])
         lengths += [len(ids) + 1 for ids in batch]
-        chunks.append(np.array([i for ids in batch for i in (0, *ids)], kind))
+        chunks += [np.array([0, *ids], kind) for ids in batch]
         if progress is not None:
             progress(f"encoded {min(start + 512, len(texts))} of {len(texts)} documents")
     tokens = np.concatenate(chunks) if chunks else np.empty(0, kind)

@@ -16,22 +16,28 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from groundup.errors import UserError
 from groundup.runs.files import MOST_TOKENIZER_BYTES, read_json_object, write_json
-from groundup.text.bpe import BPE, CHAR_TO_BYTE, valid_unicode
 from groundup.text.pieces import Piece, pieces, streamed_pieces
+from groundup.text.pretokens import CHAR_TO_BYTE, valid_unicode
 from groundup.text.template import CHATML
+
+if TYPE_CHECKING:
+    from groundup.text.bpe import BPE
+    from groundup.text.encoder import FastEncoder
 
 After = Literal["nothing", "control", "text"]
 AllowedSpecial = Collection[str] | Literal["all"]
 
 # Pieces of so many characters are encoded once, and so many of them are remembered.
 _SHORT, _MOST_SHORT = 16, 4096
+# Texts of so many characters together are a corpus, for which the fast encoder pays.
+_CORPUS = 2**16
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -193,7 +199,18 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each of `texts`, as `encode` does, on several cores."""
-        return self._encoded(self._fast, texts)
+        if sum(map(len, texts)) < _CORPUS or self._encoder is None:
+            return self._encoded(self._fast, texts)
+        found = self._encoder.encode([valid_unicode(text).encode() for text in texts])
+        left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        others = iter(self._encoded(self._fast, left))
+        return [next(others) if ids is None else ids.tolist() for ids in found]
+
+    @cached_property
+    def _encoder(self) -> FastEncoder | None:
+        from groundup.text.encoder import FastEncoder
+
+        return FastEncoder.of(self._content, self.special_ids)
 
     def encode_piece(self, text: str, after: After) -> list[int]:
         """Return the ids of a text that follows another, or a control token.

@@ -39,6 +39,12 @@ SAVE_SECONDS = 60.0
 _BYTES_PER_TOKEN = 72
 
 
+# Measured over fifteen shapes, each in a process of its own: what a process holds with Python and
+# torch, and activations against those that a layer is reckoned to keep.
+_PROCESS_BYTES = 370_000_000
+_KEPT_BY_KERNELS, _KEPT_EAGERLY = 0.85, 1.6
+
+
 @runtime_checkable  # the tests' import hook checks arguments
 class Shape(Protocol):
     """The sizes of a model, by Hugging Face's names: what memory and time follow from."""
@@ -52,7 +58,8 @@ class Shape(Protocol):
     @property
     def compiles(self) -> bool: ...
     def flops_per_token(self, context: int) -> float: ...
-    def activations_per_token(self, context: int) -> int: ...
+    def activations_per_token(self) -> int: ...
+    def scores_per_token(self, context: int) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,8 @@ class TrainPlan:
     adapter: str = "none"
     # How a stage lays its data out, where it decides that itself.
     layout: dict[str, float] | None = None
+    # What training was expected to take when it was planned, for the report to compare.
+    expected: dict[str, float] | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -141,9 +150,14 @@ def resolve_plan(
     tokens_per_second: float | None,
     most_passes: float | None = None,
     layout: dict[str, float] | None = None,
+    peak_memory: int | None = None,
+    disk: int | None = None,
     reasons: dict[str, str],
 ) -> TrainPlan:
-    """Fill in every value that follows from the settings and the measured speed."""
+    """Fill in every value that follows from the settings and the measured speed.
+
+    `peak_memory` and `disk` are bytes that were measured or reckoned for the run, for its report.
+    """
     steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second, most_passes)
     reasons = _why_eager(config, compute, trained.shape) | reasons | {"steps": why}
     save_every = config.save_every
@@ -181,7 +195,23 @@ def resolve_plan(
         trained_parameters=trained.trained_parameters,
         adapter=trained.adapter,
         layout=layout,
+        expected=_expected(
+            steps * tokens_per_step,
+            tokens_per_second,
+            peak_memory or training_memory(config, trained, compute, context),
+            disk,
+        ),
     )
+
+
+def _expected(
+    tokens: int, tokens_per_second: float | None, peak_memory: int, disk: int | None
+) -> dict[str, float]:
+    """What a run is expected to take: seconds of training, bytes of memory and of disk."""
+    expected = {"peak_memory_bytes": float(peak_memory)}
+    if tokens_per_second is not None:
+        expected["seconds"] = tokens / tokens_per_second / TRAINING_SHARE
+    return expected if disk is None else expected | {"disk_bytes": float(disk)}
 
 
 def print_plan(stage: str, plan: TrainPlan) -> None:
@@ -196,6 +226,19 @@ def print_plan(stage: str, plan: TrainPlan) -> None:
     )
     for name, reason in plan.reasons.items():
         say(f"  {name}: {reason}")
+
+
+def print_outcome(stage: str, plan: TrainPlan, seconds: float, peak_memory: int | None) -> None:
+    """Say what a run took beside what was planned for it."""
+    expected = plan.expected or {}
+    took = f"{stage}: took {seconds / 60:.1f} minutes"
+    if (planned := expected.get("seconds")) is not None:
+        took += f" ({planned / 60:.1f} planned)"
+    if peak_memory is not None:
+        took += f", {peak_memory / 1e9:.2f} GB of memory at most"
+        if (planned := expected.get("peak_memory_bytes")) is not None:
+            took += f" ({planned / 1e9:.2f} planned)"
+    say(took)
 
 
 def _how(compute: Compute) -> str:
@@ -243,17 +286,18 @@ def training_memory(
 ) -> int:
     """Bytes that training takes at its peak, roughly: weights, optimizer state, activations."""
     shape, width = trained.shape, 2 if compute.dtype == "bfloat16" else 4
-    # What is trained has a master, a gradient and two moments in float32.
+    # What is trained has a master and two moments in float32; its gradients come as activations go.
     stored = 1 if trained.adapter == "qlora" else width
-    state = trained.trained_parameters * 4 * 4 + shape.parameters * stored
-    block = shape.activations_per_token(context)
+    state = trained.trained_parameters * 3 * 4 + shape.parameters * stored
+    block = _KEPT_BY_KERNELS * shape.activations_per_token()
+    if compute.kernels == "none":
+        block = _KEPT_EAGERLY * shape.activations_per_token()
+        if compute.attention == "matmul":  # kernels make scores again in backward
+            block += shape.scores_per_token(context)
     per_token = block * shape.num_hidden_layers
     if config.gradient_checkpointing:
         per_token = shape.hidden_size * shape.num_hidden_layers + block
-    if uses_muon(config, trained):
-        # Matrices of one shape are made orthogonal together, in bfloat16 and some copies of it.
-        state += trained.trained_parameters * 8
-    return state + config.micro(context) * context * per_token * width + 500_000_000
+    return round(state + config.micro(context) * context * per_token * width + _PROCESS_BYTES)
 
 
 def training_disk(trained: Trained, *, snapshots: bool = False) -> int:

@@ -22,6 +22,7 @@ from groundup.errors import UserError
 Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
 # Numbers that are parts of a whole.
 Share = Annotated[float, Ge(0), Le(1)]
+Percent = Annotated[float, Ge(0), Le(100)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 ShareOfRows = Annotated[float, Gt(0), Lt(1)]
 # A share of one thing against others, in any unit.
@@ -50,6 +51,9 @@ Threads = Annotated[int, Ge(1), Le(1024)]
 Context = Annotated[int, Ge(16), Le(1_048_576)]
 # Whoever trains from random weights begins with less, for attention is quadratic in it.
 FreshContext = Annotated[int, Ge(16), Le(32_768)]
+
+# Parameters and tokens of plans: ten times the largest runs in print.
+Amount = Annotated[float, Ge(1_000), Le(1e15)]
 
 # A model's shape: twice and more of the deepest and widest transformers in print (1,000 layers in
 # DeepNet, 18,432 features in PaLM).
@@ -113,6 +117,9 @@ Examples = Annotated[int, Ge(0), Le(1000)]
 DialPoints = Annotated[int, Ge(2), Le(1000)]
 # Each repeats the whole experiment.
 Repeats = Annotated[int, Ge(1), Le(1000)]
+
+# Ten drawings show no interval, and a hundred thousand one to three digits.
+Drawings = Annotated[int, Ge(10), Le(100_000)]
 
 # Drawing. Above 100 all tokens of any model are as good as equally likely.
 Temperature = Annotated[float, Ge(0), Le(100)]

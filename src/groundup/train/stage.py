@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -40,6 +41,7 @@ from groundup.train.plan import (
     Trained,
     TrainPlan,
     expected_minutes,
+    print_outcome,
     print_plan,
     require_resources,
     resolve_plan,
@@ -102,16 +104,98 @@ def run_stage(
     `parents` are the folders that it reads, by what they are. Raises `UserError` for settings,
     data or a folder that cannot be used.
     """
+    begun = time.perf_counter()
     with Run.open(config.out, stage, config, parents, asdict(config.traits)) as run:
         if run.finished:
             return run.folder
         try:
             job = prepare_job(run)
+            prepared = time.perf_counter() - begun
             plan = make_plan(run, job)
+            if _forecasting.get():
+                raise _Planned(_forecast(job, plan, prepared))
             job.announce(plan)
             return train(run, job, plan)
         finally:
             use_kernels("none")  # what comes after in this process computes as it does alone
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would take, from its plan and a few seconds of measurement.
+
+    `preparing` are seconds until it is planned, `training` of all steps, `evaluating` and `saving`
+    of what stands between them.
+    """
+
+    plan: TrainPlan
+    trained: Trained
+    context: int
+    preparing: float
+    training: float
+    evaluating: float
+    saving: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first step to the finished model."""
+        return self.training + self.evaluating + self.saving
+
+
+def forecast(start: Callable[[], object]) -> Forecast:
+    """Plan the stage that `start` would run, and measure; nothing is trained.
+
+    Its folder must be one to throw away. Raises `UserError` for a stage that cannot be told before.
+    """
+    token = _forecasting.set(True)
+    try:
+        start()
+    except _Planned as planned:
+        return planned.forecast
+    finally:
+        _forecasting.reset(token)
+    raise UserError("this stage has no steps to plan; plan one that trains, such as sft")
+
+
+class _Planned(Exception):
+    """A stage is planned, and that was all that was asked for."""
+
+    def __init__(self, found: Forecast) -> None:
+        super().__init__("planned")
+        self.forecast = found
+
+
+_forecasting: ContextVar[bool] = ContextVar("forecasting", default=False)
+# Bytes a second of a checkpoint that is hashed, written and synced.
+_SAVE_SPEED = 3e8
+
+
+def _forecast(job: Job[B, M], plan: TrainPlan, prepared: float) -> Forecast:
+    """What the planned steps, evaluations and checkpoints take together."""
+    assert plan.tokens_per_second is not None
+    model = job.model()
+    prepare(model, plan.compute, gradient_checkpointing=job.config.gradient_checkpointing)
+    model.eval()
+    each = []
+    for _ in range(2):  # the first loads and allocates what the others find
+        begun = time.perf_counter()
+        job.evaluate(model, 0)
+        each.append(time.perf_counter() - begun)
+    evaluations = -(-plan.steps // plan.evaluate_every) + job.evaluates_first
+    parameters = plan.trained_parameters or plan.parameters
+    saves = (plan.steps - 1) // plan.save_every
+    written = saves * 12 * parameters + 4 * parameters
+    if job.snapshots:
+        written += 2 * parameters * plan.steps.bit_length()
+    return Forecast(
+        plan,
+        job.trained,
+        job.context,
+        prepared,
+        plan.steps * plan.tokens_per_step / plan.tokens_per_second,
+        evaluations * each[-1] + each[0] - each[-1],
+        written / _SAVE_SPEED,
+    )
 
 
 def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
@@ -148,9 +232,15 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
                     "compile": "eager, as this compiler gets the model's gradients wrong"
                 }
         tokens_per_step = job.tokens_per_step or config.rows * job.context
-        speed = None
-        if config.steps is None and config.minutes is not None:
+        speed = peak = None
+        if _forecasting.get() and not job.replays:
+            raise UserError(
+                f"{run.stage} learns from what its model answers on the way, which cannot be timed "
+                "before; plan the stages before it"
+            )
+        if _forecasting.get() or (config.steps is None and config.minutes is not None):
             model = job.model()
+            reset_peak_memory(compute.device)
             pace = measure_pace(
                 model,
                 compute,
@@ -161,6 +251,7 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             )
             own = tokens_per_step / ranks.size()
             speed = pace.tokens_per_second(own, job.making(pace.token)) * ranks.size()
+            peak = peak_memory(compute.device)
         plan = resolve_plan(
             config,
             compute,
@@ -171,6 +262,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             tokens_per_second=speed,
             most_passes=job.most_passes,
             layout=job.layout,
+            peak_memory=peak,
+            disk=need,
             reasons=reasons,
         )
         run.plan(plan.to_json() | {"model": job.model_config}, TrainPlan.from_json)
@@ -213,17 +306,24 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
         run.log("metrics.jsonl", kind="evaluation", step=step, seconds=seconds, **found)
         return ranks.broadcast_flag(run.writes and early_stopping.ends_training(step))
 
-    stream = job.stream(plan.steps)
+    resumed = checkpoint.newest(run.folder / "checkpoints") is not None
+    stream, begun = job.stream(plan.steps), time.perf_counter()
     step = fit(model, stream, job.loss, optimizer, run, plan, after_step, seed=config.seed)
     ranks.destroy()
     if not run.writes:
         return run.folder
-    facts = {"peak_memory_bytes": peak_memory(plan.compute.device), **early_stopping.restored()}
+    facts: dict[str, Any] = {
+        "peak_memory_bytes": peak_memory(plan.compute.device),
+        **early_stopping.restored(),
+    }
     optimizer.write_back()
     last_good = checkpoint.newest(run.folder / "checkpoints")
     parameters = plan.trained_parameters or plan.parameters
     checkpoint.require_space(run.folder, 4 * parameters, "the finished model", last_good)
     job.save(model, plan)
+    if not resumed:  # else a part of it was not seen here
+        facts["seconds"] = time.perf_counter() - begun
+        print_outcome(run.stage, plan, facts["seconds"], facts["peak_memory_bytes"])
     run.finish(step=step, steps=plan.steps, **facts)
     # Not before: a run that is killed while it saves needs them once more.
     early_stopping.path.unlink(missing_ok=True)

@@ -14,9 +14,11 @@ from groundup.app.commands.options import (
     Adapter,
     Force,
     GuardFolder,
+    Mine,
     ModelFolder,
     SamplingOptions,
     checked,
+    with_parts,
 )
 from groundup.app.recipe_folder import find_model
 from groundup.errors import UserError
@@ -77,6 +79,7 @@ def generate(
     seed: Annotated[
         ranges.Seed | None, Parameter(group=SAMPLING, help="the same seed draws the same text")
     ] = None,
+    mine: Mine = None,
 ) -> None:
     """Write completions of the prompts."""
     if prompts_file is not None and prompts:
@@ -92,21 +95,22 @@ def generate(
     from groundup.app.completions import complete_file, sampling_of, write_completions
 
     drawn = sampling_of(folder, **sampling.model_dump(), stop=stop or None, seed=seed)
-    if prompts_file is None:
-        write_completions(folder, texts, drawn, as_messages=chat, adapter=adapter, guard=guard)
-    else:
-        complete_file(
-            folder,
-            prompts_file,
-            out,
-            drawn,
-            as_messages=chat,
-            logprobs=logprobs,
-            batch_size=batch_size,
-            adapter=adapter,
-            guard=guard,
-            force=force,
-        )
+    with with_parts(mine):
+        if prompts_file is None:
+            write_completions(folder, texts, drawn, as_messages=chat, adapter=adapter, guard=guard)
+        else:
+            complete_file(
+                folder,
+                prompts_file,
+                out,
+                drawn,
+                as_messages=chat,
+                logprobs=logprobs,
+                batch_size=batch_size,
+                adapter=adapter,
+                guard=guard,
+                force=force,
+            )
 
 
 def _prompts(given: Sequence[str]) -> Sequence[str]:
@@ -156,6 +160,7 @@ def chat(
         ranges.Seed | None,
         Parameter(group=SAMPLING, help="draw the same answers every time (default: fresh ones)"),
     ] = None,
+    mine: Mine = None,
 ) -> None:
     """Talk with a model."""
     folder = find_model(model)
@@ -163,7 +168,8 @@ def chat(
     from groundup.app.completions import sampling_of
 
     drawn = sampling_of(folder, **sampling.model_dump())
-    converse(str(model), folder, drawn, seed, adapter, guard)
+    with with_parts(mine):
+        converse(str(model), folder, drawn, seed, adapter, guard)
 
 
 @checked

@@ -13,7 +13,7 @@ from typing import Any
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
-from groundup.app.commands.options import RUNS, parsed, spelled
+from groundup.app.commands.options import RUNS, Mine, parsed, spelled, with_parts
 from groundup.app.recipe_folder import find_model
 from groundup.app.settings import configured
 from groundup.app.stages import EXPERIMENTS, INPUTS, REWARDS, STAGES, Stage
@@ -40,8 +40,11 @@ def _command(stage: Stage) -> Callable[..., None]:
 
         bound = signature.bind(*given, **settings)
         bound.apply_defaults()
+        own = bound.arguments.pop("mine", None)
         config = configured(stage.config, _located(stage, bound.arguments), spelled)
-        say(farewell(stage, stage.run(config)))
+        with with_parts(own):
+            folder = stage.run(config)
+        say(farewell(stage, folder))
 
     fields = sorted(
         stage.config.model_fields.items(),
@@ -52,11 +55,13 @@ def _command(stage: Stage) -> Callable[..., None]:
     )
     signature = inspect.Signature(
         [_parameter(stage, name, field, name == stage.positional) for name, field in fields]
+        + ([_MINE] if stage.takes_parts else [])
     )
     command.__signature__ = signature  # type: ignore[attr-defined]
     return command
 
 
+_MINE = inspect.Parameter("mine", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Mine)
 _OWN = Group("What to do", sort_key=1)
 _ADAPTERS = Group("With --adapter", sort_key=2)
 _TRAINING = Group("How to train", sort_key=3)

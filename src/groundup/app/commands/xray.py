@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from groundup.app.commands.options import Force, ModelFolder, checked
+from groundup.app.commands.options import Force, Mine, ModelFolder, checked, with_parts
 from groundup.app.recipe_folder import find_model
 from groundup.errors import UserError
 from groundup.train import ranges
@@ -44,6 +44,7 @@ def xray(
     ] = 128,
     out: Annotated[Path, Parameter(help="the page to write")] = Path("xray.html"),
     force: Force = False,
+    mine: Mine = None,
 ) -> None:
     """Write a page of what a model does with a text."""
     if text is not None and not text:
@@ -54,14 +55,15 @@ def xray(
     other = None if against is None else (find_model(against), str(against))
     from groundup.app.xray import look
 
-    look(
-        folder,
-        text,
-        name=str(model),
-        chat=chat,
-        without=without,
-        against=other,
-        tokens=tokens,
-        out=out,
-        force=force,
-    )
+    with with_parts(mine):
+        look(
+            folder,
+            text,
+            name=str(model),
+            chat=chat,
+            without=without,
+            against=other,
+            tokens=tokens,
+            out=out,
+            force=force,
+        )

@@ -14,6 +14,7 @@ from groundup.evals.world.aims import AIMS, Aim
 from groundup.evals.world.answers import PARTS
 from groundup.report.estimate import POOLED, BySource, Estimate
 from groundup.report.table import (
+    DASH,
     Cell,
     Column,
     Mark,
@@ -211,26 +212,35 @@ def refusal_rates(content: Mapping[str, Any]) -> dict[str, BySource]:
 
 
 def costs(content: Mapping[str, Any]) -> Table:
-    titles = ("minutes", "steps", "tokens", "FLOPs", "tokens per second")
+    titles = ("minutes", "peak memory", "steps", "tokens", "FLOPs", "tokens per second")
     columns = [Column(title) for title in titles]
     columns.append(Column("share of the machine’s matrix-multiply peak"))
     rows = []
     for name, model in content["models"].items():
         costs = model["costs"]
         if not costs:
-            rows.append(Row(name, [Cell("trained elsewhere"), None, None, None, None, None]))
+            rows.append(Row(name, [Cell("trained elsewhere"), *[None] * len(titles)]))
             continue
         cells = (
-            f"{costs['minutes']:.1f}",
+            _beside_plan(costs, "minutes", lambda minutes: f"{minutes:.1f}"),
+            _beside_plan(costs, "peak_memory_bytes", lambda size: f"{size / 1e9:.2f} GB"),
             f"{costs['steps']:,}",
             short_number(costs["tokens"]),
             f"{costs['flops']:.1e}",
             f"{costs['tokens_per_second']:,.0f}",
             f"{100 * costs['peak_share']:.0f} %",
         )
-        rows.append(Row(name, [Cell(cell) for cell in cells]))
-    own = [Cell(f"{content['seconds'] / 60:.1f}"), *[Cell("")] * 5]
+        rows.append(Row(name, [Cell.of(cell) for cell in cells]))
+    own = [Cell(f"{content['seconds'] / 60:.1f}"), *[Cell("")] * len(titles)]
     return Table(columns, [*rows, Row("this report", own, base=True)])
+
+
+def _beside_plan(costs: Mapping[str, float], name: str, written: Callable[[float], str]) -> str:
+    """What a run came to, and under it what had been planned."""
+    if name not in costs:
+        return DASH
+    planned = costs.get(f"planned_{name}")
+    return written(costs[name]) + ("" if planned is None else f"\n{written(planned)} planned")
 
 
 def verified(content: Mapping[str, Any]) -> Table:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.text.bpe import GPT2_PATTERN, SPLIT_PATTERN
+from groundup.text.pretokens import GPT2_PATTERN, SPLIT_PATTERN
 
 # Written as their authors wrote them, in the syntax of the `tokenizers` library.
 _DIGIT = r"\p{N}"

@@ -1,0 +1,139 @@
+"""`learn`: the road, an exercise with its lesson, and what a learner asks of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from groundup.app.commands.options import checked
+from groundup.learn.own import FOLDER
+from groundup.train import ranges
+
+Folder = Annotated[Path, Parameter(help="the learner's folder")]
+Which = Annotated[
+    str | None, Parameter(help="the exercise's number or name (default: the one opened last)")
+]
+
+app = App(
+    name="learn",
+    help="Learn by writing the parts of a language model yourself: lessons with exercises.\n\n"
+    "groundup learn shows the road, groundup learn 1.2 opens an exercise, groundup learn check "
+    "grades what you wrote, and --mine lets it take the product's place in other commands.",
+    help_format="plaintext",
+    usage="Usage: groundup learn [COMMAND] [OPTIONS] [WHICH]",
+)
+
+
+@app.default
+@checked
+def learn(
+    which: Annotated[
+        str | None, Parameter(help="the exercise to open, by number or name (default: the road)")
+    ] = None,
+    /,
+    *,
+    tutor: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="print a page that makes a coding assistant a tutor who gives no answers away",
+        ),
+    ] = False,
+    notebook: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="write the exercise as a Jupyter notebook, too"
+        ),
+    ] = False,
+    page: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="write the exercise's page that moves, to be opened in a browser",
+        ),
+    ] = False,
+    folder: Folder = FOLDER,
+) -> None:
+    """Show the road, or open an exercise."""
+    from groundup.app import learn as pages
+
+    if tutor:
+        pages.show_tutor()
+    elif which is None:
+        pages.show_road(folder)
+    else:
+        pages.open_exercise(folder, which, notebook=notebook, page=page)
+
+
+@app.command(name="check", usage="Usage: groundup learn check [OPTIONS] [WHICH]")
+@checked
+def learn_check(
+    which: Which = None,
+    /,
+    *,
+    folder: Folder = FOLDER,
+    seed: Annotated[ranges.Seed, Parameter(help="draws the trials' numbers")] = 0,
+) -> None:
+    """Grade what you wrote: against the product's own function, on this machine."""
+    from groundup.app import learn as pages
+
+    pages.check(folder, which, seed)
+
+
+@app.command(name="predict", usage="Usage: groundup learn predict [OPTIONS] WHICH CHOICE")
+@checked
+def learn_predict(
+    which: Annotated[str, Parameter(help="the exercise's number or name")],
+    choice: Annotated[str, Parameter(help="the letter of your choice")],
+    /,
+    *,
+    sure: Annotated[
+        ranges.Percent | None,
+        Parameter(help="how sure you are, in percent; the end of a step compares"),
+    ] = None,
+    folder: Folder = FOLDER,
+) -> None:
+    """Say what you expect before you run anything; it is kept and compared."""
+    from groundup.app import learn as pages
+
+    pages.predict(folder, which, choice, sure)
+
+
+@app.command(name="hint", usage="Usage: groundup learn hint [OPTIONS] [WHICH]")
+@checked
+def learn_hint(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
+    """Show the next hint; there are three, each more telling."""
+    from groundup.app import learn as pages
+
+    pages.show_hint(folder, which)
+
+
+@app.command(name="solution", usage="Usage: groundup learn solution [OPTIONS] [WHICH]")
+@checked
+def learn_solution(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
+    """Show a solution, with why; after a first try of your own."""
+    from groundup.app import learn as pages
+
+    pages.show_solution(folder, which)
+
+
+@app.command(name="reset", usage="Usage: groundup learn reset [OPTIONS] [WHICH]")
+@checked
+def learn_reset(which: Which = None, /, *, folder: Folder = FOLDER) -> None:
+    """Begin an exercise anew; what you wrote is kept under another name."""
+    from groundup.app import learn as pages
+
+    pages.reset(folder, which)
+
+
+@app.command(name="status", usage="Usage: groundup learn status [OPTIONS]")
+@checked
+def learn_status(*, folder: Folder = FOLDER) -> None:
+    """Show what passed, what was changed since, hints and predictions."""
+    from groundup.app import learn as pages
+
+    pages.show_status(folder)

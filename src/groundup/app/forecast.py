@@ -1,0 +1,421 @@
+"""`groundup plan`: what a run would take, before it is run.
+
+The stage is planned as its own command would plan it, in a folder that is thrown away, and a few
+micro-batches and one evaluation are timed on this machine: time, peak memory, disk, tokens, FLOPs.
+Pre-training needs no data for that; other stages are planned on the very data that they would read.
+
+    loss     E + A / N^α + B / D^β, with the interval of `groundup scaling fit`, whose folder is
+             named; without one the loss is unknown, for it depends on the text
+
+With `--machine FILE`, which `groundup doctor --json FILE` wrote elsewhere, nothing is measured
+here: the speed is what that machine reached on its own trial, FLOP for FLOP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import nn
+
+from groundup.app.commands.options import spelled
+from groundup.app.settings import configured
+from groundup.app.stages import STAGES
+from groundup.errors import UserError
+from groundup.formats.hf_config import config_to_hf
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.maths.intervals import Interval
+from groundup.pretrain.config import PretrainConfig
+from groundup.pretrain.scaling.flops import kaplan_flops, sizes_of
+from groundup.pretrain.scaling.law import Law, predicted
+from groundup.pretrain.shape import TOKENS_PER_PARAMETER, model_shape
+from groundup.pretrain.stage import RATES, fresh
+from groundup.report.table import Cell, Table, short_number, text_table
+from groundup.report.terminal import in_terminal
+from groundup.runs.console import console, say
+from groundup.runs.files import is_number, read_json_object, write_json
+from groundup.runs.folder import Run
+from groundup.train.batch import Batch, Stream
+from groundup.train.config import TrainingConfig
+from groundup.train.device import Compute, available_memory, matmul_peak, resolve
+from groundup.train.loss import next_token_loss
+from groundup.train.pace import random_batches
+from groundup.train.plan import Trained, training_disk, training_memory
+from groundup.train.stage import Forecast, Job, forecast, run_stage
+
+_DEEPEST = 48
+# Pre-training writes samples and reads so many tokens of held-out text at every evaluation.
+_HELDOUT_TOKENS = 20_000
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be planned: the words of the command line."""
+
+    stage: str
+    minutes: float | None = None
+    steps: int | None = None
+    tokens: float | None = None
+    depth: int | None = None
+    width: int | None = None
+    parameters: float | None = None
+    vocab_size: int = 4_096
+    context: int | None = None
+    rows: int | None = None
+    model: Path | None = None
+    data: tuple[Path, ...] = ()
+    tokenizer: Path | None = None
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a run would take. Seconds, bytes, and the loss with its interval if it is known."""
+
+    parameters: int
+    trained_parameters: int
+    steps: int
+    tokens: float
+    flops: float
+    kaplan_flops: float | None
+    seconds: float
+    training_seconds: float
+    preparing_seconds: float
+    tokens_per_second: float
+    peak_memory: int
+    disk: int
+    loss: Interval | None
+    reasons: Mapping[str, str]
+    how: str
+
+    def to_json(self) -> dict[str, Any]:
+        found = dict(vars(self))
+        return found | {"loss": None if self.loss is None else vars(self.loss)}
+
+
+def plan_run(
+    wish: Wish, *, machine: Path | None, law: Path | None, json: Path | None = None
+) -> Told:
+    """Say what a run would take, and why. Raises `UserError` for what cannot be run."""
+    law_found = None if law is None else read_law(law)
+    told = _elsewhere(wish, machine) if machine is not None else _here(wish)
+    if law_found is not None:
+        told = replace(told, loss=predicted(*law_found, told.parameters, told.tokens))
+    console.print(in_terminal(table(told)))
+    for name, reason in told.reasons.items():
+        say(f"  {name}: {reason}")
+    if told.loss is None:
+        say(
+            "The loss is unknown, as it depends on the text: train a few small models on it, put "
+            "parameters, tokens and loss in a table, and give --law the folder of groundup "
+            "scaling fit."
+        )
+    if told.peak_memory > (free := available_memory()) and machine is None:
+        say(f"{free / 1e9:.1f} GB of memory are free: it would be refused.")
+    if json is not None:
+        write_json(json, told.to_json())
+    return told
+
+
+# On this machine.
+
+
+def _here(wish: Wish) -> Told:
+    say("planning, and timing a few steps …")
+    with _scratch() as folder, _quietly():
+        if wish.stage == "pretrain" and not wish.data:
+            config = _pretraining(wish, folder)
+            found = forecast(functools.partial(_without_data, config, wish))
+        else:
+            stage = STAGES.get(wish.stage)
+            if stage is None or not stage.trains or not issubclass(stage.config, TrainingConfig):
+                trained = ", ".join(one.name for one in STAGES.values() if one.trains)
+                raise UserError(f"--stage={wish.stage} trains nothing; give one of {trained}")
+            settings = _settings(wish, stage.config)
+            ready = configured(stage.config, {**settings, "out": str(folder / "run")}, spelled)
+            found = forecast(lambda: stage.run(ready))
+    return _told(found)
+
+
+def _told(found: Forecast) -> Told:
+    plan = found.plan
+    tokens = float(plan.steps * plan.tokens_per_step)
+    expected = plan.expected or {}
+    shape = found.trained.shape
+    kaplan = None
+    if isinstance(shape, ModelConfig) and not shape.family.recurrent and shape.experts is None:
+        kaplan = kaplan_flops(sizes_of(shape, found.context)) * tokens
+    return Told(
+        parameters=plan.parameters,
+        trained_parameters=plan.trained_parameters or plan.parameters,
+        steps=plan.steps,
+        tokens=tokens,
+        flops=plan.flops_per_token * tokens,
+        kaplan_flops=kaplan,
+        seconds=found.seconds,
+        training_seconds=found.training,
+        preparing_seconds=found.preparing,
+        tokens_per_second=plan.tokens_per_second or 0.0,
+        peak_memory=int(expected["peak_memory_bytes"]),
+        disk=int(expected.get("disk_bytes", 0)),
+        loss=None,
+        reasons=plan.reasons,
+        how=f"{plan.compute.dtype} on {plan.compute.device}, {_by(plan.compute)}",
+    )
+
+
+def _by(compute: Compute) -> str:
+    if compute.kernels != "none":
+        return f"by our kernels for {compute.kernels}"
+    return "compiled" if compute.compile else "eager"
+
+
+def _settings(wish: Wish, config: type[BaseModel]) -> dict[str, Any]:
+    """The settings of the stage's own command."""
+    found: dict[str, Any] = {}
+    for name in ("minutes", "steps", "depth", "width", "context", "rows"):
+        if (value := getattr(wish, name)) is not None:
+            found[name] = value
+    for name in ("model", "tokenizer"):
+        if (place := getattr(wish, name)) is not None:
+            found[name] = str(place)
+    if wish.data:
+        several = "tuple" in str(config.model_fields["data"].annotation)
+        places = [str(one) for one in wish.data]
+        found["data"] = places if several else places[0]
+    return found | _named(wish.settings)
+
+
+def _named(settings: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE as in a recipe, where quotes may be left out."""
+    found: dict[str, Any] = {}
+    for one in settings:
+        name, _, value = one.partition("=")
+        try:
+            found.update(tomllib.loads(f"{name.replace('-', '_')} = {value}"))
+        except tomllib.TOMLDecodeError:
+            found[name.replace("-", "_")] = value
+    return found
+
+
+# Pre-training without data.
+
+
+def _pretraining(wish: Wish, folder: Path) -> PretrainConfig:
+    nowhere = {"out": str(folder / "run"), "data": str(folder), "tokenizer": str(folder)}
+    own = _settings(wish, PretrainConfig)
+    config = configured(PretrainConfig, {**own, **nowhere}, spelled)
+    return _sized(config, wish)
+
+
+def _sized(config: PretrainConfig, wish: Wish) -> PretrainConfig:
+    """The depth of so many parameters, and the steps of so many tokens."""
+    if wish.parameters is not None:
+        wanted, off = wish.parameters, dict[int, float]()
+        for depth in range(1, _DEEPEST + 1):
+            one = config.model_copy(update={"depth": depth})
+            off[depth] = abs(model_shape(one, wish.vocab_size, 1.0)[0].parameters - wanted)
+        config = config.model_copy(update={"depth": min(off, key=lambda depth: off[depth])})
+    if config.steps is not None or config.minutes is not None:
+        return config
+    tokens = wish.tokens
+    if tokens is None:
+        if config.depth is None and config.width is None:
+            raise UserError(
+                "there is nothing to plan by; say how long (--minutes) or how large (--depth, "
+                "--params)"
+            )
+        shape, _ = model_shape(config, wish.vocab_size, 1.0)
+        tokens = TOKENS_PER_PARAMETER * shape.active_parameters
+    steps = max(1, round(tokens / (config.rows * config.context)))
+    return config.model_copy(update={"steps": steps})
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """A stream of random tokens: what is computed does not depend on what they are."""
+
+    vocab_size: int
+    context: int
+    rows: int
+    micro_rows: int
+
+    def at(self, step: int, model: nn.Module) -> list[Batch]:
+        batches = random_batches(self.vocab_size, context=self.context, rows=self.micro_rows)
+        return [next(batches) for _ in range(-(-self.rows // self.micro_rows))]
+
+    def can_save(self, step: int) -> bool:
+        return True
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+def _without_data(config: PretrainConfig, wish: Wish) -> Path:
+    compute = resolve(config, compile_by_default=False)
+    shape, reasons = model_shape(
+        config, wish.vocab_size, matmul_peak(compute.device, compute.torch_dtype)
+    )
+    stream: Stream[Batch] = _Noise(
+        shape.vocab_size, config.context, config.rows, config.micro(config.context)
+    )
+
+    def evaluate(model: CausalLM, step: int) -> dict[str, Any]:
+        rows = max(1, _HELDOUT_TOKENS // config.context)
+        batches = random_batches(shape.vocab_size, context=config.context, rows=rows)
+        with torch.no_grad():
+            next_token_loss(model, next(batches).to(torch.device(compute.device)))
+        return {}
+
+    def job(run: Run) -> Job[Batch, CausalLM]:
+        return Job(
+            config,
+            Trained.whole(shape, config.context, RATES, "which suits small models"),
+            model=lambda: fresh(shape, config.seed),
+            stream=lambda steps: stream,
+            loss=next_token_loss,
+            evaluate=evaluate,
+            save=lambda model, plan: None,
+            context=config.context,
+            rows_per_epoch=config.rows,
+            model_config=config_to_hf(shape),
+            reasons=reasons,
+            snapshots=True,
+        )
+
+    return run_stage(config, "pretrain", {}, job)
+
+
+# On another machine.
+
+
+def _elsewhere(wish: Wish, machine: Path) -> Told:
+    """What a run would take where a doctor has been: FLOP for FLOP as fast as its trial."""
+    if wish.stage != "pretrain" or wish.data:
+        raise UserError(
+            "--machine plans pre-training without data alone; other stages are timed where they run"
+        )
+    found = read_json_object(machine)
+    facts, trial = found.get("facts"), found.get("trial_flops")
+    if not isinstance(facts, dict) or not is_number(trial) or trial <= 0:
+        raise UserError(
+            f"--machine={machine} says nothing of a machine's speed; write it there with groundup "
+            f"doctor --json {machine.name}"
+        )
+    with _scratch() as folder:
+        config = _pretraining(wish, folder)
+    fast = bool(facts.get("fast_bfloat16"))
+    kernels = facts.get("kernels")
+    compute = Compute(
+        device="cpu",
+        dtype="bfloat16" if fast else "float32",
+        attention="matmul",
+        compile=False,
+        threads=int(facts.get("cores", 1)),
+        torch_version=str(facts.get("torch", "")),
+        kernels=kernels if kernels in ("amx", "avx512_bf16") else "none",
+    )
+    shape, reasons = model_shape(config, wish.vocab_size, 2 * float(trial))
+    trained = Trained.whole(shape, config.context, RATES, "")
+    per_token = shape.flops_per_token(config.context)
+    speed = float(trial) / per_token
+    per_step = config.rows * config.context
+    steps = config.steps or max(1, round((config.minutes or 0.0) * 60 * 0.92 * speed / per_step))
+    seconds = steps * per_step / speed
+    return Told(
+        parameters=shape.parameters,
+        trained_parameters=shape.parameters,
+        steps=steps,
+        tokens=float(steps * per_step),
+        flops=float(per_token * steps * per_step),
+        kaplan_flops=None,
+        seconds=seconds / 0.92,
+        training_seconds=seconds,
+        preparing_seconds=0.0,
+        tokens_per_second=speed,
+        peak_memory=training_memory(config, trained, compute, config.context),
+        disk=training_disk(trained, snapshots=True),
+        loss=None,
+        reasons=reasons,
+        how=f"{compute.dtype} on {facts.get('processor')}, as fast as its trial",
+    )
+
+
+# The loss.
+
+
+def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float]:
+    """The law that `groundup scaling fit` wrote, what else it may be, and a run's deviation."""
+    path = folder / "result.json" if folder.is_dir() else folder
+    fit = read_json_object(path).get("fit")
+    try:
+        assert isinstance(fit, dict)
+        law = Law(**{name: float(fit["law"][name]) for name in ("E", "A", "B", "alpha", "beta")})
+        drawn = tuple(Law(*(float(one) for one in row)) for row in fit["drawn"])
+        return law, drawn, float(fit["deviation"])
+    except (AssertionError, KeyError, TypeError, ValueError):
+        raise UserError(
+            f"--law={folder} holds no law; name a folder that groundup scaling fit wrote"
+        ) from None
+
+
+# Words.
+
+
+def table(told: Told) -> Table:
+    """What a run would take, line by line."""
+    minutes, training = told.seconds / 60, told.training_seconds / 60
+    of_them = ""
+    if told.trained_parameters != told.parameters:
+        of_them = f"{short_number(told.trained_parameters)} of them trained"
+    kaplan = "" if told.kaplan_flops is None else f"{told.kaplan_flops:.2e} without head and scores"
+    loss: str | Cell = "unknown"
+    if told.loss is not None:
+        ends = f"{told.loss.low:.3f} to {told.loss.high:.3f}"
+        loss = Cell(f"{told.loss.estimate:.3f}", ends)
+    rows: list[tuple[str, str | Cell]] = [
+        ("time", Cell(f"{minutes:.1f} minutes", f"{training:.1f} of them in steps")),
+        ("before it", f"{told.preparing_seconds:.0f} s to read data and plan"),
+        ("peak memory", f"{told.peak_memory / 1e9:.2f} GB"),
+        ("disk", f"{told.disk / 1e9:.2f} GB"),
+        ("parameters", Cell(short_number(told.parameters), of_them)),
+        ("steps", f"{told.steps:,}"),
+        (
+            "tokens",
+            Cell(short_number(told.tokens), f"{told.tokens / told.parameters:.3g} a parameter"),
+        ),
+        ("FLOPs", Cell(f"{told.flops:.2e}", kaplan)),
+        ("speed", f"{told.tokens_per_second:,.0f} tokens a second"),
+        ("computed", told.how),
+        ("loss at the end", loss),
+    ]
+    plain = text_table("What it would take", ("", ""), rows)
+    return Table([type(plain.columns[0])("", words=True)], plain.rows, title=plain.title)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="groundup-plan-") as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """What a stage says on the way is not what was asked for."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before

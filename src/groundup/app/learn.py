@@ -1,0 +1,291 @@
+"""`groundup learn` at the terminal: the road, a lesson, a check and what it brought."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from importlib import resources
+from pathlib import Path
+
+from groundup.errors import CheckFailed, UserError
+from groundup.learn.exercise import TITLES, Exercise
+from groundup.learn.grade import grade
+from groundup.learn.judge import Verdict
+from groundup.learn.lesson import Question, lesson_of
+from groundup.learn.mine import used_by
+from groundup.learn.moving import PAGES, moving
+from groundup.learn.own import Own, Prediction, Record
+from groundup.learn.predictions import calibration
+from groundup.learn.road import after, find, of_step, road
+from groundup.runs.console import console, say
+from groundup.runs.files import file_hash, write_bytes
+
+
+def show_road(folder: Path) -> None:
+    """The five steps: what is done, how long each exercise takes, what it makes possible."""
+    own = Own(folder)
+    records, done = own.progress().exercises, _passed(own)
+    for step, title in enumerate(TITLES, start=1):
+        exercises = of_step(step)
+        if not exercises:
+            continue
+        count = sum(one in done for one in exercises)
+        hours = sum(one.minutes for one in exercises) / 60
+        say(f"\n{step} {title}: {count} of {len(exercises)} done, about {hours:.1f} hours")
+        for one in exercises:
+            mark = "✓" if one in done else "·"
+            if one not in done and records.get(one.name, Record()).passed:
+                mark = "~"  # changed since
+            say(f"  {mark} {one.number}  {one.title:<44} {one.minutes:>3} min  {one.makes}")
+    say("")
+    following = next((one for one in road() if one not in done), None)
+    if following is None:
+        say("You have gone the whole road. groundup chat MODEL --mine runs on your own parts.")
+    else:
+        say(f"Next:        groundup learn {following.number}   ({following.title})")
+    made = [one.prediction for one in records.values() if one.prediction is not None]
+    if made:
+        say(calibration(made).sentence)
+
+
+def open_exercise(folder: Path, which: str, *, notebook: bool, page: bool) -> None:
+    """Write the stub where there is none, show the lesson, ask for a prediction."""
+    exercise, own = find(which), Own(folder)
+    moving_page = moving(exercise) if page else None
+    new = own.open(exercise)
+    lesson = lesson_of(exercise)
+    _show_markdown(lesson.shown)
+    say(
+        f"Difficulty {exercise.difficulty} of 5, importance {exercise.importance} of 5, about "
+        f"{exercise.minutes} minutes. It makes possible: {exercise.makes}."
+    )
+    _ask_prediction(own, exercise, lesson.question)
+    if moving_page is not None:
+        path = own.folder / f"{exercise.name}.html"
+        write_bytes(path, moving_page.encode())
+        say(f"It moves:    {path}, in a browser")
+    elif exercise.name in PAGES:
+        say(f"It moves:    groundup learn {exercise.number} --page writes a page for the browser")
+    if notebook:
+        from groundup.learn.notebook import notebook as as_notebook
+
+        path = own.folder / f"{exercise.name}.ipynb"
+        if path.exists():
+            raise UserError(f"{path} is there already; move it away to get a new one")
+        write_bytes(path, as_notebook(exercise, own).encode())
+        say(f"Notebook:    {path}")
+    state = "written, for you to fill in" if new else "as you left it"
+    say(f"Your file:   {own.file(exercise)} ({state})")
+    say(f"Then:        groundup learn check {exercise.number}{_folder_option(folder)}")
+
+
+def check(folder: Path, which: str | None, seed: int) -> None:
+    """Grade a file and say what it brought; `CheckFailed` where it does not pass yet."""
+    own = Own(folder)
+    exercise = _exercise(own, which)
+    path = own.file(exercise)
+    before = file_hash(path) if path.is_file() else ""
+    verdict = grade(exercise, path, seed=seed)
+    record = own.checked(exercise, verdict.passed, before)
+    if verdict.printed:
+        say(f"Your code printed:\n{verdict.printed.rstrip()}\n")
+    if verdict.passed:
+        _show_passed(own, exercise, verdict, record)
+        return
+    head = f"{exercise}: not yet"
+    if verdict.trials:
+        head += f", {verdict.right} of {verdict.trials} trials right"
+    say("\n".join([f"{head}.", *verdict.lines]))
+    hints = f"groundup learn hint {exercise.number} shows a hint"
+    raise CheckFailed(f"{exercise.name} does not pass yet; {hints}")
+
+
+def predict(folder: Path, which: str, choice: str, sure: float | None) -> None:
+    """Keep a prediction, and compare it if the part has passed already."""
+    own, exercise = Own(folder), find(which)
+    _keep_prediction(own, exercise, choice, None if sure is None else sure / 100)
+    record = own.record(exercise)
+    say(f"Kept:        {choice.lower()} for {exercise}; the check compares it")
+    if record.passed is not None:
+        _show_prediction(exercise, record)
+
+
+def show_hint(folder: Path, which: str | None) -> None:
+    """The next hint that was not shown yet; after the last, the last again."""
+    own = Own(folder)
+    exercise = _exercise(own, which)
+    hints, record = lesson_of(exercise).hints, own.record(exercise)
+    number = min(record.hints, len(hints) - 1)
+    record.hints = number + 1
+    own.keep(exercise, record)
+    _show_markdown(f"**Hint {number + 1} of {len(hints)} for {exercise}.** {hints[number]}")
+
+
+def show_solution(folder: Path, which: str | None) -> None:
+    """The solution and why it is so; `UserError` before a first try."""
+    own = Own(folder)
+    exercise = _exercise(own, which)
+    record = own.record(exercise)
+    if not record.tries:
+        raise UserError(
+            f"there is no try of {exercise} yet; write something into {own.file(exercise)} and run "
+            f"groundup learn check {exercise.number}, or ask for groundup learn hint"
+        )
+    record.solution_seen = True
+    own.keep(exercise, record)
+    code = (exercise.folder / "solution.py").read_text(encoding="utf-8")
+    _show_markdown(f"```python\n{code}```\n\n## Why\n\n{lesson_of(exercise).why}")
+
+
+def reset(folder: Path, which: str | None) -> None:
+    """Put the learner's file aside and begin with the stub."""
+    own = Own(folder)
+    exercise = _exercise(own, which)
+    kept = own.reset(exercise)
+    if kept is not None:
+        say(f"Kept:        {kept}")
+    say(f"Begun anew:  {own.file(exercise)}")
+
+
+def show_status(folder: Path) -> None:
+    """Every exercise that was begun, and how the predictions went, step by step."""
+    own = Own(folder)
+    records = own.progress().exercises
+    begun = [one for one in road() if one.name in records or own.file(one).is_file()]
+    if not begun:
+        say(f"Nothing is begun in {folder}; groundup learn shows the road")
+        return
+    for one in begun:
+        record = records.get(one.name, Record())
+        state = "passed" if own.has_passed(one) else "begun"
+        if record.passed and state != "passed":
+            state = "changed since it passed"
+        facts = [state, f"{record.tries} tries" if record.tries != 1 else "1 try"]
+        facts += [f"{record.hints} hints"] if record.hints else []
+        facts += ["solution seen"] if record.solution_seen else []
+        if record.prediction is not None:
+            said = "right" if record.prediction.right else "wrong"
+            facts.append(
+                f"predicted {record.prediction.choice}" + f", {said}" * bool(record.passed)
+            )
+        say(f"{one.number}  {one.title:<44} {', '.join(facts)}")
+    _show_calibrations(own)
+
+
+def show_tutor() -> None:
+    """The page for a coding assistant, as it is: it is to be piped or pasted."""
+    print(resources.files("groundup.learn").joinpath("tutor.md").read_text(encoding="utf-8"))
+
+
+# What a check brought.
+
+
+def _show_passed(own: Own, exercise: Exercise, verdict: Verdict, record: Record) -> None:
+    say(f"{exercise}: passed, all {verdict.trials} trials, in try {record.tries}.")
+    _show_prediction(exercise, record)
+    say(f"Possible:    {exercise.makes}")
+    if exercise.has_seam:
+        say(f"It goes in:  {used_by(exercise)}, with --mine{_folder_option(own.folder, '=')}")
+    step, done = of_step(exercise.step), _passed(own)
+    if all(one in done for one in step):
+        say(f"\nStep {exercise.step}, {TITLES[exercise.step - 1]}, is done.")
+        records = own.progress().exercises
+        made = [records[one.name].prediction for one in step if one.name in records]
+        say(calibration(one for one in made if one is not None).sentence)
+    following = after(exercise)
+    if following is not None:
+        say(f"Next:        groundup learn {following.number}   ({following.title})")
+
+
+def _show_prediction(exercise: Exercise, record: Record) -> None:
+    if record.prediction is None:
+        return
+    question = lesson_of(exercise).question
+    verdict = "right" if record.prediction.right else f"not so, it is {question.answer}"
+    say(f"You said:    {record.prediction.choice}: {verdict}. {question.why}")
+
+
+def _show_calibrations(own: Own) -> None:
+    records = own.progress().exercises
+    for step, title in enumerate(TITLES, start=1):
+        made = [records[one.name].prediction for one in of_step(step) if one.name in records]
+        given = [one for one in made if one is not None]
+        if given:
+            say(f"{title}. {calibration(given).sentence}")
+
+
+def _passed(own: Own) -> set[Exercise]:
+    return {one for one in road() if own.has_passed(one)}
+
+
+# Predictions.
+
+
+def _ask_prediction(own: Own, exercise: Exercise, question: Question) -> None:
+    """Ask at a terminal; elsewhere, and where nothing is typed, say how it is given."""
+    if own.record(exercise).prediction is not None:
+        return
+    say(f"\nPredict first: {question.asked}")
+    for letter, choice in zip(question.letters, question.choices, strict=True):
+        say(f"  {letter}) {choice}")
+    if sys.stdin.isatty() and console.is_terminal:
+        with contextlib.suppress(EOFError):
+            choice = input("Your choice (Enter to leave it): ").strip().lower().strip("()")
+            if choice and choice in question.letters:
+                sure = input("How sure are you, in percent (Enter to leave it)? ").strip(" %")
+                share = float(sure) / 100 if sure.isdigit() and int(sure) <= 100 else None
+                _keep_prediction(own, exercise, choice, share)
+                say("")
+                return
+    say(f"  groundup learn predict {exercise.number} LETTER --sure PERCENT\n")
+
+
+def _keep_prediction(own: Own, exercise: Exercise, choice: str, confidence: float | None) -> None:
+    question, letter = lesson_of(exercise).question, choice.strip().lower().strip("()")
+    if len(letter) != 1 or letter not in question.letters:
+        raise UserError(
+            f"CHOICE={choice!r} is none of the choices of {exercise.number}; give one of "
+            f"{', '.join(question.letters)}"
+        )
+    record = own.record(exercise)
+    if record.passed is not None and record.prediction is not None:
+        raise UserError(
+            f"{exercise} has passed and its answer was shown; a prediction comes before that"
+        )
+    record.prediction = Prediction(
+        choice=letter, right=letter == question.answer, confidence=confidence
+    )
+    own.keep(exercise, record)
+
+
+# Finding and showing.
+
+
+def _exercise(own: Own, which: str | None) -> Exercise:
+    """The exercise that is named, else the one opened last."""
+    if which is not None:
+        return find(which)
+    opened = own.progress().opened
+    if opened is None:
+        raise UserError(
+            f"no exercise was opened in {own.folder} yet; open one: "
+            f"groundup learn {road()[0].number}"
+        )
+    return find(opened)
+
+
+def _show_markdown(text: str) -> None:
+    """Rendered on a terminal, as it is where it is piped."""
+    if not console.is_terminal:
+        say(text)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    # Lines of prose longer than this are hard to read.
+    width = min(console.width, 100)
+    Console(width=width, highlight=False).print(Markdown(text, code_theme="ansi_dark"))
+
+
+def _folder_option(folder: Path, mark: str = " --folder ") -> str:
+    return "" if folder == Own().folder else f"{mark}{folder}"

@@ -1,0 +1,137 @@
+"""What goes wrong in DPO."""
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+REPLACES = {
+    "mean_over_tokens": "answer_logprobs",
+    "prompt_counted": "answer_logprobs",
+    "probabilities_added": "answer_logprobs",
+    "no_reference": "dpo_losses",
+    "beta_forgotten": "dpo_losses",
+    "beta_outside": "dpo_losses",
+    "rejected_preferred": "dpo_losses",
+    "reference_added": "dpo_losses",
+    "sigmoid_overflows": "dpo_losses",
+    "margin_without_beta": "dpo_losses",
+    "mean_taken": "dpo_losses",
+}
+
+Pair = tuple[Tensor, Tensor]
+
+
+def mean_over_tokens(token_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """That is the mean over the tokens. log π of an answer is the sum: probabilities of tokens
+    multiply."""
+    return (token_logprobs * mask).sum(-1) / mask.sum(-1)
+
+
+def prompt_counted(token_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """The prompt's tokens and padding are added up too. Multiply by the mask first."""
+    return token_logprobs.sum(-1)
+
+
+def probabilities_added(token_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """Probabilities are added, not their logarithms."""
+    return (token_logprobs.exp() * mask).sum(-1)
+
+
+def no_reference(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """The reference is not used. What counts is what each answer has *gained* on it."""
+    margins = beta * (chosen - rejected)
+    return -logsigmoid(margins), margins
+
+
+def beta_forgotten(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """β is not used: it multiplies the difference of gains, before the sigmoid."""
+    margins = (chosen - reference_chosen) - (rejected - reference_rejected)
+    return -logsigmoid(margins), margins
+
+
+def beta_outside(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """The loss is multiplied by β. It belongs inside of the sigmoid, where it says how far the
+    policy may go."""
+    margins = (chosen - reference_chosen) - (rejected - reference_rejected)
+    return -beta * logsigmoid(margins), beta * margins
+
+
+def rejected_preferred(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """Chosen and rejected are exchanged: this model would learn what people did not want."""
+    margins = beta * ((rejected - reference_rejected) - (chosen - reference_chosen))
+    return -logsigmoid(margins), margins
+
+
+def reference_added(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """The reference's margin is added. It is taken away: policy less reference, for both
+    answers."""
+    margins = beta * ((chosen - rejected) + (reference_chosen - reference_rejected))
+    return -logsigmoid(margins), margins
+
+
+def sigmoid_overflows(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """The sigmoid of a very negative margin is 0, whose logarithm is minus infinity. logsigmoid
+    computes both together."""
+    margins = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+    return -margins.sigmoid().log(), margins
+
+
+def margin_without_beta(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """The losses are right, and the margins lack their β: they are differences of rewards, β
+    (log π - log ref)."""
+    gained = (chosen - reference_chosen) - (rejected - reference_rejected)
+    return -logsigmoid(beta * gained), gained
+
+
+def mean_taken(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """The losses are averaged. Return each pair's: the trainer divides once, over the whole
+    step."""
+    margins = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+    return -logsigmoid(margins).mean(), margins

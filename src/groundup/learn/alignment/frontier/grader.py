@@ -1,0 +1,57 @@
+"""Grades the frontier by `groundup.experiments.frontier`."""
+
+import random
+from collections.abc import Iterator
+
+from groundup.experiments.frontier.trade import beyond_chance, dominated_by, dominates
+from groundup.learn.exercise import Trial, calls
+from groundup.report.estimate import Estimate
+
+
+def trials(seed: int) -> Iterator[Trial]:
+    dice = random.Random(seed)
+    pairs = [((0.9, 0.8), (0.7, 0.5)), ((0.9, 0.8), (0.9, 0.5)), ((0.9, 0.2), (0.1, 0.8))]
+    pairs += [((0.5, 0.5), (0.5, 0.5)), ((0.9, 0.3), (0.4, 0.4)), ((0.1, 0.2), (0.3, 0.4))]
+    for left, right in pairs:
+        one, other = _point(left), _point(right)
+        yield Trial(
+            f"dominates: {left} against {right}",
+            calls("dominates", one, other),
+            dominates(one, other),
+            {"one": one, "other": other},
+        )
+    lists = [
+        [(1.0, 0.1), (0.7, 0.6), (0.5, 0.4), (0.2, 0.9)],
+        [(0.5, 0.5), (0.5, 0.5), (0.4, 0.5)],
+        [],
+        [(dice.randrange(5) / 4, dice.randrange(5) / 4) for _ in range(8)],
+        [(0.1, 0.9), (0.4, 0.6), (0.6, 0.4), (0.9, 0.2), (0.3, 0.5)],
+    ]
+    for values in lists:
+        points = [_point(one) for one in values]
+        yield Trial(
+            f"frontier of {len(points)} points",
+            calls("frontier", points),
+            [place for place, by in enumerate(dominated_by(points)) if by is None],
+            {"points": points},
+        )
+    changes = [
+        ((0.02, 0.1), (-0.04, 0.02)),
+        ((0.02, 0.1), (-0.1, -0.01)),
+        ((-0.01, 0.03), (-0.01, 0.05)),
+        ((0.01, 0.02), (0.0, 0.03)),
+        ((-0.2, -0.1), (-0.3, 0.1)),
+        ((-0.09, 0.01), (0.01, 0.02)),
+    ]
+    for safety, use in changes:
+        ends = {"safety": safety, "use": use}
+        yield Trial(
+            f"beyond_chance, safety {safety} and use {use}",
+            calls("beyond_chance", ends),
+            beyond_chance({axis: Estimate(0.0, *both, 1, 1) for axis, both in ends.items()}),
+            {"changes": ends},
+        )
+
+
+def _point(values: tuple[float, float]) -> dict[str, float]:
+    return {"safety": values[0], "use": values[1]}

@@ -1,0 +1,22 @@
+"""Which of several models nobody should take."""
+
+
+def dominates(one: dict[str, float], other: dict[str, float]) -> bool:
+    """Whether `one` is nowhere worse than `other`, and somewhere better."""
+    nowhere_worse = all(one[axis] >= other[axis] for axis in other)
+    return nowhere_worse and any(one[axis] > other[axis] for axis in other)
+
+
+def frontier(points: list[dict[str, float]]) -> list[int]:
+    """The places of the points that none of the list dominates."""
+    return [
+        place
+        for place, point in enumerate(points)
+        if not any(dominates(other, point) for other in points)
+    ]
+
+
+def beyond_chance(changes: dict[str, tuple[float, float]]) -> bool:
+    """Whether some change is surely a gain and none surely a loss; each is (low, high)."""
+    is_better = any(low > 0 for low, _ in changes.values())
+    return is_better and not any(high < 0 for _, high in changes.values())

@@ -1,0 +1,103 @@
+"""What goes wrong on the frontier."""
+
+REPLACES = {
+    "better_everywhere": "dominates",
+    "better_somewhere": "dominates",
+    "equal_dominates": "dominates",
+    "better_sum": "dominates",
+    "first_axis": "dominates",
+    "best_sum": "frontier",
+    "dominated_ones": "frontier",
+    "points_not_places": "frontier",
+    "best_on_an_axis": "frontier",
+    "losses_forgotten": "beyond_chance",
+    "sure_everywhere": "beyond_chance",
+    "middle_counts": "beyond_chance",
+    "doubt_stops": "beyond_chance",
+}
+
+Point = dict[str, float]
+Changes = dict[str, tuple[float, float]]
+
+
+def _dominates(one: Point, other: Point) -> bool:
+    nowhere_worse = all(one[axis] >= other[axis] for axis in other)
+    return nowhere_worse and any(one[axis] > other[axis] for axis in other)
+
+
+def better_everywhere(one: Point, other: Point) -> bool:
+    """It is asked to be better on *every* axis. Equal on one and better on another dominates
+    too."""
+    return all(one[axis] > other[axis] for axis in other)
+
+
+def better_somewhere(one: Point, other: Point) -> bool:
+    """Better on one axis is not enough: it must be worse on none."""
+    return any(one[axis] > other[axis] for axis in other)
+
+
+def equal_dominates(one: Point, other: Point) -> bool:
+    """An equal point dominates here, and so each of two equal points, and each point itself.
+    Somewhere it must be better."""
+    return all(one[axis] >= other[axis] for axis in other)
+
+
+def better_sum(one: Point, other: Point) -> bool:
+    """The sums are compared, which trades one axis for another: that is a decision, and no
+    dominance. Compare axis by axis."""
+    return sum(one.values()) > sum(other.values())
+
+
+def first_axis(one: Point, other: Point) -> bool:
+    """The first axis decides, the next one only where it is equal. All axes count alike."""
+    return list(one.values()) > list(other.values())
+
+
+def best_sum(points: list[Point]) -> list[int]:
+    """Only the point with the best sum is on it. The frontier has all points that nobody
+    dominates, each the best for someone."""
+    sums = [sum(point.values()) for point in points]
+    return [i for i, one in enumerate(sums) if one == max(sums)]
+
+
+def dominated_ones(points: list[Point]) -> list[int]:
+    """Those are the points that *are* dominated. The frontier is the others."""
+    return [i for i, p in enumerate(points) if any(_dominates(o, p) for o in points)]
+
+
+def points_not_places(points: list[Point]) -> list[Point]:
+    """These are the points themselves. Return their places in the list: 0, 1, …"""
+    return [p for p in points if not any(_dominates(o, p) for o in points)]
+
+
+def best_on_an_axis(points: list[Point]) -> list[int]:
+    """Only the best on some axis are taken. A point in between, best on none, is on the frontier
+    too if nobody dominates it."""
+    best = {axis: max(point[axis] for point in points) for axis in points[0]} if points else {}
+    return [i for i, p in enumerate(points) if any(p[axis] == best[axis] for axis in p)]
+
+
+def losses_forgotten(changes: Changes) -> bool:
+    """A sure gain is enough here, whatever is lost elsewhere. On no axis may the change be
+    surely a loss."""
+    return any(low > 0 for low, _ in changes.values())
+
+
+def sure_everywhere(changes: Changes) -> bool:
+    """A sure gain is asked for on *every* axis. One is enough, if no other change is surely a
+    loss."""
+    return all(low > 0 for low, _ in changes.values())
+
+
+def middle_counts(changes: Changes) -> bool:
+    """The middles of the intervals are compared with 0: that is dominance of the numbers again.
+    A gain is sure where the *low* end is above 0."""
+    middles = [(low + high) / 2 for low, high in changes.values()]
+    return any(one > 0 for one in middles) and not any(one < 0 for one in middles)
+
+
+def doubt_stops(changes: Changes) -> bool:
+    """Any interval that reaches below 0 stops it. Only a change that is surely a loss does,
+    where the *high* end is below 0."""
+    is_better = any(low > 0 for low, _ in changes.values())
+    return is_better and not any(low < 0 for low, _ in changes.values())

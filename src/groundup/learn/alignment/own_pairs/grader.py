@@ -1,0 +1,81 @@
+"""Grades one's own votes by the files that label, reward, dpo and ppo have left."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from groundup.data.records import read_votes
+from groundup.data.votes import Vote, standing
+from groundup.learn.exercise import Trial, calls
+from groundup.report.estimate import rate
+from groundup.runs.folder import read_run
+
+_VOTES = 20
+
+
+def trials(seed: int) -> Iterator[Trial]:
+    random = np.random.default_rng(seed)
+    counts = [(13, 2, 5), (3, 4, 1), (0, 0, 7), tuple(random.integers(1, 9, 3).tolist())]
+    for wins, ties, losses in counts:
+        found = rate(np.repeat([1.0, 0.5, 0.0], [wins, ties, losses]))
+        yield Trial(
+            f"won({wins}, {ties}, {losses})",
+            calls("won", wins, ties, losses),
+            [found.estimate, found.low, found.high],
+            {"wins": wins, "ties": ties, "losses": losses},
+            rtol=1e-5,
+            atol=1e-6,
+        )
+    for low, high in ((0.6, 0.8), (0.45, 0.8), (0.1, 0.3), (0.3, 0.6), (0.5, 0.9)):
+        expected = "better" if low > 0.5 else "worse" if high < 0.5 else "cannot be told"
+        yield Trial(
+            f"verdict({low}, {high})",
+            calls("verdict", low, high),
+            expected,
+            {"low": low, "high": high},
+        )
+    yield Trial("your files, looked at one by one", _looked_at, _RIGHT)
+
+
+_RIGHT = {
+    "decided votes, up to twenty": _VOTES,
+    "the reward model was trained on these votes": True,
+    "the policy was trained on these votes, or by that reward model": True,
+    "the blind votes are others than the first": True,
+    "blind votes between the policy and another model, up to twenty": _VOTES,
+}
+
+
+def _looked_at(part: ModuleType) -> dict[str, Any]:
+    # As seen from where the learner's folder lies.
+    base = Path(str(part.__file__)).resolve().parent.parent
+    found = {name: base / path for name, path in part.files().items()}
+    votes, blind = (standing(_read(found[name])) for name in ("votes", "blind"))
+    policy = found["policy"].name
+    between = [
+        one
+        for one in blind
+        if len(set(one.players)) > 1 and policy in {Path(name).name for name in one.models}
+    ]
+    reward, tuned = (_parents(found[name], base) for name in ("reward", "policy"))
+    values = (
+        min(_VOTES, sum(one.decided for one in votes)),
+        found["votes"].resolve() in reward,
+        bool({found["votes"].resolve(), found["reward"].resolve()} & set(tuned)),
+        found["votes"].resolve() != found["blind"].resolve(),
+        min(_VOTES, len([one for one in between if one.choice != "skip"])),
+    )
+    return dict(zip(_RIGHT, values, strict=True))
+
+
+def _read(log: Path) -> list[Vote]:
+    return list(read_votes(log).rows)
+
+
+def _parents(folder: Path, base: Path) -> list[Path]:
+    """What a run was made from."""
+    parents: Mapping[str, Mapping[str, str]] = read_run(folder)["parents"]
+    return [(base / parent["path"]).resolve() for parent in parents.values()]

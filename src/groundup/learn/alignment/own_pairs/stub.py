@@ -1,0 +1,21 @@
+"""5.10 Your own preferences
+
+The lesson: groundup learn 5.10        Check it: groundup learn check 5.10
+"""
+
+import math
+
+
+def files() -> dict[str, str]:
+    """Where your files are: "votes", "reward", "policy" and "blind" (see the lesson)."""
+    raise NotImplementedError
+
+
+def won(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
+    """The share of the votes, ties as halves, and the ends of its 95 % interval."""
+    raise NotImplementedError
+
+
+def verdict(low: float, high: float) -> str:
+    """ "better", "worse", or "cannot be told"."""
+    raise NotImplementedError

@@ -1,0 +1,98 @@
+"""What goes wrong with one's own votes."""
+
+import math
+from pathlib import Path
+
+from groundup.learn.alignment.own_pairs.solution import files as _files
+
+REPLACES = {
+    "same_votes_twice": "files",
+    "reward_of_others": "files",
+    "policy_for_reward": "files",
+    "nothing_there": "files",
+    "ties_lost": "won",
+    "ties_are_wins": "won",
+    "ties_left_out": "won",
+    "share_of_losses": "won",
+    "plain_interval": "won",
+    "the_middle_decides": "verdict",
+    "anything_above": "verdict",
+    "never_worse": "verdict",
+}
+
+
+def same_votes_twice() -> dict[str, str]:
+    """The blind votes are the votes that the model was trained on. Vote anew, on other prompts,
+    between your model and the policy."""
+    found = _files()
+    return {**found, "blind": found["votes"]}
+
+
+def reward_of_others() -> dict[str, str]:
+    """The reward model was not trained on your votes: its run.json names other data. Give --data
+    the log of your votes."""
+    return {**_files(), "votes": _files()["votes"]}
+
+
+def policy_for_reward() -> dict[str, str]:
+    """Reward and policy are the same folder. The reward model is what `groundup reward` wrote,
+    the policy what `groundup dpo` or `ppo` did."""
+    found = _files()
+    return {**found, "reward": found["policy"]}
+
+
+def nothing_there() -> dict[str, str]:
+    """There are no such files. Paths are seen from the folder in which my_groundup lies; see the
+    five steps of the lesson."""
+    return {name: str(Path("not-there") / name) for name in ("votes", "reward", "policy", "blind")}
+
+
+def _wilson(points: float, n: float) -> tuple[float, float, float]:
+    z = 1.959964
+    center = (points + z**2 / 2) / (n + z**2)
+    radius = z / (n + z**2) * math.sqrt(points * (n - points) / n + z**2 / 4)
+    return points / n, max(0.0, center - radius), min(1.0, center + radius)
+
+
+def ties_lost(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
+    """Ties count as losses. A tie is half a win."""
+    return _wilson(wins, wins + ties + losses)
+
+
+def ties_are_wins(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
+    """Ties count as whole wins. A tie is half a win."""
+    return _wilson(wins + ties, wins + ties + losses)
+
+
+def ties_left_out(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
+    """Ties are left out. They were votes too: each is half a win, and n counts it."""
+    return _wilson(wins, wins + losses)
+
+
+def share_of_losses(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
+    """That is the share that the *old* model won."""
+    return _wilson(losses + ties / 2, wins + ties + losses)
+
+
+def plain_interval(wins: int, ties: int, losses: int) -> tuple[float, float, float]:
+    """That is p ± z σ. Wilson's interval has a center of its own and stays within 0 … 1."""
+    n = wins + ties + losses
+    p = (wins + ties / 2) / n
+    reach = 1.959964 * math.sqrt(p * (1 - p) / n)
+    return p, p - reach, p + reach
+
+
+def the_middle_decides(low: float, high: float) -> str:
+    """The middle of the interval decides, so the verdict is never "cannot be told". The *whole*
+    interval must be on one side of one half."""
+    return "better" if (low + high) / 2 > 0.5 else "worse"
+
+
+def anything_above(low: float, high: float) -> str:
+    """It is enough here that the interval reaches above one half. Its low end must be above."""
+    return "better" if high > 0.5 else "worse"
+
+
+def never_worse(low: float, high: float) -> str:
+    """A model that is worse beyond chance is called "cannot be told". Look at the high end, too."""
+    return "better" if low > 0.5 else "cannot be told"

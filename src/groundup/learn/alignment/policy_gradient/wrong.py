@@ -1,0 +1,67 @@
+"""What goes wrong with the policy gradient."""
+
+from torch import Tensor
+
+REPLACES = {
+    "mean_of_all": "advantages",
+    "mean_of_the_batch": "advantages",
+    "no_baseline": "advantages",
+    "divided_by_n": "advantages",
+    "rewards_fall": "policy_loss",
+    "mean_for_sum": "policy_loss",
+    "probabilities": "policy_loss",
+    "baseline_trained": "policy_loss",
+    "nothing_trained": "policy_loss",
+}
+
+
+def mean_of_all(rewards: Tensor) -> Tensor:
+    """The baseline holds the answer's own reward: that is the mean of all. Take the mean of the
+    others."""
+    return rewards - rewards.mean(-1, keepdim=True)
+
+
+def mean_of_the_batch(rewards: Tensor) -> Tensor:
+    """The baseline is the mean over all prompts. An easy prompt would push all its answers up:
+    compare within a prompt."""
+    return rewards - rewards.mean()
+
+
+def no_baseline(rewards: Tensor) -> Tensor:
+    """There is no baseline: with rewards that are all positive everything is pushed up."""
+    return rewards.clone()
+
+
+def divided_by_n(rewards: Tensor) -> Tensor:
+    """The sum of the others is divided by the number of all. There are n - 1 others."""
+    others = rewards.sum(-1, keepdim=True) - rewards
+    return rewards - others / rewards.shape[-1]
+
+
+def rewards_fall(logprobs: Tensor, advantages: Tensor) -> Tensor:
+    """The sign is turned. A loss goes down, so it is *minus* A log pi that makes good answers
+    likelier."""
+    return (advantages.detach() * logprobs).sum()
+
+
+def mean_for_sum(logprobs: Tensor, advantages: Tensor) -> Tensor:
+    """That is the mean. Return the sum: the trainer divides once, by what the whole step has
+    seen."""
+    return -(advantages.detach() * logprobs).mean()
+
+
+def probabilities(logprobs: Tensor, advantages: Tensor) -> Tensor:
+    """The probability is multiplied, not its logarithm: an answer that is sampled rarely would
+    count twice too little."""
+    return -(advantages.detach() * logprobs.exp()).sum()
+
+
+def baseline_trained(logprobs: Tensor, advantages: Tensor) -> Tensor:
+    """A gradient flows through the advantages, and a network behind them would be trained to
+    flatter. Use advantages.detach()."""
+    return -(advantages * logprobs).sum()
+
+
+def nothing_trained(logprobs: Tensor, advantages: Tensor) -> Tensor:
+    """The log-probabilities are detached, so nothing is trained. Detach the advantages instead."""
+    return -(advantages * logprobs.detach()).sum()

@@ -1,0 +1,93 @@
+"""What goes wrong with a reward model."""
+
+from collections import Counter
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+REPLACES = {
+    "rejected_preferred": "pair_losses",
+    "log_forgotten": "pair_losses",
+    "overflows": "pair_losses",
+    "mean_taken": "pair_losses",
+    "hinge": "pair_losses",
+    "every_pair_alike": "pair_weights",
+    "weights_of_all_sum_to_one": "pair_weights",
+    "number_of_pairs": "pair_weights",
+    "values_not_ranks": "length_leak",
+    "ties_in_order": "length_leak",
+    "longer_wins": "length_leak",
+}
+
+
+def rejected_preferred(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """The difference is turned round: this model would learn to reward the rejected answer."""
+    return -logsigmoid(rejected - chosen)
+
+
+def log_forgotten(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """That is the chance of being wrong, without a logarithm: it hardly punishes a model that is
+    sure and wrong."""
+    return torch.sigmoid(rejected - chosen)
+
+
+def overflows(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """The sigmoid of a large negative difference is 0, and its logarithm minus infinity.
+    logsigmoid computes both together."""
+    return -torch.sigmoid(chosen - rejected).log()
+
+
+def mean_taken(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """The pairs are averaged. Return each pair's loss: its weight is yet to come."""
+    return -logsigmoid(chosen - rejected).mean()
+
+
+def hinge(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """That is a hinge loss, which has no chance in it. Bradley and Terry's is -log sigmoid of
+    the difference."""
+    return torch.relu(1 - (chosen - rejected))
+
+
+def every_pair_alike(prompts: list[str]) -> list[float]:
+    """Every pair weighs 1, so a prompt with nine answers weighs as much as 36 others. Share 1
+    among a prompt's pairs."""
+    return [1.0] * len(prompts)
+
+
+def weights_of_all_sum_to_one(prompts: list[str]) -> list[float]:
+    """All weights together are 1. Those of *each prompt* should be."""
+    pairs = Counter(prompts)
+    return [1 / pairs[prompt] / len(pairs) for prompt in prompts]
+
+
+def number_of_pairs(prompts: list[str]) -> list[float]:
+    """The weight is the number of pairs, not one over it: a prompt with many would weigh most."""
+    pairs = Counter(prompts)
+    return [float(pairs[prompt]) for prompt in prompts]
+
+
+def values_not_ranks(rewards: np.ndarray, lengths: np.ndarray) -> float:
+    """That is the correlation of the values (Pearson's). Take that of their ranks: one very long
+    answer must not decide."""
+    return float(np.corrcoef(rewards, lengths)[0, 1])
+
+
+def ties_in_order(rewards: np.ndarray, lengths: np.ndarray) -> float:
+    """Equal values get different ranks, by the order in which they stand. They share the mean of
+    their ranks."""
+    first, second = (
+        np.argsort(np.argsort(values, kind="stable"), kind="stable")
+        for values in (rewards, lengths)
+    )
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def longer_wins(rewards: np.ndarray, lengths: np.ndarray) -> float:
+    """That counts in how many pairs of answers the longer one has the higher reward. Asked for
+    is the correlation of ranks, from -1 to 1."""
+    pairs = [
+        (i, j) for i in range(len(lengths)) for j in range(len(lengths)) if lengths[i] > lengths[j]
+    ]
+    return float(np.mean([rewards[i] > rewards[j] for i, j in pairs]))

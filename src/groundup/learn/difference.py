@@ -1,0 +1,383 @@
+"""The first place where two values differ, and in words what kind of difference it is.
+
+A grader that says "wrong" teaches nothing. Most mistakes leave a mark on the numbers: everything is
+twice too large, the signs are turned, rows stand where columns should, a mean was not taken. Each
+such mark is looked for here, the most telling first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from groundup.maths.tensor import Tensor
+
+_WHOLE = 24  # numbers of a value that are still shown whole
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two values differ first, both written out there, and a hint ("" where none fits)."""
+
+    where: str
+    yours: str
+    expected: str
+    hint: str = ""
+    whole: tuple[str, str] | None = None
+    """Both values whole, where they are short enough to read."""
+
+
+def compare(
+    yours: Any,
+    expected: Any,
+    *,
+    rtol: float,
+    atol: float,
+    inputs: Mapping[str, object] | None = None,
+) -> Difference | None:
+    """Return the first difference, None where there is none.
+
+    Numbers, strings, arrays, tensors of both engines, and lists, tuples and tables of such. NaN
+    equals NaN. `inputs` lets a hint say which of their lengths a factor is.
+    """
+    if yours is None and expected is not None:
+        return Difference("", "None", short(expected), "The function returns nothing: is there a "
+                          "`return` with the result at its end?")  # fmt: skip
+    if expected is None or isinstance(expected, str | bytes | bool | np.bool_):
+        return _of_plain(yours, expected)
+    if isinstance(expected, Mapping):
+        return _of_tables(yours, expected, rtol, atol, inputs)
+    if isinstance(expected, list | tuple):
+        return _of_lists(yours, expected, rtol, atol, inputs)
+    return _of_numbers(yours, expected, rtol, atol, inputs or {})
+
+
+def short(value: object) -> str:
+    """A value as a learner is shown it: few digits, few rows."""
+    family, array = _array(value)
+    if array is None or isinstance(value, list | tuple | str | bool):
+        text = repr(value)
+        return text if len(text) <= 400 else f"{text[:400]} …"
+    if array.ndim == 0:
+        return f"{array.item():.6g}" if array.dtype.kind == "f" else str(array.item())
+    text = np.array2string(array, precision=4, suppress_small=True, threshold=60, edgeitems=3)
+    name = {"torch": "tensor of torch, ", "tensor": "Tensor, "}.get(family, "")
+    about = f"{name}shape {array.shape}" if array.ndim > 1 or array.size > 12 or name else ""
+    return f"{text}   ({about})" if about and "\n" not in text else text
+
+
+def _of_plain(yours: Any, expected: Any) -> Difference | None:
+    if isinstance(expected, bool | np.bool_):
+        same = isinstance(yours, bool | np.bool_) and bool(yours) == bool(expected)
+    else:
+        same = type(yours) is type(expected) and yours == expected
+    return None if same else Difference("", short(yours), short(expected))
+
+
+def _of_tables(
+    yours: Any, expected: Mapping[Any, Any], rtol: float, atol: float, inputs: Any
+) -> Difference | None:
+    if not isinstance(yours, Mapping):
+        hint = f"A dictionary is asked for, and yours is of type {type(yours).__name__}."
+        return Difference("", short(yours), short(expected), hint)
+    for key in expected:
+        if key not in yours:
+            hint = f"The entry {key!r} is missing."
+            return Difference("", short(list(yours)), short(list(expected)), hint)
+    more = [key for key in yours if key not in expected]
+    if more:
+        hint = f"The entry {more[0]!r} should not be there."
+        return Difference("", short(list(yours)), short(list(expected)), hint)
+    pairs = ((f"[{key!r}]", yours[key], value) for key, value in expected.items())
+    return _first(pairs, rtol, atol, inputs)
+
+
+def _of_lists(
+    yours: Any, expected: list[Any] | tuple[Any, ...], rtol: float, atol: float, inputs: Any
+) -> Difference | None:
+    if isinstance(yours, np.ndarray) or type(yours).__name__ == "Tensor":
+        yours = list(yours)
+    if not isinstance(yours, list | tuple):
+        hint = f"{len(expected)} values are asked for, and yours is one {type(yours).__name__}."
+        return Difference("", short(yours), short(expected), hint)
+    if len(yours) != len(expected):
+        hint = f"{len(expected)} values are asked for, and yours has {len(yours)}."
+        return Difference("", short(yours), short(expected), hint)
+    pairs = (
+        (f"[{place}]", one, value)
+        for place, (one, value) in enumerate(zip(yours, expected, strict=True))
+    )
+    found = _first(pairs, rtol, atol, inputs)
+    if found is not None and not found.hint and len(yours) > 1:
+        backwards = zip(yours[::-1], expected, strict=True)
+        if all(compare(one, value, rtol=rtol, atol=atol) is None for one, value in backwards):
+            return replace(found, hint="The values are right, and stand in reverse order.")
+    return found
+
+
+def _first(
+    pairs: Iterable[tuple[str, Any, Any]], rtol: float, atol: float, inputs: Any
+) -> Difference | None:
+    """The first difference among several pairs, its place put before it."""
+    for where, yours, expected in pairs:
+        found = compare(yours, expected, rtol=rtol, atol=atol, inputs=inputs)
+        if found is not None:
+            return replace(found, where=where + found.where)
+    return None
+
+
+# Numbers and arrays of them.
+
+
+def _of_numbers(
+    yours: Any, expected: Any, rtol: float, atol: float, inputs: Mapping[str, object]
+) -> Difference | None:
+    kind, e = _array(expected)
+    family, y = _array(yours)
+    assert e is not None, f"an expected value of {type(expected).__name__} is not compared"
+    if y is None:
+        hint = f"Numbers are asked for, and yours is of type {type(yours).__name__}."
+        return Difference("", short(yours), short(expected), hint)
+    if kind in ("torch", "tensor") and family != kind:
+        wanted = {"torch": "a tensor of torch", "tensor": "a Tensor of groundup.maths"}[kind]
+        hint = f"The result should be {wanted}, and yours is {_called(yours)}."
+        if y.shape == e.shape and _close(y, e, rtol, atol).all():
+            hint += (
+                " The numbers are right; what was lost is how they were computed, without which no "
+                "gradient finds its way back. Use the tensors' own operations."
+            )
+        return Difference("", short(yours), short(expected), hint)
+    if family in ("torch", "tensor") and kind == "numpy" and e.ndim:
+        hint = f"The result should be a NumPy array, and yours is {_called(yours)}."
+        return Difference("", short(yours), short(expected), hint)
+    whole = (short(yours), short(expected)) if 1 < max(y.size, e.size) <= _WHOLE else None
+    if y.shape != e.shape:
+        hint = _of_shapes(y, e, rtol, atol)
+        return Difference(
+            "", f"shape {y.shape}", f"shape {e.shape}", hint, whole or (short(y), short(e))
+        )
+    if e.dtype.kind in "iub" and y.dtype.kind == "f" and e.ndim:
+        hint = f"Whole numbers are asked for ({e.dtype}), and yours are {y.dtype}."
+        return Difference("", f"dtype {y.dtype}", f"dtype {e.dtype}", hint, whole)
+    right = _close(y, e, rtol, atol)
+    if right.all():
+        return None
+    place = tuple(int(i) for i in np.argwhere(~right)[0])
+    return Difference(
+        where=f"[{', '.join(map(str, place))}]" if place else "",
+        yours=f"{y[place]:.6g}" if y.dtype.kind == "f" else str(y[place]),
+        expected=f"{e[place]:.6g}" if e.dtype.kind == "f" else str(e[place]),
+        hint=_of_values(y, e, right, rtol, atol, inputs),
+        whole=whole,
+    )
+
+
+def _array(value: object) -> tuple[str, np.ndarray | None]:
+    """A value as an array of numbers, and whose it is; None for what is no numbers."""
+    if isinstance(value, Tensor):
+        return "tensor", value.data
+    if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
+        detached = value.detach().cpu()
+        if detached.dtype.is_floating_point:
+            detached = detached.double()
+        return "torch", detached.numpy()
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        return "numpy", array if array.dtype.kind in "biuf" else None
+    if isinstance(value, bool | int | float):
+        return "number", np.asarray(value)
+    if isinstance(value, list | tuple):
+        try:
+            array = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            return "", None
+        return "list", array if array.dtype.kind in "biuf" else None
+    return "", None
+
+
+def _called(value: object) -> str:
+    family, _ = _array(value)
+    names = {"numpy": "a NumPy array", "torch": "a tensor of torch", "number": "a plain number"}
+    names |= {"tensor": "a Tensor of groundup.maths", "list": "a list"}
+    return names.get(family, f"of type {type(value).__name__}")
+
+
+def _close(y: np.ndarray, e: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+    if y.dtype.kind == "b" and e.dtype.kind == "b":
+        return np.asarray(y == e)
+    with np.errstate(all="ignore"):
+        found: np.ndarray = np.isclose(
+            y.astype(float), e.astype(float), rtol=rtol, atol=atol, equal_nan=True
+        )
+        return found
+
+
+def _of_shapes(y: np.ndarray, e: np.ndarray, rtol: float, atol: float) -> str:
+    """What kind of wrong shape it is."""
+
+    def same(values: np.ndarray) -> bool:
+        return values.shape == e.shape and bool(_close(values, e, rtol, atol).all())
+
+    if y.ndim > 1 and y.T.shape == e.shape and same(y.T):
+        return "The numbers are right, and rows and columns are exchanged: transpose the result."
+    if y.size == e.size and same(y.reshape(e.shape)):
+        return "The numbers are right, and they should come in another shape: reshape, or look " \
+            "for a dimension of length 1 that was kept or lost (keepdims)."  # fmt: skip
+    with np.errstate(all="ignore"):
+        for dims in [None, *range(y.ndim)] if y.size else []:
+            if same(np.asarray(y.mean(axis=dims))):
+                return f"Yours is still to be averaged{_over(dims)}."
+            if same(np.asarray(y.sum(axis=dims))):
+                return f"Yours is still to be summed{_over(dims)}."
+    if y.ndim == 0:
+        return "Yours is a single number: was something summed or averaged over too much?"
+    if e.ndim == 1 and y.shape == (len(e), len(e)):
+        return (
+            f"A column of shape ({len(e)}, 1) met a row of shape ({len(e)},): broadcasting made "
+            "every pair of them. Give both the same shape first."
+        )
+    if y.shape == e.shape[::-1]:
+        return "Rows and columns are exchanged."
+    return ""
+
+
+def _over(dims: int | None) -> str:
+    return "" if dims is None else f" over dimension {dims}"
+
+
+def _of_values(
+    y: np.ndarray,
+    e: np.ndarray,
+    right: np.ndarray,
+    rtol: float,
+    atol: float,
+    inputs: Mapping[str, object],
+) -> str:
+    """What kind of wrong values these are, both of one shape."""
+    y, e = y.astype(float), e.astype(float)
+    rtol, atol = max(rtol, 1e-6), max(atol, 1e-9)
+
+    def same(values: np.ndarray) -> bool:
+        return values.shape == e.shape and bool(_close(values, e, rtol, atol).all())
+
+    if (np.isnan(y) & ~np.isnan(e)).any():
+        return "NaN comes from 0 / 0, the logarithm or root of a negative number, or inf - inf."
+    if (np.isinf(y) & np.isfinite(e)).any():
+        return "inf comes from exp of a large number, from 1 / 0, or from log 0."
+    if not np.isfinite(e).all():
+        return ""
+    if not y.any():
+        return "Yours is 0 everywhere."
+    with np.errstate(all="ignore"):
+        if same(-y):
+            return "The sign is turned: every number is the negative of the expected one."
+        factor = _factor(y, e, rtol)
+        if factor is not None:
+            return _of_factor(factor, inputs, e)
+        if y.ndim == 2 and y.shape[0] == y.shape[1] and same(y.T):
+            return "Rows and columns are exchanged: transpose."
+        for dim in range(y.ndim):
+            if same(np.flip(y, dim)):
+                return f"The numbers stand in reverse order along dimension {dim}."
+            for by in (1, -1):
+                if y.shape[dim] > 2 and same(np.roll(y, by, dim)):
+                    return f"The numbers are shifted by one place along dimension {dim}."
+        if y.size > 1 and np.ptp(y - e) <= atol + rtol * np.abs(e).max():
+            return f"Every number is off by the same {(y - e).flat[0]:.4g}."
+        marks = {
+            "Yours is the exponential of what is expected: a logarithm is missing, or one exp "
+            "too many.": np.log(y),
+            "Yours is the logarithm of what is expected: an exp is missing.": np.exp(y),
+            "Yours is the square root of what is expected.": y * y,
+            "Yours is the square of what is expected: a root is missing.": np.sqrt(y),
+            "Yours is one minus what is expected.": 1 - y,
+            "Yours is one over what is expected.": 1 / y,
+        }
+        for sentence, values in marks.items():
+            if same(values):
+                return sentence
+        if np.isclose(np.abs(y), np.abs(e), rtol=rtol, atol=atol).all():
+            return "The sizes are right, and some of the signs are turned."
+        if y.size > 1 and np.allclose(np.sort(y, None), np.sort(e, None), rtol=rtol, atol=atol):
+            return "The right numbers, in another order."
+    place = _only_along(right)
+    if place:
+        return place
+    off = np.abs(y - e).max() / max(np.abs(e).max(), 1e-300)
+    if off < 2e-3:
+        return (
+            f"Nearly right: at most {off:.1g} of the largest number away. Look for digits that "
+            "were lost: float32, a rounded constant, a small term left out."
+        )
+    return ""
+
+
+def _factor(y: np.ndarray, e: np.ndarray, rtol: float) -> float | None:
+    """The one number that all of yours are too large by."""
+    counts = (e != 0) & (y != 0)
+    if not counts.any() or ((e != 0) != (y != 0)).any():
+        return None
+    ratios = y[counts] / e[counts]
+    alike = np.ptp(ratios) <= 10 * rtol * abs(ratios.flat[0])
+    # Any one number is a multiple of any other: there only a factor with a name tells anything.
+    if alike and (ratios.size > 1 or _known(float(ratios.flat[0]))):
+        return float(ratios.flat[0])
+    return None
+
+
+_NAMED = {
+    2.0: "",
+    0.5: "",
+    100.0: "a percentage where a share is asked for",
+    0.01: "a share where a percentage is asked for",
+    math.log(2): "that is ln 2: nats and bits are exchanged",
+    1 / math.log(2): "that is 1 / ln 2: nats and bits are exchanged",
+    math.pi: "that is π",
+    180 / math.pi: "degrees where radians are asked for",
+}
+
+
+def _known(factor: float) -> str | None:
+    for value, meaning in _NAMED.items():
+        if math.isclose(factor, value, rel_tol=1e-4):
+            return meaning or "a factor of two"
+    return None
+
+
+def _of_factor(factor: float, inputs: Mapping[str, object], e: np.ndarray) -> str:
+    said = f"Every number is {factor:.4g} times the expected one"
+    meaning = _known(factor)
+    lengths: dict[int, str] = {}
+    for name, value in inputs.items():
+        _, array = _array(value)
+        for dim, length in enumerate(array.shape if array is not None else ()):
+            if length > 1:
+                lengths.setdefault(length, f"the length of dimension {dim} of {name}")
+    for length, name in lengths.items():
+        for value, sign in ((length, f"{length}"), (1 / length, f"1 / {length}")):
+            if math.isclose(factor, value, rel_tol=1e-4):
+                return f"{said}, and {sign} is by {name}: a sum and a mean are exchanged?"
+        for value, sign in ((length**0.5, f"√{length}"), (length**-0.5, f"1 / √{length}")):
+            if math.isclose(factor, value, rel_tol=1e-4):
+                return f"{said}, and that is {sign}, by {name}."
+        if length > 2:
+            for value in (length / (length - 1), (length - 1) / length):
+                if math.isclose(factor, value, rel_tol=1e-4):
+                    return f"{said}: n and n - 1 are exchanged, n = {length} by {name}?"
+    return f"{said}: {meaning}." if meaning and meaning != "a factor of two" else f"{said}."
+
+
+def _only_along(right: np.ndarray) -> str:
+    """Where only the first or only the last of a dimension is wrong."""
+    for dim in range(right.ndim):
+        if right.shape[dim] < 3:
+            continue
+        wrong = ~np.asarray(right.all(axis=tuple(d for d in range(right.ndim) if d != dim)))
+        for place, name in ((0, "first"), (-1, "last")):
+            if wrong[place] and wrong.sum() == 1:
+                return f"Only the {name} along dimension {dim} is wrong: look at that edge."
+    return ""

@@ -1,0 +1,102 @@
+"""Grades LoRA by `groundup.adapters.lora`."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from groundup.adapters.lora import LoRA, LoRALinear
+from groundup.learn.exercise import Trial, calls
+
+_trial = partial(Trial, rtol=1e-4, atol=1e-5)
+
+
+def trials(seed: int) -> Iterator[Trial]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    for rank, inputs, outputs, leading in ((1, 1, 1, (1,)), (1, 2, 3, (1,)), (2, 6, 5, (2, 3))):
+        weight, down, up = drawn(outputs, inputs), drawn(rank, inputs), drawn(outputs, rank)
+        x, alpha = drawn(*leading, inputs), 3.0 * rank
+        layer = _layer(weight, down, up, alpha)
+        base, scale = (x @ weight.T).detach(), alpha / rank
+        about = f"x of shape {tuple(x.shape)}, rank {rank}, {outputs} outputs"
+        yield _trial(
+            f"lora of {about}",
+            calls("lora", x, base, down, up, scale),
+            layer(x),
+            {"x": x, "base": base, "down": down, "up": up, "scale": scale},
+        )
+        yield _trial(
+            f"merged, {inputs} inputs, rank {rank}, {outputs} outputs",
+            calls("merged", weight, down, up, scale),
+            layer._sum("one"),
+            {"weight": weight, "down": down, "up": up, "scale": scale},
+        )
+    x, base, down, up = drawn(2, 4), drawn(2, 3), drawn(2, 4), drawn(3, 2)
+    layer = _layer(torch.zeros(3, 4), down, up, 1.0)
+    layer(x).square().sum().backward()
+    wanted = [p.grad for p in (layer.lora_A["one"].weight, layer.lora_B["one"].weight)]
+    for place, name in enumerate(("A", "B")):
+        expected = wanted[place]
+        assert isinstance(expected, Tensor)
+        yield _trial(
+            f"the gradient of sum(y²) with respect to {name}, where W is zero",
+            calls("lora", x, down, up, at=place, via=_gradients),
+            expected,
+            {"x": x, "down": down, "up": up, "scale": 0.5},
+        )
+    del base
+    rank, inputs, outputs = 4, 64, 8
+    facts: dict[str, Callable[[Tensor, Tensor], object]] = {
+        "A's shape": lambda down, up: list(down.shape),
+        "B's shape": lambda down, up: list(up.shape),
+        "is B zero everywhere": lambda down, up: not bool(up.any()),
+        "is A within 1/√inputs": lambda down, up: bool(down.abs().max() <= 0.125 + 1e-6),
+        "is A spread over all of that": lambda down, up: bool(
+            down.min() < -0.1 and down.max() > 0.1
+        ),
+        "A's type": lambda down, up: str(down.dtype),
+    }
+    down, up = _started(rank, inputs, outputs)
+    for name, fact in facts.items():
+        yield Trial(
+            f"start({rank}, {inputs}, {outputs}): {name}",
+            _fact(fact, rank, inputs, outputs),
+            fact(down, up),
+            {"rank": rank, "inputs": inputs, "outputs": outputs},
+        )
+
+
+def _fact(fact: Callable[[Tensor, Tensor], object], *sizes: int) -> Callable[[ModuleType], object]:
+    return lambda part: fact(*part.start(*sizes))
+
+
+def _layer(weight: Tensor, down: Tensor, up: Tensor, alpha: float) -> LoRALinear:
+    base = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    base.weight = nn.Parameter(weight, requires_grad=False)
+    layer = LoRALinear(base)
+    layer.add("one", LoRA(len(down), alpha), torch.Generator().manual_seed(0))
+    layer.lora_A["one"].weight = nn.Parameter(down.clone())
+    layer.lora_B["one"].weight = nn.Parameter(up.clone())
+    layer.active = "one"
+    return layer
+
+
+def _started(rank: int, inputs: int, outputs: int) -> tuple[Tensor, Tensor]:
+    layer = LoRALinear(nn.Linear(inputs, outputs, bias=False))
+    layer.add("one", LoRA(rank, 1.0), torch.Generator().manual_seed(0))
+    down, up = layer.factors("one", torch.float32)
+    return down.detach(), up.detach()
+
+
+def _gradients(
+    lora: Callable[..., Tensor], x: Tensor, down: Tensor, up: Tensor
+) -> tuple[Tensor, ...]:
+    leaves = [down.clone().requires_grad_(), up.clone().requires_grad_()]
+    result = lora(x, torch.zeros(2, 3), *leaves, 0.5)
+    return torch.autograd.grad(result.square().sum(), leaves)

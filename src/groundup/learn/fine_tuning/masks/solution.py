@@ -1,0 +1,24 @@
+"""Which tokens of a chat are trained."""
+
+
+def assistant_mask(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
+    """True at the assistant's words and at the token that ends its turn."""
+    mask: list[bool] = []
+    speaking = False
+    while len(mask) < len(ids):
+        place = len(mask)
+        if ids[place] == start:
+            speaking = ids[place + 1 : place + 1 + len(header)] == header
+            # The header is written for the model, so it need not learn it.
+            mask += [False] * (1 + len(header) if speaking else 1)
+            continue
+        mask.append(speaking)
+        if ids[place] == end:  # learned itself: a model must learn to stop
+            speaking = False
+    return mask
+
+
+def shifted(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:
+    """Inputs, targets and weights, each one shorter than the ids."""
+    # At each place the next token is asked for, so it is the next one's mask that counts.
+    return ids[:-1], ids[1:], [1.0 if learned else 0.0 for learned in mask[1:]]

@@ -1,0 +1,79 @@
+"""What goes wrong with one's own data."""
+
+import math
+
+REPLACES = {
+    "equal_shares": "token_shares",
+    "replay_added": "token_shares",
+    "general_gets_each": "token_shares",
+    "weights_as_they_are": "token_shares",
+    "zero_shares_listed": "token_shares",
+    "share_forgotten": "times_seen",
+    "upside_down": "times_seen",
+    "mean_of_texts": "forgotten",
+    "sign_turned": "forgotten",
+    "in_nats": "forgotten",
+}
+
+
+def equal_shares(own: dict[str, float], general: list[str], replay: float) -> dict[str, float]:
+    """The own sources share equally. They share by their weights: weight / sum of weights."""
+    shares = {name: (1 - replay) / len(own) for name in own}
+    return shares | ({name: replay / len(general) for name in general} if replay else {})
+
+
+def replay_added(own: dict[str, float], general: list[str], replay: float) -> dict[str, float]:
+    """Replay is added to the whole of one's own, so the shares sum to more than 1. What is left
+    for one's own is 1 - replay."""
+    shares = {name: weight / sum(own.values()) for name, weight in own.items()}
+    return shares | ({name: replay / len(general) for name in general} if replay else {})
+
+
+def general_gets_each(own: dict[str, float], general: list[str], replay: float) -> dict[str, float]:
+    """Each general source gets all of replay. They share it: replay / number of them."""
+    shares = {name: (1 - replay) * weight / sum(own.values()) for name, weight in own.items()}
+    return shares | (dict.fromkeys(general, replay) if replay else {})
+
+
+def weights_as_they_are(
+    own: dict[str, float], general: list[str], replay: float
+) -> dict[str, float]:
+    """The weights are taken as shares. They are numbers of any size: divide them by their sum."""
+    shares = {name: (1 - replay) * weight for name, weight in own.items()}
+    return shares | ({name: replay / len(general) for name in general} if replay else {})
+
+
+def zero_shares_listed(
+    own: dict[str, float], general: list[str], replay: float
+) -> dict[str, float]:
+    """Without replay the general sources are listed with a share of 0. Leave them out."""
+    shares = {name: (1 - replay) * weight / sum(own.values()) for name, weight in own.items()}
+    return shares | {name: replay / len(general) for name in general}
+
+
+def share_forgotten(tokens: int, share: float, size: int) -> float:
+    """All tokens are counted, but only the source's share of them is its own."""
+    return tokens / size
+
+
+def upside_down(tokens: int, share: float, size: int) -> float:
+    """That is the part of a pass that one training is: divide what is read by what there is."""
+    return size / (tokens * share)
+
+
+def mean_of_texts(before: list[float], after: list[float], sizes: list[int]) -> float:
+    """That is the mean of each text's own loss, in which a short text weighs as much as a long
+    one. Divide the sum of differences by the sum of bytes."""
+    each = [(b - a) / size for a, b, size in zip(before, after, sizes, strict=True)]
+    return sum(each) / len(each) / math.log(2)
+
+
+def sign_turned(before: list[float], after: list[float], sizes: list[int]) -> float:
+    """The sign is turned: what was lost is after - before, positive where the model became
+    worse."""
+    return (sum(before) - sum(after)) / math.log(2) / sum(sizes)
+
+
+def in_nats(before: list[float], after: list[float], sizes: list[int]) -> float:
+    """These are nats per byte. Divide by log 2 for bits."""
+    return (sum(after) - sum(before)) / sum(sizes)

@@ -1,0 +1,61 @@
+"""A check of the learner's part: judged in a process of its own, limited in time and memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import UserError
+from groundup.learn import sandboxed
+from groundup.learn.exercise import Exercise
+from groundup.learn.judge import Verdict
+from groundup.runs.sandbox import Limits, Sandbox
+
+# Whole trials take a second or two; what takes so long does not end.
+SECONDS = 10.0
+# Beyond what Python and its libraries take: the trials' arrays are small.
+MEMORY = 2 << 30
+# Loading torch on a busy laptop takes its time, and wrong answers are tried too.
+_WALL = 180.0
+
+
+def grade(
+    exercise: Exercise,
+    path: Path,
+    *,
+    seed: int = 0,
+    seconds: float = SECONDS,
+    memory_bytes: int = MEMORY,
+    wall_seconds: float = _WALL,
+) -> Verdict:
+    """Judge the file `path`; each call of the part may take `seconds`.
+
+    Raises `UserError` where there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path} is not there; groundup learn {exercise.number} writes it, with the lesson"
+        )
+    question = {
+        "exercise": exercise.number,
+        "file": str(path.resolve()),
+        "seed": seed,
+        "seconds": seconds,
+        "memory_bytes": memory_bytes,
+    }
+    sandbox = Sandbox(Path(sandboxed.__file__), Limits(wall_seconds=wall_seconds))
+    try:
+        found = sandbox.ask(question)
+    finally:
+        sandbox.close()
+    if found is None:
+        line = (
+            f"The part took longer than {wall_seconds:.0f} s or more memory than it may have, and "
+            "was ended: look for a loop that does not end, or an array far larger than the inputs."
+        )
+        return Verdict("differs", lines=(line,))
+    return _verdict(found)
+
+
+def _verdict(found: dict[str, Any]) -> Verdict:
+    return Verdict(**{**found, "lines": tuple(found["lines"])})

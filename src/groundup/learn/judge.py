@@ -1,0 +1,316 @@
+"""The verdict on a part: every trial of the exercise run on it, and the mistake named.
+
+A part that differs from the product on some trial is compared with the commonest wrong answers of
+the exercise (wrong.py): one that gives the very same outputs there *is* the learner's mistake, and
+its docstring says what to do. Otherwise the kind of difference is told (`difference`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+import linecache
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from groundup.learn.difference import Difference, compare, short
+from groundup.learn.exercise import Exercise, Trial, module_of
+
+
+class TooLong(BaseException):
+    """Raised in a part that computes for too long; no `except Exception` of the part keeps it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found, in lines for the learner."""
+
+    state: str
+    """passed, not written, or differs."""
+    trials: int = 0
+    right: int = 0
+    lines: tuple[str, ...] = ()
+    named: str | None = None
+    """The wrong answer that the part gives, by its name in wrong.py."""
+    printed: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.state == "passed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a part made of a trial."""
+
+    trial: Trial
+    value: Any = None
+    error: BaseException | None = None
+    changed: str | None = None
+    """The input that the part changed in place."""
+    difference: Difference | None = None
+    seconds: float = 0.0
+
+    @property
+    def slow(self) -> bool:
+        most = self.trial.most_seconds
+        return most is not None and self.seconds > most
+
+    @property
+    def right(self) -> bool:
+        faults = (self.error, self.changed, self.difference)
+        return not self.slow and all(fault is None for fault in faults)
+
+
+Limit = Callable[[], AbstractContextManager[object]]
+
+
+def judge(
+    exercise: Exercise, part: ModuleType, seed: int = 0, limit: Limit = contextlib.nullcontext
+) -> Verdict:
+    """Put every trial of an exercise to a part. `limit` is entered around each call of it."""
+    for name in exercise.functions:
+        if not callable(getattr(part, name, None)):
+            stub = exercise.page("stub")
+            head = f"def {name}{inspect.signature(getattr(stub, name))}:"
+            return Verdict("differs", lines=(f"The file defines no function {name}: {head}",))
+    outcomes = _outcomes(exercise, part, seed, limit)
+    wrong = [outcome for outcome in outcomes if not outcome.right]
+    if not wrong:
+        return Verdict("passed", len(outcomes), len(outcomes))
+    first, right = wrong[0], len(outcomes) - len(wrong)
+    if isinstance(first.error, NotImplementedError):
+        unwritten = [o.error for o in wrong if isinstance(o.error, NotImplementedError)]
+        names = list(dict.fromkeys(_function_of(error, exercise) for error in unwritten))
+        line = f"Not written yet: {', '.join(names)}."
+        return Verdict("not written", len(outcomes), right, (line,))
+    named = _named(exercise, outcomes, first, seed)
+    hint = _hint(exercise, named) if named else _kind(first)
+    lines = (*_told(first, part), *([f"Hint: {hint}"] if hint else ()))
+    return Verdict("differs", len(outcomes), right, lines, named)
+
+
+def wrong_answers(exercise: Exercise) -> Mapping[str, ModuleType]:
+    """Parts that are the solution but for one wrong function, by the mistake's name."""
+    wrong = exercise.page("wrong")
+    found = {}
+    for name, replaced in wrong.REPLACES.items():
+        # A module of its own, so that the other functions call the wrong one too.
+        part = module_of(exercise.folder / "solution.py", f"{exercise.name}_{name}")
+        setattr(part, replaced, getattr(wrong, name))
+        found[name] = part
+    return found
+
+
+def _hint(exercise: Exercise, name: str) -> str:
+    return " ".join((inspect.getdoc(getattr(exercise.page("wrong"), name)) or "").split())
+
+
+def _outcomes(exercise: Exercise, part: ModuleType, seed: int, limit: Limit) -> list[Outcome]:
+    outcomes = []
+    for trial in exercise.page("grader").trials(seed):
+        outcomes.append(_outcome(trial, part, limit))
+        if isinstance(outcomes[-1].error, TooLong):
+            break  # the others would only take as long again
+    return outcomes
+
+
+def _outcome(trial: Trial, part: ModuleType, limit: Limit) -> Outcome:
+    before = {name: _copied(value) for name, value in trial.shown.items()}
+    value, error, begun = None, None, time.perf_counter()
+    try:
+        with limit(), np.errstate(all="ignore"):
+            value = trial.run(part)
+    except (Exception, TooLong) as raised:
+        error = raised
+    seconds = time.perf_counter() - begun
+    changed = next(
+        (name for name, old in before.items() if not _unchanged(old, trial.shown[name])), None
+    )
+    difference = None
+    if error is None:
+        difference = compare(value, trial.expected, rtol=trial.rtol, atol=trial.atol, inputs=before)
+    return Outcome(trial, value, error, changed, difference, seconds)
+
+
+def _copied(value: object) -> object:
+    """A copy of what a part could change; None for what is not looked at."""
+    if hasattr(value, "detach") and hasattr(value, "clone"):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray | list | dict | set | int | float | str | tuple):
+        with contextlib.suppress(Exception):
+            return copy.deepcopy(value)
+    return None
+
+
+def _unchanged(old: object, now: object) -> bool:
+    if old is None:
+        return True
+    if isinstance(old, np.ndarray):
+        return np.array_equal(old, now, equal_nan=old.dtype.kind == "f")  # type: ignore[arg-type]
+    if hasattr(old, "detach"):
+        return compare(now, old, rtol=0, atol=0) is None
+    try:
+        return bool(old == now)
+    except ValueError:  # arrays inside
+        return True
+
+
+# The mistake by its name.
+
+
+def _named(
+    exercise: Exercise, outcomes: Sequence[Outcome], first: Outcome, seed: int
+) -> str | None:
+    """The wrong answer that gives what the part gives on the first trial that went wrong.
+
+    Of several, the one that agrees with the part on most of the trials.
+    """
+    if isinstance(first.error, TooLong):
+        return None
+    place = next(n for n, outcome in enumerate(outcomes) if outcome is first)
+    best, most = None, 0
+    for name, theirs in _of_the_wrong(exercise, seed).items():
+        if len(theirs) <= place or not _alike(first, theirs[place]):
+            continue
+        agreeing = sum(map(_alike, outcomes, theirs))
+        if agreeing > most:
+            best, most = name, agreeing
+    return best
+
+
+@functools.cache
+def _of_the_wrong(exercise: Exercise, seed: int) -> Mapping[str, list[Outcome]]:
+    """What every wrong answer makes of the trials; they are our own and need no limit."""
+    found = {}
+    for name, part in wrong_answers(exercise).items():
+        found[name] = _outcomes(exercise, part, seed, contextlib.nullcontext)
+    return found
+
+
+def _alike(one: Outcome, other: Outcome) -> bool:
+    """Whether two parts went right or wrong in the same way."""
+    if one.right or other.right:
+        return one.right and other.right
+    if one.error is not None or other.error is not None:
+        return type(one.error) is type(other.error) and str(one.error) == str(other.error)
+    if one.changed != other.changed or one.slow != other.slow:
+        return False
+    trial = one.trial
+    try:
+        return compare(one.value, other.value, rtol=trial.rtol, atol=trial.atol) is None
+    except AssertionError:  # neither gave numbers
+        return False
+
+
+# What is told of a trial that went wrong.
+
+
+def _told(outcome: Outcome, part: ModuleType) -> list[str]:
+    lines = [f"The first trial that differs: {outcome.trial.about}."]
+    for name, value in outcome.trial.shown.items():
+        lines += _aligned(name, short(value))
+    found = outcome.difference
+    if outcome.error is not None:
+        lines += _raised(outcome.error, part)
+    elif found is not None:
+        lines += _aligned(f"yours{found.where}", found.yours)
+        lines += _aligned(f"expected{found.where}", found.expected)
+        if found.whole is not None:
+            lines += _aligned("yours, whole", found.whole[0])
+            lines += _aligned("expected, whole", found.whole[1])
+    if outcome.changed is not None:
+        lines.append(f"  The function changes its input {outcome.changed} in place.")
+    if found is None and outcome.slow:
+        most = outcome.trial.most_seconds
+        lines.append(f"  It took {outcome.seconds:.2f} s, and {most:.2f} s are enough.")
+    return lines
+
+
+def _aligned(name: str, text: str) -> list[str]:
+    first, *rest = text.splitlines()
+    return [f"  {name} = {first}", *(f"  {' ' * len(name)}   {line}" for line in rest)]
+
+
+def _kind(outcome: Outcome) -> str:
+    if isinstance(outcome.error, TooLong):
+        return "A loop that does not end? Look at what changes from one turn to the next."
+    if isinstance(outcome.error, MemoryError):
+        return "It asked for more memory than it may have: an array far larger than the inputs?"
+    if isinstance(outcome.error, RecursionError):
+        return "The function calls itself without end: which case should stop it?"
+    if outcome.changed is not None:
+        return (
+            "Whoever calls the function still needs that input: work on a copy, or write "
+            "x = x + 1 where you have x += 1."
+        )
+    if outcome.error is not None:
+        said = str(outcome.error)
+        return next((hint for mark, hint in _ERRORS.items() if mark in said), _BY_HAND)
+    if outcome.slow:
+        return "The values are right, and it takes too long: is something computed again and again?"
+    return (outcome.difference.hint if outcome.difference is not None else "") or _BY_HAND
+
+
+_SHAPES = (
+    "Write the two shapes below each other. They are lined up from the right, and lengths must be "
+    "equal or 1: is a transpose or keepdims=True missing?"
+)
+_ERRORS = {
+    "could not be broadcast": _SHAPES,
+    "do not match for @": _SHAPES,
+    "cannot take": _SHAPES,
+    "mismatch in its core dimension": _SHAPES,
+    "must match the size": _SHAPES,
+    "shapes cannot be multiplied": _SHAPES,
+    "__array_ufunc__": "np.exp and its like take NumPy arrays. A Tensor has its own: x.exp(), "
+    "x.log(), x.tanh().",
+    "positional argument": "The function has to take what the stub's takes, in that order.",
+    "unexpected keyword": "The function's parameters have to keep the stub's names.",
+    "is not subscriptable": "A function or a number stands where an array was meant: look at the "
+    "brackets, ( ) calls and [ ] looks up.",
+    "unsupported operand type(s) for": "One side is None or a list where a number or an array was "
+    "meant.",
+}
+_BY_HAND = (
+    "Take the input above, compute the first number that differs by hand, and print what your code "
+    "has at each step on the way."
+)
+
+
+def _raised(error: BaseException, part: ModuleType) -> list[str]:
+    """An exception as a learner needs it: what, and which line of their own file."""
+    what = "it did not end in time" if isinstance(error, TooLong) else _sentence(error)
+    line = _own_line(error, part)
+    return [f"  yours: {what}", *([f"  {line}"] if line else ())]
+
+
+def _sentence(error: BaseException) -> str:
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said[:300]}" if said else type(error).__name__
+
+
+def _own_line(error: BaseException, part: ModuleType) -> str:
+    own = getattr(part, "__file__", None)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if own is not None and frame.filename == own:
+            text = linecache.getline(frame.filename, frame.lineno or 0).strip()
+            return f"in line {frame.lineno} of {Path(own).name}: {text}"
+    return ""
+
+
+def _function_of(error: BaseException | None, exercise: Exercise) -> str:
+    """The function of the exercise that says that it is not written."""
+    frames = traceback.extract_tb(error.__traceback__ if error else None)
+    names = [frame.name for frame in frames if frame.name in exercise.functions]
+    return names[-1] if names else exercise.functions[0]

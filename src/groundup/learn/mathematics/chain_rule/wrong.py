@@ -1,0 +1,150 @@
+"""The commonest wrong answers to 1.2, each with the hint that names it."""
+
+from collections.abc import Iterator
+
+from groundup.maths.ops import sum_to
+from groundup.maths.tensor import Rule, Tensor
+
+REPLACES = {
+    "overwritten": "backward",
+    "slopes_alone": "backward",
+    "every_path": "backward",
+    "too_early": "backward",
+    "broadcast_kept": "backward",
+    "leaves_alone": "backward",
+    "recursive": "backward",
+    "changed_in_place": "backward",
+}
+
+
+def overwritten(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """A tensor that is used twice gets a share from each use, and the second one wrote over the
+    first. Shares add up: gradients[p] = gradients[p] + share."""
+    gradients = {root.number: seed}
+    for tensor in _newest_first(root):
+        for parent, rule in _parents(tensor):
+            share = rule(gradients[tensor.number], tensor)
+            gradients[parent.number] = sum_to(share, parent.shape)
+    return gradients
+
+
+def slopes_alone(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """Each rule was given the seed (or a 1) instead of the gradient that had arrived at its tensor.
+    That is only the last factor of the chain: hand rule(gradients[t.number], t) what came down."""
+    gradients = {root.number: seed}
+    for tensor in _newest_first(root):
+        for parent, rule in _parents(tensor):
+            one = seed if tensor is root else tensor.new_ones(tensor.shape)
+            share = sum_to(rule(one, tensor), parent.shape)
+            before = gradients.get(parent.number)
+            gradients[parent.number] = share if before is None else before + share
+    return gradients
+
+
+def every_path(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """The values are right, but the walk goes down every path on its own, and their number doubles
+    with each tensor that is used twice. Let a tensor wait until all its shares have arrived, then
+    visit it once: the newest (largest number) first."""
+    gradients: dict[int, Tensor] = {}
+    waiting = [(root, seed)]
+    while waiting:
+        tensor, gradient = waiting.pop()
+        before = gradients.get(tensor.number)
+        gradients[tensor.number] = gradient if before is None else before + gradient
+        for parent, rule in _parents(tensor):
+            waiting.append((parent, sum_to(rule(gradient, tensor), parent.shape)))
+    return gradients
+
+
+def too_early(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """A tensor was visited before all of its shares had arrived, and handed on only a part of its
+    gradient. Everyone who used it must have had their turn: visit by number, the newest first."""
+    gradients = {root.number: seed}
+    waiting, seen = [root], {root.number}
+    while waiting:
+        tensor = waiting.pop()
+        for parent, rule in _parents(tensor):
+            share = sum_to(rule(gradients[tensor.number], tensor), parent.shape)
+            before = gradients.get(parent.number)
+            gradients[parent.number] = share if before is None else before + share
+            if parent.number not in seen:
+                seen.add(parent.number)
+                waiting.append(parent)
+    return gradients
+
+
+def broadcast_kept(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """A tensor that was broadcast, a bias say, got a gradient of the output's shape. It was used
+    once for every row, and the shares of all its uses add up: sum_to(share, parent.shape)."""
+    gradients = {root.number: seed}
+    for tensor in _newest_first(root):
+        for parent, rule in _parents(tensor):
+            share = rule(gradients[tensor.number], tensor)
+            before = gradients.get(parent.number)
+            gradients[parent.number] = share if before is None else before + share
+    return gradients
+
+
+def leaves_alone(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """Only the leaves are in the dictionary. Gradients of what was computed on the way belong
+    there too, and root's own, which is the seed."""
+    from groundup.learn.mathematics.chain_rule.solution import backward
+
+    found = backward(root, seed)
+    leaves = {tensor.number for tensor in _newest_first(root) if tensor.node is None}
+    return {number: gradient for number, gradient in found.items() if number in leaves}
+
+
+def recursive(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """A function that calls itself goes one call deep per operation, and Python ends that near a
+    thousand. Keep the tensors that wait in a list or dictionary, and take them out in a loop."""
+    order: list[Tensor] = []
+    seen: set[int] = set()
+
+    def visit(tensor: Tensor) -> None:
+        if tensor.number not in seen:
+            seen.add(tensor.number)
+            for parent, _ in _parents(tensor):
+                visit(parent)
+            order.append(tensor)
+
+    visit(root)
+    gradients = {root.number: seed}
+    for tensor in reversed(order):
+        for parent, rule in _parents(tensor):
+            share = sum_to(rule(gradients[tensor.number], tensor), parent.shape)
+            before = gradients.get(parent.number)
+            gradients[parent.number] = share if before is None else before + share
+    return gradients
+
+
+def changed_in_place(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
+    """+= changes a gradient in place, and several tensors may hold the very same one (a sum hands
+    the same gradient to both sides, and the seed is the caller's). Write g = g + share."""
+    gradients = {root.number: seed}
+    for tensor in _newest_first(root):
+        for parent, rule in _parents(tensor):
+            share = sum_to(rule(gradients[tensor.number], tensor), parent.shape)
+            if parent.number in gradients:
+                gradients[parent.number] += share
+            else:
+                gradients[parent.number] = share
+    return gradients
+
+
+def _parents(tensor: Tensor) -> list[tuple[Tensor, Rule]]:
+    """The parents that want a gradient, each with its rule."""
+    node = tensor.node
+    pairs = zip(node.parents, node.rules, strict=True) if node else ()
+    return [(p, rule) for p, rule in pairs if rule is not None and p.requires_grad]
+
+
+def _newest_first(root: Tensor) -> Iterator[Tensor]:
+    """Every tensor below the root, each once."""
+    found, open_ends = {root.number: root}, [root]
+    while open_ends:
+        for parent, _ in _parents(open_ends.pop()):
+            if parent.number not in found:
+                found[parent.number] = parent
+                open_ends.append(parent)
+    return iter([found[number] for number in sorted(found, reverse=True)])

@@ -1,0 +1,73 @@
+"""The commonest wrong answers to 1.1, each with the hint that names it."""
+
+from collections.abc import Callable, Sequence
+
+REPLACES = {
+    "one_sided": "by_limit",
+    "width_h": "by_limit",
+    "not_divided": "by_limit",
+    "half_to_each_side": "by_limit",
+    "turned_around": "by_limit",
+    "left_side_alone": "by_limit",
+    "power_not_lowered": "by_rule",
+    "power_after_lowering": "by_rule",
+    "highest_first": "by_rule",
+    "nothing_left": "by_rule",
+}
+
+
+def one_sided(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+    """This looks to one side alone, (f(x + h) - f(x)) / h, and errs by about h f''/2. Look to both
+    sides: f(x + h) - f(x - h)."""
+    return (f(x + h) - f(x)) / h
+
+
+def width_h(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+    """x + h and x - h are 2 h apart, and the difference was divided by h: everything is twice too
+    large."""
+    return (f(x + h) - f(x - h)) / h
+
+
+def not_divided(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+    """The difference is not yet divided by the way between the two places, 2 h."""
+    return f(x + h) - f(x - h)
+
+
+def half_to_each_side(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+    """This computes (…) / 2 * h, which divides by 2 and then multiplies by h. Put brackets around
+    (2 * h)."""
+    return (f(x + h) - f(x - h)) / 2 * h
+
+
+def turned_around(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+    """The sign is turned: subtract the value on the left, f(x - h), from the one on the right."""
+    return (f(x - h) - f(x + h)) / (2 * h)
+
+
+def power_not_lowered(coefficients: Sequence[float]) -> list[float]:
+    """The factors n are there, and each term still stands at its old power: n c belongs to xⁿ⁻¹,
+    one place further down in the list."""
+    return [n * c for n, c in enumerate(coefficients)]
+
+
+def power_after_lowering(coefficients: Sequence[float]) -> list[float]:
+    """Each coefficient was multiplied by its new power, n - 1. The factor is the power from before,
+    n: the derivative of x² is 2 x, not 1 x."""
+    return [n * c for n, c in enumerate(coefficients[1:])] or [0]
+
+
+def highest_first(coefficients: Sequence[float]) -> list[float]:
+    """The list was read with the highest power first. The first coefficient is the constant's."""
+    powers = range(len(coefficients) - 1, -1, -1)
+    return [n * c for n, c in zip(powers, coefficients, strict=True)][:-1] or [0]
+
+
+def nothing_left(coefficients: Sequence[float]) -> list[float]:
+    """The derivative of a constant is the polynomial 0, [0], and not a list without anything."""
+    return [n * c for n, c in enumerate(coefficients)][1:]
+
+
+def left_side_alone(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+    """This looks to the left alone, (f(x) - f(x - h)) / h, and errs by about h f''/2. Look to both
+    sides: f(x + h) - f(x - h)."""
+    return (f(x) - f(x - h)) / h

@@ -1,0 +1,34 @@
+"""Where the part of 1.3 enters the product: a step of `GradientDescent`."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import ModuleType
+
+import numpy as np
+
+from groundup.learn.exercise import replaced
+from groundup.maths.optimize import GradientDescent, Point, minimize
+from groundup.maths.tensor import Tensor
+
+USED_BY = "groundup.maths.optimize.minimize with GradientDescent"
+
+
+def swap(part: ModuleType) -> AbstractContextManager[None]:
+    """Let the part take each step, one at a time."""
+
+    def step(
+        self: GradientDescent, f: Callable[[Tensor], Tensor], now: Point, before: Point
+    ) -> np.ndarray:
+        points: np.ndarray = part.descend(lambda x: now.gradient, now.x, self.rate, 1)
+        return points[-1]
+
+    return replaced(GradientDescent, "__call__", step)
+
+
+def try_it() -> list[float]:
+    """Where a short walk in a valley ends."""
+    curves = np.array([1.0, 8.0])
+    walked = minimize(
+        lambda x: (x * x * curves).sum() / 2, [3.0, 1.0], GradientDescent(0.2), steps=4
+    )
+    return [float(x) for x in walked.points[-1]]

@@ -1,0 +1,104 @@
+"""The commonest wrong answers to 1.7, each with the hint that names it."""
+
+from typing import Any
+
+import numpy as np
+
+REPLACES = {
+    "other_direction": "kl",
+    "nan_at_zero": "kl",
+    "in_bits": "kl",
+    "averaged_over_outcomes": "kl",
+    "unweighted": "kl",
+    "weighted_by_the_other": "kl",
+    "impossible_left_out": "kl",
+    "sign_kept": "k1",
+    "averaged": "k1",
+    "sizes": "k1",
+    "log_added": "k3",
+    "ratio_turned": "k3",
+    "one_forgotten": "k3",
+    "half_square": "k3",
+}
+
+
+def other_direction(q: np.ndarray, p: np.ndarray) -> float:
+    """This is KL(p ‖ q), the other direction: the average runs over what really happens, q, and KL
+    is not symmetric."""
+    return _kl(p, q)
+
+
+def nan_at_zero(q: np.ndarray, p: np.ndarray) -> float:
+    """0 · log 0 is NaN for a computer. Outcomes that q never gives count nothing: leave them out
+    before you take logarithms."""
+    return float((q * (np.log(q) - np.log(p))).sum())
+
+
+def in_bits(q: np.ndarray, p: np.ndarray) -> float:
+    """This is in bits, with log2. Nats are asked for: np.log."""
+    return _kl(q, p) / float(np.log(2))
+
+
+def averaged_over_outcomes(q: np.ndarray, p: np.ndarray) -> float:
+    """This takes the mean over the outcomes. The weights q are the average already: sum up."""
+    return _kl(q, p) / int((q > 0).sum())
+
+
+def unweighted(q: np.ndarray, p: np.ndarray) -> float:
+    """The weights are missing: each outcome counts as often as it happens, q(x)."""
+    seen = q > 0
+    return float((np.log(q[seen]) - np.log(p[seen])).sum())
+
+
+def weighted_by_the_other(q: np.ndarray, p: np.ndarray) -> float:
+    """The terms are weighted by p. What happens comes from q, so q(x) is the weight."""
+    seen = q > 0
+    return float((p[seen] * (np.log(q[seen]) - np.log(p[seen]))).sum())
+
+
+def impossible_left_out(q: np.ndarray, p: np.ndarray) -> float:
+    """Outcomes that p finds impossible were left out. Where q gives them, KL is infinite: only
+    those with q = 0 count nothing."""
+    seen = (q > 0) & (p > 0)
+    return _kl(q[seen], p[seen])
+
+
+def sign_kept(log_ratio: Any) -> Any:
+    """The sign: r is p / q, so that ln q - ln p is minus the log-ratio."""
+    return log_ratio
+
+
+def averaged(log_ratio: Any) -> Any:
+    """One estimate for each sample is asked for; whoever calls takes the mean."""
+    return -log_ratio.mean()
+
+
+def sizes(log_ratio: Any) -> Any:
+    """The absolute value makes every term positive, and with that the mean too large: k1 is
+    unbiased because its negative values cancel."""
+    return abs(log_ratio)
+
+
+def log_added(log_ratio: Any) -> Any:
+    """ln r is subtracted, not added: (r - 1) - ln r is 0 at r = 1 and positive elsewhere."""
+    return log_ratio.exp() - 1 + log_ratio
+
+
+def ratio_turned(log_ratio: Any) -> Any:
+    """The ratio is upside down: r = p / q is exp(log_ratio), without a minus."""
+    return (-log_ratio).exp() - 1 + log_ratio
+
+
+def one_forgotten(log_ratio: Any) -> Any:
+    """The - 1 is missing: where p and q agree, r = 1 and the estimate has to be 0."""
+    return log_ratio.exp() - log_ratio
+
+
+def half_square(log_ratio: Any) -> Any:
+    """This is k2, half the square of ln r: near to k3 where r is near 1, and biased elsewhere."""
+    return log_ratio * log_ratio / 2
+
+
+def _kl(q: np.ndarray, p: np.ndarray) -> float:
+    seen = q > 0
+    return float((q[seen] * (np.log(q[seen]) - np.log(p[seen]))).sum())

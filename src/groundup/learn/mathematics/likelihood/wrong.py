@@ -1,0 +1,126 @@
+"""The commonest wrong answers to 1.6, each with the hint that names it."""
+
+import numpy as np
+
+REPLACES = {
+    "overflows": "log_softmax",
+    "log_of_softmax": "log_softmax",
+    "over_everything": "log_softmax",
+    "first_axis": "log_softmax",
+    "probabilities": "log_softmax",
+    "shift_added_back": "log_softmax",
+    "max_over_everything": "log_softmax",
+    "naive": "log_softmax",
+    "rows_did_not_fit": "log_softmax",
+    "summed": "cross_entropy",
+    "sign_forgotten": "cross_entropy",
+    "in_bits": "cross_entropy",
+    "all_entries": "cross_entropy",
+    "every_row_with_every_target": "cross_entropy",
+    "log_forgotten": "cross_entropy",
+}
+
+
+def overflows(logits: np.ndarray) -> np.ndarray:
+    """exp of a large logit is infinite. Subtract the largest logit of each row first: that changes
+    no probability, and nothing overflows."""
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def log_of_softmax(logits: np.ndarray) -> np.ndarray:
+    """This takes the logarithm of a finished softmax, and a probability too small for a float has
+    become 0 by then. Write it in one step: shifted - log(sum(exp(shifted)))."""
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.log(e / e.sum(axis=-1, keepdims=True))
+
+
+def over_everything(logits: np.ndarray) -> np.ndarray:
+    """The sum runs over the whole array, so that all rows share one probability of 1. Each row has
+    a softmax of its own: axis=-1, keepdims=True."""
+    shifted = logits - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def first_axis(logits: np.ndarray) -> np.ndarray:
+    """The softmax runs down the columns. The choices stand along the last axis: axis=-1."""
+    shifted = logits - logits.max(axis=0, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=0, keepdims=True))
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """These are the probabilities; their logarithms are asked for."""
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def shift_added_back(logits: np.ndarray) -> np.ndarray:
+    """The maximum was subtracted in the sum of exps, but not from the logits themselves. Use the
+    shifted logits in both places."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def max_over_everything(logits: np.ndarray) -> np.ndarray:
+    """The largest number of the whole array was subtracted from every row: a row far below it is
+    all exp(-…) = 0, and log 0 is -inf. Take each row's own maximum: axis=-1, keepdims=True."""
+    shifted = logits - logits.max()
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def summed(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The losses were summed. The mean over the rows is asked for, so that a larger batch costs no
+    more than a small one."""
+    return float(_own(logits, targets).sum())
+
+
+def sign_forgotten(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The minus is missing: logarithms of probabilities are negative, a loss is positive."""
+    return float(-_own(logits, targets).mean())
+
+
+def in_bits(logits: np.ndarray, targets: np.ndarray) -> float:
+    """This is in bits, with log2. Nats are asked for: np.log."""
+    return float(_own(logits, targets).mean() / np.log(2))
+
+
+def all_entries(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The mean runs over all entries of the rows, or the sum was divided by n k. Only the target's
+    entry of each row counts: n numbers, divided by n."""
+    return float(_own(logits, targets).sum() / logits.size)
+
+
+def every_row_with_every_target(logits: np.ndarray, targets: np.ndarray) -> float:
+    """log_p[:, targets] pairs every row with every target. To take one entry from each row, give
+    both places: log_p[np.arange(n), targets]."""
+    return float(-_log_softmax(logits)[:, targets].mean())
+
+
+def log_forgotten(logits: np.ndarray, targets: np.ndarray) -> float:
+    """This averages the probabilities themselves. The loss is the logarithm of each, and the mean
+    comes after it."""
+    return float(-np.exp(-_own(logits, targets)).mean())
+
+
+def naive(logits: np.ndarray) -> np.ndarray:
+    """exp of a large logit is infinite, and inf / inf is NaN. Subtract the largest logit of each
+    row first, and take the logarithm in one step: shifted - log(sum(exp(shifted)))."""
+    e = np.exp(logits)
+    return np.log(e / e.sum(axis=-1, keepdims=True))
+
+
+def rows_did_not_fit(logits: np.ndarray) -> np.ndarray:
+    """The maximum (or the sum) of each row lost its dimension, so that it does not line up with the
+    rows, or lines up with the columns. Keep it: keepdims=True."""
+    shifted = logits - logits.max(axis=-1)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def _own(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The loss of each row."""
+    return -_log_softmax(logits)[np.arange(len(targets)), targets]

@@ -1,0 +1,68 @@
+"""The commonest wrong answers to 1.4, each with the hint that names it."""
+
+from math import cos, radians, sin
+
+import numpy as np
+
+REPLACES = {
+    "clockwise": "rotation",
+    "degrees": "rotation",
+    "mirrored": "rotation",
+    "other_order": "after",
+    "entry_by_entry": "after",
+    "not_transposed": "moved",
+    "points_in_columns": "moved",
+    "unsigned": "area_factor",
+    "added": "area_factor",
+}
+
+
+def clockwise(angle: float) -> np.ndarray:
+    """This turns clockwise: the images of (1, 0) and (0, 1) were written as rows. They are the
+    columns of the matrix."""
+    return np.array([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]])
+
+
+def degrees(angle: float) -> np.ndarray:
+    """The angle was taken for degrees. It comes in radians, which sin and cos take as they are."""
+    a = radians(angle)
+    return np.array([[cos(a), -sin(a)], [sin(a), cos(a)]])
+
+
+def mirrored(angle: float) -> np.ndarray:
+    """This matrix mirrors instead of turning: (0, 1) goes to (-sin a, cos a), with a minus in the
+    first coordinate and none in the second."""
+    return np.array([[cos(angle), sin(angle)], [sin(angle), -cos(angle)]])
+
+
+def other_order(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The order is turned: in first @ second the matrix beside the point is `second`, and it acts
+    first. Read products from right to left."""
+    return first @ second
+
+
+def entry_by_entry(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """`*` multiplies entry by entry. The matrix product, rows times columns, is `@`."""
+    return first * second
+
+
+def not_transposed(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """points @ matrix moves by the transposed matrix; for points in rows use points @ matrix.T."""
+    return points @ matrix
+
+
+def points_in_columns(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The moved points come out in columns. They go in as rows and are to come out as rows."""
+    return matrix @ points.T
+
+
+def unsigned(matrix: np.ndarray) -> float:
+    """The sign is lost: a matrix that flips the plane over has a negative determinant."""
+    (a, b), (c, d) = matrix
+    return float(abs(a * d - b * c))
+
+
+def added(matrix: np.ndarray) -> float:
+    """The second product is subtracted, not added: a d - b c."""
+    (a, b), (c, d) = matrix
+    return float(a * d + b * c)

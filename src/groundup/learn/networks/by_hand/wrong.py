@@ -1,0 +1,153 @@
+"""The commonest wrong answers to 2.3, each with the hint that names it."""
+
+import numpy as np
+
+REPLACES = {
+    "mean_forgotten": "gradients",
+    "slope_forgotten": "gradients",
+    "slope_of_the_sum": "gradients",
+    "target_not_subtracted": "gradients",
+    "sign_turned": "gradients",
+    "bias_averaged": "gradients",
+    "bias_not_summed": "gradients",
+    "transposed": "gradients",
+    "slope_on_the_output": "gradients",
+    "relu_slope": "gradients",
+    "softmax_over_rows": "gradients",
+    "tape_of_the_sum": "by_tape",
+    "graph_cut": "by_tape",
+}
+Gradients = dict[str, np.ndarray]
+
+
+def softmax_over_rows(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """The softmax runs down the columns, over the rows of the batch. Each row has its own
+    probabilities: axis=1, keepdims=True."""
+    h = np.tanh(x @ p[0].T + p[1])
+    y = h @ p[2].T + p[3]
+    e = np.exp(y - y.max(axis=0))
+    d_y = _d_y(e / e.sum(axis=0), classes)
+    return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))
+
+
+def _forward(x: np.ndarray, p: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    w1, b1, w2, b2 = p
+    z = x @ w1.T + b1
+    h = np.tanh(z)
+    y = h @ w2.T + b2
+    e = np.exp(y - y.max(axis=1, keepdims=True))
+    return z, h, e / e.sum(axis=1, keepdims=True)
+
+
+def _back(x: np.ndarray, h: np.ndarray, d_y: np.ndarray, d_z: np.ndarray) -> Gradients:
+    return {
+        "w1": d_z.T @ x,
+        "b1": d_z.sum(axis=0),
+        "w2": d_y.T @ h,
+        "b2": d_y.sum(axis=0),
+    }
+
+
+def _d_y(p: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    d_y = p.copy()
+    d_y[np.arange(len(p)), classes] -= 1
+    return d_y / len(p)
+
+
+def mean_forgotten(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """All gradients are n times too large: the loss is a mean over the rows, so divide d_y by n."""
+    _, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes) * len(x)
+    return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))
+
+
+def slope_forgotten(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """The slope of tanh is missing: d_z = d_h · (1 - h²)."""
+    _, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes)
+    return _back(x, h, d_y, d_y @ p[2])
+
+
+def slope_of_the_sum(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """The slope was taken as 1 - z² with the sum before the tanh. It is 1 - h², with tanh's
+    value."""
+    z, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes)
+    return _back(x, h, d_y, (d_y @ p[2]) * (1 - z * z))
+
+
+def target_not_subtracted(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """The 1 at each row's class was not subtracted: d_y = (p - one-hot) / n."""
+    _, h, probs = _forward(x, p)
+    d_y = probs / len(x)
+    return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))
+
+
+def sign_turned(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """The sign is turned: it is p minus the one-hot target, not the target minus p. Descent would
+    climb."""
+    _, h, probs = _forward(x, p)
+    d_y = -_d_y(probs, classes)
+    return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))
+
+
+def bias_averaged(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """The bias gradients were averaged over the rows. d_y was divided by n already: sum them."""
+    _, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes)
+    d_z = (d_y @ p[2]) * (1 - h * h)
+    return _back(x, h, d_y, d_z) | {"b1": d_z.mean(axis=0), "b2": d_y.mean(axis=0)}
+
+
+def bias_not_summed(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """A bias gradient came out for every row. Each row used the same bias once: sum over the rows,
+    axis=0."""
+    _, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes)
+    d_z = (d_y @ p[2]) * (1 - h * h)
+    return _back(x, h, d_y, d_z) | {"b1": d_z, "b2": d_y}
+
+
+def transposed(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """The weights' gradients are transposed: they have the shape of their weights, (out, in), so
+    d_yᵀ h and not hᵀ d_y."""
+    _, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes)
+    d_z = (d_y @ p[2]) * (1 - h * h)
+    return _back(x, h, d_y, d_z) | {"w1": x.T @ d_z, "w2": h.T @ d_y}
+
+
+def slope_on_the_output(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """The gradient of the *loss* by p, -1 / p, was handed on as if the softmax were not there.
+    Softmax and loss together give d_y = (p - one-hot) / n."""
+    _, h, probs = _forward(x, p)
+    d_y = np.zeros_like(probs)
+    rows = np.arange(len(x))
+    d_y[rows, classes] = -1 / probs[rows, classes] / len(x)
+    return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))
+
+
+def relu_slope(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """This is the slope of a ReLU, 1 or 0. The network bends with tanh: 1 - h²."""
+    _, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes)
+    return _back(x, h, d_y, (d_y @ p[2]) * (h > 0))
+
+
+def tape_of_the_sum(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """The backward pass started from the sum of the losses. cross_entropy gives their mean, and
+    that is the loss."""
+    return {name: g * len(x) for name, g in _correct(x, classes, *p).items()}
+
+
+def graph_cut(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    """Some parameters got no gradient: the tape was cut on the way, by .data, np.tanh, or a new
+    Tensor around a computed value."""
+    found = _correct(x, classes, *p)
+    return {name: found[name] for name in ("w2", "b2")}
+
+
+def _correct(x: np.ndarray, classes: np.ndarray, *p: np.ndarray) -> Gradients:
+    _, h, probs = _forward(x, p)
+    d_y = _d_y(probs, classes)
+    return _back(x, h, d_y, (d_y @ p[2]) * (1 - h * h))

@@ -1,0 +1,105 @@
+"""The commonest wrong answers to 2.2, each with the hint that names it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+REPLACES = {
+    "gate_by_gradient": "relu_backward",
+    "gradient_cut_off": "relu_backward",
+    "open_at_zero": "relu_backward",
+    "value_instead_of_slope": "relu_backward",
+    "ungated": "relu_backward",
+    "variance": "he_std",
+    "xavier": "he_std",
+    "root_of_fan_in": "he_std",
+    "before_relu": "spreads",
+    "without_relu": "spreads",
+    "always_the_first_input": "spreads",
+    "not_transposed": "spreads",
+    "variances": "spreads",
+}
+
+
+def gate_by_gradient(g: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """The gate opened where the gradient is positive. It opens where the *input* was: z > 0."""
+    return g * (g > 0)
+
+
+def gradient_cut_off(g: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Negative gradients were cut off as well. Where z > 0 a gradient passes as it is, with its
+    sign."""
+    return np.maximum(g, 0) * (z > 0)
+
+
+def open_at_zero(g: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """At z = 0 exactly nothing passes: z > 0, not z >= 0."""
+    return g * (z >= 0)
+
+
+def value_instead_of_slope(g: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """g was multiplied by ReLU's value. The chain rule wants its slope, which is 1 or 0."""
+    return g * np.maximum(z, 0)
+
+
+def ungated(g: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """The gradient passes everywhere. Where ReLU gave 0, moving z changes nothing: slope 0."""
+    return g.copy()
+
+
+def variance(fan_in: int) -> float:
+    """This is the variance 2 / fan_in; the standard deviation is its root."""
+    return 2 / fan_in
+
+
+def xavier(fan_in: int) -> float:
+    """This is √(1 / fan_in), Xavier's rule. ReLU cuts half of the mean square off, and the 2 makes
+    up for it."""
+    return (1 / fan_in) ** 0.5
+
+
+def root_of_fan_in(fan_in: int) -> float:
+    """2 / √fan_in is too large by √2: the 2 stands under the root as well."""
+    return 2 / fan_in**0.5
+
+
+def before_relu(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
+    """The spread was measured before the ReLU. It is asked for after it."""
+    found = []
+    for w in weights:
+        x = x @ w.T
+        found.append(float(x.std()))
+        x = np.maximum(0, x)
+    return found
+
+
+def without_relu(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
+    """The ReLU is missing between the layers."""
+    found = []
+    for w in weights:
+        x = x @ w.T
+        found.append(float(x.std()))
+    return found
+
+
+def always_the_first_input(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
+    """Every layer got the first input. Each one reads what the layer before it gave: x = …."""
+    return [float(np.maximum(0, x @ w.T).std()) for w in weights]
+
+
+def not_transposed(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
+    """W is (out, in), and inputs stand in rows: x @ W.T."""
+    found = []
+    for w in weights:
+        x = np.maximum(0, x @ w)
+        found.append(float(x.std()))
+    return found
+
+
+def variances(x: np.ndarray, weights: Sequence[np.ndarray]) -> list[float]:
+    """These are variances; the standard deviation is asked for, .std()."""
+    found = []
+    for w in weights:
+        x = np.maximum(0, x @ w.T)
+        found.append(float(x.var()))
+    return found

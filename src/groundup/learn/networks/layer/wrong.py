@@ -1,0 +1,74 @@
+"""The commonest wrong answers to 2.1, each with the hint that names it."""
+
+from groundup.maths import Tensor
+
+REPLACES = {
+    "without_bend": "neuron",
+    "bias_after_the_bend": "neuron",
+    "not_summed": "neuron",
+    "tanh": "neuron",
+    "not_transposed": "layer",
+    "bias_forgotten": "layer",
+    "bias_always": "layer",
+    "bent": "layer",
+    "inputs_in_columns": "layer",
+    "off_the_tape": "layer",
+}
+
+
+def without_bend(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """The bend is missing: put w · x + b through the sigmoid."""
+    return w @ x + b
+
+
+def bias_after_the_bend(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """The bias was added behind the sigmoid. It belongs into the sum, where it says from where on
+    the neuron is awake."""
+    return (w @ x).sigmoid() + b
+
+
+def not_summed(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """w * x multiplies number by number and leaves n of them. A neuron adds them up: w @ x, or
+    (w * x).sum()."""
+    return (w * x + b).sigmoid()
+
+
+def tanh(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """This bends with tanh, between -1 and 1. The sigmoid, between 0 and 1, is asked for."""
+    return (w @ x + b).tanh()
+
+
+def not_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """weight is (out, in): x @ weight does not fit, or takes the columns for neurons. Transpose it:
+    x @ weight.T."""
+    y = x @ weight
+    return y if bias is None else y + bias
+
+
+def bias_forgotten(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The bias is missing."""
+    return x @ weight.T
+
+
+def bias_always(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """bias may be None, and then nothing is to be added: ask before you add."""
+    return x @ weight.T + bias  # type: ignore[operator]
+
+
+def bent(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The layer is asked for without its bend: what stands between layers is another's business."""
+    y = x @ weight.T
+    return (y if bias is None else y + bias).sigmoid()
+
+
+def inputs_in_columns(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """weight @ x.T gives one column for each input. They come in rows, and go out in rows."""
+    y = weight @ x.T
+    return y if bias is None else y + bias.reshape(-1, 1)
+
+
+def off_the_tape(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The numbers are right, but the result has forgotten how it was computed (.data, np.…), and
+    no gradient finds its way back through it. Use the tensors' own operations."""
+    y = x.data @ weight.data.T
+    return Tensor(y if bias is None else y + bias.data, requires_grad=False)

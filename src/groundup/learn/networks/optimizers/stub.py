@@ -1,0 +1,30 @@
+"""2.4 From SGD to AdamW.
+
+The lesson: groundup learn 2.4        Check it: groundup learn check 2.4
+"""
+
+from typing import Any
+
+Array = Any
+"""An array of NumPy or a tensor of torch."""
+
+
+def sgd_step(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
+    """Return (w, v) after one step of SGD with momentum; g is the gradient of w."""
+    raise NotImplementedError
+
+
+def adamw_step(
+    w: Array,
+    g: Array,
+    m: Array,
+    s: Array,
+    t: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> tuple[Array, Array, Array]:
+    """Return (w, m, s) after step t of AdamW, t = 1 in the first."""
+    raise NotImplementedError

@@ -1,0 +1,201 @@
+"""The commonest wrong answers to 2.4, each with the hint that names it."""
+
+from typing import Any
+
+Array = Any
+Triple = tuple[Array, Array, Array]
+REPLACES = {
+    "step_with_the_gradient": "sgd_step",
+    "averaged_momentum": "sgd_step",
+    "old_momentum": "sgd_step",
+    "rate_in_the_memory": "sgd_step",
+    "uphill": "sgd_step",
+    "in_place": "sgd_step",
+    "no_unbiasing": "adamw_step",
+    "decay_in_the_gradient": "adamw_step",
+    "decay_without_rate": "adamw_step",
+    "no_decay": "adamw_step",
+    "eps_inside_the_root": "adamw_step",
+    "gradient_not_squared": "adamw_step",
+    "root_forgotten": "adamw_step",
+    "steps_from_zero": "adamw_step",
+    "hats_remembered": "adamw_step",
+    "betas_exchanged": "adamw_step",
+    "decayed_gradient_step": "adamw_step",
+    "decay_after_the_step": "adamw_step",
+}
+
+
+def step_with_the_gradient(
+    w: Array, g: Array, v: Array, lr: float, momentum: float
+) -> tuple[Array, Array]:
+    """The step was taken with g; the momentum v is remembered and never used."""
+    return w - lr * g, momentum * v + g
+
+
+def averaged_momentum(
+    w: Array, g: Array, v: Array, lr: float, momentum: float
+) -> tuple[Array, Array]:
+    """This averages, μ v + (1 - μ) g, as Adam does. SGD's momentum adds the whole gradient."""
+    v = momentum * v + (1 - momentum) * g
+    return w - lr * v, v
+
+
+def old_momentum(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
+    """The step was taken with v from before. First the new v, then the step with it."""
+    return w - lr * v, momentum * v + g
+
+
+def rate_in_the_memory(
+    w: Array, g: Array, v: Array, lr: float, momentum: float
+) -> tuple[Array, Array]:
+    """The learning rate was put into v. Here v remembers gradients, and the rate multiplies the
+    step alone."""
+    v = momentum * v + lr * g
+    return w - v, v
+
+
+def uphill(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
+    """This walks uphill: subtract the step."""
+    v = momentum * v + g
+    return w + lr * v, v
+
+
+def in_place(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
+    """+= and -= change the arrays that came in. Write w = w - …, which makes new ones."""
+    v *= momentum
+    v += g
+    w -= lr * v
+    return w, v
+
+
+def no_unbiasing(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The hats are missing: m and s began at 0 and are too small at first. Divide them by
+    1 - βᵗ."""
+    w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
+    return w - lr * m / (s**0.5 + eps), m, s
+
+
+def decay_in_the_gradient(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The decay was added to the gradient, as in Adam with L2. AdamW shrinks w beside it:
+    w - lr · weight_decay · w."""
+    return _adam(w, g + weight_decay * w, m, s, t, lr, beta1, beta2, eps, 0.0)
+
+
+def decay_without_rate(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The decay is not multiplied by the learning rate: each step takes η λ w away."""
+    return _adam(w, g, m, s, t, lr, beta1, beta2, eps, weight_decay / lr)
+
+
+def no_decay(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The weight decay is missing."""
+    return _adam(w, g, m, s, t, lr, beta1, beta2, eps, 0.0)
+
+
+def eps_inside_the_root(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """ε was put under the root. It stands outside: √ŝ + ε."""
+    w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
+    m_hat, s_hat = m / (1 - beta1**t), s / (1 - beta2**t)
+    return w - lr * m_hat / (s_hat + eps) ** 0.5, m, s
+
+
+def gradient_not_squared(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """s averages the gradient's square, g · g; yours averages g."""
+    w, m, _ = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
+    s = beta2 * s + (1 - beta2) * g
+    m_hat, s_hat = m / (1 - beta1**t), s / (1 - beta2**t)
+    return w - lr * m_hat / (s_hat**0.5 + eps), m, s
+
+
+def root_forgotten(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The root is missing: s averages squares, and the step divides by √ŝ."""
+    w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
+    m_hat, s_hat = m / (1 - beta1**t), s / (1 - beta2**t)
+    return w - lr * m_hat / (s_hat + eps), m, s
+
+
+def steps_from_zero(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The hats are one step behind: t is 1 in the first step, so that 1 - βᵗ is 1 - β there; take t
+    as it comes."""
+    return _adam(w, g, m, s, t + 1, lr, beta1, beta2, eps, weight_decay)
+
+
+def hats_remembered(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """m and s came back with their hats on, and the next step would unbias them again. The hats
+    are for this step only."""
+    w, m, s = _adam(w, g, m, s, t, lr, beta1, beta2, eps, weight_decay)
+    return w, m / (1 - beta1**t), s / (1 - beta2**t)
+
+
+def betas_exchanged(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The betas are exchanged: β₁ belongs to m, the average of gradients, and β₂ to s."""
+    return _adam(w, g, m, s, t, lr, beta2, beta1, eps, weight_decay)
+
+
+def decayed_gradient_step(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The step was taken with g instead of m̂, the average of the gradients."""
+    w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
+    return w - lr * g / ((s / (1 - beta2**t)) ** 0.5 + eps), m, s
+
+
+def decay_after_the_step(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """The weights decayed after the step, so that the step itself was shrunk, too. First
+    w ← w - η λ w, then the step."""
+    w, m, s = _adam(w, g, m, s, t, lr, beta1, beta2, eps, 0.0)
+    return w - lr * weight_decay * w, m, s
+
+
+def _averages(
+    w: Array, g: Array, m: Array, s: Array, lr: float,
+    beta1: float, beta2: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    return (
+        w - lr * weight_decay * w,
+        beta1 * m + (1 - beta1) * g,
+        beta2 * s + (1 - beta2) * g * g,
+    )
+
+
+def _adam(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
+    m_hat, s_hat = m / (1 - beta1**t), s / (1 - beta2**t)
+    return w - lr * m_hat / (s_hat**0.5 + eps), m, s

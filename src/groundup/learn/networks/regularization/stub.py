@@ -1,0 +1,18 @@
+"""2.5 Overfitting and regularization.
+
+The lesson: groundup learn 2.5        Check it: groundup learn check 2.5
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def dropout(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
+    """Return x with each number dropped where u < p, the others divided by 1 - p; in training."""
+    raise NotImplementedError
+
+
+def early_stop(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """Return the index at which training stops, and that of the best loss until then."""
+    raise NotImplementedError

@@ -1,0 +1,112 @@
+"""The commonest wrong answers to 2.5, each with the hint that names it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+REPLACES = {
+    "not_scaled": "dropout",
+    "scaled_by_the_chance": "dropout",
+    "kept_and_dropped_exchanged": "dropout",
+    "always_on": "dropout",
+    "scaled_in_evaluation": "dropout",
+    "multiplied": "dropout",
+    "never_stops": "early_stop",
+    "any_rise": "early_stop",
+    "best_is_the_last": "early_stop",
+    "equal_counts_as_better": "early_stop",
+    "one_more": "early_stop",
+    "best_of_all": "early_stop",
+}
+
+
+def not_scaled(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
+    """What is kept was not divided by 1 - p: the sum shrinks in training, and evaluation would see
+    larger numbers than the network ever learned with."""
+    return x * (u >= p) if training else x
+
+
+def scaled_by_the_chance(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
+    """What is kept was divided by p. It is kept with chance 1 - p: divide by that."""
+    return x * (u >= p) / p if training else x
+
+
+def kept_and_dropped_exchanged(
+    x: np.ndarray, p: float, u: np.ndarray, training: bool
+) -> np.ndarray:
+    """Kept and dropped are exchanged: p is the chance to be dropped, where u < p."""
+    return x * (u < p) / (1 - p) if training else x
+
+
+def always_on(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
+    """In evaluation nothing is dropped: return x as it is where training is False."""
+    return x * (u >= p) / (1 - p)
+
+
+def scaled_in_evaluation(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
+    """Evaluation multiplies by 1 - p, as the oldest dropout did. Here training divides already, and
+    evaluation leaves x alone."""
+    return x * (u >= p) / (1 - p) if training else x * (1 - p)
+
+
+def multiplied(x: np.ndarray, p: float, u: np.ndarray, training: bool) -> np.ndarray:
+    """What is kept was multiplied by 1 - p and became smaller still. Divide."""
+    return x * (u >= p) * (1 - p) if training else x
+
+
+def never_stops(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """This goes on to the end. It has to stop once `patience` evaluations in a row have brought no
+    new best."""
+    return len(losses) - 1, int(np.argmin(losses))
+
+
+def any_rise(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """This counts how often the loss was higher than the one just before. Count the evaluations
+    since the best one."""
+    best, bad = 0, 0
+    for i in range(1, len(losses)):
+        if losses[i] < losses[best]:
+            best = i
+        bad = bad + 1 if losses[i] > losses[i - 1] else 0
+        if bad >= patience:
+            return i, best
+    return len(losses) - 1, best
+
+
+def best_is_the_last(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """The second number is where the training stopped. The weights that are kept are those of the
+    best evaluation, before that."""
+    stopped, _ = _stopped(losses, patience)
+    return stopped, stopped
+
+
+def equal_counts_as_better(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """An equal loss was taken for a better one. Only a lower one is: <, not <=."""
+    best = 0
+    for i, loss in enumerate(losses):
+        if loss <= losses[best]:
+            best = i
+        elif i - best >= patience:
+            return i, best
+    return len(losses) - 1, best
+
+
+def one_more(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """This waits for one evaluation more than `patience`: stop as soon as i - best reaches it."""
+    return _stopped(losses, patience + 1)
+
+
+def best_of_all(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    """The best was sought in all losses, also in those after the stop, which training never
+    saw."""
+    return _stopped(losses, patience)[0], int(np.argmin(losses))
+
+
+def _stopped(losses: Sequence[float], patience: int) -> tuple[int, int]:
+    best = 0
+    for i, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = i
+        elif i - best >= patience:
+            return i, best
+    return len(losses) - 1, best

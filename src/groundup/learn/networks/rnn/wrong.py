@@ -1,0 +1,114 @@
+"""The commonest wrong answers to 2.8, each with the hint that names it."""
+
+from groundup.learn.networks.rnn import solution
+from groundup.maths import Tensor, stack
+
+Bias = Tensor | None
+REPLACES = {
+    "without_bend": "step",
+    "one_bias": "step",
+    "state_bent_alone": "step",
+    "weights_exchanged": "step",
+    "not_transposed": "step",
+    "state_ignored": "step",
+    "bias_always": "step",
+    "always_the_first_state": "rnn",
+    "last_state_alone": "rnn",
+    "with_the_first_state": "rnn",
+    "backwards": "rnn",
+    "over_the_batch": "rnn",
+}
+
+
+def without_bend(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """The tanh is missing: without it the state grows or dies out, step by step."""
+    return _sum(x, h, w_ih, w_hh, b_ih, b_hh)
+
+
+def one_bias(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias) -> Tensor:
+    """One of the two biases is missing."""
+    return _sum(x, h, w_ih, w_hh, b_ih, None).tanh()
+
+
+def state_bent_alone(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """Both halves were bent and then added. The sum is taken first, and bent once."""
+    zero = h * 0
+    ours = _sum(x, zero, w_ih, w_hh, b_ih, None).tanh()
+    return ours + _sum(x * 0, h, w_ih, w_hh, None, b_hh).tanh()
+
+
+def weights_exchanged(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """The two matrices are exchanged: w_ih reads the input x, w_hh the state h."""
+    return _sum(x, h, w_hh, w_ih, b_ih, b_hh).tanh()
+
+
+def not_transposed(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """w_hh is square, so that h @ w_hh runs, and it is the wrong product: rows are neurons, so
+    transpose, h @ w_hh.T."""
+    return _sum(x, h, w_ih, w_hh.T, b_ih, b_hh).tanh()
+
+
+def state_ignored(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """The old state does not count: without h @ w_hh.T the network remembers nothing."""
+    z = x @ w_ih.T
+    z = z if b_ih is None else z + b_ih
+    return (z if b_hh is None else z + b_hh).tanh()
+
+
+def bias_always(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias) -> Tensor:
+    """The biases may be None, and then nothing is to be added: ask before you add."""
+    return (x @ w_ih.T + b_ih + h @ w_hh.T + b_hh).tanh()  # type: ignore[operator]
+
+
+def always_the_first_state(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """Every step began with the first state. Each one goes on with the state of the one before:
+    h = step(…)."""
+    return stack([solution.step(x[t], h, w_ih, w_hh, b_ih, b_hh) for t in range(len(x))])
+
+
+def last_state_alone(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """Only the last state is returned. The states after every step are asked for."""
+    return solution.rnn(x, h, w_ih, w_hh, b_ih, b_hh)[-1]
+
+
+def with_the_first_state(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """The state from before the first step is among the results. They begin with the one after
+    it."""
+    states = solution.rnn(x, h, w_ih, w_hh, b_ih, b_hh)
+    return stack([h, *(states[t] for t in range(len(x)))])
+
+
+def backwards(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias) -> Tensor:
+    """The sequence was read backwards."""
+    turned = stack([x[t] for t in reversed(range(len(x)))])
+    return solution.rnn(turned, h, w_ih, w_hh, b_ih, b_hh)
+
+
+def over_the_batch(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias
+) -> Tensor:
+    """The loop ran over the second dimension, the sequences of the batch. Time is the first: x[t]
+    is step t of all of them."""
+    return solution.rnn(x.transpose(0, 1), h, w_ih, w_hh, b_ih, b_hh)
+
+
+def _sum(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Bias, b_hh: Bias) -> Tensor:
+    z = x @ w_ih.T + h @ w_hh.T
+    z = z if b_ih is None else z + b_ih
+    return z if b_hh is None else z + b_hh

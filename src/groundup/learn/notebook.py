@@ -1,0 +1,70 @@
+"""An exercise as a Jupyter notebook: the lesson, the stub in a cell that writes it, the check."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from groundup.learn.exercise import Exercise
+from groundup.learn.lesson import lesson_of
+from groundup.learn.own import Own
+
+
+def notebook(exercise: Exercise, own: Own) -> str:
+    """The notebook as JSON (nbformat 4.5).
+
+    Cells write and check the learner's own file, so that notebook and terminal are one.
+    """
+    lesson = lesson_of(exercise)
+    asked = "\n".join(
+        f"- **{letter})** {choice}"
+        for letter, choice in zip(lesson.question.letters, lesson.question.choices, strict=True)
+    )
+    file = own.file(exercise)
+    groundup, folder = "!{sys.executable} -m groundup learn", f"--folder {own.folder}"
+    number = exercise.number
+    cells = [
+        _text(f"# {lesson.title}\n\n{lesson.idea}"),
+        _text(f"## Predict\n\n{lesson.question.asked}\n\n{asked}\n\nReplace the letter, then run."),
+        _code(f"import sys\n{groundup} predict {number} a --sure 60 {folder}"),
+        _text(f"## Write\n\n{lesson.write}\n\nThe next cell writes `{file}` when it is run."),
+        _code(f"%%writefile {file}\n{file.read_text(encoding='utf-8')}"),
+        _code(f"{groundup} check {number} {folder}"),
+        _text("When you are stuck: three hints, each more telling. After a try, the solution."),
+        _code(f"{groundup} hint {number} {folder}"),
+        _code(f"{groundup} solution {number} {folder}"),
+        _text(f"## Watch and read\n\n{lesson.watch}"),
+    ]
+    for place, cell in enumerate(cells):
+        cell["id"] = f"{exercise.name.replace('_', '-')}-{place}"
+    return json.dumps(
+        {
+            "nbformat": 4,
+            "nbformat_minor": 5,
+            "metadata": {
+                "kernelspec": {
+                    "name": "python3",
+                    "display_name": "Python 3",
+                    "language": "python",
+                },
+                "language_info": {"name": "python"},
+            },
+            "cells": cells,
+        },
+        indent=1,
+        ensure_ascii=False,
+    )
+
+
+def _text(source: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "metadata": {}, "source": source}
+
+
+def _code(source: str) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "metadata": {},
+        "source": source,
+        "execution_count": None,
+        "outputs": [],
+    }

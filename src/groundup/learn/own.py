@@ -1,0 +1,140 @@
+"""The learner's folder: a plain Python file for each exercise, theirs for ever, and progress.json.
+
+A file is never written over: `reset` puts it aside first. progress.json says which parts passed,
+by the hash of the file that did, so that a part that was changed since is known to be another.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from groundup.errors import UserError
+from groundup.learn.exercise import Exercise
+from groundup.runs.files import file_hash, read_json_object, write_json
+
+FOLDER = Path("my_groundup")
+_VERSIONED = ("groundup", "numpy", "torch")
+
+
+class Prediction(BaseModel):
+    """What the learner said would happen, and how sure they were of it (from 0 to 1)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    choice: str
+    right: bool
+    confidence: float | None = Field(None, ge=0, le=1)
+
+
+class Record(BaseModel):
+    """What is known of one exercise."""
+
+    sha256: str | None = None
+    """Of the file that passed."""
+    passed: str | None = None
+    """When it did."""
+    versions: dict[str, str] = {}
+    tries: int = 0
+    hints: int = 0
+    solution_seen: bool = False
+    prediction: Prediction | None = None
+
+
+class Progress(BaseModel):
+    """The whole of progress.json."""
+
+    opened: str | None = None
+    """The number of the exercise that was opened or checked last."""
+    exercises: dict[str, Record] = {}
+
+
+@dataclass(frozen=True)
+class Own:
+    """The learner's folder."""
+
+    folder: Path = FOLDER
+
+    def file(self, exercise: Exercise) -> Path:
+        """Where the learner's part of this exercise lies."""
+        return self.folder / f"{exercise.name}.py"
+
+    def open(self, exercise: Exercise) -> bool:
+        """Write the stub where there is no file yet, and say whether it was written."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is a file; name a folder with --folder")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        new = not self.file(exercise).exists()
+        if new:
+            stub = (exercise.folder / "stub.py").read_text(encoding="utf-8")
+            self.file(exercise).write_text(stub, encoding="utf-8")
+        progress = self.progress()
+        progress.opened = exercise.number
+        self._save(progress)
+        return new
+
+    def reset(self, exercise: Exercise) -> Path | None:
+        """Begin anew with the stub; return where the old file is kept, None if there was none."""
+        kept = None
+        if self.file(exercise).exists():
+            numbers = (n for n in range(1, 10_000))
+            kept = next(
+                path
+                for n in numbers
+                if not (path := self.folder / f"{exercise.name}.before-{n}.py").exists()
+            )
+            self.file(exercise).rename(kept)
+        record = self.record(exercise)
+        record.sha256 = record.passed = None
+        self.keep(exercise, record)
+        self.open(exercise)
+        return kept
+
+    def progress(self) -> Progress:
+        """What was done so far; `UserError` for a progress.json that is damaged."""
+        path = self.folder / "progress.json"
+        if not path.exists():
+            return Progress()
+        try:
+            return Progress.model_validate(read_json_object(path))
+        except ValidationError as error:
+            raise UserError(
+                f"{path} is damaged ({error.errors()[0]['msg']}); move it away to begin a new one: "
+                "your files stay, and groundup learn check finds out again what passes"
+            ) from None
+
+    def record(self, exercise: Exercise) -> Record:
+        """What is known of an exercise."""
+        return self.progress().exercises.get(exercise.name, Record())
+
+    def keep(self, exercise: Exercise, record: Record) -> None:
+        """Write down what is known of an exercise, which is now the last one opened."""
+        progress = self.progress()
+        progress.exercises[exercise.name] = record
+        progress.opened = exercise.number
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._save(progress)
+
+    def checked(self, exercise: Exercise, passed: bool, sha256: str) -> Record:
+        """Write down that a file of this hash was checked, and how that went."""
+        record = self.record(exercise)
+        record.tries += 1
+        record.sha256 = sha256 if passed else None
+        record.passed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if passed else None
+        record.versions = {"python": platform.python_version()}
+        record.versions |= {name: version(name) for name in _VERSIONED}
+        self.keep(exercise, record)
+        return record
+
+    def has_passed(self, exercise: Exercise) -> bool:
+        """Whether the file as it now is passed."""
+        record, path = self.record(exercise), self.file(exercise)
+        return record.sha256 is not None and path.is_file() and file_hash(path) == record.sha256
+
+    def _save(self, progress: Progress) -> None:
+        write_json(self.folder / "progress.json", progress.model_dump(mode="json"))

@@ -1,0 +1,93 @@
+"""The page that `grade` runs in a process of its own: it loads the learner's file and judges it.
+
+What the part prints is kept for the learner. A part that computes too long is interrupted, and one
+that asks for too much memory gets a `MemoryError`; the process around it (`runs.sandbox`) ends what
+neither stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from groundup.learn.exercise import module_of
+from groundup.learn.judge import TooLong, Verdict, judge
+from groundup.learn.road import find
+
+_MOST_PRINTED = 4000
+
+
+def answer(question: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge the file of a question; see `grade`."""
+    exercise = find(question["exercise"])
+    exercise.page("grader")  # what it imports is not the part's memory
+    path = Path(question["file"])
+    sys.path.append(str(path.parent))  # parts may use each other
+    _limit_memory(question["memory_bytes"])
+    printed = io.StringIO()
+
+    def limit() -> contextlib.AbstractContextManager[object]:
+        return _interrupted_after(question["seconds"])
+
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            with limit():
+                part = module_of(path, exercise.name)
+        except SyntaxError as error:
+            line = f"The file is not Python: {error.msg} in line {error.lineno}"
+            text = (error.text or "").strip()
+            verdict = Verdict("differs", lines=(f"{line}: {text}" if text else line,))
+        except (Exception, SystemExit, TooLong) as error:
+            said = f"{type(error).__name__}: {error}".removesuffix(": ")
+            line = f"The file cannot be imported: {said}"
+            verdict = Verdict("differs", lines=(line,))
+        else:
+            try:
+                verdict = judge(exercise, part, question["seed"], limit)
+            except SystemExit:
+                line = "The part ends the program (exit or quit); a function returns instead."
+                verdict = Verdict("differs", lines=(line,))
+    text = printed.getvalue()
+    if len(text) > _MOST_PRINTED:
+        text = f"{text[:_MOST_PRINTED]}…\n"
+    return asdict(replace(verdict, printed=text))
+
+
+@contextlib.contextmanager
+def _interrupted_after(seconds: float) -> Iterator[None]:
+    """Raise `TooLong` where the code is after so many seconds, if the system has alarms."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, ring)
+    # Again and again, for an `except:` of the part may swallow the first.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _limit_memory(more: int) -> None:
+    """Allow this process so many bytes beyond what it has, where the system can."""
+    try:
+        import resource
+
+        import psutil
+    except ImportError:
+        return
+    most = psutil.Process().memory_info().vms + more
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -1,0 +1,93 @@
+"""What goes wrong in attention."""
+
+import math
+
+import torch
+from torch import Tensor
+
+REPLACES = {
+    "viewed_at_once": "split_heads",
+    "interleaved": "split_heads",
+    "looks_ahead": "causal_mask",
+    "not_itself": "causal_mask",
+    "no_scale": "attention",
+    "scaled_by_d": "attention",
+    "mask_after_softmax": "attention",
+    "mask_inverted": "attention",
+    "mask_ignored": "attention",
+    "softmax_over_queries": "attention",
+    "own_softmax_overflows": "attention",
+}
+
+
+def viewed_at_once(x: Tensor, heads: int) -> Tensor:
+    """A view as (rows, heads, time, d) keeps the order of memory and mixes tokens with features.
+    View as (rows, time, heads, d) first, then exchange dimensions 1 and 2."""
+    rows, time, _ = x.shape
+    return x.reshape(rows, heads, time, -1)
+
+
+def interleaved(x: Tensor, heads: int) -> Tensor:
+    """Each head has every heads-th feature. It should have neighbours: head 0 the first width /
+    heads features, so the heads come before d when the last dimension is cut."""
+    rows, time, _ = x.shape
+    return x.reshape(rows, time, -1, heads).permute(0, 3, 1, 2)
+
+
+def looks_ahead(time: int) -> Tensor:
+    """The triangle is the upper one: each token sees itself and what follows. Rows are queries,
+    so the lower one is wanted (tril)."""
+    return torch.ones(time, time, dtype=torch.bool).triu()
+
+
+def not_itself(time: int) -> Tensor:
+    """A token does not see itself, and the first one sees nothing at all. The diagonal belongs
+    to the mask."""
+    return torch.ones(time, time, dtype=torch.bool).tril(-1)
+
+
+def no_scale(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The scale is forgotten: divide the scores by sqrt(d), d being the last dimension of the
+    query, or the softmax picks one token from the start."""
+    scores = query @ key.transpose(-1, -2)
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value
+
+
+def scaled_by_d(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The scores are divided by d. They grow like sqrt(d), so divide by its root."""
+    scores = query @ key.transpose(-1, -2) / query.shape[-1]
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ value
+
+
+def mask_after_softmax(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The mask comes after the softmax: what is left of the weights no longer sums to 1. Set
+    scores to minus infinity before it."""
+    weights = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).softmax(-1)
+    return weights.masked_fill(~mask, 0.0) @ value
+
+
+def mask_inverted(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The mask is used the wrong way round: true means may look, so fill where it is false
+    (~mask)."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return scores.masked_fill(mask, -torch.inf).softmax(-1) @ value
+
+
+def mask_ignored(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The mask does nothing: every query sees every key, the future too."""
+    return (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).softmax(-1) @ value
+
+
+def softmax_over_queries(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The softmax runs over queries (dimension -2). Each query shares its weight out among keys,
+    which are the last dimension."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return scores.masked_fill(~mask, -torch.inf).softmax(-2) @ value
+
+
+def own_softmax_overflows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The softmax is right for small scores alone: exp of a large one is inf, and inf / inf is
+    NaN. Take away each row's maximum first, or use softmax of torch."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    weights = scores.masked_fill(~mask, -torch.inf).exp()
+    return weights / weights.sum(-1, keepdim=True) @ value

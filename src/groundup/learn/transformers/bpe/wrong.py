@@ -1,0 +1,82 @@
+"""What goes wrong in byte-pair encoding."""
+
+from itertools import pairwise
+
+REPLACES = {
+    "code_points": "byte_ids",
+    "weights_forgotten": "count_pairs",
+    "once_a_word": "count_pairs",
+    "order_forgotten": "count_pairs",
+    "overlapping": "merge",
+    "right_half_kept": "merge",
+    "first_place_only": "merge",
+}
+
+
+def code_points(text: str) -> list[int]:
+    """`ord` gives a character's number in Unicode, which can be far above 255. Bytes are what
+    `text.encode("utf-8")` holds: "é" is two of them."""
+    return [ord(character) for character in text]
+
+
+def weights_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """Each different word is counted once, however often it occurs. Add the word's weight for
+    every pair in it, and not 1."""
+    counts: dict[tuple[int, int], int] = {}
+    for word in words:
+        for pair in pairwise(word):
+            counts[pair] = counts.get(pair, 0) + 1
+    return counts
+
+
+def once_a_word(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """A pair that stands twice in a word counts twice: [1, 2, 1, 2] holds (1, 2) two times."""
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in zip(words, weights, strict=True):
+        for pair in set(pairwise(word)):
+            counts[pair] = counts.get(pair, 0) + weight
+    return counts
+
+
+def order_forgotten(words: list[list[int]], weights: list[int]) -> dict[tuple[int, int], int]:
+    """(1, 2) and (2, 1) are counted as one pair, but "th" is not "ht": do not sort the two."""
+    counts: dict[tuple[int, int], int] = {}
+    for word, weight in zip(words, weights, strict=True):
+        for a, b in pairwise(word):
+            pair = (min(a, b), max(a, b))
+            counts[pair] = counts.get(pair, 0) + weight
+    return counts
+
+
+def overlapping(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """An id is used for two pairs at once: after a pair go on two places further, so that [1, 1,
+    1] with (1, 1) becomes [new, 1]."""
+    merged = []
+    used = False
+    for place in range(len(word)):
+        if tuple(word[place : place + 2]) == pair:
+            merged.append(new)
+            used = True
+        elif used:
+            used = False
+        else:
+            merged.append(word[place])
+    return merged
+
+
+def right_half_kept(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """The right id of the pair is still there after the new one: a pair takes two places, so go
+    on two places further."""
+    merged = []
+    for place in range(len(word)):
+        merged.append(new if tuple(word[place : place + 2]) == pair else word[place])
+    return merged
+
+
+def first_place_only(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """Only the first place of the pair is merged. Go on to the end of the word: the pair may
+    stand there again."""
+    for place in range(len(word)):
+        if tuple(word[place : place + 2]) == pair:
+            return [*word[:place], new, *word[place + 2 :]]
+    return list(word)

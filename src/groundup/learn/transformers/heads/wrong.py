@@ -1,0 +1,89 @@
+"""What goes wrong when heads are read."""
+
+import numpy as np
+
+REPLACES = {
+    "rectangle": "diagonal_mean",
+    "rows_are_places": "diagonal_mean",
+    "absent_ones_counted": "diagonal_mean",
+    "mean_over_heads": "diagonal_mean",
+    "looks_forward": "diagonal_mean",
+    "the_twin": "induction_score",
+    "both_blocks": "induction_score",
+    "one_too_near": "induction_score",
+}
+
+
+def _line(attention: np.ndarray, back: int) -> np.ndarray:
+    queries, keys = attention.shape[-2:]
+    first = keys - queries
+    places = np.arange(max(first, back), keys)
+    if len(places) == 0:
+        return np.zeros(attention.shape[:-2], attention.dtype)
+    return np.asarray(attention[..., places - first, places - back].mean(-1))
+
+
+def rectangle(attention: np.ndarray, back: int) -> np.ndarray:
+    """All pairs of these rows and columns are averaged, a rectangle. Index with both lists at
+    once, attention[..., rows, columns], to get a line."""
+    queries, keys = attention.shape[-2:]
+    first = keys - queries
+    places = np.arange(max(first, back), keys)
+    if len(places) == 0:
+        return np.zeros(attention.shape[:-2], attention.dtype)
+    return np.asarray(attention[..., places - first, :][..., places - back].mean((-1, -2)))
+
+
+def rows_are_places(attention: np.ndarray, back: int) -> np.ndarray:
+    """Row 0 is taken to stand at place 0. With fewer queries than keys it stands at place keys -
+    queries, as the queries are the last of the keys."""
+    queries = attention.shape[-2]
+    rows = np.arange(back, queries)
+    if len(rows) == 0:
+        return np.zeros(attention.shape[:-2], attention.dtype)
+    return np.asarray(attention[..., rows, rows - back].mean(-1))
+
+
+def absent_ones_counted(attention: np.ndarray, back: int) -> np.ndarray:
+    """The sum is divided by all queries. Those that have no key so far back do not count: take
+    the mean of what is on the line."""
+    queries, keys = attention.shape[-2:]
+    first = keys - queries
+    places = np.arange(max(first, back), keys)
+    return np.asarray(attention[..., places - first, places - back].sum(-1) / queries)
+
+
+def mean_over_heads(attention: np.ndarray, back: int) -> np.ndarray:
+    """The heads are averaged too. Take the mean along the line alone (the last dimension), so
+    that each head keeps a score of its own."""
+    return np.asarray(_line(attention, back).mean())
+
+
+def looks_forward(attention: np.ndarray, back: int) -> np.ndarray:
+    """Rows and columns are exchanged: a query (row) looks *back* at a key (column), so the
+    column is the smaller place."""
+    queries, keys = attention.shape[-2:]
+    first = keys - queries
+    places = np.arange(max(first, back), keys)
+    if len(places) == 0:
+        return np.zeros(attention.shape[:-2], attention.dtype)
+    rows = np.maximum(places - back - first, 0)
+    return np.asarray(attention[..., rows, places].mean(-1))
+
+
+def the_twin(attention: np.ndarray, block: int) -> np.ndarray:
+    """That is the line of the twin itself, `block` places back: a duplicate-token head. What
+    *followed* the twin stands one place nearer."""
+    return _line(attention[..., -block:, :], block)
+
+
+def both_blocks(attention: np.ndarray, block: int) -> np.ndarray:
+    """Queries of the first block are counted too, which have seen nothing twice. Take the last
+    `block` queries."""
+    return _line(attention, block - 1)
+
+
+def one_too_near(attention: np.ndarray, block: int) -> np.ndarray:
+    """The line is one place too near: the twin is `block` places back, and the token after it
+    block - 1."""
+    return _line(attention[..., -block:, :], block - 2)

@@ -1,0 +1,69 @@
+"""What goes wrong with embeddings and rotary positions."""
+
+import torch
+from torch import Tensor
+
+REPLACES = {
+    "scaled": "embed",
+    "half_exponent": "frequencies",
+    "not_inverse": "frequencies",
+    "side_by_side": "angles",
+    "one_half": "angles",
+    "neighbours": "rotate",
+    "backwards": "rotate",
+    "sign_forgotten": "rotate",
+}
+
+
+def scaled(ids: Tensor, table: Tensor) -> Tensor:
+    """The rows are multiplied by sqrt(width), as in the first Transformer. Here a token's row is
+    taken as it is."""
+    rows: Tensor = table[ids] * table.shape[1] ** 0.5
+    return rows
+
+
+def half_exponent(head_dim: int, theta: float) -> Tensor:
+    """The exponent is -2i/d, not -i/d: the frequencies fall too slowly, and the last pair still
+    turns fast. Count 0, 2, 4, … or divide i by d/2."""
+    return 1.0 / theta ** (torch.arange(head_dim // 2).float() / head_dim)
+
+
+def not_inverse(head_dim: int, theta: float) -> Tensor:
+    """The minus in the exponent is missing: frequencies must fall from 1, and these rise."""
+    grown: Tensor = theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
+    return grown
+
+
+def side_by_side(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Each value is repeated at once (f0 f0 f1 f1 …), which belongs to pairs of neighbours. Here
+    the whole row of d/2 values comes twice (f0 f1 … f0 f1 …)."""
+    whole = (positions[..., None].float() * frequencies).repeat_interleave(2, dim=-1)
+    return whole.cos(), whole.sin()
+
+
+def one_half(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """The tables are d/2 wide. Put the same values once more behind them, for the second halves
+    of the pairs."""
+    half = positions[..., None].float() * frequencies
+    return half.cos(), half.sin()
+
+
+def neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Features 2i and 2i + 1 are taken as a pair. That is the paper's convention; here feature i
+    and feature i + d/2 are one."""
+    a, b = x[..., 0::2], x[..., 1::2]
+    return x * cos + torch.stack((-b, a), dim=-1).flatten(-2) * sin
+
+
+def backwards(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The pairs are turned the other way round: the minus belongs to the first half, a cos - b
+    sin, and the second is b cos + a sin."""
+    a, b = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((b, -a), dim=-1) * sin
+
+
+def sign_forgotten(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The minus is missing: a' = a cos - b sin. Without it a vector's length changes, and
+    turning never does that."""
+    a, b = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((b, a), dim=-1) * sin

@@ -1,0 +1,137 @@
+"""What goes wrong with the cache and in sampling."""
+
+import torch
+from torch import Tensor
+
+REPLACES = {
+    "one_place_for_all": "remember",
+    "a_copy": "remember",
+    "all_slots": "remember",
+    "last_one_missing": "remember",
+    "times_temperature": "probabilities",
+    "crossing_token_lost": "probabilities",
+    "top_p_of_everything": "probabilities",
+    "not_renormalized": "probabilities",
+    "top_p_below": "probabilities",
+    "likeliest_always": "pick",
+    "equal_counts": "pick",
+    "nothing_found": "pick",
+}
+
+
+def one_place_for_all(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
+    """All rows write to the slots of the first one. Each row has positions of its own:
+    positions[row]."""
+    stored[: len(new), :, positions[0]] = new
+    return stored[: len(new), :, : int(positions.max()) + 1]
+
+
+def a_copy(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
+    """The slots are written in a copy, and the cache itself stays as it was: the next step would
+    not find them. Write into `stored`."""
+    stored = stored.clone()
+    for row, places in enumerate(positions):
+        stored[row, :, places] = new[row]
+    return stored[: len(new), :, : int(positions.max()) + 1]
+
+
+def all_slots(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
+    """All slots are returned, the empty ones too. End after the largest position."""
+    for row, places in enumerate(positions):
+        stored[row, :, places] = new[row]
+    return stored
+
+
+def last_one_missing(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
+    """The last position is left out: a slice ends *before* its end, so it ends at the largest
+    position + 1."""
+    for row, places in enumerate(positions):
+        stored[row, :, places] = new[row]
+    return stored[: len(new), :, : int(positions.max())]
+
+
+def _shaped(
+    logits: Tensor, top_k: int, top_p: float, *, share_first: bool = False, renormalize: bool = True
+) -> Tensor:
+    values, order = logits.sort(descending=True)
+    shares = values.softmax(0)
+    if top_k:
+        shares[top_k:] = 0
+        if not share_first and renormalize:
+            shares /= shares.sum()
+    if top_p < 1:
+        shares[shares.cumsum(0) - shares >= top_p] = 0
+    if renormalize:
+        shares /= shares.sum()
+    return torch.zeros_like(logits).scatter(0, order, shares)
+
+
+def times_temperature(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """The logits are multiplied by the temperature. Divide by it: a low one makes the likely
+    likelier."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    return _shaped(logits * temperature, top_k, top_p)
+
+
+def crossing_token_lost(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Top-p drops the token with which the mass reaches p, and it belongs to those that stay.
+    Look at the mass *before* a token."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    values, order = (logits / temperature).sort(descending=True)
+    if top_k:
+        values[top_k:] = -torch.inf
+    shares = values.softmax(0)
+    if top_p < 1:
+        dropped = shares.cumsum(0) > top_p
+        dropped[0] = False
+        shares[dropped] = 0
+        shares /= shares.sum()
+    return torch.zeros_like(logits).scatter(0, order, shares)
+
+
+def top_p_of_everything(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Top-p counts the mass of all tokens. Top-k comes first, and what it leaves is made to sum
+    to 1 before top-p looks at it."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    return _shaped(logits / temperature, top_k, top_p, share_first=True)
+
+
+def not_renormalized(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """What is left does not sum to 1: divide by its sum."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    return _shaped(logits / temperature, top_k, top_p, renormalize=False)
+
+
+def top_p_below(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Tokens of a probability below p are dropped. Top-p is about the *sum* of the likeliest
+    ones: the fewest that reach p together."""
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, logits.argmax(), 1.0)
+    shares = _shaped(logits / temperature, top_k, 1.0)
+    if top_p < 1:
+        shares[(shares < top_p) & (shares < shares.max())] = 0
+    return shares / shares.sum()
+
+
+def likeliest_always(probabilities: Tensor, u: float) -> int:
+    """The likeliest token is picked whatever u is. u decides: the first place whose sum so far
+    is greater."""
+    return int(probabilities.argmax())
+
+
+def equal_counts(probabilities: Tensor, u: float) -> int:
+    """A sum *equal* to u counts, so that with u = 0 a token of probability 0 is picked. The sum
+    must be greater."""
+    beyond = (probabilities.cumsum(0) >= u).nonzero()
+    return int(beyond[0]) if len(beyond) else int(probabilities.nonzero()[-1])
+
+
+def nothing_found(probabilities: Tensor, u: float) -> int:
+    """Where rounding leaves every sum at or below u, the result is a token without any
+    probability. Take the last one that has some."""
+    beyond = (probabilities.cumsum(0) > u).nonzero()
+    return int(beyond[0]) if len(beyond) else len(probabilities) - 1

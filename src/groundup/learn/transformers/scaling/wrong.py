@@ -1,0 +1,81 @@
+"""What goes wrong with scaling laws."""
+
+from typing import Any
+
+import numpy as np
+
+REPLACES = {
+    "rising_law": "law",
+    "floor_in_the_power": "law",
+    "slope_for_b": "fit_law",
+    "floor_not_taken_away": "fit_law",
+    "log_of_a": "fit_law",
+    "first_floor": "fit_law",
+    "high_floors_kept": "fit_law",
+    "straight_on": "predict",
+}
+
+Fit = tuple[float, float, float]
+
+
+def _fits(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> list[Any]:
+    found = []
+    for floor in floors:
+        if floor < losses.min():
+            slope, intercept = np.polyfit(np.log(compute), np.log(losses - floor), 1)
+            a, b = float(np.exp(intercept)), float(-slope)
+            error = float(((losses - floor - a * compute**-b) ** 2).sum())
+            found.append((error, float(floor), a, b))
+    return found
+
+
+def rising_law(compute: Any, floor: float, a: float, b: float) -> Any:
+    """The minus in the exponent is missing: with it a loss falls as compute grows."""
+    return floor + a * compute**b
+
+
+def floor_in_the_power(compute: Any, floor: float, a: float, b: float) -> Any:
+    """The floor is multiplied too. It is added to a C^(-b), and never shrinks."""
+    return (floor + a) * compute**-b
+
+
+def slope_for_b(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
+    """b has the sign of the slope. The line falls, so its slope is -b, and b is positive."""
+    _, floor, a, b = min(_fits(compute, losses, floors))
+    return floor, a, -b
+
+
+def floor_not_taken_away(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
+    """The line is fitted to log(losses). It is log(losses - floor) that is a straight line."""
+    slope, intercept = np.polyfit(np.log(compute), np.log(losses), 1)
+    a, b = float(np.exp(intercept)), float(-slope)
+    errors = [(float(((losses - f - a * compute**-b) ** 2).sum()), float(f)) for f in floors]
+    return min(errors)[1], a, b
+
+
+def log_of_a(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
+    """The intercept is log a: take its exp."""
+    _, floor, a, b = min(_fits(compute, losses, floors))
+    return floor, float(np.log(a)), b
+
+
+def first_floor(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
+    """The first floor is taken, whichever it is. Keep the one whose law is nearest to the
+    losses."""
+    return _fits(compute, losses, floors)[0][1:]
+
+
+def high_floors_kept(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
+    """A floor above a loss is tried, and the logarithm of a negative number is NaN. Leave out
+    floors that are not below every loss."""
+    floor = max(floors)
+    above = np.log(losses - floor)
+    slope, intercept = (above[-1] - above[0]) / np.log(compute[-1] / compute[0]), above[0]
+    return float(floor), float(np.exp(intercept)), float(-slope)
+
+
+def straight_on(compute: np.ndarray, losses: np.ndarray, floors: list[float], at: float) -> float:
+    """The last two losses are prolonged by a straight line, which would fall below zero one day.
+    Ask the law."""
+    slope = (losses[-1] - losses[-2]) / (compute[-1] - compute[-2])
+    return float(losses[-1] + slope * (at - compute[-1]))

@@ -1,0 +1,88 @@
+"""What goes wrong with the loss, its schedule and bits per byte."""
+
+import math
+
+from torch import Tensor
+
+REPLACES = {
+    "mean_for_sum": "cross_entropy",
+    "weights_forgotten": "cross_entropy",
+    "sign_forgotten": "cross_entropy",
+    "exp_overflows": "cross_entropy",
+    "softmax_twice": "cross_entropy",
+    "begins_at_zero": "schedule",
+    "never_falls": "schedule",
+    "cosine": "schedule",
+    "mean_of_means": "bits_per_byte",
+    "nats_per_byte": "bits_per_byte",
+    "multiplied_by_log_2": "bits_per_byte",
+}
+
+
+def mean_for_sum(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """That is the mean. A step adds up sums and divides once, so return the sum."""
+    said = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    return -(weights * said).sum() / weights.sum()
+
+
+def weights_forgotten(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """The weights are not used: a token of weight 0 must not count."""
+    return -logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0].sum()
+
+
+def sign_forgotten(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """The sign is turned: log-probabilities are below 0, and a loss is *minus* their sum."""
+    said = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    return (weights * said).sum()
+
+
+def exp_overflows(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """exp of a large logit is inf. Take away each row's maximum first, or use log_softmax, which
+    does."""
+    probabilities = logits.exp() / logits.exp().sum(-1, keepdim=True)
+    said = probabilities.gather(-1, targets[:, None])[:, 0].log()
+    return -(weights * said).sum()
+
+
+def softmax_twice(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """The softmax is taken twice: log_softmax wants logits, not probabilities."""
+    said = logits.softmax(-1).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    return -(weights * said).sum()
+
+
+def begins_at_zero(step: int, steps: int, warmup: int, decay: int) -> float:
+    """The first step has a rate of 0 and learns nothing. Steps count from 0, so the first is 1
+    of warmup: (step + 1) / warmup."""
+    rising = step / warmup if warmup else 1.0
+    falling = (steps - step) / decay if decay else 1.0
+    return min(rising, 1.0, falling)
+
+
+def never_falls(step: int, steps: int, warmup: int, decay: int) -> float:
+    """The decay is missing: in the last `decay` steps the scale falls, (steps - step) / decay."""
+    return min((step + 1) / warmup, 1.0) if warmup else 1.0
+
+
+def cosine(step: int, steps: int, warmup: int, decay: int) -> float:
+    """That is a cosine over the whole run. Here the rate stays at 1 between warm-up and decay,
+    and both are straight lines."""
+    if warmup and step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def mean_of_means(nats: list[float], sizes: list[int]) -> float:
+    """That is the mean of each text's own bits per byte, in which a short text weighs as much as
+    a long one. Divide the sum of nats by the sum of bytes."""
+    each = [paid / size / math.log(2) for paid, size in zip(nats, sizes, strict=True)]
+    return sum(each) / len(each)
+
+
+def nats_per_byte(nats: list[float], sizes: list[int]) -> float:
+    """These are nats per byte. A bit is log 2 nats, so divide by log 2."""
+    return sum(nats) / sum(sizes)
+
+
+def multiplied_by_log_2(nats: list[float], sizes: list[int]) -> float:
+    """Nats become bits by *dividing* by log 2: there are more bits than nats."""
+    return sum(nats) * math.log(2) / sum(sizes)

@@ -1,0 +1,166 @@
+"""How fast a model trains and how much memory it takes, in a process of its own.
+
+    python -m groundup.pretrain.probe '{"depth": 4, …}'
+
+The process takes an optimizer step for every line that it reads and answers with its seconds; to
+`peak` it answers with its peak memory in bytes. In a process of its own because settings of the C
+library hold for a whole process, memory is counted for one, and sides that are compared can take
+turns, so that a machine's moods fall on all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from types import TracebackType
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model, the steps that it is trained by, and how: all that a process is told."""
+
+    depth: int
+    width: int
+    vocab_size: int = 4_096
+    context: int = 256
+    rows: int = 16
+    micro_rows: int | None = None
+    threads: int | None = None
+    kernels: bool = True
+    compile: bool = False
+    optimizer: Literal["muon", "adamw"] = "muon"
+    gradient_checkpointing: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an optimizer step."""
+        return self.rows * self.context
+
+    def changed(self, **changes: object) -> Setup:
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass
+class Side:
+    """A process that takes a step when asked. Use it as a context, which ends it.
+
+    `environment` are the variables that it starts with beside those of this process; an empty
+    one is taken out.
+    """
+
+    setup: Setup
+    environment: Mapping[str, str] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    ready_seconds: float = 0.0
+
+    def __enter__(self) -> Side:
+        begun = time.perf_counter()
+        variables = {**os.environ, **self.environment}
+        if not self.setup.kernels:
+            variables["GROUNDUP_KERNELS"] = "none"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "groundup.pretrain.probe", json.dumps(asdict(self.setup))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={name: value for name, value in variables.items() if value != ""},
+        )
+        try:
+            self.turn()
+            self.turn()
+        except BaseException:
+            self._process.kill()
+            raise
+        self.ready_seconds = time.perf_counter() - begun
+        self.seconds.clear()
+        return self
+
+    def turn(self) -> float:
+        """Take a step; return its seconds."""
+        seconds = float(self._ask("step"))
+        self.seconds.append(seconds)
+        return seconds
+
+    def peak(self) -> int:
+        """Peak memory of the process in bytes, since it was ready; 0 where it is not counted."""
+        return int(float(self._ask("peak")))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def _ask(self, word: str) -> str:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            print(word, file=self._process.stdin, flush=True)
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise ChildProcessError(f"a process that measures ended by itself: {self.setup}")
+        return answer
+
+
+def serve(setup: Setup) -> None:
+    """Take a step for every line of standard input."""
+    import torch
+
+    from groundup.lm.config import ModelConfig
+    from groundup.pretrain.stage import fresh
+    from groundup.train.config import TrainingConfig
+    from groundup.train.device import peak_memory, prepare, reset_peak_memory, resolve
+    from groundup.train.loss import next_token_loss
+    from groundup.train.optim import Optimizer, Rates
+    from groundup.train.pace import random_batches
+
+    shape = ModelConfig.of(
+        width=setup.width, depth=setup.depth, vocab_size=setup.vocab_size, context=setup.context
+    )
+    config = TrainingConfig.model_validate(
+        {
+            "out": "unused",
+            "rows": setup.rows,
+            "micro_rows": setup.micro_rows,
+            "compile": "on" if setup.compile else "auto",
+            "threads": setup.threads,
+        }
+    )
+    compute = resolve(config, compile_by_default=False)
+    torch.manual_seed(0)
+    reset_peak_memory(compute.device)
+    model = fresh(shape, 0)
+    prepare(model, compute, gradient_checkpointing=setup.gradient_checkpointing)
+    optimizer = Optimizer(model, Rates(1e-3, 1e-3, 1e-3), muon=setup.optimizer == "muon")
+    micro = config.micro(setup.context)
+    batches = random_batches(shape.vocab_size, context=setup.context, rows=micro)
+    device = torch.device(compute.device)
+    for line in sys.stdin:
+        if line.strip() == "peak":
+            print(peak_memory(compute.device) or 0, flush=True)
+            continue
+        some = [next(batches).to(device) for _ in range(-(-setup.rows // micro))]
+        start = time.perf_counter()
+        weight = sum(batch.weight for batch in some)
+        for batch in some:
+            total = next_token_loss(model, batch).total
+            (total / weight).backward()  # type: ignore[no-untyped-call]
+        optimizer.clip(optimizer.gradient_norm(), 1.0)
+        optimizer.step(1.0)
+        print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    serve(Setup(**json.loads(sys.argv[1])))

@@ -1,0 +1,298 @@
+"""What a table of training runs says of scaling: fitted, said at the terminal, and on a page.
+
+result.json     the law with intervals, the optima of every budget, what was left out
+report.html     tables and plots on one page
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groundup.errors import UserError
+from groundup.maths.intervals import Interval
+from groundup.pretrain.scaling.isoflop import IsoFlop, fit_isoflop
+from groundup.pretrain.scaling.law import LawFit, fit_law
+from groundup.pretrain.scaling.table import RunTable, read_table, told
+from groundup.report.figure import Plot
+from groundup.report.page import PAGE, Box, Note, Page, Plots, Section, write_page
+from groundup.report.plots import COLORS, GREY, titled
+from groundup.report.table import Cell, Table, number, short_number, text_table
+from groundup.report.terminal import in_terminal
+from groundup.runs.console import console, say
+from groundup.runs.files import folder_aside, read_json_object, write_json
+
+RESULT = "result.json"
+_KIND = "scaling fit"
+_CURVES = 200
+
+
+def fit_table(
+    path: Path,
+    out: Path,
+    *,
+    columns: Mapping[str, str],
+    bootstraps: int,
+    seed: int,
+    highest_left_out: int | None = None,
+) -> Path:
+    """Fit the runs of a table in both ways and write the outcome into the folder `out`.
+
+    Raises `UserError` for a table that cannot be fitted and a folder of something else.
+    """
+    check_folder(out)
+    table = read_table(path, columns)
+    for line in told(table.bad):
+        say(line)
+    say(f"{path}: {len(table.runs)} runs; columns {_listed(table.columns)}")
+    fit = fit_law(table.runs, bootstraps=bootstraps, seed=seed, highest_left_out=highest_left_out)
+    isoflop = fit_isoflop(table.runs.chosen(fit.kept), bootstraps=bootstraps, seed=seed)
+    tables, plots = [law_table(fit, isoflop)], [fit_plot(fit), frontier_plot(fit, isoflop)]
+    if isoflop is not None:
+        tables.append(budget_table(isoflop))
+        plots.append(isoflop_plot(fit, isoflop))
+    remarks = findings(fit, isoflop) + left_out(table, fit)
+    with folder_aside(out, first=RESULT) as aside:
+        content = {
+            "schema": 1,
+            "kind": _KIND,
+            "table": str(path),
+            "columns": dict(table.columns),
+            "seed": seed,
+            "fit": fit.to_json(),
+            "isoflop": None if isoflop is None else isoflop.to_json(),
+            "left_out_lines": [table.lines[row] for row in np.flatnonzero(~fit.kept)],
+            "bad_rows": list(table.bad),
+            "remarks": remarks,
+        }
+        write_json(aside / RESULT, content)
+        write_page(aside / PAGE, _page(path, tables, plots, remarks))
+    for one in tables:
+        console.print(in_terminal(one))
+    for remark in remarks:
+        say(f"- {remark}")
+    say(f"\n{out / PAGE}")
+    return out
+
+
+def check_folder(out: Path) -> None:
+    """Refuse, before any work, a folder that holds something else. Raises `UserError`."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out} is a file; name a folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    with contextlib.suppress(UserError):
+        if read_json_object(out / RESULT).get("kind") == _KIND:
+            return
+    raise UserError(f"--out={out} holds other files; choose another folder, or empty it yourself")
+
+
+# Words.
+
+
+def findings(fit: LawFit, isoflop: IsoFlop | None) -> list[str]:
+    """What the numbers say, in sentences."""
+    law, k = fit.law, fit.runs.flops_per_weight
+    alpha = fit.interval("alpha")
+    said = [
+        f"L = {law.E:.3f} + {short_number(law.A)} / N^{law.alpha:.3f} + {short_number(law.B)} / "
+        f"D^{law.beta:.3f}; a run lies off by {fit.deviation:.1%} of its loss on average.",
+        f"With more compute C the best size grows as C^{_words(fit.interval('a'))} and the best "
+        f"number of tokens as C^{_words(fit.interval('b'))}.",
+    ]
+    largest = float(fit.runs.flops.max())
+    for flops in (largest, 10 * largest):
+        n, d = law.optimum(flops, k)
+        loss = float(law.loss(n, d))
+        said.append(
+            f"At {flops:.2g} FLOPs{', the most here,' if flops == largest else ''} the best model "
+            f"has {short_number(n)} parameters and reads {short_number(d)} tokens "
+            f"({d / n:.3g} a parameter), for a loss of {loss:.3f}."
+        )
+    if alpha.high - alpha.low > 0.3:
+        said.append(
+            f"The table tells little of the exponents: alpha may be {alpha.low:.2f} to "
+            f"{alpha.high:.2f}. More sizes, and more tokens for each, would tell more."
+        )
+    if isoflop is not None and isoflop.a is not None and isoflop.b is not None:
+        said.append(
+            f"Read off the budgets' own optima (IsoFLOP), the exponents are {_words(isoflop.a)} "
+            f"and {_words(isoflop.b)}."
+        )
+    return said
+
+
+def left_out(table: RunTable, fit: LawFit) -> list[str]:
+    """Which runs were left out of the fit and which rows were no runs, in sentences."""
+    said = []
+    rows = np.flatnonzero(~fit.kept)
+    if len(rows):
+        lines = ", ".join(
+            f"line {table.lines[row]} ({fit.residuals[row]:+.1%})" for row in rows[:10]
+        )
+        more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
+        said.append(f"Left out as outliers, {len(rows)} of {len(fit.runs)} runs: {lines}{more}.")
+    else:
+        said.append("No run was left out as an outlier.")
+    if table.bad:
+        said.append(f"{len(table.bad)} rows are no runs and were set aside: {table.bad[0]}.")
+    return said
+
+
+def _words(value: Interval) -> str:
+    return f"{value.estimate:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def _listed(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{column} ({name})" for name, column in columns.items())
+
+
+# Tables.
+
+
+def law_table(fit: LawFit, isoflop: IsoFlop | None) -> Table:
+    """The fitted numbers with their intervals, by both ways."""
+    rows: list[Sequence[str | Cell]] = []
+    for name, meaning in (
+        ("E", "no model gets below"),
+        ("alpha", "how size pays"),
+        ("beta", "how data pay"),
+        ("a", "best size ∝ C^a"),
+        ("b", "best tokens ∝ C^b"),
+    ):
+        other = None if isoflop is None else getattr(isoflop, name, None)
+        rows.append(
+            (f"{name}\n{meaning}", number(fit.interval(name)), number(other) if other else "–")
+        )
+    for name in ("A", "B"):
+        found = fit.interval(name)
+        low, high = short_number(found.low), short_number(found.high)
+        rows.append((name, Cell(short_number(found.estimate), f"{low} to {high}"), "–"))
+    return text_table("The law of the loss", ("", "L = E + A/N^α + B/D^β", "IsoFLOP"), rows)
+
+
+def budget_table(isoflop: IsoFlop) -> Table:
+    """The optimum of every budget, or why it has none."""
+    rows: list[Sequence[str | Cell]] = [
+        (f"{one.flops:.2g}", str(len(one.rows)), one.why, "–", "–")
+        if one.why
+        else (
+            f"{one.flops:.2g}",
+            str(len(one.rows)),
+            short_number(one.parameters),
+            short_number(one.tokens),
+            f"{one.loss:.3f}",
+        )
+        for one in isoflop.budgets
+    ]
+    heads = ("FLOPs", "runs", "best parameters", "tokens", "loss")
+    return text_table("The optimum of every budget", heads, rows)
+
+
+# Plots.
+
+
+def fit_plot(fit: LawFit) -> Plot:
+    """Measured losses over fitted ones."""
+    figure, axes = titled("Loss, measured and fitted")
+    expected = fit.law.loss(fit.runs.parameters, fit.runs.tokens)
+    kept = fit.kept
+    axes.loglog(expected[kept], fit.runs.losses[kept], "o", color=COLORS[0], markersize=3)
+    if not kept.all():
+        axes.loglog(expected[~kept], fit.runs.losses[~kept], "x", color=COLORS[1], label="left out")
+        axes.legend(frameon=False)
+    ends = [min(expected.min(), fit.runs.losses.min()), max(expected.max(), fit.runs.losses.max())]
+    axes.plot(ends, ends, color=GREY, linewidth=1)
+    _plain_numbers(axes.xaxis, axes.yaxis)
+    axes.set_xlabel("by the law")
+    axes.set_ylabel("loss")
+    return Plot("fit", "Every run's loss over what the law says; on the line they agree.", figure)
+
+
+def frontier_plot(fit: LawFit, isoflop: IsoFlop | None) -> Plot:
+    """The runs by compute and size, and the best size by the law and by the budgets' optima."""
+    figure, axes = titled("The best size for every budget")
+    runs = fit.runs
+    axes.loglog(
+        runs.flops, runs.parameters, "o", color=GREY, markersize=2.5, alpha=0.5, label="runs"
+    )
+    flops = np.geomspace(runs.flops.min(), 10 * runs.flops.max(), 60)
+    k = runs.flops_per_weight
+    best = [fit.law.optimum(one, k)[0] for one in flops]
+    axes.loglog(flops, best, color=COLORS[0], label="by the law")
+    if fit.drawn:
+        some = np.array([[law.optimum(one, k)[0] for one in flops] for law in fit.drawn[:_CURVES]])
+        low, high = np.percentile(some, (2.5, 97.5), axis=0)
+        axes.fill_between(flops, low, high, color=COLORS[0], alpha=0.18, linewidth=0)
+    if isoflop is not None and isoflop.parameters is not None:
+        used = isoflop.used
+        axes.loglog(
+            [one.flops for one in used],
+            [one.parameters for one in used],
+            "D",
+            color=COLORS[1],
+            markersize=5,
+        )
+        axes.loglog(flops, isoflop.parameters(flops), "--", color=COLORS[1], label="IsoFLOP")
+    axes.set_xlabel("training FLOPs")
+    axes.set_ylabel("parameters")
+    axes.legend(frameon=False)
+    caption = "Runs by compute and size, and the size of least loss, with its 95 % band."
+    return Plot("frontier", caption, figure)
+
+
+def isoflop_plot(fit: LawFit, isoflop: IsoFlop) -> Plot:
+    """The losses of every budget over size, with parabolas, optima and the law."""
+    figure, axes = titled("Runs of the same compute", height=4.2)
+    runs = fit.runs.chosen(fit.kept)
+    for turn, one in enumerate(isoflop.budgets):
+        color = COLORS[turn % len(COLORS)]
+        sizes = runs.parameters[one.rows]
+        axes.plot(sizes, runs.losses[one.rows], "o", color=color, markersize=3.5)
+        curve = np.geomspace(sizes.min(), sizes.max(), 50)
+        if one.coefficients.any():
+            parabola = np.exp(np.polyval(one.coefficients, np.log(curve)))
+            axes.plot(curve, parabola, color=color, linewidth=1.2, label=f"{one.flops:.1g} FLOPs")
+        if not one.why:
+            axes.plot([one.parameters], [one.loss], "*", color=color, markersize=11)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _plain_numbers(axes.yaxis)
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("loss")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    caption = "Parabolas through the runs of each budget; a star is a budget's optimum."
+    return Plot("isoflop", caption, figure)
+
+
+def _plain_numbers(*axes: Any) -> None:
+    """Losses lie within one power of ten: their ticks are numbers as one writes them."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _page(
+    path: Path, tables: Sequence[Table], plots: Sequence[Plot], remarks: Sequence[str]
+) -> Page:
+    about = (
+        "Intervals hold in 95 % of tables drawn like this one. Those of the law are of rows drawn "
+        "anew, those of IsoFLOP of losses drawn about their parabolas."
+    )
+    return Page(
+        title="groundup scaling",
+        heading="Scaling",
+        lead=f"What {path.name} says of size, data and loss.",
+        opening=[Box("", remarks)],
+        sections=[
+            *(Section(one.title, f"table-{n}", [one]) for n, one in enumerate(tables, start=1)),
+            Section("Plots", "plots", [Plots(plots), Note(about)]),
+        ],
+    )

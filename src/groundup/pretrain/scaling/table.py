@@ -1,0 +1,247 @@
+"""Training runs as rows of a table: parameters, tokens, loss and, where it stands there, FLOPs.
+
+CSV, TSV, JSON Lines and a JSON array of objects are read, with the column names of the published
+tables: `Model Size`, `Training Tokens`, `loss`, `Training FLOP` (Besiroglu et al. 2024), `n`, `d`,
+`l`, `compute_budget`, `final_loss` and their like, in any spelling. Of parameters, tokens and FLOPs
+two are enough, since C = 6 N D.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from groundup.errors import UserError, shorten
+from groundup.runs.files import naming
+
+# Names without capitals, spaces and signs, the most telling first.
+_NAMES: dict[str, tuple[str, ...]] = {
+    "parameters": (
+        *("parameters", "params", "nparams", "numparams", "nparameters", "numparameters"),
+        *("modelsize", "modelparameters", "parametercount", "size", "n"),
+    ),
+    "tokens": (
+        *("tokens", "trainingtokens", "traintokens", "ntokens", "numtokens", "tokensseen"),
+        *("totaltokens", "datasetsize", "datasize", "d"),
+    ),
+    "loss": (
+        *("loss", "finalloss", "validationloss", "valloss", "evalloss", "testloss"),
+        *("heldoutloss", "trainingloss", "trainloss", "l"),
+    ),
+    "flops": (
+        *("flops", "flop", "trainingflops", "trainingflop", "trainflops", "totalflops"),
+        *("computebudget", "compute", "budget", "c"),
+    ),
+}
+_UNITS = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_MOST_BYTES, _MOST_ROWS = 100_000_000, 1_000_000
+_LARGEST = 1e40
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One entry for each training run; `flops` are 6 N D unless the table has others."""
+
+    parameters: Float[np.ndarray, " runs"]
+    tokens: Float[np.ndarray, " runs"]
+    losses: Float[np.ndarray, " runs"]
+    flops: Float[np.ndarray, " runs"]
+
+    @classmethod
+    def of(
+        cls,
+        parameters: Sequence[float],
+        tokens: Sequence[float],
+        losses: Sequence[float],
+        flops: Sequence[float] | None = None,
+    ) -> Runs:
+        n, d, loss = (np.asarray(one, float) for one in (parameters, tokens, losses))
+        return cls(n, d, loss, 6 * n * d if flops is None else np.asarray(flops, float))
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    def chosen(self, kept: Bool[np.ndarray, " runs"]) -> Runs:
+        """Those that are marked."""
+        return Runs(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
+
+    @property
+    def flops_per_weight(self) -> float:
+        """FLOPs for each parameter and token, 6 by the usual count: the median over the runs."""
+        return float(np.median(self.flops / (self.parameters * self.tokens)))
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """A table as it was read: its runs, where each stood, its columns, and what was set aside."""
+
+    runs: Runs
+    lines: tuple[int, ...]
+    columns: Mapping[str, str]
+    bad: tuple[str, ...]
+
+
+def read_table(path: Path, columns: Mapping[str, str] | None = None) -> RunTable:
+    """Read a table of runs; `columns` names those of parameters, tokens, loss and flops.
+
+    Rows that are no run are set aside and named in `bad`. Raises `UserError` for a file that is no
+    such table, and where no row is left.
+    """
+    rows = _rows(path)
+    if not rows:
+        raise UserError(f"{path} has no rows; give one training run a row, under a line of names")
+    names = {name: None for _, row in rows for name in row}
+    found = _columns(path, list(names), columns or {})
+    runs, lines, bad = list[tuple[float, ...]](), list[int](), list[str]()
+    for line, row in rows:
+        values = {name: _number(row.get(column), column) for name, column in found.items()}
+        fault = next((name for name, value in values.items() if value is None), None)
+        if fault is None:
+            runs.append(_completed({name: value for name, value in values.items() if value}))
+            lines.append(line)
+        else:
+            given = shorten(row.get(found[fault]))
+            bad.append(f"{path}, line {line}: {found[fault]}={given} must be a number above 0")
+    if not runs:
+        raise UserError(f"{bad[0]}; no row of {len(rows)} is a training run")
+    table = np.array(runs).T
+    return RunTable(Runs(*table), tuple(lines), found, tuple(bad))
+
+
+def told(bad: Sequence[str]) -> list[str]:
+    """What to say of rows that were set aside: the first few, and how many."""
+    said = [f"{one}; set aside" for one in bad[:_SHOWN]]
+    return said if len(bad) <= _SHOWN else [*said, f"{len(bad) - _SHOWN} more rows set aside"]
+
+
+def _completed(row: Mapping[str, float]) -> tuple[float, ...]:
+    """Parameters, tokens, loss and FLOPs, of which one of three follows from the others."""
+    n, d, flops = (row.get(name) for name in ("parameters", "tokens", "flops"))
+    if n is None:
+        assert d is not None and flops is not None
+        n = flops / (6 * d)
+    if d is None:
+        assert flops is not None
+        d = flops / (6 * n)
+    return n, d, row["loss"], 6 * n * d if flops is None else flops
+
+
+# Columns.
+
+
+def _columns(path: Path, names: Sequence[str], asked: Mapping[str, str]) -> dict[str, str]:
+    """Which column holds what."""
+    found = {}
+    for name, known in _NAMES.items():
+        if name in asked:
+            if asked[name] not in names:
+                listed = ", ".join(names[:20])
+                raise UserError(
+                    f"--{name}={shorten(asked[name])} is no column of {path}; there are {listed}"
+                )
+            found[name] = asked[name]
+            continue
+        plain = {_plain(one): one for one in reversed(names)}
+        column = next((plain[one] for one in known if one in plain), None)
+        if column is not None and column not in found.values():
+            found[name] = column
+    sizes = found.keys() & {"parameters", "tokens", "flops"}
+    if "loss" not in found or len(sizes) < 2:
+        missing = "loss" if "loss" not in found else "parameters and tokens (or FLOPs)"
+        raise UserError(
+            f"{path} has no column for {missing} among {shorten(', '.join(names))}; name it, as in "
+            '--loss "Final loss"'
+        )
+    return found
+
+
+def _plain(name: str) -> str:
+    """A column's name without capitals, units in brackets, spaces and signs."""
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"\(.*?\)", "", name.lower()))
+
+
+def _number(value: object, column: str) -> float | None:
+    """A number above 0 as it stands in a table: 7e9, 1,400, 70M; in the unit of its column."""
+    unit = re.search(r"\(([kmbgt])\)", column.lower())
+    factor = _UNITS[unit[1]] if unit else 1.0
+    if isinstance(value, str):
+        written = value.strip().replace(",", "").replace("_", "")
+        if written[-1:].lower() in _UNITS and len(written) > 1:
+            factor *= _UNITS[written[-1].lower()]
+            written = written[:-1]
+        try:
+            value = float(written)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return None
+    number = float(value) * factor
+    return number if math.isfinite(number) and 0 < number < _LARGEST else None
+
+
+# Files.
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of a file with their line numbers."""
+    with naming(path):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; give a file of rows, CSV or JSON Lines")
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise UserError(f"{path} has {size / 1e6:.0f} MB; a table of runs has at most 100")
+        content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no text in UTF-8; save the table as CSV") from None
+    start = text.lstrip()[:1]
+    found = _array(path, text) if start == "[" else _jsonl(text) if start == "{" else _csv(text)
+    if len(found) > _MOST_ROWS:
+        raise UserError(f"{path} has {len(found):,} rows; at most {_MOST_ROWS:,} runs are fitted")
+    return found
+
+
+def _array(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({error}); save it again") from None
+    return [(n, one if isinstance(one, dict) else {}) for n, one in enumerate(value, start=1)]
+
+
+def _jsonl(text: str) -> list[tuple[int, dict[str, Any]]]:
+    found = list[tuple[int, dict[str, Any]]]()
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                value = None
+            found.append((number, value if isinstance(value, dict) else {}))
+    return found
+
+
+def _csv(text: str) -> list[tuple[int, dict[str, Any]]]:
+    head = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+    try:
+        return [
+            (reader.line_num, {str(name): value for name, value in row.items() if name is not None})
+            for row in reader
+        ]
+    except csv.Error as error:
+        raise UserError(f"line {reader.line_num} of the table is no CSV ({error})") from None

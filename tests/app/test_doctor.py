@@ -1,0 +1,103 @@
+"""The doctor says what is here, and chooses nothing that was not proven to gain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.app import doctor
+from groundup.app.cli import main
+from groundup.app.doctor import Found, Trial, advice, conclusions, examine, machine_facts, trials
+from groundup.pretrain.probe import Setup, Side
+from groundup.train.speeds import matrices, products
+
+TINY = Setup(1, 64, vocab_size=320, context=32, rows=4)
+SPIN = Trial("spin", {}, {"GOMP_SPINCOUNT": "10000"}, "GOMP_SPINCOUNT=10000")
+ROWS = Trial("rows", {"micro_rows": 2}, {}, "--micro-rows 2")
+
+
+@pytest.mark.parametrize(
+    ("trial", "ratios", "busy", "gains", "chosen"),
+    [
+        (SPIN, (0.85, 0.9, 0.88, 0.9), (1.0, 1.05, 0.9), True, True),
+        (SPIN, (0.85, 0.9, 0.88, 0.9), (), True, False),  # not tried beside a busy program
+        (SPIN, (0.85, 0.9, 0.88, 0.9), (4.0, 5.0, 0.9), True, False),  # collapses there
+        (SPIN, (0.7, 0.9, 1.1, 1.2), (1.0,), False, False),  # by chance
+        (SPIN, (0.99, 0.98, 0.99, 0.98), (1.0,), False, False),  # too little
+        (ROWS, (0.8, 0.8, 0.8, 0.8), (1.0,), True, False),  # changes the bits of results
+        (SPIN, (), (), False, False),
+    ],
+)
+def test_only_what_is_proven_and_harmless_is_chosen(
+    trial: Trial, ratios: tuple[float, ...], busy: tuple[float, ...], gains: bool, chosen: bool
+) -> None:
+    found = Found(trial, ratios, busy)
+    assert (found.gains, found.chosen) == (gains, chosen)
+    said = " ".join(conclusions([found], load=0.0))
+    assert ("Chosen: spin" in said) == chosen
+    # On a busy machine nothing is believed.
+    assert "nothing is chosen" in " ".join(conclusions([found], load=1.5))
+
+
+def test_advice_is_for_what_is_missing() -> None:
+    facts: dict[str, Any] = {
+        **machine_facts(),
+        "compiler": "g++",
+        "fast_bfloat16": True,
+        "kernels": "amx",
+        "device": "cpu",
+        "free_bytes": 2e10,
+        "disk_free_bytes": 1e11,
+        "cores": 2,
+        "vectors": ["amx_bf16"],
+    }
+    assert advice(facts) == []
+    assert "install g++" in advice({**facts, "compiler": None})[0]
+    assert "--micro-rows" in advice({**facts, "free_bytes": 1e9})[0]
+    assert "float32" in advice({**facts, "fast_bfloat16": False, "kernels": "none"})[0]
+
+
+def test_products_are_of_the_shapes_that_are_multiplied() -> None:
+    shapes = matrices(64, 128, (64, 64), 320)
+    assert sum(a * b for a, b in shapes) == 4 * 64 * 64 + 3 * 64 * 128 + 64 * 320
+    found = products(shapes[:2], 32, torch.float32)
+    parts = (found.forward, found.data_gradient, found.weight_gradient)
+    assert min(parts) <= found.together <= max(parts)
+
+
+def test_the_first_look_tries_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(doctor, "memory_bandwidth", lambda: 1e10)
+    monkeypatch.setattr(doctor, "products", lambda *_: products([(64, 64)], 32, torch.float32))
+    assert main(["doctor", "--quick", "--json", str(tmp_path / "found.json")]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["facts"]["cores"] >= 1 and found["trials"] == [] and not found["environment"]
+    assert "This machine" in capsys.readouterr().out
+    assert not (tmp_path / "cache" / "machines").exists()
+    assert main(["doctor", "--forget"]) == 0
+
+
+@pytest.mark.long
+def test_settings_are_tried_in_processes_that_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    some = [one for one in trials(TINY) if one.name in ("one thread", "threads spin freely")]
+    monkeypatch.setattr(doctor, "trials", lambda setup: some)
+    speeds = {"products": {}, "square": {}, "memory_bandwidth": 1e9, "disk_bandwidth": None}
+    monkeypatch.setattr(doctor, "machine_speeds", lambda: speeds)
+    kept = examine(quick=False, setup=TINY)
+    assert [one["name"] for one in kept["trials"]] == [one.name for one in some]
+    assert all(len(one["ratios"]) >= 3 for one in kept["trials"])
+    assert len(list((tmp_path / "machines").iterdir())) == 1
+
+
+def test_a_process_that_ends_by_itself_is_told_of() -> None:
+    with pytest.raises(ChildProcessError, match="width=65"), Side(TINY.changed(width=65)):
+        pass

@@ -1,0 +1,147 @@
+"""What a run would take is told before it, by the plan that it would have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from groundup.app.cli import main
+from groundup.app.forecast import Wish, plan_run
+from groundup.errors import UserError
+from groundup.lm.config import ModelConfig
+from groundup.train.config import TrainingConfig
+from groundup.train.device import Compute
+from groundup.train.plan import Trained, training_memory
+
+EAGER = Compute("cpu", "bfloat16", "matmul", False, 2, "")
+KERNELS = Compute("cpu", "bfloat16", "matmul", False, 2, "", kernels="amx")
+
+
+@pytest.mark.parametrize(
+    ("compute", "depth", "width", "context", "micro_rows", "megabytes"),
+    [
+        # Peak of a process that trains it, measured with two threads (groundup.pretrain.probe).
+        (KERNELS, 2, 128, 128, 4, 393),
+        (KERNELS, 4, 256, 256, 16, 616),
+        (KERNELS, 4, 256, 256, 32, 832),
+        (KERNELS, 6, 384, 1_024, 4, 923),
+        (KERNELS, 10, 256, 256, 16, 936),
+        (KERNELS, 8, 512, 256, 16, 1_353),
+        (EAGER, 4, 256, 256, 16, 858),
+        (EAGER, 4, 256, 1_024, 4, 930),
+        (EAGER, 6, 384, 256, 16, 1_381),
+    ],
+)
+def test_memory_is_what_was_measured(
+    compute: Compute, depth: int, width: int, context: int, micro_rows: int, megabytes: float
+) -> None:
+    shape = ModelConfig.of(width=width, depth=depth, vocab_size=4_096, context=context)
+    config = TrainingConfig(out=Path("x"), rows=32, micro_rows=micro_rows)
+    trained = Trained.whole(shape, context, (0.02, 0.006), "")
+    told = training_memory(config, trained, compute, context) / 1e6
+    assert told == pytest.approx(megabytes, rel=0.2)
+
+
+def test_kernels_keep_no_scores() -> None:
+    def memory(compute: Compute, context: int) -> int:
+        shape = ModelConfig.of(width=256, depth=4, vocab_size=1_024, context=context)
+        config = TrainingConfig(out=Path("x"), rows=16, micro_rows=4_096 // context)
+        trained = Trained.whole(shape, context, (0.02, 0.006), "")
+        return training_memory(config, trained, compute, context)
+
+    assert memory(KERNELS, 256) == memory(KERNELS, 2_048)
+    assert memory(EAGER, 2_048) > memory(EAGER, 256) * 1.5
+
+
+def test_a_model_without_data_is_timed(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    wish = Wish("pretrain", steps=10, depth=1, vocab_size=320, context=32, rows=4)
+    told = plan_run(wish, machine=None, law=None, json=file)
+    assert (told.steps, told.tokens) == (10, 10 * 4 * 32)
+    assert told.seconds > told.training_seconds > 0
+    shape = ModelConfig.of(width=64, depth=1, vocab_size=320, context=32)
+    assert told.parameters == shape.parameters
+    assert told.flops == shape.flops_per_token(32) * told.tokens
+    assert told.kaplan_flops is not None and told.kaplan_flops < told.flops
+    assert json.loads(file.read_text())["loss"] is None
+    # Twice the parameters' size is asked for by number, and tokens by the dial.
+    sized = plan_run(
+        Wish("pretrain", parameters=1.2e6, vocab_size=1_024, context=32, rows=4),
+        machine=None, law=None,
+    )  # fmt: skip
+    assert sized.parameters == pytest.approx(1.2e6, rel=0.5)
+    assert sized.tokens == pytest.approx(sized.parameters, rel=0.01)
+
+
+def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
+    drawn = [[2.0, 400.0, 1200.0, 0.3, 0.3], [2.1, 400.0, 1200.0, 0.3, 0.3]]
+    law = {"E": 2.05, "A": 400.0, "B": 1200.0, "alpha": 0.3, "beta": 0.3}
+    result = {"fit": {"law": law, "drawn": drawn, "deviation": 0.005}}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    wish = Wish("pretrain", steps=10, depth=1, vocab_size=320, context=32, rows=4)
+    told = plan_run(wish, machine=None, law=tmp_path)
+    assert told.loss is not None
+    n, d = told.parameters, told.tokens
+    assert told.loss.estimate == pytest.approx(2.05 + 400 * n**-0.3 + 1200 * d**-0.3)
+    assert told.loss.low < told.loss.estimate < told.loss.high
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no law"):
+        plan_run(wish, machine=None, law=tmp_path)
+
+
+def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
+    file = tmp_path / "machine.json"
+    facts = {"fast_bfloat16": False, "cores": 8, "kernels": "none", "processor": "an old one"}
+    file.write_text(json.dumps({"facts": facts, "trial_flops": 1e11}))
+    wish = Wish("pretrain", steps=100, depth=2)
+    told = plan_run(wish, machine=file, law=None)
+    assert told.training_seconds == pytest.approx(told.flops / 1e11)
+    file.write_text("{}")
+    with pytest.raises(UserError, match="says nothing"):
+        plan_run(wish, machine=file, law=None)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ([], "nothing to plan by"),
+        (["--stage", "data"], "trains nothing"),
+        (["--stage", "sft", "--steps", "3"], "model is missing"),
+        (["--depth", "2", "--set", "heads=7"], "heads"),
+        (["--machine", "nowhere.json", "--depth", "2"], "nowhere.json"),
+    ],
+)
+def test_what_cannot_be_planned(
+    words: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *words]) == 2
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_run_on_its_own_data_is_planned_as_it_is_run(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    lines = [f"The sea is wide and number {n} is a number." for n in range(400)]
+    text.write_text("\n\n".join(lines))
+    out, tokenizer = tmp_path / "run", tmp_path / "tokenizer"
+    assert main(["tokenizer", str(text), "--vocab-size", "320", "--out", str(tokenizer)]) == 0
+    run = ["--data", str(text), "--tokenizer", str(tokenizer), "--depth", "1", "--context", "32"]
+    file = tmp_path / "plan.json"
+    assert main(["plan", *run, "--steps", "8", "--json", str(file)]) == 0
+    told = json.loads(file.read_text())
+    assert main(["pretrain", *run, "--steps", "8", "--out", str(out)]) == 0
+    plan = json.loads((out / "plan.json").read_text())
+    status = json.loads((out / "status.json").read_text())
+    assert (told["steps"], told["parameters"]) == (plan["steps"], plan["parameters"])
+    assert plan["expected"]["peak_memory_bytes"] > 0 and plan["expected"]["disk_bytes"] > 0
+    assert status["seconds"] > 0
+    assert not list(tmp_path.glob("groundup-plan-*"))
+    # Fine-tuning of what was trained, by the words of its own command.
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "The sea", "completion": " is wide."}\n' * 40)
+    words = ["--stage", "sft", "--model", str(out), "--data", str(rows), "--steps", "4"]
+    assert main(["plan", *words, "--set", "adapter=lora", "--json", str(file), "--force"]) == 0
+    told = json.loads(file.read_text())
+    assert told["trained_parameters"] < told["parameters"]

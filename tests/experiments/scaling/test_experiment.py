@@ -1,0 +1,120 @@
+"""The scaling law's source has the entropy it says, and the experiment predicts before it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.errors import UserError
+from groundup.experiments.config import ScalingLawConfig
+from groundup.experiments.scaling.experiment import run
+from groundup.experiments.scaling.runs import PER_BUDGET, SIZES, shape, sizes_about, tokens_of
+from groundup.experiments.scaling.source import (
+    CONTEXT,
+    VOCABULARY,
+    Source,
+    SourceStream,
+    batch,
+    heldout_loss,
+)
+from groundup.train.batch import Batch, Loss
+from pages import assert_whole
+
+SOURCE = Source.drawn(0)
+
+
+def test_its_entropy_is_that_of_what_it_writes() -> None:
+    rows = SOURCE.rows(2_000, np.random.default_rng(1))
+    assert rows.shape == (2_000, CONTEXT + 1) and rows.max() < VOCABULARY
+    assert SOURCE.nats(rows).mean() == pytest.approx(SOURCE.entropy, abs=0.01)
+    # Counted, without the chain's own chances: pairs come as often as it says, at every place.
+    for place in (0, 60, CONTEXT - 1):
+        pairs = rows[:, place] * VOCABULARY + rows[:, place + 1]
+        counts = np.bincount(pairs // VOCABULARY, minlength=VOCABULARY) / len(rows)
+        expected = SOURCE.pairs.reshape(VOCABULARY, VOCABULARY).sum(1)
+        assert np.abs(counts - expected).max() < 0.015
+    # What follows the most frequent pair.
+    pair = int(SOURCE.pairs.argmax())
+    found = np.concatenate([row[2:][row[:-2] * VOCABULARY + row[1:-1] == pair] for row in rows])
+    counts = np.bincount(found, minlength=VOCABULARY) / len(found)
+    assert np.abs(counts - SOURCE.chances[pair]).max() < 4 / len(found) ** 0.5
+    assert Source.drawn(1).entropy != SOURCE.entropy
+
+
+def test_the_chain_stays_as_it_is() -> None:
+    table = SOURCE.chances.reshape(VOCABULARY, VOCABULARY, VOCABULARY)
+    pairs = SOURCE.pairs.reshape(VOCABULARY, VOCABULARY)
+    assert SOURCE.chances.sum(1) == pytest.approx(np.ones(len(SOURCE.chances)))
+    assert np.einsum("ab,abc->bc", pairs, table) == pytest.approx(pairs, abs=1e-9)
+    # Two tokens tell more than one: an entropy of order one is higher.
+    of_one = np.einsum("ab,abc->bc", pairs, table) / pairs.sum(1)[:, None]
+    single = -(pairs.sum(1) * (of_one * np.log(of_one)).sum(1)).sum()
+    assert single > SOURCE.entropy + 0.1
+
+
+def test_a_model_that_knows_the_source_has_its_entropy() -> None:
+    def knowing(model: Any, some: Batch) -> Loss:
+        rows = np.concatenate([some.input_ids.numpy(), some.targets.numpy()[:, -1:]], 1)
+        total = SOURCE.nats(rows).sum() * CONTEXT
+        return Loss(torch.tensor(total), float(rows.size - len(rows)), {})
+
+    # Exactly, however few rows are read: what they are harder or easier is taken off.
+    found = heldout_loss(None, knowing, SOURCE, 8, seed=3)
+    assert found == pytest.approx(SOURCE.entropy, abs=1e-6)
+
+
+def test_its_batches_are_a_function_of_seed_and_step() -> None:
+    stream = SourceStream(SOURCE, 4, 2, 0)
+    model = torch.nn.Identity()
+    one, again, other = stream.at(3, model), stream.at(3, model), stream.at(4, model)
+    assert [len(some.input_ids) for some in one] == [2, 2]
+    assert torch.equal(one[0].input_ids, again[0].input_ids)
+    assert not torch.equal(one[0].input_ids, other[0].input_ids)
+    whole = batch(SOURCE.rows(2, np.random.default_rng(0)))
+    assert torch.equal(whole.input_ids[:, 1:], whole.targets[:, :-1])
+
+
+def test_sizes_rise_and_lie_about_the_best_one() -> None:
+    parameters = [shape(one).parameters for one in SIZES]
+    assert parameters == sorted(parameters)
+    flops = 1e13
+    chosen = sizes_about(flops, 10.0)
+    assert len(chosen) == PER_BUDGET
+    ratios = [tokens_of(one, flops) / shape(one).parameters for one in chosen]
+    assert ratios[0] > 10 > ratios[-1]
+    assert sizes_about(1e6, 10.0) == list(SIZES[:PER_BUDGET])
+    assert sizes_about(1e20, 10.0) == list(SIZES[-PER_BUDGET:])
+
+
+@pytest.mark.long
+def test_the_whole_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ScalingLawConfig(out=tmp_path / "out", quick=True, threads=1)
+    folder = run(config)
+    result = json.loads((folder / "result.json").read_text())
+    data = result["data"]
+    assert len(data["runs"]) >= 15 and len(data["budgets"]) == 4
+    assert data["last"]["flops"] == pytest.approx(4 * data["budgets"][2], rel=0.1)
+    for one in data["runs"]:
+        assert data["entropy"] < one["loss"] < 6
+        assert min(abs(one["flops"] / budget - 1) for budget in data["budgets"]) < 0.1
+    # More compute, less loss; and what was said beforehand is near.
+    best = [min(o["loss"] for o in data["runs"] if abs(o["flops"] / f - 1) < 0.1)
+            for f in data["budgets"][:3]]  # fmt: skip
+    assert best[0] > best[1] > best[2] > data["last"]["loss"]
+    assert data["last"]["loss"] == pytest.approx(data["predicted"]["estimate"], rel=0.2)
+    last = next((folder / "runs").glob("3-*"))
+    assert (folder / "prediction.json").stat().st_mtime < (last / "run.json").stat().st_mtime
+    assert_whole((folder / "report.html").read_text())
+    # Again: every run is found as it was.
+    capsys.readouterr()
+    run(config)
+    assert "steps of" not in capsys.readouterr().out
+    again = json.loads((folder / "result.json").read_text())["data"]
+    assert [one["loss"] for one in again["runs"]] == [one["loss"] for one in data["runs"]]
+    with pytest.raises(UserError, match="other minutes, seed or quick"):
+        run(config.model_copy(update={"minutes": 3.0}))

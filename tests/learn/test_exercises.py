@@ -1,0 +1,102 @@
+"""Every exercise of the road: the solution passes, each usual mistake is found and named."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+
+from groundup.learn.exercise import Exercise, module_of
+from groundup.learn.judge import judge, wrong_answers
+from groundup.learn.lesson import lesson_of
+from groundup.learn.road import road
+
+EXERCISES = pytest.mark.parametrize("exercise", road(), ids=lambda one: f"{one.number}-{one.name}")
+MISTAKES = [(exercise, name) for exercise in road() for name in exercise.page("wrong").REPLACES]
+
+
+@EXERCISES
+def test_the_solution_passes(exercise: Exercise) -> None:
+    for seed in range(3):
+        verdict = judge(exercise, exercise.page("solution"), seed)
+        assert verdict.passed, (seed, verdict.lines)
+        assert verdict.trials >= 3
+
+
+@EXERCISES
+def test_the_stub_says_that_nothing_is_written(exercise: Exercise) -> None:
+    stub = module_of(exercise.folder / "stub.py", exercise.name)
+    verdict = judge(exercise, stub)
+    assert verdict.state == "not written", verdict.lines
+    assert exercise.functions[0] in verdict.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("exercise", "mistake"), MISTAKES, ids=[f"{one.name}-{name}" for one, name in MISTAKES]
+)
+def test_a_usual_mistake_is_named(exercise: Exercise, mistake: str) -> None:
+    # Draws that depend on the mistake, so that all are not tried on the same numbers.
+    seed = len(mistake)
+    verdict = judge(exercise, wrong_answers(exercise)[mistake], seed)
+    assert verdict.state == "differs"
+    assert verdict.named == mistake, (seed, verdict.named, verdict.lines)
+    assert any(line.startswith("Hint: ") for line in verdict.lines)
+    assert not any("NameError" in line for line in verdict.lines)
+
+
+@EXERCISES
+def test_an_exercise_knows_its_usual_mistakes(exercise: Exercise) -> None:
+    wrong = exercise.page("wrong")
+    assert len(wrong.REPLACES) >= 3
+    assert set(wrong.REPLACES.values()) <= set(exercise.functions)
+    for name in wrong.REPLACES:
+        assert len(getattr(wrong, name).__doc__.split()) > 3
+
+
+@EXERCISES
+def test_a_lesson_has_its_sections(exercise: Exercise) -> None:
+    lesson = lesson_of(exercise)
+    assert len(lesson.hints) == 3
+    assert len(lesson.question.choices) >= 2
+    assert all((lesson.idea, lesson.question.why, lesson.write, lesson.why, lesson.watch))
+    for function in exercise.functions:
+        assert function in lesson.write
+    assert "answer:" not in lesson.shown and lesson.why not in lesson.shown
+
+
+@EXERCISES
+def test_a_part_enters_the_product_and_leaves_it(exercise: Exercise) -> None:
+    if not exercise.has_seam:
+        pytest.skip("this part is for understanding alone")
+    seam = exercise.page("seam")
+    assert seam.USED_BY and seam.USED_BY.strip() == seam.USED_BY
+    called = []
+
+    def spied(name: str) -> ModuleType:
+        part = module_of(exercise.folder / "solution.py", exercise.name)
+        for function in exercise.functions:
+            plain = getattr(part, function)
+
+            def spy(*given: object, plain: object = plain, **named: object) -> object:
+                called.append(name)
+                return plain(*given, **named)  # type: ignore[operator]
+
+            setattr(part, function, spy)
+        return part
+
+    try_it = seam.try_it
+    plain = try_it()
+    with seam.swap(spied("mine")):
+        mine = try_it()
+    assert called, "the product never calls the part"
+    calls = len(called)
+    assert try_it() == pytest.approx(plain, rel=1e-9, abs=1e-12)
+    assert len(called) == calls, "the part stays in the product"
+    assert mine == pytest.approx(plain, rel=1e-5, abs=1e-6)
+
+
+def test_numbers_and_names_are_unique() -> None:
+    numbers, names = [one.number for one in road()], [one.name for one in road()]
+    assert len(set(numbers)) == len(set(names)) == len(road())
+    order = [tuple(map(int, number.split("."))) for number in numbers]
+    assert order == sorted(order)

@@ -1,0 +1,102 @@
+"""A learner's file of any kind gets a verdict: in its own process, limited, and in sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from groundup.errors import UserError
+from groundup.learn.grade import grade
+from groundup.learn.judge import Verdict
+from groundup.learn.road import find
+
+HEAD = """import numpy as np
+
+
+def best_rate(curvatures):
+    return 2 / (curvatures.min() + curvatures.max())
+
+
+"""
+EXERCISE = find("gradient_descent")
+
+
+def graded(folder: Path, body: str, **limits: float) -> Verdict:
+    """The verdict on a file whose `descend` has this body."""
+    path = folder / "gradient_descent.py"
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    path.write_text(f"{HEAD}def descend(gradient, x, rate, steps):\n{lines}", encoding="utf-8")
+    return grade(EXERCISE, path, **limits)  # type: ignore[arg-type]
+
+
+def said(verdict: Verdict) -> str:
+    assert not verdict.passed
+    return "\n".join(verdict.lines)
+
+
+RIGHT = """points = [x]
+for _ in range(steps):
+    points.append(points[-1] - rate * gradient(points[-1]))
+return np.stack(points)"""
+
+
+def test_a_right_part_passes_and_what_it_prints_is_kept(tmp_path: Path) -> None:
+    verdict = graded(tmp_path, f"print('here', steps)\n{RIGHT}")
+    assert verdict.passed and verdict.right == verdict.trials
+    assert verdict.printed.startswith("here 2\n")
+
+
+def test_an_endless_loop_is_ended_and_its_line_told(tmp_path: Path) -> None:
+    text = said(graded(tmp_path, "while True:\n    x = x + 0", seconds=0.3))
+    assert "did not end in time" in text and "gradient_descent.py" in text
+    assert "loop that does not end" in text
+
+
+def test_a_loop_that_swallows_everything_is_ended_too(tmp_path: Path) -> None:
+    lines = ["while True:", " try:", "  while True:", "   x = x + 0", " except BaseException: pass"]
+    text = said(graded(tmp_path, "\n".join(lines), seconds=0.2, wall_seconds=5.0))
+    assert "was ended" in text
+
+
+def test_too_much_memory_is_a_sentence(tmp_path: Path) -> None:
+    body = "return np.ones((10**9, 40))"
+    text = said(graded(tmp_path, body, memory_bytes=1 << 28))
+    assert "more memory than it may have" in text
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("return undefined", "NameError"),
+        ("return descend(gradient, x, rate, steps)", "calls itself without end"),
+        ("raise NotImplementedError", "Not written yet: descend"),
+        ("pass", "returns nothing"),
+        ("return 'points'", "of type str"),
+        ("exit()", "ends the program"),
+        ("return (", "not Python"),
+        (RIGHT.replace("np.stack(points)", "np.stack(points).T"), "transpose"),
+        (RIGHT.replace("np.stack(points)", "np.stack(points) * 3"), "3 times"),
+        (RIGHT.replace("np.stack(points)", "np.stack(points) / 0 * 0"), "NaN"),
+        (RIGHT.replace("np.stack(points)", "np.stack(points)[::-1]"), "reverse"),
+        (f"x[...] = x + 0\nx *= 1.5\nx /= 1.5\nx += 1\n{RIGHT}", "changes its input x"),
+    ],
+)
+def test_every_fault_is_told_in_words(tmp_path: Path, body: str, told: str) -> None:
+    assert told in said(graded(tmp_path, body))
+
+
+def test_a_file_without_the_function_is_told_its_signature(tmp_path: Path) -> None:
+    path = tmp_path / "gradient_descent.py"
+    path.write_text(HEAD, encoding="utf-8")
+    assert "def descend(" in said(grade(EXERCISE, path))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="groundup learn 1"):
+        grade(EXERCISE, tmp_path / "gradient_descent.py")
+
+
+def test_the_first_difference_is_shown_with_its_input(tmp_path: Path) -> None:
+    text = said(graded(tmp_path, RIGHT.replace("- rate", "- 0.5 * rate")))
+    assert "yours[1, 0]" in text and "expected[1, 0]" in text and "rate = " in text

@@ -1,0 +1,164 @@
+"""A learner's parts enter the product as what passed, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from groundup.app.cli import app, main
+from groundup.errors import UserError
+from groundup.experiments.config import PerceptronConfig
+from groundup.learn.mine import mine
+from groundup.learn.own import Own
+from groundup.learn.road import find
+from groundup.runs.files import file_hash, read_lines
+from groundup.runs.folder import Run, read_run
+
+if TYPE_CHECKING:
+    from conftest import Workshop
+
+CHAIN, DESCENT, MATRICES = find("1.2"), find("1.3"), find("1.4")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Own:
+    """A learner's folder where the chain rule has passed and gradient descent has not."""
+    found = Own(tmp_path / "mine")
+    for exercise in (CHAIN, DESCENT):
+        found.open(exercise)
+        code = (exercise.folder / "solution.py").read_text(encoding="utf-8")
+        found.file(exercise).write_text(code, encoding="utf-8")
+    found.checked(CHAIN, True, file_hash(found.file(CHAIN)))
+    found.checked(DESCENT, False, file_hash(found.file(DESCENT)))
+    return found
+
+
+def test_what_passed_goes_in(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    with mine(own.folder) as entered:
+        assert entered == (CHAIN,)
+    assert "chain_rule" in capsys.readouterr().err
+
+
+def test_what_has_not_passed_is_refused(own: Own) -> None:
+    with pytest.raises(UserError, match="has not passed"), mine(own.folder, ["gradient-descent"]):
+        pass
+
+
+def test_what_was_changed_since_is_refused(own: Own) -> None:
+    with open(own.file(CHAIN), "a", encoding="utf-8") as file:
+        file.write("# later\n")
+    with pytest.raises(UserError, match="changed since"), mine(own.folder):
+        pass
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no part yet"), mine(tmp_path):
+        pass
+
+
+def test_a_run_says_whose_parts_it_ran_with(own: Own, tmp_path: Path) -> None:
+    config = PerceptronConfig(out=tmp_path / "run")
+    with mine(own.folder), Run.open(config.out, "perceptron", config):
+        pass
+    found = read_run(config.out)
+    assert found["mine"] == {"chain_rule": file_hash(own.file(CHAIN))}
+    with mine(own.folder), Run.open(config.out, "perceptron", config):
+        pass  # continued
+    (config.out / "metrics.jsonl").write_text("{}\n")  # work was done
+    with pytest.raises(UserError, match="parts of your own"):
+        Run.open(config.out, "perceptron", config)
+
+
+def test_a_stub_is_never_written_over(own: Own) -> None:
+    before = own.file(CHAIN).read_text(encoding="utf-8")
+    assert not own.open(CHAIN)
+    assert own.file(CHAIN).read_text(encoding="utf-8") == before
+    kept = own.reset(CHAIN)
+    assert kept is not None and kept.read_text(encoding="utf-8") == before
+    assert "NotImplementedError" in own.file(CHAIN).read_text(encoding="utf-8")
+    assert not own.has_passed(CHAIN)
+
+
+def test_the_road_of_a_learner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["learn", "solution"]) == 2 and "no exercise was opened" in capsys.readouterr().err
+    assert main(["learn", "matrices", "--notebook"]) == 0
+    shown = capsys.readouterr().out
+    assert "# Matrices as transformations" in shown and "Predict first" in shown
+    assert "read from right to left" in shown and "second @ first" not in shown
+    cells = json.loads((tmp_path / "my_groundup" / "matrices.ipynb").read_text())["cells"]
+    assert any("%%writefile" in cell["source"] for cell in cells)
+    assert main(["learn", "solution"]) == 2 and "no try" in capsys.readouterr().err
+    assert main(["learn", "predict", "1.4", "z"]) == 2
+    assert main(["learn", "predict", "1.4", "b", "--sure", "80"]) == 0
+    assert main(["learn", "check"]) == 1
+    assert "Not written yet: rotation, after, moved, area_factor." in capsys.readouterr().out
+    for number in range(1, 5):
+        assert main(["learn", "hint"]) == 0
+        assert f"Hint {min(number, 3)} of 3" in capsys.readouterr().out
+    assert main(["learn", "solution"]) == 0 and "second @ first" in capsys.readouterr().out
+    code = (MATRICES.folder / "solution.py").read_text(encoding="utf-8")
+    (tmp_path / "my_groundup" / "matrices.py").write_text(code, encoding="utf-8")
+    assert main(["learn", "check", "1.4"]) == 0
+    assert "You said:    b: not so, it is a." in capsys.readouterr().out
+    assert main(["learn", "predict", "1.4", "a"]) == 2
+    assert main(["learn"]) == 0 and "✓ 1.4" in capsys.readouterr().out
+    assert main(["learn", "status"]) == 0 and "Brier score 0.64" in capsys.readouterr().out
+    assert main(["learn", "--tutor"]) == 0 and "Never write the answer" in capsys.readouterr().out
+    assert main(["learn", "3.99"]) == 2
+
+
+@pytest.mark.long
+def test_a_training_with_ones_own_adamw(
+    own: Own, workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adamw = find("optimizers")
+    own.open(adamw)
+    code = (adamw.folder / "solution.py").read_text(encoding="utf-8")
+    own.file(adamw).write_text(f"{code}\nprint('loaded')\n", encoding="utf-8")
+    own.checked(adamw, True, file_hash(own.file(adamw)))
+    losses = {}
+    for name, more in (("plain", []), ("mine", ["--mine", str(own.folder)])):
+        out = tmp_path / f"run-{name}"
+        command = workshop.command("pretrain", out, steps=3, evaluations=1)
+        arguments = [str(word) for word in command[command.index("pretrain") :]]
+        assert main([*arguments, *more]) == 0
+        metrics = [line for line in read_lines(out / "metrics.jsonl") if "loss" in line]
+        losses[name] = [line["loss"] for line in metrics]
+    said = capsys.readouterr()
+    assert "loaded" in said.out and "chain_rule, optimizers" in said.err
+    assert losses["mine"] == pytest.approx(losses["plain"], rel=1e-4)
+    assert set(read_run(tmp_path / "run-mine")["mine"]) == {"chain_rule", "optimizers"}
+    assert "mine" not in read_run(tmp_path / "run-plain")
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["chat", "model", "--mine"], True),
+        (["chat", "model", "--mine", "my_groundup"], Path("my_groundup")),
+        (["generate", "model", "The sea", "--mine", "--seed", "3"], True),
+        (["sft", "model", "--data", "x", "--mine=other"], Path("other")),
+        (["experiment", "perceptron", "--mine"], True),
+        (["chat", "model"], None),
+    ],
+)
+def test_the_folder_may_be_left_out(words: list[str], folder: object) -> None:
+    _, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+    assert bound.arguments.get("mine") == folder
+
+
+def test_a_model_behind_a_bare_option_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert main(["generate", "--mine", "model", "The sea"]) == 2
+    said = capsys.readouterr().err  # the model was found, and is none
+    assert "MODEL is missing" not in said and "progress" not in said

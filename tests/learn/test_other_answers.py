@@ -1,0 +1,172 @@
+"""Right answers of another make pass, and wrong ones that nobody foresaw are told something."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from groundup.learn.exercise import module_of
+from groundup.learn.judge import judge
+from groundup.learn.road import find
+
+
+def part(exercise: str, **functions: object) -> ModuleType:
+    """The shipped solution with some functions of another make."""
+    found = module_of(find(exercise).folder / "solution.py", exercise)
+    for name, function in functions.items():
+        setattr(found, name, function)
+    return found
+
+
+def softmax_by_hand(scores: torch.Tensor) -> torch.Tensor:
+    apart = (scores - scores.max(-1, keepdim=True).values).exp()
+    return apart / apart.sum(-1, keepdim=True)
+
+
+def attention_by_einsum(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    scores = torch.einsum("bhqd,bhkd->bhqk", query, key) * query.size(-1) ** -0.5
+    return torch.einsum("bhqk,bhkd->bhqd", softmax_by_hand(torch.where(mask, scores, -1e9)), value)
+
+
+def merge_by_for(word: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    merged: list[int] = []
+    skip = False
+    for i, one in enumerate(word):
+        if skip:
+            skip = False
+        elif i + 1 < len(word) and one == pair[0] and word[i + 1] == pair[1]:
+            merged.append(new)
+            skip = True
+        else:
+            merged.append(one)
+    return merged
+
+
+def nearest_by_distance(
+    flat: torch.Tensor, code: torch.Tensor, block_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    blocks = flat.reshape(-1, block_size)
+    absmax = blocks.abs().max(dim=1).values
+    scaled = blocks / torch.where(absmax == 0, torch.ones_like(absmax), absmax)[:, None]
+    return (scaled[..., None] - code).abs().argmin(-1).reshape(-1), absmax
+
+
+def ratings_by_mm(wins: np.ndarray) -> np.ndarray:
+    """Zermelo's and Hunter's iteration."""
+    strength = np.ones(len(wins))
+    games = wins + wins.T
+    for _ in range(2000):
+        strength = wins.sum(1) / (games / (strength[:, None] + strength[None])).sum(1)
+        strength /= strength[0]
+    return np.log(strength)
+
+
+def gae_by_sum(
+    rewards: np.ndarray, values: np.ndarray, gamma: float, lam: float
+) -> tuple[np.ndarray, np.ndarray]:
+    n = len(rewards)
+    deltas = rewards + gamma * np.append(values[1:], 0.0) - values
+    ahead = [sum((gamma * lam) ** k * deltas[t + k] for k in range(n - t)) for t in range(n)]
+    return np.array(ahead), np.array(ahead) + values
+
+
+def clip_by_minimum(
+    logprobs: torch.Tensor, old_logprobs: torch.Tensor, advantages: torch.Tensor, epsilon: float
+) -> torch.Tensor:
+    ratio = torch.exp(logprobs - old_logprobs)
+    clipped = torch.clamp(ratio, 1.0 - epsilon, 1.0 + epsilon)
+    return -torch.min(ratio * advantages, clipped * advantages)
+
+
+def start_by_rand(rank: int, inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return (torch.rand(rank, inputs) * 2 - 1) / inputs**0.5, torch.zeros(outputs, rank)
+
+
+def mask_by_flag(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
+    mask = [False] * len(ids)
+    for place in range(len(ids)):
+        if ids[place] == start and ids[place + 1 : place + 1 + len(header)] == header:
+            at = place + 1 + len(header)
+            while at < len(ids):
+                mask[at] = True
+                if ids[at] == end:
+                    break
+                at += 1
+    return mask
+
+
+def remember_by_loops(
+    stored: torch.Tensor, new: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    rows, time = positions.shape
+    for row in range(rows):
+        for t in range(time):
+            stored[row, :, positions[row, t]] = new[row, :, t]
+    return stored[:rows, :, : positions.max() + 1]
+
+
+RIGHT = {
+    "attention": {"attention": attention_by_einsum},
+    "bpe": {"merge": merge_by_for},
+    "nf4": {"quantize": nearest_by_distance},
+    "preferences": {"ratings": ratings_by_mm},
+    "gae": {"gae": gae_by_sum},
+    "ppo_clip": {"clipped_losses": clip_by_minimum},
+    "lora": {"start": start_by_rand},
+    "masks": {"assistant_mask": mask_by_flag},
+    "sampling": {"remember": remember_by_loops},
+    "dpo": {
+        "dpo_losses": lambda c, r, rc, rr, beta: (
+            functional.softplus(-beta * (c - r - rc + rr)),
+            beta * (c - r - rc + rr),
+        )
+    },
+    "training": {
+        "cross_entropy": lambda logits, targets, weights: (
+            weights * (logits.logsumexp(-1) - logits[torch.arange(len(targets)), targets])
+        ).sum()
+    },
+    "reward_model": {
+        "pair_losses": lambda chosen, rejected: functional.softplus(rejected - chosen)
+    },
+    "heads": {
+        "diagonal_mean": lambda attention, back: np.nan_to_num(
+            np.diagonal(attention, attention.shape[-1] - attention.shape[-2] - back, -2, -1).mean(
+                -1
+            )
+            if back < attention.shape[-1]
+            else np.zeros(attention.shape[:-2])
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("exercise", RIGHT)
+def test_a_right_answer_of_another_make_passes(exercise: str) -> None:
+    for seed in range(3):
+        verdict = judge(find(exercise), part(exercise, **RIGHT[exercise]), seed)
+        assert verdict.passed, verdict.lines
+
+
+WRONG = {
+    "attention": {"attention": lambda query, key, value, mask: query @ key.mT},
+    "training": {"cross_entropy": lambda logits, targets, weights: logits.sum() * 2},
+    "dpo": {"dpo_losses": lambda c, r, rc, rr, beta: (c * 3, r)},
+    "gae": {"gae": lambda rewards, values, gamma, lam: rewards},
+    "lora": {"merged": lambda weight, down, up, scale: None},
+    "masks": {"shifted": lambda ids, mask: (ids, ids, mask)},
+    "rope": {"rotate": lambda x, cos, sin: x[..., 0]},
+}
+
+
+@pytest.mark.parametrize("exercise", WRONG)
+def test_a_mistake_that_nobody_foresaw_is_told_something(exercise: str) -> None:
+    verdict = judge(find(exercise), part(exercise, **WRONG[exercise]))
+    assert verdict.state == "differs"
+    assert len(verdict.lines) >= 3, verdict.lines

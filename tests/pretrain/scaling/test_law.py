@@ -1,0 +1,152 @@
+"""The law is found again in tables that were made by it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from groundup.errors import UserError
+from groundup.lm.config import ModelConfig
+from groundup.pretrain.scaling.flops import Sizes, head_flops, hoffmann_flops, kaplan_flops
+from groundup.pretrain.scaling.isoflop import fit_isoflop
+from groundup.pretrain.scaling.law import Law, fit_law
+from groundup.pretrain.scaling.table import Runs
+
+# Besiroglu et al. (2024), table 1.
+TRUE = Law(1.817, 482.0, 2085.0, 0.348, 0.366)
+
+
+def table(noise: float, seed: int = 0, runs: int = 240) -> Runs:
+    generator = np.random.default_rng(seed)
+    n = 10 ** generator.uniform(7.6, 10.2, runs)
+    d = 10 ** generator.uniform(18.5, 21.5, runs) / (6 * n)
+    losses = TRUE.loss(n, d) * np.exp(generator.laplace(0, noise, runs))
+    return Runs.of(n.tolist(), d.tolist(), losses.tolist())
+
+
+def grid(noise: float = 0.0, seed: int = 0) -> Runs:
+    """Five budgets of nine sizes each, about the best one."""
+    generator = np.random.default_rng(seed)
+    n, d = [], []
+    for flops in np.geomspace(1e18, 1e21, 5):
+        best, _ = TRUE.optimum(flops)
+        sizes = best * np.geomspace(0.25, 4, 9)
+        n += sizes.tolist()
+        d += (flops / (6 * sizes)).tolist()
+    losses = TRUE.loss(np.array(n), np.array(d)) * np.exp(generator.normal(0, noise, len(n)))
+    return Runs.of(n, d, losses.tolist())
+
+
+def test_without_noise_the_law_is_found_exactly() -> None:
+    law = fit_law(table(0.0), bootstraps=0).law
+    assert (law.E, law.alpha, law.beta) == pytest.approx((1.817, 0.348, 0.366), rel=1e-3)
+    assert pytest.approx([482, 2085], rel=0.02) == [law.A, law.B]
+
+
+def test_intervals_hold_the_truth_and_shrink_with_the_noise() -> None:
+    widths = []
+    for noise in (0.002, 0.008):
+        fit = fit_law(table(noise), bootstraps=40)
+        for name in ("E", "alpha", "beta", "a", "b"):
+            found = fit.interval(name)
+            # A little room: of five intervals of 95 % one in four misses.
+            room = 0.3 * (found.high - found.low)
+            assert found.low - room <= getattr(TRUE, name) <= found.high + room, name
+        widths.append(fit.interval("alpha").high - fit.interval("alpha").low)
+        assert fit.deviation == pytest.approx(noise * 2**0.5, rel=0.25)
+    assert widths[0] < widths[1]
+
+
+def test_the_optimum_is_the_least_loss_of_a_budget() -> None:
+    n, d = TRUE.optimum(1e20)
+    assert 6 * n * d == pytest.approx(1e20)
+    for factor in (0.9, 1.1):
+        assert TRUE.loss(n * factor, d / factor) > TRUE.loss(n, d)
+    more, _ = TRUE.optimum(1e22)
+    assert np.log(more / n) / np.log(100) == pytest.approx(TRUE.a)
+
+
+def test_runs_far_off_are_left_out_and_do_no_harm() -> None:
+    runs = table(0.002, runs=80)
+    runs.losses[[3, 17]] *= (1.4, 1.2)
+    fit = fit_law(runs, bootstraps=0)
+    assert np.flatnonzero(~fit.kept).tolist() == [3, 17]
+    assert fit.law.alpha == pytest.approx(TRUE.alpha, abs=0.02)
+    # The way of Besiroglu et al.: the highest losses, wherever they lie.
+    highest = fit_law(runs, bootstraps=0, highest_left_out=4)
+    assert (~highest.kept).sum() == 4
+    assert highest.runs.losses[~highest.kept].min() >= highest.runs.losses[highest.kept].max()
+
+
+def test_a_prediction_covers_what_runs_come_to() -> None:
+    fit = fit_law(table(0.005), bootstraps=40)
+    n, d = TRUE.optimum(1e22)
+    found = fit.predicted(n, d)
+    assert found.low < TRUE.loss(n, d) < found.high
+    assert 0.01 < (found.high - found.low) / found.estimate < 0.1
+
+
+def test_too_little_to_tell_five_numbers() -> None:
+    with pytest.raises(UserError, match="3 sizes"):
+        fit_law(Runs.of([1e6, 2e6] * 4, np.geomspace(1e7, 1e8, 8).tolist(), [3.0] * 8))
+
+
+# IsoFLOP.
+
+
+def test_optima_of_budgets_give_the_same_exponents() -> None:
+    found = fit_isoflop(grid(), bootstraps=50)
+    assert found is not None and found.a is not None and found.b is not None
+    assert found.a.estimate == pytest.approx(TRUE.a, abs=0.01)
+    assert found.b.estimate == pytest.approx(TRUE.b, abs=0.01)
+    best, tokens = TRUE.optimum(found.budgets[2].flops)
+    assert found.budgets[2].parameters == pytest.approx(best, rel=0.1)
+    assert found.budgets[2].tokens == pytest.approx(tokens, rel=0.1)
+    noisy = fit_isoflop(grid(0.004), bootstraps=50)
+    assert noisy is not None and noisy.a is not None
+    assert noisy.a.low - 0.02 < TRUE.a < noisy.a.high + 0.02
+    assert noisy.a.high - noisy.a.low > 2 * (found.a.high - found.a.low)
+
+
+def test_a_budget_that_is_best_at_its_edge_has_no_optimum() -> None:
+    runs = grid()
+    # Of the largest budget only sizes below the best one.
+    kept = np.ones(len(runs), bool)
+    kept[-4:] = False
+    found = fit_isoflop(runs.chosen(kept), bootstraps=10)
+    assert found is not None and [one.why for one in found.budgets][:4] == [""] * 4
+    assert found.budgets[4].why == "is best at its largest size"
+    assert found.a is not None and found.a.estimate == pytest.approx(TRUE.a, abs=0.02)
+
+
+def test_runs_of_any_compute_have_no_budgets() -> None:
+    assert fit_isoflop(table(0.0, runs=200)) is None
+
+
+# FLOPs.
+
+
+@pytest.mark.parametrize(
+    ("sizes", "millions", "ratio"),
+    [
+        # Hoffmann et al. (2022), table A4: what they count over 6 N D. Its numbers are those of the
+        # text without embedding and head.
+        (Sizes(10, 640, 2_560, 10, 64, 0, 2_048), 73, 1.03),
+        (Sizes(20, 1_024, 4_096, 16, 64, 0, 2_048), 305, 1.10),
+        (Sizes(24, 1_280, 5_120, 10, 128, 0, 2_048), 552, 1.08),
+        (Sizes(28, 2_048, 8_192, 16, 128, 0, 2_048), 1_600, 1.03),
+        (Sizes(40, 3_584, 14_336, 28, 128, 0, 2_048), 6_800, 0.99),
+    ],
+)
+def test_flops_are_those_of_the_paper(sizes: Sizes, millions: float, ratio: float) -> None:
+    assert hoffmann_flops(sizes) / (6 * millions * 1e6) == pytest.approx(ratio, abs=0.03)
+    whole = replace(sizes, vocab_size=32_000)
+    assert kaplan_flops(whole) < head_flops(whole) < hoffmann_flops(whole)
+
+
+def test_flops_with_the_head_are_those_of_our_models() -> None:
+    shape = ModelConfig.of(width=256, depth=4, vocab_size=1_024, context=128, kv_heads=4)
+    sizes = Sizes(4, 256, shape.intermediate_size, 4, 64, 1_024, 128, gated=True)
+    assert head_flops(sizes) == shape.flops_per_token(128)

@@ -1,0 +1,101 @@
+"""Tables of training runs as they are published, and what is no run in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groundup.app.cli import main
+from groundup.errors import UserError
+from groundup.pretrain.scaling.law import Law
+from groundup.pretrain.scaling.table import read_table, told
+
+TRUE = Law(1.8, 400.0, 1200.0, 0.35, 0.35)
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Model Size,Training Tokens,Training FLOP,loss",
+        "n,d,c,l",
+        "N,D,C,L",
+        "Params (M),Tokens (B),training FLOPs,Final Loss",
+    ],
+)
+def test_columns_of_published_tables(tmp_path: Path, head: str) -> None:
+    row = "70,1.4,5.9e17,2.5" if "(M)" in head else '70M,"1,400,000,000",5.9e17,2.5'
+    found = read_table(written(tmp_path / "t.csv", f"{head}\n{row}\n"))
+    assert (found.runs.parameters[0], found.runs.tokens[0]) == pytest.approx((7e7, 1.4e9))
+    assert (found.runs.flops[0], found.runs.losses[0]) == (5.9e17, 2.5)
+
+
+def test_two_of_three_sizes_are_enough(tmp_path: Path) -> None:
+    rows = [{"parameters": 50, "compute_budget": 6e6, "final_loss": 3.0}]
+    assert read_table(written(tmp_path / "a.json", json.dumps(rows))).runs.tokens[0] == 2e4
+    lines = '{"tokens": 10, "flops": 600, "loss": 3}\n\n{"tokens": 20, "flops": 600, "loss": 3}'
+    found = read_table(written(tmp_path / "a.jsonl", lines))
+    assert found.runs.parameters.tolist() == [10, 5] and found.lines == (1, 3)
+    plain = read_table(written(tmp_path / "b.tsv", "n\td\tloss\n2\t3\t4\n"))
+    assert plain.runs.flops.tolist() == [36]
+
+
+def test_rows_that_are_no_runs_are_set_aside_and_said(tmp_path: Path) -> None:
+    bad = ["x,5,3", "-1,5,3", "5,nan,3", "5,5,", "5,5,inf", "5", "5,5,0"]
+    path = written(tmp_path / "t.csv", "\n".join(["n,d,loss", "7,8,9", *bad]))
+    found = read_table(path)
+    assert len(found.runs) == 1 and len(found.bad) == len(bad)
+    assert found.bad[0] == f"{path}, line 3: n='x' must be a number above 0"
+    said = told(found.bad)
+    assert len(said) == 4 and said[-1] == f"{len(bad) - 3} more rows set aside"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no rows"),
+        ("a,b,c\n1,2,3\n", "no column for loss"),
+        ("loss,n\n1,2\n", "no column for parameters and tokens"),
+        ("n,d,loss\nx,y,z\n", "no row of 1"),
+        ("[1, 2", "not JSON"),
+        ("[1, 2]", "no column"),
+        ("{]\n", "no column"),
+    ],
+)
+def test_what_is_no_table_ends_in_one_sentence(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(UserError, match=why) as told:
+        read_table(written(tmp_path / "t", text))
+    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match="no column of"):
+        read_table(written(tmp_path / "t", "n,d,loss\n1,2,3\n"), {"loss": "missing"})
+
+
+def test_a_command_from_table_to_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["size;seen;what"]
+    for flops in (1e18, 1e19, 1e20):
+        best, _ = TRUE.optimum(flops)
+        for n in best * np.geomspace(0.3, 3, 5):
+            d = flops / (6 * n)
+            lines.append(f"{n:.6g};{d:.6g};{TRUE.loss(n, d):.6f}")
+    path = written(tmp_path / "t.csv", "\n".join(lines) + "\n1;2;oops\n")
+    out = tmp_path / "out"
+    words = ["scaling", "fit", str(path), "--loss", "what", "--tokens", "seen"]
+    assert main([*words, "--bootstraps", "10", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "line 17" in said and "N^0.350" in said
+    result = json.loads((out / "result.json").read_text())
+    assert result["fit"]["law"]["alpha"] == pytest.approx(0.35, abs=0.005)
+    assert result["isoflop"]["a"]["estimate"] == pytest.approx(0.5, abs=0.01)
+    page = (out / "report.html").read_text()
+    assert page.count("<img") >= 3 and "IsoFLOP" in page
+    # The same folder again, but no other one.
+    assert main([*words, "--bootstraps", "10", "--out", str(out)]) == 0
+    assert main([*words, "--out", str(tmp_path)]) == 2
+    assert "other files" in capsys.readouterr().err
