@@ -19,6 +19,7 @@ from cyclopts import App, CoercionError, CycloptsError, Group, MissingArgumentEr
 
 import groundup
 from groundup.app import process
+from groundup.app.help import Columns
 from groundup.app.stages import EXPERIMENTS, RESUMES, STAGES
 from groundup.deprecated import renamed_options
 from groundup.errors import CheckFailed, UserError
@@ -41,6 +42,7 @@ def build_app() -> App:
         "`groundup COMMAND --help` shows every setting of a command.",
         # Rendering Markdown would load a parser of it, a fifth of the time that help takes.
         help_format="plaintext",
+        help_formatter=Columns(),
         version=groundup.__version__,
         result_action="return_none",
         print_error=False,

@@ -1,0 +1,101 @@
+"""What `--help` shows: plain columns, as wide as the terminal.
+
+Boxes and styles of the parser's own formatter take as long as all the rest of `--help` does.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+# As `typing` has it; what that loads is a part of the time that help takes.
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cyclopts.help import HelpEntry, HelpPanel
+    from rich.console import Console, ConsoleOptions
+
+# Names that are longer stand on a line of their own.
+_LONGEST_NAME = 26
+_MOST_WIDTH, _LEAST_WIDTH = 100, 40
+
+
+class Columns:
+    """Formats help for cyclopts: the usage, what is said, and a list of names for each group."""
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        """Write one group of commands or settings."""
+        rows = [(_names(one), _said(one)) for one in panel.entries]
+        if not rows:
+            return
+        column = min(_LONGEST_NAME, max(len(name) for name, _ in rows))
+        lines = [_bold(console, _plain(panel.title))]
+        for name, said in rows:
+            indent = " " * (column + 4)
+            wrapped = _wrapped(said, _width(console), indent) or [indent]
+            if len(name) <= column:
+                wrapped[0] = f"  {name.ljust(column)}  {wrapped[0].lstrip()}"
+            else:
+                wrapped.insert(0, f"  {name}")
+            lines += [line.rstrip() for line in wrapped]
+        _write(console, "\n".join(lines))
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
+        """Write how the command is written."""
+        if text := _plain(usage):
+            _write(console, text if text.startswith("Usage:") else f"Usage: {text}")
+
+    def render_description(self, console: Console, options: ConsoleOptions, said: Any) -> None:
+        """Write what the command does, a paragraph at a time."""
+        if text := _plain(said):
+            paragraphs = (" ".join(one.split()) for one in text.split("\n\n"))
+            lines = ("\n".join(_wrapped(one, _width(console))) for one in paragraphs)
+            _write(console, "\n\n".join(lines))
+
+
+def _names(entry: HelpEntry) -> str:
+    return ("* " if entry.required else "") + ", ".join(entry.display_labels_with_metavar)
+
+
+def _said(entry: HelpEntry) -> str:
+    parts = [_plain(entry.description)]
+    if entry.choices:
+        parts.append(f"[choices: {', '.join(entry.choices)}]")
+    if entry.default is not None:
+        parts.append(f"[default: {entry.default}]")
+    if entry.required:
+        parts.append("[required]")
+    return " ".join(part for part in parts if part)
+
+
+def _plain(thing: Any) -> str:
+    """The letters of a text of rich, or of cyclopts, which keeps one within."""
+    if thing is None or isinstance(thing, str):
+        return (thing or "").strip()
+    within = getattr(thing, "primary_renderable", None)
+    parts = [thing] if within is None else [within, *thing.texts]
+    return "".join(one if isinstance(one, str) else one.plain for one in parts).strip()
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    # Names of options have hyphens, and are to be copied.
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _width(console: Console) -> int:
+    return max(_LEAST_WIDTH, min(_MOST_WIDTH, console.width))
+
+
+def _bold(console: Console, text: str) -> str:
+    return f"\033[1m{text}\033[0m" if console.is_terminal and not console.no_color else text
+
+
+def _write(console: Console, text: str) -> None:
+    console.file.write(f"{text}\n\n")
