@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from groundup.app.cli import app
+from groundup.app.cli import app, words_to_parse
 
 BUILD = Path(__file__).parents[1] / "docs" / "build.py"
 
@@ -48,7 +48,8 @@ def test_the_site_is_built_and_every_link_leads_somewhere(tmp_path: Path) -> Non
     assert len(commands) > 50
     for page, command in commands:
         try:
-            app.parse_args(shlex.split(command)[1:], print_error=False, exit_on_error=False)
+            words = words_to_parse(shlex.split(command)[1:])
+            app.parse_args(words, print_error=False, exit_on_error=False)
         except Exception as error:
             raise AssertionError(f"{page.name}: {command}: {error}") from None
     for page, block in code(tmp_path / "made", "python"):

@@ -27,6 +27,7 @@ from groundup.app.settings import configured, known_names
 from groundup.app.stages import STAGES
 from groundup.errors import UserError
 from groundup.experiments import config as experiments
+from groundup.experiments.transformers import config as with_transformers
 from groundup.generation.sampling import Sampling
 from groundup.train.ranges import Range, check_text, ranges
 
@@ -35,7 +36,13 @@ HOSTILE = ["nan", "inf", "-inf", "-1", "1e300", str(2**70), "x", "", "1.e999", "
 
 def configs() -> list[type[BaseModel]]:
     found = [stage.config for stage in STAGES.values()]
-    return found + [one for name, one in vars(experiments).items() if name.endswith("Config")]
+    pages = (experiments, with_transformers)
+    return found + [
+        one
+        for page in pages
+        for name, one in vars(page).items()
+        if name.endswith("Config") and one.__module__ == page.__name__
+    ]
 
 
 @pytest.mark.parametrize("config", configs(), ids=lambda config: config.__name__)

@@ -1,7 +1,8 @@
 """README's own commands and code, as they stand: parsed in the default suite, run in the long one.
 
 A folder is laid out as the README's reader would have it: a quickstart that is finished, texts,
-rows and pairs of one's own, and a GGUF file. What would train for minutes trains for a step there.
+rows and pairs of one's own, a solved exercise and a GGUF file. What would train for minutes trains
+for a step there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from groundup.app.cli import app, main
+from groundup.app.cli import app, main, words_to_parse
 
 if TYPE_CHECKING:
     from conftest import Workshop
@@ -106,7 +107,8 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_and_its_options_are_there(command: str) -> None:
-    app.parse_args(shlex.split(command)[1:], print_error=False, exit_on_error=False)
+    words = words_to_parse(shlex.split(command)[1:])
+    app.parse_args(words, print_error=False, exit_on_error=False)
 
 
 def test_the_command_is_installed() -> None:
@@ -148,6 +150,9 @@ def home(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write(folder / "sums.jsonl", [{"prompt": f"What is {i} + {i + 1}?"} for i, _ in _all(asked)])
     rated = [{"prompt": a, "completion": f"Anna {i}.", "label": i % 2 == 0} for i, a in _all(asked)]
     _write(folder / "rated.jsonl", rated)
+    (folder / "my_groundup").mkdir()
+    solution = ROOT / "src/groundup/learn/transformers/attention/solution.py"
+    shutil.copyfile(solution, folder / "my_groundup" / "attention.py")
     assert main(["export", str(folder / "quickstart/sft"), "--out", str(folder / "gguf")]) == 0
     shutil.move(next((folder / "gguf").glob("*.gguf")), folder / "model.gguf")
     return folder

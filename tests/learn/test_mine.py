@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from groundup.app.cli import main
+from groundup.app.cli import app, main
 from groundup.errors import UserError
 from groundup.experiments.config import PerceptronConfig
 from groundup.learn.mine import mine
@@ -135,3 +135,30 @@ def test_a_training_with_ones_own_adamw(
     assert losses["mine"] == pytest.approx(losses["plain"], rel=1e-4)
     assert set(read_run(tmp_path / "run-mine")["mine"]) == {"chain_rule", "optimizers"}
     assert "mine" not in read_run(tmp_path / "run-plain")
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["chat", "model", "--mine"], True),
+        (["chat", "model", "--mine", "my_groundup"], Path("my_groundup")),
+        (["generate", "model", "The sea", "--mine", "--seed", "3"], True),
+        (["sft", "model", "--data", "x", "--mine=other"], Path("other")),
+        (["experiment", "perceptron", "--mine"], True),
+        (["chat", "model"], None),
+    ],
+)
+def test_the_folder_may_be_left_out(words: list[str], folder: object) -> None:
+    _, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+    assert bound.arguments.get("mine") == folder
+
+
+def test_a_model_behind_a_bare_option_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert main(["generate", "--mine", "model", "The sea"]) == 2
+    said = capsys.readouterr().err  # the model was found, and is none
+    assert "MODEL is missing" not in said and "progress" not in said

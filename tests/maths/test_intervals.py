@@ -14,6 +14,8 @@ from groundup.maths.intervals import (
     bootstrap_interval,
     bootstrap_ratio,
     bootstrap_sums,
+    student_interval,
+    student_quantile,
     wilson_interval,
 )
 
@@ -247,3 +249,21 @@ def test_sums_of_samples_without_a_number_are_left_out():
         bootstrap_sums(values[1:], share)
     with pytest.raises(ValueError, match="at least one"):
         bootstrap_sums(values[:0], share)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),
+    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (10, 2.228), (30, 2.042)],
+)
+def test_students_quantiles_are_those_of_the_tables(freedom: int, quantile: float) -> None:
+    assert student_quantile(0.95, freedom) == pytest.approx(quantile, abs=5e-4)
+
+
+def test_students_interval_covers_the_mean_of_three_values_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    found = [student_interval(rng.normal(5.0, 2.0, 3).tolist()) for _ in range(2_000)]
+    covered = np.mean([one.low <= 5.0 <= one.high for one in found])
+    assert covered == pytest.approx(0.95, abs=0.015)
+    assert student_interval([1.0]).high == np.inf
+    with pytest.raises(ValueError, match="no values"):
+        student_interval([])

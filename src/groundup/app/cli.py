@@ -23,7 +23,6 @@ from groundup.app.stages import EXPERIMENTS, RESUMES, STAGES
 from groundup.deprecated import renamed_options
 from groundup.errors import CheckFailed, UserError
 
-MINE = "my_groundup"  # as groundup learn names the learner's folder
 DIFFERS, WRONG_INPUT, BROKEN_PIPE = 1, 2, 141
 _JOURNEYS = Group("Whole journeys", sort_key=1)
 _STAGES = Group("Stages, each a command of its own", sort_key=2)
@@ -297,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ended(arguments: Sequence[str]) -> int:
     """Run the command; return the exit code, with the reason on standard error."""
     try:
-        app(_with_folder(_respelled(renamed_options(arguments))))
+        app(words_to_parse(arguments))
         sys.stdout.flush()
     except UserError as error:
         return _complain(str(error))
@@ -382,6 +381,11 @@ def _computes(command: str) -> bool:
     )
 
 
+def words_to_parse(arguments: Sequence[str]) -> Sequence[str]:
+    """What a person wrote, in the spelling that the parser knows."""
+    return _with_folder(_respelled(renamed_options(arguments)))
+
+
 # The suites of `groundup eval MODELS --suite NAME`, as an earlier release spelled them.
 _SUITES = ("report", "core", "tuning", "values", "lm-eval")
 
@@ -410,13 +414,15 @@ def _respelled(arguments: Sequence[str]) -> Sequence[str]:
 
 
 def _with_folder(arguments: Sequence[str]) -> Sequence[str]:
-    """Return the arguments with a folder behind a bare --mine: the next word may be a model's."""
+    """Return the arguments with a folder behind a bare --mine: the word after it may be a model."""
     words = list(arguments)
     for place, word in enumerate(words):
         if word == "--mine":
             following = words[place + 1 : place + 2]
             if not following or not (Path(following[0]) / "progress.json").is_file():
-                words[place] = f"--mine={MINE}"
+                from groundup.learn.own import FOLDER
+
+                words[place] = f"--mine={FOLDER}"
     return words
 
 

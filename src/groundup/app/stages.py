@@ -403,18 +403,26 @@ def _experiment(
     more: tuple[str, ...] = (),
     positional: str | None = None,
     module: str = "",
+    settings: str = "config",
 ) -> Stage:
     return Stage(
         name,
         f"experiment {name}",
         f"groundup.experiments.{module or name.replace('-', '_')}",
-        f"groundup.experiments.config:{config}",
+        f"groundup.experiments.{settings}:{config}",
         makes="report",
         start=None,
         help=help,
         more=more,
         positional=positional,
     )
+
+
+def _with_transformers(name: str, config: str, help: str, minutes: int) -> Stage:
+    """An experiment of step 3, and how long it takes on two cores at most."""
+    more = (f"At most {minutes} minutes on two cores.", RESUMES)
+    module = f"transformers.{name.replace('-', '_')}"
+    return _experiment(name, config, help, more, module=module, settings="transformers.config")
 
 
 # Experiments: like stages, each a config and a `run` that writes a folder.
@@ -485,6 +493,42 @@ EXPERIMENTS: dict[str, Stage] = {
             "quantization",
             "QuantizationConfig",
             "What do 16, 8 and 4 bits a weight cost, in error and in perplexity?",
+        ),
+        _with_transformers(
+            "recall",
+            "RecallConfig",
+            "Does attention recall what a recurrent network of as many features cannot hold?",
+            15,
+        ),
+        _with_transformers(
+            "induction",
+            "InductionConfig",
+            "What does a transformer need to continue what it has seen before in its context?",
+            6,
+        ),
+        _with_transformers(
+            "copying",
+            "CopyingConfig",
+            "Who learns to copy strings, and who copies longer ones than any in training?",
+            12,
+        ),
+        _with_transformers(
+            "positions",
+            "PositionsConfig",
+            "Which way to tell the order lets a model read further than it was trained?",
+            25,
+        ),
+        _with_transformers(
+            "attention-cost",
+            "AttentionCostConfig",
+            "What does a smaller cache cost in loss, and what does it bring in speed?",
+            5,
+        ),
+        _with_transformers(
+            "optimizers",
+            "OptimizersConfig",
+            "How much sooner does Muon reach a loss than AdamW, each at its best learning rate?",
+            20,
         ),
     )
 }

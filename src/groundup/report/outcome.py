@@ -20,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from groundup.errors import UserError
 from groundup.maths.intervals import Interval
+from groundup.report.claim import Claim
 from groundup.report.figure import Plot, image
 from groundup.report.page import (
     PAGE,
@@ -32,6 +33,7 @@ from groundup.report.page import (
     Page,
     Plots,
     Section,
+    claims_by_outcome,
     write_page,
 )
 from groundup.report.table import Table, markdown
@@ -108,15 +110,16 @@ def write(
     plots: Sequence[Plot],
     remarks: Sequence[str],
     data: Mapping[str, Any],
+    claims: Sequence[Claim] = (),
     texts: Mapping[str, str] | None = None,
     pieces: Collection[str] = (),
     seconds: float,
 ) -> Path:
     """Write the outcome into `config.out`, replacing an earlier one of the same experiment.
 
-    `remarks` are the findings in words, `data` every number behind the tables and plots, `texts`
-    samples by the name of their model, and `seconds` what the experiment took. Prints the tables.
-    Raises `UserError` as `check_folder` does, with the same `pieces`.
+    `remarks` are the findings in words, `claims` what was tested, `data` every number behind the
+    tables and plots, `texts` samples by the name of their model, and `seconds` what the experiment
+    took. Prints the tables. Raises `UserError` as `check_folder` does, with the same `pieces`.
     """
     check_folder(config.out, name, pieces)
     images = {
@@ -138,6 +141,7 @@ def write(
         "tables": [table.to_json() for table in tables],
         "plots": [{"name": plot.name, "caption": plot.caption} for plot in plots],
         "remarks": list(remarks),
+        "claims": _finite([claim.to_json() for claim in claims]),
         "texts": dict(texts or {}),
         "data": _finite(data),
     }
@@ -148,7 +152,7 @@ def write(
         for file, picture in images.items():
             write_bytes(aside / file, picture)
         write_text(aside / "table.md", "\n".join(map(markdown, tables)))
-        write_page(aside / PAGE, outcome_page(content, tables, plots))
+        write_page(aside / PAGE, outcome_page(content, tables, plots, claims))
     for table in tables:
         console.print(in_terminal(table))
     for remark in remarks:
@@ -158,7 +162,10 @@ def write(
 
 
 def outcome_page(
-    content: Mapping[str, Any], tables: Sequence[Table], plots: Sequence[Plot]
+    content: Mapping[str, Any],
+    tables: Sequence[Table],
+    plots: Sequence[Plot],
+    claims: Sequence[Claim] = (),
 ) -> Page:
     """The page of an experiment: what was found, the tables, the plots, and how to do it again."""
     config, name = content["config"], content["experiment"]
@@ -169,6 +176,8 @@ def outcome_page(
     if content["remarks"]:
         opening.append(Box("", content["remarks"]))
     sections = [Section(one.title, f"table-{n}", [one]) for n, one in enumerate(tables, start=1)]
+    if claims:
+        sections.append(Section("What was tested", "claims", claims_by_outcome(claims)))
     if plots:
         sections.append(Section("Plots", "plots", [Plots(plots)]))
     if content["texts"]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, get_type_hints
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from groundup.learn.own import FOLDER
 from groundup.train import ranges
 
 RUNS = Path("runs")
@@ -45,12 +46,22 @@ Force = Annotated[
         negative="", show_default=False, help="write over what is there and is not this command's"
     ),
 ]
+
+
+def _folder_of_parts(type: Any, tokens: Sequence[Token]) -> Path:
+    """`--mine FOLDER`, or `--mine` alone for the folder of `groundup learn`."""
+    return FOLDER if tokens[0].implicit_value is True else Path(tokens[0].value)
+
+
+# True is what makes the parser take the option without a folder.
 Mine = Annotated[
-    Path | None,
+    Path | bool | None,
     Parameter(
+        negative="",
         show_default=False,
-        help="let what you wrote in groundup learn take the product's place, where it passed "
-        "(without a folder: my_groundup)",
+        converter=_folder_of_parts,
+        help="let what you wrote in groundup learn take the product's place, where it passed; "
+        "with a folder after it, if yours is not my_groundup",
     ),
 ]
 SAMPLING = Group("How to draw (default: as the model's generation_config.json says)", sort_key=10)
@@ -122,13 +133,13 @@ def checked(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def with_parts(folder: Path | None) -> AbstractContextManager[object]:
+def with_parts(folder: Path | bool | None) -> AbstractContextManager[object]:
     """Return the context of a command: the learner's parts that passed, or nothing special."""
-    if folder is None:
+    if not folder:
         return contextlib.nullcontext()
     from groundup.learn.mine import mine
 
-    return mine(folder)
+    return mine(Path(folder) if folder is not True else FOLDER)
 
 
 def parsed(annotation: Any, *more: Any) -> Any:

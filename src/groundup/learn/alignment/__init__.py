@@ -91,7 +91,7 @@ EXERCISES = (
         minutes=20,
         difficulty=2,
         importance=4,
-        makes="groundup experiment frontier judges models by your own rule",
+        makes="groundup frontier judges models by your own rule",
     ),
     Exercise(
         "5.10",

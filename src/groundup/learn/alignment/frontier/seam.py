@@ -8,7 +8,7 @@ from groundup.experiments.frontier import trade
 from groundup.learn.plain import all_replaced
 from groundup.report.estimate import Estimate
 
-USED_BY = "groundup experiment frontier: which models it leaves, and which it calls better"
+USED_BY = "groundup frontier: which models it leaves, and which it calls better"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:

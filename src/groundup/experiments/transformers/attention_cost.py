@@ -1,0 +1,233 @@
+"""What does a smaller cache cost? Keys and values of all heads, of some, of one, or of a window.
+
+    multi-head     a key head for each query head                    Vaswani et al. 2017
+    grouped-query  one for two of them                               Ainslie et al. 2023
+    multi-query    one for all                                       Shazeer 2019
+    window         one for each, over the last 64 tokens alone       Beltagy et al. 2020
+
+To write a token a model reads its whole cache, so that what is kept of each token is what writing
+costs with long texts. Models of one width are trained on the same stories of the small world; then
+how well they predict is set beside the numbers that they have to keep and the tokens a second at
+which they write behind a text of 1,024 tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.config import AttentionCostConfig
+from groundup.experiments.transformers.findings import compared, conclusions, number_cell
+from groundup.experiments.transformers.language import (
+    Material,
+    WindowStream,
+    losses,
+    material,
+    non_overlapping,
+)
+from groundup.experiments.transformers.models import Maker
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.report.claim import Claim
+from groundup.report.figure import Plot
+from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.plots import COLORS, panels
+from groundup.report.table import Table, short_number, text_table
+from groundup.train.batch import Batch
+
+NAME = "attention-cost"
+QUESTION = "What does a smaller cache cost in loss, and what does it bring in speed?"
+_VOCAB, _WIDTH, _LAYERS, _HEADS, _CONTEXT, _ROWS, _WINDOW = 512, 256, 2, 4, 256, 16, 64
+# What stands before the tokens that are timed, in how many texts at once, and how many are.
+_BEFORE, _TEXTS, _TIMED, _ROUNDS = 1_024, 8, 16, 8
+_TOKENS = 16_384
+ALL = "multi-head"
+
+
+def run(config: AttentionCostConfig) -> Path:
+    """Train all kinds, let them write, and write the outcome; stopped, it goes on.
+
+    Raises `UserError` for a folder of something else.
+    """
+    return experiment(config, NAME, partial(_run, config))
+
+
+def _run(config: AttentionCostConfig) -> None:
+    begun = perf_counter()
+    text = material(
+        config.out / "text", "world", vocab_size=_VOCAB, megabytes=0.3 if config.quick else 3
+    )
+    found = {
+        name: [trained(config, _cell(config, name, seed, text)) for seed in config.all_seeds]
+        for name in makers(text.vocab_size)
+    }
+    speeds = tokens_per_second(makers(text.vocab_size), 2 if config.quick else _ROUNDS)
+    claims = tested(found, speeds)
+    write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[table(found, speeds, text.vocab_size)],
+        plots=[plot(found, text.vocab_size)],
+        remarks=conclusions(claims),
+        claims=claims,
+        data={
+            name: {"loss": values(found, name), "tokens_per_second": speeds[name]} for name in found
+        },
+        pieces=("cells", "text", RESULT),
+        seconds=perf_counter() - begun,
+    )
+
+
+def makers(vocab_size: int) -> dict[str, Maker]:
+    """The kinds of attention in one shape."""
+    shape = partial(
+        ModelConfig.of,
+        width=_WIDTH,
+        depth=_LAYERS,
+        heads=_HEADS,
+        vocab_size=vocab_size,
+        context=_BEFORE + _TIMED,
+    )
+    return {
+        ALL: Maker(shape(kv_heads=_HEADS)),
+        "grouped-query": Maker(shape(kv_heads=_HEADS // 2)),
+        "multi-query": Maker(shape(kv_heads=1)),
+        "window": Maker(shape(kv_heads=_HEADS, sliding_window=_WINDOW)),
+    }
+
+
+def _cell(config: AttentionCostConfig, name: str, seed: int, text: Material) -> Cell:
+    return Cell(
+        f"{name}-{seed}",
+        makers(text.vocab_size)[name],
+        WindowStream(text.train, _CONTEXT, _ROWS, seed),
+        seed,
+        steps=5 if config.quick else config.steps,
+        rows=_ROWS,
+        context=_CONTEXT,
+        rate=0.02,
+        embedding_rate=0.006,
+        optimizer="muon",
+        measure=lambda model, step: measured(model, text, 2_048 if config.quick else _TOKENS),
+        dtype="auto",
+    )
+
+
+def measured(model: CausalLM, text: Material, count: int) -> dict[str, Any]:
+    """Nats a held-out token."""
+    starts = non_overlapping(text.heldout, _CONTEXT, count)
+    return {"loss": float(losses(model, text.heldout, starts, _CONTEXT).mean())}
+
+
+@torch.no_grad()
+def tokens_per_second(every: Mapping[str, Maker], rounds: int) -> dict[str, list[float]]:
+    """Tokens a second of all texts together, read one by one behind a long text.
+
+    Speed is no matter of what was learned, so that fresh models are timed: in rounds, each kind
+    once a round, since whatever else the machine does goes on for longer than that.
+    """
+    ids = torch.zeros(_TEXTS, _BEFORE, dtype=torch.int64)
+    models = {name: make(0).eval() for name, make in every.items()}
+    caches = {name: one.empty_cache(_TEXTS, _BEFORE + _TIMED) for name, one in models.items()}
+    for name, model in models.items():
+        model(Batch.of(ids), caches[name])
+    found: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds):
+        for name, model in models.items():
+            begun = perf_counter()
+            for place in range(_BEFORE, _BEFORE + _TIMED):
+                batch = Batch.at(ids[:, :1], torch.full((_TEXTS, 1), place))
+                _ = model(batch, caches[name]) @ model.head.T
+            found[name].append(_TEXTS * _TIMED / (perf_counter() - begun))
+    return found
+
+
+def kept(shape: ModelConfig, tokens: int) -> int:
+    """Numbers that have to be kept of a text of so many tokens: keys and values in sight."""
+    each = 2 * shape.num_key_value_heads * shape.head_dim
+    return sum(each * min(tokens, window or tokens) for window in shape.windows)
+
+
+# What is told of it.
+
+Found = Mapping[str, Sequence[Course]]
+
+
+def values(found: Found, name: str) -> list[float]:
+    """The loss of a kind, of each seed."""
+    return [course.end["loss"] for course in found[name]]
+
+
+def tested(found: Found, speeds: Mapping[str, Sequence[float]]) -> list[Claim]:
+    """Each kind against multi-head attention, in loss over seeds and in speed over rounds."""
+    claims = [
+        compared(
+            f"{name} attention predicts worse",
+            (name, values(found, name)),
+            (ALL, values(found, ALL)),
+            "above",
+        )
+        for name in found
+        if name != ALL
+    ]
+    claims += [
+        compared(
+            f"{name} attention writes faster",
+            (name, speeds[name]),
+            (ALL, speeds[ALL]),
+            "above",
+            unit="tokens a second",
+        )
+        for name in ("grouped-query", "multi-query")
+    ]
+    return claims
+
+
+def table(found: Found, speeds: Mapping[str, Sequence[float]], vocab_size: int) -> Table:
+    """A row for each kind: parameters, cache, loss, speed."""
+    every = makers(vocab_size)
+    return text_table(
+        "Loss, cache and speed",
+        ("attention", "parameters", "kept of 1,024 tokens", "nats a token", "tokens a second"),
+        tuple(
+            (
+                name,
+                short_number(every[name].parameters),
+                f"{kept(every[name].shape, _BEFORE):,}",
+                number_cell(values(found, name)),
+                number_cell(speeds[name], 0),
+            )
+            for name in found
+        ),
+        (
+            f"Kept: numbers of keys and values that have to be. A window needs its last {_WINDOW} "
+            "tokens; the cache here keeps the others too and only does not look at them, so that "
+            "the window's speed is no better than it is. Fewer key heads are fewer parameters as "
+            f"well. Tokens a second: of {_TEXTS} texts together, behind {_BEFORE:,} tokens; they "
+            f"are timed in {len(speeds[ALL])} rounds, which show the machine as it is. Losses are "
+            f"means over {seeds(len(found[ALL]))}. Intervals are Student's, 95 %.",
+        ),
+    )
+
+
+def plot(found: Found, vocab_size: int) -> Plot:
+    """Loss over what has to be kept of a text, a point for each seed."""
+    figure, [[axes]] = panels(height=3.8)
+    every = makers(vocab_size)
+    for color, name in zip(COLORS, found, strict=False):
+        lost = np.array(values(found, name))
+        size = kept(every[name].shape, _BEFORE)
+        axes.plot(np.full(len(lost), size), lost, "o", color=color, alpha=0.6, label=name)
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel(f"numbers to be kept of {_BEFORE:,} tokens")
+    axes.set_ylabel("nats a token")
+    axes.legend(frameon=False, fontsize=8)
+    return Plot("cache", "Loss over the size of the cache; a dot for each seed.", figure)

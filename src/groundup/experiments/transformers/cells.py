@@ -1,0 +1,145 @@
+"""Cells of an experiment: one model, trained with one seed and measured on the way.
+
+An experiment is a table of cells. Each is a run of its own in `OUT/cells/NAME`, trained by the one
+loop and measured at fixed steps, so that an experiment that was stopped goes on in the middle of a
+cell, and finished ones are read from their folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from groundup.experiments.config import ExperimentConfig
+from groundup.experiments.transformers.models import Maker
+from groundup.formats.hf_config import config_to_hf
+from groundup.lm.model import CausalLM
+from groundup.report.outcome import RESULT
+from groundup.runs.console import say
+from groundup.runs.files import read_lines, write_json
+from groundup.runs.folder import Run
+from groundup.train.batch import Batch, Stream
+from groundup.train.config import TrainingConfig
+from groundup.train.loss import next_token_loss
+from groundup.train.plan import Trained
+from groundup.train.stage import Job, run_stage
+
+Measured = dict[str, Any]
+
+
+@runtime_checkable  # the tests' import hook checks arguments
+class Threaded(Protocol):
+    """Settings of an experiment that trains on so many threads."""
+
+    @property
+    def out(self) -> Path: ...
+    @property
+    def threads(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is trained, on what, how long and how, and `measure(model, step)` of it.
+
+    `rate` is the peak learning rate of matrices; embeddings and gains have `embedding_rate`, or the
+    same. `measured_at` are steps to measure at beside the last one.
+    """
+
+    name: str
+    make: Maker
+    stream: Stream[Batch]
+    seed: int
+    steps: int
+    rows: int
+    context: int
+    rate: float
+    measure: Callable[[CausalLM, int], Measured]
+    embedding_rate: float | None = None
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    evaluations: int = 1
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    weight_decay: float = 0.0
+    evaluates_first: bool = False
+
+
+@dataclass(frozen=True)
+class Course:
+    """What was measured of a cell: at each step that it was measured at, and of every step."""
+
+    measured: list[Measured]
+    steps: list[Measured]
+
+    @property
+    def end(self) -> Measured:
+        """What was measured last."""
+        return self.measured[-1]
+
+    @property
+    def seconds(self) -> float:
+        """What training took, without measuring."""
+        return float(sum(line["seconds"] for line in self.steps))
+
+
+def trained(config: Threaded, cell: Cell) -> Course:
+    """Train a cell and measure it, or find it done."""
+    folder = config.out / "cells" / cell.name
+    shape = cell.make.shape
+    rates = (cell.rate, cell.embedding_rate or cell.rate)
+    settings = TrainingConfig(
+        out=folder,
+        seed=cell.seed,
+        rows=cell.rows,
+        micro_rows=cell.rows,
+        steps=cell.steps,
+        optimizer=cell.optimizer,
+        learning_rate=cell.rate,
+        embedding_learning_rate=rates[1],
+        weight_decay=cell.weight_decay,
+        warmup=0.1,
+        decay=0.5,
+        evaluations=cell.evaluations,
+        threads=config.threads,
+        dtype=cell.dtype,
+        compile="off",
+    )
+    job: Job[Batch, CausalLM] = Job(
+        settings,
+        Trained.whole(shape, cell.context, rates, "as the experiment has them"),
+        model=lambda: cell.make(cell.seed),
+        stream=lambda steps: cell.stream,
+        loss=next_token_loss,
+        evaluate=cell.measure,
+        save=lambda model, plan: None,
+        context=cell.context,
+        rows_per_epoch=cell.rows * cell.steps,
+        model_config=config_to_hf(shape),
+        evaluates_first=cell.evaluates_first,
+    )
+    begun = perf_counter()
+    run_stage(settings, "cell", {}, lambda run: job)
+    lines = read_lines(folder / "metrics.jsonl")
+    course = Course(
+        [line for line in lines if line["kind"] == "evaluation"],
+        [line for line in lines if line["kind"] == "train"],
+    )
+    say(f"{cell.name}: {perf_counter() - begun:.0f} s")
+    return course
+
+
+def experiment(config: ExperimentConfig, name: str, make: Callable[[], None]) -> Path:
+    """Let `make` train all cells and write the outcome, unless it is there; stopped, it goes on.
+
+    Raises `UserError` for a folder of something else, or of other settings.
+    """
+    with Run.open(config.out, name, config) as run:
+        if run.finished:
+            return run.folder
+        if not (config.out / RESULT).exists():
+            # The outcome is written into a folder of this experiment alone, and this is one.
+            write_json(config.out / RESULT, {"experiment": name})
+        make()
+        run.finish()
+        return run.folder

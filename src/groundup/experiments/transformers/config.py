@@ -1,0 +1,58 @@
+"""The settings of the experiments with transformers, without torch and without plots."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from groundup.experiments.config import ExperimentConfig
+from groundup.train.ranges import Repeats, Steps, Threads
+
+
+class TransformerExperimentConfig(ExperimentConfig):
+    """What all of these have: seeds, each a model of its own, and threads."""
+
+    seeds: Repeats = Field(3, description="how often each model is trained, each time anew")
+    threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds of all models of a kind; of the miniature one."""
+        return [self.seed + n for n in range(1 if self.quick else self.seeds)]
+
+
+class RecallConfig(TransformerExperimentConfig):
+    """Associative recall: attention against recurrent networks of one to four times its width."""
+
+    steps: Steps = Field(1_500, description="steps of each recurrent network")
+    attention_steps: Steps = Field(600, description="steps of each transformer, which learns early")
+
+
+class InductionConfig(TransformerExperimentConfig):
+    """Attention alone, one layer against two, on blocks of random tokens that come twice."""
+
+    steps: Steps = Field(600, description="steps of each model")
+
+
+class CopyingConfig(TransformerExperimentConfig):
+    """Strings of random letters copied, and strings longer than any in training."""
+
+    steps: Steps = Field(500, description="steps of each model")
+
+
+class PositionsConfig(TransformerExperimentConfig):
+    """Five ways to tell the order, in windows and strings longer than those of training."""
+
+    steps: Steps = Field(400, description="steps of each model on the small world's stories")
+    copying_steps: Steps = Field(500, description="steps of each model on strings to copy")
+
+
+class AttentionCostConfig(TransformerExperimentConfig):
+    """Multi-head, grouped-query, multi-query and windowed attention: loss, cache and speed."""
+
+    steps: Steps = Field(150, description="steps of each model on the small world's stories")
+
+
+class OptimizersConfig(TransformerExperimentConfig):
+    """AdamW and Muon on one model, each at the best of some learning rates."""
+
+    steps: Steps = Field(400, description="steps of each model on the small world's stories")

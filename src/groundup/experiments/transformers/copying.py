@@ -1,0 +1,245 @@
+"""Who can copy a string, and one longer than any that was trained on?
+
+    a b c d <copy> | a b c d <end>        letters at random, so that none can be guessed
+
+To copy is to look at one place after the other. Attention can look there; an LSTM must have stored
+all of it (Jelassi et al. 2024, Repeat After Me: Transformers are Better than State Space Models at
+Copying). Strings have up to 16 letters in training and up to four times as many in the test, so
+that what is learned is seen apart from how far it reaches: a transformer whose order is told by
+RoPE has never seen such distances, ALiBi's are of the kind that it knows, and without positions a
+model can find its place by what stands there alone.
+
+Right letters and whole strings without an error are told apart: at 99 % a letter, of strings of 64
+every other one comes out whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.config import CopyingConfig
+from groundup.experiments.transformers.findings import (
+    compared,
+    conclusions,
+    lines_plot,
+    share_cell,
+)
+from groundup.experiments.transformers.models import Maker, recurrent, transformer
+from groundup.experiments.transformers.tasks import Copying, TaskStream, test_batch
+from groundup.lm.model import CausalLM
+from groundup.report.claim import Claim
+from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.table import Cell as Shown
+from groundup.report.table import Table, short_number, text_table
+
+NAME = "copying"
+QUESTION = "Who learns to copy strings, and who copies longer ones than any in training?"
+LETTERS, LONGEST, CONTEXT = 28, 16, 128
+LENGTHS = (8, 16, 32, 64)
+TASK = Copying(LETTERS, 1, LONGEST, CONTEXT)
+_ROWS, _TEST_ROWS, _LAYERS, _WIDTH = 12, 100, 2, 64
+LSTM = "LSTM"
+# Heads of ALiBi differ in how fast they forget, so that there are four of them.
+_HEADS = 4
+
+
+def run(config: CopyingConfig) -> Path:
+    """Train all models, let them copy, and write the outcome; stopped, it goes on.
+
+    Raises `UserError` for a folder of something else.
+    """
+    return experiment(config, NAME, partial(_run, config))
+
+
+def _run(config: CopyingConfig) -> None:
+    begun = perf_counter()
+    found = {
+        name: [trained(config, _cell(config, name, seed)) for seed in config.all_seeds]
+        for name in makers()
+    }
+    claims = tested(found)
+    write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[table(found, "letters"), table(found, "strings")],
+        plots=[plot(found), learning(found)],
+        remarks=conclusions(claims),
+        claims=claims,
+        data={name: [course.measured for course in courses] for name, courses in found.items()},
+        pieces=("cells", RESULT),
+        seconds=perf_counter() - begun,
+    )
+
+
+# What is compared.
+
+
+def makers() -> dict[str, Maker]:
+    """Transformers that are told the order in three ways, and an LSTM of about their size."""
+    sizes = {"vocab_size": 64, "context": 2 * LENGTHS[-1] + 1}
+    gpt = partial(transformer, width=_WIDTH, depth=_LAYERS, heads=_HEADS, **sizes)
+    return {
+        "RoPE": Maker(gpt()),
+        "ALiBi": Maker(gpt(position_embedding_type="alibi")),
+        "no positions": Maker(gpt(position_embedding_type="none")),
+        LSTM: recurrent("lstm", width=2 * _WIDTH, depth=1, **sizes),
+    }
+
+
+def _cell(config: CopyingConfig, name: str, seed: int) -> Cell:
+    recurs = name == LSTM
+    return Cell(
+        f"{name.replace(' ', '-').lower()}-{seed}",
+        makers()[name],
+        TaskStream(TASK, _ROWS, seed),
+        seed,
+        steps=20 if config.quick else config.steps,
+        rows=_ROWS,
+        context=CONTEXT,
+        # As in `recall`: what did best of some tried.
+        rate=0.02 if recurs else 0.003,
+        embedding_rate=0.01,
+        optimizer="muon" if recurs else "adamw",
+        measure=partial(measured, rows=10 if config.quick else _TEST_ROWS),
+        dtype="auto",
+        evaluations=1 if config.quick else 8,
+    )
+
+
+@torch.no_grad()
+def measured(
+    model: CausalLM, step: int, rows: int, lengths: Sequence[int] = LENGTHS
+) -> dict[str, Any]:
+    """Shares of right letters and of strings without an error, by the length of the strings.
+
+    Each letter is predicted from the right ones before it, and the end has to be seen too.
+    """
+    found: dict[str, dict[str, float]] = {"letters": {}, "strings": {}}
+    for length in lengths:
+        batch = test_batch(Copying(LETTERS, length, length, 2 * length + 1), rows)
+        right = (model(batch) @ model.head.T).argmax(-1) == batch.targets
+        asked = batch.weights > 0
+        found["letters"][str(length)] = float(right[asked].float().mean())
+        found["strings"][str(length)] = float((right | ~asked).all(1).float().mean())
+    return found
+
+
+# What is told of it.
+
+
+def ends(courses: Sequence[Course], what: str, length: int) -> list[float]:
+    """The share of right letters or whole strings of a length at the end, of each seed."""
+    return [course.end[what][str(length)] for course in courses]
+
+
+def tested(found: dict[str, list[Course]]) -> list[Claim]:
+    """Attention against the LSTM where it was trained, and encodings beyond."""
+
+    def against(claim: str, one: str, other: str, what: str, length: int) -> Claim:
+        return compared(
+            claim,
+            (one, ends(found[one], what, length)),
+            (other, ends(found[other], what, length)),
+            "above",
+            share=True,
+        )
+
+    trained_on, twice, four_times = LENGTHS[1:]
+    return [
+        against(
+            f"attention copies more strings of {trained_on} letters, the longest in training",
+            "RoPE",
+            LSTM,
+            "strings",
+            trained_on,
+        ),
+        *(
+            against(
+                f"at {length} letters {one} copies more letters than {other}",
+                one,
+                other,
+                "letters",
+                length,
+            )
+            for length in (twice, four_times)
+            for one, other in (("ALiBi", "RoPE"), ("no positions", "RoPE"), ("ALiBi", LSTM))
+        ),
+    ]
+
+
+def table(found: dict[str, list[Course]], what: str) -> Table:
+    """A row for each model, a column for each length."""
+    every = makers()
+    rows: list[tuple[str | Shown, ...]] = [
+        (
+            name,
+            short_number(every[name].parameters),
+            *(share_cell(ends(courses, what, length)) for length in LENGTHS),
+        )
+        for name, courses in found.items()
+    ]
+    titles = {"letters": "Right letters", "strings": "Strings without an error"}
+    return text_table(
+        f"{titles[what]} by the length of the string",
+        ("model", "parameters", *(str(length) for length in LENGTHS)),
+        rows,
+        (
+            f"Trained on 1 to {LONGEST} letters out of {LETTERS}, tested on {_TEST_ROWS} strings "
+            f"of each length; guessing gets 1 letter in {LETTERS}. Means over "
+            f"{seeds(len(next(iter(found.values()))))} with Student's 95 % interval.",
+        ),
+    )
+
+
+def plot(found: dict[str, list[Course]]) -> Any:
+    """Letters and strings over length."""
+    return lines_plot(
+        "lengths",
+        f"Copies of strings by their length; {LONGEST} was the longest in training.",
+        {
+            title: {
+                name: (LENGTHS, np.array([ends(courses, what, n) for n in LENGTHS]).T)
+                for name, courses in found.items()
+            }
+            for title, what in (("right letters", "letters"), ("whole strings", "strings"))
+        },
+        x="letters",
+        y="share",
+        log_x=True,
+        limits=(0, 1.03),
+        marker="o",
+    )
+
+
+def learning(found: dict[str, list[Course]]) -> Any:
+    """Right letters of the longest strings in training, over the examples seen."""
+    return lines_plot(
+        "learning",
+        f"Right letters of strings of {LONGEST} over the steps of training.",
+        {
+            "learning": {
+                name: (
+                    [line["step"] for line in courses[0].measured],
+                    np.array(
+                        [
+                            [line["letters"][str(LONGEST)] for line in course.measured]
+                            for course in courses
+                        ]
+                    ),
+                )
+                for name, courses in found.items()
+            }
+        },
+        x="steps",
+        y="share of right letters",
+        limits=(0, 1.03),
+    )

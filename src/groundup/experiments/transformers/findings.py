@@ -1,0 +1,141 @@
+"""What several seeds say together: means with intervals, differences that are tested, curves.
+
+A seed is a model of its own, so that what is said of a kind of model is said over seeds: Student's
+interval, which is wide of three. Two kinds are compared seed by seed, as they read the same
+batches; the difference is told apart where its interval leaves zero out, and else it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from groundup.maths.intervals import student_interval
+from groundup.report.claim import Better, Claim
+from groundup.report.estimate import Estimate
+from groundup.report.figure import Plot
+from groundup.report.plots import BASELINE, COLORS, panels
+from groundup.report.table import Cell, number, percent
+
+# Student's interval knows how few there are; of one there is none.
+FEWEST_SEEDS = 2
+Line = tuple[Sequence[float], Float[np.ndarray, "seeds points"]]
+
+
+def over(values: Sequence[float]) -> Estimate:
+    """The mean over seeds with its 95 % interval."""
+    found = student_interval([float(value) for value in values])
+    return Estimate(found.estimate, found.low, found.high, len(values), len(values))
+
+
+def share_over(values: Sequence[float]) -> Estimate:
+    """The same of shares, whose interval ends at 0 and 1."""
+    found = over(values)
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+
+
+def compared(
+    claim: str,
+    one: tuple[str, Sequence[float]],
+    other: tuple[str, Sequence[float]],
+    wanted: Better,
+    *,
+    unit: str = "nats",
+    share: bool = False,
+) -> Claim:
+    """The claim that `one` is above or below `other`, each a name and a value of each seed."""
+    (model, values), (than, others) = one, other
+    change = over([a - b for a, b in zip(values, others, strict=True)])
+    return Claim(
+        claim,
+        change,
+        unit,
+        wanted,
+        model=model,
+        other=than,
+        values=(float(np.mean(others)), float(np.mean(values))),
+        share=share,
+        fewest=FEWEST_SEEDS,
+    )
+
+
+def conclusions(claims: Sequence[Claim]) -> list[str]:
+    """What came out of each claim, in a sentence."""
+    said = {"yes": "", "no": "Not so, but the contrary: ", "open": "Not told apart: "}
+    return [
+        f"{said[one.mark]}{one.claim}: {one.shown}."
+        if np.isfinite(one.measured.high)
+        else f"Of one seed nothing can be told: {one.claim}."
+        for one in claims
+    ]
+
+
+def share_cell(values: Sequence[float]) -> Cell:
+    """A share over seeds for a table."""
+    found = percent(share_over(values))
+    return found if len(values) > 1 else Cell(found.value)
+
+
+def number_cell(values: Sequence[float], digits: int = 3) -> Cell:
+    """A number over seeds for a table."""
+    found = number(over(values), digits)
+    return found if len(values) > 1 else Cell(found.value)
+
+
+def lines_plot(
+    name: str,
+    caption: str,
+    panes: Mapping[str, Mapping[str, Line]],
+    *,
+    x: str,
+    y: str,
+    log_x: bool = False,
+    level: tuple[str, float] | None = None,
+    limits: tuple[float, float] | None = None,
+    marker: str = "",
+) -> Plot:
+    """Lines by label, in panes by title: the mean over seeds, and a band over all of them."""
+    figure, [row] = panels(1, len(panes), width=max(5.4, 4.2 * len(panes)), height=3.8)
+    labels = list(dict.fromkeys(label for lines in panes.values() for label in lines))
+    for axes, (title, lines) in zip(row, panes.items(), strict=True):
+        for label, (at, values) in lines.items():
+            place = labels.index(label)
+            style: dict[str, Any] = {
+                "color": COLORS[place % len(COLORS)],
+                "linestyle": "-" if place < len(COLORS) else "--",
+                "marker": marker,
+                "markersize": 4,
+            }
+            axes.plot(at, values.mean(0), label=label, **style)
+            axes.fill_between(
+                at, values.min(0), values.max(0), color=style["color"], alpha=0.15, linewidth=0
+            )
+        if level is not None:
+            axes.axhline(level[1], label=level[0], **BASELINE)
+        if log_x:
+            axes.set_xscale("log", base=2)
+            ticks = sorted({float(one) for at, _ in lines.values() for one in at})
+            axes.set_xticks(ticks, [f"{one:g}" for one in ticks])
+        if limits is not None:
+            axes.set_ylim(*limits)
+        axes.set_title(title)
+        axes.set_xlabel(x)
+    row[0].set_ylabel(y)
+    handles = {
+        label: handle
+        for axes in row
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=min(4, len(handles)),
+        frameon=False,
+        fontsize=8,
+    )
+    return Plot(name, f"{caption} Lines are means, bands all seeds.", figure)

@@ -1,0 +1,349 @@
+"""How does a transformer learn from its own context? One layer cannot, two layers can, at once.
+
+Blocks of random tokens come twice, and the second time every token but the first is known to
+whoever finds where it stood before and looks at what followed it. That takes two heads, one after
+the other (Olsson et al. 2022, In-context Learning and Induction Heads): a *previous-token head*
+tells each token which one came before it, and an *induction head* looks for the token that came
+after one like the present. One layer has no second place to look from. In two layers the pair forms
+within some dozen steps, and the loss falls off a cliff.
+
+The cause is shown by taking away: without the previous-token heads the induction heads find
+nothing. To compare, all other heads of the first layer are taken out instead.
+
+Lengths of blocks are random. With one length for all a head would look back so many places, and one
+layer would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.config import InductionConfig
+from groundup.experiments.transformers.findings import (
+    compared,
+    conclusions,
+    lines_plot,
+    number_cell,
+)
+from groundup.experiments.transformers.models import attention_only
+from groundup.experiments.transformers.tasks import Repetition, TaskStream
+from groundup.lm.model import CausalLM
+from groundup.report.claim import Claim
+from groundup.report.figure import Plot
+from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.plots import panels
+from groundup.report.table import Table, text_table
+from groundup.train.batch import Batch
+from groundup.train.loss import next_token_loss
+from groundup.xray.heads import THRESHOLD, on_diagonal
+from groundup.xray.trace import Head, traced
+
+NAME = "induction"
+QUESTION = "What does a transformer need to continue what it has seen before in its context?"
+TASK = Repetition(vocab_size=128, shortest=8, longest=24, context=96)
+LAYERS = (1, 2)
+_WIDTH, _HEADS, _ROWS, _TEST_ROWS = 64, 4, 16, 48
+_EVALUATIONS = 30
+# How much lower the loss is between two looks where it falls off a cliff, in nats.
+CLIFF = 0.5
+
+
+def run(config: InductionConfig) -> Path:
+    """Train both depths, look at their heads on the way, and write the outcome.
+
+    Stopped, it goes on from there. Raises `UserError` for a folder of something else.
+    """
+    return experiment(config, NAME, partial(_run, config))
+
+
+def _run(config: InductionConfig) -> None:
+    begun = perf_counter()
+    found = {
+        depth: [trained(config, _cell(config, depth, seed)) for seed in config.all_seeds]
+        for depth in LAYERS
+    }
+    claims = tested(found)
+    write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[table(found), ablations(found[2])],
+        plots=[*courses(found), maps(found[2][0].end["maps"])],
+        remarks=[*cliffs(found), *conclusions(claims)],
+        claims=claims,
+        data={f"{depth} layers": [course.measured for course in of] for depth, of in found.items()},
+        pieces=("cells", RESULT),
+        seconds=perf_counter() - begun,
+    )
+
+
+def _cell(config: InductionConfig, depth: int, seed: int) -> Cell:
+    steps = 30 if config.quick else config.steps
+    return Cell(
+        f"layers-{depth}-{seed}",
+        attention_only(
+            width=_WIDTH,
+            depth=depth,
+            heads=_HEADS,
+            vocab_size=TASK.vocab_size,
+            context=TASK.context,
+        ),
+        TaskStream(TASK, _ROWS, seed),
+        seed,
+        steps=steps,
+        rows=_ROWS,
+        context=TASK.context,
+        rate=0.003,
+        embedding_rate=0.01,
+        measure=lambda model, step: measured(model, last=step == steps),
+        dtype="auto",
+        evaluations=3 if config.quick else _EVALUATIONS,
+        evaluates_first=True,
+    )
+
+
+# What is measured.
+
+
+def measured(model: CausalLM, last: bool) -> dict[str, Any]:
+    """The loss where the answer can be known and heads' scores; at last without some heads."""
+    batch, lengths = TASK.parts(np.random.default_rng(0), _TEST_ROWS)
+    previous, induction, maps = scores(model, batch, lengths.tolist())
+    found = {
+        "loss": loss(model, batch),
+        "previous_token": previous.tolist(),
+        "induction": induction.tolist(),
+    }
+    if not last:
+        return found
+    chosen = {(0, int(head)) for head in np.flatnonzero(previous[0] >= THRESHOLD)}
+    chosen = chosen or {(0, int(previous[0].argmax()))}
+    others = {(0, head) for head in range(previous.shape[1])} - chosen
+    return found | {
+        "heads_before": len(chosen),
+        "without_previous": _without(model, batch, lengths.tolist(), sorted(chosen)),
+        "without_other": _without(model, batch, lengths.tolist(), sorted(others)),
+        "maps": maps,
+    }
+
+
+@torch.no_grad()
+def loss(model: CausalLM, batch: Batch, without: Sequence[Head] = ()) -> float:
+    """Nats a token where the answer can be known, with some heads taken out."""
+    with traced(model, without):
+        found = next_token_loss(model, batch)
+    return float(found.total) / found.weight
+
+
+@torch.no_grad()
+def scores(
+    model: CausalLM, batch: Batch, lengths: Sequence[int], without: Sequence[Head] = ()
+) -> tuple[Float[np.ndarray, "layers heads"], Float[np.ndarray, "layers heads"], list[Any]]:
+    """Attention to the token before, and in the second block to what followed the same token.
+
+    Each is the mean over rows; with them the patterns of the first row.
+    """
+    with traced(model, without) as trace:
+        model(batch)
+    attention = np.stack([one.float().cpu().numpy() for one in trace.attention])
+    previous = np.mean([on_diagonal(attention[:, row], 1) for row in range(len(lengths))], axis=0)
+    induction = np.mean(
+        [
+            on_diagonal(attention[:, row, :, length : 2 * length, : 2 * length], length - 1)
+            for row, length in enumerate(lengths)
+        ],
+        axis=0,
+    )
+    return previous, induction, attention[:, 0].round(3).tolist()
+
+
+def _without(
+    model: CausalLM, batch: Batch, lengths: Sequence[int], heads: Sequence[Head]
+) -> dict[str, float]:
+    """The loss and the best induction score without some heads."""
+    _, induction, _ = scores(model, batch, lengths, heads)
+    return {"loss": loss(model, batch, heads), "induction": float(induction.max())}
+
+
+# What is told of it.
+
+
+def tested(found: dict[int, list[Course]]) -> list[Claim]:
+    """Two layers against one, and what is left without the head that tells the token before."""
+    one, two = found[1], found[2]
+    ends = ("two layers", [course.end["loss"] for course in two])
+    without = [course.end["without_previous"]["loss"] for course in two]
+    other = [course.end["without_other"]["loss"] for course in two]
+    return [
+        compared(
+            "two layers lose less than one on the second of two blocks",
+            ends,
+            ("one layer", [course.end["loss"] for course in one]),
+            "below",
+        ),
+        compared(
+            "without its previous-token heads it loses the second block again",
+            ("without previous-token heads", without),
+            ends,
+            "above",
+        ),
+        compared(
+            "it is those heads: without all others of their layer it loses less",
+            ("without the others", other),
+            ("without previous-token heads", without),
+            "below",
+        ),
+        compared(
+            "induction heads go blind without them",
+            ("without", [course.end["without_previous"]["induction"] for course in two]),
+            ("with", [best(course.end, "induction") for course in two]),
+            "below",
+            unit="of attention",
+        ),
+    ]
+
+
+def best(line: dict[str, Any], kind: str) -> float:
+    """The highest score of a kind among all heads."""
+    return float(np.max(line[kind]))
+
+
+def cliffs(found: dict[int, list[Course]]) -> list[str]:
+    """Where the loss of each depth falls fastest, and what the induction score does there."""
+    said = []
+    for depth, of in found.items():
+        falls = []
+        for course in of:
+            losses = np.array([line["loss"] for line in course.measured])
+            at = int(np.argmax(losses[:-1] - losses[1:]))
+            before, after = course.measured[at], course.measured[at + 1]
+            fall = before["loss"] - after["loss"]
+            if fall >= CLIFF:
+                falls.append(
+                    f"{before['loss']:.1f} to {after['loss']:.1f} nats from step {before['step']} "
+                    f"to {after['step']}, where the best induction score rises from "
+                    f"{best(before, 'induction'):.2f} to {best(after, 'induction'):.2f}"
+                )
+        heads = "1 layer" if depth == 1 else f"{depth} layers"
+        said.append(
+            f"{heads}: a cliff with {len(falls)} of {seeds(len(of))}"
+            + (f" ({'; '.join(falls)})." if falls else ".")
+        )
+    return said
+
+
+def table(found: dict[int, list[Course]]) -> Table:
+    """The loss and the best heads of both depths at the end."""
+    rows = []
+    for depth, of in found.items():
+        ends = [course.end for course in of]
+        rows.append(
+            (
+                str(depth),
+                number_cell([end["loss"] for end in ends]),
+                number_cell([best(end, "previous_token") for end in ends], 2),
+                number_cell([best(end, "induction") for end in ends], 2),
+            )
+        )
+    return text_table(
+        "Loss on the second block, and the best heads",
+        ("layers", "nats a token", "previous-token score", "induction score"),
+        tuple(rows),
+        (
+            f"Guessing loses {np.log(TASK.vocab_size):.2f} nats. Scores are mean attention to one "
+            f"place; above {THRESHOLD} a head is one of that kind. Means over "
+            f"{seeds(len(found[1]))} with Student's 95 % interval.",
+        ),
+    )
+
+
+def ablations(of: Sequence[Course]) -> Table:
+    """Two layers with all heads, without those that tell the token before, without the others."""
+    ends = [course.end for course in of]
+    cases = {
+        "nothing": [{"loss": end["loss"], "induction": best(end, "induction")} for end in ends],
+        "previous-token heads": [end["without_previous"] for end in ends],
+        "the other heads of their layer": [end["without_other"] for end in ends],
+    }
+    counts = ", ".join(str(end["heads_before"]) for end in ends)
+    return text_table(
+        "Two layers with heads taken out",
+        ("taken out", "nats a token", "induction score"),
+        tuple(
+            (
+                name,
+                number_cell([one["loss"] for one in found]),
+                number_cell([one["induction"] for one in found], 2),
+            )
+            for name, found in cases.items()
+        ),
+        (
+            f"Of the {_HEADS} heads of the first layer those with a score of {THRESHOLD} or more "
+            f"are previous-token heads, or else the best one: {counts} by seeds.",
+        ),
+    )
+
+
+def courses(found: dict[int, list[Course]]) -> list[Plot]:
+    """Loss over steps, and over the same steps the best scores of two layers."""
+    steps = [line["step"] for line in found[1][0].measured]
+
+    def over_steps(of: Sequence[Course], value: Any) -> tuple[list[int], np.ndarray]:
+        return steps, np.array([[value(line) for line in course.measured] for course in of])
+
+    one_or_two = {1: "1 layer", 2: "2 layers"}
+    lost = {
+        one_or_two[depth]: over_steps(of, lambda line: line["loss"]) for depth, of in found.items()
+    }
+    kinds = {"previous token": "previous_token", "induction": "induction"}
+    scored = {
+        f"{one_or_two[depth]}: {kind}": over_steps(of, partial(best, kind=key))
+        for depth, of in found.items()
+        for kind, key in kinds.items()
+    }
+    return [
+        lines_plot(
+            "cliff",
+            "Loss where the answer can be known.",
+            {"loss": lost},
+            x="steps",
+            y="nats a token",
+            level=("guessing", float(np.log(TASK.vocab_size))),
+        ),
+        lines_plot(
+            "heads",
+            "The best head of each kind over the same steps.",
+            {"scores": scored},
+            x="steps",
+            y="attention",
+            level=("threshold", THRESHOLD),
+            limits=(0, 1),
+        ),
+    ]
+
+
+def maps(attention: Sequence[Any]) -> Plot:
+    """The attention of every head of one model on one row: queries down, keys across."""
+    patterns = np.array(attention)
+    layers, heads = patterns.shape[:2]
+    figure, rows = panels(layers, heads, width=6.4, height=6.4)
+    for layer, row in enumerate(rows):
+        for head, axes in enumerate(row):
+            axes.imshow(patterns[layer, head, :64, :64], cmap="magma", vmin=0, vmax=1)
+            axes.set_title(f"layer {layer}, head {head}")
+            axes.grid(False)
+    caption = (
+        "Attention of each head of the first model of two layers, on the first 64 tokens of one "
+        "row: queries down, keys across. A previous-token head is a line beside the diagonal, an "
+        "induction head one that begins where a block comes again."
+    )
+    return Plot("maps", caption, figure)

@@ -1,0 +1,126 @@
+"""Text to compare language models on: encoded once, read in windows of any length.
+
+Documents are laid end to end, each begun by token 0, and a window is read as one text: so that
+windows can be longer than documents are, and every model sees the very same tokens. The small
+world's stories name people and things again and again; the pack `wiki` is real text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
+from torch import nn
+
+from groundup.data import build
+from groundup.data import tokenizer as vocabulary
+from groundup.data.config import DataConfig, TokenizerConfig
+from groundup.data.corpus import documents
+from groundup.experiments.transformers.tasks import weighted
+from groundup.lm.model import CausalLM
+from groundup.text.shards import encode
+from groundup.text.tokenizer import Tokenizer
+from groundup.train.batch import Batch, DataStream
+
+Text = Literal["world", "wiki"]
+Tokens = Integer[np.ndarray, " tokens"]
+# What is scored at a time: as many tokens as training has in a step or so.
+_AT_ONCE = 4_096
+
+
+@dataclass(frozen=True)
+class Material:
+    """The tokens of both sides of a text, and what a token has in bytes on the held-out side."""
+
+    train: Tokens
+    heldout: Tokens
+    vocab_size: int
+
+
+def material(
+    folder: Path, text: Text, *, vocab_size: int, megabytes: float, seed: int = 0
+) -> Material:
+    """Build the data and a tokenizer in `folder`, or find them built, and encode them.
+
+    Raises `UserError` where the text has to be downloaded and cannot be.
+    """
+    data = build.run(
+        DataConfig(
+            out=folder / f"{text}-data",
+            packs=(text,),
+            seed=seed,
+            world_megabytes=megabytes,
+            world_conversations=1,
+            world_preferences=1,
+        )
+    )
+    made = vocabulary.run(
+        TokenizerConfig(out=folder / f"{text}-tokenizer", data=data, vocab_size=vocab_size)
+    )
+    tokenizer, texts = Tokenizer.load(made), documents(data)
+    sides = [
+        encode(side, tokenizer, folder / f"{text}-tokens" / name, split=name)
+        for name, side in (("train", texts.train), ("heldout", texts.heldout))
+    ]
+    train, heldout = (np.asarray(side.tokens, np.int64) for side in sides)
+    return Material(train, heldout, -(-tokenizer.vocab_size // 64) * 64)
+
+
+class WindowStream(DataStream):
+    """Windows of the training tokens at random places, a pure function of (seed, step)."""
+
+    def __init__(
+        self, tokens: Tokens, context: int, rows: int, seed: int, micro_rows: int | None = None
+    ) -> None:
+        self._tokens, self._context, self._rows, self._seed = tokens, context, rows, seed
+        self._micro_rows = micro_rows or rows
+
+    def at(self, step: int, model: nn.Module) -> list[Batch]:
+        rng = np.random.default_rng((self._seed, step))
+        starts = rng.integers(len(self._tokens) - self._context, size=self._rows)
+        return [
+            windows(self._tokens, starts[first : first + self._micro_rows], self._context)
+            for first in range(0, self._rows, self._micro_rows)
+        ]
+
+
+def windows(tokens: Tokens, starts: Integer[np.ndarray, " rows"], context: int) -> Batch:
+    """The windows of so many tokens that begin at these places, every token trained on."""
+    ids = tokens[starts[:, None] + np.arange(context + 1)]
+    return weighted(ids[:, :-1].copy(), ids[:, 1:].copy(), np.ones((len(starts), context), int))
+
+
+@torch.no_grad()
+def losses(
+    model: CausalLM, tokens: Tokens, starts: Integer[np.ndarray, " windows"], context: int
+) -> Float[np.ndarray, "windows context"]:
+    """Nats of each token in windows that begin at these places, a few windows at a time."""
+    found, rows = [], max(1, _AT_ONCE // context)
+    for first in range(0, len(starts), rows):
+        batch = windows(tokens, starts[first : first + rows], context)
+        logits = model.logits(batch)
+        log_p = logits.log_softmax(-1).gather(-1, batch.targets[..., None])[..., 0]
+        found.append(-log_p.numpy())
+    return np.concatenate(found)
+
+
+def non_overlapping(tokens: Tokens, context: int, count: int) -> Integer[np.ndarray, " windows"]:
+    """Where windows begin that stand side by side in the first `count` tokens."""
+    end = min(count, len(tokens) - 1) - context
+    return np.arange(0, end + 1, context)
+
+
+def sliding(
+    tokens: Tokens, context: int, count: int, stride: int, longest: int
+) -> Integer[np.ndarray, " windows"]:
+    """Where windows begin that move on by `stride` in the first `count` tokens.
+
+    Of each only the last `stride` tokens are to be scored: they have much of a context before them.
+    The same tokens are scored whatever the `context` is, up to the `longest`.
+    """
+    end = min(count, len(tokens) - 1)
+    return np.arange(longest, end + 1, stride) - context

@@ -1,0 +1,97 @@
+"""The models that are compared, by a name and a width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.lm.rnn import RecurrentCache
+
+Cell = Literal["lstm", "gru"]
+
+
+class NoMLP(nn.Module):
+    """Adds nothing: a transformer of attention alone has it in the place of its MLPs."""
+
+    def forward(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
+        return torch.zeros_like(x)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A shape and how it is begun; `attention_only` models have no MLP."""
+
+    shape: ModelConfig
+    attention_only: bool = False
+
+    def __call__(self, seed: int) -> CausalLM:
+        """The model with its first weights."""
+        model = CausalLM(self.shape)
+        if self.attention_only:
+            for block in model.blocks:
+                block.mlp = NoMLP()
+                # Nothing reads what this norm makes.
+                block.post_attention_layernorm = nn.Identity()
+        model.initialize(seed)
+        return model
+
+    @property
+    def parameters(self) -> int:
+        return sum(one.numel() for one in self(0).parameters())
+
+    def state_floats(self, tokens: int) -> int:
+        """Numbers that it carries of a text of so many tokens: keys and values, or states."""
+        cache = self(0).empty_cache(1, tokens)
+        if isinstance(cache, RecurrentCache):
+            return sum(one.numel() for layer in cache.states for one in layer)
+        from groundup.lm.cache import KVCache
+
+        kept = cast(KVCache, cache)
+        return sum(one.numel() for one in (*kept.keys, *kept.values))
+
+
+def transformer(
+    *, width: int, depth: int, heads: int, vocab_size: int, context: int, **switches: Any
+) -> ModelConfig:
+    """Our own shape in sizes smaller than its multiples of 64, with a key head to each head."""
+    return ModelConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=width // heads,
+        max_position_embeddings=context,
+        **switches,
+    )
+
+
+def attention_only(*, width: int, depth: int, heads: int, vocab_size: int, context: int) -> Maker:
+    """Layers of multi-head attention and nothing else, with RoPE."""
+    shape = transformer(
+        width=width, depth=depth, heads=heads, vocab_size=vocab_size, context=context
+    )
+    return Maker(shape, attention_only=True)
+
+
+def recurrent(cell: Cell, *, width: int, depth: int, vocab_size: int, context: int) -> Maker:
+    """An LSTM or a GRU."""
+    return Maker(
+        ModelConfig(
+            vocab_size=vocab_size,
+            hidden_size=width,
+            intermediate_size=width,
+            num_hidden_layers=depth,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            max_position_embeddings=context,
+            model_type=cell,
+        )
+    )

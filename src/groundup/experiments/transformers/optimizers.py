@@ -1,0 +1,305 @@
+"""How much sooner does Muon get there than AdamW, each at its best learning rate?
+
+AdamW gives every number of a matrix a step of its own size; Muon turns a matrix's momentum into the
+nearest orthogonal one, so that all its directions are followed equally far (`train.optim`). The
+same small GPT reads the same batches of the small world's stories; embeddings and gains are
+AdamW's either way, at one rate. Rates of the matrices are tried with a seed of its own, and the
+best one of each is then compared over other seeds: what was chosen by a seed is not judged by it.
+
+What is told is the loss at the end, and when each first reached the loss that the slower one ends
+with, in steps and in seconds, as Muon's steps cost more. In the second half of a run rates fall to
+zero, so that losses are comparable at the end alone; on the way they show who is ahead, not by how
+much a shorter run would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+
+from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.config import OptimizersConfig
+from groundup.experiments.transformers.findings import (
+    compared,
+    conclusions,
+    lines_plot,
+    number_cell,
+    over,
+)
+from groundup.experiments.transformers.language import (
+    Material,
+    WindowStream,
+    losses,
+    material,
+    non_overlapping,
+)
+from groundup.experiments.transformers.models import Maker, transformer
+from groundup.lm.model import CausalLM
+from groundup.report.claim import Claim
+from groundup.report.figure import Plot
+from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.plots import COLORS, panels
+from groundup.report.table import Table, text_table
+
+NAME = "optimizers"
+QUESTION = "How much sooner does Muon reach a loss than AdamW, each at its best learning rate?"
+Name = Literal["adamw", "muon"]
+TITLES: Mapping[Name, str] = {"adamw": "AdamW", "muon": "Muon"}
+RATES: Mapping[Name, tuple[float, ...]] = {
+    "adamw": (0.001, 0.002, 0.004, 0.008),
+    "muon": (0.005, 0.01, 0.02, 0.04),
+}
+_EMBEDDING_RATE = 0.006
+_VOCAB, _WIDTH, _LAYERS, _HEADS, _CONTEXT, _ROWS = 512, 128, 4, 4, 128, 24
+_TOKENS, _EVALUATIONS = 8_192, 20
+# Added to the seed where rates are tried: no seed of the comparison.
+_TRIED = 10_000
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """An optimizer: its loss at each rate tried, the best rate, and its courses there."""
+
+    name: Name
+    tried: Mapping[float, float]
+    courses: Sequence[Course]
+
+    @property
+    def rate(self) -> float:
+        return min(self.tried, key=lambda rate: self.tried[rate])
+
+    @property
+    def at_the_edge(self) -> bool:
+        """Whether a rate beyond those tried might be better still."""
+        return self.rate in (min(self.tried), max(self.tried))
+
+    @property
+    def ends(self) -> list[float]:
+        """The loss at the end, of each seed."""
+        return [course.end["loss"] for course in self.courses]
+
+    @property
+    def step_seconds(self) -> list[float]:
+        """What a step takes, the median of each seed's."""
+        return [float(np.median([line["seconds"] for line in c.steps])) for c in self.courses]
+
+
+def run(config: OptimizersConfig) -> Path:
+    """Try the rates, train at the best ones, and write the outcome; stopped, it goes on.
+
+    Raises `UserError` for a folder of something else.
+    """
+    return experiment(config, NAME, partial(_run, config))
+
+
+def _run(config: OptimizersConfig) -> None:
+    begun = perf_counter()
+    text = material(
+        config.out / "text", "world", vocab_size=_VOCAB, megabytes=0.3 if config.quick else 4
+    )
+    found = [_tuned(config, name, text) for name in TITLES]
+    claims = tested(*found)
+    write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[table(*found)],
+        plots=[courses_plot(found), rates_plot(found)],
+        remarks=[sooner(*found), *conclusions(claims), *edges(found)],
+        claims=claims,
+        data={
+            one.name: {
+                "tried": {f"{rate:g}": loss for rate, loss in one.tried.items()},
+                "rate": one.rate,
+                "courses": [course.measured for course in one.courses],
+                "step_seconds": one.step_seconds,
+            }
+            for one in found
+        },
+        pieces=("cells", "text", RESULT),
+        seconds=perf_counter() - begun,
+    )
+
+
+def _tuned(config: OptimizersConfig, name: Name, text: Material) -> Tuned:
+    rates = RATES[name][1:3] if config.quick else RATES[name]
+    tried = {
+        rate: trained(config, _cell(config, name, rate, config.seed + _TRIED, text)).end["loss"]
+        for rate in rates
+    }
+    best = min(tried, key=lambda rate: tried[rate])
+    courses = [trained(config, _cell(config, name, best, seed, text)) for seed in config.all_seeds]
+    return Tuned(name, tried, courses)
+
+
+def _cell(config: OptimizersConfig, name: Name, rate: float, seed: int, text: Material) -> Cell:
+    shape = transformer(
+        width=_WIDTH,
+        depth=_LAYERS,
+        heads=_HEADS,
+        vocab_size=text.vocab_size,
+        context=_CONTEXT,
+    )
+    return Cell(
+        f"{name}-{rate:g}-{seed}",
+        Maker(shape),
+        WindowStream(text.train, _CONTEXT, _ROWS, seed),
+        seed,
+        steps=6 if config.quick else config.steps,
+        rows=_ROWS,
+        context=_CONTEXT,
+        rate=rate,
+        embedding_rate=_EMBEDDING_RATE,
+        optimizer=name,
+        measure=lambda model, step: measured(model, text, 1_024 if config.quick else _TOKENS),
+        dtype="auto",
+        weight_decay=0.1,
+        evaluations=3 if config.quick else _EVALUATIONS,
+        evaluates_first=True,
+    )
+
+
+def measured(model: CausalLM, text: Material, count: int) -> dict[str, Any]:
+    """Nats a held-out token."""
+    starts = non_overlapping(text.heldout, _CONTEXT, count)
+    return {"loss": float(losses(model, text.heldout, starts, _CONTEXT).mean())}
+
+
+# What is told of it.
+
+
+def reached(course: Course, loss: float) -> float:
+    """The step at which the course first is as low as `loss`, between looks by a line.
+
+    Infinite where it never is.
+    """
+    before = course.measured[0]
+    for line in course.measured:
+        if line["loss"] <= loss:
+            fall = before["loss"] - line["loss"]
+            share = (before["loss"] - loss) / fall if fall > 0 else 0.0
+            return float(before["step"] + share * (line["step"] - before["step"]))
+        before = line
+    return float("inf")
+
+
+def ahead(adamw: Tuned, muon: Tuned) -> tuple[Tuned, Tuned]:
+    """The one that ends lower in the mean, and the other."""
+    return (muon, adamw) if np.mean(muon.ends) <= np.mean(adamw.ends) else (adamw, muon)
+
+
+def shares(adamw: Tuned, muon: Tuned) -> list[float]:
+    """Steps of the one that is ahead to the other's last loss, over all steps, seed by seed."""
+    first, second = ahead(adamw, muon)
+    pairs = zip(first.courses, second.courses, strict=True)
+    return [reached(one, other.end["loss"]) / other.end["step"] for one, other in pairs]
+
+
+def tested(adamw: Tuned, muon: Tuned) -> list[Claim]:
+    """The loss at the end, and the price of a step."""
+    return [
+        compared(
+            "after as many steps Muon's loss is lower",
+            ("Muon", muon.ends),
+            ("AdamW", adamw.ends),
+            "below",
+        ),
+        compared(
+            "a step of Muon takes longer",
+            ("Muon", [1_000 * one for one in muon.step_seconds]),
+            ("AdamW", [1_000 * one for one in adamw.step_seconds]),
+            "above",
+            unit="ms",
+        ),
+    ]
+
+
+def sooner(adamw: Tuned, muon: Tuned) -> str:
+    """When the one that is ahead had the other's last loss, in steps and in seconds."""
+    first, second = ahead(adamw, muon)
+    steps = shares(adamw, muon)
+    if not np.isfinite(steps).all():
+        return "Neither optimizer reaches the other's last loss with every seed."
+    ratio = np.mean(first.step_seconds) / np.mean(second.step_seconds)
+    found = over(steps)
+    return (
+        f"{TITLES[first.name]} has {TITLES[second.name]}'s last loss after {found.estimate:.0%} of "
+        f"its steps ({found.low:.0%} to {found.high:.0%}) and, as a step takes {ratio:.2f} times "
+        f"as long here, {found.estimate * ratio:.0%} of its time."
+    )
+
+
+def edges(found: Sequence[Tuned]) -> list[str]:
+    """Whose best rate was the lowest or highest that was tried."""
+    names = [TITLES[one.name] for one in found if one.at_the_edge]
+    return [
+        f"At the edge of the rates tried, and perhaps better beyond: {', '.join(names)}."
+    ] * bool(names)
+
+
+def table(*found: Tuned) -> Table:
+    """A row for each optimizer at its best rate."""
+    return text_table(
+        "Each optimizer at its best rate",
+        ("optimizer", "best rate", "nats a token", "ms a step"),
+        tuple(
+            (
+                TITLES[one.name],
+                f"{one.rate:g}",
+                number_cell(one.ends),
+                number_cell([1_000 * value for value in one.step_seconds], 1),
+            )
+            for one in found
+        ),
+        (
+            f"Held-out stories after {found[0].courses[0].end['step']} steps of "
+            f"{_ROWS * _CONTEXT:,} tokens. Rates tried: "
+            + "; ".join(
+                f"{TITLES[one.name]} {', '.join(f'{rate:g}' for rate in one.tried)}"
+                for one in found
+            )
+            + f". Means over {seeds(len(found[0].courses))} with Student's 95 % interval.",
+        ),
+    )
+
+
+def courses_plot(found: Sequence[Tuned]) -> Plot:
+    """Loss over steps, and over seconds of training."""
+    steps, seconds = {}, {}
+    for one in found:
+        lines = [line for line in one.courses[0].measured if line["step"]]
+        at = [line["step"] for line in lines]
+        values = np.array(
+            [[line["loss"] for line in c.measured if line["step"]] for c in one.courses]
+        )
+        steps[TITLES[one.name]] = (at, values)
+        seconds[TITLES[one.name]] = ([float(np.mean(one.step_seconds)) * n for n in at], values)
+    return lines_plot(
+        "courses",
+        "Held-out loss over steps and over seconds, each at its best rate.",
+        {"steps": steps, "seconds of steps": seconds},
+        x="so far",
+        y="nats a token",
+    )
+
+
+def rates_plot(found: Sequence[Tuned]) -> Plot:
+    """The loss at the end over the rate."""
+    figure, [[axes]] = panels(height=3.8)
+    for color, one in zip(COLORS, found, strict=False):
+        axes.plot(
+            list(one.tried), list(one.tried.values()), "o-", color=color, label=TITLES[one.name]
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate of the matrices")
+    axes.set_ylabel("nats a token")
+    axes.legend(frameon=False)
+    return Plot(
+        "rates", "The loss at the end by the rate, with the seed that rates are tried by.", figure
+    )

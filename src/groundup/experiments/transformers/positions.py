@@ -1,0 +1,316 @@
+"""What does it take to read further than one was trained? Five ways to tell the order.
+
+    RoPE, learned, sinusoidal, ALiBi, none (`lm.positions`)
+
+Each is trained on windows of 128 tokens of the small world's stories, and on copying strings of up
+to 16 letters, and then given windows of twice and four times that. A learned vector does not exist
+beyond; RoPE and sinusoids have values there that no training has seen; ALiBi counts from the query
+backwards, so that near things look as ever (Press et al. 2022, Train Short, Test Long); without
+positions a model tells order by counting alone (Kazemnejad et al. 2023).
+
+A longer window helps in two ways: a token may have more before it, and fewer tokens stand at the
+beginning of a window, where little is known (Press et al. call it the early-token curse). So it is
+measured twice: on windows side by side, where every token counts, and on windows that slide by 32
+tokens, of which the last 32 count, the same ones whatever a window's length is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.config import PositionsConfig
+from groundup.experiments.transformers.copying import CONTEXT, LETTERS, LONGEST, TASK
+from groundup.experiments.transformers.copying import measured as copied
+from groundup.experiments.transformers.findings import (
+    compared,
+    conclusions,
+    lines_plot,
+    number_cell,
+    share_cell,
+)
+from groundup.experiments.transformers.language import (
+    Material,
+    WindowStream,
+    losses,
+    material,
+    non_overlapping,
+    sliding,
+)
+from groundup.experiments.transformers.models import Maker, transformer
+from groundup.experiments.transformers.tasks import TaskStream
+from groundup.lm.config import POSITION_EMBEDDINGS, PositionEmbedding
+from groundup.lm.model import CausalLM
+from groundup.report.claim import Claim
+from groundup.report.figure import Plot
+from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.table import Cell as Shown
+from groundup.report.table import Table, text_table
+
+NAME = "positions"
+QUESTION = "Which way to tell the order lets a model read further than it was trained?"
+TRAINED, TIMES = 128, (1, 2, 4)
+NAMES: Mapping[PositionEmbedding, str] = {
+    "rope": "RoPE",
+    "learned": "learned",
+    "sinusoidal": "sinusoidal",
+    "alibi": "ALiBi",
+    "none": "no positions",
+}
+WAYS = ("side by side", "sliding")
+_VOCAB, _WIDTH, _HEADS, _LAYERS, _ROWS = 512, 128, 4, 3, 24
+_COPY_ROWS, _COPY_WIDTH, _COPY_LAYERS = 12, 64, 2
+_COPIED = tuple(LONGEST * times for times in TIMES)
+_TOKENS, _QUICK_TOKENS, _STRIDE = 16_384, 2_560, TRAINED // 4
+
+
+def run(config: PositionsConfig) -> Path:
+    """Train all encodings on both tasks, read further and further, and write the outcome.
+
+    Stopped, it goes on from there. Raises `UserError` for a folder of something else.
+    """
+    return experiment(config, NAME, partial(_run, config))
+
+
+def _run(config: PositionsConfig) -> None:
+    begun = perf_counter()
+    text = material(
+        config.out / "text", "world", vocab_size=_VOCAB, megabytes=0.3 if config.quick else 4
+    )
+    read, copies = (
+        {
+            one: [trained(config, cell(config, one, seed)) for seed in config.all_seeds]
+            for one in POSITION_EMBEDDINGS
+        }
+        for cell in (partial(_reading, text=text), _copying)
+    )
+    claims = tested(read, copies)
+    write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[*(language_table(read, way) for way in WAYS), copying_table(copies)],
+        plots=[language_plot(read), copying_plot(copies)],
+        remarks=conclusions(claims),
+        claims=claims,
+        data={
+            NAMES[one]: {
+                "language": [course.end for course in read[one]],
+                "copying": [course.end for course in copies[one]],
+            }
+            for one in POSITION_EMBEDDINGS
+        },
+        pieces=("cells", "text", RESULT),
+        seconds=perf_counter() - begun,
+    )
+
+
+# Training.
+
+
+def _reading(config: PositionsConfig, one: PositionEmbedding, seed: int, text: Material) -> Cell:
+    shape = transformer(
+        width=_WIDTH,
+        depth=_LAYERS,
+        heads=_HEADS,
+        vocab_size=text.vocab_size,
+        # Vectors of positions that were never trained would be noise.
+        context=TRAINED,
+        position_embedding_type=one,
+    )
+    return Cell(
+        f"language-{one}-{seed}",
+        Maker(shape),
+        WindowStream(text.train, TRAINED, _ROWS, seed),
+        seed,
+        steps=10 if config.quick else config.steps,
+        rows=_ROWS,
+        context=TRAINED,
+        rate=0.02,
+        embedding_rate=0.006,
+        optimizer="muon",
+        measure=lambda model, step: measured(
+            model, text, _QUICK_TOKENS if config.quick else _TOKENS
+        ),
+        dtype="auto",
+    )
+
+
+def _copying(config: PositionsConfig, one: PositionEmbedding, seed: int) -> Cell:
+    shape = transformer(
+        width=_COPY_WIDTH,
+        depth=_COPY_LAYERS,
+        heads=_HEADS,
+        vocab_size=64,
+        context=2 * LONGEST + 1,
+        position_embedding_type=one,
+    )
+    lengths = [length for length in _COPIED if reaches(one, length, LONGEST)]
+    return Cell(
+        f"copying-{one}-{seed}",
+        Maker(shape),
+        TaskStream(TASK, _COPY_ROWS, seed),
+        seed,
+        steps=10 if config.quick else config.copying_steps,
+        rows=_COPY_ROWS,
+        context=CONTEXT,
+        rate=0.003,
+        embedding_rate=0.01,
+        measure=lambda model, step: copied(
+            model, step, rows=10 if config.quick else 100, lengths=lengths
+        ),
+        dtype="auto",
+    )
+
+
+def reaches(one: PositionEmbedding, length: int, most: int) -> bool:
+    """Whether a model that was trained up to `most` can be given so much."""
+    return one != "learned" or length <= most
+
+
+def measured(model: CausalLM, text: Material, count: int) -> dict[str, Any]:
+    """Nats a token at every length that the model can be given, in both ways."""
+    found: dict[str, dict[str, float]] = {way: {} for way in WAYS}
+    for context in (TRAINED * times for times in TIMES):
+        if not reaches(model.config.position, context, TRAINED):
+            continue
+        starts = non_overlapping(text.heldout, context, count)
+        whole = losses(model, text.heldout, starts, context)
+        found[WAYS[0]][str(context)] = float(whole.mean())
+        starts = sliding(text.heldout, context, count // 4, _STRIDE, TRAINED * TIMES[-1])
+        ends = losses(model, text.heldout, starts, context)[:, -_STRIDE:]
+        found[WAYS[1]][str(context)] = float(ends.mean())
+    return found
+
+
+# What is told of it.
+
+Courses = Mapping[PositionEmbedding, Sequence[Course]]
+
+
+def values(courses: Courses, one: PositionEmbedding, what: str, length: int) -> list[float]:
+    """What was measured of an encoding at a length, of each seed; none where it does not reach."""
+    found = [course.end[what].get(str(length)) for course in courses[one]]
+    return [value for value in found if value is not None]
+
+
+def tested(read: Courses, copies: Courses) -> list[Claim]:
+    """Each encoding at twice and four times its length against itself, and against ALiBi."""
+    claims = []
+    longest = TRAINED * TIMES[-1]
+    for one, name in NAMES.items():
+        if not reaches(one, longest, TRAINED):
+            continue
+        claims.append(
+            compared(
+                f"{name} loses no more in sliding windows of {longest} than in those of {TRAINED}",
+                (f"{name}, {longest}", values(read, one, "sliding", longest)),
+                (f"{name}, {TRAINED}", values(read, one, "sliding", TRAINED)),
+                "below",
+            )
+        )
+    for one in ("rope", "sinusoidal", "none"):
+        claims.append(
+            compared(
+                f"in sliding windows of {longest} ALiBi loses less than {NAMES[one]}",
+                ("ALiBi", values(read, "alibi", "sliding", longest)),
+                (NAMES[one], values(read, one, "sliding", longest)),
+                "below",
+            )
+        )
+    for one in ("alibi", "none"):
+        claims.append(
+            compared(
+                f"of strings of {_COPIED[1]} letters, twice the longest, {NAMES[one]} copies more "
+                "letters than RoPE",
+                (NAMES[one], values(copies, one, "letters", _COPIED[1])),
+                ("RoPE", values(copies, "rope", "letters", _COPIED[1])),
+                "above",
+                share=True,
+            )
+        )
+    return claims
+
+
+def language_table(read: Courses, way: str) -> Table:
+    """Nats a token by the length of the window."""
+    every = [TRAINED * times for times in TIMES]
+    about = {
+        "side by side": "Windows stand side by side and every token counts, the first ones too.",
+        "sliding": f"Windows move on by {_STRIDE} tokens, and their last {_STRIDE} count, "
+        "which are the same for all lengths.",
+    }
+    return text_table(
+        f"Nats a token in windows {way}",
+        ("order told by", *(str(length) for length in every)),
+        tuple(
+            (name, *(_cell(values(read, one, way, length), number_cell) for length in every))
+            for one, name in NAMES.items()
+        ),
+        (
+            f"{about[way]} Trained on windows of {TRAINED} tokens. Means over "
+            f"{seeds(len(read['rope']))} with Student's 95 % interval; – cannot be read.",
+        ),
+    )
+
+
+def copying_table(copies: Courses) -> Table:
+    """Right letters by the length of the string."""
+    return text_table(
+        "Right letters of copied strings",
+        ("order told by", *(str(length) for length in _COPIED)),
+        tuple(
+            (
+                name,
+                *(_cell(values(copies, one, "letters", n), share_cell) for n in _COPIED),
+            )
+            for one, name in NAMES.items()
+        ),
+        (f"Trained on 1 to {LONGEST} letters out of {LETTERS}; – cannot be read.",),
+    )
+
+
+def _cell(found: Sequence[float], shown: Any) -> Shown:
+    made: Shown = shown(found) if found else Shown("–")
+    return made
+
+
+def language_plot(read: Courses) -> Plot:
+    """Nats over the length of the window, side by side and sliding."""
+    return lines_plot(
+        "language",
+        f"Nats a token by the length of the window; {TRAINED} was that of training.",
+        {way: _lines(read, way, [TRAINED * times for times in TIMES]) for way in WAYS},
+        x="tokens of the window",
+        y="nats a token",
+        log_x=True,
+        marker="o",
+    )
+
+
+def copying_plot(copies: Courses) -> Plot:
+    """Right letters over the length of the string."""
+    return lines_plot(
+        "copying",
+        f"Right letters by the length of the string; {LONGEST} was the longest in training.",
+        {"copying": _lines(copies, "letters", list(_COPIED))},
+        x="letters",
+        y="share of right letters",
+        log_x=True,
+        limits=(0, 1.03),
+        marker="o",
+    )
+
+
+def _lines(courses: Courses, what: str, lengths: Sequence[int]) -> dict[str, Any]:
+    lines = {}
+    for one, name in NAMES.items():
+        at = [length for length in lengths if values(courses, one, what, length)]
+        lines[name] = (at, np.array([values(courses, one, what, length) for length in at]).T)
+    return lines

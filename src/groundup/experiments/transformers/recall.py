@@ -1,0 +1,239 @@
+"""Does attention recall what a recurrent state cannot hold? Pairs of keys and values, then keys.
+
+    k v k v k v … | k k k …        each asked key is to be answered by its value
+
+Attention looks a value up where it stands, and its cache grows with the text. An LSTM or GRU has
+to carry all pairs in a state of one size, so that it should need a larger one for more pairs (Arora
+et al. 2023, Zoology, where this task explains most of the gap between such models and
+transformers). Two layers of attention without an MLP stand against one layer of an LSTM or GRU of
+one, two and four times the width; all are trained on every number of pairs and asked about each.
+
+Sizes are those that a processor trains in seconds. Steps and rates are of each kind those that did
+best of some tried: AdamW for attention, Muon for recurrent networks, which by AdamW had not begun
+to tell which value belongs to which key when time was up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.config import RecallConfig
+from groundup.experiments.transformers.findings import (
+    compared,
+    conclusions,
+    lines_plot,
+    share_cell,
+)
+from groundup.experiments.transformers.models import Maker, attention_only, recurrent
+from groundup.experiments.transformers.tasks import TEST_SEED, Recall, TaskStream
+from groundup.lm.model import CausalLM
+from groundup.report.claim import Claim
+from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.table import Table, short_number, text_table
+
+NAME = "recall"
+QUESTION = "Does attention recall what a recurrent network of as many features cannot hold?"
+WIDTH, TIMES = 32, (1, 2, 4)
+TASK = Recall(vocab_size=64, pairs=(1, 2, 4, 8, 16))
+_ROWS, _TEST_QUESTIONS = 32, 1_600
+ATTENTION = f"attention {WIDTH}"
+# From here on a number of pairs is taken for held.
+HELD = 0.9
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A kind of model with its course of each seed."""
+
+    name: str
+    make: Maker
+    courses: list[Course]
+
+    def accuracy(self, pairs: int) -> list[float]:
+        """The share of right answers among so many pairs, of each seed."""
+        return [course.end["accuracy"][str(pairs)] for course in self.courses]
+
+    @property
+    def held(self) -> int:
+        """The most pairs of which the seeds answer nine tenths in the mean; 0 of none."""
+        return max((n for n in TASK.pairs if np.mean(self.accuracy(n)) >= HELD), default=0)
+
+
+def run(config: RecallConfig) -> Path:
+    """Train all models, ask them, and write the outcome; stopped, it goes on.
+
+    Raises `UserError` for a folder of something else.
+    """
+    return experiment(config, NAME, partial(_run, config))
+
+
+def _run(config: RecallConfig) -> None:
+    begun = perf_counter()
+    found = [
+        Contestant(
+            name, make, [trained(config, _cell(config, name, seed)) for seed in config.all_seeds]
+        )
+        for name, make in makers().items()
+    ]
+    claims = tested(found)
+    write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[table(found)],
+        plots=[
+            lines_plot(
+                "capacity",
+                "Right answers against the number of pairs to be held.",
+                {
+                    "recall": {
+                        one.name: (TASK.pairs, np.array([one.accuracy(n) for n in TASK.pairs]).T)
+                        for one in found
+                    }
+                },
+                x="pairs",
+                y="share of right answers",
+                log_x=True,
+                limits=(0, 1.03),
+                marker="o",
+            )
+        ],
+        remarks=remarks(found, claims),
+        claims=claims,
+        data={one.name: numbers(one) for one in found},
+        pieces=("cells", RESULT),
+        seconds=perf_counter() - begun,
+    )
+
+
+# What is compared.
+
+
+def makers() -> dict[str, Maker]:
+    sizes = {"vocab_size": TASK.vocab_size, "context": TASK.context}
+    found = {ATTENTION: attention_only(width=WIDTH, depth=2, heads=1, **sizes)}
+    for cell in ("lstm", "gru"):
+        for times in TIMES:
+            name = f"{cell.upper()} {times * WIDTH}"
+            found[name] = recurrent(cell, width=times * WIDTH, depth=1, **sizes)
+    return found
+
+
+def _cell(config: RecallConfig, name: str, seed: int) -> Cell:
+    attends = name == ATTENTION
+    steps = config.attention_steps if attends else config.steps
+    return Cell(
+        f"{name.replace(' ', '-').lower()}-{seed}",
+        makers()[name],
+        TaskStream(TASK, _ROWS, seed),
+        seed,
+        steps=20 if config.quick else steps,
+        rows=_ROWS,
+        context=TASK.context,
+        rate=0.003 if attends else 0.02,
+        embedding_rate=0.01,
+        optimizer="adamw" if attends else "muon",
+        measure=measured,
+        dtype="auto",
+        evaluations=1 if config.quick else 10,
+    )
+
+
+@torch.no_grad()
+def measured(model: CausalLM, step: int) -> dict[str, Any]:
+    """The share of right answers for each number of pairs; any token may be answered."""
+    found = {}
+    for pairs in TASK.pairs:
+        batch = TASK.batch(np.random.default_rng(TEST_SEED), _TEST_QUESTIONS // pairs, pairs)
+        asked = batch.weights > 0
+        right = (model(batch)[asked] @ model.head.T).argmax(-1) == batch.targets[asked]
+        found[str(pairs)] = float(right.float().mean())
+    return {"accuracy": found}
+
+
+# What is told of it.
+
+
+def tested(found: Sequence[Contestant]) -> list[Claim]:
+    """Attention against each recurrent network at the most pairs, and width against width."""
+    of, most = {one.name: one for one in found}, TASK.pairs[-1]
+    claims = [
+        compared(
+            f"attention answers more than the {one.name} of {most} pairs",
+            (ATTENTION, of[ATTENTION].accuracy(most)),
+            (one.name, one.accuracy(most)),
+            "above",
+            share=True,
+        )
+        for one in found
+        if one.name != ATTENTION
+    ]
+    for cell in ("LSTM", "GRU"):
+        wide, narrow = (of[f"{cell} {times * WIDTH}"] for times in (TIMES[-1], TIMES[0]))
+        claims.append(
+            compared(
+                f"a state of {TIMES[-1]} times the width lets the {cell} answer more of 8 pairs",
+                (wide.name, wide.accuracy(8)),
+                (narrow.name, narrow.accuracy(8)),
+                "above",
+                share=True,
+            )
+        )
+    return claims
+
+
+def remarks(found: Sequence[Contestant], claims: Sequence[Claim]) -> list[str]:
+    """What the numbers say."""
+    held = ", ".join(f"{one.name} {one.held}" for one in found)
+    return [
+        f"The most pairs of which {HELD:.0%} are answered, in the mean of the seeds: {held}.",
+        *conclusions(claims),
+    ]
+
+
+def table(found: Sequence[Contestant]) -> Table:
+    """A row for each model: what it carries, and how much it answers."""
+    return text_table(
+        "Right answers by the number of pairs",
+        ("model", "parameters", "state", *(f"{n} pairs" for n in TASK.pairs)),
+        tuple(
+            (
+                one.name,
+                short_number(one.make.parameters),
+                f"{one.make.state_floats(TASK.context):,}",
+                *(share_cell(one.accuracy(n)) for n in TASK.pairs),
+            )
+            for one in found
+        ),
+        (
+            f"State: numbers carried after {TASK.context} tokens, as many as {TASK.pairs[-1]} "
+            "pairs with their questions have; attention's grow with the text, the others' do not. "
+            f"{TASK.vocab_size // 2} keys and as many values; who only knows which values have "
+            "been told and not of which key answers one of as many as pairs. Means over "
+            f"{seeds(len(found[0].courses))} with Student's 95 % interval.",
+        ),
+    )
+
+
+def numbers(one: Contestant) -> Mapping[str, Any]:
+    """Everything that is measured of a kind of model, for result.json."""
+    return {
+        "parameters": one.make.parameters,
+        "state_floats": one.make.state_floats(TASK.context),
+        "held_pairs": one.held,
+        "accuracy": {str(n): one.accuracy(n) for n in TASK.pairs},
+        "course": [
+            {str(line["step"]): line["accuracy"] for line in course.measured}
+            for course in one.courses
+        ],
+        "seconds": [course.seconds for course in one.courses],
+    }

@@ -1,0 +1,178 @@
+"""Tasks of random tokens, where nothing can be known but what stands in the context.
+
+    recall      k v k v … k v | k k … k        each asked key is to be answered by its value
+    copying     a b c … <copy> | a b c …       a string of random letters is said again
+    repetition  … A B C … | A B C …            a block of random tokens comes a second time
+
+Recall is the multi-query associative recall of Arora et al. 2023 (Zoology: Measuring and Improving
+Recall in Efficient Language Models, section 3.2), copying that of Jelassi et al. 2024 (Repeat After
+Me, section 3.1), and repetition what Olsson et al. 2022 (In-context Learning and Induction Heads)
+measure induction on. Only what can be known is trained on and measured: all other targets have the
+weight 0.
+
+A stream makes the batch of a step from (seed, step) alone; tests are batches of another seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import nn
+
+from groundup.train.batch import Batch, DataStream
+
+# (rng, rows) -> a batch; a task of one length or of random ones.
+Making = Callable[[np.random.Generator, int], Batch]
+Ids = Int[np.ndarray, "rows time"]
+# No seed of training is so large.
+TEST_SEED = 2**40
+
+
+class TaskStream(DataStream):
+    """Batches of a task, each a pure function of (seed, step)."""
+
+    def __init__(self, make: Making, rows: int, seed: int) -> None:
+        self._make, self._rows, self._seed = make, rows, seed
+
+    def at(self, step: int, model: nn.Module) -> list[Batch]:
+        return [self._make(np.random.default_rng((self._seed, step)), self._rows)]
+
+
+def test_batch(make: Making, rows: int) -> Batch:
+    """Rows that no training has seen, the same for every model."""
+    return make(np.random.default_rng(TEST_SEED), rows)
+
+
+def weighted(ids: Ids, targets: Ids, weights: Ids) -> Batch:
+    """A batch of whole rows, each a sequence of its own."""
+    plain = Batch.of(torch.from_numpy(ids))
+    return replace(
+        plain,
+        targets=torch.from_numpy(targets),
+        weights=torch.from_numpy(weights.astype(np.float32)),
+    )
+
+
+# Recall.
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Pairs of a key and a value, and then every key once more, in another order.
+
+    Keys are the lower half of the vocabulary and values the upper one. Of several numbers of
+    `pairs` each step has one, with as many tokens as rows of the most pairs have.
+    """
+
+    vocab_size: int
+    pairs: Sequence[int]
+
+    @property
+    def context(self) -> int:
+        return 3 * max(self.pairs)
+
+    def __call__(self, rng: np.random.Generator, rows: int) -> Batch:
+        pairs = int(rng.choice(np.array(self.pairs)))
+        return self.batch(rng, rows * max(self.pairs) // pairs, pairs)
+
+    def batch(self, rng: np.random.Generator, rows: int, pairs: int) -> Batch:
+        """Rows of so many pairs."""
+        half = self.vocab_size // 2
+        # Places of the smallest of random numbers are drawn without putting back.
+        keys = rng.random((rows, half)).argpartition(pairs, axis=1)[:, :pairs]
+        values = half + rng.integers(half, size=(rows, pairs))
+        order = rng.random((rows, pairs)).argsort(axis=1)
+        told = np.stack((keys, values), axis=2).reshape(rows, -1)
+        ids = np.concatenate((told, np.take_along_axis(keys, order, axis=1)), axis=1)
+        targets, weights = np.zeros_like(ids), np.zeros_like(ids)
+        targets[:, 2 * pairs :] = np.take_along_axis(values, order, axis=1)
+        weights[:, 2 * pairs :] = 1
+        return weighted(ids, targets, weights)
+
+
+# Copying.
+
+
+@dataclass(frozen=True)
+class Copying:
+    """A string of random letters, a sign, and the string again, or backwards, and an end.
+
+    Token 0 is the sign that copying begins, 1 that it ends. Strings have from `shortest` to
+    `longest` letters, drawn evenly. A row holds as many as fit into `context`, each for itself:
+    strings never see each other.
+    """
+
+    letters: int
+    shortest: int
+    longest: int
+    context: int
+    backwards: bool = False
+
+    def __call__(self, rng: np.random.Generator, rows: int) -> Batch:
+        shape = (rows, self.context)
+        ids, targets, weights, places = (np.zeros(shape, np.int64) for _ in range(4))
+        segments, segment = np.full(shape, -1), 0
+        for row in range(rows):
+            start = 0
+            while True:
+                length = int(rng.integers(self.shortest, self.longest + 1))
+                end = start + 2 * length + 1
+                if end > self.context:
+                    break
+                here = slice(start, end)
+                ids[row, here], targets[row, here] = self._said(rng, length)
+                weights[row, start + length : end] = 1
+                places[row, here], segments[row, here] = np.arange(2 * length + 1), segment
+                start, segment = end, segment + 1
+        return Batch(
+            torch.from_numpy(ids),
+            torch.from_numpy(targets),
+            torch.from_numpy(weights.astype(np.float32)),
+            torch.from_numpy(places),
+            torch.from_numpy(segments),
+        )
+
+    def _said(
+        self, rng: np.random.Generator, length: int
+    ) -> tuple[Int[np.ndarray, " time"], Int[np.ndarray, " time"]]:
+        string = 2 + rng.integers(self.letters, size=length)
+        again = string[::-1] if self.backwards else string
+        whole = np.concatenate((string, [0], again, [1]))
+        return whole[:-1], whole[1:]
+
+
+# Repetition.
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Blocks of random tokens, each said twice, one pair after the other.
+
+    The length of a block is drawn from `shortest` to `longest`, one for each row: of a fixed length
+    a head would find the answer by counting places, and one layer would do. `weights` are 1 where
+    the second of two blocks can be known, from its second token on.
+    """
+
+    vocab_size: int
+    shortest: int
+    longest: int
+    context: int
+
+    def __call__(self, rng: np.random.Generator, rows: int) -> Batch:
+        return self.parts(rng, rows)[0]
+
+    def parts(self, rng: np.random.Generator, rows: int) -> tuple[Batch, Int[np.ndarray, " rows"]]:
+        """A batch, and the length of the block of each row."""
+        lengths = rng.integers(self.shortest, self.longest + 1, size=rows)
+        places = np.arange(self.context + 1)
+        # Where the token of each place was drawn: in the first of the two blocks of its pair.
+        within = places[None] % (2 * lengths[:, None])
+        first = places[None] - np.where(within >= lengths[:, None], lengths[:, None], 0)
+        drawn = rng.integers(self.vocab_size, size=(rows, self.context + 1))
+        ids = np.take_along_axis(drawn, first, axis=1)
+        known = within > lengths[:, None]
+        return weighted(ids[:, :-1].copy(), ids[:, 1:].copy(), known[:, 1:].astype(int)), lengths

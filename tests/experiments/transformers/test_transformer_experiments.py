@@ -1,0 +1,147 @@
+"""The experiments in miniature, their cells, and what they measure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.app.stages import EXPERIMENTS
+from groundup.errors import UserError
+from groundup.experiments.transformers import induction, recall
+from groundup.experiments.transformers.cells import Cell, Course, trained
+from groundup.experiments.transformers.config import InductionConfig, RecallConfig
+from groundup.experiments.transformers.induction import scores
+from groundup.experiments.transformers.language import losses, non_overlapping, sliding, windows
+from groundup.experiments.transformers.models import Maker, attention_only, transformer
+from groundup.experiments.transformers.optimizers import reached
+from groundup.experiments.transformers.tasks import Recall, Repetition, TaskStream
+from groundup.lm.model import CausalLM
+from pages import assert_whole
+
+
+def tiny(vocab_size: int = 64, context: int = 48) -> Maker:
+    return attention_only(width=16, depth=2, heads=2, vocab_size=vocab_size, context=context)
+
+
+def test_a_cell_is_trained_once(tmp_path: Path) -> None:
+    config = RecallConfig(out=tmp_path, threads=1)
+    task, asked = Recall(64, (1, 2)), list[int]()
+
+    def measure(model: CausalLM, step: int) -> dict[str, Any]:
+        asked.append(step)
+        return {"step_again": step}
+
+    cell = Cell("one", tiny(), TaskStream(task, 4, 0), 0, 6, 4, 6, 0.01, measure, evaluations=3)
+    course = trained(config, cell)
+    assert asked == [2, 4, 6] and [line["step"] for line in course.measured] == asked
+    assert course.end["step_again"] == 6 and len(course.steps) == 6
+    assert trained(config, cell) == course and asked == [2, 4, 6]
+
+
+def test_scores_of_heads_are_the_means_of_what_they_look_at() -> None:
+    task = Repetition(vocab_size=64, shortest=4, longest=9, context=24)
+    batch, lengths = task.parts(np.random.default_rng(0), 3)
+    model = tiny()(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "o_proj" in name:
+                parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
+    previous, found, maps = scores(model, batch, lengths.tolist())
+    assert np.shape(maps) == (2, 2, 24, 24)
+    # The first row alone, place by place.
+    length, pattern = int(lengths[0]), np.array(maps)
+    by_hand = np.mean([pattern[..., t, t - 1] for t in range(1, 24)], axis=0)
+    again = np.mean([pattern[..., t, t - length + 1] for t in range(length, 2 * length)], axis=0)
+    alone = scores(model, batch_row(batch, 0), [length])
+    assert alone[0] == pytest.approx(by_hand, abs=2e-3)
+    assert alone[1] == pytest.approx(again, abs=2e-3)
+    assert previous.shape == found.shape == (2, 2)
+
+
+def batch_row(batch: Any, row: int) -> Any:
+    parts = (getattr(batch, name)[row : row + 1] for name in batch.__dataclass_fields__)
+    return type(batch)(*parts)
+
+
+def test_windows_score_the_same_tokens_whatever_their_length() -> None:
+    tokens = np.arange(200) % 50
+    for context in (16, 32, 64):
+        starts = sliding(tokens, context, 150, 4, 64)
+        scored = [start + context - 3 + n for start in starts for n in range(4)]
+        assert scored == list(range(61, 61 + len(scored))) and len(scored) == 88
+        whole = non_overlapping(tokens, context, 128)
+        assert len(whole) * context == 128
+    model = Maker(transformer(width=16, depth=1, heads=2, vocab_size=64, context=64))(0)
+    found = losses(model, tokens, np.array([3, 90]), 32)
+    logits = model.logits(windows(tokens, np.array([90]), 32))
+    assert found[1, 5] == pytest.approx(
+        -float(logits[0, 5].log_softmax(-1)[tokens[96]].detach()), abs=1e-5
+    )
+
+
+def test_where_a_course_reaches_a_loss() -> None:
+    measured = [{"step": 0, "loss": 4.0}, {"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]
+    course = Course(measured, [])
+    assert reached(course, 3.0) == 5.0 and reached(course, 1.5) == 15.0
+    assert reached(course, 0.5) == float("inf")
+
+
+def check(out: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert found["experiment"] == name and found["claims"] and found["remarks"]
+    assert_whole((out / "report.html").read_text(encoding="utf-8"))
+    return found
+
+
+def test_induction_in_miniature(tmp_path: Path) -> None:
+    config = InductionConfig(out=tmp_path / "out", quick=True, threads=1)
+    out = induction.run(config)
+    found = check(out, "induction")
+    assert found["data"]["1 layers"][0][-1]["loss"] < 5.5
+    # Finished, it is left alone; of other settings it is refused.
+    before = (out / "result.json").stat().st_mtime_ns
+    assert induction.run(config) == out and (out / "result.json").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="steps"):
+        induction.run(config.model_copy(update={"steps": 7}))
+
+
+def test_a_stopped_experiment_goes_on_with_the_cells_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = InductionConfig(out=tmp_path / "out", quick=True, threads=1)
+    real = induction._cell
+
+    def stops(config: InductionConfig, depth: int, seed: int) -> Cell:
+        if depth == 2:
+            raise KeyboardInterrupt
+        return real(config, depth, seed)
+
+    monkeypatch.setattr(induction, "_cell", stops)
+    with pytest.raises(KeyboardInterrupt):
+        induction.run(config)
+    first = tmp_path / "out" / "cells" / "layers-1-0" / "metrics.jsonl"
+    before = first.stat().st_mtime_ns
+    monkeypatch.setattr(induction, "_cell", real)
+    check(induction.run(config), "induction")
+    assert first.stat().st_mtime_ns == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["recall", "copying", "positions", "attention-cost", "optimizers"])
+def test_the_others_in_miniature(name: str, tmp_path: Path) -> None:
+    stage = EXPERIMENTS[name]
+    out = stage.run(stage.config(out=tmp_path / "out", quick=True, threads=1))
+    check(out, name)
+
+
+@pytest.mark.long
+def test_attention_learns_recall(tmp_path: Path) -> None:
+    """The experiment's own cell: every pair of sixteen is answered."""
+    config = RecallConfig(out=tmp_path, threads=1)
+    course = trained(config, recall._cell(config, recall.ATTENTION, 0))
+    assert course.end["accuracy"]["16"] > 0.99

@@ -1,0 +1,75 @@
+"""What stands in the tasks' batches, found out one token at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.experiments.transformers.tasks import Copying, Recall, Repetition, TaskStream
+
+
+def test_each_asked_key_has_the_value_that_was_told_after_it() -> None:
+    task = Recall(vocab_size=32, pairs=(2, 8))
+    batch = task.batch(np.random.default_rng(0), 20, 8)
+    assert batch.input_ids.shape == (20, 24)
+    for ids, targets, weights in zip(
+        batch.input_ids.tolist(), batch.targets.tolist(), batch.weights.tolist(), strict=True
+    ):
+        told = dict(zip(ids[:16:2], ids[1:16:2], strict=True))
+        assert len(told) == 8 and max(told) < 16 <= min(told.values())
+        assert sorted(told) == sorted(ids[16:])
+        assert [told[key] for key in ids[16:]] == targets[16:]
+        assert weights == [0.0] * 16 + [1.0] * 8
+
+
+def test_a_step_of_recall_has_one_number_of_pairs_and_as_many_tokens() -> None:
+    stream = TaskStream(Recall(vocab_size=64, pairs=(1, 4, 16)), 8, seed=0)
+    model = torch.nn.Identity()
+    shapes = {tuple(stream.at(step, model)[0].input_ids.shape) for step in range(20)}
+    assert shapes == {(128, 3), (32, 12), (8, 48)}
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_strings_are_said_again_and_ended(backwards: bool) -> None:
+    task = Copying(letters=9, shortest=1, longest=7, context=40, backwards=backwards)
+    batch = task(np.random.default_rng(0), 20)
+    lengths = set()
+    for segment in range(int(batch.segment_ids.max()) + 1):
+        here = batch.segment_ids == segment
+        ids, targets = batch.input_ids[here].tolist(), batch.targets[here].tolist()
+        length = ids.index(0)
+        lengths.add(length)
+        string = ids[:length]
+        assert min(string) >= 2 and max(string) <= 10
+        assert targets[length:] == [*(string[::-1] if backwards else string), 1]
+        assert targets[:-1] == ids[1:]
+        assert batch.position_ids[here].tolist() == list(range(2 * length + 1))
+        assert batch.weights[here].tolist() == [0.0] * length + [1.0] * (length + 1)
+    assert lengths == set(range(1, 8))
+    beyond = batch.segment_ids < 0
+    assert beyond.any() and not batch.weights[beyond].any()
+
+
+def test_what_is_known_of_a_block_is_what_followed_the_same_token() -> None:
+    task = Repetition(vocab_size=50, shortest=3, longest=6, context=40)
+    batch, lengths = task.parts(np.random.default_rng(0), 8)
+    for row, length in enumerate(lengths.tolist()):
+        ids, targets = batch.input_ids[row].tolist(), batch.targets[row].tolist()
+        assert targets[:-1] == ids[1:]
+        for place, weight in enumerate(batch.weights[row].tolist()):
+            within = (place + 1) % (2 * length)
+            assert weight == float(within > length)
+            if weight:
+                assert ids[place - length] == ids[place]
+                assert ids[place - length + 1] == targets[place]
+    assert len(set(lengths.tolist())) > 1
+
+
+def test_streams_are_functions_of_seed_and_step() -> None:
+    task = Repetition(vocab_size=50, shortest=3, longest=6, context=20)
+    model = torch.nn.Identity()
+    one, other = (TaskStream(task, 4, seed=3) for _ in range(2))
+    one.at(0, model)
+    assert torch.equal(one.at(5, model)[0].input_ids, other.at(5, model)[0].input_ids)
+    assert not torch.equal(one.at(5, model)[0].input_ids, one.at(6, model)[0].input_ids)
