@@ -39,6 +39,7 @@ from groundup.train.stage import Job, run_stage
 
 # Depth and width, from the smallest on.
 SIZES = (
+    *((1, 32), (2, 32)),
     *((1, 64), (2, 64), (1, 128), (2, 128), (3, 128), (2, 192), (3, 192), (4, 192), (3, 256)),
     *((4, 256), (5, 256), (4, 320), (5, 320), (6, 320), (5, 384), (6, 384), (7, 384), (8, 384)),
 )
@@ -73,9 +74,20 @@ class Trial:
 
 
 def shape(size: tuple[int, int]) -> ModelConfig:
-    """The model of a depth and a width."""
+    """The model of a depth and a width; below 64 features with one head of as many."""
     depth, width = size
-    return ModelConfig.of(width=width, depth=depth, vocab_size=VOCABULARY, context=CONTEXT)
+    if width >= 64:
+        return ModelConfig.of(width=width, depth=depth, vocab_size=VOCABULARY, context=CONTEXT)
+    return ModelConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=depth,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=width,
+        max_position_embeddings=CONTEXT,
+    )
 
 
 def budgets(config: ScalingLawConfig, source: Source) -> list[float]:
@@ -85,7 +97,9 @@ def budgets(config: ScalingLawConfig, source: Source) -> list[float]:
     if config.quick:
         return [_QUICK_FLOPS * one for one in factors]
     say("measuring how fast models of these sizes train …")
-    paces = {size: _pace(config, source, size) for size in (SIZES[0], SIZES[4], SIZES[9])}
+    paces = {
+        size: _pace(config, source, size) for size in (SIZES[0], SIZES[3], SIZES[6], SIZES[11])
+    }
     seconds = config.minutes * 60 * _SHARE
     low, high = 1e8, 1e18
     for _ in range(60):
