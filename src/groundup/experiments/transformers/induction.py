@@ -296,8 +296,8 @@ def ablations(of: Sequence[Course]) -> Table:
         ),
         (
             f"Of the {_HEADS} heads of the first layer those with a score of {THRESHOLD} or more "
-            f"are previous-token heads, or else the best one: {counts} by seeds. The others are taken out only where every "
-            "seed has some.",
+            f"are previous-token heads, or else the best one: {counts} by seeds. The "
+            "others are taken out only where every seed has some.",
         ),
     )
 
