@@ -11,13 +11,17 @@ from types import ModuleType
 import pytest
 import torch
 
-from groundup.align.config import DPOConfig
+from groundup.align.config import DPOConfig, GRPOConfig, PPOConfig, RewardConfig
 from groundup.align.dpo import run as dpo
+from groundup.align.grpo import run as grpo
+from groundup.align.ppo import run as ppo
+from groundup.align.reward import run as reward
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.kernels import library as kernels
 from groundup.learn.exercise import Exercise, module_of
+from groundup.learn.judge import judge
 from groundup.learn.plain import plainly
 from groundup.learn.road import find, road
 from groundup.lm.model import CausalLM
@@ -210,6 +214,77 @@ def test_own_dpo_and_lora_train_the_same_adapter(workshop: object, tmp_path: Pat
     torch.testing.assert_close(
         adapter(tmp_path / "mine"), adapter(tmp_path / "plain"), atol=1e-3, rtol=1e-2
     )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("stage", "names", "called"),
+    [
+        (
+            "ppo",
+            ("sampling", "gae", "ppo_clip"),
+            ("pick", "gae", "token_rewards", "clipped_losses"),
+        ),
+        ("grpo", ("sampling", "grpo", "ppo_clip"), ("pick", "group_advantages", "kl")),
+    ],
+)
+def test_own_parts_move_a_policy_as_the_products_do(
+    workshop: object, tmp_path: Path, stage: str, names: tuple[str, ...], called: tuple[str, ...]
+) -> None:
+    config, run = {"ppo": (PPOConfig, ppo), "grpo": (GRPOConfig, grpo)}[stage]
+
+    def trained(name: str) -> list[float]:
+        made = config(
+            model=workshop.finished("sft"),  # type: ignore[attr-defined]
+            prompts=workshop.data,  # type: ignore[attr-defined]
+            reward=str(workshop.finished("reward")),  # type: ignore[attr-defined]
+            out=tmp_path / name,
+            episodes=8, minibatches=2, max_new_tokens=8, heldout_prompts=2, steps=4,
+            micro_rows=2, evaluations=1, compile="off", dtype="float32", threads=1,
+            **({"group_size": 4} if stage == "grpo" else {}),
+        )  # fmt: skip
+        return losses(run(made))
+
+    expected = trained("plain")
+    with parts(*names) as calls:
+        found = trained("mine")
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert all(calls[name] for name in called)
+
+
+@pytest.mark.long
+def test_the_last_exercise_is_graded_by_what_the_stages_leave(
+    workshop: object, tmp_path: Path
+) -> None:
+    model = workshop.finished("sft")  # type: ignore[attr-defined]
+    votes, blind = tmp_path / "votes.jsonl", tmp_path / "blind.jsonl"
+    write_votes(votes, ["sft", "sft"])
+    write_votes(blind, ["sft", "my-policy"])
+    short = {"steps": 2, "rows": 4, "micro_rows": 2, "evaluations": 1, "compile": "off"}
+    short |= {"dtype": "float32", "threads": 1}
+    reward(RewardConfig(model=model, data=votes, out=tmp_path / "my-reward", **short))
+    dpo(DPOConfig(model=model, data=votes, out=tmp_path / "my-policy", **short))
+    exercise = find("own_pairs")
+    folder = tmp_path / "my_groundup"
+    folder.mkdir()
+    code = (exercise.folder / "solution.py").read_text()
+    (folder / "own_pairs.py").write_text(
+        code + "\ndef files():\n    return {'votes': 'votes.jsonl', 'reward': 'my-reward', "
+        "'policy': 'my-policy', 'blind': 'blind.jsonl'}\n"
+    )
+    verdict = judge(exercise, module_of(folder / "own_pairs.py", "own_pairs"))
+    assert verdict.passed, verdict.lines
+
+
+def write_votes(log: Path, models: list[str]) -> None:
+    with log.open("w") as out:
+        for number in range(20):
+            vote = {
+                "prompt": f"What is the colour of thing {number}?",
+                "a": "It is blue.", "b": "I do not know.", "choice": "a",
+                "who": "me", "when": "2026-01-01", "id": str(number), "models": models,
+            }  # fmt: skip
+            out.write(json.dumps(vote) + "\n")
 
 
 def adapter(run: Path) -> torch.Tensor:

@@ -28,7 +28,7 @@ from torch import nn
 
 from groundup.app.commands.options import spelled
 from groundup.app.settings import configured
-from groundup.app.stages import STAGES
+from groundup.app.stages import STAGES, Stage
 from groundup.errors import UserError
 from groundup.formats.hf_config import config_to_hf
 from groundup.lm.config import ModelConfig
@@ -44,6 +44,7 @@ from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.files import is_number, read_json_object, write_json
 from groundup.runs.folder import Run
+from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, Stream
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, available_memory, matmul_peak, resolve
@@ -131,19 +132,39 @@ def plan_run(
 
 def _here(wish: Wish) -> Told:
     say("planning, and timing a few steps …")
+    stage = _stage(wish)
     with _scratch() as folder, _quietly():
-        if wish.stage == "pretrain" and not wish.data:
+        if _is_new(stage) and not wish.data:
             config = _pretraining(wish, folder)
             found = forecast(functools.partial(_without_data, config, wish))
         else:
-            stage = STAGES.get(wish.stage)
-            if stage is None or not stage.trains or not issubclass(stage.config, TrainingConfig):
-                trained = ", ".join(one.name for one in STAGES.values() if one.trains)
-                raise UserError(f"--stage={wish.stage} trains nothing; give one of {trained}")
-            settings = _settings(wish, stage.config)
-            ready = configured(stage.config, {**settings, "out": str(folder / "run")}, spelled)
+            settings = _settings(wish, stage.config) | {"out": str(folder / "run")}
+            ready = configured(stage.config, settings, spelled)
+            if isinstance(ready, PretrainConfig) and (wish.tokens or wish.parameters):
+                vocab_size = Tokenizer.load(ready.tokenizer).vocab_size
+                ready = _sized(ready, replace(wish, vocab_size=vocab_size))
             found = forecast(lambda: stage.run(ready))
     return _told(found)
+
+
+def _stage(wish: Wish) -> Stage:
+    """The stage that is to be planned; only of a new model may the size be chosen."""
+    stage = STAGES.get(wish.stage)
+    if stage is None or not issubclass(stage.config, TrainingConfig):
+        trained = ", ".join(one.name for one in STAGES.values() if one.trains)
+        raise UserError(f"--stage={wish.stage} trains nothing; give one of {trained}")
+    for name, value in (("--tokens", wish.tokens), ("--params", wish.parameters)):
+        if value is not None and not _is_new(stage):
+            raise UserError(
+                f"{name} is of a new model, which {wish.stage} does not make; leave it out, and "
+                "give --steps or --minutes"
+            )
+    return stage
+
+
+def _is_new(stage: Stage) -> bool:
+    """Whether the stage makes a model from nothing."""
+    return issubclass(stage.config, PretrainConfig)
 
 
 def _told(found: Forecast) -> Told:
@@ -303,7 +324,7 @@ def _without_data(config: PretrainConfig, wish: Wish) -> Path:
 
 def _elsewhere(wish: Wish, machine: Path) -> Told:
     """What a run would take where a doctor has been: FLOP for FLOP as fast as its trial."""
-    if wish.stage != "pretrain" or wish.data:
+    if not _is_new(_stage(wish)) or wish.data:
         raise UserError(
             "--machine plans pre-training without data alone; other stages are timed where they run"
         )

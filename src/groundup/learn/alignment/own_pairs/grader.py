@@ -40,7 +40,8 @@ def trials(seed: int) -> Iterator[Trial]:
     yield Trial("your files, looked at one by one", _looked_at, _RIGHT)
 
 
-_RIGHT = {
+_RIGHT: dict[str, Any] = {
+    "files and folders that are not there": "none",
     "decided votes, up to twenty": _VOTES,
     "the reward model was trained on these votes": True,
     "the policy was trained on these votes, or by that reward model": True,
@@ -53,6 +54,9 @@ def _looked_at(part: ModuleType) -> dict[str, Any]:
     # As seen from where the learner's folder lies.
     base = Path(str(part.__file__)).resolve().parent.parent
     found = {name: base / path for name, path in part.files().items()}
+    absent = [name for name, path in found.items() if not path.exists()]
+    if absent:
+        return _RIGHT | {"files and folders that are not there": ", ".join(absent)}
     votes, blind = (standing(_read(found[name])) for name in ("votes", "blind"))
     policy = found["policy"].name
     between = [
@@ -62,6 +66,7 @@ def _looked_at(part: ModuleType) -> dict[str, Any]:
     ]
     reward, tuned = (_parents(found[name], base) for name in ("reward", "policy"))
     values = (
+        "none",
         min(_VOTES, sum(one.decided for one in votes)),
         found["votes"].resolve() in reward,
         bool({found["votes"].resolve(), found["reward"].resolve()} & set(tuned)),

@@ -36,7 +36,7 @@ def swap(part: ModuleType) -> Iterator[None]:
     def write(self: CacheView, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         stored = (self.cache.keys[layer], self.cache.values[layer])
         keys, values = (
-            part.remember(kept, new, self.position_ids)
+            part.remember(kept[: self.rows], new, self.position_ids)
             for kept, new in zip(stored, (key, value), strict=True)
         )
         return keys, values

@@ -12,7 +12,7 @@ def remember(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
     """
     for row, places in enumerate(positions):
         stored[row, :, places] = new[row]
-    return stored[: len(positions), :, : int(positions.max()) + 1]
+    return stored[:, :, : int(positions.max()) + 1]
 
 
 def probabilities(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:

@@ -23,7 +23,7 @@ def one_place_for_all(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
     """All rows write to the slots of the first one. Each row has positions of its own:
     positions[row]."""
     stored[: len(new), :, positions[0]] = new
-    return stored[: len(new), :, : int(positions.max()) + 1]
+    return stored[:, :, : int(positions.max()) + 1]
 
 
 def a_copy(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def a_copy(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
     stored = stored.clone()
     for row, places in enumerate(positions):
         stored[row, :, places] = new[row]
-    return stored[: len(new), :, : int(positions.max()) + 1]
+    return stored[:, :, : int(positions.max()) + 1]
 
 
 def all_slots(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def last_one_missing(stored: Tensor, new: Tensor, positions: Tensor) -> Tensor:
     position + 1."""
     for row, places in enumerate(positions):
         stored[row, :, places] = new[row]
-    return stored[: len(new), :, : int(positions.max())]
+    return stored[:, :, : int(positions.max())]
 
 
 def _shaped(
