@@ -39,10 +39,13 @@ def test_only_the_report_room_knows_how_things_are_shown(path: Path) -> None:
     assert not [text for text in texts if isinstance(text, str) and tags.search(text)]
 
 
+KINDS = ("css", "html.jinja", "js")
+
+
 def test_there_is_one_style_sheet_and_one_template_for_every_page_that_is_read() -> None:
-    """The X-ray draws itself as one moves its sliders: it has lines of its own beside them."""
+    """The X-ray, and lessons' pages that move, draw themselves: they have lines of their own."""
     files = {where(path) for path in ROOT.rglob("*.*") if path.suffix in (".css", ".jinja", ".js")}
     assert files == {
         *("report/style.css", "report/page.html.jinja"),
-        *("report/xray.css", "report/xray.html.jinja", "report/xray.js"),
+        *(f"report/{page}.{kind}" for page in ("xray", "moving") for kind in KINDS),
     }
