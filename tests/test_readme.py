@@ -38,7 +38,11 @@ ONLY_PARSED = (
     *("groundup guard", "groundup chat quickstart --guard"),
     *(
         f"groundup experiment {name}"
-        for name in ("planted-bias", "ladder", "overoptimization", "sentiment", "quantisation")
+        for name in (
+            *("planted-bias", "ladder", "overoptimization", "sentiment", "quantisation"),
+            *("induction", "recall", "copying", "positions", "attention-cost", "optimizers"),
+            "scaling-law",
+        )
     ),
 )
 # What makes the others small: options put behind the README's own, by how the command begins.
@@ -67,6 +71,7 @@ SMALLER = {
     "groundup frontier": "--quick --points 2 --max-new-tokens 8 --threads 1",
     "groundup redteam": "--requests 2 --budget 4 --max-new-tokens 8 --threads 1",
     "groundup experiment": "--quick",
+    "groundup doctor": "--quick",
     "groundup eval tuning": "--bytes-per-source 2048 --questions 12 --conversations 3 --threads 1",
     "groundup generate": "--max-new-tokens 8",
     "groundup chat": "--max-new-tokens 8",
@@ -150,6 +155,9 @@ def home(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write(folder / "sums.jsonl", [{"prompt": f"What is {i} + {i + 1}?"} for i, _ in _all(asked)])
     rated = [{"prompt": a, "completion": f"Anna {i}.", "label": i % 2 == 0} for i, a in _all(asked)]
     _write(folder / "rated.jsonl", rated)
+    sizes = [(n, d) for n in (1e6, 3e6, 1e7) for d in (1e8, 3e8, 1e9)]
+    losses = [f"{n},{d},{1.7 + 400 / n**0.35 + 2000 / d**0.37}" for n, d in sizes]
+    (folder / "runs.csv").write_text("\n".join(["parameters,tokens,loss", *losses]))
     (folder / "my_groundup").mkdir()
     solution = ROOT / "src/groundup/learn/transformers/attention/solution.py"
     shutil.copyfile(solution, folder / "my_groundup" / "attention.py")
