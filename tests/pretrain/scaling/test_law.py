@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -66,6 +67,10 @@ def test_the_optimum_is_the_least_loss_of_a_budget() -> None:
         assert TRUE.loss(n * factor, d / factor) > TRUE.loss(n, d)
     more, _ = TRUE.optimum(1e22)
     assert np.log(more / n) / np.log(100) == pytest.approx(TRUE.a)
+
+
+def test_where_size_does_not_matter_the_best_model_is_none() -> None:
+    assert Law(E=1.0, A=0.0, B=2.0, alpha=0.3, beta=0.3).optimum(1e18) == (0, math.inf)
 
 
 def test_runs_far_off_are_left_out_and_do_no_harm() -> None:

@@ -70,12 +70,15 @@ class Law:
         """The parameters and tokens of least loss for C = flops (Hoffmann et al., equation 4).
 
         N = G (C / k)^a,  D = (C / k)^b / G,  G = (α A / β B)^(1 / (α + β))
+
+        Where size does not matter (A = 0) the best is none, and all of it tokens.
         """
-        log_g = (np.log(self.alpha) + np.log(self.A) - np.log(self.beta) - np.log(self.B)) / (
-            self.alpha + self.beta
-        )
-        product = np.log(flops / flops_per_weight)
-        return float(np.exp(log_g + self.a * product)), float(np.exp(self.b * product - log_g))
+        with np.errstate(divide="ignore", over="ignore"):
+            log_g = (np.log(self.alpha * self.A) - np.log(self.beta * self.B)) / (
+                self.alpha + self.beta
+            )
+            product = np.log(flops / flops_per_weight)
+            return float(np.exp(log_g + self.a * product)), float(np.exp(self.b * product - log_g))
 
 
 @dataclass(frozen=True)

@@ -224,8 +224,10 @@ def frontier_plot(fit: LawFit, isoflop: IsoFlop | None) -> Plot:
     k = runs.flops_per_weight
     best = [fit.law.optimum(one, k)[0] for one in flops]
     axes.loglog(flops, best, color=COLORS[0], label="by the law")
-    if fit.drawn:
-        some = np.array([[law.optimum(one, k)[0] for one in flops] for law in fit.drawn[:_CURVES]])
+    # A drawing of few runs may know nothing of size, or of tokens.
+    drawn = [law for law in fit.drawn[:_CURVES] if law.A > 0 and law.B > 0]
+    if drawn:
+        some = np.array([[law.optimum(one, k)[0] for one in flops] for law in drawn])
         low, high = np.percentile(some, (2.5, 97.5), axis=0)
         axes.fill_between(flops, low, high, color=COLORS[0], alpha=0.18, linewidth=0)
     if isoflop is not None and isoflop.parameters is not None:
