@@ -55,4 +55,4 @@ $(VENV)/installed-test: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist docs/made docs/site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/made docs/site docs/.cache .pytest_cache .mypy_cache .ruff_cache

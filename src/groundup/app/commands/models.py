@@ -227,8 +227,10 @@ def card(
     values: Annotated[
         Path, Parameter(help="folder of groundup eval values, which measured this model")
     ],
+    mine: Mine = None,
 ) -> None:
     """Write what was measured of a model into its card."""
     from groundup.evals.values.suite.card import write_card
 
-    say(f"Written:     {write_card(find_model(model), values)}")
+    with with_parts(mine):
+        say(f"Written:     {write_card(find_model(model), values)}")

@@ -95,6 +95,16 @@ EXERCISES = (
     ),
     Exercise(
         "5.10",
+        "model_card",
+        "Writing a model card",
+        functions=("shown", "says", "missing"),
+        minutes=20,
+        difficulty=1,
+        importance=4,
+        makes="groundup card writes your model's card in your own words for numbers",
+    ),
+    Exercise(
+        "5.11",
         "own_pairs",
         "Your own preferences",
         functions=("files", "won", "verdict"),

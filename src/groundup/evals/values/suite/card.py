@@ -7,7 +7,7 @@ stand between two marks in README.md: a person's own words around them stay as t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def _axis_lines(model: Mapping[str, Any]) -> Iterator[str]:
         found = from_json(axes)
         for axis in AXES:
             if axis in found:
-                value, interval = _shown(found[axis], True)
+                value, interval = shown(found[axis], True)
                 yield f"| {axis}, {KINDS[kind]} | {value} | {interval} |"
 
 
@@ -141,14 +141,15 @@ def _number_lines(content: Mapping[str, Any], model: Mapping[str, Any]) -> Itera
             if one["name"] not in found or one["part_of"] is not None:
                 continue
             estimate = found[one["name"]]
-            value, interval = _shown(estimate, one["share"])
+            value, interval = shown(estimate, one["share"])
             level = one["ideal"] if one["ideal"] is not None else estimate.chance
-            shown = "" if level is None else _value(level, one["share"])
+            beside = "" if level is None else _value(level, one["share"])
             what = f"{described['title']}: {one['name']}"
-            yield f"| {what} | {value} | {interval} | {shown} |"
+            yield f"| {what} | {value} | {interval} | {beside} |"
 
 
-def _shown(found: Estimate, share: bool) -> tuple[str, str]:
+def shown(found: Estimate, share: bool) -> tuple[str, str]:
+    """A number and its interval, in words; a share in percent."""
     ends = f"{_value(found.low, share)} to {_value(found.high, share)}"
     return _value(found.estimate, share), ends
 
@@ -159,14 +160,23 @@ def _value(value: float, share: bool) -> str:
 
 def _not_measured(content: Mapping[str, Any], name: str) -> str:
     model = content["models"][name]
-    missing = [task for task in TASKS if task.name not in model["numbers"]]
-    lines = [f"- {task.title} ({task.axis}): {_why(task.name, content)}" for task in missing]
+    left = missing([task.name for task in TASKS], model["numbers"])
+    lines = [
+        f"- {task.title} ({task.axis}): {_why(task.name, content)}"
+        for task in TASKS
+        if task.name in left
+    ]
     lines += [
         "- Other languages than English, long conversations, tools, images.",
         "- Real users, and attacks by people who look for a way around its conduct.",
         "- Privacy: whether it repeats what it has read.",
     ]
     return "\n".join(["## What was not measured", *lines])
+
+
+def missing(tasks: Sequence[str], measured: Collection[str]) -> list[str]:
+    """Which of the tasks were not measured, in their order."""
+    return [task for task in tasks if task not in measured]
 
 
 def _why(task: str, content: Mapping[str, Any]) -> str:

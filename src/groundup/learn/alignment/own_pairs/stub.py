@@ -1,6 +1,6 @@
-"""5.10 Your own preferences
+"""5.11 Your own preferences
 
-The lesson: groundup learn 5.10        Check it: groundup learn check 5.10
+The lesson: groundup learn 5.11        Check it: groundup learn check 5.11
 """
 
 import math
