@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+FOLDERS = (
+    *("maths", "nn", "runs", "report", "kernels", "train", "text", "world", "data", "adapters"),
+    *("lm", "generation", "formats", "evals", "xray", "pretrain", "tune", "align", "experiments"),
+    *("learn", "app"),
+)
 
 
 def main(folder: Path = HERE) -> None:
@@ -55,6 +60,7 @@ def write_pages(to: Path) -> None:
     lessons(to / "lessons")
     commands(to / "reference" / "commands")
     python(to / "reference" / "python.md")
+    code_map(to / "reference" / "map.md")
     benchmarks(to / "benchmarks.md")
 
 
@@ -198,6 +204,25 @@ def python(to: Path) -> None:
             parts.append(f"```python\n{name}{inspect.signature(thing)}\n```\n")
         parts.append(f"{inspect.cleandoc(thing.__doc__ or '')}\n")
     _write(to, "\n".join(parts))
+
+
+def code_map(to: Path) -> None:
+    """Every folder of the package in the order of imports, and the first sentence of each page."""
+    package = ROOT / "src" / "groundup"
+    parts = ["# The map\n", "The folders in their order: a page may import from those above it.\n"]
+    for folder in FOLDERS:
+        parts.append(f"## `{folder}`\n")
+        for path in sorted((package / folder).rglob("*.py")):
+            said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            if said and "learn/" not in str(path.parent.relative_to(package)):
+                name = path.relative_to(package / folder).as_posix()
+                parts.append(f"- `{name}`: {_first_sentence(said)}")
+        parts.append("")
+    _write(to, "\n".join(parts))
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(_first_paragraph(text).split())
 
 
 def _first_paragraph(text: str) -> str:
