@@ -11,8 +11,18 @@ import torch
 
 from groundup.app import doctor
 from groundup.app.cli import main
-from groundup.app.doctor import Found, Trial, advice, conclusions, examine, machine_facts, trials
+from groundup.app.doctor import (
+    Found,
+    Trial,
+    advice,
+    conclusions,
+    environment,
+    examine,
+    machine_facts,
+    trials,
+)
 from groundup.pretrain.probe import Setup, Side
+from groundup.train.remembered import remember
 from groundup.train.speeds import matrices, products
 
 TINY = Setup(1, 64, vocab_size=320, context=32, rows=4)
@@ -96,6 +106,18 @@ def test_settings_are_tried_in_processes_that_take_turns(
     assert [one["name"] for one in kept["trials"]] == [one.name for one in some]
     assert all(len(one["ratios"]) >= 3 for one in kept["trials"])
     assert len(list((tmp_path / "machines").iterdir())) == 1
+
+
+def test_what_was_chosen_stays_where_other_programs_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    gains = [Found(SPIN, (0.85, 0.9, 0.88, 0.9), (1.0, 1.05, 0.9))]
+    assert environment(gains, load=1.5) == {}
+    remember({"environment": {"GOMP_SPINCOUNT": "100000"}})
+    assert environment(gains, load=1.5) == {"GOMP_SPINCOUNT": "100000"}
+    assert environment(gains, load=0.0) == {"GOMP_SPINCOUNT": "10000"}
+    assert environment([], load=0.0) == {}  # measured again in quiet, and nothing gained
 
 
 def test_a_process_that_ends_by_itself_is_told_of() -> None:

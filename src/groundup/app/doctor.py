@@ -42,7 +42,7 @@ from groundup.train.device import (
     matmul_peak,
     resolve_device,
 )
-from groundup.train.remembered import processor, remember
+from groundup.train.remembered import processor, remember, remembered
 from groundup.train.speeds import Products, disk_bandwidth, matrices, memory_bandwidth, products
 
 _VOCABULARY, _CONTEXT, _MICRO_TOKENS = 4_096, 256, 4_096
@@ -131,12 +131,6 @@ def examine(*, quick: bool, setup: Setup | None = None) -> dict[str, Any]:
         )
         base, found = tried(setup)
         console.print(in_terminal(trials_table(found, base)))
-    chosen = {
-        name: value
-        for one in found
-        if one.chosen and load <= _BUSY_LOAD
-        for name, value in one.trial.environment.items()
-    }
     said = conclusions(found, load) + tips
     for one in said:
         say(f"- {one}")
@@ -147,13 +141,23 @@ def examine(*, quick: bool, setup: Setup | None = None) -> dict[str, Any]:
         "trial_flops": trial_flops(setup, base),
         "trials": [trial_json(one) for one in found],
         "busy_cores": load,
-        "environment": chosen,
+        "environment": environment(found, load),
         "said": said,
         "seconds": time.perf_counter() - begun,
     }
     if not quick:
         say(f"kept in {remember(kept)}; groundup doctor --forget takes it back")
     return kept
+
+
+def environment(found: list[Found], load: float) -> dict[str, str]:
+    """The variables of what was chosen; beside other programs those of an earlier doctor stay."""
+    if load > _BUSY_LOAD:
+        earlier = (remembered() or {}).get("environment")
+        return earlier if isinstance(earlier, dict) else {}
+    return {
+        name: value for one in found if one.chosen for name, value in one.trial.environment.items()
+    }
 
 
 # What it has.
@@ -397,7 +401,8 @@ def conclusions(found: list[Found], load: float) -> list[str]:
     said = []
     if load > _BUSY_LOAD:
         told = f"Other programs took {load:.1f} cores meanwhile"
-        return [f"{told}, so nothing is chosen: measure again when it is quiet."] if found else []
+        earlier = "nothing is chosen, and what was chosen before stays"
+        return [f"{told}, so {earlier}: measure again when it is quiet."] if found else []
     for one in found:
         if one.chosen:
             said.append(
