@@ -46,11 +46,25 @@ def test_only_what_is_proven_and_harmless_is_chosen(
     trial: Trial, ratios: tuple[float, ...], busy: tuple[float, ...], gains: bool, chosen: bool
 ) -> None:
     found = Found(trial, ratios, busy)
-    assert (found.gains, found.chosen) == (gains, chosen)
+    assert (found.gains, found.proven) == (gains, chosen)
     said = " ".join(conclusions([found], load=0.0))
     assert ("Chosen: spin" in said) == chosen
     # On a busy machine nothing is believed.
     assert "nothing is chosen" in " ".join(conclusions([found], load=1.5))
+
+
+def test_of_two_values_of_a_variable_the_faster_is_chosen() -> None:
+    free = Trial("spin freely", {}, {"GOMP_SPINCOUNT": ""}, "GOMP_SPINCOUNT=")
+    pages = Trial("huge pages", {}, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, "GLIBC_TUNABLES")
+    found = [
+        Found(SPIN, (0.8, 0.8, 0.8, 0.8), (1.0,)),
+        Found(free, (0.9, 0.9, 0.9, 0.9), (1.0,)),
+        Found(pages, (0.95, 0.95, 0.95, 0.95), (1.0,)),
+    ]
+    wanted = {"GOMP_SPINCOUNT": "10000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    assert environment(found, load=0.0) == wanted
+    said = " ".join(conclusions(found, load=0.0))
+    assert "Chosen: spin (" in said and "Chosen: huge pages" in said and "freely" not in said
 
 
 def test_advice_is_for_what_is_missing() -> None:

@@ -105,8 +105,8 @@ class Found:
         return bool(self.busy) and statistics.median(self.busy) <= _HARMLESS
 
     @property
-    def chosen(self) -> bool:
-        """Whether later commands are to use it."""
+    def proven(self) -> bool:
+        """Whether later commands may use it."""
         return self.trial.remembered and self.gains and self.harmless
 
 
@@ -131,7 +131,7 @@ def examine(*, quick: bool, setup: Setup | None = None) -> dict[str, Any]:
         )
         base, found = tried(setup)
         console.print(in_terminal(trials_table(found, base)))
-    said = conclusions(found, load) + tips
+    used, said = chosen(found, load), conclusions(found, load) + tips
     for one in said:
         say(f"- {one}")
     kept: dict[str, Any] = {
@@ -139,7 +139,7 @@ def examine(*, quick: bool, setup: Setup | None = None) -> dict[str, Any]:
         "speeds": speeds,
         "base_tokens_per_second": base,
         "trial_flops": trial_flops(setup, base),
-        "trials": [trial_json(one) for one in found],
+        "trials": [trial_json(one, used=one in used) for one in found],
         "busy_cores": load,
         "environment": environment(found, load),
         "said": said,
@@ -156,8 +156,19 @@ def environment(found: list[Found], load: float) -> dict[str, str]:
         earlier = (remembered() or {}).get("environment")
         return earlier if isinstance(earlier, dict) else {}
     return {
-        name: value for one in found if one.chosen for name, value in one.trial.environment.items()
+        name: value for one in chosen(found, load) for name, value in one.trial.environment.items()
     }
+
+
+def chosen(found: list[Found], load: float) -> list[Found]:
+    """What later commands are to use: of the proven the fastest for each variable."""
+    kept = list[Found]()
+    for one in sorted((one for one in found if one.proven), key=lambda one: one.gain):
+        if load <= _BUSY_LOAD and not any(
+            one.trial.environment.keys() & other.trial.environment.keys() for other in kept
+        ):
+            kept.append(one)
+    return kept
 
 
 # What it has.
@@ -403,12 +414,15 @@ def conclusions(found: list[Found], load: float) -> list[str]:
         told = f"Other programs took {load:.1f} cores meanwhile"
         earlier = "nothing is chosen, and what was chosen before stays"
         return [f"{told}, so {earlier}: measure again when it is quiet."] if found else []
+    used = chosen(found, load)
     for one in found:
-        if one.chosen:
+        if one in used:
             said.append(
                 f"Chosen: {one.trial.name} ({one.trial.how}), {1 / one.gain - 1:+.0%} speed, and "
                 "no slower beside a busy program. Later commands use it by themselves."
             )
+        elif one.proven:
+            continue  # another value of its variable gains more
         elif one.gains and one.trial.remembered:
             said.append(
                 f"Not chosen: {one.trial.name} ({one.trial.how}), {_verdict(one)}; set it yourself "
@@ -419,7 +433,7 @@ def conclusions(found: list[Found], load: float) -> list[str]:
                 f"{one.trial.name} ({one.trial.how}) gains {1 / one.gain - 1:.0%}; it changes the "
                 "last bits of results, so it is left to you."
             )
-    if found and not any(one.chosen for one in found):
+    if found and not used:
         said.append("Commands go on as they are: nothing else was proven to gain and do no harm.")
     return said
 
@@ -454,7 +468,7 @@ def advice(facts: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def trial_json(found: Found) -> dict[str, Any]:
+def trial_json(found: Found, *, used: bool) -> dict[str, Any]:
     """A trial as it is kept."""
     return {
         "name": found.trial.name,
@@ -463,7 +477,7 @@ def trial_json(found: Found) -> dict[str, Any]:
         "ratios": list(found.ratios),
         "busy_ratios": list(found.busy),
         "gains": found.gains,
-        "chosen": found.chosen,
+        "chosen": used,
         "failed": found.failed,
     }
 
