@@ -14,6 +14,7 @@ from groundup.app.cli import main
 from groundup.app.doctor import (
     Found,
     Trial,
+    _trial,
     advice,
     conclusions,
     environment,
@@ -132,6 +133,23 @@ def test_what_was_chosen_stays_where_other_programs_run(
     assert environment(gains, load=1.5) == {"GOMP_SPINCOUNT": "100000"}
     assert environment(gains, load=0.0) == {"GOMP_SPINCOUNT": "10000"}
     assert environment([], load=0.0) == {}  # measured again in quiet, and nothing gained
+
+
+def test_a_larger_micro_batch_is_advised_with_the_rows_that_it_had() -> None:
+    [trial] = [one for one in trials(TINY) if "rows" in one.setup]
+    assert trial.how == "--rows 256 --micro-rows 256"
+    # Where a step has as many rows already, they are split otherwise and stay as many.
+    [own] = [one for one in trials(TINY.changed(rows=256)) if "256" in one.how]
+    assert own.how == "--micro-rows 256" and "rows" not in own.setup
+
+
+@pytest.mark.long
+def test_a_larger_micro_batch_is_compared_in_steps_of_as_many_rows() -> None:
+    # A step of 4 rows is no measure of what a step of 256 gains by itself.
+    [trial] = [one for one in trials(TINY) if "rows" in one.setup]
+    with Side(TINY) as base:
+        found = _trial(base, trial, {})
+        assert len(found.ratios) >= 3 and found.own_base > 0 and not base.seconds
 
 
 def test_a_process_that_ends_by_itself_is_told_of() -> None:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,14 @@ class Trial:
 class Found:
     """What a trial came to: time against as it is, pair by pair, alone and beside a busy program.
 
-    `failed` says why it could not be tried.
+    `own_base` are the tokens per second of what it was compared with, where that is a step of as
+    many rows as the trial's; `failed` says why it could not be tried.
     """
 
     trial: Trial
     ratios: tuple[float, ...]
     busy: tuple[float, ...] = ()
-    tokens_per_second: float = 0.0
+    own_base: float = 0.0
     failed: str = ""
 
     @property
@@ -306,10 +307,12 @@ def trials(setup: Setup) -> list[Trial]:
         )
     fitting = max(1, _MICRO_TOKENS // setup.context)
     for rows in (max(1, fitting // 2), 2 * fitting):
-        if rows <= setup.rows or rows == 2 * fitting:
-            how = f"--micro-rows {rows}"
-            more = {"micro_rows": rows, "rows": max(setup.rows, rows)}
-            found.append(Trial(f"micro-batch of {rows * setup.context:,} tokens", more, {}, how))
+        name, how = f"micro-batch of {rows * setup.context:,} tokens", f"--micro-rows {rows}"
+        if rows <= setup.rows:
+            found.append(Trial(name, {"micro_rows": rows}, {}, how))
+        elif rows == 2 * fitting:  # a step has fewer rows, so that both sides take one of as many
+            more = {"micro_rows": rows, "rows": rows}
+            found.append(Trial(f"{name} in steps of as many", more, {}, f"--rows {rows} {how}"))
     if (os.cpu_count() or 1) > 1:
         found.append(Trial("one thread", {"threads": 1}, {}, "--threads 1"))
     if sys.platform == "linux" and "CS_GNU_LIBC_VERSION" in os.confstr_names:
@@ -339,26 +342,31 @@ def tried(setup: Setup) -> tuple[float, list[Found]]:
 def _trial(base: Side, trial: Trial, plain: Mapping[str, str]) -> Found:
     setup = base.setup.changed(**trial.setup)
     try:
+        if setup.rows != base.setup.rows:
+            # More rows a step gain by themselves: it is compared with as many as it is.
+            with (
+                Side(base.setup.changed(rows=setup.rows), plain) as wide,
+                Side(setup, plain) as side,
+            ):
+                ratios = _turns(wide, side, _TURNS)
+                return Found(trial, ratios, own_base=setup.tokens / min(wide.seconds))
         with Side(setup, {**plain, **trial.environment}) as side:
-            ratios = _turns(base, side, _TURNS)
-            busy: tuple[float, ...] = ()
-            one = Found(trial, ratios)
-            if one.trial.remembered and one.gains:
+            found = Found(trial, _turns(base, side, _TURNS))
+            if trial.remembered and found.gains:
                 with _busy_neighbour():
-                    busy = _turns(base, side, _BUSY_TURNS)
-            return Found(trial, ratios, busy, setup.tokens / statistics.median(side.seconds))
+                    return replace(found, busy=_turns(base, side, _BUSY_TURNS))
+            return found
     except ChildProcessError as error:
         return Found(trial, (), failed=str(error))
 
 
 def _turns(base: Side, side: Side, turns: int) -> tuple[float, ...]:
-    """Time a token of `side` against `base`, turn by turn."""
-    share = base.setup.tokens / side.setup.tokens
+    """Time a step of `side` against `base`, which has as many tokens, turn by turn."""
     begun, found = time.perf_counter(), list[float]()
     for turn in range(turns):
         if turn >= _LEAST_TURNS and time.perf_counter() - begun > _PAIR_SECONDS:
             break
-        found.append(side.turn() / base.turn() * share)
+        found.append(side.turn() / base.turn())
     return tuple(found)
 
 
@@ -401,7 +409,7 @@ def trials_table(found: list[Found], base: float) -> Table:
         mark: Mark = "yes" if one.gains else "no" if one.gain > 1 / _GAINS else "open"
         spread = f"{min(one.ratios):.2f} to {max(one.ratios):.2f}"
         busy = f"{statistics.median(one.busy):.2f}" if one.busy else DASH
-        speed = f"{base / one.gain:,.0f}"
+        speed = f"{(one.own_base or base) / one.gain:,.0f}"
         rows.append((one.trial.name, speed, Cell(f"{one.gain:.2f}", spread, mark=mark), busy))
     heads = ("", "tokens/s", "time against as it is", "beside a busy program")
     return text_table("What each setting gains here", heads, rows)
