@@ -107,7 +107,9 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
     ("words", "why"),
     [
         ([], "nothing to plan by"),
-        (["--stage", "data"], "trains nothing"),
+        (["--stage", "data"], "no stage that trains on rows; give one of pretrain, sft"),
+        (["--stage", "soup"], "no stage that trains on rows"),
+        (["--stage", "ppo", "--data", "x"], "answers on the way"),
         (["--stage", "sft", "--steps", "3"], "model is missing"),
         (["--depth", "2", "--set", "heads=7"], "heads"),
         (["--machine", "nowhere.json", "--depth", "2"], "nowhere.json"),
@@ -117,7 +119,10 @@ def test_what_cannot_be_planned(
     words: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", *words]) == 2
-    assert why in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert why in said
+    # What is offered can be planned.
+    assert not {"ppo,", "grpo,", "soup,"} & set(said.partition("give one of")[2].split())
 
 
 @pytest.mark.long

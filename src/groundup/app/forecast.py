@@ -26,6 +26,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from groundup.align.config import RolloutConfig
 from groundup.app.commands.options import spelled
 from groundup.app.settings import configured
 from groundup.app.stages import STAGES, Stage
@@ -150,9 +151,12 @@ def _here(wish: Wish) -> Told:
 def _stage(wish: Wish) -> Stage:
     """The stage that is to be planned; only of a new model may the size be chosen."""
     stage = STAGES.get(wish.stage)
-    if stage is None or not issubclass(stage.config, TrainingConfig):
-        trained = ", ".join(one.name for one in STAGES.values() if one.trains)
-        raise UserError(f"--stage={wish.stage} trains nothing; give one of {trained}")
+    if stage is None or not _is_planned(stage):
+        planned = ", ".join(one.name for one in STAGES.values() if _is_planned(one))
+        why = "is no stage that trains on rows"
+        if stage is not None and issubclass(stage.config, RolloutConfig):
+            why = "learns from what its model answers on the way, which cannot be timed before"
+        raise UserError(f"--stage={wish.stage} {why}; give one of {planned}")
     for name, value in (("--tokens", wish.tokens), ("--params", wish.parameters)):
         if value is not None and not _is_new(stage):
             raise UserError(
@@ -160,6 +164,12 @@ def _stage(wish: Wish) -> Stage:
                 "give --steps or --minutes"
             )
     return stage
+
+
+def _is_planned(stage: Stage) -> bool:
+    """Whether its steps can be timed before it is run: they do not wait for its model's answers."""
+    config = stage.config
+    return issubclass(config, TrainingConfig) and not issubclass(config, RolloutConfig)
 
 
 def _is_new(stage: Stage) -> bool:
