@@ -110,6 +110,7 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
         (["--stage", "data"], "no stage that trains on rows; give one of pretrain, sft"),
         (["--stage", "soup"], "no stage that trains on rows"),
         (["--stage", "ppo", "--data", "x"], "answers on the way"),
+        (["--stage", "sft", "--law", "scaling"], "--law is of the loss of a new model"),
         (["--stage", "sft", "--steps", "3"], "model is missing"),
         (["--depth", "2", "--set", "heads=7"], "heads"),
         (["--machine", "nowhere.json", "--depth", "2"], "nowhere.json"),

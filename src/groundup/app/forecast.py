@@ -108,6 +108,10 @@ def plan_run(
     wish: Wish, *, machine: Path | None, law: Path | None, json: Path | None = None
 ) -> Told:
     """Say what a run would take, and why. Raises `UserError` for what cannot be run."""
+    if law is not None and not _is_new(_stage(wish)):
+        raise UserError(
+            f"--law is of the loss of a new model on its text, not of {wish.stage}; leave it out"
+        )
     law_found = None if law is None else read_law(law)
     told = _elsewhere(wish, machine) if machine is not None else _here(wish)
     if law_found is not None:
