@@ -55,6 +55,8 @@ from groundup.train.plan import Trained, training_disk, training_memory
 from groundup.train.stage import Forecast, Job, forecast, run_stage
 
 _DEEPEST = 48
+# Of each pair the one says what the other does.
+_PAIRS = (("minutes", "steps"), ("minutes", "tokens"), ("steps", "tokens"), ("params", "depth"))
 # Pre-training writes samples and reads so many tokens of held-out text at every evaluation.
 _HELDOUT_TOKENS = 20_000
 
@@ -108,6 +110,7 @@ def plan_run(
     wish: Wish, *, machine: Path | None, law: Path | None, json: Path | None = None
 ) -> Told:
     """Say what a run would take, and why. Raises `UserError` for what cannot be run."""
+    _refuse_pairs(wish)
     if law is not None and not _is_new(_stage(wish)):
         raise UserError(
             f"--law is of the loss of a new model on its text, not of {wish.stage}; leave it out"
@@ -168,6 +171,14 @@ def _stage(wish: Wish) -> Stage:
                 "give --steps or --minutes"
             )
     return stage
+
+
+def _refuse_pairs(wish: Wish) -> None:
+    """Refuse two answers to one question, of which one would be dropped. Raises `UserError`."""
+    values = vars(wish) | {"params": wish.parameters} | _named(wish.settings)
+    for one, other in _PAIRS:
+        if values[one] is not None and values[other] is not None:
+            raise UserError(f"--{one} and --{other} say the same twice; give one of them")
 
 
 def _is_planned(stage: Stage) -> bool:
