@@ -178,7 +178,7 @@ def _refuse_pairs(wish: Wish) -> None:
     values = vars(wish) | {"params": wish.parameters} | _named(wish.settings)
     for one, other in _PAIRS:
         if values[one] is not None and values[other] is not None:
-            raise UserError(f"--{one} and --{other} say the same twice; give one of them")
+            raise UserError(f"--{one} and --{other} answer the same question; give one of them")
 
 
 def _is_planned(stage: Stage) -> bool:
@@ -357,8 +357,8 @@ def _elsewhere(wish: Wish, machine: Path) -> Told:
     facts, trial = found.get("facts"), found.get("trial_flops")
     if not isinstance(facts, dict) or not is_number(trial) or trial <= 0:
         raise UserError(
-            f"--machine={machine} says nothing of a machine's speed; write it there with groundup "
-            f"doctor --json {machine.name}"
+            f"--machine={machine} says nothing of how fast a machine trains; write it there with "
+            f"groundup doctor --json {machine.name}, without --quick, which trains nothing"
         )
     with _scratch() as folder:
         config = _pretraining(wish, folder)
