@@ -12,7 +12,8 @@ from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.scaling.flops import Sizes, head_flops, hoffmann_flops, kaplan_flops
 from groundup.pretrain.scaling.isoflop import fit_isoflop
-from groundup.pretrain.scaling.law import Law, fit_law
+from groundup.pretrain.scaling.law import Law, LawFit, _nearest_start, _Table, fit_law
+from groundup.pretrain.scaling.report import findings, frontier_plot
 from groundup.pretrain.scaling.table import Runs
 
 # Besiroglu et al. (2024), table 1.
@@ -71,6 +72,31 @@ def test_the_optimum_is_the_least_loss_of_a_budget() -> None:
 
 def test_where_size_does_not_matter_the_best_model_is_none() -> None:
     assert Law(E=1.0, A=0.0, B=2.0, alpha=0.3, beta=0.3).optimum(1e18) == (0, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("law", "name"),
+    [
+        (Law(1.8, 0.0, 2085.0, 0.348, 0.366), "size"),
+        (Law(1.8, 482.0, 0.0, 0.348, 0.366), "data"),
+        (Law(1.8, 482.0, 1e-300, 0.348, 0.366), "data"),
+    ],
+)
+def test_what_does_not_matter_is_said_and_no_size_is_best(law: Law, name: str) -> None:
+    runs = grid()
+    fit = LawFit(law, (law,), runs, np.ones(len(runs), bool), np.zeros(len(runs)))
+    said = " ".join(findings(fit, None))
+    assert f"{name} does not matter" in said and "the best model has" not in said
+    frontier_plot(fit, None)
+    # Rows that are drawn anew are fitted from there on.
+    assert np.isfinite(_nearest_start(runs, law)).all()
+    assert np.isfinite(_Table.of(runs).theta(law)).all()
+
+
+def test_exponents_may_be_too_flat_to_tell_a_best_size() -> None:
+    runs, law = grid(), Law(1.8, 0.1, 1.0, 0.001, 0.001)
+    fit = LawFit(law, (law,), runs, np.ones(len(runs), bool), np.zeros(len(runs)))
+    assert "The exponents are too flat" in " ".join(findings(fit, None))
 
 
 def test_runs_far_off_are_left_out_and_do_no_harm() -> None:
