@@ -13,7 +13,7 @@ import torch
 
 from groundup.errors import UserError
 from groundup.experiments.config import ScalingLawConfig
-from groundup.experiments.scaling.experiment import fitted, left_out, run
+from groundup.experiments.scaling.experiment import fitted, left_out, run, tests_table
 from groundup.experiments.scaling.runs import (
     PER_BUDGET,
     SIZES,
@@ -30,6 +30,7 @@ from groundup.experiments.scaling.source import (
     batch,
     heldout_loss,
 )
+from groundup.maths.intervals import Interval
 from groundup.pretrain.scaling.law import Law
 from groundup.pretrain.scaling.report import isoflop_plot
 from groundup.train.batch import Batch, Loss
@@ -118,6 +119,9 @@ def test_a_run_far_off_is_left_out_of_both_fits_and_said(tmp_path: Path) -> None
     assert np.flatnonzero(~fit.kept).tolist() == [2] and isoflop is not None
     assert sorted(np.concatenate([one.rows for one in isoflop.budgets])) == list(range(19))
     isoflop_plot(fit, isoflop)
+    # The page is headed alike, whether what was said beforehand came true or not.
+    table = tests_table(fit, Interval(2.0, 1.9, 2.1), trials[0], SOURCE)
+    assert table.title == "Said beforehand, and what came of it"
     one = trials[2]
     [said] = left_out(fit, trials)
     assert f"1 of 20 runs: {one.depth} x {one.width} of 1e+12 FLOPs (+" in said

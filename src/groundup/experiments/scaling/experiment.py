@@ -180,7 +180,7 @@ def tests_table(fit: LawFit, predicted: Interval, last: Trial, source: Source) -
     """What was said beforehand, and what came of it."""
     e = fit.interval("E")
     return text_table(
-        "Said beforehand, and so it was",
+        "Said beforehand, and what came of it",
         ("", "by the law", "in truth"),
         [
             (
