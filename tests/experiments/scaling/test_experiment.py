@@ -21,6 +21,7 @@ from groundup.experiments.scaling.runs import (
     shape,
     sizes_about,
     tokens_of,
+    train,
 )
 from groundup.experiments.scaling.source import (
     CONTEXT,
@@ -30,9 +31,11 @@ from groundup.experiments.scaling.source import (
     batch,
     heldout_loss,
 )
+from groundup.kernels.library import best_kernels
 from groundup.maths.intervals import Interval
 from groundup.pretrain.scaling.law import Law
 from groundup.pretrain.scaling.report import isoflop_plot
+from groundup.train import faithful
 from groundup.train.batch import Batch, Loss
 from pages import assert_whole
 
@@ -125,6 +128,16 @@ def test_a_run_far_off_is_left_out_of_both_fits_and_said(tmp_path: Path) -> None
     one = trials[2]
     [said] = left_out(fit, trials)
     assert f"1 of 20 runs: {one.depth} x {one.width} of 1e+12 FLOPs (+" in said
+
+
+@pytest.mark.skipif(best_kernels() == "none", reason="there are no kernels for this processor")
+def test_before_a_run_its_kernels_are_compared_with_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[object, bool] = {}
+    monkeypatch.setattr(faithful, "_right", asked)
+    train(ScalingLawConfig(out=tmp_path, quick=True, threads=1), SOURCE, 0, SIZES[2], 1e9)
+    assert list(asked.values()) == [True]
 
 
 @pytest.mark.long
