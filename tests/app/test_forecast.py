@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from groundup.app.cli import main
-from groundup.app.forecast import Wish, plan_run
+from groundup.app.forecast import Wish, plan_run, read_law
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
+from groundup.pretrain.scaling.law import Law
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute
 from groundup.train.plan import Trained, training_memory
@@ -86,9 +87,13 @@ def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
     n, d = told.parameters, told.tokens
     assert told.loss.estimate == pytest.approx(2.05 + 400 * n**-0.3 + 1200 * d**-0.3)
     assert told.loss.low < told.loss.estimate < told.loss.high
-    (tmp_path / "result.json").write_text("{}")
-    with pytest.raises(UserError, match="holds no law"):
-        plan_run(wish, machine=None, law=tmp_path)
+    # The experiment keeps it among its data.
+    (tmp_path / "result.json").write_text(json.dumps({"experiment": "scaling-law", "data": result}))
+    assert read_law(tmp_path)[0] == Law(**law)
+    for content in ({}, {"fit": None}, {"data": []}, {"data": {"fit": 3}}):
+        (tmp_path / "result.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="holds no law"):
+            read_law(tmp_path)
 
 
 def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:

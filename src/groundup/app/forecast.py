@@ -403,17 +403,21 @@ def _elsewhere(wish: Wish, machine: Path) -> Told:
 
 
 def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float]:
-    """The law that `groundup scaling fit` wrote, what else it may be, and a run's deviation."""
+    """The law that `groundup scaling fit` wrote, what else it may be, and a run's deviation.
+
+    The experiment `scaling-law` wrote one as well, among its data.
+    """
     path = folder / "result.json" if folder.is_dir() else folder
-    fit = read_json_object(path).get("fit")
+    found = read_json_object(path)
     try:
-        assert isinstance(fit, dict)
+        fit = found["fit"] if "fit" in found else found["data"]["fit"]
         law = Law(**{name: float(fit["law"][name]) for name in ("E", "A", "B", "alpha", "beta")})
         drawn = tuple(Law(*(float(one) for one in row)) for row in fit["drawn"])
         return law, drawn, float(fit["deviation"])
-    except (AssertionError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise UserError(
-            f"--law={folder} holds no law; name a folder that groundup scaling fit wrote"
+            f"--law={folder} holds no law; name a folder that groundup scaling fit wrote, or "
+            "groundup experiment scaling-law"
         ) from None
 
 
