@@ -36,7 +36,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.maths.intervals import Interval
 from groundup.pretrain.config import PretrainConfig
-from groundup.pretrain.scaling.flops import kaplan_flops, sizes_of
+from groundup.pretrain.scaling.flops import kaplan_flops
 from groundup.pretrain.scaling.law import Law, predicted
 from groundup.pretrain.shape import TOKENS_PER_PARAMETER, model_shape
 from groundup.pretrain.stage import RATES, fresh
@@ -199,7 +199,7 @@ def _told(found: Forecast) -> Told:
     shape = found.trained.shape
     kaplan = None
     if isinstance(shape, ModelConfig) and not shape.family.recurrent and shape.experts is None:
-        kaplan = kaplan_flops(sizes_of(shape, found.context)) * tokens
+        kaplan = kaplan_flops(shape) * tokens
     return Told(
         parameters=plan.parameters,
         trained_parameters=plan.trained_parameters or plan.parameters,
