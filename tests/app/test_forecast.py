@@ -23,7 +23,7 @@ KERNELS = Compute("cpu", "bfloat16", "matmul", False, 2, "", kernels="amx")
 @pytest.mark.parametrize(
     ("compute", "depth", "width", "context", "micro_rows", "megabytes"),
     [
-        # Peak of a process that trains it, measured with two threads (groundup.pretrain.probe).
+        # Peak of a process that trains it, measured with two threads.
         (KERNELS, 2, 128, 128, 4, 393),
         (KERNELS, 4, 256, 256, 16, 616),
         (KERNELS, 4, 256, 256, 32, 832),

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -488,10 +487,3 @@ def trial_json(found: Found, *, used: bool) -> dict[str, Any]:
         "chosen": used,
         "failed": found.failed,
     }
-
-
-def write(path: Path, found: Mapping[str, Any]) -> None:
-    """Write what was found as JSON."""
-    from groundup.runs.files import write_json
-
-    write_json(path, found)

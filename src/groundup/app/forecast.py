@@ -51,7 +51,7 @@ from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, available_memory, matmul_peak, resolve
 from groundup.train.loss import next_token_loss
 from groundup.train.pace import random_batches
-from groundup.train.plan import Trained, training_disk, training_memory
+from groundup.train.plan import TRAINING_SHARE, Trained, training_disk, training_memory
 from groundup.train.stage import Forecast, Job, forecast, run_stage
 
 _DEEPEST = 48
@@ -378,7 +378,9 @@ def _elsewhere(wish: Wish, machine: Path) -> Told:
     per_token = shape.flops_per_token(config.context)
     speed = float(trial) / per_token
     per_step = config.rows * config.context
-    steps = config.steps or max(1, round((config.minutes or 0.0) * 60 * 0.92 * speed / per_step))
+    steps = config.steps or max(
+        1, round((config.minutes or 0.0) * 60 * TRAINING_SHARE * speed / per_step)
+    )
     seconds = steps * per_step / speed
     return Told(
         parameters=shape.parameters,
@@ -387,7 +389,7 @@ def _elsewhere(wish: Wish, machine: Path) -> Told:
         tokens=float(steps * per_step),
         flops=float(per_token * steps * per_step),
         kaplan_flops=None,
-        seconds=seconds / 0.92,
+        seconds=seconds / TRAINING_SHARE,
         training_seconds=seconds,
         preparing_seconds=0.0,
         tokens_per_second=speed,
