@@ -2,9 +2,9 @@
 
     python benchmarks/planner.py [--seconds 25] [--only N …] [--json FILE]
 
-Each run is planned by `groundup plan` and then trained by `groundup pretrain` or `groundup sft`, in
-processes of their own, one after the other, on text that is made here; steps are chosen so that one
-takes about so many seconds. Prints predicted and real time (from the first step to the finished
+Each run is planned by `groundup plan` and then trained by `groundup pretrain`, in processes of
+their own, one after the other, on text that is made here; steps are chosen so that one takes about
+so many seconds. Prints predicted and real time (from the first step to the finished
 model) and peak memory, and in how many of the runs they were within 15 % and 20 %. How busy the
 machine was stands beside it: another program that comes or goes between plan and run moves time.
 """
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -27,12 +29,12 @@ TIME, MEMORY = 0.15, 0.20
 
 @dataclass(frozen=True)
 class Shape:
-    """A run: its name, the options of the command, tokens of a step, and expected parameters."""
+    """A run: its name, the options of the command, tokens of a step, and variables set for it."""
 
     name: str
     options: tuple[str, ...]
     tokens: int
-    stage: str = "pretrain"
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def shape(
@@ -51,7 +53,7 @@ RUNS = (
     shape("8 x 256, narrow and deep", 8, 256),
     shape("2 x 512, wide and flat", 2, 512),
     shape("4 x 256, AdamW", 4, 256, 256, 16, "--optimizer", "adamw"),
-    shape("4 x 256, no kernels", 4, 256, 256, 16, "--compile", "off"),
+    replace(shape("4 x 256, no kernels", 4, 256), environment={"GROUNDUP_KERNELS": "none"}),
     shape("lstm, 2 x 128", 2, 128, 128, 16, "--arch", "lstm"),
 )
 
@@ -92,7 +94,8 @@ def compare(run: Shape, folder: Path, number: int, seconds: float) -> dict[str, 
     told = planned(run, inputs, folder / f"plan-{number}.json", steps)
     before = psutil.cpu_percent()
     out = folder / f"run-{number}"
-    groundup(run.stage, *inputs, *run.options, "--steps", str(steps), "--out", str(out))
+    words = ("pretrain", *inputs, *run.options, "--steps", str(steps), "--out", str(out))
+    groundup(*words, environment=run.environment)
     after = psutil.cpu_percent()
     status = json.loads((out / "status.json").read_text())
     return {
@@ -117,15 +120,18 @@ def planned(run: Shape, inputs: tuple[str, ...], path: Path, steps: int) -> dict
             settings.append(f"{name.removeprefix('--')}={value}")
     plain = [w for n, v in zip(own[::2], own[1::2], strict=True) if n in known for w in (n, v)]
     more = ["--set", *settings] if settings else []
-    groundup("plan", "--stage", run.stage, *inputs, *plain, "--steps", str(steps), *more, "--json",
-             str(path))  # fmt: skip
+    words = ("plan", *inputs, *plain, "--steps", str(steps), *more, "--json", str(path))
+    groundup(*words, environment=run.environment)
     found: dict[str, float] = json.loads(path.read_text())
     return found
 
 
-def groundup(*words: str) -> None:
+def groundup(*words: str, environment: Mapping[str, str] | None = None) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "groundup", *words], capture_output=True, text=True
+        [sys.executable, "-m", "groundup", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(environment or {})},
     )
     if done.returncode:
         raise SystemExit(done.stderr or done.stdout)

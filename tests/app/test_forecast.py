@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from groundup.app.cli import main
 from groundup.app.forecast import Wish, plan_run, read_law
 from groundup.errors import UserError
+from groundup.kernels.library import best_kernels
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.scaling.law import Law
 from groundup.train.config import TrainingConfig
@@ -90,7 +93,8 @@ def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
     # The experiment keeps it among its data.
     (tmp_path / "result.json").write_text(json.dumps({"experiment": "scaling-law", "data": result}))
     assert read_law(tmp_path)[0] == Law(**law)
-    for content in ({}, {"fit": None}, {"data": []}, {"data": {"fit": 3}}):
+    contents: list[dict[str, Any]] = [{}, {"fit": None}, {"data": []}, {"data": {"fit": 3}}]
+    for content in contents:
         (tmp_path / "result.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match="holds no law"):
             read_law(tmp_path)
@@ -135,6 +139,14 @@ def test_what_cannot_be_planned(
     assert why in said
     # What is offered can be planned.
     assert not {"ppo,", "grpo,", "soup,"} & set(said.partition("give one of")[2].split())
+
+
+def test_the_benchmark_without_kernels_runs_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    planner = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "planner.py"))
+    [run] = [one for one in planner["RUNS"] if "no kernels" in one.name]
+    for name, value in run.environment.items():
+        monkeypatch.setenv(name, value)
+    assert best_kernels() == "none" and "--compile" not in run.options
 
 
 @pytest.mark.long
