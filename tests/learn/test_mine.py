@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,29 @@ def test_what_has_not_passed_is_refused(own: Own) -> None:
 def test_what_was_changed_since_is_refused(own: Own) -> None:
     with open(own.file(CHAIN), "a", encoding="utf-8") as file:
         file.write("# later\n")
+    with pytest.raises(UserError, match="changed since"), mine(own.folder):
+        pass
+
+
+def test_a_part_may_import_a_file_beside_it_and_is_held_to_that_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = Own(Path("my_groundup"))
+    own.open(CHAIN)
+    code = (CHAIN.folder / "solution.py").read_text(encoding="utf-8")
+    (own.folder / "my_rules.py").write_text("import my_order\n\n" + code, encoding="utf-8")
+    (own.folder / "my_order.py").write_text("FIRST = 1\n", encoding="utf-8")
+    names = ", ".join(CHAIN.functions)
+    own.file(CHAIN).write_text(f"from my_rules import {names}\n", encoding="utf-8")
+    assert main(["learn", "check", "1.2"]) == 0
+    before = list(sys.path)
+    with mine(own.folder) as entered:
+        assert entered == (CHAIN,)
+        assert "my_rules" in sys.modules
+    assert sys.path == before
+    assert "my_rules" not in sys.modules
+    (own.folder / "my_order.py").write_text("FIRST = 2\n", encoding="utf-8")
     with pytest.raises(UserError, match="changed since"), mine(own.folder):
         pass
 

@@ -14,11 +14,11 @@ from groundup.learn.judge import Verdict
 from groundup.learn.lesson import Question, lesson_of
 from groundup.learn.mine import used_by
 from groundup.learn.moving import PAGES, moving
-from groundup.learn.own import Own, Prediction, Record
+from groundup.learn.own import Own, Prediction, Record, part_hash
 from groundup.learn.predictions import calibration
 from groundup.learn.road import after, find, of_step, road
 from groundup.runs.console import console, say
-from groundup.runs.files import file_hash, write_bytes
+from groundup.runs.files import write_bytes
 
 
 def show_road(folder: Path) -> None:
@@ -84,7 +84,7 @@ def check(folder: Path, which: str | None, seed: int) -> None:
     own = Own(folder)
     exercise = _exercise(own, which)
     path = own.file(exercise)
-    before = file_hash(path) if path.is_file() else ""
+    before = part_hash(path) if path.is_file() else ""
     verdict = grade(exercise, path, seed=seed)
     record = own.checked(exercise, verdict.passed, before)
     if verdict.printed:

@@ -110,6 +110,24 @@ def module_of(path: Path, name: str) -> ModuleType:
 
 
 @contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let parts import the files beside them, for a while: they may use each other."""
+    place, there = str(folder.resolve()), set(sys.modules)
+    paths = [] if place in sys.path else [place]
+    sys.path += paths  # last, so that no file of the learner's hides a library
+    try:
+        yield
+    finally:
+        for path in paths:
+            sys.path.remove(path)
+        # The next time they are read anew, as they are then.
+        for name in set(sys.modules) - there:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and Path(file).is_relative_to(place):
+                del sys.modules[name]
+
+
+@contextmanager
 def replaced(owner: object, name: str, value: object) -> Iterator[None]:
     """Put another value at the product's name for a while: how a seam lets a part in."""
     before = inspect.getattr_static(owner, name)  # a static method stays one

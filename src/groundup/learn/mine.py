@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from groundup.errors import UserError
-from groundup.learn.exercise import Exercise, module_of
+from groundup.learn.exercise import Exercise, importable, module_of
 from groundup.learn.own import FOLDER, Own
 from groundup.learn.road import find, road
 from groundup.runs import folder as runs
@@ -41,6 +41,7 @@ def mine(
             "learn shows the road, and groundup learn check says what passes"
         )
     with ExitStack() as stack:
+        stack.enter_context(importable(folder))
         hashes = {}
         for exercise in entering:
             part = module_of(own.file(exercise), exercise.name)
