@@ -115,8 +115,7 @@ def test_the_road_of_a_learner(
     shown = capsys.readouterr().out
     assert "# Matrices as transformations" in shown and "Predict first" in shown
     assert "read from right to left" in shown and "second @ first" not in shown
-    cells = json.loads((tmp_path / "my_groundup" / "matrices.ipynb").read_text())["cells"]
-    assert any("%%writefile" in cell["source"] for cell in cells)
+    assert (tmp_path / "my_groundup" / "matrices.ipynb").is_file()
     assert main(["learn", "solution"]) == 2 and "no try" in capsys.readouterr().err
     assert main(["learn", "predict", "1.4", "z"]) == 2
     assert main(["learn", "predict", "1.4", "b", "--sure", "80"]) == 0
@@ -135,6 +134,45 @@ def test_the_road_of_a_learner(
     assert main(["learn", "status"]) == 0 and "Brier score 0.64" in capsys.readouterr().out
     assert main(["learn", "--tutor"]) == 0 and "Never write the answer" in capsys.readouterr().out
     assert main(["learn", "3.99"]) == 2
+
+
+def test_a_notebook_that_is_run_whole_changes_nothing_and_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["learn", "matrices", "--notebook"]) == 0
+    own = Own(tmp_path / "my_groundup")
+    code = own.file(MATRICES).read_text(encoding="utf-8") + "# my own line\n"
+    own.file(MATRICES).write_text(code, encoding="utf-8")
+    monkeypatch.chdir(own.folder)  # where Jupyter runs it
+    capsys.readouterr()
+    run_all(own.folder / "matrices.ipynb")
+    shown = capsys.readouterr().out
+    assert "# my own line" in shown and "Not written yet" in shown
+    assert own.file(MATRICES).read_text(encoding="utf-8") == code
+    record = own.record(MATRICES)
+    assert (record.tries, record.hints) == (1, 0)
+    assert record.prediction is None and not record.solution_seen
+    files = {path.name for path in own.folder.iterdir() if path.is_file()}
+    assert files == {"matrices.ipynb", "matrices.py", "progress.json"}
+
+
+def run_all(notebook: Path) -> None:
+    """Run the cells as Jupyter does: Python, magics, and lines for the shell with {…} filled in."""
+    names: dict[str, object] = {}
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = cell["source"]
+        if cell["cell_type"] != "code":
+            continue
+        if source.startswith("%%writefile "):
+            name, _, text = source.removeprefix("%%writefile ").partition("\n")
+            Path(name).write_text(text, encoding="utf-8")
+            continue
+        for line in source.splitlines():
+            if line.startswith("!{sys.executable} -m groundup "):
+                main(line.removeprefix("!{sys.executable} -m groundup ").split())
+            else:
+                exec(line, names)
 
 
 @pytest.mark.long
