@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from groundup.app.cli import app, main
+from groundup.data.config import TokenizerConfig
 from groundup.errors import UserError
 from groundup.experiments.config import PerceptronConfig
+from groundup.learn.exercise import Exercise
 from groundup.learn.mine import mine
 from groundup.learn.own import Own
 from groundup.learn.road import find
@@ -21,7 +23,7 @@ from groundup.runs.folder import Run, read_run
 if TYPE_CHECKING:
     from conftest import Workshop
 
-CHAIN, DESCENT, MATRICES = find("1.2"), find("1.3"), find("1.4")
+CHAIN, DESCENT, MATRICES, LAYER = map(find, ("1.2", "1.3", "1.4", "layer"))
 
 
 @pytest.fixture
@@ -48,11 +50,73 @@ def test_what_has_not_passed_is_refused(own: Own) -> None:
         pass
 
 
-def test_what_was_changed_since_is_refused(own: Own) -> None:
-    with open(own.file(CHAIN), "a", encoding="utf-8") as file:
-        file.write("# later\n")
-    with pytest.raises(UserError, match="changed since"), mine(own.folder):
+def test_where_nothing_that_passed_is_left_one_sentence_says_why(own: Own) -> None:
+    change(own, CHAIN)
+    said = r"chain_rule \(changed since it passed\), gradient_descent \(has not passed\); groundup"
+    with pytest.raises(UserError, match=said), mine(own.folder):
         pass
+    with pytest.raises(UserError, match="changed since"), mine(own.folder, ["chain_rule"]):
+        pass
+
+
+def test_what_is_not_in_is_named_and_keeps_no_other_out(
+    own: Own, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passed(own, LAYER)
+    change(own, CHAIN)
+    with mine(own.folder) as entered:
+        assert entered == (LAYER,)
+    said = capsys.readouterr().err
+    assert "Yours:       layer (from" in said
+    assert "not in: chain_rule (changed since it passed), gradient_descent (has not" in said
+
+
+def passed(own: Own, exercise: Exercise) -> None:
+    own.open(exercise)
+    code = (exercise.folder / "solution.py").read_text(encoding="utf-8")
+    own.file(exercise).write_text(code, encoding="utf-8")
+    own.checked(exercise, True, file_hash(own.file(exercise)))
+
+
+def change(own: Own, exercise: Exercise) -> None:
+    with open(own.file(exercise), "a", encoding="utf-8") as file:
+        file.write("# later\n")
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_goes_on_with_the_parts_that_it_was_begun_with(
+    own: Own, tmp_path: Path, finished: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = PerceptronConfig(out=tmp_path / "run")
+    with mine(own.folder, run=config.out), Run.open(config.out, "perceptron", config) as run:
+        run.log("metrics.jsonl", step=1)
+        if finished:
+            run.finish()
+    passed(own, LAYER)
+    with mine(own.folder, run=config.out) as entered:
+        assert entered == (CHAIN,)
+        with Run.open(config.out, "perceptron", config) as run:
+            assert run.finished == finished
+    assert "not in: gradient_descent (has not passed), layer (" in capsys.readouterr().err
+    change(own, CHAIN)
+    with (
+        mine(own.folder, run=config.out),
+        pytest.raises(UserError, match="begun with these parts of your own"),
+    ):
+        Run.open(config.out, "perceptron", config)
+
+
+def test_a_command_finds_its_finished_run_after_another_part_passed(
+    own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, out = tmp_path / "sea.txt", tmp_path / "run"
+    text.write_text("The sea is wide.", encoding="utf-8")
+    config = TokenizerConfig(data=text, out=out)
+    with mine(own.folder), Run.open(out, "tokenizer", config, {"data": text}) as run:
+        run.finish()
+    passed(own, LAYER)
+    words = ["tokenizer", str(text), "--out", str(out), f"--mine={own.folder}"]
+    assert main(words) == 0, capsys.readouterr().err
 
 
 def test_a_part_may_import_a_file_beside_it_and_is_held_to_that_one_too(
