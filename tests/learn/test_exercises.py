@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 
 import pytest
 
+from groundup.app.cli import app
 from groundup.learn.exercise import Exercise, module_of
 from groundup.learn.judge import judge, wrong_answers
 from groundup.learn.lesson import lesson_of
@@ -93,6 +95,16 @@ def test_a_part_enters_the_product_and_leaves_it(exercise: Exercise) -> None:
     assert try_it() == pytest.approx(plain, rel=1e-9, abs=1e-12)
     assert len(called) == calls, "the part stays in the product"
     assert mine == pytest.approx(plain, rel=1e-5, abs=1e-6)
+
+
+def test_the_commands_that_a_part_is_used_by_are_there() -> None:
+    used = {one.name: one.page("seam").USED_BY for one in road() if one.has_seam}
+    named = {
+        word for sentence in used.values() for word in re.findall(r"groundup ([a-z-]+)", sentence)
+    }
+    assert "label" in named and all(word in app for word in named)
+    said = re.match("every reply: (.+) and", used["sampling"])
+    assert said is not None and all(word in app for word in said.group(1).split(", "))
 
 
 def test_numbers_and_names_are_unique() -> None:
