@@ -16,7 +16,8 @@ from groundup.experiments.config import PerceptronConfig
 from groundup.learn.exercise import Exercise
 from groundup.learn.mine import mine
 from groundup.learn.own import Own
-from groundup.learn.road import find
+from groundup.learn.road import find, road
+from groundup.runs import folder as runs
 from groundup.runs.files import file_hash, read_lines
 from groundup.runs.folder import Run, read_run
 
@@ -69,6 +70,40 @@ def test_what_is_not_in_is_named_and_keeps_no_other_out(
     said = capsys.readouterr().err
     assert "Yours:       layer (from" in said
     assert "not in: chain_rule (changed since it passed), gradient_descent (has not" in said
+
+
+def test_no_part_is_named_that_another_hides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, every = Own(tmp_path / "mine"), [one for one in road() if one.has_seam]
+    for exercise in every:
+        passed(own, exercise)
+        with open(own.file(exercise), "a", encoding="utf-8") as file:
+            file.write(f"\n_functions = {exercise.functions!r}\n{HEARD}")
+        own.checked(exercise, True, file_hash(own.file(exercise)))
+    with mine(own.folder) as entered:
+        assert set(every) - set(entered) == {find("kl_divergence")}
+        for exercise in entered:
+            capsys.readouterr()
+            exercise.page("seam").try_it()
+            assert f"called {exercise.name}\n" in capsys.readouterr().out
+        names = set(runs.parts_of_ones_own.get())
+        assert names == {exercise.name for exercise in entered}
+    own.file(find("grpo")).unlink()
+    with mine(own.folder) as entered:
+        assert find("kl_divergence") in entered
+
+
+HEARD = """
+def _heard(plain):
+    def heard(*given, **named):
+        print("called", __name__.removeprefix("my_groundup_"))
+        return plain(*given, **named)
+    return heard
+
+
+globals().update({name: _heard(globals()[name]) for name in _functions})
+"""
 
 
 def passed(own: Own, exercise: Exercise) -> None:

@@ -45,6 +45,11 @@ def mine(
         later = hashes.keys() - began_with.keys()
         left_out |= dict.fromkeys(sorted(later), f"{run} was begun without it")
         hashes = began_with
+    else:
+        for one in entering:
+            if (other := getattr(one.page("seam"), "GIVES_WAY_TO", None)) in hashes:
+                del hashes[one.name]
+                left_out[one.name] = f"{other} takes its place"
     entering = [one for one in entering if one.name in hashes]
     told = ", ".join(f"{name} ({why})" for name, why in left_out.items())
     if not entering:
