@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -11,18 +12,40 @@ from groundup.app.cli import app
 from groundup.learn.exercise import Exercise, module_of
 from groundup.learn.judge import judge, wrong_answers
 from groundup.learn.lesson import lesson_of
-from groundup.learn.road import road
+from groundup.learn.road import find, road
 
 EXERCISES = pytest.mark.parametrize("exercise", road(), ids=lambda one: f"{one.number}-{one.name}")
 MISTAKES = [(exercise, name) for exercise in road() for name in exercise.page("wrong").REPLACES]
 
 
 @EXERCISES
-def test_the_solution_passes(exercise: Exercise) -> None:
+def test_the_solution_passes(exercise: Exercise, tmp_path: Path) -> None:
+    part = module_of(exercise.folder / "solution.py", exercise.name)
+    if exercise.name == "scaling":
+        foretold(part, tmp_path)
     for seed in range(3):
-        verdict = judge(exercise, exercise.page("solution"), seed)
+        verdict = judge(exercise, part, seed)
         assert verdict.passed, (seed, verdict.lines)
         assert verdict.trials >= 3
+
+
+def foretold(part: ModuleType, run: Path, prediction: float = 1.52) -> None:
+    """Let a run have reached 1.5 bits per byte, and the part have foretold it."""
+    (run / "metrics.jsonl").write_text('{"bits_per_byte": 1.7}\n{"bits_per_byte": 1.5}\n')
+    part.PREDICTION, part.RUN = prediction, str(run)  # type: ignore[attr-defined]
+
+
+def test_a_prediction_without_its_run_is_not_passed(tmp_path: Path) -> None:
+    exercise = find("scaling")
+    part = module_of(exercise.folder / "solution.py", exercise.name)
+    verdict = judge(exercise, part)
+    assert verdict.state == "still to come" and not verdict.passed
+    assert verdict.right == verdict.trials - 1
+    assert verdict.lines[0].startswith("Right so far; the run is still to come")
+    foretold(part, tmp_path, prediction=1.6)
+    assert judge(exercise, part).state == "differs"
+    foretold(part, tmp_path)
+    assert judge(exercise, part).passed
 
 
 @EXERCISES

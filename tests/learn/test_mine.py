@@ -235,6 +235,15 @@ def test_the_road_of_a_learner(
     assert main(["learn", "3.99"]) == 2
 
 
+def test_what_is_still_to_be_done_is_told(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    scaling = find("scaling")
+    passed(own, scaling)
+    assert main(["learn", "check", "3.8", "--folder", str(own.folder)]) == 1
+    shown = capsys.readouterr()
+    assert "Right so far; the run is still to come" in shown.out
+    assert not own.has_passed(scaling)
+
+
 def test_a_notebook_that_is_run_whole_changes_nothing_and_tells_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

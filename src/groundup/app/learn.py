@@ -92,6 +92,9 @@ def check(folder: Path, which: str | None, seed: int) -> None:
     if verdict.passed:
         _show_passed(own, exercise, verdict, record)
         return
+    if verdict.state == "still to come":
+        say("\n".join([f"{exercise}: not done yet.", *verdict.lines]))
+        raise CheckFailed(f"{exercise.name} does not pass yet; the lesson says what is to be done")
     head = f"{exercise}: not yet"
     if verdict.trials:
         head += f", {verdict.right} of {verdict.trials} trials right"

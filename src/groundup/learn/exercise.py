@@ -78,6 +78,10 @@ class Trial:
     most_seconds: float | None = None
 
 
+class StillToCome(Exception):
+    """Raised by a trial of what the learner has not done yet, beside writing: what it is."""
+
+
 def calls(
     function: str, *given: Any, at: int | None = None, via: Callable[..., Any] | None = None
 ) -> Callable[[ModuleType], Any]:
