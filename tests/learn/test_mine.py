@@ -244,6 +244,18 @@ def test_what_is_still_to_be_done_is_told(own: Own, capsys: pytest.CaptureFixtur
     assert not own.has_passed(scaling)
 
 
+def test_a_step_shows_its_exercises(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = f"--folder={own.folder}"
+    assert main(["learn", "1", folder]) == 0
+    shown = capsys.readouterr().out
+    assert "✓ 1.2" in shown and "1.8" in shown and "2.1" not in shown
+    assert "learn 1.1" in shown
+    assert main(["learn", "3", folder]) == 0 and "learn 3.1" in capsys.readouterr().out
+    for words in (["3.99"], ["check", "3"], ["3", "--notebook"], ["hint", "3."]):
+        assert main(["learn", *words, folder]) == 2
+        assert "step 3 has 3.1 to 3.8" in capsys.readouterr().err
+
+
 def test_a_notebook_that_is_run_whole_changes_nothing_and_tells_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

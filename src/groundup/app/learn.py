@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -21,16 +22,17 @@ from groundup.runs.console import console, say
 from groundup.runs.files import write_bytes
 
 
-def show_road(folder: Path) -> None:
-    """The five steps: what is done, how long each exercise takes, what it makes possible."""
+def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) -> None:
+    """The steps: what is done, how long each exercise takes, what it makes possible."""
     own = Own(folder)
     records, done = own.progress().exercises, _passed(own)
-    for step, title in enumerate(TITLES, start=1):
+    for step in steps:
         exercises = of_step(step)
         if not exercises:
             continue
         count = sum(one in done for one in exercises)
         hours = sum(one.minutes for one in exercises) / 60
+        title = TITLES[step - 1]
         say(f"\n{step} {title}: {count} of {len(exercises)} done, about {hours:.1f} hours")
         for one in exercises:
             mark = "✓" if one in done else "·"
@@ -38,7 +40,9 @@ def show_road(folder: Path) -> None:
                 mark = "~"  # changed since
             say(f"  {mark} {one.number}  {one.title:<44} {one.minutes:>3} min  {one.makes}")
     say("")
-    following = next((one for one in road() if one not in done), None)
+    open_ones = [one for one in road() if one not in done]
+    here = [one for one in open_ones if one.step in steps]
+    following = next(iter(here or open_ones), None)
     if following is None:
         say("You have gone the whole road. groundup chat MODEL --mine runs on your own parts.")
     else:
