@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -254,6 +255,25 @@ def test_a_step_shows_its_exercises(own: Own, capsys: pytest.CaptureFixture[str]
     for words in (["3.99"], ["check", "3"], ["3", "--notebook"], ["hint", "3."]):
         assert main(["learn", *words, folder]) == 2
         assert "step 3 has 3.1 to 3.8" in capsys.readouterr().err
+
+
+def test_what_is_to_be_typed_names_the_folder(
+    own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my parts"
+    words = ["--folder", str(folder)]
+    main(["learn", "3.8", *words])
+    main(["learn", "solution", *words])
+    main(["learn", "check", *words])
+    main(["learn", *words])
+    Own(folder).file(CHAIN).write_bytes((CHAIN.folder / "solution.py").read_bytes())
+    main(["learn", "check", "1.2", *words])
+    main(["learn", "check", "1.5", *words])
+    said = capsys.readouterr()
+    typed = re.findall(r"groundup learn (?:\w+ )?[0-9.]{3}.*", said.out + said.err)
+    assert len(typed) >= 7
+    assert all(f"--folder '{folder}'" in line for line in typed), typed
+    assert f"--mine='{folder}'" in said.out
 
 
 def test_a_notebook_that_is_run_whole_changes_nothing_and_tells_nothing(

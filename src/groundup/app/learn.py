@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -44,9 +45,11 @@ def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) ->
     here = [one for one in open_ones if one.step in steps]
     following = next(iter(here or open_ones), None)
     if following is None:
-        say("You have gone the whole road. groundup chat MODEL --mine runs on your own parts.")
+        say(
+            "You have gone the whole road. groundup chat MODEL {_mine(own)} runs on your own parts."
+        )
     else:
-        say(f"Next:        groundup learn {following.number}   ({following.title})")
+        say(f"Next:        groundup learn {following.number}{own.option}   ({following.title})")
     made = [one.prediction for one in records.values() if one.prediction is not None]
     if made:
         say(calibration(made).sentence)
@@ -69,7 +72,8 @@ def open_exercise(folder: Path, which: str, *, notebook: bool, page: bool) -> No
         write_bytes(path, moving_page.encode())
         say(f"It moves:    {path}, in a browser")
     elif exercise.name in PAGES:
-        say(f"It moves:    groundup learn {exercise.number} --page writes a page for the browser")
+        page_too = f"groundup learn {exercise.number} --page{own.option}"
+        say(f"It moves:    {page_too} writes a page for the browser")
     if notebook:
         from groundup.learn.notebook import notebook as as_notebook
 
@@ -80,7 +84,7 @@ def open_exercise(folder: Path, which: str, *, notebook: bool, page: bool) -> No
         say(f"Notebook:    {path}")
     state = "written, for you to fill in" if new else "as you left it"
     say(f"Your file:   {own.file(exercise)} ({state})")
-    say(f"Then:        groundup learn check {exercise.number}{_folder_option(folder)}")
+    say(f"Then:        groundup learn check {exercise.number}{own.option}")
 
 
 def check(folder: Path, which: str | None, seed: int) -> None:
@@ -103,7 +107,7 @@ def check(folder: Path, which: str | None, seed: int) -> None:
     if verdict.trials:
         head += f", {verdict.right} of {verdict.trials} trials right"
     say("\n".join([f"{head}.", *verdict.lines]))
-    hints = f"groundup learn hint {exercise.number} shows a hint"
+    hints = f"groundup learn hint {exercise.number}{own.option} shows a hint"
     raise CheckFailed(f"{exercise.name} does not pass yet; {hints}")
 
 
@@ -136,7 +140,8 @@ def show_solution(folder: Path, which: str | None) -> None:
     if not record.tries:
         raise UserError(
             f"there is no try of {exercise} yet; write something into {own.file(exercise)} and run "
-            f"groundup learn check {exercise.number}, or ask for groundup learn hint"
+            f"groundup learn check {exercise.number}{own.option}, or ask for "
+            f"groundup learn hint{own.option}"
         )
     record.solution_seen = True
     own.keep(exercise, record)
@@ -160,7 +165,7 @@ def show_status(folder: Path) -> None:
     records = own.progress().exercises
     begun = [one for one in road() if one.name in records or own.file(one).is_file()]
     if not begun:
-        say(f"Nothing is begun in {folder}; groundup learn shows the road")
+        say(f"Nothing is begun in {folder}; groundup learn{own.option} shows the road")
         return
     for one in begun:
         record = records.get(one.name, Record())
@@ -192,7 +197,7 @@ def _show_passed(own: Own, exercise: Exercise, verdict: Verdict, record: Record)
     _show_prediction(exercise, record)
     say(f"Possible:    {exercise.makes}")
     if exercise.has_seam:
-        say(f"It goes in:  {used_by(exercise)}, with --mine{_folder_option(own.folder, '=')}")
+        say(f"It goes in:  {used_by(exercise)}, with {_mine(own)}")
     step, done = of_step(exercise.step), _passed(own)
     if all(one in done for one in step):
         say(f"\nStep {exercise.step}, {TITLES[exercise.step - 1]}, is done.")
@@ -201,7 +206,7 @@ def _show_passed(own: Own, exercise: Exercise, verdict: Verdict, record: Record)
         say(calibration(one for one in made if one is not None).sentence)
     following = after(exercise)
     if following is not None:
-        say(f"Next:        groundup learn {following.number}   ({following.title})")
+        say(f"Next:        groundup learn {following.number}{own.option}   ({following.title})")
 
 
 def _show_prediction(exercise: Exercise, record: Record) -> None:
@@ -244,7 +249,7 @@ def _ask_prediction(own: Own, exercise: Exercise, question: Question) -> None:
                 _keep_prediction(own, exercise, choice, share)
                 say("")
                 return
-    say(f"  groundup learn predict {exercise.number} LETTER --sure PERCENT\n")
+    say(f"  groundup learn predict {exercise.number} LETTER --sure PERCENT{own.option}\n")
 
 
 def _keep_prediction(own: Own, exercise: Exercise, choice: str, confidence: float | None) -> None:
@@ -276,7 +281,7 @@ def _exercise(own: Own, which: str | None) -> Exercise:
     if opened is None:
         raise UserError(
             f"no exercise was opened in {own.folder} yet; open one: "
-            f"groundup learn {road()[0].number}"
+            f"groundup learn {road()[0].number}{own.option}"
         )
     return find(opened)
 
@@ -294,5 +299,5 @@ def _show_markdown(text: str) -> None:
     Console(width=width, highlight=False).print(Markdown(text, code_theme="ansi_dark"))
 
 
-def _folder_option(folder: Path, mark: str = " --folder ") -> str:
-    return "" if folder == Own().folder else f"{mark}{folder}"
+def _mine(own: Own) -> str:
+    return "--mine" if not own.option else f"--mine={shlex.quote(str(own.folder))}"

@@ -55,8 +55,8 @@ def mine(
     if not entering:
         raise UserError(
             f"{folder} has no part yet that passed and can take the product's place"
-            f"{f': {told}' if told else ''}; groundup learn shows the road, and groundup "
-            "learn check says what passes"
+            f"{f': {told}' if told else ''}; groundup learn{own.option} shows the road, and "
+            f"groundup learn check{own.option} says what passes"
         )
     with ExitStack() as stack:
         stack.enter_context(importable(folder))
@@ -102,7 +102,7 @@ def _began_with(run: Path) -> dict[str, str]:
 
 
 def _require_passed(own: Own, exercise: Exercise) -> None:
-    check = f"groundup learn check {exercise.number}"
+    check = f"groundup learn check {exercise.number}{own.option}"
     if own.record(exercise).passed is None:
         raise UserError(f"{own.file(exercise)} has not passed; {check} says what is missing")
     if not own.has_passed(exercise):

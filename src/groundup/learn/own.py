@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import platform
+import shlex
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -93,6 +94,11 @@ class Own:
 
     folder: Path = FOLDER
 
+    @property
+    def option(self) -> str:
+        """What a command needs behind it to mean this folder: nothing, or --folder."""
+        return "" if self.folder == FOLDER else f" --folder {shlex.quote(str(self.folder))}"
+
     def file(self, exercise: Exercise) -> Path:
         """Where the learner's part of this exercise lies."""
         return self.folder / f"{exercise.name}.py"
@@ -138,7 +144,8 @@ class Own:
         except ValidationError as error:
             raise UserError(
                 f"{path} is damaged ({error.errors()[0]['msg']}); move it away to begin a new one: "
-                "your files stay, and groundup learn check finds out again what passes"
+                f"your files stay, and groundup learn check{self.option} finds out again what "
+                "passes"
             ) from None
 
     def record(self, exercise: Exercise) -> Record:
