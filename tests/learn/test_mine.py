@@ -364,3 +364,20 @@ def test_a_model_behind_a_bare_option_is_no_folder(
     assert main(["generate", "--mine", "model", "The sea"]) == 2
     said = capsys.readouterr().err  # the model was found, and is none
     assert "MODEL is missing" not in said and "progress" not in said
+
+
+def test_a_folder_of_parts_that_were_never_checked_is_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "attention.py").write_text("")
+    assert main(["sft", "--mine", "other", "model", "--data", "x.jsonl"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "progress.json" in said
+    assert "groundup learn check attention --folder other" in said
+    (tmp_path / "other" / "attention.py").rename(tmp_path / "other" / "notes.py")
+    assert main(["sft", "--mine", "other", "model", "--data", "x.jsonl"]) == 2
+    assert "no part lies there, and no model" in capsys.readouterr().err
+    assert main(["generate", "model", "--mine", "The sea " * 500]) == 2
+    assert "no model folder 'model'" in capsys.readouterr().err
