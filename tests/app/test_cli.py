@@ -16,11 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from groundup.app.cli import main
+from groundup.app import process
+from groundup.app.cli import _set_environment, main
 from groundup.app.stages import STAGES
 from groundup.data.packs.manifest import SETS
 from groundup.data.records import read_conversations
 from groundup.train.config import ENVIRONMENT
+from groundup.train.remembered import remember
 from miniature import write_miniature
 
 COMMANDS = ["quickstart", "run", "data", "tokenizer", "pretrain", "sft", "dpo", "eval"]
@@ -403,3 +405,16 @@ def test_a_stage_takes_a_recipe_s_folder_as_its_model_and_says_what_comes_next(
 def test_a_journey_ends_with_how_to_talk_to_it(journey: Journey) -> None:
     last = journey.said.rstrip().splitlines()[-1]
     assert last.startswith("Talk to it:") and last.endswith(f"groundup chat {journey.folder}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told before Python starts")
+def test_an_experiment_leaves_unset_what_the_doctor_left_unset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = list[dict[str, str]]()
+    monkeypatch.setattr("os.environ", {"GROUNDUP_CACHE": str(tmp_path)})
+    monkeypatch.setattr(process, "restart", lambda: started.append(dict(os.environ)))
+    remember({"environment": {"GOMP_SPINCOUNT": ""}})
+    _set_environment("experiment")
+    assert "GOMP_SPINCOUNT" not in started[0] and started[0]["OPENBLAS_NUM_THREADS"] == "1"
+    assert "MALLOC_TOP_PAD_" in started[0]

@@ -11,8 +11,19 @@ import torch
 
 from groundup.app import doctor
 from groundup.app.cli import main
-from groundup.app.doctor import Found, Trial, advice, conclusions, examine, machine_facts, trials
+from groundup.app.doctor import (
+    Found,
+    Trial,
+    _trial,
+    advice,
+    conclusions,
+    environment,
+    examine,
+    machine_facts,
+    trials,
+)
 from groundup.pretrain.probe import Setup, Side
+from groundup.train.remembered import remember
 from groundup.train.speeds import matrices, products
 
 TINY = Setup(1, 64, vocab_size=320, context=32, rows=4)
@@ -36,11 +47,25 @@ def test_only_what_is_proven_and_harmless_is_chosen(
     trial: Trial, ratios: tuple[float, ...], busy: tuple[float, ...], gains: bool, chosen: bool
 ) -> None:
     found = Found(trial, ratios, busy)
-    assert (found.gains, found.chosen) == (gains, chosen)
+    assert (found.gains, found.proven) == (gains, chosen)
     said = " ".join(conclusions([found], load=0.0))
     assert ("Chosen: spin" in said) == chosen
     # On a busy machine nothing is believed.
     assert "nothing is chosen" in " ".join(conclusions([found], load=1.5))
+
+
+def test_of_two_values_of_a_variable_the_faster_is_chosen() -> None:
+    free = Trial("spin freely", {}, {"GOMP_SPINCOUNT": ""}, "GOMP_SPINCOUNT=")
+    pages = Trial("huge pages", {}, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, "GLIBC_TUNABLES")
+    found = [
+        Found(SPIN, (0.8, 0.8, 0.8, 0.8), (1.0,)),
+        Found(free, (0.9, 0.9, 0.9, 0.9), (1.0,)),
+        Found(pages, (0.95, 0.95, 0.95, 0.95), (1.0,)),
+    ]
+    wanted = {"GOMP_SPINCOUNT": "10000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    assert environment(found, load=0.0) == wanted
+    said = " ".join(conclusions(found, load=0.0))
+    assert "Chosen: spin (" in said and "Chosen: huge pages" in said and "freely" not in said
 
 
 def test_advice_is_for_what_is_missing() -> None:
@@ -96,6 +121,35 @@ def test_settings_are_tried_in_processes_that_take_turns(
     assert [one["name"] for one in kept["trials"]] == [one.name for one in some]
     assert all(len(one["ratios"]) >= 3 for one in kept["trials"])
     assert len(list((tmp_path / "machines").iterdir())) == 1
+
+
+def test_what_was_chosen_stays_where_other_programs_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    gains = [Found(SPIN, (0.85, 0.9, 0.88, 0.9), (1.0, 1.05, 0.9))]
+    assert environment(gains, load=1.5) == {}
+    remember({"environment": {"GOMP_SPINCOUNT": "100000"}})
+    assert environment(gains, load=1.5) == {"GOMP_SPINCOUNT": "100000"}
+    assert environment(gains, load=0.0) == {"GOMP_SPINCOUNT": "10000"}
+    assert environment([], load=0.0) == {}  # measured again in quiet, and nothing gained
+
+
+def test_a_larger_micro_batch_is_advised_with_the_rows_that_it_had() -> None:
+    [trial] = [one for one in trials(TINY) if "rows" in one.setup]
+    assert trial.how == "--rows 256 --micro-rows 256"
+    # Where a step has as many rows already, they are split otherwise and stay as many.
+    [own] = [one for one in trials(TINY.changed(rows=256)) if "256" in one.how]
+    assert own.how == "--micro-rows 256" and "rows" not in own.setup
+
+
+@pytest.mark.long
+def test_a_larger_micro_batch_is_compared_in_steps_of_as_many_rows() -> None:
+    # A step of 4 rows is no measure of what a step of 256 gains by itself.
+    [trial] = [one for one in trials(TINY) if "rows" in one.setup]
+    with Side(TINY) as base:
+        found = _trial(base, trial, {})
+        assert len(found.ratios) >= 3 and found.own_base > 0 and not base.seconds
 
 
 def test_a_process_that_ends_by_itself_is_told_of() -> None:

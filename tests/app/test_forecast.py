@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from groundup.app.cli import main
-from groundup.app.forecast import Wish, plan_run
+from groundup.app.forecast import Wish, plan_run, read_law
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
+from groundup.pretrain.scaling.law import Law
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute
 from groundup.train.plan import Trained, training_memory
@@ -22,7 +23,7 @@ KERNELS = Compute("cpu", "bfloat16", "matmul", False, 2, "", kernels="amx")
 @pytest.mark.parametrize(
     ("compute", "depth", "width", "context", "micro_rows", "megabytes"),
     [
-        # Peak of a process that trains it, measured with two threads (groundup.pretrain.probe).
+        # Peak of a process that trains it, measured with two threads.
         (KERNELS, 2, 128, 128, 4, 393),
         (KERNELS, 4, 256, 256, 16, 616),
         (KERNELS, 4, 256, 256, 32, 832),
@@ -86,9 +87,13 @@ def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
     n, d = told.parameters, told.tokens
     assert told.loss.estimate == pytest.approx(2.05 + 400 * n**-0.3 + 1200 * d**-0.3)
     assert told.loss.low < told.loss.estimate < told.loss.high
-    (tmp_path / "result.json").write_text("{}")
-    with pytest.raises(UserError, match="holds no law"):
-        plan_run(wish, machine=None, law=tmp_path)
+    # The experiment keeps it among its data.
+    (tmp_path / "result.json").write_text(json.dumps({"experiment": "scaling-law", "data": result}))
+    assert read_law(tmp_path)[0] == Law(**law)
+    for content in ({}, {"fit": None}, {"data": []}, {"data": {"fit": 3}}):
+        (tmp_path / "result.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="holds no law"):
+            read_law(tmp_path)
 
 
 def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
@@ -98,16 +103,25 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
     wish = Wish("pretrain", steps=100, depth=2)
     told = plan_run(wish, machine=file, law=None)
     assert told.training_seconds == pytest.approx(told.flops / 1e11)
-    file.write_text("{}")
-    with pytest.raises(UserError, match="says nothing"):
-        plan_run(wish, machine=file, law=None)
+    # As groundup doctor --quick writes it, and what no doctor wrote.
+    for content in ({"facts": facts, "trial_flops": None}, {}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=r"says nothing of how fast .* without --quick"):
+            plan_run(wish, machine=file, law=None)
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
         ([], "nothing to plan by"),
-        (["--stage", "data"], "trains nothing"),
+        (["--stage", "data"], "no stage that trains on rows; give one of pretrain, sft"),
+        (["--stage", "soup"], "no stage that trains on rows"),
+        (["--stage", "ppo", "--data", "x"], "answers on the way"),
+        (["--minutes", "5", "--tokens", "1e6"], "--minutes and --tokens answer the same question"),
+        (["--steps", "5", "--tokens", "1e6"], "--steps and --tokens answer"),
+        (["--stage", "sft", "--minutes", "5", "--set", "steps=3"], "--minutes and --steps answer"),
+        (["--params", "1e6", "--depth", "2"], "--params and --depth answer"),
+        (["--stage", "sft", "--law", "scaling"], "--law is of the loss of a new model"),
         (["--stage", "sft", "--steps", "3"], "model is missing"),
         (["--depth", "2", "--set", "heads=7"], "heads"),
         (["--machine", "nowhere.json", "--depth", "2"], "nowhere.json"),
@@ -117,7 +131,10 @@ def test_what_cannot_be_planned(
     words: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", *words]) == 2
-    assert why in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert why in said
+    # What is offered can be planned.
+    assert not {"ppo,", "grpo,", "soup,"} & set(said.partition("give one of")[2].split())
 
 
 @pytest.mark.long

@@ -366,7 +366,7 @@ def _set_environment(command: str) -> None:
 
     wanted = environment()
     if command == "experiment":
-        wanted = {**NUMPY_ENVIRONMENT, **wanted}
+        wanted = {**wanted, **NUMPY_ENVIRONMENT}
     unset = {name: value for name, value in wanted.items() if name not in os.environ}
     if unset and sys.executable:
         os.environ.update(unset)

@@ -17,8 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psutil
@@ -42,7 +41,7 @@ from groundup.train.device import (
     matmul_peak,
     resolve_device,
 )
-from groundup.train.remembered import processor, remember
+from groundup.train.remembered import processor, remember, remembered
 from groundup.train.speeds import Products, disk_bandwidth, matrices, memory_bandwidth, products
 
 _VOCABULARY, _CONTEXT, _MICRO_TOKENS = 4_096, 256, 4_096
@@ -77,13 +76,14 @@ class Trial:
 class Found:
     """What a trial came to: time against as it is, pair by pair, alone and beside a busy program.
 
-    `failed` says why it could not be tried.
+    `own_base` are the tokens per second of what it was compared with, where that is a step of as
+    many rows as the trial's; `failed` says why it could not be tried.
     """
 
     trial: Trial
     ratios: tuple[float, ...]
     busy: tuple[float, ...] = ()
-    tokens_per_second: float = 0.0
+    own_base: float = 0.0
     failed: str = ""
 
     @property
@@ -105,8 +105,8 @@ class Found:
         return bool(self.busy) and statistics.median(self.busy) <= _HARMLESS
 
     @property
-    def chosen(self) -> bool:
-        """Whether later commands are to use it."""
+    def proven(self) -> bool:
+        """Whether later commands may use it."""
         return self.trial.remembered and self.gains and self.harmless
 
 
@@ -131,13 +131,7 @@ def examine(*, quick: bool, setup: Setup | None = None) -> dict[str, Any]:
         )
         base, found = tried(setup)
         console.print(in_terminal(trials_table(found, base)))
-    chosen = {
-        name: value
-        for one in found
-        if one.chosen and load <= _BUSY_LOAD
-        for name, value in one.trial.environment.items()
-    }
-    said = conclusions(found, load) + tips
+    used, said = chosen(found, load), conclusions(found, load) + tips
     for one in said:
         say(f"- {one}")
     kept: dict[str, Any] = {
@@ -145,14 +139,35 @@ def examine(*, quick: bool, setup: Setup | None = None) -> dict[str, Any]:
         "speeds": speeds,
         "base_tokens_per_second": base,
         "trial_flops": trial_flops(setup, base),
-        "trials": [trial_json(one) for one in found],
+        "trials": [trial_json(one, used=one in used) for one in found],
         "busy_cores": load,
-        "environment": chosen,
+        "environment": environment(found, load),
         "said": said,
         "seconds": time.perf_counter() - begun,
     }
     if not quick:
         say(f"kept in {remember(kept)}; groundup doctor --forget takes it back")
+    return kept
+
+
+def environment(found: list[Found], load: float) -> dict[str, str]:
+    """The variables of what was chosen; beside other programs those of an earlier doctor stay."""
+    if load > _BUSY_LOAD:
+        earlier = (remembered() or {}).get("environment")
+        return earlier if isinstance(earlier, dict) else {}
+    return {
+        name: value for one in chosen(found, load) for name, value in one.trial.environment.items()
+    }
+
+
+def chosen(found: list[Found], load: float) -> list[Found]:
+    """What later commands are to use: of the proven the fastest for each variable."""
+    kept = list[Found]()
+    for one in sorted((one for one in found if one.proven), key=lambda one: one.gain):
+        if load <= _BUSY_LOAD and not any(
+            one.trial.environment.keys() & other.trial.environment.keys() for other in kept
+        ):
+            kept.append(one)
     return kept
 
 
@@ -291,10 +306,12 @@ def trials(setup: Setup) -> list[Trial]:
         )
     fitting = max(1, _MICRO_TOKENS // setup.context)
     for rows in (max(1, fitting // 2), 2 * fitting):
-        if rows <= setup.rows or rows == 2 * fitting:
-            how = f"--micro-rows {rows}"
-            more = {"micro_rows": rows, "rows": max(setup.rows, rows)}
-            found.append(Trial(f"micro-batch of {rows * setup.context:,} tokens", more, {}, how))
+        name, how = f"micro-batch of {rows * setup.context:,} tokens", f"--micro-rows {rows}"
+        if rows <= setup.rows:
+            found.append(Trial(name, {"micro_rows": rows}, {}, how))
+        elif rows == 2 * fitting:  # a step has fewer rows, so that both sides take one of as many
+            more = {"micro_rows": rows, "rows": rows}
+            found.append(Trial(f"{name} in steps of as many", more, {}, f"--rows {rows} {how}"))
     if (os.cpu_count() or 1) > 1:
         found.append(Trial("one thread", {"threads": 1}, {}, "--threads 1"))
     if sys.platform == "linux" and "CS_GNU_LIBC_VERSION" in os.confstr_names:
@@ -324,26 +341,31 @@ def tried(setup: Setup) -> tuple[float, list[Found]]:
 def _trial(base: Side, trial: Trial, plain: Mapping[str, str]) -> Found:
     setup = base.setup.changed(**trial.setup)
     try:
+        if setup.rows != base.setup.rows:
+            # More rows a step gain by themselves: it is compared with as many as it is.
+            with (
+                Side(base.setup.changed(rows=setup.rows), plain) as wide,
+                Side(setup, plain) as side,
+            ):
+                ratios = _turns(wide, side, _TURNS)
+                return Found(trial, ratios, own_base=setup.tokens / min(wide.seconds))
         with Side(setup, {**plain, **trial.environment}) as side:
-            ratios = _turns(base, side, _TURNS)
-            busy: tuple[float, ...] = ()
-            one = Found(trial, ratios)
-            if one.trial.remembered and one.gains:
+            found = Found(trial, _turns(base, side, _TURNS))
+            if trial.remembered and found.gains:
                 with _busy_neighbour():
-                    busy = _turns(base, side, _BUSY_TURNS)
-            return Found(trial, ratios, busy, setup.tokens / statistics.median(side.seconds))
+                    return replace(found, busy=_turns(base, side, _BUSY_TURNS))
+            return found
     except ChildProcessError as error:
         return Found(trial, (), failed=str(error))
 
 
 def _turns(base: Side, side: Side, turns: int) -> tuple[float, ...]:
-    """Time a token of `side` against `base`, turn by turn."""
-    share = base.setup.tokens / side.setup.tokens
+    """Time a step of `side` against `base`, which has as many tokens, turn by turn."""
     begun, found = time.perf_counter(), list[float]()
     for turn in range(turns):
         if turn >= _LEAST_TURNS and time.perf_counter() - begun > _PAIR_SECONDS:
             break
-        found.append(side.turn() / base.turn() * share)
+        found.append(side.turn() / base.turn())
     return tuple(found)
 
 
@@ -386,7 +408,7 @@ def trials_table(found: list[Found], base: float) -> Table:
         mark: Mark = "yes" if one.gains else "no" if one.gain > 1 / _GAINS else "open"
         spread = f"{min(one.ratios):.2f} to {max(one.ratios):.2f}"
         busy = f"{statistics.median(one.busy):.2f}" if one.busy else DASH
-        speed = f"{base / one.gain:,.0f}"
+        speed = f"{(one.own_base or base) / one.gain:,.0f}"
         rows.append((one.trial.name, speed, Cell(f"{one.gain:.2f}", spread, mark=mark), busy))
     heads = ("", "tokens/s", "time against as it is", "beside a busy program")
     return text_table("What each setting gains here", heads, rows)
@@ -397,13 +419,17 @@ def conclusions(found: list[Found], load: float) -> list[str]:
     said = []
     if load > _BUSY_LOAD:
         told = f"Other programs took {load:.1f} cores meanwhile"
-        return [f"{told}, so nothing is chosen: measure again when it is quiet."] if found else []
+        earlier = "nothing is chosen, and what was chosen before stays"
+        return [f"{told}, so {earlier}: measure again when it is quiet."] if found else []
+    used = chosen(found, load)
     for one in found:
-        if one.chosen:
+        if one in used:
             said.append(
                 f"Chosen: {one.trial.name} ({one.trial.how}), {1 / one.gain - 1:+.0%} speed, and "
                 "no slower beside a busy program. Later commands use it by themselves."
             )
+        elif one.proven:
+            continue  # another value of its variable gains more
         elif one.gains and one.trial.remembered:
             said.append(
                 f"Not chosen: {one.trial.name} ({one.trial.how}), {_verdict(one)}; set it yourself "
@@ -414,7 +440,7 @@ def conclusions(found: list[Found], load: float) -> list[str]:
                 f"{one.trial.name} ({one.trial.how}) gains {1 / one.gain - 1:.0%}; it changes the "
                 "last bits of results, so it is left to you."
             )
-    if found and not any(one.chosen for one in found):
+    if found and not used:
         said.append("Commands go on as they are: nothing else was proven to gain and do no harm.")
     return said
 
@@ -449,7 +475,7 @@ def advice(facts: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def trial_json(found: Found) -> dict[str, Any]:
+def trial_json(found: Found, *, used: bool) -> dict[str, Any]:
     """A trial as it is kept."""
     return {
         "name": found.trial.name,
@@ -458,13 +484,6 @@ def trial_json(found: Found) -> dict[str, Any]:
         "ratios": list(found.ratios),
         "busy_ratios": list(found.busy),
         "gains": found.gains,
-        "chosen": found.chosen,
+        "chosen": used,
         "failed": found.failed,
     }
-
-
-def write(path: Path, found: Mapping[str, Any]) -> None:
-    """Write what was found as JSON."""
-    from groundup.runs.files import write_json
-
-    write_json(path, found)

@@ -26,6 +26,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from groundup.align.config import RolloutConfig
 from groundup.app.commands.options import spelled
 from groundup.app.settings import configured
 from groundup.app.stages import STAGES, Stage
@@ -35,7 +36,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.maths.intervals import Interval
 from groundup.pretrain.config import PretrainConfig
-from groundup.pretrain.scaling.flops import kaplan_flops, sizes_of
+from groundup.pretrain.scaling.flops import kaplan_flops
 from groundup.pretrain.scaling.law import Law, predicted
 from groundup.pretrain.shape import TOKENS_PER_PARAMETER, model_shape
 from groundup.pretrain.stage import RATES, fresh
@@ -50,10 +51,12 @@ from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, available_memory, matmul_peak, resolve
 from groundup.train.loss import next_token_loss
 from groundup.train.pace import random_batches
-from groundup.train.plan import Trained, training_disk, training_memory
+from groundup.train.plan import TRAINING_SHARE, Trained, training_disk, training_memory
 from groundup.train.stage import Forecast, Job, forecast, run_stage
 
 _DEEPEST = 48
+# Of each pair the one says what the other does.
+_PAIRS = (("minutes", "steps"), ("minutes", "tokens"), ("steps", "tokens"), ("params", "depth"))
 # Pre-training writes samples and reads so many tokens of held-out text at every evaluation.
 _HELDOUT_TOKENS = 20_000
 
@@ -107,6 +110,11 @@ def plan_run(
     wish: Wish, *, machine: Path | None, law: Path | None, json: Path | None = None
 ) -> Told:
     """Say what a run would take, and why. Raises `UserError` for what cannot be run."""
+    _refuse_pairs(wish)
+    if law is not None and not _is_new(_stage(wish)):
+        raise UserError(
+            f"--law is of the loss of a new model on its text, not of {wish.stage}; leave it out"
+        )
     law_found = None if law is None else read_law(law)
     told = _elsewhere(wish, machine) if machine is not None else _here(wish)
     if law_found is not None:
@@ -150,9 +158,12 @@ def _here(wish: Wish) -> Told:
 def _stage(wish: Wish) -> Stage:
     """The stage that is to be planned; only of a new model may the size be chosen."""
     stage = STAGES.get(wish.stage)
-    if stage is None or not issubclass(stage.config, TrainingConfig):
-        trained = ", ".join(one.name for one in STAGES.values() if one.trains)
-        raise UserError(f"--stage={wish.stage} trains nothing; give one of {trained}")
+    if stage is None or not _is_planned(stage):
+        planned = ", ".join(one.name for one in STAGES.values() if _is_planned(one))
+        why = "is no stage that trains on rows"
+        if stage is not None and issubclass(stage.config, RolloutConfig):
+            why = "learns from what its model answers on the way, which cannot be timed before"
+        raise UserError(f"--stage={wish.stage} {why}; give one of {planned}")
     for name, value in (("--tokens", wish.tokens), ("--params", wish.parameters)):
         if value is not None and not _is_new(stage):
             raise UserError(
@@ -160,6 +171,20 @@ def _stage(wish: Wish) -> Stage:
                 "give --steps or --minutes"
             )
     return stage
+
+
+def _refuse_pairs(wish: Wish) -> None:
+    """Refuse two answers to one question, of which one would be dropped. Raises `UserError`."""
+    values = vars(wish) | {"params": wish.parameters} | _named(wish.settings)
+    for one, other in _PAIRS:
+        if values[one] is not None and values[other] is not None:
+            raise UserError(f"--{one} and --{other} answer the same question; give one of them")
+
+
+def _is_planned(stage: Stage) -> bool:
+    """Whether its steps can be timed before it is run: they do not wait for its model's answers."""
+    config = stage.config
+    return issubclass(config, TrainingConfig) and not issubclass(config, RolloutConfig)
 
 
 def _is_new(stage: Stage) -> bool:
@@ -174,7 +199,7 @@ def _told(found: Forecast) -> Told:
     shape = found.trained.shape
     kaplan = None
     if isinstance(shape, ModelConfig) and not shape.family.recurrent and shape.experts is None:
-        kaplan = kaplan_flops(sizes_of(shape, found.context)) * tokens
+        kaplan = kaplan_flops(shape) * tokens
     return Told(
         parameters=plan.parameters,
         trained_parameters=plan.trained_parameters or plan.parameters,
@@ -332,8 +357,8 @@ def _elsewhere(wish: Wish, machine: Path) -> Told:
     facts, trial = found.get("facts"), found.get("trial_flops")
     if not isinstance(facts, dict) or not is_number(trial) or trial <= 0:
         raise UserError(
-            f"--machine={machine} says nothing of a machine's speed; write it there with groundup "
-            f"doctor --json {machine.name}"
+            f"--machine={machine} says nothing of how fast a machine trains; write it there with "
+            f"groundup doctor --json {machine.name}, without --quick, which trains nothing"
         )
     with _scratch() as folder:
         config = _pretraining(wish, folder)
@@ -353,7 +378,9 @@ def _elsewhere(wish: Wish, machine: Path) -> Told:
     per_token = shape.flops_per_token(config.context)
     speed = float(trial) / per_token
     per_step = config.rows * config.context
-    steps = config.steps or max(1, round((config.minutes or 0.0) * 60 * 0.92 * speed / per_step))
+    steps = config.steps or max(
+        1, round((config.minutes or 0.0) * 60 * TRAINING_SHARE * speed / per_step)
+    )
     seconds = steps * per_step / speed
     return Told(
         parameters=shape.parameters,
@@ -362,7 +389,7 @@ def _elsewhere(wish: Wish, machine: Path) -> Told:
         tokens=float(steps * per_step),
         flops=float(per_token * steps * per_step),
         kaplan_flops=None,
-        seconds=seconds / 0.92,
+        seconds=seconds / TRAINING_SHARE,
         training_seconds=seconds,
         preparing_seconds=0.0,
         tokens_per_second=speed,
@@ -378,17 +405,21 @@ def _elsewhere(wish: Wish, machine: Path) -> Told:
 
 
 def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float]:
-    """The law that `groundup scaling fit` wrote, what else it may be, and a run's deviation."""
+    """The law that `groundup scaling fit` wrote, what else it may be, and a run's deviation.
+
+    The experiment `scaling-law` wrote one as well, among its data.
+    """
     path = folder / "result.json" if folder.is_dir() else folder
-    fit = read_json_object(path).get("fit")
+    found = read_json_object(path)
     try:
-        assert isinstance(fit, dict)
+        fit = found["fit"] if "fit" in found else found["data"]["fit"]
         law = Law(**{name: float(fit["law"][name]) for name in ("E", "A", "B", "alpha", "beta")})
         drawn = tuple(Law(*(float(one) for one in row)) for row in fit["drawn"])
         return law, drawn, float(fit["deviation"])
-    except (AssertionError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise UserError(
-            f"--law={folder} holds no law; name a folder that groundup scaling fit wrote"
+            f"--law={folder} holds no law; name a folder that groundup scaling fit wrote, or "
+            "groundup experiment scaling-law"
         ) from None
 
 

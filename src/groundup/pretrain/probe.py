@@ -1,11 +1,10 @@
-"""How fast a model trains and how much memory it takes, in a process of its own.
+"""How fast a model trains, in a process of its own.
 
     python -m groundup.pretrain.probe '{"depth": 4, …}'
 
-The process takes an optimizer step for every line that it reads and answers with its seconds; to
-`peak` it answers with its peak memory in bytes. In a process of its own because settings of the C
-library hold for a whole process, memory is counted for one, and sides that are compared can take
-turns, so that a machine's moods fall on all of them.
+The process takes an optimizer step for every line that it reads and answers with its seconds. In a
+process of its own because settings of the C library hold for a whole process, and sides that are
+compared can take turns, so that a machine's moods fall on all of them.
 """
 
 from __future__ import annotations
@@ -57,10 +56,8 @@ class Side:
     setup: Setup
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
-    ready_seconds: float = 0.0
 
     def __enter__(self) -> Side:
-        begun = time.perf_counter()
         variables = {**os.environ, **self.environment}
         if not self.setup.kernels:
             variables["GROUNDUP_KERNELS"] = "none"
@@ -77,19 +74,21 @@ class Side:
         except BaseException:
             self._process.kill()
             raise
-        self.ready_seconds = time.perf_counter() - begun
         self.seconds.clear()
         return self
 
     def turn(self) -> float:
         """Take a step; return its seconds."""
-        seconds = float(self._ask("step"))
-        self.seconds.append(seconds)
-        return seconds
-
-    def peak(self) -> int:
-        """Peak memory of the process in bytes, since it was ready; 0 where it is not counted."""
-        return int(float(self._ask("peak")))
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            print("step", file=self._process.stdin, flush=True)
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            raise ChildProcessError(f"a process that measures ended by itself: {self.setup}")
+        self.seconds.append(float(answer))
+        return self.seconds[-1]
 
     def __exit__(
         self,
@@ -102,17 +101,6 @@ class Side:
         self._process.wait()
         self._process.stdout.close()
 
-    def _ask(self, word: str) -> str:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            print(word, file=self._process.stdin, flush=True)
-            answer = self._process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            raise ChildProcessError(f"a process that measures ended by itself: {self.setup}")
-        return answer
-
 
 def serve(setup: Setup) -> None:
     """Take a step for every line of standard input."""
@@ -121,7 +109,7 @@ def serve(setup: Setup) -> None:
     from groundup.lm.config import ModelConfig
     from groundup.pretrain.stage import fresh
     from groundup.train.config import TrainingConfig
-    from groundup.train.device import peak_memory, prepare, reset_peak_memory, resolve
+    from groundup.train.device import prepare, resolve
     from groundup.train.loss import next_token_loss
     from groundup.train.optim import Optimizer, Rates
     from groundup.train.pace import random_batches
@@ -140,17 +128,13 @@ def serve(setup: Setup) -> None:
     )
     compute = resolve(config, compile_by_default=False)
     torch.manual_seed(0)
-    reset_peak_memory(compute.device)
     model = fresh(shape, 0)
     prepare(model, compute, gradient_checkpointing=setup.gradient_checkpointing)
     optimizer = Optimizer(model, Rates(1e-3, 1e-3, 1e-3), muon=setup.optimizer == "muon")
     micro = config.micro(setup.context)
     batches = random_batches(shape.vocab_size, context=setup.context, rows=micro)
     device = torch.device(compute.device)
-    for line in sys.stdin:
-        if line.strip() == "peak":
-            print(peak_memory(compute.device) or 0, flush=True)
-            continue
+    for _ in sys.stdin:
         some = [next(batches).to(device) for _ in range(-(-setup.rows // micro))]
         start = time.perf_counter()
         weight = sum(batch.weight for batch in some)

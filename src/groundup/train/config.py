@@ -40,7 +40,7 @@ ENVIRONMENT = {
 }
 # The threads of NumPy's products cannot be told to wait quietly. The networks of the experiments
 # are small, and beside a busy program one thread is many times as fast as two.
-NUMPY_ENVIRONMENT = {**ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"}
+NUMPY_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 class StageConfig(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,16 @@ import torch
 
 from groundup.errors import UserError
 from groundup.experiments.config import ScalingLawConfig
-from groundup.experiments.scaling.experiment import run
-from groundup.experiments.scaling.runs import PER_BUDGET, SIZES, shape, sizes_about, tokens_of
+from groundup.experiments.scaling.experiment import fitted, left_out, run, tests_table
+from groundup.experiments.scaling.runs import (
+    PER_BUDGET,
+    SIZES,
+    Trial,
+    shape,
+    sizes_about,
+    tokens_of,
+    train,
+)
 from groundup.experiments.scaling.source import (
     CONTEXT,
     VOCABULARY,
@@ -22,6 +31,11 @@ from groundup.experiments.scaling.source import (
     batch,
     heldout_loss,
 )
+from groundup.kernels.library import best_kernels
+from groundup.maths.intervals import Interval
+from groundup.pretrain.scaling.law import Law
+from groundup.pretrain.scaling.report import isoflop_plot
+from groundup.train import faithful
 from groundup.train.batch import Batch, Loss
 from pages import assert_whole
 
@@ -89,6 +103,41 @@ def test_sizes_rise_and_lie_about_the_best_one() -> None:
     assert ratios[0] > 10 > ratios[-1]
     assert sizes_about(1e6, 10.0) == list(SIZES[:PER_BUDGET])
     assert sizes_about(1e20, 10.0) == list(SIZES[-PER_BUDGET:])
+
+
+def budgets_by(law: Law) -> list[Trial]:
+    """Four budgets of five sizes each, with the losses of a law."""
+    found = []
+    for flops in (1e12, 2.5e12, 6.25e12, 15.6e12):
+        for size in sizes_about(flops, 12.0):
+            n, d = shape(size).parameters, tokens_of(size, flops)
+            found.append(Trial(*size, n, 1, d, flops, float(law.loss(n, d)), 1.0))
+    return found
+
+
+def test_a_run_far_off_is_left_out_of_both_fits_and_said(tmp_path: Path) -> None:
+    trials = budgets_by(Law(1.0, 40.0, 300.0, 0.4, 0.45))
+    trials[2] = replace(trials[2], loss=1.3 * trials[2].loss)
+    fit, isoflop = fitted(ScalingLawConfig(out=tmp_path, quick=True), trials)
+    assert np.flatnonzero(~fit.kept).tolist() == [2] and isoflop is not None
+    assert sorted(np.concatenate([one.rows for one in isoflop.budgets])) == list(range(19))
+    isoflop_plot(fit, isoflop)
+    # The page is headed alike, whether what was said beforehand came true or not.
+    table = tests_table(fit, Interval(2.0, 1.9, 2.1), trials[0], SOURCE)
+    assert table.title == "Said beforehand, and what came of it"
+    one = trials[2]
+    [said] = left_out(fit, trials)
+    assert f"1 of 20 runs: {one.depth} x {one.width} of 1e+12 FLOPs (+" in said
+
+
+@pytest.mark.skipif(best_kernels() == "none", reason="there are no kernels for this processor")
+def test_before_a_run_its_kernels_are_compared_with_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[object, bool] = {}
+    monkeypatch.setattr(faithful, "_right", asked)
+    train(ScalingLawConfig(out=tmp_path, quick=True, threads=1), SOURCE, 0, SIZES[2], 1e9)
+    assert list(asked.values()) == [True]
 
 
 @pytest.mark.long

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from groundup.errors import UserError
 from groundup.lm.config import ModelConfig
-from groundup.pretrain.scaling.flops import Sizes, head_flops, hoffmann_flops, kaplan_flops
+from groundup.pretrain.scaling.flops import kaplan_flops
 from groundup.pretrain.scaling.isoflop import fit_isoflop
-from groundup.pretrain.scaling.law import Law, fit_law
+from groundup.pretrain.scaling.law import Law, LawFit, _nearest_start, _Table, fit_law
+from groundup.pretrain.scaling.report import findings, frontier_plot
 from groundup.pretrain.scaling.table import Runs
 
 # Besiroglu et al. (2024), table 1.
@@ -71,6 +71,31 @@ def test_the_optimum_is_the_least_loss_of_a_budget() -> None:
 
 def test_where_size_does_not_matter_the_best_model_is_none() -> None:
     assert Law(E=1.0, A=0.0, B=2.0, alpha=0.3, beta=0.3).optimum(1e18) == (0, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("law", "name"),
+    [
+        (Law(1.8, 0.0, 2085.0, 0.348, 0.366), "size"),
+        (Law(1.8, 482.0, 0.0, 0.348, 0.366), "data"),
+        (Law(1.8, 482.0, 1e-300, 0.348, 0.366), "data"),
+    ],
+)
+def test_what_does_not_matter_is_said_and_no_size_is_best(law: Law, name: str) -> None:
+    runs = grid()
+    fit = LawFit(law, (law,), runs, np.ones(len(runs), bool), np.zeros(len(runs)))
+    said = " ".join(findings(fit, None))
+    assert f"{name} does not matter" in said and "the best model has" not in said
+    frontier_plot(fit, None)
+    # Rows that are drawn anew are fitted from there on.
+    assert np.isfinite(_nearest_start(runs, law)).all()
+    assert np.isfinite(_Table.of(runs).theta(law)).all()
+
+
+def test_exponents_may_be_too_flat_to_tell_a_best_size() -> None:
+    runs, law = grid(), Law(1.8, 0.1, 1.0, 0.001, 0.001)
+    fit = LawFit(law, (law,), runs, np.ones(len(runs), bool), np.zeros(len(runs)))
+    assert "The exponents are too flat" in " ".join(findings(fit, None))
 
 
 def test_runs_far_off_are_left_out_and_do_no_harm() -> None:
@@ -133,25 +158,10 @@ def test_runs_of_any_compute_have_no_budgets() -> None:
 # FLOPs.
 
 
-@pytest.mark.parametrize(
-    ("sizes", "millions", "ratio"),
-    [
-        # Hoffmann et al. (2022), table A4: what they count over 6 N D. Its numbers are those of the
-        # text without embedding and head.
-        (Sizes(10, 640, 2_560, 10, 64, 0, 2_048), 73, 1.03),
-        (Sizes(20, 1_024, 4_096, 16, 64, 0, 2_048), 305, 1.10),
-        (Sizes(24, 1_280, 5_120, 10, 128, 0, 2_048), 552, 1.08),
-        (Sizes(28, 2_048, 8_192, 16, 128, 0, 2_048), 1_600, 1.03),
-        (Sizes(40, 3_584, 14_336, 28, 128, 0, 2_048), 6_800, 0.99),
-    ],
-)
-def test_flops_are_those_of_the_paper(sizes: Sizes, millions: float, ratio: float) -> None:
-    assert hoffmann_flops(sizes) / (6 * millions * 1e6) == pytest.approx(ratio, abs=0.03)
-    whole = replace(sizes, vocab_size=32_000)
-    assert kaplan_flops(whole) < head_flops(whole) < hoffmann_flops(whole)
-
-
-def test_flops_with_the_head_are_those_of_our_models() -> None:
-    shape = ModelConfig.of(width=256, depth=4, vocab_size=1_024, context=128, kv_heads=4)
-    sizes = Sizes(4, 256, shape.intermediate_size, 4, 64, 1_024, 128, gated=True)
-    assert head_flops(sizes) == shape.flops_per_token(128)
+@pytest.mark.parametrize("kv_heads", [4, 1])
+def test_flops_without_head_and_scores_are_six_for_every_weight_of_the_layers(
+    kv_heads: int,
+) -> None:
+    shape = ModelConfig.of(width=256, depth=4, vocab_size=1_024, context=128, kv_heads=kv_heads)
+    attention = 2 * 256 * 256 + 2 * 256 * 64 * kv_heads
+    assert kaplan_flops(shape) == 6 * 4 * (attention + 3 * 256 * shape.intermediate_size)

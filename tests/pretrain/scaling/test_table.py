@@ -37,6 +37,24 @@ def test_columns_of_published_tables(tmp_path: Path, head: str) -> None:
     assert (found.runs.flops[0], found.runs.losses[0]) == (5.9e17, 2.5)
 
 
+def test_a_comma_is_decimal_beside_semicolons_and_parts_thousands_elsewhere(
+    tmp_path: Path,
+) -> None:
+    rows = "n;d;loss\n70M;1.400.000,5;3,12\n70,5M;1e3;2.5\n1,4e6;5;3\n5;1,400,000;3"
+    found = read_table(written(tmp_path / "a.csv", rows))
+    assert found.runs.losses.tolist() == [3.12, 2.5, 3]
+    assert found.runs.tokens.tolist() == [1_400_000.5, 1_000, 5]
+    assert found.runs.parameters.tolist() == [7e7, 7.05e7, 1.4e6]
+    assert "the comma is the decimal sign" in found.bad[0]
+    lines = 'n,d,loss\n"1,400,000.5","2,000",3.12\n5,5,"3,12"\n5,5,"0,125"\n"14,00,000",5,3\n'
+    found = read_table(written(tmp_path / "b.csv", lines))
+    assert (found.runs.parameters[0], found.runs.tokens[0]) == (1_400_000.5, 2_000)
+    assert len(found.runs) == 1 and len(found.bad) == 3
+    assert found.bad[0].endswith(
+        "loss='3,12' must be a number above 0; the comma parts thousands, as in 1,400"
+    )
+
+
 def test_two_of_three_sizes_are_enough(tmp_path: Path) -> None:
     rows = [{"parameters": 50, "compute_budget": 6e6, "final_loss": 3.0}]
     assert read_table(written(tmp_path / "a.json", json.dumps(rows))).runs.tokens[0] == 2e4

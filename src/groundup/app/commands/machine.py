@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from groundup.app.commands.options import Force, checked
 from groundup.app.recipe_folder import find_model
 from groundup.runs.console import say
-from groundup.runs.files import writable
+from groundup.runs.files import writable, write_json
 from groundup.train import ranges
 
 
@@ -37,11 +37,11 @@ def doctor(
         what = "what was chosen here is taken back" if remembered.forget() else "nothing was chosen"
         say(f"{what}; commands run with groundup's constants")
         return
-    from groundup.app.doctor import examine, write
+    from groundup.app.doctor import examine
 
     found = examine(quick=quick)
     if json is not None:
-        write(json, found)
+        write_json(json, found)
 
 
 @checked

@@ -78,7 +78,7 @@ def run(config: ScalingLawConfig) -> Path:
     predicted = _predicted(config, fit, size, flops[-1])
     say(f"predicted for {flops[-1]:.2g} FLOPs, before it is run: {_words(predicted)}")
     last = train(config, source, len(flops) - 1, size, flops[-1])
-    said = remarks(fit, isoflop, predicted, last, source)
+    said = remarks(fit, isoflop, predicted, last, source) + left_out(fit, found)
     tables = [tests_table(fit, predicted, last, source), law_table(fit, isoflop)]
     plots = [fit_plot(fit), frontier_plot(fit, isoflop)]
     if isoflop is not None:
@@ -129,9 +129,19 @@ def fitted(config: ScalingLawConfig, trials: list[Trial]) -> tuple[LawFit, IsoFl
         [one.flops for one in trials],
     )
     again = _QUICK_BOOTSTRAPS if config.quick else _BOOTSTRAPS
-    return (
-        fit_law(runs, bootstraps=again, seed=config.seed),
-        fit_isoflop(runs, bootstraps=again, seed=config.seed),
+    fit = fit_law(runs, bootstraps=again, seed=config.seed)
+    return fit, fit_isoflop(runs.chosen(fit.kept), bootstraps=again, seed=config.seed)
+
+
+def left_out(fit: LawFit, trials: list[Trial]) -> list[str]:
+    """Which runs lie so far off the law that it was fitted without them, in a sentence if any."""
+    far = [
+        f"{one.depth} x {one.width} of {one.flops:.2g} FLOPs ({off:+.1%})"
+        for one, kept, off in zip(trials, fit.kept, fit.residuals, strict=True)
+        if not kept
+    ]
+    return [f"Left out as outliers, {len(far)} of {len(trials)} runs: {', '.join(far)}."] * bool(
+        far
     )
 
 
@@ -170,7 +180,7 @@ def tests_table(fit: LawFit, predicted: Interval, last: Trial, source: Source) -
     """What was said beforehand, and what came of it."""
     e = fit.interval("E")
     return text_table(
-        "Said beforehand, and so it was",
+        "Said beforehand, and what came of it",
         ("", "by the law", "in truth"),
         [
             (
@@ -219,7 +229,7 @@ def remarks(
             )
         said += [f"The budget of {one.flops:.2g} FLOPs {one.why}: it is left out." for one in left]
     said.append(
-        f"{len(fit.runs)} runs tell the exponents to about {(a.high - a.low) / 2:.2f}; hundreds "
+        f"{fit.kept.sum()} runs tell the exponents to about {(a.high - a.low) / 2:.2f}; hundreds "
         "would be needed for the digits that are printed in papers."
     )
     return said

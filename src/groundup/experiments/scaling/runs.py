@@ -195,7 +195,6 @@ def train(
         context=CONTEXT,
         rows_per_epoch=rows * steps,
         model_config=config_to_hf(model_shape),
-        replays=False,
     )
     run_stage(settings, "scaling", {}, lambda run: job)
     lines = read_lines(out / "metrics.jsonl")

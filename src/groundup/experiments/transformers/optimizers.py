@@ -225,7 +225,10 @@ def sooner(adamw: Tuned, muon: Tuned) -> str:
     first, second = ahead(adamw, muon)
     steps = shares(adamw, muon)
     if not np.isfinite(steps).all():
-        return "Neither optimizer reaches the other's last loss with every seed."
+        return (
+            f"{TITLES[first.name]} ends lower on average, but does not reach "
+            f"{TITLES[second.name]}'s last loss with every seed."
+        )
     ratio = np.mean(first.step_seconds) / np.mean(second.step_seconds)
     found = over(steps)
     return (

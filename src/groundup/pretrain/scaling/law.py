@@ -235,9 +235,9 @@ class _Table:
         return Law(coefficients[0], coefficients[1], coefficients[2], alpha, beta)
 
     def theta(self, law: Law) -> _Theta:
-        a = np.log(law.A) - law.alpha * self.middle_n
-        b = np.log(law.B) - law.beta * self.middle_d
-        return np.array([a, b, np.log(max(law.E, 1e-300)), np.log(law.alpha), np.log(law.beta)])
+        e, a, b = np.log(np.maximum((law.E, law.A, law.B), 1e-300))
+        a, b = a - law.alpha * self.middle_n, b - law.beta * self.middle_d
+        return np.array([a, b, e, np.log(law.alpha), np.log(law.beta)])
 
     def value(self, theta: _Theta) -> tuple[float, _Theta]:
         """The objective over δ, and its gradient."""

@@ -29,6 +29,8 @@ from groundup.runs.files import folder_aside, read_json_object, write_json
 RESULT = "result.json"
 _KIND = "scaling fit"
 _CURVES = 200
+# A term of the law that is so small a share of every loss is none.
+_NOTHING = 1e-6
 
 
 def fit_table(
@@ -104,9 +106,14 @@ def findings(fit: LawFit, isoflop: IsoFlop | None) -> list[str]:
         f"With more compute C the best size grows as C^{_words(fit.interval('a'))} and the best "
         f"number of tokens as C^{_words(fit.interval('b'))}.",
     ]
+    idle = no_matter(fit)
+    said += [f"By this table {one} does not matter, so that no size is best." for one in idle]
     largest = float(fit.runs.flops.max())
-    for flops in (largest, 10 * largest):
+    for flops in () if idle else (largest, 10 * largest):
         n, d = law.optimum(flops, k)
+        if not (0 < n < np.inf and 0 < d < np.inf):
+            said.append("The exponents are too flat for this table to tell a best size.")
+            break
         loss = float(law.loss(n, d))
         said.append(
             f"At {flops:.2g} FLOPs{', the most here,' if flops == largest else ''} the best model "
@@ -124,6 +131,17 @@ def findings(fit: LawFit, isoflop: IsoFlop | None) -> list[str]:
             f"and {_words(isoflop.b)}."
         )
     return said
+
+
+def no_matter(fit: LawFit) -> list[str]:
+    """Which of size and data lowers no run's loss by the law: there is no best share of them."""
+    law, runs = fit.law, fit.runs
+    least = _NOTHING * float(runs.losses.min())
+    terms = {
+        "size": law.A * runs.parameters.min() ** -law.alpha,
+        "data": law.B * runs.tokens.min() ** -law.beta,
+    }
+    return [name for name, term in terms.items() if term <= least]
 
 
 def left_out(table: RunTable, fit: LawFit) -> list[str]:
@@ -222,12 +240,13 @@ def frontier_plot(fit: LawFit, isoflop: IsoFlop | None) -> Plot:
     )
     flops = np.geomspace(runs.flops.min(), 10 * runs.flops.max(), 60)
     k = runs.flops_per_weight
-    best = [fit.law.optimum(one, k)[0] for one in flops]
-    axes.loglog(flops, best, color=COLORS[0], label="by the law")
+    if not no_matter(fit):
+        best = [fit.law.optimum(one, k)[0] for one in flops]
+        axes.loglog(flops, best, color=COLORS[0], label="by the law")
+    drawn = [[law.optimum(one, k)[0] for one in flops] for law in fit.drawn[:_CURVES]]
     # A drawing of few runs may know nothing of size, or of tokens.
-    drawn = [law for law in fit.drawn[:_CURVES] if law.A > 0 and law.B > 0]
-    if drawn:
-        some = np.array([[law.optimum(one, k)[0] for one in flops] for law in drawn])
+    some = np.array([sizes for sizes in drawn if min(sizes) > 0 and max(sizes) < np.inf])
+    if len(some):
         low, high = np.percentile(some, (2.5, 97.5), axis=0)
         axes.fill_between(flops, low, high, color=COLORS[0], alpha=0.18, linewidth=0)
     if isoflop is not None and isoflop.parameters is not None:

@@ -3,7 +3,8 @@
 CSV, TSV, JSON Lines and a JSON array of objects are read, with the column names of the published
 tables: `Model Size`, `Training Tokens`, `loss`, `Training FLOP` (Besiroglu et al. 2024), `n`, `d`,
 `l`, `compute_budget`, `final_loss` and their like, in any spelling. Of parameters, tokens and FLOPs
-two are enough, since C = 6 N D.
+two are enough, since C = 6 N D. In a table whose columns are parted by semicolons the comma is the
+decimal sign, 3,12; elsewhere it parts thousands, 1,400.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ _NAMES: dict[str, tuple[str, ...]] = {
         *("computebudget", "compute", "budget", "c"),
     ),
 }
+# 1,400 and 1,400,000.5e3, but not 3,12; and the same where the comma is the decimal sign.
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
+_THOUSANDS_BY_DOTS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+,\d*(e[+-]?\d+)?", re.IGNORECASE)
 _UNITS = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 _MOST_BYTES, _MOST_ROWS = 100_000_000, 1_000_000
 _LARGEST = 1e40
@@ -98,21 +102,28 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> RunTable
     Rows that are no run are set aside and named in `bad`. Raises `UserError` for a file that is no
     such table, and where no row is left.
     """
-    rows = _rows(path)
+    rows, decimal_comma = _rows(path)
     if not rows:
         raise UserError(f"{path} has no rows; give one training run a row, under a line of names")
     names = {name: None for _, row in rows for name in row}
     found = _columns(path, list(names), columns or {})
     runs, lines, bad = list[tuple[float, ...]](), list[int](), list[str]()
     for line, row in rows:
-        values = {name: _number(row.get(column), column) for name, column in found.items()}
+        values = {
+            name: _number(row.get(column), column, decimal_comma=decimal_comma)
+            for name, column in found.items()
+        }
         fault = next((name for name, value in values.items() if value is None), None)
         if fault is None:
             runs.append(_completed({name: value for name, value in values.items() if value}))
             lines.append(line)
         else:
             given = shorten(row.get(found[fault]))
-            bad.append(f"{path}, line {line}: {found[fault]}={given} must be a number above 0")
+            rule = "a number above 0"
+            if "," in given:
+                sign = "is the decimal sign" if decimal_comma else "parts thousands, as in 1,400"
+                rule += f"; the comma {sign}"
+            bad.append(f"{path}, line {line}: {found[fault]}={given} must be {rule}")
     if not runs:
         raise UserError(f"{bad[0]}; no row of {len(rows)} is a training run")
     table = np.array(runs).T
@@ -171,15 +182,21 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", re.sub(r"\(.*?\)", "", name.lower()))
 
 
-def _number(value: object, column: str) -> float | None:
+def _number(value: object, column: str, *, decimal_comma: bool) -> float | None:
     """A number above 0 as it stands in a table: 7e9, 1,400, 70M; in the unit of its column."""
     unit = re.search(r"\(([kmbgt])\)", column.lower())
     factor = _UNITS[unit[1]] if unit else 1.0
     if isinstance(value, str):
-        written = value.strip().replace(",", "").replace("_", "")
+        written = value.strip().replace("_", "")
         if written[-1:].lower() in _UNITS and len(written) > 1:
             factor *= _UNITS[written[-1].lower()]
-            written = written[:-1]
+            written = written[:-1].strip()
+        if decimal_comma:
+            if _THOUSANDS_BY_DOTS.fullmatch(written):
+                written = written.replace(".", "")
+            written = written.replace(",", ".")
+        elif _THOUSANDS.fullmatch(written):
+            written = written.replace(",", "")
         try:
             value = float(written)
         except ValueError:
@@ -195,8 +212,8 @@ def _number(value: object, column: str) -> float | None:
 # Files.
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The rows of a file with their line numbers."""
+def _rows(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
+    """The rows of a file with their line numbers, and whether a comma is its decimal sign."""
     with naming(path):
         if path.is_dir():
             raise UserError(f"{path} is a folder; give a file of rows, CSV or JSON Lines")
@@ -208,10 +225,15 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     except UnicodeDecodeError:
         raise UserError(f"{path} is no text in UTF-8; save the table as CSV") from None
     start = text.lstrip()[:1]
-    found = _array(path, text) if start == "[" else _jsonl(text) if start == "{" else _csv(text)
+    head = text.split("\n", 1)[0]
+    delimiter = None if start in ("[", "{") else max(",;\t", key=head.count)
+    if delimiter is not None:
+        found = _csv(text, delimiter)
+    else:
+        found = _array(path, text) if start == "[" else _jsonl(text)
     if len(found) > _MOST_ROWS:
         raise UserError(f"{path} has {len(found):,} rows; at most {_MOST_ROWS:,} runs are fitted")
-    return found
+    return found, delimiter == ";"
 
 
 def _array(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
@@ -234,9 +256,7 @@ def _jsonl(text: str) -> list[tuple[int, dict[str, Any]]]:
     return found
 
 
-def _csv(text: str) -> list[tuple[int, dict[str, Any]]]:
-    head = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=head.count)
+def _csv(text: str, delimiter: str) -> list[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
     try:
         return [
