@@ -38,11 +38,14 @@ FOLDERS = (
 def main(folder: Path = HERE) -> None:
     """Make `made` and `site` in this folder; exit code 1 where a link leads nowhere."""
     made, site = folder / "made", folder / "site"
+    if folder != HERE:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / "zensical.toml").is_file():
+            raise SystemExit(f"{folder} holds other files; name an empty folder")
+        shutil.copy(HERE / "zensical.toml", folder)
     shutil.rmtree(made, ignore_errors=True)
     shutil.rmtree(site, ignore_errors=True)
     write_pages(made)
-    if folder != HERE:
-        shutil.copy(HERE / "zensical.toml", folder)
     subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], check=True, cwd=folder)
     faults = [*broken_links(site), *foreign_files(site)]
     for fault in faults:

@@ -23,8 +23,11 @@ from groundup.app.cli import main
 from groundup.data.records import read_preferences, read_votes
 from groundup.data.votes import standing
 from groundup.formats.folder import save_model
+from groundup.learn.own import Own
+from groundup.learn.road import find
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
+from groundup.runs.files import file_hash
 from groundup.text.bpe import train_bpe
 from groundup.text.rows import Message
 from groundup.text.template import CHATML
@@ -140,6 +143,17 @@ def test_who_won_is_told_at_the_end_alone(voted: Voted) -> None:
     assert "groundup dpo one --data votes.jsonl" in tail
     choices = [line["choice"] for line in logged()]
     assert choices[2:] == ["tie", "both bad", "skip"] and {*choices[:2]} <= {"a", "b"}
+
+
+def test_ones_own_ratings_rate_the_models(room: Path, voted: Voted) -> None:
+    exercise, own = find("preferences"), Own(room / "my_groundup")
+    own.open(exercise)
+    code = (exercise.folder / "solution.py").read_text(encoding="utf-8")
+    heard = "\n_plain = ratings\n\n\ndef ratings(wins):\n    print('mine')\n"
+    own.file(exercise).write_text(f"{code}{heard}    return _plain(wins)\n", encoding="utf-8")
+    own.checked(exercise, True, file_hash(own.file(exercise)))
+    assert "mine\n" not in voted("l r t q")
+    assert "mine\n" in voted("l r q", "--mine")
 
 
 def test_a_vote_says_who_gave_it_when_and_on_what(

@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from groundup.app.cli import app
 from groundup.learn.exercise import Exercise, module_of
 from groundup.learn.judge import judge, wrong_answers
 from groundup.learn.lesson import lesson_of
-from groundup.learn.road import road
+from groundup.learn.road import find, road
 
 EXERCISES = pytest.mark.parametrize("exercise", road(), ids=lambda one: f"{one.number}-{one.name}")
 MISTAKES = [(exercise, name) for exercise in road() for name in exercise.page("wrong").REPLACES]
 
 
 @EXERCISES
-def test_the_solution_passes(exercise: Exercise) -> None:
+def test_the_solution_passes(exercise: Exercise, tmp_path: Path) -> None:
+    part = module_of(exercise.folder / "solution.py", exercise.name)
+    if exercise.name == "scaling":
+        foretold(part, tmp_path)
     for seed in range(3):
-        verdict = judge(exercise, exercise.page("solution"), seed)
+        verdict = judge(exercise, part, seed)
         assert verdict.passed, (seed, verdict.lines)
         assert verdict.trials >= 3
+
+
+def foretold(part: ModuleType, run: Path, prediction: float = 1.52) -> None:
+    """Let a run have reached 1.5 bits per byte, and the part have foretold it."""
+    (run / "metrics.jsonl").write_text('{"bits_per_byte": 1.7}\n{"bits_per_byte": 1.5}\n')
+    part.PREDICTION, part.RUN = prediction, str(run)  # type: ignore[attr-defined]
+
+
+def test_a_prediction_without_its_run_is_not_passed(tmp_path: Path) -> None:
+    exercise = find("scaling")
+    part = module_of(exercise.folder / "solution.py", exercise.name)
+    verdict = judge(exercise, part)
+    assert verdict.state == "still to come" and not verdict.passed
+    assert verdict.right == verdict.trials - 1
+    assert verdict.lines[0].startswith("Right so far; the run is still to come")
+    foretold(part, tmp_path, prediction=1.6)
+    assert judge(exercise, part).state == "differs"
+    foretold(part, tmp_path)
+    assert judge(exercise, part).passed
 
 
 @EXERCISES
@@ -93,6 +118,16 @@ def test_a_part_enters_the_product_and_leaves_it(exercise: Exercise) -> None:
     assert try_it() == pytest.approx(plain, rel=1e-9, abs=1e-12)
     assert len(called) == calls, "the part stays in the product"
     assert mine == pytest.approx(plain, rel=1e-5, abs=1e-6)
+
+
+def test_the_commands_that_a_part_is_used_by_are_there() -> None:
+    used = {one.name: one.page("seam").USED_BY for one in road() if one.has_seam}
+    named = {
+        word for sentence in used.values() for word in re.findall(r"groundup ([a-z-]+)", sentence)
+    }
+    assert "label" in named and all(word in app for word in named)
+    said = re.match("every reply: (.+) and", used["sampling"])
+    assert said is not None and all(word in app for word in said.group(1).split(", "))
 
 
 def test_numbers_and_names_are_unique() -> None:

@@ -47,6 +47,16 @@ def test_a_right_part_passes_and_what_it_prints_is_kept(tmp_path: Path) -> None:
     assert verdict.printed.startswith("here 2\n")
 
 
+def test_a_part_may_have_dataclasses_with_annotations_of_the_future(tmp_path: Path) -> None:
+    head = "from __future__ import annotations\n\nfrom dataclasses import dataclass\n"
+    own = "@dataclass\nclass Point:\n    x: float\n\n\n"
+    path = tmp_path / "gradient_descent.py"
+    code = (EXERCISE.folder / "solution.py").read_text(encoding="utf-8")
+    path.write_text(f"{head}{own}{code}", encoding="utf-8")
+    verdict = grade(EXERCISE, path)
+    assert verdict.passed, verdict.lines
+
+
 def test_an_endless_loop_is_ended_and_its_line_told(tmp_path: Path) -> None:
     text = said(graded(tmp_path, "while True:\n    x = x + 0", seconds=0.3))
     assert "did not end in time" in text and "gradient_descent.py" in text

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from groundup.app.cli import app, main
+from groundup.data.config import TokenizerConfig
 from groundup.errors import UserError
 from groundup.experiments.config import PerceptronConfig
+from groundup.learn.exercise import Exercise
 from groundup.learn.mine import mine
 from groundup.learn.own import Own
-from groundup.learn.road import find
+from groundup.learn.road import find, road
+from groundup.runs import folder as runs
 from groundup.runs.files import file_hash, read_lines
 from groundup.runs.folder import Run, read_run
 
 if TYPE_CHECKING:
     from conftest import Workshop
 
-CHAIN, DESCENT, MATRICES = find("1.2"), find("1.3"), find("1.4")
+CHAIN, DESCENT, MATRICES, LAYER = map(find, ("1.2", "1.3", "1.4", "layer"))
 
 
 @pytest.fixture
@@ -47,9 +52,128 @@ def test_what_has_not_passed_is_refused(own: Own) -> None:
         pass
 
 
-def test_what_was_changed_since_is_refused(own: Own) -> None:
-    with open(own.file(CHAIN), "a", encoding="utf-8") as file:
+def test_where_nothing_that_passed_is_left_one_sentence_says_why(own: Own) -> None:
+    change(own, CHAIN)
+    said = r"chain_rule \(changed since it passed\), gradient_descent \(has not passed\); groundup"
+    with pytest.raises(UserError, match=said), mine(own.folder):
+        pass
+    with pytest.raises(UserError, match="changed since"), mine(own.folder, ["chain_rule"]):
+        pass
+
+
+def test_what_is_not_in_is_named_and_keeps_no_other_out(
+    own: Own, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passed(own, LAYER)
+    change(own, CHAIN)
+    with mine(own.folder) as entered:
+        assert entered == (LAYER,)
+    said = capsys.readouterr().err
+    assert "Yours:       layer (from" in said
+    assert "not in: chain_rule (changed since it passed), gradient_descent (has not" in said
+
+
+def test_no_part_is_named_that_another_hides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, every = Own(tmp_path / "mine"), [one for one in road() if one.has_seam]
+    for exercise in every:
+        passed(own, exercise)
+        with open(own.file(exercise), "a", encoding="utf-8") as file:
+            file.write(f"\n_functions = {exercise.functions!r}\n{HEARD}")
+        own.checked(exercise, True, file_hash(own.file(exercise)))
+    with mine(own.folder) as entered:
+        assert set(every) - set(entered) == {find("kl_divergence")}
+        for exercise in entered:
+            capsys.readouterr()
+            exercise.page("seam").try_it()
+            assert f"called {exercise.name}\n" in capsys.readouterr().out
+        names = set(runs.parts_of_ones_own.get())
+        assert names == {exercise.name for exercise in entered}
+    own.file(find("grpo")).unlink()
+    with mine(own.folder) as entered:
+        assert find("kl_divergence") in entered
+
+
+HEARD = """
+def _heard(plain):
+    def heard(*given, **named):
+        print("called", __name__.removeprefix("my_groundup_"))
+        return plain(*given, **named)
+    return heard
+
+
+globals().update({name: _heard(globals()[name]) for name in _functions})
+"""
+
+
+def passed(own: Own, exercise: Exercise) -> None:
+    own.open(exercise)
+    code = (exercise.folder / "solution.py").read_text(encoding="utf-8")
+    own.file(exercise).write_text(code, encoding="utf-8")
+    own.checked(exercise, True, file_hash(own.file(exercise)))
+
+
+def change(own: Own, exercise: Exercise) -> None:
+    with open(own.file(exercise), "a", encoding="utf-8") as file:
         file.write("# later\n")
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_goes_on_with_the_parts_that_it_was_begun_with(
+    own: Own, tmp_path: Path, finished: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = PerceptronConfig(out=tmp_path / "run")
+    with mine(own.folder, run=config.out), Run.open(config.out, "perceptron", config) as run:
+        run.log("metrics.jsonl", step=1)
+        if finished:
+            run.finish()
+    passed(own, LAYER)
+    with mine(own.folder, run=config.out) as entered:
+        assert entered == (CHAIN,)
+        with Run.open(config.out, "perceptron", config) as run:
+            assert run.finished == finished
+    assert "not in: gradient_descent (has not passed), layer (" in capsys.readouterr().err
+    change(own, CHAIN)
+    with (
+        mine(own.folder, run=config.out),
+        pytest.raises(UserError, match="begun with these parts of your own"),
+    ):
+        Run.open(config.out, "perceptron", config)
+
+
+def test_a_command_finds_its_finished_run_after_another_part_passed(
+    own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, out = tmp_path / "sea.txt", tmp_path / "run"
+    text.write_text("The sea is wide.", encoding="utf-8")
+    config = TokenizerConfig(data=text, out=out)
+    with mine(own.folder), Run.open(out, "tokenizer", config, {"data": text}) as run:
+        run.finish()
+    passed(own, LAYER)
+    words = ["tokenizer", str(text), "--out", str(out), f"--mine={own.folder}"]
+    assert main(words) == 0, capsys.readouterr().err
+
+
+def test_a_part_may_import_a_file_beside_it_and_is_held_to_that_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = Own(Path("my_groundup"))
+    own.open(CHAIN)
+    code = (CHAIN.folder / "solution.py").read_text(encoding="utf-8")
+    (own.folder / "my_rules.py").write_text("import my_order\n\n" + code, encoding="utf-8")
+    (own.folder / "my_order.py").write_text("FIRST = 1\n", encoding="utf-8")
+    names = ", ".join(CHAIN.functions)
+    own.file(CHAIN).write_text(f"from my_rules import {names}\n", encoding="utf-8")
+    assert main(["learn", "check", "1.2"]) == 0
+    before = list(sys.path)
+    with mine(own.folder) as entered:
+        assert entered == (CHAIN,)
+        assert "my_rules" in sys.modules
+    assert sys.path == before
+    assert "my_rules" not in sys.modules
+    (own.folder / "my_order.py").write_text("FIRST = 2\n", encoding="utf-8")
     with pytest.raises(UserError, match="changed since"), mine(own.folder):
         pass
 
@@ -91,8 +215,7 @@ def test_the_road_of_a_learner(
     shown = capsys.readouterr().out
     assert "# Matrices as transformations" in shown and "Predict first" in shown
     assert "read from right to left" in shown and "second @ first" not in shown
-    cells = json.loads((tmp_path / "my_groundup" / "matrices.ipynb").read_text())["cells"]
-    assert any("%%writefile" in cell["source"] for cell in cells)
+    assert (tmp_path / "my_groundup" / "matrices.ipynb").is_file()
     assert main(["learn", "solution"]) == 2 and "no try" in capsys.readouterr().err
     assert main(["learn", "predict", "1.4", "z"]) == 2
     assert main(["learn", "predict", "1.4", "b", "--sure", "80"]) == 0
@@ -111,6 +234,85 @@ def test_the_road_of_a_learner(
     assert main(["learn", "status"]) == 0 and "Brier score 0.64" in capsys.readouterr().out
     assert main(["learn", "--tutor"]) == 0 and "Never write the answer" in capsys.readouterr().out
     assert main(["learn", "3.99"]) == 2
+
+
+def test_what_is_still_to_be_done_is_told(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    scaling = find("scaling")
+    passed(own, scaling)
+    assert main(["learn", "check", "3.8", "--folder", str(own.folder)]) == 1
+    shown = capsys.readouterr()
+    assert "Right so far; the run is still to come" in shown.out
+    assert not own.has_passed(scaling)
+
+
+def test_a_step_shows_its_exercises(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = f"--folder={own.folder}"
+    assert main(["learn", "1", folder]) == 0
+    shown = capsys.readouterr().out
+    assert "✓ 1.2" in shown and "1.8" in shown and "2.1" not in shown
+    assert "learn 1.1" in shown
+    assert main(["learn", "3", folder]) == 0 and "learn 3.1" in capsys.readouterr().out
+    for words in (["3.99"], ["check", "3"], ["3", "--notebook"], ["hint", "3."]):
+        assert main(["learn", *words, folder]) == 2
+        assert "step 3 has 3.1 to 3.8" in capsys.readouterr().err
+
+
+def test_what_is_to_be_typed_names_the_folder(
+    own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my parts"
+    words = ["--folder", str(folder)]
+    main(["learn", "3.8", *words])
+    main(["learn", "solution", *words])
+    main(["learn", "check", *words])
+    main(["learn", *words])
+    Own(folder).file(CHAIN).write_bytes((CHAIN.folder / "solution.py").read_bytes())
+    main(["learn", "check", "1.2", *words])
+    main(["learn", "check", "1.5", *words])
+    said = capsys.readouterr()
+    typed = re.findall(r"groundup learn (?:\w+ )?[0-9.]{3}.*", said.out + said.err)
+    assert len(typed) >= 7
+    assert all(f"--folder '{folder}'" in line for line in typed), typed
+    assert f"--mine='{folder}'" in said.out
+
+
+def test_a_notebook_that_is_run_whole_changes_nothing_and_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["learn", "matrices", "--notebook"]) == 0
+    own = Own(tmp_path / "my_groundup")
+    code = own.file(MATRICES).read_text(encoding="utf-8") + "# my own line\n"
+    own.file(MATRICES).write_text(code, encoding="utf-8")
+    monkeypatch.chdir(own.folder)  # where Jupyter runs it
+    capsys.readouterr()
+    run_all(own.folder / "matrices.ipynb")
+    shown = capsys.readouterr().out
+    assert "# my own line" in shown and "Not written yet" in shown
+    assert own.file(MATRICES).read_text(encoding="utf-8") == code
+    record = own.record(MATRICES)
+    assert (record.tries, record.hints) == (1, 0)
+    assert record.prediction is None and not record.solution_seen
+    files = {path.name for path in own.folder.iterdir() if path.is_file()}
+    assert files == {"matrices.ipynb", "matrices.py", "progress.json"}
+
+
+def run_all(notebook: Path) -> None:
+    """Run the cells as Jupyter does: Python, magics, and lines for the shell with {…} filled in."""
+    names: dict[str, object] = {}
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = cell["source"]
+        if cell["cell_type"] != "code":
+            continue
+        if source.startswith("%%writefile "):
+            name, _, text = source.removeprefix("%%writefile ").partition("\n")
+            Path(name).write_text(text, encoding="utf-8")
+            continue
+        for line in source.splitlines():
+            if line.startswith("!{sys.executable} -m groundup "):
+                main(line.removeprefix("!{sys.executable} -m groundup ").split())
+            else:
+                exec(line, names)
 
 
 @pytest.mark.long
@@ -162,3 +364,20 @@ def test_a_model_behind_a_bare_option_is_no_folder(
     assert main(["generate", "--mine", "model", "The sea"]) == 2
     said = capsys.readouterr().err  # the model was found, and is none
     assert "MODEL is missing" not in said and "progress" not in said
+
+
+def test_a_folder_of_parts_that_were_never_checked_is_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "attention.py").write_text("")
+    assert main(["sft", "--mine", "other", "model", "--data", "x.jsonl"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "progress.json" in said
+    assert "groundup learn check attention --folder other" in said
+    (tmp_path / "other" / "attention.py").rename(tmp_path / "other" / "notes.py")
+    assert main(["sft", "--mine", "other", "model", "--data", "x.jsonl"]) == 2
+    assert "no part lies there, and no model" in capsys.readouterr().err
+    assert main(["generate", "model", "--mine", "The sea " * 500]) == 2
+    assert "no model folder 'model'" in capsys.readouterr().err

@@ -421,11 +421,39 @@ def _with_folder(arguments: Sequence[str]) -> Sequence[str]:
     for place, word in enumerate(words):
         if word == "--mine":
             following = words[place + 1 : place + 2]
-            if not following or not (Path(following[0]) / "progress.json").is_file():
+            # What follows may be a prompt, longer than a path may be: os.path only says no.
+            if not following or not os.path.isfile(os.path.join(following[0], "progress.json")):
                 from groundup.learn.own import FOLDER
 
+                if following and following[0]:
+                    _require_no_parts(Path(following[0]))
                 words[place] = f"--mine={FOLDER}"
     return words
+
+
+def _require_no_parts(folder: Path) -> None:
+    """Raise `UserError` for a learner's folder in which nothing was checked: it is no model.
+
+    So is an empty folder, and one of nothing but Python files.
+    """
+    if not os.path.isdir(folder):
+        return
+    from groundup.learn.own import Own
+    from groundup.learn.road import road
+
+    own = Own(folder)
+    found = next((file for one in road() if (file := own.file(one)).is_file()), None)
+    if found is not None:
+        raise UserError(
+            f"--mine {folder}: {found.name} lies there, and no progress.json that says what "
+            f"passed; groundup learn check {found.stem}{own.option} writes it"
+        )
+    code = (".py", ".pyc", ".ipynb")
+    if all(path.is_dir() or path.suffix in code for path in folder.rglob("*")):
+        raise UserError(
+            f"--mine {folder}: no part lies there, and no model; groundup learn{own.option} shows "
+            "what can be written"
+        )
 
 
 def _asks_only(arguments: Sequence[str]) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -14,23 +16,24 @@ from groundup.learn.judge import Verdict
 from groundup.learn.lesson import Question, lesson_of
 from groundup.learn.mine import used_by
 from groundup.learn.moving import PAGES, moving
-from groundup.learn.own import Own, Prediction, Record
+from groundup.learn.own import Own, Prediction, Record, part_hash
 from groundup.learn.predictions import calibration
 from groundup.learn.road import after, find, of_step, road
 from groundup.runs.console import console, say
-from groundup.runs.files import file_hash, write_bytes
+from groundup.runs.files import write_bytes
 
 
-def show_road(folder: Path) -> None:
-    """The five steps: what is done, how long each exercise takes, what it makes possible."""
+def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) -> None:
+    """The steps: what is done, how long each exercise takes, what it makes possible."""
     own = Own(folder)
     records, done = own.progress().exercises, _passed(own)
-    for step, title in enumerate(TITLES, start=1):
+    for step in steps:
         exercises = of_step(step)
         if not exercises:
             continue
         count = sum(one in done for one in exercises)
         hours = sum(one.minutes for one in exercises) / 60
+        title = TITLES[step - 1]
         say(f"\n{step} {title}: {count} of {len(exercises)} done, about {hours:.1f} hours")
         for one in exercises:
             mark = "✓" if one in done else "·"
@@ -38,11 +41,15 @@ def show_road(folder: Path) -> None:
                 mark = "~"  # changed since
             say(f"  {mark} {one.number}  {one.title:<44} {one.minutes:>3} min  {one.makes}")
     say("")
-    following = next((one for one in road() if one not in done), None)
+    open_ones = [one for one in road() if one not in done]
+    here = [one for one in open_ones if one.step in steps]
+    following = next(iter(here or open_ones), None)
     if following is None:
-        say("You have gone the whole road. groundup chat MODEL --mine runs on your own parts.")
+        say(
+            "You have gone the whole road. groundup chat MODEL {_mine(own)} runs on your own parts."
+        )
     else:
-        say(f"Next:        groundup learn {following.number}   ({following.title})")
+        say(f"Next:        groundup learn {following.number}{own.option}   ({following.title})")
     made = [one.prediction for one in records.values() if one.prediction is not None]
     if made:
         say(calibration(made).sentence)
@@ -65,7 +72,8 @@ def open_exercise(folder: Path, which: str, *, notebook: bool, page: bool) -> No
         write_bytes(path, moving_page.encode())
         say(f"It moves:    {path}, in a browser")
     elif exercise.name in PAGES:
-        say(f"It moves:    groundup learn {exercise.number} --page writes a page for the browser")
+        page_too = f"groundup learn {exercise.number} --page{own.option}"
+        say(f"It moves:    {page_too} writes a page for the browser")
     if notebook:
         from groundup.learn.notebook import notebook as as_notebook
 
@@ -76,7 +84,7 @@ def open_exercise(folder: Path, which: str, *, notebook: bool, page: bool) -> No
         say(f"Notebook:    {path}")
     state = "written, for you to fill in" if new else "as you left it"
     say(f"Your file:   {own.file(exercise)} ({state})")
-    say(f"Then:        groundup learn check {exercise.number}{_folder_option(folder)}")
+    say(f"Then:        groundup learn check {exercise.number}{own.option}")
 
 
 def check(folder: Path, which: str | None, seed: int) -> None:
@@ -84,7 +92,7 @@ def check(folder: Path, which: str | None, seed: int) -> None:
     own = Own(folder)
     exercise = _exercise(own, which)
     path = own.file(exercise)
-    before = file_hash(path) if path.is_file() else ""
+    before = part_hash(path) if path.is_file() else ""
     verdict = grade(exercise, path, seed=seed)
     record = own.checked(exercise, verdict.passed, before)
     if verdict.printed:
@@ -92,11 +100,14 @@ def check(folder: Path, which: str | None, seed: int) -> None:
     if verdict.passed:
         _show_passed(own, exercise, verdict, record)
         return
+    if verdict.state == "still to come":
+        say("\n".join([f"{exercise}: not done yet.", *verdict.lines]))
+        raise CheckFailed(f"{exercise.name} does not pass yet; the lesson says what is to be done")
     head = f"{exercise}: not yet"
     if verdict.trials:
         head += f", {verdict.right} of {verdict.trials} trials right"
     say("\n".join([f"{head}.", *verdict.lines]))
-    hints = f"groundup learn hint {exercise.number} shows a hint"
+    hints = f"groundup learn hint {exercise.number}{own.option} shows a hint"
     raise CheckFailed(f"{exercise.name} does not pass yet; {hints}")
 
 
@@ -129,7 +140,8 @@ def show_solution(folder: Path, which: str | None) -> None:
     if not record.tries:
         raise UserError(
             f"there is no try of {exercise} yet; write something into {own.file(exercise)} and run "
-            f"groundup learn check {exercise.number}, or ask for groundup learn hint"
+            f"groundup learn check {exercise.number}{own.option}, or ask for "
+            f"groundup learn hint{own.option}"
         )
     record.solution_seen = True
     own.keep(exercise, record)
@@ -153,7 +165,7 @@ def show_status(folder: Path) -> None:
     records = own.progress().exercises
     begun = [one for one in road() if one.name in records or own.file(one).is_file()]
     if not begun:
-        say(f"Nothing is begun in {folder}; groundup learn shows the road")
+        say(f"Nothing is begun in {folder}; groundup learn{own.option} shows the road")
         return
     for one in begun:
         record = records.get(one.name, Record())
@@ -185,7 +197,7 @@ def _show_passed(own: Own, exercise: Exercise, verdict: Verdict, record: Record)
     _show_prediction(exercise, record)
     say(f"Possible:    {exercise.makes}")
     if exercise.has_seam:
-        say(f"It goes in:  {used_by(exercise)}, with --mine{_folder_option(own.folder, '=')}")
+        say(f"It goes in:  {used_by(exercise)}, with {_mine(own)}")
     step, done = of_step(exercise.step), _passed(own)
     if all(one in done for one in step):
         say(f"\nStep {exercise.step}, {TITLES[exercise.step - 1]}, is done.")
@@ -194,7 +206,7 @@ def _show_passed(own: Own, exercise: Exercise, verdict: Verdict, record: Record)
         say(calibration(one for one in made if one is not None).sentence)
     following = after(exercise)
     if following is not None:
-        say(f"Next:        groundup learn {following.number}   ({following.title})")
+        say(f"Next:        groundup learn {following.number}{own.option}   ({following.title})")
 
 
 def _show_prediction(exercise: Exercise, record: Record) -> None:
@@ -237,7 +249,7 @@ def _ask_prediction(own: Own, exercise: Exercise, question: Question) -> None:
                 _keep_prediction(own, exercise, choice, share)
                 say("")
                 return
-    say(f"  groundup learn predict {exercise.number} LETTER --sure PERCENT\n")
+    say(f"  groundup learn predict {exercise.number} LETTER --sure PERCENT{own.option}\n")
 
 
 def _keep_prediction(own: Own, exercise: Exercise, choice: str, confidence: float | None) -> None:
@@ -269,7 +281,7 @@ def _exercise(own: Own, which: str | None) -> Exercise:
     if opened is None:
         raise UserError(
             f"no exercise was opened in {own.folder} yet; open one: "
-            f"groundup learn {road()[0].number}"
+            f"groundup learn {road()[0].number}{own.option}"
         )
     return find(opened)
 
@@ -287,5 +299,5 @@ def _show_markdown(text: str) -> None:
     Console(width=width, highlight=False).print(Markdown(text, code_theme="ansi_dark"))
 
 
-def _folder_option(folder: Path, mark: str = " --folder ") -> str:
-    return "" if folder == Own().folder else f"{mark}{folder}"
+def _mine(own: Own) -> str:
+    return "--mine" if not own.option else f"--mine={shlex.quote(str(own.folder))}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,6 +78,10 @@ class Trial:
     most_seconds: float | None = None
 
 
+class StillToCome(Exception):
+    """Raised by a trial of what the learner has not done yet, beside writing: what it is."""
+
+
 def calls(
     function: str, *given: Any, at: int | None = None, via: Callable[..., Any] | None = None
 ) -> Callable[[ModuleType], Any]:
@@ -99,8 +104,31 @@ def module_of(path: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"my_groundup_{name}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # where dataclasses look up what annotations name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let parts import the files beside them, for a while: they may use each other."""
+    place, there = str(folder.resolve()), set(sys.modules)
+    paths = [] if place in sys.path else [place]
+    sys.path += paths  # last, so that no file of the learner's hides a library
+    try:
+        yield
+    finally:
+        for path in paths:
+            sys.path.remove(path)
+        # The next time they are read anew, as they are then.
+        for name in set(sys.modules) - there:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and Path(file).is_relative_to(place):
+                del sys.modules[name]
 
 
 @contextmanager

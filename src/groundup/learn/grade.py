@@ -9,6 +9,7 @@ from groundup.errors import UserError
 from groundup.learn import sandboxed
 from groundup.learn.exercise import Exercise
 from groundup.learn.judge import Verdict
+from groundup.learn.own import Own
 from groundup.runs.sandbox import Limits, Sandbox
 
 # Whole trials take a second or two; what takes so long does not end.
@@ -33,9 +34,8 @@ def grade(
     Raises `UserError` where there is no such file.
     """
     if not path.is_file():
-        raise UserError(
-            f"{path} is not there; groundup learn {exercise.number} writes it, with the lesson"
-        )
+        command = f"groundup learn {exercise.number}{Own(path.parent).option}"
+        raise UserError(f"{path} is not there; {command} writes it, with the lesson")
     question = {
         "exercise": exercise.number,
         "file": str(path.resolve()),

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from groundup.learn.difference import Difference, compare, short
-from groundup.learn.exercise import Exercise, Trial, module_of
+from groundup.learn.exercise import Exercise, StillToCome, Trial, module_of
 
 
 class TooLong(BaseException):
@@ -36,7 +36,7 @@ class Verdict:
     """What a check found, in lines for the learner."""
 
     state: str
-    """passed, not written, or differs."""
+    """passed, not written, still to come (what is written is right), or differs."""
     trials: int = 0
     right: int = 0
     lines: tuple[str, ...] = ()
@@ -94,6 +94,9 @@ def judge(
         names = list(dict.fromkeys(_function_of(error, exercise) for error in unwritten))
         line = f"Not written yet: {', '.join(names)}."
         return Verdict("not written", len(outcomes), right, (line,))
+    if isinstance(first.error, StillToCome):
+        line = f"Right so far; {first.error}."
+        return Verdict("still to come", len(outcomes), right, (line,))
     named = _named(exercise, outcomes, first, seed)
     hint = _hint(exercise, named) if named else _kind(first)
     lines = (*_told(first, part), *([f"Hint: {hint}"] if hint else ()))

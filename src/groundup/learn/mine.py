@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from groundup.errors import UserError
-from groundup.learn.exercise import Exercise, module_of
+from groundup.learn.exercise import Exercise, importable, module_of
 from groundup.learn.own import FOLDER, Own
 from groundup.learn.road import find, road
 from groundup.runs import folder as runs
@@ -23,34 +23,52 @@ from groundup.runs import folder as runs
 
 @contextmanager
 def mine(
-    folder: Path = FOLDER, names: Sequence[str] | None = None
+    folder: Path = FOLDER, names: Sequence[str] | None = None, run: Path | None = None
 ) -> Iterator[tuple[Exercise, ...]]:
     """Put the learner's parts in, all that passed or those of `names`, and say so in one line.
 
-    Raises `UserError` for a part that has not passed, for one that was changed since, and where
-    there is none that can go in.
+    The line also says which are not in, and why. A `run` that was begun already gets just the parts
+    that it was begun with, as long as they are what they were.
+
+    Raises `UserError` for a part of `names` that has not passed, for one that was changed since,
+    and where there is none that can go in.
     """
     own = Own(folder)
-    entering = [find(name) for name in names] if names is not None else _passed(own)
-    for exercise in entering:
+    for exercise in map(find, names or ()):
         _require_passed(own, exercise)
-    entering = [exercise for exercise in entering if exercise.has_seam]
+    left_out = _left_out(own) if names is None else {}
+    wanted = _begun(own) if names is None else [find(name) for name in names]
+    entering = [one for one in wanted if one.has_seam and one.name not in left_out]
+    hashes = {one.name: own.record(one).sha256 or "" for one in entering}
+    began_with = {} if run is None else _began_with(run)
+    if began_with and began_with.items() <= hashes.items():
+        later = hashes.keys() - began_with.keys()
+        left_out |= dict.fromkeys(sorted(later), f"{run} was begun without it")
+        hashes = began_with
+    else:
+        for one in entering:
+            if (other := getattr(one.page("seam"), "GIVES_WAY_TO", None)) in hashes:
+                del hashes[one.name]
+                left_out[one.name] = f"{other} takes its place"
+    entering = [one for one in entering if one.name in hashes]
+    told = ", ".join(f"{name} ({why})" for name, why in left_out.items())
     if not entering:
         raise UserError(
-            f"{folder} has no part yet that passed and can take the product's place; groundup "
-            "learn shows the road, and groundup learn check says what passes"
+            f"{folder} has no part yet that passed and can take the product's place"
+            f"{f': {told}' if told else ''}; groundup learn{own.option} shows the road, and "
+            f"groundup learn check{own.option} says what passes"
         )
     with ExitStack() as stack:
-        hashes = {}
+        stack.enter_context(importable(folder))
         for exercise in entering:
             part = module_of(own.file(exercise), exercise.name)
             stack.enter_context(exercise.page("seam").swap(part))
-            hashes[exercise.name] = own.record(exercise).sha256 or ""
         before = runs.parts_of_ones_own.set(hashes)
         stack.callback(runs.parts_of_ones_own.reset, before)
-        names_of_parts = ", ".join(exercise.name for exercise in entering)
         # Beside the output, which may be a model's text on its way into a file.
-        print(f"Yours:       {names_of_parts} (from {folder})", file=sys.stderr)
+        names_of_parts = ", ".join(exercise.name for exercise in entering)
+        beside = f"; not in: {told}" if told else ""
+        print(f"Yours:       {names_of_parts} (from {folder}){beside}", file=sys.stderr)
         yield tuple(entering)
 
 
@@ -60,13 +78,31 @@ def used_by(exercise: Exercise) -> str:
     return sentence
 
 
-def _passed(own: Own) -> list[Exercise]:
-    records = own.progress().exercises
-    return [one for one in road() if one.name in records and records[one.name].passed]
+def _begun(own: Own) -> list[Exercise]:
+    return [one for one in road() if own.file(one).is_file() or own.record(one).passed]
+
+
+def _left_out(own: Own) -> dict[str, str]:
+    """The parts that could go in if they passed, by name, and why each cannot."""
+    found = {}
+    for exercise in _begun(own):
+        if exercise.has_seam and not own.has_passed(exercise):
+            passed = own.record(exercise).passed
+            found[exercise.name] = "changed since it passed" if passed else "has not passed"
+    return found
+
+
+def _began_with(run: Path) -> dict[str, str]:
+    """The parts in a run, by name, with the hash of each; none where no run was begun."""
+    try:
+        found = runs.read_run(run).get("mine")
+    except UserError:  # which whoever opens the run tells
+        return {}
+    return {name: str(hash) for name, hash in found.items()} if isinstance(found, dict) else {}
 
 
 def _require_passed(own: Own, exercise: Exercise) -> None:
-    check = f"groundup learn check {exercise.number}"
+    check = f"groundup learn check {exercise.number}{own.option}"
     if own.record(exercise).passed is None:
         raise UserError(f"{own.file(exercise)} has not passed; {check} says what is missing")
     if not own.has_passed(exercise):

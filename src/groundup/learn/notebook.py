@@ -1,4 +1,8 @@
-"""An exercise as a Jupyter notebook: the lesson, the stub in a cell that writes it, the check."""
+"""An exercise as a Jupyter notebook: the lesson, the learner's file shown, the check.
+
+Whoever runs all cells changes nothing and is told no answer: what predicts, loads or shows hints
+and the solution is a comment, from which the learner takes the # away.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +17,39 @@ from groundup.learn.own import Own
 def notebook(exercise: Exercise, own: Own) -> str:
     """The notebook as JSON (nbformat 4.5).
 
-    Cells write and check the learner's own file, so that notebook and terminal are one.
+    Jupyter runs a notebook in the folder where it lies, the learner's: its paths begin there. Cells
+    show and check the learner's own file, so that notebook and terminal are one.
     """
     lesson = lesson_of(exercise)
     asked = "\n".join(
         f"- **{letter})** {choice}"
         for letter, choice in zip(lesson.question.letters, lesson.question.choices, strict=True)
     )
-    file = own.file(exercise)
-    groundup, folder = "!{sys.executable} -m groundup learn", f"--folder {own.folder}"
+    file = own.file(exercise).name
+    groundup, folder = "!{sys.executable} -m groundup learn", "--folder ."
     number = exercise.number
     cells = [
         _text(f"# {lesson.title}\n\n{lesson.idea}"),
-        _text(f"## Predict\n\n{lesson.question.asked}\n\n{asked}\n\nReplace the letter, then run."),
-        _code(f"import sys\n{groundup} predict {number} a --sure 60 {folder}"),
-        _text(f"## Write\n\n{lesson.write}\n\nThe next cell writes `{file}` when it is run."),
-        _code(f"%%writefile {file}\n{file.read_text(encoding='utf-8')}"),
+        _text(
+            f"## Predict\n\n{lesson.question.asked}\n\n{asked}\n\n"
+            "Put your letter in LETTER's place, take the # away, and run the cell."
+        ),
+        _code(f"import sys\n\n# {groundup} predict {number} LETTER --sure 60 {folder}"),
+        _text(
+            f"## Write\n\n{lesson.write}\n\nThe next cell shows your file, `{file}`, as it lies "
+            "beside this notebook: edit it there. To write here instead, take the # away from the "
+            f"cell after it and run it, which loads the file; with `%%writefile {file}` as its "
+            "first line the cell then writes the file."
+        ),
+        _code(f'from pathlib import Path\n\nprint(Path("{file}").read_text(encoding="utf-8"))'),
+        _code(f"# %load {file}"),
         _code(f"{groundup} check {number} {folder}"),
-        _text("When you are stuck: three hints, each more telling. After a try, the solution."),
-        _code(f"{groundup} hint {number} {folder}"),
-        _code(f"{groundup} solution {number} {folder}"),
+        _text(
+            "When you are stuck: three hints, each more telling. After a try, the solution. Take "
+            "the # away to see them."
+        ),
+        _code(f"# {groundup} hint {number} {folder}"),
+        _code(f"# {groundup} solution {number} {folder}"),
         _text(f"## Watch and read\n\n{lesson.watch}"),
     ]
     for place, cell in enumerate(cells):

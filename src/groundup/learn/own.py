@@ -1,12 +1,16 @@
 """The learner's folder: a plain Python file for each exercise, theirs for ever, and progress.json.
 
 A file is never written over: `reset` puts it aside first. progress.json says which parts passed,
-by the hash of the file that did, so that a part that was changed since is known to be another.
+by the hash of the file that did, and of those beside it that it imports, so that a part that was
+changed since is known to be another.
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import platform
+import shlex
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -36,7 +40,7 @@ class Record(BaseModel):
     """What is known of one exercise."""
 
     sha256: str | None = None
-    """Of the file that passed."""
+    """Of the part that passed (`part_hash`)."""
     passed: str | None = None
     """When it did."""
     versions: dict[str, str] = {}
@@ -54,11 +58,46 @@ class Progress(BaseModel):
     exercises: dict[str, Record] = {}
 
 
+def part_hash(path: Path) -> str:
+    """The SHA-256 of a part: of its file alone, or of it and all that it imports from beside it."""
+    files, left = {path}, [path]
+    while left:
+        new = _imported(left.pop(), path.parent) - files
+        files |= new
+        left += new
+    if files == {path}:
+        return file_hash(path)
+    lines = (f"{one.relative_to(path.parent).as_posix()} {file_hash(one)}\n" for one in files)
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _imported(file: Path, folder: Path) -> set[Path]:
+    """The files of a folder that a file's import statements name; of a package all."""
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (SyntaxError, ValueError, RecursionError):  # no Python, which the check says
+        return set()
+    names = {one.name for node in nodes if isinstance(node, ast.Import) for one in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    tops = {name.partition(".")[0] for name in names}
+    return {
+        one
+        for top in tops
+        for one in (folder / f"{top}.py", *(folder / top).rglob("*.py"))
+        if one.is_file()
+    }
+
+
 @dataclass(frozen=True)
 class Own:
     """The learner's folder."""
 
     folder: Path = FOLDER
+
+    @property
+    def option(self) -> str:
+        """What a command needs behind it to mean this folder: nothing, or --folder."""
+        return "" if self.folder == FOLDER else f" --folder {shlex.quote(str(self.folder))}"
 
     def file(self, exercise: Exercise) -> Path:
         """Where the learner's part of this exercise lies."""
@@ -105,7 +144,8 @@ class Own:
         except ValidationError as error:
             raise UserError(
                 f"{path} is damaged ({error.errors()[0]['msg']}); move it away to begin a new one: "
-                "your files stay, and groundup learn check finds out again what passes"
+                f"your files stay, and groundup learn check{self.option} finds out again what "
+                "passes"
             ) from None
 
     def record(self, exercise: Exercise) -> Record:
@@ -121,7 +161,7 @@ class Own:
         self._save(progress)
 
     def checked(self, exercise: Exercise, passed: bool, sha256: str) -> Record:
-        """Write down that a file of this hash was checked, and how that went."""
+        """Write down that a part of this hash was checked, and how that went."""
         record = self.record(exercise)
         record.tries += 1
         record.sha256 = sha256 if passed else None
@@ -132,9 +172,9 @@ class Own:
         return record
 
     def has_passed(self, exercise: Exercise) -> bool:
-        """Whether the file as it now is passed."""
+        """Whether the part as it now is passed."""
         record, path = self.record(exercise), self.file(exercise)
-        return record.sha256 is not None and path.is_file() and file_hash(path) == record.sha256
+        return record.sha256 is not None and path.is_file() and part_hash(path) == record.sha256
 
     def _save(self, progress: Progress) -> None:
         write_json(self.folder / "progress.json", progress.model_dump(mode="json"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from functools import cache
 
 from groundup.errors import UserError, shorten
@@ -31,6 +32,12 @@ def find(which: str) -> Exercise:
     known = {key: exercise for exercise in road() for key in (exercise.number, exercise.name)}
     if wanted in known:
         return known[wanted]
+    step = of_step(int(wanted[0])) if re.fullmatch(r"[0-9](\.[0-9]*)?", wanted) else ()
+    if step:
+        raise UserError(
+            f"{shorten(which)} is no exercise; step {step[0].step} has {step[0].number} to "
+            f"{step[-1].number}, and groundup learn {step[0].step} shows them"
+        )
     near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]} ({known[near[0]].title})? " if near else ""
     raise UserError(f"{shorten(which)} is no exercise; {hint}groundup learn shows all of them")

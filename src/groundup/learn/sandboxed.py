@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from groundup.learn.exercise import module_of
+from groundup.learn.exercise import importable, module_of
 from groundup.learn.judge import TooLong, Verdict, judge
 from groundup.learn.road import find
 
@@ -29,14 +28,17 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     exercise = find(question["exercise"])
     exercise.page("grader")  # what it imports is not the part's memory
     path = Path(question["file"])
-    sys.path.append(str(path.parent))  # parts may use each other
     _limit_memory(question["memory_bytes"])
     printed = io.StringIO()
 
     def limit() -> contextlib.AbstractContextManager[object]:
         return _interrupted_after(question["seconds"])
 
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with (
+        importable(path.parent),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
         try:
             with limit():
                 part = module_of(path, exercise.name)

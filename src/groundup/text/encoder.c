@@ -58,9 +58,10 @@ static inline int class_at(const uint8_t *text, int64_t at, int64_t end, const u
 
 static int contraction(const uint8_t *text, int64_t at, int64_t end) {
     if (text[at] != '\'' || at + 1 >= end) return 0;
-    int a = text[at + 1] | 0x20, b = at + 2 < end ? text[at + 2] | 0x20 : 0;
+    int a = text[at + 1] | 0x20, b = at + 2 < end ? text[at + 2] : 0;
     if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
     if (text[at + 1] == 0xC5 && b == 0xBF) return 3; /* the long s is an s too */
+    b |= 0x20;
     if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
     return 0;
 }

@@ -1,7 +1,7 @@
 """The fast way to encode: the page in C `encoder.c`, which splits and merges on every core.
 
-It knows byte-level BPE with Qwen2's split pattern and no normalizer, as our own tokenizers and
-Qwen's have it. The `tokenizers` library remains the oracle, and the way for every other tokenizer,
+It knows byte-level BPE with Qwen2's split pattern and no normalizer, as our own tokenizers have it.
+The `tokenizers` library remains the oracle, and the way for every other tokenizer,
 for machines without a compiler, and for a text with a character on which editions of Unicode may
 differ or with a pre-token of more than 512 bytes.
 """
@@ -58,9 +58,11 @@ class FastEncoder:
     ) -> FastEncoder | None:
         """The encoder of a tokenizer.json; None for one of another kind, and without a compiler.
 
-        Nor for one whose merges could make one of `special_ids`.
+        Nor for one whose merges could make one of `special_ids`, or that looks for added tokens
+        beside these in a text.
         """
-        if not _known(content) or (found := _library()) is None:
+        added = {token["id"] for token in content.get("added_tokens") or []}
+        if not _known(content) or not added <= special_ids or (found := _library()) is None:
             return None
         encoder = cls(found, content["model"])
         return encoder if special_ids.isdisjoint(encoder.ids) else None

@@ -8,7 +8,14 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from groundup.app.commands.options import SAMPLING, ModelFolder, SamplingOptions, checked
+from groundup.app.commands.options import (
+    SAMPLING,
+    Mine,
+    ModelFolder,
+    SamplingOptions,
+    checked,
+    with_parts,
+)
 from groundup.app.recipe_folder import find_model
 from groundup.errors import UserError
 from groundup.train import ranges
@@ -54,6 +61,7 @@ def label(
     seed: Annotated[
         ranges.Seed, Parameter(group=SAMPLING, help="draws the answers and their sides")
     ] = 0,
+    mine: Mine = None,
 ) -> None:
     """Choose the better of two answers, not knowing whose they are."""
     if who is not None and not who.strip():
@@ -62,16 +70,17 @@ def label(
     folders = [find_model(source) for source in sources]
     from groundup.app.label import label as run
 
-    run(
-        [str(source) for source in sources],
-        folders,
-        prompts,
-        out,
-        who=(who or _login()).strip(),
-        seed=seed,
-        append=append,
-        **sampling.model_dump(),
-    )
+    with with_parts(mine):
+        run(
+            [str(source) for source in sources],
+            folders,
+            prompts,
+            out,
+            who=(who or _login()).strip(),
+            seed=seed,
+            append=append,
+            **sampling.model_dump(),
+        )
 
 
 def _login() -> str:

@@ -30,7 +30,8 @@ app = App(
 @checked
 def learn(
     which: Annotated[
-        str | None, Parameter(help="the exercise to open, by number or name (default: the road)")
+        str | None,
+        Parameter(help="the exercise to open, by number or name, or a step (default: the road)"),
     ] = None,
     /,
     *,
@@ -58,13 +59,15 @@ def learn(
     ] = False,
     folder: Folder = FOLDER,
 ) -> None:
-    """Show the road, or open an exercise."""
+    """Show the road or a step of it, or open an exercise."""
     from groundup.app import learn as pages
 
     if tutor:
         pages.show_tutor()
     elif which is None:
         pages.show_road(folder)
+    elif which in ("1", "2", "3", "4", "5") and not (notebook or page):
+        pages.show_road(folder, [int(which)])
     else:
         pages.open_exercise(folder, which, notebook=notebook, page=page)
 

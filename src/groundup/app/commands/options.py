@@ -133,13 +133,18 @@ def checked(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def with_parts(folder: Path | bool | None) -> AbstractContextManager[object]:
-    """Return the context of a command: the learner's parts that passed, or nothing special."""
+def with_parts(
+    folder: Path | bool | None, run: Path | None = None
+) -> AbstractContextManager[object]:
+    """Return the context of a command: the learner's parts that passed, or nothing special.
+
+    A command that goes on with a `run` gets the parts that it was begun with.
+    """
     if not folder:
         return contextlib.nullcontext()
     from groundup.learn.mine import mine
 
-    return mine(Path(folder) if folder is not True else FOLDER)
+    return mine(Path(folder) if folder is not True else FOLDER, run=run)
 
 
 def parsed(annotation: Any, *more: Any) -> Any:

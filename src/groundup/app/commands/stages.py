@@ -42,7 +42,7 @@ def _command(stage: Stage) -> Callable[..., None]:
         bound.apply_defaults()
         own = bound.arguments.pop("mine", None)
         config = configured(stage.config, _located(stage, bound.arguments), spelled)
-        with with_parts(own):
+        with with_parts(own, getattr(config, "out", None)):
             folder = stage.run(config)
         say(farewell(stage, folder))
 

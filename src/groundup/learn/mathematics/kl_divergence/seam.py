@@ -9,6 +9,8 @@ from groundup.align import grpo
 from groundup.learn.exercise import replaced
 
 USED_BY = "groundup grpo: your k3 is its price on leaving the reference model"
+# Its KL stands in the same place, with its gradient.
+GIVES_WAY_TO = "grpo"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:

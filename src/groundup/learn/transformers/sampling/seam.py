@@ -13,7 +13,7 @@ from groundup.learn.plain import all_replaced, plainly
 from groundup.learn.small import replies
 from groundup.lm.cache import CacheView
 
-USED_BY = "every reply: chat, generate, serve and the answers of reinforcement learning"
+USED_BY = "every reply: chat, generate and the answers of reinforcement learning"
 
 
 @contextmanager

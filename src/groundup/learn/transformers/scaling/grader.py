@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from groundup.learn.exercise import Trial, calls
+from groundup.learn.exercise import StillToCome, Trial, calls
 
 _NEAR = 0.05
 
@@ -69,10 +69,10 @@ def _solved(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> lis
 
 
 def _miss(part: ModuleType) -> float:
-    """How far the run was from the prediction, as a share; 0 where near enough, or not run yet."""
+    """How far the run was from the prediction, as a share; 0 where near enough."""
     run, prediction = getattr(part, "RUN", None), getattr(part, "PREDICTION", None)
     if run is None:
-        return 0.0
+        raise StillToCome("the run is still to come: write PREDICTION down, train, and name RUN")
     if prediction is None:
         raise ValueError("RUN is named, and PREDICTION is None: say what you foretold")
     # As seen from where the learner's folder lies.
