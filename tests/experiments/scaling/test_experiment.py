@@ -13,7 +13,8 @@ import torch
 
 from groundup.errors import UserError
 from groundup.experiments.config import ScalingLawConfig
-from groundup.experiments.scaling.experiment import fitted, left_out, run, tests_table
+from groundup.experiments.scaling import experiment
+from groundup.experiments.scaling.experiment import fitted, left_out, run
 from groundup.experiments.scaling.runs import (
     PER_BUDGET,
     SIZES,
@@ -123,7 +124,7 @@ def test_a_run_far_off_is_left_out_of_both_fits_and_said(tmp_path: Path) -> None
     assert sorted(np.concatenate([one.rows for one in isoflop.budgets])) == list(range(19))
     isoflop_plot(fit, isoflop)
     # The page is headed alike, whether what was said beforehand came true or not.
-    table = tests_table(fit, Interval(2.0, 1.9, 2.1), trials[0], SOURCE)
+    table = experiment.tests_table(fit, Interval(2.0, 1.9, 2.1), trials[0], SOURCE)
     assert table.title == "Said beforehand, and what came of it"
     one = trials[2]
     [said] = left_out(fit, trials)
