@@ -112,13 +112,15 @@ def check(workshop: Workshop, tmp_path: Path, stage: str, kills: int, **changes:
     pytest.fail("no attempt had all of its kills meet a living run, and one of them a save")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["pretrain", "ppo"])
 def test_a_killed_run_ends_with_the_same_bits(
     workshop: Workshop, tmp_path: Path, stage: str
 ) -> None:
+    """One stage of each kind of stream; the others are killed below."""
     check(workshop, tmp_path, stage, kills=2)
 
 
+@pytest.mark.long
 def test_an_adapter_beside_4_bits_with_early_stopping_too(
     workshop: Workshop, tmp_path: Path
 ) -> None:
@@ -128,6 +130,7 @@ def test_an_adapter_beside_4_bits_with_early_stopping_too(
     check(workshop, tmp_path, "sft", kills=2, evaluations=12, patience=2, **settings)
 
 
+@pytest.mark.long
 def test_with_fine_tuning_data_beside_preferences_too(workshop: Workshop, tmp_path: Path) -> None:
     check(workshop, tmp_path, "kto", kills=1, ptx=0.5)
 

@@ -135,6 +135,7 @@ def test_a_drawn_graphs_distances_are_the_fewest_steps() -> None:
         assert min(n for n, paths in enumerate(reach) if paths) == steps
 
 
+@pytest.mark.long
 def test_the_experiment_in_miniature(tmp_path: Path) -> None:
     words = ["experiment", "shortest-paths", "--quick", "--seeds", "1", "--threads", "1"]
     done = subprocess.run(
