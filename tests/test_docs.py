@@ -80,3 +80,17 @@ def test_readme_is_cut_into_chapters_that_find_each_other(
     assert "](#" not in whole
     for target in re.findall(r"\]\(([\w-]+\.md)", whole):
         assert target in pages
+
+
+LESSONS = sorted((BUILD.parents[1] / "src" / "groundup" / "learn").rglob("lesson.md"))
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.parent.name)
+def test_commands_and_options_that_a_lesson_names_are_there(lesson: Path) -> None:
+    for command in re.findall(r"`groundup ([^`]*)`", lesson.read_text("utf-8")):
+        words = shlex.split(command)
+        inner = app[words[0]]
+        if len(words) > 1 and words[1] in set(inner):
+            inner = inner[words[1]]
+        known = {name for one in inner.assemble_argument_collection() for name in one.names}
+        assert {word for word in words if word.startswith("--")} <= known, command
