@@ -31,6 +31,7 @@ from groundup.text.bpe import train_bpe
 
 # What the product has no function for: these are for understanding alone.
 APART = {
+    "model_card": {"says"},
     "bpe": {"byte_ids"},
     "attention": {"split_heads"},
     "heads": {"induction_score"},
