@@ -14,7 +14,7 @@ _FAR = 25.0
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(5))
 def test_three_hundred_iterations_without_a_price_stay_finite_and_are_told_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int
 ) -> None:

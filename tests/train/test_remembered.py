@@ -35,7 +35,7 @@ def test_what_was_chosen_takes_their_place() -> None:
 @pytest.mark.parametrize(
     "environment",
     [
-        {"LD_PRELOAD": "/tmp/x.so"},
+        {"LD_PRELOAD": "x.so"},
         {"GOMP_SPINCOUNT": "9e99"},
         {"GOMP_SPINCOUNT": 1000},
         {"GLIBC_TUNABLES": "glibc.malloc.check=3"},

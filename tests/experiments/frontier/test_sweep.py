@@ -58,7 +58,7 @@ def test_a_dial_has_both_ends() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("dial", ["mix", "kl"])
+@pytest.mark.parametrize("dial", ["mix", "fairness", "kl"])
 def test_the_miniature_ends_with_a_page_and_every_point(
     model: Path, tmp_path: Path, dial: str
 ) -> None:
