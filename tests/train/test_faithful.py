@@ -97,15 +97,16 @@ def test_a_model_is_compiled_right_here() -> None:
 
 
 @pytest.mark.skipif(best_kernels() == "none", reason="needs kernels")
-def test_a_token_that_rounding_sends_to_another_expert_is_no_error() -> None:
+@pytest.mark.parametrize("rows", range(2, 7))
+def test_a_token_that_rounding_sends_to_another_expert_is_no_error(rows: int) -> None:
     config = ModelConfig(
         vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
         num_attention_heads=1, num_key_value_heads=1, head_dim=64, max_position_embeddings=128,
         model_type="qwen3_moe", experts=ExpertsConfig(8, 2, 64),
     )  # fmt: skip
     model = CausalLM(config)
-    model.initialize(0)
-    batch = next(random_batches(256, context=128, rows=4))
+    model.initialize(rows)
+    batch = next(random_batches(256, context=128, rows=rows))
     compute = Compute("cpu", "bfloat16", "matmul", False, 1, torch.__version__, 1, best_kernels())
     assert right(model, batch, next_token_loss, compute)
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from groundup.lm.experts import MixtureOfExperts
 from groundup.runs.console import say
 from groundup.train.batch import B, LossFunction
 from groundup.train.device import Compute, prepare
@@ -41,7 +42,8 @@ def right(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute) -
     """Whether `model`, computed as `compute` says, has the gradients of the plain one on `batch`.
 
     A copy is asked, in which matrices of zeros have random numbers, for behind them every gradient
-    would be zero. Told once a process for a model's shapes.
+    would be zero, and in which each expert gets every token, for rounding decides which few. Told
+    once a process for a model's shapes.
     """
     shapes = tuple(tuple(one.shape) for one in model.parameters())
     key = (compute, shapes, type(batch), batch.tokens, getattr(loss, "__qualname__", type(loss)))
@@ -61,6 +63,9 @@ def _agrees(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute)
         for parameter in model.parameters():
             if parameter.ndim == 2 and parameter.is_floating_point() and not parameter.any():
                 parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[1]), generator=generator)
+    for part in model.modules():
+        if isinstance(part, MixtureOfExperts):
+            part.config = replace(part.config, num_experts_per_tok=part.config.num_experts)
     batch = batch.to(torch.device(compute.device))
     plain = _gradients(model, batch, loss, plainly(compute))
     # Another copy, for what is compiled stays so.
@@ -76,7 +81,7 @@ def _agrees(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute)
     ]
     if not doubtful:
         return True
-    # Deep models, and experts that a token is or is not sent to, turn rounding into more.
+    # Deep models turn rounding into more.
     exact = _gradients(model, batch, loss, replace(plainly(compute), dtype="float32"))
     return all(
         float((fast[name] - exact[name]).norm())
