@@ -9,20 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.app import doctor
 from groundup.app.cli import main
-from groundup.app.doctor import (
-    Found,
-    Trial,
-    _trial,
-    advice,
-    conclusions,
-    environment,
-    examine,
-    machine_facts,
-    trials,
-)
+from groundup.app.doctor import advice, conclusions, environment, examine
 from groundup.pretrain.probe import Setup, Side
+from groundup.pretrain.trials import Trial, TrialResult, measure, trials
+from groundup.train.machine import machine_facts
 from groundup.train.remembered import remember
 from groundup.train.speeds import matrices, products
 
@@ -46,7 +37,7 @@ ROWS = Trial("rows", {"micro_rows": 2}, {}, "--micro-rows 2")
 def test_only_what_is_proven_and_harmless_is_chosen(
     trial: Trial, ratios: tuple[float, ...], busy: tuple[float, ...], gains: bool, chosen: bool
 ) -> None:
-    found = Found(trial, ratios, busy)
+    found = TrialResult(trial, ratios, busy)
     assert (found.gains, found.proven) == (gains, chosen)
     said = " ".join(conclusions([found], load=0.0))
     assert ("Chosen: spin" in said) == chosen
@@ -58,9 +49,9 @@ def test_of_two_values_of_a_variable_the_faster_is_chosen() -> None:
     free = Trial("spin freely", {}, {"GOMP_SPINCOUNT": ""}, "GOMP_SPINCOUNT=")
     pages = Trial("huge pages", {}, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, "GLIBC_TUNABLES")
     found = [
-        Found(SPIN, (0.8, 0.8, 0.8, 0.8), (1.0,)),
-        Found(free, (0.9, 0.9, 0.9, 0.9), (1.0,)),
-        Found(pages, (0.95, 0.95, 0.95, 0.95), (1.0,)),
+        TrialResult(SPIN, (0.8, 0.8, 0.8, 0.8), (1.0,)),
+        TrialResult(free, (0.9, 0.9, 0.9, 0.9), (1.0,)),
+        TrialResult(pages, (0.95, 0.95, 0.95, 0.95), (1.0,)),
     ]
     wanted = {"GOMP_SPINCOUNT": "10000", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     assert environment(found, load=0.0) == wanted
@@ -98,8 +89,6 @@ def test_the_first_look_tries_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(doctor, "memory_bandwidth", lambda: 1e10)
-    monkeypatch.setattr(doctor, "products", lambda *_: products([(64, 64)], 32, torch.float32))
     assert main(["doctor", "--quick", "--json", str(tmp_path / "found.json")]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["facts"]["cores"] >= 1 and found["trials"] == [] and not found["environment"]
@@ -114,10 +103,7 @@ def test_settings_are_tried_in_processes_that_take_turns(
 ) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
     some = [one for one in trials(TINY) if one.name in ("one thread", "threads spin freely")]
-    monkeypatch.setattr(doctor, "trials", lambda setup: some)
-    speeds = {"products": {}, "square": {}, "memory_bandwidth": 1e9, "disk_bandwidth": None}
-    monkeypatch.setattr(doctor, "machine_speeds", lambda: speeds)
-    kept = examine(quick=False, setup=TINY)
+    kept = examine(quick=False, setup=TINY, settings=some)
     assert [one["name"] for one in kept["trials"]] == [one.name for one in some]
     assert all(len(one["ratios"]) >= 3 for one in kept["trials"])
     assert len(list((tmp_path / "machines").iterdir())) == 1
@@ -127,7 +113,7 @@ def test_what_was_chosen_stays_where_other_programs_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
-    gains = [Found(SPIN, (0.85, 0.9, 0.88, 0.9), (1.0, 1.05, 0.9))]
+    gains = [TrialResult(SPIN, (0.85, 0.9, 0.88, 0.9), (1.0, 1.05, 0.9))]
     assert environment(gains, load=1.5) == {}
     remember({"environment": {"GOMP_SPINCOUNT": "100000"}})
     assert environment(gains, load=1.5) == {"GOMP_SPINCOUNT": "100000"}
@@ -148,7 +134,7 @@ def test_a_larger_micro_batch_is_compared_in_steps_of_as_many_rows() -> None:
     # A step of 4 rows is no measure of what a step of 256 gains by itself.
     [trial] = [one for one in trials(TINY) if "rows" in one.setup]
     with Side(TINY) as base:
-        found = _trial(base, trial, {})
+        found = measure(base, trial, {})
         assert len(found.ratios) >= 3 and found.own_base > 0 and not base.seconds
 
 

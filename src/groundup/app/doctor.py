@@ -2,125 +2,54 @@
 
 Facts are read, speeds are measured in seconds, and settings are tried on the model that a short
 quickstart would train: each in a process of its own, taking turns with one as commands run today,
-step by step. What gains without changing a bit of a result is remembered for later commands
-(`train.remembered`), but only if it does no harm beside a busy program: a thread that spins while
-it waits is a little faster alone, and many times slower where a core is taken.
+step by step (`pretrain.trials`). What gains without changing a bit of a result is remembered for
+later commands (`train.remembered`), but only if it does no harm beside a busy program.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import shutil
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import psutil
-import torch
-
-from groundup.kernels.compiler import cpu_flags
-from groundup.kernels.library import best_kernels
-from groundup.lm.config import ModelConfig
-from groundup.pretrain.config import PretrainConfig
-from groundup.pretrain.probe import Setup, Side
-from groundup.pretrain.shape import model_shape
+from groundup.pretrain.probe import Setup
+from groundup.pretrain.trials import (
+    GAINS,
+    Trial,
+    TrialResult,
+    compare,
+    quickstart_setup,
+    trial_flops,
+    trials,
+)
 from groundup.report.table import DASH, Cell, Mark, Table, text_table
 from groundup.report.terminal import in_terminal
-from groundup.runs.cache import cache_folder
 from groundup.runs.console import console, say
-from groundup.train.config import ENVIRONMENT
-from groundup.train.device import (
-    available_memory,
-    has_compiler,
-    has_fast_bfloat16,
-    matmul_peak,
-    resolve_device,
-)
-from groundup.train.remembered import processor, remember, remembered
-from groundup.train.speeds import Products, disk_bandwidth, matrices, memory_bandwidth, products
+from groundup.train.machine import busy_cores, machine_facts, machine_speeds
+from groundup.train.remembered import remember, remembered
+from groundup.train.speeds import Products
 
-_VOCABULARY, _CONTEXT, _MICRO_TOKENS = 4_096, 256, 4_096
-# Turns of each pair, and of those beside a busy program; fewer where that would take so long.
-_TURNS, _BUSY_TURNS = 8, 4
-_LEAST_TURNS, _PAIR_SECONDS = 3, 5.0
-# What is chosen gains this much, in three of four turns at all, ...
-_GAINS = 0.97
-# ... and beside a busy program takes at most this much of the time that it takes as it is.
-_HARMLESS = 1.1
 # With more than this of a core taken by others nothing is chosen: chance is larger than gains.
 _BUSY_LOAD = 0.3
-_VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "neon", "asimd", "bf16")
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One setting: how it is set, and whether results are the same bits with it."""
-
-    name: str
-    setup: Mapping[str, Any]
-    environment: Mapping[str, str]
-    how: str
-
-    @property
-    def remembered(self) -> bool:
-        """Whether commands may use it by themselves: it is of the environment alone."""
-        return not self.setup
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a trial came to: time against as it is, pair by pair, alone and beside a busy program.
-
-    `own_base` are the tokens per second of what it was compared with, where that is a step of as
-    many rows as the trial's; `failed` says why it could not be tried.
-    """
-
-    trial: Trial
-    ratios: tuple[float, ...]
-    busy: tuple[float, ...] = ()
-    own_base: float = 0.0
-    failed: str = ""
-
-    @property
-    def gain(self) -> float:
-        """The median time against as it is; below 1 it is faster."""
-        return statistics.median(self.ratios)
-
-    @property
-    def gains(self) -> bool:
-        """Whether it is faster by more than chance."""
-        if not self.ratios:
-            return False
-        upper = sorted(self.ratios)[(3 * len(self.ratios)) // 4]
-        return self.gain <= _GAINS and upper < 1
-
-    @property
-    def harmless(self) -> bool:
-        """Whether beside a busy program it is as good as it is now."""
-        return bool(self.busy) and statistics.median(self.busy) <= _HARMLESS
-
-    @property
-    def proven(self) -> bool:
-        """Whether later commands may use it."""
-        return self.trial.remembered and self.gains and self.harmless
-
-
-def examine(*, quick: bool, setup: Setup | None = None) -> dict[str, Any]:
+def examine(
+    *, quick: bool, setup: Setup | None = None, settings: Sequence[Trial] | None = None
+) -> dict[str, Any]:
     """Say what this machine has and can, try settings unless `quick`, and remember what gains.
 
-    `setup` is the model and steps to try them on; by default that of a quickstart of 15 minutes.
-    Returns all of it, as it is kept.
+    `settings` are what is tried, by default all that this machine knows, and `setup` the model and
+    steps to try them on, by default those of a quickstart of 15 minutes. Returns all of it, as it
+    is kept.
     """
     begun = time.perf_counter()
     facts, speeds = machine_facts(), machine_speeds()
     tips = advice(facts)
     console.print(in_terminal(facts_table(facts, speeds)))
-    found: list[Found] = []
+    found: list[TrialResult] = []
     base = 0.0
     load = busy_cores()
     if not quick:
@@ -129,7 +58,10 @@ def examine(*, quick: bool, setup: Setup | None = None) -> dict[str, Any]:
             f"trying settings on {setup.depth} layers of width {setup.width}, each in a process of "
             "its own; about a minute and a half on a quiet machine …"
         )
-        base, found = tried(setup)
+        settings = trials(setup) if settings is None else settings
+        base, found = compare(
+            setup, settings, lambda one: say(f"  {one.trial.name}: {_verdict(one)}")
+        )
         console.print(in_terminal(trials_table(found, base)))
     used, said = chosen(found, load), conclusions(found, load) + tips
     for one in said:
@@ -150,7 +82,7 @@ def examine(*, quick: bool, setup: Setup | None = None) -> dict[str, Any]:
     return kept
 
 
-def environment(found: list[Found], load: float) -> dict[str, str]:
+def environment(found: list[TrialResult], load: float) -> dict[str, str]:
     """The variables of what was chosen; beside other programs those of an earlier doctor stay."""
     if load > _BUSY_LOAD:
         earlier = (remembered() or {}).get("environment")
@@ -160,69 +92,15 @@ def environment(found: list[Found], load: float) -> dict[str, str]:
     }
 
 
-def chosen(found: list[Found], load: float) -> list[Found]:
+def chosen(found: list[TrialResult], load: float) -> list[TrialResult]:
     """What later commands are to use: of the proven the fastest for each variable."""
-    kept = list[Found]()
+    kept = list[TrialResult]()
     for one in sorted((one for one in found if one.proven), key=lambda one: one.gain):
         if load <= _BUSY_LOAD and not any(
             one.trial.environment.keys() & other.trial.environment.keys() for other in kept
         ):
             kept.append(one)
     return kept
-
-
-# What it has.
-
-
-def machine_facts() -> dict[str, Any]:
-    """What the machine has, by name."""
-    memory, cache = psutil.virtual_memory(), cache_folder()
-    place = next(one for one in (cache, *cache.parents) if one.exists())
-    compiler = next((one for one in ("g++", "clang++", "c++") if shutil.which(one)), None)
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count() or 1,
-        "vectors": [one for one in _VECTORS if one in cpu_flags()],
-        "memory_bytes": int(memory.total),
-        "free_bytes": available_memory(),
-        "device": resolve_device("auto"),
-        "fast_bfloat16": has_fast_bfloat16("cpu"),
-        "kernels": best_kernels(),
-        "compiler": compiler if has_compiler() else None,
-        "torch": torch.__version__,
-        "torch_vectors": torch.backends.cpu.get_cpu_capability(),
-        "onednn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
-        "cache": str(cache),
-        "disk_free_bytes": shutil.disk_usage(place).free,
-    }
-
-
-def machine_speeds() -> dict[str, Any]:
-    """Products, memory and disk, measured in a few seconds."""
-    setup = Setup(6, 384)
-    shapes = matrices(384, 1_024, (384, 128), _VOCABULARY)
-    kinds = {"float32": torch.float32}
-    if has_fast_bfloat16("cpu"):
-        kinds["bfloat16"] = torch.bfloat16
-    found = {name: products(shapes, _MICRO_TOKENS, kind) for name, kind in kinds.items()}
-    speeds: dict[str, Any] = {
-        "products": {name: asdict(one) | {"together": one.together} for name, one in found.items()},
-        "square": {name: matmul_peak("cpu", kind) for name, kind in kinds.items()},
-        "shape": f"width {setup.width}, {_MICRO_TOKENS:,} tokens at once",
-        "memory_bandwidth": memory_bandwidth(),
-        "disk_bandwidth": None,
-    }
-    try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        speeds["disk_bandwidth"] = disk_bandwidth(cache_folder())
-    except OSError:
-        pass  # there is no room, or nobody may write there: the advice says so
-    return speeds
-
-
-def busy_cores() -> float:
-    """Cores that other programs take at the moment."""
-    return psutil.cpu_percent(interval=0.5) / 100 * (os.cpu_count() or 1)
 
 
 def facts_table(facts: Mapping[str, Any], speeds: Mapping[str, Any]) -> Table:
@@ -271,120 +149,10 @@ def facts_table(facts: Mapping[str, Any], speeds: Mapping[str, Any]) -> Table:
     return Table([type(table.columns[0])("", words=True)], table.rows, title=table.title)
 
 
-# What each setting gains.
-
-
-def quickstart_setup() -> Setup:
-    """The model that a quickstart of 15 minutes trains here, by steps of 16 rows."""
-    config = PretrainConfig.model_validate(
-        {"out": "unused", "data": "unused", "tokenizer": "unused", "minutes": 6.0}
-    )
-    bfloat16 = has_fast_bfloat16("cpu")
-    peak = matmul_peak("cpu", torch.bfloat16 if bfloat16 else torch.float32)
-    shape, _ = model_shape(config, _VOCABULARY, peak)
-    return Setup(shape.num_hidden_layers, shape.hidden_size, _VOCABULARY, _CONTEXT)
-
-
-def trial_flops(setup: Setup | None, speed: float) -> float | None:
-    """FLOP/s that training the tried model came to, for plans elsewhere; None without a trial."""
-    if setup is None or not speed:
-        return None
-    shape = ModelConfig.of(
-        width=setup.width, depth=setup.depth, vocab_size=setup.vocab_size, context=setup.context
-    )
-    return speed * shape.flops_per_token(setup.context)
-
-
-def trials(setup: Setup) -> list[Trial]:
-    """The settings that are tried on this machine."""
-    found, kernels = list[Trial](), best_kernels() != "none"
-    if kernels:
-        found.append(Trial("no kernels", {"kernels": False}, {}, "GROUNDUP_KERNELS=none"))
-    if has_compiler():
-        found.append(
-            Trial("compiled, no kernels", {"kernels": False, "compile": True}, {}, "--compile on")
-        )
-    fitting = max(1, _MICRO_TOKENS // setup.context)
-    for rows in (max(1, fitting // 2), 2 * fitting):
-        name, how = f"micro-batch of {rows * setup.context:,} tokens", f"--micro-rows {rows}"
-        if rows <= setup.rows:
-            found.append(Trial(name, {"micro_rows": rows}, {}, how))
-        elif rows == 2 * fitting:  # a step has fewer rows, so that both sides take one of as many
-            more = {"micro_rows": rows, "rows": rows}
-            found.append(Trial(f"{name} in steps of as many", more, {}, f"--rows {rows} {how}"))
-    if (os.cpu_count() or 1) > 1:
-        found.append(Trial("one thread", {"threads": 1}, {}, "--threads 1"))
-    if sys.platform == "linux" and "CS_GNU_LIBC_VERSION" in os.confstr_names:
-        for value, name in (
-            ("10000", "threads spin 10 times as long"),
-            ("", "threads spin freely"),
-        ):
-            found.append(Trial(name, {}, {"GOMP_SPINCOUNT": value}, f"GOMP_SPINCOUNT={value}"))
-        pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-        found.append(Trial("huge pages", {}, pages, "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"))
-    return found
-
-
-def tried(setup: Setup) -> tuple[float, list[Found]]:
-    """Tokens per second as it is, and what every setting came to beside it."""
-    found = []
-    # As a command starts itself, whatever this very process was started with.
-    plain = {**dict.fromkeys(("GOMP_SPINCOUNT", "GLIBC_TUNABLES"), ""), **ENVIRONMENT}
-    with Side(setup, plain) as base:
-        for trial in trials(setup):
-            found.append(_trial(base, trial, plain))
-            say(f"  {trial.name}: {_verdict(found[-1])}")
-        # A base that is alone with every other setting has been timed often enough by now.
-        return setup.tokens / min(base.seconds), found
-
-
-def _trial(base: Side, trial: Trial, plain: Mapping[str, str]) -> Found:
-    setup = base.setup.changed(**trial.setup)
-    try:
-        if setup.rows != base.setup.rows:
-            # More rows a step gain by themselves: it is compared with as many as it is.
-            with (
-                Side(base.setup.changed(rows=setup.rows), plain) as wide,
-                Side(setup, plain) as side,
-            ):
-                ratios = _turns(wide, side, _TURNS)
-                return Found(trial, ratios, own_base=setup.tokens / min(wide.seconds))
-        with Side(setup, {**plain, **trial.environment}) as side:
-            found = Found(trial, _turns(base, side, _TURNS))
-            if trial.remembered and found.gains:
-                with _busy_neighbour():
-                    return replace(found, busy=_turns(base, side, _BUSY_TURNS))
-            return found
-    except ChildProcessError as error:
-        return Found(trial, (), failed=str(error))
-
-
-def _turns(base: Side, side: Side, turns: int) -> tuple[float, ...]:
-    """Time a step of `side` against `base`, which has as many tokens, turn by turn."""
-    begun, found = time.perf_counter(), list[float]()
-    for turn in range(turns):
-        if turn >= _LEAST_TURNS and time.perf_counter() - begun > _PAIR_SECONDS:
-            break
-        found.append(side.turn() / base.turn())
-    return tuple(found)
-
-
-class _busy_neighbour:
-    """Another program that takes a core, for as long as the block lasts."""
-
-    def __enter__(self) -> None:
-        self._process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        time.sleep(0.2)
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
 # Words.
 
 
-def _verdict(found: Found) -> str:
+def _verdict(found: TrialResult) -> str:
     if found.failed or not found.ratios:
         return "could not be tried"
     change = 1 / found.gain - 1
@@ -396,7 +164,7 @@ def _verdict(found: Found) -> str:
     return f"{change:+.0%} speed"
 
 
-def trials_table(found: list[Found], base: float) -> Table:
+def trials_table(found: list[TrialResult], base: float) -> Table:
     """What every setting came to."""
     rows: list[tuple[str, str | Cell, str | Cell, str | Cell]] = [
         ("as it is", f"{base:,.0f}", "1", DASH)
@@ -405,7 +173,7 @@ def trials_table(found: list[Found], base: float) -> Table:
         if not one.ratios:
             rows.append((one.trial.name, DASH, "could not be tried", DASH))
             continue
-        mark: Mark = "yes" if one.gains else "no" if one.gain > 1 / _GAINS else "open"
+        mark: Mark = "yes" if one.gains else "no" if one.gain > 1 / GAINS else "open"
         spread = f"{min(one.ratios):.2f} to {max(one.ratios):.2f}"
         busy = f"{statistics.median(one.busy):.2f}" if one.busy else DASH
         speed = f"{(one.own_base or base) / one.gain:,.0f}"
@@ -414,7 +182,7 @@ def trials_table(found: list[Found], base: float) -> Table:
     return text_table("What each setting gains here", heads, rows)
 
 
-def conclusions(found: list[Found], load: float) -> list[str]:
+def conclusions(found: list[TrialResult], load: float) -> list[str]:
     """What was chosen and why, in sentences."""
     said = []
     if load > _BUSY_LOAD:
@@ -475,7 +243,7 @@ def advice(facts: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def trial_json(found: Found, *, used: bool) -> dict[str, Any]:
+def trial_json(found: TrialResult, *, used: bool) -> dict[str, Any]:
     """A trial as it is kept."""
     return {
         "name": found.trial.name,

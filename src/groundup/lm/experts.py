@@ -22,7 +22,7 @@ another's; of one layer both are the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -78,6 +78,10 @@ class MixtureOfExperts(nn.Module):
         if self.config.norm_topk_prob:
             weights = weights / weights.sum(-1, keepdim=True)
         return Routing(probabilities, chosen), weights.to(tokens.dtype)
+
+    def send_to_all(self) -> None:
+        """Send each token to every expert from now on: no rounding decides to which."""
+        self.config = replace(self.config, num_experts_per_tok=self.config.num_experts)
 
     def take_balance(self, real: Bool[Tensor, " tokens"]) -> Float[Tensor, ""]:
         """The balance of the last forward pass in training, over its `real` tokens."""

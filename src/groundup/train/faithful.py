@@ -13,11 +13,11 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from groundup.lm.experts import MixtureOfExperts
 from groundup.runs.console import say
 from groundup.train.batch import B, LossFunction
 from groundup.train.device import Compute, prepare
@@ -31,6 +31,13 @@ _TWICE = 2.0
 _NOTHING = 1e-3
 
 _right: dict[object, bool] = {}
+
+
+@runtime_checkable
+class Routed(Protocol):
+    """A part that sends each token to some experts of many."""
+
+    def send_to_all(self) -> None: ...
 
 
 def plainly(compute: Compute) -> Compute:
@@ -64,8 +71,8 @@ def _agrees(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute)
             if parameter.ndim == 2 and parameter.is_floating_point() and not parameter.any():
                 parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[1]), generator=generator)
     for part in model.modules():
-        if isinstance(part, MixtureOfExperts):
-            part.config = replace(part.config, num_experts_per_tok=part.config.num_experts)
+        if isinstance(part, Routed):
+            part.send_to_all()
     batch = batch.to(torch.device(compute.device))
     plain = _gradients(model, batch, loss, plainly(compute))
     # Another copy, for what is compiled stays so.
