@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from groundup.app.cli import main
-from groundup.app.forecast import Wish, plan_run, read_law
+from groundup.app.forecast import PlanRequest, plan_run, read_law
 from groundup.errors import UserError
 from groundup.kernels.library import best_kernels
 from groundup.lm.config import ModelConfig
@@ -44,8 +44,8 @@ def test_memory_is_what_was_measured(
     shape = ModelConfig.of(width=width, depth=depth, vocab_size=4_096, context=context)
     config = TrainingConfig(out=Path("x"), rows=32, micro_rows=micro_rows)
     trained = Trained.whole(shape, context, (0.02, 0.006), "")
-    told = training_memory(config, trained, compute, context) / 1e6
-    assert told == pytest.approx(megabytes, rel=0.2)
+    estimate = training_memory(config, trained, compute, context) / 1e6
+    assert estimate == pytest.approx(megabytes, rel=0.2)
 
 
 def test_kernels_keep_no_scores() -> None:
@@ -61,18 +61,18 @@ def test_kernels_keep_no_scores() -> None:
 
 def test_a_model_without_data_is_timed(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    wish = Wish("pretrain", steps=10, depth=1, vocab_size=320, context=32, rows=4)
-    told = plan_run(wish, machine=None, law=None, json=file)
-    assert (told.steps, told.tokens) == (10, 10 * 4 * 32)
-    assert told.seconds > told.training_seconds > 0
+    request = PlanRequest("pretrain", steps=10, depth=1, vocab_size=320, context=32, rows=4)
+    estimate = plan_run(request, machine=None, law=None, json=file)
+    assert (estimate.steps, estimate.tokens) == (10, 10 * 4 * 32)
+    assert estimate.seconds > estimate.training_seconds > 0
     shape = ModelConfig.of(width=64, depth=1, vocab_size=320, context=32)
-    assert told.parameters == shape.parameters
-    assert told.flops == shape.flops_per_token(32) * told.tokens
-    assert told.kaplan_flops is not None and told.kaplan_flops < told.flops
+    assert estimate.parameters == shape.parameters
+    assert estimate.flops == shape.flops_per_token(32) * estimate.tokens
+    assert estimate.kaplan_flops is not None and estimate.kaplan_flops < estimate.flops
     assert json.loads(file.read_text())["loss"] is None
     # Twice the parameters' size is asked for by number, and tokens by the dial.
     sized = plan_run(
-        Wish("pretrain", parameters=1.2e6, vocab_size=1_024, context=32, rows=4),
+        PlanRequest("pretrain", parameters=1.2e6, vocab_size=1_024, context=32, rows=4),
         machine=None, law=None,
     )  # fmt: skip
     assert sized.parameters == pytest.approx(1.2e6, rel=0.5)
@@ -84,12 +84,12 @@ def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
     law = {"E": 2.05, "A": 400.0, "B": 1200.0, "alpha": 0.3, "beta": 0.3}
     result = {"fit": {"law": law, "drawn": drawn, "deviation": 0.005}}
     (tmp_path / "result.json").write_text(json.dumps(result))
-    wish = Wish("pretrain", steps=10, depth=1, vocab_size=320, context=32, rows=4)
-    told = plan_run(wish, machine=None, law=tmp_path)
-    assert told.loss is not None
-    n, d = told.parameters, told.tokens
-    assert told.loss.estimate == pytest.approx(2.05 + 400 * n**-0.3 + 1200 * d**-0.3)
-    assert told.loss.low < told.loss.estimate < told.loss.high
+    request = PlanRequest("pretrain", steps=10, depth=1, vocab_size=320, context=32, rows=4)
+    estimate = plan_run(request, machine=None, law=tmp_path)
+    assert estimate.loss is not None
+    n, d = estimate.parameters, estimate.tokens
+    assert estimate.loss.estimate == pytest.approx(2.05 + 400 * n**-0.3 + 1200 * d**-0.3)
+    assert estimate.loss.low < estimate.loss.estimate < estimate.loss.high
     # The experiment keeps it among its data.
     (tmp_path / "result.json").write_text(json.dumps({"experiment": "scaling-law", "data": result}))
     assert read_law(tmp_path)[0] == Law(**law)
@@ -104,14 +104,14 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
     file = tmp_path / "machine.json"
     facts = {"fast_bfloat16": False, "cores": 8, "kernels": "none", "processor": "an old one"}
     file.write_text(json.dumps({"facts": facts, "trial_flops": 1e11}))
-    wish = Wish("pretrain", steps=100, depth=2)
-    told = plan_run(wish, machine=file, law=None)
-    assert told.training_seconds == pytest.approx(told.flops / 1e11)
+    request = PlanRequest("pretrain", steps=100, depth=2)
+    estimate = plan_run(request, machine=file, law=None)
+    assert estimate.training_seconds == pytest.approx(estimate.flops / 1e11)
     # As groundup doctor --quick writes it, and what no doctor wrote.
     for content in ({"facts": facts, "trial_flops": None}, {}):
         file.write_text(json.dumps(content))
         with pytest.raises(UserError, match=r"says nothing of how fast .* without --quick"):
-            plan_run(wish, machine=file, law=None)
+            plan_run(request, machine=file, law=None)
 
 
 @pytest.mark.parametrize(
@@ -159,11 +159,11 @@ def test_a_run_on_its_own_data_is_planned_as_it_is_run(tmp_path: Path) -> None:
     run = ["--data", str(text), "--tokenizer", str(tokenizer), "--depth", "1", "--context", "32"]
     file = tmp_path / "plan.json"
     assert main(["plan", *run, "--steps", "8", "--json", str(file)]) == 0
-    told = json.loads(file.read_text())
+    estimate = json.loads(file.read_text())
     assert main(["pretrain", *run, "--steps", "8", "--out", str(out)]) == 0
     plan = json.loads((out / "plan.json").read_text())
     status = json.loads((out / "status.json").read_text())
-    assert (told["steps"], told["parameters"]) == (plan["steps"], plan["parameters"])
+    assert (estimate["steps"], estimate["parameters"]) == (plan["steps"], plan["parameters"])
     assert plan["expected"]["peak_memory_bytes"] > 0 and plan["expected"]["disk_bytes"] > 0
     assert status["seconds"] > 0
     assert not list(tmp_path.glob("groundup-plan-*"))
@@ -172,5 +172,5 @@ def test_a_run_on_its_own_data_is_planned_as_it_is_run(tmp_path: Path) -> None:
     rows.write_text('{"prompt": "The sea", "completion": " is wide."}\n' * 40)
     words = ["--stage", "sft", "--model", str(out), "--data", str(rows), "--steps", "4"]
     assert main(["plan", *words, "--set", "adapter=lora", "--json", str(file), "--force"]) == 0
-    told = json.loads(file.read_text())
-    assert told["trained_parameters"] < told["parameters"]
+    estimate = json.loads(file.read_text())
+    assert estimate["trained_parameters"] < estimate["parameters"]

@@ -2,7 +2,8 @@
 
 The stage is planned as its own command would plan it, in a folder that is thrown away, and a few
 micro-batches and one evaluation are timed on this machine: time, peak memory, disk, tokens, FLOPs.
-Pre-training needs no data for that; other stages are planned on the very data that they would read.
+Pre-training needs no data for that (`pretrain.dry_run`); other stages are planned on the very data
+that they would read.
 
     loss     E + A / N^α + B / D^β, with the interval of `groundup scaling fit`, whose folder is
              named; without one the loss is unknown, for it depends on the text
@@ -22,47 +23,37 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel
-from torch import nn
 
 from groundup.align.config import RolloutConfig
 from groundup.app.commands.options import spelled
 from groundup.app.settings import configured
 from groundup.app.stages import STAGES, Stage
 from groundup.errors import UserError
-from groundup.formats.hf_config import config_to_hf
 from groundup.lm.config import ModelConfig
-from groundup.lm.model import CausalLM
 from groundup.maths.intervals import Interval
 from groundup.pretrain.config import PretrainConfig
+from groundup.pretrain.dry_run import pretrain_on_noise, sized
 from groundup.pretrain.scaling.flops import kaplan_flops
 from groundup.pretrain.scaling.law import Law, predicted
-from groundup.pretrain.shape import TOKENS_PER_PARAMETER, model_shape
-from groundup.pretrain.stage import RATES, fresh
+from groundup.pretrain.shape import model_shape
+from groundup.pretrain.stage import RATES
 from groundup.report.table import Cell, Table, short_number, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.files import is_number, read_json_object, write_json
-from groundup.runs.folder import Run
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.batch import Batch, Stream
 from groundup.train.config import TrainingConfig
-from groundup.train.device import Compute, available_memory, matmul_peak, resolve
-from groundup.train.loss import next_token_loss
-from groundup.train.pace import random_batches
+from groundup.train.device import Compute, available_memory
 from groundup.train.plan import TRAINING_SHARE, Trained, training_disk, training_memory
-from groundup.train.stage import Forecast, Job, forecast, run_stage
+from groundup.train.stage import Forecast, forecast
 
-_DEEPEST = 48
 # Of each pair the one says what the other does.
 _PAIRS = (("minutes", "steps"), ("minutes", "tokens"), ("steps", "tokens"), ("params", "depth"))
-# Pre-training writes samples and reads so many tokens of held-out text at every evaluation.
-_HELDOUT_TOKENS = 20_000
 
 
 @dataclass(frozen=True)
-class Wish:
+class PlanRequest:
     """What is to be planned: the words of the command line."""
 
     stage: str
@@ -82,7 +73,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Told:
+class RunEstimate:
     """What a run would take. Seconds, bytes, and the loss with its interval if it is known."""
 
     parameters: int
@@ -107,75 +98,77 @@ class Told:
 
 
 def plan_run(
-    wish: Wish, *, machine: Path | None, law: Path | None, json: Path | None = None
-) -> Told:
+    request: PlanRequest, *, machine: Path | None, law: Path | None, json: Path | None = None
+) -> RunEstimate:
     """Say what a run would take, and why. Raises `UserError` for what cannot be run."""
-    _refuse_pairs(wish)
-    if law is not None and not _is_new(_stage(wish)):
+    _refuse_pairs(request)
+    if law is not None and not _is_new(_stage(request)):
         raise UserError(
-            f"--law is of the loss of a new model on its text, not of {wish.stage}; leave it out"
+            f"--law is of the loss of a new model on its text, not of {request.stage}; leave it out"
         )
     law_found = None if law is None else read_law(law)
-    told = _elsewhere(wish, machine) if machine is not None else _here(wish)
+    estimate = _elsewhere(request, machine) if machine is not None else _here(request)
     if law_found is not None:
-        told = replace(told, loss=predicted(*law_found, told.parameters, told.tokens))
-    console.print(in_terminal(table(told)))
-    for name, reason in told.reasons.items():
+        estimate = replace(
+            estimate, loss=predicted(*law_found, estimate.parameters, estimate.tokens)
+        )
+    console.print(in_terminal(table(estimate)))
+    for name, reason in estimate.reasons.items():
         say(f"  {name}: {reason}")
-    if told.loss is None:
+    if estimate.loss is None:
         say(
             "The loss is unknown, as it depends on the text: train a few small models on it, put "
             "parameters, tokens and loss in a table, and give --law the folder of groundup "
             "scaling fit."
         )
-    if told.peak_memory > (free := available_memory()) and machine is None:
+    if estimate.peak_memory > (free := available_memory()) and machine is None:
         say(f"{free / 1e9:.1f} GB of memory are free: it would be refused.")
     if json is not None:
-        write_json(json, told.to_json())
-    return told
+        write_json(json, estimate.to_json())
+    return estimate
 
 
 # On this machine.
 
 
-def _here(wish: Wish) -> Told:
+def _here(request: PlanRequest) -> RunEstimate:
     say("planning, and timing a few steps …")
-    stage = _stage(wish)
+    stage = _stage(request)
     with _scratch() as folder, _quietly():
-        if _is_new(stage) and not wish.data:
-            config = _pretraining(wish, folder)
-            found = forecast(functools.partial(_without_data, config, wish))
+        if _is_new(stage) and not request.data:
+            config = _pretraining(request, folder)
+            found = forecast(functools.partial(pretrain_on_noise, config, request.vocab_size))
         else:
-            settings = _settings(wish, stage.config) | {"out": str(folder / "run")}
+            settings = _settings(request, stage.config) | {"out": str(folder / "run")}
             ready = configured(stage.config, settings, spelled)
-            if isinstance(ready, PretrainConfig) and (wish.tokens or wish.parameters):
+            if isinstance(ready, PretrainConfig) and (request.tokens or request.parameters):
                 vocab_size = Tokenizer.load(ready.tokenizer).vocab_size
-                ready = _sized(ready, replace(wish, vocab_size=vocab_size))
+                ready = _sized(ready, request, vocab_size)
             found = forecast(lambda: stage.run(ready))
-    return _told(found)
+    return _estimate(found)
 
 
-def _stage(wish: Wish) -> Stage:
+def _stage(request: PlanRequest) -> Stage:
     """The stage that is to be planned; only of a new model may the size be chosen."""
-    stage = STAGES.get(wish.stage)
+    stage = STAGES.get(request.stage)
     if stage is None or not _is_planned(stage):
         planned = ", ".join(one.name for one in STAGES.values() if _is_planned(one))
         why = "is no stage that trains on rows"
         if stage is not None and issubclass(stage.config, RolloutConfig):
             why = "learns from what its model answers on the way, which cannot be timed before"
-        raise UserError(f"--stage={wish.stage} {why}; give one of {planned}")
-    for name, value in (("--tokens", wish.tokens), ("--params", wish.parameters)):
+        raise UserError(f"--stage={request.stage} {why}; give one of {planned}")
+    for name, value in (("--tokens", request.tokens), ("--params", request.parameters)):
         if value is not None and not _is_new(stage):
             raise UserError(
-                f"{name} is of a new model, which {wish.stage} does not make; leave it out, and "
+                f"{name} is of a new model, which {request.stage} does not make; leave it out, and "
                 "give --steps or --minutes"
             )
     return stage
 
 
-def _refuse_pairs(wish: Wish) -> None:
+def _refuse_pairs(request: PlanRequest) -> None:
     """Refuse two answers to one question, of which one would be dropped. Raises `UserError`."""
-    values = vars(wish) | {"params": wish.parameters} | _named(wish.settings)
+    values = vars(request) | {"params": request.parameters} | _named(request.settings)
     for one, other in _PAIRS:
         if values[one] is not None and values[other] is not None:
             raise UserError(f"--{one} and --{other} answer the same question; give one of them")
@@ -192,7 +185,7 @@ def _is_new(stage: Stage) -> bool:
     return issubclass(stage.config, PretrainConfig)
 
 
-def _told(found: Forecast) -> Told:
+def _estimate(found: Forecast) -> RunEstimate:
     plan = found.plan
     tokens = float(plan.steps * plan.tokens_per_step)
     expected = plan.expected or {}
@@ -200,7 +193,7 @@ def _told(found: Forecast) -> Told:
     kaplan = None
     if isinstance(shape, ModelConfig) and not shape.family.recurrent and shape.experts is None:
         kaplan = kaplan_flops(shape) * tokens
-    return Told(
+    return RunEstimate(
         parameters=plan.parameters,
         trained_parameters=plan.trained_parameters or plan.parameters,
         steps=plan.steps,
@@ -225,20 +218,20 @@ def _by(compute: Compute) -> str:
     return "compiled" if compute.compile else "eager"
 
 
-def _settings(wish: Wish, config: type[BaseModel]) -> dict[str, Any]:
+def _settings(request: PlanRequest, config: type[BaseModel]) -> dict[str, Any]:
     """The settings of the stage's own command."""
     found: dict[str, Any] = {}
     for name in ("minutes", "steps", "depth", "width", "context", "rows"):
-        if (value := getattr(wish, name)) is not None:
+        if (value := getattr(request, name)) is not None:
             found[name] = value
     for name in ("model", "tokenizer"):
-        if (place := getattr(wish, name)) is not None:
+        if (place := getattr(request, name)) is not None:
             found[name] = str(place)
-    if wish.data:
+    if request.data:
         several = "tuple" in str(config.model_fields["data"].annotation)
-        places = [str(one) for one in wish.data]
+        places = [str(one) for one in request.data]
         found["data"] = places if several else places[0]
-    return found | _named(wish.settings)
+    return found | _named(request.settings)
 
 
 def _named(settings: Sequence[str]) -> dict[str, Any]:
@@ -253,103 +246,25 @@ def _named(settings: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-# Pre-training without data.
-
-
-def _pretraining(wish: Wish, folder: Path) -> PretrainConfig:
+def _pretraining(request: PlanRequest, folder: Path) -> PretrainConfig:
     nowhere = {"out": str(folder / "run"), "data": str(folder), "tokenizer": str(folder)}
-    own = _settings(wish, PretrainConfig)
+    own = _settings(request, PretrainConfig)
     config = configured(PretrainConfig, {**own, **nowhere}, spelled)
-    return _sized(config, wish)
+    return _sized(config, request, request.vocab_size)
 
 
-def _sized(config: PretrainConfig, wish: Wish) -> PretrainConfig:
-    """The depth of so many parameters, and the steps of so many tokens."""
-    if wish.parameters is not None:
-        wanted, off = wish.parameters, dict[int, float]()
-        for depth in range(1, _DEEPEST + 1):
-            one = config.model_copy(update={"depth": depth})
-            off[depth] = abs(model_shape(one, wish.vocab_size, 1.0)[0].parameters - wanted)
-        config = config.model_copy(update={"depth": min(off, key=lambda depth: off[depth])})
-    if config.steps is not None or config.minutes is not None:
-        return config
-    tokens = wish.tokens
-    if tokens is None:
-        if config.depth is None and config.width is None:
-            raise UserError(
-                "there is nothing to plan by; say how long (--minutes) or how large (--depth, "
-                "--params)"
-            )
-        shape, _ = model_shape(config, wish.vocab_size, 1.0)
-        tokens = TOKENS_PER_PARAMETER * shape.active_parameters
-    steps = max(1, round(tokens / (config.rows * config.context)))
-    return config.model_copy(update={"steps": steps})
-
-
-@dataclass(frozen=True)
-class _Noise:
-    """A stream of random tokens: what is computed does not depend on what they are."""
-
-    vocab_size: int
-    context: int
-    rows: int
-    micro_rows: int
-
-    def at(self, step: int, model: nn.Module) -> list[Batch]:
-        batches = random_batches(self.vocab_size, context=self.context, rows=self.micro_rows)
-        return [next(batches) for _ in range(-(-self.rows // self.micro_rows))]
-
-    def can_save(self, step: int) -> bool:
-        return True
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        pass
-
-
-def _without_data(config: PretrainConfig, wish: Wish) -> Path:
-    compute = resolve(config, compile_by_default=False)
-    shape, reasons = model_shape(
-        config, wish.vocab_size, matmul_peak(compute.device, compute.torch_dtype)
+def _sized(config: PretrainConfig, request: PlanRequest, vocab_size: int) -> PretrainConfig:
+    return sized(
+        config, vocab_size=vocab_size, parameters=request.parameters, tokens=request.tokens
     )
-    stream: Stream[Batch] = _Noise(
-        shape.vocab_size, config.context, config.rows, config.micro(config.context)
-    )
-
-    def evaluate(model: CausalLM, step: int) -> dict[str, Any]:
-        rows = max(1, _HELDOUT_TOKENS // config.context)
-        batches = random_batches(shape.vocab_size, context=config.context, rows=rows)
-        with torch.no_grad():
-            next_token_loss(model, next(batches).to(torch.device(compute.device)))
-        return {}
-
-    def job(run: Run) -> Job[Batch, CausalLM]:
-        return Job(
-            config,
-            Trained.whole(shape, config.context, RATES, "which suits small models"),
-            model=lambda: fresh(shape, config.seed),
-            stream=lambda steps: stream,
-            loss=next_token_loss,
-            evaluate=evaluate,
-            save=lambda model, plan: None,
-            context=config.context,
-            rows_per_epoch=config.rows,
-            model_config=config_to_hf(shape),
-            reasons=reasons,
-            snapshots=True,
-        )
-
-    return run_stage(config, "pretrain", {}, job)
 
 
 # On another machine.
 
 
-def _elsewhere(wish: Wish, machine: Path) -> Told:
+def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
     """What a run would take where a doctor has been: FLOP for FLOP as fast as its trial."""
-    if not _is_new(_stage(wish)) or wish.data:
+    if not _is_new(_stage(request)) or request.data:
         raise UserError(
             "--machine plans pre-training without data alone; other stages are timed where they run"
         )
@@ -361,7 +276,7 @@ def _elsewhere(wish: Wish, machine: Path) -> Told:
             f"groundup doctor --json {machine.name}, without --quick, which trains nothing"
         )
     with _scratch() as folder:
-        config = _pretraining(wish, folder)
+        config = _pretraining(request, folder)
     fast = bool(facts.get("fast_bfloat16"))
     kernels = facts.get("kernels")
     compute = Compute(
@@ -373,7 +288,7 @@ def _elsewhere(wish: Wish, machine: Path) -> Told:
         torch_version=str(facts.get("torch", "")),
         kernels=kernels if kernels in ("amx", "avx512_bf16") else "none",
     )
-    shape, reasons = model_shape(config, wish.vocab_size, 2 * float(trial))
+    shape, reasons = model_shape(config, request.vocab_size, 2 * float(trial))
     trained = Trained.whole(shape, config.context, RATES, "")
     per_token = shape.flops_per_token(config.context)
     speed = float(trial) / per_token
@@ -382,7 +297,7 @@ def _elsewhere(wish: Wish, machine: Path) -> Told:
         1, round((config.minutes or 0.0) * 60 * TRAINING_SHARE * speed / per_step)
     )
     seconds = steps * per_step / speed
-    return Told(
+    return RunEstimate(
         parameters=shape.parameters,
         trained_parameters=shape.parameters,
         steps=steps,
@@ -426,31 +341,38 @@ def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float]:
 # Words.
 
 
-def table(told: Told) -> Table:
+def table(estimate: RunEstimate) -> Table:
     """What a run would take, line by line."""
-    minutes, training = told.seconds / 60, told.training_seconds / 60
+    minutes, training = estimate.seconds / 60, estimate.training_seconds / 60
     of_them = ""
-    if told.trained_parameters != told.parameters:
-        of_them = f"{short_number(told.trained_parameters)} of them trained"
-    kaplan = "" if told.kaplan_flops is None else f"{told.kaplan_flops:.2e} without head and scores"
+    if estimate.trained_parameters != estimate.parameters:
+        of_them = f"{short_number(estimate.trained_parameters)} of them trained"
+    kaplan = (
+        ""
+        if estimate.kaplan_flops is None
+        else f"{estimate.kaplan_flops:.2e} without head and scores"
+    )
     loss: str | Cell = "unknown"
-    if told.loss is not None:
-        ends = f"{told.loss.low:.3f} to {told.loss.high:.3f}"
-        loss = Cell(f"{told.loss.estimate:.3f}", ends)
+    if estimate.loss is not None:
+        ends = f"{estimate.loss.low:.3f} to {estimate.loss.high:.3f}"
+        loss = Cell(f"{estimate.loss.estimate:.3f}", ends)
     rows: list[tuple[str, str | Cell]] = [
         ("time", Cell(f"{minutes:.1f} minutes", f"{training:.1f} of them in steps")),
-        ("before it", f"{told.preparing_seconds:.0f} s to read data and plan"),
-        ("peak memory", f"{told.peak_memory / 1e9:.2f} GB"),
-        ("disk", f"{told.disk / 1e9:.2f} GB"),
-        ("parameters", Cell(short_number(told.parameters), of_them)),
-        ("steps", f"{told.steps:,}"),
+        ("before it", f"{estimate.preparing_seconds:.0f} s to read data and plan"),
+        ("peak memory", f"{estimate.peak_memory / 1e9:.2f} GB"),
+        ("disk", f"{estimate.disk / 1e9:.2f} GB"),
+        ("parameters", Cell(short_number(estimate.parameters), of_them)),
+        ("steps", f"{estimate.steps:,}"),
         (
             "tokens",
-            Cell(short_number(told.tokens), f"{told.tokens / told.parameters:.3g} a parameter"),
+            Cell(
+                short_number(estimate.tokens),
+                f"{estimate.tokens / estimate.parameters:.3g} a parameter",
+            ),
         ),
-        ("FLOPs", Cell(f"{told.flops:.2e}", kaplan)),
-        ("speed", f"{told.tokens_per_second:,.0f} tokens a second"),
-        ("computed", told.how),
+        ("FLOPs", Cell(f"{estimate.flops:.2e}", kaplan)),
+        ("speed", f"{estimate.tokens_per_second:,.0f} tokens a second"),
+        ("computed", estimate.how),
         ("loss at the end", loss),
     ]
     plain = text_table("What it would take", ("", ""), rows)

@@ -97,10 +97,10 @@ def plan(
     if json is not None:
         writable(json, "--json", force=force)
     located = None if model is None else find_model(model)
-    from groundup.app.forecast import Wish, plan_run
+    from groundup.app.forecast import PlanRequest, plan_run
 
-    wish = Wish(
+    request = PlanRequest(
         stage, minutes, steps, tokens, depth, width, params, vocab_size, context, rows, located,
         data, tokenizer, set,
     )  # fmt: skip
-    plan_run(wish, machine=machine, law=law, json=json)
+    plan_run(request, machine=machine, law=law, json=json)

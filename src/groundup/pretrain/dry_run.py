@@ -1,0 +1,124 @@
+"""Pre-training as it would be planned, without the text: on random tokens, up to its plan.
+
+What is computed does not depend on what the tokens are, so a few micro-batches of random ones have
+the time and memory of real ones. `groundup plan` takes the plan and leaves the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from groundup.errors import UserError
+from groundup.formats.hf_config import config_to_hf
+from groundup.lm.model import CausalLM
+from groundup.pretrain.config import PretrainConfig
+from groundup.pretrain.shape import TOKENS_PER_PARAMETER, model_shape
+from groundup.pretrain.stage import RATES, fresh
+from groundup.runs.folder import Run
+from groundup.train.batch import Batch, Stream
+from groundup.train.device import matmul_peak, resolve
+from groundup.train.loss import next_token_loss
+from groundup.train.pace import random_batches
+from groundup.train.plan import Trained
+from groundup.train.stage import Job, run_stage
+
+_DEEPEST = 48
+# Pre-training writes samples and reads so many tokens of held-out text at every evaluation.
+_HELDOUT_TOKENS = 20_000
+
+
+def sized(
+    config: PretrainConfig,
+    *,
+    vocab_size: int,
+    parameters: float | None = None,
+    tokens: float | None = None,
+) -> PretrainConfig:
+    """The same with the depth of about so many `parameters` and the steps of so many `tokens`.
+
+    Where nothing says how long it is, a model reads as many tokens as suit its size. Raises
+    `UserError` where nothing says how large it is either.
+    """
+    if parameters is not None:
+        off = dict[int, float]()
+        for depth in range(1, _DEEPEST + 1):
+            one = config.model_copy(update={"depth": depth})
+            off[depth] = abs(model_shape(one, vocab_size, 1.0)[0].parameters - parameters)
+        config = config.model_copy(update={"depth": min(off, key=lambda depth: off[depth])})
+    if config.steps is not None or config.minutes is not None:
+        return config
+    if tokens is None:
+        if config.depth is None and config.width is None:
+            raise UserError(
+                "there is nothing to plan by; say how long (--minutes) or how large (--depth, "
+                "--params)"
+            )
+        shape, _ = model_shape(config, vocab_size, 1.0)
+        tokens = TOKENS_PER_PARAMETER * shape.active_parameters
+    steps = max(1, round(tokens / (config.rows * config.context)))
+    return config.model_copy(update={"steps": steps})
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """A stream of random tokens: what is computed does not depend on what they are."""
+
+    vocab_size: int
+    context: int
+    rows: int
+    micro_rows: int
+
+    def at(self, step: int, model: nn.Module) -> list[Batch]:
+        batches = random_batches(self.vocab_size, context=self.context, rows=self.micro_rows)
+        return [next(batches) for _ in range(-(-self.rows // self.micro_rows))]
+
+    def can_save(self, step: int) -> bool:
+        return True
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+def pretrain_on_noise(config: PretrainConfig, vocab_size: int) -> Path:
+    """Plan and time pre-training on random tokens; the stage's own function up to its data."""
+    compute = resolve(config, compile_by_default=False)
+    shape, reasons = model_shape(
+        config, vocab_size, matmul_peak(compute.device, compute.torch_dtype)
+    )
+    stream: Stream[Batch] = _Noise(
+        shape.vocab_size, config.context, config.rows, config.micro(config.context)
+    )
+
+    def evaluate(model: CausalLM, step: int) -> dict[str, Any]:
+        rows = max(1, _HELDOUT_TOKENS // config.context)
+        batches = random_batches(shape.vocab_size, context=config.context, rows=rows)
+        with torch.no_grad():
+            next_token_loss(model, next(batches).to(torch.device(compute.device)))
+        return {}
+
+    def job(run: Run) -> Job[Batch, CausalLM]:
+        return Job(
+            config,
+            Trained.whole(shape, config.context, RATES, "which suits small models"),
+            model=lambda: fresh(shape, config.seed),
+            stream=lambda steps: stream,
+            loss=next_token_loss,
+            evaluate=evaluate,
+            save=lambda model, plan: None,
+            context=config.context,
+            rows_per_epoch=config.rows,
+            model_config=config_to_hf(shape),
+            reasons=reasons,
+            snapshots=True,
+        )
+
+    return run_stage(config, "pretrain", {}, job)
