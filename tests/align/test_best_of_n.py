@@ -111,9 +111,9 @@ def command(workshop: Any, out: Path) -> list[str]:
     return [sys.executable, "-m", "groundup", "best-of-n", *map(str, words)]
 
 
-def begun(workshop: Any, out: Path) -> Path:
+def begun(workshop: Any, out: Path, **more: Any) -> Path:
     """A run that was stopped before its first answer."""
-    config = BestOfNConfig(**settings(workshop, out))
+    config = BestOfNConfig(**settings(workshop, out), **more)
     parents = {"model": config.model, "prompts": config.prompts}
     with Run.open(out, "best-of-n", config, parents):
         return out
@@ -196,6 +196,29 @@ def test_of_answers_without_a_word_there_is_no_data(
         rows = [*read.train, *read.heldout]
         assert not read.bad and len(rows) == ASKED - 1
         assert all(row.messages[-1].content.strip() for row in rows)
+
+
+def test_only_what_is_worth_enough_is_learned_from(
+    workshop: Any, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pools = [Pool.of(line) for line in read_lines(whole / "answers.jsonl")]
+    best = sorted(max(one.scores[one.said]) for one in pools if one.said)
+    least = best[len(best) // 2]
+    assert best[0] < least
+    for name, min_reward in (("half", least), ("none", best[-1] + 1)):
+        out = begun(workshop, tmp_path / name, min_reward=min_reward)
+        (out / "answers.jsonl").write_bytes((whole / "answers.jsonl").read_bytes())
+        capsys.readouterr()
+        assert main([*command(workshop, out)[3:], f"--min-reward={min_reward}"]) == 0
+        for folder in (out, out / "random"):
+            files = sorted((folder / "conversations").glob("*.jsonl"))
+            rows = [line for file in files for line in file.read_text().splitlines()]
+            assert len(rows) == sum(one >= min_reward for one in best)
+        # Pairs are a comparison whatever they are worth.
+        for side in ("train", "heldout"):
+            path = f"preferences/{side}.jsonl"
+            assert (out / path).read_bytes() == (whole / path).read_bytes()
+    assert "min_reward=2.0 is more than any answer is worth" in capsys.readouterr().out
 
 
 # Kills.

@@ -155,7 +155,12 @@ def run(config: BestOfNConfig) -> Path:
         train, _ = load_prompts(config.prompts, tokenizer, longest=longest, sources=config.sources)
         asked = spread(_others(train, config.exclude), config.questions)
         pools = _answered(config, run, model, tokenizer, asked)
-        _write_data(config, run, pools)
+        written = _write_data(config, run, pools)
+        if not written and config.min_reward is not None:
+            say(
+                f"min_reward={config.min_reward} is more than any answer is worth, so there are no "
+                "conversations to learn from; give less"
+            )
         _write_report(config, run, pools, perf_counter() - begun)
         run.finish(questions=len(pools))
         return run.folder
@@ -250,27 +255,39 @@ def _chunk(
 # What is made of it.
 
 
-def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> None:
-    """The folders of a data stage: the best answers, random ones, and pairs."""
+def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> int:
+    """The folders of a data stage: the best answers, random ones, and pairs.
+
+    Returns how many conversations there are.
+    """
+    written = 0
     rng = np.random.default_rng((config.seed, 2))
     sides: list[list[Pool]] = [[], []]
     for pool in pools:
         if pool.said:
             sides[split_hash(json.dumps(pool.prompt)) < config.heldout].append(pool)
     for side, some in zip(("train", "heldout"), sides, strict=True):
+        learned = [one for one in some if _is_learned(one, config.min_reward)]
         folders = {
-            run.folder / "conversations": [_talk(pool, pool.said[0]) for pool in some],
+            run.folder / "conversations": [_talk(pool, pool.said[0]) for pool in learned],
             run.folder / "random" / "conversations": [
-                _talk(pool, int(rng.choice(pool.said))) for pool in some
+                _talk(pool, int(rng.choice(pool.said))) for pool in learned
             ],
             run.folder / "preferences": [pair for pool in some for pair in _pairs(pool)],
         }
         for folder, rows in folders.items():
             folder.mkdir(parents=True, exist_ok=True)
             write_json_lines(folder / f"{side}.jsonl", rows)
+        written += len(learned)
     packs = [vars(one) for one in sources(config.prompts)]
     run.write("data.json", {"packs": packs})
     write_json(run.folder / "random" / "data.json", {"packs": packs})
+    return written
+
+
+def _is_learned(pool: Pool, min_reward: float | None) -> bool:
+    """Whether the best answer is good enough to learn from."""
+    return min_reward is None or bool(pool.scores[pool.said[0]] >= min_reward)
 
 
 def _talk(pool: Pool, place: int) -> dict[str, Any]:

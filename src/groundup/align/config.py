@@ -454,6 +454,11 @@ class BestOfNConfig(StageConfig):
     missing_eos_penalty: LossWeight = Field(
         1.0, description="an answer that does not end is given minus this as its reward"
     )
+    min_reward: Bound | None = Field(
+        None,
+        description="prompts whose best answer is worth less give no conversation to learn from "
+        "(default: every prompt gives one)",
+    )
     heldout: ShareBelowOne = Field(
         0.1, description="share of the prompts whose answers are held out"
     )
