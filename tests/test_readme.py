@@ -41,7 +41,7 @@ ONLY_PARSED = (
         for name in (
             *("planted-bias", "ladder", "overoptimization", "sentiment", "quantisation"),
             *("induction", "recall", "copying", "positions", "attention-cost", "optimizers"),
-            "scaling-law",
+            *("scaling-law", "scalability"),
         )
     ),
 )

@@ -418,10 +418,10 @@ def _experiment(
     )
 
 
-def _with_transformers(name: str, config: str, help: str, minutes: int) -> Stage:
+def _with_transformers(name: str, config: str, help: str, minutes: int, page: str = "") -> Stage:
     """An experiment of step 3, and how long it takes on two cores at most."""
     more = (f"At most {minutes} minutes on two cores.", RESUMES)
-    module = f"transformers.{name.replace('-', '_')}"
+    module = f"transformers.{page or name.replace('-', '_')}"
     return _experiment(name, config, help, more, module=module, settings="transformers.config")
 
 
@@ -529,6 +529,13 @@ EXPERIMENTS: dict[str, Stage] = {
             "OptimizersConfig",
             "How much sooner does Muon reach a loss than AdamW, each at its best learning rate?",
             20,
+        ),
+        _with_transformers(
+            "scalability",
+            "ScalabilityConfig",
+            "From how much compute on does a GPT beat an LSTM, and what does each cost?",
+            40,
+            page="scalability.experiment",
         ),
     )
 }

@@ -84,7 +84,7 @@ def heldout_plot(title: str, curve: Curve, levels: Mapping[str, float]) -> Plot:
     highest = max([*curve.values[len(curve.values) // 4 :].tolist(), *levels.values()])
     room = max(0.02, 0.15 * (highest - lowest))
     axes.set_ylim(lowest - room, max(highest + room, min(float(curve.values.max()), 2 * highest)))
-    _log_tokens(axes)
+    log_x(axes, "training tokens")
     axes.set_ylabel(curve.name)
     return Plot(_name(title), f"{title}: {curve.name} over the tokens read in training.", figure)
 
@@ -97,7 +97,7 @@ def gained_plot(title: str, curves: Mapping[str, Curve]) -> Plot:
         axes.plot(curve.tokens, curve.values, "o-", color=color, markersize=4, label=name)
     axes.axhline(0.5, linestyle=":", color=GREY, label="guessing")
     axes.set_ylim(0, 1)
-    _log_tokens(axes)
+    log_x(axes, "training tokens")
     axes.set_ylabel("better answer gained on the worse")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     about = "share of held-out pairs whose better answer gained on the worse one since DPO began"
@@ -115,7 +115,7 @@ def loss_plot(title: str, loss: Curve, heldout: Curve | None) -> Plot:
         )
     # The first few steps are a cliff; the story is what comes after them.
     axes.set_ylim(*_limits(loss.values, heldout))
-    _log_tokens(axes)
+    log_x(axes, "training tokens")
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
     return Plot(_name(title), f"{title} over the tokens read.", figure)
@@ -371,12 +371,13 @@ def _mark_chance(axes: Axes, sources: Sequence[str], row: BySource) -> None:
             label = None
 
 
-def _log_tokens(axes: Axes) -> None:
+def log_x(axes: Axes, label: str) -> None:
+    """A logarithmic x-axis with a few short numbers at its ticks."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("training tokens")
+    axes.set_xlabel(label)
 
 
 def smoothed(values: Float[np.ndarray, " steps"]) -> Float[np.ndarray, " steps"]:

@@ -7,7 +7,7 @@ cell, and finished ones are read from their folders.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -45,7 +45,8 @@ class Cell:
     """What is trained, on what, how long and how, and `measure(model, step)` of it.
 
     `rate` is the peak learning rate of matrices; embeddings and gains have `embedding_rate`, or the
-    same. `measured_at` are steps to measure at beside the last one.
+    same. `measured_at` are steps to measure at beside those of `evaluations`. `warmup` and `decay`
+    are the shares of the steps in which rates rise and fall.
     """
 
     name: str
@@ -63,6 +64,9 @@ class Cell:
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     weight_decay: float = 0.0
     evaluates_first: bool = False
+    measured_at: Sequence[int] = ()
+    warmup: float = 0.1
+    decay: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,8 @@ def trained(config: Threaded, cell: Cell) -> Course:
         learning_rate=cell.rate,
         embedding_learning_rate=rates[1],
         weight_decay=cell.weight_decay,
-        warmup=0.1,
-        decay=0.5,
+        warmup=cell.warmup,
+        decay=cell.decay,
         evaluations=cell.evaluations,
         threads=config.threads,
         dtype=cell.dtype,
@@ -117,6 +121,7 @@ def trained(config: Threaded, cell: Cell) -> Course:
         rows_per_epoch=cell.rows * cell.steps,
         model_config=config_to_hf(shape),
         evaluates_first=cell.evaluates_first,
+        evaluates_at=cell.measured_at,
     )
     begun = perf_counter()
     run_stage(settings, "cell", {}, lambda run: job)

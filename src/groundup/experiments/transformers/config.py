@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from groundup.experiments.config import ExperimentConfig
-from groundup.train.ranges import Repeats, Steps, Threads
+from groundup.train.ranges import Minutes, Repeats, Steps, Threads
 
 
 class TransformerExperimentConfig(ExperimentConfig):
@@ -56,3 +56,11 @@ class OptimizersConfig(TransformerExperimentConfig):
     """AdamW and Muon on one model, each at the best of some learning rates."""
 
     steps: Steps = Field(400, description="steps of each model on the small world's stories")
+
+
+class ScalabilityConfig(TransformerExperimentConfig):
+    """LSTM and GPT of four sizes on two texts: loss by compute, time and place, and their costs."""
+
+    minutes: Minutes = Field(
+        40.0, description="time of the whole experiment here; texts and timings take 5 at least"
+    )

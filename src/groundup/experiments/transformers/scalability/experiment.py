@@ -1,0 +1,262 @@
+"""Why do transformers scale where recurrent networks do not? LSTM and GPT side by side.
+
+Both are trained by the same loop on the same windows of the small world's stories and of Wikipedia,
+in four sizes from 26 thousand parameters to a million, without embeddings. Asked is
+
+    crossing    held-out loss against FLOPs and against seconds: from where on is a GPT ahead?
+    positions   loss by how many tokens have been read: who still gains when the context is long?
+    costs       speed of training by the length of windows; memory and time of a written token
+
+Seconds are this machine's, and FLOPs per second depend on how many rows are read at once: with more
+rows an LSTM's steps have more to do side by side, and it trains faster; here are few, which suit
+small budgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from groundup.experiments.transformers.cells import experiment
+from groundup.experiments.transformers.config import ScalabilityConfig
+from groundup.experiments.transformers.findings import conclusions, number_cell
+from groundup.experiments.transformers.language import Material, Text, material
+from groundup.experiments.transformers.models import Maker
+from groundup.experiments.transformers.scalability import costs, crossing, positions
+from groundup.experiments.transformers.scalability.crossing import Race
+from groundup.experiments.transformers.scalability.positions import Compared
+from groundup.experiments.transformers.scalability.runs import (
+    CONTEXT,
+    KINDS,
+    ROWS,
+    STEPS_FILE,
+    TEXTS,
+    UNITS,
+    VOCAB,
+    Kind,
+    Run,
+    makers,
+    planned,
+    run_all,
+    tried,
+)
+from groundup.report.figure import Plot
+from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.plots import COLORS, log_x, panels
+from groundup.report.table import Table, short_number, text_table
+
+NAME = "scalability"
+QUESTION = "From how much compute on does a GPT beat an LSTM, and what does each cost?"
+Tried = Mapping[Kind, Mapping[float, float]]
+Found = Mapping[Text, Mapping[Kind, Sequence[Run]]]
+
+
+def run(config: ScalabilityConfig) -> Path:
+    """Train all sizes, time the largest, and write the outcome; stopped, it goes on.
+
+    Raises `UserError` for a folder of something else, and where Wikipedia cannot be downloaded.
+    """
+    return experiment(config, NAME, partial(_run, config))
+
+
+def _run(config: ScalabilityConfig) -> None:
+    begun = perf_counter()
+    texts = _texts(config)
+    steps = planned(config, texts["world"])
+    rates: Tried = {kind: tried(config, kind, texts["world"], steps) for kind in KINDS}
+    found: Found = {
+        name: {kind: run_all(config, kind, name, text, steps, best(rates[kind])) for kind in KINDS}
+        for name, text in texts.items()
+    }
+    largest: Mapping[str, Maker] = {
+        kind: makers(kind, texts["world"].vocab_size, config.quick)[-1] for kind in KINDS
+    }
+    timed = costs.settings(config.out, config.threads)
+    speeds = costs.tokens_per_second(largest, timed, config.quick)
+    writing = costs.milliseconds(largest, timed, config.quick)
+    (races, left_out), places = raced(found), compared(found)
+    claims = [
+        *(claim for race in races for claim in crossing.tested(race)),
+        *(claim for one in places for claim in positions.tested(one)),
+        *costs.tested(speeds, writing),
+    ]
+    write(
+        config,
+        NAME,
+        QUESTION,
+        tables=[
+            crossing.table(races),
+            positions.table(places),
+            costs.speed_table(speeds),
+            costs.writing_table(largest, writing),
+            sizes_table(found),
+        ],
+        plots=[curves_plot(found, races), positions.plot(places), costs.plot(speeds)],
+        remarks=[
+            *map(crossing.told, races),
+            *left_out,
+            *conclusions(claims),
+            *chosen(rates),
+        ],
+        claims=claims,
+        data={
+            "rates": {k: {f"{r:g}": loss for r, loss in one.items()} for k, one in rates.items()},
+            "races": [crossing.numbers(race) for race in races],
+            "runs": [
+                numbers(one) for families in found.values() for f in families.values() for one in f
+            ],
+            "positions": {
+                one.text: {"tokens_read": one.edges}
+                | {kind: one.nats(kind).tolist() for kind in KINDS}
+                for one in places
+            },
+            "costs": costs.numbers(largest, speeds, writing),
+        },
+        pieces=("cells", "text", STEPS_FILE, RESULT),
+        seconds=perf_counter() - begun,
+    )
+
+
+def _texts(config: ScalabilityConfig) -> dict[Text, Material]:
+    """The texts; the miniature has the stories alone, which need no network."""
+    names: list[Text] = ["world"] if config.quick else list(TEXTS)
+    megabytes = 0.3 if config.quick else 8
+    return {
+        name: material(config.out / "text", name, vocab_size=VOCAB, megabytes=megabytes)
+        for name in names
+    }
+
+
+def best(rates: Mapping[float, float]) -> float:
+    """The rate with the least loss."""
+    return min(rates, key=lambda rate: rates[rate])
+
+
+# What is told of it.
+
+
+def raced(found: Found) -> tuple[list[Race], list[str]]:
+    """The race on each text, by FLOPs and by seconds, and in a sentence what cannot be one."""
+    races, left_out = list[Race](), list[str]()
+    for name, families in found.items():
+        for unit in UNITS:
+            curves = {kind: [one.curves_by(unit) for one in families[kind]] for kind in KINDS}
+            # Of each size its seeds; of each seed its sizes.
+            lstm, gpt = (list(zip(*curves[kind], strict=True)) for kind in ("LSTM", "GPT"))
+            race = Race.of(TEXTS[name], unit, lstm, gpt)
+            if race is None:
+                left_out.append(
+                    f"{TEXTS[name]}: the sizes have been looked at over different {unit} "
+                    "altogether, so that nothing can be compared by them; more minutes are needed."
+                )
+            else:
+                races.append(race)
+    return races, left_out
+
+
+def compared(found: Found) -> list[Compared]:
+    """The largest of both on each text."""
+    of: list[Compared] = []
+    for name, families in found.items():
+        lstm, gpt = (
+            [course.end["positions"] for course in families[kind][-1].courses]
+            for kind in ("LSTM", "GPT")
+        )
+        of.append(Compared(TEXTS[name], lstm, gpt))
+    return of
+
+
+def chosen(rates: Tried) -> list[str]:
+    """The rates that were chosen, and which might be better beyond those tried."""
+    said = "; ".join(
+        f"{kind} {best(found):g}, the best of {', '.join(f'{rate:g}' for rate in found)}"
+        for kind, found in rates.items()
+    )
+    edge = [kind for kind, found in rates.items() if best(found) in (min(found), max(found))]
+    beyond = f" At the edge of those tried, and perhaps better beyond: {' and '.join(edge)}."
+    return [f"Rates of matrices: {said}." + beyond * bool(edge)]
+
+
+def sizes_table(found: Found) -> Table:
+    """A row for each run: its size, what it used, and what it came to."""
+    every = [one for families in found.values() for family in families.values() for one in family]
+    return text_table(
+        "Every size at its end",
+        ("model and text", "parameters", "tokens", "FLOPs", "seconds", "nats a token"),
+        tuple(
+            (
+                f"{title(one)}, {TEXTS[one.text]}",
+                # Rounded before, as 999,712 would be 1e+03 k.
+                short_number(float(f"{one.parameters:.3g}")),
+                short_number(one.courses[0].end["step"] * ROWS * CONTEXT),
+                short_number(one.curves_by("FLOPs")[0].used[-1]),
+                number_cell([curve.used[-1] for curve in one.curves_by("s")], 1),
+                number_cell([course.end["loss"] for course in one.courses]),
+            )
+            for one in every
+        ),
+        (
+            "Parameters without embeddings. All were to train for as long, by the pace measured "
+            f"before, in steps of {ROWS} windows of {CONTEXT} tokens (with more windows at once an "
+            "LSTM has more to do side by side, and trains faster); the rate rises and then stays, "
+            "so that every look is the end of a shorter run. Means over "
+            f"{seeds(len(every[0].courses))} with Student's 95 % interval.",
+        ),
+    )
+
+
+def title(one: Run) -> str:
+    """A family and a size: "GPT 1 M"."""
+    return f"{one.kind} {short_number(float(f'{one.parameters:.2g}'))}"
+
+
+def curves_plot(found: Found, races: Sequence[Race]) -> Plot:
+    """Loss over FLOPs and over seconds: every size thin, the best of each family thick."""
+    figure, rows = panels(len(found), 2, width=9.0, height=3.6 * len(found))
+    for row, (name, families) in zip(rows, found.items(), strict=True):
+        for axes, unit in zip(row, UNITS, strict=True):
+            for color, kind in zip(COLORS, KINDS, strict=False):
+                for one in families[kind]:
+                    curves = one.curves_by(unit)
+                    used = np.mean([curve.used for curve in curves], axis=0)
+                    mean = np.mean([curve.losses for curve in curves], axis=0)
+                    axes.plot(used, mean, color=color, linewidth=0.8, alpha=0.5, marker=".")
+                for race in races:
+                    if (race.text, race.unit) == (TEXTS[name], unit):
+                        _draw(axes, race, kind, color)
+            axes.set_title(TEXTS[name])
+            log_x(axes, "FLOPs" if unit == "FLOPs" else "seconds of training")
+        row[0].set_ylabel("nats a token")
+        row[0].legend(frameon=False)
+    return Plot(
+        "curves",
+        "Held-out loss over FLOPs and over seconds: thin every size, thick the best of each family "
+        "as far as it is told. Lines are means, bands all seeds.",
+        figure,
+    )
+
+
+def _draw(axes: Axes, race: Race, kind: Kind, color: str) -> None:
+    """A family's frontier: the mean, and a band over all seeds."""
+    values = race.gpt if kind == "GPT" else race.lstm
+    axes.plot(race.budgets, values.mean(0), color=color, linewidth=2.2, label=kind)
+    low, high = values.min(0), values.max(0)
+    axes.fill_between(race.budgets, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def numbers(one: Run) -> dict[str, Any]:
+    """A run's looks for result.json."""
+    return {
+        "kind": one.kind,
+        "text": one.text,
+        "parameters": one.parameters,
+        "flops": one.curves_by("FLOPs")[0].used,
+        "seconds": [curve.used for curve in one.curves_by("s")],
+        "losses": [curve.losses for curve in one.curves_by("s")],
+    }
