@@ -299,9 +299,9 @@ def test_twenty_megabytes_are_counted_and_scored_in_two_minutes(vocab, length):
     chances = 1 / np.arange(1, vocab + 1)
     rng = np.random.default_rng(0)
     tokens = rng.choice(vocab, size=length, p=chances / chances.sum()).astype(np.uint16)
-    begun = time.monotonic()
+    begun = time.process_time()  # of this process alone, whatever else the machine does
     KneserNey.fit(tokens, 5, vocab).logprobs(tokens)
-    assert time.monotonic() - begun < 120
+    assert time.process_time() - begun < 120
 
 
 def test_what_is_refused():
