@@ -37,12 +37,12 @@ from groundup.train.pace import measure_pace, random_batches
 from groundup.train.plan import TRAINING_SHARE
 
 SCHEMA = 1
-# Seconds, measured on two cores without fast bf16, the slowest machine that was tried: reading,
-# cleaning and comparing 15 MB of packs; training a tokenizer on them; starting Python, preparing
-# the data and compiling a stage whose kernels are cached.
-_DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 40.0, 14.0, 12.0
+# Seconds, measured on two cores of an EPYC of 400 GFLOP/s: reading, cleaning and comparing 15 MB of
+# packs; training a tokenizer on them; starting Python, preparing the data and compiling a stage
+# whose kernels are cached.
+_DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 35.0, 6.0, 12.0
 # Making, comparing and encoding one megabyte of the small world's text with what belongs to it.
-_WORLD_SECONDS_PER_MEGABYTE = 5.0
+_WORLD_SECONDS_PER_MEGABYTE = 4.2
 # How much of the small world a machine of so many FLOP/s makes a minute: as much text as it reads,
 # once; and the most, since its rows are held in memory. A model as large as the time can feed reads
 # in proportion to the square root of the operations.
@@ -52,7 +52,7 @@ _WORLD_FLOPS = 1e12
 # Compiling for the first time, while the speed is measured.
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
-_EVAL_SECONDS, _EVAL_FULL_MINUTES = 190.0, 20.0
+_EVAL_SECONDS, _EVAL_FULL_MINUTES = 140.0, 20.0
 # Prompts whose answers are compared, for each minute of such a machine; and the seconds of one.
 _COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS, _PROMPT_SECONDS = 300, 1_000, 20_000, 0.012
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
