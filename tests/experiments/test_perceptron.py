@@ -244,7 +244,7 @@ def test_the_same_seed_gives_the_same_numbers(outcome: dict[str, Any]) -> None:
         found = outcome["data"]["digits"][reading.name]
         assert found["accuracies"] == reading.accuracies(data.test)
         assert found["calibration_errors"] == reading.calibration_errors(data.test)
-    moons = watch("moons", two_moons, QUICK.course, MINIATURE)
+    moons = watch("moons", two_moons, QUICK.schedule, MINIATURE)
     assert outcome["data"]["planes"]["moons"] == moons.numbers()
 
 

@@ -172,8 +172,8 @@ class DPOConfig(PreferenceConfig):
 class KTOConfig(PreferenceConfig):
     """Kahneman-Tversky optimization: raise answers called good and lower those called bad."""
 
-    # A quarter of the time goes into the reference; an answer is read twice, with its prompt and with
-    # another.
+    # A quarter of the time goes into the reference; an answer is read twice, the second time with
+    # another's prompt.
     traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.12, in_steps=0.75)
 
     data: Path = Field(

@@ -16,7 +16,7 @@ from time import perf_counter
 from groundup.experiments import digits
 from groundup.experiments.config import PerceptronConfig
 from groundup.experiments.plane import (
-    Course,
+    Schedule,
     boundary_plot,
     plane_remark,
     plane_table,
@@ -38,12 +38,12 @@ QUESTION = (
 class Plan:
     """How much is learned: of points, and how many passes over the digits."""
 
-    course: Course
+    schedule: Schedule
     passes: int
 
 
-FULL = Plan(Course(points=400, frames=(1, 5, 20, 70, 200), grid=200), passes=65)
-QUICK = Plan(Course(points=200, frames=(1, 3, 10), grid=60), passes=10)
+FULL = Plan(Schedule(points=400, frames=(1, 5, 20, 70, 200), grid=200), passes=65)
+QUICK = Plan(Schedule(points=200, frames=(1, 3, 10), grid=60), passes=10)
 
 
 def run(config: PerceptronConfig) -> Path:
@@ -55,8 +55,8 @@ def run(config: PerceptronConfig) -> Path:
     begun, plan = perf_counter(), QUICK if config.quick else FULL
     data = digits.load(config.seed)
     planes = [
-        watch("moons", two_moons, plan.course, config),
-        watch("spirals", two_spirals, plan.course, config),
+        watch("moons", two_moons, plan.schedule, config),
+        watch("spirals", two_spirals, plan.schedule, config),
     ]
     readings = read(data, plan.passes, config)
     return write(

@@ -85,7 +85,7 @@ Window: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Course:
+class Schedule:
     """How many points are learned, for how long, and how closely that is watched."""
 
     points: int
@@ -133,32 +133,32 @@ class Plane:
 def watch(
     name: str,
     draw: Callable[[int, np.random.Generator], Points],
-    course: Course,
+    schedule: Schedule,
     config: PerceptronConfig,
 ) -> Plane:
     """Let both models learn new points for each seed, and look at them at every frame."""
-    say(f"{name}: {course.points} points, {seeds(config.seeds)}")
+    say(f"{name}: {schedule.points} points, {seeds(config.seeds)}")
     generators = [np.random.default_rng([config.seed, turn, 1]) for turn in range(config.seeds)]
-    drawn = [draw(course.points, rng) for rng in generators]
+    drawn = [draw(schedule.points, rng) for rng in generators]
     window = _window(drawn[0])
     models: dict[str, list[Followed]] = {PERCEPTRON: [], NETWORK: []}
     for points, rng in zip(drawn, generators, strict=True):
         test = draw(TEST_POINTS, rng)
         for model, learner in _learners(points, rng).items():
-            models[model].append(follow(learner, points, test, course, window))
-    return Plane(name, course.frames, drawn[0], window, models)
+            models[model].append(follow(learner, points, test, schedule, window))
+    return Plane(name, schedule.frames, drawn[0], window, models)
 
 
 def follow(
-    learner: Learner, points: Points, test: Points, course: Course, window: Window
+    learner: Learner, points: Points, test: Points, schedule: Schedule, window: Window
 ) -> Followed:
     """Let a model learn, and look at it at every frame."""
-    followed, grid = Followed([], [], []), _grid(window, course.grid)
-    for before, after in pairwise((0, *course.frames)):
+    followed, grid = Followed([], [], []), _grid(window, schedule.grid)
+    for before, after in pairwise((0, *schedule.frames)):
         learner.learn(after - before)
         followed.train.append(_accuracy(learner, points))
         followed.test.append(_accuracy(learner, test))
-        followed.maps.append(learner.probabilities(grid)[:, 1].reshape(course.grid, -1))
+        followed.maps.append(learner.probabilities(grid)[:, 1].reshape(schedule.grid, -1))
     return followed
 
 

@@ -168,14 +168,14 @@ def distinct_2(texts: Sequence[str]) -> float:
 
 
 @dataclass(frozen=True)
-class Course:
+class History:
     """How one policy went: what was measured on the way, and each iteration's nats and reward."""
 
     measured: list[dict[str, Any]]
     iterations: list[tuple[float, float]]
 
     @classmethod
-    def of(cls, folder: Path) -> Course:
+    def of(cls, folder: Path) -> History:
         lines = read_lines(folder / "metrics.jsonl")
         rollouts = [line for line in lines if line["kind"] == "rollout"]
         return cls(
@@ -416,26 +416,26 @@ def run(config: SentimentConfig) -> Path:
     use_threads(TrainingConfig(out=config.out, threads=config.threads))
     measuring = _measuring(config)
     pools = _pools(config, measuring)
-    courses: dict[str, Course] = {}
+    histories: dict[str, History] = {}
     for method in config.methods:
         say(f"{NAME}  {method}")
         folder = _TRAINING[method](config, pools, measuring)
-        courses[method] = Course.of(folder)
+        histories[method] = History.of(folder)
     best = {n: _best(pools, n) for n in powers_of_two(_GROUP)}
     return write(
         config,
         NAME,
         QUESTION,
-        tables=[table(courses, best, config)],
-        plots=[plot(courses, best)],
-        remarks=remarks(courses, best),
+        tables=[table(histories, best, config)],
+        plots=[plot(histories, best)],
+        remarks=remarks(histories, best),
         data={
-            "methods": {name: vars(course) for name, course in courses.items()},
+            "methods": {name: vars(history) for name, history in histories.items()},
             _POOL: {
                 str(n): {"kl": kl_bound(n), "reward": one.to_json()} for n, one in best.items()
             },
         },
-        texts=_texts(courses),
+        texts=_texts(histories),
         pieces=pieces,
         seconds=perf_counter() - begun,
     )
@@ -452,19 +452,21 @@ def _best(pools: Sequence[Pool], n: int) -> Estimate:
     return ratio(np.array([best_of_n(one.scores, one.scores, n) for one in pools]))
 
 
-def _texts(courses: Mapping[str, Course]) -> dict[str, str]:
+def _texts(histories: Mapping[str, History]) -> dict[str, str]:
     """What each policy writes in the end, and what the model wrote that all began with."""
-    first = next(iter(courses.values()))
-    ends = {"before": first.measured[0]} | {name: one.measured[-1] for name, one in courses.items()}
+    first = next(iter(histories.values()))
+    ends = {"before": first.measured[0]} | {
+        name: one.measured[-1] for name, one in histories.items()
+    }
     return {name: "\n\n".join(line["samples"]) for name, line in ends.items()}
 
 
 def table(
-    courses: Mapping[str, Course], best: Mapping[int, Estimate], config: SentimentConfig
+    histories: Mapping[str, History], best: Mapping[int, Estimate], config: SentimentConfig
 ) -> Table:
     """What each method reached, for how many nats, and what got worse."""
-    first = next(iter(courses.values()))
-    rows = [_row("before", first, 0), *(_row(name, one, -1) for name, one in courses.items())]
+    first = next(iter(histories.values()))
+    rows = [_row("before", first, 0), *(_row(name, one, -1) for name, one in histories.items())]
     rows += [
         (f"best of {n}", _interval(found), f"{kl_bound(n):.2f} at most", "", "")
         for n, found in best.items()
@@ -486,11 +488,11 @@ def table(
     )
 
 
-def _row(name: str, course: Course, place: int) -> tuple[str, ...]:
-    line = course.measured[place]
+def _row(name: str, history: History, place: int) -> tuple[str, ...]:
+    line = history.measured[place]
     return (
         name,
-        _interval(course.rewards[place]),
+        _interval(history.rewards[place]),
         f"{line['kl']:.2f}",
         f"{line['distinct_2']:.1%}",
         f"{line['bits_per_byte']:.3f}",
@@ -501,15 +503,15 @@ def _interval(found: Estimate) -> str:
     return f"{found.estimate:.3f}\n{found.low:.2f} to {found.high:.2f}"
 
 
-def remarks(courses: Mapping[str, Course], best: Mapping[int, Estimate]) -> list[str]:
+def remarks(histories: Mapping[str, History], best: Mapping[int, Estimate]) -> list[str]:
     """What the numbers say."""
     said = []
-    for name, course in courses.items():
-        before, after = course.rewards[0], course.rewards[-1]
+    for name, history in histories.items():
+        before, after = history.rewards[0], history.rewards[-1]
         apart = "more" if after.low > before.high else "less" if after.high < before.low else None
         verdict = apart or "in intervals that overlap"
         said.append(
-            f"{name}: {before.estimate:.2f} → {after.estimate:.2f} for {course.all('kl')[-1]:.1f} "
+            f"{name}: {before.estimate:.2f} → {after.estimate:.2f} for {history.all('kl')[-1]:.1f} "
             f"nats, {verdict}."
         )
     most = max(best)
@@ -517,16 +519,16 @@ def remarks(courses: Mapping[str, Course], best: Mapping[int, Estimate]) -> list
     return said
 
 
-def plot(courses: Mapping[str, Course], best: Mapping[int, Estimate]) -> Plot:
+def plot(histories: Mapping[str, History], best: Mapping[int, Estimate]) -> Plot:
     """Reward against nats, and bits per byte of texts by people against nats."""
     figure, [[reward, bits]] = panels(1, 2, width=9.0, height=3.8)
-    for (name, course), color in zip(courses.items(), COLORS, strict=False):
-        nats, means = course.all("kl"), [one.estimate for one in course.rewards]
+    for (name, history), color in zip(histories.items(), COLORS, strict=False):
+        nats, means = history.all("kl"), [one.estimate for one in history.rewards]
         reward.plot(nats, means, "o-", color=color, label=name)
-        if course.iterations:
-            points = np.array(course.iterations)
+        if history.iterations:
+            points = np.array(history.iterations)
             reward.scatter(points[:, 0], points[:, 1], s=6, color=color, alpha=0.35)
-        bits.plot(nats, course.all("bits_per_byte"), "o-", color=color, label=name)
+        bits.plot(nats, history.all("bits_per_byte"), "o-", color=color, label=name)
     bound = [kl_bound(n) for n in best]
     means = [one.estimate for one in best.values()]
     reward.plot(bound, means, label=f"best of {', '.join(map(str, best))}", **BASELINE)

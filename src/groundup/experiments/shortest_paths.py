@@ -198,7 +198,7 @@ def imitate(config: ShortestPathsConfig, graph: Graph, seed: int, out: Path) -> 
 
 
 @dataclass(frozen=True)
-class Course:
+class History:
     """How one policy went: its mean reward and its nats from the reference, at each iteration."""
 
     reward: Float[np.ndarray, " iterations"]
@@ -217,7 +217,7 @@ def reinforce(
     *,
     kl_coef: float,
     seed: int,
-) -> Course:
+) -> History:
     """Raise the reward of walks, beginning with the model of random ones."""
     begun = perf_counter()
     iterations = 3 if config.quick else config.iterations
@@ -251,7 +251,7 @@ def reinforce(
     lines = read_lines(out / "metrics.jsonl")
     rollouts = [line for line in lines if line["kind"] == "rollout"]
     measured = [line["heldout_reward"]["estimate"] for line in lines if "heldout_reward" in line]
-    return Course(
+    return History(
         np.array([line["reward"] for line in rollouts]),
         np.array([line["exact_kl"] for line in rollouts]),
         measured[0],
@@ -303,8 +303,8 @@ def _online(
 class Graphed:
     """Everything that was tried on one graph, by method; `dear` at a price of ten a nat."""
 
-    courses: dict[str, Course]
-    dear: Course
+    histories: dict[str, History]
+    dear: History
 
 
 def run(config: ShortestPathsConfig) -> Path:
@@ -327,13 +327,13 @@ def run(config: ShortestPathsConfig) -> Path:
             "graphs": [
                 {
                     name: {
-                        "before": course.before,
-                        "after": course.after,
-                        "seconds": course.seconds,
-                        "reward": course.reward.tolist(),
-                        "kl": course.kl.tolist(),
+                        "before": history.before,
+                        "after": history.after,
+                        "seconds": history.seconds,
+                        "reward": history.reward.tolist(),
+                        "kl": history.kl.tolist(),
                     }
-                    for name, course in {**one.courses, "dear": one.dear}.items()
+                    for name, history in {**one.histories, "dear": one.dear}.items()
                 }
                 for one in found
             ]
@@ -346,9 +346,9 @@ def _tried(config: ShortestPathsConfig, scratch: Path, turn: int) -> Graphed:
     seed = config.seed + turn
     graph = Graph.drawn(np.random.default_rng((seed, 0)))
     walker = imitate(config, graph, seed, scratch / f"walks-{turn}")
-    courses: dict[str, Course] = {}
+    histories: dict[str, History] = {}
     for method in config.methods:
-        courses[method] = reinforce(
+        histories[method] = reinforce(
             config,
             method,
             graph,
@@ -357,7 +357,10 @@ def _tried(config: ShortestPathsConfig, scratch: Path, turn: int) -> Graphed:
             kl_coef=config.kl_coef,
             seed=seed,
         )
-        say(f"graph {turn}  {method}: {courses[method].before:.3f} → {courses[method].after:.3f}")
+        say(
+            f"graph {turn}  {method}: {histories[method].before:.3f} "
+            f"→ {histories[method].after:.3f}"
+        )
     dear = reinforce(
         config,
         config.methods[0],
@@ -367,24 +370,24 @@ def _tried(config: ShortestPathsConfig, scratch: Path, turn: int) -> Graphed:
         kl_coef=_DEAR,
         seed=seed,
     )
-    return Graphed(courses, dear)
+    return Graphed(histories, dear)
 
 
 def table(found: Sequence[Graphed], config: ShortestPathsConfig) -> Table:
     """What each method reached, and how often that is enough."""
     rows, iterations = [], len(found[0].dear.reward)
     for method in config.methods:
-        courses = [one.courses[method] for one in found]
-        after = [course.after for course in courses]
+        histories = [one.histories[method] for one in found]
+        after = [history.after for history in histories]
         rows.append(
             (
                 method.upper(),
-                f"{np.mean([course.before for course in courses]):.3f}",
+                f"{np.mean([history.before for history in histories]):.3f}",
                 f"{np.mean(after):.3f}",
                 f"{min(after):.3f} to {max(after):.3f}",
                 f"{sum(value >= ENOUGH for value in after)} of {len(after)}",
-                f"{np.mean([course.kl[-1] for course in courses]):.2f}",
-                f"{np.mean([course.seconds for course in courses]):.0f} s",
+                f"{np.mean([history.kl[-1] for history in histories]):.2f}",
+                f"{np.mean([history.seconds for history in histories]):.0f} s",
             )
         )
     return text_table(
@@ -399,7 +402,7 @@ def remarks(found: Sequence[Graphed], config: ShortestPathsConfig) -> list[str]:
     """What the numbers say."""
     said = []
     for method in config.methods:
-        enough = sum(one.courses[method].after >= ENOUGH for one in found)
+        enough = sum(one.histories[method].after >= ENOUGH for one in found)
         said.append(
             f"{method.upper()} reaches {ENOUGH:.0%} of the optimum on {enough} of "
             f"{len(found)} graphs."
@@ -419,9 +422,9 @@ def plot(found: Sequence[Graphed], config: ShortestPathsConfig) -> Plot:
     for method, color in zip(config.methods, COLORS, strict=False):
         for turn, one in enumerate(found):
             label = method.upper() if turn == 0 else None
-            course = one.courses[method]
-            reward.plot(course.reward, color=color, linewidth=1, alpha=0.7, label=label)
-            nats.plot(course.kl, color=color, linewidth=1, alpha=0.7, label=label)
+            history = one.histories[method]
+            reward.plot(history.reward, color=color, linewidth=1, alpha=0.7, label=label)
+            nats.plot(history.kl, color=color, linewidth=1, alpha=0.7, label=label)
     for turn, one in enumerate(found):
         label = f"a price of {_DEAR:g}" if turn == 0 else None
         nats.plot(one.dear.kl, color="#777777", linewidth=1, label=label)
@@ -431,4 +434,4 @@ def plot(found: Sequence[Graphed], config: ShortestPathsConfig) -> Plot:
     for axes in (reward, nats):
         axes.set_xlabel("iteration")
         axes.legend(frameon=False, fontsize=8)
-    return Plot("courses", "Every graph's course: sampled walks of each iteration.", figure)
+    return Plot("histories", "Every graph's history: sampled walks of each iteration.", figure)

@@ -14,7 +14,7 @@ from groundup.errors import UserError
 from groundup.experiments.transformers.cells import Cell, trained
 from groundup.experiments.transformers.config import ScalabilityConfig
 from groundup.experiments.transformers.language import WindowStream
-from groundup.experiments.transformers.models import Maker, recurrent, transformer
+from groundup.experiments.transformers.models import Architecture, recurrent, transformer
 from groundup.experiments.transformers.scalability import crossing, positions, runs
 from groundup.experiments.transformers.scalability.costs import kept_bytes
 from groundup.experiments.transformers.scalability.crossing import Curve, Family, Race, told
@@ -153,7 +153,7 @@ def test_the_models_are_compared_document_by_document() -> None:
 
 def test_bytes_of_a_cache_grow_with_the_text_and_those_of_a_state_do_not() -> None:
     lstm = recurrent("lstm", width=32, depth=2, vocab_size=64, context=48)
-    gpt = Maker(transformer(width=32, depth=2, heads=2, vocab_size=64, context=48))
+    gpt = Architecture(transformer(width=32, depth=2, heads=2, vocab_size=64, context=48))
     assert [kept_bytes(lstm, n) for n in (1, 48)] == [2 * 2 * 32 * 4] * 2
     assert [kept_bytes(gpt, n) for n in (1, 48)] == [2 * 2 * 32 * 4 * n for n in (1, 48)]
 
@@ -163,12 +163,12 @@ def test_bytes_of_a_cache_grow_with_the_text_and_those_of_a_state_do_not() -> No
 
 def test_sizes_of_both_families_are_alike() -> None:
     both = [
-        [runs.inner_parameters(one) for one in runs.makers(kind, runs.VOCAB, False)]
+        [runs.inner_parameters(one) for one in runs.architectures(kind, runs.VOCAB, False)]
         for kind in runs.KINDS
     ]
     for lstm, gpt, about in zip(*both, (2.6e4, 1e5, 3.2e5, 1e6), strict=True):
         assert 0.8 < lstm / gpt < 1.25 and 0.9 < lstm / about < 1.25
-    make = runs.makers("GPT", runs.VOCAB, True)[0]
+    make = runs.architectures("GPT", runs.VOCAB, True)[0]
     embeddings = make(0).model.embed_tokens.weight.numel()
     assert runs.inner_parameters(make) == make.parameters - embeddings
 

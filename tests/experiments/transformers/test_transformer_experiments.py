@@ -13,18 +13,18 @@ import torch
 from groundup.app.stages import EXPERIMENTS
 from groundup.errors import UserError
 from groundup.experiments.transformers import induction, recall
-from groundup.experiments.transformers.cells import Cell, Course, trained
+from groundup.experiments.transformers.cells import Cell, History, trained
 from groundup.experiments.transformers.config import InductionConfig, RecallConfig
 from groundup.experiments.transformers.induction import scores
 from groundup.experiments.transformers.language import losses, non_overlapping, sliding, windows
-from groundup.experiments.transformers.models import Maker, attention_only, transformer
+from groundup.experiments.transformers.models import Architecture, attention_only, transformer
 from groundup.experiments.transformers.optimizers import Tuned, reached, sooner
 from groundup.experiments.transformers.tasks import Recall, Repetition, TaskStream
 from groundup.lm.model import CausalLM
 from pages import assert_whole
 
 
-def tiny(vocab_size: int = 64, context: int = 48) -> Maker:
+def tiny(vocab_size: int = 64, context: int = 48) -> Architecture:
     return attention_only(width=16, depth=2, heads=2, vocab_size=vocab_size, context=context)
 
 
@@ -37,10 +37,10 @@ def test_a_cell_is_trained_once(tmp_path: Path) -> None:
         return {"step_again": step}
 
     cell = Cell("one", tiny(), TaskStream(task, 4, 0), 0, 6, 4, 6, 0.01, measure, evaluations=3)
-    course = trained(config, cell)
-    assert asked == [2, 4, 6] and [line["step"] for line in course.measured] == asked
-    assert course.end["step_again"] == 6 and len(course.steps) == 6
-    assert trained(config, cell) == course and asked == [2, 4, 6]
+    history = trained(config, cell)
+    assert asked == [2, 4, 6] and [line["step"] for line in history.measured] == asked
+    assert history.end["step_again"] == 6 and len(history.steps) == 6
+    assert trained(config, cell) == history and asked == [2, 4, 6]
 
 
 def test_scores_of_heads_are_the_means_of_what_they_look_at() -> None:
@@ -76,7 +76,7 @@ def test_windows_score_the_same_tokens_whatever_their_length() -> None:
         assert scored == list(range(61, 61 + len(scored))) and len(scored) == 88
         whole = non_overlapping(tokens, context, 128)
         assert len(whole) * context == 128
-    model = Maker(transformer(width=16, depth=1, heads=2, vocab_size=64, context=64))(0)
+    model = Architecture(transformer(width=16, depth=1, heads=2, vocab_size=64, context=64))(0)
     found = losses(model, tokens, np.array([3, 90]), 32)
     logits = model.logits(windows(tokens, np.array([90]), 32))
     assert found[1, 5] == pytest.approx(
@@ -86,18 +86,18 @@ def test_windows_score_the_same_tokens_whatever_their_length() -> None:
 
 def test_where_a_course_reaches_a_loss() -> None:
     measured = [{"step": 0, "loss": 4.0}, {"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]
-    course = Course(measured, [])
-    assert reached(course, 3.0) == 5.0 and reached(course, 1.5) == 15.0
-    assert reached(course, 0.5) == float("inf")
+    history = History(measured, [])
+    assert reached(history, 3.0) == 5.0 and reached(history, 1.5) == 15.0
+    assert reached(history, 0.5) == float("inf")
 
 
 def test_of_who_is_sooner_no_more_is_said_than_was_looked_at() -> None:
     def tuned(name: Literal["adamw", "muon"], ends: tuple[float, float]) -> Tuned:
-        courses = [
-            Course([{"step": 0, "loss": 4.0}, {"step": 10, "loss": end}], [{"seconds": 0.1}])
+        histories = [
+            History([{"step": 0, "loss": 4.0}, {"step": 10, "loss": end}], [{"seconds": 0.1}])
             for end in ends
         ]
-        return Tuned(name, {0.01: 1.0}, courses)
+        return Tuned(name, {0.01: 1.0}, histories)
 
     # Muon ends lower in the mean; with the second seed AdamW does, and reaches Muon's loss.
     said = sooner(tuned("adamw", (3.0, 1.9)), tuned("muon", (1.0, 2.0)))
@@ -158,5 +158,5 @@ def test_the_others_in_miniature(name: str, tmp_path: Path) -> None:
 def test_attention_learns_recall(tmp_path: Path) -> None:
     """The experiment's own cell: every pair of sixteen is answered."""
     config = RecallConfig(out=tmp_path, threads=1)
-    course = trained(config, recall._cell(config, recall.ATTENTION, 0))
-    assert course.end["accuracy"]["16"] > 0.99
+    history = trained(config, recall._cell(config, recall.ATTENTION, 0))
+    assert history.end["accuracy"]["16"] > 0.99

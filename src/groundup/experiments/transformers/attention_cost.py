@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, experiment, trained
 from groundup.experiments.transformers.config import AttentionCostConfig
 from groundup.experiments.transformers.findings import compared, conclusions, number_cell
 from groundup.experiments.transformers.language import (
@@ -32,7 +32,7 @@ from groundup.experiments.transformers.language import (
     material,
     non_overlapping,
 )
-from groundup.experiments.transformers.models import Maker
+from groundup.experiments.transformers.models import Architecture
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
@@ -66,9 +66,9 @@ def _run(config: AttentionCostConfig) -> None:
     )
     found = {
         name: [trained(config, _cell(config, name, seed, text)) for seed in config.all_seeds]
-        for name in makers(text.vocab_size)
+        for name in architectures(text.vocab_size)
     }
-    speeds = tokens_per_second(makers(text.vocab_size), 2 if config.quick else _ROUNDS)
+    speeds = tokens_per_second(architectures(text.vocab_size), 2 if config.quick else _ROUNDS)
     claims = tested(found, speeds)
     write(
         config,
@@ -86,7 +86,7 @@ def _run(config: AttentionCostConfig) -> None:
     )
 
 
-def makers(vocab_size: int) -> dict[str, Maker]:
+def architectures(vocab_size: int) -> dict[str, Architecture]:
     """The kinds of attention in one shape."""
     shape = partial(
         ModelConfig.of,
@@ -97,17 +97,17 @@ def makers(vocab_size: int) -> dict[str, Maker]:
         context=_BEFORE + _TIMED,
     )
     return {
-        ALL: Maker(shape(kv_heads=_HEADS)),
-        "grouped-query": Maker(shape(kv_heads=_HEADS // 2)),
-        "multi-query": Maker(shape(kv_heads=1)),
-        "window": Maker(shape(kv_heads=_HEADS, sliding_window=_WINDOW)),
+        ALL: Architecture(shape(kv_heads=_HEADS)),
+        "grouped-query": Architecture(shape(kv_heads=_HEADS // 2)),
+        "multi-query": Architecture(shape(kv_heads=1)),
+        "window": Architecture(shape(kv_heads=_HEADS, sliding_window=_WINDOW)),
     }
 
 
 def _cell(config: AttentionCostConfig, name: str, seed: int, text: Material) -> Cell:
     return Cell(
         f"{name}-{seed}",
-        makers(text.vocab_size)[name],
+        architectures(text.vocab_size)[name],
         WindowStream(text.train, _CONTEXT, _ROWS, seed),
         seed,
         steps=5 if config.quick else config.steps,
@@ -128,7 +128,7 @@ def measured(model: CausalLM, text: Material, count: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def tokens_per_second(every: Mapping[str, Maker], rounds: int) -> dict[str, list[float]]:
+def tokens_per_second(every: Mapping[str, Architecture], rounds: int) -> dict[str, list[float]]:
     """Tokens a second of all texts together, read one by one behind a long text.
 
     Speed is no matter of what was learned, so that fresh models are timed: in rounds, each kind
@@ -158,12 +158,12 @@ def kept(shape: ModelConfig, tokens: int) -> int:
 
 # What is told of it.
 
-Found = Mapping[str, Sequence[Course]]
+Found = Mapping[str, Sequence[History]]
 
 
 def values(found: Found, name: str) -> list[float]:
     """The loss of a kind, of each seed."""
-    return [course.end["loss"] for course in found[name]]
+    return [history.end["loss"] for history in found[name]]
 
 
 def tested(found: Found, speeds: Mapping[str, Sequence[float]]) -> list[Claim]:
@@ -193,7 +193,7 @@ def tested(found: Found, speeds: Mapping[str, Sequence[float]]) -> list[Claim]:
 
 def table(found: Found, speeds: Mapping[str, Sequence[float]], vocab_size: int) -> Table:
     """A row for each kind: parameters, cache, loss, speed."""
-    every = makers(vocab_size)
+    every = architectures(vocab_size)
     return text_table(
         "Loss, cache and speed",
         ("attention", "parameters", "kept of 1,024 tokens", "nats a token", "tokens a second"),
@@ -221,7 +221,7 @@ def table(found: Found, speeds: Mapping[str, Sequence[float]], vocab_size: int) 
 def plot(found: Found, vocab_size: int) -> Plot:
     """Loss over what has to be kept of a text, a point for each seed."""
     figure, [[axes]] = panels(height=3.8)
-    every = makers(vocab_size)
+    every = architectures(vocab_size)
     for color, name in zip(COLORS, found, strict=False):
         lost = np.array(values(found, name))
         size = kept(every[name].shape, _BEFORE)

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from groundup.experiments.config import ExperimentConfig
-from groundup.experiments.transformers.models import Maker
+from groundup.experiments.transformers.models import Architecture
 from groundup.formats.hf_config import config_to_hf
 from groundup.lm.model import CausalLM
 from groundup.report.outcome import RESULT
@@ -50,7 +50,7 @@ class Cell:
     """
 
     name: str
-    make: Maker
+    make: Architecture
     stream: Stream[Batch]
     seed: int
     steps: int
@@ -70,7 +70,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Course:
+class History:
     """What was measured of a cell: at each step that it was measured at, and of every step."""
 
     measured: list[Measured]
@@ -87,7 +87,7 @@ class Course:
         return float(sum(line["seconds"] for line in self.steps))
 
 
-def trained(config: Threaded, cell: Cell) -> Course:
+def trained(config: Threaded, cell: Cell) -> History:
     """Train a cell and measure it, or find it done."""
     folder = config.out / "cells" / cell.name
     shape = cell.make.shape
@@ -126,12 +126,12 @@ def trained(config: Threaded, cell: Cell) -> Course:
     begun = perf_counter()
     run_stage(settings, "cell", {}, lambda run: job)
     lines = read_lines(folder / "metrics.jsonl")
-    course = Course(
+    history = History(
         [line for line in lines if line["kind"] == "evaluation"],
         [line for line in lines if line["kind"] == "train"],
     )
     say(f"{cell.name}: {perf_counter() - begun:.0f} s")
-    return course
+    return history
 
 
 def experiment(config: ExperimentConfig, name: str, make: Callable[[], None]) -> Path:

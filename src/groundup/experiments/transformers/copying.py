@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, experiment, trained
 from groundup.experiments.transformers.config import CopyingConfig
 from groundup.experiments.transformers.findings import (
     compared,
@@ -32,7 +32,7 @@ from groundup.experiments.transformers.findings import (
     lines_plot,
     share_cell,
 )
-from groundup.experiments.transformers.models import Maker, recurrent, transformer
+from groundup.experiments.transformers.models import Architecture, recurrent, transformer
 from groundup.experiments.transformers.tasks import Copying, TaskStream, test_batch
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
@@ -63,7 +63,7 @@ def _run(config: CopyingConfig) -> None:
     begun = perf_counter()
     found = {
         name: [trained(config, _cell(config, name, seed)) for seed in config.all_seeds]
-        for name in makers()
+        for name in architectures()
     }
     claims = tested(found)
     write(
@@ -74,7 +74,9 @@ def _run(config: CopyingConfig) -> None:
         plots=[plot(found), learning(found)],
         remarks=conclusions(claims),
         claims=claims,
-        data={name: [course.measured for course in courses] for name, courses in found.items()},
+        data={
+            name: [history.measured for history in histories] for name, histories in found.items()
+        },
         pieces=("cells", RESULT),
         seconds=perf_counter() - begun,
     )
@@ -83,14 +85,14 @@ def _run(config: CopyingConfig) -> None:
 # What is compared.
 
 
-def makers() -> dict[str, Maker]:
+def architectures() -> dict[str, Architecture]:
     """Transformers that are told the order in three ways, and an LSTM of about their size."""
     sizes = {"vocab_size": 64, "context": 2 * LENGTHS[-1] + 1}
     gpt = partial(transformer, width=_WIDTH, depth=_LAYERS, heads=_HEADS, **sizes)
     return {
-        "RoPE": Maker(gpt()),
-        "ALiBi": Maker(gpt(position_embedding_type="alibi")),
-        "no positions": Maker(gpt(position_embedding_type="none")),
+        "RoPE": Architecture(gpt()),
+        "ALiBi": Architecture(gpt(position_embedding_type="alibi")),
+        "no positions": Architecture(gpt(position_embedding_type="none")),
         LSTM: recurrent("lstm", width=2 * _WIDTH, depth=1, **sizes),
     }
 
@@ -99,7 +101,7 @@ def _cell(config: CopyingConfig, name: str, seed: int) -> Cell:
     recurs = name == LSTM
     return Cell(
         f"{name.replace(' ', '-').lower()}-{seed}",
-        makers()[name],
+        architectures()[name],
         TaskStream(TASK, _ROWS, seed),
         seed,
         steps=20 if config.quick else config.steps,
@@ -136,12 +138,12 @@ def measured(
 # What is told of it.
 
 
-def ends(courses: Sequence[Course], what: str, length: int) -> list[float]:
+def ends(histories: Sequence[History], what: str, length: int) -> list[float]:
     """The share of right letters or whole strings of a length at the end, of each seed."""
-    return [course.end[what][str(length)] for course in courses]
+    return [history.end[what][str(length)] for history in histories]
 
 
-def tested(found: dict[str, list[Course]]) -> list[Claim]:
+def tested(found: dict[str, list[History]]) -> list[Claim]:
     """Attention against the LSTM where it was trained, and encodings beyond."""
 
     def against(claim: str, one: str, other: str, what: str, length: int) -> Claim:
@@ -176,16 +178,16 @@ def tested(found: dict[str, list[Course]]) -> list[Claim]:
     ]
 
 
-def table(found: dict[str, list[Course]], what: str) -> Table:
+def table(found: dict[str, list[History]], what: str) -> Table:
     """A row for each model, a column for each length."""
-    every = makers()
+    every = architectures()
     rows: list[tuple[str | Shown, ...]] = [
         (
             name,
             short_number(every[name].parameters),
-            *(share_cell(ends(courses, what, length)) for length in LENGTHS),
+            *(share_cell(ends(histories, what, length)) for length in LENGTHS),
         )
-        for name, courses in found.items()
+        for name, histories in found.items()
     ]
     titles = {"letters": "Right letters", "strings": "Strings without an error"}
     return text_table(
@@ -200,15 +202,15 @@ def table(found: dict[str, list[Course]], what: str) -> Table:
     )
 
 
-def plot(found: dict[str, list[Course]]) -> Any:
+def plot(found: dict[str, list[History]]) -> Any:
     """Letters and strings over length."""
     return lines_plot(
         "lengths",
         f"Copies of strings by their length; {LONGEST} was the longest in training.",
         {
             title: {
-                name: (LENGTHS, np.array([ends(courses, what, n) for n in LENGTHS]).T)
-                for name, courses in found.items()
+                name: (LENGTHS, np.array([ends(histories, what, n) for n in LENGTHS]).T)
+                for name, histories in found.items()
             }
             for title, what in (("right letters", "letters"), ("whole strings", "strings"))
         },
@@ -220,7 +222,7 @@ def plot(found: dict[str, list[Course]]) -> Any:
     )
 
 
-def learning(found: dict[str, list[Course]]) -> Any:
+def learning(found: dict[str, list[History]]) -> Any:
     """Right letters of the longest strings in training, over the examples seen."""
     return lines_plot(
         "learning",
@@ -228,15 +230,15 @@ def learning(found: dict[str, list[Course]]) -> Any:
         {
             "learning": {
                 name: (
-                    [line["step"] for line in courses[0].measured],
+                    [line["step"] for line in histories[0].measured],
                     np.array(
                         [
-                            [line["letters"][str(LONGEST)] for line in course.measured]
-                            for course in courses
+                            [line["letters"][str(LONGEST)] for line in history.measured]
+                            for history in histories
                         ]
                     ),
                 )
-                for name, courses in found.items()
+                for name, histories in found.items()
             }
         },
         x="steps",

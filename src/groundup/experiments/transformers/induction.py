@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, experiment, trained
 from groundup.experiments.transformers.config import InductionConfig
 from groundup.experiments.transformers.findings import (
     compared,
@@ -77,10 +77,12 @@ def _run(config: InductionConfig) -> None:
         NAME,
         QUESTION,
         tables=[table(found), ablations(found[2])],
-        plots=[*courses(found), maps(found[2][0].end["maps"])],
+        plots=[*histories(found), maps(found[2][0].end["maps"])],
         remarks=[*cliffs(found), *conclusions(claims)],
         claims=claims,
-        data={f"{depth} layers": [course.measured for course in of] for depth, of in found.items()},
+        data={
+            f"{depth} layers": [history.measured for history in of] for depth, of in found.items()
+        },
         pieces=("cells", RESULT),
         seconds=perf_counter() - begun,
     )
@@ -180,16 +182,16 @@ def _without(
 # What is told of it.
 
 
-def tested(found: dict[int, list[Course]]) -> list[Claim]:
+def tested(found: dict[int, list[History]]) -> list[Claim]:
     """Two layers against one, and what is left without the head that tells the token before."""
     one, two = found[1], found[2]
-    ends = ("two layers", [course.end["loss"] for course in two])
-    without = [course.end["without_previous"]["loss"] for course in two]
+    ends = ("two layers", [history.end["loss"] for history in two])
+    without = [history.end["without_previous"]["loss"] for history in two]
     claims = [
         compared(
             "two layers lose less than one on the second of two blocks",
             ends,
-            ("one layer", [course.end["loss"] for course in one]),
+            ("one layer", [history.end["loss"] for history in one]),
             "below",
         ),
         compared(
@@ -200,19 +202,19 @@ def tested(found: dict[int, list[Course]]) -> list[Claim]:
         ),
         compared(
             "induction heads go blind without them",
-            ("without", [course.end["without_previous"]["induction"] for course in two]),
-            ("with", [best(course.end, "induction") for course in two]),
+            ("without", [history.end["without_previous"]["induction"] for history in two]),
+            ("with", [best(history.end, "induction") for history in two]),
             "below",
             unit="of attention",
         ),
     ]
-    if not all(course.end["without_other"] for course in two):
+    if not all(history.end["without_other"] for history in two):
         return claims
     return [
         *claims,
         compared(
             "it is those heads: without all others of their layer it loses less",
-            ("without the others", [course.end["without_other"]["loss"] for course in two]),
+            ("without the others", [history.end["without_other"]["loss"] for history in two]),
             ("without previous-token heads", without),
             "below",
         ),
@@ -224,15 +226,15 @@ def best(line: dict[str, Any], kind: str) -> float:
     return float(np.max(line[kind]))
 
 
-def cliffs(found: dict[int, list[Course]]) -> list[str]:
+def cliffs(found: dict[int, list[History]]) -> list[str]:
     """Where the loss of each depth falls fastest, and what the induction score does there."""
     said = []
     for depth, of in found.items():
         falls = []
-        for course in of:
-            losses = np.array([line["loss"] for line in course.measured])
+        for history in of:
+            losses = np.array([line["loss"] for line in history.measured])
             at = int(np.argmax(losses[:-1] - losses[1:]))
-            before, after = course.measured[at], course.measured[at + 1]
+            before, after = history.measured[at], history.measured[at + 1]
             fall = before["loss"] - after["loss"]
             if fall >= CLIFF:
                 falls.append(
@@ -248,11 +250,11 @@ def cliffs(found: dict[int, list[Course]]) -> list[str]:
     return said
 
 
-def table(found: dict[int, list[Course]]) -> Table:
+def table(found: dict[int, list[History]]) -> Table:
     """The loss and the best heads of both depths at the end."""
     rows = []
     for depth, of in found.items():
-        ends = [course.end for course in of]
+        ends = [history.end for history in of]
         rows.append(
             (
                 str(depth),
@@ -273,9 +275,9 @@ def table(found: dict[int, list[Course]]) -> Table:
     )
 
 
-def ablations(of: Sequence[Course]) -> Table:
+def ablations(of: Sequence[History]) -> Table:
     """Two layers with all heads, without those that tell the token before, without the others."""
-    ends = [course.end for course in of]
+    ends = [history.end for history in of]
     cases = {
         "nothing": [{"loss": end["loss"], "induction": best(end, "induction")} for end in ends],
         "previous-token heads": [end["without_previous"] for end in ends],
@@ -302,12 +304,12 @@ def ablations(of: Sequence[Course]) -> Table:
     )
 
 
-def courses(found: dict[int, list[Course]]) -> list[Plot]:
+def histories(found: dict[int, list[History]]) -> list[Plot]:
     """Loss over steps, and over the same steps the best scores of two layers."""
     steps = [line["step"] for line in found[1][0].measured]
 
-    def over_steps(of: Sequence[Course], value: Any) -> tuple[list[int], np.ndarray]:
-        return steps, np.array([[value(line) for line in course.measured] for course in of])
+    def over_steps(of: Sequence[History], value: Any) -> tuple[list[int], np.ndarray]:
+        return steps, np.array([[value(line) for line in history.measured] for history in of])
 
     one_or_two = {1: "1 layer", 2: "2 layers"}
     lost = {

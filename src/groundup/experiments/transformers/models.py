@@ -24,7 +24,7 @@ class NoMLP(nn.Module):
 
 
 @dataclass(frozen=True)
-class Maker:
+class Architecture:
     """A shape and how it is begun; `attention_only` models have no MLP."""
 
     shape: ModelConfig
@@ -73,17 +73,19 @@ def transformer(
     )
 
 
-def attention_only(*, width: int, depth: int, heads: int, vocab_size: int, context: int) -> Maker:
+def attention_only(
+    *, width: int, depth: int, heads: int, vocab_size: int, context: int
+) -> Architecture:
     """Layers of multi-head attention and nothing else, with RoPE."""
     shape = transformer(
         width=width, depth=depth, heads=heads, vocab_size=vocab_size, context=context
     )
-    return Maker(shape, attention_only=True)
+    return Architecture(shape, attention_only=True)
 
 
-def recurrent(cell: Cell, *, width: int, depth: int, vocab_size: int, context: int) -> Maker:
+def recurrent(cell: Cell, *, width: int, depth: int, vocab_size: int, context: int) -> Architecture:
     """An LSTM or a GRU."""
-    return Maker(
+    return Architecture(
         ModelConfig(
             vocab_size=vocab_size,
             hidden_size=width,

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, experiment, trained
 from groundup.experiments.transformers.config import OptimizersConfig
 from groundup.experiments.transformers.findings import (
     compared,
@@ -39,7 +39,7 @@ from groundup.experiments.transformers.language import (
     material,
     non_overlapping,
 )
-from groundup.experiments.transformers.models import Maker, transformer
+from groundup.experiments.transformers.models import Architecture, transformer
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
@@ -64,11 +64,11 @@ _TRIED = 10_000
 
 @dataclass(frozen=True)
 class Tuned:
-    """An optimizer: its loss at each rate tried, the best rate, and its courses there."""
+    """An optimizer: its loss at each rate tried, the best rate, and its histories there."""
 
     name: Name
     tried: Mapping[float, float]
-    courses: Sequence[Course]
+    histories: Sequence[History]
 
     @property
     def rate(self) -> float:
@@ -82,12 +82,12 @@ class Tuned:
     @property
     def ends(self) -> list[float]:
         """The loss at the end, of each seed."""
-        return [course.end["loss"] for course in self.courses]
+        return [history.end["loss"] for history in self.histories]
 
     @property
     def step_seconds(self) -> list[float]:
         """What a step takes, the median of each seed's."""
-        return [float(np.median([line["seconds"] for line in c.steps])) for c in self.courses]
+        return [float(np.median([line["seconds"] for line in c.steps])) for c in self.histories]
 
 
 def run(config: OptimizersConfig) -> Path:
@@ -117,7 +117,7 @@ def _run(config: OptimizersConfig) -> None:
             one.name: {
                 "tried": {f"{rate:g}": loss for rate, loss in one.tried.items()},
                 "rate": one.rate,
-                "courses": [course.measured for course in one.courses],
+                "histories": [history.measured for history in one.histories],
                 "step_seconds": one.step_seconds,
             }
             for one in found
@@ -134,8 +134,10 @@ def _tuned(config: OptimizersConfig, name: Name, text: Material) -> Tuned:
         for rate in rates
     }
     best = min(tried, key=lambda rate: tried[rate])
-    courses = [trained(config, _cell(config, name, best, seed, text)) for seed in config.all_seeds]
-    return Tuned(name, tried, courses)
+    histories = [
+        trained(config, _cell(config, name, best, seed, text)) for seed in config.all_seeds
+    ]
+    return Tuned(name, tried, histories)
 
 
 def _cell(config: OptimizersConfig, name: Name, rate: float, seed: int, text: Material) -> Cell:
@@ -148,7 +150,7 @@ def _cell(config: OptimizersConfig, name: Name, rate: float, seed: int, text: Ma
     )
     return Cell(
         f"{name}-{rate:g}-{seed}",
-        Maker(shape),
+        Architecture(shape),
         WindowStream(text.train, _CONTEXT, _ROWS, seed),
         seed,
         steps=6 if config.quick else config.steps,
@@ -174,13 +176,13 @@ def measured(model: CausalLM, text: Material, count: int) -> dict[str, Any]:
 # What is told of it.
 
 
-def reached(course: Course, loss: float) -> float:
-    """The step at which the course first is as low as `loss`, between looks by a line.
+def reached(history: History, loss: float) -> float:
+    """The step at which the history first is as low as `loss`, between looks by a line.
 
     Infinite where it never is.
     """
-    before = course.measured[0]
-    for line in course.measured:
+    before = history.measured[0]
+    for line in history.measured:
         if line["loss"] <= loss:
             fall = before["loss"] - line["loss"]
             share = (before["loss"] - loss) / fall if fall > 0 else 0.0
@@ -197,7 +199,7 @@ def ahead(adamw: Tuned, muon: Tuned) -> tuple[Tuned, Tuned]:
 def shares(adamw: Tuned, muon: Tuned) -> list[float]:
     """Steps of the one that is ahead to the other's last loss, over all steps, seed by seed."""
     first, second = ahead(adamw, muon)
-    pairs = zip(first.courses, second.courses, strict=True)
+    pairs = zip(first.histories, second.histories, strict=True)
     return [reached(one, other.end["loss"]) / other.end["step"] for one, other in pairs]
 
 
@@ -261,13 +263,13 @@ def table(*found: Tuned) -> Table:
             for one in found
         ),
         (
-            f"Held-out stories after {found[0].courses[0].end['step']} steps of "
+            f"Held-out stories after {found[0].histories[0].end['step']} steps of "
             f"{_ROWS * _CONTEXT:,} tokens. Rates tried: "
             + "; ".join(
                 f"{TITLES[one.name]} {', '.join(f'{rate:g}' for rate in one.tried)}"
                 for one in found
             )
-            + f". Means over {seeds(len(found[0].courses))} with Student's 95 % interval.",
+            + f". Means over {seeds(len(found[0].histories))} with Student's 95 % interval.",
         ),
     )
 
@@ -276,15 +278,15 @@ def courses_plot(found: Sequence[Tuned]) -> Plot:
     """Loss over steps, and over seconds of training."""
     steps, seconds = {}, {}
     for one in found:
-        lines = [line for line in one.courses[0].measured if line["step"]]
+        lines = [line for line in one.histories[0].measured if line["step"]]
         at = [line["step"] for line in lines]
         values = np.array(
-            [[line["loss"] for line in c.measured if line["step"]] for c in one.courses]
+            [[line["loss"] for line in c.measured if line["step"]] for c in one.histories]
         )
         steps[TITLES[one.name]] = (at, values)
         seconds[TITLES[one.name]] = ([float(np.mean(one.step_seconds)) * n for n in at], values)
     return lines_plot(
-        "courses",
+        "histories",
         "Held-out loss over steps and over seconds, each at its best rate.",
         {"steps": steps, "seconds of steps": seconds},
         x="so far",

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, experiment, trained
 from groundup.experiments.transformers.config import PositionsConfig
 from groundup.experiments.transformers.copying import CONTEXT, LETTERS, LONGEST, TASK
 from groundup.experiments.transformers.copying import measured as copied
@@ -43,7 +43,7 @@ from groundup.experiments.transformers.language import (
     non_overlapping,
     sliding,
 )
-from groundup.experiments.transformers.models import Maker, transformer
+from groundup.experiments.transformers.models import Architecture, transformer
 from groundup.experiments.transformers.tasks import TaskStream
 from groundup.lm.config import POSITION_EMBEDDINGS, PositionEmbedding
 from groundup.lm.model import CausalLM
@@ -101,8 +101,8 @@ def _run(config: PositionsConfig) -> None:
         claims=claims,
         data={
             NAMES[one]: {
-                "language": [course.end for course in read[one]],
-                "copying": [course.end for course in copies[one]],
+                "language": [history.end for history in read[one]],
+                "copying": [history.end for history in copies[one]],
             }
             for one in POSITION_EMBEDDINGS
         },
@@ -126,7 +126,7 @@ def _reading(config: PositionsConfig, one: PositionEmbedding, seed: int, text: M
     )
     return Cell(
         f"language-{one}-{seed}",
-        Maker(shape),
+        Architecture(shape),
         WindowStream(text.train, TRAINED, _ROWS, seed),
         seed,
         steps=10 if config.quick else config.steps,
@@ -154,7 +154,7 @@ def _copying(config: PositionsConfig, one: PositionEmbedding, seed: int) -> Cell
     lengths = [length for length in _COPIED if reaches(one, length, LONGEST)]
     return Cell(
         f"copying-{one}-{seed}",
-        Maker(shape),
+        Architecture(shape),
         TaskStream(TASK, _COPY_ROWS, seed),
         seed,
         steps=10 if config.quick else config.copying_steps,
@@ -191,12 +191,12 @@ def measured(model: CausalLM, text: Material, count: int) -> dict[str, Any]:
 
 # What is told of it.
 
-Courses = Mapping[PositionEmbedding, Sequence[Course]]
+Courses = Mapping[PositionEmbedding, Sequence[History]]
 
 
-def values(courses: Courses, one: PositionEmbedding, what: str, length: int) -> list[float]:
+def values(histories: Courses, one: PositionEmbedding, what: str, length: int) -> list[float]:
     """What was measured of an encoding at a length, of each seed; none where it does not reach."""
-    found = [course.end[what].get(str(length)) for course in courses[one]]
+    found = [history.end[what].get(str(length)) for history in histories[one]]
     return [value for value in found if value is not None]
 
 
@@ -308,9 +308,9 @@ def copying_plot(copies: Courses) -> Plot:
     )
 
 
-def _lines(courses: Courses, what: str, lengths: Sequence[int]) -> dict[str, Any]:
+def _lines(histories: Courses, what: str, lengths: Sequence[int]) -> dict[str, Any]:
     lines = {}
     for one, name in NAMES.items():
-        at = [length for length in lengths if values(courses, one, what, length)]
-        lines[name] = (at, np.array([values(courses, one, what, length) for length in at]).T)
+        at = [length for length in lengths if values(histories, one, what, length)]
+        lines[name] = (at, np.array([values(histories, one, what, length) for length in at]).T)
     return lines

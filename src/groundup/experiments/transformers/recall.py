@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from groundup.experiments.transformers.cells import Cell, Course, experiment, trained
+from groundup.experiments.transformers.cells import Cell, History, experiment, trained
 from groundup.experiments.transformers.config import RecallConfig
 from groundup.experiments.transformers.findings import (
     compared,
@@ -33,7 +33,7 @@ from groundup.experiments.transformers.findings import (
     lines_plot,
     share_cell,
 )
-from groundup.experiments.transformers.models import Maker, attention_only, recurrent
+from groundup.experiments.transformers.models import Architecture, attention_only, recurrent
 from groundup.experiments.transformers.tasks import TEST_SEED, Recall, TaskStream
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
@@ -52,15 +52,15 @@ HELD = 0.9
 
 @dataclass(frozen=True)
 class Contestant:
-    """A kind of model with its course of each seed."""
+    """A kind of model with its history of each seed."""
 
     name: str
-    make: Maker
-    courses: list[Course]
+    make: Architecture
+    histories: list[History]
 
     def accuracy(self, pairs: int) -> list[float]:
         """The share of right answers among so many pairs, of each seed."""
-        return [course.end["accuracy"][str(pairs)] for course in self.courses]
+        return [history.end["accuracy"][str(pairs)] for history in self.histories]
 
     @property
     def held(self) -> int:
@@ -82,7 +82,7 @@ def _run(config: RecallConfig) -> None:
         Contestant(
             name, make, [trained(config, _cell(config, name, seed)) for seed in config.all_seeds]
         )
-        for name, make in makers().items()
+        for name, make in architectures().items()
     ]
     claims = tested(found)
     write(
@@ -118,7 +118,7 @@ def _run(config: RecallConfig) -> None:
 # What is compared.
 
 
-def makers() -> dict[str, Maker]:
+def architectures() -> dict[str, Architecture]:
     sizes = {"vocab_size": TASK.vocab_size, "context": TASK.context}
     found = {ATTENTION: attention_only(width=WIDTH, depth=2, heads=1, **sizes)}
     for cell in ("lstm", "gru"):
@@ -133,7 +133,7 @@ def _cell(config: RecallConfig, name: str, seed: int) -> Cell:
     steps = config.attention_steps if attends else config.steps
     return Cell(
         f"{name.replace(' ', '-').lower()}-{seed}",
-        makers()[name],
+        architectures()[name],
         TaskStream(TASK, _ROWS, seed),
         seed,
         steps=20 if config.quick else steps,
@@ -219,7 +219,7 @@ def table(found: Sequence[Contestant]) -> Table:
             "pairs with their questions have; attention's grow with the text, the others' do not. "
             f"{TASK.vocab_size // 2} keys and as many values; who only knows which values have "
             "been told and not of which key answers one of as many as pairs. Means over "
-            f"{seeds(len(found[0].courses))} with Student's 95 % interval.",
+            f"{seeds(len(found[0].histories))} with Student's 95 % interval.",
         ),
     )
 
@@ -231,9 +231,9 @@ def numbers(one: Contestant) -> Mapping[str, Any]:
         "state_floats": one.make.state_floats(TASK.context),
         "held_pairs": one.held,
         "accuracy": {str(n): one.accuracy(n) for n in TASK.pairs},
-        "course": [
-            {str(line["step"]): line["accuracy"] for line in course.measured}
-            for course in one.courses
+        "history": [
+            {str(line["step"]): line["accuracy"] for line in history.measured}
+            for history in one.histories
         ],
-        "seconds": [course.seconds for course in one.courses],
+        "seconds": [history.seconds for history in one.histories],
     }

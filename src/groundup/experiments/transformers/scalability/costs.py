@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from groundup.experiments.transformers.findings import compared, lines_plot, number_cell
-from groundup.experiments.transformers.models import Maker
+from groundup.experiments.transformers.models import Architecture
 from groundup.lm.cache import KVCache
 from groundup.lm.rnn import RecurrentCache
 from groundup.report.claim import Claim
@@ -50,16 +50,18 @@ def settings(out: Path, threads: int | None) -> TrainingConfig:
     return TrainingConfig(out=out, threads=threads, dtype="auto", compile="off")
 
 
-def tokens_per_second(makers: Mapping[str, Maker], config: TrainingConfig, quick: bool) -> Timed:
+def tokens_per_second(
+    architectures: Mapping[str, Architecture], config: TrainingConfig, quick: bool
+) -> Timed:
     """Tokens a second of training on random tokens, by the length of the windows."""
     use_threads(config)
     compute = resolve(config, compile_by_default=False)
     tokens = _QUICK_TOKENS if quick else _TOKENS
     contexts = QUICK_CONTEXTS if quick else CONTEXTS
-    found: Timed = {name: {context: [] for context in contexts} for name in makers}
+    found: Timed = {name: {context: [] for context in contexts} for name in architectures}
     for _ in range(2 if quick else _ROUNDS):
         for context in contexts:
-            for name, make in makers.items():
+            for name, make in architectures.items():
                 vocab_size, rows = make.shape.vocab_size, tokens // context
                 batches = random_batches(vocab_size, context=context, rows=rows)
                 pace = measure_pace(make(0), compute, batches, next_token_loss, muon=True)
@@ -68,12 +70,14 @@ def tokens_per_second(makers: Mapping[str, Maker], config: TrainingConfig, quick
 
 
 @torch.no_grad()
-def milliseconds(makers: Mapping[str, Maker], config: TrainingConfig, quick: bool) -> Timed:
+def milliseconds(
+    architectures: Mapping[str, Architecture], config: TrainingConfig, quick: bool
+) -> Timed:
     """Milliseconds to write a token of one text, in float32, by the tokens before it."""
     use_threads(config)
     lengths = QUICK_BEFORE if quick else BEFORE
-    models = {name: make(0).eval() for name, make in makers.items()}
-    found: Timed = {name: {before: [] for before in lengths} for name in makers}
+    models = {name: make(0).eval() for name, make in architectures.items()}
+    found: Timed = {name: {before: [] for before in lengths} for name in architectures}
     caches = {}
     for name, model in models.items():
         for before in lengths:
@@ -91,7 +95,7 @@ def milliseconds(makers: Mapping[str, Maker], config: TrainingConfig, quick: boo
     return found
 
 
-def kept_bytes(make: Maker, tokens: int) -> int:
+def kept_bytes(make: Architecture, tokens: int) -> int:
     """Bytes of all that a model in float32 carries of a text of so many tokens."""
     cache = make(0).empty_cache(1, tokens)
     if isinstance(cache, RecurrentCache):
@@ -164,7 +168,7 @@ def speed_table(speeds: Timed) -> Table:
     )
 
 
-def writing_table(makers: Mapping[str, Maker], writing: Timed) -> Table:
+def writing_table(architectures: Mapping[str, Architecture], writing: Timed) -> Table:
     """A row for each length of text: bytes kept and milliseconds a token of both."""
     lengths = list(writing["GPT"])
     return text_table(
@@ -177,7 +181,7 @@ def writing_table(makers: Mapping[str, Maker], writing: Timed) -> Table:
         tuple(
             (
                 f"{before:,}",
-                *(Cell(f"{kept_bytes(makers[name], before):,}") for name in writing),
+                *(Cell(f"{kept_bytes(architectures[name], before):,}") for name in writing),
                 *(number_cell(writing[name][before], 2) for name in writing),
             )
             for before in lengths
@@ -208,7 +212,9 @@ def plot(speeds: Timed) -> Plot:
     )
 
 
-def numbers(makers: Mapping[str, Maker], speeds: Timed, writing: Timed) -> dict[str, Any]:
+def numbers(
+    architectures: Mapping[str, Architecture], speeds: Timed, writing: Timed
+) -> dict[str, Any]:
     """Every timing and every size, for result.json."""
     lengths: Sequence[int] = list(writing["GPT"])
     return {
@@ -216,6 +222,6 @@ def numbers(makers: Mapping[str, Maker], speeds: Timed, writing: Timed) -> dict[
         "milliseconds": writing,
         "bytes": {
             name: {str(before): kept_bytes(make, before) for before in lengths}
-            for name, make in makers.items()
+            for name, make in architectures.items()
         },
     }

@@ -27,7 +27,7 @@ from groundup.experiments.transformers.cells import experiment
 from groundup.experiments.transformers.config import ScalabilityConfig
 from groundup.experiments.transformers.findings import conclusions, number_cell
 from groundup.experiments.transformers.language import Material, Text, material
-from groundup.experiments.transformers.models import Maker
+from groundup.experiments.transformers.models import Architecture
 from groundup.experiments.transformers.scalability import costs, crossing, positions
 from groundup.experiments.transformers.scalability.crossing import Race
 from groundup.experiments.transformers.scalability.positions import Compared
@@ -41,7 +41,7 @@ from groundup.experiments.transformers.scalability.runs import (
     VOCAB,
     Kind,
     Run,
-    makers,
+    architectures,
     planned,
     run_all,
     tried,
@@ -74,8 +74,8 @@ def _run(config: ScalabilityConfig) -> None:
         name: {kind: run_all(config, kind, name, text, steps, best(rates[kind])) for kind in KINDS}
         for name, text in texts.items()
     }
-    largest: Mapping[str, Maker] = {
-        kind: makers(kind, texts["world"].vocab_size, config.quick)[-1] for kind in KINDS
+    largest: Mapping[str, Architecture] = {
+        kind: architectures(kind, texts["world"].vocab_size, config.quick)[-1] for kind in KINDS
     }
     timed = costs.settings(config.out, config.threads)
     speeds = costs.tokens_per_second(largest, timed, config.quick)
@@ -165,7 +165,7 @@ def compared(found: Found) -> list[Compared]:
     of: list[Compared] = []
     for name, families in found.items():
         lstm, gpt = (
-            [course.end["positions"] for course in families[kind][-1].courses]
+            [history.end["positions"] for history in families[kind][-1].histories]
             for kind in ("LSTM", "GPT")
         )
         of.append(Compared(TEXTS[name], lstm, gpt))
@@ -194,10 +194,10 @@ def sizes_table(found: Found) -> Table:
                 f"{title(one)}, {TEXTS[one.text]}",
                 # Rounded before, as 999,712 would be 1e+03 k.
                 short_number(float(f"{one.parameters:.3g}")),
-                short_number(one.courses[0].end["step"] * ROWS * CONTEXT),
+                short_number(one.histories[0].end["step"] * ROWS * CONTEXT),
                 short_number(one.curves_by("FLOPs")[0].used[-1]),
                 number_cell([curve.used[-1] for curve in one.curves_by("s")], 1),
-                number_cell([course.end["loss"] for course in one.courses]),
+                number_cell([history.end["loss"] for history in one.histories]),
             )
             for one in every
         ),
@@ -206,7 +206,7 @@ def sizes_table(found: Found) -> Table:
             f"before, in steps of {ROWS} windows of {CONTEXT} tokens (with more windows at once an "
             "LSTM has more to do side by side, and trains faster); the rate rises and then stays, "
             "so that every look is the end of a shorter run. Means over "
-            f"{seeds(len(every[0].courses))} with Student's 95 % interval.",
+            f"{seeds(len(every[0].histories))} with Student's 95 % interval.",
         ),
     )
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from groundup.errors import UserError
-from groundup.experiments.transformers.cells import Cell, Course, trained
+from groundup.experiments.transformers.cells import Cell, History, trained
 from groundup.experiments.transformers.config import ScalabilityConfig
 from groundup.experiments.transformers.language import (
     Material,
@@ -31,7 +31,7 @@ from groundup.experiments.transformers.language import (
     losses,
     non_overlapping,
 )
-from groundup.experiments.transformers.models import Maker, recurrent, transformer
+from groundup.experiments.transformers.models import Architecture, recurrent, transformer
 from groundup.experiments.transformers.scalability.costs import BEFORE, TIMED, settings
 from groundup.experiments.transformers.scalability.crossing import Curve
 from groundup.experiments.transformers.scalability.positions import by_position
@@ -74,12 +74,12 @@ Steps = dict[Kind, list[int]]
 
 @dataclass(frozen=True)
 class Run:
-    """A size of a family on a text, and its courses with all seeds."""
+    """A size of a family on a text, and its histories with all seeds."""
 
     kind: Kind
     text: Text
-    make: Maker
-    courses: Sequence[Course]
+    make: Architecture
+    histories: Sequence[History]
 
     @property
     def parameters(self) -> int:
@@ -90,26 +90,26 @@ class Run:
         """The looks of each seed by the FLOPs or seconds of all steps until then."""
         if unit == "FLOPs":
             flops = ROWS * CONTEXT * self.make.shape.flops_per_token(CONTEXT)
-            per_step = [float(flops)] * len(self.courses)
+            per_step = [float(flops)] * len(self.histories)
         else:  # the median step's, as now and then one waits for what else the machine does
             per_step = [
-                float(np.median([line["seconds"] for line in one.steps])) for one in self.courses
+                float(np.median([line["seconds"] for line in one.steps])) for one in self.histories
             ]
         return [
             Curve(
-                [line["step"] * each for line in course.measured],
-                [line["loss"] for line in course.measured],
+                [line["step"] * each for line in history.measured],
+                [line["loss"] for line in history.measured],
             )
-            for course, each in zip(self.courses, per_step, strict=True)
+            for history, each in zip(self.histories, per_step, strict=True)
         ]
 
 
-def inner_parameters(make: Maker) -> int:
+def inner_parameters(make: Architecture) -> int:
     """Without embeddings."""
     return make.shape.parameters - make.shape.vocab_size * make.shape.hidden_size
 
 
-def makers(kind: Kind, vocab_size: int, quick: bool) -> list[Maker]:
+def architectures(kind: Kind, vocab_size: int, quick: bool) -> list[Architecture]:
     """A family's models, the smallest first; the miniature has two."""
     sizes = SIZES[kind][:2] if quick else SIZES[kind]
     if kind == "LSTM":
@@ -118,7 +118,7 @@ def makers(kind: Kind, vocab_size: int, quick: bool) -> list[Maker]:
             for depth, width in sizes
         ]
     return [
-        Maker(
+        Architecture(
             transformer(
                 width=width,
                 depth=depth,
@@ -159,7 +159,7 @@ def _checked(found: dict[str, Any]) -> Steps:
 def _reckoned(config: ScalabilityConfig, text: Material) -> Steps:
     say("measuring how fast models of these sizes train …")
     paces = {
-        kind: [_pace(config, make, text) for make in makers(kind, text.vocab_size, False)]
+        kind: [_pace(config, make, text) for make in architectures(kind, text.vocab_size, False)]
         for kind in KINDS
     }
     runs = len(TEXTS) * config.seeds * sum(map(len, paces.values())) + sum(map(len, RATES.values()))
@@ -187,7 +187,7 @@ def _reckoned(config: ScalabilityConfig, text: Material) -> Steps:
     }
 
 
-def _pace(config: ScalabilityConfig, make: Maker, text: Material) -> Pace:
+def _pace(config: ScalabilityConfig, make: Architecture, text: Material) -> Pace:
     timed = settings(config.out, config.threads)
     use_threads(timed)
     model, stream = make(0), WindowStream(text.train, CONTEXT, ROWS, 0)
@@ -202,7 +202,7 @@ def tried(
     config: ScalabilityConfig, kind: Kind, text: Material, steps: Steps
 ) -> dict[float, float]:
     """The loss at the end by each rate that is tried."""
-    make = makers(kind, text.vocab_size, config.quick)[_TRIED_SIZE]
+    make = architectures(kind, text.vocab_size, config.quick)[_TRIED_SIZE]
     seed = config.seed + _TRIED
     return {
         rate: trained(
@@ -226,7 +226,7 @@ def run_all(
     config: ScalabilityConfig, kind: Kind, name: Text, text: Material, steps: Steps, rate: float
 ) -> list[Run]:
     """Train every size of a family on a text, or find them trained."""
-    found = makers(kind, text.vocab_size, config.quick)
+    found = architectures(kind, text.vocab_size, config.quick)
     runs = []
     for number, make in enumerate(found):
         depth, width = make.shape.num_hidden_layers, make.shape.hidden_size
@@ -250,7 +250,7 @@ def run_all(
 def _cell(
     config: ScalabilityConfig,
     name: str,
-    make: Maker,
+    make: Architecture,
     text: Material,
     steps: int,
     rate: float,
