@@ -192,6 +192,26 @@ def test_the_random_search_asks_every_model_the_same() -> None:
     assert asked[0] == asked[1]
 
 
+def test_what_both_searches_draw_from_all_there_is_is_the_same() -> None:
+    """After the first round, one in four of the search's attacks is the random search's."""
+
+    def firm(prompts: Sequence[str], /) -> list[Reply]:
+        return [Reply(NO, float(len(prompt))) for prompt in prompts]
+
+    asked = {}
+    for method in METHODS:
+        rounds = search(firm, REQUESTS, SPACE, breaks, method=method, budget=45, seed=3)
+        asked[method] = [[one.attack for one in tried] for tried in by_request(list(rounds))]
+    same = [
+        one == other
+        for searched, random in zip(asked["search"], asked["random"], strict=True)
+        for one, other in zip(searched, random, strict=True)
+    ]
+    at_request = np.array(same).reshape(len(REQUESTS), 45)
+    assert at_request[:, :5].all()
+    assert 0.2 < at_request[:, 5:].mean() < 0.3
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_search_goes_on_as_if_it_had_not_been_stopped(method: Method) -> None:
     whole = list(search(planted, REQUESTS, SPACE, breaks, method=method, budget=40, seed=0))

@@ -142,9 +142,11 @@ def proposed(
     elites = sorted(tried, key=lambda one: one.resistance)[:_ELITES]
     found = []
     for place in range(len(tried), min(budget, len(tried) + _ROUND)):
-        # What both searches draw from all there is, is the same.
+        # What both searches draw from all there is, is the same at the same place: whether the
+        # search draws so is decided by dice of their own.
         dice = SeededRandom("red team", seed, request.text, place)
-        if method == "random" or len(tried) == 1 or dice.chance(_FRESH):
+        fresh = SeededRandom("red team, fresh", seed, request.text, place).chance(_FRESH)
+        if method == "random" or len(tried) == 1 or fresh:
             found.append(space.random(dice))
             continue
         # What resembles an attack that failed mostly fails as well: half of them go farther.
