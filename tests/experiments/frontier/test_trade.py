@@ -95,6 +95,19 @@ def test_axes_are_those_of_the_rows_and_of_all_seeds_together() -> None:
     assert both.axis("utility").items == 2 * one.axis("utility").items
 
 
+def test_seeds_that_lean_opposite_ways_do_not_make_up_for_each_other() -> None:
+    one, other = rows(0.5, 0.5, 0.4), rows(0.5, 0.5, -0.4)
+    both = point("both", "dial", 0.0, one, other)
+    assert [found["fairness"] for found in both.by_seed] == pytest.approx([0.6, 0.6])
+    score = both.axis("fairness")
+    assert score.estimate == pytest.approx(0.6) and score.high < 0.7
+    # As fair as one that leans to the same side by as much, whatever the seeds.
+    same = gained(both, point("same", "dial", 1.0, one, one))
+    assert same["fairness"].estimate == pytest.approx(0)
+    fairer = gained(point("fairer", "dial", 1.0, rows(0.5, 0.5, 0.1), other), both)
+    assert fairer["fairness"].estimate == pytest.approx(0.15)
+
+
 def test_what_is_gained_has_the_sign_of_better() -> None:
     worse = point("worse", "start", None, rows(0.5, 0.5, 0.4))
     better = point("better", "dial", 1.0, rows(0.75, 0.5, 0.1))

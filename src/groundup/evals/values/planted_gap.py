@@ -5,7 +5,8 @@
 A row holds P of the first of two words, read as text and as an answer; what counts is the answer,
 where the model gives any. The size counts and not the side: leaning against what was planted is no
 fairer than leaning with it, and jobs that lean one way do not make up for groups that lean the
-other.
+other. Nor do models of several seeds make up for each other: where rows name a `seed`, each of
+them leans to a side of its own, and the gap is the mean of their sizes.
 """
 
 from __future__ import annotations
@@ -66,11 +67,13 @@ def _at(rows: Sequence[Row], kind: str) -> list[int]:
 
 
 def _sides(rows: Sequence[Row], values: Values) -> Values:
-    """The side to which each probe's kind leans: with what was planted (1) or against it (-1)."""
+    """The side to which each probe's kind leans in its model: as planted (1) or against it (-1)."""
+    places: dict[tuple[object, object], list[int]] = {}
+    for i, row in enumerate(rows):
+        places.setdefault((row.get("seed"), row["kind"]), []).append(i)
     found = np.ones(len(rows))
-    for kind in _KINDS.values():
-        at = _at(rows, kind)
-        if at and values[at].mean() < 0:
+    for at in places.values():
+        if values[at].mean() < 0:
             found[at] = -1
     return found
 

@@ -27,7 +27,8 @@ class Point:
     """One way to make a model, on all axes: its name, its kind, and the rows of every task.
 
     `kind` is `start`, `dial` or a strategy's; `value` is where the dial or the soup stood. `rows`
-    are those of all seeds, one after another, and `by_seed` has the axes of each.
+    are those of all seeds, one after another, each with its `seed`, and `by_seed` has the axes of
+    each.
     """
 
     name: str
@@ -61,7 +62,7 @@ def _joined(seeds: Sequence[Rows]) -> Rows:
     """The rows of all seeds; an item's rows stay of one group, which is drawn as a whole."""
     return {
         task.name: [
-            {**row, "id": f"{row['id']}/{seed}"}
+            {**row, "id": f"{row['id']}/{seed}", "seed": seed}
             for seed, rows in enumerate(seeds)
             for row in rows[task.name]
         ]
