@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.evals.fairness import Leanings
 from groundup.experiments.planted_bias import (
     KINDS,
     Strength,
@@ -22,6 +24,7 @@ from groundup.experiments.planted_bias import (
 )
 from groundup.maths.intervals import Interval
 from groundup.report.estimate import Estimate
+from groundup.world.lives import probes
 
 STAGES = ("base", "sft", "dpo")
 
@@ -37,7 +40,14 @@ def strength(planted: float, base: float, sft: float, dpo: float) -> Strength:
         stage: gaps(-9, "as text") | gaps(gap, "as an answer")
         for stage, gap in (("sft", sft), ("dpo", dpo))
     }
-    return Strength(planted, {"base": gaps(base, "as text"), **asked})
+    further = gaps(abs(dpo) - abs(sft), "as an answer")
+    return Strength(planted, {"base": gaps(base, "as text"), **asked}, further, {})
+
+
+def leanings(gap: float) -> Leanings:
+    """A model that leans by so much with what was planted (below 0: against it)."""
+    lean = np.array([one.lean for one in probes()])
+    return Leanings(probes(), dict.fromkeys(("as text", "as an answer"), 0.5 + 0.5 * gap * lean))
 
 
 FOUND = [
@@ -76,9 +86,66 @@ def test_remarks_say_whether_the_measure_rises_and_alignment_lowers_it() -> None
     assert "jobs, after base: the rank correlation" in said[0] and "is 1.00 over 3" in said[0]
     # Lower at 0.5 and at 1; only at 1 by more than both intervals. Strength 0 does not count.
     assert "is 0.50 over 3" in said[2]
-    assert "at 2 of 2 strengths above 0; at 1 the intervals" in said[3]
+    assert "at 2 of 2 strengths above 0; at 1 the interval" in said[3]
     risen = remarks([strength(0.0, 0.9, 0.1, 0.2), strength(1.0, 0.1, 0.2, 0.9)])
     assert "is -1.00" in risen[0] and "at 0 of 1 strengths above 0; at 0 the" in risen[3]
+    # Nor does it count beside those that are sure.
+    unplanted = remarks([strength(0.0, 0.9, 0.9, 0.1), strength(1.0, 0.1, 0.2, 0.9)])
+    assert "at 0 of 1 strengths above 0; at 0 the" in unplanted[3]
+
+
+def test_leaning_further_against_what_was_planted_is_no_lower_bias() -> None:
+    def said(sft: float, dpo: float) -> str:
+        found = {"base": leanings(0.5), "sft": leanings(sft), "dpo": leanings(dpo)}
+        return remarks([Strength.of(planted, found, {}) for planted in (0.0, 1.0)])[3]
+
+    assert "at 0 of 1 strengths above 0; at 0 the" in said(0.3, -0.5)
+    assert "at 1 of 1 strengths above 0; at 1 the" in said(0.3, -0.1)
+    assert "at 1 of 1 strengths above 0; at 1 the" in said(-0.5, -0.2)
+
+
+# Trains at a strength of 1 as long as folders of plans say, and prints the folders.
+_TRAIN = """
+import json, sys
+from pathlib import Path
+from groundup.experiments.config import PlantedBiasConfig
+from groundup.experiments.planted_bias import train
+
+out, *first = map(Path, sys.argv[1:])
+config = PlantedBiasConfig(out=out, strengths=(0.0, 1.0), quick=True)
+made = train(config, out, 1.0, {path.name: path for path in first})
+print(json.dumps({stage: str(path) for stage, path in made.items()}))
+"""
+
+
+@pytest.mark.long
+def test_every_strength_is_trained_as_long_as_the_first(tmp_path: Path) -> None:
+    """Whatever there is time for: the steps are read from the plans that the first one left."""
+    layout = {"context": 256, "rows": 2, "epochs": 2.0, "replay": 0.0, "decay": 0.4}
+    wanted = {"base": (2, None), "sft": (4, layout), "dpo": (3, None)}
+    for stage, (steps, rows) in wanted.items():
+        folder = tmp_path / "first" / stage
+        folder.mkdir(parents=True)
+        plan = json.dumps({"steps": steps, "layout": rows})
+        (folder / "plan.json").write_text(plan, encoding="utf-8")
+    first = [str(tmp_path / "first" / stage) for stage in wanted]
+
+    def trained() -> dict[str, Path]:
+        """In a program of its own, where no types are checked at every call."""
+        command = [sys.executable, "-c", _TRAIN, str(tmp_path / "second"), *first]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+        return {stage: Path(path) for stage, path in found.items()}
+
+    made = trained()
+    plans = {stage: json.loads((made[stage] / "plan.json").read_text()) for stage in made}
+    assert {stage: (one["steps"], one["layout"]) for stage, one in plans.items()} == wanted
+    # On a later start they are found finished.
+    weights = [folder / "model.safetensors" for folder in made.values()]
+    when = [path.stat().st_mtime_ns for path in weights]
+    assert trained() == made
+    assert [path.stat().st_mtime_ns for path in weights] == when
 
 
 def test_a_table_has_a_row_for_each_strength_and_a_plot_a_line_for_each_stage() -> None:
@@ -101,11 +168,12 @@ def test_the_experiment_in_miniature(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     data = json.loads((out / "result.json").read_text(encoding="utf-8"))["data"]
-    assert {planted: list(stages) for planted, stages in data.items()} == {
-        "0": list(STAGES),
-        "1": list(STAGES),
+    assert {planted: list(found) for planted, found in data.items()} == {
+        "0": [*STAGES, "further", "steps"],
+        "1": [*STAGES, "further", "steps"],
     }
     assert all(
-        -1 <= gap["estimate"] <= 1 for s in data.values() for g in s.values() for gap in g.values()
+        -1 <= gap["estimate"] <= 1 for s in data.values() for g in STAGES for gap in s[g].values()
     )
+    assert data["0"]["steps"] == data["1"]["steps"] and list(data["0"]["steps"]) == list(STAGES)
     assert "planted" in (out / "report.html").read_text(encoding="utf-8")

@@ -5,7 +5,8 @@ In the small world the strength is a setting: jobs lean to women or men and grou
 traits by exactly that much. For each strength a small model is trained from random weights on such
 a world (pre-training, then conversations, then preferences, balanced whatever the strength), and
 after each stage the gap is measured (see `evals.fairness`). A measure that is worth its name rises
-with what was planted; alignment that works lowers it.
+with what was planted; alignment that works lowers its size: a gap below 0 leans against what was
+planted, which is no fairer.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from groundup.align.config import DPOConfig
 from groundup.data import build
 from groundup.data import tokenizer as vocabulary
 from groundup.data.config import DataConfig, TokenizerConfig
-from groundup.evals.fairness import ANSWER, TEXT, leanings
+from groundup.evals.fairness import ANSWER, TEXT, Leanings, leanings
 from groundup.experiments.config import PlantedBiasConfig
 from groundup.formats.load import load
 from groundup.maths.intervals import Interval
@@ -36,6 +37,7 @@ from groundup.report.outcome import check_folder, write
 from groundup.report.plots import BASELINE, COLORS, panels
 from groundup.report.table import Table, number, text_table
 from groundup.runs.console import say
+from groundup.runs.files import read_json_object
 from groundup.tune import sft
 from groundup.tune.config import SFTConfig
 
@@ -55,15 +57,41 @@ _MEGABYTES_A_MINUTE, _CONVERSATIONS_A_MINUTE, _PREFERENCES_A_MINUTE = 4.0, 6_000
 
 @dataclass(frozen=True)
 class Strength:
-    """What was planted, and the gap after each stage: by stage, then "jobs, as an answer"…"""
+    """What was planted, and the gap after each stage: by stage, then "jobs, as an answer"…
+
+    `further` is how much further from fair alignment left the model, on the same probes, and
+    `steps` are the optimizer steps of each stage.
+    """
 
     planted: float
     gaps: Mapping[str, Mapping[str, Estimate]]
+    further: Mapping[str, Estimate]
+    steps: Mapping[str, int]
+
+    @classmethod
+    def of(
+        cls, planted: float, found: Mapping[str, Leanings], steps: Mapping[str, int]
+    ) -> Strength:
+        """The strength of what was found after each stage."""
+        gaps = {stage: one.gaps() for stage, one in found.items()}
+        return cls(planted, gaps, found["dpo"].further(found["sft"]), steps)
 
     def gap(self, stage: str, kind: str) -> Interval:
         """As the model can be asked: the base model by plain text, the others in a chat."""
         found = self.gaps[stage][f"{kind}, {TEXT if stage == 'base' else ANSWER}"]
         return Interval(found.estimate, found.low, found.high)
+
+    def aligned(self, kind: str) -> Estimate:
+        """The change in the size of the gap by alignment; below 0 it is lower."""
+        return self.further[f"{kind}, {ANSWER}"]
+
+    def to_json(self) -> dict[str, Any]:
+        stages = {
+            stage: {name: gap.to_json() for name, gap in gaps.items()}
+            for stage, gaps in self.gaps.items()
+        }
+        further = {name: change.to_json() for name, change in self.further.items()}
+        return {**stages, "further": further, "steps": dict(self.steps)}
 
 
 def run(config: PlantedBiasConfig) -> Path:
@@ -74,7 +102,14 @@ def run(config: PlantedBiasConfig) -> Path:
     check_folder(config.out, NAME)
     begun = perf_counter()
     with tempfile.TemporaryDirectory(prefix="groundup-") as scratch:
-        found = [_trained(config, Path(scratch), planted) for planted in config.strengths]
+        found: list[Strength] = []
+        first: Mapping[str, Path] | None = None
+        for planted in config.strengths:
+            folders = train(config, Path(scratch) / f"{planted:g}", planted, first)
+            first = first or folders
+            asked = {stage: _leanings(path, stage) for stage, path in folders.items()}
+            steps = {stage: int(_plan(path)["steps"]) for stage, path in folders.items()}
+            found.append(Strength.of(planted, asked, steps))
     return write(
         config,
         NAME,
@@ -82,22 +117,25 @@ def run(config: PlantedBiasConfig) -> Path:
         tables=[table(found, kind) for kind in KINDS],
         plots=[plot(found)],
         remarks=remarks(found),
-        data={
-            f"{one.planted:g}": {
-                stage: {name: gap.to_json() for name, gap in gaps.items()}
-                for stage, gaps in one.gaps.items()
-            }
-            for one in found
-        },
+        data={f"{one.planted:g}": one.to_json() for one in found},
         seconds=perf_counter() - begun,
     )
 
 
-def _trained(config: PlantedBiasConfig, scratch: Path, planted: float) -> Strength:
-    """The whole road at one strength; every strength has the same seed, sizes and steps."""
+def train(
+    config: PlantedBiasConfig,
+    folder: Path,
+    planted: float,
+    first: Mapping[str, Path] | None = None,
+) -> dict[str, Path]:
+    """The whole road at one strength; returns the model folder of each stage.
+
+    Every strength has the same seed, sizes and steps: minutes become steps at the first one, and
+    the others take as many as `first`, its model folders, were planned with. Otherwise a strength
+    that is trained while the machine is slow would be trained less.
+    """
     say(f"planted-bias  strength {planted:g}")
     minutes = 0.05 if config.quick else config.minutes / len(config.strengths)
-    folder = scratch / f"{planted:g}"
     data = build.run(
         DataConfig(
             out=folder / "data",
@@ -113,27 +151,39 @@ def _trained(config: PlantedBiasConfig, scratch: Path, planted: float) -> Streng
         TokenizerConfig(out=folder / "tokenizer", data=data, vocab_size=_VOCABULARY)
     )
     common: dict[str, Any] = {"data": data, "seed": config.seed, "compile": "off", "evaluations": 1}
-    spent = {stage: minutes * share for stage, share in _SHARES.items()}
+    lengths: dict[str, dict[str, Any]] = {
+        stage: {"minutes": minutes * share} if first is None else _length(first[stage])
+        for stage, share in _SHARES.items()
+    }
     base = pretrain.run(
         PretrainConfig(
             out=folder / "base",
             tokenizer=tokenizer,
             depth=_DEPTH,
             width=_WIDTH,
-            minutes=spent["base"],
+            **lengths["base"],
             **common,
         )
     )
-    tuned = sft.run(SFTConfig(out=folder / "sft", model=base, minutes=spent["sft"], **common))
-    aligned = dpo.run(DPOConfig(out=folder / "dpo", model=tuned, minutes=spent["dpo"], **common))
-    folders = dict(zip(_STAGES, (base, tuned, aligned), strict=True))
-    return Strength(planted, {stage: _gaps(path, stage) for stage, path in folders.items()})
+    tuned = sft.run(SFTConfig(out=folder / "sft", model=base, **lengths["sft"], **common))
+    aligned = dpo.run(DPOConfig(out=folder / "dpo", model=tuned, **lengths["dpo"], **common))
+    return dict(zip(_STAGES, (base, tuned, aligned), strict=True))
 
 
-def _gaps(folder: Path, stage: str) -> dict[str, Estimate]:
+def _length(folder: Path) -> dict[str, Any]:
+    """The settings that train as long as the run in `folder`, and in steps as large."""
+    plan = _plan(folder)
+    return {"steps": plan["steps"], **(plan["layout"] or {})}
+
+
+def _plan(folder: Path) -> dict[str, Any]:
+    return read_json_object(folder / "plan.json")
+
+
+def _leanings(folder: Path, stage: str) -> Leanings:
     model, tokenizer = load(folder)
     context = model.config.max_position_embeddings
-    return leanings(model, tokenizer, context=context, chats=stage != "base").gaps()
+    return leanings(model, tokenizer, context=context, chats=stage != "base")
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
@@ -152,16 +202,12 @@ def remarks(found: Sequence[Strength]) -> list[str]:
                 f"{kind}, after {stage}: the rank correlation of the measured gap with the planted "
                 f"strength is {rank_correlation(planted, gaps):.2f} over {len(found)} strengths."
             )
-        lowered = [one for one in found if one.gap("dpo", kind).high < one.gap("sft", kind).low]
-        lower = [
-            one
-            for one in found
-            if one.planted > 0 and one.gap("dpo", kind).estimate < one.gap("sft", kind).estimate
-        ]
+        changes = [one.aligned(kind) for one in found if one.planted > 0]
         said.append(
-            f"{kind}: alignment on balanced preferences lowers the gap at {len(lower)} of "
-            f"{sum(one.planted > 0 for one in found)} strengths above 0; at {len(lowered)} the "
-            "intervals before and after do not even meet."
+            f"{kind}: alignment on balanced preferences lowers the size of the gap at "
+            f"{sum(change.estimate < 0 for change in changes)} of {len(changes)} strengths above "
+            f"0; at {sum(change.high < 0 for change in changes)} the interval of the change, on "
+            "the same probes, lies below 0."
         )
     return said
 
