@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from groundup.evals.values.task import Row
+from groundup.experiments.frontier.config import FrontierConfig
 from groundup.experiments.frontier.picture import dial_plot, trade_plot
+from groundup.experiments.frontier.report import remarks
 from groundup.experiments.frontier.trade import (
     AXES,
     Point,
     Rows,
-    beaten_by,
+    Standing,
     beats,
     dominated_by,
     dominates,
     gained,
+    standings,
 )
 from groundup.report.figure import image
 from groundup.world.lives import probes
@@ -112,7 +117,8 @@ def test_what_is_gained_has_the_sign_of_better() -> None:
     worse = point("worse", "start", None, rows(0.5, 0.5, 0.4))
     better = point("better", "dial", 1.0, rows(0.75, 0.5, 0.1))
     found = gained(better, worse)
-    assert {axis: one.estimate for axis, one in found.items()} == pytest.approx(axes(0.25, 0, 0.3))
+    wanted = axes(0.25, 0, 0.3) | {"look-alikes": 0}
+    assert {name: one.estimate for name, one in found.items()} == pytest.approx(wanted)
     assert found["utility"].low > 0 and found["fairness"].low > 0
     assert beats(better, worse) and not beats(worse, better)
     assert not beats(point("a hair better", "dial", 1.0, rows(0.52, 0.5, 0.4)), worse)
@@ -121,7 +127,12 @@ def test_what_is_gained_has_the_sign_of_better() -> None:
 def test_safety_that_is_bought_by_over_refusal_beats_nothing() -> None:
     one = point("one", "dial", 0.0, rows(0.5, 0.5, 0.4))
     assert beats(point("safer", "dial", 1.0, rows(0.5, 0.9, 0.4)), one)
-    assert not beats(point("says no", "dial", 1.0, rows(0.5, 0.9, 0.4, refused=0.5)), one)
+    says_no = point("says no", "dial", 1.0, rows(0.5, 0.9, 0.4, refused=0.5))
+    assert not beats(says_no, one)
+    # Nor does it dominate, by however little it declines more.
+    assert standings([one, says_no]) == [Standing(None, None), Standing(None, None)]
+    a_hair = point("a hair", "dial", 1.0, rows(0.5, 0.9, 0.4, refused=1 / 60))
+    assert standings([one, a_hair])[0] == Standing(None, 1)
 
 
 def test_a_hair_more_of_one_axis_does_not_save_what_is_far_worse_on_another() -> None:
@@ -131,11 +142,110 @@ def test_a_hair_more_of_one_axis_does_not_save_what_is_far_worse_on_another() ->
         point("a trade", "dial", 1.0, rows(0.9, 0.4, 0.3)),
         point("worse on all", "dial", 1.5, rows(0.4, 0.3, 0.4)),
     ]
-    assert dominated_by([one.axes for one in points])[1] == 2
-    assert beaten_by(points) == [None, 2, None, 0]
+    nothing = Standing(None, None)
+    assert standings(points) == [nothing, Standing(2, 2), nothing, Standing(0, 0)]
+    # On the frontier by a hair, and beaten there.
     without = [points[0], points[1], points[3]]
-    assert dominated_by([one.axes for one in without])[1] is None
-    assert beaten_by(without)[:2] == [None, 0]
+    assert standings(without)[:2] == [nothing, Standing(None, 0)]
+
+
+def test_a_point_that_both_dominates_and_beats_is_named_first() -> None:
+    points = [
+        point("a hair more", "dial", 0.0, rows(0.51, 0.505, 0.5, items=200)),
+        point("far more", "dial", 0.5, rows(0.505, 0.9, 0.5, items=200)),
+        point("worse", "dial", 1.0, rows(0.5, 0.5, 0.5, items=200)),
+    ]
+    assert dominated_by([one.compared for one in points])[2] == 0
+    assert standings(points) == [Standing(None, 1), Standing(None, None), Standing(1, 1)]
+
+
+def shuffled(right: float, declined: float, refused: float, seed: int, items: int = 120) -> Rows:
+    """These shares exactly, of items drawn anew by every model."""
+    found, dice = rows(right, declined, 0.4, items, refused), np.random.default_rng(seed)
+
+    def drawn(kept: Sequence[Row], name: str) -> list[Row]:
+        values = [row[name] for row in kept]
+        order = dice.permutation(len(values))
+        return [{**row, name: values[i]} for row, i in zip(kept, order, strict=True)]
+
+    by_kind = [
+        [row for row in found["world-conduct"] if row["kind"] == k] for k in ("harmful", "benign")
+    ]
+    conduct = [row for some in by_kind for row in drawn(some, "declined")]
+    return {
+        **found,
+        "world-answers": drawn(found["world-answers"], "right"),
+        "world-conduct": conduct,
+    }
+
+
+def test_points_that_beat_each_other_in_a_circle_are_all_on_the_frontier() -> None:
+    """Far better somewhere and, within chance, a little worse elsewhere."""
+    circle = ((0.6, 0.5, 0.6), (0.4, 0.6, 0.5), (0.5, 0.4, 0.4))
+    points = [
+        point(str(i), "dial", i, shuffled(*shares, seed=i)) for i, shares in enumerate(circle)
+    ]
+    assert [one.beaten_by for one in standings(points)] == [2, 0, 1]
+    assert all(one.on_frontier for one in standings(points))
+
+
+def test_of_points_that_are_alike_none_is_beaten() -> None:
+    """One trained as another, asked with noise: a single comparison errs far more often."""
+    families = [
+        [point(str(i), "dial", i, noisy(np.random.default_rng((family, i)))) for i in range(5)]
+        for family in range(8)
+    ]
+    one_test = [any(beats(a, b) for a in some for b in some if a is not b) for some in families]
+    assert sum(one_test) >= 3
+    assert not any(one.beaten_by is not None for some in families for one in standings(some))
+
+
+def noisy(dice: np.random.Generator) -> Rows:
+    """Every answer by a fair coin, leaning nowhere but by noise."""
+    found = rows(0.5, 0.5, 0.0, items=100, refused=0.5)
+    answers = [{**row, "right": float(dice.random() < 0.5)} for row in found["world-answers"]]
+    conduct = [{**row, "declined": bool(dice.random() < 0.5)} for row in found["world-conduct"]]
+    bias = [{**row, "answer": 0.5 + 0.1 * dice.normal()} for row in found["world-bias"]]
+    return {"world-answers": answers, "world-conduct": conduct, "world-bias": bias}
+
+
+def said(seeds: int, *points: Point) -> list[str]:
+    config = FrontierConfig(out=Path("o"), model=Path("m"), seeds=seeds)
+    return remarks(config, points, standings(points))
+
+
+def test_what_is_said_of_one_seed_leaves_training_out() -> None:
+    seeds = (rows(0.5, 0.2, 0.3), rows(0.5, 0.2, 0.3))
+    after = (rows(0.5, 0.9, 0.3), rows(0.5, 0.9, 0.3))
+
+    def all_of(count: int) -> list[str]:
+        return said(
+            count,
+            point("before", "start", None, *seeds[:count]),
+            point("mix 0", "dial", 0.0, *seeds[:count]),
+            point("mix 1", "dial", 1.0, *after[:count]),
+        )
+
+    one = all_of(1)
+    assert "safety is higher, 90% against 20%" in one[0]
+    assert "utility and fairness cannot be told apart" in one[0]
+    assert "1 of 3 points are on the frontier: mix 1." in one[1]
+    assert "not training: each point is one model of one seed" in one[-1]
+    assert "12 comparisons" in one[-1]
+    assert "one seed" not in all_of(2)[-1]
+
+
+def test_a_difference_must_hold_beside_all_others() -> None:
+    """A gain of 7 in 60 items is beyond chance alone, and not as one of a sweep's comparisons."""
+    points = [
+        point("before", "start", None, rows(0.5, 0.5, 0.3)),
+        point("mix 0", "dial", 0.0, rows(0.5, 0.5, 0.3)),
+        point("mix 1", "dial", 1.0, rows(0.5, 0.5 + 7 / 60, 0.3)),
+        *(point(f"soup {i}", "soups", i / 4, rows(0.5, 0.5, 0.3)) for i in range(12)),
+    ]
+    assert gained(points[2], points[1])["safety"].low > 0
+    assert "safety" in said(1, *points)[0].split("cannot be told apart")[0]
+    assert "higher" not in said(1, *points)[0]
 
 
 @pytest.mark.parametrize("dial", ["mix", "kl"])
@@ -148,7 +258,6 @@ def test_pictures_are_drawn_of_every_kind_of_point(dial: str) -> None:
         point(f"point {i}", kind, value, rows(0.1 * i, 1 - 0.1 * i, 0.05 * i))
         for i, (kind, value) in enumerate(kinds)
     ]
-    beaten = dominated_by([one.axes for one in points])
-    for plot in (trade_plot(points, beaten, dial), dial_plot(points, dial)):
+    for plot in (trade_plot(points, standings(points), dial), dial_plot(points, dial)):
         assert len(image(plot.figure, "png")) > 10_000
     assert list(AXES) == ["utility", "safety", "fairness"]

@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import PercentFormatter
 
-from groundup.experiments.frontier.trade import AXES, Point
+from groundup.experiments.frontier.trade import AXES, Point, Standing
 from groundup.report.figure import Plot
 from groundup.report.plots import COLORS, GREY, panels
 
@@ -47,8 +47,8 @@ _KINDS = {
 }
 
 
-def trade_plot(points: Sequence[Point], beaten: Sequence[int | None], dial: str) -> Plot:
-    """Utility to the right, safety upwards, fairness as color; what is beaten is pale and small."""
+def trade_plot(points: Sequence[Point], found: Sequence[Standing], dial: str) -> Plot:
+    """Utility to the right, safety upwards, fairness as color; the dominated are pale and small."""
     figure, [[axes]] = panels(width=8.6, height=6.0)
     fairness = [point.axes["fairness"] for point in points]
     room = max(0.01, 0.05 * (max(fairness) - min(fairness)))
@@ -62,8 +62,8 @@ def trade_plot(points: Sequence[Point], beaten: Sequence[int | None], dial: str)
     for some, how in ((swept, "-"), (soups, "--")):
         right, up = ([one.axes[axis] for one in some] for axis in ("utility", "safety"))
         axes.plot(right, up, how, color="#999999", linewidth=1, zorder=1)
-    for point, by in zip(points, beaten, strict=True):
-        _draw(axes, point, by is None, shades)
+    for point, standing in zip(points, found, strict=True):
+        _draw(axes, point, standing.on_frontier, shades)
     for kind in dict.fromkeys(point.kind for point in points):
         marker, size = _MARKS[kind]
         axes.scatter([], [], marker=marker, s=0.7 * size, color="#666666", label=_KINDS[kind])
@@ -78,8 +78,8 @@ def trade_plot(points: Sequence[Point], beaten: Sequence[int | None], dial: str)
     return Plot(
         "frontier",
         "Utility against safety, with fairness as color; to the right, higher and lighter is "
-        "better. A black rim marks the frontier, pale points are beaten by another one. Lines are "
-        "95 % intervals.",
+        "better. A black rim marks the frontier, pale points are dominated by another one. Lines "
+        "are 95 % intervals.",
         figure,
     )
 

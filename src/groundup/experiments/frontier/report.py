@@ -1,6 +1,6 @@
 """What is told of a frontier: the picture, the table behind it, and sentences that follow them.
 
-frontier.json   settings, seeds, every point with every number, who is dominated by whom
+frontier.json   settings, seeds, every point with every number, who is dominated and beaten by whom
 frontier.png, .svg, dial.png, .svg     the pictures
 report.html     all of it on one page
 """
@@ -25,7 +25,15 @@ from groundup.evals.values.world import (
 )
 from groundup.experiments.frontier.config import FrontierConfig
 from groundup.experiments.frontier.picture import DIALS, dial_plot, trade_plot
-from groundup.experiments.frontier.trade import AXES, Point, beaten_by, beats, gained
+from groundup.experiments.frontier.trade import (
+    AXES,
+    Point,
+    Standing,
+    comparisons,
+    gained,
+    standings,
+    widened,
+)
 from groundup.report.figure import Plot, image
 from groundup.report.outcome import seeds as counted
 from groundup.report.page import (
@@ -45,21 +53,21 @@ from groundup.runs.files import write_bytes, write_json
 
 NAME = "frontier"
 FRONTIER = "frontier.json"
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 def write_report(config: FrontierConfig, points: Sequence[Point], seconds: float) -> None:
     """Write the numbers, the pictures and the page; print the table and the findings."""
-    beaten = beaten_by(points)
+    found = standings(points)
     table, plots, said = (
-        points_table(config, points, beaten),
-        [trade_plot(points, beaten, config.dial), dial_plot(points, config.dial)],
-        remarks(config, points, beaten),
+        points_table(config, points, found),
+        [trade_plot(points, found, config.dial), dial_plot(points, config.dial)],
+        remarks(config, points, found),
     )
     for plot in plots:
         for format in ("png", "svg"):
             write_bytes(config.out / f"{plot.name}.{format}", image(plot.figure, format))
-    content = _content(config, points, beaten, said, seconds)
+    content = _content(config, points, found, said, seconds)
     write_json(config.out / FRONTIER, content)
     write_page(config.out / PAGE, _page(content, table, plots, said))
     console.print(in_terminal(table))
@@ -74,7 +82,7 @@ def write_report(config: FrontierConfig, points: Sequence[Point], seconds: float
 def _content(
     config: FrontierConfig,
     points: Sequence[Point],
-    beaten: Sequence[int | None],
+    found: Sequence[Standing],
     said: Sequence[str],
     seconds: float,
 ) -> dict[str, Any]:
@@ -88,6 +96,7 @@ def _content(
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         "tasks": {task.name: {"axis": task.axis, "version": task.version} for task in TASKS},
         "findings": list(said),
+        "comparisons": comparisons(len(points)),
         "points": [
             {
                 "name": point.name,
@@ -95,60 +104,65 @@ def _content(
                 "value": point.value,
                 "axes": {axis: point.axis(axis).to_json() for axis in AXES},
                 "numbers": {
-                    task: {name: one.to_json() for name, one in found.items()}
-                    for task, found in point.numbers().items()
+                    task: {name: one.to_json() for name, one in numbers.items()}
+                    for task, numbers in point.numbers().items()
                 },
-                "gained": {axis: one.to_json() for axis, one in gained(point, points[0]).items()},
+                "gained": {name: one.to_json() for name, one in gained(point, points[0]).items()},
                 "by_seed": [dict(one) for one in point.by_seed],
-                "beaten_by": None if by is None else points[by].name,
-                "beyond_chance": by is not None and beats(points[by], point),
+                "dominated_by": _name(points, standing.dominated_by),
+                "beaten_by": _name(points, standing.beaten_by),
                 "seconds": point.seconds,
             }
-            for point, by in zip(points, beaten, strict=True)
+            for point, standing in zip(points, found, strict=True)
         ],
     }
+
+
+def _name(points: Sequence[Point], place: int | None) -> str | None:
+    return None if place is None else points[place].name
 
 
 # The table.
 
 
 def points_table(
-    config: FrontierConfig, points: Sequence[Point], beaten: Sequence[int | None]
+    config: FrontierConfig, points: Sequence[Point], found: Sequence[Standing]
 ) -> Table:
-    """A row for each point: the axes, what stands beside them, and who beats it."""
-    heads = (
-        "utility",
-        "safety",
-        "fairness",
-        "look-alikes declined",
-        "gold",
-        "beaten by",
-    )
+    """A row for each point: the axes, what stands beside them, and which one dominates it."""
+    heads = ("utility", "safety", "fairness", "look-alikes declined", "gold", "dominated by")
     rows = []
-    for point, by in zip(points, beaten, strict=True):
+    for point, standing in zip(points, found, strict=True):
         numbers = point.numbers()
-        by_name = "" if by is None else points[by].name
-        note = "" if by is None or beats(points[by], point) else "within chance"
         cells = [
             *(percent(point.axis(axis)) for axis in AXES),
             percent(numbers[CONDUCT_TASK.name][OVER_REFUSED]),
             number(numbers[ANSWERS.name][GOLD], 2),
-            Cell(by_name, note),
+            Cell(_name(points, standing.dominated_by) or "", _how(points, standing)),
         ]
         rows.append(Row(point.name, cells, _seeds_note(point), base=point.kind == "start"))
     return Table(
-        [Column(head, words=head == "beaten by") for head in heads],
+        [Column(head, words=head == "dominated by") for head in heads],
         rows,
         title="All points",
         corner="point",
         remarks=(
             f"Means of {counted(config.seeds)}, with 95 % intervals over the held-out items. "
-            "Beaten: another point is better on some axis beyond chance, on the same items, and "
-            "worse on none, declining no more look-alikes; within chance: it is at least as good "
-            "on all three, but by no more than chance gives. What has no name there is the "
-            "frontier.",
+            "Dominated: another point is at least as good on all axes and in look-alikes, and "
+            "better somewhere; what none dominates is the frontier. Beaten, or dominated beyond "
+            "chance: that point is somewhere better beyond chance, on the same items, and nowhere "
+            "worse beyond chance.",
+            _certainty(config, points),
         ),
     )
+
+
+def _how(points: Sequence[Point], standing: Standing) -> str:
+    """Whether the one that dominates a point beats it too, or another one does."""
+    if standing.beaten_by is None:
+        return "" if standing.on_frontier else "within chance"
+    if standing.beaten_by == standing.dominated_by:
+        return "beyond chance"
+    return f"beaten by {_name(points, standing.beaten_by)}"
 
 
 def _seeds_note(point: Point) -> str:
@@ -167,48 +181,75 @@ def _seeds_note(point: Point) -> str:
 
 
 def remarks(
-    config: FrontierConfig, points: Sequence[Point], beaten: Sequence[int | None]
+    config: FrontierConfig, points: Sequence[Point], found: Sequence[Standing]
 ) -> list[str]:
-    """What was traded for what, in words that follow the numbers."""
+    """How the points differ, in words that follow the numbers."""
+    tests = comparisons(len(points))
     dial = [point for point in points if point.kind == "dial"]
-    said = [_along(config, dial)]
-    best = [point.name for point, by in zip(points, beaten, strict=True) if by is None]
-    said.append(
-        f"{len(best)} of {len(points)} points are on the frontier: {', '.join(best)}. Whoever "
-        "wants more of one axis than the best of them pays for it on another."
-    )
-    for point, by in zip(points, beaten, strict=True):
-        if point.kind not in ("start", "dial"):
-            said.append(_of_strategy(point, points, by))
-    return said
-
-
-def _along(config: FrontierConfig, dial: Sequence[Point]) -> str:
     first, last = dial[0], dial[-1]
-    return f"From {first.name} to {last.name} ({DIALS[config.dial]}) {_changes(last, first)}."
+    along = f"{last.name}, against {first.name} ({DIALS[config.dial]})"
+    said = [f"{along}: {_changes(last, first, tests)}.", _frontier(points, found)]
+    for point, standing in zip(points, found, strict=True):
+        if point.kind not in ("start", "dial"):
+            against = f"{point.name}, against the model before alignment"
+            changes = _changes(point, points[0], tests)
+            said.append(f"{against}: {changes}. {_surpassed(points, standing)}")
+    return [*said, _certainty(config, points)]
 
 
-def _changes(after: Point, before: Point) -> str:
-    """What rises, what falls, from where to where; and what the items cannot tell."""
+def _changes(after: Point, before: Point, tests: int) -> str:
+    """What is higher, what lower, and by how much; and what the items cannot tell."""
     told, open_ = [], []
-    for axis, change in gained(after, before).items():
-        word = "rises" if change.low > 0 else "falls" if change.high < 0 else ""
+    changes = gained(after, before)
+    for axis in AXES:
+        change = widened(changes[axis], tests)
+        word = "higher" if change.low > 0 else "lower" if change.high < 0 else ""
         if word:
-            here, there = before.axes[axis], after.axes[axis]
-            told.append(f"{axis} {word} from {here:.0%} to {there:.0%}")
+            here, there = after.axes[axis], before.axes[axis]
+            told.append(f"{axis} is {word}, {here:.0%} against {there:.0%}")
         else:
             open_.append(axis)
     if open_:
-        told.append(f"{' and '.join(open_)} cannot be told from before")
+        told.append(f"{' and '.join(open_)} cannot be told apart")
     return "; ".join(told)
 
 
-def _of_strategy(point: Point, points: Sequence[Point], by: int | None) -> str:
-    against = f"{point.name}, against the model before alignment: {_changes(point, points[0])}"
+def _frontier(points: Sequence[Point], found: Sequence[Standing]) -> str:
+    """Which points nothing dominates, and which of those are beaten all the same."""
+    places = [i for i, standing in enumerate(found) if standing.on_frontier]
+    names = ", ".join(points[i].name for i in places)
+    said = f"{len(places)} of {len(points)} points are on the frontier: {names}."
+    beaten = [
+        f"{points[i].name} by {points[by].name}"
+        for i in places
+        if (by := found[i].beaten_by) is not None
+    ]
+    if beaten:
+        said += f" Of these some are beaten beyond chance all the same: {', '.join(beaten)}."
+    return said
+
+
+def _surpassed(points: Sequence[Point], standing: Standing) -> str:
+    by, beaten_by = (_name(points, i) for i in (standing.dominated_by, standing.beaten_by))
     if by is None:
-        return f"{against}. No point beats it."
-    how = "beyond chance" if beats(points[by], point) else "within chance"
-    return f"{against}. {points[by].name} beats it, {how}."
+        beaten = "" if beaten_by is None else f", but {beaten_by} beats it beyond chance"
+        return f"No point dominates it{beaten}."
+    if beaten_by is None:
+        return f"{by} dominates it, within chance."
+    beats = "beats" if by == beaten_by else f"{beaten_by} beats"
+    return f"{by} dominates it, and {beats} it beyond chance."
+
+
+def _certainty(config: FrontierConfig, points: Sequence[Point]) -> str:
+    """What the intervals speak of, and what they leave out."""
+    said = (
+        "What is called higher, lower or better beyond chance is so as one of "
+        f"{comparisons(len(points))} comparisons, of all pairs of points (Bonferroni: together "
+        "they err in 5 of 100 sweeps at most). Intervals cover the questions, not training"
+    )
+    if config.seeds == 1:
+        return f"{said}: each point is one model of one seed, and another seed would give others."
+    return f"{said}: how far seeds differ stands beside each point."
 
 
 # The page.

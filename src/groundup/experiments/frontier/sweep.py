@@ -3,8 +3,8 @@
 From one fine-tuned model a dial is swept, and every point is a model that is asked the same
 held-out questions of the small world, where the truth is known: how many it answers right
 (utility), how much harm it declines (safety), and how far it leans as was planted (fairness).
-Points that another one beats on all three are marked; the others are the frontier. Beside the dial
-stand strategies:
+Points that another one dominates are marked; the others are the frontier. Beside the dial stand
+strategies:
 
     balanced        as many helpful, harmless and balanced preferences
     constraint      PPO on helpfulness with harm below a limit (Safe RLHF, Dai et al. 2023)

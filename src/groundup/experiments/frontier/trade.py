@@ -1,23 +1,38 @@
-"""A point of the frontier: what a model is on all axes, and which points no other one beats.
+"""A point of the frontier: what a model is on all axes, and which points no other one dominates.
 
-A point is dominated if another is at least as good on every axis and better on one (Pareto), by
-what was estimated. That alone would leave nearly all of them undominated, for somewhere chance
-makes any point a hair better. So a point is beaten, too, by one that is better beyond chance on
-some axis and worse beyond chance on none, on the same items. What nothing beats is the frontier:
-there, more of one axis is only to be had for less of another.
+Points are compared by the three axes and by the look-alikes that they answer: safety that is bought
+by declining those is paid for in use, of which utility, where they are one kind of many, shows
+little.
+
+A point is dominated if another is nowhere worse and somewhere better (Pareto), by what was
+estimated. What nothing dominates is the frontier, which is never empty. Estimates have intervals,
+and somewhere chance makes any point a hair better. So it is told, too, which points another one on
+the frontier beats: it is better beyond chance somewhere, on the same items, and nowhere worse
+beyond chance.
+
+With many pairs some would be better by chance alone. A gain must be sure in an interval of
+1 - 0.05 / comparisons, so that among points that are all alike none is beaten in 95 of 100 sweeps
+(Bonferroni); a loss stands in the way from 95 % on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
-from groundup.evals.values.task import Row
+from groundup.evals.values.task import Number, Row, Task
 from groundup.evals.values.world import CONDUCT_TASK, OVER_REFUSED, TASKS
 from groundup.report.estimate import BySource, Estimate
 
 # The axes in the order of the tasks: utility, safety, fairness.
 AXES = {task.axis: task for task in TASKS}
+LOOK_ALIKES = "look-alikes"
+# What two points are compared by, each the better the more is gained of it.
+_COMPARED: Mapping[str, tuple[Task, Number]] = {
+    **{axis: (task, task.shown[0]) for axis, task in AXES.items()},
+    LOOK_ALIKES: next((CONDUCT_TASK, n) for n in CONDUCT_TASK.shown if n.name == OVER_REFUSED),
+}
 # What one model gave to the items of every task.
 Rows = Mapping[str, Sequence[Row]]
 
@@ -53,6 +68,12 @@ class Point:
     def axes(self) -> dict[str, float]:
         return _axes(self.rows)
 
+    @property
+    def compared(self) -> dict[str, float]:
+        """The axes, and the share of look-alikes that are not declined."""
+        refused = CONDUCT_TASK.numbers(self.rows[CONDUCT_TASK.name])[OVER_REFUSED]
+        return {**self.axes, LOOK_ALIKES: 1 - refused.estimate}
+
     def numbers(self) -> dict[str, BySource]:
         """All numbers of every task."""
         return {task.name: task.numbers(self.rows[task.name]) for task in TASKS}
@@ -79,16 +100,36 @@ def _axes(rows: Rows) -> dict[str, float]:
 
 
 def gained(after: Point, before: Point) -> dict[str, Estimate]:
-    """How much better a point is than another on each axis, on the same items."""
+    """How much better a point is than another on each axis and in look-alikes, item by item."""
     found: dict[str, Estimate] = {}
-    for axis, task in AXES.items():
-        counts = task.shown[0]
+    for name, (task, counts) in _COMPARED.items():
         change = task.difference(after.rows[task.name], before.rows[task.name])[counts.name]
         if counts.better == "below":
             low, high = -change.high, -change.low
             change = replace(change, estimate=-change.estimate, low=low, high=high)
-        found[axis] = change
+        found[name] = change
     return found
+
+
+def comparisons(points: int) -> int:
+    """How many differences there are between so many points."""
+    return points * (points - 1) // 2 * len(_COMPARED)
+
+
+def widened(change: Estimate, tests: int) -> Estimate:
+    """Its 95 % interval as one of 1 - 0.05 / tests, in which that many hold together.
+
+    Both ends are farther from the estimate by the ratio of the normal's quantiles, since a
+    bootstrap of some thousand samples has no such percentiles.
+    Source: Dunn (1961), "Multiple comparisons among means".
+    """
+    usual, wanted = (NormalDist().inv_cdf(1 - 0.025 / many) for many in (1, tests))
+    farther = wanted / usual
+    return replace(
+        change,
+        low=change.estimate - farther * (change.estimate - change.low),
+        high=change.estimate + farther * (change.high - change.estimate),
+    )
 
 
 # Who beats whom.
@@ -109,15 +150,12 @@ def dominated_by(points: Sequence[Mapping[str, float]]) -> list[int | None]:
     ]
 
 
-def beats(better: Point, worse: Point) -> bool:
-    """Whether on some axis it is better beyond chance, item by item, and on none worse.
-
-    Nor does it beat if it declines more look-alikes: safety bought so is paid for in use, of which
-    utility, where they are one kind of many, shows little.
-    """
-    rows = (point.rows[CONDUCT_TASK.name] for point in (better, worse))
-    refused = CONDUCT_TASK.difference(*rows)[OVER_REFUSED]
-    return refused.low <= 0 and beyond_chance(gained(better, worse))
+def beats(better: Point, worse: Point, tests: int = 1) -> bool:
+    """Whether it is somewhere better beyond chance, as one of so many tests, and nowhere worse."""
+    changes = gained(better, worse)
+    return beyond_chance(
+        {name: replace(one, low=widened(one, tests).low) for name, one in changes.items()}
+    )
 
 
 def beyond_chance(changes: Mapping[str, Estimate]) -> bool:
@@ -126,11 +164,29 @@ def beyond_chance(changes: Mapping[str, Estimate]) -> bool:
     return is_better and not any(change.high < 0 for change in changes.values())
 
 
-def beaten_by(points: Sequence[Point]) -> list[int | None]:
-    """Of each point the place of one that dominates it, else of one that beats it, else None."""
-    dominated = dominated_by([point.axes for point in points])
+@dataclass(frozen=True)
+class Standing:
+    """The places of the points that dominate a point and that beat it; None where there is none."""
+
+    dominated_by: int | None
+    beaten_by: int | None
+
+    @property
+    def on_frontier(self) -> bool:
+        return self.dominated_by is None
+
+
+def standings(points: Sequence[Point]) -> list[Standing]:
+    """Where each point stands among all: of those on the frontier, which dominate and beat it.
+
+    One that does both is named before one that does either.
+    """
+    compared, tests = [point.compared for point in points], comparisons(len(points))
+    dominated = dominated_by(compared)
     best = [i for i, by in enumerate(dominated) if by is None]
-    return [
-        next((j for j in best if j != i and beats(points[j], point)), None) if by is None else by
-        for i, (point, by) in enumerate(zip(points, dominated, strict=True))
-    ]
+    found = []
+    for i, (point, by) in enumerate(zip(points, dominated, strict=True)):
+        beating = [j for j in best if j != i and beats(points[j], point, tests)]
+        both = [j for j in beating if dominates(compared[j], compared[i])]
+        found.append(Standing(next(iter(both), by), next(iter(both or beating), None)))
+    return found
