@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from groundup.evals.values.task import Row
+from groundup.maths.intervals import bootstrap_sums
 from groundup.report.estimate import Estimate, of_sums
 
 # Sums of columns, a row for each sample, and what they come to.
@@ -40,6 +41,18 @@ def side_by_side(
 def difference_of(statistic: Statistic, width: int) -> Statistic:
     """The statistic of the first `width` columns less that of the others."""
     return lambda sums: statistic(sums[:, :width]) - statistic(sums[:, width:])
+
+
+def folded(
+    values: Float[np.ndarray, "rows columns"],
+    statistic: Statistic,
+    groups: Sequence[str],
+    chance: float | None = None,
+) -> Estimate:
+    """A statistic made of absolute values, which draws from the rows would make too large."""
+    found = bootstrap_sums(values, statistic, clusters=groups, centered=True)
+    ends = found.estimate, found.low, found.high
+    return Estimate(*ends, len(values), len(set(groups)), chance)
 
 
 def assert_same_items(after: Sequence[Row], before: Sequence[Row]) -> None:

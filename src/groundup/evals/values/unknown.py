@@ -161,8 +161,7 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     assert_same_items(after, before)
     both = np.hstack([_counts(after), _counts(before)])
     return {
-        name: of_sums(both, difference_of(statistic, 5))
-        for name, statistic in _OF_UNKNOWN.items()
+        name: of_sums(both, difference_of(statistic, 5)) for name, statistic in _OF_UNKNOWN.items()
     }
 
 

@@ -66,7 +66,6 @@ def test_an_axis_needs_all_of_its_tasks() -> None:
 
 
 def test_tasks_that_ask_about_the_same_are_not_independent() -> None:
-    core, bits = TASKS
     scores = {"core": share(5, 10), "bits": share(5, 10)}
     apart, same = (
         axes_of(TASKS, scores, {"core": rows("a", "b"), "bits": rows(*other)})["utility"]
