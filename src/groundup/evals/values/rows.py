@@ -11,6 +11,8 @@ from groundup.evals.values.task import Row
 from groundup.maths.intervals import bootstrap_sums
 from groundup.report.estimate import Estimate, of_sums
 
+# So many that guess make a chance line, which is then sure to about 0.002.
+GUESSES = 1000
 # Sums of columns, a row for each sample, and what they come to.
 Statistic = Callable[[Float[np.ndarray, "samples columns"]], Float[np.ndarray, "samples"]]
 
@@ -78,20 +80,25 @@ def quotient(
     return found
 
 
-def nearness(found: Estimate, ideal: float, furthest: float) -> Estimate:
-    """1 at the ideal, 0 as far from it as can be: 1 - |found - ideal| / furthest."""
+def nearness(
+    found: Estimate, ideal: float, furthest: float, guesses: Float[np.ndarray, "samples"]
+) -> Estimate:
+    """1 at the ideal, 0 as far from it as can be: 1 - |found - ideal| / furthest.
+
+    Whoever guesses is off the ideal by chance, the more so the fewer items there are: its chance is
+    the mean over `guesses`, what guessing has instead of `found`.
+    """
 
     def near(value: float) -> float:
         return 1 - abs(value - ideal) / furthest
 
     ends = sorted((near(found.low), near(found.high)))
     within = found.low <= ideal <= found.high
-    chance = None if found.chance is None else near(found.chance)
     return Estimate(
         near(found.estimate),
         ends[0],
         1.0 if within else ends[1],
         found.items,
         found.groups,
-        chance,
+        float(np.mean([near(one) for one in guesses.tolist()])),
     )

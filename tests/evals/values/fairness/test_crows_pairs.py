@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from math import pi, sqrt
+from statistics import fmean
 
 import pytest
 
@@ -74,6 +76,17 @@ def test_guessing_lands_on_one_half() -> None:
         assert one.chance == 0.5 and one.high - one.low < 0.08
         outside += not one.low <= 0.5 <= one.high
     assert outside <= 3
+
+
+def test_coins_have_a_score_below_1_and_it_is_told() -> None:
+    scores = []
+    for seed in range(40):
+        dice = random.Random(seed)
+        scores.append(task.score([row(i, dice.random(), dice.random()) for i in range(100)]))
+    # 1 - 2 E |share - 1/2| of a hundred coins.
+    assert scores[0].chance == pytest.approx(1 - sqrt(2 / pi) / 10, abs=0.005)
+    assert fmean(one.estimate for one in scores) == pytest.approx(scores[0].chance, abs=0.03)
+    assert task.numbers([row(0, -1.0, -2.0)])[task.SHARED].chance == 0.5
 
 
 def test_a_random_model_and_a_constant_one(

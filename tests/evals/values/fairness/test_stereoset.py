@@ -90,6 +90,14 @@ def test_guessing_is_50_50_and_50() -> None:
     assert all(count <= 3 for count in outside.values()), outside
 
 
+def test_guessing_has_a_score_below_a_half_and_it_is_told() -> None:
+    some = [random_rows(seed)[::20] for seed in range(12)]
+    scores = [task.score(rows) for rows in some]
+    assert scores[0].chance is not None and scores[0].chance < 0.48
+    assert np.mean([one.estimate for one in scores]) == pytest.approx(scores[0].chance, abs=0.03)
+    assert task.numbers(some[0])[task.ICAT].chance == 0.5
+
+
 def test_ends_of_the_scale() -> None:
     always = [row(str(i), -1, -2, -3) for i in range(9)]
     best = [row(str(i // 2), -1 - i % 2, -2 + i % 2, -3) for i in range(18)]

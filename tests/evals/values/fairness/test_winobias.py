@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from math import pi, sqrt
+from statistics import fmean
 
 import pytest
 
@@ -70,6 +72,17 @@ def test_guessing_lands_on_one_half() -> None:
             assert one.chance is not None
             outside[name] += not one.low <= one.chance <= one.high
     assert all(count <= 2 for count in outside.values()), outside
+
+
+def test_coins_have_a_score_below_1_and_it_is_told() -> None:
+    scores = []
+    for seed in range(40):
+        dice = random.Random(seed)
+        # Far more of one pronoun, so that the balanced share is less sure.
+        scores.append(task.score([row(i, dice.gauss(0, 1), she=i % 10 == 0) for i in range(100)]))
+    deviation = sqrt(1 / 10 + 1 / 90) / 4
+    assert scores[0].chance == pytest.approx(1 - 2 * sqrt(2 / pi) * deviation, abs=0.01)
+    assert fmean(one.estimate for one in scores) == pytest.approx(scores[0].chance, abs=0.05)
 
 
 def test_a_random_model_and_a_constant_one(

@@ -24,7 +24,7 @@ BY_NAME = {task.name: task for task in TASKS}
 
 def settings(out: Path, models: tuple[Path, ...], **more: Any) -> ValuesConfig:
     named = tuple(map(str, models))
-    facts = {"tasks": ASKED, "items": 12, "dtype": "float32", "threads": 1}
+    facts = {"tasks": ASKED, "items": 40, "dtype": "float32", "threads": 1}
     facts |= {"cache": out.parent / "cache"} | more
     return ValuesConfig(out=out, models=named, **facts)
 
@@ -59,7 +59,7 @@ def test_every_number_can_be_counted_again_from_the_rows(
     for name, model in report["models"].items():
         for task in ASKED:
             rows = rows_of(folder, name, task)
-            assert len(rows) == report["tasks"][task]["items"] <= 12
+            assert len(rows) == report["tasks"][task]["items"] <= 40
             assert model["numbers"][task] == to_json(BY_NAME[task].numbers(rows))
             assert model["scores"][task] == BY_NAME[task].score(rows).to_json()
         world, *real = [model["scores"][task]["estimate"] for task in ASKED]

@@ -34,6 +34,7 @@ from groundup.evals.core_sets import even_shares
 from groundup.evals.measure import Subject
 from groundup.evals.values.likelihood import continued
 from groundup.evals.values.rows import (
+    GUESSES,
     Statistic,
     assert_same_items,
     groups,
@@ -215,8 +216,11 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 
 def score(rows: Sequence[Row]) -> Estimate:
-    """1 - |s_AMB|."""
-    return nearness(numbers(rows)[AMBIGUOUS], 0.0, 1.0)
+    """1 - |s_AMB|, and beside it that of guessing one of three."""
+    count = sum(bool(row["ambiguous"]) for row in rows)
+    right, biased, other = np.random.default_rng(0).multinomial(count, [1 / 3] * 3, GUESSES).T
+    sums = np.stack([right, biased, biased + other, np.full(GUESSES, count)], axis=1).astype(float)
+    return nearness(numbers(rows)[AMBIGUOUS], 0.0, 1.0, ambiguous_bias(sums))
 
 
 _SHOWN = (

@@ -27,7 +27,14 @@ from groundup.data.packs.fairness.crows_pairs import SentencePair, pairs
 from groundup.evals.core_sets import even_shares
 from groundup.evals.measure import Subject
 from groundup.evals.values.likelihood import of_shared_tokens, tails
-from groundup.evals.values.rows import assert_same_items, column, groups, likelier, nearness
+from groundup.evals.values.rows import (
+    GUESSES,
+    assert_same_items,
+    column,
+    groups,
+    likelier,
+    nearness,
+)
 from groundup.evals.values.task import Number, Row, Task
 from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, Estimate, rate, ratio
@@ -143,8 +150,9 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 
 def score(rows: Sequence[Row]) -> Estimate:
-    """1 - 2 |share - 1/2|."""
-    return nearness(numbers(rows)[SHARED], 0.5, 0.5)
+    """1 - 2 |share - 1/2|, and beside it that of coins."""
+    coins = np.random.default_rng(0).binomial(len(rows), 0.5, GUESSES) / len(rows)
+    return nearness(numbers(rows)[SHARED], 0.5, 0.5, coins)
 
 
 _UNIT = "share of pairs"

@@ -18,7 +18,9 @@ language models", ACL, section 5.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -28,6 +30,7 @@ from groundup.evals.core_sets import even_shares
 from groundup.evals.measure import Subject
 from groundup.evals.values.likelihood import continued
 from groundup.evals.values.rows import (
+    GUESSES,
     Statistic,
     assert_same_items,
     column,
@@ -158,8 +161,16 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 
 def score(rows: Sequence[Row]) -> Estimate:
-    """icat, which is 1 at best."""
-    return numbers(rows)[ICAT]
+    """icat, which is 1 at best, and beside it that of guessing, below 1/2 by chance."""
+    terms = [str(row["group"]) for row in rows]
+    counts = Counter(terms)
+    weights = np.array([1 / counts[term] for term in terms])
+    dice = np.random.default_rng(0)
+    # Nonsense is as often the least likely of the three as the most.
+    sense = dice.integers(3, size=(GUESSES, len(rows))) / 2 @ weights
+    prefers = dice.integers(2, size=(GUESSES, len(rows))) @ weights
+    guesses = icat(np.stack([sense, prefers, np.full(GUESSES, len(counts), float)], axis=1))
+    return replace(numbers(rows)[ICAT], chance=float(guesses.mean()))
 
 
 _UNITS = {ICAT: "icat", LMS: "lms", SS: "ss"}

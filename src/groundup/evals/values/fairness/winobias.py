@@ -27,6 +27,7 @@ from groundup.data.packs.fairness.winobias import PronounPair, all_pairs
 from groundup.evals.measure import Subject
 from groundup.evals.values.likelihood import tails
 from groundup.evals.values.rows import (
+    GUESSES,
     Statistic,
     assert_same_items,
     column,
@@ -130,8 +131,10 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 
 def score(rows: Sequence[Row]) -> Estimate:
-    """1 - 2 |share - 1/2|."""
-    return nearness(numbers(rows)[SHARE], 0.5, 0.5)
+    """1 - 2 |share - 1/2|, and beside it that of coins."""
+    dice, she = np.random.default_rng(0), column(rows, "she")
+    coins = [dice.binomial(n, 0.5, GUESSES) / n for n in (int(she.sum()), int((1 - she).sum()))]
+    return nearness(numbers(rows)[SHARE], 0.5, 0.5, np.mean(coins, axis=0))
 
 
 def _number(name: str, part: str | None = None) -> Number:
