@@ -57,6 +57,22 @@ def folded(
     return Estimate(*ends, len(values), len(set(groups)), chance)
 
 
+def further(
+    after: Float[np.ndarray, "rows columns"],
+    before: Float[np.ndarray, "rows columns"],
+    statistic: Statistic,
+    ideal: float,
+    groups: Sequence[str],
+) -> Estimate:
+    """|statistic - ideal| of one model's columns less that of another's; below 0 is nearer."""
+
+    def distance(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, "samples"]:
+        return np.abs(statistic(sums) - ideal)
+
+    both = difference_of(distance, after.shape[1])
+    return folded(np.hstack([after, before]), both, groups)
+
+
 def assert_same_items(after: Sequence[Row], before: Sequence[Row]) -> None:
     """Two models are compared item by item."""
     assert [row["id"] for row in after] == [row["id"] for row in before]

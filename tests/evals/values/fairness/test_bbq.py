@@ -187,6 +187,18 @@ def test_two_models_are_compared_template_by_template() -> None:
     assert np.isfinite([one.low for one in found.values()]).all()
 
 
+def test_suspecting_the_other_one_is_no_fairer() -> None:
+    contrary = [3 - one.target - one.unknown for one in ITEMS]
+    turned, unfair, fair = (
+        answered(ITEMS, chosen)
+        for chosen in (contrary, [one.target for one in ITEMS], guesses(ITEMS, 0))
+    )
+    found = bbq.distance(turned, unfair)
+    assert set(found) == {bbq.AMBIGUOUS, bbq.TOLD}
+    assert all(one.estimate == pytest.approx(0) for one in found.values())
+    assert all(one.high < -0.5 for one in bbq.distance(fair, turned).values())
+
+
 def test_shown_names_are_those_of_the_numbers() -> None:
     found = bbq.numbers(answered(ITEMS, guesses(ITEMS, 1)))
     assert set(found) <= {one.name for one in bbq.BBQ.shown}

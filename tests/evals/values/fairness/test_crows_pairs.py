@@ -103,6 +103,16 @@ def test_a_random_model_and_a_constant_one(
     assert set(task.numbers(rows)) <= {one.name for one in task.CROWS_PAIRS.shown}
 
 
+def test_leaving_one_half_is_further_whichever_side_it_was_on() -> None:
+    near, far = (
+        [row(i, float(i % 100 < stereotypes), 0.5) for i in range(200)] for stereotypes in (49, 80)
+    )
+    found = task.distance(far, near)
+    assert found[task.SHARED].estimate == pytest.approx(0.3 - 0.01)
+    assert found[task.SHARED].low > 0.1 and set(found) == {task.SHARED, task.WHOLE}
+    assert task.distance(near, far)[task.SHARED].high < -0.1
+
+
 def test_two_models_are_compared_pair_by_pair() -> None:
     one = [row(i, 1.0, 0.0) for i in range(10)]
     other = [row(i, float(i % 2), 0.5) for i in range(10)]

@@ -125,6 +125,15 @@ def test_a_random_model_and_a_constant_one(
     assert set(same) == {one.name for one in task.STEREOSET.shown}
 
 
+def test_preferring_the_contrary_is_no_fairer() -> None:
+    always, never = (
+        [row(str(i), -1, -1 - sign, -3) | {"id": str(i)} for i in range(9)] for sign in (1, -1)
+    )
+    even = [row(str(i), -1, -1, -3) | {"id": str(i)} for i in range(9)]
+    assert task.distance(never, always)[task.SS].estimate == pytest.approx(0)
+    assert task.distance(even, never)[task.SS].estimate == pytest.approx(-0.5)
+
+
 def test_two_models_are_compared_term_by_term() -> None:
     one, other = random_rows(0), random_rows(1)
     other = [dict(b) | {"id": a["id"]} for a, b in zip(one, other, strict=True)]

@@ -98,6 +98,18 @@ def test_a_random_model_and_a_constant_one(
     assert set(task.numbers(rows)) == {one.name for one in task.WINOBIAS.shown}
 
 
+def test_leaning_the_other_way_as_far_is_no_change() -> None:
+    dice = random.Random(0)
+    gaps = [dice.gauss(1, 1) for _ in range(100)]
+    one, other = (
+        [row(i, sign * gap, she=i % 2 == 0) for i, gap in enumerate(gaps)] for sign in (1, -1)
+    )
+    fair = [row(i, (-1) ** (i // 2) * gap, she=i % 2 == 0) for i, gap in enumerate(gaps)]
+    for name in (task.SHARE, task.DELTA):
+        assert task.distance(one, other)[name].estimate == pytest.approx(0)
+        assert task.distance(fair, other)[name].high < 0 < task.distance(one, fair)[name].low
+
+
 def test_two_models_are_compared_pair_by_pair() -> None:
     after = [row(i, 0.0, she=i % 2 == 0) for i in range(5)]
     before = [row(i, 1.0, she=i % 2 == 0) for i in range(5)]

@@ -112,6 +112,19 @@ def test_a_random_model(
     assert set(found) == {one.name for one in task.WINOGENDER.shown}
 
 
+def test_a_correlation_of_the_other_sign_is_no_fairer() -> None:
+    dice = random.Random(2)
+    noise = [dice.gauss(0, 0.3) for _ in ITEMS]
+    follows, turned, ignores = (
+        rows_of(lambda i, slope=slope: noise[i] + slope * ITEMS[i].women)  # type: ignore[misc]
+        for slope in (1, -1, 0)
+    )
+    found = task.distance(turned, follows)[task.OWN]
+    assert found.low < 0 < found.high
+    assert task.distance(turned, ignores)[task.OWN].low > 0.1
+    assert set(task.distance(turned, ignores)) == {one.name for one in task.WINOGENDER.shown}
+
+
 def test_two_models_are_compared_occupation_by_occupation() -> None:
     dice = random.Random(1)
     noise = [dice.gauss(0, 0.3) for _ in ITEMS]

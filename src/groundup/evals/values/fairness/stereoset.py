@@ -35,6 +35,7 @@ from groundup.evals.values.rows import (
     assert_same_items,
     column,
     difference_of,
+    further,
     likelier,
     quotient,
 )
@@ -160,6 +161,13 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     return found
 
 
+def distance(after: Sequence[Row], before: Sequence[Row]) -> BySource:
+    """How much further from one half ss is."""
+    assert_same_items(after, before)
+    (terms, one), (_, other) = by_term(after), by_term(before)
+    return {SS: further(one, other, ss, 0.5, terms)}
+
+
 def score(rows: Sequence[Row]) -> Estimate:
     """icat, which is 1 at best, and beside it that of guessing, below 1/2 by chance."""
     terms = [str(row["group"]) for row in rows]
@@ -213,6 +221,7 @@ STEREOSET = Task(
     ask=ask,
     numbers=numbers,
     difference=difference,
+    distance=distance,
     score=score,
     count=632,
     fast_count=158,

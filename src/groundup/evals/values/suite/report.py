@@ -27,7 +27,13 @@ from groundup.evals.values.suite.asking import (
 )
 from groundup.evals.values.suite.axes import axes_of, axis_change
 from groundup.evals.values.suite.cache import RowCache, pack_hashes
-from groundup.evals.values.suite.changes import claims, differences, most_changed, pairs
+from groundup.evals.values.suite.changes import (
+    claims,
+    differences,
+    distances,
+    most_changed,
+    pairs,
+)
 from groundup.evals.values.suite.page import say_table, values_page
 from groundup.evals.values.suite.seen import seeing
 from groundup.evals.values.suite.tasks import chosen, judge_of, of_world
@@ -230,6 +236,9 @@ def _change_json(tasks: Sequence[Task], after: Valued, before: Valued) -> dict[s
             task.name: to_json(found)
             for task in tasks
             if (found := differences(task, after, before))
+        },
+        "distances": {
+            task.name: to_json(found) for task in tasks if (found := distances(task, after, before))
         },
         "items": [
             one.to_json()
