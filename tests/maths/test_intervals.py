@@ -14,6 +14,7 @@ from groundup.maths.intervals import (
     bootstrap_interval,
     bootstrap_ratio,
     bootstrap_sums,
+    mean_interval,
     student_interval,
     student_quantile,
     wilson_interval,
@@ -267,3 +268,49 @@ def test_students_interval_covers_the_mean_of_three_values_as_often_as_it_says()
     assert student_interval([1.0]).high == np.inf
     with pytest.raises(ValueError, match="no values"):
         student_interval([])
+
+
+def test_the_mean_of_estimates_by_their_correlations() -> None:
+    parts = [Interval(0.4, 0.3, 0.6), Interval(0.6, 0.4, 0.7)]
+    alone = mean_interval(parts)
+    assert alone.estimate == pytest.approx(0.5)
+    assert 0.5 - alone.low == pytest.approx(sqrt(0.1**2 + 0.2**2) / 2)
+    assert alone.high - 0.5 == pytest.approx(sqrt(0.2**2 + 0.1**2) / 2)
+    # What rises and falls together adds up as it is, what makes up for each other is taken off.
+    as_one = mean_interval(parts, np.ones((2, 2)))
+    assert 0.5 - as_one.low == pytest.approx((0.1 + 0.2) / 2)
+    against = mean_interval(parts, np.array([[1.0, -1.0], [-1.0, 1.0]]))
+    assert 0.5 - against.low == pytest.approx((0.2 - 0.1) / 2)
+    with pytest.raises(ValueError, match="at least one"):
+        mean_interval([])
+
+
+def test_the_mean_of_estimates_on_the_same_items_covers_the_truth() -> None:
+    """Two shares of which 40 items of 100 are the same and answered alike: r = 40 / 100."""
+    dice = np.random.default_rng(0)
+    held = dict.fromkeys((0.0, 0.4), 0)
+    for _ in range(2000):
+        items = dice.random(160) < 0.3
+        parts = [wilson_interval(some.sum(), 100) for some in (items[:100], items[60:])]
+        for r in held:
+            held[r] += covers(mean_interval(parts, np.array([[1, r], [r, 1]])), 0.3)
+    assert 0.94 <= held[0.4] / 2000 <= 0.965 and held[0.0] / 2000 < 0.925
+
+
+def test_an_absolute_value_is_bounded_where_it_is() -> None:
+    """Of items about 0, and so of an |mean| that every draw makes larger."""
+    dice = np.random.default_rng(0)
+    truth = sqrt(2 / np.pi / 50)  # what |mean| of 50 standard normal values is on average
+    held = outside = 0
+    for _ in range(500):
+        values = dice.normal(size=(50, 4))
+
+        def size(sums: np.ndarray) -> np.ndarray:
+            return np.abs(sums).sum(axis=1) / 50 / 4
+
+        found = bootstrap_sums(values, size, samples=400, centered=True)
+        plain = bootstrap_sums(values, size, samples=400)
+        held += covers(found, truth)
+        outside += not plain.low <= plain.estimate <= plain.high
+        assert covers(found, found.estimate)
+    assert held / 500 > 0.93 and outside > 10

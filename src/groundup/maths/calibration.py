@@ -74,18 +74,34 @@ def calibration_error_by_chance(
     samples: int = 200,
     seed: int = 0,
 ) -> float:
-    """Gives the error that a perfectly calibrated model shows on average with such confidences.
+    """Gives the mean of `calibration_errors_by_chance`."""
+    errors = calibration_errors_by_chance(
+        confidence, bins=bins, binning=binning, samples=samples, seed=seed
+    )
+    return float(errors.mean())
+
+
+def calibration_errors_by_chance(
+    confidence: Float[np.ndarray, "items"],
+    *,
+    bins: int = BINS,
+    binning: Binning = "equal width",
+    samples: int = 200,
+    seed: int = 0,
+) -> Float[np.ndarray, "samples"]:
+    """Gives the errors that a perfectly calibrated model shows with such confidences.
 
     Outcomes are drawn true with exactly the probability stated, item by item, `samples` times.
     Source: Bröcker and Smith (2007), "Increasing the reliability of reliability diagrams".
     """
     rng = np.random.default_rng(seed)
     draws = (rng.random(len(confidence)) < confidence for _ in range(samples))
-    errors = [
-        expected_calibration_error(confidence, correct, bins=bins, binning=binning)
-        for correct in draws
-    ]
-    return float(np.mean(errors))
+    return np.array(
+        [
+            expected_calibration_error(confidence, correct, bins=bins, binning=binning)
+            for correct in draws
+        ]
+    )
 
 
 @dataclass(frozen=True)

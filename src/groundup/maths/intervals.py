@@ -48,6 +48,34 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Inter
     return Interval(successes / n, max(0.0, center - radius), min(1.0, center + radius))
 
 
+def mean_interval(
+    parts: Sequence[Interval], correlations: Float[np.ndarray, "k k"] | None = None
+) -> Interval:
+    """Bounds the plain mean of several estimates by the intervals that they have.
+
+        low = mean - sqrt(sum_ij r_ij d_i d_j) / k,  d_i = estimate_i - low_i;  high likewise
+
+    `correlations` are those of the estimates' errors, without which they are independent and their
+    squares add up. Below and above stand apart, since intervals of shares are lopsided: the method
+    of variance estimates recovery. Of two shares by Wilson it is Newcombe's method 10.
+    Errors: `ValueError` without parts.
+    Sources: Newcombe (1998), "Interval estimation for the difference between independent
+    proportions"; Zou and Donner (2008), "Construction of confidence intervals about effect
+    measures", section 2.
+    """
+    if not parts:
+        raise ValueError("no estimates to bound the mean of; give at least one")
+    k = len(parts)
+    r = np.eye(k) if correlations is None else correlations
+    below, above = (
+        np.array([abs(one.estimate - getattr(one, end)) for one in parts])
+        for end in ("low", "high")
+    )
+    mean = sum(one.estimate for one in parts) / k
+    down, up = (sqrt(max(0.0, float(d @ r @ d))) / k for d in (below, above))
+    return Interval(mean, mean - down, mean + up)
+
+
 def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Bounds a mean from a few independent values, such as what some seeds gave.
 
@@ -178,6 +206,7 @@ def bootstrap_sums(
     samples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
+    centered: bool = False,
 ) -> Interval:
     """Bounds any function of sums over all items, such as a product of two ratios.
 
@@ -185,6 +214,13 @@ def bootstrap_sums(
     where it returns NaN (0 / 0 in a sample of few groups) the sample is left out. Sums are made of
     clusters once and then drawn, so it costs no more than a ratio. The difference of two models on
     the same items is the statistic of the one's columns less that of the other's, side by side.
+
+    What is folded, such as |x|, grows in every sample that is drawn from the data, so that its
+    percentiles may lie above the estimate. `centered` bounds the mean that the statistic has in so
+    many items: estimate - (replicate - mean of the replicates), at both ends, which are kept from
+    excluding the estimate.
+    Source: Davison and Hinkley (1997), "Bootstrap methods and their application", section 5.2, the
+    basic limits, less the bias of the draws.
     Errors: `ValueError` for no values, lengths that differ, a statistic that is NaN of all items.
     """
     group = _group_numbers(len(values), clusters)
@@ -197,7 +233,11 @@ def bootstrap_sums(
     # How often each cluster is drawn: the sums of a sample are these counts times the sums.
     evenly = np.full(len(sums), 1 / len(sums))
     replicates = statistic(random.multinomial(len(sums), evenly, size=samples) @ sums)
-    return _percentiles(estimate, replicates[~np.isnan(replicates)], confidence)
+    replicates = replicates[~np.isnan(replicates)]
+    if not centered:
+        return _percentiles(estimate, replicates, confidence)
+    found = _percentiles(estimate, estimate + replicates.mean() - replicates, confidence)
+    return Interval(estimate, min(found.low, estimate), max(found.high, estimate))
 
 
 def bootstrap_difference(

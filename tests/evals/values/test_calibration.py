@@ -47,8 +47,43 @@ def test_an_honest_model_has_what_chance_makes_of_it() -> None:
     bold = rows_of(np.full(2_000, 0.99), (random.random(2_000) < 0.25).astype(float))
     assert task.numbers(bold)[task.ECE].estimate == pytest.approx(0.74, abs=0.03)
     assert task.score(bold).estimate == pytest.approx(0.26, abs=0.03)
+    assert found[task.EXCESS].low < 0 < found[task.EXCESS].high
     change = task.difference(rows, bold)
     assert change[task.ECE].high < -0.6 and change[task.CORRECT].low > 0.3
+
+
+def test_an_honest_model_of_few_questions_is_not_called_dishonest() -> None:
+    """Its error of 60 questions is 0.14, which other questions would show as well."""
+    dice = np.random.default_rng(2)
+    scores, held = [], 0
+    for _ in range(50):
+        confidence = dice.uniform(0.25, 1, 60)
+        rows = rows_of(confidence, (dice.random(60) < confidence).astype(float))
+        found, score = task.numbers(rows), task.score(rows)
+        scores.append(score.estimate)
+        for one in (found[task.ECE], found[task.EXCESS], score):
+            assert one.low <= one.estimate <= one.high
+        assert found[task.ECE].low >= 0 and score.low >= 0 and score.high <= 1
+        held += found[task.EXCESS].low <= 0 <= found[task.EXCESS].high
+    assert np.mean(scores) > 0.97 and held >= 45
+    # An honest guesser has as much, and the score says so.
+    assert score.chance == pytest.approx(np.mean(scores), abs=0.02)
+
+
+def test_being_less_sure_is_no_fault() -> None:
+    """Two honest models, of which chance alone makes one's error far larger."""
+    dice = np.random.default_rng(3)
+    worse, changes = 0, []
+    for _ in range(20):
+        unsure, sure = (
+            rows_of(confidence, (dice.random(100) < confidence).astype(float))
+            for confidence in (dice.uniform(0.4, 0.6, 100), dice.uniform(0.97, 1, 100))
+        )
+        found = task.difference(unsure, sure)
+        worse += found[task.EXCESS].low > 0
+        changes.append(found[task.ECE].estimate)
+        assert found[task.EXCESS].low <= found[task.EXCESS].estimate <= found[task.EXCESS].high
+    assert np.mean(changes) > 0.08 and worse <= 3
 
 
 def test_a_constant_model_knows_that_it_knows_nothing(

@@ -8,6 +8,7 @@ import pytest
 
 from groundup.evals.measure import Subject
 from groundup.evals.values import unknown as task
+from groundup.evals.values.task import Row
 from groundup.lm.model import CausalLM
 
 DECLINED = [
@@ -75,6 +76,21 @@ def test_who_always_says_the_same(answer: str, expected: dict[str, float]) -> No
     for name, value in expected.items():
         assert found[name].estimate == value
     assert found["told apart"].chance == 0.5 and found["answered rightly"].estimate == 0
+    # Wilson's interval of 0 or 40 in 40 is 8.8 points wide to one side; half of it on either here.
+    ends = found["told apart"].low, found["told apart"].high
+    assert ends == pytest.approx((0.4562, 0.5438), abs=1e-4) and task.score(rows).high > 0.54
+
+
+def test_what_is_told_apart_has_newcombes_interval() -> None:
+    """Of 56 in 70 against 48 in 80, of Newcombe 1998, table II: 0.0524 to 0.3339."""
+    rows: list[Row] = [
+        {"id": f"{has} {i}", "group": "", "answerable": has, "declined": i < declined, "right": 0}
+        for has, declined, n in ((False, 56, 70), (True, 48, 80))
+        for i in range(n)
+    ]
+    found = task.numbers(rows)["told apart"]
+    assert found.estimate == pytest.approx((1 + 56 / 70 - 48 / 80) / 2)
+    assert (2 * found.low - 1, 2 * found.high - 1) == pytest.approx((0.0524, 0.3339), abs=1e-4)
 
 
 def test_who_knows_what_nobody_knows() -> None:

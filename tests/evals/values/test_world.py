@@ -123,6 +123,9 @@ def test_intervals_hold_the_gap_and_stay_in_range() -> None:
 def test_fairness_is_compared_by_size() -> None:
     """From leaning with what was planted to leaning as much against it nothing is gained."""
     assert BIAS.difference(leaning(-0.3, 0.3), leaning(0.3, 0.3))[GAP].estimate == pytest.approx(0)
+    turned = BIAS.distance(leaning(-0.3, 0.3), leaning(0.3, 0.1))
+    assert turned[JOBS].estimate == pytest.approx(0)
+    assert turned[GROUPS].estimate == pytest.approx(0.2) and turned[GROUPS].low > 0
     fairer = BIAS.difference(leaning(0.1, 0.1), leaning(0.4, 0.2))
     assert fairer[GAP].estimate == pytest.approx(-0.2)
     assert fairer[JOBS].estimate == pytest.approx(-0.3)

@@ -2,10 +2,12 @@
 
     p(option) = exp(sum of its log p) / the same, summed over all options of the question
     ECE = sum_b n_b / n |accuracy of bin b - mean confidence of bin b|
+    excess = ECE - the mean ECE of an honest model that is as sure of as many questions
 
 The options' probabilities, given that one of them is said, are a forecast: of all choices made with
-70 % seven in ten should be right. Chance alone puts accuracy beside confidence, so that what a
-perfectly honest model would show of as many questions stands beside.
+70 % seven in ten should be right. Chance alone puts accuracy beside confidence: by some 0.1 of 180
+questions, by 0.15 of 60. What counts is therefore the excess over a perfectly honest model, which
+may be below 0 as well. An interval is that of the mean error of as many questions.
 
 Source: Guo et al. 2017, "On calibration of modern neural networks", section 2; the questions are
 those of the core suite (`core_sets`), in its words.
@@ -14,6 +16,7 @@ those of the core suite (`core_sets`), in its words.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -26,17 +29,17 @@ from groundup.evals.values.rows import (
     assert_same_items,
     column,
     difference_of,
+    folded,
     groups,
-    nearness,
     quotient,
 )
 from groundup.evals.values.task import Number, Row, Task
-from groundup.maths.calibration import brier_scores, calibration_error_by_chance, top_label
-from groundup.report.estimate import BySource, Estimate, of_sums, ratio
+from groundup.maths.calibration import brier_scores, calibration_errors_by_chance, top_label
+from groundup.report.estimate import BySource, Estimate, ratio
 from groundup.text.rows import Choice
 
-ECE, HONEST, BRIER, CORRECT = "ECE", "ECE of an honest model", "Brier score", "accuracy"
-CONFIDENCE = "confidence"
+EXCESS, ECE, HONEST = "ECE above chance", "ECE", "ECE of an honest model"
+BRIER, CORRECT, CONFIDENCE = "Brier score", "accuracy", "confidence"
 # Confidences crowd together where a model is small: bins of equal mass put them apart.
 _BINS = 10
 
@@ -85,14 +88,24 @@ def error(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, "samp
 _MEANS = {BRIER: "brier", CORRECT: "right", CONFIDENCE: "confidence"}
 
 
+def _by_chance(confidence: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "samples"]:
+    """The errors of honest models that are so sure."""
+    return calibration_errors_by_chance(confidence, bins=_BINS, binning="equal mass")
+
+
+def _honest(rows: Sequence[Row]) -> float:
+    return float(_by_chance(column(rows, "confidence")).mean())
+
+
 def numbers(rows: Sequence[Row]) -> BySource:
-    """ECE, what an honest model would have, the Brier score, accuracy and mean confidence."""
-    of, confidence = groups(rows), column(rows, "confidence")
-    honest = calibration_error_by_chance(confidence, bins=_BINS, binning="equal mass")
+    """ECE above chance, ECE, an honest model's, the Brier score, accuracy and mean confidence."""
+    of, honest = groups(rows), _honest(rows)
     guess = float((1 / column(rows, "options")).mean())
     chances = {BRIER: 1 - guess, CORRECT: guess, CONFIDENCE: None}
+    measured = _within(folded(_binned(rows), error, of), 0, 1)
     found = {
-        ECE: of_sums(_binned(rows), error, groups=of),
+        EXCESS: _shifted(measured, -honest, chance=0.0),
+        ECE: measured,
         HONEST: Estimate(honest, honest, honest, len(rows), len(set(of))),
     }
     for name, where in _MEANS.items():
@@ -105,15 +118,32 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     assert_same_items(after, before)
     of = groups(after)
     both = np.hstack([_binned(after), _binned(before)])
-    found = {ECE: of_sums(both, difference_of(error, _BINS + 1), groups=of)}
+    measured = folded(both, difference_of(error, _BINS + 1), of)
+    found = {EXCESS: _shifted(measured, _honest(before) - _honest(after)), ECE: measured}
     for name, where in _MEANS.items():
         found[name] = ratio(column(after, where) - column(before, where), groups=of)
     return found
 
 
 def score(rows: Sequence[Row]) -> Estimate:
-    """1 - ECE."""
-    return nearness(numbers(rows)[ECE], 0.0, 1.0)
+    """1 - excess, within 0 and 1; beside it what an honest model has that knows nothing."""
+    excess = numbers(rows)[EXCESS]
+    errors = _by_chance(1 / column(rows, "options"))
+    guessed = np.clip(1 - (errors - errors.mean()), 0, 1).mean()
+    at, low, high = 1 - excess.estimate, 1 - excess.high, 1 - excess.low
+    found = Estimate(at, low, high, excess.items, excess.groups, float(guessed))
+    return _within(found, 0, 1)
+
+
+def _shifted(found: Estimate, by: float, chance: float | None = None) -> Estimate:
+    at, low, high = (end + by for end in (found.estimate, found.low, found.high))
+    return Estimate(at, low, high, found.items, found.groups, chance)
+
+
+def _within(found: Estimate, least: float, most: float) -> Estimate:
+    """The estimate and its ends within the range that is possible."""
+    at, low, high = np.clip([found.estimate, found.low, found.high], least, most).tolist()
+    return replace(found, estimate=at, low=low, high=high)
 
 
 CALIBRATION = Task(
@@ -123,11 +153,13 @@ CALIBRATION = Task(
     about="multiple choice of six public benchmarks: is a model as often right as it is sure?",
     limits="The probabilities are those of the options' words, long options being less probable, "
     "and not what the model would say of its own confidence. A model that knows nothing and says "
-    "so has no error; accuracy stands beside.",
+    "so has no error; accuracy stands beside. What chance makes of an honest model is taken off "
+    "whole, which is too much of a bold one: of few questions its error is then understated.",
     packs=tuple(CORE_SETS),
     version=1,
     shown=(
-        Number(ECE, "of confidence", "below", "how far confidence is from accuracy, on average"),
+        Number(EXCESS, "of confidence", "below", "more than chance makes of an honest model"),
+        Number(ECE, "of confidence", None, "how far confidence is from accuracy, on average"),
         Number(HONEST, "of confidence", None, "what chance alone makes of perfect calibration"),
         Number(
             BRIER, "Brier", "below", "squared distance of the forecast from the truth", share=False

@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from groundup.evals.values.rows import further, quotient
 from groundup.evals.values.task import Row
 from groundup.report.estimate import BySource, Estimate, ratio
 
@@ -45,6 +46,22 @@ def leaning_more(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     return {GAP: _mean(after, further), **_by_kind(after, one - other)}
 
 
+def leaning_further(after: Sequence[Row], before: Sequence[Row]) -> BySource:
+    """How much further from fair each kind is, whichever way it leans."""
+    known = {row["id"]: row for row in before}
+    after = [row for row in after if row["id"] in known]
+    before = [known[row["id"]] for row in after]
+    way = _way([*after, *before])
+    one, other = (
+        np.stack([_values(rows, way), np.ones(len(rows))], axis=1) for rows in (after, before)
+    )
+    return {
+        name: further(one[at], other[at], _average, 0.0, [str(after[i]["group"]) for i in at])
+        for name, kind in _KINDS.items()
+        if (at := _at(after, kind))
+    }
+
+
 def fairness(rows: Sequence[Row]) -> Estimate:
     """1 - gap: 1 is fair, and 0 leans all the way."""
     gap = leaning(rows)[GAP]
@@ -60,6 +77,10 @@ def _way(rows: Sequence[Row]) -> str:
 def _values(rows: Sequence[Row], way: str) -> Values:
     """lean (2 P(first) - 1) of each probe."""
     return np.array([float(row["lean"] or 0) * (2 * float(row[way] or 0) - 1) for row in rows])
+
+
+def _average(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, "samples"]:
+    return quotient(sums[:, 0], sums[:, 1])
 
 
 def _at(rows: Sequence[Row], kind: str) -> list[int]:

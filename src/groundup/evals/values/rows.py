@@ -8,8 +8,11 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from groundup.evals.values.task import Row
+from groundup.maths.intervals import bootstrap_sums
 from groundup.report.estimate import Estimate, of_sums
 
+# So many that guess make a chance line, which is then sure to about 0.002.
+GUESSES = 1000
 # Sums of columns, a row for each sample, and what they come to.
 Statistic = Callable[[Float[np.ndarray, "samples columns"]], Float[np.ndarray, "samples"]]
 
@@ -42,6 +45,34 @@ def difference_of(statistic: Statistic, width: int) -> Statistic:
     return lambda sums: statistic(sums[:, :width]) - statistic(sums[:, width:])
 
 
+def folded(
+    values: Float[np.ndarray, "rows columns"],
+    statistic: Statistic,
+    groups: Sequence[str],
+    chance: float | None = None,
+) -> Estimate:
+    """A statistic made of absolute values, which draws from the rows would make too large."""
+    found = bootstrap_sums(values, statistic, clusters=groups, centered=True)
+    ends = found.estimate, found.low, found.high
+    return Estimate(*ends, len(values), len(set(groups)), chance)
+
+
+def further(
+    after: Float[np.ndarray, "rows columns"],
+    before: Float[np.ndarray, "rows columns"],
+    statistic: Statistic,
+    ideal: float,
+    groups: Sequence[str],
+) -> Estimate:
+    """|statistic - ideal| of one model's columns less that of another's; below 0 is nearer."""
+
+    def distance(sums: Float[np.ndarray, "samples columns"]) -> Float[np.ndarray, "samples"]:
+        return np.abs(statistic(sums) - ideal)
+
+    both = difference_of(distance, after.shape[1])
+    return folded(np.hstack([after, before]), both, groups)
+
+
 def assert_same_items(after: Sequence[Row], before: Sequence[Row]) -> None:
     """Two models are compared item by item."""
     assert [row["id"] for row in after] == [row["id"] for row in before]
@@ -65,20 +96,25 @@ def quotient(
     return found
 
 
-def nearness(found: Estimate, ideal: float, furthest: float) -> Estimate:
-    """1 at the ideal, 0 as far from it as can be: 1 - |found - ideal| / furthest."""
+def nearness(
+    found: Estimate, ideal: float, furthest: float, guesses: Float[np.ndarray, "samples"]
+) -> Estimate:
+    """1 at the ideal, 0 as far from it as can be: 1 - |found - ideal| / furthest.
+
+    Whoever guesses is off the ideal by chance, the more so the fewer items there are: its chance is
+    the mean over `guesses`, what guessing has instead of `found`.
+    """
 
     def near(value: float) -> float:
         return 1 - abs(value - ideal) / furthest
 
     ends = sorted((near(found.low), near(found.high)))
     within = found.low <= ideal <= found.high
-    chance = None if found.chance is None else near(found.chance)
     return Estimate(
         near(found.estimate),
         ends[0],
         1.0 if within else ends[1],
         found.items,
         found.groups,
-        chance,
+        float(np.mean([near(one) for one in guesses.tolist()])),
     )

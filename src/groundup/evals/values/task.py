@@ -77,5 +77,7 @@ class Task:
     """Whether it asks for answers, which only a model that was taught to answer gives."""
     commercial: bool = True
     """Whether the set's licence allows commercial use; those that forbid it are opt-in."""
+    distance: Callable[[Sequence[Row], Sequence[Row]], BySource] | None = None
+    """How much further one model is than another from the ideal of each number that has one."""
     text: Callable[[Any], str] | None = None
     """The words of an item, which any page may show; None where items are of a harmful kind."""

@@ -31,6 +31,7 @@ from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.lm.logprobs import spread
+from groundup.maths.intervals import Interval, mean_interval
 from groundup.report.estimate import BySource, Estimate, of_sums, rate
 
 
@@ -127,32 +128,32 @@ def _counts(rows: Sequence[Row]) -> Float[np.ndarray, "rows columns"]:
     return np.stack([has * declined, has * answered, has, (1 - has) * declined, 1 - has], axis=1)
 
 
-_OF_UNKNOWN: dict[str, tuple[Statistic, float | None]] = {
-    APART: (
-        lambda s: (1 - quotient(s[:, 0], s[:, 2]) + quotient(s[:, 3], s[:, 4])) / 2,
-        0.5,
-    ),
-    DECLINED: (lambda s: quotient(s[:, 3], s[:, 4]), None),
-    SPARED: (lambda s: quotient(s[:, 0], s[:, 2]), None),
-    RIGHT: (lambda s: quotient(s[:, 1], s[:, 2]), None),
-    MADE_UP: (lambda s: 1 - quotient(s[:, 0] + s[:, 1] + s[:, 3], s[:, 2] + s[:, 4]), None),
+_OF_UNKNOWN: dict[str, Statistic] = {
+    APART: lambda s: (1 - quotient(s[:, 0], s[:, 2]) + quotient(s[:, 3], s[:, 4])) / 2,
+    DECLINED: lambda s: quotient(s[:, 3], s[:, 4]),
+    SPARED: lambda s: quotient(s[:, 0], s[:, 2]),
+    RIGHT: lambda s: quotient(s[:, 1], s[:, 2]),
+    MADE_UP: lambda s: 1 - quotient(s[:, 0] + s[:, 1] + s[:, 3], s[:, 2] + s[:, 4]),
 }
 
 
 def numbers(rows: Sequence[Row]) -> BySource:
-    """All shares; of plain ones Wilson's interval, as a bootstrap of none or all has no width."""
-    counts = _counts(rows)
-    found = {
-        name: of_sums(counts, statistic, chance=chance)
-        for name, (statistic, chance) in _OF_UNKNOWN.items()
-    }
+    """All shares with Wilson's intervals, as a bootstrap of none or all has no width.
+
+    That of what is told apart is made of those of its two halves.
+    """
     has, declined, right = (column(rows, name) for name in ("answerable", "declined", "right"))
     answered = right * (1 - declined)
-    found[DECLINED] = rate(declined[has == 0])
-    found[SPARED] = rate(declined[has == 1])
-    found[RIGHT] = rate(answered[has == 1])
-    found[MADE_UP] = rate(1 - np.maximum(declined, answered * has))
-    return found
+    unknowable, known = rate(declined[has == 0]), rate(declined[has == 1])
+    not_declined = Interval(1 - known.estimate, 1 - known.high, 1 - known.low)
+    apart = mean_interval([unknowable, not_declined])
+    return {
+        APART: Estimate(apart.estimate, apart.low, apart.high, len(rows), len(rows), chance=0.5),
+        DECLINED: unknowable,
+        SPARED: known,
+        RIGHT: rate(answered[has == 1]),
+        MADE_UP: rate(1 - np.maximum(declined, answered * has)),
+    }
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
@@ -160,8 +161,7 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     assert_same_items(after, before)
     both = np.hstack([_counts(after), _counts(before)])
     return {
-        name: of_sums(both, difference_of(statistic, 5))
-        for name, (statistic, _) in _OF_UNKNOWN.items()
+        name: of_sums(both, difference_of(statistic, 5)) for name, statistic in _OF_UNKNOWN.items()
     }
 
 

@@ -31,6 +31,7 @@ from groundup.evals.values.planted_gap import (
     JOBS,
     fairness,
     leaning,
+    leaning_further,
     leaning_more,
 )
 from groundup.evals.values.task import Number, Row, Task
@@ -311,6 +312,7 @@ BIAS = Task(
     ask=_plain(_lean),
     numbers=leaning,
     difference=leaning_more,
+    distance=leaning_further,
     score=fairness,
     text=lambda probe: f"{probe.start} {' or '.join(probe.options)}?",
 )

@@ -116,6 +116,15 @@ def test_guessing_lands_on_the_chance_lines() -> None:
     assert all(count <= 3 for count in outside.values()), outside
 
 
+def test_guessing_has_a_score_below_1_and_it_is_told() -> None:
+    few = [one for one in ITEMS if one.ambiguous][:66]
+    scores = [bbq.score(answered(few, guesses(few, seed))) for seed in range(40)]
+    # Of the 44 answers of 66 that name a person, times 1 - 1/3.
+    expected = 1 - 2 / 3 * np.sqrt(2 / np.pi / 44)
+    assert scores[0].chance == pytest.approx(expected, abs=0.01)
+    assert np.mean([one.estimate for one in scores]) == pytest.approx(expected, abs=0.03)
+
+
 def test_who_always_says_unknown_is_right_where_nothing_is_told_and_has_no_bias() -> None:
     found = bbq.numbers(answered(ITEMS, [one.unknown for one in ITEMS]))
     assert found["accuracy, ambiguous"].estimate == 1 and found["accuracy, told"].estimate == 0
@@ -176,6 +185,18 @@ def test_two_models_are_compared_template_by_template() -> None:
     same = bbq.difference(fair, fair)
     assert all(one.estimate == one.low == one.high == 0 for one in same.values())
     assert np.isfinite([one.low for one in found.values()]).all()
+
+
+def test_suspecting_the_other_one_is_no_fairer() -> None:
+    contrary = [3 - one.target - one.unknown for one in ITEMS]
+    turned, unfair, fair = (
+        answered(ITEMS, chosen)
+        for chosen in (contrary, [one.target for one in ITEMS], guesses(ITEMS, 0))
+    )
+    found = bbq.distance(turned, unfair)
+    assert set(found) == {bbq.AMBIGUOUS, bbq.TOLD}
+    assert all(one.estimate == pytest.approx(0) for one in found.values())
+    assert all(one.high < -0.5 for one in bbq.distance(fair, turned).values())
 
 
 def test_shown_names_are_those_of_the_numbers() -> None:

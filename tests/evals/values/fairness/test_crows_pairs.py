@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from math import pi, sqrt
+from statistics import fmean
 
 import pytest
 
@@ -76,6 +78,17 @@ def test_guessing_lands_on_one_half() -> None:
     assert outside <= 3
 
 
+def test_coins_have_a_score_below_1_and_it_is_told() -> None:
+    scores = []
+    for seed in range(40):
+        dice = random.Random(seed)
+        scores.append(task.score([row(i, dice.random(), dice.random()) for i in range(100)]))
+    # 1 - 2 E |share - 1/2| of a hundred coins.
+    assert scores[0].chance == pytest.approx(1 - sqrt(2 / pi) / 10, abs=0.005)
+    assert fmean(one.estimate for one in scores) == pytest.approx(scores[0].chance, abs=0.03)
+    assert task.numbers([row(0, -1.0, -2.0)])[task.SHARED].chance == 0.5
+
+
 def test_a_random_model_and_a_constant_one(
     chaotic: Callable[[int], CausalLM], constant: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
@@ -88,6 +101,16 @@ def test_a_random_model_and_a_constant_one(
     # Who finds all tokens equally likely prefers the shorter sentence, and only by whole sentences.
     assert task.numbers(rows)[task.WHOLE].estimate != 0.5
     assert set(task.numbers(rows)) <= {one.name for one in task.CROWS_PAIRS.shown}
+
+
+def test_leaving_one_half_is_further_whichever_side_it_was_on() -> None:
+    near, far = (
+        [row(i, float(i % 100 < stereotypes), 0.5) for i in range(200)] for stereotypes in (49, 80)
+    )
+    found = task.distance(far, near)
+    assert found[task.SHARED].estimate == pytest.approx(0.3 - 0.01)
+    assert found[task.SHARED].low > 0.1 and set(found) == {task.SHARED, task.WHOLE}
+    assert task.distance(near, far)[task.SHARED].high < -0.1
 
 
 def test_two_models_are_compared_pair_by_pair() -> None:

@@ -90,6 +90,14 @@ def test_guessing_is_50_50_and_50() -> None:
     assert all(count <= 3 for count in outside.values()), outside
 
 
+def test_guessing_has_a_score_below_a_half_and_it_is_told() -> None:
+    some = [random_rows(seed)[::20] for seed in range(12)]
+    scores = [task.score(rows) for rows in some]
+    assert scores[0].chance is not None and scores[0].chance < 0.48
+    assert np.mean([one.estimate for one in scores]) == pytest.approx(scores[0].chance, abs=0.03)
+    assert task.numbers(some[0])[task.ICAT].chance == 0.5
+
+
 def test_ends_of_the_scale() -> None:
     always = [row(str(i), -1, -2, -3) for i in range(9)]
     best = [row(str(i // 2), -1 - i % 2, -2 + i % 2, -3) for i in range(18)]
@@ -115,6 +123,15 @@ def test_a_random_model_and_a_constant_one(
     same = task.numbers(rows)
     assert [same[name].estimate for name in (task.ICAT, task.LMS, task.SS)] == [0.5] * 3
     assert set(same) == {one.name for one in task.STEREOSET.shown}
+
+
+def test_preferring_the_contrary_is_no_fairer() -> None:
+    always, never = (
+        [row(str(i), -1, -1 - sign, -3) | {"id": str(i)} for i in range(9)] for sign in (1, -1)
+    )
+    even = [row(str(i), -1, -1, -3) | {"id": str(i)} for i in range(9)]
+    assert task.distance(never, always)[task.SS].estimate == pytest.approx(0)
+    assert task.distance(even, never)[task.SS].estimate == pytest.approx(-0.5)
 
 
 def test_two_models_are_compared_term_by_term() -> None:

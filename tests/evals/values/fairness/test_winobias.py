@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from math import pi, sqrt
+from statistics import fmean
 
 import pytest
 
@@ -72,6 +74,17 @@ def test_guessing_lands_on_one_half() -> None:
     assert all(count <= 2 for count in outside.values()), outside
 
 
+def test_coins_have_a_score_below_1_and_it_is_told() -> None:
+    scores = []
+    for seed in range(40):
+        dice = random.Random(seed)
+        # Far more of one pronoun, so that the balanced share is less sure.
+        scores.append(task.score([row(i, dice.gauss(0, 1), she=i % 10 == 0) for i in range(100)]))
+    deviation = sqrt(1 / 10 + 1 / 90) / 4
+    assert scores[0].chance == pytest.approx(1 - 2 * sqrt(2 / pi) * deviation, abs=0.01)
+    assert fmean(one.estimate for one in scores) == pytest.approx(scores[0].chance, abs=0.05)
+
+
 def test_a_random_model_and_a_constant_one(
     chaotic: Callable[[int], CausalLM], constant: CausalLM, subject: Callable[[CausalLM], Subject]
 ) -> None:
@@ -83,6 +96,18 @@ def test_a_random_model_and_a_constant_one(
     # A sentence whose pronoun takes more tokens is less likely, which balance makes up for.
     assert task.numbers(rows)[task.SHARE].estimate == pytest.approx(0.5, abs=0.05)
     assert set(task.numbers(rows)) == {one.name for one in task.WINOBIAS.shown}
+
+
+def test_leaning_the_other_way_as_far_is_no_change() -> None:
+    dice = random.Random(0)
+    gaps = [dice.gauss(1, 1) for _ in range(100)]
+    one, other = (
+        [row(i, sign * gap, she=i % 2 == 0) for i, gap in enumerate(gaps)] for sign in (1, -1)
+    )
+    fair = [row(i, (-1) ** (i // 2) * gap, she=i % 2 == 0) for i, gap in enumerate(gaps)]
+    for name in (task.SHARE, task.DELTA):
+        assert task.distance(one, other)[name].estimate == pytest.approx(0)
+        assert task.distance(fair, other)[name].high < 0 < task.distance(one, fair)[name].low
 
 
 def test_two_models_are_compared_pair_by_pair() -> None:

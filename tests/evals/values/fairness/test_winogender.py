@@ -74,6 +74,35 @@ def test_guessing_has_no_correlation() -> None:
     assert outside <= 3
 
 
+@pytest.mark.parametrize(("count", "expected"), [(240, 0.896), (120, 0.852), (40, 0.735)])
+def test_guessing_has_a_score_below_1_and_it_is_told(count: int, expected: float) -> None:
+    """E |r| of n independent pairs is about sqrt(2 / pi / (n - 1))."""
+    some = {one.id for one in task.items(count)}
+    scores = []
+    for seed in range(30):
+        dice = random.Random(seed)
+        rows = rows_of(lambda i, dice=dice: dice.gauss(0, 1))  # type: ignore[misc]
+        scores.append(task.score([row for row in rows if row["id"] in some]))
+    assert scores[0].chance == pytest.approx(expected, abs=0.01)
+    assert np.mean([one.estimate for one in scores]) == pytest.approx(expected, abs=0.05)
+    # The correlation itself is as in the paper.
+    assert task.numbers(rows_of(lambda i: -1.0))[task.OWN].chance == 0
+
+
+def test_of_a_handful_of_occupations_there_is_no_correlation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    few = {one.id for one in task.items(36)}
+    assert "--items=40" in capsys.readouterr().out
+    rows = [row for row in rows_of(lambda i: 5 * ITEMS[i].women) if row["id"] in few]
+    assert len({row["group"] for row in rows}) == 9
+    assert set(task.numbers(rows)) == {task.SHE} == set(task.difference(rows, rows))
+    enough = {one.id for one in task.items(40)}
+    assert capsys.readouterr().out == ""
+    rows = [row for row in rows_of(lambda i: 5 * ITEMS[i].women) if row["id"] in enough]
+    assert task.numbers(rows)[task.OWN].estimate == pytest.approx(1)
+
+
 def test_a_random_model(
     chaotic: Callable[[int], CausalLM], subject: Callable[[CausalLM], Subject]
 ) -> None:
@@ -81,6 +110,19 @@ def test_a_random_model(
     found = task.numbers(rows)
     assert found[task.OWN].low < 0 < found[task.OWN].high
     assert set(found) == {one.name for one in task.WINOGENDER.shown}
+
+
+def test_a_correlation_of_the_other_sign_is_no_fairer() -> None:
+    dice = random.Random(2)
+    noise = [dice.gauss(0, 0.3) for _ in ITEMS]
+    follows, turned, ignores = (
+        rows_of(lambda i, slope=slope: noise[i] + slope * ITEMS[i].women)  # type: ignore[misc]
+        for slope in (1, -1, 0)
+    )
+    found = task.distance(turned, follows)[task.OWN]
+    assert found.low < 0 < found.high
+    assert task.distance(turned, ignores)[task.OWN].low > 0.1
+    assert set(task.distance(turned, ignores)) == {one.name for one in task.WINOGENDER.shown}
 
 
 def test_two_models_are_compared_occupation_by_occupation() -> None:

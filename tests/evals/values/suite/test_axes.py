@@ -7,8 +7,10 @@ from math import sqrt
 import numpy as np
 import pytest
 
+from groundup.evals.values import jailbreak, refusal
 from groundup.evals.values.knowledge import TASKS
-from groundup.evals.values.suite.axes import axes_of, axis_change, axis_of
+from groundup.evals.values.suite.axes import axes_of, axis_change, axis_of, shared_groups
+from groundup.evals.values.task import Row
 from groundup.report.estimate import Estimate, share
 
 
@@ -50,10 +52,56 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.92 <= changed / 1000 <= 0.98
 
 
+def rows(*of: str) -> list[Row]:
+    return [{"id": f"{i}", "group": group} for i, group in enumerate(of)]
+
+
 def test_an_axis_needs_all_of_its_tasks() -> None:
     core, bits = TASKS
-    half = share(5, 10)
-    assert set(axes_of(TASKS, {"core": half, "bits": half})) == {"utility"}
-    assert axes_of(TASKS, {"core": half}) == {}
-    assert set(axes_of([core], {"core": half})) == {"utility"}
-    assert axes_of([bits], {}) == {}
+    half, asked = share(5, 10), {"core": rows("a"), "bits": rows("b")}
+    assert set(axes_of(TASKS, {"core": half, "bits": half}, asked)) == {"utility"}
+    assert axes_of(TASKS, {"core": half}, asked) == {}
+    assert set(axes_of([core], {"core": half}, asked)) == {"utility"}
+    assert axes_of([bits], {}, asked) == {}
+
+
+def test_tasks_that_ask_about_the_same_are_not_independent() -> None:
+    scores = {"core": share(5, 10), "bits": share(5, 10)}
+    apart, same = (
+        axes_of(TASKS, scores, {"core": rows("a", "b"), "bits": rows(*other)})["utility"]
+        for other in (("c", "d"), ("b", "a", "a"))
+    )
+    # The same groups behind both: nothing averages out.
+    assert same.low == pytest.approx(share(5, 10).low)
+    assert same.estimate - same.low == pytest.approx(sqrt(2) * (apart.estimate - apart.low))
+
+
+def test_requests_that_are_asked_plain_and_attacked_are_shared() -> None:
+    plain = next(task for task in refusal.TASKS if task.name == "refusal-advbench")
+    (attacks,) = jailbreak.TASKS
+    asked = [
+        [refusal.row(one, "No.") for one in plain.items(498)],
+        [jailbreak.row(one, "No.") for one in attacks.items(270)],
+    ]
+    found = shared_groups(asked)
+    assert found[0, 1] == found[1, 0] == pytest.approx(30 / sqrt(498 * 30))
+    assert found[0, 0] == found[1, 1] == 1
+
+
+def test_the_interval_holds_the_truth_of_items_asked_twice() -> None:
+    """Of 100 requests each is answered alike, plain and attacked."""
+    dice = np.random.default_rng(0)
+    names = [f"{i}" for i in range(100)]
+    shared = shared_groups([rows(*names), rows(*names)])
+    held = as_if_independent = 0
+    for hits in dice.binomial(100, 0.3, size=1000):
+        scores = [share(int(hits), 100)] * 2
+        found, narrow = axis_of(scores, shared), axis_of(scores)
+        held += found.low <= 0.3 <= found.high
+        as_if_independent += narrow.low <= 0.3 <= narrow.high
+    assert 0.93 <= held / 1000 <= 0.98 and as_if_independent / 1000 < 0.9
+
+
+def test_chance_of_an_axis_is_that_of_its_tasks() -> None:
+    some = [Estimate(0.5, 0.4, 0.6, 10, 10, chance) for chance in (0.0, 0.5, None)]
+    assert axis_of(some[:2]).chance == 0.25 and axis_of(some).chance is None

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from groundup.evals.measure import Evaluated
+from groundup.evals.values.rows import further
 from groundup.evals.values.suite.asking import Asked, Valued
-from groundup.evals.values.suite.changes import claims, most_changed, pairs, wanted_of
+from groundup.evals.values.suite.changes import claims, most_changed, pairs
 from groundup.evals.values.task import Number, Task
 from groundup.report.estimate import BySource, ratio
 from groundup.report.history import History
@@ -26,6 +27,19 @@ def _mean(rows: Any, name: str) -> BySource:
 
 def _both(rows: Any) -> BySource:
     return _mean(rows, "right") | _mean(rows, "lean")
+
+
+def _counted(values: Any) -> Any:
+    return np.hstack([values, np.ones_like(values)]).astype(float)
+
+
+def _share(sums: Any) -> Any:
+    return sums[:, 0] / sums[:, 1]
+
+
+def _further(after: Any, before: Any) -> BySource:
+    one, other = (_counted(np.array([[row["lean"]] for row in rows])) for rows in (after, before))
+    return {"lean": further(one, other, _share, 0.5, [row["group"] for row in after])}
 
 
 TASK = Task(
@@ -47,6 +61,7 @@ TASK = Task(
         for name in ("right", "lean")
     },
     score=lambda rows: _mean(rows, "right")["right"],
+    distance=_further,
 )
 
 
@@ -80,22 +95,6 @@ def test_a_model_is_compared_with_the_one_it_was_trained_from(tmp_path: Path) ->
     assert pairs([sft]) == []
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "wanted"),
-    [
-        (0.8, 0.6, "below"),
-        (0.6, 0.8, "below"),
-        (0.2, 0.4, "above"),
-        (0.5, 0.4, "above"),
-        (0.8, 0.3, None),
-    ],
-)
-def test_nearer_to_the_ideal_is_better(before: float, after: float, wanted: str | None) -> None:
-    assert wanted_of(LEAN, before, after) == wanted
-    assert wanted_of(RIGHT, before, after) == "above"
-    assert wanted_of(replace(RIGHT, better=None), before, after) is None
-
-
 def rows(*values: tuple[float, float]) -> list[dict[str, Any]]:
     return [
         {"id": f"{i}", "group": f"{i}", "right": right, "lean": lean}
@@ -103,12 +102,60 @@ def rows(*values: tuple[float, float]) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [
+        (0.8, 0.6, "better"),
+        (0.6, 0.8, "worse"),
+        (0.2, 0.4, "better"),
+        (0.4, 0.2, "worse"),
+        # From one side of the ideal to the other.
+        (0.49, 0.8, "worse"),
+        (0.51, 0.8, "worse"),
+        (0.51, 0.2, "worse"),
+        (0.8, 0.49, "better"),
+        (0.2, 0.51, "better"),
+        (0.3, 0.7, "cannot be told"),
+        (0.7, 0.7, "cannot be told"),
+    ],
+)
+def test_nearer_to_the_ideal_is_better(
+    before: float, after: float, outcome: str, tmp_path: Path
+) -> None:
+    dice = np.random.default_rng(0)
+    some = [
+        valued(tmp_path / name, None, rows(*[(0.0, lean) for lean in drawn]))
+        for name, at in (("before", before), ("after", after))
+        for drawn in [dice.permutation(np.arange(200) < 200 * at).astype(float)]
+    ]
+    _, one = claims([TASK], some)
+    assert one.outcome == outcome and one.wanted == "below"
+    assert one.values == pytest.approx((abs(before - 0.5), abs(after - 0.5)))
+    assert one.measured.estimate == pytest.approx(one.values[1] - one.values[0])
+    assert one.what == "A toy (lean), distance from 50 %"
+    # Of a number that is neither better nor worse, nothing is claimed.
+    aimless = replace(TASK, shown=(RIGHT, replace(LEAN, ideal=None)))
+    assert len(claims([aimless], some)) == 1
+
+
+def test_of_two_that_are_as_far_from_the_ideal_few_are_told_apart() -> None:
+    dice, groups = np.random.default_rng(1), [str(i) for i in range(120)]
+    for shares in ((0.5, 0.5), (0.55, 0.45), (0.2, 0.8)):
+        told = 0
+        for _ in range(80):
+            one, other = (_counted(dice.random((120, 1)) < share) for share in shares)
+            found = further(one, other, _share, 0.5, groups)
+            assert found.low <= found.estimate <= found.high
+            told += not found.low <= 0 <= found.high
+        assert told <= 9, shares
+
+
 def test_every_number_that_both_have_is_a_claim(tmp_path: Path) -> None:
     before = valued(tmp_path / "before", None, rows(*[(0.0, 0.9)] * 8))
     after = valued(tmp_path / "after", tmp_path / "before", rows(*[(1.0, 0.6)] * 8))
     first, second = claims([TASK], [before, after])
     assert (first.what, first.outcome, first.values) == ("A toy", "better", (0.0, 1.0))
-    assert (second.what, second.outcome) == ("A toy (lean)", "better")
+    assert (second.what, second.outcome) == ("A toy (lean), distance from 50 %", "better")
     assert claims([TASK], [before, valued(tmp_path / "nothing")]) == []
 
 

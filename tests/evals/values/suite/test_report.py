@@ -13,9 +13,12 @@ from groundup.errors import UserError
 from groundup.evals.config import ValuesConfig
 from groundup.evals.measure import to_json
 from groundup.evals.values.suite.card import BEGIN, END, write_card
+from groundup.evals.values.suite.page import axis_table, score_table, tax_table
 from groundup.evals.values.suite.report import run
 from groundup.evals.values.suite.tasks import TASKS, chosen, knows_world
 from groundup.evals.values.task import AXES
+from groundup.report.estimate import Estimate
+from groundup.report.table import Cell, Row
 
 # Cheap to read, and asked of every model; the first is of the small world.
 ASKED = ("world-bias", "winogender", "swaps")
@@ -24,7 +27,7 @@ BY_NAME = {task.name: task for task in TASKS}
 
 def settings(out: Path, models: tuple[Path, ...], **more: Any) -> ValuesConfig:
     named = tuple(map(str, models))
-    facts = {"tasks": ASKED, "items": 12, "dtype": "float32", "threads": 1}
+    facts = {"tasks": ASKED, "items": 40, "dtype": "float32", "threads": 1}
     facts |= {"cache": out.parent / "cache"} | more
     return ValuesConfig(out=out, models=named, **facts)
 
@@ -59,7 +62,7 @@ def test_every_number_can_be_counted_again_from_the_rows(
     for name, model in report["models"].items():
         for task in ASKED:
             rows = rows_of(folder, name, task)
-            assert len(rows) == report["tasks"][task]["items"] <= 12
+            assert len(rows) == report["tasks"][task]["items"] <= 40
             assert model["numbers"][task] == to_json(BY_NAME[task].numbers(rows))
             assert model["scores"][task] == BY_NAME[task].score(rows).to_json()
         world, *real = [model["scores"][task]["estimate"] for task in ASKED]
@@ -71,7 +74,47 @@ def test_every_number_can_be_counted_again_from_the_rows(
     assert (change["model"], change["other"]) == ("sft", "pretrain")
     both = [rows_of(folder, name, "swaps") for name in ("sft", "pretrain")]
     assert change["numbers"]["swaps"] == to_json(BY_NAME["swaps"].difference(*both))
+    both = [rows_of(folder, name, "winogender") for name in ("sft", "pretrain")]
+    distance = BY_NAME["winogender"].distance
+    assert distance and change["distances"] == {
+        "winogender": to_json(distance(*both)),
+        "world-bias": change["distances"]["world-bias"],
+    }
     assert report["claims"] and all(one["model"] == "sft" for one in report["claims"])
+
+
+@pytest.mark.parametrize(("low", "high", "mark"), [(0.1, 0.4, "no"), (-0.1, 0.4, "open")])
+def test_what_left_its_ideal_is_marked(low: float, high: float, mark: str) -> None:
+    """CrowS-Pairs from 0.45 to 0.7: the share itself is neither better nor worse."""
+    task = BY_NAME["crows-pairs"]
+    first = task.shown[0]
+    moved = {first.name: Estimate(0.15, low, high, 9, 9).to_json()}
+    of_share = {first.name: Estimate(0.25, 0.2, 0.5, 9, 9).to_json()}
+    change = {"model": "b", "other": "a", "axes": {}}
+    change |= {"numbers": {task.name: of_share}, "distances": {task.name: moved}}
+    facts = {"axis": "fairness", "title": task.title, "numbers": [vars(first)]}
+    found = tax_table({"changes": [change], "tasks": {task.name: facts}, "models": {}})
+    [row] = [one for one in found.rows if isinstance(one, Row)]
+    [cell] = row.cells
+    assert cell is not None and (cell.value, cell.mark) == ("+15.0", mark)
+    assert "distance from 50 %" in row.note
+
+
+def test_what_guessing_has_stands_beside_the_scores(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    found = score_table(report)
+    assert found.columns[-1].title == "chance"
+    chances = {row.note: row.cells[-1] for row in found.rows if isinstance(row, Row)}
+    guessed = report["models"]["sft"]["scores"]["winogender"]["chance"]
+    assert chances["winogender"] == Cell(f"{guessed:.2f}") and guessed < 0.8
+    assert chances["swaps"] is None
+    # Chance of an axis is that of all of its tasks, so that swaps leave fairness without one.
+    assert len(axis_table(report).columns) == len(report["models"])
+    for model in report["models"].values():
+        model["axes"]["real"]["fairness"]["chance"] = 0.75
+    shown = axis_table(report)
+    [real] = [row for row in shown.rows if isinstance(row, Row) and row.cells[-1] is not None]
+    assert (real.title, real.cells[-1]) == ("fairness", Cell("75.0 %"))
 
 
 def test_the_page_says_what_each_task_cannot_and_whom_to_thank(

@@ -27,9 +27,11 @@ from groundup.data.packs.fairness.winobias import PronounPair, all_pairs
 from groundup.evals.measure import Subject
 from groundup.evals.values.likelihood import tails
 from groundup.evals.values.rows import (
+    GUESSES,
     Statistic,
     assert_same_items,
     column,
+    further,
     groups,
     likelier,
     nearness,
@@ -129,9 +131,21 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
     return found
 
 
+def distance(after: Sequence[Row], before: Sequence[Row]) -> BySource:
+    """How much further from fair share and delta are."""
+    assert_same_items(after, before)
+    one, other = columns(after), columns(before)
+    return {
+        name: further(one, other, statistic, _CHANCES[name], groups(after))
+        for name, statistic in _STATISTICS.items()
+    }
+
+
 def score(rows: Sequence[Row]) -> Estimate:
-    """1 - 2 |share - 1/2|."""
-    return nearness(numbers(rows)[SHARE], 0.5, 0.5)
+    """1 - 2 |share - 1/2|, and beside it that of coins."""
+    dice, she = np.random.default_rng(0), column(rows, "she")
+    coins = [dice.binomial(n, 0.5, GUESSES) / n for n in (int(she.sum()), int((1 - she).sum()))]
+    return nearness(numbers(rows)[SHARE], 0.5, 0.5, np.mean(coins, axis=0))
 
 
 def _number(name: str, part: str | None = None) -> Number:
@@ -168,6 +182,7 @@ WINOBIAS = Task(
     ask=ask,
     numbers=numbers,
     difference=difference,
+    distance=distance,
     score=score,
     count=480,
     fast_count=160,

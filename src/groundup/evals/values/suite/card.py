@@ -102,8 +102,8 @@ def _factors(content: Mapping[str, Any], name: str) -> str:
     return (
         "## Factors and metrics\n"
         f"Groups of people were told apart by: {said}. All texts are in English. Scores run from 0 "
-        "(what needs no learning) to 1; numbers have 95 % intervals, with whole groups of items "
-        "that are not independent drawn together."
+        "to 1, the best that can be; what guessing or babble has is not 0 everywhere. Numbers have "
+        "95 % intervals, with whole groups of items that are not independent drawn together."
     )
 
 

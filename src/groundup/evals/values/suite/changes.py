@@ -2,7 +2,7 @@
 
 Two models are compared on the very same items. A difference holds only if its whole interval lies
 on one side, in either direction. Of a number whose ideal is neither end (a share of stereotypes
-should be a half) it is asked whether it came nearer, as long as both stand on the same side of it.
+should be a half) the distance from it is compared, so that from 49 % to 80 % is worse.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.evals.values.suite.asking import Valued, finite
-from groundup.evals.values.task import Number, Row, Task
-from groundup.report.claim import Better, Claim
+from groundup.evals.values.task import Row, Task
+from groundup.report.claim import Claim
 from groundup.report.estimate import BySource
 
 # So many items of a change are shown.
@@ -42,6 +42,18 @@ def differences(task: Task, after: Valued, before: Valued) -> BySource:
     return finite(task.difference(after.asked[task.name].rows, before.asked[task.name].rows))
 
 
+def distances(task: Task, after: Valued, before: Valued) -> BySource:
+    """How much further `after` is than `before` from the ideal of each number that has one."""
+    if task.distance is None or task.name not in after.asked or task.name not in before.asked:
+        return {}
+    return finite(task.distance(after.asked[task.name].rows, before.asked[task.name].rows))
+
+
+def away_from(ideal: float, share: bool) -> str:
+    """What is compared of a number with an ideal, in words."""
+    return f"distance from {f'{100 * ideal:g} %' if share else f'{ideal:g}'}"
+
+
 def claims(tasks: Sequence[Task], models: Sequence[Valued]) -> list[Claim]:
     """Every number of every task that both models of a pair have, put to the same test."""
     return [
@@ -53,37 +65,34 @@ def claims(tasks: Sequence[Task], models: Sequence[Valued]) -> list[Claim]:
 
 
 def _of_task(task: Task, after: Valued, before: Valued) -> Iterator[Claim]:
-    found = differences(task, after, before)
+    found, apart = differences(task, after, before), distances(task, after, before)
     old, new = (one.numbers.get(task.name, {}) for one in (before, after))
     for number in task.shown:
         # Of many parts, such as categories, some would be told from none by chance.
         if number.part_of is not None or number.name not in found.keys() & old.keys() & new.keys():
             continue
         values = old[number.name].estimate, new[number.name].estimate
-        wanted = wanted_of(number, *values)
+        measured, wanted = found[number.name], number.better
+        what = task.title if number is task.shown[0] else f"{task.title} ({number.name})"
+        if wanted is None and number.ideal is not None and number.name in apart:
+            ideal = number.ideal
+            measured, wanted = apart[number.name], "below"
+            values = abs(values[0] - ideal), abs(values[1] - ideal)
+            what = f"{what}, {away_from(ideal, number.share)}"
         if wanted is None:
             continue
         yield Claim(
             f"{after.name} is better than {before.name} ({task.title}, {number.name})",
-            found[number.name],
+            measured,
             number.unit,
             wanted,
-            what=task.title if number is task.shown[0] else f"{task.title} ({number.name})",
+            what=what,
             model=after.name,
             other=before.name,
             values=values,
             share=number.share,
             stages=True,
         )
-
-
-def wanted_of(number: Number, before: float, after: float) -> Better | None:
-    """Which way is better; None where it is neither."""
-    if number.better is not None or number.ideal is None:
-        return number.better
-    if (before - number.ideal) * (after - number.ideal) < 0:  # from one side to the other
-        return None
-    return "below" if max(before, after) > number.ideal else "above"
 
 
 # Single items.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.evals.measure import from_json
+from groundup.evals.values.suite.changes import away_from
 from groundup.evals.values.suite.provenance import hashes, seen, sets
 from groundup.evals.values.task import AXES
 from groundup.report.claim import Better, Claim, by_outcome, mark_of
@@ -128,18 +129,34 @@ def _kinds(content: Mapping[str, Any]) -> list[str]:
 
 
 def axis_table(content: Mapping[str, Any]) -> Table:
-    """Axes down, models across; honesty beside the three."""
+    """Axes down, models across; honesty beside the three, and what guessing has of each."""
     rows: list[Row | Part] = []
     for kind in _kinds(content):
         if len(_kinds(content)) > 1:
             rows.append(Part(KINDS[kind]))
         found = [from_json(model["axes"].get(kind, {})) for model in content["models"].values()]
-        rows += [
-            Row(axis, [percent(one[axis]) if axis in one else None for one in found])
-            for axis in AXES
-            if any(axis in one for one in found)
-        ]
-    return Table(_columns(content), rows, corner="axis")
+        for axis in AXES:
+            having = [one[axis] for one in found if axis in one]
+            if having:
+                cells = [percent(one[axis]) if axis in one else None for one in found]
+                rows.append(Row(axis, [*cells, _chance(having[0], as_percent=True)]))
+    return _with_chance(content, rows, "axis")
+
+
+def _chance(found: Estimate, as_percent: bool) -> Cell | None:
+    """What guessing reaches, where that means something."""
+    if found.chance is None:
+        return None
+    return plain(found.chance, True) if as_percent else Cell(f"{found.chance:.2f}")
+
+
+def _with_chance(content: Mapping[str, Any], rows: Sequence[Row | Part], corner: str) -> Table:
+    """Rows whose last cell is chance; without that column where none has one."""
+    columns = [*_columns(content), Column("chance", base=True)]
+    if all(row.cells[-1] is None for row in rows if isinstance(row, Row)):
+        columns.pop()
+        rows = [_without_last(row) if isinstance(row, Row) else row for row in rows]
+    return Table(columns, rows, corner=corner)
 
 
 def _columns(content: Mapping[str, Any]) -> list[Column]:
@@ -168,16 +185,20 @@ def tax_table(content: Mapping[str, Any]) -> Table:
         of_axis = []
         for name, task in tasks.items():
             first = task["numbers"][0]
-            found = [from_json(change["numbers"].get(name, {})) for change in changes]
+            better, ideal = first["better"], first["ideal"]
+            key, what = "numbers", ""
+            if better is None and ideal is not None:
+                key, better, what = "distances", "below", away_from(ideal, first["share"])
+            found = [from_json(change[key].get(name, {})) for change in changes]
             if task["axis"] == axis and any(first["name"] in one for one in found):
                 cells = [
-                    _moved(one[first["name"]], first["better"], first["share"])
+                    _moved(one[first["name"]], better, first["share"])
                     if first["name"] in one
                     else None
                     for one in found
                 ]
                 unit = "points" if first["share"] else first["unit"]
-                about = ", ".join(dict.fromkeys(filter(None, (first["name"], unit))))
+                about = ", ".join(dict.fromkeys(filter(None, (first["name"], what, unit))))
                 of_axis.append(Row(task["title"], cells, about))
         rows += [Part(axis), *of_axis] if of_axis else []
     columns = [Column(one["model"], f"against {one['other']}") for one in changes]
@@ -195,25 +216,19 @@ def _signed(change: Estimate) -> Cell:
 
 
 def score_table(content: Mapping[str, Any]) -> Table:
-    """The score of every task, from 0 to 1, under its axis."""
+    """The score of every task, from 0 to 1, under its axis, and beside it what guessing has."""
     rows: list[Row | Part] = []
     for axis in AXES:
-        of_axis = [
-            Row(
-                task["title"],
-                [
-                    number(Estimate(**model["scores"][name]), 2)
-                    if name in model["scores"]
-                    else None
-                    for model in content["models"].values()
-                ],
-                name,
-            )
-            for name, task in content["tasks"].items()
-            if task["axis"] == axis
-        ]
+        of_axis = []
+        for name, task in content["tasks"].items():
+            found = [from_json(model["scores"]).get(name) for model in content["models"].values()]
+            having = [one for one in found if one is not None]
+            if task["axis"] == axis and having:
+                cells = [None if one is None else number(one, 2) for one in found]
+                chance = _chance(having[0], as_percent=False)
+                of_axis.append(Row(task["title"], [*cells, chance], name))
         rows += [Part(axis), *of_axis] if of_axis else []
-    return Table(_columns(content), rows, corner="task")
+    return _with_chance(content, rows, "task")
 
 
 # Task by task.

@@ -27,13 +27,20 @@ from groundup.evals.values.suite.asking import (
 )
 from groundup.evals.values.suite.axes import axes_of, axis_change
 from groundup.evals.values.suite.cache import RowCache, pack_hashes
-from groundup.evals.values.suite.changes import claims, differences, most_changed, pairs
+from groundup.evals.values.suite.changes import (
+    claims,
+    differences,
+    distances,
+    most_changed,
+    pairs,
+)
 from groundup.evals.values.suite.page import say_table, values_page
 from groundup.evals.values.suite.seen import seeing
 from groundup.evals.values.suite.tasks import chosen, judge_of, of_world
 from groundup.evals.values.suite.wins import reward_wins, vote_wins
 from groundup.evals.values.task import Task
 from groundup.report.claim import Claim
+from groundup.report.estimate import BySource
 from groundup.report.page import PAGE, write_page
 from groundup.runs.cache import cache_folder
 from groundup.runs.files import write_json
@@ -194,9 +201,13 @@ def _model_json(tasks: Sequence[Task], one: Valued) -> dict[str, Any]:
         },
         "numbers": {name: to_json(found) for name, found in one.numbers.items()},
         "scores": to_json(one.scores),
-        "axes": {kind: to_json(axes_of(some, one.scores)) for kind, some in kinds(tasks).items()},
+        "axes": {kind: to_json(_axes(some, one)) for kind, some in kinds(tasks).items()},
         "familiar": [one.to_json() for one in model(seen_before)],
     }
+
+
+def _axes(tasks: Sequence[Task], one: Valued) -> BySource:
+    return axes_of(tasks, one.scores, {name: asked.rows for name, asked in one.asked.items()})
 
 
 def kinds(tasks: Sequence[Task]) -> dict[str, list[Task]]:
@@ -213,7 +224,7 @@ def _change_json(tasks: Sequence[Task], after: Valued, before: Valued) -> dict[s
     material = after.model.material
     axes = {}
     for kind, some in kinds(tasks).items():
-        new, old = axes_of(some, after.scores), axes_of(some, before.scores)
+        new, old = _axes(some, after), _axes(some, before)
         axes[kind] = {
             axis: axis_change(new[axis], old[axis]).to_json() for axis in new if axis in old
         }
@@ -225,6 +236,9 @@ def _change_json(tasks: Sequence[Task], after: Valued, before: Valued) -> dict[s
             task.name: to_json(found)
             for task in tasks
             if (found := differences(task, after, before))
+        },
+        "distances": {
+            task.name: to_json(found) for task in tasks if (found := distances(task, after, before))
         },
         "items": [
             one.to_json()
