@@ -38,7 +38,9 @@ def seeing(cache: RowCache) -> Callable[[Subject], Mapping[str, Any]]:
         if kept is not None:
             return dict(kept[0])
         begun = time.monotonic()
-        found = overlap.of_model(on.folder, texts).to_json()
+        found = overlap.of_model(
+            on.folder, {name: [[text] for text in of_task] for name, of_task in texts.items()}
+        ).to_json()
         say(f"values  {found['texts']:,} training texts read in {time.monotonic() - begun:.1f} s")
         cache.write(key, [found])
         return found
