@@ -179,6 +179,14 @@ def test_files_of_ones_own_were_trained_on(tmp_path: Path) -> None:
     assert (found.texts, found.overlaps[0].same, found.unknown) == (2, 1, [])
 
 
+def test_documents_are_fine_tuned_on_where_there_is_no_conversation(
+    tmp_path: Path, data: Path
+) -> None:
+    (data / "conversations" / "train.jsonl").write_text("")
+    found = of_model(write(tmp_path / "sft", "conversations", data), {"set": [[ITEM]]})
+    assert (found.texts, found.overlaps[0].grams, found.unknown) == (2, 1, [])
+
+
 def test_every_run_without_a_readable_source_is_told_of(tmp_path: Path, data: Path) -> None:
     base = write(tmp_path / "base", "documents", data)
     sets = {"config": {"data": ["hub:owner/talks", "pack:piqa"], "replay_data": ["pack:wiki"]}}

@@ -17,6 +17,7 @@ told.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -146,8 +147,8 @@ def _texts(row: Row, *, asked: bool) -> list[str]:
 
 @dataclass(frozen=True)
 class Source:
-    """Rows that a run trained on: of one `kind` in a data folder, or all of a file or folder of
-    one's own. Of rows that were only `asked`, answers were not read.
+    """Rows that a run trained on: a data folder's file of one `kind`, or a file or folder of one's
+    own. Of rows that were only `asked`, answers were not read.
 
     `rows` reads them and raises `UserError` where it cannot.
     """
@@ -160,9 +161,6 @@ class Source:
 
     def sha256(self) -> str | None:
         """The hash of what it is read from; None where that is gone."""
-        part = self.path / self.kind / "train.jsonl"
-        if part.is_file():
-            return file_hash(part)
         if not self.path.exists():
             return None
         return folder_hash(self.path) if self.path.is_dir() else file_hash(self.path)
@@ -205,9 +203,9 @@ def trained_on(model: Path) -> Trained:
         for name, path in named:
             found = _sources(history, name, path)
             for one in found:
-                known.setdefault((path.resolve(), one.kind, one.asked), one)
+                known.setdefault((one.path.resolve(), one.kind, one.asked), one)
             if not found:
-                why = "holds nothing that it reads" if path.exists() else "is gone"
+                why = "was not compared" if path.exists() else "is gone"
                 unknown.append(f"{run} was trained on {path}, which {why}")
         unknown += [f"{run} was trained on {one}, which was not compared" for one in sets]
         if not named and not sets:
@@ -218,15 +216,22 @@ def trained_on(model: Path) -> Trained:
 def _sources(history: History, name: str, path: Path) -> list[Source]:
     """What a run reads of a parent that it calls so; nothing of what is gone."""
     run, what = called(history), name.split(" ")[0]
-    if any((path / kind / "train.jsonl").is_file() for kind in _READERS):
+    if any(_file(path, kind).is_file() for kind in _READERS):
         kinds = kinds_of(history, name)
-        if "conversations" in kinds and what != "prompts" and not _has(path, "conversations"):
-            kinds += ("documents",)  # which fine-tuning reads where there is no conversation
+        talks = _file(path, "conversations")
+        if kinds == ("conversations",) and not (talks.is_file() and talks.stat().st_size):
+            kinds = ("documents",)  # which fine-tuning reads where there is no conversation
         # A kind that is named twice is asked and, with ptx, learned as well.
         return [
-            Source(run, path, kind, what == "prompts" and kinds.count(kind) == 1, rows)
+            Source(
+                run,
+                _file(path, kind),
+                kind,
+                what == "prompts" and kinds.count(kind) == 1,
+                functools.partial(_rows, _file(path, kind), kind),
+            )
             for kind in dict.fromkeys(kinds)
-            if (rows := _rows_of_folder(path, kind)) is not None
+            if _file(path, kind).is_file()
         ]
     read = _reader(history, what)
     if not path.exists() or read is None:
@@ -234,18 +239,13 @@ def _sources(history: History, name: str, path: Path) -> list[Source]:
     return [Source(run, path, history.reads or what, what == "prompts", lambda: read(path))]
 
 
-def _has(folder: Path, kind: str) -> bool:
-    """Whether a data folder has rows of a kind; a data stage may leave an empty file."""
-    path = folder / kind / "train.jsonl"
-    return path.is_file() and path.stat().st_size > 0
+def _file(folder: Path, kind: str) -> Path:
+    return folder / kind / "train.jsonl"
 
 
-def _rows_of_folder(folder: Path, kind: str) -> Callable[[], Sequence[Row]] | None:
-    """How the rows of a kind are read, where a data folder has a file of them."""
-    path = folder / kind / "train.jsonl"
-    if not path.is_file():
-        return None
-    return lambda: _READERS[kind](path).rows if _has(folder, kind) else ()
+def _rows(file: Path, kind: str) -> Sequence[Row]:
+    """The rows of a data folder's file, which is empty where its sets have no such rows."""
+    return _READERS[kind](file).rows if file.stat().st_size else ()
 
 
 def _reader(history: History, what: str) -> Callable[[Path], Sequence[Row]] | None:
