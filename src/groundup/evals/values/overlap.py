@@ -42,6 +42,7 @@ from groundup.data.split import hold_out, split
 from groundup.errors import UserError
 from groundup.evals.contamination import called, kinds_of, sets_of, sources_of
 from groundup.report.history import History, lineage
+from groundup.runs.console import say
 from groundup.runs.files import file_hash
 from groundup.runs.folder import folder_hash
 from groundup.text.cleaning import shingles, words
@@ -104,7 +105,10 @@ def compared(trained: Trained, items: Mapping[str, Sequence[Sequence[str]]]) -> 
     counted = _Counted(trained.sources)
     found = overlaps(counted, items) if trained.sources else []
     read = [one for one in trained.sources if one not in counted.unread]
-    unread = [f"{one.run} was trained on {one.path}: {why}" for one, why in counted.unread.items()]
+    unread = [
+        f"{one.run} was trained on {one.kind} that cannot be read any more ({one.path.name})"
+        for one in counted.unread
+    ]
     folders = list(dict.fromkeys(str(one.path) for one in read))
     return Checked(counted.count, folders, [*trained.unknown, *unread], found if read else [])
 
@@ -113,14 +117,15 @@ class _Counted:
     """Passes on every text with the name of its source, counts them, and keeps what is unread."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self.sources, self.count, self.unread = sources, 0, dict[Source, UserError]()
+        self.sources, self.count, self.unread = sources, 0, list[Source]()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for one in self.sources:
             try:
                 rows = one.rows()
             except UserError as error:
-                self.unread[one] = error
+                say(f"overlap: {error}")
+                self.unread.append(one)
                 continue
             for row in rows:
                 for text in _texts(row, asked=one.asked):
@@ -206,7 +211,7 @@ def trained_on(model: Path) -> Trained:
                 known.setdefault((one.path.resolve(), one.kind, one.asked), one)
             if not found:
                 why = "was not compared" if path.exists() else "is gone"
-                unknown.append(f"{run} was trained on {path}, which {why}")
+                unknown.append(f"{run} was trained on {path.name}, which {why}")
         unknown += [f"{run} was trained on {one}, which was not compared" for one in sets]
         if not named and not sets:
             unknown.append(f"{run} does not name what it was trained on")
