@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,13 @@ def kinds_of(history: History, name: str) -> tuple[str, ...]:
     return (*kinds, *_TUNING) if config.get("ptx") and not config.get("ptx_data") else kinds
 
 
+def asked_of(history: History, name: str) -> tuple[str, ...] | None:
+    """Patterns of the sources of which a run took the prompts alone; None where it read all."""
+    if name.split(" ")[0] != "prompts":
+        return None
+    return tuple(map(str, history.run["config"].get("sources") or ("*",)))
+
+
 def sets_of(history: History) -> list[str]:
     """The `pack:` and `hub:` sets that a run trained on, which leave nothing beside it."""
     config, layout = history.run["config"], history.plan.get("layout")
@@ -111,13 +119,21 @@ def _unknown(history: History, why: str) -> Contamination:
 
 def _of_source(history: History, name: str, path: Path) -> Iterator[Contamination]:
     run, stage = history.folder.resolve().name, history.stage
-    kinds = tuple(dict.fromkeys(kinds_of(history, name)))
-    rows = _training_rows(path, kinds)
+    kinds, patterns = kinds_of(history, name), asked_of(history, name)
+    if patterns is None or len(set(kinds)) < len(kinds):  # with ptx, all of a kind is learned
+        patterns = ("*",)
+    rows = _training_rows(path, tuple(dict.fromkeys(kinds)))
     if rows is None:
         yield _unknown(history, f"was trained on {path}, which says nothing of its sources")
         return
     # As documents, BoolQ's passages are articles of Wikipedia; none is of a test question.
-    found = {} if kinds == ("documents",) else {n: rows[n] for n in CORE_SETS if rows[n]}
+    found = {
+        name: rows[name]
+        for name in CORE_SETS
+        if rows[name]
+        and kinds != ("documents",)
+        and any(fnmatch(name, pattern) for pattern in patterns)
+    }
     halves = {name: count for name, count in found.items() if name != "boolq"}
     if halves:
         titles = " and ".join(

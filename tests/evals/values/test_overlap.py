@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from groundup.evals.contamination import contamination
-from groundup.evals.values.overlap import Overlap, of_model, overlaps
+from groundup.evals.values.overlap import Overlap, of_model, overlaps, trained_on
 
 ITEM = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
@@ -138,6 +138,12 @@ def test_the_prompts_of_reinforcement_learning_were_trained_on(tmp_path: Path, d
     items = {"set": [["How do they grow?"], ["Slowly."]]}
     found = of_model(model, items)
     assert (found.overlaps[0].same, found.texts, found.unknown) == (1, 1, [])
+    for patterns, count in ((["world-*"], 0), (["world-*", "tal?"], 1)):
+        of_folder["config"] = {"sources": patterns}
+        some = of_model(write(tmp_path / f"ppo {count}", "prompts", None, **of_folder), items)
+        assert (some.overlaps[0].same, some.texts, some.unknown) == (count, count, [])
+    said = trained_on(tmp_path / "ppo 1").to_json()
+    assert json.loads(json.dumps(said)) == said  # as a key of what is kept
     # With ptx and no data for it named, conversations of the same folder are learned as well.
     of_folder["config"] = {"ptx": 0.3}
     found = of_model(write(tmp_path / "ptx", "prompts", None, **of_folder), items)

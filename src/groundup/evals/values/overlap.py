@@ -21,6 +21,7 @@ import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from groundup.data.records import (
 )
 from groundup.data.split import hold_out, split
 from groundup.errors import UserError
-from groundup.evals.contamination import called, kinds_of, sets_of, sources_of
+from groundup.evals.contamination import asked_of, called, kinds_of, sets_of, sources_of
 from groundup.report.history import History, lineage
 from groundup.runs.console import say
 from groundup.runs.files import file_hash
@@ -128,9 +129,15 @@ class _Counted:
                 self.unread.append(one)
                 continue
             for row in rows:
-                for text in _texts(row, asked=one.asked):
-                    self.count += 1
-                    yield one.path.name if isinstance(row, PromptRow) else row.source, text
+                source = _source(row, one.path)
+                if any(fnmatch(source, pattern) for pattern in one.asked or ("*",)):
+                    for text in _texts(row, asked=one.asked is not None):
+                        self.count += 1
+                        yield source, text
+
+
+def _source(row: Row, path: Path) -> str:
+    return str(row.settings.get("source", path.name)) if isinstance(row, PromptRow) else row.source
 
 
 def _texts(row: Row, *, asked: bool) -> list[str]:
@@ -153,7 +160,8 @@ def _texts(row: Row, *, asked: bool) -> list[str]:
 @dataclass(frozen=True)
 class Source:
     """Rows that a run trained on: a data folder's file of one `kind`, or a file or folder of one's
-    own. Of rows that were only `asked`, answers were not read.
+    own. Where `asked` is given, of sources of these patterns alone the prompts were read, and no
+    answers.
 
     `rows` reads them and raises `UserError` where it cannot.
     """
@@ -161,7 +169,7 @@ class Source:
     run: str
     path: Path
     kind: str
-    asked: bool
+    asked: tuple[str, ...] | None
     rows: Callable[[], Sequence[Row]] = field(compare=False)
 
     def sha256(self) -> str | None:
@@ -172,8 +180,13 @@ class Source:
 
     def to_json(self) -> dict[str, Any]:
         """All that its texts depend on."""
-        facts = {"run": self.run, "path": str(self.path), "kind": self.kind, "asked": self.asked}
-        return {**facts, "sha256": self.sha256()}
+        return {
+            "run": self.run,
+            "path": str(self.path),
+            "kind": self.kind,
+            "asked": None if self.asked is None else list(self.asked),
+            "sha256": self.sha256(),
+        }
 
 
 @dataclass(frozen=True)
@@ -193,7 +206,7 @@ class Trained:
 
 def trained_on(model: Path) -> Trained:
     """What a model's lineage names, each source once, and every run of which some is not known."""
-    known: dict[tuple[Path, str, bool], Source] = {}
+    known: dict[tuple[Path, str, tuple[str, ...] | None], Source] = {}
     unknown = []
     histories = lineage(model)
     if not histories:
@@ -220,7 +233,7 @@ def trained_on(model: Path) -> Trained:
 
 def _sources(history: History, name: str, path: Path) -> list[Source]:
     """What a run reads of a parent that it calls so; nothing of what is gone."""
-    run, what = called(history), name.split(" ")[0]
+    run, what, asked = called(history), name.split(" ")[0], asked_of(history, name)
     if any(_file(path, kind).is_file() for kind in _READERS):
         kinds = kinds_of(history, name)
         talks = _file(path, "conversations")
@@ -232,7 +245,7 @@ def _sources(history: History, name: str, path: Path) -> list[Source]:
                 run,
                 _file(path, kind),
                 kind,
-                what == "prompts" and kinds.count(kind) == 1,
+                asked if kinds.count(kind) == 1 else None,
                 functools.partial(_rows, _file(path, kind), kind),
             )
             for kind in dict.fromkeys(kinds)
@@ -241,7 +254,7 @@ def _sources(history: History, name: str, path: Path) -> list[Source]:
     read = _reader(history, what)
     if not path.exists() or read is None:
         return []
-    return [Source(run, path, history.reads or what, what == "prompts", lambda: read(path))]
+    return [Source(run, path, history.reads or what, asked, lambda: read(path))]
 
 
 def _file(folder: Path, kind: str) -> Path:
