@@ -276,10 +276,16 @@ def _reader(history: History, what: str) -> Callable[[Path], Sequence[Row]] | No
     if history.reads == "documents":
         return lambda path: documents(path).train
     if history.reads == "preferences":
-        if history.stage == "kto":
-            return lambda path: split(path, "preferences", read_unpaired_preferences)[0].rows
-        return lambda path: split(path, "preferences", read_preferences)[0].rows
+        return _preferred
     return None
+
+
+def _preferred(path: Path) -> Sequence[Preference | UnpairedPreference]:
+    """Pairs and votes or, of a file that holds none, answers with a label."""
+    try:
+        return split(path, "preferences", read_preferences)[0].rows
+    except UserError:
+        return split(path, "preferences", read_unpaired_preferences)[0].rows
 
 
 def _tuned(history: History, path: Path) -> Sequence[TrainingRow]:
