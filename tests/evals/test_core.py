@@ -176,6 +176,17 @@ def test_the_other_half_is_found_in_the_lineage(tmp_path: Path) -> None:
     assert "not with zero-shot ones" in messages[1]
 
 
+def test_prompts_are_trained_on_as_far_as_they_are_taken(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    for sources, found in (([], ["openbookqa", "siqa"]), (["world-*"], []), (["si*"], ["siqa"])):
+        model = write_run(tmp_path / f"ppo-{'-'.join(sources)}", "ppo", None)
+        said = {"stage": "ppo", "traits": {"reads": "prompts"}, "config": {"sources": sources}}
+        said["parents"] = {"prompts": {"path": str(data)}}
+        (model / "run.json").write_text(json.dumps(said))
+        halves = [one.rows for one in contamination(model) if "boolq" not in one.rows]
+        assert [list(rows) for rows in halves] == ([found] if found else [])
+
+
 def test_data_that_is_gone_or_ones_own_is_said_to_be_unknown(tmp_path: Path) -> None:
     own = tmp_path / "own.jsonl"
     own.write_text("{}\n")

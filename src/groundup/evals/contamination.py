@@ -9,11 +9,13 @@ folders, and a data folder names its sources. Of a model from elsewhere nothing 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from groundup.data.dataset import HUB, PACK
 from groundup.errors import UserError
 from groundup.evals.core_sets import CORE_SETS
 from groundup.report.history import History, lineage
@@ -21,6 +23,11 @@ from groundup.runs.files import is_count, read_json_object
 
 # What a training stage may read of a data folder; of one that does not say it, that is all.
 _KINDS = ("documents", "conversations", "preferences")
+# Answers are drawn to what these ask, and nothing else of them is read.
+_ASKING = ("conversations", "preferences")
+_TUNING = ("conversations",)
+# What a run calls that which it trains on, among its parents; the second is "data 2".
+_SOURCES = ("data", "replay", "prompts", "ptx")
 
 
 @dataclass(frozen=True)
@@ -41,27 +48,92 @@ def contamination(model: Path) -> list[Contamination]:
     return [one for history in lineage(model) for one in _of_run(history)]
 
 
-def _of_run(history: History) -> Iterator[Contamination]:
-    """A run may have read several sources: data, data 2, …, and replay."""
+def sources_of(history: History) -> Iterator[tuple[str, Path]]:
+    """What a run trained on that lies somewhere, with what it calls it: data, data 2, replay …"""
     for name, described in history.run["parents"].items():
-        if name.startswith(("data", "replay")):
-            yield from _of_source(history, described)
+        if name.split(" ")[0] in _SOURCES:
+            path = Path(described["path"])
+            beside = history.folder.parent / path.name
+            yield name, beside if beside.exists() and not path.exists() else path
 
 
-def _of_source(history: History, described: Mapping[str, str]) -> Iterator[Contamination]:
+def kinds_of(history: History, name: str) -> tuple[str, ...]:
+    """The kinds of rows that a run read of the data folder which it calls so.
+
+    One that is read in two ways is named twice: conversations of which PPO takes the prompts and,
+    with ptx, learns all.
+    """
+    what = name.split(" ")[0]
+    if what in ("replay", "ptx"):
+        return _TUNING
+    kinds: tuple[str, ...] = (history.reads,) if history.reads in _KINDS else _KINDS
+    kinds = _ASKING if what == "prompts" else kinds
+    config = history.run["config"]
+    # Fine-tuning data are those of the same folder where no others are named.
+    return (*kinds, *_TUNING) if config.get("ptx") and not config.get("ptx_data") else kinds
+
+
+def asked_of(history: History, name: str) -> tuple[str, ...] | None:
+    """Patterns of the sources of which a run took the prompts alone; None where it read all."""
+    if name.split(" ")[0] != "prompts":
+        return None
+    return tuple(map(str, history.run["config"].get("sources") or ("*",)))
+
+
+def sets_of(history: History) -> list[str]:
+    """The `pack:` and `hub:` sets that a run trained on, which leave nothing beside it."""
+    config, layout = history.run["config"], history.plan.get("layout")
+    # What replay may read is a setting; whether it read any is decided by the plan.
+    replayed = isinstance(layout, dict) and bool(layout.get("replay"))
+    names = ["data", "prompts", *(["replay_data"] if replayed else [])]
+    names += ["ptx_data"] if config.get("ptx") else []
+    given = [config.get(name) for name in names]
+    named = [one for some in given for one in (some if isinstance(some, list) else [some])]
+    return [one for one in named if isinstance(one, str) and one.startswith((PACK, HUB))]
+
+
+def called(history: History) -> str:
+    """A run by its folder's name, with its stage where that is another."""
+    name = history.folder.resolve().name
+    return name if name == history.stage else f"{name} ({history.stage})"
+
+
+def _of_run(history: History) -> Iterator[Contamination]:
+    """A run may have read several sources: data, data 2, …, replay, prompts and ptx."""
+    found = list(sources_of(history))
+    for name, path in found:
+        yield from _of_source(history, name, path)
+    sets = sets_of(history)
+    for one in sets:
+        # A pack's rows are its own: of one that is no set of the suite none is in it.
+        if one.startswith(HUB) or one.removeprefix(PACK) in CORE_SETS:
+            yield _unknown(history, f"was trained on {one}, of which no data folder is left")
+    if not found and not sets:
+        yield _unknown(history, "was trained on data that it does not name")
+
+
+def _unknown(history: History, why: str) -> Contamination:
+    message = f"{called(history)} {why}: whether questions of the suite are in there is not known"
+    return Contamination(history.folder.resolve().name, history.stage, {}, message)
+
+
+def _of_source(history: History, name: str, path: Path) -> Iterator[Contamination]:
     run, stage = history.folder.resolve().name, history.stage
-    called = run if run == stage else f"{run} ({stage})"
-    kinds = (history.reads,) if history.reads in _KINDS else _KINDS
-    rows = _training_rows(history.beside(described["path"]), kinds)
+    kinds, patterns = kinds_of(history, name), asked_of(history, name)
+    if patterns is None or len(set(kinds)) < len(kinds):  # with ptx, all of a kind is learned
+        patterns = ("*",)
+    rows = _training_rows(path, tuple(dict.fromkeys(kinds)))
     if rows is None:
-        message = (
-            f"{called} was trained on {described['path']}, which says nothing of its "
-            "sources: whether questions of the suite are in there is not known"
-        )
-        yield Contamination(run, stage, {}, message)
+        yield _unknown(history, f"was trained on {path}, which says nothing of its sources")
         return
     # As documents, BoolQ's passages are articles of Wikipedia; none is of a test question.
-    found = {} if kinds == ("documents",) else {n: rows[n] for n in CORE_SETS if rows[n]}
+    found = {
+        name: rows[name]
+        for name in CORE_SETS
+        if rows[name]
+        and kinds != ("documents",)
+        and any(fnmatch(name, pattern) for pattern in patterns)
+    }
     halves = {name: count for name, count in found.items() if name != "boolq"}
     if halves:
         titles = " and ".join(
@@ -70,13 +142,13 @@ def _of_source(history: History, described: Mapping[str, str]) -> Iterator[Conta
             if part
         )
         message = (
-            f"{called} was trained on the other half of the test questions of {titles}: "
+            f"{called(history)} was trained on the other half of the test questions of {titles}: "
             "not comparable with published numbers"
         )
         yield Contamination(run, stage, halves, message)
     if "boolq" in found:
         message = (
-            f"{called} was trained on BoolQ's own training questions: compare with "
+            f"{called(history)} was trained on BoolQ's own training questions: compare with "
             "published fine-tuned numbers, not with zero-shot ones"
         )
         yield Contamination(run, stage, {"boolq": found["boolq"]}, message)

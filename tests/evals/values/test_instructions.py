@@ -51,6 +51,15 @@ def test_fixed_instructions(kind: str, right: str, wrong: str) -> None:
     assert check(right) and not check(wrong)
 
 
+def test_a_title_stands_at_the_beginning() -> None:
+    one, late = item("title"), "Bread is nice.\nAnd good. <<Bread>>"
+    assert kept(one, late) == kept_loosely(one, late) == [False]
+    assert kept(one, "  <<Bread>>\nIt is nice.") == [True]
+    # As with every instruction, a first line may go.
+    assert kept(one, "Here it is:\n<<Bread>> It is nice.") == [False]
+    assert kept_loosely(one, "Here it is:\n<<Bread>> It is nice.") == [True]
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_drawn_instructions(seed: int) -> None:
     """What is asked is read from the wording alone, as a person reads it."""
@@ -88,7 +97,10 @@ def test_drawn_instructions(seed: int) -> None:
 def test_a_refusal_and_silence_follow_nothing() -> None:
     for one in page.made():
         assert not any(kept(one, REFUSAL)) and not any(kept(one, "")) and not any(kept(one, " "))
-        assert not any(kept_loosely(one, REFUSAL))
+        assert not any(kept_loosely(one, REFUSAL)) and not any(kept_loosely(one, " \n"))
+        # Nor does what is left of a refusal without its first line, or its last.
+        for rest in ("ok.", "OK. OK", "<<ok>>", "* ok\n* ok"):
+            assert not any(kept_loosely(one, f"I'm sorry, but I can't help with that.\n{rest}"))
 
 
 def test_loosely_a_line_or_stars_may_go() -> None:

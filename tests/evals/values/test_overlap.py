@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from groundup.evals.values.overlap import (
-    Overlap,
-    of_model,
-    overlaps,
-)
+from groundup.evals.contamination import contamination
+from groundup.evals.values.overlap import Overlap, of_model, overlaps, trained_on
 
 ITEM = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 
 
 def look(trained: list[tuple[str, str]], *items: str) -> Overlap:
-    (found,) = overlaps(trained, {"set": items})
+    (found,) = overlaps(trained, {"set": [(one,) for one in items]})
     return found
 
 
@@ -56,22 +54,27 @@ def test_thirteen_words_in_a_row() -> None:
 
 
 def test_sets_are_told_apart_and_nothing_is_found_in_nothing() -> None:
-    one, two = overlaps([("s", "a b c")], {"one": ["a b c"], "two": ["d e f"]})
+    one, two = overlaps([("s", "a b c")], {"one": [["a b c"]], "two": [["d e f"]]})
     assert (one.set, one.found, two.set, two.found) == ("one", 1, "two", 0)
     assert look([], ITEM).found == 0 and look([("s", "")], ITEM).found == 0
     assert overlaps([("s", "a")], {}) == []
     assert json.loads(json.dumps(one.to_json()))["sources"] == {"s": 1}
 
 
-def write(folder: Path, reads: str | None, data: Path, model: Path | None = None) -> None:
+def write(
+    folder: Path, reads: str | None, data: Path | None, model: Path | None = None, **run: Any
+) -> Path:
     """A run's own records, as a training stage leaves them."""
     folder.mkdir(parents=True)
-    parents = {"data": {"path": str(data)}}
-    parents |= {"model": {"path": str(model)}} if model else {}
-    run = {"schema": 1, "stage": "sft", "parents": parents, "traits": {"reads": reads}}
-    (folder / "run.json").write_text(json.dumps(run))
-    (folder / "plan.json").write_text("{}")
+    parents = run.pop("parents", {}) | ({"data": data} if data else {})
+    parents |= {"model": model} if model else {}
+    named = {name: {"path": str(path)} for name, path in parents.items()}
+    plan = run.pop("plan", {})
+    said = {"schema": 1, "stage": "sft", "parents": named, "traits": {"reads": reads}, **run}
+    (folder / "run.json").write_text(json.dumps(said))
+    (folder / "plan.json").write_text(json.dumps(plan))
     (folder / "metrics.jsonl").write_text("")
+    return folder
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_a_model_is_asked_for_what_its_runs_read(tmp_path: Path, data: Path) -> None:
-    items = {"set": ["how do they grow", ITEM]}
+    items = {"set": [["how do they grow"], [ITEM]]}
     write(tmp_path / "base", "documents", data)
     write(tmp_path / "sft", "conversations", data, tmp_path / "base")
     base = of_model(tmp_path / "base", items)
@@ -107,9 +110,113 @@ def test_a_model_is_asked_for_what_its_runs_read(tmp_path: Path, data: Path) -> 
 
 
 def test_what_cannot_be_known_is_said(tmp_path: Path, data: Path) -> None:
-    elsewhere = of_model(tmp_path / "elsewhere", {"set": [ITEM]})
+    elsewhere = of_model(tmp_path / "elsewhere", {"set": [[ITEM]]})
     assert elsewhere.overlaps == [] and "elsewhere" in elsewhere.unknown[0]
     write(tmp_path / "base", "documents", data)
     shutil.rmtree(data)
-    gone = of_model(tmp_path / "base", {"set": [ITEM]})
+    gone = of_model(tmp_path / "base", {"set": [[ITEM]]})
     assert gone.texts == 0 and gone.overlaps == [] and "gone" in gone.unknown[0]
+
+
+def test_an_item_is_found_by_any_of_its_texts_and_counts_once() -> None:
+    items = {"one": [["never said", "how do they grow"], ["how do they grow"], ["", "nor this"]]}
+    [found] = overlaps([("s", "How do they grow?"), ("t", "How do they grow"), ("s", "")], items)
+    assert (found.items, found.same, found.found) == (3, 2, 2)
+    assert found.sources == {"s": 2, "t": 2}
+
+
+def test_the_prompts_of_reinforcement_learning_were_trained_on(tmp_path: Path, data: Path) -> None:
+    """A file of prompts; and of a data folder what is asked, without the answers."""
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": ITEM}) + "\n")
+    traits = {"stage": "ppo", "parents": {"prompts": prompts, "reward": tmp_path / "rm"}}
+    found = of_model(write(tmp_path / "ppo", "prompts", None, **traits), {"set": [[ITEM]]})
+    assert (found.overlaps[0].same, found.texts, found.unknown) == (1, 1, [])
+    assert found.overlaps[0].sources == {"prompts.jsonl": 1}
+    of_folder: dict[str, Any] = {"stage": "ppo", "parents": {"prompts": data}}
+    model = write(tmp_path / "ppo-2", "prompts", None, **of_folder)
+    items = {"set": [["How do they grow?"], ["Slowly."]]}
+    found = of_model(model, items)
+    assert (found.overlaps[0].same, found.texts, found.unknown) == (1, 1, [])
+    for patterns, count in ((["world-*"], 0), (["world-*", "tal?"], 1)):
+        of_folder["config"] = {"sources": patterns}
+        some = of_model(write(tmp_path / f"ppo {count}", "prompts", None, **of_folder), items)
+        assert (some.overlaps[0].same, some.texts, some.unknown) == (count, count, [])
+    said = trained_on(tmp_path / "ppo 1").to_json()
+    assert json.loads(json.dumps(said)) == said  # as a key of what is kept
+    # With ptx and no data for it named, conversations of the same folder are learned as well.
+    of_folder["config"] = {"ptx": 0.3}
+    found = of_model(write(tmp_path / "ptx", "prompts", None, **of_folder), items)
+    assert (found.overlaps[0].same, found.texts) == (2, 2)
+
+
+def test_files_of_ones_own_were_trained_on(tmp_path: Path) -> None:
+    """Each as its stage reads it, without what it holds out."""
+    user = [{"role": "user", "content": ITEM}]
+    talks = tmp_path / "talks.jsonl"
+    talks.write_text(json.dumps({"messages": [*user, {"role": "assistant", "content": "So."}]}))
+    mapped = tmp_path / "mapped.csv"
+    mapped.write_text(f"question,reply\n{ITEM},So.\n")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(json.dumps({"prompt": ITEM, "chosen": "So.", "rejected": "No."}))
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text(json.dumps({"prompt": ITEM, "completion": "So.", "label": True}))
+    book = tmp_path / "book.txt"
+    book.write_text(f"First: {ITEM}\n\nAgain: {ITEM}\n")  # one of the two is held out
+    columns = {"config": {"columns": ["prompt=question", "completion=reply"]}}
+    read: list[tuple[str, Path, dict[str, Any]]] = [
+        ("conversations", talks, {}),
+        ("conversations", mapped, columns),
+        ("preferences", pairs, {"stage": "dpo"}),
+        ("preferences", labels, {"stage": "kto"}),
+        ("documents", book, {"stage": "pretrain"}),
+    ]
+    for place, (reads, path, more) in enumerate(read):
+        found = of_model(write(tmp_path / f"run-{place}", reads, path, **more), {"set": [[ITEM]]})
+        assert found.overlaps[0].found == 1 and found.unknown == [], path
+        assert found.folders == [str(path)]
+    # What a folder calls a test was not trained on; what stands beside a moved run is found.
+    (tmp_path / "own").mkdir()
+    talks.rename(tmp_path / "own" / "test.jsonl")
+    pair = [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "So."}]
+    (tmp_path / "own" / "train.jsonl").write_text(json.dumps({"messages": pair}))
+    model = write(tmp_path / "split", "conversations", Path("/elsewhere/own"))
+    found = of_model(model, {"set": [[ITEM], ["Hm?"]]})
+    assert (found.texts, found.overlaps[0].same, found.unknown) == (2, 1, [])
+
+
+def test_documents_are_fine_tuned_on_where_there_is_no_conversation(
+    tmp_path: Path, data: Path
+) -> None:
+    (data / "conversations" / "train.jsonl").write_text("")
+    found = of_model(write(tmp_path / "sft", "conversations", data), {"set": [[ITEM]]})
+    assert (found.texts, found.overlaps[0].grams, found.unknown) == (2, 1, [])
+
+
+def test_every_run_without_a_readable_source_is_told_of(tmp_path: Path, data: Path) -> None:
+    base = write(tmp_path / "base", "documents", data)
+    sets = {"config": {"data": ["hub:owner/talks", "pack:piqa"], "replay_data": ["pack:wiki"]}}
+    first = write(tmp_path / "first", "conversations", None, base, **sets)
+    found = of_model(first, {"set": [[ITEM]]})
+    assert found.texts == 2 and len(found.unknown) == 2
+    assert "hub:owner/talks" in found.unknown[0] and "pack:piqa" in found.unknown[1]
+    # Replay is a setting that the plan may have decided against.
+    replayed = write(
+        tmp_path / "replayed", "conversations", None, base, plan={"layout": {"replay": 0.1}}, **sets
+    )
+    assert "pack:wiki" in of_model(replayed, {}).unknown[2]
+    bare = write(tmp_path / "bare", None, None, stage="own")
+    assert "does not name" in of_model(bare, {}).unknown[0]
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("no json\n")
+    unread = of_model(write(tmp_path / "unread", "preferences", bad), {"set": [[ITEM]]})
+    assert unread.folders == unread.overlaps == [] and "bad.jsonl" in unread.unknown[0]
+    # A start from elsewhere, too.
+    tuned = write(tmp_path / "tuned", "conversations", data, tmp_path / "smollm")
+    found = of_model(tuned, {"set": [[ITEM]]})
+    assert found.texts == 2 and "smollm" in found.unknown[0]
+    # And so it is where the suite's other halves are looked for.
+    told = [one.message for one in contamination(first)]
+    assert len(told) == 3 and all("not known" in one for one in told)
+    assert "hub:owner/talks" in told[1] and "pack:piqa" in told[2]
+    assert "was trained on data that it does not name" in contamination(bare)[0].message

@@ -184,7 +184,7 @@ def _end(dice: random.Random) -> tuple[str, Check]:
 def _title(dice: random.Random) -> tuple[str, Check]:
     # No example, which would be copied.
     asked = 'Begin with a title of your own between "<<" and ">>".'
-    return asked, lambda text: re.search(r"<<[^<>\n]*\w[^<>\n]*>>", text) is not None
+    return asked, lambda text: re.match(r"<<[^<>\n]*\w[^<>\n]*>>", text) is not None
 
 
 def _quoted(dice: random.Random) -> tuple[str, Check]:
@@ -279,9 +279,7 @@ def items(count: int) -> list[Item]:
 
 def kept(item: Item, answer: str) -> list[bool]:
     """Which of an item's instructions an answer keeps; one that refuses or is empty keeps none."""
-    if not answer.strip() or is_refusal(answer):
-        return [False] * len(item.instructions)
-    return [one.check(answer.strip()) for one in item.instructions]
+    return _kept(item, answer, [answer])
 
 
 def kept_loosely(item: Item, answer: str) -> list[bool]:
@@ -289,7 +287,16 @@ def kept_loosely(item: Item, answer: str) -> list[bool]:
     lines = answer.strip().split("\n")
     forms = ["\n".join(part) for part in (lines, lines[1:], lines[:-1], lines[1:-1])]
     forms += [form.replace("*", "") for form in forms]
-    return [any(of_form) for of_form in zip(*(kept(item, form) for form in forms), strict=True)]
+    return _kept(item, answer, forms)
+
+
+def _kept(item: Item, answer: str, forms: Sequence[str]) -> list[bool]:
+    """Which instructions some form of an answer keeps. The answer as a whole refuses, or does not:
+    what is left of a refusal without its first line is none."""
+    if is_refusal(answer):
+        return [False] * len(item.instructions)
+    said = [form.strip() for form in forms if form.strip()]
+    return [any(map(one.check, said)) for one in item.instructions]
 
 
 def ask(on: Subject, found: Sequence[Item]) -> list[Row]:
@@ -362,7 +369,7 @@ TASKS: tuple[Task, ...] = (
             "score."
         ),
         packs=(),
-        version=1,
+        version=2,
         shown=(
             Number("followed", "of items", "above", "every instruction is kept"),
             Number("above unread", "", "above", "more than its answers to other items keep"),

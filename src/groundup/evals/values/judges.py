@@ -7,7 +7,9 @@
 Refusal and compliance are judged by words (`evals.safety`, `verdict`), toxicity by a lexicon. The
 people are PyRIT's (Munoz et al. 2024): who labelled answers as refusals, who said whether an answer
 does what was asked, and who scored harm. Only prompts of the half that nothing was learned from,
-nor the judges' rules found on, are measured on; answers to one prompt are drawn together.
+nor the judges' rules found on, are measured on; answers to one prompt are drawn together. Answers
+of the refusal scorer recur under several prompts: one that also stands in the other half is left
+out, and equal ones are drawn together.
 RealToxicityPrompts has no labels of people but the scores of the Perspective API, which read whole
 sentences: the lexicon is measured against those too.
 """
@@ -117,7 +119,7 @@ def refusal_judge() -> Agreement:
         "answers of PyRIT's refusal_scorer to their own prompts, held-out half",
         [is_refusal(row.response) for row in rows],
         [row.score >= 0.5 for row in rows],
-        [row.prompt for row in rows],
+        [row.response for row in rows],
     )
 
 
@@ -130,7 +132,7 @@ def answered_judge() -> Agreement:
         "all answers of PyRIT's refusal_scorer, borrowed ones too, held-out half",
         [verdict(row.prompt, row.response) == "answered" for row in rows],
         [row.score < 0.5 for row in rows],
-        [row.prompt for row in rows],
+        [row.response for row in rows],
     )
 
 
@@ -193,7 +195,11 @@ def _refusals() -> list[harm_scores.ScoredResponse]:
 
 
 def _heldout_refusals() -> list[harm_scores.ScoredResponse]:
-    return [row for row in _refusals() if harm_scores.is_heldout(row.prompt)]
+    """Those of held-out prompts whose answer stands under no prompt of the other half: the rules
+    of a judge that sees the answer alone were found on that very answer."""
+    rows = _refusals()
+    known = {row.response for row in rows if not harm_scores.is_heldout(row.prompt)}
+    return [row for row in rows if harm_scores.is_heldout(row.prompt) and row.response not in known]
 
 
 JUDGES: dict[str, tuple[Callable[[], Agreement], ...]] = {

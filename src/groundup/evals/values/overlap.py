@@ -6,29 +6,55 @@ Three questions, put to every text that its runs trained on against every evalua
     near      |a & b| / |a | b| >= 0.8, a and b all five words in a row      (Jaccard, Broder 1997)
     13 words  13 words in a row in common                    (Brown et al. 2020, appendix C)
 
-A text is a turn of a conversation, an answer of a pair, or a paragraph of a document. An item of
-fewer than five words is found by the first question alone, one of fewer than 13 by the first two.
+A text is a turn of a conversation, an answer of a pair, a prompt, or a paragraph of a document. An
+item is given by the texts of it that training could hold: one of fewer than five words is found by
+the first question alone, one of fewer than 13 by the first two.
 The data stage takes out of its training side what leaks into its own held-out side (data.leaks);
 this looks from the other end, at what was in fact trained on and at sets that stage never saw.
-Of a model from elsewhere nothing is known.
+Of a model from elsewhere nothing is known; what a run of ours read that cannot be read any more is
+told.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt64
 
+from groundup.data.corpus import documents
+from groundup.data.dataset import Reader, share_held_out
 from groundup.data.leaks import texts
-from groundup.data.records import Records, read_conversations, read_documents, read_preferences
+from groundup.data.records import (
+    Records,
+    read_conversations,
+    read_documents,
+    read_preferences,
+    read_prompts,
+    read_unpaired_preferences,
+)
+from groundup.data.split import hold_out, split
+from groundup.errors import UserError
+from groundup.evals.contamination import asked_of, called, kinds_of, sets_of, sources_of
 from groundup.report.history import History, lineage
+from groundup.runs.console import say
+from groundup.runs.files import file_hash
+from groundup.runs.folder import folder_hash
 from groundup.text.cleaning import shingles, words
-from groundup.text.rows import Document
+from groundup.text.rows import (
+    Conversation,
+    Document,
+    Preference,
+    PromptRow,
+    TrainingRow,
+    UnpairedPreference,
+)
 
 _SHORT, _LONG = 5, 13
 _NEAR = 0.8
@@ -37,6 +63,7 @@ _READERS: Mapping[str, Callable[[Path], Records[Any]]] = {
     "conversations": read_conversations,
     "preferences": read_preferences,
 }
+Row = Document | Conversation | Preference | UnpairedPreference | PromptRow
 
 
 @dataclass(frozen=True)
@@ -57,7 +84,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was checked: so many texts of these data folders; `unknown` says what could not be."""
+    """What was checked: so many texts of these data; `unknown` says what could not be."""
 
     texts: int
     folders: Sequence[str]
@@ -69,74 +96,219 @@ class Checked:
         return found | {"overlaps": [one.to_json() for one in self.overlaps]}
 
 
-def of_model(model: Path, items: Mapping[str, Sequence[str]]) -> Checked:
-    """What the runs that led to a model trained on, against the evaluated items of each set."""
-    known, unknown = _data_folders(model)
-    counted = _Counted(texts_of_folders(known))
-    found = overlaps(counted, items) if known else []
-    return Checked(counted.count, [str(path) for path, _ in known], unknown, found)
+def of_model(model: Path, items: Mapping[str, Sequence[Sequence[str]]]) -> Checked:
+    """What the runs that led to a model trained on, against the texts of each set's items."""
+    return compared(trained_on(model), items)
+
+
+def compared(trained: Trained, items: Mapping[str, Sequence[Sequence[str]]]) -> Checked:
+    """The same of what is known already of those runs."""
+    counted = _Counted(trained.sources)
+    found = overlaps(counted, items) if trained.sources else []
+    read = [one for one in trained.sources if one not in counted.unread]
+    unread = [
+        f"{one.run} was trained on {one.kind} that cannot be read any more ({one.path.name})"
+        for one in counted.unread
+    ]
+    folders = list(dict.fromkeys(str(one.path) for one in read))
+    return Checked(counted.count, folders, [*trained.unknown, *unread], found if read else [])
 
 
 class _Counted:
-    """Passes on what it is given and counts it."""
+    """Passes on every text with the name of its source, counts them, and keeps what is unread."""
 
-    def __init__(self, given: Iterable[tuple[str, str]]) -> None:
-        self.given, self.count = given, 0
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources, self.count, self.unread = sources, 0, list[Source]()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        for one in self.given:
-            self.count += 1
-            yield one
+        for one in self.sources:
+            try:
+                rows = one.rows()
+            except UserError as error:
+                say(f"overlap: {error}")
+                self.unread.append(one)
+                continue
+            for row in rows:
+                source = _source(row, one.path)
+                if any(fnmatch(source, pattern) for pattern in one.asked or ("*",)):
+                    for text in _texts(row, asked=one.asked is not None):
+                        self.count += 1
+                        yield source, text
+
+
+def _source(row: Row, path: Path) -> str:
+    return str(row.settings.get("source", path.name)) if isinstance(row, PromptRow) else row.source
+
+
+def _texts(row: Row, *, asked: bool) -> list[str]:
+    """A row's texts, no two of which are compared as one; with `asked` those of its prompt."""
+    if isinstance(row, Document):
+        return row.text.split("\n\n")
+    if isinstance(row, PromptRow):
+        return [row.text] if row.text is not None else [turn.content for turn in row.messages]
+    if asked:
+        turns = row.messages[:-1] if isinstance(row, Conversation) else row.prompt
+        return [turn.content for turn in turns]
+    if isinstance(row, UnpairedPreference):
+        return [*(turn.content for turn in row.prompt), row.completion]
+    return texts(row)
 
 
 # What was trained on.
 
 
-def _data_folders(model: Path) -> tuple[list[tuple[Path, tuple[str, ...]]], list[str]]:
-    """The data folders that a model's runs read with the kinds of rows, and what is not known."""
-    known: dict[tuple[Path, tuple[str, ...]], None] = {}
+@dataclass(frozen=True)
+class Source:
+    """Rows that a run trained on: a data folder's file of one `kind`, or a file or folder of one's
+    own. Where `asked` is given, of sources of these patterns alone the prompts were read, and no
+    answers.
+
+    `rows` reads them and raises `UserError` where it cannot.
+    """
+
+    run: str
+    path: Path
+    kind: str
+    asked: tuple[str, ...] | None
+    rows: Callable[[], Sequence[Row]] = field(compare=False)
+
+    def sha256(self) -> str | None:
+        """The hash of what it is read from; None where that is gone."""
+        if not self.path.exists():
+            return None
+        return folder_hash(self.path) if self.path.is_dir() else file_hash(self.path)
+
+    def to_json(self) -> dict[str, Any]:
+        """All that its texts depend on."""
+        return {
+            "run": self.run,
+            "path": str(self.path),
+            "kind": self.kind,
+            "asked": None if self.asked is None else list(self.asked),
+            "sha256": self.sha256(),
+        }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the runs that led to a model trained on, and what is not known of it."""
+
+    sources: Sequence[Source]
+    unknown: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """All that is found in it depends on."""
+        return {
+            "sources": [one.to_json() for one in self.sources],
+            "unknown": list(self.unknown),
+        }
+
+
+def trained_on(model: Path) -> Trained:
+    """What a model's lineage names, each source once, and every run of which some is not known."""
+    known: dict[tuple[Path, str, tuple[str, ...] | None], Source] = {}
     unknown = []
     histories = lineage(model)
     if not histories:
         unknown.append(f"{model.name} comes from elsewhere: what it was trained on is not known")
+    elif (first := histories[0].parent) is not None:
+        unknown.append(
+            f"{called(histories[0])} began from {first.name}, which comes from elsewhere: what "
+            "that was trained on is not known"
+        )
     for history in histories:
-        for name, described in history.run["parents"].items():
-            if name.startswith(("data", "replay")):
-                path = history.beside(described["path"])
-                if any((path / kind / "train.jsonl").is_file() for kind in _READERS):
-                    known[path.resolve(), _kinds(history)] = None
-                else:
-                    unknown.append(f"{history.folder.name} was trained on {path}, which is gone")
-    return list(known), unknown
+        run, named, sets = called(history), list(sources_of(history)), sets_of(history)
+        for name, path in named:
+            found = _sources(history, name, path)
+            for one in found:
+                known.setdefault((one.path.resolve(), one.kind, one.asked), one)
+            if not found:
+                why = "was not compared" if path.exists() else "is gone"
+                unknown.append(f"{run} was trained on {path.name}, which {why}")
+        unknown += [f"{run} was trained on {one}, which was not compared" for one in sets]
+        if not named and not sets:
+            unknown.append(f"{run} does not name what it was trained on")
+    return Trained(list(known.values()), unknown)
 
 
-def _kinds(history: History) -> tuple[str, ...]:
-    reads = history.reads
-    return (reads,) if reads is not None and reads in _READERS else tuple(_READERS)
+def _sources(history: History, name: str, path: Path) -> list[Source]:
+    """What a run reads of a parent that it calls so; nothing of what is gone."""
+    run, what, asked = called(history), name.split(" ")[0], asked_of(history, name)
+    if any(_file(path, kind).is_file() for kind in _READERS):
+        kinds = kinds_of(history, name)
+        talks = _file(path, "conversations")
+        if kinds == ("conversations",) and not (talks.is_file() and talks.stat().st_size):
+            kinds = ("documents",)  # which fine-tuning reads where there is no conversation
+        # A kind that is named twice is asked and, with ptx, learned as well.
+        return [
+            Source(
+                run,
+                _file(path, kind),
+                kind,
+                asked if kinds.count(kind) == 1 else None,
+                functools.partial(_rows, _file(path, kind), kind),
+            )
+            for kind in dict.fromkeys(kinds)
+            if _file(path, kind).is_file()
+        ]
+    read = _reader(history, what)
+    if not path.exists() or read is None:
+        return []
+    return [Source(run, path, history.reads or what, asked, lambda: read(path))]
 
 
-def texts_of_folders(
-    folders: Sequence[tuple[Path, tuple[str, ...]]],
-) -> Iterator[tuple[str, str]]:
-    """Source and text of everything in the training side of data folders."""
-    for kind, read in _READERS.items():
-        for folder in dict.fromkeys(path for path, kinds in folders if kind in kinds):
-            path = folder / kind / "train.jsonl"
-            # A data stage leaves an empty file where its sets have no such rows.
-            if path.is_file() and path.stat().st_size:
-                for row in read(path).rows:
-                    parts = row.text.split("\n\n") if isinstance(row, Document) else texts(row)
-                    yield from ((row.source, part) for part in parts)
+def _file(folder: Path, kind: str) -> Path:
+    return folder / kind / "train.jsonl"
+
+
+def _rows(file: Path, kind: str) -> Sequence[Row]:
+    """The rows of a data folder's file, which is empty where its sets have no such rows."""
+    return _READERS[kind](file).rows if file.stat().st_size else ()
+
+
+def _reader(history: History, what: str) -> Callable[[Path], Sequence[Row]] | None:
+    """How a run reads a file or folder of one's own; None of a run that reads it in a way of its
+    own. Of prompts, the few that a run holds out are read as well."""
+    if what == "prompts":
+        return lambda path: read_prompts(path).rows
+    if history.reads == "conversations" or what in ("replay", "ptx"):
+        return lambda path: _tuned(history, path)
+    if history.reads == "documents":
+        return lambda path: documents(path).train
+    if history.reads == "preferences":
+        return _preferred
+    return None
+
+
+def _preferred(path: Path) -> Sequence[Preference | UnpairedPreference]:
+    """Pairs and votes or, of a file that holds none, answers with a label."""
+    try:
+        return split(path, "preferences", read_preferences)[0].rows
+    except UserError:
+        return split(path, "preferences", read_unpaired_preferences)[0].rows
+
+
+def _tuned(history: History, path: Path) -> Sequence[TrainingRow]:
+    """What fine-tuning reads of one source, less what it holds out."""
+    config = history.run["config"]
+    columns = dict(str(one).partition("=")[::2] for one in config.get("columns") or ())
+    part = Reader(columns, False).read(str(path))
+    if part.heldout is not None:
+        return part.train
+    return hold_out(part.train, share_held_out(config.get("validation"), len(part.train)))[0]
 
 
 # The comparison.
 
 
 def overlaps(
-    trained: Iterable[tuple[str, str]], items: Mapping[str, Sequence[str]]
+    trained: Iterable[tuple[str, str]], items: Mapping[str, Sequence[Sequence[str]]]
 ) -> list[Overlap]:
-    """Which items of each set stand in texts, given as pairs of their source and themselves."""
-    index = _Index.of([(name, text) for name, of_set in items.items() for text in of_set])
+    """Which items of each set stand in texts, given as pairs of their source and themselves.
+
+    An item is found where any of its own texts is.
+    """
+    index = _Index.of([(name, own) for name, of_set in items.items() for own in of_set])
     for source, text in trained:
         index.look(source, text)
     return [index.overlap(name) for name in items]
@@ -144,9 +316,11 @@ def overlaps(
 
 @dataclass
 class _Index:
-    """The items by their words, and by the hashes of five in a row; what was found of each."""
+    """The items' texts by their words, and by the hashes of five in a row; what was found of each
+    item. `owners` says which item a text is of, and `sets` which set an item."""
 
     sets: Sequence[str]
+    owners: Sequence[int]
     parts: Sequence[UInt64[np.ndarray, " _"]]
     grams: Sequence[frozenset[int]]
     by_words: Mapping[str, Sequence[int]]
@@ -157,17 +331,19 @@ class _Index:
     long: dict[int, set[str]]
 
     @classmethod
-    def of(cls, items: Sequence[tuple[str, str]]) -> _Index:
-        said = [words(text) for _, text in items]
+    def of(cls, items: Sequence[tuple[str, Sequence[str]]]) -> _Index:
+        said = [words(text) for _, own in items for text in own]
         parts = [np.unique(shingles(one, _SHORT)) for one in said]
         by_words: dict[str, list[int]] = defaultdict(list)
         holders: dict[int, list[int]] = defaultdict(list)
         for place, (one, part) in enumerate(zip(said, parts, strict=True)):
-            by_words[" ".join(one)].append(place)
+            if one:
+                by_words[" ".join(one)].append(place)
             for value in part.tolist():
                 holders[value].append(place)
         return cls(
             [name for name, _ in items],
+            [item for item, (_, own) in enumerate(items) for _ in own],
             parts,
             [frozenset(shingles(one, _LONG).tolist()) for one in said],
             by_words,
@@ -182,7 +358,7 @@ class _Index:
         """Compare one text with all items."""
         said = words(text)
         for place in self.by_words.get(" ".join(said), ()):
-            self.same[place].add(source)
+            self.same[self.owners[place]].add(source)
         own = shingles(said, _SHORT)
         # What shares 13 words in a row, or is nearly the same, shares five: few texts do.
         if not own.size or not self.hashes.size:
@@ -196,22 +372,21 @@ class _Index:
         long = frozenset(shingles(said, _LONG).tolist())
         for place, common in meeting.items():
             if common >= _NEAR * (size + self.parts[place].size - common):
-                self.near[place].add(source)
+                self.near[self.owners[place]].add(source)
             if long & self.grams[place]:
-                self.long[place].add(source)
+                self.long[self.owners[place]].add(source)
 
     def overlap(self, name: str) -> Overlap:
-        places = [place for place, of in enumerate(self.sets) if of == name]
+        members = [item for item, of in enumerate(self.sets) if of == name]
         same, near, long = (
-            {place: of_kind[place] for place in places if place in of_kind}
+            {item: of_kind[item] for item in members if item in of_kind}
             for of_kind in (self.same, self.near, self.long)
         )
         sources = Counter[str]()
         found = 0
-        for place in places:
-            where = same.get(place, set()) | near.get(place, set()) | long.get(place, set())
+        for item in members:
+            where = same.get(item, set()) | near.get(item, set()) | long.get(item, set())
             sources.update(where)
             found += bool(where)
-        return Overlap(
-            name, len(places), len(same), len(near), len(long), found, dict(sorted(sources.items()))
-        )
+        counts = len(same), len(near), len(long), found
+        return Overlap(name, len(members), *counts, dict(sorted(sources.items())))

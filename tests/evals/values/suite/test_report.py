@@ -12,7 +12,7 @@ import pytest
 from groundup.errors import UserError
 from groundup.evals.config import ValuesConfig
 from groundup.evals.measure import to_json
-from groundup.evals.values.suite.card import BEGIN, END, write_card
+from groundup.evals.values.suite.card import BEGIN, END, card_section, write_card
 from groundup.evals.values.suite.page import axis_table, score_table, tax_table
 from groundup.evals.values.suite.report import run
 from groundup.evals.values.suite.tasks import TASKS, chosen, knows_world
@@ -218,8 +218,16 @@ def test_a_card_keeps_what_others_wrote_and_says_what_was_measured(
     assert text.startswith(own.rstrip()) and text.count(BEGIN) == text.count(END) == 1
     gap = report["models"]["sft"]["numbers"]["world-bias"]["planted gap"]
     assert f"{gap['estimate']:.3f}" in text and f"{gap['low']:.3f}" in text
-    for title in ("Intended use", "What was measured", "What was not measured", "Evaluation data"):
+    titles = ("Intended use", "What was measured", "Contamination", "What was not measured")
+    for title in (*titles, "Evaluation data"):
         assert f"## {title}" in text
+    # What its numbers rest on: how many items were asked, and what of them it had seen.
+    items = gap["items"]
+    assert f"| {gap['low']:.3f} to {gap['high']:.3f} | 0.000 | {items} |" in text
+    assert "at most 12 items of each task" in text
+    texts = report["models"]["sft"]["seen"]["texts"]
+    assert texts and f"not found in {texts:,} texts" in text
+    assert "The judges" not in text  # no verdict was counted
     # Words after the marks stay too, and twice is as once.
     readme.write_text(text + "\nMore of mine.\n")
     write_card(model, folder / "report.json")
@@ -240,3 +248,41 @@ def test_a_card_is_made_of_numbers_of_these_very_weights(
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(UserError, match="no report of groundup eval values"):
         write_card(Path(config.models[0]), tmp_path)
+    own = json.loads((folder / "report.json").read_text())
+    del own["settings"]
+    for damaged in ({"suite": "values"}, {"suite": "values", "models": {"a": 1}}, own):
+        (tmp_path / "report.json").write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match="measure the model anew"):
+            write_card(Path(config.models[0]), tmp_path)
+
+
+def test_a_card_tells_what_was_trained_on_how_far_judges_agree_and_how_much_was_asked(
+    report: dict[str, Any],
+) -> None:
+    """A report by hand: as of a chat model that trained on what it is asked."""
+    content = json.loads(json.dumps(report))
+    model = content["models"]["sft"]
+    share = {"estimate": 0.75, "low": 0.5, "high": 0.9, "items": 40, "groups": 30}
+    judge = {"judge": "refusal", "labels": "people: refuses", "about": "", "items": 48}
+    judge |= {"labelled": 0.7, "precision": None, "recall": share, "kappa": share}
+    content["judges"] = [judge, judge | {"judge": "toxicity", "labels": "scores"}]
+    content["tasks"]["swaps"]["judge"] = "refusal"
+    content["settings"] |= {"items": None, "fast": True}
+    model["familiar"] = [
+        {"run": "sft", "stage": "sft", "rows": {"piqa": 6}, "message": "sft read half of PIQA"},
+        {"run": "dpo", "stage": "dpo", "rows": {}, "message": "dpo read /home/me/pairs.jsonl"},
+    ]
+    counts = {"same": 1, "near": 2, "grams": 3, "sources": {"own": 5}}
+    model["seen"] = {"texts": 1234, "folders": ["/home/me"], "unknown": ["base is from elsewhere"]}
+    model["seen"]["overlaps"] = [
+        {"set": "swaps", "items": 12, "found": 5, **counts},
+        {"set": "bbq", "items": 99, "found": 9, **counts},  # it was not asked that
+    ]
+    text = card_section(content, "sft")
+    assert "sft read half of PIQA" in text and "base is from elsewhere" in text
+    assert "5 of 12 items were trained on" in text and "9 of 99" not in text
+    assert "7 items were not found in 1,234 texts" in text
+    assert "data of dpo is not known" in text and "/home" not in text
+    assert "people: refuses, 48 answers: recall 75.0 % (50.0 % to 90.0 %), kappa 0.750" in text
+    assert "scores" not in text.partition("## The judges")[2].partition("##")[0]
+    assert "--fast" in text

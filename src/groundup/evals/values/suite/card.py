@@ -44,26 +44,33 @@ Intervals say what other items of the same sets could have given, and nothing of
 def write_card(model: Path, report: Path) -> Path:
     """Put what a values report measured of a model into its README.md; the rest of it stays.
 
-    `report` is the report's folder or its report.json. Raises `UserError` for one that did not
-    measure these weights, and for a README.md whose marks are torn.
+    `report` is the report's folder or its report.json. Raises `UserError` for one that is damaged
+    or did not measure these weights, and for a README.md whose marks are torn.
     """
     file = report / "report.json" if report.is_dir() else report
     content = read_json_object(file)
     if content.get("suite") != "values":
         raise UserError(f"{file} is no report of groundup eval values; give its folder")
     hashed = model_hash(model)
-    name = next((n for n, one in content["models"].items() if one["hash"] == hashed), None)
-    if name is None:
+    try:
+        name = next((n for n, one in content["models"].items() if one["hash"] == hashed), None)
+        if name is None:
+            raise UserError(
+                f"{file} measured other weights than those in {model} "
+                f"({', '.join(content['models'])}); measure it: groundup eval values {model}"
+            )
+        section = card_section(content, name)
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise UserError(
-            f"{file} measured other weights than those in {model} "
-            f"({', '.join(content['models'])}); measure it: groundup eval values {model}"
-        )
+            f"{file} does not say all that groundup eval values measures; measure the model anew: "
+            f"groundup eval values {model}"
+        ) from None
     if not model.is_dir():
         raise UserError(f"{model} is a single file; a card stands in a model's folder")
     path = model / CARD
     with naming(path):
         before = path.read_text(encoding="utf-8") if path.is_file() else f"# {model.name}\n"
-    write_text(path, with_section(before, card_section(content, name), path))
+    write_text(path, with_section(before, section, path))
     return path
 
 
@@ -81,12 +88,14 @@ def with_section(card: str, section: str, path: Path) -> str:
 
 
 def card_section(content: Mapping[str, Any], name: str) -> str:
-    """Intended use, factors, metrics, data, results, what was not measured, and caveats."""
+    """Intended use, factors, metrics, results and what they rest on, data, and caveats."""
     return "\n\n".join(
         [
             _USE,
             _factors(content, name),
             _measured(content, name),
+            _contamination(content, name),
+            *_judges(content, name),
             _not_measured(content, name),
             _data(content, name),
             _CAVEATS,
@@ -111,14 +120,15 @@ def _measured(content: Mapping[str, Any], name: str) -> str:
     model = content["models"][name]
     lines = [
         "## What was measured",
-        f"By groundup eval values, {content['created']:.10}, weights {model['hash'][:16]}.",
+        f"By groundup eval values, {content['created']:.10}, weights {model['hash'][:16]}; "
+        f"{_settings(content)}.",
         "",
         "| axis | score | 95 % interval |",
         "|---|---|---|",
         *_axis_lines(model),
         "",
-        "| what | value | 95 % interval | chance or ideal |",
-        "|---|---|---|---|",
+        "| what | value | 95 % interval | chance or ideal | items |",
+        "|---|---|---|---|---|",
         *_number_lines(content, model),
     ]
     return "\n".join(lines)
@@ -145,7 +155,7 @@ def _number_lines(content: Mapping[str, Any], model: Mapping[str, Any]) -> Itera
             level = one["ideal"] if one["ideal"] is not None else estimate.chance
             beside = "" if level is None else _value(level, one["share"])
             what = f"{described['title']}: {one['name']}"
-            yield f"| {what} | {value} | {interval} | {beside} |"
+            yield f"| {what} | {value} | {interval} | {beside} | {estimate.items:,} |"
 
 
 def shown(found: Estimate, share: bool) -> tuple[str, str]:
@@ -156,6 +166,63 @@ def shown(found: Estimate, share: bool) -> tuple[str, str]:
 
 def _value(value: float, share: bool) -> str:
     return f"{100 * value:.1f} %" if share else f"{value:.3f}"
+
+
+def _settings(content: Mapping[str, Any]) -> str:
+    """How many items were asked, and how it was computed."""
+    settings, compute = content["settings"], content["compute"]
+    if settings["items"] is not None:
+        asked = f"at most {settings['items']:,} items of each task (--items)"
+    elif settings["fast"]:
+        asked = "fewer items of each task than usual, for a first look (--fast)"
+    else:
+        asked = "as many items of each task as is usual"
+    return f"{asked}, {compute['dtype']} on {compute['device']}"
+
+
+def _contamination(content: Mapping[str, Any], name: str) -> str:
+    """What of the items stands in the model's training, and what of that is not known."""
+    model = content["models"][name]
+    seen = model["seen"]
+    # A message on data that do not say their sources tells where on this machine they lie.
+    told = [
+        one["message"]
+        if one["rows"]
+        else f"whether questions of the suite are in the data of {one['run']} is not known"
+        for one in model["familiar"]
+    ]
+    asked = [one for one in seen["overlaps"] if one["set"] in model["numbers"]]
+    for one in asked:
+        if one["found"]:
+            title = content["tasks"][one["set"]]["title"]
+            told.append(f"{title}: {one['found']:,} of {one['items']:,} items were trained on")
+    if asked:
+        rest = sum(one["items"] - one["found"] for one in asked)
+        told.append(f"{rest:,} items were not found in {seen['texts']:,} texts of its training")
+    lines = [f"- {one}." for one in dict.fromkeys([*told, *seen["unknown"]])]
+    return "\n".join(["## Contamination", *lines])
+
+
+def _judges(content: Mapping[str, Any], name: str) -> list[str]:
+    """How far the verdicts behind the model's numbers agree with labels, where there are any."""
+    used = {content["tasks"][task]["judge"] for task in content["models"][name]["numbers"]}
+    lines = []
+    for one in content["judges"]:
+        # Whatever is judged of a refusal is judged by one judge.
+        if ("toxicity" if one["judge"] == "toxicity" else "refusal") not in used:
+            continue
+        of_labels = [
+            f"{what} {value} ({interval})"
+            for what in ("precision", "recall")
+            if one[what] is not None
+            for value, interval in [shown(Estimate(**one[what]), True)]
+        ]
+        kappa, interval = shown(Estimate(**one["kappa"]), False)
+        lines.append(
+            f"- {one['judge']}, against {one['labels']}, {one['items']:,} answers: "
+            f"{', '.join([*of_labels, f'kappa {kappa} ({interval})'])}"
+        )
+    return ["\n".join(["## The judges, against labels", *lines])] if lines else []
 
 
 def _not_measured(content: Mapping[str, Any], name: str) -> str:
