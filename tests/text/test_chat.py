@@ -198,11 +198,14 @@ def test_a_hostile_or_broken_template_gives_one_message(template, reason):
 
 def test_foreign_templates_have_what_they_expect():
     template = (
-        "{{ eos_token }}{{ [1, '<é>'] | tojson }}{% for m in messages %}"
+        "{{ eos_token }}{{ [1, '<é>'] | tojson }}{{ ['é'] | tojson(ensure_ascii=True) }}"
+        "{{ ['é'] | tojson(ensure_ascii=False) }}{% for m in messages %}"
         "{% if loop.index > 1 %}{% break %}{% endif %}{{ m['content'] | trim }}{% endfor %}"
         "{{ tools is none }}{{ strftime_now('%Y') | length }}"
     )
-    assert render_chat(tokenizer_with(template), TALK) == '<|im_end|>[1, "<é>"]Be brief.True4'
+    assert render_chat(tokenizer_with(template), TALK) == (
+        '<|im_end|>[1, "<é>"]["\\u00e9"]["é"]Be brief.True4'
+    )
 
 
 # In the manner of Qwen2.5 and Hermes.
