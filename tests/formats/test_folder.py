@@ -438,6 +438,20 @@ def test_missing_weights_are_named(folder: Path) -> None:
     refused(folder, "has a config.json but no model.safetensors")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_hidden_layers": 1_000}, {"model_type": "qwen3_moe", "num_experts": 2**14}],
+    ids=["layers", "experts"],
+)
+def test_thousands_of_parts_that_have_no_weights_are_never_made(
+    folder: Path, changes: dict[str, object]
+) -> None:
+    edit(folder / "config.json", **changes)
+    before = time.process_time()
+    refused(folder, "feed-forward parts, and the weights are")
+    assert time.process_time() - before < 1
+
+
 def change_weights(folder: Path, **tensors: torch.Tensor | None) -> None:
     state = load_file(folder / "model.safetensors") | tensors
     state = {name: tensor.clone() for name, tensor in state.items() if tensor is not None}

@@ -106,3 +106,12 @@ def test_losses_of_no_numbers_are_none(kernels: Kernels) -> None:
     logits = normal(0, 2, 64)
     logits[1, 5] = torch.nan
     assert bool(cross_entropy_(logits, torch.tensor([3, 3]), torch.ones(2)).isnan())
+
+
+@pytest.mark.parametrize("wrong", [-1, 37])
+def test_targets_outside_the_vocabulary_are_refused(kernels: Kernels, wrong: int) -> None:
+    memory = normal(0, 4, 32)
+    logits, before = memory[1:3], memory.clone()
+    with pytest.raises(IndexError, match=f"target {wrong} is outside the vocabulary of 32"):
+        cross_entropy_(logits, torch.tensor([5, wrong]), torch.ones(2))
+    assert torch.equal(memory, before)

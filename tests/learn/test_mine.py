@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from groundup.app.cli import app, main
+from groundup.app.learn import show_road
 from groundup.data.config import TokenizerConfig
 from groundup.errors import UserError
 from groundup.experiments.config import PerceptronConfig
 from groundup.learn.exercise import Exercise
 from groundup.learn.mine import mine
-from groundup.learn.own import Own
+from groundup.learn.own import Own, part_hash
 from groundup.learn.road import find, road
 from groundup.runs import folder as runs
 from groundup.runs.files import file_hash, read_lines
@@ -381,3 +382,15 @@ def test_a_folder_of_parts_that_were_never_checked_is_no_model(
     assert "no part lies there, and no model" in capsys.readouterr().err
     assert main(["generate", "model", "--mine", "The sea " * 500]) == 2
     assert "no model folder 'model'" in capsys.readouterr().err
+
+
+def test_who_has_gone_the_whole_road_is_told_to_chat_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Own(tmp_path / "mine")
+    for exercise in road():
+        own.open(exercise)
+        own.checked(exercise, True, part_hash(own.file(exercise)))
+    show_road(own.folder)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"groundup chat MODEL --mine={own.folder} runs on your own parts" in said

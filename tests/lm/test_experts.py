@@ -186,6 +186,7 @@ def test_what_a_config_leaves_out_is_what_qwen3_moe_means() -> None:
         ({"num_experts_per_tok": 9}, "num_experts_per_tok=9 of num_experts=5"),
         ({"num_experts": "many"}, "num_experts='many'"),
         ({"num_experts": 10**9}, "num_experts=1000000000"),
+        ({"num_experts": 2**14, "num_hidden_layers": 3}, "3 with num_experts=16384 each"),
     ],
 )
 def test_what_cannot_be_read_is_refused(changes: dict[str, object], message: str) -> None:

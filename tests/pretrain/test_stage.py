@@ -15,12 +15,17 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from groundup.data.config import TokenizerConfig
+from groundup.data.corpus import documents
 from groundup.data.tokenizer import run as train_tokenizer
 from groundup.errors import UserError
 from groundup.formats.load import load
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.stage import run
 from groundup.runs.files import read_lines
+from groundup.text.bpe import BPE, train_bpe
+from groundup.text.document_stream import DocumentStream
+from groundup.text.shards import Shard
+from groundup.text.tokenizer import END_OF_TEXT, Tokenizer
 from groundup.train.batch import Batch
 from groundup.xray.snapshots import load_snapshot
 
@@ -106,6 +111,44 @@ def test_a_later_start_reads_the_plan_and_measures_nothing(workshop: Any, tmp_pa
     assert [line["step"] for line in lines] == [1, 2]
     assert all(line["peak_share"] == line["flops_per_second"] for line in lines)
     assert (out / "model.safetensors").read_bytes() != whole
+
+
+def test_documents_end_with_the_end_of_text_of_any_tokenizer(workshop: Any, tmp_path: Path) -> None:
+    """GPT-2 and whoever trains a tokenizer as it did has <|endoftext|> last; id 0 is "!"."""
+    texts = documents(workshop.data).train
+    vocab, merges = train_bpe([one.text for one in texts], 300, special_tokens=()).to_bytes()
+    foreign = BPE.from_bytes(vocab, merges, [END_OF_TEXT])
+    tokenizer = Tokenizer.from_bpe(foreign, chat_template=None)
+    end = tokenizer.end_of_text
+    assert end == tokenizer.vocab_size - 1 and tokenizer.decode([0]) == "!"
+    tokenizer.save(tmp_path / "tokenizer")
+    folder = run(config(workshop, tmp_path / "run", tokenizer=tmp_path / "tokenizer"))
+    shard = Shard.open(folder / "tokens" / "train")
+    assert (shard.tokens[shard.offsets[:-1]] == end).all() and (shard.tokens == 0).sum() == 0
+    shape = load(folder)[0].config
+    assert (shape.bos_token_id, shape.eos_token_ids, shape.pad_token_id) == (end, (end,), end)
+    # Each document is a segment of its own.
+    stream = DocumentStream(shard, context=64, rows=2, micro_rows=2, seed=0)
+    [batch] = stream.at(0, load(folder)[0])
+    starts = batch.input_ids[:, 1:] == end
+    assert starts.any() and torch.equal(batch.segment_ids.diff() == 1, starts)
+
+
+def test_a_tokenizer_that_begins_texts_otherwise_than_it_ends_them_is_refused(
+    workshop: Any, tmp_path: Path
+) -> None:
+    content = json.loads((workshop.tokenizer / "tokenizer.json").read_text())
+    begin = {"id": "<|im_start|>", "type_id": 0}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": begin}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {begin["id"]: {"id": begin["id"], "ids": [1], "tokens": [begin["id"]]}},
+    }
+    shutil.copytree(workshop.tokenizer, tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="another token for the beginning of a text"):
+        run(config(workshop, tmp_path / "run", tokenizer=tmp_path / "tokenizer"))
 
 
 def test_masters_are_stored_whatever_the_compute_type(workshop: Any, tmp_path: Path) -> None:

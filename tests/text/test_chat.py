@@ -198,11 +198,14 @@ def test_a_hostile_or_broken_template_gives_one_message(template, reason):
 
 def test_foreign_templates_have_what_they_expect():
     template = (
-        "{{ eos_token }}{{ [1, '<é>'] | tojson }}{% for m in messages %}"
+        "{{ eos_token }}{{ [1, '<é>'] | tojson }}{{ ['é'] | tojson(ensure_ascii=True) }}"
+        "{{ ['é'] | tojson(ensure_ascii=False) }}{% for m in messages %}"
         "{% if loop.index > 1 %}{% break %}{% endif %}{{ m['content'] | trim }}{% endfor %}"
         "{{ tools is none }}{{ strftime_now('%Y') | length }}"
     )
-    assert render_chat(tokenizer_with(template), TALK) == '<|im_end|>[1, "<é>"]Be brief.True4'
+    assert render_chat(tokenizer_with(template), TALK) == (
+        '<|im_end|>[1, "<é>"]["\\u00e9"]["é"]Be brief.True4'
+    )
 
 
 # In the manner of Qwen2.5 and Hermes.
@@ -258,6 +261,90 @@ def test_a_template_that_hides_or_refuses_tools_is_told_of():
             encode_chat(tokenizer_with(template), talk)
     as_json = "{% for m in messages %}{{ m.content | tojson }}{% endfor %}"
     encode_chat(tokenizer_with(as_json), [TALK[1], {"role": "tool", "content": 'a "b"\nc'}])
+
+
+# The manner of Qwen3: "<think>" is an ordinary token, and earlier turns leave their reasoning out.
+REASONS = """{%- for message in messages -%}
+{%- set content = message.content -%}
+{%- set reasoning = '' -%}
+{%- if message.role == 'assistant' and '</think>' in content -%}
+{%- set reasoning = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1] -%}
+{%- set reasoning = reasoning.lstrip('\\n') -%}
+{%- set content = content.split('</think>')[-1].lstrip('\\n') -%}
+{%- endif -%}
+{{- '<|im_start|>' + message.role + '\\n' -}}
+{%- if loop.last and reasoning -%}
+{{- '<think>\\n' + reasoning + '\\n</think>\\n\\n' -}}
+{%- endif -%}
+{{- content + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
+
+
+def thinking(template: str) -> Tokenizer:
+    """A tokenizer with the ordinary tokens <think> and </think>."""
+    plain = tokenizer_with(None)
+    content = dict(plain.content)
+    ordinary = dict(content["added_tokens"][0], special=False)
+    content["added_tokens"] = content["added_tokens"] + [
+        ordinary | {"id": plain.vocab_size + place, "content": token}
+        for place, token in enumerate(("<think>", "</think>"))
+    ]
+    config = {"chat_template": template, "eos_token": "<|im_end|>"}
+    return Tokenizer(content, config | {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+THOUGHTS = [
+    {"role": "user", "content": "Is </think> a word?"},
+    {"role": "assistant", "content": "<think>\nIt is one.\n</think>\n\nYes, 42."},
+    {"role": "user", "content": "And ½ of it?"},
+    {"role": "assistant", "content": "<think>\nHalf of it.\n</think>\n\n21"},
+]
+
+
+def test_a_template_finds_the_reasoning_that_a_message_holds(tmp_path):
+    tokenizer = thinking(REASONS)
+    tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    for talk, prompt in ((THOUGHTS, False), (THOUGHTS[:3], True), (THOUGHTS[:2], False)):
+        text = theirs.apply_chat_template(talk, add_generation_prompt=prompt, tokenize=False)
+        assert render_chat(tokenizer, talk, generation_prompt=prompt) == text
+        ids = encode_chat(tokenizer, talk, generation_prompt=prompt).ids
+        assert tokenizer.decode(ids) == text
+    # The template's are tokens, and the user's are text.
+    think = tokenizer.special_tokens["<think>"]
+    ids = encode_chat(tokenizer, THOUGHTS).ids
+    assert [id for id in ids if id in tokenizer.special_ids] == [1, 2] * 3 + [
+        1,
+        think,
+        think + 1,
+        2,
+    ]
+    answers = theirs.apply_chat_template(THOUGHTS[1:], return_dict=True)["input_ids"]
+    assert encode_chat(tokenizer, THOUGHTS[1:]).ids == answers
+    said = "Yes, 42.<|im_end|><think>\nHalf of it.\n</think>\n\n21<|im_end|>"
+    assert spoken(tokenizer, THOUGHTS) == said
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[0].content.replace('<think>', '</think>') }}",
+        "{{ messages[0].content.split('</think>') | join }}",
+        "{{ messages[0].content.split('<think>')[0] + messages[0].content.split('</think>')[-1] }}",
+        "{{ messages[0].content.removeprefix('<think>').removesuffix('</think>') }}",
+    ],
+)
+def test_what_a_template_leaves_out_joins_to_no_control_token(template):
+    tokenizer = thinking("{% if false %}<think></think>{% endif %}" + template)
+    assert {"<think>", "</think>"} < set(tokenizer.special_tokens)
+    rng = random.Random(5)
+    bits = ["</think>", "<think>", "</th", "ink>", "<", "/think>", "<thin", "k>", "</", " ", "\n",
+            "<|im_", "end|>", "<|im_end|", ">"]  # fmt: skip
+    texts = ["".join(rng.choices(bits, k=rng.randint(2, 7))) for _ in range(500)]
+    for text in ["</th</think>ink>", "</th<think>x</think>ink>", *texts]:
+        ids = encode_chat(tokenizer, [{"role": "user", "content": text}]).ids
+        assert tokenizer.special_ids.isdisjoint(ids), text
 
 
 @pytest.mark.usefixtures("unchecked_types")

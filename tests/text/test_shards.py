@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ class ByteTokenizer:
 
     vocab_size: int = 259
     hash: str = "bytes"
+    end_of_text: int = 0
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         return [[byte + 3 for byte in text.encode()] for text in texts]
@@ -45,8 +47,22 @@ def test_a_shard_is_reused_only_for_the_same_text_and_tokenizer(tmp_path: Path) 
     shards.encode(texts, ByteTokenizer(), path)
     assert path.with_name("train.npy").stat().st_mtime_ns == written
     assert shards.encode([Document("bb", "x", "1")], ByteTokenizer(), path).offsets[-1] == 3
+    other_end = shards.encode(texts, ByteTokenizer(end_of_text=1), path)
+    assert other_end.tokens.tolist() == [1, 100]
+    assert shards.encode(texts, ByteTokenizer(end_of_text=1), path).tokens[0] == 1
     wide = shards.encode(texts, ByteTokenizer(vocab_size=70_000, hash="wide"), path)
     assert wide.tokens.dtype == np.uint32 and wide.tokenizer_hash == "wide"
+
+
+def test_shards_that_do_not_say_their_end_of_text_have_0(tmp_path: Path) -> None:
+    path, texts = tmp_path / "train", [Document("a", "x", "1")]
+    shards.encode(texts, ByteTokenizer(), path)
+    facts = json.loads(path.with_name("train.json").read_text())
+    assert facts.pop("end_of_text") == 0
+    path.with_name("train.json").write_text(json.dumps(facts))
+    shards.encode(texts, ByteTokenizer(), path)
+    assert "end_of_text" not in json.loads(path.with_name("train.json").read_text())
+    assert shards.encode(texts, ByteTokenizer(end_of_text=1), path).tokens[0] == 1
 
 
 def test_damaged_shards_are_refused(tmp_path: Path) -> None:

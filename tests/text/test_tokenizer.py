@@ -178,6 +178,12 @@ def test_a_foreign_folder_keeps_its_own_control_tokens(tmp_path):
     assert tokenizer.decode(tokenizer.encode("<think><eos>")) == "<think><eos>"
     with pytest.raises(UserError, match="im_start"):
         _ = tokenizer.im_start
+    # What the file calls special is left out of what is said, and nothing else.
+    ids = [258, *tokenizer.encode("hm"), 257, 256]
+    stream = StreamDecoder(tokenizer)
+    said = fast.decode(ids, skip_special_tokens=True)
+    assert "".join(map(stream.push, ids)) == tokenizer.decode(ids, skip_special=True) == said
+    assert said == "<think>hm"
 
 
 def _bytes_vocab() -> dict[str, int]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_kernels_are_instead_of_compiling_and_for_bfloat16_on_a_cpu_alone() -> N
 def test_everything_else_is_resolved_to_a_fact() -> None:
     found = resolve(config(device="cpu"), compile_by_default=False)
     assert found.device == "cpu" and found.attention == "matmul"
-    assert found.threads == os.cpu_count() and found.torch_version == torch.__version__
+    assert found.threads == device.usable_cores() and found.torch_version == torch.__version__
     assert found.torch_dtype in (torch.float32, torch.bfloat16)
     given = resolve(config(threads=3, dtype="bfloat16", device="cpu"), compile_by_default=False)
     assert given.threads == 3 and given.torch_dtype == torch.bfloat16
@@ -142,6 +143,34 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert device.available_memory() == 80_000_000
 
 
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", None), ("150000 100000", 2), ("20000 100000", 1), ("99900000 100000", None),
+     ("", None)],
+)  # fmt: skip
+def test_threads_are_as_many_as_the_cores_that_are_left(
+    quota: str, cores: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    alone = device.usable_cores()
+    monkeypatch.setattr(os, "cpu_count", lambda: max(alone, 64))
+    assert device.usable_cores() == alone  # of the 64, by affinity
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    expected = alone if cores is None else min(alone, cores)
+    assert device.usable_cores() == expected
+    assert resolve(config(device="cpu"), compile_by_default=False).threads == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinity is Linux's")
+def test_a_process_on_one_core_has_one_thread() -> None:
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert device.usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def test_a_plan_too_large_for_this_machine_is_refused() -> None:
     shape = ModelConfig.of(width=64 * 400, depth=400, vocab_size=8192, context=256)
     with pytest.raises(UserError, match=r"M parameters with micro_rows=8 .*--depth"):
@@ -151,6 +180,6 @@ def test_a_plan_too_large_for_this_machine_is_refused() -> None:
 
 def test_peaks_are_measured_in_plausible_units() -> None:
     machine = device.measure(seconds=0.02, size=256)
-    assert machine.cores == os.cpu_count()
+    assert machine.cores == device.usable_cores()
     for dtype in ("float32", "bfloat16"):
         assert 10**8 < machine.peak(dtype) < 10**16

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from groundup.lm.model import CausalLM
 from groundup.train import optim
 from groundup.train.device import has_fast_bfloat16
 from groundup.train.optim import Optimizer, Rates, orthogonalize
@@ -239,3 +242,16 @@ def test_a_frozen_parameter_is_left_alone() -> None:
     optimizer.step(1.0)
     assert "tall.weight" not in optimizer.masters
     assert torch.equal(model.tall.weight, kept)
+
+
+def test_learned_positions_are_embeddings_too(tiny_model: Callable[..., CausalLM]) -> None:
+    model = tiny_model(position_embedding_type="learned")
+    name = "model.embed_positions.weight"
+    optimizer = Optimizer(model, RATES)
+    assert name in optimizer.masters and name not in optimizer.muon_names
+    [group] = [
+        group
+        for group in optimizer.adamw.param_groups
+        if any(one is optimizer.masters[name] for one in group["params"])
+    ]
+    assert group["base"] == RATES.embeddings

@@ -13,6 +13,7 @@ import torch
 from groundup.data.records import read_conversations
 from groundup.data.split import split
 from groundup.errors import UserError
+from groundup.formats.folder import save_model
 from groundup.formats.gguf.write import save_gguf
 from groundup.formats.load import load
 from groundup.generation.generate import generate
@@ -156,6 +157,20 @@ def test_data_without_an_answer_is_refused(workshop: Any, tmp_path: Path) -> Non
     path = write(tmp_path / "questions.jsonl", rows)
     with pytest.raises(UserError):
         run(SFTConfig(out=tmp_path / "run", model=workshop.finished("pretrain"), data=path))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
+    tiny_model: Any, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Its ids would be targets beside the logits."""
+    save_model(tmp_path / "base", tiny_model(vocab_size=256), tokenizer, card="")
+    config = SFTConfig(
+        out=tmp_path / "run", model=tmp_path / "base", data=secrets(tmp_path / "own")
+    )
+    with pytest.raises(
+        UserError, match=f"{tokenizer.vocab_size} tokens and its model rows for 256"
+    ):
+        run(config)
 
 
 def test_it_starts_from_a_gguf_file_as_well(workshop: Any, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def show_road(folder: Path, steps: Sequence[int] = range(1, len(TITLES) + 1)) ->
     following = next(iter(here or open_ones), None)
     if following is None:
         say(
-            "You have gone the whole road. groundup chat MODEL {_mine(own)} runs on your own parts."
+            f"You have gone the whole road. groundup chat MODEL {_mine(own)} runs on your own "
+            "parts."
         )
     else:
         say(f"Next:        groundup learn {following.number}{own.option}   ({following.title})")

@@ -76,7 +76,7 @@ def bits_per_byte(
 ) -> Bits:
     """What the model pays for up to `bytes_per_source` of each source's held-out documents."""
     chosen = heldout_documents(shard, bytes_per_source)
-    # 0 opens a document in a shard; a foreign model may know another id.
+    # The end of a text opens a document in a shard; a foreign model may know another id.
     opening = model.config.bos_token_id
     opening = tokenizer.end_of_text if opening is None else opening
     items: list[Example] = []
@@ -102,7 +102,7 @@ def ngram_bits(
     tokens = [_tokens(shard, document) for document in chosen]
     found = counts.logprobs(np.concatenate(tokens).astype(np.int64))
     ends = np.cumsum([len(ids) for ids in tokens])
-    # A document's first token is the 0 that opens it and ends the one before: no text.
+    # A document's first token is the end of a text that opens it and ends the one before: no text.
     return _blocks([one[1:] for one in np.split(found, ends[:-1])], chosen, shard, tokenizer)
 
 

@@ -124,6 +124,13 @@ class ModelFolder(StoredModel):
                 )
             dtype = DTYPES[name]
         names = tensor_names(self.path)
+        # Known before a module is made: a few letters in config.json may ask for thousands.
+        parts = config.num_hidden_layers * (config.experts.num_experts if config.experts else 1)
+        if parts > len(names):
+            raise UserError(
+                f"{self.path}: {CONFIG} asks for {parts:,} feed-forward parts, and the weights are "
+                f"{len(names):,} tensors; check that {CONFIG} belongs to these weights"
+            )
         if any(".weight." in name for name in names):  # the scales of weights in 4 bits
             return self._in_four_bits(names, dtype, device)
         tensors = read_weights(self.path, empty_model(config), device)

@@ -20,8 +20,17 @@ def cross_entropy_(
     targets: Int[Tensor, " rows"],
     weights: Float[Tensor, " rows"],
 ) -> Float[Tensor, ""]:
-    """The weighted loss; `logits` become its gradient with respect to them."""
+    """The weighted loss; `logits` become its gradient with respect to them.
+
+    Raises `IndexError`, as torch's does, for a target outside the vocabulary: the kernel would read
+    and write beside the logits.
+    """
     rows, vocabulary = logits.shape
+    if rows:
+        least, most = (int(bound) for bound in targets.aminmax())
+        if least < 0 or most >= vocabulary:
+            wrong = least if least < 0 else most
+            raise IndexError(f"target {wrong} is outside the vocabulary of {vocabulary}")
     losses = torch.empty(rows)
     scratch = torch.empty(torch.get_num_threads() * vocabulary)
     call("cross_entropy", logits, targets, weights, rows, vocabulary, losses, scratch)

@@ -32,6 +32,8 @@ MOST = {
     "sliding_window": 2**31,
     "num_experts": 2**14,
 }
+# Of all layers together; 94 layers of 128 are 12,032.
+MOST_EXPERTS = 2**15
 
 Activation = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
@@ -155,6 +157,12 @@ class ModelConfig:
             )
         if self.family.experts and self.experts is None:
             raise UserError(f"a {self.model_type} has experts; give `experts`, or take qwen3")
+        if self.experts and self.num_hidden_layers * self.experts.num_experts > MOST_EXPERTS:
+            raise UserError(
+                f"num_hidden_layers={self.num_hidden_layers} with "
+                f"num_experts={self.experts.num_experts} each are more than {MOST_EXPERTS:,} "
+                "experts; check config.json"
+            )
         if self.family.recurrent and (self.experts or self.sliding_window):
             raise UserError(f"an {self.model_type} has neither attention nor experts")
 

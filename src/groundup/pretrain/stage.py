@@ -9,6 +9,7 @@ shards, and hands a document stream with the next-token loss to the loop that al
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from groundup.formats.card import model_card, sources
 from groundup.formats.folder import save_model
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.generation.generate import generate
-from groundup.generation.request import Request
+from groundup.generation.request import Request, opening_ids
 from groundup.generation.sampling import Sampling
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -61,6 +62,13 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
         shard = encode(texts.train, tokenizer, shards / "train", split="train")
         heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
     shape, reasons = _shape(config, run, tokenizer.vocab_size)
+    shape = _with_ids(shape, tokenizer)
+    if opening_ids(shape, tokenizer) != [tokenizer.end_of_text]:
+        raise UserError(
+            f"the tokenizer of {config.tokenizer} has another token for the beginning of a text "
+            "than for its end, and in pre-training they are one; take one with <|endoftext|>, as "
+            "`groundup tokenizer`, GPT-2 and Qwen have it"
+        )
 
     def save(model: CausalLM, plan: TrainPlan) -> None:
         card = model_card(
@@ -90,6 +98,13 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
         reasons=reasons,
         snapshots=True,
     )
+
+
+def _with_ids(shape: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """The shape with the tokens at which texts begin and end."""
+    end = tokenizer.end_of_text
+    ends = tuple(dict.fromkeys(id for id in (tokenizer.eos_id, end) if id is not None))
+    return replace(shape, bos_token_id=end, eos_token_ids=ends, pad_token_id=end)
 
 
 def fresh(shape: ModelConfig, seed: int) -> CausalLM:

@@ -26,7 +26,7 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.probe import Setup, Side
 from groundup.pretrain.shape import model_shape
 from groundup.train.config import ENVIRONMENT
-from groundup.train.device import has_compiler, has_fast_bfloat16, matmul_peak
+from groundup.train.device import has_compiler, has_fast_bfloat16, matmul_peak, usable_cores
 
 _VOCABULARY, _CONTEXT, _MICRO_TOKENS = 4_096, 256, 4_096
 # Turns of each pair, and of those beside a busy program; fewer where that would take so long.
@@ -129,7 +129,7 @@ def trials(setup: Setup) -> list[Trial]:
         elif rows == 2 * fitting:  # a step has fewer rows, so that both sides take one of as many
             more = {"micro_rows": rows, "rows": rows}
             found.append(Trial(f"{name} in steps of as many", more, {}, f"--rows {rows} {how}"))
-    if (os.cpu_count() or 1) > 1:
+    if usable_cores() > 1:
         found.append(Trial("one thread", {"threads": 1}, {}, "--threads 1"))
     if sys.platform == "linux" and "CS_GNU_LIBC_VERSION" in os.confstr_names:
         for value, name in (

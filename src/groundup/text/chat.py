@@ -4,7 +4,8 @@ The chat template writes control tokens (`<|im_start|>`, …) around the message
 the same strings, by accident or by malice, and must not become them ("prompt injection by special
 token"). So every such string inside a content is broken by a mark before the template runs; the
 rendered text is cut at the strings that are still whole, which only the template can have
-written; and all else is encoded as plain text, without its marks.
+written; and all else is encoded as plain text, without its marks. What the template looks for in a
+content, to leave out the reasoning before "</think>", is broken by the same mark.
 """
 
 from __future__ import annotations
@@ -144,6 +145,7 @@ class _ControlStrings:
 
     anywhere: re.Pattern[str]  # at each place where one begins, overlapping ones too
     whole: re.Pattern[str]
+    either: re.Pattern[str]  # whole or not, whatever follows
     heads: tuple[str, ...]  # a text may end with one, and the template supply the rest
     tails: tuple[str, ...]
 
@@ -160,6 +162,7 @@ class _ControlStrings:
         return _ControlStrings(
             anywhere=re.compile(f"(?=(?:{either}))(.)", re.DOTALL),
             whole=re.compile(f"({unmarked or '(?!)'})"),
+            either=re.compile(either),
             heads=tuple({token[:cut] for token in tokens for cut in range(1, len(token))}),
             tails=tuple({token[cut:] for token in tokens for cut in range(1, len(token))}),
         )
@@ -168,12 +171,22 @@ class _ControlStrings:
         """Return `content` with `mark` inside each control string, so that none is whole.
 
         Also at an end where half of one stands: "<|im_end|" before a template's ">" is the same
-        trick in two pieces.
+        trick in two pieces. And so at the ends of what lies between two of them, which a template
+        that leaves one out would join.
         """
-        content = self.anywhere.sub(rf"\1{mark}", content)
-        before = mark if content.lstrip().startswith(self.tails) else ""
-        after = mark if content.rstrip().endswith(self.heads) else ""
-        return f"{before}{content}{after}"
+        places = [found.start() + 1 for found in self.anywhere.finditer(content)]
+        starts, ends = [0], []
+        for found in self.either.finditer(content):
+            ends.append(found.start())
+            starts.append(found.end())
+        for start, end in zip(starts, [*ends, len(content)], strict=True):
+            between = content[start:end]
+            if content.startswith(self.tails, end - len(between.lstrip())):
+                places.append(start)
+            if between.rstrip().endswith(self.heads):
+                places.append(end)
+        cuts = [0, *sorted(places), len(content)]
+        return mark.join(content[a:b] for a, b in itertools.pairwise(cuts))
 
 
 def _control_strings(tokenizer: Tokenizer) -> _ControlStrings:
@@ -200,7 +213,8 @@ def _render(
     variables |= {"generation_start": marks.start, "generation_end": marks.end}
     try:
         plain = [{"role": one.role, "content": one.content} for one in broken]
-        return render(tokenizer.chat_template, Renderings(plain, cuts, variables))
+        breaks = (_control_strings(tokenizer).anywhere.pattern, marks.break_)
+        return render(tokenizer.chat_template, Renderings(plain, cuts, variables, breaks))
     except TemplateFailed as failure:
         reason = marks.remove(str(failure)).rstrip(".")
         has_tool = any(message.role == "tool" for message in broken)
@@ -234,7 +248,10 @@ def _mark_by_prefixes(tokenizer: Tokenizer, broken: list[Message], marks: _Marks
     A turn begins where the conversation before it, rendered with a generation prompt, ends. It ends
     where the conversation up to it, rendered alone, ends; templates that write an earlier turn in
     another way than the last (dropping its reasoning) end it at the first token that stops a model.
+    What must be found there is what the message says after its last control string: before it, it
+    may have reasoned.
     """
+    strings = _control_strings(tokenizer)
     turns = [place for place, message in enumerate(broken) if message.role == "assistant"]
     cuts = [(place, True) for place in turns] + [(place + 1, False) for place in turns]
     rendered = _render(tokenizer, broken, marks, cuts)
@@ -242,7 +259,8 @@ def _mark_by_prefixes(tokenizer: Tokenizer, broken: list[Message], marks: _Marks
     marked, done = "", 0
     for place, prompt, whole in zip(turns, before, upto, strict=True):
         start, end = len(prompt), _end_of_turn(tokenizer, full, prompt, whole)
-        said = broken[place].content.strip()
+        last = strings.either.split(marks.remove(broken[place].content))[-1]
+        said = strings.broken(last, marks.break_).strip()
         known = full.startswith(prompt) and done <= start < end
         if not known or said not in full[start:end]:
             raise UserError(

@@ -23,8 +23,9 @@ from groundup.train.batch import Batch, DataStream
 class DocumentStream(DataStream):
     """Pre-training rows: documents in a new order each epoch, laid end to end, cut at `context`.
 
-    A document's first token is 0, so the end of each document is trained too: as the 0 that
-    follows it. A row that begins inside a document sees nothing of what came before it.
+    A document's first token is the end of a text, so the end of each document is trained too: as
+    the first token of the one that follows it. A row that begins inside a document sees nothing of
+    what came before it.
 
     `mixture` gives groups of sources their share of the rows: at the first step and, after moving
     evenly, at the last of `steps` (without `steps`, the mean of both all along). Each group has
@@ -138,4 +139,4 @@ class _Rows:
         start = int(order[place]) * self._context
         ids = tokens[start : start + self._context + 1].astype(np.int64)
         weights = np.ones(self._context, np.float32)
-        return Row(ids[:-1], ids[1:], weights, np.cumsum(ids[:-1] == 0))
+        return Row(ids[:-1], ids[1:], weights, np.cumsum(ids[:-1] == self._shard.tokens[0]))

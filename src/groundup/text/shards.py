@@ -1,9 +1,9 @@
 """Token shards: the documents of one split as one array of token ids.
 
-Each document is stored as `[0] + tokens`: 0, <|endoftext|>, starts a document and, seen as the next
-token, ends the one before. The array lies in a `.npy` file that is memory-mapped, with the
-documents' offsets in a second one and a JSON beside them that says which tokenizer and which text
-made it.
+Each document is stored as `[end] + tokens`: the tokenizer's end of a text (0, <|endoftext|>, in
+ours) starts a document and, seen as the next token, ends the one before. The array lies in a `.npy`
+file that is memory-mapped, with the documents' offsets in a second one and a JSON beside them that
+says which tokenizer and which text made it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Encoder(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
+    @property
+    def end_of_text(self) -> int: ...
+
     def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
 
 
@@ -48,8 +51,9 @@ class Encoder(Protocol):
 class Shard:
     """All documents of one split as token ids, memory-mapped.
 
-    Document i is `tokens[offsets[i]:offsets[i + 1]]`, its first token 0; `sources[i]` names where
-    it comes from and `document_bytes[i]` is the length of its text in UTF-8.
+    Document i is `tokens[offsets[i]:offsets[i + 1]]`, its first token the end of a text;
+    `sources[i]` names where it comes from and `document_bytes[i]` is the length of its text in
+    UTF-8.
     """
 
     tokens: UInt[np.ndarray, " tokens"]
@@ -108,18 +112,20 @@ def encode(
     uint16 where the vocabulary fits, else uint32. The JSON is written last, so that a shard that
     has one is whole.
     """
-    content = hashlib.sha256()
+    end, content = tokenizer.end_of_text, hashlib.sha256()
     for document in texts:
         content.update(f"{document.source}\x00{document.text}\x00".encode())
     facts: dict[str, object] = {
         "schema": _SCHEMA,
         "tokenizer": tokenizer.hash,
         "vocab_size": tokenizer.vocab_size,
+        "end_of_text": end,
         "split": split,
         "text_sha256": content.hexdigest(),
     }
     with contextlib.suppress(UserError):  # not there, or damaged, and made anew
-        there = read_json_object(_beside(path, ".json"), _MOST_FACTS)
+        # Shards of earlier versions do not say with what they part documents: all with 0.
+        there = {"end_of_text": 0} | read_json_object(_beside(path, ".json"), _MOST_FACTS)
         if all(there.get(name) == facts[name] for name in facts):
             return Shard.open(path)
     kind = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
@@ -128,7 +134,7 @@ def encode(
     for start in range(0, len(texts), 512):
         batch = tokenizer.encode_batch([document.text for document in texts[start : start + 512]])
         lengths += [len(ids) + 1 for ids in batch]
-        chunks += [np.array([0, *ids], kind) for ids in batch]
+        chunks += [np.array([end, *ids], kind) for ids in batch]
         if progress is not None:
             progress(f"encoded {min(start + 512, len(texts))} of {len(texts)} documents")
     tokens = np.concatenate(chunks) if chunks else np.empty(0, kind)

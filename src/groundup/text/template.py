@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,11 +63,14 @@ class Renderings:
     """What to render: the messages up to each of several places, and what the template may read.
 
     A cut is how many of the messages there are, and whether a generation prompt follows them.
+    `breaks` are a pattern and a mark, if the messages have that mark behind what the pattern finds:
+    what the template looks for in them has it too.
     """
 
     messages: list[dict[str, str]]
     cuts: list[tuple[int, bool]]
     variables: dict[str, str]
+    breaks: tuple[str, str] | None = None
 
 
 def render(template: str, renderings: Renderings) -> list[str]:
@@ -89,7 +93,7 @@ _OWN_TEMPLATES = {hashlib.sha256(CHATML.encode()).digest()}
 def _render_here(template: str, renderings: Renderings) -> list[str]:
     """Render in this process, in the sandbox."""
     try:
-        compiled = _compile(template)
+        compiled = _compile(template, *(renderings.breaks or ()))
         return [
             compiled.render(
                 messages=renderings.messages[:count],
@@ -109,7 +113,7 @@ def _render_here(template: str, renderings: Renderings) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def _compile(template: str) -> jinja2.Template:
+def _compile(template: str, pattern: str = "", mark: str = "") -> jinja2.Template:
     """Compile `template` with the settings, filters and functions that chat templates rely on."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
@@ -117,7 +121,34 @@ def _compile(template: str) -> jinja2.Template:
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(template)
+    parsed = environment.parse(template)
+    if pattern:
+        _break_searched(parsed, re.compile(pattern, re.DOTALL), mark)
+    return environment.from_string(parsed)
+
+
+# Not `replace`, which could put a control string of the template's in the place of a message's.
+_SEARCHES = frozenset(
+    {"count", "endswith", "find", "index", "partition", "removeprefix", "removesuffix", "rfind",
+     "rindex", "rpartition", "rsplit", "split", "startswith"}
+)  # fmt: skip
+
+
+def _break_searched(template: nodes.Template, pattern: re.Pattern[str], mark: str) -> None:
+    """Put `mark` into the strings that the template looks for in others.
+
+    So `content.split('</think>')` finds what a message says, though it is broken there.
+    """
+    searched: list[nodes.Node] = []
+    for call in template.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Getattr) and call.node.attr in _SEARCHES:
+            searched += call.args
+    for one in template.find_all(nodes.Compare):
+        if one.ops[0].op in ("in", "notin"):
+            searched.append(one.expr)
+    for const in searched:
+        if isinstance(const, nodes.Const) and isinstance(const.value, str):
+            const.value = pattern.sub(lambda found: found.group() + mark, const.value)
 
 
 class _Generation(Extension):
@@ -136,9 +167,11 @@ class _Generation(Extension):
         return f"{start}{caller()}{end}"
 
 
-def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any
+) -> str:
     """Write JSON as it is: Jinja's own filter would escape it for HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent, **options)
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -46,8 +46,9 @@ class Tokenizer:
     """Text ↔ ids for one model folder, with its chat template.
 
     `chat_template` is the Jinja source or None; `special_ids` are the ids of all control tokens,
-    `stop_ids` those at which the model has finished speaking; `hash` is the SHA-256 of the
-    canonical `tokenizer.json`, by which token shards and runs know their tokenizer.
+    `hidden_ids` those of them that are no part of what a model says, `stop_ids` those at which the
+    model has finished speaking; `hash` is the SHA-256 of the canonical `tokenizer.json`, by which
+    token shards and runs know their tokenizer.
     """
 
     def __init__(
@@ -61,6 +62,10 @@ class Tokenizer:
 
         self.special_tokens = _control_tokens(content, self.chat_template)
         self.special_ids = frozenset(self.special_tokens.values())
+        # A template's "<think>" is a control token that a reader wants to see.
+        self.hidden_ids = frozenset(
+            token["id"] for token in content.get("added_tokens") or [] if token["special"]
+        )
         self._fast = _without_control_tokens(content, self.special_ids)
         self._pieces: dict[After, tokenizers.Tokenizer] = {"nothing": self._fast}
         self._short: dict[tuple[str, After], list[int]] = {}
@@ -248,7 +253,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         if skip_special:
-            ids = [id for id in ids if id not in self.special_ids]
+            ids = [id for id in ids if id not in self.hidden_ids]
         with faults_named("this tokenizer cannot decode its tokens"):
             text: str = self._fast.decode(list(ids), skip_special_tokens=False)
         return text
@@ -326,7 +331,7 @@ class StreamDecoder:
 
     def __init__(self, tokenizer: Tokenizer, skip_special: bool = True) -> None:
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_ids if skip_special else frozenset()
+        self._skipped = tokenizer.hidden_ids if skip_special else frozenset()
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, id: int) -> str:

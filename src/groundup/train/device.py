@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,8 +105,20 @@ def resolve(
     )
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: those that `taskset` and the container leave to it."""
+    cores = os.cpu_count() or 1
+    if sys.platform == "linux":
+        cores = min(cores, len(os.sched_getaffinity(0)))
+    with contextlib.suppress(OSError, ValueError):
+        # A container's limit (cgroup v2): microseconds of each period, or "max".
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    return cores
+
+
 def thread_count(config: TrainingConfig) -> int:
-    return config.threads or max(1, (os.cpu_count() or 1) // ranks.on_this_machine())
+    return config.threads or max(1, usable_cores() // ranks.on_this_machine())
 
 
 def use_threads(config: TrainingConfig) -> None:
@@ -199,7 +213,7 @@ def has_compiler() -> bool:
 def measure(seconds: float = 0.3, size: int = 1024) -> Machine:
     """Matrix-multiply peaks of the CPU in float32 and bfloat16, in FLOP/s."""
     return Machine(
-        cores=os.cpu_count() or 1,
+        cores=usable_cores(),
         memory_bytes=available_memory(),
         float32_flops=matmul_peak("cpu", torch.float32, seconds, size),
         bfloat16_flops=matmul_peak("cpu", torch.bfloat16, seconds, size),

@@ -19,6 +19,7 @@ from groundup.train.device import (
     has_fast_bfloat16,
     matmul_peak,
     resolve_device,
+    usable_cores,
 )
 from groundup.train.remembered import processor
 from groundup.train.speeds import disk_bandwidth, matrices, memory_bandwidth, products
@@ -35,7 +36,7 @@ def machine_facts() -> dict[str, Any]:
     compiler = next((one for one in ("g++", "clang++", "c++") if shutil.which(one)), None)
     return {
         "processor": processor(),
-        "cores": os.cpu_count() or 1,
+        "cores": usable_cores(),
         "vectors": [one for one in _VECTORS if one in cpu_flags()],
         "memory_bytes": int(memory.total),
         "free_bytes": available_memory(),

@@ -247,7 +247,7 @@ class Optimizer:
 
 
 def _is_embedding(name: str) -> bool:
-    return "embed_tokens" in name or "lm_head" in name
+    return any(kind in name for kind in ("embed_tokens", "embed_positions", "lm_head"))
 
 
 def _is_adapter(name: str) -> bool:

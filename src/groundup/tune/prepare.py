@@ -62,6 +62,12 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
     from groundup.adapters.quantization import dequantize, is_quantized, quantize
 
     model, tokenizer = load(config.model)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"the tokenizer of {config.model} has {tokenizer.vocab_size:,} tokens and its model "
+            f"rows for {model.config.vocab_size:,}; take the tokenizer that the model was trained "
+            "with"
+        )
     if adapter_names(model):
         merge(model, reversible=False)
         # Where an adapter was on some layers alone, the others are in 4 bits still.

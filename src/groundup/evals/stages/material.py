@@ -217,7 +217,9 @@ def _counted(
     config: EvalConfig, order: int, train: Shard, heldout: Shard, tokenizer: Tokenizer
 ) -> Ngram:
     say(f"eval  counting {order}-grams over {len(train.tokens):,} training tokens")
-    counts = KneserNey.fit(train.tokens, order, tokenizer.vocab_size)
+    counts = KneserNey.fit(
+        train.tokens, order, tokenizer.vocab_size, boundary=tokenizer.end_of_text
+    )
     return Ngram(
         ngram_bits(counts, heldout, tokenizer, bytes_per_source=config.bytes_per_source),
         ngram_bits(counts, heldout, tokenizer, bytes_per_source=BYTES_ON_THE_WAY).per_byte(),
