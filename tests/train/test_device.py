@@ -64,6 +64,17 @@ def test_with_a_compiler_settings_come_before_the_default(
     assert not resolve(config(compile="off"), compile_by_default=True).compile
 
 
+def test_a_run_goes_on_as_it_was_planned_and_not_as_its_settings_say(no_compiler: Path) -> None:
+    eager = dataclasses.replace(PLANNED, compile=False)
+    # Without a compiler too: there is nothing to compile.
+    assert not resolve(config(compile="on"), compile_by_default=True, planned=eager).compile
+    program(no_compiler / "g++")
+    assert not resolve(config(compile="on"), compile_by_default=True, planned=eager).compile
+    compiled = dataclasses.replace(PLANNED, compile=True)
+    assert resolve(config(compile="on"), compile_by_default=True, planned=compiled).compile
+    assert not resolve(config(compile="off"), compile_by_default=True, planned=compiled).compile
+
+
 @pytest.mark.skipif(best_kernels() == "none", reason="needs kernels")
 def test_kernels_are_instead_of_compiling_and_for_bfloat16_on_a_cpu_alone() -> None:
     settings: dict[str, Any] = {"dtype": "bfloat16", "device": "cpu"}

@@ -73,13 +73,16 @@ def resolve(
 ) -> Compute:
     """Turn every 'auto' into a fact about this machine.
 
-    A run that was planned without kernels goes on without them.
+    A run that was planned without kernels goes on without them, and one that was planned without a
+    compiler too: what either made of its model may have been found wrong (`faithful`).
     """
     device = resolve_device(config.device)
     dtype = config.dtype
     if dtype == "auto":
         dtype = "bfloat16" if has_fast_bfloat16(device) else "float32"
     compiles = config.compile == "on" or (config.compile == "auto" and compile_by_default)
+    if planned is not None and planned.kernels == "none":
+        compiles = compiles and planned.compile
     if compiles and not has_compiler():
         if config.compile == "on":
             raise UserError(
