@@ -43,6 +43,9 @@ _BYTES_PER_TOKEN = 72
 # torch, and activations against those that a layer is reckoned to keep.
 _PROCESS_BYTES = 370_000_000
 _KEPT_BY_KERNELS, _KEPT_EAGERLY = 0.85, 1.6
+# Features of a head that the attention kernel takes together (`kernels.attention`), and queries
+# that attention in PyTorch's products does (`lm.attention`).
+_TILE, _QUERIES = 32, 128
 
 
 @runtime_checkable  # the tests' import hook checks arguments
@@ -53,6 +56,10 @@ class Shape(Protocol):
     def hidden_size(self) -> int: ...
     @property
     def num_hidden_layers(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def position(self) -> str: ...
     @property
     def parameters(self) -> int: ...
     @property
@@ -289,15 +296,23 @@ def training_memory(
     # What is trained has a master and two moments in float32; its gradients come as activations go.
     stored = 1 if trained.adapter == "qlora" else width
     state = trained.trained_parameters * 3 * 4 + shape.parameters * stored
-    block = _KEPT_BY_KERNELS * shape.activations_per_token()
-    if compute.kernels == "none":
-        block = _KEPT_EAGERLY * shape.activations_per_token()
-        if compute.attention == "matmul":  # kernels make scores again in backward
-            block += shape.scores_per_token(context)
-    per_token = block * shape.num_hidden_layers
+    # Blocks fill the triangle of the scores that are seen.
+    scores = shape.scores_per_token(context) * min(1.0, (context + _QUERIES) / (2 * context))
+    by_kernels = compute.kernels != "none" and scores > 0  # PyTorch computes recurrent networks
+    kept = _KEPT_BY_KERNELS if by_kernels else _KEPT_EAGERLY
+    block, beside, scratch = kept * shape.activations_per_token(), 0.0, 0
+    if by_kernels and shape.position != "alibi" and shape.head_dim % _TILE == 0:
+        # It makes scores again in backward, a thread those of a head at a time.
+        scratch = compute.threads * context * (context + 22 * shape.head_dim)
+    elif compute.attention == "matmul":
+        block += scores
+        if shape.position == "alibi":  # what is added to the scores, of each head its own
+            beside = shape.scores_per_token(context) / 2
+    per_token = block * shape.num_hidden_layers + beside
     if config.gradient_checkpointing:
-        per_token = shape.hidden_size * shape.num_hidden_layers + block
-    return round(state + config.micro(context) * context * per_token * width + _PROCESS_BYTES)
+        per_token = shape.hidden_size * shape.num_hidden_layers + block + beside
+    activations = config.micro(context) * context * per_token * width
+    return round(state + activations + scratch + _PROCESS_BYTES)
 
 
 def training_disk(trained: Trained, *, snapshots: bool = False) -> int:
