@@ -138,6 +138,12 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
     request = PlanRequest("pretrain", steps=100, depth=2)
     estimate = plan_run(request, machine=file, law=None)
     assert estimate.training_seconds == pytest.approx(estimate.flops / 1e11)
+    # A recurrent network waits for itself at every token, and its width is what is asked for.
+    request = PlanRequest("pretrain", parameters=1e7, settings=("arch=lstm",))
+    estimate = plan_run(request, machine=file, law=None)
+    assert estimate.parameters == pytest.approx(1e7, rel=0.1)
+    assert estimate.tokens == pytest.approx(estimate.parameters, rel=0.001)
+    assert estimate.training_seconds == pytest.approx(estimate.flops / 0.3e11)
     # As groundup doctor --quick writes it, and what no doctor wrote.
     for content in ({"facts": facts, "trial_flops": None}, {}):
         file.write_text(json.dumps(content))
@@ -159,6 +165,7 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
         (["--stage", "sft", "--law", "scaling"], "--law is of the loss of a new model"),
         (["--stage", "sft", "--steps", "3"], "model is missing"),
         (["--depth", "2", "--set", "heads=7"], "heads"),
+        (["--depth", "2", "--set", "arch=gru"], "how large (--width, --params)"),
         (["--machine", "nowhere.json", "--depth", "2"], "nowhere.json"),
     ],
 )
