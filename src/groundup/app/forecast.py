@@ -36,7 +36,7 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.dry_run import pretrain_on_noise, sized
 from groundup.pretrain.scaling.flops import kaplan_flops
 from groundup.pretrain.scaling.law import Law, predicted
-from groundup.pretrain.shape import RECURRENT_PEAK_SHARE, model_shape
+from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import RATES
 from groundup.report.table import Cell, Table, short_number, text_table
 from groundup.report.terminal import in_terminal
@@ -44,7 +44,12 @@ from groundup.runs.console import console, say
 from groundup.runs.files import is_number, read_json_object, write_json
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
-from groundup.train.device import EXPECTED_PEAK_SHARE, Compute, available_memory
+from groundup.train.device import (
+    EXPECTED_PEAK_SHARE,
+    RECURRENT_PEAK_SHARE,
+    Compute,
+    available_memory,
+)
 from groundup.train.plan import TRAINING_SHARE, Trained, training_disk, training_memory
 from groundup.train.stage import Forecast, forecast
 

@@ -31,6 +31,8 @@ from groundup.train.loss import compile_chunks
 COMPILE_FROM_MINUTES = 5.0
 # Of the measured matrix-multiply peak, what a training step of a small model reaches.
 EXPECTED_PEAK_SHARE = 0.5
+# Likewise of a recurrent network: its products are of a few rows, one step after the other.
+RECURRENT_PEAK_SHARE = 0.15
 CGROUP = Path("/sys/fs/cgroup")
 
 

@@ -21,6 +21,7 @@ from groundup.train.config import TrainingConfig
 from groundup.train.device import (
     COMPILE_FROM_MINUTES,
     EXPECTED_PEAK_SHARE,
+    RECURRENT_PEAK_SHARE,
     Compute,
     has_compiler,
     has_fast_bfloat16,
@@ -34,6 +35,9 @@ from groundup.train.optim import Rates, Schedule
 TRAINING_SHARE = 0.92
 # A step is saved about this often: what a kill may cost.
 SAVE_SECONDS = 60.0
+# What a step takes at least, whatever it computes; and where answers are sampled for it, which
+# takes many times as long as learning from them.
+_LEAST_STEP_SECONDS, _LEAST_ROLLOUT_SECONDS = 0.02, 1.0
 # Of a step's tokens, all are held at once: ids, targets, positions and segments of 8 bytes, weights
 # of 4, and all of them twice while rows are made one batch.
 _BYTES_PER_TOKEN = 72
@@ -159,17 +163,25 @@ def resolve_plan(
     layout: dict[str, float] | None = None,
     peak_memory: int | None = None,
     disk: int | None = None,
+    replays: bool = True,
     reasons: dict[str, str],
 ) -> TrainPlan:
     """Fill in every value that follows from the settings and the measured speed.
 
+    Where a stage does not replay what is there (`replays`), its steps wait for what it samples.
     `peak_memory` and `disk` are bytes that were measured or reckoned for the run, for its report.
     """
     steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second, most_passes)
     reasons = _why_eager(config, compute, trained.shape) | reasons | {"steps": why}
+    peak_flops = matmul_peak(compute.device, compute.torch_dtype)
     save_every = config.save_every
     if save_every is None:
-        seconds_per_step = tokens_per_step / tokens_per_second if tokens_per_second else 1.0
+        if tokens_per_second is None:
+            least = _LEAST_STEP_SECONDS if replays else _LEAST_ROLLOUT_SECONDS
+            speed = _expected_speed(trained, peak_flops) * compute.processes
+            seconds_per_step = max(least, tokens_per_step / speed)
+        else:
+            seconds_per_step = tokens_per_step / tokens_per_second
         save_every = max(1, round(SAVE_SECONDS / seconds_per_step))
         reasons |= {"save_every": "about once a minute; change with --save-every"}
     matrices, embeddings = trained.rates
@@ -195,7 +207,7 @@ def resolve_plan(
         compute=compute,
         parameters=trained.shape.parameters,
         flops_per_token=trained.flops_per_token,
-        peak_flops=matmul_peak(compute.device, compute.torch_dtype),
+        peak_flops=peak_flops,
         tokens_per_second=tokens_per_second,
         reasons=reasons,
         micro_rows=config.micro(context),
@@ -264,8 +276,14 @@ def expected_minutes(trained: Trained, tokens: int) -> float:
     """Returns roughly how long training on so many tokens takes here: does compiling pay?"""
     device = resolve_device("auto")
     dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    speed = matmul_peak(device, dtype) * EXPECTED_PEAK_SHARE
-    return tokens * trained.flops_per_token / speed / 60
+    return tokens / _expected_speed(trained, matmul_peak(device, dtype)) / 60
+
+
+def _expected_speed(trained: Trained, peak_flops: float) -> float:
+    """Returns roughly the tokens a second of training where matrix products have this peak."""
+    recurrent = trained.shape.scores_per_token(1) == 0
+    share = RECURRENT_PEAK_SHARE if recurrent else EXPECTED_PEAK_SHARE
+    return peak_flops * share / trained.flops_per_token
 
 
 def require_resources(

@@ -264,6 +264,7 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             layout=job.layout,
             peak_memory=peak,
             disk=need,
+            replays=job.replays,
             reasons=reasons,
         )
         run.plan(plan.to_json() | {"model": job.model_config}, TrainPlan.from_json)
