@@ -20,7 +20,7 @@ from groundup.formats.card import model_card, sources
 from groundup.formats.folder import save_model
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.generation.generate import generate
-from groundup.generation.request import Request
+from groundup.generation.request import Request, prompt_ids
 from groundup.generation.sampling import Sampling
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -53,6 +53,11 @@ def run(config: PretrainConfig) -> Path:
 
 def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
     tokenizer = Tokenizer.load(config.tokenizer)
+    shape, reasons = _shape(config, run, tokenizer.vocab_size)
+    try:
+        prompt_ids(shape, _request(config), tokenizer)
+    except UserError as error:
+        raise UserError(f"--prompt: {error}") from None
     texts = documents(config.data)
     for line in texts.bad:
         say(str(line))
@@ -60,7 +65,6 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
     with ranks.rank_zero_first():
         shard = encode(texts.train, tokenizer, shards / "train", split="train")
         heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
-    shape, reasons = _shape(config, run, tokenizer.vocab_size)
 
     def save(model: CausalLM, plan: TrainPlan) -> None:
         card = model_card(
@@ -139,13 +143,14 @@ def _evaluate(
     found = bits_per_byte(
         model, heldout, tokenizer, bytes_per_source=BYTES_ON_THE_WAY, context=config.context
     )
-    request = Request(
-        prompt=config.prompt,
-        sampling=Sampling(temperature=0.8, max_new_tokens=40, seed=config.seed),
-    )
-    [completion] = generate(model, [request], tokenizer)
+    [completion] = generate(model, [_request(config)], tokenizer)
     run.log("samples.jsonl", step=step, prompt=config.prompt, text=completion.text)
     pooled = found.per_byte()
     say(f"{run.stage}  step {step}  held-out {pooled:.3f} bits per byte")
     say(f"  {config.prompt}{completion.text}".replace("\n", " "))
     return {"bits_per_byte": pooled, "by_source": found.per_byte_by_source()}
+
+
+def _request(config: PretrainConfig) -> Request:
+    sampling = Sampling(temperature=0.8, max_new_tokens=40, seed=config.seed)
+    return Request(prompt=config.prompt, sampling=sampling)
