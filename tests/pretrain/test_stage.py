@@ -224,6 +224,27 @@ def test_what_cannot_work_is_refused(
         run(config(workshop, tmp_path / "run", **settings))
 
 
+def test_a_prompt_that_the_context_does_not_hold_is_refused_before_training(
+    workshop: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match=r"--prompt: .* more than the model's context of 64"):
+        run(config(workshop, out, prompt="The sea. " * 60))
+    assert not (out / "plan.json").exists()
+    run(config(workshop, out))  # as a start that failed before its first work may be corrected
+
+
+def test_with_patience_the_card_tells_what_the_kept_weights_have_read(
+    workshop: Any, tmp_path: Path
+) -> None:
+    settings = {"steps": 40, "evaluations": 20, "patience": 2, "learning_rate": 1.0, "decay": 0.0}
+    folder = run(config(workshop, tmp_path / "run", **settings))
+    status = json.loads((folder / "status.json").read_text())
+    assert status["best_step"] < 40
+    read = status["best_step"] * 2 * 64
+    assert f"| tokens read | {read:,} |" in (folder / "README.md").read_text()
+
+
 # Other architectures, by the same stage.
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from groundup.lm.config import ModelConfig
 from groundup.train import device
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, has_compiler, refuse_inexact, require_memory, resolve
-from groundup.train.plan import Trained, require_resources
+from groundup.train.plan import Trained, require_resources, resolve_plan
 
 
 def config(**settings: Any) -> TrainingConfig:
@@ -63,6 +63,17 @@ def test_with_a_compiler_settings_come_before_the_default(
     assert not resolve(config(), compile_by_default=False).compile
     assert resolve(config(compile="on"), compile_by_default=False).compile
     assert not resolve(config(compile="off"), compile_by_default=True).compile
+
+
+def test_a_run_goes_on_as_it_was_planned_and_not_as_its_settings_say(no_compiler: Path) -> None:
+    eager = dataclasses.replace(PLANNED, compile=False)
+    # Without a compiler too: there is nothing to compile.
+    assert not resolve(config(compile="on"), compile_by_default=True, planned=eager).compile
+    program(no_compiler / "g++")
+    assert not resolve(config(compile="on"), compile_by_default=True, planned=eager).compile
+    compiled = dataclasses.replace(PLANNED, compile=True)
+    assert resolve(config(compile="on"), compile_by_default=True, planned=compiled).compile
+    assert not resolve(config(compile="off"), compile_by_default=True, planned=compiled).compile
 
 
 @pytest.mark.skipif(best_kernels() == "none", reason="needs kernels")
@@ -176,6 +187,34 @@ def test_a_plan_too_large_for_this_machine_is_refused() -> None:
     with pytest.raises(UserError, match=r"M parameters with micro_rows=8 .*--depth"):
         trained = Trained.whole(shape, 256, (1, 1), "")
         require_resources(TrainingConfig(out="x", rows=8, micro_rows=8), trained, PLANNED, 256)
+
+
+@pytest.mark.parametrize(
+    ("flops", "replays", "at_peak", "steps"),
+    [
+        (1e11, True, (27, 33), 3_000),  # a minute at half of the peak, which such a step reaches
+        (1e3, True, (0, 1), 3_000),  # even the smallest step takes some milliseconds
+        (1e3, False, (0, 1), 60),  # and waits for what is sampled
+    ],
+)
+def test_a_run_of_so_many_steps_is_saved_about_once_a_minute(
+    flops: float, replays: bool, at_peak: tuple[int, int], steps: int
+) -> None:
+    shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=8)
+    trained = Trained(shape, shape.parameters, flops / 16, (0.01, 0.01), "")
+    plan = resolve_plan(
+        config(steps=10_000, rows=2),
+        PLANNED,
+        trained,
+        context=8,
+        rows_per_epoch=2,
+        tokens_per_step=16,
+        tokens_per_second=None,
+        replays=replays,
+        reasons={},
+    )
+    assert at_peak[0] <= plan.save_every * flops / plan.peak_flops <= at_peak[1]
+    assert plan.save_every <= steps
 
 
 def test_peaks_are_measured_in_plausible_units() -> None:

@@ -16,12 +16,16 @@ from torch import nn
 from groundup.kernels.library import best_kernels
 from groundup.lm.config import ExpertsConfig, ModelConfig
 from groundup.lm.model import CausalLM
+from groundup.runs.folder import Run
 from groundup.train import device
-from groundup.train.batch import Batch, Loss
+from groundup.train.batch import Batch, DataStream, Loss
+from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, has_compiler
 from groundup.train.faithful import right
 from groundup.train.loss import next_token_loss
 from groundup.train.pace import random_batches
+from groundup.train.plan import Trained
+from groundup.train.stage import Job, make_plan
 
 HERE = """
 import torch
@@ -85,6 +89,50 @@ def test_other_gradients_are_seen(wrong: float, expected: bool) -> None:
     assert right(model, batch, loss, COMPUTE) is expected
     assert not model.linear.weight.any(), "a copy is asked"
     assert model.scale == 1.0
+
+
+def test_a_run_whose_compiler_was_found_wrong_goes_on_eagerly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", os.fspath(compiler))
+    config = TrainingConfig(
+        out=tmp_path / "run", steps=2, rows=2, compile="on", device="cpu", dtype="float32"
+    )
+    shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=4)
+
+    def loss(model: nn.Module, batch: Batch) -> Loss:
+        return squared(model, batch)
+
+    loss.__qualname__ = "loss of a run"
+
+    class Rows(DataStream):
+        def at(self, step: int, model: nn.Module) -> list[Batch]:
+            return [Batch.of(torch.arange(8).view(2, 4))]
+
+    job: Job[Batch, nn.Module] = Job(
+        config,
+        Trained.whole(shape, 4, (0.01, 0.01), ""),
+        model=lambda: Compiled(math.nan),
+        stream=lambda steps: Rows(),
+        loss=loss,
+        evaluate=lambda model, step: {},
+        save=lambda model, plan: None,
+        context=4,
+        rows_per_epoch=2,
+        model_config={},
+    )
+    device.tuning.cache_clear()
+    try:
+        for start in ("first", "second"):
+            with Run.open(config.out, "cell", config) as run:
+                plan = make_plan(run, job)
+            assert not plan.compute.compile, start
+            assert "gets the model's gradients wrong" in plan.reasons["compile"]
+    finally:
+        device.tuning.cache_clear()
 
 
 @pytest.mark.long

@@ -252,6 +252,8 @@ def test_training_ends_early_and_keeps_the_best(workshop: Any, tmp_path: Path) -
     assert status["best_step"] == best and status["step"] == max(losses)
     assert status["step"] == 60 or list(losses).index(best) == len(losses) - 3
     assert not (folder / "best.safetensors").exists()
+    # The card tells of the weights that are kept.
+    assert f"| steps | {best} |" in (folder / "README.md").read_text()
 
 
 def test_patience_without_anything_held_out_is_refused(workshop: Any, tmp_path: Path) -> None:

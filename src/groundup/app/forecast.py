@@ -44,7 +44,12 @@ from groundup.runs.console import console, say
 from groundup.runs.files import is_number, read_json_object, write_json
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
-from groundup.train.device import Compute, available_memory
+from groundup.train.device import (
+    EXPECTED_PEAK_SHARE,
+    RECURRENT_PEAK_SHARE,
+    Compute,
+    available_memory,
+)
 from groundup.train.plan import TRAINING_SHARE, Trained, training_disk, training_memory
 from groundup.train.stage import Forecast, forecast
 
@@ -288,10 +293,13 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
         torch_version=str(facts.get("torch", "")),
         kernels=kernels if kernels in ("amx", "avx512_bf16") else "none",
     )
-    shape, reasons = model_shape(config, request.vocab_size, 2 * float(trial))
+    peak = float(trial) / EXPECTED_PEAK_SHARE
+    shape, reasons = model_shape(config, request.vocab_size, peak)
     trained = Trained.whole(shape, config.context, RATES, "")
     per_token = shape.flops_per_token(config.context)
-    speed = float(trial) / per_token
+    # The trial was a transformer's.
+    share = RECURRENT_PEAK_SHARE if shape.family.recurrent else EXPECTED_PEAK_SHARE
+    speed = peak * share / per_token
     per_step = config.rows * config.context
     steps = config.steps or max(
         1, round((config.minutes or 0.0) * 60 * TRAINING_SHARE * speed / per_step)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
+from groundup.align.config import RolloutConfig
 from groundup.app.recipe import Recipe, Table
 from groundup.data.config import TokenizerConfig
 from groundup.errors import UserError
@@ -164,23 +165,28 @@ def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[
     left = max(left, _LEAST_STAGE_SECONDS * len(training))
     whole = sum(_traits(table).share for table in training)
     seconds = {table.name: left * _traits(table).share / whole for table in training}
-    speed: float | None = None
-    for table in training:
-        config = cast(TrainingConfig, table.config(out))
-        lines.append(_compile_line(table, compute))
-        if isinstance(config, PretrainConfig):
-            shape_lines, speed = _model_lines(
-                table, config, compute, recipe, out, seconds[table.name], machine
-            )
-            lines += shape_lines
-        if config.rows is None:
-            rows = TrainingConfig.model_fields["rows"].default
-            config = config.model_copy(update={"rows": rows})
-            reason = "as in every stage, since data and time are large; set rows in the recipe"
-            lines.append(Line(table.name, "rows", rows, reason))
-        if config.steps is None and speed is not None:
-            lines.append(_steps_line(table, config, speed, seconds[table.name], whole))
+    # The speed of each table's model, where this recipe makes it from nothing.
+    speeds = dict[str, float]()
+    for table in recipe.tables:
+        speed = next((speeds[name] for name in _models(table) if name in speeds), None)
+        if table in training:
+            config = cast(TrainingConfig, table.config(out))
+            lines.append(_compile_line(table, compute))
+            if isinstance(config, PretrainConfig):
+                shape_lines, speed = _model_lines(
+                    table, config, compute, recipe, out, seconds[table.name], machine
+                )
+                lines += shape_lines
+            lines += _length_lines(table, config, speed, seconds[table.name], whole)
+        if speed is not None:
+            speeds[table.name] = speed
     return lines
+
+
+def _models(table: Table) -> tuple[str, ...]:
+    """The models that a table's own model is made of."""
+    named = [table.inputs.get(field, ()) for field in ("model", "models")]
+    return tuple(one for at in named for one in ((at,) if isinstance(at, str) else at))
 
 
 def _world_flops(machine: Machine) -> float:
@@ -325,6 +331,39 @@ def _vocab_size(recipe: Recipe, out: Path) -> int:
         if isinstance(config, TokenizerConfig):
             return config.vocab_size
     return cast(int, TokenizerConfig.model_fields["vocab_size"].default)
+
+
+def _length_lines(
+    table: Table, config: TrainingConfig, speed: float | None, seconds: float, whole: float
+) -> list[Line]:
+    """How long a stage trains, unless the recipe says so: in steps where its model's speed is
+    known, else in minutes, of which the stage makes steps itself."""
+    lines: list[Line] = []
+    told = (config.steps, config.minutes, getattr(config, "iterations", None))
+    is_told = any(one is not None for one in told) or "epochs" in table.settings
+    if speed is None or isinstance(config, RolloutConfig):
+        if not is_told:
+            lines.append(_minutes_line(table, seconds, whole))
+        return lines
+    if config.rows is None:
+        rows = TrainingConfig.model_fields["rows"].default
+        config = config.model_copy(update={"rows": rows})
+        reason = "as in every stage, since data and time are large; set rows in the recipe"
+        lines.append(Line(table.name, "rows", rows, reason))
+    if not is_told:
+        lines.append(_steps_line(table, config, speed, seconds, whole))
+    return lines
+
+
+def _minutes_line(table: Table, seconds: float, whole: float) -> Line:
+    share = _traits(table).share / whole
+    return Line(
+        table.name,
+        "minutes",
+        max(0.001, round(seconds / 60, 3)),
+        f"{share:.0%} of the training time; the stage measures how fast its model learns, and "
+        "plans its steps by that; set steps or minutes in the recipe",
+    )
 
 
 def _steps_line(

@@ -28,7 +28,8 @@ from groundup.train.pace import random_batches
 from groundup.train.plan import Trained
 from groundup.train.stage import Job, run_stage
 
-_DEEPEST = 48
+# Layers of a transformer, and multiples of 64 features of a recurrent network, that are tried.
+_DEEPEST, _WIDEST = 48, 128
 # Pre-training writes samples and reads so many tokens of held-out text at every evaluation.
 _HELDOUT_TOKENS = 20_000
 
@@ -40,24 +41,31 @@ def sized(
     parameters: float | None = None,
     tokens: float | None = None,
 ) -> PretrainConfig:
-    """The same with the depth of about so many `parameters` and the steps of so many `tokens`.
+    """The same with the size of about so many `parameters` and the steps of so many `tokens`.
 
-    Where nothing says how long it is, a model reads as many tokens as suit its size. Raises
-    `UserError` where nothing says how large it is either.
+    A transformer of more parameters is deeper, a recurrent network wider. Where nothing says how
+    long it is, a model reads as many tokens as suit its size. Raises `UserError` where nothing says
+    how large it is either.
     """
     if parameters is not None:
-        off = dict[int, float]()
-        for depth in range(1, _DEEPEST + 1):
-            one = config.model_copy(update={"depth": depth})
-            off[depth] = abs(model_shape(one, vocab_size, 1.0)[0].parameters - parameters)
-        config = config.model_copy(update={"depth": min(off, key=lambda depth: off[depth])})
+        wanted = parameters
+        if config.arch == "gpt" or config.width is not None:
+            sizes = [{"depth": depth} for depth in range(1, _DEEPEST + 1)]
+        else:
+            sizes = [{"width": 64 * number} for number in range(1, _WIDEST + 1)]
+        config = min(
+            (config.model_copy(update=size) for size in sizes),
+            key=lambda one: abs(model_shape(one, vocab_size, 1.0)[0].parameters - wanted),
+        )
     if config.steps is not None or config.minutes is not None:
         return config
     if tokens is None:
-        if config.depth is None and config.width is None:
+        # The depth of a recurrent network does not say how wide it is.
+        dials = ("depth", "width") if config.arch == "gpt" else ("width",)
+        if all(getattr(config, dial) is None for dial in dials):
             raise UserError(
-                "there is nothing to plan by; say how long (--minutes) or how large (--depth, "
-                "--params)"
+                f"there is nothing to plan by; say how long (--minutes) or how large (--{dials[0]},"
+                " --params)"
             )
         shape, _ = model_shape(config, vocab_size, 1.0)
         tokens = TOKENS_PER_PARAMETER * shape.active_parameters

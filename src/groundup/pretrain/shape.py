@@ -14,16 +14,13 @@ from collections.abc import Callable
 
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
-from groundup.train.device import EXPECTED_PEAK_SHARE
+from groundup.train.device import EXPECTED_PEAK_SHARE, RECURRENT_PEAK_SHARE
 
 # Hoffmann et al. find about 20 for one pass over endless text. Runs of minutes on text that is
 # seen more than once want smaller ratios.
 TOKENS_PER_PARAMETER = 1.0
 _LARGEST = 48
 _RECURRENT_LAYERS = 2
-# Of the measured matrix-multiply peak, what training a recurrent network reaches: its products are
-# of a few rows, one step after the other.
-RECURRENT_PEAK_SHARE = 0.15
 
 
 def model_shape(

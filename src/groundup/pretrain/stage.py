@@ -21,7 +21,7 @@ from groundup.formats.card import model_card, sources
 from groundup.formats.folder import save_model
 from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.generation.generate import generate
-from groundup.generation.request import Request, opening_ids
+from groundup.generation.request import Request, opening_ids, prompt_ids
 from groundup.generation.sampling import Sampling
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -54,13 +54,6 @@ def run(config: PretrainConfig) -> Path:
 
 def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
     tokenizer = Tokenizer.load(config.tokenizer)
-    texts = documents(config.data)
-    for line in texts.bad:
-        say(str(line))
-    shards = run.folder / "tokens"
-    with ranks.rank_zero_first():
-        shard = encode(texts.train, tokenizer, shards / "train", split="train")
-        heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
     shape, reasons = _shape(config, run, tokenizer.vocab_size)
     shape = _with_ids(shape, tokenizer)
     if opening_ids(shape, tokenizer) != [tokenizer.end_of_text]:
@@ -69,6 +62,17 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
             "than for its end, and in pre-training they are one; take one with <|endoftext|>, as "
             "`groundup tokenizer`, GPT-2 and Qwen have it"
         )
+    try:
+        prompt_ids(shape, _request(config), tokenizer)
+    except UserError as error:
+        raise UserError(f"--prompt: {error}") from None
+    texts = documents(config.data)
+    for line in texts.bad:
+        say(str(line))
+    shards = run.folder / "tokens"
+    with ranks.rank_zero_first():
+        shard = encode(texts.train, tokenizer, shards / "train", split="train")
+        heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
 
     def save(model: CausalLM, plan: TrainPlan) -> None:
         card = model_card(
@@ -154,13 +158,14 @@ def _evaluate(
     found = bits_per_byte(
         model, heldout, tokenizer, bytes_per_source=BYTES_ON_THE_WAY, context=config.context
     )
-    request = Request(
-        prompt=config.prompt,
-        sampling=Sampling(temperature=0.8, max_new_tokens=40, seed=config.seed),
-    )
-    [completion] = generate(model, [request], tokenizer)
+    [completion] = generate(model, [_request(config)], tokenizer)
     run.log("samples.jsonl", step=step, prompt=config.prompt, text=completion.text)
     pooled = found.per_byte()
     say(f"{run.stage}  step {step}  held-out {pooled:.3f} bits per byte")
     say(f"  {config.prompt}{completion.text}".replace("\n", " "))
     return {"bits_per_byte": pooled, "by_source": found.per_byte_by_source()}
+
+
+def _request(config: PretrainConfig) -> Request:
+    sampling = Sampling(temperature=0.8, max_new_tokens=40, seed=config.seed)
+    return Request(prompt=config.prompt, sampling=sampling)

@@ -33,6 +33,8 @@ from groundup.train.loss import compile_chunks
 COMPILE_FROM_MINUTES = 5.0
 # Of the measured matrix-multiply peak, what a training step of a small model reaches.
 EXPECTED_PEAK_SHARE = 0.5
+# Likewise of a recurrent network: its products are of a few rows, one step after the other.
+RECURRENT_PEAK_SHARE = 0.15
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -75,13 +77,16 @@ def resolve(
 ) -> Compute:
     """Turn every 'auto' into a fact about this machine.
 
-    A run that was planned without kernels goes on without them.
+    A run that was planned without kernels goes on without them, and one that was planned without a
+    compiler too: what either made of its model may have been found wrong (`faithful`).
     """
     device = resolve_device(config.device)
     dtype = config.dtype
     if dtype == "auto":
         dtype = "bfloat16" if has_fast_bfloat16(device) else "float32"
     compiles = config.compile == "on" or (config.compile == "auto" and compile_by_default)
+    if planned is not None and planned.kernels == "none":
+        compiles = compiles and planned.compile
     if compiles and not has_compiler():
         if config.compile == "on":
             raise UserError(

@@ -21,6 +21,7 @@ from groundup.train.config import TrainingConfig
 from groundup.train.device import (
     COMPILE_FROM_MINUTES,
     EXPECTED_PEAK_SHARE,
+    RECURRENT_PEAK_SHARE,
     Compute,
     has_compiler,
     has_fast_bfloat16,
@@ -34,6 +35,9 @@ from groundup.train.optim import Rates, Schedule
 TRAINING_SHARE = 0.92
 # A step is saved about this often: what a kill may cost.
 SAVE_SECONDS = 60.0
+# What a step takes at least, whatever it computes; and where answers are sampled for it, which
+# takes many times as long as learning from them.
+_LEAST_STEP_SECONDS, _LEAST_ROLLOUT_SECONDS = 0.02, 1.0
 # Of a step's tokens, all are held at once: ids, targets, positions and segments of 8 bytes, weights
 # of 4, and all of them twice while rows are made one batch.
 _BYTES_PER_TOKEN = 72
@@ -43,6 +47,9 @@ _BYTES_PER_TOKEN = 72
 # torch, and activations against those that a layer is reckoned to keep.
 _PROCESS_BYTES = 370_000_000
 _KEPT_BY_KERNELS, _KEPT_EAGERLY = 0.85, 1.6
+# Features of a head that the attention kernel takes together (`kernels.attention`), and queries
+# that attention in PyTorch's products does (`lm.attention`).
+_TILE, _QUERIES = 32, 128
 
 
 @runtime_checkable  # the tests' import hook checks arguments
@@ -53,6 +60,10 @@ class Shape(Protocol):
     def hidden_size(self) -> int: ...
     @property
     def num_hidden_layers(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def position(self) -> str: ...
     @property
     def parameters(self) -> int: ...
     @property
@@ -152,17 +163,25 @@ def resolve_plan(
     layout: dict[str, float] | None = None,
     peak_memory: int | None = None,
     disk: int | None = None,
+    replays: bool = True,
     reasons: dict[str, str],
 ) -> TrainPlan:
     """Fill in every value that follows from the settings and the measured speed.
 
+    Where a stage does not replay what is there (`replays`), its steps wait for what it samples.
     `peak_memory` and `disk` are bytes that were measured or reckoned for the run, for its report.
     """
     steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second, most_passes)
     reasons = _why_eager(config, compute, trained.shape) | reasons | {"steps": why}
+    peak_flops = matmul_peak(compute.device, compute.torch_dtype)
     save_every = config.save_every
     if save_every is None:
-        seconds_per_step = tokens_per_step / tokens_per_second if tokens_per_second else 1.0
+        if tokens_per_second is None:
+            least = _LEAST_STEP_SECONDS if replays else _LEAST_ROLLOUT_SECONDS
+            speed = _expected_speed(trained, peak_flops) * compute.processes
+            seconds_per_step = max(least, tokens_per_step / speed)
+        else:
+            seconds_per_step = tokens_per_step / tokens_per_second
         save_every = max(1, round(SAVE_SECONDS / seconds_per_step))
         reasons |= {"save_every": "about once a minute; change with --save-every"}
     matrices, embeddings = trained.rates
@@ -188,7 +207,7 @@ def resolve_plan(
         compute=compute,
         parameters=trained.shape.parameters,
         flops_per_token=trained.flops_per_token,
-        peak_flops=matmul_peak(compute.device, compute.torch_dtype),
+        peak_flops=peak_flops,
         tokens_per_second=tokens_per_second,
         reasons=reasons,
         micro_rows=config.micro(context),
@@ -257,8 +276,14 @@ def expected_minutes(trained: Trained, tokens: int) -> float:
     """Returns roughly how long training on so many tokens takes here: does compiling pay?"""
     device = resolve_device("auto")
     dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    speed = matmul_peak(device, dtype) * EXPECTED_PEAK_SHARE
-    return tokens * trained.flops_per_token / speed / 60
+    return tokens / _expected_speed(trained, matmul_peak(device, dtype)) / 60
+
+
+def _expected_speed(trained: Trained, peak_flops: float) -> float:
+    """Returns roughly the tokens a second of training where matrix products have this peak."""
+    recurrent = trained.shape.scores_per_token(1) == 0
+    share = RECURRENT_PEAK_SHARE if recurrent else EXPECTED_PEAK_SHARE
+    return peak_flops * share / trained.flops_per_token
 
 
 def require_resources(
@@ -289,15 +314,23 @@ def training_memory(
     # What is trained has a master and two moments in float32; its gradients come as activations go.
     stored = 1 if trained.adapter == "qlora" else width
     state = trained.trained_parameters * 3 * 4 + shape.parameters * stored
-    block = _KEPT_BY_KERNELS * shape.activations_per_token()
-    if compute.kernels == "none":
-        block = _KEPT_EAGERLY * shape.activations_per_token()
-        if compute.attention == "matmul":  # kernels make scores again in backward
-            block += shape.scores_per_token(context)
-    per_token = block * shape.num_hidden_layers
+    # Blocks fill the triangle of the scores that are seen.
+    scores = shape.scores_per_token(context) * min(1.0, (context + _QUERIES) / (2 * context))
+    by_kernels = compute.kernels != "none" and scores > 0  # PyTorch computes recurrent networks
+    kept = _KEPT_BY_KERNELS if by_kernels else _KEPT_EAGERLY
+    block, beside, scratch = kept * shape.activations_per_token(), 0.0, 0
+    if by_kernels and shape.position != "alibi" and shape.head_dim % _TILE == 0:
+        # It makes scores again in backward, a thread those of a head at a time.
+        scratch = compute.threads * context * (context + 22 * shape.head_dim)
+    elif compute.attention == "matmul":
+        block += scores
+        if shape.position == "alibi":  # what is added to the scores, of each head its own
+            beside = shape.scores_per_token(context) / 2
+    per_token = block * shape.num_hidden_layers + beside
     if config.gradient_checkpointing:
-        per_token = shape.hidden_size * shape.num_hidden_layers + block
-    return round(state + config.micro(context) * context * per_token * width + _PROCESS_BYTES)
+        per_token = shape.hidden_size * shape.num_hidden_layers + block + beside
+    activations = config.micro(context) * context * per_token * width
+    return round(state + activations + scratch + _PROCESS_BYTES)
 
 
 def training_disk(trained: Trained, *, snapshots: bool = False) -> int:

@@ -59,7 +59,7 @@ class Job(Generic[B, M]):
     `config` are the stage's settings, with what it decides itself filled in. `model()` gives the
     model with its first weights, `stream(steps)` the batches of a run of so many steps (None while
     only the speed is measured). `evaluate(model, step)` returns what is measured at a step, and
-    `save(model, plan)` writes the model folder.
+    `save(model, plan)` writes the model folder, with the `steps` that its weights took.
     """
 
     config: TrainingConfig
@@ -264,6 +264,7 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             layout=job.layout,
             peak_memory=peak,
             disk=need,
+            replays=job.replays,
             reasons=reasons,
         )
         run.plan(plan.to_json() | {"model": job.model_config}, TrainPlan.from_json)
@@ -320,7 +321,8 @@ def train(run: Run, job: Job[B, M], plan: TrainPlan) -> Path:
     last_good = checkpoint.newest(run.folder / "checkpoints")
     parameters = plan.trained_parameters or plan.parameters
     checkpoint.require_space(run.folder, 4 * parameters, "the finished model", last_good)
-    job.save(model, plan)
+    # What is kept has learned for as long as it was trained, which may end before the plan does.
+    job.save(model, replace(plan, steps=facts.get("best_step", step)))
     if not resumed:  # else a part of it was not seen here
         facts["seconds"] = time.perf_counter() - begun
         print_outcome(run.stage, plan, facts["seconds"], facts["peak_memory_bytes"])

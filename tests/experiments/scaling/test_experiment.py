@@ -79,8 +79,19 @@ def test_a_model_that_knows_the_source_has_its_entropy() -> None:
         return Loss(torch.tensor(total), float(rows.size - len(rows)), {})
 
     # Exactly, however few rows are read: what they are harder or easier is taken off.
-    found = heldout_loss(None, knowing, SOURCE, 8, seed=3)
+    found = heldout_loss(None, knowing, SOURCE, 8, 3, torch.device("cpu"))
     assert found == pytest.approx(SOURCE.entropy, abs=1e-6)
+
+
+def test_it_is_measured_on_the_models_device() -> None:
+    places = set[str]()
+
+    def told(model: Any, some: Batch) -> Loss:
+        places.update(one.device.type for one in vars(some).values())
+        return Loss(torch.tensor(0.0), 1.0, {})
+
+    heldout_loss(None, told, SOURCE, 40, 3, torch.device("meta"))
+    assert places == {"meta"}
 
 
 def test_its_batches_are_a_function_of_seed_and_step() -> None:

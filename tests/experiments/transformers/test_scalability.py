@@ -16,7 +16,7 @@ from groundup.experiments.transformers.config import ScalabilityConfig
 from groundup.experiments.transformers.language import WindowStream
 from groundup.experiments.transformers.models import Architecture, recurrent, transformer
 from groundup.experiments.transformers.scalability import crossing, positions, runs
-from groundup.experiments.transformers.scalability.costs import kept_bytes
+from groundup.experiments.transformers.scalability.costs import kept_bytes, settings
 from groundup.experiments.transformers.scalability.crossing import Curve, Family, Race, told
 from groundup.experiments.transformers.scalability.positions import Compared, by_position
 from groundup.runs.files import write_kept
@@ -182,6 +182,10 @@ def test_steps_are_kept_and_checked(tmp_path: Path) -> None:
     write_kept(tmp_path / runs.STEPS_FILE, {"steps": {"LSTM": [0], "GPT": []}})
     with pytest.raises(UserError, match="steps"):
         runs.planned(config, text)
+
+
+def test_all_is_timed_on_the_processor(tmp_path: Path) -> None:
+    assert settings(tmp_path, 1).device == "cpu"
 
 
 def test_a_look_is_the_end_of_a_shorter_run(tmp_path: Path) -> None:

@@ -182,7 +182,10 @@ def train(
     heldout = 32 if config.quick else _HELDOUT_ROWS
 
     def evaluate(model: CausalLM, step: int) -> dict[str, Any]:
-        return {"heldout_loss": heldout_loss(model, next_token_loss, source, heldout, config.seed)}
+        found = heldout_loss(
+            model, next_token_loss, source, heldout, config.seed, model.like.device
+        )
+        return {"heldout_loss": found}
 
     job: Job[Batch, CausalLM] = Job(
         settings,

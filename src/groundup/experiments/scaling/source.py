@@ -136,8 +136,10 @@ class SourceStream(DataStream):
 
 
 @torch.no_grad()
-def heldout_loss(model: Any, loss: Any, source: Source, rows: int, seed: int) -> float:
-    """The model's nats a token on fresh rows, as they would be on endlessly many.
+def heldout_loss(
+    model: Any, loss: Any, source: Source, rows: int, seed: int, device: torch.device
+) -> float:
+    """The nats a token of a model on this device on fresh rows, as on endlessly many.
 
     What these rows are harder or easier than the source is known, and taken off.
     """
@@ -145,6 +147,6 @@ def heldout_loss(model: Any, loss: Any, source: Source, rows: int, seed: int) ->
     total = weight = 0.0
     for at in range(0, rows, 32):
         some = batch(fresh[at : at + 32])
-        found = loss(model, some)
+        found = loss(model, some.to(device))
         total, weight = total + float(found.total), weight + float(some.weight)
     return total / weight - float(source.nats(fresh).mean()) + source.entropy

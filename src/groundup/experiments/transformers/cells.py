@@ -106,6 +106,8 @@ def trained(config: Threaded, cell: Cell) -> History:
         decay=cell.decay,
         evaluations=cell.evaluations,
         threads=config.threads,
+        # Where the other timings of the experiments are, and the rows that `measure` makes.
+        device="cpu",
         dtype=cell.dtype,
         compile="off",
     )
