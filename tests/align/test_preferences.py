@@ -59,18 +59,48 @@ def test_both_answers_are_in_one_micro_batch_and_every_pair_is_seen_once(
     lengths: list[tuple[int, int]], rows: int, micro_rows: int, seed: int
 ) -> None:
     pairs = stream(lengths, rows, micro_rows, seed)
-    steps = -(-pairs.rows_per_epoch // (pairs.per_step * pairs.micro_rows))
+    steps = -(-pairs.rows_per_epoch // rows)
     batches = [b for step in range(steps) for b in pairs.at(step, torch.nn.Identity())]
-    epoch = batches[: pairs.rows_per_epoch // pairs.micro_rows]
+    epoch = batches[: pairs.packing.batches_per_epoch]
     seen: Counter[int] = Counter()
     for batch in epoch:
-        assert batch.rows.input_ids.shape == (pairs.micro_rows, CONTEXT)
+        assert batch.rows.input_ids.shape[1] == CONTEXT
         assert batch.weight == len(batch.sequences) > 0
         for (chosen, rejected), reference in zip(batch.sequences, batch.reference, strict=True):
             number = check_pair(batch, int(chosen), int(rejected), lengths)
             assert reference.tolist() == references(len(lengths))[number].tolist()
             seen[number] += 1
     assert seen == Counter(range(len(lengths)))
+
+
+STEPS = [
+    *((16, micro_rows) for micro_rows in (16, 12, 10, 9, 8, 6)),
+    *((1, 1), (2, 1), (3, 2), (5, 2), (7, 4), (9, 4), (11, 3)),
+]
+
+
+@pytest.mark.parametrize(("rows", "micro_rows"), STEPS)
+@pytest.mark.parametrize("longest", [CONTEXT, CONTEXT // 3])
+def test_a_step_reads_its_rows_and_the_steps_of_one_pass_every_pair_once(
+    longest: int, rows: int, micro_rows: int
+) -> None:
+    lengths = [(2 + 7 * i % longest, 2 + 5 * i % longest) for i in range(200)]
+    pairs = stream(lengths, rows, micro_rows)
+    # As the plan counts them (`train.plan`), with what is left of a last step.
+    steps = -(-pairs.rows_per_epoch // rows)
+    seen: Counter[int] = Counter()
+    for step in range(3 * steps):
+        batches = pairs.at(step, torch.nn.Identity())
+        assert sum(len(batch.rows.input_ids) for batch in batches) == max(2, rows)
+        # One row more than may be is read at once only where one row alone would be left.
+        most = max(2, micro_rows) + (micro_rows <= 2 and rows % 2)
+        assert all(len(batch.rows.input_ids) <= most for batch in batches)
+        read = len(batches) * step
+        for batch in batches[: max(0, pairs.packing.batches_per_epoch - read)]:
+            seen.update(int(reference[0]) // 2 for reference in batch.reference)
+    assert seen == Counter(range(200))
+    assert pairs.read_by(steps).tolist() == list(range(200))
+    assert len(pairs.read_by(steps - 1)) < 200
 
 
 def check_pair(batch: PairBatch, chosen: int, rejected: int, lengths: list[tuple[int, int]]) -> int:

@@ -212,7 +212,7 @@ def test_labels_are_counted_as_they_are_read(workshop: Any) -> None:
     items = comparisons(tokenizer, rows, 64)
     stream = ComparisonStream(items, context=64, rows=4, micro_rows=2, seed=0)
     read = 0
-    for step in range(stream.batches_per_epoch // stream.per_step):
+    for step in range(stream.rows_per_epoch // 4):
         assert stream.labels_read(step) == read
         read += sum(len(batch.chosen) for batch in stream.at(step, torch.nn.Identity()))
     assert stream.steps_to(1 / stream.labels) == 1

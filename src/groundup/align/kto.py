@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from groundup.align.config import KTOConfig
 from groundup.align.dpo import RATES, measured, say_counts
-from groundup.align.preferences import TwinPacking, tokenize_answer, twins
+from groundup.align.preferences import TwinPacking, micro_sizes, tokenize_answer, twins
 from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.records import read_unpaired_preferences
@@ -167,8 +167,8 @@ class KTOStream(DataStream):
         self.packing = TwinPacking(
             [(one.answer.inputs, one.mismatched.inputs) for one in answers],
             context=context,
+            sizes=micro_sizes(rows, micro_rows, least=1),
             rows=rows,
-            micro_rows=min(micro_rows, rows),
             seed=seed,
             apart=True,
         )
@@ -178,7 +178,7 @@ class KTOStream(DataStream):
         return [self._batch(rows) for rows in self.packing.at(step)]
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> KTOBatch:
-        half = self.packing.micro_rows
+        half = len(rows) // 2
         items, sequences = twins(rows)
         places = torch.tensor(sequences)
         # Segments are numbered within a batch, and the mismatched have one of their own.

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from groundup.align.config import RewardConfig
+from groundup.align.preferences import micro_sizes, rows_of_epoch
 from groundup.align.prompts import Asked, encoded
 from groundup.align.reward_report import HeldoutPairs, accuracies, write_report
 from groundup.align.rewards.model import (
@@ -187,50 +188,59 @@ class ComparisonStream(DataStream):
         if not items:
             raise UserError("the data holds no preference pair to train on; give some")
         self.items, self.context, self.seed = items, context, seed
-        self.micro_rows = max(2, min(micro_rows, rows))
-        self.per_step = max(1, rows // self.micro_rows)
+        self.sizes = micro_sizes(rows, micro_rows, least=2)
         self._epoch = functools.lru_cache(maxsize=2)(self._packed)
+        # Every epoch has as many batches as the first, so that a step knows its epoch at once.
+        self.batches_per_epoch = 0
         self.batches_per_epoch = len(self._epoch(0))
-        self.rows_per_epoch = self.batches_per_epoch * self.micro_rows
+        self.rows_per_epoch = rows_of_epoch(self.batches_per_epoch, self.sizes, rows)
         self.labels = sum(len(one.pairs) for one in items)
 
     def at(self, step: int, model: nn.Module) -> list[ComparisonBatch]:
-        read = range(step * self.per_step, (step + 1) * self.per_step)
+        first = step * len(self.sizes)
         return [
-            comparison_batch(self._items(index), self.context, self.micro_rows) for index in read
+            comparison_batch(self._items(first + place), self.context, size)
+            for place, size in enumerate(self.sizes)
         ]
 
     def labels_read(self, steps: int) -> int:
         """The pairs that so many steps have read, each as often as it was."""
-        passes, rest = divmod(steps * self.per_step, self.batches_per_epoch)
+        passes, rest = divmod(steps * len(self.sizes), self.batches_per_epoch)
         first = passes * self.batches_per_epoch
         some = (self._items(index) for index in range(first, first + rest))
         return passes * self.labels + sum(len(one.pairs) for items in some for one in items)
 
     def steps_to(self, share: float) -> int:
         """The first step after which this share of all pairs has been read, up to one pass."""
-        steps = range(1, -(-self.batches_per_epoch // self.per_step) + 1)
+        steps = range(1, -(-self.batches_per_epoch // len(self.sizes)) + 1)
         place = bisect.bisect_left(steps, share * self.labels, key=self.labels_read)
         return steps[place]
 
     def _items(self, index: int) -> list[Comparison]:
         """The comparisons of a micro-batch, counted from the first step."""
         epoch, place = divmod(index, self.batches_per_epoch)
-        packed = self._epoch(epoch)
-        return [self.items[i] for i in packed[place % len(packed)]]
+        return [self.items[i] for i in self._epoch(epoch)[place]]
 
     def _packed(self, epoch: int) -> list[list[int]]:
-        """This epoch's micro-batches: as many comparisons as fit into the rows together."""
+        """This epoch's micro-batches: as many comparisons as fit into the rows together.
+
+        Where all comparisons are in too few, the first ones come again.
+        """
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.items)).tolist()
+        first = epoch * self.batches_per_epoch
         batches: list[list[int]] = []
-        lengths: list[int] = []
-        for index in np.random.default_rng((self.seed, epoch)).permutation(len(self.items)):
-            more = [answer.inputs for answer in self.items[int(index)].answers]
-            # More answers to one prompt than the rows hold get a batch to themselves.
-            if not batches or len(rows_of([*lengths, *more], self.context)) > self.micro_rows:
-                batches.append([])
-                lengths = []
-            batches[-1].append(int(index))
-            lengths += more
+        while not batches or len(batches) < self.batches_per_epoch:
+            batches.append([])
+            lengths: list[int] = []
+            for index in order:
+                more = [answer.inputs for answer in self.items[index].answers]
+                size = self.sizes[(first + len(batches) - 1) % len(self.sizes)]
+                # More answers to one prompt than the rows hold get a batch to themselves.
+                if batches[-1] and len(rows_of([*lengths, *more], self.context)) > size:
+                    batches.append([])
+                    lengths = []
+                batches[-1].append(index)
+                lengths += more
         return batches
 
 
