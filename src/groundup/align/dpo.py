@@ -268,6 +268,7 @@ def _evaluate(
         step,
         (margin > 0).double().numpy(),
         [pair.source for pair in heldout],
+        [pair.group for pair in heldout],
         float(losses.mean()),
         f"better answer {what} in {{share}} of {{items}} held-out pairs",
         _POOLS,
@@ -279,12 +280,13 @@ def measured(
     step: int,
     right: Float[np.ndarray, " items"],
     sources: Sequence[str],
+    groups: Sequence[str],
     loss: float,
     sentence: str,
     pools: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return an evaluation as metrics.jsonl keeps it, and say it by pools."""
-    found = gained_by_source(right, sources)
+    found = gained_by_source(right, sources, groups)
     for name, where in pools.items():
         if name in found:
             say(f"{run.stage}  step {step}  {_in_words(found[name], sentence, where, found)}")
@@ -296,13 +298,20 @@ def measured(
 
 
 def gained_by_source(
-    gained: Float[np.ndarray, " pairs"], sources: Sequence[str]
+    gained: Float[np.ndarray, " pairs"], sources: Sequence[str], groups: Sequence[str]
 ) -> dict[str, Estimate]:
     """Return the share of pairs whose chosen answer gained, pooled and by source.
 
-    What people wrote and what was generated are pooled apart, as in the report.
+    What people wrote and what was generated are pooled apart, as in the report; pairs of a group
+    are drawn together.
     """
-    return {name: rate(gained[at], chance=_GUESSING) for name, at in source_groups(sources).items()}
+    found = {}
+    for name, at in source_groups(sources).items():
+        own = [groups[int(i)] for i in at]
+        # Of one group alone the pairs are told apart, or nothing could be (as in `data.split`).
+        several = own if len(set(own)) > 1 else None
+        found[name] = rate(gained[at], groups=several, chance=_GUESSING)
+    return found
 
 
 _POOLS = {POOLED: "pairs written by people", WORLD: "pairs of the small world"}

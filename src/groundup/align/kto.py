@@ -80,12 +80,16 @@ def reference_point(gained: Float[Tensor, " mismatched"]) -> Float[Tensor, ""]:
 
 @dataclass(frozen=True)
 class LabeledAnswer:
-    """A prompt with an answer, and the same prompt with an answer to another."""
+    """A prompt with an answer, and the same prompt with an answer to another.
+
+    `group` is what it shares with others: both answers of a pair are of one.
+    """
 
     answer: Example
     mismatched: Example
     desirable: bool
     source: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,7 @@ def tokenize_labeled(
             for said in (row.completion, rows[other].completion)
         )
         if answer.teaches:
-            found.append(LabeledAnswer(answer, mismatched, row.label, row.source))
+            found.append(LabeledAnswer(answer, mismatched, row.label, row.source, row.group))
     return found
 
 
@@ -362,6 +366,7 @@ def _evaluate(
         step,
         ((gained > z0) == desirable).double().numpy(),
         [one.source for one in heldout],
+        [one.group for one in heldout],
         float(losses.mean()),
         "label told from the gain in probability in {share} of {items} held-out answers",
         {POOLED: "answers written by people", WORLD: "answers of the small world"},

@@ -26,11 +26,15 @@ from groundup.train.batch import Batch, DataStream
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt with each of its two answers; only the answers' tokens are trained on."""
+    """A prompt with each of its two answers; only the answers' tokens are trained on.
+
+    `group` is what it shares with others.
+    """
 
     chosen: Example
     rejected: Example
     source: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,7 @@ def tokenize_pairs(tokenizer: Tokenizer, rows: Sequence[Preference], context: in
             for answer in (row.chosen, row.rejected)
         )
         if chosen.teaches and rejected.teaches and chosen.ids != rejected.ids:
-            pairs.append(Pair(chosen, rejected, row.source))
+            pairs.append(Pair(chosen, rejected, row.source, row.group))
     return pairs
 
 

@@ -82,13 +82,15 @@ _SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 class Comparison:
     """All answers to a prompt that were compared, and which was preferred to which.
 
-    `lengths` are the tokens of each answer, with the one that ends it and without the prompt.
+    `lengths` are the tokens of each answer, with the one that ends it and without the prompt;
+    `group` is what the prompt shares with others.
     """
 
     answers: tuple[Example, ...]
     pairs: tuple[tuple[int, int], ...]
     lengths: tuple[int, ...]
     source: str = ""
+    group: str = ""
 
 
 def comparisons(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Comparison]:
@@ -114,7 +116,7 @@ def comparisons(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) 
         compared = [(place[row.chosen], place[row.rejected]) for row in pairs]
         different = tuple((a, b) for a, b in compared if answers[a].ids != answers[b].ids)
         if different:
-            found.append(Comparison(answers, different, lengths, pairs[0].source))
+            found.append(Comparison(answers, different, lengths, pairs[0].source, pairs[0].group))
     return found
 
 
@@ -355,7 +357,8 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
             parent=name_of(config.model),
         )
         save_reward_model(run.folder, whole, prepared.tokenizer, card)
-        write_report(run, heldout_pairs(whole, heldout, context), stream.labels)
+        read = min(stream.labels, stream.labels_read(plan.steps))
+        write_report(run, heldout_pairs(whole, heldout, context), stream.labels, read)
 
     return Job(
         config,
@@ -429,7 +432,7 @@ def _evaluate(
     pairs = heldout_pairs(model, heldout, context)
     if pairs is None:
         return {"preference_loss": None}
-    found = accuracies(pairs.right, pairs.prompts, pairs.sources)[POOLED]
+    found = accuracies(pairs.right, pairs)[POOLED]
     say(
         f"{run.stage}  step {step}  {found.estimate:.1%} of {found.items} held-out pairs in order "
         f"({found.low:.0%} to {found.high:.0%}; guessing 50 %)"
@@ -465,6 +468,7 @@ def heldout_pairs(
         rejected=rejected,
         margins=scores[chosen] - scores[rejected],
         prompts=prompts,
+        groups=tuple(one.group for one in some),
         sources=tuple(one.source for one in some for _ in one.pairs),
     )
 
