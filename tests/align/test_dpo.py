@@ -63,7 +63,7 @@ def slow_logprob(model: CausalLM, item: Example) -> float:
 
 def first_batch(workshop: Any, reference: np.ndarray | None = None) -> tuple[Any, list[Pair]]:
     _, tokenizer = load(workshop.finished("sft"))
-    pairs = tokenize_pairs(
+    pairs, _ = tokenize_pairs(
         tokenizer, split(workshop.data, "preferences", read_preferences)[0].rows[:6], 64
     )
     stream = PairStream(
@@ -159,7 +159,7 @@ def test_it_raises_preference_accuracy(workshop: Any) -> None:
     reference, _ = load(workshop.finished("sft"))
     accuracies = []
     for side in split(workshop.data, "preferences", read_preferences):
-        pairs = tokenize_pairs(tokenizer, side.rows, 64)
+        pairs, _ = tokenize_pairs(tokenizer, side.rows, 64)
         gained = pair_logprobs(policy, pairs, 64) - pair_logprobs(reference, pairs, 64)
         accuracies.append(float(np.mean(gained[:, 0] > gained[:, 1])))
     seen, heldout = accuracies

@@ -239,7 +239,7 @@ def test_mismatched_answers_are_of_other_prompts_and_each_is_drawn_about_once() 
 def test_the_mismatched_answer_stands_after_the_own_prompt(workshop: Any) -> None:
     tokenizer = Tokenizer.load(workshop.tokenizer)
     rows = [row("Is it?", "Yes.", True), row("Why so?", "Never.", False)]
-    found = tokenize_labeled(tokenizer, rows, 256, seed=0)
+    found, _ = tokenize_labeled(tokenizer, rows, 256, seed=0)
     assert [one.desirable for one in found] == [True, False]
     for one, asked, own, other in zip(
         found, ("Is it?", "Why so?"), ("Yes.", "Never."), ("Never.", "Yes."), strict=True

@@ -146,7 +146,7 @@ def test_a_prompts_answers_stand_once_and_its_pairs_together(workshop: Any) -> N
         Preference(first, "blue", "green", "a", "b"),
         Preference(first, "red", "red", "a", "b"),  # no preference at all
     ]
-    found = comparisons(tokenizer, rows, 64)
+    found, _ = comparisons(tokenizer, rows, 64)
     assert [one.pairs for one in found] == [((0, 1), (0, 2)), ((0, 1),)]
     assert len(found[0].answers) == 3
     ids = found[0].answers[0].ids[:-1]
@@ -387,5 +387,5 @@ def test_it_tells_right_answers_from_wrong_ones(workshop: Any, tmp_path: Path) -
     assert code == 0, said
     model, tokenizer = load_reward_model(out), load_tokenizer(out)
     for side in split(workshop.data, "preferences", read_preferences):
-        pairs = heldout_pairs(model, comparisons(tokenizer, side.rows, 64), 64)
+        pairs = heldout_pairs(model, comparisons(tokenizer, side.rows, 64)[0], 64)
         assert pairs is not None and np.mean(pairs.margins > 0) >= 0.9

@@ -174,7 +174,7 @@ def test_the_report_is_of_the_saved_model(workshop: Any) -> None:
     found = json.loads((folder / "result.json").read_text())
     model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
     train, heldout = (
-        comparisons(tokenizer, side.rows, 64)
+        comparisons(tokenizer, side.rows, 64)[0]
         for side in split(workshop.data, "preferences", read_preferences)
     )
     pairs = heldout_pairs(model, heldout, 64)
@@ -191,7 +191,7 @@ def test_the_report_is_of_the_saved_model(workshop: Any) -> None:
 def test_lengths_are_those_of_answers_with_their_end(workshop: Any) -> None:
     tokenizer = load_tokenizer(workshop.finished("sft"))
     rows = split(workshop.data, "preferences", read_preferences)[0].rows[:5]
-    for row, one in zip(rows, comparisons(tokenizer, rows[:1], 64), strict=False):
+    for row, one in zip(rows, comparisons(tokenizer, rows[:1], 64)[0], strict=False):
         assert one.lengths[0] == len(tokenizer.encode(row.chosen)) + 1
 
 
@@ -213,7 +213,7 @@ def test_it_is_measured_after_an_eighth_of_the_labels_and_on(workshop: Any, tmp_
 def test_labels_are_counted_as_they_are_read(workshop: Any) -> None:
     tokenizer = load_tokenizer(workshop.finished("sft"))
     rows = split(workshop.data, "preferences", read_preferences)[0].rows
-    items = comparisons(tokenizer, rows, 64)
+    items, _ = comparisons(tokenizer, rows, 64)
     stream = ComparisonStream(items, context=64, rows=4, micro_rows=2, seed=0)
     read = 0
     for step in range(stream.rows_per_epoch // 4):

@@ -32,7 +32,7 @@ from torch.nn.functional import logsigmoid
 
 from groundup.align.config import REFERENCE_FREE, DPOConfig
 from groundup.align.pair_losses import hinge_loss, ipo_loss, orpo_loss, simpo_loss
-from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
+from groundup.align.preferences import Pair, PairBatch, PairStream, say_refused, tokenize_pairs
 from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.records import read_preferences
@@ -200,13 +200,16 @@ def _pairs(
     if sides[0].remark:
         say(sides[0].remark)
     context = prepared.context
-    trained, heldout = (tokenize_pairs(prepared.tokenizer, side.rows, context) for side in sides)
+    (trained, refused), (heldout, refused_too) = (
+        tokenize_pairs(prepared.tokenizer, side.rows, context) for side in sides
+    )
     say_counts(
         sides[0].bad,
         f"{len(trained):,} pairs to train on, {len(heldout):,} held out",
-        len(sides[0].rows) - len(trained),
+        len(sides[0].rows) - len(trained) - len(refused),
         "pairs that do not differ",
     )
+    say_refused(refused, refused_too)
     heldout = spread(heldout, _CURVE_PAIRS)
     everything = [(pair.chosen, pair.rejected) for pair in (*trained, *heldout)]
     reference = np.full((len(everything), 2), np.nan, np.float32)

@@ -29,7 +29,15 @@ from torch import Tensor, nn
 
 from groundup.align.config import KTOConfig
 from groundup.align.dpo import RATES, measured, say_counts
-from groundup.align.preferences import TwinPacking, micro_sizes, tokenize_answer, twins
+from groundup.align.preferences import (
+    Refused,
+    TwinPacking,
+    encoded_rows,
+    micro_sizes,
+    say_refused,
+    tokenize_answer,
+    twins,
+)
 from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.records import read_unpaired_preferences
@@ -205,17 +213,24 @@ class KTOStream(DataStream):
 
 def tokenize_labeled(
     tokenizer: Tokenizer, rows: Sequence[UnpairedPreference], context: int, seed: int
-) -> list[LabeledAnswer]:
-    """Answers as tokens, cut to the context; one whose prompt leaves no room is left out."""
+) -> tuple[list[LabeledAnswer], Refused]:
+    """Answers as tokens, cut to the context, and the rows that the chat template refuses.
+
+    An answer whose prompt leaves no room is left out.
+    """
+
+    def own(row: UnpairedPreference) -> tuple[UnpairedPreference, Example]:
+        return row, tokenize_answer(tokenizer, row.prompt, row.completion, context)
+
+    answers, refused = encoded_rows(rows, own)
+    taken = [row for row, _ in answers]
     found = []
-    for row, other in zip(rows, mismatch(rows, seed), strict=True):
-        answer, mismatched = (
-            tokenize_answer(tokenizer, row.prompt, said, context)
-            for said in (row.completion, rows[other].completion)
-        )
+    for (row, answer), other in zip(answers, mismatch(taken, seed), strict=True):
+        said = taken[other].completion
+        mismatched = tokenize_answer(tokenizer, row.prompt, said, context)
         if answer.teaches:
             found.append(LabeledAnswer(answer, mismatched, row.label, row.source, row.group))
-    return found
+    return found, refused
 
 
 def mismatch(rows: Sequence[UnpairedPreference], seed: int) -> list[int]:
@@ -298,7 +313,7 @@ def _answers(
     """
     sides = split(config.data, "preferences", read_unpaired_preferences)
     context = prepared.context
-    trained, heldout = (
+    (trained, refused), (heldout, refused_too) = (
         tokenize_labeled(prepared.tokenizer, side.rows, context, config.seed) for side in sides
     )
     good = sum(one.desirable for one in trained)
@@ -306,9 +321,10 @@ def _answers(
         sides[0].bad,
         f"{good:,} desirable and {len(trained) - good:,} undesirable answers to train on, "
         f"{len(heldout):,} held out",
-        len(sides[0].rows) - len(trained),
+        len(sides[0].rows) - len(trained) - len(refused),
         "answers without a word",
     )
+    say_refused(refused, refused_too)
     _require_both_labels(trained)
     heldout = spread(heldout, _CURVE_ANSWERS)
     everything = [(one.answer, one.mismatched) for one in (*trained, *heldout)]

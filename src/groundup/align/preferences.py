@@ -7,8 +7,9 @@ shape pre-training uses, so compiled blocks serve alignment too.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +17,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.errors import UserError
+from groundup.runs.console import say
 from groundup.text.batches import packed_batch
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example, cut_to
 from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream
+
+R, T = TypeVar("R"), TypeVar("T")
+# The places of rows that the chat template refuses, and why.
+Refused = list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -226,21 +232,57 @@ def twins(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
     return items, [[laid[2 * item], laid[2 * item + 1]] for item in items]
 
 
-def tokenize_pairs(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Pair]:
-    """Pairs as tokens, cut to the context.
+def tokenize_pairs(
+    tokenizer: Tokenizer, rows: Sequence[Preference], context: int
+) -> tuple[list[Pair], Refused]:
+    """Pairs as tokens, cut to the context, and the rows that the chat template refuses.
 
     One whose prompt leaves no room is left out, and so is one whose answers are the same as far as
     the context reaches.
     """
-    pairs = []
-    for row in rows:
+
+    def pair(row: Preference) -> Pair:
         chosen, rejected = (
             tokenize_answer(tokenizer, row.prompt, answer, context)
             for answer in (row.chosen, row.rejected)
         )
-        if chosen.teaches and rejected.teaches and chosen.ids != rejected.ids:
-            pairs.append(Pair(chosen, rejected, row.source, row.group))
-    return pairs
+        return Pair(chosen, rejected, row.source, row.group)
+
+    pairs, refused = encoded_rows(rows, pair)
+    found = [
+        pair
+        for pair in pairs
+        if pair.chosen.teaches and pair.rejected.teaches and pair.chosen.ids != pair.rejected.ids
+    ]
+    return found, refused
+
+
+def encoded_rows(rows: Sequence[R], encode: Callable[[R], T]) -> tuple[list[T], Refused]:
+    """Encode every row, and set those aside that the chat template refuses.
+
+    Raises `UserError` with the first reason where every row is refused: then it is not the rows.
+    """
+    found: list[T] = []
+    refused: Refused = []
+    for place, row in enumerate(rows):
+        try:
+            found.append(encode(row))
+        except UserError as reason:
+            refused.append((place, str(reason)))
+    if refused and not found:
+        raise UserError(refused[0][1])
+    return found, refused
+
+
+def say_refused(trained: Refused, heldout: Refused) -> None:
+    """Say how many rows of each side the chat template refused, and why the first."""
+    for side, refused in (("to train on", trained), ("held out", heldout)):
+        if refused:
+            place, reason = refused[0]
+            say(
+                f"  {len(refused):,} rows {side} set aside, which cannot be encoded, the first is "
+                f"row {place + 1}: {reason}"
+            )
 
 
 def tokenize_answer(

@@ -31,7 +31,13 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from groundup.align.config import RewardConfig
-from groundup.align.preferences import micro_sizes, rows_of_epoch
+from groundup.align.preferences import (
+    Refused,
+    encoded_rows,
+    micro_sizes,
+    rows_of_epoch,
+    say_refused,
+)
 from groundup.align.prompts import Asked, encoded
 from groundup.align.reward_report import HeldoutPairs, accuracies, write_report
 from groundup.align.rewards.model import (
@@ -93,31 +99,44 @@ class Comparison:
     group: str = ""
 
 
-def comparisons(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Comparison]:
-    """The pairs of every prompt together, its answers each once.
+def comparisons(
+    tokenizer: Tokenizer, rows: Sequence[Preference], context: int
+) -> tuple[list[Comparison], Refused]:
+    """The pairs of every prompt together, its answers each once; and the rows that are refused.
 
-    Pairs that do not differ within the context are left out, and so are prompts that the chat
-    template refuses.
+    Pairs that do not differ within the context are left out.
     """
+
+    @functools.cache
+    def asked_ids(prompt: tuple[Message, ...]) -> list[int]:
+        return encode_chat(tokenizer, prompt, generation_prompt=True).ids
+
+    @functools.cache
+    def ids_of(prompt: tuple[Message, ...], text: str) -> list[int]:
+        return answered_ids(tokenizer, prompt, text)
+
+    def checked(row: Preference) -> Preference:
+        asked_ids(row.prompt)
+        for text in (row.chosen, row.rejected):
+            ids_of(row.prompt, text)
+        return row
+
+    taken, refused = encoded_rows(rows, checked)
     by_prompt: dict[tuple[Message, ...], list[Preference]] = {}
-    for row in rows:
+    for row in taken:
         by_prompt.setdefault(row.prompt, []).append(row)
     found = []
     for prompt, pairs in by_prompt.items():
         texts = list(dict.fromkeys(text for row in pairs for text in (row.chosen, row.rejected)))
         place = {text: i for i, text in enumerate(texts)}
-        try:
-            ids = [answered_ids(tokenizer, prompt, text) for text in texts]
-            asked = len(encode_chat(tokenizer, prompt, generation_prompt=True).ids)
-        except UserError:
-            continue
+        ids, asked = [ids_of(prompt, text) for text in texts], len(asked_ids(prompt))
         answers = tuple(read_at_end(one, context) for one in ids)
         lengths = tuple(len(one) - asked for one in ids)
         compared = [(place[row.chosen], place[row.rejected]) for row in pairs]
         different = tuple((a, b) for a, b in compared if answers[a].ids != answers[b].ids)
         if different:
             found.append(Comparison(answers, different, lengths, pairs[0].source, pairs[0].group))
-    return found
+    return found, refused
 
 
 def answered_ids(tokenizer: Tokenizer, prompt: Sequence[Message], answer: str) -> list[int]:
@@ -321,14 +340,15 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
     sides = split(config.data, "preferences", read_preferences)
     for line in sides[0].bad:
         say(str(line))
-    train, heldout = (
+    (train, refused), (heldout, refused_too) = (
         comparisons(prepared.tokenizer, side.rows, prepared.context) for side in sides
     )
     compared = sum(len(one.pairs) for one in train)
     say(
         f"{run.stage}: {compared:,} pairs of {len(train):,} prompts to train on, "
-        f"{len(sides[0].rows) - compared:,} that do not differ are set aside"
+        f"{len(sides[0].rows) - compared - len(refused):,} that do not differ are set aside"
     )
+    say_refused(refused, refused_too)
     heldout = spread(heldout, _REPORT_PROMPTS)
     on_the_way = spread(heldout, _CURVE_PROMPTS)
     context = prepared.context
