@@ -25,7 +25,8 @@ from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream
 
-R, T = TypeVar("R"), TypeVar("T")
+R = TypeVar("R")
+T = TypeVar("T")
 # The places of rows that the chat template refuses, and why.
 Refused = list[tuple[int, str]]
 
