@@ -63,9 +63,9 @@ def test_who_never_lost_or_won_has_a_rating_without_end() -> None:
 
 def test_who_was_never_compared_with_the_first_is_known() -> None:
     apart = wins([0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 3], [0, 0, 1, 0])
-    assert compared(apart) == [True, True, False, False]
+    assert compared(apart).tolist() == [True, True, False, False]
     assert np.isfinite(bradley_terry(apart)).all()
-    assert compared(wins([0, 1, 0], [0, 0, 1], [0, 0, 0])) == [True] * 3
+    assert compared(wins([0, 1, 0], [0, 0, 1], [0, 0, 0])).tolist() == [True] * 3
 
 
 def drawn(truth: np.ndarray, votes: int, seed: int) -> np.ndarray:
@@ -97,6 +97,22 @@ def test_votes_on_one_prompt_are_drawn_together() -> None:
     grouped = repeated.reshape(12, 20, 2, 2).sum(1)
     narrow, honest = rate(repeated)[1], rate(grouped)[1]
     assert honest.high - honest.low > 3 * (narrow.high - narrow.low)
+
+
+def test_samples_without_a_players_prompts_say_nothing_of_it() -> None:
+    """The third player won 19 of 20 on each of a few prompts; the second played on all of them."""
+    for few in (1, 2, 8):
+        matches = np.zeros((40, 3, 3))
+        matches[:, 0, 1], matches[:, 1, 0] = 2, 1
+        matches[:few, 2, 0], matches[:few, 0, 2] = 19, 1
+        _, second, third = rate(matches)
+        assert third.estimate == pytest.approx(log(19), abs=1e-6)
+        assert second.low == pytest.approx(log(1 / 2)) == second.high
+        # Without all of them are (1 - few / 40)^40 of the samples: 36 %, 13 %, 0.01 %.
+        if few < 8:
+            assert (third.low, third.high) == (-inf, inf)
+        else:
+            assert third.low == pytest.approx(log(19), abs=1e-6) == third.high
 
 
 def test_a_hundred_elo_points_win_as_is_said() -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from groundup.align.dpo import dpo_loss, pair_logprobs, preference_loss
+from groundup.align.dpo import dpo_loss, gained_by_source, pair_logprobs, preference_loss
 from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
 from groundup.data.records import read_preferences
 from groundup.data.split import split
@@ -63,7 +63,7 @@ def slow_logprob(model: CausalLM, item: Example) -> float:
 
 def first_batch(workshop: Any, reference: np.ndarray | None = None) -> tuple[Any, list[Pair]]:
     _, tokenizer = load(workshop.finished("sft"))
-    pairs = tokenize_pairs(
+    pairs, _ = tokenize_pairs(
         tokenizer, split(workshop.data, "preferences", read_preferences)[0].rows[:6], 64
     )
     stream = PairStream(
@@ -126,6 +126,30 @@ def test_pair_logprobs_are_those_of_each_answer_alone(workshop: Any) -> None:
     np.testing.assert_allclose(pair_logprobs(model, pairs, 64), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_pairs_of_a_group_are_drawn_together() -> None:
+    """50 groups of 6 pairs that gain or lose together say as much as 50 pairs."""
+    gained = np.repeat(np.arange(50) < 31, 6).astype(float)
+    groups = [str(place // 6) for place in range(300)]
+    found = gained_by_source(gained, ["mine"] * 300, groups)
+    alone = gained_by_source(gained, ["mine"] * 300, [str(place) for place in range(300)])
+    for name in ("pooled", "mine"):
+        assert (found[name].items, found[name].groups) == (300, 50)
+        assert found[name].estimate == alone[name].estimate == 0.62
+        assert alone[name].low > 0.5 > found[name].low
+    # Pairs that all are of one group are told apart.
+    assert gained_by_source(gained, ["mine"] * 300, ["g"] * 300)["mine"] == alone["mine"]
+
+
+def test_the_runs_evaluations_draw_whole_groups(workshop: Any) -> None:
+    heldout = split(workshop.data, "preferences", read_preferences)[1].rows
+    groups = {row.group for row in heldout}
+    for stage in ("dpo", "kto", "reward"):
+        lines = read_lines(workshop.finished(stage) / "metrics.jsonl")
+        last = [line for line in lines if line["kind"] == "evaluation"][-1]
+        found = last["heldout"] if stage == "reward" else last["heldout_by_source"]["pooled"]
+        assert found["groups"] == len(groups) < found["items"], stage
+
+
 def test_it_raises_preference_accuracy(workshop: Any) -> None:
     # More steps than the shared run's: of forty pairs these bounds leave room for rounding.
     folder = workshop.folder / "dpo-longer"
@@ -135,7 +159,7 @@ def test_it_raises_preference_accuracy(workshop: Any) -> None:
     reference, _ = load(workshop.finished("sft"))
     accuracies = []
     for side in split(workshop.data, "preferences", read_preferences):
-        pairs = tokenize_pairs(tokenizer, side.rows, 64)
+        pairs, _ = tokenize_pairs(tokenizer, side.rows, 64)
         gained = pair_logprobs(policy, pairs, 64) - pair_logprobs(reference, pairs, 64)
         accuracies.append(float(np.mean(gained[:, 0] > gained[:, 1])))
     seen, heldout = accuracies

@@ -107,9 +107,9 @@ def test_an_answer_travels_with_its_mismatched_one_and_is_seen_once(
     lengths: list[tuple[int, int]], rows: int, micro_rows: int, seed: int
 ) -> None:
     answers = stream(lengths, rows, micro_rows, seed)
-    count = answers.rows_per_epoch // answers.packing.micro_rows
+    count = answers.packing.batches_per_epoch
     model = torch.nn.Identity()
-    steps = -(-count // answers.packing.per_step)
+    steps = -(-answers.rows_per_epoch // rows)
     epoch = [batch for step in range(steps) for batch in answers.at(step, model)][:count]
     seen: Counter[int] = Counter()
     for batch in epoch:
@@ -127,6 +127,21 @@ def test_an_answer_travels_with_its_mismatched_one_and_is_seen_once(
             assert bool(good) == (number % 3 > 0)
             seen[number] += 1
     assert seen == Counter(range(len(lengths)))
+
+
+@pytest.mark.parametrize(("rows", "micro_rows"), [(16, 12), (16, 9), (1, 1), (3, 2), (7, 4)])
+def test_a_step_reads_its_rows_and_the_steps_of_one_pass_every_answer_once(
+    rows: int, micro_rows: int
+) -> None:
+    answers = stream([(2 + 7 * i % 24, 2 + 5 * i % 24) for i in range(200)], rows, micro_rows)
+    steps = -(-answers.rows_per_epoch // rows)
+    for step in range(2 * steps):
+        batches = answers.at(step, torch.nn.Identity())
+        for kind in ("answers", "mismatched"):
+            assert sum(len(getattr(batch, kind).input_ids) for batch in batches) == rows
+        assert all(len(batch.answers.input_ids) <= micro_rows for batch in batches)
+    assert answers.packing.read_by(steps).tolist() == list(range(200))
+    assert len(answers.packing.read_by(steps - 1)) < 200
 
 
 def slow_logprob(model: CausalLM, item: Example) -> float:
@@ -224,7 +239,7 @@ def test_mismatched_answers_are_of_other_prompts_and_each_is_drawn_about_once() 
 def test_the_mismatched_answer_stands_after_the_own_prompt(workshop: Any) -> None:
     tokenizer = Tokenizer.load(workshop.tokenizer)
     rows = [row("Is it?", "Yes.", True), row("Why so?", "Never.", False)]
-    found = tokenize_labeled(tokenizer, rows, 256, seed=0)
+    found, _ = tokenize_labeled(tokenizer, rows, 256, seed=0)
     assert [one.desirable for one in found] == [True, False]
     for one, asked, own, other in zip(
         found, ("Is it?", "Why so?"), ("Yes.", "Never."), ("Never.", "Yes."), strict=True

@@ -198,7 +198,7 @@ def test_it_learns_to_prefer(workshop: Any, tmp_path: Path, loss: str) -> None:
     # The margin, on the same pairs before and after.
     sft, after = load(workshop.finished("sft")), load(out)
     rows = split(workshop.data, "preferences", read_preferences)[0].rows
-    pairs = tokenize_pairs(sft[1], rows, 64)
+    pairs, _ = tokenize_pairs(sft[1], rows, 64)
     before, now = (np.diff(pair_logprobs(model, pairs, 64)) for model, _ in (sft, after))
     assert np.mean(before - now) > 1, np.mean(before - now)
     measured = [line for line in lines if line["kind"] == "evaluation"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pai
 from groundup.data.records import read_preferences
 from groundup.data.split import split
 from groundup.errors import UserError
+from groundup.text.bpe import train_bpe
 from groundup.text.example import Example
 from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
@@ -59,18 +61,48 @@ def test_both_answers_are_in_one_micro_batch_and_every_pair_is_seen_once(
     lengths: list[tuple[int, int]], rows: int, micro_rows: int, seed: int
 ) -> None:
     pairs = stream(lengths, rows, micro_rows, seed)
-    steps = -(-pairs.rows_per_epoch // (pairs.per_step * pairs.micro_rows))
+    steps = -(-pairs.rows_per_epoch // rows)
     batches = [b for step in range(steps) for b in pairs.at(step, torch.nn.Identity())]
-    epoch = batches[: pairs.rows_per_epoch // pairs.micro_rows]
+    epoch = batches[: pairs.packing.batches_per_epoch]
     seen: Counter[int] = Counter()
     for batch in epoch:
-        assert batch.rows.input_ids.shape == (pairs.micro_rows, CONTEXT)
+        assert batch.rows.input_ids.shape[1] == CONTEXT
         assert batch.weight == len(batch.sequences) > 0
         for (chosen, rejected), reference in zip(batch.sequences, batch.reference, strict=True):
             number = check_pair(batch, int(chosen), int(rejected), lengths)
             assert reference.tolist() == references(len(lengths))[number].tolist()
             seen[number] += 1
     assert seen == Counter(range(len(lengths)))
+
+
+STEPS = [
+    *((16, micro_rows) for micro_rows in (16, 12, 10, 9, 8, 6)),
+    *((1, 1), (2, 1), (3, 2), (5, 2), (7, 4), (9, 4), (11, 3)),
+]
+
+
+@pytest.mark.parametrize(("rows", "micro_rows"), STEPS)
+@pytest.mark.parametrize("longest", [CONTEXT, CONTEXT // 3])
+def test_a_step_reads_its_rows_and_the_steps_of_one_pass_every_pair_once(
+    longest: int, rows: int, micro_rows: int
+) -> None:
+    lengths = [(2 + 7 * i % longest, 2 + 5 * i % longest) for i in range(200)]
+    pairs = stream(lengths, rows, micro_rows)
+    # As the plan counts them (`train.plan`), with what is left of a last step.
+    steps = -(-pairs.rows_per_epoch // rows)
+    seen: Counter[int] = Counter()
+    for step in range(3 * steps):
+        batches = pairs.at(step, torch.nn.Identity())
+        assert sum(len(batch.rows.input_ids) for batch in batches) == max(2, rows)
+        # One row more than may be is read at once only where one row alone would be left.
+        most = max(2, micro_rows) + (micro_rows <= 2 and rows % 2)
+        assert all(len(batch.rows.input_ids) <= most for batch in batches)
+        read = len(batches) * step
+        for batch in batches[: max(0, pairs.packing.batches_per_epoch - read)]:
+            seen.update(int(reference[0]) // 2 for reference in batch.reference)
+    assert seen == Counter(range(200))
+    assert pairs.read_by(steps).tolist() == list(range(200))
+    assert len(pairs.read_by(steps - 1)) < 200
 
 
 def check_pair(batch: PairBatch, chosen: int, rejected: int, lengths: list[tuple[int, int]]) -> int:
@@ -135,7 +167,7 @@ def test_only_the_answer_is_marked(tokenizer: Tokenizer) -> None:
         Message("assistant", "It may be."),
         Message("user", "Truly?"),
     )
-    [pair] = tokenize_pairs(tokenizer, [Preference(prompt, "Yes.", "No way.", "s", "g")], 256)
+    [pair], _ = tokenize_pairs(tokenizer, [Preference(prompt, "Yes.", "No way.", "s", "g")], 256)
     for marked, said in ((pair.chosen, "Yes."), (pair.rejected, "No way.")):
         ids = np.array(marked.ids)[np.array(marked.loss_mask)].tolist()
         assert tokenizer.decode(ids) == f"{said}<|im_end|>"
@@ -145,8 +177,47 @@ def test_only_the_answer_is_marked(tokenizer: Tokenizer) -> None:
 def test_long_answers_are_cut_and_prompts_without_room_left_out(tokenizer: Tokenizer) -> None:
     short, long = (Message("user", "Is it?"),), (Message("user", "Is it? " * 50),)
     rows = [Preference(p, "Yes. " * 60, "No.", "s", "g") for p in (short, long)]
-    [pair] = tokenize_pairs(tokenizer, rows, 100)
+    [pair], _ = tokenize_pairs(tokenizer, rows, 100)
     assert pair.chosen.inputs == 100 and any(pair.chosen.loss_mask)
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto", "reward"])
+def test_rows_that_the_template_refuses_are_set_aside_and_counted_apart(
+    workshop: Any, tmp_path: Path, stage: str
+) -> None:
+    model = Path(shutil.copytree(workshop.finished("sft"), tmp_path / "sft"))
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('No system!') }}{% endif %}"
+    config["chat_template"] = strict + config["chat_template"]
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    rows = [
+        {"prompt": f"The sea {n}?", "chosen": "blue", "rejected": "red", "group": f"g{n}"}
+        for n in range(30)
+    ]
+    trained = tmp_path / "data" / "preferences" / "train.jsonl"
+    trained.parent.mkdir(parents=True)
+    for number in (3, 20):
+        talk = [{"role": "system", "content": "Hm."}, {"role": "user", "content": f"{number}?"}]
+        rows[number]["prompt"] = talk
+    trained.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (trained.parent / "heldout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes = {"model": model, "data": tmp_path / "data", "steps": 1}
+    code, said = workshop.run(workshop.command(stage, tmp_path / "out", **changes))
+    said = " ".join(said.split())
+    assert code == 0, said
+    first, count = (7, 4) if stage == "kto" else (4, 2)
+    for side in ("to train on", "held out"):
+        told = f"{count} rows {side} set aside, which cannot be encoded, the first is row {first}:"
+        assert told in said and "No system!" in said
+    assert "28 pairs" in said or "28 desirable and 28 undesirable" in said
+    assert "0 that do not differ" in said or "within the context" not in said
+
+
+def test_where_every_row_is_refused_the_reason_is_told(tokenizer: Tokenizer) -> None:
+    bare = Tokenizer.from_bpe(train_bpe(["The sea is wide. "] * 4, 300), chat_template=None)
+    row = Preference((Message("user", "Is it?"),), "Yes.", "No.", "s", "g")
+    with pytest.raises(UserError, match="template"):
+        tokenize_pairs(bare, [row] * 3, 100)
 
 
 def test_own_files_are_split_and_folders_keep_their_split(workshop: Any, tmp_path: Path) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from groundup.align.config import PPOConfig
 from groundup.align.prompts import Prompt, load_prompts
+from groundup.align.rollout import Rollout
 from groundup.data.records import read_conversations, read_preferences
 from groundup.errors import UserError
 from groundup.text.chat import encode_chat
 from groundup.text.rows import Message
 from groundup.text.tokenizer import Tokenizer
+from rollouts import online, small_config, small_policy
 
-Asked = dict[tuple[Message, ...], tuple[dict[str, object], str]]
+Asked = dict[tuple[Message, ...], tuple[dict[str, object], str, str]]
 
 
 def read_in_full(folder: Path, side: str, patterns: Sequence[str]) -> Asked:
@@ -31,10 +35,10 @@ def read_in_full(folder: Path, side: str, patterns: Sequence[str]) -> Asked:
             for row in read_conversations(path).rows:
                 if len(row.messages) > 1:
                     answer: dict[str, object] = {"answer": row.messages[-1].content}
-                    put(found, row.messages[:-1], (answer, row.source))
+                    put(found, row.messages[:-1], (answer, row.source, row.group))
         else:
             for pair in read_preferences(path).rows:
-                put(found, pair.prompt, ({"answer": pair.chosen}, pair.source))
+                put(found, pair.prompt, ({"answer": pair.chosen}, pair.source, pair.group))
     kept = {
         asked: rest
         for asked, rest in found.items()
@@ -43,14 +47,14 @@ def read_in_full(folder: Path, side: str, patterns: Sequence[str]) -> Asked:
     return kept
 
 
-def put(found: Asked, asked: tuple[Message, ...], rest: tuple[dict[str, object], str]) -> None:
+def put(found: Asked, asked: tuple[Message, ...], rest: tuple[dict[str, object], str, str]) -> None:
     found[asked] = found.pop(asked, rest)
 
 
 def slow(folder: Path, side: str, tokenizer: Tokenizer, patterns: Sequence[str]) -> list[Prompt]:
     return [
-        Prompt(tuple(encode_chat(tokenizer, asked, generation_prompt=True).ids), asked, row, source)
-        for asked, (row, source) in read_in_full(folder, side, patterns).items()
+        Prompt(tuple(encode_chat(tokenizer, asked, generation_prompt=True).ids), asked, *rest)
+        for asked, rest in read_in_full(folder, side, patterns).items()
     ]
 
 
@@ -81,6 +85,9 @@ ODD: list[tuple[str, dict[str, Any]]] = [
     ("conversations", {"messages": said("Ask", "half \ud800"), "source": "mine"}),
     ("conversations", {"messages": said("Ask", "Answer"), "source": 7}),
     ("conversations", {"messages": said("Ask", "Answer"), "source": " "}),
+    ("conversations", {"messages": said("Ask", "Answer"), "source": "mine", "group": "g"}),
+    ("conversations", {"messages": said("Ask it!", "So", "Why?", "So"), "group": ["g"]}),
+    ("preferences", {"prompt": said("Ask"), "chosen": "Yes", "rejected": "No", "group": 7}),
     ("conversations", {"messages": said("Ask", "Answer"), "system": "Be brief."}),
     ("conversations", {"messages": [{"role": "system", "content": "x"}, *said("Ask", "Answer")]}),
     ("conversations", {"messages": [{"role": "system", "content": ""}, *said("Ask", "Answer")]}),
@@ -117,6 +124,32 @@ def test_a_row_of_any_other_form_is_read_as_its_reader_does(
     assert len(train) >= 60 and heldout == []
 
 
+def test_bad_lines_of_a_data_stage_are_said(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    pairs = [{"prompt": said(f"Say {n}"), "chosen": "Yes", "rejected": "No"} for n in range(30)]
+    for kind, rows in (("conversations", PLAIN), ("preferences", pairs)):
+        (tmp_path / kind).mkdir()
+        lines = [json.dumps(row) for row in rows]
+        lines.insert(6, '{"broken')
+        (tmp_path / kind / "train.jsonl").write_text("\n".join(lines))
+    train, _ = load_prompts(tmp_path, tokenizer, longest=10_000)
+    assert len(train) == 70
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("train.jsonl, line 7") == 2
+
+
+def test_prompts_of_a_file_keep_their_group(workshop: Any, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    rows = [{"prompt": f"What is {n}?", "group": f"g{n // 20}"} for n in range(60)]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": "Alone?"}]))
+    sides = load_prompts(file, tokenizer, longest=100)
+    found = {one.messages[0].content: one.group for side in sides for one in side}
+    assert found == {row["prompt"]: row["group"] for row in rows} | {"Alone?": "Alone?"}
+
+
 def test_prompts_that_are_too_long_are_counted_and_left_out(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,3 +162,21 @@ def test_prompts_that_are_too_long_are_counted_and_left_out(
     file.write_text("a long one " * 200)
     with pytest.raises(UserError, match="holds no prompt of at most 40 tokens"):
         load_prompts(file, tokenizer, longest=40)
+
+
+def test_held_out_prompts_of_a_group_are_drawn_together(tmp_path: Path) -> None:
+    """Five equal prompts tell about as much as one of them."""
+    # Answers that do not end are worth 0; of so many tokens nearly all end.
+    config, policy = small_config(PPOConfig, tmp_path, max_new_tokens=24), small_policy()
+    alone = [Prompt((15 + place // 5,)) for place in range(40)]
+    groups = [replace(one, group=str(one.ids[0])) for one in alone]
+
+    def reward(rollouts: Sequence[Rollout], /) -> list[float]:
+        return [1.0 if one.prompt.ids[0] < 19 else -1.0 for one in rollouts]
+
+    wide, narrow = (
+        online(config, policy, reward, prompts=some).evaluate(policy, 0)["heldout_reward"]
+        for some in (groups, alone)
+    )
+    assert (wide["items"], wide["groups"], narrow["groups"]) == (40, 8, 40)
+    assert wide["high"] - wide["low"] > 1.5 * (narrow["high"] - narrow["low"])

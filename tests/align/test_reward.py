@@ -146,7 +146,7 @@ def test_a_prompts_answers_stand_once_and_its_pairs_together(workshop: Any) -> N
         Preference(first, "blue", "green", "a", "b"),
         Preference(first, "red", "red", "a", "b"),  # no preference at all
     ]
-    found = comparisons(tokenizer, rows, 64)
+    found, _ = comparisons(tokenizer, rows, 64)
     assert [one.pairs for one in found] == [((0, 1), (0, 2)), ((0, 1),)]
     assert len(found[0].answers) == 3
     ids = found[0].answers[0].ids[:-1]
@@ -159,9 +159,8 @@ def test_a_prompts_answers_stand_once_and_its_pairs_together(workshop: Any) -> N
 def test_an_epoch_reads_every_comparison_once() -> None:
     items = [compared((0, 1), answers=[[9, i], [8, i]]) for i in range(23)]
     stream = ComparisonStream(items, context=8, rows=4, micro_rows=2, seed=0)
-    steps = stream.rows_per_epoch // stream.micro_rows
     read: list[int] = []
-    for step in range(-(-steps // stream.per_step)):
+    for step in range(-(-stream.rows_per_epoch // 4)):
         for batch in stream.at(step, torch.nn.Identity()):
             assert batch.rows.input_ids.shape == (2, 8)
             read += batch.rows.input_ids[batch.rows.weights > 0].tolist()
@@ -169,6 +168,27 @@ def test_an_epoch_reads_every_comparison_once() -> None:
     again = ComparisonStream(items, context=8, rows=4, micro_rows=2, seed=0)
     one, other = (some.at(5, torch.nn.Identity())[0] for some in (stream, again))
     assert torch.equal(one.rows.input_ids, other.rows.input_ids)
+
+
+@pytest.mark.parametrize("context", [8, 16])
+@pytest.mark.parametrize(
+    ("rows", "micro_rows"), [(16, 12), (16, 10), (16, 9), (16, 6), (1, 1), (3, 2), (7, 4), (8, 4)]
+)
+def test_a_step_reads_its_rows_and_one_pass_every_label_once(
+    context: int, rows: int, micro_rows: int
+) -> None:
+    items = [compared((0, 1), answers=[[i] * (1 + i % 7), [99] * (1 + i % 3)]) for i in range(99)]
+    stream = ComparisonStream(items, context=context, rows=rows, micro_rows=micro_rows, seed=0)
+    steps = -(-stream.rows_per_epoch // rows)
+    read: list[int] = []
+    for step in range(3 * steps):
+        batches = stream.at(step, torch.nn.Identity())
+        assert sum(len(batch.rows.input_ids) for batch in batches) == max(2, rows)
+        for batch in batches[: max(0, stream.batches_per_epoch - len(batches) * step)]:
+            read += batch.rows.input_ids[batch.rows.weights > 0].tolist()
+    assert sorted(read) == [*range(99), *[99] * 99]
+    assert stream.steps_to(1) == steps
+    assert stream.labels_read(steps) >= 99 > stream.labels_read(steps - 1)
 
 
 # On disk.
@@ -367,5 +387,5 @@ def test_it_tells_right_answers_from_wrong_ones(workshop: Any, tmp_path: Path) -
     assert code == 0, said
     model, tokenizer = load_reward_model(out), load_tokenizer(out)
     for side in split(workshop.data, "preferences", read_preferences):
-        pairs = heldout_pairs(model, comparisons(tokenizer, side.rows, 64), 64)
+        pairs = heldout_pairs(model, comparisons(tokenizer, side.rows, 64)[0], 64)
         assert pairs is not None and np.mean(pairs.margins > 0) >= 0.9

@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss
 
 from groundup.align.reward import ComparisonStream, comparisons, heldout_pairs
-from groundup.align.reward_report import HeldoutPairs, measured, plots, table, to_json
+from groundup.align.reward_report import HeldoutPairs, accuracies, measured, plots, table, to_json
 from groundup.align.rewards.model import load_reward_model
 from groundup.data.records import read_preferences
 from groundup.data.split import split
@@ -42,6 +42,7 @@ def pairs_of(
         rejected=rejected,
         margins=2 * (rewards[chosen] - rewards[rejected]),
         prompts=owners[chosen],
+        groups=tuple(map(str, range(prompts))),
         sources=tuple(f"source {owner % sources}" for owner in owners[chosen]),
     )
 
@@ -59,16 +60,19 @@ def test_accuracy_and_loss_are_scikit_learns() -> None:
         assert found.accuracy[name].estimate == np.mean(pairs.margins[some] > 0)
 
 
-def test_pairs_of_a_prompt_are_drawn_together() -> None:
-    """As many pairs of fewer prompts, all right or all wrong in each, are surer of less."""
+@pytest.mark.parametrize("prompts", [12, 60])
+def test_pairs_of_a_group_are_drawn_together(prompts: int) -> None:
+    """As many pairs of fewer groups, all right or all wrong in each, are surer of less."""
     one = pairs_of(120, 2, sources=1)
     wrong = np.random.default_rng(0).random(12) < 0.3
     together = np.repeat(np.where(wrong, -1.0, 1.0), 10)
     many = HeldoutPairs(
         one.rewards, one.lengths, one.answered, one.chosen, one.rejected, together,
-        np.repeat(np.arange(12), 10), one.sources,
+        np.repeat(np.arange(prompts), 120 // prompts),
+        tuple(f"group {prompt * 12 // prompts}" for prompt in range(prompts)), one.sources,
     )  # fmt: skip
-    found = measured(many, []).accuracy["pooled"]
+    found = accuracies(many.right, many)["pooled"]
+    assert (found.items, found.groups) == (120, 12)
     alone = stats.binomtest(int((together > 0).sum()), 120).proportion_ci()
     assert found.high - found.low > 2 * (alone.high - alone.low)
 
@@ -170,7 +174,7 @@ def test_the_report_is_of_the_saved_model(workshop: Any) -> None:
     found = json.loads((folder / "result.json").read_text())
     model, tokenizer = load_reward_model(folder), load_tokenizer(folder)
     train, heldout = (
-        comparisons(tokenizer, side.rows, 64)
+        comparisons(tokenizer, side.rows, 64)[0]
         for side in split(workshop.data, "preferences", read_preferences)
     )
     pairs = heldout_pairs(model, heldout, 64)
@@ -187,7 +191,7 @@ def test_the_report_is_of_the_saved_model(workshop: Any) -> None:
 def test_lengths_are_those_of_answers_with_their_end(workshop: Any) -> None:
     tokenizer = load_tokenizer(workshop.finished("sft"))
     rows = split(workshop.data, "preferences", read_preferences)[0].rows[:5]
-    for row, one in zip(rows, comparisons(tokenizer, rows[:1], 64), strict=False):
+    for row, one in zip(rows, comparisons(tokenizer, rows[:1], 64)[0], strict=False):
         assert one.lengths[0] == len(tokenizer.encode(row.chosen)) + 1
 
 
@@ -209,10 +213,10 @@ def test_it_is_measured_after_an_eighth_of_the_labels_and_on(workshop: Any, tmp_
 def test_labels_are_counted_as_they_are_read(workshop: Any) -> None:
     tokenizer = load_tokenizer(workshop.finished("sft"))
     rows = split(workshop.data, "preferences", read_preferences)[0].rows
-    items = comparisons(tokenizer, rows, 64)
+    items, _ = comparisons(tokenizer, rows, 64)
     stream = ComparisonStream(items, context=64, rows=4, micro_rows=2, seed=0)
     read = 0
-    for step in range(stream.batches_per_epoch // stream.per_step):
+    for step in range(stream.rows_per_epoch // 4):
         assert stream.labels_read(step) == read
         read += sum(len(batch.chosen) for batch in stream.at(step, torch.nn.Identity()))
     assert stream.steps_to(1 / stream.labels) == 1

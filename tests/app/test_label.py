@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from groundup.align.label import comparisons, result
 from groundup.app.cli import main
 from groundup.data.records import read_preferences, read_votes
-from groundup.data.votes import standing
+from groundup.data.votes import Vote, standing
 from groundup.formats.folder import save_model
 from groundup.learn.own import Own
 from groundup.learn.road import find
@@ -274,6 +275,26 @@ def test_several_people_and_models_share_a_log(voted: Voted) -> None:
         assert re.search(rf"^{one.model} +{one.wins} +{one.ties} +{one.losses} ", shown, re.M)
     # The first is what the others are compared with.
     assert found.models[0].rating is None and None not in [m.rating for m in found.models[1:]]
+
+
+def test_votes_on_one_prompt_are_drawn_together() -> None:
+    """Twenty who agree on each of five prompts say little more than one would."""
+    votes = [
+        Vote(
+            (Message("user", str(prompt)),), "x", "y", "b" if prompt == 4 else "a",
+            who=str(voter), when="", id=str(prompt), models=("one", "two"),
+        )
+        for prompt in range(5)
+        for voter in range(20)
+    ]  # fmt: skip
+    for one in result(votes).models:
+        assert (one.share.items, one.share.groups) == (100, 5)
+        assert one.share.estimate == pytest.approx(0.8 if one.model == "one" else 0.2)
+        assert one.share.high - one.share.low >= 0.5  # votes taken one by one: 0.16
+    # Of one prompt alone the voters are told apart.
+    alone = result(votes[:10] + [replace(vote, choice="b") for vote in votes[10:20]])
+    assert alone.models[0].share.groups == 20
+    assert alone.models[0].share.low < 0.4 < 0.6 < alone.models[0].share.high
 
 
 def test_prompts_may_be_conversations(voted: Voted) -> None:

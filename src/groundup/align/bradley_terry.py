@@ -11,7 +11,7 @@ generalized Bradley-Terry models", section 2). Only differences count: the first
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from groundup.maths.intervals import Interval
 
@@ -62,22 +62,30 @@ def rate(
     """Each player's rating in nats, with its bootstrap interval; those of the first are 0.
 
     `matches` holds the wins of each group of votes that belong together, those on one prompt: they
-    are drawn whole.
+    are drawn whole. Samples in which nothing compares a player with the first say nothing of that
+    player; where they are more than the tail, neither end is known.
     """
     groups, n, _ = matches.shape
     drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), samples)
-    replicates = bradley_terry(np.tensordot(drawn, matches, 1).reshape(samples, n, n))
+    wins = np.tensordot(drawn, matches, 1).reshape(samples, n, n)
+    replicates, connected = bradley_terry(wins), compared(wins)
     tail = (1 - confidence) / 2
-    # Between two samples nothing is interpolated: one of them may be infinite.
-    low, high = np.quantile(replicates, [tail, 1 - tail], axis=0, method="inverted_cdf")
-    found = bradley_terry(matches.sum(0))
-    return [Interval(*map(float, ends)) for ends in zip(found, low, high, strict=True)]
+    found = []
+    for player, estimate in enumerate(bradley_terry(matches.sum(0))):
+        known = replicates[connected[:, player], player]
+        low, high = -np.inf, np.inf
+        if samples - len(known) <= tail * samples:
+            # Between two samples nothing is interpolated: one of them may be infinite.
+            low, high = np.quantile(known, [tail, 1 - tail], method="inverted_cdf")
+        found.append(Interval(float(estimate), float(low), float(high)))
+    return found
 
 
-def compared(wins: Float[np.ndarray, "n n"]) -> list[bool]:
+def compared(wins: Float[np.ndarray, "*logs n n"]) -> Bool[np.ndarray, "*logs n"]:
     """Whether each player was compared with the first, if only through others."""
-    met = (wins + wins.T) > 0
-    reached = np.arange(len(wins)) == 0
-    for _ in range(len(wins)):
-        reached = reached | (met & reached).any(-1)
-    return [bool(one) for one in reached]
+    met = (wins + wins.swapaxes(-1, -2)) > 0
+    reached: Bool[np.ndarray, "*logs n"] = np.zeros(wins.shape[:-1], bool)
+    reached[..., 0] = True
+    for _ in range(wins.shape[-1]):
+        reached = reached | (met & reached[..., None, :]).any(-1)
+    return reached

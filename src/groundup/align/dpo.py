@@ -32,7 +32,7 @@ from torch.nn.functional import logsigmoid
 
 from groundup.align.config import REFERENCE_FREE, DPOConfig
 from groundup.align.pair_losses import hinge_loss, ipo_loss, orpo_loss, simpo_loss
-from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
+from groundup.align.preferences import Pair, PairBatch, PairStream, say_refused, tokenize_pairs
 from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.records import read_preferences
@@ -200,13 +200,16 @@ def _pairs(
     if sides[0].remark:
         say(sides[0].remark)
     context = prepared.context
-    trained, heldout = (tokenize_pairs(prepared.tokenizer, side.rows, context) for side in sides)
+    (trained, refused), (heldout, refused_too) = (
+        tokenize_pairs(prepared.tokenizer, side.rows, context) for side in sides
+    )
     say_counts(
         sides[0].bad,
         f"{len(trained):,} pairs to train on, {len(heldout):,} held out",
-        len(sides[0].rows) - len(trained),
+        len(sides[0].rows) - len(trained) - len(refused),
         "pairs that do not differ",
     )
+    say_refused(refused, refused_too)
     heldout = spread(heldout, _CURVE_PAIRS)
     everything = [(pair.chosen, pair.rejected) for pair in (*trained, *heldout)]
     reference = np.full((len(everything), 2), np.nan, np.float32)
@@ -268,6 +271,7 @@ def _evaluate(
         step,
         (margin > 0).double().numpy(),
         [pair.source for pair in heldout],
+        [pair.group for pair in heldout],
         float(losses.mean()),
         f"better answer {what} in {{share}} of {{items}} held-out pairs",
         _POOLS,
@@ -279,12 +283,13 @@ def measured(
     step: int,
     right: Float[np.ndarray, " items"],
     sources: Sequence[str],
+    groups: Sequence[str],
     loss: float,
     sentence: str,
     pools: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return an evaluation as metrics.jsonl keeps it, and say it by pools."""
-    found = gained_by_source(right, sources)
+    found = gained_by_source(right, sources, groups)
     for name, where in pools.items():
         if name in found:
             say(f"{run.stage}  step {step}  {_in_words(found[name], sentence, where, found)}")
@@ -296,13 +301,20 @@ def measured(
 
 
 def gained_by_source(
-    gained: Float[np.ndarray, " pairs"], sources: Sequence[str]
+    gained: Float[np.ndarray, " pairs"], sources: Sequence[str], groups: Sequence[str]
 ) -> dict[str, Estimate]:
     """Return the share of pairs whose chosen answer gained, pooled and by source.
 
-    What people wrote and what was generated are pooled apart, as in the report.
+    What people wrote and what was generated are pooled apart, as in the report; pairs of a group
+    are drawn together.
     """
-    return {name: rate(gained[at], chance=_GUESSING) for name, at in source_groups(sources).items()}
+    found = {}
+    for name, at in source_groups(sources).items():
+        own = [groups[int(i)] for i in at]
+        # Of one group alone the pairs are told apart, or nothing could be (as in `data.split`).
+        several = own if len(set(own)) > 1 else None
+        found[name] = rate(gained[at], groups=several, chance=_GUESSING)
+    return found
 
 
 _POOLS = {POOLED: "pairs written by people", WORLD: "pairs of the small world"}

@@ -29,7 +29,15 @@ from torch import Tensor, nn
 
 from groundup.align.config import KTOConfig
 from groundup.align.dpo import RATES, measured, say_counts
-from groundup.align.preferences import TwinPacking, tokenize_answer, twins
+from groundup.align.preferences import (
+    Refused,
+    TwinPacking,
+    encoded_rows,
+    micro_sizes,
+    say_refused,
+    tokenize_answer,
+    twins,
+)
 from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.records import read_unpaired_preferences
@@ -80,12 +88,16 @@ def reference_point(gained: Float[Tensor, " mismatched"]) -> Float[Tensor, ""]:
 
 @dataclass(frozen=True)
 class LabeledAnswer:
-    """A prompt with an answer, and the same prompt with an answer to another."""
+    """A prompt with an answer, and the same prompt with an answer to another.
+
+    `group` is what it shares with others: both answers of a pair are of one.
+    """
 
     answer: Example
     mismatched: Example
     desirable: bool
     source: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,8 +179,8 @@ class KTOStream(DataStream):
         self.packing = TwinPacking(
             [(one.answer.inputs, one.mismatched.inputs) for one in answers],
             context=context,
+            sizes=micro_sizes(rows, micro_rows, least=1),
             rows=rows,
-            micro_rows=min(micro_rows, rows),
             seed=seed,
             apart=True,
         )
@@ -178,7 +190,7 @@ class KTOStream(DataStream):
         return [self._batch(rows) for rows in self.packing.at(step)]
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> KTOBatch:
-        half = self.packing.micro_rows
+        half = len(rows) // 2
         items, sequences = twins(rows)
         places = torch.tensor(sequences)
         # Segments are numbered within a batch, and the mismatched have one of their own.
@@ -201,17 +213,24 @@ class KTOStream(DataStream):
 
 def tokenize_labeled(
     tokenizer: Tokenizer, rows: Sequence[UnpairedPreference], context: int, seed: int
-) -> list[LabeledAnswer]:
-    """Answers as tokens, cut to the context; one whose prompt leaves no room is left out."""
+) -> tuple[list[LabeledAnswer], Refused]:
+    """Answers as tokens, cut to the context, and the rows that the chat template refuses.
+
+    An answer whose prompt leaves no room is left out.
+    """
+
+    def own(row: UnpairedPreference) -> tuple[UnpairedPreference, Example]:
+        return row, tokenize_answer(tokenizer, row.prompt, row.completion, context)
+
+    answers, refused = encoded_rows(rows, own)
+    taken = [row for row, _ in answers]
     found = []
-    for row, other in zip(rows, mismatch(rows, seed), strict=True):
-        answer, mismatched = (
-            tokenize_answer(tokenizer, row.prompt, said, context)
-            for said in (row.completion, rows[other].completion)
-        )
+    for (row, answer), other in zip(answers, mismatch(taken, seed), strict=True):
+        said = taken[other].completion
+        mismatched = tokenize_answer(tokenizer, row.prompt, said, context)
         if answer.teaches:
-            found.append(LabeledAnswer(answer, mismatched, row.label, row.source))
-    return found
+            found.append(LabeledAnswer(answer, mismatched, row.label, row.source, row.group))
+    return found, refused
 
 
 def mismatch(rows: Sequence[UnpairedPreference], seed: int) -> list[int]:
@@ -294,7 +313,7 @@ def _answers(
     """
     sides = split(config.data, "preferences", read_unpaired_preferences)
     context = prepared.context
-    trained, heldout = (
+    (trained, refused), (heldout, refused_too) = (
         tokenize_labeled(prepared.tokenizer, side.rows, context, config.seed) for side in sides
     )
     good = sum(one.desirable for one in trained)
@@ -302,9 +321,10 @@ def _answers(
         sides[0].bad,
         f"{good:,} desirable and {len(trained) - good:,} undesirable answers to train on, "
         f"{len(heldout):,} held out",
-        len(sides[0].rows) - len(trained),
+        len(sides[0].rows) - len(trained) - len(refused),
         "answers without a word",
     )
+    say_refused(refused, refused_too)
     _require_both_labels(trained)
     heldout = spread(heldout, _CURVE_ANSWERS)
     everything = [(one.answer, one.mismatched) for one in (*trained, *heldout)]
@@ -362,6 +382,7 @@ def _evaluate(
         step,
         ((gained > z0) == desirable).double().numpy(),
         [one.source for one in heldout],
+        [one.group for one in heldout],
         float(losses.mean()),
         "label told from the gain in probability in {share} of {items} held-out answers",
         {POOLED: "answers written by people", WORLD: "answers of the small world"},

@@ -204,12 +204,14 @@ def _standings(votes: Sequence[Vote]) -> tuple[Standing, ...]:
     prompts = {prompt: place for place, prompt in enumerate(dict.fromkeys(v.prompt for v in votes))}
     matches = np.zeros((len(prompts), len(players), len(players)))
     points: list[list[float]] = [[] for _ in players]
+    on: list[list[int]] = [[] for _ in players]  # the prompts of those votes
     for vote in votes:
         a, b = map(players.index, vote.players)
         won = {"a": 1.0, "b": 0.0}.get(vote.choice, 0.5)
         matches[prompts[vote.prompt], [a, b], [b, a]] += won, 1 - won
-        points[a].append(won)
-        points[b].append(1 - won)
+        for player, own in ((a, won), (b, 1 - won)):
+            points[player].append(own)
+            on[player].append(prompts[vote.prompt])
     ratings = rate(matches)
     met = compared(matches.sum(0))
     return tuple(
@@ -218,11 +220,12 @@ def _standings(votes: Sequence[Vote]) -> tuple[Standing, ...]:
             own.count(1.0),
             own.count(0.5),
             own.count(0.0),
-            win_share(np.array(own), chance=0.5),
+            # Votes on one prompt alone are told apart, or nothing could be.
+            win_share(np.array(own), groups=asked if len(set(asked)) > 1 else None, chance=0.5),
             _in_elo(rating) if place and met[place] else None,
         )
-        for place, (name, own, rating) in enumerate(
-            zip(_names(votes, players), points, ratings, strict=True)
+        for place, (name, own, asked, rating) in enumerate(
+            zip(_names(votes, players), points, on, ratings, strict=True)
         )
     )
 

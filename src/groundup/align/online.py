@@ -249,11 +249,13 @@ class Online:
         if not self.heldout:
             return {"negative_reward": None}
         found = self._answered(policy, self.heldout, step_seed(self.config.seed, _HELDOUT))
-        measured = {"heldout_reward": ratio(found.rewards)}
+        named = [one.group or place for place, one in enumerate(self.heldout)]
+        groups = named if len(set(named)) > 1 else None
+        measured = {"heldout_reward": ratio(found.rewards, groups=groups)}
         if found.gold is not None:
-            measured["heldout_gold"] = ratio(found.gold)
+            measured["heldout_gold"] = ratio(found.gold, groups=groups)
         if found.costs is not None:
-            measured["heldout_cost"] = ratio(found.costs)
+            measured["heldout_cost"] = ratio(found.costs, groups=groups)
         words = ", ".join(
             f"{name.replace('_', ' ')} {one.estimate:.3f} ({one.low:.3f} to {one.high:.3f})"
             for name, one in measured.items()

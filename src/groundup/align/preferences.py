@@ -7,8 +7,9 @@ shape pre-training uses, so compiled blocks serve alignment too.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.errors import UserError
+from groundup.runs.console import say
 from groundup.text.batches import packed_batch
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example, cut_to
@@ -23,14 +25,23 @@ from groundup.text.rows import Message, Preference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream
 
+R = TypeVar("R")
+T = TypeVar("T")
+# The places of rows that the chat template refuses, and why.
+Refused = list[tuple[int, str]]
+
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt with each of its two answers; only the answers' tokens are trained on."""
+    """A prompt with each of its two answers; only the answers' tokens are trained on.
+
+    `group` is what it shares with others.
+    """
 
     chosen: Example
     rejected: Example
     source: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,11 +100,10 @@ class PairStream(DataStream):
         self.packing = TwinPacking(
             [(pair.chosen.inputs, pair.rejected.inputs) for pair in pairs],
             context=context,
+            sizes=micro_sizes(rows, micro_rows, least=2),
             rows=rows,
-            micro_rows=max(2, min(micro_rows, rows)),
             seed=seed,
         )
-        self.micro_rows, self.per_step = self.packing.micro_rows, self.packing.per_step
         self.rows_per_epoch = self.packing.rows_per_epoch
         self.read_by = self.packing.read_by
 
@@ -113,12 +123,24 @@ class PairStream(DataStream):
         )
 
 
+def micro_sizes(rows: int, micro_rows: int, least: int) -> list[int]:
+    """The rows of each micro-batch of a step: as few batches as there can be, as even as can be.
+
+    None has fewer than `least`, so a step of fewer has `least`, and where `micro_rows` would leave
+    fewer to the last one a batch has a row more.
+    """
+    rows = max(rows, least)
+    count = min(-(-rows // max(micro_rows, least)), rows // least)
+    return [rows // count + (place < rows % count) for place in range(count)]
+
+
 class TwinPacking:
     """Micro-batches of rows of sequences, two of which belong together and are never parted.
 
-    Sequences 2i and 2i + 1 are those of item i, of so many `inputs`. With `apart`, the second ones
-    have rows of their own, as many as the first, behind them. The order of an epoch is a pure
-    function of (seed, epoch).
+    Sequences 2i and 2i + 1 are those of item i, of so many `inputs`. A step of `rows` has
+    micro-batches of these `sizes` (see `micro_sizes`). With `apart`, the second ones have rows of
+    their own, as many as the first, behind them. The order of an epoch is a pure function of
+    (seed, epoch).
     """
 
     def __init__(
@@ -126,50 +148,61 @@ class TwinPacking:
         inputs: Sequence[tuple[int, int]],
         *,
         context: int,
+        sizes: Sequence[int],
         rows: int,
-        micro_rows: int,
         seed: int,
         apart: bool = False,
     ) -> None:
         self.inputs, self.context, self.seed, self.apart = inputs, context, seed, apart
-        self.micro_rows, self.per_step = micro_rows, max(1, rows // micro_rows)
+        self.sizes = sizes
         self._epoch = functools.lru_cache(maxsize=2)(self._packed)
-        self.rows_per_epoch = len(self._epoch(0)) * micro_rows
+        # Every epoch has as many batches as the first, so that a step knows its epoch at once.
+        self.batches_per_epoch = 0
+        self.batches_per_epoch = len(self._epoch(0))
+        self.rows_per_epoch = rows_of_epoch(self.batches_per_epoch, sizes, rows)
 
     def at(self, step: int) -> list[list[list[int]]]:
         """The micro-batches of a step: lists of rows, which are lists of sequences."""
-        wanted = range(step * self.per_step, (step + 1) * self.per_step)
         batches = []
-        for index in wanted:
-            epoch, place = divmod(index, self.rows_per_epoch // self.micro_rows)
-            packed = self._epoch(epoch)
-            batches.append(packed[place % len(packed)])
+        for index in range(step * len(self.sizes), (step + 1) * len(self.sizes)):
+            epoch, place = divmod(index, self.batches_per_epoch)
+            batches.append(self._epoch(epoch)[place])
         return batches
 
     def read_by(self, steps: int) -> Int[np.ndarray, " items"]:
         """Return the indices of the items that `steps` steps read, ascending."""
-        batches = steps * self.per_step
+        batches = steps * len(self.sizes)
         if batches > len(self._epoch(0)):
             return np.arange(len(self.inputs))
         rows = [row for batch in self._epoch(0)[:batches] for row in batch]
         return np.unique(np.array([s // 2 for row in rows for s in row], int))
 
     def _packed(self, epoch: int) -> list[list[list[int]]]:
+        """This epoch's micro-batches; where all items are in too few, the first ones come again."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.inputs)).tolist()
         batches: list[list[list[int]]] = []
-        for index in np.random.default_rng((self.seed, epoch)).permutation(len(self.inputs)):
-            if not batches or not self._lay(batches[-1], int(index)):
-                batches.append([[] for _ in range(self.micro_rows * (1 + self.apart))])
-                fits = self._lay(batches[-1], int(index))
-                assert fits, "two rows hold any item"
+        while not batches or len(batches) < self.batches_per_epoch:
+            batches.append(self._empty(epoch, len(batches)))
+            for index in order:
+                if not self._lay(batches[-1], index):
+                    batches.append(self._empty(epoch, len(batches)))
+                    fits = self._lay(batches[-1], index)
+                    assert fits, "the smallest batch holds any item"
         return batches
+
+    def _empty(self, epoch: int, place: int) -> list[list[int]]:
+        """The rows of a micro-batch: steps go on from one epoch into the next."""
+        size = self.sizes[(epoch * self.batches_per_epoch + place) % len(self.sizes)]
+        return [[] for _ in range(size * (1 + self.apart))]
 
     def _lay(self, rows: list[list[int]], index: int) -> bool:
         """Put both sequences of an item into the fullest rows they fit; return whether they fit."""
         places: list[int] = []
+        size = len(rows) // (1 + self.apart)
         for which in (0, 1):
             need = self.inputs[index][which]
-            first = self.micro_rows * (which and self.apart)
-            own = range(first, first + self.micro_rows)
+            first = size * (which and self.apart)
+            own = range(first, first + size)
             free = {row: self.context - sum(map(self._inputs, rows[row])) for row in own}
             fitting = [row for row in own if free[row] >= need]
             if not fitting:
@@ -184,6 +217,15 @@ class TwinPacking:
         return self.inputs[sequence // 2][sequence % 2]
 
 
+def rows_of_epoch(batches: int, sizes: Sequence[int], rows: int) -> int:
+    """The rows of so many micro-batches, whose `sizes` come by turns, as a plan counts them.
+
+    A plan takes a step for `rows`; one row alone holds no pair, and its step has two.
+    """
+    steps, rest = divmod(batches, len(sizes))
+    return (steps * sum(sizes) + sum(sizes[:rest])) * rows // sum(sizes)
+
+
 def twins(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
     """The items in these rows, ascending, and the places of both sequences of each among all."""
     laid = {sequence: place for place, sequence in enumerate(s for row in rows for s in row)}
@@ -191,21 +233,57 @@ def twins(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
     return items, [[laid[2 * item], laid[2 * item + 1]] for item in items]
 
 
-def tokenize_pairs(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Pair]:
-    """Pairs as tokens, cut to the context.
+def tokenize_pairs(
+    tokenizer: Tokenizer, rows: Sequence[Preference], context: int
+) -> tuple[list[Pair], Refused]:
+    """Pairs as tokens, cut to the context, and the rows that the chat template refuses.
 
     One whose prompt leaves no room is left out, and so is one whose answers are the same as far as
     the context reaches.
     """
-    pairs = []
-    for row in rows:
+
+    def pair(row: Preference) -> Pair:
         chosen, rejected = (
             tokenize_answer(tokenizer, row.prompt, answer, context)
             for answer in (row.chosen, row.rejected)
         )
-        if chosen.teaches and rejected.teaches and chosen.ids != rejected.ids:
-            pairs.append(Pair(chosen, rejected, row.source))
-    return pairs
+        return Pair(chosen, rejected, row.source, row.group)
+
+    pairs, refused = encoded_rows(rows, pair)
+    found = [
+        pair
+        for pair in pairs
+        if pair.chosen.teaches and pair.rejected.teaches and pair.chosen.ids != pair.rejected.ids
+    ]
+    return found, refused
+
+
+def encoded_rows(rows: Sequence[R], encode: Callable[[R], T]) -> tuple[list[T], Refused]:
+    """Encode every row, and set those aside that the chat template refuses.
+
+    Raises `UserError` with the first reason where every row is refused: then it is not the rows.
+    """
+    found: list[T] = []
+    refused: Refused = []
+    for place, row in enumerate(rows):
+        try:
+            found.append(encode(row))
+        except UserError as reason:
+            refused.append((place, str(reason)))
+    if refused and not found:
+        raise UserError(refused[0][1])
+    return found, refused
+
+
+def say_refused(trained: Refused, heldout: Refused) -> None:
+    """Say how many rows of each side the chat template refused, and why the first."""
+    for side, refused in (("to train on", trained), ("held out", heldout)):
+        if refused:
+            place, reason = refused[0]
+            say(
+                f"  {len(refused):,} rows {side} set aside, which cannot be encoded, the first is "
+                f"row {place + 1}: {reason}"
+            )
 
 
 def tokenize_answer(

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard, TypeVar
 
+from groundup.data.fields import label, opening
 from groundup.data.files import rows_of
-from groundup.data.records import read_conversations, read_preferences, read_prompts
+from groundup.data.records import Records, read_conversations, read_preferences, read_prompts
 from groundup.data.split import OWN_HELDOUT
 from groundup.errors import UserError, shorten
 from groundup.lm.logprobs import spread
@@ -25,6 +26,7 @@ from groundup.text.cleaning import split_hash
 from groundup.text.rows import BadRow, Json, Message, PromptRow
 from groundup.text.tokenizer import Tokenizer
 
+T = TypeVar("T")
 # More than a run of a day answers; to encode them takes a few seconds.
 _MOST = 20_000
 _KINDS = ("conversations", "preferences")
@@ -37,12 +39,14 @@ class Prompt:
     """What is to be answered: its tokens, up to where the answer begins, and where it is from.
 
     `row` are the other fields of its row, which a verifier may need: the right `answer`, `tests`.
+    `group` is what it shares with others; without one it stands for itself.
     """
 
     ids: tuple[int, ...]
     messages: tuple[Message, ...] = ()
     row: Mapping[str, object] = field(default_factory=dict)
     source: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Asked:
     messages: tuple[Message, ...]
     row: Mapping[str, object] = field(default_factory=dict)
     source: str = ""
+    group: str = ""
 
 
 def load_prompts(
@@ -105,7 +110,7 @@ def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple
         if not 0 < len(ids) <= longest:
             left_out += 1
         else:
-            kept.append(Prompt(tuple(ids), one.messages, one.row, one.source))
+            kept.append(Prompt(tuple(ids), one.messages, one.row, one.source, one.group))
     return kept, left_out
 
 
@@ -117,14 +122,16 @@ Turns = tuple[tuple[str, str], ...]
 
 
 class _Row(NamedTuple):
-    """A row that asks something: its prompt's turns, its other fields, its source."""
+    """A row that asks something: its prompt's turns, its other fields, its source and group."""
 
     turns: Turns
     rest: Mapping[str, object]
     source: str
+    group: str
 
     def asked(self) -> Asked:
-        return Asked(tuple(Message(*turn) for turn in self.turns), self.rest, self.source)
+        messages = tuple(Message(*turn) for turn in self.turns)
+        return Asked(messages, self.rest, self.source, self.group)
 
 
 def _stage(folder: Path) -> list[list[_Row]]:
@@ -159,8 +166,8 @@ def _rows(
 def _read_conversations(path: Path) -> list[_Row]:
     """What the conversations of any file ask: all but their last answer."""
     return [
-        _Row(_turns(row.messages[:-1]), {"answer": row.messages[-1].content}, row.source)
-        for row in read_conversations(path).rows
+        _Row(_turns(row.messages[:-1]), {"answer": row.messages[-1].content}, row.source, row.group)
+        for row in _said(read_conversations(path))
         if len(row.messages) > 1
     ]
 
@@ -168,9 +175,16 @@ def _read_conversations(path: Path) -> list[_Row]:
 def _read_preferences(path: Path) -> list[_Row]:
     """What the preferences of any file ask."""
     return [
-        _Row(_turns(row.prompt), {"answer": row.chosen}, row.source)
-        for row in read_preferences(path).rows
+        _Row(_turns(row.prompt), {"answer": row.chosen}, row.source, row.group)
+        for row in _said(read_preferences(path))
     ]
+
+
+def _said(records: Records[T]) -> Sequence[T]:
+    """The good rows of a file; its bad lines are said."""
+    for line in records.bad:
+        say(str(line))
+    return records.rows
 
 
 def _turns(messages: Iterable[Message]) -> Turns:
@@ -183,7 +197,8 @@ def _of_conversation(row: Json, file: str) -> _Row | None:
     turns, source = _plain_turns(row.get("messages")), row.get("source", file)
     if turns is None or turns[-1][0] != "assistant" or not _is_plain(source):
         return None
-    return _Row(turns[:-1], {"answer": turns[-1][1]}, source)
+    group = label(row, "group", "") or opening(tuple(Message(*turn) for turn in turns))
+    return _Row(turns[:-1], {"answer": turns[-1][1]}, source, group)
 
 
 def _of_preference(row: Json, file: str) -> _Row | None:
@@ -195,7 +210,7 @@ def _of_preference(row: Json, file: str) -> _Row | None:
         return None
     if not (_is_plain(source) and _is_plain(chosen) and _is_plain(rejected)):
         return None
-    return _Row(turns, {"answer": chosen}, source)
+    return _Row(turns, {"answer": chosen}, source, label(row, "group", turns[-1][1]))
 
 
 def _plain_turns(messages: object) -> Turns | None:
@@ -230,10 +245,7 @@ def _holds(path: Path) -> bool:
 
 
 def _file(path: Path) -> list[list[_Row]]:
-    records = read_prompts(path)
-    for line in records.bad:
-        say(str(line))
-    found = _new(_of_row(row, path.name) for row in records.rows)
+    found = _new(_of_row(row, path.name) for row in _said(read_prompts(path)))
     hashes = [split_hash(repr(one.asked().messages)) for one in found]
     train = [one for one, place in zip(found, hashes, strict=True) if place >= OWN_HELDOUT]
     heldout = [one for one, place in zip(found, hashes, strict=True) if place < OWN_HELDOUT]
@@ -245,7 +257,8 @@ def _file(path: Path) -> list[list[_Row]]:
 
 def _of_row(row: PromptRow, file: str) -> _Row:
     turns = _turns(row.messages) or (("user", row.text or ""),)
-    return _Row(turns, row.settings, str(row.settings.get("source", file)))
+    source = str(row.settings.get("source", file))
+    return _Row(turns, row.settings, source, label(row.settings, "group", turns[-1][1]))
 
 
 def _new(found: Iterable[_Row]) -> list[_Row]:

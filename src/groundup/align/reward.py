@@ -31,6 +31,13 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from groundup.align.config import RewardConfig
+from groundup.align.preferences import (
+    Refused,
+    encoded_rows,
+    micro_sizes,
+    rows_of_epoch,
+    say_refused,
+)
 from groundup.align.prompts import Asked, encoded
 from groundup.align.reward_report import HeldoutPairs, accuracies, write_report
 from groundup.align.rewards.model import (
@@ -81,40 +88,55 @@ _SHARES = (1 / 8, 1 / 4, 1 / 2, 1)
 class Comparison:
     """All answers to a prompt that were compared, and which was preferred to which.
 
-    `lengths` are the tokens of each answer, with the one that ends it and without the prompt.
+    `lengths` are the tokens of each answer, with the one that ends it and without the prompt;
+    `group` is what the prompt shares with others.
     """
 
     answers: tuple[Example, ...]
     pairs: tuple[tuple[int, int], ...]
     lengths: tuple[int, ...]
     source: str = ""
+    group: str = ""
 
 
-def comparisons(tokenizer: Tokenizer, rows: Sequence[Preference], context: int) -> list[Comparison]:
-    """The pairs of every prompt together, its answers each once.
+def comparisons(
+    tokenizer: Tokenizer, rows: Sequence[Preference], context: int
+) -> tuple[list[Comparison], Refused]:
+    """The pairs of every prompt together, its answers each once; and the rows that are refused.
 
-    Pairs that do not differ within the context are left out, and so are prompts that the chat
-    template refuses.
+    Pairs that do not differ within the context are left out.
     """
+
+    @functools.cache
+    def asked_ids(prompt: tuple[Message, ...]) -> list[int]:
+        return encode_chat(tokenizer, prompt, generation_prompt=True).ids
+
+    @functools.cache
+    def ids_of(prompt: tuple[Message, ...], text: str) -> list[int]:
+        return answered_ids(tokenizer, prompt, text)
+
+    def checked(row: Preference) -> Preference:
+        asked_ids(row.prompt)
+        for text in (row.chosen, row.rejected):
+            ids_of(row.prompt, text)
+        return row
+
+    taken, refused = encoded_rows(rows, checked)
     by_prompt: dict[tuple[Message, ...], list[Preference]] = {}
-    for row in rows:
+    for row in taken:
         by_prompt.setdefault(row.prompt, []).append(row)
     found = []
     for prompt, pairs in by_prompt.items():
         texts = list(dict.fromkeys(text for row in pairs for text in (row.chosen, row.rejected)))
         place = {text: i for i, text in enumerate(texts)}
-        try:
-            ids = [answered_ids(tokenizer, prompt, text) for text in texts]
-            asked = len(encode_chat(tokenizer, prompt, generation_prompt=True).ids)
-        except UserError:
-            continue
+        ids, asked = [ids_of(prompt, text) for text in texts], len(asked_ids(prompt))
         answers = tuple(read_at_end(one, context) for one in ids)
         lengths = tuple(len(one) - asked for one in ids)
         compared = [(place[row.chosen], place[row.rejected]) for row in pairs]
         different = tuple((a, b) for a, b in compared if answers[a].ids != answers[b].ids)
         if different:
-            found.append(Comparison(answers, different, lengths, pairs[0].source))
-    return found
+            found.append(Comparison(answers, different, lengths, pairs[0].source, pairs[0].group))
+    return found, refused
 
 
 def answered_ids(tokenizer: Tokenizer, prompt: Sequence[Message], answer: str) -> list[int]:
@@ -187,50 +209,59 @@ class ComparisonStream(DataStream):
         if not items:
             raise UserError("the data holds no preference pair to train on; give some")
         self.items, self.context, self.seed = items, context, seed
-        self.micro_rows = max(2, min(micro_rows, rows))
-        self.per_step = max(1, rows // self.micro_rows)
+        self.sizes = micro_sizes(rows, micro_rows, least=2)
         self._epoch = functools.lru_cache(maxsize=2)(self._packed)
+        # Every epoch has as many batches as the first, so that a step knows its epoch at once.
+        self.batches_per_epoch = 0
         self.batches_per_epoch = len(self._epoch(0))
-        self.rows_per_epoch = self.batches_per_epoch * self.micro_rows
+        self.rows_per_epoch = rows_of_epoch(self.batches_per_epoch, self.sizes, rows)
         self.labels = sum(len(one.pairs) for one in items)
 
     def at(self, step: int, model: nn.Module) -> list[ComparisonBatch]:
-        read = range(step * self.per_step, (step + 1) * self.per_step)
+        first = step * len(self.sizes)
         return [
-            comparison_batch(self._items(index), self.context, self.micro_rows) for index in read
+            comparison_batch(self._items(first + place), self.context, size)
+            for place, size in enumerate(self.sizes)
         ]
 
     def labels_read(self, steps: int) -> int:
         """The pairs that so many steps have read, each as often as it was."""
-        passes, rest = divmod(steps * self.per_step, self.batches_per_epoch)
+        passes, rest = divmod(steps * len(self.sizes), self.batches_per_epoch)
         first = passes * self.batches_per_epoch
         some = (self._items(index) for index in range(first, first + rest))
         return passes * self.labels + sum(len(one.pairs) for items in some for one in items)
 
     def steps_to(self, share: float) -> int:
         """The first step after which this share of all pairs has been read, up to one pass."""
-        steps = range(1, -(-self.batches_per_epoch // self.per_step) + 1)
+        steps = range(1, -(-self.batches_per_epoch // len(self.sizes)) + 1)
         place = bisect.bisect_left(steps, share * self.labels, key=self.labels_read)
         return steps[place]
 
     def _items(self, index: int) -> list[Comparison]:
         """The comparisons of a micro-batch, counted from the first step."""
         epoch, place = divmod(index, self.batches_per_epoch)
-        packed = self._epoch(epoch)
-        return [self.items[i] for i in packed[place % len(packed)]]
+        return [self.items[i] for i in self._epoch(epoch)[place]]
 
     def _packed(self, epoch: int) -> list[list[int]]:
-        """This epoch's micro-batches: as many comparisons as fit into the rows together."""
+        """This epoch's micro-batches: as many comparisons as fit into the rows together.
+
+        Where all comparisons are in too few, the first ones come again.
+        """
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.items)).tolist()
+        first = epoch * self.batches_per_epoch
         batches: list[list[int]] = []
-        lengths: list[int] = []
-        for index in np.random.default_rng((self.seed, epoch)).permutation(len(self.items)):
-            more = [answer.inputs for answer in self.items[int(index)].answers]
-            # More answers to one prompt than the rows hold get a batch to themselves.
-            if not batches or len(rows_of([*lengths, *more], self.context)) > self.micro_rows:
-                batches.append([])
-                lengths = []
-            batches[-1].append(int(index))
-            lengths += more
+        while not batches or len(batches) < self.batches_per_epoch:
+            batches.append([])
+            lengths: list[int] = []
+            for index in order:
+                more = [answer.inputs for answer in self.items[index].answers]
+                size = self.sizes[(first + len(batches) - 1) % len(self.sizes)]
+                # More answers to one prompt than the rows hold get a batch to themselves.
+                if batches[-1] and len(rows_of([*lengths, *more], self.context)) > size:
+                    batches.append([])
+                    lengths = []
+                batches[-1].append(index)
+                lengths += more
         return batches
 
 
@@ -309,14 +340,15 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
     sides = split(config.data, "preferences", read_preferences)
     for line in sides[0].bad:
         say(str(line))
-    train, heldout = (
+    (train, refused), (heldout, refused_too) = (
         comparisons(prepared.tokenizer, side.rows, prepared.context) for side in sides
     )
     compared = sum(len(one.pairs) for one in train)
     say(
         f"{run.stage}: {compared:,} pairs of {len(train):,} prompts to train on, "
-        f"{len(sides[0].rows) - compared:,} that do not differ are set aside"
+        f"{len(sides[0].rows) - compared - len(refused):,} that do not differ are set aside"
     )
+    say_refused(refused, refused_too)
     heldout = spread(heldout, _REPORT_PROMPTS)
     on_the_way = spread(heldout, _CURVE_PROMPTS)
     context = prepared.context
@@ -345,7 +377,8 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
             parent=name_of(config.model),
         )
         save_reward_model(run.folder, whole, prepared.tokenizer, card)
-        write_report(run, heldout_pairs(whole, heldout, context), stream.labels)
+        read = min(stream.labels, stream.labels_read(plan.steps))
+        write_report(run, heldout_pairs(whole, heldout, context), stream.labels, read)
 
     return Job(
         config,
@@ -419,7 +452,7 @@ def _evaluate(
     pairs = heldout_pairs(model, heldout, context)
     if pairs is None:
         return {"preference_loss": None}
-    found = accuracies(pairs.right, pairs.prompts, pairs.sources)[POOLED]
+    found = accuracies(pairs.right, pairs)[POOLED]
     say(
         f"{run.stage}  step {step}  {found.estimate:.1%} of {found.items} held-out pairs in order "
         f"({found.low:.0%} to {found.high:.0%}; guessing 50 %)"
@@ -455,6 +488,7 @@ def heldout_pairs(
         rejected=rejected,
         margins=scores[chosen] - scores[rejected],
         prompts=prompts,
+        groups=tuple(one.group for one in some),
         sources=tuple(one.source for one in some for _ in one.pairs),
     )
 

@@ -6,8 +6,9 @@
                   (Singhal et al. 2023, "A long way to go", section 3)
     labels        accuracy on the way through the first pass, after an eighth of the labels and on
 
-All answers to a prompt are drawn together for the intervals. What too few pairs cannot tell is left
-out and named. The numbers are in result.json, and the same run gives the same file.
+All prompts of a group are drawn together for the intervals, with all answers to them. What too few
+pairs cannot tell is left out and named. The numbers are in result.json, and the same run gives the
+same file.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ _BINS = 40
 class HeldoutPairs:
     """Held-out pairs by a reward model: unscaled margins, scaled rewards, lengths in tokens.
 
-    `prompts` numbers the prompt of each pair and `answered` that of each answer; `chosen` and
-    `rejected` are the places of a pair's answers.
+    `prompts` numbers the prompt of each pair and `answered` that of each answer, `groups` names
+    what a prompt shares with others; `chosen` and `rejected` are the places of a pair's answers.
     """
 
     rewards: Float[np.ndarray, " answers"]
@@ -62,6 +63,7 @@ class HeldoutPairs:
     rejected: Int[np.ndarray, " pairs"]
     margins: Float[np.ndarray, " pairs"]
     prompts: Int[np.ndarray, " pairs"]
+    groups: tuple[str, ...]
     sources: tuple[str, ...]
 
     @property
@@ -123,18 +125,18 @@ class Measured:
 # Measuring.
 
 
-def accuracies(
-    values: Float[np.ndarray, " pairs"], prompts: Int[np.ndarray, " pairs"], sources: Sequence[str]
-) -> BySource:
-    """The mean of all pairs and, where there are several sources, of each one's."""
-    of = np.array(sources)
-    names = sorted(set(sources))
+def accuracies(values: Float[np.ndarray, " pairs"], pairs: HeldoutPairs) -> BySource:
+    """The mean over all pairs and, where there are several sources, over each one's."""
+    of, groups = np.array(pairs.sources), np.array(pairs.groups)[pairs.prompts]
+    names = sorted(set(pairs.sources))
     parts = {POOLED: np.ones(len(of), bool)}
     parts |= {name: of == name for name in names if name and len(names) > 1}
-    return {
-        name: rate(values[some], groups=prompts[some].tolist(), chance=_GUESSING)
-        for name, some in parts.items()
-    }
+    found = {}
+    for name, some in parts.items():
+        # Of one group alone the prompts are told apart, or nothing could be.
+        own = groups[some] if len(set(groups[some].tolist())) > 1 else pairs.prompts[some]
+        found[name] = rate(values[some], groups=own.tolist(), chance=_GUESSING)
+    return found
 
 
 def calibration(pairs: HeldoutPairs) -> Calibration:
@@ -154,6 +156,7 @@ def measured(pairs: HeldoutPairs | None, course: Sequence[Point]) -> Measured:
         return Measured({}, None, None, {}, None, None, list(course), missing)
     missing = []
     lengths = pairs.lengths.astype(float)
+    groups = [pairs.groups[prompt] for prompt in pairs.answered]
     correlations: list[Interval | None] = []
     for name, of_rewards, of_lengths in (
         ("the correlation with length", pairs.rewards, lengths),
@@ -168,14 +171,12 @@ def measured(pairs: HeldoutPairs | None, course: Sequence[Point]) -> Measured:
             correlations.append(None)
             missing.append(name)
             continue
-        correlations.append(
-            rank_correlation_interval(of_rewards, of_lengths, clusters=pairs.answered.tolist())
-        )
+        correlations.append(rank_correlation_interval(of_rewards, of_lengths, clusters=groups))
     return Measured(
-        accuracies(pairs.right, pairs.prompts, pairs.sources),
+        accuracies(pairs.right, pairs),
         float(np.logaddexp(0, -pairs.margins).mean()),
         calibration(pairs),
-        accuracies(pairs.longer, pairs.prompts, pairs.sources),
+        accuracies(pairs.longer, pairs),
         correlations[0],
         correlations[1],
         list(course),
@@ -197,14 +198,18 @@ def course_of(run: Run) -> list[Point]:
 # Telling.
 
 
-def write_report(run: Run, pairs: HeldoutPairs | None, labels: int) -> None:
-    """Write result.json and report.html, and print the table; `labels` are those trained on."""
+def write_report(run: Run, pairs: HeldoutPairs | None, labels: int, read: int) -> None:
+    """Write result.json and report.html, and print the table.
+
+    `labels` are those of the training set, of which training has `read` so many.
+    """
     found = measured(pairs, course_of(run))
     run.write(RESULT, to_json(found, pairs, labels))
     shown = table(found, labels)
     blocks: list[Block] = [shown] if pairs is None else [shown, Plots(plots(found, pairs, labels))]
     heldout = 0 if pairs is None else len(pairs.margins)
-    lead = f"Trained on {labels:,} pairs and measured on {heldout:,} that were held out."
+    trained = f"{labels:,}" if read == labels else f"{read:,} of {labels:,}"
+    lead = f"Trained on {trained} pairs and measured on {heldout:,} that were held out."
     opening = [] if not found.missing else [Box(not_measured(found, pairs))]
     section = Section("On held-out pairs", "heldout", blocks)
     page = Page("Reward model", "What the reward model tells apart", lead, opening, [section])
@@ -267,7 +272,7 @@ def table(found: Measured, labels: int) -> Table:
         rows.append(Part("The chosen answer has the higher reward"))
     for name, one in found.accuracy.items():
         title = "all held-out pairs" if name == POOLED else name
-        rows.append(Row(title, [percent(one), Cell(f"{one.items:,} of {one.groups:,} prompts")]))
+        rows.append(Row(title, [percent(one), Cell(f"{one.items:,} of {one.groups:,} groups")]))
     if found.longer:
         longer = found.longer[POOLED]
         shorter = Interval(1 - longer.estimate, 1 - longer.high, 1 - longer.low)
@@ -287,7 +292,8 @@ def table(found: Measured, labels: int) -> Table:
     rows += _course_rows(found.course, labels)
     columns = [Column("held out"), Column("measured on")]
     remarks = [
-        "With 95 % intervals from drawing whole prompts; guessing is right on half of all pairs."
+        "With 95 % intervals from drawing whole groups, which are prompts where the data name no "
+        "others; guessing is right on half of all pairs."
     ]
     if found.course:
         remarks.append(

@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from groundup.align.guards import stage
 from groundup.align.guards.config import GuardConfig
-from groundup.align.guards.examples import Labelled, labelled, read_examples
+from groundup.align.guards.examples import Labelled, Sides, labelled, read_examples
 from groundup.align.guards.model import hard_benign, load_guard, threshold
 from groundup.align.guards.ngrams import fitted
 from groundup.align.guards.report import Filter, by_use
@@ -106,6 +106,33 @@ def test_a_further_benign_one_is_stopped_as_seldom_as_was_promised(count: int, r
     exact = 1 - math.ceil((count + 1) * (1 - rate)) / (count + 1)
     assert exact <= rate + 1e-9
     assert np.mean(stopped) == pytest.approx(exact, abs=4 * math.sqrt(rate / 4000))
+
+
+def test_the_promise_holds_where_a_group_has_many_rows() -> None:
+    """Rows of a group score alike: ranked one by one, those of few groups would stop far more."""
+    rng, stopped, one_by_one = np.random.default_rng(0), [], []
+    for _ in range(1500):
+        groups = [str(i) for i in range(20) for _ in range(1 + 30 * (i < 2))]
+        rows = [Labelled(f"{n}", None, False, "a", group) for n, group in enumerate(groups)]
+        level = rng.normal(size=21)
+        scores = np.array([level[int(group)] for group in groups])
+        ranked = hard_benign([*rows, Labelled("x", None, True, "a", "harm")], "message")
+        assert [rows[i].group for i in ranked] == [str(i) for i in range(20)]
+        stopped.append(level[-1] > threshold(scores[ranked], 0.1))
+        one_by_one.append(level[-1] > threshold(scores, 0.1))
+    assert np.mean(stopped) <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / 1500)
+    assert np.mean(one_by_one) > 0.2
+
+
+def test_groups_are_counted_before_any_work() -> None:
+    def sides(groups: int) -> Sides:
+        rows = [Labelled(f"{i}", None, False, "a", f"{i % groups}") for i in range(100)]
+        harm = Labelled("harm", None, True, "a", "harm")
+        return Sides([harm], [*rows, harm], [])
+
+    stage.require_calibration(sides(19), 0.05)
+    with pytest.raises(UserError, match=r"19 groups .* 18 are set aside"):
+        stage.require_calibration(sides(18), 0.05)
 
 
 def test_too_few_benign_ones_promise_nothing() -> None:
@@ -416,4 +443,4 @@ def test_too_few_benign_rows_are_refused_before_any_work(
 ) -> None:
     data, out = trained.parent / "labels.jsonl", tmp_path / "out"
     code, said = workshop.run(command(workshop, data, out, false_positives=0.001))
-    assert code == 2 and "needs 999 benign rows" in said and "Traceback" not in said
+    assert code == 2 and "needs benign rows of 999 groups" in said and "Traceback" not in said

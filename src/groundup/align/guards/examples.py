@@ -11,7 +11,7 @@ From a data-stage folder come, each from its own side of the split,
     refusals           held-out messages of both kinds
 
 A file of one's own has rows of {prompt, label} or {prompt, answer, label}. What belongs together
-(`group`: an act, a question) is on one side. Of the training side a fifth of the groups is never
+(`group`: an act, a question) is on one side. Of the training side a quarter of the groups is never
 learned: by it the thresholds are set.
 """
 
@@ -42,7 +42,8 @@ Use = Literal["message", "answer"]
 USES: tuple[Use, ...] = ("message", "answer")
 R = TypeVar("R", Conversation, Preference, RefusalPrompt)
 # Shares of the groups: what sets thresholds, and what of a file of one's own is held out.
-_CALIBRATION, _OWN_HELDOUT = 0.2, 0.2
+# The small world has few acts, and a threshold for 5 % needs benign rows of 19 groups.
+_CALIBRATION, _OWN_HELDOUT = 0.25, 0.2
 _CONDUCT = "world-conduct"
 _LABELS = {"true": True, "harmful": True, "1": True, "false": False, "benign": False, "0": False}
 

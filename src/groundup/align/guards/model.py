@@ -4,13 +4,15 @@
 
 `s` is a transformer's body with one number in the head's place (as a reward model's), read where
 the message ends and the assistant would begin, or where the answer ends. A threshold is a benign
-score of the k-th rank among n that were not learned from,
+score of the k-th rank among n that were not learned from, each of another group,
 
     k = ceil((n + 1) (1 - rate)),
 
-above which a further benign one, drawn as these were, lies with a chance of `rate` at most: split
-conformal prediction (Vovk et al. 2005; Lei et al. 2018, "Distribution-free predictive inference for
-regression", theorem 2). How much harm it stops, nothing promises: that is measured.
+above which a benign one of a further group, drawn as these were, lies with a chance of `rate` at
+most: split conformal prediction (Vovk et al. 2005; Lei et al. 2018, "Distribution-free predictive
+inference for regression", theorem 2). It asks that all can be exchanged: rows of one group (an act,
+a question) are alike, so many of a few groups would promise what they cannot hold. How much harm it
+stops, nothing promises: that is measured.
 
     config.json, model.safetensors, tokenizer.json     as a reward model's, its label `harmful`
     guard.json                                         thresholds, and by what they were set
@@ -42,6 +44,7 @@ from groundup.errors import UserError
 from groundup.formats.folder import TOKENIZER
 from groundup.runs.files import is_number, read_kept, write_kept
 from groundup.text.chat import encode_chat
+from groundup.text.cleaning import split_hash
 from groundup.text.example import Example
 from groundup.text.rows import Message
 from groundup.text.tokenizer import Tokenizer
@@ -97,17 +100,23 @@ def encoded(tokenizer: Tokenizer, message: str, answer: str | None, context: int
 def threshold(benign: Float[np.ndarray, " n"], rate: float) -> float:
     """The score above which a further benign one lies with a chance of `rate` at most.
 
-    Infinite, so that nothing is stopped, where n is less than 1 / rate - 1.
+    All `benign` are of groups of their own (see `hard_benign`). Infinite, so that nothing is
+    stopped, where n is less than 1 / rate - 1.
     """
     place = math.ceil((len(benign) + 1) * (1 - rate))
     return float(np.sort(benign)[place - 1]) if place <= len(benign) else math.inf
 
 
 def hard_benign(rows: Sequence[Labelled], use: Use) -> list[int]:
-    """The benign rows of the sources that hold harmful ones too: those that are easily mistaken."""
+    """A benign row of each group, of the sources that hold harmful ones too.
+
+    Those are easily mistaken. A hash of what it says decides which row of a group is taken.
+    """
     of_use = [i for i, row in enumerate(rows) if row.use == use]
     mixed = {rows[i].source for i in of_use if rows[i].harmful}
-    return [i for i in of_use if not rows[i].harmful and rows[i].source in mixed]
+    benign = [i for i in of_use if not rows[i].harmful and rows[i].source in mixed]
+    by_hash = sorted(benign, key=lambda i: split_hash(f"{rows[i].message}\n{rows[i].answer}"))
+    return sorted({rows[i].group: i for i in reversed(by_hash)}.values())
 
 
 # On disk.

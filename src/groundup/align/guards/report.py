@@ -236,8 +236,9 @@ def worth_table(config: GuardConfig, found: Sequence[OfUse]) -> Table:
     columns = [Column("guard"), Column("n-grams", base=True), Column("guard more")]
     remarks = [
         f"Thresholds were set so that at most {config.false_positives:.0%} of benign rows like "
-        "those beside harmful ones are stopped. With 95 % intervals from drawing whole groups; "
-        "n-grams are a logistic regression on words and pairs of words, of the same rows."
+        "those beside harmful ones are stopped, each of a group of its own. With 95 % intervals "
+        "from drawing whole groups; n-grams are a logistic regression on words and pairs of words, "
+        "of the same rows."
     ]
     return Table(columns, rows, title="What it stops", remarks=remarks)
 
@@ -265,8 +266,9 @@ _LIMITS = (
     "of what was learned is judged by what it resembles.",
     "Each message is read by itself, at most to the model's context: what is spread over several "
     "turns, or put in other words than any that were learned, may pass.",
-    "The promise on false positives is for rows like those that set the thresholds. Other acts, "
-    "other wordings and a model's own answers are not: what is held out shows how far it holds.",
+    "The promise on false positives is for rows of groups (acts, questions) that are drawn as were "
+    "those that set the thresholds. Other acts, other wordings and a model's own answers are not: "
+    "what is held out shows how far it holds.",
 )
 
 

@@ -3,7 +3,7 @@
     loss = - mean of w [ y log sigmoid(s) + (1 - y) log sigmoid(-s) ]         y = 1: harmful
 
 Messages and answers, harmful and benign, are four kinds with the same say together, however many
-rows each has (w). Then a fifth of the training side, which was not learned from, sets the
+rows each has (w). Then a quarter of the training side, which was not learned from, sets the
 thresholds (`model`). The same rows fit the n-grams that it is compared with. One pass over the rows
 is the default: three told harm and none apart no better.
 
@@ -244,15 +244,15 @@ def learned_uses(sides: Sides) -> list[Use]:
 
 
 def require_calibration(sides: Sides, rate: float) -> None:
-    """Refuse, before any work, a rate that so few benign rows cannot promise."""
+    """Refuse, before any work, a rate that benign rows of so few groups cannot promise."""
     needed = math.ceil(1 / rate - 1)
     for use in learned_uses(sides):
         count = len(hard_benign(sides.calibration, use))
         if count < needed:
             raise UserError(
-                f"false_positives={rate:g} needs {needed} benign rows to set the threshold of "
-                f"{use}s by, and of those that stand beside harmful ones {count} are set aside "
-                "for it; give more rows, or a larger share"
+                f"false_positives={rate:g} needs benign rows of {needed} groups to set the "
+                f"threshold of {use}s by, and of those that stand beside harmful ones {count} are "
+                "set aside for it; give rows of more groups, or a larger share"
             )
 
 
