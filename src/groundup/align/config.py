@@ -21,6 +21,7 @@ from groundup.train.ranges import (
     Margin,
     Minibatches,
     Multiplier,
+    MultiplierRate,
     Nats,
     NewTokens,
     Questions,
@@ -341,12 +342,14 @@ class PPOConfig(RolloutConfig):
         "kept below --cost-limit by a price that is found (Safe RLHF)",
     )
     cost_limit: Bound | None = Field(
-        None, description="what the mean cost of answers may be; goes with --cost"
+        None,
+        description="what the mean cost of answers may be; goes with --cost (a reward model's "
+        "usual answer costs 0, so that less than usual is below 0)",
     )
     cost_multiplier: Multiplier = Field(
         1.0, description="the price of a unit of cost to begin with (lambda)"
     )
-    cost_rate: Multiplier = Field(
+    cost_rate: MultiplierRate = Field(
         1.0, description="how fast that price follows the cost of an iteration (alpha)"
     )
     critic_warmup: SomeIterations | None = Field(
