@@ -190,7 +190,7 @@ def test_both_heads_learn(tmp_path: Path) -> None:
     config = small_config(
         PPOConfig,
         tmp_path / "out",
-        iterations=30,
+        iterations=31,
         critic_warmup=30,
         value_learning_rate=0.05,
         value_coef=1.0,

@@ -317,8 +317,8 @@ class PPOConfig(RolloutConfig):
     kl_horizon: Episodes = Field(2000, description="answers over which the price adapts")
     kl_stop: Nats | None = Field(
         None,
-        description="nats per token that the policy may move within an iteration; then new answers "
-        "are sampled, in as many steps in all (default: every pass is made)",
+        description="nats per token that the policy may have moved at a step of an iteration; then "
+        "new answers are sampled, in as many steps in all (default: every pass is made)",
     )
     clip_range: ClipRange = Field(
         0.2, description="how far the ratio of new and old probability counts"
@@ -355,7 +355,7 @@ class PPOConfig(RolloutConfig):
     critic_warmup: SomeIterations | None = Field(
         None,
         description="iterations in which the critic alone learns from the answers (default: 5, "
-        "and at most a quarter of them)",
+        "and at most a quarter of them); fewer than all",
     )
 
     @model_validator(mode="after")
