@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from groundup.align.prompts import Prompt
+from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rewards.verifiers import Reward, last_number, open_reward, rewards
+from groundup.align.rollout import Rollout
 from groundup.errors import UserError
 from groundup.text.rows import Message
 from groundup.world import gold, questions
 from groundup.world.grammar import SeededRandom
+from rollouts import byte_tokenizer
 
 
 def reward_of(spec: str, completion: str, prompt: str = "?", **row: object) -> float:
@@ -345,6 +349,21 @@ def test_a_folder_is_a_reward_model(tmp_path: Path) -> None:
 def test_what_no_reward_is(spec: str) -> None:
     with pytest.raises(UserError):
         open_reward(spec)
+
+
+@pytest.mark.parametrize("name", ["sum", "json", "length:4"])
+def test_a_folder_does_not_shadow_a_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    (tmp_path / "runs").mkdir()
+    assert open_reward(name).name == name
+    asked = Prompt((1,), (Message("user", "What is 7 + 5?"),))
+    answer = Rollout(asked, (2,), (0.0,), "12", True)
+    found = open_rollout_reward(name, byte_tokenizer())([answer])
+    assert found == [reward_of(name, "12", "What is 7 + 5?")]
+    assert reward_folders(name, "runs", judge=name, cost=name) == {"gold": Path("runs")}
 
 
 def test_verifiers_load_without_torch() -> None:

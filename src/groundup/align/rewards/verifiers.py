@@ -236,6 +236,12 @@ _KNOWN = "sum, unit-test, sentiment, json, json:KEY,KEY, length:WORDS, format:PA
 OWN_SECONDS = 300.0
 
 
+def is_verifier(spec: str) -> bool:
+    """Whether this names a check, which a folder of the same name does not shadow."""
+    name, colon, _ = spec.partition(":")
+    return spec in _PLAIN or (name in _WITH_ARGUMENT and (bool(colon) or name == "json"))
+
+
 def open_reward(
     spec: str,
     load_model: Callable[[Path], Reward] | None = None,
@@ -250,10 +256,8 @@ def open_reward(
     name, colon, argument = spec.partition(":")
     if spec == "sentiment":
         _sentiment("", "", {})  # its lexicon may be missing, which is better said before sampling
-    if spec in _PLAIN:
-        return _PLAIN[spec]
-    if name in _WITH_ARGUMENT and (colon or name == "json"):
-        return _WITH_ARGUMENT[name](argument)
+    if is_verifier(spec):
+        return _PLAIN[spec] if spec in _PLAIN else _WITH_ARGUMENT[name](argument)
     if Path(spec).is_dir():
         if load_model is None:
             raise UserError(f"{spec} is a folder, and no reward model is read here; try {_KNOWN}")
