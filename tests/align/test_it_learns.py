@@ -17,7 +17,7 @@ from groundup.align.config import GRPOConfig, PPOConfig, RolloutConfig
 from groundup.align.prompts import Prompt
 from groundup.align.rollout import Rollout
 from groundup.experiments.config import ShortestPathsConfig
-from groundup.experiments.shortest_paths import Graph, imitate, reinforce
+from groundup.experiments.shortest_paths import Graph, imitate, reinforce, shape
 from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
 from groundup.train.batch import Batch
@@ -145,6 +145,16 @@ def test_the_experiment_in_miniature(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.usefixtures("unchecked_types")  # walks have no tokenizer
+def test_ppo_may_have_one_iteration_on_a_graph(tmp_path: Path) -> None:
+    config = ShortestPathsConfig(out=tmp_path / "out", threads=1, iterations=1, episodes=8)
+    walker = CausalLM(shape())
+    walker.initialize(0)
+    graph = Graph.drawn(np.random.default_rng(0))
+    course = reinforce(config, "ppo", graph, walker, tmp_path / "ppo", kl_coef=0.01, seed=0)
+    assert len(course.reward) == 1
 
 
 @pytest.mark.long

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from groundup.align.config import DPOConfig, GRPOConfig, PPOConfig
 from groundup.train.config import StageConfig
 from groundup.train.ranges import (
     BytesPerSource,
@@ -22,6 +23,7 @@ from groundup.train.ranges import (
     SmallVocabSize,
     Steps,
     Threads,
+    ranges,
 )
 
 
@@ -119,6 +121,16 @@ class ShortestPathsConfig(ExperimentConfig):
     )
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
 
+    @model_validator(mode="after")
+    def _groups_are_whole(self) -> Self:
+        size = GRPOConfig.model_fields["group_size"].default
+        if "grpo" in self.methods and self.episodes % size:
+            raise ValueError(
+                f"episodes={self.episodes} are not groups of {size}, which GRPO compares; try "
+                f"episodes={max(1, self.episodes // size) * size}"
+            )
+        return self
+
 
 class OveroptimizationConfig(ExperimentConfig):
     """Best-of-n and PPO against reward models of several sizes, and what gold says of them."""
@@ -157,6 +169,16 @@ class OveroptimizationConfig(ExperimentConfig):
             raise ValueError(f"labels={labels} are to rise; give {wanted}")
         return labels
 
+    @model_validator(mode="after")
+    def _minibatches_are_filled(self) -> Self:
+        least = PPOConfig.model_fields["minibatches"].default
+        if self.episodes < least:
+            raise ValueError(
+                f"episodes={self.episodes} do not fill the {least} minibatches of PPO; give at "
+                f"least {least}"
+            )
+        return self
+
 
 class SentimentConfig(ExperimentConfig):
     """PPO, GRPO and DPO raise the sentiment of continuations under one price, with LoRA."""
@@ -174,6 +196,16 @@ class SentimentConfig(ExperimentConfig):
     iterations: Steps = Field(30, description="how often the policies of PPO and GRPO are sampled")
     learning_rate: LearningRate = Field(3e-4, description="peak learning rate of the adapters")
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+    @model_validator(mode="after")
+    def _dpo_has_a_beta(self) -> Self:
+        [beta] = ranges(DPOConfig.model_fields["beta"])
+        if "dpo" in self.methods and self.kl_coef not in beta:
+            raise ValueError(
+                f"kl_coef={self.kl_coef:g} is no beta for DPO, which must be {beta.rule()}; give "
+                "such a price, or methods ppo and grpo alone"
+            )
+        return self
 
 
 class ScalingLawConfig(ExperimentConfig):

@@ -65,10 +65,12 @@ _RATE = 0.0002
 ENOUGH = 0.95
 _DEAR = 10.0  # a price at which nothing is worth leaving the reference
 _HELD_NATS = 0.1
+# Iterations that teach PPO's critic alone, where there are more.
+_CRITIC_WARMUP = 2
 
 
 METHODS: dict[str, tuple[Callable[..., RolloutConfig], Callable[..., Job[Any, Any]]]] = {
-    "ppo": (partial(PPOConfig, minibatches=2, critic_warmup=2), ppo_job),
+    "ppo": (partial(PPOConfig, minibatches=2), ppo_job),
     "grpo": (partial(GRPOConfig, minibatches=4, epochs_per_iteration=2), grpo_job),
 }
 
@@ -240,6 +242,8 @@ def reinforce(
         "dtype": "float32",
         "compile": "off",
     }
+    if method == "ppo":
+        given["critic_warmup"] = min(_CRITIC_WARMUP, iterations - 1)
     make_config, make_job = METHODS[method]
     settings = make_config(**given)
     policy = _copied(walker)
