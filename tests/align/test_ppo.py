@@ -228,7 +228,9 @@ def test_nothing_has_moved_at_the_first_minibatch() -> None:
     model = ActorCritic(policy)
     parts = online(small_config(PPOConfig, Path("x")), policy, length_reward)
     sampled = parts.sampled(policy, 0)
-    facts = parts.facts(policy, sampled, parts.minibatches(policy, sampled.rollouts), model.expected)
+    facts = parts.facts(
+        policy, sampled, parts.minibatches(policy, sampled.rollouts), model.expected
+    )
     assert all((kl == 0).all() for kl in facts.kl)
     assert facts.sampled_kl() == 0 == facts.exact_kl()
     assert all((values == 0).all() for values in facts.values)
