@@ -190,8 +190,8 @@ def test_both_heads_learn(tmp_path: Path) -> None:
     config = small_config(
         PPOConfig,
         tmp_path / "out",
-        iterations=31,
-        critic_warmup=30,
+        iterations=51,
+        critic_warmup=50,
         learning_rate=1e-12,  # the last iteration leaves the policy where it is
         embedding_learning_rate=1e-12,
         value_learning_rate=0.05,

@@ -32,7 +32,7 @@ _SAMPLES = 500
 _FEWEST_SEEN = 3
 # Points count as a rise up to so many times the distance of the peak: there both laws still have
 # three quarters of their most, or more. One point alone is none.
-_NEAR, _FEWEST_NEAR = 1.5, 2
+_BEYOND_PEAK, _FEWEST_RISEN = 1.5, 2
 # Iterations whose mean is what a policy came to: one has the noise of its few answers.
 _LAST = 3
 
@@ -88,15 +88,12 @@ def fit(law: Law, d: Points, gains: Points) -> Fit:
     return Fit(law, float(alpha), float(beta))
 
 
-_NO_RISE = Interval(0.0, 0.0, 0.0)
-
-
 @dataclass(frozen=True)
 class Fitted:
     """A fit, with 95 % intervals from fits to samples that were drawn anew.
 
-    `rise` is the mean gain that was measured up to the peak, whatever the law says of it: RL's with
-    beta above 0 always rises at first, and be it before the first point.
+    `rise` is the mean gain that was measured up to the peak (0 if next to nothing was), whatever the
+    law says of it: RL's with beta above 0 always rises at first, and be it before the first point.
     """
 
     best: Fit
@@ -117,24 +114,20 @@ def fitted(law: Law, d: Points, gains: Points, redraw: Redraw, seed: int = 0) ->
         low, high = np.quantile(others, [0.025, 0.975], method="nearest")
         return Interval(estimate, float(low), float(high))
 
-    return Fitted(
-        best,
-        *(
-            interval(getattr(best, name), [getattr(one, name) for one in again])
-            for name in ("alpha", "beta", "peak")
-        ),
-        _NO_RISE
-        if len(_rise(best.peak, d, gains)) < _FEWEST_NEAR
-        else interval(
-            float(_rise(best.peak, d, gains).mean()),
-            [float(some.mean()) for one in drawn if len(some := _rise(best.peak, *one))],
-        ),
+    alpha, beta, peak = (
+        interval(getattr(best, name), [getattr(one, name) for one in again])
+        for name in ("alpha", "beta", "peak")
     )
+    risen = _rise(best.peak, d, gains)
+    if len(risen) < _FEWEST_RISEN:
+        return Fitted(best, alpha, beta, peak, Interval(0.0, 0.0, 0.0))
+    others = [float(some.mean()) for one in drawn if len(some := _rise(best.peak, *one))]
+    return Fitted(best, alpha, beta, peak, interval(float(risen.mean()), others))
 
 
 def _rise(peak: float, d: Points, gains: Points) -> Points:
     """The gains that were measured on the way to a peak and a little beyond."""
-    return gains[(d > 0) & (d <= _NEAR * peak)]
+    return gains[(d > 0) & (d <= _BEYOND_PEAK * peak)]
 
 
 @dataclass(frozen=True)
@@ -270,7 +263,7 @@ def by_choice(scores: Scores, gold: Float[np.ndarray, "prompts n"]) -> Curve:
 
 def block_length(points: int) -> int:
     """Successive points that are drawn together, so many that what they share is kept."""
-    return ceil(points ** (1 / 3))
+    return int(np.ceil(np.cbrt(points)))
 
 
 def by_iteration(lines: Sequence[dict[str, Any]], base: float) -> Curve:
