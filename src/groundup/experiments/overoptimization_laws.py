@@ -92,8 +92,8 @@ def fit(law: Law, d: Points, gains: Points) -> Fit:
 class Fitted:
     """A fit, with 95 % intervals from fits to samples that were drawn anew.
 
-    `rise` is the mean gain that was measured up to the peak (0 if next to nothing was), whatever the
-    law says of it: RL's with beta above 0 always rises at first, and be it before the first point.
+    `rise` is the mean gain that was measured up to the peak (0 of fewer than two points), whatever
+    the law says: RL's with beta above 0 always rises at first, and be it before the first point.
     """
 
     best: Fit
