@@ -339,7 +339,7 @@ def test_proxies_are_smaller_than_the_model_and_have_its_own_body(
     [
         (["overoptimization", "m", "--data", "d", "--episodes", "2"], "4 minibatches of PPO"),
         (["shortest-paths", "--episodes", "100"], "try episodes=96"),
-        (["sentiment", "--kl-coef", "0"], "no beta for DPO, which must be at least 1e-06"),
+        (["sentiment", "--kl-coef", "0"], "no price for DPO, which must be at least 1e-06"),
     ],
     ids=lambda value: value[0],
 )

@@ -123,8 +123,9 @@ class ShortestPathsConfig(ExperimentConfig):
 
     @model_validator(mode="after")
     def _groups_are_whole(self) -> Self:
-        size = GRPOConfig.model_fields["group_size"].default
-        if "grpo" in self.methods and self.episodes % size:
+        sizes = {"ppo": 1, "grpo": GRPOConfig.model_fields["group_size"].default}
+        size = max(sizes[method] for method in self.methods)
+        if self.episodes % size:
             raise ValueError(
                 f"episodes={self.episodes} are not groups of {size}, which GRPO compares; try "
                 f"episodes={max(1, self.episodes // size) * size}"
@@ -198,13 +199,19 @@ class SentimentConfig(ExperimentConfig):
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
 
     @model_validator(mode="after")
-    def _dpo_has_a_beta(self) -> Self:
-        [beta] = ranges(DPOConfig.model_fields["beta"])
-        if "dpo" in self.methods and self.kl_coef not in beta:
-            raise ValueError(
-                f"kl_coef={self.kl_coef:g} is no beta for DPO, which must be {beta.rule()}; give "
-                "such a price, or methods ppo and grpo alone"
-            )
+    def _is_a_price_for_all(self) -> Self:
+        prices = {
+            "ppo": PPOConfig.model_fields["kl_coef"],
+            "grpo": GRPOConfig.model_fields["kl_coef"],
+            "dpo": DPOConfig.model_fields["beta"],
+        }
+        for method in self.methods:
+            [allowed] = ranges(prices[method])
+            if self.kl_coef not in allowed:
+                raise ValueError(
+                    f"kl_coef={self.kl_coef:g} is no price for {method.upper()}, which must be "
+                    f"{allowed.rule()}; give such a price, or methods without {method}"
+                )
         return self
 
 

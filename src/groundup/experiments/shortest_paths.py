@@ -69,8 +69,13 @@ _HELD_NATS = 0.1
 _CRITIC_WARMUP = 2
 
 
+def _ppo_config(*, iterations: int, **given: Any) -> PPOConfig:
+    warmup = min(_CRITIC_WARMUP, iterations - 1)
+    return PPOConfig(minibatches=2, iterations=iterations, critic_warmup=warmup, **given)
+
+
 METHODS: dict[str, tuple[Callable[..., RolloutConfig], Callable[..., Job[Any, Any]]]] = {
-    "ppo": (partial(PPOConfig, minibatches=2), ppo_job),
+    "ppo": (_ppo_config, ppo_job),
     "grpo": (partial(GRPOConfig, minibatches=4, epochs_per_iteration=2), grpo_job),
 }
 
@@ -242,8 +247,6 @@ def reinforce(
         "dtype": "float32",
         "compile": "off",
     }
-    if method == "ppo":
-        given["critic_warmup"] = min(_CRITIC_WARMUP, iterations - 1)
     make_config, make_job = METHODS[method]
     settings = make_config(**given)
     policy = _copied(walker)
