@@ -32,7 +32,7 @@ from groundup.experiments.transformers import config as with_transformers
 from groundup.generation.sampling import Sampling
 from groundup.train.ranges import Range, check_text, ranges
 
-HOSTILE = ["nan", "inf", "-inf", "-1", "1e300", str(2**70), "x", "", "1.e999", "9" * 5000]
+HOSTILE = ["nan", "inf", "-inf", "1e300", str(2**70), "x", "", "1.e999", "9" * 5000]
 
 
 def configs() -> list[type[BaseModel]]:
@@ -56,6 +56,12 @@ def test_every_number_of_a_config_is_bounded_on_both_sides(config: type[BaseMode
         for value in default if isinstance(default, tuple) else (default,):
             if isinstance(value, int | float) and not isinstance(value, bool):
                 assert all(value in one for one in ranges(field)), name
+
+
+def below(one: Range) -> int:
+    """A number that is too small: -1, or a smaller one where -1 may be given."""
+    assert one.least is not None
+    return -1 if -1 not in one else math.floor(2 * one.least - 1)
 
 
 def words_of(given: Any = app, *before: str) -> Iterator[tuple[str, ...]]:
@@ -154,7 +160,8 @@ def test_hostile_numbers_end_in_one_sentence(
         more = needed.get(" ".join(words), [])
         assert one.most is not None
         # A setting that commands share is tried by all that is hostile in the first of them.
-        some = HOSTILE if words == first_with(name, one) else HOSTILE[:1]
+        all_of_them = [*HOSTILE, str(below(one))]
+        some = all_of_them if words == first_with(name, one) else HOSTILE[:1]
         for value in [*some, str(one.most * 2 + 1)]:
             assert main([*words, *more, f"{name}={value}"]) == 2, (name, value)
             said = capsys.readouterr().err
@@ -170,8 +177,9 @@ def test_hostile_settings_of_a_recipe(config: type[BaseModel], value: object) ->
     for name, field in config.model_fields.items():
         if not list(ranges(field)) or (value is None and field.default is None):
             continue
+        hostile = min(map(below, ranges(field))) if value == -1 else value
         with pytest.raises(UserError) as told:
-            configured(config, {"out": "x", name: value})
+            configured(config, {"out": "x", name: hostile})
         said = [line for line in str(told.value).splitlines() if line.startswith(f"{name}=")]
         assert len(said) >= 1 and all("must be" in line for line in said), str(told.value)
 

@@ -221,6 +221,32 @@ def test_only_what_is_worth_enough_is_learned_from(
     assert "min_reward=2.0 is more than any answer is worth" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("min_reward", [None, 0.0])
+def test_that_no_answer_ends_is_told_as_such(
+    workshop: Any,
+    whole: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    min_reward: float | None,
+) -> None:
+    lines = read_lines(whole / "answers.jsonl")[:32]  # two whole chunks
+    for line in lines:
+        line["ended"] = [False] * N
+    more = {} if min_reward is None else {"min_reward": min_reward}
+    given = settings(workshop, tmp_path / "out") | {"questions": 32} | more
+    with Run.open(
+        given["out"],
+        "best-of-n",
+        BestOfNConfig(**given),
+        {"model": given["model"], "prompts": given["prompts"]},
+    ):
+        written = "".join(json.dumps(line) + "\n" for line in lines)
+        (given["out"] / "answers.jsonl").write_text(written)
+    run(BestOfNConfig(**given))
+    said = capsys.readouterr().out
+    assert "no answer ends within max_new_tokens=8" in said and "worth" not in said
+
+
 # Kills.
 
 

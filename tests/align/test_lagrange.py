@@ -13,7 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from groundup.align.config import PPOConfig
+from groundup.align.config import BestOfNConfig, PPOConfig
 from groundup.align.lagrange import Multiplier
 from groundup.align.ppo import ActorCritic, Drift, PPORollouts, ppo_job
 from groundup.align.prompts import Prompt
@@ -22,6 +22,7 @@ from groundup.lm.model import CausalLM
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
 from groundup.train.batch import Batch
+from groundup.train.ranges import ranges
 from groundup.train.stage import Job, run_stage
 from rollouts import VOCAB, joined, length_reward, online, small_config, small_policy
 
@@ -54,6 +55,22 @@ def test_the_multiplier_stays_above_0_and_finite() -> None:
     assert found.value > 0
     found.update(1.0)
     assert found.value > 0
+
+
+def test_every_multiplier_that_may_be_given_is_kept() -> None:
+    [allowed] = ranges(PPOConfig.model_fields["cost_multiplier"])
+    assert allowed.least is not None and allowed.most is not None
+    for given in (allowed.least, 1.0, allowed.most):
+        found = Multiplier(given, limit=0.2, rate=1.0)
+        found.update(0.2)  # at its limit: nothing moves
+        assert found.value == pytest.approx(given)
+
+
+def test_a_limit_may_be_below_what_is_usual() -> None:
+    """A learned cost is scaled to mean 0: a limit of 0 asks for nothing."""
+    given: dict[str, Any] = {"out": "o", "model": "m", "prompts": "p", "reward": "r"}
+    assert PPOConfig(**given, cost="c", cost_limit=-0.5).cost_limit == -0.5
+    assert BestOfNConfig(**given, min_reward=-0.5).min_reward == -0.5
 
 
 # The bandit: 64 arms, each an answer of one token. One is worth most and costs most.
@@ -173,8 +190,10 @@ def test_both_heads_learn(tmp_path: Path) -> None:
     config = small_config(
         PPOConfig,
         tmp_path / "out",
-        iterations=30,
-        critic_warmup=30,
+        iterations=51,
+        critic_warmup=50,
+        learning_rate=1e-12,  # the last iteration leaves the policy where it is
+        embedding_learning_rate=1e-12,
         value_learning_rate=0.05,
         value_coef=1.0,
         cost="a function",

@@ -40,6 +40,7 @@ from groundup.align.ppo import (
 )
 from groundup.align.rewards.model import load_reward_model, read_at_end, scores_of
 from groundup.align.rollout import Rollout
+from groundup.errors import UserError
 from groundup.formats.load import load_model
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
@@ -227,7 +228,9 @@ def test_nothing_has_moved_at_the_first_minibatch() -> None:
     model = ActorCritic(policy)
     parts = online(small_config(PPOConfig, Path("x")), policy, length_reward)
     sampled = parts.sampled(policy, 0)
-    facts = parts.facts(policy, sampled, parts.minibatches(policy, sampled.rollouts), model.values)
+    facts = parts.facts(
+        policy, sampled, parts.minibatches(policy, sampled.rollouts), model.expected
+    )
     assert all((kl == 0).all() for kl in facts.kl)
     assert facts.sampled_kl() == 0 == facts.exact_kl()
     assert all((values == 0).all() for values in facts.values)
@@ -377,6 +380,24 @@ def test_while_the_critic_warms_up_the_policy_stays(tmp_path: Path) -> None:
     assert kl[:3] == [0, 0, 0] and kl[-1] > 0
 
 
+def test_the_price_of_a_nat_does_not_move_before_the_policy_may(tmp_path: Path) -> None:
+    settings = {"kl_coef": 0.1, "kl_target": 2.0, "kl_horizon": 16, "iterations": 4}
+    config = small_config(PPOConfig, tmp_path / "out", critic_warmup=2, **settings)
+    lines = train(config, small_policy(), length_reward)
+    prices = [line["kl_coef"] for line in lines if line["kind"] == "rollout"]
+    # The third answers are of the policy as it was, too, and are judged: it is free to move.
+    assert prices[:3] == [0.1, 0.1, 0.1] and prices[3] == pytest.approx(0.08)
+
+
+def test_a_critic_that_warms_up_for_ever_is_refused(tmp_path: Path) -> None:
+    for many in ({"iterations": 2}, {"iterations": None, "steps": 8}):
+        config = small_config(
+            PPOConfig, tmp_path / f"out-{many['iterations']}", critic_warmup=2, **many
+        )
+        with pytest.raises(UserError, match="critic_warmup=2 leave the policy none of the 2"):
+            train(config, small_policy(), length_reward)
+
+
 def test_the_critic_warms_up_in_a_quarter_of_the_iterations_at_most(tmp_path: Path) -> None:
     policy = small_policy()
     config = small_config(PPOConfig, tmp_path / "out", critic_warmup=None, iterations=3)
@@ -400,6 +421,37 @@ def test_an_iteration_ends_where_the_policy_has_moved_too_far(tmp_path: Path) ->
     assert rolls(train(short, small_policy(), length_reward)) == [1, 3, 5, 7]
     far = small_config(PPOConfig, tmp_path / "far", kl_stop=1000.0, **settings)
     assert rolls(train(far, small_policy(), length_reward)) == [1, 5]
+
+
+def test_drift_is_that_of_the_latest_step() -> None:
+    drift = Drift()
+    assert not drift.beyond(0.15)
+    for steps, moved in ((1, 0.0), (2, 0.1), (3, 0.2)):
+        for tokens in (30, 10):  # micro-batches
+            drift.nats, drift.tokens = drift.nats + moved * tokens, drift.tokens + tokens
+        # The mean of the three steps is 0.1; the policy is at 0.2.
+        assert drift.beyond(0.15) is (steps == 3)
+        assert drift.beyond(0.15) is (steps == 3)  # saving asks as well
+        assert drift.beyond(None) is False
+    drift.reset()
+    assert not drift.beyond(0.0)
+
+
+def test_an_iteration_ends_by_the_latest_step_and_not_by_the_mean_of_all(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"critic_warmup": 0, "iterations": 1, "ppo_epochs": 4}
+    whole = small_config(PPOConfig, tmp_path / "whole", **settings)
+    lines = train(whole, small_policy(), length_reward)
+    moved = [line["moved_kl"] for line in lines if line["kind"] == "train"]
+    # A limit that a step is beyond, and the mean up to there, with the first step's 0, is not.
+    steps, limit = next(
+        (n, (np.mean(moved[:n]) + moved[n - 1]) / 2)
+        for n in range(2, 9)
+        if moved[n - 1] > 1.2 * np.mean(moved[:n]) and moved[n - 1] == max(moved[:n])
+    )
+    expected = next(n for n in range(1, 9) if moved[n - 1] > limit)
+    assert expected <= steps < 8
+    short = small_config(PPOConfig, tmp_path / "short", kl_stop=float(limit), **settings)
+    assert rolls(train(short, small_policy(), length_reward))[:2] == [1, expected + 1]
 
 
 # Critics and adapters.
@@ -439,7 +491,7 @@ def test_a_critic_from_a_reward_model_expects_what_that_would_say(
     answer = Rollout(config_prompt(ids[:3]), tuple(ids[3:]), (0.0,) * 4, "", False)
     rows = packed_batch([[answer.example]], 16)
     with torch.no_grad():
-        found = model.values(model.policy(rows), rows)
+        found = model.expected(model.policy(rows), rows)[:, 0]
     reward = load_reward_model(folder)
     # The state before a token has read what stands before it.
     prefixes = [read_at_end(ids[:end], 64) for end in range(3, 7)]

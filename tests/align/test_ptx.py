@@ -176,10 +176,15 @@ def test_pairs_that_are_the_same_are_set_aside_and_the_run_goes_on(
 
 
 def test_rollouts_have_it_beside_them_too(workshop: Any, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.txt"
+    asked.write_text("What is the colour of the sea?\nWhat is the colour of coal?\n")
     for stage in ("ppo", "grpo"):
         out = tmp_path / stage
-        code, said = workshop.run(workshop.command(stage, out, ptx=0.5))
+        data = {"prompts": asked, "ptx_data": workshop.data}
+        code, said = workshop.run(workshop.command(stage, out, ptx=0.5, **data))
         assert code == 0, said
+        # The licence of the prompts is nobody's, that of the data is told.
+        assert "CC BY-SA 4.0" in (out / "README.md").read_text()
         lines = read_pairs(out / "metrics.jsonl")
         losses = [line["ptx_loss"] for line in lines if line["kind"] == "train"]
         assert losses and all(0 < loss < 3 for loss in losses)

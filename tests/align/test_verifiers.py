@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from groundup.align.prompts import Prompt
+from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rewards.verifiers import Reward, last_number, open_reward, rewards
+from groundup.align.rollout import Rollout
 from groundup.errors import UserError
 from groundup.text.rows import Message
 from groundup.world import gold, questions
 from groundup.world.grammar import SeededRandom
+from rollouts import byte_tokenizer
 
 
 def reward_of(spec: str, completion: str, prompt: str = "?", **row: object) -> float:
@@ -36,10 +41,66 @@ def reward_of(spec: str, completion: str, prompt: str = "?", **row: object) -> f
         ("How much is 30 × 400?", "12,000", True),
         ("First 1 + 1. Then: 2 + 2?", "4", True),
         ("What is 7 + 5?", "12.5", False),
+        ("What is (7 + 5)? = ?", "12", True),
+        ("What is 1.5 + 2.5?", "4", True),
+        ("What is 1.5 + 2.5?", "7", False),
+        ("What is 0.1 + 0.2?", "0.3", True),
+        ("1,000 + 5", "1,005", True),
+        ("1,000 + 5", "5", False),
+        ("5 - 1,234,567.5", "-1234562.5", True),
+        ("9007199254740992 + 1", "9007199254740993", True),
+        ("9007199254740992 + 1", "9007199254740992", False),
+        ("9" * 200 + " * " + "9" * 200, str(int("9" * 200) ** 2), True),
+        ("What is 7 + 5?", "1" * 5000, False),
+        ("On 2024-05-03 they asked: 3 + 4?", "7", True),
     ],
 )
 def test_sum(prompt: str, completion: str, right: bool) -> None:
     assert reward_of("sum", completion, prompt) == float(right)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "3 + 4 + 5",
+        "2 + 3 * 4",
+        "2 + (3 * 4)",
+        "(2 + 3) * 4",
+        "1/2 + 1",
+        "2^3 + 1",
+        "5 minus 3 divided by 2",
+        "7 + 5 = 10 + ?",
+        "On 2024-05-03, what is it?",
+        "On 2024-05, what is it?",
+        "On 2024-11-12, what is it?",
+        "1,2 + 3",
+        "1000,000 + 5",
+        "3 + 4th",
+        "1.2.3 + 4",
+    ],
+)
+def test_what_is_no_sum_of_two_numbers_is_refused(prompt: str) -> None:
+    with pytest.raises(UserError, match="finds no sum"):
+        reward_of("sum", "7", prompt)
+
+
+SIGNED = re.compile(r"(-?\d+)\s*([-+])\s*(-?\d+)")
+
+
+def test_every_sum_of_the_small_world_is_read() -> None:
+    dice, found = SeededRandom("sums"), set[str]()
+    for heldout in (False, True):
+        for _ in range(20_000):
+            talk = questions.conversation(dice, heldout=heldout)
+            found.update(turn.content for turn in talk.messages if turn.role == "user")
+    signed = {asked: SIGNED.findall(asked) for asked in found}
+    for asked, sums in signed.items():
+        if sums:
+            a, sign, b = sums[-1]
+            right = int(a) + int(b) if sign == "+" else int(a) - int(b)
+            assert reward_of("sum", f"{right}.", asked) == 1, asked
+            assert reward_of("sum", f"{right + 1}.", asked) == 0, asked
+    assert sum(map(bool, signed.values())) > 1000
 
 
 def test_sum_agrees_with_the_small_world() -> None:
@@ -282,11 +343,27 @@ def test_a_folder_is_a_reward_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "summ", "length:", "length:0", "length:x", "format:(", "a b:c"]
+    "spec",
+    ["", "summ", "length:", "length:0", "length:x", "length:" + "1" * 5000, "format:(", "a b:c"],
 )
 def test_what_no_reward_is(spec: str) -> None:
     with pytest.raises(UserError):
         open_reward(spec)
+
+
+@pytest.mark.parametrize("name", ["sum", "json", "length:4"])
+def test_a_folder_does_not_shadow_a_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    (tmp_path / "runs").mkdir()
+    assert open_reward(name).name == name
+    asked = Prompt((1,), (Message("user", "What is 7 + 5?"),))
+    answer = Rollout(asked, (2,), (0.0,), "12", True)
+    found = open_rollout_reward(name, byte_tokenizer())([answer])
+    assert found == [reward_of(name, "12", "What is 7 + 5?")]
+    assert reward_folders(name, "runs", judge=name, cost=name) == {"gold": Path("runs")}
 
 
 def test_verifiers_load_without_torch() -> None:

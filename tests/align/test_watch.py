@@ -65,7 +65,7 @@ def test_steps_that_change_nothing_are_told_of(
 def test_a_critic_that_warms_up_is_not_called_still(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = warnings(tmp_path / "a", capsys, ends_at_once, critic_warmup=40)
+    said = warnings(tmp_path / "a", capsys, ends_at_once, critic_warmup=39)
     assert "ratios" not in said
 
 

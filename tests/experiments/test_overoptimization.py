@@ -16,13 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.align.best_of_n import kl_bound
+from groundup.app.cli import main
 from groundup.errors import UserError
-from groundup.experiments.config import OveroptimizationConfig
+from groundup.experiments.config import (
+    OveroptimizationConfig,
+    SentimentConfig,
+    ShortestPathsConfig,
+)
 from groundup.experiments.overoptimization_laws import (
     BEST_OF_N,
     RL,
     Curve,
     Law,
+    block_length,
     by_choice,
     by_iteration,
     counts,
@@ -40,8 +46,13 @@ from groundup.experiments.overoptimization_report import (
     remarks,
     table,
 )
+from groundup.formats.folder import save_model
+from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
 from groundup.maths.intervals import Interval
 from groundup.runs.files import read_lines
+from groundup.text.bpe import train_bpe
+from groundup.text.tokenizer import Tokenizer
 
 # The paper's equations, written out once more.
 EQUATIONS: dict[str, Callable[[Any, float, float], Any]] = {
@@ -178,6 +189,38 @@ def test_a_course_turns_where_its_peak_is_surely_within_it() -> None:
     assert rising.highest == pytest.approx(EQUATIONS["RL"](5.0, 0.1, 0.01), abs=0.005)
 
 
+def falling() -> Curve:
+    """Gold that never rises: from +0.01 to -1.05 in 14 iterations, ever faster."""
+    d = np.linspace(0, 4, 14)
+    gold = 0.8 + 0.01 - 1.06 * (d / 4) ** 2
+    lines = [rollout(x**2, gain, x) for x, gain in zip(d, gold, strict=True)]
+    return by_iteration(lines, base=0.8)
+
+
+def test_what_only_falls_does_not_turn() -> None:
+    curve = falling()
+    # The law has a peak before the first points, and a gain there.
+    assert 0 < curve.fitted.peak.high < curve.d[-1] and curve.highest > 0
+    assert curve.fitted.rise.low <= 0 and not curve.turns
+
+
+def test_successive_iterations_are_drawn_together() -> None:
+    """What drifts has wider intervals than the same points as if each stood alone."""
+    assert [block_length(points) for points in (1, 8, 14, 27)] == [1, 2, 3, 3]
+    d = np.linspace(0.2, 5, 40)
+    drift = np.cumsum(np.random.default_rng(0).standard_normal(40)) * 0.02
+    gains = EQUATIONS["RL"](d, 0.3, 0.1) + drift
+
+    def alone(rng: np.random.Generator) -> Any:
+        some = rng.integers(0, 40, 40)
+        return d[some], gains[some]
+
+    curve = by_iteration([rollout(x**2, y, x) for x, y in zip(d, gains, strict=True)], base=0.0)
+    apart = fitted(RL, d, gains, alone)
+    for wide, narrow in ((curve.fitted.alpha, apart.alpha), (curve.fitted.beta, apart.beta)):
+        assert wide.high - wide.low > 1.1 * (narrow.high - narrow.low)
+
+
 # What is told.
 
 
@@ -207,6 +250,14 @@ def test_remarks_follow_the_numbers() -> None:
     assert "at gold +0." in said
     turned = replace(FOUND, cells=[*CELLS[:3], cell("2x128", 20, 0.1, 0.08)])
     assert "no overoptimization" not in " ".join(remarks(turned))
+    fallen = replace(FOUND, cells=[*CELLS[:3], replace(CELLS[3], ppo=falling())])
+    said = " ".join(remarks(fallen))
+    assert "PPO: gold rises and falls again in 2 of 3 cells" in said
+    assert "gold has fallen by" in said and "no rise before that is sure" in said
+    [_, policies] = (table(FOUND, way) for way in WAYS)
+    assert any(
+        "blocks of 3 successive iterations of that one seed" in one for one in policies.remarks
+    )
 
 
 def test_a_table_has_a_row_for_each_cell_that_was_tried_and_the_ensemble() -> None:
@@ -246,17 +297,73 @@ def test_a_proxys_draw_of_the_labels(workshop: Any, tmp_path: Path) -> None:
         {"prompt": f"{i // 3}?", "chosen": "yes" * (1 + i % 3), "rejected": "no"} for i in range(60)
     ]
     (made / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (made / "heldout.jsonl").write_text("")
+    heldout = made / "heldout.jsonl"
+    heldout.write_text("")
 
     def drawn(labels: int, seed: int) -> list[Any]:
         folder = shop.comparisons(Proxy("1x64", labels, seed))
         text = (folder / "preferences" / "train.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines()]
 
+    with pytest.raises(UserError, match="no answers to held-out prompts apart"):
+        drawn(6, 0)
+    heldout.write_text(json.dumps(rows[0] | {"prompt": "held out?"}) + "\n")
     small, large, other = drawn(6, 0), drawn(30, 0), drawn(6, 1)
     assert len(small) == 6 and len(large) == 30 and large[:6] == small and other != small
     with pytest.raises(UserError, match="1000 are more than the 60"):
         drawn(1000, 0)
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "sizes"),
+    [(1, 64, ["1x64"]), (2, 128, ["1x64", "2x128"]), (3, 128, ["1x64", "2x128", "3x128"])],
+)
+def test_proxies_are_smaller_than_the_model_and_have_its_own_body(
+    tmp_path: Path, depth: int, width: int, sizes: list[str]
+) -> None:
+    model = CausalLM(ModelConfig.of(width=width, depth=depth, vocab_size=320, context=64))
+    model.initialize(0)
+    tokenizer = Tokenizer.from_bpe(train_bpe(["a tale of the sea"], 320))
+    save_model(tmp_path / "model", model, tokenizer, card="")
+    config = OveroptimizationConfig(
+        out=tmp_path / "out", model=tmp_path / "model", data=tmp_path, max_new_tokens=8
+    )
+    shop = Workshop(config)
+    assert shop.bodies == sizes
+    parameters = [shop.parameters(one) for one in sizes]
+    assert parameters == sorted(set(parameters))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["overoptimization", "m", "--data", "d", "--episodes", "2"], "4 minibatches of PPO"),
+        (["shortest-paths", "--episodes", "100"], "try episodes=96"),
+        (["sentiment", "--kl-coef", "0"], "no price for DPO, which must be at least 1e-06"),
+    ],
+    ids=lambda value: value[0],
+)
+def test_settings_that_a_later_stage_would_refuse_are_refused_at_once(
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    (tmp_path / "d").mkdir()
+    assert main(["experiment", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and told in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "m"]
+
+
+def test_what_no_later_stage_refuses_is_accepted() -> None:
+    out = Path("out")
+    assert ShortestPathsConfig(out=out, episodes=100, methods=("ppo",)).episodes == 100
+    assert SentimentConfig(out=out, kl_coef=0.0, methods=("ppo", "grpo")).kl_coef == 0
 
 
 @pytest.mark.long
@@ -273,7 +380,8 @@ def test_the_experiment_in_miniature(workshop: Any, tmp_path: Path) -> None:
 
     started()
     result = json.loads((out / "result.json").read_text(encoding="utf-8"))
-    assert len(result["data"]["cells"]) == 4 and result["data"]["ppo_against_ensemble"]
+    # The model is as small as the smallest proxy: there is one size.
+    assert len(result["data"]["cells"]) == 2 and result["data"]["ppo_against_ensemble"]
     lines = read_lines(out / "policies" / "1x64-16-0" / "metrics.jsonl")
     kl = [line["exact_kl"] for line in lines if line["kind"] == "rollout"]
     points = next(

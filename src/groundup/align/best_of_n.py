@@ -156,7 +156,12 @@ def run(config: BestOfNConfig) -> Path:
         asked = spread(_others(train, config.exclude), config.questions)
         pools = _answered(config, run, model, tokenizer, asked)
         written = _write_data(config, run, pools)
-        if not written and config.min_reward is not None:
+        if not any(pool.said for pool in pools):
+            say(
+                f"no answer ends within max_new_tokens={config.max_new_tokens} and says something, "
+                "so there are no conversations to learn from; give more"
+            )
+        elif not written:
             say(
                 f"min_reward={config.min_reward} is more than any answer is worth, so there are no "
                 "conversations to learn from; give less"

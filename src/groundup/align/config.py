@@ -21,6 +21,7 @@ from groundup.train.ranges import (
     Margin,
     Minibatches,
     Multiplier,
+    MultiplierRate,
     Nats,
     NewTokens,
     Questions,
@@ -316,8 +317,8 @@ class PPOConfig(RolloutConfig):
     kl_horizon: Episodes = Field(2000, description="answers over which the price adapts")
     kl_stop: Nats | None = Field(
         None,
-        description="nats per token that the policy may move within an iteration; then new answers "
-        "are sampled, in as many steps in all (default: every pass is made)",
+        description="nats per token that the policy may have moved at a step of an iteration; then "
+        "new answers are sampled, in as many steps in all (default: every pass is made)",
     )
     clip_range: ClipRange = Field(
         0.2, description="how far the ratio of new and old probability counts"
@@ -341,18 +342,20 @@ class PPOConfig(RolloutConfig):
         "kept below --cost-limit by a price that is found (Safe RLHF)",
     )
     cost_limit: Bound | None = Field(
-        None, description="what the mean cost of answers may be; goes with --cost"
+        None,
+        description="what the mean cost of answers may be; goes with --cost (a reward model's "
+        "usual answer costs 0, so that less than usual is below 0)",
     )
     cost_multiplier: Multiplier = Field(
         1.0, description="the price of a unit of cost to begin with (lambda)"
     )
-    cost_rate: Multiplier = Field(
+    cost_rate: MultiplierRate = Field(
         1.0, description="how fast that price follows the cost of an iteration (alpha)"
     )
     critic_warmup: SomeIterations | None = Field(
         None,
         description="iterations in which the critic alone learns from the answers (default: 5, "
-        "and at most a quarter of them)",
+        "and at most a quarter of them); fewer than all",
     )
 
     @model_validator(mode="after")

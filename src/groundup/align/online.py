@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from groundup.align.config import RolloutConfig
 from groundup.align.prompts import Prompt, load_prompts
-from groundup.align.ptx import ptx_parents, ptx_stream, with_ptx
+from groundup.align.ptx import ptx_parents, ptx_sources, ptx_stream, with_ptx
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import (
     Laid,
@@ -303,12 +303,14 @@ class Online:
             head_rate=head_rate,
         )
 
+        read = dict.fromkeys((config.prompts, *ptx_sources(config, config.prompts)))
+
         def save(model: M, plan: TrainPlan) -> None:
             card = model_card(
                 "A chat model aligned by groundup",
                 how=f"{how}, of {name_of(config.model)}, to raise {config.reward}. {prepared.how}",
                 facts={"parameters": f"{plan.parameters:,}", "steps": plan.steps},
-                data=sources(config.prompts),
+                data=tuple(dict.fromkeys(source for at in read for source in sources(at))),
                 parent=name_of(config.model),
             )
             prepared.save(run.folder, prepared.tokenizer, card)

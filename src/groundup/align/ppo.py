@@ -48,6 +48,7 @@ from groundup.align.rollout import (
     flat,
     sampled_logprobs,
 )
+from groundup.errors import UserError
 from groundup.lm.logprobs import entropy
 from groundup.lm.model import CausalLM
 from groundup.runs import ranks
@@ -169,16 +170,13 @@ class ActorCritic(nn.Module):
             if critic is not None:
                 self.value_head.weight[:1] = critic.score.weight / critic.deviation
 
-    def values(
-        self, hidden: Float[Tensor, "rows time width"], rows: Batch
-    ) -> Float[Tensor, " sampled"]:
-        """V of the state before each sampled token; `hidden` is the policy's."""
-        return self.expected(hidden, rows)[:, 0]
-
     def expected(
         self, hidden: Float[Tensor, "rows time width"], rows: Batch
     ) -> Float[Tensor, "sampled heads"]:
-        """What every head expects in the state before each sampled token: reward, then cost."""
+        """What every head expects in the state before each sampled token: reward, then cost.
+
+        `hidden` is the policy's.
+        """
         row, place = rows.weights.nonzero(as_tuple=True)
         states = hidden if self.critic is None else self.critic(rows)
         found: Tensor = self.value_head(states[row, place]).float()
@@ -219,18 +217,31 @@ class PPOBatch(RolloutBatch):
 
 @dataclass
 class Drift:
-    """How far the policy has moved since it was sampled: nats per token, of the steps so far."""
+    """How far the policy has moved since it was sampled: `latest` is its last step's mean.
+
+    That is in nats per token; `nats` and `tokens` are those of a step that was not looked at yet.
+    """
 
     nats: float = 0.0
     tokens: float = 0.0
+    latest: float = 0.0
 
     def reset(self) -> None:
-        self.nats = self.tokens = 0.0
+        self.nats = self.tokens = self.latest = 0.0
 
     def beyond(self, limit: float | None) -> bool:
-        """Whether it is more than `limit`; all processes of a run agree."""
-        far = limit is not None and self.tokens > 0 and self.nats / self.tokens > limit
-        return ranks.any_of(far)
+        """Whether it is more than `limit`, over the micro-batches of all processes of a run.
+
+        It is asked after each step, and may be asked again before the next.
+        """
+        if limit is None:
+            return False
+        step = torch.tensor([self.nats, self.tokens], dtype=torch.float64)
+        ranks.all_reduce([step])
+        nats, tokens = step.tolist()
+        if tokens:
+            self.nats, self.tokens, self.latest = 0.0, 0.0, nats / tokens
+        return bool(self.latest > limit)
 
 
 def ppo_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig, drift: Drift) -> Loss:
@@ -286,6 +297,11 @@ class PPORollouts:
             self.warmup = min(_CRITIC_WARMUP, iterations // 4)
         else:
             self.warmup = config.critic_warmup
+            if self.warmup >= iterations:
+                raise UserError(
+                    f"critic_warmup={self.warmup} leave the policy none of the "
+                    f"{iterations} iterations of this run; give fewer, or more iterations"
+                )
         self.kl = KLController(config.kl_coef, config.kl_target, config.kl_horizon)
         self.multiplier: Multiplier | None = None
         if config.cost_limit is not None:
@@ -342,9 +358,10 @@ class PPORollouts:
             explained_variance=explained_variance(facts.values, returns),
             **({} if self.multiplier is None else {"multiplier": self.multiplier.value}),
         )
-        if self.multiplier is not None and sampled.costs is not None and not is_warming:
-            self.multiplier.update(float(sampled.costs.mean()))
-        self.kl.update(facts.sampled_kl(), len(sampled.rollouts))
+        if not is_warming:  # until then the policy is where it began, and no price moves it
+            if self.multiplier is not None and sampled.costs is not None:
+                self.multiplier.update(float(sampled.costs.mean()))
+            self.kl.update(facts.sampled_kl(), len(sampled.rollouts))
         if self.online.watch is not None:
             self.online.watch.policy_trains = not is_warming
         return batches

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from groundup.align.config import DPOConfig, GRPOConfig, PPOConfig
 from groundup.train.config import StageConfig
 from groundup.train.ranges import (
     BytesPerSource,
@@ -22,6 +23,7 @@ from groundup.train.ranges import (
     SmallVocabSize,
     Steps,
     Threads,
+    ranges,
 )
 
 
@@ -119,6 +121,17 @@ class ShortestPathsConfig(ExperimentConfig):
     )
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
 
+    @model_validator(mode="after")
+    def _groups_are_whole(self) -> Self:
+        sizes = {"ppo": 1, "grpo": GRPOConfig.model_fields["group_size"].default}
+        size = max(sizes[method] for method in self.methods)
+        if self.episodes % size:
+            raise ValueError(
+                f"episodes={self.episodes} are not groups of {size}, which GRPO compares; try "
+                f"episodes={max(1, self.episodes // size) * size}"
+            )
+        return self
+
 
 class OveroptimizationConfig(ExperimentConfig):
     """Best-of-n and PPO against reward models of several sizes, and what gold says of them."""
@@ -157,6 +170,16 @@ class OveroptimizationConfig(ExperimentConfig):
             raise ValueError(f"labels={labels} are to rise; give {wanted}")
         return labels
 
+    @model_validator(mode="after")
+    def _minibatches_are_filled(self) -> Self:
+        least = PPOConfig.model_fields["minibatches"].default
+        if self.episodes < least:
+            raise ValueError(
+                f"episodes={self.episodes} do not fill the {least} minibatches of PPO; give at "
+                f"least {least}"
+            )
+        return self
+
 
 class SentimentConfig(ExperimentConfig):
     """PPO, GRPO and DPO raise the sentiment of continuations under one price, with LoRA."""
@@ -174,6 +197,22 @@ class SentimentConfig(ExperimentConfig):
     iterations: Steps = Field(30, description="how often the policies of PPO and GRPO are sampled")
     learning_rate: LearningRate = Field(3e-4, description="peak learning rate of the adapters")
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+    @model_validator(mode="after")
+    def _is_a_price_for_all(self) -> Self:
+        prices = {
+            "ppo": PPOConfig.model_fields["kl_coef"],
+            "grpo": GRPOConfig.model_fields["kl_coef"],
+            "dpo": DPOConfig.model_fields["beta"],
+        }
+        for method in self.methods:
+            [allowed] = ranges(prices[method])
+            if self.kl_coef not in allowed:
+                raise ValueError(
+                    f"kl_coef={self.kl_coef:g} is no price for {method.upper()}, which must be "
+                    f"{allowed.rule()}; give such a price, or methods without {method}"
+                )
+        return self
 
 
 class ScalingLawConfig(ExperimentConfig):

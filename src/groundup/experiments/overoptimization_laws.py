@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import ceil, sqrt
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ Redraw = Callable[[np.random.Generator], tuple[Points, Points]]
 _SAMPLES = 500
 # Two numbers are no test of a law with two numbers.
 _FEWEST_SEEN = 3
+# Points count as a rise up to so many times the distance of the peak: there both laws still have
+# three quarters of their most, or more. One point alone is none.
+_BEYOND_PEAK, _FEWEST_RISEN = 1.5, 2
 # Iterations whose mean is what a policy came to: one has the noise of its few answers.
 _LAST = 3
 
@@ -87,27 +90,44 @@ def fit(law: Law, d: Points, gains: Points) -> Fit:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fit, with 95 % intervals from fits to samples that were drawn anew."""
+    """A fit, with 95 % intervals from fits to samples that were drawn anew.
+
+    `rise` is the mean gain that was measured up to the peak (0 of fewer than two points), whatever
+    the law says: RL's with beta above 0 always rises at first, and be it before the first point.
+    """
 
     best: Fit
     alpha: Interval
     beta: Interval
     peak: Interval
+    rise: Interval
 
 
 def fitted(law: Law, d: Points, gains: Points, redraw: Redraw, seed: int = 0) -> Fitted:
     """Fit a law, and fit it again to `_SAMPLES` samples for the intervals."""
     best, rng = fit(law, d, gains), np.random.default_rng(seed)
-    again = [fit(law, *redraw(rng)) for _ in range(_SAMPLES)]
+    drawn = [redraw(rng) for _ in range(_SAMPLES)]
+    again = [fit(law, *one) for one in drawn]
 
-    def interval(name: str) -> Interval:
+    def interval(estimate: float, others: Sequence[float]) -> Interval:
         # Peaks may be infinite, between which nothing can be interpolated.
-        low, high = np.quantile(
-            [getattr(one, name) for one in again], [0.025, 0.975], method="nearest"
-        )
-        return Interval(getattr(best, name), float(low), float(high))
+        low, high = np.quantile(others, [0.025, 0.975], method="nearest")
+        return Interval(estimate, float(low), float(high))
 
-    return Fitted(best, *map(interval, ("alpha", "beta", "peak")))
+    alpha, beta, peak = (
+        interval(getattr(best, name), [getattr(one, name) for one in again])
+        for name in ("alpha", "beta", "peak")
+    )
+    risen = _rise(best.peak, d, gains)
+    if len(risen) < _FEWEST_RISEN:
+        return Fitted(best, alpha, beta, peak, Interval(0.0, 0.0, 0.0))
+    others = [float(some.mean()) for one in drawn if len(some := _rise(best.peak, *one))]
+    return Fitted(best, alpha, beta, peak, interval(float(risen.mean()), others))
+
+
+def _rise(peak: float, d: Points, gains: Points) -> Points:
+    """The gains that were measured on the way to a peak and a little beyond."""
+    return gains[(d > 0) & (d <= _BEYOND_PEAK * peak)]
 
 
 @dataclass(frozen=True)
@@ -178,8 +198,11 @@ class Curve:
 
     @property
     def turns(self) -> bool:
-        """Whether gold falls again within what was measured: the peak's whole interval does."""
-        return bool(self.fitted.peak.high < self.d[-1])
+        """Whether gold rises and falls again within what was measured.
+
+        The whole interval of the peak is within it, and that of the gain up to it above 0.
+        """
+        return bool(self.fitted.peak.high < self.d[-1] and self.fitted.rise.low > 0)
 
     @property
     def highest(self) -> float:
@@ -191,7 +214,7 @@ class Curve:
         found: dict[str, Any] = {
             name: getattr(self, name).tolist() for name in ("d", "gold", "proxy")
         }
-        found |= {name: getattr(self.fitted, name) for name in ("alpha", "beta", "peak")}
+        found |= {name: getattr(self.fitted, name) for name in ("alpha", "beta", "peak", "rise")}
         found |= {"highest": self.highest, "reached": self.reached, "turns": self.turns}
         if self.prediction is not None:
             told = self.prediction
@@ -238,15 +261,27 @@ def by_choice(scores: Scores, gold: Float[np.ndarray, "prompts n"]) -> Curve:
     return Curve.of(BEST_OF_N, d, means[0], means[1], redraw, last=1)
 
 
+def block_length(points: int) -> int:
+    """Successive points that are drawn together, so many that what they share is kept."""
+    return int(np.ceil(np.cbrt(points)))
+
+
 def by_iteration(lines: Sequence[dict[str, Any]], base: float) -> Curve:
-    """PPO's iterations, each a point from its own answers; its intervals draw points anew."""
+    """PPO's iterations, each a point from its own answers.
+
+    A policy goes on from where it was, so that its points are not independent: intervals draw
+    blocks of successive iterations anew (the moving-block bootstrap; Künsch 1989). They are those
+    of one seed's policy, and say nothing of what another seed would do.
+    """
     d = np.sqrt(np.maximum([line["exact_kl"] for line in lines], 0.0))
     gold = np.array([line["gold"] for line in lines]) - base
     rewards = np.array([line["reward"] for line in lines])
     proxy = rewards - rewards[d == d.min()].mean()
+    length = block_length(len(d))
 
     def redraw(rng: np.random.Generator) -> tuple[Points, Points]:
-        some = rng.integers(0, len(d), len(d))
+        starts = rng.integers(0, len(d) - length + 1, ceil(len(d) / length))
+        some = (starts[:, None] + np.arange(length)).ravel()[: len(d)]
         return d[some], gold[some]
 
     return Curve.of(RL, d, gold, proxy, redraw, last=_LAST)

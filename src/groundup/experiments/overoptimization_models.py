@@ -115,17 +115,9 @@ class Workshop:
 
     @property
     def bodies(self) -> list[str]:
-        """The sizes of the proxies, the least first."""
-        return [*(f"{depth}x{width}" for depth, width in self.sizes.bodies), self.own]
-
-    @property
-    def proxies(self) -> list[Proxy]:
-        return [
-            Proxy(size, labels, seed)
-            for size in self.bodies
-            for labels in self.sizes.labels
-            for seed in range(self.sizes.seeds)
-        ]
+        """The sizes of the proxies, the least first: those below the model's, and its own."""
+        small = [f"{depth}x{width}" for depth, width in self.sizes.bodies]
+        return [*(one for one in small if self.parameters(one) < self.shape.parameters), self.own]
 
     # What is asked, and the model's answers.
 
@@ -235,9 +227,15 @@ class Workshop:
                 f"labels={one.labels} are more than the {len(rows)} pairs that gold tells apart on "
                 "these prompts; give fewer, or other sources"
             )
+        heldout = (made / "heldout.jsonl").read_bytes()
+        if not heldout.strip():
+            raise UserError(
+                f"gold={self.config.gold} tells no answers to held-out prompts apart, by which "
+                "proxies are judged; give more labels, another gold, or other sources"
+            )
         kept.mkdir(parents=True, exist_ok=True)
         write_json_lines(kept / "train.jsonl", rows)
-        write_bytes(kept / "heldout.jsonl", (made / "heldout.jsonl").read_bytes())
+        write_bytes(kept / "heldout.jsonl", heldout)
         return folder
 
     def _body(self, size: str) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from groundup.experiments.config import OveroptimizationConfig
-from groundup.experiments.overoptimization_laws import Curve
+from groundup.experiments.overoptimization_laws import Curve, block_length
 from groundup.maths.intervals import Interval
 from groundup.report.figure import Plot
 from groundup.report.outcome import seeds, write
@@ -165,7 +165,9 @@ def _how(found: Found, way: Way) -> str:
     if way is POLICY:
         return (
             f"One policy against the first seed's proxy; a point is an iteration of "
-            f"{found.episodes} answers, and gold at last is the mean of three."
+            f"{found.episodes} answers, and gold at last is the mean of three. Intervals draw "
+            f"blocks of {block_length(len(way.tried(found)[-1][1].d))} successive iterations of "
+            "that one seed anew, and say nothing of other seeds."
         )
     return (
         f"Means over {seeds(found.seeds)} and {found.prompts} held-out prompts with {found.n} "
@@ -227,7 +229,8 @@ def _of_turning(found: Found, way: Way) -> str:
     turned = [cell for cell, curve in tried if curve.turns]
     said = (
         f"{way.title}: gold rises and falls again in {len(turned)} of {len(tried)} cells, "
-        "the whole interval of the peak being within what was measured"
+        "the whole interval of the peak being within what was measured, and gold up to it "
+        "above the fine-tuned model's"
     )
     _, curve = tried[-1]
     if curve.turns:
@@ -236,6 +239,11 @@ def _of_turning(found: Found, way: Way) -> str:
             f"{said}. Against the largest proxy with most labels it turns at {peak.estimate:.1f} "
             f"√nats ({peak.low:.1f} to {peak.high:.1f}), and of {curve.highest:+.3f} there "
             f"{curve.reached:+.3f} is left at {curve.d[-1]:.1f}."
+        )
+    if curve.reached < 0:
+        return (
+            f"{said}. Against the largest proxy with most labels gold has fallen by "
+            f"{-curve.reached:.3f} at {curve.d[-1]:.1f} √nats, and no rise before that is sure."
         )
     return (
         f"{said}. Against the largest proxy with most labels no overoptimization is seen up to "
@@ -256,7 +264,7 @@ def _of_size(found: Found, way: Way) -> str:
     by_size = [((sizes[-1], some), (sizes[0], some)) for some in labels]
     by_labels = [((size, labels[-1]), (size, labels[0])) for size in sizes]
     larger, more = (
-        [left[a] > left[b] for a, b in pairs if a in left and b in left]
+        [left[a] > left[b] for a, b in pairs if a != b and a in left and b in left]
         for pairs in (by_size, by_labels)
     )
     return (

@@ -65,10 +65,17 @@ _RATE = 0.0002
 ENOUGH = 0.95
 _DEAR = 10.0  # a price at which nothing is worth leaving the reference
 _HELD_NATS = 0.1
+# Iterations that teach PPO's critic alone, where there are more.
+_CRITIC_WARMUP = 2
+
+
+def _ppo_config(*, iterations: int, **given: Any) -> PPOConfig:
+    warmup = min(_CRITIC_WARMUP, iterations - 1)
+    return PPOConfig(minibatches=2, iterations=iterations, critic_warmup=warmup, **given)
 
 
 METHODS: dict[str, tuple[Callable[..., RolloutConfig], Callable[..., Job[Any, Any]]]] = {
-    "ppo": (partial(PPOConfig, minibatches=2, critic_warmup=2), ppo_job),
+    "ppo": (_ppo_config, ppo_job),
     "grpo": (partial(GRPOConfig, minibatches=4, epochs_per_iteration=2), grpo_job),
 }
 

@@ -92,10 +92,13 @@ Nats = Annotated[float, Gt(0), Le(1000)]
 SomeIterations = Annotated[int, Ge(0), Le(1_000_000)]
 # A margin between rewards; in use are 0.3 to 5.
 Margin = Annotated[float, Ge(0), Le(1000)]
-# A limit of a mean cost: shares of answers, or deviations above what a cost model finds usual.
-Bound = Annotated[float, Ge(0), Le(1e6)]
-# A price of cost, and how fast it moves; in print are 0.01 to 10.
-Multiplier = Annotated[float, Ge(1e-6), Le(1000)]
+# A limit of a mean cost or reward: shares of answers, or deviations from what a reward model finds
+# usual, which is 0.
+Bound = Annotated[float, Ge(-1e6), Le(1e6)]
+# A price of cost, as far as it may move (`align.lagrange`); in print are 0.01 to 10.
+Multiplier = Annotated[float, Ge(0.01), Le(10)]
+# How fast it moves.
+MultiplierRate = Annotated[float, Ge(1e-6), Le(1000)]
 # At a half, labels say nothing.
 LabelSmoothing = Annotated[float, Ge(0), Lt(0.5)]
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from groundup.align.rewards.model import load_reward_model, score_rollouts
-from groundup.align.rewards.verifiers import Reward, open_reward, rewards
+from groundup.align.rewards.verifiers import Reward, is_verifier, open_reward, rewards
 from groundup.align.rollout import Rollout, RolloutReward
 from groundup.errors import UserError
 from groundup.text.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ def open_rollout_reward(spec: str, tokenizer: Tokenizer, device: str = "cpu") ->
 
     Raises `UserError` for what is no reward, and for a reward model that reads other tokens.
     """
-    if Path(spec).is_dir():
+    if _is_folder(spec):
         model = load_reward_model(Path(spec), tokenizer).to(device)
         return lambda rollouts: score_rollouts(model, rollouts).tolist()
     if spec.startswith(ENSEMBLE):
@@ -67,11 +67,15 @@ def reward_folders(
     """The rewards that are folders, as a run remembers its parents."""
     found: dict[str, Path] = {}
     for name, spec in (("reward", reward), ("gold", gold), ("judge", judge), ("cost", cost)):
-        if spec and Path(spec).is_dir():
+        if spec and _is_folder(spec):
             found[name] = Path(spec)
         elif spec and spec.startswith(ENSEMBLE):
             found |= {f"{name}-{i}": one for i, one in enumerate(members(spec))}
     return found
+
+
+def _is_folder(spec: str) -> bool:
+    return not is_verifier(spec) and Path(spec).is_dir()
 
 
 def _of_texts(reward: Reward, rollouts: Sequence[Rollout]) -> list[float]:

@@ -15,6 +15,8 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -78,39 +80,59 @@ def rewards(
 # The checks.
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?|\d+(?:,\d{3})*(?:\.\d+)?")
-_SUM = re.compile(r"(-?\d+)\s*(\+|-|−|\*|×|plus|minus|times)\s*(-?\d+)", re.IGNORECASE)
+# Of the prompt: whole or decimal, thousands apart or not; 05 is of a date or a code.
+_TERM = r"[-−]?(?!0\d)(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+_SUM = re.compile(rf"({_TERM})\s*(\+|-|−|\*|×|plus|minus|times)\s*({_TERM})", re.IGNORECASE)
 _SIGNS = {"+": "+", "plus": "+", "-": "-", "−": "-", "minus": "-"}
+# What stands beside a part of something else: a longer expression, a date, a code.
+_SIGN = r"(?:[-+−–*×·/÷^%]|\b(?:plus|minus|times|divided by)\b)"
+_BEFORE = re.compile(rf"(?:[\w.]|\d[,:]|{_SIGN}\s*[(\[]*\s*)\Z", re.IGNORECASE)
+_AFTER = re.compile(rf"\w|[.,:]\d|\s*[)\]]*\s*(?:{_SIGN}|squared\b|=\s*[-−]?\d)", re.IGNORECASE)
 
 
-def last_number(text: str) -> float | None:
+def last_number(text: str) -> Fraction | None:
     """The last number in a text, as which an answer is read after all that leads to it."""
     found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "").replace("−", "-")) if found else None
+    return _exact(found[-1]) if found else None
+
+
+def _exact(number: str) -> Fraction:
+    # By way of Decimal, which reads any number of digits.
+    return Fraction(Decimal(number.replace(",", "").replace("−", "-")))
 
 
 def _sum(prompt: str, completion: str, row: Mapping[str, object]) -> float:
     """Whether the last number is the row's `answer`, or else the result of the prompt's sum."""
-    if (given := row.get("answer")) is not None:
-        right = last_number(str(given))
-    else:
-        asked = _SUM.findall(prompt)
-        right = _result(*asked[-1]) if asked else None
+    given = row.get("answer")
+    right = _asked(prompt) if given is None else last_number(str(given))
     if right is None:
         raise UserError(
             f"the reward sum finds no sum in {shorten(prompt)} and no number in its row's "
-            "'answer'; give prompts such as 'What is 7 + 5?', or an answer"
+            "'answer'; give prompts such as 'What is 7 + 5?', with two numbers and one sign, or an "
+            "answer"
         )
     return float(last_number(completion) == right)
 
 
-def _result(first: str, sign: str, second: str) -> float:
-    a, b = int(first), int(second)
+def _asked(prompt: str) -> Fraction | None:
+    """The result of the prompt's last sum; None where that is a part of something else."""
+    *_, found = [None, *_SUM.finditer(prompt)]
+    if (
+        found is None
+        or _BEFORE.search(prompt[: found.start()])
+        or _AFTER.match(prompt, found.end())
+    ):
+        return None
+    first, sign, second = found.groups()
+    a, b = _exact(first), _exact(second)
     kind = _SIGNS.get(sign.lower(), "*")
-    return float(a + b if kind == "+" else a - b if kind == "-" else a * b)
+    return a + b if kind == "+" else a - b if kind == "-" else a * b
 
 
 # A pattern that goes on for longer is one whose time grows exponentially.
 _PATTERN_SECONDS = 1.0
+# Of a number of words: nobody writes a thousand million.
+_LENGTH_DIGITS = 9
 
 
 def _format(argument: str) -> Verifier:
@@ -136,8 +158,12 @@ def _format(argument: str) -> Verifier:
 
 def _length(argument: str) -> Verifier:
     """1 at so many words, falling to 0 at none and at twice as many."""
-    if not (argument.isascii() and argument.isdigit() and int(argument[:9])):
-        raise UserError(f"length:{argument} must name a number of words from 1; try length:20")
+    digits = argument.isascii() and argument.isdigit() and len(argument) <= _LENGTH_DIGITS
+    if not (digits and int(argument)):
+        raise UserError(
+            f"{shorten(f'length:{argument}')} must name a number of words from 1 to "
+            f"{10**_LENGTH_DIGITS - 1:,}; try length:20"
+        )
     words = int(argument)
     return Verifier(
         f"length:{words}",
@@ -210,6 +236,12 @@ _KNOWN = "sum, unit-test, sentiment, json, json:KEY,KEY, length:WORDS, format:PA
 OWN_SECONDS = 300.0
 
 
+def is_verifier(spec: str) -> bool:
+    """Whether this names a check, which a folder of the same name does not shadow."""
+    name, colon, _ = spec.partition(":")
+    return spec in _PLAIN or (name in _WITH_ARGUMENT and (bool(colon) or name == "json"))
+
+
 def open_reward(
     spec: str,
     load_model: Callable[[Path], Reward] | None = None,
@@ -224,10 +256,8 @@ def open_reward(
     name, colon, argument = spec.partition(":")
     if spec == "sentiment":
         _sentiment("", "", {})  # its lexicon may be missing, which is better said before sampling
-    if spec in _PLAIN:
-        return _PLAIN[spec]
-    if name in _WITH_ARGUMENT and (colon or name == "json"):
-        return _WITH_ARGUMENT[name](argument)
+    if is_verifier(spec):
+        return _PLAIN[spec] if spec in _PLAIN else _WITH_ARGUMENT[name](argument)
     if Path(spec).is_dir():
         if load_model is None:
             raise UserError(f"{spec} is a folder, and no reward model is read here; try {_KNOWN}")
