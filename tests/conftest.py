@@ -73,7 +73,7 @@ OWN_SETTINGS = {
     "pretrain": {"depth": 1, "width": 64, "context": 64},
     "sft": {"learning-rate": 0.02, "embedding-learning-rate": 0.01},
     "dpo": {"learning-rate": 0.004, "embedding-learning-rate": 0.002, "beta": 0.5, "nll": 0.0},
-    "kto": {"learning-rate": 0.001, "embedding-learning-rate": 0.0005, "beta": 0.5},
+    "kto": {"learning-rate": 0.002, "embedding-learning-rate": 0.001, "beta": 0.5},
     "reward": {
         "rows": 8,
         "learning-rate": 0.001,
