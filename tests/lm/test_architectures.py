@@ -169,7 +169,8 @@ def test_a_folder_gives_the_model_back(shape: Shape) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     batch = Batch.of(ids(2, 9))
     with torch.no_grad():
-        assert torch.equal(model.logits(batch), again.logits(batch))
+        # The same weights, bit by bit, elsewhere in memory: some processors sum in another order.
+        assert_close(model.logits(batch), again.logits(batch), rtol=1e-5, atol=1e-5)
 
 
 @EXAMPLES

@@ -224,7 +224,7 @@ def test_a_card_keeps_what_others_wrote_and_says_what_was_measured(
     # What its numbers rest on: how many items were asked, and what of them it had seen.
     items = gap["items"]
     assert f"| {gap['low']:.3f} to {gap['high']:.3f} | 0.000 | {items} |" in text
-    assert "at most 12 items of each task" in text
+    assert f"at most {config.items} items of each task" in text
     texts = report["models"]["sft"]["seen"]["texts"]
     assert texts and f"not found in {texts:,} texts" in text
     assert "The judges" not in text  # no verdict was counted
