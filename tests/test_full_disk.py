@@ -79,7 +79,7 @@ def test_training(
 def test_reinforcement_learning(
     workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    refused(words_of(workshop, "ppo", disk), disk, capsys, 0, 2**19)
+    refused(words_of(workshop, "ppo", disk, critic_warmup=0), disk, capsys, 0, 2**19)
 
 
 def test_an_adapter(workshop: Workshop, disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
