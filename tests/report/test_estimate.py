@@ -45,3 +45,12 @@ def test_a_rate_of_groups_is_less_sure_than_one_of_independent_items() -> None:
     alone, in_groups = rate(values), rate(values, groups=np.repeat(range(4), 10).tolist())
     assert in_groups.estimate == alone.estimate == 0.75
     assert in_groups.low < alone.low
+
+
+def test_items_of_one_group_alone_stand_for_themselves() -> None:
+    values = np.repeat([0.0, 1.0], 10)
+    for measure in (rate, ratio):
+        found = measure(values, groups=["all"] * 20)
+        assert found == measure(values) and found.low < 0.5 < found.high
+    # Where nothing differs either, they are one item as often asked.
+    assert rate(np.ones(20), groups=["all"] * 20).low < rate(np.ones(20)).low

@@ -308,13 +308,10 @@ def gained_by_source(
     What people wrote and what was generated are pooled apart, as in the report; pairs of a group
     are drawn together.
     """
-    found = {}
-    for name, at in source_groups(sources).items():
-        own = [groups[int(i)] for i in at]
-        # Of one group alone the pairs are told apart, or nothing could be (as in `data.split`).
-        several = own if len(set(own)) > 1 else None
-        found[name] = rate(gained[at], groups=several, chance=_GUESSING)
-    return found
+    return {
+        name: rate(gained[at], groups=[groups[int(i)] for i in at], chance=_GUESSING)
+        for name, at in source_groups(sources).items()
+    }
 
 
 _POOLS = {POOLED: "pairs written by people", WORLD: "pairs of the small world"}

@@ -220,8 +220,7 @@ def _standings(votes: Sequence[Vote]) -> tuple[Standing, ...]:
             own.count(1.0),
             own.count(0.5),
             own.count(0.0),
-            # Votes on one prompt alone are told apart, or nothing could be.
-            win_share(np.array(own), groups=asked if len(set(asked)) > 1 else None, chance=0.5),
+            win_share(np.array(own), groups=asked, chance=0.5),
             _in_elo(rating) if place and met[place] else None,
         )
         for place, (name, own, asked, rating) in enumerate(

@@ -249,8 +249,7 @@ class Online:
         if not self.heldout:
             return {"negative_reward": None}
         found = self._answered(policy, self.heldout, step_seed(self.config.seed, _HELDOUT))
-        named = [one.group or place for place, one in enumerate(self.heldout)]
-        groups = named if len(set(named)) > 1 else None
+        groups = [one.group or place for place, one in enumerate(self.heldout)]
         measured = {"heldout_reward": ratio(found.rewards, groups=groups)}
         if found.gold is not None:
             measured["heldout_gold"] = ratio(found.gold, groups=groups)

@@ -131,12 +131,10 @@ def accuracies(values: Float[np.ndarray, " pairs"], pairs: HeldoutPairs) -> BySo
     names = sorted(set(pairs.sources))
     parts = {POOLED: np.ones(len(of), bool)}
     parts |= {name: of == name for name in names if name and len(names) > 1}
-    found = {}
-    for name, some in parts.items():
-        # Of one group alone the prompts are told apart, or nothing could be.
-        own = groups[some] if len(set(groups[some].tolist())) > 1 else pairs.prompts[some]
-        found[name] = rate(values[some], groups=own.tolist(), chance=_GUESSING)
-    return found
+    return {
+        name: rate(values[some], groups=groups[some].tolist(), chance=_GUESSING)
+        for name, some in parts.items()
+    }
 
 
 def calibration(pairs: HeldoutPairs) -> Calibration:

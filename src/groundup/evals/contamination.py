@@ -52,9 +52,7 @@ def sources_of(history: History) -> Iterator[tuple[str, Path]]:
     """What a run trained on that lies somewhere, with what it calls it: data, data 2, replay …"""
     for name, described in history.run["parents"].items():
         if name.split(" ")[0] in _SOURCES:
-            path = Path(described["path"])
-            beside = history.folder.parent / path.name
-            yield name, beside if beside.exists() and not path.exists() else path
+            yield name, history.beside(described["path"])
 
 
 def kinds_of(history: History, name: str) -> tuple[str, ...]:

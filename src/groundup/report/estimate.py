@@ -56,10 +56,12 @@ def ratio(
 ) -> Estimate:
     """sum(numerators) / sum(denominators) with its interval, by default the mean.
 
-    `groups` names what each item belongs to; without it every item stands for itself.
+    `groups` names what each item belongs to; without it every item stands for itself, and so it
+    does where all are of one group: of it alone nothing could be drawn.
     """
     if denominators is None:
         denominators = np.ones(len(numerators))
+    groups = _several(groups)
     found = bootstrap_ratio(numerators, denominators, clusters=groups)
     count = len(numerators) if groups is None else len(set(groups))
     return Estimate(found.estimate, found.low, found.high, len(numerators), count, chance)
@@ -73,9 +75,14 @@ def of_sums(
     chance: float | None = None,
 ) -> Estimate:
     """A function of the columns' sums with its interval, such as a product of two ratios."""
+    groups = _several(groups)
     found = bootstrap_sums(values, statistic, clusters=groups)
     count = len(values) if groups is None else len(set(groups))
     return Estimate(found.estimate, found.low, found.high, len(values), count, chance)
+
+
+def _several(groups: Sequence[Hashable] | None) -> Sequence[Hashable] | None:
+    return None if groups is None or len(set(groups)) == 1 else groups
 
 
 def share(hits: int, items: int) -> Estimate:
@@ -95,9 +102,10 @@ def rate(
     By Wilson's interval where every item stands for itself, else from drawing whole groups. Groups
     that are all alike show a bootstrap no spread at all, so Wilson's interval of as many does it.
     """
-    estimate = float(np.mean(values))
+    estimate, differ = float(np.mean(values)), len(set(np.asarray(values).tolist())) > 1
+    groups = _several(groups) if differ else groups
     count = len(values) if groups is None else len(set(groups))
-    if count < len(values) and len(set(np.asarray(values).tolist())) > 1:
+    if count < len(values) and differ:
         return ratio(values, groups=groups, chance=chance)
     found = wilson_interval(estimate * count, count)
     return Estimate(estimate, found.low, found.high, len(values), count, chance)

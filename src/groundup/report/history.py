@@ -111,12 +111,12 @@ class History:
         return self.beside(described["path"])
 
     def beside(self, named: str) -> Path:
-        """A folder that run.json names, wherever it stands by now.
+        """A file or folder that run.json names, wherever it stands by now.
 
         Runs of one recipe stand side by side, also after the whole was moved elsewhere.
         """
         path = Path(named)
-        return path if path.is_dir() else self.folder.parent / path.name
+        return path if path.exists() else self.folder.parent / path.name
 
     def planned(self, name: str) -> float | None:
         """A number of the plan; None where it does not say."""
