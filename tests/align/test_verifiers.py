@@ -53,6 +53,8 @@ def reward_of(spec: str, completion: str, prompt: str = "?", **row: object) -> f
         ("9" * 200 + " * " + "9" * 200, str(int("9" * 200) ** 2), True),
         ("What is 7 + 5?", "1" * 5000, False),
         ("On 2024-05-03 they asked: 3 + 4?", "7", True),
+        ("2024-2019", "5", True),
+        ("2019 - 2024", "-5", True),
     ],
 )
 def test_sum(prompt: str, completion: str, right: bool) -> None:
@@ -73,6 +75,7 @@ def test_sum(prompt: str, completion: str, right: bool) -> None:
         "On 2024-05-03, what is it?",
         "On 2024-05, what is it?",
         "On 2024-11-12, what is it?",
+        "What happened in 2019-2024?",
         "1,2 + 3",
         "1000,000 + 5",
         "3 + 4th",

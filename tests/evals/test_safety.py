@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import torch
+
 from groundup.data.packs.harm_scores import scored_responses
 from groundup.data.packs.rows import Rejected
 from groundup.evals.safety import is_refusal, refused, stopped
+from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.text.rows import Message, RefusalPrompt
 from groundup.text.tokenizer import Tokenizer
@@ -55,3 +61,34 @@ def test_a_model_of_noise_does_not_count_as_stopping(
     found = stopped(uniform, tokenizer, prompts, max_new_tokens=20)
     assert len(found) == 40
     assert found.mean() < 0.25
+
+
+def test_a_model_that_thinks_aloud_first_stops_by_itself(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """It says "<think>" after any token, and after that the end of its turn."""
+    tokenizer.save(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    think = tokenizer.vocab_size
+    added = {"id": think, "content": "<think>", "special": False}
+    content["added_tokens"].append(content["added_tokens"][0] | added)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    settings["chat_template"] = tokenizer.chat_template + "{#- <think> #}"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    thinking = Tokenizer.load(tmp_path)
+    assert think in thinking.special_ids
+
+    config = ModelConfig.of(
+        width=64, depth=1, vocab_size=320, context=64, tie_word_embeddings=False
+    )
+    model = CausalLM(config)
+    embeddings = dict(model.named_parameters())["model.embed_tokens.weight"]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.zero_()
+        embeddings[:, 0] = 1
+        embeddings[think, 0] = -1
+        model.head[think, 0], model.head[thinking.im_end, 0] = 9, -9
+    assert stopped(model, thinking, [[Message("user", "Deep?")]]).tolist() == [True]

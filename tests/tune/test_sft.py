@@ -173,6 +173,29 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
         run(config)
 
 
+def test_a_control_token_without_a_row_that_nothing_writes_is_no_hindrance(
+    tiny_model: Any, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Many a folder has a "<pad>" that its model was never told of."""
+    base, number = tmp_path / "base", tokenizer.vocab_size
+    save_model(base, tiny_model(vocab_size=number), tokenizer, card="")
+    content = json.loads((base / "tokenizer.json").read_text())
+    content["added_tokens"].append(
+        content["added_tokens"][0] | {"id": number, "content": "<pad>", "special": True}
+    )
+    (base / "tokenizer.json").write_text(json.dumps(content))
+    padded = Tokenizer.load(base)
+    assert padded.vocab_size == number + 1
+    assert padded.largest_written_id == tokenizer.largest_written_id < number
+    talks = write(
+        tmp_path / "talks.jsonl",
+        [{"prompt": "What is <pad>?", "completion": "Blue."} for _ in range(4)],
+    )
+    settings = {"steps": 2, "rows": 2, "micro_rows": 2, "compile": "off", "threads": 1}
+    folder = run(SFTConfig(out=tmp_path / "run", model=base, data=talks, **settings))
+    assert load(folder)[0].config.vocab_size == number
+
+
 def test_it_starts_from_a_gguf_file_as_well(workshop: Any, tmp_path: Path) -> None:
     """A model may lie in one file, as those of packs do; what comes of it is a folder."""
     model, tokenizer = load(workshop.finished("pretrain"))

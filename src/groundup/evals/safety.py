@@ -108,12 +108,13 @@ def stopped(
     """Which sampled answers (temperature 0.7) the model itself ends with <|im_end|>.
 
     An answer that goes on to write another role's turn has a control token before its end and does
-    not count.
+    not count; one that thinks aloud first, between "<think>" and "</think>", does.
     """
     sampling = Sampling(temperature=0.7, max_new_tokens=max_new_tokens)
     requests = [Request(messages=as_dicts(prompt), sampling=sampling) for prompt in prompts]
     found = []
     for answer in generate(model, requests, tokenizer, batch_size=64):
-        controls = [token for token in answer.ids if token in tokenizer.special_ids]
+        ends = tokenizer.hidden_ids | {tokenizer.im_end}
+        controls = [token for token in answer.ids if token in ends]
         found.append(controls == [tokenizer.im_end] and answer.finish_reason == "stop")
     return np.array(found, bool)

@@ -281,6 +281,21 @@ class Tokenizer:
         return self._named_id("eos_token")
 
     @property
+    def largest_written_id(self) -> int:
+        """The largest id that a text or a conversation becomes.
+
+        A control token such as "<pad>" that somebody added and no template writes is never one.
+        """
+        written = self.stop_ids | {self.bos_id, *self.opening_ids}
+        template = self.chat_template or ""
+        idle = {
+            id
+            for token, id in self.special_tokens.items()
+            if token not in template and id not in written
+        }
+        return max(self._tokens.keys() - idle)
+
+    @property
     def opening_ids(self) -> list[int]:
         """The ids that its post-processor puts before texts, such as Llama's <s>; mostly none."""
         plain, whole = (

@@ -62,7 +62,7 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
     from groundup.adapters.quantization import dequantize, is_quantized, quantize
 
     model, tokenizer = load(config.model)
-    if tokenizer.vocab_size > model.config.vocab_size:
+    if tokenizer.largest_written_id >= model.config.vocab_size:
         raise UserError(
             f"the tokenizer of {config.model} has {tokenizer.vocab_size:,} tokens and its model "
             f"rows for {model.config.vocab_size:,}; take the tokenizer that the model was trained "

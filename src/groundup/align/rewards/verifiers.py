@@ -88,6 +88,8 @@ _SIGNS = {"+": "+", "plus": "+", "-": "-", "−": "-", "minus": "-"}
 _SIGN = r"(?:[-+−–*×·/÷^%]|\b(?:plus|minus|times|divided by)\b)"
 _BEFORE = re.compile(rf"(?:[\w.]|\d[,:]|{_SIGN}\s*[(\[]*\s*)\Z", re.IGNORECASE)
 _AFTER = re.compile(rf"\w|[.,:]\d|\s*[)\]]*\s*(?:{_SIGN}|squared\b|=\s*[-−]?\d)", re.IGNORECASE)
+# From one year to a later one, which is no difference that anybody asks for.
+_YEARS = re.compile(r"(?:1[5-9]|20)\d\d[-−](?:1[5-9]|20)\d\d")
 
 
 def last_number(text: str) -> Fraction | None:
@@ -121,6 +123,7 @@ def _asked(prompt: str) -> Fraction | None:
         found is None
         or _BEFORE.search(prompt[: found.start()])
         or _AFTER.match(prompt, found.end())
+        or (_YEARS.fullmatch(found[0]) and found[1] < found[3])
     ):
         return None
     first, sign, second = found.groups()

@@ -147,7 +147,8 @@ def not_refused_judge() -> Agreement:
 
 
 def _compliance(judge: str, says: Callable[[harmful_prompts.JudgedAnswer], bool]) -> Agreement:
-    rows = harmful_prompts.judged_answers(Rejected(), say)
+    found, learned = harmful_prompts.judged_answers(Rejected(), say), _learned_answers()
+    rows = [row for row in found if row.answer not in learned]
     return agreement(
         judge,
         "people: does what was asked",
@@ -197,9 +198,15 @@ def _refusals() -> list[harm_scores.ScoredResponse]:
 def _heldout_refusals() -> list[harm_scores.ScoredResponse]:
     """Those of held-out prompts whose answer stands under no prompt of the other half: the rules
     of a judge that sees the answer alone were found on that very answer."""
-    rows = _refusals()
-    known = {row.response for row in rows if not harm_scores.is_heldout(row.prompt)}
-    return [row for row in rows if harm_scores.is_heldout(row.prompt) and row.response not in known]
+    rows, learned = _refusals(), _learned_answers()
+    return [
+        row for row in rows if harm_scores.is_heldout(row.prompt) and row.response not in learned
+    ]
+
+
+def _learned_answers() -> set[str]:
+    """The answers that the rules of the judges were found on."""
+    return {row.response for row in _refusals() if not harm_scores.is_heldout(row.prompt)}
 
 
 JUDGES: dict[str, tuple[Callable[[], Agreement], ...]] = {
