@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -159,14 +160,22 @@ def test_a_table_has_a_row_for_each_strength_and_a_plot_a_line_for_each_stage() 
 
 
 @pytest.mark.long
-def test_the_experiment_in_miniature(tmp_path: Path) -> None:
+def test_the_experiment_in_miniature_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     """In a program of its own, where no types are checked at every call."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "groundup", "experiment", "planted-bias", "--quick"]
     command += ["--strengths", "0", "1", "--out", str(out)]
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as stopped:
+        assert stopped.stdout is not None
+        next(line for line in stopped.stdout if "strength 1" in line)
+        stopped.send_signal(signal.SIGINT)
+        stopped.communicate(timeout=60)
+    finished = out / "models" / "0" / "dpo" / "model.safetensors"
+    when = finished.stat().st_mtime_ns
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert finished.stat().st_mtime_ns == when
     data = json.loads((out / "result.json").read_text(encoding="utf-8"))["data"]
     assert {planted: list(found) for planted, found in data.items()} == {
         "0": [*STAGES, "further", "steps"],

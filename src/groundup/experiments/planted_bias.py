@@ -7,13 +7,16 @@ a world (pre-training, then conversations, then preferences, balanced whatever t
 after each stage the gap is measured (see `evals.fairness`). A measure that is worth its name rises
 with what was planted; alignment that works lowers its size: a gap below 0 leans against what was
 planted, which is no fairer.
+
+    OUT/models/STRENGTH      data, tokenizer and the model of each stage, at which a stopped one
+                             goes on
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,13 +30,14 @@ from groundup.data import tokenizer as vocabulary
 from groundup.data.config import DataConfig, TokenizerConfig
 from groundup.evals.fairness import ANSWER, TEXT, Leanings, leanings
 from groundup.experiments.config import PlantedBiasConfig
+from groundup.experiments.transformers.cells import experiment
 from groundup.formats.load import load
 from groundup.maths.intervals import Interval
 from groundup.pretrain import stage as pretrain
 from groundup.pretrain.config import PretrainConfig
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
-from groundup.report.outcome import check_folder, write
+from groundup.report.outcome import RESULT, write
 from groundup.report.plots import BASELINE, COLORS, panels
 from groundup.report.table import Table, number, text_table
 from groundup.runs.console import say
@@ -97,20 +101,23 @@ class Strength:
 def run(config: PlantedBiasConfig) -> Path:
     """Train a model for each strength, measure the gap after each stage, and write it all.
 
-    Raises `UserError` for a folder of something else.
+    Stopped, it goes on from there. Raises `UserError` for a folder of something else, or of other
+    settings.
     """
-    check_folder(config.out, NAME)
+    return experiment(config, NAME, partial(_run, config))
+
+
+def _run(config: PlantedBiasConfig) -> None:
     begun = perf_counter()
-    with tempfile.TemporaryDirectory(prefix="groundup-") as scratch:
-        found: list[Strength] = []
-        first: Mapping[str, Path] | None = None
-        for planted in config.strengths:
-            folders = train(config, Path(scratch) / f"{planted:g}", planted, first)
-            first = first or folders
-            asked = {stage: _leanings(path, stage) for stage, path in folders.items()}
-            steps = {stage: int(_plan(path)["steps"]) for stage, path in folders.items()}
-            found.append(Strength.of(planted, asked, steps))
-    return write(
+    found: list[Strength] = []
+    first: Mapping[str, Path] | None = None
+    for planted in config.strengths:
+        folders = train(config, config.out / "models" / f"{planted:g}", planted, first)
+        first = first or folders
+        asked = {stage: _leanings(path, stage) for stage, path in folders.items()}
+        steps = {stage: int(_plan(path)["steps"]) for stage, path in folders.items()}
+        found.append(Strength.of(planted, asked, steps))
+    write(
         config,
         NAME,
         QUESTION,
@@ -118,6 +125,7 @@ def run(config: PlantedBiasConfig) -> Path:
         plots=[plot(found)],
         remarks=remarks(found),
         data={f"{one.planted:g}": one.to_json() for one in found},
+        pieces=("models", RESULT),
         seconds=perf_counter() - begun,
     )
 
