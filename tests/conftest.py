@@ -46,7 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("long")
 
 
-
 @pytest.fixture(autouse=True)
 def own_seed() -> None:
     """Each test draws the same numbers, whichever tests ran before it."""
