@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from groundup.app import plan
-from groundup.app.plan import plan_recipe
-from groundup.app.recipe import read_recipe
+from groundup.app.plan import plan_recipe, replan
+from groundup.app.recipe import Recipe, Table, read_recipe
 from groundup.data.config import DataConfig
 from groundup.train.device import Machine
 
@@ -144,3 +144,136 @@ def test_a_stage_on_another_model_is_not_planned_by_the_speed_of_the_pretrained_
     assert {"steps"} == set(found["base"])
     # These measure theirs, or what it takes to answer, unless they say how long they take.
     assert {"minutes"} == set(found["tune"]) == set(found["ppo"]) and not found["other"]
+
+
+# Planned anew on the way.
+
+JOURNEY = """
+[data]
+packs = ["world"]
+
+[tokenizer]
+vocab_size = 320
+
+[base]
+stage = "pretrain"
+data = "data"
+context = 32
+
+[sft]
+data = "data"
+
+[dpo]
+data = "data"
+steps = 5
+
+[report]
+stage = "eval"
+models = ["base", "sft"]
+data = "data"
+questions = 77
+"""
+
+
+@pytest.fixture
+def journey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Recipe, Path]:
+    monkeypatch.setattr(plan, "measure", lambda seconds: Machine(2, 2**34, 1e9, 1e9))
+    (tmp_path / "mine.toml").write_text(JOURNEY)
+    out = tmp_path / "out"
+    out.mkdir()
+    return plan_recipe(read_recipe(tmp_path / "mine.toml"), out, 5), out
+
+
+def written(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "plan.json").read_text())
+    return found
+
+
+def named(recipe: Recipe, name: str) -> Table:
+    return next(table for table in recipe.tables if table.name == name)
+
+
+def as_planned(out: Path, *names: str) -> float:
+    return float(sum(written(out)["seconds"][name] for name in names))
+
+
+def finish(out: Path, name: str, seconds: float) -> None:
+    (out / name).mkdir()
+    (out / name / "status.json").write_text(json.dumps({"state": "finished", "seconds": seconds}))
+
+
+def test_the_seconds_of_all_tables_are_the_minutes(journey: tuple[Recipe, Path]) -> None:
+    _, out = journey
+    seconds = written(out)["seconds"]
+    assert list(seconds) == ["data", "tokenizer", "base", "sft", "dpo", "report"]
+    assert 270 < sum(seconds.values()) <= 300.001
+
+
+def test_what_goes_as_planned_is_not_planned_anew(journey: tuple[Recipe, Path]) -> None:
+    recipe, out = journey
+    before = written(out)
+    spare = 300 - sum(before["seconds"].values())
+    elapsed = spare + as_planned(out, "data", "tokenizer")
+    again = replan(recipe, out, named(recipe, "base"), elapsed)
+    assert again == named(recipe, "base")
+    assert written(out)["settings"] == before["settings"]
+    assert replan(recipe, out, named(recipe, "data"), 1000.0) == named(recipe, "data")
+    assert replan(recipe, out, named(recipe, "dpo"), 1000.0) == named(recipe, "dpo")
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(0.9, 1 / 0.9), (1.1, 1 / 1.1), (9, 1 / 1.3)])
+def test_a_stage_takes_the_speed_of_the_last_one(
+    journey: tuple[Recipe, Path], share: float, wanted: float
+) -> None:
+    """All else as planned, each step took `share` of what it was thought to take."""
+    recipe, out = journey
+    before = written(out)
+    training = before["seconds"]["base"] - 12
+    finish(out, "base", training * share)
+    spare = 300 - sum(before["seconds"].values())
+    elapsed = spare + as_planned(out, "data", "tokenizer", "base")
+    table = replan(recipe, out, named(recipe, "sft"), elapsed)
+    first = named(recipe, "sft").settings["steps"]
+    assert table.settings["steps"] == pytest.approx(first * wanted, abs=1)
+    after = written(out)
+    assert after["settings"]["sft"]["steps"] == table.settings["steps"]
+    assert f"{first:,} at first" in after["reasons"]["sft.steps"]
+    # A later start reads what was planned last.
+    again = plan_recipe(read_recipe(out.parent / "mine.toml"), out, 5)
+    assert named(again, "sft").settings == table.settings
+
+
+def test_time_that_was_lost_is_taken_from_what_still_comes(journey: tuple[Recipe, Path]) -> None:
+    recipe, out = journey
+    before = written(out)
+    late = 300 - as_planned(out, "base", "sft", "dpo", "report") + 10
+    table = replan(recipe, out, named(recipe, "base"), late)
+    assert table.settings["steps"] < named(recipe, "base").settings["steps"]
+    # Both training stages give up a part of the ten seconds.
+    lost = before["seconds"]["base"] - as_planned(out, "base")
+    assert 1 < lost < 9
+    assert written(out)["settings"]["base"]["depth"] == table.settings["depth"]
+
+
+@pytest.mark.parametrize(("left", "wanted"), [(12 + 140, 1.0), (12 + 70, 0.5), (1, 0.1)])
+def test_the_report_takes_what_remains(
+    journey: tuple[Recipe, Path], left: float, wanted: float
+) -> None:
+    recipe, out = journey
+    table = replan(recipe, out, named(recipe, "report"), 300 - left)
+    assert table.settings["questions"] == 77
+    config: Any = table.config(out)
+    default = {name: field.default for name, field in type(config).model_fields.items()}
+    for name in ("bytes_per_source", "refusal_prompts", "pairs"):
+        whole = getattr(config, name) == default[name]
+        assert whole if wanted == 1 else getattr(config, name) < default[name]
+    if wanted == 0.5:
+        assert config.bytes_per_source == default["bytes_per_source"] // 2
+
+
+def test_a_plan_of_before_is_left_as_it_is(journey: tuple[Recipe, Path]) -> None:
+    """Nothing was said of seconds in it."""
+    recipe, out = journey
+    found = {name: v for name, v in written(out).items() if name not in ("seconds", "sha256")}
+    plan.write_kept(out / "plan.json", found)
+    assert replan(recipe, out, named(recipe, "sft"), 1.0) == named(recipe, "sft")

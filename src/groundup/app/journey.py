@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from groundup.app.recipe import Recipe, Table
@@ -33,15 +34,21 @@ def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
     was begun with a plan goes on with it. Raises `UserError` for an `out` that holds anything else,
     or that another process is working in.
     """
+    begun = monotonic()
     with _claimed(recipe, out):
-        if minutes is not None or is_kept(out / "plan.json"):
+        is_planned = is_kept(out / "plan.json")
+        # Who goes on with a journey has stopped its clock.
+        is_timed = minutes is not None and not is_planned
+        if is_timed or is_planned:
             # Measuring the machine needs torch.
-            from groundup.app.plan import plan_recipe
+            from groundup.app.plan import plan_recipe, replan
 
             recipe = plan_recipe(recipe, out, minutes)
         for number, table in enumerate(recipe.tables, start=1):
             _print_heading(f"[{number}/{len(recipe.tables)}] {table.name}", table, out)
             try:
+                if is_timed:
+                    table = replan(recipe, out, table, monotonic() - begun)
                 # A finished stage looks whether its inputs are still the ones it was made from.
                 table.stage.run(_fetched(table).config(out))
             except KeyboardInterrupt as stopped:

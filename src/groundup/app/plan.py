@@ -3,7 +3,8 @@
 A short measurement says how fast the machine multiplies matrices and trains a model of the chosen
 size. Stages of fixed cost (reading data, measuring) are set aside; the training stages share what
 is left. The result is printed with the reason for every value and written to plan.json beside the
-recipe; later starts read that file and measure nothing.
+recipe; later starts read that file and measure nothing. A machine may be slower a minute later, so
+the process that planned looks at the clock before each table and plans it anew (`replan`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import fresh
 from groundup.runs.console import say
-from groundup.runs.files import is_kept, is_number, read_kept, write_kept
+from groundup.runs.files import is_kept, is_number, read_json_object, read_kept, write_kept
 from groundup.train.config import NOTHING_TRAINED, TrainingConfig, Traits
 from groundup.train.device import (
     COMPILE_FROM_MINUTES,
@@ -53,7 +54,7 @@ _WORLD_FLOPS = 1e12
 # Compiling for the first time, while the speed is measured.
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
-_EVAL_SECONDS, _EVAL_FULL_MINUTES = 140.0, 20.0
+_EVAL_SECONDS, _EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 140.0, 20.0, 0.1
 # Prompts whose answers are compared, for each minute of such a machine; and the seconds of one.
 _COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS, _PROMPT_SECONDS = 300, 1_000, 20_000, 0.012
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
@@ -61,6 +62,9 @@ _COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS, _PROMPT_SECONDS = 300, 1_000, 
 _VOCABULARIES = {5: 2_048, 45: 4_096}
 # A training stage below this learns nothing worth the name.
 _LEAST_STAGE_SECONDS = 5.0
+# By how much a stage may be longer or shorter than planned at first: what a neighbor took for a
+# minute is not known to be gone for good, and each method has a length that suits it.
+_MOST_CHANGE = 1.3
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
     if minutes is None:  # it was planned, and the plan is lost before anything was done by it
         raise UserError(f"{path} is damaged; say again how long it may take: --minutes")
     machine = measure(seconds=1.0)
-    lines = _lines(recipe, out, minutes, machine)
+    lines, seconds = _lines(recipe, out, minutes, machine)
     settings = _settings(lines)
     planned = _filled(recipe, settings)
     write_kept(
@@ -97,12 +101,73 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
             "schema": SCHEMA,
             "minutes": minutes,
             "machine": vars(machine),
+            "seconds": seconds,
             "settings": settings,
             "reasons": {f"{line.table}.{line.setting}": line.reason for line in lines},
         },
     )
     _show(lines, machine, minutes)
     return planned
+
+
+def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
+    """Return a table that is about to begin, longer or shorter by what `elapsed` seconds left it.
+
+    Training stages share what is left of the minutes by their planned seconds, at the speed that
+    the last of them turned out to have; what measures at the end takes what remains. The new values
+    are written to `out`/plan.json before they are used.
+    """
+    plan = read_kept(out / "plan.json", _checked)
+    planned, names = plan.get("seconds"), [one.name for one in recipe.tables]
+    if not isinstance(planned, dict) or not all(is_number(planned.get(name)) for name in names):
+        return table
+    rest = names[names.index(table.name) :]
+    spare = plan["minutes"] * 60 - elapsed - sum(planned[name] for name in rest)
+    old = plan["settings"].get(table.name, {})
+    own = {name: value for name, value in table.settings.items() if name not in old}
+    trained = [one.name for one in recipe.tables if "steps" in plan["settings"].get(one.name, {})]
+    if table.name in trained:
+        seconds = planned[table.name] - _STAGE_SECONDS
+        training = sum(planned[name] - _STAGE_SECONDS for name in trained if name in rest)
+        wanted = seconds + spare * seconds / training
+        lines = _other_steps(out, table, plan, wanted, [n for n in trained if n not in rest])
+        new = old | _settings(lines).get(table.name, {})
+        # As they would be at the speed of the plan, by which the next stage sees what it was.
+        planned[table.name] = _STAGE_SECONDS + seconds * new["steps"] / old["steps"]
+    elif table.stage.name == "eval" and len(rest) == 1:
+        wanted = planned[table.name] - _STAGE_SECONDS + spare
+        scale = min(1.0, max(_LEAST_EVAL_SCALE, wanted / _EVAL_SECONDS))
+        lines = _eval_lines(replace(table, settings=own), out, scale)
+        new = _settings(lines).get(table.name, {})
+    else:
+        return table
+    plan["settings"][table.name] = new
+    plan["reasons"] |= {f"{line.table}.{line.setting}": line.reason for line in lines}
+    write_kept(out / "plan.json", plan)
+    return replace(table, settings={**new, **own})
+
+
+def _other_steps(
+    out: Path, table: Table, plan: Mapping[str, Any], wanted: float, before: list[str]
+) -> list[Line]:
+    """The steps that take the `wanted` seconds; `before` are the stages that were trained."""
+    steps, planned = plan["settings"][table.name]["steps"], plan["seconds"]
+    faster = 1.0
+    if before:
+        took = read_json_object(out / before[-1] / "status.json").get("seconds")
+        if is_number(took) and took > 0:
+            faster = (planned[before[-1]] - _STAGE_SECONDS) / took
+    change = wanted / (planned[table.name] - _STAGE_SECONDS) * faster
+    found = max(1, round(steps * min(_MOST_CHANGE, max(1 / _MOST_CHANGE, change))))
+    if found == steps:
+        return []
+    pace = f" and {before[-1]} ran {faster:.2f} times as fast as planned" if before else ""
+    reason = (
+        f"{steps:,} at first; {max(0.0, wanted):.0f} s are left for it{pace}; set steps in the "
+        "recipe"
+    )
+    say(f"plan: {table.name}.steps = {found:,}\n      {reason}")
+    return [Line(table.name, "steps", found, reason)]
 
 
 def _written(path: Path, recipe: Recipe, out: Path) -> dict[str, Any] | None:
@@ -151,14 +216,18 @@ def _filled(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> Recipe
     return replace(recipe, tables=tables)
 
 
-def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[Line]:
+def _lines(
+    recipe: Recipe, out: Path, minutes: float, machine: Machine
+) -> tuple[list[Line], dict[str, float]]:
+    """The values, and how many seconds each table may take."""
     sizes = _Sizes.of(minutes, _world_flops(machine))
     lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes, sizes)]
     recipe = _filled(recipe, _settings(lines))
+    fixed = {table.name: _fixed_seconds(table, minutes, sizes) for table in recipe.tables}
     training = [table for table in recipe.tables if _traits(table).share > 0]
     if not training:
-        return lines
-    left = minutes * 60 - sum(_fixed_seconds(table, minutes, sizes) for table in recipe.tables)
+        return lines, fixed
+    left = minutes * 60 - sum(fixed.values())
     compute = _compute(training[0], out, minutes)
     if compute.compile:
         left -= _COMPILE_SECONDS
@@ -180,7 +249,7 @@ def _lines(recipe: Recipe, out: Path, minutes: float, machine: Machine) -> list[
             lines += _length_lines(table, config, speed, seconds[table.name], whole)
         if speed is not None:
             speeds[table.name] = speed
-    return lines
+    return lines, {name: own + seconds.get(name, 0.0) for name, own in fixed.items()}
 
 
 def _models(table: Table) -> tuple[str, ...]:
@@ -235,7 +304,7 @@ class _Sizes:
 
 
 def _eval_scale(minutes: float) -> float:
-    return min(1.0, max(0.1, minutes / _EVAL_FULL_MINUTES))
+    return min(1.0, max(_LEAST_EVAL_SCALE, minutes / _EVAL_FULL_MINUTES))
 
 
 def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list[Line]:
@@ -260,21 +329,26 @@ def _fixed_lines(table: Table, out: Path, minutes: float, sizes: _Sizes) -> list
             if minutes < least:
                 reason = "a small vocabulary suits a model of few minutes; set it in the recipe"
                 return [Line(table.name, "vocab_size", vocab_size, reason)]
-    if table.stage.name == "eval" and scale < 1:
-        config = cast(EvalConfig, table.config(out))
-        reason = f"{scale:.0%} of the default, so that measuring does not outlast training"
-        return [
-            Line(table.name, name, max(least, round(getattr(config, name) * scale)), reason)
-            for name, least in (
-                ("bytes_per_source", 16_384),
-                ("questions", 40),
-                ("refusal_prompts", 10),
-                ("pairs", 100),
-                ("conversations", 15),
-            )
-            if name not in table.settings
-        ]
-    return []
+    return _eval_lines(table, out, scale) if table.stage.name == "eval" else []
+
+
+def _eval_lines(table: Table, out: Path, scale: float) -> list[Line]:
+    """This share of what is measured by default, where the recipe does not say."""
+    if scale == 1:
+        return []
+    config = cast(EvalConfig, table.config(out))
+    reason = f"{scale:.0%} of the default, so that measuring does not outlast training"
+    return [
+        Line(table.name, name, max(least, round(getattr(config, name) * scale)), reason)
+        for name, least in (
+            ("bytes_per_source", 16_384),
+            ("questions", 40),
+            ("refusal_prompts", 10),
+            ("pairs", 100),
+            ("conversations", 15),
+        )
+        if name not in table.settings
+    ]
 
 
 def _compute(table: Table, out: Path, minutes: float) -> Compute:

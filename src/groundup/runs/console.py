@@ -27,6 +27,8 @@ class Bar:
     def __init__(self, name: str, steps: int, start: int) -> None:
         self.name, self.steps, self.start = name, steps, start
         self._begun = self._said = time.monotonic()
+        # Since a line was said last: where a step makes batches for the next ones, none is typical.
+        self._tokens, self._seconds = 0, 0.0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -51,14 +53,16 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def advance(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """`step` steps are done."""
-        facts = f"loss {loss:.3f}  {tokens_per_second:,.0f} tok/s"
+    def advance(self, step: int, loss: float, tokens: int, seconds: float) -> None:
+        """`step` steps are done, the last of which read so many tokens in so many seconds."""
+        self._tokens, self._seconds = self._tokens + tokens, self._seconds + seconds
+        facts = f"loss {loss:.3f}  {self._tokens / self._seconds:,.0f} tok/s"
         self._progress.update(self._task, completed=step, facts=facts)
         now = time.monotonic()
-        last = step == self.steps
-        if not console.is_terminal and (now - self._said > _LOG_SECONDS or last):
-            self._said = now
+        if now - self._said <= _LOG_SECONDS and step < self.steps:
+            return
+        self._said, self._tokens, self._seconds = now, 0, 0.0
+        if not console.is_terminal:
             left = (now - self._begun) / max(1, step - self.start) * (self.steps - step)
             say(f"{self.name}  {step}/{self.steps}  {facts}  {_clock(left)} left")
 

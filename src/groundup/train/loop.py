@@ -89,7 +89,7 @@ def fit(
             read, seconds = facts.pop("tokens"), time.perf_counter() - begun
             tokens += read
             _log(run, plan, done, tokens, read, seconds, facts)
-            bar.advance(done, facts.get("loss", math.nan), read / seconds)
+            bar.advance(done, facts.get("loss", math.nan), read, seconds)
             if callback(done, done == steps):
                 break
             asked = ranks.any_of(stopped())

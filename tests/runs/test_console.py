@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from groundup.runs import console
+from groundup.runs.console import Bar
+
+
+def test_the_speed_that_is_said_is_that_of_all_steps_since_it_was_said_last(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that samples answers for the next three reads as much as they, and takes longer."""
+    with Bar("ppo", 8, 0) as bar:
+        for step in range(1, 8):
+            bar.advance(step, 0.5, 100, 7.0 if step % 4 == 1 else 1.0)
+        assert capsys.readouterr().out == ""
+        monkeypatch.setattr(console, "_LOG_SECONDS", 0.0)
+        bar.advance(8, 0.25, 100, 1.0)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line == "ppo  8/8  loss 0.250  40 tok/s  0:00 left"
+    with Bar("ppo", 8, 0) as bar:
+        bar.advance(1, 0.5, 100, 10.0)
+        bar.advance(2, 0.5, 100, 1.0)
+    said = capsys.readouterr().out.splitlines()
+    assert "10 tok/s" in said[0] and "100 tok/s" in said[1]
