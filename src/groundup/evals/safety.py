@@ -112,9 +112,9 @@ def stopped(
     """
     sampling = Sampling(temperature=0.7, max_new_tokens=max_new_tokens)
     requests = [Request(messages=as_dicts(prompt), sampling=sampling) for prompt in prompts]
+    ends = tokenizer.hidden_ids | {tokenizer.im_end}
     found = []
     for answer in generate(model, requests, tokenizer, batch_size=64):
-        ends = tokenizer.hidden_ids | {tokenizer.im_end}
         controls = [token for token in answer.ids if token in ends]
         found.append(controls == [tokenizer.im_end] and answer.finish_reason == "stop")
     return np.array(found, bool)
