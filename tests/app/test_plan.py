@@ -67,8 +67,7 @@ from = "pack:smollm2"
 data = "data"
 """
 # A second of measuring is enough to see which table is planned by what.
-PRETRAINED = (
-    """
+FROM_NOTHING = """
 [data]
 packs = ["world"]
 
@@ -82,7 +81,10 @@ context = 32
 
 [sft]
 data = "data"
-
+"""
+PRETRAINED = (
+    FROM_NOTHING
+    + """
 [own]
 stage = "dpo"
 from = "sft"
@@ -148,21 +150,9 @@ def test_a_stage_on_another_model_is_not_planned_by_the_speed_of_the_pretrained_
 
 # Planned anew on the way.
 
-JOURNEY = """
-[data]
-packs = ["world"]
-
-[tokenizer]
-vocab_size = 320
-
-[base]
-stage = "pretrain"
-data = "data"
-context = 32
-
-[sft]
-data = "data"
-
+JOURNEY = (
+    FROM_NOTHING
+    + """
 [dpo]
 data = "data"
 steps = 5
@@ -173,6 +163,7 @@ models = ["base", "sft"]
 data = "data"
 questions = 77
 """
+)
 
 
 @pytest.fixture
