@@ -12,7 +12,9 @@ model. Both sides have that depth, width and vocabulary and read the same stream
                 of its own, in runs of half its minutes; compiling is not counted.
     groundup    `groundup pretrain` of that shape, in `share` of those minutes, as it comes
 
-Judged alike, by bits per byte on the held-out documents, both sides taking turns seed by seed.
+Ours moves from the small world to real texts as it goes, as `pretrain` does; GPT-2 reads the mean
+of that mixture all along. Both are judged by bits per byte on the same held-out documents, and take
+turns seed by seed.
 Needs `pip install transformers` (the extra `test`).
 """
 

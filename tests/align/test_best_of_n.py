@@ -141,7 +141,7 @@ def test_the_numbers_are_those_of_the_answers(whole: Path) -> None:
     rising = [found["best_of"][n]["score"]["estimate"] for n in ("1", "2", "4")]
     assert rising == sorted(rising) and rising[0] < rising[-1]
     scores = np.array([one.scores for one in pools])
-    assert ended.mean() > 0.5 and (scores[ended] >= 0).all()
+    assert ended.mean() > 0.5 and (scores[ended] >= 0).all() and (scores[~ended] == -1).all()
 
 
 def test_an_answer_that_does_not_end_is_given_the_penalty_whatever_the_reward_says(

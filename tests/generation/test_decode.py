@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from groundup.adapters.attach import add_lora
 from groundup.generation.decode import Decode
@@ -55,11 +54,13 @@ def randomized(model: CausalLM) -> CausalLM:
 def check_decode(
     model: CausalLM, rows: int, tolerance: float, *, of_the_largest: bool = False
 ) -> None:
-    """Rows that have read prompts of several lengths go on for ten tokens."""
+    """Rows that have read prompts of several lengths go on for ten tokens.
+
+    The tolerance is in logits, or `of_the_largest` of each row.
+    """
     ids = torch.randint(320, (rows, 24), generator=torch.manual_seed(rows))
     whole = model.logits(Batch.of(ids))
-    if of_the_largest:
-        tolerance *= float(whole.abs().max())
+    allowed = tolerance * (whole.abs().amax((1, 2)) if of_the_largest else torch.ones(rows))
     lengths = torch.arange(rows) % 7 + 3
     cache = KVCache.empty(model.config, rows + 1, 20, like=model.head)
     model(Batch.at(ids[:, :10], torch.arange(10).expand(rows, -1)), cache)
@@ -68,7 +69,8 @@ def check_decode(
     for step in range(10):
         at = lengths + step
         logits = decode.logits(decode.step(ids[torch.arange(rows), at]))
-        assert_close(logits, whole[torch.arange(rows), at], rtol=0, atol=tolerance)
+        off = (logits - whole[torch.arange(rows), at]).abs().amax(1)
+        assert (off <= allowed).all(), (off, allowed)
 
 
 @pytest.mark.parametrize("rows", [1, 3, MOST_ROWS + 1, 13])
