@@ -291,7 +291,7 @@ def test_the_mean_of_estimates_on_the_same_items_covers_the_truth() -> None:
     held = dict.fromkeys((0.0, 0.4), 0)
     for _ in range(2000):
         items = dice.random(160) < 0.3
-        parts = [wilson_interval(some.sum(), 100) for some in (items[:100], items[60:])]
+        parts = [wilson_interval(int(some.sum()), 100) for some in (items[:100], items[60:])]
         for r in held:
             held[r] += covers(mean_interval(parts, np.array([[1, r], [r, 1]])), 0.3)
     assert 0.94 <= held[0.4] / 2000 <= 0.965 and held[0.0] / 2000 < 0.925

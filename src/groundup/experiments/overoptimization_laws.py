@@ -125,7 +125,7 @@ def fitted(law: Law, d: Points, gains: Points, redraw: Redraw, seed: int = 0) ->
     return Fitted(best, alpha, beta, peak, interval(float(risen.mean()), others))
 
 
-def _rise(peak: float, d: Points, gains: Points) -> Points:
+def _rise(peak: float, d: Points, gains: Points) -> Float[np.ndarray, " risen"]:
     """The gains that were measured on the way to a peak and a little beyond."""
     return gains[(d > 0) & (d <= _BEYOND_PEAK * peak)]
 
