@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -72,6 +73,22 @@ def test_flops_per_token_are_what_torch_counts(tiny_model, changes, monkeypatch)
     monkeypatch.setattr(experts, "_ROWS", 1)  # zeros that fill up an expert's rows are not counted
     model, context = tiny_model(**changes), 48
     assert counted_flops(model, context) == 2 * context * model.config.flops_per_token(context)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"is_gated_act": False, "hidden_act": "relu2"}, {"num_key_value_heads": 1}]
+)
+def test_products_are_those_of_its_matrices(tiny_model, changes) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model(**changes)
+    matrices = Counter(
+        (one.in_features, one.out_features)
+        for one in model.modules()
+        if isinstance(one, torch.nn.Linear)
+    )
+    found: Counter[tuple[int, int]] = Counter()
+    for inputs, outputs, times in model.config.products():
+        found[inputs, outputs] += times
+    assert found == matrices
 
 
 @pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3)])

@@ -213,8 +213,20 @@ def test_a_run_of_so_many_steps_is_saved_about_once_a_minute(
         replays=replays,
         reasons={},
     )
-    assert at_peak[0] <= plan.save_every * flops / plan.peak_flops <= at_peak[1]
+    peak = device.matmul_peak("cpu", torch.float32)
+    assert at_peak[0] <= plan.save_every * flops / peak <= at_peak[1]
     assert plan.save_every <= steps
+
+
+def test_the_peak_of_a_models_products_is_between_those_of_each() -> None:
+    few, wide = (64, 64, 3), (64, 512, 1)
+    peaks = [device.products_peak("cpu", torch.float32, [one], 32) for one in (few, wide)]
+    both = device.products_peak("cpu", torch.float32, [few, wide], 32)
+    # Three small ones are 3 / 11 of the operations, and what adds up are seconds.
+    assert both == pytest.approx(11 / (3 / peaks[0] + 8 / peaks[1]), rel=1e-6)
+    assert 10**8 < both < 10**16
+    # A head of very many tokens is tried with as many rows as memory is no matter for.
+    assert device.products_peak("cpu", torch.float32, [(64, 64, 1)], 10**12) > 10**8
 
 
 def test_peaks_are_measured_in_plausible_units() -> None:

@@ -299,6 +299,10 @@ class ModelConfig:
         """Training floating point operations per token: forward plus backward."""
         return sizes.flops_per_token(self, context)
 
+    def products(self) -> list[sizes.Product]:
+        """Features in, features out and number of the matrices that multiply each token."""
+        return sizes.products(self)
+
     def activations_per_token(self) -> int:
         """Numbers that a layer keeps of a token for backward, scores apart; roughly."""
         return sizes.activations_per_token(self)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Gates of a step, each a matrix for the input, one for the state, and two biases (torch's).
 GATES = {"lstm": 4, "gru": 3}
+# Features that come in, those that go out, and how many matrices of that shape there are.
+Product = tuple[int, int, int]
 
 
 def parameters(config: ModelConfig) -> int:
@@ -25,8 +27,7 @@ def parameters(config: ModelConfig) -> int:
 
 def active_parameters(config: ModelConfig) -> int:
     """Those that a token meets: of the experts of a layer, as many as it is sent to."""
-    chosen = 0 if config.experts is None else config.experts.num_experts_per_tok
-    return _beside_layers(config) + config.num_hidden_layers * _layer(config, chosen)
+    return _beside_layers(config) + config.num_hidden_layers * _layer(config, _chosen(config))
 
 
 def flops_per_token(config: ModelConfig, context: int) -> int:
@@ -35,13 +36,21 @@ def flops_per_token(config: ModelConfig, context: int) -> int:
     The head counts, the embedding look-up does not. Attention is counted in full, as is usual,
     although it is causal; with a window a query has no more keys than that.
     """
-    chosen = 0 if config.experts is None else config.experts.num_experts_per_tok
-    matrices = config.num_hidden_layers * _matrices(config, chosen)
-    matrices += config.vocab_size * config.hidden_size
+    matrices = sum(inputs * outputs * times for inputs, outputs, times in products(config))
     if config.family.recurrent:
         return 6 * matrices
     keys = sum(context if window is None else min(window, context) for window in config.windows)
     return 6 * matrices + 12 * keys * config.num_attention_heads * config.head_dim
+
+
+def products(config: ModelConfig) -> list[Product]:
+    """The matrix products that each token of a forward pass takes part in, the head's last."""
+    layers, width = config.num_hidden_layers, config.hidden_size
+    of_a_layer = _products(config, _chosen(config))
+    return [
+        *((inputs, outputs, layers * times) for inputs, outputs, times in of_a_layer),
+        (width, config.vocab_size, 1),
+    ]
 
 
 def activations_per_token(config: ModelConfig) -> int:
@@ -83,6 +92,10 @@ def _experts(config: ModelConfig) -> int:
     return 0 if config.experts is None else config.experts.num_experts
 
 
+def _chosen(config: ModelConfig) -> int:
+    return 0 if config.experts is None else config.experts.num_experts_per_tok
+
+
 def _layer(config: ModelConfig, experts: int) -> int:
     """The numbers of one layer, of whose feed-forward parts so many `experts` count."""
     matrices = _matrices(config, experts)
@@ -103,16 +116,24 @@ def _layer(config: ModelConfig, experts: int) -> int:
 
 def _matrices(config: ModelConfig, experts: int) -> int:
     """The weights of one layer that multiply."""
+    return sum(inputs * outputs * times for inputs, outputs, times in _products(config, experts))
+
+
+def _products(config: ModelConfig, experts: int) -> list[Product]:
+    """The matrices of one layer, of whose feed-forward parts so many `experts` count."""
     width = config.hidden_size
     if config.family.recurrent:
-        return 2 * GATES[config.model_type] * width * width
-    heads = config.num_attention_heads + config.num_key_value_heads
-    attention = 2 * width * heads * config.head_dim
-    feed_forward = (3 if config.gated else 2) * width * _inner(config)
-    if config.experts is None:
-        return attention + feed_forward
-    router = width * config.experts.num_experts
-    return attention + router + experts * feed_forward
+        return [(width, GATES[config.model_type] * width, 2)]
+    heads, inner = config.num_attention_heads * config.head_dim, _inner(config)
+    parts = 1 if config.experts is None else experts
+    found = [
+        (width, heads, 1),
+        (width, config.num_key_value_heads * config.head_dim, 2),
+        (heads, width, 1),
+        (width, inner, (2 if config.gated else 1) * parts),
+        (inner, width, parts),
+    ]
+    return found if config.experts is None else [*found, (width, config.experts.num_experts, 1)]
 
 
 def _inner(config: ModelConfig) -> int:

@@ -155,7 +155,7 @@ class History:
         return None
 
     def costs(self) -> dict[str, float]:
-        """Steps, tokens, minutes, FLOPs, and the median share of the machine's peak.
+        """Steps, tokens, minutes, FLOPs, and the median share of the best products' speed.
 
         With `planned_minutes`, `peak_memory_bytes` and `planned_peak_memory_bytes` where the run
         says so: what was expected beside what it came to.

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -35,6 +36,9 @@ COMPILE_FROM_MINUTES = 5.0
 EXPECTED_PEAK_SHARE = 0.5
 # Likewise of a recurrent network: its products are of a few rows, one step after the other.
 RECURRENT_PEAK_SHARE = 0.15
+# Seconds that each of a model's products is tried for, and the numbers that one makes at most.
+_PRODUCT_SECONDS = 0.05
+_MOST_NUMBERS = 2**26
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -227,17 +231,51 @@ def measure(seconds: float = 0.3, size: int = 1024) -> Machine:
 
 def matmul_peak(device: str, dtype: torch.dtype, seconds: float = 0.3, size: int = 1024) -> float:
     """The best FLOP/s of a square matrix product, over tries that last `seconds` together."""
-    a = torch.randn(size, size, device=device).to(dtype)
+    return 2 * size**3 / _best_seconds(device, dtype, (size, size, size), seconds)
+
+
+def products_peak(
+    device: str, dtype: torch.dtype, products: Sequence[tuple[int, int, int]], tokens: int
+) -> float:
+    """The best FLOP/s of the products of so many tokens with a model's matrices, one by one.
+
+        sum of operations / sum of each product's best seconds
+
+    `products` has each matrix's features in, features out and number (`ModelConfig.products`).
+    """
+    operations, seconds = 0, 0.0
+    for inputs, outputs, times in products:
+        rows = max(1, min(tokens, _MOST_NUMBERS // max(inputs, outputs)))
+        each = _best_seconds(device, dtype, (rows, inputs, outputs), _PRODUCT_SECONDS)
+        operations += times * inputs * outputs
+        seconds += times * each / rows
+    return 2 * operations / seconds
+
+
+def _best_seconds(
+    device: str, dtype: torch.dtype, shape: tuple[int, int, int], seconds: float
+) -> float:
+    """How long a product of (rows, inputs) and (inputs, outputs) takes at its best."""
+    return _timed(device, dtype, shape, seconds, torch.get_num_threads())
+
+
+@functools.cache  # a process asks again at every stage
+def _timed(
+    device: str, dtype: torch.dtype, shape: tuple[int, int, int], seconds: float, threads: int
+) -> float:
+    rows, inputs, outputs = shape
+    a = torch.randn(rows, inputs, device=device).to(dtype)
+    b = torch.randn(inputs, outputs, device=device).to(dtype)
     best, spent = float("inf"), 0.0
-    a @ a
+    a @ b
     while spent < seconds:
         start = time.perf_counter()
-        a @ a
+        a @ b
         if device == "cuda":
             torch.cuda.synchronize()
         taken = time.perf_counter() - start
         best, spent = min(best, taken), spent + taken
-    return 2 * size**3 / best
+    return best
 
 
 def available_memory() -> int:

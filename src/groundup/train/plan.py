@@ -7,7 +7,7 @@ budget of minutes never becomes a check of the clock and a resumed run takes the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +26,7 @@ from groundup.train.device import (
     has_compiler,
     has_fast_bfloat16,
     matmul_peak,
+    products_peak,
     require_memory,
     resolve_device,
 )
@@ -69,6 +70,7 @@ class Shape(Protocol):
     @property
     def compiles(self) -> bool: ...
     def flops_per_token(self, context: int) -> float: ...
+    def products(self) -> Sequence[tuple[int, int, int]]: ...
     def activations_per_token(self) -> int: ...
     def scores_per_token(self, context: int) -> int: ...
 
@@ -112,6 +114,7 @@ class TrainPlan:
     compute: Compute
     parameters: int
     flops_per_token: float
+    # FLOP/s of the machine's best products of the model's own shapes: what `peak_share` is of.
     peak_flops: float
     tokens_per_second: float | None
     reasons: dict[str, str] = field(default_factory=dict)
@@ -173,12 +176,18 @@ def resolve_plan(
     """
     steps, why = _steps(config, tokens_per_step, rows_per_epoch, tokens_per_second, most_passes)
     reasons = _why_eager(config, compute, trained.shape) | reasons | {"steps": why}
-    peak_flops = matmul_peak(compute.device, compute.torch_dtype)
+    peak_flops = products_peak(
+        compute.device,
+        compute.torch_dtype,
+        trained.shape.products(),
+        config.micro(context) * context,
+    )
     save_every = config.save_every
     if save_every is None:
         if tokens_per_second is None:
             least = _LEAST_STEP_SECONDS if replays else _LEAST_ROLLOUT_SECONDS
-            speed = _expected_speed(trained, peak_flops) * compute.processes
+            square = matmul_peak(compute.device, compute.torch_dtype)
+            speed = _expected_speed(trained, square) * compute.processes
             seconds_per_step = max(least, tokens_per_step / speed)
         else:
             seconds_per_step = tokens_per_step / tokens_per_second
@@ -207,7 +216,7 @@ def resolve_plan(
         compute=compute,
         parameters=trained.shape.parameters,
         flops_per_token=trained.flops_per_token,
-        peak_flops=peak_flops,
+        peak_flops=peak_flops * compute.processes,
         tokens_per_second=tokens_per_second,
         reasons=reasons,
         micro_rows=config.micro(context),

@@ -214,7 +214,7 @@ def refusal_rates(content: Mapping[str, Any]) -> dict[str, BySource]:
 def costs(content: Mapping[str, Any]) -> Table:
     titles = ("minutes", "peak memory", "steps", "tokens", "FLOPs", "tokens per second")
     columns = [Column(title) for title in titles]
-    columns.append(Column("share of the machine’s matrix-multiply peak"))
+    columns.append(Column("share of the best matrix products of these shapes"))
     rows = []
     for name, model in content["models"].items():
         costs = model["costs"]
