@@ -71,6 +71,7 @@ SMALLER = {
     "groundup frontier": "--quick --points 2 --max-new-tokens 8 --threads 1",
     "groundup redteam": "--requests 2 --budget 4 --max-new-tokens 8 --threads 1",
     "groundup experiment": "--quick",
+    "groundup experiment shortest-paths": "--quick --seeds 1 --threads 1",
     "groundup doctor": "--quick",
     "groundup eval tuning": "--bytes-per-source 2048 --questions 12 --conversations 3 --threads 1",
     "groundup generate": "--max-new-tokens 8",

@@ -1,4 +1,7 @@
-"""Hundreds of iterations in several seeds: no number is lost, and nobody runs away unseen."""
+"""Hundreds of iterations: no number is lost, and nobody runs away unseen.
+
+Several seeds of them, on the world, are `benchmarks/ppo_stability.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,11 @@ _FAR = 25.0
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(5))
 def test_three_hundred_iterations_without_a_price_stay_finite_and_are_told_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = small_config(
-        PPOConfig, tmp_path / "out", iterations=300, episodes=32, kl_coef=0.0, seed=seed
-    )
-    lines = train(settings, small_policy(seed), length_reward)
+    settings = small_config(PPOConfig, tmp_path / "out", iterations=300, episodes=32, kl_coef=0.0)
+    lines = train(settings, small_policy(0), length_reward)
     rollouts = [line for line in lines if line["kind"] == "rollout"]
     assert len(rollouts) == 300
     for line in lines:

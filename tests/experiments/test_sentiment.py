@@ -12,10 +12,11 @@ from torch.nn.functional import cross_entropy
 
 from groundup.errors import UserError
 from groundup.experiments.config import SentimentConfig
-from groundup.experiments.sentiment import Pool, distinct_2, run
+from groundup.experiments.sentiment import History, Pool, distinct_2, remarks, run
 from groundup.formats.folder import save_model
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
+from groundup.report.estimate import ratio
 from groundup.text.bpe import train_bpe
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
@@ -35,6 +36,21 @@ def test_distinct_2_counts_pairs_of_words() -> None:
     assert distinct_2(["a b c", "A b"]) == pytest.approx(2 / 3)
     assert distinct_2(["so so so so so"]) == 1 / 4
     assert distinct_2([]) == distinct_2(["one"]) == 0
+
+
+def test_a_gain_is_told_opening_by_opening() -> None:
+    """A small rise of every opening, far within their spread, is a rise."""
+    before = np.linspace(-1, 0.9, 40)
+    lines = [
+        {"reward": ratio(values).to_json(), "rewards": values.tolist(), "kl": kl}
+        for values, kl in ((before, 0.0), (before + 0.1 * np.tile([0.5, 1.5], 20), 1.25))
+    ]
+    history = History(lines, [])
+    assert history.gain.estimate == pytest.approx(0.1) and history.gain.low > 0.08
+    [said] = remarks({"ppo": history}, {1: history.rewards[0]})[:1]
+    assert "for 1.2 nats; on the same openings +0.10" in said and said.endswith("more.")
+    fallen = History([lines[1] | {"kl": 0.0}, lines[0] | {"kl": 0.3}], [])
+    assert remarks({"ppo": fallen}, {1: history.rewards[0]})[0].endswith("less.")
 
 
 WORDS = " good bad love war happy sad"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -290,18 +288,6 @@ def test_bits_do_not_depend_on_how_bytes_are_grouped():
 def test_samples_of_counted_text(k):
     model = AddK.fit(np.array([0, 1, 2, 3] * 500), 3, 4, k=k)
     assert model.sample(10, seed=1) == [1, 2, 3, 0]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("vocab", "length"), [(256, 20_000_000), (8192, 5_000_000)])
-def test_twenty_megabytes_are_counted_and_scored_in_two_minutes(vocab, length):
-    """As bytes, and as tokens of 4 bytes; Zipf's law, so that n-grams repeat as in text."""
-    chances = 1 / np.arange(1, vocab + 1)
-    rng = np.random.default_rng(0)
-    tokens = rng.choice(vocab, size=length, p=chances / chances.sum()).astype(np.uint16)
-    begun = time.process_time()  # of this process alone, whatever else the machine does
-    KneserNey.fit(tokens, 5, vocab).logprobs(tokens)
-    assert time.process_time() - begun < 120
 
 
 def test_what_is_refused():

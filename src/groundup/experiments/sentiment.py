@@ -135,7 +135,7 @@ class Measuring:
         self._bytes = sum(len(text.encode()) for text in openings.texts)
 
     def __call__(self, policy: CausalLM, reference: Reference) -> dict[str, Any]:
-        """Reward with its interval, nats, share of new pairs of words, bits per byte, samples."""
+        """Rewards, their mean, nats, share of new pairs of words, bits per byte, samples."""
         rollouts = sample(
             policy,
             self.openings.heldout,
@@ -152,8 +152,10 @@ class Measuring:
         )
         facts = token_facts(policy, reference.of(policy), rollouts, laid)
         nats = sum(-float(one.sum()) for one in score(policy, self._texts, context=_ROW))
+        rewards = rewards_of(self.reward, rollouts)
         return {
-            "reward": ratio(rewards_of(self.reward, rollouts)).to_json(),
+            "reward": ratio(rewards).to_json(),
+            "rewards": rewards.tolist(),
             "kl": facts.exact_kl(),
             "distinct_2": distinct_2([one.text for one in rollouts]),
             "bits_per_byte": nats / log(2) / self._bytes,
@@ -186,6 +188,12 @@ class History:
     @property
     def rewards(self) -> list[Estimate]:
         return [Estimate(**line["reward"]) for line in self.measured]
+
+    @property
+    def gain(self) -> Estimate:
+        """The change of the reward from first to last, opening by opening."""
+        first, last = (np.array(self.measured[place]["rewards"]) for place in (0, -1))
+        return ratio(last - first)
 
     def all(self, name: str) -> list[float]:
         return [line[name] for line in self.measured]
@@ -507,12 +515,12 @@ def remarks(histories: Mapping[str, History], best: Mapping[int, Estimate]) -> l
     """What the numbers say."""
     said = []
     for name, history in histories.items():
-        before, after = history.rewards[0], history.rewards[-1]
-        apart = "more" if after.low > before.high else "less" if after.high < before.low else None
-        verdict = apart or "in intervals that overlap"
+        before, after, gain = history.rewards[0], history.rewards[-1], history.gain
+        verdict = "more" if gain.low > 0 else "less" if gain.high < 0 else "not told from 0"
         said.append(
             f"{name}: {before.estimate:.2f} → {after.estimate:.2f} for {history.all('kl')[-1]:.1f} "
-            f"nats, {verdict}."
+            f"nats; on the same openings {gain.estimate:+.2f} ({gain.low:+.2f} to "
+            f"{gain.high:+.2f}), {verdict}."
         )
     most = max(best)
     said.append(f"The best of {most}, without training: {best[most].estimate:.2f}.")
