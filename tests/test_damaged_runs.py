@@ -15,7 +15,7 @@ from groundup.app.cli import main
 from miniature import write_miniature
 from mutations import mutated_bytes, way_for
 
-SHORT = {"steps": 8, "save_every": 3, "evaluations": 4}
+SHORT = {"steps": 8, "save_every": 3, "evaluations": 2}
 STORY = ("run.json", "plan.json", "status.json", "metrics.jsonl", "samples.jsonl")
 # Where a stage has more to go on from.
 MORE = {
