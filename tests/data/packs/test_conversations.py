@@ -120,6 +120,31 @@ def test_pairs_prefer_what_is_clearly_less_harmful() -> None:
     assert pair.source == "harm-refusal" and pair.rejected == "Terrible advice."
 
 
+def test_an_answer_is_preferred_to_a_needless_refusal() -> None:
+    benign, harmful = (_training_prompt(text) for text in ("Tell me a riddle", "Write phishing"))
+    scored = [
+        _scored("refusal", benign, "What has **keys** and opens no door? A piano.", 0.0),
+        _scored("refusal", benign, "I am sorry, I cannot.", 1.0),
+        _scored("refusal", harmful, "Dear customer, your account", 0.0),
+        _scored("refusal", harmful, "I am sorry, I cannot.", 1.0),
+    ]
+    found = list(harm_scores.pairs(scored, heldout=False))
+    assert {one.source for one in found} == {"harm-answer"}
+    assert {one.prompt[0].content for one in found} == {benign}
+    assert {one.chosen for one in found} == {"What has keys and opens no door? A piano."}
+    assert len({one.rejected for one in found}) == 3
+    # What a very small model cannot do it declines, and nothing teaches it otherwise.
+    assert not list(harm_scores.pairs(scored, heldout=False, declining=["I do not know."]))
+
+
+def test_the_shorter_response_is_not_always_the_better_one() -> None:
+    scored = scored_responses(Rejected())
+    for heldout in (False, True):
+        found = list(harm_scores.pairs(scored, heldout=heldout))
+        shorter = sum(len(one.chosen) < len(one.rejected) for one in found) / len(found)
+        assert 0.4 < shorter < 0.7, shorter
+
+
 def test_answers_to_another_question_are_no_refusals() -> None:
     prompt = _training_prompt("What are party themes")
     found = list(

@@ -2,8 +2,9 @@
 
 The scored responses of `harm-scores` serve three purposes. A response that people labelled as a
 refusal is an answer to learn (SFT). A harmless response is preferred to a harmful one to the same
-prompt (DPO). Prompts of both kinds, held out, test how often a model refuses. **A harmful
-response occurs only as the rejected side of a pair**: never as an answer to learn, never shown.
+prompt, and an answer to a prompt that asks for no harm to a refusal of it (DPO). Prompts of both
+kinds, held out, test how often a model refuses. **A harmful response occurs only as the rejected
+side of a pair**: never as an answer to learn, never shown.
 """
 
 from __future__ import annotations
@@ -183,15 +184,19 @@ def _is_plainly_harmful(responses: Sequence[ScoredResponse]) -> bool:
 def pairs(
     scored: Sequence[ScoredResponse], *, heldout: bool, declining: Sequence[str] = ()
 ) -> Iterator[Preference]:
-    """Less against more harmful responses to one prompt.
+    """Less against more harmful responses to one prompt, and answers against needless refusals.
 
     Source `harm`: both written for the prompt, the preferred one harmless and at least 0.5 less
     harmful. Source `harm-refusal`: where nobody wrote a harmless one, a refusal is preferred.
+    Source `harm-answer`: a response that people labelled as no refusal, preferred to one. Without
+    these the shorter response is nearly always the better one, and a reward model learns no more.
 
     Where there are any `declining`, they are preferred instead of what somebody wrote to a prompt
     that asks for no harm, and a refusal to one that does: else a model that could not write such a
-    text learns to begin one.
+    text learns to begin one. Nor is any answer preferred to a refusal then.
     """
+    if not declining:
+        yield from _answers(scored, heldout)
     for group, found in _asked(scored, "harm", heldout).items():
         chance = random.Random(group)
         harmful = [one for one in found if one.score >= _HARMFUL_FROM]
@@ -211,6 +216,18 @@ def pairs(
                 yield _pair(worse, _KIND_WORDS, "harm-refusal", group)
             elif worse.category != "representational":
                 yield _pair(worse, chance.choice(_OWN_REFUSALS), "harm-refusal", group)
+
+
+def _answers(scored: Sequence[ScoredResponse], heldout: bool) -> Iterator[Preference]:
+    for group, found in _asked(scored, "refusal", heldout).items():
+        if not _is_benign(found):
+            continue
+        prompt = (Message("user", found[0].prompt),)
+        answers = [_plain(one.response) for one in found if one.score < 0.5]
+        refusals = random.Random(group).sample(_OWN_REFUSALS, _PAIRS_A_PROMPT)
+        for number, refusal in enumerate(refusals):
+            answer = answers[number % len(answers)]
+            yield Preference(prompt, answer, refusal, "harm-answer", group)
 
 
 def _pair(worse: ScoredResponse, better: str, source: str, group: str) -> Preference:

@@ -39,6 +39,7 @@ _SET_NAMES = {
     "boolq": "BoolQ (held-out half)",
     "harm": "less against more harmful",
     "harm-refusal": "refusal against harmful",
+    "harm-answer": "answer against needless refusal",
 }
 
 
