@@ -62,15 +62,16 @@ def split_hash(text: str) -> float:
     return int.from_bytes(digest[:7], "big") / 2.0**56
 
 
-_WORD_HASHES: dict[str, int] = {}
+class _WordHashes(dict[str, int]):
+    """The 64-bit hash of each word that was met."""
+
+    def __missing__(self, word: str) -> int:
+        digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
+        self[word] = int.from_bytes(digest, "little")
+        return self[word]
 
 
-def _word_hash(word: str) -> int:
-    known = _WORD_HASHES.get(word)
-    if known is None:
-        known = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
-        _WORD_HASHES[word] = known
-    return known
+_WORD_HASHES = _WordHashes()
 
 
 def shingles(text: str | Sequence[str], size: int) -> UInt64[np.ndarray, " shingles"]:
@@ -83,7 +84,7 @@ def shingles(text: str | Sequence[str], size: int) -> UInt64[np.ndarray, " shing
     count = len(sequence) - size + 1
     if count <= 0:
         return np.empty(0, np.uint64)
-    hashed = np.fromiter((_word_hash(word) for word in sequence), np.uint64, len(sequence))
+    hashed = np.fromiter(map(_WORD_HASHES.__getitem__, sequence), np.uint64, len(sequence))
     total = np.zeros(count, np.uint64)
     base = np.uint64(0x9E3779B97F4A7C15)
     for offset in range(size):
@@ -98,8 +99,10 @@ def repeats(texts: Sequence[str], size: int = 8, share: float = 0.5) -> Bool[np.
     `size` words if the very same words do. The first of several always stays.
     """
     parts = [shingles(text, size) for text in texts]
-    whole = [np.array([_word_hash(normal_form(text))], np.uint64) for text in texts]
-    parts = [part if part.size else one for part, one in zip(parts, whole, strict=True)]
+    parts = [
+        part if part.size else np.array([_WORD_HASHES[normal_form(text)]], np.uint64)
+        for part, text in zip(parts, texts, strict=True)
+    ]
     if not parts:
         return np.zeros(0, bool)
     owner = np.repeat(np.arange(len(parts)), [part.size for part in parts])
