@@ -61,6 +61,22 @@ def test_who_never_lost_or_won_has_a_rating_without_end() -> None:
     assert ratings[1] == pytest.approx(log(1 / 3)) and ratings[2:].tolist() == [-inf, -inf]
 
 
+def test_a_rating_may_be_very_far_and_have_an_end() -> None:
+    """A ladder of players, each of whom wins 99 of 100 against the next."""
+    ladder = np.zeros((6, 6))
+    for i in range(5):
+        ladder[i, i + 1], ladder[i + 1, i] = 99, 1
+    assert bradley_terry(ladder) == pytest.approx(-log(99) * np.arange(6), abs=1e-6)
+
+
+def test_who_lost_to_the_same_player_alone_is_not_told_apart() -> None:
+    """Nothing says how the first and the third compare, who both lost to the second."""
+    lost = wins([0, 0, 0], [4, 0, 9], [0, 0, 0])
+    ratings = bradley_terry(lost)
+    assert ratings[1] == inf and np.isfinite(ratings[2])
+    assert compared(lost).tolist() == [True, True, False]
+
+
 def test_who_was_never_compared_with_the_first_is_known() -> None:
     apart = wins([0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 3], [0, 0, 1, 0])
     assert compared(apart).tolist() == [True, True, False, False]

@@ -69,6 +69,16 @@ def test_the_estimate_is_k3_and_its_mean_is_the_exact_kl() -> None:
     exact = (ours.exp() * (ours - theirs)).sum(-1)
     assert_close((ours.exp() * found).sum(-1), exact)
     assert kl_estimate(ours[0], ours[0]).tolist() == [0] * 64
+    # Also in float32, where both are close.
+    close = torch.full((1000,), -2.0), torch.full((1000,), -2.0) + torch.linspace(-1e-3, 1e-3, 1000)
+    apart = (close[1] - close[0]).double()
+    assert_close(kl_estimate(*close).double(), apart.expm1() - apart, rtol=1e-2, atol=1e-12)
+    assert bool((kl_estimate(*close) >= 0).all())
+
+
+def test_a_group_of_one_has_nothing_to_compare_with() -> None:
+    with pytest.raises(ValueError, match="group_size=1"):
+        group_advantages(np.array([1.0, 2.0]), 1)
 
 
 # The loss.

@@ -240,3 +240,9 @@ def test_defaults_are_the_losses_own() -> None:
     assert (given.beta, given.gamma) == (10.0, 5.0)
     again = DPOConfig.model_validate(given.model_dump())
     assert again == given
+
+
+def test_another_name_is_no_loss() -> None:
+    ones = torch.ones(1, 2)
+    with pytest.raises(ValueError, match="loss='nonsense' is none of sigmoid, ipo"):
+        pair_loss(-ones, -ones, ones, beta=0.1, loss="nonsense")

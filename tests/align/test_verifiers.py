@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -87,13 +88,34 @@ def test_what_is_no_sum_of_two_numbers_is_refused(prompt: str) -> None:
         reward_of("sum", "7", prompt)
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("It is .5", "1/2"),
+        ("-.5", "-1/2"),
+        ("it costs $.50", "1/2"),
+        ("-$5", "-5"),
+        ("$1,234.50 in all", "2469/2"),
+        ("1e5", "100000"),
+        ("2.5e-3.", "1/400"),
+        ("7-5", "5"),
+        ("so x5", "5"),
+        ("and then...5", "5"),
+        ("5 - 3 = −2.", "-2"),
+        ("1e999999999", "999999999"),  # an exponent of nine digits is none
+    ],
+)
+def test_the_last_number_is_read_as_people_write_it(text: str, number: str) -> None:
+    assert last_number(text) == Fraction(number)
+
+
 SIGNED = re.compile(r"(-?\d+)\s*([-+])\s*(-?\d+)")
 
 
 def test_every_sum_of_the_small_world_is_read() -> None:
     dice, found = SeededRandom("sums"), set[str]()
     for heldout in (False, True):
-        for _ in range(20_000):
+        for _ in range(5_000):
             talk = questions.conversation(dice, heldout=heldout)
             found.update(turn.content for turn in talk.messages if turn.role == "user")
     signed = {asked: SIGNED.findall(asked) for asked in found}
@@ -103,7 +125,7 @@ def test_every_sum_of_the_small_world_is_read() -> None:
             right = int(a) + int(b) if sign == "+" else int(a) - int(b)
             assert reward_of("sum", f"{right}.", asked) == 1, asked
             assert reward_of("sum", f"{right + 1}.", asked) == 0, asked
-    assert sum(map(bool, signed.values())) > 1000
+    assert sum(map(bool, signed.values())) > 200
 
 
 def test_sum_agrees_with_the_small_world() -> None:
@@ -140,6 +162,11 @@ def test_format_length_and_json() -> None:
     assert reward_of("json:a,b", '{"a": 1, "b": null, "c": 2}') == 1
     assert reward_of("json:a,b", '{"a": 1}') == reward_of("json:a", '["a"]') == 0
     assert reward_of("json", "[" * 100_000) == 0
+
+
+@pytest.mark.parametrize("said", ["NaN", "[1, -Infinity]", '{"a": NaN}', "{'a': 1}"])
+def test_what_python_alone_reads_is_no_json(said: str) -> None:
+    assert reward_of("json", said) == 0
 
 
 def test_a_pattern_without_end_is_stopped() -> None:

@@ -84,6 +84,22 @@ def test_a_uniform_model_pays_ln_vocab_for_each_assistant_token(
     assert loss.minus(loss)["pooled"].estimate == 0
 
 
+def test_a_narrower_context_scores_the_first_words_and_counts_their_bytes(
+    uniform: CausalLM, tokenizer: Tokenizer
+) -> None:
+    sentence = "Über — the sea is deep."
+    talk = Conversation((Message(USER, "What?"), Message(ASSISTANT, sentence)), "sea", "0")
+    [item] = (ready := ready_conversations([talk], tokenizer, 64)).items
+    first = list(item.loss_mask).index(True)
+    for kept in (1, 4, len(tokenizer.encode(sentence))):
+        loss = assistant_loss(uniform, ready, tokenizer, context=first + kept - 1)
+        begun = tokenizer.encode(sentence)[:kept]
+        assert loss.tokens.tolist() == [kept]
+        assert loss.bytes.tolist() == [sum(len(tokenizer.token_bytes(one)) for one in begun)]
+    none = assistant_loss(uniform, ready, tokenizer, context=2)
+    assert (none.tokens.tolist(), none.bytes.tolist(), none.nats.tolist()) == ([0], [0], [0])
+
+
 def test_what_the_assistant_says_beyond_the_context_is_left_out(tokenizer: Tokenizer) -> None:
     long = Message(USER, "the sea is deep " * 50)
     talks = [

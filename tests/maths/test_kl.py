@@ -34,6 +34,15 @@ def test_values_by_hand_on_torch():
     assert kl_k3(log_ratio).tolist() == pytest.approx([0, 1 - log(2), -0.5 + log(2)])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_k3_of_close_distributions_keeps_its_digits(dtype):
+    """exp(x) - 1 - x itself is 0 there, or below it."""
+    log_ratio = torch.tensor([-3e-4, 1e-3, -1e-3, 2e-2], dtype=dtype)
+    exact = log_ratio.double().expm1() - log_ratio.double()
+    found = kl_k3(log_ratio.float()).double()
+    assert found.tolist() == pytest.approx(exact.tolist(), rel=2e-3)
+
+
 @given(st.lists(st.floats(-3, 3), min_size=2, max_size=20), st.floats(-1, 1))
 @settings(deadline=None)
 def test_arrays_use_the_very_formulas(values, shift):

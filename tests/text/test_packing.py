@@ -801,3 +801,11 @@ def test_data_longer_than_the_context_is_cut_or_refused_as_a_whole() -> None:
         conversation_stream([Example([5, 6], [False] * 2)])
     with pytest.raises(UserError, match="no conversation to train on"):
         conversation_stream([])
+
+
+@pytest.mark.parametrize("ids", [[], [7]])
+def test_an_item_in_which_nothing_is_predicted_is_refused(ids: list[int]) -> None:
+    """It would take no place in a row, and the numbers of those after it would shift."""
+    rows = [[Example([1, 2, 3], [False, True, True]), Example(ids, [True] * len(ids))]]
+    with pytest.raises(ValueError, match=f"an item of {len(ids)} tokens"):
+        packed_batch(rows, 6)

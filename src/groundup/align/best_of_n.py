@@ -73,7 +73,8 @@ def best_of_n(
     Answers of equal score are as likely to be taken. `n` is at most the size of the pool.
     """
     size = len(scores)
-    assert 1 <= n <= size, (n, size)
+    if not 1 <= n <= size:
+        raise ValueError(f"n={n} is not from 1 to the {size} answers of the pool")
     order = np.argsort(scores, kind="stable")
     sorted_scores, sorted_gold = scores[order], gold[order].astype(float)
     _, group, counts = np.unique(sorted_scores, return_inverse=True, return_counts=True)

@@ -17,11 +17,10 @@ from groundup.maths.intervals import Interval
 
 # Elo's scale: 400 points more are odds of ten to one.
 ELO = 400 / np.log(10)
-# In nats; odds of 5e8 to 1 that no log of votes can hold. A rating that gets there has no end.
-_LIMIT = 20.0
 # The most by which one step changes a rating: far from the maximum Newton's own may overshoot.
 _STRIDE = 1.0
-_STEPS = 100
+# At a stride each, ratings get farther than any log of votes can tell apart.
+_STEPS = 1000
 # Holds the ratings of those in place who were never compared with the first, not even through
 # others; far below what a single vote weighs.
 _RIDGE = 1e-10
@@ -34,6 +33,9 @@ def bradley_terry(wins: Float[np.ndarray, "*logs n n"]) -> Float[np.ndarray, "*l
     with groups of players. Source: Bradley and Terry (1952), "Rank analysis of incomplete block
     designs: I", section 2.
     """
+    above = _ranked(wins)
+    # Who always beats others is no matter for how those compare.
+    wins = wins * (above & above.swapaxes(-1, -2))
     games = wins + wins.swapaxes(-1, -2)
     won = wins.sum(-1)
     ratings = np.zeros(wins.shape[:-1])
@@ -45,11 +47,21 @@ def bradley_terry(wins: Float[np.ndarray, "*logs n n"]) -> Float[np.ndarray, "*l
         hessian = np.eye(wins.shape[-1]) * spread.sum(-1)[..., None] - spread
         step = np.linalg.solve(hessian[..., 1:, 1:] + ridge, gradient[..., 1:, None])[..., 0]
         ratings[..., 1:] += np.clip(step, -_STRIDE, _STRIDE)
-        np.clip(ratings, -_LIMIT, _LIMIT, out=ratings)
-        if np.abs(step)[np.abs(ratings[..., 1:]) < _LIMIT].max(initial=0) < 1e-10:
+        if np.abs(step).max(initial=0) < 1e-10:
             break
-    ended = np.abs(ratings) < _LIMIT
-    return np.where(ended, ratings, np.copysign(np.inf, ratings))
+    better, worse = above[..., :, 0], above[..., 0, :]
+    found: Float[np.ndarray, "*logs n"] = np.where(
+        better == worse, ratings, np.where(better, np.inf, -np.inf)
+    )
+    return found
+
+
+def _ranked(wins: Float[np.ndarray, "*logs n n"]) -> Bool[np.ndarray, "*logs n n"]:
+    """Whether player i beat player j, if only through others whom i beat and who beat j."""
+    reached: Bool[np.ndarray, "*logs n n"] = (wins > 0) | np.eye(wins.shape[-1], dtype=bool)
+    for _ in range(wins.shape[-1].bit_length()):
+        reached = reached @ reached
+    return reached
 
 
 def rate(
@@ -82,10 +94,10 @@ def rate(
 
 
 def compared(wins: Float[np.ndarray, "*logs n n"]) -> Bool[np.ndarray, "*logs n"]:
-    """Whether each player was compared with the first, if only through others."""
-    met = (wins + wins.swapaxes(-1, -2)) > 0
-    reached: Bool[np.ndarray, "*logs n"] = np.zeros(wins.shape[:-1], bool)
-    reached[..., 0] = True
-    for _ in range(wins.shape[-1]):
-        reached = reached | (met & reached[..., None, :]).any(-1)
-    return reached
+    """Whether the votes order each player and the first, if only through others between them.
+
+    Two who both lost to a third, and to nobody else, are in no order.
+    """
+    above = _ranked(wins)
+    ordered: Bool[np.ndarray, "*logs n"] = above[..., :, 0] | above[..., 0, :]
+    return ordered

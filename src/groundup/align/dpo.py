@@ -90,7 +90,8 @@ def pair_loss(
     """Each pair's loss of this name, and its margin of rewards.
 
     Columns are the chosen and the rejected answer, with their log-probabilities in nats under the
-    policy and the reference, and their numbers of tokens.
+    policy and the reference, and their numbers of tokens. `label_smoothing` is sigmoid's alone,
+    `gamma` SimPO's. Raises `ValueError` for another name.
     """
     chosen, rejected = policy.unbind(-1)
     mean_chosen, mean_rejected = (policy / tokens).unbind(-1)
@@ -105,6 +106,8 @@ def pair_loss(
     before, otherwise = reference.unbind(-1)
     if loss == "hinge":
         return hinge_loss(chosen, rejected, before, otherwise, beta)
+    if loss != "sigmoid":
+        raise ValueError(f"loss={loss!r} is none of sigmoid, ipo, hinge, simpo, orpo")
     return dpo_loss(chosen, rejected, before, otherwise, beta, label_smoothing)
 
 

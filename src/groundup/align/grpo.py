@@ -55,6 +55,8 @@ def group_advantages(
     rewards: Float[np.ndarray, " rollouts"], group_size: int, scale: bool = True
 ) -> Float[np.ndarray, " rollouts"]:
     """How much better each answer is than its group; groups stand one after the other."""
+    if group_size < 2:
+        raise ValueError(f"group_size={group_size} leaves an answer none to compare with; give 2")
     groups = rewards.reshape(-1, group_size)
     apart = groups - groups.mean(1, keepdims=True)
     if scale:
@@ -69,7 +71,7 @@ def kl_estimate(
 ) -> Float[Tensor, " tokens"]:
     """ref/pi - log(ref/pi) - 1 of each token: unbiased and never negative (Schulman 2020, k3)."""
     apart = reference_logprobs - logprobs
-    return apart.exp() - apart - 1
+    return apart.expm1() - apart  # exp and 1 would cancel where the two are close
 
 
 def token_weights(lengths: Sequence[int], loss_type: str, longest: int) -> list[PerToken]:

@@ -46,7 +46,10 @@ class Multiplier:
     rate: float
 
     def update(self, cost: float) -> None:
-        """Raise it if the mean cost of an iteration's answers is above the limit, else lower it."""
+        """Raise it if the mean cost of an iteration's answers is above the limit, else lower it.
+
+        It stays from 0.01 to 10.
+        """
         log = math.log(self.value) + self.rate * self.value * (cost - self.limit)
         self.value = math.exp(min(max(log, math.log(_LEAST)), math.log(_MOST)))
 

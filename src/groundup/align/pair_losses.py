@@ -103,10 +103,10 @@ def orpo_loss(
 
 
 def log_complement(logp: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """log(1 - p) from log p below 0, exact at both ends (Maechler 2012, log1mexp, equation 7).
+    """log(1 - p) from log p, exact for small and large p (Maechler 2012, log1mexp, equation 7).
 
-    An answer that is certain to the last bit counts as one that is nearly so, or its odds would be
-    infinite.
+    Above -eps log p is what rounding leaves of a softmax: an answer that is certain to the last bit
+    counts as one that is nearly so, or its odds would be infinite.
     """
     logp = logp.clamp(max=-torch.finfo(logp.dtype).eps)
     # Each branch gets an argument that it is exact for; the other's gradient is no number there.

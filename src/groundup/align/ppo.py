@@ -131,9 +131,10 @@ def clipped_value_loss(
 class KLController:
     """The price of a nat: fixed, or adapted so that answers stay near a target.
 
-        beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) * answers / horizon)
+        beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) * min(1, answers / horizon))
 
-    (Ziegler et al. 2019, section 2.2, with a proportional error clipped at a fifth).
+    (Ziegler et al. 2019, section 2.2, with a proportional error clipped at a fifth; an update of
+    more answers than the horizon counts as one of as many).
     """
 
     def __init__(self, coef: float, target: float | None, horizon: int) -> None:
@@ -268,7 +269,8 @@ def ppo_loss(model: ActorCritic, batch: PPOBatch, config: PPOConfig, drift: Drif
             total - config.entropy_coef * entropy(hidden[row, place] @ model.policy.head.T).sum()
         )
     count = batch.weight
-    moved = (ratio - 1 - (logprobs - batch.old_logprobs)).detach()
+    apart = (logprobs - batch.old_logprobs).detach()
+    moved = apart.expm1() - apart
     drift.nats, drift.tokens = drift.nats + float(moved.sum()), drift.tokens + count
     outside = (ratio.detach() - 1).abs() > config.clip_range
     metrics = {

@@ -123,9 +123,10 @@ def assistant_loss(
     scores = score(model, conversations.items, context=context, micro_rows=micro_rows)
     nats, bits, lengths = [], [], []
     for item, values in zip(conversations.items, scores, strict=True):
-        spoken = [token for token, is_own in zip(item.ids, item.loss_mask, strict=True) if is_own]
-        spoken = spoken[-len(values) :]
-        is_word = np.array([token not in tokenizer.special_ids for token in spoken])
+        # The first token is no target, and one beyond the context has no score.
+        own = itertools.compress(item.ids[1:], item.loss_mask[1:])
+        spoken = list(itertools.islice(own, len(values)))
+        is_word = np.array([token not in tokenizer.special_ids for token in spoken], bool)
         nats.append(-values.sum())
         bits.append(-values[is_word].sum() / math.log(2))
         words = itertools.compress(spoken, is_word)

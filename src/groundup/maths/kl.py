@@ -30,9 +30,9 @@ from groundup.maths.probability import Categorical
 
 @runtime_checkable
 class Exponentiable(Protocol):
-    """What the estimators ask of a log-ratio: arithmetic and `.exp()`, as tensors have."""
+    """What the estimators ask of a log-ratio: arithmetic and `.expm1()`, as tensors have."""
 
-    def exp(self) -> Self: ...
+    def expm1(self) -> Self: ...
     def __neg__(self) -> Self: ...
     def __sub__(self, other: Self | float, /) -> Self: ...
     def __mul__(self, other: Self | float, /) -> Self: ...
@@ -53,7 +53,7 @@ def kl_k2(log_ratio: T) -> T:
 
 def kl_k3(log_ratio: T) -> T:
     """Gives (r - 1) - log r, elementwise, for log_ratio = log r = log p(x) - log q(x), x ~ q."""
-    return log_ratio.exp() - 1.0 - log_ratio
+    return log_ratio.expm1() - log_ratio
 
 
 ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
@@ -116,8 +116,8 @@ def estimator_bias_and_variance(
 class _Array(np.ndarray):
     """A NumPy array with the one method that it lacks beside a tensor."""
 
-    def exp(self) -> _Array:
-        return np.exp(self).view(_Array)
+    def expm1(self) -> _Array:
+        return np.expm1(self).view(_Array)
 
 
 def _estimate(values: Float[np.ndarray, "n"]) -> Estimate:

@@ -56,8 +56,14 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 def packed_batch(rows: Sequence[Sequence[Example]], width: int) -> Batch:
     """One row of `width` for each list of items, laid side by side, padded on the right.
 
-    Item i, counted through all rows, is segment i of the batch.
+    Item i, counted through all rows, is segment i of the batch. Raises `ValueError` for an item of
+    fewer than two tokens, in which nothing predicts anything.
     """
+    fewest = min((member.inputs for members in rows for member in members), default=1)
+    if fewest < 1:
+        raise ValueError(
+            f"an item of {max(0, fewest + 1)} tokens has none to predict; leave it out"
+        )
     return batch_of([joined(members, width) for members in rows])
 
 

@@ -79,7 +79,12 @@ def rewards(
 
 # The checks.
 
-_NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?|\d+(?:,\d{3})*(?:\.\d+)?")
+# As people write one: thousands apart or not, .5, -$5, 1e-3. A sign belongs to what follows it
+# alone, as in 7-5; an exponent has two digits, since nobody says more and a fraction holds all.
+_NUMBER = re.compile(
+    r"((?:(?<![\w.])[-−])?)\$?"
+    r"(\d+(?:,\d{3}(?!\d))*(?:\.\d+)?(?:[eE][-+]?\d{1,2}\b)?|(?<![\w.])\.\d+)"
+)
 # Of the prompt: whole or decimal, thousands apart or not; 05 is of a date or a code.
 _TERM = r"[-−]?(?!0\d)(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 _SUM = re.compile(rf"({_TERM})\s*(\+|-|−|\*|×|plus|minus|times)\s*({_TERM})", re.IGNORECASE)
@@ -94,8 +99,8 @@ _YEARS = re.compile(r"(?:1[5-9]|20)\d\d[-−](?:1[5-9]|20)\d\d")
 
 def last_number(text: str) -> Fraction | None:
     """The last number in a text, as which an answer is read after all that leads to it."""
-    found = _NUMBER.findall(text)
-    return _exact(found[-1]) if found else None
+    *_, found = [None, *_NUMBER.finditer(text)]
+    return None if found is None else _exact("".join(found.groups()))
 
 
 def _exact(number: str) -> Fraction:
@@ -139,7 +144,10 @@ _LENGTH_DIGITS = 9
 
 
 def _format(argument: str) -> Verifier:
-    """Whether the completion holds what the pattern describes; ^ and $ are its two ends."""
+    """Whether the completion holds what the pattern describes; ^ is its start, \\Z its end.
+
+    $ is its end or a last line break, as in every regular expression of Python.
+    """
     try:
         pattern = regex.compile(argument, regex.DOTALL)
     except regex.error as error:
@@ -174,13 +182,18 @@ def _length(argument: str) -> Verifier:
     )
 
 
+def _no_json(name: str) -> None:
+    """Python reads NaN and Infinity, which are no JSON."""
+    raise ValueError(name)
+
+
 def _json(argument: str) -> Verifier:
     """Whether the completion is JSON; with keys, an object that has all of them."""
     keys = {key.strip() for key in argument.split(",") if key.strip()}
 
     def check(prompt: str, completion: str, row: Mapping[str, object]) -> float:
         try:
-            found = json.loads(completion)
+            found = json.loads(completion, parse_constant=_no_json)
         except (ValueError, RecursionError):
             return 0.0
         return float(not keys or (isinstance(found, dict) and keys <= found.keys()))
