@@ -35,7 +35,7 @@ docs: $(VENV)/installed-test
 	$(VENV)/bin/python docs/build.py
 
 benchmark: $(VENV)/installed-test
-	$(VENV)/bin/python benchmarks/pretrain.py --muon
+	$(VENV)/bin/python benchmarks/pretrain.py
 	$(VENV)/bin/python benchmarks/numpy_engine.py
 	$(VENV)/bin/python benchmarks/world.py
 	$(VENV)/bin/python benchmarks/bpe.py

@@ -128,6 +128,17 @@ def test_a_make_target_is_there(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
 
 
+BENCHMARKS = re.findall(
+    r"benchmarks/(\w+\.py)((?:\s+[-\w/.]+)*)", README + (ROOT / "Makefile").read_text("utf-8")
+)
+
+
+@pytest.mark.parametrize(("page", "words"), BENCHMARKS, ids=str)
+def test_a_benchmark_has_its_options(page: str, words: str) -> None:
+    code = (ROOT / "benchmarks" / page).read_text(encoding="utf-8")
+    assert all(f'"{word}"' in code for word in words.split() if word.startswith("--"))
+
+
 @pytest.mark.parametrize("path", re.findall(r"`(src/groundup/[\w/.]+)`", README))
 def test_a_named_file_is_there(path: str) -> None:
     assert (ROOT / path).exists()

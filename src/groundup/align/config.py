@@ -74,7 +74,7 @@ class PreferenceConfig(PtxConfig):
     # Muon follows every direction of a gradient equally far, and so forgets how to speak while it
     # learns to prefer; AdamW at a small rate does not.
     optimizer: Literal["muon", "adamw"] = Field(
-        "adamw", description="what trains the matrices; AdamW trains the rest either way"
+        "adamw", description="what trains the matrices; AdamW trains the rest, and an adapter whole"
     )
     warmup: Share = Field(0.1, description="share of the steps spent warming up")
 
@@ -106,8 +106,8 @@ class DPOConfig(PreferenceConfig):
     traits: ClassVar[Traits] = Traits("preferences", True, "preference_loss", 0.1)
 
     data: Path = Field(
-        description="a data-stage folder, a .jsonl, .csv or .parquet file of pairs, or the votes "
-        "of groundup label"
+        description="a data-stage folder, that of groundup best-of-n, a .jsonl, .json, .csv or "
+        ".parquet file of pairs, or the votes of groundup label"
     )
     loss: Literal["sigmoid", "ipo", "hinge", "simpo", "orpo"] = Field(
         "sigmoid",
@@ -206,10 +206,11 @@ class RewardConfig(TuningConfig):
 
     model: Path = Field(description="folder of the fine-tuned model whose body it starts from")
     data: Path = Field(
-        description="a data-stage folder, or a .jsonl, .csv or .parquet file of pairs"
+        description="a data-stage folder, that of groundup best-of-n, a .jsonl, .json, .csv or "
+        ".parquet file of pairs, or the votes of groundup label"
     )
     optimizer: Literal["muon", "adamw"] = Field(
-        "adamw", description="what trains the matrices; AdamW trains the rest either way"
+        "adamw", description="what trains the matrices; AdamW trains the rest, and an adapter whole"
     )
     warmup: Share = Field(0.05, description="share of the steps spent warming up")
     decay: Share = Field(0.9, description="share of the steps spent decaying to zero")
@@ -269,9 +270,12 @@ class RolloutConfig(PtxConfig):
         None, description="rows of one context in an optimizer step: as many as its answers fill"
     )
     optimizer: Literal["muon", "adamw"] = Field(
-        "adamw", description="what trains the matrices; AdamW trains the rest either way"
+        "adamw", description="what trains the matrices; AdamW trains the rest, and an adapter whole"
     )
     warmup: Share = Field(0.05, description="share of the steps spent warming up")
+
+    steps: Steps | None = Field(None, description="optimizer steps (default: of the iterations)")
+    unused: ClassVar[frozenset[str]] = frozenset(("rows", "epochs", "lora_dropout"))
 
     @model_validator(mode="after")
     def _samples_what_it_trains(self) -> Self:
@@ -317,8 +321,8 @@ class PPOConfig(RolloutConfig):
     kl_horizon: Episodes = Field(2000, description="answers over which the price adapts")
     kl_stop: Nats | None = Field(
         None,
-        description="nats per token that the policy may have moved at a step of an iteration; then "
-        "new answers are sampled, in as many steps in all (default: every pass is made)",
+        description="end an iteration early, and sample new answers, once the policy has moved so "
+        "many nats per token; the run has as many steps all the same (default: no end)",
     )
     clip_range: ClipRange = Field(
         0.2, description="how far the ratio of new and old probability counts"
@@ -438,7 +442,9 @@ class BestOfNConfig(StageConfig):
     """Many answers to each prompt, scored: the best of them, and data made of them."""
 
     model: Path = Field(description="folder of the model that answers")
-    reward: str = Field(description="what the best answer has most of: as for PPO")
+    reward: str = Field(
+        description="what the best answer has most of: what --reward of groundup ppo takes"
+    )
     prompts: Path = Field(
         description="what is to be answered: a data-stage folder, or a file of prompts"
     )
@@ -476,7 +482,9 @@ class ComparisonConfig(StageConfig):
     models: tuple[Path, ...] = Field(
         min_length=1, description="folders of the models, the one they are compared with first"
     )
-    reward: str = Field(description="what answers are scored by: as for PPO")
+    reward: str = Field(
+        description="what answers are scored by: what --reward of groundup ppo takes"
+    )
     gold: str | None = Field(None, description="another reward, such as the truth")
     judge: str | None = Field(
         None,

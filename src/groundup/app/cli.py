@@ -114,8 +114,8 @@ def build_app() -> App:
         _MACHINE,
         "What a run would take on this machine, before it is run.",
         "groundup plan --minutes 15, --depth 6, --params 1e7, or --stage sft --model MODEL --data "
-        "FILE. Time, peak memory, disk, tokens, FLOPs and loss, from a few seconds of measurement; "
-        "nothing is trained and nothing stays.",
+        "FILE. Time, peak memory, disk, tokens and FLOPs from a few seconds of measurement, and "
+        "with --law the loss; nothing is trained and nothing stays.",
     )
     scaling = App(
         name="scaling",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from groundup.train.config import StageConfig
 
 REWARDS, GUARDS = ("reward",), ("guard",)
 # Rewards that are known by name alone; the others have a colon, as a function has.
@@ -59,9 +59,9 @@ class Stage:
     positional: str | None = None
 
     @cached_property
-    def config(self) -> type[BaseModel]:
+    def config(self) -> type[StageConfig]:
         module, _, name = self.config_path.partition(":")
-        found: type[BaseModel] = getattr(importlib.import_module(module), name)
+        found: type[StageConfig] = getattr(importlib.import_module(module), name)
         return found
 
     @property
@@ -285,9 +285,9 @@ STAGES: dict[str, Stage] = {
             "out.",
             more=(
                 "groundup eval report quickstart/base quickstart/sft quickstart/dpo --data "
-                "quickstart/data. It needs the folder that groundup data build wrote, the one "
-                "that the models were trained on, and takes models in the order of training, base "
-                "first.",
+                "quickstart/data. With the folder that groundup data build wrote, the one that the "
+                "models were trained on, everything is measured; with texts of your own bits per "
+                "byte alone. Models stand in the order of training, base first.",
             ),
             positional="models",
         ),
@@ -357,10 +357,10 @@ STAGES: dict[str, Stage] = {
             help="Utility against safety against fairness: one dial swept, strategies beside it.",
             more=(
                 "groundup frontier quickstart/sft. Every point is a model that is measured on the "
-                "small world's truth; points that another one beats on all axes are marked. The "
-                "dial is a mix of preferences, the share of fair ones, or PPO's price of a nat; "
-                "strategies are a balanced mix, harm below a limit, a soup of weights, a system "
-                "prompt.",
+                "small world's truth; points that another one dominates (nowhere worse, somewhere "
+                "better) are marked. The dial is a mix of preferences, the share of fair ones, or "
+                "PPO's price of a nat; strategies are a balanced mix, harm below a limit, a soup "
+                "of weights, a system prompt.",
                 RESUMES,
             ),
             positional="model",
@@ -453,6 +453,7 @@ EXPERIMENTS: dict[str, Stage] = {
             "planted-bias",
             "PlantedBiasConfig",
             "Does a fairness measure find the bias that was planted, and does alignment lower it?",
+            (RESUMES,),
         ),
         _experiment(
             "shortest-paths",
@@ -476,6 +477,7 @@ EXPERIMENTS: dict[str, Stage] = {
             "sentiment",
             "SentimentConfig",
             "What do PPO, GRPO and DPO buy for a nat, where the reward is clear?",
+            (RESUMES,),
         ),
         _experiment(
             "scaling-law",

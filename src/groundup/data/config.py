@@ -96,7 +96,8 @@ class TokenizerConfig(StageConfig):
     """Settings of the tokenizer stage: byte-level BPE from the training split alone."""
 
     data: Path = Field(
-        description="a data-stage folder, a text file, or a folder of .txt, .md and .jsonl files"
+        description="a data-stage folder, a text file, a .jsonl, .csv, .tsv or .parquet file of "
+        "{text}, or a folder of such files"
     )
     vocab_size: VocabSize = Field(
         default=8192,

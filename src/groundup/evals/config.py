@@ -84,7 +84,10 @@ class ValuesConfig(ModelsConfig):
     items: Questions | None = Field(
         None, description="items of each task, at most (default: as the task says)"
     )
-    noncommercial: bool = Field(False, description="also sets whose license forbids commercial use")
+    noncommercial: bool = Field(
+        False,
+        description="also sets whose license forbids commercial use (there are none at present)",
+    )
     swaps: Path | None = Field(
         None,
         description="your own prompts for swaps, one a line, with slots such as {name}, {person} "

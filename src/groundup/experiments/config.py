@@ -146,7 +146,8 @@ class OveroptimizationConfig(ExperimentConfig):
     )
     gold: str = Field(
         "groundup.world.gold:reward",
-        description="the truth that labels are made by and no proxy sees: as for PPO's reward",
+        description="the truth that labels are made by and no proxy sees: what --reward of "
+        "groundup ppo takes",
     )
     labels: tuple[Questions, ...] = Field(
         (150, 600, 2_400), min_length=1, description="numbers of labels, each a pair of answers"

@@ -47,6 +47,8 @@ class StageConfig(BaseModel):
     """What every stage has: a folder to write and a seed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Settings of its kind that have no meaning here: refused with the reason, and not in --help.
+    unused: ClassVar[frozenset[str]] = frozenset()
 
     out: Path = Field(description="folder this run writes")
     seed: Seed = Field(0, description="seed of everything random in this run")
@@ -91,7 +93,7 @@ class TrainingConfig(StageConfig):
         description="rows in one forward and backward pass (default: those of 4096 tokens)",
     )
     optimizer: Literal["muon", "adamw"] = Field(
-        "muon", description="what trains the matrices; AdamW trains the rest either way"
+        "muon", description="what trains the matrices; AdamW trains the rest, and an adapter whole"
     )
     learning_rate: LearningRate | None = Field(
         None,

@@ -100,7 +100,8 @@ class SFTConfig(TuningConfig, OwnDataConfig):
     weights: tuple[Weight, ...] | None = Field(
         None,
         min_length=1,
-        description="share of the tokens that each source of data gets (default: as it is large)",
+        description="share of the tokens that each source of data gets (default: by balance and "
+        "mixture; with --replay as it is large)",
     )
     rows: Rows | None = Field(  # type: ignore[assignment]  # None until the data are read
         None,
@@ -115,7 +116,7 @@ class SFTConfig(TuningConfig, OwnDataConfig):
     validation: ShareBelowOne | None = Field(
         None,
         description="share of your own rows that is held out, by their hash (default: 0.05, and "
-        "nothing of fewer than 200 rows, each of which may be all that tells a fact)",
+        "nothing of fewer than 200 rows, where each may be the only one with its fact)",
     )
     replay: ShareBelowOne | None = Field(
         None,

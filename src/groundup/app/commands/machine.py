@@ -47,7 +47,9 @@ def doctor(
 @checked
 def plan(
     *,
-    stage: Annotated[str, Parameter(help="what is to be run: pretrain, sft, dpo …")] = "pretrain",
+    stage: Annotated[
+        str, Parameter(help="what is to be run: pretrain, sft, dpo, kto, reward or guard")
+    ] = "pretrain",
     minutes: Annotated[ranges.Minutes | None, Parameter(help="how long training may take")] = None,
     steps: Annotated[ranges.Steps | None, Parameter(help="optimizer steps")] = None,
     tokens: Annotated[

@@ -60,11 +60,14 @@ Mine = Annotated[
         negative="",
         show_default=False,
         converter=_folder_of_parts,
-        help="let what you wrote in groundup learn take the product's place, where it passed; "
-        "with a folder after it, if yours is not my_groundup",
+        help="compute with your own code from groundup learn, each part that passed its check; "
+        "give its folder if that is not my_groundup",
     ),
 ]
-SAMPLING = Group("How to draw (default: as the model's generation_config.json says)", sort_key=10)
+SAMPLING = Group(
+    "How to draw (default: as generation_config.json says if it samples, else the likeliest token)",
+    sort_key=10,
+)
 
 
 class SamplingOptions(BaseModel):
@@ -83,7 +86,7 @@ class SamplingOptions(BaseModel):
         None, description="keep the fewest tokens that have this probability together"
     )
     min_p: ranges.Share | None = Field(
-        None, description="keep tokens with this share of the likeliest's probability"
+        None, description="keep tokens with at least this share of the likeliest's probability"
     )
     repetition_penalty: ranges.RepetitionPenalty | None = Field(
         None, description="above 1, tokens that were there before become less likely"

@@ -85,6 +85,7 @@ def _parameter(stage: Stage, name: str, field: FieldInfo, positional: bool) -> i
         group=group,
         consume_multiple=not positional,
         show_default=_as_typed if _is_told(default) else False,
+        show=name not in stage.config.unused,
     )
     return inspect.Parameter(
         name,
