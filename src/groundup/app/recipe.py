@@ -22,8 +22,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from groundup.app.recipe_folder import find_model, runs_of
 from groundup.app.settings import configured, known_names
 from groundup.app.stages import INPUTS, REWARDS, STAGES, VERIFIERS, Stage
@@ -35,6 +33,7 @@ from groundup.formats.locate import (
     check_named,
     is_named,
 )
+from groundup.train.config import StageConfig
 from groundup.train.ranges import check_text
 
 # As many repetitions as any experiment makes.
@@ -55,7 +54,7 @@ class Table:
     settings: Mapping[str, Any]
     inputs: Mapping[str, str | tuple[str, ...]]
 
-    def config(self, out: Path) -> BaseModel:
+    def config(self, out: Path) -> StageConfig:
         """The stage's config with `out` as the folder of the whole recipe. Raises `UserError`."""
         inputs = {
             field: _placed(out, at) if isinstance(at, str) else [_placed(out, one) for one in at]

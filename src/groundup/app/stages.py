@@ -95,7 +95,7 @@ class Stage:
 
         return issubclass(self.config, TrainingConfig) and self.config.traits.chats
 
-    def run(self, config: BaseModel) -> Path:
+    def run(self, config: StageConfig) -> Path:
         """Do the work, or find it done; return the folder it lies in."""
         folder: Path = importlib.import_module(self.module).run(config)
         return folder
