@@ -48,6 +48,15 @@ def test_value_and_gradients_are_torchs(tokens: int, every: bool) -> None:
         assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_all_of_it_may_be_in_float64() -> None:
+    hidden, head, targets, weights = problem(40)
+    double = [one.detach().double().requires_grad_() for one in (hidden, head)]
+    found = linear_cross_entropy(*double, targets, weights.double())
+    assert_close(found.double(), plain(hidden, head, targets, weights), rtol=1e-5, atol=1e-5)
+    gradients = torch.autograd.grad(found, double)
+    assert {one.dtype for one in gradients} == {torch.float64}
+
+
 def test_a_second_backward_gives_the_same_gradients_again() -> None:
     hidden, head, targets, weights = problem(40)
     total = linear_cross_entropy(hidden, head, targets, weights)

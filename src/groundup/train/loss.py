@@ -153,11 +153,13 @@ def linear_cross_entropy(
     targets: Int[Tensor, " tokens"],
     weights: Float[Tensor, " tokens"],
 ) -> Float[Tensor, ""]:
-    """Weighted sum of next-token losses in nats. Tokens of weight 0 cost no head at all."""
+    """Weighted sum of next-token losses in nats, in float32. Tokens of weight 0 cost no head."""
     trained = weights.nonzero()[:, 0]
     if trained.shape[0] < weights.shape[0]:
         hidden, targets, weights = hidden[trained], targets[trained], weights[trained]
-    total = _LinearCrossEntropy.apply(hidden, head, targets, weights)  # type: ignore[no-untyped-call]
+    total = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, head, targets, weights.float()
+    )
     return cast(Tensor, total)
 
 
