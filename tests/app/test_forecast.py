@@ -90,6 +90,18 @@ def test_kernels_keep_no_scores() -> None:
     assert memory(EAGER, 2_048) - memory(EAGER, 256) == pytest.approx(226e6, rel=0.1)
 
 
+def test_what_the_process_holds_already_is_counted() -> None:
+    """Data and what earlier stages left; the weights among it stand in the estimate already."""
+    shape = ModelConfig.of(width=512, depth=8, vocab_size=4_096, context=256)
+    config = TrainingConfig(out=Path("x"), rows=16)
+    trained = Trained.whole(shape, 256, (0.02, 0.006), "")
+    fresh = training_memory(config, trained, KERNELS, 256)
+    weights = 2 * shape.parameters
+    for held, more in ((300_000_000, 0), (370_000_000 + weights, 0), (10**9 + weights, 63e7)):
+        found = training_memory(config, trained, KERNELS, 256, held)
+        assert found - fresh == pytest.approx(more, abs=1)
+
+
 # Where kernels are missing it is compiled, and checks of types cannot be.
 @pytest.mark.usefixtures("unchecked_types")
 def test_a_model_without_data_is_timed(tmp_path: Path) -> None:

@@ -316,9 +316,16 @@ def require_resources(
 
 
 def training_memory(
-    config: TrainingConfig, trained: Trained, compute: Compute, context: int
+    config: TrainingConfig,
+    trained: Trained,
+    compute: Compute,
+    context: int,
+    held: int | None = None,
 ) -> int:
-    """Bytes that training takes at its peak, roughly: weights, optimizer state, activations."""
+    """Bytes that training takes at its peak, roughly: weights, optimizer state, activations.
+
+    `held` are those that its process has already: data, the model, and what earlier stages left.
+    """
     shape, width = trained.shape, 2 if compute.dtype == "bfloat16" else 4
     # What is trained has a master and two moments in float32; its gradients come as activations go.
     stored = 1 if trained.adapter == "qlora" else width
@@ -339,7 +346,8 @@ def training_memory(
     if config.gradient_checkpointing:
         per_token = shape.hidden_size * shape.num_hidden_layers + block + beside
     activations = config.micro(context) * context * per_token * width
-    return round(state + activations + scratch + _PROCESS_BYTES)
+    beside_weights = 0 if held is None else held - shape.parameters * stored
+    return round(state + activations + scratch + max(_PROCESS_BYTES, beside_weights))
 
 
 def training_disk(trained: Trained, *, snapshots: bool = False) -> int:

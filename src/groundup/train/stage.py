@@ -46,6 +46,7 @@ from groundup.train.plan import (
     require_resources,
     resolve_plan,
     training_disk,
+    training_memory,
     uses_muon,
 )
 
@@ -252,6 +253,10 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             own = tokens_per_step / ranks.size()
             speed = pace.tokens_per_second(own, job.making(pace.token)) * ranks.size()
             peak = peak_memory(compute.device)
+        elif compute.device == "cpu":
+            reset_peak_memory(compute.device)
+            held = peak_memory(compute.device)
+            peak = training_memory(config, job.trained, compute, job.context, held)
         plan = resolve_plan(
             config,
             compute,
