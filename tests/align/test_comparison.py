@@ -19,6 +19,7 @@ from groundup.align.rollout import load_policy, sample
 from groundup.app.cli import main
 from groundup.formats.load import load, load_tokenizer
 from groundup.lm.logprobs import spread
+from groundup.report.estimate import ratio
 from groundup.runs.files import read_lines
 from groundup.train.batch import Batch
 
@@ -42,6 +43,11 @@ def test_models_answer_the_same_prompts_and_are_held_against_the_first(
     wins = (np.sign(worth[1] - worth[0]) + 1) / 2
     told = found["pretrain"]["reward: wins against sft"]["estimate"]
     assert told == pytest.approx(wins.mean())
+    gain = found["pretrain"]["reward: gain on sft"]
+    assert gain["estimate"] == pytest.approx((worth[1] - worth[0]).mean())
+    # The same prompts are compared: the interval is that of the differences.
+    assert gain["low"] == pytest.approx(ratio((worth[1] - worth[0]).ravel()).low)
+    assert first["reward: gain on sft"]["estimate"] == 0
     gold = [float("blue" in a["text"]) for a in first["answers"]]
     assert [a["gold"] for a in first["answers"]] == gold
     assert (out / "report.html").is_file()

@@ -136,6 +136,10 @@ class Method:
         apart = [np.sign(run.worth[reward][:, :, None] - theirs).mean((1, 2)) for run in self.runs]
         return rate((np.concatenate(apart) + 1) / 2, groups=self._prompts(None), chance=0.5)
 
+    def gain(self, first: Answered, reward: str) -> Estimate:
+        """How much more its answers are worth than the first model's to the same prompts."""
+        return self._mean(lambda run: run.worth[reward].mean(1) - first.worth[reward].mean(1), None)
+
     def mean(self, of: Callable[[Answered], float]) -> float:
         """The mean of a number of each run."""
         return float(np.mean([of(run) for run in self.runs]))
@@ -145,6 +149,7 @@ class Method:
         for name in first.worth:
             found[name] = self.of(name).to_json()
             found[f"{name}: wins against {first.name}"] = self.wins(first, name).to_json()
+            found[f"{name}: gain on {first.name}"] = self.gain(first, name).to_json()
             if self.several:
                 found[f"{name}: best of {_BEST_OF}"] = self.best(name).to_json()
             found[f"{name}: by source"] = {
@@ -345,7 +350,7 @@ def _write_report(
             },
         },
     )
-    tables = {"rewards": worth_table(config, first, grouped)}
+    tables = {"rewards": worth_table(config, first, grouped), "gains": gain_table(first, grouped)}
     if len(_sources(first)) > 1:
         tables["sources"] = source_table(first, grouped)
     tables |= {
@@ -375,6 +380,20 @@ def worth_table(config: ComparisonConfig, first: Answered, grouped: Sequence[Met
         remarks.append("Intervals do not say what another seed would change: see seed by seed.")
     title = "What their answers are worth"
     return _rewards_table(title, first, grouped, remarks)
+
+
+def gain_table(first: Answered, grouped: Sequence[Method]) -> Table:
+    """How much more than the first model's the answers of every other are worth."""
+    rows = [
+        (_title(one), *(_interval(one.gain(first, name), signed=True) for name in first.worth))
+        for one in grouped
+        if one.runs[0] is not first
+    ]
+    remark = (
+        "Answers to the same prompts are compared, so a gain is told from 0 where the intervals of "
+        "two means overlap."
+    )
+    return text_table(f"More than {first.name}", ("model", *first.worth), rows, (remark,))
 
 
 def seed_table(first: Answered, several: Sequence[Method]) -> Table:
@@ -460,9 +479,11 @@ def _title(one: Method) -> str:
     return one.name if len(one.runs) == 1 else f"{one.name}\n{seeds(len(one.runs))}"
 
 
-def _interval(found: Estimate, percent: bool = False) -> str:
+def _interval(found: Estimate, percent: bool = False, signed: bool = False) -> str:
     if percent:
         return f"{found.estimate:.0%}\n{found.low:.0%} to {found.high:.0%}"
+    if signed:
+        return f"{found.estimate:+.3f}\n{found.low:+.2f} to {found.high:+.2f}"
     return f"{found.estimate:.3f}\n{found.low:.2f} to {found.high:.2f}"
 
 
