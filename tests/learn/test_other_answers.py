@@ -79,7 +79,8 @@ def gae_by_sum(
 def clip_by_minimum(
     logprobs: torch.Tensor, old_logprobs: torch.Tensor, advantages: torch.Tensor, epsilon: float
 ) -> torch.Tensor:
-    ratio = torch.exp(logprobs - old_logprobs)
+    advantages = advantages.detach()
+    ratio = torch.exp(logprobs - old_logprobs.detach())
     clipped = torch.clamp(ratio, 1.0 - epsilon, 1.0 + epsilon)
     return -torch.min(ratio * advantages, clipped * advantages)
 
@@ -101,6 +102,16 @@ def mask_by_flag(ids: list[int], start: int, end: int, header: list[int]) -> lis
     return mask
 
 
+def frequencies_by_exp(head_dim: int, theta: float) -> torch.Tensor:
+    return (torch.arange(head_dim // 2) * (-2 / head_dim * np.log(theta))).exp().float()
+
+
+def rotate_in_double(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    a, b = x.double().chunk(2, dim=-1)
+    c, s = cos.double().chunk(2, dim=-1)[0], sin.double().chunk(2, dim=-1)[0]
+    return torch.cat((a * c - b * s, b * c + a * s), dim=-1).float()
+
+
 def remember_by_loops(
     stored: torch.Tensor, new: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
@@ -113,6 +124,7 @@ def remember_by_loops(
 
 RIGHT = {
     "attention": {"attention": attention_by_einsum},
+    "rope": {"frequencies": frequencies_by_exp, "rotate": rotate_in_double},
     "bpe": {"merge": merge_by_for},
     "nf4": {"quantize": nearest_by_distance},
     "preferences": {"ratings": ratings_by_mm},
@@ -170,3 +182,25 @@ def test_a_mistake_that_nobody_foresaw_is_told_something(exercise: str) -> None:
     verdict = judge(find(exercise), part(exercise, **WRONG[exercise]))
     assert verdict.state == "differs"
     assert len(verdict.lines) >= 3, verdict.lines
+
+
+def test_numbers_in_the_place_of_truth_values_are_told() -> None:
+    def floats(time: int) -> torch.Tensor:
+        return torch.ones(time, time).tril()
+
+    verdict = judge(find("attention"), part("attention", causal_mask=floats))
+    assert verdict.lines[-1].startswith("Hint: Truth values are asked for (bool)")
+
+    def ones(ids: list[int], start: int, end: int, header: list[int]) -> list[int]:
+        return [int(one) for one in mask_by_flag(ids, start, end, header)]
+
+    verdict = judge(find("masks"), part("masks", assistant_mask=ones))
+    assert verdict.lines[-1].startswith("Hint: A truth value is asked for")
+
+
+def test_a_warning_of_an_overflow_is_told() -> None:
+    def plain(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-(one - other)))
+
+    verdict = judge(find("preferences"), part("preferences", beats=plain))
+    assert verdict.named == "overflows", verdict.lines

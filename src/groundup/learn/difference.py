@@ -73,6 +73,9 @@ def short(value: object) -> str:
 def _of_plain(yours: Any, expected: Any) -> Difference | None:
     if isinstance(expected, bool | np.bool_):
         same = isinstance(yours, bool | np.bool_) and bool(yours) == bool(expected)
+        if not isinstance(yours, bool) and isinstance(yours, int | float | np.number):
+            hint = "A truth value is asked for (True or False), and yours is a number."
+            return Difference("", short(yours), short(expected), hint)
     else:
         same = type(yours) is type(expected) and yours == expected
     return None if same else Difference("", short(yours), short(expected))
@@ -160,7 +163,14 @@ def _of_numbers(
         return Difference(
             "", f"shape {y.shape}", f"shape {e.shape}", hint, whole or (short(y), short(e))
         )
-    if e.dtype.kind in "iub" and y.dtype.kind == "f" and e.ndim:
+    if e.dtype.kind == "b" and y.dtype.kind != "b" and e.ndim:
+        dtype = "torch.bool" if kind == "torch" else "bool"
+        hint = (
+            f"Truth values are asked for (bool), and yours are numbers: dtype={dtype}, or compare "
+            "with > 0."
+        )
+        return Difference("", f"dtype {y.dtype}", f"dtype {e.dtype}", hint, whole)
+    if e.dtype.kind in "iu" and y.dtype.kind == "f" and e.ndim:
         hint = f"Whole numbers are asked for ({e.dtype}), and yours are {y.dtype}."
         return Difference("", f"dtype {y.dtype}", f"dtype {e.dtype}", hint, whole)
     right = _close(y, e, rtol, atol)

@@ -43,14 +43,23 @@ def trials(seed: int) -> Iterator[Trial]:
                 expected[at],
                 shown,
             )
-        yield _trial(
-            f"the gradient of the losses' sum with respect to chosen, {about}",
-            calls("dpo_losses", *four, beta, via=_gradient),
-            _gradient(dpo_loss, *four, beta),
-            shown,
-        )
+        wanted = _gradients(dpo_loss, *four, beta)
+        for at, name in enumerate(("chosen", "rejected")):
+            yield _trial(
+                f"the gradient of the losses' sum with respect to {name}, {about}",
+                calls("dpo_losses", *four, beta, at=at, via=_gradients),
+                wanted[at],
+                shown,
+            )
 
 
-def _gradient(losses: Callable[..., Any], chosen: Tensor, *others: Any) -> Tensor:
-    leaf = chosen.clone().requires_grad_()
-    return torch.autograd.grad(losses(leaf, *others)[0].sum(), leaf)[0]
+def _gradients(
+    losses: Callable[..., Any], chosen: Tensor, rejected: Tensor, *others: Any
+) -> list[Tensor]:
+    leaves = [chosen.clone().requires_grad_(), rejected.clone().requires_grad_()]
+    loss = losses(*leaves, *others)[0].sum()
+    found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return [
+        torch.zeros_like(leaf) if one is None else one
+        for leaf, one in zip(leaves, found, strict=True)
+    ]

@@ -15,6 +15,7 @@ REPLACES = {
     "sigmoid_overflows": "dpo_losses",
     "margin_without_beta": "dpo_losses",
     "mean_taken": "dpo_losses",
+    "rejected_detached": "dpo_losses",
 }
 
 Pair = tuple[Tensor, Tensor]
@@ -135,3 +136,16 @@ def mean_taken(
     step."""
     margins = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
     return -logsigmoid(margins).mean(), margins
+
+
+def rejected_detached(
+    chosen: Tensor,
+    rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Pair:
+    """No gradient flows to the rejected answer. The policy learns from both; only what the
+    reference thinks is a constant."""
+    margins = beta * ((chosen - reference_chosen) - (rejected.detach() - reference_rejected))
+    return -logsigmoid(margins), margins

@@ -20,6 +20,13 @@ def trials(seed: int) -> Iterator[Trial]:
             dominates(one, other),
             {"one": one, "other": other},
         )
+    one, other = {"safety": 0.9, "use": 0.3}, {"use": 0.2, "safety": 0.8}
+    yield Trial(
+        "dominates: the axes in another order",
+        calls("dominates", one, other),
+        dominates(one, other),
+        {"one": one, "other": other},
+    )
     lists = [
         [(1.0, 0.1), (0.7, 0.6), (0.5, 0.4), (0.2, 0.9)],
         [(0.5, 0.5), (0.5, 0.5), (0.4, 0.5)],

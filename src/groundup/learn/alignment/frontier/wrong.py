@@ -6,6 +6,7 @@ REPLACES = {
     "equal_dominates": "dominates",
     "better_sum": "dominates",
     "first_axis": "dominates",
+    "axes_by_place": "dominates",
     "best_sum": "frontier",
     "dominated_ones": "frontier",
     "points_not_places": "frontier",
@@ -51,6 +52,13 @@ def better_sum(one: Point, other: Point) -> bool:
 def first_axis(one: Point, other: Point) -> bool:
     """The first axis decides, the next one only where it is equal. All axes count alike."""
     return list(one.values()) > list(other.values())
+
+
+def axes_by_place(one: Point, other: Point) -> bool:
+    """The values are compared by their places, and the two may have their axes in different orders.
+    Look both up by the axis."""
+    pairs = list(zip(one.values(), other.values(), strict=True))
+    return all(mine >= theirs for mine, theirs in pairs) and any(a > b for a, b in pairs)
 
 
 def best_sum(points: list[Point]) -> list[int]:

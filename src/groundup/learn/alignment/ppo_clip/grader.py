@@ -38,6 +38,13 @@ def trials(seed: int) -> Iterator[Trial]:
             _gradient(lambda *given: clipped_policy_loss(*given)[0], *of),
             shown,
         )
+        for at, other in ((1, "old_logprobs"), (2, "advantages")):
+            yield _trial(
+                f"the gradient of their sum with respect to {other} (there is none: zeros), {name}",
+                calls("clipped_losses", *of, via=partial(_gradient, at=at)),
+                torch.zeros_like(new),
+                shown,
+            )
         yield _trial(
             f"clipped_share of {name}",
             calls("clipped_share", new, before, epsilon),
@@ -55,7 +62,15 @@ def trials(seed: int) -> Iterator[Trial]:
 
 
 def _gradient(
-    losses: Callable[..., Tensor], new: Tensor, old: Tensor, advantages: Tensor, epsilon: float
+    losses: Callable[..., Tensor],
+    new: Tensor,
+    old: Tensor,
+    advantages: Tensor,
+    epsilon: float,
+    at: int = 0,
 ) -> Tensor:
-    leaf = new.clone().requires_grad_()
-    return torch.autograd.grad(losses(leaf, old, advantages, epsilon).sum(), leaf)[0]
+    # What the two others were computed by may require gradients, too.
+    leaves = [one.clone().requires_grad_() for one in (new, old, advantages)]
+    total = losses(*leaves, epsilon).sum()
+    found = torch.autograd.grad(total, leaves[at], allow_unused=True)[0]
+    return torch.zeros_like(new) if found is None else found

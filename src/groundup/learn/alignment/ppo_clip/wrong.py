@@ -11,6 +11,7 @@ REPLACES = {
     "ratio_upside_down": "clipped_losses",
     "rewards_fall": "clipped_losses",
     "mean_taken": "clipped_losses",
+    "nothing_detached": "clipped_losses",
     "high_side_only": "clipped_share",
     "inside_counted": "clipped_share",
     "of_logs": "clipped_share",
@@ -79,6 +80,15 @@ def mean_taken(
     ratio = _ratio(logprobs, old_logprobs)
     clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
     return torch.maximum(-advantages * ratio, -advantages * clipped).mean()
+
+
+def nothing_detached(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, epsilon: float
+) -> Tensor:
+    """A gradient flows to old_logprobs or to the advantages, which are numbers from before. Detach
+    both."""
+    ratio = _ratio(logprobs, old_logprobs)
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - epsilon, 1 + epsilon))
 
 
 def high_side_only(logprobs: Tensor, old_logprobs: Tensor, epsilon: float) -> float:

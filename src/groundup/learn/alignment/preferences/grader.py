@@ -48,13 +48,14 @@ def _unequal() -> np.ndarray:
 def _chance(about: str, one: np.ndarray, other: np.ndarray) -> Trial:
     return Trial(
         about,
-        lambda part: _without_warnings(part, one, other),
+        lambda part: _strictly(part, one, other),
         0.5 * (1 + np.tanh((one - other) / 2)),
         {"one": one, "other": other},
     )
 
 
-def _without_warnings(part: ModuleType, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+def _strictly(part: ModuleType, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """What the part says, where a warning is an error."""
+    with warnings.catch_warnings(), np.errstate(over="raise", invalid="raise"):
+        warnings.simplefilter("error")
         return np.asarray(part.beats(one, other))

@@ -43,7 +43,8 @@ def loser_wins(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def overflows(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """e^x / (1 + e^x) is inf / inf for a large difference. Use e^-|x|, or clip the difference."""
+    """exp of a large difference overflows: it is inf, and inf / inf is NaN. Use e^-|x|, or clip
+    the difference."""
     grown = np.exp(np.asarray(one, float) - other)
     return grown / (1 + grown)
 

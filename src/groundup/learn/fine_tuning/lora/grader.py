@@ -60,7 +60,11 @@ def trials(seed: int) -> Iterator[Trial]:
         "is A spread over all of that": lambda down, up: bool(
             down.min() < -0.1 and down.max() > 0.1
         ),
+        "does A have many different numbers": lambda down, up: (
+            len(set(down.flatten().tolist())) > 200
+        ),
         "A's type": lambda down, up: str(down.dtype),
+        "B's type": lambda down, up: str(up.dtype),
     }
     down, up = _started(rank, inputs, outputs)
     for name, fact in facts.items():

@@ -16,6 +16,7 @@ _TALKS = (
     (("user", "sea"),),
     (("system", "be kind"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d e")),
     (("assistant", "first"), ("user", "assistant")),
+    (("user", "say assistant\nho"), ("assistant", "ho")),
 )
 
 

@@ -6,6 +6,7 @@ REPLACES = {
     "line_break_trained": "assistant_mask",
     "everybody_speaks": "assistant_mask",
     "last_turn_only": "assistant_mask",
+    "header_anywhere": "assistant_mask",
     "not_shifted": "shifted",
     "weights_of_inputs": "shifted",
     "backwards": "shifted",
@@ -71,6 +72,22 @@ def last_turn_only(ids: list[int], start: int, end: int, header: list[int]) -> l
     begins = [i for i in range(1, len(mask)) if mask[i] and not mask[i - 1]]
     last = begins[-1] if begins else 0
     return [learned and i >= last for i, learned in enumerate(mask)]
+
+
+def header_anywhere(ids: list[int], start: int, end: int, header: list[int]) -> list[bool]:
+    """The header is looked for anywhere, and a user may write the same words. It counts only right
+    after a start."""
+    mask: list[bool] = []
+    speaking = False
+    while len(mask) < len(ids):
+        place = len(mask)
+        if ids[place : place + len(header)] == header:
+            mask += [False] * len(header)
+            speaking = True
+            continue
+        mask.append(speaking)
+        speaking = speaking and ids[place] not in (start, end)
+    return mask
 
 
 def not_shifted(ids: list[int], mask: list[bool]) -> tuple[list[int], list[int], list[float]]:

@@ -1,6 +1,6 @@
 """Grades NF4 by `groundup.adapters.nf4`, whose bytes are those of bitsandbytes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -40,12 +40,22 @@ def trials(seed: int) -> Iterator[Trial]:
             packed,
             {"indices": indices},
         )
+        yield Trial(
+            f"the type of what pack returns, {name}",
+            calls("pack", indices, via=_type),
+            "torch.uint8",
+            {"indices": indices},
+        )
         yield _trial(
             f"dequantize {name}",
             calls("dequantize", packed, absmax, code, block_size),
             dequantize_4bit(packed, absmax, "nf4", block_size, flat.shape, torch.float32),
             {"packed": packed, "absmax": absmax, "code": code, "block_size": block_size},
         )
+
+
+def _type(pack: Callable[[Tensor], Tensor], indices: Tensor) -> str:
+    return str(pack(indices).dtype)
 
 
 def _indices(packed: Tensor) -> Tensor:

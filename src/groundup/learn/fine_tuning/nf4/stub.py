@@ -21,5 +21,5 @@ def pack(indices: Tensor) -> Tensor:
 
 
 def dequantize(packed: Tensor, absmax: Tensor, code: Tensor, block_size: int) -> Tensor:
-    """The numbers again. packed: (n / 2,); absmax: (n / block_size,). Result: (n,)."""
+    """The numbers again. packed: (n / 2,), uint8; absmax: (n / block_size,). Result: (n,)."""
     raise NotImplementedError

@@ -74,7 +74,7 @@ def low_bits_first(indices: Tensor) -> Tensor:
 def no_bytes(indices: Tensor) -> Tensor:
     """The result is no tensor of bytes: whole numbers of 64 bits take eight times the room.
     Convert to torch.uint8."""
-    return (indices[0::2] * 16 + indices[1::2]).float()
+    return indices[0::2] * 16 + indices[1::2]
 
 
 def halves_side_by_side(indices: Tensor) -> Tensor:

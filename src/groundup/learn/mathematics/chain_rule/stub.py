@@ -8,7 +8,7 @@ from groundup.maths.tensor import Tensor
 
 
 def backward(root: Tensor, seed: Tensor) -> dict[int, Tensor]:
-    """Return dL/dt for every tensor t that root was computed from, root itself included.
+    """Return dL/dt for root and every tensor t it was computed from that requires a gradient.
 
     root    the last tensor of a computation
     seed    dL/d(root), of root's shape

@@ -18,6 +18,7 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _slope("a line", "f = 3 x + 1", lambda t: t * 3 + 1, x)
     yield _slope("a cube", "f = x³", lambda t: t * t * t, x)
     yield _slope("where the curve bends", "f = 1 / x", lambda t: 1 / t, 0.5)
+    yield _wide_step()
     yield _rule("a parabola", [float(c) for c in rng.integers(2, 9, size=3)])
     yield _rule("a polynomial of degree 4", [float(c) for c in rng.integers(-9, 9, size=5)])
     yield _rule("a straight line", [4.0, 7.0])
@@ -32,6 +33,17 @@ def _slope(about: str, formula: str, f: Callable[[Any], Any], x: float) -> Trial
 
     # A central difference errs by some 1e-10 here, a one-sided one by 1e-5.
     return Trial(about, run, expected, {"f": formula, "x": x, "h": 1e-5}, rtol=1e-7)
+
+
+def _wide_step() -> Trial:
+    """A step of 1e-3, which shows: on x³ the central difference is 3 x² + h² exactly."""
+    x, h = 2.0, 1e-3
+
+    def run(part: ModuleType) -> Any:
+        return part.by_limit(lambda t: t * t * t, x, h)
+
+    shown = {"f": "x³", "x": x, "h": h}
+    return Trial("a cube, with a wider step", run, 3 * x**2 + h**2, shown, rtol=1e-10)
 
 
 def _rule(about: str, coefficients: list[float]) -> Trial:

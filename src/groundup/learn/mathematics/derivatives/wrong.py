@@ -9,6 +9,7 @@ REPLACES = {
     "half_to_each_side": "by_limit",
     "turned_around": "by_limit",
     "left_side_alone": "by_limit",
+    "own_step": "by_limit",
     "power_not_lowered": "by_rule",
     "power_after_lowering": "by_rule",
     "highest_first": "by_rule",
@@ -71,3 +72,8 @@ def left_side_alone(f: Callable[[float], float], x: float, h: float = 1e-5) -> f
     """This looks to the left alone, (f(x) - f(x - h)) / h, and errs by about h f''/2. Look to both
     sides: f(x + h) - f(x - h)."""
     return (f(x) - f(x - h)) / h
+
+
+def own_step(f: Callable[[float], float], x: float, h: float = 1e-5) -> float:
+    """The step is 1e-5 whatever h is. Use the h that is given."""
+    return (f(x + 1e-5) - f(x - 1e-5)) / 2e-5

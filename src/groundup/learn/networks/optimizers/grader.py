@@ -10,7 +10,7 @@ from groundup.learn.exercise import Trial
 from groundup.maths import Tensor
 from groundup.nn import SGD, AdamW
 
-BETA1, BETA2 = 0.9, 0.99
+BETA1, BETA2 = 0.9, 0.999
 
 
 def trials(seed: int) -> Iterator[Trial]:

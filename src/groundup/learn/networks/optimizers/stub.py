@@ -10,7 +10,10 @@ Array = Any
 
 
 def sgd_step(w: Array, g: Array, v: Array, lr: float, momentum: float) -> tuple[Array, Array]:
-    """Return (w, v) after one step of SGD with momentum; g is the gradient of w."""
+    """Return (w, v) after one step of SGD with momentum; g is the gradient of w.
+
+    All arrays have one shape; none is changed.
+    """
     raise NotImplementedError
 
 
@@ -26,5 +29,8 @@ def adamw_step(
     eps: float,
     weight_decay: float,
 ) -> tuple[Array, Array, Array]:
-    """Return (w, m, s) after step t of AdamW, t = 1 in the first."""
+    """Return (w, m, s) after step t of AdamW, t = 1 in the first.
+
+    All arrays have one shape; none is changed.
+    """
     raise NotImplementedError

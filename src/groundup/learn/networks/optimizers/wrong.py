@@ -16,6 +16,7 @@ REPLACES = {
     "decay_without_rate": "adamw_step",
     "no_decay": "adamw_step",
     "eps_inside_the_root": "adamw_step",
+    "eps_not_scaled": "adamw_step",
     "gradient_not_squared": "adamw_step",
     "root_forgotten": "adamw_step",
     "steps_from_zero": "adamw_step",
@@ -112,6 +113,16 @@ def eps_inside_the_root(
     w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
     m_hat, s_hat = m / (1 - beta1**t), s / (1 - beta2**t)
     return w - lr * m_hat / (s_hat + eps) ** 0.5, m, s
+
+
+def eps_not_scaled(
+    w: Array, g: Array, m: Array, s: Array, t: int, lr: float,
+    beta1: float, beta2: float, eps: float, weight_decay: float,
+) -> Triple:  # fmt: skip
+    """ε is added to √s without its hat; it belongs to √ŝ."""
+    w, m, s = _averages(w, g, m, s, lr, beta1, beta2, weight_decay)
+    rate = lr * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
+    return w - rate * m / (s**0.5 + eps), m, s
 
 
 def gradient_not_squared(

@@ -10,6 +10,7 @@ REPLACES = {
     "interleaved": "split_heads",
     "looks_ahead": "causal_mask",
     "not_itself": "causal_mask",
+    "mask_of_numbers": "causal_mask",
     "no_scale": "attention",
     "scaled_by_d": "attention",
     "mask_after_softmax": "attention",
@@ -44,6 +45,12 @@ def not_itself(time: int) -> Tensor:
     """A token does not see itself, and the first one sees nothing at all. The diagonal belongs
     to the mask."""
     return torch.ones(time, time, dtype=torch.bool).tril(-1)
+
+
+def mask_of_numbers(time: int) -> Tensor:
+    """The mask holds whole numbers, and ~ makes -1 and -2 of 0 and 1. Make it of truth values:
+    dtype=torch.bool."""
+    return torch.ones(time, time, dtype=torch.int64).tril()
 
 
 def no_scale(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

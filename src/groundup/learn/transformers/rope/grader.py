@@ -33,6 +33,7 @@ def trials(seed: int) -> Iterator[Trial]:
             calls("frequencies", head_dim, theta),
             inverse_frequencies(Rope(theta=theta), head_dim, torch.device("cpu")),
             {"head_dim": head_dim, "theta": theta},
+            rtol=1e-5,
         )
     for positions in (torch.tensor([0, 1, 2]), torch.tensor([[0, 5], [3, 1000]])):
         frequencies = inverse_frequencies(Rope(theta=100.0), 4, torch.device("cpu"))
@@ -55,6 +56,8 @@ def trials(seed: int) -> Iterator[Trial]:
             calls("rotate", x, cos[:, None], sin[:, None]),
             product_rotate(x, (cos, sin)),
             {"x": x, "cos": cos, "sin": sin},
+            rtol=1e-4,
+            atol=1e-5,
         )
     q, k = drawn(1, 4), drawn(1, 4)
     yield Trial(

@@ -42,6 +42,7 @@ def trials(seed: int) -> Iterator[Trial]:
         (few, 1.0, 0, 0.7),
         (few, 1.0, 3, 0.51),
         (few, 1.0, 0, 0.01),
+        (few, 2.0, 0, 0.7),
     ]
     settings += [
         (drawn(12), t, k, p) for t, k, p in ((0.7, 5, 0.9), (1.5, 0, 0.6), (1.0, 20, 0.95))
@@ -58,7 +59,7 @@ def trials(seed: int) -> Iterator[Trial]:
     for given, u in (
         (four, 0.0), (four, 0.6), (four, 0.99), (four, 0.5),
         (torch.tensor([0.0, 0.5, 0.5]), 0.0),
-        (torch.tensor([0.2, 0.3, 0.0, 0.5]), 0.5),
+        (torch.tensor([0.25, 0.25, 0.0, 0.5]), 0.5),
     ):  # fmt: skip
         yield Trial(
             f"pick with u = {u}",

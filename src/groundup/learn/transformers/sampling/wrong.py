@@ -13,6 +13,7 @@ REPLACES = {
     "top_p_of_everything": "probabilities",
     "not_renormalized": "probabilities",
     "top_p_below": "probabilities",
+    "temperature_last": "probabilities",
     "likeliest_always": "pick",
     "equal_counts": "pick",
     "nothing_found": "pick",
@@ -115,6 +116,14 @@ def top_p_below(logits: Tensor, temperature: float, top_k: int, top_p: float) ->
     if top_p < 1:
         shares[(shares < top_p) & (shares < shares.max())] = 0
     return shares / shares.sum()
+
+
+def temperature_last(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Temperature comes first: it changes which tokens top-p keeps."""
+    kept = _shaped(logits, top_k, top_p).log()
+    if temperature == 0:
+        return torch.zeros_like(logits).index_fill(0, kept.argmax(), 1.0)
+    return (kept / temperature).softmax(0)
 
 
 def likeliest_always(probabilities: Tensor, u: float) -> int:

@@ -18,10 +18,13 @@ def law(compute: float | np.ndarray, floor: float, a: float, b: float) -> float 
 def fit_law(
     compute: np.ndarray, losses: np.ndarray, floors: list[float]
 ) -> tuple[float, float, float]:
-    """(floor, a, b) of the law that is nearest to the losses, by the sum of squared differences."""
+    """(floor, a, b) of the law that is nearest to the losses, by the sum of squared differences.
+
+    compute, losses: (runs,).
+    """
     raise NotImplementedError
 
 
 def predict(compute: np.ndarray, losses: np.ndarray, floors: list[float], at: float) -> float:
-    """The loss that the fitted law foretells for compute `at`."""
+    """The loss that the fitted law foretells for compute `at`. compute, losses: (runs,)."""
     raise NotImplementedError

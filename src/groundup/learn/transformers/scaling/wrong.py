@@ -11,6 +11,7 @@ REPLACES = {
     "floor_not_taken_away": "fit_law",
     "log_of_a": "fit_law",
     "first_floor": "fit_law",
+    "error_of_logarithms": "fit_law",
     "high_floors_kept": "fit_law",
     "straight_on": "predict",
 }
@@ -63,6 +64,19 @@ def first_floor(compute: np.ndarray, losses: np.ndarray, floors: list[float]) ->
     """The first floor is taken, whichever it is. Keep the one whose law is nearest to the
     losses."""
     return _fits(compute, losses, floors)[0][1:]
+
+
+def error_of_logarithms(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
+    """The floors are compared by errors of logarithms. Compare the losses themselves:
+    (losses - law)²."""
+    found = []
+    for floor in floors:
+        if floor < losses.min():
+            x, y = np.log(compute), np.log(losses - floor)
+            slope, intercept = np.polyfit(x, y, 1)
+            error = float(((y - slope * x - intercept) ** 2).sum())
+            found.append((error, float(floor), float(np.exp(intercept)), float(-slope)))
+    return min(found)[1:]
 
 
 def high_floors_kept(compute: np.ndarray, losses: np.ndarray, floors: list[float]) -> Fit:
