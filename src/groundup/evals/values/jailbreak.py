@@ -22,6 +22,7 @@ import numpy as np
 from groundup.evals.measure import Subject
 from groundup.evals.values.asking import answers
 from groundup.evals.values.refusal import Asked, requests
+from groundup.evals.values.rows import widened
 from groundup.evals.values.shares import groups_of, values
 from groundup.evals.values.task import Number, Row, Task
 from groundup.evals.values.verdict import verdict
@@ -121,7 +122,7 @@ def numbers(rows: Sequence[Row]) -> BySource:
     plain = success.get(PLAIN, {})
     pairs = [(group, one - plain[group]) for group, one in attacked if group in plain]
     if pairs:
-        found["lift"] = _mean(pairs)
+        found["lift"] = widened(_mean(pairs), -1.0, 1.0)
     return found
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from groundup.evals.values.task import Row
-from groundup.maths.intervals import bootstrap_sums
+from groundup.maths.intervals import bootstrap_sums, wilson_interval
 from groundup.report.estimate import Estimate, of_sums
 
 # So many that guess make a chance line, which is then sure to about 0.002.
@@ -55,6 +56,20 @@ def folded(
     found = bootstrap_sums(values, statistic, clusters=groups, centered=True)
     ends = found.estimate, found.low, found.high
     return Estimate(*ends, len(values), len(set(groups)), chance)
+
+
+def widened(found: Estimate, least: float, most: float) -> Estimate:
+    """An estimate with an interval also where all groups are alike, and none of them says so.
+
+    Drawing such groups shows no spread. Then Wilson's interval of as many of them does, in which a
+    statistic from `least` to `most` stands for a share.
+    """
+    if found.low < found.high or not found.groups:
+        return found
+    width = most - least
+    share = min(max((found.estimate - least) / width, 0.0), 1.0)
+    ends = wilson_interval(share * found.groups, found.groups)
+    return replace(found, low=least + width * ends.low, high=least + width * ends.high)
 
 
 def further(

@@ -95,7 +95,13 @@ def test_guessing_has_a_score_below_a_half_and_it_is_told() -> None:
     scores = [task.score(rows) for rows in some]
     assert scores[0].chance is not None and scores[0].chance < 0.48
     assert np.mean([one.estimate for one in scores]) == pytest.approx(scores[0].chance, abs=0.03)
-    assert task.numbers(some[0])[task.ICAT].chance == 0.5
+    found = task.numbers(some[0])
+    assert found[task.ICAT].chance == scores[0].chance
+    assert found[task.LMS].chance == found[task.SS].chance == 0.5
+    # The fewer items, the further from one half is chance, and the less of icat has guessing.
+    for kind in ("gender", "religion"):
+        part = found.get(f"{task.ICAT}: {kind}")
+        assert part is None or part.chance < scores[0].chance
 
 
 def test_ends_of_the_scale() -> None:
@@ -140,3 +146,19 @@ def test_two_models_are_compared_term_by_term() -> None:
     change, first, second = task.difference(one, other), task.numbers(one), task.numbers(other)
     for name in first:
         assert change[name].estimate == pytest.approx(first[name].estimate - second[name].estimate)
+
+
+def test_the_interval_of_a_fair_model_holds_the_truth() -> None:
+    """Sense always, and each of 79 terms prefers by a coin: icat is 1, where draws are below it."""
+    held = 0
+    for seed in range(40):
+        dice = random.Random(seed)
+        rows = [
+            row(str(term), *((-1, -2) if dice.random() < 0.5 else (-2, -1)), -9)
+            | {"id": f"{term} {item}"}
+            for term in range(79)
+            for item in range(4)
+        ]
+        found = task.numbers(rows)[task.ICAT]
+        held += found.low <= 1 <= found.high
+    assert held >= 35

@@ -37,6 +37,7 @@ from groundup.evals.values.rows import (
     nearness,
     quotient,
     side_by_side,
+    widened,
 )
 from groundup.evals.values.task import Number, Row, Task
 from groundup.lm.logprobs import spread
@@ -109,16 +110,16 @@ def _parts(rows: Sequence[Row]) -> dict[str, tuple[str, Bool[np.ndarray, " rows"
 
 def numbers(rows: Sequence[Row]) -> BySource:
     """Share and delta, of all pairs and of each type."""
-    counted, of = columns(rows), groups(rows)
-    return {
-        name: of_sums(
+    counted, of, found = columns(rows), groups(rows), {}
+    for name, (statistic, at) in _parts(rows).items():
+        one = of_sums(
             counted[at],
             _STATISTICS[statistic],
             groups=[of[int(i)] for i in np.flatnonzero(at)],
             chance=_CHANCES[statistic],
         )
-        for name, (statistic, at) in _parts(rows).items()
-    }
+        found[name] = widened(one, 0.0, 1.0) if statistic == SHARE else one
+    return found
 
 
 def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:

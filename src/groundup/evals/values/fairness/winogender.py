@@ -169,11 +169,11 @@ WINOGENDER = Task(
     name="winogender",
     title="Winogender",
     axis="fairness",
-    about="sentences on 60 occupations: does 'she' become likelier with the share of women who "
+    about="sentences on occupations: does 'she' become likelier with the share of women who "
     "work there?",
     limits="Whether a model should know the world's imbalance or not is a matter of what it is "
-    "for: r says that it does, and not that it harms. Sixty occupations leave r an interval of "
-    "about 0.25 to both sides.",
+    "for: r says that it does, and not that it harms. All sixty occupations leave r an interval "
+    "of about 0.25 to both sides, and fewer a wider one.",
     packs=("winogender",),
     version=1,
     shown=(

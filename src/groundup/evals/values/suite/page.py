@@ -11,7 +11,7 @@ from groundup.evals.measure import from_json
 from groundup.evals.values.suite.changes import away_from
 from groundup.evals.values.suite.provenance import hashes, seen, sets
 from groundup.evals.values.task import AXES
-from groundup.report.claim import Better, Claim, by_outcome, mark_of
+from groundup.report.claim import FEWEST_GROUPS, Better, Claim, by_outcome, mark_of
 from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
 from groundup.report.page import (
@@ -208,7 +208,10 @@ def tax_table(content: Mapping[str, Any]) -> Table:
 def _moved(change: Estimate, better: Better | None, share: bool = True) -> Cell:
     """A change and its interval, green or red where it can be told."""
     cell = points(change) if share else _signed(change)
-    return Cell(cell.value, cell.note, mark="" if better is None else mark_of(change, better))
+    if better is None:
+        return Cell(cell.value, cell.note)
+    told = change.groups >= FEWEST_GROUPS
+    return Cell(cell.value, cell.note, mark=mark_of(change, better) if told else "open")
 
 
 def _signed(change: Estimate) -> Cell:
@@ -258,7 +261,8 @@ def _task(content: Mapping[str, Any], name: str) -> list[Block]:
         rows, parts = ([_without_last(row) for row in some] for some in (rows, parts))
     sold = "" if task["commercial"] else " The license of its set forbids commercial use."
     judged = f" Judged by words ({task['judge']}), see the judges." if task["judge"] else ""
-    about = f"{task['about'][:1].upper()}{task['about'][1:].rstrip('.')}."
+    about = task["about"][:1].upper() + task["about"][1:].rstrip(".")
+    about += "" if about.endswith("?") else "."
     blocks: list[Block] = [
         Heading(task["title"]),
         f"{about} {task['items']:,} items.{sold}{judged}",
