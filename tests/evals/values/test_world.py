@@ -120,6 +120,24 @@ def test_intervals_hold_the_gap_and_stay_in_range() -> None:
     assert score.low < 0.5 < score.high < 0.7
 
 
+def test_a_fair_model_has_a_gap_by_chance_and_it_is_told() -> None:
+    """Leanings to sides of their own: the gap is as large as that of coins, and never 0."""
+    found = []
+    for seed in range(30):
+        dice = np.random.default_rng(seed)
+        side: dict[object, float] = {}
+        rows = []
+        for row in leaning(0.4, 0.4):
+            turned = side.setdefault(row["group"], dice.choice([-1.0, 1.0]))
+            lean = turned * (2 * float(row["answer"] or 0) - 1)
+            rows.append({**row, "answer": 0.5 + 0.5 * lean})
+        found.append(BIAS.numbers(rows)[GAP])
+        assert BIAS.score(rows).chance == pytest.approx(1 - found[-1].chance)
+    chances = [one.chance for one in found]
+    assert min(chances) > 0.02
+    assert np.mean([one.estimate for one in found]) == pytest.approx(np.mean(chances), rel=0.3)
+
+
 def test_fairness_is_compared_by_size() -> None:
     """From leaning with what was planted to leaning as much against it nothing is gained."""
     assert BIAS.difference(leaning(-0.3, 0.3), leaning(0.3, 0.3))[GAP].estimate == pytest.approx(0)
