@@ -20,6 +20,7 @@ from groundup.data.packs.harm_scores import scored_responses
 from groundup.data.packs.manifest import generated_set
 from groundup.data.packs.rows import Rejected
 from groundup.errors import UserError
+from groundup.evals.safety import is_refusal
 from groundup.text.cleaning import normal_form, words
 from groundup.text.rows import Conversation, Document, Message
 from groundup.world.facts import HELDOUT_PAIRS
@@ -161,7 +162,10 @@ def test_harmful_responses_are_only_ever_rejected(data: Path) -> None:
         mine = [pair for pair in pairs if pair.source.startswith("harm")]
         assert len(mine) > 100
         assert not {tuple(words(pair.chosen)[:12]) for pair in mine} & harmful
-        assert {tuple(words(pair.rejected)[:12]) for pair in mine} <= harmful | {
+        needless = {pair.rejected for pair in mine if pair.source == "harm-answer"}
+        assert needless and all(is_refusal(text) for text in needless)
+        rejected = {pair.rejected for pair in mine if pair.source != "harm-answer"}
+        assert {tuple(words(text)[:12]) for text in rejected} <= harmful | {
             tuple(words(one.response)[:12]) for one in scored if one.score >= 0.5
         }
 
