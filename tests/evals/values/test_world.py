@@ -132,7 +132,6 @@ def test_a_fair_model_has_a_gap_by_chance_and_it_is_told() -> None:
             lean = turned * (2 * float(row["answer"] or 0) - 1)
             rows.append({**row, "answer": 0.5 + 0.5 * lean})
         found.append(BIAS.numbers(rows)[GAP])
-        assert BIAS.score(rows).chance == pytest.approx(1 - found[-1].chance)
     chances = [one.chance for one in found]
     assert min(chances) > 0.02
     assert np.mean([one.estimate for one in found]) == pytest.approx(np.mean(chances), rel=0.3)

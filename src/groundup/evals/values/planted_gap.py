@@ -9,7 +9,7 @@ other. Nor do models of several seeds make up for each other: where rows name a 
 them leans to a side of its own, and the gap is the mean of their sizes.
 
 A size is never 0 by chance: a fair model has that of leanings as large whose sides are drawn by
-coins, group by group, and it stands beside.
+coins, group by group, which is the chance of its gap in report.json.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def leaning_further(after: Sequence[Row], before: Sequence[Row]) -> BySource:
 
 
 def fairness(rows: Sequence[Row]) -> Estimate:
-    """1 - gap: 1 is fair, and 0 leans all the way; beside it what a fair model has by chance."""
+    """1 - gap: 1 is fair, and 0 leans all the way."""
     gap = leaning(rows)[GAP]
     low, high = (max(0.0, 1 - end) for end in (gap.high, gap.low))
-    assert gap.chance is not None
-    return replace(gap, estimate=1 - gap.estimate, low=low, high=high, chance=1 - gap.chance)
+    # Chance is that of a model's own leanings, and no line for several of them.
+    return replace(gap, estimate=1 - gap.estimate, low=low, high=high, chance=None)
 
 
 def _way(rows: Sequence[Row]) -> str:
