@@ -350,7 +350,9 @@ def _write_report(
             },
         },
     )
-    tables = {"rewards": worth_table(config, first, grouped), "gains": gain_table(first, grouped)}
+    tables = {"rewards": worth_table(config, first, grouped)}
+    if len(grouped) > 1:
+        tables["gains"] = gain_table(first, grouped)
     if len(_sources(first)) > 1:
         tables["sources"] = source_table(first, grouped)
     tables |= {

@@ -245,10 +245,11 @@ def _parts(rows: Sequence[Row]) -> dict[str, tuple[str, Bool[np.ndarray, " rows"
 def numbers(rows: Sequence[Row]) -> BySource:
     """Both biases, of all rows and of each category, and the accuracies."""
     of, found = groups(rows), {}
+    plain, twice = columns(rows), weighted(rows)
     for name, (number, at) in _parts(rows).items():
         _, statistic, chance, least = _NUMBERS[number]
         one = of_sums(
-            _counted(number)(rows)[at],
+            (twice if number == ACCURACY else plain)[at],
             statistic,
             groups=[of[int(i)] for i in np.flatnonzero(at)],
             chance=chance,
