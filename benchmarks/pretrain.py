@@ -1,4 +1,4 @@
-"""Pre-training speed of ours, with and without its kernels, beside a plain `transformers` Llama.
+"""Pre-training speed of ours, with and without its kernels, beside `transformers` and litgpt.
 
     python benchmarks/pretrain.py [--shape small|large] [--steps 10] [--sides …] [--busy] [--json F]
 
@@ -12,13 +12,16 @@ moods fall on all of them. Sides:
     plain        the same as groundup without its kernels, compiled by PyTorch
     autocast     transformers with float32 weights, as `Trainer(bf16=True)` runs it, compiled
     bfloat16     transformers with weights and optimizer state in bf16, without masters, compiled
+    litgpt       litgpt's model, loss and precision (all bf16), compiled, with a fused AdamW
 
 A side may be changed by +WORDs: +rows=8 sets the rows of a micro-batch, +threads=1 the threads,
 +compile and +eager whether
 blocks are compiled, +muon the optimizer, +NAME=VALUE an environment variable:
 `plain+muon+GOMP_SPINCOUNT=1000`. With `--busy` another program has taken one core.
 
-Needs `pip install transformers` (the extra `test`) for the peers. Prints medians, and the ratio to
+Needs `pip install transformers` (the extra `test`) for the first peers; `--sides groundup litgpt`
+needs `pip install litgpt`, which asks for older libraries: give it an environment of its own, with
+groundup in it. Prints medians, and the ratio to
 the first side pair by pair; beside them how many seconds of a core a step took, by which one sees
 whether the machine was quiet: with `+threads=1` it is the same seconds then.
 """
@@ -56,8 +59,8 @@ SHAPES = {
     "small": Shape(6, 384, 6, 1_024, 256, 32),
     "large": Shape(8, 512, 8, 1_408, 512, 32),
 }
-PEERS = ("autocast", "bfloat16")
-SIDES = ("groundup", "plain", "muon", *PEERS)
+PEERS = ("autocast", "bfloat16", "litgpt")
+SIDES = ("groundup", "plain", "muon", "autocast", "bfloat16")
 
 
 def main() -> None:
@@ -139,7 +142,7 @@ class Side:
 
 
 def environment(name: str) -> dict[str, str]:
-    """The environment of a side's users: ours sets some variables, `transformers` none."""
+    """The environment of a side's users: ours sets some variables, its peers none."""
     kind, *words = name.split("+")
     found = dict(os.environ)
     for variable in ENVIRONMENT:
@@ -221,6 +224,8 @@ def make(name: str, shape: Shape) -> Step:
     torch.set_num_threads(threads)
     tokens = torch.randint(3, VOCABULARY, (shape.rows, shape.context + 1))
     rows = int(given["rows"]) if "rows" in given else None
+    if kind == "litgpt":
+        return litgpts(tokens, shape, rows=rows or 16)
     if kind in PEERS:
         return theirs(tokens, shape, autocast=kind == "autocast", rows=rows or 16)
     muon = "muon" in (kind, *words)
@@ -306,6 +311,47 @@ def theirs(tokens, shape: Shape, *, autocast: bool, rows: int) -> Step:  # type:
         for ids in micro_batches:
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 loss = compiled(input_ids=ids, labels=ids).loss
+            (loss / len(micro_batches)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def litgpts(tokens, shape: Shape, *, rows: int) -> Step:  # type: ignore[no-untyped-def]
+    import litgpt
+    import torch
+    from litgpt.utils import chunked_cross_entropy
+
+    model = litgpt.GPT(
+        litgpt.Config(
+            block_size=shape.context,
+            n_layer=shape.depth,
+            n_embd=shape.width,
+            n_head=shape.heads,
+            n_query_groups=shape.heads,
+            padded_vocab_size=VOCABULARY,
+            rotary_percentage=1.0,
+            parallel_residual=False,
+            bias=False,
+            norm_class_name="RMSNorm",
+            mlp_class_name="LLaMAMLP",
+            intermediate_size=shape.inner,
+        )
+    )
+    model.lm_head.weight = model.transformer.wte.weight
+    model = model.bfloat16()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
+    compiled = torch.compile(model)
+    micro_batches = [tokens[start : start + rows] for start in range(0, shape.rows, rows)]
+
+    def step() -> None:
+        for some in micro_batches:
+            ids, targets = some[:, :-1].contiguous(), some[:, 1:].contiguous()
+            loss = chunked_cross_entropy(compiled(ids), targets, chunk_size=0)
             (loss / len(micro_batches)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -39,6 +39,8 @@ def test_two_groups_by_hand() -> None:
     assert group_advantages(rewards, 3, scale=False).tolist() == apart
     deviations = np.repeat([1, math.sqrt(3)], 3)
     np.testing.assert_allclose(group_advantages(rewards, 3), apart / deviations, rtol=2e-4)
+    exact = group_advantages(rewards, 3, eps=0)
+    np.testing.assert_allclose(exact, apart / deviations, rtol=1e-12)
 
 
 @given(arrays(np.float64, (4, 5), elements=st.floats(-10, 10, width=32)))

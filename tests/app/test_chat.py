@@ -245,6 +245,14 @@ def test_a_question_without_an_answer_can_be_asked_again(talk: Conversation) -> 
     assert [m["role"] for m in talk.messages] == ["user", "assistant"]
 
 
+def test_a_question_that_nobody_began_to_answer_is_asked_once(talk: Conversation) -> None:
+    talk.ask("Is the sea wide?")
+    talk.answer().close()
+    talk.ask_again()
+    "".join(talk.answer())
+    assert [m["role"] for m in talk.messages] == ["user", "assistant"]
+
+
 @pytest.mark.parametrize("first", range(1, 8))
 def test_an_answer_that_was_cut_goes_on_as_if_it_had_not_been(
     talk: Conversation, first: int

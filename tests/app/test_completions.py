@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,45 @@ def test_what_was_begun_otherwise_is_not_continued(
     complete(ROWS)
     with pytest.raises(UserError, match=message):
         complete(**{"lines": ROWS} | change)
+
+
+def test_an_adapter_goes_on_with_what_an_adapter_began(complete: Complete, tmp_path: Path) -> None:
+    complete(ROWS[:2])
+    begun = tmp_path / "out.jsonl.run.json"
+    begun.write_text(json.dumps(json.loads(begun.read_text()) | {"adapter": "a" * 64}))
+    with pytest.raises(UserError, match=r"begun with adapter='aaa.*, not adapter=None"):
+        complete(ROWS[:2])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "the sea", "max_tokens": 2}, "max_tokens=2 .*; write max_new_tokens"),
+        ({"prompt": "the sea", "logit_bias": {"3": 1}}, "logit_bias=.*; leave it out"),
+        ({"prompt": "the sea", "ignore_eos": 1}, "ignore_eos=1 must be true or false"),
+        ({"prompt": "the sea", "system": "Be brief."}, "this prompt is a text; pass --chat"),
+    ],
+)
+def test_a_setting_that_nobody_would_follow_is_told(
+    complete: Complete, capsys: pytest.CaptureFixture[str], row: dict[str, Any], message: str
+) -> None:
+    assert [one["index"] for one in complete([row, *ROWS[:3]])] == [1, 2, 3]
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_row_may_ask_for_a_length_and_a_system(folder: Path, complete: Complete) -> None:
+    user, system = ({"role": r, "content": c} for r, c in (("user", "sea?"), ("system", "Sink.")))
+    [long, alone, beside, with_chat] = complete(
+        [
+            {"prompt": "the sea", "ignore_eos": True, "min_new_tokens": 9, "max_new_tokens": 9},
+            {"messages": [system, user], "prompt": None, "temperature": 0},
+            {"messages": [user], "system": "Sink.", "temperature": 0},
+            {"prompt": "sea?", "messages": None, "system": "Sink.", "temperature": 0},
+        ],
+        as_messages=True,
+    )
+    assert long["tokens"] == 9
+    assert alone["text"] == beside["text"] == with_chat["text"]
 
 
 def test_another_model_does_not_continue_it(

@@ -177,6 +177,9 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(folder: Path, tmp_pa
     assert (mine / "README.md").read_text() == "my own"
     for to in ("gguf", "hf", "hf"):
         export(folder, to, out=tmp_path / to)
+    for type in ("q8_0", "f16"):  # one model in a folder, or nobody knows which is meant
+        export(folder, "gguf", type, out=tmp_path / "gguf")
+    assert [path.name for path in (tmp_path / "gguf").glob("*.gguf")] == [f"{folder.name}.f16.gguf"]
     (tmp_path / "hf" / "run.json").write_text("{}")  # a run of ours, and no copy
     with pytest.raises(UserError, match="holds other files"):
         export(folder, "hf", out=tmp_path / "hf")

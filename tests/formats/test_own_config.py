@@ -18,7 +18,7 @@ from groundup.formats.hf_config import config_from_hf, config_to_hf
 from groundup.formats.load import load
 from groundup.formats.own_config import not_in_hugging_face
 from groundup.formats.verify import verify
-from groundup.lm.config import ExpertsConfig, ModelConfig
+from groundup.lm.config import ExpertsConfig, ModelConfig, Rope
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
@@ -42,7 +42,16 @@ OWN = {
     "mistral has no window in some layers": replace(
         QWEN3, model_type="mistral", sliding_window=8, windowed_layers=(0,)
     ),
-    "qwen3 has no biases in the feed-forward part": replace(QWEN3, mlp_bias=True),
+    "qwen3 has no biases in its feed-forward part": replace(QWEN3, mlp_bias=True),
+    "mistral has no biases in its attention": replace(
+        QWEN3, model_type="mistral", attention_bias=True
+    ),
+    "qwen2 has no attention without biases": replace(QWEN3, model_type="qwen2"),
+    "gpt2 has no feed-forward part without biases": replace(GPT2, mlp_bias=False),
+    "gpt2 has no heads that are not as wide as the model together": replace(GPT2, head_dim=8),
+    "gpt2 has no rope positions": replace(
+        GPT2, position_embedding_type="rope", rope=Rope(theta=5e5, type="linear", factor=4.0)
+    ),
 }
 
 
@@ -79,7 +88,7 @@ def test_such_a_folder_is_verified_without_transformers(
 
 @pytest.mark.parametrize("kind", ["qwen3", "qwen2", "llama", "mistral"])
 def test_what_every_family_has_keeps_its_name(kind: Any) -> None:
-    config = replace(QWEN3, model_type=kind)
+    config = replace(QWEN3, model_type=kind, attention_bias=kind == "qwen2")
     assert not_in_hugging_face(config) is None
     assert config_to_hf(config)["model_type"] == kind
     assert not_in_hugging_face(replace(QWEN3, hidden_act="gelu")) is None

@@ -165,12 +165,23 @@ def test_temperature_zero_is_greedy_after_the_penalty() -> None:
         {"repetition_penalty": 0.0},
         {"max_new_tokens": 0},
         {"stop": ("",)},
+        {"stop": (3,)},
         {"stop_ids": (3, -1)},
+        {"top_k": 5.0},
+        {"max_new_tokens": True},
+        {"min_new_tokens": None},
+        {"temperature": "0.5"},
+        {"seed": 1.5},
     ],
 )
-def test_values_out_of_range_are_named(wrong: dict[str, Any]) -> None:
+def test_values_out_of_range_are_named(wrong: dict[str, Any], unchecked_types: None) -> None:
     [(name, value)] = wrong.items()
     with pytest.raises(UserError, match=f"{name}=") as error:
         Sampling(**wrong)
-    said = f"{value:g}" if isinstance(value, int | float) else repr(value)
-    assert said in str(error.value)
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    assert (f"{value:g}" if plain else repr(value)) in str(error.value)
+
+
+def test_one_string_is_one_to_stop_at(unchecked_types: None) -> None:
+    assert Sampling(stop="the") == Sampling(stop=["the"]) == Sampling(stop=("the",))  # type: ignore[arg-type]
+    assert Sampling(stop_ids=5).stop_ids == (5,)  # type: ignore[arg-type]

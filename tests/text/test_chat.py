@@ -5,7 +5,7 @@ import time
 
 import pytest
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from groundup.data.fields import messages as turns_of
@@ -163,6 +163,10 @@ def test_a_template_that_hides_the_assistant_is_refused():
     backwards = "{% for m in messages|reverse %}{{ m.content }}<|im_end|>{% endfor %}"
     with pytest.raises(UserError, match="does not show which text is the assistant's"):
         encode_chat(tokenizer_with(backwards), TALK)
+    # Who is to answer needs the text alone.
+    tokenizer = tokenizer_with(backwards)
+    asked = encode_chat(tokenizer, TALK, generation_prompt=True)
+    assert tokenizer.decode(asked.ids) == render_chat(tokenizer, TALK)
 
 
 def test_a_tokenizer_without_a_template_is_refused():
@@ -393,6 +397,26 @@ def sentencepiece(kind: str) -> tokenizers.Tokenizer:
     )
     fast.train_from_iterator(["hello the sea is wide, a reply\n"] * 5, trainer)
     return fast
+
+
+@pytest.mark.parametrize("side", ["lstrip", "rstrip"])
+def test_a_control_token_may_take_in_the_blanks_beside_it(side, tmp_path):
+    fast = sentencepiece("never")
+    fast.add_special_tokens(
+        [AddedToken("<|im_end|>", special=True, normalized=False, **{side: True})]
+    )
+    theirs = PreTrainedTokenizerFast(tokenizer_object=fast, eos_token="</s>", unk_token="<unk>")
+    theirs.chat_template = FOREIGN
+    theirs.save_pretrained(tmp_path)
+    talk = [
+        {"role": "user", "content": "is the sea wide? \n"},
+        {"role": "assistant", "content": " a reply  "},
+        {"role": "user", "content": " \n "},
+    ]
+    for prompt in (True, False):
+        expected = theirs.apply_chat_template(talk, add_generation_prompt=prompt, return_dict=True)
+        found = encode_chat(Tokenizer.load(tmp_path), talk, generation_prompt=prompt)
+        assert found.ids == expected["input_ids"]
 
 
 @pytest.mark.parametrize("kind", ["prepend", "first", "always", "never", "byte level"])

@@ -48,6 +48,14 @@ def with_content(tokenizer: Tokenizer, **changes: Any) -> Tokenizer:
     return Tokenizer({**tokenizer.content, **changes}, {})
 
 
+def with_added(tokenizer: Tokenizer) -> Tokenizer:
+    """With tokens of several words, as reasoning models and those for code have them."""
+    fast = Fast.from_str(json.dumps(tokenizer.content))
+    fast.add_tokens([AddedToken(text, normalized=False) for text in ("<th k>", "    ", "e 1")])
+    fast.add_tokens([AddedToken("sea", normalized=False, lstrip=True, rstrip=True)])
+    return Tokenizer(json.loads(fast.to_str()), {})
+
+
 def sentencepiece_like() -> Tokenizer:
     """Llama 2's kind: blanks become "▁", no pre-tokenizer, one more "▁" in front of a text."""
     letters = sorted({*TEXT.replace(" ", "▁"), "▁"})
@@ -84,6 +92,7 @@ KINDS = {
     "strips": lambda: with_content(
         trained(), normalizer={"type": "Strip", "strip_left": True, "strip_right": True}
     ),
+    "added tokens": lambda: with_added(trained()),
     "prefix space": lambda: with_content(
         trained(),
         pre_tokenizer={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,

@@ -44,7 +44,7 @@ from groundup.train.stage import Job, run_stage
 
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole.
 RATES = (0.0001, 0.0001)
-# Keeps a group whose answers are all worth the same from a division by zero.
+# What is added to a group's deviation.
 _EPS = 1e-4
 
 
@@ -52,16 +52,19 @@ _EPS = 1e-4
 
 
 def group_advantages(
-    rewards: Float[np.ndarray, " rollouts"], group_size: int, scale: bool = True
+    rewards: Float[np.ndarray, " rollouts"], group_size: int, scale: bool = True, eps: float = _EPS
 ) -> Float[np.ndarray, " rollouts"]:
-    """How much better each answer is than its group; groups stand one after the other."""
+    """How much better each answer is than its group; groups stand one after the other.
+
+    `eps` is added to a group's deviation, so that answers of one worth get 0 and not no number.
+    """
     if group_size < 2:
         raise ValueError(f"group_size={group_size} leaves an answer none to compare with; give 2")
     groups = rewards.reshape(-1, group_size)
     apart = groups - groups.mean(1, keepdims=True)
     if scale:
         # The deviation of a sample, as in the authors' code.
-        apart = apart / (groups.std(1, ddof=1, keepdims=True) + _EPS)
+        apart = apart / (groups.std(1, ddof=1, keepdims=True) + eps)
     found: Float[np.ndarray, " rollouts"] = apart.ravel()
     return found
 

@@ -256,7 +256,7 @@ def _file(path: Path) -> list[list[_Row]]:
 
 
 def _of_row(row: PromptRow, file: str) -> _Row:
-    turns = _turns(row.messages) or (("user", row.text or ""),)
+    turns = _turns(row.asked)
     source = str(row.settings.get("source", file))
     return _Row(turns, row.settings, source, label(row.settings, "group", turns[-1][1]))
 

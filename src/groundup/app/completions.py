@@ -50,7 +50,18 @@ _MODEL_FILES = (
     "*.jinja",
 )
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
-_WHOLE = ("top_k", "max_new_tokens", "seed")
+_WHOLE = ("top_k", "max_new_tokens", "min_new_tokens", "seed")
+# What other programs call a setting, or have and we have not.
+_OF_OTHERS = {
+    "max_tokens": "max_new_tokens",
+    "max_completion_tokens": "max_new_tokens",
+    "stop_sequences": "stop",
+    "stop_token_ids": "stop_ids",
+    "min_tokens": "min_new_tokens",
+    "logit_bias": None,
+    "presence_penalty": None,
+    "frequency_penalty": None,
+}
 
 
 def sampling_of(folder: Path, **given: Any) -> Sampling:
@@ -61,6 +72,7 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
     """
     given = {name: value for name, value in given.items() if value is not None}
     settings: dict[str, Any] = {"temperature": 0.0}
+    unsaid = {"temperature": 1.0, "top_k": 50}  # what transformers takes where sampling is asked
     while is_adapter(folder) and not (folder / GENERATION_CONFIG).is_file():
         folder = base_of(folder)
     if (folder / GENERATION_CONFIG).is_file():
@@ -68,7 +80,7 @@ def sampling_of(folder: Path, **given: Any) -> Sampling:
         if own.get("do_sample") is True:
             open_ones = {name: own.get(name) for name in (*_NUMBERS, "top_k") if name not in given}
             try:
-                settings = _settings(open_ones)
+                settings = unsaid | _settings(open_ones)
                 Sampling(**settings)
             except UserError as error:
                 raise UserError(
@@ -173,8 +185,8 @@ def complete_file(
     begun_with = {
         "schema": SCHEMA,
         "model": model_hash(folder),
-        **({} if adapter is None else {"adapter": model_hash(adapter)}),
-        **({} if guard is None else {"guard": model_hash(guard)}),
+        "adapter": adapter and model_hash(adapter),
+        "guard": guard and model_hash(guard),
         "prompts": file_hash(prompts),
         "chat": as_messages,
         "logprobs": logprobs,
@@ -239,17 +251,25 @@ def _jobs(
 
 def _request(asked: PromptRow, ways: _Ways) -> Request:
     sampling = replace(ways.sampling, **_settings(asked.settings))
-    messages = [{"role": one.role, "content": one.content} for one in asked.messages]
-    if ways.as_messages and asked.text is not None:
-        messages = [{"role": "user", "content": asked.text}]
-    if messages:
+    if ways.as_messages or asked.messages:
+        messages = [{"role": one.role, "content": one.content} for one in asked.asked]
         return Request(messages=messages, sampling=sampling, top_logprobs=ways.top_logprobs)
+    if asked.system is not None:
+        raise UserError("'system' is said before messages, and this prompt is a text; pass --chat")
     return Request(prompt=asked.text, sampling=sampling, top_logprobs=ways.top_logprobs)
 
 
 def _settings(given: Mapping[str, object]) -> dict[str, Any]:
     """A row's own ways to draw, of the right types; `Sampling` looks at the ranges."""
     found: dict[str, Any] = {}
+    for name, ours in _OF_OTHERS.items():
+        if given.get(name) is not None:
+            remedy = f"write {ours}" if ours else "leave it out"
+            raise UserError(f"{name}={excerpt(given[name])} is no setting here; {remedy}")
+    if (value := given.get("ignore_eos")) is not None:
+        if not isinstance(value, bool):
+            raise UserError(f"ignore_eos={excerpt(value)} must be true or false")
+        found["ignore_eos"] = value
     for name in (*_NUMBERS, *_WHOLE):
         value = given.get(name)
         if value is None:

@@ -86,9 +86,12 @@ class Conversation:
         Raises `UserError`, and changes nothing, for a message too long for the model's context.
         """
         question = {"role": "user", "content": text}
-        answered = len(self.messages) // 2 * 2  # the last question may have been left alone
-        self._show([*self.messages[:answered], question])
+        self._show([*self._answered(), question])
         self._question = question
+
+    def _answered(self) -> list[dict[str, str]]:
+        """The messages without a last question that was left alone."""
+        return self.messages[: len(self.messages) // 2 * 2]
 
     def ask_again(self) -> None:
         """Remove the last answer, so that its question is answered again.
@@ -103,7 +106,7 @@ class Conversation:
             self._show(messages)
             self._earlier = earlier
         else:
-            self._show([*self.messages, self._question])
+            self._show([*self._answered(), self._question])
 
     def answer(self) -> Generator[str]:
         """The assistant's answer, piece by piece. What was drawn so far is kept if it stops.

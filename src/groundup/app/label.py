@@ -173,7 +173,7 @@ def _asked(
     """The prompts as turns that end with the user's, each with its line; and what is none."""
     asked, bad = list[tuple[int, tuple[Message, ...]]](), list[BadLine]()
     for row in rows:
-        turns = row.messages or (Message("user", row.text or ""),)
+        turns = row.asked
         try:
             check_order(turns)
             prompt({"prompt": [{"role": turn.role, "content": turn.content} for turn in turns]})

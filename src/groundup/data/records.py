@@ -263,9 +263,10 @@ def _refusal(row: Json, file: str, line: int) -> RefusalPrompt:
 
 
 def _asked(row: Json, file: str, line: int) -> PromptRow:
-    if "messages" not in row and "prompt" not in row:
+    # A table's rows have every column: null is as good as absent.
+    if row.get("messages") is None and row.get("prompt") is None:
         raise BadRow(f"needs 'prompt' or 'messages'; it has {excerpt(sorted(row))}")
-    name = "messages" if "messages" in row else "prompt"
+    name = "prompt" if row.get("messages") is None else "messages"
     said, turns = None, tuple[Message, ...]()
     if name == "prompt" and not isinstance(row["prompt"], list):
         said = text(row, "prompt")
@@ -273,13 +274,16 @@ def _asked(row: Json, file: str, line: int) -> PromptRow:
         turns = messages(row[name], name)
         if turns[-1].role == "assistant":
             raise BadRow(f"{name!r} ends with the assistant's turn, and there is none to answer")
+    system = optional(row, "system")
+    if system is not None and turns and turns[0].role != "system":
+        turns, system = (Message("system", system), *turns), None
     id = row.get("id")
     if isinstance(id, bool) or not isinstance(id, str | int | None):
         raise BadRow(f"'id' must be a string or a whole number, not {type(id).__name__}")
     if isinstance(id, str):
         text(row, "id")
-    settings = {key: value for key, value in row.items() if key not in (name, "id")}
-    return PromptRow(said, turns, id, line, settings)
+    settings = {key: value for key, value in row.items() if key not in (name, "id", "system")}
+    return PromptRow(said, turns, id, line, settings, None if turns else system)
 
 
 def _asked_in_cells(row: Json, file: str, line: int) -> PromptRow:

@@ -123,7 +123,8 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
     if (path / GENERATION_CONFIG).is_file():
         sampling = read_json_object(path / GENERATION_CONFIG)
     said = modelfile(file, tokenizer, context=context, sampling=sampling)
-    with folder_aside(out, last="Modelfile") as aside:
+    earlier = (f"*{GGUF_SUFFIX}",) if _is_export(out, "gguf") else ()
+    with folder_aside(out, last="Modelfile", replaces=earlier) as aside:
         save_gguf(aside / file, model, tokenizer, type, name=name, license=_license(found))
         write_text(aside / "Modelfile", said)
         if (path / CARD).is_file():

@@ -245,6 +245,7 @@ def _write_beside(folder: Path, model: CausalLM, tokenizer: Tokenizer, card: str
         "do_sample": True,
         "temperature": 0.5 if small else 0.7,
         "top_p": 0.9 if small else 0.95,
+        "top_k": 0,  # left out it would mean 50
     }
     if not_in_hugging_face(config) is not None:
         card = card.replace("library_name: transformers\n", "library_name: groundup\n", 1)

@@ -7,6 +7,7 @@ settings that none of our models has are refused, because without them the answe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from groundup.errors import UserError, shorten
@@ -35,7 +36,8 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     """
     kind = config.get("model_type")
     if kind == OWN and config.get(NEAREST) != OWN:
-        return own_from_hf(config, config_from_hf({**config, "model_type": config.get(NEAREST)}))
+        base = config_from_hf({**config, "model_type": config.get(NEAREST)})
+        return replace(own_from_hf(config, base), rope=rope_from_hf(config))
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if kind is None or family is None:
         raise UserError(
@@ -271,7 +273,7 @@ def config_to_hf(shape: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
             "attention_dropout",
         )
         return {name: v for name, v in config.items() if name not in transformers_alone}
-    if family.rotary:
+    if family.rotary or shape.position == "rope":
         rope = rope_to_hf(shape.rope)
         config |= {"rope_parameters": rope, "rope_theta": shape.rope.theta}
         if shape.rope.type != "default":

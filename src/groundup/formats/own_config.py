@@ -20,8 +20,8 @@ from groundup.lm.config import MOST, POSITION_EMBEDDINGS, ExpertsConfig, ModelCo
 from groundup.lm.families import ModelType
 
 OWN, NEAREST = "groundup", "base_model_type"
-# The families that may have biases in the feed-forward part.
-_MLP_BIASES = ("llama", "gpt2")
+# The families that may have biases in attention, and in the feed-forward part, as they like.
+_BIASES = {"attention_bias": ("qwen3", "qwen3_moe", "llama"), "mlp_bias": ("llama",)}
 
 
 def not_in_hugging_face(shape: ModelConfig) -> str | None:
@@ -41,12 +41,24 @@ def not_in_hugging_face(shape: ModelConfig) -> str | None:
         (shape.windowed_layers is not None and family.windows != "some layers",
          "window in some layers alone"),
         (grouped and not family.rotary, "grouped queries"),
-        (shape.mlp_bias and shape.model_type not in _MLP_BIASES, "biases in the feed-forward part"),
+        (not family.rotary and shape.head_dim * shape.num_attention_heads != shape.hidden_size,
+         "heads that are not as wide as the model together"),
+        *_other_biases(shape),
     ]  # fmt: skip
     lacks = [what for differs, what in own if differs]
     if not lacks:
         return None
     return f"Hugging Face's {shape.model_type} has no {' and no '.join(lacks)}"
+
+
+def _other_biases(shape: ModelConfig) -> list[tuple[bool, str]]:
+    """Which biases the shape has and its family lacks, or the other way round."""
+    found = []
+    for name, part in (("attention_bias", "attention"), ("mlp_bias", "feed-forward part")):
+        has, always = getattr(shape, name), shape.family.defaults.get(name, False)
+        differs = has != always and shape.model_type not in _BIASES[name]
+        found.append((differs, f"biases in its {part}" if has else f"{part} without biases"))
+    return found
 
 
 # Reading.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,7 +52,7 @@ class Sampling:
     """Divides positive and multiplies negative logits of tokens seen (Keskar et al. 2019)."""
     max_new_tokens: ranges.NewTokens = 256
     stop: tuple[str, ...] = ()
-    """A completion ends before the first of these strings."""
+    """A completion ends before the first of these strings; one string may stand for itself."""
     seed: ranges.Seed = 0
     stop_ids: tuple[int, ...] = ()
     """A completion ends with the first of these tokens, beside the model's own ends."""
@@ -63,6 +63,8 @@ class Sampling:
     """No end, nor any of `stop_ids`, is drawn before so many tokens; stop strings still count."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", _items(self.stop))
+        object.__setattr__(self, "stop_ids", _items(self.stop_ids))
         tries = {
             "temperature": "0 always takes the likeliest token; try 0.7",
             "top_k": "0 keeps all; try 50",
@@ -73,15 +75,25 @@ class Sampling:
             "seed": "try 0",
         }
         for name, remedy in tries.items():
+            _require_number(name, getattr(self, name), whole=_is_whole(_RANGES[name]))
             ranges.check(name, getattr(self, name), _RANGES[name], remedy)
+        _require_number("min_new_tokens", self.min_new_tokens, whole=True)
         rules = (
             (
                 "min_new_tokens",
                 0 <= self.min_new_tokens <= self.max_new_tokens,
                 f"0 (off) to max_new_tokens={self.max_new_tokens}",
             ),
-            ("stop", all(self.stop), "a list of strings that are not empty"),
-            ("stop_ids", all(i >= 0 for i in self.stop_ids), "a list of token ids, 0 or more"),
+            (
+                "stop",
+                all(isinstance(one, str) and one for one in self.stop),
+                "a list of strings that are not empty",
+            ),
+            (
+                "stop_ids",
+                all(isinstance(one, int) and one >= 0 for one in self.stop_ids),
+                "a list of token ids, 0 or more",
+            ),
         )
         for name, holds, rule in rules:
             if not holds:
@@ -94,6 +106,21 @@ class Sampling:
 
 
 _RANGES = get_type_hints(Sampling, include_extras=True)
+
+
+def _items(given: Any) -> tuple[Any, ...]:
+    """A sequence as a tuple, and what is none as one item."""
+    return tuple(given) if isinstance(given, tuple | list) else (given,)
+
+
+def _is_whole(annotation: Any) -> bool:
+    return get_args(annotation)[0] is int
+
+
+def _require_number(name: str, value: object, *, whole: bool) -> None:
+    kind = int if whole else int | float
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UserError(f"{name}={value!r} must be a {'whole ' * whole}number")
 
 
 class BatchedSampling:

@@ -41,10 +41,11 @@ def encode_chat(
     """Encode `messages` ({"role", "content"} each) by the tokenizer's chat template.
 
     The assistant's tokens are its words and the control token that ends its turn. With
-    `generation_prompt` the ids end where the assistant is to begin.
+    `generation_prompt` the ids end where the assistant is to begin; nobody learns from what it
+    said before, and where the template does not show that, none of it is marked.
 
     Raises UserError for messages of another form, and for a template that is missing, refuses the
-    messages, fails, or does not show which text is the assistant's.
+    messages, fails, or, without `generation_prompt`, does not show which text is the assistant's.
     """
     checked = check_messages(messages)
     marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
@@ -52,7 +53,11 @@ def encode_chat(
     [full] = _render(tokenizer, broken, marks, [(len(broken), generation_prompt)])
     _require_tools(full, broken)
     if marks.start not in full and any(message.role == "assistant" for message in checked):
-        full = _mark_by_prefixes(tokenizer, broken, marks, full)
+        try:
+            full = _mark_by_prefixes(tokenizer, broken, marks, full)
+        except UserError:
+            if not generation_prompt:
+                raise
     return _encode_marked(tokenizer, full, marks)
 
 
@@ -295,13 +300,40 @@ def _encode_marked(tokenizer: Tokenizer, text: str, marks: _Marks) -> ChatTokens
     ids: list[int] = []
     assistant: list[bool] = []
     after: After = "nothing"
-    for piece, speaks, control in _pieces(_control_strings(tokenizer), text, marks):
+    parts = list(_pieces(_control_strings(tokenizer), text, marks))
+    for piece, speaks, control in _stripped(tokenizer, parts):
         known = tokenizer.special_tokens
         new = [known[piece]] if control else tokenizer.encode_piece(piece, after)
         after = "control" if control else "text"
         ids += new
         assistant += [speaks] * len(new)
     return ChatTokens(ids, assistant)
+
+
+def _stripped(
+    tokenizer: Tokenizer, parts: list[tuple[str, bool, bool]]
+) -> list[tuple[str, bool, bool]]:
+    """The same pieces without the blanks that a control token beside them takes in."""
+    if not tokenizer.taking_blanks:
+        return parts
+    kept = list[tuple[str, bool, bool]]()
+    taking = False
+    for piece, speaks, control in parts:
+        before, behind = tokenizer.taking_blanks.get(piece, (False, False))
+        if control and before:
+            while kept and not kept[-1][2]:
+                text, by, _ = kept.pop()
+                if text := text.rstrip():
+                    kept.append((text, by, False))
+                    break
+        if control:
+            taking = behind
+        elif taking:
+            piece = piece.lstrip()
+            taking = not piece
+        if piece:
+            kept.append((piece, speaks, control))
+    return kept
 
 
 def _pieces(strings: _ControlStrings, text: str, marks: _Marks) -> Iterator[tuple[str, bool, bool]]:

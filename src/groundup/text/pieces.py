@@ -39,11 +39,12 @@ def pieces(text: str, specials: Collection[str]) -> Iterator[Piece]:
 
 
 def streamed_pieces(
-    texts: Iterable[str], specials: Collection[str], boundaries: Boundaries
+    texts: Iterable[str], specials: Collection[str], boundaries: Boundaries, margin: int = 0
 ) -> Iterator[Piece]:
     """The same of all texts joined, in pieces of about `CHUNK` letters, as soon as each is sure.
 
-    Holds that much and the longest stretch without a boundary.
+    Boundaries are sure that lie `margin` letters and some before the end of what is known. Holds
+    that much and the longest stretch without a boundary.
     """
     pattern, longest = _pattern(specials), max(map(len, specials), default=0)
     parts: list[str] = []
@@ -63,7 +64,7 @@ def streamed_pieces(
             found = pattern.search(text, start) if pattern else None
         rest = text[start:]
         end = found.start() - start if found else len(rest)
-        if cut := _last_cut(rest, end - max(_MARGIN, longest), boundaries):
+        if cut := _last_cut(rest, end - max(_MARGIN, longest, margin), boundaries):
             yield rest[:cut], False
             rest = rest[cut:]
         parts, size = [rest], len(rest)

@@ -99,7 +99,8 @@ AnyRow = Document | Conversation | Preference | Choice | RefusalPrompt
 class PromptRow:
     """A prompt: a text to continue, or else messages to answer.
 
-    `settings` are all other fields of the row, among which may be its own ways to draw.
+    `settings` are all other fields of the row, among which may be its own ways to draw. `system` is
+    said before a text that is asked as a message.
     """
 
     text: str | None
@@ -107,6 +108,15 @@ class PromptRow:
     id: str | int | None
     line: int
     settings: Mapping[str, object]
+    system: str | None = None
+
+    @property
+    def asked(self) -> tuple[Message, ...]:
+        """The messages to answer; a text is one of the user's."""
+        if self.messages:
+            return self.messages
+        said = (Message("user", self.text or ""),)
+        return said if self.system is None else (Message("system", self.system), *said)
 
 
 @dataclass(frozen=True)

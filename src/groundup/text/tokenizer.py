@@ -55,6 +55,11 @@ class Tokenizer:
         self, content: dict[str, Any], config: dict[str, Any], more_stop_ids: Iterable[int] = ()
     ) -> None:
         """Take the parsed `tokenizer.json` and `tokenizer_config.json`; see `load`, `from_bpe`."""
+        if (content.get("model") or {}).get("type") == "WordPiece":
+            raise UserError(
+                "this tokenizer is a WordPiece vocabulary, whose tokens have no text of their own; "
+                "use a model with a byte-level BPE, SentencePiece or Unigram tokenizer"
+            )
         self._content, self._config = content, config
         self.chat_template: str | None = config.get("chat_template")
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -151,7 +156,7 @@ class Tokenizer:
         only a few thousand letters are held at a time: a file of any size can be encoded so.
         """
         allowed = self._allowed(allowed_special)
-        return self._ids_of(streamed_pieces(texts, allowed, self._boundaries))
+        return self._ids_of(streamed_pieces(texts, allowed, self._boundaries, self._longest_added))
 
     def _allowed(self, allowed: AllowedSpecial) -> frozenset[str]:
         if allowed == "all":
@@ -183,6 +188,15 @@ class Tokenizer:
         if self._joins_words:
             return ()
         text = valid_unicode(text)
+        within = {
+            place
+            for found in re.finditer(self._added, text)
+            for place in range(found.start() + 1, found.end())
+        }
+        return (place for place in self._word_ends(text) if place not in within)
+
+    def _word_ends(self, text: str) -> Iterable[int]:
+        """Where words end, of which no token has the end and a beginning."""
         normalised = self._fast.normalizer is not None and (
             self._fast.normalizer.normalize_str(text) != text
         )
@@ -192,6 +206,34 @@ class Tokenizer:
         with faults_named("this tokenizer fails on a text"):
             parted = self._fast.pre_tokenizer.pre_tokenize_str(text)
         return (end for _, (_, end) in parted)
+
+    @cached_property
+    def taking_blanks(self) -> dict[str, tuple[bool, bool]]:
+        """The control tokens that take in the blanks before them, or behind them."""
+        sides = {
+            one["content"]: (bool(one.get("lstrip")), bool(one.get("rstrip")))
+            for one in self._content.get("added_tokens") or []
+            if one["id"] in self.special_ids
+        }
+        return {token: taken for token, taken in sides.items() if any(taken)}
+
+    @cached_property
+    def _added(self) -> str:
+        """A pattern of the added tokens that a text may hold, with the blanks that they take."""
+        blanks = {True: r"\s*", False: ""}
+        plain = [
+            blanks[bool(one.get("lstrip"))]
+            + re.escape(one["content"])
+            + blanks[bool(one.get("rstrip"))]
+            for one in self._content.get("added_tokens") or []
+            if one["id"] not in self.special_ids and one["content"]
+        ]
+        return "|".join(sorted(plain, key=len, reverse=True)) or "(?!)"
+
+    @property
+    def _longest_added(self) -> int:
+        added = self._content.get("added_tokens") or []
+        return max((len(one["content"]) for one in added), default=0)
 
     @cached_property
     def _joins_words(self) -> bool:

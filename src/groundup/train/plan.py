@@ -244,13 +244,13 @@ def _expected(
 
 def print_plan(stage: str, plan: TrainPlan) -> None:
     """Say what will be done and why, before it is done."""
-    some = ""
+    some, threads = "", plan.compute.threads
     if plan.adapter != "none" and plan.trained_parameters is not None:
         some = f"{plan.trained_parameters / 1e6:.2f} M of them trained ({plan.adapter}), "
     say(
         f"{stage}: {plan.parameters / 1e6:.1f} M parameters, {some}{plan.steps} steps of "
         f"{plan.tokens_per_step:,} tokens, {plan.compute.dtype} on {plan.compute.device} with "
-        f"{plan.compute.threads} threads, {_how(plan.compute)}"
+        f"{threads} thread{'s' if threads > 1 else ''}, {_how(plan.compute)}"
     )
     for name, reason in plan.reasons.items():
         say(f"  {name}: {reason}")

@@ -61,8 +61,9 @@ def generate(
     ] = None,
     force: Annotated[Force, Parameter(group=_FILES)] = False,
     batch_size: Annotated[
-        ranges.BatchSize, Parameter(group=_FILES, help="how many completions are drawn at a time")
-    ] = 32,
+        ranges.BatchSize | None,
+        Parameter(group=_FILES, help="how many completions are drawn at a time (default: 32)"),
+    ] = None,
     adapter: Adapter = None,
     guard: GuardFolder = None,
     chat: Annotated[
@@ -87,9 +88,15 @@ def generate(
             f"there are prompts on the command line and in --prompts={prompts_file}; "
             "give one or the other"
         )
-    if prompts_file is None and (out is not None or logprobs is not None):
-        option = "--out" if out is not None else "--logprobs"
-        raise UserError(f"{option} is for a file of prompts; name it with --prompts")
+    of_files = {
+        "--out": out is not None,
+        "--logprobs": logprobs is not None,
+        "--batch-size": batch_size is not None,
+        "--force": force,
+    }
+    given = [option for option, is_given in of_files.items() if is_given]
+    if prompts_file is None and given:
+        raise UserError(f"{given[0]} is for a file of prompts; name it with --prompts")
     folder = find_model(model)
     texts = () if prompts_file is not None else _prompts(prompts)
     from groundup.app.completions import complete_file, sampling_of, write_completions
@@ -106,7 +113,7 @@ def generate(
                 drawn,
                 as_messages=chat,
                 logprobs=logprobs,
-                batch_size=batch_size,
+                batch_size=batch_size or 32,
                 adapter=adapter,
                 guard=guard,
                 force=force,
