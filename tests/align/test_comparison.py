@@ -22,6 +22,7 @@ from groundup.lm.logprobs import spread
 from groundup.report.estimate import ratio
 from groundup.runs.files import read_lines
 from groundup.train.batch import Batch
+from groundup.train.loop import step_seed
 
 SMALL = ["--questions", "6", "--max-new-tokens", "8", "--threads", "1"]
 
@@ -134,7 +135,9 @@ def test_the_best_of_n_is_what_the_reward_chooses(workshop: Any, tmp_path: Path)
     model, tokenizer = load_policy(sft)
     prompts = spread(load_prompts(workshop.data, tokenizer, longest=100)[1], 6)
     copies = [prompt for prompt in prompts for _ in range(5)]
-    rollouts = sample(model, copies, tokenizer, max_new_tokens=8, seed=0)
+    # Drawn anew: with the first model's own answer among them, they could not be worse.
+    seed = step_seed(0, 0)
+    rollouts = sample(model, copies, tokenizer, max_new_tokens=8, seed=seed)
     # length:4 is 1 at four words, less for more and for fewer; what does not end is worth -1.
     worth = [
         max(0.0, 1 - abs(len(one.text.split()) - 4) / 4) if one.ended else -1.0 for one in rollouts
@@ -145,6 +148,19 @@ def test_the_best_of_n_is_what_the_reward_chooses(workshop: Any, tmp_path: Path)
         assert answer["text"] == rollouts[5 * place + pool.index(max(pool))].text
         assert answer["gold"] == float("blue" in answer["text"])
     assert best["nats"] == {"at_most": kl_bound(5)}
+
+
+def test_variants_of_one_prompt_are_drawn_together(workshop: Any, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Is it {n // 4}?{' ' * (n % 4)}", "group": f"g{n // 4}"} for n in range(40)]
+    for name, some in (("alone", [{"prompt": row["prompt"]} for row in rows]), ("grouped", rows)):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in some))
+        words = ["eval", "rewards", str(workshop.finished("sft")), "--reward", "length:4"]
+        words += ["--prompts", str(file), "--out", str(tmp_path / name), *SMALL[2:]]
+        assert main([*words, "--questions", "40", "--best-of", "2"]) == 0
+        found = json.loads((tmp_path / name / "result.json").read_text())["models"]
+        groups = {one["reward"]["groups"] for one in found.values()}
+        assert groups == {10 if name == "grouped" else 40}
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_method(workshop: Any, tmp_path: Path) -> None:

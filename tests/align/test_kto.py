@@ -236,6 +236,12 @@ def test_mismatched_answers_are_of_other_prompts_and_each_is_drawn_about_once() 
     assert mismatch(rows[:1], seed=0) == [0]
 
 
+def test_one_prompt_with_most_of_the_answers_takes_no_longer() -> None:
+    rows = [row("Is it?", f"Yes {i}.", i % 2 > 0) for i in range(100_000)]
+    found = mismatch([*rows, row("Why so?", "Never.", False)], seed=0)
+    assert found[:-1] == [len(rows)] * len(rows) and found[-1] < len(rows)
+
+
 def test_the_mismatched_answer_stands_after_the_own_prompt(workshop: Any) -> None:
     tokenizer = Tokenizer.load(workshop.tokenizer)
     rows = [row("Is it?", "Yes.", True), row("Why so?", "Never.", False)]

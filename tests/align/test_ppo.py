@@ -47,6 +47,7 @@ from groundup.runs.folder import Run
 from groundup.text.batches import packed_batch
 from groundup.train.batch import Batch
 from groundup.train.device import has_compiler
+from groundup.train.optim import Optimizer, Rates
 from rollouts import joined, length_reward, online, small_config, small_policy, train
 
 numbers = st.floats(-10, 10, width=32)
@@ -380,6 +381,15 @@ def test_while_the_critic_warms_up_the_policy_stays(tmp_path: Path) -> None:
     assert kl[:3] == [0, 0, 0] and kl[-1] > 0
 
 
+def test_patience_is_not_lost_on_a_policy_that_waits(tmp_path: Path) -> None:
+    settings = {"iterations": 8, "evaluations": 8, "patience": 1, "critic_warmup": 3}
+    config = small_config(PPOConfig, tmp_path / "out", **settings)
+    lines = train(config, small_policy(), length_reward)
+    found = [line for line in lines if line["kind"] == "evaluation"]
+    assert [line.get("counts", True) for line in found[:5]] == [True, False, False, False, True]
+    assert len({line["negative_reward"] for line in found[:4]}) == 1
+
+
 def test_the_price_of_a_nat_does_not_move_before_the_policy_may(tmp_path: Path) -> None:
     settings = {"kl_coef": 0.1, "kl_target": 2.0, "kl_horizon": 16, "iterations": 4}
     config = small_config(PPOConfig, tmp_path / "out", critic_warmup=2, **settings)
@@ -503,6 +513,30 @@ def config_prompt(ids: Sequence[int]) -> Any:
     from groundup.align.prompts import Prompt
 
     return Prompt(tuple(ids))
+
+
+def test_a_critic_beside_an_adapter_is_trained_at_a_whole_models_rate(
+    workshop: Any, tmp_path: Path
+) -> None:
+    beside: dict[str, Any] = {"critic": workshop.finished("reward"), "adapter": "lora"}
+    for name, rate in (("own", RATES[0]), ("given", 0.002)):
+        more = {"critic_learning_rate": rate} if name == "given" else {}
+        config = settings_for(workshop, tmp_path / name, **beside, lora_rank=4, **more)
+        job = job_of(config, tmp_path / name)
+        rates = Rates(1e-5, 1e-5, 1e-5, head=1e-3, critic=job.trained.critic_rate)
+        optimizer = Optimizer(job.model(), rates, muon=False)
+        found: dict[str, set[float]] = {"critic": set(), "policy": set()}
+        for label, master in optimizer.masters.items():
+            [group] = [
+                group
+                for group in optimizer.adamw.param_groups
+                if any(master is one for one in group["params"])
+            ]
+            if not label.startswith("value_head"):
+                found[label.split(".")[0]].add(group["lr"])
+        assert found == {"critic": {rate}, "policy": {1e-5}}
+    with pytest.raises(ValueError, match=r"critic_learning_rate=0\.002 is of a critic"):
+        small_config(PPOConfig, Path("x"), critic_learning_rate=0.002)
 
 
 def test_a_critic_of_its_own_is_trained(workshop: Any, tmp_path: Path) -> None:

@@ -142,10 +142,11 @@ def test_bad_lines_of_a_data_stage_are_said(
 
 def test_prompts_of_a_file_keep_their_group(workshop: Any, tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(workshop.finished("sft"))
-    rows = [{"prompt": f"What is {n}?", "group": f"g{n // 20}"} for n in range(60)]
+    rows = [{"prompt": f"What is {n}?", "group": f"g{n // 2}"} for n in range(120)]
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": "Alone?"}]))
     sides = load_prompts(file, tokenizer, longest=100)
+    assert {one.group for one in sides[0]}.isdisjoint(one.group for one in sides[1])
     found = {one.messages[0].content: one.group for side in sides for one in side}
     assert found == {row["prompt"]: row["group"] for row in rows} | {"Alone?": "Alone?"}
 

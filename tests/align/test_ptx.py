@@ -186,5 +186,18 @@ def test_rollouts_have_it_beside_them_too(workshop: Any, tmp_path: Path) -> None
         # The licence of the prompts is nobody's, that of the data is told.
         assert "CC BY-SA 4.0" in (out / "README.md").read_text()
         lines = read_pairs(out / "metrics.jsonl")
-        losses = [line["ptx_loss"] for line in lines if line["kind"] == "train"]
+        losses = [line["ptx_loss"] for line in lines if "ptx_loss" in line]
         assert losses and all(0 < loss < 3 for loss in losses)
+
+
+def test_while_a_critic_warms_up_fine_tuning_data_move_nothing(
+    workshop: Any, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked.txt"
+    asked.write_text("What is the colour of the sea?\nWhat is the colour of coal?\n")
+    settings = {"prompts": asked, "ptx_data": workshop.data, "critic_warmup": 1}
+    code, said = workshop.run(workshop.command("ppo", tmp_path / "out", ptx=5.0, **settings))
+    assert code == 0, said
+    lines = read_pairs(tmp_path / "out" / "metrics.jsonl")
+    apart = [line["exact_kl"] for line in lines if line["kind"] == "rollout"]
+    assert apart[:2] == [0, 0] and apart[-1] > 0

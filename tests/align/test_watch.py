@@ -69,6 +69,20 @@ def test_a_critic_that_warms_up_is_not_called_still(
     assert "ratios" not in said
 
 
+def test_rewards_that_tell_nothing_apart_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def alike(rollouts: Sequence[Rollout], /) -> list[float]:
+        return [0.0] * len(rollouts)
+
+    settings: dict[str, Any] = {"missing_eos_penalty": 0.0, "iterations": 8}
+    grouped: dict[str, Any] = {"kind": GRPOConfig, "group_size": 4}
+    for name, more in (("ppo", {}), ("grpo", grouped)):
+        said = warnings(tmp_path / name, capsys, alike, **settings, **more)
+        assert said.count("in 5 iterations the reward told no answers apart") == 1
+    assert "told no answers" not in warnings(tmp_path / "a", capsys, ends_at_once, **settings)
+
+
 def clipped(outside: float) -> Loss:
     return Loss(torch.tensor(0.0), 100.0, {"clipped": (outside, 100.0)})
 

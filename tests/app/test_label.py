@@ -244,6 +244,25 @@ def test_a_log_of_nothing_but_a_torn_line(voted: Voted, length: int) -> None:
     assert len(logged()) == 1
 
 
+PAIR = '{"prompt": "x1", "chosen": "a", "rejected": "b"}'
+
+
+@pytest.mark.parametrize("content", [PAIR, f"{PAIR}\n{PAIR}", f"{PAIR}\n{PAIR[:30]}"])
+def test_pairs_are_no_log_and_stay_as_they_are(voted: Voted, content: str) -> None:
+    Path("votes.jsonl").write_text(content)
+    assert "is no log of votes" in voted("l q", code=2)
+    assert Path("votes.jsonl").read_text() == content
+
+
+def test_a_last_vote_without_its_line_break_is_kept(voted: Voted) -> None:
+    voted("l r q")
+    whole = Path("votes.jsonl").read_bytes()
+    Path("votes.jsonl").write_bytes(whole[:-1])
+    assert "torn" not in voted("l q")
+    assert Path("votes.jsonl").read_bytes().startswith(whole)
+    assert len(logged()) == 3
+
+
 def test_two_answers_of_one_model_make_pairs_and_no_rating(voted: Voted) -> None:
     shown = voted("l r l r l r", models=("one",))
     assert all(line["a"] != line["b"] for line in logged())

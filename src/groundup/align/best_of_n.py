@@ -116,6 +116,8 @@ class Pool:
     scores: Float[np.ndarray, " n"]
     gold: Float[np.ndarray, " n"] | None
     ended: list[bool]
+    group: str = ""
+    """Shared with the prompts that are variants of one another."""
 
     @classmethod
     def of(cls, line: dict[str, Any]) -> Pool:
@@ -128,6 +130,7 @@ class Pool:
             np.array(line["scores"], float),
             None if gold is None else np.array(gold, float),
             line["ended"],
+            line.get("group", ""),
         )
 
     @property
@@ -250,6 +253,7 @@ def _chunk(
         line: dict[str, Any] = {
             "prompt": _turns(prompt),
             "source": prompt.source,
+            "group": prompt.group,
             "texts": [one.text for one in rollouts[part]],
             "scores": scores[part].tolist(),
             "ended": ended[part].tolist(),
@@ -336,10 +340,17 @@ def powers_of_two(most: int) -> list[int]:
 
 def by_n(pools: Sequence[Pool], n: int) -> dict[str, Estimate]:
     """The mean score and gold of the best of n over prompts, with intervals."""
-    found = {"score": ratio(np.array([best_of_n(one.scores, one.scores, n) for one in pools]))}
-    golds = [(one.scores, one.gold) for one in pools if one.gold is not None]
+    groups = [one.group or place for place, one in enumerate(pools)]
+    best = [best_of_n(one.scores, one.scores, n) for one in pools]
+    found = {"score": ratio(np.array(best), groups=groups)}
+    golds = [
+        (best_of_n(one.scores, one.gold, n), group)
+        for one, group in zip(pools, groups, strict=True)
+        if one.gold is not None
+    ]
     if golds:
-        found["gold"] = ratio(np.array([best_of_n(scores, gold, n) for scores, gold in golds]))
+        values, of = zip(*golds, strict=True)
+        found["gold"] = ratio(np.array(values), groups=of)
     return found
 
 

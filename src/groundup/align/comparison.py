@@ -51,6 +51,7 @@ from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
 from groundup.runs.folder import Run
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.loop import step_seed
 
 Worth = Float[np.ndarray, "prompts samples"]
 Some = Bool[np.ndarray, " prompts"]
@@ -100,6 +101,12 @@ class Answered:
         return float(np.mean([len(one.ids) for one in self.rollouts]))
 
     @property
+    def prompts(self) -> list[Prompt]:
+        """What was asked, each once."""
+        samples = next(iter(self.worth.values())).shape[1]
+        return [rollout.prompt for rollout in self.rollouts[::samples]]
+
+    @property
     def ended(self) -> float:
         """The share of its answers that end."""
         return float(np.mean([one.ended for one in self.rollouts]))
@@ -134,7 +141,7 @@ class Method:
         """
         theirs = first.worth[reward][:, None, :]
         apart = [np.sign(run.worth[reward][:, :, None] - theirs).mean((1, 2)) for run in self.runs]
-        return rate((np.concatenate(apart) + 1) / 2, groups=self._prompts(None), chance=0.5)
+        return rate((np.concatenate(apart) + 1) / 2, groups=self._groups(None), chance=0.5)
 
     def gain(self, first: Answered, reward: str) -> Estimate:
         """How much more its answers are worth than the first model's to the same prompts."""
@@ -163,18 +170,18 @@ class Method:
         self, of: Callable[[Answered], Float[np.ndarray, " prompts"]], some: Some | None
     ) -> Estimate:
         values = [of(run) if some is None else of(run)[some] for run in self.runs]
-        return ratio(np.concatenate(values), groups=self._prompts(some))
+        return ratio(np.concatenate(values), groups=self._groups(some))
 
-    def _prompts(self, some: Some | None) -> list[int]:
-        first = next(iter(self.runs[0].worth.values()))
-        places = np.arange(len(first)) if some is None else np.flatnonzero(some)
-        return [int(place) for _ in self.runs for place in places]
+    def _groups(self, some: Some | None) -> list[object]:
+        """The group of each value: prompts that are variants of one another stand together."""
+        groups = [one.group or place for place, one in enumerate(self.runs[0].prompts)]
+        chosen = range(len(groups)) if some is None else np.flatnonzero(some)
+        return [groups[place] for _ in self.runs for place in chosen]
 
 
 def _sources(one: Answered) -> list[tuple[str, Some]]:
     """Where prompts are from, and which they are."""
-    samples = next(iter(one.worth.values())).shape[1]
-    sources = np.array([rollout.prompt.source for rollout in one.rollouts[::samples]])
+    sources = np.array([prompt.source for prompt in one.prompts])
     return [(str(source), sources == source) for source in sorted(set(sources.tolist()))]
 
 
@@ -212,9 +219,11 @@ class _Asked:
     tokenizer: Tokenizer
     rewards: Mapping[str, RolloutReward]
 
-    def answers(self, model: CausalLM, copies: int) -> list[Rollout]:
+    def answers(self, model: CausalLM, copies: int, *, again: bool = False) -> list[Rollout]:
+        """Answers to each prompt: of every model by the same numbers, `again` by others."""
         prompts = [prompt for prompt in self.prompts for _ in range(copies)]
-        seed, most = self.config.seed, self.config.max_new_tokens
+        most = self.config.max_new_tokens
+        seed = step_seed(self.config.seed, 0) if again else self.config.seed
         return sample(model, prompts, self.tokenizer, max_new_tokens=most, seed=seed)
 
     def worth(self, reward: str, rollouts: Sequence[Rollout]) -> Worth:
@@ -275,8 +284,11 @@ def _asked(config: ComparisonConfig, first: CausalLM, tokenizer: Tokenizer) -> _
 
 
 def _best_of(asked: _Asked, model: CausalLM, name: str, n: int) -> Answered:
-    """The best of n answers of the first model to each prompt, as the reward chooses."""
-    rollouts = asked.answers(model, copies=n)
+    """The best of n answers of the first model to each prompt, as the reward chooses.
+
+    They are drawn anew: with the first model's own answer among them, it could never lose to it.
+    """
+    rollouts = asked.answers(model, copies=n, again=True)
     scores = asked.worth("reward", rollouts)
     places = np.arange(len(scores)) * n + scores.argmax(axis=1)
     chosen = [rollouts[place] for place in places]

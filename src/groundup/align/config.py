@@ -340,6 +340,11 @@ class PPOConfig(RolloutConfig):
     value_learning_rate: LearningRate = Field(
         1e-3, description="peak learning rate of the value head"
     )
+    critic_learning_rate: LearningRate | None = Field(
+        None,
+        description="peak learning rate of a critic of its own (default: the policy's; beside an "
+        "adapter that of a whole model)",
+    )
     cost: str | None = Field(
         None,
         description="what the policy may not have too much of, as a reward is named: its mean is "
@@ -361,6 +366,16 @@ class PPOConfig(RolloutConfig):
         description="iterations in which the critic alone learns from the answers (default: 5, "
         "and at most a quarter of them); fewer than all",
     )
+
+    @model_validator(mode="after")
+    def _rate_is_of_a_critic(self) -> Self:
+        if self.critic_learning_rate is not None and self.critic is None:
+            raise ValueError(
+                f"critic_learning_rate={self.critic_learning_rate:g} is of a critic of its own, "
+                "and there is none; give critic a reward model, or value_learning_rate the rate "
+                "of the value head"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cost_has_a_limit(self) -> Self:

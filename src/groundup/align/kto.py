@@ -242,11 +242,14 @@ def mismatch(rows: Sequence[UnpairedPreference], seed: int) -> list[int]:
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
     several = len({row.prompt for row in rows}) > 1
     found = [0] * len(rows)
-    for place, index in enumerate(order):
-        place += 1
-        while several and rows[order[place % len(order)]].prompt == rows[index].prompt:
-            place += 1
-        found[index] = order[place % len(order)]
+    # From the end of a second round on, each knows the next place with another prompt.
+    other = 2 * len(order)
+    for place in reversed(range(2 * len(order) - 1)):
+        index, following = order[place % len(order)], order[(place + 1) % len(order)]
+        if not several or rows[index].prompt != rows[following].prompt:
+            other = place + 1
+        if place < len(order):
+            found[index] = order[other % len(order)]
     return found
 
 

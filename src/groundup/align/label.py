@@ -22,14 +22,15 @@ import numpy as np
 
 from groundup.align.bradley_terry import ELO, compared, rate
 from groundup.data.records import read_votes
-from groundup.data.votes import DECIDED, Vote, standing
+from groundup.data.votes import DECIDED, Vote, names_of, standing
+from groundup.data.votes import vote as vote_of
 from groundup.errors import UserError
 from groundup.maths.intervals import Interval
 from groundup.report.estimate import Estimate, share
 from groundup.report.estimate import rate as win_share
 from groundup.report.table import Cell, Column, Row, Table, percent
 from groundup.runs.files import lock, naming, writable
-from groundup.text.rows import Message
+from groundup.text.rows import BadRow, Message
 
 # How every line of a log begins, by which a torn one is known.
 _BEGINNING = b'{"prompt": '
@@ -114,17 +115,39 @@ def vote_log(path: Path, inputs: Sequence[Path] = ()) -> Iterator[VoteLog]:
 
 
 def _drop_torn_line(path: Path, handle: int) -> bool:
-    """Cut off a last line without an end, and say whether there was one."""
+    """Cut off a torn last line of a log, and say whether there was one; end a whole one."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
-    torn = content[whole:]
-    if not torn:
+    last = content[whole:]
+    if not last:
         return False
-    if not (torn.startswith(_BEGINNING) or _BEGINNING.startswith(torn)):
+    if _is_vote(last):
+        os.write(handle, b"\n")
+        os.fsync(handle)
+        return False
+    others = [line for line in content[:whole].split(b"\n") if line.strip()]
+    begun = last.startswith(_BEGINNING) or _BEGINNING.startswith(last)
+    if not begun or _is_json(last) or not all(map(_is_vote, others)):
         raise UserError(f"{path} is no log of votes; choose another --out")
     os.ftruncate(handle, whole)
     os.fsync(handle)
     return True
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_vote(line: bytes) -> bool:
+    try:
+        row = json.loads(line)
+        return isinstance(row, dict) and bool(vote_of(row, "", 0))
+    except (ValueError, RecursionError, BadRow):
+        return False
 
 
 def _votes(path: Path) -> list[Vote]:
@@ -224,19 +247,9 @@ def _standings(votes: Sequence[Vote]) -> tuple[Standing, ...]:
             _in_elo(rating) if place and met[place] else None,
         )
         for place, (name, own, asked, rating) in enumerate(
-            zip(_names(votes, players), points, on, ratings, strict=True)
+            zip(names_of(votes, players), points, on, ratings, strict=True)
         )
     )
-
-
-def _names(votes: Sequence[Vote], players: Sequence[str]) -> list[str]:
-    """What the models are called; where two have one name, with a bit of their hashes."""
-    called = {p: name for vote in votes for p, name in zip(vote.players, vote.models, strict=False)}
-    names = [called.get(player, player) for player in players]
-    return [
-        name if names.count(name) == 1 else f"{name} ({player[:6]})"
-        for name, player in zip(names, players, strict=True)
-    ]
 
 
 def _in_elo(rating: Interval) -> Interval:

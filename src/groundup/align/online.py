@@ -42,7 +42,6 @@ from groundup.align.watch import Watch
 from groundup.errors import UserError
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
-from groundup.formats.load import load_model
 from groundup.formats.locate import name_of
 from groundup.generation.kernel import kernel_number
 from groundup.lm.logprobs import spread
@@ -207,7 +206,8 @@ class Online:
                 "samples.jsonl", step=step + 1, prompt=asked, text=one.text, reward=float(reward)
             )
         if self.watch is not None:
-            self.watch.iteration(kl=kl, entropy=entropy, ended=ended)
+            told_apart = more.get("groups_with_signal", float(sampled.rewards.std()))
+            self.watch.iteration(kl=kl, entropy=entropy, ended=ended, told_apart=told_apart > 0)
 
     def stream(
         self,
@@ -260,7 +260,9 @@ class Online:
             for name, one in measured.items()
         )
         say(f"{self.stage}  step {step}  {words} on {len(self.heldout)} prompts")
-        return {
+        # While a critic warms up the policy stays where it is, and no patience is lost on it.
+        waits = {"counts": False} if self.watch and not self.watch.policy_trains else {}
+        return waits | {
             "negative_reward": -measured["heldout_reward"].estimate,
             "heldout_ended": float(np.mean([one.ended for one in found.rollouts])),
             **{name: one.to_json() for name, one in measured.items()},
@@ -276,6 +278,7 @@ class Online:
         loss: LossFunction[Any],
         epochs: int,
         head_rate: float | None = None,
+        critic_rate: float | None = None,
     ) -> Job[Any, M]:
         """The job of a method: `epochs` passes over the answers of each iteration.
 
@@ -285,7 +288,7 @@ class Online:
         assert run is not None
         planning = replace(self, run=None)
         per_iteration = epochs * config.minibatches
-        self.watch = _watch(run, repeats=per_iteration > 1)
+        self.watch = watch = _watch(run, repeats=per_iteration > 1)
         tokens = self.tokens_per_step
         steps = config.steps
         if steps is None and config.minutes is None:
@@ -300,6 +303,7 @@ class Online:
             prepared.trained,
             trained_parameters=prepared.trained.trained_parameters + beside,
             head_rate=head_rate,
+            critic_rate=critic_rate,
         )
 
         read = dict.fromkeys((config.prompts, *ptx_sources(config, config.prompts)))
@@ -327,7 +331,10 @@ class Online:
                 else stream(self, max(1, steps // per_iteration)),
                 self.context,
             ),
-            loss=_watched(self.watch, with_ptx(loss, policy) if config.ptx else loss),
+            loss=_watched(
+                self.watch,
+                with_ptx(loss, policy, lambda: watch.policy_trains) if config.ptx else loss,
+            ),
             evaluate=lambda model, step: self.evaluate(policy(model), step),
             save=save,
             context=self.context,
@@ -342,6 +349,7 @@ class Online:
             ),
             reasons={
                 "iteration": f"{config.episodes} answers, then {per_iteration} optimizer steps"
+                + ("" if per_iteration > 1 else "; of one step no ratio is ever clipped")
             },
         )
 
@@ -398,7 +406,7 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
         None
         if config.gold is None
         else open_rollout_reward(config.gold, prepared.tokenizer, device),
-        Reference(lambda: load_model(config.model)),
+        Reference(lambda: prepare_model(config, rates).model),
         min(context, most),
     )
 

@@ -55,6 +55,7 @@ from groundup.runs import ranks
 from groundup.runs.folder import Run
 from groundup.train.batch import Batch, Loss
 from groundup.train.stage import Job, run_stage
+from groundup.tune.prepare import whole_share
 
 # Peak learning rates of matrices and of embeddings and gains, where a small model is trained whole:
 # a tenth of DPO's, for its gradients come from samples.
@@ -453,7 +454,15 @@ def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:
         loss=functools.partial(ppo_loss, config=config, drift=drift),
         epochs=config.ppo_epochs,
         head_rate=config.value_learning_rate,
+        critic_rate=_critic_rate(config, model),
     )
+
+
+def _critic_rate(config: PPOConfig, model: ActorCritic) -> float | None:
+    """A critic of its own is trained whole, also beside an adapter; None is the policy's rate."""
+    if model.critic is None or config.critic_learning_rate is not None or config.adapter == "none":
+        return config.critic_learning_rate
+    return RATES[0] * whole_share(model.critic.config.parameters)
 
 
 def _actor_critic(config: PPOConfig, online: Online) -> ActorCritic:

@@ -65,8 +65,8 @@ def load_prompts(
     """The prompts to train on and the held-out ones, each of at most `longest` tokens.
 
     `sources` are patterns of the sources that are taken, all if there are none. Of a file about
-    every twentieth prompt is held out, by its hash. Longer prompts are left out and counted. Raises
-    `UserError` where none is left.
+    every twentieth group is held out, by its hash; a prompt without one is its own. Longer prompts
+    are left out and counted. Raises `UserError` where none is left.
     """
     if longest < 1:
         raise UserError(
@@ -246,7 +246,7 @@ def _holds(path: Path) -> bool:
 
 def _file(path: Path) -> list[list[_Row]]:
     found = _new(_of_row(row, path.name) for row in _said(read_prompts(path)))
-    hashes = [split_hash(repr(one.asked().messages)) for one in found]
+    hashes = [split_hash(one.group) for one in found]
     train = [one for one, place in zip(found, hashes, strict=True) if place >= OWN_HELDOUT]
     heldout = [one for one, place in zip(found, hashes, strict=True) if place < OWN_HELDOUT]
     if train and heldout:

@@ -86,16 +86,21 @@ class PtxStream(Generic[B]):
 
 
 def with_ptx(
-    loss: LossFunction[B], policy: Callable[[Any], nn.Module] = lambda model: model
+    loss: LossFunction[B],
+    policy: Callable[[Any], nn.Module] = lambda model: model,
+    trains: Callable[[], bool] = lambda: True,
 ) -> LossFunction[B | PtxBatch]:
     """The loss of a stage's batches, and of fine-tuning data beside them.
 
-    `policy` finds the language model in what is trained, which may have a critic beside it.
+    `policy` finds the language model in what is trained, which may have a critic beside it; while
+    `trains` says that it waits for the critic, it learns from neither.
     """
 
     def either(model: nn.Module, batch: B | PtxBatch) -> Loss:
         if not isinstance(batch, PtxBatch):
             return loss(model, batch)
+        if not trains():
+            return Loss(torch.zeros((), requires_grad=True), batch.weight, {})
         found = next_token_loss(policy(model), batch.rows)
         return Loss(batch.scale * found.total, batch.weight, {"ptx_loss": found.metrics["loss"]})
 

@@ -2,9 +2,9 @@
 
 A run that learns from its own answers fails in few ways, and its reward shows none of them: the
 policy leaves the reference for where the reward means nothing (Gao et al. 2022), it says the same
-whatever it is asked, it stops ending its answers, or its steps are too large or too small for what
-was sampled (the share of clipped ratios; Hilton's "Deep RL for language models" asks for 1 to
-20 %).
+whatever it is asked, it stops ending its answers, the reward tells none of them apart, or its steps
+are too large or too small for what was sampled (the share of clipped ratios; Hilton's "Deep RL for
+language models" asks for 1 to 20 %).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _STILL, _WILD = 0.01, 0.2
 _WINDOW = 10
 # Of the entropy that it began with; a policy that learns what is right falls to a half or less.
 _ALIKE = 0.1
+# So many iterations whose rewards are all alike are no accident.
+_SILENT = 5
 # By so much the share of answers that end may fall.
 _ENDLESS = 0.2
 
@@ -44,6 +46,7 @@ class Watch:
         self._outside, self._tokens = 0.0, 0.0
         self._shares: deque[float] = deque(maxlen=_WINDOW)
         self._judged_still = False
+        self._silent = 0
 
     def begin(self, entropy: float, ended: float, iterations: int = 0) -> None:
         """Remember how answers were before training, `iterations` ago where a run goes on."""
@@ -55,8 +58,13 @@ class Watch:
         outside, tokens = loss.metrics.get("clipped", (0.0, 0.0))
         self._outside, self._tokens = self._outside + outside, self._tokens + tokens
 
-    def iteration(self, *, kl: float, entropy: float, ended: float) -> None:
-        """Judge an iteration's answers, and the steps that were taken on those before."""
+    def iteration(
+        self, *, kl: float, entropy: float, ended: float, told_apart: bool = True
+    ) -> None:
+        """Judge an iteration's answers, and the steps that were taken on those before.
+
+        `told_apart` says whether rewards differed among answers that are compared.
+        """
         if self._entropy is None:
             self.begin(entropy, ended)
             self._outside = self._tokens = 0.0  # what measuring the pace has left
@@ -74,6 +82,14 @@ class Watch:
                 f"the policy's entropy has fallen from {self._entropy:.3f} to {entropy:.3f} nats a "
                 f"token, under a {1 / _ALIKE:.0f}th: answers become all alike and teach nothing; "
                 "raise --kl-coef, lower --learning-rate, or stop here",
+            )
+        self._silent = 0 if told_apart else self._silent + 1
+        if self._silent >= _SILENT:
+            self._tell(
+                "silent",
+                f"in {_SILENT} iterations the reward told no answers apart that are compared, so "
+                "nothing is learned; give prompts that are neither always nor never answered "
+                "rightly, or another --reward",
             )
         if ended < self._ended - _ENDLESS:
             self._tell(

@@ -103,6 +103,16 @@ def _two(row: Json, name: str, kind: type[T]) -> tuple[T, ...]:
     return tuple(found)
 
 
+def names_of(votes: Sequence[Vote], players: Sequence[str]) -> list[str]:
+    """What the models are called; where two have one name, with a bit of their hashes."""
+    called = {p: name for vote in votes for p, name in zip(vote.players, vote.models, strict=False)}
+    names = [called.get(player, player) for player in players]
+    return [
+        name if names.count(name) == 1 else f"{name} ({player[:6]})"
+        for name, player in zip(names, players, strict=True)
+    ]
+
+
 def standing(votes: Iterable[Vote]) -> list[Vote]:
     """The votes that count, in the order in which they were given."""
     found: dict[tuple[str, str], Vote] = {}

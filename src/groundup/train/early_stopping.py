@@ -33,6 +33,8 @@ class EarlyStopping:
         if self.patience is None:
             return False
         steps, best = self._so_far()
+        if steps[-1] != step:  # it does not count: what is judged was not trained yet
+            return False
         if steps[best] == step:
             checkpoint.write_tensors(self.path, self.optimizer.masters)
         return len(steps) - 1 - best >= self.patience
@@ -56,6 +58,7 @@ class EarlyStopping:
         """Return the steps of all evaluations and the index of the best one."""
         lines = read_lines(self.run.folder / "metrics.jsonl")
         found = [line for line in lines if line.get("kind") == "evaluation"]
+        found = [line for line in found if line.get("counts", True)]
         key = self.measure
         if not any(is_number(one.get(key)) for one in found):
             raise UserError(

@@ -64,6 +64,8 @@ class Rates:
     lora_plus: float = 1.0
     # A value head begins at zero and learns from few numbers: it wants more than the matrices.
     head: float | None = None
+    # A critic of its own is trained whole, also beside an adapter.
+    critic: float | None = None
     momentum: float = 0.95
     # The second moment is forgotten faster than torch's 0.999, as all large pre-training does.
     betas: tuple[float, float] = (0.9, 0.95)
@@ -123,6 +125,8 @@ class Optimizer:
 
     def _adamw_groups(self) -> Iterator[tuple[list[str], float]]:
         rest = {n: p for n, p in self.masters.items() if n not in self.momenta}
+        critic = [n for n in rest if n.startswith("critic.") and self.rates.critic is not None]
+        rest = {n: p for n, p in rest.items() if n not in {*critic}}
         matrices = [n for n, p in rest.items() if _is_block_matrix(n, p)]
         embeddings = [n for n in rest if _is_embedding(n)]
         adapters = [n for n in rest if _is_adapter(n)]
@@ -136,6 +140,7 @@ class Optimizer:
         yield [n for n in adapters if n not in ups], self.rates.matrices
         yield ups, self.rates.matrices * self.rates.lora_plus
         yield heads, self.rates.matrices if self.rates.head is None else self.rates.head
+        yield critic, self.rates.critic or 0.0
 
     def _collector(self, name: str) -> Callable[[Tensor], None]:
         master = self.masters[name]

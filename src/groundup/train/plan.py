@@ -89,6 +89,8 @@ class Trained:
     lora_plus: float = 1.0
     # The peak learning rate of a value head, where there is one.
     head_rate: float | None = None
+    # That of a critic of its own, if not the policy's.
+    critic_rate: float | None = None
 
     @classmethod
     def whole(
@@ -210,6 +212,7 @@ def resolve_plan(
             weight_decay=config.weight_decay,
             lora_plus=trained.lora_plus,
             head=trained.head_rate,
+            critic=trained.critic_rate,
         ),
         muon=uses_muon(config, trained),
         gradient_clip=config.gradient_clip,

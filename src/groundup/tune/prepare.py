@@ -20,6 +20,7 @@ from groundup.formats.load import load
 from groundup.formats.locate import name_of
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
+from groundup.runs.console import say
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.plan import Trained
 from groundup.tune.config import TuningConfig
@@ -68,7 +69,8 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
             f"rows for {model.config.vocab_size:,}; take the tokenizer that the model was trained "
             "with"
         )
-    if adapter_names(model):
+    on_an_adapter = bool(adapter_names(model))
+    if on_an_adapter:
         merge(model, reversible=False)
         # Where an adapter was on some layers alone, the others are in 4 bits still.
         dequantize(model, model.head.dtype)
@@ -97,7 +99,20 @@ def prepare_model(config: TuningConfig, rates: tuple[float, float]) -> PreparedM
         use_dora=config.use_dora,
         seed=config.seed,
     )
-    return _adapted(config, model, tokenizer, context, rates)
+    prepared = _adapted(config, model, tokenizer, context, rates)
+    if not on_an_adapter:
+        return prepared
+    say(f"Warning: {_on_an_adapter(config.model)}")
+    return replace(prepared, how=f"{prepared.how} {_on_an_adapter(config.model)}")
+
+
+def _on_an_adapter(base: Path) -> str:
+    """What an adapter's user must know whose base is an adapter itself."""
+    return (
+        f"The base, {name_of(base)}, is an adapter itself. groundup puts both on, and PEFT leaves "
+        "the base's out without a word. For PEFT, train from the base's export: "
+        f"groundup export {name_of(base)} --to hf."
+    )
 
 
 def row_length(config: TuningConfig, shape: ModelConfig) -> int:
@@ -111,11 +126,15 @@ def row_length(config: TuningConfig, shape: ModelConfig) -> int:
     return config.context or min(most, LONGEST_ROW)
 
 
+def whole_share(parameters: int) -> float:
+    """What a model of so many parameters takes of a small one's rates, where all are trained."""
+    return 1.0 if parameters <= SMALL else FULL_RATE_UP_TO / parameters
+
+
 def _whole(
     model: CausalLM, tokenizer: Tokenizer, context: int, rates: tuple[float, float]
 ) -> PreparedModel:
-    parameters = model.config.parameters
-    share = 1.0 if parameters <= SMALL else FULL_RATE_UP_TO / parameters
+    share = whole_share(model.config.parameters)
     why = "as for small models" if share == 1 else f"{share:.2g} of a small model's, for its size"
     trained = Trained.whole(
         model.config,

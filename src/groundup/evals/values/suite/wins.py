@@ -7,13 +7,14 @@ is the better one. Neither is measured here; what was measured is read and shown
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from groundup.data.records import read_votes
-from groundup.data.votes import Vote, standing
+from groundup.data.votes import Vote, names_of, standing
 from groundup.errors import UserError
 from groundup.report.estimate import Estimate, rate
 from groundup.runs.files import read_json_object
@@ -46,15 +47,17 @@ def reward_wins(folder: Path) -> list[dict[str, Any]]:
 
 
 def vote_wins(log: Path) -> list[dict[str, Any]]:
-    """The same of the votes of `groundup label`, a tie counting half; prompts are drawn whole.
+    """The same of the votes of `groundup label`; prompts are drawn whole.
+
+    A tie counts half, and so do two bad answers.
 
     Raises `UserError` for what cannot be read, and for votes that do not say whose answers are
     compared.
     """
     by_pair: dict[tuple[str, str], list[Vote]] = defaultdict(list)
     for vote in standing(read_votes(log).rows):
-        if vote.choice in ("a", "b", "tie") and len(set(vote.models)) == 2:
-            by_pair[min(vote.models), max(vote.models)].append(vote)
+        if vote.models and vote.choice != "skip" and len(set(vote.players)) == 2:
+            by_pair[min(vote.players), max(vote.players)].append(vote)
     if not by_pair:
         raise UserError(
             f"{log} holds no vote between two models that it names; groundup label OTHER MODEL "
@@ -65,17 +68,24 @@ def vote_wins(log: Path) -> list[dict[str, Any]]:
         worth = np.array([_worth(vote, one) for vote in votes])
         prompts = [str([turn.content for turn in vote.prompt]) for vote in votes]
         won = rate(worth, groups=prompts, chance=0.5)
+        name, against = _short(names_of(votes, (one, other)))
         people = len({vote.who for vote in votes})
         said = f"by {people} {'person' if people == 1 else 'people'}"
-        found.append(_row(Path(one).name, Path(other).name, said, won))
+        found.append(_row(name, against, said, won))
     return found
 
 
-def _worth(vote: Vote, name: str) -> float:
-    """1 where the answer of the model of that name was preferred, a half for a tie."""
-    if vote.choice == "tie":
+def _short(names: Sequence[str]) -> list[str]:
+    """The folders' own names, as long as they differ."""
+    short = [Path(name).name for name in names]
+    return short if len(set(short)) == len(short) else list(names)
+
+
+def _worth(vote: Vote, player: str) -> float:
+    """1 where the answer of that model was preferred, a half where neither was."""
+    if not vote.decided:
         return 0.5
-    return float(vote.models["ab".index(vote.choice)] == name)
+    return float(vote.players["ab".index(vote.choice)] == player)
 
 
 def _row(name: str, other: str, judge: str, won: Estimate) -> dict[str, Any]:
