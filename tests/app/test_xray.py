@@ -79,6 +79,26 @@ def test_two_models_read_the_same_message(folder: Path, tmp_path: Path, tiny_mod
     assert data["views"][1]["loss"] == pytest.approx(expected.loss, abs=1e-4)
 
 
+def test_two_models_are_compared_as_far_as_the_shorter_context_goes(
+    folder: Path, tmp_path: Path, tiny_model, capsys: pytest.CaptureFixture[str]
+) -> None:  # type: ignore[no-untyped-def]
+    other, words = tmp_path / "other", ("--text", TEXT, "--without", "1.3")
+    short = tiny_model(max_position_embeddings=6, model_type="llama")
+    save_model(other, short, Tokenizer.load(folder), card="")
+    data = looked(folder, tmp_path / "x.html", *words, "--against", str(other))
+    assert len(data["tokens"]) == 6
+    assert {len(view["losses"]) for view in data["views"]} == {6}
+    ids = xray(folder, TEXT).ids.tolist()[:6]
+    ours, theirs = xray(folder, ids).loss, xray(other, ids).loss
+    assert data["views"][0]["loss"] == pytest.approx(ours, abs=1e-4)
+    assert f"other ({theirs - ours:+.3f})" in capsys.readouterr().out
+    assert "the shortest context is 6 tokens" in (tmp_path / "x.html").read_text()
+    # After the last token as well, all of them are asked for the same one.
+    answers = {tuple(view["answers"]) for view in data["views"]}
+    assert answers == {(*ids[1:], int(xray(folder, ids).answers[-1]))}
+    assert {int(xray(other, ids).answers[-1])} != {data["views"][0]["answers"][-1]}
+
+
 @pytest.mark.parametrize("chats", [False, True])
 def test_without_a_text_it_is_what_the_run_said_last(
     folder: Path, tmp_path: Path, chats: bool

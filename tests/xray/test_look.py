@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.xray.heads import KINDS, head_scores, on_diagonal, repeated_sequence
-from groundup.xray.look import XRay, text_ids, xray
+from groundup.xray.look import XRay, text_ids, token_id, xray
 from groundup.xray.trace import traced
 
 TEXT = "The sea is wide, the sea is deep, and the ship"
@@ -283,16 +284,51 @@ def test_heads_made_by_hand_are_found() -> None:
     assert without.heads_found()["induction"] == [], "it stands on the head before it"
 
 
+@pytest.mark.parametrize("window", [8, 20])
+def test_heads_are_found_within_a_window(window: int) -> None:
+    """A block of fifty tokens would lie beyond it."""
+    whole = induction_model()
+    model = CausalLM(replace(whole.config, sliding_window=window))
+    model.load_state_dict(whole.state_dict())
+    found = xray(model, list(range(30))).heads_found()
+    assert [head for head, _ in found["previous token"]] == [(0, 0)]
+    assert [head for head, _ in found["induction"]] == [(1, 0)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+@pytest.mark.parametrize("window", [None, 6])
+def test_a_head_that_attends_to_all_alike_has_no_name(
+    tiny_model, count: int, window: int | None
+) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model(sliding_window=window)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.self_attn.q_proj.weight.zero_()
+    seen = xray(model, list(range(5, 5 + count)))
+    assert_allclose(seen.attention[0, 0, -1, -1], 1 / min(count, window or count), atol=1e-6)
+    assert not any(seen.heads_found().values())
+    assert seen.head_scores.max() < 0.35
+
+
+@pytest.mark.parametrize("context", [1, 2, 4, 8])
+def test_of_a_short_context_no_kinds_are_told(tiny_model, tokenizer, context: int) -> None:  # type: ignore[no-untyped-def]
+    seen = xray(tiny_model(max_position_embeddings=context), "The sea", tokenizer)
+    assert np.isnan(seen.head_scores).all() and seen.head_scores.shape == (len(KINDS), 2, 4)
+    assert not any(seen.heads_found().values())
+    assert seen.context == context
+
+
 def test_scores_are_the_same_every_time_and_hold_no_special_token(tiny_model) -> None:  # type: ignore[no-untyped-def]
     model = tiny_model()
     sequence, block = repeated_sequence(model, [0], frozenset({0, 1, 2}))
     assert block == 31 and sequence.shape == (4, 63)
     assert torch.equal(sequence[:, 1:32], sequence[:, 32:])
     assert int(sequence[:, 1:].min()) > 2
-    attention = xray(model, [5, 6, 7]).attention
-    one, other = head_scores(model, attention), head_scores(model, attention)
+    one, other = head_scores(model), head_scores(model)
     assert one.shape == (len(KINDS), 2, 4)
     assert_allclose(one, other)
+    assert_allclose(xray(model, [5, 6, 7]).head_scores, one)
+    assert_allclose(xray(model, [5]).head_scores, one)
 
 
 def test_a_text_is_read_as_generation_reads_it(tmp_path: Path, tiny_model, tokenizer) -> None:  # type: ignore[no-untyped-def]
@@ -316,8 +352,12 @@ def test_a_text_is_read_as_generation_reads_it(tmp_path: Path, tiny_model, token
     ("settings", "why"),
     [
         ({"text": []}, "empty"),
-        ({"text": "no tokenizer"}, "tokenizer"),
+        ({"text": "no tokenizer"}, r"xray\(model, text, tokenizer\)"),
         ({"text": [3, 5000]}, "5000"),
+        ({"text": [-1, 3]}, "-1 is below 0"),
+        ({"text": [3, 4], "most_tokens": 0}, "most_tokens=0"),
+        ({"text": [3, 4], "most_tokens": -3}, "most_tokens=-3"),
+        ({"text": [3], "answer": 5000}, "answer=5000"),
         ({"text": [3], "without": [(2, 0)]}, r"2\.0 .* 1\.3"),
         ({"text": [3], "without": [(0, -1)]}, "0.-1"),
     ],
@@ -325,3 +365,19 @@ def test_a_text_is_read_as_generation_reads_it(tmp_path: Path, tiny_model, token
 def test_what_cannot_be_looked_at_is_said(tiny_model, settings: Any, why: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=why):
         groundup.xray(tiny_model(), **settings)
+
+
+def test_an_id_is_a_whole_number() -> None:
+    assert [token_id(one) for one in (5, np.int64(5), torch.tensor(5))] == [5, 5, 5]
+    for one in (1.5, True, [1, 2], np.float32(5), None):
+        with pytest.raises(UserError, match="is no token id"):
+            token_id(one)
+
+
+def test_another_answer_may_be_asked_for(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    model, ids = tiny_model(), [5, 6, 7]
+    seen = xray(model, ids, answer=9)
+    assert seen.answers.tolist() == [6, 7, 9]
+    assert_allclose(seen.contributions.sum[-1], seen.logits[-1, 9], atol=1e-4)
+    expected = torch.as_tensor(seen.logits[-1]).log_softmax(-1)[9]
+    assert_allclose(seen.lens.answer_logprobs[-1, -1], expected, atol=1e-4)

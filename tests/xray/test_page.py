@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+import groundup.report
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
 from groundup.xray.look import XRay, token_text, xray
@@ -103,6 +105,7 @@ def test_numbers_are_the_arrays(seen: XRay, tokenizer: Tokenizer) -> None:
     whole += np.asarray(parts["embedding"]) + np.asarray(parts["bias"])
     logits = seen.logits[np.arange(time), seen.answers]
     assert_allclose(whole, logits, atol=0.1)  # twelve parts of two decimals
+    assert_allclose(parts["sum"], logits, atol=6e-3)
     assert_allclose(view["scores"], seen.head_scores, atol=6e-4)
     assert_allclose(view["norms"], seen.residual_norms, atol=6e-3)
 
@@ -125,7 +128,8 @@ def test_a_run_has_its_steps_and_an_ablation_its_sentence(
     model: CausalLM, seen: XRay, tokenizer: Tokenizer
 ) -> None:
     ids = seen.ids.tolist()
-    removed = xray(model, ids, tokenizer, without=[(0, 1)])
+    answer = int(seen.answers[-1])
+    removed = xray(model, ids, tokenizer, without=[(0, 1)], answer=answer)
     views = [View("sea", seen), View("without 0.1", removed), View("step 4", seen, 4)]
     page = written(views, tokenizer)
     assert {"time", "step", "by-step"} <= set(page.ids)
@@ -138,3 +142,56 @@ def test_a_run_has_its_steps_and_an_ablation_its_sentence(
 def test_a_token_alone_has_a_page(model: CausalLM) -> None:
     [view] = written([View("one", xray(model, [7]))], None).data["views"]
     assert view["loss"] is None and view["losses"] == [None]
+
+
+def test_kinds_that_were_not_measured_have_no_numbers(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    page = written([View("short", xray(tiny_model(max_position_embeddings=4), [7, 8]))], None)
+    assert set(np.ravel(page.data["views"][0]["scores"])) == {None}
+    assert "Not measured: the context or a window is too short" in page.shown
+
+
+def test_what_cuts_the_text_is_named(model: CausalLM) -> None:
+    ids = list(range(5, 80))
+    by_choice = written([View("one", xray(model, ids, most_tokens=9))], None).shown
+    assert "66 more tokens, which are left out; --tokens sets" in by_choice
+    by_context = written([View("one", xray(model, ids))], None).shown
+    assert "the context of the model is 64 tokens" in by_context and "--tokens" not in by_context
+
+
+REPORT = Path(groundup.report.__path__[0])
+# Every ground that the script gives to a text.
+WASHES = re.findall(r"wash\((x < 0.*?|\"var.*?),", (REPORT / "xray.js").read_text())
+COLOR = r"#[0-9a-f]{3}(?:[0-9a-f]{3})?"
+
+
+def colors(dark: bool) -> dict[str, np.ndarray]:
+    """The colors that the sheets name, as red, green and blue from 0 to 1."""
+    sheet = "".join((REPORT / name).read_text() for name in ("style.css", "xray.css"))
+    night = re.findall(r"@media \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}", sheet, re.S)
+    day = re.findall(r"^  :root \{(.*?)\}", sheet, re.S | re.M)
+    found: dict[str, np.ndarray] = {}
+    for rules in [*day, *(night if dark else [])]:
+        for name, digits in re.findall(rf"--([\w-]+): ({COLOR})", rules):
+            digits = digits[1:] if len(digits) == 7 else "".join(2 * one for one in digits[1:])
+            found[name] = np.array([int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+    return found
+
+
+def contrast(one: np.ndarray, other: np.ndarray) -> float:
+    """The ratio of WCAG 2.2 (1.4.3), from 1 to 21."""
+    lights = []
+    for color in (one, other):
+        linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+        lights.append(float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
+    return max(lights) / min(lights)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read_on_every_ground(dark: bool) -> None:
+    named = colors(dark)
+    grounds = set(re.findall(r"var\(--([\w-]+)\)", "".join(WASHES)))
+    assert grounds == {"heat-accent", "heat-bad"}
+    for ground in grounds:
+        for share in np.linspace(0, 1, 11):
+            mixed = share * named[ground] + (1 - share) * named["paper"]
+            assert contrast(named["ink"], mixed) >= 4.5, (ground, share)

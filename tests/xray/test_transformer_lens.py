@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from groundup.formats.folder import save_model
 from groundup.text.tokenizer import Tokenizer
-from groundup.xray.heads import KINDS
+from groundup.xray.heads import on_diagonal
 from groundup.xray.look import xray
 
 TEXT = "The sea is wide, the sea is deep, and the ship"
@@ -85,7 +85,6 @@ def test_the_detector_of_previous_tokens_agrees(both) -> None:  # type: ignore[n
     """Theirs divides by all queries, the first one as well, which has nobody before it."""
     folder, theirs = both
     ids = theirs.to_tokens(TEXT)[0].tolist()
-    ours = xray(folder, ids).head_scores
     expected = detect_head(theirs, TEXT, "previous_token_head")
-    before = ours[KINDS.index("previous token")] * (len(ids) - 1) / len(ids)
+    before = on_diagonal(xray(folder, ids).attention, 1) * (len(ids) - 1) / len(ids)
     assert_allclose(before, expected, atol=1e-4)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from groundup.errors import UserError
@@ -53,18 +55,23 @@ def look(
     if other is not None and against is not None:
         _require_same_tokens(tokenizer, other, against[1])
 
+    # Views are compared token by token, so that all end where the shortest context does.
+    models = [stored] if other is None else [stored, other]
+    most = min(tokens, *(one.config.max_position_embeddings for one in models))
     model = stored.model(torch.float32)
-    views = [View(_short(name), xray(model, ids, tokenizer, most_tokens=tokens))]
+    first = xray(model, ids, tokenizer, most_tokens=most)
+    alike = partial(
+        xray, text=first.ids.tolist(), tokenizer=tokenizer, answer=int(first.answers[-1])
+    )
+    views = [View(_short(name), first)]
     if heads:
-        removed = xray(model, ids, tokenizer, without=heads, most_tokens=tokens)
-        views.append(View(f"without {' and '.join(without)}", removed))
+        views.append(View(f"without {' and '.join(without)}", alike(model, without=heads)))
     if other is not None and against is not None:
-        seen = xray(other.model(torch.float32), ids, tokenizer, most_tokens=tokens)
+        seen = alike(other.model(torch.float32))
         views.append(View(_short(against[1], not_like=views[0].name), seen))
     steps = [] if is_adapter(folder) or folder.is_file() else snapshot_steps(folder)
     for step in steps:
-        snapshot = load_snapshot(folder, step, stored.config)
-        views.append(View(f"step {step}", xray(snapshot, ids, tokenizer, most_tokens=tokens), step))
+        views.append(View(f"step {step}", alike(load_snapshot(folder, step, stored.config)), step))
     _say(views)
     size = write_xray(out, views[0].name, views, lambda id: token_text(tokenizer, id))
     say(f"Page:        {out} ({size / 1e6:.1f} MB)")
@@ -123,8 +130,11 @@ def _say(views: Sequence[View]) -> None:
         if view.step is None:
             change = f" ({view.seen.loss - first.loss:+.3f})" if view.seen is not first else ""
             say(f"Loss:        {view.seen.loss:.3f} nats a token, {view.name}{change}")
-    for kind, found in first.heads_found().items():
-        say(f"{kind.capitalize() + ':':<17}{_listed(found)}")
+    if np.isnan(first.head_scores).all():
+        say("Kinds of heads: not measured, as the context or a window is too short for it")
+    else:
+        for kind, found in first.heads_found().items():
+            say(f"{kind.capitalize() + ':':<17}{_listed(found)}")
     if steps := [view.step for view in views if view.step is not None]:
         say(f"Over time:   {len(steps)} snapshots, step {steps[0]} to {steps[-1]}")
 

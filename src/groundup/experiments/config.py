@@ -67,7 +67,11 @@ class LadderConfig(ExperimentConfig):
     steps: Steps | None = Field(
         None, description="steps of every network (default: from minutes and the speed here)"
     )
-    seeds: Repeats = Field(3, description="how often each network is trained, each time anew")
+    seeds: Repeats = Field(
+        3,
+        description="how often each network is trained, each time anew, with seeds N, N + 1, … of "
+        "--seed N",
+    )
     prompt: str = Field(
         "The people of the United States", min_length=1, description="what the samples continue"
     )
@@ -110,7 +114,11 @@ class QuantizationConfig(ExperimentConfig):
 class ShortestPathsConfig(ExperimentConfig):
     """PPO and GRPO on walks through random graphs, where the best answer is known."""
 
-    seeds: Repeats = Field(10, description="how many graphs, each with a model of its own")
+    seeds: Repeats = Field(
+        10,
+        description="how many graphs, each with a model of its own, with seeds N, N + 1, … of "
+        "--seed N",
+    )
     iterations: Steps = Field(100, description="how often each policy is sampled")
     episodes: Episodes = Field(128, description="walks in an iteration")
     methods: tuple[Literal["ppo", "grpo"], ...] = Field(
@@ -152,7 +160,10 @@ class OveroptimizationConfig(ExperimentConfig):
     labels: tuple[Questions, ...] = Field(
         (150, 600, 2_400), min_length=1, description="numbers of labels, each a pair of answers"
     )
-    seeds: Repeats = Field(3, description="proxies of each size and number of labels")
+    seeds: Repeats = Field(
+        3,
+        description="proxies of each size and number of labels, with seeds N, N + 1, … of --seed N",
+    )
     n: GroupSize = Field(64, description="answers to each prompt that best-of-n chooses from")
     questions: Questions = Field(80, description="held-out prompts that are answered so often")
     iterations: Steps = Field(14, description="how often each policy of PPO is sampled")

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 
 from groundup.experiments.config import LadderConfig
 from groundup.maths.intervals import Interval, bootstrap_ratio
+from groundup.report.claim import FEWEST_GROUPS
 from groundup.report.figure import Plot
 from groundup.report.outcome import over_seeds, seeds, write
 from groundup.report.plots import BASELINE, COLORS, GREY, panels
@@ -73,7 +74,12 @@ class Result:
         return bootstrap_ratio(self.bits.mean(axis=0) - other.bits.mean(axis=0), self.bytes)
 
     def beats(self, other: Result) -> bool:
-        """Whether it is better beyond what other documents and other seeds could change."""
+        """Whether it is better beyond what other documents and other seeds could change.
+
+        Of a few documents nothing can be told, however much they agree.
+        """
+        if len(self.bytes) < FEWEST_GROUPS:
+            return False
         return self.minus(other).high < 0 and self.by_seed.high < other.by_seed.low
 
 
@@ -162,7 +168,7 @@ def rung_by_rung(ladders: Sequence[Sequence[Result]]) -> Table:
         remarks=(
             "The change is measured document by document, where what is hard for both cancels. A "
             "rung beats another if the interval leaves out 0 and its worst seed is better than the "
-            "other's best."
+            f"other's best. Of fewer than {FEWEST_GROUPS} documents nothing can be told."
             + (" With one seed, what another would change is not seen." if alone else ""),
         ),
         baselines=tuple(_name(one) for _, one in pairs if not one.curves),

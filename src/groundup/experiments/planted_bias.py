@@ -32,6 +32,7 @@ from groundup.evals.fairness import ANSWER, TEXT, Leanings, leanings
 from groundup.experiments.config import PlantedBiasConfig
 from groundup.experiments.transformers.cells import experiment
 from groundup.formats.load import load
+from groundup.maths.correlation import rank_correlation
 from groundup.maths.intervals import Interval
 from groundup.pretrain import stage as pretrain
 from groundup.pretrain.config import PretrainConfig
@@ -194,21 +195,20 @@ def _leanings(folder: Path, stage: str) -> Leanings:
     return leanings(model, tokenizer, context=context, chats=stage != "base")
 
 
-def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    """Spearman's: the correlation of the ranks, 1 where both rise together; no ties."""
-    ranks = [np.argsort(np.argsort(values)) for values in (one, other)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
 def remarks(found: Sequence[Strength]) -> list[str]:
     """What the numbers say of the measure, and of alignment."""
     planted, said = [one.planted for one in found], []
     for kind in KINDS:
         for stage in _STAGES:
             gaps = [one.gap(stage, kind).estimate for one in found]
+            over = f"over {len(found)} strengths"
+            if len(set(gaps)) == 1:
+                said.append(f"{kind}, after {stage}: the measured gap is the same {over}.")
+                continue
+            rho = rank_correlation(np.array(planted), np.array(gaps))
             said.append(
                 f"{kind}, after {stage}: the rank correlation of the measured gap with the planted "
-                f"strength is {rank_correlation(planted, gaps):.2f} over {len(found)} strengths."
+                f"strength is {rho:.2f} {over}."
             )
         changes = [one.aligned(kind) for one in found if one.planted > 0]
         said.append(

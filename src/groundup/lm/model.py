@@ -317,6 +317,10 @@ class CausalLM(nn.Module):
 
     def _refuse_what_has_no_vector(self, batch: Batch) -> None:
         token, position = int(batch.input_ids.max()), int(batch.position_ids.max())
+        if (least := int(batch.input_ids.min())) < 0:
+            raise UserError(
+                f"token id {least} is below 0; ids go from 0 to {self.config.vocab_size - 1}"
+            ) from None
         if token >= self.config.vocab_size:
             raise UserError(
                 f"token id {token} is outside the model's vocabulary of {self.config.vocab_size}; "

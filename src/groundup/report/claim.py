@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 from groundup.report.estimate import Estimate
@@ -32,8 +33,9 @@ class Claim:
     """A claim, and the measured difference that must lie below or above `level` for it.
 
     `what` was measured of `model` and of `other`, an earlier stage or something that needs no
-    training; `values` are the two numbers, the other's first. Nothing is proven by fewer than
-    `fewest` independent rows, of which there are as many as the difference has groups, or `rows`.
+    training; without it the claim itself says what. `values` are the two numbers, the other's
+    first. Nothing is proven by fewer than `fewest` independent rows, of which there are as many as
+    the difference has groups, or `rows`.
     """
 
     claim: str
@@ -67,10 +69,15 @@ class Claim:
         return "better" if self.mark == "yes" else "worse"
 
     @property
+    def title(self) -> str:
+        """What was measured or, of a claim that names nothing, its sentence."""
+        return self.what or self.claim
+
+    @property
     def shown(self) -> str:
-        """The two that are compared and the numbers or, of a claim without them, its sentence."""
+        """What stands after the title: the two that are compared and the numbers, or the rest."""
         if self.values is None:
-            return self.claim
+            return self.claim if self.what else self.change
         return f"{self.model} against {self.other}, {self.change}"
 
     @property
@@ -81,7 +88,9 @@ class Claim:
             f"{scale * (value - self.level):+.{digits}f}"
             for value in (self.measured.low, self.measured.high, self.measured.estimate)
         )
-        between = f"{change}{unit}, interval {low} to {high}"
+        known = isfinite(self.measured.low) and isfinite(self.measured.high)
+        interval = f"interval {low} to {high}" if known else "no interval"
+        between = f"{change}{unit}, {interval}"
         if self.values is None:
             return between
         before, after = (f"{scale * v:.{digits}f}{' %' if self.share else ''}" for v in self.values)

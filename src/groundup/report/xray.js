@@ -25,10 +25,18 @@ const firstKnown = () => {
 [state.layer, state.head] = firstKnown();
 // Without a head, or beside another model, it is the difference that one came for.
 D.views.forEach((view, i) => { if (i && view.step === null && state.other < 0) { state.view = i; state.other = 0; } });
-// A link may say what to show: #place=4&head=1.3&temperature=0.5
+// A link may say what to show: #place=4&head=1.3&temperature=0.5. What it asks beyond the ends is the nearest there is.
+const ENDS = {
+  view: [0, D.views.length - 1], other: [-1, D.views.length - 1], place: [0, Math.max(0, T - 1)], layer: [0, Infinity], head: [0, Infinity],
+  temperature: [0, 2, 10], top_k: [0, 50], top_p: [.05, 1, 20],
+};
+function ask(name, value) {
+  const [low, high, steps = 1] = ENDS[name];
+  if (!Number.isNaN(value)) state[name] = Math.min(high, Math.max(low, Math.round(value * steps) / steps));
+}
 new URLSearchParams(location.hash.slice(1)).forEach((value, name) => {
-  if (name === "head") [state.layer, state.head] = value.split(".").map(Number);
-  else if (name in state) state[name] = Number(value);
+  if (name === "head") value.split(".").slice(0, 2).forEach((one, i) => ask(["layer", "head"][i], Number(one)));
+  else if (Object.hasOwn(ENDS, name)) ask(name, Number(value));
 });
 
 const shown = () => D.views[state.view];
@@ -52,7 +60,7 @@ const name = id => D.vocabulary[id];
 const percent = p => p >= .0995 ? `${(100 * p).toFixed(0)} %` : p >= .001 ? `${(100 * p).toFixed(1)} %` : p > 0 ? "< 0.1 %" : "0 %";
 const signed = (x, digits = 2) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(digits)}`;
 const wash = (color, share) => `background: color-mix(in srgb, ${color} ${(100 * Math.min(1, Math.max(0, share))).toFixed(1)}%, transparent)`;
-const diverging = (x, most) => wash(x < 0 ? "var(--bad)" : "var(--accent)", .85 * Math.abs(x) / (most || 1));
+const diverging = (x, most) => wash(x < 0 ? "var(--heat-bad)" : "var(--heat-accent)", Math.abs(x) / (most || 1));
 const scale = (id, color) => { byId(id).style.background = `linear-gradient(to right, transparent, ${color})`; };
 const choose = changes => {
   Object.assign(state, changes);
@@ -104,17 +112,17 @@ function drawStrip() {
   byId("loss").textContent = sentence;
   fill("strip", ...D.tokens.map((token, i) => {
     const loss = view.losses[i];
-    const color = loss === null ? "" : change ? diverging(-change[i], most) : wash("var(--bad)", .8 * loss / MOST_NATS);
+    const color = loss === null ? "" : change ? diverging(-change[i], most) : wash("var(--heat-bad)", loss / MOST_NATS);
     const best = i ? view.next.ids[i - 1].slice(0, 3).map((id, n) => `${visible(name(id))} ${percent(Math.exp(view.next.logprobs[i - 1][n]))}`).join(", ") : "";
     const title = loss === null ? "the first token: nothing stands before it" : `loss ${loss.toFixed(2)} nats (${percent(Math.exp(-loss))})${change ? `, ${signed(change[i])} against ${beside.name}` : ""}; likeliest: ${best}`;
     return el("button", { type: "button", style: color, title, "aria-pressed": i === state.place, onclick: () => choose({ place: i }) }, token.replace(/\n/g, "↵\n") || "∅");
   }));
   const mid = el("i");
   if (change) {
-    mid.style.background = "linear-gradient(to right, color-mix(in srgb, var(--accent) 85%, transparent), transparent, color-mix(in srgb, var(--bad) 85%, transparent))";
+    mid.style.background = "linear-gradient(to right, var(--heat-accent), transparent, var(--heat-bad))";
     fill("strip-legend", el("span", {}, `loss −${most.toFixed(1)}`, mid, `+${most.toFixed(1)} nats against ${beside.name}`));
   } else {
-    mid.style.background = "linear-gradient(to right, transparent, color-mix(in srgb, var(--bad) 80%, transparent))";
+    mid.style.background = "linear-gradient(to right, transparent, var(--heat-bad))";
     fill("strip-legend", el("span", {}, "loss 0", mid, `${MOST_NATS} nats and more`));
   }
 }
@@ -169,6 +177,8 @@ function rank(view, place) {
   return at < 0 ? `below ${view.next.ids[place].length}` : at + 1;
 }
 
+const highest = scores => scores[0][0] === null ? null : Math.max(...scores.flat());
+const scored = s => s === null ? "not measured" : s.toFixed(2);
 const LETTERS = ["P", "F", "D", "I"];
 const kindsOf = (view, layer, head) => D.kinds.map((kind, k) => k).filter(k => view.scores[k][layer][head] >= D.threshold);
 function drawHeads() {
@@ -200,13 +210,13 @@ function drawLarge() {
     const said = [shown(), ...(beside ? [beside] : [])].map(v => weight(attention(v, layer, head), query, key).toFixed(2)).join(" and ");
     readout.replaceChildren(chip(D.tokens[query]), ` (${query}) asks, `, chip(D.tokens[key]), ` (${key}) answers: ${said}`);
   };
-  const about = D.kinds.map((kind, k) => `${kind} ${shown().scores[k][layer][head].toFixed(2)}`).join(" · ");
+  const about = D.kinds.map((kind, k) => `${kind} ${scored(shown().scores[k][layer][head])}`).join(" · ");
   for (const view of [shown(), ...(beside ? [beside] : [])]) {
     const canvas = el("canvas", { role: "img", "aria-label": `attention of head ${layer}.${head}` });
     pair.append(el("figure", {}, canvas, el("figcaption", {}, beside ? view.name : "")));
     requestAnimationFrame(() => pattern(canvas, attention(view, layer, head), say));
   }
-  const mix = D.tokens.map((token, k) => el("button", { type: "button", style: wash("var(--accent)", shade(weight(attention(shown(), layer, head), place, k))), "aria-pressed": k === place, title: weight(attention(shown(), layer, head), place, k).toFixed(2), onclick: () => choose({ place: k }) }, token.replace(/\n/g, "↵\n") || "∅"));
+  const mix = D.tokens.map((token, k) => el("button", { type: "button", style: wash("var(--heat-accent)", shade(weight(attention(shown(), layer, head), place, k))), "aria-pressed": k === place, title: weight(attention(shown(), layer, head), place, k).toFixed(2), onclick: () => choose({ place: k }) }, token.replace(/\n/g, "↵\n") || "∅"));
   fill("large", el("h3", { style: "margin-top: 0" }, `Head ${layer}.${head}`), el("p", { class: "note" }, about), pair, readout, el("p", { class: "note" }, "From ", chip(D.tokens[place]), " it goes to:"), el("div", { class: "strip", style: "font-size: .82rem" }, ...mix));
   const row = attention(shown(), layer, head);
   let best = 0;
@@ -263,13 +273,13 @@ function drawKinds() {
     const scores = view.scores[k], found = [];
     scores.forEach((row, l) => row.forEach((s, h) => { if (s >= D.threshold) found.push([s, `${l}.${h}`, l, h]); }));
     found.sort((a, b) => b[0] - a[0]);
-    const most = Math.max(...scores.flat());
+    const most = highest(scores);
     // The other model's score, where it is not much the same.
-    const theirs = (s, l, h) => beside && hasHead(beside, l, h) && Math.abs(s - beside.scores[k][l][h]) >= .05 ? `, ${beside.scores[k][l][h].toFixed(2)} in ${beside.name}` : "";
+    const theirs = (s, l, h) => beside && hasHead(beside, l, h) && Math.abs(s - beside.scores[k][l][h]) >= .05 ? `, ${scored(beside.scores[k][l][h])} in ${beside.name}` : "";
     const list = found.slice(0, 8).map(([s, n, l, h]) => `${n} (${s.toFixed(2)}${theirs(s, l, h)})`).join(", ");
     const left = found.length > 8 ? ` and ${found.length - 8} more` : "";
-    const grid = el("div", { class: "map many", style: `--columns: ${headsOf(view)}` }, ...map(view, [], (l, h) => `${l}.${h}: ${scores[l][h].toFixed(2)}`, (l, h) => wash("var(--accent)", scores[l][h]), (l, h) => scores[l][h] >= D.threshold));
-    return el("div", {}, el("h3", {}, `${kind[0].toUpperCase()}${kind.slice(1)}`), grid, el("p", {}, found.length ? list + left : `none; the highest score is ${most.toFixed(2)}`));
+    const grid = el("div", { class: "map many", style: `--columns: ${headsOf(view)}` }, ...map(view, [], (l, h) => `${l}.${h}: ${scored(scores[l][h])}`, (l, h) => wash("var(--heat-accent)", scores[l][h]), (l, h) => scores[l][h] >= D.threshold));
+    return el("div", {}, el("h3", {}, `${kind[0].toUpperCase()}${kind.slice(1)}`), grid, el("p", {}, found.length ? list + left : most === null ? "not measured" : `none; the highest score is ${scored(most)}`));
   }));
 }
 
@@ -279,7 +289,7 @@ function drawLens() {
     rows.push(el("tr", {}, el("th", {}, l ? `${l - 1}` : "embedding"), ...D.tokens.map((_, i) => {
       const id = lens.ids[l][i][0], p = lens.probabilities[l][i][0];
       const more = lens.ids[l][i].map((one, n) => `${visible(name(one))} ${percent(lens.probabilities[l][i][n])}`).join(", ");
-      return el("td", { class: `${id === answers[i] && i + 1 < T ? "right" : ""}`, style: wash("var(--accent)", .85 * p), title: `after ${l} layers: ${more}; what follows: ${percent(lens.answers[l][i])}`, onclick: () => choose({ place: i }) }, visible(name(id)) || "∅");
+      return el("td", { class: `${id === answers[i] && i + 1 < T ? "right" : ""}`, style: wash("var(--heat-accent)", p), title: `after ${l} layers: ${more}; what follows: ${percent(lens.answers[l][i])}`, onclick: () => choose({ place: i }) }, visible(name(id)) || "∅");
     })));
   }
   const line = texts => el("tr", {}, el("th", {}, texts[0]), ...texts.slice(1).map((text, i) => el("th", { class: i === state.place ? "chosen" : "" }, text)));
@@ -295,14 +305,14 @@ function drawAttribution() {
     c.mlps.forEach((mlp, l) => parts.push([`MLP ${l}`, mlp[place]]));
     return parts;
   };
-  const parts = partsOf(view), sum = parts.reduce((a, [, x]) => a + x, 0), most = Math.max(...parts.map(([, x]) => Math.abs(x)));
+  const parts = partsOf(view), sum = view.contributions.sum[place], most = Math.max(...parts.map(([, x]) => Math.abs(x)));
   const theirs = beside && new Map(partsOf(beside));
-  fill("answer", "After ", chip(D.tokens[place]), " the logit of ", chip(name(view.answers[place])), place + 1 < T ? " (what follows)" : " (the likeliest)", ` is ${sum.toFixed(2)}.`);
+  fill("answer", "After ", chip(D.tokens[place]), " the logit of ", chip(name(view.answers[place])), place + 1 < T ? " (what follows)" : ` (the likeliest${D.views.length > 1 ? ` of ${D.views[0].name}` : ""})`, ` is ${sum.toFixed(2)}.`);
   const HEADS = headsOf(view);
   byId("attribution-map").style.setProperty("--columns", HEADS + 1);
   const value = (l, h) => h < HEADS ? view.contributions.heads[l][h][place] : view.contributions.mlps[l][place];
   fill("attribution-map", ...map(view, ["MLP"], (l, h) => `${h < HEADS ? `head ${l}.${h}` : `MLP ${l}`}: ${signed(value(l, h))}`, (l, h) => diverging(value(l, h), most), () => false));
-  const bar = el("i"); bar.style.background = "linear-gradient(to right, color-mix(in srgb, var(--bad) 85%, transparent), transparent, color-mix(in srgb, var(--accent) 85%, transparent))";
+  const bar = el("i"); bar.style.background = "linear-gradient(to right, var(--heat-bad), transparent, var(--heat-accent))";
   fill("attribution-range", `against it −${most.toFixed(1)}`, bar, `+${most.toFixed(1)} for it`);
   const largest = [...parts].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 12);
   const rest = sum - largest.reduce((a, [, x]) => a + x, 0), widest = Math.max(most, Math.abs(rest));
@@ -379,11 +389,11 @@ function drawTime() {
   const last = known[known.length - 1], end = known.length > 1 ? last * last / known[known.length - 2] : 2 * last;
   const xs = views.map(v => v.step ?? end), ticks = views.map(v => v.step ?? "end");
   const options = { logX: true, ticks, now: state.view === 0 || shown().step !== null ? xs[timeline.indexOf(state.view)] : null };
-  const answer = view => place + 1 < T ? Math.exp(-view.losses[place + 1]) : view.answers[place] === views[views.length - 1].answers[place] ? Math.exp(view.next.logprobs[place][0]) : Math.exp(view.next.logprobs[place][view.next.ids[place].indexOf(D.views[0].answers[place])] ?? -Infinity);
+  const answer = view => view.lens.answers[layersOf(view)][place];
   const { layer, head } = state;
   fill("by-step",
     chart("Loss in nats a token", "step", xs, [{ name: "this text", values: views.map(v => v.loss), color: COLORS[0] }], options),
-    chart("Highest score of each kind of head", "step", xs, D.kinds.map((kind, k) => ({ name: kind, values: views.map(v => Math.max(...v.scores[k].flat())), color: COLORS[k] })), { ...options, from: 0, to: 1 }),
+    chart("Highest score of each kind of head", "step", xs, D.kinds.map((kind, k) => ({ name: kind, values: views.map(v => highest(v.scores[k])), color: COLORS[k] })), { ...options, from: 0, to: 1 }),
     chart(`Scores of head ${layer}.${head}`, "step", xs, D.kinds.map((kind, k) => ({ name: kind, values: views.map(v => v.scores[k][layer][head]), color: COLORS[k] })), { ...options, from: 0, to: 1 }),
     chart(`Probability after “${visible(D.tokens[place]).trim()}”`, "step", xs, [{ name: `“${visible(name(D.views[0].answers[place])).trim()}”`, values: views.map(answer), color: COLORS[0] }], { ...options, from: 0, to: 1 }),
   );
@@ -400,7 +410,7 @@ for (const id of ["temperature", "top_k", "top_p"]) {
   byId(id).oninput = event => { state[id] = Number(event.target.value); drawNext(); };
 }
 byId("attention-scale").style.background = `linear-gradient(to right, ${[0, .1, .25, .5, .75, 1].map(w => `color-mix(in srgb, var(--accent) ${100 * shade(w)}%, transparent) ${100 * w}%`).join(", ")})`;
-scale("lens-scale", "color-mix(in srgb, var(--accent) 85%, transparent)");
+scale("lens-scale", "var(--heat-accent)");
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 let width = innerWidth;
 addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawLarge(); } });

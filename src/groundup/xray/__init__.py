@@ -1,7 +1,8 @@
 """What a model is doing: attention, logit lens, token loss, kinds of heads.
 
-`groundup.xray(model, text)` is a function, and this folder has its name: whoever has imported one
-of its pages finds the folder under that name, so that the folder answers a call as the function.
+`groundup.xray(model, text, tokenizer)` is a function, and this folder has its name: whoever has
+imported one of its pages finds the folder under that name, so that the folder answers a call as the
+function.
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
 """What kind of head is it? Four detectors, each the mean attention to one place.
 
-    previous token      attention from t to t - 1                    on the text itself
-    first token         attention from t to 0                        on the text itself
-    duplicate token     attention from t to the same token before    on a repeated random sequence
-    induction           attention from t to what followed it there   on a repeated random sequence
+    previous token      attention from t to t - 1
+    first token         attention from t to 0
+    duplicate token     attention from t to the same token before
+    induction           attention from t to what followed it there
 
 An *induction head* continues what it has seen: in "A B … A" it looks from the second A to B and
 says B again. It needs a head before it that tells each token which one came before it, a previous
 token head; when the two have formed, the loss on anything repeated falls off a cliff (Olsson et al.
-2022, In-context Learning and Induction Heads). Both are measured on random tokens said twice, where
-nothing but the repetition can be known: with a block of L tokens, a place t of the second block
-sees the same token at t - L and what followed it at t - L + 1.
+2022, In-context Learning and Induction Heads).
+
+All four are measured on random tokens said twice, where nothing but the repetition can be known:
+with a block of L tokens, a place t of the second block sees the same token at t - L and what
+followed it at t - L + 1. On a text a score would depend on its length: of two tokens, a head that
+attends to both alike gives half to the previous one, which is the first one as well.
 
 A score above 0.4 is a head of that kind, by the usual rule (TransformerLens's head detectors).
 """
@@ -25,6 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.train.batch import Batch
 from groundup.xray.trace import Head, traced
@@ -35,31 +39,40 @@ THRESHOLD = 0.4
 # Random sequences, and tokens of their blocks at most: 4 * 50 places to average over, as many as
 # make a score's error 0.02 or so.
 _ROWS, _BLOCK = 4, 50
+# Tokens of a block at least. Of fewer, a head that attends to all places alike comes near 0.4.
+_FEWEST = 4
 _SEED = 0
 
 
 def head_scores(
     model: CausalLM,
-    attention: Float[np.ndarray, "layers heads time time"],
     opening: Sequence[int] = (),
     without: Sequence[Head] = (),
     special: frozenset[int] = frozenset(),
 ) -> Float[np.ndarray, "kinds layers heads"]:
     """The scores of every head, in the order of `KINDS`, each from 0 to 1.
 
-    `attention` is of the text. Random sequences begin with `opening` and hold none of the `special`
-    ids.
+    Random sequences begin with `opening` and hold none of the `special` ids. Scores are NaN where
+    the context or the smallest window has no room for a block of a few tokens, twice.
     """
+    config = model.config
     repeated, block = repeated_sequence(model, opening, special)
+    if block < _FEWEST:
+        shape = (len(KINDS), config.num_hidden_layers, config.num_attention_heads)
+        return np.full(shape, np.nan, np.float32)
     with torch.no_grad(), traced(model, without) as trace:
         model(Batch.of(repeated))
-    on_random = torch.stack([one.mean(0) for one in trace.attention]).cpu().numpy()
-    previous = on_diagonal(attention, 1)
-    first = attention[..., 1:, 0].mean(-1) if attention.shape[-1] > 1 else np.zeros_like(previous)
+    attention = torch.stack([one.mean(0) for one in trace.attention]).cpu().numpy()
     # The first of the second block's tokens stands right after the first block.
-    second = on_random[..., -block:, :]
-    duplicate, induction = on_diagonal(second, block), on_diagonal(second, block - 1)
-    return np.stack([previous, first, duplicate, induction]).astype(np.float32)
+    second = attention[..., -block:, :]
+    found = (
+        on_diagonal(attention, 1),
+        # Beyond the smallest window no query can see the first token.
+        attention[..., 1 : min(_windows(config), default=None), 0].mean(-1),
+        on_diagonal(second, block),
+        on_diagonal(second, block - 1),
+    )
+    return np.stack(found).astype(np.float32)
 
 
 def on_diagonal(
@@ -81,12 +94,21 @@ def on_diagonal(
 def repeated_sequence(
     model: CausalLM, opening: Sequence[int], special: frozenset[int]
 ) -> tuple[Int[Tensor, "rows time"], int]:
-    """Random tokens of the vocabulary twice over, and how many they are; the same every time."""
+    """Random tokens of the vocabulary twice over, and how many they are; the same every time.
+
+    A query of the second block sees the same token in the first one, whatever the windows.
+    """
     config, device = model.config, model.head.device
-    block = min(_BLOCK, (config.max_position_embeddings - len(opening)) // 2)
+    room = max(0, config.max_position_embeddings - len(opening))
+    block = min(_BLOCK, room // 2, *(window - 1 for window in _windows(config)))
     generator = torch.Generator().manual_seed(_SEED)
     allowed = torch.tensor([id for id in range(config.vocab_size) if id not in special])
     drawn = torch.randint(len(allowed), (_ROWS, block), generator=generator)
     once = allowed[drawn]
     start = torch.tensor([list(opening)] * _ROWS, dtype=torch.int64).view(_ROWS, -1)
     return torch.cat((start, once, once), dim=1).to(device), block
+
+
+def _windows(config: ModelConfig) -> list[int]:
+    """The windows of the layers that have one, in tokens."""
+    return [window for window in config.windows if window is not None]

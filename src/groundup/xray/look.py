@@ -1,4 +1,4 @@
-"""`groundup.xray(model, text)`: what a model does with a text, as arrays.
+"""`groundup.xray(model, text, tokenizer)`: what a model does with a text, as arrays.
 
     seen = groundup.xray("runs/sft", "Who are you?", chat=True)
     seen.losses                     what each token cost, in nats
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +52,18 @@ class XRay:
     ids: Int[np.ndarray, " time"]
     cut: int
     """How many tokens the text had beyond these, which nobody looked at."""
+    context: int
+    """The most tokens that the model can read."""
     losses: Float[np.ndarray, " time"]
     """-log p of each token given those before it, in nats; NaN for the first, which has none."""
     logits: Float[np.ndarray, "time vocab"]
     """Of the token after each place."""
     answers: Int[np.ndarray, " time"]
-    """The token that follows each place, and after the last one the likeliest."""
+    """The token that follows each place; after the last one the likeliest, or as asked for."""
     attention: Float[np.ndarray, "layers heads time time"]
     """How much of each query (row) goes to each key (column); rows sum to 1."""
     head_scores: Float[np.ndarray, "kinds layers heads"]
-    """How much each head is of the kinds `KINDS`, from 0 to 1 (see `heads`)."""
+    """How much each head is of the kinds `KINDS`, from 0 to 1, NaN where not measured."""
     lens: LogitLens
     residual_norms: Float[np.ndarray, "states time"]
     """Length of the residual stream before each layer and after the last."""
@@ -96,31 +99,53 @@ def xray(
     chat: bool = False,
     without: Sequence[Head] = (),
     most_tokens: int = MOST_TOKENS,
+    answer: int | None = None,
 ) -> XRay:
     """Look at what a model does with a text: losses, attention, logit lens, attribution, gradients.
 
     `model` is one that is loaded, with its `tokenizer`, or where one lies, as for `load`; from
     there it is computed in float32. `text` may be token ids. With `chat` it is a user's message and
     the place where the answer begins. Heads `without`, as (layer, head), are taken out. Of a long
-    text the first `most_tokens` are looked at. Gradients of the model's own stay as they are.
+    text the first `most_tokens` are looked at. `answer` is the token to ask for after the last
+    place, by default the likeliest. Gradients of the model's own stay as they are.
 
-    Raises `UserError` for a text of no tokens, for ids outside the vocabulary and for a head that
-    is not there.
+    Raises `UserError` for a text of no tokens, for what is no id of the vocabulary, for
+    `most_tokens` below 1 and for a head that is not there.
     """
+    if most_tokens < 1:
+        raise UserError(
+            f"most_tokens={most_tokens} must be 1 or more; {MOST_TOKENS} is the default"
+        )
     if not isinstance(model, CausalLM):
         stored = open_model(model)
         model, tokenizer = stored.model(torch.float32), tokenizer or stored.tokenizer
     if isinstance(text, str):
         if tokenizer is None:
-            raise UserError("a text needs the model's tokenizer; pass it, or give token ids")
+            raise UserError(
+                "a text needs the model's tokenizer; call xray(model, text, tokenizer), or give "
+                "token ids"
+            )
         ids = text_ids(model.config, tokenizer, text, chat=chat)
     else:
-        ids = list(text)
+        ids = [token_id(one) for one in text]
+    vocabulary = model.config.vocab_size
+    if answer is not None and not 0 <= answer < vocabulary:
+        raise UserError(f"answer={answer} is no token id; give one from 0 to {vocabulary - 1}")
     kept = ids[: min(most_tokens, model.config.max_position_embeddings)]
     if not kept:
         raise UserError("the text is empty; give at least one token to look at")
     with evaluating(model):
-        return _looked(model, kept, len(ids) - len(kept), tokenizer, tuple(without))
+        return _looked(model, kept, len(ids) - len(kept), tokenizer, tuple(without), answer)
+
+
+def token_id(one: object) -> int:
+    """A token id from an integer of Python's, NumPy's or torch's; `UserError` for all else."""
+    try:
+        if not isinstance(one, bool):
+            return index(one)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise UserError(f"{one!r} is no token id; give a text or whole numbers") from None
 
 
 def text_ids(config: ModelConfig, tokenizer: Tokenizer, text: str, *, chat: bool) -> list[int]:
@@ -143,6 +168,7 @@ def _looked(
     cut: int,
     tokenizer: Tokenizer | None,
     without: tuple[Head, ...],
+    answer: int | None,
 ) -> XRay:
     batch = Batch.of(torch.tensor([ids], device=model.head.device))
     with torch.enable_grad(), traced(model, without) as trace:
@@ -150,9 +176,9 @@ def _looked(
         losses = cross_entropy(logits[:-1], batch.input_ids[0, 1:], reduction="none")
         by_residual, by_weights = _gradients(model, trace, losses)
     logits = logits.detach()
-    answers = torch.cat((batch.input_ids[0, 1:], logits[-1:].argmax(-1)))
+    last = logits[-1:].argmax(-1) if answer is None else batch.input_ids.new_tensor([answer])
+    answers = torch.cat((batch.input_ids[0, 1:], last))
     residual = [one[0].detach() for one in trace.residual]
-    attention = _array(torch.stack([one[0] for one in trace.attention]))
     # The tokens that open any text open the random ones, too.
     opening = [] if tokenizer is None else opening_ids(model.config, tokenizer)
     special = frozenset() if tokenizer is None else tokenizer.special_ids
@@ -160,11 +186,12 @@ def _looked(
         tokens=tuple(token_text(tokenizer, id) for id in ids),
         ids=np.asarray(ids),
         cut=cut,
+        context=model.config.max_position_embeddings,
         losses=np.concatenate(([np.nan], _array(losses))),
         logits=_array(logits),
         answers=_array(answers),
-        attention=attention,
-        head_scores=head_scores(model, attention, opening, without, special),
+        attention=_array(torch.stack([one[0] for one in trace.attention])),
+        head_scores=head_scores(model, opening, without, special),
         lens=logit_lens(model, residual, answers, _LENS_TOP),
         residual_norms=_array(torch.stack([one.float().norm(dim=-1) for one in residual])),
         contributions=contributions(model, trace, answers),

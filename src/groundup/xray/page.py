@@ -1,8 +1,9 @@
 """An X-ray as one page: all numbers inside it, drawn by JavaScript (`report/xray.js`).
 
 A page shows one *view* at a time: the model, the model without a head, another model, or the same
-run after so many steps. All of them read the same tokens, so that any two can be compared. Numbers
-are rounded to what an eye tells apart; attention is a byte each, of the places that may be seen.
+run after so many steps. All of them read the same tokens and are asked for the same answers, so
+that any two can be compared. Numbers are rounded to what an eye tells apart; attention is a byte
+each, of the places that may be seen.
 """
 
 from __future__ import annotations
@@ -56,8 +57,14 @@ def is_xray(path: Path) -> bool:
 
 
 def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) -> str:
-    """The page: whole in itself, and nothing of a text in it but as text."""
+    """The page: whole in itself, and nothing of a text in it but as text.
+
+    All views must be of the same tokens and answers (see `xray`).
+    """
     seen = views[0].seen
+    for view in views:
+        assert np.array_equal(view.seen.ids, seen.ids), view.name
+        assert np.array_equal(view.seen.answers, seen.answers), view.name
     drawn = [_view(view) for view in views]
     data = {
         "tokens": seen.tokens,
@@ -73,10 +80,12 @@ def xray_html(title: str, views: Sequence[View], text_of: Callable[[int], str]) 
         generator=_GENERATOR,
         title=title,
         seen=seen,
+        context=min(view.seen.context for view in views),
         layers=seen.attention.shape[0],
         heads=seen.attention.shape[1],
         names=[view.name for view in views],
         threshold=THRESHOLD,
+        are_known=not np.isnan(seen.head_scores).all(),
         has_steps=any(view.step is not None for view in views),
         ablations=_ablations(views),
     )
@@ -111,6 +120,8 @@ def _view(view: View) -> dict[str, Any]:
             "bias": _rounded(parts.bias, 2),
             "heads": _rounded(parts.heads, 2),
             "mlps": _rounded(parts.mlps, 2),
+            # Of many parts the rounded ones would add up to something else.
+            "sum": _rounded(parts.sum, 2),
         },
         "norms": _rounded(seen.residual_norms, 2),
         "gradients": _significant(seen.residual_gradients),

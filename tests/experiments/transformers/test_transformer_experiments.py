@@ -12,9 +12,9 @@ import torch
 
 from groundup.app.stages import EXPERIMENTS
 from groundup.errors import UserError
-from groundup.experiments.transformers import induction, recall
+from groundup.experiments.transformers import copying, induction, recall
 from groundup.experiments.transformers.cells import Cell, History, trained
-from groundup.experiments.transformers.config import InductionConfig, RecallConfig
+from groundup.experiments.transformers.config import CopyingConfig, InductionConfig, RecallConfig
 from groundup.experiments.transformers.induction import scores
 from groundup.experiments.transformers.language import losses, non_overlapping, sliding, windows
 from groundup.experiments.transformers.models import Architecture, attention_only, transformer
@@ -108,6 +108,45 @@ def test_of_who_is_sooner_no_more_is_said_than_was_looked_at() -> None:
         said == "Muon ends lower on average, but does not reach AdamW's last loss with every seed."
     )
 
+    # Of one seed, whoever is ahead.
+    alone = [
+        Tuned(one.name, one.tried, one.histories[:1])
+        for one in (tuned("adamw", (3.0, 1.9)), tuned("muon", (1.0, 2.0)))
+    ]
+    assert sooner(*alone).startswith("Of one seed nothing can be told")
+
+
+def test_the_test_of_induction_is_no_step_of_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.Tensor] = []
+    real = induction.scores
+
+    def seen(model: CausalLM, batch: Any, *more: Any) -> Any:
+        asked.append(batch.input_ids)
+        return real(model, batch, *more)
+
+    monkeypatch.setattr(induction, "scores", seen)
+    induction.measured(tiny(vocab_size=128, context=96)(0), last=False)
+    first = TaskStream(induction.TASK, 16, 0).at(0, torch.nn.Identity())[0].input_ids
+    [tested] = asked
+    assert len(first) == 16 and not any((row == tested).all(1).any() for row in first)
+    blocks = {tuple(row[at : at + 6].tolist()) for row in first for at in range(90)}
+    found = [tuple(row[at : at + 6].tolist()) in blocks for row in tested for at in range(90)]
+    assert not any(found)
+
+
+def test_the_miniature_has_one_seed_and_says_so(tmp_path: Path) -> None:
+    assert CopyingConfig(out=tmp_path).all_seeds == [0, 1, 2]
+    quick = CopyingConfig(out=tmp_path, quick=True, seed=5)
+    assert (quick.seeds, quick.all_seeds) == (1, [5])
+    assert CopyingConfig(out=tmp_path, quick=True, seeds=3).seeds == 1
+
+
+def test_copying_says_how_many_strings_were_tested() -> None:
+    end = {str(n): 0.5 for n in copying.LENGTHS}
+    found = {"RoPE": [History([{"letters": end, "strings": end}], [])]}
+    [remark] = copying.table(found, "letters", 10).remarks
+    assert "tested on 10 strings" in remark and "Student" not in remark
+
 
 def check(out: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
@@ -121,6 +160,7 @@ def test_induction_in_miniature(tmp_path: Path) -> None:
     out = induction.run(config)
     found = check(out, "induction")
     assert found["data"]["1 layers"][0][-1]["loss"] < 5.5
+    assert found["config"]["seeds"] == len(found["data"]["1 layers"]) == 1
     # Finished, it is left alone; of other settings it is refused.
     before = (out / "result.json").stat().st_mtime_ns
     assert induction.run(config) == out and (out / "result.json").stat().st_mtime_ns == before

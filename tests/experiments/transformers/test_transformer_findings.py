@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from groundup.experiments.transformers.findings import (
     compared,
     conclusions,
+    intervals,
     lines_plot,
+    number_cell,
     over,
     share_over,
 )
 from groundup.experiments.transformers.models import attention_only, recurrent
+from groundup.report.claim import Claim
+from groundup.report.page import Claims, Page, Section, html
 
 
 def test_a_difference_is_told_apart_where_its_interval_leaves_zero_out() -> None:
@@ -31,10 +37,31 @@ def test_of_one_seed_nothing_is_told() -> None:
     assert conclusions([claim]) == ["Of one seed nothing can be told: less."]
 
 
+def test_each_line_of_what_was_tested_begins_with_the_claim() -> None:
+    many = compared("a beats b", ("a", [1.0, 1.1]), ("b", [3.0, 3.1]), "below")
+    one = compared("a beats c", ("a", [1.0]), ("c", [3.0]), "below")
+    bare = Claim("it fell", over([0.9, 1.1, 1.0]), "nats", "below")
+    sections = [Section("What was tested", "claims", [Claims([many, one, bare])])]
+    shown = re.sub("<[^>]+>", "", html(Page("t", "t", "t", [], sections)))
+    assert "a beats b: a against b, 3.050 → 1.050 (-2.000 nats, interval -2.000 to" in shown
+    assert "a beats c: a against c, 3.000 → 1.000 (-2.000 nats, no interval)" in shown
+    assert "it fell: +1.000 nats, interval" in shown
+
+
 def test_shares_end_at_one() -> None:
     assert over([0.9, 1.0, 1.0]).high > 1.0
     found = share_over([0.9, 1.0, 1.0])
     assert (found.high, found.groups) == (1.0, 3)
+
+
+def test_no_speed_is_below_zero() -> None:
+    cell = number_cell([10.0, 180.0, 350.0], 0)
+    assert (cell.value, cell.note) == ("180", "0 to 602")
+
+
+def test_of_one_seed_no_interval_is_named() -> None:
+    assert "interval" in intervals(3) and "3 seeds" in intervals(3)
+    assert "Student" not in intervals(1) and "One seed" in intervals(1)
 
 
 def test_a_plot_has_a_pane_for_each_title_and_one_legend() -> None:
@@ -43,6 +70,30 @@ def test_a_plot_has_a_pane_for_each_title_and_one_legend() -> None:
     assert [axes.get_title(loc="left") or axes.get_title() for axes in plot.figure.axes]
     assert len(plot.figure.axes) == 2 and len(plot.figure.legends) == 1
     assert [text.get_text() for text in plot.figure.legends[0].texts] == ["a", "b"]
+
+
+@pytest.mark.parametrize("panes", [1, 2])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [f"{n}: {kind}" for n in ("1 layer", "2 layers") for kind in ("previous token", "induct")],
+        ["attention 32", "LSTM 32", "LSTM 64", "LSTM 128", "GRU 32"],
+        ["M" * 12, "W" * 20],
+        ["a name that is longer than all other names are, and nobody would give"],
+    ],
+)
+def test_a_legend_fits_into_its_figure(labels: list[str], panes: int) -> None:
+    lines = {label: ([0, 10], np.zeros((2, 2))) for label in labels}
+    made = {f"pane {n}": lines for n in range(panes)}
+    plot = lines_plot("x", "What.", made, x="x", y="y", level=("threshold", 0.4))
+    plot.figure.canvas.draw()
+    frame = plot.figure.legends[0].get_window_extent()
+    assert frame.x0 >= 0 and frame.x1 <= plot.figure.bbox.width
+
+
+def test_a_single_point_is_seen() -> None:
+    plot = lines_plot("x", "What.", {"one": {"a": ([5], np.ones((2, 1)))}}, x="x", y="y")
+    assert plot.figure.axes[0].lines[0].get_marker() == "o"
 
 
 def test_a_cache_grows_with_the_text_and_a_state_does_not() -> None:

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.experiments.transformers.tasks import Copying, Recall, Repetition, TaskStream
+from groundup.experiments.transformers.tasks import (
+    TEST_SEED,
+    Copying,
+    Recall,
+    Repetition,
+    TaskStream,
+)
 
 
 def test_each_asked_key_has_the_value_that_was_told_after_it() -> None:
@@ -73,3 +79,20 @@ def test_streams_are_functions_of_seed_and_step() -> None:
     one.at(0, model)
     assert torch.equal(one.at(5, model)[0].input_ids, other.at(5, model)[0].input_ids)
     assert not torch.equal(one.at(5, model)[0].input_ids, one.at(6, model)[0].input_ids)
+
+
+def test_the_test_is_no_step_of_training() -> None:
+    """NumPy reads a seed as 32-bit words and fills up four of them with zeros."""
+
+    def drawn(seed: object) -> int:
+        return int(np.random.default_rng(seed).integers(2**62))  # type: ignore[arg-type]
+
+    assert drawn(2**40) == drawn((0, 256)) and drawn(0) == drawn((0, 0)), "as it must not be"
+    # Each word that could tell the test's seed apart, and every pair of small seeds and steps.
+    words = sorted({0, 1, 2**32 - 1, *(word for word in TEST_SEED)})
+    seeds = [*range(20), *words, *(low + 2**32 * high for low in words for high in words)]
+    steps = [*range(2_000), *words]
+    trained = {
+        drawn((seed, step)) for seed in set(seeds) for step in (steps if seed < 20 else words)
+    }
+    assert drawn(TEST_SEED) not in trained

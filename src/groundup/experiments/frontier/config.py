@@ -37,7 +37,11 @@ class FrontierConfig(ExperimentConfig):
         "fairness: the share of balanced pairs; kl: the price of a nat in PPO",
     )
     points: DialPoints = Field(8, description="points on the dial, both ends among them")
-    seeds: Repeats = Field(1, description="how often every point is trained, each time anew")
+    seeds: Repeats = Field(
+        1,
+        description="how often every point is trained, each time anew, with seeds N, N + 1, … of "
+        "--seed N",
+    )
     strategies: tuple[Strategy, ...] = Field(
         ("balanced", "constraint", "soup", "system-prompt"),
         description="what is tried beside the dial: balanced, as many helpful, harmless and fair "

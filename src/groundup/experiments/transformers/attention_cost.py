@@ -24,7 +24,12 @@ import torch
 
 from groundup.experiments.transformers.cells import Cell, History, experiment, trained
 from groundup.experiments.transformers.config import AttentionCostConfig
-from groundup.experiments.transformers.findings import compared, conclusions, number_cell
+from groundup.experiments.transformers.findings import (
+    compared,
+    conclusions,
+    intervals,
+    number_cell,
+)
 from groundup.experiments.transformers.language import (
     Material,
     WindowStream,
@@ -37,7 +42,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.outcome import RESULT, write
 from groundup.report.plots import COLORS, panels
 from groundup.report.table import Table, short_number, text_table
 from groundup.train.batch import Batch
@@ -212,8 +217,8 @@ def table(found: Found, speeds: Mapping[str, Sequence[float]], vocab_size: int) 
             "tokens; the cache here keeps the others too and only does not look at them, so that "
             "the window's speed is no better than it is. Fewer key heads are fewer parameters as "
             f"well. Tokens a second: of {_TEXTS} texts together, behind {_BEFORE:,} tokens; they "
-            f"are timed in {len(speeds[ALL])} rounds, which show the machine as it is. Losses are "
-            f"means over {seeds(len(found[ALL]))}. Intervals are Student's, 95 %.",
+            f"are timed in {len(speeds[ALL])} rounds, which show the machine as it is. Losses: "
+            f"{intervals(len(found[ALL]))}",
         ),
     )
 

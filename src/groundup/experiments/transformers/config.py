@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from groundup.experiments.config import ExperimentConfig
 from groundup.train.ranges import Minutes, Repeats, Steps, Threads
@@ -11,13 +13,22 @@ from groundup.train.ranges import Minutes, Repeats, Steps, Threads
 class TransformerExperimentConfig(ExperimentConfig):
     """What all of these have: seeds, each a model of its own, and threads."""
 
-    seeds: Repeats = Field(3, description="how often each model is trained, each time anew")
+    seeds: Repeats = Field(
+        3,
+        description="how often each model is trained, each time anew, with seeds N, N + 1, … of "
+        "--seed N; the miniature once",
+    )
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
 
     @property
     def all_seeds(self) -> list[int]:
-        """The seeds of all models of a kind; of the miniature one."""
-        return [self.seed + n for n in range(1 if self.quick else self.seeds)]
+        """The seeds of all models of a kind."""
+        return [self.seed + n for n in range(self.seeds)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_seed_of_the_miniature(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return given | {"seeds": 1} if given.get("quick") else given
 
 
 class RecallConfig(TransformerExperimentConfig):

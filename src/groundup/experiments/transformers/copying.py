@@ -29,6 +29,7 @@ from groundup.experiments.transformers.config import CopyingConfig
 from groundup.experiments.transformers.findings import (
     compared,
     conclusions,
+    intervals,
     lines_plot,
     share_cell,
 )
@@ -36,7 +37,7 @@ from groundup.experiments.transformers.models import Architecture, recurrent, tr
 from groundup.experiments.transformers.tasks import Copying, TaskStream, test_batch
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
-from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.outcome import RESULT, write
 from groundup.report.table import Cell as Shown
 from groundup.report.table import Table, short_number, text_table
 
@@ -70,7 +71,7 @@ def _run(config: CopyingConfig) -> None:
         config,
         NAME,
         QUESTION,
-        tables=[table(found, "letters"), table(found, "strings")],
+        tables=[table(found, what, _test_rows(config)) for what in ("letters", "strings")],
         plots=[plot(found), learning(found)],
         remarks=conclusions(claims),
         claims=claims,
@@ -111,10 +112,15 @@ def _cell(config: CopyingConfig, name: str, seed: int) -> Cell:
         rate=0.02 if recurs else 0.003,
         embedding_rate=0.01,
         optimizer="muon" if recurs else "adamw",
-        measure=partial(measured, rows=10 if config.quick else _TEST_ROWS),
+        measure=partial(measured, rows=_test_rows(config)),
         dtype="auto",
         evaluations=1 if config.quick else 8,
     )
+
+
+def _test_rows(config: CopyingConfig) -> int:
+    """Strings of each length in the test."""
+    return 10 if config.quick else _TEST_ROWS
 
 
 @torch.no_grad()
@@ -178,8 +184,8 @@ def tested(found: dict[str, list[History]]) -> list[Claim]:
     ]
 
 
-def table(found: dict[str, list[History]], what: str) -> Table:
-    """A row for each model, a column for each length."""
+def table(found: dict[str, list[History]], what: str, rows_each: int) -> Table:
+    """A row for each model, a column for each length, of which the test has `rows_each` strings."""
     every = architectures()
     rows: list[tuple[str | Shown, ...]] = [
         (
@@ -195,9 +201,9 @@ def table(found: dict[str, list[History]], what: str) -> Table:
         ("model", "parameters", *(str(length) for length in LENGTHS)),
         rows,
         (
-            f"Trained on 1 to {LONGEST} letters out of {LETTERS}, tested on {_TEST_ROWS} strings "
-            f"of each length; guessing gets 1 letter in {LETTERS}. Means over "
-            f"{seeds(len(next(iter(found.values()))))} with Student's 95 % interval.",
+            f"Trained on 1 to {LONGEST} letters out of {LETTERS}, tested on {rows_each} strings "
+            f"of each length; guessing gets 1 letter in {LETTERS}. "
+            f"{intervals(len(next(iter(found.values()))))}",
         ),
     )
 

@@ -81,9 +81,17 @@ def share_cell(values: Sequence[float]) -> Cell:
 
 
 def number_cell(values: Sequence[float], digits: int = 3) -> Cell:
-    """A number over seeds for a table."""
-    found = number(over(values), digits)
-    return found if len(values) > 1 else Cell(found.value)
+    """A number over seeds for a table, of what is never below 0, and so is its interval."""
+    found = over(values)
+    cell = number(replace(found, low=max(0.0, found.low)), digits)
+    return cell if len(values) > 1 else Cell(cell.value)
+
+
+def intervals(count: int) -> str:
+    """How the numbers of a table come from so many seeds, for a remark."""
+    if count < FEWEST_SEEDS:
+        return "One seed, which has no interval."
+    return f"Means over {count} seeds with Student's 95 % interval."
 
 
 def lines_plot(
@@ -107,7 +115,8 @@ def lines_plot(
             style: dict[str, Any] = {
                 "color": COLORS[place % len(COLORS)],
                 "linestyle": "-" if place < len(COLORS) else "--",
-                "marker": marker,
+                # A single point is no line, and would not be seen.
+                "marker": marker if len(at) > 1 else "o",
                 "markersize": 4,
             }
             axes.plot(at, values.mean(0), label=label, **style)
@@ -134,8 +143,15 @@ def lines_plot(
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        ncols=min(4, len(handles)),
+        ncols=_columns(list(handles), figure.get_figwidth()),
         frameon=False,
         fontsize=8,
     )
     return Plot(name, f"{caption} Lines are means, bands all seeds.", figure)
+
+
+def _columns(labels: Sequence[str], inches: float) -> int:
+    """Columns of a legend that fit into a figure's width, four at most."""
+    # A letter of 8 points is 5 wide at most in the mean; beside each label a line and two gaps.
+    widest = 5 * max(map(len, labels)) + 40
+    return max(1, min(4, len(labels), int(72 * inches // widest)))

@@ -31,11 +31,12 @@ from groundup.experiments.transformers.config import InductionConfig
 from groundup.experiments.transformers.findings import (
     compared,
     conclusions,
+    intervals,
     lines_plot,
     number_cell,
 )
 from groundup.experiments.transformers.models import attention_only
-from groundup.experiments.transformers.tasks import Repetition, TaskStream
+from groundup.experiments.transformers.tasks import TEST_SEED, Repetition, TaskStream
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
@@ -118,7 +119,7 @@ def _cell(config: InductionConfig, depth: int, seed: int) -> Cell:
 
 def measured(model: CausalLM, last: bool) -> dict[str, Any]:
     """The loss where the answer can be known and heads' scores; at last without some heads."""
-    batch, lengths = TASK.parts(np.random.default_rng(0), _TEST_ROWS)
+    batch, lengths = TASK.parts(np.random.default_rng(TEST_SEED), _TEST_ROWS)
     previous, induction, maps = scores(model, batch, lengths.tolist())
     found = {
         "loss": loss(model, batch),
@@ -269,8 +270,7 @@ def table(found: dict[int, list[History]]) -> Table:
         tuple(rows),
         (
             f"Guessing loses {np.log(TASK.vocab_size):.2f} nats. Scores are mean attention to one "
-            f"place; above {THRESHOLD} a head is one of that kind. Means over "
-            f"{seeds(len(found[1]))} with Student's 95 % interval.",
+            f"place; above {THRESHOLD} a head is one of that kind. {intervals(len(found[1]))}",
         ),
     )
 

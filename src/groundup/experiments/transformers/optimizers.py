@@ -26,8 +26,10 @@ import numpy as np
 from groundup.experiments.transformers.cells import Cell, History, experiment, trained
 from groundup.experiments.transformers.config import OptimizersConfig
 from groundup.experiments.transformers.findings import (
+    FEWEST_SEEDS,
     compared,
     conclusions,
+    intervals,
     lines_plot,
     number_cell,
     over,
@@ -43,7 +45,7 @@ from groundup.experiments.transformers.models import Architecture, transformer
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.outcome import RESULT, write
 from groundup.report.plots import COLORS, panels
 from groundup.report.table import Table, text_table
 
@@ -224,6 +226,8 @@ def tested(adamw: Tuned, muon: Tuned) -> list[Claim]:
 
 def sooner(adamw: Tuned, muon: Tuned) -> str:
     """When the one that is ahead had the other's last loss, in steps and in seconds."""
+    if len(adamw.histories) < FEWEST_SEEDS:
+        return "Of one seed nothing can be told: which of the two is sooner."
     first, second = ahead(adamw, muon)
     steps = shares(adamw, muon)
     if not np.isfinite(steps).all():
@@ -269,7 +273,7 @@ def table(*found: Tuned) -> Table:
                 f"{TITLES[one.name]} {', '.join(f'{rate:g}' for rate in one.tried)}"
                 for one in found
             )
-            + f". Means over {seeds(len(found[0].histories))} with Student's 95 % interval.",
+            + f". {intervals(len(found[0].histories))}",
         ),
     )
 

@@ -31,6 +31,7 @@ from groundup.experiments.transformers.copying import measured as copied
 from groundup.experiments.transformers.findings import (
     compared,
     conclusions,
+    intervals,
     lines_plot,
     number_cell,
     share_cell,
@@ -49,7 +50,7 @@ from groundup.lm.config import POSITION_EMBEDDINGS, PositionEmbedding
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
 from groundup.report.figure import Plot
-from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.outcome import RESULT, write
 from groundup.report.table import Cell as Shown
 from groundup.report.table import Table, text_table
 
@@ -254,8 +255,8 @@ def language_table(read: Courses, way: str) -> Table:
             for one, name in NAMES.items()
         ),
         (
-            f"{about[way]} Trained on windows of {TRAINED} tokens. Means over "
-            f"{seeds(len(read['rope']))} with Student's 95 % interval; – cannot be read.",
+            f"{about[way]} Trained on windows of {TRAINED} tokens; – cannot be read. "
+            f"{intervals(len(read['rope']))}",
         ),
     )
 

@@ -30,6 +30,7 @@ from groundup.experiments.transformers.config import RecallConfig
 from groundup.experiments.transformers.findings import (
     compared,
     conclusions,
+    intervals,
     lines_plot,
     share_cell,
 )
@@ -37,7 +38,7 @@ from groundup.experiments.transformers.models import Architecture, attention_onl
 from groundup.experiments.transformers.tasks import TEST_SEED, Recall, TaskStream
 from groundup.lm.model import CausalLM
 from groundup.report.claim import Claim
-from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.outcome import RESULT, write
 from groundup.report.table import Table, short_number, text_table
 
 NAME = "recall"
@@ -218,8 +219,8 @@ def table(found: Sequence[Contestant]) -> Table:
             f"State: numbers carried after {TASK.context} tokens, as many as {TASK.pairs[-1]} "
             "pairs with their questions have; attention's grow with the text, the others' do not. "
             f"{TASK.vocab_size // 2} keys and as many values; who only knows which values have "
-            "been told and not of which key answers one of as many as pairs. Means over "
-            f"{seeds(len(found[0].histories))} with Student's 95 % interval.",
+            "been told and not of which key answers one of as many as pairs. "
+            f"{intervals(len(found[0].histories))}",
         ),
     )
 

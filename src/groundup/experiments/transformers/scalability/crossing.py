@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from groundup.experiments.transformers.findings import compared, number_cell, over
+from groundup.experiments.transformers.findings import compared, intervals, number_cell, over
 from groundup.report.claim import Claim
 from groundup.report.table import Cell, Table, short_number, text_table
 
@@ -190,7 +190,8 @@ def table(races: Sequence[Race]) -> Table:
             "best of its family where its own looks begin or end. "
             "FLOPs are counted: 6 for every weight that a token is multiplied with, the head's "
             "too, and 12 for every feature of every score. Seconds are those of training steps, a "
-            "run's median step times its steps. Means over seeds with Student's 95 % interval.",
+            "run's median step times its steps.",
+            *(intervals(len(race.lstm)) for race in races[:1]),
         ),
     )
 

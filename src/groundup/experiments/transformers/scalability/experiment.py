@@ -25,7 +25,7 @@ from matplotlib.axes import Axes
 
 from groundup.experiments.transformers.cells import experiment
 from groundup.experiments.transformers.config import ScalabilityConfig
-from groundup.experiments.transformers.findings import conclusions, number_cell
+from groundup.experiments.transformers.findings import conclusions, intervals, number_cell
 from groundup.experiments.transformers.language import Material, Text, material
 from groundup.experiments.transformers.models import Architecture
 from groundup.experiments.transformers.scalability import costs, crossing, positions
@@ -47,7 +47,7 @@ from groundup.experiments.transformers.scalability.runs import (
     tried,
 )
 from groundup.report.figure import Plot
-from groundup.report.outcome import RESULT, seeds, write
+from groundup.report.outcome import RESULT, write
 from groundup.report.plots import COLORS, log_x, panels
 from groundup.report.table import Table, short_number, text_table
 
@@ -205,8 +205,8 @@ def sizes_table(found: Found) -> Table:
             "Parameters without embeddings. All were to train for as long, by the pace measured "
             f"before, in steps of {ROWS} windows of {CONTEXT} tokens (with more windows at once an "
             "LSTM has more to do side by side, and trains faster); the rate rises and then stays, "
-            "so that every look is the end of a shorter run. Means over "
-            f"{seeds(len(every[0].histories))} with Student's 95 % interval.",
+            "so that every look is the end of a shorter run. "
+            f"{intervals(len(every[0].histories))}",
         ),
     )
 
