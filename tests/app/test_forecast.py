@@ -15,7 +15,9 @@ from groundup.app.forecast import PlanRequest, plan_run, read_law
 from groundup.errors import UserError
 from groundup.kernels.library import best_kernels
 from groundup.lm.config import ModelConfig
+from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.scaling.law import Law
+from groundup.text.shards import Shard
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute
 from groundup.train.plan import Trained, training_memory
@@ -115,6 +117,7 @@ def test_a_model_without_data_is_timed(tmp_path: Path) -> None:
     assert estimate.flops == shape.flops_per_token(32) * estimate.tokens
     assert estimate.kaplan_flops is not None and estimate.kaplan_flops < estimate.flops
     assert json.loads(file.read_text())["loss"] is None
+    assert estimate.passes is None  # over a text that is not there
     # Twice the parameters' size is asked for by number, and tokens by the dial.
     sized = plan_run(
         PlanRequest("pretrain", parameters=1.2e6, vocab_size=1_024, context=32, rows=4),
@@ -216,6 +219,9 @@ def test_a_run_on_its_own_data_is_planned_as_it_is_run(tmp_path: Path) -> None:
     plan = json.loads((out / "plan.json").read_text())
     status = json.loads((out / "status.json").read_text())
     assert (estimate["steps"], estimate["parameters"]) == (plan["steps"], plan["parameters"])
+    tokens = len(Shard.open(out / "tokens" / "train").tokens)
+    rows = PretrainConfig.model_fields["rows"].default
+    assert estimate["passes"] == pytest.approx(8 * rows / ((tokens - 1) // 32))
     assert plan["expected"]["peak_memory_bytes"] > 0 and plan["expected"]["disk_bytes"] > 0
     assert status["seconds"] > 0
     assert not list(tmp_path.glob("groundup-plan-*"))

@@ -390,6 +390,32 @@ def test_another_recipe_or_foreign_files_are_left_alone(folder: Path) -> None:
         run_recipe(recipe_of(folder, text), folder / "sea.txt")
 
 
+def test_stages_that_have_not_begun_may_be_mended(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "one.txt").write_text("One paragraph.")
+    wrong = '[tokenizer]\nfrom = "sea.txt"\nvocab_size = 320\n'
+    wrong += '[second]\nstage = "tokenizer"\ndata = "one.txt"\nvocab_size = 320\n'
+    right, out = wrong.replace("one.txt", "sea.txt"), folder / "out"
+    with pytest.raises(UserError, match="too little text"):
+        run_recipe(recipe_of(folder, wrong), out)
+    # The first is finished, and stays what it is.
+    with pytest.raises(UserError, match=r"\[tokenizer\] vocab_size was 320.*not begun may change"):
+        run_recipe(recipe_of(folder, right.replace("320", "384", 1)), out)
+    run_recipe(recipe_of(folder, right), out)
+    assert "tokenizer: finished before" in capsys.readouterr().out
+    assert (out / "second" / "tokenizer.json").is_file()
+    assert (out / "recipe.toml").read_text() == (out / ".recipe.toml.copy").read_text() == right
+    with pytest.raises(UserError, match=r"\[second\] data was"):
+        run_recipe(recipe_of(folder, wrong), out)
+
+
+def test_a_list_that_was_written_as_a_table_is_shown_its_form(folder: Path) -> None:
+    columns = RECIPE.replace('"talks.jsonl"', '"talks.jsonl"\ncolumns = {prompt = "question"}')
+    with pytest.raises(UserError, match=r'must be a list.*columns = \["prompt=question"\]'):
+        recipe_of(folder, columns)
+
+
 def test_one_folder_is_one_process_s(folder: Path) -> None:
     out = folder / "out"
     out.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,65 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
     found = corpus.documents(tmp_path)
     assert {d.source for d in (*found.train, *found.heldout)} == {"a", "b", "c"}
     assert [bad.line for bad in found.bad] == [21]
-    with pytest.raises(UserError, match=r"no \.txt"):
+    with pytest.raises(UserError, match=r"holds no .*\.txt or \.md file"):
         (tmp_path / "empty").mkdir()
         corpus.documents(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.ndjson", "A.JSONL", "a.Csv"])
+@pytest.mark.parametrize("in_a_folder", [False, True])
+def test_rows_are_read_as_rows_whatever_their_file_is_called(
+    tmp_path: Path, name: str, in_a_folder: bool
+) -> None:
+    texts = [f"text {n}" for n in range(30)]
+    if name == "a.json":
+        content = json.dumps([{"text": text} for text in texts])
+    elif name == "a.Csv":
+        content = "\n".join(["text", *texts])
+    else:
+        content = "\n".join(json.dumps({"text": text}) for text in texts)
+    (tmp_path / name).write_text(content)
+    found = corpus.documents(tmp_path if in_a_folder else tmp_path / name)
+    assert sorted(d.text for d in (*found.train, *found.heldout)) == sorted(texts)
+
+
+def test_a_folder_of_the_hub_holds_out_what_its_names_hold_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows(name: str, numbers: range) -> None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        lines = "\n".join(json.dumps({"text": f"row {n}"}) for n in numbers)
+        (tmp_path / name).write_text(lines)
+
+    rows("data/train-00000-of-00001.jsonl", range(50))
+    rows("data/test-00000-of-00001.jsonl", range(45, 60))
+    rows(".cache/train.jsonl", range(100, 150))
+    (tmp_path / "README.md").write_text("What these data are.")
+    (tmp_path / "photo.png").write_bytes(b"\x00")
+    (tmp_path / "more.jsonl.gz").write_bytes(b"\x00")
+    found = corpus.documents(tmp_path)
+    # What is held out is not learned, wherever it stands.
+    assert {d.text for d in found.train} == {f"row {n}" for n in range(45)}
+    assert {d.text for d in found.heldout} == {f"row {n}" for n in range(45, 60)}
+    found.say_set_aside()
+    said = capsys.readouterr().out
+    assert "2 files not read: more.jsonl.gz, photo.png" in said and "5 duplicates" in said
+
+
+def test_a_name_alone_parts_no_sides(tmp_path: Path) -> None:
+    """Notes of a training are no training set where there is nothing to test by."""
+    for name in ("training plan.md", "garden.md", "kitchen.md"):
+        (tmp_path / name).write_text(f"About {name}.\n\nMore about {name}.")
+    found = corpus.documents(tmp_path)
+    assert {d.source for d in (*found.train, *found.heldout)} == {
+        "training plan",
+        "garden",
+        "kitchen",
+    }
+
+
+def test_a_text_without_blank_lines_is_cut_in_linear_time() -> None:
+    begun = time.process_time()
+    pieces = split.cut("many words " * 1_500_000)
+    # Seventeen seconds and more if each piece costs a walk through all that follows it.
+    assert time.process_time() - begun < 6 and len(pieces) > 2_000

@@ -143,6 +143,29 @@ def test_conversations_and_documents_of_a_folder_and_its_folders(tmp_path: Path)
     assert load_dataset([readme]).train
 
 
+def test_what_is_not_read_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    lines(folder / "A.JSONL", [talk(1) | {"topic": "t"}, talk(2) | {"topic": "u", "mood": "m"}])
+    (folder / "NOTES.TXT").write_text("On the sea.")
+    for name in ("a.jsonl.gz", "photo.png", "x.pdf", "y.pdf"):
+        (folder / name).write_bytes(b"\x00")
+    found = load_dataset([folder], validation=0)
+    assert len(found.train) == 3
+    assert found.remarks == (
+        f"{folder}: 4 files not read: a.jsonl.gz, photo.png, x.pdf, …",
+        f"{folder}: columns not read: topic, mood",
+    )
+
+
+def test_what_save_to_disk_writes_is_told_in_one_sentence(tmp_path: Path) -> None:
+    for name in ("data-00000-of-00001.arrow", "dataset_info.json", "state.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(
+        UserError, match=r"holds Arrow files, as save_to_disk .* to_parquet or to_j"
+    ):
+        load_dataset([tmp_path])
+
+
 def test_bad_lines_are_told_and_too_many_refused(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", [*map(talk, range(30)), {"prompt": "a", "completion": ""}])
     (bad,) = load_dataset([path]).bad
@@ -225,7 +248,7 @@ def test_a_folder_with_sides_by_name_keeps_them(
     for number, name in enumerate(files):
         lines(tmp_path / name, map(talk, range(100 * number, 100 * number + 50)))
     lines(tmp_path / "dataset_infos.json", [{"default": {}}])
-    found = dataset.Reader({}, True)._folder(tmp_path, "hub:owner/name")
+    found = dataset.Reader({}, True).read(str(tmp_path))
     numbers = {int(line.split()[1]) // 100 for line in said(found.train)}
     assert numbers == set(trains)
     if held is None:

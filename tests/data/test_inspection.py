@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,10 @@ def test_what_should_be_known_is_said(tokenizer: Tokenizer, found: Inspection) -
     nothing = inspect(own(ROWS[1:2]), tokenizer, context=CONTEXT)
     assert remarks(nothing)[0] == "There is nothing here to train on."
     assert "No row is held out" in remarks(nothing)[-1]
-    assert remarks(inspect(own(ROWS[:1], heldout=ROWS[:1]), tokenizer, context=CONTEXT)) == []
+    plain = own(ROWS[:1], heldout=ROWS[:1])
+    assert remarks(inspect(plain, tokenizer, context=CONTEXT)) == []
+    unread = replace(plain, remarks=("own: columns not read: topic",))
+    assert remarks(inspect(unread, tokenizer, context=CONTEXT)) == [f"{unread.remarks[0]}."]
 
 
 def test_rows_that_the_template_refuses_are_named(tokenizer: Tokenizer) -> None:

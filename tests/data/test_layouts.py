@@ -24,6 +24,17 @@ def turns(*roles: str) -> list[dict[str, str]]:
     return [{"role": role, "content": f"{role} {place}"} for place, role in enumerate(roles)]
 
 
+def weighted(*weights: float) -> list[dict[str, Any]]:
+    """Questions and answers; OpenAI's weight 0 says not to learn an answer."""
+    said: list[dict[str, Any]] = []
+    for weight in weights:
+        said += [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b", "weight": weight},
+        ]
+    return said
+
+
 def read(row: dict[str, Any], **columns: str) -> tuple[Message, ...]:
     found = records.conversation_or_document(records.renamed(row, columns), "file", 1)
     assert isinstance(found, Conversation)
@@ -170,6 +181,10 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
         ({"prompt": None}, "'prompt' is empty"),
         ({"instruction": "a", "output": "b", "input": 5}, "'input' must be a string, not int"),
         ({"text": ""}, "'text' is empty"),
+        ({"messages": "[{'role': 'user', 'content': 'a'}]"}, "no JSON but a list as Python prints"),
+        ({"messages": weighted(0, 1)}, "message 2 has weight 0 and message 4 is to be learned"),
+        ({"messages": weighted(0)}, "the first answer, has weight 0: there is nothing to learn"),
+        ({"messages": weighted(0.5)}, "message 2: 'weight' must be 0 or 1"),
         ({"question": "a", "reply": "b"}, "unknown layout: its columns are .*question.*reply"),
     ],
 )
@@ -177,6 +192,31 @@ def test_what_is_wrong_has_one_reason(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadRow, match=reason) as caught:
         records.conversation_or_document(row, "file", 1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_row_ends_before_an_answer_of_weight_0() -> None:
+    assert read({"messages": weighted(1, 0)}) == SAID
+    assert read({"messages": weighted(1, 1)}) == SAID * 2
+
+
+@pytest.mark.parametrize(
+    ("row", "unread"),
+    [
+        ({"prompt": "a", "completion": "b", "id": 1, "source": "s", "group": "g"}, set()),
+        ({"prompt": "a", "answer": "b", "context": None, "history": []}, set()),
+        ({"prompt": "a", "completion": "b", "answer": "c", "topic": "t"}, {"answer", "topic"}),
+        ({"instruction": "a", "output": "b", "history": [["q", "a"]]}, {"history"}),
+        ({"text": "a", "id": 1, "title": "t"}, {"title"}),
+        (
+            {"messages": [{"role": "assistant", "content": "b", "reasoning_content": "c"}]},
+            {"messages.reasoning_content"},
+        ),
+    ],
+)
+def test_columns_that_hold_something_and_are_not_read_are_known(
+    row: dict[str, Any], unread: set[str]
+) -> None:
+    assert records.unread_columns(row) == unread
 
 
 def test_prompts_of_pairs_are_in_order_as_well(tmp_path: Path) -> None:

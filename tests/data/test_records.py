@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from groundup.data import files, records
 from groundup.data.split import split
 from groundup.errors import UserError
-from groundup.text.rows import Message
+from groundup.text.rows import Message, Preference
 
 
 def _lines(path: Path, *lines: object) -> Path:
@@ -163,7 +163,73 @@ def test_own_rows_are_held_out_by_their_hash(tmp_path: Path) -> None:
     again = split(_lines(tmp_path / "b.jsonl", *rows[::-3]), "-", records.read_preferences)
     assert {row.prompt for row in again[1].rows} <= set(heldout)
     alone = split(_lines(tmp_path / "c.jsonl", GOOD, GOOD), "-", records.read_preferences)
-    assert [len(side.rows) for side in alone] == [2, 0]
+    assert [len(side.rows) for side in alone] == [1, 0]
+    assert "1 duplicates taken out" in alone[0].remark
+
+
+def test_votes_of_several_people_are_no_duplicates(tmp_path: Path) -> None:
+    vote = {"prompt": "p", "a": "x", "b": "y", "choice": "a"}
+    path = _lines(tmp_path / "v.jsonl", *(vote | {"who": who} for who in ("Ann", "Bo", "Cy")))
+    assert [len(side.rows) for side in split(path, "-", records.read_preferences)] == [3, 0]
+
+
+def _pair(tmp_path: Path, **row: object) -> Preference:
+    (found,) = records.read_preferences(_lines(tmp_path / "pair.jsonl", row)).rows
+    return found
+
+
+USER, GOOD_ANSWER = {"role": "user", "content": "p"}, {"role": "assistant", "content": "good"}
+BAD_ANSWER = {"role": "assistant", "content": "bad"}
+
+
+def test_the_system_prompt_of_a_pair_comes_first(tmp_path: Path) -> None:
+    asked = (Message("system", "Be kind."), Message("user", "p"))
+    found = _pair(tmp_path, system="Be kind.", prompt="p", chosen="good", rejected="bad")
+    assert found.prompt == asked
+    found = _pair(tmp_path, system="Be kind.", prompt=[USER], chosen="good", rejected="bad")
+    assert found.prompt == asked
+
+
+@pytest.mark.parametrize("row", [{}, {"prompt": "p"}, {"prompt": [USER]}])
+def test_answers_may_be_conversations_that_share_the_prompt(
+    tmp_path: Path, row: dict[str, object]
+) -> None:
+    """As UltraFeedback has them, and trl without a prompt."""
+    found = _pair(tmp_path, **row, chosen=[USER, GOOD_ANSWER], rejected=[USER, BAD_ANSWER])
+    assert found.prompt == (Message("user", "p"),)
+    assert (found.chosen, found.rejected) == ("good", "bad")
+    other = {"role": "user", "content": "another"}
+    for chosen, rejected, reason in (
+        ([USER, GOOD_ANSWER], [other, BAD_ANSWER], "differ before the last answer"),
+        ([USER, GOOD_ANSWER], [USER, GOOD_ANSWER, USER], "differ before the last answer"),
+        ([GOOD_ANSWER, USER], [GOOD_ANSWER, other], "must end with the assistant's answer"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            _pair(tmp_path, **row, chosen=chosen, rejected=rejected)
+    with pytest.raises(UserError, match="'prompt' is another"):
+        _pair(tmp_path, prompt="q", chosen=[USER, GOOD_ANSWER], rejected=[USER, BAD_ANSWER])
+
+
+def test_labels_are_true_and_false_or_1_and_0(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "completion": f"c{n}", "label": n} for n in (0, 1, 0.0, 1.0)]
+    found = records.read_unpaired_preferences(_lines(tmp_path / "a.jsonl", *rows)).rows
+    assert [row.label for row in found] == [False, True, False, True]
+    (tmp_path / "a.csv").write_text("prompt,completion,label\np,c,0\np,d,1\n")
+    found = records.read_unpaired_preferences(tmp_path / "a.csv").rows
+    assert [row.label for row in found] == [False, True]
+    with pytest.raises(UserError, match="must be true or false, or 1 or 0, not 2"):
+        records.read_unpaired_preferences(_lines(tmp_path / "b.jsonl", rows[0] | {"label": 2}))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_one_object_around_the_rows_is_told(tmp_path: Path, indent: int | None) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"version": 1, "data": [GOOD, GOOD]}, indent=indent))
+    with pytest.raises(UserError, match="one object, and no row; the rows seem to be under 'data'"):
+        records.read_preferences(path)
+    # A row is a row over several lines as well.
+    path.write_text(json.dumps(GOOD, indent=indent))
+    assert len(records.read_preferences(path).rows) == 1
 
 
 def test_a_stage_may_have_held_out_nothing_of_a_kind(tmp_path: Path) -> None:

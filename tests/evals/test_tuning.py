@@ -485,7 +485,8 @@ def test_rows_that_were_trained_on_prove_nothing_and_are_called_so(tmp_path: Pat
     assert domain.trained and domain.rows == 60
     assert too_few(OF["bits_per_byte"], Estimate(-1, -2, -0.5, 60, 60), domain) == 0
     assert any("nothing is held out" in one for one in notes([tuned("base")], {}, domain))
-    assert not read_domain(config(path), 0.5).trained
+    half = read_domain(config(path), 0.5)
+    assert not half.trained and half.rows + half.left == 60
     for name, share in (("a", 0.1), ("b", 0)):
         write_run(tmp_path / name, {"validation": share})
     assert validation_of(config(path), [tmp_path / "a", tmp_path / "b"]) == 0
@@ -493,6 +494,15 @@ def test_rows_that_were_trained_on_prove_nothing_and_are_called_so(tmp_path: Pat
     write_run(tmp_path / "c", {"validation": None})
     (tmp_path / "c" / "data.json").write_text(json.dumps({"validation": 0.0}))
     assert validation_of(config(path), [tmp_path / "c"]) == 0
+
+
+def test_of_rows_that_no_model_saw_all_are_measured(tmp_path: Path) -> None:
+    path = tmp_path / "heldout.jsonl"
+    rows = [{"prompt": f"What is {i}?", "completion": f"It is {i}."} for i in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = config(path, validation=1)
+    domain = read_domain(asked, validation_of(asked, []))
+    assert (domain.rows, domain.left, domain.trained) == (60, 0, False)
 
 
 @pytest.mark.parametrize(

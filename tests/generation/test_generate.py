@@ -300,3 +300,12 @@ def test_what_was_shown_is_never_taken_back(
 def test_text_is_shown_as_soon_as_it_is_sure(tokenizer: Tokenizer) -> None:
     assert spell(tokenizer, "acob", ("cow",)) == ["a", "", "", "cob", ""]
     assert spell(tokenizer, "\u00e9!", ()) == ["", "\u00e9", "!", ""]
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_what_is_no_request_is_told_in_a_sentence(model: CausalLM, tokenizer: Tokenizer) -> None:
+    with pytest.raises(UserError, match=r"requests\[0\]='hi' is a str; write groundup\.Request"):
+        generate(model, ["hi"], tokenizer)  # type: ignore[list-item]
+    for single in ("hi", Request(prompt="hi")):
+        with pytest.raises(UserError, match="pass a list of it"):
+            generate(model, single, tokenizer)  # type: ignore[arg-type]

@@ -77,7 +77,7 @@ def test_the_plan_is_shown_before_it_starts(workshop: Any) -> None:
     said = workshop.said("pretrain")
     plan = json.loads((workshop.finished("pretrain") / "plan.json").read_text())
     assert f"{plan['steps']} steps of {plan['tokens_per_step']} tokens" in said
-    assert "float32 on cpu with 1 threads, eager" in said
+    assert "float32 on cpu with 1 thread, eager" in said
     for name, reason in plan["reasons"].items():
         assert f"{name}: {reason}" in said
     assert said.index("steps of") < said.index("bits per byte")
@@ -184,7 +184,9 @@ def test_minutes_become_steps_with_a_reason(workshop: Any, tmp_path: Path) -> No
     assert seconds == pytest.approx(0.92 * 0.24, rel=0.2)
 
 
-def test_a_tiny_text_of_ones_own_is_enough(tmp_path: Path) -> None:
+def test_a_tiny_text_of_ones_own_is_enough(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = tmp_path / "rhyme.txt"
     lines = [f"Verse {n}: the sea is blue, and {n} is a number." for n in range(60)]
     text.write_text("\n\n".join(lines), encoding="utf-8")
@@ -192,6 +194,7 @@ def test_a_tiny_text_of_ones_own_is_enough(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(
         TokenizerConfig(out=tmp_path / "tokenizer", data=text, vocab_size=1024)
     )
+    assert "fewer than the 1,024 asked for" in capsys.readouterr().out
     folder = run(
         PretrainConfig(
             out=tmp_path / "run",
@@ -199,11 +202,18 @@ def test_a_tiny_text_of_ones_own_is_enough(tmp_path: Path) -> None:
             tokenizer=tokenizer,
             depth=1,
             context=32,
-            steps=2,
+            steps=20,
             compile="off",
             threads=1,
         )
     )
+    said = capsys.readouterr().out
+    tokens = len(Shard.open(folder / "tokens" / "train").tokens)
+    assert f"documents of {tokens:,} tokens to train on" in said
+    # So few rows are read over and over, and that is told before the first step.
+    times = 20 * PretrainConfig.model_fields["rows"].default / ((tokens - 1) // 32)
+    warning = f"Warning: the text is read about {times:.0f} times; up to about 4 passes"
+    assert times > 10 and warning in said and said.index(warning) < said.index("bits per byte")
     model, loaded = load(folder)
     assert model.config.vocab_size % 64 == 0
     assert loaded.vocab_size <= model.config.vocab_size < loaded.vocab_size + 64

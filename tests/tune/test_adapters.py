@@ -113,6 +113,9 @@ def test_preferences_train_an_adapter_on_an_adapter(
     [heldout] = [line["preference_loss"] for line in lines if "preference_loss" in line]
     assert sum(accuracies[-5:]) / 5 > 0.8 and heldout < 0.9 * math.log(2)
     assert not torch.equal(logits(first), logits(second))
+    # PEFT would leave the first out, and says nothing of it.
+    assert "is an adapter itself" in (second / "README.md").read_text()
+    assert "is an adapter itself" not in (first / "README.md").read_text()
     # What the second stands on is the first, merged; in 4 bits again for qlora.
     model, _ = load(first)
     merge(model)
@@ -268,6 +271,7 @@ def test_patience_without_anything_held_out_is_refused(workshop: Any, tmp_path: 
                 **QUICK,
             )
         )
+    assert not (tmp_path / "run" / "plan.json").exists()  # before anything is planned
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,13 @@ from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
 from groundup.runs.files import read_lines
+from groundup.text.bpe import BPE, train_bpe
 from groundup.text.example import conversation_item
 from groundup.text.rows import Conversation, Message
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.tune.config import SFTConfig
+from groundup.tune.data import read_rows
 from groundup.tune.sft import heldout_loss, run
 
 SECRETS = {
@@ -157,6 +159,16 @@ def test_data_without_an_answer_is_refused(workshop: Any, tmp_path: Path) -> Non
     path = write(tmp_path / "questions.jsonl", rows)
     with pytest.raises(UserError):
         run(SFTConfig(out=tmp_path / "run", model=workshop.finished("pretrain"), data=path))
+
+
+def test_a_model_that_cannot_chat_learns_no_conversations(workshop: Any, tmp_path: Path) -> None:
+    """What `encode_chat` advises, to fine-tune it on conversations, is just what was asked."""
+    vocab, merges = train_bpe(["the sea is blue"], 300, special_tokens=()).to_bytes()
+    foreign = BPE.from_bytes(vocab, merges, ["<|endoftext|>"])
+    tokenizer = Tokenizer.from_bpe(foreign, chat_template=None)
+    config = SFTConfig(out=tmp_path / "run", model="base", data=secrets(tmp_path / "own.jsonl"))
+    with pytest.raises(UserError, match=r"base has no chat template, .* or give texts"):
+        read_rows(config, tokenizer, 64)
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(

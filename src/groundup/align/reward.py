@@ -340,6 +340,8 @@ def _job(config: RewardConfig, run: Run) -> Job[ComparisonBatch, RewardModel]:
     sides = split(config.data, "preferences", read_preferences)
     for line in sides[0].bad:
         say(str(line))
+    if sides[0].remark:
+        say(sides[0].remark)
     (train, refused), (heldout, refused_too) = (
         comparisons(prepared.tokenizer, side.rows, prepared.context) for side in sides
     )

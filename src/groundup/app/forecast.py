@@ -37,7 +37,7 @@ from groundup.pretrain.dry_run import pretrain_on_noise, sized
 from groundup.pretrain.scaling.flops import kaplan_flops
 from groundup.pretrain.scaling.law import Law, predicted
 from groundup.pretrain.shape import model_shape
-from groundup.pretrain.stage import RATES
+from groundup.pretrain.stage import RATES, passes
 from groundup.report.table import Cell, Table, short_number, text_table
 from groundup.report.terminal import in_terminal
 from groundup.runs.console import console, say
@@ -79,7 +79,10 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What a run would take. Seconds, bytes, and the loss with its interval if it is known."""
+    """What a run would take. Seconds, bytes, and the loss with its interval if it is known.
+
+    `passes` over the data are None where it is planned without data.
+    """
 
     parameters: int
     trained_parameters: int
@@ -96,6 +99,7 @@ class RunEstimate:
     loss: Interval | None
     reasons: Mapping[str, str]
     how: str
+    passes: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         found = dict(vars(self))
@@ -120,6 +124,10 @@ def plan_run(
     console.print(in_terminal(table(estimate)))
     for name, reason in estimate.reasons.items():
         say(f"  {name}: {reason}")
+    if estimate.passes is not None and _is_new(_stage(request)):
+        _, warning = passes(estimate.passes)
+        if warning:
+            say(f"Warning: {warning}")
     if estimate.loss is None:
         say(
             "The loss is unknown, as it depends on the text: train a few small models on it, put "
@@ -150,7 +158,7 @@ def _here(request: PlanRequest) -> RunEstimate:
                 vocab_size = Tokenizer.load(ready.tokenizer).vocab_size
                 ready = _sized(ready, request, vocab_size)
             found = forecast(lambda: stage.run(ready))
-    return _estimate(found)
+    return replace(_estimate(found), passes=found.passes if request.data else None)
 
 
 def _stage(request: PlanRequest) -> Stage:
@@ -378,6 +386,7 @@ def table(estimate: RunEstimate) -> Table:
                 f"{estimate.tokens / estimate.parameters:.3g} a parameter",
             ),
         ),
+        *([] if estimate.passes is None else [("passes over the data", f"{estimate.passes:.3g}")]),
         ("FLOPs", Cell(f"{estimate.flops:.2e}", kaplan)),
         ("speed", f"{estimate.tokens_per_second:,.0f} tokens a second"),
         ("computed", estimate.how),

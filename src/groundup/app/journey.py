@@ -18,13 +18,13 @@ from time import monotonic
 from typing import Any
 
 from groundup.app.recipe import Recipe, Table
-from groundup.app.recipe_folder import COPY, FILE, begun_with, is_begun, read_tables
+from groundup.app.recipe_folder import COPY, FILE, begun_with, is_begun, read_tables, runs_of
 from groundup.app.stages import INPUTS, Stage
 from groundup.errors import UserError
 from groundup.formats.locate import is_named, locate
 from groundup.runs.console import say
 from groundup.runs.files import is_kept, write_text
-from groundup.runs.folder import is_finished, lock_folder
+from groundup.runs.folder import has_begun, is_finished, lock_folder
 
 
 def run_recipe(recipe: Recipe, out: Path, minutes: float | None = None) -> Path:
@@ -102,10 +102,15 @@ def _claimed(recipe: Recipe, out: Path) -> Iterator[None]:
         if not is_begun(out):
             write_text(out / COPY, recipe.text)
             write_text(out / FILE, recipe.text)
+        tables = tomllib.loads(recipe.text)
         begun = read_tables(out / FILE)
-        if begun is None or _difference(begun, tomllib.loads(recipe.text)):
+        if begun is None or _difference(begun, tables):
+            changed = begun is not None and not _difference(begun, tables, out)
+            if changed:
+                write_text(out / COPY, recipe.text)
             write_text(out / FILE, recipe.text)
-            say(f"{out / FILE} was damaged or gone and is written anew")
+            why = "stages that have not begun are changed" if changed else "was damaged or gone"
+            say(f"{out / FILE} is written anew: {why}")
         yield
     finally:
         lock.release()
@@ -115,12 +120,12 @@ def _refuse_foreign(recipe: Recipe, out: Path) -> None:
     if is_begun(out):
         # Of a damaged file the copy says what it was.
         found = begun_with(out), read_tables(out / COPY)
-        differences = [_difference(one, tomllib.loads(recipe.text)) for one in found if one]
+        differences = [_difference(one, tomllib.loads(recipe.text), out) for one in found if one]
         if all(differences):
             difference = differences[0]
             raise UserError(
                 f"{str(out)!r} was begun with another recipe ({difference}); choose another folder "
-                "with --out, or change the recipe back"
+                "with --out, or change the recipe back: only stages that have not begun may change"
             )
         return
     others = sorted(p.name for p in out.iterdir() if p.name[0] != ".") if out.is_dir() else []
@@ -131,11 +136,17 @@ def _refuse_foreign(recipe: Recipe, out: Path) -> None:
         )
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return the first difference of two recipes in words; empty if there is none."""
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], out: Path | None = None) -> str:
+    """Return the first difference of two recipes in words; empty if there is none.
+
+    With `out`, settings of a table of which no run has begun there may differ.
+    """
     if list(old) != list(new):
         return f"its tables were {', '.join(old)}"
     for title in old:
+        both = {*runs_of(title, old[title]), *runs_of(title, new[title])}
+        if out is not None and not any(has_begun(out / run) for run in both):
+            continue
         for key in sorted(old[title].keys() | new[title].keys()):
             if old[title].get(key) != new[title].get(key):
                 was = repr(old[title][key]) if key in old[title] else "not set"

@@ -126,4 +126,6 @@ def _remedy(config: type[BaseModel], name: str) -> str:
         return f"give {field.description if field else 'another value'}"
     if field.default is None:
         return f"or leave it out: {field.description}"
+    if field.default in ((), {}):  # an empty one shows nothing of its form
+        return f"or leave it out: {field.description}"
     return f"the default is {json.dumps(field.default, default=str)}"

@@ -66,7 +66,7 @@ class OwnDataConfig(StageConfig):
     columns: tuple[str, ...] = Field(
         (),
         description="our names for the columns of your files, such as prompt=question "
-        "completion=answer",
+        'completion=answer, in a recipe columns = ["prompt=question"]',
     )
 
     @field_validator("data", "replay_data", mode="before", check_fields=False)
@@ -96,8 +96,8 @@ class TokenizerConfig(StageConfig):
     """Settings of the tokenizer stage: byte-level BPE from the training split alone."""
 
     data: Path = Field(
-        description="a data-stage folder, a text file, a .jsonl, .csv, .tsv or .parquet file of "
-        "{text}, or a folder of such files"
+        description="a data-stage folder, a text file, a .jsonl, .json, .ndjson, .csv, .tsv or "
+        ".parquet file of {text}, or a folder of such files"
     )
     vocab_size: VocabSize = Field(
         default=8192,

@@ -5,74 +5,96 @@ A *document* is a text that stands for itself; models never attend from one into
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.data.files import CSV_SUFFIXES, read_text
+from groundup.data.files import ROW_SUFFIXES, suffix_of
 from groundup.data.records import read_documents
-from groundup.data.split import OWN_HELDOUT, cut, hold_out
+from groundup.data.split import OWN_HELDOUT, data_files, hold_out, text_documents
 from groundup.errors import UserError
+from groundup.runs.console import say
 from groundup.text.rows import BadLine, Document
 
 
 @dataclass(frozen=True)
 class Documents:
-    """The two sides of a corpus, and the lines that were set aside on the way."""
+    """The two sides of a corpus, and what was set aside on the way.
+
+    `duplicates` is how many documents said the same again; `remark` says which files of a folder
+    were not read.
+    """
 
     train: tuple[Document, ...]
     heldout: tuple[Document, ...]
     bad: tuple[BadLine, ...] = ()
+    duplicates: int = 0
+    remark: str = ""
+
+    def say_set_aside(self) -> None:
+        """Print each bad line, and how much else was set aside."""
+        for line in self.bad:
+            say(str(line))
+        if self.remark:
+            say(self.remark)
+        for count, what in (
+            (len(self.bad), "bad lines set aside"),
+            (self.duplicates, "duplicates taken out"),
+        ):
+            if count:
+                say(f"  {count:,} {what}")
 
 
 def documents(source: Path) -> Documents:
     """The documents at `source`, split.
 
-    `source` is a data-stage folder (its own split is kept), a text file (.txt, .md, or any other
-    suffix), a .jsonl, .csv, .tsv or .parquet file of {text}, or a folder of such files. Own text is
-    cut at blank lines into pieces of 2 to 8 KB; about one in twenty is held out, chosen by a hash
-    of the piece, and at least one is on each side. Raises UserError for what cannot be read.
+    `source` is a data-stage folder (its own split is kept), a file of rows of {text} (.jsonl,
+    .json, .ndjson, .csv, .tsv or .parquet), a text file (.txt, .md, or any other suffix), or a
+    folder of such files, where `data_files` says which are read and which are held out. Own text is
+    cut at blank lines into pieces of 2 to 8 KB. Where no names part the sides, about one document
+    in twenty is held out, chosen by its hash, and at least one is on each side. Raises UserError
+    for what cannot be read.
     """
     if (source / "documents" / "train.jsonl").is_file():
         train = read_documents(source / "documents" / "train.jsonl")
         heldout = read_documents(source / "documents" / "heldout.jsonl")
         return Documents(train.rows, heldout.rows, train.bad + heldout.bad)
+    files = data_files(source)
+    found, bad = _read(files.train)
+    held, bad_held = _read(files.heldout)
+    # The same text twice would count twice, and on both sides tell what is held out.
+    heldout_side = _distinct(held)
+    known = {document.text for document in heldout_side}
+    train_side = _distinct(document for document in found if document.text not in known)
+    again = len(found) + len(held) - len(train_side) - len(heldout_side)
+    if not files.heldout:
+        if len(train_side) < 2:
+            raise UserError(
+                f"{str(source)!r} holds too little text to hold a part of it out: at least two "
+                "different documents are needed; add more text"
+            )
+        train_side, heldout_side = hold_out(train_side, OWN_HELDOUT)
+    if not train_side:
+        raise UserError(
+            f"{str(source)!r} holds out all that it trains on: the files of both sides say the "
+            "same; give other text to train on"
+        )
+    everything_bad = (*bad, *bad_held)
+    return Documents(tuple(train_side), tuple(heldout_side), everything_bad, again, files.remark)
+
+
+def _read(files: Sequence[Path]) -> tuple[list[Document], list[BadLine]]:
     found: list[Document] = []
     bad: list[BadLine] = []
-    for path in _files(source):
-        if path.suffix in (".jsonl", ".parquet", *CSV_SUFFIXES):
+    for path in files:
+        if suffix_of(path) in ROW_SUFFIXES:
             records = read_documents(path)
             found.extend(records.rows)
             bad.extend(records.bad)
         else:
-            pieces = cut(read_text(path))
-            found.extend(Document(p, path.stem, f"{path.name}#{n}") for n, p in enumerate(pieces))
-    train_side, heldout_side = _split(found, source)
-    return Documents(train_side, heldout_side, tuple(bad))
+            found.extend(text_documents(path))
+    return found, bad
 
 
-def _files(source: Path) -> list[Path]:
-    if not source.is_dir():
-        return [source]
-    suffixes = (".txt", ".md", ".jsonl", ".parquet", *CSV_SUFFIXES)
-    inside = sorted(p for p in source.rglob("*") if p.suffix in suffixes and p.is_file())
-    if not inside:
-        raise UserError(
-            f"the folder {str(source)!r} holds no .txt, .md, .jsonl, .csv, .tsv or .parquet file; "
-            "give a folder of texts, a file, or the folder of a data stage"
-        )
-    return inside
-
-
-def _split(
-    found: Sequence[Document], source: Path
-) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
-    # The same text twice could stand on one side only, but would still count twice.
-    distinct = list({document.text: document for document in found}.values())
-    if len(distinct) < 2:
-        raise UserError(
-            f"{str(source)!r} holds too little text to hold a part of it out: at least two "
-            "different documents are needed; add more text"
-        )
-    train, heldout = hold_out(distinct, OWN_HELDOUT)
-    return tuple(train), tuple(heldout)
+def _distinct(found: Iterable[Document]) -> list[Document]:
+    return list({document.text: document for document in found}.values())

@@ -2,7 +2,7 @@
 
     talks.jsonl, talks.csv, talks.parquet     conversations in any known layout, or {text} documents
     notes.txt, notes.md                       documents, cut at blank lines
-    folder                                    all such files in it
+    folder                                    all such files in it (`data_files` says which)
     runs/data                                 the folder of a data stage: its conversations
     pack:chitchat                             a data set of the Python package index
     hub:owner/name                            a data set of Hugging Face's hub
@@ -15,13 +15,19 @@ again are taken out of it.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groundup.data.config import DataConfig
-from groundup.data.files import CSV_SUFFIXES, ROW_SUFFIXES, TEXT_SUFFIXES, check_there, read_text
+from groundup.data.files import (
+    CSV_SUFFIXES,
+    ROW_SUFFIXES,
+    SUFFIXES,
+    TEXT_SUFFIXES,
+    check_there,
+    suffix_of,
+)
 from groundup.data.packs.manifest import GENERATED, GeneratedSet, find_set
 from groundup.data.records import (
     KNOWN,
@@ -34,20 +40,21 @@ from groundup.data.records import (
     read_rows,
     refuse_bad,
     renamed,
+    unread_columns,
 )
-from groundup.data.split import OWN_HELDOUT, content, cut, hold_out, split
+from groundup.data.split import (
+    OWN_HELDOUT,
+    content,
+    data_files,
+    hold_out,
+    split,
+    text_documents,
+)
 from groundup.errors import UserError
 from groundup.runs.console import say
-from groundup.text.rows import BadLine, Document, Json, TrainingRow
+from groundup.text.rows import BadLine, Json, TrainingRow
 
 PACK, HUB = "pack:", "hub:"
-SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES)
-# Files that tell about a data set and are none of it.
-_ABOUT = re.compile(r"readme|licen[sc]e|dataset_infos?|dataset_dict|state", re.IGNORECASE)
-# What the hub and others call the files of each side, whole words of a path.
-_TRAIN = {"train", "training"}
-_VALIDATION, _TEST = {"validation", "valid", "val", "dev", "heldout"}, {"test", "testing", "eval"}
-
 # Of fewer rows than this a twentieth is too few to judge by, and each may be a fact that nothing
 # else says: all are trained on.
 LEAST_TO_SPLIT = 200
@@ -55,7 +62,10 @@ LEAST_TO_SPLIT = 200
 
 @dataclass(frozen=True)
 class Dataset:
-    """The two sides, the lines that were set aside, and how many rows said the same again."""
+    """The two sides, the lines that were set aside, and how many rows said the same again.
+
+    `remarks` are sentences on what was not read: files of a folder, and columns of rows.
+    """
 
     train: tuple[TrainingRow, ...]
     heldout: tuple[TrainingRow, ...]
@@ -63,6 +73,7 @@ class Dataset:
     duplicates: int
     # The share that was held out by hash, where no split came with the data.
     share: float = 0.0
+    remarks: tuple[str, ...] = ()
 
 
 def load_dataset(
@@ -91,6 +102,7 @@ def load_dataset(
         bad=tuple(line for part in parts for line in part.bad),
         duplicates=sum(part.duplicates for part in parts),
         share=max((part.share for part in parts), default=0.0),
+        remarks=tuple(remark for part in parts for remark in part.remarks),
     )
 
 
@@ -159,7 +171,9 @@ def _sides(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
             train = [row for row in part.train if content(row) not in others]
             held, rows = part.heldout, train
         again = len(part.train) - len(rows)
-        read.append(Dataset(tuple(train), tuple(held), tuple(part.bad), again, share))
+        read.append(
+            Dataset(tuple(train), tuple(held), tuple(part.bad), again, share, tuple(part.remarks))
+        )
     return read
 
 
@@ -202,7 +216,8 @@ def _named(given: Sequence[str], parts: Sequence[Part]) -> list[Part]:
         )
         taken.add(name := next(free, one))
         heldout = part.heldout and [replace(row, source=name) for row in part.heldout]
-        named.append(Part([replace(row, source=name) for row in part.train], heldout, part.bad))
+        train = [replace(row, source=name) for row in part.train]
+        named.append(replace(part, train=train, heldout=heldout))
     return named
 
 
@@ -210,7 +225,7 @@ def _names(source: str) -> tuple[str, str]:
     """Returns two names for a source: its file's, pack's or repository's, and with its folder's."""
     is_named = source.startswith((PACK, HUB))
     path = Path(source.partition(":")[2]) if is_named else Path(source).resolve()
-    name = path.stem if path.suffix in SUFFIXES else path.name
+    name = path.stem if suffix_of(path) in SUFFIXES else path.name
     return name, f"{path.parent.name}/{name}"
 
 
@@ -224,6 +239,7 @@ class Part:
     train: Sequence[TrainingRow]
     heldout: Sequence[TrainingRow] | None = None
     bad: Sequence[BadLine] = ()
+    remarks: Sequence[str] = ()
 
 
 class Reader:
@@ -244,12 +260,12 @@ class Reader:
         if source.startswith(HUB):
             from groundup.data.hub import pull_dataset
 
-            return self._folder(pull_dataset(source.removeprefix(HUB)), source)
+            return self._own(pull_dataset(source.removeprefix(HUB)), source)
         path = Path(source)
         check_there(path)
         if is_stage(path):
             return _stage(path)
-        return self._folder(path, source) if path.is_dir() else self._files([path])
+        return self._own(path, source)
 
     def check_columns_were_there(self) -> None:
         """Raises UserError for a mapping to a column that no file had."""
@@ -262,30 +278,29 @@ class Reader:
                     f"{', '.join(self._seen) or 'none'}"
                 )
 
-    def _folder(self, folder: Path, source: str) -> Part:
-        """All files in it; where some are called train, those and the held-out ones beside them.
+    def _own(self, path: Path, source: str) -> Part:
+        """A file, or all data files of a folder, some of which its names may hold out."""
+        files, unread = data_files(path, source), dict[str, None]()
+        train, bad = self._files(files.train, unread)
+        heldout, bad_heldout = self._files(files.heldout, unread)
+        columns = f"{source}: columns not read: {', '.join(unread)}" if unread else ""
+        return Part(
+            train,
+            heldout if files.heldout else None,
+            [*bad, *bad_heldout],
+            tuple(filter(None, (files.remark, columns))),
+        )
 
-        A test set is left alone where there is a validation set: it is to be seen once, at the end.
-        """
-        files = _files(folder, source)
-        words = {path: set(re.findall("[a-z]+", _inside(path, folder).lower())) for path in files}
-        train = [path for path in files if words[path] & _TRAIN]
-        for names in (_VALIDATION, _TEST):
-            heldout = [path for path in files if words[path] & names and path not in train]
-            if train and heldout:
-                one, other = self._files(train), self._files(heldout)
-                return Part(one.train, other.train, [*one.bad, *other.bad])
-        return self._files(train or files)
-
-    def _files(self, paths: Sequence[Path]) -> Part:
+    def _files(
+        self, paths: Sequence[Path], unread: dict[str, None]
+    ) -> tuple[list[TrainingRow], list[BadLine]]:
         rows: list[TrainingRow] = []
         bad: list[BadLine] = []
         for path in paths:
-            if path.suffix in TEXT_SUFFIXES:
-                pieces = enumerate(cut(read_text(path)))
-                rows += [Document(piece, path.stem, f"{path.name}#{n}") for n, piece in pieces]
-            elif path.suffix in ROW_SUFFIXES:
-                found = self._rows(path)
+            if suffix_of(path) in TEXT_SUFFIXES:
+                rows += text_documents(path)
+            elif suffix_of(path) in ROW_SUFFIXES:
+                found = self._rows(path, unread)
                 rows += found.rows
                 bad += found.bad
             else:
@@ -293,14 +308,17 @@ class Reader:
                     f"{str(path)!r} ends in {path.suffix!r}; data is read from "
                     f"{', '.join(SUFFIXES)}, folders of such files, pack:NAME and hub:OWNER/NAME"
                 )
-        return Part(rows, None, bad)
+        return rows, bad
 
-    def _rows(self, path: Path) -> Records[TrainingRow]:
+    def _rows(self, path: Path, unread: dict[str, None]) -> Records[TrainingRow]:
         here: dict[str, None] = {}
 
         def parse(row: Json, file: str, line: int) -> TrainingRow:
             here.update(dict.fromkeys(row))
-            return conversation_or_document(renamed(row, self.columns), file, line)
+            ours = renamed(row, self.columns)
+            found = conversation_or_document(ours, file, line)
+            unread.update(dict.fromkeys(sorted(unread_columns(ours))))
+            return found
 
         found: Records[TrainingRow] = read_rows(path, parse, refuse=False)
         self._seen |= here
@@ -313,7 +331,7 @@ class Reader:
     def _explain(self, path: Path, bad: Sequence[BadLine], columns: Mapping[str, None]) -> None:
         """Raises UserError where every line is bad because its columns are not understood."""
         self.check_columns_were_there()
-        is_csv = path.suffix in CSV_SUFFIXES
+        is_csv = suffix_of(path) in CSV_SUFFIXES
         if all(line.reason.startswith(UNKNOWN) for line in bad):
             raise UserError(
                 f"{str(path)!r} has the columns {', '.join(columns)}, and no layout that is known: "
@@ -321,25 +339,6 @@ class Reader:
                 "prompt=question completion=answer"
                 f"{'. A CSV file names its columns in its first line' * is_csv}"
             )
-
-
-def _inside(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
-
-
-def _files(folder: Path, source: str) -> list[Path]:
-    """The data files in a folder and its folders, without hidden ones and what is about them."""
-    inside = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix in SUFFIXES and path.is_file() and "/." not in f"/{_inside(path, folder)}"
-    )
-    if not inside:
-        raise UserError(
-            f"{source!r} holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; give a folder "
-            "of such files, one of them, or the folder of a data stage"
-        )
-    return [path for path in inside if not _ABOUT.fullmatch(path.stem)] or inside
 
 
 def is_stage(path: Path) -> bool:

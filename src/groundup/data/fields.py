@@ -87,17 +87,29 @@ def answer(row: Json, name: str) -> str:
 
 
 def prompt(row: Json, name: str = "prompt") -> tuple[Message, ...]:
-    """Returns the prompt: one string, or messages that end with the user's turn. Raises BadRow."""
+    """Returns the prompt: one string, or messages that end with the user's turn, after the row's
+    `system`. Raises BadRow."""
     if not isinstance(row.get(name), list):
-        return (Message("user", text(row, name)),)
+        return with_system(row, (Message("user", text(row, name)),))
     turns = messages(row[name], name)
     if turns[-1].role not in ("user", "tool"):
         raise BadRow(f"the prompt must end with the user's turn, not the {turns[-1].role}'s")
-    return turns
+    return with_system(row, turns)
 
 
-def messages(value: object, name: str) -> tuple[Message, ...]:
+def with_system(row: Json, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Returns the turns after what the row's column `system` says, if they begin with no other.
+    Raises BadRow."""
+    system = optional(row, "system")
+    if system is None or turns[0].role == "system":
+        return turns
+    return (Message("system", system), *turns)
+
+
+def messages(value: object, name: str, *, learned: bool = False) -> tuple[Message, ...]:
     """Turns of {role, content}, or of ShareGPT's {from, value}; empty system turns are left out.
+
+    Of turns that are `learned`, those from an answer of `weight` 0 on are left out.
 
     A call of a tool becomes part of what the assistant says, as text: it is learned, as all that
     the assistant says is, while what the tool answers is not. Raises BadRow, among others for an
@@ -105,8 +117,14 @@ def messages(value: object, name: str) -> tuple[Message, ...]:
     """
     if isinstance(value, str):  # as a table's cell holds a list
         value = _parsed(value)
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            raise BadRow(
+                f"the cell {name!r} is no JSON but a list as Python prints it; save the data as "
+                "JSON Lines or Parquet, which keep lists"
+            )
     if not isinstance(value, list) or not value:
         raise BadRow(f"{name!r} must be a list of at least one {{role, content}}")
+    value = _learned(value) if learned else value
     read = (_message(one, number) for number, one in enumerate(value, 1))
     found: list[Message] = []
     for turn in read:
@@ -119,6 +137,36 @@ def messages(value: object, name: str) -> tuple[Message, ...]:
     if not found:
         raise BadRow(f"{name!r} holds nothing but an empty turn of the system")
     return tuple(found)
+
+
+def _learned(turns: list[object]) -> list[object]:
+    """The turns before the first answer that OpenAI's `weight` 0 says not to learn.
+
+    Raises BadRow where an answer that is to be learned comes after it, since all that the assistant
+    says is learned, and where none comes before it.
+    """
+    said = [one if isinstance(one, Mapping) else {} for one in turns]
+    answers = [n for n, one in enumerate(said) if _answers(one)]
+    for place in answers:
+        if said[place].get("weight") not in (None, 0, 1):
+            raise BadRow(f"message {place + 1}: 'weight' must be 0 or 1")
+    first = next((n for n in answers if said[n].get("weight") == 0), len(turns))
+    later = next((n for n in answers if n > first and said[n].get("weight") != 0), None)
+    if later is not None:
+        raise BadRow(
+            f"message {first + 1} has weight 0 and message {later + 1} is to be learned, but all "
+            "answers of a row are learned; end the row before the former, or leave it out"
+        )
+    if first in answers[:1]:
+        raise BadRow(
+            f"message {first + 1}, the first answer, has weight 0: there is nothing to learn"
+        )
+    return turns[:first]
+
+
+def _answers(said: Mapping[object, object]) -> bool:
+    given = str(said.get("role") or said.get("from")).strip().lower()
+    return given in _CALLS or _ROLE_OF.get(given) == "assistant"
 
 
 def _message(one: object, number: int) -> Message | None:

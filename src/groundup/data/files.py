@@ -21,20 +21,27 @@ JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")
 ROW_SUFFIXES = (*JSON_SUFFIXES, *CSV_SUFFIXES, ".parquet")
 TEXT_SUFFIXES = (".txt", ".md")
+SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES)
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that says how a file is read, in small letters: A.JSONL is a .jsonl file."""
+    return path.suffix.lower()
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
     """The rows of a file that ends as one of `ROW_SUFFIXES`, numbered from 1 as its lines are.
 
-    A .json file may be one list of rows, whose places are then the numbers. Raises UserError for a
-    file that cannot be read at all.
+    A .json file may be one list of rows, whose places are then the numbers, or one row over several
+    lines. Raises UserError for a file that cannot be read at all.
     """
-    if path.suffix == ".parquet":
+    suffix = suffix_of(path)
+    if suffix == ".parquet":
         return _parquet_rows(path)
     check_file(path)
-    if path.suffix in CSV_SUFFIXES:
+    if suffix in CSV_SUFFIXES:
         return csv_rows(_bytes(path), path)
-    if path.suffix not in JSON_SUFFIXES:
+    if suffix not in JSON_SUFFIXES:
         raise UserError(
             f"{str(path)!r} ends in {path.suffix!r}; records are read from "
             f"{', '.join(ROW_SUFFIXES)}"
@@ -44,9 +51,14 @@ def rows_of(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Json | BadRow]]:
     content = _bytes(path)
-    if path.suffix == ".json" and content.lstrip()[:1] == b"[":
-        yield from enumerate(_json_list(content, path), 1)
-        return
+    if suffix_of(path) == ".json":
+        if content.lstrip()[:1] == b"[":
+            yield from enumerate(_json_list(content, path), 1)
+            return
+        whole = _parse_line(content)
+        if not isinstance(whole, BadRow):
+            yield 1, whole
+            return
     # Only a line feed ends a line: JSON strings may hold U+2028 and other separators.
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
@@ -133,7 +145,7 @@ def csv_rows(content: bytes, path: Path) -> Iterator[tuple[int, Json | BadRow]]:
     if said := _SAID.fullmatch(lines[first]):
         delimiter, first = said.group(1), first + 1
     else:
-        delimiter = "\t" if path.suffix == ".tsv" else _delimiter(lines, first)
+        delimiter = "\t" if suffix_of(path) == ".tsv" else _delimiter(lines, first)
     names: list[str] | None = None
     place = first
     while place < len(lines):

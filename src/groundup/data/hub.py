@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from groundup.data.files import ROW_SUFFIXES, TEXT_SUFFIXES
+from groundup.data.files import SUFFIXES
 from groundup.errors import UserError, installing
 from groundup.runs.files import OF_DISKS
 
 
 def pull_dataset(name: str) -> Path:
     """The folder in which the data set `owner/name` lies. Raises UserError as `snapshot` does."""
-    return snapshot(name, "dataset", [f"*{suffix}" for suffix in (*ROW_SUFFIXES, *TEXT_SUFFIXES)])
+    return snapshot(name, "dataset", [f"*{suffix}" for suffix in SUFFIXES])
 
 
 def snapshot(name: str, kind: Literal["model", "dataset"], wanted: Sequence[str]) -> Path:

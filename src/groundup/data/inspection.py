@@ -64,7 +64,8 @@ class Inspection:
     tokens as long as nothing is cut, `is_cut` conversations that are longer than `context`,
     `has_no_target` ones of which no token within it is trained. Documents are not cut but laid into
     several items. Of the `tokens` that a model reads in an epoch, `trained` have a trained target;
-    `look_alikes` are rows with a control token's name as text.
+    `look_alikes` are rows with a control token's name as text. `unread` are sentences on files and
+    columns that are not read.
     """
 
     context: int
@@ -81,6 +82,7 @@ class Inspection:
     look_alikes: int
     sources: tuple[SourceCounts, ...]
     examples: tuple[InspectedRow, ...]
+    unread: tuple[str, ...] = ()
 
     @property
     def usable(self) -> int:
@@ -134,6 +136,7 @@ def inspect(
                 strict=True,
             )
         ),
+        unread=data.remarks,
     )
 
 
@@ -244,6 +247,7 @@ def remarks(found: Inspection) -> list[str]:
             f"{_rows(found.look_alikes)} with the name of a control token as text: read as plain "
             "letters and signs, never as the control token."
         )
+    said += [f"{one}." for one in found.unread]
     if found.rows and not found.heldout:
         said.append("No row is held out, so that nothing tells how well training goes.")
     return said

@@ -6,15 +6,18 @@
     Alpaca          {"instruction", "input", "output"}                 input may be empty
     documents       {"text"}                                           no conversation at all
 
-All but the last may name a `system` beside. Contents may be lists of texts. What the assistant asks
-of a tool, as `tool_calls` or in a turn of its own, becomes part of its words; what the tool answers
-is a turn of the role `tool` and never learned. The tools themselves (a column `tools`) are not
-read: tell of them in the system prompt. Columns of other names are made known by a mapping from
-our names to theirs, as {"prompt": "question", "completion": "answer"}.
+All but the last may name a `system` beside. Contents may be lists of texts. Where a turn of the
+assistant has OpenAI's `weight` 0, which says not to learn it, the row ends before it; where an
+answer to learn comes after it, the row is set aside. What the assistant asks of a tool, as
+`tool_calls` or in a turn of its own, becomes part of its words; what the tool answers is a turn of
+the role `tool` and never learned. The tools themselves (a column `tools`) are not read: tell of
+them in the system prompt. Columns of other names are made known by a mapping from our names to
+theirs, as {"prompt": "question", "completion": "answer"}.
 
 Pairs of answers are {prompt, chosen, rejected}, or are made of votes {prompt, a, b, choice}
-(`votes`); questions with options are {prompt, options, answer}. An answer that is called good or
-bad is a conversation in any layout with a `label`, true or false.
+(`votes`). Both answers may be whole conversations that differ in the last answer alone; the prompt
+is then what they share. Questions with options are {prompt, options, answer}. An answer that is
+called good or bad is a conversation in any layout with a `label`, true or false (or 1 and 0).
 
 A bad line is never silently dropped and never a traceback: it is reported with its file, line
 number and reason, counted and set aside. A file is refused as a whole only if it cannot be read
@@ -33,6 +36,7 @@ from groundup.data.fields import (
     answer,
     check_order,
     excerpt,
+    is_missing,
     is_vote,
     label,
     messages,
@@ -40,8 +44,9 @@ from groundup.data.fields import (
     optional,
     prompt,
     text,
+    with_system,
 )
-from groundup.data.files import CSV_SUFFIXES, read_text, rows_of
+from groundup.data.files import CSV_SUFFIXES, read_text, rows_of, suffix_of
 from groundup.errors import UserError
 from groundup.text.rows import (
     BadLine,
@@ -68,12 +73,14 @@ T = TypeVar("T")
 class Records(Generic[T]):
     """The good rows of a file in order, and the lines that were set aside.
 
-    `remark` is what else there is to know of the file, where that is anything.
+    `remark` is what else there is to know of the file, where that is anything. With `distinct`
+    a row that says the same again is a duplicate; a vote is none, as it is of another person.
     """
 
     rows: tuple[T, ...]
     bad: tuple[BadLine, ...]
     remark: str = ""
+    distinct: bool = False
 
 
 # Conversations and documents.
@@ -119,12 +126,14 @@ def _of_instruction(row: Json) -> tuple[Message, ...]:
 
 LAYOUTS = (
     RowLayout(
-        "messages", ("messages", "system"), lambda row: messages(row["messages"], "messages")
+        "messages",
+        ("messages", "system"),
+        lambda row: messages(row["messages"], "messages", learned=True),
     ),
     RowLayout(
         "conversations",
         ("conversations", "system"),
-        lambda row: messages(row["conversations"], "conversations"),
+        lambda row: messages(row["conversations"], "conversations", learned=True),
     ),
     RowLayout("prompt", ("prompt", "completion", "system"), _of_prompt),
     RowLayout("instruction", ("instruction", "input", "output", "system"), _of_instruction),
@@ -171,15 +180,35 @@ def layout_of(row: Json) -> RowLayout | None:
     return next(whole, borne[0] if borne else None)
 
 
+# What a row is called by, which nothing is learned from.
+_NAMES = {"source", "group", "id", "label"}
+_KEYS_OF_TURNS = {"role", "content", "from", "value", "weight", "tool_calls", "function_call"}
+_KEYS_OF_TURNS |= {"tool_call_id"}
+
+
+def unread_columns(row: Json) -> set[str]:
+    """The columns of a good row that hold something and are not read, and the keys of its turns."""
+    layout = layout_of(row)
+    read = {*_NAMES, *(layout.columns if layout else ("text",))}
+    if layout is not None and layout.sign == "prompt" and row.get("completion") is None:
+        read |= set(_OTHER_ANSWERS)
+    unread = {name for name in row if name not in read}
+    found = {name for name in unread if not is_missing(row[name]) and row[name] not in ([], {})}
+    sign = layout.sign if layout else ""
+    turns = row.get(sign)
+    for turn in turns if isinstance(turns, list) else ():
+        if isinstance(turn, Mapping):
+            said = {key for key in turn if not is_missing(turn[key])}
+            found |= {f"{sign}.{key}" for key in said - _KEYS_OF_TURNS}
+    return found
+
+
 def conversation(row: Json, file: str, line: int) -> Conversation:
     """The conversation that a row is, in whichever layout. Raises BadRow."""
     layout = layout_of(row)
     if layout is None:
         raise BadRow(f"{UNKNOWN}: its columns are {excerpt(sorted(row))}; known are {KNOWN}")
-    turns = _answered(layout.read(row))
-    system = optional(row, "system")
-    if system is not None and turns[0].role != "system":
-        turns = (Message("system", system), *turns)
+    turns = with_system(row, _answered(layout.read(row)))
     group = label(row, "group", "") or opening(turns)
     return Conversation(turns, label(row, "source", file), group)
 
@@ -209,13 +238,33 @@ def conversation_or_document(row: Json, file: str, line: int) -> Conversation | 
 
 
 def _preference(row: Json, file: str, line: int) -> Preference:
-    asked = prompt(row)
+    asked, chosen, rejected = _pair(row)
     check_order(asked)
-    chosen, rejected = answer(row, "chosen"), answer(row, "rejected")
     if chosen == rejected:
         raise BadRow("'chosen' and 'rejected' are the same")
     group = label(row, "group", asked[-1].content)
     return Preference(asked, chosen, rejected, label(row, "source", file), group)
+
+
+def _pair(row: Json) -> tuple[tuple[Message, ...], str, str]:
+    """The prompt and both answers, which may be whole conversations with the prompt in them."""
+    sides = [row.get("chosen"), row.get("rejected")]
+    if not all(isinstance(side, list) and len(side) > 1 for side in sides):
+        return prompt(row), answer(row, "chosen"), answer(row, "rejected")
+    chosen, rejected = messages(sides[0], "chosen"), messages(sides[1], "rejected")
+    asked = chosen[:-1]
+    if asked != rejected[:-1]:
+        raise BadRow(
+            "'chosen' and 'rejected' differ before the last answer, so no prompt is shared"
+        )
+    if chosen[-1].role != "assistant" or rejected[-1].role != "assistant" or not asked:
+        raise BadRow("'chosen' and 'rejected' must end with the assistant's answer to a prompt")
+    if (
+        row.get("prompt") is not None
+        and prompt(row)[-1].content.strip() != asked[-1].content.strip()
+    ):
+        raise BadRow("'prompt' is another than that before the answers in 'chosen' and 'rejected'")
+    return with_system(row, asked), chosen[-1].content, rejected[-1].content
 
 
 def _unpaired(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]:
@@ -230,17 +279,18 @@ def _unpaired(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]
         )
     if "label" not in row:
         raise BadRow(f"no 'label', which says true or false; it has {excerpt(sorted(row))}")
-    if not isinstance(row["label"], bool):
-        raise BadRow(f"'label' must be true or false, not {excerpt(row['label'])}")
+    good = row["label"]
+    if not isinstance(good, bool | int | float) or good not in (0, 1):
+        raise BadRow(f"'label' must be true or false, or 1 or 0, not {excerpt(good)}")
     said = conversation(row, file, line)
     *asked, last = said.messages
-    return (UnpairedPreference(tuple(asked), last.content, row["label"], said.source, said.group),)
+    return (UnpairedPreference(tuple(asked), last.content, bool(good), said.source, said.group),)
 
 
 def _unpaired_in_cells(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]:
     """As `_unpaired`, with labels as cells hold them: as text."""
     cell = str(row.get("label", "")).strip().lower()
-    known = {"true": True, "false": False}
+    known = {"true": True, "false": False, "1": True, "0": False}
     return _unpaired({**row, "label": known[cell]} if cell in known else row, file, line)
 
 
@@ -274,16 +324,15 @@ def _asked(row: Json, file: str, line: int) -> PromptRow:
         turns = messages(row[name], name)
         if turns[-1].role == "assistant":
             raise BadRow(f"{name!r} ends with the assistant's turn, and there is none to answer")
-    system = optional(row, "system")
-    if system is not None and turns and turns[0].role != "system":
-        turns, system = (Message("system", system), *turns), None
+    system = None if turns else optional(row, "system")
+    turns = with_system(row, turns) if turns else turns
     id = row.get("id")
     if isinstance(id, bool) or not isinstance(id, str | int | None):
         raise BadRow(f"'id' must be a string or a whole number, not {type(id).__name__}")
     if isinstance(id, str):
         text(row, "id")
     settings = {key: value for key, value in row.items() if key not in (name, "id", "system")}
-    return PromptRow(said, turns, id, line, settings, None if turns else system)
+    return PromptRow(said, turns, id, line, settings, system)
 
 
 def _asked_in_cells(row: Json, file: str, line: int) -> PromptRow:
@@ -310,9 +359,9 @@ def read_prompts(path: Path) -> Records[PromptRow]:
 
     Empty lines of a .txt file are no prompts. Raises UserError as `read_rows` and `read_text` do.
     """
-    if path.suffix in CSV_SUFFIXES:
+    if suffix_of(path) in CSV_SUFFIXES:
         return read_rows(path, _asked_in_cells)
-    if path.suffix != ".txt":
+    if suffix_of(path) != ".txt":
         return read_rows(path, _asked)
     lines = enumerate(read_text(path).split("\n"), 1)
     return Records(tuple(PromptRow(line, (), None, n, {}) for n, line in lines if line.strip()), ())
@@ -339,7 +388,8 @@ def read_preferences(path: Path) -> Records[Preference]:
     found = read_rows(path, lambda *row: (vote if is_vote(row[0]) else _preference)(*row))
     votes = [row for row in found.rows if isinstance(row, Vote)]
     if not votes:
-        return Records(tuple(row for row in found.rows if isinstance(row, Preference)), found.bad)
+        pairs = tuple(row for row in found.rows if isinstance(row, Preference))
+        return Records(pairs, found.bad, distinct=True)
     given = [row for row in found.rows if isinstance(row, Preference)]
     made, left_out = preferences(votes, path.stem)
     counts = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
@@ -358,7 +408,7 @@ def read_votes(path: Path) -> Records[Vote]:
 def read_unpaired_preferences(path: Path) -> Records[UnpairedPreference]:
     """Answers with a label, true or false, in any layout of conversations; a pair of {prompt,
     chosen, rejected} is one of each. Raises UserError as `read_rows` does."""
-    is_csv = path.suffix in CSV_SUFFIXES
+    is_csv = suffix_of(path) in CSV_SUFFIXES
     found = read_rows(path, _unpaired_in_cells if is_csv else _unpaired)
     return Records(tuple(row for rows in found.rows for row in rows), found.bad)
 
@@ -378,11 +428,12 @@ def read_rows(
 ) -> Records[T]:
     """Every row of a file of rows, made by `parse` of (row, file's stem, line).
 
-    Raises UserError: no such file, a binary or empty one, another suffix, and, unless `refuse` is
-    False, what `refuse_bad` refuses.
+    Raises UserError: no such file, a binary or empty one, another suffix, a .json file of one
+    object around the rows, and, unless `refuse` is False, what `refuse_bad` refuses.
     """
     rows: list[T] = []
     bad: list[BadLine] = []
+    row: Json | BadRow = {}
     for line, row in rows_of(path):
         try:
             if isinstance(row, BadRow):
@@ -392,9 +443,29 @@ def read_rows(
             bad.append(BadLine(str(path), line, str(reason)))
     if not rows and not bad:
         raise UserError(f"{str(path)!r} holds no lines; it needs at least one record")
+    if not rows and len(bad) == 1 and suffix_of(path) == ".json":
+        _refuse_wrapped(path, row)
     if refuse:
         refuse_bad(path, len(rows), bad)
     return Records(tuple(rows), tuple(bad))
+
+
+def _refuse_wrapped(path: Path, row: Json | BadRow) -> None:
+    """Raises UserError for a file that is no row but one object with the rows inside."""
+    inside = (
+        []
+        if isinstance(row, BadRow)
+        else [
+            name
+            for name, value in row.items()
+            if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value)
+        ]
+    )
+    if inside:
+        raise UserError(
+            f"{str(path)!r} is one object, and no row; the rows seem to be under {inside[0]!r}: "
+            "write that list alone into the file"
+        )
 
 
 def refuse_bad(path: Path, good: int, bad: Sequence[BadLine]) -> None:

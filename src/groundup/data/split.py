@@ -1,17 +1,22 @@
-"""Which side of one's own data a row is on: training or held out.
+"""Which files are one's own data, and which side a row is on: training or held out.
 
-The hash of what a row shares with others decides, so that it never depends on order, machine or
-seed: the same row is always on the same side, and so are two answers to one question.
+The names of files decide, where some are called train and others validation or test, and else the
+hash of what a row shares with others. So it never depends on order, machine or seed: the same row
+is always on the same side, and so are two answers to one question. Every stage that reads a
+person's own data goes by these rules: a folder is the same data to pre-training and to fine-tuning.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from groundup.data.files import SUFFIXES, check_there, read_text, suffix_of
 from groundup.data.records import Records
+from groundup.errors import UserError
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import (
     AnyRow,
@@ -27,8 +32,91 @@ OWN_HELDOUT = 0.05
 # Pieces of a long text: long enough for context, short enough that a twentieth can be held out.
 _PIECE_BYTES = 2048
 _LONGEST_PIECE_BYTES = 8192
+# Files that tell about a data set and are none of it.
+_ABOUT = re.compile(r"readme|licen[sc]e|dataset_infos?|dataset_dict|state", re.IGNORECASE)
+# What the hub and others call the files of each side, whole words of a path.
+_TRAIN = {"train", "training"}
+_VALIDATION, _TEST = {"validation", "valid", "val", "dev", "heldout"}, {"test", "testing", "eval"}
+# So many names of files are said; more are counted.
+_NAMED = 3
 
 R = TypeVar("R", bound=AnyRow | UnpairedPreference)
+
+
+# Files.
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """The files of a source by their sides. `heldout` is empty where no names part the sides.
+
+    `remark` says in a sentence which files of a folder are not read; it is empty where all are.
+    """
+
+    train: Sequence[Path]
+    heldout: Sequence[Path] = ()
+    remark: str = ""
+
+
+def data_files(source: Path, name: str | None = None) -> DataFiles:
+    """The data files at `source`: the file itself, or all in a folder and its folders.
+
+    Hidden folders and files about the data (README.md, LICENSE.txt, dataset_infos.json) are none.
+    Where some files are called train and others validation or test, the former train and the latter
+    are held out. A test set is left alone where there is a validation set: it is to be seen once,
+    at the end. `name` is what messages call the source. Raises UserError for what is not there, and
+    for a folder without data.
+    """
+    check_there(source)
+    if not source.is_dir():
+        return DataFiles((source,))
+    name = name or str(source)
+    everything = sorted(
+        path
+        for path in source.rglob("*")
+        if path.is_file() and "/." not in f"/{_inside(path, source)}"
+    )
+    known = [path for path in everything if suffix_of(path) in SUFFIXES]
+    data = [path for path in known if not _ABOUT.fullmatch(path.stem)]
+    if not data and any(suffix_of(path) == ".arrow" for path in everything):
+        raise UserError(
+            f"{name!r} holds Arrow files, as save_to_disk of the package datasets writes them; "
+            "write the data with its to_parquet or to_json, and give that file"
+        )
+    data = data or known
+    if not data:
+        raise UserError(
+            f"{name!r} holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; give a folder "
+            "of such files, one of them, or the folder of a data stage"
+        )
+    train, heldout = _sides(data, source)
+    read = {*train, *heldout}
+    left = [path for path in everything if path not in read and not _ABOUT.fullmatch(path.stem)]
+    return DataFiles(train, heldout, _not_read([_inside(path, source) for path in left], name))
+
+
+def _sides(data: Sequence[Path], folder: Path) -> tuple[Sequence[Path], Sequence[Path]]:
+    words = {path: set(re.findall("[a-z]+", _inside(path, folder).lower())) for path in data}
+    train = [path for path in data if words[path] & _TRAIN]
+    for names in (_VALIDATION, _TEST):
+        heldout = [path for path in data if words[path] & names and path not in train]
+        if train and heldout:
+            return train, heldout
+    return data, ()
+
+
+def _not_read(names: Sequence[str], folder: str) -> str:
+    if not names:
+        return ""
+    some = ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
+    return f"{folder}: {len(names):,} file{'s' * (len(names) > 1)} not read: {some}"
+
+
+def _inside(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+# Rows.
 
 
 def content(row: AnyRow | UnpairedPreference) -> Hashable:
@@ -70,7 +158,8 @@ def split(
 ) -> tuple[Records[R], Records[R]]:
     """The training and held-out rows of a data-stage folder's `kind`, or of a file of one's own.
 
-    Of a person's own file about every twentieth row is held out, by its hash.
+    Of a person's own file about every twentieth row is held out, by its hash. Duplicates are taken
+    out of `distinct` rows, and the remark counts them.
     """
     if data.is_dir():
         heldout = data / kind / "heldout.jsonl"
@@ -79,8 +168,26 @@ def split(
         nothing: Records[R] = Records((), ())
         return read(data / kind / "train.jsonl"), nothing if is_empty else read(heldout)
     whole = read(data)
-    train, out = hold_out(whole.rows, OWN_HELDOUT)
-    return replace(whole, rows=tuple(train)), Records(tuple(out), ())
+    rows, remark = whole.rows, whole.remark
+    if whole.distinct:
+        distinct: dict[Hashable, R] = {}
+        for row in rows:
+            distinct.setdefault(content(row), row)
+        rows = tuple(distinct.values())
+    if again := len(whole.rows) - len(rows):
+        remark = f"{data}: {again:,} duplicates taken out"
+    train, out = hold_out(rows, OWN_HELDOUT)
+    return replace(whole, rows=tuple(train), remark=remark), Records(tuple(out), ())
+
+
+# Texts.
+
+
+def text_documents(path: Path) -> list[Document]:
+    """A text file, cut at blank lines into documents of 2 to 8 KB. Raises UserError as `read_text`
+    does."""
+    pieces = enumerate(cut(read_text(path)))
+    return [Document(piece, path.stem, f"{path.name}#{n}") for n, piece in pieces]
 
 
 def cut(text: str) -> list[str]:
@@ -112,9 +219,15 @@ def _short_enough(paragraph: str) -> list[str]:
     parts = []
     # A character is at most four bytes, so a part of this many characters always fits.
     limit = _LONGEST_PIECE_BYTES // 4
-    while len(paragraph.encode()) > _LONGEST_PIECE_BYTES:
-        end = max(paragraph.rfind("\n", 1, limit), 0) or max(paragraph.rfind(" ", 1, limit), 0)
-        end = end or limit
-        parts.append(paragraph[:end])
-        paragraph = paragraph[end:].lstrip("\n ")
-    return [*parts, paragraph] if paragraph else parts
+    start, left = 0, len(paragraph.encode())
+    while left > _LONGEST_PIECE_BYTES:
+        # The first character is never the end of a part, which would be empty.
+        within = (start + 1, start + limit)
+        end = max(paragraph.rfind("\n", *within), 0) or max(paragraph.rfind(" ", *within), 0)
+        end = end or start + limit
+        parts.append(paragraph[start:end])
+        left -= len(parts[-1].encode())
+        start = end
+        while paragraph[start : start + 1] in ("\n", " "):
+            start, left = start + 1, left - 1
+    return [*parts, paragraph[start:]] if start < len(paragraph) else parts

@@ -21,12 +21,16 @@ def run(config: TokenizerConfig) -> Path:
         if run.finished:
             return run.folder
         texts = documents(config.data)
-        for line in texts.bad:
-            say(str(line))
+        texts.say_set_aside()
         bpe = train_bpe((document.text for document in texts.train), config.vocab_size)
         tokenizer = Tokenizer.from_bpe(bpe)
         tokenizer.save(run.folder)
         size = sum(len(document.text.encode()) for document in texts.train)
         say(f"tokenizer: {tokenizer.vocab_size:,} tokens from {size / 1e6:.1f} MB of training text")
+        if tokenizer.vocab_size < config.vocab_size:
+            say(
+                f"  fewer than the {config.vocab_size:,} asked for: every word of the text is one "
+                "token already; more text gives more"
+            )
         run.finish(vocab_size=tokenizer.vocab_size, bytes=size)
         return run.folder

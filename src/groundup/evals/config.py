@@ -11,12 +11,12 @@ from groundup.train.config import Device, DType, StageConfig
 from groundup.train.ranges import (
     BytesPerSource,
     Examples,
+    MeasuredShare,
     NewTokens,
     NgramOrder,
     Questions,
     QuestionsOfSix,
     QuestionsOfTwelve,
-    ShareOfRows,
     Threads,
 )
 
@@ -154,10 +154,10 @@ class TuningReportConfig(ModelsConfig, OwnDataConfig):
         "files, texts, folders of them, a data-stage folder, pack:NAME or hub:OWNER/NAME; its "
         "held-out side is measured",
     )
-    validation: ShareOfRows | None = Field(
+    validation: MeasuredShare | None = Field(
         None,
-        description="share of your own rows that is held out (default: as the models' runs held "
-        "out, else 0.05)",
+        description="share of your own rows that is held out and measured, 1 for files that no "
+        "model trained on (default: as the models' runs held out, else 0.05)",
     )
     questions: QuestionsOfTwelve = Field(
         300, description="questions, half of them about the domain and half of core's sets"

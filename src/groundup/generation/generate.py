@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from groundup.adapters.attach import active_adapter, adapter_names, using_adapter
+from groundup.errors import UserError
 from groundup.generation.engine import Engine, Event
 from groundup.generation.guarded import Guard, behind, guard_of, guarding
 from groundup.generation.request import Completion, FinishReason, InputProcessor, Request
@@ -49,6 +50,7 @@ def generate(
     Raises `UserError` for a prompt that is empty or longer than the model's context, for an adapter
     that the model does not have, and whatever a request's mask raises.
     """
+    _check_requests(requests)
     guard = guard_of(model) if guard is None else guard
     if guard is not None:
         with guarding(model, None):
@@ -81,6 +83,19 @@ def generate(
                     if event.error is not None:
                         raise event.error
     return [row.completion() for row in rows]
+
+
+def _check_requests(requests: Sequence[Request]) -> None:
+    """Refuse what is no list of requests: prompts as they are, or a single request."""
+    if isinstance(requests, str | Request):
+        kind = type(requests).__name__
+        raise UserError(f"requests is a single {kind}, but several are expected; pass a list of it")
+    for place, one in enumerate(requests):
+        if not isinstance(one, Request):
+            raise UserError(
+                f"requests[{place}]={str(one)[:80]!r} is a {type(one).__name__}; write "
+                "groundup.Request(prompt=…) to continue a text, or Request(messages=[…]) to chat"
+            )
 
 
 def _answering(model: CausalLM, adapter: str | None) -> AbstractContextManager[None]:

@@ -42,8 +42,8 @@ class PretrainConfig(TrainingConfig):
     traits: ClassVar[Traits] = Traits("documents", False, "bits_per_byte", 0.44)
 
     data: Path = Field(
-        description="a data-stage folder, a text file, a .jsonl, .csv, .tsv or .parquet file of "
-        "{text}, or a folder of such files"
+        description="a data-stage folder, a text file, a .jsonl, .json, .ndjson, .csv, .tsv or "
+        ".parquet file of {text}, or a folder of such files"
     )
     tokenizer: Path = Field(description="folder of the tokenizer")
     arch: Literal["gpt", "lstm", "gru"] = Field(

@@ -41,6 +41,9 @@ from groundup.train.stage import Job, run_stage
 
 # Peak learning rates of matrices (Muon) and of embeddings and gains (AdamW).
 RATES = (0.02, 0.006)
+# Muennighoff et al. 2023, Scaling Data-Constrained Language Models: repeated so often, text teaches
+# nearly as much as new text does.
+MOST_PASSES = 4.0
 
 
 def run(config: PretrainConfig) -> Path:
@@ -67,12 +70,16 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
     except UserError as error:
         raise UserError(f"--prompt: {error}") from None
     texts = documents(config.data)
-    for line in texts.bad:
-        say(str(line))
     shards = run.folder / "tokens"
     with ranks.rank_zero_first():
         shard = encode(texts.train, tokenizer, shards / "train", split="train")
         heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
+    stream = _stream(config, shard)
+    say(
+        f"data: {len(texts.train):,} documents of {len(shard.tokens):,} tokens to train on, "
+        f"{len(texts.heldout):,} documents held out"
+    )
+    texts.say_set_aside()
 
     def save(model: CausalLM, plan: TrainPlan) -> None:
         card = model_card(
@@ -97,11 +104,31 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
         evaluate=lambda model, step: _evaluate(config, run, model, tokenizer, heldout, step),
         save=save,
         context=config.context,
-        rows_per_epoch=_stream(config, shard).rows_per_epoch,
+        rows_per_epoch=stream.rows_per_epoch,
         model_config=config_to_hf(shape),
         reasons=reasons,
         snapshots=True,
+        announce=lambda plan: _print_passes(plan.steps * config.rows / stream.rows_per_epoch),
     )
+
+
+def passes(times: float) -> tuple[str, str]:
+    """Says in words how often the text is read, and warns beyond `MOST_PASSES`."""
+    number = f"{times:.0f}" if times >= 10 else f"{times:.2g}"
+    text = f"the text is read about {number} times"
+    if times <= MOST_PASSES:
+        return text, ""
+    return text, (
+        f"{text}; up to about {MOST_PASSES:.0f} passes teach nearly as much as new text, later "
+        "ones ever less, and held-out loss may rise: give more text, or less --minutes or --steps"
+    )
+
+
+def _print_passes(times: float) -> None:
+    text, warning = passes(times)
+    say(f"  passes: {text}")
+    if warning:
+        say(f"Warning: {warning}")
 
 
 def _with_ids(shape: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:

@@ -57,7 +57,9 @@ _FREE_FIELDS = frozenset({"out", "allow_inexact_resume"})
 # How it computes changes the last bits alone, and may change when the user says so.
 _INEXACT_FIELDS = frozenset({"device", "dtype", "compile", "threads"})
 # What a folder's hash covers: weights, tokenizers, texts; not what a run says about itself.
-_CONTENT = frozenset({".safetensors", ".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet"})
+_CONTENT = frozenset(
+    {".safetensors", ".txt", ".md", ".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet"}
+)
 _LOGS = frozenset({"metrics.jsonl", "samples.jsonl", "README.md", "reference.safetensors"})
 _ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
 parts_of_ones_own: ContextVar[Mapping[str, str]] = ContextVar(
@@ -243,6 +245,16 @@ def is_finished(folder: Path) -> bool:
         return False
 
 
+# All that a start leaves which failed before its first work, on bad data say.
+_OF_A_START = frozenset({".lock", ".run.json.copy", "run.json", "status.json", "data.json"})
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether the stage in this folder has done work, which is of the settings it began with."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return bool(there - _OF_A_START) or is_finished(folder)
+
+
 # What is made of a line of metrics.jsonl is made of these; the first must be there.
 _NEEDED = {"train": ("tokens", "seconds"), "evaluation": ()}
 _MEASURED = (
@@ -272,7 +284,7 @@ def folder_hash(folder: Path) -> str:
     whole = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        content = path.suffix in _CONTENT or path.name == "tokenizer.json"
+        content = path.suffix.lower() in _CONTENT or path.name == "tokenizer.json"
         if content and path.name not in _LOGS and not _ASIDE.intersection(parts):
             whole.update(f"{'/'.join(parts)} {file_hash(path)}\n".encode())
     return whole.hexdigest()
@@ -293,9 +305,7 @@ def _continues(
     try:
         _require_same(folder, read_run(folder, restore=True), wanted, defaults)
     except UserError:
-        begun = {".lock", ".run.json.copy", "run.json", "status.json", "data.json"}
-        there = {path.name for path in folder.iterdir()}
-        if not known or there - begun or is_finished(folder):
+        if not known or has_begun(folder):
             raise
         return False
     return True

@@ -25,6 +25,7 @@ Share = Annotated[float, Ge(0), Le(1)]
 Percent = Annotated[float, Ge(0), Le(100)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 ShareOfRows = Annotated[float, Gt(0), Lt(1)]
+MeasuredShare = Annotated[float, Gt(0), Le(1)]
 # A share of one thing against others, in any unit.
 Weight = Annotated[float, Ge(0), Le(1e9)]
 

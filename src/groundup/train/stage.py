@@ -126,7 +126,7 @@ class Forecast:
     """What a run would take, from its plan and a few seconds of measurement.
 
     `preparing` are seconds until it is planned, `training` of all steps, `evaluating` and `saving`
-    of what stands between them.
+    of what stands between them. `passes` are those over the data.
     """
 
     plan: TrainPlan
@@ -136,6 +136,7 @@ class Forecast:
     training: float
     evaluating: float
     saving: float
+    passes: float
 
     @property
     def seconds(self) -> float:
@@ -196,6 +197,7 @@ def _forecast(job: Job[B, M], plan: TrainPlan, prepared: float) -> Forecast:
         plan.steps * plan.tokens_per_step / plan.tokens_per_second,
         evaluations * each[-1] + each[0] - each[-1],
         written / _SAVE_SPEED,
+        plan.steps * job.config.rows / job.rows_per_epoch,
     )
 
 

@@ -87,12 +87,23 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
     own = dict(zip(names, found, strict=True))
     chats = any(isinstance(row, Conversation) for read in found for row in read.train)
     tokenizer = tokenizer.able_to_chat() if chats else tokenizer
+    if chats and tokenizer.chat_template is None:
+        raise UserError(
+            f"{config.model} has no chat template, and its tokenizer knows no <|im_start|> and "
+            "<|im_end|> to make one of, so it cannot learn conversations; take a model that has "
+            "them, or give texts ({text})"
+        )
+    if config.patience is not None and not any(read.heldout for read in found):
+        raise UserError(
+            f"patience={config.patience} needs held-out data to judge by, and none is held out; "
+            "give a --validation above 0, or leave patience out"
+        )
     wanted = None
     if config.steps is not None:
         wanted = config.steps * (config.rows or MOST_ROWS) * context
     sources, heldout, refused, unread = dict[str, Sequence[Example]](), list[Example](), 0, 0
     for name, read in own.items():
-        for line in read.bad:
+        for line in (*read.bad, *read.remarks):
             say(str(line))
         rows = _enough(read.train, wanted, context, config.seed)
         unread += len(read.train) - len(rows)

@@ -71,7 +71,7 @@ class Domain:
     `rows` is how many rows are held out in all, `talks` of them conversations; `known` of them say
     what training says, too. `prompts` is what every model answers for the eye: a chat with what was
     really answered, or a text's beginning with how it really goes on. Where nothing was held out,
-    the rows are those that were `trained` on.
+    the rows are those that were `trained` on. `left` rows are on the training side.
     """
 
     rows: int
@@ -84,6 +84,7 @@ class Domain:
     talks: int
     known: int
     trained: bool
+    left: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,13 @@ def prepare(config: TuningReportConfig, models: Sequence[Path], compute: Compute
     """
     validation = validation_of(config, models)
     domain = read_domain(config, validation)
-    what = "were all trained on, none is held out" if domain.trained else "are held out"
-    say(f"tuning  {domain.rows:,} rows of the domain {what}")
+    if domain.trained:
+        said = f"{domain.rows:,} rows of the domain were all trained on, none is held out"
+    else:
+        said = f"{domain.rows:,} of {domain.rows + domain.left:,} rows of the domain are measured"
+        if domain.left:
+            said += "; of files that no model trained on, --validation 1 measures all"
+    say(f"tuning  {said}")
     other = general(config)
 
     def material(folder: Path, tokenizer: Tokenizer, context: int) -> Material:
@@ -159,12 +165,19 @@ def validation_of(config: TuningReportConfig, models: Sequence[Path]) -> float:
 
 
 def read_domain(config: TuningReportConfig, validation: float) -> Domain:
-    """The held-out side of `config.data`, where `validation` is the share held out; of 0, what
-    runs trained on.
+    """The held-out side of `config.data`, where `validation` is the share held out; of 1, all rows;
+    of 0, what runs trained on.
 
     Raises `UserError` for data that cannot be read, and where nothing is held out.
     """
-    own = load_dataset(config.data, columns=config.column_names, validation=validation)
+    everything = validation == 1
+    own = load_dataset(
+        config.data, columns=config.column_names, validation=0 if everything else validation
+    )
+    for remark in own.remarks:
+        say(f"tuning  {remark}")
+    if everything:
+        return domain_of(replace(own, train=(), heldout=own.train + own.heldout), config)
     if not validation and not own.heldout:
         return replace(domain_of(replace(own, train=(), heldout=own.train), config), trained=True)
     if not own.heldout:
@@ -190,6 +203,7 @@ def domain_of(own: Dataset, config: TuningReportConfig) -> Domain:
         talks=len(talks),
         known=said_in_training(own.heldout, own.train),
         trained=False,
+        left=len(own.train),
     )
 
 
@@ -269,13 +283,17 @@ def pieces(documents: Sequence[Document]) -> list[Document]:
 
 
 def _parts(text: str) -> list[str]:
-    parts = []
-    while len(text) > _CHARACTERS:
-        end = max(text.rfind(" ", 1, _CHARACTERS), text.rfind("\n", 1, _CHARACTERS))
-        end = end if end > 0 else _CHARACTERS
-        parts.append(text[:end])
-        text = text[end:].lstrip()
-    return [*parts, text] if text.strip() else parts
+    parts, start = [], 0
+    while len(text) - start > _CHARACTERS:
+        within = (start + 1, start + _CHARACTERS)
+        end = max(text.rfind(" ", *within), text.rfind("\n", *within))
+        end = end if end > 0 else start + _CHARACTERS
+        parts.append(text[start:end])
+        start = end
+        while text[start : start + 1].isspace():
+            start += 1
+    rest = text[start:]
+    return [*parts, rest] if rest.strip() else parts
 
 
 # Replies.
