@@ -385,7 +385,7 @@ def test_a_window_bounds_the_context_that_llama_cpp_may_give(
         ({"rope": replace(YARN, truncate=False)}, "truncate=False"),
         ({**MODELS["gpt2"], "hidden_act": "relu"}, "hidden_act='relu'"),
         ({"attention_bias": True}, "no biases for a qwen3"),
-        ({**MODELS["qwen2"], "mlp_bias": True}, "biases in the feed-forward part"),
+        ({**MODELS["qwen2"], "mlp_bias": True}, "biases in its feed-forward part"),
         ({"vocab_size": 256}, "the model's vocabulary has 256"),
     ],
 )
