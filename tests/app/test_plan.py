@@ -228,7 +228,9 @@ def test_a_stage_takes_the_speed_of_the_last_one(
     assert table.settings["steps"] == pytest.approx(first * wanted, abs=1)
     after = written(out)
     assert after["settings"]["sft"]["steps"] == table.settings["steps"]
-    assert f"{first:,} at first" in after["reasons"]["sft.steps"]
+    # On a busy machine there are so few that their number may stay.
+    is_new = table.settings["steps"] != first
+    assert (f"{first:,} at first" in after["reasons"]["sft.steps"]) == is_new
     # A later start reads what was planned last.
     again = plan_recipe(read_recipe(out.parent / "mine.toml"), out, 5)
     assert named(again, "sft").settings == table.settings
