@@ -282,6 +282,15 @@ def ours(
     return step
 
 
+def adamw(model):  # type: ignore[no-untyped-def]
+    """The peers' optimizer, in its fastest form."""
+    import torch
+
+    return torch.optim.AdamW(
+        model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
+
+
 def theirs(tokens, shape: Shape, *, autocast: bool, rows: int) -> Step:  # type: ignore[no-untyped-def]
     import torch
     import transformers
@@ -299,9 +308,7 @@ def theirs(tokens, shape: Shape, *, autocast: bool, rows: int) -> Step:  # type:
     model = transformers.LlamaForCausalLM(config)
     if not autocast:
         model = model.bfloat16()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
-    )
+    optimizer = adamw(model)
     compiled = torch.compile(model)
     micro_batches = [
         tokens[start : start + rows, :-1].contiguous() for start in range(0, shape.rows, rows)
@@ -342,9 +349,7 @@ def litgpts(tokens, shape: Shape, *, rows: int) -> Step:  # type: ignore[no-unty
     )
     model.lm_head.weight = model.transformer.wte.weight
     model = model.bfloat16()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
-    )
+    optimizer = adamw(model)
     compiled = torch.compile(model)
     micro_batches = [tokens[start : start + rows] for start in range(0, shape.rows, rows)]
 

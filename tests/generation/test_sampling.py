@@ -167,6 +167,8 @@ def test_temperature_zero_is_greedy_after_the_penalty() -> None:
         {"stop": ("",)},
         {"stop": (3,)},
         {"stop_ids": (3, -1)},
+        {"stop_ids": (True,)},
+        {"ignore_eos": "no"},
         {"top_k": 5.0},
         {"max_new_tokens": True},
         {"min_new_tokens": None},

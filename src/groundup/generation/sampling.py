@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.train import ranges
 
 Logits = Float[Tensor, "rows vocab"]
@@ -91,13 +91,15 @@ class Sampling:
             ),
             (
                 "stop_ids",
-                all(isinstance(one, int) and one >= 0 for one in self.stop_ids),
+                all(_is_int(one) and one >= 0 for one in self.stop_ids),
                 "a list of token ids, 0 or more",
             ),
         )
+        if not isinstance(self.ignore_eos, bool):
+            raise UserError(f"ignore_eos={shorten(self.ignore_eos)} must be true or false")
         for name, holds, rule in rules:
             if not holds:
-                raise UserError(f"{name}={getattr(self, name)!r} must be {rule}")
+                raise UserError(f"{name}={shorten(getattr(self, name))} must be {rule}")
 
     @property
     def is_greedy(self) -> bool:
@@ -118,9 +120,12 @@ def _is_whole(annotation: Any) -> bool:
 
 
 def _require_number(name: str, value: object, *, whole: bool) -> None:
-    kind = int if whole else int | float
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise UserError(f"{name}={value!r} must be a {'whole ' * whole}number")
+    if not _is_int(value) and (whole or not isinstance(value, float)):
+        raise UserError(f"{name}={shorten(value)} must be a {'whole ' * whole}number")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class BatchedSampling:
