@@ -292,9 +292,9 @@ def test_every_layout_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "told"),
     [
-        ({"label": "yes"}, "'label' must be true or false, not 'yes'"),
-        ({"label": 1}, "'label' must be true or false, not 1"),
-        ({"label": None}, "'label' must be true or false, not None"),
+        ({"label": "yes"}, "'label' must be true or false, or 1 or 0, not 'yes'"),
+        ({"label": 2}, "'label' must be true or false, or 1 or 0, not 2"),
+        ({"label": None}, "'label' must be true or false, or 1 or 0, not None"),
         ({"completion": " "}, "the answer, 'completion', is empty"),
         ({"chosen": "Yes.", "rejected": "Yes."}, "'chosen' and 'rejected' are the same"),
         ({"prompt": ""}, "'prompt' is empty"),
@@ -350,7 +350,7 @@ def test_labeled_files_are_learned_from_and_bad_lines_counted(
     path = written(tmp_path / "rows.jsonl", [*rows, rows[0] | {"label": "good"}])
     code, said = workshop.run(workshop.command("kto", tmp_path / "out", data=path, steps=4))
     assert code == 0, said
-    assert "rows.jsonl, line 49: 'label' must be true or false, not 'good'" in said
+    assert "rows.jsonl, line 49: 'label' must be true or false, or 1 or 0, not 'good'" in said
     assert "1 bad lines set aside" in said and "held out" in said
 
 
