@@ -151,6 +151,35 @@ def test_prompts_of_a_file_keep_their_group(workshop: Any, tmp_path: Path) -> No
     assert found == {row["prompt"]: row["group"] for row in rows} | {"Alone?": "Alone?"}
 
 
+def test_a_file_may_hold_what_is_answered_already(
+    workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Conversations in every layout, and pairs of whole conversations: each is asked again."""
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    first, second = said("Is it?", "Yes."), said("Truly?", "Truly.")
+    rows = [
+        {"messages": [*first, *second], "level": 3},
+        {"messages": [*first, second[0]]},
+        {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]},
+        {"instruction": "Add.", "input": "1 and 2", "output": "3", "answer": "three"},
+        {"prompt": "Who?", "completion": "Me."},
+        {"chosen": said("When?", "Now."), "rejected": said("When?", "Never.")},
+        {"prompt": "Where?", "chosen": "Here.", "rejected": "There."},
+        {"messages": [first[1]]},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, heldout = load_prompts(file, tokenizer, longest=100)
+    found = {one.messages[-1].content: one for one in [*train, *heldout]}
+    assert found["Truly?"].messages == tuple(Message(**turn) for turn in [*first, second[0]])
+    assert found["Truly?"].row == {"answer": "Truly.", "level": 3}
+    assert found["Why?"].row == {"answer": "So."}
+    assert found["Add.\n\n1 and 2"].row == {"answer": "three"}
+    assert found["Who?"].row == {"completion": "Me."}
+    assert found["When?"].row == {"answer": "Now."} and found["Where?"].row["chosen"] == "Here."
+    assert len(found) == 6 and "line 8" in capsys.readouterr().out
+
+
 def test_prompts_that_are_too_long_are_counted_and_left_out(
     workshop: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

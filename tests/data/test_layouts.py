@@ -24,7 +24,7 @@ def turns(*roles: str) -> list[dict[str, str]]:
     return [{"role": role, "content": f"{role} {place}"} for place, role in enumerate(roles)]
 
 
-def weighted(*weights: float) -> list[dict[str, Any]]:
+def weighted(*weights: float | str | None) -> list[dict[str, Any]]:
     """Questions and answers; OpenAI's weight 0 says not to learn an answer."""
     said: list[dict[str, Any]] = []
     for weight in weights:
@@ -182,9 +182,9 @@ def test_a_name_that_is_none_spoils_no_row() -> None:
         ({"instruction": "a", "output": "b", "input": 5}, "'input' must be a string, not int"),
         ({"text": ""}, "'text' is empty"),
         ({"messages": "[{'role': 'user', 'content': 'a'}]"}, "no JSON but a list as Python prints"),
-        ({"messages": weighted(0, 1)}, "message 2 has weight 0 and message 4 is to be learned"),
-        ({"messages": weighted(0)}, "the first answer, has weight 0: there is nothing to learn"),
+        ({"messages": weighted(0, 0)}, "every answer has weight 0: there is nothing to learn"),
         ({"messages": weighted(0.5)}, "message 2: 'weight' must be 0 or 1"),
+        ({"messages": weighted("0")}, "message 2: 'weight' must be 0 or 1"),
         ({"question": "a", "reply": "b"}, "unknown layout: its columns are .*question.*reply"),
     ],
 )
@@ -194,9 +194,27 @@ def test_what_is_wrong_has_one_reason(row: dict[str, Any], reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_row_ends_before_an_answer_of_weight_0() -> None:
+def test_a_row_ends_with_its_last_answer_that_is_learned() -> None:
     assert read({"messages": weighted(1, 0)}) == SAID
     assert read({"messages": weighted(1, 1)}) == SAID * 2
+    found = read({"messages": weighted(0, 1, None, 0)})
+    assert [(one.role, one.learned) for one in found] == [
+        ("user", True),
+        ("assistant", False),
+        *[("user", True), ("assistant", True)] * 2,
+    ]
+
+
+def test_a_call_in_a_turn_of_its_own_is_learned_as_the_words_before_it_are() -> None:
+    asked, said, _, last = weighted(0, 1)
+    call = {"role": "function_call", "content": '{"name": "sum", "arguments": {"a": 1}}'}
+    found = read({"messages": [asked, said, call, {"role": "tool", "content": "5"}, last]})
+    assert [(one.role, one.learned) for one in found] == [
+        ("user", True),
+        ("assistant", False),
+        ("tool", True),
+        ("assistant", True),
+    ]
 
 
 @pytest.mark.parametrize(

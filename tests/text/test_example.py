@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import tokenizers
 import torch
 from tests.conftest import Workshop
 
+from groundup.data.records import read_conversations
 from groundup.errors import UserError
 from groundup.text.batches import ConversationStream
-from groundup.text.example import Example, document_items, encode_rows
+from groundup.text.example import Example, conversation_item, document_items, encode_rows
 from groundup.text.rows import Conversation, Document, Message
 from groundup.text.shards import encode
 from groundup.text.template import CHATML
@@ -76,6 +78,54 @@ def test_documents_and_conversations_are_mixed_and_no_document_is_concatenated(
                 assert inputs == list(found.items[1].ids[:-1])
                 seen += 1
     assert seen
+
+
+@pytest.mark.parametrize("template", ["its own", "without generation blocks"])
+def test_an_answer_of_weight_0_is_read_and_not_learned(
+    workshop: Workshop, tmp_path: Path, template: str
+) -> None:
+    tokenizer = Tokenizer.load(workshop.tokenizer)
+    if template != "its own":
+        blocks = re.compile(r"{%-? (end)?generation -?%}")
+        assert blocks.search(tokenizer.chat_template or "")
+        tokenizer.chat_template = blocks.sub("", tokenizer.chat_template or "")
+    talk = [("user", "Is it?"), ("assistant", "Yes."), ("user", "Truly?"), ("assistant", "No.")]
+    for weights, learned in (
+        ((1, 1), "Yes.<|im_end|>No.<|im_end|>"),
+        ((0, 1), "No.<|im_end|>"),
+        ((None, None), "Yes.<|im_end|>No.<|im_end|>"),
+        ((1, 0), "Yes.<|im_end|>"),
+    ):
+        given = iter(weights)
+        turns = [
+            {"role": role, "content": said}
+            | ({"weight": next(given)} if role == "assistant" else {})
+            for role, said in talk
+        ]
+        path = tmp_path / "rows.jsonl"
+        path.write_text(json.dumps({"messages": turns}) + "\n")
+        [row] = read_conversations(path).rows
+        item = conversation_item(tokenizer, row)
+        ids = [one for one, is_learned in zip(item.ids, item.loss_mask, strict=True) if is_learned]
+        assert tokenizer.decode(ids) == learned
+        assert "Yes." in tokenizer.decode(list(item.ids))
+
+
+def test_a_template_that_marks_two_parts_of_an_answer_cannot_leave_one_out(
+    workshop: Workshop,
+) -> None:
+    tokenizer = Tokenizer.load(workshop.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
+        "{% endgeneration %} -- {% generation %}<|im_end|>{% endgeneration %}"
+        "{% else %}{{ m.content }}: {% endif %}{% endfor %}"
+    )
+    said = (Message("user", "Is it?"), Message("assistant", "Yes."))
+    talk = Conversation((*said, *said), "here", "it")
+    assert sum(conversation_item(tokenizer, talk).loss_mask) > 4
+    unlearned = Conversation((said[0], Message("assistant", "Yes.", learned=False), *said), "", "")
+    with pytest.raises(UserError, match="does not keep the assistant's answers apart"):
+        conversation_item(tokenizer, unlearned)
 
 
 def test_rows_that_the_template_refuses_are_set_aside_with_the_reason(workshop: Workshop) -> None:

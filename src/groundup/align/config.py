@@ -243,8 +243,8 @@ class RolloutConfig(PtxConfig):
         "reward models that must agree (ensemble:FOLDER,FOLDER)"
     )
     prompts: Path = Field(
-        description="what is to be answered: a data-stage folder, or a file of prompts (.txt, "
-        ".jsonl, .csv, .parquet)"
+        description="what is to be answered: a data-stage folder, or a file of prompts or of "
+        "conversations, whose last answers are left out (.txt, .jsonl, .csv, .parquet)"
     )
     sources: tuple[str, ...] = Field(
         (), description="prompts of these sources alone, such as world-tell (default: all)"

@@ -245,7 +245,7 @@ def _holds(path: Path) -> bool:
 
 
 def _file(path: Path) -> list[list[_Row]]:
-    found = _new(_of_row(row, path.name) for row in _said(read_prompts(path)))
+    found = _new(_of_row(row, path.name) for row in _said(read_prompts(path, answered=True)))
     hashes = [split_hash(one.group) for one in found]
     train = [one for one, place in zip(found, hashes, strict=True) if place >= OWN_HELDOUT]
     heldout = [one for one, place in zip(found, hashes, strict=True) if place < OWN_HELDOUT]

@@ -109,7 +109,7 @@ def with_system(row: Json, turns: tuple[Message, ...]) -> tuple[Message, ...]:
 def messages(value: object, name: str, *, learned: bool = False) -> tuple[Message, ...]:
     """Turns of {role, content}, or of ShareGPT's {from, value}; empty system turns are left out.
 
-    Of turns that are `learned`, those from an answer of `weight` 0 on are left out.
+    Of turns that are `learned`, an answer of `weight` 0 is not.
 
     A call of a tool becomes part of what the assistant says, as text: it is learned, as all that
     the assistant says is, while what the tool answers is not. Raises BadRow, among others for an
@@ -124,52 +124,23 @@ def messages(value: object, name: str, *, learned: bool = False) -> tuple[Messag
             )
     if not isinstance(value, list) or not value:
         raise BadRow(f"{name!r} must be a list of at least one {{role, content}}")
-    value = _learned(value) if learned else value
-    read = (_message(one, number) for number, one in enumerate(value, 1))
+    read = (_message(one, number, learned) for number, one in enumerate(value, 1))
     found: list[Message] = []
     for turn in read:
         if turn is None:
             continue
         # Some write what is said before a call as a turn of its own.
         if found and found[-1].role == turn.role == "assistant" and turn.content.startswith(_CALL):
-            turn = Message("assistant", f"{found.pop().content}\n{turn.content}")
+            said = found.pop()
+            both = said.learned and turn.learned
+            turn = Message("assistant", f"{said.content}\n{turn.content}", both)
         found.append(turn)
     if not found:
         raise BadRow(f"{name!r} holds nothing but an empty turn of the system")
     return tuple(found)
 
 
-def _learned(turns: list[object]) -> list[object]:
-    """The turns before the first answer that OpenAI's `weight` 0 says not to learn.
-
-    Raises BadRow where an answer that is to be learned comes after it, since all that the assistant
-    says is learned, and where none comes before it.
-    """
-    said = [one if isinstance(one, Mapping) else {} for one in turns]
-    answers = [n for n, one in enumerate(said) if _answers(one)]
-    for place in answers:
-        if said[place].get("weight") not in (None, 0, 1):
-            raise BadRow(f"message {place + 1}: 'weight' must be 0 or 1")
-    first = next((n for n in answers if said[n].get("weight") == 0), len(turns))
-    later = next((n for n in answers if n > first and said[n].get("weight") != 0), None)
-    if later is not None:
-        raise BadRow(
-            f"message {first + 1} has weight 0 and message {later + 1} is to be learned, but all "
-            "answers of a row are learned; end the row before the former, or leave it out"
-        )
-    if first in answers[:1]:
-        raise BadRow(
-            f"message {first + 1}, the first answer, has weight 0: there is nothing to learn"
-        )
-    return turns[:first]
-
-
-def _answers(said: Mapping[object, object]) -> bool:
-    given = str(said.get("role") or said.get("from")).strip().lower()
-    return given in _CALLS or _ROLE_OF.get(given) == "assistant"
-
-
-def _message(one: object, number: int) -> Message | None:
+def _message(one: object, number: int, weighted: bool) -> Message | None:
     if not isinstance(one, Mapping):
         raise BadRow(f"message {number} must be {{role, content}}, not {type(one).__name__}")
     # Parquet gives each row every column, so null means that it is not there.
@@ -188,7 +159,10 @@ def _message(one: object, number: int) -> Message | None:
             content = "\n".join(str(one) for one in calls if not is_missing(one)) or None
             if content is None:
                 raise BadRow("the assistant's answer is empty, so there is nothing to learn")
-        return Message(role, text({content_name: content}, content_name))
+            if weighted and said.get("weight", 1) not in (0, 1):
+                raise BadRow("'weight' must be 0 or 1")
+        learned = not weighted or role != "assistant" or bool(said.get("weight", 1))
+        return Message(role, text({content_name: content}, content_name), learned)
     except BadRow as reason:
         raise BadRow(f"message {number}: {reason}") from reason
 

@@ -6,13 +6,12 @@
     Alpaca          {"instruction", "input", "output"}                 input may be empty
     documents       {"text"}                                           no conversation at all
 
-All but the last may name a `system` beside. Contents may be lists of texts. Where a turn of the
-assistant has OpenAI's `weight` 0, which says not to learn it, the row ends before it; where an
-answer to learn comes after it, the row is set aside. What the assistant asks of a tool, as
-`tool_calls` or in a turn of its own, becomes part of its words; what the tool answers is a turn of
-the role `tool` and never learned. The tools themselves (a column `tools`) are not read: tell of
-them in the system prompt. Columns of other names are made known by a mapping from our names to
-theirs, as {"prompt": "question", "completion": "answer"}.
+All but the last may name a `system` beside. Contents may be lists of texts. A turn of the assistant
+with OpenAI's `weight` 0 is not learned, and a row ends with its last answer that is. What the
+assistant asks of a tool, as `tool_calls` or in a turn of its own, becomes part of its words; what
+the tool answers is a turn of the role `tool` and never learned. The tools themselves (a column
+`tools`) are not read: tell of them in the system prompt. Columns of other names are made known by a
+mapping from our names to theirs, as {"prompt": "question", "completion": "answer"}.
 
 Pairs of answers are {prompt, chosen, rejected}, or are made of votes {prompt, a, b, choice}
 (`votes`). Both answers may be whole conversations that differ in the last answer alone; the prompt
@@ -214,12 +213,15 @@ def conversation(row: Json, file: str, line: int) -> Conversation:
 
 
 def _answered(turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The turns up to the last answer: a question at the end is odd, but nothing to learn from."""
+    """The turns up to the last learned answer: what follows it is nothing to learn from."""
     check_order(turns)
-    answers = [place for place, turn in enumerate(turns, 1) if turn.role == "assistant"]
+    answers = {place: turn for place, turn in enumerate(turns, 1) if turn.role == "assistant"}
     if not answers:
         raise BadRow("no message of the assistant, so there is nothing to learn")
-    return turns[: answers[-1]]
+    learned = [place for place, turn in answers.items() if turn.learned]
+    if not learned:
+        raise BadRow("every answer has weight 0: there is nothing to learn")
+    return turns[: learned[-1]]
 
 
 def document(row: Json, file: str, line: int) -> Document:
@@ -335,9 +337,26 @@ def _asked(row: Json, file: str, line: int) -> PromptRow:
     return PromptRow(said, turns, id, line, settings, system)
 
 
-def _asked_in_cells(row: Json, file: str, line: int) -> PromptRow:
-    """As `_asked`, with numbers as cells hold them: as text."""
-    asked = _asked(row, file, line)
+def _asked_before(row: Json, file: str, line: int) -> PromptRow:
+    """As `_asked`; of what is answered already the prompt, with the `answer` among its settings."""
+    columns: tuple[str, ...] = ("chosen", "rejected", "system")
+    if row.get("prompt") is None and row.get("chosen") is not None:
+        pair = _preference(row, file, line)
+        asked, said = pair.prompt, pair.chosen
+    else:
+        layout = layout_of(row)
+        if layout is None or layout.sign == "prompt":
+            return _asked(row, file, line)
+        if layout.sign == "messages" and layout.read(row)[-1].role != "assistant":
+            return _asked(row, file, line)
+        *before, last = conversation(row, file, line).messages
+        asked, said, columns = tuple(before), last.content, layout.columns
+    rest = {key: value for key, value in row.items() if key not in (*columns, "id")}
+    return PromptRow(None, asked, None, line, {"answer": said} | rest)
+
+
+def _in_cells(asked: PromptRow) -> PromptRow:
+    """The same with numbers, which cells hold as text."""
     settings = {
         name: cell if name == "stop" else _number(cell) for name, cell in asked.settings.items()
     }
@@ -354,15 +373,18 @@ def _number(cell: object) -> object:
 # Reading a file.
 
 
-def read_prompts(path: Path) -> Records[PromptRow]:
+def read_prompts(path: Path, *, answered: bool = False) -> Records[PromptRow]:
     """Prompts: the lines of a .txt file, or rows of {prompt} or {messages} with an optional id.
 
-    Empty lines of a .txt file are no prompts. Raises UserError as `read_rows` and `read_text` do.
+    With `answered` rows may have their answer: conversations in any layout are asked again without
+    their last answer, and whole conversations that are chosen and rejected without both. Empty
+    lines of a .txt file are no prompts. Raises UserError as `read_rows` and `read_text` do.
     """
+    parse = _asked_before if answered else _asked
     if suffix_of(path) in CSV_SUFFIXES:
-        return read_rows(path, _asked_in_cells)
+        return read_rows(path, lambda *row: _in_cells(parse(*row)))
     if suffix_of(path) != ".txt":
-        return read_rows(path, _asked)
+        return read_rows(path, parse)
     lines = enumerate(read_text(path).split("\n"), 1)
     return Records(tuple(PromptRow(line, (), None, n, {}) for n, line in lines if line.strip()), ())
 

@@ -23,7 +23,7 @@ from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import BySource
 from groundup.text.chat import encode_chat
-from groundup.text.example import Example
+from groundup.text.example import Example, conversation_item, cut_to
 from groundup.text.rows import Conversation, Message
 from groundup.text.tokenizer import Tokenizer
 
@@ -77,10 +77,10 @@ def ready_conversations(
     """Encode them, without those whose assistant says nothing within the context."""
     kept, items = [], []
     for row in rows:
-        chat = encode_chat(tokenizer, as_dicts(row.messages))
-        if any(chat.assistant[1 : context + 1]):
+        item = cut_to(conversation_item(tokenizer, row), context)
+        if item.teaches:
             kept.append(row)
-            items.append(Example(chat.ids[: context + 1], chat.assistant[: context + 1]))
+            items.append(item)
     return Conversations(items, [row.source for row in kept], [row.group for row in kept])
 
 

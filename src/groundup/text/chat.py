@@ -14,7 +14,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -33,6 +33,23 @@ class ChatTokens:
 
     ids: list[int]
     assistant: list[bool]
+
+    def learned(self, messages: Sequence[Message]) -> list[bool]:
+        """Whether each token is learned: the assistant's, but for the answers that are not to be.
+
+        Raises UserError where some are not and the template does not show which tokens are whose.
+        """
+        answers = [one.learned for one in messages if one.role == "assistant"]
+        if all(answers):
+            return self.assistant
+        runs = [(speaks, len(list(run))) for speaks, run in itertools.groupby(self.assistant)]
+        if sum(speaks for speaks, _ in runs) != len(answers):
+            raise UserError(
+                "the chat template does not keep the assistant's answers apart, so that one of "
+                "weight 0 cannot be left out; end the conversation before it"
+            )
+        rest = iter(answers)
+        return [mark for speaks, n in runs for mark in [speaks and next(rest)] * n]
 
 
 def encode_chat(
@@ -82,7 +99,9 @@ def check_messages(messages: Sequence[AnyMessage]) -> list[Message]:
 
 
 def _check_message(place: int, message: AnyMessage) -> Message:
+    learned = True
     if isinstance(message, Message):
+        learned = message.learned
         message = {"role": message.role, "content": message.content}
     if not isinstance(message, Mapping):
         raise UserError(
@@ -104,7 +123,7 @@ def _check_message(place: int, message: AnyMessage) -> Message:
             f"message {place} ({role}) has a content of type {type(content).__name__}; "
             "it must be text"
         )
-    return Message(role, content)
+    return Message(role, content, learned)
 
 
 # The marks.
@@ -201,7 +220,7 @@ def _control_strings(tokenizer: Tokenizer) -> _ControlStrings:
 def _broken(tokenizer: Tokenizer, messages: list[Message], marks: _Marks) -> list[Message]:
     """The messages with their contents broken: no control string in them is whole."""
     strings = _control_strings(tokenizer)
-    return [Message(one.role, strings.broken(one.content, marks.break_)) for one in messages]
+    return [replace(one, content=strings.broken(one.content, marks.break_)) for one in messages]
 
 
 def _render(

@@ -50,10 +50,11 @@ def cut_to(item: Example, context: int) -> Example:
 def conversation_item(tokenizer: Tokenizer, conversation: Conversation) -> Example:
     """A conversation by the tokenizer's chat template, with the assistant's tokens learned.
 
-    Raises `UserError` as `encode_chat` does.
+    Raises `UserError` as `encode_chat` does, and as its result does for answers of weight 0.
     """
     tokens = encode_chat(tokenizer, conversation.messages)
-    return Example(tokens.ids, tokens.assistant, source=conversation.source)
+    learned = tokens.learned(conversation.messages)
+    return Example(tokens.ids, learned, source=conversation.source)
 
 
 def document_items(tokenizer: Tokenizer, document: Document, context: int) -> list[Example]:

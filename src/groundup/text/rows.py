@@ -15,11 +15,13 @@ Json = Mapping[str, object]
 class Message:
     """One turn of a conversation: who speaks (one of `ROLES`) and what.
 
-    What a tool says is context, as what the user says is: it is never learned.
+    What a tool says is context, as what the user says is: it is never learned. Nor is an answer of
+    the assistant that is not `learned`, which OpenAI's `weight` 0 says of it.
     """
 
     role: str
     content: str
+    learned: bool = True
 
 
 @dataclass(frozen=True)
