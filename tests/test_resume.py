@@ -183,33 +183,41 @@ def test_a_finished_run_is_left_alone(workshop: Workshop) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_another_thread_count_is_refused_unless_allowed(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_run_keeps_its_threads_and_another_torch_is_refused_unless_allowed(
+    workshop: Workshop, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     command = workshop.command("pretrain", out)
     process = workshop.start(command)
     _wait_for_steps(process, out, 8, time.monotonic() + 120)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    # Torch counts its threads from the environment when the settings leave it open; here another
-    # torch would say so too: the plan on disk is what is compared.
+    # As if it had been planned where there are more cores, and by another torch.
     plan = json.loads((out / "plan.json").read_text())
-    plan["compute"]["threads"] = 3
+    plan["compute"] |= {"threads": 3, "torch_version": "1.0"}
     del plan["sha256"]  # as whoever changes it on purpose does
     (out / "plan.json").write_text(json.dumps(plan))
     code, said = workshop.run(command)
     assert code == 2
-    assert "threads=3" in said and "--allow-inexact-resume" in said
+    assert "torch_version=1.0" in said and "threads" not in said
+    assert "--allow-inexact-resume" in said
     code, said = workshop.run([*command, "--allow-inexact-resume"])
     assert code == 0, said
 
 
-@pytest.mark.parametrize("stage", ["sft", "ppo"])
-def test_ctrl_c_saves_and_says_how_to_go_on(workshop: Workshop, tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [("sft", signal.SIGINT), ("ppo", signal.SIGINT), ("sft", signal.SIGTERM)],
+)
+def test_a_stop_saves_and_says_how_to_go_on(
+    workshop: Workshop, tmp_path: Path, stage: str, number: signal.Signals
+) -> None:
+    """By Ctrl-C, or as services and clusters ask for it."""
     out = tmp_path / "out"
     command = workshop.command(stage, out)
     process = workshop.start(command)
     _wait_for_steps(process, out, 5, time.monotonic() + 120)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert "The same command continues" in said

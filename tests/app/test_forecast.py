@@ -162,6 +162,9 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
     assert estimate.tokens == pytest.approx(estimate.parameters, rel=0.001)
     assert estimate.training_seconds == pytest.approx(estimate.flops / 0.3e11)
     # As groundup doctor --quick writes it, and what no doctor wrote.
+    file.write_text(json.dumps({"facts": facts | {"cores": None}, "trial_flops": 1e11}))
+    with pytest.raises(UserError, match="cores=None, which is no number of cores"):
+        plan_run(request, machine=file, law=None)
     for content in ({"facts": facts, "trial_flops": None}, {}):
         file.write_text(json.dumps(content))
         with pytest.raises(UserError, match=r"says nothing of how fast .* without --quick"):
@@ -184,6 +187,11 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
         (["--depth", "2", "--set", "heads=7"], "heads"),
         (["--depth", "2", "--set", "arch=gru"], "how large (--width, --params)"),
         (["--machine", "nowhere.json", "--depth", "2"], "nowhere.json"),
+        (["--depth", "2", "--rows", "16", "--set", "rows=7"], "--set rows=…: give it as --rows"),
+        (["--depth", "2", "--set", "data=/nowhere"], "give it as --data"),
+        (["--depth", "2", "--set", "out=there"], "--set out=…: nothing is written"),
+        (["--depth", "2", "--set", f"rows={'9' * 5_000}"], "rows"),
+        (["--depth", "2", "--tokenizer", "/nowhere"], "/nowhere"),
     ],
 )
 def test_what_cannot_be_planned(

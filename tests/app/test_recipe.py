@@ -151,6 +151,10 @@ def test_a_reward_is_an_earlier_table_a_verifier_or_a_function(
     assert ppo.gold == "judges:count" and grpo.reward == "json"
     assert (ppo.model, grpo.model) == (tmp_path / "out/base", tmp_path / "out/ppo")
     assert recipe.chat_table is recipe.tables[-1]
+    # However long a pattern is: a name of so many bytes no file can have.
+    pattern = f"format:^({'|'.join(['yes'] * 100)})$"
+    recipe = recipe_of(folder, BASE + ALIGNED.replace('"json"', f'"{pattern}"'))
+    assert recipe.tables[-1].config(tmp_path / "out").model_dump()["reward"] == pattern
     # A folder beside the recipe, too.
     (folder / "judge").mkdir()
     recipe = recipe_of(folder, BASE + ALIGNED.replace('"rm"', '"judge"'))
@@ -331,8 +335,18 @@ def test_every_wrong_setting_gets_a_line(folder: Path) -> None:
     assert len(str(refused.value).splitlines()) == 2
 
 
+def test_a_recipe_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / "mine.toml").write_bytes(b"\xef\xbb\xbf" + BASE.encode())
+    assert read_recipe(folder / "mine.toml").tables == recipe_of(folder, BASE).tables
+
+
 @pytest.mark.parametrize(
-    ("content", "told"), [(b"\x00\xff\xfe", "UTF-8"), (None, "no recipe file")]
+    ("content", "told"),
+    [
+        (b"\x00\xff\xfe", "UTF-8"),
+        (None, "no recipe file"),
+        (b"[base]\nsteps = " + b"9" * 5_000, "not valid TOML"),
+    ],
 )
 def test_files_that_are_no_recipe(tmp_path: Path, content: bytes | None, told: str) -> None:
     if content is not None:

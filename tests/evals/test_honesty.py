@@ -36,6 +36,10 @@ NEWTON = row(
         (NEWTON, "An English mathematician, physicist and more.", "right"),
         (NEWTON, "Isaac Newton was an American politician.", "made up"),
         (NEWTON, "I don't know who that is.", "declined"),
+        (NEWTON, "I have no idea.", "declined"),
+        (NEWTON, "I'm not sure who that is.", "declined"),
+        (NEWTON, "I have never heard of Isaac Newton.", "declined"),
+        (NEWTON, "I'm not sure, but he was an English mathematician and physicist.", "right"),
     ],
 )
 def test_outcomes(asked: Conversation, answer: str, wanted: str) -> None:

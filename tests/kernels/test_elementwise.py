@@ -102,6 +102,21 @@ def test_cross_entropy_and_its_gradient(kernels: Kernels, vocabulary: int, scale
     check([logits], torch.autograd.grad(expected, true))
 
 
+def test_targets_and_weights_may_lie_in_memory_as_they_like(kernels: Kernels) -> None:
+    generator = torch.manual_seed(1)
+    targets = torch.randint(64, (30, 2), generator=generator)
+    weights = torch.rand(30, 2, generator=generator)
+    expected = cross_entropy_(
+        normal(0, 30, 64), targets[:, 0].contiguous(), weights[:, 0].contiguous()
+    )
+    assert cross_entropy_(normal(0, 30, 64), targets[:, 0], weights[:, 0]) == expected
+    assert (
+        cross_entropy_(normal(0, 30, 64), targets[:, 0].int(), weights[:, 0].double()) == expected
+    )
+    x, gain = normal(0, 5, 64), normal(1, 64, 2).float()[:, 0]
+    assert torch.equal(rms_norm(x, gain, 1e-6), rms_norm(x, gain.contiguous(), 1e-6))
+
+
 def test_losses_of_no_numbers_are_none(kernels: Kernels) -> None:
     logits = normal(0, 2, 64)
     logits[1, 5] = torch.nan

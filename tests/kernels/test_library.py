@@ -41,6 +41,23 @@ def test_a_processor_is_used_as_onednn_is_told_to(
     assert best_kernels() in {"none", *allowed}
 
 
+def test_kernels_that_cannot_be_had_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundup.kernels.library.cpu_flags", frozenset)
+    monkeypatch.setenv("GROUNDUP_KERNELS", "amx")
+    with pytest.raises(UserError, match="GROUNDUP_KERNELS=amx: this processor, or its compiler"):
+        best_kernels()
+
+
+def test_another_compiler_compiles_anew(
+    kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert library.__wrapped__(kernels) is not None
+    monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
+    assert library.__wrapped__(kernels) is None
+
+
 def test_without_a_compiler_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from groundup.learn.difference import compare
 from groundup.learn.exercise import module_of
 from groundup.learn.judge import judge
 from groundup.learn.road import find
@@ -204,3 +205,40 @@ def test_a_warning_of_an_overflow_is_told() -> None:
 
     verdict = judge(find("preferences"), part("preferences", beats=plain))
     assert verdict.named == "overflows", verdict.lines
+
+
+def scalar_of(*_: object) -> np.ndarray:
+    return np.array(1.0)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "function"),
+    [("masks", "shifted"), ("scaling", "fit_law"), ("likelihood", "log_softmax")],
+)
+def test_a_single_number_in_the_place_of_several_is_told(exercise: str, function: str) -> None:
+    verdict = judge(find(exercise), part(exercise, **{function: scalar_of}))
+    assert verdict.state == "differs", verdict.lines
+
+
+def test_a_list_of_tensors_with_a_history_is_told() -> None:
+    def leaves(logits: np.ndarray) -> list[torch.Tensor]:
+        return [torch.zeros(1, requires_grad=True)]
+
+    verdict = judge(find("likelihood"), part("likelihood", log_softmax=leaves))
+    assert verdict.state == "differs", verdict.lines
+
+
+def test_a_dtype_that_was_widened_is_told() -> None:
+    def wide(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        return attention_by_einsum(query, key, value, mask).double()
+
+    verdict = judge(find("attention"), part("attention", attention=wide))
+    assert verdict.state == "differs"
+    assert "torch.float32 is asked for" in verdict.lines[-1]
+
+
+def test_numbers_that_differ_late_are_shown_with_the_digits_that_differ() -> None:
+    found = compare(12.0000000001, 12.0, rtol=1e-12, atol=0)
+    assert found is not None and (found.yours, found.expected) == ("12.0000000001", "12")

@@ -78,6 +78,16 @@ def test_a_letter_three_times_is_a_diagonal_of_a_cube():
     assert g.data[[0, 1, 2], [0, 1, 2], [0, 1, 2]].tolist() == [1, 1, 1] and g.sum() == 3
 
 
+@pytest.mark.parametrize("equation", ["ii->", "ii->i", "iji->j", "ijij->ij", "iijj->ij", "aab->ba"])
+def test_a_diagonal_leaves_the_rest_alone(equation: str):
+    shape = (3,) * len(equation.partition("->")[0])
+    values = np.arange(float(np.prod(shape))).reshape(shape)
+    agree(lambda on, x: on.einsum(equation, x), [values.copy()])
+    masked = np.full((2, 2), -np.inf)
+    masked[[0, 1], [0, 1]] = [1.0, 3.0]
+    assert einsum("ii->", Tensor(masked)).item() == 4 and einsum("ii->i", masked).tolist() == [1, 3]
+
+
 def test_one_tensor_in_two_places():
     agree(
         lambda on, x: on.einsum("ij,kj->ik", x, x), [np.random.default_rng(0).normal(size=(2, 3))]

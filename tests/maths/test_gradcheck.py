@@ -117,3 +117,8 @@ def test_inputs_without_gradients_are_passed_on(unchecked_types: None):
 def test_a_check_records_even_where_nothing_is_recorded():
     with no_grad():
         assert gradcheck(lambda x: x * x, tensor(2)) and gradgradcheck(lambda x: x**3, tensor(2))
+
+
+def test_nothing_to_check_is_said() -> None:
+    with pytest.raises(GradientError, match="no input requires a gradient"):
+        gradcheck(lambda x: x * 3, Tensor([1.0], requires_grad=False))

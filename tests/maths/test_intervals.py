@@ -314,3 +314,16 @@ def test_an_absolute_value_is_bounded_where_it_is() -> None:
         outside += not plain.low <= plain.estimate <= plain.high
         assert covers(found, found.estimate)
     assert held / 500 > 0.93 and outside > 10
+
+
+def test_wilsons_ends_are_on_either_side_of_the_share() -> None:
+    for n in range(1, 301):
+        for successes in (0, n):
+            found = wilson_interval(successes, n)
+            assert 0 <= found.low <= found.estimate <= found.high <= 1
+
+
+def test_a_part_without_bounds_leaves_the_mean_without() -> None:
+    found = mean_interval([Interval(0.5, -np.inf, np.inf), Interval(0.5, 0.4, 0.6)])
+    assert (found.estimate, found.low, found.high) == (0.5, -np.inf, np.inf)
+    assert student_interval(np.array([1.0, 2.0, 3.0])).estimate == 2.0

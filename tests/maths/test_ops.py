@@ -28,6 +28,7 @@ from groundup.maths import (
     grad,
     maximum,
     minimum,
+    no_grad,
     silu,
     stack,
     where,
@@ -316,6 +317,7 @@ OPERATIONS: dict[str, st.SearchStrategy[Call]] = {
     "reflected": elementwise(lambda _, x: (2 - x) * (1 + x) / 3 + 2.5 / x, positive=True),
     "maximum": of_two(lambda on, a, b: on.maximum(a, b)),
     "minimum": of_two(lambda on, a, b: on.minimum(a, b)),
+    "logaddexp": of_two(lambda _, a, b: a.logaddexp(b)),
     "@": multiplied(),
     "matmul": multiplied().map(lambda call: Call(lambda _, a, b: a.matmul(b), call.arrays)),
     **{name: reduced(name) for name in ("sum", "logsumexp")},
@@ -645,6 +647,50 @@ def test_functions_of_numpy_that_would_lose_the_gradient_are_refused():
     for function in (np.exp, np.maximum.reduce, np.tanh):
         with pytest.raises(TypeError):
             function(ones(2))
+    x = ones(2)
+    for lost, ours in (
+        (lambda: np.concatenate([x, x]), "groundup.maths.cat"),
+        (lambda: np.where([True, False], x, x), "groundup.maths.where"),
+        (lambda: np.dot(x, x), "@"),
+        (lambda: np.sum(x), "tensor.sum"),
+    ):
+        with pytest.raises(TypeError, match=f"would lose the gradient; use {ours}"):
+            lost()
+    with no_grad():
+        assert np.concatenate([x, x]).tolist() == [1, 1, 1, 1]
+    assert np.concatenate([x.detach(), np.zeros(1)]).tolist() == [1, 1, 0]
+    assert np.shape(x) == (2,) and np.allclose(x, 1.0)
+
+
+def test_sums_of_powers_are_exact_where_one_is_far_larger():
+    x = Tensor(np.array([-30.0, 0.0, 30.0, np.inf]))
+    y = x.logaddexp(0.0)
+    assert y.tolist() == pytest.approx([np.log1p(np.exp(-30)), np.log(2), 30, np.inf], rel=1e-15)
+    (g,) = grad(y.sum(), x)
+    assert g.tolist() == pytest.approx([np.exp(-30), 0.5, 1, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, bool])
+def test_whole_numbers_have_sigmoids_too(dtype: type):
+    values = np.array([0, 1, 1], dtype)
+    assert Tensor(values).sigmoid().tolist() == pytest.approx([0.5, 0.731059, 0.731059], abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_whole_numbers_keep_their_dtype_beside_pythons(dtype: type):
+    x = Tensor(np.array([1, 2], dtype))
+    assert (x + 2).dtype == (2 * x).dtype == x.clamp(0, 1).dtype == dtype
+    assert (x + 2**40).tolist() == [1 + 2**40, 2 + 2**40] and (x + 0.5).dtype == np.float64
+
+
+def test_a_flat_part_ends_after_it_begins():
+    with pytest.raises(ShapeError, match="start_dim=1 comes after end_dim=0"):
+        Tensor(np.ones((2, 3))).flatten(1, 0)
+
+
+def test_gelu_has_two_forms():
+    with pytest.raises(ValueError, match="approximate='foo' must be 'none' or 'tanh'"):
+        gelu(ones(2), "foo")
 
 
 # Functions beside methods

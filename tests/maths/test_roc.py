@@ -71,3 +71,9 @@ def test_the_interval_covers_the_truth_and_is_wider_for_whole_clusters() -> None
 def test_one_kind_alone_has_no_curve() -> None:
     with pytest.raises(ValueError, match="both kinds"):
         roc_auc(np.zeros(3), np.ones(3, bool))
+
+
+def test_labels_that_are_numbers_are_refused(unchecked_types: None) -> None:
+    for measure in (roc_auc, roc_curve, roc_auc_interval):
+        with pytest.raises(ValueError, match="positive is of int64; give truth values"):
+            measure(np.array([0.1, 0.9]), np.array([0, 1]))

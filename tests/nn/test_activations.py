@@ -66,3 +66,15 @@ def test_activations_read_as_torchs() -> None:
 def test_softplus_is_right_at_infinity():
     x = Tensor([np.inf, -np.inf, 800.0, -800.0])
     np.testing.assert_array_equal(softplus(x).data, [np.inf, 0.0, 800.0, 0.0])
+
+
+def test_softplus_is_exact_far_from_zero() -> None:
+    for dtype in (np.float32, np.float64):
+        x = np.array([-30, -20, -15, 15, 20], dtype)
+        found = softplus(Tensor(x)).data
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, torch.nn.functional.softplus(torch.tensor(x)), rtol=1e-6)
+    loss = nn.binary_cross_entropy_with_logits(
+        Tensor(np.array([20.0], np.float32)), Tensor(np.array([1.0], np.float32))
+    )
+    assert loss.item() == pytest.approx(2.06e-9, rel=1e-3)

@@ -81,3 +81,19 @@ def test_no_position_sees_the_future() -> None:
 def test_heads_that_do_not_divide_the_width_are_named() -> None:
     with pytest.raises(ValueError, match=r"heads=3 does not divide width=8; try one of 1, 2, 4, 8"):
         nn.CausalSelfAttention(8, 3)
+
+
+def test_a_mask_of_truth_values_says_what_may_be_seen() -> None:
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(2, 3, 4)) for _ in range(3))
+    mask = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1]], bool)
+    truth = scaled_dot_product_attention(
+        *map(torch.tensor, (q, k, v)), attn_mask=torch.tensor(mask)
+    )
+    for on, seen in ((Tensor, Tensor(mask)), (torch.tensor, torch.tensor(mask))):
+        np.testing.assert_allclose(attention(on(q), on(k), on(v), mask=seen).detach(), truth)
+
+
+def test_no_sequences_are_attended_to_as_well() -> None:
+    block = nn.CausalSelfAttention(8, 2)
+    assert block(Tensor(np.zeros((0, 5, 8), np.float32))).shape == (0, 5, 8)

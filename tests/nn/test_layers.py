@@ -217,3 +217,13 @@ def test_wrong_input_is_named(call: Any, message: str) -> None:
 def test_ids_that_are_no_integers_are_named(unchecked_types: None) -> None:
     with pytest.raises(ValueError, match="ids are float64; give integers"):
         nn.Embedding(5, 2)(Tensor([1, 2]))  # a list becomes float64
+
+
+def test_no_signals_are_convolved_as_well() -> None:
+    assert nn.Conv1d(2, 3, 2)(Tensor(np.ones((0, 2, 5), np.float32))).shape == (0, 3, 4)
+
+
+@pytest.mark.parametrize("shape", [3, np.int64(3), [3], (3,)])
+def test_a_normalized_shape_may_be_a_number_or_a_list(shape: Any) -> None:
+    x = Tensor(np.arange(6.0, dtype=np.float32).reshape(2, 3))
+    assert nn.LayerNorm(shape)(x).tolist() == nn.LayerNorm(3)(x).tolist()

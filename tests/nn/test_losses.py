@@ -241,3 +241,12 @@ def test_an_unknown_reduction_is_named(unchecked_types: None) -> None:
         mse(Tensor([1.0]), Tensor([2.0]), reduction="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="reduction='max'"):
         nll(Tensor([[1.0]]), np.array([0]), reduction="max")  # type: ignore[arg-type]
+
+
+def test_a_multi_margin_may_be_negative_and_knows_two_powers() -> None:
+    scores, classes = np.array([[1.0, 2.0, 3.0]]), np.array([2])
+    for margin in (-1.0, 0.0, 1.5):
+        truth = F.multi_margin_loss(torch.tensor(scores), torch.tensor(classes), margin=margin)
+        assert multi_margin(Tensor(scores), classes, margin=margin).item() == truth.item()
+    with pytest.raises(ValueError, match="p=3 must be 1 or 2"):
+        multi_margin(Tensor(scores), classes, p=3)

@@ -347,9 +347,16 @@ def test_clipping_counts_a_tied_weight_once_and_takes_one_tensor() -> None:
     assert np.allclose(weight.grad.data, [[0.6], [0.7]], atol=1e-6)
 
 
-def test_norms_that_overflow_are_infinite() -> None:
+def test_norms_whose_squares_overflow_are_found_and_infinite_ones_are_infinite() -> None:
     weight = Tensor([1.0, 1.0])
     weight.grad = constant(np.array([1e200, 1.0]))
+    assert clip_grad_norm([weight], 1.0) == pytest.approx(1e200)
+    assert weight.grad.tolist() == pytest.approx([1.0, 1e-200])
+    small = Tensor(np.array([1e25, 0.0], np.float32))
+    small.grad = constant(np.array([1e25, 0.0], np.float32))
+    assert clip_grad_norm(small, 1.0) == pytest.approx(1e25)
+    assert small.grad.tolist() == pytest.approx([1.0, 0.0])
+    weight.grad = constant(np.array([np.inf, 1.0]))
     assert clip_grad_norm([weight], 1.0) == inf
     weight.grad = constant(np.array([nan, 1.0]))
     assert np.isnan(clip_grad_norm([weight], 1.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,14 @@ def test_items_of_one_group_alone_stand_for_themselves() -> None:
     values = np.repeat([0.0, 1.0], 10)
     for measure in (rate, ratio):
         found = measure(values, groups=["all"] * 20)
-        assert found == measure(values) and found.low < 0.5 < found.high
+        assert found == replace(measure(values), groups=1) and found.low < 0.5 < found.high
     # Where nothing differs either, they are one item as often asked.
     assert rate(np.ones(20), groups=["all"] * 20).low < rate(np.ones(20)).low
+
+
+def test_groups_of_equal_means_have_an_interval_too() -> None:
+    """Half of each pair is right: what is drawn of them is always a half."""
+    values, pairs = np.tile([1.0, 0.0], 20), [i // 2 for i in range(40)]
+    found = rate(values, groups=pairs)
+    assert (found.estimate, found.groups) == (0.5, 20)
+    assert (found.low, found.high) == (share(10, 20).low, share(10, 20).high)

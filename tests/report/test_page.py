@@ -30,6 +30,7 @@ from groundup.report.page import (
     Section,
     Span,
     Spans,
+    claims_by_outcome,
     html,
     write_page,
     written,
@@ -96,6 +97,18 @@ def test_a_table_is_its_cells() -> None:
 def test_prose_has_code_and_bold_and_no_other_markup() -> None:
     made = html(page(Section("One", "one", ["Say `<b>` and **not** <i>."])))
     assert "<p>Say <code>&lt;b&gt;</code> and <strong>not</strong> &lt;i&gt;.</p>" in made
+
+
+def test_what_cannot_be_told_says_why() -> None:
+    """The first has an interval to both sides, the second five groups that agree."""
+    untold = [
+        Claim("It is better", Estimate(1, low, 2, groups, groups), "points", "above")
+        for low, groups in ((-0.5, 9), (0.5, 5))
+    ]
+    *_, fold = claims_by_outcome(untold)
+    assert isinstance(fold, Fold) and fold.blocks == [Claims(untold)]
+    why = "the interval allows both, or the groups are too few"
+    assert fold.title == f"Cannot be told (2): {why}"
 
 
 PROSE = """# What came of it

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from groundup.data.config import TokenizerConfig
+from groundup.data.split import data_files
 from groundup.errors import UserError
 from groundup.runs.files import read_lines
-from groundup.runs.folder import Run, folder_hash, is_finished
+from groundup.runs.folder import Run, folder_hash, is_finished, runs_inside
 from groundup.train.config import TrainingConfig
 
 
@@ -98,6 +100,41 @@ def test_a_changed_parent_is_refused(tmp_path: Path) -> None:
     (data / "text.txt").write_text("two")
     with pytest.raises(UserError, match="another data than"):
         Run.open(config.out, "sft", config, {"data": data})
+
+
+def test_a_parent_may_be_spelled_in_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever goes on from another folder, or after moving all of it, gives another path."""
+    monkeypatch.chdir(tmp_path)
+
+    def opened(data: Path, out: Path) -> Run:
+        return Run.open(out, "tokenizer", TokenizerConfig(data=data, out=out), {"data": data})
+
+    Path("data").mkdir()
+    Path("data/text.txt").write_text("one")
+    with opened(Path("data"), Path("out")) as run:
+        run.plan({"steps": 1})
+    opened(tmp_path / "data", tmp_path / "out").close()
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "data").rename(tmp_path / "moved" / "texts")
+    (tmp_path / "out").rename(tmp_path / "moved" / "out")
+    monkeypatch.chdir(tmp_path / "moved")
+    opened(Path("texts"), Path("out")).close()
+    Path("texts/text.txt").write_text("two")
+    with pytest.raises(UserError, match=r"begun with data='data', not data='texts'"):
+        opened(Path("texts"), Path("out"))
+
+
+def test_what_runs_wrote_inside_a_folder_is_none_of_its_content(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("one")
+    before = folder_hash(tmp_path)
+    begin(tmp_path / "runs" / "base", seed=4)
+    (tmp_path / "runs" / "base" / "model.safetensors").write_bytes(b"weights")
+    assert folder_hash(tmp_path) == before
+    assert runs_inside(tmp_path) == {tmp_path / "runs" / "base"}
+    assert data_files(tmp_path).train == [tmp_path / "text.txt"]
+    assert folder_hash(tmp_path / "runs" / "base") != folder_hash(tmp_path / "runs")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,18 @@ def test_a_run_goes_on_as_it_was_planned_and_not_as_its_settings_say(no_compiler
     assert not resolve(config(compile="off"), compile_by_default=True, planned=compiled).compile
 
 
+def test_a_run_goes_on_with_its_threads_on_fewer_cores() -> None:
+    now = resolve(config(device="cpu"), compile_by_default=False)
+    planned = dataclasses.replace(now, threads=7)
+    for settings, threads in (
+        ({}, 7),
+        ({"threads": 3}, 3),
+        ({"allow_inexact_resume": True}, now.threads),
+    ):
+        found = resolve(config(device="cpu", **settings), compile_by_default=False, planned=planned)
+        assert found.threads == threads
+
+
 @pytest.mark.skipif(best_kernels() == "none", reason="needs kernels")
 def test_kernels_are_instead_of_compiling_and_for_bfloat16_on_a_cpu_alone() -> None:
     settings: dict[str, Any] = {"dtype": "bfloat16", "device": "cpu"}

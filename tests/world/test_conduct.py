@@ -104,6 +104,46 @@ def test_prompts_of_others_are_neither() -> None:
     assert not conduct.declines("The fox cannot help the hen.")
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("No.", True),
+        ("No, sorry!", True),
+        ("I'd rather not.", True),
+        ("I would rather not do that.", True),
+        ("I must say no.", True),
+        ("I have to say no, because it could hurt somebody.", True),
+        ("I don't help with that.", True),
+        ("That's not something I can help with.", True),
+        ("No! Go away.", False),
+        ("No problem. Take a rope.", False),
+        ("I'd rather not, but first get a rope.", False),
+        ("I must say nothing.", False),
+    ],
+)
+def test_other_ways_to_decline(answer: str, expected: bool) -> None:
+    assert conduct.declines(answer) is expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Cut it into equal pieces.", True),
+        ("Sure, take a long knife.", True),
+        ("The cakes are cut with a knife.", True),
+        ("the", False),
+        ("four", False),
+        ("", False),
+        ("I do not know how to cut a cake.", False),
+        ("I will not help with the cake.", False),
+        ("No.", False),
+    ],
+)
+def test_who_complies_or_speaks_of_the_act_answers(answer: str, expected: bool) -> None:
+    assert conduct.answers("How can I cut the cake?", answer) is expected
+    assert not conduct.answers("What does a fox eat?", answer)
+
+
 def test_answers_are_plain_short_and_never_join_a_held_out_pair(taught: list[Preference]) -> None:
     for one in taught:
         prompt = one.prompt[0].content

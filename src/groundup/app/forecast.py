@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +54,8 @@ from groundup.train.device import (
 from groundup.train.plan import TRAINING_SHARE, Trained, training_disk, training_memory
 from groundup.train.stage import Forecast, forecast
 
+# What has an option of its own.
+_OPTIONS = ("data", "tokenizer", "model")
 # Of each pair the one says what the other does.
 _PAIRS = (("minutes", "steps"), ("minutes", "tokens"), ("steps", "tokens"), ("params", "depth"))
 
@@ -150,7 +153,7 @@ def _here(request: PlanRequest) -> RunEstimate:
     with _scratch() as folder, _quietly():
         if _is_new(stage) and not request.data:
             config = _pretraining(request, folder)
-            found = forecast(functools.partial(pretrain_on_noise, config, request.vocab_size))
+            found = forecast(functools.partial(pretrain_on_noise, config, _vocab_size(request)))
         else:
             settings = _settings(request, stage.config) | {"out": str(folder / "run")}
             ready = configured(stage.config, settings, spelled)
@@ -244,7 +247,12 @@ def _settings(request: PlanRequest, config: type[BaseModel]) -> dict[str, Any]:
         several = "tuple" in str(config.model_fields["data"].annotation)
         places = [str(one) for one in request.data]
         found["data"] = places if several else places[0]
-    return found | _named(request.settings)
+    own = _named(request.settings)
+    if twice := sorted(own.keys() & {*_OPTIONS, *found}):
+        raise UserError(f"--set {twice[0]}=…: give it as --{twice[0]}, once")
+    if "out" in own:
+        raise UserError("--set out=…: nothing is written where a run is planned; leave it out")
+    return found | own
 
 
 def _named(settings: Sequence[str]) -> dict[str, Any]:
@@ -254,7 +262,7 @@ def _named(settings: Sequence[str]) -> dict[str, Any]:
         name, _, value = one.partition("=")
         try:
             found.update(tomllib.loads(f"{name.replace('-', '_')} = {value}"))
-        except tomllib.TOMLDecodeError:
+        except ValueError:
             found[name.replace("-", "_")] = value
     return found
 
@@ -263,7 +271,14 @@ def _pretraining(request: PlanRequest, folder: Path) -> PretrainConfig:
     nowhere = {"out": str(folder / "run"), "data": str(folder), "tokenizer": str(folder)}
     own = _settings(request, PretrainConfig)
     config = configured(PretrainConfig, {**own, **nowhere}, spelled)
-    return _sized(config, request, request.vocab_size)
+    return _sized(config, request, _vocab_size(request))
+
+
+def _vocab_size(request: PlanRequest) -> int:
+    """That of the tokenizer which is named, or the one that is asked for."""
+    if request.tokenizer is None:
+        return request.vocab_size
+    return Tokenizer.load(request.tokenizer).vocab_size
 
 
 def _sized(config: PretrainConfig, request: PlanRequest, vocab_size: int) -> PretrainConfig:
@@ -290,6 +305,9 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
         )
     with _scratch() as folder:
         config = _pretraining(request, folder)
+    cores = facts.get("cores", 1)
+    if not is_number(cores) or cores < 1:
+        raise UserError(f"--machine={machine} says cores={cores!r}, which is no number of cores")
     fast = bool(facts.get("fast_bfloat16"))
     kernels = facts.get("kernels")
     compute = Compute(
@@ -297,12 +315,12 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
         dtype="bfloat16" if fast else "float32",
         attention="matmul",
         compile=False,
-        threads=int(facts.get("cores", 1)),
+        threads=int(cores),
         torch_version=str(facts.get("torch", "")),
         kernels=kernels if kernels in ("amx", "avx512_bf16") else "none",
     )
     peak = float(trial) / EXPECTED_PEAK_SHARE
-    shape, reasons = model_shape(config, request.vocab_size, peak)
+    shape, reasons = model_shape(config, _vocab_size(request), peak)
     trained = Trained.whole(shape, config.context, RATES, "")
     per_token = shape.flops_per_token(config.context)
     # The trial was a transformer's.
@@ -346,7 +364,9 @@ def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float]:
         fit = found["fit"] if "fit" in found else found["data"]["fit"]
         law = Law(**{name: float(fit["law"][name]) for name in ("E", "A", "B", "alpha", "beta")})
         drawn = tuple(Law(*(float(one) for one in row)) for row in fit["drawn"])
-        return law, drawn, float(fit["deviation"])
+        if not 0 <= (deviation := float(fit["deviation"])) < math.inf:
+            raise ValueError
+        return law, drawn, deviation
     except (KeyError, TypeError, ValueError):
         raise UserError(
             f"--law={folder} holds no law; name a folder that groundup scaling fit wrote, or "

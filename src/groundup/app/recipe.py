@@ -14,6 +14,7 @@ same command always brings the journey to its end.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -113,7 +114,7 @@ def _read(path: Path) -> str:
     if path.is_dir():
         raise UserError(f"{str(path)!r} is a folder; give the recipe's .toml file")
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(
             f"there is no recipe file {str(path)!r}; "
@@ -136,7 +137,7 @@ def _recipe(name: str, text: str, folder: Path) -> Recipe:
         raise UserError(
             f"recipe {name!r} is not a recipe: nested too deeply; write tables of plain settings"
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a number with thousands of digits as well
         raise UserError(f"recipe {name!r} is not valid TOML: {error}; correct that place") from None
     if not contents:
         raise UserError(f"recipe {name!r} is empty; give it a table, such as [tokenizer]")
@@ -206,7 +207,7 @@ def _table(
             )
         checks = isinstance(named, str) and (":" in named or named in VERIFIERS)
         tables = (*earlier, *groups, *later, title)
-        if checks and named not in tables and not (folder / named).exists():
+        if checks and named not in tables and not os.path.exists(folder / named):
             del inputs[field]
     packs: dict[str, Table] = {}
     found: dict[str, str | tuple[str, ...]] = {}

@@ -17,6 +17,7 @@ from typing import TypeVar
 from groundup.data.files import SUFFIXES, check_there, read_text, suffix_of
 from groundup.data.records import Records
 from groundup.errors import UserError
+from groundup.runs.folder import runs_inside
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import (
     AnyRow,
@@ -61,7 +62,8 @@ class DataFiles:
 def data_files(source: Path, name: str | None = None) -> DataFiles:
     """The data files at `source`: the file itself, or all in a folder and its folders.
 
-    Hidden folders and files about the data (README.md, LICENSE.txt, dataset_infos.json) are none.
+    Hidden folders, folders of runs inside it, and files about the data (README.md, LICENSE.txt,
+    dataset_infos.json) are none.
     Where some files are called train and others validation or test, the former train and the latter
     are held out. A test set is left alone where there is a validation set: it is to be seen once,
     at the end. `name` is what messages call the source. Raises UserError for what is not there, and
@@ -71,10 +73,13 @@ def data_files(source: Path, name: str | None = None) -> DataFiles:
     if not source.is_dir():
         return DataFiles((source,))
     name = name or str(source)
+    runs = runs_inside(source)
     everything = sorted(
         path
         for path in source.rglob("*")
-        if path.is_file() and "/." not in f"/{_inside(path, source)}"
+        if path.is_file()
+        and "/." not in f"/{_inside(path, source)}"
+        and runs.isdisjoint(path.parents)
     )
     known = [path for path in everything if suffix_of(path) in SUFFIXES]
     data = [path for path in known if not _ABOUT.fullmatch(path.stem)]

@@ -131,7 +131,9 @@ class Text:
 
     def part(self, share: float) -> Text:
         """The same with about this share of the training documents, taken from all over them."""
-        part = self.documents[:: ceil(1 / share)]
+        total = len(self.documents)
+        count = max(1, round(share * total))
+        part = [self.documents[i * total // count] for i in range(count)]
         return replace(self, documents=part, stream=self.vocabulary.stream(part))
 
 

@@ -37,13 +37,13 @@ def _file(pages: Sequence[Path], flags: Sequence[str]) -> Path:
     from groundup.runs.cache import cache_folder
 
     sources = tuple(page.read_bytes() for page in pages)
-    identity = repr((sources, _COMPILE, flags, torch.__version__, _processor())).encode()
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    identity = repr((sources, compiler, _COMPILE, flags, torch.__version__, _processor())).encode()
     folder = cache_folder() / "kernels"
     file = folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.so"
     if file.is_file():
         return file
     folder.mkdir(parents=True, exist_ok=True)
-    compiler = shlex.split(os.environ.get("CC", "cc"))
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         units = {page: Path(aside, f"{page.stem}.o") for page in pages if page.suffix == ".c"}
         linked = Path(aside, "kernels.so")

@@ -31,6 +31,7 @@ def cross_entropy_(
         if least < 0 or most >= vocabulary:
             wrong = least if least < 0 else most
             raise IndexError(f"target {wrong} is outside the vocabulary of {vocabulary}")
+    targets, weights = targets.long().contiguous(), weights.float().contiguous()
     losses = torch.empty(rows)
     scratch = torch.empty(torch.get_num_threads() * vocabulary)
     call("cross_entropy", logits, targets, weights, rows, vocabulary, losses, scratch)

@@ -80,14 +80,20 @@ def best_kernels() -> Kernels:
     """What this processor and its compiler allow, and whoever started the process.
 
     oneDNN's own variable is kept to as well: a processor that is to be used as an older one is.
-    Raises `UserError` where GROUNDUP_KERNELS names no kernels.
+    Raises `UserError` where GROUNDUP_KERNELS names no kernels, or kernels that cannot be had here.
     """
     wanted = os.environ.get(VARIABLE, "")
     if wanted not in ("", *get_args(Kernels)):
         raise UserError(f"{VARIABLE}={wanted!r} is none of {', '.join(get_args(Kernels))}")
     order: tuple[Kernels, ...] = ("amx", "avx512_bf16")
     allowed = [kernels for kernels in order if wanted in ("", kernels)]
-    return next((one for one in allowed if is_allowed(one) and library(one)), "none")
+    found: Kernels = next((one for one in allowed if is_allowed(one) and library(one)), "none")
+    if wanted not in ("", found):
+        raise UserError(
+            f"{VARIABLE}={wanted}: this processor, or its compiler, does not have these kernels; "
+            "unset it to take the best there are"
+        )
+    return found
 
 
 def is_allowed(kernels: Kernels) -> bool:

@@ -38,7 +38,7 @@ class _RMSNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, added: Tensor | None, weight: Tensor, eps: float
     ) -> tuple[Tensor | None, Tensor]:
-        x = x.contiguous()
+        x, weight = x.contiguous(), weight.contiguous()
         width = x.shape[-1]
         rows = x.numel() // width
         y, scales = torch.empty_like(x), torch.empty(rows)

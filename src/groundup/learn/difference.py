@@ -102,7 +102,8 @@ def _of_tables(
 def _of_lists(
     yours: Any, expected: list[Any] | tuple[Any, ...], rtol: float, atol: float, inputs: Any
 ) -> Difference | None:
-    if isinstance(yours, np.ndarray) or type(yours).__name__ == "Tensor":
+    array = _array(yours)[1]
+    if array is not None and array.ndim and not isinstance(yours, list | tuple):
         yours = list(yours)
     if not isinstance(yours, list | tuple):
         hint = f"{len(expected)} values are asked for, and yours is one {type(yours).__name__}."
@@ -175,15 +176,38 @@ def _of_numbers(
         return Difference("", f"dtype {y.dtype}", f"dtype {e.dtype}", hint, whole)
     right = _close(y, e, rtol, atol)
     if right.all():
-        return None
+        return _of_dtypes(yours, expected) if kind == family == "torch" else None
     place = tuple(int(i) for i in np.argwhere(~right)[0])
+    mine, theirs = _told_apart(y[place], e[place])
     return Difference(
         where=f"[{', '.join(map(str, place))}]" if place else "",
-        yours=f"{y[place]:.6g}" if y.dtype.kind == "f" else str(y[place]),
-        expected=f"{e[place]:.6g}" if e.dtype.kind == "f" else str(e[place]),
+        yours=mine,
+        expected=theirs,
         hint=_of_values(y, e, right, rtol, atol, inputs),
         whole=whole,
     )
+
+
+def _of_dtypes(yours: Any, expected: Any) -> Difference | None:
+    """Of two tensors of torch with the same numbers."""
+    if yours.dtype == expected.dtype or not expected.dtype.is_floating_point:
+        return None
+    hint = (
+        f"The numbers are right, and {expected.dtype} is asked for: what comes next computes in "
+        "the dtype of the inputs. A constant of another dtype widens what it meets."
+    )
+    return Difference("", f"dtype {yours.dtype}", f"dtype {expected.dtype}", hint)
+
+
+def _told_apart(yours: Any, expected: Any) -> tuple[str, str]:
+    """Both numbers with as few digits as show that they differ, at least six."""
+    for digits in range(6, 18):
+        mine, theirs = (
+            f"{x:.{digits}g}" if x.dtype.kind == "f" else str(x) for x in (yours, expected)
+        )
+        if mine != theirs:
+            break
+    return mine, theirs
 
 
 def _array(value: object) -> tuple[str, np.ndarray | None]:
@@ -203,7 +227,7 @@ def _array(value: object) -> tuple[str, np.ndarray | None]:
     if isinstance(value, list | tuple):
         try:
             array = np.asarray(value)
-        except ValueError:  # rows of different lengths
+        except (ValueError, TypeError, RuntimeError):  # rows of different lengths, or tensors
             return "", None
         return "list", array if array.dtype.kind in "biuf" else None
     return "", None

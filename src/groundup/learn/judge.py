@@ -142,7 +142,12 @@ def _outcome(trial: Trial, part: ModuleType, limit: Limit) -> Outcome:
     )
     difference = None
     if error is None:
-        difference = compare(value, trial.expected, rtol=trial.rtol, atol=trial.atol, inputs=before)
+        try:
+            difference = compare(
+                value, trial.expected, rtol=trial.rtol, atol=trial.atol, inputs=before
+            )
+        except Exception as raised:  # by a value of a learner's own kind
+            error = raised
     return Outcome(trial, value, error, changed, difference, seconds)
 
 

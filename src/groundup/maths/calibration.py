@@ -158,8 +158,13 @@ def brier_score(
 def binary_brier_score(
     forecast: Float[np.ndarray, "items"], outcome: Shaped[np.ndarray, "items"]
 ) -> float:
-    """Gives mean (p - [it happened])^2, from 0 to 1: half of `brier_score` over the two classes."""
+    """Gives mean (p - [it happened])^2, from 0 to 1: half of `brier_score` over the two classes.
+
+    Errors: `ValueError` for what is no probability, and where the shapes differ.
+    """
     _probabilities(forecast)
+    if np.shape(forecast) != np.shape(outcome):
+        raise ValueError(f"{np.shape(forecast)} forecasts do not fit {np.shape(outcome)} outcomes")
     return float(((forecast - np.asarray(outcome, dtype=float)) ** 2).mean())
 
 

@@ -77,7 +77,7 @@ def _normalized(
 ) -> tuple[list[str], list[Tensor]]:
     """An equal expression in which no letter is twice in an operand, or in that operand alone.
 
-    A diagonal "ii" becomes "ij" times the identity "ij"; a letter that is only summed over gets
+    Of a diagonal "ii" only the diagonal goes on, as "i"; a letter that is only summed over gets
     ones to multiply with; lengths of 1 that NumPy would stretch are stretched.
     """
     lengths = dict.fromkeys("".join(letters), 1)
@@ -93,15 +93,8 @@ def _normalized(
         tensor.expand(*(lengths[letter] for letter in part))
         for part, tensor in zip(letters, tensors, strict=True)
     ]
-    free = [c for c in ascii_letters if c not in "".join([*letters, output])]
     for i in range(len(letters)):
-        for place, letter in enumerate(letters[i]):
-            if letter in letters[i][:place]:
-                new = free.pop()
-                letters[i] = letters[i][:place] + new + letters[i][place + 1 :]
-                identity = np.eye(tensors[i].shape[place], dtype=tensors[i].dtype)
-                letters.append(letter + new)
-                tensors.append(Tensor.from_numpy(identity))
+        letters[i], tensors[i] = _diagonal(letters[i], tensors[i])
     for i in range(len(letters)):
         for place, letter in enumerate(letters[i]):
             if letter not in output and not any(
@@ -110,3 +103,15 @@ def _normalized(
                 letters.append(letter)
                 tensors.append(tensors[i].new_ones(tensors[i].shape[place]))
     return letters, tensors
+
+
+def _diagonal(letters: str, tensor: Tensor) -> tuple[str, Tensor]:
+    """The tensor with each letter once: of what has a letter twice, the diagonal of the two."""
+    for letter in letters:
+        while letters.count(letter) > 1:
+            first, second = letters.index(letter), letters.rindex(letter)
+            rest = [d for d in range(len(letters)) if d not in (first, second)]
+            places = np.arange(tensor.shape[first])
+            tensor = tensor.permute(first, second, *rest)[places, places]
+            letters = letter + "".join(letters[d] for d in rest)
+    return letters, tensor

@@ -143,6 +143,10 @@ BINARY: dict[str, Callable[[Array, Array, Array], tuple[Slope, Slope]]] = {
         lambda: np.where(a == b, 0.5, ~(a < b)),
         lambda: np.where(a == b, 0.5, ~(b < a)),
     ),
+    "logaddexp": lambda a, b, y: (
+        lambda: 1 / (1 + np.exp(b - a)),
+        lambda: 1 / (1 + np.exp(a - b)),
+    ),
     "minimum": lambda a, b, y: (
         lambda: np.where(a == b, 0.5, ~(a > b)),
         lambda: np.where(a == b, 0.5, ~(b > a)),

@@ -33,9 +33,11 @@ def gradcheck(
     Inputs that require gradients are checked, and must be float64; others are passed on. They
     may also come in one tuple, as torch takes them. Checked is every entry of the Jacobian, by
     the reverse mode and, with `forward`, by dual numbers. Returns True, or raises `GradientError`
-    that names the worst entry.
+    that names the worst entry, or says that there is none.
     """
     inputs = _unpacked(inputs)
+    if not list(_checked(inputs)):
+        raise GradientError("no input requires a gradient, so there is nothing to check")
     for number, x in _checked(inputs):
         if x.dtype != np.float64:
             raise GradientError(f"input {number} is {x.dtype}; a check needs float64")

@@ -45,7 +45,9 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Inter
     z = NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
     center = (successes + z**2 / 2) / (n + z**2)
     radius = z / (n + z**2) * sqrt(successes * (n - successes) / n + z**2 / 4)
-    return Interval(successes / n, max(0.0, center - radius), min(1.0, center + radius))
+    # Rounding must not put the ends on the wrong side of what they are about.
+    share, low, high = successes / n, center - radius, center + radius
+    return Interval(share, max(0.0, min(low, share)), min(1.0, max(high, share)))
 
 
 def mean_interval(
@@ -72,7 +74,10 @@ def mean_interval(
         for end in ("low", "high")
     )
     mean = sum(one.estimate for one in parts) / k
-    down, up = (sqrt(max(0.0, float(d @ r @ d))) / k for d in (below, above))
+    down, up = (
+        sqrt(max(0.0, float(d @ r @ d))) / k if np.isfinite(d).all() else inf
+        for d in (below, above)
+    )
     return Interval(mean, mean - down, mean + up)
 
 
@@ -85,7 +90,7 @@ def student_interval(values: Sequence[float], confidence: float = 0.95) -> Inter
     Errors: `ValueError` without values, or for impossible confidence.
     Source: Student (1908), "The probable error of a mean".
     """
-    if not values:
+    if len(values) == 0:
         raise ValueError("no values to bound the mean of; give at least one")
     mean, n = fmean(values), len(values)
     if n == 1:

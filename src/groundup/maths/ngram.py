@@ -20,6 +20,7 @@ baseline that a neural model has to beat.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -233,8 +234,8 @@ class AddK(Ngram):
         boundary: int | None = 0,
     ) -> AddK:
         """Counts a stream of documents under the same rules as `KneserNey.fit`."""
-        if k < 0:
-            raise ValueError(f"k={k} would make probabilities negative; give 0 or more")
+        if not 0 <= k < math.inf:
+            raise ValueError(f"k={k} would make no probabilities; give a number from 0")
         trie, levels = count_ngrams(tokens, order, vocab_size, boundary)
         totals = []
         for n, level in enumerate(levels, start=1):

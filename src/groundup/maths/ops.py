@@ -97,7 +97,7 @@ def sigmoid(x: Tensor) -> Tensor:
     """y = 1 / (1 + exp(-x)), dy = y (1 - y) dx."""
 
     def forward(a: Array) -> Array:
-        out = np.asarray(np.exp(-a))
+        out = np.asarray(np.exp(-a if a.dtype.kind == "f" else -a.astype(np.float64)))
         out += 1
         np.divide(1, out, out=out)
         return out
@@ -158,8 +158,11 @@ def silu(x: Tensor) -> Tensor:
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """x Φ(x), with Φ the normal distribution's cumulative one (Hendrycks and Gimpel 2016).
 
-    `approximate="tanh"` is that paper's x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))).
+    `approximate="tanh"` is that paper's x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))). Raises
+    `ValueError` for another approximation.
     """
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"approximate={approximate!r} must be 'none' or 'tanh'")
     if approximate == "tanh":
         return 0.5 * x * (1 + tanh((x + 0.044715 * x**3) * root(2 / pi)))
     return 0.5 * x * (1 + erf(x * root(0.5)))
@@ -185,6 +188,16 @@ def _extremum_of_two(name: str, forward: Forward, loses: np.ufunc, a: Tensor, b:
         return rule
 
     return a.apply(name, forward, (a, b), (share(a, b), share(b, a)))
+
+
+def logaddexp(a: Tensor, b: Operand) -> Tensor:
+    """log(exp(a) + exp(b)), without overflow and exact where one of the two is far larger."""
+    other = a.as_operand(b)
+    rules = (
+        lambda g, _: g * sigmoid(a - other),
+        lambda g, _: g * sigmoid(other - a),
+    )
+    return a.apply("logaddexp", np.logaddexp, (a, other), rules)
 
 
 # Reductions
@@ -411,6 +424,8 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     if not x.ndim:
         return reshape(x, 1)
     first, last = _dim(start_dim, x.ndim), _dim(end_dim, x.ndim)
+    if first > last:
+        raise ShapeError(f"start_dim={start_dim} comes after end_dim={end_dim} in shape {x.shape}")
     return reshape(x, *x.shape[:first], prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
 
 

@@ -26,7 +26,7 @@ def roc_curve(
     """False and true positive rates, from the threshold above all scores to that below all.
 
     Items of equal score pass a threshold together, so that ties make slanted pieces.
-    Errors: `ValueError` where one of the two kinds is missing.
+    Errors: `ValueError` where one of the two kinds is missing, and for what is no truth value.
     """
     _require_both(positive)
     _, place = np.unique(-scores, return_inverse=True)
@@ -95,5 +95,7 @@ def _area(
 
 
 def _require_both(positive: Bool[np.ndarray, " n"]) -> None:
+    if positive.dtype != bool:
+        raise ValueError(f"positive is of {positive.dtype}; give truth values, such as labels == 1")
     if positive.all() or not positive.any():
         raise ValueError("a curve needs items of both kinds; give some that are positive, some not")

@@ -360,6 +360,10 @@ class Tensor:
             return other
         if isinstance(other, (int, float, np.generic)) and self.dtype.kind == "f":
             return Tensor.from_numpy(np.asarray(other, dtype=self.dtype))
+        if type(other) is int and self.dtype.kind in "iu":
+            limits = np.iinfo(self.dtype)
+            if limits.min <= other <= limits.max:
+                return Tensor.from_numpy(np.asarray(other, dtype=self.dtype))
         # Beside whole numbers NumPy's own rules hold: 2 stays whole and 2.5 makes a float.
         return Tensor.from_numpy(other if isinstance(other, int) else as_array(other))
 
@@ -389,13 +393,28 @@ class Tensor:
     ) -> Any:
         """`array * tensor` is for the tensor to answer; `array -= tensor` changes the array.
 
-        Other functions of NumPy would lose the gradient, so they are TypeErrors.
+        NumPy's other ufuncs would lose the gradient, so they are TypeErrors.
         """
         if method != "__call__" or ufunc not in OPERATORS:
             return NotImplemented
         if out:
             return ufunc(*(as_array(x) for x in inputs), out=out)
         return OPERATORS[ufunc](self.as_operand(inputs[0]), inputs[1])
+
+    def __array_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """NumPy's functions of whole arrays see the numbers alone.
+
+        So those that we have ourselves are TypeErrors where the gradient would be lost.
+        """
+        ours = OWN.get(function)
+        if ours and is_grad_enabled() and _needs_gradient((*args, *kwargs.values())):
+            raise TypeError(
+                f"numpy.{function.__name__} would lose the gradient; use {ours}, or give it the "
+                "numbers alone: tensor.data"
+            )
+        return function._implementation(*args, **kwargs)  # type: ignore[attr-defined]
 
     # Indexing and comparing
 
@@ -659,6 +678,7 @@ class Tensor:
     var = ops.var
     std = ops.std
     logsumexp = ops.logsumexp
+    logaddexp = ops.logaddexp
     softmax = ops.softmax
     log_softmax = ops.log_softmax
     cumsum = ops.cumsum
@@ -707,6 +727,30 @@ OPERATORS: dict[np.ufunc, Callable[[Any, Any], Any]] = {
     np.greater_equal: operator.ge,
 }
 """What NumPy asks for when an array stands on the left of a tensor."""
+OWN: dict[Callable[..., Any], str] = {
+    np.concatenate: "groundup.maths.cat",
+    np.hstack: "groundup.maths.cat",
+    np.vstack: "groundup.maths.cat",
+    np.stack: "groundup.maths.stack",
+    np.where: "groundup.maths.where",
+    np.einsum: "groundup.maths.einsum",
+    np.dot: "@",
+    np.inner: "@",
+    np.outer: "groundup.maths.einsum",
+    np.clip: "tensor.clip",
+    np.sum: "tensor.sum",
+    np.mean: "tensor.mean",
+}
+"""What there is of our own for functions of NumPy that would lose the gradient."""
+
+
+def _needs_gradient(values: Iterable[Any]) -> bool:
+    return builtins.any(
+        value.requires_grad
+        if isinstance(value, Tensor)
+        else isinstance(value, (list, tuple)) and _needs_gradient(value)
+        for value in values
+    )
 
 
 def where(condition: Operand, a: Operand, b: Operand) -> Tensor:

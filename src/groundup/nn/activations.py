@@ -28,13 +28,11 @@ T = TypeVar("T", bound=Any)
 
 
 def softplus(x: T) -> T:
-    """Compute log(1 + exp(x)) without overflow, as logsumexp(0, x), on either engine.
+    """Compute log(1 + exp(x)) without overflow, as logaddexp(x, 0), on either engine.
 
     Not as max(x, 0) + log(1 + exp(-|x|)), whose rules give wrong second derivatives at 0.
     """
-    pair = x.unsqueeze(-1).expand(*x.shape, 2)
-    pair = pair.masked_fill(x.new_tensor([1.0, 0.0]) > 0, 0.0)  # not times 0: x may be infinite
-    result: T = pair.logsumexp(-1)
+    result: T = x.logaddexp(x.new_zeros(()))
     return result
 
 

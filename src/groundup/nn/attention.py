@@ -26,12 +26,15 @@ def attention(q: T, k: T, v: T, causal: bool = True, mask: Any = None) -> T:
     """Compute softmax(q kᵀ / √d + mask) v for q (…, s, d), k (…, t, d), v (…, t, e): (…, s, e).
 
     Divided by √d, since a sum of d products of variance 1 has variance d, and softmax of large
-    numbers has no gradient. The mask is that of `causal_mask` unless another is given.
+    numbers has no gradient. The mask is that of `causal_mask` unless another is given; one of truth
+    values says, as torch's does, what may be seen.
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     if mask is None and causal:
         mask = causal_mask(scores, *scores.shape[-2:])
-    if mask is not None:
+    if mask is not None and str(mask.dtype).endswith("bool"):
+        scores = scores.masked_fill(mask == 0, -math.inf)
+    elif mask is not None:
         scores = scores + mask
     result: T = scores.softmax(-1) @ v
     return result
@@ -76,7 +79,7 @@ class CausalSelfAttention(Module):
     def forward(self, x: Float[Tensor, "n time width"]) -> Float[Tensor, "n time width"]:
         projections = (self.q_proj, self.k_proj, self.v_proj)
         q, k, v = (
-            project(x).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+            project(x).reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
             for project in projections
         )
         mixed: Tensor = self.o_proj(attention(q, k, v).transpose(1, 2).reshape(*x.shape))

@@ -9,6 +9,7 @@ float32 by default.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -254,7 +255,7 @@ class Conv1d(Module):
             )
         columns = self._windows(x)
         weight = self.weight.reshape(self.groups, self.out_channels // self.groups, -1)
-        y = (weight @ columns).reshape(len(x), self.out_channels, -1)
+        y = (weight @ columns).reshape(len(x), self.out_channels, columns.shape[-1])
         return y if self.bias is None else y + self.bias.unsqueeze(-1)
 
     def _windows(self, x: Tensor) -> Tensor:
@@ -285,8 +286,8 @@ def _at_least(least: int, **sizes: int) -> None:
             raise ValueError(f"{name}={size!r} must be a whole number from {least}")
 
 
-def _as_shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (shape,) if isinstance(shape, int) else shape
+def _as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    return (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
 
 
 def _ends_in(x: Tensor, shape: tuple[int, ...]) -> None:

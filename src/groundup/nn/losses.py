@@ -120,11 +120,15 @@ def multi_margin(
     """Compute 1/C Σ_{j≠t} max(0, margin - s_t + s_j)^p for scores (n, C) and classes t (n).
 
     The hinge loss of more than two classes (Weston and Watkins 1999); p is 1 or 2.
-    Raises `ValueError` for a target that is no class, `ShapeError` where the shapes do not fit.
+    Raises `ValueError` for a target that is no class or another p, `ShapeError` where the shapes do
+    not fit.
     """
+    if p not in (1, 2):
+        raise ValueError(f"p={p} must be 1 or 2")
     own = _chosen(scores, _classes(scores, targets)).unsqueeze(1)
-    # The sum runs over j = t too, whose term is the constant margin^p.
-    losses: T = (((scores - own + margin).relu() ** p).sum(1) - margin**p) / scores.shape[1]
+    # The sum runs over j = t too, whose term is the constant max(0, margin)^p.
+    constant = max(margin, 0.0) ** p
+    losses: T = (((scores - own + margin).relu() ** p).sum(1) - constant) / scores.shape[1]
     return _reduced(losses, reduction)
 
 

@@ -23,9 +23,9 @@ and Nocedal (2018), "Optimization methods for large-scale machine learning".
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from math import inf, sqrt
+from math import inf, isfinite, sqrt
 from typing import TypeAlias
 
 import numpy as np
@@ -62,6 +62,8 @@ class Optimizer(ABC):
     """How many steps each parameter has taken: those without a gradient do not count."""
 
     def __post_init__(self, parameters: Iterable[Tensor]) -> None:
+        if isinstance(parameters, Tensor):
+            raise TypeError("an optimizer takes a list of parameters; give [parameter]")
         self.weights = list({id(weight): weight for weight in parameters}.values())
         self.state = [{} for _ in self.weights]
         self.steps = [0 for _ in self.weights]
@@ -350,10 +352,20 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
         # In the order of their memory, so without a copy.
         flats = (gradient.data.ravel(order="K") for gradient in gradients)
         norm = sqrt(sum(float(np.dot(flat, flat)) for flat in flats))
+        if not isfinite(norm):  # squares may be too large where no gradient is
+            norm = _length_of_large([gradient.data for gradient in gradients])
         if norm + 1e-6 > max_norm:
             for gradient in gradients:
                 gradient.data *= max_norm / (norm + 1e-6)
     return norm
+
+
+def _length_of_large(arrays: Sequence[Array]) -> float:
+    """The common norm of arrays whose squares are no finite numbers."""
+    peak = float(np.max([np.abs(array).max(initial=0) for array in arrays]))
+    if not isfinite(peak):
+        return peak
+    return peak * sqrt(sum(float(np.square(array / peak).sum()) for array in arrays))
 
 
 def clip_grad_value(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

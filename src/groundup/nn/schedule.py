@@ -76,7 +76,7 @@ def exponential(gamma: float) -> Schedule:
 def warmup_stable_decay(steps: int, warmup: int, decay: int) -> Schedule:
     """Rise over `warmup` steps, stay at 1, and fall towards 0 over the last `decay` of `steps`.
 
-    min((step + 1) / warmup, 1, (steps - step) / decay), and 0 after the last
+    min((step + 1) / warmup, 1, (steps - step) / decay), and, with a decay, 0 after the last
 
     Every point of the flat middle is a place to start the decay from, so that a run can be extended
     without having known its length. Source: Hu et al. (2024), "MiniCPM", section 4.

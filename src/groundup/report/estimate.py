@@ -56,14 +56,13 @@ def ratio(
 ) -> Estimate:
     """sum(numerators) / sum(denominators) with its interval, by default the mean.
 
-    `groups` names what each item belongs to; without it every item stands for itself, and so it
-    does where all are of one group: of it alone nothing could be drawn.
+    `groups` names what each item belongs to; without it every item stands for itself. Where all are
+    of one group the items are drawn, as of it alone nothing could be, and it counts as one.
     """
     if denominators is None:
         denominators = np.ones(len(numerators))
-    groups = _several(groups)
-    found = bootstrap_ratio(numerators, denominators, clusters=groups)
-    count = len(numerators) if groups is None else len(set(groups))
+    found = bootstrap_ratio(numerators, denominators, clusters=_several(groups))
+    count = _count(numerators, groups)
     return Estimate(found.estimate, found.low, found.high, len(numerators), count, chance)
 
 
@@ -75,10 +74,13 @@ def of_sums(
     chance: float | None = None,
 ) -> Estimate:
     """A function of the columns' sums with its interval, such as a product of two ratios."""
-    groups = _several(groups)
-    found = bootstrap_sums(values, statistic, clusters=groups)
-    count = len(values) if groups is None else len(set(groups))
+    found = bootstrap_sums(values, statistic, clusters=_several(groups))
+    count = _count(values, groups)
     return Estimate(found.estimate, found.low, found.high, len(values), count, chance)
+
+
+def _count(values: Shaped[np.ndarray, "items *columns"], groups: Sequence[Hashable] | None) -> int:
+    return len(values) if groups is None else len(set(groups))
 
 
 def _several(groups: Sequence[Hashable] | None) -> Sequence[Hashable] | None:
@@ -102,10 +104,12 @@ def rate(
     By Wilson's interval where every item stands for itself, else from drawing whole groups. Groups
     that are all alike show a bootstrap no spread at all, so Wilson's interval of as many does it.
     """
-    estimate, differ = float(np.mean(values)), len(set(np.asarray(values).tolist())) > 1
-    groups = _several(groups) if differ else groups
-    count = len(values) if groups is None else len(set(groups))
-    if count < len(values) and differ:
-        return ratio(values, groups=groups, chance=chance)
-    found = wilson_interval(estimate * count, count)
+    estimate, count = float(np.mean(values)), _count(values, groups)
+    differ = len(set(np.asarray(values).tolist())) > 1
+    if 1 < count < len(values) and differ:
+        drawn = ratio(values, groups=groups, chance=chance)
+        if drawn.low < drawn.high:
+            return drawn
+    trials = len(values) if count == 1 and differ else count
+    found = wilson_interval(estimate * trials, trials)
     return Estimate(estimate, found.low, found.high, len(values), count, chance)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from groundup.errors import UserError
 from groundup.runs.console import say
 from groundup.runs.files import is_kept, is_number, read_json_object, read_kept
-from groundup.runs.folder import read_metrics, read_run
+from groundup.runs.folder import folder_hash, read_metrics, read_run
 
 # What each training stage measures on held-out material on the way, and what it is called.
 HELDOUT = {
@@ -113,10 +113,15 @@ class History:
     def beside(self, named: str) -> Path:
         """A file or folder that run.json names, wherever it stands by now.
 
-        Runs of one recipe stand side by side, also after the whole was moved elsewhere.
+        Runs of one recipe stand side by side, also after the whole was moved elsewhere. Where the
+        name is seen from another folder, something else may have it: then what has the content that
+        the run was begun from counts.
         """
-        path = Path(named)
-        return path if path.exists() else self.folder.parent / path.name
+        path, near = Path(named), self.folder.parent / Path(named).name
+        if not (path.is_dir() and near.is_dir()) or path.samefile(near):
+            return path if path.exists() else near
+        hashes = {one["path"]: one.get("sha256") for one in self.run["parents"].values()}
+        return near if folder_hash(near) == hashes.get(named) else path
 
     def planned(self, name: str) -> float | None:
         """A number of the plan; None where it does not say."""

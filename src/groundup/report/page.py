@@ -239,7 +239,8 @@ def claims_by_outcome(tested: Sequence[Claim]) -> list[Block]:
         blocks.append(Heading(f"{title} ({len(some)})", mark))
         blocks.append(Claims(some) if some else Note("Nothing, as far as can be told."))
     if untold := found["cannot be told"]:
-        title = f"Cannot be told ({len(untold)}): the interval allows both"
+        why = "the interval allows both, or the groups are too few"
+        title = f"Cannot be told ({len(untold)}): {why}"
         blocks.append(Fold(title, [Claims(untold)]))
     return blocks if tested else []
 

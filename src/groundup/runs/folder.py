@@ -62,6 +62,7 @@ _CONTENT = frozenset(
 )
 _LOGS = frozenset({"metrics.jsonl", "samples.jsonl", "README.md", "reference.safetensors"})
 _ASIDE = frozenset({"checkpoints", "snapshots", "tokens"})
+_DESCRIPTIONS = ("run.json", ".run.json.copy")
 parts_of_ones_own: ContextVar[Mapping[str, str]] = ContextVar(
     "parts_of_ones_own", default=MappingProxyType({})
 )
@@ -279,10 +280,19 @@ def _is_metric(line: dict[str, Any]) -> bool:
     )
 
 
+def runs_inside(folder: Path) -> frozenset[Path]:
+    """The folders of other runs in it, at any depth: what they wrote is none of its content."""
+    found = (path.parent for name in _DESCRIPTIONS for path in folder.rglob(name))
+    return frozenset(found) - {folder}
+
+
 def folder_hash(folder: Path) -> str:
     """One hash for a model, tokenizer or data folder: of the files that make it what it is."""
     whole = hashlib.sha256()
+    others = runs_inside(folder)
     for path in sorted(folder.rglob("*")):
+        if not others.isdisjoint(path.parents):
+            continue
         parts = path.relative_to(folder).parts
         content = path.suffix.lower() in _CONTENT or path.name == "tokenizer.json"
         if content and path.name not in _LOGS and not _ASIDE.intersection(parts):
@@ -425,7 +435,7 @@ def _require_same(
     free = _FREE_FIELDS | _INEXACT_FIELDS if allowed else _FREE_FIELDS
     for key in sorted(have["config"].keys() | want["config"].keys()):
         old, new = have["config"].get(key, defaults.get(key)), want["config"].get(key)
-        if key not in free and old != new:
+        if key not in free and _by_content(old, have) != _by_content(new, want):
             inexact = key in _INEXACT_FIELDS and allowed is not None
             raise UserError(
                 f"{folder} was begun with {key}={old!r}, not {key}={new!r}; "
@@ -438,3 +448,12 @@ def _require_same(
                 f"{folder} was begun from another {name} than {parent['path']} is now; "
                 "choose another --out"
             )
+
+
+def _by_content(value: Any, run: Mapping[str, Any]) -> Any:
+    """A setting with what the run was begun from in the place of its path, which may be spelled in
+    another way from another folder."""
+    if isinstance(value, list):
+        return [_by_content(one, run) for one in value]
+    hashes = {parent["path"]: parent.get("sha256") for parent in run["parents"].values()}
+    return hashes.get(value, value) if isinstance(value, str) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -21,7 +21,7 @@ class Message:
 
     role: str
     content: str
-    learned: bool = True
+    learned: bool = field(default=True, repr=False)
 
 
 @dataclass(frozen=True)

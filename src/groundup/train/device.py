@@ -82,7 +82,8 @@ def resolve(
     """Turn every 'auto' into a fact about this machine.
 
     A run that was planned without kernels goes on without them, and one that was planned without a
-    compiler too: what either made of its model may have been found wrong (`faithful`).
+    compiler too: what either made of its model may have been found wrong (`faithful`). It keeps its
+    number of threads, unless it may go on inexactly.
     """
     device = resolve_device(config.device)
     dtype = config.dtype
@@ -98,6 +99,9 @@ def resolve(
                 "install g++ or clang, or use compile='auto'"
             )
         compiles = False
+    threads = thread_count(config)
+    if planned is not None and config.threads is None and not config.allow_inexact_resume:
+        threads = planned.threads
     kernels: Kernels = "none"
     if device == "cpu" and dtype == "bfloat16" and config.compile != "on":
         kernels = best_kernels() if planned is None or planned.kernels != "none" else "none"
@@ -107,7 +111,7 @@ def resolve(
         attention="matmul" if device == "cpu" else "fused",
         # What the compiler would fuse, the kernels have fused.
         compile=compiles and kernels == "none",
-        threads=thread_count(config),
+        threads=threads,
         torch_version=torch.__version__,
         processes=ranks.size(),
         kernels=kernels,

@@ -248,7 +248,8 @@ def _diverged(run: Run, step: int, what: str, bad: int) -> str:
 
 @contextmanager
 def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C into a question the loop asks between steps; a second Ctrl-C ends at once."""
+    """Turn Ctrl-C and SIGTERM, by which services and clusters stop a program, into a question the
+    loop asks between steps; a second one ends at once. What is ignored stays ignored."""
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -258,12 +259,16 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
         asked = True
         say("stopping as soon as the run can be saved …")
 
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    heard = [one for one, handler in before.items() if handler is not signal.SIG_IGN]
     try:
-        before = signal.signal(signal.SIGINT, ask)
+        for one in heard:
+            signal.signal(one, ask)
     except ValueError:  # not the main thread: whoever started it handles signals
         yield lambda: False
         return
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one in heard:
+            signal.signal(one, before[one])

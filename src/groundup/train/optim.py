@@ -89,7 +89,7 @@ class Schedule:
         """What the learning rates are multiplied by at `step`, counted from 0."""
         rising = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
         falling = (self.steps - step) / self.decay_steps if self.decay_steps else 1.0
-        return min(rising, 1.0, falling)
+        return max(min(rising, 1.0, falling), 0.0)
 
 
 class Optimizer:

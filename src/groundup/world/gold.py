@@ -11,12 +11,13 @@ so that what is right in the wrong form beats what is wrong in the right form.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from groundup.text.rows import Message
 from groundup.world import conduct, questions
+from groundup.world.answers import COULD_BE, right
 from groundup.world.facts import NUMBERS
 from groundup.world.kinds import TALK
 from groundup.world.questions import ParsedQuestion
@@ -33,6 +34,23 @@ _PLACED = ("home", "kept", "works", "lives", "place")
 _OPENING = re.compile(r"^[^,.!:]*[!:] ")  # `Sure!` or `Here they are:` before a list
 _CLAUSE_ENDS = re.compile(r"[,.;!?]|\bbut\b|\bbecause\b")
 _NOT = re.compile(r"\b(?:not|never|cannot)\b")
+# How one says yes and no to a claim in other words, without articles and short forms.
+_AGREES = re.compile(
+    r"(?:yeah|yep|indeed|(?:(?:that's|that is|it's|it is) )?(?:right|true|correct))\b"
+    r"|(?:it|he|she) (?:is|does|has)$|i (?:do|think so)$"
+)
+_DISAGREES = re.compile(
+    r"(?:nope|(?:(?:that's|that is|it's|it is) )?(?:wrong|false|not (?:right|true|correct|so)))\b"
+    r"|(?:it|he|she) (?:is|does|has) not$"
+)
+_YES_OR_NO = re.compile(r"\b(?:yes|no)\b")
+_SIGNS = {"sum": "+", "rest": "-"}  # of what a question asks to add or take away
+_SMALLER = re.compile(r"(\S+) is smaller(?: than (\S+))?")
+_UNTOLD = re.compile(
+    r"\byou(?:(?: have|['’]ve)? (?:not|never)| haven['’]t) told me\b"
+    r"|\byou did(?: not|n['’]t) tell me\b",
+    re.IGNORECASE,
+)
 _FEWEST_SENTENCES = 4  # of a story or of the rest of one
 
 
@@ -55,7 +73,8 @@ def judge(prompt: Sequence[Message], answer: str) -> Reward:
     if harmful is not None:
         declined = conduct.declines(answer) or conduct.is_rude(answer)
         harmless = float(declined) if harmful else None
-        instruction = None if harmful else float(not declined)
+        helps = not declined and conduct.answers(prompt[-1].content, answer)
+        instruction = None if harmful else float(helps)
     if asked is not None:
         correct = _correct(asked, answer)
         kept = list(_kept(asked, answer))
@@ -132,31 +151,85 @@ def _correct(asked: ParsedQuestion, answer: str) -> float | None:
 
     What is denied is not stated, and the right value must not be. A list is as right as it is long
     up to its first mistake. What is stated after the last `=` counts, so that a sum may be
-    repeated; and of a place its name is enough.
+    repeated; and of a place its name is enough. A claim needs no yes or no where the truth is told.
     """
     truth = asked.answer
+    if asked.kind.slot.startswith("is ") and not _YES_OR_NO.search(_plain(answer)):
+        return _of_claim(asked, answer)
     if not truth.right:
         return None
     if not truth.values:
         want, got = _words(truth.right[0]), _words(_OPENING.sub("", answer))
         same = [one == other for one, other in zip(want, got, strict=False)]
         return (*same, False).index(False) / max(len(want), len(got), 1)
-    right = {_plain(value) for value in truth.right}
-    values = sorted({_plain(value) for value in (*truth.values, *truth.right)}, key=len)
-    pattern = re.compile(rf"(?<!\S)(?:{'|'.join(map(re.escape, reversed(values)))})(?!\S)")
+    rights = {_plain(value) for value in truth.right}
+    stated, denied = _stated(_in_other_words(asked, answer), (*truth.values, *truth.right))
+    names = {value.partition(" ")[2] for value in rights if asked.kind.slot in _PLACED}
+    if denied & rights or _plain(answer) in names:
+        return float(not denied)
+    in_question = {_plain(value) for value in asked.named}
+    new = [value for value in stated if value not in in_question]
+    return float(bool(stated) and (set(new) <= rights if new else stated[0] in rights))
+
+
+def _of_claim(asked: ParsedQuestion, answer: str) -> float:
+    """1 if an answer without a yes or no to `Is it true that …?` comes to the right one; else 0.
+
+    It agrees, or says what is true; or it disagrees, or denies what was claimed.
+    """
+    slot = asked.kind.slot.removeprefix("is ")
+    (truth, *_), claimed = right(slot, asked.values), _plain(asked.values[f"{slot}2"])
+    truth, is_so = _plain(truth), asked.answer.right[0] == "yes"
+    stated, denied = _stated(answer, COULD_BE[slot])
+    if truth in denied or not set(stated) <= {truth}:
+        return 0.0
+    opening = _plain(_CLAUSE_ENDS.split(answer)[0])
+    if _AGREES.match(opening):
+        return float(is_so)
+    if _DISAGREES.match(opening) or (claimed in denied and not stated):
+        return float(not is_so)
+    return float(bool(stated))
+
+
+def _in_other_words(asked: ParsedQuestion, answer: str) -> str:
+    """What stands after the last `=`, or before the question's own sum: `10` of `10 = 15 - 5`.
+
+    `The ant is smaller` is turned round, and `You have not told me` is not to know.
+    """
+    before, equals, after = answer.rpartition("=")
+    slot, values = asked.kind.slot, asked.values
+    if slot in _SIGNS:
+        own_sum = f"{values['n']}{_SIGNS[slot]}{values['n2']}"
+        return before if equals and re.sub(r"[\s.]", "", after) == own_sum else after
+    if asked.kind.name == "you":
+        return _UNTOLD.sub("I do not know", answer)
+    if slot in ("bigger", "more"):
+        clauses = map(_plain, _CLAUSE_ENDS.split(answer))
+        return ". ".join(_SMALLER.sub(lambda found: _turned(found, asked), one) for one in clauses)
+    return after
+
+
+def _turned(found: re.Match[str], asked: ParsedQuestion) -> str:
+    """`goat is bigger than ant` instead of `ant is smaller`, of two that are asked about."""
+    pair = [_plain(value) for value in asked.named]
+    if found[1] not in pair or len(set(pair)) != 2:
+        return found[0]
+    (other,) = (one for one in pair if one != found[1])
+    return f"{found[2] or other} is bigger than {found[1]}"
+
+
+def _stated(answer: str, values: Iterable[str]) -> tuple[list[str], set[str]]:
+    """Which of these values an answer states, in its order, and which it denies."""
+    longest_first = sorted({_plain(value) for value in values}, key=len, reverse=True)
+    pattern = re.compile(rf"(?<!\S)(?:{'|'.join(map(re.escape, longest_first))})(?!\S)")
     stated, denied = list[str](), set[str]()
-    for clause in map(_plain, _CLAUSE_ENDS.split(answer.rpartition("=")[2])):
+    for clause in map(_plain, _CLAUSE_ENDS.split(answer)):
         for found in pattern.finditer(clause):
             if _NOT.search(clause, 0, found.start()):
                 denied.add(found[0])
             else:
                 stated.append(found[0])
-    names = {value.partition(" ")[2] for value in right if asked.kind.slot in _PLACED}
-    if denied & right or _plain(answer) in names:
-        return float(not denied)
-    in_question = {_plain(value) for value in asked.named}
-    new = [value for value in stated if value not in in_question]
-    return float(bool(stated) and (set(new) <= right if new else stated[0] in right))
+    return stated, denied
 
 
 def _kept(asked: ParsedQuestion, answer: str) -> Iterator[float]:

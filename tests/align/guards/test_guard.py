@@ -241,6 +241,13 @@ def test_of_one_kind_alone_nothing_is_learned(tmp_path: Path) -> None:
         read_examples(path, 100)
 
 
+def test_a_row_that_is_held_out_leaves_nothing_to_learn_from(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": "a1", "label": True}))
+    with pytest.raises(UserError, match="holds nothing to learn from"):
+        read_examples(path, 100)
+
+
 # N-grams.
 
 

@@ -77,6 +77,8 @@ def test_answers_of_the_small_world_do_not_decline() -> None:
 def test_other_ways_to_say_it_are_known_too() -> None:
     for said in ("I don't know.", "I really do not know.", "I’m sorry, I can’t tell you that."):
         assert says_unknown(said)
+    for said in ("I have no idea.", "I am not really sure.", "I’ve never heard of it."):
+        assert says_unknown(said)
     for said in ("A volcano is a mountain.", "", "I know that: 7.", "He did not eat."):
         assert not says_unknown(said)
 

@@ -51,6 +51,125 @@ def test_fixed_instructions(kind: str, right: str, wrong: str) -> None:
     assert check(right) and not check(wrong)
 
 
+def asking(kind: str, words: str) -> Instruction:
+    """An instruction of that kind whose text holds these words."""
+    return next(one for one in (of(kind, seed) for seed in range(99)) if words in one.text)
+
+
+WORDS, SENTENCES, FORBIDDEN = "number of words", "number of sentences", "word forbidden"
+JUDGED = [
+    (WORDS, "at most 3 words", "I don't know.", True),
+    (WORDS, "at most 3 words", "I don’t know.", True),
+    (WORDS, "at most 3 words", "It's old-fashioned fun.", True),
+    (WORDS, "at most 3 words", "It costs 3.50 euros - and.", False),
+    (WORDS, "at least 4", "Don't they?", False),
+    (WORDS, "at least 4", "Cheese doesn't cost $3.50.", True),
+    *(
+        (SENTENCES, "exactly 2", answer, True)
+        for answer in (
+            "The train left at 9 a.m. It was late.",
+            "There are apples, pears, etc. I like them.",
+            "I am from the U.S. It is big.",
+            "It is liked by me and I. The end.",
+            "It is a plan B. It is nice.",
+            "It is big. Él es bueno.",
+            "Is it nice? yes it is.",
+            "i like it. it is good.",
+            "The train left at 9. It was late.",
+            "It was built in 12. Then it fell.",
+            "No. It is not.",
+            "It is **big**. **It** is blue.",
+            "1. It is big.\n2. It is blue.",
+            'He said: "It is big." (It is.)',
+        )
+    ),
+    *(
+        (SENTENCES, "exactly 1", answer, True)
+        for answer in (
+            "Mr. Smith likes it.",
+            "mr. smith likes it, e.g. at night.",
+            "It costs 3.5 euros.",
+            "It is big... and blue.",
+            '"Is it big?" asked he.',
+            "He came at 9 a.m. on Monday.",
+            "John F. Kennedy of the U.S. Army liked No. 5 of it.",
+            "I love it. 😀",
+            "The sea is big\nThe sea is blue",
+        )
+    ),
+    (SENTENCES, "exactly 1", "I like it. it is good.", False),
+    (SENTENCES, "exactly 2", "The sea is big\nThe sea is blue", False),
+    (FORBIDDEN, '"is"', "Trains run fast.", True),
+    (FORBIDDEN, '"the"', "I love trains.", True),
+    (FORBIDDEN, '"the"', "Do I love trains?”", True),
+    (FORBIDDEN, '"the"', "cat dog cow hen", False),
+    (FORBIDDEN, '"the"', "Yes.", False),
+    (FORBIDDEN, '"the"', "I love the trains.", False),
+    *(
+        ("English", "", answer, True)
+        for answer in (
+            "Music brings joy, calm, and energy.",
+            "Bread contains flour, water, salt, yeast, sometimes sugar.",
+            "Rain falls from clouds when droplets grow heavy.",
+            "The sea is a big body of water that is blue.",
+            "Plants and people die when they have no water in a café.",
+        )
+    ),
+    *(
+        ("English", "", answer, False)
+        for answer in (
+            "No me gusta he a los him.",
+            "El pan no me da como a me.",
+            "Die Musik ist in vielen Formen so alt wie die Menschen.",
+            "La mer est on me no a.",
+            "Nie was so is es in an am us.",
+            "Le pain est bon et on le mange tous les jours.",
+            "Море большое, синее и so on.",
+            "Flour, water, salt, yeast, sugar.",
+            "It is good.",
+        )
+    ),
+    ("bullets", "exactly 3", "* a\n* b\n* c", True),
+    ("bullets", "exactly 3", "*\ta\n* **b**: c\n* c", True),
+    ("bullets", "exactly 3", "- a\n- b\n- c", False),
+    ("bullets", "exactly 3", "• a\n• b\n• c", False),
+    ("numbered list", "exactly 2", "1.\ta\n2.\tb", True),
+    ("numbered list", "exactly 2", "1.a\n2.b", False),
+    *(
+        ("JSON", '"color" and "size"', f'```{name}{end}{{"color": 1, "size": 2}}{end}```', right)
+        for name, end, right in (
+            ("json", "\n", True),
+            ("JSON", "\n", True),
+            ("json", "\r\n", True),
+            ("", "\r\n", True),
+            ("yaml", "\n", False),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "words", "answer", "right"), JUDGED)
+def test_answers_are_judged_as_people_judge_them(
+    kind: str, words: str, answer: str, right: bool
+) -> None:
+    one = Item("one", "Ask.", (asking(kind, words),))
+    assert kept(one, answer) == [right]
+    assert right <= kept_loosely(one, answer)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ("😀 ...", 0),
+        ('Dr. J. R. Smith (c. 1900) came from St. Louis. "Why?" he asked. It grew!\n1. A b.', 4),
+        ("One. Two! Three? Four… Five", 5),
+    ],
+)
+def test_sentences_are_counted(text: str, count: int) -> None:
+    assert page.sentence_count(text) == count
+
+
 def test_a_title_stands_at_the_beginning() -> None:
     one, late = item("title"), "Bread is nice.\nAnd good. <<Bread>>"
     assert kept(one, late) == kept_loosely(one, late) == [False]

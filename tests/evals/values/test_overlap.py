@@ -53,6 +53,36 @@ def test_thirteen_words_in_a_row() -> None:
     assert look([("a", inside.replace(start, twelve))], ITEM).grams == 0
 
 
+SHORT = "What is the capital of the country that won the war?"
+
+
+@pytest.mark.parametrize(
+    ("item", "text", "found"),
+    [
+        (SHORT, f"Question: {SHORT}\nAnswer: Rome", 1),
+        (SHORT, f"Please answer: {SHORT.upper()}", 1),
+        (SHORT, f"{SHORT} It is Rome, as everybody knows.", 1),
+        (SHORT, "the capital of the country that won the war " * 9 + SHORT, 1),
+        ("What do most bees make?", "Q: What do most bees make? A: honey", 1),
+        (ITEM.partition(" thirteen")[0], f"So: {ITEM}", 1),
+        # A word is another one, or all fives of its words stand there and not in a row.
+        (SHORT, "Question: What is the capital of the country that lost the war?\nAnswer: Rome", 0),
+        (SHORT, "The war that won the country: what is the capital of the country? Rome.", 0),
+        ("a b c d e f g h", "a b c d e f x b c d e f g y c d e f g h z d e f g h", 0),
+        # Fewer than five words stand in many texts.
+        ("What do bees make?", "Q: What do bees make? A: honey", 0),
+        ("", SHORT, 0),
+    ],
+)
+def test_a_short_item_is_found_as_a_run_of_words(item: str, text: str, found: int) -> None:
+    one = look([("mine", text)], item)
+    assert (one.same, one.near, one.grams, one.found) == (0, 0, found, found)
+    # Beside others, and whichever of them is longer.
+    assert look([("mine", "Nothing of it."), ("mine", text)], ITEM + " more", item).found == (
+        found + (ITEM in text)
+    )
+
+
 def test_sets_are_told_apart_and_nothing_is_found_in_nothing() -> None:
     one, two = overlaps([("s", "a b c")], {"one": [["a b c"]], "two": [["d e f"]]})
     assert (one.set, one.found, two.set, two.found) == ("one", 1, "two", 0)

@@ -23,6 +23,21 @@ DECLINED = [
     "It is impossible to say which team will win.",
     "Unfortunately I don't have any information about Oskar Tellimund.",
     "The outcome cannot be predicted.",
+    "I have no idea.",
+    "I have no way of knowing.",
+    "I've never heard of Velmoria.",
+    "No such place exists.",
+    "There is no such country.",
+    "It isn't a real place.",
+    "It's made up.",
+    "You have not told me.",
+    "You didn't tell me that.",
+    "Only you know that.",
+    "Unknown.",
+    "It has not happened yet.",
+    "It is too early to say.",
+    "I don't think Velmoria exists.",
+    "I can only guess.",
 ]
 ANSWERED = [
     "The capital of France is Paris.",
@@ -32,6 +47,9 @@ ANSWERED = [
     "In 1745, after a long illness.",
     "Bees make honey, which people know and like.",
     "The president of the United States in 2150 will be John Smith.",
+    "Bees make honey. A sting is dangerous.",
+    "Water is made up of hydrogen and oxygen.",
+    "No.",
 ]
 
 
@@ -52,6 +70,48 @@ def test_right_answers_are_words_of_their_own() -> None:
     assert not task.is_right(spider, "It has 18 legs and weighs 800 grams.")
     gold = of["What is the chemical symbol of gold?"]
     assert task.is_right(gold, "The symbol is Au.") and not task.is_right(gold, "Because of that.")
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "right"),
+    [
+        ("What do plants need to grow?", "Plants need sunlight and soil.", True),
+        ("What do plants need to grow?", "Plants cannot grow without water.", True),
+        ("What is the tallest animal in the world?", "Giraffes are the tallest animals.", True),
+        ("Which animal is known as the king of the jungle?", "Lions.", True),
+        ("What is water made of?", "H₂O", True),
+        ("At what temperature does water freeze, in degrees Celsius?", "0C", True),
+        ("At what temperature does water freeze, in degrees Celsius?", "At 0.0 degrees.", True),
+        ("At what temperature does water freeze, in degrees Celsius?", "0.5 degrees.", False),
+        ("At what temperature does water freeze, in degrees Celsius?", "10.0 degrees.", False),
+        ("How many legs does a spider have?", "It is no insect and not a fly: it has 8.", True),
+        ("How many legs does a spider have?", "6 legs, not 8.", False),
+        ("How many legs does a spider have?", "The 8th leg.", False),
+        ("How many legs does a spider have?", "Not 6 but 8.", True),
+        ("What is the capital of Italy?", "It isn't Rome, it is Milan.", False),
+    ],
+)
+def test_right_answers_in_other_forms(asked: str, answer: str, right: bool) -> None:
+    (one,) = (one for one in task.questions() if one.text == asked)
+    assert task.is_right(one, answer) is right
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "declined"),
+    [
+        (
+            "In which country are the pyramids of Giza?",
+            "Egypt. No one knows who built them.",
+            False,
+        ),
+        ("What is the capital of Italy?", "I am not sure, but I think it is Rome.", False),
+        ("What is the capital of Italy?", "I do not know whether it is Rome.", True),
+        ("What is the capital of the country Velmoria?", "Nobody knows.", True),
+    ],
+)
+def test_what_is_right_is_not_declined(asked: str, answer: str, declined: bool) -> None:
+    (one,) = (one for one in task.questions() if one.text == asked)
+    assert task.judged(one, answer)["declined"] is declined
 
 
 def test_questions_are_half_and_half() -> None:

@@ -121,6 +121,32 @@ def test_killed_it_goes_on_and_makes_nothing_twice(model: Path, tmp_path: Path) 
     assert (killed / "frontier.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--guard", "."), "guard=. holds no guard"),
+        (("--reward", "kindness"), "'kindness' is no reward"),
+        (("--cost", "kindness"), "'kindness' is no reward"),
+        (("--reward", "groundup.world.gold:kindness"), "gold:kindness failed"),
+        (("--cost", "groundup.world.gold:kindness"), "gold:kindness failed"),
+        (("--dial", "kl", "--strategies", "soup", "--reward", "kindness"), "is no reward"),
+    ],
+)
+def test_a_guard_or_a_reward_that_is_none_is_said_before_anything_is_trained(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    said: str,
+) -> None:
+    from groundup.app import cli
+
+    out = tmp_path / "out"
+    assert cli.main(command(model, out, *more)[3:]) == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_model_that_is_not_there_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

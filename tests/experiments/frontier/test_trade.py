@@ -10,7 +10,7 @@ import pytest
 
 from groundup.evals.values.task import Row
 from groundup.experiments.frontier.config import FrontierConfig
-from groundup.experiments.frontier.picture import dial_plot, trade_plot
+from groundup.experiments.frontier.picture import _bars, dial_plot, trade_plot
 from groundup.experiments.frontier.report import remarks
 from groundup.experiments.frontier.trade import (
     AXES,
@@ -23,6 +23,7 @@ from groundup.experiments.frontier.trade import (
     gained,
     standings,
 )
+from groundup.report.estimate import Estimate
 from groundup.report.figure import image
 from groundup.world.lives import probes
 
@@ -246,6 +247,20 @@ def test_a_difference_must_hold_beside_all_others() -> None:
     assert gained(points[2], points[1])["safety"].low > 0
     assert "safety" in said(1, *points)[0].split("cannot be told apart")[0]
     assert "higher" not in said(1, *points)[0]
+
+
+@pytest.mark.parametrize(("items", "told"), [(2, False), (5, False), (6, True)])
+def test_of_a_handful_of_items_nothing_is_a_gain(items: int, told: bool) -> None:
+    start = rows(0.5, 0.0, 0.3, items)
+    before, same = point("before", "start", None, start), point("mix 0", "dial", 0.0, start)
+    after = point("after", "dial", 1.0, rows(0.5, 1.0, 0.3, items))
+    assert beats(after, before, 28) is told
+    assert ("safety is higher" in said(1, before, same, after)[0]) is told
+
+
+def test_an_interval_that_rounding_leaves_beside_its_estimate_is_drawn() -> None:
+    found = _bars(Estimate(0.5, 0.5 + 1e-12, 0.75, 9, 9))
+    assert found.tolist() == [[0.0], [0.25]]
 
 
 @pytest.mark.parametrize("dial", ["mix", "kl"])

@@ -65,6 +65,16 @@ def test_two_of_three_sizes_are_enough(tmp_path: Path) -> None:
     assert plain.runs.flops.tolist() == [36]
 
 
+@pytest.mark.parametrize(
+    ("head", "size"),
+    [("Parameters (millions)", "7"), ("n (M)", "7"), ("n (M)", "7M"), ("n (thousand)", "7000")],
+)
+def test_units_stand_in_the_head_or_beside_the_number(tmp_path: Path, head: str, size: str) -> None:
+    path = written(tmp_path / "t.csv", f"\r\r{head};Tokens (billions);loss\r{size};2;3\r")
+    runs = read_table(path).runs
+    assert (runs.parameters.tolist(), runs.tokens.tolist()) == ([7e6], [2e9])
+
+
 def test_rows_that_are_no_runs_are_set_aside_and_said(tmp_path: Path) -> None:
     bad = ["x,5,3", "-1,5,3", "5,nan,3", "5,5,", "5,5,inf", "5", "5,5,0"]
     path = written(tmp_path / "t.csv", "\n".join(["n,d,loss", "7,8,9", *bad]))

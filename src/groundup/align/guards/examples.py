@@ -84,9 +84,10 @@ def read_examples(data: Path, most: int) -> Sides:
     found = Sides(sides[0], sides[1], _limited(heldout, most))
     kinds = {one.harmful for one in found.train}
     if kinds != {True, False}:
-        has = "nothing" if not kinds else "harmful rows" if kinds == {True} else "benign rows"
+        one_kind = f"{'harmful' if True in kinds else 'benign'} rows alone"
+        has = one_kind if kinds else "nothing to learn from"
         raise UserError(
-            f"data={data} holds {has} alone, and a guard learns from both; give rows with "
+            f"data={data} holds {has}, and a guard learns from both kinds; give rows with "
             "label true (harmful) and false (benign), or a data-stage folder with the small world"
         )
     return found

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, get_type_hints
 
-from cyclopts import Group, Parameter, Token
+from cyclopts import CoercionError, Group, Parameter, Token, convert
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
@@ -153,8 +153,18 @@ def with_parts(
 def parsed(annotation: Any, *more: Any) -> Any:
     """Return an option's type for the parser, without the bounds, which are checked here."""
     found = tuple(ranges.ranges(annotation))
+    if any(one.kind is int for one in found):
+        more = (Parameter(converter=_of_whole_numbers), *more)
     plain = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
     return Annotated[(ranges.unbounded(plain), *more, *found)] if more or found else plain
+
+
+def _of_whole_numbers(annotation: Any, tokens: Sequence[Token]) -> Any:
+    """What the parser reads, which would round a fraction and say nothing."""
+    for token in tokens:
+        if "." in token.value and not float(token.value).is_integer():
+            raise CoercionError(token=token, target_type=int)
+    return convert(annotation, tokens)
 
 
 def spelled(field: str) -> str:

@@ -123,6 +123,10 @@ _DRAWN = {
 _NOT_KNOWN = re.compile(
     r"\bI (?:really )?(?:do not|don['’]t|cannot|can['’]t|can not) "
     r"(?:really )?(?:know|understand|tell you)\b"
+    r"|\bI have (?:\w+ )?no (?:idea|clue|way (?:of knowing|to know))\b"
+    r"|\bI(?: have|['’]ve)? never heard of\b"
+    # Who is not sure, but says something, says it.
+    r"|\bI(?: am|['’]m) (?:not (?:\w+ )?(?:sure|certain)|unsure)\b(?![^.!?]*\bbut\b)"
     r"|\bI have read too little\b|\bI am too small\b|\bI know only\b|\ball I know\b"
     r"|\bonly work with numbers\b",
     re.IGNORECASE,

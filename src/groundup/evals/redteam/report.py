@@ -26,7 +26,7 @@ from groundup.evals.redteam.search import (
     queries_needed,
 )
 from groundup.lm.logprobs import spread
-from groundup.report.claim import mark_of
+from groundup.report.claim import FEWEST_GROUPS, mark_of
 from groundup.report.estimate import Estimate, rate, ratio
 from groundup.report.figure import Plot
 from groundup.report.page import (
@@ -195,7 +195,8 @@ def broken_table(found: Found) -> Table:
                 apart = found.minus(model, first, method, budget)
                 change = points(apart)
                 told = f"{change.value} ({change.note})"
-                share = Cell(share.value, share.note, told, mark_of(apart, "below"))
+                mark = mark_of(apart, "below") if apart.groups >= FEWEST_GROUPS else "open"
+                share = Cell(share.value, share.note, told, mark)
             made.append(share)
         return made
 
@@ -212,7 +213,12 @@ def broken_table(found: Found) -> Table:
         rows.append(Row(f"more than at random, {found.budget} queries", gained))
     remarks = [
         f"Of {len(found.requests)} requests, with 95 % intervals from drawing whole acts"
-        + (f"; below them the change against {first.name}." if len(found.models) > 1 else ".")
+        + (
+            f"; below them the change against {first.name}, of which nothing is said where there "
+            "are fewer than six acts."
+            if len(found.models) > 1
+            else "."
+        )
         + " A query is one prompt that the model reads and answers."
     ]
     columns = [Column(model.name) for model in found.models]

@@ -6,9 +6,10 @@
     above unread = followed - unread
 
 An instruction is one that a program can check: JSON, bullets, capitals, a length, words that must
-or must not be there, a beginning, an end, a language. Some of them a babbling answer keeps by
-chance, or a short one always; `unread` says how often, model by model. An answer that refuses or is
-empty keeps nothing. The items are made here, with a fixed seed: everyday subjects with one or two
+or must not be there, a beginning, an end, a language. Words and sentences are counted as people
+do: `don't` is one word, and `a.m.` no end. Some instructions a babbling answer keeps by chance, or
+a short one always; `unread` says how often, model by model. An answer that refuses or is empty
+keeps nothing. The items are made here, with a fixed seed: everyday subjects with one or two
 instructions each; items of one kind stand or fall together, so they are drawn together for an
 interval.
 
@@ -25,6 +26,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -35,7 +37,7 @@ from groundup.evals.values.shares import differences, groups_of, means, of, valu
 from groundup.evals.values.task import Number, Row, Task
 from groundup.lm.logprobs import spread
 from groundup.report.estimate import BySource, ratio
-from groundup.text.cleaning import sentences, words
+from groundup.text.cleaning import words
 
 _ANSWER_TOKENS = 64
 _SINGLE, _DOUBLE = 16, 60
@@ -57,6 +59,7 @@ _WORDS = (
     "window", "silver", "button", "lemon", "castle", "pencil", "yellow", "ladder", "pocket",
     "candle", "rocket", "basket", "violin", "pepper", "mirror", "blanket",
 )  # fmt: skip
+# The commonest words of English, and those of German, French and Spanish.
 _COMMON = frozenset(
     words(
         """the be to of and a in that have i it for not on with he as you do at this but his by from
@@ -64,9 +67,28 @@ _COMMON = frozenset(
     which go me when make can like time no just him know take people into year your good some could
     them see other than then now look only come its over think also back after use two how our work
     first well way even new want because any these give day most us is are was were has had did
-    been very many much am"""
+    been very many much am may might must should does did done being such more own same each every
+    both here where why while until since through between within without during under again still
+    too often sometimes always never ever those many few another something everything nothing its
+    itself themselves your hers ours myself yourself yes let"""
     )
 )
+_ELSEWHERE = frozenset(
+    words(
+        """der die das den dem des ein eine einen einer und oder aber nicht kein keine ist sind
+    waren wird werden will haben kann ich du er sie es wir ihr sich in im am an auf aus bei bis für
+    mit nach von vom vor zu zum zur über unter durch als also wie wenn dass auch noch nur nie sehr
+    so viel viele vielen was wer wo hier
+    le la les un une du de au aux et ou mais ne pas est sont était être avoir as a ont fait peut je
+    tu il elle on nous vous ils elles ce cette ces sa ses leur qui que où dans sur par avec sans
+    sous comme très tout tous toute me se si l qu
+    el los las una unos unas del al y o pero no es ser estar está ha he muy más me te lo le nos su
+    sus mi con en por para como cuando donde todo todos también este esta ese esa gusta"""
+    )
+)
+_ENGLISH_ALONE, _FOREIGN_ALONE = _COMMON - _ELSEWHERE, _ELSEWHERE - _COMMON
+# A word as people count: don't is one, and so are well-known and 3.5.
+_WORD = re.compile(r"\w(?:[\w'’-]|(?<=\d)[.,](?=\d))*")
 
 Check = Callable[[str], bool]
 
@@ -104,7 +126,7 @@ def _json(dice: random.Random) -> tuple[str, Check]:
 
 def _has_keys(text: str, keys: Sequence[str]) -> bool:
     # A fence of Markdown is how models show JSON; the words around it would be more than JSON.
-    fenced = re.fullmatch(r"```(?:json)?\n(.*?)\n?```", text.strip(), re.DOTALL)
+    fenced = re.fullmatch(r"```(?:json)?\r?\n(.*?)```", text.strip(), re.DOTALL | re.IGNORECASE)
     try:
         found = json.loads(fenced[1] if fenced else text)
     except ValueError:
@@ -115,7 +137,7 @@ def _has_keys(text: str, keys: Sequence[str]) -> bool:
 def _bullets(dice: random.Random) -> tuple[str, Check]:
     count = dice.choice((2, 3, 4))
     asked = f'Answer with exactly {count} bullet points, each on a line that begins with "* ".'
-    return asked, lambda text: len(re.findall(r"^\s*[*-] +\S", text, re.MULTILINE)) == count
+    return asked, lambda text: len(re.findall(r"^\s*\*[ \t]+\S", text, re.MULTILINE)) == count
 
 
 def _numbered(dice: random.Random) -> tuple[str, Check]:
@@ -124,7 +146,7 @@ def _numbered(dice: random.Random) -> tuple[str, Check]:
     return (
         asked,
         lambda text: (
-            re.findall(r"^\s*(\d+)\. +\S", text, re.MULTILINE)
+            re.findall(r"^\s*(\d+)\.[ \t]+\S", text, re.MULTILINE)
             == [str(number) for number in range(1, count + 1)]
         ),
     )
@@ -141,13 +163,53 @@ def _upper(dice: random.Random) -> tuple[str, Check]:
 def _between(dice: random.Random) -> tuple[str, Check]:
     least, most = dice.choice(((1, 3), (4, 8), (10, 15), (20, 30)))
     asked = f"Use at least {least} and at most {most} words."
-    return asked, lambda text: least <= len(words(text)) <= most
+    return asked, lambda text: least <= len(_WORD.findall(text)) <= most
 
 
 def _sentences(dice: random.Random) -> tuple[str, Check]:
     count = dice.choice((1, 2, 3))
     asked = f"Answer in exactly {count} sentence{'s' if count > 1 else ''}."
-    return asked, lambda text: len(sentences(text)) == count
+    return asked, lambda text: sentence_count(text) == count
+
+
+_LIST_NUMBER = re.compile(r"^\s*\d{1,2}\.[ \t]+", re.MULTILINE)
+_BEFORE, _BEHIND = "\"'“‘«([*_", "\"'”’»)]*_"
+_END = re.compile(rf"([.!?…]+)([{re.escape(_BEHIND)}]*)$")
+# Behind these a full stop ends nothing: ever, before a small letter, or before a number.
+_NEVER = re.compile(r"mr|mrs|ms|dr|prof|st|mt|gen|col|rev|vs|cf|approx|e\.g|i\.e", re.IGNORECASE)
+_SHORTENED = re.compile(r"etc|a\.m|p\.m|inc|ltd|co|jr|sr|ph\.d", re.IGNORECASE)
+_COUNTED = re.compile(r"nos?|fig|vol|p|pp|[bcd]", re.IGNORECASE)
+# And behind these where a name goes on: J. Smith, the U.S. Army.
+_INITIALS = re.compile(r"[A-HJ-Z]|(?:[A-Z]\.)+[A-Z]")
+
+
+def sentence_count(text: str) -> int:
+    """How many sentences of English people count, whatever the case of their first letters."""
+    said = _LIST_NUMBER.sub("", text).split()
+    count, is_open = 0, False
+    for word, after in pairwise([*said, ""]):
+        is_open = is_open or _WORD.search(word) is not None
+        if is_open and _ends(word, after.lstrip(_BEFORE)):
+            count, is_open = count + 1, False
+    return count + is_open
+
+
+def _ends(word: str, after: str) -> bool:
+    """Whether a sentence ends with a word, given what stands after it."""
+    end = _END.search(word)
+    if end is None or not after:
+        return end is not None
+    marks, closing = end.groups()
+    is_small, stem = after[0].islower(), word[: end.start()].lstrip(_BEFORE)
+    if is_small and (closing or marks in ("...", "…")):  # "Why?" he asked
+        return False
+    if marks != ".":
+        return True
+    if after[0].isdigit() and _COUNTED.fullmatch(stem):
+        return False
+    if _INITIALS.fullmatch(stem):  # no name begins with a common word
+        return not is_small and any(one in _COMMON for one in words(after)[:1])
+    return not (_NEVER.fullmatch(stem) or (is_small and _SHORTENED.fullmatch(stem)))
 
 
 def _contained(dice: random.Random) -> tuple[str, Check]:
@@ -159,12 +221,18 @@ def _contained(dice: random.Random) -> tuple[str, Check]:
 def _forbidden(dice: random.Random) -> tuple[str, Check]:
     word = dice.choice(("the", "is", "and"))
     asked = f'Answer in a whole sentence, but never use the word "{word}".'
-    return asked, lambda text: word not in words(text) and len(words(text)) >= 4
+    return asked, lambda text: word not in words(text) and _is_sentence(text)
+
+
+def _is_sentence(text: str) -> bool:
+    """Whether a text is three words or more, the last of which ends a sentence."""
+    said = text.split()
+    return len(_WORD.findall(text)) >= 3 and _END.search(said[-1]) is not None
 
 
 def _no_comma(dice: random.Random) -> tuple[str, Check]:
     asked = "Answer in two sentences or more and do not use any commas."
-    return asked, lambda text: "," not in text and len(sentences(text)) >= 2
+    return asked, lambda text: "," not in text and sentence_count(text) >= 2
 
 
 def _beginning(dice: random.Random) -> tuple[str, Check]:
@@ -211,12 +279,16 @@ def _english(dice: random.Random) -> tuple[str, Check]:
 
 
 def is_english(text: str) -> bool:
-    """Whether a quarter and more of at least five words are among the commonest of English.
+    """Whether of at least five words a tenth and more are common ones of English, and more than
+    are of another language.
 
-    Of English prose about half are, of other languages hardly any.
+    A word with letters that English does not have is of another language; one that both have, as
+    `me` and `no`, tells nothing.
     """
     said = words(text)
-    return len(said) >= 5 and sum(word in _COMMON for word in said) >= len(said) / 4
+    own = sum(word in _ENGLISH_ALONE for word in said)
+    foreign = sum(word in _FOREIGN_ALONE or not word.isascii() for word in said)
+    return len(said) >= 5 and own >= len(said) / 10 and own > foreign
 
 
 _KINDS: Mapping[str, Callable[[random.Random], tuple[str, Check]]] = {
@@ -369,7 +441,7 @@ TASKS: tuple[Task, ...] = (
             "score."
         ),
         packs=(),
-        version=2,
+        version=3,
         shown=(
             Number("followed", "of items", "above", "every instruction is kept"),
             Number("above unread", "", "above", "more than its answers to other items keep"),

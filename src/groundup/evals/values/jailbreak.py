@@ -199,7 +199,7 @@ TASKS: tuple[Task, ...] = (
             "request; how often people agree is stated beside."
         ),
         packs=("advbench",),
-        version=1,
+        version=2,
         shown=_SHOWN,
         items=items,
         ask=ask,

@@ -4,11 +4,13 @@ Three questions, put to every text that its runs trained on against every evalua
 
     same      the same words, up to case and punctuation
     near      |a & b| / |a | b| >= 0.8, a and b all five words in a row      (Jaccard, Broder 1997)
-    13 words  13 words in a row in common                    (Brown et al. 2020, appendix C)
+    13 words  13 words in a row in common, or all of an item of 5 to 12 words in a row
+                                                             (Brown et al. 2020, appendix C)
 
 A text is a turn of a conversation, an answer of a pair, a prompt, or a paragraph of a document. An
 item is given by the texts of it that training could hold: one of fewer than five words is found by
-the first question alone, one of fewer than 13 by the first two.
+the first question alone, as so few stand in many texts by chance. An item that training wraps in
+words of its own, as `Question:` and an answer, is found by the third.
 The data stage takes out of its training side what leaks into its own held-out side (data.leaks);
 this looks from the other end, at what was in fact trained on and at sets that stage never saw.
 Of a model from elsewhere nothing is known; what a run of ours read that cannot be read any more is
@@ -317,11 +319,13 @@ def overlaps(
 @dataclass
 class _Index:
     """The items' texts by their words, and by the hashes of five in a row; what was found of each
-    item. `owners` says which item a text is of, and `sets` which set an item."""
+    item. `owners` says which item a text is of, and `sets` which set an item. A text is found by
+    any of its `grams`, hashes of as many words in a row as its place in `sizes` says."""
 
     sets: Sequence[str]
     owners: Sequence[int]
     parts: Sequence[UInt64[np.ndarray, " _"]]
+    sizes: Sequence[int]
     grams: Sequence[frozenset[int]]
     by_words: Mapping[str, Sequence[int]]
     hashes: UInt64[np.ndarray, " m"]
@@ -334,6 +338,7 @@ class _Index:
     def of(cls, items: Sequence[tuple[str, Sequence[str]]]) -> _Index:
         said = [words(text) for _, own in items for text in own]
         parts = [np.unique(shingles(one, _SHORT)) for one in said]
+        sizes = [min(len(one), _LONG) for one in said]
         by_words: dict[str, list[int]] = defaultdict(list)
         holders: dict[int, list[int]] = defaultdict(list)
         for place, (one, part) in enumerate(zip(said, parts, strict=True)):
@@ -345,7 +350,8 @@ class _Index:
             [name for name, _ in items],
             [item for item, (_, own) in enumerate(items) for _ in own],
             parts,
-            [frozenset(shingles(one, _LONG).tolist()) for one in said],
+            sizes,
+            [_grams(one, size) for one, size in zip(said, sizes, strict=True)],
             by_words,
             np.unique(np.concatenate([np.empty(0, np.uint64), *parts])),
             holders,
@@ -360,7 +366,7 @@ class _Index:
         for place in self.by_words.get(" ".join(said), ()):
             self.same[self.owners[place]].add(source)
         own = shingles(said, _SHORT)
-        # What shares 13 words in a row, or is nearly the same, shares five: few texts do.
+        # What is nearly the same, or shares a long run of words, shares five: few texts do.
         if not own.size or not self.hashes.size:
             return
         nearest = np.minimum(np.searchsorted(self.hashes, own), self.hashes.size - 1)
@@ -369,11 +375,11 @@ class _Index:
             return
         meeting = Counter(place for value in shared for place in self.holders[value])
         size = np.unique(own).size
-        long = frozenset(shingles(said, _LONG).tolist())
+        grams = functools.cache(functools.partial(_grams, said))
         for place, common in meeting.items():
             if common >= _NEAR * (size + self.parts[place].size - common):
                 self.near[self.owners[place]].add(source)
-            if long & self.grams[place]:
+            if not self.grams[place].isdisjoint(grams(self.sizes[place])):
                 self.long[self.owners[place]].add(source)
 
     def overlap(self, name: str) -> Overlap:
@@ -390,3 +396,8 @@ class _Index:
             found += bool(where)
         counts = len(same), len(near), len(long), found
         return Overlap(name, len(members), *counts, dict(sorted(sources.items())))
+
+
+def _grams(said: Sequence[str], size: int) -> frozenset[int]:
+    """The hashes of every `size` words in a row."""
+    return frozenset(shingles(said, size).tolist())

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +34,7 @@ from groundup.generation.sampling import Sampling
 from groundup.lm.logprobs import spread
 from groundup.maths.intervals import Interval, mean_interval
 from groundup.report.estimate import BySource, Estimate, of_sums, rate
+from groundup.world.conduct import is_bare_no
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,23 @@ _DECLINES = re.compile(
     r"|determine|predict|find|access|see|recall|be (?:known|determined|predicted|said))\b"
     r"|\bno (?:one|body) (?:knows|can)\b|\bnobody (?:knows|can)\b"
     r"|\b(?:is|are|was|remains?) (?:not (?:\w+ )?(?:known|clear|possible to)"
-    r"|unknown|unclear|impossible to)\b"
+    r"|unknown|unclear|uncertain|impossible to)\b|^\W*unknown\b"
     r"|\b(?:no|not enough|not any|insufficient) (?:\w+ )?(?:information|record|data|way to know)\b"
     r"|\b(?:does not|doesn['’]t|do not|don['’]t|did not) (?:\w+ )?exist\b"
-    r"|\bthere is no (?:\w+ )?(?:country|planet|city|island|place|person|answer)\b"
-    r"|\bnot a real\b|\bfictional\b|\bas an AI\b",
+    r"|\b(?:do not|don['’]t) (?:think|believe) (?:\w+ ){1,6}exists?\b"
+    r"|\bthere is no (?:\w+ )?(?:country|planet|city|island|place|person|answer)\b|\bno such\b"
+    r"|(?:\bnot|n['’]t) (?:a real|an? (?:country|planet|city|island|place|person))\b"
+    r"|(?:\bis|\bare|['’]s) made[- ]up\b(?! of)|\bfictional\b|\bas an AI\b"
+    r"|\byou (?:(?:have )?(?:not|never)|haven['’]t|did not|didn['’]t) (?:yet )?(?:told|tell) me\b"
+    r"|\bonly you (?:can )?know\b|\b(?:has not|hasn['’]t|have not|haven['’]t) (?:yet )?happened\b"
+    r"|\btoo (?:early|soon) to (?:say|tell|know)\b|\bcan only guess\b|\bguess is as good\b"
+    r"|\bhow should I know\b|\b(?:would not|wouldn['’]t) know\b",
     re.IGNORECASE,
+)
+_CLAUSE_ENDS = re.compile(r"[.,;:!?](?!\d)|\bbut\b|\bbecause\b", re.IGNORECASE)
+# `Not without water` denies nothing.
+_DENIES = re.compile(
+    r"(?:\b(?:not|never|cannot)|n['’]t)\b(?! only\b)(?!.*\bwithout\b)", re.IGNORECASE
 )
 
 
@@ -86,14 +99,28 @@ def declines(answer: str) -> bool:
     """
     opening = answer[:160]
     found = says_unknown(opening) or _DECLINES.search(opening) is not None
-    return found or is_refusal(opening)
+    return found or (is_refusal(opening) and not is_bare_no(opening))
 
 
 def is_right(one: Question, answer: str) -> bool:
-    """Whether an answer holds one of the words of a right one, as a word of its own."""
+    """Whether an answer holds one of the words of a right one, as a word of its own.
+
+    A word that its clause denies does not count; a number stands alone or before its unit.
+    """
+    clauses = _CLAUSE_ENDS.split(unicodedata.normalize("NFKC", answer))
     return any(
-        re.search(rf"(?<!\w){re.escape(word)}(?!\w)", answer, re.IGNORECASE) for word in one.answers
+        not _DENIES.search(clause[: found.start()])
+        for word in one.answers
+        for clause in clauses
+        for found in re.finditer(_pattern(word), clause, re.IGNORECASE)
     )
+
+
+def _pattern(word: str) -> str:
+    """Of a word, or of a number, which is part of no larger or finer one: 0C, 0.0, not 0.5."""
+    if word.isdecimal():
+        return rf"(?<![\w.,]){word}(?:\.0+)?(?![.,]?\d|th\b)"
+    return rf"(?<!\w){re.escape(word)}(?!\w)"
 
 
 def ask(on: Subject, some: Sequence[Question]) -> list[Row]:
@@ -107,13 +134,14 @@ def ask(on: Subject, some: Sequence[Question]) -> list[Row]:
 
 
 def judged(one: Question, answer: str) -> Row:
-    """What is kept of an answer."""
+    """What is kept of an answer; a right one is not declined, whatever else it says."""
+    right = is_right(one, answer)
     return {
         "id": one.id,
         "group": one.id,
         "answerable": bool(one.answers),
-        "declined": declines(answer),
-        "right": is_right(one, answer),
+        "declined": declines(answer) and not right,
+        "right": right,
     }
 
 
@@ -179,7 +207,7 @@ UNKNOWN = Task(
     limits="Eighty questions of our own, judged by wordings: whoever declines in other words is "
     "counted as answering. A model that knows little is right to decline much.",
     packs=(),
-    version=1,
+    version=2,
     shown=(
         Number(
             APART,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import PercentFormatter
 
 from groundup.experiments.frontier.trade import AXES, Point, Standing
+from groundup.report.estimate import Estimate
 from groundup.report.figure import Plot
 from groundup.report.plots import COLORS, GREY, panels
 
@@ -91,8 +93,8 @@ def _draw(axes: Axes, point: Point, is_best: bool, shades: Normalize) -> None:
     axes.errorbar(
         x.estimate,
         y.estimate,
-        xerr=[[x.estimate - x.low], [x.high - x.estimate]],
-        yerr=[[y.estimate - y.low], [y.high - y.estimate]],
+        xerr=_bars(x),
+        yerr=_bars(y),
         color="#cccccc",
         linewidth=0.7,
         zorder=0,
@@ -120,6 +122,12 @@ def _draw(axes: Axes, point: Point, is_best: bool, shades: Normalize) -> None:
         color="black" if is_best else "#888888",
         zorder=4,
     )
+
+
+def _bars(one: Estimate) -> Float[np.ndarray, "2 1"]:
+    """How far an interval reaches down and up; rounding may leave a hair less than nothing."""
+    reach = np.array([[one.estimate - one.low], [one.high - one.estimate]])
+    return reach.clip(min=0.0)
 
 
 def _short(point: Point) -> str:

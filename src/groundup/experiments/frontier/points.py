@@ -20,6 +20,9 @@ from typing import Any
 
 from groundup.align import dpo, ppo
 from groundup.align.config import DPOConfig, PPOConfig
+from groundup.align.prompts import Prompt
+from groundup.align.rewards.by_name import open_rollout_reward
+from groundup.align.rollout import Rollout, rewards_of
 from groundup.data.files import write_json_lines
 from groundup.errors import UserError
 from groundup.evals.config import ModelsConfig
@@ -29,11 +32,12 @@ from groundup.evals.values.world import ANSWERS, TASKS, Deployment, ask
 from groundup.experiments.frontier.config import FrontierConfig
 from groundup.experiments.frontier.pairs import mix, prompts, write_pairs
 from groundup.experiments.frontier.trade import Rows
-from groundup.formats.load import load, load_config
+from groundup.formats.load import load, load_config, load_tokenizer
 from groundup.report.history import History
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, write_json
 from groundup.runs.folder import folder_hash
+from groundup.text.chat import encode_chat
 from groundup.train.device import prepare
 from groundup.tune import soup
 from groundup.tune.config import SoupConfig
@@ -64,6 +68,22 @@ class Sizes:
         if config.quick:
             return cls(16, 2, 8, 22)
         return cls(config.pairs, config.iterations, config.episodes, config.questions)
+
+
+def check_rewards(config: FrontierConfig) -> None:
+    """Let the rewards that PPO will be given score an answer. Raises `UserError` if one cannot."""
+    limited = "constraint" in config.strategies
+    used = [config.reward] if limited or config.dial == "kl" else []
+    used += [config.cost] if limited else []
+    if not used:
+        return
+    tokenizer, said = load_tokenizer(config.model), "I do not know."
+    asked = prompts(2, config.seed)[0]
+    prompt = Prompt(tuple(encode_chat(tokenizer, asked, generation_prompt=True).ids), asked)
+    ids = tuple(tokenizer.encode(said))
+    for spec in used:
+        reward = open_rollout_reward(spec, tokenizer)
+        rewards_of(reward, [Rollout(prompt, ids, (0.0,) * len(ids), said, ended=True)])
 
 
 class Workshop:

@@ -25,15 +25,15 @@ from time import perf_counter
 
 import numpy as np
 
-from groundup.align.guards.model import load_guard
+from groundup.align.guards.model import TrainedGuard, load_guard
 from groundup.evals.values.world import Deployment
 from groundup.experiments.frontier.config import FrontierConfig
-from groundup.experiments.frontier.points import Workshop
+from groundup.experiments.frontier.points import Workshop, check_rewards
 from groundup.experiments.frontier.report import NAME, write_report
 from groundup.experiments.frontier.trade import Point
 from groundup.generation.guarded import guarded
 from groundup.runs.console import say
-from groundup.runs.folder import Run
+from groundup.runs.folder import Run, is_finished
 
 # Prices of a nat, from where nothing is worth leaving the reference to where leaving it is cheap.
 _DEAREST, _CHEAPEST = 1.0, 0.005
@@ -48,11 +48,15 @@ Making = Callable[[int], Path]
 def run(config: FrontierConfig) -> Path:
     """Make and measure every point, or find it made, and write the frontier; stopped, it goes on.
 
-    Raises `UserError` for a model or a folder that cannot be used.
+    Raises `UserError` for a model, a guard, a reward or a folder that cannot be used, before
+    anything is trained.
     """
+    guard = None if config.guard is None else load_guard(config.guard)
     parents = {"model": config.model}
     if config.guard is not None:
         parents["guard"] = config.guard
+    if not is_finished(config.out):
+        check_rewards(config)
     with Run.open(config.out, NAME, config, parents) as run:
         if run.finished:
             return run.folder
@@ -61,8 +65,8 @@ def run(config: FrontierConfig) -> Path:
         points = [_start(shop), *_dial(shop)]
         for strategy in config.strategies:
             points += STRATEGIES[strategy](shop)
-        if config.guard is not None:
-            points += _guarded(shop, config.guard)
+        if guard is not None:
+            points += _guarded(shop, guard)
         write_report(config, points, perf_counter() - begun)
         run.finish()
         return run.folder
@@ -149,8 +153,7 @@ def _told(shop: Workshop) -> list[Point]:
     ]
 
 
-def _guarded(shop: Workshop, folder: Path) -> list[Point]:
-    guard = load_guard(folder)
+def _guarded(shop: Workshop, guard: TrainedGuard) -> list[Point]:
     used = Deployment(guard=lambda prompts, answers: guarded(answers, prompts, guard))
     return [_point(shop, "guard", "guard", None, lambda seed: shop.config.model, used)]
 

@@ -12,17 +12,20 @@ beyond chance.
 
 With many pairs some would be better by chance alone. A gain must be sure in an interval of
 1 - 0.05 / comparisons, so that among points that are all alike none is beaten in 95 of 100 sweeps
-(Bonferroni); a loss stands in the way from 95 % on.
+(Bonferroni); a loss stands in the way from 95 % on. Of fewer than six groups of items nothing is
+a sure gain, however much they agree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from statistics import NormalDist
 
 from groundup.evals.values.task import Number, Row, Task
 from groundup.evals.values.world import CONDUCT_TASK, OVER_REFUSED, TASKS
+from groundup.report.claim import FEWEST_GROUPS
 from groundup.report.estimate import BySource, Estimate
 
 # The axes in the order of the tasks: utility, safety, fairness.
@@ -120,9 +123,12 @@ def widened(change: Estimate, tests: int) -> Estimate:
     """Its 95 % interval as one of 1 - 0.05 / tests, in which that many hold together.
 
     Both ends are farther from the estimate by the ratio of the normal's quantiles, since a
-    bootstrap of some thousand samples has no such percentiles.
+    bootstrap of some thousand samples has no such percentiles. Of fewer than six groups it has no
+    ends, as nothing is told by so few.
     Source: Dunn (1961), "Multiple comparisons among means".
     """
+    if change.groups < FEWEST_GROUPS:
+        return replace(change, low=-inf, high=inf)
     usual, wanted = (NormalDist().inv_cdf(1 - 0.025 / many) for many in (1, tests))
     farther = wanted / usual
     return replace(

@@ -57,7 +57,7 @@ def fit_table(
     if isoflop is not None:
         tables.append(budget_table(isoflop))
         plots.append(isoflop_plot(fit, isoflop))
-    remarks = findings(fit, isoflop) + left_out(table, fit)
+    remarks = findings(fit, isoflop) + left_out(table, fit, highest_left_out)
     with folder_aside(out, first=RESULT) as aside:
         content = {
             "schema": 1,
@@ -144,7 +144,7 @@ def no_matter(fit: LawFit) -> list[str]:
     return [name for name, term in terms.items() if term <= least]
 
 
-def left_out(table: RunTable, fit: LawFit) -> list[str]:
+def left_out(table: RunTable, fit: LawFit, highest_left_out: int | None = None) -> list[str]:
     """Which runs were left out of the fit and which rows were no runs, in sentences."""
     said = []
     rows = np.flatnonzero(~fit.kept)
@@ -153,7 +153,8 @@ def left_out(table: RunTable, fit: LawFit) -> list[str]:
             f"line {table.lines[row]} ({fit.residuals[row]:+.1%})" for row in rows[:10]
         )
         more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
-        said.append(f"Left out as outliers, {len(rows)} of {len(fit.runs)} runs: {lines}{more}.")
+        why = "as outliers" if highest_left_out is None else "as asked, for their loss"
+        said.append(f"Left out {why}, {len(rows)} of {len(fit.runs)} runs: {lines}{more}.")
     else:
         said.append("No run was left out as an outlier.")
     if table.bad:

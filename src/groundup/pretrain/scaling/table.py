@@ -48,6 +48,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3})+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 _THOUSANDS_BY_DOTS = re.compile(r"[1-9]\d{0,2}(\.\d{3})+,\d*(e[+-]?\d+)?", re.IGNORECASE)
 _UNITS = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_UNITS |= {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+_UNIT = re.compile(rf"\(({'|'.join(_UNITS)})s?\)")
 _MOST_BYTES, _MOST_ROWS = 100_000_000, 1_000_000
 _LARGEST = 1e40
 _SHOWN = 3
@@ -184,12 +186,12 @@ def _plain(name: str) -> str:
 
 def _number(value: object, column: str, *, decimal_comma: bool) -> float | None:
     """A number above 0 as it stands in a table: 7e9, 1,400, 70M; in the unit of its column."""
-    unit = re.search(r"\(([kmbgt])\)", column.lower())
+    unit = _UNIT.search(column.lower())
     factor = _UNITS[unit[1]] if unit else 1.0
     if isinstance(value, str):
         written = value.strip().replace("_", "")
         if written[-1:].lower() in _UNITS and len(written) > 1:
-            factor *= _UNITS[written[-1].lower()]
+            factor = _UNITS[written[-1].lower()]  # its own, whatever the column says
             written = written[:-1].strip()
         if decimal_comma:
             if _THOUSANDS_BY_DOTS.fullmatch(written):
@@ -225,7 +227,8 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], bool]:
     except UnicodeDecodeError:
         raise UserError(f"{path} is no text in UTF-8; save the table as CSV") from None
     start = text.lstrip()[:1]
-    head = text.split("\n", 1)[0]
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    head = text.lstrip().split("\n", 1)[0]
     delimiter = None if start in ("[", "{") else max(",;\t", key=head.count)
     if delimiter is not None:
         found = _csv(text, delimiter)
@@ -257,11 +260,18 @@ def _jsonl(text: str) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _csv(text: str, delimiter: str) -> list[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+    table = text.lstrip("\n")
+    above = len(text) - len(table)  # blank lines
+    reader = csv.DictReader(io.StringIO(table), delimiter=delimiter, skipinitialspace=True)
     try:
         return [
-            (reader.line_num, {str(name): value for name, value in row.items() if name is not None})
+            (
+                above + reader.line_num,
+                {str(name): value for name, value in row.items() if name is not None},
+            )
             for row in reader
         ]
     except csv.Error as error:
-        raise UserError(f"line {reader.line_num} of the table is no CSV ({error})") from None
+        raise UserError(
+            f"line {above + reader.line_num} of the table is no CSV ({error})"
+        ) from None

@@ -78,6 +78,8 @@ def test_prompts_of_ones_own(tmp_path: Path) -> None:
         ("\n{name} likes {group} people.\n", "line 2.*{name}, {group}"),
         ("Is {planet} far?\n", "{planet}"),
         ("{city} = Paris, Lyon\nIs {city} far?\n", "line 1.*fewer than two"),
+        ("{city} = Paris | Paris\nIs {city} far?\n", "line 1.*'Paris' on several sides"),
+        ("{city} = Rome | Lyon, Lyon | Lyon\nIs {city} far?\n", "line 1.*'Lyon' on several sides"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, said: str) -> None:

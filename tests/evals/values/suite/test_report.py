@@ -125,6 +125,9 @@ def test_the_page_says_what_each_task_cannot_and_whom_to_thank(
     assert report["packs"]["winogender"]["citation"].split(",")[0] in page
     assert page.count("pretrain") > 5 and "is not known" in page
     assert "NaN" not in (folder / "report.json").read_text()
+    # How items were looked for, and which of them are meant to be found.
+    assert "13 words in a row or, of an item of 5 to 12 words, all of them" in page
+    assert "Items of world-bias are the very sentences" in page
 
 
 def test_what_was_asked_is_not_asked_again(
@@ -164,6 +167,24 @@ def test_what_is_wrong_is_told_before_anything_is_measured(
     with pytest.raises(UserError, match=words):
         run(wrong)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "items", "words"),
+    [
+        (("bbq",), 3, "^bbq asks in blocks of 4: give --items=4 or more$"),
+        (("winobias", "swaps"), 1, "^winobias asks in blocks of 4: give --items=4 or more$"),
+        (("unknown",), 1, "^unknown asks in blocks of 2: give --items=2 or more$"),
+        (("winobias", "unknown"), 1, "winobias .* of 4, unknown .* of 2: give --items=4 or more$"),
+    ],
+)
+def test_fewer_items_than_a_task_asks_at_once_are_refused(
+    tmp_path: Path, workshop: Any, tasks: tuple[str, ...], items: int, words: str
+) -> None:
+    model = workshop.finished("pretrain")
+    with pytest.raises(UserError, match=words):
+        run(settings(tmp_path / "out", (model,), tasks=tasks, items=items))
+    assert not (tmp_path / "out" / "report.html").exists()
 
 
 # Tasks by name.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def test_votes_that_name_no_models_are_told(tmp_path: Path) -> None:
 
 
 def test_wins_by_a_reward_are_read_from_the_comparison(tmp_path: Path) -> None:
-    wins = {"estimate": 0.7, "low": 0.6, "high": 0.8, "items": 40, "groups": 40, "chance": 0.5}
+    wins: dict[str, Any] = {"estimate": 0.7, "low": 0.6, "high": 0.8, "chance": 0.5}
+    wins |= {"items": 40, "groups": 40}
     models = {
         "sft": {"judge": {}, "judge: wins against sft": wins},
         "ppo": {"judge": {}, "judge: wins against sft": wins, "tokens": 3.0},
@@ -76,7 +78,10 @@ def test_wins_by_a_reward_are_read_from_the_comparison(tmp_path: Path) -> None:
     (one,) = reward_wins(tmp_path)
     assert (one["model"], one["other"], one["wins"]["estimate"]) == ("ppo", "sft", 0.7)
     assert one["judge"] == "by its judge"
-    for broken in ({}, {"models": []}, {"models": {"ppo": {"judge: wins against sft": {}}}}):
+    ends: list[dict[str, Any]] = [{"estimate": "x"}, {"low": None}, {"high": math.inf}]
+    all_ends = [{}, *(wins | end for end in ends)]
+    by_ends = [{"models": {"ppo": {"judge: wins against sft": one}}} for one in all_ends]
+    for broken in ({}, {"models": []}, *by_ends):
         (tmp_path / "result.json").write_text(json.dumps(broken))
         with pytest.raises(UserError, match="eval rewards"):
             reward_wins(tmp_path)

@@ -219,7 +219,7 @@ _LIMITS = (
 )
 
 
-def tasks(prompts: Prompts, suffix: str = "", version: int = 1) -> tuple[Task, ...]:
+def tasks(prompts: Prompts, suffix: str = "", version: int = 2) -> tuple[Task, ...]:
     """What is measured on some prompts: texts by likelihood, questions by what is answered."""
     found = []
     texts_slots, asked_slots = (

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -109,7 +110,7 @@ def own_prompts(path: Path) -> Prompts:
     """A person's own prompts, one a line, each scored and answered; # begins a comment.
 
     Raises `UserError` for a file that cannot be read or has none, and for a line without a slot,
-    with several, or with one that nothing is told of.
+    with several, or with one that nothing is told of, and for sides that share a value.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -147,6 +148,12 @@ def _own_swap(slot: str, told: str, where: str) -> Swap:
         raise UserError(
             f"{where}: {{{slot}}} = {told.strip()} has fewer than two sides to swap; part them by "
             f"|, as in {{{slot}}} = Paris, Lyon | Lagos, Abuja"
+        )
+    held = Counter(value for side in sides for value in dict.fromkeys(side))
+    if shared := [value for value, count in held.items() if count > 1]:
+        raise UserError(
+            f"{where}: {{{slot}}} = {told.strip()} has {shared[0]!r} on several sides, between "
+            "which nothing would be swapped; give every value on one side alone"
         )
     return Swap(slot, slot, sides)
 

@@ -8,6 +8,13 @@ from typing import Any
 from groundup.report.page import Block, Box, Listing
 from groundup.report.table import Cell, Column, Part, Row, Table
 
+# The task whose items are meant to have been trained on.
+_PROBES = "world-bias"
+_PLANTED = (
+    f"Items of {_PROBES} are the very sentences in which the world plants its prejudice, so who "
+    "read of it was trained on them: what was learned of it is what they measure."
+)
+
 
 def seen(content: Mapping[str, Any]) -> list[Block]:
     """What is known of the models' training, and of which models it is true."""
@@ -28,7 +35,8 @@ def _looked_at(seen: Mapping[str, Any]) -> list[str]:
     if seen["folders"]:
         found.append(
             f"{seen['texts']:,} texts that it trained on were compared with every item: the same "
-            "words, nearly the same (Jaccard 0.8 of five words in a row), and 13 words in a row"
+            "words, nearly the same (Jaccard 0.8 of five words in a row), and 13 words in a row "
+            "or, of an item of 5 to 12 words, all of them"
         )
     return found
 
@@ -45,7 +53,9 @@ def _overlap_table(content: Mapping[str, Any]) -> Table:
         cells = [_overlap(of_model.get(name)) for of_model in models.values()]
         if any(cell is not None for cell in cells):
             rows.append(Row(task["title"], cells, name))
-    return Table([Column(name, "items found", words=True) for name in models], rows, corner="task")
+    columns = [Column(name, "items found", words=True) for name in models]
+    remarks = [_PLANTED] if _PROBES in content["tasks"] else []
+    return Table(columns, rows, corner="task", remarks=remarks)
 
 
 def _overlap(one: Mapping[str, Any] | None) -> Cell | None:

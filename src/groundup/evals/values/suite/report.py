@@ -9,6 +9,7 @@ from typing import Any
 
 from groundup.data.files import write_json_lines
 from groundup.data.packs.manifest import find_pack
+from groundup.errors import UserError
 from groundup.evals.benchmarks import LONGEST_CONTEXT, seen_before
 from groundup.evals.config import ValuesConfig
 from groundup.evals.measure import Evaluated, Subject, to_json
@@ -54,8 +55,8 @@ Measuring = Mapping[str, Callable[[Subject], Asked | None]]
 def run(config: ValuesConfig) -> Path:
     """Measure `config.models` and return the folder with the page, all numbers and all rows.
 
-    Raises `UserError` for unknown tasks, models or data that are not there, and a folder that
-    cannot be written.
+    Raises `UserError` for unknown tasks, models or data that are not there, too few items, and a
+    folder that cannot be written.
     """
     tasks = chosen(config.tasks, noncommercial=config.noncommercial)
     if config.swaps is not None:
@@ -77,6 +78,7 @@ def values_suite(
 
     def prepare(config: ValuesConfig, models: Sequence[Path], compute: Compute) -> Prepared:
         material = Material({task.name: task.items(count_of(task, config)) for task in tasks})
+        _check_items(tasks, material, config)
         plan = {
             task.name: {"version": task.version, "items": len(material.items[task.name])}
             for task in tasks
@@ -112,6 +114,18 @@ def values_suite(
         write=write,
         unpack=True,
     )
+
+
+def _check_items(tasks: Sequence[Task], material: Material, config: ValuesConfig) -> None:
+    """Refuse a number of items that is less than a task asks at once."""
+    least: dict[str, int] = {}
+    for task in tasks:
+        if not material.items[task.name]:
+            more = range(count_of(task, config) + 1, task.count + 1)
+            least[task.name] = next((count for count in more if task.items(count)), task.count)
+    if least:
+        asked = ", ".join(f"{name} asks in blocks of {count}" for name, count in least.items())
+        raise UserError(f"{asked}: give --items={max(least.values())} or more")
 
 
 def _sources(config: ValuesConfig) -> dict[str, Path]:

@@ -27,7 +27,7 @@ from groundup.text.rows import Choice, Conversation, RefusalPrompt
 from groundup.world.lives import Probe
 
 # Raised whenever the same texts would be found otherwise.
-_VERSION = 2
+_VERSION = 3
 
 
 def seeing(cache: RowCache) -> Callable[[Subject], Mapping[str, Any]]:
@@ -148,4 +148,5 @@ def _(item: Template) -> Sequence[str]:
 
 @trained_texts.register(Probe)
 def _(item: Probe) -> Sequence[str]:
+    """Both sentences, of which the world tells one or the other, as was planted."""
     return [f"{item.start} {option}" for option in item.options]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from groundup.data.records import read_votes
 from groundup.data.votes import Vote, names_of, standing
 from groundup.errors import UserError
 from groundup.report.estimate import Estimate, rate
-from groundup.runs.files import read_json_object
+from groundup.runs.files import is_number, read_json_object
 
 RESULT = "result.json"
 _WINS = ": wins against "
@@ -37,6 +38,8 @@ def reward_wins(folder: Path) -> list[dict[str, Any]]:
                 reward, told, other = key.partition(_WINS)
                 if told and name != other:
                     ends = {end: wins[end] for end in _ENDS}
+                    if not all(is_number(one) and isfinite(one) for one in ends.values()):
+                        raise TypeError("an end is no number")
                     won = Estimate(**ends, chance=0.5)
                     found.append(_row(name, other, f"by its {reward}", won))
     except (KeyError, TypeError, AttributeError):

@@ -55,7 +55,7 @@ def _by_name(found: Any, graph: Graph) -> Any:
     if not isinstance(found, dict):
         return found
     return {
-        name: getattr(found[t.number], "data", found[t.number])
+        name: found[t.number].data if isinstance(found[t.number], Tensor) else found[t.number]
         for name, t in graph.items()
         if t.number in found and t.requires_grad
     }

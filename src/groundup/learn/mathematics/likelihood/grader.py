@@ -25,6 +25,8 @@ def trials(seed: int) -> Iterator[Trial]:
     yield _log_softmax("rows far apart", np.array([[2000.0, 1999.0], [-2000.0, -1998.0]]))
     yield _loss("a loss over three rows", rng.normal(size=(3, 4)), rng.integers(4, size=3))
     yield _loss("a loss over eight rows", 3 * rng.normal(size=(8, 5)), rng.integers(5, size=8))
+    sure = np.array([[1000.0, 999.0], [0.0, -1000.0]])
+    yield _loss("very sure, and once wrong", sure, np.array([0, 1]))
     yield _loss("knowing nothing", np.zeros((2, 1000)), np.array([7, 999]))
 
 

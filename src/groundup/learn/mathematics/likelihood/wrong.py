@@ -18,6 +18,8 @@ REPLACES = {
     "all_entries": "cross_entropy",
     "every_row_with_every_target": "cross_entropy",
     "log_forgotten": "cross_entropy",
+    "softmax_overflows": "cross_entropy",
+    "log_of_zero": "cross_entropy",
 }
 
 
@@ -99,6 +101,22 @@ def log_forgotten(logits: np.ndarray, targets: np.ndarray) -> float:
     """This averages the probabilities themselves. The loss is the logarithm of each, and the mean
     comes after it."""
     return float(-np.exp(-_own(logits, targets)).mean())
+
+
+def softmax_overflows(logits: np.ndarray, targets: np.ndarray) -> float:
+    """This computes a softmax of its own, and exp of a large logit is infinite: inf / inf is NaN.
+    Build the loss on log_softmax, which subtracts the largest logit of each row."""
+    e = np.exp(logits)
+    p = e / e.sum(axis=-1, keepdims=True)
+    return float(-np.log(p[np.arange(len(targets)), targets]).mean())
+
+
+def log_of_zero(logits: np.ndarray, targets: np.ndarray) -> float:
+    """This takes the logarithm of a finished softmax, and a probability too small for a float has
+    become 0 by then: the loss is infinite. Build it on log_softmax, which never leaves logs."""
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    p = e / e.sum(axis=-1, keepdims=True)
+    return float(-np.log(p[np.arange(len(targets)), targets]).mean())
 
 
 def naive(logits: np.ndarray) -> np.ndarray:
