@@ -198,10 +198,10 @@ def test_a_row_ends_with_its_last_answer_that_is_learned() -> None:
     assert read({"messages": weighted(1, 0)}) == SAID
     assert read({"messages": weighted(1, 1)}) == SAID * 2
     found = read({"messages": weighted(0, 1, None, 0)})
-    assert [(one.role, one.learned) for one in found] == [
-        ("user", True),
-        ("assistant", False),
-        *[("user", True), ("assistant", True)] * 2,
+    assert [(one.role, one.weight) for one in found] == [
+        ("user", 1),
+        ("assistant", 0),
+        *[("user", 1), ("assistant", 1)] * 2,
     ]
 
 
@@ -209,11 +209,11 @@ def test_a_call_in_a_turn_of_its_own_is_learned_as_the_words_before_it_are() -> 
     asked, said, _, last = weighted(0, 1)
     call = {"role": "function_call", "content": '{"name": "sum", "arguments": {"a": 1}}'}
     found = read({"messages": [asked, said, call, {"role": "tool", "content": "5"}, last]})
-    assert [(one.role, one.learned) for one in found] == [
-        ("user", True),
-        ("assistant", False),
-        ("tool", True),
-        ("assistant", True),
+    assert [(one.role, one.weight) for one in found] == [
+        ("user", 1),
+        ("assistant", 0),
+        ("tool", 1),
+        ("assistant", 1),
     ]
 
 

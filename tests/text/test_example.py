@@ -123,7 +123,7 @@ def test_a_template_that_marks_two_parts_of_an_answer_cannot_leave_one_out(
     said = (Message("user", "Is it?"), Message("assistant", "Yes."))
     talk = Conversation((*said, *said), "here", "it")
     assert sum(conversation_item(tokenizer, talk).loss_mask) > 4
-    unlearned = Conversation((said[0], Message("assistant", "Yes.", learned=False), *said), "", "")
+    unlearned = Conversation((said[0], Message("assistant", "Yes.", weight=0), *said), "", "")
     with pytest.raises(UserError, match="does not keep the assistant's answers apart"):
         conversation_item(tokenizer, unlearned)
 

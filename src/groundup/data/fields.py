@@ -132,8 +132,8 @@ def messages(value: object, name: str, *, learned: bool = False) -> tuple[Messag
         # Some write what is said before a call as a turn of its own.
         if found and found[-1].role == turn.role == "assistant" and turn.content.startswith(_CALL):
             said = found.pop()
-            both = said.learned and turn.learned
-            turn = Message("assistant", f"{said.content}\n{turn.content}", both)
+            least = min(said.weight, turn.weight)
+            turn = Message("assistant", f"{said.content}\n{turn.content}", least)
         found.append(turn)
     if not found:
         raise BadRow(f"{name!r} holds nothing but an empty turn of the system")
@@ -161,8 +161,8 @@ def _message(one: object, number: int, weighted: bool) -> Message | None:
                 raise BadRow("the assistant's answer is empty, so there is nothing to learn")
             if weighted and said.get("weight", 1) not in (0, 1):
                 raise BadRow("'weight' must be 0 or 1")
-        learned = not weighted or role != "assistant" or bool(said.get("weight", 1))
-        return Message(role, text({content_name: content}, content_name), learned)
+        weight = int(said.get("weight", 1)) if weighted and role == "assistant" else 1
+        return Message(role, text({content_name: content}, content_name), weight)
     except BadRow as reason:
         raise BadRow(f"message {number}: {reason}") from reason
 

@@ -218,7 +218,7 @@ def _answered(turns: tuple[Message, ...]) -> tuple[Message, ...]:
     answers = {place: turn for place, turn in enumerate(turns, 1) if turn.role == "assistant"}
     if not answers:
         raise BadRow("no message of the assistant, so there is nothing to learn")
-    learned = [place for place, turn in answers.items() if turn.learned]
+    learned = [place for place, turn in answers.items() if turn.weight == 1]
     if not learned:
         raise BadRow("every answer has weight 0: there is nothing to learn")
     return turns[: learned[-1]]

@@ -25,6 +25,7 @@ from groundup.text.tokenizer import After, Tokenizer
 
 # A message as rows hold it, or as people write it: {"role": …, "content": …}.
 AnyMessage = Message | Mapping[str, Any]
+_KEYS = ("role", "content", "weight")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ChatTokens:
 
         Raises UserError where some are not and the template does not show which tokens are whose.
         """
-        answers = [one.learned for one in messages if one.role == "assistant"]
+        answers = [one.weight == 1 for one in messages if one.role == "assistant"]
         if all(answers):
             return self.assistant
         runs = [(speaks, len(list(run))) for speaks, run in itertools.groupby(self.assistant)]
@@ -99,23 +100,19 @@ def check_messages(messages: Sequence[AnyMessage]) -> list[Message]:
 
 
 def _check_message(place: int, message: AnyMessage) -> Message:
-    learned = True
     if isinstance(message, Message):
-        learned = message.learned
-        message = {"role": message.role, "content": message.content}
+        message = vars(message)
     if not isinstance(message, Mapping):
         raise UserError(
             f'message {place} is a {type(message).__name__}; write {{"role": …, "content": …}}'
         )
-    other = sorted(
-        str(key) for key in message if key not in ("role", "content") and message[key] is not None
-    )
+    other = sorted(str(key) for key in message if key not in _KEYS and message[key] is not None)
     if other:
         raise UserError(
             f'message {place} has the key {other[0]!r}; only "role" and "content" are read: '
             "put its text into the content, or leave it out"
         )
-    role, content = message.get("role"), message.get("content")
+    role, content, weight = message.get("role"), message.get("content"), message.get("weight")
     if role not in ROLES:
         raise UserError(f"message {place} has the role {role!r}; use one of {', '.join(ROLES)}")
     if not isinstance(content, str):
@@ -123,7 +120,9 @@ def _check_message(place: int, message: AnyMessage) -> Message:
             f"message {place} ({role}) has a content of type {type(content).__name__}; "
             "it must be text"
         )
-    return Message(role, content, learned)
+    if weight not in (None, 0, 1):
+        raise UserError(f"message {place} has weight={weight!r}, which must be 0 or 1")
+    return Message(role, content, 1 if weight is None else int(weight))
 
 
 # The marks.

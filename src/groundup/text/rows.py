@@ -16,12 +16,12 @@ class Message:
     """One turn of a conversation: who speaks (one of `ROLES`) and what.
 
     What a tool says is context, as what the user says is: it is never learned. Nor is an answer of
-    the assistant that is not `learned`, which OpenAI's `weight` 0 says of it.
+    the assistant whose `weight` is 0, as OpenAI's format says it; else it is 1.
     """
 
     role: str
     content: str
-    learned: bool = field(default=True, repr=False)
+    weight: int = field(default=1, repr=False)
 
 
 @dataclass(frozen=True)
