@@ -310,9 +310,9 @@ def test_votes_on_one_prompt_are_drawn_together() -> None:
         assert (one.share.items, one.share.groups) == (100, 5)
         assert one.share.estimate == pytest.approx(0.8 if one.model == "one" else 0.2)
         assert one.share.high - one.share.low >= 0.5  # votes taken one by one: 0.16
-    # Of one prompt alone the voters are told apart.
+    # Of one prompt alone the voters are told apart, and are one group all the same.
     alone = result(votes[:10] + [replace(vote, choice="b") for vote in votes[10:20]])
-    assert alone.models[0].share.groups == 20
+    assert alone.models[0].share.groups == 1
     assert alone.models[0].share.low < 0.4 < 0.6 < alone.models[0].share.high
 
 
