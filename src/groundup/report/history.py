@@ -121,7 +121,7 @@ class History:
         if not (path.is_dir() and near.is_dir()) or path.samefile(near):
             return path if path.exists() else near
         hashes = {one["path"]: one.get("sha256") for one in self.run["parents"].values()}
-        return near if folder_hash(near) == hashes.get(named) else path
+        return near if _hash(near) == hashes.get(named) else path
 
     def planned(self, name: str) -> float | None:
         """A number of the plan; None where it does not say."""
@@ -233,6 +233,12 @@ class History:
 
     def _of_steps(self, name: str) -> Float[np.ndarray, " steps"]:
         return np.array([line.get(name, np.nan) for line in self.train], float)
+
+
+@cache
+def _hash(folder: Path) -> str:
+    """The hash of a folder that nobody writes to any more."""
+    return folder_hash(folder)
 
 
 @cache
