@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -121,7 +122,9 @@ class History:
         if not (path.is_dir() and near.is_dir()) or path.samefile(near):
             return path if path.exists() else near
         hashes = {one["path"]: one.get("sha256") for one in self.run["parents"].values()}
-        return near if _hash(near) == hashes.get(named) else path
+        with contextlib.suppress(OSError):  # damaged: then the name alone says
+            return near if _hash(near) == hashes.get(named) else path
+        return path
 
     def planned(self, name: str) -> float | None:
         """A number of the plan; None where it does not say."""
