@@ -81,7 +81,9 @@ def mean_interval(
     return Interval(mean, mean - down, mean + up)
 
 
-def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def student_interval(
+    values: Sequence[float] | Float[np.ndarray, " n"], confidence: float = 0.95
+) -> Interval:
     """Bounds a mean from a few independent values, such as what some seeds gave.
 
     mean +- t s / sqrt(n), with t of n - 1 degrees of freedom, which knows that the deviation s was

@@ -135,7 +135,7 @@ class LayerNorm(Module):
 
     def __init__(
         self,
-        normalized_shape: int | tuple[int, ...],
+        normalized_shape: int | np.integer | Sequence[int],
         eps: float = 1e-5,
         dtype: DTypeLike = np.float32,
     ) -> None:
@@ -160,7 +160,7 @@ class RMSNorm(Module):
 
     def __init__(
         self,
-        normalized_shape: int | tuple[int, ...],
+        normalized_shape: int | np.integer | Sequence[int],
         eps: float | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
@@ -286,7 +286,7 @@ def _at_least(least: int, **sizes: int) -> None:
             raise ValueError(f"{name}={size!r} must be a whole number from {least}")
 
 
-def _as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+def _as_shape(shape: int | np.integer | Sequence[int]) -> tuple[int, ...]:
     return (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(shape)
 
 
