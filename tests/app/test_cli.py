@@ -125,6 +125,8 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["quickstart", "--minutes", "nan"], "at least 0.001"),
         (["sft"], "--model is missing"),
         (["pretrain", "--data", "x"], "--tokenizer is missing"),
+        (["pretrain", "--data", "x", "--tokenizer", "x", "--depth", "1.5"], "a whole number"),
+        (["sft", "x", "--data", "x", "--rows", "2.5"], "--rows='2.5' must be a whole number"),
         (["tokenizer", "x", "--vocab-size", "7"], "--vocab-size"),
         (["data", "pull", "wikki"], "'wiki'"),
         (["data", "show", "wold"], "'world'"),
