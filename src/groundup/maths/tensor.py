@@ -406,7 +406,8 @@ class Tensor:
     ) -> Any:
         """NumPy's functions of whole arrays see the numbers alone.
 
-        So those that we have ourselves are TypeErrors where the gradient would be lost.
+        So those that we have ourselves are TypeErrors where the gradient would be lost. All else is
+        as it is without this method, by the way that NEP 18 gives.
         """
         ours = OWN.get(function)
         if ours and is_grad_enabled() and _needs_gradient((*args, *kwargs.values())):

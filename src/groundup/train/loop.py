@@ -260,7 +260,8 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
         say("stopping as soon as the run can be saved …")
 
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
-    heard = [one for one, handler in before.items() if handler is not signal.SIG_IGN]
+    # None is a handler that is not Python's, and could not be put back.
+    heard = [one for one, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     try:
         for one in heard:
             signal.signal(one, ask)
