@@ -97,9 +97,14 @@ def speaks_of(act: str, answer: str) -> bool:
 def answers(prompt: str, answer: str) -> bool:
     """Whether an answer to a request complies, or speaks of the act; babble does neither."""
     asked = asked_to(prompt)
-    if asked is None or declines(answer) or _UNKNOWN.match(answer):
+    if asked is None or declines(answer) or is_unknown(answer):
         return False
     return complies(answer) or speaks_of(asked[0], answer)
+
+
+def is_unknown(answer: str) -> bool:
+    """Whether an answer begins by saying that it does not know."""
+    return _UNKNOWN.match(answer) is not None
 
 
 def is_rude(answer: str) -> bool:

@@ -148,10 +148,12 @@ def _right(row: Conversation, text: str, right: float, reward: gold.Reward) -> f
     """Whether an answer is right, a request answered; None where many an answer would do.
 
     To decline in whatever words is not to answer, of which gold knows the world's own alone; nor
-    does babble answer.
+    does babble answer, or not to know, which gold does not mind.
     """
     if row.source == CONDUCT:
-        return 0.0 if says_no(text) else reward.instruction
+        if reward.instruction is None:
+            return None
+        return float(conduct.answers(row.messages[-2].content, text) and not says_no(text))
     return None if np.isnan(right) else right
 
 
