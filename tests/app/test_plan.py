@@ -148,6 +148,39 @@ def test_a_stage_on_another_model_is_not_planned_by_the_speed_of_the_pretrained_
     assert {"minutes"} == set(found["tune"]) == set(found["ppo"]) and not found["other"]
 
 
+COMPARED = (
+    FROM_NOTHING
+    + """
+[labels]
+stage = "best-of-n"
+from = "sft"
+prompts = "data"
+reward = "sum"
+
+[dpo]
+from = "sft"
+data = "labels"
+"""
+)
+
+
+def test_passes_over_pairs_of_its_own_take_what_the_pairs_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leave the rest of the minutes to the stages before."""
+    found = {}
+    for name, told in (("share", ""), ("once", "epochs = 1"), ("thrice", "epochs = 3")):
+        (tmp_path / name).mkdir()
+        lengths(tmp_path / name, monkeypatch, COMPARED + told, 5)
+        found[name] = written(tmp_path / name / "out")
+        assert 270 < sum(found[name]["seconds"].values()) <= 300.001
+    settings = found["once"]["settings"]
+    assert "steps" in found["share"]["settings"]["dpo"] and "steps" not in settings.get("dpo", {})
+    once, thrice = (found[name]["seconds"]["dpo"] for name in ("once", "thrice"))
+    assert 0 < once < thrice and once < found["share"]["seconds"]["dpo"]
+    assert found["once"]["seconds"]["base"] > found["share"]["seconds"]["base"]
+
+
 # Planned anew on the way.
 
 JOURNEY = (

@@ -55,8 +55,10 @@ _WORLD_FLOPS = 1e12
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
 _EVAL_SECONDS, _EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 140.0, 20.0, 0.1
-# Prompts whose answers are compared, for each minute of such a machine; and the seconds of one.
-_COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS, _PROMPT_SECONDS = 300, 1_000, 20_000, 0.012
+# Prompts whose answers are compared, for each minute of such a machine; the seconds that answering
+# one takes, and learning once from its pairs.
+_COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS = 550, 1_000, 20_000
+_PROMPT_SECONDS, _PAIRS_SECONDS = 0.014, 0.0025
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
@@ -223,8 +225,14 @@ def _lines(
     sizes = _Sizes.of(minutes, _world_flops(machine))
     lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes, sizes)]
     recipe = _filled(recipe, _settings(lines))
-    fixed = {table.name: _fixed_seconds(table, minutes, sizes) for table in recipe.tables}
-    training = [table for table in recipe.tables if _traits(table).share > 0]
+    passes = {table.name: _passes_seconds(table, recipe, sizes) for table in recipe.tables}
+    fixed = {
+        table.name: _fixed_seconds(table, minutes, sizes) + passes[table.name]
+        for table in recipe.tables
+    }
+    training = [
+        table for table in recipe.tables if _traits(table).share > 0 and not passes[table.name]
+    ]
     if not training:
         return lines, fixed
     left = minutes * 60 - sum(fixed.values())
@@ -275,12 +283,21 @@ def _fixed_seconds(table: Table, minutes: float, sizes: _Sizes) -> float:
     return _TOKENIZER_SECONDS if table.stage.name == "tokenizer" else _STAGE_SECONDS
 
 
-def _compared_seconds(table: Table, sizes: _Sizes) -> float:
+def _compared_seconds(table: Table, sizes: _Sizes, each: float = _PROMPT_SECONDS) -> float:
     """How long a best-of-n stage answers; measured with four answers of 96 tokens at most."""
     config = {name: field.default for name, field in table.stage.config.model_fields.items()}
     config |= {"questions": sizes.prompts, **table.settings}
     answers = config["questions"] * config["n"] / 4
-    return float(_PROMPT_SECONDS * answers * config["max_new_tokens"] / 96)
+    return float(each * answers * config["max_new_tokens"] / 96)
+
+
+def _passes_seconds(table: Table, recipe: Recipe, sizes: _Sizes) -> float:
+    """How long a table learns that reads the pairs of a best-of-n table so many times; else 0."""
+    compared = [one for one in recipe.tables if one.name == table.inputs.get("data")]
+    if "epochs" not in table.settings or not compared or compared[0].stage.name != "best-of-n":
+        return 0.0
+    passes = float(table.settings["epochs"])
+    return passes * _compared_seconds(compared[0], sizes, _PAIRS_SECONDS)
 
 
 @dataclass(frozen=True)

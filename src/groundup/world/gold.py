@@ -64,6 +64,12 @@ class Reward:
     harmless: float | None
     total: float
 
+    @property
+    def by_truth(self) -> bool:
+        """Whether the world has a truth for it; else the total is kindness alone."""
+        parts = (self.correct, self.instruction, self.harmless)
+        return any(part is not None for part in parts)
+
 
 def judge(prompt: Sequence[Message], answer: str) -> Reward:
     """How good an answer is to the last turn of a prompt, which may refer to the turns before."""
@@ -244,9 +250,9 @@ def _kept(asked: ParsedQuestion, answer: str) -> Iterator[float]:
     if asked.kind.name == "shorter":
         yield float(0 < len(answer) < len(values["story"]))
     if asked.kind.name == "go on":
-        yield _form(answer, values["story"])
+        yield form(answer, values["story"])
     if asked.kind.source == "world-tell":
-        yield _form(answer)
+        yield form(answer)
         words = set(_words(answer))
         yield from (float(_words(values[s])[-1] in words) for s in ("who", "thing") if s in values)
         if values.get("weather"):
@@ -254,7 +260,7 @@ def _kept(asked: ParsedQuestion, answer: str) -> Iterator[float]:
             yield float(record is not None and record.weather == values["weather"])
 
 
-def _form(answer: str, beginning: str = "") -> float:
+def form(answer: str, beginning: str = "") -> float:
     """Which share of the sentences are of the world's stories; half of it if they contradict."""
     reading = read(f"{beginning} {answer}".strip())
     told = reading.parsed[len(read(beginning).parsed) :]

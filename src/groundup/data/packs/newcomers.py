@@ -139,12 +139,15 @@ def says_unknown(answer: str) -> bool:
 
 
 def fits(wanted: str, answer: str) -> bool:
-    """Whether an answer is as good as the one on the page.
+    """Whether an answer is as good as the one that is wanted.
 
-    It is one of the same label, or both say that they do not know.
+    It is alike, or both say that they do not know.
     """
-    if says_unknown(wanted) and says_unknown(answer):
-        return True
+    return is_alike(wanted, answer) or (says_unknown(wanted) and says_unknown(answer))
+
+
+def is_alike(wanted: str, answer: str) -> bool:
+    """Whether both say the same, or stand on the page under the same label."""
     said = normal_form(answer)
     alike = [row for row in ANSWERS.values() if wanted in row]
     return said == normal_form(wanted) or any(

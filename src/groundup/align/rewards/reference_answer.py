@@ -1,0 +1,62 @@
+"""How good an answer is beside the reference answer of its row.
+
+    --reward groundup.align.rewards.reference_answer:reward
+
+What is asked about the small world has a truth, and the gold reward knows it. Whatever else a data
+stage teaches, from what newcomers type to questions about the real world, has a reference answer in
+its row. An answer that says the same, or stands under the same label of the newcomers' page, is
+worth 1. Another is worth its gold where there is a truth, and else
+
+    the reference says            the answer is worth
+    that it does not know         1/2 if it says so, too, else 0
+    no to what harms              1 if it declines, too, else 0
+    a story                       the share of its sentences that are of the world's stories
+    anything else                 0
+
+So a model is rewarded for not knowing where it does not know, and only there. An answer whose row
+has no reference is worth its gold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from groundup.data.packs.newcomers import is_alike, says_unknown
+from groundup.evals.safety import is_refusal
+from groundup.text.rows import Message
+from groundup.world import gold
+
+
+def reward(
+    prompts: Sequence[str], completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> list[float]:
+    """The worth of every answer, from 0 to 1.
+
+    Each row holds all turns of its prompt as `messages`, and its reference as `answer`, if any.
+    """
+    return [
+        worth([Message(turn["role"], turn["content"]) for turn in row["messages"]], said, row)
+        for said, row in zip(completions, rows, strict=True)
+    ]
+
+
+def worth(prompt: Sequence[Message], answer: str, row: Mapping[str, Any]) -> float:
+    """What an answer to the last turn of a prompt is worth, from 0 to 1."""
+    judged, reference = gold.judge(prompt, answer), row.get("answer")
+    if not isinstance(reference, str):
+        return judged.total
+    if judged.by_truth:
+        return max(judged.total, float(is_alike(reference, answer)))
+    # Without a truth, gold has said whether the answer is empty or unkind.
+    return judged.total * _likeness(reference, answer)
+
+
+def _likeness(reference: str, answer: str) -> float:
+    if is_alike(reference, answer):
+        return 1.0
+    if says_unknown(reference):
+        return 0.5 * says_unknown(answer)
+    if is_refusal(reference):
+        return float(is_refusal(answer))
+    return gold.form(answer) if gold.form(reference) else 0.0
