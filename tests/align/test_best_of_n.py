@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +335,67 @@ def test_the_prompts_of_another_folder_are_not_asked_again(
     assert one | other == {json.dumps(line["prompt"]) for line in everything}
 
 
+# Which prompts are asked, and which are held out together.
+
+
+def of_sources(folder: Path) -> Path:
+    """40 prompts of the sea in groups of four, and 20 of the sky."""
+    rows = [
+        {
+            "prompt": f"What is the colour of the {source[:3]}, number {i}?",
+            "source": source,
+            "group": f"{source} {g}",
+        }
+        for source, count in (("sea-deep", 40), ("sky", 20))
+        for i, g in ((i, i // 4) for i in range(count))
+    ]
+    path = folder / "sources.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mixture", "sky", "count"),
+    [
+        ({}, range(7, 14), 30),
+        # What has no share of its own fills up the rest.
+        ({"sky": 0.1}, [3], 30),
+        ({"sky": 0.5}, [15], 30),
+        ({"sky": 0.99}, range(16, 21), 30),  # all of it that is not held out
+        ({"sea-*": 0.2, "sky": 0.4}, [12], 18),
+    ],
+)
+def test_a_source_has_its_share_of_the_prompts(
+    workshop: Any, tmp_path: Path, mixture: dict[str, float], sky: Sequence[int], count: int
+) -> None:
+    config = settings(workshop, tmp_path / "out") | {
+        "prompts": of_sources(tmp_path),
+        "questions": 30,
+        "mixture": mixture,
+    }
+    lines = read_lines(run(BestOfNConfig(**config)) / "answers.jsonl")
+    asked = [(line["source"], json.dumps(line["prompt"])) for line in lines]
+    assert len(set(asked)) == len(asked)
+    assert sum(source == "sky" for source, _ in asked) in sky
+    assert len(asked) == count
+
+
+def test_a_group_is_held_out_whole(workshop: Any, tmp_path: Path) -> None:
+    config = settings(workshop, tmp_path / "out") | {
+        "prompts": of_sources(tmp_path),
+        "questions": 60,
+    }
+    found = run(BestOfNConfig(**config))
+    groups = {line["group"] for line in read_lines(found / "answers.jsonl")}
+    for kind in ("conversations", "preferences"):
+        train, heldout = (
+            {json.loads(row)["group"] for row in (found / kind / f"{side}.jsonl").open()}
+            for side in ("train", "heldout")
+        )
+        assert not train & heldout and train | heldout <= groups
+        assert train and heldout
+
+
 # Bad input.
 
 
@@ -345,6 +407,7 @@ def test_the_prompts_of_another_folder_are_not_asked_again(
         ({"reward": "kindness"}, ["'kindness'", "no reward", "length:WORDS"]),
         ({"gold": "kindness"}, ["'kindness'", "no reward"]),
         ({"sources": "moon"}, ["sources=moon", "asked"]),
+        ({"mixture.moon": 0.2}, ["mixture", "moon", "asked"]),
         ({"prompts": "nowhere.jsonl"}, ["nowhere.jsonl"]),
         ({"model": "nowhere"}, ["nowhere"]),
         ({"heldout": 1.0}, ["heldout=1", "less than 1"]),

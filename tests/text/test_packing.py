@@ -717,17 +717,30 @@ def test_a_share_smaller_than_an_item_is_right_on_average() -> None:
     assert sum(int((one < 3).sum()) for one in drawn) / 400 == pytest.approx(0.25, abs=0.06)
 
 
-def test_an_epoch_may_be_shorter_than_the_data() -> None:
-    """As when much general text stands by and little of it is to be mixed in."""
+@pytest.mark.parametrize(
+    ("mixture", "own"),
+    [
+        (Mixture(), {"a": 1600, "b": 400}),
+        (Mixture(1.0), {"a": 1000, "b": 1000}),
+        (Mixture(shares={("b",): 0.75}), {"a": 500, "b": 1500}),
+        (Mixture(weights={"a": 3, "b": 1}), {"a": 1500, "b": 500}),
+    ],
+)
+def test_what_is_beside_the_others_comes_on_top_of_them(
+    mixture: Mixture, own: dict[str, int]
+) -> None:
+    """As when much general text stands by, and little of it is to be mixed in."""
     items = items_of([21] * 1000)
-    sources = ["own"] * 100 + ["general"] * 900
+    sources = ["a"] * 80 + ["b"] * 20 + ["general"] * 900
     stream = ConversationStream(
         of(items, sources),
-        mixture=Mixture(weights={"own": 0.8, "general": 0.2}, epoch_tokens=2500),
+        mixture=replace(mixture, beside={"general": 0.2}),
         context=64, rows=1, micro_rows=1, seed=0,
     )  # fmt: skip
     found = tokens_by_source(stream, sources)
-    assert found["own"] == 2000 and abs(found["general"] - 500) <= 20
+    assert abs(found.pop("general") - 500) <= 20
+    for name, tokens in own.items():
+        assert abs(found[name] - tokens) <= 20, found
 
 
 @pytest.mark.parametrize(

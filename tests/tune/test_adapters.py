@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -191,6 +192,42 @@ def test_replay_brings_the_wanted_share_of_general_text(workshop: Any, tmp_path:
     data = read_data(config, tokenizer, 64)
     own = read_data(config.model_copy(update={"replay": 0.0}), tokenizer, 64)
     assert data.counts["tokens"] * 0.75 == pytest.approx(own.counts["tokens"], rel=0.15)
+
+
+def test_replay_leaves_ones_own_mixture_as_it_is(workshop: Any, tmp_path: Path) -> None:
+    from groundup.text.tokenizer import Tokenizer
+    from groundup.tune.data import read_data
+
+    (tmp_path / "general.txt").write_text("\n\n".join("Grass is green. " * 20 for _ in range(60)))
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {i}?"},
+                {"role": "assistant", "content": "A number."},
+            ],
+            "source": "ab"[i % 4 == 0],
+        }
+        for i in range(400)
+    ]
+    (tmp_path / "data" / "conversations").mkdir(parents=True)
+    for side, some in (("train", rows), ("heldout", rows[:8])):
+        write_json_lines(tmp_path / "data" / "conversations" / f"{side}.jsonl", some)
+    config = SFTConfig(
+        out=tmp_path / "unused",
+        model=tmp_path,
+        data=(tmp_path / "data",),
+        mixture={"b": 0.6},
+        replay=0.25,
+        replay_data=(tmp_path / "general.txt",),
+    )
+    stream = read_data(config, Tokenizer.load(workshop.tokenizer), 64).stream
+    assert set(stream.sources) == {"a", "b", str(tmp_path / "general.txt")}
+    lengths = np.array([item.inputs for item in stream.conversations])
+    drawn = stream.mixture.order(stream.sources, lengths, np.random.default_rng(0))
+    own = [stream.sources[i] for i in drawn if stream.sources[i] in "ab"]
+    assert own.count("b") / len(own) == pytest.approx(0.6, abs=0.01)
+    general = [i for i in drawn if stream.sources[i] not in "ab"]
+    assert lengths[general].sum() / lengths[drawn].sum() == pytest.approx(0.25, abs=0.02)
 
 
 def test_an_epoch_beside_replay_is_one_pass_over_what_the_context_holds(

@@ -22,8 +22,9 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -37,7 +38,7 @@ from groundup.align.prompts import Prompt, load_prompts
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
 from groundup.align.rollout import RolloutReward, load_policy, rewards_of, sample
 from groundup.data.files import write_json_lines
-from groundup.errors import UserError
+from groundup.errors import UserError, shorten
 from groundup.formats.card import sources
 from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
@@ -157,7 +158,7 @@ def run(config: BestOfNConfig) -> Path:
         model, tokenizer = load_policy(config.model)
         longest = model.config.max_position_embeddings - config.max_new_tokens
         train, _ = load_prompts(config.prompts, tokenizer, longest=longest, sources=config.sources)
-        asked = spread(_others(train, config.exclude), config.questions)
+        asked = _mixed(_others(train, config.exclude), config.questions, config.mixture)
         pools = _answered(config, run, model, tokenizer, asked)
         written = _write_data(config, run, pools)
         if not any(pool.said for pool in pools):
@@ -189,6 +190,22 @@ def _others(prompts: Sequence[Prompt], exclude: Path | None) -> list[Prompt]:
     if not others:
         raise UserError(f"exclude={exclude} has asked every prompt; give more prompts, or leave it")
     return others
+
+
+def _mixed(prompts: Sequence[Prompt], questions: int, mixture: Mapping[str, float]) -> list[Prompt]:
+    """So many prompts, spread over all there are, of which some sources have their shares."""
+    rest, taken = list(enumerate(prompts)), list[tuple[int, Prompt]]()
+    for name, share in mixture.items():
+        own = [one for one in rest if fnmatch(one[1].source, name)]
+        if not own:
+            known = ", ".join(sorted({one.source for one in prompts}))
+            raise UserError(
+                f"mixture names {name}, which has no prompt; there are {shorten(known)}"
+            )
+        rest = [one for one in rest if not fnmatch(one[1].source, name)]
+        taken += spread(own, min(round(share * questions), questions - len(taken)))
+    taken += spread(rest, questions - len(taken))
+    return [one for _, one in sorted(taken, key=lambda one: one[0])]
 
 
 def _turns(prompt: Prompt) -> list[dict[str, str]]:
@@ -275,7 +292,7 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> int:
     sides: list[list[Pool]] = [[], []]
     for pool in pools:
         if pool.said:
-            sides[split_hash(json.dumps(pool.prompt)) < config.heldout].append(pool)
+            sides[split_hash(_group(pool)) < config.heldout].append(pool)
     for side, some in zip(("train", "heldout"), sides, strict=True):
         learned = [one for one in some if _is_learned(one, config.min_reward)]
         folders = {
@@ -326,7 +343,8 @@ def _pairs(pool: Pool) -> list[dict[str, Any]]:
 
 
 def _group(pool: Pool) -> str:
-    return json.dumps(pool.prompt, ensure_ascii=False)
+    """What its data share with those of other prompts, none of which is held out without it."""
+    return pool.group or json.dumps(pool.prompt, ensure_ascii=False)
 
 
 # What is told of it.

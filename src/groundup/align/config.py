@@ -466,6 +466,12 @@ class BestOfNConfig(StageConfig):
     sources: tuple[str, ...] = Field(
         (), description="prompts of these sources alone, such as world-tell (default: all)"
     )
+    mixture: dict[str, ShareBelowOne] = Field(
+        {},
+        description="share of the prompts that a source has, where it has so many: "
+        "--mixture.world-conduct 0.2, in a recipe mixture = {world-conduct = 0.2} (default: as "
+        "many as it has among all)",
+    )
     gold: str | None = Field(
         None, description="another reward, by which the chosen answers are judged"
     )
@@ -489,6 +495,14 @@ class BestOfNConfig(StageConfig):
         0.1, description="share of the prompts whose answers are held out"
     )
     threads: Threads | None = Field(None, description="CPU threads (default: all cores)")
+
+    @model_validator(mode="after")
+    def _shares_leave_something(self) -> Self:
+        if sum(self.mixture.values()) > 1:
+            raise ValueError(
+                f"mixture={self.mixture} has shares of more than 1 together; give smaller ones"
+            )
+        return self
 
 
 class ComparisonConfig(StageConfig):

@@ -30,20 +30,23 @@ class Mixture:
 
     With `balance` above 0, small sources are heard more often than they are large, and `shares` are
     shares of the items that groups of sources have together (see `balanced`). `weights` say instead
-    which share of an epoch's tokens each source has (see `weighted`); an epoch is then
-    `epoch_tokens` long, or as long as the data.
+    which share of an epoch's tokens each source has (see `weighted`). The sources that are `beside`
+    them come on top, until they have these shares of all tokens.
     """
 
     balance: float = 0.0
     shares: Mapping[Group, float] = field(default_factory=dict)
     weights: Mapping[str, float] | None = None
-    epoch_tokens: int | None = None
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     def check(self, sources: Sequence[str]) -> None:
         """Raise UserError for weights or shares that do not fit the sources of the items."""
+        own = [source for source in sources if source not in self.beside]
         if self.weights is not None:
-            check_weights(sources, self.weights)
-        check_shares(sources, self.shares)
+            check_weights(own, self.weights)
+        if self.beside:
+            check_weights([source for source in sources if source in self.beside], self.beside)
+        check_shares(own, self.shares)
 
     def order(
         self,
@@ -52,10 +55,21 @@ class Mixture:
         generator: np.random.Generator,
     ) -> Int[np.ndarray, " drawn"]:
         """The items of an epoch, in its order."""
+        own = np.flatnonzero(~np.isin(np.array(sources), list(self.beside)))
+        of_own = [sources[int(i)] for i in own]
+        drawn: Int[np.ndarray, " drawn"]
         if self.weights is None:
-            return balanced(sources, self.balance, generator, self.shares)
-        tokens = self.epoch_tokens or int(lengths.sum())
-        return weighted(sources, lengths, self.weights, tokens, generator)
+            drawn = own[balanced(of_own, self.balance, generator, self.shares)]
+        else:
+            tokens = float(lengths[own].sum())
+            drawn = own[weighted(of_own, lengths[own], self.weights, tokens, generator)]
+        if not self.beside:
+            return drawn
+        share = math.fsum(self.beside.values())
+        tokens = float(lengths[drawn].sum()) * share / (1 - share)
+        more = weighted(sources, lengths, self.beside, tokens, generator)
+        mixed: Int[np.ndarray, " drawn"] = generator.permutation(np.concatenate([drawn, more]))
+        return mixed
 
 
 def balanced(
@@ -99,7 +113,7 @@ def weighted(
     sources: Sequence[str],
     lengths: Int[np.ndarray, " items"],
     weights: Mapping[str, float],
-    tokens: int,
+    tokens: float,
     generator: np.random.Generator,
 ) -> Int[np.ndarray, " drawn"]:
     """An epoch's order of items: `tokens` of them in all, shared out by `weights`.

@@ -141,20 +141,18 @@ def laid_out(config: SFTConfig, found: Found, layout: Layout) -> TuningData:
     cannot be used."""
     context = layout.context
     own = {name: _tokens(items, context) for name, items in found.sources.items()}
-    sources = dict(found.sources)
+    items = [item for items in found.sources.values() for item in items]
+    shares = {source_group(name): share for name, share in config.mixture.items()}
+    mixture = Mixture(config.balance, shares)
+    if config.weights is not None:
+        # They are given for whole sources; without them, balance looks at the finer ones.
+        items = _named(found.sources)
+        mixture = Mixture(weights=dict(zip(own, config.weights, strict=True)))
     if layout.replay:
-        sources |= _replayed(config, found, layout, sum(own.values()))
-    weights = _weights(config, layout.replay, own)
-    if weights is None:
-        items = [item for items in sources.values() for item in items]
-        shares = {source_group(name): share for name, share in config.mixture.items()}
-        mixture = Mixture(config.balance, shares)
-    else:
-        # Weights are given for whole sources; without them, balance looks at the finer ones.
-        items = [replace(item, source=name) for name, items in sources.items() for item in items]
         # General text comes on top: an epoch is still one pass over one's own.
-        tokens = round(sum(own.values()) / (1 - layout.replay))
-        mixture = Mixture(weights=weights, epoch_tokens=tokens)
+        general = _replayed(config, found, layout, sum(own.values()))
+        items = [*items, *_named(general)]
+        mixture = replace(mixture, beside=dict.fromkeys(general, layout.replay / len(general)))
     stream = ConversationStream(
         items,
         mixture=mixture,
@@ -237,16 +235,9 @@ def _few(heldout: Sequence[Example]) -> Sequence[Example]:
     return spread(heldout, min(_CURVE_ITEMS, -(-_CURVE_TOKENS * len(heldout) // max(tokens, 1))))
 
 
-def _weights(config: SFTConfig, replay: float, sizes: Mapping[str, int]) -> dict[str, float] | None:
-    """Each source's share of the tokens; None where all are taken as they come."""
-    if config.weights is None and not replay:
-        return None
-    given = config.weights or [float(size) for size in sizes.values()]
-    own = {
-        name: (1 - replay) * weight / sum(given) for name, weight in zip(sizes, given, strict=True)
-    }
-    general = {str(at): replay / len(config.replay_data) for at in config.replay_data}
-    return own | (general if replay else {})
+def _named(sources: Mapping[str, Sequence[Example]]) -> list[Example]:
+    """The items of all sources, which bear the name of theirs."""
+    return [replace(item, source=name) for name, items in sources.items() for item in items]
 
 
 def _enough(
