@@ -23,6 +23,8 @@ VERIFIERS = ("sum", "unit-test", "sentiment", "json")
 # The fields that name folders to read, and what may lie in such a folder.
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "data": ("data",),
+    "replay_data": ("data",),
+    "ptx_data": ("data",),
     "tokenizer": ("tokenizer", "model"),  # a model folder carries its tokenizer
     "model": ("model",),
     "policy": ("model",),

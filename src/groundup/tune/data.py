@@ -144,15 +144,17 @@ def laid_out(config: SFTConfig, found: Found, layout: Layout) -> TuningData:
     items = [item for items in found.sources.values() for item in items]
     shares = {source_group(name): share for name, share in config.mixture.items()}
     mixture = Mixture(config.balance, shares)
+    weights = dict(zip(own, config.weights or own.values(), strict=True))
+    general = _replayed(config, found, layout, sum(own.values())) if layout.replay else {}
+    of_tokens = token_shares(weights, list(general), layout.replay)
     if config.weights is not None:
         # They are given for whole sources; without them, balance looks at the finer ones.
         items = _named(found.sources)
-        mixture = Mixture(weights=dict(zip(own, config.weights, strict=True)))
-    if layout.replay:
-        # General text comes on top: an epoch is still one pass over one's own.
-        general = _replayed(config, found, layout, sum(own.values()))
+        mixture = Mixture(weights={name: of_tokens[name] for name in own})
+    if general:
+        # It comes on top: an epoch is still one pass over one's own.
         items = [*items, *_named(general)]
-        mixture = replace(mixture, beside=dict.fromkeys(general, layout.replay / len(general)))
+        mixture = replace(mixture, beside={name: of_tokens[name] for name in general})
     stream = ConversationStream(
         items,
         mixture=mixture,
@@ -233,6 +235,16 @@ def _few(heldout: Sequence[Example]) -> Sequence[Example]:
     """Some of the held-out items, evenly spaced, of about as many tokens as may be."""
     tokens = sum(item.inputs for item in heldout)
     return spread(heldout, min(_CURVE_ITEMS, -(-_CURVE_TOKENS * len(heldout) // max(tokens, 1))))
+
+
+def token_shares(
+    own: Mapping[str, float], general: Sequence[str], replay: float
+) -> dict[str, float]:
+    """Each source's share of the tokens, together 1: one's own by their weights, and sources of
+    general text alike."""
+    whole = sum(own.values()) or 1.0
+    shares = {name: (1 - replay) * weight / whole for name, weight in own.items()}
+    return shares | {name: replay / len(general) for name in general}
 
 
 def _named(sources: Mapping[str, Sequence[Example]]) -> list[Example]:

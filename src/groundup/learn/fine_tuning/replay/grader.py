@@ -2,14 +2,12 @@
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from groundup.evals.perplexity import Bits
 from groundup.learn.exercise import Trial, calls
-from groundup.tune.config import SFTConfig
-from groundup.tune.data import _weights
+from groundup.tune.data import token_shares
 
 
 def trials(seed: int) -> Iterator[Trial]:
@@ -24,7 +22,7 @@ def trials(seed: int) -> Iterator[Trial]:
         yield Trial(
             f"token_shares of {len(own)} own and {len(general)} general sources, replay {replay}",
             calls("token_shares", own, general, replay),
-            _product(own, general, replay),
+            token_shares(own, general if replay else [], replay),
             {"own": own, "general": general, "replay": replay},
         )
     for tokens, share, size in (
@@ -53,20 +51,6 @@ def trials(seed: int) -> Iterator[Trial]:
             _bits(after, sizes).per_byte() - _bits(before, sizes).per_byte(),
             {"before": before, "after": after, "sizes": sizes},
         )
-
-
-def _product(own: dict[str, float], general: list[str], replay: float) -> dict[str, float]:
-    config = SFTConfig(
-        model=Path("model"),
-        data=[Path(name) for name in own],
-        weights=list(own.values()),
-        replay_data=[Path(name) for name in general],
-        replay=replay,
-        out=Path("out"),
-    )
-    found = _weights(config, replay, dict.fromkeys(own, 1))
-    assert found is not None
-    return found
 
 
 def _bits(nats: list[float], sizes: list[int]) -> Bits:
