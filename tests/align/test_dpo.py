@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,17 @@ def test_it_raises_preference_accuracy(workshop: Any) -> None:
     assert margins[0] == pytest.approx(0, abs=1e-3) and np.mean(margins[-4:]) > 0.5
     measured = [line["heldout_accuracy"] for line in lines if line["kind"] == "evaluation"]
     assert measured[-1] == pytest.approx(heldout)
+
+
+def test_a_minute_reads_few_pairs_three_times_at_most(workshop: Any, tmp_path: Path) -> None:
+    rows = (workshop.data / "preferences" / "train.jsonl").read_text().splitlines()[:30]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
+    out = tmp_path / "out"
+    given = {"steps": None, "minutes": 1, "save_every": None, "data": tmp_path / "pairs.jsonl"}
+    code, said = workshop.run(workshop.command("dpo", out, **given))
+    assert code == 0, said
+    assert "3 passes over the data are enough" in said
+    assert json.loads((out / "status.json").read_text())["steps"] < 3 * 30
 
 
 def test_the_reference_is_asked_about_what_is_read_and_no_more(workshop: Any) -> None:

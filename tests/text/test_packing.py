@@ -743,6 +743,14 @@ def test_what_is_beside_the_others_comes_on_top_of_them(
         assert abs(found[name] - tokens) <= 20, found
 
 
+def test_general_text_alone_is_refused() -> None:
+    with pytest.raises(UserError, match="nothing to train on beside general text"):
+        ConversationStream(
+            of(items_of([5, 5]), ["general", "general"]), mixture=Mixture(beside={"general": 0.2}),
+            context=8, rows=1, micro_rows=1, seed=0,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("weights", "said"),
     [

@@ -45,6 +45,11 @@ class Mixture:
         if self.weights is not None:
             check_weights(own, self.weights)
         if self.beside:
+            if not own:
+                raise UserError(
+                    "there is nothing to train on beside general text; give rows of your own that "
+                    "the context holds, or a larger --context"
+                )
             check_weights([source for source in sources if source in self.beside], self.beside)
         check_shares(own, self.shares)
 
