@@ -396,6 +396,19 @@ def test_a_group_is_held_out_whole(workshop: Any, tmp_path: Path) -> None:
         assert train and heldout
 
 
+@pytest.mark.parametrize(("share", "groups"), [(0.0, 0), (1e-6, 1)])
+def test_however_small_the_share_a_group_is_held_out(
+    workshop: Any, tmp_path: Path, share: float, groups: int
+) -> None:
+    config = settings(workshop, tmp_path / "out") | {
+        "prompts": of_sources(tmp_path),
+        "questions": 60,
+        "heldout": share,
+    }
+    rows = (run(BestOfNConfig(**config)) / "conversations" / "heldout.jsonl").read_text()
+    assert len({json.loads(row)["group"] for row in rows.splitlines()}) == groups
+
+
 # Bad input.
 
 
