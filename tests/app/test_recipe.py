@@ -495,3 +495,16 @@ def test_a_gguf_file_is_a_model_and_a_folder_with_one_means_it(tmp_path: Path) -
     (tmp_path / "b.gguf").write_bytes(b"")
     with pytest.raises(UserError, match=r"holds 2 GGUF files; give one of them: a\.gguf, b\.gguf"):
         find_model(tmp_path)
+
+
+def test_general_text_of_replay_may_lie_in_an_earlier_tables_data(tmp_path: Path) -> None:
+    (sft,) = (table for table in read_recipe("quickstart").tables if table.name == "sft")
+    assert sft.inputs["replay_data"] == "data/documents/train.jsonl"
+    config = sft.config(tmp_path)
+    assert isinstance(config, SFTConfig)
+    assert config.replay_data == (tmp_path / "data" / "documents" / "train.jsonl",)
+    (tmp_path / "mine.toml").write_text(
+        '[sft]\nfrom = "pack:smollm2"\ndata = "pack:world"\nreplay = 0.1\nreplay_data = "nowhere"\n'
+    )
+    with pytest.raises(UserError, match='replay_data = "nowhere" is neither a table above'):
+        read_recipe(tmp_path / "mine.toml")
