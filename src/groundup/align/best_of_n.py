@@ -287,17 +287,17 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> int:
 
     Returns how many conversations there are.
     """
+    pools = [pool for pool in pools if pool.said]
     written = 0
     rng = np.random.default_rng((config.seed, 2))
     sides: list[list[Pool]] = [[], []]
-    said = {_group(pool): split_hash(_group(pool)) for pool in pools if pool.said}
+    places = {group: split_hash(group) for group in map(_group, pools)}
     # Of a few groups chance may hold none out: then it is the first that a larger share would.
     share = config.heldout
-    if share and len(said) > 1:
-        share = max(share, math.nextafter(min(said.values()), 1.0))
+    if share and len(places) > 1:
+        share = max(share, math.nextafter(min(places.values()), 1.0))
     for pool in pools:
-        if pool.said:
-            sides[said[_group(pool)] < share].append(pool)
+        sides[places[_group(pool)] < share].append(pool)
     for side, some in zip(("train", "heldout"), sides, strict=True):
         learned = [one for one in some if _is_learned(one, config.min_reward)]
         folders = {

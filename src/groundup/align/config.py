@@ -31,6 +31,7 @@ from groundup.train.ranges import (
     SomeIterations,
     Steps,
     Threads,
+    check_mixture,
 )
 from groundup.tune.config import TuningConfig
 
@@ -498,10 +499,7 @@ class BestOfNConfig(StageConfig):
 
     @model_validator(mode="after")
     def _shares_leave_something(self) -> Self:
-        if sum(self.mixture.values()) > 1:
-            raise ValueError(
-                f"mixture={self.mixture} has shares of more than 1 together; give smaller ones"
-            )
+        check_mixture(self.mixture)
         return self
 
 

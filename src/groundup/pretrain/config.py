@@ -22,6 +22,7 @@ from groundup.train.ranges import (
     WeightDecay,
     Width,
     Window,
+    check_mixture,
 )
 
 # Hugging Face's name, and whether there is a gate.
@@ -99,10 +100,7 @@ class PretrainConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _shares_leave_something(self) -> Self:
-        if any(sum(shares) > 1 for shares in zip(*self.mixture.values(), strict=True)):
-            raise ValueError(
-                f"mixture={self.mixture} has shares of more than 1 together; give smaller ones"
-            )
+        check_mixture(self.mixture)
         return self
 
     @model_validator(mode="after")

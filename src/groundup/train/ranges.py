@@ -7,7 +7,7 @@ or in a run without an end. It is wide: nothing is refused that somebody with a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -237,6 +237,13 @@ def check(name: str, value: object, annotation: Any, remedy: str) -> None:
                 raise UserError(f"{name}={value} must be {one.rule()}; {remedy}")
             if value not in one:
                 raise UserError(f"{name}={written(value)} must be {one.rule(value)}; {remedy}")
+
+
+def check_mixture(mixture: Mapping[str, float | tuple[float, ...]]) -> None:
+    """Raise `ValueError` where the shares, at any of their times, are more than 1 together."""
+    each = [one if isinstance(one, tuple) else (one,) for one in mixture.values()]
+    if any(sum(shares) > 1 for shares in zip(*each, strict=True)):
+        raise ValueError(f"mixture={mixture} has shares of more than 1 together; give smaller ones")
 
 
 def check_text(name: str, value: str | Path) -> None:

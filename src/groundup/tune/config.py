@@ -20,6 +20,7 @@ from groundup.train.ranges import (
     Share,
     ShareBelowOne,
     Weight,
+    check_mixture,
 )
 
 
@@ -162,10 +163,7 @@ class SFTConfig(TuningConfig, OwnDataConfig):
 
     @model_validator(mode="after")
     def _shares_leave_something(self) -> Self:
-        if sum(self.mixture.values()) > 1:
-            raise ValueError(
-                f"mixture={self.mixture} has shares of more than 1 together; give smaller ones"
-            )
+        check_mixture(self.mixture)
         return self
 
     @model_validator(mode="after")

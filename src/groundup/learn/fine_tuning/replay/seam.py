@@ -7,7 +7,7 @@ from types import ModuleType
 from groundup.learn.plain import all_replaced
 from groundup.tune import data
 
-USED_BY = "sft with several --data or --replay: how many tokens each source gives"
+USED_BY = "sft with --weights or --replay: how many tokens each source gives"
 
 
 def swap(part: ModuleType) -> AbstractContextManager[None]:
