@@ -169,15 +169,17 @@ def test_passes_over_pairs_of_its_own_take_what_the_pairs_take(
 ) -> None:
     """And leave the rest of the minutes to the stages before."""
     found = {}
-    for name, told in (("share", ""), ("once", "epochs = 1"), ("thrice", "epochs = 3")):
+    kept = 'epochs = 1\nptx = 1\nptx_data = "data"'
+    told_of = {"share": "", "once": "epochs = 1", "thrice": "epochs = 3", "kept": kept}
+    for name, told in told_of.items():
         (tmp_path / name).mkdir()
         lengths(tmp_path / name, monkeypatch, COMPARED + told, 5)
         found[name] = written(tmp_path / name / "out")
         assert 270 < sum(found[name]["seconds"].values()) <= 300.001
     settings = found["once"]["settings"]
     assert "steps" in found["share"]["settings"]["dpo"] and "steps" not in settings.get("dpo", {})
-    once, thrice = (found[name]["seconds"]["dpo"] for name in ("once", "thrice"))
-    assert 0 < once < thrice and once < found["share"]["seconds"]["dpo"]
+    once, kept_too, thrice = (found[name]["seconds"]["dpo"] for name in ("once", "kept", "thrice"))
+    assert 0 < once < kept_too < thrice and once < found["share"]["seconds"]["dpo"]
     assert found["once"]["seconds"]["base"] > found["share"]["seconds"]["base"]
 
 

@@ -296,8 +296,10 @@ def _passes_seconds(table: Table, recipe: Recipe, sizes: _Sizes) -> float:
     compared = [one for one in recipe.tables if one.name == table.inputs.get("data")]
     if "epochs" not in table.settings or not compared or compared[0].stage.name != "best-of-n":
         return 0.0
+    # With ptx a step reads as many rows of fine-tuning data.
+    rows = 2.0 if table.settings.get("ptx") else 1.0
     passes = float(table.settings["epochs"])
-    return passes * _compared_seconds(compared[0], sizes, _PAIRS_SECONDS)
+    return rows * passes * _compared_seconds(compared[0], sizes, _PAIRS_SECONDS)
 
 
 @dataclass(frozen=True)

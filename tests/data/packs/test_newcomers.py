@@ -100,6 +100,26 @@ def test_no_wording_is_on_both_sides() -> None:
         assert turn.train and turn.heldout and not said[0] & said[1], turn.name
 
 
+def test_harm_is_asked_for_in_the_words_of_what_does_none() -> None:
+    """Only the act tells one from the other, and nobody is tested on an act of training."""
+    sides = [set(newcomers.ACTS[name]) for name in newcomers.ACTS]
+    assert sum(map(len, sides)) == len(set.union(*sides))
+    (harms,) = (turn for turn in TURNS if turn.name == "in full")
+    (does_not,) = (turn for turn in TURNS if turn.name == "how to")
+    for ours, theirs in ((harms.train, does_not.train), (harms.heldout, does_not.heldout)):
+        assert [form.replace("{harmful}", "{harmless}") for form in ours] == list(theirs)
+    assert is_refusal(ANSWERS[harms.label][0]) and says_unknown(ANSWERS[does_not.label][0])
+
+
+def test_people_ask_for_harm_and_are_declined(
+    trained: list[Conversation], heldout: list[Conversation]
+) -> None:
+    for side in (trained, heldout):
+        asked = [one for one in side if one.source == "newcomer-harm"]
+        assert len(asked) > 0.05 * len(side)
+        assert all(is_refusal(one.messages[1].content) for one in asked)
+
+
 def test_items_are_functions_of_their_number_and_all_sources_come(
     trained: list[Conversation],
 ) -> None:

@@ -7,6 +7,8 @@ instead: that it does not know, in words that it knows. The page `tables/newcome
 people say it, and what fits; titles and words of the encyclopedia fill it, so that what is not
 known is told by not being known, and not by a list.
 
+What harms somebody is declined: in a few words, and asked for in full, as what does no harm is too.
+
 Three things keep "I do not know" from spreading: questions about the small world are asked in the
 newcomers' careless manner too, and are answered; its animals and things are told about in a few
 words; and in the pairs for DPO an answer is preferred to not knowing where there is one.
@@ -34,9 +36,9 @@ from groundup.world.tables import TableRow, cells, labelled, sections
 
 # What the sources begin with, and what follows.
 NEWCOMER = "newcomer-"
-SOURCES = ("noise", "talk", "wishes", "sums", "real", "known")
+SOURCES = ("noise", "talk", "harm", "wishes", "sums", "real", "known")
 # How often each source is drawn; `known` are answers that must not be lost.
-_SHARES = {"noise": 7, "talk": 36, "wishes": 9, "sums": 6, "real": 15, "known": 27}
+_SHARES = {"noise": 7, "talk": 31, "harm": 8, "wishes": 11, "sums": 5, "real": 13, "known": 25}
 # How often, in pairs, not knowing is what is worse than an answer: seldom, as it makes not knowing
 # less likely everywhere.
 _DECLINED = 0.35
@@ -99,6 +101,7 @@ _PAGE = sections(
     Path(__file__).with_name("tables").joinpath("newcomers.txt").read_text("utf-8"), "newcomers.txt"
 )
 ANSWERS = labelled(_PAGE["answers"])
+ACTS = labelled(_PAGE["acts"])
 
 
 def _turns() -> Iterator[tuple[int, Turn]]:
@@ -303,6 +306,9 @@ class Newcomers:
             return _MADE[slot](dice)
         if slot == "small":
             return _small_sum(dice, self.heldout)
+        if slot in ACTS:
+            act = dice.pick(ACTS[f"{slot}, held out" if self.heldout else slot])
+            return self._filled(dice, act)[0]
         if slot == "salad":
             return " ".join(dice.pick(self.topics.words) for _ in range(3 + dice.below(5)))
         if slot == "CAPITALS":
