@@ -66,7 +66,7 @@ _VOCABULARIES = {5: 2_048, 45: 4_096}
 _LEAST_STAGE_SECONDS = 5.0
 # By how much a stage may be longer or shorter than planned at first: what a neighbor took for a
 # minute is not known to be gone for good, and each method has a length that suits it.
-_MOST_CHANGE = 1.3
+_MOST_CHANGE = 2.0
 
 
 @dataclass(frozen=True)
@@ -408,6 +408,7 @@ def _model_lines(
         random_batches(shape.vocab_size, context=config.context, rows=micro_rows),
         next_token_loss,
         muon=config.optimizer == "muon",
+        minutes=seconds / 60,
     )
     speed = pace.tokens_per_second(config.rows * config.context)
     values = {"depth": shape.num_hidden_layers, "width": shape.hidden_size}

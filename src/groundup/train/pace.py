@@ -15,8 +15,10 @@ from groundup.train.device import Compute, prepare
 from groundup.train.optim import Optimizer, Rates
 
 # Micro-batches before the clock counts: the first one compiles and takes memory from the kernel,
-# the second still takes some. Then so many are timed, fewer where they are slow.
+# the second still takes some. Then so many are timed, fewer where they are slow, and more for a long
+# run: a hundredth of it, at most 4 s, so that what another program took for a moment does not decide.
 _WARM, _TIMED, _TIMED_SECONDS = 2, 5, 12.0
+_LONG_SHARE, _LONG_SECONDS = 0.01, 4.0
 _UPDATES = 4
 
 
@@ -40,16 +42,19 @@ def measure_pace(
     *,
     muon: bool,
     gradient_checkpointing: bool = False,
+    minutes: float = 0.0,
 ) -> Pace:
     """Time the passes of these micro-batches, and steps of the very optimizer at a rate of zero.
 
     The run's own batches are to be timed: only their trained tokens reach the head, which is a
     fifth of a small model's work, and short rows cost little attention. Weights stay as they are.
+    A run of many `minutes` is timed for longer.
     """
     prepare(model, compute, gradient_checkpointing=gradient_checkpointing)
     model.train()
     optimizer = Optimizer(model, Rates(0.0, 0.0, 0.0), muon=muon)
     device = torch.device(compute.device)
+    least = min(_LONG_SHARE * 60 * minutes, _LONG_SECONDS)
     costs, spent, began = list[float](), 0.0, time.perf_counter()
     for place, batch in enumerate(batches):
         start = time.perf_counter()
@@ -61,7 +66,7 @@ def measure_pace(
             continue
         spent += seconds
         costs.append(seconds / max(1, batch.tokens))
-        if len(costs) == _TIMED or spent > _TIMED_SECONDS:
+        if (len(costs) >= _TIMED and spent >= least) or spent > _TIMED_SECONDS:
             break
     updates = list[float]()
     for _ in range(_UPDATES):  # the first makes the moments

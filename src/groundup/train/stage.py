@@ -251,6 +251,7 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
                 job.loss,
                 muon=uses_muon(config, job.trained),
                 gradient_checkpointing=config.gradient_checkpointing,
+                minutes=config.minutes or 0.0,
             )
             own = tokens_per_step / ranks.size()
             speed = pace.tokens_per_second(own, job.making(pace.token)) * ranks.size()
