@@ -42,9 +42,9 @@ SCHEMA = 1
 # Seconds, measured on two cores of an EPYC of 400 GFLOP/s: reading, cleaning and comparing 15 MB of
 # packs; training a tokenizer on them; starting Python, preparing the data and compiling a stage
 # whose kernels are cached.
-_DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 35.0, 6.0, 12.0
+_DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 30.0, 6.0, 12.0
 # Making, comparing and encoding one megabyte of the small world's text with what belongs to it.
-_WORLD_SECONDS_PER_MEGABYTE = 4.2
+_WORLD_SECONDS_PER_MEGABYTE = 3.7
 # How much of the small world a machine of so many FLOP/s makes a minute: as much text as it reads,
 # once; and the most, since its rows are held in memory. A model as large as the time can feed reads
 # in proportion to the square root of the operations.
@@ -56,9 +56,9 @@ _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
 _EVAL_SECONDS, _EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 140.0, 20.0, 0.1
 # Prompts whose answers are compared, for each minute of such a machine; the seconds that answering
-# one takes, and learning once from its pairs.
+# one takes, and learning once from its pairs; and reading the fine-tuning data beside them.
 _COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS = 550, 1_000, 20_000
-_PROMPT_SECONDS, _PAIRS_SECONDS = 0.014, 0.0025
+_PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0165, 0.0055, 15.0
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
@@ -296,10 +296,9 @@ def _passes_seconds(table: Table, recipe: Recipe, sizes: _Sizes) -> float:
     compared = [one for one in recipe.tables if one.name == table.inputs.get("data")]
     if "epochs" not in table.settings or not compared or compared[0].stage.name != "best-of-n":
         return 0.0
-    # With ptx a step reads as many rows of fine-tuning data.
-    rows = 2.0 if table.settings.get("ptx") else 1.0
-    passes = float(table.settings["epochs"])
-    return rows * passes * _compared_seconds(compared[0], sizes, _PAIRS_SECONDS)
+    seconds = float(table.settings["epochs"]) * _compared_seconds(compared[0], sizes, _PAIRS_SECONDS)
+    # A step reads as many rows of fine-tuning data.
+    return 2 * seconds + _PTX_SECONDS if table.settings.get("ptx") else seconds
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from groundup.train.device import Compute, prepare
 from groundup.train.optim import Optimizer, Rates
 
 # Micro-batches before the clock counts: the first one compiles and takes memory from the kernel,
-# the second still takes some. Then so many are timed, fewer where they are slow, and more for a long
-# run: a hundredth of it, at most 4 s, so that what another program took for a moment does not decide.
+# the second still takes some. Then so many are timed, fewer where they are slow, and more for a
+# long run: a hundredth of it, at most 4 s, so that another program's moment does not decide.
 _WARM, _TIMED, _TIMED_SECONDS = 2, 5, 12.0
 _LONG_SHARE, _LONG_SECONDS = 0.01, 4.0
 _UPDATES = 4
