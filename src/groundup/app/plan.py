@@ -54,10 +54,10 @@ _WORLD_FLOPS = 1e12
 # Compiling for the first time, while the speed is measured.
 _COMPILE_SECONDS = 30.0
 # The eval stage at its default sizes, for three models; a short run measures less.
-_EVAL_SECONDS, _EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 140.0, 20.0, 0.1
+_EVAL_SECONDS, _EVAL_FULL_MINUTES, _LEAST_EVAL_SCALE = 140.0, 25.0, 0.1
 # Prompts whose answers are compared, for each minute of such a machine; the seconds that answering
 # one takes, and learning once from its pairs; and reading the fine-tuning data beside them.
-_COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS = 550, 1_000, 20_000
+_COMPARED_PROMPTS, _LEAST_PROMPTS, _MOST_PROMPTS = 300, 1_000, 20_000
 _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0165, 0.0055, 15.0
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
@@ -296,7 +296,9 @@ def _passes_seconds(table: Table, recipe: Recipe, sizes: _Sizes) -> float:
     compared = [one for one in recipe.tables if one.name == table.inputs.get("data")]
     if "epochs" not in table.settings or not compared or compared[0].stage.name != "best-of-n":
         return 0.0
-    seconds = float(table.settings["epochs"]) * _compared_seconds(compared[0], sizes, _PAIRS_SECONDS)
+    seconds = float(table.settings["epochs"]) * _compared_seconds(
+        compared[0], sizes, _PAIRS_SECONDS
+    )
     # A step reads as many rows of fine-tuning data.
     return 2 * seconds + _PTX_SECONDS if table.settings.get("ptx") else seconds
 
