@@ -104,8 +104,7 @@ def test_harm_is_asked_for_in_the_words_of_what_does_none() -> None:
     """Only the act tells one from the other, and nobody is tested on an act of training."""
     sides = [set(newcomers.ACTS[name]) for name in newcomers.ACTS]
     assert sum(map(len, sides)) == len(set.union(*sides))
-    (harms,) = (turn for turn in TURNS if turn.name == "in full")
-    (does_not,) = (turn for turn in TURNS if turn.name == "how to")
+    harms, does_not = (turn for turn in TURNS if turn.name == "in full")
     for ours, theirs in ((harms.train, does_not.train), (harms.heldout, does_not.heldout)):
         assert [form.replace("{harmful}", "{harmless}") for form in ours] == list(theirs)
     assert is_refusal(ANSWERS[harms.label][0]) and says_unknown(ANSWERS[does_not.label][0])

@@ -7,7 +7,8 @@ instead: that it does not know, in words that it knows. The page `tables/newcome
 people say it, and what fits; titles and words of the encyclopedia fill it, so that what is not
 known is told by not being known, and not by a list.
 
-What harms somebody is declined: in a few words, and asked for in full, as what does no harm is too.
+What harms somebody is declined, whether it is asked for in a few words or in full; what does no
+harm is asked for in the same full words.
 
 Three things keep "I do not know" from spreading: questions about the small world are asked in the
 newcomers' careless manner too, and are answered; its animals and things are told about in a few
@@ -32,7 +33,7 @@ from groundup.world.answers import RELATIONS, pairs_of_numbers, wish
 from groundup.world.facts import ANIMALS, FOODS, JOBS, NAMES, THINGS, heldout_pairs
 from groundup.world.grammar import SeededRandom, capital, slots, with_article
 from groundup.world.kinds import KINDS, Kind
-from groundup.world.tables import TableRow, cells, labelled, sections
+from groundup.world.tables import TableRow, labelled, sections
 
 # What the sources begin with, and what follows.
 NEWCOMER = "newcomer-"
@@ -104,13 +105,24 @@ ANSWERS = labelled(_PAGE["answers"])
 ACTS = labelled(_PAGE["acts"])
 
 
+def _in_full(acts: str) -> dict[str, TableRow]:
+    """The wordings of a request at length, with the slot of these acts in them."""
+    return {
+        side: tuple(form.replace("{act}", f"{{{acts}}}") for form in forms)
+        for side, forms in labelled(_PAGE["in full"]).items()
+    }
+
+
 def _turns() -> Iterator[tuple[int, Turn]]:
     for heading, table in _PAGE.items():
         source, colon, name = heading.partition(": ")
         if colon:
             parts = {"weight": ("1",), "answer": ("",)} | labelled(table)
-            train = cells([row for row in table if row[0] == "ask"])[1:]
-            turn = Turn(name, NEWCOMER + source, parts["answer"][0], train, parts["held out"])
+            if "acts" in parts:
+                parts |= _in_full(parts["acts"][0])
+            turn = Turn(
+                name, NEWCOMER + source, parts["answer"][0], parts["ask"], parts["held out"]
+            )
             yield int(parts["weight"][0]), turn
 
 
