@@ -19,7 +19,7 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.scaling.law import Law
 from groundup.text.shards import Shard
 from groundup.train.config import TrainingConfig
-from groundup.train.device import Compute
+from groundup.train.device import Compute, compute_dtype
 from groundup.train.plan import Trained, training_memory
 
 EAGER = Compute("cpu", "bfloat16", "matmul", False, 2, "")
@@ -209,7 +209,7 @@ def test_the_benchmark_without_kernels_runs_without_them(monkeypatch: pytest.Mon
     [run] = [one for one in planner["RUNS"] if "no kernels" in one.name]
     for name, value in run.environment.items():
         monkeypatch.setenv(name, value)
-    assert best_kernels() == "none" and "--compile" not in run.options
+    assert best_kernels(compute_dtype()) == "none" and "--compile" not in run.options
 
 
 @pytest.mark.long

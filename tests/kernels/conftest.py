@@ -12,7 +12,7 @@ from groundup.kernels import library
 from groundup.kernels.library import Kernels
 
 
-@pytest.fixture(params=["avx512_bf16", "amx"])
+@pytest.fixture(params=["avx2", "avx512_bf16", "amx"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
     """These kernels in use; machines that lack them, or a compiler, skip the test."""
     kind: Kernels = request.param
@@ -23,10 +23,22 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
     library.use_kernels("none")
 
 
+def number() -> torch.dtype:
+    """The type that the kernels in use compute with."""
+    dtype = library.dtype()
+    assert dtype is not None
+    return dtype
+
+
+def within(bfloat16: float) -> float:
+    """An error that bfloat16 may have; of float32's sixteen bits more, sums lose some."""
+    return bfloat16 if number() == torch.bfloat16 else bfloat16 / 2**8
+
+
 def normal(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
-    """Bfloat16 numbers of a normal distribution."""
+    """Numbers of a normal distribution, of the kernels' type."""
     numbers = torch.randn(shape, generator=torch.manual_seed(seed)) * scale
-    return numbers.to(torch.bfloat16)
+    return numbers.to(number())
 
 
 def error(found: Tensor, true: Tensor) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.kernels.conftest import error, leaves, normal
+from tests.kernels.conftest import error, leaves, normal, number, within
 
 from groundup.kernels.attention import attention, first_seen
 from groundup.kernels.library import Kernels
 from groundup.lm.attention import document_mask, scaled_dot_product_attention
 
-# bfloat16 in and out; probabilities and their gradients are rounded to it on the way.
+# Of bfloat16 in and out; probabilities and their gradients are rounded to it on the way.
 FORWARD, BACKWARD = 0.004, 0.006
 
 
@@ -44,19 +44,20 @@ def test_it_is_the_equation(
     segments = torch.randint(documents, (rows, time), generator=generator).sort(1).values
     mask = document_mask(segments, window)
 
-    own = leaves(*inputs, dtype=torch.bfloat16)
+    own = leaves(*inputs, dtype=number())
     out = attention(own[0], own[1], own[2], first_seen(segments, window))
     found = torch.autograd.grad(out, own, upstream)
     true = leaves(*inputs, dtype=torch.float64)
     expected = scaled_dot_product_attention(true[0], true[1], true[2], mask[:, None])
     gradients = torch.autograd.grad(expected, true, upstream.double())
 
-    assert error(out, expected) < FORWARD
+    assert error(out, expected) < within(FORWARD)
     largest = max(float(gradient.norm()) for gradient in gradients)
     for mine, theirs in zip(found, gradients, strict=True):
-        # Where every query sees one key, the gradients of queries and keys are zero.
-        assert float((mine.double() - theirs).norm()) < BACKWARD * max(
-            float(theirs.norm()), largest / 10
+        # Those of queries and keys are differences, dP - D, of numbers as large as the gradients of
+        # values: where a query sees one key they are zero, where it sees two often little more.
+        assert float((mine.double() - theirs).norm()) < within(BACKWARD) * max(
+            float(theirs.norm()), largest / 5
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from tests.kernels.conftest import error, leaves, normal
+from tests.kernels.conftest import error, leaves, normal, number, within
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,7 +23,7 @@ TOLERANCE = 0.003
 
 def check(own: Sequence[Tensor], true: Sequence[Tensor]) -> None:
     for mine, theirs in zip(own, true, strict=True):
-        assert error(mine, theirs) < TOLERANCE
+        assert error(mine, theirs) < within(TOLERANCE)
 
 
 def true_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -36,10 +36,10 @@ def test_the_norm_behind_a_sum(kernels: Kernels, shape: tuple[int, ...], scale: 
     width, eps = shape[-1], 1e-6
     x, added = normal(0, *shape, scale=scale), normal(1, *shape, scale=scale)
     weight, dsum, dy = normal(2, width), normal(3, *shape, scale=1 / scale), normal(4, *shape)
-    own = leaves(x, added, weight, dtype=torch.bfloat16)
+    own = leaves(x, added, weight, dtype=number())
     both = add_rms_norm(own[0], own[1], own[2], eps)
     true = leaves(x, added, weight, dtype=torch.float64)
-    # The sum is bfloat16, and the norm is of what it became.
+    # The sum is rounded, and the norm is of what it became.
     whole = true[0] + true[1]
     rounded = whole + (both[0].double() - whole).detach()
     expected = (rounded, true_norm(rounded, true[2], eps))
@@ -50,7 +50,7 @@ def test_the_norm_behind_a_sum(kernels: Kernels, shape: tuple[int, ...], scale: 
 
 def test_the_norm_alone(kernels: Kernels) -> None:
     x, weight, dy = normal(0, 7, 9, 64), normal(1, 64), normal(2, 7, 9, 64)
-    own, true = (leaves(x, weight, dtype=dtype) for dtype in (torch.bfloat16, torch.float64))
+    own, true = (leaves(x, weight, dtype=dtype) for dtype in (number(), torch.float64))
     y, expected = rms_norm(own[0], own[1], 1e-5), true_norm(true[0], true[1], 1e-5)
     check([y], [expected])
     check(torch.autograd.grad(y, own, dy), torch.autograd.grad(expected, true, dy.double()))
@@ -61,9 +61,9 @@ def test_the_norm_alone(kernels: Kernels) -> None:
 def test_heads_are_normed_and_turned(kernels: Kernels, size: int, normed: bool) -> None:
     x, dy = normal(0, 2, 11, 3, size), normal(1, 2, 11, 3, size)
     angles = torch.rand(2, 11, size // 2, generator=torch.manual_seed(2)) * 6
-    turns = tuple(torch.cat((a, a), -1).to(torch.bfloat16) for a in (angles.cos(), angles.sin()))
+    turns = tuple(torch.cat((a, a), -1).to(number()) for a in (angles.cos(), angles.sin()))
     tensors = (x, normal(3, size)) if normed else (x,)
-    own, true = (leaves(*tensors, dtype=dtype) for dtype in (torch.bfloat16, torch.float64))
+    own, true = (leaves(*tensors, dtype=dtype) for dtype in (number(), torch.float64))
     y = normed_and_rotated(own[0], own[1] if normed else None, 1e-6, turns[0], turns[1])
     inner = true_norm(true[0], true[1], 1e-6) if normed else true[0]
     exact = turns[0].double(), turns[1].double()
@@ -76,8 +76,8 @@ def test_heads_are_normed_and_turned(kernels: Kernels, size: int, normed: bool) 
 @pytest.mark.parametrize("bias", [False, True])
 def test_swiglu_and_the_matrix_behind_it(kernels: Kernels, scale: float, bias: bool) -> None:
     gate, up, dy = normal(0, 2, 25, 96, scale=scale), normal(1, 2, 25, 96), normal(2, 2, 25, 64)
-    down = nn.Linear(96, 64, bias=bias).to(torch.bfloat16)
-    own = leaves(gate, up, dtype=torch.bfloat16)
+    down = nn.Linear(96, 64, bias=bias).to(number())
+    own = leaves(gate, up, dtype=number())
     y = swiglu_down(own[0], own[1], down)
     true = leaves(gate, up, *down.parameters(), dtype=torch.float64)
     inner = true[0] * torch.sigmoid(true[0]) * true[1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from tests.kernels.conftest import number
 
 from groundup.errors import UserError
 from groundup.kernels.library import Kernels, best_kernels, is_allowed, library
@@ -14,22 +16,26 @@ def test_whoever_started_the_process_decides(
     kernels: Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDUP_KERNELS", kernels)
-    assert best_kernels() == kernels
+    assert best_kernels(number()) == kernels
+    other = torch.float32 if number() == torch.bfloat16 else torch.bfloat16
+    assert best_kernels(other) == "none", "the one that is named, or none"
     monkeypatch.setenv("GROUNDUP_KERNELS", "none")
-    assert best_kernels() == "none"
+    assert best_kernels(number()) == "none"
     monkeypatch.setenv("GROUNDUP_KERNELS", "fast")
-    with pytest.raises(UserError, match=r"fast.*none, avx512_bf16, amx"):
-        best_kernels()
+    with pytest.raises(UserError, match=r"fast.*none, avx2, avx512_bf16, amx"):
+        best_kernels(number())
 
 
 @pytest.mark.parametrize(
     ("most", "allowed"),
     [
-        ("AVX512_CORE_AMX", {"avx512_bf16", "amx"}),
-        ("default", {"avx512_bf16", "amx"}),
-        ("AVX512_CORE_BF16", {"avx512_bf16"}),
-        ("AVX512_CORE", set()),
-        ("AVX2", set()),
+        ("AVX512_CORE_AMX", {"avx2", "avx512_bf16", "amx"}),
+        ("default", {"avx2", "avx512_bf16", "amx"}),
+        ("AVX512_CORE_BF16", {"avx2", "avx512_bf16"}),
+        ("AVX512_CORE", {"avx2"}),
+        ("AVX2", {"avx2"}),
+        ("AVX", set()),
+        ("SSE41", set()),
     ],
 )
 def test_a_processor_is_used_as_onednn_is_told_to(
@@ -38,7 +44,7 @@ def test_a_processor_is_used_as_onednn_is_told_to(
     monkeypatch.delenv("GROUNDUP_KERNELS", raising=False)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
     assert is_allowed(kernels) == (kernels in allowed)
-    assert best_kernels() in {"none", *allowed}
+    assert best_kernels(number()) in {"none", *allowed}
 
 
 def test_kernels_that_cannot_be_had_are_refused(
@@ -47,7 +53,7 @@ def test_kernels_that_cannot_be_had_are_refused(
     monkeypatch.setattr("groundup.kernels.library.cpu_flags", frozenset)
     monkeypatch.setenv("GROUNDUP_KERNELS", "amx")
     with pytest.raises(UserError, match="GROUNDUP_KERNELS=amx: this processor, or its compiler"):
-        best_kernels()
+        best_kernels(torch.bfloat16)
 
 
 def test_another_compiler_compiles_anew(
@@ -61,5 +67,5 @@ def test_another_compiler_compiles_anew(
 def test_without_a_compiler_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
-    assert library.__wrapped__("avx512_bf16") is None
+    assert library.__wrapped__("avx2") is None
     assert not list((tmp_path / "kernels").iterdir())

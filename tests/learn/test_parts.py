@@ -28,6 +28,7 @@ from groundup.lm.model import CausalLM
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.stage import run as pretrain
 from groundup.text.bpe import train_bpe
+from groundup.train.device import compute_dtype
 
 # What the product has no function for: these are for understanding alone.
 APART = {
@@ -128,17 +129,18 @@ def test_a_wrong_part_is_heard(tiny_model: TinyModel) -> None:
 
 
 def test_kernels_do_not_go_around_a_part(tiny_model: TinyModel) -> None:
-    if kernels.best_kernels() == "none":
+    dtype = compute_dtype()
+    chosen = kernels.best_kernels(dtype)
+    if chosen == "none":
         pytest.skip("this processor has no kernels that could")
-    model = tiny_model(head_dim=64, num_attention_heads=2, num_key_value_heads=1).bfloat16()
-    chosen = kernels.best_kernels()
+    model = tiny_model(head_dim=64, num_attention_heads=2, num_key_value_heads=1).to(dtype)
     kernels.use_kernels(chosen)
     try:
         with parts("attention", "block") as calls:
-            assert kernels.best_kernels() == "none"
+            assert kernels.best_kernels(dtype) == "none"
             generate(model, requests()[:1])
         assert calls["attention"] and calls["rms_norm"] and calls["swiglu"]
-        assert kernels.best_kernels() == chosen
+        assert kernels.best_kernels(dtype) == chosen
         assert kernels.take(model.like)
     finally:
         kernels.use_kernels("none")

@@ -88,14 +88,15 @@ def test_a_run_goes_on_with_its_threads_on_fewer_cores() -> None:
         assert found.threads == threads
 
 
-@pytest.mark.skipif(best_kernels() == "none", reason="needs kernels")
-def test_kernels_are_instead_of_compiling_and_for_bfloat16_on_a_cpu_alone() -> None:
-    settings: dict[str, Any] = {"dtype": "bfloat16", "device": "cpu"}
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kernels_are_instead_of_compiling(dtype: torch.dtype) -> None:
+    kernels = best_kernels(dtype)
+    if kernels == "none":
+        pytest.skip("needs kernels")
+    settings: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch."), "device": "cpu"}
     found = resolve(config(**settings), compile_by_default=True)
-    assert found.kernels == best_kernels() and (found.compile is False)
+    assert found.kernels == kernels and (found.compile is False)
     assert resolve(config(**settings, compile="on"), compile_by_default=True).kernels == "none"
-    whole = resolve(config(device="cpu", dtype="float32"), compile_by_default=False)
-    assert whole.kernels == "none"
 
 
 def test_everything_else_is_resolved_to_a_fact() -> None:

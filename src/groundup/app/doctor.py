@@ -216,10 +216,11 @@ def conclusions(found: list[TrialResult], load: float) -> list[str]:
 def advice(facts: Mapping[str, Any]) -> list[str]:
     """What would make this machine faster, in sentences."""
     said = []
+    has_kernels = facts["fast_bfloat16"] or "avx2" in facts["vectors"]
     if facts["compiler"] is None:
-        what = "compiles its kernels and models" if facts["fast_bfloat16"] else "compiles models"
+        what = "compiles its kernels and models" if has_kernels else "compiles models"
         said.append(f"With a C++ compiler groundup {what}: install g++ or clang (apt install g++).")
-    elif facts["fast_bfloat16"] and facts["kernels"] == "none" and facts["device"] == "cpu":
+    elif has_kernels and facts["kernels"] == "none" and facts["device"] == "cpu":
         said.append("Our kernels are not used, as GROUNDUP_KERNELS or the compiler has it.")
     if os.environ.get("ONEDNN_MAX_CPU_ISA") and "amx_bf16" in facts["vectors"]:
         said.append("ONEDNN_MAX_CPU_ISA holds the processor back; take it out of the environment.")

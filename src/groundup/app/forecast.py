@@ -22,7 +22,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -31,6 +31,7 @@ from groundup.app.commands.options import spelled
 from groundup.app.settings import configured
 from groundup.app.stages import STAGES, Stage
 from groundup.errors import UserError
+from groundup.kernels.library import Kernels
 from groundup.lm.config import ModelConfig
 from groundup.maths.intervals import Interval
 from groundup.pretrain.config import PretrainConfig
@@ -317,7 +318,7 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
         compile=False,
         threads=int(cores),
         torch_version=str(facts.get("torch", "")),
-        kernels=kernels if kernels in ("amx", "avx512_bf16") else "none",
+        kernels=kernels if kernels in get_args(Kernels) else "none",
     )
     peak = float(trial) / EXPECTED_PEAK_SHARE
     shape, reasons = model_shape(config, _vocab_size(request), peak)

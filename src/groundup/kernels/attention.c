@@ -45,16 +45,7 @@ static void by_tokens(number *to, Rows x, int64_t blocks, int64_t size, int left
 static void copy_rows(number *to, Rows x, int64_t count, int64_t size) {
     for (int64_t i = 0; i < count; i++)
         for (int64_t j = 0; j < size; j += 32)
-            memcpy(to + i * size + j, row_of(x, i, j), 64);
-}
-
-/* Which of sixteen keys, from `key` on, a query sees: mostly all. */
-INLINE __mmask16 seen(int64_t key, int64_t first, int64_t last) {
-    if (first <= key && key + LANES - 1 <= last) return 0xffff;
-    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512i keys = _mm512_add_epi32(lane, _mm512_set1_epi32((int32_t)key));
-    return _mm512_cmpge_epi32_mask(keys, _mm512_set1_epi32((int32_t)first)) &
-           _mm512_cmple_epi32_mask(keys, _mm512_set1_epi32((int32_t)last));
+            memcpy(to + i * size + j, row_of(x, i, j), 32 * sizeof(number));
 }
 
 /* 32 queries with 32 keys: Q K^T from rows of Q and tiles of K^T. */
@@ -68,27 +59,28 @@ INLINE float softmax(float *scores, number *weights, int64_t from, int64_t to, i
                      int64_t last, float scale, float *sum) {
     floats most = all(-INFINITY), sums = all(0);
     for (int64_t j = from; j < to; j += LANES) {
-        floats s = _mm512_mul_ps(_mm512_loadu_ps(scores + j), all(scale));
-        s = _mm512_mask_mov_ps(all(-INFINITY), seen(j, first, last), s);
-        _mm512_storeu_ps(scores + j, s);
-        most = _mm512_max_ps(most, s);
+        floats s = mul(load(scores + j), all(scale));
+        s = choose(between(j, first, last), s, all(-INFINITY));
+        store(scores + j, s);
+        most = larger(most, s);
     }
-    float m = _mm512_reduce_max_ps(most);
+    float m = largest_of(most);
     for (int64_t j = from; j < to; j += LANES) {
-        floats power = exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + j), all(m)));
-        sums = _mm512_add_ps(sums, power);
+        floats power = exponential(sub(load(scores + j), all(m)));
+        sums = add(sums, power);
         narrow(weights + j, power);
     }
-    *sum = _mm512_reduce_add_ps(sums);
+    *sum = sum_of(sums);
     return m;
 }
 
 /* Bytes of scratch for each thread. */
 int64_t attention_scratch(int64_t time, int64_t size, int backward) {
-    int64_t padded = (time + 31) / 32 * 32;
-    if (!backward) return 4 * padded * size + 2 * BLOCK * size + 6 * BLOCK * padded + 4 * BLOCK * size;
-    return 22 * padded * size + 2 * padded * padded + 4 * BLOCK * padded + 8 * BLOCK * BLOCK +
-           4 * BLOCK * size + 4 * padded;
+    int64_t padded = (time + 31) / 32 * 32, each = sizeof(number);
+    if (!backward)
+        return each * (2 * padded * size + BLOCK * size + BLOCK * padded) + 4 * BLOCK * (padded + size);
+    return each * (7 * padded * size + padded * padded + 2 * BLOCK * padded) +
+           4 * (2 * padded * size + 2 * BLOCK * BLOCK + BLOCK * size + padded);
 }
 
 void attention(Heads q, Heads k, Heads v, Shape shape, Heads out, float *log_sums, uint8_t *scratch,
@@ -123,7 +115,7 @@ void attention(Heads q, Heads k, Heads v, Shape shape, Heads out, float *log_sum
                             s + (i - start) * padded, weights + (i - start) * padded, 32 * oldest,
                             start + 32, first[i], i, scale, sums + i - start);
                     for (int64_t i = end; i < start + 32; i++)
-                        memset(weights + (i - start) * padded + 32 * oldest, 0, 2 * (start + 32 - 32 * oldest));
+                        memset(weights + (i - start) * padded + 32 * oldest, 0, sizeof(number) * (start + 32 - 32 * oldest));
                     for (int64_t n = 0; n < size; n += 32)
                         product(o + n, size, (Left){weights + 32 * oldest, padded, 16 * padded, 32},
                                 (Right){values + oldest * of_values + n / 16 * TILE, TILE, of_values},
@@ -131,8 +123,8 @@ void attention(Heads q, Heads k, Heads v, Shape shape, Heads out, float *log_sum
                     for (int64_t i = start; i < end; i++) {
                         floats share = all(1 / sums[i - start]);
                         for (int64_t j = 0; j < size; j += LANES) {
-                            floats mixed = _mm512_loadu_ps(o + (i - start) * size + j);
-                            narrow((number *)to.at + i * to.row + j, _mm512_mul_ps(mixed, share));
+                            floats mixed = load(o + (i - start) * size + j);
+                            narrow((number *)to.at + i * to.row + j, mul(mixed, share));
                         }
                     }
                     float *logs = log_sums + (row * shape.heads + head) * time;
@@ -150,35 +142,35 @@ INLINE void probabilities(int whole, const float *s, const float *dp, const floa
                           const int32_t *first, int64_t query, int64_t key, int64_t count,
                           float scale, number *p_tiles, number *ds_tiles, number *ds_rows, int64_t row) {
     for (int pair = 0; pair < 16; pair++)
-        for (int n = 0; n < 2; n++) {
-            __m256i ps[2], dss[2];
+        for (int n = 0; n < 32; n += LANES) {
+            numbers ps[2], dss[2];
             for (int e = 0; e < 2; e++) {
                 int i = 2 * pair + e;
-                ps[e] = dss[e] = _mm256_setzero_si256();
+                ps[e] = dss[e] = no_numbers();
                 if (whole || i < count) {
-                    floats score = _mm512_loadu_ps(s + 32 * i + 16 * n), slope = _mm512_loadu_ps(dp + 32 * i + 16 * n);
-                    floats p = exponential(_mm512_fmsub_ps(score, all(scale), all(log_sums[i])));
-                    if (!whole) p = _mm512_maskz_mov_ps(seen(key + 16 * n, first[i], query + i), p);
-                    floats ds = _mm512_mul_ps(_mm512_mul_ps(p, all(scale)), _mm512_sub_ps(slope, all(dots[i])));
+                    floats score = load(s + 32 * i + n), slope = load(dp + 32 * i + n);
+                    floats p = exponential(fmsub(score, all(scale), all(log_sums[i])));
+                    if (!whole) p = keep(between(key + n, first[i], query + i), p);
+                    floats ds = mul(mul(p, all(scale)), sub(slope, all(dots[i])));
                     ps[e] = narrowed(p);
                     dss[e] = narrowed(ds);
                 }
-                _mm256_storeu_si256((void *)(ds_rows + i * row + 16 * n), dss[e]);
+                write(ds_rows + i * row + n, dss[e]);
             }
-            _mm512_storeu_si512(p_tiles + n * TILE + 32 * pair, paired(ps[0], ps[1]));
-            _mm512_storeu_si512(ds_tiles + n * TILE + 32 * pair, paired(dss[0], dss[1]));
+            write_pair(p_tiles, pair, n, ps[0], ps[1]);
+            write_pair(ds_tiles, pair, n, dss[0], dss[1]);
         }
 }
 
 /* (size, padded) of float32 as rows of tokens. */
 static void write_transposed(Rows to, const float *from, int64_t padded, int64_t size) {
-    for (int64_t token = 0; token < to.count; token += 16)
-        for (int64_t n = 0; n < size; n += 16) {
-            __m512i tile[16];
-            for (int i = 0; i < 16; i++) tile[i] = _mm512_loadu_si512(from + (n + i) * padded + token);
+    for (int64_t token = 0; token < to.count; token += LANES)
+        for (int64_t n = 0; n < size; n += LANES) {
+            floats tile[LANES];
+            for (int i = 0; i < LANES; i++) tile[i] = load(from + (n + i) * padded + token);
             transpose(tile);
-            for (int i = 0; i < 16 && token + i < to.count; i++)
-                narrow((number *)to.at + (token + i) * to.row + n, _mm512_castsi512_ps(tile[i]));
+            for (int i = 0; i < LANES && token + i < to.count; i++)
+                narrow((number *)to.at + (token + i) * to.row + n, tile[i]);
         }
 }
 
@@ -215,9 +207,9 @@ void attention_backward(Heads dout, Heads out, const float *log_sums, Heads q, H
                 for (int64_t i = 0; i < time; i++) {
                     floats sums = all(0);
                     for (int64_t j = 0; j < size; j += LANES)
-                        sums = _mm512_fmadd_ps(wide(dout_rows.at + i * dout_rows.row + j),
+                        sums = fmadd(wide(dout_rows.at + i * dout_rows.row + j),
                                                wide(out_rows.at + i * out_rows.row + j), sums);
-                    dots[i] = _mm512_reduce_add_ps(sums);
+                    dots[i] = sum_of(sums);
                 }
                 copy_rows(queries, query_rows, padded, size);
                 copy_rows(douts, dout_rows, padded, size);
@@ -254,7 +246,7 @@ void attention_backward(Heads dout, Heads out, const float *log_sums, Heads q, H
                     for (int64_t i = start; i < time && i < start + 32; i++)
                         for (int64_t j = 0; j < size; j += LANES)
                             narrow((number *)dquery_rows.at + i * dquery_rows.row + j,
-                                   _mm512_loadu_ps(dquery + (i - start) * size + j));
+                                   load(dquery + (i - start) * size + j));
                 }
             }
             write_transposed(of_head(dk, row, kv_head, time), dkeys, padded, size);

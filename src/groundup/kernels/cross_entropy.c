@@ -12,17 +12,17 @@ void cross_entropy(number *logits, const int64_t *targets, const float *weights,
         number *x = logits + row * vocabulary, *target = x + targets[row];
         float *powers = scratch + omp_get_thread_num() * vocabulary, chosen = wide_one(*target);
         floats most = all(-INFINITY), sums = all(0);
-        for (int64_t i = 0; i < vocabulary; i += LANES) most = _mm512_max_ps(most, wide(x + i));
-        float m = _mm512_reduce_max_ps(most);
+        for (int64_t i = 0; i < vocabulary; i += LANES) most = larger(most, wide(x + i));
+        float m = largest_of(most);
         for (int64_t i = 0; i < vocabulary; i += LANES) {
-            floats power = exponential(_mm512_sub_ps(wide(x + i), all(m)));
-            _mm512_storeu_ps(powers + i, power);
-            sums = _mm512_add_ps(sums, power);
+            floats power = exponential(sub(wide(x + i), all(m)));
+            store(powers + i, power);
+            sums = add(sums, power);
         }
-        float sum = _mm512_reduce_add_ps(sums), weight = weights[row], share = weight / sum;
+        float sum = sum_of(sums), weight = weights[row], share = weight / sum;
         losses[row] = weight * (logf(sum) + m - chosen);
         for (int64_t i = 0; i < vocabulary; i += LANES)
-            narrow(x + i, _mm512_mul_ps(_mm512_loadu_ps(powers + i), all(share)));
+            narrow(x + i, mul(load(powers + i), all(share)));
         floats at_target = all(powers[targets[row]] * share - weight);
         number rounded[LANES];
         narrow(rounded, at_target);

@@ -62,13 +62,18 @@ def add_product(
 ) -> None:
     """total += dy^T x."""
     whole_tiles = total.shape[0] % 32 == 0 and total.shape[1] % 32 == 0
-    if take(dy) and take(x) and whole_tiles and dy.is_contiguous() and x.is_contiguous():
+    if dy.dtype == x.dtype == total.dtype:
+        total.addmm_(dy.T, x)
+    elif take(dy) and take(x) and whole_tiles and dy.is_contiguous() and x.is_contiguous():
         _add_product(total, dy, x, adds=True)
     else:
         total += dy.T @ x
 
 
 def _add_product(total: Tensor, dy: Tensor, x: Tensor, *, adds: bool) -> None:
+    if dy.dtype == total.dtype:  # PyTorch's product has nothing to round
+        total.addmm_(dy.T, x, beta=int(adds))
+        return
     out, width = total.shape
     tiles = torch.empty(_CHUNK * (out + width), dtype=torch.bfloat16)
     call("weight_gradient", total, dy, x, len(x), out, width, int(adds), tiles)

@@ -1,13 +1,15 @@
 """The kernels of training as one library, and whether they are in use.
 
-Each is a step of a small transformer, written in C for processors that compute in bfloat16, forward
-and backward, with its equation on its own page; on processors with AMX their products are made by
-tiles (`tiles.h`). PyTorch's own words for the same stand where they are called: they are what is
-computed in float32, on other devices and where there is no compiler, and the tests compare the two.
+Each is a step of a small transformer, written in C, forward and backward, with its equation on its
+own page. A page is compiled for the numbers that a processor computes in (`vectors.h`): bfloat16,
+whose products AMX makes by tiles (`tiles.h`), or float32, where there is AVX2. PyTorch's own words
+for the same stand where they are called: they are what is computed on other devices and where there
+is no compiler, and the tests compare the two.
 
-Products of a whole matrix stay PyTorch's. What is gained lies between them: bfloat16 rounded by the
-processor instead of by many instructions, one pass over memory for several steps, scores that never
-leave the cache, and gradients of matrices summed into float32 where they arise.
+Products of a whole matrix stay PyTorch's. What is gained lies between them: one pass over memory
+for several steps, and scores that never leave the cache. In bfloat16 it is more: numbers rounded by
+the processor instead of by many instructions, and gradients of matrices summed into float32 where
+they arise.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import Structure, c_double, c_int, c_int64, c_void_p
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -28,15 +30,25 @@ from groundup.errors import UserError
 from groundup.kernels.compiler import compiled, cpu_flags
 
 # By what the products of the kernels are made; `none`: PyTorch alone.
-Kernels = Literal["none", "avx512_bf16", "amx"]
+Kernels = Literal["none", "avx2", "avx512_bf16", "amx"]
 
 # Set to one of these, it decides which kernels runs that begin have; `none` is the plain path.
 VARIABLE = "GROUNDUP_KERNELS"
 _NEEDED: dict[Kernels, set[str]] = {
+    "avx2": {"avx2", "fma"},
     "avx512_bf16": {"avx512_bf16", "avx512f", "avx512bw", "avx512vl"},
     "amx": {"avx512_bf16", "avx512f", "avx512bw", "avx512vl", "amx_tile", "amx_bf16"},
 }
-_FLAGS: dict[Kernels, tuple[str, ...]] = {"avx512_bf16": ("-DWITHOUT_AMX",), "amx": ()}
+_FLAGS: dict[Kernels, tuple[str, ...]] = {
+    "avx2": ("-DFLOAT32",),
+    "avx512_bf16": ("-DWITHOUT_AMX",),
+    "amx": (),
+}
+# The best first.
+_OF: dict[torch.dtype, tuple[Kernels, ...]] = {
+    torch.bfloat16: ("amx", "avx512_bf16"),
+    torch.float32: ("avx2",),
+}
 _PAGES = (
     *("attention", "cross_entropy", "linear", "newton_schulz", "rms_norm", "rotary", "swiglu"),
 )
@@ -74,10 +86,11 @@ _ARGUMENTS = {
 _KINDS = {"p": c_void_p, "n": c_int64, "d": c_double, "h": Heads, "s": Shape}
 
 _used: ctypes.CDLL | None = None
+_dtype: torch.dtype | None = None
 
 
-def best_kernels() -> Kernels:
-    """What this processor and its compiler allow, and whoever started the process.
+def best_kernels(dtype: torch.dtype) -> Kernels:
+    """What this processor, its compiler and whoever started the process allow for such numbers.
 
     oneDNN's own variable is kept to as well: a processor that is to be used as an older one is.
     Raises `UserError` where GROUNDUP_KERNELS names no kernels, or kernels that cannot be had here.
@@ -85,15 +98,16 @@ def best_kernels() -> Kernels:
     wanted = os.environ.get(VARIABLE, "")
     if wanted not in ("", *get_args(Kernels)):
         raise UserError(f"{VARIABLE}={wanted!r} is none of {', '.join(get_args(Kernels))}")
-    order: tuple[Kernels, ...] = ("amx", "avx512_bf16")
-    allowed = [kernels for kernels in order if wanted in ("", kernels)]
-    found: Kernels = next((one for one in allowed if is_allowed(one) and library(one)), "none")
-    if wanted not in ("", found):
+    if wanted in ("", "none"):
+        order = () if wanted else _OF.get(dtype, ())
+        return next((one for one in order if is_allowed(one) and library(one)), "none")
+    kernels = cast(Kernels, wanted)
+    if not (is_allowed(kernels) and library(kernels)):
         raise UserError(
             f"{VARIABLE}={wanted}: this processor, or its compiler, does not have these kernels; "
             "unset it to take the best there are"
         )
-    return found
+    return kernels if kernels in _OF.get(dtype, ()) else "none"
 
 
 def is_allowed(kernels: Kernels) -> bool:
@@ -104,6 +118,8 @@ def is_allowed(kernels: Kernels) -> bool:
     most = next((os.environ[name].upper() for name in variables if os.environ.get(name)), "ALL")
     if most in ("ALL", "DEFAULT") or "AMX" in most:
         return True
+    if kernels == "avx2":
+        return most.startswith("AVX") and most != "AVX"
     return kernels == "avx512_bf16" and most.startswith(
         ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10")
     )
@@ -135,13 +151,14 @@ def _tiles_are_granted() -> bool:
 
 
 def use_kernels(kernels: Kernels) -> None:
-    """Compute by these kernels from now on, wherever bfloat16 is computed on the CPU.
+    """Compute by these kernels from now on, wherever numbers of theirs are computed on the CPU.
 
     A process-wide switch, set by every stage when it starts, so that a stage computes the same bits
     whether or not another ran before it in the same process.
     """
-    global _used
+    global _used, _dtype
     _used = None if kernels == "none" else library(kernels)
+    _dtype = next((dtype for dtype, known in _OF.items() if kernels in known), None)
     assert kernels == "none" or _used is not None, "chosen by best_kernels, or from a plan"
 
 
@@ -162,9 +179,14 @@ def used() -> ctypes.CDLL:
     return _used
 
 
+def dtype() -> torch.dtype | None:
+    """The type of the numbers that the kernels in use compute with."""
+    return _dtype
+
+
 def take(x: Tensor) -> bool:
     """Whether kernels are in use that compute with tensors like x."""
-    return _used is not None and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    return _used is not None and x.dtype == _dtype and x.device.type == "cpu"
 
 
 def scratch(name: str, *sizes: int) -> Tensor:

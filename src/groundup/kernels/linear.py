@@ -1,4 +1,4 @@
-"""Matrices with the same input: y_i = x W_i^T, whose gradients go into float32 (`linear.c`).
+"""Matrices with the same input: y_i = x W_i^T, whose gradients are float32 (`linear.c`).
 
 dx = sum_i dy_i W_i        dW_i = dy_i^T x
 """
@@ -25,7 +25,7 @@ def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
         and layer.bias is None
         and layer.weight.requires_grad
         and layer.weight.is_contiguous()
-        and layer.weight.dtype == torch.bfloat16
+        and take(layer.weight)
         and layer.in_features % 32 == 0
         and layer.out_features % 32 == 0
         and not (layer._forward_hooks or layer._forward_pre_hooks)

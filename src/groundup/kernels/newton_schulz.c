@@ -11,15 +11,14 @@
 INLINE void write_both(number *to, int64_t size, int64_t row, int64_t column, const float *part) {
     for (int i = 0; i < 32; i++)
         for (int j = 0; j < 32; j += LANES)
-            narrow(to + (row + i) * size + column + j, _mm512_loadu_ps(part + 32 * i + j));
+            narrow(to + (row + i) * size + column + j, load(part + 32 * i + j));
     if (row == column) return;
-    for (int i = 0; i < 32; i += 16)
-        for (int j = 0; j < 32; j += 16) {
-            __m512i tile[16];
-            for (int k = 0; k < 16; k++) tile[k] = _mm512_loadu_si512(part + 32 * (i + k) + j);
+    for (int i = 0; i < 32; i += LANES)
+        for (int j = 0; j < 32; j += LANES) {
+            floats tile[LANES];
+            for (int k = 0; k < LANES; k++) tile[k] = load(part + 32 * (i + k) + j);
             transpose(tile);
-            for (int k = 0; k < 16; k++)
-                narrow(to + (column + j + k) * size + row + i, _mm512_castsi512_ps(tile[k]));
+            for (int k = 0; k < LANES; k++) narrow(to + (column + j + k) * size + row + i, tile[k]);
         }
 }
 
@@ -32,15 +31,15 @@ INLINE void part_of(float *part, const number *a, int64_t sum, int64_t row, cons
     if (!c) return;
     for (int i = 0; i < 32; i++)
         for (int j = 0; j < 32; j += LANES) {
-            floats added = _mm512_mul_ps(all(beta), wide(c + (row + i) * width + column + j));
+            floats added = mul(all(beta), wide(c + (row + i) * width + column + j));
             float *at = part + 32 * i + j;
-            _mm512_storeu_ps(at, _mm512_fmadd_ps(all(alpha), _mm512_loadu_ps(at), added));
+            store(at, fmadd(all(alpha), load(at), added));
         }
 }
 
 /* Bytes of scratch for each thread. */
 int64_t newton_schulz_scratch(int64_t rows, int64_t columns) {
-    return 2 * (2 * rows * rows + rows * columns) + 4 * 1024;
+    return sizeof(number) * (2 * rows * rows + rows * columns) + 4 * 1024;
 }
 
 void newton_schulz(number *matrices, int64_t count, int64_t rows, int64_t columns, int64_t times,
@@ -82,7 +81,7 @@ void newton_schulz(number *matrices, int64_t count, int64_t rows, int64_t column
                         part_of(part, mixed, rows, i, tiles, j, 1, a, x, columns);
                         for (int64_t k = 0; k < 32; k++)
                             for (int64_t l = 0; l < 32; l += LANES)
-                                narrow(x + (i + k) * columns + j + l, _mm512_loadu_ps(part + 32 * k + l));
+                                narrow(x + (i + k) * columns + j + l, load(part + 32 * k + l));
                     }
             }
         end_tiles(before);

@@ -19,17 +19,17 @@ void rms_norm(const number *x, const number *added, const number *weight, double
         if (added) {
             number *to = sum + row * width;
             for (int64_t i = 0; i < width; i += LANES) {
-                narrow(to + i, _mm512_add_ps(wide(h + i), wide(added + row * width + i)));
-                squares = _mm512_fmadd_ps(wide(to + i), wide(to + i), squares);
+                narrow(to + i, add(wide(h + i), wide(added + row * width + i)));
+                squares = fmadd(wide(to + i), wide(to + i), squares);
             }
             h = to;
         } else
             for (int64_t i = 0; i < width; i += LANES)
-                squares = _mm512_fmadd_ps(wide(h + i), wide(h + i), squares);
-        float scale = 1 / sqrtf(_mm512_reduce_add_ps(squares) / width + (float)eps);
+                squares = fmadd(wide(h + i), wide(h + i), squares);
+        float scale = 1 / sqrtf(sum_of(squares) / width + (float)eps);
         scales[row] = scale;
         for (int64_t i = 0; i < width; i += LANES)
-            narrow(y + row * width + i, _mm512_mul_ps(_mm512_mul_ps(wide(h + i), all(scale)), wide(weight + i)));
+            narrow(y + row * width + i, mul(mul(wide(h + i), all(scale)), wide(weight + i)));
     }
 }
 
@@ -43,17 +43,17 @@ void rms_norm_backward(const number *dy, const number *dsum, const number *h, co
         int64_t at = row * width;
         floats scale = all(scales[row]), dots = all(0);
         for (int64_t i = 0; i < width; i += LANES) {
-            floats n = _mm512_mul_ps(wide(h + at + i), scale), d = wide(dy + at + i);
-            floats product = _mm512_mul_ps(d, n);
-            _mm512_storeu_ps(dw + i, _mm512_add_ps(_mm512_loadu_ps(dw + i), product));
-            dots = _mm512_fmadd_ps(product, wide(weight + i), dots);
+            floats n = mul(wide(h + at + i), scale), d = wide(dy + at + i);
+            floats product = mul(d, n);
+            store(dw + i, add(load(dw + i), product));
+            dots = fmadd(product, wide(weight + i), dots);
         }
-        floats mean = all(_mm512_reduce_add_ps(dots) / width);
+        floats mean = all(sum_of(dots) / width);
         for (int64_t i = 0; i < width; i += LANES) {
-            floats n = _mm512_mul_ps(wide(h + at + i), scale);
-            floats inner = _mm512_fmsub_ps(wide(weight + i), wide(dy + at + i), _mm512_mul_ps(n, mean));
+            floats n = mul(wide(h + at + i), scale);
+            floats inner = fmsub(wide(weight + i), wide(dy + at + i), mul(n, mean));
             floats past = dsum ? wide(dsum + at + i) : all(0);
-            narrow(dh + at + i, _mm512_fmadd_ps(scale, inner, past));
+            narrow(dh + at + i, fmadd(scale, inner, past));
         }
     }
 }

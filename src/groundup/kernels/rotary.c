@@ -9,8 +9,8 @@
 
 INLINE floats inverse_rms(const number *x, int64_t size, double eps) {
     floats squares = all(0);
-    for (int64_t i = 0; i < size; i += LANES) squares = _mm512_fmadd_ps(wide(x + i), wide(x + i), squares);
-    return all(1 / sqrtf(_mm512_reduce_add_ps(squares) / size + (float)eps));
+    for (int64_t i = 0; i < size; i += LANES) squares = fmadd(wide(x + i), wide(x + i), squares);
+    return all(1 / sqrtf(sum_of(squares) / size + (float)eps));
 }
 
 /* x, y: (tokens, heads, size). cos, sin: (tokens, size), alike in both halves. */
@@ -26,11 +26,11 @@ void rotate_heads(const number *x, const number *weight, double eps, const numbe
                 floats c = wide(cos + token * size + i), s = wide(sin + token * size + i);
                 floats a = wide(x + at + i), b = wide(x + at + half + i);
                 if (weight) {
-                    a = _mm512_mul_ps(_mm512_mul_ps(a, scale), wide(weight + i));
-                    b = _mm512_mul_ps(_mm512_mul_ps(b, scale), wide(weight + half + i));
+                    a = mul(mul(a, scale), wide(weight + i));
+                    b = mul(mul(b, scale), wide(weight + half + i));
                 }
-                narrow(y + at + i, _mm512_fmsub_ps(a, c, _mm512_mul_ps(b, s)));
-                narrow(y + at + half + i, _mm512_fmadd_ps(b, c, _mm512_mul_ps(a, s)));
+                narrow(y + at + i, fmsub(a, c, mul(b, s)));
+                narrow(y + at + half + i, fmadd(b, c, mul(a, s)));
             }
         }
 }
@@ -52,27 +52,27 @@ void rotate_heads_backward(const number *dy, const number *x, const number *weig
             for (int64_t i = 0; i < half; i += LANES) {
                 floats c = wide(cos + token * size + i), s = wide(sin + token * size + i);
                 floats a = wide(dy + at + i), b = wide(dy + at + half + i);
-                floats both[2] = {_mm512_fmadd_ps(a, c, _mm512_mul_ps(b, s)),
-                                  _mm512_fmsub_ps(b, c, _mm512_mul_ps(a, s))};
+                floats both[2] = {fmadd(a, c, mul(b, s)),
+                                  fmsub(b, c, mul(a, s))};
                 for (int part = 0; part < 2; part++) {
                     int64_t j = part * half + i;
                     floats d = both[part];
                     if (weight) {
-                        floats n = _mm512_mul_ps(wide(x + at + j), scale);
-                        floats product = _mm512_mul_ps(d, n);
-                        _mm512_storeu_ps(dw + j, _mm512_add_ps(_mm512_loadu_ps(dw + j), product));
-                        dots = _mm512_fmadd_ps(product, wide(weight + j), dots);
-                        d = _mm512_mul_ps(d, wide(weight + j));
+                        floats n = mul(wide(x + at + j), scale);
+                        floats product = mul(d, n);
+                        store(dw + j, add(load(dw + j), product));
+                        dots = fmadd(product, wide(weight + j), dots);
+                        d = mul(d, wide(weight + j));
                     }
-                    _mm512_storeu_ps(turned + j, d);
+                    store(turned + j, d);
                 }
             }
-            floats mean = weight ? all(_mm512_reduce_add_ps(dots) / size) : all(0);
+            floats mean = weight ? all(sum_of(dots) / size) : all(0);
             for (int64_t i = 0; i < size; i += LANES) {
-                floats d = _mm512_loadu_ps(turned + i);
+                floats d = load(turned + i);
                 if (weight) {
-                    floats n = _mm512_mul_ps(wide(x + at + i), scale);
-                    d = _mm512_mul_ps(scale, _mm512_fnmadd_ps(n, mean, d));
+                    floats n = mul(wide(x + at + i), scale);
+                    d = mul(scale, fnmadd(n, mean, d));
                 }
                 narrow(dx + at + i, d);
             }

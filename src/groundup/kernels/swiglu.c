@@ -9,7 +9,7 @@ void swiglu(const number *gate, const number *up, number *y, int64_t count, int 
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < count; i += LANES) {
         floats g = wide(gate + i);
-        narrow(y + i, _mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), wide(up + i)));
+        narrow(y + i, mul(mul(g, sigmoid(g)), wide(up + i)));
     }
 }
 
@@ -19,11 +19,11 @@ void swiglu_backward(const number *dy, const number *gate, const number *up, num
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < count; i += LANES) {
         floats g = wide(gate + i), u = wide(up + i), d = wide(dy + i), s = sigmoid(g);
-        floats silu = _mm512_mul_ps(g, s);
+        floats silu = mul(g, s);
         /* s (1 + g (1 - s)) = s + silu - silu s */
-        floats slope = _mm512_add_ps(s, _mm512_fnmadd_ps(silu, s, silu));
-        narrow(dgate + i, _mm512_mul_ps(_mm512_mul_ps(d, u), slope));
-        narrow(dup + i, _mm512_mul_ps(d, silu));
-        narrow(y + i, _mm512_mul_ps(silu, u));
+        floats slope = add(s, fnmadd(silu, s, silu));
+        narrow(dgate + i, mul(mul(d, u), slope));
+        narrow(dup + i, mul(d, silu));
+        narrow(y + i, mul(silu, u));
     }
 }

@@ -1,11 +1,14 @@
-/* Products of bfloat16, 32 x 32 numbers of the result at a time, summed in float32.
+/* Products, 32 x 32 numbers of the result at a time, summed in float32.
 
        C (32 x 32) (+)= A (32 x 32 steps) B (32 steps x 32)
 
-   AMX holds a tile of 16 rows of 64 bytes in a register and multiplies two of them in one
+   Of bfloat16: AMX holds a tile of 16 rows of 64 bytes in a register and multiplies two of them in one
    instruction: 16 x 32 numbers of A, and 32 x 16 of B whose rows lie in pairs, so that the two
    factors which are summed together stand side by side. Where there is no AMX, AVX512-BF16 multiplies
-   a pair of A with sixteen pairs of B; tiles lie in memory alike. */
+   a pair of A with sixteen pairs of B; tiles lie in memory alike.
+
+   Of float32: one number of A multiplies eight of B, and the rows of a tile of B are 32 of sixteen
+   numbers. */
 #pragma once
 #include "vectors.h"
 
@@ -21,7 +24,18 @@ typedef struct { /* the tiles of B for its columns 0-15 and 16-31 at step s: at 
     int64_t half, step;
 } Right;
 
-#if defined(__AMX_BF16__) && !defined(WITHOUT_AMX)
+typedef struct { /* a matrix of rows of numbers; from `count` on its rows are zero */
+    const number *at;
+    int64_t row, count;
+} Rows;
+
+static const number ZEROS[32] = {0};
+
+INLINE const number *row_of(Rows x, int64_t i, int64_t column) {
+    return i < x.count ? x.at + i * x.row + column : ZEROS;
+}
+
+#if defined(__AMX_BF16__) && !defined(WITHOUT_AMX) && !defined(FLOAT32)
 
 typedef struct {
     uint8_t palette, start, reserved[14];
@@ -79,6 +93,41 @@ typedef struct { char nothing; } TileConfig;
 INLINE TileConfig begin_tiles(void) { return (TileConfig){0}; }
 INLINE void end_tiles(TileConfig before) { (void)before; }
 
+#ifdef FLOAT32
+
+/* Four rows and sixteen columns at a time: their eight vectors of sums stay in registers. */
+INLINE void product(float *c, int64_t row, Left a, Right b, int64_t steps, int add) {
+    for (int i = 0; i < 32; i += 4, c += 4 * row) {
+        const number *from = a.at + i / 16 * a.half + i % 16 * a.row;
+        for (int n = 0; n < 2; n++) {
+            floats sums[4][2];
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++)
+                for (int m = 0; m < 2; m++)
+                    sums[r][m] = add ? load(c + r * row + 16 * n + 8 * m) : all(0);
+            for (int64_t s = 0; s < steps; s++) {
+                const number *left = from + s * a.step, *right = b.at + s * b.step + n * b.half;
+                for (int k = 0; k < 32; k++) {
+                    floats low = load(right + 16 * k), high = load(right + 16 * k + 8);
+                    /* Kept in registers: read once for four rows, not by each of them. */
+                    __asm__("" : "+x"(low), "+x"(high));
+#pragma GCC unroll 4
+                    for (int r = 0; r < 4; r++) {
+                        floats one = all(left[r * a.row + k]);
+                        sums[r][0] = fmadd(one, low, sums[r][0]);
+                        sums[r][1] = fmadd(one, high, sums[r][1]);
+                    }
+                }
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++)
+                for (int m = 0; m < 2; m++) store(c + r * row + 16 * n + 8 * m, sums[r][m]);
+        }
+    }
+}
+
+#else
+
 /* Eight rows at a time: their sixteen sums of sixteen numbers stay in registers. */
 INLINE void product(float *c, int64_t row, Left a, Right b, int64_t steps, int add) {
     for (int i = 0; i < 32; i += 8, c += 8 * row) {
@@ -87,7 +136,7 @@ INLINE void product(float *c, int64_t row, Left a, Right b, int64_t steps, int a
 #pragma GCC unroll 8
         for (int r = 0; r < 8; r++)
             for (int n = 0; n < 2; n++)
-                sums[r][n] = add ? _mm512_loadu_ps(c + r * row + 16 * n) : all(0);
+                sums[r][n] = add ? load(c + r * row + 16 * n) : all(0);
         for (int64_t s = 0; s < steps; s++)
             for (int pair = 0; pair < 16; pair++) {
                 const number *right = b.at + s * b.step + 32 * pair;
@@ -104,15 +153,91 @@ INLINE void product(float *c, int64_t row, Left a, Right b, int64_t steps, int a
             }
 #pragma GCC unroll 8
         for (int r = 0; r < 8; r++)
-            for (int n = 0; n < 2; n++) _mm512_storeu_ps(c + r * row + 16 * n, sums[r][n]);
+            for (int n = 0; n < 2; n++) store(c + r * row + 16 * n, sums[r][n]);
     }
 }
 
 #endif
+#endif
+
+#ifdef FLOAT32
+
+/* Eight rows of eight numbers, transposed. */
+INLINE void transpose(floats *r) {
+    floats t[8], u[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+        u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        r[i] = _mm256_permute2f128_ps(u[i], u[4 + i], 0x20);
+        r[4 + i] = _mm256_permute2f128_ps(u[i], u[4 + i], 0x31);
+    }
+}
+
+/* A pair of rows of a right factor, in two tiles of sixteen columns each: LANES of the columns. */
+INLINE void write_pair(number *tiles, int pair, int column, numbers even, numbers odd) {
+    number *to = tiles + column / 16 * TILE + 32 * pair + column % 16;
+    write(to, even);
+    write(to + 16, odd);
+}
+
+/* Columns of x as rows of 32 numbers: 32 rows of x, 8 columns. */
+INLINE void columns_as_rows(number *to, Rows x, int64_t first, int64_t column) {
+    for (int i = 0; i < 32; i += 8) {
+        floats part[8];
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) part[j] = load(row_of(x, first + i + j, column));
+        transpose(part);
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) store(to + 32 * j + i, part[j]);
+    }
+}
+
+/* A tile of x^T as the right factor of a sum over columns: 16 rows of x, 32 columns. */
+INLINE void right_by_columns(number *to, Rows x, int64_t first, int64_t column) {
+    for (int i = 0; i < 16; i += 8)
+        for (int j = 0; j < 32; j += 8) {
+            floats part[8];
+#pragma GCC unroll 8
+            for (int k = 0; k < 8; k++) part[k] = load(row_of(x, first + i + k, column + j));
+            transpose(part);
+#pragma GCC unroll 8
+            for (int k = 0; k < 8; k++) store(to + 16 * (j + k) + i, part[k]);
+        }
+}
+
+/* Two tiles of x as right factors of a sum over its rows: 32 rows of x, twice 16 columns. */
+INLINE void right_by_rows(number *to, number *next, Rows x, int64_t first, int64_t column) {
+    for (int i = 0; i < 32; i++) {
+        const number *from = row_of(x, first + i, column);
+        memcpy(to + 16 * i, from, 64);
+        memcpy(next + 16 * i, from + 16, 64);
+    }
+}
+
+/* Two tiles of x^T as left factors of a sum over the rows of x: 32 rows of x, twice 16 columns. */
+INLINE void left_by_rows(number *to, number *next, Rows x, int64_t first, int64_t column) {
+    for (int i = 0; i < 16; i += 8) {
+        columns_as_rows(to + 32 * i, x, first, column + i);
+        columns_as_rows(next + 32 * i, x, first, column + 16 + i);
+    }
+}
+
+#else
 
 /* Sixteen rows of sixteen 32-bit words, transposed. */
-INLINE void transpose(__m512i *r) {
-    __m512i t[16], u[16];
+INLINE void transpose(floats *rows) {
+    __m512i *r = (__m512i *)rows, t[16], u[16];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
         t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -146,15 +271,9 @@ INLINE __m512i paired(__m256i low, __m256i high) {
     return _mm512_or_si512(_mm512_cvtepu16_epi32(low), upper);
 }
 
-typedef struct { /* a matrix of rows of numbers; from `count` on its rows are zero */
-    const number *at;
-    int64_t row, count;
-} Rows;
-
-static const number ZEROS[32] = {0};
-
-INLINE const number *row_of(Rows x, int64_t i, int64_t column) {
-    return i < x.count ? x.at + i * x.row + column : ZEROS;
+/* A pair of rows of a right factor, in two tiles of sixteen columns each: LANES of the columns. */
+INLINE void write_pair(number *tiles, int pair, int column, numbers even, numbers odd) {
+    _mm512_storeu_si512(tiles + column / 16 * TILE + 32 * pair, paired(even, odd));
 }
 
 /* 32 rows and 32 columns as two tiles whose words are pairs of rows: whole lines of the cache are read,
@@ -182,7 +301,7 @@ INLINE void right_by_columns(number *to, Rows x, int64_t first, int64_t column) 
     __m512i tile[16];
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++) tile[i] = _mm512_loadu_si512(row_of(x, first + i, column));
-    transpose(tile);
+    transpose((floats *)tile);
     write_tile(to, tile);
 }
 
@@ -198,8 +317,10 @@ INLINE void right_by_rows(number *to, number *next, Rows x, int64_t first, int64
 INLINE void left_by_rows(number *to, number *next, Rows x, int64_t first, int64_t column) {
     __m512i low[16], high[16];
     read_pairs(x, first, column, low, high);
-    transpose(low);
+    transpose((floats *)low);
     write_tile(to, low);
-    transpose(high);
+    transpose((floats *)high);
     write_tile(next, high);
 }
+
+#endif

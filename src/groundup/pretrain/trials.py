@@ -18,15 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from groundup.kernels.library import best_kernels
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.probe import Setup, Side
 from groundup.pretrain.shape import model_shape
 from groundup.train.config import ENVIRONMENT
-from groundup.train.device import has_compiler, has_fast_bfloat16, matmul_peak, usable_cores
+from groundup.train.device import compute_dtype, has_compiler, matmul_peak, usable_cores
 
 _VOCABULARY, _CONTEXT, _MICRO_TOKENS = 4_096, 256, 4_096
 # Turns of each pair, and of those beside a busy program; fewer where that would take so long.
@@ -96,8 +94,7 @@ def quickstart_setup() -> Setup:
     config = PretrainConfig.model_validate(
         {"out": "unused", "data": "unused", "tokenizer": "unused", "minutes": 6.0}
     )
-    bfloat16 = has_fast_bfloat16("cpu")
-    peak = matmul_peak("cpu", torch.bfloat16 if bfloat16 else torch.float32)
+    peak = matmul_peak("cpu", compute_dtype())
     shape, _ = model_shape(config, _VOCABULARY, peak)
     return Setup(shape.num_hidden_layers, shape.hidden_size, _VOCABULARY, _CONTEXT)
 
@@ -114,7 +111,7 @@ def trial_flops(setup: Setup | None, speed: float) -> float | None:
 
 def trials(setup: Setup) -> list[Trial]:
     """The settings that are tried on this machine."""
-    found, kernels = list[Trial](), best_kernels() != "none"
+    found, kernels = list[Trial](), best_kernels(compute_dtype()) != "none"
     if kernels:
         found.append(Trial("no kernels", {"kernels": False}, {}, "GROUNDUP_KERNELS=none"))
     if has_compiler():

@@ -103,8 +103,8 @@ def resolve(
     if planned is not None and config.threads is None and not config.allow_inexact_resume:
         threads = planned.threads
     kernels: Kernels = "none"
-    if device == "cpu" and dtype == "bfloat16" and config.compile != "on":
-        kernels = best_kernels() if planned is None or planned.kernels != "none" else "none"
+    if device == "cpu" and config.compile != "on" and (not planned or planned.kernels != "none"):
+        kernels = best_kernels(torch.float32 if dtype == "float32" else torch.bfloat16)
     return Compute(
         device=device,
         dtype=dtype,
@@ -216,6 +216,11 @@ def has_fast_bfloat16(device: str) -> bool:
         return False
     # What the kernels ask themselves: AVX512-BF16, AMX or Arm's bf16 instructions.
     return any(flag in cpu_flags() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def compute_dtype(device: str = "cpu") -> torch.dtype:
+    """The type that models are computed in on a device, unless one is asked for."""
+    return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
 
 
 def has_compiler() -> bool:

@@ -15,6 +15,7 @@ from groundup.kernels.library import best_kernels
 from groundup.runs.cache import cache_folder
 from groundup.train.device import (
     available_memory,
+    compute_dtype,
     has_compiler,
     has_fast_bfloat16,
     matmul_peak,
@@ -42,7 +43,7 @@ def machine_facts() -> dict[str, Any]:
         "free_bytes": available_memory(),
         "device": resolve_device("auto"),
         "fast_bfloat16": has_fast_bfloat16("cpu"),
-        "kernels": best_kernels(),
+        "kernels": best_kernels(compute_dtype()),
         "compiler": compiler if has_compiler() else None,
         "torch": torch.__version__,
         "torch_vectors": torch.backends.cpu.get_cpu_capability(),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from groundup.kernels import newton_schulz
 from groundup.kernels.gradients import sum_into
-from groundup.train.device import has_fast_bfloat16
+from groundup.train.device import compute_dtype
 
 # Quintic Newton-Schulz coefficients of Jordan et al. 2024: the steepest slope at zero such that
 # five steps bring every singular value in (0, 1] close to 1.
@@ -36,7 +36,7 @@ def orthogonalize(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n
     as long.
     """
     a, b, c = _QUINTIC
-    x = matrices.to(torch.bfloat16 if has_fast_bfloat16(matrices.device.type) else torch.float32)
+    x = matrices.to(compute_dtype(matrices.device.type))
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT

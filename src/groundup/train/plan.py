@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 
 from groundup.errors import UserError
@@ -23,8 +22,8 @@ from groundup.train.device import (
     EXPECTED_PEAK_SHARE,
     RECURRENT_PEAK_SHARE,
     Compute,
+    compute_dtype,
     has_compiler,
-    has_fast_bfloat16,
     matmul_peak,
     products_peak,
     require_memory,
@@ -287,8 +286,7 @@ def uses_muon(config: TrainingConfig, trained: Trained) -> bool:
 def expected_minutes(trained: Trained, tokens: int) -> float:
     """Returns roughly how long training on so many tokens takes here: does compiling pay?"""
     device = resolve_device("auto")
-    dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    return tokens / _expected_speed(trained, matmul_peak(device, dtype)) / 60
+    return tokens / _expected_speed(trained, matmul_peak(device, compute_dtype(device))) / 60
 
 
 def _expected_speed(trained: Trained, peak_flops: float) -> float:
@@ -340,7 +338,7 @@ def training_memory(
     block, beside, scratch = kept * shape.activations_per_token(), 0.0, 0
     if by_kernels and shape.position != "alibi" and shape.head_dim % _TILE == 0:
         # It makes scores again in backward, a thread those of a head at a time.
-        scratch = compute.threads * context * (context + 22 * shape.head_dim)
+        scratch = compute.threads * context * (width * context + (7 * width + 8) * shape.head_dim)
     elif compute.attention == "matmul":
         block += scores
         if shape.position == "alibi":  # what is added to the scores, of each head its own

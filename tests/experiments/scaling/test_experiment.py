@@ -38,6 +38,7 @@ from groundup.pretrain.scaling.law import Law
 from groundup.pretrain.scaling.report import isoflop_plot
 from groundup.train import faithful
 from groundup.train.batch import Batch, Loss
+from groundup.train.device import compute_dtype
 from pages import assert_whole
 
 SOURCE = Source.drawn(0)
@@ -142,7 +143,9 @@ def test_a_run_far_off_is_left_out_of_both_fits_and_said(tmp_path: Path) -> None
     assert f"1 of 20 runs: {one.depth} x {one.width} of 1e+12 FLOPs (+" in said
 
 
-@pytest.mark.skipif(best_kernels() == "none", reason="there are no kernels for this processor")
+@pytest.mark.skipif(
+    best_kernels(compute_dtype()) == "none", reason="there are no kernels for this processor"
+)
 def test_before_a_run_its_kernels_are_compared_with_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.families import Stored
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.device import has_fast_bfloat16
+from groundup.train.device import compute_dtype
 
 # They are (or follow from) settings, which `settings` has read.
 _SETTINGS = re.compile(r"^(rope_freqs|blk\.\d+\.(rope_freqs|attn_rot_embd))\.weight$")
@@ -83,7 +83,7 @@ class GGUFModel(StoredModel):
         if not kept:
             return self.model(dtype)
         if dtype is None:
-            dtype = torch.bfloat16 if has_fast_bfloat16("cpu") else torch.float32
+            dtype = compute_dtype()
         model = model_of(self.config, self.state_dict(dtype, without=kept))
         for stored, kind in kept.items():
             rows = self.file.tensors[stored].shape[0]
