@@ -25,7 +25,7 @@ from groundup.data.split import split
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run, is_finished
 
-N, ASKED = 4, 36
+N, ASKED = 4, 36  # a whole chunk of 32 and a rest
 
 
 # The estimator.
@@ -196,7 +196,6 @@ def test_of_answers_without_a_word_there_is_no_data(
         line["texts"][1], line["scores"][1] = " ", 5.0
     lines[0]["texts"] = [""] * N
     out = begun(workshop, tmp_path / "out")
-    # The last chunk is no whole one and is answered anew.
     written = "".join(json.dumps(line) + "\n" for line in lines)
     (out / "answers.jsonl").write_text(written)
     run(BestOfNConfig(**settings(workshop, out)))
@@ -238,7 +237,7 @@ def test_that_no_answer_ends_is_told_as_such(
     capsys: pytest.CaptureFixture[str],
     min_reward: float | None,
 ) -> None:
-    lines = read_lines(whole / "answers.jsonl")[:32]  # two whole chunks
+    lines = read_lines(whole / "answers.jsonl")[:32]  # a whole chunk
     for line in lines:
         line["ended"] = [False] * N
     more = {} if min_reward is None else {"min_reward": min_reward}
@@ -302,8 +301,8 @@ def test_what_is_left_of_the_answers_is_gone_on_from(
     again = begun(workshop, tmp_path / "out")
     lines = (whole / "answers.jsonl").read_bytes().splitlines(keepends=True)
     left = {
-        "torn": b"".join(lines[:20]) + lines[20][: len(lines[20]) // 2],
-        "hole": b"".join([*lines[:18], b"{\n", *lines[19:]]),
+        "torn": b"".join(lines[:34]) + lines[34][: len(lines[34]) // 2],
+        "hole": b"".join([*lines[:33], b"{\n", *lines[34:]]),
         "none": b"",
         "all": b"".join(lines),
     }[harm]

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from groundup.align.config import PPOConfig
-from groundup.align.prompts import Prompt, load_prompts
+from groundup.align.prompts import Prompt, _of_conversation, _of_preference, load_prompts
 from groundup.align.rollout import Rollout
+from groundup.data.files import rows_of
 from groundup.data.records import read_conversations, read_preferences
 from groundup.errors import UserError
 from groundup.text.chat import encode_chat
-from groundup.text.rows import Message
+from groundup.text.rows import BadRow, Message
 from groundup.text.tokenizer import Tokenizer
 from rollouts import online, small_config, small_policy
 
@@ -103,6 +104,12 @@ ODD: list[tuple[str, dict[str, Any]]] = [
     ("preferences", {"prompt": said("What is 3?"), "chosen": "Yes", "rejected": "No"}),
     ("preferences", {"prompt": said("Ask"), "a": "Yes", "b": "No", "choice": "b", "ids": 1}),
 ]
+
+
+def test_what_a_data_stage_writes_is_read_at_once(workshop: Any) -> None:
+    for kind, plain in (("conversations", _of_conversation), ("preferences", _of_preference)):
+        rows = [row for _, row in rows_of(workshop.data / kind / "train.jsonl")]
+        assert rows and all(not isinstance(row, BadRow) and plain(row, "file") for row in rows)
 
 
 @pytest.mark.parametrize(("kind", "row"), ODD)

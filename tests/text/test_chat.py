@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from groundup.data.fields import messages as turns_of
 from groundup.errors import UserError
 from groundup.text.bpe import train_bpe
-from groundup.text.chat import check_messages, encode_chat, render_chat
+from groundup.text.chat import ChatTokens, check_messages, encode_chat, encode_chats, render_chat
 from groundup.text.rows import Message
 from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
@@ -436,3 +436,31 @@ def test_chats_have_the_ids_that_transformers_gives_them(kind, tmp_path):
     expected = theirs.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)
     found = encode_chat(Tokenizer.load(tmp_path), talk, generation_prompt=True)
     assert found.ids == expected["input_ids"]
+
+
+@pytest.mark.parametrize("many", [3, 2_000])
+@pytest.mark.parametrize("template", [CHATML, FOREIGN])
+@pytest.mark.parametrize("generation_prompt", [False, True])
+def test_together_conversations_are_what_each_is(
+    many: int, template: str, generation_prompt: bool
+) -> None:
+    """Few by the library, many by the fast encoder; what one is refused for harms no other."""
+    tokenizer = tokenizer_with(template)
+    dice = random.Random(0)
+    pieces = [*LOOK_ALIKES, *TEXT.split(), "a" * 600, "\ud800", ""]
+    talks: list[list[dict[str, str]]] = []
+    for _ in range(many if template == CHATML else 20):
+        said = ["".join(dice.choices(pieces, k=dice.randint(0, 12))) for _ in range(4)]
+        roles = ("user", "assistant", "user", "assistant")
+        turns = dice.randint(1, 4)
+        talks.append([{"role": r, "content": c} for r, c in zip(roles, said, strict=True)][:turns])
+    talks[1] = [{"role": "nobody", "content": "x"}]
+    found = encode_chats(tokenizer, talks, generation_prompt=generation_prompt)
+    assert len(found) == len(talks) and isinstance(found[1], UserError)
+    for talk, tokens in zip(talks, found, strict=True):
+        try:
+            assert tokens == encode_chat(tokenizer, talk, generation_prompt=generation_prompt)
+        except UserError as error:
+            assert isinstance(tokens, UserError) and str(tokens) == str(error)
+        else:
+            assert isinstance(tokens, ChatTokens)

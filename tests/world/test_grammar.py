@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.world import questions
 from groundup.world.grammar import Grammar, Parsed, SeededRandom, capital, fill, slots, with_article
 
 WORDS = {
@@ -93,3 +95,27 @@ def test_dice_are_fair_and_keys_differ() -> None:
     assert sorted(dice.sample(range(5), 5)) == [0, 1, 2, 3, 4]
     assert sum(dice.chance(0.2) for _ in range(5_000)) == pytest.approx(1_000, abs=120)
     assert [SeededRandom(1, 11).below(1000)] != [SeededRandom(11, 1).below(1000)]
+
+
+def by_pattern(grammar: Grammar, form: str, sentence: str) -> tuple[str, ...] | None:
+    """What stands in a form's slots, by a regular expression."""
+    pattern = ""
+    for number, piece in enumerate(re.split(r"\{([^}]+)\}", form)):
+        words = sorted(grammar._choices(piece)[0], key=len, reverse=True) if number % 2 else ()
+        pattern += f"({'|'.join(map(re.escape, words))})" if words else re.escape(piece)
+    found = re.fullmatch(pattern, sentence)
+    return None if found is None else found.groups()
+
+
+def test_the_questions_of_the_world_are_read_as_patterns_read_them() -> None:
+    grammar = questions._grammar()
+    dice = SeededRandom("questions")
+    asked = [questions.conversation(dice).messages[0].content for _ in range(40)]
+    asked += [text.replace("fox", "bear") + dice.pick(["", "?", " x"]) for text in asked]
+    matched = 0
+    for sentence in asked:
+        for form in grammar.forms:
+            found = grammar._values(form, sentence)
+            assert found == by_pattern(grammar, form, sentence), (form, sentence)
+            matched += found is not None
+    assert matched

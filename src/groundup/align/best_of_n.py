@@ -56,8 +56,9 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.loop import step_seed
 
 _ANSWERS = "answers.jsonl"
-# Prompts answered together: what a kill may cost.
-_CHUNK = 16
+# Prompts answered together, which a kill may cost; more of them where each has few answers, so that
+# the engine's batch stays full while the longest are finished.
+_CHUNK, _ANSWERS_TOGETHER = 16, 128
 # Of many answers to a prompt, pairs are made of so many at most.
 _PAIRED = 4
 _TELL_SECONDS = 10.0
@@ -222,10 +223,11 @@ def _answered(
     """The pool of every prompt; those that an earlier start has written are read."""
     reward = open_rollout_reward(config.reward, tokenizer)
     gold = None if config.gold is None else open_rollout_reward(config.gold, tokenizer)
-    done = [Pool.of(line) for line in _kept(run.folder / _ANSWERS)]
+    chunk = max(_CHUNK, _ANSWERS_TOGETHER // config.n)
+    done = [Pool.of(line) for line in _kept(run.folder / _ANSWERS, chunk, len(asked))]
     told = perf_counter()
-    for start in range(len(done), len(asked), _CHUNK):
-        some = asked[start : start + _CHUNK]
+    for start in range(len(done), len(asked), chunk):
+        some = asked[start : start + chunk]
         for line in _chunk(config, model, tokenizer, some, start, reward, gold):
             run.log(_ANSWERS, step=len(done), **line)
             done.append(Pool.of(line))
@@ -235,12 +237,12 @@ def _answered(
     return done
 
 
-def _kept(path: Path) -> list[dict[str, Any]]:
+def _kept(path: Path, chunk: int, asked: int) -> list[dict[str, Any]]:
     """The whole chunks that an earlier start has written; the rest of the file is cut off."""
     if not path.is_file():
         return []
     found = [line for place, line in enumerate(read_lines(path)) if line["step"] == place]
-    kept = found[: len(found) // _CHUNK * _CHUNK]
+    kept = found if len(found) == asked else found[: len(found) // chunk * chunk]
     write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     return kept
 

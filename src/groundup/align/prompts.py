@@ -21,7 +21,7 @@ from groundup.data.split import OWN_HELDOUT
 from groundup.errors import UserError, shorten
 from groundup.lm.logprobs import spread
 from groundup.runs.console import say
-from groundup.text.chat import encode_chat
+from groundup.text.chat import encode_chats
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import BadRow, Json, Message, PromptRow
 from groundup.text.tokenizer import Tokenizer
@@ -101,12 +101,11 @@ def load_prompts(
 
 def encoded(asked: Iterable[Asked], tokenizer: Tokenizer, longest: int) -> tuple[list[Prompt], int]:
     """The prompts that are short enough and fit the chat template, and how many are not."""
-    kept, left_out = [], 0
-    for one in asked:
-        try:
-            ids = encode_chat(tokenizer, one.messages, generation_prompt=True).ids
-        except UserError:
-            ids = []
+    asked, kept, left_out = list(asked), [], 0
+    messages = [one.messages for one in asked]
+    found = encode_chats(tokenizer, messages, generation_prompt=True)
+    for one, tokens in zip(asked, found, strict=True):
+        ids = [] if isinstance(tokens, UserError) else tokens.ids
         if not 0 < len(ids) <= longest:
             left_out += 1
         else:

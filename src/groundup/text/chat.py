@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from groundup.errors import UserError
 from groundup.text.rows import ROLES, Message
@@ -65,18 +65,47 @@ def encode_chat(
     Raises UserError for messages of another form, and for a template that is missing, refuses the
     messages, fails, or, without `generation_prompt`, does not show which text is the assistant's.
     """
-    checked = check_messages(messages)
-    marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
-    broken = _broken(tokenizer, checked, marks)
-    [full] = _render(tokenizer, broken, marks, [(len(broken), generation_prompt)])
-    _require_tools(full, broken)
-    if marks.start not in full and any(message.role == "assistant" for message in checked):
+    parts = _parts(tokenizer, messages, generation_prompt)
+    return _joined(parts, [_ids(tokenizer, part) for part in parts])
+
+
+def encode_chats(
+    tokenizer: Tokenizer,
+    conversations: Sequence[Sequence[AnyMessage]],
+    *,
+    generation_prompt: bool = False,
+) -> list[ChatTokens | UserError]:
+    """Each of many conversations as `encode_chat` encodes it, or the error that it raises.
+
+    Their texts are encoded together, which takes a fraction of the time.
+    """
+    found: list[list[_Part] | UserError] = []
+    for messages in conversations:
         try:
-            full = _mark_by_prefixes(tokenizer, broken, marks, full)
-        except UserError:
-            if not generation_prompt:
-                raise
-    return _encode_marked(tokenizer, full, marks)
+            found.append(_parts(tokenizer, messages, generation_prompt))
+        except UserError as error:
+            found.append(error)
+    texts = {
+        (part.text, part.after): None
+        for parts in found
+        if not isinstance(parts, UserError)
+        for part in parts
+        if not part.control
+    }
+    known = dict(zip(texts, tokenizer.encode_pieces(list(texts)), strict=True))
+    encoded: list[ChatTokens | UserError] = []
+    for parts in found:
+        if isinstance(parts, UserError):
+            encoded.append(parts)
+            continue
+        try:
+            # A text may read like a control token, and is none.
+            ids = [None if part.control else known[part.text, part.after] for part in parts]
+            new = [_ids(tokenizer, p) if i is None else i for p, i in zip(parts, ids, strict=True)]
+            encoded.append(_joined(parts, new))
+        except UserError as error:
+            encoded.append(error)
+    return encoded
 
 
 def render_chat(
@@ -101,6 +130,8 @@ def check_messages(messages: Sequence[AnyMessage]) -> list[Message]:
 
 def _check_message(place: int, message: AnyMessage) -> Message:
     if isinstance(message, Message):
+        if message.role in ROLES and isinstance(message.content, str) and message.weight in (0, 1):
+            return message
         message = vars(message)
     if not isinstance(message, Mapping):
         raise UserError(
@@ -169,6 +200,7 @@ class _ControlStrings:
     anywhere: re.Pattern[str]  # at each place where one begins, overlapping ones too
     whole: re.Pattern[str]
     either: re.Pattern[str]  # whole or not, whatever follows
+    firsts: tuple[str, ...]  # the characters with which they begin
     heads: tuple[str, ...]  # a text may end with one, and the template supply the rest
     tails: tuple[str, ...]
 
@@ -186,6 +218,7 @@ class _ControlStrings:
             anywhere=re.compile(f"(?=(?:{either}))(.)", re.DOTALL),
             whole=re.compile(f"({unmarked or '(?!)'})"),
             either=re.compile(either),
+            firsts=tuple({token[0] for token in tokens if token}),
             heads=tuple({token[:cut] for token in tokens for cut in range(1, len(token))}),
             tails=tuple({token[cut:] for token in tokens for cut in range(1, len(token))}),
         )
@@ -197,6 +230,9 @@ class _ControlStrings:
         trick in two pieces. And so at the ends of what lies between two of them, which a template
         that leaves one out would join.
         """
+        held = any(first in content for first in self.firsts)
+        if not held and not content.lstrip().startswith(self.tails):
+            return content  # as nearly all are
         places = [found.start() + 1 for found in self.anywhere.finditer(content)]
         starts, ends = [0], []
         for found in self.either.finditer(content):
@@ -219,7 +255,11 @@ def _control_strings(tokenizer: Tokenizer) -> _ControlStrings:
 def _broken(tokenizer: Tokenizer, messages: list[Message], marks: _Marks) -> list[Message]:
     """The messages with their contents broken: no control string in them is whole."""
     strings = _control_strings(tokenizer)
-    return [replace(one, content=strings.broken(one.content, marks.break_)) for one in messages]
+    contents = [strings.broken(one.content, marks.break_) for one in messages]
+    return [
+        one if content == one.content else replace(one, content=content)
+        for one, content in zip(messages, contents, strict=True)
+    ]
 
 
 def _render(
@@ -309,23 +349,52 @@ def _end_of_turn(tokenizer: Tokenizer, full: str, prompt: str, whole: str) -> in
     return -1
 
 
-def _encode_marked(tokenizer: Tokenizer, text: str, marks: _Marks) -> ChatTokens:
-    """Cut `text` at whole control strings and at the assistant's marks; encode what lies between.
+class _Part(NamedTuple):
+    """A part of a rendered conversation: a control token, or a text and what it stands after."""
+
+    text: str
+    assistant: bool
+    control: bool
+    after: After
+
+
+def _parts(
+    tokenizer: Tokenizer, messages: Sequence[AnyMessage], generation_prompt: bool
+) -> list[_Part]:
+    """A conversation rendered, and cut at whole control strings and at the assistant's marks.
 
     A cut at the assistant's first word as well, since at generation time the prompt is encoded
     alone: a token that joined the prompt's line break to the answer would never be generated.
     """
-    ids: list[int] = []
-    assistant: list[bool] = []
+    checked = check_messages(messages)
+    marks = _Marks.absent_from(tokenizer.chat_template or "", checked)
+    broken = _broken(tokenizer, checked, marks)
+    [full] = _render(tokenizer, broken, marks, [(len(broken), generation_prompt)])
+    _require_tools(full, broken)
+    if marks.start not in full and any(message.role == "assistant" for message in checked):
+        try:
+            full = _mark_by_prefixes(tokenizer, broken, marks, full)
+        except UserError:
+            if not generation_prompt:
+                raise
+    cut = list(_pieces(_control_strings(tokenizer), full, marks))
+    found: list[_Part] = []
     after: After = "nothing"
-    parts = list(_pieces(_control_strings(tokenizer), text, marks))
-    for piece, speaks, control in _stripped(tokenizer, parts):
-        known = tokenizer.special_tokens
-        new = [known[piece]] if control else tokenizer.encode_piece(piece, after)
+    for piece, speaks, control in _stripped(tokenizer, cut):
+        found.append(_Part(piece, speaks, control, after))
         after = "control" if control else "text"
-        ids += new
-        assistant += [speaks] * len(new)
-    return ChatTokens(ids, assistant)
+    return found
+
+
+def _ids(tokenizer: Tokenizer, part: _Part) -> list[int]:
+    if part.control:
+        return [tokenizer.special_tokens[part.text]]
+    return tokenizer.encode_piece(part.text, part.after)
+
+
+def _joined(parts: Sequence[_Part], ids: Sequence[Sequence[int]]) -> ChatTokens:
+    marks = [part.assistant for part, new in zip(parts, ids, strict=True) for _ in new]
+    return ChatTokens([id for new in ids for id in new], marks)
 
 
 def _stripped(

@@ -6,16 +6,18 @@ thing to a stream, so that a model can go on pre-training, be fine-tuned, or bot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from groundup.errors import UserError
-from groundup.text.chat import encode_chat
+from groundup.text.chat import ChatTokens, encode_chat, encode_chats
 from groundup.text.rows import Conversation, Document, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 
 # A template that has refused so many rows and taken none will take none.
 _TRIES = 100
+# Rows whose texts are encoded together: many, and yet one hears how far it is.
+_TOGETHER = 2_000
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,15 @@ def cut_to(item: Example, context: int) -> Example:
     return replace(item, ids=item.ids[: context + 1], loss_mask=item.loss_mask[: context + 1])
 
 
-def conversation_item(tokenizer: Tokenizer, conversation: Conversation) -> Example:
+def conversation_item(
+    tokenizer: Tokenizer, conversation: Conversation, tokens: ChatTokens | None = None
+) -> Example:
     """A conversation by the tokenizer's chat template, with the assistant's tokens learned.
 
-    Raises `UserError` as `encode_chat` does, and as its result does for answers of weight 0.
+    `tokens` are those of the conversation, where they are known. Raises `UserError` as
+    `encode_chat` does, and as its result does for answers of weight 0.
     """
-    tokens = encode_chat(tokenizer, conversation.messages)
+    tokens = tokens or encode_chat(tokenizer, conversation.messages)
     learned = tokens.learned(conversation.messages)
     return Example(tokens.ids, learned, source=conversation.source)
 
@@ -70,6 +75,18 @@ def document_items(tokenizer: Tokenizer, document: Document, context: int) -> li
     ids = [*(tokenizer.opening_ids or [end]), *tokenizer.encode(document.text), end]
     pieces = [ids[start : start + context + 1] for start in range(0, len(ids) - 1, context)]
     return [Example(one, [True] * len(one), alone=True, source=document.source) for one in pieces]
+
+
+def _with_tokens(
+    tokenizer: Tokenizer, rows: Sequence[TrainingRow]
+) -> Iterator[tuple[TrainingRow, ChatTokens | UserError | None]]:
+    """The rows, with the tokens of those that are conversations, or why they have none."""
+    for start in range(0, len(rows), _TOGETHER):
+        some = rows[start : start + _TOGETHER]
+        talks = [row.messages for row in some if isinstance(row, Conversation)]
+        tokens = iter(encode_chats(tokenizer, talks))
+        for row in some:
+            yield row, next(tokens) if isinstance(row, Conversation) else None
 
 
 @dataclass(frozen=True)
@@ -93,12 +110,14 @@ def encode_rows(
     row is refused: then it is not the rows.
     """
     found = Encoded([], [], [])
-    for place, row in enumerate(rows):
+    for place, (row, tokens) in enumerate(_with_tokens(tokenizer, rows)):
         try:
             if isinstance(row, Document):
                 items = document_items(tokenizer, row, context)
+            elif isinstance(tokens, UserError):
+                raise tokens
             else:
-                items = [conversation_item(tokenizer, row)]
+                items = [conversation_item(tokenizer, row, tokens)]
         except UserError as reason:
             found.refused.append((place, str(reason)))
             if not found.items and len(found.refused) in (_TRIES, len(rows)):

@@ -278,6 +278,14 @@ class Tokenizer:
             self._short[text, after] = list(ids)
         return ids
 
+    def encode_pieces(self, pieces: Sequence[tuple[str, After]]) -> list[list[int] | None]:
+        """Each piece as `encode_piece` encodes it, all at once; None for one that must go there."""
+        if sum(len(text) for text, _ in pieces) < _CORPUS or self._encoder is None:
+            return [None] * len(pieces)
+        # To the tokenizers that it knows a text is the same whatever it stands after.
+        found = self._encoder.encode([valid_unicode(text).encode() for text, _ in pieces])
+        return [None if ids is None else ids.tolist() for ids in found]
+
     def _encoded(self, fast: tokenizers.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         safe = [valid_unicode(text) for text in texts]
         with faults_named("this tokenizer fails on a text"):

@@ -93,7 +93,13 @@ def fill(form: str, values: Mapping[str, str]) -> str:
 
 def slots(form: str) -> tuple[str, ...]:
     """The names of a form's slots, in order."""
-    return tuple(_SLOT.findall(form))
+    return _pieces(form)[1::2]
+
+
+@functools.cache
+def _pieces(form: str) -> tuple[str, ...]:
+    """What stands between a form's slots, and their names, by turns."""
+    return tuple(_SLOT.split(form))
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,8 @@ class Grammar:
         self.forms = tuple(dict.fromkeys(forms))
         self._words = {kind: sorted(set(values)) for kind, values in words.items()}
         # The longest piece between slots tells most forms apart before any pattern is tried.
-        self._keys = [(max(_SLOT.split(f)[::2], key=len).strip(' "'), f) for f in self.forms]
-        self._patterns: dict[str, regex.Pattern[str]] = {}
+        self._keys = [(max(_pieces(f)[::2], key=len).strip(' "'), f) for f in self.forms]
+        self._choices = functools.cache(self._choices_of)
         self.parse = functools.lru_cache(maxsize=20_000)(self._parse)
 
     def _parse(self, sentence: str) -> tuple[Parsed, ...]:
@@ -123,32 +129,48 @@ class Grammar:
             if key not in sentence:
                 continue
             # A slot at the beginning was given a capital letter, unless it holds a name.
-            match = self._pattern(form).fullmatch(sentence) or self._pattern(form).fullmatch(small)
-            if match is not None:
+            said = self._values(form, sentence)
+            if said is None:
+                said = self._values(form, small)
+            if said is not None:
                 values: dict[str, str] = {}
-                for slot, value in zip(slots(form), match.groups(), strict=True):
+                for slot, value in zip(slots(form), said, strict=True):
                     if values.setdefault(slot, value) != value:
                         break
                 else:
                     found.append(Parsed(form, values))
         return tuple(found)
 
-    def _pattern(self, form: str) -> regex.Pattern[str]:
-        if form not in self._patterns:
-            lists: dict[str, list[str]] = {}
-            pieces = _SLOT.split(form)
-            for number, piece in enumerate(pieces):
-                if number % 2:
-                    lists[f"slot{number}"] = self._choices(piece)
-                    pieces[number] = rf"(\L<slot{number}>)"
-                else:
-                    pieces[number] = regex.escape(piece)
-            self._patterns[form] = regex.compile("".join(pieces), **lists)
-        return self._patterns[form]
+    def _values(self, form: str, sentence: str) -> tuple[str, ...] | None:
+        """What stands in the slots, the longest words first; None for a sentence of another form.
 
-    def _choices(self, slot: str) -> list[str]:
+        As patterns of `regex`, some seven hundred forms take five seconds to compile.
+        """
+        pieces = _pieces(form)
+
+        def read(number: int, at: int) -> tuple[str, ...] | None:
+            piece = pieces[number]
+            if not sentence.startswith(piece, at):
+                return None
+            at += len(piece)
+            if number + 1 == len(pieces):
+                return () if at == len(sentence) else None
+            words, lengths = self._choices(pieces[number + 1])
+            for length in lengths:
+                word = sentence[at : at + length]
+                if word in words and (rest := read(number + 2, at + length)) is not None:
+                    return (word, *rest)
+            return None
+
+        return read(0, 0) if sentence.endswith(pieces[-1]) else None
+
+    def _choices_of(self, slot: str) -> tuple[frozenset[str], list[int]]:
+        """What may stand in a slot, and how long it may be, longest first."""
         role, _, pronoun = slot.partition(".")
         if pronoun:
-            return list(PRONOUNS[pronoun])
-        words = self._words["A" if role.isupper() else kind_of(slot)]
-        return [with_article(word) for word in words] if slot.startswith("a ") else list(words)
+            words: Sequence[str] = PRONOUNS[pronoun]
+        else:
+            words = self._words["A" if role.isupper() else kind_of(slot)]
+            if slot.startswith("a "):
+                words = [with_article(word) for word in words]
+        return frozenset(words), sorted({len(word) for word in words}, reverse=True)

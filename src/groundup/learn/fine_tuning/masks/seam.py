@@ -10,6 +10,7 @@ import numpy as np
 from groundup.learn.plain import all_replaced
 from groundup.text import batches, example
 from groundup.text.bpe import train_bpe
+from groundup.text.chat import ChatTokens
 from groundup.text.example import Example
 from groundup.text.rows import Conversation, Message
 from groundup.text.template import CHATML
@@ -24,8 +25,10 @@ def swap(part: ModuleType) -> AbstractContextManager[None]:
     """Templates other than ChatML say for themselves what the assistant speaks."""
     product = (example.conversation_item, batches.joined)
 
-    def conversation_item(tokenizer: Tokenizer, conversation: Conversation) -> Example:
-        item = product[0](tokenizer, conversation)
+    def conversation_item(
+        tokenizer: Tokenizer, conversation: Conversation, tokens: ChatTokens | None = None
+    ) -> Example:
+        item = product[0](tokenizer, conversation, tokens)
         if tokenizer.chat_template != CHATML:
             return item
         header = tokenizer.encode("assistant\n")
