@@ -12,6 +12,7 @@ moods fall on all of them. Sides:
     plain        the same as groundup without its kernels, compiled by PyTorch
     autocast     transformers with float32 weights, as `Trainer(bf16=True)` runs it, compiled
     bfloat16     transformers with weights and optimizer state in bf16, without masters, compiled
+    float32      transformers in float32, as `Trainer` runs it where bfloat16 is slower, compiled
     litgpt       litgpt's model, loss and precision (all bf16), compiled, with a fused AdamW
 
 A side may be changed by +WORDs: +rows=8 sets the rows of a micro-batch, +threads=1 the threads,
@@ -59,7 +60,7 @@ SHAPES = {
     "small": Shape(6, 384, 6, 1_024, 256, 32),
     "large": Shape(8, 512, 8, 1_408, 512, 32),
 }
-PEERS = ("autocast", "bfloat16", "litgpt")
+PEERS = ("autocast", "bfloat16", "float32", "litgpt")
 SIDES = ("groundup", "plain", "muon", "autocast", "bfloat16")
 
 
@@ -227,7 +228,7 @@ def make(name: str, shape: Shape) -> Step:
     if kind == "litgpt":
         return litgpts(tokens, shape, rows=rows or 16)
     if kind in PEERS:
-        return theirs(tokens, shape, autocast=kind == "autocast", rows=rows or 16)
+        return theirs(tokens, shape, kind, rows=rows or 16)
     muon = "muon" in (kind, *words)
     compiled = "on" if "compile" in words else "off" if "eager" in words else "auto"
     return ours(tokens, shape, muon=muon, compiled=compiled, rows=rows, threads=threads)
@@ -291,7 +292,7 @@ def adamw(model):  # type: ignore[no-untyped-def]
     )
 
 
-def theirs(tokens, shape: Shape, *, autocast: bool, rows: int) -> Step:  # type: ignore[no-untyped-def]
+def theirs(tokens, shape: Shape, kind: str, *, rows: int) -> Step:  # type: ignore[no-untyped-def]
     import torch
     import transformers
 
@@ -306,7 +307,7 @@ def theirs(tokens, shape: Shape, *, autocast: bool, rows: int) -> Step:  # type:
         tie_word_embeddings=True,
     )
     model = transformers.LlamaForCausalLM(config)
-    if not autocast:
+    if kind == "bfloat16":
         model = model.bfloat16()
     optimizer = adamw(model)
     compiled = torch.compile(model)
@@ -316,7 +317,7 @@ def theirs(tokens, shape: Shape, *, autocast: bool, rows: int) -> Step:  # type:
 
     def step() -> None:
         for ids in micro_batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            with torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
                 loss = compiled(input_ids=ids, labels=ids).loss
             (loss / len(micro_batches)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
