@@ -47,6 +47,15 @@ def test_a_processor_is_used_as_onednn_is_told_to(
     assert best_kernels(number()) in {"none", *allowed}
 
 
+def test_where_vectors_are_wider_float32_is_left_to_the_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GROUNDUP_KERNELS", raising=False)
+    flags = frozenset({"avx2", "fma", "avx512f"})
+    monkeypatch.setattr("groundup.kernels.library.cpu_flags", lambda: flags)
+    assert best_kernels(torch.float32) == "none"
+
+
 def test_kernels_that_cannot_be_had_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -455,7 +455,7 @@ def test_together_conversations_are_what_each_is(
         turns = dice.randint(1, 4)
         talks.append([{"role": r, "content": c} for r, c in zip(roles, said, strict=True)][:turns])
     talks[1] = [{"role": "nobody", "content": "x"}]
-    found = encode_chats(tokenizer, talks, generation_prompt=generation_prompt)
+    found = list(encode_chats(tokenizer, talks, generation_prompt=generation_prompt))
     assert len(found) == len(talks) and isinstance(found[1], UserError)
     for talk, tokens in zip(talks, found, strict=True):
         try:

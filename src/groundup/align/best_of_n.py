@@ -56,8 +56,8 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.loop import step_seed
 
 _ANSWERS = "answers.jsonl"
-# Prompts answered together, which a kill may cost; more of them where each has few answers, so that
-# the engine's batch stays full while the longest are finished.
+# At least so many prompts are answered together, and a kill costs no more. Where each has few
+# answers there are more, so that the engine's batch stays full while the longest are finished.
 _CHUNK, _ANSWERS_TOGETHER = 16, 128
 # Of many answers to a prompt, pairs are made of so many at most.
 _PAIRED = 4

@@ -310,7 +310,8 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
     if not is_number(cores) or cores < 1:
         raise UserError(f"--machine={machine} says cores={cores!r}, which is no number of cores")
     fast = bool(facts.get("fast_bfloat16"))
-    known = {kernels: kernels for kernels in get_args(Kernels)}
+    names: tuple[Kernels, ...] = get_args(Kernels)
+    kernels = next((name for name in names if name == facts.get("kernels")), names[0])
     compute = Compute(
         device="cpu",
         dtype="bfloat16" if fast else "float32",
@@ -318,7 +319,7 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
         compile=False,
         threads=int(cores),
         torch_version=str(facts.get("torch", "")),
-        kernels=known.get(facts.get("kernels"), "none"),
+        kernels=kernels,
     )
     peak = float(trial) / EXPECTED_PEAK_SHARE
     shape, reasons = model_shape(config, _vocab_size(request), peak)

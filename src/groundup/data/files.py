@@ -316,13 +316,13 @@ def write_json_lines(path: Path, rows: Iterable[object]) -> int:
 def _as_json(value: object) -> object:
     """Dataclasses become objects, field by field (`asdict` copies deeply, ten times slower).
 
-    A field that is not shown while it has its default, as the weight of a message, is left out.
+    A message's weight, and any field that says so of itself, is written where it is no default.
     """
     if hasattr(value, "__dataclass_fields__"):
         found = {}
         for name, field in value.__dataclass_fields__.items():
             content = getattr(value, name)
-            if field.repr or content != field.default:
+            if not field.metadata.get("omit_default") or content != field.default:
                 found[name] = _as_json(content)
         return found
     if isinstance(value, tuple):

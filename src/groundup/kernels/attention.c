@@ -208,7 +208,7 @@ void attention_backward(Heads dout, Heads out, const float *log_sums, Heads q, H
                     floats sums = all(0);
                     for (int64_t j = 0; j < size; j += LANES)
                         sums = fmadd(wide(dout_rows.at + i * dout_rows.row + j),
-                                               wide(out_rows.at + i * out_rows.row + j), sums);
+                                     wide(out_rows.at + i * out_rows.row + j), sums);
                     dots[i] = sum_of(sums);
                 }
                 copy_rows(queries, query_rows, padded, size);

@@ -62,9 +62,7 @@ def add_product(
 ) -> None:
     """total += dy^T x."""
     whole_tiles = total.shape[0] % 32 == 0 and total.shape[1] % 32 == 0
-    if dy.dtype == x.dtype == total.dtype:
-        total.addmm_(dy.T, x)
-    elif take(dy) and take(x) and whole_tiles and dy.is_contiguous() and x.is_contiguous():
+    if take(dy) and take(x) and whole_tiles and dy.is_contiguous() and x.is_contiguous():
         _add_product(total, dy, x, adds=True)
     else:
         total += dy.T @ x

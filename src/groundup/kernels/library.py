@@ -92,15 +92,17 @@ _dtype: torch.dtype | None = None
 def best_kernels(dtype: torch.dtype) -> Kernels:
     """What this processor, its compiler and whoever started the process allow for such numbers.
 
-    oneDNN's own variable is kept to as well: a processor that is to be used as an older one is.
+    Where GROUNDUP_KERNELS names kernels of other numbers there are none. oneDNN's own variable is
+    kept to as well: a processor that is to be used as an older one is.
     Raises `UserError` where GROUNDUP_KERNELS names no kernels, or kernels that cannot be had here.
     """
     wanted = os.environ.get(VARIABLE, "")
     if wanted not in ("", *get_args(Kernels)):
         raise UserError(f"{VARIABLE}={wanted!r} is none of {', '.join(get_args(Kernels))}")
-    if wanted in ("", "none"):
-        order = () if wanted else _OF.get(dtype, ())
-        return next((one for one in order if is_allowed(one) and library(one)), "none")
+    if wanted == "none":
+        return "none"
+    if not wanted:
+        return next((one for one in _gaining(dtype) if is_allowed(one) and library(one)), "none")
     kernels = cast(Kernels, wanted)
     if not (is_allowed(kernels) and library(kernels)):
         raise UserError(
@@ -108,6 +110,11 @@ def best_kernels(dtype: torch.dtype) -> Kernels:
             "unset it to take the best there are"
         )
     return kernels if kernels in _OF.get(dtype, ()) else "none"
+
+
+def _gaining(dtype: torch.dtype) -> tuple[Kernels, ...]:
+    """The kernels that were seen to gain: not AVX2's where vectors may be twice as wide."""
+    return () if dtype == torch.float32 and "avx512f" in cpu_flags() else _OF.get(dtype, ())
 
 
 def is_allowed(kernels: Kernels) -> bool:

@@ -3,7 +3,7 @@
        dW += dy^T x        dy: (tokens, out), x: (tokens, in), both bfloat16
 
    Some tokens at a time, both factors are brought into tiles, and then every 32 x 32 part of dW is
-   one thread's. No sum depends on the number of threads. */
+   one thread's. No sum depends on the number of threads. Gradients of float32 are PyTorch's products. */
 #include "tiles.h"
 
 /* Tokens at a time: the tiles of both factors stay in the second-level cache, and those of 32 columns

@@ -4,7 +4,7 @@
 
    X is rows x columns with rows <= columns, both multiples of 32. G and H are symmetric, so half of
    their 32 x 32 parts are computed and the others copied. As with PyTorch's products, what stands
-   between two of them is bfloat16. */
+   between two of them are numbers of their kind. */
 #include "tiles.h"
 
 /* (32 x 32) of float32 as part of a symmetric matrix of `size` rows: in its place and mirrored. */
@@ -22,7 +22,7 @@ INLINE void write_both(number *to, int64_t size, int64_t row, int64_t column, co
         }
 }
 
-/* part = alpha A B + beta C for the 32 x 32 numbers at (row, column), C of bfloat16. */
+/* part = alpha A B + beta C for the 32 x 32 numbers at (row, column), C of numbers. */
 INLINE void part_of(float *part, const number *a, int64_t sum, int64_t row, const number *tiles,
                     int64_t column, float alpha, float beta, const number *c, int64_t width) {
     int64_t steps = sum / 32;

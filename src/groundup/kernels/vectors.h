@@ -1,8 +1,8 @@
 /* Numbers in vectors: read as float32, computed with, and written as what they are.
 
    There are two kinds. Bfloat16 in vectors of sixteen, rounded once when it is written, is for
-   processors that compute in it (AVX512-BF16); with FLOAT32 it is float32 in vectors of eight, for all
-   others that have AVX2. The pages are the same for both. */
+   processors that compute in it (AVX512-BF16); with FLOAT32 it is float32 in vectors of eight, for
+   those that have AVX2 alone. The pages are the same for both. */
 #pragma once
 #include <immintrin.h>
 #include <math.h>

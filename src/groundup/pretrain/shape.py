@@ -17,8 +17,8 @@ from groundup.pretrain.config import PretrainConfig
 from groundup.train.device import EXPECTED_PEAK_SHARE, RECURRENT_PEAK_SHARE
 
 # Hoffmann et al. find about 20 for one pass over endless text. Runs of minutes on text that is
-# seen more than once want smaller ratios; but where a quickstart's base saw 0.7, a smaller one that
-# saw 4 in the same minutes came to 1.73 bits per byte instead of 1.83.
+# seen more than once want smaller ratios, but not below one: a quickstart's base that saw 0.7 came
+# to 1.83 bits per byte, and a smaller one that saw 4 in the same minutes to 1.73.
 TOKENS_PER_PARAMETER = 1.5
 _LARGEST = 48
 _RECURRENT_LAYERS = 2

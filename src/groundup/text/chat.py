@@ -74,17 +74,29 @@ def encode_chats(
     conversations: Sequence[Sequence[AnyMessage]],
     *,
     generation_prompt: bool = False,
-) -> list[ChatTokens | UserError]:
+) -> Iterator[ChatTokens | UserError]:
     """Each of many conversations as `encode_chat` encodes it, or the error that it raises.
 
-    Their texts are encoded together, which takes a fraction of the time.
+    The texts of some thousands are encoded together, which takes a fraction of the time.
     """
+    start, count = 0, _FEW  # a template that refuses all is soon known
+    while start < len(conversations):
+        yield from _together(tokenizer, conversations[start : start + count], generation_prompt)
+        start, count = start + count, _MANY
+
+
+_FEW, _MANY = 100, 2_000
+
+
+def _together(
+    tokenizer: Tokenizer, conversations: Sequence[Sequence[AnyMessage]], generation_prompt: bool
+) -> list[ChatTokens | UserError]:
     found: list[list[_Part] | UserError] = []
     for messages in conversations:
         try:
             found.append(_parts(tokenizer, messages, generation_prompt))
         except UserError as error:
-            found.append(error)
+            found.append(error.with_traceback(None))
     texts = {
         (part.text, part.after): None
         for parts in found
@@ -99,12 +111,12 @@ def encode_chats(
             encoded.append(parts)
             continue
         try:
-            # A text may read like a control token, and is none.
+            # Looked up as text only: a text may read like a control token.
             ids = [None if part.control else known[part.text, part.after] for part in parts]
             new = [_ids(tokenizer, p) if i is None else i for p, i in zip(parts, ids, strict=True)]
             encoded.append(_joined(parts, new))
         except UserError as error:
-            encoded.append(error)
+            encoded.append(error.with_traceback(None))
     return encoded
 
 
@@ -231,8 +243,8 @@ class _ControlStrings:
         that leaves one out would join.
         """
         held = any(first in content for first in self.firsts)
-        if not held and not content.lstrip().startswith(self.tails):
-            return content  # as nearly all are
+        if not held and not content.lstrip().startswith(self.tails):  # as of nearly all
+            return content
         places = [found.start() + 1 for found in self.anywhere.finditer(content)]
         starts, ends = [0], []
         for found in self.either.finditer(content):

@@ -16,8 +16,6 @@ from groundup.text.tokenizer import Tokenizer
 
 # A template that has refused so many rows and taken none will take none.
 _TRIES = 100
-# Rows whose texts are encoded together: many, and yet one hears how far it is.
-_TOGETHER = 2_000
 
 
 @dataclass(frozen=True)
@@ -81,12 +79,10 @@ def _with_tokens(
     tokenizer: Tokenizer, rows: Sequence[TrainingRow]
 ) -> Iterator[tuple[TrainingRow, ChatTokens | UserError | None]]:
     """The rows, with the tokens of those that are conversations, or why they have none."""
-    for start in range(0, len(rows), _TOGETHER):
-        some = rows[start : start + _TOGETHER]
-        talks = [row.messages for row in some if isinstance(row, Conversation)]
-        tokens = iter(encode_chats(tokenizer, talks))
-        for row in some:
-            yield row, next(tokens) if isinstance(row, Conversation) else None
+    talks = [row.messages for row in rows if isinstance(row, Conversation)]
+    tokens = encode_chats(tokenizer, talks)
+    for row in rows:
+        yield row, next(tokens) if isinstance(row, Conversation) else None
 
 
 @dataclass(frozen=True)

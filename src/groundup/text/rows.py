@@ -21,7 +21,7 @@ class Message:
 
     role: str
     content: str
-    weight: int = field(default=1, repr=False)
+    weight: int = field(default=1, repr=False, metadata={"omit_default": True})
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ system's compiler for this very processor. Compilers err: GCC 12, asked for `-ma
 processor newer than itself (Emerald Rapids), tunes for none at all and makes NaN of the gradient of
 a rotated key. So it is told what to tune for (`device.tuning`), and the first micro-batch goes
 through the plain model and through the fast one: where their gradients differ by more than
-bfloat16's rounding, which float32 decides in doubt, the run is planned with the plain one.
+rounding, which for bfloat16 float32 decides in doubt, the run is planned with the plain one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from groundup.runs.console import say
 from groundup.train.batch import B, LossFunction
 from groundup.train.device import Compute, prepare
 
-# A gradient's distance from the plain one, as a share of its own length: bfloat16 keeps eight bits,
-# and a fused kernel rounds at other places. What is wrong is wrong by much more.
-_FAR = 0.15
+# A gradient's distance from the plain one, as a share of its own length: bfloat16 keeps eight bits
+# and float32 twenty-four, and a fused kernel rounds at other places. What is wrong is far more so.
+_FAR = {"bfloat16": 0.15, "float32": 0.01}
 # Where it is farther, it may be this much farther from float32's than the plain one is.
 _TWICE = 2.0
 # Gradients that are this share of the largest, or less, are all rounding.
@@ -79,12 +79,12 @@ def _agrees(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute)
     fast = _gradients(copy.deepcopy(model), batch, loss, compute)
     if plain.keys() != fast.keys():
         return False
-    largest = max((float(one.norm()) for one in plain.values()), default=0.0)
+    far, largest = _FAR[compute.dtype], max((float(g.norm()) for g in plain.values()), default=0.0)
     # Not comparisons with "greater": NaN must not pass.
     doubtful = [
         name
         for name, one in plain.items()
-        if not float((fast[name] - one).norm()) <= _FAR * float(one.norm()) + _NOTHING * largest
+        if not float((fast[name] - one).norm()) <= far * float(one.norm()) + _NOTHING * largest
     ]
     if not doubtful:
         return True

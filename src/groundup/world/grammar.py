@@ -116,7 +116,7 @@ class Grammar:
     def __init__(self, forms: Iterable[str], words: Mapping[str, Iterable[str]]) -> None:
         self.forms = tuple(dict.fromkeys(forms))
         self._words = {kind: sorted(set(values)) for kind, values in words.items()}
-        # The longest piece between slots tells most forms apart before any pattern is tried.
+        # The longest piece between slots tells most forms apart before one is tried.
         self._keys = [(max(_pieces(f)[::2], key=len).strip(' "'), f) for f in self.forms]
         self._choices = functools.cache(self._choices_of)
         self.parse = functools.lru_cache(maxsize=20_000)(self._parse)
@@ -144,7 +144,7 @@ class Grammar:
     def _values(self, form: str, sentence: str) -> tuple[str, ...] | None:
         """What stands in the slots, the longest words first; None for a sentence of another form.
 
-        As patterns of `regex`, some seven hundred forms take five seconds to compile.
+        By hand, since to compile seven hundred forms as patterns would take five seconds.
         """
         pieces = _pieces(form)
 

@@ -25,6 +25,7 @@ from groundup.align.rewards.by_name import open_rollout_reward
 from groundup.align.rollout import Rollout, rewards_of
 from groundup.data.files import write_json_lines
 from groundup.errors import UserError
+from groundup.evals.answers import as_dicts
 from groundup.evals.config import ModelsConfig
 from groundup.evals.measure import Subject
 from groundup.evals.models import compute_of
@@ -172,7 +173,7 @@ class Workshop:
         path = self.out / "prompts.jsonl"
         if not path.exists():
             asked = prompts(20 * self.sizes.questions, self.config.seed)
-            write_json_lines(path, [{"messages": [vars(one) for one in row]} for row in asked])
+            write_json_lines(path, [{"messages": as_dicts(row)} for row in asked])
         return path
 
     # Measuring.
