@@ -75,7 +75,9 @@ def test_advice_is_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert advice(facts) == []
     assert "install g++" in advice({**facts, "compiler": None})[0]
     assert "--micro-rows" in advice({**facts, "free_bytes": 1e9})[0]
-    assert "float32" in advice({**facts, "fast_bfloat16": False, "kernels": "none"})[0]
+    plain = {**facts, "fast_bfloat16": False, "kernels": "none"}
+    assert "float32" in advice(plain)[0]
+    assert "Our kernels are not used" in advice({**plain, "vectors": ["avx2"]})[0]
 
 
 def test_products_are_of_the_shapes_that_are_multiplied() -> None:

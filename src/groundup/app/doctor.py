@@ -217,8 +217,10 @@ def advice(facts: Mapping[str, Any]) -> list[str]:
     """What would make this machine faster, in sentences."""
     said = []
     vectors = {*facts["vectors"]}
-    has_kernels = bool(vectors & {"avx512_bf16", "amx_bf16"})
-    has_kernels = has_kernels or ("avx2" in vectors and "avx512f" not in vectors)
+    if facts["fast_bfloat16"]:
+        has_kernels = bool(vectors & {"avx512_bf16", "amx_bf16"})
+    else:
+        has_kernels = "avx2" in vectors and "avx512f" not in vectors
     if facts["compiler"] is None:
         what = "compiles its kernels and models" if has_kernels else "compiles models"
         said.append(f"With a C++ compiler groundup {what}: install g++ or clang (apt install g++).")
