@@ -87,7 +87,7 @@ def test_kernels_keep_no_scores() -> None:
         return training_memory(config, trained, compute, context)
 
     # But for what two threads make of them at a time.
-    assert memory(KERNELS, 2_048) - memory(KERNELS, 256) < 2 * 2_048 * (2_048 + 22 * 64)
+    assert memory(KERNELS, 2_048) - memory(KERNELS, 256) < 2 * 2_048 * (2 * 2_048 + 22 * 64)
     # Measured: 1,002 MB and 776 MB.
     assert memory(EAGER, 2_048) - memory(EAGER, 256) == pytest.approx(226e6, rel=0.1)
 
@@ -124,7 +124,7 @@ def test_a_model_without_data_is_timed(tmp_path: Path) -> None:
         machine=None, law=None,
     )  # fmt: skip
     assert sized.parameters == pytest.approx(1.2e6, rel=0.5)
-    assert sized.tokens == pytest.approx(sized.parameters, rel=0.01)
+    assert sized.tokens == pytest.approx(1.5 * sized.parameters, rel=0.01)
 
 
 def test_the_loss_is_known_by_a_law(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_another_machine_is_as_fast_as_its_trial(tmp_path: Path) -> None:
     request = PlanRequest("pretrain", parameters=1e7, settings=("arch=lstm",))
     estimate = plan_run(request, machine=file, law=None)
     assert estimate.parameters == pytest.approx(1e7, rel=0.1)
-    assert estimate.tokens == pytest.approx(estimate.parameters, rel=0.001)
+    assert estimate.tokens == pytest.approx(1.5 * estimate.parameters, rel=0.001)
     assert estimate.training_seconds == pytest.approx(estimate.flops / 0.3e11)
     # As groundup doctor --quick writes it, and what no doctor wrote.
     file.write_text(json.dumps({"facts": facts | {"cores": None}, "trial_flops": 1e11}))

@@ -77,7 +77,9 @@ def test_the_plan_is_shown_before_it_starts(workshop: Any) -> None:
     said = workshop.said("pretrain")
     plan = json.loads((workshop.finished("pretrain") / "plan.json").read_text())
     assert f"{plan['steps']} steps of {plan['tokens_per_step']} tokens" in said
-    assert "float32 on cpu with 1 thread, eager" in said
+    kernels = plan["compute"]["kernels"]
+    how = "eager" if kernels == "none" else f"by our kernels for {kernels}"
+    assert f"float32 on cpu with 1 thread, {how}" in said
     for name, reason in plan["reasons"].items():
         assert f"{name}: {reason}" in said
     assert said.index("steps of") < said.index("bits per byte")
@@ -166,6 +168,7 @@ def test_a_short_run_is_eager_and_says_why(
     workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: bool
 ) -> None:
     monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("GROUNDUP_KERNELS", "none")
     monkeypatch.setenv("PATH", str(tmp_path))
     if compiler:
         (tmp_path / "g++").touch(0o755)

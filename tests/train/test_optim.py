@@ -51,7 +51,7 @@ def give(optimizer: Optimizer, found: dict[str, Tensor]) -> None:
 
 def test_muon_is_torchs_muon_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     # Torch's computes in bf16 on every processor; ours does so for the comparison.
-    monkeypatch.setattr(optim, "has_fast_bfloat16", lambda device: True)
+    monkeypatch.setattr(optim, "compute_dtype", lambda device: torch.bfloat16)
     ours, theirs = Tiny(), Tiny()
     optimizer = Optimizer(ours, RATES)
     assert set(optimizer.muon_names) == set(MATRICES)

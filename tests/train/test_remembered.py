@@ -52,8 +52,8 @@ def test_a_damaged_file_and_another_machine_count_for_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = remembered.remember({"environment": {"GOMP_SPINCOUNT": "10000"}})
-    monkeypatch.setattr(remembered, "processor", lambda: "another one")
-    assert remembered.environment() == ENVIRONMENT
-    monkeypatch.undo()
+    with monkeypatch.context() as changed:
+        changed.setattr(remembered, "processor", lambda: "another one")
+        assert remembered.environment() == ENVIRONMENT
     path.write_text("{")
     assert remembered.remembered() is None and remembered.environment() == ENVIRONMENT

@@ -59,7 +59,7 @@ def toy(folder: Path, count: int = 400) -> Path:
 
 
 SETTINGS: dict[str, Any] = {
-    "steps": 100,
+    "steps": 200,
     "rows": 16,
     "micro_rows": 16,
     "learning_rate": 0.003,
