@@ -169,12 +169,15 @@ def count(prompts, completions):
 """
 
 
-def stops(workshop: Any, tmp_path: Path, kl_coef: float, iterations: int) -> list[dict[str, Any]]:
+def stops(
+    workshop: Any, tmp_path: Path, stage: str, kl_coef: float, iterations: int = 120
+) -> list[dict[str, Any]]:
     """PPO that is paid for full stops, by the command line; the lines of its iterations."""
     (tmp_path / "stops.py").write_text(STOPS)
     command = workshop.command(
         "ppo",
         tmp_path / f"out-{kl_coef}",
+        model=workshop.finished(stage),
         reward="stops:count",
         kl_coef=kl_coef,
         kl_target=None,
@@ -196,14 +199,15 @@ def stops(workshop: Any, tmp_path: Path, kl_coef: float, iterations: int) -> lis
 
 
 def test_a_price_of_ten_a_nat_keeps_the_policy_where_it_is(workshop: Any, tmp_path: Path) -> None:
-    lines = stops(workshop, tmp_path, 10.0, iterations=12)
+    lines = stops(workshop, tmp_path, "sft", 10.0, iterations=12)
     assert 0 < max(line["exact_kl"] for line in lines) < 0.1
 
 
 @pytest.mark.long
 def test_without_a_price_the_reward_is_all_there_is(workshop: Any, tmp_path: Path) -> None:
-    free = stops(workshop, tmp_path, 0.0, iterations=240)
-    held = stops(workshop, tmp_path, 10.0, iterations=120)
+    # The base says full stops by chance; fine-tuned it may say one and never another.
+    free = stops(workshop, tmp_path, "pretrain", 0.0)
+    held = stops(workshop, tmp_path, "sft", 10.0)
     assert np.mean([line["score"] for line in free[-5:]]) > free[0]["score"] + 3
     assert free[-1]["exact_kl"] > 10
     assert max(line["exact_kl"] for line in held) < 0.1
