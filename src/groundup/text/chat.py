@@ -26,6 +26,8 @@ from groundup.text.tokenizer import After, Tokenizer
 # A message as rows hold it, or as people write it: {"role": …, "content": …}.
 AnyMessage = Message | Mapping[str, Any]
 _KEYS = ("role", "content", "weight")
+# Conversations whose texts are encoded together: at first few, then many.
+_FEW, _MANY = 100, 2_000
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,6 @@ def encode_chats(
     while start < len(conversations):
         yield from _together(tokenizer, conversations[start : start + count], generation_prompt)
         start, count = start + count, _MANY
-
-
-_FEW, _MANY = 100, 2_000
 
 
 def _together(
