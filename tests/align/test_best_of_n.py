@@ -229,17 +229,24 @@ def test_only_what_is_worth_enough_is_learned_from(
     assert "min_reward=2.0 is more than any answer is worth" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("min_reward", [None, 0.0])
-def test_that_no_answer_ends_is_told_as_such(
+@pytest.mark.parametrize(
+    ("change", "min_reward", "told"),
+    [
+        ({"ended": [False] * N}, None, "no answer ends within max_new_tokens=8"),
+        ({"ended": [False] * N}, 0.0, "no answer ends within max_new_tokens=8"),
+        ({"ended": [True] * N, "scores": [0.5] * N}, None, "no prompt has two answers that end"),
+    ],
+)
+def test_that_nothing_can_be_learned_is_told_as_such(
     workshop: Any,
     whole: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    change: dict[str, Any],
     min_reward: float | None,
+    told: str,
 ) -> None:
-    lines = read_lines(whole / "answers.jsonl")[:32]  # a whole chunk
-    for line in lines:
-        line["ended"] = [False] * N
+    lines = [line | change for line in read_lines(whole / "answers.jsonl")[:32]]  # a whole chunk
     more = {} if min_reward is None else {"min_reward": min_reward}
     given = settings(workshop, tmp_path / "out") | {"questions": 32} | more
     with Run.open(
@@ -252,7 +259,7 @@ def test_that_no_answer_ends_is_told_as_such(
         (given["out"] / "answers.jsonl").write_text(written)
     run(BestOfNConfig(**given))
     said = capsys.readouterr().out
-    assert "no answer ends within max_new_tokens=8" in said and "worth" not in said
+    assert told in said and "is worth" not in said
 
 
 # Kills.

@@ -55,6 +55,16 @@ def test_shingles_are_equal_where_the_words_are(sequence: list[str], size: int) 
     assert len(set(zip(hashes, grams, strict=True))) == len(set(grams))
 
 
+@given(
+    st.lists(st.lists(st.sampled_from("abc"), max_size=6), max_size=6),
+    st.integers(1, 4),
+)
+def test_shingles_of_all_are_those_of_each(texts: list[list[str]], size: int) -> None:
+    hashes, owner = cleaning.shingles_of_all(texts, size)
+    of_each = [(h, place) for place, t in enumerate(texts) for h in cleaning.shingles(t, size)]
+    assert list(zip(hashes.tolist(), owner.tolist(), strict=True)) == of_each
+
+
 def test_repeats_finds_exact_and_near_duplicates() -> None:
     base = " ".join(f"word{number}" for number in range(60))
     near = base.replace("word30", "other").upper()

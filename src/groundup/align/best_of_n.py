@@ -161,16 +161,21 @@ def run(config: BestOfNConfig) -> Path:
         train, _ = load_prompts(config.prompts, tokenizer, longest=longest, sources=config.sources)
         asked = _mixed(_others(train, config.exclude), config.questions, config.mixture)
         pools = _answered(config, run, model, tokenizer, asked)
-        written = _write_data(config, run, pools)
+        conversations, pairs = _write_data(config, run, pools)
         if not any(pool.said for pool in pools):
             say(
                 f"no answer ends within max_new_tokens={config.max_new_tokens} and says something, "
-                "so there are no conversations to learn from; give more"
+                "so there is nothing to learn from; give more"
             )
-        elif not written:
+        elif not conversations:
             say(
                 f"min_reward={config.min_reward} is more than any answer is worth, so there are no "
                 "conversations to learn from; give less"
+            )
+        elif config.n > 1 and not pairs:
+            say(
+                "no prompt has two answers that end and differ in score, so there are no "
+                "preferences to learn from; train the model longer, or give more questions"
             )
         _write_report(config, run, pools, perf_counter() - begun)
         run.finish(questions=len(pools))
@@ -284,13 +289,13 @@ def _chunk(
 # What is made of it.
 
 
-def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> int:
+def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> tuple[int, int]:
     """The folders of a data stage: the best answers, random ones, and pairs.
 
-    Returns how many conversations there are.
+    Returns how many conversations and how many pairs there are.
     """
     pools = [pool for pool in pools if pool.said]
-    written = 0
+    conversations = pairs = 0
     rng = np.random.default_rng((config.seed, 2))
     sides: list[list[Pool]] = [[], []]
     places = {group: split_hash(group) for group in map(_group, pools)}
@@ -312,11 +317,12 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> int:
         for folder, rows in folders.items():
             folder.mkdir(parents=True, exist_ok=True)
             write_json_lines(folder / f"{side}.jsonl", rows)
-        written += len(learned)
+        conversations += len(learned)
+        pairs += len(folders[run.folder / "preferences"])
     packs = [vars(one) for one in sources(config.prompts)]
     run.write("data.json", {"packs": packs})
     write_json(run.folder / "random" / "data.json", {"packs": packs})
-    return written
+    return conversations, pairs
 
 
 def _is_learned(pool: Pool, min_reward: float | None) -> bool:

@@ -39,12 +39,12 @@ from groundup.train.pace import measure_pace, random_batches
 from groundup.train.plan import TRAINING_SHARE
 
 SCHEMA = 1
-# Seconds, measured on two cores of an EPYC of 400 GFLOP/s: reading, cleaning and comparing 15 MB of
-# packs; training a tokenizer on them; starting Python, preparing the data and compiling a stage
-# whose kernels are cached.
-_DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 30.0, 6.0, 12.0
+# Seconds on two cores, between what a fast and a slow machine took: reading, cleaning and comparing
+# 15 MB of packs; training a tokenizer on them; starting Python, preparing the data and compiling a
+# stage whose kernels are cached.
+_DATA_SECONDS, _TOKENIZER_SECONDS, _STAGE_SECONDS = 18.0, 6.0, 12.0
 # Making, comparing and encoding one megabyte of the small world's text with what belongs to it.
-_WORLD_SECONDS_PER_MEGABYTE = 3.7
+_WORLD_SECONDS_PER_MEGABYTE = 3.0
 # How much of the small world a machine of so many FLOP/s makes a minute: as much text as it reads,
 # once; and the most, since its rows are held in memory. A model as large as the time can feed reads
 # in proportion to the square root of the operations.
@@ -62,8 +62,9 @@ _PROMPT_SECONDS, _PAIRS_SECONDS, _PTX_SECONDS = 0.0165, 0.0055, 15.0
 # Below so many minutes so many tokens: the rows of a vocabulary must be seen often enough to be
 # learned, and a third of a small model's time goes into telling them apart.
 _VOCABULARIES = {5: 2_048, 45: 4_096}
-# A training stage below this learns nothing worth the name.
-_LEAST_STAGE_SECONDS = 5.0
+# A training stage below this learns nothing worth the name: of 5 s no answer ends, and so none is
+# preferred.
+_LEAST_STAGE_SECONDS = 20.0
 # By how much a stage may be longer or shorter than planned at first: what a neighbor took for a
 # minute is not known to be gone for good, and each method has a length that suits it.
 _MOST_CHANGE = 2.0
@@ -104,11 +105,19 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
             "minutes": minutes,
             "machine": vars(machine),
             "seconds": seconds,
+            "whole_seconds": max(minutes * 60, sum(seconds.values())),
             "settings": settings,
             "reasons": {f"{line.table}.{line.setting}": line.reason for line in lines},
         },
     )
     _show(lines, machine, minutes)
+    whole = sum(seconds.values())
+    if whole > 1.1 * minutes * 60:
+        say(
+            f"{minutes:g} minutes are too few: what does not train takes most of them, and of less "
+            f"than {_LEAST_STAGE_SECONDS:.0f} s of training nothing is learned; it will take about "
+            f"{whole / 60:.1f} minutes"
+        )
     return planned
 
 
@@ -124,7 +133,8 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     if not isinstance(planned, dict) or not all(is_number(planned.get(name)) for name in names):
         return table
     rest = names[names.index(table.name) :]
-    spare = plan["minutes"] * 60 - elapsed - sum(planned[name] for name in rest)
+    whole = plan.get("whole_seconds", plan["minutes"] * 60)
+    spare = whole - elapsed - sum(planned[name] for name in rest)
     old = plan["settings"].get(table.name, {})
     own = {name: value for name, value in table.settings.items() if name not in old}
     trained = [one.name for one in recipe.tables if "steps" in plan["settings"].get(one.name, {})]

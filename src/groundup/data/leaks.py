@@ -14,6 +14,7 @@ design, so 13 words in a row prove nothing about it and are looked for in real t
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ from jaxtyping import Bool, UInt64
 
 from groundup.data.packs.manifest import generated_set
 from groundup.data.packs.rows import Rows, page_of
-from groundup.text.cleaning import normal_form, shingles, words
+from groundup.runs.parallel import in_parts, on_all_cores
+from groundup.text.cleaning import normal_form, shingles, shingles_of_all, words
 from groundup.text.rows import (
     AnyRow,
     Choice,
@@ -41,6 +43,10 @@ _GRAM = 13
 # A question of fewer words is a phrase that any text may hold by chance; one of 13 and more is
 # found by its 13-grams.
 _SHORTEST_QUESTION = 8
+# So many rows are compared at once: many together are faster, all together fill the memory.
+_TOGETHER = 1_000
+# Comparing fewer than so many takes less than sending them to another process.
+_LEAST_PART = 5_000
 # Where the title is what the split goes by.
 _TITLED = ("wiki", "boolq")
 
@@ -129,31 +135,32 @@ def evaluated(
     ignored = frozenset(stock_answers)
     titles: set[str] = set()
     questions: set[str] = set()
-    grams = [shingles(text, _GRAM) for text in more_texts]
+    compared = [words(text) for text in more_texts]
     for row in rows:
         questions |= asked(row)
         if (of := title(row)) is not None:
             titles.add(of)
         if generated_set(row.source) is None:
-            grams += [shingles(text, _GRAM) for text in texts(row) if text not in ignored]
+            compared += [words(text) for text in texts(row) if text not in ignored]
     openings = []
     short = []
     for count in range(_SHORTEST_QUESTION, _GRAM):
         of_length = [q.split(" ") for q in questions if q.count(" ") == count - 1]
-        openings += [shingles(q[:_SHORTEST_QUESTION], _SHORTEST_QUESTION) for q in of_length]
-        short.append((count, _sorted([shingles(question, count) for question in of_length])))
+        openings += [question[:_SHORTEST_QUESTION] for question in of_length]
+        short.append((count, _hashes(of_length, count)))
     return Evaluated(
         frozenset(titles),
         frozenset(questions),
-        _sorted(grams),
-        _sorted(openings),
+        _hashes(compared, _GRAM),
+        _hashes(openings, _SHORTEST_QUESTION),
         tuple(short),
         ignored,
     )
 
 
-def _sorted(hashes: Sequence[np.ndarray]) -> UInt64[np.ndarray, " hashes"]:
-    return np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
+def _hashes(said: Sequence[Sequence[str]], size: int) -> UInt64[np.ndarray, " hashes"]:
+    """All runs of `size` words in these texts, sorted."""
+    return np.unique(shingles_of_all(said, size)[0])
 
 
 def _known(
@@ -162,35 +169,65 @@ def _known(
     """Returns for each hash whether it occurs among the sorted ones."""
     if not among.size or not hashes.size:
         return np.zeros(hashes.size, bool)
-    nearest = np.minimum(np.searchsorted(among, hashes), among.size - 1)
-    return np.asarray(among[nearest] == hashes)
+    # In order, neighbors are looked for in the same part of memory.
+    order = np.argsort(hashes)
+    nearest = np.minimum(np.searchsorted(among, hashes[order]), among.size - 1)
+    known = np.empty(hashes.size, bool)
+    known[order] = among[nearest] == hashes[order]
+    return known
 
 
 def failed(row: AnyRow, against: Evaluated) -> frozenset[str]:
     """Returns the checks for its source that a training row fails."""
+    return failed_by_each([row], against)[0]
+
+
+def failed_by_each(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset[str]]:
+    """Returns the checks for its source that each training row fails."""
+    parts = [rows[one.start : one.stop] for one in in_parts(len(rows), _LEAST_PART)]
+    found = on_all_cores(functools.partial(_failed_by_part, against=against), parts)
+    return list(itertools.chain.from_iterable(found))
+
+
+def _failed_by_part(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset[str]]:
+    found = []
+    for start in range(0, len(rows), _TOGETHER):
+        found += _failed_together(rows[start : start + _TOGETHER], against)
+    return found
+
+
+def _failed_together(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset[str]]:
+    found = [_failed_alone(row, against) for row in rows]
+    said = [(place, words(text)) for place, row in enumerate(rows) for text in against.texts(row)]
+    for place, _ in _holding(said, against.grams, _GRAM):
+        found[place].add("13-gram")
+    in_documents = [one for one in said if isinstance(rows[one[0]], Document)]
+    for place, text in _holding(in_documents, against.openings, _SHORTEST_QUESTION):
+        if any(_known(shingles(text, n), questions).any() for n, questions in against.short):
+            found[place].add("question")
+    return [frozenset(checks) for checks in found]
+
+
+def _holding(
+    said: Sequence[tuple[int, list[str]]], among: UInt64[np.ndarray, " hashes"], size: int
+) -> list[tuple[int, list[str]]]:
+    """Those of the texts that hold `size` words in a row which are known."""
+    hashes, owner = shingles_of_all([text for _, text in said], size)
+    return [said[place] for place in np.unique(owner[_known(hashes, among)])]
+
+
+def _failed_alone(row: AnyRow, against: Evaluated) -> set[str]:
+    """The checks that need no comparison of words in a row."""
     found = set()
     if title(row) in against.titles:
         found.add("title")
     if asked(row) & against.questions:
         found.add("question")
-    for text in against.texts(row):
-        said = words(text)
-        if _known(shingles(said, _GRAM), against.grams).any():
-            found.add("13-gram")
-        if isinstance(row, Document) and _asks(said, against):
-            found.add("question")
     if (made := generated_set(row.source)) is not None:
         page = page_of(made.name)
         if page.holds_a_heldout_combination("\n".join(against.texts(row))):
             found.add("combination")
-    return frozenset(found)
-
-
-def _asks(said: Sequence[str], against: Evaluated) -> bool:
-    """Whether a document's words hold an evaluated question."""
-    if not _known(shingles(said, _SHORTEST_QUESTION), against.openings).any():
-        return False
-    return any(_known(shingles(said, n), questions).any() for n, questions in against.short)
+    return found
 
 
 def without_leaks(rows: Rows) -> tuple[Rows, list[Leak]]:
@@ -213,7 +250,7 @@ def without_leaks(rows: Rows) -> tuple[Rows, list[Leak]]:
 
 def remove(rows: Sequence[R], against: Evaluated, name: str) -> tuple[list[R], list[Leak]]:
     """The training rows without what leaks, and the report on them for the set `name`."""
-    before = [failed(row, against) for row in rows]
+    before = failed_by_each(rows, against)
     kept: list[R] = []
     for row, checks in zip(rows, before, strict=True):
         rest = _mended(row, against) if checks else row

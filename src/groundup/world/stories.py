@@ -7,7 +7,7 @@ them backwards and rebuilds the record of what happened from the text alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from groundup.errors import UserError
@@ -70,13 +70,15 @@ def story(
             pair = dice.pick(pairs or [pair])
         told = _Teller(dice, *pair, weather, 0.25 if short else 0.7)
         told.tell_all()
-        text = " ".join(told.sentences)
-        if not (heldout or heldout_pairs(text) <= {(hero, thing)}):
+        # Most are told in vain: they are written down when their length is known to fit.
+        if not 5 <= len(told.told) <= (8 if short else 20):
             continue
-        if 5 <= len(told.sentences) <= (8 if short else 20) and (len(text) <= 480 or not short):
-            record = told.record()
-            assert record is not None, text
-            return Story(tuple(told.sentences), record)
+        sentences = tuple(fill(form, values) for form, values in told.told)
+        text = " ".join(sentences)
+        if short and len(text) > 480:
+            continue
+        if heldout or heldout_pairs(text) <= {(hero, thing)}:
+            return Story(sentences, _record(told.told, sentences))
 
 
 _HEROES = tuple(animal for animal in ANIMALS if animal != "whale")
@@ -109,15 +111,25 @@ class _Cast(dict[str, str]):
         return pronoun(self.people[role], case) if case else self._dice.pick(WORDS[slot])
 
 
-class _Teller(Ledger):
-    """A planner: it chooses what happens, then tells it beat by beat."""
+def _record(told: Sequence[tuple[str, Mapping[str, str]]], sentences: Sequence[str]) -> Record:
+    ledger = Ledger()
+    for (form, values), sentence in zip(told, sentences, strict=True):
+        ledger.note(form, values, sentence)
+    record = ledger.record()
+    assert record is not None, sentences
+    return record
+
+
+class _Teller:
+    """A planner: it chooses what happens, then tells it beat by beat.
+
+    `told` are the forms of the sentences with what fills their slots.
+    """
 
     def __init__(
         self, dice: SeededRandom, hero: str, thing: str, weather: str | None, more: float
     ) -> None:
-        super().__init__()
-        self.sentences: list[str] = []
-        self._before = ""  # the form of the sentence before
+        self.told: list[tuple[str, dict[str, str]]] = []
         self._dice, self._more, self._weather_asked = dice, more, weather is not None
         helper = other = hero
         while helper == hero:
@@ -197,16 +209,14 @@ class _Teller(Ledger):
                 form = self._dice.pick(BEATS[beat])
             if self._is_clear() and self._dice.chance(0.5):
                 form = plot.with_pronoun(form)
-            self._before = form
-            values = {slot: self._cast[slot] for slot in plot.slots(form)}
-            sentence = fill(form, values)
-            self.note(form, values, sentence)
-            self.sentences.append(sentence)
+            self.told.append((form, {slot: self._cast[slot] for slot in plot.slots(form)}))
 
     def _is_clear(self) -> bool:
         """Whether a pronoun can only be the hero: named as the subject before, with nobody like."""
-        before, people = self._before, self._cast.people
-        if self.subject != "A" or plot.lead(before):
+        if not self.told:
+            return False
+        before, people = self.told[-1][0], self._cast.people
+        if plot.subject(before) != "A" or plot.lead(before):
             return False
         named = {INTRODUCES.get(slot) or CALLS.get(slot) or slot for slot in plot.slots(before)}
         others = [pronoun(people[role], "he") for role in named & people.keys() - {"A"}]

@@ -138,7 +138,9 @@ def _subject(article: Article, common: frozenset[str]) -> Subject | None:
 def _is_common(article: Article, title: str, common: frozenset[str]) -> bool:
     """Whether a title is a common noun, which inside a sentence stands in lower case."""
     lower = title[:1].lower() + title[1:]
-    if re.search(rf"(?<![.!?] )(?<!^)\b{re.escape(lower)}\b", article.extract):
+    # A pattern for each title takes long to compile, and few titles occur so at all.
+    inside = rf"(?<![.!?] )(?<!^)\b{re.escape(lower)}\b"
+    if lower in article.extract and re.search(inside, article.extract):
         return True
     first, *others = lower.split(" ")
     named = article.topic in ("People", "Geography", "Arts", "History")

@@ -9,14 +9,17 @@ not know, what newcomers type stands beside (`newcomers.py`).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import count
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 from groundup.data.config import DataConfig
 from groundup.data.packs import newcomers, wiki
 from groundup.data.packs.rows import Progress, Rejected, Rows
+from groundup.runs.parallel import in_parts, on_all_cores
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import AnyRow, Conversation, Document, Message, Preference
 from groundup.world import pack
@@ -32,6 +35,12 @@ _NEWCOMERS = 1.0
 # Questions about held-out articles, and turns of newcomers: enough to know shares to 5 points.
 _HELDOUT_ARTICLES, _HELDOUT_NEWCOMERS = 300, 900
 
+# Making fewer than so many takes less than starting a process.
+_LEAST_PART = 1_000
+# About what a document has, by which so many are made as a size takes.
+_DOCUMENT_BYTES = 440
+
+Row = TypeVar("Row", Document, Conversation, Preference)
 Drawn = TypeVar("Drawn", Conversation, Preference)
 
 
@@ -52,23 +61,20 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
 def _world(config: DataConfig) -> Rows:
     seed, bias = config.seed, config.bias
     return Rows(
-        documents=_documents(
-            (pack.document(seed, i, bias=bias) for i in count()), config.world_megabytes * 1e6
-        ),
+        documents=_documents(partial(pack.document, seed, bias=bias), config.world_megabytes * 1e6),
         documents_heldout=_documents(
-            (pack.document(HELDOUT_SEED, i, bias=bias, heldout=True) for i in count()),
-            _HELDOUT_BYTES,
+            partial(pack.document, HELDOUT_SEED, bias=bias, heldout=True), _HELDOUT_BYTES
         ),
-        conversations=[
-            pack.conversation(seed, i, bias=bias) for i in range(config.world_conversations)
-        ],
+        conversations=_drawn(
+            partial(pack.conversation, seed, bias=bias), config.world_conversations
+        ),
         conversations_heldout=_some_of_each(
-            (pack.conversation(HELDOUT_SEED, i, heldout=True) for i in range(_CONVERSATIONS_DRAWN)),
+            _drawn(partial(pack.conversation, HELDOUT_SEED, heldout=True), _CONVERSATIONS_DRAWN),
             _HELDOUT_CONVERSATIONS,
         ),
-        preferences=[pack.preference(seed, i) for i in range(config.world_preferences)],
+        preferences=_drawn(partial(pack.preference, seed), config.world_preferences),
         preferences_heldout=_some_of_each(
-            (pack.preference(HELDOUT_SEED, i, heldout=True) for i in range(_PREFERENCES_DRAWN)),
+            _drawn(partial(pack.preference, HELDOUT_SEED, heldout=True), _PREFERENCES_DRAWN),
             _HELDOUT_PREFERENCES,
         ),
         refusals=pack.refusal_prompts(),
@@ -91,10 +97,10 @@ def _newcomers(config: DataConfig, articles: Sequence[wiki.Article]) -> Rows:
     real = sorted(asked, key=lambda one: split_hash(one.group))[:_HELDOUT_ARTICLES]
     conversations, pairs = config.world_conversations, config.world_preferences
     return Rows(
-        conversations=[
-            some.conversation(config.seed, i) for i in range(round(_NEWCOMERS * conversations))
-        ],
-        preferences=[some.preference(config.seed, i) for i in range(round(_NEWCOMERS * pairs))],
+        conversations=_drawn(
+            partial(some.conversation, config.seed), round(_NEWCOMERS * conversations)
+        ),
+        preferences=_drawn(partial(some.preference, config.seed), round(_NEWCOMERS * pairs)),
         unknown=[*real, *{one.messages[:-1]: one for one in said}.values()],
     )
 
@@ -114,16 +120,28 @@ def holds_a_heldout_combination(text: str) -> bool:
     return pack.is_heldout_combination(text)
 
 
-def _documents(drawn: Iterable[Document], size: float) -> list[Document]:
+def _drawn(item: Callable[[int], Row], count: int, start: int = 0) -> list[Row]:
+    """Items `start` to `start + count - 1`, made on all cores."""
+    parts = [range(start + one.start, start + one.stop) for one in in_parts(count, _LEAST_PART)]
+    made = on_all_cores(partial(_items, item), parts)
+    return list(chain.from_iterable(made))
+
+
+def _items(item: Callable[[int], Row], numbers: Iterable[int]) -> list[Row]:
+    return [item(number) for number in numbers]
+
+
+def _documents(item: Callable[[int], Document], size: float) -> list[Document]:
     """The first ones of together `size` bytes, exact repeats left out."""
     found: dict[str, Document] = {}
-    written = 0
-    for document in drawn:
-        if written >= size:
-            break
-        if document.text not in found:
-            found[document.text] = document
-            written += len(document.text.encode())
+    written = made = 0
+    while written < size:
+        some = _drawn(item, math.ceil((size - written) / _DOCUMENT_BYTES), made)
+        made += len(some)
+        for document in some:
+            if written < size and document.text not in found:
+                found[document.text] = document
+                written += len(document.text.encode())
     return list(found.values())
 
 

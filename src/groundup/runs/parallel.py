@@ -1,0 +1,81 @@
+"""Work of Python's own on all cores: threads share one interpreter, so each core has a process."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import loky
+from loky.process_executor import BrokenProcessPool
+
+from groundup.errors import UserError
+
+S = TypeVar("S")
+T = TypeVar("T")
+# Tasks for each process: more than one, as they take different times.
+_TASKS = 3
+
+
+def on_all_cores(function: Callable[[S], T], tasks: Sequence[S]) -> list[T]:
+    """What `function` returns for each task, in their order.
+
+    One task is done by this process, as is everything where there is one core or a system that
+    lends no semaphores. Else the function, tasks and what is returned travel between processes, so
+    they must be picklable. What the function raises is raised here; UserError if a process is
+    killed.
+    """
+    workers = min(loky.cpu_count(), len(tasks))
+    if workers > 1:
+        try:
+            executor = loky.get_reusable_executor(
+                workers, initializer=_end_with, initargs=(os.getpid(),)
+            )
+        except OSError:
+            workers = 1
+    if workers < 2:
+        return [function(task) for task in tasks]
+    try:
+        with _interrupts_held():
+            results = executor.map(function, tasks)
+        return list(results)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that shared the work was killed, most likely for want of memory; free some, "
+            "or set LOKY_MAX_CPU_COUNT=1 to work in one process"
+        ) from error
+
+
+def in_parts(count: int, least: int) -> list[range]:
+    """The numbers below `count` in ranges for all cores, each of `least` numbers or more."""
+    parts = max(1, min(_TASKS * loky.cpu_count(), count // least))
+    bounds = [count * part // parts for part in range(parts + 1)]
+    return [range(*pair) for pair in itertools.pairwise(bounds)]
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back; processes that begin now never see it, as this one will end them."""
+    held = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if held else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with(parent: int) -> None:
+    """Let this process end when its parent does, even by a kill, of which nobody tells it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
