@@ -12,6 +12,7 @@ from groundup.app import plan
 from groundup.app.plan import plan_recipe, replan
 from groundup.app.recipe import Recipe, Table, read_recipe
 from groundup.data.config import DataConfig
+from groundup.runs.files import read_kept, write_kept
 from groundup.train.device import Machine
 
 WORLD = ("world_megabytes", "world_conversations", "world_preferences")
@@ -208,7 +209,14 @@ def journey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Recipe, Pa
     (tmp_path / "mine.toml").write_text(JOURNEY)
     out = tmp_path / "out"
     out.mkdir()
-    return plan_recipe(read_recipe(tmp_path / "mine.toml"), out, 5), out
+    recipe = plan_recipe(read_recipe(tmp_path / "mine.toml"), out, 5)
+    timed_as(out, 1e12)  # so that no chance makes the second timing faster
+    return recipe, out
+
+
+def timed_as(out: Path, tokens_per_second: float) -> None:
+    found = read_kept(out / "plan.json", lambda plan: plan)
+    write_kept(out / "plan.json", found | {"tokens_per_second": {"base": tokens_per_second}})
 
 
 def written(out: Path) -> dict[str, Any]:
@@ -246,6 +254,24 @@ def test_what_goes_as_planned_is_not_planned_anew(journey: tuple[Recipe, Path]) 
     assert written(out)["settings"] == before["settings"]
     assert replan(recipe, out, named(recipe, "data"), 1000.0) == named(recipe, "data")
     assert replan(recipe, out, named(recipe, "dpo"), 1000.0) == named(recipe, "dpo")
+
+
+def test_a_model_that_was_timed_in_a_bad_moment_is_timed_again(
+    journey: tuple[Recipe, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And trained for the same seconds, of which the next stage hears as of any other speed."""
+    recipe, out = journey
+    before = written(out)
+    assert before["tokens_per_second"]["base"] == 1e12
+    timed_as(out, 1.0)
+    elapsed = 300 - sum(before["seconds"].values()) + as_planned(out, "data", "tokenizer")
+    table = replan(recipe, out, named(recipe, "base"), elapsed)
+    assert table.settings["steps"] == pytest.approx(
+        2 * named(recipe, "base").settings["steps"], abs=1
+    )
+    assert "times as fast as when it was planned" in capsys.readouterr().out
+    after = written(out)
+    assert after["seconds"]["base"] == pytest.approx(2 * before["seconds"]["base"] - 12)
 
 
 @pytest.mark.parametrize(("share", "wanted"), [(0.9, 1 / 0.9), (1.1, 1 / 1.1), (9, 1 / 2)])

@@ -20,6 +20,7 @@ from groundup.app.recipe import Recipe, Table
 from groundup.data.config import TokenizerConfig
 from groundup.errors import UserError
 from groundup.evals.config import EvalConfig
+from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import fresh
@@ -68,6 +69,8 @@ _LEAST_STAGE_SECONDS = 20.0
 # By how much a stage may be longer or shorter than planned at first: what a neighbor took for a
 # minute is not known to be gone for good, and each method has a length that suits it.
 _MOST_CHANGE = 2.0
+# What is timed twice differs by a few percent.
+_FASTER = 1.05
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
     if minutes is None:  # it was planned, and the plan is lost before anything was done by it
         raise UserError(f"{path} is damaged; say again how long it may take: --minutes")
     machine = measure(seconds=1.0)
-    lines, seconds = _lines(recipe, out, minutes, machine)
+    lines, seconds, speeds = _lines(recipe, out, minutes, machine)
     settings = _settings(lines)
     planned = _filled(recipe, settings)
     write_kept(
@@ -106,6 +109,7 @@ def plan_recipe(recipe: Recipe, out: Path, minutes: float | None) -> Recipe:
             "machine": vars(machine),
             "seconds": seconds,
             "whole_seconds": max(minutes * 60, sum(seconds.values())),
+            "tokens_per_second": speeds,
             "settings": settings,
             "reasons": {f"{line.table}.{line.setting}": line.reason for line in lines},
         },
@@ -142,7 +146,9 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
         seconds = planned[table.name] - _STAGE_SECONDS
         training = sum(planned[name] - _STAGE_SECONDS for name in trained if name in rest)
         wanted = seconds + spare * seconds / training
-        lines = _other_steps(out, table, plan, wanted, [n for n in trained if n not in rest])
+        before = [name for name in trained if name not in rest]
+        pace = _since_planned(recipe, out, table, plan, seconds, before)
+        lines = _other_steps(table, plan, wanted, pace)
         new = old | _settings(lines).get(table.name, {})
         # As they would be at the speed of the plan, by which the next stage sees what it was.
         planned[table.name] = _STAGE_SECONDS + seconds * new["steps"] / old["steps"]
@@ -159,23 +165,50 @@ def replan(recipe: Recipe, out: Path, table: Table, elapsed: float) -> Table:
     return replace(table, settings={**new, **own})
 
 
-def _other_steps(
-    out: Path, table: Table, plan: Mapping[str, Any], wanted: float, before: list[str]
-) -> list[Line]:
-    """The steps that take the `wanted` seconds; `before` are the stages that were trained."""
-    steps, planned = plan["settings"][table.name]["steps"], plan["seconds"]
-    faster = 1.0
+def _since_planned(
+    recipe: Recipe,
+    out: Path,
+    table: Table,
+    plan: Mapping[str, Any],
+    seconds: float,
+    before: list[str],
+) -> tuple[float, str]:
+    """How many times as fast as planned steps are, and how that is known.
+
+    It is as the last of the stages `before` turned out to be. Without one the model that is to be
+    trained for these seconds is timed once more, as another program may have slowed the first time:
+    what is slower now may pass as well, and counts for nothing.
+    """
     if before:
         took = read_json_object(out / before[-1] / "status.json").get("seconds")
-        if is_number(took) and took > 0:
-            faster = (planned[before[-1]] - _STAGE_SECONDS) / took
-    change = wanted / (planned[table.name] - _STAGE_SECONDS) * faster
+        if not is_number(took) or took <= 0:
+            return 1.0, ""
+        faster = (plan["seconds"][before[-1]] - _STAGE_SECONDS) / took
+        return faster, f" and {before[-1]} ran {faster:.2f} times as fast as planned"
+    config, planned = table.config(out), plan.get("tokens_per_second", {}).get(table.name)
+    if not is_number(planned) or not isinstance(config, PretrainConfig):
+        return 1.0, ""
+    compute = _compute(table, out, plan["minutes"])
+    if compute.compile:  # to do so once more takes longer than it is worth
+        return 1.0, ""
+    shape, _ = model_shape(config, _vocab_size(recipe, out), 0.0)
+    faster = _speed(config, shape, compute, seconds) / planned
+    if faster < _FASTER:
+        return 1.0, ""
+    return faster, f" and it runs {faster:.2f} times as fast as when it was planned"
+
+
+def _other_steps(
+    table: Table, plan: Mapping[str, Any], wanted: float, pace: tuple[float, str]
+) -> list[Line]:
+    """The steps that take the `wanted` seconds at a pace by `_since_planned`."""
+    steps, (faster, known_by) = plan["settings"][table.name]["steps"], pace
+    change = wanted / (plan["seconds"][table.name] - _STAGE_SECONDS) * faster
     found = max(1, round(steps * min(_MOST_CHANGE, max(1 / _MOST_CHANGE, change))))
     if found == steps:
         return []
-    pace = f" and {before[-1]} ran {faster:.2f} times as fast as planned" if before else ""
     reason = (
-        f"{steps:,} at first; {max(0.0, wanted):.0f} s are left for it{pace}; set steps in the "
+        f"{steps:,} at first; {max(0.0, wanted):.0f} s are left for it{known_by}; set steps in the "
         "recipe"
     )
     say(f"plan: {table.name}.steps = {found:,}\n      {reason}")
@@ -230,8 +263,8 @@ def _filled(recipe: Recipe, settings: Mapping[str, Mapping[str, Any]]) -> Recipe
 
 def _lines(
     recipe: Recipe, out: Path, minutes: float, machine: Machine
-) -> tuple[list[Line], dict[str, float]]:
-    """The values, and how many seconds each table may take."""
+) -> tuple[list[Line], dict[str, float], dict[str, float]]:
+    """The values, how many seconds each table may take, and its model's tokens a second."""
     sizes = _Sizes.of(minutes, _world_flops(machine))
     lines = [line for table in recipe.tables for line in _fixed_lines(table, out, minutes, sizes)]
     recipe = _filled(recipe, _settings(lines))
@@ -244,7 +277,7 @@ def _lines(
         table for table in recipe.tables if _traits(table).share > 0 and not passes[table.name]
     ]
     if not training:
-        return lines, fixed
+        return lines, fixed, {}
     left = minutes * 60 - sum(fixed.values())
     compute = _compute(training[0], out, minutes)
     if compute.compile:
@@ -267,7 +300,7 @@ def _lines(
             lines += _length_lines(table, config, speed, seconds[table.name], whole)
         if speed is not None:
             speeds[table.name] = speed
-    return lines, {name: own + seconds.get(name, 0.0) for name, own in fixed.items()}
+    return lines, {name: own + seconds.get(name, 0.0) for name, own in fixed.items()}, speeds
 
 
 def _models(table: Table) -> tuple[str, ...]:
@@ -412,22 +445,26 @@ def _model_lines(
     vocab_size = _vocab_size(recipe, out)
     shape, reasons = model_shape(timed, vocab_size, machine.peak(compute.dtype))
     say("measuring this machine with a model of that size …")
-    micro_rows = config.micro(config.context)
-    pace = measure_pace(
-        fresh(shape, 0),
-        compute,
-        random_batches(shape.vocab_size, context=config.context, rows=micro_rows),
-        next_token_loss,
-        muon=config.optimizer == "muon",
-        minutes=seconds / 60,
-    )
-    speed = pace.tokens_per_second(config.rows * config.context)
+    speed = _speed(config, shape, compute, seconds)
     values = {"depth": shape.num_hidden_layers, "width": shape.hidden_size}
     return [
         Line(table.name, name, value, reasons[name])
         for name, value in values.items()
         if name in reasons
     ], speed
+
+
+def _speed(config: PretrainConfig, shape: ModelConfig, compute: Compute, seconds: float) -> float:
+    """Tokens a second of a stage that trains such a model for so long."""
+    pace = measure_pace(
+        fresh(shape, 0),
+        compute,
+        random_batches(shape.vocab_size, context=config.context, rows=config.micro(config.context)),
+        next_token_loss,
+        muon=config.optimizer == "muon",
+        minutes=seconds / 60,
+    )
+    return pace.tokens_per_second(config.rows * config.context)
 
 
 def _vocab_size(recipe: Recipe, out: Path) -> int:
