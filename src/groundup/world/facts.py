@@ -6,6 +6,7 @@ every sentence of the pack that states a fact states it from there.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -76,6 +77,7 @@ def is_girl(name: str) -> bool:
     return name in GIRLS
 
 
+@functools.cache
 def pronoun(who: str, case: str) -> str:
     """`she`, `him` or `its` for somebody; the case is he, him or his."""
     return PRONOUNS[case][2 if who in ANIMALS else is_girl(who)]

@@ -64,6 +64,13 @@ def lead(form: str) -> str | None:
 
 
 @functools.cache
+def named(form: str) -> frozenset[str]:
+    """The roles of all whom a form names."""
+    found = (INTRODUCES.get(slot) or CALLS.get(slot) or slot for slot in slots(form))
+    return frozenset(found) & ROLES.keys()
+
+
+@functools.cache
 def subject(form: str) -> str | None:
     """The role of a form's subject: who says what is said, or else who is named first.
 
@@ -83,6 +90,7 @@ def with_pronoun(form: str) -> str:
     return form.replace("{A}", "{A.he}", 1) if alone else form
 
 
+@functools.cache
 def introductions(who: str) -> tuple[str, ...]:
     """How somebody may be named for the first time."""
     kind = f"{'girl' if is_girl(who) else 'boy'} named {who}" if who in NAMES else who

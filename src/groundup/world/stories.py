@@ -218,8 +218,7 @@ class _Teller:
         before, people = self.told[-1][0], self._cast.people
         if plot.subject(before) != "A" or plot.lead(before):
             return False
-        named = {INTRODUCES.get(slot) or CALLS.get(slot) or slot for slot in plot.slots(before)}
-        others = [pronoun(people[role], "he") for role in named & people.keys() - {"A"}]
+        others = [pronoun(people[role], "he") for role in plot.named(before) - {"A"}]
         return pronoun(people["A"], "he") not in others
 
 
