@@ -13,7 +13,10 @@ PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest 
 
 CHECKED = tests/maths tests/nn tests/world tests/data tests/report tests/evals tests/experiments
 
-.PHONY: quickstart test test-long lint docs benchmark clean
+# The long tests that CI runs: kills, generation and training. All of them: make test-long test-typed
+ESSENTIAL = tests/test_resume.py tests/generation tests/train
+
+.PHONY: quickstart test test-long test-essential test-typed lint docs benchmark clean
 
 quickstart: $(VENV)/installed
 	$(VENV)/bin/groundup quickstart --minutes $(MINUTES) --out $(OUT)
@@ -21,9 +24,15 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(PYTEST) --dist loadfile
 
-# What takes long; then shapes and types of the folders whose small calls the default leaves alone.
+# What takes long, of all tests or of those that LONG names.
 test-long: $(VENV)/installed-test
-	$(PYTEST) --dist loadgroup -m long
+	$(PYTEST) --dist loadgroup -m long $(LONG)
+
+test-essential:
+	$(MAKE) test-long LONG="$(ESSENTIAL)"
+
+# Shapes and types of the folders whose small calls the default leaves alone.
+test-typed: $(VENV)/installed-test
 	$(PYTEST) --dist loadfile --jaxtyping-packages=groundup,typecheck.checker $(CHECKED)
 
 lint: $(VENV)/installed-test
