@@ -13,8 +13,9 @@ PYTEST  = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest 
 
 CHECKED = tests/maths tests/nn tests/world tests/data tests/report tests/evals tests/experiments
 
-# The long tests that CI runs: kills, generation and training. All of them: make test-long test-typed
-ESSENTIAL = tests/test_resume.py tests/generation tests/train
+# The long tests that CI runs: kills, README's commands, alignment that learns, generation, training.
+# All of them: make test-long test-typed
+ESSENTIAL = tests/test_resume.py tests/test_readme.py tests/align tests/generation tests/train
 
 .PHONY: quickstart test test-long test-essential test-typed lint docs benchmark clean
 

@@ -77,12 +77,14 @@ def test_the_others_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    others = [psutil.Process(int(one.name)) for one in tmp_path.iterdir() if _lives(one.name)]
-    _until(lambda: not any(one.is_running() for one in others))
+    _until(lambda: not any(_lives(int(one.name)) for one in tmp_path.iterdir()))
 
 
-def _lives(process: str) -> bool:
-    return psutil.pid_exists(int(process))
+def _lives(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _until(happened: Callable[[], bool]) -> None:

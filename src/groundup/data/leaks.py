@@ -26,7 +26,7 @@ from jaxtyping import Bool, UInt64
 from groundup.data.packs.manifest import generated_set
 from groundup.data.packs.rows import Rows, page_of
 from groundup.runs.parallel import in_parts, on_all_cores
-from groundup.text.cleaning import normal_form, shingles, shingles_of_all, words
+from groundup.text.cleaning import TOGETHER, normal_form, shingles, shingles_of_all, words
 from groundup.text.rows import (
     AnyRow,
     Choice,
@@ -43,8 +43,6 @@ _GRAM = 13
 # A question of fewer words is a phrase that any text may hold by chance; one of 13 and more is
 # found by its 13-grams.
 _SHORTEST_QUESTION = 8
-# So many rows are compared at once: many together are faster, all together fill the memory.
-_TOGETHER = 1_000
 # Comparing fewer than so many takes less than sending them to another process.
 _LEAST_PART = 5_000
 # Where the title is what the split goes by.
@@ -191,8 +189,8 @@ def failed_by_each(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset
 
 def _failed_by_part(rows: Sequence[AnyRow], against: Evaluated) -> list[frozenset[str]]:
     found = []
-    for start in range(0, len(rows), _TOGETHER):
-        found += _failed_together(rows[start : start + _TOGETHER], against)
+    for start in range(0, len(rows), TOGETHER):
+        found += _failed_together(rows[start : start + TOGETHER], against)
     return found
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Int, UInt64
 
 _WORD = re.compile(r"[^\W_]+")
 # So many texts are compared at once: many together are faster, all together fill the memory.
-_TOGETHER = 1_000
+TOGETHER = 1_000
 # Characters that a reader does not see and a tokenizer would have to learn: C0 and C1 controls
 # except the line break, soft hyphen, zero-width and direction marks, and the byte order mark.
 _INVISIBLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
@@ -114,8 +114,8 @@ def repeats(texts: Sequence[str], size: int = 8, share: float = 0.5) -> Bool[np.
     `size` words if the very same words do. The first of several always stays.
     """
     parts, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-    for start in range(0, len(texts), _TOGETHER):
-        some = texts[start : start + _TOGETHER]
+    for start in range(0, len(texts), TOGETHER):
+        some = texts[start : start + TOGETHER]
         said = [words(text) for text in some]
         hashes, owner = shingles_of_all(said, size)
         short = [place for place, one in enumerate(said) if len(one) < size]
