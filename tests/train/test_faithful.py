@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from groundup.adapters.attach import add_lora
 from groundup.kernels.library import best_kernels
 from groundup.lm.config import ExpertsConfig, ModelConfig
 from groundup.lm.model import CausalLM
@@ -89,6 +90,16 @@ def test_other_gradients_are_seen(wrong: float, expected: bool) -> None:
     assert right(model, batch, loss, COMPUTE) is expected
     assert not model.linear.weight.any(), "a copy is asked"
     assert model.scale == 1.0
+
+
+def test_what_an_adapter_drops_by_chance_is_no_error() -> None:
+    model = CausalLM(ModelConfig.of(width=64, depth=1, vocab_size=256, context=32))
+    model.initialize(0)
+    add_lora(model, rank=4, dropout=0.5)
+    plain = Compute("cpu", "float32", "matmul", False, 1, torch.__version__)
+    for rows in range(1, 9):
+        batch = next(random_batches(256, context=32, rows=rows))
+        assert right(model, batch, next_token_loss, plain)
 
 
 def test_a_run_whose_compiler_was_found_wrong_goes_on_eagerly(

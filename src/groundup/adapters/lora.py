@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import dropout, linear
+from torch.nn.functional import linear
 
 from groundup.adapters.frozen import FrozenLinear
 from groundup.adapters.layers import dense
@@ -62,6 +62,7 @@ class LoRALinear(nn.Module):
         self.lora_A = nn.ModuleDict()
         self.lora_B = nn.ModuleDict()
         self.lora_magnitude_vector = nn.ModuleDict()
+        self.lora_dropout = nn.ModuleDict()
         self.adapters: dict[str, LoRA] = {}
         self.active: str | None = None
 
@@ -70,7 +71,7 @@ class LoRALinear(nn.Module):
         if self.active is None:
             return y
         lora, down, up = self.adapters[self.active], *self.factors(self.active, x.dtype)
-        seen = dropout(x, lora.dropout) if self.training and lora.dropout else x
+        seen: Tensor = self.lora_dropout[self.active](x)
         # From right to left, so that B A is never formed, and scaled where rows are shortest.
         update = linear(linear(seen, down) * lora.scale, up)
         if not lora.use_dora:
@@ -100,6 +101,8 @@ class LoRALinear(nn.Module):
         self.lora_B[name] = _Weight(torch.zeros(self.out_features, lora.rank, device=device))
         if lora.use_dora:
             self.lora_magnitude_vector[name] = _Weight(_row_lengths(dense(self.base_layer)))
+        drop = nn.Dropout(lora.dropout) if lora.dropout else nn.Identity()
+        self.lora_dropout[name] = drop.train(self.training)
         self.adapters[name] = lora
 
     def own_parameters(self, name: str) -> Iterator[nn.Parameter]:
