@@ -13,6 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from groundup import nn
 from groundup.app.settings import configured
 from groundup.deprecated import MODULES, NAMES, PAGES, renamed_options
 from groundup.errors import UserError
@@ -44,6 +45,13 @@ def test_what_a_package_handed_on_is_found_there(name: str) -> None:
     package, _, name_alone = f"groundup.{name}".rpartition(".")
     with pytest.warns(DeprecationWarning, match=f"is now groundup.{PAGES[name]}.{name_alone}"):
         assert getattr(importlib.import_module(package), name_alone) is not None
+
+
+def test_networks_clip_by_their_old_names() -> None:
+    with pytest.warns(DeprecationWarning, match="nn.clip_grad_norm is now groundup.nn.clip_grad_"):
+        assert nn.clip_grad_norm is nn.clip_grad_norm_
+    with pytest.raises(AttributeError, match="has no attribute 'clip'"):
+        nn.clip  # noqa: B018
 
 
 def test_a_keyword_and_a_method_are_taken_by_their_old_names() -> None:

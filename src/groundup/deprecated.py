@@ -205,6 +205,8 @@ NAMES: dict[str, str] = {
     "choose": "sample",
     "choose_prompts": "schedule",
     "claim": "check_folder",
+    "clip_grad_norm": "clip_grad_norm_",
+    "clip_grad_value": "clip_grad_value_",
     "commonest_answer": "majority_answer",
     "commonest_answers": "majority_answers",
     "commonest_judged": "majority_judged",

@@ -21,8 +21,8 @@ from groundup.nn.optim import (
     AdamW,
     Optimizer,
     RMSprop,
-    clip_grad_norm,
-    clip_grad_value,
+    clip_grad_norm_,
+    clip_grad_value_,
 )
 
 rates = st.floats(1e-4, 0.05)
@@ -326,12 +326,12 @@ def agree(ours: list[Tensor], theirs: list[torch.Tensor]) -> bool:
 @settings(max_examples=50, deadline=None)
 def test_clipping_is_torchs(seed: int, scale: float, limit: float) -> None:
     ours, theirs = with_gradients(seed, scale)
-    norm = clip_grad_norm(ours, limit)
+    norm = clip_grad_norm_(ours, limit)
     wanted = torch.nn.utils.clip_grad_norm_(theirs, limit).item()
     assert norm == pytest.approx(wanted, rel=1e-13)
     assert agree(ours, theirs)
     ours, theirs = with_gradients(seed, scale)
-    clip_grad_value(ours, limit)
+    clip_grad_value_(ours, limit)
     torch.nn.utils.clip_grad_value_(theirs, limit)
     assert agree(ours, theirs)
 
@@ -339,28 +339,28 @@ def test_clipping_is_torchs(seed: int, scale: float, limit: float) -> None:
 def test_clipping_counts_a_tied_weight_once_and_takes_one_tensor() -> None:
     weight = Tensor([[3.0], [4.0]])
     weight.grad = Tensor([[3.0], [4.0]], requires_grad=False)
-    assert clip_grad_norm([weight, weight], inf) == 5.0
+    assert clip_grad_norm_([weight, weight], inf) == 5.0
     assert weight.grad.tolist() == [[3.0], [4.0]]  # an infinite limit only measures
-    assert clip_grad_norm(weight, 1.0) == 5.0
-    assert clip_grad_norm(weight, 1.0) == pytest.approx(1.0, rel=1e-6)
-    clip_grad_value(weight, 0.7)
+    assert clip_grad_norm_(weight, 1.0) == 5.0
+    assert clip_grad_norm_(weight, 1.0) == pytest.approx(1.0, rel=1e-6)
+    clip_grad_value_(weight, 0.7)
     assert np.allclose(weight.grad.data, [[0.6], [0.7]], atol=1e-6)
 
 
 def test_norms_whose_squares_overflow_are_found_and_infinite_ones_are_infinite() -> None:
     weight = Tensor([1.0, 1.0])
     weight.grad = constant(np.array([1e200, 1.0]))
-    assert clip_grad_norm([weight], 1.0) == pytest.approx(1e200)
+    assert clip_grad_norm_([weight], 1.0) == pytest.approx(1e200)
     assert weight.grad.tolist() == pytest.approx([1.0, 1e-200])
     small = Tensor(np.array([1e25, 0.0], np.float32))
     small.grad = constant(np.array([1e25, 0.0], np.float32))
-    assert clip_grad_norm(small, 1.0) == pytest.approx(1e25)
+    assert clip_grad_norm_(small, 1.0) == pytest.approx(1e25)
     assert small.grad.tolist() == pytest.approx([1.0, 0.0])
     weight.grad = constant(np.array([np.inf, 1.0]))
-    assert clip_grad_norm([weight], 1.0) == inf
+    assert clip_grad_norm_([weight], 1.0) == inf
     weight.grad = constant(np.array([nan, 1.0]))
-    assert np.isnan(clip_grad_norm([weight], 1.0))
-    assert clip_grad_norm([Tensor(1.0)], 1.0) == 0.0
+    assert np.isnan(clip_grad_norm_([weight], 1.0))
+    assert clip_grad_norm_([Tensor(1.0)], 1.0) == 0.0
 
 
 def test_clipped_values_are_seen_by_graphs_that_hold_them() -> None:
@@ -368,7 +368,7 @@ def test_clipped_values_are_seen_by_graphs_that_hold_them() -> None:
     (x**3).sum().backward(create_graph=True)
     assert x.grad is not None
     norm = (x.grad**2).sum()
-    assert clip_grad_norm([x], 1.0) == pytest.approx(sqrt(27**2 + 48**2))
+    assert clip_grad_norm_([x], 1.0) == pytest.approx(sqrt(27**2 + 48**2))
     with pytest.raises(GradientError, match="changed in place"):
         norm.backward()
 
@@ -376,6 +376,6 @@ def test_clipped_values_are_seen_by_graphs_that_hold_them() -> None:
 @pytest.mark.parametrize("limit", [0.0, -1.0, nan])
 def test_limits_are_positive(limit: float) -> None:
     with pytest.raises(ValueError, match=r"max_norm=.*above 0"):
-        clip_grad_norm([Tensor(1.0)], limit)
+        clip_grad_norm_([Tensor(1.0)], limit)
     with pytest.raises(ValueError, match=r"clip_value=.*above 0"):
-        clip_grad_value([Tensor(1.0)], limit)
+        clip_grad_value_([Tensor(1.0)], limit)

@@ -1,5 +1,8 @@
 """Step 2: neural networks on the tensor of step 1, with torch's names, and all that trains them."""
 
+from typing import TYPE_CHECKING
+
+from groundup.deprecated import renamed
 from groundup.nn import init, schedule
 from groundup.nn.activations import (
     ELU,
@@ -37,8 +40,8 @@ from groundup.nn.optim import (
     Adam,
     AdamW,
     RMSprop,
-    clip_grad_norm,
-    clip_grad_value,
+    clip_grad_norm_,
+    clip_grad_value_,
 )
 from groundup.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from groundup.nn.training import History, minibatches, train
@@ -84,8 +87,8 @@ __all__ = [
     "Softplus",
     "Tanh",
     "binary_cross_entropy_with_logits",
-    "clip_grad_norm",
-    "clip_grad_value",
+    "clip_grad_norm_",
+    "clip_grad_value_",
     "cross_entropy",
     "hinge",
     "init",
@@ -96,3 +99,8 @@ __all__ = [
     "softplus",
     "train",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        return renamed(__name__, name)

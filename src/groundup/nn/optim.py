@@ -337,7 +337,7 @@ class AdamW(Adam):
         self.descend(w, g, state, t, lr)
 
 
-def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients together so that their common norm is at most `max_norm`.
 
         g ← g · min(1, max_norm / (|g| + 1e-6)),  |g|² = the sum over all parameters
@@ -368,7 +368,7 @@ def _length_of_large(arrays: Sequence[Array]) -> float:
     return peak * sqrt(sum(float(np.square(array / peak).sum()) for array in arrays))
 
 
-def clip_grad_value(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Cut every entry of every gradient at -clip_value and clip_value, which turns its direction.
 
     Errors: `ValueError` for a value that is not above 0.

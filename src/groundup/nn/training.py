@@ -21,7 +21,7 @@ import numpy as np
 from groundup.maths.arrays import Array
 from groundup.maths.tensor import Tensor, no_grad
 from groundup.nn.module import Module
-from groundup.nn.optim import Optimizer, clip_grad_norm
+from groundup.nn.optim import Optimizer, clip_grad_norm_
 from groundup.nn.schedule import Schedule, constant
 
 M = TypeVar("M", bound=Module)
@@ -85,7 +85,7 @@ def train(
             break
         optimizer.zero_grad()
         value.backward()
-        norm = clip_grad_norm(optimizer.weights, inf if clip is None else clip)
+        norm = clip_grad_norm_(optimizer.weights, inf if clip is None else clip)
         optimizer.step(factor(step))
         spent += perf_counter() - begun
 
