@@ -60,7 +60,8 @@ def test_of_two_values_of_a_variable_the_faster_is_chosen() -> None:
 
 
 def test_advice_is_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    for name in ("GROUNDUP_KERNELS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
     facts: dict[str, Any] = {
         **machine_facts(),
         "compiler": "g++",
@@ -77,7 +78,10 @@ def test_advice_is_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--micro-rows" in advice({**facts, "free_bytes": 1e9})[0]
     plain = {**facts, "fast_bfloat16": False, "kernels": "none"}
     assert "float32" in advice(plain)[0]
-    assert "Our kernels are not used" in advice({**plain, "vectors": ["avx2"]})[0]
+    assert "this compiler cannot make them" in advice({**plain, "vectors": ["avx2"]})[0]
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX")
+    assert "as ONEDNN_MAX_CPU_ISA=AVX has it" in advice({**plain, "vectors": ["avx2"]})[0]
+    assert "holds the processor back" in advice(facts)[0]
 
 
 def test_products_are_of_the_shapes_that_are_multiplied() -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from groundup.kernels.library import VARIABLE
 from groundup.pretrain.probe import Setup
 from groundup.pretrain.trials import (
     GAINS,
@@ -213,6 +214,10 @@ def conclusions(found: list[TrialResult], load: float) -> list[str]:
     return said
 
 
+# What whoever starts a process may say of kernels: ours, and oneDNN's, which ours keep to as well.
+_HOLDING = (VARIABLE, "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+
+
 def advice(facts: Mapping[str, Any]) -> list[str]:
     """What would make this machine faster, in sentences."""
     said = []
@@ -225,8 +230,14 @@ def advice(facts: Mapping[str, Any]) -> list[str]:
         what = "compiles its kernels and models" if has_kernels else "compiles models"
         said.append(f"With a C++ compiler groundup {what}: install g++ or clang (apt install g++).")
     elif has_kernels and facts["kernels"] == "none" and facts["device"] == "cpu":
-        said.append("Our kernels are not used, as GROUNDUP_KERNELS or the compiler has it.")
-    if os.environ.get("ONEDNN_MAX_CPU_ISA") and "amx_bf16" in facts["vectors"]:
+        held = [f"{name}={os.environ[name]}" for name in _HOLDING if os.environ.get(name)]
+        why = (
+            f"{' and '.join(held)} has it; take it out of the environment"
+            if held
+            else "this compiler cannot make them; try another (CC, CXX)"
+        )
+        said.append(f"Our kernels are not used, as {why}.")
+    elif "amx_bf16" in vectors and any(os.environ.get(name) for name in _HOLDING[1:]):
         said.append("ONEDNN_MAX_CPU_ISA holds the processor back; take it out of the environment.")
     if not facts["fast_bfloat16"] and facts["device"] == "cpu":
         said.append(
