@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.data.corpus import documents
-from groundup.data.packs.manifest import source_group
+from groundup.data.packs.manifest import mixture_groups
 from groundup.errors import UserError
 from groundup.evals.perplexity import BYTES_ON_THE_WAY, bits_per_byte
 from groundup.formats.card import model_card, sources
@@ -152,7 +152,7 @@ def _stream(config: PretrainConfig, shard: Shard, steps: int | None = None) -> D
         rows=config.rows,
         micro_rows=config.micro(config.context),
         seed=config.seed,
-        mixture={source_group(name): shares for name, shares in config.mixture.items()},
+        mixture=mixture_groups(config.mixture),
         steps=steps,
     )
 

@@ -153,7 +153,8 @@ class SFTConfig(TuningConfig, OwnDataConfig):
     mixture: dict[str, ShareBelowOne] = Field(
         {one.name: one.conversations for one in GENERATED},
         description="share of the conversations of a source or a generated set, beside the others: "
-        "--mixture.world 0.9, in a recipe mixture = {world = 0.9}",
+        "--mixture.world 0.9, in a recipe mixture = {world = 0.9}; a source that is named itself "
+        "is not of its set",
     )
     decay: Share | None = Field(  # type: ignore[assignment]  # None until the data are read
         None,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from groundup.data.dataset import is_stage, load_dataset, load_datasets
-from groundup.data.packs.manifest import source_group
+from groundup.data.packs.manifest import mixture_groups
 from groundup.data.split import content
 from groundup.errors import UserError
 from groundup.lm.logprobs import spread
@@ -142,8 +142,7 @@ def laid_out(config: SFTConfig, found: Found, layout: Layout) -> TuningData:
     context = layout.context
     own = {name: _tokens(items, context) for name, items in found.sources.items()}
     items = [item for items in found.sources.values() for item in items]
-    shares = {source_group(name): share for name, share in config.mixture.items()}
-    mixture = Mixture(config.balance, shares)
+    mixture = Mixture(config.balance, mixture_groups(config.mixture))
     weights = dict(zip(own, config.weights or own.values(), strict=True))
     general = _replayed(config, found, layout, sum(own.values())) if layout.replay else {}
     of_tokens = token_shares(weights, list(general), layout.replay)

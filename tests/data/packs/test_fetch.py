@@ -72,6 +72,10 @@ def test_a_generated_set_is_found_by_name_and_has_no_archive() -> None:
     # What newcomers say is made for the world, and goes with it in a mixture.
     assert manifest.source_group("world") == (*one.sources, *one.companions)
     assert manifest.source_group("notes") == ("notes",)
+    # What is named itself has a share of its own.
+    found = manifest.mixture_groups({"world": 0.7, "world-conduct": 0.1, "notes": 0.2})
+    rest = tuple(s for s in manifest.source_group("world") if s != "world-conduct")
+    assert found == {rest: 0.7, ("world-conduct",): 0.1, ("notes",): 0.2}
 
 
 def test_every_source_of_the_world_is_known_and_no_other() -> None:

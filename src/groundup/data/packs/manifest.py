@@ -103,6 +103,7 @@ class ModelPack:
 
 DataSet = PackSet | GeneratedSet
 Pack = DataSet | ModelPack
+T = TypeVar("T")
 AnyPack = TypeVar("AnyPack", PackSet, GeneratedSet, ModelPack)
 
 _PAGE: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
@@ -151,6 +152,17 @@ def generated_set(source: str) -> GeneratedSet | None:
 def source_group(name: str) -> tuple[str, ...]:
     """The sources that a name means in a mixture: those of a synthetic set, or the one."""
     return next(((*one.sources, *one.companions) for one in GENERATED if one.name == name), (name,))
+
+
+def mixture_groups(mixture: Mapping[str, T]) -> dict[tuple[str, ...], T]:
+    """The sources that each name of a mixture means, and their share.
+
+    One that is named itself has its own share: it is left out of the set that it is of.
+    """
+    return {
+        tuple(one for one in source_group(name) if one == name or one not in mixture): share
+        for name, share in mixture.items()
+    }
 
 
 def find_pack(name: str) -> Pack:
