@@ -78,10 +78,17 @@ def test_advice_is_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--micro-rows" in advice({**facts, "free_bytes": 1e9})[0]
     plain = {**facts, "fast_bfloat16": False, "kernels": "none"}
     assert "float32" in advice(plain)[0]
-    assert "this compiler cannot make them" in advice({**plain, "vectors": ["avx2"]})[0]
+    plain["vectors"] = ["avx2"]
+    assert "This compiler cannot make our kernels" in advice(plain)[0]
+    for name in ("GROUNDUP_KERNELS", "DNNL_MAX_CPU_ISA"):
+        with monkeypatch.context() as inner:
+            inner.setenv(name, "AVX")
+            assert f"{name}=AVX holds the processor back" in advice(plain)[0]
+    monkeypatch.setenv("GROUNDUP_KERNELS", "amx")
+    assert advice(facts) == []
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX")
-    assert "as ONEDNN_MAX_CPU_ISA=AVX has it" in advice({**plain, "vectors": ["avx2"]})[0]
-    assert "holds the processor back" in advice(facts)[0]
+    assert "ONEDNN_MAX_CPU_ISA=AVX holds the processor back" in advice(facts)[0]
+    assert "ONEDNN_MAX_CPU_ISA=AVX" in advice({**facts, "compiler": None})[1]
 
 
 def test_products_are_of_the_shapes_that_are_multiplied() -> None:

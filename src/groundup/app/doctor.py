@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from groundup.kernels.library import VARIABLE
+from groundup.kernels.library import ISA_VARIABLES, VARIABLE
 from groundup.pretrain.probe import Setup
 from groundup.pretrain.trials import (
     GAINS,
@@ -214,10 +214,6 @@ def conclusions(found: list[TrialResult], load: float) -> list[str]:
     return said
 
 
-# What whoever starts a process may say of kernels: ours, and oneDNN's, which ours keep to as well.
-_HOLDING = (VARIABLE, "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-
-
 def advice(facts: Mapping[str, Any]) -> list[str]:
     """What would make this machine faster, in sentences."""
     said = []
@@ -229,16 +225,15 @@ def advice(facts: Mapping[str, Any]) -> list[str]:
     if facts["compiler"] is None:
         what = "compiles its kernels and models" if has_kernels else "compiles models"
         said.append(f"With a C++ compiler groundup {what}: install g++ or clang (apt install g++).")
-    elif has_kernels and facts["kernels"] == "none" and facts["device"] == "cpu":
-        held = [f"{name}={os.environ[name]}" for name in _HOLDING if os.environ.get(name)]
-        why = (
-            f"{' and '.join(held)} has it; take it out of the environment"
-            if held
-            else "this compiler cannot make them; try another (CC, CXX)"
+    without = has_kernels and facts["kernels"] == "none" and facts["device"] == "cpu"
+    names = (VARIABLE, *ISA_VARIABLES) if without else ISA_VARIABLES
+    held = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    if held and (without or "amx_bf16" in vectors):
+        said.append(
+            f"{' and '.join(held)} holds the processor back; take it out of the environment."
         )
-        said.append(f"Our kernels are not used, as {why}.")
-    elif "amx_bf16" in vectors and any(os.environ.get(name) for name in _HOLDING[1:]):
-        said.append("ONEDNN_MAX_CPU_ISA holds the processor back; take it out of the environment.")
+    elif without and facts["compiler"] is not None:
+        said.append("This compiler cannot make our kernels; try another (CC, CXX).")
     if not facts["fast_bfloat16"] and facts["device"] == "cpu":
         said.append(
             "This processor computes bfloat16 slower than float32, so float32 is used; one with "

@@ -34,6 +34,8 @@ Kernels = Literal["none", "avx2", "avx512_bf16", "amx"]
 
 # Set to one of these, it decides which kernels runs that begin have; `none` is the plain path.
 VARIABLE = "GROUNDUP_KERNELS"
+# oneDNN's own, the second by its older name: the most that a processor may be used as.
+ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _NEEDED: dict[Kernels, set[str]] = {
     "avx2": {"avx2", "fma"},
     "avx512_bf16": {"avx512_bf16", "avx512f", "avx512bw", "avx512vl"},
@@ -121,8 +123,7 @@ def is_allowed(kernels: Kernels) -> bool:
     """Whether this processor has what the kernels need, and may use it."""
     if not _NEEDED[kernels] <= cpu_flags():
         return False
-    variables = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-    most = next((os.environ[name].upper() for name in variables if os.environ.get(name)), "ALL")
+    most = next((os.environ[name].upper() for name in ISA_VARIABLES if os.environ.get(name)), "ALL")
     if most in ("ALL", "DEFAULT") or "AMX" in most:
         return True
     if kernels == "avx2":

@@ -88,7 +88,7 @@ class PretrainConfig(TrainingConfig):
         {one.name: one.documents for one in GENERATED},
         description="share of the rows of a source or a generated set, beside the others, at first "
         "and at the end; it moves evenly in between: --mixture.world 0.7 0.15, in a recipe "
-        "mixture = {world = [0.7, 0.15]}",
+        "mixture = {world = [0.7, 0.15]}; a source that is named itself is not of its set",
     )
     weight_decay: WeightDecay = Field(0.1, description="decoupled weight decay")
     evaluations: Evaluations = Field(
