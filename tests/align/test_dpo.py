@@ -174,12 +174,15 @@ def test_it_raises_preference_accuracy(workshop: Any) -> None:
     assert measured[-1] == pytest.approx(heldout)
 
 
-def test_a_minute_reads_few_pairs_three_times_at_most(workshop: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_a_minute_reads_few_pairs_three_times_at_most(
+    method: str, workshop: Any, tmp_path: Path
+) -> None:
     rows = (workshop.data / "preferences" / "train.jsonl").read_text().splitlines()[:30]
     (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
     out = tmp_path / "out"
     given = {"steps": None, "minutes": 1, "save_every": None, "data": tmp_path / "pairs.jsonl"}
-    code, said = workshop.run(workshop.command("dpo", out, **given))
+    code, said = workshop.run(workshop.command(method, out, **given))
     assert code == 0, said
     assert "3 passes over the data are enough" in said
     assert json.loads((out / "status.json").read_text())["steps"] < 3 * 30

@@ -58,7 +58,7 @@ from groundup.tune.prepare import PreparedModel, prepare_model
 RATES = (0.0006, 0.0006)
 # In a given time pairs are read so often at most. Rafailov et al. read them once; from the second
 # pass on a small model learned little but the pairs, and after five it had lost what it knew.
-_MOST_PASSES = 3.0
+MOST_PASSES = 3.0
 # Held-out pairs scored at each evaluation on the way.
 _CURVE_PAIRS = 300
 _GUESSING = 0.5
@@ -179,7 +179,7 @@ def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
         save=save,
         context=context,
         rows_per_epoch=own.rows_per_epoch,
-        most_passes=_MOST_PASSES,
+        most_passes=MOST_PASSES,
         model_config=config_to_hf(model.config),
         tokens_per_step=config.rows * context * (2 if config.ptx else 1),
         announce=lambda plan: _explain(config, run, len(heldout)),

@@ -14,8 +14,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_origin
 
-from cyclopts import App, CoercionError, CycloptsError, Group, MissingArgumentError
+from cyclopts import App, Argument, CoercionError, CycloptsError, Group, MissingArgumentError
 
 import groundup
 from groundup.app import process
@@ -331,9 +332,12 @@ def _complain(message: str) -> int:
 def _misread(error: CycloptsError) -> str:
     """Return why the arguments cannot be read, in one line, and where to look."""
     why = " ".join(str(error).split())
-    missing = error.argument if isinstance(error, MissingArgumentError) else None
-    if missing is not None and "Did you mean" not in why:
-        why = f"{missing.name} is missing: {missing.parameter.help}."
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        missing = error.argument
+        if _is_table(missing):
+            why = f"{error.keyword} lacks a value; give {missing.parameter.help}."
+        elif "Did you mean" not in why:
+            why = f"{missing.name} is missing: {missing.parameter.help}."
     if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
         why = _no_number(error) or why
     why = why if len(why) <= 2000 else f"{why[:1000]} …"
@@ -345,13 +349,20 @@ def _no_number(error: CoercionError) -> str | None:
     from groundup.train.ranges import ranges
 
     assert error.argument is not None and error.token is not None
-    name = error.argument.name
+    name, given = error.token.keyword or error.argument.name, repr(error.token.value[:50])
+    if _is_table(error.argument) and not error.token.keys:
+        return f"{name}={given} has no name behind a dot; give {error.argument.parameter.help}."
     found = next(ranges(error.argument.field_info.annotation), None)
     if found is None:
         return None
     kind = "a whole number" if found.kind is int else "a number"
     rule = found.rule()
-    return f"{name}={error.token.value[:50]!r} must be {kind}{', ' if rule else ''}{rule}."
+    return f"{name}={given} must be {kind}{', ' if rule else ''}{rule}."
+
+
+def _is_table(argument: Argument) -> bool:
+    """Whether an option has names of its user's behind a dot, as in --mixture.world."""
+    return get_origin(argument.hint) is dict
 
 
 def _set_environment(command: str) -> None:
