@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,31 @@ def test_without_a_compiler_there_are_none(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
     assert library.__wrapped__("avx2") is None
     assert not list((tmp_path / "kernels").iterdir())
+
+
+def test_a_compiler_that_cannot_call_pytorchs_threads_brings_its_own(
+    kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As clang, which does not speak GNU's OpenMP."""
+    compiler = tmp_path / "cc"
+    leaves_out = 'case $word in */torch/lib/libgomp*) ;; *) set -- "$@" "$word" ;; esac'
+    compiler.write_text(f'#!/bin/sh\nfor word do shift; {leaves_out}; done\nexec cc "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", str(compiler))
+    found = library.__wrapped__(kernels)
+    assert found is not None
+    x, y = torch.randn(2, 4096, dtype=number()), torch.empty(4096, dtype=number())
+    found.swiglu(x[0].data_ptr(), x[1].data_ptr(), y.data_ptr(), 4096, 2)
+    gate, up = x.float()
+    expected = torch.nn.functional.silu(gate) * up
+    assert torch.allclose(y.float(), expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed")
+def test_clang_makes_them_too(
+    kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", "clang")
+    assert library.__wrapped__(kernels) is not None

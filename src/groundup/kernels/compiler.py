@@ -28,9 +28,13 @@ def compiled(pages: Sequence[Path], *flags: str) -> ctypes.CDLL | None:
     Headers among them are what the others include. Returns None where it cannot be had.
     """
     try:
-        return ctypes.CDLL(str(_file(pages, flags)))
+        found = ctypes.CDLL(str(_file(pages, flags)))
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
+    # Clang's threads would wait for the next call where PyTorch's are to compute meanwhile.
+    if hasattr(found, "kmp_set_blocktime"):
+        found.kmp_set_blocktime(0)
+    return found
 
 
 def _file(pages: Sequence[Path], flags: Sequence[str]) -> Path:
@@ -46,21 +50,33 @@ def _file(pages: Sequence[Path], flags: Sequence[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         units = {page: Path(aside, f"{page.stem}.o") for page in pages if page.suffix == ".c"}
-        linked = Path(aside, "kernels.so")
-        for command in (
-            *([*compiler, *_COMPILE, *flags, "-c", str(c), "-o", str(o)] for c, o in units.items()),
-            # PyTorch's own threads: a second set of them would fight with the first.
-            [*compiler, "-shared", *map(str, units.values()), *_openmp(), "-lm", "-o", str(linked)],
-        ):
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
-        ctypes.CDLL(str(linked))  # one that does not load must not be kept
-        linked.replace(file)
+        for page, unit in units.items():
+            _run([*compiler, *_COMPILE, *flags, "-c", str(page), "-o", str(unit)])
+        _link([*compiler, "-shared", *map(str, units.values()), "-lm"], Path(aside, "new.so"), file)
     return file
 
 
-def _openmp() -> list[str]:
-    found = sorted(Path(torch.__file__).parent.glob("lib/libgomp*"))
-    return [str(found[0])] if found else ["-fopenmp"]
+def _link(command: Sequence[str], new: Path, file: Path) -> None:
+    """Link a library with PyTorch's own threads, for a second set of them fights with the first.
+
+    Where PyTorch has none that the compiler knows how to call (GNU's and clang's differ), with the
+    compiler's. One that does not load is not kept.
+    """
+    ours = sorted(Path(torch.__file__).parent.glob("lib/libgomp*"))[:1]
+    for openmp in (*ours, "-fopenmp"):
+        _run([*command, str(openmp), "-o", str(new)])
+        try:
+            ctypes.CDLL(str(new))
+        except OSError:
+            if openmp == "-fopenmp":
+                raise
+            continue
+        new.replace(file)
+        return
+
+
+def _run(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
 def _processor() -> str:
