@@ -85,9 +85,11 @@ def test_a_compiler_that_cannot_call_pytorchs_threads_brings_its_own(
     kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As clang, which does not speak GNU's OpenMP."""
+    asks = tmp_path / "asks.c"
+    asks.write_text("void nobody_has_it(void); void (*asks)(void) = nobody_has_it;")
     compiler = tmp_path / "cc"
-    leaves_out = 'case $word in */torch/lib/libgomp*) ;; *) set -- "$@" "$word" ;; esac'
-    compiler.write_text(f'#!/bin/sh\nfor word do shift; {leaves_out}; done\nexec cc "$@"\n')
+    with_pytorchs = f'case "$*" in */torch/lib/libgomp*) set -- -fPIC "$@" {asks};; esac'
+    compiler.write_text(f'#!/bin/sh\n{with_pytorchs}\nexec cc "$@"\n')
     compiler.chmod(0o755)
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", str(compiler))
