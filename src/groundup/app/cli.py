@@ -351,7 +351,8 @@ def _no_number(error: CoercionError) -> str | None:
     assert error.argument is not None and error.token is not None
     name, given = error.token.keyword or error.argument.name, repr(error.token.value[:50])
     if _is_table(error.argument) and not error.token.keys:
-        return f"{name}={given} has no name behind a dot; give {error.argument.parameter.help}."
+        rule = "must be written with a name behind a dot"
+        return f"{name}={given} {rule}; give {error.argument.parameter.help}."
     found = next(ranges(error.argument.field_info.annotation), None)
     if found is None:
         return None
