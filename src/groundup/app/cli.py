@@ -345,7 +345,7 @@ def _misread(error: CycloptsError) -> str:
 
 
 def _no_number(error: CoercionError) -> str | None:
-    """What an option must be that was given no number, or none of its kind."""
+    """What an option must be that was given no number, none of its kind, or no name for it."""
     from groundup.train.ranges import ranges
 
     assert error.argument is not None and error.token is not None

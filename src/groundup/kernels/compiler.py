@@ -31,7 +31,7 @@ def compiled(pages: Sequence[Path], *flags: str) -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(_file(pages, flags)))
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    # Clang's threads would wait for the next call where PyTorch's are to compute meanwhile.
+    # Clang's threads would spin until the next call, where PyTorch's are to compute meanwhile.
     if hasattr(found, "kmp_set_blocktime"):
         found.kmp_set_blocktime(0)
     return found
