@@ -24,6 +24,7 @@ from groundup.data.records import read_preferences, read_unpaired_preferences
 from groundup.data.split import split
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run, is_finished
+from groundup.text.cleaning import split_hash
 
 N, ASKED = 4, 36  # a whole chunk of 32 and a rest
 
@@ -413,6 +414,41 @@ def test_however_small_the_share_a_group_is_held_out(
     }
     rows = (run(BestOfNConfig(**config)) / "conversations" / "heldout.jsonl").read_text()
     assert len({json.loads(row)["group"] for row in rows.splitlines()}) == groups
+
+
+def test_every_source_of_enough_groups_has_one_held_out(workshop: Any, tmp_path: Path) -> None:
+    # Of the sea chance holds out some, of the sky none.
+    named = [(source, f"{source} {g}") for source in ("sea", "sky") for g in range(40)]
+    kept = {
+        "sea": [group for source, group in named if source == "sea"][:10],
+        "sky": [g for source, g in named if source == "sky" and split_hash(g) >= 0.2][:10],
+    }
+    assert any(split_hash(group) < 0.2 for group in kept["sea"])
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(
+        "".join(
+            json.dumps({"prompt": f"{group}, {i}?", "source": source, "group": group}) + "\n"
+            for source, groups in kept.items()
+            for group in groups
+            for i in range(2)
+        )
+    )
+    config = settings(workshop, tmp_path / "out") | {
+        "prompts": path,
+        "questions": 40,
+        "heldout": 0.2,
+    }
+    found = run(BestOfNConfig(**config)) / "conversations"
+    train, heldout = (
+        {
+            (row["source"], row["group"])
+            for row in map(json.loads, (found / f"{side}.jsonl").read_text().splitlines())
+        }
+        for side in ("train", "heldout")
+    )
+    assert {source for source, _ in heldout} == {"sea", "sky"}
+    assert len([group for source, group in heldout if source == "sky"]) == 1
+    assert not train & heldout
 
 
 # Bad input.

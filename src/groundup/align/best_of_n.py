@@ -298,13 +298,9 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> tuple
     conversations = pairs = 0
     rng = np.random.default_rng((config.seed, 2))
     sides: list[list[Pool]] = [[], []]
-    places = {group: split_hash(group) for group in map(_group, pools)}
-    # Of a few groups chance may hold none out: then it is the first that a larger share would.
-    share = config.heldout
-    if share and len(places) > 1:
-        share = max(share, math.nextafter(min(places.values()), 1.0))
+    heldout = _heldout_groups(pools, config.heldout)
     for pool in pools:
-        sides[places[_group(pool)] < share].append(pool)
+        sides[_group(pool) in heldout].append(pool)
     for side, some in zip(("train", "heldout"), sides, strict=True):
         learned = [one for one in some if _is_learned(one, config.min_reward)]
         folders = {
@@ -323,6 +319,25 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> tuple
     run.write("data.json", {"packs": packs})
     write_json(run.folder / "random" / "data.json", {"packs": packs})
     return conversations, pairs
+
+
+def _heldout_groups(pools: Sequence[Pool], share: float) -> set[str]:
+    """About this share of the groups, by their hashes: other prompts hold out the same ones.
+
+    Of few groups chance may hold none out: then it is the first that a larger share would, of every
+    source where one is to be expected, and of all together.
+    """
+    groups: dict[str, set[str]] = {}
+    for pool in pools:
+        groups.setdefault(pool.source, set()).add(_group(pool))
+    every = set().union(*groups.values())
+    found = {group for group in every if split_hash(group) < share}
+    for own in groups.values():
+        if share * len(own) >= 1 and not own & found:
+            found.add(min(own, key=split_hash))
+    if share and not found and len(every) > 1:
+        found.add(min(every, key=split_hash))
+    return found
 
 
 def _is_learned(pool: Pool, min_reward: float | None) -> bool:
