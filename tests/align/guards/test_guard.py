@@ -290,9 +290,13 @@ def test_thresholds_stop_no_more_than_was_promised_of_what_set_them(trained: Pat
     for use in ("message", "answer"):
         rows = [row for row in sides.calibration if row.use == use and not row.harmful]
         said = None if use == "message" else [row.answer or "" for row in rows]
-        stopped = guard.stops([row.message for row in rows], said)
-        # As many as the promise leaves, and no fewer: else more harm would pass at its price.
-        assert stopped.sum() == len(rows) - math.ceil(0.95 * (len(rows) + 1))
+        asked, left = [row.message for row in rows], len(rows) - math.ceil(0.95 * (len(rows) + 1))
+        stopped = guard.stops(asked, said)
+        # As many as the promise leaves, and no fewer: else more harm would pass at its price. The
+        # threshold lies above the score that sets it by what rounding may do, and scores of the toy
+        # may lie as near to one another.
+        near = guard.scores(asked, said) > guard.thresholds[use] - 2 * stage.ROUNDING
+        assert stopped.sum() <= left <= near.sum()
 
 
 def test_what_is_measured_is_what_the_folder_does(trained: Path) -> None:

@@ -58,7 +58,7 @@ from groundup.tune.prepare import prepare_model
 
 _ROW_STEP = 64
 # The same text scores otherwise in the last digits beside other texts.
-_ROUNDING = 1e-4
+ROUNDING = 1e-4
 # Held-out rows that are read on the way.
 _CURVE_ROWS = 400
 
@@ -202,7 +202,7 @@ def _job(config: GuardConfig, run: Run) -> Job[LabelledBatch, RewardModel]:
         of_ngrams, facts = {}, {}
         for use in learned_uses(sides):
             benign = hard_benign(sides.calibration, use)
-            thresholds[use] = threshold(scores[benign], config.false_positives) + _ROUNDING
+            thresholds[use] = threshold(scores[benign], config.false_positives) + ROUNDING
             of_ngrams[use] = threshold(counted[benign], config.false_positives)
             facts[use] = len(benign)
         guard = TrainedGuard(whole, tokenizer, thresholds)
