@@ -322,7 +322,7 @@ def _write_data(config: BestOfNConfig, run: Run, pools: Sequence[Pool]) -> tuple
 
 
 def _heldout_groups(pools: Sequence[Pool], share: float) -> set[str]:
-    """About this share of the groups, by their hashes: other prompts hold out the same ones.
+    """About this share of the groups, by their hashes, which are the same beside other prompts.
 
     Of few groups chance may hold none out: then it is the first that a larger share would, of every
     source where one is to be expected, and of all together.

@@ -292,11 +292,14 @@ def test_thresholds_stop_no_more_than_was_promised_of_what_set_them(trained: Pat
         said = None if use == "message" else [row.answer or "" for row in rows]
         asked, left = [row.message for row in rows], len(rows) - math.ceil(0.95 * (len(rows) + 1))
         stopped = guard.stops(asked, said)
-        # As many as the promise leaves, and no fewer: else more harm would pass at its price. The
-        # threshold lies above the score that sets it by what rounding may do, and scores of the toy
-        # may lie as near to one another.
-        near = guard.scores(asked, said) > guard.thresholds[use] - 2 * stage.ROUNDING
-        assert stopped.sum() <= left <= near.sum()
+        # The threshold lies above the score that sets it by what rounding may do.
+        scores = guard.scores(asked, said)
+        sets, rounding = np.sort(scores)[-left - 1], stage.ROUNDING
+        assert guard.thresholds[use] == pytest.approx(sets + rounding, abs=rounding)
+        # As many as the promise leaves, and no fewer: else more harm would pass at its price. Only
+        # scores that lie as near as rounding may pass.
+        near = (scores > sets) & (scores <= sets + 2 * rounding)
+        assert left - near.sum() <= stopped.sum() <= left
 
 
 def test_what_is_measured_is_what_the_folder_does(trained: Path) -> None:
