@@ -143,6 +143,19 @@ def test_the_policys_loss_and_gradient_are_the_papers() -> None:
     assert_close(same, clipped_policy_loss(new, old, advantages, 0.2, 0.2)[0])
 
 
+def test_a_ratio_beyond_float32_is_clipped_and_nothing_learns_but_the_policy() -> None:
+    new, old, advantages = (
+        torch.tensor(values, requires_grad=True)
+        for values in ([0.0, 0.0, 0.1], [-100.0, -100.0, 0.0], [1.0, 0.0, 1.0])
+    )
+    losses, _ = clipped_policy_loss(new, old, advantages, 0.2)
+    losses.sum().backward()
+    assert losses.tolist() == pytest.approx([-1.2, 0.0, -math.exp(0.1)])
+    assert new.grad is not None
+    assert new.grad.tolist() == pytest.approx([0.0, 0.0, -math.exp(0.1)])
+    assert old.grad is None and advantages.grad is None
+
+
 def slow_value_loss(value: float, old: float, goal: float) -> tuple[float, float]:
     clipped = min(max(value, old - 0.2), old + 0.2)
     free, held = (value - goal) ** 2, (clipped - goal) ** 2

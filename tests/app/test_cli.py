@@ -138,6 +138,7 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["data", "show", "world", "--bias", "2"], "--bias=2 must be at most 1"),
         (["data", "show", "world", "--seed", "-1"], "--seed=-1 must be at least 0"),
         (["run", "quikstart"], "'quickstart'"),
+        (["eval", "reprot", "x"], "report"),
         (["chat", "nowhere"], "'nowhere'"),
         (["generate"], "MODEL is missing"),
     ],

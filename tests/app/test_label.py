@@ -365,6 +365,7 @@ def test_dpo_learns_from_the_log(voted: Voted, room: Path) -> None:
         (["--out", "none/votes.jsonl"], "mkdir -p none"),
         (["--out", "one"], "is a folder"),
         (["--out", "notes.txt"], "is no log of votes"),
+        (["--out", "votes"], "--out=votes must end in .jsonl"),
         (["--out", "rows.jsonl"], "line 1: no 'prompt'"),
         (["--who", " "], "--who is empty"),
         (["--seed", "-1"], "--seed=-1"),

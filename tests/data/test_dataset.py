@@ -149,10 +149,11 @@ def test_what_is_not_read_is_told(tmp_path: Path) -> None:
     (folder / "NOTES.TXT").write_text("On the sea.")
     for name in ("a.jsonl.gz", "photo.png", "x.pdf", "y.pdf"):
         (folder / name).write_bytes(b"\x00")
+    (folder / "empty.txt").write_text("")
     found = load_dataset([folder], validation=0)
     assert len(found.train) == 3
     assert found.remarks == (
-        f"{folder}: 4 files not read: a.jsonl.gz, photo.png, x.pdf, …",
+        f"{folder}: 5 files not read: a.jsonl.gz, empty.txt, photo.png, …",
         f"{folder}: columns not read: topic, mood",
     )
 

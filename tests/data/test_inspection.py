@@ -31,11 +31,12 @@ from groundup.data.inspection_report import (
     shortened,
     write_inspection,
 )
+from groundup.data.records import UNKNOWN
 from groundup.errors import UserError
 from groundup.text.bpe import train_bpe
 from groundup.text.chat import encode_chat
 from groundup.text.example import Example
-from groundup.text.rows import Conversation, Document, Message
+from groundup.text.rows import BadLine, Conversation, Document, Message
 from groundup.text.template import CHATML
 from groundup.text.token_view import Token, view_tokens, visible
 from groundup.text.tokenizer import Tokenizer
@@ -114,6 +115,12 @@ def test_what_should_be_known_is_said(tokenizer: Tokenizer, found: Inspection) -
     nothing = inspect(own(ROWS[1:2]), tokenizer, context=CONTEXT)
     assert remarks(nothing)[0] == "There is nothing here to train on."
     assert "No row is held out" in remarks(nothing)[-1]
+    bad = replace(
+        own(ROWS[:1], heldout=ROWS[:1]), bad=(BadLine("a", 2, f"{UNKNOWN}: …"), BadLine("a", 3, ""))
+    )
+    said = " ".join(remarks(inspect(bad, tokenizer, context=CONTEXT)))
+    assert "2 rows of 4 are bad: a file of which more than a tenth are is refused" in said
+    assert "--columns prompt=question" in said
     plain = own(ROWS[:1], heldout=ROWS[:1])
     assert remarks(inspect(plain, tokenizer, context=CONTEXT)) == []
     unread = replace(plain, remarks=("own: columns not read: topic",))

@@ -221,6 +221,14 @@ def test_labels_are_true_and_false_or_1_and_0(tmp_path: Path) -> None:
         records.read_unpaired_preferences(_lines(tmp_path / "b.jsonl", rows[0] | {"label": 2}))
 
 
+def test_an_answer_that_is_labelled_false_is_no_example(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{n}", "completion": "c", "label": True} for n in range(20)]
+    path = _lines(tmp_path / "a.jsonl", *rows, {"prompt": "q", "completion": "d", "label": False})
+    found = records.read_rows(path, records.conversation_or_document)
+    assert len(found.rows) == 20 and "groundup kto learns from" in found.bad[0].reason
+    assert len(records.read_unpaired_preferences(path).rows) == 21
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 def test_one_object_around_the_rows_is_told(tmp_path: Path, indent: int | None) -> None:
     path = tmp_path / "a.json"

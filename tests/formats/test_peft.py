@@ -422,9 +422,14 @@ def test_what_does_not_fit_is_refused_and_leaves_the_model_alone(
     assert list(model.state_dict()) == names and not adapter_names(model)
 
 
-def test_another_base_is_refused(base: Path, tmp_path: Path) -> None:
+def test_another_base_is_refused(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_adapter(tmp_path, ours(base), base=base, base_sha256="a" * 64)
     with pytest.raises(UserError, match=r"trained on another model.*aaaaaaaaaaaa….*bbbb"):
+        load_adapter(our_base(base), tmp_path, base_sha256="b" * 64)
+    monkeypatch.chdir(base.parent)
+    with pytest.raises(UserError, match=rf"that it was trained on: {base.name}$"):
         load_adapter(our_base(base), tmp_path, base_sha256="b" * 64)
     load_adapter(our_base(base), tmp_path, base_sha256="a" * 64)
     load_adapter(our_base(base), tmp_path)  # nobody knows what this base is

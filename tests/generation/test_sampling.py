@@ -108,6 +108,18 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
         assert int(out.isfinite().sum()) == kept, top_p
 
 
+def test_mass_that_reaches_top_p_exactly_is_enough() -> None:
+    """Sums of shares in float32 miss such a mass by a little, either way."""
+    logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
+    for top_p, kept in ((0.5, 1), (0.8, 2), (1e-9, 1)):
+        out = filtered(logits, Sampling(temperature=1.0, top_p=top_p))
+        assert int(out.isfinite().sum()) == kept, top_p
+    for count in (3, 10, 50):
+        for kept in range(1, count):
+            out = filtered(torch.zeros(1, count), Sampling(temperature=1.0, top_p=kept / count))
+            assert int(out.isfinite().sum()) == kept, (kept, count)
+
+
 def test_top_p_looks_beyond_its_first_candidates_where_mass_is_spread() -> None:
     logits = torch.linspace(0, 0.01, 2000)[None]
     out = filtered(logits, Sampling(temperature=1.0, top_p=0.5))

@@ -115,6 +115,15 @@ def test_any_leading_dimensions_are_torchs(leading: tuple[int, ...], kind: str) 
     )
 
 
+def test_scores_that_float16_holds_are_no_overflow() -> None:
+    query = 30 * torch.randn(2, 50, 128)
+    mask = torch.ones(50, 50, dtype=torch.bool).tril()
+    found = scaled_dot_product_attention(query.half(), query.half(), query.half(), mask)
+    assert_close(
+        found.float(), scaled_dot_product_attention(query, query, query, mask), rtol=0.02, atol=0.2
+    )
+
+
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (6, 2), (6, 3), (3, 1), (4, 4)])
 @pytest.mark.parametrize("mask_shape", [(5, 7), (1, 5, 7), ("heads", 5, 7), (2, 1, 5, 7),
                                         (2, "heads", 5, 7), (2, 1, 1, 7)])  # fmt: skip

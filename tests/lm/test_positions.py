@@ -182,6 +182,13 @@ def test_sinusoids_are_those_of_the_paper(width: int) -> None:
     assert_close(far[:, 0], ours[[7, 49]])
 
 
+def test_an_odd_width_ends_with_a_sine() -> None:
+    odd = sinusoidal_embedding(torch.arange(9), 5, torch.float32)
+    angle = torch.arange(9) / 10_000 ** (4 / 5)
+    assert odd.shape == (9, 5)
+    assert_close(odd[:, 4], angle.sin())
+
+
 @pytest.mark.parametrize("heads", [1, 2, 3, 4, 6, 8, 12, 16, 20])
 def test_slopes_are_those_of_transformers(heads: int) -> None:
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor

@@ -347,6 +347,13 @@ def test_clipping_counts_a_tied_weight_once_and_takes_one_tensor() -> None:
     assert np.allclose(weight.grad.data, [[0.6], [0.7]], atol=1e-6)
 
 
+def test_norms_of_many_small_numbers_are_summed_wider_than_float16() -> None:
+    weight = Tensor(np.zeros(100_000, np.float16))
+    weight.grad = Tensor(np.ones(100_000, np.float16))
+    assert clip_grad_norm_(weight, 1.0) == pytest.approx(1e5**0.5)
+    assert float(weight.grad.data[0]) == pytest.approx(1e5**-0.5, rel=1e-3)
+
+
 def test_norms_whose_squares_overflow_are_found_and_infinite_ones_are_infinite() -> None:
     weight = Tensor([1.0, 1.0])
     weight.grad = constant(np.array([1e200, 1.0]))

@@ -9,6 +9,7 @@ import pytest
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import RECURRENT_PEAK_SHARE, TOKENS_PER_PARAMETER, model_shape
+from groundup.runs.console import duration
 from groundup.train.device import EXPECTED_PEAK_SHARE
 
 
@@ -44,7 +45,7 @@ def test_the_model_is_the_deepest_that_the_minutes_feed(minutes: float) -> None:
 
     shape, reasons = model_shape(config(minutes=minutes), 4096, peak)
     depth = shape.num_hidden_layers
-    assert shape.hidden_size == 64 * depth and "minutes" in reasons["depth"]
+    assert shape.hidden_size == 64 * depth and duration(60 * minutes) in reasons["depth"]
     assert tokens_per_parameter(depth) >= TOKENS_PER_PARAMETER or depth == 1
     assert tokens_per_parameter(depth + 1) < TOKENS_PER_PARAMETER
 

@@ -3,7 +3,19 @@ from __future__ import annotations
 import pytest
 
 from groundup.runs import console
-from groundup.runs.console import Bar
+from groundup.runs.console import Bar, duration, printable
+
+
+def test_what_a_model_says_steers_no_terminal() -> None:
+    assert printable("\x1b]0;title\x07a\tb\nc\r\x9b") == "\ufffd]0;title\ufffda\tb\nc\ufffd\ufffd"
+
+
+def test_times_are_said_in_the_unit_that_a_person_would_take() -> None:
+    said = [duration(seconds) for seconds in (0.21, 56.3, 89, 91, 725, 9_000, 1e6)]
+    assert said == [
+        *("0.21 seconds", "56 seconds", "89 seconds", "1.52 minutes"),
+        *("12.1 minutes", "2.5 hours", "11.6 days"),
+    ]
 
 
 def test_the_speed_that_is_said_is_that_of_all_steps_since_it_was_said_last(

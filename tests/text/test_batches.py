@@ -39,6 +39,13 @@ def test_a_generator_makes_it_repeatable_and_none_does_not() -> None:
     assert not torch.equal(get_batch(stream, 8, 4)[0], get_batch(stream, 8, 4)[0])
 
 
+def test_who_writes_into_targets_leaves_the_inputs_alone() -> None:
+    inputs, targets = get_batch(np.arange(100), 2, 5)
+    before = inputs.clone()
+    targets.view(-1).fill_(-100)
+    assert torch.equal(inputs, before) and inputs.is_contiguous()
+
+
 def test_a_mapped_file_is_read_where_it_lies(tmp_path: Path) -> None:
     np.save(tmp_path / "tokens.npy", np.arange(500, dtype=np.uint16))
     stream = np.load(tmp_path / "tokens.npy", mmap_mode="r")

@@ -89,7 +89,7 @@ def test_general_text_stands_beside_little_data_of_a_model_that_has_something_to
 )
 def test_the_plan_warns_of_rows_seen_too_seldom_and_too_often(steps: int, warns: bool) -> None:
     text, warning = seen(steps, 1, 12, 60)
-    assert "60 rows" in text
+    assert "60 items" in text
     assert bool(warning) == warns
     if warning and steps > 12:
         assert f"{BY_HEART:.0f} times" in warning

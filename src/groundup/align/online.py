@@ -46,7 +46,7 @@ from groundup.formats.locate import name_of
 from groundup.generation.kernel import kernel_number
 from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
-from groundup.report.estimate import ratio
+from groundup.report.estimate import Estimate, ratio
 from groundup.runs.console import say
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
@@ -104,6 +104,11 @@ class Online:
     seconds: float = 0.0
     # Made with the job, which knows how often answers are read.
     watch: Watch | None = None
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether what is measured on is none of what is trained on."""
+        return self.heldout[0].ids not in (prompt.ids for prompt in self.prompts)
 
     @property
     def tokens_per_step(self) -> int:
@@ -256,10 +261,11 @@ class Online:
         if found.costs is not None:
             measured["heldout_cost"] = ratio(found.costs, groups=groups)
         words = ", ".join(
-            f"{name.replace('_', ' ')} {one.estimate:.3f} ({one.low:.3f} to {one.high:.3f})"
+            f"{name.replace('_', ' ')} {one.estimate:.3f} {_interval(one)}"
             for name, one in measured.items()
         )
-        say(f"{self.stage}  step {step}  {words} on {len(self.heldout)} prompts")
+        asked = "prompts" if self.holds_out else "prompts of the training, as none is held out"
+        say(f"{self.stage}  step {step}  {words} on {len(self.heldout)} {asked}")
         # While a critic warms up the policy stays where it is, and no patience is lost on it.
         waits = {"counts": False} if self.watch and not self.watch.policy_trains else {}
         return waits | {
@@ -352,6 +358,13 @@ class Online:
                 + ("" if per_iteration > 1 else "; of one step no ratio is ever clipped")
             },
         )
+
+
+def _interval(found: Estimate) -> str:
+    """The ends of an interval, where chance had anything to draw from."""
+    if found.low == found.high:
+        return "(all alike)"
+    return f"({found.low:.3f} to {found.high:.3f})"
 
 
 def _watch(run: Run, *, repeats: bool) -> Watch:

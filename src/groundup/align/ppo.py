@@ -64,6 +64,8 @@ RATES = (0.0001, 0.0001)
 _CRITIC_WARMUP = 5
 # Keeps advantages that are all alike from a division by zero.
 _EPS = 1e-8
+# The largest log-ratio of probabilities that is told from larger ones: float32 ends at e^88.
+_MOST_NATS = 80.0
 
 
 # The heart.
@@ -111,8 +113,13 @@ def clipped_policy_loss(
     clip_range: float,
     clip_range_high: float | None = None,
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
-    """Each token's loss (equation 7), and the ratio of new and old probability."""
-    ratio = (logprobs - old_logprobs).exp()
+    """Each token's loss (equation 7), and the ratio of new and old probability.
+
+    Gradients go to `logprobs` alone. A ratio beyond e^80 is taken for that, as it would be infinite
+    and 0 times it no number.
+    """
+    advantages = advantages.detach()
+    ratio = (logprobs - old_logprobs.detach()).clamp(max=_MOST_NATS).exp()
     high = clip_range if clip_range_high is None else clip_range_high
     clipped = ratio.clamp(1 - clip_range, 1 + high)
     return torch.maximum(-advantages * ratio, -advantages * clipped), ratio

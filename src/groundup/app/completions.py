@@ -32,7 +32,7 @@ from groundup.generation.guarded import Guard, asked_of, guarding, stopped_compl
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
-from groundup.runs.console import say
+from groundup.runs.console import printable, say
 from groundup.runs.files import file_hash, files_of, read_json_object
 from groundup.runs.resumable_jsonl import resumable_lines, write
 from groundup.text.rows import BadLine, PromptRow
@@ -146,15 +146,17 @@ def _write_completions(
         else Request(prompt=prompt, sampling=sampling)
         for prompt in prompts
     ]
+    # A file gets the bytes as they are.
+    shown = printable if sys.stdout.isatty() else str
     if len(requests) == 1:
         if not as_messages:
             write(prompts[0])
         for piece in stream(model, tokenizer, requests[0]):
-            write(piece)
+            write(shown(piece))
         write("\n")
         return
     for prompt, completion in zip(prompts, generate(model, requests, tokenizer), strict=True):
-        write(f"{prompt}{chr(10) if as_messages else ''}{completion.text}\n\n")
+        write(f"{prompt}{chr(10) if as_messages else ''}{shown(completion.text)}\n\n")
 
 
 # Prompts from a file.

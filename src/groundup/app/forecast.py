@@ -42,7 +42,7 @@ from groundup.pretrain.shape import model_shape
 from groundup.pretrain.stage import RATES, passes
 from groundup.report.table import Cell, Table, short_number, text_table
 from groundup.report.terminal import in_terminal
-from groundup.runs.console import console, say
+from groundup.runs.console import console, duration, say
 from groundup.runs.files import is_number, read_json_object, write_json
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
@@ -381,7 +381,6 @@ def read_law(folder: Path) -> tuple[Law, tuple[Law, ...], float]:
 
 def table(estimate: RunEstimate) -> Table:
     """What a run would take, line by line."""
-    minutes, training = estimate.seconds / 60, estimate.training_seconds / 60
     of_them = ""
     if estimate.trained_parameters != estimate.parameters:
         of_them = f"{short_number(estimate.trained_parameters)} of them trained"
@@ -395,7 +394,10 @@ def table(estimate: RunEstimate) -> Table:
         ends = f"{estimate.loss.low:.3f} to {estimate.loss.high:.3f}"
         loss = Cell(f"{estimate.loss.estimate:.3f}", ends)
     rows: list[tuple[str, str | Cell]] = [
-        ("time", Cell(f"{minutes:.1f} minutes", f"{training:.1f} of them in steps")),
+        (
+            "time",
+            Cell(duration(estimate.seconds), f"{duration(estimate.training_seconds)} in steps"),
+        ),
         ("before it", f"{estimate.preparing_seconds:.0f} s to read data and plan"),
         ("peak memory", f"{estimate.peak_memory / 1e9:.2f} GB"),
         ("disk", f"{estimate.disk / 1e9:.2f} GB"),

@@ -30,6 +30,7 @@ from groundup.align.label import (
 from groundup.app.completions import model_hash, sampling_of
 from groundup.app.terminal import Wrapped, forget_typed, key, single_keys, tell, width
 from groundup.data.fields import check_order, prompt
+from groundup.data.files import suffix_of
 from groundup.data.records import read_prompts
 from groundup.data.votes import Vote, standing
 from groundup.errors import UserError
@@ -120,6 +121,10 @@ def label(
     `settings` are those of `Sampling` that are not each model's own. With `append` the votes join
     those on other models in `out`. Raises `UserError` for what cannot be read or compared.
     """
+    if suffix_of(out) != ".jsonl" and not out.exists():
+        raise UserError(
+            f"--out={out} must end in .jsonl, as preference data are read from such files"
+        )
     records = read_prompts(prompts)
     for line in records.bad:
         print(line, file=sys.stderr)

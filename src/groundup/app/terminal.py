@@ -9,11 +9,11 @@ import contextlib
 import os
 import select
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator
 
 from rich.cells import cell_len
 
+from groundup.runs.console import printable
 from groundup.runs.resumable_jsonl import write
 
 # Where a terminal does not say how wide it is.
@@ -93,9 +93,7 @@ class Wrapped:
             stop = 8 - (self._column + len(self._blank)) % 8
             self._blank += " " if character == " " else " " * stop
         elif character != "\r":
-            # What a model says must not steer the terminal.
-            is_control = unicodedata.category(character) == "Cc"
-            self._add("\ufffd" if is_control else character)
+            self._add(printable(character))
 
     def _add(self, character: str) -> None:
         if self._word and _may_break(self._word[-1], character):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from groundup.data.dataset import Dataset
+from groundup.data.records import UNKNOWN, too_many_bad
 from groundup.text.example import Encoded, Example, cut_to, encode_rows
 from groundup.text.rows import BadLine, Conversation, Document
 from groundup.text.token_view import Token, view_tokens
@@ -246,6 +247,17 @@ def remarks(found: Inspection) -> list[str]:
         said.append(
             f"{_rows(found.look_alikes)} with the name of a control token as text: read as plain "
             "letters and signs, never as the control token."
+        )
+    good = found.rows + found.heldout + found.duplicates
+    if too_many_bad(good, len(found.bad)):
+        said.append(
+            f"{_rows(len(found.bad))} of {good + len(found.bad):,} are bad: a file of which more "
+            "than a tenth are is refused by whatever trains on it."
+        )
+    if any(line.reason.startswith(UNKNOWN) for line in found.bad):
+        said.append(
+            "Columns of other names are made known with --columns, as in --columns "
+            "prompt=question completion=answer."
         )
     said += [f"{one}." for one in found.unread]
     if found.rows and not found.heldout:

@@ -233,6 +233,8 @@ def conversation_or_document(row: Json, file: str, line: int) -> Conversation | 
     """Reads a row as a conversation, or as a document where it is none. Raises BadRow."""
     if layout_of(row) is None and "text" in row:
         return document(row, file, line)
+    if str(row.get("label")).strip().lower() == "false":
+        raise BadRow("this answer is labelled false, which groundup kto learns from; leave it out")
     return conversation(row, file, line)
 
 
@@ -490,12 +492,17 @@ def _refuse_wrapped(path: Path, row: Json | BadRow) -> None:
         )
 
 
+def too_many_bad(good: int, bad: int) -> bool:
+    """Whether there is something wrong with a file of so many lines, and not with some of them."""
+    return bad > 0 and (not good or bad > max(1, (good + bad) // 10))
+
+
 def refuse_bad(path: Path, good: int, bad: Sequence[BadLine]) -> None:
     """Raises UserError if more than a tenth of the lines (one is always forgiven) or all are bad.
 
     In so many there is something wrong with the file, and not with some of its lines.
     """
-    if not good or len(bad) > max(1, (good + len(bad)) // 10):
+    if too_many_bad(good, len(bad)):
         some = "; ".join(f"line {one.line}: {one.reason}" for one in bad[:3])
         raise UserError(
             f"{len(bad)} of {good + len(bad)} lines of {str(path)!r} are bad, and at most a "

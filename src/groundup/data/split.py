@@ -82,7 +82,7 @@ def data_files(source: Path, name: str | None = None) -> DataFiles:
         and runs.isdisjoint(path.parents)
     )
     known = [path for path in everything if suffix_of(path) in SUFFIXES]
-    data = [path for path in known if not _ABOUT.fullmatch(path.stem)]
+    data = [path for path in known if not _ABOUT.fullmatch(path.stem) and path.stat().st_size]
     if not data and any(suffix_of(path) == ".arrow" for path in everything):
         raise UserError(
             f"{name!r} holds Arrow files, as save_to_disk of the package datasets writes them; "

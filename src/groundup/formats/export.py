@@ -124,6 +124,9 @@ def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list
         sampling = read_json_object(path / GENERATION_CONFIG)
     said = modelfile(file, tokenizer, context=context, sampling=sampling)
     earlier = (f"*{GGUF_SUFFIX}",) if _is_export(out, "gguf") else ()
+    for stale in sorted(path for pattern in earlier for path in out.glob(pattern)):
+        if stale.name != file:
+            say(f"{stale} is replaced: a folder holds one model; give another --out to keep both")
     with folder_aside(out, last="Modelfile", replaces=earlier) as aside:
         save_gguf(aside / file, model, tokenizer, type, name=name, license=_license(found))
         write_text(aside / "Modelfile", said)

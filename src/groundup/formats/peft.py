@@ -78,7 +78,8 @@ def load_adapter(
         raise UserError(
             f"the adapter in {folder} was trained on another model than this one (the SHA-256 of "
             f"its weights was {str(origin.base_sha256)[:12]}…, here it is "
-            f"{str(base_sha256)[:12]}…); give the model that it was trained on: {origin.base}"
+            f"{str(base_sha256)[:12]}…); give the model that it was trained on: "
+            f"{_from_here(origin.base, folder)}"
         )
     loras = _loras(folder, config, model)
     whole = _whole(config, model, loras)
@@ -346,6 +347,13 @@ def _where(folder: Path, base: Path | str | None) -> tuple[str | None, str | Non
         return str(base), str(base).removeprefix(HUB)
     path = Path(base).resolve()
     return os.path.relpath(path, folder.resolve()), str(path)
+
+
+def _from_here(base: str | None, folder: Path) -> str:
+    """What `_where` made of the base's name, as one would type it."""
+    if base is None or is_named(base):
+        return str(base)
+    return os.path.relpath((folder / base).resolve())
 
 
 def _encoded(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

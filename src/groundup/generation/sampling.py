@@ -32,6 +32,8 @@ FIRST_CANDIDATES, MORE_CANDIDATES = 256, 8
 _GREEDY_BELOW = 1e-5
 # The smallest share that float32 tells from none: the likeliest token is always kept.
 _LEAST_TOP_P = 1e-30
+# What sums of probabilities in float32 are off by: mass that is so close to top-p reaches it.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,9 @@ def _cut(
     mass = probabilities.cumsum(-1)
     enough = limited | (mass[:, -1:] >= top_p)
     # With top-p off, a rounded mass of 1 must not cut what only top-k may.
-    values = values.masked_fill((mass - probabilities >= top_p) & (top_p < 1), -torch.inf)
+    before = mass - probabilities
+    reached = before >= (top_p - _ROUNDING).clamp(min=_LEAST_TOP_P)
+    values = values.masked_fill(reached & (top_p < 1), -torch.inf)
     return _at_least(values, _of(draws.min_p, rows)), ids, enough[:, 0]
 
 

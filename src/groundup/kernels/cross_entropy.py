@@ -12,7 +12,7 @@ from groundup.kernels.library import call, take
 
 def knows(logits: Float[Tensor, "rows vocab"]) -> bool:
     """Whether the kernel computes with these."""
-    return take(logits) and logits.shape[1] % 16 == 0
+    return take(logits) and logits.is_contiguous() and logits.shape[1] % 16 == 0
 
 
 def cross_entropy_(

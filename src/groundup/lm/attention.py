@@ -167,7 +167,8 @@ def scaled_dot_product_attention(
         if mask is not None and mask.ndim > 2:
             own = mask.shape[-3] > 1
             mask = _by_group(mask, group) if own else mask.unsqueeze(-3)
-    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    # The query is divided, not the product, which float16 might not hold.
+    scores = query / math.sqrt(query.shape[-1]) @ key.transpose(-1, -2)
     if mask is not None:
         added = as_bias(mask, scores.dtype) if mask.dtype == torch.bool else mask
         scores = scores + added

@@ -123,7 +123,7 @@ def inverse_frequencies(rope: Rope, head_dim: int, device: torch.device) -> Floa
 
 
 def _frequencies(rope: Rope, head_dim: int) -> Float[Tensor, " half"]:
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
+    exponents = torch.arange(0, head_dim, 2, device="cpu").float() / head_dim
     frequencies = 1.0 / rope.theta**exponents
     if rope.type == "default":
         return frequencies
@@ -184,7 +184,8 @@ def sinusoidal_embedding(
     """
     frequencies = inverse_frequencies(Rope(), width, position_ids.device)
     angles = position_ids[..., None].float() * frequencies
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2).to(dtype)
+    pairs = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+    return pairs[..., :width].to(dtype)
 
 
 # ALiBi: added to the scores.

@@ -322,6 +322,8 @@ def _extreme(x: Tensor, indices: Tensor, dim: int, keepdim: bool) -> Extreme:
 
 def _peak(a: Array, axis: int | tuple[int, ...] | None) -> Any:
     """What to subtract so that no exponential overflows."""
+    if a.dtype.kind != "f":
+        a = a.astype(np.float64)
     return np.max(a, axis=axis, keepdims=True, initial=-np.inf)
 
 

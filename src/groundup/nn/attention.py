@@ -27,7 +27,7 @@ def attention(q: T, k: T, v: T, causal: bool = True, mask: Any = None) -> T:
 
     Divided by √d, since a sum of d products of variance 1 has variance d, and softmax of large
     numbers has no gradient. The mask is that of `causal_mask` unless another is given; one of truth
-    values says, as torch's does, what may be seen.
+    values says, as torch's does, what may be seen. A query must see at least one key.
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     if mask is None and causal:

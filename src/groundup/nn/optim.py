@@ -365,7 +365,9 @@ def _length_of_large(arrays: Sequence[Array]) -> float:
     peak = float(np.max([np.abs(array).max(initial=0) for array in arrays]))
     if not isfinite(peak):
         return peak
-    return peak * sqrt(sum(float(np.square(array / peak).sum()) for array in arrays))
+    return peak * sqrt(
+        sum(float(np.square(array / peak).sum(dtype=np.float64)) for array in arrays)
+    )
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

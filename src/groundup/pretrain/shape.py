@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from groundup.lm.config import ModelConfig
 from groundup.pretrain.config import PretrainConfig
+from groundup.runs.console import duration
 from groundup.train.device import EXPECTED_PEAK_SHARE, RECURRENT_PEAK_SHARE
 
 # Hoffmann et al. find about 20 for one pass over endless text. Runs of minutes on text that is
@@ -86,7 +87,7 @@ def _largest(
 def _why(config: PretrainConfig, what: str, peak_flops: float, share: float, option: str) -> str:
     return (
         f"the {what} that sees {TOKENS_PER_PARAMETER:g} tokens a parameter in "
-        f"{_minutes(config):.3g} minutes at {peak_flops * share / 1e9:,.0f} "
+        f"{duration(60 * _minutes(config))} at {peak_flops * share / 1e9:,.0f} "
         f"GFLOP/s ({share:.0%} of the peak measured here); change with {option}"
     )
 

@@ -28,7 +28,7 @@ from groundup.lm.model import CausalLM
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
 from groundup.runs import ranks
-from groundup.runs.console import say
+from groundup.runs.console import printable, say
 from groundup.runs.folder import Run
 from groundup.text.document_stream import DocumentStream
 from groundup.text.shards import Shard, encode
@@ -189,7 +189,7 @@ def _evaluate(
     run.log("samples.jsonl", step=step, prompt=config.prompt, text=completion.text)
     pooled = found.per_byte()
     say(f"{run.stage}  step {step}  held-out {pooled:.3f} bits per byte")
-    say(f"  {config.prompt}{completion.text}".replace("\n", " "))
+    say(printable(f"  {config.prompt}{completion.text}".replace("\n", " ")))
     return {"bits_per_byte": pooled, "by_source": found.per_byte_by_source()}
 
 

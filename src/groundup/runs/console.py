@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from types import TracebackType
 
 from rich.console import Console
@@ -19,6 +20,25 @@ def say(text: str) -> None:
     """One line for the person at the terminal; text is shown as it is, never as markup."""
     if ranks.is_first():
         console.print(text, markup=False)
+
+
+def printable(text: str) -> str:
+    """The text with U+FFFD for control characters: what a model says must not steer the terminal.
+
+    Line breaks and tabs stay.
+    """
+    kept = "\n\t"
+    return "".join(
+        "\ufffd" if unicodedata.category(one) == "Cc" and one not in kept else one for one in text
+    )
+
+
+def duration(seconds: float) -> str:
+    """So many seconds in the unit that a person would say them in: 42 seconds, 12.5 minutes."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:,.3g} {unit}"
+    return f"{seconds:.2g} seconds"
 
 
 class Bar:

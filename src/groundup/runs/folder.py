@@ -433,7 +433,9 @@ def _require_same(
         )
     allowed = want["config"].get("allow_inexact_resume")  # None where nothing is trained
     free = _FREE_FIELDS | _INEXACT_FIELDS if allowed else _FREE_FIELDS
-    for key in sorted(have["config"].keys() | want["config"].keys()):
+    keys = sorted(have["config"].keys() | want["config"].keys())
+    # What the machine decides comes last: it tells least of another run.
+    for key in sorted(keys, key=lambda key: key in _INEXACT_FIELDS):
         old, new = have["config"].get(key, defaults.get(key)), want["config"].get(key)
         if key not in free and _by_content(old, have) != _by_content(new, want):
             inexact = key in _INEXACT_FIELDS and allowed is not None

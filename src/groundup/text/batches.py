@@ -312,4 +312,5 @@ def get_batch(
     starts = generator.integers(len(dataset) - context_length, size=batch_size)
     windows = [dataset[start : start + context_length + 1].astype(np.int64) for start in starts]
     rows = torch.from_numpy(np.stack(windows)).to(device)
-    return rows[:, :-1], rows[:, 1:]
+    # Each of its own: who writes -100 into targets must not write it into inputs.
+    return rows[:, :-1].clone(), rows[:, 1:].clone()

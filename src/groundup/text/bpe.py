@@ -6,14 +6,16 @@ every text has an encoding and no token is ever unknown. A text is first split i
 (words with their leading space, single digits, runs of punctuation); no merge crosses them.
 
 The merges and their order are those of the `tokenizers` library's own trainer on the same text,
-which is what makes a model folder of ours an ordinary one.
+which is what makes a model folder of ours an ordinary one. Of special tokens in a text nothing is
+learned, though.
 """
 
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -100,7 +102,9 @@ def train_bpe(
     smallest pair of ids, as `tokenizers` does, and `tie="greatest"` the lexicographically greatest
     pair of byte strings, as many courses do. Training ends early when no pair is left.
 
-    `pattern` splits the texts; `progress(tokens so far, vocab_size)` is called after each merge.
+    `pattern` splits the texts, and so does a special token that stands in one, of which nothing is
+    learned: files of stories often have `<|endoftext|>` between them.
+    `progress(tokens so far, vocab_size)` is called after each merge.
 
     Counts are kept, not made anew: every pair knows the words it was seen in, and only those change
     with a merge. The heap is lazy: a count that has sunk since it was pushed is noticed when it
@@ -109,7 +113,7 @@ def train_bpe(
     texts = _checked_texts(texts)
     ids = _start_vocabulary(vocab_size, special_tokens)
     tokens = list(ids)
-    words, weights = _words_of_ids(texts, ids, pattern)
+    words, weights = _words_of_ids(_between(special_tokens, texts), ids, pattern)
     counts, where = _count_pairs(words, weights)
     order = _tie_order(tie, tokens)
     heap = [(-count, order(pair), pair) for pair, count in counts.items()]
@@ -159,6 +163,17 @@ def _start_vocabulary(vocab_size: int, special_tokens: Sequence[str]) -> dict[st
             f"special tokens; choose a number from {len(ids)} to {0x110000 - 1}"
         )
     return ids
+
+
+def _between(special_tokens: Sequence[str], texts: Iterable[str]) -> Iterator[str]:
+    """The texts without the special tokens in them, each split there."""
+    if not special_tokens:
+        yield from texts
+        return
+    longest_first = sorted(special_tokens, key=len, reverse=True)
+    control = re.compile("|".join(map(re.escape, longest_first)))
+    for text in texts:
+        yield from control.split(text)
 
 
 def _words_of_ids(
@@ -252,6 +267,7 @@ def reference_train_bpe(
 ) -> BPE:
     """Learn the same BPE as `train_bpe`, counting every pair of every word anew at each step."""
     vocab = _start_vocabulary(vocab_size, special_tokens)
+    texts = _between(special_tokens, texts)
     words = Counter(tuple(draw_bytes(word)) for text in texts for word in split_text(text, pattern))
     merges: list[tuple[str, str]] = []
     while len(vocab) < vocab_size:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import TypeAdapter, ValidationError
 
 from groundup.errors import UserError
-from groundup.runs.console import say
+from groundup.runs.console import duration, say
 from groundup.train import checkpoint
 from groundup.train.config import TrainingConfig
 from groundup.train.device import (
@@ -46,6 +46,8 @@ _BYTES_PER_TOKEN = 72
 # Measured over fifteen shapes, each in a process of its own: what a process holds with Python and
 # torch, and activations against those that a layer is reckoned to keep.
 _PROCESS_BYTES = 370_000_000
+# What PPO and GRPO took more in a process of their own, with a model of 2 million parameters.
+_SAMPLING_BYTES = 300_000_000
 _KEPT_BY_KERNELS, _KEPT_EAGERLY = 0.85, 1.6
 # Features of a head that the attention kernel takes together (`kernels.attention`), and queries
 # that attention in PyTorch's products does (`lm.attention`).
@@ -261,9 +263,9 @@ def print_plan(stage: str, plan: TrainPlan) -> None:
 def print_outcome(stage: str, plan: TrainPlan, seconds: float, peak_memory: int | None) -> None:
     """Say what a run took beside what was planned for it."""
     expected = plan.expected or {}
-    took = f"{stage}: took {seconds / 60:.1f} minutes"
+    took = f"{stage}: took {duration(seconds)}"
     if (planned := expected.get("seconds")) is not None:
-        took += f" ({planned / 60:.1f} planned)"
+        took += f" ({duration(planned)} planned)"
     if peak_memory is not None:
         took += f", {peak_memory / 1e9:.2f} GB of memory at most"
         if (planned := expected.get("peak_memory_bytes")) is not None:
@@ -351,6 +353,17 @@ def training_memory(
     return round(state + activations + scratch + max(_PROCESS_BYTES, beside_weights))
 
 
+def sampling_memory(trained: Trained, compute: Compute) -> int:
+    """Bytes that learning from a model's own answers takes beside training, roughly.
+
+    The reference is a copy of the policy, or the policy without its adapter. Generation keeps a
+    cache and its compiled products, and the reward model comes when it is first asked.
+    """
+    width = 2 if compute.dtype == "bfloat16" else 4
+    reference = trained.shape.parameters * width if trained.adapter == "none" else 0
+    return reference + _SAMPLING_BYTES
+
+
 def training_disk(trained: Trained, *, snapshots: bool = False) -> int:
     """Bytes that a run writes, roughly: one checkpoint more than are kept, and the model.
 
@@ -388,7 +401,7 @@ def _steps(
         seconds = config.minutes * 60 * TRAINING_SHARE
         steps = max(1, round(seconds * tokens_per_second / tokens_per_step))
         why = (
-            f"{config.minutes:.3g} minutes at {tokens_per_second:,.0f} tokens a second measured "
+            f"{duration(60 * config.minutes)} at {tokens_per_second:,.0f} tokens a second measured "
             f"here, {tokens_per_step:,} tokens a step; change with --minutes or --steps"
         )
         most = (
@@ -397,9 +410,10 @@ def _steps(
         if most < steps:
             return max(1, most), (
                 f"{most_passes:g} passes over the data are enough, so that not all of "
-                f"{config.minutes:.3g} minutes are used; change with --steps"
+                f"{duration(60 * config.minutes)} are used; change with --steps"
             )
         return steps, why
     return max(1, round(config.epochs * rows_per_epoch / config.rows)), (
-        f"{config.epochs:g} passes over {rows_per_epoch:,} rows; change with --epochs or --steps"
+        f"{config.epochs:g} pass{'es' * (config.epochs != 1)} over {rows_per_epoch:,} rows; "
+        "change with --epochs or --steps"
     )

@@ -45,6 +45,7 @@ from groundup.train.plan import (
     print_plan,
     require_resources,
     resolve_plan,
+    sampling_memory,
     training_disk,
     training_memory,
     uses_muon,
@@ -260,6 +261,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
             reset_peak_memory(compute.device)
             held = peak_memory(compute.device)
             peak = training_memory(config, job.trained, compute, job.context, held)
+            if not job.replays:
+                peak += sampling_memory(job.trained, compute)
         plan = resolve_plan(
             config,
             compute,

@@ -57,7 +57,7 @@ def row_length(items: Sequence[int], longest: int) -> tuple[int, str]:
     needed = max(SHORTEST_ROW, -(-most // _ROW_STEP) * _ROW_STEP)
     if needed >= longest:
         return longest, "as long as such rows may be; change with --context"
-    return needed, f"the longest of your rows has {most:,} tokens; change with --context"
+    return needed, f"the longest of your items has {most:,} tokens; change with --context"
 
 
 def rows_of_step(
@@ -73,9 +73,10 @@ def rows_of_step(
         wanted["the time"] = min(rows_in_time, MOST_SEEN * rows_per_epoch) / _LEAST_STEPS
     least = min(wanted, key=lambda name: wanted[name])
     rows = max(1, min(MOST_ROWS, int(wanted[least])))
+    steps = math.ceil(rows_per_epoch / rows)
     reasons = {
-        "a pass": f"about {_STEPS_A_PASS} steps in a pass over the data ({rows_per_epoch:,} "
-        f"row{'s' * (rows_per_epoch != 1)})",
+        "a pass": f"so few that a pass over the data ({rows_per_epoch:,} packed "
+        f"row{'s' * (rows_per_epoch != 1)}) has {steps} step{'s' * (steps != 1)}",
         "much data": "as many as pay, of so many rows",
         "the time": f"at least {_LEAST_STEPS} steps in the time there is",
     }
@@ -107,18 +108,18 @@ def seen(steps: int, rows: int, rows_per_epoch: float, items: int) -> tuple[str,
     """Says in words how often each of the `items` is seen, and warns where that is extreme."""
     times = steps * rows / rows_per_epoch
     number = f"{times:.0f}" if times >= 10 else f"{times:.1f}"
-    which = f"each of the {items:,} rows" if items > 1 else "the one row"
+    which = f"each of the {items:,} items" if items > 1 else "the one item"
     text = f"{which} is seen about {number} times"
     if times < 1:
         share = math.floor(100 * times)
         return text, (
-            f"there is time for only {share} % of the {items:,} rows, the others are never seen; "
-            "give more --minutes or --steps, or fewer rows"
+            f"there is time for only {share} % of the {items:,} items, the others are never seen; "
+            "give more --minutes or --steps, or fewer items"
         )
     if times > BY_HEART:
         return text, (
             f"{which} is seen about {number} times: it will be known by heart and general "
             f"knowledge may suffer; {BY_HEART:.0f} times are enough, so give less --minutes, "
-            "--steps or --epochs, or more rows"
+            "--steps or --epochs, or more items"
         )
     return text, ""

@@ -26,7 +26,7 @@ from groundup.formats.locate import name_of
 from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
 from groundup.runs import ranks
-from groundup.runs.console import say
+from groundup.runs.console import printable, say
 from groundup.runs.folder import Run
 from groundup.text.batches import ConversationStream
 from groundup.text.example import Example
@@ -199,5 +199,5 @@ def _evaluate(run: Run, model: CausalLM, data: TuningData, step: int) -> dict[st
     run.log("samples.jsonl", step=step, prompt=prompt, text=completion.text)
     if loss is not None:
         say(f"{run.stage}  step {step}  held-out loss {loss:.3f} nats a token")
-    say(f"  {prompt}  {completion.text}".replace("\n", " "))
+    say(printable(f"  {prompt}  {completion.text}".replace("\n", " ")))
     return {"heldout_loss": loss}

@@ -40,6 +40,12 @@ def test_who_never_says_yes_has_no_precision() -> None:
     assert found.to_json()["precision"] is None
 
 
+def test_where_nothing_is_to_be_found_there_is_no_recall() -> None:
+    found = agreement("j", "people", "", [False, True, False], [False] * 3, list("abc"))
+    assert found.recall is None and found.precision is not None
+    assert found.to_json()["recall"] is None
+
+
 def test_one_group_is_drawn_as_one() -> None:
     said, truth = [True, True, False, False] * 3, [True, False, False, True] * 3
     alone = agreement("j", "p", "", said, truth, [str(i) for i in range(12)])

@@ -196,6 +196,8 @@ def _of_file(path: Path) -> tuple[list[Labelled], list[Labelled]]:
 def labelled(row: Json, file: str, line: int) -> Labelled:
     """A row of {prompt or text, label} with an optional answer, source and group. Raises BadRow."""
     message = text(row, "text" if "prompt" not in row else "prompt")
+    if "label" not in row:
+        raise BadRow("no 'label', which must be true (harmful) or false (benign)")
     cell = str(row.get("label")).strip().lower()
     if cell not in _LABELS:
         raise BadRow(f"'label' must be true (harmful) or false (benign), not {excerpt(cell)}")

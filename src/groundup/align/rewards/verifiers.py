@@ -309,7 +309,9 @@ class OwnReward:
             )
         if "failed" in found:
             raise UserError(
-                f"the reward {self.name} failed ({found['failed']}); call it on its own to mend it"
+                f"the reward {self.name} failed ({found['failed']}); it is called as "
+                "f(prompts, completions) or f(prompts, completions, rows), lists of equal length, "
+                "and must return one number for each completion"
             )
         return [self._number(value) for value in found["values"]]
 

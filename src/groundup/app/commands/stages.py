@@ -20,6 +20,7 @@ from groundup.app.stages import EXPERIMENTS, INPUTS, REWARDS, STAGES, Stage
 from groundup.errors import UserError
 from groundup.formats.locate import is_named
 from groundup.runs.console import say
+from groundup.runs.folder import is_finished
 from groundup.train.config import TrainingConfig
 from groundup.tune.config import TuningConfig
 
@@ -42,8 +43,12 @@ def _command(stage: Stage) -> Callable[..., None]:
         bound.apply_defaults()
         own = bound.arguments.pop("mine", None)
         config = configured(stage.config, _located(stage, bound.arguments), spelled)
-        with with_parts(own, getattr(config, "out", None)):
+        out = getattr(config, "out", None)
+        was_finished = out is not None and is_finished(out)
+        with with_parts(own, out):
             folder = stage.run(config)
+        if was_finished:
+            say(f"{folder} was finished before, with these settings.")
         say(farewell(stage, folder))
 
     fields = sorted(

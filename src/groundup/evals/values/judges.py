@@ -41,7 +41,9 @@ _HARMFUL = 0.5
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a judge agrees with labels; `precision` is None where it never says yes.
+    """How far a judge agrees with labels.
+
+    `precision` is None where it never says yes, `recall` where the labels never do.
 
     `labelled` is the share that the labels call so, which always saying yes would be right of.
     """
@@ -52,7 +54,7 @@ class Agreement:
     items: int
     labelled: float
     precision: Estimate | None
-    recall: Estimate
+    recall: Estimate | None
     kappa: Estimate
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def agreement(
         len(says),
         float(true.mean()),
         _share(true, says, groups) if says.any() else None,
-        _share(says, true, groups),
+        _share(says, true, groups) if true.any() else None,
         Estimate(of_kappa.estimate, of_kappa.low, of_kappa.high, len(says), len(set(groups))),
     )
 

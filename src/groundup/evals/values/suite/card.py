@@ -47,6 +47,10 @@ def write_card(model: Path, report: Path) -> Path:
     `report` is the report's folder or its report.json. Raises `UserError` for one that is damaged
     or did not measure these weights, and for a README.md whose marks are torn.
     """
+    if not report.exists():
+        raise UserError(
+            f"there is no report {str(report)!r}; measure the model: groundup eval values {model}"
+        )
     file = report / "report.json" if report.is_dir() else report
     content = read_json_object(file)
     if content.get("suite") != "values":
