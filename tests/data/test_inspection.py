@@ -119,7 +119,7 @@ def test_what_should_be_known_is_said(tokenizer: Tokenizer, found: Inspection) -
         own(ROWS[:1], heldout=ROWS[:1]), bad=(BadLine("a", 2, f"{UNKNOWN}: …"), BadLine("a", 3, ""))
     )
     said = " ".join(remarks(inspect(bad, tokenizer, context=CONTEXT)))
-    assert "2 rows of 4 are bad: a file of which more than a tenth are is refused" in said
+    assert "2 of 4 lines are bad, and a file of which more than a tenth are is refused" in said
     assert "--columns prompt=question" in said
     plain = own(ROWS[:1], heldout=ROWS[:1])
     assert remarks(inspect(plain, tokenizer, context=CONTEXT)) == []

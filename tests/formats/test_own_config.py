@@ -28,28 +28,30 @@ GPT2 = replace(
     mlp_bias=True, rms_norm_eps=1e-5, intermediate_size=256,
 )  # fmt: skip
 OWN = {
-    "qwen3 has no alibi positions": replace(QWEN3, position_embedding_type="alibi"),
-    "qwen3 has no feed-forward part without a gate": replace(QWEN3, is_gated_act=False),
-    "qwen3 has no norms after": replace(QWEN3, do_layer_norm_before=False),
-    "qwen3 has no experts": replace(QWEN3, experts=ExpertsConfig(4, 2, 64)),
-    "gpt2 has no feed-forward part with a gate": replace(
+    "qwen3 cannot express alibi positions": replace(QWEN3, position_embedding_type="alibi"),
+    "qwen3 cannot express feed-forward part without a gate": replace(QWEN3, is_gated_act=False),
+    "qwen3 cannot express norms after": replace(QWEN3, do_layer_norm_before=False),
+    "qwen3 cannot express experts": replace(QWEN3, experts=ExpertsConfig(4, 2, 64)),
+    "gpt2 cannot express feed-forward part with a gate": replace(
         GPT2, is_gated_act=True, hidden_act="silu"
     ),
-    "gpt2 has no rope positions and no window": replace(
+    "gpt2 cannot express rope positions and window": replace(
         GPT2, position_embedding_type="rope", sliding_window=8
     ),
-    "gpt2 has no grouped queries": replace(GPT2, num_key_value_heads=2),
-    "mistral has no window in some layers": replace(
+    "gpt2 cannot express grouped queries": replace(GPT2, num_key_value_heads=2),
+    "mistral cannot express window in some layers": replace(
         QWEN3, model_type="mistral", sliding_window=8, windowed_layers=(0,)
     ),
-    "qwen3 has no biases in its feed-forward part": replace(QWEN3, mlp_bias=True),
-    "mistral has no biases in its attention": replace(
+    "qwen3 cannot express biases in its feed-forward part": replace(QWEN3, mlp_bias=True),
+    "mistral cannot express biases in its attention": replace(
         QWEN3, model_type="mistral", attention_bias=True
     ),
-    "qwen2 has no attention without biases": replace(QWEN3, model_type="qwen2"),
-    "gpt2 has no feed-forward part without biases": replace(GPT2, mlp_bias=False),
-    "gpt2 has no heads that are not as wide as the model together": replace(GPT2, head_dim=8),
-    "gpt2 has no rope positions": replace(
+    "qwen2 cannot express attention without biases": replace(QWEN3, model_type="qwen2"),
+    "gpt2 cannot express feed-forward part without biases": replace(GPT2, mlp_bias=False),
+    "gpt2 cannot express heads that are not as wide as the model together": replace(
+        GPT2, head_dim=8
+    ),
+    "gpt2 cannot express rope positions": replace(
         GPT2, position_embedding_type="rope", rope=Rope(theta=5e5, type="linear", factor=4.0)
     ),
 }
@@ -79,10 +81,10 @@ def test_a_folder_keeps_what_nobody_else_can_say(
 def test_such_a_folder_is_verified_without_transformers(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    save_model(tmp_path, filled(OWN["qwen3 has no alibi positions"]), tokenizer, card="")
+    save_model(tmp_path, filled(OWN["qwen3 cannot express alibi positions"]), tokenizer, card="")
     checks = verify(tmp_path)
     assert [check.name for check in checks if check.status == "differs"] == []
-    unknown = [check for check in checks if "no alibi positions" in check.about]
+    unknown = [check for check in checks if "alibi positions" in check.about]
     assert len(unknown) == 2 and all(check.status == "not checked" for check in unknown)
 
 
@@ -110,6 +112,6 @@ def test_what_every_family_has_keeps_its_name(kind: Any) -> None:
     ],
 )
 def test_what_cannot_be_read_is_refused(changes: dict[str, Any], message: str) -> None:
-    described = config_to_hf(OWN["qwen3 has no alibi positions"])
+    described = config_to_hf(OWN["qwen3 cannot express alibi positions"])
     with pytest.raises(UserError, match=message):
         config_from_hf({**described, **changes})

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from groundup.runs import console
-from groundup.runs.console import Bar, duration, printable
+from groundup.runs.console import Bar, counted, duration, printable
 
 
 def test_what_a_model_says_steers_no_terminal() -> None:
@@ -16,6 +16,10 @@ def test_times_are_said_in_the_unit_that_a_person_would_take() -> None:
         *("0.21 seconds", "56 seconds", "89 seconds", "1.52 minutes"),
         *("12.1 minutes", "2.5 hours", "11.6 days"),
     ]
+
+
+def test_a_noun_goes_with_its_number() -> None:
+    assert [counted(n, "step") for n in (0, 1, 1200)] == ["0 steps", "1 step", "1,200 steps"]
 
 
 def test_the_speed_that_is_said_is_that_of_all_steps_since_it_was_said_last(

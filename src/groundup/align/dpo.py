@@ -45,7 +45,7 @@ from groundup.lm.logprobs import sequence_logprobs, spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import POOLED, Estimate, rate
 from groundup.runs import ranks
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.runs.folder import Run
 from groundup.text.rows import BadLine
 from groundup.train.batch import Loss
@@ -245,7 +245,7 @@ def say_counts(bad: Sequence[BadLine], counts: str, without: int, what: str) -> 
         say(str(line))
     say(f"data: {counts}")
     if bad:
-        say(f"  {len(bad):,} bad lines set aside")
+        say(f"  {counted(len(bad), 'bad line')} set aside")
     if without:
         say(f"  {without:,} {what} within the context, or whose prompt leaves no room in it")
 
@@ -334,8 +334,8 @@ def _explain(config: DPOConfig, run: Run, pairs: int) -> None:
         else "has the better answer gained probability on the worse one since DPO began?"
     )
     say(
-        f"{run.stage}  measured on {pairs:,} held-out pairs: in how many {asked} 50 % is guessing; "
-        "the range in brackets is the 95 % interval"
+        f"{run.stage}  measured on {counted(pairs, 'held-out pair')}: in how many {asked} 50 % is "
+        "guessing; the range in brackets is the 95 % interval"
     )
 
 

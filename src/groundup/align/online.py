@@ -47,7 +47,7 @@ from groundup.generation.kernel import kernel_number
 from groundup.lm.logprobs import spread
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import Estimate, ratio
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
 from groundup.train.batch import Loss, LossFunction
@@ -354,7 +354,8 @@ class Online:
                 (planning.seconds + 2 / 3 * seconds * tokens * config.minibatches) / per_iteration
             ),
             reasons={
-                "iteration": f"{config.episodes} answers, then {per_iteration} optimizer steps"
+                "iteration": f"{config.episodes} answers, then "
+                + counted(per_iteration, "optimizer step")
                 + ("" if per_iteration > 1 else "; of one step no ratio is ever clipped")
             },
         )
@@ -379,12 +380,12 @@ def _watch(run: Run, *, repeats: bool) -> Watch:
 
 
 def _watched(watch: Watch, loss: LossFunction[Any]) -> LossFunction[Any]:
-    def counted(model: nn.Module, batch: Any) -> Loss:
+    def watched(model: nn.Module, batch: Any) -> Loss:
         found = loss(model, batch)
         watch.step(found)
         return found
 
-    return counted
+    return watched
 
 
 def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> Online:

@@ -59,7 +59,7 @@ from groundup.formats.load import load_model, load_tokenizer
 from groundup.formats.locate import name_of
 from groundup.lm.logprobs import spread
 from groundup.report.estimate import POOLED
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.runs.folder import Run
 from groundup.text.batches import packed_batch
 from groundup.text.chat import encode_chat
@@ -456,7 +456,8 @@ def _evaluate(
         return {"preference_loss": None}
     found = accuracies(pairs.right, pairs)[POOLED]
     say(
-        f"{run.stage}  step {step}  {found.estimate:.1%} of {found.items} held-out pairs in order "
+        f"{run.stage}  step {step}  {found.estimate:.1%} of "
+        f"{counted(found.items, 'held-out pair')} in order "
         f"({found.low:.0%} to {found.high:.0%}; guessing 50 %)"
     )
     losses = -logsigmoid(torch.from_numpy(pairs.margins))

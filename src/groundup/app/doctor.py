@@ -28,7 +28,7 @@ from groundup.pretrain.trials import (
 )
 from groundup.report.table import DASH, Cell, Mark, Table, text_table
 from groundup.report.terminal import in_terminal
-from groundup.runs.console import console, say
+from groundup.runs.console import console, counted, say
 from groundup.train.machine import busy_cores, machine_facts, machine_speeds
 from groundup.train.remembered import remember, remembered
 from groundup.train.speeds import Products
@@ -111,7 +111,7 @@ def facts_table(facts: Mapping[str, Any], speeds: Mapping[str, Any]) -> Table:
         return DASH if value is None else f"{value / 1e9:,.1f} {unit}"
 
     rows: list[tuple[str, str | Cell]] = [
-        ("processor", f"{facts['processor']}, {facts['cores']} cores"),
+        ("processor", f"{facts['processor']}, {counted(facts['cores'], 'core')}"),
         ("vectors", ", ".join(facts["vectors"]) or DASH),
         (
             "memory",

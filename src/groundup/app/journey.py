@@ -19,7 +19,7 @@ from typing import Any
 
 from groundup.app.recipe import Recipe, Table
 from groundup.app.recipe_folder import COPY, FILE, begun_with, is_begun, read_tables, runs_of
-from groundup.app.stages import INPUTS, Stage
+from groundup.app.stages import INPUTS, REWARDS, Stage
 from groundup.errors import UserError
 from groundup.formats.locate import is_named, locate
 from groundup.runs.console import say
@@ -173,6 +173,8 @@ def farewell(stage: Stage, folder: Path) -> str:
         return f"Talk to it:  {_program()} chat {typed}"
     if stage.makes == "model":
         return f'Try it:      {_program()} generate {typed} "The history of"'
+    if stage.makes in REWARDS:
+        return f"Raise it:    {_program()} ppo MODEL --reward {typed} --prompts DATA"
     if stage.makes == "report":
         return f"Report:      {folder / 'report.html'}"
     return f"Done:        {folder}"

@@ -40,7 +40,7 @@ from groundup.generation.request import Completion, InputProcessor, Request, Seq
 from groundup.generation.sampling import Sampling
 from groundup.lm.model import CausalLM
 from groundup.report.terminal import in_terminal
-from groundup.runs.console import console
+from groundup.runs.console import console, counted
 from groundup.runs.files import files_of
 from groundup.runs.resumable_jsonl import write
 from groundup.text.rows import BadLine, BadRow, Message, PromptRow
@@ -367,7 +367,7 @@ class _Session:
         self._voted.append(shown)
 
     def _introduce(self) -> None:
-        text = f"{_count(self._total, 'prompt')}, two answers to each. Which one is better? Whose "
+        text = f"{counted(self._total, 'prompt')}, two answers to each. Which one is better? Whose "
         text += "they are is told at the end."
         if self._voted:
             text += f" You have voted on {len(self._voted)} already; it goes on after these."
@@ -380,13 +380,13 @@ class _Session:
         left = self._total - len(self._voted) - self._same
         lines = [""]
         if self._same:
-            prompts = _count(self._same, "prompt")
+            prompts = counted(self._same, "prompt")
             lines.append(f"{prompts} had the same answer twice, with nothing to choose from.")
         if not found.votes:
             tell("\n".join([*lines, "No votes yet."]))
             return
         skipped = f" ({found.skipped} skipped)" if found.skipped else ""
-        lines.append(f"In {self._log.path}: {_count(found.votes, 'vote')}{skipped}.")
+        lines.append(f"In {self._log.path}: {counted(found.votes, 'vote')}{skipped}.")
         if len(set(self._candidates)) == 1:
             lines.append(f"All answers are {names[0]}'s.")
         tell("\n".join(lines))
@@ -399,12 +399,12 @@ class _Session:
             side = found.left
             bias = "" if side.low <= 0.5 <= side.high else ": a side seems to be favored"
             tell(
-                f"Left was chosen in {side.estimate:.0%} of {_count(side.items, 'vote')} for a "
+                f"Left was chosen in {side.estimate:.0%} of {counted(side.items, 'vote')} for a "
                 f"side ({side.low:.0%} to {side.high:.0%}{bias})."
             )
             tell(f"groundup dpo {names[0]} --data {self._log.path} learns from these.")
         if left:
-            tell(f"Still to vote on: {_count(left, 'prompt')}; the same command goes on.")
+            tell(f"Still to vote on: {counted(left, 'prompt')}; the same command goes on.")
 
 
 _EXPLAINED = (
@@ -412,10 +412,6 @@ _EXPLAINED = (
     "Elo points above {first}; 100 points more win 64 % of the votes. Below them stands the 95 % "
     "interval; a rating without end is of one who has won, or lost, every vote."
 )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _choice() -> str:

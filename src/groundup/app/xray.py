@@ -15,7 +15,7 @@ from groundup.formats.folder import StoredModel
 from groundup.formats.load import open_model
 from groundup.formats.locate import is_adapter, is_named
 from groundup.generation.request import opening_ids
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.runs.files import files_of, read_json_object, read_lines, writable
 from groundup.text.chat import encode_chat
 from groundup.text.tokenizer import Tokenizer
@@ -125,7 +125,7 @@ def _say(views: Sequence[View]) -> None:
     layers, heads = first.attention.shape[:2]
     cut = f", {first.cut:,} more left out" if first.cut else ""
     say(f"Tokens:      {len(first.tokens)}{cut}")
-    say(f"Heads:       {layers} layers of {heads}")
+    say(f"Heads:       {counted(heads, 'head')} in each of {counted(layers, 'layer')}")
     for view in views:
         if view.step is None:
             change = f" ({view.seen.loss - first.loss:+.3f})" if view.seen is not first else ""
@@ -136,7 +136,7 @@ def _say(views: Sequence[View]) -> None:
         for kind, found in first.heads_found().items():
             say(f"{kind.capitalize() + ':':<17}{_listed(found)}")
     if steps := [view.step for view in views if view.step is not None]:
-        say(f"Over time:   {len(steps)} snapshots, step {steps[0]} to {steps[-1]}")
+        say(f"Over time:   {counted(len(steps), 'snapshot')}, step {steps[0]} to {steps[-1]}")
 
 
 def _listed(found: Sequence[tuple[Head, float]]) -> str:

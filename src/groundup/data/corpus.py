@@ -13,7 +13,7 @@ from groundup.data.files import ROW_SUFFIXES, suffix_of
 from groundup.data.records import read_documents
 from groundup.data.split import OWN_HELDOUT, data_files, hold_out, text_documents
 from groundup.errors import UserError
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.text.rows import BadLine, Document
 
 
@@ -37,12 +37,12 @@ class Documents:
             say(str(line))
         if self.remark:
             say(self.remark)
-        for count, what in (
-            (len(self.bad), "bad lines set aside"),
-            (self.duplicates, "duplicates taken out"),
+        for count, what, where in (
+            (len(self.bad), "bad line", "set aside"),
+            (self.duplicates, "duplicate", "taken out"),
         ):
             if count:
-                say(f"  {count:,} {what}")
+                say(f"  {counted(count, what)} {where}")
 
 
 def documents(source: Path) -> Documents:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 
 from groundup.data.dataset import Dataset
 from groundup.data.records import UNKNOWN, too_many_bad
+from groundup.runs.console import counted
 from groundup.text.example import Encoded, Example, cut_to, encode_rows
 from groundup.text.rows import BadLine, Conversation, Document
 from groundup.text.token_view import Token, view_tokens
@@ -251,8 +252,8 @@ def remarks(found: Inspection) -> list[str]:
     good = found.rows + found.heldout + found.duplicates
     if too_many_bad(good, len(found.bad)):
         said.append(
-            f"{_rows(len(found.bad))} of {good + len(found.bad):,} are bad: a file of which more "
-            "than a tenth are is refused by whatever trains on it."
+            f"{len(found.bad):,} of {good + len(found.bad):,} lines are bad, and a file of which "
+            "more than a tenth are is refused by whatever trains on it."
         )
     if any(line.reason.startswith(UNKNOWN) for line in found.bad):
         said.append(
@@ -266,4 +267,4 @@ def remarks(found: Inspection) -> list[str]:
 
 
 def _rows(count: int) -> str:
-    return f"{count:,} {'row' if count == 1 else 'rows'}"
+    return counted(count, "row")

@@ -17,6 +17,7 @@ from typing import TypeVar
 from groundup.data.files import SUFFIXES, check_there, read_text, suffix_of
 from groundup.data.records import Records
 from groundup.errors import UserError
+from groundup.runs.console import counted
 from groundup.runs.folder import runs_inside
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import (
@@ -114,7 +115,7 @@ def _not_read(names: Sequence[str], folder: str) -> str:
     if not names:
         return ""
     some = ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
-    return f"{folder}: {len(names):,} file{'s' * (len(names) > 1)} not read: {some}"
+    return f"{folder}: {counted(len(names), 'file')} not read: {some}"
 
 
 def _inside(path: Path, folder: Path) -> str:

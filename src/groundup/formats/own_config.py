@@ -32,7 +32,7 @@ def not_in_hugging_face(shape: ModelConfig) -> str | None:
     grouped = shape.num_key_value_heads != shape.num_attention_heads
     own = [
         (shape.position != replace(shape, position_embedding_type=None).position,
-         f"{shape.position} positions"),
+         "tokens without positions" if shape.position == "none" else f"{shape.position} positions"),
         (shape.gated != family.gated,
          f"feed-forward part {'with' if shape.gated else 'without'} a gate"),
         (not shape.do_layer_norm_before, "norms after attention and feed-forward part"),
@@ -48,7 +48,7 @@ def not_in_hugging_face(shape: ModelConfig) -> str | None:
     lacks = [what for differs, what in own if differs]
     if not lacks:
         return None
-    return f"Hugging Face's {shape.model_type} has no {' and no '.join(lacks)}"
+    return f"Hugging Face's {shape.model_type} cannot express {' and '.join(lacks)}"
 
 
 def _other_biases(shape: ModelConfig) -> list[tuple[bool, str]]:

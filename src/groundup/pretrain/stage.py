@@ -28,7 +28,7 @@ from groundup.lm.model import CausalLM
 from groundup.pretrain.config import PretrainConfig
 from groundup.pretrain.shape import model_shape
 from groundup.runs import ranks
-from groundup.runs.console import printable, say
+from groundup.runs.console import counted, printable, say
 from groundup.runs.folder import Run
 from groundup.text.document_stream import DocumentStream
 from groundup.text.shards import Shard, encode
@@ -76,8 +76,8 @@ def _job(config: PretrainConfig, run: Run) -> Job[Batch, CausalLM]:
         heldout = encode(texts.heldout, tokenizer, shards / "heldout", split="heldout")
     stream = _stream(config, shard)
     say(
-        f"data: {len(texts.train):,} documents of {len(shard.tokens):,} tokens to train on, "
-        f"{len(texts.heldout):,} documents held out"
+        f"data: {counted(len(texts.train), 'document')} of {len(shard.tokens):,} tokens to train "
+        f"on, {counted(len(texts.heldout), 'document')} held out"
     )
     texts.say_set_aside()
 

@@ -33,6 +33,11 @@ def printable(text: str) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: 1 step, 1,200 steps."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
     """So many seconds in the unit that a person would say them in: 42 seconds, 12.5 minutes."""
     for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):

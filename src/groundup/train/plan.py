@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import TypeAdapter, ValidationError
 
 from groundup.errors import UserError
-from groundup.runs.console import duration, say
+from groundup.runs.console import counted, duration, say
 from groundup.train import checkpoint
 from groundup.train.config import TrainingConfig
 from groundup.train.device import (
@@ -252,9 +252,10 @@ def print_plan(stage: str, plan: TrainPlan) -> None:
     if plan.adapter != "none" and plan.trained_parameters is not None:
         some = f"{plan.trained_parameters / 1e6:.2f} M of them trained ({plan.adapter}), "
     say(
-        f"{stage}: {plan.parameters / 1e6:.1f} M parameters, {some}{plan.steps} steps of "
-        f"{plan.tokens_per_step:,} tokens, {plan.compute.dtype} on {plan.compute.device} with "
-        f"{threads} thread{'s' if threads > 1 else ''}, {_how(plan.compute)}"
+        f"{stage}: {plan.parameters / 1e6:.1f} M parameters, {some}"
+        f"{counted(plan.steps, 'step')} of {plan.tokens_per_step:,} tokens, "
+        f"{plan.compute.dtype} on {plan.compute.device} with "
+        f"{counted(threads, 'thread')}, {_how(plan.compute)}"
     )
     for name, reason in plan.reasons.items():
         say(f"  {name}: {reason}")
@@ -414,6 +415,6 @@ def _steps(
             )
         return steps, why
     return max(1, round(config.epochs * rows_per_epoch / config.rows)), (
-        f"{config.epochs:g} pass{'es' * (config.epochs != 1)} over {rows_per_epoch:,} rows; "
-        "change with --epochs or --steps"
+        f"{config.epochs:g} pass{'es' * (config.epochs != 1)} over "
+        f"{counted(rows_per_epoch, 'row')}; change with --epochs or --steps"
     )

@@ -14,6 +14,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from groundup.runs.console import counted
+
 # Rows are no shorter than this where the model allows it: general text that is replayed, and the
 # fast kernels, need some length. Lengths are multiples, so that few shapes occur.
 SHORTEST_ROW, _ROW_STEP = 256, 64
@@ -73,10 +75,10 @@ def rows_of_step(
         wanted["the time"] = min(rows_in_time, MOST_SEEN * rows_per_epoch) / _LEAST_STEPS
     least = min(wanted, key=lambda name: wanted[name])
     rows = max(1, min(MOST_ROWS, int(wanted[least])))
-    steps = math.ceil(rows_per_epoch / rows)
+    a_pass = counted(math.ceil(rows_per_epoch / rows), "step")
     reasons = {
-        "a pass": f"so few that a pass over the data ({rows_per_epoch:,} packed "
-        f"row{'s' * (rows_per_epoch != 1)}) has {steps} step{'s' * (steps != 1)}",
+        "a pass": f"so few that a pass over the data ({counted(rows_per_epoch, 'packed row')}) has "
+        f"{a_pass}",
         "much data": "as many as pay, of so many rows",
         "the time": f"at least {_LEAST_STEPS} steps in the time there is",
     }
@@ -96,8 +98,14 @@ def replayed(tokens: int, parameters: int, *, mixed: bool) -> tuple[float, str]:
     `tokens` of one's own, for a model of so many `parameters`; `mixed` says whether the data have
     general text already.
     """
-    if tokens > LITTLE or parameters < _LEAST_TO_FORGET or mixed:
+    if tokens > LITTLE or mixed:
         return 0.0, ""
+    if parameters < _LEAST_TO_FORGET:
+        return 0.0, (
+            f"0, as nobody says what so small a model was made of; it forgets over {tokens:,} "
+            "tokens, so give --replay 0.2 and its data by --replay-data, as in --replay-data "
+            "quickstart/data"
+        )
     return REPLAYED, (
         f"{REPLAYED:.0%} of the tokens are general text, as {tokens:,} tokens are little and a "
         "model forgets over them; change with --replay, 0 turns it off"

@@ -26,7 +26,7 @@ from groundup.formats.locate import name_of
 from groundup.lm.logprobs import score
 from groundup.lm.model import CausalLM
 from groundup.runs import ranks
-from groundup.runs.console import printable, say
+from groundup.runs.console import counted, printable, say
 from groundup.runs.folder import Run
 from groundup.text.batches import ConversationStream
 from groundup.text.example import Example
@@ -166,20 +166,21 @@ def _print_counts(data: TuningData) -> None:
     """Print how much is trained on and what was left out."""
     counts = data.counts
     say(
-        f"data: {counts['rows']:,} items to train on, {counts['heldout']:,} rows held out; an "
-        f"epoch reads {counts['tokens']:,} tokens and learns {counts['trained']:,} of them"
+        f"data: {counted(counts['rows'], 'item')} to train on, "
+        f"{counted(counts['heldout'], 'item')} held out; "
+        f"an epoch reads {counts['tokens']:,} tokens and learns {counts['trained']:,} of them"
     )
     said = {
-        "unread": "rows left unread, as so few steps need no more",
-        "bad_lines": "bad lines set aside",
-        "refused": "rows that the chat template refuses",
-        "duplicates": "duplicates taken out",
-        "without_answer": "without a word to learn within the context",
-        "truncated": "cut at the context",
+        "unread": ("item", "left unread, as so few steps need no more"),
+        "bad_lines": ("bad line", "set aside"),
+        "refused": ("item", "refused by the chat template"),
+        "duplicates": ("duplicate", "taken out"),
+        "without_answer": ("item", "without a word to learn within the context"),
+        "truncated": ("item", "cut at the context"),
     }
-    for name, what in said.items():
+    for name, (what, why) in said.items():
         if counts[name]:
-            say(f"  {counts[name]:,} {what}")
+            say(f"  {counted(counts[name], what)} {why}")
 
 
 def _evaluate(run: Run, model: CausalLM, data: TuningData, step: int) -> dict[str, Any]:
