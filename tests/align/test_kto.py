@@ -351,7 +351,7 @@ def test_labeled_files_are_learned_from_and_bad_lines_counted(
     code, said = workshop.run(workshop.command("kto", tmp_path / "out", data=path, steps=4))
     assert code == 0, said
     assert "rows.jsonl, line 49: 'label' must be true or false, or 1 or 0, not 'good'" in said
-    assert "1 bad lines set aside" in said and "held out" in said
+    assert "1 bad line set aside" in said and "held out" in said
 
 
 def test_labels_of_one_class_are_refused(workshop: Any, tmp_path: Path) -> None:
