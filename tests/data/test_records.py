@@ -164,7 +164,7 @@ def test_own_rows_are_held_out_by_their_hash(tmp_path: Path) -> None:
     assert {row.prompt for row in again[1].rows} <= set(heldout)
     alone = split(_lines(tmp_path / "c.jsonl", GOOD, GOOD), "-", records.read_preferences)
     assert [len(side.rows) for side in alone] == [1, 0]
-    assert "1 duplicates taken out" in alone[0].remark
+    assert "1 duplicate taken out" in alone[0].remark
 
 
 def test_votes_of_several_people_are_no_duplicates(tmp_path: Path) -> None:

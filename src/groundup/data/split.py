@@ -181,7 +181,7 @@ def split(
             distinct.setdefault(content(row), row)
         rows = tuple(distinct.values())
     if again := len(whole.rows) - len(rows):
-        remark = f"{data}: {again:,} duplicates taken out"
+        remark = f"{data}: {counted(again, 'duplicate')} taken out"
     train, out = hold_out(rows, OWN_HELDOUT)
     return replace(whole, rows=tuple(train), remark=remark), Records(tuple(out), ())
 
