@@ -183,6 +183,7 @@ def test_rollouts_have_it_beside_them_too(workshop: Any, tmp_path: Path) -> None
         data = {"prompts": asked, "ptx_data": workshop.data}
         code, said = workshop.run(workshop.command(stage, out, ptx=0.5, **data))
         assert code == 0, said
+        assert "on 2 prompts of the training, as none is held out" in said
         # The licence of the prompts is nobody's, that of the data is told.
         assert "CC BY-SA 4.0" in (out / "README.md").read_text()
         lines = read_pairs(out / "metrics.jsonl")

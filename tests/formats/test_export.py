@@ -167,7 +167,9 @@ def test_how_to_draw_is_taken_from_the_folder(tokenizer: Tokenizer) -> None:
     assert "top_p" not in said
 
 
-def test_an_export_replaces_an_earlier_one_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+def test_an_export_replaces_an_earlier_one_and_nothing_else(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "README.md").write_text("my own")
@@ -180,6 +182,8 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(folder: Path, tmp_pa
     for type in ("q8_0", "f16"):  # one model in a folder, or nobody knows which is meant
         export(folder, "gguf", type, out=tmp_path / "gguf")
     assert [path.name for path in (tmp_path / "gguf").glob("*.gguf")] == [f"{folder.name}.f16.gguf"]
+    said = capsys.readouterr().out
+    assert said.count("is replaced") == 1 and f"{folder.name}.q8_0.gguf is replaced" in said
     (tmp_path / "hf" / "run.json").write_text("{}")  # a run of ours, and no copy
     with pytest.raises(UserError, match="holds other files"):
         export(folder, "hf", out=tmp_path / "hf")

@@ -182,6 +182,12 @@ def test_sinusoids_are_those_of_the_paper(width: int) -> None:
     assert_close(far[:, 0], ours[[7, 49]])
 
 
+def test_frequencies_are_numbers_while_a_model_is_made_without_any() -> None:
+    with torch.device("meta"):
+        found = inverse_frequencies(Rope(theta=123.0), 16, CPU)
+    assert found.device == CPU and bool(found.isfinite().all())
+
+
 def test_an_odd_width_ends_with_a_sine() -> None:
     odd = sinusoidal_embedding(torch.arange(9), 5, torch.float32)
     angle = torch.arange(9) / 10_000 ** (4 / 5)

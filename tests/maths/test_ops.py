@@ -415,6 +415,13 @@ def test_edges_elementwise(name: str):
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_normalisers_of_whole_numbers_are_those_of_the_same_floats(name: str):
+    whole = Tensor(np.array([[1, 2, 3], [-4, 0, 5]]))
+    expected = getattr(torch.tensor(whole.tolist(), dtype=torch.float64), name)(-1)
+    np.testing.assert_allclose(getattr(whole, name)(-1).data, expected.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
 @pytest.mark.parametrize(
     "row",
     [

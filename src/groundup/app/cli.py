@@ -408,16 +408,11 @@ def _respelled(arguments: Sequence[str]) -> Sequence[str]:
     """Return the arguments in today's spelling, where an earlier release had another."""
     if arguments[:1] != ["eval"] or len(arguments) < 2:
         return arguments
-    from groundup.formats.locate import is_named
-
     rest = list(arguments[1:])
     today = {stage.command for stage in STAGES.values()}
     if f"eval {rest[0]}" in today or rest[0] in ("--help", "-h"):
         return arguments
-    names_suite = any(word.partition("=")[0] == "--suite" for word in rest)
-    if not (names_suite or is_named(rest[0]) or Path(rest[0]).exists()):
-        return arguments  # a suite that there is not, for the parser to say
-    suite = "report"
+    suite = None
     for place, word in enumerate(rest):
         if word == "--suite" and place + 1 < len(rest):
             suite = rest[place + 1]
@@ -426,6 +421,12 @@ def _respelled(arguments: Sequence[str]) -> Sequence[str]:
         if word.startswith("--suite="):
             suite = rest.pop(place).removeprefix("--suite=")
             break
+    if suite is None:
+        from groundup.formats.locate import is_named
+
+        if not (rest[0].startswith("-") or is_named(rest[0]) or Path(rest[0]).exists()):
+            return arguments  # a suite that there is not, for the parser to say
+        suite = "report"
     if suite not in _SUITES:
         raise UserError(f"--suite={suite} must be one of {', '.join(_SUITES)}")
     print(f"groundup eval --suite {suite} is now groundup eval {suite}", file=sys.stderr)
