@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from groundup.adapters.attach import add_lora
+from groundup.adapters.attach import add_lora, using_adapter
+from groundup.adapters.quantization import quantize
+from groundup.formats.gguf.tensors import quantize as to_blocks
+from groundup.generation.blocks import BlockLinear
 from groundup.generation.decode import Decode
 from groundup.generation.generate import generate, reference_generate
-from groundup.generation.kernel import MOST_ROWS, Kernel
+from groundup.generation.kernel import MOST_ROWS, MOST_ROWS_IN_BLOCKS, Kernel
 from groundup.generation.library import library
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -85,25 +91,95 @@ def test_a_step_in_bf16_is_within_its_rounding(tiny_model: TinyModel, rows: int)
     check_decode(model, rows, 1 / 32, of_the_largest=True)
 
 
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "thin": {"rank": 4},
+    "of more than a chunk": {"rank": 40, "alpha": 13.0, "targets": ["q_proj", "gate_proj"]},
+    "on some layers": {"rank": 4, "targets": ["k_proj", "up_proj", "o_proj"]},
+    "with dropout": {"rank": 4, "dropout": 0.5},
+    "rslora": {"rank": 4, "use_rslora": True},
+    "dora": {"rank": 4, "use_dora": True},
+}
+
+
+def adapted(tiny_model: TinyModel, adapter: str, shape: str = "llama with biases") -> CausalLM:
+    model = add_lora(randomized(tiny_model(**SHAPES[shape])), **ADAPTERS[adapter])
+    return randomized(model).eval()
+
+
+@pytest.mark.parametrize("rows", [1, 3, MOST_ROWS + 1, 13])
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_step_with_an_adapter(tiny_model: TinyModel, adapter: str, rows: int) -> None:
+    model = adapted(tiny_model, adapter)
+    kernel = Kernel.of(model)
+    assert kernel is not None and kernel.most_rows == (0 if adapter == "dora" else MOST_ROWS)
+    check_decode(model, rows, 1e-3)
+    with using_adapter(model, None):
+        check_decode(model, rows, 1e-3)
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("rows", [1, 13])
-def test_a_step_with_an_adapter(tiny_model: TinyModel, rows: int) -> None:
-    model = randomized(add_lora(randomized(tiny_model()), rank=4))
-    assert Kernel.of(model) is None
-    check_decode(model, rows, 2e-4)
+def test_a_step_in_bf16_with_an_adapter_is_as_near_to_float32_as_the_model(
+    tiny_model: TinyModel, rows: int
+) -> None:
+    model = adapted(tiny_model, "thin", "qwen3").to(torch.bfloat16)
+    exact = copy.deepcopy(model).float()
+    ids = torch.randint(320, (rows, 24), generator=torch.manual_seed(rows))
+    right = exact.logits(Batch.of(ids))
+    whole = model.logits(Batch.of(ids))
+    cache = KVCache.empty(model.config, rows, 24, like=model.head)
+    model(Batch.at(ids[:, :4], torch.arange(4).expand(rows, -1)), cache)
+    decode = Decode(model)
+    decode.begin(cache, [4] * rows)
+    stepped = [decode.logits(decode.step(ids[:, place])) for place in range(4, 24)]
+    off, allowed = (
+        (logits - right[:, 4:]).square().mean().sqrt()
+        for logits in (torch.stack(stepped, 1), whole[:, 4:])
+    )
+    assert 0 < off < 1.2 * allowed, (off, allowed)
 
 
+@pytest.mark.parametrize("rows", [1, 13])
+@pytest.mark.parametrize("kind", ["nf4", "q8_0"])
+def test_a_step_with_an_adapter_beside_few_bits(
+    tiny_model: TinyModel, kind: str, rows: int
+) -> None:
+    model = randomized(tiny_model())
+    if kind == "nf4":
+        quantize(model, "nf4")
+    else:
+        for name, layer in list(model.named_modules()):
+            if type(layer) is nn.Linear and name != "lm_head":
+                blocks = torch.from_numpy(to_blocks(layer.weight.detach(), "q8_0").copy())
+                model.set_submodule(name, BlockLinear(blocks, "q8_0"))
+    add_lora(model, 4)
+    randomized(model)
+    kernel = Kernel.of(model)
+    assert kernel is not None
+    assert kernel.most_rows == (0 if kind == "nf4" else MOST_ROWS_IN_BLOCKS)
+    check_decode(model, rows, 1e-3)
+
+
+@pytest.mark.parametrize("adapter", [None, "on some layers"])
 @pytest.mark.parametrize("rows", [1, 3, 13])
 def test_without_the_kernel(
-    tiny_model: TinyModel, rows: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tiny_model: TinyModel,
+    rows: int,
+    adapter: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """As on a machine without a compiler."""
     monkeypatch.setenv("CC", str(tmp_path / "none"))
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
     library.cache_clear()
     try:
-        model = randomized(tiny_model(**SHAPES["window in some layers"]))
+        shape = "window in some layers"
+        model = randomized(tiny_model(**SHAPES[shape]))
+        if adapter is not None:
+            model = adapted(tiny_model, adapter, shape)
         assert Kernel.of(model) is None
-        check_decode(model, rows, 1e-4)
+        check_decode(model, rows, 1e-4 if adapter is None else 1e-3)
     finally:
         library.cache_clear()
 

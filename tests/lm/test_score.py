@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.lm.logprobs import score
+from groundup.lm.logprobs import passes, score
 from groundup.lm.model import CausalLM
 from groundup.text.example import Example
 
@@ -29,13 +29,13 @@ def random_items(lengths: list[int], seed: int) -> list[Example]:
 @given(
     lengths=st.lists(st.integers(1, 70), min_size=1, max_size=25),
     seed=st.integers(0, 99),
-    micro_rows=st.integers(1, 5),
+    rows=st.integers(1, 5),
 )
 def test_scores_are_those_of_each_item_alone(
-    model: CausalLM, alone: Alone, lengths: list[int], seed: int, micro_rows: int
+    model: CausalLM, alone: Alone, lengths: list[int], seed: int, rows: int
 ) -> None:
     items = random_items(lengths, seed)
-    found = score(model, items, context=48, micro_rows=micro_rows)
+    found = score(model, items, context=48, tokens_per_pass=48 * rows)
     assert len(found) == len(items)
     for values, item in zip(found, items, strict=True):
         np.testing.assert_allclose(values, alone(model, item, 48), atol=2e-4)
@@ -71,3 +71,25 @@ def test_a_compiled_model_is_scored_without_compiling(fresh: Fresh) -> None:
     found = score(model, random_items([12, 7], 0), context=16)
     np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-5)
     assert torch._dynamo.utils.counters["stats"].get("unique_graphs", 0) == 0
+
+
+def test_equal_items_are_read_once(fresh: Fresh) -> None:
+    model, read = fresh(0), []
+    model.register_forward_pre_hook(lambda _, args: read.append(args[0].tokens))
+    one, other = random_items([12, 12], 0)
+    again = Example(list(one.ids), list(one.loss_mask))
+    elsewhere = Example(one.ids, [False] * 11 + [True])
+    found = score(model, [one, other, again, elsewhere], context=16, tokens_per_pass=11)
+    assert read == [11, 11, 11]
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_allclose(found[3], found[0][-1:], atol=1e-5)
+
+
+@given(lengths=st.lists(st.integers(1, 70), max_size=25), tokens=st.none() | st.integers(1, 200))
+def test_a_pass_holds_its_tokens_or_one_item(lengths: list[int], tokens: int | None) -> None:
+    found = list(passes(lengths, 64, torch.device("cpu"), tokens))
+    assert sorted(place for places in found for place in places) == list(range(len(lengths)))
+    flat = [lengths[place] for places in found for place in places]
+    assert flat == sorted(lengths, reverse=True)
+    for places in found:
+        assert len(places) == 1 or len(places) * lengths[places[0]] <= (tokens or 2048)

@@ -83,6 +83,28 @@ class LoRALinear(nn.Module):
         scale = self._dora_scale(self.active).to(x.dtype)
         return y + (scale - 1) * plain + scale * update
 
+    def split(
+        self, dtype: torch.dtype
+    ) -> tuple[nn.Module, Float[Tensor, "rank in"], Float[Tensor, "out rank"]] | None:
+        """W's layer, s A and B, where y = W x + B (s A) x is all: no DoRA, no dropout at work.
+
+        Else None. Without an active adapter they are of rank 0.
+        """
+        name = self.active
+        if name is None:
+            empty = self._like.new_empty(0, dtype=dtype)
+            return (
+                self.base_layer,
+                empty.view(0, self.in_features),
+                empty.view(self.out_features, 0),
+            )
+        if self.adapters[name].use_dora:
+            return None
+        if self.training and isinstance(self.lora_dropout[name], nn.Dropout):
+            return None
+        down, up = self.factors(name, dtype)
+        return self.base_layer, self.adapters[name].scale * down, up
+
     def factors(
         self, name: str, dtype: torch.dtype
     ) -> tuple[Float[Tensor, "rank in"], Float[Tensor, "out rank"]]:
@@ -94,7 +116,7 @@ class LoRALinear(nn.Module):
 
         A is uniform within 1 / sqrt(in), as in PEFT: kaiming's rule with a = sqrt(5).
         """
-        device = next(iter(self.base_layer.state_dict().values())).device
+        device = self._like.device
         down = torch.empty(lora.rank, self.in_features)
         nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
         self.lora_A[name] = _Weight(down.to(device))
@@ -104,6 +126,12 @@ class LoRALinear(nn.Module):
         drop = nn.Dropout(lora.dropout) if lora.dropout else nn.Identity()
         self.lora_dropout[name] = drop.train(self.training)
         self.adapters[name] = lora
+
+    @property
+    def _like(self) -> Tensor:
+        """A tensor of the base, for its device."""
+        like: Tensor = next(iter(self.base_layer.state_dict().values()))
+        return like
 
     def own_parameters(self, name: str) -> Iterator[nn.Parameter]:
         """The adapter's parameters in this layer."""

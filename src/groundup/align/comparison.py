@@ -314,7 +314,7 @@ def _apart(
     """log p(answer | model) - log p(answer | first) of every answer, in nats."""
     items = [one.example for one in rollouts]
     context = model.config.max_position_embeddings
-    ours, theirs = (score(one, items, context=context, micro_rows=4) for one in (model, first))
+    ours, theirs = (score(one, items, context=context) for one in (model, first))
     return np.array([a.sum() - b.sum() for a, b in zip(ours, theirs, strict=True)])
 
 

@@ -49,7 +49,7 @@ from groundup.runs.console import counted, say
 from groundup.runs.folder import Run
 from groundup.text.rows import BadLine
 from groundup.train.batch import Loss
-from groundup.train.device import use_threads
+from groundup.train.device import prepare_to_read
 from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import PreparedModel, prepare_model
@@ -149,7 +149,7 @@ def run(config: DPOConfig) -> Path:
 def _job(config: DPOConfig, run: Run) -> Job[PairBatch | PtxBatch, CausalLM]:
     prepared = prepare_model(config, RATES)
     model, context = prepared.model, prepared.context
-    use_threads(config)
+    prepare_to_read(model, config)
     own, heldout, reference = _pairs(config, run, prepared)
     stream = ptx_stream(config, config.data, prepared.tokenizer, own, context)
     read = dict.fromkeys((config.data, *ptx_sources(config, config.data)))

@@ -58,7 +58,7 @@ from groundup.text.example import Example
 from groundup.text.rows import UnpairedPreference
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch, DataStream, Loss
-from groundup.train.device import use_threads
+from groundup.train.device import prepare_to_read
 from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job, run_stage
 from groundup.tune.prepare import PreparedModel, prepare_model
@@ -265,7 +265,7 @@ def run(config: KTOConfig) -> Path:
 def _job(config: KTOConfig, run: Run) -> Job[KTOBatch | PtxBatch, CausalLM]:
     prepared = prepare_model(config, RATES)
     model, context = prepared.model, prepared.context
-    use_threads(config)
+    prepare_to_read(model, config)
     own, heldout, reference = _answers(config, run, prepared)
     stream = ptx_stream(config, config.data, prepared.tokenizer, own, context)
     read = dict.fromkeys((config.data, *ptx_sources(config, config.data)))

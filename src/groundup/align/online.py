@@ -50,8 +50,9 @@ from groundup.report.estimate import Estimate, ratio
 from groundup.runs.console import counted, say
 from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
+from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Loss, LossFunction
-from groundup.train.device import resolve_device, use_threads
+from groundup.train.device import TORCH_DTYPES, resolve_device, resolve_dtype, use_threads
 from groundup.train.loop import step_seed
 from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job
@@ -392,7 +393,6 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
     """Load what a run needs. Raises `UserError` for what cannot be used."""
     prepared = prepare_model(config, rates)
     use_threads(config)
-    device = resolve_device(config.device)
     most = prepared.context
     if config.max_new_tokens >= most:
         raise UserError(
@@ -416,13 +416,18 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
         prepared,
         prompts,
         spread(heldout, config.heldout_prompts),
-        open_rollout_reward(config.reward, prepared.tokenizer, device),
-        None
-        if config.gold is None
-        else open_rollout_reward(config.gold, prepared.tokenizer, device),
+        opened_reward(config, config.reward, prepared.tokenizer),
+        None if config.gold is None else opened_reward(config, config.gold, prepared.tokenizer),
         Reference(lambda: prepare_model(config, rates).model),
         min(context, most),
     )
+
+
+def opened_reward(config: RolloutConfig, spec: str, tokenizer: Tokenizer) -> RolloutReward:
+    """A reward that computes where and as the run does."""
+    device = resolve_device(config.device)
+    dtype = TORCH_DTYPES[resolve_dtype(config, device)]
+    return open_rollout_reward(spec, tokenizer, device, dtype)
 
 
 def inputs(config: RolloutConfig, cost: str | None = None) -> dict[str, Path]:

@@ -36,8 +36,7 @@ from torch import Tensor, nn
 
 from groundup.align.config import PPOConfig
 from groundup.align.lagrange import Multiplier
-from groundup.align.online import Online, inputs, open_online
-from groundup.align.rewards.by_name import open_rollout_reward
+from groundup.align.online import Online, inputs, open_online, opened_reward
 from groundup.align.rewards.model import RewardModel, load_reward_model
 from groundup.align.rollout import (
     Laid,
@@ -443,9 +442,7 @@ def _opened(config: PPOConfig, run: Run) -> Online:
     online = open_online(config, run, RATES)
     if config.cost is None:
         return online
-    prepared = online.prepared
-    device = str(prepared.model.head.device)
-    return replace(online, cost=open_rollout_reward(config.cost, prepared.tokenizer, device))
+    return replace(online, cost=opened_reward(config, config.cost, online.prepared.tokenizer))
 
 
 def ppo_job(config: PPOConfig, online: Online) -> Job[PPOBatch, ActorCritic]:

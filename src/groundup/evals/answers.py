@@ -117,10 +117,9 @@ def assistant_loss(
     tokenizer: Tokenizer,
     *,
     context: int,
-    micro_rows: int = 16,
 ) -> AssistantLoss:
     """Score the assistant's tokens of every conversation."""
-    scores = score(model, conversations.items, context=context, micro_rows=micro_rows)
+    scores = score(model, conversations.items, context=context)
     nats, bits, lengths = [], [], []
     for item, values in zip(conversations.items, scores, strict=True):
         # The first token is no target, and one beyond the context has no score.

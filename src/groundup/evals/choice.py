@@ -123,11 +123,9 @@ class ChoiceAccuracy:
         )
 
 
-def choice_accuracy(
-    model: CausalLM, choices: Choices, *, context: int, micro_rows: int = 16
-) -> ChoiceAccuracy:
+def choice_accuracy(model: CausalLM, choices: Choices, *, context: int) -> ChoiceAccuracy:
     """Score all options and see which is likeliest; equally likely ones share the point."""
-    scores = score(model, choices.items, context=context, micro_rows=micro_rows)
+    scores = score(model, choices.items, context=context)
     ends = np.cumsum([len(row.options) for row in choices.rows])
     sums = np.split(np.array([values.sum() for values in scores]), ends[:-1])
     lengths = np.split(np.array([len(values) for values in scores]), ends[:-1])

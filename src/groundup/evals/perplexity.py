@@ -72,7 +72,6 @@ def bits_per_byte(
     *,
     context: int,
     bytes_per_source: int = BYTES_ON_THE_WAY,
-    micro_rows: int = 16,
 ) -> Bits:
     """What the model pays for up to `bytes_per_source` of each source's held-out documents."""
     chosen = heldout_documents(shard, bytes_per_source)
@@ -85,7 +84,7 @@ def bits_per_byte(
         ids = [opening, *_tokens(shard, document)[1:].tolist()]
         items += windows(ids, context)
         lengths.append(len(ids) - 1)
-    scores = score(model, items, context=context, micro_rows=micro_rows)
+    scores = score(model, items, context=context)
     flat = np.concatenate([np.empty(0), *scores])
     return _blocks(np.split(flat, np.cumsum(lengths)[:-1]), chosen, shard, tokenizer)
 

@@ -47,9 +47,9 @@ def ready_pairs(rows: Sequence[Preference], tokenizer: Tokenizer, context: int) 
     return Pairs(items, list(rows))
 
 
-def margins(model: CausalLM, pairs: Pairs, *, context: int, micro_rows: int = 16) -> Margins:
+def margins(model: CausalLM, pairs: Pairs, *, context: int) -> Margins:
     """log p(chosen) - log p(rejected) of every pair, in nats."""
-    scores = score(model, pairs.items, context=context, micro_rows=micro_rows)
+    scores = score(model, pairs.items, context=context)
     chosen, rejected = np.split(np.array([values.sum() for values in scores]), 2)
     found: Margins = chosen - rejected
     return found

@@ -8,10 +8,10 @@ calling of it. So what `lm.model` says at length stands here once more, for one 
     h = h + W_down (act(gate) * up)          gate and up of one product, too
 
 Queries and keys are normalized and rotated together; what depends on positions alone is made once
-for all layers, and while no row joins or leaves, positions only count up. Layers that are no plain
-matrices (quantized, with adapters) are called as they are. A few rows go through `kernel`, where a
-step is a single call. Blocks that are put together otherwise (norms after, experts, ALiBi), and
-recurrent networks, go through the model itself.
+for all layers, and while no row joins or leaves, positions only count up. Adapters are joined as
+the matrices are that they stand beside; quantized layers are called as they are. A few rows go
+through `kernel`, where a step is a single call. Blocks that are put together otherwise (norms
+after, experts, ALiBi), and recurrent networks, go through the model itself.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm
 
+from groundup.adapters.lora import LoRALinear
 from groundup.generation.kernel import Kernel, is_plain
 from groundup.lm.attention import one_query
 from groundup.lm.cache import Cache, KVCache
@@ -238,12 +239,40 @@ def _head_norm(attention: Attention) -> Float[Tensor, "heads head_dim"] | None:
 
 
 def _joined(layers: Sequence[nn.Module]) -> Function:
-    """Layers that read the same, as one function whose outputs stand side by side."""
-    plain = [layer for layer in layers if type(layer) is nn.Linear]
-    if len(plain) < len(layers) or sum(one.weight.numel() for one in plain) > _MOST_JOINED:
+    """Layers that read the same, as one function whose outputs stand side by side.
+
+    Adapters beside them are one thin product for all, and one of each layer's own part of it.
+    """
+    parts = [_parts(layer) for layer in layers]
+    known = [part for part in parts if part is not None]
+    size = sum(plain.weight.numel() for plain, _, _ in known)
+    if len(known) < len(layers) or size > _MOST_JOINED:
         return layers[0] if len(layers) == 1 else lambda x: torch.cat([f(x) for f in layers], -1)
-    weight = torch.cat([one.weight for one in plain])
-    bias = None if plain[0].bias is None else torch.cat([one.bias for one in plain])
+    plain = _product(
+        torch.cat([one.weight for one, _, _ in known]),
+        None if known[0][0].bias is None else torch.cat([one.bias for one, _, _ in known]),
+    )
+    thin = torch.cat([down for _, down, _ in known])
+    if not len(thin):
+        return plain
+    down = _product(thin, None)
+    apart: Tensor = torch.block_diag(*[up for _, _, up in known])  # type: ignore[no-untyped-call]
+    up = apart.T.contiguous()
+    return lambda x: torch.addmm(plain(x), down(x), up)
+
+
+def _parts(layer: nn.Module) -> tuple[nn.Linear, Tensor, Tensor] | None:
+    """A matrix and the two thin ones beside it, which are empty without an adapter."""
+    if isinstance(layer, LoRALinear) and type(layer.base_layer) is nn.Linear:
+        found = layer.split(layer.base_layer.weight.dtype)
+        return None if found is None else (layer.base_layer, *found[1:])
+    if type(layer) is not nn.Linear:
+        return None
+    like = layer.weight.new_empty(0)
+    return layer, like.view(0, layer.in_features), like.view(layer.out_features, 0)
+
+
+def _product(weight: Tensor, bias: Tensor | None) -> Function:
     if not _packs(weight):
         return lambda x: linear(x, weight, bias)
     # oneDNN would otherwise bring the weight into its own order at every call.

@@ -92,10 +92,13 @@ static inline float exponential(float x) {
     return power * series;
 }
 
-typedef struct { /* y = W x + b; W: (out, in), of a kind from above; b may be missing */
+/* y = W x + b, W: (out, in), of a kind from above; b may be missing. Beside W may stand an adapter:
+   y = W x + b + B (A x), where A is `down` and B is `up`, both of the cache's type. */
+typedef struct Matrix {
     const void *weight;
     const float *bias;
     int64_t out, in, kind;
+    const struct Matrix *down, *up;
 } Matrix;
 
 typedef struct { /* norms of heads may be missing; a window of 0 is none */
@@ -244,6 +247,13 @@ static Part product(const Matrix *m, int64_t rows, const float *x, float *y, int
     case Q8_0_KIND: product_of(Q8_0_KIND, m, mine, rows, x, y, step, add); break;
     case Q4_0_KIND: product_of(Q4_0_KIND, m, mine, rows, x, y, step, add); break;
     case Q4_1_KIND: product_of(Q4_1_KIND, m, mine, rows, x, y, step, add); break;
+    }
+    if (m->down) { /* A x is so little that every thread has its own */
+        int64_t rank = m->up->in;
+        float thin[rows * rank];
+        memset(thin, 0, sizeof(thin)); /* B has whole chunks of inputs, and A may have fewer outputs */
+        product_of(NUMBER_KIND, m->down, (Part){0, m->down->out}, rows, x, thin, rank, 0);
+        product_of(NUMBER_KIND, m->up, mine, rows, thin, y, step, 1);
     }
     return mine;
 }

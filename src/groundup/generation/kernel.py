@@ -9,13 +9,16 @@ models that the kernel does not know, `decode.Decode` goes on without it.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
+from groundup.adapters.lora import LoRALinear
 from groundup.generation.blocks import BlockLinear
 from groundup.generation.library import FLAGS, KINDS, Layer, Matrix, Model, library
 from groundup.generation.threads import Threads
@@ -27,14 +30,17 @@ from groundup.lm.positions import inverse_frequencies, rotation
 # More rows than this are faster as PyTorch's matrix products; those of weights in blocks would have
 # to make every matrix whole first.
 MOST_ROWS, MOST_ROWS_IN_BLOCKS = 4, 16
+# Numbers of a row by the chunk in `kernel.c`; there, what A makes of a few rows lies on a stack.
+_CHUNK, _MOST_RANK = 32, 512
 
 
 class Kernel:
     """A model's weights as the kernel sees them; they must not move while it lives."""
 
     def __init__(self, model: CausalLM, compiled: ctypes.CDLL) -> None:
-        self._library, self._config = compiled, model.config
+        self._library, self._config, self._dtype = compiled, model.config, model.like.dtype
         self._held: list[Tensor] = []  # what only the kernel has pointers to
+        self._beside: list[Matrix] = []
         config = model.config
         layers = [_layer(self, block) for block in model.blocks]
         self._layers = (Layer * len(layers))(*layers)
@@ -45,7 +51,10 @@ class Kernel:
             self.floats(cast(RMSNorm, model.model.norm).weight), None,
         )  # fmt: skip
         in_blocks = any(isinstance(module, BlockLinear) for module in model.modules())
-        self.most_rows = MOST_ROWS_IN_BLOCKS if in_blocks else MOST_ROWS
+        most = MOST_ROWS_IN_BLOCKS if in_blocks else MOST_ROWS
+        # Beside other layers it computes attention alone, which has none.
+        read = all(map(self._reads, [*_matrices(model.blocks), model.lm_head]))
+        self.most_rows = most if read else 0
         self._threads = Threads(torch.get_num_threads())
         self._slots = -1
 
@@ -121,21 +130,55 @@ class Kernel:
         return self._held[-1].data_ptr()
 
     def matrix(self, layer: nn.Module) -> Matrix:
+        """A layer's matrix, with its adapter's beside it; an empty one where it is not read."""
+        if not self._reads(layer):
+            return Matrix()
+        if isinstance(layer, LoRALinear):
+            base, down, up = cast("tuple[nn.Module, Tensor, Tensor]", layer.split(self._dtype))
+            found = self.matrix(base)
+            if rank := len(down):
+                wide = pad(up, (0, -rank % _CHUNK))
+                found.lora_down, found.lora_up = map(self._address, (down, wide))
+            return found
         if isinstance(layer, BlockLinear):
             return layer.matrix(self.floats(layer.bias))
         assert isinstance(layer, nn.Linear)
-        self._held.append(layer.weight)
-        kind = KINDS.index(str(layer.weight.dtype).removeprefix("torch."))
-        return Matrix(layer.weight.data_ptr(), self.floats(layer.bias), *layer.weight.shape, kind)
+        return self._plain(layer.weight, self.floats(layer.bias))
+
+    def _address(self, weight: Tensor) -> int:
+        """The address of a matrix beside another."""
+        self._beside.append(self._plain(weight.detach().contiguous(), None))
+        return ctypes.addressof(self._beside[-1])
+
+    def _plain(self, weight: Tensor, bias: int | None) -> Matrix:
+        self._held.append(weight)
+        kind = KINDS.index(str(weight.dtype).removeprefix("torch."))
+        return Matrix(weight.data_ptr(), bias, *weight.shape, kind)
+
+    def _reads(self, layer: nn.Module) -> bool:
+        """Whether it is a matrix of the model's type or in blocks, perhaps with an adapter."""
+        if isinstance(layer, LoRALinear):
+            split = layer.split(self._dtype)
+            return split is not None and len(split[1]) <= _MOST_RANK and self._reads(split[0])
+        if type(layer) is not nn.Linear:
+            return isinstance(layer, BlockLinear)
+        return layer.weight.dtype == self._dtype and layer.weight.is_contiguous()
+
+
+def _matrices(blocks: Iterable[Block]) -> list[nn.Module]:
+    found: list[nn.Module] = []
+    for block in blocks:
+        attention, mlp = block.self_attn, block.mlp
+        assert isinstance(mlp, MLP) and mlp.gate_proj is not None
+        found += (
+            attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+            mlp.gate_proj, mlp.up_proj, mlp.down_proj,
+        )  # fmt: skip
+    return found
 
 
 def _layer(kernel: Kernel, block: Block) -> Layer:
-    attention, mlp = block.self_attn, block.mlp
-    assert isinstance(mlp, MLP) and mlp.gate_proj is not None
-    matrices = (
-        attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
-        mlp.gate_proj, mlp.up_proj, mlp.down_proj,
-    )  # fmt: skip
+    attention = block.self_attn
     norms = (
         block.input_layernorm,
         block.post_attention_layernorm,
@@ -144,7 +187,7 @@ def _layer(kernel: Kernel, block: Block) -> Layer:
     )
     weights = (norm.weight if isinstance(norm, RMSNorm) else None for norm in norms)
     return Layer(
-        *map(kernel.matrix, matrices),
+        *map(kernel.matrix, _matrices([block])),
         *map(kernel.floats, weights),
         None,
         None,
@@ -160,22 +203,13 @@ def is_plain(config: ModelConfig) -> bool:
 
 
 def _known(model: CausalLM) -> bool:
-    """Whether the kernel computes what this model does."""
+    """Whether the kernel computes what this model does, its attention at least."""
     config, like = model.config, model.like
     if like.device.type != "cpu" or like.dtype not in FLAGS:
         return False
     if not is_plain(config) or config.family.norm != "rms" or config.head_dim % 2:
         return False
-    if not config.gated or config.hidden_act != "silu":
-        return False
-    linear = [m for m in model.model.layers.modules() if hasattr(m, "in_features")]
-    return all(_readable(one, like.dtype) for one in [*linear, model.lm_head])
-
-
-def _readable(layer: nn.Module, dtype: torch.dtype) -> bool:
-    if type(layer) is nn.Linear:
-        return layer.weight.dtype == dtype and layer.weight.is_contiguous()
-    return isinstance(layer, BlockLinear)
+    return config.gated and config.hidden_act == "silu"
 
 
 def kernel_number(model: CausalLM) -> int:

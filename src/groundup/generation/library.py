@@ -25,6 +25,7 @@ class Matrix(Structure):
         ("weight", c_void_p),
         ("bias", c_void_p),
         *((name, c_int64) for name in ("out", "in", "kind")),
+        *((name, c_void_p) for name in ("lora_down", "lora_up")),
     )
 
 

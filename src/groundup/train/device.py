@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -40,6 +40,7 @@ RECURRENT_PEAK_SHARE = 0.15
 _PRODUCT_SECONDS = 0.05
 _MOST_NUMBERS = 2**26
 CGROUP = Path("/sys/fs/cgroup")
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Compute:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        return torch.float32 if self.dtype == "float32" else torch.bfloat16
+        return TORCH_DTYPES[self.dtype]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,9 +87,7 @@ def resolve(
     number of threads, unless it may go on inexactly.
     """
     device = resolve_device(config.device)
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if has_fast_bfloat16(device) else "float32"
+    dtype = resolve_dtype(config, device)
     compiles = config.compile == "on" or (config.compile == "auto" and compile_by_default)
     if planned is not None and planned.kernels == "none":
         compiles = compiles and planned.compile
@@ -104,7 +103,7 @@ def resolve(
         threads = planned.threads
     kernels: Kernels = "none"
     if device == "cpu" and config.compile != "on" and (not planned or planned.kernels != "none"):
-        kernels = best_kernels(torch.float32 if dtype == "float32" else torch.bfloat16)
+        kernels = best_kernels(TORCH_DTYPES[dtype])
     return Compute(
         device=device,
         dtype=dtype,
@@ -116,6 +115,13 @@ def resolve(
         processes=ranks.size(),
         kernels=kernels,
     )
+
+
+def resolve_dtype(config: TrainingConfig, device: str) -> Literal["float32", "bfloat16"]:
+    """The type that a run computes in: as asked, else bfloat16 where the device has it."""
+    if config.dtype != "auto":
+        return config.dtype
+    return "bfloat16" if has_fast_bfloat16(device) else "float32"
 
 
 def usable_cores() -> int:
@@ -161,6 +167,11 @@ def prepare(model: nn.Module, compute: Compute, *, gradient_checkpointing: bool 
     if compute.compile:
         _tune_compiler()
         prepared.compile_blocks()
+
+
+def prepare_to_read(model: nn.Module, config: TrainingConfig) -> None:
+    """Prepare `model`, in its run's type, for what it reads before the run is planned."""
+    prepare(model, replace(resolve(config, compile_by_default=False), compile=False))
 
 
 def _tune_compiler() -> None:

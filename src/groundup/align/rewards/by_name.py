@@ -14,29 +14,40 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
-from groundup.align.rewards.model import load_reward_model, score_rollouts
+from groundup.align.rewards.model import RewardModel, load_reward_model, score_rollouts
 from groundup.align.rewards.verifiers import Reward, is_verifier, open_reward, rewards
 from groundup.align.rollout import Rollout, RolloutReward
 from groundup.errors import UserError
 from groundup.text.tokenizer import Tokenizer
+from groundup.train.device import compute_dtype
 
 ENSEMBLE = "ensemble:"
 # The lambda: scores have deviation 1, so that members which differ by 1 cost half a deviation.
 _DOUBT = 0.5
 
 
-def open_rollout_reward(spec: str, tokenizer: Tokenizer, device: str = "cpu") -> RolloutReward:
-    """The reward that is meant, for answers in tokens of `tokenizer`; a model is put on `device`.
+def open_rollout_reward(
+    spec: str, tokenizer: Tokenizer, device: str = "cpu", dtype: torch.dtype | None = None
+) -> RolloutReward:
+    """The reward that is meant, for answers in tokens of `tokenizer`.
 
+    A model is put on `device` and computes in `dtype`; left out, in the one that it is fast with.
     Raises `UserError` for what is no reward, and for a reward model that reads other tokens.
     """
+
+    def opened(folder: Path) -> RewardModel:
+        model = load_reward_model(folder, tokenizer).to(device)
+        model.lm.to(dtype or compute_dtype(device))  # the head stays in float32
+        return model
+
     if _is_folder(spec):
-        model = load_reward_model(Path(spec), tokenizer).to(device)
+        model = opened(Path(spec))
         return lambda rollouts: score_rollouts(model, rollouts).tolist()
     if spec.startswith(ENSEMBLE):
-        models = [load_reward_model(one, tokenizer).to(device) for one in members(spec)]
+        models = [opened(one) for one in members(spec)]
         return lambda rollouts: conservative(
             np.stack([score_rollouts(one, rollouts) for one in models])
         ).tolist()

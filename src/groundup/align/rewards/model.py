@@ -36,6 +36,7 @@ from groundup.formats.weights import (
     write_weights,
 )
 from groundup.lm.config import ModelConfig
+from groundup.lm.logprobs import passes
 from groundup.lm.model import CausalLM, uncompiled
 from groundup.runs.files import folder_aside, read_json_object, write_json, write_text
 from groundup.text.batches import packed_batch
@@ -109,14 +110,11 @@ def scores_of(
     model: RewardModel, answers: Sequence[Example], context: int
 ) -> Float[np.ndarray, " answers"]:
     """The unscaled score of every answer, those of like length together."""
-    found = np.empty(len(answers))
-    order = sorted(range(len(answers)), key=lambda i: -answers[i].inputs)
+    found, device = np.empty(len(answers)), model.lm.head.device
+    lengths = [answer.inputs for answer in answers]
     with uncompiled(model.lm):
-        while order:
-            width = answers[order[0]].inputs
-            some = order[: max(1, 16 * context // width)]
-            order = order[len(some) :]
-            rows = packed_batch([[answers[i]] for i in some], width).to(model.lm.head.device)
+        for some in passes(lengths, context, device):
+            rows = packed_batch([[answers[i]] for i in some], lengths[some[0]]).to(device)
             found[some] = model(rows).cpu().numpy()
     return found
 
