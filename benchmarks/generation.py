@@ -1,18 +1,20 @@
 """Tokens a second beside `transformers`' `generate`, each side in a process of its own.
 
     python benchmarks/generation.py [--models small 10m 135m] [--batches 1 16 64] [--turns 3]
+    python benchmarks/generation.py --models 135m --batches 1 16 --lora 16
 
 Random models of Qwen3's shape: `small`, the quickstart's (4 layers of width 256, 3.9 million
 parameters), `10m` (6 layers of 384) and `135m`, SmolLM2-135M's (30 layers of 576). Prompts of 32
 tokens, 128 new ones, greedy; nothing ends early. The sides take turns, process by process, so that
 the machine's moods fall on all of them, and each runs in the environment its users have, which is
 the shell's. Of `transformers` several settings are tried (bfloat16 and float32, its growing cache
-and its static one), and the best of them counts.
+and its static one), and the best of them counts. With `--lora RANK` an adapter of random weights
+stands beside every matrix of the blocks, on the side of `transformers` put there by `peft`.
 
 The bound is what a step of one row cannot beat where weights do not fit the processor's cache: all
 of them are read from memory once, at the bandwidth that summing 512 MB measures in the same turn.
 
-Needs `pip install transformers` (the extra `test`). Prints medians and ranges, and with `--json`
+Needs `pip install transformers peft` (the extra `test`). Prints medians and ranges, and with `--json`
 writes all measurements.
 """
 
@@ -24,6 +26,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,11 +61,12 @@ def main() -> None:
     arguments.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
     arguments.add_argument("--turns", type=int, default=3, help="processes of each side")
     arguments.add_argument("--calls", type=int, default=3, help="timed calls in each process")
+    arguments.add_argument("--lora", type=int, default=0, help="rank of an adapter; 0 is none")
     arguments.add_argument("--json", type=Path, help="file for all measurements")
     arguments.add_argument("--side", help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.side:
-        print(json.dumps(measure(options.side, options.models[0], options.batches, options.calls)))
+        print(json.dumps(measure(options.side, options.models[0], options)))
         return
     found = {model: in_turns(model, options) for model in options.models}
     if options.json:
@@ -77,6 +81,7 @@ def in_turns(model: str, options: argparse.Namespace) -> dict[str, Rates]:
         for side in options.sides:
             command = [sys.executable, __file__, "--side", side, "--models", model]
             command += ["--batches", *batches, "--calls", str(options.calls)]
+            command += ["--lora", str(options.lora)]
             said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             for name, rates in json.loads(said.splitlines()[-1]).items():
                 found[side].setdefault(name, []).extend(rates)
@@ -110,32 +115,33 @@ def show(model: str, batch: str, found: dict[str, Rates]) -> None:
 # In the process of one side.
 
 
-def measure(side: str, shape: str, batches: list[int], calls: int) -> Rates:
+def measure(side: str, shape: str, options: argparse.Namespace) -> Rates:
     import torch
 
     name, dtype, *cache = side.split()
-    model = make(shape).to(getattr(torch, dtype)).eval()
+    model = make(shape, options.lora).to(getattr(torch, dtype)).eval()
     size = sum(parameter.nbytes for parameter in model.parameters())
     found: Rates = {"bandwidth": [bandwidth()], "bytes": [size]}
     peer = None if name == "groundup" else as_peer(model)
-    for batch in batches:
+    for batch in options.batches:
         dice = random.Random(0)
         vocabulary = SHAPES[shape]["vocab_size"]
         prompts = [[dice.randrange(3, vocabulary) for _ in range(PROMPT)] for _ in range(batch)]
         serve = ours(model, prompts) if peer is None else theirs(peer, prompts, cache)
         serve()  # warms up
         found[str(batch)] = []
-        for _ in range(calls):
+        for _ in range(options.calls):
             start = time.perf_counter()
             tokens = serve()
             found[str(batch)].append(tokens / (time.perf_counter() - start))
     return found
 
 
-def make(shape: str) -> Any:
-    """A model of random weights."""
+def make(shape: str, rank: int) -> Any:
+    """A model of random weights, and an adapter of such a rank beside it."""
     import torch
 
+    from groundup.adapters.attach import add_lora
     from groundup.lm.config import ModelConfig
     from groundup.lm.model import CausalLM
 
@@ -147,18 +153,38 @@ def make(shape: str) -> Any:
                 # Logits of a standard deviation of 3.5: an entropy like a trained model's.
                 scale = (3.5 if "embed" in name else 1.0) * parameter.shape[-1] ** -0.5
                 parameter.normal_(0.0, scale, generator=generator)
+    if not rank:
+        return model
+    add_lora(model, rank)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(0.0, 0.1 * rank**-0.5, generator=generator)
     return model
 
 
 def as_peer(model: Any) -> Any:
-    """The same weights as a model of `transformers`."""
+    """The same weights as a model of `transformers`, and of `peft` where there is an adapter."""
     import transformers
 
+    from groundup.adapters.attach import active_adapter
     from groundup.formats.hf_config import config_to_hf
+    from groundup.formats.peft import save_adapter
 
     config = transformers.Qwen3Config(**config_to_hf(model.config))
     peer = transformers.Qwen3ForCausalLM(config)
-    peer.load_state_dict(model.state_dict())
+    weights = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in model.state_dict().items()
+        if ".lora_" not in name
+    }
+    peer.load_state_dict(weights)
+    if active_adapter(model) is not None:
+        import peft
+
+        with tempfile.TemporaryDirectory() as folder:
+            save_adapter(folder, model)
+            peer = peft.PeftModel.from_pretrained(peer, folder)
     return peer.to(model.head.dtype).eval()
 
 

@@ -34,9 +34,9 @@ from groundup.train.loss import HeadedModel, chunk_rows
 
 T = TypeVar("T")
 
-# Tokens of a pass without gradients. A processor's caches hold no more of them: of SmolLM2, 32,768
-# at once take 2.3 times as long, and two in five of them would be padding. An accelerator is
-# kept busy by more: by so many rows of the context.
+# Tokens of a pass without gradients. A processor's caches hold no more of them: two hundred answers
+# take SmolLM2 2.3 times as long if all are read at once, for half of what it reads is padding then.
+# An accelerator is kept busy by more, by so many rows of the context.
 _PASS_TOKENS, _PASS_ROWS = 2048, 16
 
 
