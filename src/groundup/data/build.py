@@ -28,7 +28,7 @@ from groundup.data.files import write_json_lines
 from groundup.data.packs.manifest import GENERATED, find_set
 from groundup.data.packs.rows import Rejected, gather
 from groundup.errors import UserError
-from groundup.runs.console import say
+from groundup.runs.console import counted, say
 from groundup.runs.files import write_json
 from groundup.runs.folder import Run
 from groundup.text.rows import AnyRow, Document
@@ -72,8 +72,9 @@ def _make(config: DataConfig) -> None:
     found, left = sum(one.found for one in leaked), sum(one.left for one in leaked)
     size = sum(len(document.text.encode()) for document in data.documents)
     say(
-        f"data: {size / 1e6:.1f} MB of text, {len(data.conversations):,} conversations, "
-        f"{len(data.preferences):,} preferences; {found:,} leaks found and removed, {left} left"
+        f"data: {size / 1e6:.1f} MB of text, {counted(len(data.conversations), 'conversation')}, "
+        f"{counted(len(data.preferences), 'preference')}; {counted(found, 'leak')} found and "
+        f"removed, {left} left"
     )
 
 
