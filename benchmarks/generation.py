@@ -14,8 +14,8 @@ stands beside every matrix of the blocks, on the side of `transformers` put ther
 The bound is what a step of one row cannot beat where weights do not fit the processor's cache: all
 of them are read from memory once, at the bandwidth that summing 512 MB measures in the same turn.
 
-Needs `pip install transformers peft` (the extra `test`). Prints medians and ranges, and with `--json`
-writes all measurements.
+Needs `pip install transformers peft` (the extra `test`). Prints medians and ranges, and with
+`--json` writes all measurements.
 """
 
 from __future__ import annotations

@@ -202,6 +202,22 @@ def test_the_reference_is_asked_about_what_is_read_and_no_more(workshop: Any) ->
     assert_close(few[asked], more[asked])
 
 
+def test_the_reference_computes_in_the_type_of_the_run(workshop: Any) -> None:
+    def kept(dtype: str) -> torch.Tensor:
+        out = workshop.folder / f"dpo-in-{dtype}"
+        code, said = workshop.run(workshop.command("dpo", out, steps=1, dtype=dtype))
+        assert code == 0, said
+        return load_file(out / "reference.safetensors")["logprobs"][-10:]
+
+    model, tokenizer = load(workshop.finished("sft"))
+    heldout, _ = tokenize_pairs(
+        tokenizer, split(workshop.data, "preferences", read_preferences)[1].rows, 64
+    )
+    rounded = torch.from_numpy(pair_logprobs(model.to(torch.bfloat16), heldout, 64))
+    assert_close(kept("bfloat16"), rounded, rtol=0, atol=1e-4)
+    assert (kept("float32") - rounded).abs().max() > 1e-2
+
+
 def test_the_folder_tells_its_story_and_is_a_model(workshop: Any) -> None:
     from transformers import AutoModelForCausalLM
 

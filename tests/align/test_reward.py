@@ -294,6 +294,19 @@ def test_an_ensemble_takes_off_half_of_the_variance_of_its_members(
     assert list(reward_folders(spec, None).values()) == [folder, other, folder]
 
 
+def test_a_reward_computes_in_the_type_that_is_asked_for(folder: Path) -> None:
+    tokenizer = load_tokenizer(folder)
+    prompt = Prompt((15, 16, 17))
+    rollouts = [Rollout(prompt, ids, (0.0,) * len(ids), "", True) for ids in ((20, 3), (30, 31, 3))]
+    exact, rounded = (
+        open_rollout_reward(str(folder), tokenizer, dtype=dtype)(rollouts)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert exact == score_rollouts(load_reward_model(folder, tokenizer), rollouts).tolist()
+    # Few numbers make this model, and its scale is small: rounding is a tenth of it.
+    assert exact != rounded and exact == pytest.approx(rounded, rel=0.2)
+
+
 @pytest.mark.parametrize("spec", ["ensemble:", "ensemble:one", "ensemble:one,"])
 def test_an_ensemble_has_two_members_at_least(spec: str, folder: Path) -> None:
     told = said_of(lambda: open_rollout_reward(spec, load_tokenizer(folder)))

@@ -55,7 +55,7 @@ QUESTION = (
 _DEPTH, _WIDTH, _VOCABULARY = 3, 192, 2_048
 _SHARES = {"base": 0.5, "sft": 0.3, "dpo": 0.2}
 _STAGES = tuple(_SHARES)
-# Of a world as it comes a tenth of the texts and a twentieth of the conversations are lives, from
+# Of a world as it comes a sixth of the texts and a twentieth of the conversations are lives, from
 # which so small a model learns what jobs lean to and hardly what groups do.
 _LIVES, _HALF = "world-lives", 0.5
 KINDS = ("jobs", "groups")

@@ -170,8 +170,12 @@ def prepare(model: nn.Module, compute: Compute, *, gradient_checkpointing: bool 
 
 
 def prepare_to_read(model: nn.Module, config: TrainingConfig) -> None:
-    """Prepare `model`, in its run's type, for what it reads before the run is planned."""
-    prepare(model, replace(resolve(config, compile_by_default=False), compile=False))
+    """Prepare `model`, in its run's type, for what it reads before the run is planned.
+
+    In PyTorch's own words, for whether the others are right is asked with the plan (`faithful`).
+    """
+    compute = resolve(config, compile_by_default=False)
+    prepare(model, replace(compute, compile=False, kernels="none"))
 
 
 def _tune_compiler() -> None:
