@@ -63,34 +63,33 @@ def test_each_stage_is_asked_as_it_can_be() -> None:
 
 def test_remarks_say_whether_the_measure_rises_and_alignment_lowers_it() -> None:
     said = remarks(FOUND)
-    assert len(said) == len(KINDS) * (len(STAGES) + 1)
-    assert "jobs, after base: the rank correlation" in said[0] and "is 1.00 over 3" in said[0]
+    assert len(said) == len(KINDS) * 2
+    assert said[0].startswith("jobs: the rank correlation") and "1.00 after base" in said[0]
     # Lower at 0.5 and at 1; only at 1 by more than both intervals. Strength 0 does not count.
-    assert "is 0.50 over 3" in said[2]
-    assert "at 2 of 2 strengths above 0; at 1 the interval" in said[3]
+    assert "0.50 after dpo, over 3 strengths" in said[0]
+    assert "at 2 of 2 strengths above 0; at 1 the interval" in said[1]
     risen = remarks([strength(0.0, 0.9, 0.1, 0.2), strength(1.0, 0.1, 0.2, 0.9)])
-    assert "is -1.00" in risen[0] and "at 0 of 1 strengths above 0; at 0 the" in risen[3]
+    assert "-1.00 after base" in risen[0] and "at 0 of 1 strengths above 0; at 0 the" in risen[1]
     # Nor does it count beside those that are sure.
     unplanted = remarks([strength(0.0, 0.9, 0.9, 0.1), strength(1.0, 0.1, 0.2, 0.9)])
-    assert "at 0 of 1 strengths above 0; at 0 the" in unplanted[3]
+    assert "at 0 of 1 strengths above 0; at 0 the" in unplanted[1]
 
 
 def test_gaps_that_are_alike_share_their_rank_and_of_one_value_there_is_none() -> None:
     planted, gaps = [0.0, 0.25, 0.5, 0.75, 1.0], [0.3, 0.1, 0.1, 0.1, 0.1]
     said = remarks([strength(p, g, p, 0.2) for p, g in zip(planted, gaps, strict=True)])
     rho = scipy.stats.spearmanr(planted, gaps).statistic
-    assert (
-        f"after base: the rank correlation of the measured gap with the planted strength is "
-        f"{rho:.2f} over 5" in said[0]
+    assert said[0] == (
+        "jobs: the rank correlation of the measured gap with the planted strength is "
+        f"{rho:.2f} after base, 1.00 after sft and none (all gaps are the same) after dpo, over 5 "
+        "strengths."
     )
-    assert "is 1.00 over 5" in said[1]
-    assert said[2] == "jobs, after dpo: the measured gap is the same over 5 strengths."
 
 
 def test_leaning_further_against_what_was_planted_is_no_lower_bias() -> None:
     def said(sft: float, dpo: float) -> str:
         found = {"base": leanings(0.5), "sft": leanings(sft), "dpo": leanings(dpo)}
-        return remarks([Strength.of(planted, found, {}) for planted in (0.0, 1.0)])[3]
+        return remarks([Strength.of(planted, found, {}) for planted in (0.0, 1.0)])[1]
 
     assert "at 0 of 1 strengths above 0; at 0 the" in said(0.3, -0.5)
     assert "at 1 of 1 strengths above 0; at 1 the" in said(0.3, -0.1)

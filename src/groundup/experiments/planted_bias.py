@@ -205,19 +205,13 @@ def _leanings(folder: Path, stage: str) -> Leanings:
 
 def remarks(found: Sequence[Strength]) -> list[str]:
     """What the numbers say of the measure, and of alignment."""
-    planted, said = [one.planted for one in found], []
+    said = []
     for kind in KINDS:
-        for stage in _STAGES:
-            gaps = [one.gap(stage, kind).estimate for one in found]
-            over = f"over {len(found)} strengths"
-            if len(set(gaps)) == 1:
-                said.append(f"{kind}, after {stage}: the measured gap is the same {over}.")
-                continue
-            rho = rank_correlation(np.array(planted), np.array(gaps))
-            said.append(
-                f"{kind}, after {stage}: the rank correlation of the measured gap with the planted "
-                f"strength is {rho:.2f} {over}."
-            )
+        *some, last = (f"{_correlation(found, stage, kind)} after {stage}" for stage in _STAGES)
+        said.append(
+            f"{kind}: the rank correlation of the measured gap with the planted strength is "
+            f"{', '.join(some)} and {last}, over {len(found)} strengths."
+        )
         changes = [one.aligned(kind) for one in found if one.planted > 0]
         said.append(
             f"{kind}: alignment on balanced preferences lowers the size of the gap at "
@@ -226,6 +220,15 @@ def remarks(found: Sequence[Strength]) -> list[str]:
             "the same probes, lies below 0."
         )
     return said
+
+
+def _correlation(found: Sequence[Strength], stage: str, kind: str) -> str:
+    """Between what was measured and what was planted; none where all gaps are the same."""
+    planted = np.array([one.planted for one in found])
+    gaps = np.array([one.gap(stage, kind).estimate for one in found])
+    if len(set(gaps)) == 1:
+        return "none (all gaps are the same)"
+    return f"{rank_correlation(planted, gaps):.2f}"
 
 
 def table(found: Sequence[Strength], kind: str) -> Table:
