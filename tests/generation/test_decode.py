@@ -106,12 +106,18 @@ def adapted(tiny_model: TinyModel, adapter: str, shape: str = "llama with biases
     return randomized(model).eval()
 
 
+def rows_of_the_kernel(model: CausalLM) -> int | None:
+    """How many rows at most go through the kernel; None on a machine without a compiler."""
+    kernel = Kernel.of(model)
+    assert (kernel is None) == (library(torch.float32) is None)
+    return None if kernel is None else kernel.most_rows
+
+
 @pytest.mark.parametrize("rows", [1, 3, MOST_ROWS + 1, 13])
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_a_step_with_an_adapter(tiny_model: TinyModel, adapter: str, rows: int) -> None:
     model = adapted(tiny_model, adapter)
-    kernel = Kernel.of(model)
-    assert kernel is not None and kernel.most_rows == (0 if adapter == "dora" else MOST_ROWS)
+    assert rows_of_the_kernel(model) in (0 if adapter == "dora" else MOST_ROWS, None)
     check_decode(model, rows, 1e-3)
     with using_adapter(model, None):
         check_decode(model, rows, 1e-3)
@@ -154,9 +160,7 @@ def test_a_step_with_an_adapter_beside_few_bits(
                 model.set_submodule(name, BlockLinear(blocks, "q8_0"))
     add_lora(model, 4)
     randomized(model)
-    kernel = Kernel.of(model)
-    assert kernel is not None
-    assert kernel.most_rows == (0 if kind == "nf4" else MOST_ROWS_IN_BLOCKS)
+    assert rows_of_the_kernel(model) in (0 if kind == "nf4" else MOST_ROWS_IN_BLOCKS, None)
     check_decode(model, rows, 1e-3)
 
 
