@@ -14,7 +14,7 @@ import torch
 from groundup.align.best_of_n import kl_bound
 from groundup.align.comparison import Answered, methods
 from groundup.align.prompts import load_prompts
-from groundup.align.rewards.model import load_reward_model, score_rollouts
+from groundup.align.rewards.by_name import open_rollout_reward
 from groundup.align.rollout import load_policy, sample
 from groundup.app.cli import main
 from groundup.formats.load import load, load_tokenizer
@@ -110,12 +110,11 @@ def test_a_judge_is_a_reward_of_its_own_and_an_answer_without_an_end_has_a_price
 ) -> None:
     sft, judge = workshop.finished("sft"), workshop.finished("reward")
     found = compare(tmp_path / "out", workshop, str(sft), "--judge", str(judge))
-    model = load_reward_model(judge)
     tokenizer = load_tokenizer(sft)
     [one] = found["models"].values()
     prompts = load_prompts(workshop.data, tokenizer, longest=100)[1]
     rollouts = sample(load_policy(sft)[0], spread(prompts, 6), tokenizer, max_new_tokens=8, seed=0)
-    scores = score_rollouts(model, rollouts)
+    scores = open_rollout_reward(str(judge), tokenizer)(rollouts)
     expected = [
         score if rollout.ended else -1.0 for score, rollout in zip(scores, rollouts, strict=True)
     ]
