@@ -41,6 +41,7 @@ from groundup.align.rollout import (
 from groundup.align.watch import Watch
 from groundup.errors import UserError
 from groundup.formats.card import model_card, sources
+from groundup.formats.folder import DTYPES
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of
 from groundup.generation.kernel import kernel_number
@@ -52,7 +53,7 @@ from groundup.runs.files import read_lines
 from groundup.runs.folder import Run
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Loss, LossFunction
-from groundup.train.device import TORCH_DTYPES, resolve_device, resolve_dtype, use_threads
+from groundup.train.device import resolve_device, use_threads
 from groundup.train.loop import step_seed
 from groundup.train.plan import TrainPlan
 from groundup.train.stage import Job
@@ -426,8 +427,7 @@ def open_online(config: RolloutConfig, run: Run, rates: tuple[float, float]) -> 
 def opened_reward(config: RolloutConfig, spec: str, tokenizer: Tokenizer) -> RolloutReward:
     """A reward that computes where and as the run does."""
     device = resolve_device(config.device)
-    dtype = TORCH_DTYPES[resolve_dtype(config, device)]
-    return open_rollout_reward(spec, tokenizer, device, dtype)
+    return open_rollout_reward(spec, tokenizer, device, DTYPES.get(config.dtype))  # or its own
 
 
 def inputs(config: RolloutConfig, cost: str | None = None) -> dict[str, Path]:

@@ -9,7 +9,6 @@ models that the kernel does not know, `decode.Decode` goes on without it.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
@@ -41,6 +40,8 @@ class Kernel:
         self._library, self._config, self._dtype = compiled, model.config, model.like.dtype
         self._held: list[Tensor] = []  # what only the kernel has pointers to
         self._beside: list[Matrix] = []
+        in_blocks = any(isinstance(module, BlockLinear) for module in model.modules())
+        self.most_rows = MOST_ROWS_IN_BLOCKS if in_blocks else MOST_ROWS
         config = model.config
         layers = [_layer(self, block) for block in model.blocks]
         self._layers = (Layer * len(layers))(*layers)
@@ -50,11 +51,6 @@ class Kernel:
             config.num_key_value_heads, config.head_dim, 0, len(layers), config.rms_norm_eps,
             self.floats(cast(RMSNorm, model.model.norm).weight), None,
         )  # fmt: skip
-        in_blocks = any(isinstance(module, BlockLinear) for module in model.modules())
-        most = MOST_ROWS_IN_BLOCKS if in_blocks else MOST_ROWS
-        # Beside other layers it computes attention alone, which has none.
-        read = all(map(self._reads, [*_matrices(model.blocks), model.lm_head]))
-        self.most_rows = most if read else 0
         self._threads = Threads(torch.get_num_threads())
         self._slots = -1
 
@@ -130,19 +126,30 @@ class Kernel:
         return self._held[-1].data_ptr()
 
     def matrix(self, layer: nn.Module) -> Matrix:
-        """A layer's matrix, with its adapter's beside it; an empty one where it is not read."""
-        if not self._reads(layer):
-            return Matrix()
+        """A layer's matrix; where it is none that is read, attention alone is computed here."""
+        found = self._read(layer)
+        if found is None:
+            self.most_rows = 0
+        return found or Matrix()
+
+    def _read(self, layer: nn.Module) -> Matrix | None:
+        """A matrix of the model's type or in blocks, with an adapter's two beside it."""
         if isinstance(layer, LoRALinear):
-            base, down, up = cast("tuple[nn.Module, Tensor, Tensor]", layer.split(self._dtype))
-            found = self.matrix(base)
-            if rank := len(down):
+            split = layer.split(self._dtype)
+            if split is None or len(split[1]) > _MOST_RANK:
+                return None
+            base, down, up = split
+            found = self._read(base)
+            if found is not None and (rank := len(down)):
                 wide = pad(up, (0, -rank % _CHUNK))
                 found.lora_down, found.lora_up = map(self._address, (down, wide))
             return found
         if isinstance(layer, BlockLinear):
             return layer.matrix(self.floats(layer.bias))
-        assert isinstance(layer, nn.Linear)
+        if type(layer) is not nn.Linear:
+            return None
+        if layer.weight.dtype != self._dtype or not layer.weight.is_contiguous():
+            return None
         return self._plain(layer.weight, self.floats(layer.bias))
 
     def _address(self, weight: Tensor) -> int:
@@ -155,30 +162,14 @@ class Kernel:
         kind = KINDS.index(str(weight.dtype).removeprefix("torch."))
         return Matrix(weight.data_ptr(), bias, *weight.shape, kind)
 
-    def _reads(self, layer: nn.Module) -> bool:
-        """Whether it is a matrix of the model's type or in blocks, perhaps with an adapter."""
-        if isinstance(layer, LoRALinear):
-            split = layer.split(self._dtype)
-            return split is not None and len(split[1]) <= _MOST_RANK and self._reads(split[0])
-        if type(layer) is not nn.Linear:
-            return isinstance(layer, BlockLinear)
-        return layer.weight.dtype == self._dtype and layer.weight.is_contiguous()
-
-
-def _matrices(blocks: Iterable[Block]) -> list[nn.Module]:
-    found: list[nn.Module] = []
-    for block in blocks:
-        attention, mlp = block.self_attn, block.mlp
-        assert isinstance(mlp, MLP) and mlp.gate_proj is not None
-        found += (
-            attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
-            mlp.gate_proj, mlp.up_proj, mlp.down_proj,
-        )  # fmt: skip
-    return found
-
 
 def _layer(kernel: Kernel, block: Block) -> Layer:
-    attention = block.self_attn
+    attention, mlp = block.self_attn, block.mlp
+    assert isinstance(mlp, MLP) and mlp.gate_proj is not None
+    matrices = (
+        attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+        mlp.gate_proj, mlp.up_proj, mlp.down_proj,
+    )  # fmt: skip
     norms = (
         block.input_layernorm,
         block.post_attention_layernorm,
@@ -187,7 +178,7 @@ def _layer(kernel: Kernel, block: Block) -> Layer:
     )
     weights = (norm.weight if isinstance(norm, RMSNorm) else None for norm in norms)
     return Layer(
-        *map(kernel.matrix, _matrices([block])),
+        *map(kernel.matrix, matrices),
         *map(kernel.floats, weights),
         None,
         None,

@@ -34,9 +34,9 @@ from groundup.train.loss import HeadedModel, chunk_rows
 
 T = TypeVar("T")
 
-# Tokens of a pass without gradients. A processor's caches hold no more of them: two hundred answers
-# take SmolLM2 2.3 times as long if all are read at once, for half of what it reads is padding then.
-# An accelerator is kept busy by more, by so many rows of the context.
+# Tokens of a pass without gradients. A processor's caches hold no more of them, and where answers
+# of many lengths are read at once much is padding. An accelerator is kept busy by more, by so many
+# rows of the context.
 _PASS_TOKENS, _PASS_ROWS = 2048, 16
 
 
@@ -146,7 +146,7 @@ def score(
     cut = [cut_to(item, context) for item in items]
     first: dict[tuple[tuple[int, ...], tuple[bool, ...]], int] = {}
     same = [first.setdefault((tuple(x.ids), tuple(x.loss_mask)), i) for i, x in enumerate(cut)]
-    asked = [i for i in first.values() if any(cut[i].loss_mask[1:])]
+    asked = [i for i in first.values() if cut[i].teaches]
     lengths = [cut[i].inputs for i in asked]
     values: list[Float[np.ndarray, " _"]] = [np.empty(0)] * len(cut)
     with uncompiled(model):

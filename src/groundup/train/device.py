@@ -40,7 +40,6 @@ RECURRENT_PEAK_SHARE = 0.15
 _PRODUCT_SECONDS = 0.05
 _MOST_NUMBERS = 2**26
 CGROUP = Path("/sys/fs/cgroup")
-TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Compute:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        return TORCH_DTYPES[self.dtype]
+        return torch.float32 if self.dtype == "float32" else torch.bfloat16
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,7 +86,9 @@ def resolve(
     number of threads, unless it may go on inexactly.
     """
     device = resolve_device(config.device)
-    dtype = resolve_dtype(config, device)
+    dtype = config.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if has_fast_bfloat16(device) else "float32"
     compiles = config.compile == "on" or (config.compile == "auto" and compile_by_default)
     if planned is not None and planned.kernels == "none":
         compiles = compiles and planned.compile
@@ -103,7 +104,7 @@ def resolve(
         threads = planned.threads
     kernels: Kernels = "none"
     if device == "cpu" and config.compile != "on" and (not planned or planned.kernels != "none"):
-        kernels = best_kernels(TORCH_DTYPES[dtype])
+        kernels = best_kernels(torch.float32 if dtype == "float32" else torch.bfloat16)
     return Compute(
         device=device,
         dtype=dtype,
@@ -115,13 +116,6 @@ def resolve(
         processes=ranks.size(),
         kernels=kernels,
     )
-
-
-def resolve_dtype(config: TrainingConfig, device: str) -> Literal["float32", "bfloat16"]:
-    """The type that a run computes in: as asked, else bfloat16 where the device has it."""
-    if config.dtype != "auto":
-        return config.dtype
-    return "bfloat16" if has_fast_bfloat16(device) else "float32"
 
 
 def usable_cores() -> int:
