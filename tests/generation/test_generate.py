@@ -17,7 +17,7 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 
 GREEDY = Sampling(temperature=0.0, max_new_tokens=20)
-DRAWN = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=20, seed=3)
+DRAWN = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=20, seed=5)
 PENALISED = Sampling(temperature=0.7, top_k=30, min_p=0.01, repetition_penalty=1.2, seed=1)
 
 

@@ -10,8 +10,9 @@ calling of it. So what `lm.model` says at length stands here once more, for one 
 Queries and keys are normalized and rotated together; what depends on positions alone is made once
 for all layers, and while no row joins or leaves, positions only count up. Adapters are joined as
 the matrices are that they stand beside; quantized layers are called as they are. A few rows go
-through `kernel`, where a step is a single call. Blocks that are put together otherwise (norms
-after, experts, ALiBi), and recurrent networks, go through the model itself.
+through `kernel`, where a step is a single call; of more rows it computes what lies between the
+products. Blocks that are put together otherwise (norms after, experts, ALiBi), and recurrent
+networks, go through the model itself.
 """
 
 from __future__ import annotations
@@ -46,10 +47,12 @@ _MOST_JOINED = 2**22
 class _Layer:
     """One block as functions of two-dimensional tensors."""
 
-    read: Function  # norm, queries, keys and values
+    norm1: Function
+    read: Function  # queries, keys and values
     head_norm: Float[Tensor, "heads head_dim"] | None
     mix: Function
-    look: Function  # norm, gate and up
+    norm2: Function
+    look: Function  # gate and up
     down: Function
     activation: Function
     window: int | None
@@ -96,10 +99,12 @@ class Decode:
         """The states after these tokens, one for each row, which are read into the cache."""
         if self._plain:
             h = self._decoder.embed(ids, self._positions)
-            if self._kernel is not None and len(ids) <= self._kernel.most_rows:
+            if self._kernel is None:
+                h = self._layer_by_layer(h)
+            elif len(ids) <= self._kernel.most_rows:
                 h = self._kernel.decode(h, self._positions)
             else:
-                h = self._layer_by_layer(h)
+                h = self._between_products(h, self._kernel)
             self._places += 1
         else:
             h = self._by_the_model(ids)
@@ -127,18 +132,22 @@ class Decode:
     def _head(self) -> Function:
         return _joined([self._model.lm_head])
 
-    def _layer_by_layer(self, h: Hidden) -> Hidden:
-        kernel, attend = self._kernel, self._attend
-        if kernel is None:
-            self._turns = self._rotation(h)
-            self._seen = {one: self._visible(one, h) for one in set(self._model.config.windows)}
+    def _between_products(self, h: Hidden, kernel: Kernel) -> Hidden:
+        """A step of many rows, of which the kernel computes all but the products with matrices."""
+        h = h.to(torch.float32, copy=True)
+        x = kernel.add_norm(h, None, 0)
         for i, layer in enumerate(self._layers):
-            heads = layer.read(h)
-            mixed = (
-                attend(i, heads) if kernel is None else kernel.attention(i, heads, self._positions)
-            )
-            h = h + layer.mix(mixed)
-            inner = layer.look(h)
+            mixed = kernel.attention(i, layer.read(x), self._positions)
+            x = kernel.add_norm(h, layer.mix(mixed), 2 * i + 1)
+            x = kernel.add_norm(h, layer.down(kernel.gated(layer.look(x))), 2 * i + 2)
+        return x
+
+    def _layer_by_layer(self, h: Hidden) -> Hidden:
+        self._turns = self._rotation(h)
+        self._seen = {one: self._visible(one, h) for one in set(self._model.config.windows)}
+        for i, layer in enumerate(self._layers):
+            h = h + layer.mix(self._attend(i, layer.read(layer.norm1(h))))
+            inner = layer.look(layer.norm2(h))
             if self._gated:
                 gate, up = inner.chunk(2, -1)
                 inner = layer.activation(gate).mul_(up)
@@ -202,21 +211,16 @@ def _layer(block: Block) -> _Layer:
     assert isinstance(mlp, MLP)
     inner = [mlp.up_proj] if mlp.gate_proj is None else [mlp.gate_proj, mlp.up_proj]
     return _Layer(
-        read=_then(
-            _norm(block.input_layernorm),
-            _joined([attention.q_proj, attention.k_proj, attention.v_proj]),
-        ),
+        norm1=_norm(block.input_layernorm),
+        read=_joined([attention.q_proj, attention.k_proj, attention.v_proj]),
         head_norm=_head_norm(attention),
         mix=_joined([attention.o_proj]),
-        look=_then(_norm(block.post_attention_layernorm), _joined(inner)),
+        norm2=_norm(block.post_attention_layernorm),
+        look=_joined(inner),
         down=_joined([mlp.down_proj]),
         activation=mlp.activation,
         window=attention.window,
     )
-
-
-def _then(first: Function, second: Function) -> Function:
-    return lambda x: second(first(x))
 
 
 def _norm(norm: nn.Module) -> Function:

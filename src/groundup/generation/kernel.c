@@ -59,15 +59,35 @@ typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 INLINE words words_of_halves(const uint8_t *at) { return (words)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)at)); }
 INLINE words words_of_bytes(const uint8_t *at) { return (words)_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)at)); }
 INLINE ints ints_of_bytes(const uint8_t *at) { return (ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)at)); }
-INLINE float sum(floats x) { return _mm512_reduce_add_ps((__m512)x); }
+INLINE __m128 folded(__m512 x) {
+    __m256 two = _mm256_add_ps(_mm512_castps512_ps256(x), (__m256)_mm512_extractf64x4_pd((__m512d)x, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1));
+}
+INLINE float sum(floats x) {
+    __m512 pairs = _mm512_add_ps((__m512)x, _mm512_permute_ps((__m512)x, 0x4e));
+    return _mm_cvtss_f32(folded(_mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xb1))));
+}
+INLINE void sums_of_four(const floats *x, float *to) { /* each in the order of `sum` */
+    __m512d pairs[2];
+    for (int i = 0; i < 2; i++) {
+        __m512 a = (__m512)x[2 * i], b = (__m512)x[2 * i + 1];
+        pairs[i] = (__m512d)_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    }
+    __m512d low = _mm512_unpacklo_pd(pairs[0], pairs[1]), high = _mm512_unpackhi_pd(pairs[0], pairs[1]);
+    _mm_storeu_ps(to, folded(_mm512_add_ps((__m512)low, (__m512)high)));
+}
 #elif defined(__AVX2__)
 INLINE words words_of_halves(const uint8_t *at) { return (words)_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)at)); }
 INLINE words words_of_bytes(const uint8_t *at) { return (words)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)at)); }
 INLINE ints ints_of_bytes(const uint8_t *at) { return (ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)at)); }
+INLINE __m128 folded(__m256 x) { return _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1)); }
 INLINE float sum(floats x) {
-    __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
-    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+    __m256 pairs = _mm256_add_ps((__m256)x, _mm256_permute_ps((__m256)x, 0xb1));
+    return _mm_cvtss_f32(folded(_mm256_add_ps(pairs, _mm256_permute_ps(pairs, 0x4e))));
+}
+INLINE void sums_of_four(const floats *x, float *to) { /* each in the order of `sum` */
+    __m256 pairs = _mm256_hadd_ps((__m256)x[0], (__m256)x[1]), others = _mm256_hadd_ps((__m256)x[2], (__m256)x[3]);
+    _mm_storeu_ps(to, folded(_mm256_hadd_ps(pairs, others)));
 }
 #else
 INLINE words words_of_halves(const uint8_t *at) {
@@ -78,6 +98,9 @@ INLINE words words_of_halves(const uint8_t *at) {
 INLINE words words_of_bytes(const uint8_t *at) { return (words){at[0], at[1], at[2], at[3]}; }
 INLINE ints ints_of_bytes(const uint8_t *at) { return ((ints)words_of_bytes(at) ^ 128) - 128; }
 INLINE float sum(floats x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+INLINE void sums_of_four(const floats *x, float *to) {
+    for (int i = 0; i < 4; i++) to[i] = sum(x[i]);
+}
 #endif
 
 /* e^x = 2^n 2^f with |f| <= 1/2, within 1e-7 of it: a loop over many runs in vectors, which one of
@@ -194,18 +217,19 @@ INLINE void dots(int kind, Rows w, int outputs, const float *x, int rows, float 
             }
     }
 #pragma GCC unroll 4
-    for (int o = 0; o < outputs; o++)
+    for (int o = 0; o < outputs; o++) {
+        const uint8_t *rest = w.at + o * w.stride + at;
+        floats totals[4] = {0};
 #pragma GCC unroll 4
-        for (int row = 0; row < rows; row++) {
-            const uint8_t *rest = w.at + o * w.stride + at;
-            float total = sum(partial[o][row][0] + partial[o][row][1]);
-            for (int64_t j = i; j < in && kind < Q8_0_KIND; j++) { /* blocks are always whole */
-                float one = kind == FLOAT32_KIND ? ((const float *)rest)[j - i]
-                                                 : wide_bfloat16(((const uint16_t *)rest)[j - i]);
-                total += one * x[row * in + j];
-            }
-            sums[4 * o + row] = total;
+        for (int row = 0; row < rows; row++) totals[row] = partial[o][row][0] + partial[o][row][1];
+        if (rows > 2) sums_of_four(totals, sums + 4 * o);
+        else for (int row = 0; row < rows; row++) sums[4 * o + row] = sum(totals[row]);
+        for (int64_t j = i; j < in && kind < Q8_0_KIND; j++) { /* blocks are always whole */
+            float one = kind == FLOAT32_KIND ? ((const float *)rest)[j - i]
+                                             : wide_bfloat16(((const uint16_t *)rest)[j - i]);
+            for (int row = 0; row < rows; row++) sums[4 * o + row] += one * x[row * in + j];
         }
+    }
 }
 
 /* With few rows of x the bound is memory, and the processor reads ahead best what is read a row
@@ -280,34 +304,57 @@ static void rotate(float *x, int64_t head_dim, const float *turns) {
     }
 }
 
-/* softmax(q K^T / sqrt(d)) V over the slots from `first` to `last`, the last one included. */
-static void attend(const float *q, const number *keys, const number *values, int64_t first,
-                   int64_t last, int64_t head_dim, float *weights, float *y) {
-    float most = -INFINITY, total = 0, scale = 1 / sqrtf(head_dim);
-    int64_t t;
+/* softmax(q K^T / sqrt(d)) V over the slots from `first` to `last`, the last one included, for up to
+   four queries, which share what is read of keys and values. Each has `slots` of the weights. */
+INLINE void attend(int queries, const float *q, const number *keys, const number *values, int64_t first,
+                   int64_t last, int64_t head_dim, int64_t slots, float *weights, float *y) {
+    float sums[4], inverse[4], scale = 1 / sqrtf(head_dim);
+    int64_t t, i = 0;
     for (t = first; t <= last; t++) {
         Rows key = {(const uint8_t *)(keys + t * head_dim), head_dim, 0};
-        dots(NUMBER_KIND, key, 1, q, 1, weights + t);
+        dots(NUMBER_KIND, key, 1, q, queries, sums);
+#pragma GCC unroll 4
+        for (int one = 0; one < queries; one++) weights[one * slots + t] = sums[one] * scale;
     }
-    for (t = first; t <= last; t++) {
-        weights[t] *= scale;
-        most = weights[t] > most ? weights[t] : most;
-    }
+    for (int one = 0; one < queries; one++) {
+        float *mine = weights + one * slots, most = -INFINITY, total = 0;
+#pragma omp simd reduction(max : most)
+        for (t = first; t <= last; t++) most = mine[t] > most ? mine[t] : most;
 #pragma omp simd reduction(+ : total)
-    for (t = first; t <= last; t++) total += weights[t] = exponential(weights[t] - most);
-    memset(y, 0, head_dim * sizeof(float));
-    for (t = first; t <= last; t++) {
-        float weight = weights[t] / total;
-#pragma omp simd
-        for (int64_t i = 0; i < head_dim; i++) y[i] += weight * wide(values[t * head_dim + i]);
+        for (t = first; t <= last; t++) total += mine[t] = exponential(mine[t] - most);
+        inverse[one] = 1 / total;
     }
+    for (; i + CHUNK <= head_dim; i += CHUNK) {
+        floats partial[4][STEPS] = {0}, numbers[STEPS];
+        for (t = first; t <= last; t++) {
+            read_chunk(NUMBER_KIND, (const uint8_t *)(values + t * head_dim + i), numbers);
+#pragma GCC unroll 4
+            for (int one = 0; one < queries; one++)
+#pragma GCC unroll 8
+                for (int s = 0; s < STEPS; s++) partial[one][s] += weights[one * slots + t] * numbers[s];
+        }
+#pragma GCC unroll 4
+        for (int one = 0; one < queries; one++)
+#pragma GCC unroll 8
+            for (int s = 0; s < STEPS; s++) {
+                floats some = partial[one][s] * inverse[one];
+                memcpy(y + one * head_dim + i + s * LANES, &some, sizeof(some));
+            }
+    }
+    for (; i < head_dim; i++)
+        for (int one = 0; one < queries; one++) {
+            float total = 0;
+            for (t = first; t <= last; t++) total += weights[one * slots + t] * wide(values[t * head_dim + i]);
+            y[one * head_dim + i] = total * inverse[one];
+        }
 }
 
 /* Queries, keys and values of every row, (rows, heads + 2 kv_heads, head_dim): norm and rotate them,
-   store the new keys and values, and attend. All threads come here; `weights` is each one's own. */
+   store the new keys and values, and attend. All threads come here; `weights` is each one's own, for
+   four queries. */
 static void attention(const Model *m, const Layer *layer, int64_t rows, const int64_t *positions,
                       float *heads, float *mixed, float *weights) {
-    int64_t d = m->head_dim, queries = m->heads, all = queries + 2 * m->kv_heads;
+    int64_t d = m->head_dim, queries = m->heads, all = queries + 2 * m->kv_heads, group = queries / m->kv_heads;
 #pragma omp for
     for (int64_t unit = 0; unit < rows * all; unit++) {
         int64_t row = unit / all, head = unit % all - queries, position = positions[row];
@@ -323,25 +370,73 @@ static void attention(const Model *m, const Layer *layer, int64_t rows, const in
         for (int64_t i = 0; i < d; i++) to[i] = narrow(x[i]);
     }
 #pragma omp for
-    for (int64_t unit = 0; unit < rows * queries; unit++) {
-        int64_t row = unit / queries, head = unit % queries, last = positions[row];
-        int64_t line = row * m->kv_heads + head / (queries / m->kv_heads);
+    for (int64_t line = 0; line < rows * m->kv_heads; line++) {
+        int64_t row = line / m->kv_heads, head = line % m->kv_heads * group, last = positions[row];
         int64_t first = layer->window && last >= layer->window ? last - layer->window + 1 : 0;
-        attend(heads + (row * all + head) * d, layer->keys + line * m->slots * d,
-               layer->values + line * m->slots * d, first, last, d, weights, mixed + unit * d);
+        const number *keys = layer->keys + line * m->slots * d, *values = layer->values + line * m->slots * d;
+        for (int64_t i = head; i < head + group; i += 4) {
+            const float *q = heads + (row * all + i) * d;
+            float *y = mixed + (row * queries + i) * d;
+            switch (head + group - i) {
+            case 1: attend(1, q, keys, values, first, last, d, m->slots, weights, y); break;
+            case 2: attend(2, q, keys, values, first, last, d, m->slots, weights, y); break;
+            case 3: attend(3, q, keys, values, first, last, d, m->slots, weights, y); break;
+            default: attend(4, q, keys, values, first, last, d, m->slots, weights, y);
+            }
+        }
     }
 }
 
-/* One layer's attention by itself, for many rows; `scratch` holds `slots` numbers for each thread. */
+/* For many rows a step's products are PyTorch's; what lies between them is here. */
+
+/* One layer's attention: x (rows, heads + 2 kv_heads, head_dim) to y (rows, heads, head_dim).
+   `scratch` holds as many numbers as both, and 4 `slots` for each thread. */
 void attention_step(const Model *m, const Layer *layers, int64_t layer, int64_t rows,
-                    const int64_t *positions, float *heads, float *mixed, float *scratch, int threads) {
+                    const int64_t *positions, const number *x, number *y, float *scratch, int threads) {
+    int64_t inputs = rows * (m->heads + 2 * m->kv_heads) * m->head_dim, outputs = rows * m->heads * m->head_dim;
+    float *mixed = scratch + inputs, *weights = mixed + outputs;
 #pragma omp parallel num_threads(threads)
-    attention(m, layers + layer, rows, positions, heads, mixed, scratch + omp_get_thread_num() * m->slots);
+    {
+#pragma omp for simd
+        for (int64_t i = 0; i < inputs; i++) scratch[i] = wide(x[i]);
+        attention(m, layers + layer, rows, positions, scratch, mixed, weights + omp_get_thread_num() * 4 * m->slots);
+#pragma omp for simd
+        for (int64_t i = 0; i < outputs; i++) y[i] = narrow(mixed[i]);
+    }
+}
+
+/* h += added, and y = h / rms(h) * weight; `added` may be missing. */
+void add_norm(float *h, const number *added, int64_t rows, int64_t width, const float *weight,
+              double eps, number *y, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t row = 0; row < rows; row++) {
+        float *x = h + row * width, normed[width];
+        if (added)
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) x[i] += wide(added[row * width + i]);
+        rms_norm(x, 1, width, weight, eps, normed);
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) y[row * width + i] = narrow(normed[i]);
+    }
+}
+
+/* y = silu(gate) up, which stand side by side in x: (rows, 2 inner). */
+void gated(const number *x, int64_t rows, int64_t inner, number *y, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t row = 0; row < rows; row++) {
+        const number *gate = x + 2 * row * inner, *up = gate + inner;
+        number *to = y + row * inner;
+#pragma omp simd
+        for (int64_t i = 0; i < inner; i++) {
+            float g = wide(gate[i]);
+            to[i] = narrow(g * wide(up[i]) / (1 + exponential(-g)));
+        }
+    }
 }
 
 /* h (rows, width): embeddings, and afterwards the states that the head reads. `scratch` holds
    rows * (2 (heads + kv_heads) * head_dim + 2 inner) numbers, and for each thread
-   rows * width + slots. */
+   rows * width + 4 slots. */
 void decode(const Model *m, const Layer *layers, int64_t rows, const int64_t *positions, float *h,
             float *scratch, int threads) {
     int64_t d = m->head_dim, queries = m->heads, all = queries + 2 * m->kv_heads;
@@ -349,7 +444,7 @@ void decode(const Model *m, const Layer *layers, int64_t rows, const int64_t *po
     float *gate = mixed + rows * queries * d, *up = gate + rows * m->inner, *own = up + rows * m->inner;
 #pragma omp parallel num_threads(threads)
     {
-        float *x = own + omp_get_thread_num() * (rows * m->width + m->slots), *weights = x + rows * m->width;
+        float *x = own + omp_get_thread_num() * (rows * m->width + 4 * m->slots), *weights = x + rows * m->width;
         for (const Layer *layer = layers; layer < layers + m->layers; layer++) {
             rms_norm(h, rows, m->width, layer->norm1, m->eps, x);
             product(&layer->q, rows, x, heads, all * d, 0);

@@ -9,6 +9,7 @@ models that the kernel does not know, `decode.Decode` goes on without it.
 from __future__ import annotations
 
 import ctypes
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -51,6 +52,8 @@ class Kernel:
             config.num_key_value_heads, config.head_dim, 0, len(layers), config.rms_norm_eps,
             self.floats(cast(RMSNorm, model.model.norm).weight), None,
         )  # fmt: skip
+        norms = ((layer.norm1, layer.norm2) for layer in self._layers)
+        self._norms = [*chain.from_iterable(norms), self._model.norm]
         self._threads = Threads(torch.get_num_threads())
         self._slots = -1
 
@@ -79,7 +82,7 @@ class Kernel:
         if self._threads.most != torch.get_num_threads():
             self._threads = Threads(torch.get_num_threads())
         shared = heads * config.head_dim + 2 * config.intermediate_size
-        own = self._threads.most * (self.most_rows * config.hidden_size + cache.slots)
+        own = self._threads.most * (self.most_rows * config.hidden_size + 4 * cache.slots)
         self._scratch = torch.empty(self.most_rows * shared + own)
 
     def decode(
@@ -95,20 +98,47 @@ class Kernel:
         )  # fmt: skip
         return hidden
 
+    # What lies between the matrix products of many rows.
+
     def attention(
         self, layer: int, heads: Float[Tensor, "rows outputs"], positions: Int[Tensor, " rows"]
     ) -> Float[Tensor, "rows queries"]:
-        """One layer's attention for many rows, from its queries, keys and values side by side."""
-        config, rows = self._config, len(heads)
-        wide = heads.float().contiguous()
-        mixed = torch.empty(rows, config.num_attention_heads * config.head_dim)
+        """One layer's attention, from its queries, keys and values side by side."""
+        config, heads = self._config, self._numbers(heads)
+        mixed = heads.new_empty(len(heads), config.num_attention_heads * config.head_dim)
+        numbers = heads.numel() + mixed.numel() + self._threads.most * 4 * self._model.slots
+        if numbers > len(self._scratch):
+            self._scratch = torch.empty(numbers)
         self._library.attention_step(
-            self._model, self._layers, layer, rows, positions.data_ptr(), wide.data_ptr(),
+            self._model, self._layers, layer, len(heads), positions.data_ptr(), heads.data_ptr(),
             mixed.data_ptr(), self._scratch.data_ptr(), self._threads.most,
         )  # fmt: skip
-        return mixed.to(heads.dtype)
+        return mixed
+
+    def add_norm(
+        self, hidden: Float[Tensor, "rows width"], added: Float[Tensor, "rows width"] | None, i: int
+    ) -> Float[Tensor, "rows width"]:
+        """The i-th norm's output of `hidden` (float32) += `added`: each layer has two norms."""
+        added = None if added is None else self._numbers(added)
+        y = hidden.new_empty(hidden.shape, dtype=self._dtype)
+        self._library.add_norm(
+            hidden.data_ptr(), None if added is None else added.data_ptr(), *hidden.shape,
+            self._norms[i], self._config.rms_norm_eps, y.data_ptr(), self._threads.most,
+        )  # fmt: skip
+        return y
+
+    def gated(self, inner: Float[Tensor, "rows twice_inner"]) -> Float[Tensor, "rows inner"]:
+        """silu(gate) * up, which stand side by side."""
+        inner = self._numbers(inner)
+        y = inner.new_empty(len(inner), inner.shape[1] // 2)
+        self._library.gated(inner.data_ptr(), *y.shape, y.data_ptr(), self._threads.most)
+        return y
+
+    def _numbers(self, x: Tensor) -> Tensor:
+        return x.to(self._dtype).contiguous()
 
     def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocab"]:
+        """What the head says of the states of a few rows, in float32."""
         hidden = hidden.float().contiguous()
         logits = torch.empty(len(hidden), self._head.out)
         self._library.linear(

@@ -62,7 +62,11 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     found.attention_step.argtypes = (
         POINTER(Model), POINTER(Layer), c_int64, c_int64, *[c_void_p] * 4, c_int
     )  # fmt: skip
+    found.add_norm.argtypes = (
+        c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_double, c_void_p, c_int
+    )  # fmt: skip
+    found.gated.argtypes = (c_void_p, c_int64, c_int64, c_void_p, c_int)
     found.dequantize.argtypes = (POINTER(Matrix), c_void_p, c_int)
-    for function in (found.decode, found.linear, found.attention_step, found.dequantize):
-        function.restype = None
+    for name in ("decode", "linear", "attention_step", "add_norm", "gated", "dequantize"):
+        getattr(found, name).restype = None
     return found

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import torch
 
-_COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno")
+# Without them loops with conditions or conversions are not computed in vectors.
+_VECTORS = ("-fno-math-errno", "-fno-trapping-math")
+_COMPILE = ("-O3", "-march=native", "-fopenmp", "-fPIC", *_VECTORS)
 
 
 def compiled(pages: Sequence[Path], *flags: str) -> ctypes.CDLL | None:
