@@ -14,8 +14,14 @@ import pytest
 from groundup.align.config import PPOConfig
 from groundup.align.prompts import Prompt, _of_conversation, _of_preference, load_prompts
 from groundup.align.rollout import Rollout
+from groundup.data.dataset import load_dataset
 from groundup.data.files import rows_of
-from groundup.data.records import read_conversations, read_preferences
+from groundup.data.records import (
+    read_conversations,
+    read_preferences,
+    read_unpaired_preferences,
+)
+from groundup.data.split import split
 from groundup.errors import UserError
 from groundup.text.chat import encode_chat
 from groundup.text.rows import BadRow, Message
@@ -155,7 +161,41 @@ def test_prompts_of_a_file_keep_their_group(workshop: Any, tmp_path: Path) -> No
     sides = load_prompts(file, tokenizer, longest=100)
     assert {one.group for one in sides[0]}.isdisjoint(one.group for one in sides[1])
     found = {one.messages[0].content: one.group for side in sides for one in side}
-    assert found == {row["prompt"]: row["group"] for row in rows} | {"Alone?": "Alone?"}
+    assert found == {row["prompt"]: row["group"] for row in rows} | {"Alone?": "alone"}
+
+
+@pytest.mark.parametrize("layout", ["prompt", "whole", "votes"])
+def test_every_stage_holds_the_same_rows_of_a_file_out(
+    workshop: Any, tmp_path: Path, layout: str
+) -> None:
+    """The same questions are held out, however they are spelled and whatever is asked after."""
+    tokenizer = Tokenizer.load(workshop.finished("sft"))
+    rows: list[dict[str, object]] = []
+    for n in range(400):
+        asked = said(f"What is {n}?", "So.", "Tell me more.") if n % 2 else said(f"What IS  {n}?")
+        chosen, rejected = ([*asked, {"role": "assistant", "content": c}] for c in "ab")
+        rows.append(
+            {
+                "prompt": {"prompt": asked, "chosen": "a", "rejected": "b"},
+                "whole": {"chosen": chosen, "rejected": rejected},
+                "votes": {"prompt": asked, "a": "a", "b": "b", "choice": "a"},
+            }[layout]
+        )
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def questions(found: Sequence[Any]) -> set[str]:
+        return {row.messages[0].content for row in found}
+
+    pairs = split(file, "preferences", read_preferences)[1].rows
+    heldout = {row.prompt[0].content for row in pairs}
+    assert 5 < len(heldout) < 50 and len({spelled[:7] for spelled in heldout}) == 2
+    assert questions(load_prompts(file, tokenizer, longest=100)[1]) == heldout
+    if layout != "votes":
+        sides = split(file, "preferences", read_unpaired_preferences)
+        assert {row.prompt[0].content for row in sides[1].rows} == heldout
+        column = {"prompt": "completion", "whole": "messages"}[layout]
+        assert questions(load_dataset([file], columns={column: "chosen"}).heldout) == heldout
 
 
 def test_a_file_may_hold_what_is_answered_already(

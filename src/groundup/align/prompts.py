@@ -65,8 +65,9 @@ def load_prompts(
     """The prompts to train on and the held-out ones, each of at most `longest` tokens.
 
     `sources` are patterns of the sources that are taken, all if there are none. Of a file about
-    every twentieth group is held out, by its hash; a prompt without one is its own. Longer prompts
-    are left out and counted. Raises `UserError` where none is left.
+    every twentieth group is held out, by its hash; without one, prompts that begin with the same
+    text are a group. Longer prompts are left out and counted. Raises `UserError` where none is
+    left.
     """
     if longest < 1:
         raise UserError(
@@ -196,8 +197,7 @@ def _of_conversation(row: Json, file: str) -> _Row | None:
     turns, source = _plain_turns(row.get("messages")), row.get("source", file)
     if turns is None or turns[-1][0] != "assistant" or not _is_plain(source):
         return None
-    group = label(row, "group", "") or opening(tuple(Message(*turn) for turn in turns))
-    return _Row(turns[:-1], {"answer": turns[-1][1]}, source, group)
+    return _Row(turns[:-1], {"answer": turns[-1][1]}, source, _group(row, turns))
 
 
 def _of_preference(row: Json, file: str) -> _Row | None:
@@ -209,7 +209,11 @@ def _of_preference(row: Json, file: str) -> _Row | None:
         return None
     if not (_is_plain(source) and _is_plain(chosen) and _is_plain(rejected)):
         return None
-    return _Row(turns, {"answer": chosen}, source, label(row, "group", turns[-1][1]))
+    return _Row(turns, {"answer": chosen}, source, _group(row, turns))
+
+
+def _group(row: Json, turns: Turns) -> str:
+    return label(row, "group", "") or opening(tuple(Message(*turn) for turn in turns))
 
 
 def _plain_turns(messages: object) -> Turns | None:
@@ -257,7 +261,7 @@ def _file(path: Path) -> list[list[_Row]]:
 def _of_row(row: PromptRow, file: str) -> _Row:
     turns = _turns(row.asked)
     source = str(row.settings.get("source", file))
-    return _Row(turns, row.settings, source, label(row.settings, "group", turns[-1][1]))
+    return _Row(turns, row.settings, source, _group(row.settings, turns))
 
 
 def _new(found: Iterable[_Row]) -> list[_Row]:

@@ -246,7 +246,7 @@ def _preference(row: Json, file: str, line: int) -> Preference:
     check_order(asked)
     if chosen == rejected:
         raise BadRow("'chosen' and 'rejected' are the same")
-    group = label(row, "group", asked[-1].content)
+    group = label(row, "group", "") or opening(asked)
     return Preference(asked, chosen, rejected, label(row, "source", file), group)
 
 
@@ -275,10 +275,9 @@ def _unpaired(row: Json, file: str, line: int) -> tuple[UnpairedPreference, ...]
     """An answer with a label; a pair is two of them."""
     if row.get("chosen") is not None or row.get("rejected") is not None:
         pair = _preference(row, file, line)
-        group = label(row, "group", opening(pair.prompt))
         sides = ((pair.chosen, True), (pair.rejected, False))
         return tuple(
-            UnpairedPreference(pair.prompt, answer, good, pair.source, group)
+            UnpairedPreference(pair.prompt, answer, good, pair.source, pair.group)
             for answer, good in sides
         )
     if "label" not in row:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from groundup.data.fields import check_order, excerpt, label, prompt, text
+from groundup.data.fields import check_order, excerpt, label, opening, prompt, text
 from groundup.text.rows import BadRow, Json, Message, Preference
 
 T = TypeVar("T")
@@ -136,5 +136,5 @@ def preferences(votes: Sequence[Vote], source: str) -> tuple[list[Preference], M
         elif sides[0] == sides[1]:
             left_out["the same answer twice"] += 1
         else:
-            pairs.append(Preference(one.prompt, *sides, source, one.prompt[-1].content))
+            pairs.append(Preference(one.prompt, *sides, source, opening(one.prompt)))
     return pairs, left_out
