@@ -259,6 +259,24 @@ def test_a_folder_with_sides_by_name_keeps_them(
         assert len(load_dataset([tmp_path]).heldout) == 50
 
 
+def test_no_row_trains_that_a_file_of_its_own_folder_holds_out(tmp_path: Path) -> None:
+    """Nor one that another folder's file holds out; each is counted."""
+    lines(tmp_path / "a" / "train.jsonl", map(talk, range(20)))
+    lines(tmp_path / "a" / "validation.jsonl", map(talk, range(15, 30)))
+    lines(tmp_path / "b" / "train.jsonl", map(talk, range(25, 40)))
+    lines(tmp_path / "b" / "test.jsonl", map(talk, range(38, 50)))
+    alone = load_dataset([tmp_path / "a"])
+    assert said(alone.train) == [f"question {n} b" for n in range(15)]
+    assert len(alone.heldout) == 15 and alone.duplicates == 5
+    first, second = load_datasets([tmp_path / "a", tmp_path / "b"])
+    assert first == alone
+    assert said(second.train) == [f"question {n} b" for n in range(30, 38)]
+    assert len(second.heldout) == 12 and second.duplicates == 7
+    lines(tmp_path / "a" / "train.jsonl", map(talk, range(15, 20)))
+    with pytest.raises(UserError, match="says nothing that .* not held out"):
+        load_dataset([tmp_path / "a"])
+
+
 def test_the_hub_is_asked_for_data_alone_and_told_of_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,8 +166,8 @@ def _sides(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
             held: Sequence[TrainingRow] = [row for row in rows if content(row) in chosen]
         else:
             # A stage or a pack repeats rows on purpose, within a side and across; but no row trains
-            # that another source holds out.
-            others = heldout - set(map(content, part.heldout))
+            # that another source holds out, and none of a person's own that is held out at all.
+            others = heldout - set(map(content, part.heldout)) if part.repeats else heldout
             train = [row for row in part.train if content(row) not in others]
             held, rows = part.heldout, train
         again = len(part.train) - len(rows)
@@ -234,12 +234,16 @@ def _names(source: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Part:
-    """A source's rows. `heldout` is None where they come without a split."""
+    """A source's rows. `heldout` is None where they come without a split.
+
+    `repeats` says that rows which stand on both sides do so on purpose.
+    """
 
     train: Sequence[TrainingRow]
     heldout: Sequence[TrainingRow] | None = None
     bad: Sequence[BadLine] = ()
     remarks: Sequence[str] = ()
+    repeats: bool = False
 
 
 class Reader:
@@ -350,9 +354,9 @@ def _stage(folder: Path) -> Part:
     """A data stage's conversations, or its documents where it has no conversations."""
     if (folder / "conversations" / "train.jsonl").stat().st_size:
         train, heldout = split(folder, "conversations", read_conversations)
-        return Part(train.rows, heldout.rows, train.bad + heldout.bad)
+        return Part(train.rows, heldout.rows, train.bad + heldout.bad, repeats=True)
     texts, texts_heldout = split(folder, "documents", read_documents)
-    return Part(texts.rows, texts_heldout.rows, texts.bad + texts_heldout.bad)
+    return Part(texts.rows, texts_heldout.rows, texts.bad + texts_heldout.bad, repeats=True)
 
 
 def _pack(name: str) -> Part:
@@ -370,5 +374,5 @@ def _pack(name: str) -> Part:
     data, _ = without_leaks(gather(config, Rejected(), say))
     talks = [row for row in data.conversations if row.source != "own"]
     if talks or data.conversations_heldout:
-        return Part(talks, data.conversations_heldout)
-    return Part(data.documents, data.documents_heldout)
+        return Part(talks, data.conversations_heldout, repeats=True)
+    return Part(data.documents, data.documents_heldout, repeats=True)
