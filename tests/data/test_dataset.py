@@ -273,7 +273,7 @@ def test_no_row_trains_that_a_file_of_its_own_folder_holds_out(tmp_path: Path) -
     assert said(second.train) == [f"question {n} b" for n in range(30, 38)]
     assert len(second.heldout) == 12 and second.duplicates == 7
     lines(tmp_path / "a" / "train.jsonl", map(talk, range(15, 20)))
-    with pytest.raises(UserError, match="says nothing that .* not held out"):
+    with pytest.raises(UserError, match=r"says nothing that .* not held out"):
         load_dataset([tmp_path / "a"])
 
 

@@ -128,7 +128,7 @@ def load_datasets(
     reader = Reader(columns, refuse)
     parts = [reader.read(one) for one in given]
     reader.check_columns_were_there()
-    sides = _sides(_named(given, parts), validation)
+    sides = divided(_named(given, parts), validation)
     for one, part in zip(given, sides, strict=True):
         if refuse and not part.train:
             raise UserError(_nothing(one, part))
@@ -145,8 +145,8 @@ def _nothing(source: str, part: Dataset) -> str:
     return f"{source!r} {why}, so there is nothing to train on; leave it out, or give other data"
 
 
-def _sides(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
-    """Returns each part's two sides without duplicates."""
+def divided(parts: Sequence[Part], validation: float | None) -> list[Dataset]:
+    """Returns each part's two sides without duplicates, with `validation` as `load_dataset` has."""
     known: set[Hashable] = set()
     heldout: set[Hashable] = set()
     for part in parts:

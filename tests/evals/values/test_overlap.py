@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from groundup.data.dataset import load_dataset, load_datasets
 from groundup.evals.contamination import contamination
 from groundup.evals.values.overlap import Overlap, of_model, overlaps, trained_on
 
@@ -159,10 +160,29 @@ def test_the_prompts_of_reinforcement_learning_were_trained_on(tmp_path: Path, d
     """A file of prompts; and of a data folder what is asked, without the answers."""
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"prompt": ITEM}) + "\n")
-    traits = {"stage": "ppo", "parents": {"prompts": prompts, "reward": tmp_path / "rm"}}
+    traits: dict[str, Any] = {"stage": "ppo"}
+    traits["parents"] = {"prompts": prompts, "reward": tmp_path / "rm"}
     found = of_model(write(tmp_path / "ppo", "prompts", None, **traits), {"set": [[ITEM]]})
     assert (found.overlaps[0].same, found.texts, found.unknown) == (1, 1, [])
     assert found.overlaps[0].sources == {"prompts.jsonl": 1}
+    # Rows may have their answer, which is not read.
+    talks = tmp_path / "talks.jsonl"
+    asked, said = {"role": "user", "content": ITEM}, {"role": "assistant", "content": "So it is."}
+    talks.write_text(
+        "".join(
+            json.dumps(row) + "\n"
+            for row in (
+                {"messages": [asked, said]},
+                {"instruction": "Ask.", "output": "So it is."},
+                {"chosen": [asked, said], "rejected": [asked, said | {"content": "No."}]},
+            )
+        )
+    )
+    traits["parents"] = {"prompts": talks}
+    answered = write(tmp_path / "grpo", "prompts", None, **traits)
+    items = {"set": [[ITEM], ["Ask."], ["So it is."]]}
+    found = of_model(answered, items)
+    assert (found.overlaps[0].same, found.texts, found.unknown) == (2, 3, [])
     of_folder: dict[str, Any] = {"stage": "ppo", "parents": {"prompts": data}}
     model = write(tmp_path / "ppo-2", "prompts", None, **of_folder)
     items = {"set": [["How do they grow?"], ["Slowly."]]}
@@ -213,6 +233,26 @@ def test_files_of_ones_own_were_trained_on(tmp_path: Path) -> None:
     model = write(tmp_path / "split", "conversations", Path("/elsewhere/own"))
     found = of_model(model, {"set": [[ITEM], ["Hm?"]]})
     assert (found.texts, found.overlaps[0].same, found.unknown) == (2, 1, [])
+
+
+def test_what_fine_tuning_holds_out_of_several_files_is_not_looked_at(tmp_path: Path) -> None:
+    """Training decides over all its data at once, and of each source of replay alone."""
+    files = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    for place, file in enumerate(files):
+        rows = [{"prompt": f"q{n}", "completion": f"a{n}"} for n in range(place * 100, 240)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows[: 120 + 20 * place]))
+
+    def checked(name: str, **parents: Path) -> tuple[int, list[str]]:
+        found = of_model(write(tmp_path / name, "conversations", None, parents=parents), {})
+        return found.texts, list(found.unknown)
+
+    whole = load_datasets(files)
+    assert sum(len(part.heldout) for part in whole) > 0 < whole[1].duplicates
+    trained = sum(len(part.train) for part in whole)
+    assert checked("data", **{"data": files[0], "data 2": files[1]}) == (2 * trained, [])
+    alone = sum(len(load_dataset([file]).train) for file in files)
+    assert alone > trained
+    assert checked("replay", **{"replay": files[0], "replay 2": files[1]}) == (2 * alone, [])
 
 
 def test_documents_are_fine_tuned_on_where_there_is_no_conversation(

@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import UInt64
 
 from groundup.data.corpus import documents
-from groundup.data.dataset import Reader, share_held_out
+from groundup.data.dataset import Reader, divided
 from groundup.data.leaks import texts
 from groundup.data.records import (
     Records,
@@ -41,7 +41,7 @@ from groundup.data.records import (
     read_prompts,
     read_unpaired_preferences,
 )
-from groundup.data.split import hold_out, split
+from groundup.data.split import OWN_HELDOUT, split
 from groundup.errors import UserError
 from groundup.evals.contamination import asked_of, called, kinds_of, sets_of, sources_of
 from groundup.report.history import History, lineage
@@ -66,6 +66,7 @@ _READERS: Mapping[str, Callable[[Path], Records[Any]]] = {
     "preferences": read_preferences,
 }
 Row = Document | Conversation | Preference | UnpairedPreference | PromptRow
+_Tuned = Callable[[str], Mapping[Path, Sequence[TrainingRow]]]
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,9 @@ def trained_on(model: Path) -> Trained:
         )
     for history in histories:
         run, named, sets = called(history), list(sources_of(history)), sets_of(history)
+        tuned = functools.cache(functools.partial(_tuned, history))
         for name, path in named:
-            found = _sources(history, name, path)
+            found = _sources(history, name, path, tuned)
             for one in found:
                 known.setdefault((one.path.resolve(), one.kind, one.asked), one)
             if not found:
@@ -233,7 +235,7 @@ def trained_on(model: Path) -> Trained:
     return Trained(list(known.values()), unknown)
 
 
-def _sources(history: History, name: str, path: Path) -> list[Source]:
+def _sources(history: History, name: str, path: Path, tuned: _Tuned) -> list[Source]:
     """What a run reads of a parent that it calls so; nothing of what is gone."""
     run, what, asked = called(history), name.split(" ")[0], asked_of(history, name)
     if any(_file(path, kind).is_file() for kind in _READERS):
@@ -253,7 +255,7 @@ def _sources(history: History, name: str, path: Path) -> list[Source]:
             for kind in dict.fromkeys(kinds)
             if _file(path, kind).is_file()
         ]
-    read = _reader(history, what)
+    read = _reader(history, what, tuned)
     if not path.exists() or read is None:
         return []
     return [Source(run, path, history.reads or what, asked, lambda: read(path))]
@@ -268,13 +270,13 @@ def _rows(file: Path, kind: str) -> Sequence[Row]:
     return _READERS[kind](file).rows if file.stat().st_size else ()
 
 
-def _reader(history: History, what: str) -> Callable[[Path], Sequence[Row]] | None:
+def _reader(history: History, what: str, tuned: _Tuned) -> Callable[[Path], Sequence[Row]] | None:
     """How a run reads a file or folder of one's own; None of a run that reads it in a way of its
     own. Of prompts, the few that a run holds out are read as well."""
     if what == "prompts":
-        return lambda path: read_prompts(path).rows
+        return lambda path: read_prompts(path, answered=True).rows
     if history.reads == "conversations" or what in ("replay", "ptx"):
-        return lambda path: _tuned(history, path)
+        return lambda path: tuned(what)[path]
     if history.reads == "documents":
         return lambda path: documents(path).train
     if history.reads == "preferences":
@@ -290,14 +292,22 @@ def _preferred(path: Path) -> Sequence[Preference | UnpairedPreference]:
         return split(path, "preferences", read_unpaired_preferences)[0].rows
 
 
-def _tuned(history: History, path: Path) -> Sequence[TrainingRow]:
-    """What fine-tuning reads of one source, less what it holds out."""
-    config = history.run["config"]
-    columns = dict(str(one).partition("=")[::2] for one in config.get("columns") or ())
-    part = Reader(columns, False).read(str(path))
-    if part.heldout is not None:
-        return part.train
-    return hold_out(part.train, share_held_out(config.get("validation"), len(part.train)))[0]
+def _tuned(history: History, what: str) -> dict[Path, Sequence[TrainingRow]]:
+    """What fine-tuning reads of all sources that it calls so, less what it holds out.
+
+    It decides that of its data together, as it does of ptx, and of each source of replay alone.
+    """
+    named = [path for name, path in sources_of(history) if name.split(" ")[0] == what]
+    paths = list(dict.fromkeys(path for path in named if path.exists()))
+    columns, validation = dict[str, str](), OWN_HELDOUT
+    if what == "data":
+        config = history.run["config"]
+        columns = dict(str(one).partition("=")[::2] for one in config.get("columns") or ())
+        validation = config.get("validation")
+    parts = [Reader(columns, False).read(str(path)) for path in paths]
+    together = [[part] for part in parts] if what == "replay" else [parts]
+    sides = [one for some in together for one in divided(some, validation)]
+    return dict(zip(paths, (one.train for one in sides), strict=True))
 
 
 # The comparison.
