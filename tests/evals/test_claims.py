@@ -19,7 +19,7 @@ from groundup.evals.answers import AssistantLoss, Conversations
 from groundup.evals.by_source import by_source
 from groundup.evals.choice import ChoiceAccuracy, ChoiceCalibration, Choices
 from groundup.evals.fairness import TEXT, Leanings
-from groundup.evals.measure import Evaluated, informative
+from groundup.evals.measure import Evaluated, Subject, informative
 from groundup.evals.perplexity import Bits
 from groundup.evals.preference import Pairs
 from groundup.evals.stages import measures
@@ -104,8 +104,9 @@ def model(name: str, parent: str | None, of: Material, seed: int, flags: int = 2
             drawn.uniform(1, 3, ITEMS) - shift, ones, ones, ones, of.conversations
         ),
         measures.choices: ChoiceAccuracy(means["mean"], means["sum"], calibration, items, rows),
-        measures.preferences: Preferred(margins, of.pairs),
+        measures.preferences: Preferred(margins, margins, of.pairs),
         measures.reference: None,
+        measures.implicit_reward: None,
         measures.refusals: refused,
         measures.declining: {POOLED: refused},
         measures.endings: share(),
@@ -196,3 +197,27 @@ def test_babble_is_folded_and_an_answer_is_not() -> None:
     assert why_folded("The sea is wide", chat=False, chats=False) is None
     assert repeats("the sea " * 20) and repeats("In 1" + "0" * 60)
     assert not repeats("A fox went out at night and saw a lamp that shone over the whole sea.")
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo", "hinge", "simpo", "orpo", None])
+def test_an_implicit_reward_is_what_the_loss_compares(tmp_path: Path, loss: str | None) -> None:
+    """IPO compares means over tokens here, SimPO and ORPO know no reference; None is KTO."""
+    of, drawn = material(1), np.random.default_rng(2)
+    own, before = drawn.normal(size=(2, 2, ITEMS))
+    of.margins[tmp_path] = (before[0], before[1])
+    trained = model("dpo", "sft", of, 3)
+    assert trained.history is not None
+    run = trained.history.run | {"parents": {"model": {"path": str(tmp_path)}}}
+    run["config"] = {} if loss is None else {"loss": loss}
+    unused: Any = None
+    on = Subject(
+        *(0, trained.folder, replace(trained.history, run=run), unused, unused, 64, of),
+        *(unused, unused, {measures.preferences: Preferred(own[0], own[1], of.pairs)}),
+    )
+    found = measures.implicit_reward(on)
+    if loss in ("simpo", "orpo"):
+        assert found is None and measures.reference(on) is None
+    else:
+        way = int(loss == "ipo")
+        assert found is not None
+        np.testing.assert_array_equal(found, own[way] - before[way])

@@ -36,23 +36,24 @@ ROWS = [
 
 def test_a_uniform_model_prefers_fewer_tokens(uniform: CausalLM, tokenizer: Tokenizer) -> None:
     pairs = ready_pairs(ROWS, tokenizer, 64)
-    found = margins(uniform, pairs, context=64)
+    found, per_token = margins(uniform, pairs, context=64)
     tokens = [len(tokenizer.encode(r.rejected)) - len(tokenizer.encode(r.chosen)) for r in ROWS]
     np.testing.assert_allclose(found, np.array(tokens) * np.log(320), rtol=1e-6)
+    np.testing.assert_allclose(per_token, 0, atol=1e-6)
     accuracy = preference_accuracy(found, pairs)["sea"]
     assert accuracy.estimate == (1 + 0 + 1 + 0.5) / 4  # a tie counts half
     assert accuracy.chance == 0.5
 
 
-def test_margins_are_sums_over_the_whole_answer(
+def test_margins_are_sums_and_means_over_the_whole_answer(
     model: CausalLM, tokenizer: Tokenizer, alone: Alone
 ) -> None:
     pairs = ready_pairs(ROWS, tokenizer, 64)
-    expected = [
-        sum(alone(model, pairs.items[i], 64)) - sum(alone(model, pairs.items[i + 4], 64))
-        for i in range(4)
-    ]
-    np.testing.assert_allclose(margins(model, pairs, context=64), expected, atol=1e-3)
+    scores = [alone(model, item, 64) for item in pairs.items]
+    found = margins(model, pairs, context=64)
+    for of_model, of_answer in zip(found, (np.sum, np.mean), strict=True):
+        chosen, rejected = np.split(np.array([of_answer(one) for one in scores]), 2)
+        np.testing.assert_allclose(of_model, chosen - rejected, atol=1e-3)
     ends = [item.ids[t] for item in pairs.items for t, own in enumerate(item.loss_mask) if own]
     assert ends.count(tokenizer.im_end) == len(pairs.items)
 

@@ -90,8 +90,6 @@ LOSSES: dict[str, dict[str, float]] = {
     "simpo": {"beta": 2.0, "nll": 0.0, "gamma": 1.0},
     "orpo": {"beta": 0.1, "nll": 1.0},
 }
-# These compare answers without a reference model, and none is computed.
-REFERENCE_FREE = ("simpo", "orpo")
 
 
 def _defaults(name: str) -> str:

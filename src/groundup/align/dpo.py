@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from groundup.align.config import REFERENCE_FREE, DPOConfig
+from groundup.align.config import DPOConfig
 from groundup.align.pair_losses import hinge_loss, ipo_loss, orpo_loss, simpo_loss
 from groundup.align.preferences import Pair, PairBatch, PairStream, say_refused, tokenize_pairs
 from groundup.align.ptx import PtxBatch, ptx_parents, ptx_sources, ptx_stream, with_ptx
@@ -38,6 +38,7 @@ from groundup.align.reference import answer_logprobs, fill_reference
 from groundup.data.records import read_preferences
 from groundup.data.split import split
 from groundup.evals.by_source import WORLD, source_groups
+from groundup.evals.config import REFERENCE_FREE
 from groundup.formats.card import model_card, sources
 from groundup.formats.hf_config import config_to_hf
 from groundup.formats.locate import name_of

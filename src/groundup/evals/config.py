@@ -23,6 +23,8 @@ from groundup.train.ranges import (
 # In bfloat16 a likelihood is another in its third digit, so the same model would score otherwise on
 # another machine; what is measured once is worth the two to four times that float32 takes longer.
 _DTYPE = "compute type; auto is bfloat16 where the processor has it: faster, two digits exact"
+# Losses of pairs that compare answers without a reference model, and none is computed.
+REFERENCE_FREE = ("simpo", "orpo")
 _MODELS = "models, in order: folders, .gguf files, pack:NAME, hub:OWNER/NAME"
 
 

@@ -5,8 +5,9 @@
 
 The second is what DPO trains: its reward is beta times log p / p_ref (Rafailov et al. 2023, section
 4), where the reference is the model that DPO started from. Log-probabilities are sums over the
-answer, its end included. A tie counts half, so guessing reaches 0.5. Two baselines need no
-training at all: the longer answer, and what the reference itself prefers.
+answer, its end included; IPO's reward is of their means over its tokens. A tie counts half, so
+guessing reaches 0.5. Two baselines need no training at all: the longer answer, and what the
+reference itself prefers.
 """
 
 from __future__ import annotations
@@ -47,12 +48,13 @@ def ready_pairs(rows: Sequence[Preference], tokenizer: Tokenizer, context: int) 
     return Pairs(items, list(rows))
 
 
-def margins(model: CausalLM, pairs: Pairs, *, context: int) -> Margins:
-    """log p(chosen) - log p(rejected) of every pair, in nats."""
+def margins(model: CausalLM, pairs: Pairs, *, context: int) -> tuple[Margins, Margins]:
+    """log p(chosen) - log p(rejected) of every pair, in nats: of whole answers and per token."""
     scores = score(model, pairs.items, context=context)
-    chosen, rejected = np.split(np.array([values.sum() for values in scores]), 2)
-    found: Margins = chosen - rejected
-    return found
+    sums = np.array([values.sum() for values in scores])
+    means = sums / np.array([max(1, len(values)) for values in scores])
+    whole, per_token = (np.subtract(*np.split(one, 2)) for one in (sums, means))
+    return whole, per_token
 
 
 def length_margins(pairs: Pairs) -> Margins:

@@ -23,6 +23,7 @@ from groundup.evals.stages.measures import (
     RIGHT,
     TEXT,
     counting,
+    implicit_reward,
     judged_change,
     measure_named,
     preferences,
@@ -118,15 +119,15 @@ def _preferences(model: Evaluated, models: Sequence[Evaluated]) -> Iterator[Clai
 
     Its own against its reference's is a comparison between stages and stands with those.
     """
-    own_way, its_reference = model(preferences), model(reference)
+    own_way, its_reference, implicit = model(preferences), model(reference), model(implicit_reward)
     if own_way is None:
         return
     pairs, length = model.material.pairs, length_margins(model.material.pairs)
     tells = informative(measure_named(PREFERS), models)
     ways = {"own log-probability": own_way.margins}
     baselines = {CHANCE: np.zeros(len(length)), f"'{LONGER}'": length}
-    if its_reference is not None:
-        ways["implicit reward"] = own_way.margins - its_reference.margins
+    if implicit is not None:
+        ways["implicit reward"] = implicit
     for way, margins in ways.items():
         against = dict(baselines)
         if way == "implicit reward" and its_reference is not None:

@@ -132,7 +132,7 @@ class Material:
     openings: Sequence[Sequence[Message]]
     unknown: Sequence[Conversation]
     world: World | None
-    margins: dict[Path, Margins] = field(default_factory=dict)
+    margins: dict[Path, tuple[Margins, Margins]] = field(default_factory=dict)
     """What models prefer, by their folders: a reference that is in the report is measured once."""
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from groundup.evals.answers import AssistantLoss, assistant_loss
 from groundup.evals.by_source import WORLD
 from groundup.evals.choice import ChoiceAccuracy, choice_accuracy
+from groundup.evals.config import REFERENCE_FREE
 from groundup.evals.fairness import Leanings, leanings
 from groundup.evals.honesty import Honesty, Said, honesty
 from groundup.evals.measure import Evaluated, Measure, Subject, pooled
@@ -90,9 +91,13 @@ def choices(on: Subject) -> ChoiceAccuracy | None:
 
 @dataclass(frozen=True)
 class Preferred:
-    """By how much a model finds the chosen answer of each pair likelier, in nats."""
+    """By how much a model finds the chosen answer of each pair likelier, in nats.
+
+    `margins` are of whole answers, and `per_token` of the means over their tokens.
+    """
 
     margins: Margins
+    per_token: Margins
     pairs: Pairs
 
 
@@ -103,13 +108,15 @@ def preferences(on: Subject) -> Preferred | None:
         return None
     found = margins(on.model, pairs, context=on.context)
     on.material.margins[on.folder.resolve()] = found
-    return Preferred(found, pairs)
+    return Preferred(*found, pairs)
 
 
 def reference(on: Subject) -> Preferred | None:
     """What the model that DPO started from prefers; measured once if it is in the report too."""
     history, pairs = on.history, on.material.pairs
     if history is None or history.reads != "preferences" or not pairs.rows:
+        return None
+    if history.run["config"].get("loss") in REFERENCE_FREE:
         return None
     if history.parent is None or not history.parent.is_dir():
         say(f"eval  the reference of {history.folder} is gone, so no implicit reward is measured")
@@ -119,7 +126,20 @@ def reference(on: Subject) -> Preferred | None:
         model, _ = load(parent)
         place_model(model, on.compute)
         known[parent] = margins(model, pairs, context=on.context)
-    return Preferred(known[parent], pairs)
+    whole, per_token = known[parent]
+    return Preferred(whole, per_token, pairs)
+
+
+def implicit_reward(on: Subject) -> Margins | None:
+    """By how much more than its reference it prefers each chosen answer, as its loss counts it."""
+    own, before = on(preferences), on(reference)
+    if on.history is None or own is None or before is None:
+        return None
+    if on.history.run["config"].get("loss") == "ipo":
+        gained: Margins = own.per_token - before.per_token
+    else:
+        gained = own.margins - before.margins
+    return gained
 
 
 def refusals(on: Subject) -> dict[str, Declined]:

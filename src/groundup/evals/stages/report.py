@@ -22,6 +22,7 @@ from groundup.evals.stages.measures import (
     counting,
     ended,
     endings,
+    implicit_reward,
     leaning,
     preferences,
     reference,
@@ -74,7 +75,7 @@ def write_report(
 REPORT = Suite(
     name="eval",
     measures=MEASURES,
-    also=(refusals, reference, unknown, sampled, verified),
+    also=(refusals, reference, implicit_reward, unknown, sampled, verified),
     # A foreign model may allow a hundred thousand tokens; rows of this many tell as much.
     longest_context=1024,
     data=lambda config: {"data": config.data},
@@ -141,14 +142,13 @@ def _model_json(model: Evaluated) -> dict[str, Any]:
 
 def _measured_json(model: Evaluated) -> dict[str, Any]:
     history, loss, asked = model.history, model(assistant_words), model(choices)
-    own, before = model(preferences), model(reference)
+    own, implicit = model(preferences), model(implicit_reward)
     world, honest, leans, stops = (
         model(small_world),
         model(unknown),
         model(leaning),
         model(endings),
     )
-    implicit = None if own is None or before is None else own.margins - before.margins
     pairs = model.material.pairs
     return {
         "folder": str(model.folder),
