@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from groundup.data.packs.manifest import generated_set
 from groundup.evals.by_source import WORLD, by_source, source_groups
+from groundup.evals.choice import majority_answer
+from groundup.evals.preference import Pairs, preference_accuracy, preference_gain
+from groundup.report.estimate import share
+from groundup.text.rows import Choice, Message, Preference
 
 
 def test_sources_are_measured_apart_and_pooled_by_weight() -> None:
@@ -34,3 +40,24 @@ def test_the_small_world_is_pooled_apart_from_what_people_wrote() -> None:
     sources = ["wiki", "world-facts", "world", "newcomer-talk", "world-talk", "worldly"]
     made = [sources[i] for i in source_groups(sources)[WORLD]]
     assert made == [source for source in sources if generated_set(source)]
+
+
+def test_a_share_of_all_or_nothing_is_not_certain() -> None:
+    """Wilson's interval of as many as there are groups; a difference keeps the bootstrap's."""
+    sources, groups = ["a"] * 40 + ["b"] * 40, [str(n // 2) for n in range(80)]
+    values = np.repeat([1.0, 0.0], 40)
+    found = by_source(values, sources, groups=groups, chances=np.full(80, 0.5), share=True)
+    assert (found["a"].estimate, found["a"].high, found["b"].low) == (1, 1, 0)
+    assert found["a"].low == pytest.approx(share(20, 20).low) and found["a"].chance == 0.5
+    assert found["b"].high == pytest.approx(share(0, 20).high)
+    differences = by_source(values, sources, groups=groups)
+    assert found["pooled"] == replace(differences["pooled"], chance=0.5)
+    assert differences["a"].low == 1
+
+    choices = [Choice("Deep?", ("Yes", "No"), 0, "sea", str(n)) for n in range(40)]
+    assert majority_answer(choices)["sea"].low == pytest.approx(share(40, 40).low)
+    asked = (Message("user", "Deep?"),)
+    pairs = Pairs([], [Preference(asked, "Yes.", "No.", "sea", str(n)) for n in range(40)])
+    preferred = preference_accuracy(np.ones(40), pairs)["sea"]
+    assert preferred.low == pytest.approx(share(40, 40).low) and preferred.chance == 0.5
+    assert preference_gain(np.ones(40), -np.ones(40), pairs)["sea"].low == 1

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from groundup.data.packs.manifest import generated_set
-from groundup.report.estimate import POOLED, BySource, ratio
+from groundup.report.estimate import POOLED, BySource, rate, ratio
 
 
 def pool_of(generated: str) -> str:
@@ -41,17 +41,20 @@ def by_source(
     *,
     groups: Sequence[Hashable] | None = None,
     chances: Shaped[np.ndarray, "items"] | None = None,
+    share: bool = False,
 ) -> BySource:
     """The ratio over all items, named `pooled` (see there), and over those of each source.
 
-    `chances` is what guessing reaches on each item: a source's chance is their mean.
+    `chances` is what guessing reaches on each item: a source's chance is their mean. With `share`
+    it is the mean of values from 0 to 1, with the interval that `rate` has.
     """
     found = {}
     for name, at in source_groups(sources).items():
-        found[name] = ratio(
-            numerators[at],
-            None if denominators is None else denominators[at],
-            groups=None if groups is None else [groups[int(i)] for i in at],
-            chance=None if chances is None else float(chances[at].mean()),
-        )
+        own = None if groups is None else [groups[int(i)] for i in at]
+        chance = None if chances is None else float(chances[at].mean())
+        if share:
+            found[name] = rate(numerators[at], groups=own, chance=chance)
+        else:
+            of = None if denominators is None else denominators[at]
+            found[name] = ratio(numerators[at], of, groups=own, chance=chance)
     return found

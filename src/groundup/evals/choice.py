@@ -37,7 +37,7 @@ from groundup.maths.calibration import (
     top_label,
 )
 from groundup.maths.probability import log_softmax
-from groundup.report.estimate import BySource, Estimate, ratio
+from groundup.report.estimate import BySource, Estimate, rate
 from groundup.text.example import Example
 from groundup.text.rows import Choice, Message
 from groundup.text.tokenizer import Tokenizer
@@ -161,7 +161,7 @@ def majority_answer(rows: Sequence[Choice]) -> BySource:
         if len({row.options for row in of_source}) == 1:
             answers = np.array([row.answer for row in of_source])
             is_majority = (answers == np.bincount(answers).argmax()).astype(float)
-            found[source] = ratio(is_majority, groups=[row.group for row in of_source])
+            found[source] = rate(is_majority, groups=[row.group for row in of_source])
     return found
 
 
@@ -177,6 +177,7 @@ def _accuracy(right: Float[np.ndarray, " questions"], rows: Sequence[Choice]) ->
         [row.source for row in rows],
         groups=[row.group for row in rows],
         chances=np.array([1 / len(row.options) for row in rows]),
+        share=True,
     )
 
 

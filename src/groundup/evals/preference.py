@@ -83,4 +83,5 @@ def _by_source(values: np.ndarray, pairs: Pairs, chance: float | None) -> BySour
         [row.source for row in pairs.rows],
         groups=[row.group for row in pairs.rows],
         chances=None if chance is None else np.full(len(values), chance),
+        share=chance is not None,
     )
