@@ -418,12 +418,27 @@ _FIELDS = {
 
 def numbers(rows: Sequence[Row]) -> BySource:
     """The means, and what is followed more than the same answers keep of other items."""
-    found = means(_FIELDS)(rows)
-    followed, unread, groups = values(rows, "followed"), values(rows, "unread"), groups_of(rows)
-    if shared := [one for one in followed if one in unread]:
-        more = np.array([followed[one] - unread[one] for one in shared])
-        found["above unread"] = ratio(more, groups=[groups[one] for one in shared])
+    found, more, groups = means(_FIELDS)(rows), _above_unread(rows), groups_of(rows)
+    if more:
+        drawn = [groups[one] for one in more]
+        found["above unread"] = ratio(np.array(list(more.values())), groups=drawn)
     return found
+
+
+def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
+    """What `numbers` has more after than before, item by item."""
+    found, groups = differences(_FIELDS)(after, before), groups_of(after)
+    new, old = _above_unread(after), _above_unread(before)
+    if shared := [one for one in new if one in old]:
+        change = np.array([new[one] - old[one] for one in shared])
+        found["above unread"] = ratio(change, groups=[groups[one] for one in shared])
+    return found
+
+
+def _above_unread(rows: Sequence[Row]) -> dict[str, float]:
+    """By how much more each item is followed than the same answer keeps of another item."""
+    followed, unread = values(rows, "followed"), values(rows, "unread")
+    return {one: followed[one] - unread[one] for one in followed if one in unread}
 
 
 TASKS: tuple[Task, ...] = (
@@ -453,7 +468,7 @@ TASKS: tuple[Task, ...] = (
         items=items,
         ask=ask,
         numbers=numbers,
-        difference=differences(_FIELDS),
+        difference=difference,
         score=of("followed", means(_FIELDS)),
         count=316,
         fast_count=96,

@@ -138,6 +138,9 @@ def difference(after: Sequence[Row], before: Sequence[Row]) -> BySource:
         found["success"] = _mean(attacked)
         one, two = _broken(new), _broken(old)
         found["broken"] = _mean([(g, one[g] - two[g]) for g in one if g in two])
+    plain = dict(shared.get(PLAIN, []))
+    if lifted := [(group, more - plain[group]) for group, more in attacked if group in plain]:
+        found["lift"] = _mean(lifted)
     return found | {way: _mean(pairs) for way, pairs in shared.items() if pairs}
 
 

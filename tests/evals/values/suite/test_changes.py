@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from groundup.evals.measure import Evaluated
+from groundup.evals.measure import Evaluated, Subject
 from groundup.evals.values.rows import further
-from groundup.evals.values.suite.asking import Asked, Valued
+from groundup.evals.values.suite.asking import Asked, Valued, finite
 from groundup.evals.values.suite.changes import claims, most_changed, pairs
+from groundup.evals.values.suite.tasks import TASKS
 from groundup.evals.values.task import Number, Task
+from groundup.lm.model import CausalLM
 from groundup.report.estimate import BySource, ratio
 from groundup.report.history import History
 
@@ -168,3 +171,27 @@ def test_items_that_changed_most_come_first_and_harmful_words_never(tmp_path: Pa
     shown = replace(TASK, text=lambda item: item.upper())
     assert most_changed(shown, ["one", "two", "three"], after, before)[0].text == "THREE"
     assert most_changed(TASK, [], valued(tmp_path / "c"), before) == []
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_two_models_are_compared_by_every_number_that_has_a_better_side(
+    task: Task,
+    subject: Callable[[CausalLM], Subject],
+    chaotic: Callable[[int], CausalLM],
+    constant: CausalLM,
+) -> None:
+    items = task.items(12)
+    after, before = (task.ask(subject(model), items) for model in (chaotic(0), constant))
+    own, others = (finite(task.numbers(rows)) for rows in (after, before))
+    numbers = own.keys() & others.keys()
+    found = finite(task.difference(after, before))
+    apart = {} if task.distance is None else finite(task.distance(after, before))
+    for number in task.shown:
+        if number.name not in numbers or number.part_of is not None:
+            continue
+        if number.better is not None or number.ideal is not None:
+            assert number.name in found, number
+            change = own[number.name].estimate - others[number.name].estimate
+            assert found[number.name].estimate == pytest.approx(change, abs=1e-9), number
+            assert number.better is not None or number.name in apart, number
+    assert {number.name for number in task.shown} & numbers
