@@ -221,6 +221,17 @@ def test_sets_that_forbid_commercial_use_are_asked_for() -> None:
 
 def test_whoever_read_of_the_world_knows_it(tmp_path: Path, workshop: Any) -> None:
     assert not knows_world(workshop.finished("sft")) and not knows_world(tmp_path)
+    (tmp_path / "world").mkdir()
+    (tmp_path / "world" / "data.json").write_text(json.dumps({"packs": [{"name": "world"}]}))
+    for name in ("data", "data 2", "replay", "prompts", "ptx", "eval"):
+        model = tmp_path / name
+        model.mkdir()
+        parents = {name: {"path": str(tmp_path / "world")}}
+        said = {"schema": 1, "stage": "ppo", "parents": parents, "config": {}}
+        (model / "run.json").write_text(json.dumps(said))
+        (model / "plan.json").write_text("{}")
+        (model / "metrics.jsonl").write_text("")
+        assert knows_world(model) == (name != "eval"), name
 
 
 # The card.

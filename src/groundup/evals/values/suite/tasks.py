@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groundup.errors import UserError
+from groundup.evals.contamination import sources_of
 from groundup.evals.values import (
     calibration,
     instructions,
@@ -107,13 +108,8 @@ def of_world(task: Task) -> bool:
 
 def knows_world(model: Path) -> bool:
     """Whether a run that led to the model read texts of the small world."""
-    for history in lineage(model):
-        for name, described in history.run["parents"].items():
-            if name.startswith(("data", "replay")) and _has_world(
-                history.beside(described["path"])
-            ):
-                return True
-    return False
+    read = (path for history in lineage(model) for _, path in sources_of(history))
+    return any(map(_has_world, read))
 
 
 def _has_world(data: Path) -> bool:
