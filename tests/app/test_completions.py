@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 
+from groundup.adapters.attach import add_lora
 from groundup.app.completions import complete_file, sampling_of
 from groundup.errors import UserError
 from groundup.formats.folder import save_model
 from groundup.formats.load import load
+from groundup.formats.peft import save_adapter
 from groundup.generation.generate import generate
 from groundup.generation.request import Request
 from groundup.generation.sampling import Sampling
@@ -222,6 +225,29 @@ def test_another_model_does_not_continue_it(
     save_model(other, model, tokenizer, card="Another.")
     with pytest.raises(UserError, match="begun from another model"):
         complete_file(other, prompts, out, SAMPLING, as_messages=False)
+
+
+def test_an_adapter_on_another_base_does_not_continue_it(folder: Path, tmp_path: Path) -> None:
+    """Retraining a base leaves its adapter's folder as it was, and makes another model of it."""
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(folder, base)
+    model, tokenizer = load(base)
+    save_adapter(adapter, add_lora(model, rank=4, alpha=4.0), base=base)
+    out, prompts = tmp_path / "out.jsonl", write(tmp_path / "prompts.jsonl", ROWS[:2])
+    for _ in range(2):
+        complete_file(adapter, prompts, out, SAMPLING, as_messages=False)
+    retrained, _ = load(base)
+    with torch.no_grad():
+        retrained.head[5] += 1
+    save_model(base, retrained, tokenizer, card="Another.")
+    with pytest.raises(UserError, match="begun from another model"):
+        complete_file(adapter, prompts, out, SAMPLING, as_messages=False)
+    # On a model that is named, the one that the adapter stood on need not be there.
+    shutil.rmtree(base)
+    out = tmp_path / "named.jsonl"
+    for _ in range(2):
+        complete_file(folder, prompts, out, SAMPLING, as_messages=False, adapter=adapter)
+    assert len(read(out)) == 2
 
 
 def test_a_file_of_another_origin_is_not_touched(complete: Complete, tmp_path: Path) -> None:

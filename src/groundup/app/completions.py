@@ -6,7 +6,6 @@ that was stopped, at whatever moment, goes on where it was (see `resumable_lines
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -22,6 +21,7 @@ from groundup.adapters.attach import use_adapter
 from groundup.data.fields import excerpt
 from groundup.data.records import read_prompts
 from groundup.errors import UserError
+from groundup.evals.values.suite.cache import model_hash
 from groundup.formats.adapter import base_of, with_adapters
 from groundup.formats.folder import GENERATION_CONFIG
 from groundup.formats.load import load, tokenizer_with
@@ -40,15 +40,6 @@ from groundup.text.tokenizer import Tokenizer
 from groundup.train.ranges import TopLogprobs, check
 
 SCHEMA = 1
-# What makes a model folder the model that it is; what is written beside it later does not count.
-_MODEL_FILES = (
-    "*.safetensors",
-    "*.bin",
-    "*.gguf",
-    "*config.json",
-    "tokenizer.json",
-    "*.jinja",
-)
 _NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 _WHOLE = ("top_k", "max_new_tokens", "min_new_tokens", "seed")
 # What other programs call a setting, or have and we have not.
@@ -187,7 +178,7 @@ def complete_file(
     begun_with = {
         "schema": SCHEMA,
         "model": model_hash(folder),
-        "adapter": adapter and model_hash(adapter),
+        "adapter": adapter and model_hash(adapter, alone=True),
         "guard": guard and model_hash(guard),
         "prompts": file_hash(prompts),
         "chat": as_messages,
@@ -367,16 +358,6 @@ def _line(job: _Job, completion: Completion, with_logprobs: bool) -> dict[str, A
         if completion.top_logprobs is not None:
             line["top_logprobs"] = completion.top_logprobs
     return line
-
-
-def model_hash(model: Path) -> str:
-    """One hash of a model's weights, shape, tokenizer and settings."""
-    if model.is_file():
-        return file_hash(model)
-    whole = hashlib.sha256()
-    for path in sorted({path for pattern in _MODEL_FILES for path in model.glob(pattern)}):
-        whole.update(f"{path.name} {file_hash(path)}\n".encode())
-    return whole.hexdigest()
 
 
 @dataclass

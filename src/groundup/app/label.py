@@ -27,13 +27,14 @@ from groundup.align.label import (
     result_table,
     vote_log,
 )
-from groundup.app.completions import model_hash, sampling_of
+from groundup.app.completions import sampling_of
 from groundup.app.terminal import Wrapped, forget_typed, key, single_keys, tell, width
 from groundup.data.fields import check_order, prompt
 from groundup.data.files import suffix_of
 from groundup.data.records import read_prompts
 from groundup.data.votes import Vote, standing
 from groundup.errors import UserError
+from groundup.evals.values.suite.cache import model_hash
 from groundup.formats.load import load
 from groundup.generation.engine import Engine
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState

@@ -36,13 +36,16 @@ _FILES = (
 _MOST_BYTES = 256 * 2**20
 
 
-def model_hash(path: Path) -> str:
-    """One hash of all that a model computes by; of an adapter's folder its base's as well."""
+def model_hash(path: Path, *, alone: bool = False) -> str:
+    """One hash of all that a model computes by; of an adapter's folder its base's as well.
+
+    An adapter that is put on another model is hashed `alone`.
+    """
     if path.is_file():
         return file_hash(path)
     files = sorted({file for pattern in _FILES for file in path.glob(pattern)})
     lines = [f"{file.name} {file_hash(file)}" for file in files]
-    if is_adapter(path):
+    if is_adapter(path) and not alone:
         lines.append(f"base {model_hash(base_of(path))}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
