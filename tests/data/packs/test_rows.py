@@ -59,3 +59,22 @@ def test_a_new_set_is_a_page_and_an_entry(two_sets: None) -> None:
     talks = [one.source for one in found.conversations]
     assert set(talks) == {"toy-a", "toy-b", "own"} and talks.count("own") > 100
     assert [one.source for one in found.refusals] == ["toy-a", "toy-b"]
+
+
+@pytest.mark.parametrize("unknown", ["answered", "declined"])
+@pytest.mark.parametrize("name", ["wiki", "boolq", "openbookqa"])
+def test_the_seed_changes_nothing_that_is_held_out(name: str, unknown: str) -> None:
+    sides = [
+        rows.page_of(name).rows(
+            name, DataConfig(out=Path("x"), unknown=unknown, seed=seed), Rejected(), None
+        )
+        for seed in (0, 1)
+    ]
+    one, other = (
+        {field: value for field, value in vars(side).items() if field.endswith("heldout")}
+        for side in sides
+    )
+    assert one == other and len(one) == 3
+    assert sides[0].refusals == sides[1].refusals
+    trained = [(*side.conversations, *side.preferences) for side in sides]
+    assert (trained[0] != trained[1]) == ((name, unknown) != ("wiki", "declined"))

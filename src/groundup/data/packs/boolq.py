@@ -24,7 +24,7 @@ from groundup.data.packs.questions import (
     is_heldout,
     json_lines,
 )
-from groundup.data.packs.rows import Progress, Rejected, Rows
+from groundup.data.packs.rows import HELDOUT_SEED, Progress, Rejected, Rows
 from groundup.data.packs.wiki import title_is_heldout
 from groundup.text.cleaning import looks_garbled, normal_form, sentences, shorten, tidy, words
 from groundup.text.rows import Conversation, Document
@@ -55,7 +55,7 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
         documents=[one for title, one in documents if not title_is_heldout(title)],
         documents_heldout=[one for title, one in documents if title_is_heldout(title)],
         conversations=[_read_and_answer(one, config.seed) for one in learned],
-        conversations_heldout=[_read_and_answer(one, config.seed) for one in heldout],
+        conversations_heldout=[_read_and_answer(one, HELDOUT_SEED) for one in heldout],
         choices=choices([one for one in found.dev if is_heldout(one)]),
         never_trained=[one.passage for one in found.dev],
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from groundup.data.config import DataConfig
 from groundup.data.packs.fetch import read_set
 from groundup.data.packs.manifest import find_set
-from groundup.data.packs.rows import Progress, Rejected, Rows
+from groundup.data.packs.rows import HELDOUT_SEED, Progress, Rejected, Rows
 from groundup.text.cleaning import normal_form, shorten, split_hash, tidy
 from groundup.text.rows import Choice, Conversation, Message, Preference
 
@@ -52,9 +52,11 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
         declining = ANSWERS["unknown"]
     return Rows(
         conversations=[*answered(learned, seed, declining)],
-        conversations_heldout=[*answered(tested, seed, declining)],
+        conversations_heldout=[*answered(tested, HELDOUT_SEED, declining)],
         preferences=[*preferences(learned, _WRONG_OPTIONS, seed, offered=declines)],
-        preferences_heldout=[*preferences(tested, _WRONG_OPTIONS_HELDOUT, 0, offered=declines)],
+        preferences_heldout=[
+            *preferences(tested, _WRONG_OPTIONS_HELDOUT, HELDOUT_SEED, offered=declines)
+        ],
         choices=choices(tested),
     )
 

@@ -17,7 +17,7 @@ from groundup.data.config import DataConfig
 from groundup.data.packs.fetch import read_set
 from groundup.data.packs.manifest import find_set
 from groundup.data.packs.own import GREETINGS, THANKS
-from groundup.data.packs.rows import Progress, Rejected, Rows
+from groundup.data.packs.rows import HELDOUT_SEED, Progress, Rejected, Rows
 from groundup.text.cleaning import looks_garbled, normal_form, sentences, split_hash, tidy
 from groundup.text.rows import Conversation, Document, RefusalPrompt
 
@@ -47,7 +47,7 @@ def rows(name: str, config: DataConfig, rejected: Rejected, progress: Progress) 
     found = articles(rejected, progress)
     heldout = [one for one in found if title_is_heldout(one.title)]
     train = [one for one in found if not title_is_heldout(one.title)]
-    tested = asked_once(heldout, config.seed)
+    tested = asked_once(heldout)
     answers = config.unknown == "answered"
     return Rows(
         documents=[_document(one) for one in train],
@@ -62,9 +62,9 @@ def _document(article: Article) -> Document:
     return Document(f"{article.title}\n\n{article.extract}", "wiki", article.title)
 
 
-def asked_once(articles: Sequence[Article], seed: int) -> list[Conversation]:
+def asked_once(articles: Sequence[Article]) -> list[Conversation]:
     """One question about each article."""
-    return list(about_articles(articles, 1, seed, several_turns=False))
+    return list(about_articles(articles, 1, HELDOUT_SEED, several_turns=False))
 
 
 def _benign(asked: Sequence[Conversation]) -> list[RefusalPrompt]:

@@ -18,13 +18,12 @@ from typing import TypeVar
 
 from groundup.data.config import DataConfig
 from groundup.data.packs import newcomers, wiki
-from groundup.data.packs.rows import Progress, Rejected, Rows
+from groundup.data.packs.rows import HELDOUT_SEED, Progress, Rejected, Rows
 from groundup.runs.parallel import in_parts, on_all_cores
 from groundup.text.cleaning import split_hash
 from groundup.text.rows import AnyRow, Conversation, Document, Message, Preference
 from groundup.world import pack
 
-HELDOUT_SEED = 0
 # Enough to measure by: 150 KB are about 250 stories, 250 answers are right or wrong to 6 points.
 _HELDOUT_BYTES = 150_000
 # Of each source; and how many are drawn for them, since the rarest is about one in forty.
@@ -91,7 +90,7 @@ def _newcomers(config: DataConfig, articles: Sequence[wiki.Article]) -> Rows:
     said = (others.conversation(HELDOUT_SEED, i) for i in range(_HELDOUT_NEWCOMERS))
     asked = {
         one.group: one
-        for one in wiki.asked_once(heldout, config.seed)
+        for one in wiki.asked_once(heldout)
         if not newcomers.is_of_the_world(one.messages[0].content)
     }.values()
     real = sorted(asked, key=lambda one: split_hash(one.group))[:_HELDOUT_ARTICLES]

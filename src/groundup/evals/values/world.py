@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.data.packs.world import HELDOUT_SEED
+from groundup.data.packs.rows import HELDOUT_SEED
 from groundup.evals.answers import as_dicts
 from groundup.evals.fairness import ANSWER, TEXT, leanings
 from groundup.evals.measure import Subject
