@@ -191,6 +191,9 @@ ADD = "def add(a, b):\n    return a + b\n"
         ("", 0),
         ("import math, re, collections, dataclasses, functools, numpy\n" + ADD, 1),
         ("print('x' * 10**7)\n" + ADD, 1),
+        # One test that does not end costs no other.
+        ("def add(a, b):\n    while b == 2: pass\n    return a + b\n", 0.5),
+        ("def add(a, b):\n    while b == 1: pass\n    return a + b\n", 0.5),
         ("def add(a, b):\n    return b if b < 2 else add(a, b - 1) + 1\n", 0),
     ],
 )

@@ -225,11 +225,19 @@ def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float
             path.write_text(test, "utf-8", errors="replace")
         # A process for each: what one program leaves behind is not another's.
         sandbox = Sandbox(_PROGRAMS / "unit_test.py", _TEST_LIMITS)
+
+        def passed(some: Sequence[Path]) -> int | None:
+            found = sandbox.ask({"program": str(program), "tests": list(map(str, some))})
+            return None if found is None else found["passed"]
+
         try:
-            found = sandbox.ask({"program": str(program), "tests": list(map(str, paths))})
+            count = passed(paths)
+            # One test may have ended them all; the program alone tells whether any could pass.
+            if count is None and passed([]) is not None:
+                count = sum(passed([path]) or 0 for path in paths)
         finally:
             sandbox.close()
-    return 0.0 if found is None else found["passed"] / len(tests)
+    return (count or 0) / len(tests)
 
 
 def _sentiment(prompt: str, completion: str, row: Mapping[str, object]) -> float:
