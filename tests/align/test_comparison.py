@@ -151,7 +151,8 @@ def test_the_best_of_n_is_what_the_reward_chooses(workshop: Any, tmp_path: Path)
 
 def test_variants_of_one_prompt_are_drawn_together(workshop: Any, tmp_path: Path) -> None:
     rows = [{"prompt": f"Is it {n // 4}?{' ' * (n % 4)}", "group": f"g{n // 4}"} for n in range(40)]
-    for name, some in (("alone", [{"prompt": row["prompt"]} for row in rows]), ("grouped", rows)):
+    alone = [row | {"group": f"{n}"} for n, row in enumerate(rows)]
+    for name, some in (("alone", alone), ("grouped", rows)):
         file = tmp_path / f"{name}.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in some))
         words = ["eval", "rewards", str(workshop.finished("sft")), "--reward", "length:4"]
@@ -159,7 +160,7 @@ def test_variants_of_one_prompt_are_drawn_together(workshop: Any, tmp_path: Path
         assert main([*words, "--questions", "40", "--best-of", "2"]) == 0
         found = json.loads((tmp_path / name / "result.json").read_text())["models"]
         groups = {one["reward"]["groups"] for one in found.values()}
-        assert groups == {10 if name == "grouped" else 40}
+        assert groups | {found["sft"]["nats"]["groups"]} == {10 if name == "grouped" else 40}
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_method(workshop: Any, tmp_path: Path) -> None:

@@ -81,10 +81,11 @@ class Answered:
 
     def to_json(self, first: Answered) -> dict[str, Any]:
         """All that is told of it, and every answer's worth."""
+        alone = Method(self.name, [self])
         found: dict[str, Any] = {
             "nats": {"at_most": self.nats}
             if self.apart is None
-            else ratio(self.apart.mean(1)).to_json(),
+            else ratio(self.apart.mean(1), groups=alone.groups(None)).to_json(),
             "tokens": self.tokens,
             "ended": self.ended,
             "minutes": self.minutes,
@@ -93,7 +94,7 @@ class Answered:
                 for i, one in enumerate(self.rollouts)
             ],
         }
-        return found | Method(self.name, [self]).to_json(first)
+        return found | alone.to_json(first)
 
     @property
     def tokens(self) -> float:
@@ -141,7 +142,7 @@ class Method:
         """
         theirs = first.worth[reward][:, None, :]
         apart = [np.sign(run.worth[reward][:, :, None] - theirs).mean((1, 2)) for run in self.runs]
-        return rate((np.concatenate(apart) + 1) / 2, groups=self._groups(None), chance=0.5)
+        return rate((np.concatenate(apart) + 1) / 2, groups=self.groups(None), chance=0.5)
 
     def gain(self, first: Answered, reward: str) -> Estimate:
         """How much more its answers are worth than the first model's to the same prompts."""
@@ -170,9 +171,9 @@ class Method:
         self, of: Callable[[Answered], Float[np.ndarray, " prompts"]], some: Some | None
     ) -> Estimate:
         values = [of(run) if some is None else of(run)[some] for run in self.runs]
-        return ratio(np.concatenate(values), groups=self._groups(some))
+        return ratio(np.concatenate(values), groups=self.groups(some))
 
-    def _groups(self, some: Some | None) -> list[object]:
+    def groups(self, some: Some | None) -> list[object]:
         """The group of each value: prompts that are variants of one another stand together."""
         groups = [one.group or place for place, one in enumerate(self.runs[0].prompts)]
         chosen = range(len(groups)) if some is None else np.flatnonzero(some)
