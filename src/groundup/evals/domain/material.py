@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from groundup.data.dataset import Dataset, load_dataset
+from groundup.data.split import OWN_HELDOUT
 from groundup.errors import UserError
 from groundup.evals.answers import Conversations, ready_conversations
 from groundup.evals.benchmarks import heldout_texts
@@ -52,8 +53,6 @@ _OPENING_WORDS = 12
 _NEARLY = 0.8
 # Conversations and pieces of text are about this long; more would only be padding.
 CONTEXT = 512
-# What is held out of one's own rows where no run says otherwise, as in fine-tuning itself.
-_VALIDATION = 0.05
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def validation_of(config: TuningReportConfig, models: Sequence[Path]) -> float:
     histories = [history for path in models if (history := History.of(path)) is not None]
     shares = [held_out(history) for history in histories]
     return min(
-        [share for share in shares if share is not None and 0 <= share < 1], default=_VALIDATION
+        [share for share in shares if share is not None and 0 <= share < 1], default=OWN_HELDOUT
     )
 
 
@@ -190,7 +189,7 @@ def read_domain(config: TuningReportConfig, validation: float) -> Domain:
 
 def domain_of(own: Dataset, config: TuningReportConfig) -> Domain:
     """What is asked of the rows that are held out."""
-    talks = [_shortened(_own_group(row)) for row in own.heldout if isinstance(row, Conversation)]
+    talks = [_shortened(row) for row in own.heldout if isinstance(row, Conversation)]
     documents = [row for row in own.heldout if isinstance(row, Document)]
     return Domain(
         rows=len(own.heldout),
@@ -247,11 +246,6 @@ def general(config: TuningReportConfig) -> General:
     """The core suite's questions, fixed and of all its sets, and its texts in pieces."""
     count = config.questions - config.questions // 2
     return General(core_questions(count), pieces(heldout_texts()))
-
-
-def _own_group(row: Conversation) -> Conversation:
-    """Lines are numbered file by file: the third of one has nothing to do with another's."""
-    return replace(row, group=f"{row.source}: {row.group}")
 
 
 def _shortened(row: Conversation) -> Conversation:
