@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.align.preferences import tokenize_answer as learned_answer
 from groundup.evals.answers import (
     assistant_loss,
     ready_conversations,
@@ -56,6 +57,18 @@ def test_the_end_of_a_long_prompt_stays(tokenizer: Tokenizer) -> None:
 def test_an_answer_longer_than_the_context_keeps_its_start(tokenizer: Tokenizer) -> None:
     item = tokenize_answer(tokenizer, [Message(USER, "Tell.")], "the sea is deep " * 50, 40)
     assert any(item.loss_mask[:41])
+
+
+def test_earlier_answers_belong_to_the_prompt(tokenizer: Tokenizer) -> None:
+    """As where preferences are learned; a long last question loses its beginning all the same."""
+    before = [Message(USER, "What is deep?"), Message(ASSISTANT, "The sea.")]
+    for last, context in (("And wide?", 100), ("the sea is deep " * 50 + "And wide?", 60)):
+        prompt = [*before, Message(USER, last)]
+        item = tokenize_answer(tokenizer, prompt, "The sea is.", context)
+        spoken = [i for i, own in zip(item.ids, item.loss_mask, strict=True) if own]
+        assert said(tokenizer, spoken) == "The sea is.<|im_end|>" and item.inputs <= context
+        if context == 100:
+            assert item == learned_answer(tokenizer, prompt, "The sea is.", context)
 
 
 def test_without_controls_only_words_are_left(tokenizer: Tokenizer) -> None:

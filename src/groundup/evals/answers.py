@@ -43,13 +43,18 @@ def tokenize_answer(
     """
     content = prompt[-1].content
     while True:
-        asked = Message(prompt[-1].role, content)
-        said = Message("assistant", answer)
-        chat = encode_chat(tokenizer, as_dicts([*prompt[:-1], asked, said]))
+        asked = as_dicts([*prompt[:-1], Message(prompt[-1].role, content)])
+        said = as_dicts([Message("assistant", answer)])
+        chat = encode_chat(tokenizer, [*asked, *said])
         excess = max(0, len(chat.ids) - 1 - context)
         kept = tokenizer.encode(content)[excess:]
         if excess == 0 or not kept:
-            return Example(chat.ids, chat.assistant)
+            learned = chat.assistant
+            # Earlier turns of the assistant belong to the prompt.
+            if any(turn.role == "assistant" for turn in prompt):
+                start = len(encode_chat(tokenizer, asked, generation_prompt=True).ids)
+                learned = [spoken and i >= start for i, spoken in enumerate(learned)]
+            return Example(chat.ids, learned)
         content = tokenizer.decode(kept).lstrip("\ufffd ")
 
 
