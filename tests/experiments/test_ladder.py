@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -103,6 +104,13 @@ def test_the_same_seed_gives_the_same_numbers(rung: ladder.Rung) -> None:
     assert one[1].evaluations == again[1].evaluations
     assert text.sample(Windowed(one[0], 16)) == text.sample(Windowed(again[0], 16))
     assert one[1].losses != other[1].losses
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_diverges_is_told_with_its_rate() -> None:
+    rung = replace(RUNGS[0], rate=1e300)
+    with pytest.raises(UserError, match=rf"{rung.name} diverged after \d+ steps .* 1e\+300; try"):
+        ladder.fit(rung, page(), 20, 0, glances=1)
 
 
 def test_the_same_seed_gives_the_same_report(outcome: Path, tmp_path: Path) -> None:

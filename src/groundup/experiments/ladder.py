@@ -271,7 +271,11 @@ def fit(rung: Rung, text: Text, steps: int, seed: int, glances: int) -> tuple[Mo
         evaluate=lambda network: text.glance.bits_per_byte(Windowed(network, rung.context)),
         evaluate_every=ceil(steps / glances),
     )
-    assert not history.diverged, f"{rung.name} diverged after {len(history.losses)} steps"
+    if history.diverged:
+        raise UserError(
+            f"{rung.name} diverged after {len(history.losses)} steps at the learning rate "
+            f"{rung.rate:g}; try another --seed, or more text"
+        )
     return network, history
 
 
