@@ -257,3 +257,10 @@ def test_held_out_prompts_of_a_group_are_drawn_together(tmp_path: Path) -> None:
     )
     assert (wide["items"], wide["groups"], narrow["groups"]) == (40, 8, 40)
     assert wide["high"] - wide["low"] > 1.5 * (narrow["high"] - narrow["low"])
+
+
+def test_prompts_are_held_out_where_any_is_not_trained_on(tmp_path: Path) -> None:
+    """Also where the first of them is asked in training, too."""
+    found = online(small_config(PPOConfig, tmp_path), small_policy(), lambda rollouts: [])
+    assert not found.holds_out
+    assert replace(found, heldout=[*found.prompts[:1], Prompt((30,))]).holds_out

@@ -109,8 +109,9 @@ class Online:
 
     @property
     def holds_out(self) -> bool:
-        """Whether what is measured on is none of what is trained on."""
-        return self.heldout[0].ids not in (prompt.ids for prompt in self.prompts)
+        """Whether anything that is measured on is not trained on."""
+        trained = {prompt.ids for prompt in self.prompts}
+        return any(prompt.ids not in trained for prompt in self.heldout)
 
     @property
     def tokens_per_step(self) -> int:
