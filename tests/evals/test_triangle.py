@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def test_axes_are_what_the_report_measured() -> None:
 
 
 def test_of_a_base_model_and_of_no_world_there_is_no_triangle() -> None:
-    base = model(chats=False, honesty={}, world={"declined": {}, "accuracy": {}})
+    base = model(folder="base", chats=False, honesty={}, world={"declined": {}, "accuracy": {}})
     assert axes(base) == {}
     content = {"models": {"base": base | {"axes": {}}}}
     assert triangles(content) == []
@@ -66,14 +67,18 @@ def test_each_model_that_chats_has_one_with_the_one_before_it() -> None:
         return found | {"axes": {name: one.to_json() for name, one in axes(found).items()}}
 
     models = {
-        "base": model() | {"axes": {}},
-        "sft": described(parent="runs/base"),
-        "ppo": described(parent="runs/sft"),
-        "dpo": described(parent="runs/sft"),
+        "base": model(folder="runs/base") | {"axes": {}},
+        "sft": described(folder="runs/sft", parent="runs/base"),
+        "ppo": described(folder="runs/ppo", parent=str(Path("runs/sft").resolve())),
+        "dpo": described(folder="runs/dpo", parent="runs/sft"),
+        # One whose parent is another model of that name, or none that was measured, has no outline.
+        "other": described(folder="others/dpo", parent="others/sft"),
+        "bought": described(folder="bought"),
     }
     plots, table = triangles({"models": models})
     assert isinstance(plots, Plots) and isinstance(table, Table)
     captions = [plot.caption for plot in plots.plots]
-    assert len(captions) == 3 and "dashed" not in captions[0]
+    assert len(captions) == 5 and "dashed" not in captions[0]
     assert "dashed: sft" in captions[1] and "dashed: sft" in captions[2]
-    assert [column.title for column in table.columns] == ["sft", "ppo", "dpo"]
+    assert "dashed" not in captions[3] + captions[4]
+    assert [column.title for column in table.columns] == ["sft", "ppo", "dpo", "other", "bought"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from groundup.evals.fairness import ANSWER, TEXT
@@ -62,15 +63,15 @@ def triangles(content: Mapping[str, Any]) -> list[Block]:
     """The triangle of each model that chats, dashed the one it was trained from, and a table."""
     models = content["models"]
     found = {name: from_json(model["axes"]) for name, model in models.items()}
+    by_folder = {Path(model["folder"]).resolve(): name for name, model in models.items()}
     whole = [name for name in found if all(corner in found[name] for corner in CORNERS)]
     if not whole:
         return []
     drawn = []
-    for place, name in enumerate(whole):
+    for name in whole:
         parent = models[name]["parent"]
-        called = None if parent is None else parent.rpartition("/")[2]
-        before = called if called in whole else whole[place - 1] if place else None
-        outline = None if before is None else (before, _corners(found[before]))
+        before = "" if parent is None else by_folder.get(Path(parent).resolve(), "")
+        outline = (before, _corners(found[before])) if before in whole else None
         drawn.append(triangle_plot(name, _corners(found[name]), outline))
     return [Plots(drawn), _table(content, found)]
 
