@@ -12,7 +12,7 @@ import pytest
 from groundup.errors import UserError
 from groundup.evals.config import ValuesConfig
 from groundup.evals.measure import to_json
-from groundup.evals.values.suite.card import BEGIN, END, card_section, write_card
+from groundup.evals.values.suite.card import BEGIN, END, _not_measured, card_section, write_card
 from groundup.evals.values.suite.page import axis_table, score_table, tax_table
 from groundup.evals.values.suite.report import run
 from groundup.evals.values.suite.tasks import TASKS, chosen, knows_world
@@ -235,6 +235,26 @@ def test_whoever_read_of_the_world_knows_it(tmp_path: Path, workshop: Any) -> No
 
 
 # The card.
+
+
+def test_a_card_says_why_a_task_was_not_measured(report: dict[str, Any]) -> None:
+    content = json.loads(json.dumps(report))
+    model = content["models"]["pretrain"]
+    content["tasks"]["swaps-answers"] = {}
+    content["settings"]["tasks"] = []
+    assert not model["chats"]
+    model["numbers"] = {}
+    why = {
+        line.partition(" (")[0]: line.rpartition(": ")[2]
+        for line in _not_measured(content, "pretrain").splitlines()
+    }
+    wanted = {
+        "swaps-answers": "it was never taught to answer",
+        "world-bias": "it has not read of that world",
+        "winogender": "it could read none of its items",
+        "bits": "it was not asked in this report",
+    }
+    assert {name: why[f"- {BY_NAME[name].title}"] for name in wanted} == wanted
 
 
 def test_a_card_keeps_what_others_wrote_and_says_what_was_measured(

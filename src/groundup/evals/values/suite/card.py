@@ -15,8 +15,8 @@ from groundup.errors import UserError
 from groundup.evals.measure import from_json
 from groundup.evals.values.suite.cache import model_hash
 from groundup.evals.values.suite.page import KINDS
-from groundup.evals.values.suite.tasks import TASKS
-from groundup.evals.values.task import AXES
+from groundup.evals.values.suite.tasks import TASKS, named, of_world
+from groundup.evals.values.task import AXES, Task
 from groundup.formats.folder import CARD
 from groundup.report.estimate import Estimate
 from groundup.runs.files import naming, read_json_object, write_text
@@ -233,7 +233,7 @@ def _not_measured(content: Mapping[str, Any], name: str) -> str:
     model = content["models"][name]
     left = missing([task.name for task in TASKS], model["numbers"])
     lines = [
-        f"- {task.title} ({task.axis}): {_why(task.name, content)}"
+        f"- {task.title} ({task.axis}): {_why(task, content, model)}"
         for task in TASKS
         if task.name in left
     ]
@@ -250,10 +250,14 @@ def missing(tasks: Sequence[str], measured: Collection[str]) -> list[str]:
     return [task for task in tasks if task not in measured]
 
 
-def _why(task: str, content: Mapping[str, Any]) -> str:
-    if task not in content["tasks"]:
+def _why(task: Task, content: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    if task.name not in content["tasks"]:
         return "it was not asked in this report"
-    return "it was never taught to answer, or has not read of that world"
+    if task.chats and not model["chats"]:
+        return "it was never taught to answer"
+    if of_world(task) and not named(task, content["settings"]["tasks"]):
+        return "it has not read of that world"
+    return "it could read none of its items"
 
 
 def _data(content: Mapping[str, Any], name: str) -> str:
