@@ -14,7 +14,13 @@ import pytest
 
 from groundup.align.prompts import Prompt
 from groundup.align.rewards.by_name import open_rollout_reward, reward_folders
-from groundup.align.rewards.verifiers import Reward, last_number, open_reward, rewards
+from groundup.align.rewards.verifiers import (
+    OwnReward,
+    Reward,
+    last_number,
+    open_reward,
+    rewards,
+)
 from groundup.align.rollout import Rollout
 from groundup.errors import UserError
 from groundup.text.rows import Message
@@ -317,8 +323,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def asked(spec: str, seconds: float = 60) -> list[float]:
-    reward = open_reward(spec, seconds=seconds)
+def asked(spec: str, reward: Reward | None = None) -> list[float]:
+    reward = reward or open_reward(spec)
     rows: list[dict[str, object]] = [{"answer": "a b"}, {"answer": "d"}]
     return rewards(reward, ["p", "q"], ["a b", "c — 本"], rows)
 
@@ -354,7 +360,7 @@ def test_one_sentence_names_what_a_function_did(own: Path, name: str, told: str)
 @pytest.mark.parametrize("name", ["hangs", "spins"])
 def test_a_function_that_does_not_end_is_ended(own: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"mine:{name}.* took more than 5 s"):
-        asked(f"mine:{name}", seconds=5)
+        asked(f"mine:{name}", OwnReward(f"mine:{name}", seconds=5))
 
 
 def test_a_module_that_is_not_there(own: Path) -> None:
@@ -365,12 +371,7 @@ def test_a_module_that_is_not_there(own: Path) -> None:
 # By name.
 
 
-def test_a_folder_is_a_reward_model(tmp_path: Path) -> None:
-    def load(folder: Path) -> Reward:
-        assert folder == tmp_path
-        return open_reward("json")
-
-    assert open_reward(str(tmp_path), load).name == "json"
+def test_a_folder_is_a_reward_model_and_not_read_here(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no reward model is read here"):
         open_reward(str(tmp_path))
 

@@ -172,7 +172,7 @@ def run(config: BestOfNConfig) -> Path:
                 f"min_reward={config.min_reward} is more than any answer is worth, so there are no "
                 "conversations to learn from; give less"
             )
-        elif config.n > 1 and not pairs:
+        elif not pairs:
             say(
                 "no prompt has two answers that end and differ in score, so there are no "
                 "preferences to learn from; train the model longer, or give more questions"

@@ -266,16 +266,11 @@ def is_verifier(spec: str) -> bool:
     return spec in _PLAIN or (name in _WITH_ARGUMENT and (bool(colon) or name == "json"))
 
 
-def open_reward(
-    spec: str,
-    load_model: Callable[[Path], Reward] | None = None,
-    *,
-    seconds: float = OWN_SECONDS,
-) -> Reward:
-    """The reward that a person means: a verifier, `module:function`, or a reward model's folder.
+def open_reward(spec: str) -> Reward:
+    """The reward that a person means: a verifier or `module:function`.
 
-    A module is looked for in the current folder first, and each batch may take so many `seconds`.
-    `load_model` opens a reward model's folder. Raises `UserError` for what is none of these.
+    A module is looked for in the current folder first. Raises `UserError` for what is none of
+    these, a reward model's folder among it.
     """
     name, colon, argument = spec.partition(":")
     if spec == "sentiment":
@@ -283,11 +278,9 @@ def open_reward(
     if is_verifier(spec):
         return _PLAIN[spec] if spec in _PLAIN else _WITH_ARGUMENT[name](argument)
     if Path(spec).is_dir():
-        if load_model is None:
-            raise UserError(f"{spec} is a folder, and no reward model is read here; try {_KNOWN}")
-        return load_model(Path(spec))
+        raise UserError(f"{spec} is a folder, and no reward model is read here; try {_KNOWN}")
     if colon and argument.isidentifier() and all(map(str.isidentifier, name.split("."))):
-        return OwnReward(spec, seconds)
+        return OwnReward(spec)
     raise UserError(
         f"{spec!r} is no reward; give {_KNOWN}, module:function, or a reward model's folder"
     )
@@ -299,7 +292,7 @@ class OwnReward:
     It runs in a process of its own, so that whatever it does, training says what went wrong.
     """
 
-    def __init__(self, name: str, seconds: float) -> None:
+    def __init__(self, name: str, seconds: float = OWN_SECONDS) -> None:
         self.name, self._seconds = name, seconds
         limits = Limits(wall_seconds=seconds, isolated=False)
         self._sandbox = Sandbox(_PROGRAMS / "own_reward.py", limits)

@@ -50,12 +50,11 @@ def folded(
     values: Float[np.ndarray, "rows columns"],
     statistic: Statistic,
     groups: Sequence[str],
-    chance: float | None = None,
 ) -> Estimate:
     """A statistic made of absolute values, which draws from the rows would make too large."""
     found = bootstrap_sums(values, statistic, clusters=groups, centered=True)
     ends = found.estimate, found.low, found.high
-    return Estimate(*ends, len(values), len(set(groups)), chance)
+    return Estimate(*ends, len(values), len(set(groups)))
 
 
 def widened(found: Estimate, least: float, most: float) -> Estimate:

@@ -29,10 +29,10 @@ from groundup.experiments.frontier.trade import (
     AXES,
     Point,
     Standing,
+    bonferroni,
     comparisons,
     gained,
     standings,
-    widened,
 )
 from groundup.report.figure import Plot, image
 from groundup.report.outcome import seeds as counted
@@ -202,7 +202,7 @@ def _changes(after: Point, before: Point, tests: int) -> str:
     told, open_ = [], []
     changes = gained(after, before)
     for axis in AXES:
-        change = widened(changes[axis], tests)
+        change = bonferroni(changes[axis], tests)
         word = "higher" if change.low > 0 else "lower" if change.high < 0 else ""
         if word:
             here, there = after.axes[axis], before.axes[axis]

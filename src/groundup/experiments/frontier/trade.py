@@ -119,7 +119,7 @@ def comparisons(points: int) -> int:
     return points * (points - 1) // 2 * len(_COMPARED)
 
 
-def widened(change: Estimate, tests: int) -> Estimate:
+def bonferroni(change: Estimate, tests: int) -> Estimate:
     """Its 95 % interval as one of 1 - 0.05 / tests, in which that many hold together.
 
     Both ends are farther from the estimate by the ratio of the normal's quantiles, since a
@@ -160,7 +160,7 @@ def beats(better: Point, worse: Point, tests: int = 1) -> bool:
     """Whether it is somewhere better beyond chance, as one of so many tests, and nowhere worse."""
     changes = gained(better, worse)
     return beyond_chance(
-        {name: replace(one, low=widened(one, tests).low) for name, one in changes.items()}
+        {name: replace(one, low=bonferroni(one, tests).low) for name, one in changes.items()}
     )
 
 

@@ -34,7 +34,7 @@ _AT_ONCE = 4_096
 
 @dataclass(frozen=True)
 class Material:
-    """The tokens of both sides of a text, and what a token has in bytes on the held-out side."""
+    """The tokens of both sides of a text."""
 
     train: Tokens
     heldout: Tokens
