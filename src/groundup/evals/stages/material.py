@@ -26,6 +26,7 @@ from groundup.evals.preference import Margins, Pairs, ready_pairs
 from groundup.evals.suites import Prepared
 from groundup.evals.world.answers import World, majority_answers
 from groundup.evals.world.stories import STORIES, first_sentence
+from groundup.lm.logprobs import spread
 from groundup.maths.ngram import KneserNey
 from groundup.report.history import lineage
 from groundup.runs.console import say
@@ -104,7 +105,7 @@ def _world(
     return World(
         limit_per_source(rows, config.questions),
         majority_answers(rows),
-        [first_sentence(text) for text in _thinned(told, min(STORIES, config.questions))],
+        [first_sentence(text) for text in spread(told, min(STORIES, config.questions))],
         limit_per_source(requests, config.questions, by=attrgetter("kind")),
         bias,
     )
@@ -178,7 +179,7 @@ def ready(
         ],
         [
             turn
-            for turn in _thinned(first_turns if chats else [], config.refusal_prompts)
+            for turn in spread(first_turns if chats else [], config.refusal_prompts)
             if _fits(tokenizer, turn, context)
         ],
         [
@@ -246,12 +247,8 @@ def limit_per_source(
     return [
         row
         for source in sources
-        for row in _thinned([one for one in rows if by(one) == source], limit)
+        for row in spread([one for one in rows if by(one) == source], limit)
     ]
-
-
-def _thinned(rows: Sequence[T], limit: int) -> Sequence[T]:
-    return [rows[i * len(rows) // limit] for i in range(limit)] if len(rows) > limit else rows
 
 
 def _rows(path: Path, read: Callable[[Path], Records[T]]) -> Sequence[T]:
