@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from groundup.adapters.attach import add_lora
+from groundup.adapters.quantization import is_quantized, quantize, quantized_layers
 from groundup.errors import UserError
+from groundup.formats.adapter import save_adapted
 from groundup.formats.export import export
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.model import read_gguf
-from groundup.formats.load import load
+from groundup.formats.load import load, load_model
 from groundup.formats.modelfile import chatml_system, modelfile
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
@@ -81,6 +84,27 @@ def test_a_folder_in_another_number_format(folder: Path) -> None:
     assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
     assert next(load(out)[0].parameters()).dtype == torch.bfloat16
     assert (out / "README.md").read_text() == CARD
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_weights_in_4_bits_are_written_whole(
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer, adapter: bool
+) -> None:
+    source = tmp_path / "small"
+    model = quantize(load_model(folder), targets=["q_proj", "up_proj"])
+    layers = {path: one.dequantized() for path, one in quantized_layers(model).items()}
+    if adapter:
+        add_lora(model, rank=2, targets=["q_proj"])
+        save_adapted(source, model, tokenizer, card=CARD, base=folder)
+    else:
+        save_model(source, model, tokenizer, card=CARD, dtype=torch.bfloat16)
+    for type, dtype in ((None, torch.float32 if adapter else torch.bfloat16), ("f16", torch.half)):
+        out = export(source, to="hf", type=type, out=tmp_path / f"{type}")
+        again = load_model(out)
+        assert "quantization_config" not in json.loads((out / "config.json").read_text())
+        assert not is_quantized(again)
+        for path, weight in layers.items():
+            assert torch.equal(again.get_submodule(path).weight, weight.to(dtype)), path
 
 
 @pytest.mark.parametrize(

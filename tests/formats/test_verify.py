@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from groundup.adapters.attach import add_lora
+from groundup.adapters.quantization import quantize
 from groundup.app.cli import main
+from groundup.formats.adapter import save_adapted
 from groundup.formats.checks import Check
+from groundup.formats.export import export
 from groundup.formats.folder import save_model
 from groundup.formats.gguf.write import save_gguf
 from groundup.formats.load import load
@@ -96,6 +100,19 @@ def test_an_export_is_held_against_its_folder(
         checks = verify(file, folder)
         assert differing(checks) == []
         assert f"GGUF {kind.upper()}: tensors" in {check.name for check in checks}
+
+
+def test_an_export_is_held_against_an_adapter_or_4_bits(
+    folder: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    model = add_lora(quantize(load(folder)[0]), rank=2, targets=["q_proj"])
+    save_adapted(tmp_path / "adapter", model, tokenizer, card="# x\n", base=folder)
+    four = quantize(load(folder)[0])
+    save_model(tmp_path / "four", four, tokenizer, card="# x\n", dtype=torch.bfloat16)
+    for source in (tmp_path / "adapter", tmp_path / "four"):
+        file = export(source, type="f16") / f"{source.name}.f16.gguf"
+        for copy in (file, export(source, to="hf"), source):
+            assert differing(verify(copy, source)) == [], copy
 
 
 def test_a_changed_weight_is_found(folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:

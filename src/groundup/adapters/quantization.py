@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.adapters.attach import adapter_names, merge
 from groundup.adapters.frozen import FrozenLinear
 from groundup.adapters.layers import chosen
 from groundup.adapters.nf4 import BLOCK_SIZES, NF4Linear
@@ -80,6 +81,13 @@ def dequantize(model: M, dtype: torch.dtype) -> M:
         plain.register_parameter("bias", layer.bias)
         model.set_submodule(name, plain.train(layer.training))
     return model
+
+
+def in_full(model: M, dtype: torch.dtype) -> M:
+    """Merge the active adapter, if the model has adapters, and dequantize; the model."""
+    if adapter_names(model):
+        merge(model, reversible=False)
+    return dequantize(model, dtype)
 
 
 def quantized_layers(model: nn.Module) -> dict[str, FrozenLinear]:

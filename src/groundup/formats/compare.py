@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from groundup.adapters.quantization import in_full
 from groundup.errors import UserError
 from groundup.formats.checks import (
     HARD_TEXTS,
@@ -126,13 +127,12 @@ def compared_with_folder(
 ) -> list[Check]:
     """A model folder against the model that it was made of, rounded to `dtype`."""
     found = open_model(folder)
-    copy, written = found.model(torch.float32), found.tokenizer
+    copy, written = in_full(found.model(torch.float32), dtype).float(), found.tokenizer
     rounded = {n: p.detach().to(dtype).float() for n, p in model.named_parameters()}
     tensors = dict(copy.named_parameters())
     if {n: t.shape for n, t in rounded.items()} != {n: t.shape for n, t in tensors.items()}:
         return [Check("folder: sizes", "differs", "they are not of one shape")]
-    twin = CausalLM(model.config)
-    twin.load_state_dict(rounded, strict=False)
+    twin = model_of(model.config, rounded)
     prompts, type = prompts_for(model, tokenizer), str(dtype).removeprefix("torch.")
     return [
         same_logits(f"folder in {type}: logits", copy, twin, prompts),

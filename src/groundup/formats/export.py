@@ -17,8 +17,7 @@ import torch
 import yaml
 from gguf import Keys
 
-from groundup.adapters.attach import adapter_names, merge
-from groundup.adapters.quantization import dequantize, is_quantized
+from groundup.adapters.quantization import in_full
 from groundup.errors import UserError
 from groundup.formats.adapter import AdapterFolder
 from groundup.formats.checks import Check, require_same
@@ -30,7 +29,6 @@ from groundup.formats.load import open_model
 from groundup.formats.locate import GGUF_SUFFIX, is_named, short_name
 from groundup.formats.modelfile import MARK, modelfile
 from groundup.formats.own_config import not_in_hugging_face
-from groundup.lm.model import CausalLM
 from groundup.runs.console import say
 from groundup.runs.files import folder_aside, read_json_object, same_file, write_bytes, write_text
 
@@ -105,17 +103,10 @@ def _is_export(out: Path, to: str) -> bool:
         return False
 
 
-def _merged(found: StoredModel) -> CausalLM:
-    """The model with its adapter, if it has one, merged into its weights."""
-    model = found.model()
-    return merge(model, reversible=False) if adapter_names(model) else model
-
-
 def _to_gguf(found: StoredModel, name: str, type: str | None, out: Path) -> list[Check]:
     type = type or "q8_0"
-    path, model, tokenizer = found.path, _merged(found), found.tokenizer
-    if is_quantized(model):  # NF4 is no type of GGUF's
-        dequantize(model, torch.float32)
+    path, tokenizer = found.path, found.tokenizer
+    model = in_full(found.model(), torch.float32)
     file = f"{name}.{type}{GGUF_SUFFIX}"
     windows = [window for window in model.config.windows if window is not None]
     context = min([model.config.max_position_embeddings, *windows])
@@ -142,7 +133,7 @@ def _to_hf(found: StoredModel, name: str, type: str | None, out: Path) -> list[C
             f"{why}, so that {found.path} cannot be exported as one of its models; use the folder "
             "with groundup as it is"
         )
-    model, tokenizer = _merged(found), found.tokenizer
+    model, tokenizer = in_full(found.model(), torch.float32), found.tokenizer
     dtype = next(model.parameters()).dtype if type is None else _HF_TYPES[type]
     save_model(out, model, tokenizer, card=_card(found, name), dtype=dtype)
     write_text(out / _HF_MARK, f"Made of {name} by groundup export, which may write it anew.\n")

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from groundup.adapters.attach import adapter_names, merge
-from groundup.adapters.quantization import dequantize, is_quantized
+from groundup.adapters.quantization import dequantize, in_full, is_quantized
 from groundup.errors import UserError
 from groundup.formats.adapter import AdapterFolder
 from groundup.formats.checks import (
@@ -70,6 +70,7 @@ def verify(source: Path | str, against: Path | str | None = None) -> list[Check]
     checks = [*compared_with_itself(model, tokenizer), *_compared_with_transformers(found, model)]
     if against is not None:
         original, its_tokenizer = load(against)
+        in_full(original, torch.float32)
         if isinstance(found, GGUFModel):
             checks += compared_with_gguf(original, its_tokenizer, found.path)
         else:
@@ -290,8 +291,6 @@ _COPIES: tuple[GGUFType, ...] = ("f32", "q8_0")
 
 def _through_gguf(model: CausalLM, tokenizer: Tokenizer) -> list[Check]:
     """Write the model as GGUF, whole and quantized, and read it back."""
-    from groundup.formats.compare import compared_with_gguf
-
     checks: list[Check] = []
     with tempfile.TemporaryDirectory() as scratch:
         for kind in _COPIES:
