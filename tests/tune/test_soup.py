@@ -70,6 +70,10 @@ def test_weight_1_gives_a_model_exactly(
     out = run(SoupConfig(out=tmp_path / "out", models=two, weights=weights))
     found, expected = bits(out), bits(two[at])
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+    (two[1 - at] / "model.safetensors").unlink()  # what has no weight is not read
+    mixed, _ = soup(two, weights)
+    whole = tensors(two[at])
+    assert all(torch.equal(one, whole[name]) for name, one in mixed.named_parameters())
 
 
 def test_three_models_count_the_same_by_default(two: tuple[Path, Path], tmp_path: Path) -> None:

@@ -21,12 +21,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groundup.adapters.attach import adapter_names, merge
-from groundup.adapters.quantization import dequantize, is_quantized
+from groundup.adapters.quantization import in_full
 from groundup.errors import UserError
 from groundup.formats.card import Source, model_card, sources
 from groundup.formats.folder import save_model
-from groundup.formats.load import load
+from groundup.formats.load import open_model
 from groundup.formats.locate import name_of
 from groundup.formats.weights import model_of
 from groundup.lm.config import ModelConfig
@@ -69,29 +68,20 @@ def soup(sources: Sequence[Path | str], weights: Sequence[float]) -> tuple[Causa
 
     Raises `UserError` for models of other shapes or tokenizers.
     """
-    whole = [_whole(source) for source in sources]
-    (model, tokenizer), *others = whole
-    for source, (other, reading) in zip(sources[1:], others, strict=True):
-        _require_alike(sources[0], source, model.config, other.config)
-        if reading.content["model"] != tokenizer.content["model"]:
+    first, *others = models = [open_model(source) for source in sources]
+    tokenizer = first.tokenizer
+    for source, other in zip(sources[1:], others, strict=True):
+        _require_alike(sources[0], source, first.config, other.config)
+        if other.tokenizer.content["model"] != tokenizer.content["model"]:
             raise UserError(
                 f"{source} reads other tokens than {sources[0]}, so that their embeddings mean "
                 "different things; average models that were fine-tuned from one parent"
             )
-    tensors = [dict(one.named_parameters()) for one, _ in whole]
+    taken = [(one, weight) for one, weight in zip(models, weights, strict=True) if weight]
+    tensors = [dict(in_full(one.model(), torch.float32).named_parameters()) for one, _ in taken]
     with torch.no_grad():
-        mean = averaged(tensors, weights)
-    return model_of(model.config, {name: t.detach() for name, t in mean.items()}), tokenizer
-
-
-def _whole(source: Path | str) -> tuple[CausalLM, Tokenizer]:
-    """A model without an adapter and without few bits."""
-    model, tokenizer = load(source)
-    if adapter_names(model):
-        merge(model, reversible=False)
-    if is_quantized(model):
-        dequantize(model, torch.float32)
-    return model, tokenizer
+        mean = averaged(tensors, [weight for _, weight in taken])
+    return model_of(first.config, {name: t.detach() for name, t in mean.items()}), tokenizer
 
 
 def _require_alike(
