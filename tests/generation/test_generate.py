@@ -86,6 +86,11 @@ def test_ways_of_sampling_may_differ_within_a_call_and_order_does_not_matter(
     requests = ragged(GREEDY, 3) + ragged(DRAWN, 4) + ragged(PENALISED, 3)
     forwards = generate(model, requests)
     assert_same(forwards, generate(model, requests[::-1])[::-1])
+    # Nor of one prompt with one seed.
+    requests = [Request([5, 6], sampling=replace(DRAWN, temperature=t)) for t in (0.5, 2.0)]
+    forwards = generate(model, requests)
+    assert_same(forwards, generate(model, requests[::-1])[::-1])
+    assert_same(forwards, [generate(model, [request])[0] for request in requests])
 
 
 def test_the_same_request_again_is_answered_anew_and_a_seed_repeats_it(model: CausalLM) -> None:

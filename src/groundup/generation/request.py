@@ -212,8 +212,8 @@ def _seed(seed: int, prompt: list[int], copy: int) -> int:
 class InputProcessor:
     """Turns requests into sequences for one model.
 
-    Equal requests are counted, so that each draws tokens of its own. `adapters` are those of the
-    model that a request may ask for.
+    Requests of the same prompt, sampling and adapter are counted, so that each draws tokens of its
+    own. `adapters` are those of the model that a request may ask for.
     """
 
     def __init__(
@@ -233,7 +233,8 @@ class InputProcessor:
             )
         prompt = prompt_ids(self._config, request, self._tokenizer)
         if copy is None:
-            identity = hashlib.sha256(f"{request.sampling.seed} {prompt}".encode()).digest()
+            asked = f"{request.sampling} {request.adapter!r} {prompt}"
+            identity = hashlib.sha256(asked.encode()).digest()
             copy = self._asked[identity]
             self._asked[identity] += 1
         return SequenceState(self._config, request, prompt, copy, self._tokenizer)
