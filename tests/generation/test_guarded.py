@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.conftest import TinyModel
 
+from groundup.errors import UserError
 from groundup.generation.generate import generate, stream
 from groundup.generation.guarded import SENTENCE, guard_of, guarded, guarding
 from groundup.generation.request import Request
@@ -92,3 +93,5 @@ def test_it_reads_the_last_message_and_ids_as_text(
     found = generate(tiny_model(), requests, tokenizer, guard=guard)
     assert guard.read[:2] == ["The sea?", "The ship"]
     assert SENTENCE not in [one.text for one in found]
+    with pytest.raises(UserError, match="prompt_ids need a tokenizer"):
+        generate(tiny_model(), requests[1:], guard=guard)

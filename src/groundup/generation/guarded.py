@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Bool
 
+from groundup.errors import UserError
 from groundup.generation.request import Completion, Request
 from groundup.lm.model import CausalLM
 from groundup.text.tokenizer import Tokenizer
@@ -96,7 +97,10 @@ def stopped_completion() -> Completion:
 
 
 def asked_of(request: Request, tokenizer: Tokenizer | None) -> str:
-    """The text of a request that a guard reads: its last message, or all that is to go on."""
+    """The text of a request that a guard reads: its last message, or all that is to go on.
+
+    Raises `UserError` for ids without a tokenizer.
+    """
     if request.messages is not None:
         said = [one for one in request.messages if one["role"] == "user"] or request.messages
         return str(said[-1]["content"])
@@ -104,5 +108,5 @@ def asked_of(request: Request, tokenizer: Tokenizer | None) -> str:
         return request.prompt
     assert request.prompt_ids is not None
     if tokenizer is None:
-        return ""
+        raise UserError("a guard reads text, and prompt_ids need a tokenizer for that; pass it")
     return tokenizer.decode(list(request.prompt_ids))
