@@ -61,6 +61,30 @@ def test_two_processes_train_as_one_does(workshop: Any, tmp_path: Path, adapter:
         assert_close(ours[key], tensor, rtol=0.05, atol=0.01)
 
 
+# The clock of the second process runs so fast that it measures a slower machine.
+UNEVEN = """
+import os, runpy, time
+clock = time.perf_counter
+if os.environ["RANK"] == "1":
+    time.perf_counter = lambda: 30 * clock()
+runpy.run_module("groundup", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+def test_the_first_process_measures_for_all(workshop: Any, tmp_path: Path, stage: str) -> None:
+    uneven = tmp_path / "uneven.py"
+    uneven.write_text(UNEVEN)
+    settings: dict[str, Any] = {"micro_rows": 1, "context": 64}
+    if stage == "pretrain":  # of the size that 5 minutes have time for
+        settings |= {"steps": 2, "width": None, "depth": None}
+    else:
+        settings |= {"steps": None, "minutes": 0.03, "rows": None}
+    command = workshop.command(stage, tmp_path / "run", **settings)
+    code, said = torchrun(2, [sys.executable, str(uneven), *command[3:]])
+    assert code == 0, said
+
+
 def test_more_processes_than_batches_are_refused(workshop: Any, tmp_path: Path) -> None:
     code, said = torchrun(2, workshop.command("sft", tmp_path / "run", rows=2, micro_rows=2))
     assert code != 0

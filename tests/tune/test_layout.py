@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from groundup.data.dataset import LEAST_TO_SPLIT, load_dataset
 from groundup.data.files import write_json_lines
 from groundup.errors import UserError
+from groundup.lm import model as lm
 from groundup.runs.files import read_lines
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.pace import Pace
@@ -187,6 +188,33 @@ def test_a_run_of_minutes_keeps_its_layout_and_its_speed(workshop: Any, tmp_path
     steps = plan["steps"] * plan["layout"]["rows"]
     rows_per_epoch = -(-steps // MOST_SEEN)
     assert rows_per_epoch >= 1
+
+
+def test_the_layout_is_timed_as_training_computes(
+    workshop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laid_out = list[bool]()
+    computed = lm.checkpoint
+
+    def checkpoint(*arguments: Any, **settings: Any) -> Any:
+        laid_out.append((tmp_path / "run" / "data.json").exists())
+        return computed(*arguments, **settings)
+
+    monkeypatch.setattr(lm, "checkpoint", checkpoint)
+    config = SFTConfig(
+        out=tmp_path / "run",
+        model=workshop.finished("pretrain"),
+        data=(talks(tmp_path / "own.jsonl", 200),),
+        context=64,
+        minutes=0.005,
+        gradient_checkpointing=True,
+        evaluations=1,
+        compile="off",
+        dtype="float32",
+        threads=1,
+    )
+    run(config)
+    assert set(laid_out) == {True, False}
 
 
 def test_minutes_end_where_everything_is_known_by_heart(workshop: Any, tmp_path: Path) -> None:

@@ -163,7 +163,8 @@ def _shape(config: PretrainConfig, run: Run, vocab_size: int) -> tuple[ModelConf
         return planned, {}
     use_threads(config)
     compute = resolve(config, compile_by_default=False)
-    return model_shape(config, vocab_size, matmul_peak(compute.device, compute.torch_dtype))
+    peak = ranks.broadcast(matmul_peak(compute.device, compute.torch_dtype))
+    return model_shape(config, vocab_size, peak)
 
 
 def _planned_shape(plan: dict[str, Any]) -> ModelConfig:

@@ -87,6 +87,17 @@ def any_of(flag: bool) -> bool:
     return bool(told.item() > 0)
 
 
+def broadcast(value: float) -> float:
+    """Returns the number of rank 0 on every rank: each measures its own speed, and one decides."""
+    if size() == 1:
+        return value
+    import torch
+
+    told = torch.tensor([value if is_first() else 0.0], dtype=torch.float64)
+    all_reduce([told])
+    return float(told.item())
+
+
 def broadcast_flag(flag: bool) -> bool:
     """Returns the flag of rank 0 on every rank."""
     return any_of(flag and is_first())

@@ -126,8 +126,9 @@ def _data(
             micro_batches(stream, prepared.model),
             next_token_loss,
             muon=uses_muon(config, prepared.trained),
+            gradient_checkpointing=config.gradient_checkpointing,
         )
-        speed = pace.tokens_per_second(_tokens_per_step(stream))
+        speed = ranks.broadcast(pace.tokens_per_second(_tokens_per_step(stream)))
         return config.minutes * 60 * TRAINING_SHARE * speed * ranks.size()
 
     timed = config.steps is None and config.minutes is not None
