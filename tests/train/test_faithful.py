@@ -60,10 +60,12 @@ class Compiled(nn.Module):
         self.linear = nn.Linear(4, 4)
         nn.init.zeros_(self.linear.weight)
         self.wrong, self.scale = wrong, 1.0
+        self.config, self.checkpointed = "", False
 
     def set_attention(self, path: Literal["matmul", "fused"]) -> None: ...
 
-    def set_gradient_checkpointing(self, on: bool) -> None: ...
+    def set_gradient_checkpointing(self, on: bool) -> None:
+        self.checkpointed = on
 
     def compile_blocks(self) -> None:
         self.scale = self.wrong
@@ -90,6 +92,25 @@ def test_other_gradients_are_seen(wrong: float, expected: bool) -> None:
     assert right(model, batch, loss, COMPUTE) is expected
     assert not model.linear.weight.any(), "a copy is asked"
     assert model.scale == 1.0
+
+
+def test_a_verdict_is_of_a_config_and_of_what_is_computed_again() -> None:
+    batch, checkpointed = Batch.of(torch.arange(8).view(2, 4)), list[bool]()
+
+    def loss(model: nn.Module, batch: Batch) -> Loss:
+        assert isinstance(model, Compiled)
+        checkpointed.append(model.checkpointed)
+        return squared(model, batch)
+
+    loss.__qualname__ = "loss of two configs"
+    assert right(Compiled(1.0), batch, loss, COMPUTE)
+    assert not any(checkpointed)
+    checkpointed.clear()
+    assert right(Compiled(1.0), batch, loss, COMPUTE, gradient_checkpointing=True)
+    assert checkpointed and all(checkpointed)
+    other = Compiled(2.0)
+    other.config = "of the same shapes"
+    assert not right(other, batch, loss, COMPUTE)
 
 
 def test_what_an_adapter_drops_by_chance_is_no_error() -> None:

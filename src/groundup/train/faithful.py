@@ -3,9 +3,10 @@
 Blocks are computed by kernels in C or by C++ that `torch.compile` writes, and both are made by the
 system's compiler for this very processor. Compilers err: GCC 12, asked for `-march=native` on a
 processor newer than itself (Emerald Rapids), tunes for none at all and makes NaN of the gradient of
-a rotated key. So it is told what to tune for (`device.tuning`), and the first micro-batch goes
-through the plain model and through the fast one: where their gradients differ by more than
-rounding, which for bfloat16 float32 decides in doubt, the run is planned with the plain one.
+a rotated key. For `torch.compile` it is told what to tune for (`device.tuning`), for kernels it is
+not. So the first micro-batch goes through the plain model and through the fast one: where their
+gradients differ by more than rounding, which for bfloat16 float32 decides in doubt, the run is
+planned with the plain one.
 """
 
 from __future__ import annotations
@@ -45,17 +46,27 @@ def plainly(compute: Compute) -> Compute:
     return replace(compute, compile=False, kernels="none")
 
 
-def right(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute) -> bool:
+def right(
+    model: nn.Module,
+    batch: B,
+    loss: LossFunction[B],
+    compute: Compute,
+    *,
+    gradient_checkpointing: bool = False,
+) -> bool:
     """Whether `model`, computed as `compute` says, has the gradients of the plain one on `batch`.
 
     A copy is asked, in which matrices of zeros have random numbers, for behind them every gradient
     would be zero, and in which each expert gets every token, for rounding decides which few. Told
-    once a process for a model's shapes.
+    once a process for a model's shapes and config.
     """
     shapes = tuple(tuple(one.shape) for one in model.parameters())
-    key = (compute, shapes, type(batch), batch.tokens, getattr(loss, "__qualname__", type(loss)))
+    configs = tuple(dict.fromkeys(getattr(one, "config", None) for one in model.modules()))
+    asked = (type(batch), batch.tokens, getattr(loss, "__qualname__", type(loss)))
+    key = (compute, gradient_checkpointing, shapes, configs, *asked)
     if key not in _right:
-        _right[key] = _agrees(copy.deepcopy(model), batch, loss, compute)
+        copied = copy.deepcopy(model)
+        _right[key] = _agrees(copied, batch, loss, compute, gradient_checkpointing)
         if not _right[key]:
             say(
                 "what this machine's compiler made of the model has other gradients than the model "
@@ -64,7 +75,9 @@ def right(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute) -
     return _right[key]
 
 
-def _agrees(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute) -> bool:
+def _agrees(
+    model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute, checkpointing: bool
+) -> bool:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -74,9 +87,9 @@ def _agrees(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute)
         if isinstance(part, Routed):
             part.send_to_all()
     batch = batch.to(torch.device(compute.device))
-    plain = _gradients(model, batch, loss, plainly(compute))
+    plain = _gradients(model, batch, loss, plainly(compute), checkpointing)
     # Another copy, for what is compiled stays so.
-    fast = _gradients(copy.deepcopy(model), batch, loss, compute)
+    fast = _gradients(copy.deepcopy(model), batch, loss, compute, checkpointing)
     if plain.keys() != fast.keys():
         return False
     far, largest = _FAR[compute.dtype], max((float(g.norm()) for g in plain.values()), default=0.0)
@@ -89,7 +102,8 @@ def _agrees(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute)
     if not doubtful:
         return True
     # Deep models turn rounding into more.
-    exact = _gradients(model, batch, loss, replace(plainly(compute), dtype="float32"))
+    exactly = replace(plainly(compute), dtype="float32")
+    exact = _gradients(model, batch, loss, exactly, checkpointing)
     return all(
         float((fast[name] - exact[name]).norm())
         <= _TWICE * float((plain[name] - exact[name]).norm()) + _NOTHING * largest
@@ -98,9 +112,9 @@ def _agrees(model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute)
 
 
 def _gradients(
-    model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute
+    model: nn.Module, batch: B, loss: LossFunction[B], compute: Compute, checkpointing: bool
 ) -> dict[str, Tensor]:
-    prepare(model, compute)
+    prepare(model, compute, gradient_checkpointing=checkpointing)
     # What is dropped by chance is no error.
     drops = any(isinstance(one, nn.Dropout) and one.p > 0 for one in model.modules())
     model.train(not drops)

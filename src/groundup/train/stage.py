@@ -230,7 +230,8 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         if compute.device == "cpu" and compute != plainly(compute) and job.replays:
             model = job.model()
             batch = next(micro_batches(job.stream(None), model))
-            if not right(model, batch, job.loss, compute):
+            saving = config.gradient_checkpointing
+            if not right(model, batch, job.loss, compute, gradient_checkpointing=saving):
                 compute = plainly(compute)
                 reasons = reasons | {
                     "compile": "eager, as this compiler gets the model's gradients wrong"
