@@ -126,6 +126,20 @@ def test_every_parameter_has_its_own_rate_without_muon(
         assert_close(moved, torch.full_like(moved, 0.5 * rate), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("muon", [True, False])
+def test_all_of_a_critic_has_its_rate(muon: bool) -> None:
+    model = Tiny()
+    model.critic = Tiny()
+    before = {name: p.detach().clone() for name, p in model.critic.named_parameters()}
+    optimizer = Optimizer(model, Rates(0.03, 0.02, 0.01, critic=0.004), muon=muon)
+    assert set(optimizer.muon_names) == (set(MATRICES) if muon else set())
+    give(optimizer, {name: torch.ones_like(p) for name, p in model.named_parameters()})
+    optimizer.step(0.5)
+    for name, parameter in model.critic.named_parameters():
+        moved = before[name] - parameter.detach()
+        assert_close(moved, torch.full_like(moved, 0.5 * 0.004), rtol=1e-3, atol=1e-6)
+
+
 def test_orthogonalize_keeps_directions_and_levels_their_sizes() -> None:
     matrices = torch.randn(5, 24, 64, generator=torch.Generator().manual_seed(1))
     for given in (matrices, matrices.mT):

@@ -64,7 +64,7 @@ class Rates:
     lora_plus: float = 1.0
     # A value head begins at zero and learns from few numbers: it wants more than the matrices.
     head: float | None = None
-    # A critic of its own is trained whole, also beside an adapter.
+    # A critic of its own is trained whole, also beside an adapter; at a rate of its own, by AdamW.
     critic: float | None = None
     momentum: float = 0.95
     # The second moment is forgotten faster than torch's 0.999, as all large pre-training does.
@@ -102,8 +102,8 @@ class Optimizer:
             name: p if p.dtype == torch.float32 else p.detach().float().requires_grad_()
             for name, p in self.parameters.items()
         }
-        matrices = [n for n in self.masters if _is_block_matrix(n, self.masters[n])]
-        self.muon_names = matrices if muon else []
+        matrices = [n for n, p in self.masters.items() if _is_block_matrix(n, p)]
+        self.muon_names = [n for n in matrices if muon and not self._has_critics_rate(n)]
         self.momenta = {name: torch.zeros_like(self.masters[name]) for name in self.muon_names}
         self.adamw = torch.optim.AdamW(
             [
@@ -123,9 +123,12 @@ class Optimizer:
             if parameter is not self.masters[name]:
                 sum_into(parameter, self.masters[name])
 
+    def _has_critics_rate(self, name: str) -> bool:
+        return self.rates.critic is not None and name.startswith("critic.")
+
     def _adamw_groups(self) -> Iterator[tuple[list[str], float]]:
         rest = {n: p for n, p in self.masters.items() if n not in self.momenta}
-        critic = [n for n in rest if n.startswith("critic.") and self.rates.critic is not None]
+        critic = [n for n in rest if self._has_critics_rate(n)]
         rest = {n: p for n, p in rest.items() if n not in {*critic}}
         matrices = [n for n, p in rest.items() if _is_block_matrix(n, p)]
         embeddings = [n for n in rest if _is_embedding(n)]
