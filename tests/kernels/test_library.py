@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from tests.kernels.conftest import number
 
 from groundup.errors import UserError
+from groundup.kernels.compiler import compiled
 from groundup.kernels.library import Kernels, best_kernels, is_allowed, library
 
 
@@ -72,6 +74,23 @@ def test_another_compiler_compiles_anew(
     assert library.__wrapped__(kernels) is not None
     monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
     assert library.__wrapped__(kernels) is None
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_compiler_that_was_updated_compiles_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, compiler = tmp_path / "page.c", tmp_path / "cc"
+    page.write_text("int number(void) { return 7; }")
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", str(compiler))
+    for version in ("1", "1", "10"):
+        compiler.write_text(f'#!/bin/sh\n# {version}\nexec cc "$@"\n')
+        compiler.chmod(0o755)
+        os.utime(compiler, (1, 1))
+        found = compiled([page])
+        assert found is not None and found.number() == 7
+    assert len(list((tmp_path / "kernels").glob("*.so"))) == 2
 
 
 def test_without_a_compiler_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -44,9 +45,13 @@ def _file(pages: Sequence[Path], flags: Sequence[str]) -> Path:
 
     sources = tuple(page.read_bytes() for page in pages)
     compiler = shlex.split(os.environ.get("CC", "cc"))
-    identity = repr((sources, compiler, _COMPILE, flags, torch.__version__, _processor())).encode()
+    name = _hash((sources, compiler, _COMPILE, flags, torch.__version__, _processor()))
     folder = cache_folder() / "kernels"
-    file = folder / f"{hashlib.sha256(identity).hexdigest()[:32]}.so"
+    programs = [_program(word) for word in compiler]
+    file = folder / f"{name}-{_hash(programs)}.so"
+    if not any(programs):  # a compiler that is gone has left what it made
+        made = folder.glob(f"{name}-*.so")
+        file = max(made, key=lambda path: path.stat().st_mtime, default=file)
     if file.is_file():
         return file
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,6 +84,19 @@ def _link(command: Sequence[str], new: Path, file: Path) -> None:
 
 def _run(command: Sequence[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+def _hash(identity: object) -> str:
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
+
+
+def _program(word: str) -> tuple[str, int, int] | None:
+    """Path, size and time of a program, by which an updated one is known."""
+    if (found := shutil.which(word)) is None:
+        return None
+    path = Path(found).resolve()
+    facts = path.stat()
+    return str(path), facts.st_size, facts.st_mtime_ns
 
 
 def _processor() -> str:
