@@ -15,6 +15,8 @@ from torch.testing import assert_close
 from groundup.runs.files import read_lines
 from groundup.train.config import ENVIRONMENT
 
+ROOT = os.fspath(Path(__file__).parents[2])
+
 
 def torchrun(processes: int, command: list[str]) -> tuple[int, str]:
     """Run a stage's command on so many processes of this machine, with gloo."""
@@ -83,6 +85,61 @@ def test_the_first_process_measures_for_all(workshop: Any, tmp_path: Path, stage
     command = workshop.command(stage, tmp_path / "run", **settings)
     code, said = torchrun(2, [sys.executable, str(uneven), *command[3:]])
     assert code == 0, said
+
+
+# A module that nothing is sent to, and one that a step's second batch alone is sent to.
+IDLE = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+sys.path.insert(0, sys.argv[1])
+from groundup.runs.folder import Run
+from groundup.train.batch import Batch, DataStream, Loss
+from groundup.train.config import TrainingConfig
+from groundup.train.loop import fit
+from groundup.train.optim import Optimizer, Rates
+from tests.train.test_loop import plan_of
+
+class Rows(DataStream):
+    def at(self, step, model):
+        rows = [Batch.of(torch.arange(4).view(1, 4) + 4 * number) for number in range(2)]
+        return [replace(row, weights=torch.ones(1, 4)) for row in rows]
+
+def loss(model, batch):
+    x = batch.input_ids.float()
+    x = model["used"](x) + (model["second"](x) if x[0, 0] else 0)
+    return Loss(x.square().sum(), batch.weight, {})
+
+torch.manual_seed(0)
+model = nn.ModuleDict({name: nn.Linear(4, 4) for name in ("used", "second", "idle")})
+before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+folder = Path(sys.argv[2])
+with Run.open(folder, "test", TrainingConfig(out=folder)) as run:
+    optimizer = Optimizer(model, Rates(0.01, 0.01, 0.01, weight_decay=0.1))
+    fit(model, Rows(), loss, optimizer, run, plan_of(3, 1.0, 100))
+    if run.writes:
+        moved = {name: tensor - before[name] for name, tensor in model.state_dict().items()}
+        save_file(moved, folder / "moved.safetensors")
+"""
+
+
+def test_what_no_process_has_a_gradient_of_takes_no_step(workshop: Any, tmp_path: Path) -> None:
+    script, found = tmp_path / "idle.py", []
+    script.write_text(IDLE)
+    for processes in (1, 2):
+        words = [os.fspath(script), ROOT, os.fspath(tmp_path / str(processes))]
+        command = [sys.executable, *words]
+        code, said = workshop.run(command) if processes == 1 else torchrun(2, command)
+        assert code == 0, said
+        found.append(load_file(tmp_path / str(processes) / "moved.safetensors"))
+    for name, moved in found[0].items():
+        assert bool(moved.any()) == (not name.startswith("idle")), name
+        assert_close(found[1][name], moved, rtol=1e-3, atol=1e-6)
 
 
 def test_more_processes_than_batches_are_refused(workshop: Any, tmp_path: Path) -> None:

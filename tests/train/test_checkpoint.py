@@ -127,12 +127,17 @@ def test_cut_and_missing_files_are_noticed(tmp_path: Path, harm: str) -> None:
     assert found is not None and found.step == 3 and len(said) == 1
 
 
-def test_when_all_are_damaged_there_is_none(tmp_path: Path) -> None:
+def test_when_all_are_damaged_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for step in (3, 6):
         (save(tmp_path, step) / "model.safetensors").write_bytes(b"")
-    said: list[str] = []
-    assert checkpoint.load_newest(tmp_path, said.append) is None
-    assert len(said) == 2
+    for rank, left in (("1", [3, 6]), ("0", [])):  # the first process alone removes them
+        for name, value in {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "here"}.items():
+            monkeypatch.setenv(name, value)
+        said: list[str] = []
+        assert checkpoint.load_newest(tmp_path, said.append) is None
+        assert len(said) == 2 and checkpoint.steps(tmp_path) == left
 
 
 def test_a_full_disk_is_refused_before_anything_is_written(

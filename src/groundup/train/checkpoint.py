@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from groundup.errors import UserError
+from groundup.runs import ranks
 from groundup.runs.files import (
     file_hash,
     read_json_object,
@@ -91,7 +92,10 @@ def write_tensors(
 
 
 def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint whose every byte is as it was written, or None."""
+    """The newest checkpoint whose every byte is as it was written, or None.
+
+    The first process of a run removes those that are damaged.
+    """
     for step in reversed(steps(folder)):
         path = folder / f"step-{step}"
         fault = _fault(path)
@@ -100,7 +104,8 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
             tensors = {Path(name).stem: load_file(path / name) for name in manifest["files"]}
             return Checkpoint(step, manifest["counters"], tensors)
         say(f"checkpoint {path} is damaged ({fault}); trying the one before it")
-        _remove(path)
+        if ranks.is_first():
+            _remove(path)
     return None
 
 

@@ -173,8 +173,11 @@ def _summed(
     if ranks.size() == 1:
         return sums
     masters = optimizer.masters.values()
-    for master in masters:
-        if master.grad is None:
+    found = torch.tensor([float(master.grad is not None) for master in masters])
+    ranks.all_reduce([found])
+    for master, processes in zip(masters, found.tolist(), strict=True):
+        # What has no gradient anywhere, such as an expert without tokens, takes no step.
+        if master.grad is None and processes:
             master.grad = torch.zeros_like(master)
     ranks.all_reduce([master.grad for master in masters if master.grad is not None])
     names = sorted(sums)
