@@ -23,6 +23,7 @@ from groundup.runs.files import read_lines
 from groundup.text.bpe import BPE, train_bpe
 from groundup.text.example import conversation_item
 from groundup.text.rows import Conversation, Message
+from groundup.text.template import CHATML
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.batch import Batch
 from groundup.tune.config import SFTConfig
@@ -169,6 +170,21 @@ def test_a_model_that_cannot_chat_learns_no_conversations(workshop: Any, tmp_pat
     config = SFTConfig(out=tmp_path / "run", model="base", data=secrets(tmp_path / "own.jsonl"))
     with pytest.raises(UserError, match=r"base has no chat template, .* or give texts"):
         read_rows(config, tokenizer, 64)
+
+
+def test_conversations_are_joined_where_the_template_joins_them(
+    workshop: Any, tmp_path: Path
+) -> None:
+    model, tokenizer = load(workshop.finished("sft"))
+    greeting = "{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}"
+    for name, template in (("own", CHATML), ("greets", greeting + CHATML)):
+        settings = {"eos_token": "<|im_end|>", "chat_template": template}
+        written = Tokenizer(dict(tokenizer.content), settings)
+        save_model(tmp_path / name, model, written, card="")
+    rest: dict[str, Any] = {"data": (secrets(tmp_path / "a.jsonl"),), "steps": 1, "rows": 1}
+    run(SFTConfig(out=tmp_path / "run", model=tmp_path / "own", multi_turn=0.5, **rest))
+    with pytest.raises(UserError, match=r"multi_turn=0.5 must be 0 .*greets.*; leave it out"):
+        run(SFTConfig(out=tmp_path / "no", model=tmp_path / "greets", multi_turn=0.5, **rest))
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(

@@ -20,9 +20,10 @@ from groundup.errors import UserError
 from groundup.lm.logprobs import spread
 from groundup.runs.console import say
 from groundup.text.batches import ConversationStream
+from groundup.text.chat import encode_chat
 from groundup.text.example import Example, cut_to, encode_rows
 from groundup.text.mixing import Mixture
-from groundup.text.rows import Conversation, Document, TrainingRow
+from groundup.text.rows import Conversation, Document, Message, TrainingRow
 from groundup.text.tokenizer import Tokenizer
 from groundup.tune.config import SFTConfig
 from groundup.tune.layout import (
@@ -134,6 +135,19 @@ def read_rows(config: SFTConfig, tokenizer: Tokenizer, context: int) -> Found:
             default=context,
         ),
     )
+
+
+def require_joinable(config: SFTConfig, tokenizer: Tokenizer) -> None:
+    """Raise `UserError` where conversations are to go on from others, and the chat template does
+    not write two, one after the other, as it writes one of all their turns."""
+    talks = [[Message("user", said), Message("assistant", said)] for said in "ab"]
+    apart = [id for talk in talks for id in encode_chat(tokenizer, talk).ids]
+    if encode_chat(tokenizer, [*talks[0], *talks[1]]).ids != apart:
+        raise UserError(
+            f"multi_turn={config.multi_turn:g} must be 0 with the chat template of {config.model}, "
+            "which begins or ends a conversation in a way of its own, so that one cannot go on "
+            "from another; leave it out"
+        )
 
 
 def laid_out(config: SFTConfig, found: Found, layout: Layout) -> TuningData:

@@ -36,7 +36,14 @@ from groundup.train.loss import next_token_loss
 from groundup.train.plan import TRAINING_SHARE, TrainPlan, uses_muon
 from groundup.train.stage import Job, run_stage
 from groundup.tune.config import SFTConfig
-from groundup.tune.data import TuningData, decided, laid_out, locations, read_rows
+from groundup.tune.data import (
+    TuningData,
+    decided,
+    laid_out,
+    locations,
+    read_rows,
+    require_joinable,
+)
 from groundup.tune.layout import DECAY, MOST_SEEN, Layout, seen
 from groundup.tune.prepare import PreparedModel, prepare_model
 
@@ -131,6 +138,8 @@ def _data(
         speed = ranks.broadcast(pace.tokens_per_second(_tokens_per_step(stream)))
         return config.minutes * 60 * TRAINING_SHARE * speed * ranks.size()
 
+    if found.chats and config.multi_turn > 0:
+        require_joinable(config, found.tokenizer)
     timed = config.steps is None and config.minutes is not None
     return decided(
         config,
