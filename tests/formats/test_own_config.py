@@ -29,6 +29,12 @@ GPT2 = replace(
 )  # fmt: skip
 OWN = {
     "qwen3 cannot express alibi positions": replace(QWEN3, position_embedding_type="alibi"),
+    "qwen3 cannot express tokens without positions": replace(
+        QWEN3, position_embedding_type="none", num_attention_heads=64, head_dim=1
+    ),
+    "gpt2 cannot express sinusoidal positions": replace(
+        GPT2, position_embedding_type="sinusoidal", head_dim=15
+    ),
     "qwen3 cannot express feed-forward part without a gate": replace(QWEN3, is_gated_act=False),
     "qwen3 cannot express norms after": replace(QWEN3, do_layer_norm_before=False),
     "qwen3 cannot express experts": replace(QWEN3, experts=ExpertsConfig(4, 2, 64)),

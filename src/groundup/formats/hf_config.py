@@ -36,7 +36,8 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     """
     kind = config.get("model_type")
     if kind == OWN and config.get(NEAREST) != OWN:
-        base = config_from_hf({**config, "model_type": config.get(NEAREST)})
+        # Heads of an odd size, which RoPE cannot turn, may have no RoPE here.
+        base = config_from_hf({**config, "model_type": config.get(NEAREST), "head_dim": 64})
         return replace(own_from_hf(config, base), rope=rope_from_hf(config))
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if kind is None or family is None:

@@ -31,7 +31,7 @@ def not_in_hugging_face(shape: ModelConfig) -> str | None:
         return f"Hugging Face has no recurrent language model, which an {shape.model_type} is"
     grouped = shape.num_key_value_heads != shape.num_attention_heads
     own = [
-        (shape.position != replace(shape, position_embedding_type=None).position,
+        (shape.position != ("rope" if family.rotary else "learned"),
          "tokens without positions" if shape.position == "none" else f"{shape.position} positions"),
         (shape.gated != family.gated,
          f"feed-forward part {'with' if shape.gated else 'without'} a gate"),
@@ -83,6 +83,7 @@ def own_from_hf(config: Mapping[str, Any], base: ModelConfig) -> ModelConfig:
     window = config.get("sliding_window")
     return replace(
         base,
+        head_dim=read.int_("head_dim"),
         position_embedding_type=None if position == base.position else position,
         is_gated_act=None if (gated := read.bool_("is_gated_act")) == base.gated else gated,
         do_layer_norm_before=read.bool_("do_layer_norm_before"),
