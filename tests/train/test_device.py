@@ -8,14 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from groundup.errors import UserError
 from groundup.kernels.library import VARIABLE, best_kernels
 from groundup.lm.config import ModelConfig
+from groundup.lm.model import CausalLM
+from groundup.runs.folder import Run
 from groundup.train import device
+from groundup.train.batch import Batch, DataStream
 from groundup.train.config import TrainingConfig
 from groundup.train.device import Compute, has_compiler, refuse_inexact, require_memory, resolve
-from groundup.train.plan import Trained, require_resources, resolve_plan
+from groundup.train.loss import next_token_loss
+from groundup.train.plan import Trained, expected_minutes, require_resources, resolve_plan
+from groundup.train.stage import Job, make_plan
 
 
 def config(**settings: Any) -> TrainingConfig:
@@ -229,6 +235,41 @@ def test_a_run_of_so_many_steps_is_saved_about_once_a_minute(
     peak = device.matmul_peak("cpu", torch.float32)
     assert at_peak[0] <= plan.save_every * flops / peak <= at_peak[1]
     assert plan.save_every <= steps
+
+
+class Nothing(DataStream):
+    def at(self, step: int, model: nn.Module) -> list[Batch]:
+        return []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_time_and_disk_are_of_the_type_that_is_asked_for(dtype: Any, tmp_path: Path) -> None:
+    shape = ModelConfig.of(width=64, depth=1, vocab_size=64, context=8)
+    trained = Trained(shape, shape.parameters, 1e6, (0.01, 0.01), "")
+    settings = TrainingConfig(out=tmp_path / "run", steps=2, rows=2, device="cpu", dtype=dtype)
+    job: Job[Batch, CausalLM] = Job(
+        settings,
+        trained,
+        model=lambda: CausalLM(shape),
+        stream=lambda steps: Nothing(),
+        loss=next_token_loss,
+        evaluate=lambda model, step: {},
+        save=lambda model, plan: None,
+        context=8,
+        rows_per_epoch=2,
+        model_config={},
+        snapshots=True,
+        replays=False,
+    )
+    with Run.open(settings.out, "cell", settings) as run:
+        plan = make_plan(run, job)
+    kind = plan.compute.torch_dtype
+    assert str(kind) == f"torch.{dtype}" and plan.expected is not None
+    # Three checkpoints of masters and moments, sixteen snapshots and the model.
+    size = (3 * 12 + 16 * kind.itemsize + 4) * shape.parameters
+    assert plan.expected["disk_bytes"] == size
+    minutes = expected_minutes(trained, 10**9, plan.compute)
+    assert minutes == pytest.approx(10**15 / (0.5 * device.matmul_peak("cpu", kind)) / 60)
 
 
 def test_the_peak_of_a_models_products_is_between_those_of_each() -> None:

@@ -22,12 +22,10 @@ from groundup.train.device import (
     EXPECTED_PEAK_SHARE,
     RECURRENT_PEAK_SHARE,
     Compute,
-    compute_dtype,
     has_compiler,
     matmul_peak,
     products_peak,
     require_memory,
-    resolve_device,
 )
 from groundup.train.optim import Rates, Schedule
 
@@ -286,10 +284,10 @@ def uses_muon(config: TrainingConfig, trained: Trained) -> bool:
     return config.optimizer == "muon" and trained.adapter == "none"
 
 
-def expected_minutes(trained: Trained, tokens: int) -> float:
+def expected_minutes(trained: Trained, tokens: int, compute: Compute) -> float:
     """Returns roughly how long training on so many tokens takes here: does compiling pay?"""
-    device = resolve_device("auto")
-    return tokens / _expected_speed(trained, matmul_peak(device, compute_dtype(device))) / 60
+    peak = matmul_peak(compute.device, compute.torch_dtype)
+    return tokens / (_expected_speed(trained, peak) * compute.processes) / 60
 
 
 def _expected_speed(trained: Trained, peak_flops: float) -> float:
@@ -365,13 +363,13 @@ def sampling_memory(trained: Trained, compute: Compute) -> int:
     return reference + _SAMPLING_BYTES
 
 
-def training_disk(trained: Trained, *, snapshots: bool = False) -> int:
+def training_disk(trained: Trained, *, snapshots: bool = False, width: int = 2) -> int:
     """Bytes that a run writes, roughly: one checkpoint more than are kept, and the model.
 
-    Snapshots are of two bytes a weight, and sixteen of them in a run of 33,000 steps.
+    Snapshots are of `width` bytes a weight, and sixteen of them in a run of 33,000 steps.
     """
     masters_and_moments = 3 * 4
-    kept_on_the_way = 16 * 2 if snapshots else 0
+    kept_on_the_way = 16 * width if snapshots else 0
     checkpoints = masters_and_moments * (checkpoint.KEPT + 1)
     return trained.trained_parameters * (checkpoints + kept_on_the_way + 4)
 

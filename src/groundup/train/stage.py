@@ -189,7 +189,8 @@ def _forecast(job: Job[B, M], plan: TrainPlan, prepared: float) -> Forecast:
     saves = (plan.steps - 1) // plan.save_every
     written = saves * 12 * parameters + 4 * parameters
     if job.snapshots:
-        written += 2 * parameters * plan.steps.bit_length()
+        width = plan.compute.torch_dtype.itemsize
+        written += width * parameters * plan.steps.bit_length()
     return Forecast(
         plan,
         job.trained,
@@ -220,11 +221,14 @@ def make_plan(run: Run, job: Job[B, M]) -> TrainPlan:
         minutes = config.minutes
         if minutes is None:
             steps = config.steps or math.ceil(config.epochs * job.rows_per_epoch / config.rows)
-            minutes = expected_minutes(job.trained, steps * config.rows * job.context)
+            tokens = steps * config.rows * job.context
+            eager = resolve(config, compile_by_default=False)
+            minutes = expected_minutes(job.trained, tokens, eager)
         compute = _compute(job, compile_by_default=minutes >= COMPILE_FROM_MINUTES)
         require_resources(config, job.trained, compute, job.context)
         what = f"training {job.trained.trained_parameters / 1e6:.1f} M parameters"
-        need = training_disk(job.trained, snapshots=job.snapshots)
+        width = compute.torch_dtype.itemsize
+        need = training_disk(job.trained, snapshots=job.snapshots, width=width)
         checkpoint.require_space(run.folder, need, what, None)
         reasons = job.reasons
         if compute.device == "cpu" and compute != plainly(compute) and job.replays:
