@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from groundup.train.device import best_seconds
+
 _ONCE_MORE = 0.15  # seconds for which a product is tried
 
 
@@ -67,18 +69,6 @@ def _product_seconds(a: int, b: int, tokens: int, dtype: torch.dtype) -> list[fl
         lambda: dy.T @ x,
     ]
     return [best_seconds(one, _ONCE_MORE / 3) for one in found]
-
-
-def best_seconds(work: Callable[[], object], budget: float) -> float:
-    """The least seconds that something takes, over tries that last `budget` together."""
-    work()
-    best, spent = float("inf"), 0.0
-    while spent < budget:
-        start = time.perf_counter()
-        work()
-        taken = time.perf_counter() - start
-        best, spent = min(best, taken), spent + taken
-    return best
 
 
 def memory_bandwidth(megabytes: int = 256) -> float:
