@@ -14,13 +14,12 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from groundup.deprecated import renamed_keywords
 from groundup.errors import UserError
 from groundup.formats.locate import ADAPTER_CONFIG, HUB, is_named
 from groundup.formats.peft_config import AdapterConfig, read_adapter_config
+from groundup.formats.weights import FLOATS, open_weights
 from groundup.runs.files import write_bytes, write_json
 
 WEIGHTS = "adapter_model.safetensors"
@@ -39,7 +39,6 @@ WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 # The words of the file's metadata, as all releases have written them.
 _QUANTIZATION, _DOUBLE = "quantisation", "double_quantisation"
-_FLOATS = ("F64", "F32", "F16", "BF16")
 T = TypeVar("T", int, float)
 
 
@@ -207,10 +206,10 @@ def _read(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tens
                     f"{folder / WEIGHTS}: tensor {key} has shape {list(shape)}, and on this model "
                     f"it must have {list(shapes[path])}; give the model that it was trained on"
                 )
-            if kind not in _FLOATS:
+            if kind not in FLOATS:
                 raise UserError(
                     f"{folder / WEIGHTS}: tensor {key} is of type {kind}, and adapters are read as "
-                    f"{', '.join(_FLOATS)}; save it in one of these"
+                    f"{', '.join(FLOATS)}; save it in one of these"
                 )
             found[path] = file.get_tensor(key)
             if not bool(found[path].isfinite().all()):
@@ -228,8 +227,7 @@ def _read(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tens
     return found
 
 
-@contextmanager
-def _opened(folder: Path) -> Iterator[Any]:
+def _opened(folder: Path) -> AbstractContextManager[Any]:
     path, pickle = folder / WEIGHTS, folder / "adapter_model.bin"
     if not path.is_file() and pickle.is_file():
         raise UserError(
@@ -238,13 +236,7 @@ def _opened(folder: Path) -> Iterator[Any]:
         )
     if not path.is_file():
         raise UserError(f"{folder} has no {WEIGHTS}; download the adapter's weights as well")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise UserError(
-            f"{path} is damaged ({error}); download it or save the adapter again"
-        ) from None
+    return open_weights(path)
 
 
 # Writing.

@@ -36,7 +36,8 @@ INDEX = "model.safetensors.index.json"
 MAX_SHARD_BYTES = 2 * 10**9
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
-_FLOATS = ("F64", "F32", "F16", "BF16")
+# The types in which weights are read, as the files name them.
+FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 # Writing.
@@ -144,7 +145,7 @@ def tensor_names(folder: Path) -> list[str]:
     """The names of all tensors, from the files' headers."""
     names: list[str] = []
     for path in _weight_files(folder):
-        with _open_weights(path, "cpu") as file:
+        with open_weights(path, "cpu") as file:
             names += file.keys()
     return names
 
@@ -180,7 +181,7 @@ def read_weights(
     prefixes = ("", "transformer." if config.family.weights else "model.")
     tied_head: Tensor | None = None
     for path in _weight_files(folder):
-        with _open_weights(path, device) as file:
+        with open_weights(path, device) as file:
             for name in file.keys():  # noqa: SIM118 (not a dictionary)
                 if name in beside:
                     tensors[name] = file.get_tensor(name)
@@ -239,10 +240,10 @@ def _check(path: Path, name: str, found: Any, expected: list[int] | None) -> Non
             f"{path}: tensor {name} has shape {found.get_shape()}, but {CONFIG} asks for "
             f"{expected}; check that both come from the same model"
         )
-    if found.get_dtype() not in _FLOATS:
+    if found.get_dtype() not in FLOATS:
         raise UserError(
             f"{path}: tensor {name} is of type {found.get_dtype()}, and weights are read as "
-            f"{', '.join(_FLOATS)}; save the model in one of these"
+            f"{', '.join(FLOATS)}; save the model in one of these"
         )
 
 
@@ -276,14 +277,13 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _open_weights(path: Path, device: torch.device | str) -> Iterator[Any]:
+def open_weights(path: Path, device: torch.device | str = "cpu") -> Iterator[Any]:
+    """A file of safetensors; raises `UserError` where it is damaged."""
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file
     except SafetensorError as error:
-        raise UserError(
-            f"{path} is damaged ({error}); download it or save the model again"
-        ) from None
+        raise UserError(f"{path} is damaged ({error}); download or save it again") from None
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:
