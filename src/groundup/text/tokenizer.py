@@ -392,16 +392,18 @@ class Tokenizer:
 
 
 class StreamDecoder:
-    """Turn ids into text one at a time, holding back bytes until they are whole characters."""
+    """Turn ids into text one at a time, holding back bytes until they are whole characters.
 
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool = True) -> None:
+    Control tokens are left out.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.hidden_ids if skip_special else frozenset()
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, id: int) -> str:
         """Return the text that token `id` completes, often a word and sometimes nothing."""
-        if id in self._skipped:
+        if id in self._tokenizer.hidden_ids:
             return ""
         return self._utf8.decode(self._tokenizer.token_bytes(id))
 

@@ -201,7 +201,7 @@ def decided(
     reasons = dict[str, str]()
     context, replay = config.context, config.replay
     if context is None:
-        context, reasons["context"] = row_length([found.longest], longest)
+        context, reasons["context"] = row_length(found.longest, longest)
     if replay is None:
         mixed = any(is_stage(at) or at in config.replay_data for at in config.data)
         replay, why = replayed(found.tokens, parameters, mixed=mixed)

@@ -11,7 +11,6 @@ the time make it, until there are steps enough. What is decided here is written 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from groundup.runs.console import counted
@@ -53,9 +52,8 @@ class Layout:
     decay: float = DECAY
 
 
-def row_length(items: Sequence[int], longest: int) -> tuple[int, str]:
-    """Tokens in a row that hold items of these many tokens, and why; never more than `longest`."""
-    most = max(items, default=longest)
+def row_length(most: int, longest: int) -> tuple[int, str]:
+    """Tokens in a row that hold items of at most `most` tokens, and why; at most `longest`."""
     needed = max(SHORTEST_ROW, -(-most // _ROW_STEP) * _ROW_STEP)
     if needed >= longest:
         return longest, "as long as such rows may be; change with --context"
