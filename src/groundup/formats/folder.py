@@ -80,7 +80,8 @@ class StoredModel(ABC):
     def model_in_blocks(self, dtype: torch.dtype | None = None) -> CausalLM:
         """The model to generate with: weights that lie in blocks of few bits stay in them.
 
-        It computes in `dtype`, or in one that suits the processor. Raises as `model` does.
+        It computes in `dtype`: by default in its own, or in blocks in one that suits the
+        processor. Raises as `model` does.
         """
         return self.model(dtype)
 

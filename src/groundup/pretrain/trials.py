@@ -30,7 +30,7 @@ _VOCABULARY, _CONTEXT, _MICRO_TOKENS = 4_096, 256, 4_096
 # Turns of each pair, and of those beside a busy program; fewer where that would take so long.
 _TURNS, _BUSY_TURNS = 8, 4
 _LEAST_TURNS, _PAIR_SECONDS = 3, 5.0
-# What is chosen gains this much, in three of four turns at all, ...
+# What is chosen gains this much, in more than three of four turns at all, ...
 GAINS = 0.97
 # ... and beside a busy program takes at most this much of the time that it takes as it is.
 _HARMLESS = 1.1
