@@ -345,7 +345,7 @@ def _elsewhere(request: PlanRequest, machine: Path) -> RunEstimate:
         preparing_seconds=0.0,
         tokens_per_second=speed,
         peak_memory=training_memory(config, trained, compute, config.context),
-        disk=training_disk(trained, snapshots=True),
+        disk=training_disk(trained, snapshots=True, width=compute.torch_dtype.itemsize),
         loss=None,
         reasons=reasons,
         how=f"{compute.dtype} on {facts.get('processor')}, as fast as its trial",

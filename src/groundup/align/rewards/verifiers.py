@@ -13,6 +13,7 @@ import json
 import math
 import re
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -208,7 +209,10 @@ _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
 def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float:
-    """The share of the row's `tests`, assertions in Python, that the completion's program keeps."""
+    """The share of the row's `tests`, assertions in Python, that the completion's program keeps.
+
+    A test that does not end fails, and so do those for which no time is left after it.
+    """
     tests = row.get("tests")
     tests = [tests] if isinstance(tests, str) else tests
     if not isinstance(tests, list) or not tests or not all(isinstance(t, str) for t in tests):
@@ -223,21 +227,23 @@ def _unit_test(prompt: str, completion: str, row: Mapping[str, object]) -> float
         paths = [Path(folder, f"test_{place}.py") for place in range(len(tests))]
         for path, test in zip(paths, tests, strict=True):
             path.write_text(test, "utf-8", errors="replace")
-        # A process for each: what one program leaves behind is not another's.
-        sandbox = Sandbox(_PROGRAMS / "unit_test.py", _TEST_LIMITS)
+        count = _passed(program, paths)
+        if count is None:  # one test may have ended them all
+            count, until = 0, time.monotonic() + _TEST_LIMITS.wall_seconds
+            for path in paths:
+                if time.monotonic() < until:
+                    count += _passed(program, [path]) or 0
+    return count / len(tests)
 
-        def passed(some: Sequence[Path]) -> int | None:
-            found = sandbox.ask({"program": str(program), "tests": list(map(str, some))})
-            return None if found is None else found["passed"]
 
-        try:
-            count = passed(paths)
-            # One test may have ended them all; the program alone tells whether any could pass.
-            if count is None and passed([]) is not None:
-                count = sum(passed([path]) or 0 for path in paths)
-        finally:
-            sandbox.close()
-    return (count or 0) / len(tests)
+def _passed(program: Path, tests: Sequence[Path]) -> int | None:
+    """How many tests a program keeps, in a process of its own; None where that was ended."""
+    sandbox = Sandbox(_PROGRAMS / "unit_test.py", _TEST_LIMITS)
+    try:
+        found = sandbox.ask({"program": str(program), "tests": list(map(str, tests))})
+    finally:
+        sandbox.close()
+    return None if found is None else int(found["passed"])
 
 
 def _sentiment(prompt: str, completion: str, row: Mapping[str, object]) -> float:
