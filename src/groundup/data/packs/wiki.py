@@ -63,7 +63,7 @@ def _document(article: Article) -> Document:
 
 
 def asked_once(articles: Sequence[Article]) -> list[Conversation]:
-    """A question about each article, and of those with a description one that asks for few words."""
+    """A question about each article, and about some a second one that asks for few words."""
     return list(about_articles(articles, 1, HELDOUT_SEED, several_turns=False))
 
 
