@@ -49,7 +49,7 @@ benchmark: $(VENV)/installed-test
 	$(VENV)/bin/python benchmarks/numpy_engine.py
 	$(VENV)/bin/python benchmarks/world.py
 	$(VENV)/bin/python benchmarks/bpe.py
-	$(VENV)/bin/python benchmarks/generate.py --shapes small
+	$(VENV)/bin/python benchmarks/batching.py --shapes small
 	$(VENV)/bin/python benchmarks/generation.py --models small
 	$(VENV)/bin/python benchmarks/rollout.py
 	$(VENV)/bin/python benchmarks/finetune.py

@@ -8,7 +8,8 @@ blocks, AdamW. Every side is a process of its own, with the environment in which
 run; the processes take turns step by step, so the machine's moods fall on all of them, and each has
 a peak of resident memory of its own (of the whole process: Python and torch take about 0.4 GB).
 
-    lora, qlora, full    groundup: bf16, blocks compiled, chunked cross-entropy; fp32 masters
+    lora, qlora, full    groundup as `groundup sft` computes here: bf16 with fp32 masters, by its
+                         kernels where the processor has them, else compiled
     …-eager              the same without compiling;  …-checkpointed: with gradient checkpointing
     peft-eager           transformers + peft: fp32 weights under bf16 autocast
     peft-compiled        the same under torch.compile
@@ -187,7 +188,7 @@ def groundup_step(name: str, tokens: Any) -> Step:
         quantize(model)
     if method != "full":
         add_lora(model, RANK, 2.0 * RANK)
-    compile = "off" if way == "eager" else "on"
+    compile = "off" if way == "eager" else "auto"
     prepare(model, resolve(TrainingConfig(out="unused", compile=compile), compile_by_default=True))
     model.set_gradient_checkpointing(way == "checkpointed")
     model.train()

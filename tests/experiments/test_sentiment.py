@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import log2
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,21 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from groundup.align.prompts import Prompt
+from groundup.align.rollout import Reference
 from groundup.errors import UserError
 from groundup.experiments.config import SentimentConfig
-from groundup.experiments.sentiment import History, Pool, distinct_2, remarks, run
+from groundup.experiments.sentiment import (
+    History,
+    Measuring,
+    Openings,
+    Pool,
+    distinct_2,
+    remarks,
+    run,
+)
 from groundup.formats.folder import save_model
+from groundup.formats.load import load
 from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.report.estimate import ratio
@@ -78,6 +90,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sentiment") / "model"
     save_model(folder, model, tokenizer, card="")
     return folder
+
+
+def test_bits_are_per_byte_of_what_is_scored(folder: Path) -> None:
+    """Neither the first token, which nothing says, nor what is behind the row's last counts."""
+    model, tokenizer = load(folder)
+    torch.nn.init.zeros_(model.head)  # every token is as likely as any other
+    texts = [" good table", f"{WORDS} table chair" * 30]
+    scored = [tokenizer.encode(text)[1:129] for text in texts]
+    count, size = (
+        sum(map(of, scored)) for of in (len, lambda ids: len(tokenizer.decode(ids).encode()))
+    )
+    assert count == len(scored[0]) + 128
+    openings = Openings([], [Prompt((5, 6), row={"opening": "so"})], texts)
+    found = Measuring(openings, tokenizer, 0)(model, Reference(lambda: model))
+    assert found["bits_per_byte"] == pytest.approx(count * log2(320) / size, rel=1e-4)
 
 
 def test_the_whole_experiment_in_miniature_goes_on_where_it_was(

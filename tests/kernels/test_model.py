@@ -11,6 +11,7 @@ import torch
 from tests.kernels.conftest import error, number, within
 
 from groundup.adapters.attach import add_lora
+from groundup.adapters.quantization import quantize
 from groundup.kernels.library import Kernels, plain
 from groundup.lm.model import CausalLM
 from groundup.train.batch import Batch
@@ -106,9 +107,15 @@ def test_checkpointed_blocks_give_the_same_bits(kernels: Kernels, tiny_model: Ti
     assert all(torch.equal(once[name], twice[name]) for name in once)
 
 
-def test_an_adapter_beside_frozen_weights(kernels: Kernels, tiny_model: TinyModel) -> None:
-    model = tiny_model(**SIZES)
-    add_lora(model, rank=4, alpha=8.0, seed=0)
+@pytest.mark.parametrize("base", ["plain", "nf4", "with biases"])
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"targets": ["q_proj", "up_proj"]}])
+def test_an_adapter_beside_frozen_weights(
+    kernels: Kernels, tiny_model: TinyModel, base: str, options: dict[str, Any]
+) -> None:
+    model = tiny_model(**SIZES, **SHAPES["qwen2" if base == "with biases" else "qwen3"])
+    if base == "nf4":
+        quantize(model, "nf4")
+    add_lora(model, rank=4, alpha=8.0, seed=0, **options)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".lora_B." in name:

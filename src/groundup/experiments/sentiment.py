@@ -68,7 +68,7 @@ from groundup.report.table import Table, text_table
 from groundup.runs.console import say
 from groundup.runs.files import read_json_object, read_lines, write_json
 from groundup.runs.folder import Run
-from groundup.text.example import Example
+from groundup.text.example import Example, cut_to
 from groundup.text.tokenizer import Tokenizer
 from groundup.train.config import TrainingConfig
 from groundup.train.device import use_threads
@@ -131,8 +131,11 @@ class Measuring:
         self.openings, self.tokenizer, self.seed = openings, tokenizer, seed
         self.reward = open_rollout_reward(REWARD, tokenizer)
         encoded = tokenizer.encode_batch(openings.texts)
-        self._texts = [Example(ids, [False] + [True] * (len(ids) - 1)) for ids in encoded]
-        self._bytes = sum(len(text.encode()) for text in openings.texts)
+        self._texts = [
+            cut_to(Example(ids, [False] + [True] * (len(ids) - 1)), _ROW) for ids in encoded
+        ]
+        read = [token for item in self._texts for token in item.ids[1:]]
+        self._bytes = sum(len(tokenizer.token_bytes(token)) for token in read)
 
     def __call__(self, policy: CausalLM, reference: Reference) -> dict[str, Any]:
         """Rewards, their mean, nats, share of new pairs of words, bits per byte, samples."""

@@ -1,9 +1,8 @@
-"""Generation speed beside `transformers`' `generate`, on the same weights.
+"""What continuous batching and shared prompts gain, beside `transformers`' `generate`.
 
-    python benchmarks/generate.py [--repeats 5] [--shapes small 135m] [--dtypes float32 bfloat16]
+    python benchmarks/batching.py [--repeats 5] [--shapes small 135m] [--dtypes float32 bfloat16]
 
-Two random models of Qwen3's shape: `small`, the quickstart's (6 layers of width 256, vocabulary
-4,096), and `135m`, SmolLM2-135M's (30 layers of width 576, vocabulary 49,152). What is asked:
+The models are those of `generation.py`. What is asked:
 
     one        one prompt of 64 tokens, 64 new ones
     batch      32 prompts of 16 to 128 tokens, 64 new ones each
@@ -31,13 +30,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from generation import SHAPES
 from groundup.formats.hf_config import config_to_hf
 from groundup.train.config import ENVIRONMENT
 
-SHAPES: dict[str, dict[str, int]] = {
-    "small": {"width": 256, "depth": 6, "vocab_size": 4_096, "heads": 4, "kv_heads": 1},
-    "135m": {"width": 576, "depth": 30, "vocab_size": 49_152, "heads": 9, "kv_heads": 3},
-}
 CONTEXT, ROWS = 1_024, 32
 NUCLEUS = {"temperature": 0.8, "top_p": 0.9}
 WORKLOADS = ("one", "batch", "nucleus", "uneven", "samples")
@@ -60,7 +56,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=SHAPES)
+    arguments.add_argument("--shapes", nargs="+", default=["small", "135m"], choices=SHAPES)
     arguments.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     arguments.add_argument("--workloads", nargs="+", default=WORKLOADS, choices=WORKLOADS)
     arguments.add_argument("--threads", type=int, default=os.cpu_count() or 1)
