@@ -14,7 +14,7 @@ import torch
 from torch.testing import assert_close
 
 from conftest import TinyModel
-from groundup.align.config import LOSSES, REFERENCE_FREE, DPOConfig
+from groundup.align.config import LOSSES, DPOConfig
 from groundup.align.dpo import pair_logprobs, pair_loss, preference_loss
 from groundup.align.pair_losses import log_complement
 from groundup.align.preferences import Pair, PairBatch, PairStream, tokenize_pairs
@@ -22,6 +22,7 @@ from groundup.app.settings import configured
 from groundup.data.records import read_preferences
 from groundup.data.split import split
 from groundup.errors import UserError
+from groundup.evals.config import REFERENCE_FREE
 from groundup.formats.load import load
 from groundup.runs.files import read_lines
 from groundup.text.batches import packed_batch
