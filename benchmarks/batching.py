@@ -30,11 +30,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from generation import SHAPES
-from groundup.formats.hf_config import config_to_hf
+from generation import SHAPES, as_peer, make
 from groundup.train.config import ENVIRONMENT
 
-CONTEXT, ROWS = 1_024, 32
+ROWS = 32
 NUCLEUS = {"temperature": 0.8, "top_p": 0.9}
 WORKLOADS = ("one", "batch", "nucleus", "uneven", "samples")
 
@@ -70,7 +69,8 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
     for shape in options.shapes:
         for dtype in options.dtypes:
-            model, peer = models(shape, getattr(torch, dtype))
+            model = make(shape, 0).to(getattr(torch, dtype))
+            peer = as_peer(model)
             for name in options.workloads:
                 work = workload(name, SHAPES[shape]["vocab_size"])
                 sides = (ours(model, work), theirs(peer, work))
@@ -110,27 +110,6 @@ def workload(name: str, vocabulary: int) -> Workload:
     prompts = [prompt(16 + 112 * i // count) for i in range(count)]
     lengths = [dice.randrange(8, 129) if name == "uneven" else 64 for _ in prompts]
     return Workload(prompts, lengths, NUCLEUS if name == "nucleus" else {})
-
-
-def models(shape: str, dtype: Any) -> tuple[Any, Any]:
-    import torch
-    import transformers
-
-    from groundup.lm.config import ModelConfig
-    from groundup.lm.model import CausalLM
-
-    config = ModelConfig.of(context=CONTEXT, **SHAPES[shape])
-    model = CausalLM(config)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" not in name:
-                # Logits of a standard deviation of 3.5: an entropy like a trained model's.
-                scale = (3.5 if "embed" in name else 1.0) * parameter.shape[-1] ** -0.5
-                parameter.normal_(0.0, scale, generator=generator)
-    peer = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**config_to_hf(config)))
-    peer.load_state_dict(model.state_dict())
-    return model.to(dtype), peer.to(dtype).eval()
 
 
 def ours(model: Any, work: Workload) -> Serve:

@@ -21,8 +21,7 @@ from groundup.adapters.attach import use_adapter
 from groundup.data.fields import excerpt
 from groundup.data.records import read_prompts
 from groundup.errors import UserError
-from groundup.evals.values.suite.cache import model_hash
-from groundup.formats.adapter import base_of, with_adapters
+from groundup.formats.adapter import base_of, model_hash, with_adapters
 from groundup.formats.folder import GENERATION_CONFIG
 from groundup.formats.load import load, tokenizer_with
 from groundup.formats.locate import is_adapter

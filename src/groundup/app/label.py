@@ -34,7 +34,7 @@ from groundup.data.files import suffix_of
 from groundup.data.records import read_prompts
 from groundup.data.votes import Vote, standing
 from groundup.errors import UserError
-from groundup.evals.values.suite.cache import model_hash
+from groundup.formats.adapter import model_hash
 from groundup.formats.load import load
 from groundup.generation.engine import Engine
 from groundup.generation.request import Completion, InputProcessor, Request, SequenceState

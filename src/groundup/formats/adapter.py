@@ -25,8 +25,14 @@ from groundup.adapters.layers import linear_layers
 from groundup.adapters.nf4 import NF4Linear
 from groundup.adapters.quantization import is_quantized, quantize, quantized_layers
 from groundup.errors import UserError, shorten
-from groundup.formats.folder import TOKENIZER, StoredModel, save_beside, with_end_ids
-from groundup.formats.locate import ADAPTER_CONFIG, HUB, is_adapter, is_named, locate
+from groundup.formats.folder import (
+    GENERATION_CONFIG,
+    TOKENIZER,
+    StoredModel,
+    save_beside,
+    with_end_ids,
+)
+from groundup.formats.locate import ADAPTER_CONFIG, CONFIG, HUB, is_adapter, is_named, locate
 from groundup.formats.peft import WEIGHTS, load_adapter, read_origin, save_adapter
 from groundup.formats.peft_config import read_adapter_config
 from groundup.formats.weights import weights_hash
@@ -34,6 +40,14 @@ from groundup.lm.config import ModelConfig
 from groundup.lm.model import CausalLM
 from groundup.runs.files import file_hash
 from groundup.text.tokenizer import Tokenizer
+
+# What a model folder computes by; a card, a run's story and its logs change nothing.
+_FILES = (
+    *(CONFIG, GENERATION_CONFIG, TOKENIZER, ADAPTER_CONFIG),
+    *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
+    *("model*.safetensors", "model*.safetensors.index.json", "adapter_model.safetensors"),
+)
+
 
 # Reading.
 
@@ -146,6 +160,20 @@ def _base_of(folder: Path) -> Path:
         f"the adapter in {folder} stands on the model {shorten(said)}, which is not here; "
         f"{_REMEDY}, a folder or a name{name}"
     )
+
+
+def model_hash(path: Path, *, alone: bool = False) -> str:
+    """One hash of all that a model computes by; of an adapter's folder its base's as well.
+
+    An adapter that is put on another model is hashed `alone`.
+    """
+    if path.is_file():
+        return file_hash(path)
+    files = sorted({file for pattern in _FILES for file in path.glob(pattern)})
+    lines = [f"{file.name} {file_hash(file)}" for file in files]
+    if is_adapter(path) and not alone:
+        lines.append(f"base {model_hash(base_of(path))}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _hash(path: Path) -> str:

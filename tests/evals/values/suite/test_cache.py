@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from conftest import TinyModel
 from groundup.evals.values.knowledge import TASKS
-from groundup.evals.values.suite.cache import RowCache, model_hash, pack_hashes
+from groundup.evals.values.suite.cache import RowCache, pack_hashes
+from groundup.formats.adapter import model_hash
 from groundup.formats.folder import save_model
 from groundup.text.tokenizer import Tokenizer
 

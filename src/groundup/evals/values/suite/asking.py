@@ -12,9 +12,10 @@ from typing import Any
 
 from groundup.evals.config import ValuesConfig
 from groundup.evals.measure import Evaluated, Subject
-from groundup.evals.values.suite.cache import RowCache, model_hash, pack_hashes
+from groundup.evals.values.suite.cache import RowCache, pack_hashes
 from groundup.evals.values.suite.tasks import knows_world, named, of_world
 from groundup.evals.values.task import Row, Task
+from groundup.formats.adapter import model_hash
 from groundup.report.estimate import BySource, Estimate
 from groundup.runs.console import say
 

@@ -19,35 +19,12 @@ from typing import Any
 from groundup.data.packs.manifest import PackSet, find_pack
 from groundup.errors import UserError
 from groundup.evals.values.task import Row, Task
-from groundup.formats.adapter import base_of
-from groundup.formats.folder import GENERATION_CONFIG, TOKENIZER
-from groundup.formats.locate import ADAPTER_CONFIG, CONFIG, is_adapter
 from groundup.runs.console import say
-from groundup.runs.files import file_hash, in_words, lock, read_json_object, seal, write_json
+from groundup.runs.files import in_words, lock, read_json_object, seal, write_json
 
 SCHEMA = 1
-# What a model folder computes by; a card, a run's story and its logs change nothing.
-_FILES = (
-    *(CONFIG, GENERATION_CONFIG, TOKENIZER, ADAPTER_CONFIG),
-    *("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
-    *("model*.safetensors", "model*.safetensors.index.json", "adapter_model.safetensors"),
-)
 # Rows are small; only a count of millions could come near this.
 _MOST_BYTES = 256 * 2**20
-
-
-def model_hash(path: Path, *, alone: bool = False) -> str:
-    """One hash of all that a model computes by; of an adapter's folder its base's as well.
-
-    An adapter that is put on another model is hashed `alone`.
-    """
-    if path.is_file():
-        return file_hash(path)
-    files = sorted({file for pattern in _FILES for file in path.glob(pattern)})
-    lines = [f"{file.name} {file_hash(file)}" for file in files]
-    if is_adapter(path) and not alone:
-        lines.append(f"base {model_hash(base_of(path))}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def pack_hashes(task: Task) -> dict[str, str]:

@@ -13,10 +13,10 @@ from typing import Any
 
 from groundup.errors import UserError
 from groundup.evals.measure import from_json
-from groundup.evals.values.suite.cache import model_hash
 from groundup.evals.values.suite.page import KINDS
 from groundup.evals.values.suite.tasks import TASKS, named, of_world
 from groundup.evals.values.task import AXES, Task
+from groundup.formats.adapter import model_hash
 from groundup.formats.folder import CARD
 from groundup.report.estimate import Estimate
 from groundup.runs.files import naming, read_json_object, write_text
